@@ -1,0 +1,59 @@
+"""Build and install: metadata, dependencies, the two commands and the twistd plugin."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "([^"]+)"', (HERE / "twisted_registry/__init__.py").read_text(), re.MULTILINE
+).group(1)
+
+TEST = [
+    "coverage[toml]>=7.6",
+    "hypothesis>=6.100",
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+    "pytest-twisted>=1.14",
+]
+
+setup(
+    name="twisted-registry",
+    version=VERSION,
+    description="A container-image registry (OCI and Docker distribution) on Twisted",
+    long_description=(HERE / "README.rst").read_text() if (HERE / "README.rst").exists() else "",
+    long_description_content_type="text/x-rst",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    # The plugin drop-in is a module in Twisted's own plugin package: neither folder of
+    # ours may hold an __init__.py, or the real twisted package would be hidden.
+    packages=[
+        *find_packages(include=["twisted_registry", "twisted_registry.*"]),
+        "twisted.plugins",
+    ],
+    install_requires=[
+        "attrs>=23.2",
+        "httptools>=0.6",
+        "pyyaml>=6",
+        "treq>=23.11",
+        "twisted[tls]>=24.3",
+    ],
+    extras_require={
+        "test": TEST,
+        "dev": [*TEST, "mypy>=1.11", "mypy-zope>=1.0.5", "ruff>=0.6", "types-PyYAML"],
+    },
+    entry_points={
+        "console_scripts": [
+            "twisted-registry = twisted_registry.cli:main",
+            "registry = twisted_registry.cli:main",
+        ],
+    },
+    classifiers=[
+        "Framework :: Twisted",
+        "License :: OSI Approved :: Apache Software License",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.13",
+    ],
+)

@@ -1,0 +1,58 @@
+"""What our HTTP channel offers to a Resource beyond what twisted.web's own does.
+
+Everything here has a plain fallback (:mod:`twisted_registry.api.body`), so that the same
+Resource tree works under a stock :class:`twisted.web.server.Site`.
+"""
+
+# zope's methods have no self.
+# ruff: noqa: N805
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.web.iweb import IBodyProducer
+from zope.interface import Attribute, Interface
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+
+class BodyAborted(Exception):
+    """The body will not come whole: the sender left, stalled, or broke the framing; or whoever
+    took it told it to stop.
+    """
+
+
+class IStreamingResource(Interface):
+    """A marker on a Resource whose ``render`` wants to run as soon as the headers are in.
+
+    ``request.body`` is then an :class:`IRequestBody`. Without the marker the channel collects a
+    small body in ``request.content`` first, as twisted.web does.
+    """
+
+
+class IRequestBody(IBodyProducer):
+    """A request's body that is still arriving.
+
+    Nothing is read from the socket, and no ``100 Continue`` is sent, before ``startProducing``.
+    ``length`` is the Content-Length, or ``UNKNOWN_LENGTH`` for a chunked body.
+
+    Unlike an outgoing body, its Deferred always fires: with None after the last byte, or with
+    :class:`BodyAborted`, also after ``stopProducing``. Cancelling it is ``stopProducing``.
+    """
+
+
+class IStreamedRequest(Interface):
+    """What a request of our channel has beyond IRequest."""
+
+    body: IRequestBody = Attribute("The body on its way in.")
+
+    def sendFile(descriptor: int, offset: int, length: int) -> Deferred[None]:
+        """Send headers not yet written, then bytes of a file, by kernel copy where possible.
+
+        The caller has set Content-Length and calls ``finish`` after the Deferred fires. The
+        descriptor may be closed once this returns: the channel keeps a duplicate as long as it
+        needs one. Cancelling stops sending and closes the connection. The Deferred fails when
+        the client leaves or the file is shorter than said.
+        """

@@ -1,0 +1,90 @@
+"""The seam between routes and whoever decides: what is asked, and what is answered.
+
+Every route declares what it needs as :class:`Access` records. One point asks the
+:class:`IAccessController` before any body is taken. The vocabulary is that of Distribution's
+token scheme: ``repository:library/alpine:pull,push``.
+"""
+
+# zope's methods have no self.
+# ruff: noqa: N805
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from attrs import field, frozen
+from zope.interface import Attribute, Interface, implementer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted.internet.defer import Deferred
+
+Action = Literal["pull", "push", "delete", "*"]
+
+
+@frozen
+class Access:
+    """One thing that a request wants to do.
+
+    :ivar type: ``repository`` or ``registry``.
+    :ivar name: the repository, or ``catalog``.
+    :ivar action: what is done to it.
+    """
+
+    type: Literal["repository", "registry"]
+    name: str
+    action: Action
+
+
+#: Listing every repository; whoever may do that may also mount a blob without naming a source.
+CATALOG = Access("registry", "catalog", "*")
+
+
+@frozen
+class Caller:
+    """Who asks, as far as the connection and the headers tell.
+
+    :ivar authorization: the Authorization header, never shown in a repr.
+    :ivar address: the peer's address, or what a proxy in front of us said of it.
+    :ivar host: the host that the client asked for, for challenges that name a URL.
+    :ivar secure: whether the client's connection was over TLS.
+    """
+
+    authorization: str | None = field(repr=False, default=None)
+    address: str = ""
+    host: str = ""
+    secure: bool = False
+
+
+class IGrant(Interface):
+    """What one caller was found to be allowed."""
+
+    user: str = Attribute("The name to log; empty for an anonymous caller.")
+
+    def permits(access: Access) -> bool:
+        """Whether the caller may do this as well, beyond what was asked for."""
+
+
+class IAccessController(Interface):
+    """Decides over requests."""
+
+    def authorize(caller: Caller, accesses: Sequence[Access]) -> Deferred[IGrant]:
+        """Fire with a grant if ``caller`` may do all of ``accesses``.
+
+        :param accesses: what the route needs; empty for the version check at ``/v2/``, which
+            still asks for a login where one is needed.
+        :raises RegistryError: UNAUTHORIZED with the challenge in its headers, or DENIED.
+        """
+
+
+@implementer(IGrant)
+@frozen
+class OpenGrant:
+    """Allows everything."""
+
+    user: str = ""
+
+    def permits(self, access: Access) -> bool:  # noqa: ARG002
+        """Yes."""
+        return True

@@ -1,0 +1,100 @@
+"""Content digests: the name of a blob is the hash of its bytes.
+
+Grammar (OCI image specification, descriptor.md, "Digests")::
+
+    digest    ::= algorithm ":" encoded
+    algorithm ::= component (separator component)*
+    component ::= [a-z0-9]+
+    separator ::= [+._-]
+    encoded   ::= [a-zA-Z0-9=_-]+
+
+Only registered algorithms that Python's hashlib computes are served; each fixes the length of
+its lower-case hexadecimal form.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+#: algorithm -> number of hexadecimal digits. sha384 is not registered by OCI, but Distribution
+#: accepts it, so that a store of its may hold such blobs.
+ALGORITHMS = {"sha256": 64, "sha384": 96, "sha512": 128}
+CANONICAL = "sha256"
+
+_GRAMMAR = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+", re.ASCII)
+_HEX = re.compile(r"[0-9a-f]+", re.ASCII)
+
+
+class DigestInvalid(ValueError):
+    """The text is not a digest, or one of an algorithm that is not served here."""
+
+
+@frozen(order=True)
+class Digest:
+    """A checked digest.
+
+    :ivar algorithm: a key of :data:`ALGORITHMS`.
+    :ivar hex: lower-case hexadecimal digits, as many as the algorithm has.
+    """
+
+    algorithm: str
+    hex: str
+
+    @classmethod
+    def parse(cls, text: str) -> Digest:
+        """Read ``algorithm:hex``.
+
+        :raises DigestInvalid: with a sentence that says what is wrong.
+        """
+        if not _GRAMMAR.fullmatch(text):
+            raise DigestInvalid("not of the form algorithm:hex")
+        algorithm, _, encoded = text.partition(":")
+        length = ALGORITHMS.get(algorithm)
+        if length is None:
+            raise DigestInvalid(f"algorithm must be one of {', '.join(ALGORITHMS)}")
+        if len(encoded) != length or not _HEX.fullmatch(encoded):
+            raise DigestInvalid(f"{algorithm} needs {length} lower-case hexadecimal digits")
+        return cls(algorithm, encoded)
+
+    @classmethod
+    def of(cls, content: bytes, algorithm: str = CANONICAL) -> Digest:
+        """Compute the digest of ``content``."""
+        return cls(algorithm, hashlib.new(algorithm, content).hexdigest())
+
+    @classmethod
+    def from_hasher(cls, hasher: _Hash) -> Digest:
+        """Read the digest off a hasher that :func:`hasher` made."""
+        return cls(hasher.name, hasher.hexdigest())
+
+    @property
+    def is_of_nothing(self) -> bool:
+        """Whether this is the digest of zero bytes."""
+        return self.hex == _EMPTY[self.algorithm]
+
+    def matches(self, content: bytes) -> bool:
+        """Whether ``content`` has this digest."""
+        return hashlib.new(self.algorithm, content).hexdigest() == self.hex
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.hex}"
+
+
+def hasher(algorithm: str) -> _Hash:
+    """Start a running hash.
+
+    :param algorithm: a key of :data:`ALGORITHMS`.
+    :raises DigestInvalid: for any other.
+    """
+    if algorithm not in ALGORITHMS:
+        raise DigestInvalid(f"algorithm must be one of {', '.join(ALGORITHMS)}")
+    return hashlib.new(algorithm)
+
+
+_EMPTY = {algorithm: hashlib.new(algorithm).hexdigest() for algorithm in ALGORITHMS}

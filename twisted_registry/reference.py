@@ -1,0 +1,66 @@
+"""Names of repositories, tags and references, by the grammar of the specification.
+
+OCI distribution specification, "Pulling manifests"::
+
+    name      ::= [a-z0-9]+((\\.|_|__|-+)[a-z0-9]+)*(\\/[a-z0-9]+((\\.|_|__|-+)[a-z0-9]+)*)*
+    tag       ::= [a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}
+    reference ::= tag | digest
+
+Many clients limit host and name together to 255 characters; a name alone may not exceed it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from twisted_registry.digest import Digest
+
+NAME_LIMIT = 255
+TAG_LIMIT = 128
+
+# The separators can not match what a run of letters matches, so the search never backtracks
+# over more than one component.
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
+_NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}", re.ASCII)
+
+
+class NameInvalid(ValueError):
+    """The text is not the name of a repository."""
+
+
+class TagInvalid(ValueError):
+    """The text is not a tag."""
+
+
+def check_name(text: str) -> str:
+    """Return ``text`` if it names a repository.
+
+    :raises NameInvalid: with a sentence that says what is wrong.
+    """
+    if len(text) > NAME_LIMIT:
+        raise NameInvalid(f"longer than {NAME_LIMIT} characters")
+    if not _NAME.fullmatch(text):
+        raise NameInvalid("lower-case letters and digits, separated by . _ __ - or /")
+    return text
+
+
+def check_tag(text: str) -> str:
+    """Return ``text`` if it is a tag.
+
+    :raises TagInvalid: with a sentence that says what is wrong.
+    """
+    if not _TAG.fullmatch(text):
+        raise TagInvalid(
+            f"a letter, digit or _, then up to {TAG_LIMIT - 1} letters, digits, '.', '_' and '-'"
+        )
+    return text
+
+
+def parse_reference(text: str) -> Digest | str:
+    """Read what stands behind ``manifests/``: a digest if it holds a colon, else a tag.
+
+    :raises DigestInvalid: for a colon and no digest.
+    :raises TagInvalid: for anything else that is no tag.
+    """
+    return Digest.parse(text) if ":" in text else check_tag(text)

@@ -1,0 +1,1 @@
+"""The domain over any storage driver: blobs, manifests, tags, uploads, referrers."""

@@ -1,0 +1,1 @@
+"""Bytes under paths: the driver interface and the drivers."""

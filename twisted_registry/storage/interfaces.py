@@ -1,0 +1,264 @@
+"""What a storage driver promises.
+
+A driver keeps bytes under paths and knows nothing of registries. A path is relative to the
+driver's root: components joined by ``/``, no leading or trailing slash, none of them empty,
+``.`` or ``..``; the root itself is the empty string. :mod:`twisted_registry.storage.checked`
+keeps that grammar, so that a driver may rely on it.
+
+Drivers answer with Deferreds, never block the reactor, and raise the errors below and no
+others. Bytes stream through :class:`IReader` and :class:`IWriter`.
+"""
+
+# zope's methods have no self, and their bodies are their docstrings.
+# ruff: noqa: N805
+# mypy: disable-error-code="empty-body"
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+from twisted.internet.interfaces import IConsumer
+from zope.interface import Attribute, Interface
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from twisted.internet.defer import Deferred
+
+
+@frozen(eq=False)
+class StorageError(Exception):
+    """Something that the driver could not do.
+
+    :ivar path: the path that it was asked for.
+    :ivar reason: a sentence for the log.
+    :ivar full: whether the store has no room left.
+    """
+
+    path: str
+    reason: str = ""
+    full: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.path or '/'}: {self.reason}" if self.reason else self.path or "/"
+
+
+class PathNotFound(StorageError):
+    """Nothing is stored under this path."""
+
+
+class PathExists(StorageError):
+    """Something is stored under this path already."""
+
+
+class PathInvalid(StorageError):
+    """The path breaks the grammar, or is a folder where a file was meant, or the reverse."""
+
+
+class WriterBusy(StorageError):
+    """Another writer holds this path."""
+
+
+@frozen(eq=False)
+class OffsetInvalid(StorageError):
+    """The offset is not one where this path can be read or continued.
+
+    :ivar size: how many bytes are stored.
+    """
+
+    size: int = field(default=0, kw_only=True)
+
+
+class MethodUnsupported(StorageError):
+    """This driver can not do that (``presign`` of a method, ``create`` on some stores)."""
+
+
+@frozen
+class Entry:
+    """What is stored under a path.
+
+    :ivar path: from ``list``: the name inside the folder; elsewhere the whole path.
+    :ivar size: bytes; None for a folder.
+    :ivar modified: nanoseconds since the epoch, or None if the store does not tell. A folder's
+        changes whenever an entry is made or removed in it, on drivers that tell it at all.
+    """
+
+    path: str
+    size: int | None
+    modified: int | None = None
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether this is a folder (on object stores: a common prefix)."""
+        return self.size is None
+
+
+class IReader(Interface):
+    """An open stretch of a file. It stays readable when the path is moved or deleted."""
+
+    size: int = Attribute("Bytes that deliver() will write.")
+
+    def deliver(consumer: IConsumer) -> Deferred[None]:
+        """Write the whole stretch to ``consumer`` as a push producer, and close.
+
+        Cancelling the Deferred stops at once and closes. It fails with :class:`StorageError`
+        if fewer bytes than ``size`` could be read, after what there was has been written.
+        """
+
+    def fileno() -> int | None:
+        """Return a descriptor of a local file for a kernel copy, or None.
+
+        It belongs to the reader, whose position it does not use: read with offsets.
+        """
+
+    def offset() -> int:
+        """Return where in the file of :meth:`fileno` the stretch begins."""
+
+    def close() -> None:
+        """Free what is held. Safe to call twice."""
+
+
+class IWriter(IConsumer):
+    """The one writer of a path.
+
+    ``write`` never blocks. The registered producer (push only) is paused while more than a
+    few MiB wait to be stored, and told to stop when storing fails; the error itself comes
+    from the next ``flush``, ``commit`` or ``close``. The path is locked until ``close`` or
+    ``cancel``.
+    """
+
+    size: int = Attribute("Bytes under the path, those still in flight included.")
+
+    def flush() -> Deferred[int]:
+        """Fire with the size once all written so far is stored, readable and power-cut proof."""
+
+    def commit() -> Deferred[int]:
+        """As ``flush``, and declare the file whole: nothing more will be written.
+
+        It can then be read, moved or deleted while the writer still keeps others away.
+        """
+
+    def close() -> Deferred[int]:
+        """Stop writing, keep what is stored for a later writer, and unlock.
+
+        What was written is stored, but only ``flush`` and ``commit`` make it last. Safe to call
+        after any of them, and twice.
+        """
+
+    def cancel() -> Deferred[None]:
+        """Stop writing, remove the file, and unlock."""
+
+
+class IStorageDriver(Interface):
+    """Bytes under paths."""
+
+    name: str = Attribute("What the configuration calls this driver: filesystem, inmemory, s3.")
+    minimum_chunk: int = Attribute(
+        "Bytes that each write of an upload but the last should have at least; 0 if any will do."
+    )
+
+    def get(path: str, limit: int) -> Deferred[bytes]:
+        """Fire with the whole content of a small file.
+
+        :param limit: bytes; a larger file is a :class:`StorageError`.
+        :raises PathNotFound: if there is no such file.
+        """
+
+    def put(path: str, content: bytes, *, durable: bool = True) -> Deferred[None]:
+        """Store a small file, replacing what was there, in one step.
+
+        Nobody ever reads a part of it. Unless ``durable`` is false, it survives a power cut
+        once the Deferred fires; otherwise a power cut (not a crash of this process) may lose it
+        or leave it empty.
+        """
+
+    def create(path: str, content: bytes) -> Deferred[None]:
+        """Store a small file where there is none, as durably as ``put``.
+
+        :raises PathExists: if there is one; of several that race, one succeeds.
+        """
+
+    def stat(path: str) -> Deferred[Entry]:
+        """Fire with size and time of a file or folder.
+
+        :raises PathNotFound: if there is nothing.
+        """
+
+    def copy(source: str, destination: str) -> Deferred[None]:
+        """Copy a file, replacing the destination in one step, durably.
+
+        :raises PathNotFound: if there is no source.
+        """
+
+    def move(source: str, destination: str) -> Deferred[None]:
+        """Move a file, replacing the destination in one step, durably.
+
+        :raises PathNotFound: if there is no source.
+        """
+
+    def delete(path: str) -> Deferred[None]:
+        """Remove a file, or a folder with all that is in it, durably.
+
+        A folder vanishes in one step where the store can do that. Folders that this leaves
+        empty may stay or go.
+
+        :raises PathNotFound: if there is nothing.
+        """
+
+    def delete_many(paths: Sequence[str]) -> Deferred[None]:
+        """Remove files; those that are not there are passed over.
+
+        Every one is tried before an error is raised.
+        """
+
+    def open(path: str, offset: int = 0, length: int | None = None) -> Deferred[IReader]:
+        """Open a stretch of a file for reading.
+
+        :param offset: where to begin, at most the file's size.
+        :param length: bytes; cut at the end of the file; None is all that remains.
+        :raises PathNotFound: if there is no such file.
+        :raises OffsetInvalid: if the offset lies beyond the end.
+        """
+
+    def writer(
+        path: str,
+        offset: int | None = None,
+        observe: Callable[[bytes], object] | None = None,
+    ) -> Deferred[IWriter]:
+        """Begin or continue a file.
+
+        :param offset: the size that the caller believes the file to have, 0 for a new one;
+            None continues where it ends.
+        :param observe: called with all that is written, in order, in runs of any length, on the
+            thread that stores it: where a hash is best computed.
+        :raises OffsetInvalid: if the file has another size than ``offset``.
+        :raises WriterBusy: while another writer, of any process, holds the path.
+        """
+
+    def list(path: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
+        """Fire with what lies directly in a folder, sorted by name (code points).
+
+        :param after: only names greater than this.
+        :param limit: at most so many; fewer mean that the folder ends here.
+        :raises PathNotFound: if there is no such folder; object stores can not tell an empty
+            folder from none.
+        """
+
+    def walk(prefix: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
+        """Fire with the files below a folder, at any depth, sorted by whole path.
+
+        :param prefix: the folder; one that is not there holds nothing.
+        :param after: only paths greater than this.
+        :param limit: at most so many; fewer mean that there are no more.
+        """
+
+    def presign(path: str, method: str, expires: int) -> Deferred[str]:
+        """Fire with a URL that lets its bearer do ``method`` on the file without us.
+
+        :param expires: seconds.
+        :raises MethodUnsupported: if the driver has no URLs, or none for this method.
+        """
+
+    def close() -> Deferred[None]:
+        """Free threads and connections; writers and readers must be closed before."""
