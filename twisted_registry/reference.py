@@ -1,8 +1,8 @@
-"""Names of repositories, tags and references, by the grammar of the specification.
+r"""Names of repositories, tags and references, by the grammar of the specification.
 
 OCI distribution specification, "Pulling manifests"::
 
-    name      ::= [a-z0-9]+((\\.|_|__|-+)[a-z0-9]+)*(\\/[a-z0-9]+((\\.|_|__|-+)[a-z0-9]+)*)*
+    name      ::= [a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*
     tag       ::= [a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}
     reference ::= tag | digest
 
