@@ -23,6 +23,7 @@ TAG_LIMIT = 128
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
 _NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}", re.ASCII)
+_UPLOAD_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
 class NameInvalid(ValueError):
@@ -64,3 +65,8 @@ def parse_reference(text: str) -> Digest | str:
     :raises TagInvalid: for anything else that is no tag.
     """
     return Digest.parse(text) if ":" in text else check_tag(text)
+
+
+def is_upload_id(text: str) -> bool:
+    """Whether ``text`` has the form of an upload's id: a lower-case UUID."""
+    return _UPLOAD_ID.fullmatch(text) is not None

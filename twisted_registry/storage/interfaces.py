@@ -106,6 +106,13 @@ class IReader(Interface):
         if fewer bytes than ``size`` could be read, after what there was has been written.
         """
 
+    def feed(observe: Callable[[bytes], object]) -> Deferred[None]:
+        """Call ``observe`` with the whole stretch, in order, and close.
+
+        The calls are made on the thread that reads: where a hash is best computed. Fails and
+        cancels as :meth:`deliver` does.
+        """
+
     def fileno() -> int | None:
         """Return a descriptor of a local file for a kernel copy, or None.
 

@@ -1,0 +1,290 @@
+"""Manifests as the registry needs them: what a document is, and what it refers to.
+
+OCI image specification, manifest.md and image-index.md; Docker image manifest version 2,
+schema 2. A manifest is stored and served byte for byte; nothing here writes one. Types that
+are not known are accepted as opaque, as the distribution specification asks.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+
+from twisted_registry.digest import Digest, DigestInvalid
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+OCI_IMAGE = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_ARTIFACT = "application/vnd.oci.artifact.manifest.v1+json"
+DOCKER_IMAGE = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_PLUGIN_CONFIG = "application/vnd.docker.plugin.v1+json"
+
+#: Layers that stay where their ``urls`` point; a registry need not hold them.
+FOREIGN_LAYERS = (
+    "application/vnd.oci.image.layer.nondistributable.v1.",
+    "application/vnd.docker.image.rootfs.foreign.",
+)
+
+
+class Kind(Enum):
+    """What a manifest is, whoever's media type it carries."""
+
+    IMAGE = "image"
+    INDEX = "index"
+    ARTIFACT = "artifact"
+    OPAQUE = "opaque"
+
+
+KINDS = {
+    OCI_IMAGE: Kind.IMAGE,
+    DOCKER_IMAGE: Kind.IMAGE,
+    OCI_INDEX: Kind.INDEX,
+    DOCKER_INDEX: Kind.INDEX,
+    OCI_ARTIFACT: Kind.ARTIFACT,
+}
+
+
+class ManifestInvalid(ValueError):
+    """The document is not what its media type says; the text says why."""
+
+
+@frozen
+class Descriptor:
+    """A reference to content (OCI image specification, descriptor.md).
+
+    :ivar size: bytes.
+    :ivar platform: the raw ``platform`` object of an index entry, or None.
+    """
+
+    media_type: str
+    digest: Digest
+    size: int
+    urls: tuple[str, ...] = ()
+    platform: Mapping[str, Any] | None = None
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether this names a layer that need not be held by a registry."""
+        return bool(self.urls) or self.media_type.startswith(FOREIGN_LAYERS)
+
+
+@frozen
+class Manifest:
+    """What a stored document says.
+
+    :ivar media_type: as pushed.
+    :ivar layers: of an image its layers, of an artifact its blobs.
+    :ivar manifests: of an index its children.
+    :ivar annotations: top-level annotations, or None if there are none.
+    """
+
+    media_type: str
+    kind: Kind
+    config: Descriptor | None = None
+    layers: tuple[Descriptor, ...] = ()
+    manifests: tuple[Descriptor, ...] = ()
+    subject: Descriptor | None = None
+    artifact_type: str | None = None
+    annotations: Mapping[str, str] | None = None
+
+    @property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """Configuration and layers: what must be there as blobs."""
+        return self.layers if self.config is None else (self.config, *self.layers)
+
+    def as_referrer(self, digest: Digest, size: int) -> dict[str, object]:
+        """The descriptor of this manifest in the list of its subject's referrers.
+
+        Distribution specification, "Listing Referrers": an image without an artifact type takes
+        its configuration's media type, an index none.
+        """
+        descriptor: dict[str, object] = {
+            "mediaType": self.media_type,
+            "digest": str(digest),
+            "size": size,
+        }
+        artifact_type = self.artifact_type
+        if not artifact_type and self.kind is Kind.IMAGE and self.config is not None:
+            artifact_type = self.config.media_type
+        if artifact_type:
+            descriptor["artifactType"] = artifact_type
+        if self.annotations:
+            descriptor["annotations"] = dict(self.annotations)
+        return descriptor
+
+
+def parse_manifest(content: bytes, media_type: str | None) -> Manifest:
+    """Read a manifest.
+
+    :param content: the bytes as pushed.
+    :param media_type: the Content-Type without parameters; None takes what the document says
+        of itself.
+    :raises ManifestInvalid: if the document is not what its type promises.
+    """
+    document = _load(content)
+    declared = document.get("mediaType") if document is not None else None
+    if declared is not None and not isinstance(declared, str):
+        raise ManifestInvalid("mediaType: a string is expected")
+    if media_type is None:
+        media_type = declared or _guess(document)
+        if media_type is None:
+            raise ManifestInvalid("neither a Content-Type nor a mediaType says what this is")
+    elif declared and declared != media_type:
+        raise ManifestInvalid(f"mediaType is {declared}, but the Content-Type says {media_type}")
+    kind = KINDS.get(media_type, Kind.OPAQUE)
+    if kind is Kind.OPAQUE:
+        return _opaque(document, media_type)
+    if document is None:
+        raise ManifestInvalid("not a JSON object")
+    _check_shape(document, kind)
+    return Manifest(
+        media_type,
+        kind,
+        config=_descriptor(document["config"], "config") if kind is Kind.IMAGE else None,
+        layers=_layers(document, kind),
+        manifests=_descriptors(document, "manifests") if kind is Kind.INDEX else (),
+        subject=_subject(document),
+        artifact_type=_text(document, "artifactType"),
+        annotations=_annotations(document),
+    )
+
+
+def media_type_in(content: bytes) -> str | None:
+    """What a stored document tells of its own media type, if it tells it beyond doubt.
+
+    None for one without a ``mediaType``: such a manifest may have been pushed under any type.
+    """
+    document = _load(content)
+    declared = document.get("mediaType") if document is not None else None
+    return declared if isinstance(declared, str) and declared else None
+
+
+def guess_media_type(content: bytes) -> str | None:
+    """The OCI type whose shape a document without ``mediaType`` has, or None."""
+    return _guess(_load(content))
+
+
+def _load(content: bytes) -> dict[str, Any] | None:
+    try:
+        document = json.loads(content, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def _guess(document: dict[str, Any] | None) -> str | None:
+    if document is None:
+        return None
+    if isinstance(document.get("manifests"), list):
+        return OCI_INDEX
+    if isinstance(document.get("config"), dict):
+        return OCI_IMAGE
+    return None
+
+
+def _opaque(document: dict[str, Any] | None, media_type: str) -> Manifest:
+    if document is None:
+        return Manifest(media_type, Kind.OPAQUE)
+    try:
+        subject = _subject(document)
+        annotations = _annotations(document)
+    except ManifestInvalid:
+        # Whatever these fields mean in a type that nobody here knows, it is not our business.
+        subject = annotations = None
+    artifact_type = document.get("artifactType")
+    return Manifest(
+        media_type,
+        Kind.OPAQUE,
+        subject=subject,
+        artifact_type=artifact_type if isinstance(artifact_type, str) else None,
+        annotations=annotations,
+    )
+
+
+def _check_shape(document: dict[str, Any], kind: Kind) -> None:
+    if kind is not Kind.ARTIFACT:
+        version = document.get("schemaVersion")
+        if version != 2 or isinstance(version, bool):
+            raise ManifestInvalid("schemaVersion: 2 is expected")
+    # A document that reads both as an image and as an index means different things to different
+    # clients (CVE-2021-41190).
+    if kind is Kind.INDEX and ("layers" in document or "config" in document):
+        raise ManifestInvalid("an index has neither config nor layers")
+    if kind is Kind.IMAGE:
+        if "manifests" in document:
+            raise ManifestInvalid("an image has no manifests")
+        if "config" not in document:
+            raise ManifestInvalid("config: a descriptor is expected")
+
+
+def _layers(document: dict[str, Any], kind: Kind) -> tuple[Descriptor, ...]:
+    if kind is Kind.INDEX:
+        return ()
+    return _descriptors(document, "layers" if kind is Kind.IMAGE else "blobs")
+
+
+def _descriptors(document: dict[str, Any], key: str) -> tuple[Descriptor, ...]:
+    items = document.get(key)
+    if items is None:
+        return ()
+    if not isinstance(items, list):
+        raise ManifestInvalid(f"{key}: a list is expected")
+    return tuple(_descriptor(item, f"{key}[{index}]") for index, item in enumerate(items))
+
+
+def _descriptor(item: object, where: str) -> Descriptor:
+    if not isinstance(item, dict):
+        raise ManifestInvalid(f"{where}: a descriptor is expected")
+    media_type, text, size = item.get("mediaType"), item.get("digest"), item.get("size")
+    if not isinstance(media_type, str):
+        raise ManifestInvalid(f"{where}.mediaType: a string is expected")
+    if not isinstance(text, str):
+        raise ManifestInvalid(f"{where}.digest: a string is expected")
+    try:
+        digest = Digest.parse(text)
+    except DigestInvalid as error:
+        raise ManifestInvalid(f"{where}.digest: {error}") from error
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise ManifestInvalid(f"{where}.size: a number of bytes is expected")
+    urls = item.get("urls")
+    if urls is None:
+        urls = []
+    if not isinstance(urls, list) or not all(isinstance(url, str) for url in urls):
+        raise ManifestInvalid(f"{where}.urls: a list of strings is expected")
+    platform = item.get("platform")
+    if platform is not None and not isinstance(platform, dict):
+        raise ManifestInvalid(f"{where}.platform: an object is expected")
+    return Descriptor(media_type, digest, size, tuple(urls), platform)
+
+
+def _subject(document: dict[str, Any]) -> Descriptor | None:
+    subject = document.get("subject")
+    return None if subject is None else _descriptor(subject, "subject")
+
+
+def _text(document: dict[str, Any], key: str) -> str | None:
+    value = document.get(key)
+    if value is not None and not isinstance(value, str):
+        raise ManifestInvalid(f"{key}: a string is expected")
+    return value
+
+
+def _annotations(document: dict[str, Any]) -> Mapping[str, str] | None:
+    annotations = document.get("annotations")
+    if annotations is None:
+        return None
+    if not isinstance(annotations, dict) or not all(
+        isinstance(value, str) for value in annotations.values()
+    ):
+        raise ManifestInvalid("annotations: an object of strings is expected")
+    return annotations
