@@ -1,0 +1,97 @@
+"""The blobs that a repository holds (distribution specification, "Pulling blobs", "Mounting")."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from attrs import define
+
+from twisted_registry.errors import ErrorCode, RegistryError
+from twisted_registry.repository import layout
+from twisted_registry.repository.failures import translated
+from twisted_registry.repository.links import write_link
+from twisted_registry.storage.interfaces import MethodUnsupported, PathNotFound
+
+if TYPE_CHECKING:
+    from twisted_registry.digest import Digest
+    from twisted_registry.repository.interfaces import Announcer
+    from twisted_registry.repository.presence import Presence
+    from twisted_registry.storage.interfaces import IReader, IStorageDriver
+
+#: Seconds for which a redirect to the store is good, as in Distribution.
+_URL_LIFETIME = 20 * 60
+
+
+@define(eq=False)
+class Blobs:
+    """The blobs of one repository."""
+
+    driver: IStorageDriver
+    presence: Presence
+    name: str
+    announce: Announcer
+
+    @translated
+    async def size(self, digest: Digest) -> int:
+        """The size of a blob in bytes.
+
+        :raises RegistryError: BLOB_UNKNOWN if the repository does not hold it.
+        """
+        size = await self.presence.blob(self.name, digest)
+        if size is None:
+            raise RegistryError(ErrorCode.BLOB_UNKNOWN, detail={"digest": str(digest)})
+        return size
+
+    @translated
+    async def open(self, digest: Digest, offset: int = 0, length: int | None = None) -> IReader:
+        """Open a stretch of a blob whose :meth:`size` was asked for."""
+        try:
+            reader = await self.driver.open(layout.blob(digest), offset, length)
+        except PathNotFound as error:
+            raise RegistryError(ErrorCode.BLOB_UNKNOWN, detail={"digest": str(digest)}) from error
+        self.announce("pull", "blob", digest, size=reader.size)
+        return reader
+
+    @translated
+    async def url(self, digest: Digest, method: str) -> str | None:
+        """Where a client can do ``method`` on the blob without us, or None."""
+        try:
+            url = await self.driver.presign(layout.blob(digest), method, _URL_LIFETIME)
+        except MethodUnsupported:
+            return None
+        self.announce("pull", "blob", digest)
+        return url
+
+    @translated
+    async def mount(self, digest: Digest, source: str | None) -> int | None:
+        """Let the repository hold a blob that another one holds.
+
+        :param source: the other repository; None for any.
+        :returns: the blob's size, or None if it is not there to be mounted.
+        """
+        if source is None:
+            size = await self.presence.anywhere(digest)
+        else:
+            size = await self.presence.blob(source, digest)
+        if size is not None:
+            await write_link(self.driver, layout.layer_link(self.name, digest), digest)
+            self.announce("mount", "blob", digest, size=size, source=source)
+        return size
+
+    @translated
+    async def delete(self, digest: Digest) -> None:
+        """Let the repository no longer hold a blob; its bytes are the collector's business.
+
+        :raises RegistryError: BLOB_UNKNOWN if it did not hold it.
+        """
+        await self.size(digest)
+        with suppress(PathNotFound):
+            await self.driver.delete(layout.layer_link(self.name, digest))
+        self.announce("delete", "blob", digest)
+
+    @translated
+    async def add(self, digest: Digest, size: int) -> None:
+        """Let the repository hold a blob that was stored just now."""
+        await write_link(self.driver, layout.layer_link(self.name, digest), digest)
+        self.announce("push", "blob", digest, size=size)

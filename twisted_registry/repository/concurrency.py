@@ -1,0 +1,71 @@
+"""Several questions to the store at once, and one change of a thing at a time."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from attrs import define, field
+from twisted.internet.defer import (
+    Deferred,
+    DeferredLock,
+    DeferredSemaphore,
+    FirstError,
+    gatherResults,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+
+T = TypeVar("T")
+A = TypeVar("A")
+
+#: Questions to the store under way at once for one request.
+AT_ONCE = 16
+
+
+async def each(
+    function: Callable[[A], Coroutine[Deferred[object], object, T]], items: Iterable[A]
+) -> list[T]:
+    """Await ``function(item)`` for all items, a few at a time, and return what they return.
+
+    The first error cancels the rest and is raised. Cancelling cancels all.
+    """
+    semaphore = DeferredSemaphore(AT_ONCE)
+
+    def start(item: A) -> Deferred[T]:
+        return Deferred.fromCoroutine(function(item))
+
+    waiting: list[Deferred[T]] = [semaphore.run(start, item) for item in items]
+    try:
+        return await gatherResults(waiting, consumeErrors=True)
+    except FirstError as first:
+        for deferred in waiting:
+            deferred.cancel()
+        first.subFailure.raiseException()
+        raise
+
+
+@define(eq=False)
+class KeyedLock:
+    """A lock for each key, that exists while somebody holds or awaits it."""
+
+    _locks: dict[object, tuple[DeferredLock, int]] = field(factory=dict, init=False)
+
+    @asynccontextmanager
+    async def hold(self, key: object) -> AsyncIterator[None]:
+        """Keep others with the same key waiting inside the block."""
+        lock, users = self._locks.get(key, (None, 0))
+        if lock is None:
+            lock = DeferredLock()
+        self._locks[key] = lock, users + 1
+        try:
+            await lock.acquire()
+            try:
+                yield
+            finally:
+                lock.release()
+        finally:
+            lock, users = self._locks.pop(key)
+            if users > 1:
+                self._locks[key] = lock, users - 1

@@ -1,0 +1,105 @@
+"""What is plugged into the domain: the collector's gate, and whoever wants to hear of events."""
+
+# zope's methods have no self.
+# ruff: noqa: N805
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from attrs import frozen
+from zope.interface import Interface, implementer
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+    from twisted_registry.digest import Digest
+
+
+class IPresenceGate(Interface):
+    """Asked before anybody is told that a blob or manifest is here.
+
+    A collector that is about to remove something says no, or notes that it is wanted.
+    """
+
+    def admits(repository: str | None, digest: Digest) -> Deferred[bool]:
+        """Fire with whether the content may be called present.
+
+        :param repository: the repository that is asked, None for the store as a whole.
+        """
+
+
+@frozen
+class Origin:
+    """Who caused an event, as the edge knows it.
+
+    :ivar user: the name that was authenticated, or empty.
+    :ivar address: of the client.
+    :ivar method: of the request.
+    :ivar host: that the client asked for.
+    :ivar user_agent: as sent.
+    :ivar request_id: as logged.
+    """
+
+    user: str = ""
+    address: str = ""
+    method: str = ""
+    host: str = ""
+    user_agent: str = ""
+    request_id: str = ""
+
+
+@frozen
+class Event:
+    """Something that happened to content.
+
+    :ivar kind: what kind of content.
+    :ivar digest: None where only a tag was removed.
+    :ivar size: bytes, or None if it was not looked up.
+    :ivar tag: by which it was reached or that was set, or None.
+    :ivar source: the repository that a blob was mounted from, or None.
+    """
+
+    action: Literal["push", "pull", "mount", "delete"]
+    kind: Literal["blob", "manifest", "tag"]
+    repository: str
+    digest: Digest | None
+    origin: Origin
+    size: int | None = None
+    media_type: str | None = None
+    tag: str | None = None
+    source: str | None = None
+
+
+class IRegistryListener(Interface):
+    """Hears of what happened, after it is durable and before the client is answered."""
+
+    def happened(event: Event) -> None:
+        """Take note; must neither block nor raise."""
+
+
+@implementer(IRegistryListener)
+class NoListener:
+    """Listens to nothing."""
+
+    def happened(self, event: Event) -> None:
+        """Pass over it."""
+
+
+@frozen
+class Announcer:
+    """Tells the listener of what one request did to one repository."""
+
+    listener: IRegistryListener
+    repository: str
+    origin: Origin
+
+    def __call__(
+        self,
+        action: Literal["push", "pull", "mount", "delete"],
+        kind: Literal["blob", "manifest", "tag"],
+        digest: Digest | None,
+        **facts: Any,
+    ) -> None:
+        """Announce an event; ``facts`` are further fields of :class:`Event`."""
+        self.listener.happened(Event(action, kind, self.repository, digest, self.origin, **facts))

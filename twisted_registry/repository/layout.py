@@ -1,0 +1,144 @@
+"""Where things lie: the only module that knows the paths of the store.
+
+The tree is that of CNCF Distribution, unchanged, so that either can serve what the other
+wrote::
+
+    docker/registry/v2/
+      blobs/<algorithm>/<first two hex>/<hex>/data
+      repositories/<name>/_layers/<algorithm>/<hex>/link
+      repositories/<name>/_manifests/revisions/<algorithm>/<hex>/link
+      repositories/<name>/_manifests/tags/<tag>/current/link
+      repositories/<name>/_manifests/tags/<tag>/index/<algorithm>/<hex>/link
+      repositories/<name>/_uploads/<id>/data, startedat
+
+What Distribution does not know, it ignores::
+
+      repositories/<name>/_manifests/revisions/<algorithm>/<hex>/mediatype
+      repositories/<name>/_referrers/<algorithm>/<hex>/<algorithm>/<hex>/link
+      repositories/<name>/_referrers/scanned
+      repositories/<name>/_uploads/<id>/checkpoint
+      repositories/<name>/_layers/repository
+    twisted-registry/upload-secret
+
+A link is a file that holds a digest as text.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from twisted_registry.digest import Digest
+
+_ROOT = "docker/registry/v2"
+
+REPOSITORIES = f"{_ROOT}/repositories"
+UPLOAD_SECRET = "twisted-registry/upload-secret"  # noqa: S105 - a path
+
+#: A folder with one of these is a repository. 2.8.3 looks for the first, 3.x for the second.
+REPOSITORY_MARKS = ("_layers", "_manifests")
+
+
+def blob(digest: Digest) -> str:
+    """The bytes of a blob or manifest."""
+    return f"{_ROOT}/blobs/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}/data"
+
+
+def repository(name: str) -> str:
+    """The folder of a repository, and of those below it."""
+    return f"{REPOSITORIES}/{name}"
+
+
+def layers(name: str) -> str:
+    """The folder whose presence makes a folder a repository for 2.8.3."""
+    return f"{REPOSITORIES}/{name}/_layers"
+
+
+def layers_mark(name: str) -> str:
+    """A file that makes that folder in a repository without blobs of its own."""
+    return f"{layers(name)}/repository"
+
+
+def layer_link(name: str, digest: Digest) -> str:
+    """Says that the repository holds a blob."""
+    return f"{layers(name)}/{digest.algorithm}/{digest.hex}/link"
+
+
+def manifests(name: str) -> str:
+    """The folder of a repository's revisions and tags."""
+    return f"{REPOSITORIES}/{name}/_manifests"
+
+
+def revisions(name: str, algorithm: str) -> str:
+    """The folder of the manifests of one digest algorithm."""
+    return f"{manifests(name)}/revisions/{algorithm}"
+
+
+def revision(name: str, digest: Digest) -> str:
+    """The folder of one manifest."""
+    return f"{revisions(name, digest.algorithm)}/{digest.hex}"
+
+
+def revision_link(name: str, digest: Digest) -> str:
+    """Says that the repository holds a manifest."""
+    return f"{revision(name, digest)}/link"
+
+
+def revision_media_type(name: str, digest: Digest) -> str:
+    """The media type of a manifest that does not tell its own."""
+    return f"{revision(name, digest)}/mediatype"
+
+
+def tags(name: str) -> str:
+    """The folder of a repository's tags."""
+    return f"{manifests(name)}/tags"
+
+
+def tag(name: str, tag_name: str) -> str:
+    """The folder of a tag."""
+    return f"{tags(name)}/{tag_name}"
+
+
+def tag_current(name: str, tag_name: str) -> str:
+    """Says which manifest a tag names."""
+    return f"{tag(name, tag_name)}/current/link"
+
+
+def tag_index(name: str, tag_name: str, digest: Digest) -> str:
+    """Says that a tag names or named a manifest."""
+    return f"{tag(name, tag_name)}/index/{digest.algorithm}/{digest.hex}/link"
+
+
+def upload(name: str, upload_id: str) -> str:
+    """The folder of an upload."""
+    return f"{REPOSITORIES}/{name}/_uploads/{upload_id}"
+
+
+def upload_data(name: str, upload_id: str) -> str:
+    """The bytes of an upload so far."""
+    return f"{upload(name, upload_id)}/data"
+
+
+def upload_started(name: str, upload_id: str) -> str:
+    """When an upload began (RFC 3339)."""
+    return f"{upload(name, upload_id)}/startedat"
+
+
+def upload_checkpoint(name: str, upload_id: str) -> str:
+    """The digest of an upload's bytes so far."""
+    return f"{upload(name, upload_id)}/checkpoint"
+
+
+def referrers(name: str, subject: Digest) -> str:
+    """The folder of what refers to a subject: a folder for each algorithm."""
+    return f"{REPOSITORIES}/{name}/_referrers/{subject.algorithm}/{subject.hex}"
+
+
+def referrer_link(name: str, subject: Digest, digest: Digest) -> str:
+    """Says that a manifest names a subject."""
+    return f"{referrers(name, subject)}/{digest.algorithm}/{digest.hex}/link"
+
+
+def referrers_scanned(name: str) -> str:
+    """Which revisions were searched for a subject."""
+    return f"{REPOSITORIES}/{name}/_referrers/scanned"

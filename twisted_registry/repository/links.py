@@ -1,0 +1,43 @@
+"""Link files: a digest as text, under a name that says what it means.
+
+Distribution writes them in place, so that a crash of its leaves empty ones. An empty or
+malformed link counts as not there, is reported, and is healed by the next push.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.logger import Logger
+
+from twisted_registry.digest import Digest, DigestInvalid
+from twisted_registry.storage.interfaces import PathNotFound
+
+if TYPE_CHECKING:
+    from twisted_registry.storage.interfaces import IStorageDriver
+
+log = Logger()
+
+_LIMIT = 1024
+
+
+async def read_link(driver: IStorageDriver, path: str) -> Digest | None:
+    """The digest that a link holds, or None if there is no sound link."""
+    try:
+        content = await driver.get(path, _LIMIT)
+    except PathNotFound:
+        return None
+    try:
+        return Digest.parse(content.decode("ascii").strip())
+    except (UnicodeDecodeError, DigestInvalid):
+        log.warn(
+            "the link {path} holds no digest and counts as missing; a push of the same content "
+            "repairs it",
+            path=path,
+        )
+        return None
+
+
+async def write_link(driver: IStorageDriver, path: str, digest: Digest) -> None:
+    """Store a link, durably."""
+    await driver.put(path, str(digest).encode("ascii"))

@@ -1,0 +1,286 @@
+"""The manifests that a repository holds, and how tags come to name them.
+
+The order of writes makes a crash leave garbage at worst, never a tag that names nothing: blob,
+media type, revision link, referrers link, tag link last; after that the revision link is looked
+at once more, because a DELETE may have taken it in between.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from attrs import define, frozen
+from twisted.logger import Logger
+
+from twisted_registry.errors import ErrorCode, RegistryError
+from twisted_registry.manifest import (
+    OCI_IMAGE,
+    Manifest,
+    ManifestInvalid,
+    guess_media_type,
+    media_type_in,
+    parse_manifest,
+)
+from twisted_registry.repository import layout
+from twisted_registry.repository.concurrency import KeyedLock, each
+from twisted_registry.repository.failures import translated
+from twisted_registry.repository.links import read_link, write_link
+from twisted_registry.storage.interfaces import PathNotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted_registry.digest import Digest
+    from twisted_registry.manifest import Descriptor
+    from twisted_registry.repository.interfaces import Announcer
+    from twisted_registry.repository.policy import Policy
+    from twisted_registry.repository.presence import Presence
+    from twisted_registry.repository.referrers import Referrers
+    from twisted_registry.repository.tags import Tags
+    from twisted_registry.storage.interfaces import IStorageDriver
+
+log = Logger()
+
+#: Bytes of a stored manifest that are read at most: far beyond what any registry takes, since
+#: the one that wrote it may have had another limit.
+_READ_LIMIT = 64 * 1024 * 1024
+
+
+@frozen
+class StoredManifest:
+    """A manifest as it is served.
+
+    :ivar content: the bytes as pushed.
+    """
+
+    digest: Digest
+    media_type: str
+    content: bytes
+
+
+@frozen
+class Precondition:
+    """What a client wants to be true of a tag before it moves it (RFC 9110 section 13.1).
+
+    :ivar digests: the tag must name one of these (If-Match); None asks nothing; empty means any.
+    :ivar absent: the tag must not name any manifest (If-None-Match: ``*``).
+    :ivar unlike: the tag must name none of these (If-None-Match with digests).
+    """
+
+    digests: frozenset[str] | None = None
+    absent: bool = False
+    unlike: frozenset[str] = frozenset()
+
+    def holds(self, current: Digest | None) -> bool:
+        """Whether a tag that names ``current`` (None: that is not there) may be moved."""
+        if current is None:
+            return self.digests is None
+        if self.absent or str(current) in self.unlike:
+            return False
+        return not self.digests or str(current) in self.digests
+
+
+@define(eq=False)
+class Manifests:
+    """The manifests of one repository."""
+
+    driver: IStorageDriver
+    presence: Presence
+    policy: Policy
+    tags: Tags
+    referrers: Referrers
+    locks: KeyedLock
+    name: str
+    announce: Announcer
+
+    @translated
+    async def get(self, digest: Digest, tag: str | None = None) -> StoredManifest:
+        """Read a manifest for a client.
+
+        :param tag: the tag that named it, if one did.
+        :raises RegistryError: MANIFEST_UNKNOWN if the repository does not hold it, or its bytes
+            are not what its digest says: the next push repairs it.
+        """
+        stored = await self._read(digest)
+        if stored is None:
+            raise _unknown(digest)
+        self.announce(
+            "pull",
+            "manifest",
+            digest,
+            size=len(stored.content),
+            media_type=stored.media_type,
+            tag=tag,
+        )
+        return stored
+
+    @translated
+    async def parsed(self, digest: Digest) -> tuple[StoredManifest, Manifest] | None:
+        """A manifest and what it says, or None if it is not here or not sound."""
+        stored = await self._read(digest)
+        if stored is None:
+            return None
+        try:
+            return stored, parse_manifest(stored.content, stored.media_type)
+        except ManifestInvalid:
+            return None
+
+    @translated
+    async def put(
+        self,
+        digest: Digest,
+        content: bytes,
+        media_type: str | None,
+        tags: Sequence[str] = (),
+        precondition: Precondition | None = None,
+    ) -> Manifest:
+        """Store a manifest, then let tags name it.
+
+        :param digest: what the content must hash to.
+        :param media_type: the Content-Type, or None if there was none.
+        :param precondition: what must hold of every tag.
+        :raises RegistryError: DIGEST_INVALID, MANIFEST_INVALID, MANIFEST_BLOB_UNKNOWN with all
+            that is missing, DENIED, PRECONDITION_FAILED.
+        """
+        if not digest.matches(content):
+            raise RegistryError(ErrorCode.DIGEST_INVALID, detail={"digest": str(digest)})
+        try:
+            manifest = parse_manifest(content, media_type)
+        except ManifestInvalid as error:
+            raise RegistryError(ErrorCode.MANIFEST_INVALID, detail=str(error)) from error
+        self.policy.check(manifest)
+        if self.policy.validate:
+            await self._check_references(manifest)
+        if precondition is not None:
+            # Before anything is written: a push that is refused leaves nothing behind.
+            for tag in tags:
+                self._insist(precondition, tag, await self.tags.resolve(tag))
+        await self._store(digest, content, manifest)
+        for tag in tags:
+            await self._tag(tag, digest, precondition)
+        revision = layout.revision_link(self.name, digest)
+        if tags and await read_link(self.driver, revision) != digest:
+            await self._store(digest, content, manifest)
+        for name in tags or (None,):
+            self.announce(
+                "push",
+                "manifest",
+                digest,
+                size=len(content),
+                media_type=manifest.media_type,
+                tag=name,
+            )
+        return manifest
+
+    @translated
+    async def delete(self, digest: Digest) -> list[str]:
+        """Remove a manifest and every tag that names it; the tags are returned.
+
+        :raises RegistryError: MANIFEST_UNKNOWN if the repository does not hold it.
+        """
+        if await self.presence.manifest(self.name, digest) is None:
+            raise _unknown(digest)
+        held = await self.parsed(digest)
+        removed = await self.tags.delete_all_of(digest)
+        with suppress(PathNotFound):
+            await self.driver.delete(layout.revision(self.name, digest))
+        # Again, for a push that came in between.
+        removed += await self.tags.delete_all_of(digest)
+        if held is not None and held[1].subject is not None:
+            await self.referrers.remove(held[1].subject.digest, digest)
+        self.announce("delete", "manifest", digest)
+        return removed
+
+    async def _read(self, digest: Digest) -> StoredManifest | None:
+        if await self.presence.manifest(self.name, digest) is None:
+            return None
+        content = await self._content(digest)
+        if content is None:
+            return None
+        return StoredManifest(digest, await self._media_type(digest, content), content)
+
+    async def _store(self, digest: Digest, content: bytes, manifest: Manifest) -> None:
+        if await self._content(digest) is None:
+            await self.driver.put(layout.blob(digest), content)
+        if media_type_in(content) is None and manifest.media_type != (
+            guess_media_type(content) or OCI_IMAGE
+        ):
+            await self.driver.put(
+                layout.revision_media_type(self.name, digest), manifest.media_type.encode("ascii")
+            )
+        await write_link(self.driver, layout.revision_link(self.name, digest), digest)
+        await self._mark_as_repository()
+        if manifest.subject is not None:
+            await self.referrers.add(manifest.subject.digest, digest)
+
+    async def _mark_as_repository(self) -> None:
+        try:
+            await self.driver.stat(layout.layers(self.name))
+        except PathNotFound:
+            await self.driver.put(layout.layers_mark(self.name), b"")
+
+    async def _tag(self, tag: str, digest: Digest, precondition: Precondition | None) -> None:
+        async with self.locks.hold((self.name, tag)):
+            if precondition is None:
+                await self.tags.set(tag, digest)
+                return
+            self._insist(precondition, tag, await self.tags.resolve(tag))
+            if not await self.tags.set(tag, digest, only_new=precondition.absent):
+                raise _precondition_failed(tag)
+
+    def _insist(self, precondition: Precondition, tag: str, current: Digest | None) -> None:
+        if not precondition.holds(current):
+            raise _precondition_failed(tag)
+
+    async def _check_references(self, manifest: Manifest) -> None:
+        async def missing_blob(descriptor: Descriptor) -> Descriptor | None:
+            there = await self.presence.blob(self.name, descriptor.digest)
+            return descriptor if there is None else None
+
+        async def missing_child(descriptor: Descriptor) -> Descriptor | None:
+            there = await self.presence.manifest(self.name, descriptor.digest)
+            if there is None:
+                # An index may list anything, blobs as well.
+                there = await self.presence.blob(self.name, descriptor.digest)
+            return descriptor if there is None else None
+
+        blobs = [blob for blob in manifest.blobs if not blob.is_foreign]
+        children = [child for child in manifest.manifests if self.policy.requires_child(child)]
+        missing = [*await each(missing_blob, blobs), *await each(missing_child, children)]
+        unknown = [str(descriptor.digest) for descriptor in missing if descriptor is not None]
+        if unknown:
+            raise RegistryError(ErrorCode.MANIFEST_BLOB_UNKNOWN, detail={"digests": unknown})
+
+    async def _content(self, digest: Digest) -> bytes | None:
+        try:
+            content = await self.driver.get(layout.blob(digest), _READ_LIMIT)
+        except PathNotFound:
+            return None
+        if not digest.matches(content):
+            log.error(
+                "the bytes of manifest {digest} are damaged; it counts as missing, and a push of "
+                "it repairs it",
+                digest=str(digest),
+            )
+            return None
+        return content
+
+    async def _media_type(self, digest: Digest, content: bytes) -> str:
+        declared = media_type_in(content)
+        if declared is not None:
+            return declared
+        try:
+            path = layout.revision_media_type(self.name, digest)
+            return (await self.driver.get(path, 1024)).decode("ascii")
+        except (PathNotFound, UnicodeDecodeError):
+            # As Distribution reads a document that does not say what it is.
+            return guess_media_type(content) or OCI_IMAGE
+
+
+def _unknown(digest: Digest) -> RegistryError:
+    return RegistryError(ErrorCode.MANIFEST_UNKNOWN, detail={"digest": str(digest)})
+
+
+def _precondition_failed(tag: str) -> RegistryError:
+    return RegistryError(ErrorCode.PRECONDITION_FAILED, detail={"tag": tag})

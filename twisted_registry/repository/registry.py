@@ -1,0 +1,130 @@
+"""A registry: repositories over one storage driver, without HTTP."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+
+from twisted_registry.repository import catalog, layout
+from twisted_registry.repository.blobs import Blobs
+from twisted_registry.repository.concurrency import KeyedLock
+from twisted_registry.repository.failures import translated
+from twisted_registry.repository.interfaces import (
+    Announcer,
+    IPresenceGate,
+    IRegistryListener,
+    NoListener,
+    Origin,
+)
+from twisted_registry.repository.manifests import Manifests
+from twisted_registry.repository.policy import Policy
+from twisted_registry.repository.presence import OpenGate, Presence
+from twisted_registry.repository.referrers import Referrers, Searched
+from twisted_registry.repository.running import RunningDigests
+from twisted_registry.repository.tags import Tags
+from twisted_registry.repository.uploads import Uploads
+from twisted_registry.storage.interfaces import PathExists, PathNotFound
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
+
+    from twisted_registry.storage.interfaces import IStorageDriver
+
+_NOBODY = Origin()
+
+
+@define(eq=False)
+class Registry:
+    """All repositories of a store.
+
+    :ivar driver: where the bytes are.
+    :ivar clock: the time of uploads.
+    :ivar policy: which manifests are taken.
+    :ivar gate: asked before anything is called present.
+    :ivar listener: hears of pushes, pulls, mounts and deletes.
+    """
+
+    driver: IStorageDriver
+    clock: IReactorTime
+    policy: Policy = field(factory=Policy)
+    gate: IPresenceGate = field(factory=OpenGate)
+    listener: IRegistryListener = field(factory=NoListener)
+    _running: RunningDigests = field(factory=RunningDigests, init=False)
+    _searched: Searched = field(factory=Searched, init=False)
+    _locks: KeyedLock = field(factory=KeyedLock, init=False)
+
+    @property
+    def minimum_chunk(self) -> int:
+        """Bytes that each chunk of an upload but the last should have; 0 if any will do."""
+        return self.driver.minimum_chunk
+
+    def repository(self, name: str, origin: Origin = _NOBODY) -> Repository:
+        """The repository of a name that the caller has checked; it need not exist.
+
+        :param origin: who is to be named in the events of what is done through it.
+        """
+        announce = Announcer(self.listener, name, origin)
+        presence = Presence(self.driver, self.gate)
+        tags = Tags(self.driver, name, announce)
+        referrers = Referrers(self.driver, self._searched, self._locks, name)
+        blobs = Blobs(self.driver, presence, name, announce)
+        return Repository(
+            self.driver,
+            name,
+            blobs,
+            Uploads(self.driver, self.clock, name, blobs, self._running),
+            Manifests(
+                self.driver, presence, self.policy, tags, referrers, self._locks, name, announce
+            ),
+            tags,
+            referrers,
+        )
+
+    async def catalog(self, after: str, limit: int) -> tuple[list[str], bool]:
+        """One page of repository names, and whether there are more.
+
+        :param after: only names greater than this, in the order of whole names.
+        """
+        names: list[str] = []
+        async for name in catalog.walk(self.driver, after):
+            if len(names) == limit:
+                return names, True
+            names.append(name)
+        return names, False
+
+    @translated
+    async def upload_secret(self) -> bytes:
+        """The key that signs the state in an upload's URL, made once for all who share the store.
+
+        So an upload goes on after a restart and on any process, without a secret in the
+        configuration.
+        """
+        try:
+            return await self.driver.get(layout.UPLOAD_SECRET, 1024)
+        except PathNotFound:
+            pass
+        secret = secrets.token_hex(32).encode("ascii")
+        try:
+            await self.driver.create(layout.UPLOAD_SECRET, secret)
+        except PathExists:
+            return await self.driver.get(layout.UPLOAD_SECRET, 1024)
+        return secret
+
+
+@define(eq=False)
+class Repository:
+    """One repository and what it holds."""
+
+    driver: IStorageDriver
+    name: str
+    blobs: Blobs
+    uploads: Uploads
+    manifests: Manifests
+    tags: Tags
+    referrers: Referrers
+
+    async def exists(self) -> bool:
+        """Whether anything was ever pushed to it."""
+        return await catalog.is_repository(self.driver, self.name)

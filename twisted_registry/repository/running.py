@@ -1,0 +1,91 @@
+"""Digests of uploads that are still growing.
+
+hashlib can not save its state. So the process that takes an upload keeps the running hash in
+memory, and a checkpoint beside the upload (the digest of everything so far) lets any other
+process, or this one after a restart, close the upload without a second read as long as no
+bytes were added without it. Whoever has neither reads the bytes once, at the end.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from attrs import define, field, frozen
+
+from twisted_registry.digest import Digest, DigestInvalid, hasher
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+#: Uploads whose running hash a process keeps; the one longest untouched is dropped.
+_KEPT = 4096
+
+
+@define(eq=False)
+class Tally:
+    """A hash of the first ``size`` bytes of an upload.
+
+    ``update`` runs on the thread that stores, one call at a time.
+    """
+
+    algorithm: str
+    size: int = 0
+    _hasher: _Hash = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._hasher = hasher(self.algorithm)
+
+    def update(self, data: bytes) -> None:
+        """Take more bytes."""
+        self._hasher.update(data)
+        self.size += len(data)
+
+    def digest(self) -> Digest:
+        """The digest of everything so far."""
+        return Digest.from_hasher(self._hasher)
+
+
+@frozen
+class Checkpoint:
+    """The digest of an upload's first ``size`` bytes, as kept beside it."""
+
+    size: int
+    digest: Digest
+
+    def to_bytes(self) -> bytes:
+        """The content of the file."""
+        return json.dumps({"size": self.size, "digest": str(self.digest)}).encode("ascii")
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Checkpoint | None:
+        """Read the file; None if it is torn."""
+        try:
+            document = json.loads(content)
+            return cls(int(document["size"]), Digest.parse(document["digest"]))
+        except (ValueError, TypeError, KeyError, DigestInvalid):
+            return None
+
+
+@define(eq=False)
+class RunningDigests:
+    """The tallies of one process, by upload id."""
+
+    _tallies: OrderedDict[str, Tally] = field(factory=OrderedDict, init=False)
+
+    def take(self, upload_id: str, size: int, algorithm: str) -> Tally | None:
+        """A tally of exactly the upload's ``size`` bytes, or None if there is none.
+
+        It is the caller's until :meth:`keep`: two writers never share one.
+        """
+        tally = self._tallies.pop(upload_id, None)
+        if size == 0:
+            return Tally(algorithm)
+        return tally if tally is not None and tally.size == size else None
+
+    def keep(self, upload_id: str, tally: Tally) -> None:
+        """Keep a tally for the next request to the same upload."""
+        self._tallies[upload_id] = tally
+        if len(self._tallies) > _KEPT:
+            self._tallies.popitem(last=False)

@@ -1,0 +1,86 @@
+"""Bytes on their way from a request into the store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from attrs import define, field
+from twisted.internet.interfaces import IConsumer, IPushProducer
+from zope.interface import implementer
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IProducer
+    from twisted.web.iweb import IBodyProducer
+
+
+class ContentTooLarge(Exception):
+    """More bytes came than there is room for."""
+
+
+async def stream(body: IBodyProducer, consumer: IConsumer) -> None:
+    """Let ``body`` write itself into ``consumer``, which may pause and stop it."""
+    # A body producer has all that a push producer has.
+    consumer.registerProducer(cast("IPushProducer", body), True)
+    try:
+        await body.startProducing(consumer)  # type: ignore[no-untyped-call]
+    finally:
+        consumer.unregisterProducer()
+
+
+@implementer(IConsumer)
+@define(eq=False)
+class Collector:
+    """Keeps a small body in memory.
+
+    :ivar limit: bytes; a body that grows beyond it is stopped.
+    :ivar overflowed: whether that happened.
+    """
+
+    limit: int
+    overflowed: bool = field(default=False, init=False)
+    _pieces: list[bytes] = field(factory=list, init=False)
+    _size: int = field(default=0, init=False)
+    _producer: IProducer | None = field(default=None, init=False)
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:  # noqa: ARG002, FBT001
+        """Remember whom to stop."""
+        self._producer = producer
+
+    def unregisterProducer(self) -> None:
+        """Forget the producer."""
+        self._producer = None
+
+    def write(self, data: bytes) -> None:
+        """Keep a piece."""
+        if self.overflowed:
+            return
+        self._size += len(data)
+        if self._size > self.limit:
+            self.overflowed = True
+            self._pieces.clear()
+            if self._producer is not None:
+                self._producer.stopProducing()
+            return
+        self._pieces.append(data)
+
+    def content(self) -> bytes:
+        """Everything that was written."""
+        return b"".join(self._pieces)
+
+
+async def collect(body: IBodyProducer, limit: int) -> bytes:
+    """Take a whole small body.
+
+    :param limit: bytes.
+    :raises ContentTooLarge: as soon as there are more; the rest is not read.
+    """
+    if isinstance(body.length, int) and body.length > limit:
+        raise ContentTooLarge
+    collector = Collector(limit)
+    try:
+        await stream(body, collector)
+    except Exception:
+        if collector.overflowed:
+            raise ContentTooLarge from None
+        raise
+    return collector.content()
