@@ -1,0 +1,138 @@
+"""Fixtures of the tests with real client programs.
+
+``INTEGRATION_AGAINST=distribution`` runs them against Debian's docker-registry in our place,
+to tell a defect of ours from a habit of a client; tests of what it lacks are skipped then.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from attrs import define
+from servers import DISTRIBUTION, OURS, Launcher, Served, program, tail
+
+AGAINST = os.environ.get("INTEGRATION_AGAINST", OURS)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failed test shows what its servers logged."""
+    report = yield
+    if report.failed:
+        for value in getattr(item, "funcargs", {}).values():
+            servers = value.servers if isinstance(value, Launcher) else [value]
+            for served in servers:
+                if isinstance(served, Served) and hasattr(served, "log"):
+                    report.sections.append((f"log of {served.log.name}", tail(served.log)))
+    return report
+
+
+@pytest.fixture
+def launcher(tmp_path):
+    """Starts registries for one test, and ends them."""
+    started = Launcher(tmp_path / "servers")
+    try:
+        yield started
+    finally:
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory):
+    """One registry for the tests of a module; each takes repositories of its own."""
+    started = Launcher(tmp_path_factory.mktemp("servers"))
+    try:
+        yield started.start(AGAINST, tmp_path_factory.mktemp("root"))
+    finally:
+        started.close()
+
+
+@pytest.fixture
+def ours_only():
+    """For tests of what the specification asks and Distribution 2.8.3 lacks."""
+    if AGAINST == DISTRIBUTION:
+        pytest.skip("Distribution 2.8.3 lacks it")
+
+
+@define(eq=False)
+class Sandbox:
+    """A place to run client programs in: home, storage and credentials of its own."""
+
+    home: Path
+    environment: dict[str, str]
+
+    def run(self, name: str, *arguments: object, cwd: Path | None = None) -> str:
+        """What a program printed on its standard output; it must succeed."""
+        done = self.attempt(name, *arguments, cwd=cwd)
+        assert done.returncode == 0, (
+            f"{name} {' '.join(map(str, arguments))}: exit {done.returncode}\n"
+            f"{done.stdout}\n{done.stderr}"
+        )
+        return done.stdout
+
+    def attempt(
+        self, name: str, *arguments: object, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """A program's end, whatever it is."""
+        return subprocess.run(
+            [program(name), *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=100,
+            env=self.environment,
+            cwd=cwd or self.home,
+        )
+
+
+def make_sandbox() -> Sandbox:
+    """A sandbox in a folder with a short name, because sockets must have one."""
+    home = Path(tempfile.mkdtemp(prefix="twisted-registry-"))
+    containers = home / ".config" / "containers"
+    containers.mkdir(parents=True)
+    (containers / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
+    (containers / "storage.conf").write_text(
+        f'[storage]\ndriver = "vfs"\ngraphroot = "{home}/storage"\nrunroot = "{home}/run"\n'
+    )
+    (containers / "registries.conf").write_text(
+        '[[registry]]\nlocation = "127.0.0.1"\ninsecure = true\n'
+    )
+    (home / "tmp").mkdir()
+    environment = {
+        "HOME": str(home),
+        "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin",
+        "TMPDIR": str(home / "tmp"),
+        "XDG_RUNTIME_DIR": str(home / "run"),
+        "XDG_CONFIG_HOME": str(home / ".config"),
+        "XDG_CACHE_HOME": str(home / ".cache"),
+        "XDG_DATA_HOME": str(home / ".local"),
+        "DOCKER_CONFIG": str(home / ".docker"),
+        "REGISTRY_AUTH_FILE": str(home / "auth.json"),
+        "CONTAINERS_STORAGE_CONF": str(containers / "storage.conf"),
+        "CONTAINERS_REGISTRIES_CONF": str(containers / "registries.conf"),
+        "PODMAN_IGNORE_CGROUPSV1_WARNING": "1",
+    }
+    (home / "auth.json").write_text("{}")
+    return Sandbox(home, environment)
+
+
+@pytest.fixture
+def sandbox():
+    """A sandbox for one test."""
+    made = make_sandbox()
+    yield made
+    shutil.rmtree(made.home, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def shared_sandbox():
+    """A sandbox for the tests of a module, for those that run a daemon."""
+    made = make_sandbox()
+    yield made
+    shutil.rmtree(made.home, ignore_errors=True)

@@ -1,0 +1,188 @@
+"""Registries under test, each a process of its own on a free port of 127.0.0.1.
+
+Ours and Debian's ``docker-registry`` read the same configuration file, which is a test in
+itself: nothing here knows which of the two it starts, but for the command.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+import pytest
+from attrs import define, field
+from remote import Remote
+
+OURS = "ours"
+DISTRIBUTION = "distribution"
+
+#: Seconds that a server may take to answer, and to stop.
+PATIENCE = 30
+
+CONFIGURATION = """\
+version: 0.1
+log:
+  level: info
+storage:
+  filesystem:
+    rootdirectory: {root}
+  delete:
+    enabled: true
+http:
+  addr: 127.0.0.1:{port}
+  secret: the same after a restart
+"""
+
+
+def program(name: str) -> str:
+    """The path of a program, ``name``; without it CI fails and a laptop skips."""
+    path = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
+    if path is None:
+        reason = f"the program {name} is not installed"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(ready, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Ask ``ready`` until it says yes; fail with the log when the process ends before."""
+    deadline = time.monotonic() + PATIENCE
+    while not ready():
+        if process.poll() is not None or time.monotonic() > deadline:
+            pytest.fail(f"{process.args} (exit {process.poll()}) is not up:\n{tail(log)}")
+        time.sleep(0.05)
+
+
+def end(process: subprocess.Popen[bytes]) -> int:
+    """SIGTERM, and SIGKILL when that does not do; answers the exit status."""
+    process.terminate()
+    try:
+        return process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def tail(path: Path, size: int = 3000) -> str:
+    """The end of a log."""
+    return path.read_bytes()[-size:].decode(errors="replace") if path.exists() else "(no log)"
+
+
+@define(eq=False)
+class Served:
+    """A registry that runs over ``root``; ``kind`` is OURS or DISTRIBUTION."""
+
+    kind: str
+    root: Path
+    work: Path
+    log: Path = field(init=False)
+    address: str = field(init=False)
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def start(self) -> Served:
+        """Start it, and come back when it answers."""
+        self.work.mkdir(parents=True, exist_ok=True)
+        port = free_port()
+        self.address = f"127.0.0.1:{port}"
+        self.log = self.work / f"{self.kind}-{port}.log"
+        config = self.work / f"{self.kind}-{port}.yml"
+        config.write_text(CONFIGURATION.format(root=self.root, port=port))
+        if self.kind == OURS:
+            command = [sys.executable, "-m", "twisted_registry", "serve", str(config)]
+        else:
+            command = [program("docker-registry"), "serve", str(config)]
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")
+        }
+        with self.log.open("wb") as out:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                cwd=self.work,
+            )
+        wait_until(self._answers, self.process, self.log)
+        return self
+
+    def _answers(self) -> bool:
+        with suppress(OSError, HTTPException):
+            connection = HTTPConnection(self.address, timeout=5)
+            try:
+                connection.request("GET", "/v2/")
+                return connection.getresponse().status == 200
+            finally:
+                connection.close()
+        return False
+
+    @property
+    def remote(self) -> Remote:
+        """The registry over plain HTTP."""
+        return Remote(self.address)
+
+    def image(self, name: str, tag: str = "1") -> str:
+        """A reference to type after a client's command."""
+        return f"{self.address}/{name}:{tag}"
+
+    def peak_memory(self) -> int:
+        """The most memory that the process ever had, in bytes."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) * 1024
+
+    def kill(self) -> None:
+        """End it as a power cut would end the process."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        """Ask it to stop; ours must do so cleanly and leave no traceback in its log."""
+        if self.process.poll() is not None:
+            return
+        status = end(self.process)
+        if self.kind == OURS:
+            log = tail(self.log, 1_000_000)
+            assert status == 0, f"exit status {status}\n{log}"
+            assert "Traceback" not in log, log
+
+
+@define(eq=False)
+class Launcher:
+    """Starts registries and ends those that still run."""
+
+    work: Path
+    servers: list[Served] = field(factory=list)
+
+    def start(self, kind: str, root: Path) -> Served:
+        """A running registry over ``root``."""
+        served = Served(kind, root, self.work)
+        self.servers.append(served)
+        return served.start()
+
+    def close(self) -> None:
+        """End what still runs; the first complaint is raised when all are down."""
+        faults = []
+        for served in self.servers:
+            try:
+                served.stop()
+            except AssertionError as fault:
+                faults.append(fault)
+        if faults:
+            raise faults[0]

@@ -1,0 +1,129 @@
+"""docker: a daemon of its own, without a bridge or firewall rules, pushes and pulls."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+
+import pytest
+from images import DOCKER_LIST, DOCKER_MANIFEST, index, sha256, write_archive
+from servers import end, program, wait_until
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def docker(shared_sandbox):
+    """Runs the docker command against a daemon that stores under the sandbox."""
+    home = shared_sandbox.home
+    socket, log = home / "docker.sock", home / "dockerd.log"
+    (home / "daemon.json").write_text("{}")
+    program("docker")
+    with log.open("wb") as out:
+        daemon = subprocess.Popen(
+            [
+                program("dockerd"),
+                f"--config-file={home / 'daemon.json'}",
+                f"--host=unix://{socket}",
+                f"--data-root={home / 'docker'}",
+                f"--exec-root={home / 'exec'}",
+                f"--pidfile={home / 'docker.pid'}",
+                "--storage-driver=vfs",
+                "--bridge=none",
+                "--iptables=false",
+                "--ip6tables=false",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=shared_sandbox.environment,
+        )
+
+    def run(*arguments: object) -> str:
+        return shared_sandbox.run("docker", f"--host=unix://{socket}", *arguments)
+
+    def up() -> bool:
+        asked = shared_sandbox.attempt("docker", f"--host=unix://{socket}", "version")
+        return asked.returncode == 0
+
+    try:
+        wait_until(up, daemon, log)
+        yield run
+    finally:
+        end(daemon)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """An archive with one image, ``saved:1``, of three layers."""
+    return write_archive(tmp_path / "saved.tar", "saved:1", seed="docker", layers=3)
+
+
+def test_push_mount_and_pull(registry, docker, saved):
+    docker("load", "--input", saved)
+    first, second = registry.image("docker/first"), registry.image("docker/second")
+
+    docker("tag", "saved:1", first)
+    pushed = docker("push", first)
+    assert pushed.count(": Pushed") == 3, pushed
+    digest = re.search(r"digest: (sha256:\w+)", pushed).group(1)
+    stored = registry.remote.assert_whole("docker/first", "1")
+    assert sha256(stored.body) == digest
+    assert stored.headers["content-type"] == DOCKER_MANIFEST
+
+    docker("tag", "saved:1", second)
+    mounted = docker("push", second)
+    assert mounted.count("Mounted from docker/first") == 3, mounted
+    assert registry.remote.assert_whole("docker/second", "1").body == stored.body
+
+    again = docker("push", second)
+    assert again.count("Layer already exists") == 3, again
+
+    before = docker("image", "inspect", "--format={{.Id}}", "saved:1")
+    docker("rmi", first, second, "saved:1")
+    pulled = docker("pull", second)
+    assert f"Digest: {digest}" in pulled
+    assert docker("image", "inspect", "--format={{.Id}}", second) == before
+    by_digest = f"{registry.address}/docker/first@{digest}"
+    assert "newer image" in docker("pull", by_digest)
+    docker("rmi", second, by_digest)
+
+
+def test_all_tags(registry, docker, saved):
+    docker("load", "--input", saved)
+    name = f"{registry.address}/docker/tags"
+    for tag in ("1", "2", "3"):
+        docker("tag", "saved:1", f"{name}:{tag}")
+    docker("push", "--all-tags", name)
+    assert sorted(registry.remote.tags("docker/tags")) == ["1", "2", "3"]
+    docker("rmi", *(f"{name}:{tag}" for tag in ("1", "2", "3")), "saved:1")
+    docker("pull", "--all-tags", name)
+    docker("rmi", *(f"{name}:{tag}" for tag in ("1", "2", "3")))
+
+
+@pytest.mark.parametrize("as_docker", [False, True], ids=["oci", "docker"])
+def test_pull_of_one_platform(registry, docker, as_docker):
+    made = index("docker-platform", docker=as_docker)
+    name = f"docker/platform-{'docker' if as_docker else 'oci'}"
+    registry.remote.push(name, made, "1")
+    pulled = docker("pull", "--platform=linux/arm64", registry.image(name))
+    assert f"Digest: {made.digest}" in pulled
+    shown = json.loads(docker("image", "inspect", registry.image(name)))
+    assert shown[0]["Architecture"] == "arm64"
+    docker("rmi", registry.image(name))
+
+
+def test_manifest_list(registry, docker):
+    made = index("docker-list", docker=True)
+    for child, architecture in zip(made.children, ("amd64", "arm64"), strict=True):
+        registry.remote.push("docker/list", child, architecture)
+    target = registry.image("docker/list")
+    sources = [registry.image("docker/list", each) for each in ("amd64", "arm64")]
+    docker("manifest", "create", "--insecure", target, *sources)
+    docker("manifest", "push", "--insecure", target)
+    stored = registry.remote.assert_whole("docker/list", "1")
+    assert stored.headers["content-type"] == DOCKER_LIST
+    assert {entry["digest"] for entry in stored.json()["manifests"]} == {
+        child.digest for child in made.children
+    }

@@ -1,0 +1,51 @@
+"""python-dxf: a client library written in Python."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from images import image, noise, sha256
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def dxf(registry):
+    """Opens a repository of the registry with python-dxf."""
+    if os.environ.get("CI") == "true":
+        import dxf as module
+    else:
+        module = pytest.importorskip("dxf")
+    return lambda name: module.DXF(registry.address, name, insecure=True)
+
+
+def test_blobs_and_aliases(registry, dxf, tmp_path):
+    repository = dxf("dxf/blobs")
+    data = noise("dxf", 2_000_000)
+    (tmp_path / "data").write_bytes(data)
+    digest = repository.push_blob(str(tmp_path / "data"))
+    assert digest == sha256(data)
+    assert repository.blob_size(digest) == len(data)
+    assert b"".join(repository.pull_blob(digest)) == data
+
+    repository.set_alias("one", digest)
+    assert repository.get_alias("one") == [digest]
+    assert list(repository.list_aliases(iterate=True)) == ["one"]
+    registry.remote.assert_whole("dxf/blobs", "one")
+
+
+def test_an_image_pushed_by_others(registry, dxf):
+    made = image("dxf")
+    registry.remote.push("dxf/image", made, "1")
+    repository = dxf("dxf/image")
+    assert repository.get_manifest("1").encode() == made.manifest
+    assert repository.get_digest("1") == next(iter(made.blobs))
+
+
+def test_deletes(registry, dxf, tmp_path):
+    repository = dxf("dxf/delete")
+    (tmp_path / "data").write_bytes(b"short-lived")
+    digest = repository.push_blob(str(tmp_path / "data"))
+    repository.del_blob(digest)
+    assert registry.remote.blob("dxf/delete", digest).status == 404

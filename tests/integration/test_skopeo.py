@@ -1,0 +1,170 @@
+"""skopeo: copies in both formats and both ways, indexes, zstd, lists, deletes, sync."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from images import (
+    DOCKER_MANIFEST,
+    OCI_ZSTD_LAYER,
+    assert_layout_holds,
+    image,
+    index,
+    read_layout,
+    sha256,
+    write_archive,
+    write_layout,
+)
+
+pytestmark = pytest.mark.integration
+
+COPY = ("copy", "--src-tls-verify=false", "--dest-tls-verify=false")
+PLAIN = "--tls-verify=false"
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+
+
+@pytest.mark.parametrize("docker", [False, True], ids=["oci", "docker"])
+def test_copy_there_and_back(registry, sandbox, tmp_path, docker):
+    made = image("skopeo", docker=docker)
+    name = f"skopeo/copy-{'docker' if docker else 'oci'}"
+    target = "docker://" + registry.image(name)
+    # A layout must not hold Docker's types: skopeo would convert them.  Its own "dir" may.
+    folder = tmp_path / "dir"
+    folder.mkdir()
+    (folder / "version").write_text("Directory Transport Version: 1.1\n")
+    (folder / "manifest.json").write_bytes(made.manifest)
+    for digest, blob in made.blobs.items():
+        (folder / digest.partition(":")[2]).write_bytes(blob)
+
+    sandbox.run("skopeo", *COPY, "--preserve-digests", f"dir:{folder}", target)
+    registry.remote.assert_holds(name, made, "1")
+
+    sandbox.run("skopeo", *COPY, "--preserve-digests", target, f"dir:{tmp_path / 'back'}")
+    assert (tmp_path / "back" / "manifest.json").read_bytes() == made.manifest
+    for digest, blob in made.blobs.items():
+        assert (tmp_path / "back" / digest.partition(":")[2]).read_bytes() == blob
+
+
+def test_docker_archive_is_pushed_as_schema2(registry, sandbox, tmp_path):
+    archive = write_archive(tmp_path / "saved.tar", "saved:1", seed="archive")
+    target = "docker://" + registry.image("skopeo/archive")
+    sandbox.run("skopeo", *COPY, "--format=v2s2", f"docker-archive:{archive}:saved:1", target)
+
+    pushed = registry.remote.assert_whole("skopeo/archive", "1")
+    assert pushed.headers["content-type"] == DOCKER_MANIFEST
+
+    back = tmp_path / "back.tar"
+    sandbox.run("skopeo", *COPY, target, f"docker-archive:{back}:saved:1")
+    shown = sandbox.run("skopeo", "inspect", "--config", "--raw", f"docker-archive:{back}:saved:1")
+    assert sha256(shown.encode()) == pushed.json()["config"]["digest"]
+
+
+def test_zstd_layers(registry, sandbox, tmp_path):
+    layout = write_layout(tmp_path / "layout", {"1": image("zstd")})
+    target = "docker://" + registry.image("skopeo/zstd")
+    sandbox.run(
+        "skopeo",
+        *COPY,
+        "--dest-compress",
+        "--dest-compress-format=zstd",
+        f"oci:{layout}:1",
+        target,
+    )
+    pushed = registry.remote.assert_whole("skopeo/zstd", "1")
+    layers = pushed.json()["layers"]
+    assert [layer["mediaType"] for layer in layers] == [OCI_ZSTD_LAYER] * 2
+    for layer in layers:
+        blob = registry.remote.blob("skopeo/zstd", layer["digest"]).body
+        assert blob.startswith(ZSTD_MAGIC)
+
+    back = tmp_path / "back"
+    sandbox.run("skopeo", *COPY, "--preserve-digests", target, f"oci:{back}:1")
+    assert read_layout(back, "1")[1] == pushed.body
+
+
+def test_all_images_of_an_index(registry, sandbox, tmp_path):
+    made = index("skopeo-all", ("amd64", "arm64", "s390x"))
+    layout = write_layout(tmp_path / "layout", {"1": made})
+    target = "docker://" + registry.image("skopeo/index")
+    sandbox.run("skopeo", *COPY, "--all", "--preserve-digests", f"oci:{layout}:1", target)
+    registry.remote.assert_holds("skopeo/index", made, "1")
+
+    elsewhere = "docker://" + registry.image("skopeo/index-elsewhere", "2")
+    sandbox.run("skopeo", *COPY, "--all", "--preserve-digests", target, elsewhere)
+    registry.remote.assert_holds("skopeo/index-elsewhere", made, "2")
+
+    back = tmp_path / "back"
+    sandbox.run("skopeo", *COPY, "--all", "--preserve-digests", elsewhere, f"oci:{back}:1")
+    assert_layout_holds(back, made)
+
+
+def test_one_image_of_an_index(registry, sandbox, tmp_path):
+    made = index("skopeo-one")
+    registry.remote.push("skopeo/one", made, "1")
+    source = "docker://" + registry.image("skopeo/one")
+    back = tmp_path / "back"
+    sandbox.run("skopeo", "--override-arch=arm64", *COPY, source, f"oci:{back}:1")
+    assert read_layout(back, "1")[1] == made.children[1].manifest
+
+
+def test_list_and_inspect(ours_only, registry, sandbox):
+    made = image("skopeo-inspect", architecture="riscv64")
+    for tag in ("b", "a", "1.0", "latest"):
+        registry.remote.push("skopeo/inspect", made, tag)
+    source = f"docker://{registry.address}/skopeo/inspect"
+
+    listed = json.loads(sandbox.run("skopeo", "list-tags", PLAIN, source))
+    assert listed["Tags"] == ["1.0", "a", "b", "latest"]
+    inspected = json.loads(sandbox.run("skopeo", "inspect", PLAIN, source))
+    assert inspected["Digest"] == made.digest
+    assert inspected["Architecture"] == "riscv64"
+    assert inspected["RepoTags"] == ["1.0", "a", "b", "latest"]
+    raw = sandbox.run("skopeo", "inspect", "--raw", PLAIN, f"{source}@{made.digest}")
+    assert raw.encode() == made.manifest
+
+
+def test_delete(registry, sandbox):
+    kept, gone = image("kept"), image("gone")
+    registry.remote.push("skopeo/delete", kept, "kept")
+    for tag in ("gone", "gone-too"):
+        registry.remote.push("skopeo/delete", gone, tag)
+
+    sandbox.run("skopeo", "delete", PLAIN, "docker://" + registry.image("skopeo/delete", "gone"))
+
+    for reference in ("gone", "gone-too", gone.digest):
+        assert registry.remote.manifest("skopeo/delete", reference).status == 404
+    assert registry.remote.tags("skopeo/delete") == ["kept"]
+    registry.remote.assert_holds("skopeo/delete", kept, "kept")
+    source = "docker://" + registry.image("skopeo/delete", "gone")
+    assert sandbox.attempt("skopeo", "inspect", PLAIN, source).returncode != 0
+
+
+def test_sync_a_repository_out_and_in(registry, sandbox, tmp_path):
+    made = {tag: image(("sync", tag)) for tag in ("1", "2", "3")}
+    for tag, each in made.items():
+        registry.remote.push("skopeo/sync", each, tag)
+    tls = ("--src-tls-verify=false", "--dest-tls-verify=false", "--preserve-digests")
+
+    source = f"{registry.address}/skopeo/sync"
+    sandbox.run("skopeo", "sync", *tls, "--src=docker", "--dest=dir", source, tmp_path)
+    for tag, each in made.items():
+        assert (tmp_path / f"sync:{tag}" / "manifest.json").read_bytes() == each.manifest
+
+    target = f"{registry.address}/skopeo/synced"
+    sandbox.run("skopeo", "sync", *tls, "--src=dir", "--dest=docker", tmp_path, target)
+    assert set(registry.remote.tags("skopeo/synced/sync")) == set(made)
+    for tag, each in made.items():
+        registry.remote.assert_holds("skopeo/synced/sync", each, tag)
+
+
+def test_a_pushed_layer_is_not_sent_twice(registry, sandbox, tmp_path):
+    made = image("reuse", size=3_000_000)
+    layout = write_layout(tmp_path / "layout", {"1": made})
+    target = "docker://" + registry.image("skopeo/reuse")
+    command = ("skopeo", "--debug", *COPY, f"oci:{layout}:1", target)
+    first, again = sandbox.attempt(*command), sandbox.attempt(*command)
+    assert first.stderr.count("Uploading http") == 3, first.stderr
+    assert again.returncode == 0, again.stderr
+    assert "Uploading http" not in again.stderr
+    registry.remote.assert_holds("skopeo/reuse", made, "1")
