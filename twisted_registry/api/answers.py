@@ -1,0 +1,158 @@
+"""Answers, and how they reach the client.
+
+A handler returns an :class:`Answer`; sending it is done here, once: short bodies in one piece,
+blobs by kernel copy or as a producer, long listings page by page as the client takes them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Protocol
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
+
+from twisted_registry.api.interfaces import IStreamedRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from twisted.internet.interfaces import IConsumer
+    from twisted.web.server import Request
+
+JSON = "application/json"
+
+
+class Stretch(Protocol):
+    """What the store's readers offer (``storage.interfaces.IReader``)."""
+
+    size: int
+
+    def deliver(self, consumer: IConsumer) -> Deferred[None]:
+        """Write everything to the consumer."""
+
+    def fileno(self) -> int | None:
+        """Return a descriptor for a kernel copy, or None."""
+
+    def offset(self) -> int:
+        """Return where in that file to begin."""
+
+    def close(self) -> None:
+        """Free what is held."""
+
+
+@frozen
+class Answer:
+    """What to send.
+
+    :ivar headers: pairs; a name may come twice.
+    :ivar body: bytes, an open stretch of a file, or pieces whose total length is not known.
+    :ivar length: Content-Length, where it is not that of the body (HEAD).
+    """
+
+    status: int = 200
+    headers: Sequence[tuple[str, str]] = ()
+    body: bytes | Stretch | AsyncIterator[bytes] = b""
+    length: int | None = None
+
+    @classmethod
+    def json(
+        cls,
+        document: object,
+        status: int = 200,
+        headers: Sequence[tuple[str, str]] = (),
+        content_type: str = JSON,
+    ) -> Answer:
+        """An answer that is a JSON document."""
+        body = json.dumps(document, separators=(",", ":")).encode()
+        return cls(status, (("Content-Type", content_type), *headers), body)
+
+
+async def send(answer: Answer, request: Request, common: Mapping[str, Sequence[str]]) -> None:
+    """Send an answer and finish the request.
+
+    :param common: headers of every answer; those of the answer itself come on top.
+    """
+    try:
+        request.setResponseCode(answer.status)
+        # twisted.web would say text/html where nothing was said.
+        request.defaultContentType = None
+        for name, values in common.items():
+            request.responseHeaders.setRawHeaders(name, list(values))
+        for name, value in answer.headers:
+            request.responseHeaders.addRawHeader(name, value)
+        body = answer.body
+        if isinstance(body, bytes):
+            _send_bytes(request, body, answer.length)
+        elif isinstance(body, AsyncIterator):
+            await _send_pieces(request, body)
+        else:
+            request.setHeader("Content-Length", str(body.size))
+            await _send_stretch(request, body)
+    finally:
+        if not isinstance(answer.body, bytes | AsyncIterator):
+            answer.body.close()
+    request.finish()
+
+
+def _send_bytes(request: Request, body: bytes, length: int | None) -> None:
+    if request.code not in (204, 304):
+        request.setHeader("Content-Length", str(len(body) if length is None else length))
+    request.write(b"" if request.method == b"HEAD" else body)
+
+
+async def _send_stretch(request: Request, stretch: Stretch) -> None:
+    if request.method == b"HEAD":
+        request.write(b"")
+        return
+    descriptor = stretch.fileno()
+    if descriptor is not None and IStreamedRequest.providedBy(request):
+        await request.sendFile(descriptor, stretch.offset(), stretch.size)
+    else:
+        await stretch.deliver(request)
+
+
+async def _send_pieces(request: Request, pieces: AsyncIterator[bytes]) -> None:
+    if request.method == b"HEAD":
+        request.write(b"")
+        return
+    pace = Pace()
+    request.registerProducer(pace, True)
+    try:
+        async for piece in pieces:
+            request.write(piece)
+            await pace.ready()
+    finally:
+        request.unregisterProducer()
+
+
+@implementer(IPushProducer)
+@define(eq=False)
+class Pace:
+    """Lets a coroutine write to a consumer no faster than the consumer takes it."""
+
+    _paused: bool = field(default=False, init=False)
+    _waiting: Deferred[None] | None = field(default=None, init=False)
+
+    async def ready(self) -> None:
+        """Return when the consumer takes more."""
+        if self._paused:
+            self._waiting = Deferred()
+            await self._waiting
+
+    def pauseProducing(self) -> None:
+        """Make :meth:`ready` wait."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """Let :meth:`ready` return."""
+        self._paused = False
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.callback(None)
+
+    def stopProducing(self) -> None:
+        """Do nothing: a client that leaves cancels the coroutine."""

@@ -1,0 +1,257 @@
+"""The one Resource of the API: routes, asks for access, runs a handler, renders what it raises.
+
+``render`` runs when the headers are in, before any byte of a body is taken. A client that leaves
+cancels the handler, wherever it waits, and the handler's ``finally`` blocks free what it holds.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+from zope.interface import implementer
+
+from twisted_registry.api import blobs, catalog, manifests, referrers, routes, tags, uploads
+from twisted_registry.api.answers import Answer, send
+from twisted_registry.api.body import request_body
+from twisted_registry.api.exchange import Exchange, Query, Settings, read_name
+from twisted_registry.api.interfaces import BodyAborted, IStreamingResource
+from twisted_registry.api.urls import client_address, seen_as
+from twisted_registry.auth.interfaces import Caller
+from twisted_registry.errors import ErrorCode, RegistryError
+from twisted_registry.metrics import Answered, IMetricsObserver, NoMetrics
+from twisted_registry.repository.interfaces import Origin
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from twisted.internet.interfaces import IReactorTime
+    from twisted.python.failure import Failure
+    from twisted.web.server import Request
+
+    from twisted_registry.auth.interfaces import IAccessController
+    from twisted_registry.repository.registry import Registry
+
+log = Logger()
+
+_COMMON = {"Docker-Distribution-Api-Version": ("registry/2.0",)}
+
+
+async def base(exchange: Exchange) -> Answer:  # noqa: ARG001
+    """Say that this is a registry (end-1)."""
+    return Answer.json({})
+
+
+async def extensions(exchange: Exchange) -> Answer:
+    """List extensions (``_oci/ext/discover``): there are none."""
+    if exchange.name and not await exchange.repository.exists():
+        raise RegistryError(ErrorCode.NAME_UNKNOWN, detail={"name": exchange.name})
+    return Answer.json({"extensions": []})
+
+
+HANDLERS: Mapping[tuple[str, str], Callable[[Exchange], Awaitable[Answer]]] = {
+    ("base", "GET"): base,
+    ("extensions", "GET"): extensions,
+    ("catalog", "GET"): catalog.get,
+    ("tags", "GET"): tags.get,
+    ("manifest", "GET"): manifests.get,
+    ("manifest", "PUT"): manifests.put,
+    ("manifest", "DELETE"): manifests.delete,
+    ("blob", "GET"): blobs.get,
+    ("blob", "DELETE"): blobs.delete,
+    ("blob_upload", "POST"): uploads.post,
+    ("blob_upload_chunk", "GET"): uploads.get,
+    ("blob_upload_chunk", "PATCH"): uploads.patch,
+    ("blob_upload_chunk", "PUT"): uploads.put,
+    ("blob_upload_chunk", "DELETE"): uploads.delete,
+    ("referrers", "GET"): referrers.get,
+}
+
+
+@implementer(IStreamingResource)
+class RegistryResource(Resource):
+    """The API, to be mounted as ``v2`` wherever a program likes."""
+
+    isLeaf = True
+
+    def __init__(
+        self,
+        registry: Registry,
+        access: IAccessController,
+        clock: IReactorTime,
+        secret: bytes,
+        settings: Settings | None = None,
+        metrics: IMetricsObserver | None = None,
+    ) -> None:
+        """Serve ``registry``.
+
+        :param access: asked before each request, and before its body is taken.
+        :param clock: times requests.
+        :param secret: signs the state in upload URLs; the same for all who share the store.
+        """
+        super().__init__()
+        self._registry = registry
+        self._access = access
+        self._clock = clock
+        self._secret = secret
+        self._settings = settings or Settings()
+        self._metrics = metrics or NoMetrics()
+        self._common = {**_COMMON, **self._settings.headers}
+
+    def render(self, request: Request) -> int:
+        """Begin to answer; the rest happens in a coroutine."""
+        work = Deferred.fromCoroutine(self._answer(request))
+        # The request tells of a client that leaves by failing this Deferred.
+        request.notifyFinish().addErrback(lambda _: work.cancel())
+        work.addErrback(self._broken, request)
+        return NOT_DONE_YET
+
+    async def _answer(self, request: Request) -> None:
+        began = self._clock.seconds()
+        segments, handler = _segments(request), "unknown"
+        found = routes.match(segments) if segments is not None else None
+        if found is not None:
+            handler = found.endpoint.handler
+        self._metrics.started(handler)
+        status = 499
+        try:
+            answer = await self._outcome(request, found)
+            status = answer.status
+            await send(answer, request, self._common)
+        finally:
+            self._metrics.answered(
+                Answered(
+                    handler,
+                    request.method.decode("ascii", "replace"),
+                    status,
+                    self._clock.seconds() - began,
+                    request.sentLength,
+                )
+            )
+
+    async def _outcome(self, request: Request, found: routes.Match | None) -> Answer:
+        """The answer of the handler, or the one that stands for what it raised."""
+        try:
+            return await self._handle(request, found)
+        except RegistryError as error:
+            return _refusal(error)
+        except CancelledError:
+            raise
+        except BodyAborted as error:
+            return _refusal(
+                RegistryError(
+                    ErrorCode.SIZE_INVALID,
+                    message="the body did not arrive whole",
+                    detail=str(error),
+                )
+            )
+        except Exception:  # noqa: BLE001 - the border: whatever it was, the client gets an answer
+            log.failure("{method} {uri} failed", method=request.method, uri=request.uri)
+            return _refusal(RegistryError(ErrorCode.UNKNOWN))
+
+    async def _handle(self, request: Request, found: routes.Match | None) -> Answer:
+        method = request.method.decode("ascii", "replace")
+        if found is None:
+            raise RegistryError(ErrorCode.UNSUPPORTED, message="no such endpoint", status=404)
+        if found.endpoint.named:
+            read_name(found.name)
+        methods = found.endpoint.methods
+        if method == "OPTIONS":
+            return self._options(request, methods)
+        refused = method not in methods or (self._settings.read_only and method in routes.WRITING)
+        if refused:
+            raise RegistryError(ErrorCode.UNSUPPORTED, headers=(("Allow", _allow(methods)),))
+        query = Query.parse(request.uri.partition(b"?")[2])
+        source = query.first("from") if found.endpoint.handler == "blob_upload" else None
+        if source is not None:
+            read_name(source)
+        host, secure = seen_as(request)
+        address = client_address(request)
+        caller = Caller(request.getHeader("authorization"), address, host, secure)
+        grant = await self._access.authorize(caller, found.accesses(method, source or None))
+        request.user = grant.user.encode()  # for the access log
+        origin = Origin(
+            grant.user,
+            address,
+            method,
+            host,
+            request.getHeader("user-agent") or "",
+            secrets.token_hex(8),
+        )
+        exchange = Exchange(
+            request,
+            method,
+            found,
+            query,
+            request_body(request, self._clock),
+            grant,
+            origin,
+            self._registry,
+            self._settings,
+            self._secret,
+        )
+        handler = HANDLERS[found.endpoint.handler, "GET" if method == "HEAD" else method]
+        return await handler(exchange)
+
+    def _options(self, request: Request, methods: Sequence[str]) -> Answer:
+        """Answer a browser that asks beforehand (Fetch standard, CORS preflight).
+
+        What the operator put into ``http.headers`` goes out as on every answer; the methods are
+        added if an origin is allowed and nothing was said of them.
+        """
+        headers = [("Allow", _allow(methods))]
+        names = {name.lower() for name in self._settings.headers}
+        if (
+            request.getHeader("access-control-request-method")
+            and "access-control-allow-origin" in names
+            and "access-control-allow-methods" not in names
+        ):
+            headers.append(("Access-Control-Allow-Methods", _allow(methods)))
+        return Answer(204, headers)
+
+    def _broken(self, failure: Failure, request: Request) -> None:
+        """The answer could not be sent to its end."""
+        if not failure.check(CancelledError):
+            log.warn(
+                "{method} {uri}: the answer broke off: {reason}",
+                method=request.method,
+                uri=request.uri,
+                reason=failure.getErrorMessage(),
+            )
+        if request.channel is not None:
+            # Whoever gets less than was announced must not take it for the whole.
+            request.loseConnection()
+
+
+class ProbeResource(Resource):
+    """``GET /``: 200 and nothing, for load balancers, as Distribution answers."""
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """Answer for the folder itself."""
+        return self if not path and not request.postpath else super().getChild(path, request)
+
+    def render_GET(self, request: Request) -> bytes:
+        """Say nothing, successfully."""
+        request.setHeader("Cache-Control", "no-cache")
+        return b""
+
+
+def _segments(request: Request) -> list[str] | None:
+    """The path below the API, decoded; None if it is not text or hides a slash."""
+    try:
+        segments = [segment.decode("utf-8") for segment in request.postpath or ()]
+    except UnicodeDecodeError:
+        return None
+    return None if any("/" in segment for segment in segments) else segments
+
+
+def _allow(methods: Sequence[str]) -> str:
+    return ", ".join((*methods, "OPTIONS"))
+
+
+def _refusal(error: RegistryError) -> Answer:
+    return Answer.json(error.as_json(), error.http_status, error.headers)

@@ -1,0 +1,51 @@
+"""``/v2/<name>/tags/list``: end-8."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from twisted_registry.api.answers import JSON, Answer
+from twisted_registry.errors import ErrorCode, RegistryError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from twisted_registry.api.exchange import Exchange
+    from twisted_registry.repository.registry import Repository
+
+
+async def get(exchange: Exchange) -> Answer:
+    """List tags: all of them, or a page of ``n`` after ``last``.
+
+    :raises RegistryError: NAME_UNKNOWN, PAGINATION_NUMBER_INVALID.
+    """
+    number, last = exchange.query.number("n"), exchange.query.first("last") or ""
+    repository = exchange.repository
+    if not await repository.exists():
+        raise RegistryError(ErrorCode.NAME_UNKNOWN, detail={"name": exchange.name})
+    if number is None:
+        return Answer(200, [("Content-Type", JSON)], _everything(repository, last))
+    limit = min(number, exchange.settings.tags_limit)
+    # Asking for nothing gets nothing, and no link to more of it.
+    names, more = await repository.tags.page(last, limit) if limit else ([], False)
+    headers = [("Link", next_page(exchange, names[-1], number))] if more else []
+    return Answer.json({"name": exchange.name, "tags": names}, headers=headers)
+
+
+def next_page(exchange: Exchange, last: str, number: int) -> str:
+    """The Link header of a page (RFC 8288): where the list goes on."""
+    path = [*exchange.name.split("/"), "tags", "list"] if exchange.name else ["_catalog"]
+    url = exchange.url(*path, query=[("last", last), ("n", str(number))])
+    return f'<{url}>; rel="next"'
+
+
+async def _everything(repository: Repository, last: str) -> AsyncIterator[bytes]:
+    """The document in pieces, so that no list is too long to be held."""
+    yield b'{"name":' + json.dumps(repository.name).encode() + b',"tags":['
+    first = True
+    async for names in repository.tags.pages(last):
+        piece = json.dumps(names, separators=(",", ":"))[1:-1].encode()
+        yield piece if first else b"," + piece
+        first = False
+    yield b"]}"

@@ -1,0 +1,202 @@
+"""``/v2/<name>/blobs/uploads/``: end-4 to end-6, end-11, end-13 and end-14."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted_registry.api.answers import Answer
+from twisted_registry.api.ranges import ChunkRangeInvalid, parse_chunk_range
+from twisted_registry.api.state import StateInvalid, UploadState
+from twisted_registry.auth.interfaces import CATALOG
+from twisted_registry.digest import ALGORITHMS, CANONICAL
+from twisted_registry.errors import ErrorCode, RegistryError
+from twisted_registry.repository.uploads import UploadOutOfOrder
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from twisted_registry.api.exchange import Exchange
+    from twisted_registry.api.ranges import ByteRange
+    from twisted_registry.digest import Digest
+    from twisted_registry.repository.uploads import Upload
+
+_ALGORITHM = "digest-algorithm"
+
+
+async def post(exchange: Exchange) -> Answer:
+    """Begin an upload, take a whole blob, or mount one (end-4, end-11).
+
+    A mount that is not possible begins an upload.
+    """
+    algorithm = _algorithm(exchange)
+    mount, digest = exchange.query.digest("mount"), exchange.query.digest("digest")
+    repository = exchange.repository
+    if mount is not None and await _mounted(exchange, mount):
+        return _created(exchange, mount)
+    # A digest without bytes is what Distribution ignores, unless it is that of nothing.
+    if digest is not None and mount is None and (exchange.body.length or digest.is_of_nothing):
+        await repository.uploads.store(digest, exchange.body)
+        return _created(exchange, digest)
+    upload = await repository.uploads.start()
+    headers = _progress(exchange, upload, algorithm)
+    if exchange.registry.minimum_chunk:
+        headers.append(("OCI-Chunk-Min-Length", str(exchange.registry.minimum_chunk)))
+    return Answer(202, headers)
+
+
+async def get(exchange: Exchange) -> Answer:
+    """Say how far an upload is (end-13).
+
+    :raises RegistryError: BLOB_UPLOAD_UNKNOWN.
+    """
+    upload = await _find(exchange)
+    return Answer(204, _progress(exchange, upload, _algorithm(exchange)))
+
+
+async def patch(exchange: Exchange) -> Answer:
+    """Take a chunk, or a stream of unknown length (end-5).
+
+    :raises RegistryError: BLOB_UPLOAD_UNKNOWN, RANGE_INVALID, SIZE_INVALID.
+    """
+    upload = await _find(exchange)
+    algorithm = _algorithm(exchange)
+    chunk = _chunk(exchange, upload)
+    start = _start(exchange, upload, chunk)
+    before = upload.size
+    await _in_order(
+        exchange, upload, upload.append(exchange.body, start=start, algorithm=algorithm)
+    )
+    _check_length(exchange, upload, chunk, upload.size - before)
+    return Answer(202, _progress(exchange, upload, algorithm))
+
+
+async def put(exchange: Exchange) -> Answer:
+    """Close an upload, with or without a last chunk (end-6).
+
+    :raises RegistryError: DIGEST_INVALID, BLOB_UPLOAD_UNKNOWN, RANGE_INVALID, SIZE_INVALID.
+    """
+    digest = exchange.query.digest("digest")
+    upload = await _find(exchange)
+    if digest is None:
+        raise RegistryError(ErrorCode.DIGEST_INVALID, detail="the digest parameter is missing")
+    chunk = _chunk(exchange, upload)
+    start = _start(exchange, upload, chunk)
+    body = None if exchange.body.length == 0 else exchange.body
+    await _in_order(exchange, upload, upload.finish(digest, body, start=start))
+    return _created(exchange, digest)
+
+
+async def delete(exchange: Exchange) -> Answer:
+    """Give an upload up (end-14).
+
+    :raises RegistryError: BLOB_UPLOAD_UNKNOWN.
+    """
+    upload = await _find(exchange)
+    await upload.discard()
+    return Answer(204)
+
+
+async def _mounted(exchange: Exchange, digest: Digest) -> bool:
+    source = exchange.query.first("from") or None
+    # Without a source the blob may come from anywhere: only for those who may see everything.
+    if source is None and not exchange.grant.permits(CATALOG):
+        return False
+    return await exchange.repository.blobs.mount(digest, source) is not None
+
+
+async def _find(exchange: Exchange) -> Upload:
+    return await exchange.repository.uploads.find(exchange.match.variable)
+
+
+def _algorithm(exchange: Exchange) -> str:
+    algorithm = exchange.query.first(_ALGORITHM) or CANONICAL
+    if algorithm not in ALGORITHMS:
+        raise RegistryError(
+            ErrorCode.DIGEST_INVALID, detail={_ALGORITHM: algorithm[:64], "known": [*ALGORITHMS]}
+        )
+    return algorithm
+
+
+def _state(exchange: Exchange) -> UploadState | None:
+    text = exchange.query.first("_state")
+    if text is None:
+        return None
+    try:
+        return UploadState.unpack(text, exchange.secret, exchange.name, exchange.match.variable)
+    except StateInvalid as error:
+        raise RegistryError(ErrorCode.BLOB_UPLOAD_INVALID, detail=str(error)) from error
+
+
+def _chunk(exchange: Exchange, upload: Upload) -> ByteRange | None:
+    header = exchange.header("content-range")
+    if header is None:
+        return None
+    try:
+        chunk = parse_chunk_range(header)
+    except ChunkRangeInvalid as error:
+        raise _out_of_order(exchange, upload, str(error)) from error
+    if isinstance(exchange.body.length, int):
+        _check_length(exchange, upload, chunk, exchange.body.length)
+    return chunk
+
+
+def _start(exchange: Exchange, upload: Upload, chunk: ByteRange | None) -> int:
+    """Where the client believes to be.
+
+    A Content-Range says it outright; otherwise the URL that it was given does, and a client
+    without either appends to what is there.
+    """
+    state = _state(exchange)
+    if chunk is not None:
+        return chunk.offset
+    return upload.size if state is None else state.offset
+
+
+async def _in_order(exchange: Exchange, upload: Upload, work: Awaitable[int]) -> None:
+    try:
+        await work
+    except UploadOutOfOrder as error:
+        upload.size = error.size
+        raise _out_of_order(exchange, upload, error.detail) from error
+
+
+def _check_length(exchange: Exchange, upload: Upload, chunk: ByteRange | None, length: int) -> None:
+    if chunk is not None and chunk.length != length:
+        raise RegistryError(
+            ErrorCode.SIZE_INVALID,
+            detail={"content-range": chunk.length, "received": length},
+            headers=tuple(_progress(exchange, upload, CANONICAL)),
+        )
+
+
+def _out_of_order(exchange: Exchange, upload: Upload, detail: object) -> RegistryError:
+    """416, with what a client needs to go on: where it is, and the URL of the next chunk."""
+    return RegistryError(
+        ErrorCode.RANGE_INVALID,
+        detail=detail,
+        headers=tuple(_progress(exchange, upload, _algorithm(exchange))),
+    )
+
+
+def _progress(exchange: Exchange, upload: Upload, algorithm: str) -> list[tuple[str, str]]:
+    state = UploadState(exchange.name, upload.id, upload.size).pack(exchange.secret)
+    query = [("_state", state)]
+    if algorithm != CANONICAL:
+        query.insert(0, (_ALGORITHM, algorithm))
+    url = exchange.url(exchange.name, "blobs", "uploads", upload.id, query=query)
+    return [
+        ("Location", url),
+        # An empty upload is 0-0 too: the form knows no other way to say it.
+        ("Range", f"0-{max(upload.size - 1, 0)}"),
+        ("Docker-Upload-UUID", upload.id),
+    ]
+
+
+def _created(exchange: Exchange, digest: Digest) -> Answer:
+    return Answer(
+        201,
+        [
+            ("Location", exchange.url(exchange.name, "blobs", str(digest))),
+            ("Docker-Content-Digest", str(digest)),
+        ],
+    )

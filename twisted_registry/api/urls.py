@@ -1,0 +1,93 @@
+"""Absolute URLs as the client sees us, behind proxies as well.
+
+``http.host`` beats everything; then what a proxy says (``X-Forwarded-Proto``,
+``X-Forwarded-Host``, RFC 7239 ``Forwarded``), then ``Host``. What does not look like a host is
+not repeated: the answer is then a path, which clients resolve themselves.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode
+
+from attrs import frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted.web.server import Request
+
+_HOST = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
+_FORWARDED = re.compile(r'\s*([a-z]+)\s*=\s*(?:"([^"]*)"|([^\s;,"]*))\s*', re.IGNORECASE)
+
+
+@frozen
+class Links:
+    """Makes URLs.
+
+    :ivar host: scheme and host that the operator set, without a path, or empty.
+    :ivar relative: whether paths are enough.
+    """
+
+    host: str = ""
+    relative: bool = False
+
+    def url(self, request: Request, *path: str, query: Sequence[tuple[str, str]] = ()) -> str:
+        """A URL below the place where the API is mounted.
+
+        :param path: segments; slashes in them stay.
+        :param query: pairs.
+        """
+        prefix = "/".join(quote(segment) for segment in _mounted_at(request))
+        text = f"/{prefix}/{'/'.join(quote(segment, safe='/:') for segment in path)}"
+        if query:
+            text += "?" + urlencode(query, safe="=:")
+        return text if self.relative else self.origin(request) + text
+
+    def origin(self, request: Request) -> str:
+        """Scheme and host for this client, or an empty string if none can be told."""
+        if self.host:
+            return self.host.rstrip("/")
+        host, secure = seen_as(request)
+        return f"{'https' if secure else 'http'}://{host}" if host else ""
+
+
+def seen_as(request: Request) -> tuple[str, bool]:
+    """The host that the client asked for (or an empty string), and whether over TLS."""
+    forwarded = _forwarded(request.getHeader("forwarded") or "")
+    scheme = _first(request.getHeader("x-forwarded-proto")) or forwarded.get("proto", "")
+    host = (
+        _first(request.getHeader("x-forwarded-host"))
+        or forwarded.get("host", "")
+        or (request.getHeader("host") or "")
+    )
+    if not _HOST.fullmatch(host):
+        host = ""
+    secure = scheme.lower() == "https" if scheme else request.isSecure()
+    return host, secure
+
+
+def client_address(request: Request) -> str:
+    """The client's address, or what the nearest proxy says of it: for logs only."""
+    forwarded = _first(request.getHeader("x-forwarded-for")) or _first(
+        request.getHeader("x-real-ip")
+    )
+    if forwarded and len(forwarded) <= 64 and forwarded.isprintable():
+        return forwarded
+    return str(getattr(request.getClientAddress(), "host", ""))
+
+
+def _mounted_at(request: Request) -> list[str]:
+    return [segment.decode("utf-8", "replace") for segment in request.prepath or () if segment]
+
+
+def _first(header: str | None) -> str:
+    return (header or "").partition(",")[0].strip()
+
+
+def _forwarded(header: str) -> dict[str, str]:
+    """The first element of a Forwarded header."""
+    element = header.partition(",")[0]
+    pairs = (_FORWARDED.fullmatch(part) for part in element.split(";"))
+    return {pair[1].lower(): pair[2] or pair[3] or "" for pair in pairs if pair}

@@ -1,0 +1,47 @@
+"""The seam for measurements: what the edge tells of every request."""
+
+# zope's methods have no self.
+# ruff: noqa: N805
+
+from __future__ import annotations
+
+from attrs import frozen
+from zope.interface import Interface, implementer
+
+
+@frozen
+class Answered:
+    """One request that was answered, or whose client left.
+
+    :ivar handler: the route's name, as Distribution's metrics call it.
+    :ivar status: 499 if the client left before there was an answer.
+    :ivar seconds: from the headers to the end of the answer.
+    :ivar sent: bytes of the answer's body.
+    """
+
+    handler: str
+    method: str
+    status: int
+    seconds: float
+    sent: int
+
+
+class IMetricsObserver(Interface):
+    """Hears of requests."""
+
+    def started(handler: str) -> None:
+        """Note that a request is under way; must neither block nor raise."""
+
+    def answered(answered: Answered) -> None:
+        """Note that it is over; must neither block nor raise."""
+
+
+@implementer(IMetricsObserver)
+class NoMetrics:
+    """Measures nothing."""
+
+    def started(self, handler: str) -> None:
+        """Pass over it."""
+
+    def answered(self, answered: Answered) -> None:
+        """Pass over it."""
