@@ -2,8 +2,9 @@
 
 A driver keeps bytes under paths and knows nothing of registries. A path is relative to the
 driver's root: components joined by ``/``, no leading or trailing slash, none of them empty,
-``.`` or ``..``; the root itself is the empty string. :mod:`twisted_registry.storage.checked`
-keeps that grammar, so that a driver may rely on it.
+longer than 255 bytes of UTF-8 or with control characters, and none that begins with a dot:
+such names are the drivers' own and are never listed. The root itself is the empty string.
+:mod:`twisted_registry.storage.checked` keeps that grammar, so that a driver may rely on it.
 
 Drivers answer with Deferreds, never block the reactor, and raise the errors below and no
 others. Bytes stream through :class:`IReader` and :class:`IWriter`.
@@ -131,8 +132,9 @@ class IWriter(IConsumer):
 
     ``write`` never blocks. The registered producer (push only) is paused while more than a
     few MiB wait to be stored, and told to stop when storing fails; the error itself comes
-    from the next ``flush``, ``commit`` or ``close``. The path is locked until ``close`` or
-    ``cancel``.
+    from the next ``flush``, ``commit`` or ``close``, and from every later ``flush`` and
+    ``commit``; ``size`` is then what is stored. The path is locked until ``close`` or
+    ``cancel``, which free everything even when they fail.
     """
 
     size: int = Attribute("Bytes under the path, those still in flight included.")
@@ -141,9 +143,11 @@ class IWriter(IConsumer):
         """Fire with the size once all written so far is stored, readable and power-cut proof."""
 
     def commit() -> Deferred[int]:
-        """As ``flush``, and declare the file whole: nothing more will be written.
+        """Declare the file whole, and fire with the size once its bytes are power-cut proof.
 
-        It can then be read, moved or deleted while the writer still keeps others away.
+        Nothing more will be written. The file can be read, moved or deleted while the writer
+        still keeps others away; its name is power-cut proof once it is moved (or after
+        ``flush``), which saves syncing a name that does not stay.
         """
 
     def close() -> Deferred[int]:
@@ -199,7 +203,9 @@ class IStorageDriver(Interface):
         """
 
     def move(source: str, destination: str) -> Deferred[None]:
-        """Move a file, replacing the destination in one step, durably.
+        """Move a file, replacing the destination in one step, as durable as it was.
+
+        A committed file is power-cut proof under its new name once the Deferred fires.
 
         :raises PathNotFound: if there is no source.
         """
@@ -238,8 +244,11 @@ class IStorageDriver(Interface):
         :param offset: the size that the caller believes the file to have, 0 for a new one;
             None continues where it ends.
         :param observe: called with all that is written, in order, in runs of any length, on the
-            thread that stores it: where a hash is best computed.
-        :raises OffsetInvalid: if the file has another size than ``offset``.
+            thread that stores it, after it is stored: where a hash is best computed. After a
+            failure it is up to date if it has seen as many bytes as ``size`` counts, and void
+            otherwise.
+        :raises OffsetInvalid: if the file has another size than ``offset``; one that is not
+            there has none.
         :raises WriterBusy: while another writer, of any process, holds the path.
         """
 

@@ -1,0 +1,167 @@
+"""What every driver needs, once: paths that keep the grammar, errors of one family, times."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from attrs import define, field
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_registry.storage.interfaces import (
+    Entry,
+    IReader,
+    IStorageDriver,
+    IWriter,
+    PathInvalid,
+    StorageError,
+)
+from twisted_registry.storage.paths import is_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from twisted.internet.interfaces import IReactorTime
+
+    from twisted_registry.storage.observer import IStorageObserver
+
+log = Logger()
+_T = TypeVar("_T")
+
+
+@implementer(IStorageDriver)
+@define(eq=False)
+class CheckedDriver:
+    """A driver behind a guard.
+
+    A path that breaks the grammar never reaches the driver and is :class:`PathInvalid`. An
+    exception that no driver may raise is logged and becomes a :class:`StorageError`.
+
+    :ivar driver: the driver itself.
+    :ivar clock: measures how long calls take.
+    :ivar observer: is told.
+    """
+
+    driver: IStorageDriver
+    clock: IReactorTime
+    observer: IStorageObserver | None = None
+    name: str = field(init=False)
+    minimum_chunk: int = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Look like the driver."""
+        self.name = self.driver.name
+        self.minimum_chunk = self.driver.minimum_chunk
+
+    def get(self, path: str, limit: int) -> Deferred[bytes]:
+        """Fire with the whole content of a small file."""
+        return self._call("get", (path,), self.driver.get, path, limit)
+
+    def put(self, path: str, content: bytes, *, durable: bool = True) -> Deferred[None]:
+        """Store a small file."""
+        return self._call("put", (path,), self.driver.put, path, content, durable=durable)
+
+    def create(self, path: str, content: bytes) -> Deferred[None]:
+        """Store a small file where there is none."""
+        return self._call("create", (path,), self.driver.create, path, content)
+
+    def stat(self, path: str) -> Deferred[Entry]:
+        """Fire with size and time of a file or folder."""
+        return self._call("stat", (path,) if path else (), self.driver.stat, path)
+
+    def copy(self, source: str, destination: str) -> Deferred[None]:
+        """Copy a file."""
+        paths = (source, destination)
+        return self._call("copy", paths, self.driver.copy, source, destination)
+
+    def move(self, source: str, destination: str) -> Deferred[None]:
+        """Move a file."""
+        paths = (source, destination)
+        return self._call("move", paths, self.driver.move, source, destination)
+
+    def delete(self, path: str) -> Deferred[None]:
+        """Remove a file or folder, but never the root."""
+        return self._call("delete", (path,), self.driver.delete, path)
+
+    def delete_many(self, paths: Sequence[str]) -> Deferred[None]:
+        """Remove files; none at all if one of the paths breaks the grammar."""
+        paths = tuple(paths)
+        return self._call("delete_many", paths, self.driver.delete_many, paths)
+
+    def open(self, path: str, offset: int = 0, length: int | None = None) -> Deferred[IReader]:
+        """Open a stretch of a file for reading."""
+        return self._call("open", (path,), self.driver.open, path, offset, length)
+
+    def writer(
+        self,
+        path: str,
+        offset: int | None = None,
+        observe: Callable[[bytes], object] | None = None,
+    ) -> Deferred[IWriter]:
+        """Begin or continue a file."""
+        return self._call("writer", (path,), self.driver.writer, path, offset, observe)
+
+    def list(self, path: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
+        """Fire with what lies directly in a folder."""
+        paths = (path,) if path else ()
+        return self._call("list", paths, self.driver.list, path, after, limit)
+
+    def walk(self, prefix: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
+        """Fire with the files below a folder."""
+        paths = (prefix,) if prefix else ()
+        return self._call("walk", paths, self.driver.walk, prefix, after, limit)
+
+    def presign(self, path: str, method: str, expires: int) -> Deferred[str]:
+        """Fire with a URL for the file."""
+        return self._call("presign", (path,), self.driver.presign, path, method, expires)
+
+    def close(self) -> Deferred[None]:
+        """Close the driver."""
+        return self._call("close", (), self.driver.close)
+
+    def _call(
+        self,
+        action: str,
+        paths: Sequence[str],
+        method: Callable[..., Deferred[_T]],
+        *arguments: Any,
+        **options: Any,
+    ) -> Deferred[_T]:
+        for path in paths:
+            if not is_path(path):
+                return fail(PathInvalid(path, "is not a path"))
+        observer = self.observer
+        started = 0.0 if observer is None else self.clock.seconds()
+        answer = maybeDeferred(method, *arguments, **options)
+        if observer is not None:
+            answer.addBoth(self._report, observer, action, started)
+        return answer.addErrback(self._explain, action, paths[0] if paths else "")
+
+    def _report(
+        self, result: _T | Failure, observer: IStorageObserver, action: str, started: float
+    ) -> _T | Failure:
+        failed = isinstance(result, Failure) and _is_breakdown(result.value)
+        observer.observed(self.name, action, self.clock.seconds() - started, failed)
+        return result
+
+    def _explain(self, failure: Failure, action: str, path: str) -> Failure:
+        error = failure.value
+        if isinstance(error, (StorageError, CancelledError)):
+            return failure
+        log.failure(
+            "{driver} driver: {action} of {path!r} failed",
+            failure,
+            driver=self.name,
+            action=action,
+            path=path,
+        )
+        raise StorageError(path, f"{self.name}: {error!r}") from error
+
+
+def _is_breakdown(error: BaseException | None) -> bool:
+    """Whether an error says that the store broke down, rather than how things are."""
+    return not isinstance(error, CancelledError) and (
+        type(error) is StorageError or not isinstance(error, StorageError)
+    )

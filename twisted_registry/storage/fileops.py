@@ -1,0 +1,115 @@
+"""The calls to the operating system that the filesystem driver makes, and no others.
+
+A thin layer, so that a test can put a model of a disk in its place, one that counts, fails, or
+loses power. All of it blocks: call it on a thread.
+"""
+
+# The layer mirrors the calls of the os module, where pathlib hides some of them.
+# ruff: noqa: PTH102, PTH104, PTH106, PTH108, PTH116
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from typing import TYPE_CHECKING
+
+from twisted_registry.storage.interfaces import PathExists, PathInvalid, PathNotFound, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+_KINDS: dict[int, type[StorageError]] = {
+    errno.ENOENT: PathNotFound,
+    errno.EEXIST: PathExists,
+    errno.ENOTDIR: PathInvalid,
+    errno.EISDIR: PathInvalid,
+    errno.ENAMETOOLONG: PathInvalid,
+}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+#: What a kernel or filesystem answers that can not copy between these two files by itself.
+_NO_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF}
+
+
+def explain(error: OSError, path: str) -> StorageError:
+    """Say in the driver's words what the operating system said about ``path``."""
+    kind = _KINDS.get(error.errno or 0, StorageError)
+    return kind(path, error.strerror or repr(error), error.errno in _FULL)
+
+
+class OsFiles:
+    """The real operating system. Every method is the call of its name; all raise OSError."""
+
+    def open(self, path: str, flags: int) -> int:
+        """Open, or make with the permissions that the umask leaves."""
+        return os.open(path, flags | os.O_CLOEXEC, 0o666)
+
+    def close(self, fd: int) -> None:
+        """Close a descriptor."""
+        os.close(fd)
+
+    def pread(self, fd: int, length: int, offset: int) -> bytes:
+        """Read at an offset; fewer bytes than asked for is no error."""
+        return os.pread(fd, length, offset)
+
+    def pwrite(self, fd: int, data: memoryview, offset: int) -> int:
+        """Write at an offset; answers how many bytes it took."""
+        return os.pwrite(fd, data, offset)
+
+    def truncate(self, fd: int, size: int) -> None:
+        """Cut an open file."""
+        os.ftruncate(fd, size)
+
+    def fsync(self, fd: int) -> None:
+        """Wait until an open file or folder is on the disk."""
+        os.fsync(fd)
+
+    def lock(self, fd: int) -> None:
+        """Take the exclusive lock of an open file; BlockingIOError if another has it."""
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def copy_range(self, source: int, destination: int, length: int) -> int:
+        """Copy on from both positions, within the kernel; 0 at the end of the source."""
+        try:
+            return os.copy_file_range(source, destination, length)
+        except OSError as error:
+            if error.errno not in _NO_COPY:
+                raise
+            return os.sendfile(destination, source, None, length)
+
+    def fstat(self, fd: int) -> os.stat_result:
+        """Look at an open file."""
+        return os.fstat(fd)
+
+    def stat(self, path: str) -> os.stat_result:
+        """Look at a file or folder, through symbolic links."""
+        return os.stat(path)
+
+    def realpath(self, path: str) -> str:
+        """Resolve symbolic links."""
+        return os.path.realpath(path)
+
+    def scandir(self, path: str) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
+        """Go through the entries of a folder."""
+        return os.scandir(path)
+
+    def mkdir(self, path: str) -> None:
+        """Make one folder."""
+        os.mkdir(path)
+
+    def rmdir(self, path: str) -> None:
+        """Remove an empty folder."""
+        os.rmdir(path)
+
+    def unlink(self, path: str) -> None:
+        """Remove a file, or a symbolic link itself."""
+        os.unlink(path)
+
+    def rename(self, source: str, destination: str) -> None:
+        """Rename in one step, replacing a file."""
+        os.rename(source, destination)
+
+    def link(self, source: str, destination: str) -> None:
+        """Give a file a second name, if that name is free."""
+        os.link(source, destination)

@@ -1,0 +1,158 @@
+"""The reader of the filesystem driver: pieces read on a thread, pushed to a consumer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer, IPushProducer
+from zope.interface import implementer
+
+from twisted_registry.storage.fileops import OsFiles, explain
+from twisted_registry.storage.interfaces import IReader, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.python.failure import Failure
+
+    from twisted_registry.storage.threads import Threads
+
+#: Bytes read at once: what each download may hold in memory beside its transport's buffer.
+PIECE = 512 * 1024
+
+
+@implementer(IReader, IPushProducer)
+@define(eq=False)
+class FileReader:
+    """A stretch of an open file.
+
+    :ivar path: what to call it in errors.
+    :ivar fd: its descriptor, which the reader owns.
+    """
+
+    _files: OsFiles
+    _threads: Threads
+    _path: str
+    _fd: int
+    _offset: int
+    size: int
+    _consumer: IConsumer | None = field(init=False, default=None)
+    _done: Deferred[None] | None = field(init=False, default=None)
+    _sent: int = field(init=False, default=0)
+    _paused: bool = field(init=False, default=False)
+    _reading: bool = field(init=False, default=False)
+    _closed: bool = field(init=False, default=False)
+
+    def deliver(self, consumer: IConsumer) -> Deferred[None]:
+        """Write the whole stretch to ``consumer`` as a push producer, and close."""
+        done: Deferred[None] = Deferred(lambda _: self.close())
+        self._consumer, self._done = consumer, done
+        consumer.registerProducer(self, True)
+        self._go_on()
+        return done
+
+    def feed(self, observe: Callable[[bytes], object]) -> Deferred[None]:
+        """Call ``observe`` with the whole stretch, on a thread, and close."""
+        self._done = Deferred(lambda _: self.close())
+        self._reading = True
+        feeding = self._threads.run(self._feed, observe)
+        feeding.addCallbacks(self._fed, self._failed)
+        return self._done
+
+    def fileno(self) -> int | None:
+        """Return the descriptor, or None once closed."""
+        return None if self._closed else self._fd
+
+    def offset(self) -> int:
+        """Return where in the file the stretch begins."""
+        return self._offset
+
+    def close(self) -> None:
+        """Stop delivering and free the descriptor."""
+        if self._closed:
+            return
+        self._closed = True
+        if not self._reading:
+            # Not while a thread reads: the number may be another file's the moment it is free.
+            self._files.close(self._fd)
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.unregisterProducer()
+
+    def pauseProducing(self) -> None:
+        """Write no more until resumed."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """Go on."""
+        self._paused = False
+        self._go_on()
+
+    def stopProducing(self) -> None:
+        """The consumer has gone: end as if cancelled."""
+        if self._done is not None and not self._done.called:
+            self._done.cancel()
+
+    def _go_on(self) -> None:
+        if self._closed or self._paused or self._reading:
+            return
+        left = self.size - self._sent
+        if not left:
+            self._finish(None)
+            return
+        self._reading = True
+        reading = self._threads.run(
+            self._files.pread, self._fd, min(PIECE, left), self._offset + self._sent
+        )
+        reading.addCallbacks(self._arrived, self._failed)
+
+    def _feed(self, observe: Callable[[bytes], object]) -> None:
+        """Read and observe to the end, or until closed. On a thread."""
+        while self._sent < self.size and not self._closed:
+            wanted = min(PIECE, self.size - self._sent)
+            piece = self._files.pread(self._fd, wanted, self._offset + self._sent)
+            if not piece:
+                raise self._too_short()
+            self._sent += len(piece)
+            observe(piece)
+
+    def _fed(self, _: None) -> None:
+        self._reading = False
+        if self._closed:
+            self._files.close(self._fd)
+        else:
+            self._finish(None)
+
+    def _too_short(self) -> StorageError:
+        return StorageError(self._path, f"ends after {self._sent} of {self.size} bytes")
+
+    def _arrived(self, piece: bytes) -> None:
+        self._reading = False
+        if self._closed:
+            self._files.close(self._fd)
+        elif not piece:
+            self._finish(self._too_short())
+        else:
+            self._sent += len(piece)
+            assert self._consumer is not None
+            # A consumer that pauses meanwhile takes this piece and no more.
+            self._consumer.write(piece)
+            self._go_on()
+
+    def _failed(self, failure: Failure) -> None:
+        self._reading = False
+        if self._closed:
+            self._files.close(self._fd)
+            return
+        error = failure.value
+        self._finish(explain(error, self._path) if isinstance(error, OSError) else error)
+
+    def _finish(self, error: BaseException | None) -> None:
+        assert self._done is not None
+        self.close()
+        if error is None:
+            self._done.callback(None)
+        else:
+            self._done.errback(error)

@@ -1,0 +1,190 @@
+"""The filesystem driver: a folder of this machine.
+
+Workers of one host may share it; a network file system shared by several is not supported,
+because writers keep each other away with flock. All calls run on threads of the driver's own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, fail
+from zope.interface import implementer
+
+from twisted_registry.storage.filelist import entry_of, list_folder, walk_files
+from twisted_registry.storage.filelock import open_for_writing
+from twisted_registry.storage.fileops import OsFiles, explain
+from twisted_registry.storage.filereader import FileReader
+from twisted_registry.storage.filetree import FileTree
+from twisted_registry.storage.filewriter import FileWriter, Share
+from twisted_registry.storage.interfaces import (
+    Entry,
+    IReader,
+    IStorageDriver,
+    IWriter,
+    MethodUnsupported,
+    OffsetInvalid,
+    StorageError,
+)
+from twisted_registry.storage.threads import Threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from twisted.internet.base import ReactorBase
+
+_T = TypeVar("_T")
+
+
+@implementer(IStorageDriver)
+@define(eq=False)
+class FilesystemDriver:
+    """Files below a root folder.
+
+    :ivar root: the folder, absolute; made when it is first written to.
+    :ivar reactor: where answers arrive.
+    :ivar max_threads: how many calls to the operating system may block at a time.
+    :ivar files: the operating system, for tests to replace.
+    :ivar threads: the pool, for tests to replace.
+    """
+
+    root: str
+    reactor: ReactorBase
+    max_threads: int = 100
+    files: OsFiles = field(factory=OsFiles)
+    threads: Threads = field()
+    name: str = field(init=False, default="filesystem")
+    minimum_chunk: int = field(init=False, default=0)
+    _tree: FileTree = field(init=False)
+    _share: Share = field(init=False, factory=Share)
+
+    @threads.default
+    def _own_threads(self) -> Threads:
+        return Threads(self.reactor, self.max_threads, "storage")
+
+    @_tree.default
+    def _own_tree(self) -> FileTree:
+        return FileTree(self.root.rstrip("/"), self.files)
+
+    def get(self, path: str, limit: int) -> Deferred[bytes]:
+        """Fire with the whole content of a small file."""
+        return self._run(path, _read_small, self._tree, path, limit)
+
+    def put(self, path: str, content: bytes, *, durable: bool = True) -> Deferred[None]:
+        """Store a small file: a hidden name, fsync, rename, fsync of the folders."""
+        return self._run(path, self._tree.put, path, content, durable)
+
+    def create(self, path: str, content: bytes) -> Deferred[None]:
+        """Store a small file where there is none: as ``put``, with a hard link."""
+        return self._run(path, self._tree.create, path, content)
+
+    def stat(self, path: str) -> Deferred[Entry]:
+        """Fire with size and time of a file or folder."""
+        return self._run(path, lambda: entry_of(path, self._tree.stat(path)))
+
+    def copy(self, source: str, destination: str) -> Deferred[None]:
+        """Copy a file within the kernel, where it can."""
+        return self._run(destination, self._tree.copy, source, destination)
+
+    def move(self, source: str, destination: str) -> Deferred[None]:
+        """Move a file; to another disk, behind a symbolic link, by copying it."""
+        return self._run(destination, self._tree.move, source, destination)
+
+    def delete(self, path: str) -> Deferred[None]:
+        """Remove a file, or a folder: it takes a hidden name first, so it vanishes at once."""
+        return self._run(path, self._tree.delete, path)
+
+    def delete_many(self, paths: Sequence[str]) -> Deferred[None]:
+        """Remove files, passing over those that are not there."""
+        return self._run("", self._tree.delete_many, tuple(paths))
+
+    def open(self, path: str, offset: int = 0, length: int | None = None) -> Deferred[IReader]:
+        """Open a stretch of a file for reading."""
+
+        def reader(opened: tuple[int, int]) -> IReader:
+            fd, size = opened
+            return FileReader(self.files, self.threads, path, fd, offset, size)
+
+        opening = self._run(
+            path, _open_stretch, self._tree, path, offset, length, undo=self._close_opened
+        )
+        return opening.addCallback(reader)
+
+    def writer(
+        self,
+        path: str,
+        offset: int | None = None,
+        observe: Callable[[bytes], object] | None = None,
+    ) -> Deferred[IWriter]:
+        """Begin or continue a file, under its lock."""
+
+        def writer(opened: tuple[int, int]) -> IWriter:
+            fd, size = opened
+            return FileWriter(
+                self._tree, self.threads, self.reactor, self._share, path, fd, size, observe
+            )
+
+        opening = self._run(
+            path, open_for_writing, self._tree, path, offset, undo=self._close_opened
+        )
+        return opening.addCallback(writer)
+
+    def list(self, path: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
+        """Fire with what lies directly in a folder."""
+        return self._run(path, list_folder, self._tree, path, after, limit)
+
+    def walk(self, prefix: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
+        """Fire with the files below a folder."""
+        return self._run(prefix, walk_files, self._tree, prefix, after, limit)
+
+    def presign(self, path: str, method: str, expires: int) -> Deferred[str]:  # noqa: ARG002
+        """Fail: there is nobody else to ask for these bytes."""
+        return fail(MethodUnsupported(path, f"{self.name} has no URLs"))
+
+    def close(self) -> Deferred[None]:
+        """Wait for the calls under way and end the threads."""
+        return self.threads.close()
+
+    def _run(
+        self,
+        path: str,
+        work: Callable[..., _T],
+        *arguments: Any,
+        undo: Callable[[_T], object] | None = None,
+    ) -> Deferred[_T]:
+        def explained() -> _T:
+            try:
+                return work(*arguments)
+            except OSError as error:
+                raise explain(error, path) from error
+
+        return self.threads.run(explained, undo=undo)
+
+    def _close_opened(self, opened: tuple[int, int]) -> None:
+        self.files.close(opened[0])
+
+
+def _read_small(tree: FileTree, path: str, limit: int) -> bytes:
+    fd, size = tree.open_file(path)
+    try:
+        if size > limit:
+            raise StorageError(path, f"has {size} bytes, more than {limit}")
+        pieces = []
+        read = 0
+        while read < size and (piece := tree.files.pread(fd, size - read, read)):
+            pieces.append(piece)
+            read += len(piece)
+        return b"".join(pieces)
+    finally:
+        tree.files.close(fd)
+
+
+def _open_stretch(tree: FileTree, path: str, offset: int, length: int | None) -> tuple[int, int]:
+    """Open a file; answer its descriptor and how many bytes to deliver."""
+    fd, size = tree.open_file(path)
+    if offset > size:
+        tree.files.close(fd)
+        raise OffsetInvalid(path, f"ends at {size}", size=size)
+    rest = size - offset
+    return fd, rest if length is None else min(length, rest)

@@ -1,0 +1,332 @@
+"""Changes to a tree of files that last: what the filesystem driver does on its threads.
+
+A file gets its name only when it is whole: written under a hidden name, synced, renamed. An
+entry is power-cut proof once its folder is synced, and so is the entry of that folder in the
+one above, and so on up. Whoever finds a folder present can not know whether its maker, another
+thread or process, has synced it yet; so each process syncs every folder once itself and
+remembers which ones it need not sync again.
+
+A rename between two folders is taken to be one step on the disk, as it is on every file system
+that keeps a journal: when the new name lasts, the old one is gone.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import suppress
+from secrets import token_hex
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from attrs import define, field
+
+from twisted_registry.storage.fileops import OsFiles, explain
+from twisted_registry.storage.interfaces import (
+    PathExists,
+    PathInvalid,
+    PathNotFound,
+    StorageError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_T = TypeVar("_T")
+
+#: How often a write whose folder is deleted meanwhile makes the folder anew.
+ATTEMPTS = 10
+#: How many folders are remembered as synced: about 200 bytes each.
+REMEMBERED = 20_000
+_COPY_AT_ONCE = 64 * 1024 * 1024
+
+
+@define(eq=False)
+class FileTree:
+    """The files below a root folder. Every method blocks and may be called on any thread.
+
+    :ivar root: the folder, absolute; made when it is first written to.
+    :ivar files: the operating system.
+    """
+
+    root: str
+    files: OsFiles
+    #: whether a name that no path can spell was met, and reported
+    odd_name_seen: bool = field(init=False, default=False)
+    _synced: dict[str, tuple[int, int]] = field(init=False, factory=dict)
+
+    def full(self, path: str) -> str:
+        """Where ``path`` is in the file system."""
+        return f"{self.root}/{path}" if path else self.root
+
+    def put(self, path: str, content: bytes, durable: bool) -> None:  # noqa: FBT001
+        """Store a small file in one step."""
+
+        def attempt() -> None:
+            with _Temporary(self, _folder(path)) as temporary:
+                temporary.write(content)
+                if durable:
+                    temporary.sync()
+                temporary.rename(self.full(path))
+
+        self.in_folder(path, attempt)
+        if durable:
+            self.sync_entry(path)
+
+    def create(self, path: str, content: bytes) -> None:
+        """Store a small file in one step, unless there is one."""
+
+        def attempt() -> None:
+            with _Temporary(self, _folder(path)) as temporary:
+                temporary.write(content)
+                temporary.sync()
+                self.files.link(temporary.path, self.full(path))
+
+        try:
+            self.files.stat(self.full(path))
+        except (FileNotFoundError, NotADirectoryError):
+            self.in_folder(path, attempt)
+            self.sync_entry(path)
+        else:
+            raise PathExists(path)
+
+    def copy(self, source: str, destination: str) -> None:
+        """Copy a file, in one step for those who read the destination."""
+
+        def attempt() -> None:
+            fd, _ = self.open_file(source)
+            try:
+                with _Temporary(self, _folder(destination)) as temporary:
+                    temporary.copy_from(fd)
+                    temporary.sync()
+                    temporary.rename(self.full(destination))
+            finally:
+                self.files.close(fd)
+
+        self.in_folder(destination, attempt)
+        self.sync_entry(destination)
+
+    def move(self, source: str, destination: str) -> None:
+        """Move a file; what was durable stays so."""
+        if stat.S_ISDIR(self.stat(source).st_mode):
+            raise PathInvalid(source, "is a folder")
+        if source == destination:
+            return
+
+        def attempt() -> None:
+            try:
+                self.files.rename(self.full(source), self.full(destination))
+            except FileNotFoundError:
+                self.stat(source)
+                raise
+
+        try:
+            self.in_folder(destination, attempt)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # A folder between the two is a link to another disk.
+            self.copy(source, destination)
+            self.delete(source)
+        else:
+            self.sync_entry(destination)
+
+    def delete(self, path: str) -> None:
+        """Remove a file, or a folder in one step for those who look."""
+        full = self.full(path)
+        try:
+            self.files.unlink(full)
+        except (IsADirectoryError, PermissionError):
+            doomed = f"{self.full(_folder(path))}/{hidden_name()}"
+            self.files.rename(full, doomed)
+            self.forget(path)
+            self.sync_folder(_folder(path))
+            self._remove_tree(doomed)
+        else:
+            self.sync_folder(_folder(path))
+
+    def delete_many(self, paths: Sequence[str]) -> None:
+        """Remove files; try all of them before failing with the first error."""
+        first: StorageError | None = None
+        changed = set()
+        for path in paths:
+            try:
+                self.files.unlink(self.full(path))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                first = first or explain(error, path)
+            else:
+                changed.add(_folder(path))
+        for folder in changed:
+            self.sync_folder(folder)
+        if first is not None:
+            raise first
+
+    def stat(self, path: str) -> os.stat_result:
+        """Look at a file or folder.
+
+        :raises PathNotFound: if there is neither, or something else.
+        """
+        try:
+            found = self.files.stat(self.full(path))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise PathNotFound(path) from error
+        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+            raise PathNotFound(path, "is neither a file nor a folder")
+        return found
+
+    def open_file(self, path: str) -> tuple[int, int]:
+        """Open a file for reading; answer its descriptor and size."""
+        try:
+            fd = self.files.open(self.full(path), os.O_RDONLY | os.O_NONBLOCK)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise PathNotFound(path) from error
+        try:
+            found = self.files.fstat(fd)
+            if not stat.S_ISREG(found.st_mode):
+                raise PathInvalid(path, "is not a file")  # noqa: TRY301
+        except BaseException:
+            self.files.close(fd)
+            raise
+        return fd, found.st_size
+
+    def in_folder(self, path: str, attempt: Callable[[], _T]) -> _T:
+        """Do something that needs the folder of ``path``, which is made when it is missing."""
+        for _ in range(ATTEMPTS):
+            try:
+                return attempt()
+            except FileNotFoundError:
+                self._make_folders(self.full(_folder(path)))
+        raise StorageError(path, "its folder is deleted again and again")
+
+    def sync_entry(self, path: str) -> None:
+        """Make the entry of ``path`` last, and those of the folders above it."""
+        folder = _folder(path)
+        try:
+            self.sync_folder(folder)
+            fresh = {}
+            while folder:
+                found = self.files.stat(self.full(folder))
+                # The number tells a folder from one that was deleted and made anew.
+                identity = (found.st_dev, found.st_ino)
+                if self._synced.get(folder) == identity:
+                    break
+                fresh[folder] = identity
+                folder = _folder(folder)
+                self.sync_folder(folder)
+        except FileNotFoundError:
+            # Deleted meanwhile, and the entry with it.
+            return
+        if len(self._synced) + len(fresh) > REMEMBERED:
+            self._synced.clear()
+        self._synced.update(fresh)
+
+    def sync_folder(self, folder: str) -> None:
+        """Make what was done in a folder last."""
+        self._sync(self.full(folder))
+
+    def forget(self, folder: str) -> None:
+        """A folder and all below it are gone: it must be synced when it comes back."""
+        below = f"{folder}/"
+        for known in [one for one in list(self._synced) if one == folder or one.startswith(below)]:
+            self._synced.pop(known, None)
+
+    def _sync(self, full: str) -> None:
+        fd = self.files.open(full, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            self.files.fsync(fd)
+        except OSError as error:
+            # Some network file systems can not sync a folder, and say so like this.
+            if error.errno != errno.EINVAL:
+                raise
+        finally:
+            self.files.close(fd)
+
+    def _make_folders(self, full: str) -> None:
+        try:
+            self.files.mkdir(full)
+        except FileExistsError:
+            return
+        except FileNotFoundError:
+            self._make_folders(os.path.dirname(full))  # noqa: PTH120
+            # Deleted again at once? Then the caller comes back.
+            with suppress(FileExistsError, FileNotFoundError):
+                self.files.mkdir(full)
+        if not full.startswith(f"{self.root}/"):
+            # The root or a folder above it, which no later sync reaches.
+            self._sync(os.path.dirname(full))  # noqa: PTH120
+
+    def _remove_tree(self, full: str) -> None:
+        with self.files.scandir(full) as entries:
+            found = [(entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries]
+        for path, is_folder in found:
+            if is_folder:
+                self._remove_tree(path)
+            else:
+                self.files.unlink(path)
+        self.files.rmdir(full)
+
+
+@define(eq=False)
+class _Temporary:
+    """A new file under a hidden name: renamed by the end of the block, or removed."""
+
+    _tree: FileTree
+    _folder: str
+    path: str = field(init=False, default="")
+    _fd: int = field(init=False, default=-1)
+    _renamed: bool = field(init=False, default=False)
+
+    def __enter__(self) -> Self:
+        self.path = f"{self._tree.full(self._folder)}/{hidden_name()}"
+        self._fd = self._tree.files.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._tree.files.close(self._fd)
+        finally:
+            if not self._renamed:
+                self._remove()
+
+    def write(self, content: bytes) -> None:
+        """Write all of it."""
+        write_all(self._tree.files, self._fd, content, 0)
+
+    def copy_from(self, source: int) -> None:
+        """Write all that an open file holds."""
+        while self._tree.files.copy_range(source, self._fd, _COPY_AT_ONCE):
+            pass
+
+    def sync(self) -> None:
+        """Make the content last."""
+        self._tree.files.fsync(self._fd)
+
+    def rename(self, full: str) -> None:
+        """Give it its name."""
+        self._tree.files.rename(self.path, full)
+        self._renamed = True
+
+    def _remove(self) -> None:
+        # Its folder may have been deleted meanwhile.
+        with suppress(FileNotFoundError):
+            self._tree.files.unlink(self.path)
+
+
+def write_all(files: OsFiles, fd: int, content: bytes, offset: int) -> None:
+    """Write at an offset until all is written."""
+    rest = memoryview(content)
+    while rest:
+        taken = files.pwrite(fd, rest, offset)
+        rest = rest[taken:]
+        offset += taken
+
+
+def hidden_name() -> str:
+    """Make up a name for a file or folder that nobody is to see: it begins with a dot."""
+    return f".{token_hex(8)}.tmp"
+
+
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0]

@@ -1,0 +1,310 @@
+"""The writer of the filesystem driver.
+
+Bytes gather on the reactor's thread and go to the file in batches, one batch at a time, on a
+thread that also feeds the observer: hashing and writing both let the reactor run meanwhile.
+What belongs to the same turn of the reactor travels together, so that a small upload (bytes,
+then commit) costs one hop.
+
+A batch that fails is taken back: the file is cut to what was stored before it, the observer has
+not seen it, and ``size`` tells the truth.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, cast
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from twisted_registry.storage.filelock import is_still
+from twisted_registry.storage.fileops import explain
+from twisted_registry.storage.filetree import FileTree, write_all
+from twisted_registry.storage.interfaces import IWriter, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import (
+        IDelayedCall,
+        IProducer,
+        IPushProducer,
+        IReactorTime,
+    )
+    from twisted.python.failure import Failure
+
+    from twisted_registry.storage.threads import Threads
+
+log = Logger()
+
+#: Bytes handed to a thread at once, give or take one ``write``.
+BATCH = 1024 * 1024
+#: Less than this waits for the end of the reactor's turn.
+SMALL = 64 * 1024
+
+
+@define(eq=False)
+class Share:
+    """How many bytes the writers of a driver may keep waiting, all together.
+
+    One upload alone gets enough to keep the disk busy; many at once share, so that memory does
+    not grow with their number.
+    """
+
+    each: int = 4 * 1024 * 1024
+    together: int = 32 * 1024 * 1024
+    least: int = 256 * 1024
+    writers: int = field(init=False, default=0)
+
+    @property
+    def limit(self) -> int:
+        """Bytes beyond which one writer's producer is paused."""
+        return max(self.least, min(self.each, self.together // max(self.writers, 1)))
+
+
+@frozen(eq=False)
+class _Sync:
+    """A caller who waits until the file is on the disk.
+
+    :ivar size: up to which byte.
+    :ivar entry: whether its name must last too.
+    """
+
+    size: int
+    entry: bool
+    waiting: Deferred[int] = field(factory=Deferred)
+
+
+@implementer(IWriter)
+@define(eq=False)
+class FileWriter:
+    """The one writer of a file, which holds its lock until ``close`` or ``cancel``."""
+
+    _tree: FileTree
+    _threads: Threads
+    _clock: IReactorTime
+    _share: Share
+    _path: str
+    _fd: int
+    size: int
+    _observe: Callable[[bytes], object] | None
+    #: bytes that are in the file, and bytes of them that were synced or found there
+    _stored: int = field(init=False)
+    _lasting: int = field(init=False)
+    _entry_lasts: bool = field(init=False, default=False)
+    _pending: deque[bytes] = field(init=False, factory=deque)
+    _syncs: list[_Sync] = field(init=False, factory=list)
+    _soon: IDelayedCall | None = field(init=False, default=None)
+    _busy: bool = field(init=False, default=False)
+    _producer: IPushProducer | None = field(init=False, default=None)
+    _paused: bool = field(init=False, default=False)
+    _failure: StorageError | None = field(init=False, default=None)
+    _failure_told: bool = field(init=False, default=False)
+    _ending: bool = field(init=False, default=False)
+    _removing: bool = field(init=False, default=False)
+    _ended: bool = field(init=False, default=False)
+    _enders: list[Deferred[int]] = field(init=False, factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        """Count among the writers that share memory."""
+        self._stored = self._lasting = self.size
+        self._share.writers += 1
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:  # noqa: FBT001
+        """Take the producer that ``write`` pauses.
+
+        :raises RuntimeError: for a pull producer, or a second one.
+        """
+        if not streaming or self._producer is not None:
+            raise RuntimeError("a writer takes one push producer")
+        self._producer, self._paused = cast("IPushProducer", producer), False
+        if self._failure is not None or self._ending:
+            producer.stopProducing()
+        else:
+            self._pause_if_full()
+
+    def unregisterProducer(self) -> None:
+        """Let the producer go."""
+        self._producer = None
+
+    def write(self, data: bytes) -> None:
+        """Take bytes; dropped after a failure, ``close`` and ``cancel``."""
+        if self._failure is not None or self._ending or not data:
+            return
+        self._pending.append(data)
+        self.size += len(data)
+        self._pause_if_full()
+        if self._busy or self._soon is not None:
+            return
+        if len(data) < SMALL:
+            self._soon = self._clock.callLater(0, self._turn_ended)
+        else:
+            self._work()
+
+    def flush(self) -> Deferred[int]:
+        """Fire with the size once all written so far, and the file's name, last."""
+        return self._sync(entry=True)
+
+    def commit(self) -> Deferred[int]:
+        """Fire with the size once all written so far lasts; its name does once it is moved."""
+        return self._sync(entry=False)
+
+    def close(self) -> Deferred[int]:
+        """Stop writing, keep what is stored, and unlock."""
+        if self._ended:
+            return succeed(self._stored)
+        self._ending = True
+        ender: Deferred[int] = Deferred()
+        self._enders.append(ender)
+        self._work()
+        return ender
+
+    def cancel(self) -> Deferred[None]:
+        """Stop writing, remove the file, and unlock."""
+        self._removing = self._failure_told = True
+        self._drop_pending(StorageError(self._path, "the writer is cancelled"))
+        return self.close().addCallback(lambda _: None)
+
+    def _sync(self, *, entry: bool) -> Deferred[int]:
+        if self._failure is not None:
+            self._failure_told = True
+            return fail(self._failure)
+        if self._ending:
+            return fail(StorageError(self._path, "the writer is closed"))
+        sync = _Sync(self.size, entry)
+        self._syncs.append(sync)
+        self._work()
+        return sync.waiting
+
+    def _turn_ended(self) -> None:
+        self._soon = None
+        self._work()
+
+    def _work(self) -> None:
+        """Hand the next batch to a thread, unless one is at work."""
+        if self._busy or self._ended:
+            return
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+        batch: list[bytes] = []
+        length = 0
+        while self._pending and length < BATCH:
+            batch.append(self._pending.popleft())
+            length += len(batch[-1])
+        due = [sync for sync in self._syncs if sync.size <= self._stored + length]
+        if batch or due:
+            self._syncs = [sync for sync in self._syncs if sync not in due]
+            entry = any(sync.entry for sync in due) and not self._entry_lasts
+            self._busy = True
+            job = self._threads.run(self._store, b"".join(batch), bool(due), entry)
+            job.addCallbacks(self._done, self._failed, (due,), errbackArgs=(due,))
+        elif self._ending:
+            self._busy = True
+            self._threads.run(self._release).addBoth(self._released)
+
+    def _done(self, _: None, due: list[_Sync]) -> None:
+        self._busy = False
+        for sync in due:
+            sync.waiting.callback(sync.size)
+        if self._paused and self.size - self._stored < self._share.limit // 2:
+            self._paused = False
+            if self._producer is not None:
+                self._producer.resumeProducing()
+        self._work()
+
+    def _failed(self, failure: Failure, due: list[_Sync]) -> None:
+        self._busy = False
+        error = failure.value
+        if not isinstance(error, StorageError):
+            log.failure("the observer of {path} failed", failure, path=self._path)
+            error = StorageError(self._path, repr(error))
+        self._failure = error
+        self._syncs = due + self._syncs
+        self._failure_told = self._failure_told or bool(self._syncs)
+        self._drop_pending(error)
+        if self._producer is not None:
+            self._producer.stopProducing()
+        self._work()
+
+    def _drop_pending(self, why: StorageError) -> None:
+        self.size -= sum(map(len, self._pending))
+        self._pending.clear()
+        syncs, self._syncs = self._syncs, []
+        for sync in syncs:
+            sync.waiting.errback(why)
+
+    def _released(self, result: Failure | None) -> None:
+        self._ended = True
+        self._share.writers -= 1
+        self.size = self._stored
+        error: BaseException | None = None if result is None else result.value
+        if error is None and not self._failure_told:
+            error = self._failure
+        enders, self._enders = self._enders, []
+        for ender in enders:
+            if error is None:
+                ender.callback(self._stored)
+            else:
+                ender.errback(error)
+
+    def _pause_if_full(self) -> None:
+        if (
+            self._producer is not None
+            and not self._paused
+            and self.size - self._stored > self._share.limit
+        ):
+            self._paused = True
+            self._producer.pauseProducing()
+
+    # What follows runs on a thread, one call at a time.
+
+    def _store(self, data: bytes, sync: bool, entry: bool) -> None:  # noqa: FBT001
+        """Append a batch and show it to the observer; make the file last when asked to."""
+        try:
+            if data:
+                self._append(data)
+            if sync:
+                self._make_last()
+            if entry:
+                self._tree.sync_entry(self._path)
+                self._entry_lasts = True
+        except OSError as error:
+            raise explain(error, self._path) from error
+
+    def _append(self, data: bytes) -> None:
+        try:
+            write_all(self._tree.files, self._fd, data, self._stored)
+            if self._observe is not None:
+                self._observe(data)
+        except BaseException:
+            self._cut(self._stored)
+            raise
+        self._stored += len(data)
+
+    def _make_last(self) -> None:
+        try:
+            self._tree.files.fsync(self._fd)
+        except OSError:
+            # The kernel reports lost pages once and then calls them clean: a second fsync would
+            # succeed with a hole in the file.
+            self._cut(self._lasting)
+            raise
+        self._lasting = self._stored
+
+    def _cut(self, size: int) -> None:
+        with suppress(OSError):
+            self._tree.files.truncate(self._fd, size)
+            self._stored = size
+
+    def _release(self) -> None:
+        try:
+            if self._removing and is_still(self._tree, self._path, self._fd):
+                self._tree.files.unlink(self._tree.full(self._path))
+        except OSError as error:
+            raise explain(error, self._path) from error
+        finally:
+            self._tree.files.close(self._fd)

@@ -1,0 +1,274 @@
+"""Bytes in the memory of this process: for tests, demonstrations and caches.
+
+One process only, and gone when it ends. Within that it keeps every promise of the interface,
+so that what passes on this driver passes on the others. Its Deferreds have already fired.
+"""
+
+from __future__ import annotations
+
+from heapq import nsmallest
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, execute, fail
+from zope.interface import implementer
+
+from twisted_registry.storage.interfaces import (
+    Entry,
+    IReader,
+    IStorageDriver,
+    IWriter,
+    MethodUnsupported,
+    OffsetInvalid,
+    PathExists,
+    PathInvalid,
+    PathNotFound,
+    StorageError,
+    WriterBusy,
+)
+from twisted_registry.storage.memorystreams import MemoryFile, MemoryReader, MemoryWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from twisted.internet.interfaces import IReactorTime
+
+
+@define(eq=False)
+class _Folder:
+    """A folder: what is in it, and when that changed last."""
+
+    modified: int
+    entries: dict[str, _Folder | MemoryFile] = field(factory=dict)
+
+
+@implementer(IStorageDriver)
+@define(eq=False)
+class MemoryDriver:
+    """A tree of folders and files in memory.
+
+    :ivar clock: where the times of files and folders come from.
+    """
+
+    clock: IReactorTime
+    name: str = "inmemory"
+    minimum_chunk: int = 0
+    _root: _Folder = field(init=False, factory=lambda: _Folder(0))
+    _latest: int = field(init=False, default=0)
+
+    def get(self, path: str, limit: int) -> Deferred[bytes]:
+        """Fire with the whole content of a small file."""
+        return execute(self._get, path, limit)
+
+    def put(self, path: str, content: bytes, *, durable: bool = True) -> Deferred[None]:  # noqa: ARG002
+        """Store a small file; nothing here survives a power cut."""
+        return execute(self._attach, path, MemoryFile(content, self._now()))
+
+    def create(self, path: str, content: bytes) -> Deferred[None]:
+        """Store a small file where there is none."""
+        return execute(self._create, path, content)
+
+    def stat(self, path: str) -> Deferred[Entry]:
+        """Fire with size and time of a file or folder."""
+        return execute(self._stat, path)
+
+    def copy(self, source: str, destination: str) -> Deferred[None]:
+        """Copy a file."""
+        return execute(self._copy, source, destination)
+
+    def move(self, source: str, destination: str) -> Deferred[None]:
+        """Move a file."""
+        return execute(self._move, source, destination)
+
+    def delete(self, path: str) -> Deferred[None]:
+        """Remove a file or folder."""
+        return execute(self._delete, path)
+
+    def delete_many(self, paths: Sequence[str]) -> Deferred[None]:
+        """Remove files, passing over those that are not there."""
+        return execute(self._delete_many, paths)
+
+    def open(self, path: str, offset: int = 0, length: int | None = None) -> Deferred[IReader]:
+        """Open a stretch of a file for reading."""
+        return execute(self._open, path, offset, length)
+
+    def writer(
+        self,
+        path: str,
+        offset: int | None = None,
+        observe: Callable[[bytes], object] | None = None,
+    ) -> Deferred[IWriter]:
+        """Begin or continue a file."""
+        return execute(self._writer, path, offset, observe)
+
+    def list(self, path: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
+        """Fire with what lies directly in a folder."""
+        return execute(self._list, path, after, limit)
+
+    def walk(self, prefix: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
+        """Fire with the files below a folder."""
+        return execute(self._walk, prefix, after, limit)
+
+    def presign(self, path: str, method: str, expires: int) -> Deferred[str]:  # noqa: ARG002
+        """Fail: there is nobody else to ask for these bytes."""
+        return fail(MethodUnsupported(path, f"{self.name} has no URLs"))
+
+    def close(self) -> Deferred[None]:
+        """Do nothing: what is stored goes with the process."""
+        return execute(lambda: None)
+
+    def _now(self) -> int:
+        # Two changes in one tick of the clock must still be told apart.
+        self._latest = max(int(self.clock.seconds() * 1e9), self._latest + 1)
+        return self._latest
+
+    def _find(self, path: str) -> _Folder | MemoryFile | None:
+        node: _Folder | MemoryFile | None = self._root
+        for component in path.split("/") if path else ():
+            if not isinstance(node, _Folder):
+                return None
+            node = node.entries.get(component)
+        return node
+
+    def _file(self, path: str) -> MemoryFile:
+        node = self._find(path)
+        if node is None:
+            raise PathNotFound(path)
+        if isinstance(node, _Folder):
+            raise PathInvalid(path, "is a folder")
+        return node
+
+    def _folder_for(self, path: str) -> tuple[_Folder, str]:
+        """Make the folders above ``path``; answer the last of them and the name in it."""
+        *above, name = path.split("/")
+        folder = self._root
+        for component in above:
+            below = folder.entries.get(component)
+            if below is None:
+                below = folder.entries[component] = _Folder(self._now())
+                folder.modified = below.modified
+            if isinstance(below, MemoryFile):
+                raise PathInvalid(path, f"{component} is a file")
+            folder = below
+        return folder, name
+
+    def _attach(self, path: str, file: MemoryFile) -> None:
+        folder, name = self._folder_for(path)
+        if isinstance(folder.entries.get(name), _Folder):
+            raise PathInvalid(path, "is a folder")
+        folder.entries[name] = file
+        folder.modified = self._now()
+
+    def _detach(self, path: str) -> None:
+        folder, name = self._folder_for(path)
+        del folder.entries[name]
+        folder.modified = self._now()
+
+    def _get(self, path: str, limit: int) -> bytes:
+        file = self._file(path)
+        if file.size > limit:
+            raise StorageError(path, f"has {file.size} bytes, more than {limit}")
+        return file.read(0, file.size)
+
+    def _create(self, path: str, content: bytes) -> None:
+        if self._find(path) is not None:
+            raise PathExists(path)
+        self._attach(path, MemoryFile(content, self._now()))
+
+    def _stat(self, path: str) -> Entry:
+        node = self._find(path)
+        if node is None:
+            raise PathNotFound(path)
+        return _entry(path, node)
+
+    def _copy(self, source: str, destination: str) -> None:
+        file = self._file(source)
+        self._attach(destination, MemoryFile(file.read(0, file.size), self._now()))
+
+    def _move(self, source: str, destination: str) -> None:
+        file = self._file(source)
+        if source != destination:
+            self._attach(destination, file)
+            self._detach(source)
+
+    def _delete(self, path: str) -> None:
+        if self._find(path) is None:
+            raise PathNotFound(path)
+        self._detach(path)
+
+    def _delete_many(self, paths: Sequence[str]) -> None:
+        folders = []
+        for path in paths:
+            node = self._find(path)
+            if isinstance(node, _Folder):
+                folders.append(path)
+            elif node is not None:
+                self._detach(path)
+        if folders:
+            raise PathInvalid(folders[0], "is a folder")
+
+    def _open(self, path: str, offset: int, length: int | None) -> IReader:
+        file = self._file(path)
+        if offset > file.size:
+            raise OffsetInvalid(path, f"ends at {file.size}", size=file.size)
+        rest = file.size - offset
+        return MemoryReader(file, offset, rest if length is None else min(length, rest))
+
+    def _writer(
+        self, path: str, offset: int | None, observe: Callable[[bytes], object] | None
+    ) -> IWriter:
+        node = self._find(path)
+        if isinstance(node, _Folder):
+            raise PathInvalid(path, "is a folder")
+        if node is not None and node.locked:
+            raise WriterBusy(path)
+        size = 0 if node is None else node.size
+        if offset is not None and offset != size:
+            raise OffsetInvalid(path, f"ends at {size}", size=size)
+        if node is None:
+            node = MemoryFile(b"", self._now())
+            self._attach(path, node)
+        return MemoryWriter(node, self._now, lambda: self._discard(path, node), observe)
+
+    def _discard(self, path: str, file: MemoryFile) -> None:
+        """Remove the file of a cancelled writer, unless another has taken its place."""
+        if self._find(path) is file:
+            self._detach(path)
+
+    def _list(self, path: str, after: str, limit: int) -> Sequence[Entry]:
+        node = self._find(path)
+        if node is None:
+            raise PathNotFound(path)
+        if isinstance(node, MemoryFile):
+            raise PathInvalid(path, "is a file")
+        names = nsmallest(limit, (name for name in node.entries if name > after))
+        return [_entry(name, node.entries[name]) for name in names]
+
+    def _walk(self, prefix: str, after: str, limit: int) -> Sequence[Entry]:
+        node = self._find(prefix)
+        if not isinstance(node, _Folder):
+            return []
+        below = _files(node, f"{prefix}/" if prefix else "", after)
+        return list(islice(below, limit))
+
+
+def _entry(path: str, node: _Folder | MemoryFile) -> Entry:
+    size = node.size if isinstance(node, MemoryFile) else None
+    return Entry(path, size, node.modified)
+
+
+def _files(folder: _Folder, prefix: str, after: str) -> Iterator[Entry]:
+    """Yield the files below ``folder`` whose path is greater than ``after``, in order."""
+    keys = (
+        f"{name}/" if isinstance(node, _Folder) else name for name, node in folder.entries.items()
+    )
+    # With its slash a folder sorts where the paths below it do: a-b, then a/b, then a0.
+    for key in sorted(keys):
+        path = prefix + key
+        node = folder.entries[key.rstrip("/")]
+        if isinstance(node, MemoryFile):
+            if path > after:
+                yield _entry(path, node)
+        elif path > after or after.startswith(path):
+            yield from _files(node, path, after)

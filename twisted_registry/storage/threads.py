@@ -1,0 +1,103 @@
+"""A pool of threads of the driver's own.
+
+Not the reactor's: that one resolves names, and a slow disk must not stop it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.python.threadpool import ThreadPool
+
+from twisted_registry.storage.interfaces import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.base import ReactorBase
+
+_T = TypeVar("_T")
+
+
+@define(eq=False)
+class Threads:
+    """Runs blocking calls on threads; the first call starts the pool, ``close`` ends it.
+
+    :ivar reactor: where the answers arrive.
+    :ivar maximum: how many calls run at a time; more wait their turn.
+    :ivar name: what the threads are called.
+    """
+
+    _reactor: ReactorBase
+    _maximum: int
+    _name: str
+    _pool: ThreadPool | None = field(init=False, default=None)
+    _trigger: Any = field(init=False, default=None)
+    _running: int = field(init=False, default=0)
+    _closed: bool = field(init=False, default=False)
+    _closing: list[Deferred[None]] = field(init=False, factory=list)
+
+    def run(
+        self, work: Callable[..., _T], *arguments: Any, undo: Callable[[_T], object] | None = None
+    ) -> Deferred[_T]:
+        """Fire with what ``work(*arguments)`` returns.
+
+        Cancelled before its turn, the call is dropped. Cancelled later, it runs to its end.
+
+        :param undo: called on a thread with the result that a cancelled caller no longer takes,
+            to free what it holds.
+        :raises StorageError: if the pool is closed.
+        """
+        if self._closed:
+            return fail(StorageError("", "the driver is closed"))
+        answer: Deferred[_T] = Deferred()
+
+        def call() -> _T | None:
+            return None if answer.called else work(*arguments)
+
+        def arrive(success: bool, result: Any) -> None:  # noqa: FBT001
+            self._running -= 1
+            if not answer.called:
+                (answer.callback if success else answer.errback)(result)
+            elif success and undo is not None and result is not None:
+                self._start().callInThread(undo, result)
+            self._stop_if_idle()
+
+        self._running += 1
+        self._start().callInThreadWithCallback(
+            lambda success, result: self._reactor.callFromThread(arrive, success, result), call
+        )
+        return answer
+
+    def close(self) -> Deferred[None]:
+        """Fire once the calls under way have ended and the threads are gone."""
+        self._closed = True
+        if not self._running:
+            self._stop_if_idle()
+            return succeed(None)
+        waiting: Deferred[None] = Deferred()
+        self._closing.append(waiting)
+        return waiting
+
+    def _start(self) -> ThreadPool:
+        if self._pool is None:
+            self._pool = ThreadPool(0, self._maximum, self._name)
+            self._pool.start()
+            # Threads that nobody stops keep the interpreter from ending.
+            self._trigger = self._reactor.addSystemEventTrigger(
+                "after", "shutdown", self._pool.stop
+            )
+        return self._pool
+
+    def _stop_if_idle(self) -> None:
+        if not self._closed or self._running:
+            return
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            self._reactor.removeSystemEventTrigger(self._trigger)
+            pool.stop()
+        waiting, self._closing = self._closing, []
+        for one in waiting:
+            one.callback(None)
