@@ -1,0 +1,131 @@
+"""Sections about what may be pushed and how lists are cut: validation, policy, catalog, tags."""
+
+# key() and section() make fields of attrs, they are no values.
+# ruff: noqa: RUF009
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from twisted_registry.config import values
+from twisted_registry.config.forms import choice, flag, text
+from twisted_registry.config.kinds import Listing, Scalar
+from twisted_registry.config.sections import Section, key, section
+
+if TYPE_CHECKING:
+    import re
+
+    from twisted_registry.config.document import Node
+
+PAGE = 1000
+
+
+def _entries(node: Node) -> int:
+    entries = values.whole(node)
+    return entries if entries > 0 else PAGE
+
+
+def _tags(node: Node) -> int:
+    tags = values.whole(node)
+    if tags < 0:
+        raise ValueError
+    return tags or PAGE
+
+
+def _patterns() -> Listing:
+    return Listing(
+        "a list of regular expressions",
+        Scalar("a regular expression that Go and Python read alike", values.pattern),
+    )
+
+
+@frozen
+class Catalog:
+    """``catalog``."""
+
+    maxentries: int = key(
+        Scalar("a whole number", _entries), "The largest page of ``_catalog``; 0 or less is 1000.",
+        default=PAGE,
+    )  # fmt: skip
+
+
+@frozen
+class Tags:
+    """``tags``."""
+
+    maxtags: int = key(
+        Scalar("a whole number from 0", _tags), "The largest page of a tag list; 0 is 1000.",
+        default=PAGE,
+    )  # fmt: skip
+
+
+@frozen
+class Urls:
+    """``validation.manifests.urls``."""
+
+    allow: tuple[re.Pattern[str], ...] = key(
+        _patterns(), "URLs of layers must match one of these (found anywhere in the URL).",
+        default=(),
+    )  # fmt: skip
+    deny: tuple[re.Pattern[str], ...] = key(
+        _patterns(), "URLs of layers must match none of these.", default=()
+    )
+
+
+@frozen
+class Platform:
+    """``validation.manifests.indexes.platformlist[]``."""
+
+    architecture: str = key(text(), "As in an index, e.g. amd64.", default="")
+    os: str = key(text(), "As in an index, e.g. linux.", default="")
+
+
+@frozen
+class Indexes:
+    """``validation.manifests.indexes``."""
+
+    platforms: str = key(
+        choice("all", "none", "list", ignore_case=True),
+        "Which manifests of an index must be there when it is pushed.", default="all",
+    )  # fmt: skip
+    platformlist: tuple[Platform, ...] = key(
+        Listing("a list of platforms", Section("a section", Platform)),
+        "The platforms, if ``platforms`` is list.", default=(),
+    )  # fmt: skip
+
+
+@frozen
+class Manifests:
+    """``validation.manifests``."""
+
+    urls: Urls = section(Urls, "URLs in manifests; without this section every URL is accepted.")
+    indexes: Indexes = section(Indexes, "Indexes whose manifests are partly elsewhere.")
+
+
+@frozen
+class Validation:
+    """``validation``."""
+
+    disabled: bool = key(flag(), "Check none of this.", default=False)
+    enabled: bool | None = key(flag(), "The old opposite of ``disabled``; has no effect.")
+    manifests: Manifests = section(Manifests, "Manifests that are pushed.")
+
+
+@frozen
+class RepositoryPolicy:
+    """``policy.repository``."""
+
+    classes: tuple[str, ...] = key(
+        Listing("a list of classes", choice("image", "plugin")),
+        "What may be pushed, told by the media type of a manifest's config; empty is anything.",
+        default=(),
+    )  # fmt: skip
+
+
+@frozen
+class Policy:
+    """``policy``."""
+
+    repository: RepositoryPolicy = section(RepositoryPolicy, "Repositories.")

@@ -1,0 +1,86 @@
+"""The ``log`` section: what is written, how, and what goes along with every line."""
+
+# key() and section() make fields of attrs, they are no values.
+# ruff: noqa: RUF009
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from twisted_registry.config.forms import choice, flag, text, texts
+from twisted_registry.config.kinds import Anything, Listing, Table
+from twisted_registry.config.sections import Section, key, section
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LEVELS = ("error", "warn", "info", "debug")
+
+
+@frozen
+class AccessLog:
+    """``log.accesslog``."""
+
+    disabled: bool = key(
+        flag(), "Write no access log. Else one line a request goes to standard output, in the"
+        " combined format of Apache.", default=False,
+    )  # fmt: skip
+
+
+@frozen
+class Smtp:
+    """``log.hooks[].options.smtp``."""
+
+    addr: str = key(text(), "HOST:PORT of the mail server.", default="")
+    username: str = key(text(), "User name at the mail server.", default="")
+    password: str = key(text(), "Password at the mail server.", default="", secret=True)
+    insecure: bool = key(flag(), "Do not check the server's certificate.", default=False)
+
+
+@frozen
+class HookOptions:
+    """``log.hooks[].options``."""
+
+    smtp: Smtp = section(Smtp, "The mail server.")
+    from_: str = key(text(), "The sender.", default="", name="from")
+    to: tuple[str, ...] = key(texts(), "The recipients.", default=())
+
+
+@frozen
+class Hook:
+    """``log.hooks[]``."""
+
+    type: str = key(choice("mail"), "What the hook does.", default="mail")
+    disabled: bool = key(flag(), "Leave the hook out.", default=False)
+    levels: tuple[str, ...] = key(
+        Listing(
+            "a list of levels",
+            choice("panic", "fatal", "error", "warn", "warning", "info", "debug"),
+        ),
+        "The levels that it acts on.", default=(),
+    )  # fmt: skip
+    options: HookOptions = section(HookOptions, "How to send.")
+
+
+@frozen
+class Log:
+    """``log``."""
+
+    level: str = key(
+        choice(*LEVELS, ignore_case=True), "The least level that is written.", default="info"
+    )
+    formatter: str = key(
+        choice("text", "json", "logstash"), "The shape of a line: text is ``key=value`` pairs.",
+        default="text",
+    )  # fmt: skip
+    fields: Mapping[str, object] = key(
+        Table("a mapping", Anything()), "Fields that are added to every line.", default={}
+    )
+    accesslog: AccessLog = section(AccessLog, "The log of requests.")
+    reportcaller: bool = key(flag(), "Accepted; has no effect.", default=False)
+    hooks: tuple[Hook, ...] = key(
+        Listing("a list of hooks", Section("a section", Hook)),
+        "Mail for log lines. Not served yet: warned of, and left out.", default=(),
+    )  # fmt: skip

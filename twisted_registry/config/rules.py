@@ -1,0 +1,157 @@
+"""What no single key can tell: keys that need or exclude each other, and what is not served.
+
+A section that would change who may do what (``auth``, TLS, an upstream) refuses the start
+while it is not served, because going on without it would be worse than not starting. One
+that only watches or speeds up is warned of, and the registry goes on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted_registry.config import storing
+from twisted_registry.config.document import Node
+from twisted_registry.config.faults import Report, shown
+from twisted_registry.config.schema import VERSION
+
+if TYPE_CHECKING:
+    from twisted_registry.config.environment import Override
+    from twisted_registry.config.schema import Configuration
+
+
+def drivers_of(root: Node) -> tuple[str, ...]:
+    """The storage drivers that the tree names."""
+    storage = _child(root, "storage")
+    if storage is None or storage.value is None or isinstance(storage.value, list):
+        return ()
+    if not isinstance(storage.value, dict):
+        return (storage.text,)
+    return tuple(name for name in storage.value if name in storing.DRIVERS)
+
+
+def adopt_level(root: Node, report: Report) -> None:
+    """Read the deprecated ``loglevel`` as ``log.level``, unless that is set too."""
+    if not isinstance(root.value, dict) or _child(root, "loglevel") is None:
+        return
+    old = root.value.pop("loglevel")
+    report.notices.append("loglevel: deprecated; log.level takes its place")
+    log = root.value.setdefault("log", Node({}, "", old.origin))
+    log.value = {} if log.value is None else log.value
+    if isinstance(log.value, dict):
+        log.value.setdefault("level", old)
+
+
+def choose_driver(
+    root: Node, before: tuple[str, ...], overrides: tuple[Override, ...], report: Report
+) -> None:
+    """Let a driver that only the environment names replace the file's.
+
+    Whoever adds ``REGISTRY_STORAGE_...`` variables of another driver to an image whose file
+    names the filesystem means the other driver.
+
+    :param before: the drivers of the file alone.
+    """
+    now = drivers_of(root)
+    storage = _child(root, "storage")
+    if storage is None or not isinstance(storage.value, dict) or len(now) < 2:
+        return
+    places = {item.path[1] if len(item.path) > 1 else "" for item in overrides
+              if item.path[:1] == ("storage",)}  # fmt: skip
+    added = [name for name in now if name not in before or "" in places]
+    touched = added + [name for name in now if name in places and name not in added]
+    if len(before) > 1 or len(added) != 1 or len(touched) != 1:
+        return
+    for name in now:
+        if name != added[0]:
+            origin = storage.value.pop(name).origin
+            report.warn(f"storage.{name}", f"replaced by {added[0]} of the environment", origin)
+
+
+def check(configuration: Configuration, report: Report) -> None:
+    """Report everything about the whole of *configuration* that is wrong or not served."""
+    version = configuration.version
+    if version != VERSION:
+        said = f"unsupported version {shown(version)}" if version else "unsupported version: none"
+        report.fault("version", said, f"version: {VERSION}")
+    _check_storage(configuration, report)
+    _check_http(configuration, report)
+    _refuse(configuration, report)
+    _warn(configuration, report)
+    _notice(configuration, report)
+
+
+def _check_storage(configuration: Configuration, report: Report) -> None:
+    storage = configuration.storage
+    drivers = storage.drivers
+    served = " and ".join(storing.SERVED)
+    if not drivers:
+        report.fault("storage", None, f"no storage driver is configured; known are {served}")
+    elif len(drivers) > 1:
+        report.fault("storage", f"got {', '.join(drivers)}", "exactly one driver")
+    for name in drivers:
+        if name not in storing.SERVED:
+            report.fault(f"storage.{name}", None, f"this driver is not served; {served} are")
+    cache = storage.cache.blobdescriptor or storage.cache.layerinfo
+    if cache == "redis" and configuration.redis is None:
+        report.fault("storage.cache.blobdescriptor", "got 'redis'", "a redis section beside it")
+    elif cache not in {"", "inmemory", "redis"}:
+        report.warn("storage.cache.blobdescriptor", f"{shown(cache)} is unknown, no cache is used")
+    if storage.maintenance.uploadpurging is not None and storage.maintenance.uploadpurging.enabled:
+        report.warn("storage.maintenance.uploadpurging", "uploads are not purged yet")
+
+
+def _check_http(configuration: Configuration, report: Report) -> None:
+    http = configuration.http
+    try:
+        _ = http.address
+    except ValueError:
+        hint = "; set http.net to unix to listen on a path" if http.addr.startswith("/") else ""
+        expected = f"HOST:PORT with a port from 0 to 65535, or an endpoint of Twisted{hint}"
+        report.fault("http.addr", f"got {shown(http.addr)}", expected)
+
+
+def _refuse(configuration: Configuration, report: Report) -> None:
+    auth = configuration.auth
+    for name in ("silly", "htpasswd", "token"):
+        if getattr(auth, name) is not None:
+            report.fault(f"auth.{name}", None, "access control is not served yet; remove the"
+                         " section to serve everybody")  # fmt: skip
+    if configuration.http.tls.wanted:
+        report.fault("http.tls", None, "TLS is not served yet; remove the section and let a proxy"
+                     " in front of the registry do it")  # fmt: skip
+    if configuration.proxy.remoteurl:
+        report.fault("proxy.remoteurl", None, "pulling through from another registry is not"
+                     " served yet; remove the section")  # fmt: skip
+    for sort in ("registry", "repository", "storage"):
+        for index, entry in enumerate(getattr(configuration.middleware, sort)):
+            if not entry.disabled:
+                report.fault(f"middleware.{sort}[{index}]", None, "middleware is not served;"
+                             " remove it, or set its disabled to true")  # fmt: skip
+
+
+def _warn(configuration: Configuration, report: Report) -> None:
+    later = "is not served yet, the registry goes on without it"
+    if any(not endpoint.disabled for endpoint in configuration.notifications.endpoints):
+        report.warn("notifications", later)
+    if configuration.redis is not None:
+        report.warn("redis", later)
+    if configuration.health is not None:
+        report.warn("health", later)
+    if configuration.http.debug.addr:
+        report.warn("http.debug", later)
+    if any(not hook.disabled for hook in configuration.log.hooks):
+        report.warn("log.hooks", later)
+
+
+def _notice(configuration: Configuration, report: Report) -> None:
+    if configuration.http.h2c.enabled or configuration.http.http2.disabled:
+        report.notices.append("http: HTTP/2 is not served; http2 and h2c have no effect")
+    if configuration.validation.enabled is not None:
+        report.notices.append("validation.enabled: deprecated, no effect; see validation.disabled")
+    for name in ("reporting", "compatibility"):
+        if getattr(configuration, name):
+            report.notices.append(f"{name}: gone from Distribution, no effect")
+
+
+def _child(node: Node, name: str) -> Node | None:
+    return node.value.get(name) if isinstance(node.value, dict) else None

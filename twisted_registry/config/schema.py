@@ -1,0 +1,103 @@
+"""The whole file: ``version`` and the sections, each with its class in a module beside this."""
+
+# key() and section() make fields of attrs, they are no values.
+# ruff: noqa: RUF009
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+
+from twisted_registry.config.content import Catalog, Policy, Tags, Validation
+from twisted_registry.config.forms import choice, flag, text
+from twisted_registry.config.kinds import Anything, Listing, Options, Table
+from twisted_registry.config.logs import LEVELS, Log
+from twisted_registry.config.outside import Health, Notifications, Proxy, Redis
+from twisted_registry.config.sections import Section, key, section
+from twisted_registry.config.serving import Http
+from twisted_registry.config.storing import Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+VERSION = "0.1"
+
+
+def _scheme(names: str) -> Any:
+    return key(Options(known=dict.fromkeys(names.split())), "Not served yet: refused.", secret=True)
+
+
+@frozen
+class Auth:
+    """``auth``: at most one key."""
+
+    none: object = key(Options(), "Everybody may do everything; the same as no section.")
+    silly: object = _scheme("realm service")
+    htpasswd: object = _scheme("realm path")
+    token: object = _scheme(
+        """realm service issuer rootcertbundle jwks autoredirect autoredirectpath
+        signingalgorithms"""
+    )
+
+
+@frozen
+class Middleware:
+    """``middleware.registry[]``, ``.repository[]`` and ``.storage[]``."""
+
+    name: str = key(text(), "Which one.", default="", required=True)
+    options: Mapping[str, object] = key(
+        Table("a section", Anything()), "Its options.", default={}, secret=True
+    )
+    disabled: bool = key(flag(), "Leave it out.", default=False)
+
+
+def _middleware() -> Listing:
+    return Listing("a list", Section("a section", Middleware))
+
+
+@frozen
+class Middlewares:
+    """``middleware``."""
+
+    registry: tuple[Middleware, ...] = key(_middleware(), "For the registry.", default=())
+    repository: tuple[Middleware, ...] = key(_middleware(), "For repositories.", default=())
+    storage: tuple[Middleware, ...] = key(_middleware(), "For the storage.", default=())
+
+
+@frozen
+class Configuration:
+    """A configuration: typed, with every default filled in."""
+
+    version: str = key(text(f"{VERSION}"), "The version of the format, always 0.1.", default="")
+    log: Log = section(Log, "What is logged, and how.")
+    loglevel: str | None = key(choice(*LEVELS, ignore_case=True), "The old place of ``log.level``.")
+    storage: Storage = section(
+        Storage, "Where content is kept: exactly one driver, and what holds for each.", bare=True
+    )
+    auth: Auth = section(
+        Auth, "Who may do what. ``auth: none`` is short for that one key.",
+        bare=True, closed=True,
+    )  # fmt: skip
+    http: Http = section(Http, "Where the registry listens and what its answers say.")
+    validation: Validation = section(Validation, "What may be pushed.")
+    policy: Policy = section(Policy, "What kind of content is taken.")
+    catalog: Catalog = section(Catalog, "The list of repositories.")
+    tags: Tags = section(Tags, "Lists of tags.")
+    notifications: Notifications = section(
+        Notifications, "Not served yet: warned of, and left out."
+    )
+    redis: Redis | None = key(
+        Section("a section", Redis), "Not served yet: warned of, and left out."
+    )
+    health: Health | None = key(
+        Section("a section", Health), "Not served yet: warned of, and left out."
+    )
+    proxy: Proxy = section(Proxy, "Not served yet: refused when ``remoteurl`` is set.")
+    middleware: Middlewares = section(
+        Middlewares, "Not served: refused, unless ``disabled`` is true."
+    )
+    reporting: object = key(Anything(), "Gone from Distribution; accepted, no effect.", secret=True)
+    compatibility: object = key(
+        Anything(), "Gone from Distribution; accepted, no effect.", secret=True
+    )

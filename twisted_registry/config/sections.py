@@ -1,0 +1,172 @@
+"""Sections: what a field of a schema class declares, and how a mapping becomes an instance.
+
+A field made by :func:`key` or :func:`section` carries a :class:`Key` in its metadata: the
+kind that reads the value, the sentence for the reference, and whether it is secret. The
+reader, the environment, the masked print and the reference all go by it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import attrs
+from attrs import field, frozen
+
+from twisted_registry.config.document import Node
+from twisted_registry.config.faults import mask_url
+from twisted_registry.config.kinds import Kind, Mismatch, Place, mask, read
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+T = TypeVar("T")
+_METADATA = "registry"
+
+
+@frozen
+class Key:
+    """What a field of the schema declares beside its type and default.
+
+    :ivar name: as the file spells it.
+    :ivar attribute: the field of the class.
+    :ivar kind: reads and checks the value.
+    :ivar doc: the sentence of the reference.
+    :ivar default: what holds when the key is absent.
+    :ivar secret: never shown.
+    :ivar required: a section must have it, unless it is switched off.
+    :ivar ours: Distribution does not know it (and ignores it).
+    """
+
+    name: str
+    attribute: str
+    kind: Kind
+    doc: str
+    default: Any
+    secret: bool
+    required: bool
+    ours: bool
+
+
+def key(
+    kind: Kind,
+    doc: str,
+    *,
+    default: Any = None,
+    name: str = "",
+    secret: bool = False,
+    required: bool = False,
+    ours: bool = False,
+) -> Any:
+    """A field of a schema class; the arguments are those of :class:`Key`."""
+    declared = {
+        "kind": kind, "doc": doc, "name": name,
+        "secret": secret, "required": required, "ours": ours,
+    }  # fmt: skip
+    return field(
+        default=default, repr=False if secret else _safe_repr, metadata={_METADATA: declared}
+    )
+
+
+def _safe_repr(value: object) -> str:
+    return mask_url(repr(value))
+
+
+def section(
+    schema: type[T], doc: str, *, bare: bool = False, closed: bool = False, ours: bool = False
+) -> T:
+    """A field that is always there, with the defaults of *schema* when the file is silent."""
+    kind = Section("a section", schema, bare=bare, closed=closed)
+    declared = {
+        "kind": kind, "doc": doc, "name": "", "secret": False, "required": False, "ours": ours,
+    }  # fmt: skip
+    made: T = field(factory=schema, metadata={_METADATA: declared})
+    return made
+
+
+@cache
+def keys(schema: type) -> Mapping[str, Key]:
+    """The keys that a class of the schema declares, by name and in order."""
+    found = {}
+    for attribute in attrs.fields(schema):
+        declared = dict(attribute.metadata[_METADATA])
+        name = declared.pop("name") or attribute.name
+        found[name] = Key(
+            name=name, attribute=attribute.name, default=attribute.default, **declared
+        )
+    return found
+
+
+@frozen
+class Section(Kind):
+    """A mapping whose keys a class of the schema declares; the value is an instance.
+
+    :ivar schema: the attrs class.
+    :ivar bare: a name alone stands for a section with that one key (``storage: inmemory``).
+    :ivar closed: an unknown key is a fault, where ignoring it would be dangerous.
+    :ivar empty: present without a value is a section, too (``inmemory:``).
+    """
+
+    takes_null: ClassVar[bool] = True
+    schema: type
+    bare: bool = False
+    closed: bool = False
+    empty: bool = False
+
+    def read(self, node: Node, place: Place) -> Any:
+        """As promised by :class:`Kind`."""
+        if self.bare:
+            unfold(node)
+        if node.value is None:
+            return self.schema() if self.empty else None
+        if not isinstance(node.value, dict):
+            raise Mismatch
+        known = keys(self.schema)
+        found = {}
+        for name, child in node.value.items():
+            if name not in known:
+                self._unknown(name, child, place)
+                continue
+            spec = known[name]
+            value = read(spec.kind, child, place.key(name, secret=spec.secret))
+            if value is not None:
+                found[spec.attribute] = value
+        for name, spec in known.items():
+            given = name in node.value and node.value[name].value is not None
+            if spec.required and not given and not _idle(node.value):
+                below = place.key(name)
+                place.report.fault(below.path, None, "the key is required", node.origin)
+        return self.schema(**found)
+
+    def _unknown(self, name: str, node: Node, place: Place) -> None:
+        known = keys(self.schema)
+        below = place.key(name).path
+        if self.closed:
+            place.report.fault(below, None, f"unknown; known are {', '.join(known)}", node.origin)
+        else:
+            place.report.unknown(below, name, known, node.origin)
+
+    def dump(self, value: Any) -> Any:
+        """As promised by :class:`Kind`; secrets masked, what is not set left out."""
+        said = {}
+        for name, spec in keys(self.schema).items():
+            item = getattr(value, spec.attribute)
+            plain = None if item is None else spec.kind.dump(item)
+            present = isinstance(spec.kind, Section) and spec.kind.empty and item is not None
+            if present or plain not in (None, "", [], {}):
+                said[name] = mask(plain) if spec.secret else plain
+        return said
+
+
+def _idle(children: Mapping[str, Node]) -> bool:
+    """Whether a section says of itself that it is off; it may then be incomplete."""
+    enabled, disabled = children.get("enabled"), children.get("disabled")
+    return (enabled is not None and enabled.value is False) or (
+        disabled is not None and disabled.value is True
+    )
+
+
+def unfold(node: Node) -> None:
+    """Turn a bare name into a section with that one key, in place."""
+    if not isinstance(node.value, dict | list) and node.value is not None:
+        node.value = {node.text: Node(None, "", node.origin)}

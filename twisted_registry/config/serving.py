@@ -1,0 +1,165 @@
+"""The ``http`` section: where the registry listens and what its answers say."""
+
+# key() and section() make fields of attrs, they are no values.
+# ruff: noqa: RUF009
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from twisted_registry.config import values
+from twisted_registry.config.address import Address, parse_address
+from twisted_registry.config.forms import choice, duration, flag, headers, size, text, texts
+from twisted_registry.config.kinds import Scalar
+from twisted_registry.config.sections import key, section
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: The default place: this machine alone, because nothing guards the door.
+DEFAULT_ADDR = "127.0.0.1:5000"
+
+
+@frozen
+class LetsEncrypt:
+    """``http.tls.letsencrypt``."""
+
+    cachefile: str = key(text(), "A directory for account and certificates.", default="")
+    email: str = key(text(), "Who is told before a certificate runs out.", default="")
+    hosts: tuple[str, ...] = key(texts("a list of host names"), "The host names.", default=())
+    directoryurl: str = key(text(), "The ACME directory.", default="")
+
+
+@frozen
+class Tls:
+    """``http.tls``."""
+
+    certificate: str = key(text("a path"), "A PEM file with the certificate chain.", default="")
+    keyfile: str = key(text("a path"), "A PEM file with the private key.", default="", name="key")
+    clientcas: tuple[str, ...] = key(
+        texts("a list of paths"), "PEM files of authorities for client certificates.", default=()
+    )
+    clientauth: str = key(
+        choice(
+            "", "request-client-cert", "require-any-client-cert", "verify-client-cert-if-given",
+            "require-and-verify-client-cert",
+        ),
+        "What is asked of clients.", default="",
+    )  # fmt: skip
+    minimumtls: str = key(
+        choice("", "tls1.0", "tls1.1", "tls1.2", "tls1.3"), "The oldest version.", default=""
+    )
+    ciphersuites: tuple[str, ...] = key(texts(), "IANA names of cipher suites.", default=())
+    letsencrypt: LetsEncrypt = section(LetsEncrypt, "Certificates by ACME.")
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the section asks for TLS, be it only in part."""
+        acme = self.letsencrypt
+        files = self.certificate or self.keyfile or self.clientcas
+        return bool(files or acme.cachefile or acme.hosts or acme.email)
+
+
+@frozen
+class Prometheus:
+    """``http.debug.prometheus``."""
+
+    enabled: bool = key(flag(), "Serve metrics.", default=False)
+    path: str = key(text("a path"), "Where.", default="/metrics")
+
+
+@frozen
+class Debug:
+    """``http.debug``."""
+
+    addr: str = key(text("HOST:PORT"), "A second address, for people who run it.", default="")
+    prometheus: Prometheus = section(Prometheus, "Metrics.")
+
+
+@frozen
+class Http2:
+    """``http.http2``."""
+
+    disabled: bool = key(flag(), "Accepted; HTTP/2 is not served.", default=False)
+
+
+@frozen
+class H2c:
+    """``http.h2c``."""
+
+    enabled: bool = key(flag(), "Accepted; HTTP/2 is not served.", default=False)
+
+
+@frozen
+class Limits:
+    """``http.limits``: bounds on what a client may send and how long it may take."""
+
+    headerbytes: int = key(
+        size(1024), "The largest header section, more is 431.", default=16 * 1024, ours=True
+    )
+    urlbytes: int = key(
+        size(1024), "The longest request target, more is 414.", default=8 * 1024, ours=True
+    )
+    manifestbytes: int = key(
+        size(4 * 2**20), "The largest manifest, more is 413.", default=4 * 2**20, ours=True
+    )
+    headertimeout: float = key(
+        duration(positive=True), "For the headers of a request, from its first byte.",
+        default=20.0, ours=True,
+    )  # fmt: skip
+    idletimeout: float = key(
+        duration(positive=True), "For a connection between two requests.",
+        default=60.0, ours=True,
+    )  # fmt: skip
+    bodytimeout: float = key(
+        duration(positive=True), "For a body that makes no progress.", default=60.0, ours=True
+    )
+
+
+@frozen
+class Http:
+    """``http``."""
+
+    addr: str = key(
+        Scalar("HOST:PORT, a socket's path or an endpoint of Twisted", values.some_text),
+        "Where to listen. ``HOST:PORT`` (no host: every IPv4 interface); a path if ``net`` is"
+        " unix; or any server endpoint of Twisted, as ``unix:/run/registry.sock:mode=660`` or"
+        " ``systemd:domain=INET:index=0``.", default=DEFAULT_ADDR,
+    )  # fmt: skip
+    net: str = key(choice("tcp", "unix"), "The kind of ``addr``.", default="tcp")
+    prefix: str = key(
+        Scalar("a path that starts and ends with /", values.prefix),
+        "Serve under this path: the API is then at ``PREFIXv2/``.", default="",
+    )  # fmt: skip
+    host: str = key(
+        Scalar("an absolute http or https URL without query", values.base_url),
+        "The address that clients know, for Location headers. If not set, each request's own"
+        " Host, Forwarded and X-Forwarded-* headers decide.", default="",
+    )  # fmt: skip
+    relativeurls: bool = key(flag(), "Send Location headers as paths only.", default=False)
+    secret: str = key(
+        text(), "Signs the state of uploads. Set the same on every machine that serves one"
+        " store; if not set, each start makes its own.", default="", secret=True,
+    )  # fmt: skip
+    draintimeout: float = key(
+        duration(), "How long a stop waits for requests that are under way.", default=0.0
+    )
+    headers: Mapping[str, tuple[str, ...]] = key(
+        headers(), "Headers for every answer of the API; with those of CORS, browsers are"
+        " let in.", default={},
+    )  # fmt: skip
+    limits: Limits = section(Limits, "Limits on requests.", ours=True)
+    tls: Tls = section(Tls, "Not served yet: refused when a certificate is set.")
+    debug: Debug = section(Debug, "Not served yet: warned of, and left out.")
+    http2: Http2 = section(Http2, "HTTP/2 over TLS.")
+    h2c: H2c = section(H2c, "HTTP/2 without TLS.")
+
+    @property
+    def address(self) -> Address:
+        """Where to listen.
+
+        :raise ValueError: if ``addr`` says no place; never once the configuration is checked.
+        """
+        return parse_address(self.addr, unix=self.net == "unix")

@@ -1,0 +1,194 @@
+"""The ``storage`` section: exactly one driver, and what holds for all of them."""
+
+# key() and section() make fields of attrs, they are no values.
+# ruff: noqa: RUF009
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+
+from twisted_registry.config import values
+from twisted_registry.config.forms import flag, text, whole
+from twisted_registry.config.kinds import Duration, Kind, Options, Scalar
+from twisted_registry.config.sections import Section, key, section
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from twisted_registry.config.document import Node
+
+#: The drivers that are served, in the order in which sentences name them.
+SERVED = ("filesystem", "inmemory")
+#: The drivers of Distribution that are known and refused.
+REFUSED = ("s3", "s3aws", "azure", "gcs", "swift", "oss")
+DRIVERS = (*SERVED, *REFUSED)
+LEAST_THREADS = 25
+
+
+def _threads(node: Node) -> int:
+    return max(values.loose_whole(node), LEAST_THREADS)
+
+
+def _options(names: str, **below: Mapping[str, None]) -> Any:
+    known: dict[str, Mapping[str, None] | None] = dict.fromkeys(names.split())
+    return key(
+        Options(known={**known, **below}), "Known from Distribution, not served: refused.",
+        default=None, secret=True,
+    )  # fmt: skip
+
+
+def _names(names: str) -> Mapping[str, None]:
+    return dict.fromkeys(names.split())
+
+
+_S3 = """
+    accesskey secretkey region regionendpoint forcepathstyle redirectendpoint bucket encrypt keyid
+    secure skipverify v4auth chunksize multipartcopychunksize multipartcopymaxconcurrency
+    multipartcopythresholdsize rootdirectory storageclass useragent objectacl usedualstack
+    accelerate usefipsendpoint loglevel sessiontoken
+"""
+
+
+@frozen
+class Filesystem:
+    """``storage.filesystem``."""
+
+    rootdirectory: str = key(
+        Scalar("a path", values.some_text),
+        "The directory that holds ``docker/registry/v2``; made if it is missing. A relative path"
+        " starts at the working directory.", default="/var/lib/registry",
+    )  # fmt: skip
+    maxthreads: int = key(
+        Scalar("a whole number", _threads),
+        "How many threads may wait for the disk at once. Less than 25 is taken as 25.",
+        default=100,
+    )  # fmt: skip
+
+
+@frozen
+class InMemory:
+    """``storage.inmemory``: no keys; everything is gone when the process ends."""
+
+
+@frozen
+class Delete:
+    """``storage.delete``."""
+
+    enabled: bool = key(
+        flag(), "Allow clients to delete. Else a DELETE is answered 405.", default=False
+    )
+
+
+@frozen
+class Redirect:
+    """``storage.redirect``."""
+
+    disable: bool = key(
+        flag(), "Serve blobs ourselves even if the driver could hand out a URL.", default=False
+    )
+
+
+@frozen
+class Cache:
+    """``storage.cache``."""
+
+    blobdescriptor: str = key(
+        text("inmemory or redis"), "Where sizes and media types are remembered: ``inmemory`` or"
+        " ``redis``, which needs the ``redis`` section.", default="",
+    )  # fmt: skip
+    layerinfo: str = key(
+        text("inmemory or redis"), "The old name of ``blobdescriptor``.", default=""
+    )
+    blobdescriptorsize: int = key(
+        whole(0), "How many descriptors ``inmemory`` remembers; 0 is no limit.", default=10_000
+    )
+
+
+def _age() -> Kind:
+    return Duration("text such as 168h", values.seconds_of_text)
+
+
+@frozen
+class UploadPurging:
+    """``storage.maintenance.uploadpurging``; as in Distribution, all keys or none."""
+
+    enabled: bool = key(flag(), "Purge uploads that nobody finished.", default=True)
+    age: float = key(_age(), "How old an upload must be.", default=168 * 3600.0, required=True)
+    interval: float = key(_age(), "How often to look.", default=24 * 3600.0, required=True)
+    dryrun: bool = key(flag(), "Only say what would go.", default=False, required=True)
+
+
+@frozen
+class ReadOnly:
+    """``storage.maintenance.readonly``."""
+
+    enabled: bool = key(flag(), "Answer everything that changes the store with 405.", default=False)
+
+
+@frozen
+class Maintenance:
+    """``storage.maintenance``."""
+
+    uploadpurging: UploadPurging | None = key(
+        Section("a section", UploadPurging),
+        "Checked; uploads are not purged yet, which is warned of.",
+    )
+    readonly: ReadOnly = section(ReadOnly, "Serve pulls only.")
+
+
+@frozen
+class Tag:
+    """``storage.tag``."""
+
+    concurrencylimit: int = key(
+        whole(0), "How many tags are looked at together when a manifest is deleted; 0 leaves the"
+        " choice to the registry.", default=0,
+    )  # fmt: skip
+
+
+@frozen
+class Storage:
+    """``storage``."""
+
+    filesystem: Filesystem | None = key(
+        Section("a section", Filesystem, empty=True), "Keep everything in a directory."
+    )
+    inmemory: InMemory | None = key(
+        Section("a section", InMemory, empty=True),
+        "Keep everything in memory. Takes no keys; ``storage: inmemory`` says the same.",
+    )
+    delete: Delete = section(Delete, "Deletes by clients.")
+    redirect: Redirect = section(Redirect, "Redirects to the storage.")
+    cache: Cache = section(Cache, "A cache of descriptors. Accepted; there is none yet.")
+    maintenance: Maintenance = section(Maintenance, "What goes on beside serving.")
+    tag: Tag = section(Tag, "Lookups of tags.")
+    s3: object = _options(_S3)
+    s3aws: object = _options(_S3)
+    azure: object = _options(
+        """accountname accountkey container connectionstring serviceurl realm rootdirectory
+        max_retries retry_delay skipverify""",
+        credentials=_names("type clientid tenantid secret"),
+    )
+    gcs: object = _options(
+        "bucket keyfile rootdirectory chunksize useragent maxconcurrency",
+        credentials=_names(
+            """type project_id private_key_id private_key client_email client_id auth_uri
+            token_uri auth_provider_x509_cert_url client_x509_cert_url universe_domain"""
+        ),
+    )
+    swift: object = _options(
+        """authurl username password container region tenant tenantid domain domainid
+        tenantdomain tenantdomainid trustid insecureskipverify chunksize prefix secretkey
+        accesskey authversion endpointtype tempurlcontainerkey tempurlmethods"""
+    )
+    oss: object = _options(
+        """accesskeyid accesskeysecret region endpoint internal bucket encrypt
+        encryptionkeyid secure chunksize rootdirectory"""
+    )
+
+    @property
+    def drivers(self) -> tuple[str, ...]:
+        """The names of the drivers that are set; one, once the configuration is checked."""
+        return tuple(name for name in DRIVERS if getattr(self, name) is not None)
