@@ -164,7 +164,7 @@ def test_a_pushed_layer_is_not_sent_twice(registry, sandbox, tmp_path):
     target = "docker://" + registry.image("skopeo/reuse")
     command = ("skopeo", "--debug", *COPY, f"oci:{layout}:1", target)
     first, again = sandbox.attempt(*command), sandbox.attempt(*command)
-    assert first.stderr.count("Uploading http") == 3, first.stderr
+    assert first.stderr.count("PATCH http") == 3, first.stderr
     assert again.returncode == 0, again.stderr
-    assert "Uploading http" not in again.stderr
+    assert "PATCH http" not in again.stderr
     registry.remote.assert_holds("skopeo/reuse", made, "1")
