@@ -136,6 +136,8 @@ class FileTree:
         full = self.full(path)
         try:
             self.files.unlink(full)
+        except NotADirectoryError as error:
+            raise PathNotFound(path) from error
         except (IsADirectoryError, PermissionError):
             doomed = f"{self.full(_folder(path))}/{hidden_name()}"
             self.files.rename(full, doomed)

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.task import Clock
+
+from twisted_registry.storage.checked import CheckedDriver
+from twisted_registry.storage.contract import ALL_PROMISES, keeps
+from twisted_registry.storage.filesystem import FilesystemDriver
+from twisted_registry.storage.memory import MemoryDriver
+
+
+def _memory(_root):
+    return MemoryDriver(Clock())
+
+
+def _filesystem(root):
+    return FilesystemDriver(str(root), reactor)
+
+
+def _checked(root):
+    return CheckedDriver(_filesystem(root), reactor)
+
+
+@pytest_twisted.async_yield_fixture(params=[_memory, _filesystem, _checked])
+async def driver(request, tmp_path):
+    driver = request.param(tmp_path)
+    yield driver
+    await driver.close()
+
+
+@pytest.mark.parametrize("promise", ALL_PROMISES, ids=lambda promise: promise.__name__)
+@pytest_twisted.ensureDeferred
+async def test_promise(promise, driver):
+    await keeps(driver, promise)

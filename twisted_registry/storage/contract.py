@@ -1,0 +1,264 @@
+"""The promises of a storage driver as programs: what every driver is tested with.
+
+For authors of drivers too. Run :func:`keeps` with a fresh driver and each of
+:data:`ALL_PROMISES`, under any test framework; with pytest and pytest-twisted::
+
+    @pytest.mark.parametrize("promise", ALL_PROMISES, ids=lambda promise: promise.__name__)
+    @pytest_twisted.ensureDeferred
+    async def test_promise(promise, driver):
+        await keeps(driver, promise)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+from twisted.internet.defer import DeferredList
+from zope.interface.verify import verifyObject
+
+from twisted_registry.storage.interfaces import (
+    IStorageDriver,
+    MethodUnsupported,
+    PathExists,
+    PathInvalid,
+    PathNotFound,
+    StorageError,
+)
+from twisted_registry.storage.streamcontract import STREAM_PROMISES, raises
+
+Promise = Callable[[IStorageDriver], Awaitable[None]]
+
+
+async def keeps(driver: IStorageDriver, promise: Promise) -> None:
+    """Fail with AssertionError unless the driver keeps a promise and ends up empty."""
+    await promise(driver)
+    left = [entry.path for entry in await driver.walk("")]
+    assert left == [], f"left behind: {left}"
+
+
+async def provides_the_interface(driver: IStorageDriver) -> None:
+    """It has every method and attribute, with the right arguments."""
+    verifyObject(IStorageDriver, driver)
+    assert driver.name
+    assert driver.minimum_chunk >= 0
+
+
+async def put_stores(driver: IStorageDriver) -> None:
+    """``get`` answers what ``put`` stored, in folders that nobody made, and nothing at all."""
+    await driver.put("a/b/file", b"content")
+    await driver.put("a/empty", b"", durable=False)
+    assert await driver.get("a/b/file", 7) == b"content"
+    assert await driver.get("a/empty", 0) == b""
+    await driver.delete("a")
+
+
+async def put_replaces(driver: IStorageDriver) -> None:
+    """A later ``put`` replaces the file, shorter or not."""
+    await driver.put("file", b"a long one")
+    await driver.put("file", b"short")
+    assert await driver.get("file", 100) == b"short"
+    await driver.delete("file")
+
+
+async def get_has_a_limit(driver: IStorageDriver) -> None:
+    """A file of more than ``limit`` bytes is an error."""
+    await driver.put("file", b"12345")
+    assert await driver.get("file", 5) == b"12345"
+    assert type(await raises(driver.get("file", 4))) is StorageError
+    await driver.delete("file")
+
+
+async def what_is_not_there_is_not_found(driver: IStorageDriver) -> None:
+    """Each method that needs something says when there is nothing."""
+    await driver.put("file", b"")
+    for path in ("nothing", "no/folder/at/all", "file/below"):
+        assert isinstance(await raises(driver.get(path, 10)), PathNotFound)
+        assert isinstance(await raises(driver.stat(path)), PathNotFound)
+        assert isinstance(await raises(driver.copy(path, "other")), PathNotFound)
+        assert isinstance(await raises(driver.move(path, "other")), PathNotFound)
+        assert isinstance(await raises(driver.delete(path)), PathNotFound)
+        assert isinstance(await raises(driver.open(path)), PathNotFound)
+        assert isinstance(await raises(driver.list(path)), PathNotFound)
+        assert list(await driver.walk(path)) == []
+    await driver.delete("file")
+
+
+async def a_folder_is_no_file(driver: IStorageDriver) -> None:
+    """A folder can not be read or moved as a file. (Object stores find no file there.)"""
+    await driver.put("folder/file", b"")
+    no_file = PathInvalid | PathNotFound
+    assert isinstance(await raises(driver.get("folder", 10)), no_file)
+    assert isinstance(await raises(driver.open("folder")), no_file)
+    assert isinstance(await raises(driver.copy("folder", "other")), no_file)
+    assert isinstance(await raises(driver.move("folder", "other")), no_file)
+    assert [entry.path for entry in await driver.walk("")] == ["folder/file"]
+    await driver.delete("folder")
+
+
+async def create_stores_once(driver: IStorageDriver) -> None:
+    """``create`` makes a file and replaces none; of several that race, one succeeds."""
+    contents = [b"%d" % number * 1000 for number in range(8)]
+    racing = [driver.create("a/file", content) for content in contents]
+    ended: Any = await DeferredList(racing, consumeErrors=True)
+    winners = [content for content, (won, _) in zip(contents, ended, strict=True) if won]
+    losers = [failure.value for won, failure in ended if not won]
+    if all(isinstance(error, MethodUnsupported) for error in losers) and not winners:
+        return
+    assert len(winners) == 1
+    assert all(isinstance(error, PathExists) for error in losers)
+    assert isinstance(await raises(driver.create("a/file", b"late")), PathExists)
+    assert await driver.get("a/file", 1000) == winners[0]
+    await driver.delete("a")
+    await driver.create("a/file", b"again")
+    await driver.delete("a/file")
+
+
+async def stat_tells_size_and_time(driver: IStorageDriver) -> None:
+    """``stat`` names the whole path; a folder has no size."""
+    await driver.put("folder/file", b"12345")
+    file = await driver.stat("folder/file")
+    assert (file.path, file.size, file.is_folder) == ("folder/file", 5, False)
+    folder = await driver.stat("folder")
+    assert (folder.path, folder.size, folder.is_folder) == ("folder", None, True)
+    assert (await driver.stat("")).is_folder
+    await driver.delete("folder")
+
+
+async def a_folder_changes_with_its_entries(driver: IStorageDriver) -> None:
+    """A folder's time moves when an entry is made or removed, if the driver tells it."""
+    await driver.put("folder/one", b"")
+    first = (await driver.stat("folder")).modified
+    if first is not None:
+        await driver.put("folder/two/three", b"")
+        second = (await driver.stat("folder")).modified
+        await driver.delete("folder/one")
+        third = (await driver.stat("folder")).modified
+        assert second is not None
+        assert third is not None
+        assert first < second < third
+    await driver.delete("folder")
+
+
+async def copy_copies(driver: IStorageDriver) -> None:
+    """``copy`` leaves the source, replaces the destination and makes folders."""
+    await driver.put("a/source", b"new")
+    await driver.put("a/old", b"old content")
+    await driver.copy("a/source", "a/old")
+    await driver.copy("a/source", "b/c/fresh")
+    await driver.put("a/source", b"changed")
+    assert await driver.get("a/old", 100) == b"new"
+    assert await driver.get("b/c/fresh", 100) == b"new"
+    await driver.delete("a")
+    await driver.delete("b")
+
+
+async def move_moves(driver: IStorageDriver) -> None:
+    """``move`` takes the source away, replaces the destination and makes folders."""
+    await driver.put("a/old", b"old content")
+    await driver.put("a/source", b"new")
+    await driver.move("a/source", "a/old")
+    assert await driver.get("a/old", 100) == b"new"
+    await driver.move("a/old", "b/c/fresh")
+    assert await driver.get("b/c/fresh", 100) == b"new"
+    await driver.move("b/c/fresh", "b/c/fresh")
+    assert [entry.path for entry in await driver.walk("")] == ["b/c/fresh"]
+    await driver.delete("b/c/fresh")
+
+
+async def delete_removes(driver: IStorageDriver) -> None:
+    """``delete`` takes one file, or a folder and all that is in it, and nothing beside it."""
+    for path in ("a/b/one", "a/b/c/two", "a/bb", "a/keep"):
+        await driver.put(path, b"")
+    await driver.delete("a/bb")
+    await driver.delete("a/b")
+    assert [entry.path for entry in await driver.walk("")] == ["a/keep"]
+    assert isinstance(await raises(driver.stat("a/b")), PathNotFound)
+    assert [entry.path for entry in await driver.list("a")] == ["keep"]
+    await driver.put("a/b/one", b"again")
+    await driver.delete("a")
+
+
+async def delete_many_passes_over_what_is_gone(driver: IStorageDriver) -> None:
+    """``delete_many`` removes what there is of a list."""
+    for path in ("a/one", "b/two", "b/keep"):
+        await driver.put(path, b"")
+    await driver.delete_many(["a/none", "a/one", "no/folder", "b/two", "b/keep/below"])
+    await driver.delete_many([])
+    assert [entry.path for entry in await driver.walk("")] == ["b/keep"]
+    await driver.delete("b")
+
+
+async def list_answers_one_folder_in_order(driver: IStorageDriver) -> None:
+    """``list`` sorts by code point, and says what is a file and what a folder."""
+    for path in ("x/b", "x/a/below", "x/a-b", "x/B", "x/a.b", "x/\u00e9", "x/\U0001f4e6", "y"):
+        await driver.put(path, b"123")
+    entries = await driver.list("x")
+    names = ["B", "a", "a-b", "a.b", "b", "\u00e9", "\U0001f4e6"]
+    assert [entry.path for entry in entries] == names
+    assert [entry.path for entry in entries if entry.is_folder] == ["a"]
+    assert {entry.size for entry in entries if not entry.is_folder} == {3}
+    assert [entry.path for entry in await driver.list("")] == ["x", "y"]
+    for limit in range(1, len(names) + 2):
+        assert await _pages(driver.list, "x", limit) == names
+    assert [entry.path for entry in await driver.list("x", "a.")] == names[3:]
+    await driver.delete("x")
+    await driver.delete("y")
+
+
+async def walk_answers_all_files_in_order(driver: IStorageDriver) -> None:
+    """``walk`` sorts by whole path, which is not the order of a walk through a tree."""
+    paths = ["w/a-b", "w/a.b/c", "w/a/b", "w/a/b.c", "w/a/c/d", "w/a0", "w/b/a"]
+    for path in [*paths, "ww/other"]:
+        await driver.put(path, path.encode())
+    entries = await driver.walk("w")
+    assert [entry.path for entry in entries] == paths
+    assert [entry.size for entry in entries] == [len(path) for path in paths]
+    assert [entry.path for entry in await driver.walk("")] == [*paths, "ww/other"]
+    for limit in range(1, len(paths) + 2):
+        assert await _pages(driver.walk, "w", limit) == paths
+    for after in ("w/a", "w/a/", "w/a/bb", "w/a/c", "w/a/c/d", "w/a/z", "w/zz", "v"):
+        later = [path for path in paths if path > after]
+        assert [entry.path for entry in await driver.walk("w", after)] == later
+    await driver.delete("w")
+    await driver.delete("ww")
+
+
+async def presign_answers_a_url_or_not(driver: IStorageDriver) -> None:
+    """``presign`` gives a URL, or says that the driver has none."""
+    await driver.put("file", b"")
+    with suppress(MethodUnsupported):
+        assert "://" in await driver.presign("file", "GET", 60)
+    await driver.delete("file")
+
+
+async def _pages(method: Callable[..., Any], path: str, limit: int) -> list[str]:
+    """Read all, ``limit`` at a time; the first page that is not full ends it."""
+    found: list[str] = []
+    while True:
+        page = await method(path, found[-1] if found else "", limit)
+        found += [entry.path for entry in page]
+        if len(page) < limit:
+            return found
+
+
+ALL_PROMISES: tuple[Promise, ...] = (
+    provides_the_interface,
+    put_stores,
+    put_replaces,
+    get_has_a_limit,
+    what_is_not_there_is_not_found,
+    a_folder_is_no_file,
+    create_stores_once,
+    stat_tells_size_and_time,
+    a_folder_changes_with_its_entries,
+    copy_copies,
+    move_moves,
+    delete_removes,
+    delete_many_passes_over_what_is_gone,
+    list_answers_one_folder_in_order,
+    walk_answers_all_files_in_order,
+    presign_answers_a_url_or_not,
+    *STREAM_PROMISES,
+)

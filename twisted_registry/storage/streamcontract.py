@@ -1,0 +1,330 @@
+"""The promises of readers and writers; see :mod:`twisted_registry.storage.contract`."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, cast
+
+from attrs import define, field
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IConsumer, IPushProducer
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from twisted_registry.storage.interfaces import (
+    IReader,
+    IStorageDriver,
+    IWriter,
+    OffsetInvalid,
+    PathNotFound,
+    StorageError,
+    WriterBusy,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from twisted.internet.interfaces import IProducer
+
+#: More than any driver reads, writes or keeps at once, and no round number.
+LARGE = bytes(range(251)) * 43_000
+
+
+async def raises(answer: Awaitable[Any]) -> StorageError:
+    """Answer the error that an awaitable fails with."""
+    try:
+        result = await answer
+    except StorageError as error:
+        return error
+    raise AssertionError(f"no error, but {result!r}")
+
+
+@implementer(IConsumer)
+@define(eq=False)
+class Sink:
+    """Keeps what it is given.
+
+    :ivar pauses: whether to pause the producer at each write, until :meth:`resume`.
+    """
+
+    pauses: bool = False
+    received: list[bytes] = field(factory=list)
+    producer: IPushProducer | None = None
+    wanted: Deferred[None] = field(factory=Deferred)
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:  # noqa: FBT001
+        """Take the producer."""
+        assert streaming
+        assert self.producer is None
+        verifyObject(IPushProducer, producer)
+        self.producer = cast("IPushProducer", producer)
+
+    def unregisterProducer(self) -> None:
+        """Let the producer go."""
+        assert self.producer is not None
+        self.producer = None
+
+    def write(self, data: bytes) -> None:
+        """Keep ``data``."""
+        assert self.producer is not None
+        self.received.append(data)
+        if self.pauses:
+            self.producer.pauseProducing()
+            wanted, self.wanted = self.wanted, Deferred()
+            wanted.callback(None)
+
+    @property
+    def is_fed(self) -> bool:
+        """Whether a producer is registered."""
+        return self.producer is not None
+
+    @property
+    def content(self) -> bytes:
+        """All that came."""
+        return b"".join(self.received)
+
+
+async def read(driver: IStorageDriver, path: str) -> bytes:
+    """Answer the content of a file of any size."""
+    sink = Sink()
+    await (await driver.open(path)).deliver(sink)
+    return sink.content
+
+
+async def store(driver: IStorageDriver, path: str, content: bytes) -> None:
+    """Write a file of any size."""
+    writer = await driver.writer(path, 0)
+    writer.write(content)
+    await writer.commit()
+    await writer.close()
+
+
+async def open_reads_a_stretch(driver: IStorageDriver) -> None:
+    """A reader delivers what lies between offset and length, cut at the end."""
+    content = b"0123456789"
+    await driver.put("file", content)
+    for offset, length in ((0, None), (0, 3), (4, None), (4, 3), (4, 99), (10, None), (3, 0)):
+        reader = await driver.open("file", offset, length)
+        verifyObject(IReader, reader)
+        wanted = content[offset:][:length]
+        assert reader.size == len(wanted)
+        assert reader.offset() == offset
+        sink = Sink()
+        await reader.deliver(sink)
+        assert sink.content == wanted
+        assert not sink.is_fed
+        reader.close()
+    error = await raises(driver.open("file", 11))
+    assert isinstance(error, OffsetInvalid)
+    assert error.size == 10
+    await driver.delete("file")
+
+
+async def a_reader_honours_pauses(driver: IStorageDriver) -> None:
+    """A consumer that pauses at every piece gets no other before it resumes, and gets all."""
+    await store(driver, "file", LARGE)
+    sink = Sink(pauses=True)
+    wanted = sink.wanted
+    done = (await driver.open("file")).deliver(sink)
+    count = 0
+    while not done.called:
+        await wanted
+        count += 1
+        assert len(sink.received) == count
+        assert sink.producer is not None
+        wanted = sink.wanted
+        sink.producer.resumeProducing()
+        if len(sink.content) == len(LARGE):
+            break
+    await done
+    assert sink.content == LARGE
+    assert count > 1
+    await driver.delete("file")
+
+
+async def a_reader_can_be_cancelled(driver: IStorageDriver) -> None:
+    """Cancelling, and a consumer that stops, end the delivery at once."""
+    await store(driver, "file", LARGE)
+    for by_consumer in (False, True):
+        sink = Sink(pauses=True)
+        wanted = sink.wanted
+        reader = await driver.open("file")
+        done = reader.deliver(sink)
+        await wanted
+        assert sink.producer is not None
+        stop = sink.producer.stopProducing if by_consumer else done.cancel
+        stop()
+        assert not sink.is_fed
+        cancelled = False
+        try:
+            await done
+        except CancelledError:
+            cancelled = True
+        assert cancelled
+        assert len(sink.received) == 1
+        reader.close()
+    await driver.delete("file")
+
+
+async def a_reader_keeps_what_it_opened(driver: IStorageDriver) -> None:
+    """What happens to the path afterwards does not matter to a reader."""
+    await driver.put("a/file", b"first")
+    readers = [await driver.open("a/file") for _ in range(4)]
+    await driver.put("a/file", b"second content")
+    readers.append(await driver.open("a/file", 7))
+    await driver.move("a/file", "b/file")
+    readers.append(await driver.open("b/file"))
+    await driver.delete("b/file")
+    sinks = [Sink() for _ in readers]
+    for reader, sink in zip(readers, sinks, strict=True):
+        await reader.deliver(sink)
+    contents = [sink.content for sink in sinks]
+    assert contents == [b"first"] * 4 + [b"content", b"second content"]
+    reader = await _opened_and_closed(driver)
+    reader.close()
+
+
+async def feed_observes(driver: IStorageDriver) -> None:
+    """``feed`` shows a stretch to a function, in order."""
+    await store(driver, "file", LARGE)
+    pieces: list[bytes] = []
+    await (await driver.open("file", 7, len(LARGE) - 20)).feed(pieces.append)
+    assert b"".join(pieces) == LARGE[7:-13]
+    await driver.delete("file")
+
+
+async def a_descriptor_reads_the_file(driver: IStorageDriver) -> None:
+    """If a reader has a descriptor, the stretch is there to be read from it."""
+    await driver.put("file", b"0123456789")
+    reader = await driver.open("file", 3, 4)
+    fd = reader.fileno()
+    assert fd is None or os.pread(fd, reader.size, reader.offset()) == b"3456"
+    reader.close()
+    await driver.delete("file")
+
+
+async def a_writer_begins_and_continues(driver: IStorageDriver) -> None:
+    """A writer begins at nothing, goes on where the file ends, and nowhere else."""
+    seen: list[bytes] = []
+    writer = await driver.writer("a/b/file", 0, seen.append)
+    verifyObject(IWriter, writer)
+    assert writer.size == 0
+    for start in range(0, len(LARGE), 99_991):
+        writer.write(LARGE[start : start + 99_991])
+    assert writer.size == len(LARGE)
+    assert await writer.flush() == len(LARGE)
+    assert b"".join(seen) == LARGE
+    assert await read(driver, "a/b/file") == LARGE
+    assert await writer.close() == len(LARGE)
+    for offset in (0, 5, len(LARGE) - 1, len(LARGE) + 1):
+        error = await raises(driver.writer("a/b/file", offset))
+        assert isinstance(error, OffsetInvalid)
+        assert error.size == len(LARGE)
+    for offset_or_end, addition in ((None, b"more"), (len(LARGE) + 4, b"and more")):
+        seen.clear()
+        writer = await driver.writer("a/b/file", offset_or_end, seen.append)
+        writer.write(addition)
+        await writer.close()
+        assert b"".join(seen) == addition
+    assert await read(driver, "a/b/file") == LARGE + b"moreand more"
+    await driver.delete("a")
+
+
+async def a_writer_makes_no_file_where_one_is_expected(driver: IStorageDriver) -> None:
+    """An offset beyond nothing is wrong, and leaves nothing behind."""
+    error = await raises(driver.writer("no/file", 5))
+    assert isinstance(error, OffsetInvalid)
+    assert error.size == 0
+    assert isinstance(await raises(driver.stat("no/file")), PathNotFound)
+
+
+async def one_writer_at_a_time(driver: IStorageDriver) -> None:
+    """A second writer is refused until the first ends, whatever way it ends."""
+    first = await driver.writer("file", 0)
+    other = await driver.writer("other", 0)
+    for _ in range(2):
+        assert isinstance(await raises(driver.writer("file")), WriterBusy)
+    first.write(b"12")
+    await first.flush()
+    assert isinstance(await raises(driver.writer("file", 2)), WriterBusy)
+    await first.commit()
+    assert isinstance(await raises(driver.writer("file", 2)), WriterBusy)
+    await first.close()
+    second = await driver.writer("file", 2)
+    await second.cancel()
+    third = await driver.writer("file", 0)
+    await third.cancel()
+    await other.cancel()
+
+
+async def commit_makes_a_file_that_can_go(driver: IStorageDriver) -> None:
+    """A committed file can be read and moved before the writer closes."""
+    writer = await driver.writer("uploads/data", 0)
+    writer.write(b"content")
+    assert await writer.commit() == 7
+    assert await read(driver, "uploads/data") == b"content"
+    await driver.move("uploads/data", "blobs/ab/data")
+    assert await writer.close() == 7
+    assert await writer.close() == 7
+    assert await driver.get("blobs/ab/data", 7) == b"content"
+    assert isinstance(await raises(driver.stat("uploads/data")), PathNotFound)
+    await driver.delete("blobs")
+
+
+async def close_keeps(driver: IStorageDriver) -> None:
+    """``close`` stores what was written, and what comes after it is dropped."""
+    writer = await driver.writer("file", 0)
+    writer.write(b"kept")
+    closing = writer.close()
+    writer.write(b"dropped")
+    assert await closing == 4
+    await writer.cancel()
+    assert await driver.get("file", 100) == b"kept"
+    await driver.delete("file")
+
+
+async def cancel_removes(driver: IStorageDriver) -> None:
+    """``cancel`` takes the file away, and can be called twice, or after ``commit``."""
+    for commits in (False, True):
+        writer = await driver.writer("a/file", 0)
+        writer.write(LARGE)
+        if commits:
+            await writer.commit()
+        await writer.cancel()
+        await writer.cancel()
+        await writer.close()
+        assert isinstance(await raises(driver.stat("a/file")), PathNotFound)
+
+
+async def an_empty_file_can_be_written(driver: IStorageDriver) -> None:
+    """Nothing at all is a file too."""
+    writer = await driver.writer("file", 0)
+    assert await writer.commit() == 0
+    await writer.close()
+    assert await driver.get("file", 0) == b""
+    await driver.delete("file")
+
+
+async def _opened_and_closed(driver: IStorageDriver) -> IReader:
+    await driver.put("file", b"never read")
+    reader = await driver.open("file")
+    reader.close()
+    await driver.delete("file")
+    return reader
+
+
+STREAM_PROMISES = (
+    open_reads_a_stretch,
+    a_reader_honours_pauses,
+    a_reader_can_be_cancelled,
+    a_reader_keeps_what_it_opened,
+    feed_observes,
+    a_descriptor_reads_the_file,
+    a_writer_begins_and_continues,
+    a_writer_makes_no_file_where_one_is_expected,
+    one_writer_at_a_time,
+    commit_makes_a_file_that_can_go,
+    close_keeps,
+    cancel_removes,
+    an_empty_file_can_be_written,
+)
