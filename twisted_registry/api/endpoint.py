@@ -83,7 +83,6 @@ class RegistryResource(Resource):
         registry: Registry,
         access: IAccessController,
         clock: IReactorTime,
-        secret: bytes,
         settings: Settings | None = None,
         metrics: IMetricsObserver | None = None,
     ) -> None:
@@ -91,13 +90,11 @@ class RegistryResource(Resource):
 
         :param access: asked before each request, and before its body is taken.
         :param clock: times requests.
-        :param secret: signs the state in upload URLs; the same for all who share the store.
         """
         super().__init__()
         self._registry = registry
         self._access = access
         self._clock = clock
-        self._secret = secret
         self._settings = settings or Settings()
         self._metrics = metrics or NoMetrics()
         self._common = {**_COMMON, **self._settings.headers}
@@ -192,7 +189,6 @@ class RegistryResource(Resource):
             origin,
             self._registry,
             self._settings,
-            self._secret,
         )
         handler = HANDLERS[found.endpoint.handler, "GET" if method == "HEAD" else method]
         return await handler(exchange)

@@ -53,10 +53,7 @@ class Settings:
 
 @define(eq=False)
 class Exchange:
-    """A request that was allowed, with all that a handler needs.
-
-    :ivar secret: signs the state of uploads.
-    """
+    """A request that was allowed, with all that a handler needs."""
 
     request: Request
     method: str
@@ -67,7 +64,6 @@ class Exchange:
     origin: Origin
     registry: Registry
     settings: Settings
-    secret: bytes
 
     @property
     def name(self) -> str:

@@ -38,7 +38,7 @@ async def post(exchange: Exchange) -> Answer:
         await repository.uploads.store(digest, exchange.body)
         return _created(exchange, digest)
     upload = await repository.uploads.start()
-    headers = _progress(exchange, upload, algorithm)
+    headers = await _progress(exchange, upload, algorithm)
     if exchange.registry.minimum_chunk:
         headers.append(("OCI-Chunk-Min-Length", str(exchange.registry.minimum_chunk)))
     return Answer(202, headers)
@@ -50,7 +50,7 @@ async def get(exchange: Exchange) -> Answer:
     :raises RegistryError: BLOB_UPLOAD_UNKNOWN.
     """
     upload = await _find(exchange)
-    return Answer(204, _progress(exchange, upload, _algorithm(exchange)))
+    return Answer(204, await _progress(exchange, upload, _algorithm(exchange)))
 
 
 async def patch(exchange: Exchange) -> Answer:
@@ -60,14 +60,14 @@ async def patch(exchange: Exchange) -> Answer:
     """
     upload = await _find(exchange)
     algorithm = _algorithm(exchange)
-    chunk = _chunk(exchange, upload)
-    start = _start(exchange, upload, chunk)
+    chunk = await _chunk(exchange, upload)
+    start = await _start(exchange, upload, chunk)
     before = upload.size
     await _in_order(
         exchange, upload, upload.append(exchange.body, start=start, algorithm=algorithm)
     )
-    _check_length(exchange, upload, chunk, upload.size - before)
-    return Answer(202, _progress(exchange, upload, algorithm))
+    await _check_length(exchange, upload, chunk, upload.size - before)
+    return Answer(202, await _progress(exchange, upload, algorithm))
 
 
 async def put(exchange: Exchange) -> Answer:
@@ -79,8 +79,8 @@ async def put(exchange: Exchange) -> Answer:
     upload = await _find(exchange)
     if digest is None:
         raise RegistryError(ErrorCode.DIGEST_INVALID, detail="the digest parameter is missing")
-    chunk = _chunk(exchange, upload)
-    start = _start(exchange, upload, chunk)
+    chunk = await _chunk(exchange, upload)
+    start = await _start(exchange, upload, chunk)
     body = None if exchange.body.length == 0 else exchange.body
     await _in_order(exchange, upload, upload.finish(digest, body, start=start))
     return _created(exchange, digest)
@@ -117,36 +117,37 @@ def _algorithm(exchange: Exchange) -> str:
     return algorithm
 
 
-def _state(exchange: Exchange) -> UploadState | None:
+async def _state(exchange: Exchange) -> UploadState | None:
     text = exchange.query.first("_state")
     if text is None:
         return None
+    secret = await exchange.registry.upload_secret()
     try:
-        return UploadState.unpack(text, exchange.secret, exchange.name, exchange.match.variable)
+        return UploadState.unpack(text, secret, exchange.name, exchange.match.variable)
     except StateInvalid as error:
         raise RegistryError(ErrorCode.BLOB_UPLOAD_INVALID, detail=str(error)) from error
 
 
-def _chunk(exchange: Exchange, upload: Upload) -> ByteRange | None:
+async def _chunk(exchange: Exchange, upload: Upload) -> ByteRange | None:
     header = exchange.header("content-range")
     if header is None:
         return None
     try:
         chunk = parse_chunk_range(header)
     except ChunkRangeInvalid as error:
-        raise _out_of_order(exchange, upload, str(error)) from error
+        raise await _out_of_order(exchange, upload, str(error)) from error
     if isinstance(exchange.body.length, int):
-        _check_length(exchange, upload, chunk, exchange.body.length)
+        await _check_length(exchange, upload, chunk, exchange.body.length)
     return chunk
 
 
-def _start(exchange: Exchange, upload: Upload, chunk: ByteRange | None) -> int:
+async def _start(exchange: Exchange, upload: Upload, chunk: ByteRange | None) -> int:
     """Where the client believes to be.
 
     A Content-Range says it outright; otherwise the URL that it was given does, and a client
     without either appends to what is there.
     """
-    state = _state(exchange)
+    state = await _state(exchange)
     if chunk is not None:
         return chunk.offset
     return upload.size if state is None else state.offset
@@ -157,29 +158,32 @@ async def _in_order(exchange: Exchange, upload: Upload, work: Awaitable[int]) ->
         await work
     except UploadOutOfOrder as error:
         upload.size = error.size
-        raise _out_of_order(exchange, upload, error.detail) from error
+        raise await _out_of_order(exchange, upload, error.detail) from error
 
 
-def _check_length(exchange: Exchange, upload: Upload, chunk: ByteRange | None, length: int) -> None:
+async def _check_length(
+    exchange: Exchange, upload: Upload, chunk: ByteRange | None, length: int
+) -> None:
     if chunk is not None and chunk.length != length:
         raise RegistryError(
             ErrorCode.SIZE_INVALID,
             detail={"content-range": chunk.length, "received": length},
-            headers=tuple(_progress(exchange, upload, CANONICAL)),
+            headers=tuple(await _progress(exchange, upload, CANONICAL)),
         )
 
 
-def _out_of_order(exchange: Exchange, upload: Upload, detail: object) -> RegistryError:
+async def _out_of_order(exchange: Exchange, upload: Upload, detail: object) -> RegistryError:
     """416, with what a client needs to go on: where it is, and the URL of the next chunk."""
     return RegistryError(
         ErrorCode.RANGE_INVALID,
         detail=detail,
-        headers=tuple(_progress(exchange, upload, _algorithm(exchange))),
+        headers=tuple(await _progress(exchange, upload, _algorithm(exchange))),
     )
 
 
-def _progress(exchange: Exchange, upload: Upload, algorithm: str) -> list[tuple[str, str]]:
-    state = UploadState(exchange.name, upload.id, upload.size).pack(exchange.secret)
+async def _progress(exchange: Exchange, upload: Upload, algorithm: str) -> list[tuple[str, str]]:
+    secret = await exchange.registry.upload_secret()
+    state = UploadState(exchange.name, upload.id, upload.size).pack(secret)
     query = [("_state", state)]
     if algorithm != CANONICAL:
         query.insert(0, (_ALGORITHM, algorithm))

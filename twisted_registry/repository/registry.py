@@ -44,6 +44,7 @@ class Registry:
     :ivar policy: which manifests are taken.
     :ivar gate: asked before anything is called present.
     :ivar listener: hears of pushes, pulls, mounts and deletes.
+    :ivar secret: signs the state in upload URLs; None takes one that the store keeps.
     """
 
     driver: IStorageDriver
@@ -51,6 +52,7 @@ class Registry:
     policy: Policy = field(factory=Policy)
     gate: IPresenceGate = field(factory=OpenGate)
     listener: IRegistryListener = field(factory=NoListener)
+    _secret: bytes | None = field(default=None, repr=False)
     _running: RunningDigests = field(factory=RunningDigests, init=False)
     _searched: Searched = field(factory=Searched, init=False)
     _locks: KeyedLock = field(factory=KeyedLock, init=False)
@@ -96,11 +98,16 @@ class Registry:
 
     @translated
     async def upload_secret(self) -> bytes:
-        """The key that signs the state in an upload's URL, made once for all who share the store.
+        """The key that signs the state in an upload's URL, the same for all who share the store.
 
-        So an upload goes on after a restart and on any process, without a secret in the
-        configuration.
+        Without one of the operator's, the first who needs it makes one and keeps it in the
+        store; so an upload goes on after a restart and on any process.
         """
+        if self._secret is None:
+            self._secret = await self._kept_secret()
+        return self._secret
+
+    async def _kept_secret(self) -> bytes:
         try:
             return await self.driver.get(layout.UPLOAD_SECRET, 1024)
         except PathNotFound:

@@ -1,0 +1,7 @@
+"""``python -m twisted_registry``: the same as the ``twisted-registry`` command."""
+
+import sys
+
+from twisted_registry.cli import main
+
+sys.exit(main())

@@ -1,0 +1,136 @@
+"""The service that listens: on an address, or on the socket that systemd hands over."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import Service
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+    from twisted.python.failure import Failure
+
+    from twisted_registry.api.site import RegistrySite
+
+log = Logger()
+
+#: The first descriptor that systemd hands over (sd_listen_fds(3)).
+_HANDED_OVER = 3
+
+
+class StartError(Exception):
+    """The registry can not start; the text is one line for the operator."""
+
+
+class HTTPService(Service):
+    """Listens, and drains on stop.
+
+    :ivar address: where it listens, once it does: what Twisted says of the port.
+    """
+
+    def __init__(
+        self, endpoint: IStreamServerEndpoint, site: RegistrySite, clock: Any, drain_seconds: float
+    ) -> None:
+        """Take what to listen on, and what to listen with.
+
+        :param drain_seconds: how long a stop waits for requests that are under way.
+        """
+        self._endpoint = endpoint
+        self._site = site
+        self._clock = clock
+        self._drain_seconds = drain_seconds
+        self._port: IListeningPort | None = None
+        self.address: object = None
+
+    def privilegedStartService(self) -> None:
+        """Begin to listen.
+
+        :raises StartError: if that is not possible.
+        """
+        failures: list[Failure] = []
+        self._endpoint.listen(self._site).addCallbacks(self._listening, failures.append)
+        if failures:
+            reason: Any = failures[0].value
+            if isinstance(reason, CannotListenError):
+                reason = reason.socketError
+            raise StartError(str(getattr(reason, "strerror", None) or reason))
+
+    def _listening(self, port: IListeningPort) -> None:
+        self._port = port
+        self.address = port.getHost()
+
+    def stopService(self) -> Deferred[None]:
+        """Take no new connections, let requests end, close what is left."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        if self._port is not None:
+            await maybeDeferred(self._port.stopListening)
+        drained = self._site.drain()
+        if self._drain_seconds > 0:
+            drained.addTimeout(self._drain_seconds, self._clock, lambda *_: None)
+            await drained
+        self._site.abort()
+
+
+def make_endpoint(
+    reactor: Any, description: str, path: str, environ: Mapping[str, str]
+) -> IStreamServerEndpoint:
+    """What to listen on.
+
+    :param description: a server endpoint string of Twisted.
+    :param path: of a unix socket, or empty: a dead socket in its place is removed.
+    :param environ: if systemd hands over exactly one socket, that one is taken instead, as
+        Distribution does.
+    :raises StartError: if something else lies at ``path``, or a live socket.
+    """
+    if environ.get("LISTEN_FDS") == "1" and environ.get("LISTEN_PID") == str(os.getpid()):
+        with socket.socket(fileno=os.dup(_HANDED_OVER)) as handed_over:
+            family = handed_over.family
+        return AdoptedStreamServerEndpoint(reactor, _HANDED_OVER, family)
+    if path:
+        _clear(Path(path))
+    return serverFromString(reactor, description)
+
+
+def described(address: object) -> tuple[str, str]:
+    """An address for people, and ``host:port`` for a client on this machine (or empty)."""
+    if isinstance(address, IPv4Address | IPv6Address):
+        local = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
+        shown = f"[{address.host}]" if ":" in address.host else address.host
+        host = f"{local.get(address.host, shown)}:{address.port}"
+        return f"http://{shown}:{address.port}", host
+    if isinstance(address, UNIXAddress):
+        return f"unix socket {os.fsdecode(address.name or '')}", ""
+    return str(address), ""
+
+
+def _clear(path: Path) -> None:
+    """Remove a socket that nobody listens on any more."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StartError(f"{path}: {error.strerror}") from error
+    if not stat.S_ISSOCK(mode):
+        raise StartError(f"{path} is there, and no socket")
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            path.unlink(missing_ok=True)
+        else:
+            raise StartError(f"{path}: another process listens on it")

@@ -1,0 +1,212 @@
+"""The running registry: the one place that joins configuration to constructors.
+
+All that can go wrong at the start goes wrong in ``privilegedStartService``, before the reactor
+runs, with one sentence for the operator.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.logger import ILogObserver, Logger
+from twisted.web.resource import Resource
+
+from twisted_registry.api.accesslog import AccessLog
+from twisted_registry.api.endpoint import ProbeResource, RegistryResource
+from twisted_registry.api.exchange import Settings
+from twisted_registry.api.limits import Limits
+from twisted_registry.api.site import RegistrySite
+from twisted_registry.api.urls import Links
+from twisted_registry.auth.open import OpenAccess
+from twisted_registry.listener import HTTPService, StartError, described, make_endpoint
+from twisted_registry.repository.policy import Policy
+from twisted_registry.repository.registry import Registry
+from twisted_registry.storage.checked import CheckedDriver
+from twisted_registry.storage.filesystem import FilesystemDriver
+from twisted_registry.storage.memory import MemoryDriver
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from twisted.application.service import IServiceCollection
+
+    from twisted_registry.config.loading import Loaded
+    from twisted_registry.config.schema import Configuration
+    from twisted_registry.storage.interfaces import IStorageDriver
+
+log = Logger()
+
+
+class RegistryService(MultiService):
+    """A registry with its listener.
+
+    The child ``http`` listens. Stopping drains the requests that are under way, for as long as
+    ``http.draintimeout`` says, then closes the storage.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        reactor: Any,
+        environ: Mapping[str, str],
+        access_log: TextIO,
+        observer: ILogObserver | None = None,
+    ) -> None:
+        """Build everything; nothing is opened yet.
+
+        :param loaded: the configuration and where it came from.
+        :param environ: for a socket that systemd hands over.
+        :param access_log: where the access log goes, unless it is switched off.
+        :param observer: what an application that takes this service in should log with.
+        """
+        super().__init__()
+        self._loaded = loaded
+        self._reactor = reactor
+        self._environ = environ
+        self._observer = observer
+        configuration = loaded.configuration
+        self.driver = _driver(configuration, reactor)
+        self.registry = Registry(
+            CheckedDriver(self.driver, reactor),
+            reactor,
+            policy=_policy(configuration),
+            secret=configuration.http.secret.encode() or None,
+        )
+        api = RegistryResource(self.registry, OpenAccess(), reactor, _settings(configuration))
+        self.site = RegistrySite(
+            mounted(api, configuration.http.prefix),
+            reactor,
+            limits=_limits(configuration),
+            access_log=None if configuration.log.accesslog.disabled else AccessLog(access_log),
+        )
+
+    def setServiceParent(self, parent: IServiceCollection) -> None:
+        """Bring our way of logging along into an application that twistd made."""
+        if self._observer is not None and hasattr(parent, "setComponent"):
+            parent.setComponent(ILogObserver, self._observer)
+        super().setServiceParent(parent)
+
+    def privilegedStartService(self) -> None:
+        """Check the storage and begin to listen.
+
+        :raises StartError: if either is not possible; the text names the key.
+        """
+        self._check_store()
+        http = self._loaded.configuration.http
+        try:
+            endpoint = make_endpoint(
+                self._reactor, http.address.endpoint, http.address.path, self._environ
+            )
+            listener = HTTPService(endpoint, self.site, self._reactor, http.draintimeout)
+            listener.setName("http")
+            listener.setServiceParent(self)
+            super().privilegedStartService()
+        except StartError as error:
+            raise StartError(f"http.addr: {http.addr}: {error}") from error
+
+    def startService(self) -> None:
+        """Say what is served, and how to use it."""
+        super().startService()
+        log.info("configuration: {source}", source=self._loaded.source)
+        for warning in self._loaded.warnings:
+            log.warn("{warning}", warning=warning)
+        for notice in self._loaded.notices:
+            log.info("{notice}", notice=notice)
+        log.info("storage: {store}", store=self._store())
+        shown, host = described(self.getServiceNamed("http").address)
+        log.info("listening on {address}", address=shown)
+        if host:
+            name = self._loaded.configuration.http.prefix.strip("/")
+            log.info(
+                "to push an image: docker tag IMAGE {target} && docker push {target}",
+                target="/".join(filter(None, (host, name, "NAME"))),
+            )
+
+    def stopService(self) -> Deferred[None]:
+        """Stop listening, drain, and close the storage."""
+        stopping = super().stopService()
+        return Deferred.fromCoroutine(self._close(stopping))
+
+    async def _close(self, stopping: Deferred[Any]) -> None:
+        await stopping
+        await self.driver.close()
+
+    def _store(self) -> str:
+        filesystem = self._loaded.configuration.storage.filesystem
+        if filesystem is None:
+            return "in memory: everything is gone when this process ends"
+        return f"files below {Path(filesystem.rootdirectory).absolute()}"
+
+    def _check_store(self) -> None:
+        filesystem = self._loaded.configuration.storage.filesystem
+        if filesystem is None:
+            return
+        root = Path(filesystem.rootdirectory)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            next(root.iterdir(), None)
+        except OSError as error:
+            raise StartError(
+                f"storage.filesystem.rootdirectory: {root}: {error.strerror}"
+            ) from error
+
+
+def mounted(api: Resource, prefix: str) -> Resource:
+    """The tree of a whole site: the API at ``<prefix>v2``, and an answer for probes at ``/``."""
+    root = ProbeResource()
+    folder: Resource = root
+    for segment in filter(None, prefix.split("/")):
+        child = Resource()
+        folder.putChild(segment.encode(), child)
+        folder = child
+    folder.putChild(b"v2", api)
+    return root
+
+
+def _driver(configuration: Configuration, reactor: Any) -> IStorageDriver:
+    filesystem = configuration.storage.filesystem
+    if filesystem is None:
+        return MemoryDriver(reactor)
+    root = Path(filesystem.rootdirectory).absolute()
+    return FilesystemDriver(str(root), reactor, filesystem.maxthreads)
+
+
+def _policy(configuration: Configuration) -> Policy:
+    validation = configuration.validation
+    indexes = validation.manifests.indexes
+    return Policy(
+        validate=not validation.disabled,
+        url_allow=validation.manifests.urls.allow,
+        url_deny=validation.manifests.urls.deny,
+        platforms=indexes.platforms,
+        platform_list=frozenset((item.architecture, item.os) for item in indexes.platformlist),
+        classes=frozenset(configuration.policy.repository.classes),
+        manifest_limit=configuration.http.limits.manifestbytes,
+    )
+
+
+def _settings(configuration: Configuration) -> Settings:
+    http, storage = configuration.http, configuration.storage
+    return Settings(
+        links=Links(http.host, http.relativeurls),
+        headers=http.headers,
+        delete=storage.delete.enabled,
+        read_only=storage.maintenance.readonly.enabled,
+        redirect=not storage.redirect.disable,
+        catalog_limit=configuration.catalog.maxentries,
+        tags_limit=configuration.tags.maxtags,
+    )
+
+
+def _limits(configuration: Configuration) -> Limits:
+    limits = configuration.http.limits
+    return Limits(
+        url_bytes=limits.urlbytes,
+        header_bytes=limits.headerbytes,
+        header_seconds=limits.headertimeout,
+        idle_seconds=limits.idletimeout,
+        body_seconds=limits.bodytimeout,
+    )

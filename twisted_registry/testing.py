@@ -1,0 +1,103 @@
+"""A registry for tests, in this process, on a port of its own.
+
+::
+
+    async with serve(reactor) as served:
+        response = await treq.get(served.url + "/v2/")
+
+Nothing is global: several can run side by side, and the reactor is the caller's.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.web.server import Site
+
+from twisted_registry.api.endpoint import RegistryResource
+from twisted_registry.api.site import RegistrySite
+from twisted_registry.auth.open import OpenAccess
+from twisted_registry.repository.registry import Registry
+from twisted_registry.service import mounted
+from twisted_registry.storage.checked import CheckedDriver
+from twisted_registry.storage.memory import MemoryDriver
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from twisted_registry.api.exchange import Settings
+    from twisted_registry.api.limits import Limits
+    from twisted_registry.auth.interfaces import IAccessController
+    from twisted_registry.metrics import IMetricsObserver
+    from twisted_registry.repository.interfaces import IPresenceGate, IRegistryListener
+    from twisted_registry.repository.policy import Policy
+    from twisted_registry.storage.interfaces import IStorageDriver
+
+
+@frozen
+class Served:
+    """A registry that listens.
+
+    :ivar url: scheme, host and port, without a slash at the end.
+    :ivar host: host and port, as clients of registries write it.
+    :ivar port: the port.
+    :ivar registry: what is served.
+    """
+
+    url: str
+    host: str
+    port: int
+    registry: Registry
+
+
+@asynccontextmanager
+async def serve(
+    reactor: Any,
+    *,
+    driver: IStorageDriver | None = None,
+    settings: Settings | None = None,
+    policy: Policy | None = None,
+    access: IAccessController | None = None,
+    gate: IPresenceGate | None = None,
+    listener: IRegistryListener | None = None,
+    metrics: IMetricsObserver | None = None,
+    limits: Limits | None = None,
+    prefix: str = "",
+    stock_site: bool = False,
+) -> AsyncIterator[Served]:
+    """Serve a registry on 127.0.0.1 inside the block.
+
+    :param driver: where the bytes are; memory if None. It is closed at the end.
+    :param settings: what an operator can set of the API.
+    :param access: who may do what; everybody everything if None.
+    :param prefix: serve under this path (``/registry/``).
+    :param stock_site: use twisted.web's own HTTP channel instead of ours.
+    """
+    store = MemoryDriver(reactor) if driver is None else driver
+    plugged: dict[str, Any] = {"gate": gate, "listener": listener, "policy": policy}
+    registry = Registry(
+        CheckedDriver(store, reactor),
+        reactor,
+        **{name: value for name, value in plugged.items() if value is not None},
+    )
+    api = RegistryResource(registry, access or OpenAccess(), reactor, settings, metrics)
+    tree = mounted(api, prefix)
+    site: Any
+    if stock_site:
+        site = Site(tree, reactor=reactor)
+    else:
+        site = RegistrySite(tree, reactor, **({} if limits is None else {"limits": limits}))
+    port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(site)
+    number = port.getHost().port
+    host = f"127.0.0.1:{number}"
+    try:
+        yield Served(f"http://{host}", host, number, registry)
+    finally:
+        await maybeDeferred(port.stopListening)
+        if not stock_site:
+            site.abort()
+        await store.close()
