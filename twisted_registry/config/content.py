@@ -1,18 +1,13 @@
 """Sections about what may be pushed and how lists are cut: validation, policy, catalog, tags."""
 
-# key() and section() make fields of attrs, they are no values.
-# ruff: noqa: RUF009
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import frozen
-
 from twisted_registry.config import values
 from twisted_registry.config.forms import choice, flag, text
 from twisted_registry.config.kinds import Listing, Scalar
-from twisted_registry.config.sections import Section, key, section
+from twisted_registry.config.sections import Section, Values, key, schema, section
 
 if TYPE_CHECKING:
     import re
@@ -41,8 +36,8 @@ def _patterns() -> Listing:
     )
 
 
-@frozen
-class Catalog:
+@schema
+class Catalog(Values):
     """``catalog``."""
 
     maxentries: int = key(
@@ -51,8 +46,8 @@ class Catalog:
     )  # fmt: skip
 
 
-@frozen
-class Tags:
+@schema
+class Tags(Values):
     """``tags``."""
 
     maxtags: int = key(
@@ -61,8 +56,8 @@ class Tags:
     )  # fmt: skip
 
 
-@frozen
-class Urls:
+@schema
+class Urls(Values):
     """``validation.manifests.urls``."""
 
     allow: tuple[re.Pattern[str], ...] = key(
@@ -74,16 +69,16 @@ class Urls:
     )
 
 
-@frozen
-class Platform:
+@schema
+class Platform(Values):
     """``validation.manifests.indexes.platformlist[]``."""
 
     architecture: str = key(text(), "As in an index, e.g. amd64.", default="")
     os: str = key(text(), "As in an index, e.g. linux.", default="")
 
 
-@frozen
-class Indexes:
+@schema
+class Indexes(Values):
     """``validation.manifests.indexes``."""
 
     platforms: str = key(
@@ -96,16 +91,16 @@ class Indexes:
     )  # fmt: skip
 
 
-@frozen
-class Manifests:
+@schema
+class Manifests(Values):
     """``validation.manifests``."""
 
     urls: Urls = section(Urls, "URLs in manifests; without this section every URL is accepted.")
     indexes: Indexes = section(Indexes, "Indexes whose manifests are partly elsewhere.")
 
 
-@frozen
-class Validation:
+@schema
+class Validation(Values):
     """``validation``."""
 
     disabled: bool = key(flag(), "Check none of this.", default=False)
@@ -113,8 +108,8 @@ class Validation:
     manifests: Manifests = section(Manifests, "Manifests that are pushed.")
 
 
-@frozen
-class RepositoryPolicy:
+@schema
+class RepositoryPolicy(Values):
     """``policy.repository``."""
 
     classes: tuple[str, ...] = key(
@@ -124,8 +119,8 @@ class RepositoryPolicy:
     )  # fmt: skip
 
 
-@frozen
-class Policy:
+@schema
+class Policy(Values):
     """``policy``."""
 
     repository: RepositoryPolicy = section(RepositoryPolicy, "Repositories.")

@@ -139,7 +139,7 @@ def _name(
 ) -> tuple[str, Kind, tuple[str, ...]]:
     """The key that the first of *parts* name, its kind, and the parts that remain."""
     if isinstance(kind, Section):
-        known: dict[str, Kind] = {name: spec.kind for name, spec in keys(kind.schema).items()}
+        known: dict[str, Kind] = {name: spec.kind for name, spec in keys(kind.of).items()}
     elif isinstance(kind, Table):
         known = dict.fromkeys(present, kind.item)
     elif isinstance(kind, Options):

@@ -55,7 +55,7 @@ class Place:
         self.report.fault(self.path, f"got {value}", expected, node.origin)
 
 
-@frozen
+@frozen(eq=False)
 class Kind(ABC):
     """What a key takes.
 
@@ -78,7 +78,7 @@ class Kind(ABC):
         return value
 
 
-@frozen
+@frozen(eq=False)
 class Scalar(Kind):
     """One value, read by a function of :mod:`twisted_registry.config.values`."""
 
@@ -98,7 +98,7 @@ class Scalar(Kind):
         return mask_url(value) if isinstance(value, str) else value
 
 
-@frozen
+@frozen(eq=False)
 class Duration(Scalar):
     """A length of time in seconds."""
 
@@ -107,7 +107,7 @@ class Duration(Scalar):
         return None if value is None else values.spelled(value)
 
 
-@frozen
+@frozen(eq=False)
 class Listing(Kind):
     """A list of one kind; the value is a tuple."""
 
@@ -128,7 +128,7 @@ class Listing(Kind):
         return [self.item.dump(item) for item in value]
 
 
-@frozen
+@frozen(eq=False)
 class Table(Kind):
     """A mapping with names of the user's own; the value is a dict.
 
@@ -164,7 +164,7 @@ class Table(Kind):
         return {name: self.item.dump(item) for name, item in value.items()}
 
 
-@frozen
+@frozen(eq=False)
 class Anything(Kind):
     """Whatever YAML can say, as plain data."""
 
@@ -175,7 +175,7 @@ class Anything(Kind):
         return plain(node)
 
 
-@frozen
+@frozen(eq=False)
 class Options(Anything):
     """A section that is known by the names of its keys, its values being another's business.
 

@@ -1,17 +1,12 @@
 """The ``log`` section: what is written, how, and what goes along with every line."""
 
-# key() and section() make fields of attrs, they are no values.
-# ruff: noqa: RUF009
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import frozen
-
 from twisted_registry.config.forms import choice, flag, text, texts
 from twisted_registry.config.kinds import Anything, Listing, Table
-from twisted_registry.config.sections import Section, key, section
+from twisted_registry.config.sections import Section, Values, key, schema, section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,8 +14,8 @@ if TYPE_CHECKING:
 LEVELS = ("error", "warn", "info", "debug")
 
 
-@frozen
-class AccessLog:
+@schema
+class AccessLog(Values):
     """``log.accesslog``."""
 
     disabled: bool = key(
@@ -29,8 +24,8 @@ class AccessLog:
     )  # fmt: skip
 
 
-@frozen
-class Smtp:
+@schema
+class Smtp(Values):
     """``log.hooks[].options.smtp``."""
 
     addr: str = key(text(), "HOST:PORT of the mail server.", default="")
@@ -39,8 +34,8 @@ class Smtp:
     insecure: bool = key(flag(), "Do not check the server's certificate.", default=False)
 
 
-@frozen
-class HookOptions:
+@schema
+class HookOptions(Values):
     """``log.hooks[].options``."""
 
     smtp: Smtp = section(Smtp, "The mail server.")
@@ -48,8 +43,8 @@ class HookOptions:
     to: tuple[str, ...] = key(texts(), "The recipients.", default=())
 
 
-@frozen
-class Hook:
+@schema
+class Hook(Values):
     """``log.hooks[]``."""
 
     type: str = key(choice("mail"), "What the hook does.", default="mail")
@@ -64,8 +59,8 @@ class Hook:
     options: HookOptions = section(HookOptions, "How to send.")
 
 
-@frozen
-class Log:
+@schema
+class Log(Values):
     """``log``."""
 
     level: str = key(

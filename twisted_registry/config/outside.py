@@ -1,25 +1,20 @@
 """Sections about other servers: Redis, an upstream registry, listeners, and health checks."""
 
-# key() and section() make fields of attrs, they are no values.
-# ruff: noqa: RUF009
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import frozen
-
 from twisted_registry.config import values
 from twisted_registry.config.forms import choice, duration, flag, headers, text, texts, whole
 from twisted_registry.config.kinds import Listing, Scalar
-from twisted_registry.config.sections import Section, key, section
+from twisted_registry.config.sections import Section, Values, key, schema, section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-@frozen
-class RedisPool:
+@schema
+class RedisPool(Values):
     """``redis.pool``, as in Distribution 2.8."""
 
     maxidle: int = key(whole(0), "Idle connections that are kept.", default=0)
@@ -27,8 +22,8 @@ class RedisPool:
     idletimeout: float = key(duration(), "How long an idle one is kept.", default=0.0)
 
 
-@frozen
-class RedisTls:
+@schema
+class RedisTls(Values):
     """``redis.tls``."""
 
     certificate: str = key(text("a path"), "A PEM file.", default="")
@@ -46,8 +41,8 @@ def _count(doc: str) -> int:
     return value
 
 
-@frozen
-class Redis:
+@schema
+class Redis(Values):
     """``redis``, in the shape of Distribution 2.8 (``addr``, ``pool``) or 3."""
 
     addr: str = key(text("HOST:PORT"), "The server (2.8).", default="")
@@ -86,16 +81,16 @@ class Redis:
     tls: RedisTls = section(RedisTls, "TLS to the server.")
 
 
-@frozen
-class Exec:
+@schema
+class Exec(Values):
     """``proxy.exec``."""
 
     command: str = key(text("a path"), "A docker-credential-helper.", default="")
     lifetime: float | None = key(duration(), "How long its answer is good for.")
 
 
-@frozen
-class Proxy:
+@schema
+class Proxy(Values):
     """``proxy``."""
 
     remoteurl: str = key(text("a URL"), "The registry to pull through.", default="")
@@ -106,8 +101,8 @@ class Proxy:
     cachewritetimeout: float = key(duration(), "For storing what came.", default=300.0)
 
 
-@frozen
-class Ignore:
+@schema
+class Ignore(Values):
     """``notifications.endpoints[].ignore``."""
 
     mediatypes: tuple[str, ...] = key(texts(), "Media types that are left out.", default=())
@@ -117,8 +112,8 @@ class Ignore:
     )  # fmt: skip
 
 
-@frozen
-class Endpoint:
+@schema
+class Endpoint(Values):
     """``notifications.endpoints[]``."""
 
     name: str = key(text(), "A name for logs and metrics.", default="", required=True)
@@ -137,15 +132,15 @@ class Endpoint:
     ignore: Ignore = section(Ignore, "Events that are left out.")
 
 
-@frozen
-class Events:
+@schema
+class Events(Values):
     """``notifications.events``."""
 
     includereferences: bool = key(flag(), "Name what a manifest refers to.", default=False)
 
 
-@frozen
-class Notifications:
+@schema
+class Notifications(Values):
     """``notifications``."""
 
     events: Events = section(Events, "What events say.")
@@ -154,8 +149,8 @@ class Notifications:
     )
 
 
-@frozen
-class StorageHealth:
+@schema
+class StorageHealth(Values):
     """``health.storagedriver``."""
 
     enabled: bool = key(flag(), "Look at the store now and then.", default=False)
@@ -163,8 +158,8 @@ class StorageHealth:
     threshold: int = key(whole(0), "Failures in a row that count.", default=0)
 
 
-@frozen
-class FileHealth:
+@schema
+class FileHealth(Values):
     """``health.file[]``."""
 
     file: str = key(text("a path"), "Unhealthy while it exists.", default="", required=True)
@@ -172,8 +167,8 @@ class FileHealth:
     threshold: int = key(whole(0), "Accepted; has no effect.", default=0)
 
 
-@frozen
-class HttpHealth:
+@schema
+class HttpHealth(Values):
     """``health.http[]``."""
 
     uri: str = key(
@@ -189,8 +184,8 @@ class HttpHealth:
     threshold: int = key(whole(0), "Failures in a row that count.", default=0)
 
 
-@frozen
-class TcpHealth:
+@schema
+class TcpHealth(Values):
     """``health.tcp[]``."""
 
     addr: str = key(text("HOST:PORT"), "Where to connect to.", default="", required=True)
@@ -199,8 +194,8 @@ class TcpHealth:
     threshold: int = key(whole(0), "Failures in a row that count.", default=0)
 
 
-@frozen
-class Health:
+@schema
+class Health(Values):
     """``health``."""
 
     storagedriver: StorageHealth = section(StorageHealth, "The store.")

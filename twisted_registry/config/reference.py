@@ -80,7 +80,7 @@ def _section(schema: type, path: str) -> Iterator[str]:
         if isinstance(kind, Listing) and isinstance(kind.item, Section):
             here, kind = f"{here}[]", kind.item
         if isinstance(kind, Section):
-            yield from _section(kind.schema, here)
+            yield from _section(kind.of, here)
 
 
 def _entry(spec: Key, path: str) -> Iterator[str]:

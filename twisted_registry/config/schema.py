@@ -1,20 +1,15 @@
 """The whole file: ``version`` and the sections, each with its class in a module beside this."""
 
-# key() and section() make fields of attrs, they are no values.
-# ruff: noqa: RUF009
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-
-from attrs import frozen
 
 from twisted_registry.config.content import Catalog, Policy, Tags, Validation
 from twisted_registry.config.forms import choice, flag, text
 from twisted_registry.config.kinds import Anything, Listing, Options, Table
 from twisted_registry.config.logs import LEVELS, Log
 from twisted_registry.config.outside import Health, Notifications, Proxy, Redis
-from twisted_registry.config.sections import Section, key, section
+from twisted_registry.config.sections import Section, Values, key, schema, section
 from twisted_registry.config.serving import Http
 from twisted_registry.config.storing import Storage
 
@@ -28,8 +23,8 @@ def _scheme(names: str) -> Any:
     return key(Options(known=dict.fromkeys(names.split())), "Not served yet: refused.", secret=True)
 
 
-@frozen
-class Auth:
+@schema
+class Auth(Values):
     """``auth``: at most one key."""
 
     none: object = key(Options(), "Everybody may do everything; the same as no section.")
@@ -41,8 +36,8 @@ class Auth:
     )
 
 
-@frozen
-class Middleware:
+@schema
+class Middleware(Values):
     """``middleware.registry[]``, ``.repository[]`` and ``.storage[]``."""
 
     name: str = key(text(), "Which one.", default="", required=True)
@@ -56,8 +51,8 @@ def _middleware() -> Listing:
     return Listing("a list", Section("a section", Middleware))
 
 
-@frozen
-class Middlewares:
+@schema
+class Middlewares(Values):
     """``middleware``."""
 
     registry: tuple[Middleware, ...] = key(_middleware(), "For the registry.", default=())
@@ -65,8 +60,8 @@ class Middlewares:
     storage: tuple[Middleware, ...] = key(_middleware(), "For the storage.", default=())
 
 
-@frozen
-class Configuration:
+@schema
+class Configuration(Values):
     """A configuration: typed, with every default filled in."""
 
     version: str = key(text(f"{VERSION}"), "The version of the format, always 0.1.", default="")

@@ -8,7 +8,7 @@ reader, the environment, the masked print and the reference all go by it.
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
 
 import attrs
 from attrs import field, frozen
@@ -18,13 +18,13 @@ from twisted_registry.config.faults import mask_url
 from twisted_registry.config.kinds import Kind, Mismatch, Place, mask, read
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 T = TypeVar("T")
 _METADATA = "registry"
 
 
-@frozen
+@frozen(eq=False)
 class Key:
     """What a field of the schema declares beside its type and default.
 
@@ -63,32 +63,66 @@ def key(
         "kind": kind, "doc": doc, "name": name,
         "secret": secret, "required": required, "ours": ours,
     }  # fmt: skip
-    return field(
-        default=default, repr=False if secret else _safe_repr, metadata={_METADATA: declared}
-    )
+    return field(default=default, metadata={_METADATA: declared})
 
 
-def _safe_repr(value: object) -> str:
-    return mask_url(repr(value))
+class Values:
+    """The base of the schema's classes: compared and shown by their keys, secrets left out.
+
+    Written once here, because attrs compiles these methods anew for every class, and that
+    would be most of the time that the configuration takes at a start.
+    """
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(
+            getattr(self, spec.attribute) == getattr(other, spec.attribute) for spec in self._keys()
+        )
+
+    def __hash__(self) -> int:
+        # Tables are dictionaries, which have no hash; nobody keeps many configurations.
+        return hash(type(self))
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{spec.attribute}={getattr(self, spec.attribute)!r}"
+            for spec in self._keys()
+            if not spec.secret
+        )
+        return mask_url(f"{type(self).__name__}({', '.join(shown)})")
+
+    def _keys(self) -> Iterable[Key]:
+        of: Any = type(self)
+        return keys(of).values()
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def schema(cls: type[T]) -> type[T]:
+    """Make *cls*, which must inherit :class:`Values`, a frozen attrs class of the schema."""
+    made: type[T] = attrs.frozen(cls, eq=False, repr=False, kw_only=True)
+    return made
 
 
 def section(
-    schema: type[T], doc: str, *, bare: bool = False, closed: bool = False, ours: bool = False
+    of: type[T], doc: str, *, bare: bool = False, closed: bool = False, ours: bool = False
 ) -> T:
-    """A field that is always there, with the defaults of *schema* when the file is silent."""
-    kind = Section("a section", schema, bare=bare, closed=closed)
+    """A field that is always there, with the defaults of *of* when the file is silent."""
+    kind = Section("a section", of, bare=bare, closed=closed)
     declared = {
         "kind": kind, "doc": doc, "name": "", "secret": False, "required": False, "ours": ours,
     }  # fmt: skip
-    made: T = field(factory=schema, metadata={_METADATA: declared})
+    made: T = field(factory=of, metadata={_METADATA: declared})
     return made
 
 
 @cache
-def keys(schema: type) -> Mapping[str, Key]:
+def keys(of: type) -> Mapping[str, Key]:
     """The keys that a class of the schema declares, by name and in order."""
     found = {}
-    for attribute in attrs.fields(schema):
+    for attribute in attrs.fields(of):
         declared = dict(attribute.metadata[_METADATA])
         name = declared.pop("name") or attribute.name
         found[name] = Key(
@@ -97,18 +131,18 @@ def keys(schema: type) -> Mapping[str, Key]:
     return found
 
 
-@frozen
+@frozen(eq=False)
 class Section(Kind):
     """A mapping whose keys a class of the schema declares; the value is an instance.
 
-    :ivar schema: the attrs class.
+    :ivar of: the class of the schema.
     :ivar bare: a name alone stands for a section with that one key (``storage: inmemory``).
     :ivar closed: an unknown key is a fault, where ignoring it would be dangerous.
     :ivar empty: present without a value is a section, too (``inmemory:``).
     """
 
     takes_null: ClassVar[bool] = True
-    schema: type
+    of: type
     bare: bool = False
     closed: bool = False
     empty: bool = False
@@ -118,10 +152,10 @@ class Section(Kind):
         if self.bare:
             unfold(node)
         if node.value is None:
-            return self.schema() if self.empty else None
+            return self.of() if self.empty else None
         if not isinstance(node.value, dict):
             raise Mismatch
-        known = keys(self.schema)
+        known = keys(self.of)
         found = {}
         for name, child in node.value.items():
             if name not in known:
@@ -136,10 +170,10 @@ class Section(Kind):
             if spec.required and not given and not _idle(node.value):
                 below = place.key(name)
                 place.report.fault(below.path, None, "the key is required", node.origin)
-        return self.schema(**found)
+        return self.of(**found)
 
     def _unknown(self, name: str, node: Node, place: Place) -> None:
-        known = keys(self.schema)
+        known = keys(self.of)
         below = place.key(name).path
         if self.closed:
             place.report.fault(below, None, f"unknown; known are {', '.join(known)}", node.origin)
@@ -149,7 +183,7 @@ class Section(Kind):
     def dump(self, value: Any) -> Any:
         """As promised by :class:`Kind`; secrets masked, what is not set left out."""
         said = {}
-        for name, spec in keys(self.schema).items():
+        for name, spec in keys(self.of).items():
             item = getattr(value, spec.attribute)
             plain = None if item is None else spec.kind.dump(item)
             present = isinstance(spec.kind, Section) and spec.kind.empty and item is not None

@@ -1,19 +1,14 @@
 """The ``http`` section: where the registry listens and what its answers say."""
 
-# key() and section() make fields of attrs, they are no values.
-# ruff: noqa: RUF009
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-
-from attrs import frozen
 
 from twisted_registry.config import values
 from twisted_registry.config.address import Address, parse_address
 from twisted_registry.config.forms import choice, duration, flag, headers, size, text, texts
 from twisted_registry.config.kinds import Scalar
-from twisted_registry.config.sections import key, section
+from twisted_registry.config.sections import Values, key, schema, section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,8 +17,8 @@ if TYPE_CHECKING:
 DEFAULT_ADDR = "127.0.0.1:5000"
 
 
-@frozen
-class LetsEncrypt:
+@schema
+class LetsEncrypt(Values):
     """``http.tls.letsencrypt``."""
 
     cachefile: str = key(text(), "A directory for account and certificates.", default="")
@@ -32,8 +27,8 @@ class LetsEncrypt:
     directoryurl: str = key(text(), "The ACME directory.", default="")
 
 
-@frozen
-class Tls:
+@schema
+class Tls(Values):
     """``http.tls``."""
 
     certificate: str = key(text("a path"), "A PEM file with the certificate chain.", default="")
@@ -62,38 +57,38 @@ class Tls:
         return bool(files or acme.cachefile or acme.hosts or acme.email)
 
 
-@frozen
-class Prometheus:
+@schema
+class Prometheus(Values):
     """``http.debug.prometheus``."""
 
     enabled: bool = key(flag(), "Serve metrics.", default=False)
     path: str = key(text("a path"), "Where.", default="/metrics")
 
 
-@frozen
-class Debug:
+@schema
+class Debug(Values):
     """``http.debug``."""
 
     addr: str = key(text("HOST:PORT"), "A second address, for people who run it.", default="")
     prometheus: Prometheus = section(Prometheus, "Metrics.")
 
 
-@frozen
-class Http2:
+@schema
+class Http2(Values):
     """``http.http2``."""
 
     disabled: bool = key(flag(), "Accepted; HTTP/2 is not served.", default=False)
 
 
-@frozen
-class H2c:
+@schema
+class H2c(Values):
     """``http.h2c``."""
 
     enabled: bool = key(flag(), "Accepted; HTTP/2 is not served.", default=False)
 
 
-@frozen
-class Limits:
+@schema
+class Limits(Values):
     """``http.limits``: bounds on what a client may send and how long it may take."""
 
     headerbytes: int = key(
@@ -118,8 +113,8 @@ class Limits:
     )
 
 
-@frozen
-class Http:
+@schema
+class Http(Values):
     """``http``."""
 
     addr: str = key(

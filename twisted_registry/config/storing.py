@@ -1,18 +1,13 @@
 """The ``storage`` section: exactly one driver, and what holds for all of them."""
 
-# key() and section() make fields of attrs, they are no values.
-# ruff: noqa: RUF009
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
-
 from twisted_registry.config import values
 from twisted_registry.config.forms import flag, text, whole
 from twisted_registry.config.kinds import Duration, Kind, Options, Scalar
-from twisted_registry.config.sections import Section, key, section
+from twisted_registry.config.sections import Section, Values, key, schema, section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,8 +46,8 @@ _S3 = """
 """
 
 
-@frozen
-class Filesystem:
+@schema
+class Filesystem(Values):
     """``storage.filesystem``."""
 
     rootdirectory: str = key(
@@ -67,13 +62,13 @@ class Filesystem:
     )  # fmt: skip
 
 
-@frozen
-class InMemory:
+@schema
+class InMemory(Values):
     """``storage.inmemory``: no keys; everything is gone when the process ends."""
 
 
-@frozen
-class Delete:
+@schema
+class Delete(Values):
     """``storage.delete``."""
 
     enabled: bool = key(
@@ -81,8 +76,8 @@ class Delete:
     )
 
 
-@frozen
-class Redirect:
+@schema
+class Redirect(Values):
     """``storage.redirect``."""
 
     disable: bool = key(
@@ -90,8 +85,8 @@ class Redirect:
     )
 
 
-@frozen
-class Cache:
+@schema
+class Cache(Values):
     """``storage.cache``."""
 
     blobdescriptor: str = key(
@@ -110,8 +105,8 @@ def _age() -> Kind:
     return Duration("text such as 168h", values.seconds_of_text)
 
 
-@frozen
-class UploadPurging:
+@schema
+class UploadPurging(Values):
     """``storage.maintenance.uploadpurging``; as in Distribution, all keys or none."""
 
     enabled: bool = key(flag(), "Purge uploads that nobody finished.", default=True)
@@ -120,15 +115,15 @@ class UploadPurging:
     dryrun: bool = key(flag(), "Only say what would go.", default=False, required=True)
 
 
-@frozen
-class ReadOnly:
+@schema
+class ReadOnly(Values):
     """``storage.maintenance.readonly``."""
 
     enabled: bool = key(flag(), "Answer everything that changes the store with 405.", default=False)
 
 
-@frozen
-class Maintenance:
+@schema
+class Maintenance(Values):
     """``storage.maintenance``."""
 
     uploadpurging: UploadPurging | None = key(
@@ -138,8 +133,8 @@ class Maintenance:
     readonly: ReadOnly = section(ReadOnly, "Serve pulls only.")
 
 
-@frozen
-class Tag:
+@schema
+class Tag(Values):
     """``storage.tag``."""
 
     concurrencylimit: int = key(
@@ -148,8 +143,8 @@ class Tag:
     )  # fmt: skip
 
 
-@frozen
-class Storage:
+@schema
+class Storage(Values):
     """``storage``."""
 
     filesystem: Filesystem | None = key(
