@@ -1,0 +1,111 @@
+"""A request's body on its way in, as the Resource sees it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_registry.api.interfaces import BodyAborted, IRequestBody
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+log = Logger()
+
+
+@implementer(IRequestBody)
+@define(eq=False)
+class ArrivingBody:
+    """Hands pieces to a consumer as the channel reads them.
+
+    The channel calls :meth:`deliver`, :meth:`end` and :meth:`abort`; the rest is for the
+    Resource.
+
+    :ivar length: in bytes, or UNKNOWN_LENGTH.
+    :ivar changed: called when :attr:`wanted` may have changed.
+    :ivar unheard: called with the exception of a consumer that nobody who took the body caught.
+    :ivar over: whether nothing will be delivered any more.
+    """
+
+    length: Any
+    changed: Callable[[], None]
+    unheard: Callable[[Failure], None]
+    over: bool = False
+    _consumer: Any = field(default=None, init=False)
+    _paused: bool = field(default=False, init=False)
+    _done: Deferred[None] | None = field(default=None, init=False)
+    _reason: Failure | None = field(default=None, init=False)
+
+    @property
+    def taken(self) -> bool:
+        """Whether somebody has asked for it."""
+        return self._done is not None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the next piece may be delivered now."""
+        return self._consumer is not None and not self._paused
+
+    def startProducing(self, consumer: Any) -> Deferred[None]:
+        """Take the body. It may be taken once."""
+        if self._done is not None:
+            raise RuntimeError("this body has been taken already")
+        if self.over:
+            self._done = succeed(None) if self._reason is None else fail(self._reason)
+            return self._done
+        self._consumer = consumer
+        done: Deferred[None] = Deferred(lambda _: self.stopProducing())
+        self._done = done
+        self.changed()
+        return done
+
+    def pauseProducing(self) -> None:
+        """Deliver no more for now; the socket is not read either."""
+        self._paused = True
+        self.changed()
+
+    def resumeProducing(self) -> None:
+        """Go on."""
+        self._paused = False
+        self.changed()
+
+    def stopProducing(self) -> None:
+        """Deliver no more: the rest is not wanted."""
+        self.abort(Failure(BodyAborted("the body is not wanted any more")))
+
+    def deliver(self, piece: bytes) -> None:
+        """Pass a piece on. What the consumer raises is what the Deferred fails with."""
+        try:
+            self._consumer.write(piece)
+        except Exception:  # noqa: BLE001 (whatever it is, the Resource is to hear of it)
+            reason = Failure()
+            log.failure("A request body could not be taken", failure=reason)
+            self._fail(reason, self.unheard)
+
+    def end(self) -> None:
+        """The last byte has been delivered."""
+        if not self.over:
+            self.over = True
+            self._consumer = None
+            if self._done is not None:
+                self._done.callback(None)
+
+    def abort(self, reason: Failure) -> None:
+        """Nothing will come any more, and not all has."""
+        self._fail(reason, lambda _: None)
+
+    def _fail(self, reason: Failure, unheard: Callable[[Failure], None]) -> None:
+        if self.over:
+            return
+        self.over = True
+        self._consumer = None
+        self._reason = reason
+        if self._done is not None:
+            self._done.errback(reason)
+            self._done.addErrback(unheard)
+        self.changed()

@@ -1,0 +1,129 @@
+"""Bodies and files where the channel is not ours: the same promises, kept in plain ways.
+
+A program may mount the API under a stock :class:`twisted.web.server.Site`. Then the whole body
+has been stored before the Resource runs, and a file is read and written piece by piece.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
+from twisted.web.http import NO_BODY_CODES
+from zope.interface import implementer
+
+from twisted_registry.api.filepump import FilePump, file_reader
+from twisted_registry.api.interfaces import BodyAborted, IRequestBody, IStreamedRequest
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+# As much as a socket's read would have brought.
+_SLICE = 65536
+
+
+@implementer(IRequestBody)
+@define(eq=False)
+class StoredBody:
+    """A body that is complete, handed over slice by slice, one in each turn of the clock."""
+
+    content: BinaryIO
+    clock: IReactorTime
+    length: int = field(init=False)
+    _consumer: Any = field(default=None, init=False)
+    _done: Deferred[None] | None = field(default=None, init=False)
+    _call: IDelayedCall | None = field(default=None, init=False)
+    _paused: bool = field(default=False, init=False)
+    _over: bool = field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.length = self.content.seek(0, 2)
+        self.content.seek(0)
+
+    def startProducing(self, consumer: Any) -> Deferred[None]:
+        """Hand the body to ``consumer``. It may be taken once."""
+        if self._done is not None:
+            raise RuntimeError("this body has been taken already")
+        done: Deferred[None] = Deferred(lambda _: self.stopProducing())
+        self._done = done
+        if self._over:
+            done.errback(BodyAborted("the body is not wanted any more"))
+        else:
+            self._consumer = consumer
+            self._slice()
+        return done
+
+    def pauseProducing(self) -> None:
+        """Hand over no more for now."""
+        self._paused = True
+        self._cancel()
+
+    def resumeProducing(self) -> None:
+        """Go on."""
+        self._paused = False
+        if self._consumer is not None and self._call is None:
+            self._call = self.clock.callLater(0, self._slice)
+
+    def stopProducing(self) -> None:
+        """Hand over no more."""
+        self._end(Failure(BodyAborted("the body is not wanted any more")))
+
+    def _slice(self) -> None:
+        self._call = None
+        try:
+            piece = self.content.read(_SLICE)
+            if piece:
+                self._consumer.write(piece)
+        except Exception:  # noqa: BLE001 (whoever took the body is to hear of it)
+            self._end(Failure())
+            return
+        if self.content.tell() == self.length:
+            self._end(None)
+        elif not self._paused:
+            self.resumeProducing()
+
+    def _end(self, outcome: Failure | None) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._consumer = None
+        self._cancel()
+        if self._done is not None:
+            self._done.callback(outcome)
+
+    def _cancel(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+
+def request_body(request: Any, clock: IReactorTime) -> Any:
+    """The body of a request of any Site, as an IRequestBody.
+
+    :param clock: paces a body that has been stored.
+    """
+    if IStreamedRequest.providedBy(request):
+        return request.body
+    return StoredBody(request.content, clock)
+
+
+def request_send_file(
+    request: Any, descriptor: int, offset: int, length: int, reactor: Any
+) -> Deferred[None]:
+    """``sendFile`` of a request of any Site; see IStreamedRequest for the promise.
+
+    :param reactor: whose threads read, if the channel is not ours.
+    """
+    if IStreamedRequest.providedBy(request):
+        sent: Deferred[None] = request.sendFile(descriptor, offset, length)
+        return sent
+    if request.channel is None:
+        return fail(ConnectionLost())
+    request.write(b"")
+    if request.method == b"HEAD" or request.code in NO_BODY_CODES:
+        return succeed(None)
+    abort = request.transport.abortConnection
+    return FilePump(request, file_reader(reactor), abort, descriptor, offset, length).start()

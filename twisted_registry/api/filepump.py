@@ -1,0 +1,143 @@
+"""A range of a file, read on a thread and written to any consumer that can be paused.
+
+What ``sendfile`` does where it can not be used: over TLS, and under a stock Site.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IPushProducer, IReactorThreads
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+    from twisted.python.threadpool import ThreadPool
+
+    #: of (descriptor, size, offset)
+    FileReader: TypeAlias = Callable[[int, int, int], Deferred[bytes]]
+
+# Large enough that the hop to the thread is small beside the read.
+_PIECE = 256 * 1024
+
+
+def file_reader(reactor: Any, pool: ThreadPool | None = None) -> FileReader:
+    """A function of (descriptor, size, offset) that reads without blocking the reactor.
+
+    :param pool: where to read; the reactor's own pool if None. A reactor without threads (a
+        Clock) reads where it stands.
+    """
+    if pool is None and IReactorThreads.providedBy(reactor):
+        pool = reactor.getThreadPool()
+    if pool is None:
+        return lambda descriptor, size, offset: succeed(os.pread(descriptor, size, offset))
+
+    def read(descriptor: int, size: int, offset: int) -> Deferred[bytes]:
+        return deferToThreadPool(reactor, pool, os.pread, descriptor, size, offset)
+
+    return read
+
+
+@implementer(IPushProducer)
+@define(eq=False)
+class FilePump:
+    """Writes a range of a file to an IConsumer of pushed data.
+
+    :ivar read: what :func:`file_reader` gave.
+    :ivar abort: called when the rest can not or shall not be sent: the consumer's connection
+        must not end as if all had been.
+    """
+
+    consumer: Any
+    read: FileReader
+    abort: Callable[[], None]
+    descriptor: int
+    offset: int
+    left: int
+    _done: Deferred[None] = field(init=False)
+    _paused: bool = field(default=False, init=False)
+    _reading: bool = field(default=False, init=False)
+    _looping: bool = field(default=False, init=False)
+    _over: bool = field(default=False, init=False)
+
+    def start(self) -> Deferred[None]:
+        """Begin. The caller's descriptor may be closed once this returns.
+
+        :return: fires with None when the last byte has been written to the consumer. Fails with
+            EOFError if the file is shorter than said, with OSError if it can not be read, with
+            ConnectionLost if the consumer left. Cancelling aborts.
+        """
+        self.descriptor = os.dup(self.descriptor)
+        self._done = Deferred(lambda _: self._give_up())
+        self.consumer.registerProducer(self, True)
+        self._go()
+        return self._done
+
+    def pauseProducing(self) -> None:
+        """Write no more for now."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """Go on."""
+        self._paused = False
+        self._go()
+
+    def stopProducing(self) -> None:
+        """The consumer is gone."""
+        if not self._over:
+            self._end()
+            self._done.errback(Failure(ConnectionLost()))
+
+    def _go(self) -> None:
+        if self._looping:
+            return
+        self._looping = True
+        # A reader without threads answers at once: a loop, not a recursion.
+        while self.left and not (self._paused or self._reading or self._over):
+            self._reading = True
+            piece = self.read(self.descriptor, min(self.left, _PIECE), self.offset)
+            piece.addCallbacks(self._got, self._failed)
+        self._looping = False
+        if not (self.left or self._over):
+            self._end()
+            self.consumer.unregisterProducer()
+            self._done.callback(None)
+
+    def _got(self, piece: bytes) -> None:
+        self._reading = False
+        if self._over:
+            os.close(self.descriptor)
+        elif not piece:
+            self._failed(Failure(EOFError("the file is shorter than said")))
+        else:
+            self.offset += len(piece)
+            self.left -= len(piece)
+            self.consumer.write(piece)
+            self._go()
+
+    def _failed(self, reason: Failure) -> None:
+        self._reading = False
+        if self._over:
+            os.close(self.descriptor)
+        else:
+            self._give_up()
+            self._done.errback(reason)
+
+    def _give_up(self) -> None:
+        self._end()
+        self.consumer.unregisterProducer()
+        self.abort()
+
+    def _end(self) -> None:
+        self._over = True
+        # A thread that is reading must not find another file under the number: it closes.
+        if not self._reading:
+            os.close(self.descriptor)

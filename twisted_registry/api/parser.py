@@ -1,0 +1,318 @@
+"""Bytes in, requests out: RFC 9112 as strictly as a server may read it.
+
+llhttp (through ``httptools``) does the grammar. Around it stands what llhttp leaves to its
+user: limits, one Host, one framing, no coding but chunked, no tunnel. A front-end proxy and
+we must never disagree about where a request ends, so whatever two parsers might read in two
+ways is refused.
+
+Nothing is called from inside the parser: what was found is put into :attr:`RequestParser.events`
+and handled after the bytes have been read to their end, so that no Resource runs, and no
+exception of a Resource passes, in the middle of a parse.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from attrs import define, frozen
+from httptools import (
+    HttpParserCallbackError,
+    HttpParserError,
+    HttpParserUpgrade,
+    HttpRequestParser,
+)
+
+if TYPE_CHECKING:
+    from twisted_registry.api.limits import Limits
+
+# RFC 3986 section 3.2: host and port without userinfo; the registered characters of a name
+_AUTHORITY = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*\Z")
+# RFC 9112 section 3.2.1: visible ASCII, and no fragment
+_TARGET = re.compile(rb"[!-\"$-~]+\Z")
+_ABSOLUTE = re.compile(rb"https?://([^/?]+)(.*)\Z", re.IGNORECASE | re.DOTALL)
+_DIGITS = re.compile(rb"[0-9]{1,18}\Z")
+# What the frame of one chunk may cost beside the chunk, in bytes: its size line and CRLFs.
+_CHUNK_OVERHEAD = 32
+
+
+@frozen
+class Refusal:
+    """The rest of the input can not be read: answer with this status and close."""
+
+    status: int
+
+
+class _Refused(Exception):
+    """Raised inside a callback to stop llhttp."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+@define(eq=False, slots=True)
+class Head:
+    """A request line with its header fields, and how much of the body has come so far.
+
+    :ivar target: in origin form, or ``*``.
+    :ivar headers: names as sent, values without surrounding white space.
+    :ivar keep: whether the client wants, and its version allows, another request after this.
+    :ivar length: the body's length in bytes, None if it is chunked.
+    :ivar expects: whether ``100 Continue`` is waited for.
+    :ivar arrived: bytes of the body read so far.
+    :ivar complete: whether the body's end has been read.
+    """
+
+    method: bytes
+    target: bytes
+    version: bytes
+    headers: list[tuple[bytes, bytes]]
+    keep: bool
+    length: int | None = 0
+    expects: bool = False
+    arrived: int = 0
+    complete: bool = True
+
+
+#: The body of the last :class:`Head` is complete. Not sent for a request without a body.
+END: Final = object()
+
+
+class RequestParser:
+    """Turns the bytes of one connection into a queue of events.
+
+    :ivar events: in order: a :class:`Head`; if it is not complete, pieces of its body as bytes,
+        then :data:`END`; a :class:`Refusal` is always the last.
+    :ivar in_head: whether the first byte of a request has been read and its head not yet.
+    :ivar stopped: whether further bytes are ignored: after a refusal, and after a request that
+        asked to close.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.events: deque[Head | bytes | Refusal | object] = deque()
+        self.in_head = False
+        self.stopped = False
+        self._limits = limits
+        self._parser = HttpRequestParser(self)
+        self._head: Head | None = None
+        self._target = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._size = 0  # of the header fields or of the trailer fields
+        self._spent = 0  # read since the head or the chunked body began, beyond the first read
+        self._allowed = 0  # of which so much had a good reason
+        self._fresh = False  # whether that beginning lies in the read at hand
+        self._muted = False
+
+    def feed(self, data: bytes) -> None:
+        """Read all of ``data``. Never raises on what it holds."""
+        while data and not self.stopped:
+            try:
+                self._parser.feed_data(data)
+            except HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                self._ignore_upgrade()
+            except HttpParserCallbackError as error:
+                refused = error.__context__
+                if not isinstance(refused, _Refused):
+                    raise
+                self._refuse(refused.status)
+            except HttpParserError as error:
+                # llhttp has no code of its own for a version that it does not know
+                self._refuse(505 if "HTTP version" in str(error) else 400)
+            else:
+                self._count(len(data))
+                return
+
+    def close(self) -> None:
+        """Forget everything: the connection is gone."""
+        self.stopped = True
+        self.in_head = False
+        self.events.clear()
+        self._head = None
+        # The two refer to each other; the collector need not find out.
+        del self._parser
+
+    def _refuse(self, status: int) -> None:
+        self.stopped = True
+        self.in_head = False
+        self.events.append(Refusal(status))
+
+    def _count(self, amount: int) -> None:
+        """Stop a head that never ends, and chunks that are nothing but frame."""
+        chunked = self._head is not None and self._head.length is None
+        if not (self.in_head or chunked):
+            return
+        if self._fresh:
+            # Where it began in this read is not known; one read more does no harm.
+            self._fresh = False
+            return
+        self._spent += amount
+        limits = self._limits
+        if self.in_head:
+            if self._spent > limits.url_bytes + limits.header_bytes:
+                self._refuse(431)
+        elif self._spent > self._allowed + limits.header_bytes:
+            self._refuse(400)
+
+    def _ignore_upgrade(self) -> None:
+        """Go on as if no Upgrade had been asked for, as RFC 9110 section 7.8 allows.
+
+        llhttp takes the request to end with its head then, whatever the framing says. A new
+        parser is put where the old one would be: in front of the body.
+        """
+        self._parser = HttpRequestParser(self)
+        head = self._head
+        if head is not None:
+            framing = (
+                b"Transfer-Encoding: chunked"
+                if head.length is None
+                else b"Content-Length: %d" % head.length
+            )
+            self._muted = True
+            self._parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
+            self._muted = False
+
+    # What llhttp calls
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request was read."""
+        if self._muted:
+            return
+        self._target = b""
+        self._headers = []
+        self._size = self._spent = 0
+        self.in_head = self._fresh = True
+
+    def on_url(self, part: bytes) -> None:
+        """A part of the target was read."""
+        if self._muted:
+            return
+        self._target += part
+        if len(self._target) > self._limits.url_bytes:
+            raise _Refused(414)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header or trailer field was read."""
+        if self._muted:
+            return
+        self._size += len(name) + len(value) + 4
+        headers = self._headers
+        if self._size > self._limits.header_bytes or len(headers) >= self._limits.header_count:
+            raise _Refused(431)
+        # Trailer fields are counted and dropped: nobody here may act on them.
+        headers.append((name, value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        """The empty line after the header fields was read."""
+        if self._muted:
+            return
+        self.in_head = False
+        head = self._make_head()
+        self._headers = []
+        self._size = 0
+        self.events.append(head)
+        if not head.complete:
+            self._head = head
+            self._spent = self._allowed = 0
+            self._fresh = True
+        elif not head.keep:
+            self.stopped = True
+
+    def on_chunk_header(self) -> None:
+        """The size of a chunk was read."""
+        self._allowed += _CHUNK_OVERHEAD
+
+    def on_body(self, piece: bytes) -> None:
+        """A part of the body was read."""
+        head = self._head
+        assert head is not None
+        head.arrived += len(piece)
+        self._allowed += len(piece)
+        self.events.append(piece)
+
+    def on_message_complete(self) -> None:
+        """The last byte of a request was read."""
+        head = self._head
+        if head is None or self._parser.should_upgrade():
+            return
+        head.complete = True
+        self._head = None
+        self.events.append(END)
+        if not head.keep:
+            self.stopped = True
+
+    def _make_head(self) -> Head:
+        parser = self._parser
+        version = parser.get_http_version()
+        if version not in {"1.1", "1.0"}:
+            raise _Refused(505)
+        fields: dict[bytes, bytes] = {}
+        for name, value in self._headers:
+            lower = name.lower()
+            if lower in fields and lower in _SINGLE:
+                raise _Refused(400)
+            fields[lower] = value
+        method = parser.get_method()
+        target = self._origin_form(method, fields, version)
+        modern = version == "1.1"
+        head = Head(
+            method,
+            target,
+            b"HTTP/1.1" if modern else b"HTTP/1.0",
+            self._headers,
+            keep=modern and parser.should_keep_alive(),
+        )
+        if b"transfer-encoding" in fields:
+            self._check_coding(fields, modern=modern)
+            head.length = None
+            head.complete = False
+        elif b"content-length" in fields:
+            digits = fields[b"content-length"]
+            if _DIGITS.match(digits) is None:
+                raise _Refused(400)
+            head.length = int(digits)
+            head.complete = head.length == 0
+        head.expects = (
+            modern and not head.complete and fields.get(b"expect", b"").lower() == b"100-continue"
+        )
+        return head
+
+    def _check_coding(self, fields: dict[bytes, bytes], *, modern: bool) -> None:
+        """Chunked and nothing else (RFC 9112 section 6.1)."""
+        coding = fields[b"transfer-encoding"].lower()
+        if not modern or b"content-length" in fields:
+            raise _Refused(400)
+        if coding != b"chunked":
+            # well framed, but coded in a way that we do not know
+            raise _Refused(501 if coding.endswith(b"chunked") else 400)
+
+    def _origin_form(self, method: bytes, fields: dict[bytes, bytes], version: str) -> bytes:
+        """Check Host and target (RFC 9112 section 3.2), and take an absolute target apart."""
+        target = self._target
+        host = fields.get(b"host")
+        if host is None:
+            if version == "1.1":
+                raise _Refused(400)
+        elif _AUTHORITY.match(host) is None:
+            raise _Refused(400)
+        if method == b"CONNECT" or _TARGET.match(target) is None:
+            raise _Refused(400)
+        if target.startswith(b"/"):
+            return target
+        if target == b"*":
+            if method != b"OPTIONS":
+                raise _Refused(400)
+            return target
+        absolute = _ABSOLUTE.match(target)
+        if absolute is None or _AUTHORITY.match(absolute[1]) is None:
+            raise _Refused(400)
+        # section 3.2.2: the target's authority replaces what Host said
+        self._headers = [field for field in self._headers if field[0].lower() != b"host"]
+        self._headers.append((b"Host", absolute[1]))
+        rest: bytes = absolute[2]
+        return rest if rest.startswith(b"/") else b"/" + rest
+
+
+_SINGLE = frozenset({b"host", b"content-length", b"transfer-encoding"})

@@ -1,0 +1,228 @@
+"""One request of our channel: twisted.web's own, with a body that streams and files that fly.
+
+Everything that a twisted.web Resource knows of a Request is inherited. What differs is when it
+runs: a Resource marked :class:`~twisted_registry.api.interfaces.IStreamingResource` is rendered
+when the head is in; all others when the whole body is in ``content``, as twisted.web does.
+"""
+
+from __future__ import annotations
+
+import json
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IConsumer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import NO_BODY_CODES, parse_qs
+from twisted.web.iweb import UNKNOWN_LENGTH
+from twisted.web.resource import EncodingResourceWrapper
+from twisted.web.server import Request
+from zope.interface import implementer
+
+from twisted_registry.api.arriving import ArrivingBody
+from twisted_registry.api.filepump import FilePump
+from twisted_registry.api.interfaces import IStreamedRequest, IStreamingResource
+from twisted_registry.errors import ErrorCode, RegistryError
+
+if TYPE_CHECKING:
+    from twisted_registry.api.channel import RegistryChannel
+    from twisted_registry.api.parser import Head
+    from twisted_registry.api.site import RegistrySite
+
+log = Logger()
+
+_NO_BODY = frozenset(NO_BODY_CODES)
+
+
+def error_body(code: ErrorCode, message: str) -> bytes:
+    """The specification's JSON for an error that no Resource answers."""
+    return json.dumps(RegistryError(code, message=message).as_json()).encode()
+
+
+_FAILED = error_body(ErrorCode.UNKNOWN, "internal error")
+
+
+@implementer(IStreamedRequest, IConsumer)
+class RegistryRequest(Request):
+    """See the module.
+
+    :ivar body: an IRequestBody; empty if the request has none.
+    :ivar user: as bytes, set by whoever found out who is asking; the access log names it.
+    :ivar started: when the head was in, in seconds of the reactor's clock.
+    """
+
+    channel: Any = None  # also when the request is over
+    site: RegistrySite
+    _resource: Any = None
+
+    def __init__(self, channel: RegistryChannel, head: Head) -> None:
+        super().__init__(channel)
+        self.site = channel.site
+        self.started = channel.clock.seconds()
+        self.method = head.method
+        self.uri = head.target
+        self.clientproto = head.version
+        self.path, _, query = head.target.partition(b"?")
+        self.args = parse_qs(query, True) if query else {}
+        add = self.requestHeaders.addRawHeader
+        for name, value in head.headers:
+            add(name, value)
+        if self.requestHeaders.hasHeader(b"cookie"):
+            self.parseCookies()
+        self.body = ArrivingBody(
+            UNKNOWN_LENGTH if head.length is None else head.length,
+            channel.advance,
+            self.processingFailed,
+            over=head.complete and not head.length,
+        )
+
+    @property
+    def duration(self) -> float:
+        """Seconds since the head was in."""
+        seconds: float = self.site.clock.seconds() - self.started
+        return seconds
+
+    # Running
+
+    def begin(self) -> None:
+        """The head is in: find the Resource, and run it now or when it has the whole body."""
+        self.content = BytesIO()
+        self.setHeader(b"Date", self.site.date())
+        self.prepath = []
+        self.postpath = [unquote_to_bytes(part) for part in self.path[1:].split(b"/")]
+        if self.path == b"*":
+            self.setResponseCode(204)
+            self.finish()
+            return
+        try:
+            self._resource = self.site.getResourceFor(self)
+        except Exception:  # noqa: BLE001 (a Resource may raise anything)
+            self.processingFailed(Failure())
+            return
+        if self.body.over or IStreamingResource.providedBy(self._resource):
+            self.process()
+        else:
+            self._collect()
+
+    def process(self) -> None:
+        """Run the Resource."""
+        found = self._resource
+        try:
+            if isinstance(found, EncodingResourceWrapper):
+                self._encoder = found.getEncoder(self)
+            self.render(found)
+        except Exception:  # noqa: BLE001 (a Resource may raise anything)
+            self.processingFailed(Failure())
+
+    def _collect(self) -> None:
+        length = self.body.length
+        if length is not UNKNOWN_LENGTH and length > self.site.limits.content_bytes:
+            self.channel.refuse_request(413)
+            return
+        done = self.body.startProducing(_Collector(self))
+        # A body that is aborted takes its request along: there is nobody left to answer.
+        done.addCallbacks(self._collected, lambda _: None)
+
+    def _collected(self, _: None) -> None:
+        self.requestReceived(self.method, self.uri, self.clientproto)
+
+    def processingFailed(self, reason: Failure) -> None:
+        """Say that something went wrong, but not what, and only if nothing has been said yet."""
+        log.failure("{method} {uri} failed", reason, method=self.method, uri=self.uri)
+        if self._disconnected or self.finished:
+            return
+        if self.startedWriting:
+            self.channel.abort()
+            return
+        for name in [name for name, _ in self.responseHeaders.getAllRawHeaders()]:
+            if name != b"Date":
+                self.responseHeaders.removeHeader(name)
+        self.etag = self.lastModified = None
+        self.cookies = []
+        self._encoder = None
+        self.setResponseCode(500)
+        self.setHeader(b"Content-Type", b"application/json")
+        self.setHeader(b"Content-Length", b"%d" % len(_FAILED))
+        if self.producer is not None:
+            self.unregisterProducer()
+        self.write(_FAILED)
+        self.finish()
+
+    # Answering
+
+    def write(self, data: bytes) -> None:
+        """Send a part of the answer; the head leaves together with the first."""
+        if self.startedWriting or self._disconnected or self.finished:
+            super().write(data)
+            return
+        channel = self.channel
+        channel.hold()
+        try:
+            super().write(data)
+        finally:
+            channel.release()
+
+    def sendFile(self, descriptor: int, offset: int, length: int) -> Deferred[None]:
+        """See :class:`~twisted_registry.api.interfaces.IStreamedRequest`."""
+        channel = self.channel
+        if self._disconnected:
+            return fail(ConnectionLost())
+        if self.method == b"HEAD" or self.code in _NO_BODY:
+            self.write(b"")
+            return succeed(None)
+        if not channel.output.direct or (
+            self._encoder is not None
+            or not (self.startedWriting or self.responseHeaders.hasHeader(b"Content-Length"))
+            or self.chunked
+        ):
+            return FilePump(
+                self, self.site.read_file, channel.abort, descriptor, offset, length
+            ).start()
+        channel.hold()
+        if not self.startedWriting:
+            super().write(b"")
+        self.sentLength += length
+        sent: Deferred[None] = channel.send_file(descriptor, offset, length)
+        return sent
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:  # noqa: FBT001
+        """Let ``producer`` write this request's answer."""
+        if self._disconnected:
+            producer.stopProducing()
+            return
+        super().registerProducer(producer, streaming)
+
+    def unregisterProducer(self) -> None:
+        """The producer has written all, or there is nobody left to write to."""
+        if self._disconnected:
+            self.producer = None
+            return
+        super().unregisterProducer()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The answer can not be sent any more."""
+        if not self.startedWriting and self.code == 200:
+            # the access log's way to say that the client did not wait
+            self.setResponseCode(499, b"Client Closed Request")
+        self.site.log(self)
+        self.producer = None
+        super().connectionLost(reason)
+
+
+class _Collector:
+    """What a body's consumer must have: keeps everything in ``content``, up to the limit."""
+
+    def __init__(self, request: RegistryRequest) -> None:
+        self._request = request
+        self._content: Any = request.content
+
+    def write(self, piece: bytes) -> None:
+        request = self._request
+        if self._content.tell() + len(piece) > request.site.limits.content_bytes:
+            request.channel.refuse_request(413)
+        else:
+            self._content.write(piece)
