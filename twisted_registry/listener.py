@@ -102,7 +102,8 @@ def make_endpoint(
         return AdoptedStreamServerEndpoint(reactor, _HANDED_OVER, family)
     if path:
         _clear(Path(path))
-    return serverFromString(reactor, description)
+    endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+    return endpoint
 
 
 def described(address: object) -> tuple[str, str]:

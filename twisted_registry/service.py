@@ -7,7 +7,7 @@ runs, with one sentence for the operator.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
@@ -76,11 +76,12 @@ class RegistryService(MultiService):
             secret=configuration.http.secret.encode() or None,
         )
         api = RegistryResource(self.registry, OpenAccess(), reactor, _settings(configuration))
+        wanted = not configuration.log.accesslog.disabled
         self.site = RegistrySite(
             mounted(api, configuration.http.prefix),
             reactor,
             limits=_limits(configuration),
-            access_log=None if configuration.log.accesslog.disabled else AccessLog(access_log),
+            access_log=AccessLog(access_log) if wanted else None,
         )
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
@@ -181,7 +182,7 @@ def _policy(configuration: Configuration) -> Policy:
         validate=not validation.disabled,
         url_allow=validation.manifests.urls.allow,
         url_deny=validation.manifests.urls.deny,
-        platforms=indexes.platforms,
+        platforms=cast("Literal['all', 'none', 'list']", indexes.platforms),
         platform_list=frozenset((item.architecture, item.os) for item in indexes.platformlist),
         classes=frozenset(configuration.policy.repository.classes),
         manifest_limit=configuration.http.limits.manifestbytes,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Any, TextIO
 
 from twisted.internet import reactor as default_reactor
 from twisted.logger import globalLogBeginner
@@ -60,12 +61,11 @@ def makeService(options: Options, reactor: Any = default_reactor) -> RegistrySer
     except ConfigurationError as error:
         lines = (f"twisted-registry: {line}" for line in str(error).splitlines())
         raise SystemExit("\n".join(lines)) from error
-    parent = options.parent or {}
+    parent: Any = options.parent or {}
     # Whoever names a log file or a logger to twistd keeps it.
     own = parent.get("logfile") or parent.get("logger") or parent.get("syslog")
     observer = None if own else _observer(loaded)
-    # twistd puts a log in the place of sys.stdout; access lines go to the real one.
-    return _Service(loaded, reactor, os.environ, sys.__stdout__ or sys.stdout, observer)
+    return _Service(loaded, reactor, os.environ, _access_log(), observer)
 
 
 def run(loaded: Loaded, reactor: Any = default_reactor) -> int:
@@ -73,7 +73,7 @@ def run(loaded: Loaded, reactor: Any = default_reactor) -> int:
 
     :returns: the exit status: 1 if the registry could not start.
     """
-    service = RegistryService(loaded, reactor, os.environ, sys.stdout)
+    service = RegistryService(loaded, reactor, os.environ, _access_log())
     globalLogBeginner.beginLoggingTo([_observer(loaded)], redirectStandardIO=False)
     try:
         service.privilegedStartService()
@@ -84,6 +84,14 @@ def run(loaded: Loaded, reactor: Any = default_reactor) -> int:
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.run()
     return 0
+
+
+def _access_log() -> TextIO:
+    # twistd puts a log in the place of sys.stdout; access lines go to the real one.
+    stream = sys.__stdout__ or sys.stdout
+    if isinstance(stream, TextIOWrapper):
+        stream.reconfigure(line_buffering=True)
+    return stream
 
 
 def _observer(loaded: Loaded) -> ILogObserver:

@@ -86,11 +86,7 @@ async def serve(
     )
     api = RegistryResource(registry, access or OpenAccess(), reactor, settings, metrics)
     tree = mounted(api, prefix)
-    site: Any
-    if stock_site:
-        site = Site(tree, reactor=reactor)
-    else:
-        site = RegistrySite(tree, reactor, **({} if limits is None else {"limits": limits}))
+    site: Any = Site(tree, reactor=reactor) if stock_site else RegistrySite(tree, reactor, limits)
     port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(site)
     number = port.getHost().port
     host = f"127.0.0.1:{number}"

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from twisted_registry.api.exchange import Exchange
     from twisted_registry.repository.registry import Repository
 
+#: A longer list is sent in pieces.
+_AT_ONCE = 5000
+
 
 async def get(exchange: Exchange) -> Answer:
     """List tags: all of them, or a page of ``n`` after ``last``.
@@ -25,7 +28,7 @@ async def get(exchange: Exchange) -> Answer:
     if not await repository.exists():
         raise RegistryError(ErrorCode.NAME_UNKNOWN, detail={"name": exchange.name})
     if number is None:
-        return Answer(200, [("Content-Type", JSON)], _everything(repository, last))
+        return await _all(exchange, last)
     limit = min(number, exchange.settings.tags_limit)
     # Asking for nothing gets nothing, and no link to more of it.
     names, more = await repository.tags.page(last, limit) if limit else ([], False)
@@ -40,12 +43,21 @@ def next_page(exchange: Exchange, last: str, number: int) -> str:
     return f'<{url}>; rel="next"'
 
 
-async def _everything(repository: Repository, last: str) -> AsyncIterator[bytes]:
+async def _all(exchange: Exchange, last: str) -> Answer:
+    repository = exchange.repository
+    names, more = await repository.tags.page(last, _AT_ONCE)
+    if not more:
+        return Answer.json({"name": exchange.name, "tags": names})
+    return Answer(200, [("Content-Type", JSON)], _pieces(repository, names))
+
+
+async def _pieces(repository: Repository, names: list[str]) -> AsyncIterator[bytes]:
     """The document in pieces, so that no list is too long to be held."""
-    yield b'{"name":' + json.dumps(repository.name).encode() + b',"tags":['
-    first = True
-    async for names in repository.tags.pages(last):
-        piece = json.dumps(names, separators=(",", ":"))[1:-1].encode()
-        yield piece if first else b"," + piece
-        first = False
+    yield b'{"name":' + json.dumps(repository.name).encode() + b',"tags":[' + _inside(names)
+    async for more in repository.tags.pages(names[-1]):
+        yield b"," + _inside(more)
     yield b"]}"
+
+
+def _inside(names: list[str]) -> bytes:
+    return json.dumps(names, separators=(",", ":"))[1:-1].encode()

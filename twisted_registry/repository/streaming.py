@@ -22,7 +22,7 @@ async def stream(body: IBodyProducer, consumer: IConsumer) -> None:
     # A body producer has all that a push producer has.
     consumer.registerProducer(cast("IPushProducer", body), True)
     try:
-        await body.startProducing(consumer)  # type: ignore[no-untyped-call]
+        await body.startProducing(consumer)
     finally:
         consumer.unregisterProducer()
 
