@@ -1,0 +1,73 @@
+"""Error codes and the JSON that they become."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from twisted_registry.errors import ErrorCode, RegistryError
+
+#: OCI distribution specification, "Error Codes": code-1 to code-14.
+SPECIFIED = """
+    BLOB_UNKNOWN BLOB_UPLOAD_INVALID BLOB_UPLOAD_UNKNOWN DIGEST_INVALID MANIFEST_BLOB_UNKNOWN
+    MANIFEST_INVALID MANIFEST_UNKNOWN NAME_INVALID NAME_UNKNOWN SIZE_INVALID UNAUTHORIZED DENIED
+    UNSUPPORTED TOOMANYREQUESTS
+""".split()
+
+
+def test_every_code_of_the_specification_is_there():
+    assert set(SPECIFIED) <= set(ErrorCode.__members__)
+
+
+def test_no_code_is_an_alias_of_another():
+    # Two members of an Enum with equal values are one member with two names.
+    assert len(list(ErrorCode)) == len(ErrorCode.__members__)
+
+
+@pytest.mark.parametrize("code", ErrorCode)
+def test_every_code_has_a_status_of_an_error_and_a_sentence(code):
+    assert 400 <= code.status <= 599
+    assert code.message
+    assert RegistryError(code).http_status == code.status
+
+
+@pytest.mark.parametrize("code", ErrorCode)
+def test_the_body_is_the_form_of_the_specification(code):
+    body = json.loads(json.dumps(RegistryError(code).as_json()))
+    assert body == {"errors": [{"code": code.name, "message": code.message}]}
+
+
+def test_detail_message_and_status_replace_those_of_the_code():
+    error = RegistryError(
+        ErrorCode.UNKNOWN, detail={"a": 1}, message="why", status=418, headers=(("X", "y"),)
+    )
+    assert error.http_status == 418
+    assert error.headers == (("X", "y"),)
+    assert error.as_json() == {
+        "errors": [{"code": "UNKNOWN", "message": "why", "detail": {"a": 1}}]
+    }
+
+
+@pytest.mark.parametrize("detail", ["", 0, False, [], {}])
+def test_a_false_detail_is_a_detail(detail):
+    assert RegistryError(ErrorCode.UNKNOWN, detail).as_json()["errors"][0]["detail"] == detail
+
+
+def test_it_can_be_raised_chained_and_told_apart():
+    def fail():
+        try:
+            raise ValueError
+        except ValueError as error:
+            raise RegistryError(ErrorCode.DENIED) from error
+
+    with pytest.raises(RegistryError) as caught:
+        fail()
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert caught.value != RegistryError(ErrorCode.DENIED)
+
+
+def test_it_can_not_be_changed():
+    error = RegistryError(ErrorCode.DENIED)
+    with pytest.raises(AttributeError):
+        error.code = ErrorCode.UNKNOWN
