@@ -33,9 +33,12 @@ def precondition(if_match: Sequence[str], if_none_match: Sequence[str]) -> Preco
     """What If-Match and If-None-Match of a PUT ask of the tag, or None if neither is there."""
     if not if_match and not if_none_match:
         return None
-    wanted = entity_tags(if_match) if if_match else None
-    if wanted is not None and "*" in wanted:
-        wanted = frozenset()
+    wanted = None
+    if if_match:
+        # Nothing that can be read names no tag at all, rather than any.
+        wanted = entity_tags(if_match) or frozenset({""})
+        if "*" in wanted:
+            wanted = frozenset()
     unlike = entity_tags(if_none_match)
     return Precondition(wanted, absent="*" in unlike, unlike=unlike - {"*"})
 

@@ -59,9 +59,11 @@ class UploadState:
             if not hmac.compare_digest(mac, hmac.new(secret, document, hashlib.sha256).digest()):
                 raise StateInvalid("not signed by this registry")
             values = json.loads(document)
-            state = cls(values["Name"], values["UUID"], int(values["Offset"]))
-        except (UnicodeEncodeError, binascii.Error, ValueError, KeyError, TypeError) as error:
+            state = cls(values["Name"], values["UUID"], values["Offset"])
+        except (binascii.Error, ValueError, KeyError, TypeError, RecursionError) as error:
             raise StateInvalid(str(error)) from error
+        if type(state.offset) is not int:
+            raise StateInvalid("the offset is not a number")
         if (state.name, state.id) != (name, upload_id):
             raise StateInvalid("made for another upload")
         return state

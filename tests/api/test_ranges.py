@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twisted_registry.api.ranges import (
+    ByteRange,
+    ChunkRangeInvalid,
+    RangeUnsatisfiable,
+    parse_chunk_range,
+    parse_range,
+)
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("bytes=0-0", (0, 1)),
+        ("bytes=0-9", (0, 10)),
+        ("bytes=3-5", (3, 3)),
+        ("bytes=9-9", (9, 1)),
+        ("bytes=9-", (9, 1)),
+        ("bytes=0-", (0, 10)),
+        ("bytes=5-99", (5, 5)),
+        ("bytes=-1", (9, 1)),
+        ("bytes=-10", (0, 10)),
+        ("bytes=-99", (0, 10)),
+        ("BYTES=1-2", (1, 2)),
+        (" bytes = 1-2 ", (1, 2)),
+        (f"bytes=0-{10**19 - 1}", (0, 10)),
+    ],
+)
+def test_a_part(header, expected):
+    assert parse_range(header, 10) == ByteRange(*expected)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "bytes",
+        "bytes=",
+        "bytes=-",
+        "bytes=5",
+        "bytes=a-b",
+        "bytes=0-1,3-4",
+        "bytes=4-3",
+        "bytes= 1 - 2",
+        "items=0-1",
+        "bytes=0x1-2",
+        "bytes=+1-2",
+        "bytes=١-٢",
+        f"bytes={10**19}-",
+        f"bytes=0-{10**19}",
+        f"bytes=-{'9' * 10000}",
+    ],
+)
+def test_what_is_not_understood_is_the_whole(header):
+    assert parse_range(header, 10) is None
+
+
+@pytest.mark.parametrize("header", ["bytes=10-", "bytes=10-10", "bytes=99-100", "bytes=-0"])
+def test_outside(header):
+    with pytest.raises(RangeUnsatisfiable):
+        parse_range(header, 10)
+
+
+@pytest.mark.parametrize("header", ["bytes=0-", "bytes=0-0", "bytes=-1"])
+def test_nothing_has_no_parts(header):
+    with pytest.raises(RangeUnsatisfiable):
+        parse_range(header, 0)
+
+
+@given(st.integers(0, 40), st.integers(0, 50), st.integers(0, 50))
+def test_a_part_is_what_slicing_gives(size, first, last):
+    content = bytes(range(size))
+    try:
+        found = parse_range(f"bytes={first}-{last}", size)
+    except RangeUnsatisfiable:
+        assert first >= size
+        return
+    if found is None:
+        assert last < first
+        return
+    part = content[found.offset : found.offset + found.length]
+    assert part == content[first : last + 1]
+    assert found.length == len(part) > 0
+    assert found.content_range(size) == f"bytes {first}-{min(last, size - 1)}/{size}"
+
+
+@given(st.text(max_size=30), st.integers(0, 1000))
+def test_no_text_breaks_it(text, size):
+    for header in (text, f"bytes={text}"):
+        try:
+            found = parse_range(header, size)
+        except RangeUnsatisfiable:
+            continue
+        assert found is None or 0 <= found.offset < found.offset + found.length <= size
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("0-0", (0, 1)),
+        ("10-19", (10, 10)),
+        ("bytes 0-9/10", (0, 10)),
+        ("bytes 0-9/*", (0, 10)),
+        (" 0-9 ", (0, 10)),
+    ],
+)
+def test_a_chunk(header, expected):
+    assert parse_chunk_range(header) == ByteRange(*expected)
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", "0", "0-", "-9", "9-0", "a-b", "0-9-10", "bytes=0-9", "0-9/x", "١-٢", f"0-{10**19}"],
+)
+def test_no_chunk(header):
+    with pytest.raises(ChunkRangeInvalid):
+        parse_chunk_range(header)
+
+
+@given(st.integers(0, 10**18), st.integers(0, 10**18))
+def test_a_chunk_is_read_back(first, length):
+    header = f"{first}-{first + length}"
+    assert parse_chunk_range(header) == ByteRange(first, length + 1)
+
+
+@given(st.text(max_size=30))
+def test_no_text_breaks_a_chunk(text):
+    try:
+        found = parse_chunk_range(text)
+    except ChunkRangeInvalid:
+        return
+    assert found.length > 0

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twisted_registry.api import routes
+from twisted_registry.api.endpoint import HANDLERS
+from twisted_registry.auth.interfaces import CATALOG, Access
+
+
+def find(path):
+    return routes.match(path.split("/"))
+
+
+@pytest.mark.parametrize(
+    ("path", "handler", "name", "variable"),
+    [
+        ("", "base", "", ""),
+        ("_catalog", "catalog", "", ""),
+        ("_catalog/", "catalog", "", ""),
+        ("_oci/ext/discover", "extensions", "", ""),
+        ("a/_oci/ext/discover", "extensions", "a", ""),
+        ("a/tags/list", "tags", "a", ""),
+        ("a/tags/list/", "tags", "a", ""),
+        ("a/b/c/tags/list", "tags", "a/b/c", ""),
+        ("a/manifests/latest", "manifest", "a", "latest"),
+        ("a/manifests/sha256:ab", "manifest", "a", "sha256:ab"),
+        ("a/manifests/manifests/x", "manifest", "a/manifests", "x"),
+        ("a/blobs/uploads", "blob_upload", "a", ""),
+        ("a/blobs/uploads/", "blob_upload", "a", ""),
+        ("a/blobs/uploads/id", "blob_upload_chunk", "a", "id"),
+        ("a/blobs/uploads/uploads", "blob_upload_chunk", "a", "uploads"),
+        ("a/blobs/x", "blob", "a", "x"),
+        ("a/blobs/blobs/x", "blob", "a/blobs", "x"),
+        ("a/referrers/x", "referrers", "a", "x"),
+        ("tags/list/tags/list", "tags", "tags/list", ""),
+        ("../tags/list", "tags", "..", ""),
+        ("a//tags/list", "tags", "a/", ""),
+    ],
+)
+def test_match(path, handler, name, variable):
+    found = find(path)
+    assert (found.endpoint.handler, found.name, found.variable) == (handler, name, variable)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "a",
+        "tags/list",
+        "manifests/x",
+        "blobs/uploads",
+        "a/tags",
+        "a/tags/list/x",
+        "a/manifests",
+        "a/manifests/",
+        "a/blobs/",
+        "a/b/c",
+        "_catalog/x",
+        "a/_catalog",
+        "_oci",
+    ],
+)
+def test_no_match(path):
+    assert find(path) is None
+
+
+def test_no_segments_are_the_base():
+    assert routes.match([]).endpoint is routes.BASE
+
+
+def test_every_route_has_handlers():
+    endpoints = (*routes.ENDPOINTS, routes.BASE, routes.CATALOG_LIST, routes.EXTENSIONS)
+    wanted = {
+        (endpoint.handler, "GET" if method == "HEAD" else method)
+        for endpoint in endpoints
+        for method in endpoint.methods
+    }
+    assert wanted == set(HANDLERS)
+
+
+def test_what_may_be_read_may_be_asked_for_with_head():
+    for endpoint in routes.ENDPOINTS:
+        assert ("GET" in endpoint.methods) == ("HEAD" in endpoint.methods)
+
+
+def accesses(path, method, source=None):
+    return find(path).accesses(method, source)
+
+
+def repository(name, *actions):
+    return tuple(Access("repository", name, action) for action in actions)
+
+
+def test_accesses():
+    assert accesses("", "GET") == ()
+    assert accesses("_oci/ext/discover", "GET") == ()
+    assert accesses("_catalog", "GET") == (CATALOG,)
+    assert accesses("a/tags/list", "HEAD") == repository("a", "pull")
+    assert accesses("a/manifests/x", "PUT") == repository("a", "pull", "push")
+    assert accesses("a/manifests/x", "DELETE") == repository("a", "delete")
+    assert accesses("a/blobs/uploads/", "POST", "b") == (
+        *repository("a", "pull", "push"),
+        *repository("b", "pull"),
+    )
+
+
+def test_every_named_route_needs_something():
+    for endpoint in routes.ENDPOINTS:
+        for method in endpoint.methods:
+            assert routes.Match(endpoint, "a").accesses(method)
+
+
+@given(st.lists(st.text(alphabet="a/._-:%\0 ", max_size=5), max_size=6))
+def test_no_path_breaks_it(segments):
+    found = routes.match(segments)
+    if found is not None and found.endpoint.named:
+        assert found.name or segments[0] == ""
