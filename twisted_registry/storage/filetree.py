@@ -37,7 +37,7 @@ _T = TypeVar("_T")
 #: How often a write whose folder is deleted meanwhile makes the folder anew.
 ATTEMPTS = 10
 #: How many folders are remembered as synced: about 200 bytes each.
-REMEMBERED = 20_000
+REMEMBERED = 10_000
 _COPY_AT_ONCE = 64 * 1024 * 1024
 
 
@@ -53,7 +53,7 @@ class FileTree:
     files: OsFiles
     #: whether a name that no path can spell was met, and reported
     odd_name_seen: bool = field(init=False, default=False)
-    _synced: dict[str, tuple[int, int]] = field(init=False, factory=dict)
+    _settled: dict[str, tuple[int, int]] = field(init=False, factory=dict)
 
     def full(self, path: str) -> str:
         """Where ``path`` is in the file system."""
@@ -114,6 +114,8 @@ class FileTree:
             return
 
         def attempt() -> None:
+            # First, or a power cut could find the file in a folder that is not there.
+            self.settle(_folder(destination))
             try:
                 self.files.rename(self.full(source), self.full(destination))
             except FileNotFoundError:
@@ -204,25 +206,30 @@ class FileTree:
 
     def sync_entry(self, path: str) -> None:
         """Make the entry of ``path`` last, and those of the folders above it."""
-        folder = _folder(path)
-        try:
+        # If the folder is deleted meanwhile, the entry is gone with it.
+        with suppress(FileNotFoundError):
+            self.sync_folder(_folder(path))
+            self.settle(_folder(path))
+
+    def settle(self, folder: str) -> None:
+        """Make the entry of a folder last, and those of the folders above it.
+
+        :raises FileNotFoundError: if there is no such folder.
+        """
+        fresh = {}
+        while folder:
+            found = self.files.stat(self.full(folder))
+            # The number tells a folder from one that was deleted and made anew.
+            identity = (found.st_dev, found.st_ino)
+            if self._settled.get(folder) == identity:
+                break
+            fresh[folder] = identity
+            folder = _folder(folder)
             self.sync_folder(folder)
-            fresh = {}
-            while folder:
-                found = self.files.stat(self.full(folder))
-                # The number tells a folder from one that was deleted and made anew.
-                identity = (found.st_dev, found.st_ino)
-                if self._synced.get(folder) == identity:
-                    break
-                fresh[folder] = identity
-                folder = _folder(folder)
-                self.sync_folder(folder)
-        except FileNotFoundError:
-            # Deleted meanwhile, and the entry with it.
-            return
-        if len(self._synced) + len(fresh) > REMEMBERED:
-            self._synced.clear()
-        self._synced.update(fresh)
+        if len(self._settled) + len(fresh) <= REMEMBERED:
+            self._settled.update(fresh)
+        else:
+            self._settled.clear()
 
     def sync_folder(self, folder: str) -> None:
         """Make what was done in a folder last."""
@@ -230,9 +237,11 @@ class FileTree:
 
     def forget(self, folder: str) -> None:
         """A folder and all below it are gone: it must be synced when it comes back."""
-        below = f"{folder}/"
-        for known in [one for one in list(self._synced) if one == folder or one.startswith(below)]:
-            self._synced.pop(known, None)
+        # A folder is remembered together with those above it, so not without this one.
+        if self._settled.pop(folder, None) is not None:
+            for known in list(self._settled):
+                if known.startswith(f"{folder}/"):
+                    self._settled.pop(known, None)
 
     def _sync(self, full: str) -> None:
         fd = self.files.open(full, os.O_RDONLY | os.O_DIRECTORY)

@@ -231,8 +231,8 @@ class FileWriter:
         self._work()
 
     def _drop_pending(self, why: StorageError) -> None:
-        self.size -= sum(map(len, self._pending))
         self._pending.clear()
+        self.size = self._stored
         syncs, self._syncs = self._syncs, []
         for sync in syncs:
             sync.waiting.errback(why)
