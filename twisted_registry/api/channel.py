@@ -200,7 +200,9 @@ class RegistryChannel(Protocol):
         lines = [b"HTTP/1.1 %b %b" % (code, reason)]
         for name, value in fields:
             if name == b"Content-Length":
-                if bodyless and (request.code == HTTPStatus.NO_CONTENT or value == b"0"):
+                if request.code == HTTPStatus.NO_CONTENT or (
+                    request.code == HTTPStatus.NOT_MODIFIED and value == b"0"
+                ):
                     # RFC 9110 section 8.6: not in a 204; in a 304 it would be the entity's
                     continue
                 self._expected = None if bodyless else int(value)

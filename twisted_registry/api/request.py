@@ -77,7 +77,7 @@ class RegistryRequest(Request):
             UNKNOWN_LENGTH if head.length is None else head.length,
             channel.advance,
             self.processingFailed,
-            over=head.complete and not head.length,
+            over=head.length == 0,
         )
 
     @property
