@@ -77,7 +77,8 @@ def _below(tree: FileTree, folder: str, after: str) -> Iterator[Entry]:
             visible = [entry for entry in entries if _is_visible(tree, entry)]
     except (FileNotFoundError, NotADirectoryError):
         return
-    for path in sorted(prefix + _key(entry) for entry in visible if not _is_loop(tree, entry)):
+    straight = (entry for entry in visible if not _leads_astray(tree, entry))
+    for path in sorted(prefix + _key(entry) for entry in straight):
         if not path.endswith("/"):
             entry = _look(tree, path, path) if path > after else None
             if entry is not None and not entry.is_folder:
@@ -94,10 +95,14 @@ def _key(entry: DirEntry[str]) -> str:
     return f"{entry.name}/" if entry.is_dir() else entry.name
 
 
-def _is_loop(tree: FileTree, entry: DirEntry[str]) -> bool:
-    """Whether an entry is a link to a folder that it lies in."""
+def _leads_astray(tree: FileTree, entry: DirEntry[str]) -> bool:
+    """Whether an entry is a link to nothing, to itself, or to a folder that it lies in."""
     if not entry.is_symlink():
         return False
+    try:
+        tree.files.stat(entry.path)
+    except OSError:
+        return True
     here, name = entry.path.rsplit("/", 1)
     there = tree.files.realpath(entry.path)
     return f"{tree.files.realpath(here)}/{name}".startswith(f"{there}/")

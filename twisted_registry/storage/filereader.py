@@ -47,7 +47,7 @@ class FileReader:
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
         """Write the whole stretch to ``consumer`` as a push producer, and close."""
-        done: Deferred[None] = Deferred(lambda _: self.close())
+        done: Deferred[None] = Deferred(lambda _: self._free())
         self._consumer, self._done = consumer, done
         consumer.registerProducer(self, True)
         self._go_on()
@@ -55,7 +55,7 @@ class FileReader:
 
     def feed(self, observe: Callable[[bytes], object]) -> Deferred[None]:
         """Call ``observe`` with the whole stretch, on a thread, and close."""
-        self._done = Deferred(lambda _: self.close())
+        self._done = Deferred(lambda _: self._free())
         self._reading = True
         feeding = self._threads.run(self._feed, observe)
         feeding.addCallbacks(self._fed, self._failed)
@@ -70,16 +70,9 @@ class FileReader:
         return self._offset
 
     def close(self) -> None:
-        """Stop delivering and free the descriptor."""
-        if self._closed:
-            return
-        self._closed = True
-        if not self._reading:
-            # Not while a thread reads: the number may be another file's the moment it is free.
-            self._files.close(self._fd)
-        consumer, self._consumer = self._consumer, None
-        if consumer is not None:
-            consumer.unregisterProducer()
+        """Free the descriptor; a delivery under way ends as if cancelled."""
+        self._free()
+        self.stopProducing()
 
     def pauseProducing(self) -> None:
         """Write no more until resumed."""
@@ -94,6 +87,17 @@ class FileReader:
         """The consumer has gone: end as if cancelled."""
         if self._done is not None and not self._done.called:
             self._done.cancel()
+
+    def _free(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if not self._reading:
+            # Not while a thread reads: the number may be another file's the moment it is free.
+            self._files.close(self._fd)
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.unregisterProducer()
 
     def _go_on(self) -> None:
         if self._closed or self._paused or self._reading:
@@ -151,7 +155,7 @@ class FileReader:
 
     def _finish(self, error: BaseException | None) -> None:
         assert self._done is not None
-        self.close()
+        self._free()
         if error is None:
             self._done.callback(None)
         else:

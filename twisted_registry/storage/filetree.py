@@ -38,6 +38,8 @@ _T = TypeVar("_T")
 ATTEMPTS = 10
 #: How many folders are remembered as synced: about 200 bytes each.
 REMEMBERED = 10_000
+#: Nothing there: no such name, a path through a file, links that go round.
+_NOTHING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _COPY_AT_ONCE = 64 * 1024 * 1024
 
 
@@ -174,8 +176,10 @@ class FileTree:
         """
         try:
             found = self.files.stat(self.full(path))
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise PathNotFound(path) from error
+        except OSError as error:
+            if error.errno in _NOTHING:
+                raise PathNotFound(path) from error
+            raise
         if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
             raise PathNotFound(path, "is neither a file nor a folder")
         return found

@@ -124,7 +124,7 @@ class IReader(Interface):
         """Return where in the file of :meth:`fileno` the stretch begins."""
 
     def close() -> None:
-        """Free what is held. Safe to call twice."""
+        """Free what is held, and cancel what is under way. Safe to call twice."""
 
 
 class IWriter(IConsumer):

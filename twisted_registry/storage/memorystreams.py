@@ -61,7 +61,7 @@ class MemoryReader:
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
         """Write the whole stretch to ``consumer`` as a push producer, and close."""
-        done: Deferred[None] = Deferred(lambda _: self.close())
+        done: Deferred[None] = Deferred(lambda _: self._free())
         self._consumer, self._done = consumer, done
         consumer.registerProducer(self, True)
         self._run()
@@ -82,10 +82,9 @@ class MemoryReader:
         return self._offset
 
     def close(self) -> None:
-        """Stop delivering."""
-        consumer, self._consumer = self._consumer, None
-        if consumer is not None:
-            consumer.unregisterProducer()
+        """End a delivery under way, as if it were cancelled."""
+        self._free()
+        self.stopProducing()
 
     def pauseProducing(self) -> None:
         """Write no more until resumed."""
@@ -100,6 +99,11 @@ class MemoryReader:
         """The consumer has gone: end as if cancelled."""
         if self._done is not None and not self._done.called:
             self._done.cancel()
+
+    def _free(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.unregisterProducer()
 
     def _run(self) -> None:
         # The consumer may pause and resume from within its write.
@@ -116,7 +120,7 @@ class MemoryReader:
         finally:
             self._running = False
         if self._consumer is not None and self._sent >= self.size:
-            self.close()
+            self._free()
             assert self._done is not None
             self._done.callback(None)
 

@@ -143,17 +143,16 @@ async def a_reader_honours_pauses(driver: IStorageDriver) -> None:
 
 
 async def a_reader_can_be_cancelled(driver: IStorageDriver) -> None:
-    """Cancelling, and a consumer that stops, end the delivery at once."""
+    """Cancelling, closing, and a consumer that stops, end the delivery at once."""
     await store(driver, "file", LARGE)
-    for by_consumer in (False, True):
+    for way in range(3):
         sink = Sink(pauses=True)
         wanted = sink.wanted
         reader = await driver.open("file")
         done = reader.deliver(sink)
         await wanted
         assert sink.producer is not None
-        stop = sink.producer.stopProducing if by_consumer else done.cancel
-        stop()
+        (done.cancel, reader.close, sink.producer.stopProducing)[way]()
         assert not sink.is_fed
         cancelled = False
         try:

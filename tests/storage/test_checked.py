@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import pytest
+from attrs import define, field
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from twisted_registry.storage.checked import CheckedDriver
+from twisted_registry.storage.interfaces import (
+    IStorageDriver,
+    PathInvalid,
+    PathNotFound,
+    StorageError,
+)
+from twisted_registry.storage.memory import MemoryDriver
+from twisted_registry.storage.observer import IStorageObserver
+from twisted_registry.storage.paths import is_name, is_path
+
+case = SynchronousTestCase()
+result_of, failure_of = case.successResultOf, case.failureResultOf
+
+BAD = [
+    "/a", "a/", "a//b", ".", "..", "a/../b", "a/./b", ".hidden", "a/.tmp", "a/b/..",
+    "a\0b", "a\nb", "a\x7f", "a/\ud800", "x" * 256, "a/" + "\u00e9" * 128, "\U0001f4e6" * 64,
+]  # fmt: skip
+GOOD = ["a", "a/b", "a.b/c..", "_uploads", "x" * 255, "a b", "\u00e9" * 127, "-", "~", "a:b", "\\"]
+
+CALLS = {
+    "get": lambda driver, path: driver.get(path, 10),
+    "put": lambda driver, path: driver.put(path, b""),
+    "create": lambda driver, path: driver.create(path, b""),
+    "stat": lambda driver, path: driver.stat(path),
+    "copy": lambda driver, path: driver.copy("fine", path),
+    "copy from": lambda driver, path: driver.copy(path, "fine"),
+    "move": lambda driver, path: driver.move("fine", path),
+    "move from": lambda driver, path: driver.move(path, "fine"),
+    "delete": lambda driver, path: driver.delete(path),
+    "delete_many": lambda driver, path: driver.delete_many(["fine", path]),
+    "open": lambda driver, path: driver.open(path),
+    "writer": lambda driver, path: driver.writer(path),
+    "list": lambda driver, path: driver.list(path),
+    "walk": lambda driver, path: driver.walk(path),
+    "presign": lambda driver, path: driver.presign(path, "GET", 60),
+}
+OF_THE_ROOT = {"stat", "list", "walk"}
+
+
+@implementer(IStorageObserver)
+@define
+class Observer:
+    seen: list = field(factory=list)
+
+    def observed(self, driver, action, seconds, failed):
+        self.seen.append((driver, action, seconds, failed))
+
+
+class Broken:
+    """A driver all of whose methods do one thing."""
+
+    name = "broken"
+    minimum_chunk = 5
+
+    def __init__(self, action):
+        self._action = action
+
+    def __getattr__(self, name):
+        return lambda *_, **__: self._action()
+
+
+@pytest.fixture
+def checked():
+    driver = CheckedDriver(MemoryDriver(Clock()), Clock())
+    result_of(driver.put("fine", b""))
+    return driver
+
+
+@pytest.mark.parametrize("path", BAD)
+def test_bad_paths(path):
+    assert not is_path(path)
+
+
+@pytest.mark.parametrize("path", GOOD)
+def test_good_paths(path):
+    assert is_path(path)
+    assert is_name(path) == ("/" not in path)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_every_method_keeps_bad_paths_away(call):
+    def never():
+        raise AssertionError("reached the driver")
+
+    driver = CheckedDriver(Broken(never), Clock())
+    for path in BAD if call in OF_THE_ROOT else [*BAD, ""]:
+        failure_of(CALLS[call](driver, path), PathInvalid)
+
+
+@pytest.mark.parametrize("call", OF_THE_ROOT)
+def test_the_root_is_a_folder(checked, call):
+    result_of(CALLS[call](checked, ""))
+
+
+def test_it_looks_like_the_driver(checked):
+    verifyObject(IStorageDriver, checked)
+    broken = CheckedDriver(Broken(None), Clock())
+    assert (broken.name, broken.minimum_chunk) == ("broken", 5)
+    assert checked.name == "inmemory"
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("synchronous", [True, False])
+def test_foreign_exceptions_become_storage_errors(call, synchronous):
+    def action():
+        if synchronous:
+            raise KeyError("surprise")
+        return fail(KeyError("surprise"))
+
+    events = []
+    globalLogPublisher.addObserver(events.append)
+    try:
+        driver = CheckedDriver(Broken(action), Clock())
+        error = failure_of(CALLS[call](driver, "path"), StorageError).value
+    finally:
+        globalLogPublisher.removeObserver(events.append)
+    assert type(error) is StorageError
+    assert "broken" in str(error)
+    assert "surprise" in str(error)
+    assert [event for event in events if event.get("driver") == "broken"]
+
+
+def test_storage_errors_and_cancellation_pass():
+    error = PathNotFound("path")
+    driver = CheckedDriver(Broken(lambda: fail(error)), Clock())
+    assert failure_of(driver.stat("path"), PathNotFound).value is error
+    pending = Deferred()
+    driver = CheckedDriver(Broken(lambda: pending), Clock())
+    answer = driver.stat("path")
+    answer.cancel()
+    failure_of(answer, CancelledError)
+
+
+def test_calls_are_timed():
+    clock, observer = Clock(), Observer()
+    answers = []
+
+    def action():
+        answers.append(Deferred())
+        return answers[-1]
+
+    driver = CheckedDriver(Broken(action), clock, observer)
+    ended = [driver.stat("path"), driver.open("path"), driver.list(""), driver.close()]
+    clock.advance(2)
+    answers[0].callback(None)
+    answers[1].errback(PathNotFound("path"))
+    clock.advance(1)
+    answers[2].errback(StorageError("path", "disk on fire"))
+    answers[3].errback(KeyError("surprise"))
+    assert observer.seen == [
+        ("broken", "stat", 2, False),
+        ("broken", "open", 2, False),
+        ("broken", "list", 3, True),
+        ("broken", "close", 3, True),
+    ]
+    for answer in ended[1:]:
+        failure_of(answer, StorageError)
+
+
+def test_a_call_that_is_cancelled_is_no_breakdown():
+    observer = Observer()
+    driver = CheckedDriver(Broken(Deferred), Clock(), observer)
+    answer = driver.stat("path")
+    answer.cancel()
+    failure_of(answer, CancelledError)
+    assert observer.seen == [("broken", "stat", 0, False)]

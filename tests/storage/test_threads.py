@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Event, current_thread
+from threading import enumerate as all_threads
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred
+
+from twisted_registry.storage.filesystem import FilesystemDriver
+from twisted_registry.storage.interfaces import StorageError
+from twisted_registry.storage.threads import Threads
+
+
+@pytest_twisted.async_yield_fixture
+async def threads():
+    threads = Threads(reactor, 1, "test-storage")
+    yield threads
+    await threads.close()
+
+
+def descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def ours():
+    return [thread.name for thread in all_threads() if "test-storage" in thread.name]
+
+
+@pytest_twisted.ensureDeferred
+async def test_threads_have_a_name_start_late_and_end(threads):
+    assert ours() == []
+    assert "test-storage" in await threads.run(lambda: current_thread().name)
+    assert len(ours()) == 1
+    await threads.close()
+    assert ours() == []
+    with pytest.raises(StorageError):
+        await threads.run(print)
+    await threads.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_exception_arrives(threads):
+    with pytest.raises(ZeroDivisionError):
+        await threads.run(lambda: 1 // 0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_cancelled_before_its_turn_it_never_runs(threads):
+    go = Event()
+    first = threads.run(go.wait, 30)
+    ran = []
+    second = threads.run(ran.append, 1)
+    second.cancel()
+    with pytest.raises(CancelledError):
+        await second
+    go.set()
+    await first
+    await threads.run(lambda: None)
+    assert ran == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_result_that_nobody_takes_is_undone(threads):
+    started, go, undone = Event(), Event(), Event()
+
+    def work():
+        started.set()
+        assert go.wait(30)
+        return "result"
+
+    results = []
+
+    def undo(result):
+        results.append(result)
+        undone.set()
+
+    answer = threads.run(work, undo=undo)
+    assert started.wait(30)
+    answer.cancel()
+    with pytest.raises(CancelledError):
+        await answer
+    go.set()
+    await threads.run(lambda: None)
+    await threads.run(undone.wait, 30)
+    assert results == ["result"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_close_waits_for_what_runs(threads):
+    go = Event()
+    running = threads.run(go.wait, 30)
+    closing = [threads.close(), threads.close()]
+    assert not any(one.called for one in closing)
+    go.set()
+    assert await running
+    for one in closing:
+        await one
+    assert ours() == []
+
+
+@pytest.mark.parametrize("method", ["open", "writer"])
+@pytest_twisted.ensureDeferred
+async def test_opening_can_be_cancelled_at_any_time(tmp_path, method):
+    before = descriptors()
+    driver = FilesystemDriver(str(tmp_path), reactor)
+    await driver.put("file", b"content")
+    for turns in range(6):
+        for _ in range(5):
+            answer = getattr(driver, method)("file")
+            for _ in range(turns):
+                turn = Deferred()
+                reactor.callLater(0, turn.callback, None)
+                await turn
+            if answer.called:
+                await (await answer).close() if method == "writer" else (await answer).close()
+                continue
+            answer.cancel()
+            with pytest.raises(CancelledError):
+                await answer
+            # Whatever was opened is closed before the next call's answer arrives, or soon after.
+            await driver.stat("file")
+    await driver.close()
+    assert descriptors() == before
