@@ -37,9 +37,8 @@ def is_digest(text):
 def test_parse_takes_what_the_recogniser_takes(text):
     try:
         digest = Digest.parse(text)
-    except DigestInvalid as error:
+    except DigestInvalid:
         assert not is_digest(text)
-        assert str(error)
     else:
         assert is_digest(text)
         assert str(digest) == text

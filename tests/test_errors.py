@@ -9,15 +9,26 @@ import pytest
 from twisted_registry.errors import ErrorCode, RegistryError
 
 #: OCI distribution specification, "Error Codes": code-1 to code-14.
-SPECIFIED = """
-    BLOB_UNKNOWN BLOB_UPLOAD_INVALID BLOB_UPLOAD_UNKNOWN DIGEST_INVALID MANIFEST_BLOB_UNKNOWN
-    MANIFEST_INVALID MANIFEST_UNKNOWN NAME_INVALID NAME_UNKNOWN SIZE_INVALID UNAUTHORIZED DENIED
-    UNSUPPORTED TOOMANYREQUESTS
-""".split()
+SPECIFIED = {
+    "BLOB_UNKNOWN",
+    "BLOB_UPLOAD_INVALID",
+    "BLOB_UPLOAD_UNKNOWN",
+    "DIGEST_INVALID",
+    "MANIFEST_BLOB_UNKNOWN",
+    "MANIFEST_INVALID",
+    "MANIFEST_UNKNOWN",
+    "NAME_INVALID",
+    "NAME_UNKNOWN",
+    "SIZE_INVALID",
+    "UNAUTHORIZED",
+    "DENIED",
+    "UNSUPPORTED",
+    "TOOMANYREQUESTS",
+}
 
 
 def test_every_code_of_the_specification_is_there():
-    assert set(SPECIFIED) <= set(ErrorCode.__members__)
+    assert set(ErrorCode.__members__) >= SPECIFIED
 
 
 def test_no_code_is_an_alias_of_another():
@@ -55,15 +66,10 @@ def test_a_false_detail_is_a_detail(detail):
 
 
 def test_it_can_be_raised_chained_and_told_apart():
-    def fail():
-        try:
-            raise ValueError
-        except ValueError as error:
-            raise RegistryError(ErrorCode.DENIED) from error
-
+    cause = ValueError()
     with pytest.raises(RegistryError) as caught:
-        fail()
-    assert isinstance(caught.value.__cause__, ValueError)
+        raise RegistryError(ErrorCode.DENIED) from cause
+    assert caught.value.__cause__ is cause
     assert caught.value != RegistryError(ErrorCode.DENIED)
 
 

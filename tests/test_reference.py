@@ -86,7 +86,9 @@ def test_names_are_those_of_the_recogniser(text):
         assert str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["a", "0", "a.b", "a_b", "a__b", "a-b", "a----b", "a/b/c", "a-b/0"])
+@pytest.mark.parametrize(
+    "name", ["a", "0", "a.b", "a_b", "a__b", "a-b", "a----b", "a/b/c", "a-b/0"]
+)
 def test_good_names(name):
     assert is_name(name)
     assert check_name(name) == name
@@ -178,7 +180,9 @@ def test_an_upload_id_is_a_uuid(text):
     if is_upload_id(text):
         assert str(uuid.UUID(text)) == text
     else:
-        assert re.sub("[0-9a-f]", "x", text, flags=re.ASCII) != "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx"
+        assert (
+            re.sub("[0-9a-f]", "x", text, flags=re.ASCII) != "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx"
+        )
 
 
 @pytest.mark.parametrize("text", ["", ".", "..", "0" * 36, str(uuid.uuid4()).upper() + "A"])

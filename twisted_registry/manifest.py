@@ -8,8 +8,9 @@ are not known are accepted as opaque, as the distribution specification asks.
 from __future__ import annotations
 
 import json
+import re
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from attrs import frozen
 
@@ -30,6 +31,14 @@ FOREIGN_LAYERS = (
     "application/vnd.oci.image.layer.nondistributable.v1.",
     "application/vnd.docker.image.rootfs.foreign.",
 )
+
+
+#: What a Content-Type may be without its parameters (RFC 6838 section 4.2, first characters not
+#: looked at): a stored manifest is served under the type that it tells of itself.
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}", re.ASCII)
+
+#: Sizes are signed 64-bit numbers for every program that reads them.
+_SIZE_LIMIT = 2**63
 
 
 class Kind(Enum):
@@ -129,19 +138,24 @@ def parse_manifest(content: bytes, media_type: str | None) -> Manifest:
     """
     document = _load(content)
     declared = document.get("mediaType") if document is not None else None
-    if declared is not None and not isinstance(declared, str):
-        raise ManifestInvalid("mediaType: a string is expected")
+    if declared == "":
+        # As little as none, in the words of Go programs.
+        declared = None
+    if declared is not None and not _is_media_type(declared):
+        raise ManifestInvalid("mediaType: a media type is expected")
     if media_type is None:
         media_type = declared or _guess(document)
         if media_type is None:
             raise ManifestInvalid("neither a Content-Type nor a mediaType says what this is")
+    elif not _is_media_type(media_type):
+        raise ManifestInvalid("the Content-Type is not a media type")
     elif declared and declared != media_type:
         raise ManifestInvalid(f"mediaType is {declared}, but the Content-Type says {media_type}")
     kind = KINDS.get(media_type, Kind.OPAQUE)
     if kind is Kind.OPAQUE:
         return _opaque(document, media_type)
     if document is None:
-        raise ManifestInvalid("not a JSON object")
+        raise ManifestInvalid("not a JSON object in UTF-8 that names every key once")
     _check_shape(document, kind)
     return Manifest(
         media_type,
@@ -162,7 +176,7 @@ def media_type_in(content: bytes) -> str | None:
     """
     document = _load(content)
     declared = document.get("mediaType") if document is not None else None
-    return declared if isinstance(declared, str) and declared else None
+    return declared if _is_media_type(declared) else None
 
 
 def guess_media_type(content: bytes) -> str | None:
@@ -172,7 +186,12 @@ def guess_media_type(content: bytes) -> str | None:
 
 def _load(content: bytes) -> dict[str, Any] | None:
     try:
-        document = json.loads(content, parse_constant=_refuse_constant)
+        # Decoded here, because json guesses the encoding of bytes and lets half characters pass.
+        document = json.loads(
+            content.decode("utf-8"),
+            parse_constant=_refuse_constant,
+            object_pairs_hook=_unambiguous,
+        )
     except (ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
@@ -180,6 +199,18 @@ def _load(content: bytes) -> dict[str, Any] | None:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(name)
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a key that stands twice: programs differ in which of the two they read."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _is_media_type(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and _MEDIA_TYPE.fullmatch(value) is not None
 
 
 def _guess(document: dict[str, Any] | None) -> str | None:
@@ -214,7 +245,7 @@ def _opaque(document: dict[str, Any] | None, media_type: str) -> Manifest:
 def _check_shape(document: dict[str, Any], kind: Kind) -> None:
     if kind is not Kind.ARTIFACT:
         version = document.get("schemaVersion")
-        if version != 2 or isinstance(version, bool):
+        if type(version) is not int or version != 2:
             raise ManifestInvalid("schemaVersion: 2 is expected")
     # A document that reads both as an image and as an index means different things to different
     # clients (CVE-2021-41190).
@@ -254,17 +285,26 @@ def _descriptor(item: object, where: str) -> Descriptor:
         digest = Digest.parse(text)
     except DigestInvalid as error:
         raise ManifestInvalid(f"{where}.digest: {error}") from error
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+    if type(size) is not int or not 0 <= size < _SIZE_LIMIT:
         raise ManifestInvalid(f"{where}.size: a number of bytes is expected")
     urls = item.get("urls")
     if urls is None:
         urls = []
     if not isinstance(urls, list) or not all(isinstance(url, str) for url in urls):
         raise ManifestInvalid(f"{where}.urls: a list of strings is expected")
+    return Descriptor(media_type, digest, size, tuple(urls), _platform(item, where))
+
+
+def _platform(item: dict[str, Any], where: str) -> Mapping[str, Any] | None:
     platform = item.get("platform")
-    if platform is not None and not isinstance(platform, dict):
+    if platform is None:
+        return None
+    if not isinstance(platform, dict):
         raise ManifestInvalid(f"{where}.platform: an object is expected")
-    return Descriptor(media_type, digest, size, tuple(urls), platform)
+    for key in ("architecture", "os"):
+        if not isinstance(platform.get(key, ""), str):
+            raise ManifestInvalid(f"{where}.platform.{key}: a string is expected")
+    return platform
 
 
 def _subject(document: dict[str, Any]) -> Descriptor | None:
