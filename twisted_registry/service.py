@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, Logger
-from twisted.web.resource import Resource
 
 from twisted_registry.api.accesslog import AccessLog
-from twisted_registry.api.endpoint import ProbeResource, RegistryResource
+from twisted_registry.api.endpoint import RegistryResource
 from twisted_registry.api.exchange import Settings
 from twisted_registry.api.limits import Limits
 from twisted_registry.api.site import RegistrySite
+from twisted_registry.api.tree import mounted
 from twisted_registry.api.urls import Links
 from twisted_registry.auth.open import OpenAccess
 from twisted_registry.listener import HTTPService, StartError, described, make_endpoint
@@ -153,18 +153,6 @@ class RegistryService(MultiService):
             raise StartError(
                 f"storage.filesystem.rootdirectory: {root}: {error.strerror}"
             ) from error
-
-
-def mounted(api: Resource, prefix: str) -> Resource:
-    """The tree of a whole site: the API at ``<prefix>v2``, and an answer for probes at ``/``."""
-    root = ProbeResource()
-    folder: Resource = root
-    for segment in filter(None, prefix.split("/")):
-        child = Resource()
-        folder.putChild(segment.encode(), child)
-        folder = child
-    folder.putChild(b"v2", api)
-    return root
 
 
 def _driver(configuration: Configuration, reactor: Any) -> IStorageDriver:

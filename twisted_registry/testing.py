@@ -20,9 +20,9 @@ from twisted.web.server import Site
 
 from twisted_registry.api.endpoint import RegistryResource
 from twisted_registry.api.site import RegistrySite
+from twisted_registry.api.tree import mounted
 from twisted_registry.auth.open import OpenAccess
 from twisted_registry.repository.registry import Registry
-from twisted_registry.service import mounted
 from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.storage.memory import MemoryDriver
 

@@ -51,7 +51,7 @@ def test_a_part(header, expected):
         "items=0-1",
         "bytes=0x1-2",
         "bytes=+1-2",
-        "bytes=١-٢",
+        "bytes=\u0661-\u0662",
         f"bytes={10**19}-",
         f"bytes=0-{10**19}",
         f"bytes=-{'9' * 10000}",
@@ -116,7 +116,19 @@ def test_a_chunk(header, expected):
 
 @pytest.mark.parametrize(
     "header",
-    ["", "0", "0-", "-9", "9-0", "a-b", "0-9-10", "bytes=0-9", "0-9/x", "١-٢", f"0-{10**19}"],
+    [
+        "",
+        "0",
+        "0-",
+        "-9",
+        "9-0",
+        "a-b",
+        "0-9-10",
+        "bytes=0-9",
+        "0-9/x",
+        "\u0661-\u0662",
+        f"0-{10**19}",
+    ],
 )
 def test_no_chunk(header):
     with pytest.raises(ChunkRangeInvalid):

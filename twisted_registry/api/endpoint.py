@@ -223,19 +223,6 @@ class RegistryResource(Resource):
             request.loseConnection()
 
 
-class ProbeResource(Resource):
-    """``GET /``: 200 and nothing, for load balancers, as Distribution answers."""
-
-    def getChild(self, path: bytes, request: Request) -> Resource:
-        """Answer for the folder itself."""
-        return self if not path and not request.postpath else super().getChild(path, request)
-
-    def render_GET(self, request: Request) -> bytes:
-        """Say nothing, successfully."""
-        request.setHeader("Cache-Control", "no-cache")
-        return b""
-
-
 def _segments(request: Request) -> list[str] | None:
     """The path below the API, decoded; None if it is not text or hides a slash."""
     try:

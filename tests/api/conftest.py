@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import pytest
+import pytest_twisted
+from client import Api
+from twisted.internet import reactor
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
+
+from twisted_registry.storage.filesystem import FilesystemDriver
+from twisted_registry.storage.memory import MemoryDriver
+from twisted_registry.testing import serve
+
+#: Which Site answers, and where the bytes are.
+FLAVOURS = ("ours-memory", "ours-files", "stock-memory", "stock-files")
+SITES = ("ours-memory", "stock-memory")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "flavours(*names): the set-ups that a test runs over")
+
+
+def pytest_generate_tests(metafunc):
+    """Run every test of the API over both sites and both stores, unless it says which."""
+    if "flavour" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("flavours")
+        metafunc.parametrize("flavour", marker.args if marker else FLAVOURS)
+
+
+class Complaints:
+    """Log events that say that something went wrong, tracebacks among them."""
+
+    def __init__(self):
+        self.events = []
+
+    def __call__(self, event):
+        if event["log_level"] >= LogLevel.error or "log_failure" in event:
+            self.events.append(event)
+
+    def take(self):
+        """The texts so far, which the test has expected."""
+        events, self.events = self.events, []
+        return [_text(event) for event in events]
+
+
+def _text(event):
+    failure = event.get("log_failure")
+    return formatEvent(event) + ("" if failure is None else "\n" + failure.getTraceback())
+
+
+@pytest.fixture
+def complaints():
+    """Nothing that a client does is an error in the log, unless a test expects it."""
+    complaints = Complaints()
+    globalLogPublisher.addObserver(complaints)
+    yield complaints
+    globalLogPublisher.removeObserver(complaints)
+    assert not complaints.take()
+
+
+@pytest.fixture
+def start(flavour, tmp_path, complaints):
+    """A function that serves a registry inside a block, as ``testing.serve`` does."""
+    site, _, store = flavour.partition("-")
+
+    @asynccontextmanager
+    async def start(*, driver=None, prefix="", **plugged):
+        if driver is None:
+            files = store == "files"
+            driver = FilesystemDriver(str(tmp_path / "store"), reactor) if files else None
+            driver = driver or MemoryDriver(reactor)
+        serving = serve(
+            reactor, driver=driver, prefix=prefix, stock_site=site == "stock", **plugged
+        )
+        async with serving as served:
+            yield Api(served, driver, f"{prefix or '/'}v2/")
+
+    return start
+
+
+@pytest_twisted.async_yield_fixture
+async def api(start):
+    """A registry that allows everything."""
+    async with start() as api:
+        yield api

@@ -1,0 +1,81 @@
+"""The Resource tree of a whole site: the API, an answer for probes, and nothing else.
+
+twisted.web's own pages for what is not there are HTML; clients of a registry read JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from twisted.web.resource import Resource
+from zope.interface import implementer
+
+from twisted_registry.api.answers import JSON
+from twisted_registry.api.interfaces import IStreamingResource
+from twisted_registry.errors import ErrorCode, RegistryError
+
+if TYPE_CHECKING:
+    from twisted.web.server import Request
+
+
+@implementer(IStreamingResource)
+class Folder(Resource):
+    """A place that holds others, and has nothing to say itself.
+
+    It streams, so that nobody waits for a body that is not wanted.
+    """
+
+    def getChild(self, path: bytes, request: Request) -> Resource:  # noqa: ARG002
+        """Answer for whatever is not there."""
+        return Nothing()
+
+    def render(self, request: Request) -> bytes:
+        """Say that there is nothing here, whatever the method."""
+        return _refused(
+            request, RegistryError(ErrorCode.UNSUPPORTED, message="no such endpoint", status=404)
+        )
+
+
+class Nothing(Folder):
+    """Stands for every path that is not there."""
+
+    isLeaf = True
+
+
+class ProbeResource(Folder):
+    """``GET /``: 200 and nothing, for load balancers, as Distribution answers."""
+
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        """Answer for the folder itself."""
+        return self if not path and not request.postpath else super().getChild(path, request)
+
+    def render(self, request: Request) -> bytes:
+        """Say nothing, successfully."""
+        if request.method not in {b"GET", b"HEAD"}:
+            return _refused(
+                request, RegistryError(ErrorCode.UNSUPPORTED, headers=(("Allow", "GET, HEAD"),))
+            )
+        request.defaultContentType = None
+        request.setHeader("Cache-Control", "no-cache")
+        return b""
+
+
+def mounted(api: Resource, prefix: str) -> Resource:
+    """The tree of a whole site: the API at ``<prefix>v2``, and an answer for probes at ``/``."""
+    root = ProbeResource()
+    folder: Folder = root
+    for segment in filter(None, prefix.split("/")):
+        child = Folder()
+        folder.putChild(segment.encode(), child)
+        folder = child
+    folder.putChild(b"v2", api)
+    return root
+
+
+def _refused(request: Request, error: RegistryError) -> bytes:
+    request.setResponseCode(error.http_status)
+    request.setHeader("Content-Type", JSON)
+    for name, value in error.headers:
+        request.setHeader(name, value)
+    return json.dumps(error.as_json(), separators=(",", ":")).encode()
