@@ -46,7 +46,6 @@ def test_a_part(header, expected):
         "bytes=5",
         "bytes=a-b",
         "bytes=0-1,3-4",
-        "bytes=4-3",
         "bytes= 1 - 2",
         "items=0-1",
         "bytes=0x1-2",
@@ -61,7 +60,9 @@ def test_what_is_not_understood_is_the_whole(header):
     assert parse_range(header, 10) is None
 
 
-@pytest.mark.parametrize("header", ["bytes=10-", "bytes=10-10", "bytes=99-100", "bytes=-0"])
+@pytest.mark.parametrize(
+    "header", ["bytes=10-", "bytes=10-10", "bytes=99-100", "bytes=-0", "bytes=4-3"]
+)
 def test_outside(header):
     with pytest.raises(RangeUnsatisfiable):
         parse_range(header, 10)
@@ -79,11 +80,9 @@ def test_a_part_is_what_slicing_gives(size, first, last):
     try:
         found = parse_range(f"bytes={first}-{last}", size)
     except RangeUnsatisfiable:
-        assert first >= size
+        assert first >= size or last < first
         return
-    if found is None:
-        assert last < first
-        return
+    assert found is not None
     part = content[found.offset : found.offset + found.length]
     assert part == content[first : last + 1]
     assert found.length == len(part) > 0
