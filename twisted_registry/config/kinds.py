@@ -44,15 +44,16 @@ class Place:
         """The place of a list's item."""
         return Place(self.report, f"{self.path}[{index}]", self.secret)
 
-    def fault(self, node: Node, expected: str) -> None:
-        """Report that *node* is not what was *expected*, without giving a secret away."""
-        if isinstance(node.value, dict | list):
+    def fault(self, node: Node, kind: Kind) -> None:
+        """Report that *node* is not what *kind* takes, without giving a secret away."""
+        # What stands for a whole section may be one of its secrets.
+        if isinstance(node.value, dict | list) or not isinstance(kind, Scalar | Listing):
             value = node.sort
         elif self.secret:
             value = MASK
         else:
             value = shown(node.text)
-        self.report.fault(self.path, f"got {value}", expected, node.origin)
+        self.report.fault(self.path, f"got {value}", kind.expected, node.origin)
 
 
 @frozen(eq=False)
@@ -217,7 +218,7 @@ def read(kind: Kind, node: Node, place: Place) -> Any:
     try:
         return kind.read(node, place)
     except Mismatch:
-        place.fault(node, kind.expected)
+        place.fault(node, kind)
         return None
 
 

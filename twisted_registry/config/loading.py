@@ -10,7 +10,7 @@ from attrs import frozen
 from twisted_registry.config.document import DocumentError, Node, parse
 from twisted_registry.config.environment import FILE_VARIABLE, override
 from twisted_registry.config.faults import Report
-from twisted_registry.config.kinds import Mismatch, Place
+from twisted_registry.config.kinds import Place
 from twisted_registry.config.rules import adopt_level, check, choose_driver, drivers_of
 from twisted_registry.config.schema import Configuration
 from twisted_registry.config.sections import Section
@@ -120,15 +120,7 @@ def _load(
     overrides = override(root, SCHEMA, environ, report)
     choose_driver(root, before, overrides, report)
     adopt_level(root, report)
-    configuration = _structure(root, report)
+    configuration: Configuration = SCHEMA.read(root, Place(report))
     check(configuration, report)
     report.stop()
     return Loaded(configuration, source, tuple(report.warnings), tuple(report.notices))
-
-
-def _structure(root: Node, report: Report) -> Configuration:
-    try:
-        made: Configuration = SCHEMA.read(root, Place(report))
-    except Mismatch:
-        raise AssertionError from None
-    return made

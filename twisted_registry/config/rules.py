@@ -144,7 +144,7 @@ def _warn(configuration: Configuration, report: Report) -> None:
 
 
 def _notice(configuration: Configuration, report: Report) -> None:
-    if configuration.http.h2c.enabled or configuration.http.http2.disabled:
+    if configuration.http.h2c is not None or configuration.http.http2 is not None:
         report.notices.append("http: HTTP/2 is not served; http2 and h2c have no effect")
     if configuration.validation.enabled is not None:
         report.notices.append("validation.enabled: deprecated, no effect; see validation.disabled")

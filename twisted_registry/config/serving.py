@@ -8,7 +8,7 @@ from twisted_registry.config import values
 from twisted_registry.config.address import Address, parse_address
 from twisted_registry.config.forms import choice, duration, flag, headers, size, text, texts
 from twisted_registry.config.kinds import Scalar
-from twisted_registry.config.sections import Values, key, schema, section
+from twisted_registry.config.sections import Section, Values, key, schema, section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -148,8 +148,8 @@ class Http(Values):
     limits: Limits = section(Limits, "Limits on requests.", ours=True)
     tls: Tls = section(Tls, "Not served yet: refused when a certificate is set.")
     debug: Debug = section(Debug, "Not served yet: warned of, and left out.")
-    http2: Http2 = section(Http2, "HTTP/2 over TLS.")
-    h2c: H2c = section(H2c, "HTTP/2 without TLS.")
+    http2: Http2 | None = key(Section("a section", Http2, empty=True), "HTTP/2 over TLS.")
+    h2c: H2c | None = key(Section("a section", H2c, empty=True), "HTTP/2 without TLS.")
 
     @property
     def address(self) -> Address:

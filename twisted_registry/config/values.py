@@ -32,7 +32,9 @@ _FALSE: Final = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 _SIZE: Final = re.compile(r"(\d{1,15})\s*(KiB|MiB|GiB)?", re.ASCII)
 _UNITS: Final = {None: 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_FIELD: Final = re.compile(r"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[^\t ])?)?")
+_FIELD: Final = re.compile(
+    r"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?"
+)
 _PREFIX: Final = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]+/)*")
 #: The HTTP machinery owns these; a configured one would break the framing of answers.
 _FRAMING: Final = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding"})

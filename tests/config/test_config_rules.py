@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import pytest
+
+from twisted_registry.config.faults import ConfigurationError
+from twisted_registry.config.loading import Loaded, load_text
+
+BASE = "version: 0.1\nstorage: inmemory\n"
+
+
+def loaded(text: str) -> Loaded:
+    return load_text(text, {}, "f")
+
+
+def faults(text: str) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        loaded(text)
+    return [str(fault) for fault in caught.value.faults]
+
+
+def storage(text: str) -> str:
+    return f"version: 0.1\nstorage: {{inmemory: , {text}}}\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "", "{delete: {enabled: true}}", "{flesystem: {}}", "magic"]
+)
+def test_there_must_be_a_driver(text: str):
+    assert faults(f"version: 0.1\nstorage: {text}\n") == [
+        "storage: no storage driver is configured; known are filesystem and inmemory"
+    ]
+
+
+def test_there_must_be_one_driver():
+    assert faults("version: 0.1\nstorage: {filesystem: , inmemory: , s3: }\n")[0] == (
+        "storage: got filesystem, inmemory, s3, expected exactly one driver"
+    )
+
+
+@pytest.mark.parametrize("name", ["s3", "s3aws", "azure", "gcs", "swift", "oss"])
+def test_other_drivers_of_distribution_are_refused(name: str):
+    for text in (f"storage: {name}", f"storage: {{{name}: {{bucket: b}}}}"):
+        assert faults(f"version: 0.1\n{text}\n") == [
+            f"storage.{name}: this driver is not served; filesystem and inmemory are"
+        ]
+
+
+def test_options_of_a_refused_driver_are_looked_at_too():
+    with pytest.raises(ConfigurationError) as caught:
+        loaded("version: 0.1\nstorage: {s3: {buckett: b}, gcs: {credentials: {typ: a}}}\n")
+    assert [line.split(": ")[0] for line in caught.value.warnings] == [
+        "storage.s3.buckett", "storage.gcs.credentials.typ",
+    ]  # fmt: skip
+    assert faults("version: 0.1\nstorage: {s3: hunter2}\n")[0] == (
+        "storage.s3: got a single value, expected a section (f line 2)"
+    )
+
+
+@pytest.mark.parametrize("auth", ["none", "{none: }", "{none: {}}", "{}", ""])
+def test_auth_may_be_none(auth: str):
+    assert loaded(BASE + f"auth: {auth}\n").warnings == ()
+
+
+@pytest.mark.parametrize("auth", ["silly", "{htpasswd: {realm: a, path: b}}", "{token: }"])
+def test_other_access_control_is_refused(auth: str):
+    (said,) = faults(BASE + f"auth: {auth}\n")
+    assert said.endswith(
+        ": access control is not served yet; remove the section to serve everybody"
+    )
+
+
+@pytest.mark.parametrize("auth", ["htpaswd", "{htpaswd: {realm: a}}", "{none: , 'x\ty': 1}"])
+def test_an_unknown_access_control_is_refused(auth: str):
+    (said,) = faults(BASE + f"auth: {auth}\n")
+    assert ": unknown; known are none, silly, htpasswd, token (f line 3)" in said
+
+
+@pytest.mark.parametrize(
+    "tls",
+    ["certificate: /c", "key: /k", "clientcas: [/a]", "letsencrypt: {cachefile: /c}",
+     "letsencrypt: {hosts: [a]}", "letsencrypt: {email: a@b}"],
+)  # fmt: skip
+def test_tls_is_refused(tls: str):
+    (said,) = faults(BASE + f"http: {{tls: {{{tls}}}}}\n")
+    assert said.startswith("http.tls: TLS is not served yet")
+
+
+def test_a_tls_section_without_certificates_is_nothing():
+    assert loaded(BASE + "http: {tls: {minimumtls: tls1.2, certificate: ''}}\n").warnings == ()
+
+
+def test_an_upstream_is_refused():
+    (said,) = faults(BASE + "proxy: {remoteurl: 'https://u:hunter2@a', password: hunter2}\n")
+    assert said.startswith("proxy.remoteurl: pulling through")
+    assert "hunter2" not in said
+    assert loaded(BASE + "proxy: {ttl: 1h}\n").configuration.proxy.ttl == 3600
+
+
+@pytest.mark.parametrize("sort", ["registry", "repository", "storage"])
+def test_middleware_is_refused_unless_disabled(sort: str):
+    entry = "{name: redirect, options: {baseurl: 'https://a'}"
+    assert faults(BASE + f"middleware: {{{sort}: [{entry}}}]}}\n") == [
+        f"middleware.{sort}[0]: middleware is not served; remove it, or set its disabled to true"
+    ]
+    assert loaded(BASE + f"middleware: {{{sort}: [{entry}, disabled: true}}]}}\n").warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("notifications: {endpoints: [{name: a, url: 'http://a'}]}", "notifications"),
+        ("redis: {addr: 'a:1'}", "redis"),
+        ("redis: {}", "redis"),
+        ("health: {storagedriver: {enabled: true}}", "health"),
+        ("http: {debug: {addr: ':5001', prometheus: {enabled: true}}}", "http.debug"),
+        ("log: {hooks: [{type: mail, levels: [panic]}]}", "log.hooks"),
+    ],
+)
+def test_what_only_watches_or_speeds_up_is_warned_of(text: str, path: str):
+    assert loaded(BASE + text + "\n").warnings == (
+        f"{path}: is not served yet, the registry goes on without it",
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "notifications: {endpoints: [{disabled: true}], events: {includereferences: true}}",
+        "log: {hooks: [{type: mail, disabled: true}]}",
+        "http: {debug: {prometheus: {enabled: true}}}",
+    ],
+)
+def test_what_is_switched_off_is_not_warned_of(text: str):
+    assert loaded(BASE + text + "\n").warnings == ()
+
+
+def test_a_fault_of_a_secret_value_is_masked():
+    text = '{name: a, url: "http://a", headers: {Authorization: ["hunter2\\n"]}}'
+    assert faults(BASE + f"notifications: {{endpoints: [{text}]}}\n") == [
+        "notifications.endpoints[0].headers.Authorization[0]: got ******, expected a header value"
+        " on one line (f line 3)"
+    ]
+
+
+def test_required_keys():
+    assert faults(BASE + "notifications: {endpoints: [{name: a}]}\n") == [
+        "notifications.endpoints[0].url: the key is required (f line 3)"
+    ]
+
+
+def test_upload_purging_has_all_keys_or_says_that_it_is_off():
+    full = "maintenance: {uploadpurging: {enabled: true, age: 24h, interval: 1h, dryrun: true}}"
+    result = loaded(storage(full))
+    assert result.warnings == ("storage.maintenance.uploadpurging: uploads are not purged yet",)
+    purging = result.configuration.storage.maintenance.uploadpurging
+    assert purging is not None
+    assert (purging.age, purging.interval, purging.dryrun) == (86400, 3600, True)
+    assert loaded(storage("maintenance: {uploadpurging: {enabled: false}}")).warnings == ()
+    assert loaded(storage("maintenance: {readonly: {enabled: true}}")).warnings == ()
+    assert faults(storage("maintenance: {uploadpurging: {age: 168h, interval: }}")) == [
+        "storage.maintenance.uploadpurging.interval: the key is required (f line 2)",
+        "storage.maintenance.uploadpurging.dryrun: the key is required (f line 2)",
+    ]
+    assert faults(
+        storage("maintenance: {uploadpurging: {age: 5, interval: 1h, dryrun: 'no'}}")
+    ) == [
+        "storage.maintenance.uploadpurging.age: got '5', expected text such as 168h (f line 2)",
+        "storage.maintenance.uploadpurging.dryrun: got 'no', expected true or false (f line 2)",
+    ]
+
+
+def test_the_cache_of_descriptors():
+    assert (
+        loaded(storage("cache: {blobdescriptor: inmemory, blobdescriptorsize: 0}")).warnings == ()
+    )
+    assert loaded(storage("cache: {layerinfo: inmemory}")).warnings == ()
+    assert loaded(storage("cache: {blobdescriptor: disk}")).warnings == (
+        "storage.cache.blobdescriptor: 'disk' is unknown, no cache is used",
+    )
+    assert faults(storage("cache: {blobdescriptor: redis}")) == [
+        "storage.cache.blobdescriptor: got 'redis', expected a redis section beside it"
+    ]
+    assert (
+        len(loaded(storage("cache: {layerinfo: redis}") + "redis: {addr: 'a:1'}\n").warnings) == 1
+    )
+
+
+def test_addresses_are_checked_with_the_network():
+    said = faults(BASE + "http: {addr: /run/registry.sock}\n")[0]
+    assert said.startswith("http.addr: got '/run/registry.sock', expected HOST:PORT")
+    assert said.endswith("set http.net to unix to listen on a path")
+    http = loaded(BASE + "http: {addr: /run/registry.sock, net: unix}\n").configuration.http
+    assert http.address.path == "/run/registry.sock"
+    assert loaded(BASE).configuration.http.address.port == 5000
+    assert "expected HOST:PORT" in faults(BASE + "http: {addr: ':70000'}\n")[0]
+
+
+@pytest.mark.parametrize("text", ["h2c: {enabled: true}", "http2: {disabled: true}",
+                                  "http2: {disabled: false}, h2c: {enabled: false}"])  # fmt: skip
+def test_http2_is_said_once(text: str):
+    result = loaded(BASE + f"http: {{{text}}}\n")
+    assert result.warnings == ()
+    assert result.notices == ("http: HTTP/2 is not served; http2 and h2c have no effect",)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["reporting: {bugsnag: {apikey: hunter2}}", "compatibility: {schema1: {enabled: true}}",
+     "validation: {enabled: true}"],
+)  # fmt: skip
+def test_what_distribution_dropped_is_a_notice(text: str):
+    result = loaded(BASE + text + "\n")
+    assert result.warnings == ()
+    assert len(result.notices) == 1
+    assert "hunter2" not in repr(result)
