@@ -73,7 +73,8 @@ class LineObserver:
         time = datetime.fromtimestamp(event["log_time"], UTC)
         level = _LEVELS.get(event.get("log_level"), "info")
         message = formatEvent(event)
-        extra = dict(self.fields)
+        # Fields with a dot in their name are meant to be found again; the others are in the text.
+        extra = {**self.fields, **{key: value for key, value in event.items() if "." in key}}
         failure = event.get("log_failure")
         if failure is not None:
             extra["err.message"] = failure.getErrorMessage()

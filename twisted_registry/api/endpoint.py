@@ -20,6 +20,7 @@ from twisted_registry.api.answers import Answer, send
 from twisted_registry.api.body import request_body
 from twisted_registry.api.exchange import Exchange, Query, Settings, read_name
 from twisted_registry.api.interfaces import BodyAborted, IStreamingResource
+from twisted_registry.api.refusals import log_refusal
 from twisted_registry.api.urls import client_address, seen_as
 from twisted_registry.auth.interfaces import Caller
 from twisted_registry.errors import ErrorCode, RegistryError
@@ -135,20 +136,18 @@ class RegistryResource(Resource):
         try:
             return await self._handle(request, found)
         except RegistryError as error:
-            return _refusal(error)
+            refusal = error
         except CancelledError:
             raise
         except BodyAborted as error:
-            return _refusal(
-                RegistryError(
-                    ErrorCode.SIZE_INVALID,
-                    message="the body did not arrive whole",
-                    detail=str(error),
-                )
+            refusal = RegistryError(
+                ErrorCode.SIZE_INVALID, message="the body did not arrive whole", detail=str(error)
             )
         except Exception:  # noqa: BLE001 - the border: whatever it was, the client gets an answer
             log.failure("{method} {uri} failed", method=request.method, uri=request.uri)
-            return _refusal(RegistryError(ErrorCode.UNKNOWN))
+            refusal = RegistryError(ErrorCode.UNKNOWN)
+        log_refusal(request, found, refusal)
+        return Answer.json(refusal.as_json(), refusal.http_status, refusal.headers)
 
     async def _handle(self, request: Request, found: routes.Match | None) -> Answer:
         method = request.method.decode("ascii", "replace")
@@ -234,7 +233,3 @@ def _segments(request: Request) -> list[str] | None:
 
 def _allow(methods: Sequence[str]) -> str:
     return ", ".join((*methods, "OPTIONS"))
-
-
-def _refusal(error: RegistryError) -> Answer:
-    return Answer.json(error.as_json(), error.http_status, error.headers)

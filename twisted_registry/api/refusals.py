@@ -1,0 +1,53 @@
+"""Log lines of requests that were refused, with the field names that Distribution's logs have.
+
+What is not there is asked for all the time (a push looks for every layer first), and so is a
+login; these go to the debug level.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.logger import Logger, LogLevel
+
+from twisted_registry.api.urls import client_address
+
+if TYPE_CHECKING:
+    from twisted.web.server import Request
+
+    from twisted_registry.api.routes import Match
+    from twisted_registry.errors import RegistryError
+
+log = Logger()
+
+_EXPECTED = frozenset({401, 404})
+
+
+def log_refusal(request: Request, found: Match | None, error: RegistryError) -> None:
+    """Note that a request was answered with an error."""
+    status = error.http_status
+    level = LogLevel.info
+    if status >= 500:
+        level = LogLevel.error
+    elif status in _EXPECTED:
+        level = LogLevel.debug
+    fields = {
+        "http.request.method": request.method.decode("ascii", "replace"),
+        "http.request.uri": request.uri.decode("ascii", "backslashreplace"),
+        "http.request.remoteaddr": client_address(request),
+        "http.request.useragent": request.getHeader("user-agent") or "",
+        "http.response.status": status,
+        "err.code": error.code.name.lower(),
+        "err.message": error.message or error.code.message,
+    }
+    if error.detail is not None:
+        fields["err.detail"] = str(error.detail)
+    if found is not None and found.name:
+        fields["vars.name"] = found.name
+        if found.endpoint.variable:
+            fields[f"vars.{_VARIABLES[found.endpoint.variable]}"] = found.variable
+    log.emit(level, "response completed with error", **fields)
+
+
+#: What Distribution calls the variables of a path.
+_VARIABLES = {"reference": "reference", "digest": "digest", "upload": "uuid"}
