@@ -56,7 +56,7 @@ def test_options_of_a_refused_driver_are_looked_at_too():
     )
 
 
-@pytest.mark.parametrize("auth", ["none", "{none: }", "{none: {}}", "{}", ""])
+@pytest.mark.parametrize("auth", ["none", "None", "{none: }", "{none: {}}", "{}", ""])
 def test_auth_may_be_none(auth: str):
     assert loaded(BASE + f"auth: {auth}\n").warnings == ()
 
@@ -137,8 +137,10 @@ def test_what_is_switched_off_is_not_warned_of(text: str):
 def test_a_fault_of_a_secret_value_is_masked():
     text = '{name: a, url: "http://a", headers: {Authorization: ["hunter2\\n"]}}'
     assert faults(BASE + f"notifications: {{endpoints: [{text}]}}\n") == [
-        "notifications.endpoints[0].headers.Authorization[0]: got ******, expected a header value"
-        " on one line (f line 3)"
+        (
+            "notifications.endpoints[0].headers.Authorization[0]: got ******, expected a header value"
+            " on one line (f line 3)"
+        )
     ]
 
 

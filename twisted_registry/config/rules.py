@@ -25,7 +25,7 @@ def drivers_of(root: Node) -> tuple[str, ...]:
     if storage is None or storage.value is None or isinstance(storage.value, list):
         return ()
     if not isinstance(storage.value, dict):
-        return (storage.text,)
+        return (storage.text.lower(),)
     return tuple(name for name in storage.value if name in storing.DRIVERS)
 
 

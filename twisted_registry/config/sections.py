@@ -201,6 +201,6 @@ def _idle(children: Mapping[str, Node]) -> bool:
 
 
 def unfold(node: Node) -> None:
-    """Turn a bare name into a section with that one key, in place."""
+    """Turn a bare name, in any case, into a section with that one key; in place."""
     if not isinstance(node.value, dict | list) and node.value is not None:
-        node.value = {node.text: Node(None, "", node.origin)}
+        node.value = {node.text.lower(): Node(None, "", node.origin)}
