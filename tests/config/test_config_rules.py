@@ -138,8 +138,8 @@ def test_a_fault_of_a_secret_value_is_masked():
     text = '{name: a, url: "http://a", headers: {Authorization: ["hunter2\\n"]}}'
     assert faults(BASE + f"notifications: {{endpoints: [{text}]}}\n") == [
         (
-            "notifications.endpoints[0].headers.Authorization[0]: got ******, expected a header value"
-            " on one line (f line 3)"
+            "notifications.endpoints[0].headers.Authorization[0]: got ******, expected a header"
+            " value on one line (f line 3)"
         )
     ]
 
