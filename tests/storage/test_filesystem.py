@@ -307,6 +307,19 @@ def test_a_deleted_folder_goes_in_one_step(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
+@pytest.mark.parametrize("fault", [errno.ENOTEMPTY, BROKEN])
+def test_a_folder_that_does_not_go_at_once(tmp_path, fault):
+    driver = inline(tmp_path, FaultyFiles(rmdir=[fault]))
+    result_of(driver.put("folder/file", b""))
+    deleting = driver.delete("folder")
+    if fault == BROKEN:
+        failure_of(deleting, StorageError)
+    else:
+        result_of(deleting)
+        assert hidden(tmp_path) == []
+    assert paths(driver.list("")) == []
+
+
 def test_links_to_other_places_are_followed(driver, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     root = tmp_path / "root"

@@ -108,8 +108,8 @@ async def test_opening_can_be_cancelled_at_any_time(tmp_path, method):
     driver = FilesystemDriver(str(tmp_path), reactor)
     await driver.put("file", b"content")
     for turns in range(6):
-        for _ in range(5):
-            answer = getattr(driver, method)("file")
+        for attempt in range(5):
+            answer = getattr(driver, method)("file" if method == "open" else f"new{turns}{attempt}")
             for _ in range(turns):
                 turn = Deferred()
                 reactor.callLater(0, turn.callback, None)

@@ -16,8 +16,7 @@ import errno
 import os
 import stat
 from contextlib import suppress
-from secrets import token_hex
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from attrs import define, field
 
@@ -28,6 +27,7 @@ from twisted_registry.storage.interfaces import (
     PathNotFound,
     StorageError,
 )
+from twisted_registry.storage.newfile import NewFile, hidden_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,12 +35,11 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 #: How often a write whose folder is deleted meanwhile makes the folder anew.
-ATTEMPTS = 10
+ATTEMPTS = 100
 #: How many folders are remembered as synced: about 200 bytes each.
 REMEMBERED = 10_000
 #: Nothing there: no such name, a path through a file, links that go round.
 _NOTHING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
-_COPY_AT_ONCE = 64 * 1024 * 1024
 
 
 @define(eq=False)
@@ -65,11 +64,11 @@ class FileTree:
         """Store a small file in one step."""
 
         def attempt() -> None:
-            with _Temporary(self, _folder(path)) as temporary:
-                temporary.write(content)
+            with NewFile(self.files, self.full(_folder(path))) as new:
+                new.write(content)
                 if durable:
-                    temporary.sync()
-                temporary.rename(self.full(path))
+                    new.sync()
+                new.rename(self.full(path))
 
         self.in_folder(path, attempt)
         if durable:
@@ -79,10 +78,10 @@ class FileTree:
         """Store a small file in one step, unless there is one."""
 
         def attempt() -> None:
-            with _Temporary(self, _folder(path)) as temporary:
-                temporary.write(content)
-                temporary.sync()
-                self.files.link(temporary.path, self.full(path))
+            with NewFile(self.files, self.full(_folder(path))) as new:
+                new.write(content)
+                new.sync()
+                self.files.link(new.path, self.full(path))
 
         try:
             self.files.stat(self.full(path))
@@ -98,10 +97,10 @@ class FileTree:
         def attempt() -> None:
             fd, _ = self.open_file(source)
             try:
-                with _Temporary(self, _folder(destination)) as temporary:
-                    temporary.copy_from(fd)
-                    temporary.sync()
-                    temporary.rename(self.full(destination))
+                with NewFile(self.files, self.full(_folder(destination))) as new:
+                    new.copy_from(fd)
+                    new.sync()
+                    new.rename(self.full(destination))
             finally:
                 self.files.close(fd)
 
@@ -273,74 +272,25 @@ class FileTree:
             self._sync(os.path.dirname(full))  # noqa: PTH120
 
     def _remove_tree(self, full: str) -> None:
-        with self.files.scandir(full) as entries:
-            found = [(entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries]
-        for path, is_folder in found:
-            if is_folder:
-                self._remove_tree(path)
+        """Remove a folder that no path leads to any more; what will not go stays hidden."""
+        for _ in range(ATTEMPTS):
+            with self.files.scandir(full) as entries:
+                found = [(entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries]
+            for path, is_folder in found:
+                if is_folder:
+                    self._remove_tree(path)
+                else:
+                    # A put that failed because its folder went may be faster.
+                    with suppress(FileNotFoundError):
+                        self.files.unlink(path)
+            try:
+                self.files.rmdir(full)
+            except OSError as error:
+                # A call that found the folder under its old name may still be making a file.
+                if error.errno != errno.ENOTEMPTY:
+                    raise
             else:
-                self.files.unlink(path)
-        self.files.rmdir(full)
-
-
-@define(eq=False)
-class _Temporary:
-    """A new file under a hidden name: renamed by the end of the block, or removed."""
-
-    _tree: FileTree
-    _folder: str
-    path: str = field(init=False, default="")
-    _fd: int = field(init=False, default=-1)
-    _renamed: bool = field(init=False, default=False)
-
-    def __enter__(self) -> Self:
-        self.path = f"{self._tree.full(self._folder)}/{hidden_name()}"
-        self._fd = self._tree.files.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            self._tree.files.close(self._fd)
-        finally:
-            if not self._renamed:
-                self._remove()
-
-    def write(self, content: bytes) -> None:
-        """Write all of it."""
-        write_all(self._tree.files, self._fd, content, 0)
-
-    def copy_from(self, source: int) -> None:
-        """Write all that an open file holds."""
-        while self._tree.files.copy_range(source, self._fd, _COPY_AT_ONCE):
-            pass
-
-    def sync(self) -> None:
-        """Make the content last."""
-        self._tree.files.fsync(self._fd)
-
-    def rename(self, full: str) -> None:
-        """Give it its name."""
-        self._tree.files.rename(self.path, full)
-        self._renamed = True
-
-    def _remove(self) -> None:
-        # Its folder may have been deleted meanwhile.
-        with suppress(FileNotFoundError):
-            self._tree.files.unlink(self.path)
-
-
-def write_all(files: OsFiles, fd: int, content: bytes, offset: int) -> None:
-    """Write at an offset until all is written."""
-    rest = memoryview(content)
-    while rest:
-        taken = files.pwrite(fd, rest, offset)
-        rest = rest[taken:]
-        offset += taken
-
-
-def hidden_name() -> str:
-    """Make up a name for a file or folder that nobody is to see: it begins with a dot."""
-    return f".{token_hex(8)}.tmp"
+                return
 
 
 def _folder(path: str) -> str:

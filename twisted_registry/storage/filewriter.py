@@ -22,8 +22,8 @@ from zope.interface import implementer
 
 from twisted_registry.storage.filelock import is_still
 from twisted_registry.storage.fileops import explain
-from twisted_registry.storage.filetree import FileTree, write_all
 from twisted_registry.storage.interfaces import IWriter, StorageError
+from twisted_registry.storage.newfile import write_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     )
     from twisted.python.failure import Failure
 
+    from twisted_registry.storage.filetree import FileTree
     from twisted_registry.storage.threads import Threads
 
 log = Logger()

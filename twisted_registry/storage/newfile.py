@@ -1,0 +1,79 @@
+"""Files that get their name only when they are whole. All of it blocks: call it on a thread."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from secrets import token_hex
+from typing import TYPE_CHECKING, Self
+
+from attrs import define, field
+
+if TYPE_CHECKING:
+    from twisted_registry.storage.fileops import OsFiles
+
+_COPY_AT_ONCE = 64 * 1024 * 1024
+
+
+@define(eq=False)
+class NewFile:
+    """A new file under a hidden name: renamed by the end of the block, or removed.
+
+    :ivar files: the operating system.
+    :ivar folder: where in the file system to make it.
+    """
+
+    _files: OsFiles
+    _folder: str
+    path: str = field(init=False, default="")
+    _fd: int = field(init=False, default=-1)
+    _renamed: bool = field(init=False, default=False)
+
+    def __enter__(self) -> Self:
+        self.path = f"{self._folder}/{hidden_name()}"
+        self._fd = self._files.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._files.close(self._fd)
+        finally:
+            if not self._renamed:
+                self._remove()
+
+    def write(self, content: bytes) -> None:
+        """Write all of it."""
+        write_all(self._files, self._fd, content, 0)
+
+    def copy_from(self, source: int) -> None:
+        """Write all that an open file holds."""
+        while self._files.copy_range(source, self._fd, _COPY_AT_ONCE):
+            pass
+
+    def sync(self) -> None:
+        """Make the content last."""
+        self._files.fsync(self._fd)
+
+    def rename(self, full: str) -> None:
+        """Give it its name."""
+        self._files.rename(self.path, full)
+        self._renamed = True
+
+    def _remove(self) -> None:
+        # Its folder may have been deleted meanwhile.
+        with suppress(FileNotFoundError):
+            self._files.unlink(self.path)
+
+
+def write_all(files: OsFiles, fd: int, content: bytes, offset: int) -> None:
+    """Write at an offset until all is written."""
+    rest = memoryview(content)
+    while rest:
+        taken = files.pwrite(fd, rest, offset)
+        rest = rest[taken:]
+        offset += taken
+
+
+def hidden_name() -> str:
+    """Make up a name for a file or folder that nobody is to see: it begins with a dot."""
+    return f".{token_hex(8)}.tmp"
