@@ -1,8 +1,4 @@
-"""Fixtures of the tests with real client programs.
-
-``INTEGRATION_AGAINST=distribution`` runs them against Debian's docker-registry in our place,
-to tell a defect of ours from a habit of a client; tests of what it lacks are skipped then.
-"""
+"""Fixtures of the tests with real client programs."""
 
 from __future__ import annotations
 
@@ -14,9 +10,7 @@ from pathlib import Path
 
 import pytest
 from attrs import define
-from servers import DISTRIBUTION, OURS, Launcher, Served, program, tail
-
-AGAINST = os.environ.get("INTEGRATION_AGAINST", OURS)
+from servers import AGAINST, DISTRIBUTION, Launcher, Served, program, tail
 
 
 @pytest.hookimpl(wrapper=True)

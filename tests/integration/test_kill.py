@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 
 import pytest
 from attrs import define, field
-from conftest import AGAINST
 from images import Image, image, sha256
 from remote import Remote, with_digest
+from servers import AGAINST
 
 pytestmark = pytest.mark.integration
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import AGAINST
 from images import noise
 from remote import with_digest
+from servers import AGAINST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
