@@ -17,8 +17,6 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
 from twisted.web.http_headers import Headers
 
-from twisted_registry.digest import Digest
-
 OCI_IMAGE = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 DOCKER_IMAGE = "application/vnd.docker.distribution.manifest.v2+json"
@@ -254,7 +252,7 @@ class Api:
         headers.update(more)
         return await self("PUT", f"{name}/manifests/{reference}", headers, content)
 
-    async def image(self, *layers, name="a", reference="latest", config=b"{}", **more) -> Digest:
+    async def image(self, *layers, name="a", reference="latest", config=b"{}", **more) -> str:
         """Push an image with its blobs, and answer its digest."""
         for content in (config, *layers):
             await self.blob(content, name)

@@ -6,6 +6,7 @@ import pytest
 import pytest_twisted
 from client import Api
 from twisted.internet import reactor
+from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
 from twisted_registry.storage.filesystem import FilesystemDriver
@@ -84,3 +85,9 @@ async def api(start):
     """A registry that allows everything."""
     async with start() as api:
         yield api
+
+
+@pytest.fixture
+def clock():
+    """A clock that stands still, for stores whose times do not matter."""
+    return Clock()

@@ -162,13 +162,15 @@ class RegistryResource(Resource):
         if refused:
             raise RegistryError(ErrorCode.UNSUPPORTED, headers=(("Allow", _allow(methods)),))
         query = Query.parse(request.uri.partition(b"?")[2])
-        source = query.first("from") if found.endpoint.handler == "blob_upload" else None
+        source = None
+        if found.endpoint.handler == "blob_upload":
+            source = query.first("from") or None
         if source is not None:
             read_name(source)
         host, secure = seen_as(request)
         address = client_address(request)
         caller = Caller(request.getHeader("authorization"), address, host, secure)
-        grant = await self._access.authorize(caller, found.accesses(method, source or None))
+        grant = await self._access.authorize(caller, found.accesses(method, source))
         request.user = grant.user.encode()  # for the access log
         origin = Origin(
             grant.user,
