@@ -312,6 +312,7 @@ class RegistryChannel(Protocol):
         self._stop()
         self._closed = self._shut = True
         self._transport.abortConnection()
+        self.site.settled()
 
     def expired(self) -> None:
         """The deadline has passed."""
@@ -429,7 +430,7 @@ class RegistryChannel(Protocol):
         """Whether another request can follow the answer that begins now."""
         head = self._head
         assert head is not None
-        if self.site.draining or self._ended or not head.keep:
+        if self.site.draining or not head.keep or (self._ended and not self._events):
             return False
         if head.complete:
             return True

@@ -153,7 +153,8 @@ class RequestParser:
         if self.in_head:
             if self._spent > limits.url_bytes + limits.header_bytes:
                 self._refuse(431)
-        elif self._spent > self._allowed + limits.header_bytes:
+        elif self._spent > self._allowed + 2 * limits.header_bytes:
+            # twice, because trailer fields have their own limit, and should meet it first
             self._refuse(400)
 
     def _ignore_upgrade(self) -> None:
@@ -286,7 +287,8 @@ class RequestParser:
             raise _Refused(400)
         if coding != b"chunked":
             # well framed, but coded in a way that we do not know
-            raise _Refused(501 if coding.endswith(b"chunked") else 400)
+            last = coding.rpartition(b",")[2].strip()
+            raise _Refused(501 if last == b"chunked" else 400)
 
     def _origin_form(self, method: bytes, fields: dict[bytes, bytes], version: str) -> bytes:
         """Check Host and target (RFC 9112 section 3.2), and take an absolute target apart."""

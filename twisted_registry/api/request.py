@@ -128,7 +128,11 @@ class RegistryRequest(Request):
         done.addCallbacks(self._collected, lambda _: None)
 
     def _collected(self, _: None) -> None:
-        self.requestReceived(self.method, self.uri, self.clientproto)
+        try:
+            # decodes forms, then calls process(), which raises nothing
+            self.requestReceived(self.method, self.uri, self.clientproto)
+        except Exception:  # noqa: BLE001 (twisted.web has no word for a form that it can not read)
+            self.channel.refuse_request(400)
 
     def processingFailed(self, reason: Failure) -> None:
         """Say that something went wrong, but not what, and only if nothing has been said yet."""
