@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigurationError as error:
         for line in str(error).splitlines():
             _say(line)
+        for warning in error.warnings:
+            _say(f"warning: {warning}")
         return 1
     return _check(loaded) if options.command == "check" else _serve(loaded)
 

@@ -59,7 +59,8 @@ def makeService(options: Options, reactor: Any = default_reactor) -> RegistrySer
     try:
         loaded = load(options["config"], os.environ)
     except ConfigurationError as error:
-        lines = (f"twisted-registry: {line}" for line in str(error).splitlines())
+        warnings = (f"warning: {warning}" for warning in error.warnings)
+        lines = (f"twisted-registry: {line}" for line in (*str(error).splitlines(), *warnings))
         raise SystemExit("\n".join(lines)) from error
     parent: Any = options.parent or {}
     # Whoever names a log file or a logger to twistd keeps it.

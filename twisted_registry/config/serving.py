@@ -135,8 +135,9 @@ class Http(Values):
     )  # fmt: skip
     relativeurls: bool = key(flag(), "Send Location headers as paths only.", default=False)
     secret: str = key(
-        text(), "Signs the state of uploads. Set the same on every machine that serves one"
-        " store; if not set, each start makes its own.", default="", secret=True,
+        text(), "Signs the state of uploads. If not set, one is made and kept in the"
+        " store, so that uploads go on after a restart and on every machine that shares it.",
+        default="", secret=True,
     )  # fmt: skip
     draintimeout: float = key(
         duration(), "How long a stop waits for requests that are under way.", default=0.0
