@@ -1,0 +1,512 @@
+"""Manifests: end-3 and end-7."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import pytest_twisted
+from client import (
+    CONFIG,
+    DOCKER_IMAGE,
+    DOCKER_INDEX,
+    OCI_IMAGE,
+    OCI_INDEX,
+    chunked,
+    connect,
+    descriptor,
+    digest_of,
+    head,
+    image,
+    index,
+    parse,
+)
+from conftest import FLAVOURS, SITES
+
+from twisted_registry.api.exchange import Settings
+from twisted_registry.repository.policy import Policy
+
+OCI_ARTIFACT = "application/vnd.oci.artifact.manifest.v1+json"
+MANIFEST_LIMIT = 4 * 1024 * 1024
+NOTHING_THERE = {"mediaType": CONFIG, "digest": digest_of(b"nobody"), "size": 6}
+
+
+async def served(api, content, reference, media_type, digest=None):
+    """Check that a manifest is there, byte for byte, under its digest and ``reference``."""
+    digest = digest or digest_of(content)
+    for name in (reference, digest):
+        for method in ("GET", "HEAD"):
+            response = await api(method, f"a/manifests/{name}", {"Accept": "*/*"})
+            assert response.status == 200, response
+            assert response.get("Content-Type") == media_type
+            assert response.get("Docker-Content-Digest") == digest
+            assert response.get("ETag") == f'"{digest}"'
+            assert response.get("Content-Length") == str(len(content))
+            assert response.body == (content if method == "GET" else b"")
+
+
+def created(response, api, digest):
+    assert (response.status, response.body) == (201, b""), response
+    assert response.get("Docker-Content-Digest") == digest
+    assert response.get("Location") == f"http://{api.host}/v2/a/manifests/{digest}"
+
+
+@pytest.mark.parametrize("media_type", [OCI_IMAGE, DOCKER_IMAGE])
+@pytest_twisted.ensureDeferred
+async def test_images(api, media_type):
+    for content in (b"{}", b"one", b"two"):
+        await api.blob(content)
+    content = image(b"{}", b"one", b"two", media_type=media_type)
+    created(await api.manifest(content, media_type=media_type), api, digest_of(content))
+    await served(api, content, "latest", media_type)
+
+
+@pytest.mark.parametrize("media_type", [OCI_INDEX, DOCKER_INDEX])
+@pytest_twisted.ensureDeferred
+async def test_indexes(api, media_type):
+    children = []
+    for number in range(2):
+        config = b'{"n":%d}' % number
+        child = image(config)
+        await api.image(config=config, reference=digest_of(child))
+        children.append(descriptor(child, OCI_IMAGE))
+    content = index(*children, media_type=media_type)
+    created(await api.manifest(content, media_type=media_type), api, digest_of(content))
+    await served(api, content, "latest", media_type)
+    nested = index(descriptor(content, media_type))
+    created(await api.manifest(nested, "nested", media_type=OCI_INDEX), api, digest_of(nested))
+    await served(api, nested, "nested", OCI_INDEX)
+    empty = index()
+    created(await api.manifest(empty, "empty", media_type=OCI_INDEX), api, digest_of(empty))
+
+
+@pytest_twisted.ensureDeferred
+async def test_artifacts(api):
+    await api.blob(b"one")
+    content = json.dumps(
+        {"mediaType": OCI_ARTIFACT, "artifactType": "x/y", "blobs": [descriptor(b"one")]}
+    ).encode()
+    created(await api.manifest(content, media_type=OCI_ARTIFACT), api, digest_of(content))
+    await served(api, content, "latest", OCI_ARTIFACT)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"mediaType":"application/vnd.example+json"}',
+        b'{"any": "thing"}',
+        b"{}",
+        b"not JSON at all",
+        b"\x00\xff",
+        b"",
+        b'{"layers":"what","subject":7,"annotations":[]}',
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_types_that_nobody_knows(api, content):
+    media_type = "application/vnd.example+json"
+    created(await api.manifest(content, media_type=media_type), api, digest_of(content))
+    await served(api, content, "latest", media_type)
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
+@pytest_twisted.ensureDeferred
+async def test_by_digest(api, algorithm):
+    await api.blob(b"{}")
+    content = image()
+    digest = digest_of(content, algorithm)
+    created(await api.manifest(content, digest), api, digest)
+    await served(api, content, digest, OCI_IMAGE, digest)
+    response = await api("GET", "a/tags/list")
+    assert response.json()["tags"] == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_another_digest(api):
+    await api.blob(b"{}")
+    for algorithm in ("sha256", "sha512"):
+        digest = digest_of(b"other", algorithm)
+        response = await api.manifest(image(), digest)
+        assert (response.status, response.code) == (400, "DIGEST_INVALID")
+        assert (await api("GET", f"a/manifests/{digest}")).status == 404
+
+
+@pytest.mark.parametrize(
+    "header",
+    [f"{OCI_IMAGE}; charset=utf-8", f"{OCI_IMAGE};x", f"  {OCI_IMAGE}  ;  a=b; c=d"],
+)
+@pytest_twisted.ensureDeferred
+async def test_parameters_of_the_content_type_are_ignored(api, header):
+    await api.blob(b"{}")
+    created(await api.manifest(image(), media_type=header), api, digest_of(image()))
+    await served(api, image(), "latest", OCI_IMAGE)
+
+
+@pytest_twisted.ensureDeferred
+async def test_without_content_type(api):
+    await api.blob(b"{}")
+    for content, media_type in (
+        (image(), OCI_IMAGE),
+        (image(media_type=DOCKER_IMAGE), DOCKER_IMAGE),
+        (image(media_type=None), OCI_IMAGE),
+        (index(media_type=None), OCI_INDEX),
+        (b'{"mediaType":"x/y"}', "x/y"),
+    ):
+        created(await api.manifest(content, media_type=None), api, digest_of(content))
+        await served(api, content, "latest", media_type)
+    for content in (b"{}", b"", b"[1]", b"x"):
+        response = await api.manifest(content, media_type=None)
+        assert (response.status, response.code) == (400, "MANIFEST_INVALID")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_document_without_media_type_keeps_that_of_its_push(api):
+    await api.blob(b"{}")
+    for media_type in (OCI_IMAGE, DOCKER_IMAGE, "application/vnd.example+json"):
+        content = image(media_type=None, annotations={"of": media_type})
+        created(await api.manifest(content, media_type=media_type), api, digest_of(content))
+        await served(api, content, "latest", media_type)
+
+
+@pytest.mark.parametrize(
+    ("content", "media_type"),
+    [
+        (image(), OCI_INDEX),
+        (image(), DOCKER_IMAGE),
+        (index(), OCI_IMAGE),
+        (b"{", OCI_IMAGE),
+        (b"[]", OCI_IMAGE),
+        (b"", OCI_IMAGE),
+        (b'{"schemaVersion":2}', OCI_IMAGE),
+        (b'{"schemaVersion":1,"config":{},"layers":[]}', OCI_IMAGE),
+        (image(media_type=None, manifests=[]), OCI_IMAGE),
+        (index(media_type=None, layers=[]), OCI_INDEX),
+        (image(layers=[{"mediaType": "x", "digest": "nonsense", "size": 1}]), OCI_IMAGE),
+        (image(layers=[{"mediaType": "x", "digest": digest_of(b""), "size": -1}]), OCI_IMAGE),
+        (image(subject="x"), OCI_IMAGE),
+        (b"[" * 100_000, OCI_IMAGE),
+        (image(), "no type"),
+        (image(), "/"),
+        (image(), "a/b/c"),
+        (image(), "a/b, c/d"),
+        (image(), "x" * 200 + "/y"),
+    ],
+)
+@pytest.mark.flavours(*SITES)
+@pytest_twisted.ensureDeferred
+async def test_documents_that_are_not_what_their_type_says(api, content, media_type):
+    await api.blob(b"{}")
+    response = await api.manifest(content, media_type=media_type)
+    assert (response.status, response.code) == (400, "MANIFEST_INVALID")
+    assert (await api("GET", "a/manifests/latest")).code == "MANIFEST_UNKNOWN"
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_largest(api):
+    content = b'{"mediaType":"x/y","pad":"' + b"x" * (MANIFEST_LIMIT - 28) + b'"}'
+    assert len(content) == MANIFEST_LIMIT
+    created(await api.manifest(content, media_type="x/y"), api, digest_of(content))
+    await served(api, content, "latest", "x/y")
+
+
+@pytest_twisted.ensureDeferred
+async def test_too_large(api):
+    content = b"x" * (MANIFEST_LIMIT + 1)
+    response = await api.manifest(content, media_type="x/y")
+    assert (response.status, response.code) == (413, "SIZE_INVALID")
+    response = await api.stream(
+        "PUT", "/v2/a/manifests/latest", content[:-10], content[-10:],
+        headers={"Content-Type": "x/y"},
+    )  # fmt: skip
+    assert (response.status, response.code) == (413, "SIZE_INVALID")
+    assert (await api("GET", "a/manifests/latest")).status == 404
+
+
+@pytest.mark.flavours(*(name for name in FLAVOURS if name.startswith("ours")))
+@pytest_twisted.ensureDeferred
+async def test_too_large_is_said_before_the_body_is_read(api):
+    connection = await connect(api.served.port)
+    headers = {"Content-Length": str(10**12), "Expect": "100-continue"}
+    connection.send(head("PUT", "/v2/a/manifests/latest", headers, host=api.host))
+    await connection.closed
+    assert parse(connection.received, "PUT").status == 413
+    assert b"100 Continue" not in connection.received
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_limit_of_the_operator(start):
+    async with start(policy=Policy(manifest_limit=10)) as api:
+        assert (await api.manifest(b"x" * 11, media_type="x/y")).status == 413
+        assert (await api.manifest(b"x" * 10, media_type="x/y")).status == 201
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_streamed_manifest(api):
+    await api.blob(b"{}")
+    content = image()
+    response = await api.ask(
+        "PUT",
+        "/v2/a/manifests/latest",
+        {"Content-Type": OCI_IMAGE, "Transfer-Encoding": "chunked"},
+        chunked(content[:10], content[10:]),
+    )
+    created(response, api, digest_of(content))
+    await served(api, content, "latest", OCI_IMAGE)
+
+
+@pytest_twisted.ensureDeferred
+async def test_further_tags(api):
+    await api.blob(b"{}")
+    content = image()
+    tags = [f"t{number}" for number in range(12)]
+    query = "&".join(f"tag={tag}" for tag in (*tags, "t0"))
+    response = await api.manifest(content, f"{digest_of(content)}?{query}")
+    created(response, api, digest_of(content))
+    assert response.headers.getRawHeaders("OCI-Tag") == tags
+    response = await api.manifest(content, "latest?tag=also&tag=latest")
+    created(response, api, digest_of(content))
+    assert response.headers.getRawHeaders("OCI-Tag") == ["also", "latest"]
+    for tag in (*tags, "latest", "also"):
+        await served(api, content, tag, OCI_IMAGE)
+    response = await api("GET", "a/tags/list")
+    assert response.json()["tags"] == sorted([*tags, "latest", "also"])
+
+
+@pytest.mark.flavours(*SITES)
+@pytest_twisted.ensureDeferred
+async def test_too_many_tags(start):
+    async with start(settings=Settings(tags_per_push=10)) as api:
+        await api.blob(b"{}")
+        digest = digest_of(image())
+        for number, status in ((10, 201), (11, 414)):
+            query = "&".join(f"tag=n{number}-{tag}" for tag in range(number))
+            assert (await api.manifest(image(), f"{digest}?{query}")).status == status
+        assert len((await api("GET", "a/tags/list")).json()["tags"]) == 10
+        response = await api.manifest(image(), f"{digest}?tag=good&tag=-bad")
+        assert (response.status, response.code) == (400, "TAG_INVALID")
+        assert (await api("GET", "a/manifests/good")).status == 404
+
+
+@pytest_twisted.ensureDeferred
+async def test_subjects_in_any_order(api):
+    await api.blob(b"{}")
+    later = image(b"{}", annotations={"later": "yes"})
+    first = image(b"{}", subject=descriptor(later, OCI_IMAGE))
+    response = await api.manifest(first, "first")
+    created(response, api, digest_of(first))
+    assert response.get("OCI-Subject") == digest_of(later)
+    response = await api.manifest(later, "later")
+    assert response.get("OCI-Subject") is None
+    for media_type in (OCI_INDEX, "application/vnd.example+json"):
+        content = index(subject=descriptor(first, OCI_IMAGE), media_type=media_type)
+        response = await api.manifest(content, "x", media_type=media_type)
+        created(response, api, digest_of(content))
+        assert response.get("OCI-Subject") == digest_of(first)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_missing_is_named(api):
+    await api.blob(b"there")
+    await api.blob(b"elsewhere", "b")
+    content = image(b"{}", b"there", b"elsewhere", b"nowhere")
+    response = await api.manifest(content)
+    assert (response.status, response.code) == (400, "MANIFEST_BLOB_UNKNOWN")
+    (error,) = response.json()["errors"]
+    assert set(error["detail"]["digests"]) == {
+        digest_of(missing) for missing in (b"{}", b"elsewhere", b"nowhere")
+    }
+    content = index(NOTHING_THERE, descriptor(b"there"))
+    response = await api.manifest(content, media_type=OCI_INDEX)
+    (error,) = response.json()["errors"]
+    assert error["detail"]["digests"] == [NOTHING_THERE["digest"]]
+    for reference in ("latest", digest_of(content)):
+        assert (await api("GET", f"a/manifests/{reference}")).status == 404
+
+
+@pytest_twisted.ensureDeferred
+async def test_layers_that_stay_elsewhere(api):
+    await api.blob(b"{}")
+    foreign = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+    content = image(layers=[descriptor(b"x", foreign)])
+    assert (await api.manifest(content)).status == 201
+
+
+@pytest.mark.flavours(*SITES)
+@pytest_twisted.ensureDeferred
+async def test_sparse_indexes(start):
+    linux = {**NOTHING_THERE, "platform": {"os": "linux", "architecture": "amd64"}}
+    windows = {**NOTHING_THERE, "platform": {"os": "windows", "architecture": "amd64"}}
+    only_linux = Policy(platforms="list", platform_list=frozenset({("amd64", "linux")}))
+    for policy, linux_status, windows_status in (
+        (Policy(), 400, 400),
+        (Policy(platforms="none"), 201, 201),
+        (only_linux, 400, 201),
+        (Policy(validate=False), 201, 201),
+    ):
+        async with start(policy=policy) as api:
+            for child, status in ((linux, linux_status), (windows, windows_status)):
+                response = await api.manifest(index(child), media_type=OCI_INDEX)
+                assert response.status == status, (policy, child)
+
+
+@pytest.mark.flavours(*SITES)
+@pytest_twisted.ensureDeferred
+async def test_classes(start):
+    async with start(policy=Policy(classes=frozenset({"plugin"}))) as api:
+        await api.blob(b"{}")
+        response = await api.manifest(image())
+        assert (response.status, response.code) == (403, "DENIED")
+
+
+@pytest_twisted.ensureDeferred
+async def test_tags_move(api):
+    await api.blob(b"{}")
+    one, two = image(annotations={"n": "1"}), image(annotations={"n": "2"})
+    for content in (one, two, one):
+        created(await api.manifest(content), api, digest_of(content))
+        await served(api, content, "latest", OCI_IMAGE)
+    await served(api, two, digest_of(two), OCI_IMAGE)
+
+
+@pytest_twisted.ensureDeferred
+async def test_conditions_of_a_push(api):
+    await api.blob(b"{}")
+    one, two = image(annotations={"n": "1"}), image(annotations={"n": "2"})
+    tag = f'"{digest_of(one)}"'
+    for headers, content, status in (
+        ({"If-Match": "*"}, one, 412),
+        ({"If-Match": tag}, one, 412),
+        ({"If-None-Match": "*"}, one, 201),
+        ({"If-None-Match": "*"}, two, 412),
+        ({"If-None-Match": tag}, two, 412),
+        ({"If-Match": '"sha256:x"'}, two, 412),
+        ({"If-Match": tag}, two, 201),
+        ({"If-Match": tag}, one, 412),
+        ({"If-Match": f'"x", W/"{digest_of(two)}"'}, one, 201),
+        ({"If-Match": "*", "If-None-Match": f'"{digest_of(two)}"'}, two, 201),
+    ):
+        before = (await api("GET", "a/manifests/latest")).body
+        response = await api.manifest(content, **headers)
+        assert response.status == status, headers
+        if status == 412:
+            assert response.code == "PRECONDITION_FAILED"
+            assert (await api("GET", "a/manifests/latest")).body == before
+        else:
+            await served(api, content, "latest", OCI_IMAGE)
+
+
+@pytest_twisted.ensureDeferred
+async def test_if_none_match(api):
+    digest = await api.image()
+    for reference in ("latest", digest):
+        for method in ("GET", "HEAD"):
+            for condition, status in (
+                (f'"{digest}"', 304),
+                (digest, 304),
+                (f'W/"{digest}"', 304),
+                ("*", 304),
+                ('"sha256:x"', 200),
+            ):
+                response = await api(
+                    method, f"a/manifests/{reference}", {"If-None-Match": condition}
+                )
+                assert response.status == status, condition
+                assert response.get("ETag") == f'"{digest}"'
+                assert response.get("Docker-Content-Digest") == digest
+                if status == 304:
+                    assert (response.body, response.get("Content-Type")) == (b"", None)
+
+
+def platform(content, os, architecture, media_type=OCI_IMAGE):
+    return descriptor(content, media_type, platform={"os": os, "architecture": architecture})
+
+
+@pytest.mark.parametrize("index_type", [OCI_INDEX, DOCKER_INDEX])
+@pytest_twisted.ensureDeferred
+async def test_accept(api, index_type):
+    """An index is never hidden; a client that takes images only gets one that fits."""
+    await api.blob(b"{}")
+    arm, amd = (
+        image(media_type=DOCKER_IMAGE, annotations={"for": name}) for name in ("arm64", "amd64")
+    )
+    for content in (arm, amd):
+        await api.manifest(content, digest_of(content), media_type=DOCKER_IMAGE)
+    content = index(
+        platform(arm, "linux", "arm64", DOCKER_IMAGE),
+        platform(amd, "linux", "amd64", DOCKER_IMAGE),
+        media_type=index_type,
+    )
+    await api.manifest(content, media_type=index_type)
+    for accept, expected in (
+        (None, content),
+        ("*/*", content),
+        ("application/*", content),
+        (index_type, content),
+        (f"{DOCKER_IMAGE}, {index_type}", content),
+        (f"{DOCKER_IMAGE}, {index_type};q=0.1", content),
+        (DOCKER_IMAGE, amd),
+        (f"{DOCKER_IMAGE}, {index_type};q=0", amd),
+        (OCI_IMAGE, content),
+        ("application/vnd.docker.distribution.manifest.v1+json", content),
+        ("text/html", content),
+    ):
+        for method in ("GET", "HEAD"):
+            response = await api(method, "a/manifests/latest", {"Accept": accept})
+            assert response.status == 200
+            assert response.get("Docker-Content-Digest") == digest_of(expected), accept
+            assert response.get("Content-Type") == (
+                index_type if expected is content else DOCKER_IMAGE
+            )
+            assert method == "HEAD" or response.body == expected
+        response = await api("GET", f"a/manifests/{digest_of(content)}", {"Accept": accept})
+        assert response.body == content, accept
+
+
+@pytest_twisted.ensureDeferred
+async def test_accept_with_nothing_that_fits(api):
+    await api.blob(b"{}")
+    content = index(platform(image(), "linux", "arm64"), {"x": "y", **descriptor(b"{}", CONFIG)})
+    await api.manifest(image(), "x")
+    await api.manifest(content, media_type=OCI_INDEX)
+    response = await api("GET", "a/manifests/latest", {"Accept": OCI_IMAGE})
+    assert (response.status, response.body) == (200, content)
+
+
+@pytest.mark.flavours(*SITES)
+@pytest_twisted.ensureDeferred
+async def test_accept_with_a_child_that_is_not_there(start):
+    async with start(policy=Policy(platforms="none")) as api:
+        content = index(platform(image(), "linux", "amd64"))
+        await api.manifest(content, media_type=OCI_INDEX)
+        response = await api("GET", "a/manifests/latest", {"Accept": OCI_IMAGE})
+        assert (response.status, response.body) == (200, content)
+
+
+@pytest_twisted.ensureDeferred
+async def test_accept_of_an_image(api):
+    """What is no index is served whatever the client says it takes."""
+    digest = await api.image()
+    for accept in (DOCKER_IMAGE, OCI_INDEX, "text/html", "nonsense", "*/*;q=0"):
+        response = await api("GET", "a/manifests/latest", {"Accept": accept})
+        assert (response.status, response.get("Docker-Content-Digest")) == (200, digest)
+
+
+@pytest_twisted.ensureDeferred
+async def test_unknown(api):
+    digest = await api.image()
+    for path in (
+        "a/manifests/nothing",
+        "a/manifests/latest/",
+        f"a/manifests/{digest_of(b'x')}",
+        f"a/manifests/{digest_of(image(), 'sha512')}",
+        f"b/manifests/{digest}",
+        "nobody/manifests/latest",
+        f"a/manifests/{digest_of(b'{}')}",  # a blob, and no manifest
+    ):
+        if path.endswith("/"):
+            assert (await api("GET", path)).status == 200  # a slash at the end says nothing
+            continue
+        for method in ("GET", "HEAD"):
+            response = await api(method, path)
+            assert response.status == 404
+            assert method == "HEAD" or response.code == "MANIFEST_UNKNOWN"
