@@ -1,0 +1,70 @@
+"""What the README tells people to write has to run."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+README = Path(__file__).parent.parent / "README.rst"
+
+# Ask the registry that the snippet started, then end it.
+ASK = """
+from urllib.request import urlopen
+from twisted.internet.threads import deferToThread
+
+asked = deferToThread(lambda: urlopen("http://127.0.0.1:{port}/v2/", timeout=20).read())
+asked.addCallback(lambda body: print(body.decode()))
+asked.addBoth(lambda result: (print(result or ""), reactor.stop()))
+reactor.run()
+"""
+
+
+def blocks():
+    text = README.read_text(encoding="utf-8")
+    return [textwrap.dedent(block) for block in re.findall(r"::\n\n((?:    .*\n|\n)+)", text)]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_the_snippet_for_embedding_serves(tmp_path):
+    snippet = next(block for block in blocks() if "RegistryResource(" in block)
+    port = free_port()
+    program = snippet.replace("/srv/images", str(tmp_path / "images")).replace("5000", str(port))
+    program = program.replace("reactor.run()\n", ASK.format(port=port))
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(README.parent)},
+    )
+    assert ran.stdout.splitlines()[:1] == ["{}"], ran.stdout + ran.stderr
+
+
+def test_the_configuration_it_shows_is_sound():
+    from twisted_registry.config.loading import load_text
+
+    shown = next(block for block in blocks() if block.startswith("version: 0.1"))
+    loaded = load_text(shown, {})
+    assert loaded.configuration.http.draintimeout == 30
+    assert not loaded.warnings
+
+
+def test_the_make_targets_it_names_exist():
+    makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
+    named = {
+        name
+        for block in blocks()
+        for line in re.findall(r"make ((?:[a-z]+ ?)+)", block)
+        for name in line.split()
+    }
+    assert named >= {"serve", "test"}
+    assert all(f"\n{name}:" in makefile for name in named), named
