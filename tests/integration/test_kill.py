@@ -58,7 +58,7 @@ class Countdown:
 
 @define(eq=False)
 class Client(threading.Thread):
-    """Pushes image after image into its own repository until the server is gone."""
+    """Pushes image after image until the server is gone."""
 
     remote: Remote
     name: str
@@ -159,12 +159,20 @@ def assert_promises(remote: Remote, client: Client) -> None:
     for (name, tag), made in ledger.tags.items():
         if tag != "latest":
             remote.assert_holds(name, made, tag)
-    if ledger.tags:
-        tags = remote.tags(client.name)
-        assert {tag for _, tag in ledger.tags} <= set(tags)
-        assert client.name in remote.catalog()
+
+
+def assert_visible(remote: Remote, clients: list[Client]) -> None:
+    """The lists hold what was promised, and all that they hold is whole."""
+    catalog = set(remote.catalog())
+    for name in {client.name for client in clients}:
+        promised = {tag for client in clients for each, tag in client.ledger.tags if each == name}
+        if not promised:
+            continue
+        assert name in catalog
+        tags = remote.tags(name)
+        assert promised <= set(tags)
         for tag in tags:
-            remote.assert_whole(client.name, tag)
+            remote.assert_whole(name, tag)
 
 
 def resume(remote: Remote, client: Client) -> bool:
@@ -212,7 +220,8 @@ def test_kill_in_the_middle_of_pushes(launcher, tmp_path, rounds):
         served = launcher.start(AGAINST, root)
         countdown = Countdown(chance.randrange(1, STEPS))
         clients = [
-            Client(served.remote, f"kill/{n}", f"r{number}-{n}", countdown) for n in range(CLIENTS)
+            Client(served.remote, f"kill/{number}", f"r{number}-{n}", countdown)
+            for n in range(CLIENTS)
         ]
         for client in clients:
             client.start()
@@ -230,12 +239,14 @@ def test_kill_in_the_middle_of_pushes(launcher, tmp_path, rounds):
             assert_promises(served.remote, client)
             resumed += resume(served.remote, client)
             promised += len(client.ledger.blobs) + len(client.ledger.tags)
+        assert_visible(served.remote, clients)
         survivors += clients
         served.stop()
 
     served = launcher.start(AGAINST, root)
     for client in survivors:
         assert_promises(served.remote, client)
+    assert_visible(served.remote, survivors)
     print(f"{rounds} kills: {promised} promises kept, {resumed} uploads resumed")
     assert promised
     assert resumed
