@@ -50,23 +50,11 @@ async def get(exchange: Exchange) -> Answer:
 async def delete(exchange: Exchange) -> Answer:
     """Let the repository no longer hold a blob.
 
-    :raises RegistryError: BLOB_UNKNOWN; UNSUPPORTED where deleting is off.
+    :raises RegistryError: BLOB_UNKNOWN.
     """
     digest = exchange.digest()
-    require_delete(exchange)
     await exchange.repository.blobs.delete(digest)
     return Answer(202, [("Docker-Content-Digest", str(digest))])
-
-
-def require_delete(exchange: Exchange) -> None:
-    """Go on only where the operator allows deleting.
-
-    :raises RegistryError: UNSUPPORTED.
-    """
-    if not exchange.settings.delete:
-        raise RegistryError(
-            ErrorCode.UNSUPPORTED, detail="deleting is switched off (storage.delete.enabled)"
-        )
 
 
 def _wanted(exchange: Exchange, digest: Digest, size: int) -> ByteRange | None:

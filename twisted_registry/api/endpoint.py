@@ -155,12 +155,15 @@ class RegistryResource(Resource):
             raise RegistryError(ErrorCode.UNSUPPORTED, message="no such endpoint", status=404)
         if found.endpoint.named:
             read_name(found.name)
-        methods = found.endpoint.methods
+        methods = self._methods(found.endpoint)
         if method == "OPTIONS":
             return self._options(request, methods)
-        refused = method not in methods or (self._settings.read_only and method in routes.WRITING)
-        if refused:
-            raise RegistryError(ErrorCode.UNSUPPORTED, headers=(("Allow", _allow(methods)),))
+        if method not in methods:
+            raise RegistryError(
+                ErrorCode.UNSUPPORTED,
+                detail="switched off here" if method in found.endpoint.methods else None,
+                headers=(("Allow", _allow(methods)),),
+            )
         query = Query.parse(request.uri.partition(b"?")[2])
         source = None
         if found.endpoint.handler == "blob_upload":
@@ -193,6 +196,16 @@ class RegistryResource(Resource):
         )
         handler = HANDLERS[found.endpoint.handler, "GET" if method == "HEAD" else method]
         return await handler(exchange)
+
+    def _methods(self, endpoint: routes.Endpoint) -> tuple[str, ...]:
+        """The methods of an endpoint that the operator has not switched off."""
+        settings = self._settings
+        return tuple(
+            method
+            for method, actions in endpoint.actions.items()
+            if not (settings.read_only and method in routes.WRITING)
+            and (settings.delete or "delete" not in actions)
+        )
 
     def _options(self, request: Request, methods: Sequence[str]) -> Answer:
         """Answer a browser that asks beforehand (Fetch standard, CORS preflight).

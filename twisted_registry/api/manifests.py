@@ -6,7 +6,6 @@ import re
 from typing import TYPE_CHECKING
 
 from twisted_registry.api.answers import Answer
-from twisted_registry.api.blobs import require_delete
 from twisted_registry.api.conditions import Accepted, matches, precondition
 from twisted_registry.digest import Digest
 from twisted_registry.errors import ErrorCode, RegistryError
@@ -77,10 +76,9 @@ async def put(exchange: Exchange) -> Answer:
 async def delete(exchange: Exchange) -> Answer:
     """Remove a tag, or a manifest with all tags that name it.
 
-    :raises RegistryError: MANIFEST_UNKNOWN; UNSUPPORTED where deleting is off.
+    :raises RegistryError: MANIFEST_UNKNOWN.
     """
     reference = exchange.reference()
-    require_delete(exchange)
     repository = exchange.repository
     if isinstance(reference, str):
         await repository.tags.delete(reference)

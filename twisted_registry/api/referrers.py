@@ -10,10 +10,13 @@ from twisted_registry.manifest import OCI_INDEX
 from twisted_registry.repository.policy import MANIFEST_LIMIT
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from twisted_registry.api.exchange import Exchange
 
-#: Room for what surrounds the descriptors.
-_ENVELOPE = 1024
+#: What surrounds the descriptors.
+_HEAD = b'{"schemaVersion":2,"mediaType":"%b","manifests":[' % OCI_INDEX.encode()
+_TAIL = b"]}"
 
 
 async def get(exchange: Exchange) -> Answer:
@@ -24,12 +27,14 @@ async def get(exchange: Exchange) -> Answer:
     :raises RegistryError: DIGEST_INVALID.
     """
     subject = exchange.digest()
-    wanted = exchange.query.first("artifactType")
+    wanted = exchange.query.first("artifactType") or None
     last = exchange.query.first("last") or ""
     repository = exchange.repository
-    found: list[dict[str, object]] = []
-    size = _ENVELOPE
-    headers = [] if wanted is None else [("OCI-Filters-Applied", "artifactType")]
+    found: list[bytes] = []
+    size = len(_HEAD) + len(_TAIL)
+    headers = [("Content-Type", OCI_INDEX)]
+    if wanted is not None:
+        headers.append(("OCI-Filters-Applied", "artifactType"))
     for digest in await repository.referrers.of(subject, last):
         held = await repository.manifests.parsed(digest)
         # A link outlives a manifest that somebody else removed.
@@ -38,14 +43,24 @@ async def get(exchange: Exchange) -> Answer:
         descriptor = held[1].as_referrer(digest, len(held[0].content))
         if wanted is not None and descriptor.get("artifactType") != wanted:
             continue
-        size += len(json.dumps(descriptor)) + 1
+        piece = _encoded(descriptor)
+        size += len(piece) + 1
         if found and size > MANIFEST_LIMIT:
-            query = [("last", str(found[-1]["digest"]))]
+            query = [("last", last)]
             if wanted is not None:
                 query.append(("artifactType", wanted))
             url = exchange.url(exchange.name, "referrers", str(subject), query=query)
             headers.append(("Link", f'<{url}>; rel="next"'))
             break
-        found.append(descriptor)
-    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": found}
-    return Answer.json(index, headers=headers, content_type=OCI_INDEX)
+        found.append(piece)
+        last = str(digest)
+    return Answer(200, headers, _HEAD + b",".join(found) + _TAIL)
+
+
+def _encoded(descriptor: Mapping[str, object]) -> bytes:
+    """A descriptor as JSON, no longer than it was in its manifest."""
+    try:
+        return json.dumps(descriptor, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        # Half of a surrogate pair, which nothing but an escape can say.
+        return json.dumps(descriptor, separators=(",", ":")).encode()
