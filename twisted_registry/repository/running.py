@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field, frozen
 
-from twisted_registry.digest import Digest, DigestInvalid, hasher
+from twisted_registry.digest import Digest, hasher
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -64,7 +64,7 @@ class Checkpoint:
         try:
             document = json.loads(content)
             return cls(int(document["size"]), Digest.parse(document["digest"]))
-        except (ValueError, TypeError, KeyError, DigestInvalid):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             return None
 
 

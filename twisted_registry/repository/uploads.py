@@ -70,13 +70,22 @@ class Uploads:
         :raises RegistryError: BLOB_UPLOAD_UNKNOWN.
         """
         if is_upload_id(upload_id):
-            with suppress(PathNotFound):
-                entry = await self.driver.stat(layout.upload_data(self.name, upload_id))
-                return Upload(self, upload_id, entry.size or 0)
-            with suppress(PathNotFound):
-                await self.driver.stat(layout.upload_started(self.name, upload_id))
-                return Upload(self, upload_id, 0)
-        raise RegistryError(ErrorCode.BLOB_UPLOAD_UNKNOWN, detail={"id": upload_id})
+            size = await self._stored(layout.upload_data(self.name, upload_id))
+            if size or await self.is_fresh(upload_id):
+                return Upload(self, upload_id, size or 0)
+        raise _unknown(upload_id)
+
+    async def is_fresh(self, upload_id: str) -> bool:
+        """Whether an upload without bytes was begun and has not ended.
+
+        A checkpoint beside no bytes is one of bytes that moved to their name, when a crash or a
+        failure kept the rest from being removed. Such an upload must not begin anew: a process
+        that knows the digest of the first bytes would believe it of others.
+        """
+        started = await self._stored(layout.upload_started(self.name, upload_id))
+        if started is None:
+            return False
+        return await self._stored(layout.upload_checkpoint(self.name, upload_id)) is None
 
     @translated
     async def store(self, digest: Digest, body: IBodyProducer) -> int:
@@ -84,12 +93,18 @@ class Uploads:
 
         Nothing stays behind if it does not come whole or has another digest.
         """
-        upload = Upload(self, str(uuid4()), 0)
+        upload = Upload(self, str(uuid4()), 0, secret=True)
         try:
             return await upload.finish(digest, body)
         except BaseException:
             await upload.discard()
             raise
+
+    async def _stored(self, path: str) -> int | None:
+        try:
+            return (await self.driver.stat(path)).size
+        except PathNotFound:
+            return None
 
 
 @define(eq=False)
@@ -97,11 +112,13 @@ class Upload:
     """One upload.
 
     :ivar size: bytes stored when it was looked up, or after what was done through this object.
+    :ivar secret: whether nobody was told its id, so that one request is all that it sees.
     """
 
     uploads: Uploads
     id: str
     size: int
+    secret: bool = False
 
     @translated
     async def append(
@@ -118,17 +135,9 @@ class Upload:
         try:
             await stream(body, writer)
             self.size = await writer.flush()
-            if tally is not None and tally.size == self.size:
-                await self.uploads.driver.put(
-                    layout.upload_checkpoint(self.uploads.name, self.id),
-                    Checkpoint(self.size, tally.digest()).to_bytes(),
-                    durable=False,
-                )
         finally:
             # Also when the client has left: what came stays, and can be continued.
-            size = await writer.close()
-            if tally is not None and tally.size == size:
-                self.uploads.running.keep(self.id, tally)
+            await self._let_go(writer, tally)
         return self.size
 
     @translated
@@ -152,13 +161,13 @@ class Upload:
                 await self.uploads.driver.move(
                     layout.upload_data(self.uploads.name, self.id), layout.blob(digest)
                 )
+            tally = None
         except PathNotFound as error:
             # Cancelled by another request while this one was under way.
-            raise RegistryError(ErrorCode.BLOB_UPLOAD_UNKNOWN, detail={"id": self.id}) from error
+            tally = None
+            raise _unknown(self.id) from error
         finally:
-            size = await writer.close()
-            if tally is not None and tally.size == size:
-                self.uploads.running.keep(self.id, tally)
+            await self._let_go(writer, tally)
         if found != digest:
             await self.discard()
             raise RegistryError(
@@ -192,7 +201,33 @@ class Upload:
             raise self._out_of_order(error.size) from error
         except WriterBusy as error:
             raise self._out_of_order(self.size, "another request is writing to it") from error
+        if expected == 0 and not self.secret:
+            await self._insist_on_fresh(writer)
         return writer, tally
+
+    async def _insist_on_fresh(self, writer: IWriter) -> None:
+        # Opening the writer has made the folder again if the upload ended since it was looked up.
+        fresh = False
+        try:
+            fresh = await self.uploads.is_fresh(self.id)
+            if not fresh:
+                raise _unknown(self.id)
+        finally:
+            if not fresh:
+                await writer.cancel()
+
+    async def _let_go(self, writer: IWriter, tally: Tally | None) -> None:
+        """Free the writer, and keep what is known of the bytes if it is known of all of them."""
+        size = await writer.close()
+        if tally is None or self.secret or not size or tally.size != size:
+            return
+        # First the checkpoint: no process knows a digest of an upload that has none.
+        await self.uploads.driver.put(
+            layout.upload_checkpoint(self.uploads.name, self.id),
+            Checkpoint(size, tally.digest()).to_bytes(),
+            durable=False,
+        )
+        self.uploads.running.keep(self.id, tally)
 
     def _out_of_order(self, size: int, detail: str = "not the end of what is stored") -> Exception:
         return UploadOutOfOrder(ErrorCode.RANGE_INVALID, detail=detail, size=size)
@@ -220,3 +255,7 @@ class Upload:
                 )
             )
         return None
+
+
+def _unknown(upload_id: str) -> RegistryError:
+    return RegistryError(ErrorCode.BLOB_UPLOAD_UNKNOWN, detail={"id": upload_id})

@@ -1,0 +1,221 @@
+"""Is it here? By link, by bytes, and by leave of the gate."""
+
+from __future__ import annotations
+
+import pytest
+from domain import descriptor, done, fails_at, image, index
+
+from twisted_registry.digest import Digest
+from twisted_registry.errors import ErrorCode, RegistryError
+from twisted_registry.manifest import OCI_IMAGE, OCI_INDEX
+from twisted_registry.repository import layout
+from twisted_registry.repository.presence import OpenGate
+
+
+def blob_size(world, digest, name="a/b"):
+    return done(world.repo(name).blobs.presence.blob(name, digest))
+
+
+def code_of(coroutine):
+    with pytest.raises(RegistryError) as caught:
+        done(coroutine)
+    return caught.value.code
+
+
+TORN = [b"", b"\n", b"sha256:", b"sha256:abc", b"\x00" * 71, b"\xff\xfe", b"nonsense" * 100]
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
+def test_a_blob_that_was_pushed_is_here(world, algorithm):
+    digest = world.blob(b"x" * 10, algorithm=algorithm)
+    assert blob_size(world, digest) == 10
+    assert done(world.repo().blobs.size(digest)) == 10
+    assert blob_size(world, digest, "other") is None
+
+
+def test_a_blob_of_nothing_is_here(world):
+    digest = world.blob(b"")
+    assert blob_size(world, digest) == 0
+
+
+@pytest.mark.parametrize("content", TORN)
+def test_a_torn_link_is_none_and_the_next_push_heals_it(world, content):
+    digest = world.blob(b"x")
+    world.write(layout.layer_link("a/b", digest), content)
+    assert blob_size(world, digest) is None
+    assert code_of(world.repo().blobs.size(digest)) is ErrorCode.BLOB_UNKNOWN
+    world.blob(b"x")
+    assert blob_size(world, digest) == 1
+
+
+def test_a_link_with_a_line_end_is_sound(world):
+    # People repair stores by hand.
+    digest = world.blob(b"x")
+    world.write(layout.layer_link("a/b", digest), f"{digest}\n".encode())
+    assert blob_size(world, digest) == 1
+
+
+def test_a_link_that_holds_another_digest_is_none(world):
+    digest, other = world.blob(b"x"), world.blob(b"y")
+    world.write(layout.layer_link("a/b", digest), str(other).encode())
+    assert blob_size(world, digest) is None
+
+
+def test_a_link_to_bytes_that_are_gone_is_none(world):
+    digest = world.blob(b"x")
+    world.remove(layout.blob(digest))
+    assert blob_size(world, digest) is None
+    assert code_of(world.repo().blobs.open(digest)) is ErrorCode.BLOB_UNKNOWN
+    world.blob(b"x")
+    assert blob_size(world, digest) == 1
+
+
+def test_bytes_that_a_crash_took_are_not_here(world):
+    digest = world.blob(b"x")
+    world.write(layout.blob(digest), b"")
+    assert blob_size(world, digest) is None
+    assert done(world.repo("other").blobs.mount(digest, None)) is None
+    world.blob(b"x")
+    assert blob_size(world, digest) == 1
+
+
+def test_a_folder_in_the_place_of_bytes_is_no_blob(world):
+    digest = world.blob(b"x")
+    world.remove(layout.blob(digest))
+    world.write(f"{layout.blob(digest)}/x", b"x")
+    assert blob_size(world, digest) is None
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_store_that_does_not_answer_is_no_sign_of_absence(world, number):
+    digest = world.blob(b"x")
+    repository = world.repo()
+    world.driver.before = fails_at(len(world.driver.calls) + number)
+    with pytest.raises(RegistryError) as caught:
+        done(repository.blobs.size(digest))
+    assert (caught.value.code, caught.value.http_status) == (ErrorCode.UNAVAILABLE, 503)
+
+
+# The gate: every way to learn that something is here asks it.
+
+
+def pushed(world):
+    """An image with a tag, a digest that nobody pushed, and an image that names it."""
+    child = world.image("latest")
+    subject = Digest.of(b"not there")
+    referrer = world.put(image(subject=descriptor(b"not there")), OCI_IMAGE)
+    return child, subject, referrer
+
+
+def test_a_condemned_blob_is_gone_for_head_get_and_delete(world):
+    pushed(world)
+    digest = Digest.of(b"layer")
+    world.gate.condemned.add(digest)
+    for way in (world.repo().blobs.size, world.repo().blobs.delete):
+        assert code_of(way(digest)) is ErrorCode.BLOB_UNKNOWN
+    assert world.gate.asked[-2:] == [("a/b", digest)] * 2
+    world.gate.condemned.clear()
+    assert blob_size(world, digest) == 5
+
+
+def test_a_condemned_blob_can_not_be_mounted(world):
+    digest = world.blob(b"layer")
+    other = world.repo("other")
+    world.gate.condemned.add(digest)
+    assert done(other.blobs.mount(digest, "a/b")) is None
+    assert done(other.blobs.mount(digest, None)) is None
+    assert {("a/b", digest), (None, digest)} <= set(world.gate.asked)
+    assert not world.exists(layout.layer_link("other", digest))
+    world.gate.condemned.clear()
+    assert done(other.blobs.mount(digest, "a/b")) == 5
+    assert done(world.repo("third").blobs.mount(digest, None)) == 5
+
+
+@pytest.mark.parametrize("content", [b"{}", b"layer"])
+def test_a_manifest_that_names_a_condemned_blob_is_refused(world, content):
+    pushed(world)
+    world.gate.condemned.add(Digest.of(content))
+    with pytest.raises(RegistryError) as caught:
+        world.put(image(annotations={"new": "x"}), OCI_IMAGE)
+    assert caught.value.code is ErrorCode.MANIFEST_BLOB_UNKNOWN
+    assert caught.value.detail == {"digests": [str(Digest.of(content))]}
+
+
+def test_an_index_that_names_a_condemned_manifest_is_refused(world):
+    child, _, _ = pushed(world)
+    content = index(descriptor(image(), OCI_IMAGE))
+    world.gate.condemned.add(child)
+    with pytest.raises(RegistryError) as caught:
+        world.put(content, OCI_INDEX)
+    assert caught.value.code is ErrorCode.MANIFEST_BLOB_UNKNOWN
+    world.gate.condemned.clear()
+    world.put(content, OCI_INDEX)
+
+
+def test_a_condemned_manifest_is_gone_by_tag_and_by_digest(world):
+    child, _, _ = pushed(world)
+    world.gate.condemned.add(child)
+    repository = world.repo()
+    digest = done(repository.tags.resolve("latest"))
+    assert code_of(repository.manifests.get(digest, "latest")) is ErrorCode.MANIFEST_UNKNOWN
+    assert code_of(repository.manifests.get(child)) is ErrorCode.MANIFEST_UNKNOWN
+    assert code_of(repository.manifests.delete(child)) is ErrorCode.MANIFEST_UNKNOWN
+    assert done(repository.manifests.parsed(child)) is None
+
+
+def test_a_condemned_referrer_is_not_listed(world):
+    _, subject, referrer = pushed(world)
+    assert world.referrers(subject) == [referrer]
+    world.gate.condemned.add(referrer)
+    assert world.referrers(subject) == []
+
+
+def test_the_open_gate_admits():
+    results = []
+    OpenGate().admits(None, Digest.of(b"")).addCallback(results.append)
+    assert results == [True]
+
+
+def test_a_blob_is_read_from_any_offset(world):
+    digest = world.blob(b"0123456789")
+    for offset, length, expected in ((0, None, b"0123456789"), (3, 4, b"3456"), (9, 99, b"9")):
+        pieces = []
+        reader = done(world.repo().blobs.open(digest, offset, length))
+        assert reader.size == len(expected)
+        reader.feed(pieces.append)
+        assert b"".join(pieces) == expected
+
+
+def test_an_offset_beyond_the_end_is_an_error_of_the_store(world):
+    digest = world.blob(b"x")
+    assert code_of(world.repo().blobs.open(digest, 2)) is ErrorCode.UNAVAILABLE
+
+
+def test_a_driver_without_urls_gives_none(world):
+    digest = world.blob(b"x")
+    assert done(world.repo().blobs.url(digest, "GET")) is None
+
+
+def test_deleting_a_blob_takes_it_from_one_repository_only(world):
+    digest = world.blob(b"x")
+    world.blob(b"x", "other")
+    done(world.repo().blobs.delete(digest))
+    assert blob_size(world, digest) is None
+    assert blob_size(world, digest, "other") == 1
+    assert code_of(world.repo().blobs.delete(digest)) is ErrorCode.BLOB_UNKNOWN
+
+
+def test_two_deletes_of_a_blob_at_once_both_end(world):
+    digest = world.blob(b"x")
+    world.driver.before = lambda _number, action, path: (
+        world.remove(path) if action == "delete" else None
+    )
+    done(world.repo().blobs.delete(digest))
+    assert blob_size(world, digest) is None
+
+
+def test_a_blob_can_be_mounted_where_it_is(world):
+    digest = world.blob(b"x")
+    assert done(world.repo().blobs.mount(digest, "a/b")) == 1
+    assert done(world.repo().blobs.mount(Digest.of(b"none"), "a/b")) is None
+    assert done(world.repo().blobs.mount(Digest.of(b"none"), None)) is None
