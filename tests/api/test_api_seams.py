@@ -1,0 +1,389 @@
+"""Whoever is plugged in is asked and told: access, gate, listener, metrics."""
+
+from __future__ import annotations
+
+import pytest
+import pytest_twisted
+from client import OCI_IMAGE, OCI_INDEX, connect, descriptor, digest_of, head, image, index, parse
+from conftest import FLAVOURS, SITES
+from doubles import Watched, refuse
+from twisted.internet.defer import Deferred, fail, succeed
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from twisted_registry.api import routes
+from twisted_registry.auth.interfaces import CATALOG, Access, IAccessController, IGrant
+from twisted_registry.auth.open import OpenAccess
+from twisted_registry.errors import ErrorCode, RegistryError
+from twisted_registry.metrics import IMetricsObserver, NoMetrics
+from twisted_registry.repository.interfaces import IPresenceGate, IRegistryListener, NoListener
+from twisted_registry.repository.presence import OpenGate
+from twisted_registry.storage.memory import MemoryDriver
+
+pytestmark = pytest.mark.flavours(*SITES)
+
+OURS = tuple(name for name in FLAVOURS if name == "ours-memory")
+LAYER_DIGEST = digest_of(b"layer")
+UPLOAD = "00000000-0000-4000-8000-000000000000"
+ENDPOINTS = (routes.BASE, routes.CATALOG_LIST, *routes.ENDPOINTS)
+EVERYTHING = [
+    pytest.param(endpoint, method, id=f"{endpoint.handler}-{method}")
+    for endpoint in ENDPOINTS
+    for method in endpoint.methods
+]
+
+
+def path_of(endpoint, name="a"):
+    variable = {
+        "reference": "latest",
+        "digest": LAYER_DIGEST,
+        "upload": UPLOAD,
+        "": "",
+    }[endpoint.variable]
+    tail = [variable if part == "*" else part for part in endpoint.tail]
+    return "/".join([name, *tail] if endpoint.named else tail)
+
+
+@implementer(IAccessController)
+class Refusing:
+    """Allows nothing, or all but some things."""
+
+    def __init__(self, error, allowed=lambda _: False):
+        self.error = error
+        self.allowed = allowed
+        self.asked = []
+
+    def authorize(self, caller, accesses):
+        self.asked.append((caller, tuple(accesses)))
+        if accesses and all(map(self.allowed, accesses)):
+            return succeed(Grant(self.allowed))
+        return fail(self.error)
+
+
+@implementer(IGrant)
+class Grant:
+    user = "somebody"
+
+    def __init__(self, allowed):
+        self.permits = allowed
+
+
+UNAUTHORIZED = RegistryError(
+    ErrorCode.UNAUTHORIZED, headers=(("WWW-Authenticate", 'Basic realm="here"'),)
+)
+DENIED = RegistryError(ErrorCode.DENIED)
+
+
+@pytest.mark.parametrize(("endpoint", "method"), EVERYTHING)
+@pytest_twisted.ensureDeferred
+async def test_nobody_gets_anything_without_access(start, clock, endpoint, method):
+    for error, status in ((UNAUTHORIZED, 401), (DENIED, 403)):
+        access = Refusing(error)
+        async with start(driver=Watched(MemoryDriver(clock), refuse), access=access) as api:
+            body = b"x" * 10 if method in {"PUT", "POST", "PATCH"} else None
+            headers = {"Authorization": "Basic c2VjcmV0"}
+            response = await api(method, path_of(endpoint), headers, body)
+            assert response.status == status
+            if method != "HEAD":
+                assert response.code == error.code.name
+            if status == 401:
+                assert response.get("WWW-Authenticate") == 'Basic realm="here"'
+            assert response.get("Docker-Distribution-Api-Version") == "registry/2.0"
+            assert api.driver.calls == []
+            ((caller, accesses),) = access.asked
+            assert caller.authorization == "Basic c2VjcmV0"
+            assert caller.address == "127.0.0.1"
+            assert caller.host == api.host
+            assert not caller.secure
+            assert "c2VjcmV0" not in repr(caller)
+            if endpoint.named:
+                assert {access.name for access in accesses} == {"a"}
+                expected = {"DELETE": {"delete"}, "GET": {"pull"}, "HEAD": {"pull"}}
+                uploads = endpoint.handler.startswith("blob_upload")
+                assert {access.action for access in accesses} == (
+                    {"pull", "push"} if uploads else expected.get(method, {"pull", "push"})
+                )
+            else:
+                assert accesses == ((CATALOG,) if endpoint.handler == "catalog" else ())
+
+
+@pytest.mark.flavours(*OURS)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("PUT", "a/manifests/latest"),
+        ("POST", f"a/blobs/uploads/?digest={LAYER_DIGEST}"),
+        ("PATCH", f"a/blobs/uploads/{UPLOAD}"),
+        ("PUT", f"a/blobs/uploads/{UPLOAD}?digest={LAYER_DIGEST}"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_no_byte_of_a_body_is_taken_without_access(start, method, path):
+    """The answer comes although no body was sent, and 100 Continue does not."""
+    for headers in (
+        {"Content-Length": "1000000000", "Expect": "100-continue"},
+        {"Transfer-Encoding": "chunked", "Expect": "100-continue"},
+        {"Content-Length": "1000000000"},
+    ):
+        async with start(access=Refusing(UNAUTHORIZED)) as api:
+            connection = await connect(api.served.port)
+            connection.send(head(method, f"/v2/{path}", headers, host=api.host))
+            await connection.until(lambda received: b"errors" in received)
+            assert parse(connection.received, method).status == 401
+            assert b"100 Continue" not in connection.received
+            connection.abort()
+            await connection.closed
+
+
+@pytest.mark.flavours(*OURS)
+@pytest_twisted.ensureDeferred
+async def test_a_body_is_asked_for_with_access(start):
+    async with start() as api:
+        connection = await connect(api.served.port)
+        target = f"/v2/a/blobs/uploads/?digest={LAYER_DIGEST}"
+        headers = {"Content-Length": "5", "Expect": "100-continue"}
+        connection.send(head("POST", target, headers, host=api.host))
+        await connection.until(lambda received: b"100 Continue" in received)
+        connection.send(b"layer")
+        await connection.closed
+        assert parse(connection.received, "POST").status == 201
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_source_of_a_mount_is_asked_for(start, clock):
+    driver = MemoryDriver(clock)
+    async with start(driver=driver) as api:
+        await api.blob(b"layer", "secret")
+    access = Refusing(DENIED, lambda access: access.name == "a")
+    query = f"a/blobs/uploads/?mount={LAYER_DIGEST}"
+    async with start(driver=driver, access=access) as api:
+        response = await api("POST", f"{query}&from=secret", body=b"")
+        assert (response.status, response.code) == (403, "DENIED")
+        assert Access("repository", "secret", "pull") in access.asked[0][1]
+        # From anywhere only for those who may see everything: others upload it.
+        response = await api("POST", query, body=b"")
+        assert response.status == 202
+        assert (await api("GET", f"a/blobs/{LAYER_DIGEST}")).status == 404
+    access = Refusing(DENIED, lambda access: access.name == "a" or access == CATALOG)
+    async with start(driver=driver, access=access) as api:
+        assert (await api("POST", query, body=b"")).status == 201
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_decided_before_access_is(start, clock):
+    """A slow controller is waited for."""
+    decided = Deferred()
+
+    @implementer(IAccessController)
+    class Slow:
+        def authorize(self, caller, accesses):
+            asked.callback(None)
+            return decided
+
+    asked = Deferred()
+    driver = Watched(MemoryDriver(clock), lambda *_: None)
+    async with start(driver=driver, access=Slow()) as api:
+        connection = await connect(api.served.port)
+        connection.send(head("GET", "/v2/_catalog", host=api.host))
+        await asked
+        assert (driver.calls, connection.received) == ([], b"")
+        decided.callback(Grant(lambda _: True))
+        await connection.closed
+        assert parse(connection.received, "GET").status == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_controller_that_breaks(start, complaints):
+    @implementer(IAccessController)
+    class Broken:
+        def authorize(self, caller, accesses):
+            raise ZeroDivisionError
+
+    async with start(access=Broken()) as api:
+        response = await api("GET", "a/tags/list")
+        assert (response.status, response.code) == (500, "UNKNOWN")
+        assert "ZeroDivisionError" not in response.body.decode()
+        assert "ZeroDivisionError" in complaints.take()[0]
+
+
+@implementer(IPresenceGate)
+class Gate:
+    def __init__(self):
+        self.hidden = set()
+        self.asked = []
+
+    def admits(self, repository, digest):
+        self.asked.append((repository, str(digest)))
+        return succeed(str(digest) not in self.hidden)
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_gate_is_obeyed(start):
+    gate = Gate()
+    async with start(gate=gate) as api:
+        subject = await api.image(b"layer")
+        referrer = image(b"{}", subject=descriptor(image(b"{}", b"layer"), OCI_IMAGE))
+        await api.manifest(referrer, "referrer")
+        parent = index(descriptor(image(b"{}", b"layer"), OCI_IMAGE))
+        await api.manifest(parent, "index", media_type=OCI_INDEX)
+        mount = f"b/blobs/uploads/?mount={LAYER_DIGEST}"
+        gate.hidden = {LAYER_DIGEST}
+        for method in ("GET", "HEAD"):
+            assert (await api(method, f"a/blobs/{LAYER_DIGEST}")).status == 404
+        assert (await api("DELETE", f"a/blobs/{LAYER_DIGEST}")).status == 404
+        assert (await api("POST", f"{mount}&from=a", body=b"")).status == 202
+        assert (await api("POST", mount, body=b"")).status == 202
+        response = await api.manifest(image(b"{}", b"layer"), "again")
+        assert response.code == "MANIFEST_BLOB_UNKNOWN"
+        assert (None, LAYER_DIGEST) in gate.asked
+        assert ("a", LAYER_DIGEST) in gate.asked
+        gate.hidden = {subject}
+        for reference in ("latest", subject):
+            for method in ("GET", "HEAD"):
+                assert (await api(method, f"a/manifests/{reference}")).status == 404
+        assert (await api("DELETE", f"a/manifests/{subject}")).status == 404
+        response = await api.manifest(parent, "again", media_type=OCI_INDEX)
+        assert response.code == "MANIFEST_BLOB_UNKNOWN"
+        gate.hidden = {digest_of(referrer)}
+        response = await api("GET", f"a/referrers/{subject}")
+        assert response.json()["manifests"] == []
+        gate.hidden = set()
+        assert (await api("GET", f"a/blobs/{LAYER_DIGEST}")).status == 200
+        assert (await api("GET", "a/manifests/latest")).status == 200
+        assert len((await api("GET", f"a/referrers/{subject}")).json()["manifests"]) == 1
+
+
+@implementer(IRegistryListener)
+class Listener:
+    def __init__(self):
+        self.events = []
+
+    def happened(self, event):
+        self.events.append(event)
+
+    def take(self):
+        events, self.events = self.events, []
+        return [
+            (event.action, event.kind, event.repository, event.digest and str(event.digest),
+             event.size, event.tag, event.source)
+            for event in events
+        ]  # fmt: skip
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_listener_hears_of_everything(start):
+    listener = Listener()
+    async with start(listener=listener) as api:
+        await api.blob(b"{}")
+        config = digest_of(b"{}")
+        assert listener.take() == [("push", "blob", "a", config, 2, None, None)]
+        await api("POST", f"b/blobs/uploads/?mount={config}&from=a", body=b"")
+        assert listener.take() == [("mount", "blob", "b", config, 2, None, "a")]
+        digest, size = digest_of(image()), len(image())
+        await api.manifest(image(), "one?tag=two")
+        assert listener.take() == [
+            ("push", "manifest", "a", digest, size, tag, None) for tag in ("one", "two")
+        ]
+        await api.manifest(image(), digest)
+        assert listener.take() == [("push", "manifest", "a", digest, size, None, None)]
+        await api("GET", "a/manifests/one", {"User-Agent": "me/1", "X-Forwarded-For": "192.0.2.1"})
+        (event,) = listener.events
+        assert event.media_type == OCI_IMAGE
+        origin = event.origin
+        assert (origin.method, origin.user_agent, origin.address) == ("GET", "me/1", "192.0.2.1")
+        assert (origin.host, origin.user) == (api.host, "")
+        assert origin.request_id
+        assert listener.take() == [("pull", "manifest", "a", digest, size, "one", None)]
+        await api("GET", f"a/blobs/{config}")
+        assert listener.take() == [("pull", "blob", "a", config, 2, None, None)]
+        await api("HEAD", f"a/blobs/{config}")
+        await api("GET", f"a/blobs/{digest_of(b'x')}")
+        await api("GET", "a/tags/list")
+        assert listener.take() == []
+        await api("DELETE", "a/manifests/one")
+        assert listener.take() == [("delete", "tag", "a", None, None, "one", None)]
+        await api("DELETE", f"a/manifests/{digest}")
+        assert listener.take() == [
+            ("delete", "tag", "a", None, None, "two", None),
+            ("delete", "manifest", "a", digest, None, None, None),
+        ]
+        await api("DELETE", f"a/blobs/{config}")
+        assert listener.take() == [("delete", "blob", "a", config, None, None, None)]
+
+
+@implementer(IMetricsObserver)
+class Metrics:
+    def __init__(self):
+        self.began = []
+        self.over = []
+        self.waiting = None
+
+    def started(self, handler):
+        self.began.append(handler)
+
+    def answered(self, answered):
+        self.over.append(answered)
+        if self.waiting is not None:
+            self.waiting.callback(None)
+
+
+@pytest.mark.parametrize(("endpoint", "method"), EVERYTHING)
+@pytest_twisted.ensureDeferred
+async def test_metrics_of_every_route(start, endpoint, method):
+    metrics = Metrics()
+    async with start(metrics=metrics) as api:
+        body = b"x" if method in {"PUT", "PATCH", "POST"} else None
+        response = await api(method, path_of(endpoint), body=body)
+        (over,) = metrics.over
+        assert metrics.began == [over.handler] == [endpoint.handler]
+        assert (over.method, over.status) == (method, response.status)
+        assert over.sent == len(response.body)
+        assert over.seconds >= 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_metrics_of_what_is_refused(start):
+    metrics = Metrics()
+    async with start(metrics=metrics, access=Refusing(DENIED)) as api:
+        for method, path in (
+            ("GET", "x"),
+            ("PUT", "a/tags/list"),
+            ("GET", "a/tags/list"),
+            ("GET", "A/tags/list"),
+            ("OPTIONS", "_catalog"),
+        ):
+            await api(method, path)
+    assert [(over.handler, over.status) for over in metrics.over] == [
+        ("unknown", 404),
+        ("tags", 405),
+        ("tags", 403),
+        ("tags", 400),
+        ("catalog", 204),
+    ]
+
+
+@pytest_twisted.ensureDeferred
+async def test_metrics_of_a_client_that_leaves(start, clock):
+    metrics = Metrics()
+    held, reached = Deferred(), Deferred()
+
+    def before(number, name):
+        reached.callback(None)
+        return held
+
+    async with start(driver=Watched(MemoryDriver(clock), before), metrics=metrics) as api:
+        connection = await connect(api.served.port)
+        connection.send(head("GET", "/v2/a/tags/list", host=api.host))
+        await reached
+        metrics.waiting = Deferred()
+        connection.abort()
+        await metrics.waiting
+    (over,) = metrics.over
+    assert (over.handler, over.status) == ("tags", 499)
+
+
+def test_the_defaults_are_what_they_say():
+    verifyObject(IAccessController, OpenAccess())
+    verifyObject(IMetricsObserver, NoMetrics())
+    verifyObject(IPresenceGate, OpenGate())
+    verifyObject(IRegistryListener, NoListener())
