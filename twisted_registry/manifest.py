@@ -79,7 +79,7 @@ class Descriptor:
 
     @property
     def is_foreign(self) -> bool:
-        """Whether this names a layer that need not be held by a registry."""
+        """Whether this, as a layer, need not be held by a registry."""
         return bool(self.urls) or self.media_type.startswith(FOREIGN_LAYERS)
 
 
@@ -128,6 +128,11 @@ class Manifest:
         return descriptor
 
 
+def is_media_type(value: object) -> TypeGuard[str]:
+    """Whether ``value`` is a media type without parameters."""
+    return isinstance(value, str) and _MEDIA_TYPE.fullmatch(value) is not None
+
+
 def parse_manifest(content: bytes, media_type: str | None) -> Manifest:
     """Read a manifest.
 
@@ -141,13 +146,13 @@ def parse_manifest(content: bytes, media_type: str | None) -> Manifest:
     if declared == "":
         # As little as none, in the words of Go programs.
         declared = None
-    if declared is not None and not _is_media_type(declared):
+    if declared is not None and not is_media_type(declared):
         raise ManifestInvalid("mediaType: a media type is expected")
     if media_type is None:
         media_type = declared or _guess(document)
         if media_type is None:
             raise ManifestInvalid("neither a Content-Type nor a mediaType says what this is")
-    elif not _is_media_type(media_type):
+    elif not is_media_type(media_type):
         raise ManifestInvalid("the Content-Type is not a media type")
     elif declared and declared != media_type:
         raise ManifestInvalid(f"mediaType is {declared}, but the Content-Type says {media_type}")
@@ -176,7 +181,7 @@ def media_type_in(content: bytes) -> str | None:
     """
     document = _load(content)
     declared = document.get("mediaType") if document is not None else None
-    return declared if _is_media_type(declared) else None
+    return declared if is_media_type(declared) else None
 
 
 def guess_media_type(content: bytes) -> str | None:
@@ -207,10 +212,6 @@ def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a key stands twice")
     return found
-
-
-def _is_media_type(value: object) -> TypeGuard[str]:
-    return isinstance(value, str) and _MEDIA_TYPE.fullmatch(value) is not None
 
 
 def _guess(document: dict[str, Any] | None) -> str | None:
@@ -302,7 +303,8 @@ def _platform(item: dict[str, Any], where: str) -> Mapping[str, Any] | None:
     if not isinstance(platform, dict):
         raise ManifestInvalid(f"{where}.platform: an object is expected")
     for key in ("architecture", "os"):
-        if not isinstance(platform.get(key, ""), str):
+        value = platform.get(key)
+        if value is not None and not isinstance(value, str):
             raise ManifestInvalid(f"{where}.platform.{key}: a string is expected")
     return platform
 

@@ -132,6 +132,8 @@ class WatchedDriver:
         self.name = driver.name
         self.minimum_chunk = driver.minimum_chunk
         self.calls = []
+        #: False: what is written is stored, but the hash does not hear of it.
+        self.observes = True
         self.before = self.after = lambda number, action, path: None
 
     def call(self, action, path, function):
@@ -152,6 +154,8 @@ class WatchedDriver:
         return [call for call in self.calls if call[0] in changing]
 
     def writer(self, path, offset=None, observe=None):
+        if not self.observes:
+            observe = None
         opening = self.call("writer", path, lambda: self.driver.writer(path, offset, observe))
         return opening.addCallback(lambda writer: WatchedWriter(self, path, writer))
 

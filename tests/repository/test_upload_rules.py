@@ -563,6 +563,26 @@ def test_two_closing_requests_at_once_give_one_blob(world):
 # What a process remembers.
 
 
+def test_a_hash_that_has_not_seen_all_is_not_believed(world):
+    # What a driver promises of a failure in the middle: stored, but perhaps not observed.
+    world.driver.observes = False
+    assert done(world.repo().uploads.store(Digest.of(A), Body(A))) == 10
+    assert reads(world) == 1
+    upload_id = start(world)
+    append(world, upload_id, A)
+    world.driver.observes = True
+    assert finish(world, upload_id, BOTH, B) == 20
+    assert reads(world) == 2
+    upload_id = start(world)
+    append(world, upload_id, A)
+    world.driver.observes = False
+    append(world, upload_id, B)
+    world.restart()
+    assert finish(world, upload_id, BOTH) == 20
+    assert reads(world) == 1
+    world.check()
+
+
 def test_running_digests_forget_the_one_longest_untouched():
     running = RunningDigests()
     for number in range(5000):

@@ -19,11 +19,12 @@ from twisted_registry.manifest import (
     Manifest,
     ManifestInvalid,
     guess_media_type,
+    is_media_type,
     media_type_in,
     parse_manifest,
 )
 from twisted_registry.repository import layout
-from twisted_registry.repository.concurrency import KeyedLock, each
+from twisted_registry.repository.concurrency import each
 from twisted_registry.repository.failures import translated
 from twisted_registry.repository.links import read_link, write_link
 from twisted_registry.storage.interfaces import PathNotFound
@@ -90,7 +91,6 @@ class Manifests:
     policy: Policy
     tags: Tags
     referrers: Referrers
-    locks: KeyedLock
     name: str
     announce: Announcer
 
@@ -203,16 +203,21 @@ class Manifests:
     async def _store(self, digest: Digest, content: bytes, manifest: Manifest) -> None:
         if await self._content(digest) is None:
             await self.driver.put(layout.blob(digest), content)
-        if media_type_in(content) is None and manifest.media_type != (
-            guess_media_type(content) or OCI_IMAGE
-        ):
-            await self.driver.put(
-                layout.revision_media_type(self.name, digest), manifest.media_type.encode("ascii")
-            )
+        if media_type_in(content) is None:
+            await self._keep_media_type(digest, content, manifest.media_type)
         await write_link(self.driver, layout.revision_link(self.name, digest), digest)
         await self._mark_as_repository()
         if manifest.subject is not None:
             await self.referrers.add(manifest.subject.digest, digest)
+
+    async def _keep_media_type(self, digest: Digest, content: bytes, media_type: str) -> None:
+        path = layout.revision_media_type(self.name, digest)
+        if media_type != (guess_media_type(content) or OCI_IMAGE):
+            await self.driver.put(path, media_type.encode("ascii"))
+            return
+        # An earlier push of the same bytes may have given them another type.
+        with suppress(PathNotFound):
+            await self.driver.delete(path)
 
     async def _mark_as_repository(self) -> None:
         try:
@@ -221,7 +226,7 @@ class Manifests:
             await self.driver.put(layout.layers_mark(self.name), b"")
 
     async def _tag(self, tag: str, digest: Digest, precondition: Precondition | None) -> None:
-        async with self.locks.hold((self.name, tag)):
+        async with self.tags.hold(tag):
             if precondition is None:
                 await self.tags.set(tag, digest)
                 return
@@ -245,7 +250,10 @@ class Manifests:
                 there = await self.presence.blob(self.name, descriptor.digest)
             return descriptor if there is None else None
 
-        blobs = [blob for blob in manifest.blobs if not blob.is_foreign]
+        # Only layers may stay elsewhere: what their configuration says of itself is no matter.
+        blobs = [layer for layer in manifest.layers if not layer.is_foreign]
+        if manifest.config is not None:
+            blobs.insert(0, manifest.config)
         children = [child for child in manifest.manifests if self.policy.requires_child(child)]
         missing = [*await each(missing_blob, blobs), *await each(missing_child, children)]
         unknown = [str(descriptor.digest) for descriptor in missing if descriptor is not None]
@@ -270,12 +278,13 @@ class Manifests:
         declared = media_type_in(content)
         if declared is not None:
             return declared
-        try:
-            path = layout.revision_media_type(self.name, digest)
-            return (await self.driver.get(path, 1024)).decode("ascii")
-        except (PathNotFound, UnicodeDecodeError):
-            # As Distribution reads a document that does not say what it is.
-            return guess_media_type(content) or OCI_IMAGE
+        with suppress(PathNotFound):
+            kept = await self.driver.get(layout.revision_media_type(self.name, digest), 1024)
+            media_type = kept.decode("ascii", "replace")
+            if is_media_type(media_type):
+                return media_type
+        # As Distribution reads a document that does not say what it is.
+        return guess_media_type(content) or OCI_IMAGE
 
 
 def _unknown(digest: Digest) -> RegistryError:

@@ -62,7 +62,7 @@ class Policy:
                     ErrorCode.DENIED, message=f"this registry does not take {found} manifests"
                 )
         if self.validate:
-            for descriptor in manifest.layers:
+            for descriptor in manifest.blobs:
                 for url in descriptor.urls:
                     self._check_url(url)
 

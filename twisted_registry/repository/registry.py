@@ -69,7 +69,7 @@ class Registry:
         """
         announce = Announcer(self.listener, name, origin)
         presence = Presence(self.driver, self.gate)
-        tags = Tags(self.driver, name, announce)
+        tags = Tags(self.driver, self._locks, name, announce)
         referrers = Referrers(self.driver, self._searched, self._locks, name)
         blobs = Blobs(self.driver, presence, name, announce)
         return Repository(
@@ -77,9 +77,7 @@ class Registry:
             name,
             blobs,
             Uploads(self.driver, self.clock, name, blobs, self._running),
-            Manifests(
-                self.driver, presence, self.policy, tags, referrers, self._locks, name, announce
-            ),
+            Manifests(self.driver, presence, self.policy, tags, referrers, name, announce),
             tags,
             referrers,
         )

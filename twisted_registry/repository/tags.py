@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from attrs import define
@@ -17,8 +16,10 @@ from twisted_registry.storage.interfaces import PathExists, PathNotFound
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
 
     from twisted_registry.digest import Digest
+    from twisted_registry.repository.concurrency import KeyedLock
     from twisted_registry.repository.interfaces import Announcer
     from twisted_registry.storage.interfaces import IStorageDriver
 
@@ -31,8 +32,13 @@ class Tags:
     """The tags of one repository."""
 
     driver: IStorageDriver
+    locks: KeyedLock
     name: str
     announce: Announcer
+
+    def hold(self, tag: str) -> AbstractAsyncContextManager[None]:
+        """Keep others of this process from moving a tag between a look at it and its change."""
+        return self.locks.hold(("tag", self.name, tag))
 
     @translated
     async def resolve(self, tag: str) -> Digest | None:
@@ -66,11 +72,8 @@ class Tags:
 
         :raises RegistryError: MANIFEST_UNKNOWN if there is no such tag.
         """
-        try:
-            await self.driver.delete(layout.tag(self.name, tag))
-        except PathNotFound as error:
-            raise RegistryError(ErrorCode.MANIFEST_UNKNOWN, detail={"tag": tag}) from error
-        self.announce("delete", "tag", None, tag=tag)
+        if not await self._remove(tag):
+            raise RegistryError(ErrorCode.MANIFEST_UNKNOWN, detail={"tag": tag})
 
     @translated
     async def delete_all_of(self, digest: Digest) -> list[str]:
@@ -79,8 +82,10 @@ class Tags:
         async def check(tag: str) -> str | None:
             if await self.resolve(tag) != digest:
                 return None
-            with suppress(RegistryError):
-                await self.delete(tag)
+            async with self.hold(tag):
+                # A push may have moved it on while we waited.
+                if await self.resolve(tag) != digest or not await self._remove(tag):
+                    return None
             return tag
 
         removed: list[str] = []
@@ -123,6 +128,14 @@ class Tags:
                 break
             after = entries[-1].path
         return names[:limit], len(names) > limit
+
+    async def _remove(self, tag: str) -> bool:
+        try:
+            await self.driver.delete(layout.tag(self.name, tag))
+        except PathNotFound:
+            return False
+        self.announce("delete", "tag", None, tag=tag)
+        return True
 
     async def _is_set(self, tag: str) -> bool:
         try:
