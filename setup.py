@@ -37,7 +37,7 @@ setup(
         "httptools>=0.6",
         "pyyaml>=6",
         "treq>=23.11",
-        "twisted[tls]>=24.3",
+        "twisted[tls]>=24.11",
     ],
     extras_require={
         "test": TEST,
