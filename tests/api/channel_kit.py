@@ -217,8 +217,7 @@ class Kit:
         self.failures.append(reason.type.__name__)
 
     def tree(self):
-        root = Forking(self)
-        return root
+        return Forking(self)
 
 
 class Forking(Resource):
@@ -366,6 +365,15 @@ class Listening:
 
     async def connect(self):
         return await self.endpoint.connect(Factory.forProtocol(Peer))
+
+    async def connect_deaf(self):
+        """A client that reads nothing for now; its TLS handshake is over."""
+        peer = await self.connect()
+        peer.transport.write(get(b"/ready"))
+        await peer.until(b"\r\n\r\nready")
+        peer.data.clear()
+        peer.transport.pauseProducing()
+        return peer
 
     async def exchange(self, data):
         """Everything that is answered until the server closes."""

@@ -202,9 +202,7 @@ def test_a_posted_form_becomes_arguments(wire):
 
 
 def test_a_form_that_can_not_be_read_is_a_bad_request(wire):
-    wire.send(
-        put(b"/inspect", b"--", b"Content-Type: multipart/form-data", method=b"POST")
-    )
+    wire.send(put(b"/inspect", b"--", b"Content-Type: multipart/form-data", method=b"POST"))
     assert is_refusal(wire.sent(), 400)
 
 

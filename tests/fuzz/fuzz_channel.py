@@ -1,0 +1,397 @@
+"""Bytes at random against the HTTP channel.
+
+    python tests/fuzz/fuzz_channel.py --seconds 600 --seed 1
+
+Every input is a mutation of the corpus beside this file or of requests made by a grammar. It is
+read whole and in random pieces, and then must hold:
+
+- nothing is raised, and nothing is logged as a failure;
+- the answers are well-formed HTTP, one for each request and at most one refusal, the last;
+- however the bytes are cut, the same requests reach the Resources and the same is answered;
+- no request reaches a Resource that a second, independent and simple reader of RFC 9112 does
+  not find in the bytes: that is what smuggling would be.
+
+An input that breaks one of these is written to ``tests/fuzz/found``, and the run ends with 1.
+``--input FILE`` runs one input again.
+"""
+
+import argparse
+import hashlib
+import random
+import re
+import sys
+import time
+from pathlib import Path
+
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.logger import LogLevel, globalLogPublisher
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+from zope.interface import implementer
+
+from twisted_registry.api.interfaces import IStreamingResource
+from twisted_registry.api.limits import Limits
+from twisted_registry.api.site import RegistrySite
+
+HERE = Path(__file__).parent
+CORPUS = HERE / "corpus"
+FOUND = HERE / "found"
+
+# Small, so that inputs meet them.
+LIMITS = Limits(
+    url_bytes=300, header_bytes=600, header_count=12, content_bytes=400, linger_bytes=500
+)
+
+
+class Sink:
+    def __init__(self):
+        self.received = b""
+
+    def write(self, piece):
+        self.received += piece
+
+
+class Echo(Resource):
+    """Answers with what it was asked, and remembers it."""
+
+    isLeaf = True
+
+    def __init__(self, seen):
+        super().__init__()
+        self.seen = seen
+
+    def render(self, request):
+        return self.answer(request, request.content.read())
+
+    def answer(self, request, body):
+        self.seen.append((request.method, request.uri, body))
+        return b"%b %b %d" % (request.method, request.uri, len(body))
+
+
+@implementer(IStreamingResource)
+class Streaming(Echo):
+    """Takes the body as it comes, or not at all."""
+
+    def render(self, request):
+        if request.path.startswith(b"/s/refuse"):
+            request.setResponseCode(401)
+            self.seen.append((request.method, request.uri, None))
+            return b"no"
+        sink = Sink()
+
+        def done(_):
+            answer = self.answer(request, sink.received)
+            request.setHeader(b"Content-Length", b"%d" % len(answer))
+            request.write(answer)
+            request.finish()
+
+        request.body.startProducing(sink).addCallbacks(done, lambda _: None)
+        return NOT_DONE_YET
+
+
+class Root(Resource):
+    def __init__(self, seen):
+        super().__init__()
+        self.seen = seen
+
+    def getChild(self, name, request):
+        return (Streaming if name == b"s" else Echo)(self.seen)
+
+
+class Transport(StringTransport):
+    def abortConnection(self):
+        self.disconnecting = True
+
+
+class Broken(Exception):
+    """One of the promises above."""
+
+
+def run(data, cuts):
+    """Feed ``data`` cut at ``cuts``; what the Resources saw, what was sent, whether it closed."""
+    seen, failures = [], []
+
+    def observe(event):
+        if event.get("log_level") in {LogLevel.critical, LogLevel.error}:
+            failures.append(event)
+
+    clock = Clock()
+    site = RegistrySite(Root(seen), clock, limits=LIMITS)
+    transport = Transport()
+    channel = site.buildProtocol(None)
+    globalLogPublisher.addObserver(observe)
+    try:
+        channel.makeConnection(transport)
+        for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
+            if start < end:
+                channel.dataReceived(data[start:end])
+            if transport.producerState == "paused":
+                raise Broken("the socket is not read although nothing is waited for")
+        sent = transport.value()
+        closed = transport.disconnecting
+        channel.connectionLost(None)
+    finally:
+        globalLogPublisher.removeObserver(observe)
+    if failures:
+        raise Broken(f"logged: {failures[0]}")
+    if clock.getDelayedCalls():
+        raise Broken("a delayed call is left")
+    return seen, sent, closed
+
+
+def check_answers(methods, sent, closed):
+    """Whether what was sent is one answer for each request, and a refusal at most at the end."""
+    text = sent.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"")
+    count = 0
+    while text:
+        head, blank, rest = text.partition(b"\r\n\r\n")
+        if not blank or not head.startswith(b"HTTP/1.1 "):
+            raise Broken(f"not an answer: {text[:60]!r}")
+        length = re.search(rb"\r\nContent-Length: (\d+)", head)
+        # A request line that is refused is not known to be a HEAD.
+        bodiless = (
+            count < len(methods) and methods[count] == b"HEAD" and not rest.startswith(b'{"errors"')
+        )
+        size = 0 if bodiless or length is None else int(length[1])
+        close = b"\r\nConnection: close" in head
+        # A HEAD that was refused has not been seen.
+        if len(rest) < size and not (close and not rest):
+            raise Broken("an answer is cut off")
+        text = rest[size:]
+        count += 1
+        if close and text:
+            raise Broken("an answer follows the last one")
+        if close and not closed:
+            raise Broken("the connection was to be closed")
+
+
+_REFUSAL = re.compile(rb"HTTP/1\.1 (?:400|413|414|431|501|505) .*\Z", re.DOTALL)
+_LINE = re.compile(rb"([A-Z-]+) +(\S+) +(?:HTTP|RTSP)/1\.([01])\Z")
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*\Z")
+_SIZE = re.compile(rb"([0-9A-Fa-f]+)(?:;[^\r\n]*)?\Z")
+
+
+def reference(data):
+    """The requests that RFC 9112 finds in ``data``, read without a state machine.
+
+    Less strict than the channel where strictness only means to refuse.
+    """
+    found = []
+    at = 0
+    while True:
+        while data[at : at + 1] in {b"\r", b"\n"}:
+            at += 1
+        end = data.find(b"\r\n\r\n", at)
+        if end < 0:
+            return found
+        lines = data[at:end].split(b"\r\n")
+        line = _LINE.match(lines[0])
+        fields = [_FIELD.match(field) for field in lines[1:]]
+        if line is None or None in fields:
+            return found
+        values = {}
+        for field in fields:
+            values.setdefault(field[1].lower(), []).append(field[2])
+        at = end + 4
+        codings, lengths = values.get(b"transfer-encoding"), values.get(b"content-length")
+        if lengths and (codings or len(lengths) > 1 or not lengths[0].isdigit()):
+            return found
+        if codings:
+            body, at = dechunk(data, at)
+        else:
+            size = int(lengths[0]) if lengths else 0
+            body = data[at : at + size] if len(data) - at >= size else None
+            at += size
+        found.append((line[1], line[2], body))
+        if body is None:
+            return found
+
+
+def dechunk(data, at):
+    body = b""
+    while True:
+        end = data.find(b"\r\n", at)
+        size = _SIZE.match(data[at:end]) if end >= 0 else None
+        if size is None:
+            return None, at
+        length = int(size[1], 16)
+        at = end + 2
+        if length == 0:
+            end = data.find(b"\r\n", at)
+            while end > at:
+                at = end + 2
+                end = data.find(b"\r\n", at)
+            return (body, end + 2) if end >= 0 else (None, at)
+        body += data[at : at + length]
+        if data[at + length : at + length + 2] != b"\r\n":
+            return None, at
+        at += length + 2
+
+
+def same(seen, found):
+    """Whether every request that was seen is the one that stands there."""
+    for (method, target, body), (their_method, their_target, their_body) in zip(
+        seen, found, strict=False
+    ):
+        origin = re.sub(rb"(?i)^https?://[^/?]*", b"", their_target)
+        if not origin.startswith((b"/", b"*")):
+            origin = b"/" + origin
+        if (method, target) != (their_method, origin):
+            return False
+        if body is not None and body != their_body:
+            return False
+    return len(seen) <= len(found)
+
+
+def check(data, cuts):
+    """Raise :class:`Broken` unless the promises hold."""
+    seen, sent, closed = run(data, [])
+    found = reference(data)
+    check_answers([method for method, _, _ in found], sent, closed)
+    # OPTIONS * reaches no Resource
+    found = [request for request in found if request[1] != b"*"]
+    if not same(seen, found):
+        raise Broken(f"seen {seen}, but the bytes hold {found}")
+    for some in cuts:
+        again = run(data, some)
+        if b"refuse" in data:
+            # Whether the connection outlives a body that nobody takes depends, rightly, on how
+            # much of it had come when the answer began.
+            shorter, longer = sorted((seen, again[0]), key=len)
+            if longer[: len(shorter)] != shorter or not same(again[0], found):
+                raise Broken(f"cut at {some}: {again[0]}, whole: {seen}")
+        elif (seen, untimed(sent), closed) != (again[0], untimed(again[1]), again[2]):
+            raise Broken(f"cut at {some}: {again}, whole: {(seen, sent, closed)}")
+
+
+def untimed(sent):
+    """Without what rightly depends on how much had come: whether ``100 Continue`` was still
+    worth sending, and which of several faults was met first.
+    """
+    return _REFUSAL.sub(b"refused", sent.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b""))
+
+
+TOKENS = [
+    b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b";", b",", b"0", b"1", b"f", b"\xff", b"\x7f",
+    b"GET ", b"HEAD ", b"PUT ", b"/", b"/s/", b"/s/refuse", b"*", b"#", b"?a=b", b"%00", b"http://h",
+    b" HTTP/1.1\r\n", b" HTTP/1.0\r\n", b"Host: x\r\n", b"Content-Length: 3\r\n",
+    b"Content-Length: 0\r\n", b"Transfer-Encoding: chunked\r\n",
+    b"Transfer-Encoding: gzip, chunked\r\n",
+    b"Expect: 100-continue\r\n", b"Connection: close\r\n", b"Connection: Upgrade\r\n",
+    b"Upgrade: h2c\r\n", b"Trailer: a\r\n", b"\r\n\r\n", b"0\r\n\r\n", b"3\r\nabc\r\n",
+    b"3;x=y\r\nabc\r\n",
+    b"abc", b"A: b\r\n", b" folded\r\n", b"X" * 400, b"\r\n" * 3,
+]  # fmt: skip
+
+
+TARGETS = [b"/", b"/a?b=c", b"/s/x", b"/s/refuse", b"*", b"http://h/p", b"/" + b"a" * 290]
+EXTRAS = [b"Expect: 100-continue", b"Connection: close", b"Cookie: a=b", b"A: " + b"b" * 500]
+
+
+def make_request(rng):
+    """A request that is valid, more or less."""
+    method = rng.choice([b"GET", b"HEAD", b"PUT", b"POST", b"OPTIONS", b"DELETE", b"PATCH"])
+    target = rng.choice(
+        [b"/", b"/a?b=c", b"/s/x", b"/s/refuse", b"*", b"http://h/p", b"/" + b"a" * 290]
+    )
+    fields = [b"Host: x"]
+    body = b""
+    kind = rng.randrange(4)
+    content = rng.randbytes(rng.choice([0, 1, 5, 100, 390, 600]))
+    if kind == 1:
+        fields.append(b"Content-Length: %d" % len(content))
+        body = content
+    elif kind == 2:
+        fields.append(b"Transfer-Encoding: chunked")
+        while content:
+            size = rng.randint(1, len(content))
+            extension = rng.choice([b"", b"", b";a", b';a="b"'])
+            body += b"%x%b\r\n%b\r\n" % (size, extension, content[:size])
+            content = content[size:]
+        body += b"0\r\n" + rng.choice([b"", b"", b"X: y\r\n"]) + b"\r\n"
+    fields += [field for field in EXTRAS if rng.random() < 0.1]
+    if rng.random() < 0.1:
+        fields += [b"Connection: Upgrade", b"Upgrade: h2c"]
+    rng.shuffle(fields)
+    version = rng.choice([b"HTTP/1.1"] * 9 + [b"HTTP/1.0"])
+    return b"\r\n".join([b"%b %b %b" % (method, target, version), *fields]) + b"\r\n\r\n" + body
+
+
+def mutate(rng, data):
+    """A few small changes."""
+    for _ in range(rng.choice([0, 1, 1, 2, 3, 6])):
+        at = rng.randint(0, len(data))
+        kind = rng.randrange(5)
+        if kind == 0:
+            data = data[:at] + rng.choice(TOKENS) + data[at:]
+        elif kind == 1:
+            data = data[:at] + data[at + rng.randint(1, 8) :]
+        elif kind == 2:
+            data = data[:at] + rng.randbytes(1) + data[at + 1 :]
+        elif kind == 3:
+            other = rng.randint(0, len(data))
+            low, high = sorted((at, other))
+            data = data[:high] + data[low:high][:200] + data[high:]
+        else:
+            data = data[:at] + data[at : at + 1].swapcase() + data[at + 1 :]
+    return data
+
+
+def make_input(rng, corpus):
+    """Some bytes worth trying."""
+    kind = rng.random()
+    if kind < 0.45:
+        data = b"".join(make_request(rng) for _ in range(rng.randint(1, 4)))
+    elif kind < 0.9:
+        data = b"".join(rng.choice(corpus) for _ in range(rng.randint(1, 2)))
+    else:
+        data = b"".join(rng.choice(TOKENS) for _ in range(rng.randint(1, 30)))
+    return mutate(rng, data)[:20000]
+
+
+def make_cuts(rng, size):
+    """Where to cut: everywhere, or at random."""
+    if size < 400 and rng.random() < 0.3:
+        return [list(range(1, size))]
+    return [sorted(rng.randint(0, size) for _ in range(rng.randint(1, 8)))]
+
+
+def load_corpus():
+    return [path.read_bytes() for path in sorted(CORPUS.glob("*.http"))]
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--input", type=Path, help="run this one input, cut everywhere")
+    options = parser.parse_args(arguments)
+    if options.input is not None:
+        data = options.input.read_bytes()
+        check(data, [list(range(1, len(data)))])
+        return 0
+    rng = random.Random(options.seed)
+    corpus = load_corpus()
+    begun = time.monotonic()
+    count = requests = 0
+    while time.monotonic() - begun < options.seconds:
+        data = make_input(rng, corpus)
+        cuts = make_cuts(rng, len(data))
+        try:
+            check(data, cuts)
+        except Exception as error:  # noqa: BLE001
+            FOUND.mkdir(exist_ok=True)
+            path = FOUND / f"{hashlib.sha256(data).hexdigest()[:16]}.http"
+            path.write_bytes(data)
+            print(f"{path}: {type(error).__name__}: {error}")
+            print(f"after {count} inputs, seed {options.seed}, cuts {cuts}")
+            return 1
+        count += 1
+        requests += len(reference(data))
+    print(f"{count} inputs with {requests} requests in {options.seconds:.0f} s: nothing found")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
