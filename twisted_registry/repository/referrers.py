@@ -114,6 +114,9 @@ class Referrers:
         except StorageError:
             # Gone or unreadable: the next listing tries again.
             return digest
+        if not digest.matches(content):
+            # Damaged: the next push of it may be to a registry that writes no link.
+            return digest
         with suppress(ManifestInvalid):
             subject = parse_manifest(content, None).subject
             if subject is not None:

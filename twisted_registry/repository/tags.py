@@ -111,7 +111,7 @@ class Tags:
         """One page of tags, and whether there are more.
 
         :param after: only tags greater than this; it need not be one.
-        :param limit: how many; a folder with no sound link is no tag and is left out.
+        :param limit: how many; a folder with no link, or an empty one, is no tag.
         """
         names: list[str] = []
         while len(names) <= limit:
@@ -139,10 +139,11 @@ class Tags:
 
     async def _is_set(self, tag: str) -> bool:
         try:
-            await self.driver.stat(layout.tag_current(self.name, tag))
+            link = await self.driver.stat(layout.tag_current(self.name, tag))
         except PathNotFound:
             return False
-        return True
+        # A link without bytes is what a crash of a registry that does not sync leaves.
+        return bool(link.size)
 
 
 def _is_tag(name: str) -> bool:

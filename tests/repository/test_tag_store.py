@@ -1,0 +1,142 @@
+"""Tags: order, pages, what is hidden, and what a crash of another registry leaves."""
+
+from __future__ import annotations
+
+import pytest
+from domain import World, done, fails_at, listed
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from twisted_registry.digest import Digest
+from twisted_registry.errors import ErrorCode, RegistryError
+from twisted_registry.repository import layout, tags
+
+DIGEST = Digest.of(b"manifest")
+NAMES = st.sets(st.from_regex(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,3}", fullmatch=True), max_size=12)
+
+
+def set_tags(world, *names):
+    for name in names:
+        assert done(world.repo().tags.set(name, DIGEST))
+
+
+def page(world, after="", limit=100):
+    return done(world.repo().tags.page(after, limit))
+
+
+def test_none(world):
+    assert page(world) == ([], False)
+    assert done(world.repo().tags.resolve("v1")) is None
+    assert done(listed(world.repo().tags.pages())) == []
+
+
+def test_a_tag_names_a_manifest_and_moves(world):
+    set_tags(world, "v1")
+    assert done(world.repo().tags.resolve("v1")) == DIGEST
+    other = Digest.of(b"other", "sha512")
+    done(world.repo().tags.set("v1", other))
+    assert done(world.repo().tags.resolve("v1")) == other
+    for digest in (DIGEST, other):
+        assert world.read(layout.tag_index("a/b", "v1", digest)).decode() == str(digest)
+    assert page(world) == (["v1"], False)
+
+
+def test_only_new_leaves_a_tag_alone(world):
+    store = world.repo().tags
+    assert done(store.set("v1", DIGEST, only_new=True))
+    assert not done(store.set("v1", Digest.of(b"other"), only_new=True))
+    assert done(store.resolve("v1")) == DIGEST
+    world.write(layout.tag_current("a/b", "v1"), b"torn")
+    assert done(store.set("v1", Digest.of(b"other"), only_new=True))
+    assert done(store.resolve("v1")) == Digest.of(b"other")
+
+
+def test_the_order_is_that_of_code_points(world):
+    names = ["_", "1", "10", "2", "A", "Z", "a", "a-b", "a.b", "a_b", "ab", "b"]
+    set_tags(world, *reversed(names))
+    assert page(world) == (sorted(names), False)
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2, 3, 4])
+def test_pages(world, limit):
+    set_tags(world, "a", "b", "c")
+    assert page(world, "", limit) == (["a", "b", "c"][:limit], limit < 3)
+    assert page(world, "b", limit) == (["c"][:limit], limit < 1)
+    assert page(world, "bb", limit) == (["c"][:limit], limit < 1)
+    assert page(world, "c", limit) == ([], False)
+    assert page(world, "zzz", limit) == ([], False)
+
+
+@settings(max_examples=60)
+@given(NAMES, NAMES, st.integers(1, 5), st.text(max_size=3))
+def test_walking_in_pages_of_any_length_finds_every_tag_once(names, torn, limit, after):
+    world = World()
+    set_tags(world, *names)
+    for name in torn - names:
+        # The folder is there, but no link: a crash between the two links of a push.
+        world.write(layout.tag_index("a/b", name, DIGEST), b"x")
+    found, last = [], after
+    while True:
+        some, more = page(world, last, limit)
+        assert len(some) == limit or (len(some) < limit and not more)
+        found += some
+        if not more:
+            break
+        last = some[-1]
+    assert found == sorted(name for name in names if name > after)
+
+
+def test_long_runs_of_what_is_no_tag_do_not_end_the_list(world, monkeypatch):
+    monkeypatch.setattr(tags, "_PAGE", 3)
+    for number in range(20):
+        world.write(layout.tag_index("a/b", f"b{number:02}", DIGEST), b"x")
+    set_tags(world, "a", "c", "d")
+    assert page(world, "", 2) == (["a", "c"], True)
+    assert page(world, "a", 5) == (["c", "d"], False)
+    assert done(listed(world.repo().tags.pages())) == [["a", "c", "d"]]
+    set_tags(world, "e", "f")
+    assert done(listed(world.repo().tags.pages("a"))) == [["c", "d", "e"], ["f"]]
+
+
+def test_what_is_no_tag_is_not_listed(world):
+    set_tags(world, "good")
+    folder = layout.tags("a/b")
+    world.write(f"{folder}/file", b"x")
+    world.write(f"{folder}/-bad/current/link", b"x")
+    world.write(f"{folder}/{'a' * 129}/current/link", b"x")
+    world.write(f"{folder}/sp ace/current/link", b"x")
+    world.write(f"{folder}/torn/current/link", b"")
+    world.write(f"{folder}/folder/current/link/x", b"x")
+    assert page(world) == (["good"], False)
+    assert done(world.repo().tags.resolve("torn")) is None
+
+
+def test_deleting_a_tag_leaves_nothing_of_it(world):
+    set_tags(world, "v1", "v2")
+    done(world.repo().tags.delete("v1"))
+    assert page(world) == (["v2"], False)
+    assert not world.paths(layout.tag("a/b", "v1"))
+    with pytest.raises(RegistryError) as caught:
+        done(world.repo().tags.delete("v1"))
+    assert caught.value.code is ErrorCode.MANIFEST_UNKNOWN
+
+
+def test_deleting_all_of_a_digest_reads_every_tag(world, monkeypatch):
+    monkeypatch.setattr(tags, "_PAGE", 4)
+    set_tags(world, *(f"old{number:02}" for number in range(20)))
+    done(world.repo().tags.set("new", Digest.of(b"other")))
+    world.write(layout.tag_current("a/b", "torn"), b"")
+    removed = done(world.repo().tags.delete_all_of(DIGEST))
+    assert removed == [f"old{number:02}" for number in range(20)]
+    assert page(world) == (["new"], False)
+
+
+def test_a_store_that_fails_is_no_empty_list(world):
+    set_tags(world, "v1")
+    count = len(world.driver.calls)
+    for number in range(2):
+        world.driver.before = fails_at(count + number)
+        with pytest.raises(RegistryError) as caught:
+            page(world)
+        assert caught.value.code is ErrorCode.UNAVAILABLE
+        count = len(world.driver.calls)
