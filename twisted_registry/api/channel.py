@@ -21,38 +21,34 @@ import math
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.interfaces import (
-    IHalfCloseableProtocol,
-    ISSLTransport,
-    ITCPTransport,
-)
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionAborted
+from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport, ITCPTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import NO_BODY_CODES
-from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
+from twisted_registry.api.framing import CONTINUE, AnswerHead, refusal
 from twisted_registry.api.interfaces import BodyAborted
-from twisted_registry.api.output import Output, SocketOutput, open_output
 from twisted_registry.api.parser import END, Head, Refusal, RequestParser
-from twisted_registry.api.request import RegistryRequest, error_body
-from twisted_registry.errors import ErrorCode
+from twisted_registry.api.request import RegistryRequest
+from twisted_registry.api.socketoutput import SocketOutput, open_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from twisted.internet.defer import Deferred
+    from twisted.web.http_headers import Headers
 
     from twisted_registry.api.arriving import ArrivingBody
+    from twisted_registry.api.output import Output
     from twisted_registry.api.site import RegistrySite
 
 log = Logger()
 
 # A large body comes in large reads: fewer calls, and pieces that are worth a thread's while.
 _BODY_READ = 1024 * 1024
-_NO_BODY = frozenset(NO_BODY_CODES)
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Who is waited for: nobody but the application, or the peer, to send or to take something.
 _NOBODY, _HEAD, _IDLE, _BODY, _OUTPUT, _HALF_CLOSED, _CLOSING = range(7)
 
@@ -82,7 +78,7 @@ class RegistryChannel(Protocol):
         self._arriving: ArrivingBody | None = None
         self._keep = True
         self._expected: int | None = None  # bytes of the answer still to come
-        self._held: list[bytes] | None = None
+        self._framed = True
         self._waiting = _NOBODY
         self._reading = True
         self._large_reads = False
@@ -104,7 +100,8 @@ class RegistryChannel(Protocol):
         self._peer = transport.getPeer()
         self._host = transport.getHost()
         self._secure = ISSLTransport.providedBy(transport)
-        if ITCPTransport.providedBy(transport):
+        on_ip = isinstance(self._peer, IPv4Address | IPv6Address)
+        if on_ip and ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
         self.output = open_output(transport, self.clock, self._moved, self._drained)
         limits = self._limits
@@ -132,11 +129,11 @@ class RegistryChannel(Protocol):
     def readConnectionLost(self) -> None:
         """The peer will send no more; it may be waiting for an answer, or be gone."""
         self._ended = True
-        head = self._head
+        body, head = self._arriving, self._head
         if self.closing:
             if self._shut:
                 self._transport.loseConnection()
-        elif self.request is not None and head is not None and not head.complete:
+        elif self.output.deaf() or (body is not None and head is not None and not head.complete):
             self.abort()
         else:
             self.advance()
@@ -146,6 +143,9 @@ class RegistryChannel(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Everybody who waits for something from this connection hears that it is gone."""
+        if self.transport is None:
+            # TLS can fail before there is a connection to speak of.
+            return
         self.closing = True
         self.deadline = math.inf
         self._parser.close()
@@ -167,72 +167,37 @@ class RegistryChannel(Protocol):
         """Whether the transport is TLS."""
         return self._secure
 
-    def hold(self) -> None:
-        """Keep what is written until :meth:`release`, to send it in one piece."""
-        self._held = []
-
-    def release(self) -> None:
-        """Send what was kept."""
-        held = self.take()
-        if held and not self.closing:
-            self.output.write(held)
-
-    def take(self) -> bytes:
-        """What was kept, to be sent in another way."""
-        held, self._held = self._held, None
-        return b"".join(held) if held else b""
-
     def writeHeaders(
         self, version: bytes, code: bytes, reason: bytes, headers: Headers | Iterable[Any]
     ) -> None:
         """Send the head of an answer, and decide whether another may follow."""
-        del version  # RFC 9110 section 6.2: ours, whatever the client's
+        del version
         request = self.request
         assert request is not None
-        fields = (
-            [(name, value) for name, values in headers.getAllRawHeaders() for value in values]
-            if isinstance(headers, Headers)
-            else list(headers)
-        )
-        bodyless = request.method == b"HEAD" or request.code in _NO_BODY
-        self._expected = None
-        self._keep = self._may_keep()
-        lines = [b"HTTP/1.1 %b %b" % (code, reason)]
-        for name, value in fields:
-            if name == b"Content-Length":
-                if request.code == HTTPStatus.NO_CONTENT or (
-                    request.code == HTTPStatus.NOT_MODIFIED and value == b"0"
-                ):
-                    # RFC 9110 section 8.6: not in a 204; in a 304 it would be the entity's
-                    continue
-                self._expected = None if bodyless else int(value)
-            elif name == b"Connection":
-                self._keep = self._keep and value.lower() != b"close"
-                continue
-            lines.append(b"%b: %b" % (name, value))
-        if not self._keep:
-            lines.append(b"Connection: close")
-        head = b"\r\n".join(lines)
-        if head.count(b"\n") >= len(lines) or head.count(b"\r") >= len(lines):
-            # twisted.web keeps line breaks out of fields, not out of the reason
-            head = b"\r\n".join(b" ".join(line.splitlines()) for line in lines)
-        self._put(head + b"\r\n\r\n")
+        head = AnswerHead(request.method, code, reason, headers)
+        self._expected = head.length
+        # Or else only the end of the connection says where the answer ends.
+        self._framed = head.framed or bool(request.chunked)
+        self._keep = self._may_keep() and not head.close
+        if not self.closing:
+            self.output.write(head.render(closing=not self._keep))
 
     def write(self, data: bytes) -> None:
         """Send a part of an answer's body."""
-        if self._count(len(data)):
-            self._put(data)
+        if self._count(len(data)) and not self.closing:
+            self.output.write(data)
 
     def writeSequence(self, parts: Iterable[bytes]) -> None:
         """Send several parts."""
         self.write(b"".join(parts))
 
     def send_file(self, descriptor: int, offset: int, length: int) -> Deferred[None]:
-        """Send what was kept, then a range of a file. Only on a direct output."""
+        """Send a range of a file. Only on a direct output."""
         output = self.output
         assert isinstance(output, SocketOutput)
-        self._count(length)
-        return output.send_file(self.take(), descriptor, offset, length)
+        if self.closing or not self._count(length):
+            return fail(ConnectionAborted())
+        return output.send_file(descriptor, offset, length)
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:  # noqa: FBT001
         """Pause and resume ``producer`` as the peer takes what it writes."""
@@ -261,13 +226,7 @@ class RegistryChannel(Protocol):
     def loseConnection(self) -> None:
         """Close once everything written has been sent."""
         request = self.request
-        if (
-            request is not None
-            and request.startedWriting
-            and self._expected is None
-            and not request.chunked
-        ):
-            # Only the end of the connection would say where this answer ends.
+        if request is not None and request.startedWriting and not self._framed:
             self.abort()
         else:
             self._close(linger=False)
@@ -278,13 +237,12 @@ class RegistryChannel(Protocol):
         if request is None:
             return
         request.setResponseCode(status)
-        head = self._head
         self._stop()
         self._leave(Failure(BodyAborted("the request was refused")))
         if request.startedWriting:
             self.abort()
         else:
-            self._refuse(status, bodyless=head is not None and head.method == b"HEAD")
+            self._refuse(status, request.method)
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         # twisted.web's Request calls this when a form can not be decoded
@@ -305,12 +263,13 @@ class RegistryChannel(Protocol):
     def drain(self) -> None:
         """No further request is wanted: close now if none is under way."""
         if not self.busy:
-            self._close(linger=False)
+            self._close(linger=self._arriving is not None)
 
     def abort(self) -> None:
         """Reset the connection: what was sent must not be taken for the whole."""
         self._stop()
         self._closed = self._shut = True
+        self.output.take()
         self._transport.abortConnection()
         self.site.settled()
 
@@ -403,7 +362,7 @@ class RegistryChannel(Protocol):
             self._expects = False
             request = self.request
             if head.arrived == 0 and request is not None and not request.startedWriting:
-                self.output.write(_CONTINUE)
+                self.output.write(CONTINUE)
         if head.length is None or head.length > _BODY_READ // 16:
             self._read_large(large=True)
 
@@ -441,12 +400,6 @@ class RegistryChannel(Protocol):
 
     # Sending
 
-    def _put(self, data: bytes) -> None:
-        if self._held is not None:
-            self._held.append(data)
-        elif not self.closing:
-            self.output.write(data)
-
     def _count(self, amount: int) -> bool:
         """Whether that much still fits into what the head said."""
         if self._expected is not None:
@@ -469,18 +422,9 @@ class RegistryChannel(Protocol):
 
     # Ends
 
-    def _refuse(self, status: int, *, bodyless: bool = False) -> None:
+    def _refuse(self, status: int, method: bytes = b"") -> None:
         """Answer what is not, or no longer, a request; then close."""
-        phrase = HTTPStatus(status).phrase
-        unsupported = status in {HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED}
-        code = ErrorCode.UNSUPPORTED if unsupported else ErrorCode.UNKNOWN
-        body = error_body(code, phrase.lower())
-        head = (
-            b"HTTP/1.1 %d %b\r\nDate: %b\r\nContent-Type: application/json\r\n"
-            b"Content-Length: %d\r\nConnection: close\r\n\r\n"
-            % (status, phrase.encode(), self.site.date(), len(body))
-        )
-        self.output.write(head if bodyless else head + body)
+        self.output.write(refusal(method, status, self.site.date()))
         self._close(linger=True)
 
     def _leave(self, reason: Failure) -> None:

@@ -34,4 +34,4 @@ class Limits:
     content_bytes: int = MIB
     linger_bytes: int = MIB
     linger_seconds: float = 5
-    half_closed_seconds: float = 5
+    half_closed_seconds: float = 2

@@ -1,22 +1,15 @@
-"""The sending side of one connection: bytes and files, in order, no faster than they leave.
+"""The sending side of one connection, over any transport.
 
-On a plain TCP or Unix socket, bytes are handed to the kernel at once when nothing waits before
-them, and files by ``sendfile``; what the kernel does not take is queued here, and the transport
-says when the socket is writable again. Everywhere else (TLS, wrapped and in-memory transports)
-the transport keeps the queue.
+Bytes go out in order, and a producer is held to the pace at which they leave. Here the
+transport keeps the queue, as over TLS; :mod:`twisted_registry.api.socketoutput` has the way
+around it.
 """
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from socket import MSG_MORE
 from typing import TYPE_CHECKING, Any
 
-from attrs import define
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPullProducer, IPushProducer
-from twisted.internet.tcp import Connection
+from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -26,18 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from twisted.internet.interfaces import IReactorTime
-
-# A producer is paused while more than this is queued.
-_HIGH_WATER = 65536
-# Of one file in one turn, so that the other connections get theirs.
-_FILE_TURN = 1024 * 1024
+    from twisted.python.failure import Failure
 
 
 class Output:
     """What both kinds have: a producer, which is paused while much is waiting.
 
     :ivar pending: whether something that was written has not been handed on yet.
-    :ivar direct: whether :meth:`SocketOutput.send_file` is there.
+    :ivar direct: whether files can be sent as they are.
     """
 
     direct = False
@@ -60,10 +49,29 @@ class Output:
         self._drained = drained
         self._producer: Any = None
         self._paused = False
+        self._held: list[bytes] | None = None
 
     def write(self, data: bytes) -> None:
-        """Send."""
-        self._transport.write(data)
+        """Send, or keep if :meth:`hold` said so."""
+        if self._held is None:
+            self._send(data)
+        else:
+            self._held.append(data)
+
+    def hold(self) -> None:
+        """Keep what is written until :meth:`release`, to send it in one piece."""
+        self._held = []
+
+    def release(self) -> None:
+        """Send what was kept."""
+        held = self.take()
+        if held:
+            self._send(held)
+
+    def take(self) -> bytes:
+        """What was kept, to be sent in another way or not at all."""
+        held, self._held = self._held, None
+        return b"".join(held) if held else b""
 
     def register(self, producer: Any, *, streaming: bool) -> None:
         """Let a producer send; it is paused and resumed as the peer takes what it sends."""
@@ -80,6 +88,10 @@ class Output:
         if isinstance(producer, PushedPull):
             producer.stop()
 
+    def deaf(self) -> bool:
+        """Whether it is known that the peer takes nothing any more."""
+        return False
+
     def close(self) -> None:
         """Nothing will be written any more: keep the transport from waiting for more."""
 
@@ -88,6 +100,9 @@ class Output:
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.stopProducing()
+
+    def _send(self, data: bytes) -> None:
+        self._transport.write(data)
 
     def _pause(self) -> None:
         if self._producer is not None and not self._paused:
@@ -133,193 +148,3 @@ class TransportOutput(Output):
 
     def stopProducing(self) -> None:
         """The transport is gone; the channel hears of it in its own way."""
-
-
-@define(eq=False)
-class _FilePart:
-    """A range of a file on its way out; ``owned`` if the descriptor is ours to close."""
-
-    descriptor: int
-    offset: int
-    left: int
-    done: Deferred[None]
-    owned: bool = False
-
-    def keep(self) -> None:
-        """Be independent of the descriptor that the caller is going to close."""
-        self.descriptor = os.dup(self.descriptor)
-        self.owned = True
-
-    def close(self) -> None:
-        if self.owned:
-            self.owned = False
-            os.close(self.descriptor)
-
-
-@implementer(IPullProducer)
-class SocketOutput(Output):
-    """Straight to the socket of a plain TCP or Unix connection.
-
-    The transport must have nothing of its own to send: all goes through here. A registered pull
-    producer, and ``startWriting``, are its public way of saying "tell me when it is writable".
-    """
-
-    direct = True
-
-    def __init__(
-        self,
-        transport: Connection,
-        clock: IReactorTime,
-        moved: Callable[[], None],
-        drained: Callable[[], None],
-    ) -> None:
-        super().__init__(transport, clock, moved, drained)
-        self._socket = transport.getHandle()
-        self._queue: deque[bytes | memoryview | _FilePart] = deque()
-        self._queued = 0  # bytes in the queue, without files
-        self._watching = False
-        self._arming = False
-
-    def write(self, data: bytes) -> None:
-        """Send, at once if nothing waits."""
-        if not self._queue:
-            try:
-                sent = self._socket.send(data)
-            except BlockingIOError:
-                sent = 0
-            except OSError:
-                self._transport.abortConnection()
-                return
-            if sent == len(data):
-                return
-            data = memoryview(data)[sent:]  # type: ignore[assignment]
-        self._queue.append(data)
-        self._queued += len(data)
-        if self._queued > _HIGH_WATER:
-            self._pause()
-        self._watch()
-
-    def send_file(self, head: bytes, descriptor: int, offset: int, length: int) -> Deferred[None]:
-        """Send ``head`` and a range of a file; the promise is that of ``IStreamedRequest``."""
-        part = _FilePart(descriptor, offset, length, Deferred(self._cancelled))
-        if head:
-            self._queue.append(head)
-            self._queued += len(head)
-        self._queue.append(part)
-        if not self._watching:
-            self._flush()
-        if part in self._queue:
-            part.keep()
-            self._watch()
-        return part.done
-
-    def lost(self, reason: Failure) -> None:
-        """The connection is gone: stop the producer, close files, fail their Deferreds."""
-        queue = list(self._queue)
-        self._queue.clear()
-        self.pending = False
-        super().lost(reason)
-        for part in queue:
-            if isinstance(part, _FilePart):
-                part.close()
-                part.done.errback(reason)
-
-    def resumeProducing(self) -> None:
-        """The socket is writable."""
-        if self._arming:
-            return
-        try:
-            self._flush()
-        finally:
-            if not self._queue and self._watching:
-                self._watching = self.pending = False
-                self._transport.unregisterProducer()
-        if self._queue:
-            self._moved()
-            self._transport.startWriting()
-        else:
-            self._resume()
-
-    def stopProducing(self) -> None:
-        """The transport is gone; the channel hears of it in its own way."""
-
-    def _watch(self) -> None:
-        if self._watching:
-            return
-        self._watching = self.pending = True
-        # Registering asks for data at once, long before the socket is writable.
-        self._arming = True
-        try:
-            self._transport.registerProducer(self, False)
-        finally:
-            self._arming = False
-        self._transport.startWriting()
-        self._moved()
-
-    def _flush(self) -> None:
-        queue = self._queue
-        try:
-            while queue:
-                part = queue[0]
-                if isinstance(part, _FilePart):
-                    if not self._send_part(part):
-                        return
-                    continue
-                sent = self._socket.send(part, MSG_MORE if len(queue) > 1 else 0)
-                self._queued -= sent
-                if sent < len(part):
-                    queue[0] = memoryview(part)[sent:]
-                    return
-                queue.popleft()
-        except BlockingIOError:
-            return
-        except OSError:
-            if isinstance(part, _FilePart):
-                self._drop(part, Failure())
-            self._transport.abortConnection()
-
-    def _send_part(self, part: _FilePart) -> bool:
-        """Send a turn's worth; whether the part is done with."""
-        if part.left:
-            sent = os.sendfile(
-                self._socket.fileno(), part.descriptor, part.offset, min(part.left, _FILE_TURN)
-            )
-            if sent == 0:
-                self._drop(part, Failure(EOFError("the file is shorter than said")))
-                return True
-            part.offset += sent
-            part.left -= sent
-            if part.left:
-                return False
-        self._queue.popleft()
-        part.close()
-        part.done.callback(None)
-        return True
-
-    def _drop(self, part: _FilePart, reason: Failure) -> None:
-        """What was promised can not be kept: nothing after it may be taken for the rest."""
-        self._queue.remove(part)
-        part.close()
-        self._transport.abortConnection()
-        part.done.errback(reason)
-
-    def _cancelled(self, done: Deferred[None]) -> None:
-        for part in self._queue:
-            if isinstance(part, _FilePart) and part.done is done:
-                self._queue.remove(part)
-                part.close()
-                self._transport.abortConnection()
-                return
-
-
-def open_output(
-    transport: Any, clock: IReactorTime, moved: Callable[[], None], drained: Callable[[], None]
-) -> Output:
-    """The output that fits a transport.
-
-    A wrapped transport hands out the socket below it, which is not where its bytes belong: only
-    Twisted's own connections are sent to directly.
-    """
-    if isinstance(transport, Connection) and not transport.TLS:
-        return SocketOutput(transport, clock, moved, drained)
-    return TransportOutput(transport, clock, moved, drained)

@@ -7,7 +7,6 @@ when the head is in; all others when the whole body is in ``content``, as twiste
 
 from __future__ import annotations
 
-import json
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
@@ -17,7 +16,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IConsumer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import NO_BODY_CODES, parse_qs
+from twisted.web.http import parse_qs
 from twisted.web.iweb import UNKNOWN_LENGTH
 from twisted.web.resource import EncodingResourceWrapper
 from twisted.web.server import Request
@@ -25,8 +24,9 @@ from zope.interface import implementer
 
 from twisted_registry.api.arriving import ArrivingBody
 from twisted_registry.api.filepump import FilePump
+from twisted_registry.api.framing import error_body, has_body
 from twisted_registry.api.interfaces import IStreamedRequest, IStreamingResource
-from twisted_registry.errors import ErrorCode, RegistryError
+from twisted_registry.errors import ErrorCode
 
 if TYPE_CHECKING:
     from twisted_registry.api.channel import RegistryChannel
@@ -34,13 +34,6 @@ if TYPE_CHECKING:
     from twisted_registry.api.site import RegistrySite
 
 log = Logger()
-
-_NO_BODY = frozenset(NO_BODY_CODES)
-
-
-def error_body(code: ErrorCode, message: str) -> bytes:
-    """The specification's JSON for an error that no Resource answers."""
-    return json.dumps(RegistryError(code, message=message).as_json()).encode()
 
 
 _FAILED = error_body(ErrorCode.UNKNOWN, "internal error")
@@ -93,16 +86,15 @@ class RegistryRequest(Request):
         self.content = BytesIO()
         self.setHeader(b"Date", self.site.date())
         self.prepath = []
-        self.postpath = [unquote_to_bytes(part) for part in self.path[1:].split(b"/")]
-        if self.path == b"*":
-            self.setResponseCode(204)
-            self.finish()
-            return
-        try:
-            self._resource = self.site.getResourceFor(self)
-        except Exception:  # noqa: BLE001 (a Resource may raise anything)
-            self.processingFailed(Failure())
-            return
+        parts = self.path[1:].split(b"/")
+        self.postpath = [unquote_to_bytes(part) for part in parts] if b"%" in self.path else parts
+        # "*" asks the server as a whole: RFC 9110 section 9.3.7
+        if self.path != b"*":
+            try:
+                self._resource = self.site.getResourceFor(self)
+            except Exception:  # noqa: BLE001 (a Resource may raise anything)
+                self.processingFailed(Failure())
+                return
         if self.body.over or IStreamingResource.providedBy(self._resource):
             self.process()
         else:
@@ -111,6 +103,10 @@ class RegistryRequest(Request):
     def process(self) -> None:
         """Run the Resource."""
         found = self._resource
+        if found is None:
+            self.setResponseCode(204)
+            self.finish()
+            return
         try:
             if isinstance(found, EncodingResourceWrapper):
                 self._encoder = found.getEncoder(self)
@@ -163,19 +159,19 @@ class RegistryRequest(Request):
         if self.startedWriting or self._disconnected or self.finished:
             super().write(data)
             return
-        channel = self.channel
-        channel.hold()
+        output = self.channel.output
+        output.hold()
         try:
             super().write(data)
         finally:
-            channel.release()
+            output.release()
 
     def sendFile(self, descriptor: int, offset: int, length: int) -> Deferred[None]:
         """See :class:`~twisted_registry.api.interfaces.IStreamedRequest`."""
         channel = self.channel
         if self._disconnected:
             return fail(ConnectionLost())
-        if self.method == b"HEAD" or self.code in _NO_BODY:
+        if not has_body(self.method, self.code):
             self.write(b"")
             return succeed(None)
         if not channel.output.direct or (
@@ -186,8 +182,8 @@ class RegistryRequest(Request):
             return FilePump(
                 self, self.site.read_file, channel.abort, descriptor, offset, length
             ).start()
-        channel.hold()
         if not self.startedWriting:
+            channel.output.hold()
             super().write(b"")
         self.sentLength += length
         sent: Deferred[None] = channel.send_file(descriptor, offset, length)
