@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
+
+# The model of a disk that loses power lies with the tests of the storage drivers.
+sys.path.append(str(Path(__file__).parent.parent / "storage"))
+
 from domain import World
 
 

@@ -1,0 +1,132 @@
+"""A whole push on a disk that loses power after each of the changes that it makes.
+
+After every cut, and whatever the disk kept of what was not synced: all that was answered is
+there and whole, nothing partial shows under a digest or a tag, and the push can be completed.
+"""
+
+from __future__ import annotations
+
+import pytest
+from domain import CONFIG, LAYER, Body, descriptor, image
+from powerloss import PowerLossFiles, at_every_cut
+from twisted.internet.task import Clock
+
+from twisted_registry.digest import Digest
+from twisted_registry.errors import ErrorCode, RegistryError
+from twisted_registry.manifest import OCI_IMAGE
+from twisted_registry.repository.registry import Registry
+
+FIRST, SECOND = b"first" * 700, b"second" * 700
+BLOB, SETTINGS = FIRST + SECOND, b'{"os":"linux"}'
+MANIFEST = image(
+    config=descriptor(SETTINGS, CONFIG),
+    layers=[descriptor(BLOB, LAYER)],
+    subject=descriptor(b"subject"),
+)
+MOVED = image(config=descriptor(SETTINGS, CONFIG), layers=[])
+
+
+def repository_on(driver):
+    return Registry(driver, Clock()).repository("a/b")
+
+
+async def push(repository, answered):
+    upload = await repository.uploads.start()
+    await upload.append(Body(FIRST))
+    answered.append(("upload", upload.id, len(FIRST)))
+    upload = await repository.uploads.find(upload.id)
+    await upload.append(Body(SECOND[:1000]), start=len(FIRST))
+    answered.append(("upload", upload.id, len(FIRST) + 1000))
+    upload = await repository.uploads.find(upload.id)
+    await upload.finish(Digest.of(BLOB), Body(SECOND[1000:]))
+    answered.append(("blob", BLOB))
+    await repository.uploads.store(Digest.of(SETTINGS), Body(SETTINGS))
+    answered.append(("blob", SETTINGS))
+    for tag, content in (("v1", MANIFEST), ("latest", MANIFEST), ("latest", MOVED)):
+        await repository.manifests.put(Digest.of(content), content, OCI_IMAGE, [tag])
+        answered.append(("tag", tag, content))
+
+
+async def scenario(driver, answered):
+    await push(repository_on(driver), answered)
+
+
+async def check(driver, answered):
+    repository = repository_on(driver)
+    await look(driver, repository, answered)
+    done = {fact[0] for fact in answered}
+    if "upload" in done and "blob" not in done:
+        await go_on(repository, answered[-1])
+    again = []
+    await push(repository, again)
+    await look(driver, repository, again)
+    (referrer,) = await repository.referrers.of(Digest.of(b"subject"))
+    assert referrer == Digest.of(MANIFEST)
+
+
+async def look(driver, repository, answered):
+    for fact in answered:
+        if fact[0] == "blob":
+            assert await repository.blobs.size(Digest.of(fact[1])) == len(fact[1])
+        elif fact[0] == "tag":
+            assert (await repository.manifests.get(Digest.of(fact[2]))).content == fact[2]
+    tags = {fact[1]: fact[2] for fact in answered if fact[0] == "tag"}
+    found, _ = await repository.tags.page("", 10)
+    assert set(tags) <= set(found) <= {"v1", "latest"}
+    for tag in found:
+        digest = await repository.tags.resolve(tag)
+        stored = await repository.manifests.get(digest)
+        assert stored.content in {MANIFEST, MOVED}
+        if tag in tags:
+            # What was answered last, or a push that was under way.
+            assert stored.content in {tags[tag], MOVED}
+    for entry in await driver.walk("docker/registry/v2/blobs"):
+        *_, algorithm, _, encoded, _ = entry.path.split("/")
+        assert Digest(algorithm, encoded).matches(await driver.get(entry.path, 10**6))
+    held = await repository.referrers.of(Digest.of(b"subject"))
+    assert held in ([], [Digest.of(MANIFEST)])
+
+
+async def go_on(repository, fact):
+    """The client asks how far it is, and sends the rest."""
+    _, upload_id, size = fact
+    try:
+        upload = await repository.uploads.find(upload_id)
+    except RegistryError as error:
+        # Its closing request was under way, and the bytes have moved.
+        if error.code is not ErrorCode.BLOB_UPLOAD_UNKNOWN or size == len(FIRST):
+            raise
+        return
+    if upload.size < size:
+        # As above.
+        assert size > len(FIRST)
+        assert upload.size == 0
+    stored = upload.size
+    try:
+        await upload.finish(Digest.of(BLOB), Body(BLOB[stored:]), start=stored)
+    except RegistryError as error:
+        # Bytes that came after the last answer may be damaged, and are found to be.
+        if error.code is not ErrorCode.DIGEST_INVALID or stored == size:
+            raise
+        await repository.uploads.store(Digest.of(BLOB), Body(BLOB))
+    assert await repository.blobs.size(Digest.of(BLOB)) == len(BLOB)
+
+
+def test_a_push_through_every_power_cut():
+    assert at_every_cut(scenario, check) > 60
+
+
+def test_the_test_can_fail(monkeypatch):
+    """With every seventh fsync left out, some cut loses something that was answered."""
+    fsync = PowerLossFiles.fsync
+    calls = []
+
+    def forgetful(files, fd):
+        calls.append(fd)
+        if len(calls) % 7:
+            fsync(files, fd)
+
+    monkeypatch.setattr(PowerLossFiles, "fsync", forgetful)
+    with pytest.raises((AssertionError, RegistryError)) as caught:
+        at_every_cut(scenario, check)
+    assert "survived" in caught.value.__notes__[0]
