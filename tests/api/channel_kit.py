@@ -11,12 +11,14 @@ from cryptography.x509.oid import NameOID
 from twisted.internet import ssl
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 from twisted.web.http import CACHED
-from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET
+from twisted.web.resource import EncodingResourceWrapper, Resource
+from twisted.web.server import NOT_DONE_YET, GzipEncoderFactory
 from zope.interface import implementer
 
 from twisted_registry.api.interfaces import IStreamingResource
@@ -94,6 +96,15 @@ class Plain(Resource):
             request.isSecure(),
         )
         return repr(parts).encode()
+
+    def on_producing(self, request):
+        """Raises after a producer has been registered, before anything was written."""
+        request.registerProducer(self, True)
+        raise ValueError("the secret word")
+
+    def on_gone(self, request):
+        self.kit.wire.lose(Failure(ConnectionLost()))
+        raise ValueError
 
     def on_cookie(self, request):
         request.addCookie(b"k", b"v")
@@ -230,6 +241,10 @@ class Forking(Resource):
     def getChild(self, name, request):
         if name == b"s":
             return Deeper(self.kit)
+        if name == b"nowhere":
+            raise ValueError("the secret word")
+        if name == b"zip":
+            return EncodingResourceWrapper(Plain(self.kit), [GzipEncoderFactory()])
         return Plain(self.kit)
 
 

@@ -1,5 +1,6 @@
 """The channel on a Clock and in memory: order, framing, limits, times, ends."""
 
+import gzip
 import json
 import warnings
 
@@ -62,6 +63,15 @@ def is_refusal(answer, status):
         and error["code"] == ("UNSUPPORTED" if status in {501, 505} else "UNKNOWN")
         and isinstance(error["message"], str)
     )
+
+
+def unchunked(body):
+    content = b""
+    while body:
+        size, _, body = body.partition(b"\r\n")
+        content += body[: int(size, 16)]
+        body = body[int(size, 16) + 2 :]
+    return content
 
 
 # Answers
@@ -249,6 +259,39 @@ def test_a_resource_that_raises_is_a_clean_500(wire, logged):
     assert b"secret" not in answer.lower()
     assert [event for event in logged if "log_failure" in event]
     assert ask(wire, get(b"/n")).endswith(b"\r\n\r\nn")
+
+
+@pytest.mark.parametrize("path", [b"/nowhere", b"/producing"])
+def test_whatever_raises_before_the_answer_is_a_clean_500(wire, path):
+    answer = ask(wire, get(path) + get(b"/n"))
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert b"secret" not in answer
+    assert bodies(answer)[1] == b"n"
+
+
+def test_a_resource_that_raises_for_a_client_that_left(wire, kit, logged):
+    kit.wire = wire
+    assert ask(wire, get(b"/gone")) == b""
+    assert [event for event in logged if "log_failure" in event]
+
+
+def test_a_length_that_is_none_breaks_the_connection(wire, kit):
+    wire.send(get(b"/wait"))
+    kit.waiting[0].setHeader(b"Content-Length", b"many")
+    with pytest.raises(ValueError):
+        kit.waiting[0].write(b"x")
+    kit.waiting[0].processingFailed(Failure(ValueError()))
+    assert wire.transport.aborting
+    assert wire.sent() == b""
+
+
+def test_an_answer_can_be_encoded(wire):
+    answer = ask(wire, get(b"/zip", b"Accept-Encoding: gzip", b"Connection: close"))
+    assert b"Content-Encoding: gzip\r\n" in answer
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"Transfer-Encoding: chunked" in head
+    assert body.endswith(b"0\r\n\r\n")
+    assert gzip.decompress(unchunked(body)) == b"zip"
 
 
 def test_a_resource_that_raises_late_breaks_the_connection(wire, logged):
@@ -775,6 +818,38 @@ def test_a_finished_request_hears_so(wire, kit):
         kit.waiting[0].finish()
     with pytest.raises(RuntimeError):
         kit.waiting[0].write(b"x")
+
+
+def test_refusing_nothing_does_nothing(wire):
+    wire.channel.refuse_request(400)
+    assert wire.sent() == b""
+    assert not wire.transport.disconnecting
+
+
+def test_a_tls_handshake_that_fails_leaves_nothing(wire):
+    channel = wire.site.buildProtocol(None)
+    channel.connectionLost(Failure(ConnectionDone()))
+    assert len(wire.site._channels) == 1
+
+
+def test_what_follows_the_last_request_is_not_read_for_ever(kit):
+    wire = Memory(kit, limits=Limits(linger_bytes=100))
+    wire.send(get(b"/wait", b"Connection: close"))
+    wire.send(b"x" * 100)
+    assert wire.transport.producerState == "producing"
+    wire.send(b"x")
+    assert wire.transport.producerState == "paused"
+    kit.waiting[0].finish()
+    assert wire.transport.disconnecting
+
+
+def test_a_file_after_the_connection_was_lost(wire, kit):
+    wire.send(get(b"/wait"))
+    kit.waiting[0].setHeader(b"Content-Length", b"3")
+    kit.waiting[0].write(b"abc")
+    wire.channel.abort()
+    kit.waiting[0].write(b"more")
+    assert wire.sent().endswith(b"abc")
 
 
 def test_losing_a_request_on_purpose(wire, kit):

@@ -80,7 +80,7 @@ def test_the_corpus_keeps_the_promises(path):
     fuzz_channel.check(data, [list(range(1, len(data)))])
 
 
-def stock(stream):
+def stock(some):
     """What twisted.web's own channel answers to the same requests over the same Resources."""
     seen = []
     site = Site(fuzz_channel.Root(seen), reactor=Clock())
@@ -88,7 +88,9 @@ def stock(stream):
     transport = StringTransport()
     channel = site.buildProtocol(None)
     channel.makeConnection(transport)
-    channel.dataReceived(stream)
+    # One by one: older versions forget what follows a chunked body in the same read.
+    for one in some:
+        channel.dataReceived(one)
     return seen, transport.value()
 
 
@@ -96,7 +98,7 @@ def stock(stream):
 def test_valid_requests_are_answered_as_twisted_web_answers_them(some):
     stream = b"".join(some)
     seen, sent, _ = fuzz_channel.run(stream, [])
-    their_seen, theirs = stock(stream)
+    their_seen, theirs = stock(some)
     assert seen == their_seen
     # The version is not announced, and the clock is another.
     untold = re.compile(rb"(?:Server|Date): [^\r]*\r\n")
