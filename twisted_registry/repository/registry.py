@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import IStorageDriver
 
 _NOBODY = Origin()
+_SECRET_BYTES = 32
 
 
 @define(eq=False)
@@ -106,16 +107,21 @@ class Registry:
         return self._secret
 
     async def _kept_secret(self) -> bytes:
+        secret = secrets.token_hex(_SECRET_BYTES).encode("ascii")
         try:
-            return await self.driver.get(layout.UPLOAD_SECRET, 1024)
+            kept = await self.driver.get(layout.UPLOAD_SECRET, 1024)
         except PathNotFound:
-            pass
-        secret = secrets.token_hex(32).encode("ascii")
-        try:
-            await self.driver.create(layout.UPLOAD_SECRET, secret)
-        except PathExists:
-            return await self.driver.get(layout.UPLOAD_SECRET, 1024)
-        return secret
+            try:
+                await self.driver.create(layout.UPLOAD_SECRET, secret)
+            except PathExists:
+                kept = await self.driver.get(layout.UPLOAD_SECRET, 1024)
+            else:
+                return secret
+        if len(kept) < _SECRET_BYTES:
+            # Torn or emptied: anybody could sign with it.
+            await self.driver.put(layout.UPLOAD_SECRET, secret)
+            return secret
+        return kept
 
 
 @define(eq=False)
