@@ -37,13 +37,16 @@ async def each(
         return Deferred.fromCoroutine(function(item))
 
     waiting: list[Deferred[T]] = [semaphore.run(start, item) for item in items]
+    # The last first, so that cancelling begins with those that still wait for their turn.
+    waiting.reverse()
     try:
-        return await gatherResults(waiting, consumeErrors=True)
+        results = await gatherResults(waiting, consumeErrors=True)
     except FirstError as first:
         for deferred in waiting:
             deferred.cancel()
         first.subFailure.raiseException()
         raise
+    return results[::-1]
 
 
 @define(eq=False)
