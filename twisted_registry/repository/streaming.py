@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from attrs import define, field
 from twisted.internet.interfaces import IConsumer, IPushProducer
 from zope.interface import implementer
 
 if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IProducer
     from twisted.web.iweb import IBodyProducer
 
@@ -17,12 +18,43 @@ class ContentTooLarge(Exception):
     """More bytes came than there is room for."""
 
 
+@implementer(IPushProducer)
+@define(eq=False)
+class _Source:
+    """A body as a consumer sees it: stopping it also ends the wait for it.
+
+    A body's own Deferred need never fire once it is stopped.
+    """
+
+    body: IBodyProducer
+    stopped: bool = field(default=False, init=False)
+    produced: Deferred[None] | None = field(default=None, init=False)
+
+    def pauseProducing(self) -> None:
+        """Pass it on."""
+        self.body.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """Pass it on."""
+        self.body.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """Stop the body, and let whoever awaits it go."""
+        self.stopped = True
+        self.body.stopProducing()
+        if self.produced is not None:
+            self.produced.cancel()
+
+
 async def stream(body: IBodyProducer, consumer: IConsumer) -> None:
     """Let ``body`` write itself into ``consumer``, which may pause and stop it."""
-    # A body producer has all that a push producer has.
-    consumer.registerProducer(cast("IPushProducer", body), True)
+    source = _Source(body)
+    consumer.registerProducer(source, True)
     try:
-        await body.startProducing(consumer)
+        source.produced = produced = body.startProducing(consumer)
+        if source.stopped:
+            produced.cancel()
+        await produced
     finally:
         consumer.unregisterProducer()
 
@@ -80,7 +112,8 @@ async def collect(body: IBodyProducer, limit: int) -> bytes:
     try:
         await stream(body, collector)
     except Exception:
-        if collector.overflowed:
-            raise ContentTooLarge from None
-        raise
+        if not collector.overflowed:
+            raise
+    if collector.overflowed:
+        raise ContentTooLarge
     return collector.content()

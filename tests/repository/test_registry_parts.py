@@ -1,0 +1,242 @@
+"""The registry as a whole and its small parts: secret, locks, many at once, bodies, failures."""
+
+from __future__ import annotations
+
+import pytest
+from domain import ORIGIN, Body, Pauses, SlowBody, World, begin, done, fails_at, result_of
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.task import Clock
+
+from twisted_registry.digest import Digest
+from twisted_registry.errors import ErrorCode, RegistryError
+from twisted_registry.repository import layout
+from twisted_registry.repository.concurrency import AT_ONCE, KeyedLock, each
+from twisted_registry.repository.failures import translated
+from twisted_registry.repository.registry import Registry
+from twisted_registry.repository.streaming import Collector, ContentTooLarge, collect
+from twisted_registry.storage.interfaces import (
+    OffsetInvalid,
+    PathExists,
+    PathInvalid,
+    PathNotFound,
+    StorageError,
+    WriterBusy,
+)
+from twisted_registry.storage.memory import MemoryDriver
+
+# The secret.
+
+
+def test_the_secret_is_made_once_for_all_who_share_the_store(world):
+    secret = done(world.registry.upload_secret())
+    assert len(secret) == 64
+    assert done(world.registry.upload_secret()) == secret
+    world.restart()
+    assert done(world.registry.upload_secret()) == secret
+    assert done(World().registry.upload_secret()) != secret
+
+
+def test_of_two_that_make_it_at_once_both_get_the_same(world):
+    pauses = Pauses("create", "")
+    world.driver.before = pauses
+    waiting = [begin(registry.upload_secret()) for registry in (world.registry, world.another())]
+    pauses.release()
+    first, second = map(result_of, waiting)
+    assert first == second
+
+
+@pytest.mark.parametrize("torn", [b"", b"short"])
+def test_a_secret_that_is_none_is_made_anew(world, torn):
+    world.write(layout.UPLOAD_SECRET, torn)
+    secret = done(world.registry.upload_secret())
+    assert len(secret) == 64
+    assert done(world.registry.upload_secret()) == secret
+
+
+def test_the_secret_of_a_broken_store(world):
+    world.driver.before = fails_at(0)
+    with pytest.raises(RegistryError) as caught:
+        done(world.registry.upload_secret())
+    assert caught.value.code is ErrorCode.UNAVAILABLE
+
+
+def test_a_registry_needs_a_driver_and_a_clock(world):
+    driver = MemoryDriver(Clock())
+    driver.minimum_chunk = 5
+    registry = Registry(driver, Clock())
+    assert registry.minimum_chunk == 5
+    assert done(registry.repository("a").uploads.store(Digest.of(b"x"), Body(b"x"))) == 1
+    assert world.repo().name == "a/b"
+    assert world.repo().blobs.announce.origin == ORIGIN
+
+
+# Failures.
+
+
+@pytest.mark.parametrize("kind", [StorageError, PathNotFound, PathExists, PathInvalid, WriterBusy])
+@pytest.mark.parametrize("full", [False, True])
+def test_an_error_of_the_store_that_nobody_expected(kind, full):
+    @translated
+    async def broken():
+        raise kind("secret/path", "reason", full)
+
+    with pytest.raises(RegistryError) as caught:
+        done(broken())
+    assert caught.value.code is ErrorCode.UNAVAILABLE
+    assert caught.value.http_status == (507 if full else 503)
+    # Paths of the store are for the log.
+    assert "secret" not in str(caught.value.as_json())
+
+
+def test_other_errors_pass():
+    @translated
+    async def broken(error):
+        raise error
+
+    for error in (ValueError(), RegistryError(ErrorCode.DENIED), CancelledError()):
+        with pytest.raises(type(error)):
+            done(broken(error))
+    with pytest.raises(RegistryError):
+        done(broken(OffsetInvalid("a", size=1)))
+
+
+# Many at once.
+
+
+def test_each_keeps_the_order_and_does_only_so_many_at_once():
+    under_way = []
+
+    async def work(item):
+        under_way.append(Deferred())
+        await under_way[-1]
+        return item * 2
+
+    waiting = begin(each(work, range(100)))
+    done_so_far = 0
+    while done_so_far < 100:
+        assert len(under_way) - done_so_far == min(AT_ONCE, 100 - done_so_far)
+        # The latest first, so that they end out of order.
+        batch = under_way[done_so_far:]
+        done_so_far += len(batch)
+        for deferred in reversed(batch):
+            deferred.callback(None)
+    assert result_of(waiting) == [number * 2 for number in range(100)]
+    assert done(each(work, [])) == []
+
+
+@pytest.mark.parametrize("at", [0, 20, 49])
+def test_the_first_error_cancels_the_rest_and_is_raised(at):
+    cancelled = []
+    started = []
+
+    async def work(item):
+        started.append(item)
+        if item == at:
+            raise ValueError(item)
+        if item > at - 10:
+            await Deferred(lambda _: cancelled.append(item))
+
+    with pytest.raises(ValueError, match=str(at)):
+        done(each(work, range(50)))
+    assert sorted(cancelled) == [item for item in started if item > at - 10 and item != at]
+    assert len(started) <= at + AT_ONCE + 1
+
+
+def test_cancelling_cancels_all():
+    cancelled = []
+
+    async def work(item):
+        await Deferred(lambda _: cancelled.append(item))
+
+    waiting = begin(each(work, range(50)))
+    waiting.cancel()
+    with pytest.raises(CancelledError):
+        result_of(waiting)
+    # Those that waited for their turn are not begun to be cancelled.
+    assert sorted(cancelled) == list(range(AT_ONCE))
+
+
+def test_one_at_a_time_for_each_key_and_nothing_is_kept():
+    locks = KeyedLock()
+    log = []
+    gates = {}
+
+    async def work(key, name):
+        async with locks.hold(key):
+            log.append(name)
+            gates[name] = Deferred()
+            await gates[name]
+
+    waiting = [begin(work(key, name)) for key, name in (("a", 1), ("a", 2), ("b", 3), ("a", 4))]
+    assert log == [1, 3]
+    gates[1].callback(None)
+    assert log == [1, 3, 2]
+    # Whoever gives up waiting, or fails inside, keeps nobody out.
+    waiting[3].cancel()
+    gates[2].errback(ValueError())
+    for number, error in ((1, ValueError), (3, CancelledError)):
+        with pytest.raises(error):
+            result_of(waiting[number])
+    gates[3].callback(None)
+    again = begin(work("a", 5))
+    assert log[-1] == 5
+    gates[5].callback(None)
+    result_of(again)
+    assert locks._locks == {}
+
+
+# Small bodies.
+
+
+def test_a_small_body_is_kept():
+    assert done(collect(Body(b"ab", b"", b"c"), 3)) == b"abc"
+    assert done(collect(Body(length=0), 0)) == b""
+
+
+def test_a_body_that_says_it_is_too_large_is_not_begun():
+    body = Body(b"abcd", length=4)
+    with pytest.raises(ContentTooLarge):
+        done(collect(body, 3))
+    assert not body.started
+
+
+def test_a_body_that_grows_too_large_is_stopped():
+    body = SlowBody()
+    waiting = begin(collect(body, 3))
+    body.arrive(b"ab")
+    assert not waiting.called
+    body.arrive(b"cd")
+    assert body.stopped
+    with pytest.raises(ContentTooLarge):
+        result_of(waiting)
+
+
+def test_a_body_whose_deferred_never_fires_when_it_is_stopped():
+    # As IBodyProducer.stopProducing promises.
+    body = SlowBody()
+    body.stopProducing = lambda: None
+    waiting = begin(collect(body, 3))
+    body.arrive(b"abcd")
+    with pytest.raises(ContentTooLarge):
+        result_of(waiting)
+
+
+def test_a_body_that_does_not_stop_at_once_is_not_kept():
+    with pytest.raises(ContentTooLarge):
+        done(collect(Body(b"abcd", b"x" * 100), 3))
+    collector = Collector(3)
+    collector.write(b"abcd")
+    collector.write(b"abc")
+    assert collector.overflowed
+    assert collector.content() == b""
+
+
+def test_a_body_that_fails_fails_as_it_does():
+    with pytest.raises(ZeroDivisionError):
+        done(collect(Body(b"a", error=ZeroDivisionError()), 3))
+
+
+def test_deferreds_of_the_doubles_fire():
+    assert result_of(succeed(1)) == 1
+    with pytest.raises(ValueError):
+        result_of(fail(ValueError()))
