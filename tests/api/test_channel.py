@@ -145,6 +145,7 @@ def test_head_has_the_length_and_no_body(wire):
     answer = ask(wire, get(b"/abc", method=b"HEAD"))
     assert b"Content-Length: 3\r\n" in answer
     assert answer.endswith(b"\r\n\r\n")
+    assert b"Content-Length: 0\r\n" in ask(wire, get(b"/empty", method=b"HEAD"))
     assert ask(wire, get(b"/n")).endswith(b"\r\n\r\nn")
 
 

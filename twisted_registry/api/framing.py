@@ -53,7 +53,7 @@ class AnswerHead:
         )
         for name, value in pairs:
             if name == b"Content-Length":
-                if bodiless and (status == b"204" or value == b"0"):
+                if status == b"204" or (status == b"304" and value == b"0"):
                     # RFC 9110 section 8.6: not in a 204; in a 304 it would be the entity's
                     continue
                 if not bodiless:
