@@ -29,6 +29,20 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("flavour", marker.args if marker else FLAVOURS)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Undo what pytest-twisted does to a test of hypothesis: once per test is right, and it
+    does it again for each set of parameters.
+    """
+    hypothesis = getattr(pyfuncitem.obj, "hypothesis", None)
+    inner = None if hypothesis is None else hypothesis.inner_test
+    try:
+        return (yield)
+    finally:
+        if hypothesis is not None:
+            hypothesis.inner_test = inner
+
+
 class Complaints:
     """Log events that say that something went wrong, tracebacks among them."""
 

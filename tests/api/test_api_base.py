@@ -339,3 +339,11 @@ async def test_errors_are_what_the_specification_says(api):
     }
     head = await api("HEAD", f"a/blobs/{DIGEST}")
     assert (head.status, head.get("Content-Length")) == (404, response.get("Content-Length"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_headers_that_are_no_text(api):
+    for name in ("Authorization", "User-Agent", "Accept", "X-Forwarded-Host", "Range"):
+        for path in ("", "a/tags/list", f"a/blobs/{DIGEST}", "x"):
+            response = await api("GET", path, {name: "\x80\xff"})
+            assert response.status in {200, 404}

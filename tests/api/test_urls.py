@@ -14,15 +14,11 @@ class Asked:
 
     def __init__(self, headers=None, *, secure=False, prepath=(b"v2",), address=None):
         self.prepath = list(prepath)
-        self._headers = Headers()
+        self.requestHeaders = Headers()
         for name, value in (headers or {}).items():
-            self._headers.addRawHeader(name, value)
+            self.requestHeaders.addRawHeader(name, value)
         self._secure = secure
         self._address = address or IPv4Address("TCP", "192.0.2.7", 1234)
-
-    def getHeader(self, name):
-        values = self._headers.getRawHeaders(name)
-        return values[-1] if values else None
 
     def isSecure(self):
         return self._secure

@@ -19,6 +19,7 @@ from twisted_registry.api import blobs, catalog, manifests, referrers, routes, t
 from twisted_registry.api.answers import Answer, send
 from twisted_registry.api.body import request_body
 from twisted_registry.api.exchange import Exchange, Query, Settings, read_name
+from twisted_registry.api.headers import header
 from twisted_registry.api.interfaces import BodyAborted, IStreamingResource
 from twisted_registry.api.refusals import log_refusal
 from twisted_registry.api.urls import client_address, seen_as
@@ -172,7 +173,7 @@ class RegistryResource(Resource):
             read_name(source)
         host, secure = seen_as(request)
         address = client_address(request)
-        caller = Caller(request.getHeader("authorization"), address, host, secure)
+        caller = Caller(header(request, "authorization"), address, host, secure)
         grant = await self._access.authorize(caller, found.accesses(method, source))
         request.user = grant.user.encode()  # for the access log
         origin = Origin(
@@ -180,7 +181,7 @@ class RegistryResource(Resource):
             address,
             method,
             host,
-            request.getHeader("user-agent") or "",
+            header(request, "user-agent") or "",
             secrets.token_hex(8),
         )
         exchange = Exchange(
@@ -216,7 +217,7 @@ class RegistryResource(Resource):
         headers = [("Allow", _allow(methods))]
         names = {name.lower() for name in self._settings.headers}
         if (
-            request.getHeader("access-control-request-method")
+            header(request, "access-control-request-method")
             and "access-control-allow-origin" in names
             and "access-control-allow-methods" not in names
         ):

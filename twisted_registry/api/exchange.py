@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl
 
 from attrs import define, field, frozen
 
+from twisted_registry.api.headers import every_header, header
 from twisted_registry.api.urls import Links
 from twisted_registry.digest import Digest, DigestInvalid
 from twisted_registry.errors import ErrorCode, RegistryError
@@ -77,11 +78,11 @@ class Exchange:
 
     def header(self, name: str) -> str | None:
         """The last value of a request header."""
-        return self.request.getHeader(name)
+        return header(self.request, name)
 
     def headers(self, name: str) -> Sequence[str]:
         """All values of a request header."""
-        return self.request.requestHeaders.getRawHeaders(name) or ()
+        return every_header(self.request, name)
 
     def digest(self) -> Digest:
         """The digest in the path.

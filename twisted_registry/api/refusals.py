@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from twisted.logger import Logger, LogLevel
 
+from twisted_registry.api.headers import header
 from twisted_registry.api.urls import client_address
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def log_refusal(request: Request, found: Match | None, error: RegistryError) -> 
         "http.request.method": request.method.decode("ascii", "replace"),
         "http.request.uri": request.uri.decode("ascii", "backslashreplace"),
         "http.request.remoteaddr": client_address(request),
-        "http.request.useragent": request.getHeader("user-agent") or "",
+        "http.request.useragent": header(request, "user-agent") or "",
         "http.response.status": status,
         "err.code": error.code.name.lower(),
         "err.message": error.message or error.code.message,

@@ -13,6 +13,8 @@ from urllib.parse import quote, urlencode
 
 from attrs import frozen
 
+from twisted_registry.api.headers import header
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -55,12 +57,12 @@ class Links:
 
 def seen_as(request: Request) -> tuple[str, bool]:
     """The host that the client asked for (or an empty string), and whether over TLS."""
-    forwarded = _forwarded(request.getHeader("forwarded") or "")
-    scheme = _first(request.getHeader("x-forwarded-proto")) or forwarded.get("proto", "")
+    forwarded = _forwarded(header(request, "forwarded") or "")
+    scheme = _first(header(request, "x-forwarded-proto")) or forwarded.get("proto", "")
     host = (
-        _first(request.getHeader("x-forwarded-host"))
+        _first(header(request, "x-forwarded-host"))
         or forwarded.get("host", "")
-        or (request.getHeader("host") or "")
+        or (header(request, "host") or "")
     )
     if not _HOST.fullmatch(host):
         host = ""
@@ -70,9 +72,7 @@ def seen_as(request: Request) -> tuple[str, bool]:
 
 def client_address(request: Request) -> str:
     """The client's address, or what the nearest proxy says of it: for logs only."""
-    forwarded = _first(request.getHeader("x-forwarded-for")) or _first(
-        request.getHeader("x-real-ip")
-    )
+    forwarded = _first(header(request, "x-forwarded-for")) or _first(header(request, "x-real-ip"))
     if forwarded and len(forwarded) <= 64 and forwarded.isprintable():
         return forwarded
     return str(getattr(request.getClientAddress(), "host", ""))
