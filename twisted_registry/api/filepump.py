@@ -35,13 +35,13 @@ def file_reader(reactor: Any, pool: ThreadPool | None = None) -> FileReader:
     :param pool: where to read; the reactor's own pool if None. A reactor without threads (a
         Clock) reads where it stands.
     """
-    if pool is None and IReactorThreads.providedBy(reactor):
-        pool = reactor.getThreadPool()
-    if pool is None:
+    if pool is None and not IReactorThreads.providedBy(reactor):
         return lambda descriptor, size, offset: succeed(os.pread(descriptor, size, offset))
 
     def read(descriptor: int, size: int, offset: int) -> Deferred[bytes]:
-        return deferToThreadPool(reactor, pool, os.pread, descriptor, size, offset)
+        # The reactor's own is not made before it is needed: a daemon may still have to fork.
+        threads = reactor.getThreadPool() if pool is None else pool
+        return deferToThreadPool(reactor, threads, os.pread, descriptor, size, offset)
 
     return read
 
