@@ -35,11 +35,14 @@ class IStreamingResource(Interface):
 class IRequestBody(IBodyProducer):
     """A request's body that is still arriving.
 
-    Nothing is read from the socket, and no ``100 Continue`` is sent, before ``startProducing``.
-    ``length`` is the Content-Length, or ``UNKNOWN_LENGTH`` for a chunked body.
+    Before ``startProducing`` no ``100 Continue`` is sent, and no more is read from the socket than
+    one read brings: only a socket that is read tells that its peer has left. ``length`` is the Content-Length, or ``UNKNOWN_LENGTH`` for a chunked body.
 
     Unlike an outgoing body, its Deferred always fires: with None after the last byte, or with
-    :class:`BodyAborted`, also after ``stopProducing``. Cancelling it is ``stopProducing``.
+    :class:`BodyAborted`, also after ``stopProducing``. Cancelling it is ``stopProducing``. What
+    the consumer's ``write`` raises is what it fails with; if nobody handles that, the channel
+    answers 500. When the body was aborted from outside, the request is over as well: its
+    ``notifyFinish`` fails, and the channel has answered for it or closed.
     """
 
 
