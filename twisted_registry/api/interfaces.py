@@ -36,7 +36,8 @@ class IRequestBody(IBodyProducer):
     """A request's body that is still arriving.
 
     Before ``startProducing`` no ``100 Continue`` is sent, and no more is read from the socket than
-    one read brings: only a socket that is read tells that its peer has left. ``length`` is the Content-Length, or ``UNKNOWN_LENGTH`` for a chunked body.
+    one read brings: only a socket that is read tells that its peer has left. ``length`` is the
+    Content-Length, or ``UNKNOWN_LENGTH`` for a chunked body.
 
     Unlike an outgoing body, its Deferred always fires: with None after the last byte, or with
     :class:`BodyAborted`, also after ``stopProducing``. Cancelling it is ``stopProducing``. What
