@@ -41,7 +41,7 @@ def test_dash_and_dot_come_before_slash(world):
         assert page(world, f"{name}!") == (names[position + 1 :], False)
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(NAMES, NAMES, st.integers(1, 4))
 @example({"a", "a-b", "a/b", "a.b/c", "a/b-c"}, {"a/c"}, 1)
 @example({"a/b"}, {"a"}, 1)

@@ -13,7 +13,7 @@ from twisted_registry.repository import layout
 from twisted_registry.repository.concurrency import AT_ONCE, KeyedLock, each
 from twisted_registry.repository.failures import translated
 from twisted_registry.repository.registry import Registry
-from twisted_registry.repository.streaming import Collector, ContentTooLarge, collect
+from twisted_registry.repository.streaming import Collector, ContentTooLarge, collect, stream
 from twisted_registry.storage.interfaces import (
     OffsetInvalid,
     PathExists,
@@ -236,7 +236,79 @@ def test_a_body_that_fails_fails_as_it_does():
         done(collect(Body(b"a", error=ZeroDivisionError()), 3))
 
 
-def test_deferreds_of_the_doubles_fire():
-    assert result_of(succeed(1)) == 1
-    with pytest.raises(ValueError):
-        result_of(fail(ValueError()))
+def test_pauses_reach_the_body():
+    body = SlowBody()
+    calls = []
+    body.pauseProducing = lambda: calls.append("pause")
+    body.resumeProducing = lambda: calls.append("resume")
+
+    class Consumer(Collector):
+        def write(self, data):
+            self._producer.pauseProducing()
+            self._producer.resumeProducing()
+            super().write(data)
+
+    consumer = Consumer(3)
+    streaming = begin(stream(body, consumer))
+    body.arrive(b"ab")
+    assert calls == ["pause", "resume"]
+    body.end()
+    result_of(streaming)
+    assert consumer.content() == b"ab"
+    assert consumer._producer is None
+
+
+def test_a_consumer_that_stops_a_body_at_once():
+    # It may do so while it is handed the body, before there is anything to cancel.
+    body = SlowBody()
+    body.stopProducing = lambda: None
+
+    class Full(Collector):
+        def registerProducer(self, producer, streaming):
+            producer.stopProducing()
+
+    with pytest.raises(CancelledError):
+        done(stream(body, Full(0)))
+
+
+@pytest.mark.parametrize("way", ["append", "finish"])
+def test_a_store_that_fails_while_it_is_written_to_ends_the_request(way):
+    """The writer tells the body to stop, and says why when it is closed."""
+    world = World()
+    upload = done(world.repo().uploads.start())
+    body = SlowBody()
+    body.stopProducing = lambda: None
+    opened = []
+    opening = world.driver.writer
+
+    def failing(path, *arguments):
+        def spoil(writer):
+            writer.registerProducer = lambda producer, _: opened.append(producer)
+
+            def fails():
+                return writer._writer.close().addCallback(
+                    lambda _: fail(StorageError(path, "", True))
+                )
+
+            writer.flush = writer.commit = writer.close = fails
+            return writer
+
+        return opening(path, *arguments).addCallback(spoil)
+
+    world.driver.writer = failing
+    digest = Digest.of(b"x")
+    waiting = begin(upload.append(body) if way == "append" else upload.finish(digest, body))
+    (producer,) = opened
+    producer.stopProducing()
+    with pytest.raises(RegistryError) as caught:
+        result_of(waiting)
+    assert caught.value.http_status == 507
+
+
+def test_a_driver_with_urls():
+    world = World()
+    digest = world.blob(b"x")
+    world.driver.presign = lambda path, method, expires: succeed(f"{method} {path} {expires}")
+    url = done(world.repo().blobs.url(digest, "HEAD"))
+    assert url == f"HEAD {layout.blob(digest)} 1200"
+    assert world.listener.brief()[-1] == ("pull", "blob", None)

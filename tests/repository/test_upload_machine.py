@@ -188,4 +188,4 @@ class Uploads(RuleBasedStateMachine):
 
 
 TestUploads = Uploads.TestCase
-TestUploads.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestUploads.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)

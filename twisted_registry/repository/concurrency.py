@@ -44,8 +44,9 @@ async def each(
     except FirstError as first:
         for deferred in waiting:
             deferred.cancel()
-        first.subFailure.raiseException()
-        raise
+        error = first.subFailure.value
+        assert error is not None
+        raise error from None
     return results[::-1]
 
 
