@@ -5,7 +5,18 @@ from __future__ import annotations
 import uuid
 
 import pytest
-from domain import Body, ClientGone, Pauses, SlowBody, World, begin, done, fails_at, result_of
+from domain import (
+    Body,
+    ClientGone,
+    Pauses,
+    SlowBody,
+    World,
+    begin,
+    dies_at,
+    done,
+    fails_at,
+    result_of,
+)
 from twisted.internet.defer import CancelledError
 
 from twisted_registry.digest import Digest
@@ -382,6 +393,18 @@ def test_cancelling_while_the_store_works_frees_the_writer(world, action):
     world.check()
 
 
+@pytest.mark.parametrize("way", ["append", "finish"])
+def test_no_checkpoint_is_written_of_bytes_that_a_power_cut_may_damage(world, way):
+    upload_id = start(world)
+    body = Body(A, error=ClientGone())
+    upload = find(world, upload_id)
+    with pytest.raises(ClientGone):
+        done(upload.append(body) if way == "append" else upload.finish(BOTH, body))
+    writes = [(action, path.rpartition("/")[2]) for action, path in world.driver.writes()]
+    assert writes.index(("flush", "data")) < writes.index(("put", "checkpoint"))
+    assert find(world, upload_id).size == 10
+
+
 # Stores that fail.
 
 
@@ -419,6 +442,24 @@ def test_whatever_call_fails_the_client_is_told_and_can_go_on(when, full):
         append(world, upload_id, (A + B)[size:], start=size)
         assert finish(world, upload_id, BOTH) == 20, number
         assert size_of(world, BOTH) == 20
+        world.check()
+
+
+@pytest.mark.parametrize("hook", ["before", "after"])
+def test_a_crash_at_any_call_leaves_nothing_partial_and_the_push_can_be_completed(hook):
+    for fatal in range(len(calls_of_a_push())):
+        world = World()
+        setattr(world.driver, hook, dies_at(fatal))
+        upload_id = start(world) if fatal else None
+        with pytest.raises(RegistryError):
+            push(world, upload_id or start(world))
+        world.restart()
+        world.check()
+        if upload_id is None or not is_known(world, upload_id):
+            upload_id = start(world)
+        size = find(world, upload_id).size
+        append(world, upload_id, (A + B)[size:], start=size)
+        assert finish(world, upload_id, BOTH) == 20
         world.check()
 
 

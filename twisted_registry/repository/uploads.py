@@ -134,10 +134,9 @@ class Upload:
         writer, tally = await self._open(start, algorithm)
         try:
             await stream(body, writer)
-            self.size = await writer.flush()
         finally:
             # Also when the client has left: what came stays, and can be continued.
-            await self._let_go(writer, tally)
+            self.size = await self._let_go(writer, tally)
         return self.size
 
     @translated
@@ -152,6 +151,8 @@ class Upload:
         :raises UploadOutOfOrder: as :meth:`append`.
         """
         writer, tally = await self._open(start, digest.algorithm)
+        # Whether nothing is left that another request could go on with.
+        over = self.secret
         try:
             if body is not None:
                 await stream(body, writer)
@@ -161,13 +162,16 @@ class Upload:
                 await self.uploads.driver.move(
                     layout.upload_data(self.uploads.name, self.id), layout.blob(digest)
                 )
-            tally = None
+            over = True
         except PathNotFound as error:
             # Cancelled by another request while this one was under way.
-            tally = None
+            over = True
             raise _unknown(self.id) from error
         finally:
-            await self._let_go(writer, tally)
+            if over:
+                await writer.close()
+            else:
+                await self._let_go(writer, tally)
         if found != digest:
             await self.discard()
             raise RegistryError(
@@ -216,18 +220,25 @@ class Upload:
             if not fresh:
                 await writer.cancel()
 
-    async def _let_go(self, writer: IWriter, tally: Tally | None) -> None:
-        """Free the writer, and keep what is known of the bytes if it is known of all of them."""
-        size = await writer.close()
-        if tally is None or self.secret or not size or tally.size != size:
-            return
-        # First the checkpoint: no process knows a digest of an upload that has none.
-        await self.uploads.driver.put(
-            layout.upload_checkpoint(self.uploads.name, self.id),
-            Checkpoint(size, tally.digest()).to_bytes(),
-            durable=False,
-        )
-        self.uploads.running.keep(self.id, tally)
+    async def _let_go(self, writer: IWriter, tally: Tally | None) -> int:
+        """Free the writer, and keep what is known of the bytes if it is known of all of them.
+
+        :returns: how many bytes are stored, for good.
+        """
+        try:
+            size = await writer.flush()
+            if tally is not None and 0 < tally.size == size:
+                # After the flush: bytes that a power cut damages must not have a checkpoint.
+                # Before the tally: no process knows a digest of an upload that has none.
+                await self.uploads.driver.put(
+                    layout.upload_checkpoint(self.uploads.name, self.id),
+                    Checkpoint(size, tally.digest()).to_bytes(),
+                    durable=False,
+                )
+                self.uploads.running.keep(self.id, tally)
+            return size
+        finally:
+            await writer.close()
 
     def _out_of_order(self, size: int, detail: str = "not the end of what is stored") -> Exception:
         return UploadOutOfOrder(ErrorCode.RANGE_INVALID, detail=detail, size=size)
