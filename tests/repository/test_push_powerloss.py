@@ -6,8 +6,10 @@ there and whole, nothing partial shows under a digest or a tag, and the push can
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
-from domain import CONFIG, LAYER, Body, descriptor, image
+from domain import CONFIG, LAYER, Body, ClientGone, descriptor, image
 from powerloss import PowerLossFiles, at_every_cut
 from twisted.internet.task import Clock
 
@@ -114,6 +116,31 @@ async def go_on(repository, fact):
 
 def test_a_push_through_every_power_cut():
     assert at_every_cut(scenario, check) > 60
+
+
+async def leave(driver, answered):
+    """Two clients that leave in the middle, with PATCH and with PUT."""
+    repository = repository_on(driver)
+    for closing in (False, True):
+        upload = await repository.uploads.start()
+        body = Body(FIRST, SECOND, error=ClientGone())
+        answered.append(upload.id)
+        with pytest.raises(ClientGone):
+            await (upload.finish(Digest.of(b""), body) if closing else upload.append(body))
+
+
+async def close_what_is_left(driver, answered):
+    """Ask for the digest that whole bytes of the size that is found would have."""
+    repository = repository_on(driver)
+    for upload_id in answered:
+        with suppress(RegistryError):
+            upload = await repository.uploads.find(upload_id)
+            await upload.finish(Digest.of(BLOB[: upload.size]))
+    await look(driver, repository, [])
+
+
+def test_what_a_leaving_client_sent_is_never_taken_for_what_it_is_not():
+    assert at_every_cut(leave, close_what_is_left) > 10
 
 
 def test_the_test_can_fail(monkeypatch):
