@@ -1,5 +1,6 @@
 """The channel on a Clock and in memory: order, framing, limits, times, ends."""
 
+import gc
 import gzip
 import json
 import warnings
@@ -1030,6 +1031,13 @@ def test_a_listener_that_closes_ends_keep_alive(wire, kit):
     wire.site.doStart()
     assert not wire.site.draining
     wire.site.doStop()
+
+
+def test_a_request_leaves_no_work_for_the_collector(wire):
+    wire.send(get(b"/a"))
+    gc.collect()
+    wire.send(get(b"/b") * 10)
+    assert gc.collect() == 0
 
 
 def test_what_is_relied_on_in_twisted_is_there():

@@ -69,7 +69,8 @@ class RegistryRequest(Request):
         self.body = ArrivingBody(
             UNKNOWN_LENGTH if head.length is None else head.length,
             channel.advance,
-            self.processingFailed,
+            # An empty body can not be taken badly, and need not tie each request into a cycle.
+            _ignore if head.length == 0 else self.processingFailed,
             over=head.length == 0,
         )
 
@@ -211,6 +212,10 @@ class RegistryRequest(Request):
         self.site.log(self)
         self.producer = None
         super().connectionLost(reason)
+
+
+def _ignore(_: Failure) -> None:
+    """Nobody is interested."""
 
 
 class _Collector:
