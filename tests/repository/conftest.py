@@ -10,9 +10,9 @@ import pytest
 # The model of a disk that loses power lies with the tests of the storage drivers.
 sys.path.append(str(Path(__file__).parent.parent / "storage"))
 
-from domain import World
+from domain import DiskWorld, World
 
 
-@pytest.fixture
-def world():
-    return World()
+@pytest.fixture(params=[World, DiskWorld], ids=["memory", "disk"])
+def world(request):
+    return request.param()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from attrs import define, field
+from powerloss import PowerLossFiles, Survival, driver_on
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -289,6 +290,9 @@ class World:
         self.driver = WatchedDriver(CheckedDriver(self.memory, self.clock))
         self.registry = self.another()
 
+    def settle(self):
+        """Let what waits for the clock come to the store."""
+
     def another(self):
         """A second process beside the first."""
         return Registry(
@@ -362,6 +366,29 @@ class World:
 
     def exists(self, path):
         return self.memory._find(path) is not None
+
+
+class DiskWorld(World):
+    """The same over the filesystem driver, on a disk in memory."""
+
+    def __init__(self):
+        self.disk = PowerLossFiles()
+        clock = Clock()
+        super().__init__(clock=clock, memory=driver_on(self.disk, clock))
+
+    def restart(self):
+        self.disk = self.disk.remount(Survival.ALL)
+        self.memory = driver_on(self.disk, self.clock)
+        self.driver = WatchedDriver(CheckedDriver(self.memory, self.clock))
+        self.registry = self.another()
+
+    def settle(self):
+        self.clock.advance(1)
+
+    def exists(self, path):
+        found = []
+        self.memory.stat(path).addCallbacks(found.append, lambda _: None)
+        return bool(found)
 
 
 def descriptor(content, media_type=LAYER, **fields):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from domain import Body, ClientGone, SlowBody, World, begin, done, result_of
+from domain import Body, ClientGone, DiskWorld, SlowBody, World, begin, done, result_of
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -27,10 +27,11 @@ class Uploads(RuleBasedStateMachine):
     """Two processes over one store, and a dictionary that knows what must be there."""
 
     ids = Bundle("ids")
+    make_world = World
 
     @initialize()
     def begin_the_world(self):
-        self.world = World()
+        self.world = self.make_world()
         self.processes = [self.world.registry, self.world.another()]
         self.model = {}
         self.blobs = {}
@@ -134,6 +135,7 @@ class Uploads(RuleBasedStateMachine):
         body = SlowBody()
         under_way = begin(self.find(upload_id, process).append(body))
         body.arrive(first)
+        self.world.settle()
         self.model[upload_id] += first
         other = self.find(upload_id, 1 - process)
         assert other.size == len(self.model[upload_id])
@@ -187,5 +189,11 @@ class Uploads(RuleBasedStateMachine):
         self.world.check()
 
 
+class UploadsOnDisk(Uploads):
+    make_world = DiskWorld
+
+
 TestUploads = Uploads.TestCase
-TestUploads.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+TestUploads.settings = settings(max_examples=80, stateful_step_count=30)
+TestUploadsOnDisk = UploadsOnDisk.TestCase
+TestUploadsOnDisk.settings = settings(max_examples=30, stateful_step_count=30)

@@ -186,6 +186,7 @@ def test_a_second_writer_is_refused_while_the_first_goes_on(world):
     body = SlowBody()
     first = begin(find(world, upload_id).append(body))
     body.arrive(A)
+    world.settle()
     for attempt in (
         lambda: find(world, upload_id).append(Body(B)),
         lambda: find(world, upload_id).finish(BOTH),
