@@ -92,8 +92,8 @@ def make_endpoint(
 
     :param description: a server endpoint string of Twisted.
     :param path: of a unix socket, or empty: a dead socket in its place is removed.
-    :param environ: if systemd hands over exactly one socket, that one is taken instead, as
-        Distribution does.
+    :param environ: that of the process' start; if systemd hands over exactly one socket, that
+        one is taken instead, as Distribution does.
     :raises StartError: if something else lies at ``path``, or a live socket.
     """
     if environ.get("LISTEN_FDS") == "1" and environ.get("LISTEN_PID") == str(os.getpid()):
@@ -104,6 +104,21 @@ def make_endpoint(
         _clear(Path(path))
     endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
     return endpoint
+
+
+def start_environment() -> dict[str, str]:
+    """The environment that this process began with.
+
+    Twisted takes LISTEN_FDS and LISTEN_PID out of ``os.environ`` as soon as its endpoints are
+    imported, which under twistd is before anything of ours is.
+    """
+    try:
+        items = Path("/proc/self/environ").read_bytes().split(b"\0")
+    except OSError:
+        # No Linux, so no systemd either.
+        return dict(os.environ)
+    pairs = (os.fsdecode(item).partition("=") for item in items)
+    return {name: value for name, _, value in pairs}
 
 
 def described(address: object) -> tuple[str, str]:

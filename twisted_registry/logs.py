@@ -114,4 +114,5 @@ def _text(
 
 def _quoted(text: str) -> str:
     plain = text and all(character.isalnum() or character in "-._/@^+" for character in text)
-    return text if plain else json.dumps(text, ensure_ascii=False)
+    # What could steer a terminal is not all below the space: then nothing but ASCII.
+    return text if plain else json.dumps(text, ensure_ascii=not text.isprintable())

@@ -119,11 +119,11 @@ class RegistryService(MultiService):
         log.info("storage: {store}", store=self._store())
         shown, host = described(self.getServiceNamed("http").address)
         log.info("listening on {address}", address=shown)
-        if host:
-            name = self._loaded.configuration.http.prefix.strip("/")
+        # Clients look for /v2/ at the root: what reaches a prefix only a proxy in front knows.
+        if host and not self._loaded.configuration.http.prefix:
             log.info(
                 "to push an image: docker tag IMAGE {target} && docker push {target}",
-                target="/".join(filter(None, (host, name, "NAME"))),
+                target=f"{host}/NAME",
             )
 
     def stopService(self) -> Deferred[None]:

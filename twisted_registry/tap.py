@@ -14,7 +14,7 @@ from twisted.python import usage
 from twisted_registry import __version__
 from twisted_registry.config.faults import ConfigurationError
 from twisted_registry.config.loading import load
-from twisted_registry.listener import StartError
+from twisted_registry.listener import StartError, start_environment
 from twisted_registry.logs import make_observer
 from twisted_registry.service import RegistryService
 
@@ -66,7 +66,7 @@ def makeService(options: Options, reactor: Any = default_reactor) -> RegistrySer
     # Whoever names a log file or a logger to twistd keeps it.
     own = parent.get("logfile") or parent.get("logger") or parent.get("syslog")
     observer = None if own else _observer(loaded)
-    return _Service(loaded, reactor, os.environ, _access_log(), observer)
+    return _Service(loaded, reactor, start_environment(), _access_log(), observer)
 
 
 def run(loaded: Loaded, reactor: Any = default_reactor) -> int:
@@ -74,7 +74,7 @@ def run(loaded: Loaded, reactor: Any = default_reactor) -> int:
 
     :returns: the exit status: 1 if the registry could not start.
     """
-    service = RegistryService(loaded, reactor, os.environ, _access_log())
+    service = RegistryService(loaded, reactor, start_environment(), _access_log())
     globalLogBeginner.beginLoggingTo([_observer(loaded)], redirectStandardIO=False)
     try:
         service.privilegedStartService()

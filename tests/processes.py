@@ -1,0 +1,101 @@
+"""Registries as processes of their own, driven as an operator drives them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from http.client import HTTPConnection
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SERVE = (sys.executable, "-m", "twisted_registry", "serve")
+TWISTD = (
+    sys.executable,
+    "-c",
+    "from twisted.scripts.twistd import run; run()",
+    "--nodaemon",
+    "--pidfile=",
+)
+
+CONFIGURATION = """
+version: 0.1
+storage:
+  filesystem:
+    rootdirectory: {root}
+http:
+  addr: {addr}
+  secret: do-not-tell
+"""
+
+
+def environment(**more):
+    """The environment of a process: none of the tester's REGISTRY_* variables."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
+    return {**kept, "PYTHONPATH": str(ROOT), **more}
+
+
+def run(*command, cwd, **environ):
+    """Run a command to its end; its status, its standard output, its lines of errors."""
+    done = subprocess.run(
+        command, cwd=cwd, env=environment(**environ), capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr.splitlines()
+
+
+def configured(folder, text=CONFIGURATION, *, addr="127.0.0.1:0", more=""):
+    """Write a configuration file, and answer its path."""
+    path = folder / "registry.yml"
+    path.write_text(text.format(root=folder / "store", addr=addr) + more)
+    return str(path)
+
+
+class Running:
+    """A registry that was started and says where it listens."""
+
+    def __init__(self, *command, cwd, pass_fds=(), **environ):
+        self.process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=environment(**environ),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            pass_fds=pass_fds,
+        )
+        self.lines = []
+        for line in self.process.stderr:
+            self.lines.append(line.rstrip("\n"))
+            if "listening on" in line:
+                break
+        else:
+            self.process.wait()
+            raise AssertionError("\n".join(self.lines))
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", self.lines[-1])
+        self.port = int(found[1]) if found else None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+    def ask(self, method="GET", path="/v2/", body=None, headers=None):
+        """One request; the response and its body."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection.request(method, path, body, headers or {})
+        response = connection.getresponse()
+        content = response.read()
+        connection.close()
+        return response, content
+
+    def stop(self):
+        """SIGTERM; the exit status, standard output, and all lines of errors."""
+        self.process.terminate()
+        out, err = self.process.communicate(timeout=30)
+        self.lines += err.splitlines()
+        return self.process.returncode, out, self.lines

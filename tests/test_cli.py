@@ -1,0 +1,357 @@
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import re
+import socket
+import sys
+
+import pytest
+from processes import SERVE, Running, configured, run
+
+from twisted_registry import __version__
+from twisted_registry.cli import main
+
+#: A combined log line: host, user, time, request, status, size, referer, agent.
+COMBINED = re.compile(
+    r'127\.0\.0\.1 - (\S+) \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d \+0000\] "(.+?)" (\d{3}) (\d+|-) '
+    r'"(.*?)" "(.*?)"'
+)
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.startswith("REGISTRY_"):
+            monkeypatch.delenv(name)
+
+
+def test_help(capsys):
+    assert main(["help"]) == 0
+    text = capsys.readouterr().out
+    for command in ("serve", "check", "help"):
+        assert command in text
+    assert main([]) == 2
+
+
+def test_usage(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["dance"])
+    assert stopped.value.code == 2
+    assert "dance" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["-v", "--version"])
+def test_version(option, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([option])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"twisted-registry {__version__}\n"
+
+
+def test_check(tmp_path, capsys):
+    path = configured(tmp_path, more="  prefixx: /x/\n")
+    assert main(["check", path]) == 0
+    out, err = capsys.readouterr()
+    assert "rootdirectory: " in out
+    assert "do-not-tell" not in out + err
+    assert f"configuration: {path}" in err
+    assert all(line.startswith("twisted-registry: ") for line in err.splitlines())
+    (warning,) = [line for line in err.splitlines() if "warning: " in line]
+    assert "http.prefixx" in warning
+    assert "prefix" in warning
+
+
+def test_check_of_what_the_environment_names(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("REGISTRY_CONFIGURATION_PATH", configured(tmp_path))
+    monkeypatch.setenv("REGISTRY_HTTP_ADDR", "127.0.0.1:5999")
+    assert main(["check"]) == 0
+    out, err = capsys.readouterr()
+    assert "5999" in out
+    assert "REGISTRY_CONFIGURATION_PATH" in err
+
+
+def test_what_check_prints_is_a_configuration(tmp_path, capsys):
+    assert main(["check", configured(tmp_path)]) == 0
+    first = capsys.readouterr().out
+    again = tmp_path / "again.yml"
+    again.write_text(first)
+    assert main(["check", str(again)]) == 0
+    assert capsys.readouterr().out == first
+
+
+@pytest.mark.parametrize("command", ["check", "serve"])
+def test_faults(tmp_path, capsys, command):
+    path = configured(
+        tmp_path, "version: 0.1\nstorage:\n  inmemory: {{}}\nhttp:\n  addr: nonsense\n  net: udp\n"
+    )
+    assert main([command, path]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("twisted-registry: ") for line in lines)
+    assert any("http.addr" in line and "nonsense" in line for line in lines)
+    assert any("http.net" in line and "udp" in line for line in lines)
+
+
+@pytest.mark.parametrize("text", [None, "{", "a: b: c", "[]", ""])
+def test_files_that_are_none(tmp_path, capsys, text):
+    path = tmp_path / "registry.yml"
+    if text is not None:
+        path.write_text(text)
+    assert main(["serve", str(path)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Traceback" not in err
+    assert str(path) in err
+    assert err.startswith("twisted-registry: ")
+
+
+def push(server, content, headers=None):
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    target = f"/v2/a/blobs/uploads/?digest={digest}"
+    response, _ = server.ask("POST", target, content, headers)
+    assert response.status == 201
+    return digest
+
+
+def test_serve(tmp_path):
+    path = configured(tmp_path)
+    with Running(*SERVE, path, cwd=tmp_path) as server:
+        headers = {
+            "Authorization": "Basic dG9wOnNlY3JldA==",
+            "User-Agent": 'me/1 "x"',
+            "Referer": "http://elsewhere/",
+        }
+        digest = push(server, b"content", headers)
+        response, body = server.ask("GET", f"/v2/a/blobs/{digest}")
+        assert (response.status, body) == (200, b"content")
+        assert response.getheader("Docker-Distribution-Api-Version") == "registry/2.0"
+        assert server.ask("GET", "/v2/a/manifests/none")[0].status == 404
+        status, out, lines = server.stop()
+    assert status == 0
+    text = "\n".join(lines)
+    assert f"configuration: {path}" in text
+    assert f"storage: files below {tmp_path / 'store'}" in text
+    assert f"listening on http://127.0.0.1:{server.port}" in text
+    assert f"docker tag IMAGE 127.0.0.1:{server.port}/NAME" in text
+    assert all(re.match(r'time="[^"]+" level=\w+ msg=', line) for line in lines)
+    matches = [COMBINED.fullmatch(line) for line in out.splitlines()]
+    assert [match[2].split()[0] for match in matches] == ["POST", "GET", "GET"]
+    assert [match[3] for match in matches] == ["201", "200", "404"]
+    assert matches[0][5] == "http://elsewhere/"
+    assert matches[0][6] == 'me/1 \\"x\\"'
+    assert matches[1][4] == "7"
+    for secret in ("do-not-tell", "dG9wOnNlY3JldA", "Basic"):
+        assert secret not in out + text
+
+
+def test_serve_in_memory_with_a_prefix_and_without_access_log(tmp_path):
+    path = configured(
+        tmp_path,
+        "version: 0.1\nlog:\n  accesslog:\n    disabled: true\nstorage: inmemory\n"
+        "http:\n  addr: {addr}\n  prefix: /registry/\n",
+    )
+    with Running(*SERVE, path, cwd=tmp_path) as server:
+        assert server.ask(path="/registry/v2/")[0].status == 200
+        assert server.ask(path="/v2/")[0].status == 404
+        status, out, lines = server.stop()
+    assert (status, out) == (0, "")
+    text = "\n".join(lines)
+    assert "in memory" in text
+    assert "docker" not in text  # which can not be told of a prefix
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("formatter", ["json", "logstash"])
+def test_documents_in_the_log(tmp_path, formatter):
+    more = f"log:\n  level: debug\n  formatter: {formatter}\n  fields:\n    service: mine\n"
+    with Running(*SERVE, configured(tmp_path, more=more), cwd=tmp_path) as server:
+        headers = {"Authorization": "Bearer c2VjcmV0"}
+        assert server.ask("GET", "/v2/A/tags/list", headers=headers)[0].status == 400
+        status, out, lines = server.stop()
+    assert status == 0
+    documents = [json.loads(line) for line in lines]
+    assert all(document["service"] == "mine" for document in documents)
+    key = "msg" if formatter == "json" else "message"
+    assert any("listening on" in document[key] for document in documents)
+    assert any(document.get("err.code") == "name_invalid" for document in documents)
+    assert "c2VjcmV0" not in out + "".join(lines)
+
+
+def refused(tmp_path, path, **environ):
+    """The one line with which a registry does not start."""
+    status, out, lines = run(*SERVE, path, cwd=tmp_path, **environ)
+    assert (status, out) == (1, "")
+    (line,) = lines
+    assert line.startswith("twisted-registry: ")
+    return line
+
+
+def test_a_port_in_use(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        addr = f"127.0.0.1:{taken.getsockname()[1]}"
+        line = refused(tmp_path, configured(tmp_path, addr=addr))
+    assert f"http.addr: {addr}: " in line
+    assert "in use" in line
+
+
+def test_a_root_that_is_no_folder(tmp_path):
+    (tmp_path / "store").write_text("a file")
+    line = refused(tmp_path, configured(tmp_path))
+    assert f"storage.filesystem.rootdirectory: {tmp_path / 'store'}: " in line
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may do anything")
+def test_a_root_that_may_not_be_read(tmp_path):
+    (tmp_path / "store").mkdir(mode=0)
+    line = refused(tmp_path, configured(tmp_path))
+    assert "storage.filesystem.rootdirectory" in line
+    assert "ermission" in line
+
+
+def over_unix(path):
+    """GET /v2/ over a unix socket; the status."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        connection.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        return response.status
+
+
+def test_a_unix_socket(tmp_path):
+    path = tmp_path / "registry.sock"
+    configuration = configured(tmp_path, addr=path, more="  net: unix\n")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    with Running(*SERVE, configuration, cwd=tmp_path) as server:
+        assert over_unix(path) == 200
+        line = refused(tmp_path, configuration)
+        assert "another process listens" in line
+        assert over_unix(path) == 200
+        status, out, lines = server.stop()
+    assert status == 0
+    assert f"unix socket {path}" in "\n".join(lines)
+    assert '"GET /v2/ HTTP/1.1" 200' in out
+    assert not path.exists()
+
+
+def test_a_unix_socket_in_the_place_of_a_file(tmp_path):
+    path = tmp_path / "registry.sock"
+    path.write_text("precious")
+    line = refused(tmp_path, configured(tmp_path, addr=path, more="  net: unix\n"))
+    assert str(path) in line
+    assert path.read_text() == "precious"
+
+
+HAND_OVER = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3, inheritable=True)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+
+
+def test_a_socket_that_systemd_hands_over(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as waiting:
+        port = waiting.getsockname()[1]
+        # Somebody has connected before there was a registry.
+        with socket.create_connection(("127.0.0.1", port)) as early:
+            early.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            server = Running(
+                sys.executable,
+                "-c",
+                HAND_OVER,
+                str(waiting.fileno()),
+                *SERVE[1:],
+                configured(tmp_path, addr="127.0.0.1:1"),
+                cwd=tmp_path,
+                pass_fds=(waiting.fileno(),),
+            )
+            with server:
+                assert server.port == port
+                response = http.client.HTTPResponse(early)
+                response.begin()
+                assert response.status == 200
+                assert server.ask()[0].status == 200
+                assert server.stop()[0] == 0
+
+
+def test_sockets_for_another_process_are_left_alone(tmp_path):
+    environ = {"LISTEN_FDS": "1", "LISTEN_PID": "1"}
+    with Running(*SERVE, configured(tmp_path), cwd=tmp_path, **environ) as server:
+        assert server.ask()[0].status == 200
+
+
+def slow_upload(server):
+    """Begin a PATCH, and answer the connection when half of it is there."""
+    response, _ = server.ask("POST", "/v2/a/blobs/uploads/", b"")
+    location = response.getheader("Location")
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection.putrequest("PATCH", location)
+    connection.putheader("Content-Length", "10")
+    connection.putheader("Expect", "100-continue")
+    connection.endheaders()
+    assert connection.sock.recv(1000).startswith(b"HTTP/1.1 100")
+    connection.send(b"first")
+    return connection
+
+
+def test_draining(tmp_path):
+    """A stop takes no new connections, and lets a slow upload come to its end."""
+    with Running(
+        *SERVE, configured(tmp_path, more="  draintimeout: 30s\n"), cwd=tmp_path
+    ) as server:
+        connection = slow_upload(server)
+        server.process.terminate()
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", server.port)).close()
+            except (ConnectionRefusedError, ConnectionResetError):
+                break
+        connection.send(b"other")
+        response = connection.getresponse()
+        assert response.status == 202
+        assert response.getheader("Range") == "0-9"
+        connection.close()
+        status, out, _ = server.stop()
+    assert status == 0
+    assert '"PATCH ' in out
+
+
+def test_no_draining(tmp_path):
+    with Running(*SERVE, configured(tmp_path), cwd=tmp_path) as server:
+        connection = slow_upload(server)
+        status, _, lines = server.stop()
+        assert status == 0
+        with pytest.raises((http.client.HTTPException, OSError)):
+            connection.getresponse()
+        connection.close()
+    assert "Traceback" not in "\n".join(lines)
+
+
+def test_a_drain_that_takes_too_long(tmp_path):
+    with Running(
+        *SERVE, configured(tmp_path, more="  draintimeout: 100ms\n"), cwd=tmp_path
+    ) as server:
+        connection = slow_upload(server)
+        status, _, lines = server.stop()
+        connection.close()
+    assert status == 0
+    assert "Traceback" not in "\n".join(lines)
+
+
+def test_a_second_start_finds_everything(tmp_path):
+    path = configured(tmp_path)
+    with Running(*SERVE, path, cwd=tmp_path) as server:
+        digest = push(server, b"content")
+        server.process.kill()
+    with Running(*SERVE, path, cwd=tmp_path) as server:
+        assert server.ask("GET", f"/v2/a/blobs/{digest}")[1] == b"content"
+        server.process.send_signal(2)
+        assert server.stop()[0] == 0
