@@ -96,6 +96,14 @@ def test_the_last_push_decides_the_type_of_a_document_that_tells_none(stocked):
         assert get(stocked, digest).media_type == media_type
 
 
+def test_no_type_is_kept_that_the_shape_tells(stocked):
+    listing = json.dumps({"schemaVersion": 2, "manifests": []}).encode()
+    for content, media_type in ((UNTYPED, OCI_IMAGE), (listing, OCI_INDEX), (image(), OCI_IMAGE)):
+        digest = stocked.put(content, media_type)
+        assert not stocked.exists(layout.revision_media_type("a/b", digest))
+        assert get(stocked, digest).media_type == media_type
+
+
 def test_a_repository_has_its_own_type_for_the_same_bytes(stocked):
     digest = stocked.put(UNTYPED, DOCKER_IMAGE)
     stocked.put(UNTYPED, OTHER, name="other")
@@ -613,6 +621,15 @@ def test_a_tag_that_can_not_be_removed_keeps_its_manifest(stocked):
     assert error.code is ErrorCode.UNAVAILABLE
     stocked.check()
     assert get(stocked, digest, "v1").content == image()
+
+
+@pytest.mark.parametrize("damage", [b"x", b"{}", image()[:-1]])
+def test_a_damaged_manifest_can_be_deleted(stocked, damage):
+    digest = stocked.put(image(), OCI_IMAGE, "v1")
+    stocked.write(layout.blob(digest), damage)
+    assert done(stocked.repo().manifests.delete(digest)) == ["v1"]
+    assert stocked.tags() == []
+    assert not stocked.paths(layout.revision("a/b", digest))
 
 
 def test_two_deletes_at_once_both_end(stocked):
