@@ -25,7 +25,7 @@ def logged(do, stream=None, **options):
 
 def fail_somewhere(log):
     try:
-        raise ValueError("so what")
+        int("so what")
     except ValueError:
         log.failure("it {what}", what="failed")
 
@@ -54,9 +54,9 @@ def test_text_keeps_to_its_line():
 
 def test_text_of_a_failure():
     text = logged(fail_somewhere)
-    assert 'level=fatal msg="it failed" err.message="so what"\n' in text
+    assert 'level=fatal msg="it failed" err.message="invalid literal' in text
     assert "Traceback" in text
-    assert "ValueError: so what" in text
+    assert "ValueError: invalid literal" in text
 
 
 def test_a_terminal():
@@ -84,7 +84,7 @@ def test_documents(formatter, time, message):
     assert first["service"] == "registry"
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", first[time])
     assert (formatter == "logstash") == (first.get("@version") == "1")
-    assert second["err.message"] == "so what"
+    assert "so what" in second["err.message"]
     assert "ValueError" in second["err.traceback"]
 
 

@@ -1,0 +1,252 @@
+"""What each key of the configuration does to the registry that is served."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import socket
+from contextlib import asynccontextmanager
+
+import pytest
+import pytest_twisted
+import treq
+from processes import CONFIGURATION, configured
+from twisted.application.service import IService
+from twisted.internet import reactor
+from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint
+from twisted.internet.interfaces import IStreamServerEndpoint
+from zope.interface.verify import verifyObject
+
+from twisted_registry.config.loading import load
+from twisted_registry.listener import StartError, described, make_endpoint, start_environment
+from twisted_registry.service import RegistryService
+
+MEMORY = "version: 0.1\nstorage:\n  inmemory: {{}}\n"
+HTTP = "http:\n  addr: 127.0.0.1:0\n"
+LAYER = b"layer"
+DIGEST = f"sha256:{hashlib.sha256(LAYER).hexdigest()}"
+
+
+@asynccontextmanager
+async def running(folder, text, log=None):
+    """A service from a configuration; a function that sends requests to it."""
+    loaded = load(configured(folder, text), {})
+    service = RegistryService(loaded, reactor, {}, io.StringIO() if log is None else log)
+    verifyObject(IService, service)
+    service.privilegedStartService()
+    service.startService()
+    base = f"http://127.0.0.1:{service.getServiceNamed('http').address.port}"
+
+    async def ask(method, path, **more):
+        response = await treq.request(
+            method, base + path, persistent=False, allow_redirects=False, **more
+        )
+        response.body = await response.content()
+        return response
+
+    ask.base = base
+    try:
+        yield ask
+    finally:
+        await service.stopService()
+
+
+def header(response, name):
+    return ", ".join(response.headers.getRawHeaders(name, ()))
+
+
+async def push(ask):
+    response = await ask("POST", f"/v2/a/blobs/uploads/?digest={DIGEST}", data=LAYER)
+    assert response.code == 201
+
+
+@pytest.mark.parametrize("text", [MEMORY + HTTP, CONFIGURATION])
+@pytest_twisted.ensureDeferred
+async def test_a_push_and_a_pull(tmp_path, text):
+    log = io.StringIO()
+    async with running(tmp_path, text.replace("{addr}", "127.0.0.1:0"), log) as ask:
+        assert (await ask("GET", "/")).code == 200
+        await push(ask)
+        assert (await ask("GET", f"/v2/a/blobs/{DIGEST}")).body == LAYER
+    assert [line.split('"')[1].split()[0] for line in log.getvalue().splitlines()] == [
+        "GET",
+        "POST",
+        "GET",
+    ]
+    stored = tmp_path / "store/docker/registry/v2/repositories/a/_layers/sha256"
+    assert stored.exists() == ("filesystem" in text)
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_access_log(tmp_path):
+    log = io.StringIO()
+    async with running(
+        tmp_path, MEMORY + HTTP + "log:\n  accesslog:\n    disabled: true\n", log
+    ) as ask:
+        assert (await ask("GET", "/v2/")).code == 200
+    assert log.getvalue() == ""
+
+
+@pytest.mark.parametrize(("enabled", "status"), [("true", 202), ("false", 405)])
+@pytest_twisted.ensureDeferred
+async def test_delete(tmp_path, enabled, status):
+    text = MEMORY + f"  delete:\n    enabled: {enabled}\n" + HTTP
+    async with running(tmp_path, text) as ask:
+        await push(ask)
+        assert (await ask("DELETE", f"/v2/a/blobs/{DIGEST}")).code == status
+
+
+@pytest_twisted.ensureDeferred
+async def test_read_only(tmp_path):
+    text = MEMORY + "  maintenance:\n    readonly:\n      enabled: true\n" + HTTP
+    async with running(tmp_path, text) as ask:
+        assert (await ask("POST", "/v2/a/blobs/uploads/")).code == 405
+
+
+@pytest.mark.parametrize(
+    ("keys", "start"),
+    [
+        ("", "{base}/v2/a/"),
+        ("  relativeurls: true\n", "/v2/a/"),
+        ("  host: https://registry.example\n", "https://registry.example/v2/a/"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_locations(tmp_path, keys, start):
+    async with running(tmp_path, MEMORY + HTTP + keys) as ask:
+        response = await ask("POST", "/v2/a/blobs/uploads/")
+        assert header(response, "Location").startswith(start.format(base=ask.base))
+
+
+@pytest_twisted.ensureDeferred
+async def test_prefix_and_headers(tmp_path):
+    text = MEMORY + HTTP + "  prefix: /deep/er/\n  headers:\n    X-Mine: [one, two]\n"
+    async with running(tmp_path, text) as ask:
+        response = await ask("GET", "/deep/er/v2/")
+        assert response.code == 200
+        assert header(response, "X-Mine") == "one, two"
+        assert (await ask("GET", "/v2/")).code == 404
+
+
+@pytest_twisted.ensureDeferred
+async def test_limits_of_lists(tmp_path):
+    text = MEMORY + HTTP + "catalog:\n  maxentries: 1\ntags:\n  maxtags: 1\n"
+    async with running(tmp_path, text) as ask:
+        assert (await ask("GET", "/v2/_catalog?n=2")).code == 400
+        for tag in ("one", "two"):
+            response = await ask(
+                "PUT", f"/v2/a/manifests/{tag}", data=b"{}", headers={"Content-Type": "x/y"}
+            )
+            assert response.code == 201
+        response = await ask("GET", "/v2/a/tags/list?n=2")
+        assert await treq.json_content(response) == {"name": "a", "tags": ["one"]}
+
+
+@pytest_twisted.ensureDeferred
+async def test_limits_of_requests(tmp_path):
+    text = MEMORY + HTTP + (
+        "  limits:\n    manifestbytes: 5MiB\n    urlbytes: 1024\n    headerbytes: 2048\n"
+    )  # fmt: skip
+    async with running(tmp_path, text) as ask:
+        headers = {"Content-Type": "x/y"}
+        for size, status in ((5 * 1024 * 1024, 201), (5 * 1024 * 1024 + 1, 413)):
+            response = await ask("PUT", "/v2/a/manifests/x", data=b"x" * size, headers=headers)
+            assert response.code == status
+        assert (await ask("GET", "/v2/" + "x" * 1100)).code == 414
+        assert (await ask("GET", "/v2/", headers={"X": "x" * 2100})).code == 431
+
+
+@pytest.mark.parametrize(
+    ("keys", "manifest", "status"),
+    [
+        ("validation:\n  disabled: true\n", "missing", 201),
+        ("validation:\n  manifests:\n    indexes:\n      platforms: none\n", "sparse", 201),
+        ("", "missing", 400),
+        ("", "sparse", 400),
+        ("policy:\n  repository:\n    classes: [plugin]\n", "missing", 403),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_validation(tmp_path, keys, manifest, status):
+    config = "application/vnd.oci.image.config.v1+json"
+    one = f'{{"mediaType":"{config}","digest":"{DIGEST}","size":5}}'
+    kind, content = {
+        "missing": ("manifest", f'{{"schemaVersion":2,"config":{one},"layers":[]}}'),
+        "sparse": ("index", f'{{"schemaVersion":2,"manifests":[{one}]}}'),
+    }[manifest]
+    headers = {"Content-Type": f"application/vnd.oci.image.{kind}.v1+json"}
+    async with running(tmp_path, MEMORY + HTTP + keys) as ask:
+        response = await ask("PUT", "/v2/a/manifests/x", data=content.encode(), headers=headers)
+        assert response.code == status
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_secret_of_the_operator(tmp_path):
+    """Uploads go on at another registry with the same secret and store, and only there."""
+    text = CONFIGURATION.replace("{addr}", "127.0.0.1:0")
+    async with running(tmp_path, text) as ask:
+        response = await ask("POST", "/v2/a/blobs/uploads/")
+        location = header(response, "Location").removeprefix(ask.base)
+    async with running(tmp_path, text.replace("do-not-tell", "something else")) as ask:
+        assert (await ask("PATCH", location, data=LAYER)).code == 404
+    async with running(tmp_path, text) as ask:
+        assert (await ask("PATCH", location, data=LAYER)).code == 202
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_can_not_start(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        addr = f"127.0.0.1:{taken.getsockname()[1]}"
+        loaded = load(configured(tmp_path, addr=addr), {})
+        service = RegistryService(loaded, reactor, {}, io.StringIO())
+        with pytest.raises(StartError, match=f"http.addr: {addr}: .*in use"):
+            service.privilegedStartService()
+        await service.stopService()
+
+
+@pytest.mark.parametrize(
+    ("address", "shown", "host"),
+    [
+        (IPv4Address("TCP", "192.0.2.1", 80), "http://192.0.2.1:80", "192.0.2.1:80"),
+        (IPv4Address("TCP", "0.0.0.0", 5000), "http://0.0.0.0:5000", "127.0.0.1:5000"),
+        (IPv6Address("TCP", "::", 5000), "http://[::]:5000", "[::1]:5000"),
+        (IPv6Address("TCP", "::1", 5000), "http://[::1]:5000", "[::1]:5000"),
+        (UNIXAddress(b"/run/r.sock"), "unix socket /run/r.sock", ""),
+        (HostnameAddress(b"x", 1), str(HostnameAddress(b"x", 1)), ""),
+    ],
+)
+def test_addresses_for_people(address, shown, host):
+    assert described(address) == (shown, host)
+
+
+def test_endpoints(tmp_path):
+    endpoint = make_endpoint(reactor, "tcp:0:interface=127.0.0.1", "", {})
+    verifyObject(IStreamServerEndpoint, endpoint)
+    path = tmp_path / "sock"
+    for environ in ({}, {"LISTEN_FDS": "1", "LISTEN_PID": "1"}, {"LISTEN_FDS": "1"}):
+        endpoint = make_endpoint(reactor, f"unix:{path}", str(path), environ)
+        assert not isinstance(endpoint, AdoptedStreamServerEndpoint)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StartError, match="file is there, and no socket"):
+        make_endpoint(reactor, "", str(tmp_path / "file"), {})
+    with pytest.raises(StartError, match="Not a directory"):
+        make_endpoint(reactor, "", str(tmp_path / "file/sock"), {})
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    make_endpoint(reactor, f"unix:{path}", str(path), {})
+    assert not path.exists()
+
+
+def test_the_environment_of_the_start(monkeypatch):
+    before = start_environment()
+    assert before["PATH"]
+    monkeypatch.setenv("ADDED", "later")
+    assert "ADDED" not in start_environment()
+    monkeypatch.setattr("twisted_registry.listener.Path.read_bytes", lambda _: no_such_file())
+    assert start_environment() == dict(os.environ)
+
+
+def no_such_file():
+    raise FileNotFoundError

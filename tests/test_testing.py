@@ -1,0 +1,72 @@
+"""The registry for other people's tests."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+import pytest_twisted
+import treq
+from twisted.internet import reactor
+from twisted.internet.error import ConnectionRefusedError as Refused
+
+from twisted_registry.api.limits import Limits
+from twisted_registry.repository.registry import Registry
+from twisted_registry.storage.filesystem import FilesystemDriver
+from twisted_registry.storage.memory import MemoryDriver
+from twisted_registry.testing import serve
+
+CONTENT = b"content"
+DIGEST = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
+
+
+async def status(method, url, **more):
+    response = await treq.request(method, url, persistent=False, **more)
+    await response.content()
+    return response.code
+
+
+@pytest.mark.parametrize("stock_site", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_serve(stock_site):
+    async with serve(reactor, stock_site=stock_site) as served:
+        assert served.url == f"http://{served.host}" == f"http://127.0.0.1:{served.port}"
+        assert isinstance(served.registry, Registry)
+        assert await status("GET", served.url + "/v2/") == 200
+        target = f"{served.url}/v2/a/blobs/uploads/?digest={DIGEST}"
+        assert await status("POST", target, data=CONTENT) == 201
+        assert await status("GET", f"{served.url}/v2/a/blobs/{DIGEST}") == 200
+    with pytest.raises(Refused):
+        await status("GET", served.url + "/v2/")
+
+
+@pytest_twisted.ensureDeferred
+async def test_several_side_by_side():
+    async with serve(reactor) as one, serve(reactor) as two:
+        target = f"{one.url}/v2/a/blobs/uploads/?digest={DIGEST}"
+        assert await status("POST", target, data=CONTENT) == 201
+        assert await status("HEAD", f"{one.url}/v2/a/blobs/{DIGEST}") == 200
+        assert await status("HEAD", f"{two.url}/v2/a/blobs/{DIGEST}") == 404
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_store_of_the_caller(tmp_path):
+    for _ in range(2):
+        driver = FilesystemDriver(str(tmp_path / "store"), reactor)
+        async with serve(reactor, driver=driver, prefix="/here/") as served:
+            base = f"{served.url}/here/v2/a/blobs"
+            if not (tmp_path / "store/docker").exists():
+                target = f"{base}/uploads/?digest={DIGEST}"
+                assert await status("POST", target, data=CONTENT) == 201
+            assert await status("GET", f"{base}/{DIGEST}") == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_error_in_the_block_ends_the_registry():
+    driver = MemoryDriver(reactor)
+    with pytest.raises(ZeroDivisionError):
+        async with serve(reactor, driver=driver, limits=Limits(url_bytes=100)) as served:
+            assert await status("GET", f"{served.url}/{'x' * 200}") == 414
+            raise ZeroDivisionError
+    with pytest.raises(Refused):
+        await status("GET", served.url)
