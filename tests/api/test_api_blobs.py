@@ -100,7 +100,7 @@ async def test_ranges(api, header, first, last):
 
 @pytest.mark.flavours(*SITES)
 @pytest.mark.parametrize(
-    "header", ["bytes=0-1,3-4", "bytes=5-4", "items=0-1", "bytes", "bytes=x-", "", "bytes=-"]
+    "header", ["bytes=0-1,3-4", "items=0-1", "bytes", "bytes=x-", "", "bytes=-"]
 )
 @pytest_twisted.ensureDeferred
 async def test_ranges_that_are_answered_with_the_whole(api, header):
@@ -111,7 +111,7 @@ async def test_ranges_that_are_answered_with_the_whole(api, header):
 
 
 @pytest.mark.flavours(*SITES)
-@pytest.mark.parametrize("header", ["bytes=1024-", "bytes=5000-6000", "bytes=-0"])
+@pytest.mark.parametrize("header", ["bytes=1024-", "bytes=5000-6000", "bytes=-0", "bytes=5-4"])
 @pytest_twisted.ensureDeferred
 async def test_ranges_outside(api, header):
     digest = await api.blob(CONTENT)
