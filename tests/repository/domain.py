@@ -385,6 +385,11 @@ class DiskWorld(World):
     def settle(self):
         self.clock.advance(1)
 
+    def check(self):
+        super().check()
+        # Whatever was opened is closed.
+        assert self.disk.descriptors == 0
+
     def exists(self, path):
         found = []
         self.memory.stat(path).addCallbacks(found.append, lambda _: None)

@@ -84,6 +84,8 @@ def test_in_chunks(world):
     assert not is_known(world, upload_id)
     assert not world.paths(folder(upload_id))
     assert reads(world) == 0
+    # Nothing is remembered of what has ended.
+    assert not world.registry._running._tallies
     world.check()
 
 
