@@ -8,6 +8,7 @@ import subprocess
 import sys
 from http.client import HTTPConnection
 from pathlib import Path
+from threading import Event, Thread
 
 ROOT = Path(__file__).parent.parent
 SERVE = (sys.executable, "-m", "twisted_registry", "serve")
@@ -66,15 +67,23 @@ class Running:
             pass_fds=pass_fds,
         )
         self.lines = []
+        ready = Event()
+        self._reader = Thread(target=self._read, args=(ready,))
+        self._reader.start()
+        ready.wait()
+        listening = [line for line in self.lines if "listening on" in line]
+        if not listening:
+            self.process.wait()
+            raise AssertionError("\n".join(self.lines))
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", listening[0])
+        self.port = int(found[1]) if found else None
+
+    def _read(self, ready):
         for line in self.process.stderr:
             self.lines.append(line.rstrip("\n"))
             if "listening on" in line:
-                break
-        else:
-            self.process.wait()
-            raise AssertionError("\n".join(self.lines))
-        found = re.search(r"http://127\.0\.0\.1:(\d+)", self.lines[-1])
-        self.port = int(found[1]) if found else None
+                ready.set()
+        ready.set()
 
     def __enter__(self):
         return self
@@ -82,7 +91,10 @@ class Running:
     def __exit__(self, *_):
         if self.process.poll() is None:
             self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        self._reader.join()
+        self.process.stdout.close()
+        self.process.stderr.close()
 
     def ask(self, method="GET", path="/v2/", body=None, headers=None):
         """One request; the response and its body."""
@@ -96,6 +108,6 @@ class Running:
     def stop(self):
         """SIGTERM; the exit status, standard output, and all lines of errors."""
         self.process.terminate()
-        out, err = self.process.communicate(timeout=30)
-        self.lines += err.splitlines()
-        return self.process.returncode, out, self.lines
+        out = self.process.stdout.read()
+        self._reader.join()
+        return self.process.wait(), out, self.lines

@@ -17,6 +17,7 @@ from twisted.internet import reactor
 from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint
 from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.logger import formatEvent, globalLogPublisher
 from zope.interface.verify import verifyObject
 
 from twisted_registry.config.loading import load
@@ -204,6 +205,38 @@ async def test_what_can_not_start(tmp_path):
         with pytest.raises(StartError, match=f"http.addr: {addr}: .*in use"):
             service.privilegedStartService()
         await service.stopService()
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("  prefixx: /x/\n", "http.prefixx"),
+        ("  h2c:\n    enabled: true\n", "HTTP/2"),
+        ("health:\n  storagedriver:\n    enabled: true\n", "health"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_what_an_operator_is_told(tmp_path, keys, expected):
+    told = []
+
+    def observe(event):
+        told.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    try:
+        async with running(tmp_path, MEMORY + HTTP + keys):
+            pass
+    finally:
+        globalLogPublisher.removeObserver(observe)
+    assert any(expected in text for text in told)
+    assert any(text.startswith("listening on http://127.0.0.1:") for text in told)
+
+
+def test_a_root_that_is_no_folder(tmp_path):
+    (tmp_path / "store").write_text("")
+    service = RegistryService(load(configured(tmp_path), {}), reactor, {}, io.StringIO())
+    with pytest.raises(StartError, match=r"storage\.filesystem\.rootdirectory: "):
+        service.privilegedStartService()
 
 
 @pytest.mark.parametrize(
