@@ -72,8 +72,8 @@ async def test_pipeline(api):
     sent = b""
     for method, path, headers, body, _, _ in steps:
         framing = {"Content-Length": str(len(body))} if body else {}
-        headers = {"Connection": "keep-alive", **framing, **headers}
-        sent += head(method, f"/v2/{path}", headers, host=api.host) + body
+        fields = {"Connection": "keep-alive", **framing, **headers}
+        sent += head(method, f"/v2/{path}", fields, host=api.host) + body
     connection = await connect(api.served.port)
     connection.send(sent)
     await connection.closed
