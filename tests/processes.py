@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from http.client import HTTPConnection
@@ -34,7 +35,7 @@ http:
 def environment(**more):
     """The environment of a process: none of the tester's REGISTRY_* variables."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
-    return {**kept, "PYTHONPATH": str(ROOT), **more}
+    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1", **more}
 
 
 def run(*command, cwd, **environ):
@@ -70,10 +71,10 @@ class Running:
         ready = Event()
         self._reader = Thread(target=self._read, args=(ready,))
         self._reader.start()
-        ready.wait()
+        ready.wait(60)
         listening = [line for line in self.lines if "listening on" in line]
         if not listening:
-            self.process.wait()
+            self.process.kill()
             raise AssertionError("\n".join(self.lines))
         found = re.search(r"http://127\.0\.0\.1:(\d+)", listening[0])
         self.port = int(found[1]) if found else None
@@ -108,6 +109,11 @@ class Running:
     def stop(self):
         """SIGTERM; the exit status, standard output, and all lines of errors."""
         self.process.terminate()
-        out = self.process.stdout.read()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)  # which makes it say where it hangs
+            self._reader.join()
+            raise AssertionError("\n".join(self.lines)) from None
         self._reader.join()
-        return self.process.wait(), out, self.lines
+        return self.process.returncode, self.process.stdout.read(), self.lines

@@ -217,6 +217,7 @@ def test_a_root_that_may_not_be_read(tmp_path):
 def over_unix(path):
     """GET /v2/ over a unix socket; the status."""
     with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(30)
         connection.connect(str(path))
         connection.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         response = http.client.HTTPResponse(connection)
