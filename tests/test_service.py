@@ -239,6 +239,14 @@ def test_a_root_that_is_no_folder(tmp_path):
         service.privilegedStartService()
 
 
+def test_a_root_that_can_only_be_read(tmp_path, monkeypatch):
+    # The tests may run as root, who may write anywhere.
+    monkeypatch.setattr("os.access", lambda path, mode: not mode & os.W_OK)
+    service = RegistryService(load(configured(tmp_path), {}), reactor, {}, io.StringIO())
+    with pytest.raises(StartError, match="can not be written to"):
+        service.privilegedStartService()
+
+
 @pytest.mark.parametrize(
     ("address", "shown", "host"),
     [

@@ -6,6 +6,8 @@ runs, with one sentence for the operator.
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
@@ -142,13 +144,16 @@ class RegistryService(MultiService):
         return f"files below {Path(filesystem.rootdirectory).absolute()}"
 
     def _check_store(self) -> None:
-        filesystem = self._loaded.configuration.storage.filesystem
+        storage = self._loaded.configuration.storage
+        filesystem = storage.filesystem
         if filesystem is None:
             return
         root = Path(filesystem.rootdirectory)
         try:
             root.mkdir(parents=True, exist_ok=True)
             next(root.iterdir(), None)
+            if not (storage.maintenance.readonly.enabled or os.access(root, os.W_OK | os.X_OK)):
+                raise PermissionError(errno.EACCES, "can not be written to")
         except OSError as error:
             raise StartError(
                 f"storage.filesystem.rootdirectory: {root}: {error.strerror}"
