@@ -11,7 +11,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from attrs import define, frozen
-from twisted.logger import Logger
 
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.manifest import (
@@ -37,15 +36,10 @@ if TYPE_CHECKING:
     from twisted_registry.repository.interfaces import Announcer
     from twisted_registry.repository.policy import Policy
     from twisted_registry.repository.presence import Presence
+    from twisted_registry.repository.recent import Recent
     from twisted_registry.repository.referrers import Referrers
     from twisted_registry.repository.tags import Tags
     from twisted_registry.storage.interfaces import IStorageDriver
-
-log = Logger()
-
-#: Bytes of a stored manifest that are read at most: far beyond what any registry takes, since
-#: the one that wrote it may have had another limit.
-_READ_LIMIT = 64 * 1024 * 1024
 
 
 @frozen
@@ -87,6 +81,7 @@ class Manifests:
     """The manifests of one repository."""
 
     driver: IStorageDriver
+    recent: Recent
     presence: Presence
     policy: Policy
     tags: Tags
@@ -195,13 +190,14 @@ class Manifests:
     async def _read(self, digest: Digest) -> StoredManifest | None:
         if await self.presence.manifest(self.name, digest) is None:
             return None
-        content = await self._content(digest)
-        if content is None:
+        held = await self.recent.content(digest)
+        if held is None:
             return None
-        return StoredManifest(digest, await self._media_type(digest, content), content)
+        media_type = held.declared or await self._media_type(digest, held.content)
+        return StoredManifest(digest, media_type, held.content)
 
     async def _store(self, digest: Digest, content: bytes, manifest: Manifest) -> None:
-        if await self._content(digest) is None:
+        if await self.recent.content(digest) is None:
             await self.driver.put(layout.blob(digest), content)
         if media_type_in(content) is None:
             await self._keep_media_type(digest, content, manifest.media_type)
@@ -260,24 +256,8 @@ class Manifests:
         if unknown:
             raise RegistryError(ErrorCode.MANIFEST_BLOB_UNKNOWN, detail={"digests": unknown})
 
-    async def _content(self, digest: Digest) -> bytes | None:
-        try:
-            content = await self.driver.get(layout.blob(digest), _READ_LIMIT)
-        except PathNotFound:
-            return None
-        if not digest.matches(content):
-            log.error(
-                "the bytes of manifest {digest} are damaged; it counts as missing, and a push of "
-                "it repairs it",
-                digest=str(digest),
-            )
-            return None
-        return content
-
     async def _media_type(self, digest: Digest, content: bytes) -> str:
-        declared = media_type_in(content)
-        if declared is not None:
-            return declared
+        """The media type of a manifest that does not tell its own."""
         with suppress(PathNotFound):
             kept = await self.driver.get(layout.revision_media_type(self.name, digest), 1024)
             media_type = kept.decode("ascii", "replace")

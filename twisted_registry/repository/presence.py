@@ -1,8 +1,8 @@
 """Is it here? The one place that answers.
 
 HEAD and GET, mounts, commits and the references of a manifest all ask here. A blob is here if
-the repository links it, its bytes are there, and the gate admits it. Nothing is remembered: a
-blob that is gone is gone for the next request, so that the next push repairs it.
+the repository links it, its bytes are there, and the gate admits it. Each answer looks at the
+store: a blob that is gone is gone for the next request, so that the next push repairs it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ from zope.interface import implementer
 
 from twisted_registry.repository import layout
 from twisted_registry.repository.interfaces import IPresenceGate
-from twisted_registry.repository.links import read_link
-from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
     from twisted_registry.digest import Digest
-    from twisted_registry.storage.interfaces import IStorageDriver
+    from twisted_registry.repository.recent import Recent
 
 
 @implementer(IPresenceGate)
@@ -36,7 +34,7 @@ class OpenGate:
 class Presence:
     """Answers for all repositories of a store."""
 
-    driver: IStorageDriver
+    recent: Recent
     gate: IPresenceGate = field(factory=OpenGate)
 
     async def blob(self, repository: str, digest: Digest) -> int | None:
@@ -49,7 +47,7 @@ class Presence:
 
     async def anywhere(self, digest: Digest) -> int | None:
         """The size of a blob that the store holds, whichever repository links it, or None."""
-        size = await self._stored(digest)
+        size = await self.recent.size(digest)
         if size is None or not await self.gate.admits(None, digest):
             return None
         return size
@@ -57,17 +55,9 @@ class Presence:
     async def _linked(self, repository: str, link: str, digest: Digest) -> int | None:
         # The link's name already says the digest; reading it tells a sound link from an empty
         # one that a crash left.
-        if await read_link(self.driver, link) != digest:
+        if await self.recent.link(link) != digest:
             return None
-        size = await self._stored(digest)
+        size = await self.recent.size(digest)
         if size is None or not await self.gate.admits(repository, digest):
             return None
         return size
-
-    async def _stored(self, digest: Digest) -> int | None:
-        try:
-            entry = await self.driver.stat(layout.blob(digest))
-        except PathNotFound:
-            return None
-        # A crash of a registry that does not sync leaves files without bytes.
-        return None if entry.size == 0 and not digest.is_of_nothing else entry.size

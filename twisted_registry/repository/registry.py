@@ -21,6 +21,7 @@ from twisted_registry.repository.interfaces import (
 from twisted_registry.repository.manifests import Manifests
 from twisted_registry.repository.policy import Policy
 from twisted_registry.repository.presence import OpenGate, Presence
+from twisted_registry.repository.recent import Recent
 from twisted_registry.repository.referrers import Referrers, Searched
 from twisted_registry.repository.running import RunningDigests
 from twisted_registry.repository.tags import Tags
@@ -54,9 +55,14 @@ class Registry:
     gate: IPresenceGate = field(factory=OpenGate)
     listener: IRegistryListener = field(factory=NoListener)
     _secret: bytes | None = field(default=None, repr=False)
+    _recent: Recent = field(init=False)
     _running: RunningDigests = field(factory=RunningDigests, init=False)
     _searched: Searched = field(factory=Searched, init=False)
     _locks: KeyedLock = field(factory=KeyedLock, init=False)
+
+    @_recent.default
+    def _own_recent(self) -> Recent:
+        return Recent(self.driver)
 
     @property
     def minimum_chunk(self) -> int:
@@ -69,8 +75,8 @@ class Registry:
         :param origin: who is to be named in the events of what is done through it.
         """
         announce = Announcer(self.listener, name, origin)
-        presence = Presence(self.driver, self.gate)
-        tags = Tags(self.driver, self._locks, name, announce)
+        presence = Presence(self._recent, self.gate)
+        tags = Tags(self.driver, self._recent, self._locks, name, announce)
         referrers = Referrers(self.driver, self._searched, self._locks, name)
         blobs = Blobs(self.driver, presence, name, announce)
         return Repository(
@@ -78,7 +84,9 @@ class Registry:
             name,
             blobs,
             Uploads(self.driver, self.clock, name, blobs, self._running),
-            Manifests(self.driver, presence, self.policy, tags, referrers, name, announce),
+            Manifests(
+                self.driver, self._recent, presence, self.policy, tags, referrers, name, announce
+            ),
             tags,
             referrers,
         )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from twisted_registry.digest import Digest
     from twisted_registry.repository.concurrency import KeyedLock
     from twisted_registry.repository.interfaces import Announcer
+    from twisted_registry.repository.recent import Recent
     from twisted_registry.storage.interfaces import IStorageDriver
 
 #: Names that are asked of the store at once.
@@ -32,6 +33,7 @@ class Tags:
     """The tags of one repository."""
 
     driver: IStorageDriver
+    recent: Recent
     locks: KeyedLock
     name: str
     announce: Announcer
@@ -43,7 +45,7 @@ class Tags:
     @translated
     async def resolve(self, tag: str) -> Digest | None:
         """Which manifest a tag names, or None if there is no such tag."""
-        return await read_link(self.driver, layout.tag_current(self.name, tag))
+        return await self.recent.link(layout.tag_current(self.name, tag))
 
     @translated
     async def set(self, tag: str, digest: Digest, *, only_new: bool = False) -> bool:

@@ -12,6 +12,7 @@ from zope.interface import implementer
 
 from twisted_registry.storage.interfaces import (
     Entry,
+    Glance,
     IReader,
     IStorageDriver,
     IWriter,
@@ -70,6 +71,10 @@ class CheckedDriver:
     def stat(self, path: str) -> Deferred[Entry]:
         """Fire with size and time of a file or folder."""
         return self._call("stat", (path,) if path else (), self.driver.stat, path)
+
+    def glance(self, path: str) -> Glance | None:
+        """Look at a file at once."""
+        return self.driver.glance(path) if is_path(path) else None
 
     def copy(self, source: str, destination: str) -> Deferred[None]:
         """Copy a file."""

@@ -16,7 +16,7 @@ others. Bytes stream through :class:`IReader` and :class:`IWriter`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from attrs import field, frozen
 from twisted.internet.interfaces import IConsumer
@@ -93,6 +93,17 @@ class Entry:
     def is_folder(self) -> bool:
         """Whether this is a folder (on object stores: a common prefix)."""
         return self.size is None
+
+
+class Glance(NamedTuple):
+    """What one look at a file told.
+
+    :ivar size: bytes.
+    :ivar mark: as long as the file under a path is the same, so is this.
+    """
+
+    size: int
+    mark: object
 
 
 class IReader(Interface):
@@ -194,6 +205,13 @@ class IStorageDriver(Interface):
         """Fire with size and time of a file or folder.
 
         :raises PathNotFound: if there is nothing.
+        """
+
+    def glance(path: str) -> Glance | None:
+        """Look at a file at once, on the reactor's thread.
+
+        None if there is no such file, if it is so fresh that a change might not be told from it,
+        or if the driver would have to wait: whoever gets None asks :meth:`stat` or :meth:`get`.
         """
 
     def copy(source: str, destination: str) -> Deferred[None]:

@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from twisted_registry.storage.interfaces import (
     Entry,
+    Glance,
     IReader,
     IStorageDriver,
     IWriter,
@@ -72,6 +73,13 @@ class MemoryDriver:
     def stat(self, path: str) -> Deferred[Entry]:
         """Fire with size and time of a file or folder."""
         return execute(self._stat, path)
+
+    def glance(self, path: str) -> Glance | None:
+        """Look at a file."""
+        node = self._find(path)
+        return (
+            Glance(node.size, (id(node), node.modified)) if isinstance(node, MemoryFile) else None
+        )
 
     def copy(self, source: str, destination: str) -> Deferred[None]:
         """Copy a file."""

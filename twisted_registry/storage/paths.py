@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 #: Names that begin with a dot are the drivers' own. Surrogates stand for bytes that are no UTF-8.
 _NAME = r"[^./\x00-\x1f\x7f\ud800-\udfff][^/\x00-\x1f\x7f\ud800-\udfff]*"
@@ -17,6 +18,7 @@ def is_name(name: str) -> bool:
     return _ONE.fullmatch(name) is not None
 
 
+@lru_cache(maxsize=16384)
 def is_path(path: str) -> bool:
     """Whether ``path`` names something below the root of a driver."""
     return _PATH.fullmatch(path) is not None and not _has_long_name(path)
