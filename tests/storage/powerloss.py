@@ -348,7 +348,9 @@ def driver_on(files, clock=None):
 
     (Small writes wait for the clock, or for flush, commit or close.)
     """
-    return FilesystemDriver(ROOT, clock or Clock(), files=files, threads=InlineThreads())
+    return FilesystemDriver(
+        ROOT, clock or Clock(), kept_open=0, files=files, threads=InlineThreads()
+    )
 
 
 def at_every_cut(scenario, check, prepare=None):

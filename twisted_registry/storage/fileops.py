@@ -45,6 +45,10 @@ class OsFiles:
         """Open, or make with the permissions that the umask leaves."""
         return os.open(path, flags | os.O_CLOEXEC, 0o666)
 
+    def dup(self, fd: int) -> int:
+        """Another descriptor of the same open file."""
+        return os.dup(fd)
+
     def close(self, fd: int) -> None:
         """Close a descriptor."""
         os.close(fd)

@@ -10,7 +10,7 @@ from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from twisted_registry.storage.filelist import entry_of, list_folder, walk_files
@@ -29,6 +29,7 @@ from twisted_registry.storage.interfaces import (
     OffsetInvalid,
     StorageError,
 )
+from twisted_registry.storage.openfiles import OpenFiles, room_for_open_files
 from twisted_registry.storage.threads import Threads
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class FilesystemDriver:
     :ivar root: the folder, absolute; made when it is first written to.
     :ivar reactor: where answers arrive.
     :ivar max_threads: how many calls to the operating system may block at a time.
+    :ivar kept_open: how many small files that were read stay open for the next reader.
     :ivar files: the operating system, for tests to replace.
     :ivar threads: the pool, for tests to replace.
     """
@@ -58,12 +60,14 @@ class FilesystemDriver:
     root: str
     reactor: ReactorBase
     max_threads: int = 100
+    kept_open: int = field(factory=room_for_open_files)
     files: OsFiles = field(factory=OsFiles)
     threads: Threads = field()
     name: str = field(init=False, default="filesystem")
     minimum_chunk: int = field(init=False, default=0)
     _tree: FileTree = field(init=False)
     _share: Share = field(init=False, factory=Share)
+    _open_files: OpenFiles = field(init=False)
 
     @threads.default
     def _own_threads(self) -> Threads:
@@ -72,6 +76,10 @@ class FilesystemDriver:
     @_tree.default
     def _own_tree(self) -> FileTree:
         return FileTree(self.root.rstrip("/"), self.files)
+
+    @_open_files.default
+    def _own_open_files(self) -> OpenFiles:
+        return OpenFiles(self.files, self.kept_open)
 
     def get(self, path: str, limit: int) -> Deferred[bytes]:
         """Fire with the whole content of a small file."""
@@ -119,10 +127,20 @@ class FilesystemDriver:
         return self._run("", self._tree.delete_many, tuple(paths))
 
     def open(self, path: str, offset: int = 0, length: int | None = None) -> Deferred[IReader]:
-        """Open a stretch of a file for reading."""
+        """Open a stretch of a file for reading; of a small one that was read lately, at once."""
+        seen = self.glance(path) if self.kept_open else None
+        kept = self._open_files.take(path, seen)
+        if kept is not None and seen is not None:
+            rest = seen.size - offset
+            if rest >= 0:
+                size = rest if length is None else min(length, rest)
+                return succeed(FileReader(self.files, self.threads, path, kept, offset, size))
+            self.files.close(kept)
 
         def reader(opened: tuple[int, int]) -> IReader:
             fd, size = opened
+            if seen is not None:
+                self._open_files.keep(path, seen, fd)
             return FileReader(self.files, self.threads, path, fd, offset, size)
 
         opening = self._run(
@@ -163,6 +181,7 @@ class FilesystemDriver:
 
     def close(self) -> Deferred[None]:
         """Wait for the calls under way and end the threads."""
+        self._open_files.close()
         return self.threads.close()
 
     def _run(

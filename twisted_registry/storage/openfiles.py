@@ -1,0 +1,73 @@
+"""Descriptors of small files that were read lately, kept open for the next reader.
+
+Opening a file costs a thread; looking at it does not. So a reader of a file that is still the one
+that was opened before gets a duplicate of its descriptor at once.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+
+if TYPE_CHECKING:
+    from twisted_registry.storage.fileops import OsFiles
+    from twisted_registry.storage.interfaces import Glance
+
+#: Bytes: opening a larger file is nothing beside sending it, and a deleted file keeps its place on
+#: the disk as long as it is open.
+LARGEST = 1024 * 1024
+#: Descriptors kept at most, and no more than this share of what the process may have.
+MOST = 512
+_SHARE = 8
+
+
+def room_for_open_files() -> int:
+    """How many descriptors may be kept, seen from what the process may have."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST if soft == resource.RLIM_INFINITY else min(MOST, soft // _SHARE)
+
+
+@define(eq=False)
+class OpenFiles:
+    """A bounded number of descriptors, by path."""
+
+    _files: OsFiles
+    _most: int
+    _kept: OrderedDict[str, tuple[Glance, int]] = field(init=False, factory=OrderedDict)
+
+    def take(self, path: str, seen: Glance | None) -> int | None:
+        """A descriptor, the caller's own, of the file that was ``seen``; or None."""
+        kept = self._kept.get(path)
+        if kept is None:
+            return None
+        if kept[0] != seen:
+            self._drop(path)
+            return None
+        self._kept.move_to_end(path)
+        return self._files.dup(kept[1])
+
+    def keep(self, path: str, seen: Glance, fd: int) -> None:
+        """Keep a duplicate of ``fd``, which was opened after the file was ``seen``.
+
+        Only if it is that file: another may have taken its place in between.
+        """
+        if seen.size > LARGEST or path in self._kept:
+            return
+        found = self._files.fstat(fd)
+        if (found.st_ino, found.st_mtime_ns, found.st_ctime_ns) != seen.mark:
+            return
+        self._kept[path] = seen, self._files.dup(fd)
+        if len(self._kept) > self._most:
+            self._drop(next(iter(self._kept)))
+
+    def close(self) -> None:
+        """Close them all."""
+        while self._kept:
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, path: str) -> None:
+        _, fd = self._kept.pop(path)
+        self._files.close(fd)
