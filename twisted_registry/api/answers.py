@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from attrs import define, field, frozen
@@ -71,16 +72,37 @@ class Answer:
         return cls(status, (("Content-Type", content_type), *headers), body)
 
 
-async def send(answer: Answer, request: Request, common: Mapping[str, Sequence[str]]) -> None:
+class Common:
+    """The headers of every answer, made ready once."""
+
+    def __init__(self, headers: Mapping[str, Sequence[str]]) -> None:
+        """:param headers: name -> values."""
+        self.headers = headers
+        pairs = [(name, value) for name, values in headers.items() for value in values]
+        self.fields = ready_fields(tuple(pairs))
+
+
+@lru_cache(maxsize=4096)
+def ready_fields(headers: tuple[tuple[str, str], ...]) -> bytes:
+    """Header fields as bytes, each with its line break; breaks inside become spaces."""
+    lines = (f"{name}: {' '.join(value.splitlines())}\r\n" for name, value in headers)
+    return "".join(lines).encode("utf-8")
+
+
+async def send(answer: Answer, request: Request, common: Common) -> None:
     """Send an answer and finish the request.
 
     :param common: headers of every answer; those of the answer itself come on top.
     """
+    if isinstance(answer.body, bytes) and IStreamedRequest.providedBy(request):
+        fields = common.fields + ready_fields(tuple(answer.headers))
+        request.sendWhole(answer.status, fields, answer.body, answer.length)
+        return
     try:
         request.setResponseCode(answer.status)
         # twisted.web would say text/html where nothing was said.
         request.defaultContentType = None
-        for name, values in common.items():
+        for name, values in common.headers.items():
             request.responseHeaders.setRawHeaders(name, list(values))
         for name, value in answer.headers:
             request.responseHeaders.addRawHeader(name, value)

@@ -30,7 +30,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_registry.api.framing import CONTINUE, AnswerHead, refusal
+from twisted_registry.api.framing import CONTINUE, AnswerHead, refusal, whole_head
 from twisted_registry.api.interfaces import BodyAborted
 from twisted_registry.api.parser import END, Head, Refusal, RequestParser
 from twisted_registry.api.request import RegistryRequest
@@ -190,6 +190,26 @@ class RegistryChannel(Protocol):
     def writeSequence(self, parts: Iterable[bytes]) -> None:
         """Send several parts."""
         self.write(b"".join(parts))
+
+    def send_whole(
+        self, status: int, reason: bytes, fields: bytes, body: bytes, length: int | None
+    ) -> None:
+        """Send a whole answer, head and body in one piece.
+
+        :param length: Content-Length of an answer without a body; None for that of ``body``.
+        """
+        self._expected, self._framed = None, True
+        self._keep = self._may_keep()
+        if not self.closing:
+            head = whole_head(
+                status,
+                reason,
+                self.site.date(),
+                fields,
+                len(body) if length is None else length,
+                closing=not self._keep,
+            )
+            self.output.write(head + body)
 
     def send_file(self, descriptor: int, offset: int, length: int) -> Deferred[None]:
         """Send a range of a file. Only on a direct output."""

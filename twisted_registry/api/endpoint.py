@@ -16,7 +16,7 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from twisted_registry.api import blobs, catalog, manifests, referrers, routes, tags, uploads
-from twisted_registry.api.answers import Answer, send
+from twisted_registry.api.answers import Answer, Common, send
 from twisted_registry.api.body import request_body
 from twisted_registry.api.exchange import Exchange, Query, Settings, read_name
 from twisted_registry.api.headers import header
@@ -99,7 +99,7 @@ class RegistryResource(Resource):
         self._clock = clock
         self._settings = settings or Settings()
         self._metrics = metrics or NoMetrics()
-        self._common = {**_COMMON, **self._settings.headers}
+        self._common = Common({**_COMMON, **self._settings.headers})
 
     def render(self, request: Request) -> int:
         """Begin to answer; the rest happens in a coroutine."""

@@ -77,6 +77,16 @@ class AnswerHead:
         return head + b"\r\n\r\n"
 
 
+def whole_head(
+    status: int, reason: bytes, date: bytes, fields: bytes, length: int, *, closing: bool
+) -> bytes:
+    """The head of an answer whose fields are ready, each with its line break."""
+    # RFC 9110 section 8.6: not in a 204; in a 304 it would be the entity's.
+    said = b"" if status in _NO_BODY else b"Content-Length: %d\r\n" % length
+    end = b"Connection: close\r\n\r\n" if closing else b"\r\n"
+    return b"HTTP/1.1 %d %b\r\nDate: %b\r\n%b%b%b" % (status, reason, date, fields, said, end)
+
+
 def error_body(code: ErrorCode, message: str) -> bytes:
     """The specification's JSON for an error that no Resource answers."""
     return json.dumps(RegistryError(code, message=message).as_json()).encode()

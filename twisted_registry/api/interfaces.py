@@ -52,6 +52,15 @@ class IStreamedRequest(Interface):
 
     body: IRequestBody = Attribute("The body on its way in.")
 
+    def sendWhole(status: int, fields: bytes, body: bytes, length: int | None = None) -> None:
+        """Send a whole answer in one piece, and finish.
+
+        :param fields: header fields that are ready to be sent, each with its line break, without
+            Date, Content-Length and Connection, which are added.
+        :param body: left out where an answer has none.
+        :param length: Content-Length, where it is not that of ``body`` (HEAD).
+        """
+
     def sendFile(descriptor: int, offset: int, length: int) -> Deferred[None]:
         """Send headers not yet written, then bytes of a file, by kernel copy where possible.
 

@@ -167,6 +167,18 @@ class RegistryRequest(Request):
         finally:
             output.release()
 
+    def sendWhole(self, status: int, fields: bytes, body: bytes, length: int | None = None) -> None:
+        """See :class:`~twisted_registry.api.interfaces.IStreamedRequest`."""
+        if self._disconnected:
+            return
+        self.setResponseCode(status)
+        self.startedWriting = 1
+        if not has_body(self.method, status):
+            length, body = len(body) if length is None else length, b""
+        self.sentLength = len(body)
+        self.channel.send_whole(status, self.code_message, fields, body, length)
+        self.finish()
+
     def sendFile(self, descriptor: int, offset: int, length: int) -> Deferred[None]:
         """See :class:`~twisted_registry.api.interfaces.IStreamedRequest`."""
         channel = self.channel
