@@ -10,9 +10,9 @@ import pytest
 # The model of a disk that loses power lies with the tests of the storage drivers.
 sys.path.append(str(Path(__file__).parent.parent / "storage"))
 
-from domain import DiskWorld, World
+from domain import DiskWorld, GlancingWorld, World
 
 
-@pytest.fixture(params=[World, DiskWorld], ids=["memory", "disk"])
+@pytest.fixture(params=[World, GlancingWorld, DiskWorld], ids=["memory", "glancing", "disk"])
 def world(request):
     return request.param()

@@ -128,8 +128,10 @@ class SlowBody:
 class WatchedDriver:
     """Passes every call on, and notes it; ``before`` and ``after`` may delay it or raise."""
 
-    def __init__(self, driver):
+    def __init__(self, driver, *, glances=False):
         self.driver = driver
+        #: True: what was read is kept as long as a look at the file tells that it is the same.
+        self.glances = glances
         self.name = driver.name
         self.minimum_chunk = driver.minimum_chunk
         self.calls = []
@@ -148,6 +150,9 @@ class WatchedDriver:
             return waiting.addCallback(lambda _: result)
 
         return calling.addBoth(answered)
+
+    def glance(self, path):
+        return self.driver.glance(path) if self.glances else None
 
     def writes(self):
         """The calls that change the store."""
@@ -264,6 +269,8 @@ class Gate:
 class World:
     """A store, and a registry over it that can be restarted."""
 
+    glances = False
+
     clock: Clock = field(factory=Clock)
     policy: Policy = field(factory=Policy)
     memory: MemoryDriver = field()
@@ -278,7 +285,7 @@ class World:
 
     @driver.default
     def _driver(self):
-        return WatchedDriver(CheckedDriver(self.memory, self.clock))
+        return WatchedDriver(CheckedDriver(self.memory, self.clock), glances=self.glances)
 
     def __attrs_post_init__(self):
         self.restart()
@@ -287,7 +294,7 @@ class World:
         """A new process over the same store: locks and memory of the old one are gone."""
         for path in self.paths():
             self.memory._find(path).locked = False
-        self.driver = WatchedDriver(CheckedDriver(self.memory, self.clock))
+        self.driver = WatchedDriver(CheckedDriver(self.memory, self.clock), glances=self.glances)
         self.registry = self.another()
 
     def settle(self):
@@ -368,6 +375,12 @@ class World:
         return self.memory._find(path) is not None
 
 
+class GlancingWorld(World):
+    """A store that can be looked at without waiting, so that what was read is kept."""
+
+    glances = True
+
+
 class DiskWorld(World):
     """The same over the filesystem driver, on a disk in memory."""
 
@@ -379,7 +392,7 @@ class DiskWorld(World):
     def restart(self):
         self.disk = self.disk.remount(Survival.ALL)
         self.memory = driver_on(self.disk, self.clock)
-        self.driver = WatchedDriver(CheckedDriver(self.memory, self.clock))
+        self.driver = WatchedDriver(CheckedDriver(self.memory, self.clock), glances=self.glances)
         self.registry = self.another()
 
     def settle(self):

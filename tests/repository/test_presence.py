@@ -86,14 +86,15 @@ def test_a_folder_in_the_place_of_bytes_is_no_blob(world):
     assert blob_size(world, digest) is None
 
 
-@pytest.mark.parametrize("number", [0, 1])
-def test_a_store_that_does_not_answer_is_no_sign_of_absence(world, number):
+def test_a_store_that_does_not_answer_is_no_sign_of_absence(world):
     digest = world.blob(b"x")
-    repository = world.repo()
-    world.driver.before = fails_at(len(world.driver.calls) + number)
-    with pytest.raises(RegistryError) as caught:
-        done(repository.blobs.size(digest))
-    assert (caught.value.code, caught.value.http_status) == (ErrorCode.UNAVAILABLE, 503)
+    # The link is read; the bytes are looked at, where that needs no waiting.
+    for number in range(1 if world.glances else 2):
+        repository = world.repo()
+        world.driver.before = fails_at(len(world.driver.calls) + number)
+        with pytest.raises(RegistryError) as caught:
+            done(repository.blobs.size(digest))
+        assert (caught.value.code, caught.value.http_status) == (ErrorCode.UNAVAILABLE, 503)
 
 
 # The gate: every way to learn that something is here asks it.

@@ -85,6 +85,20 @@ async def what_is_not_there_is_not_found(driver: IStorageDriver) -> None:
     await driver.delete("file")
 
 
+async def a_glance_tells_one_file_from_another(driver: IStorageDriver) -> None:
+    """``glance`` never says of a changed file what it said before, and sees no folder."""
+    marks = []
+    for content in (b"one", b"two", b"three"):
+        await driver.put("folder/file", content)
+        marks.append(driver.glance("folder/file"))
+    seen = [mark for mark in marks if mark is not None]
+    assert len(set(seen)) == len(seen)
+    assert all(mark.size in (3, 5) for mark in seen)
+    assert driver.glance("folder") is None
+    await driver.delete("folder")
+    assert driver.glance("folder/file") is None
+
+
 async def a_folder_is_no_file(driver: IStorageDriver) -> None:
     """A folder can not be read or moved as a file. (Object stores find no file there.)"""
     await driver.put("folder/file", b"")
@@ -249,6 +263,7 @@ ALL_PROMISES: tuple[Promise, ...] = (
     put_replaces,
     get_has_a_limit,
     what_is_not_there_is_not_found,
+    a_glance_tells_one_file_from_another,
     a_folder_is_no_file,
     create_stores_once,
     stat_tells_size_and_time,
