@@ -10,7 +10,7 @@ from twisted_registry.auth.interfaces import CATALOG, Access
 
 
 def find(path):
-    return routes.match(path.split("/"))
+    return routes.match(tuple(path.split("/")))
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_no_match(path):
 
 
 def test_no_segments_are_the_base():
-    assert routes.match([]).endpoint is routes.BASE
+    assert routes.match(()).endpoint is routes.BASE
 
 
 def test_every_route_has_handlers():
@@ -114,6 +114,6 @@ def test_every_named_route_needs_something():
 
 @given(st.lists(st.text(alphabet="a/._-:%\0 ", max_size=5), max_size=6))
 def test_no_path_breaks_it(segments):
-    found = routes.match(segments)
+    found = routes.match(tuple(segments))
     if found is not None and found.endpoint.named:
         assert found.name or segments[0] == ""

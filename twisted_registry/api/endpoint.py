@@ -7,6 +7,7 @@ cancels the handler, wherever it waits, and the handler's ``finally`` blocks fre
 from __future__ import annotations
 
 import secrets
+from itertools import count
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -99,6 +100,11 @@ class RegistryResource(Resource):
         self._clock = clock
         self._settings = settings or Settings()
         self._metrics = metrics or NoMetrics()
+        self._methods = {
+            endpoint.handler: self._allowed(endpoint) for endpoint in routes.ALL_ENDPOINTS
+        }
+        self._origin = f"{secrets.token_hex(6)}-"
+        self._count = count()
         self._common = Common({**_COMMON, **self._settings.headers})
 
     def render(self, request: Request) -> int:
@@ -156,7 +162,7 @@ class RegistryResource(Resource):
             raise RegistryError(ErrorCode.UNSUPPORTED, message="no such endpoint", status=404)
         if found.endpoint.named:
             read_name(found.name)
-        methods = self._methods(found.endpoint)
+        methods = self._methods[found.endpoint.handler]
         if method == "OPTIONS":
             return self._options(request, methods)
         if method not in methods:
@@ -182,7 +188,7 @@ class RegistryResource(Resource):
             method,
             host,
             header(request, "user-agent") or "",
-            secrets.token_hex(8),
+            f"{self._origin}{next(self._count)}",
         )
         exchange = Exchange(
             request,
@@ -198,7 +204,7 @@ class RegistryResource(Resource):
         handler = HANDLERS[found.endpoint.handler, "GET" if method == "HEAD" else method]
         return await handler(exchange)
 
-    def _methods(self, endpoint: routes.Endpoint) -> tuple[str, ...]:
+    def _allowed(self, endpoint: routes.Endpoint) -> tuple[str, ...]:
         """The methods of an endpoint that the operator has not switched off."""
         settings = self._settings
         return tuple(
@@ -238,10 +244,10 @@ class RegistryResource(Resource):
             request.loseConnection()
 
 
-def _segments(request: Request) -> list[str] | None:
+def _segments(request: Request) -> tuple[str, ...] | None:
     """The path below the API, decoded; None if it is not text or hides a slash."""
     try:
-        segments = [segment.decode("utf-8") for segment in request.postpath or ()]
+        segments = tuple(segment.decode("utf-8") for segment in request.postpath or ())
     except UnicodeDecodeError:
         return None
     return None if any("/" in segment for segment in segments) else segments

@@ -6,6 +6,7 @@ those of the distribution specification.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from attrs import frozen
@@ -13,7 +14,7 @@ from attrs import frozen
 from twisted_registry.auth.interfaces import CATALOG, Access, Action
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 #: Methods that an operator can switch off with a read-only registry.
 WRITING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -100,16 +101,19 @@ ENDPOINTS = (
     Endpoint("extensions", ("_oci", "ext", "discover"), {"GET": _READ, "HEAD": _READ}),
 )
 
+ALL_ENDPOINTS = (BASE, CATALOG_LIST, EXTENSIONS, *ENDPOINTS)
+
 _UNNAMED = {endpoint.tail: endpoint for endpoint in (BASE, CATALOG_LIST, EXTENSIONS)}
 
 
-def match(segments: Sequence[str]) -> Match | None:
+@lru_cache(maxsize=4096)
+def match(segments: tuple[str, ...]) -> Match | None:
     """Find the endpoint for what stands behind ``/v2/``.
 
     :param segments: decoded path segments; an empty last one (a trailing slash) is dropped.
     :returns: the match with its name unchecked, or None.
     """
-    path = tuple(segments[:-1] if segments and not segments[-1] else segments)
+    path = segments[:-1] if segments and not segments[-1] else segments
     unnamed = _UNNAMED.get(path)
     if unnamed is not None:
         return Match(unnamed)

@@ -8,6 +8,7 @@ not repeated: the answer is then a path, which clients resolve themselves.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
@@ -57,17 +58,24 @@ class Links:
 
 def seen_as(request: Request) -> tuple[str, bool]:
     """The host that the client asked for (or an empty string), and whether over TLS."""
-    forwarded = _forwarded(header(request, "forwarded") or "")
-    scheme = _first(header(request, "x-forwarded-proto")) or forwarded.get("proto", "")
-    host = (
-        _first(header(request, "x-forwarded-host"))
-        or forwarded.get("host", "")
-        or (header(request, "host") or "")
+    host, scheme = _seen_as(
+        header(request, "forwarded"),
+        header(request, "x-forwarded-proto"),
+        header(request, "x-forwarded-host"),
+        header(request, "host"),
     )
-    if not _HOST.fullmatch(host):
-        host = ""
-    secure = scheme.lower() == "https" if scheme else request.isSecure()
-    return host, secure
+    return host, scheme == "https" if scheme else request.isSecure()
+
+
+@lru_cache(maxsize=256)
+def _seen_as(
+    forwarded: str | None, proto: str | None, forwarded_host: str | None, host: str | None
+) -> tuple[str, str]:
+    """Host and scheme, each of them empty if nothing sound was said of it."""
+    said = _forwarded(forwarded or "")
+    found = _first(forwarded_host) or said.get("host", "") or host or ""
+    scheme = _first(proto) or said.get("proto", "")
+    return found if _HOST.fullmatch(found) else "", scheme.lower()
 
 
 def client_address(request: Request) -> str:
