@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 import pytest
 import pytest_twisted
 from client import Api
+from flavours import FLAVOURS
 from twisted.internet import reactor
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
@@ -12,10 +13,6 @@ from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted_registry.storage.filesystem import FilesystemDriver
 from twisted_registry.storage.memory import MemoryDriver
 from twisted_registry.testing import serve
-
-#: Which Site answers, and where the bytes are.
-FLAVOURS = ("ours-memory", "ours-files", "stock-memory", "stock-files")
-SITES = ("ours-memory", "stock-memory")
 
 
 def pytest_configure(config):

@@ -8,7 +8,7 @@ import pytest
 import pytest_twisted
 import treq
 from client import digest_of
-from conftest import SITES
+from flavours import SITES
 from twisted.internet import reactor
 from twisted.web.resource import Resource
 from twisted.web.server import Site

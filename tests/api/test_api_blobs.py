@@ -7,7 +7,7 @@ import os
 import pytest
 import pytest_twisted
 from client import digest_of
-from conftest import SITES
+from flavours import SITES
 from twisted.internet.defer import fail, succeed
 
 from twisted_registry.api.exchange import Settings

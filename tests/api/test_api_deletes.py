@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import pytest_twisted
 from client import OCI_INDEX, descriptor, digest_of, image, index
-from conftest import SITES
+from flavours import SITES
 
 from twisted_registry.api.exchange import Settings
 from twisted_registry.storage.memory import MemoryDriver

@@ -7,8 +7,8 @@ from itertools import count
 import pytest
 import pytest_twisted
 from client import digest_of
-from conftest import SITES
 from doubles import Watched, failing_at
+from flavours import SITES
 from scenarios import SCENARIOS, check, prepare
 from twisted.internet.defer import fail, succeed
 from zope.interface import implementer

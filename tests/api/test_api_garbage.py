@@ -7,7 +7,7 @@ import os
 import pytest
 import pytest_twisted
 from client import OCI_IMAGE, connect, digest_of, head, image, parse
-from conftest import SITES
+from flavours import SITES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

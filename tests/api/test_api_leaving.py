@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import pytest_twisted
 from client import connect, digest_of, head, with_query
-from conftest import FLAVOURS
 from doubles import Holding, Watched
+from flavours import FLAVOURS
 from scenarios import SCENARIOS, Ends, check, prepare
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import pytest_twisted
 from client import digest_of, image
-from conftest import SITES
+from flavours import SITES
 
 from twisted_registry.api.exchange import Settings
 

@@ -21,7 +21,7 @@ from client import (
     index,
     parse,
 )
-from conftest import FLAVOURS, SITES
+from flavours import FLAVOURS, SITES
 
 from twisted_registry.api.exchange import Settings
 from twisted_registry.repository.policy import Policy

@@ -8,7 +8,7 @@ import io
 import pytest
 import pytest_twisted
 from client import connect, digest_of, head, image
-from conftest import SITES
+from flavours import SITES
 
 
 class Received:

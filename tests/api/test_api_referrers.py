@@ -7,7 +7,7 @@ import json
 import pytest
 import pytest_twisted
 from client import CONFIG, OCI_IMAGE, OCI_INDEX, descriptor, digest_of, image, index
-from conftest import SITES
+from flavours import SITES
 
 PAGE = 4 * 1024 * 1024
 SUBJECT = image(b"{}", annotations={"is": "the subject"})

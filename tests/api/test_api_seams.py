@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import pytest_twisted
 from client import OCI_IMAGE, OCI_INDEX, connect, descriptor, digest_of, head, image, index, parse
-from conftest import FLAVOURS, SITES
 from doubles import Watched, refuse
+from flavours import FLAVOURS, SITES
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 from zope.interface.verify import verifyObject

@@ -7,7 +7,7 @@ import os
 import pytest
 import pytest_twisted
 from client import chunked, connect, digest_of, head, parse, with_query
-from conftest import FLAVOURS, SITES
+from flavours import FLAVOURS, SITES
 from twisted.internet import reactor
 
 from twisted_registry.api.state import UploadState

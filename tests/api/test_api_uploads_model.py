@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import pytest_twisted
 from client import digest_of, with_query
-from conftest import FLAVOURS
+from flavours import FLAVOURS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from twisted_registry.api.answers import Answer
 from twisted_registry.api.conditions import Accepted, matches, precondition
 from twisted_registry.digest import Digest
 from twisted_registry.errors import ErrorCode, RegistryError
-from twisted_registry.manifest import KINDS, Kind
+from twisted_registry.manifest import KINDS, Kind, is_media_type
 from twisted_registry.reference import TagInvalid, check_tag
 from twisted_registry.repository.streaming import ContentTooLarge, collect
 
 if TYPE_CHECKING:
     from twisted_registry.api.exchange import Exchange
     from twisted_registry.repository.manifests import StoredManifest
-
-_MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}", re.ASCII)
 
 
 async def get(exchange: Exchange) -> Answer:
@@ -115,7 +112,7 @@ def _content_type(exchange: Exchange) -> str | None:
     if header is None:
         return None
     media_type = header.partition(";")[0].strip()
-    if not _MEDIA_TYPE.fullmatch(media_type):
+    if not is_media_type(media_type):
         raise RegistryError(ErrorCode.MANIFEST_INVALID, detail={"content-type": header[:200]})
     return media_type
 

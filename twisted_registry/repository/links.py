@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-_LIMIT = 1024
+#: Bytes. A longer file is a damaged disk rather than a link.
+_LIMIT = 64 * 1024
 
 
 async def read_link(driver: IStorageDriver, path: str) -> Digest | None:
