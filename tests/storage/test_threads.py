@@ -101,6 +101,20 @@ async def test_close_waits_for_what_runs(threads):
     assert ours() == []
 
 
+@pytest_twisted.ensureDeferred
+async def test_what_is_under_way_goes_on_to_its_end_while_closing(threads):
+    go = Event()
+    first = threads.run(go.wait, 30)
+    second = first.addCallback(lambda _: threads.run(lambda: "the rest"))
+    closing = threads.close()
+    go.set()
+    assert await second == "the rest"
+    await closing
+    assert ours() == []
+    with pytest.raises(StorageError, match="closed"):
+        await threads.run(lambda: None)
+
+
 @pytest.mark.parametrize("method", ["open", "writer"])
 @pytest_twisted.ensureDeferred
 async def test_opening_can_be_cancelled_at_any_time(tmp_path, method):

@@ -48,9 +48,10 @@ class Threads:
 
         :param undo: called on a thread with the result that a cancelled caller no longer takes,
             to free what it holds.
-        :raises StorageError: if the pool is closed.
+        :raises StorageError: if the pool is closed, and idle: what is under way may go on to
+            its end.
         """
-        if self._closed:
+        if self._closed and not self._running:
             return fail(StorageError("", "the driver is closed"))
         answer: Deferred[_T] = Deferred()
 
@@ -58,11 +59,12 @@ class Threads:
             return None if answer.called else work(*arguments)
 
         def arrive(success: bool, result: Any) -> None:  # noqa: FBT001
-            self._running -= 1
             if not answer.called:
                 (answer.callback if success else answer.errback)(result)
             elif success and undo is not None and result is not None:
                 self._start().callInThread(undo, result)
+            # Only now: whoever got the answer may have to go on, even while we are closing.
+            self._running -= 1
             self._stop_if_idle()
 
         self._running += 1
