@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from twisted_registry.repository.manifests import Precondition
@@ -63,6 +64,12 @@ class Accepted:
             if media_range in self._ranges:
                 return self._ranges[media_range]
         return False
+
+
+@lru_cache(maxsize=256)
+def accepted_by(headers: tuple[str, ...]) -> Accepted:
+    """What Accept headers take: each kind of client sends the same ones time and again."""
+    return Accepted(headers)
 
 
 def _is_refusal(parameter: str) -> bool:

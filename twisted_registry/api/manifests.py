@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from twisted_registry.api.answers import Answer
-from twisted_registry.api.conditions import Accepted, matches, precondition
+from twisted_registry.api.conditions import accepted_by, matches, precondition
 from twisted_registry.digest import Digest
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.manifest import KINDS, Kind, is_media_type
@@ -91,7 +91,7 @@ async def _for_old_clients(exchange: Exchange, stored: StoredManifest) -> Stored
     An index that the client does not name is otherwise no reason to say that it is not there.
     """
     kind = KINDS.get(stored.media_type)
-    accepted = Accepted(exchange.headers("accept"))
+    accepted = accepted_by(tuple(exchange.headers("accept")))
     if kind is not Kind.INDEX or stored.media_type in accepted:
         return stored
     repository = exchange.repository

@@ -188,9 +188,7 @@ class Manifests:
         return removed
 
     async def _read(self, digest: Digest) -> StoredManifest | None:
-        if await self.presence.manifest(self.name, digest) is None:
-            return None
-        held = await self.recent.content(digest)
+        held = await self.presence.content(self.name, digest)
         if held is None:
             return None
         media_type = held.declared or await self._media_type(digest, held.content)

@@ -18,7 +18,7 @@ from twisted_registry.repository.interfaces import IPresenceGate
 
 if TYPE_CHECKING:
     from twisted_registry.digest import Digest
-    from twisted_registry.repository.recent import Recent
+    from twisted_registry.repository.recent import Content, Recent
 
 
 @implementer(IPresenceGate)
@@ -44,6 +44,15 @@ class Presence:
     async def manifest(self, repository: str, digest: Digest) -> int | None:
         """The size of a manifest that the repository holds, or None."""
         return await self._linked(repository, layout.revision_link(repository, digest), digest)
+
+    async def content(self, repository: str, digest: Digest) -> Content | None:
+        """The bytes of a manifest that the repository holds, or None if it has none or bad ones."""
+        if await self.recent.link(layout.revision_link(repository, digest)) != digest:
+            return None
+        content = await self.recent.content(digest)
+        if content is None or not await self.gate.admits(repository, digest):
+            return None
+        return content
 
     async def anywhere(self, digest: Digest) -> int | None:
         """The size of a blob that the store holds, whichever repository links it, or None."""
