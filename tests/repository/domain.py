@@ -134,6 +134,7 @@ class WatchedDriver:
         self.glances = glances
         self.name = driver.name
         self.minimum_chunk = driver.minimum_chunk
+        self.presigns = driver.presigns
         self.calls = []
         #: False: what is written is stored, but the hash does not hear of it.
         self.observes = True

@@ -63,6 +63,7 @@ class Broken:
 
     name = "broken"
     minimum_chunk = 5
+    presigns = False
 
     def __init__(self, action):
         self._action = action

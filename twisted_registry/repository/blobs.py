@@ -56,6 +56,8 @@ class Blobs:
     @translated
     async def url(self, digest: Digest, method: str) -> str | None:
         """Where a client can do ``method`` on the blob without us, or None."""
+        if not self.driver.presigns:
+            return None
         try:
             url = await self.driver.presign(layout.blob(digest), method, _URL_LIFETIME)
         except MethodUnsupported:

@@ -50,11 +50,13 @@ class CheckedDriver:
     observer: IStorageObserver | None = None
     name: str = field(init=False)
     minimum_chunk: int = field(init=False)
+    presigns: bool = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         """Look like the driver."""
         self.name = self.driver.name
         self.minimum_chunk = self.driver.minimum_chunk
+        self.presigns = self.driver.presigns
 
     def get(self, path: str, limit: int) -> Deferred[bytes]:
         """Fire with the whole content of a small file."""

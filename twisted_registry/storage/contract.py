@@ -43,6 +43,7 @@ async def provides_the_interface(driver: IStorageDriver) -> None:
     verifyObject(IStorageDriver, driver)
     assert driver.name
     assert driver.minimum_chunk >= 0
+    assert driver.presigns in {True, False}
 
 
 async def put_stores(driver: IStorageDriver) -> None:

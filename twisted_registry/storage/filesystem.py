@@ -7,7 +7,7 @@ because writers keep each other away with flock. All calls run on threads of the
 from __future__ import annotations
 
 from stat import S_ISREG
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
@@ -65,6 +65,7 @@ class FilesystemDriver:
     threads: Threads = field()
     name: str = field(init=False, default="filesystem")
     minimum_chunk: int = field(init=False, default=0)
+    presigns: ClassVar[bool] = False
     _tree: FileTree = field(init=False)
     _share: Share = field(init=False, factory=Share)
     _open_files: OpenFiles = field(init=False)

@@ -176,6 +176,7 @@ class IStorageDriver(Interface):
     """Bytes under paths."""
 
     name: str = Attribute("What the configuration calls this driver: filesystem, inmemory, s3.")
+    presigns: bool = Attribute("Whether presign() has a URL for any method at all.")
     minimum_chunk: int = Attribute(
         "Bytes that each write of an upload but the last should have at least; 0 if any will do."
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from heapq import nsmallest
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, execute, fail
@@ -55,6 +55,7 @@ class MemoryDriver:
     clock: IReactorTime
     name: str = "inmemory"
     minimum_chunk: int = 0
+    presigns: ClassVar[bool] = False
     _root: _Folder = field(init=False, factory=lambda: _Folder(0))
     _latest: int = field(init=False, default=0)
 
