@@ -2,6 +2,7 @@
 # make test    run the tests that need no other program
 # make lint    check the style
 # make types   check the types
+# make bench   measure it beside the registries that are installed; ARGS=--quick for a short look
 #
 # Each makes its virtual environment first, and is quick the second time.
 # PYTHON=... chooses the interpreter, VENV=... the folder of the environment.
@@ -13,7 +14,7 @@ FIND_PYTHON = $(if $(PYTHON),printf '%s\n' "$(PYTHON)",.ci/find-python)
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	--config-settings editable_mode=compat --editable
 
-.PHONY: serve test lint types clean
+.PHONY: serve test lint types bench clean
 .DELETE_ON_ERROR:
 
 serve: $(VENV)/.installed
@@ -29,6 +30,9 @@ lint: $(VENV)/.installed-dev
 
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python tests/bench/bench.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info

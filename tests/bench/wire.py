@@ -1,0 +1,162 @@
+"""HTTP/1.1 with as little work as will do: a load generator shares its cores with the server."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from typing import Self
+from urllib.parse import urlsplit
+
+from attrs import frozen
+
+MIB = 1024 * 1024
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
+_LAST_CHUNK = b"\r\n0\r\n\r\n"
+
+
+class WireError(Exception):
+    """The other side left, or said what is not HTTP."""
+
+
+@frozen
+class Answer:
+    """A status, the head as it came, and the body."""
+
+    status: int
+    head: bytes
+    body: bytes
+
+    def header(self, name: str) -> str:
+        """The value of a header field, "" if it is not there."""
+        found = re.search(
+            rb"\r\n" + re.escape(name.encode()) + rb": *([^\r]*)", self.head, re.IGNORECASE
+        )
+        return found[1].decode("latin-1") if found else ""
+
+    def json(self):
+        return json.loads(self.body)
+
+
+def request_bytes(method: str, target: str, host: str, headers: dict[str, str]) -> bytes:
+    """The head of a request."""
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {host}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def take_answer(buffer: bytearray, method: str) -> Answer | None:
+    """The answer at the start of ``buffer``, which is emptied; None while it is not whole.
+
+    One request is under way at a time, so nothing follows an answer.
+    """
+    end = buffer.find(b"\r\n\r\n")
+    if end < 0:
+        return None
+    head = bytes(buffer[: end + 2])
+    if not head.startswith(b"HTTP/1.1 "):
+        raise WireError(f"no answer: {head[:40]!r}")
+    status = int(head[9:12])
+    body = bytes(buffer[end + 4 :])
+    if method == "HEAD" or status in {204, 304}:
+        buffer.clear()
+        return Answer(status, head, b"")
+    if _CHUNKED.search(head):
+        if not (b"\r\n" + body).endswith(_LAST_CHUNK):
+            return None
+        body = _without_chunks(body)
+    else:
+        length = body_length(head)
+        if len(body) < length:
+            return None
+        if len(body) > length:
+            raise WireError(f"{len(body)} bytes came where {length} were promised")
+    buffer.clear()
+    return Answer(status, head, body)
+
+
+def body_length(head: bytes) -> int:
+    """What Content-Length says, 0 if it is not there."""
+    found = _LENGTH.search(head)
+    return int(found[1]) if found else 0
+
+
+def _without_chunks(body: bytes) -> bytes:
+    parts, start = [], 0
+    while True:
+        line = body.index(b"\r\n", start)
+        size = int(body[start:line], 16)
+        if size == 0:
+            return b"".join(parts)
+        parts.append(body[line + 2 : line + 2 + size])
+        start = line + size + 4
+
+
+class Connection:
+    """One connection that is kept, for one request at a time."""
+
+    def __init__(self, url: str) -> None:
+        split = urlsplit(url)
+        self.host = split.netloc
+        self._socket = socket.create_connection((split.hostname, split.port or 80), timeout=60)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._socket.close()
+
+    def ask(self, method, target, headers=None, parts=()) -> Answer:
+        """Send a request, its body in parts, and read the answer."""
+        fields = dict(headers or {})
+        if method in {"POST", "PATCH", "PUT"}:
+            fields["Content-Length"] = str(sum(map(len, parts)))
+        head = request_bytes(method, target, self.host, fields)
+        if sum(map(len, parts)) < 64 * 1024:
+            self._socket.sendall(head + b"".join(parts))
+        else:
+            self._socket.sendall(head)
+            for part in parts:
+                self._socket.sendall(part)
+        buffer = bytearray()
+        while (answer := take_answer(buffer, method)) is None:
+            data = self._socket.recv(256 * 1024)
+            if not data:
+                raise WireError("the server closed the connection in an answer")
+            buffer += data
+        return answer
+
+    def download(self, target: str) -> tuple[int, int, bytes]:
+        """Read a large body and keep none of it: its status, size and last 16 bytes."""
+        self._socket.sendall(request_bytes("GET", target, self.host, {}))
+        start = bytearray()
+        while (end := start.find(b"\r\n\r\n")) < 0:
+            data = self._socket.recv(4096)
+            if not data:
+                raise WireError("the server closed the connection in a head")
+            start += data
+        head, body = bytes(start[: end + 2]), start[end + 4 :]
+        length, size, last = body_length(head), len(body), bytes(body[-16:])
+        room = bytearray(MIB)
+        while size < length:
+            read = self._socket.recv_into(room)
+            if not read:
+                raise WireError("the server closed the connection in a body")
+            size += read
+            last = (last + bytes(room[max(read - 16, 0) : read]))[-16:]
+        return int(head[9:12]), size, last
+
+
+def with_query(location: str, query: str) -> str:
+    """The target that a Location header names, with more of a query."""
+    split = urlsplit(location)
+    joined = "&".join(filter(None, (split.query, query)))
+    return f"{split.path}?{joined}" if joined else split.path
+
+
+def ask(url: str, method: str, target: str, headers=None, parts=()) -> Answer:
+    """One request on a connection of its own."""
+    with Connection(url) as connection:
+        return connection.ask(method, target, headers, parts)
