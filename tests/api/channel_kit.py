@@ -170,12 +170,24 @@ class Plain(Resource):
         )
         return NOT_DONE_YET
 
+    def on_whole(self, request):
+        """Answers in one piece, with fields that are ready."""
+        status = int(request.args.get(b"status", [b"200"])[0])
+        length = request.args.get(b"length")
+        request.sendWhole(
+            status, b"X-Ready: 1\r\n", b"whole", None if length is None else int(length[0])
+        )
+        return NOT_DONE_YET
+
     def on_file(self, request):
         size = int(request.args.get(b"size", [b"0"])[0])
         offset = int(request.args.get(b"offset", [b"0"])[0])
-        request.setHeader(b"Content-Length", b"%d" % size)
         descriptor = os.open(self.kit.file, os.O_RDONLY)
-        sent = request.sendFile(descriptor, offset, size)
+        if self.kit.ready_head:
+            sent = request.sendWholeFile(206, b"X-Ready: 1\r\n", descriptor, offset, size)
+        else:
+            request.setHeader(b"Content-Length", b"%d" % size)
+            sent = request.sendFile(descriptor, offset, size)
         os.close(descriptor)
         sent.addCallbacks(lambda _: request.finish(), self.kit.failed)
         self.kit.sending = sent
@@ -223,6 +235,7 @@ class Kit:
     file: object = None
     on_write: object = None
     sending: object = None
+    ready_head: bool = False
 
     def failed(self, reason):
         self.failures.append(reason.type.__name__)

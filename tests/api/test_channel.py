@@ -809,9 +809,38 @@ def test_a_client_that_leaves_is_noticed_by_everybody(wire, kit):
     assert producer.calls == ["stop", "stop"]
     sent = []
     request.sendFile(0, 0, 1).addErrback(sent.append)
-    assert sent
+    request.sendWholeFile(200, b"", 0, 0, 1).addErrback(sent.append)
+    assert len(sent) == 2
+    request.sendWhole(200, b"", b"nobody is there")
     with pytest.raises(RuntimeError):
         request.finish()
+
+
+@pytest.mark.parametrize(
+    ("method", "query", "head", "body"),
+    [
+        (b"GET", b"", b"Content-Length: 5\r\n", b"whole"),
+        (b"HEAD", b"", b"Content-Length: 5\r\n", b""),
+        (b"HEAD", b"?length=9", b"Content-Length: 9\r\n", b""),
+        (b"GET", b"?status=304", b"", b""),
+        (b"GET", b"?status=204", b"", b""),
+        (b"GET", b"?status=404", b"Content-Length: 5\r\n", b"whole"),
+    ],
+)
+def test_a_whole_answer_with_fields_that_are_ready(wire, method, query, head, body):
+    wire.send(get(b"/whole" + query, method=method) + LAST)
+    first, _, rest = wire.sent().partition(b"\r\n\r\n")
+    lines = first.split(b"\r\n")
+    assert lines[0].startswith(b"HTTP/1.1 %b " % (query[8:] if b"status" in query else b"200"))
+    assert lines[1].startswith(b"Date: ")
+    assert lines[2] == b"X-Ready: 1"
+    assert b"".join(line + b"\r\n" for line in lines[3:]) == head
+    assert rest.startswith(body + b"HTTP/1.1 200 OK")
+
+
+def test_a_whole_answer_that_is_the_last_says_so(wire):
+    wire.send(get(b"/whole", b"Connection: close"))
+    assert b"Connection: close\r\n\r\nwhole" in wire.sent()
 
 
 def test_a_finished_request_hears_so(wire, kit):

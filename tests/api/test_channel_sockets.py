@@ -42,6 +42,12 @@ async def server(request, kit, tmp_path):
     await listening.close()
 
 
+@pytest.fixture(params=["fields of its own", "fields that are ready"])
+def head(request, kit):
+    """How the head of a file's answer is made."""
+    kit.ready_head = request.param == "fields that are ready"
+
+
 @pytest_twisted.async_yield_fixture
 async def tcp(kit, tmp_path):
     listening = Listening(reactor, kit, "tcp", tmp_path, limits=Limits(linger_seconds=0.2))
@@ -182,6 +188,7 @@ class Filler:
 @pytest.mark.parametrize(
     ("size", "offset"), [(0, 0), (1, 5), (70_000, 3), (MIB, 0), (5 * MIB, 7), (8 * MIB, 0)]
 )
+@pytest.mark.usefixtures("head")
 @pytest_twisted.ensureDeferred
 async def test_a_range_of_a_file(server, kit, size, offset):
     before = descriptors()
@@ -189,6 +196,8 @@ async def test_a_range_of_a_file(server, kit, size, offset):
     peer.transport.write(get(b"/file?size=%d&offset=%d" % (size, offset)) + LAST)
     answer = await peer.end()
     head, _, rest = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 206 " if kit.ready_head else b"HTTP/1.1 200 ")
+    assert (b"X-Ready: 1" in head) is kit.ready_head
     assert b"Content-Length: %d" % size in head
     assert rest[:size] == kit.file.read_bytes()[offset : offset + size]
     assert rest[size:].startswith(b"HTTP/1.1 200 OK")
@@ -203,6 +212,7 @@ async def test_a_file_is_not_sent_to_head(server):
     assert answer.partition(b"\r\n\r\n")[2].startswith(b"HTTP/1.1")
 
 
+@pytest.mark.usefixtures("head")
 @pytest_twisted.ensureDeferred
 async def test_a_file_waits_for_a_slow_reader(server, kit):
     peer = await server.connect_deaf()
@@ -217,6 +227,7 @@ async def test_a_file_waits_for_a_slow_reader(server, kit):
     assert answer.endswith(b"\r\n\r\nlast")
 
 
+@pytest.mark.usefixtures("head")
 @pytest_twisted.ensureDeferred
 async def test_a_file_shorter_than_said_breaks_the_connection(server, kit):
     before = descriptors()
@@ -228,6 +239,7 @@ async def test_a_file_shorter_than_said_breaks_the_connection(server, kit):
     await until(lambda: descriptors() <= before)
 
 
+@pytest.mark.usefixtures("head")
 @pytest_twisted.ensureDeferred
 async def test_a_file_that_can_not_be_read_breaks_the_connection(server, kit, tmp_path):
     kit.file = tmp_path
@@ -237,6 +249,7 @@ async def test_a_file_that_can_not_be_read_breaks_the_connection(server, kit, tm
     assert kit.failures in (["IsADirectoryError"], ["OSError"])
 
 
+@pytest.mark.usefixtures("head")
 @pytest_twisted.ensureDeferred
 async def test_a_client_that_leaves_frees_the_file(server, kit):
     before = descriptors()
@@ -249,6 +262,7 @@ async def test_a_client_that_leaves_frees_the_file(server, kit):
     await until(lambda: descriptors() <= before)
 
 
+@pytest.mark.usefixtures("head")
 @pytest_twisted.ensureDeferred
 async def test_cancelling_a_file_breaks_the_connection(server, kit):
     before = descriptors()

@@ -99,6 +99,8 @@ async def send(answer: Answer, request: Request, common: Common) -> None:
         request.sendWhole(answer.status, fields, answer.body, answer.length)
         return
     try:
+        if await _sent_file(answer, request, common):
+            return
         request.setResponseCode(answer.status)
         # twisted.web would say text/html where nothing was said.
         request.defaultContentType = None
@@ -113,28 +115,34 @@ async def send(answer: Answer, request: Request, common: Common) -> None:
             await _send_pieces(request, body)
         else:
             request.setHeader("Content-Length", str(body.size))
-            await _send_stretch(request, body)
+            if request.method == b"HEAD":
+                request.write(b"")
+            else:
+                await body.deliver(request)
     finally:
         if not isinstance(answer.body, bytes | AsyncIterator):
             answer.body.close()
     request.finish()
 
 
+async def _sent_file(answer: Answer, request: Request, common: Common) -> bool:
+    """Send a stretch of a file by kernel copy, if it is one and our channel is there to do it."""
+    body = answer.body
+    if isinstance(body, bytes | AsyncIterator) or not IStreamedRequest.providedBy(request):
+        return False
+    descriptor = body.fileno()
+    if descriptor is None or request.method == b"HEAD":
+        return False
+    fields = common.fields + ready_fields(tuple(answer.headers))
+    await request.sendWholeFile(answer.status, fields, descriptor, body.offset(), body.size)
+    request.finish()
+    return True
+
+
 def _send_bytes(request: Request, body: bytes, length: int | None) -> None:
     if request.code not in (204, 304):
         request.setHeader("Content-Length", str(len(body) if length is None else length))
     request.write(b"" if request.method == b"HEAD" else body)
-
-
-async def _send_stretch(request: Request, stretch: Stretch) -> None:
-    if request.method == b"HEAD":
-        request.write(b"")
-        return
-    descriptor = stretch.fileno()
-    if descriptor is not None and IStreamedRequest.providedBy(request):
-        await request.sendFile(descriptor, stretch.offset(), stretch.size)
-    else:
-        await stretch.deliver(request)
 
 
 async def _send_pieces(request: Request, pieces: AsyncIterator[bytes]) -> None:

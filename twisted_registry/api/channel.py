@@ -198,18 +198,17 @@ class RegistryChannel(Protocol):
 
         :param length: Content-Length of an answer without a body; None for that of ``body``.
         """
-        self._expected, self._framed = None, True
-        self._keep = self._may_keep()
+        said = len(body) if length is None else length
+        head = self.ready_head(status, reason, fields, said)
+        self._expected = None
         if not self.closing:
-            head = whole_head(
-                status,
-                reason,
-                self.site.date(),
-                fields,
-                len(body) if length is None else length,
-                closing=not self._keep,
-            )
             self.output.write(head + body)
+
+    def ready_head(self, status: int, reason: bytes, fields: bytes, length: int) -> bytes:
+        """The head of an answer whose fields are ready, and decide whether another may follow."""
+        self._expected, self._framed = length, True
+        self._keep = self._may_keep()
+        return whole_head(status, reason, self.site.date(), fields, length, closing=not self._keep)
 
     def send_file(self, descriptor: int, offset: int, length: int) -> Deferred[None]:
         """Send a range of a file. Only on a direct output."""

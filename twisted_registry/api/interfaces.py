@@ -61,6 +61,14 @@ class IStreamedRequest(Interface):
         :param length: Content-Length, where it is not that of ``body`` (HEAD).
         """
 
+    def sendWholeFile(
+        status: int, fields: bytes, descriptor: int, offset: int, length: int
+    ) -> Deferred[None]:
+        """Send a head as :meth:`sendWhole` does, then bytes of a file as :meth:`sendFile` does.
+
+        For answers that have a body; the caller calls ``finish`` after the Deferred fires.
+        """
+
     def sendFile(descriptor: int, offset: int, length: int) -> Deferred[None]:
         """Send headers not yet written, then bytes of a file, by kernel copy where possible.
 

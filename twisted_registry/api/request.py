@@ -179,6 +179,27 @@ class RegistryRequest(Request):
         self.channel.send_whole(status, self.code_message, fields, body, length)
         self.finish()
 
+    def sendWholeFile(
+        self, status: int, fields: bytes, descriptor: int, offset: int, length: int
+    ) -> Deferred[None]:
+        """See :class:`~twisted_registry.api.interfaces.IStreamedRequest`."""
+        channel = self.channel
+        if self._disconnected:
+            return fail(ConnectionLost())
+        self.setResponseCode(status)
+        self.startedWriting = 1
+        head = channel.ready_head(status, self.code_message, fields, length)
+        if channel.output.direct:
+            channel.output.hold()
+            channel.output.write(head)
+            self.sentLength += length
+            sent: Deferred[None] = channel.send_file(descriptor, offset, length)
+            return sent
+        channel.output.write(head)
+        return FilePump(
+            self, self.site.read_file, channel.abort, descriptor, offset, length
+        ).start()
+
     def sendFile(self, descriptor: int, offset: int, length: int) -> Deferred[None]:
         """See :class:`~twisted_registry.api.interfaces.IStreamedRequest`."""
         channel = self.channel
