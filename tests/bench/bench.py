@@ -19,11 +19,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import generator
-from cases import Case, Run, Sample, all_cases
+from attrs import evolve
+from cases import Case, all_cases
 from fsyncs import fsyncs_per_push
 from report import NOTE, rows, table
-from seed import FULL, QUICK, Content, SeedError, push_content, write_links
-from servers import DISTRIBUTION, Given, NotUp, Server, commands
+from samples import Run, Sample
+from seed import FULL, QUICK, Content, SeedError, push_content, write_files, write_links
+from servers import DISTRIBUTION, NGINX, Given, NotUp, Server, commands, nginx
 from wire import WireError
 
 
@@ -47,6 +49,8 @@ def main() -> int:
     except (NotUp, SeedError, WireError, OSError) as fault:
         print(f"failed: {fault}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     _print(found, asked)
@@ -54,7 +58,12 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="bench.py", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="bench.py",
+        description=__doc__.splitlines()[0],
+        epilog="The stores lie in a folder below TMPDIR, which should be on a disk like the one to "
+        "be used: in memory an fsync costs nothing.",
+    )
     parser.add_argument("--rounds", type=int, help="how often each case runs (5)")
     parser.add_argument("--seconds", type=float, help="how long each run takes (2)")
     parser.add_argument("--only", default="", metavar="SUBSTRING", help="cases with it in the name")
@@ -85,19 +94,27 @@ def _started(peers, folder: Path, content: Content, stack: ExitStack) -> list:
         server = Server(name, command, place)
         write_links(server.store, content)
         servers.append(stack.enter_context(server))
+    place = folder / NGINX
+    place.mkdir()
+    if server := nginx(place):
+        servers.append(stack.enter_context(server))
     return [*servers, *peers]
 
 
 def _measured(servers, cases: list[Case], content: Content, asked) -> list[dict]:
+    large = any(case.large for case in cases)
     for server in servers:
-        _say(f"{server.name}: pushing the content")
-        push_content(server.url, content, large=any(case.large for case in cases))
+        _say(f"{server.name}: the content")
+        if server.is_static:
+            write_files(server.files, content, large=large)
+        else:
+            push_content(server.url, content, large=large)
     fsyncs = {}
     if any(case.pushes for case in cases):
         fsyncs = {each.name: fsyncs_per_push(each) for each in servers if each.store}
     found = []
     for index, case in enumerate(cases):
-        able = [server for server in servers if server.store or not case.local]
+        able = [server for server in servers if case.suits(server)]
         samples: dict[str, list[Sample]] = {server.name: [] for server in able}
         for number in range(asked.rounds):
             for server in able:
@@ -109,8 +126,14 @@ def _measured(servers, cases: list[Case], content: Content, asked) -> list[dict]
 
 
 def _sample(case: Case, server, run: Run) -> Sample:
+    measurable = isinstance(server, Server)
+    before = server.processor_seconds() if measurable else 0.0
     try:
-        return case.sample(server, run)
+        sample = case.sample(server, run)
+        if not measurable or not sample.count:
+            return sample
+        used = server.processor_seconds() - before
+        return evolve(sample, processor=1000 * used / sample.count)
     except (NotUp, WireError, OSError, ValueError, KeyError) as fault:
         return Sample(0, errors=1, fault=f"{type(fault).__name__}: {fault}")
 

@@ -105,6 +105,18 @@ def write_links(store: Path, content: Content) -> None:
         (repositories / name / "_layers").mkdir(parents=True)
 
 
+def write_files(root: Path, content: Content, *, large: bool) -> None:
+    """Write what is downloaded as plain files, at the paths of a registry's URLs."""
+    folder = root / "v2" / REPOSITORY
+    for name in ("manifests", "blobs"):
+        (folder / name).mkdir(parents=True)
+    for reference in (TAG, content.manifest_digest):
+        (folder / "manifests" / reference).write_bytes(content.manifest)
+    for blob in (content.layer, content.large) if large else (content.layer,):
+        with (folder / "blobs" / blob.digest).open("wb") as file:
+            file.writelines(blob.parts)
+
+
 def push_content(url: str, content: Content, *, large: bool) -> None:
     """Push the images and blobs.
 

@@ -16,6 +16,7 @@ from wire import WireError, ask
 ROOT = Path(__file__).parents[2]
 OURS = "ours"
 DISTRIBUTION = "docker-registry"
+NGINX = "nginx"
 PATIENCE = 30
 MIB = 1024 * 1024
 
@@ -36,6 +37,34 @@ http:
   secret: the same everywhere
 """
 
+#: One process, as ours is one. Files lie where a registry's URLs say, so that the same requests
+#: find them.
+NGINX_CONFIGURATION = """\
+{user}
+daemon off;
+master_process off;
+error_log stderr crit;
+pid {folder}/pid;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off;
+  sendfile on;
+  tcp_nopush on;
+  keepalive_requests 1000000000;
+  open_file_cache max=1000;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  server {{
+    listen 127.0.0.1:{port};
+    root {folder}/files;
+    location = /v2/ {{ return 200; }}
+  }}
+}}
+"""
+
 
 class NotUp(Exception):
     """A server did not come up; says why."""
@@ -44,10 +73,19 @@ class NotUp(Exception):
 def commands() -> dict[str, list[str]]:
     """How to start what is installed here: name -> command, the configuration goes last."""
     found = {OURS: [sys.executable, "-m", "twisted_registry", "serve"]}
-    path = os.environ["PATH"] + ":/usr/sbin:/sbin"
-    if program := shutil.which("docker-registry", path=path):
+    if program := _program("docker-registry"):
         found[DISTRIBUTION] = [program, "serve"]
     return found
+
+
+def nginx(folder: Path) -> Nginx | None:
+    """nginx over files, if it is installed: the limit of what a pull can be."""
+    program = _program("nginx")
+    return Nginx(NGINX, [program], folder) if program else None
+
+
+def _program(name: str) -> str | None:
+    return shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
 
 
 def free_port() -> int:
@@ -61,6 +99,7 @@ class Given:
     """A registry that somebody else started: its process and its store are out of reach."""
 
     store: Path | None = None
+    is_static = False
 
     def __init__(self, name: str, url: str) -> None:
         self.name = name
@@ -80,6 +119,8 @@ class Server:
     :param folder: where its store, its configuration and its log go.
     """
 
+    is_static = False
+
     def __init__(self, name: str, command: list[str], folder: Path) -> None:
         self.name = name
         self.command = command
@@ -93,15 +134,13 @@ class Server:
         """Start it; ``started`` is the seconds to the first 200."""
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        self.store.mkdir(parents=True, exist_ok=True)
-        config = self.folder / "registry.yml"
-        config.write_text(CONFIGURATION.format(root=self.store, port=port))
+        command = [*self.command, *self._configured(port)]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("REGISTRY_")}
         environment["PYTHONPATH"] = str(ROOT)
         with (self.folder / "log").open("wb") as log:
             begin = time.perf_counter()
             self._process = subprocess.Popen(
-                [*self.command, str(config)],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -123,6 +162,13 @@ class Server:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    def _configured(self, port: int) -> list[str]:
+        """Write the configuration; answers what the command needs to find it."""
+        self.store.mkdir(parents=True, exist_ok=True)
+        config = self.folder / "registry.yml"
+        config.write_text(CONFIGURATION.format(root=self.store, port=port))
+        return [str(config)]
 
     def _wait(self, begin: float) -> None:
         while not self._answers():
@@ -161,3 +207,21 @@ class Server:
         for digest in digests:
             hexadecimal = digest.removeprefix("sha256:")
             shutil.rmtree(blobs / hexadecimal[:2] / hexadecimal, ignore_errors=True)
+
+
+class Nginx(Server):
+    """nginx: it takes no push and knows no registry, so only plain downloads are measured."""
+
+    is_static = True
+
+    def __init__(self, name: str, command: list[str], folder: Path) -> None:
+        super().__init__(name, command, folder)
+        self.store = None
+        self.files = folder / "files"
+
+    def _configured(self, port: int) -> list[str]:
+        self.files.mkdir(exist_ok=True)
+        config = self.folder / "nginx.conf"
+        user = "user root;" if os.geteuid() == 0 else ""
+        config.write_text(NGINX_CONFIGURATION.format(folder=self.folder, port=port, user=user))
+        return ["-p", str(self.folder), "-e", "stderr", "-c", str(config)]
