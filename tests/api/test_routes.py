@@ -117,3 +117,13 @@ def test_no_path_breaks_it(segments):
     found = routes.match(tuple(segments))
     if found is not None and found.endpoint.named:
         assert found.name or segments[0] == ""
+
+
+def test_long_paths_are_found_but_not_remembered():
+    before = routes._remembered.cache_info().currsize
+    for number in range(3):
+        found = routes.match((f"{number}{'a' * 300}", "tags", "list"))
+        assert found.endpoint.handler == "tags"
+        found = routes.match((*[f"{number}"] * 20, "tags", "list"))
+        assert found.endpoint.handler == "tags"
+    assert routes._remembered.cache_info().currsize == before

@@ -106,3 +106,8 @@ def test_client_address(headers, expected):
 
 def test_a_unix_socket_has_no_address():
     assert client_address(Asked(address=UNIXAddress(b"/s"))) == ""
+
+
+def test_a_host_longer_than_any_name_is_not_repeated():
+    assert Links().origin(Asked({"Host": "a" * 260})) == "http://" + "a" * 260
+    assert Links().origin(Asked({"Host": "a" * 261})) == ""

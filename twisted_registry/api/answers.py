@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 JSON = "application/json"
 
+#: Of the header fields that are remembered.
+_FIELDS = 12
+_CHARACTERS = 512
+
 
 class Stretch(Protocol):
     """What the store's readers offer (``storage.interfaces.IReader``)."""
@@ -82,11 +86,19 @@ class Common:
         self.fields = ready_fields(tuple(pairs))
 
 
-@lru_cache(maxsize=4096)
 def ready_fields(headers: tuple[tuple[str, str], ...]) -> bytes:
     """Header fields as bytes, each with its line break; breaks inside become spaces."""
+    # Only fields of a usual length are remembered: nobody shall fill our memory with others.
+    usual = len(headers) <= _FIELDS and sum(len(value) for _, value in headers) <= _CHARACTERS
+    return _remembered(headers) if usual else _made(headers)
+
+
+def _made(headers: tuple[tuple[str, str], ...]) -> bytes:
     lines = (f"{name}: {' '.join(value.splitlines())}\r\n" for name, value in headers)
     return "".join(lines).encode("utf-8")
+
+
+_remembered = lru_cache(maxsize=4096)(_made)
 
 
 async def send(answer: Answer, request: Request, common: Common) -> None:

@@ -103,16 +103,25 @@ ENDPOINTS = (
 
 ALL_ENDPOINTS = (BASE, CATALOG_LIST, EXTENSIONS, *ENDPOINTS)
 
+#: Of the paths that are remembered.
+_SEGMENTS = 12
+_CHARACTERS = 256
+
 _UNNAMED = {endpoint.tail: endpoint for endpoint in (BASE, CATALOG_LIST, EXTENSIONS)}
 
 
-@lru_cache(maxsize=4096)
 def match(segments: tuple[str, ...]) -> Match | None:
     """Find the endpoint for what stands behind ``/v2/``.
 
     :param segments: decoded path segments; an empty last one (a trailing slash) is dropped.
     :returns: the match with its name unchecked, or None.
     """
+    # Only paths of a usual length are remembered: nobody shall fill our memory with others.
+    usual = len(segments) <= _SEGMENTS and sum(map(len, segments)) <= _CHARACTERS
+    return _remembered(segments) if usual else _find(segments)
+
+
+def _find(segments: tuple[str, ...]) -> Match | None:
     path = segments[:-1] if segments and not segments[-1] else segments
     unnamed = _UNNAMED.get(path)
     if unnamed is not None:
@@ -123,6 +132,9 @@ def match(segments: tuple[str, ...]) -> Match | None:
             variable = tail[-1] if endpoint.variable else ""
             return Match(endpoint, "/".join(head), variable)
     return None
+
+
+_remembered = lru_cache(maxsize=4096)(_find)
 
 
 def _fits(pattern: tuple[str, ...], tail: tuple[str, ...]) -> bool:

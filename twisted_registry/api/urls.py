@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from twisted.web.server import Request
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
+#: A name has 253 characters at most (RFC 1035), a port five more.
+_LONGEST_HOST = 260
 _FORWARDED = re.compile(r'\s*([a-z]+)\s*=\s*(?:"([^"]*)"|([^\s;,"]*))\s*', re.IGNORECASE)
 
 
@@ -75,7 +77,8 @@ def _seen_as(
     said = _forwarded(forwarded or "")
     found = _first(forwarded_host) or said.get("host", "") or host or ""
     scheme = _first(proto) or said.get("proto", "")
-    return found if _HOST.fullmatch(found) else "", scheme.lower()
+    sound = len(found) <= _LONGEST_HOST and _HOST.fullmatch(found) is not None
+    return found if sound else "", scheme.lower()
 
 
 def client_address(request: Request) -> str:
