@@ -13,10 +13,12 @@ import json
 import platform
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from secrets import token_hex
 
 import generator
 from attrs import evolve
@@ -25,7 +27,7 @@ from fsyncs import fsyncs_per_push
 from report import NOTE, rows, table
 from samples import Run, Sample
 from seed import FULL, QUICK, Content, SeedError, push_content, write_files, write_links
-from servers import DISTRIBUTION, NGINX, Given, NotUp, Server, commands, nginx
+from servers import DISTRIBUTION, NGINX, OURS, Given, NotUp, Server, commands, nginx
 from wire import WireError
 
 
@@ -83,6 +85,8 @@ def _peer(text: str) -> Given:
     name, is_there, url = text.partition("=")
     if not (name and is_there and url.startswith("http://")):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=http://HOST:PORT")
+    if name in {OURS, DISTRIBUTION, NGINX}:
+        raise argparse.ArgumentTypeError(f"{name} is the name of one that is started here")
     return Given(name, url)
 
 
@@ -113,12 +117,14 @@ def _measured(servers, cases: list[Case], content: Content, asked) -> list[dict]
     if any(case.pushes for case in cases):
         fsyncs = {each.name: fsyncs_per_push(each) for each in servers if each.store}
     found = []
+    # A peer may have met an earlier run, and shall not know what this one pushes.
+    this = token_hex(4)
     for index, case in enumerate(cases):
         able = [server for server in servers if case.suits(server)]
         samples: dict[str, list[Sample]] = {server.name: [] for server in able}
         for number in range(asked.rounds):
             for server in able:
-                run = Run(content, asked.seconds, f"{index}-{number}")
+                run = Run(content, asked.seconds, f"{this}-{index}-{number}")
                 samples[server.name].append(_sample(case, server, run))
         found += rows(case, samples, fsyncs)
         _say(f"{index + 1}/{len(cases)} {case.name}")
@@ -134,7 +140,7 @@ def _sample(case: Case, server, run: Run) -> Sample:
             return sample
         used = server.processor_seconds() - before
         return evolve(sample, processor=1000 * used / sample.count)
-    except (NotUp, WireError, OSError, ValueError, KeyError) as fault:
+    except (NotUp, WireError, OSError, ValueError, KeyError, subprocess.SubprocessError) as fault:
         return Sample(0, errors=1, fault=f"{type(fault).__name__}: {fault}")
 
 

@@ -15,8 +15,8 @@ NOTE = (
     "Only the ratios mean anything: the figures depend on the machine and on what else it does.\n"
     "The load generator runs on the same cores. A ratio above 1 is better than docker-registry,\n"
     "for times and memory too; the range beside it is of the single rounds. CPU is the server's,\n"
-    "a request. HEAD is asked by a generator in Python, which holds the fastest back; every\n"
-    "registry makes pushes durable in its own way, see its fsyncs for each push."
+    "a request. HEAD is asked by a generator in Python, which holds the fastest back. Every\n"
+    "registry makes a push durable in its own way: the fsyncs are those of a push of 4 KiB."
 )
 _HEADS = (
     *("case", "server", "median", "unit", "min - max", "p50 ms", "p99 ms", "CPU ms"),
