@@ -1,5 +1,6 @@
 """A site to ask questions of, and a client that speaks raw bytes."""
 
+import json
 import os
 from datetime import UTC, datetime, timedelta
 
@@ -412,3 +413,41 @@ class Listening:
     async def close(self):
         self.site.abort()
         await self.port.stopListening()
+
+
+def ask(wire, data):
+    wire.send(data)
+    return wire.sent()
+
+
+def bodies(answers):
+    """The bodies of answers that all have a Content-Length."""
+    found = []
+    while answers:
+        head, _, rest = answers.partition(b"\r\n\r\n")
+        fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+        length = int(fields.get(b"content-length", 0))
+        found.append(rest[:length])
+        answers = rest[length:]
+    return found
+
+
+def is_refusal(answer, status):
+    """A status, the registry's JSON, and the end of the connection."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    error = json.loads(body)["errors"][0]
+    return (
+        head.startswith(b"HTTP/1.1 %d " % status)
+        and b"Connection: close" in head
+        and error["code"] == ("UNSUPPORTED" if status in {501, 505} else "UNKNOWN")
+        and isinstance(error["message"], str)
+    )
+
+
+def unchunked(body):
+    content = b""
+    while body:
+        size, _, body = body.partition(b"\r\n")
+        content += body[: int(size, 16)]
+        body = body[int(size, 16) + 2 :]
+    return content

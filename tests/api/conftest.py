@@ -4,6 +4,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import pytest_twisted
+from channel_kit import Kit, Memory
 from client import Api
 from flavours import FLAVOURS
 from twisted.internet import reactor
@@ -102,3 +103,24 @@ async def api(start):
 def clock():
     """A clock that stands still, for stores whose times do not matter."""
     return Clock()
+
+
+@pytest.fixture
+def kit():
+    """A Resource tree for the tests of the channel."""
+    return Kit()
+
+
+@pytest.fixture
+def wire(kit):
+    """A connection in memory."""
+    return Memory(kit)
+
+
+@pytest.fixture
+def logged():
+    """What was logged meanwhile."""
+    events = []
+    globalLogPublisher.addObserver(events.append)
+    yield events
+    globalLogPublisher.removeObserver(events.append)
