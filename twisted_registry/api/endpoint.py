@@ -103,8 +103,8 @@ class RegistryResource(Resource):
         self._methods = {
             endpoint.handler: self._allowed(endpoint) for endpoint in routes.ALL_ENDPOINTS
         }
-        self._origin = f"{secrets.token_hex(6)}-"
-        self._count = count()
+        process = secrets.token_hex(6)
+        self._request_ids = (f"{process}-{number}" for number in count())
         self._common = Common({**_COMMON, **self._settings.headers})
 
     def render(self, request: Request) -> int:
@@ -188,7 +188,7 @@ class RegistryResource(Resource):
             method,
             host,
             header(request, "user-agent") or "",
-            f"{self._origin}{next(self._count)}",
+            next(self._request_ids),
         )
         exchange = Exchange(
             request,
