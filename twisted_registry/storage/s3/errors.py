@@ -1,0 +1,143 @@
+"""What goes wrong with a store, as exceptions with the store's own code and request id."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from attrs import field, frozen
+
+
+@frozen(eq=False)
+class S3Error(Exception):
+    """The store refused, failed, or could not be asked.
+
+    :ivar operation: what was asked of it, such as ``GetObject registry/a/b``.
+    :ivar message: a sentence for people, without secrets.
+    :ivar code: the store's own word, such as ``NoSuchKey``; empty if it gave none.
+    :ivar status: of the answer; 0 if there was none.
+    :ivar request_id: what the store's own log knows the request by, or empty.
+    :ivar retry: whether the same request may succeed a little later.
+    """
+
+    operation: str
+    message: str
+    code: str = field(default="", kw_only=True)
+    status: int = field(default=0, kw_only=True)
+    request_id: str = field(default="", kw_only=True)
+    retry: bool = field(default=False, kw_only=True)
+
+    def __str__(self) -> str:
+        facts = [
+            *filter(None, [self.code, str(self.status or "")]),
+            *([f"request {self.request_id}"] if self.request_id else []),
+        ]
+        told = f" ({', '.join(facts)})" if facts else ""
+        return f"{self.operation}: {self.message}{told}"
+
+
+class NotFound(S3Error):
+    """No such object (or, where HEAD can not tell, no such bucket)."""
+
+
+class NoSuchUpload(NotFound):
+    """No such multipart upload: it was completed or aborted."""
+
+
+class NoSuchBucket(S3Error):
+    """The bucket does not exist."""
+
+
+class Denied(S3Error):
+    """The store knows us, and does not let us do that."""
+
+
+class BadCredentials(Denied):
+    """The store does not know the access key, or the signature does not fit the secret key."""
+
+
+class Skewed(S3Error):
+    """Our clock and the store's are too far apart."""
+
+
+@frozen(eq=False)
+class WrongRegion(S3Error):
+    """The bucket is elsewhere.
+
+    :ivar region: where, or empty if the store did not tell.
+    """
+
+    region: str = field(default="", kw_only=True)
+
+
+class SlowDown(S3Error):
+    """The store asks for fewer requests, and went on asking through all attempts."""
+
+
+class PreconditionFailed(S3Error):
+    """A condition of the request does not hold: something is (or is not) there already."""
+
+
+class RangeUnsatisfiable(S3Error):
+    """The range begins at or behind the end of the object."""
+
+
+class InvalidPart(S3Error):
+    """A part that an upload was to be completed with is missing, changed, or too small."""
+
+
+class Unsupported(S3Error):
+    """The store has no such operation or option."""
+
+
+class Unreachable(S3Error):
+    """No connection, or no answer in time, or one that broke off."""
+
+
+class Corrupt(S3Error):
+    """An answer that is not what it says it is: cut short, too long, or unreadable."""
+
+
+_CODES: Final[dict[str, type[S3Error]]] = {
+    "NoSuchKey": NotFound,
+    "NoSuchVersion": NotFound,
+    "NoSuchUpload": NoSuchUpload,
+    "NoSuchBucket": NoSuchBucket,
+    "AccessDenied": Denied,
+    "AllAccessDisabled": Denied,
+    "AccountProblem": Denied,
+    "ExpiredToken": BadCredentials,
+    "InvalidAccessKeyId": BadCredentials,
+    "InvalidToken": BadCredentials,
+    "SignatureDoesNotMatch": BadCredentials,
+    "TokenRefreshRequired": BadCredentials,
+    "RequestTimeTooSkewed": Skewed,
+    "AuthorizationHeaderMalformed": WrongRegion,
+    "AuthorizationQueryParametersError": WrongRegion,
+    "IllegalLocationConstraintException": WrongRegion,
+    "PermanentRedirect": WrongRegion,
+    "TemporaryRedirect": WrongRegion,
+    "SlowDown": SlowDown,
+    "PreconditionFailed": PreconditionFailed,
+    "ConditionalRequestConflict": PreconditionFailed,
+    "InvalidRange": RangeUnsatisfiable,
+    "InvalidPart": InvalidPart,
+    "InvalidPartOrder": InvalidPart,
+    "EntityTooSmall": InvalidPart,
+    "NotImplemented": Unsupported,
+    "MethodNotAllowed": Unsupported,
+}
+_STATUSES: Final[dict[int, type[S3Error]]] = {
+    301: WrongRegion,
+    307: WrongRegion,
+    403: Denied,
+    404: NotFound,
+    405: Unsupported,
+    412: PreconditionFailed,
+    416: RangeUnsatisfiable,
+    501: Unsupported,
+}
+
+
+def error_class(code: str, status: int) -> type[S3Error]:
+    """Which error a code of the store means, or, where there is none, a status."""
+    return _CODES.get(code) or _STATUSES.get(status, S3Error)
