@@ -91,7 +91,7 @@ class IS3Client(Interface):
         """
 
     def put_object(
-        key: str, content: Content, *, sha256: str = "", absent: bool = False
+        key: str, content: Content, *, sha256: str = "", absent: bool = False, note: str = ""
     ) -> Deferred[str]:
         """Store an object in one step, and fire with its ETag.
 
@@ -99,6 +99,8 @@ class IS3Client(Interface):
             then checks what it got. Small contents are hashed here.
         :param absent: only if there is none: ``PreconditionFailed`` otherwise, ``Unsupported``
             on stores that can not do that.
+        :param note: printable ASCII to keep beside the content (``x-amz-meta-twisted-registry``),
+            which ``head_object`` and ``get_object`` tell.
         """
 
     def delete_object(key: str) -> Deferred[None]:

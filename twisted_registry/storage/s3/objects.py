@@ -17,12 +17,14 @@ class ObjectInfo:
     :ivar size: bytes.
     :ivar etag: what its content is known by; a digest of it in some stores only.
     :ivar modified: nanoseconds since the epoch, or None if the store did not tell.
+    :ivar note: what ``put_object`` was told to keep beside the content; empty in listings.
     """
 
     key: str
     size: int
     etag: str
     modified: int | None = None
+    note: str = ""
 
 
 @frozen
