@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
 import pytest
 
 from twisted_registry.config.document import Node, parse
@@ -13,7 +12,7 @@ from twisted_registry.config.forms import text
 from twisted_registry.config.kinds import plain
 from twisted_registry.config.loading import Loaded, load_text
 from twisted_registry.config.schema import Configuration
-from twisted_registry.config.sections import Section, Values, key, schema
+from twisted_registry.config.sections import Section, Values, key, keys, schema
 
 BASE = "version: 0.1\nstorage: {filesystem: {rootdirectory: /data}}\n"
 MEMORY = "version: 0.1\nstorage: inmemory\n"
@@ -251,10 +250,9 @@ def test_a_typo_below_auth_opens_no_door():
 
 def every_scalar(of: type, path: str = "") -> list[str]:
     names = []
-    for attribute in attrs.fields(of):
-        spec = attribute.metadata["registry"]
-        name = f"{path}_{(spec['name'] or attribute.name).upper()}"
-        kind = spec["kind"]
+    for spec in keys(of).values():
+        name = f"{path}_{spec.name.upper()}"
+        kind = spec.kind
         names += every_scalar(kind.of, name) if isinstance(kind, Section) else [name]
     return names
 

@@ -1,6 +1,6 @@
 """How a value of the file is read, checked and said again: scalars, lists, tables.
 
-The schema is attrs classes whose fields name one of these kinds each. That is little enough
+The schema is classes whose fields name one of these kinds each. That is little enough
 that we do it ourselves: a general structuring library such as cattrs costs 45 to 65 ms at
 every start, reads dictionaries that have lost their lines and spelling, and does not know
 keys that should only warn.

@@ -1,17 +1,17 @@
 """Sections: what a field of a schema class declares, and how a mapping becomes an instance.
 
-A field made by :func:`key` or :func:`section` carries a :class:`Key` in its metadata: the
-kind that reads the value, the sentence for the reference, and whether it is secret. The
-reader, the environment, the masked print and the reference all go by it.
+A field made by :func:`key` or :func:`section` is a :class:`Key`: the kind that reads the
+value, the sentence for the reference, and whether it is secret. The reader, the environment,
+the masked print and the reference all go by it.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, dataclass_transform
 
-import attrs
-from attrs import field, frozen
+from attrs import define, frozen
+from attrs.exceptions import FrozenInstanceError
 
 from twisted_registry.config.document import Node
 from twisted_registry.config.faults import mask_url
@@ -21,31 +21,37 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 T = TypeVar("T")
-_METADATA = "registry"
 
 
-@frozen(eq=False)
+@define(eq=False, repr=False)
 class Key:
-    """What a field of the schema declares beside its type and default.
+    """What a field of the schema declares beside its type.
 
-    :ivar name: as the file spells it.
-    :ivar attribute: the field of the class.
     :ivar kind: reads and checks the value.
     :ivar doc: the sentence of the reference.
     :ivar default: what holds when the key is absent.
+    :ivar name: as the file spells it.
     :ivar secret: never shown.
     :ivar required: a section must have it, unless it is switched off.
     :ivar ours: Distribution does not know it (and ignores it).
+    :ivar section: the class whose defaults hold when the key is absent.
+    :ivar attribute: the field of the class.
     """
 
-    name: str
-    attribute: str
     kind: Kind
     doc: str
-    default: Any
-    secret: bool
-    required: bool
-    ours: bool
+    default: Any = None
+    name: str = ""
+    secret: bool = False
+    required: bool = False
+    ours: bool = False
+    section: type | None = None
+    attribute: str = ""
+
+    def __set_name__(self, owner: type, attribute: str) -> None:
+        """Learn from Python what the field is called."""
+        self.attribute = attribute
+        self.name = self.name or attribute
 
 
 def key(
@@ -59,28 +65,32 @@ def key(
     ours: bool = False,
 ) -> Any:
     """A field of a schema class; the arguments are those of :class:`Key`."""
-    declared = {
-        "kind": kind, "doc": doc, "name": name,
-        "secret": secret, "required": required, "ours": ours,
-    }  # fmt: skip
-    return field(default=default, metadata={_METADATA: declared})
+    return Key(kind, doc, default, name, secret, required, ours)
 
 
 class Values:
-    """The base of the schema's classes: compared and shown by their keys, secrets left out.
+    """The base of the schema's classes: frozen, compared and shown by their keys but secrets.
 
-    Written once here, because attrs compiles these methods anew for every class, and that
-    would be most of the time that the configuration takes at a start.
+    Written once here, because attrs compiles these methods anew for every class, and with
+    some fifty of them that alone would take 15 to 20 ms of every start.
     """
 
-    __slots__ = ()
+    def __init__(self, **given: Any) -> None:
+        """Take the fields by name; those that are not given have their defaults."""
+        values = vars(self)
+        for spec in self._keys():
+            if spec.attribute in given:
+                values[spec.attribute] = given.pop(spec.attribute)
+            else:
+                values[spec.attribute] = spec.section() if spec.section else spec.default
+        if given:
+            raise TypeError(f"{type(self).__name__} has no {', '.join(given)}")
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise FrozenInstanceError
 
     def __eq__(self, other: object) -> bool:
-        if type(other) is not type(self):
-            return NotImplemented
-        return all(
-            getattr(self, spec.attribute) == getattr(other, spec.attribute) for spec in self._keys()
-        )
+        return vars(self) == vars(other) if type(other) is type(self) else NotImplemented
 
     def __hash__(self) -> int:
         # Tables are dictionaries, which have no hash; nobody keeps many configurations.
@@ -101,9 +111,8 @@ class Values:
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 def schema(cls: type[T]) -> type[T]:
-    """Make *cls*, which must inherit :class:`Values`, a frozen attrs class of the schema."""
-    made: type[T] = attrs.frozen(cls, eq=False, repr=False, kw_only=True)
-    return made
+    """Tell type checkers that *cls*, which must inherit :class:`Values`, takes its fields."""
+    return cls
 
 
 def section(
@@ -111,24 +120,13 @@ def section(
 ) -> T:
     """A field that is always there, with the defaults of *of* when the file is silent."""
     kind = Section("a section", of, bare=bare, closed=closed)
-    declared = {
-        "kind": kind, "doc": doc, "name": "", "secret": False, "required": False, "ours": ours,
-    }  # fmt: skip
-    made: T = field(factory=of, metadata={_METADATA: declared})
-    return made
+    return cast("T", Key(kind, doc, section=of, ours=ours))
 
 
 @cache
 def keys(of: type) -> Mapping[str, Key]:
     """The keys that a class of the schema declares, by name and in order."""
-    found = {}
-    for attribute in attrs.fields(of):
-        declared = dict(attribute.metadata[_METADATA])
-        name = declared.pop("name") or attribute.name
-        found[name] = Key(
-            name=name, attribute=attribute.name, default=attribute.default, **declared
-        )
-    return found
+    return {spec.name: spec for spec in vars(of).values() if isinstance(spec, Key)}
 
 
 @frozen(eq=False)
