@@ -11,8 +11,10 @@ VERSION = re.search(
 ).group(1)
 
 TEST = [
+    "botocore>=1.34",
     "coverage[toml]>=7.6",
     "hypothesis>=6.100",
+    "moto[server]>=5",
     "pytest>=8",
     "pytest-timeout>=2.3",
     "pytest-twisted>=1.14",
@@ -40,6 +42,7 @@ setup(
         "twisted[tls]>=24.11",
     ],
     extras_require={
+        "aws": ["botocore>=1.34"],
         "test": TEST,
         "dev": [*TEST, "mypy>=1.11", "mypy-zope>=1.0.5", "ruff>=0.6", "types-PyYAML"],
     },

@@ -1,0 +1,152 @@
+"""Signature version 4 of AWS, for S3: of headers, and of URLs that carry their signature.
+
+The rules are those of "Authenticating Requests (AWS Signature Version 4)" in the Amazon S3 API
+reference. S3 differs from other services in one point: the path is percent-encoded once, and
+neither normalised nor encoded again. Nothing here asks for the time or does input or output.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from attrs import define, field
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from twisted_registry.storage.s3.credentials import Credentials
+
+ALGORITHM: Final = "AWS4-HMAC-SHA256"
+#: Stands for the digest of a body that the signature does not cover.
+UNSIGNED: Final = "UNSIGNED-PAYLOAD"
+#: The digest of no body.
+EMPTY: Final = hashlib.sha256(b"").hexdigest()
+
+
+def encoded_path(path: str) -> str:
+    """Percent-encode a path as it is sent and signed; slashes stay."""
+    return quote(path, safe="/")
+
+
+def encoded_query(parameters: Iterable[tuple[str, str]]) -> str:
+    """Encode and sort a query as it is sent and signed."""
+    pairs = sorted((quote(name, safe=""), quote(value, safe="")) for name, value in parameters)
+    return "&".join([f"{name}={value}" for name, value in pairs])
+
+
+@define(eq=False)
+class Signer:
+    """Signs with one key pair for one region; the key that is derived from them lasts a day.
+
+    :ivar credentials: whose signature it is.
+    :ivar region: where the bucket is.
+    :ivar service: ``s3``, as a rule.
+    """
+
+    credentials: Credentials
+    region: str
+    service: str = "s3"
+    _day: str = field(init=False, default="")
+    _key: bytes = field(init=False, default=b"", repr=False)
+
+    def headers(
+        self,
+        method: str,
+        path: str,
+        query: str,
+        headers: Mapping[str, str],
+        payload: str,
+        now: float,
+    ) -> dict[str, str]:
+        """Answer the headers that a request needs besides, the signature among them.
+
+        :param path: as :func:`encoded_path` gives it, and as it is sent.
+        :param query: as :func:`encoded_query` gives it, and as it is sent.
+        :param headers: what is to be signed, with lower-case names: ``host``, and all that begin
+            with ``x-amz-``.
+        :param payload: the SHA-256 of the body in hexadecimal, or :data:`UNSIGNED`.
+        :param now: seconds since the epoch, by the clock of the store.
+        """
+        stamp = _stamp(now)
+        added = {"x-amz-content-sha256": payload, "x-amz-date": stamp}
+        if self.credentials.token:
+            added["x-amz-security-token"] = self.credentials.token
+        signed = {**headers, **added}
+        signature = self._signature(method, path, query, signed, payload, stamp)
+        added["authorization"] = (
+            f"{ALGORITHM} Credential={self.credentials.access_key}/{self._scope(stamp)},"
+            f" SignedHeaders={';'.join(sorted(signed))}, Signature={signature}"
+        )
+        return added
+
+    def query(
+        self,
+        method: str,
+        host: str,
+        path: str,
+        parameters: Iterable[tuple[str, str]],
+        expires: int,
+        now: float,
+    ) -> str:
+        """Answer the query that makes a URL one that needs no header (a presigned URL).
+
+        :param host: with the port, if it is not the usual one.
+        :param path: as :func:`encoded_path` gives it, and as it is sent.
+        :param parameters: further ones, not encoded.
+        :param expires: seconds from ``now``.
+        :param now: seconds since the epoch, by the clock of the store.
+        """
+        stamp = _stamp(now)
+        signed = [
+            *parameters,
+            ("X-Amz-Algorithm", ALGORITHM),
+            ("X-Amz-Credential", f"{self.credentials.access_key}/{self._scope(stamp)}"),
+            ("X-Amz-Date", stamp),
+            ("X-Amz-Expires", str(expires)),
+            ("X-Amz-SignedHeaders", "host"),
+        ]
+        if self.credentials.token:
+            signed.append(("X-Amz-Security-Token", self.credentials.token))
+        query = encoded_query(signed)
+        signature = self._signature(method, path, query, {"host": host}, UNSIGNED, stamp)
+        return f"{query}&X-Amz-Signature={signature}"
+
+    def _signature(
+        self,
+        method: str,
+        path: str,
+        query: str,
+        headers: Mapping[str, str],
+        payload: str,
+        stamp: str,
+    ) -> str:
+        names = sorted(headers)
+        lines = [method, path, query]
+        lines += [f"{name}:{' '.join(headers[name].split())}" for name in names]
+        lines += ["", ";".join(names), payload]
+        digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        text = f"{ALGORITHM}\n{stamp}\n{self._scope(stamp)}\n{digest}"
+        return _mac(self._signing_key(stamp[:8]), text).hex()
+
+    def _scope(self, stamp: str) -> str:
+        return f"{stamp[:8]}/{self.region}/{self.service}/aws4_request"
+
+    def _signing_key(self, day: str) -> bytes:
+        if day != self._day:
+            key = f"AWS4{self.credentials.secret_key}".encode()
+            for word in (day, self.region, self.service, "aws4_request"):
+                key = _mac(key, word)
+            self._day, self._key = day, key
+        return self._key
+
+
+def _stamp(now: float) -> str:
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+
+
+def _mac(key: bytes, text: str) -> bytes:
+    return hmac.digest(key, text.encode(), "sha256")
