@@ -15,7 +15,8 @@ PACKAGE = "twisted_registry"
 ROOT = Path(__file__).parent.parent / PACKAGE
 CORE = ("digest", "reference", "manifest", "errors")
 BELOW_SERVICE = (
-    *("api", "auth", "metrics", "repository", "storage", "config", "listener", "logs"),
+    *("api", "auth", "maintenance", "metrics", "repository", "storage", "config"),
+    *("listener", "logs"),
     *CORE,
 )
 
@@ -29,6 +30,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "config": CORE,
     "storage": CORE,
     "repository": ("storage.interfaces", *CORE),
+    "maintenance": ("repository", *CORE),
     "api": ("repository", "auth.interfaces", "metrics", *CORE),
     "service": BELOW_SERVICE,
     "tap": ("", "service", *BELOW_SERVICE),

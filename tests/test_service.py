@@ -17,11 +17,14 @@ from twisted.internet import reactor
 from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint
 from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.internet.task import Clock
 from twisted.logger import formatEvent, globalLogPublisher
 from zope.interface.verify import verifyObject
 
 from twisted_registry.config.loading import load
 from twisted_registry.listener import StartError, described, make_endpoint, start_environment
+from twisted_registry.maintenance.purge import Purged
+from twisted_registry.maintenance.task import Task
 from twisted_registry.service import RegistryService
 
 MEMORY = "version: 0.1\nstorage:\n  inmemory: {{}}\n"
@@ -104,6 +107,38 @@ async def test_read_only(tmp_path):
     text = MEMORY + "  maintenance:\n    readonly:\n      enabled: true\n" + HTTP
     async with running(tmp_path, text) as ask:
         assert (await ask("POST", "/v2/a/blobs/uploads/")).code == 405
+
+
+def chores(folder, maintenance):
+    text = f"{MEMORY}  maintenance: {maintenance}\n{HTTP}" if maintenance else MEMORY + HTTP
+    text = text.replace("{{}}", "{}").replace("{", "{{").replace("}", "}}")
+    service = RegistryService(load(configured(folder, text), {}), Clock(), {}, io.StringIO())
+    return {child.name: child for child in service if isinstance(child, Task)}
+
+
+PURGING = "uploadpurging: {enabled: %s, age: 2h, interval: 30m, dryrun: false}"
+
+
+@pytest.mark.parametrize(
+    ("maintenance", "interval"),
+    [
+        ("", 24 * 3600),
+        (f"{{{PURGING % 'true'}}}", 1800),
+        (f"{{{PURGING % 'false'}}}", None),
+        ("{readonly: {enabled: true}}", None),
+    ],
+)
+def test_uploads_are_purged_as_configured(tmp_path, maintenance, interval):
+    tasks = chores(tmp_path, maintenance)
+    if interval is None:
+        assert tasks == {}
+        return
+    task = tasks["uploadpurging"]
+    task.startService()
+    assert 0 <= task.next <= min(interval, 3600)
+    task._clock.advance(3600)
+    assert task.last.result == Purged(0, 0, 0, 0)
+    assert task.next == pytest.approx(task.last.began + interval)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from random import random
 from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
 from twisted.application.service import MultiService
@@ -24,6 +25,8 @@ from twisted_registry.api.tree import mounted
 from twisted_registry.api.urls import Links
 from twisted_registry.auth.open import OpenAccess
 from twisted_registry.listener import HTTPService, StartError, described, make_endpoint
+from twisted_registry.maintenance.purge import Purge
+from twisted_registry.maintenance.task import Task
 from twisted_registry.repository.policy import Policy
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.checked import CheckedDriver
@@ -31,7 +34,7 @@ from twisted_registry.storage.filesystem import FilesystemDriver
 from twisted_registry.storage.memory import MemoryDriver
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from twisted.application.service import IServiceCollection
 
@@ -45,8 +48,10 @@ log = Logger()
 class RegistryService(MultiService):
     """A registry with its listener.
 
-    The child ``http`` listens. Stopping drains the requests that are under way, for as long as
-    ``http.draintimeout`` says, then closes the storage.
+    The child ``http`` listens; others are chores, each a
+    :class:`~twisted_registry.maintenance.task.Task` named after its section. Stopping drains the
+    requests that are under way, for as long as ``http.draintimeout`` says, then closes the
+    storage.
     """
 
     def __init__(
@@ -85,6 +90,11 @@ class RegistryService(MultiService):
             limits=_limits(configuration),
             access_log=AccessLog(access_log) if wanted else None,
         )
+
+        if configuration.storage.maintenance.readonly.enabled:
+            return
+        for task in _tasks(configuration, self.registry, reactor):
+            task.setServiceParent(self)
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
         """Bring our way of logging along into an application that twistd made."""
@@ -166,6 +176,14 @@ def _driver(configuration: Configuration, reactor: Any) -> IStorageDriver:
         return MemoryDriver(reactor)
     root = Path(filesystem.rootdirectory).absolute()
     return FilesystemDriver(str(root), reactor, filesystem.maxthreads)
+
+
+def _tasks(configuration: Configuration, registry: Registry, reactor: Any) -> Iterator[Task]:
+    """What is done beside serving."""
+    purging = configuration.storage.maintenance.uploadpurging
+    if purging is not None and purging.enabled:
+        purge = Purge(registry, reactor, purging.age, purging.dryrun)
+        yield Task("uploadpurging", purge.run, reactor, purging.interval, random)
 
 
 def _policy(configuration: Configuration) -> Policy:

@@ -21,6 +21,7 @@ CALLS = (
     "list",
     "walk",
     "presign",
+    "sweep",
 )
 
 

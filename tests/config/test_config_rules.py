@@ -153,7 +153,7 @@ def test_required_keys():
 def test_upload_purging_has_all_keys_or_says_that_it_is_off():
     full = "maintenance: {uploadpurging: {enabled: true, age: 24h, interval: 1h, dryrun: true}}"
     result = loaded(storage(full))
-    assert result.warnings == ("storage.maintenance.uploadpurging: uploads are not purged yet",)
+    assert result.warnings == ()
     purging = result.configuration.storage.maintenance.uploadpurging
     assert purging is not None
     assert (purging.age, purging.interval, purging.dryrun) == (86400, 3600, True)

@@ -96,8 +96,6 @@ def _check_storage(configuration: Configuration, report: Report) -> None:
         report.fault("storage.cache.blobdescriptor", "got 'redis'", "a redis section beside it")
     elif cache not in {"", "inmemory", "redis"}:
         report.warn("storage.cache.blobdescriptor", f"{shown(cache)} is unknown, no cache is used")
-    if storage.maintenance.uploadpurging is not None and storage.maintenance.uploadpurging.enabled:
-        report.warn("storage.maintenance.uploadpurging", "uploads are not purged yet")
 
 
 def _check_http(configuration: Configuration, report: Report) -> None:

@@ -128,7 +128,9 @@ class Maintenance(Values):
 
     uploadpurging: UploadPurging | None = key(
         Section("a section", UploadPurging),
-        "Checked; uploads are not purged yet, which is warned of.",
+        "Purge uploads that nobody went on with; without the section, as its defaults say. What a"
+        " crash left of unfinished files goes with them.",
+        default=UploadPurging(),
     )
     readonly: ReadOnly = section(ReadOnly, "Serve pulls only.")
 

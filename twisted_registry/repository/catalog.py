@@ -17,40 +17,50 @@ from twisted_registry.repository.failures import translated
 from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from twisted_registry.storage.interfaces import IStorageDriver
 
 _PAGE = 5000
 
 
-async def walk(driver: IStorageDriver, after: str = "") -> AsyncIterator[str]:
+async def walk(
+    driver: IStorageDriver, after: str = "", marks: Sequence[str] = layout.REPOSITORY_MARKS
+) -> AsyncIterator[str]:
     """Yield the names of repositories in order.
 
     :param after: only names greater than this; it need not be one.
+    :param marks: what makes a folder count, see :func:`is_repository`.
     """
-    async for name in _below(driver, "", after):
+    async for name in _below(driver, "", after, marks):
         yield name
 
 
 @translated
-async def is_repository(driver: IStorageDriver, name: str) -> bool:
-    """Whether the store knows a repository of this name."""
+async def is_repository(
+    driver: IStorageDriver, name: str, marks: Sequence[str] = layout.REPOSITORY_MARKS
+) -> bool:
+    """Whether the store knows a repository of this name.
+
+    :param marks: the names of folders of which one is enough.
+    """
     folder = layout.repository(name)
-    for mark in layout.REPOSITORY_MARKS:
+    for mark in marks:
         with suppress(PathNotFound):
             await driver.stat(f"{folder}/{mark}")
             return True
     return False
 
 
-async def _below(driver: IStorageDriver, prefix: str, after: str) -> AsyncIterator[str]:
+async def _below(
+    driver: IStorageDriver, prefix: str, after: str, marks: Sequence[str]
+) -> AsyncIterator[str]:
     for step in await _steps(driver, prefix, after):
         if not step.endswith("/"):
-            if await is_repository(driver, step):
+            if await is_repository(driver, step, marks):
                 yield step
         else:
-            async for name in _below(driver, step, after):
+            async for name in _below(driver, step, after, marks):
                 yield name
 
 

@@ -37,6 +37,8 @@ UPLOAD_SECRET = "twisted-registry/upload-secret"  # noqa: S105 - a path
 
 #: A folder with one of these is a repository. 2.8.3 looks for the first, 3.x for the second.
 REPOSITORY_MARKS = ("_layers", "_manifests")
+#: A folder with this has uploads, though it may hold nothing yet.
+UPLOAD_MARKS = ("_uploads",)
 
 
 def blob(digest: Digest) -> str:
@@ -109,9 +111,14 @@ def tag_index(name: str, tag_name: str, digest: Digest) -> str:
     return f"{tag(name, tag_name)}/index/{digest.algorithm}/{digest.hex}/link"
 
 
+def uploads(name: str) -> str:
+    """The folder of a repository's uploads."""
+    return f"{REPOSITORIES}/{name}/_uploads"
+
+
 def upload(name: str, upload_id: str) -> str:
     """The folder of an upload."""
-    return f"{REPOSITORIES}/{name}/_uploads/{upload_id}"
+    return f"{uploads(name)}/{upload_id}"
 
 
 def upload_data(name: str, upload_id: str) -> str:

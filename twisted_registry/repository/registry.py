@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from attrs import define, field
 
 from twisted_registry.repository import catalog, layout
+from twisted_registry.repository.abandoned import abandoned_uploads
 from twisted_registry.repository.blobs import Blobs
 from twisted_registry.repository.concurrency import KeyedLock
 from twisted_registry.repository.failures import translated
@@ -29,8 +30,11 @@ from twisted_registry.repository.uploads import Uploads
 from twisted_registry.storage.interfaces import PathExists, PathNotFound
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from twisted.internet.interfaces import IReactorTime
 
+    from twisted_registry.repository.abandoned import AbandonedUpload
     from twisted_registry.storage.interfaces import IStorageDriver
 
 _NOBODY = Origin()
@@ -102,6 +106,21 @@ class Registry:
                 return names, True
             names.append(name)
         return names, False
+
+    def abandoned_uploads(self, before: float) -> AsyncIterator[AbandonedUpload]:
+        """Find the uploads that were last touched before a time.
+
+        :param before: seconds since the epoch.
+        """
+        return abandoned_uploads(self.driver, before)
+
+    @translated
+    async def sweep(self, before: float) -> int:
+        """Remove what crashes of the store's own calls have left; return how many there were.
+
+        :param before: seconds since the epoch; what changed later stays.
+        """
+        return await self.driver.sweep(before)
 
     @translated
     async def upload_secret(self) -> bytes:

@@ -110,6 +110,10 @@ class CheckedDriver:
         """Begin or continue a file."""
         return self._call("writer", (path,), self.driver.writer, path, offset, observe)
 
+    def sweep(self, before: float) -> Deferred[int]:
+        """Remove what calls that a crash cut off have left."""
+        return self._call("sweep", (), self.driver.sweep, before)
+
     def list(self, path: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
         """Fire with what lies directly in a folder."""
         paths = (path,) if path else ()

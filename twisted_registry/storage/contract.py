@@ -205,6 +205,20 @@ async def delete_many_passes_over_what_is_gone(driver: IStorageDriver) -> None:
     await driver.delete("b")
 
 
+async def sweep_leaves_what_was_stored(driver: IStorageDriver) -> None:
+    """``sweep`` removes leftovers of crashes, of which a healthy store has none."""
+    await driver.put("swept/file", b"content")
+    writer = await driver.writer("swept/growing", 0)
+    writer.write(b"some")
+    changed = (await driver.stat("swept/file")).modified
+    assert await driver.sweep((changed or 0) / 1e9) == 0
+    assert await writer.commit() == 4
+    await writer.close()
+    assert await driver.get("swept/file", 10) == b"content"
+    assert await driver.get("swept/growing", 10) == b"some"
+    await driver.delete("swept")
+
+
 async def list_answers_one_folder_in_order(driver: IStorageDriver) -> None:
     """``list`` sorts by code point, and says what is a file and what a folder."""
     for path in ("x/b", "x/a/below", "x/a-b", "x/B", "x/a.b", "x/\u00e9", "x/\U0001f4e6", "y"):
@@ -273,6 +287,7 @@ ALL_PROMISES: tuple[Promise, ...] = (
     move_moves,
     delete_removes,
     delete_many_passes_over_what_is_gone,
+    sweep_leaves_what_was_stored,
     list_answers_one_folder_in_order,
     walk_answers_all_files_in_order,
     presign_answers_a_url_or_not,

@@ -57,6 +57,19 @@ def walk_files(tree: FileTree, prefix: str, after: str, limit: int) -> Sequence[
     return list(islice(_below(tree, prefix, after), limit))
 
 
+def leads_astray(tree: FileTree, entry: DirEntry[str]) -> bool:
+    """Whether an entry is a link to nothing, to itself, or to a folder that it lies in."""
+    if not entry.is_symlink():
+        return False
+    try:
+        tree.files.stat(entry.path)
+    except OSError:
+        return True
+    here, name = entry.path.rsplit("/", 1)
+    there = tree.files.realpath(entry.path)
+    return f"{tree.files.realpath(here)}/{name}".startswith(f"{there}/")
+
+
 def _names(tree: FileTree, path: str, after: str, limit: int) -> list[str]:
     try:
         with tree.files.scandir(tree.full(path)) as entries:
@@ -77,7 +90,7 @@ def _below(tree: FileTree, folder: str, after: str) -> Iterator[Entry]:
             visible = [entry for entry in entries if _is_visible(tree, entry)]
     except (FileNotFoundError, NotADirectoryError):
         return
-    straight = (entry for entry in visible if not _leads_astray(tree, entry))
+    straight = (entry for entry in visible if not leads_astray(tree, entry))
     for path in sorted(prefix + _key(entry) for entry in straight):
         if not path.endswith("/"):
             entry = _look(tree, path, path) if path > after else None
@@ -93,19 +106,6 @@ def _key(entry: DirEntry[str]) -> str:
     ``a-b`` comes before ``a/b``, and that before ``a0``.
     """
     return f"{entry.name}/" if entry.is_dir() else entry.name
-
-
-def _leads_astray(tree: FileTree, entry: DirEntry[str]) -> bool:
-    """Whether an entry is a link to nothing, to itself, or to a folder that it lies in."""
-    if not entry.is_symlink():
-        return False
-    try:
-        tree.files.stat(entry.path)
-    except OSError:
-        return True
-    here, name = entry.path.rsplit("/", 1)
-    there = tree.files.realpath(entry.path)
-    return f"{tree.files.realpath(here)}/{name}".startswith(f"{there}/")
 
 
 def _is_visible(tree: FileTree, entry: DirEntry[str]) -> bool:

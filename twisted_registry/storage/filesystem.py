@@ -13,6 +13,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
+from twisted_registry.storage.debris import Sweep
 from twisted_registry.storage.filelist import entry_of, list_folder, walk_files
 from twisted_registry.storage.filelock import open_for_writing
 from twisted_registry.storage.fileops import OsFiles, explain
@@ -168,6 +169,10 @@ class FilesystemDriver:
         )
         return opening.addCallback(writer)
 
+    def sweep(self, before: float) -> Deferred[int]:
+        """Remove old hidden files and folders, a bit of the tree at a time."""
+        return Deferred.fromCoroutine(self._sweep(Sweep(self._tree, before)))
+
     def list(self, path: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
         """Fire with what lies directly in a folder."""
         return self._run(path, list_folder, self._tree, path, after, limit)
@@ -199,6 +204,11 @@ class FilesystemDriver:
                 raise explain(error, path) from error
 
         return self.threads.run(explained, undo=undo)
+
+    async def _sweep(self, sweep: Sweep) -> int:
+        while await self._run("", sweep.go_on):
+            pass
+        return sweep.removed
 
     def _close_opened(self, opened: tuple[int, int]) -> None:
         self.files.close(opened[0])

@@ -146,7 +146,7 @@ class FileTree:
             self.files.rename(full, doomed)
             self.forget(path)
             self.sync_folder(_folder(path))
-            self._remove_tree(doomed)
+            self.remove_tree(doomed)
         else:
             self.sync_folder(_folder(path))
 
@@ -271,14 +271,14 @@ class FileTree:
             # The root or a folder above it, which no later sync reaches.
             self._sync(os.path.dirname(full))  # noqa: PTH120
 
-    def _remove_tree(self, full: str) -> None:
+    def remove_tree(self, full: str) -> None:
         """Remove a folder that no path leads to any more; what will not go stays hidden."""
         for _ in range(ATTEMPTS):
             with self.files.scandir(full) as entries:
                 found = [(entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries]
             for path, is_folder in found:
                 if is_folder:
-                    self._remove_tree(path)
+                    self.remove_tree(path)
                 else:
                     # A put that failed because its folder went may be faster.
                     with suppress(FileNotFoundError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from secrets import token_hex
 from typing import TYPE_CHECKING, Self
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from twisted_registry.storage.fileops import OsFiles
 
 _COPY_AT_ONCE = 64 * 1024 * 1024
+_HIDDEN = re.compile(r"\.[0-9a-f]{16}\.tmp", re.ASCII)
 
 
 @define(eq=False)
@@ -77,3 +79,8 @@ def write_all(files: OsFiles, fd: int, content: bytes, offset: int) -> None:
 def hidden_name() -> str:
     """Make up a name for a file or folder that nobody is to see: it begins with a dot."""
     return f".{token_hex(8)}.tmp"
+
+
+def is_hidden_name(name: str) -> bool:
+    """Whether a name is one that :func:`hidden_name` made up."""
+    return _HIDDEN.fullmatch(name) is not None

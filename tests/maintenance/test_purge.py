@@ -1,0 +1,138 @@
+"""What one run of the purge does to a registry."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
+
+from twisted_registry.digest import Digest
+from twisted_registry.maintenance.purge import Purge, Purged
+from twisted_registry.repository.registry import Registry
+from twisted_registry.storage.interfaces import StorageError
+from twisted_registry.storage.memory import MemoryDriver
+
+DAY = 86_400
+
+
+def done(coroutine):
+    results = []
+    Deferred.fromCoroutine(coroutine).addBoth(results.append)
+    (result,) = results
+    if hasattr(result, "raiseException"):
+        result.raiseException()
+    return result
+
+
+class Swept(MemoryDriver):
+    """A store that has something to sweep, and folders that will not go."""
+
+    swept = None
+    stubborn = ""
+
+    def sweep(self, before):
+        self.swept = before
+        return super().sweep(before).addCallback(lambda _: 3)
+
+    def delete(self, path):
+        if self.stubborn and path.endswith(self.stubborn):
+            return fail(StorageError(path, "it will not go"))
+        return super().delete(path)
+
+
+@pytest.fixture
+def clock():
+    clock = Clock()
+    clock.advance(1_800_000_000)
+    return clock
+
+
+@pytest.fixture
+def driver(clock):
+    return Swept(clock)
+
+
+@pytest.fixture
+def registry(driver, clock):
+    return Registry(driver, clock)
+
+
+@pytest.fixture
+def lines():
+    found = []
+    globalLogPublisher.addObserver(found.append)
+    yield found
+    globalLogPublisher.removeObserver(found.append)
+
+
+def start(registry, name="a"):
+    return done(registry.repository(name).uploads.start()).id
+
+
+def is_there(registry, upload_id, name="a"):
+    return done(registry.repository(name).uploads.is_fresh(upload_id))
+
+
+def test_old_uploads_go_and_young_ones_stay(registry, driver, clock):
+    old = start(registry)
+    clock.advance(DAY)
+    young = start(registry)
+    clock.advance(DAY)
+    assert done(Purge(registry, clock, 1.5 * DAY, dry_run=False).run()) == Purged(1, 1, 0, 3)
+    assert not is_there(registry, old)
+    assert is_there(registry, young)
+    assert driver.swept == clock.seconds() - 1.5 * DAY
+
+
+def test_a_dry_run_says_what_would_go_and_removes_nothing(registry, driver, clock, lines):
+    old = start(registry)
+    clock.advance(2 * DAY)
+    assert done(Purge(registry, clock, DAY, dry_run=True).run()) == Purged(1, 0, 0, 0)
+    assert is_there(registry, old)
+    assert driver.swept is None
+    said = [event for event in lines if event.get("what") == "would purge"]
+    assert [(event["id"], event["repository"], event["hours"]) for event in said] == [
+        (old, "a", 48)
+    ]
+
+
+def test_one_that_will_not_go_does_not_keep_the_rest(registry, driver, clock):
+    first, second = sorted(start(registry) for _ in range(2))
+    driver.stubborn = first
+    clock.advance(2 * DAY)
+    assert done(Purge(registry, clock, DAY, dry_run=False).run()) == Purged(2, 1, 1, 3)
+    assert is_there(registry, first)
+    assert not is_there(registry, second)
+
+
+def test_one_that_is_being_written_is_counted_as_found_only(registry, driver, clock):
+    upload_id = start(registry)
+    path = f"docker/registry/v2/repositories/a/_uploads/{upload_id}/data"
+    writers = []
+    driver.writer(path).addCallback(writers.append)
+    clock.advance(2 * DAY)
+    assert done(Purge(registry, clock, DAY, dry_run=False).run()) == Purged(1, 0, 0, 3)
+    assert writers
+
+
+def test_blobs_are_none_of_its_business(registry, clock):
+    class Body:
+        length = 4
+
+        def startProducing(self, consumer):
+            consumer.write(b"blob")
+            done = Deferred()
+            done.callback(None)
+            return done
+
+        def pauseProducing(self):
+            pass
+
+        resumeProducing = stopProducing = pauseProducing
+
+    digest = Digest.of(b"blob")
+    done(registry.repository("a").uploads.store(digest, Body()))
+    clock.advance(2 * DAY)
+    assert done(Purge(registry, clock, DAY, dry_run=False).run()).found == 0
+    assert done(registry.repository("a").blobs.size(digest)) == 4

@@ -1,0 +1,1 @@
+"""Chores that go on beside serving; of paths they know nothing."""
