@@ -88,6 +88,10 @@ class _Stat:
     st_mtime_ns: int
     st_dev: int = 1
 
+    @property
+    def st_ctime_ns(self):
+        return self.st_mtime_ns
+
 
 @frozen
 class _DirEntry:

@@ -31,6 +31,7 @@ GOOD = ["a", "a/b", "a.b/c..", "_uploads", "x" * 255, "a b", "\u00e9" * 127, "-"
 
 CALLS = {
     "get": lambda driver, path: driver.get(path, 10),
+    "get_many": lambda driver, path: driver.get_many(["fine", path], 10),
     "put": lambda driver, path: driver.put(path, b""),
     "create": lambda driver, path: driver.create(path, b""),
     "stat": lambda driver, path: driver.stat(path),
@@ -43,10 +44,14 @@ CALLS = {
     "open": lambda driver, path: driver.open(path),
     "writer": lambda driver, path: driver.writer(path),
     "list": lambda driver, path: driver.list(path),
+    "folders": lambda driver, path: driver.folders(path),
+    "folders holding": lambda driver, path: driver.folders("", holding=path),
+    "folders_many": lambda driver, path: driver.folders_many(["fine", path], 10),
     "walk": lambda driver, path: driver.walk(path),
     "presign": lambda driver, path: driver.presign(path, "GET", 60),
 }
-OF_THE_ROOT = {"stat", "list", "walk"}
+#: The empty path is the root, or means nothing in particular.
+OF_THE_ROOT = {"stat", "list", "folders", "folders holding", "walk"}
 
 
 @implementer(IStorageObserver)

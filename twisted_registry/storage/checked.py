@@ -19,7 +19,7 @@ from twisted_registry.storage.interfaces import (
     PathInvalid,
     StorageError,
 )
-from twisted_registry.storage.paths import is_path
+from twisted_registry.storage.paths import is_any_path, is_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,6 +62,10 @@ class CheckedDriver:
         """Fire with the whole content of a small file."""
         return self._call("get", (path,), self.driver.get, path, limit)
 
+    def get_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[bytes | None]]:
+        """Fire with the contents of small files; fail if one of the paths breaks the grammar."""
+        return self._call_many("get_many", paths, self.driver.get_many, limit)
+
     def put(self, path: str, content: bytes, *, durable: bool = True) -> Deferred[None]:
         """Store a small file."""
         return self._call("put", (path,), self.driver.put, path, content, durable=durable)
@@ -94,8 +98,7 @@ class CheckedDriver:
 
     def delete_many(self, paths: Sequence[str]) -> Deferred[None]:
         """Remove files; none at all if one of the paths breaks the grammar."""
-        paths = tuple(paths)
-        return self._call("delete_many", paths, self.driver.delete_many, paths)
+        return self._call_many("delete_many", paths, self.driver.delete_many)
 
     def open(self, path: str, offset: int = 0, length: int | None = None) -> Deferred[IReader]:
         """Open a stretch of a file for reading."""
@@ -119,6 +122,17 @@ class CheckedDriver:
         paths = (path,) if path else ()
         return self._call("list", paths, self.driver.list, path, after, limit)
 
+    def folders(
+        self, path: str, after: str = "", limit: int = 1000, holding: str = ""
+    ) -> Deferred[Sequence[str]]:
+        """Fire with the names of the folders directly in a folder."""
+        paths = tuple(one for one in (path, holding) if one)
+        return self._call("folders", paths, self.driver.folders, path, after, limit, holding)
+
+    def folders_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[Sequence[str]]]:
+        """Fire with the names of the folders in many; fail if a path breaks the grammar."""
+        return self._call_many("folders_many", paths, self.driver.folders_many, limit)
+
     def walk(self, prefix: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
         """Fire with the files below a folder."""
         paths = (prefix,) if prefix else ()
@@ -131,6 +145,20 @@ class CheckedDriver:
     def close(self) -> Deferred[None]:
         """Close the driver."""
         return self._call("close", (), self.driver.close)
+
+    def _call_many(
+        self,
+        action: str,
+        paths: Sequence[str],
+        method: Callable[..., Deferred[_T]],
+        *arguments: Any,
+    ) -> Deferred[_T]:
+        """Call with a list of paths, so many that remembering them would push out the others."""
+        paths = tuple(paths)
+        for path in paths:
+            if not is_any_path(path):
+                return fail(PathInvalid(path, "is not a path"))
+        return self._call(action, paths[:1], method, paths, *arguments)
 
     def _call(
         self,

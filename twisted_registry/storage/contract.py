@@ -11,7 +11,7 @@ For authors of drivers too. Run :func:`keeps` with a fresh driver and each of
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -63,6 +63,19 @@ async def put_replaces(driver: IStorageDriver) -> None:
     await driver.delete("file")
 
 
+async def get_many_reads_what_there_is(driver: IStorageDriver) -> None:
+    """``get_many`` keeps the order asked for, and says None where there is no file."""
+    await driver.put("a/one", b"1")
+    await driver.put("two", b"22")
+    await driver.put("empty", b"")
+    asked = ["two", "nothing", "a/one", "two/below", "a", "no/folder", "empty", "two"]
+    found = [b"22", None, b"1", None, None, None, b"", b"22"]
+    assert list(await driver.get_many(asked, 2)) == found
+    assert list(await driver.get_many([], 2)) == []
+    assert type(await raises(driver.get_many(["a/one", "two"], 1))) is StorageError
+    await driver.delete_many(["a/one", "two", "empty"])
+
+
 async def get_has_a_limit(driver: IStorageDriver) -> None:
     """A file of more than ``limit`` bytes is an error."""
     await driver.put("file", b"12345")
@@ -82,6 +95,7 @@ async def what_is_not_there_is_not_found(driver: IStorageDriver) -> None:
         assert isinstance(await raises(driver.delete(path)), PathNotFound)
         assert isinstance(await raises(driver.open(path)), PathNotFound)
         assert isinstance(await raises(driver.list(path)), PathNotFound)
+        assert isinstance(await raises(driver.folders(path)), PathNotFound)
         assert list(await driver.walk(path)) == []
     await driver.delete("file")
 
@@ -236,6 +250,67 @@ async def list_answers_one_folder_in_order(driver: IStorageDriver) -> None:
     await driver.delete("y")
 
 
+async def folders_are_answered_in_order(driver: IStorageDriver) -> None:
+    """``folders`` names what ``list`` calls folders, and sees each change at once."""
+    names = ["B", "a", "a-b", "a.b", "b", "\u00e9", "\U0001f4e6"]
+    for name in reversed(names):
+        await driver.put(f"x/{name}/file", b"1")
+    await driver.put("x/aa", b"a file")
+    assert list(await driver.folders("x")) == names
+    assert list(await driver.folders("")) == ["x"]
+    for limit in range(1, len(names) + 2):
+        assert await _folder_pages(driver, "x", limit) == names
+    assert list(await driver.folders("x", "a.")) == names[3:]
+    assert list(await driver.folders("x/a")) == []
+    await driver.put("x/c/d/file", b"1")
+    await driver.delete("x/a")
+    assert list(await driver.folders("x")) == ["B", "a-b", "a.b", "b", "c", *names[5:]]
+    await driver.delete("x")
+
+
+async def folders_may_have_to_hold_something(driver: IStorageDriver) -> None:
+    """``folders`` answers those that hold a file with bytes, and sees each change at once."""
+    for name in ("a", "b", "c", "d", "e"):
+        await driver.put(f"x/{name}/current/link", b"1")
+    await driver.put("x/b/current/link", b"")
+    await driver.put("x/c0/current/other", b"1")
+    await driver.put("x/c1/current/link/below", b"1")
+    await driver.put("x/c2/current", b"1")
+
+    async def holding(after: str = "", limit: int = 1000) -> Sequence[str]:
+        return list(await driver.folders("x", after, limit, "current/link"))
+
+    assert await holding() == ["a", "c", "d", "e"]
+    assert await holding("", 3) == ["a", "c", "d"]
+    assert await holding("a", 1) == ["c"]
+    assert await holding("bb") == ["c", "d", "e"]
+    await driver.put("x/b/current/link", b"1")
+    await driver.put("x/d/current/link", b"")
+    await driver.delete("x/e/current/link")
+    assert await holding() == ["a", "b", "c"]
+    await driver.put("x/e/current/link", b"1")
+    await driver.delete("x/a")
+    assert await holding() == ["b", "c", "e"]
+    assert list(await driver.folders("", holding="b/current/link")) == ["x"]
+    await driver.delete("x")
+
+
+async def folders_many_answers_for_each(driver: IStorageDriver) -> None:
+    """``folders_many`` keeps the order asked for; what is no folder holds none."""
+    for path in ("x/b/file", "x/a/file", "x/c/file", "y/z/file", "y/file"):
+        await driver.put(path, b"1")
+    asked = ["y", "none", "x", "x/a", "x/a/file", "x/a/file/below", "y"]
+    found = await driver.folders_many(asked, 10)
+    assert [list(names) for names in found] == [["z"], [], ["a", "b", "c"], [], [], [], ["z"]]
+    assert [list(names) for names in await driver.folders_many(["x", "y"], 2)] == [
+        ["a", "b"],
+        ["z"],
+    ]
+    assert list(await driver.folders_many([], 2)) == []
+    await driver.delete("x")
+    await driver.delete("y")
+
+
 async def walk_answers_all_files_in_order(driver: IStorageDriver) -> None:
     """``walk`` sorts by whole path, which is not the order of a walk through a tree."""
     paths = ["w/a-b", "w/a.b/c", "w/a/b", "w/a/b.c", "w/a/c/d", "w/a0", "w/b/a"]
@@ -272,11 +347,21 @@ async def _pages(method: Callable[..., Any], path: str, limit: int) -> list[str]
             return found
 
 
+async def _folder_pages(driver: IStorageDriver, path: str, limit: int) -> list[str]:
+    found: list[str] = []
+    while True:
+        page = await driver.folders(path, found[-1] if found else "", limit)
+        found += page
+        if len(page) < limit:
+            return found
+
+
 ALL_PROMISES: tuple[Promise, ...] = (
     provides_the_interface,
     put_stores,
     put_replaces,
     get_has_a_limit,
+    get_many_reads_what_there_is,
     what_is_not_there_is_not_found,
     a_glance_tells_one_file_from_another,
     a_folder_is_no_file,
@@ -289,6 +374,9 @@ ALL_PROMISES: tuple[Promise, ...] = (
     delete_many_passes_over_what_is_gone,
     sweep_leaves_what_was_stored,
     list_answers_one_folder_in_order,
+    folders_are_answered_in_order,
+    folders_may_have_to_hold_something,
+    folders_many_answers_for_each,
     walk_answers_all_files_in_order,
     presign_answers_a_url_or_not,
     *STREAM_PROMISES,

@@ -20,6 +20,7 @@ from twisted_registry.storage.fileops import OsFiles, explain
 from twisted_registry.storage.filereader import FileReader
 from twisted_registry.storage.filetree import FileTree
 from twisted_registry.storage.filewriter import FileWriter, Share
+from twisted_registry.storage.folderscans import FRESH, MOST, FolderScans
 from twisted_registry.storage.interfaces import (
     Entry,
     Glance,
@@ -28,6 +29,8 @@ from twisted_registry.storage.interfaces import (
     IWriter,
     MethodUnsupported,
     OffsetInvalid,
+    PathInvalid,
+    PathNotFound,
     StorageError,
 )
 from twisted_registry.storage.openfiles import OpenFiles, room_for_open_files
@@ -40,10 +43,6 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-#: Nanoseconds. Node numbers are used again at once, and kernels stamp coarsely: two files made
-#: within this time may look the same.
-_FRESH = 20_000_000
-
 
 @implementer(IStorageDriver)
 @define(eq=False)
@@ -54,6 +53,7 @@ class FilesystemDriver:
     :ivar reactor: where answers arrive.
     :ivar max_threads: how many calls to the operating system may block at a time.
     :ivar kept_open: how many small files that were read stay open for the next reader.
+    :ivar kept_names: how many names of folders that were read are kept.
     :ivar files: the operating system, for tests to replace.
     :ivar threads: the pool, for tests to replace.
     """
@@ -62,6 +62,7 @@ class FilesystemDriver:
     reactor: ReactorBase
     max_threads: int = 100
     kept_open: int = field(factory=room_for_open_files)
+    kept_names: int = MOST
     files: OsFiles = field(factory=OsFiles)
     threads: Threads = field()
     name: str = field(init=False, default="filesystem")
@@ -70,6 +71,7 @@ class FilesystemDriver:
     _tree: FileTree = field(init=False)
     _share: Share = field(init=False, factory=Share)
     _open_files: OpenFiles = field(init=False)
+    _scans: FolderScans = field(init=False)
 
     @threads.default
     def _own_threads(self) -> Threads:
@@ -83,9 +85,17 @@ class FilesystemDriver:
     def _own_open_files(self) -> OpenFiles:
         return OpenFiles(self.files, self.kept_open)
 
+    @_scans.default
+    def _own_scans(self) -> FolderScans:
+        return FolderScans(self._tree, self.reactor.seconds, self.kept_names)
+
     def get(self, path: str, limit: int) -> Deferred[bytes]:
         """Fire with the whole content of a small file."""
         return self._run(path, _read_small, self._tree, path, limit)
+
+    def get_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[bytes | None]]:
+        """Fire with the contents of small files, all read in one call of a thread."""
+        return self._run("", _read_many, self._tree, tuple(paths), limit)
 
     def put(self, path: str, content: bytes, *, durable: bool = True) -> Deferred[None]:
         """Store a small file: a hidden name, fsync, rename, fsync of the folders."""
@@ -107,7 +117,7 @@ class FilesystemDriver:
             return None
         if not S_ISREG(found.st_mode):
             return None
-        if self.reactor.seconds() * 1e9 - found.st_mtime_ns < _FRESH:
+        if self.reactor.seconds() * 1e9 - found.st_mtime_ns < FRESH:
             return None
         mark = (found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
         return Glance(found.st_size, mark)
@@ -177,6 +187,19 @@ class FilesystemDriver:
         """Fire with what lies directly in a folder."""
         return self._run(path, list_folder, self._tree, path, after, limit)
 
+    def folders(
+        self, path: str, after: str = "", limit: int = 1000, holding: str = ""
+    ) -> Deferred[Sequence[str]]:
+        """Fire with the names of the folders directly in a folder; at once, if that can be."""
+        kept = None if holding else self._scans.kept(path, after, limit)
+        if kept is not None:
+            return succeed(kept)
+        return self._run(path, self._scans.page, path, after, limit, holding)
+
+    def folders_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[Sequence[str]]]:
+        """Fire with the names of the folders in each of many, read in one call of a thread."""
+        return self._run("", self._scans.pages, tuple(paths), limit)
+
     def walk(self, prefix: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
         """Fire with the files below a folder."""
         return self._run(prefix, walk_files, self._tree, prefix, after, limit)
@@ -227,6 +250,18 @@ def _read_small(tree: FileTree, path: str, limit: int) -> bytes:
         return b"".join(pieces)
     finally:
         tree.files.close(fd)
+
+
+def _read_many(tree: FileTree, paths: Sequence[str], limit: int) -> Sequence[bytes | None]:
+    contents: list[bytes | None] = []
+    for path in paths:
+        try:
+            contents.append(_read_small(tree, path, limit))
+        except (PathNotFound, PathInvalid):
+            contents.append(None)
+        except OSError as error:
+            raise explain(error, path) from error
+    return contents
 
 
 def _open_stretch(tree: FileTree, path: str, offset: int, length: int | None) -> tuple[int, int]:

@@ -188,6 +188,15 @@ class IStorageDriver(Interface):
         :raises PathNotFound: if there is no such file.
         """
 
+    def get_many(paths: Sequence[str], limit: int) -> Deferred[Sequence[bytes | None]]:
+        """Fire with the contents of small files, in the order asked for.
+
+        None stands for one where there is no such file. Meant for some thousands of paths at a
+        time.
+
+        :param limit: bytes of each; a larger file is a :class:`StorageError`.
+        """
+
     def put(path: str, content: bytes, *, durable: bool = True) -> Deferred[None]:
         """Store a small file, replacing what was there, in one step.
 
@@ -285,6 +294,31 @@ class IStorageDriver(Interface):
         :param limit: at most so many; fewer mean that the folder ends here.
         :raises PathNotFound: if there is no such folder; object stores can not tell an empty
             folder from none.
+        """
+
+    def folders(
+        path: str, after: str = "", limit: int = 1000, holding: str = ""
+    ) -> Deferred[Sequence[str]]:
+        """Fire with the names of the folders directly in a folder, sorted (code points).
+
+        What :meth:`list` tells of folders, for those who ask again and again: a driver may keep
+        the names as long as it can tell that they are the same.
+
+        :param after: only names greater than this.
+        :param limit: at most so many; fewer mean that there are no more.
+        :param holding: only folders that hold, under this path inside them, a file of at least
+            one byte, which is looked for at each call.
+        :raises PathNotFound: if there is no such folder; object stores can not tell an empty
+            folder from none.
+        """
+
+    def folders_many(paths: Sequence[str], limit: int) -> Deferred[Sequence[Sequence[str]]]:
+        """Fire with the names of the folders in each of many, in the order asked for.
+
+        For a path where there is no folder there are none. Meant for about a thousand paths at
+        a time.
+
+        :param limit: names of each at most; fewer mean that there are no more.
         """
 
     def walk(prefix: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:

@@ -6,6 +6,7 @@ so that what passes on this driver passes on the others. Its Deferreds have alre
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from heapq import nsmallest
 from itertools import islice
 from typing import TYPE_CHECKING, ClassVar
@@ -42,6 +43,19 @@ class _Folder:
 
     modified: int
     entries: dict[str, _Folder | MemoryFile] = field(factory=dict)
+    _folders: list[str] | None = field(init=False, default=None)
+
+    def folders(self) -> list[str]:
+        """The names of the folders in it, in order; kept until an entry is made or removed."""
+        if self._folders is None:
+            entries = self.entries.items()
+            self._folders = sorted(name for name, node in entries if isinstance(node, _Folder))
+        return self._folders
+
+    def changed(self, modified: int) -> None:
+        """Take note that an entry was made or removed."""
+        self.modified = modified
+        self._folders = None
 
 
 @implementer(IStorageDriver)
@@ -62,6 +76,10 @@ class MemoryDriver:
     def get(self, path: str, limit: int) -> Deferred[bytes]:
         """Fire with the whole content of a small file."""
         return execute(self._get, path, limit)
+
+    def get_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[bytes | None]]:
+        """Fire with the contents of small files."""
+        return execute(self._get_many, paths, limit)
 
     def put(self, path: str, content: bytes, *, durable: bool = True) -> Deferred[None]:  # noqa: ARG002
         """Store a small file; nothing here survives a power cut."""
@@ -119,6 +137,16 @@ class MemoryDriver:
         """Fire with what lies directly in a folder."""
         return execute(self._list, path, after, limit)
 
+    def folders(
+        self, path: str, after: str = "", limit: int = 1000, holding: str = ""
+    ) -> Deferred[Sequence[str]]:
+        """Fire with the names of the folders directly in a folder."""
+        return execute(self._folders, path, after, limit, holding)
+
+    def folders_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[Sequence[str]]]:
+        """Fire with the names of the folders in each of many."""
+        return execute(self._folders_many, paths, limit)
+
     def walk(self, prefix: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
         """Fire with the files below a folder."""
         return execute(self._walk, prefix, after, limit)
@@ -160,7 +188,7 @@ class MemoryDriver:
             below = folder.entries.get(component)
             if below is None:
                 below = folder.entries[component] = _Folder(self._now())
-                folder.modified = below.modified
+                folder.changed(below.modified)
             if isinstance(below, MemoryFile):
                 raise PathInvalid(path, f"{component} is a file")
             folder = below
@@ -171,18 +199,24 @@ class MemoryDriver:
         if isinstance(folder.entries.get(name), _Folder):
             raise PathInvalid(path, "is a folder")
         folder.entries[name] = file
-        folder.modified = self._now()
+        folder.changed(self._now())
 
     def _detach(self, path: str) -> None:
         folder, name = self._folder_for(path)
         del folder.entries[name]
-        folder.modified = self._now()
+        folder.changed(self._now())
 
     def _get(self, path: str, limit: int) -> bytes:
         file = self._file(path)
         if file.size > limit:
             raise StorageError(path, f"has {file.size} bytes, more than {limit}")
         return file.read(0, file.size)
+
+    def _get_many(self, paths: Sequence[str], limit: int) -> Sequence[bytes | None]:
+        return [
+            self._get(path, limit) if isinstance(self._find(path), MemoryFile) else None
+            for path in paths
+        ]
 
     def _create(self, path: str, content: bytes) -> None:
         if self._find(path) is not None:
@@ -249,12 +283,33 @@ class MemoryDriver:
         if self._find(path) is file:
             self._detach(path)
 
-    def _list(self, path: str, after: str, limit: int) -> Sequence[Entry]:
+    def _folder(self, path: str) -> _Folder:
         node = self._find(path)
         if node is None:
             raise PathNotFound(path)
         if isinstance(node, MemoryFile):
             raise PathInvalid(path, "is a file")
+        return node
+
+    def _folders(self, path: str, after: str, limit: int, holding: str) -> Sequence[str]:
+        names = self._folder(path).folders()
+        start = bisect_right(names, after)
+        if not holding:
+            return names[start : start + limit]
+        later = (names[position] for position in range(start, len(names)))
+        base = f"{path}/" if path else ""
+        return list(islice((name for name in later if self._is_full(base + name, holding)), limit))
+
+    def _is_full(self, folder: str, holding: str) -> bool:
+        node = self._find(f"{folder}/{holding}")
+        return isinstance(node, MemoryFile) and node.size > 0
+
+    def _folders_many(self, paths: Sequence[str], limit: int) -> Sequence[Sequence[str]]:
+        nodes = (self._find(path) for path in paths)
+        return [node.folders()[:limit] if isinstance(node, _Folder) else () for node in nodes]
+
+    def _list(self, path: str, after: str, limit: int) -> Sequence[Entry]:
+        node = self._folder(path)
         names = nsmallest(limit, (name for name in node.entries if name > after))
         return [_entry(name, node.entries[name]) for name in names]
 

@@ -18,10 +18,13 @@ def is_name(name: str) -> bool:
     return _ONE.fullmatch(name) is not None
 
 
-@lru_cache(maxsize=16384)
-def is_path(path: str) -> bool:
-    """Whether ``path`` names something below the root of a driver."""
+def is_any_path(path: str) -> bool:
+    """Whether ``path`` names something below the root of a driver: for one of very many."""
     return _PATH.fullmatch(path) is not None and not _has_long_name(path)
+
+
+#: The same for paths that are asked for again and again.
+is_path = lru_cache(maxsize=16384)(is_any_path)
 
 
 def _has_long_name(path: str) -> bool:

@@ -1,0 +1,185 @@
+"""The names of the folders in a folder, kept as long as it is the same.
+
+Reading a folder of very many entries costs more than all else of a page of it. A folder's times
+move when an entry is made or removed in it, by whatever process; so one look at the folder tells
+whether the names that were read before are still those that are there. They tell nothing of what
+lies deeper. Symbolic links are the exception: what they lead to comes and goes without the folder,
+so each is looked at whenever its name would be answered.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from itertools import islice
+from stat import S_ISDIR, S_ISREG
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from attrs import define, field, frozen
+
+from twisted_registry.storage.interfaces import PathInvalid, PathNotFound
+from twisted_registry.storage.paths import is_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from os import stat_result
+
+    from twisted_registry.storage.filetree import FileTree
+
+#: Nanoseconds. Node numbers are used again at once, and kernels stamp coarsely: two versions of a
+#: file or folder made within this time may look the same.
+FRESH = 20_000_000
+#: Names that are kept at most, of all folders together: about 80 bytes each.
+MOST = 250_000
+#: A folder that is kept takes the room of so many names besides.
+_OVERHEAD = 8
+
+
+@frozen
+class Scan:
+    """What was in a folder.
+
+    :ivar names: of folders and symbolic links, in order.
+    :ivar links: those that are symbolic links, to a folder or not.
+    """
+
+    names: Sequence[str]
+    links: frozenset[str]
+
+
+@define(eq=False)
+class FolderScans:
+    """Reads the names of folders, and keeps a bounded number. Any thread may call.
+
+    :ivar seconds: the time, by the clock that stamps files.
+    :ivar most: how many names are kept.
+    """
+
+    _tree: FileTree
+    _seconds: Callable[[], float]
+    _most: int
+    _kept: OrderedDict[str, tuple[tuple[int, ...], Scan]] = field(init=False, factory=OrderedDict)
+    _names: int = field(init=False, default=0)
+    _lock: Lock = field(init=False, factory=Lock)
+
+    def kept(self, path: str, after: str, limit: int) -> Sequence[str] | None:
+        """What :meth:`page` answers, if one look at the folder is enough to know it."""
+        if path not in self._kept:
+            return None
+        try:
+            found = self._tree.stat(path)
+        except (PathNotFound, OSError):
+            return None
+        scan = self._same(path, _version(found))
+        return None if scan is None or scan.links else _cut(scan, after, limit)
+
+    def page(self, path: str, after: str, limit: int, holding: str) -> Sequence[str]:
+        """The first ``limit`` folders in ``path`` whose name is greater than ``after``.
+
+        :param holding: only those with a file of at least one byte under this path inside them.
+        :raises PathNotFound: if there is no such folder.
+        :raises PathInvalid: if it is a file.
+        """
+        scan = self._read(path)
+        if not holding and not scan.links:
+            return _cut(scan, after, limit)
+        later = islice(scan.names, bisect_right(scan.names, after), None)
+        if holding:
+            return list(islice(self._holding(path, later, holding), limit))
+        base = f"{path}/" if path else ""
+        straight = (name for name in later if name not in scan.links or self._leads(base + name))
+        return list(islice(straight, limit))
+
+    def pages(self, paths: Sequence[str], limit: int) -> Sequence[Sequence[str]]:
+        """The first ``limit`` folders in each of ``paths``."""
+        return [self._page_of(path, limit) for path in paths]
+
+    def _page_of(self, path: str, limit: int) -> Sequence[str]:
+        try:
+            return self.page(path, "", limit, "")
+        except (PathNotFound, PathInvalid):
+            return ()
+
+    def _holding(self, path: str, names: Iterator[str], inside: str) -> Iterator[str]:
+        full = self._tree.full(path)
+        look = self._tree.files.stat
+        for name in names:
+            try:
+                found = look(f"{full}/{name}/{inside}")
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            if found.st_size and S_ISREG(found.st_mode):
+                yield name
+
+    def _leads(self, path: str) -> bool:
+        """Whether a symbolic link leads to a folder."""
+        try:
+            return S_ISDIR(self._tree.stat(path).st_mode)
+        except PathNotFound:
+            return False
+
+    def _read(self, path: str) -> Scan:
+        # Before the look: what is changed after it has a later time than what we see.
+        oldest = self._seconds() * 1e9 - FRESH
+        found = self._tree.stat(path)
+        if not S_ISDIR(found.st_mode):
+            raise PathInvalid(path, "is a file")
+        version = _version(found)
+        scan = self._same(path, version)
+        if scan is None:
+            scan = self._scan(path)
+            if max(found.st_mtime_ns, found.st_ctime_ns) < oldest:
+                self._keep(path, version, scan)
+        return scan
+
+    def _scan(self, path: str) -> Scan:
+        names, links = [], []
+        try:
+            with self._tree.files.scandir(self._tree.full(path)) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        names.append(entry.name)
+                    elif entry.is_symlink():
+                        links.append(entry.name)
+        except FileNotFoundError as error:
+            raise PathNotFound(path) from error
+        visible = [name for name in names if is_name(name)]
+        links = [name for name in links if is_name(name)]
+        return Scan(sorted(visible + links), frozenset(links))
+
+    def _same(self, path: str, version: tuple[int, ...]) -> Scan | None:
+        with self._lock:
+            kept = self._kept.get(path)
+            if kept is None:
+                return None
+            if kept[0] != version:
+                self._drop(path)
+                return None
+            self._kept.move_to_end(path)
+            return kept[1]
+
+    def _keep(self, path: str, version: tuple[int, ...], scan: Scan) -> None:
+        size = len(scan.names) + _OVERHEAD
+        if size > self._most:
+            return
+        with self._lock:
+            if path in self._kept:
+                self._drop(path)
+            self._kept[path] = version, scan
+            self._names += size
+            while self._names > self._most:
+                self._drop(next(iter(self._kept)))
+
+    def _drop(self, path: str) -> None:
+        _, scan = self._kept.pop(path)
+        self._names -= len(scan.names) + _OVERHEAD
+
+
+def _version(found: stat_result) -> tuple[int, ...]:
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _cut(scan: Scan, after: str, limit: int) -> Sequence[str]:
+    start = bisect_right(scan.names, after) if after else 0
+    return scan.names[start : start + limit]
