@@ -84,8 +84,8 @@ class IS3Client(Interface):
         :param etag: fail with ``PreconditionFailed`` if the object is another by now.
         """
 
-    def read_object(key: str, limit: int) -> Deferred[bytes]:
-        """Fire with the whole of a small object.
+    def read_object(key: str, limit: int) -> Deferred[tuple[ObjectInfo, bytes]]:
+        """Fire with the whole of a small object, and what the store tells of it.
 
         :param limit: bytes; a larger object is an ``S3Error`` with the code ``EntityTooLarge``.
         """
