@@ -33,8 +33,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "maintenance": ("repository", *CORE),
     "api": ("repository", "auth.interfaces", "metrics", *CORE),
     "service": BELOW_SERVICE,
-    "tap": ("", "service", *BELOW_SERVICE),
-    "cli": ("", "tap", "service", *BELOW_SERVICE),
+    "heap": (),
+    "process": ("service", *BELOW_SERVICE),
+    "tap": ("", "heap", "process", "service", "config"),
+    "cli": ("", "heap", "tap", "config"),
     "__main__": ("cli",),
     "testing": ("service", *BELOW_SERVICE),
 }
@@ -44,8 +46,11 @@ PURE = {"__future__", "attrs", "collections", "enum", "hashlib", "json", "re", "
 
 #: Imports inside functions, each with its reason.
 LATE = {
-    # tap.py installs the reactor, which `--version` and `check` have no use for.
+    # `--version` needs neither; and tap.py installs the reactor, which `check` has no use for.
+    ("cli", f"{PACKAGE}.config"),
     ("cli", f"{PACKAGE}.tap"),
+    # `twistd --help` does not need it.
+    ("tap", f"{PACKAGE}.process"),
 }
 
 #: Names that nothing here may use, with who may all the same.

@@ -1,6 +1,7 @@
 """The ``twisted-registry`` command, also installed as ``registry``.
 
 ``serve`` takes what ``registry serve`` of Distribution takes, so that scripts and units go on.
+Each command imports what it needs, and no more: a version is printed at once.
 """
 
 from __future__ import annotations
@@ -11,9 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from twisted_registry import __version__
-from twisted_registry.config.effective import effective_yaml
-from twisted_registry.config.faults import ConfigurationError
-from twisted_registry.config.loading import load
+from twisted_registry.heap import permanent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,13 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command in (None, "help"):
         parser.print_help()
         return 0 if options.command else 2
+    with permanent():
+        from twisted_registry.config.faults import ConfigurationError  # noqa: PLC0415 - see above
+        from twisted_registry.config.loading import load  # noqa: PLC0415 - see above
     try:
         loaded = load(options.file, os.environ)
     except ConfigurationError as error:
-        for line in str(error).splitlines():
+        for line in error.lines():
             _say(line)
-        for warning in error.warnings:
-            _say(f"warning: {warning}")
         return 1
     return _check(loaded) if options.command == "check" else _serve(loaded)
 
@@ -69,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(loaded: Loaded) -> int:
+    from twisted_registry.config.effective import effective_yaml  # noqa: PLC0415 - see above
+
     _say(f"configuration: {loaded.source}")
     for warning in loaded.warnings:
         _say(f"warning: {warning}")
@@ -79,8 +81,9 @@ def _check(loaded: Loaded) -> int:
 
 
 def _serve(loaded: Loaded) -> int:
-    # Only here: the other commands need no reactor, and importing one installs it.
-    from twisted_registry.tap import run  # noqa: PLC0415
+    with permanent():
+        # Importing a reactor installs it, besides.
+        from twisted_registry.tap import run  # noqa: PLC0415 - see above
 
     return run(loaded)
 

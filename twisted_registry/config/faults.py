@@ -74,6 +74,10 @@ class ConfigurationError(Exception):
     def __str__(self) -> str:
         return "\n".join(str(fault) for fault in self.faults)
 
+    def lines(self) -> list[str]:
+        """What an operator should read: a line for each fault, then for each warning."""
+        return [*map(str, self.faults), *(f"warning: {warning}" for warning in self.warnings)]
+
 
 @define(eq=False)
 class Report:

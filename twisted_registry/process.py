@@ -1,0 +1,82 @@
+"""A registry as a process of its own, in twistd or without: its logs, and how a start fails."""
+
+from __future__ import annotations
+
+import os
+import sys
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Any, TextIO
+
+from twisted.logger import globalLogBeginner
+
+from twisted_registry.config.faults import ConfigurationError
+from twisted_registry.config.loading import load
+from twisted_registry.listener import StartError, start_environment
+from twisted_registry.logs import make_observer
+from twisted_registry.service import RegistryService
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from twisted.logger import ILogObserver
+
+    from twisted_registry.config.loading import Loaded
+
+
+class _Service(RegistryService):
+    """A registry whose start ends twistd with one line instead of a traceback."""
+
+    def privilegedStartService(self) -> None:
+        try:
+            super().privilegedStartService()
+        except StartError as error:
+            raise SystemExit(f"twisted-registry: {error}") from error
+
+
+def in_twistd(path: str | None, reactor: Any, options: Mapping[str, Any]) -> RegistryService:
+    """Make the service that twistd runs.
+
+    :param path: the configuration that the command line names, or None.
+    :param options: those of twistd itself.
+    :raises SystemExit: with a line for each fault of the configuration.
+    """
+    try:
+        loaded = load(path, os.environ)
+    except ConfigurationError as error:
+        lines = (f"twisted-registry: {line}" for line in error.lines())
+        raise SystemExit("\n".join(lines)) from error
+    # Whoever names a log file or a logger to twistd keeps it.
+    own = options.get("logfile") or options.get("logger") or options.get("syslog")
+    observer = None if own else _observer(loaded)
+    return _Service(loaded, reactor, start_environment(), _access_log(), observer)
+
+
+def serve(loaded: Loaded, reactor: Any) -> int:
+    """Serve until a signal comes, without twistd.
+
+    :returns: the exit status: 1 if the registry could not start.
+    """
+    service = RegistryService(loaded, reactor, start_environment(), _access_log())
+    globalLogBeginner.beginLoggingTo([_observer(loaded)], redirectStandardIO=False)
+    try:
+        service.privilegedStartService()
+    except StartError as error:
+        sys.stderr.write(f"twisted-registry: {error}\n")
+        return 1
+    service.startService()
+    reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+    reactor.run()
+    return 0
+
+
+def _access_log() -> TextIO:
+    # twistd puts a log in the place of sys.stdout; access lines go to the real one.
+    stream = sys.__stdout__ or sys.stdout
+    if isinstance(stream, TextIOWrapper):
+        stream.reconfigure(line_buffering=True)
+    return stream
+
+
+def _observer(loaded: Loaded) -> ILogObserver:
+    logs = loaded.configuration.log
+    return make_observer(sys.stderr, logs.level or "info", logs.formatter, logs.fields)
