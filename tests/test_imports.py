@@ -51,6 +51,8 @@ LATE = {
     ("cli", f"{PACKAGE}.tap"),
     # `twistd --help` does not need it.
     ("tap", f"{PACKAGE}.process"),
+    # It needs an extra, which few installations have a use for.
+    ("storage.s3.chain", f"{PACKAGE}.storage.s3.botocoresource"),
 }
 
 #: Names that nothing here may use, with who may all the same.

@@ -42,6 +42,9 @@ class ICredentialsSource(Interface):
         :raises CredentialsError: if there are none.
         """
 
+    def close() -> Deferred[None]:
+        """Free what is held; nothing is asked for any more."""
+
 
 @implementer(ICredentialsSource)
 @frozen
@@ -53,3 +56,7 @@ class FixedCredentials:
     def current(self) -> Deferred[Credentials]:
         """Fire with them."""
         return succeed(self.credentials)
+
+    def close(self) -> Deferred[None]:
+        """Do nothing: nothing is held."""
+        return succeed(None)
