@@ -15,14 +15,22 @@ from processes import CONFIGURATION, configured
 from twisted.application.service import IService
 from twisted.internet import reactor
 from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.endpoints import AdoptedStreamServerEndpoint
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
 from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactor
 from twisted.logger import formatEvent, globalLogPublisher
 from zope.interface.verify import verifyObject
 
 from twisted_registry.config.loading import load
-from twisted_registry.listener import StartError, described, make_endpoint, start_environment
+from twisted_registry.listener import (
+    StartError,
+    TCPEndpoint,
+    described,
+    make_endpoint,
+    start_environment,
+)
 from twisted_registry.maintenance.purge import Purged
 from twisted_registry.maintenance.task import Task
 from twisted_registry.service import RegistryService
@@ -313,6 +321,32 @@ def test_endpoints(tmp_path):
         dead.bind(str(path))
     make_endpoint(reactor, f"unix:{path}", str(path), {})
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("description", "is_ours"),
+    [
+        ("tcp:0", True),
+        ("tcp:5000:interface=127.0.0.1", True),
+        ("tcp:5000:interface=", True),
+        (r"tcp:5000:interface=a\:b\\c", True),
+        ("tcp6:5000", True),
+        (r"tcp6:5000:interface=\:\:1", True),
+        ("tcp:5000:backlog=5", False),
+        ("tcp:5000:interface=127.0.0.1:backlog=5", False),
+        ("tcp:port=5000", False),
+    ],
+)
+def test_our_way_of_listening_is_that_of_twisted(description, is_ours):
+    ours, twisteds = MemoryReactor(), MemoryReactor()
+    factory = Factory()
+    endpoint = make_endpoint(ours, description, "", {})
+    assert isinstance(endpoint, TCPEndpoint) is is_ours
+    done = []
+    endpoint.listen(factory).addCallback(done.append)
+    serverFromString(twisteds, description).listen(factory).addCallback(done.append)
+    assert ours.tcpServers == twisteds.tcpServers != []
+    assert str(done[0].getHost()) == str(done[1].getHost())
 
 
 def test_the_environment_of_the_start(monkeypatch):

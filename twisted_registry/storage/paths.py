@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-#: Names that begin with a dot are the drivers' own. Surrogates stand for bytes that are no UTF-8.
-_NAME = r"[^./\x00-\x1f\x7f\ud800-\udfff][^/\x00-\x1f\x7f\ud800-\udfff]*"
+#: Names that begin with a dot are the drivers' own.
+_NAME = r"[^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]*"
 _PATH = re.compile(rf"{_NAME}(?:/{_NAME})*")
 _ONE = re.compile(_NAME)
 #: Bytes of a component, on every common file system.
@@ -15,16 +15,28 @@ LONGEST_NAME = 255
 
 def is_name(name: str) -> bool:
     """Whether ``name`` can be a component of a path."""
-    return _ONE.fullmatch(name) is not None
+    return _ONE.fullmatch(name) is not None and _is_text(name)
 
 
 def is_any_path(path: str) -> bool:
     """Whether ``path`` names something below the root of a driver: for one of very many."""
-    return _PATH.fullmatch(path) is not None and not _has_long_name(path)
+    return _PATH.fullmatch(path) is not None and _is_text(path) and not _has_long_name(path)
 
 
 #: The same for paths that are asked for again and again.
 is_path = lru_cache(maxsize=16384)(is_any_path)
+
+
+def _is_text(path: str) -> bool:
+    # Surrogates stand for bytes that are no UTF-8. To look for them by the patterns above would
+    # take 2 ms at each start, for the tables that such patterns need.
+    if path.isascii():
+        return True
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _has_long_name(path: str) -> bool:
