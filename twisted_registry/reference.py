@@ -41,9 +41,14 @@ def check_name(text: str) -> str:
     """
     if len(text) > NAME_LIMIT:
         raise NameInvalid(f"longer than {NAME_LIMIT} characters")
-    if not _NAME.fullmatch(text):
+    if not is_name(text):
         raise NameInvalid("lower-case letters and digits, separated by . _ __ - or /")
     return text
+
+
+def is_name(text: str) -> bool:
+    """Whether ``text`` names a repository."""
+    return len(text) <= NAME_LIMIT and _NAME.fullmatch(text) is not None
 
 
 def check_tag(text: str) -> str:

@@ -14,7 +14,6 @@ from channel_kit import (
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.python.failure import Failure
-from twisted.web.server import Request
 from zope.interface.verify import verifyObject
 
 from twisted_registry.api.interfaces import BodyAborted
@@ -300,26 +299,3 @@ def test_a_request_leaves_no_work_for_the_collector(wire):
     gc.collect()
     wire.send(get(b"/b") * 10)
     assert gc.collect() == 0
-
-
-def test_what_is_relied_on_in_twisted_is_there():
-    """Names of twisted.web's Request that are not its public interface."""
-
-    class Channel:
-        transport = None
-
-        class site:  # noqa: N801
-            _parsePOSTFormSubmission = True
-
-        def getPeer(self):
-            return None
-
-        getHost = getPeer
-
-    mine = vars(Request(Channel()))
-    assert {"notifications", "channel", "client", "host", "content"} - {"content"} <= set(mine)
-    assert {"requestHeaders", "responseHeaders", "received_cookies", "cookies"} <= set(mine)
-    assert Request._disconnected is False
-    assert Request._encoder is None
-    assert Request.producer is None
-    assert Request.startedWriting == Request.finished == Request.chunked == 0

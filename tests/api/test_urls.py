@@ -20,6 +20,10 @@ class Asked:
         self._secure = secure
         self._address = address or IPv4Address("TCP", "192.0.2.7", 1234)
 
+    def getAllHeaders(self):
+        pairs = self.requestHeaders.getAllRawHeaders()
+        return {name.lower(): values[-1] for name, values in pairs}
+
     def isSecure(self):
         return self._secure
 

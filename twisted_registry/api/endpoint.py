@@ -10,33 +10,32 @@ import secrets
 from itertools import count
 from typing import TYPE_CHECKING
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from twisted_registry.api import blobs, catalog, manifests, referrers, routes, tags, uploads
 from twisted_registry.api.answers import Answer, Common, send
-from twisted_registry.api.body import request_body
-from twisted_registry.api.exchange import Exchange, Query, Settings, read_name
+from twisted_registry.api.exchange import NO_QUERY, Exchange, Query, Settings, read_name
 from twisted_registry.api.headers import header
 from twisted_registry.api.interfaces import BodyAborted, IStreamingResource
 from twisted_registry.api.refusals import log_refusal
-from twisted_registry.api.urls import client_address, seen_as
-from twisted_registry.auth.interfaces import Caller
+from twisted_registry.api.running import run
+from twisted_registry.api.urls import caller_of
 from twisted_registry.errors import ErrorCode, RegistryError
-from twisted_registry.metrics import Answered, IMetricsObserver, NoMetrics
-from twisted_registry.repository.interfaces import Origin
+from twisted_registry.metrics import Answered
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from twisted.internet.interfaces import IReactorTime
-    from twisted.python.failure import Failure
     from twisted.web.server import Request
 
     from twisted_registry.auth.interfaces import IAccessController
+    from twisted_registry.metrics import IMetricsObserver
     from twisted_registry.repository.registry import Registry
 
 log = Logger()
@@ -93,13 +92,14 @@ class RegistryResource(Resource):
 
         :param access: asked before each request, and before its body is taken.
         :param clock: times requests.
+        :param metrics: hears of every request, if somebody measures.
         """
         super().__init__()
         self._registry = registry
         self._access = access
         self._clock = clock
         self._settings = settings or Settings()
-        self._metrics = metrics or NoMetrics()
+        self._metrics = metrics
         self._methods = {
             endpoint.handler: self._allowed(endpoint) for endpoint in routes.ALL_ENDPOINTS
         }
@@ -108,19 +108,25 @@ class RegistryResource(Resource):
         self._common = Common({**_COMMON, **self._settings.headers})
 
     def render(self, request: Request) -> int:
-        """Begin to answer; the rest happens in a coroutine."""
-        work = Deferred.fromCoroutine(self._answer(request))
-        # The request tells of a client that leaves by failing this Deferred.
-        request.notifyFinish().addErrback(lambda _: work.cancel())
-        work.addErrback(self._broken, request)
+        """Begin to answer; what has to wait goes on in a coroutine."""
+        try:
+            work = run(self._answer(request))
+        except Exception:  # noqa: BLE001 - the border
+            self._broken(Failure(), request)
+            return NOT_DONE_YET
+        if work is not None:
+            # The request tells of a client that leaves by failing this Deferred.
+            request.notifyFinish().addErrback(lambda _: work.cancel())
+            work.addErrback(self._broken, request)
         return NOT_DONE_YET
 
     async def _answer(self, request: Request) -> None:
+        found = routes.find(tuple(request.postpath or ()))
+        if self._metrics is None:
+            await send(await self._outcome(request, found), request, self._common)
+            return
         began = self._clock.seconds()
-        segments, handler = _segments(request), "unknown"
-        found = routes.match(segments) if segments is not None else None
-        if found is not None:
-            handler = found.endpoint.handler
+        handler = "unknown" if found is None else found.endpoint.handler
         self._metrics.started(handler)
         status = 499
         try:
@@ -160,7 +166,7 @@ class RegistryResource(Resource):
         method = request.method.decode("ascii", "replace")
         if found is None:
             raise RegistryError(ErrorCode.UNSUPPORTED, message="no such endpoint", status=404)
-        if found.endpoint.named:
+        if not found.sound:
             read_name(found.name)
         methods = self._methods[found.endpoint.handler]
         if method == "OPTIONS":
@@ -171,35 +177,27 @@ class RegistryResource(Resource):
                 detail="switched off here" if method in found.endpoint.methods else None,
                 headers=(("Allow", _allow(methods)),),
             )
-        query = Query.parse(request.uri.partition(b"?")[2])
+        target = request.uri
+        query = Query.parse(target.partition(b"?")[2]) if b"?" in target else NO_QUERY
         source = None
         if found.endpoint.handler == "blob_upload":
             source = query.first("from") or None
         if source is not None:
             read_name(source)
-        host, secure = seen_as(request)
-        address = client_address(request)
-        caller = Caller(header(request, "authorization"), address, host, secure)
+        caller = caller_of(request)
         grant = await self._access.authorize(caller, found.accesses(method, source))
         request.user = grant.user.encode()  # for the access log
-        origin = Origin(
-            grant.user,
-            address,
-            method,
-            host,
-            header(request, "user-agent") or "",
-            next(self._request_ids),
-        )
         exchange = Exchange(
             request,
             method,
             found,
             query,
-            request_body(request, self._clock),
+            caller,
             grant,
-            origin,
             self._registry,
             self._settings,
+            self._clock,
+            self._request_ids,
         )
         handler = HANDLERS[found.endpoint.handler, "GET" if method == "HEAD" else method]
         return await handler(exchange)
@@ -242,15 +240,6 @@ class RegistryResource(Resource):
         if request.channel is not None:
             # Whoever gets less than was announced must not take it for the whole.
             request.loseConnection()
-
-
-def _segments(request: Request) -> tuple[str, ...] | None:
-    """The path below the API, decoded; None if it is not text or hides a slash."""
-    try:
-        segments = tuple(segment.decode("utf-8") for segment in request.postpath or ())
-    except UnicodeDecodeError:
-        return None
-    return None if any("/" in segment for segment in segments) else segments
 
 
 def _allow(methods: Sequence[str]) -> str:

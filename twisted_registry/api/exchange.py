@@ -7,21 +7,23 @@ from urllib.parse import parse_qsl
 
 from attrs import define, field, frozen
 
+from twisted_registry.api.body import request_body
 from twisted_registry.api.headers import every_header, header
 from twisted_registry.api.urls import Links
 from twisted_registry.digest import Digest, DigestInvalid
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.reference import NameInvalid, TagInvalid, check_name, parse_reference
+from twisted_registry.repository.interfaces import Origin
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from twisted.internet.interfaces import IReactorTime
     from twisted.web.server import Request
 
     from twisted_registry.api.interfaces import IRequestBody
     from twisted_registry.api.routes import Match
-    from twisted_registry.auth.interfaces import IGrant
-    from twisted_registry.repository.interfaces import Origin
+    from twisted_registry.auth.interfaces import Caller, IGrant
     from twisted_registry.repository.registry import Registry, Repository
 
 #: Parameters of one query; more are refused.
@@ -60,16 +62,41 @@ class Exchange:
     method: str
     match: Match
     query: Query
-    body: IRequestBody
+    caller: Caller
     grant: IGrant
-    origin: Origin
     registry: Registry
     settings: Settings
+    _clock: IReactorTime
+    _ids: Iterator[str]
+    _body: IRequestBody | None = field(default=None, init=False)
+    _origin: Origin | None = field(default=None, init=False)
 
     @property
     def name(self) -> str:
         """The repository's name, checked when the request was routed."""
         return self.match.name
+
+    @property
+    def body(self) -> IRequestBody:
+        """What the client sends."""
+        if self._body is None:
+            self._body = request_body(self.request, self._clock)
+        return self._body
+
+    @property
+    def origin(self) -> Origin:
+        """Who is to be named in events."""
+        if self._origin is None:
+            caller = self.caller
+            self._origin = Origin(
+                self.grant.user,
+                caller.address,
+                self.method,
+                caller.host,
+                self.header("user-agent") or "",
+                next(self._ids),
+            )
+        return self._origin
 
     @property
     def repository(self) -> Repository:
@@ -89,13 +116,16 @@ class Exchange:
 
         :raises RegistryError: DIGEST_INVALID.
         """
-        return read_digest(self.match.variable)
+        value = self.match.value
+        return value if isinstance(value, Digest) else read_digest(self.match.variable)
 
     def reference(self) -> Digest | str:
         """The tag or digest in the path.
 
         :raises RegistryError: DIGEST_INVALID or TAG_INVALID.
         """
+        if self.match.value is not None:
+            return self.match.value
         try:
             return parse_reference(self.match.variable)
         except DigestInvalid as error:
@@ -158,6 +188,10 @@ class Query:
         if not (text.isascii() and text.isdigit() and len(text) <= 18):
             raise RegistryError(ErrorCode.PAGINATION_NUMBER_INVALID, detail={name: text[:64]})
         return int(text)
+
+
+#: What stands behind a question mark that is not there.
+NO_QUERY = Query(())
 
 
 def read_digest(text: str) -> Digest:

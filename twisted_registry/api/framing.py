@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_NO_BODY = frozenset(NO_BODY_CODES)
+#: Statuses of answers without a body.
+NO_BODY = frozenset(NO_BODY_CODES)
 _UNSUPPORTED = frozenset({HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED})
 
 
 def has_body(method: bytes, status: int) -> bool:
     """Whether an answer has a body at all (RFC 9112 section 6.3)."""
-    return method != b"HEAD" and status not in _NO_BODY
+    return method != b"HEAD" and status not in NO_BODY
 
 
 class AnswerHead:
@@ -82,7 +83,7 @@ def whole_head(
 ) -> bytes:
     """The head of an answer whose fields are ready, each with its line break."""
     # RFC 9110 section 8.6: not in a 204; in a 304 it would be the entity's.
-    said = b"" if status in _NO_BODY else b"Content-Length: %d\r\n" % length
+    said = b"" if status in NO_BODY else b"Content-Length: %d\r\n" % length
     end = b"Connection: close\r\n\r\n" if closing else b"\r\n"
     return b"HTTP/1.1 %d %b\r\nDate: %b\r\n%b%b%b" % (status, reason, date, fields, said, end)
 

@@ -7,17 +7,39 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from twisted_registry.api.interfaces import IStreamedRequest
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from twisted.web.server import Request
+
+
+def last_fields(request: Request) -> Mapping[bytes, bytes]:
+    """The last value of each header, by its name in lower case."""
+    if IStreamedRequest.providedBy(request):
+        fields: Mapping[bytes, bytes] = request.lastFields
+    else:
+        fields = request.getAllHeaders()
+    return fields
 
 
 def every_header(request: Request, name: str) -> list[str]:
     """All values of a header, in order."""
-    values = request.requestHeaders.getRawHeaders(name.encode("ascii"), ())
+    wanted = name.encode("ascii")
+    values: Sequence[bytes] = (
+        request.everyField(wanted)
+        if IStreamedRequest.providedBy(request)
+        else request.requestHeaders.getRawHeaders(wanted, ())
+    )
     return [value.decode("utf-8", "replace") for value in values]
 
 
 def header(request: Request, name: str) -> str | None:
     """The last value of a header, or None if it was not sent."""
-    values = every_header(request, name)
-    return values[-1] if values else None
+    return as_text(last_fields(request).get(name.encode("ascii")))
+
+
+def as_text(value: bytes | None) -> str | None:
+    """A value that may not be there."""
+    return None if value is None else value.decode("utf-8", "replace")

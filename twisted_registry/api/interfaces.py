@@ -15,6 +15,8 @@ from twisted.web.iweb import IBodyProducer
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from twisted.internet.defer import Deferred
 
 
@@ -51,6 +53,15 @@ class IStreamedRequest(Interface):
     """What a request of our channel has beyond IRequest."""
 
     body: IRequestBody = Attribute("The body on its way in.")
+    lastFields: Mapping[bytes, bytes] = Attribute(
+        "The last value of each header of the request, by its name in lower case."
+    )
+
+    def everyField(name: bytes) -> Sequence[bytes]:
+        """Return all values of a header of the request, in order.
+
+        :param name: in lower case.
+        """
 
     def sendWhole(status: int, fields: bytes, body: bytes, length: int | None = None) -> None:
         """Send a whole answer in one piece, and finish.

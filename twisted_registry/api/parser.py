@@ -58,6 +58,7 @@ class Head:
 
     :ivar target: in origin form, or ``*``.
     :ivar headers: names as sent, values without surrounding white space.
+    :ivar fields: the last value of each, by its name in lower case.
     :ivar keep: whether the client wants, and its version allows, another request after this.
     :ivar length: the body's length in bytes, None if it is chunked.
     :ivar expects: whether ``100 Continue`` is waited for.
@@ -69,6 +70,7 @@ class Head:
     target: bytes
     version: bytes
     headers: list[tuple[bytes, bytes]]
+    fields: dict[bytes, bytes]
     keep: bool
     length: int | None = 0
     expects: bool = False
@@ -263,6 +265,7 @@ class RequestParser:
             target,
             b"HTTP/1.1" if modern else b"HTTP/1.0",
             self._headers,
+            fields,
             keep=modern and parser.should_keep_alive(),
         )
         if b"transfer-encoding" in fields:
@@ -313,6 +316,7 @@ class RequestParser:
         # section 3.2.2: the target's authority replaces what Host said
         self._headers = [field for field in self._headers if field[0].lower() != b"host"]
         self._headers.append((b"Host", absolute[1]))
+        fields[b"host"] = absolute[1]
         rest: bytes = absolute[2]
         return rest if rest.startswith(b"/") else b"/" + rest
 

@@ -3,10 +3,15 @@
 Everything that a twisted.web Resource knows of a Request is inherited. What differs is when it
 runs: a Resource marked :class:`~twisted_registry.api.interfaces.IStreamingResource` is rendered
 when the head is in; all others when the whole body is in ``content``, as twisted.web does.
+
+A short answer costs less than the objects that twisted.web makes for each request. So its
+constructors are not called: the attributes that they would set are set here, or made when
+somebody first asks for them. A test compares the two.
 """
 
 from __future__ import annotations
 
+from functools import cached_property
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
@@ -16,7 +21,8 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IConsumer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import parse_qs
+from twisted.web.http import RESPONSES, parse_qs
+from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH
 from twisted.web.resource import EncodingResourceWrapper
 from twisted.web.server import Request
@@ -24,11 +30,13 @@ from zope.interface import implementer
 
 from twisted_registry.api.arriving import ArrivingBody
 from twisted_registry.api.filepump import FilePump
-from twisted_registry.api.framing import error_body, has_body
+from twisted_registry.api.framing import NO_BODY, error_body, has_body
 from twisted_registry.api.interfaces import IStreamedRequest, IStreamingResource
 from twisted_registry.errors import ErrorCode
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from twisted_registry.api.channel import RegistryChannel
     from twisted_registry.api.parser import Head
     from twisted_registry.api.site import RegistrySite
@@ -50,29 +58,84 @@ class RegistryRequest(Request):
 
     channel: Any = None  # also when the request is over
     site: RegistrySite
+    queued = False
+    sitepath: list[bytes]
     _resource: Any = None
 
-    def __init__(self, channel: RegistryChannel, head: Head) -> None:
-        super().__init__(channel)
+    def __init__(self, channel: RegistryChannel, head: Head) -> None:  # see the module
+        self.channel = channel
         self.site = channel.site
-        self.started = channel.clock.seconds()
+        self.transport = channel.transport
+        self.client = channel.getPeer()
+        self.host = channel.getHost()
+        self.notifications = []
+        self.received_cookies = {}
+        self.cookies = []
+        self._adapterCache: dict[Any, Any] = {}
+        self.head = head
         self.method = head.method
         self.uri = head.target
         self.clientproto = head.version
-        self.path, _, query = head.target.partition(b"?")
-        self.args = parse_qs(query, True) if query else {}
-        add = self.requestHeaders.addRawHeader
-        for name, value in head.headers:
-            add(name, value)
-        if self.requestHeaders.hasHeader(b"cookie"):
+        self.path = head.target.partition(b"?")[0]
+        self.started = channel.clock.seconds()
+        if b"cookie" in head.fields:
             self.parseCookies()
-        self.body = ArrivingBody(
-            UNKNOWN_LENGTH if head.length is None else head.length,
-            channel.advance,
+
+    @cached_property
+    def requestHeaders(self) -> Headers:  # type: ignore[override]
+        """What the client sent."""
+        headers = Headers()
+        for name, value in self.head.headers:
+            headers.addRawHeader(name, value)
+        return headers
+
+    @cached_property
+    def responseHeaders(self) -> Headers:  # type: ignore[override]
+        """What it gets: so far the date."""
+        return Headers({b"Date": [self.site.date()]})
+
+    @cached_property
+    def args(self) -> dict[bytes, list[bytes]]:  # type: ignore[override]
+        """The parameters of the URL, and of a form."""
+        query = self.uri.partition(b"?")[2]
+        return parse_qs(query, True) if query else {}
+
+    @cached_property
+    def content(self) -> BytesIO:  # type: ignore[override]
+        """The body of a request for a Resource that does not stream."""
+        return BytesIO()
+
+    @cached_property
+    def body(self) -> ArrivingBody:
+        """The body on its way in."""
+        length = self.head.length
+        return ArrivingBody(
+            UNKNOWN_LENGTH if length is None else length,
+            self.channel.advance,
             # An empty body can not be taken badly, and need not tie each request into a cycle.
-            _ignore if head.length == 0 else self.processingFailed,
-            over=head.length == 0,
+            _ignore if length == 0 else self.processingFailed,
+            over=length == 0,
         )
+
+    @property
+    def lastFields(self) -> Mapping[bytes, bytes]:
+        """See :class:`~twisted_registry.api.interfaces.IStreamedRequest`."""
+        # A Resource in front of ours may have changed what it saw.
+        return self.getAllHeaders() if "requestHeaders" in vars(self) else self.head.fields
+
+    def everyField(self, name: bytes) -> Sequence[bytes]:
+        """See :class:`~twisted_registry.api.interfaces.IStreamedRequest`."""
+        head = self.head
+        if "requestHeaders" in vars(self) or len(head.fields) != len(head.headers):
+            values: Sequence[bytes] = self.requestHeaders.getRawHeaders(name, ())
+            return values
+        value = head.fields.get(name)
+        return () if value is None else (value,)
+
+    @property
+    def _parsePOSTFormSubmission(self) -> bool:  # type: ignore[override]
+        # The oldest Twisted parses forms always.
+        return getattr(self.site, "_parsePOSTFormSubmission", True)
 
     @property
     def duration(self) -> float:
@@ -84,8 +147,6 @@ class RegistryRequest(Request):
 
     def begin(self) -> None:
         """The head is in: find the Resource, and run it now or when it has the whole body."""
-        self.content = BytesIO()
-        self.setHeader(b"Date", self.site.date())
         self.prepath = []
         parts = self.path[1:].split(b"/")
         self.postpath = [unquote_to_bytes(part) for part in parts] if b"%" in self.path else parts
@@ -96,7 +157,7 @@ class RegistryRequest(Request):
             except Exception:  # noqa: BLE001 (a Resource may raise anything)
                 self.processingFailed(Failure())
                 return
-        if self.body.over or IStreamingResource.providedBy(self._resource):
+        if self.head.length == 0 or IStreamingResource.providedBy(self._resource):
             self.process()
         else:
             self._collect()
@@ -171,13 +232,15 @@ class RegistryRequest(Request):
         """See :class:`~twisted_registry.api.interfaces.IStreamedRequest`."""
         if self._disconnected:
             return
-        self.setResponseCode(status)
+        self.code, self.code_message = status, RESPONSES.get(status, b"Unknown Status")
         self.startedWriting = 1
-        if not has_body(self.method, status):
+        if self.method == b"HEAD" or status in NO_BODY:
             length, body = len(body) if length is None else length, b""
         self.sentLength = len(body)
         self.channel.send_whole(status, self.code_message, fields, body, length)
-        self.finish()
+        self.site.log(self)
+        self.finished = 1
+        self._cleanup()
 
     def sendWholeFile(
         self, status: int, fields: bytes, descriptor: int, offset: int, length: int
@@ -236,6 +299,20 @@ class RegistryRequest(Request):
             self.producer = None
             return
         super().unregisterProducer()
+
+    def _cleanup(self) -> None:
+        # As twisted.web's, which would make what was never asked for in order to close it.
+        if self.producer is not None:
+            super()._cleanup()
+            return
+        channel, self.channel = self.channel, None
+        channel.requestDone(self)
+        made = vars(self)
+        if "content" in made:
+            made.pop("content").close()
+        waiting, self.notifications = self.notifications, []
+        for done in waiting:
+            done.callback(None)
 
     def connectionLost(self, reason: Failure) -> None:
         """The answer can not be sent any more."""

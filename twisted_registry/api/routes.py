@@ -9,9 +9,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import field, frozen
 
 from twisted_registry.auth.interfaces import CATALOG, Access, Action
+from twisted_registry.digest import Digest, DigestInvalid
+from twisted_registry.reference import TagInvalid, is_name, parse_reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,24 +51,37 @@ class Endpoint:
 
 @frozen
 class Match:
-    """An endpoint, and what its path says."""
+    """An endpoint, and what its path says.
+
+    :ivar sound: whether the name, if there has to be one, is one.
+    :ivar value: what the variable means; None if it means nothing, or is an upload's id.
+    """
 
     endpoint: Endpoint
     name: str = ""
     variable: str = ""
+    sound: bool = True
+    value: Digest | str | None = None
+    _needs: dict[str, tuple[Access, ...]] = field(factory=dict, init=False, eq=False, repr=False)
 
     def accesses(self, method: str, source: str | None = None) -> tuple[Access, ...]:
         """What a request needs.
 
+        :param method: one that the endpoint takes.
         :param source: the repository that a blob is to be mounted from.
         """
+        needed = self._needs.get(method)
+        if needed is None:
+            needed = self._needs[method] = self._find_accesses(method)
+        return needed if source is None else (*needed, Access("repository", source, "pull"))
+
+    def _find_accesses(self, method: str) -> tuple[Access, ...]:
         if self.endpoint.handler == "catalog":
             return (CATALOG,)
+        if not self.endpoint.named:
+            return ()
         actions = self.endpoint.actions.get(method, ())
-        accesses = tuple(Access("repository", self.name, action) for action in actions)
-        if source is not None:
-            accesses += (Access("repository", source, "pull"),)
-        return accesses if self.endpoint.named else ()
+        return tuple(Access("repository", self.name, action) for action in actions)
 
 
 BASE = Endpoint("base", (), {"GET": (), "HEAD": ()}, named=False)  # end-1
@@ -110,18 +125,23 @@ _CHARACTERS = 256
 _UNNAMED = {endpoint.tail: endpoint for endpoint in (BASE, CATALOG_LIST, EXTENSIONS)}
 
 
-def match(segments: tuple[str, ...]) -> Match | None:
+def find(path: tuple[bytes, ...]) -> Match | None:
     """Find the endpoint for what stands behind ``/v2/``.
 
-    :param segments: decoded path segments; an empty last one (a trailing slash) is dropped.
-    :returns: the match with its name unchecked, or None.
+    :param path: segments, as twisted.web decodes them.
+    :returns: None also if they are not text or hide a slash.
     """
     # Only paths of a usual length are remembered: nobody shall fill our memory with others.
-    usual = len(segments) <= _SEGMENTS and sum(map(len, segments)) <= _CHARACTERS
-    return _remembered(segments) if usual else _find(segments)
+    usual = len(path) <= _SEGMENTS and sum(map(len, path)) <= _CHARACTERS
+    return _remembered(path) if usual else _find(path)
 
 
-def _find(segments: tuple[str, ...]) -> Match | None:
+def match(segments: tuple[str, ...]) -> Match | None:
+    """Find the endpoint for decoded segments.
+
+    :param segments: an empty last one (a trailing slash) is dropped.
+    :returns: the match, or None.
+    """
     path = segments[:-1] if segments and not segments[-1] else segments
     unnamed = _UNNAMED.get(path)
     if unnamed is not None:
@@ -129,12 +149,29 @@ def _find(segments: tuple[str, ...]) -> Match | None:
     for endpoint in ENDPOINTS:
         head, tail = path[: -len(endpoint.tail)], path[-len(endpoint.tail) :]
         if head and _fits(endpoint.tail, tail):
-            variable = tail[-1] if endpoint.variable else ""
-            return Match(endpoint, "/".join(head), variable)
+            name, variable = "/".join(head), tail[-1] if endpoint.variable else ""
+            return Match(endpoint, name, variable, is_name(name), _meaning(endpoint, variable))
     return None
 
 
+def _find(path: tuple[bytes, ...]) -> Match | None:
+    try:
+        segments = tuple(segment.decode("utf-8") for segment in path)
+    except UnicodeDecodeError:
+        return None
+    return None if any("/" in segment for segment in segments) else match(segments)
+
+
 _remembered = lru_cache(maxsize=4096)(_find)
+
+
+def _meaning(endpoint: Endpoint, variable: str) -> Digest | str | None:
+    try:
+        if endpoint.variable == "reference":
+            return parse_reference(variable)
+        return Digest.parse(variable) if endpoint.variable == "digest" else None
+    except (DigestInvalid, TagInvalid):
+        return None
 
 
 def _fits(pattern: tuple[str, ...], tail: tuple[str, ...]) -> bool:

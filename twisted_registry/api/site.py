@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
+from twisted.web.resource import getChildForRequest
 from twisted.web.server import Site
 
 from twisted_registry.api.channel import RegistryChannel
@@ -65,6 +66,12 @@ class RegistrySite(Site):
     def acceptableProtocols(self) -> list[bytes]:
         """What to offer in ALPN."""
         return [b"http/1.1"]
+
+    def getResourceFor(self, request: RegistryRequest) -> IResource:
+        """The Resource that a request is for."""
+        request.sitepath = []
+        found: IResource = getChildForRequest(self.resource, request)
+        return found
 
     def startFactory(self) -> None:
         """A listener opened."""

@@ -14,7 +14,8 @@ from urllib.parse import quote, urlencode
 
 from attrs import frozen
 
-from twisted_registry.api.headers import header
+from twisted_registry.api.headers import as_text, last_fields
+from twisted_registry.auth.interfaces import Caller
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,22 +61,20 @@ class Links:
 
 def seen_as(request: Request) -> tuple[str, bool]:
     """The host that the client asked for (or an empty string), and whether over TLS."""
+    sent = last_fields(request).get
     host, scheme = _seen_as(
-        header(request, "forwarded"),
-        header(request, "x-forwarded-proto"),
-        header(request, "x-forwarded-host"),
-        header(request, "host"),
+        sent(b"forwarded"), sent(b"x-forwarded-proto"), sent(b"x-forwarded-host"), sent(b"host")
     )
     return host, scheme == "https" if scheme else request.isSecure()
 
 
 @lru_cache(maxsize=256)
 def _seen_as(
-    forwarded: str | None, proto: str | None, forwarded_host: str | None, host: str | None
+    forwarded: bytes | None, proto: bytes | None, forwarded_host: bytes | None, host: bytes | None
 ) -> tuple[str, str]:
     """Host and scheme, each of them empty if nothing sound was said of it."""
-    said = _forwarded(forwarded or "")
-    found = _first(forwarded_host) or said.get("host", "") or host or ""
+    said = _forwarded(as_text(forwarded) or "")
+    found = _first(forwarded_host) or said.get("host", "") or as_text(host) or ""
     scheme = _first(proto) or said.get("proto", "")
     sound = len(found) <= _LONGEST_HOST and _HOST.fullmatch(found) is not None
     return found if sound else "", scheme.lower()
@@ -83,18 +82,28 @@ def _seen_as(
 
 def client_address(request: Request) -> str:
     """The client's address, or what the nearest proxy says of it: for logs only."""
-    forwarded = _first(header(request, "x-forwarded-for")) or _first(header(request, "x-real-ip"))
-    if forwarded and len(forwarded) <= 64 and forwarded.isprintable():
-        return forwarded
+    sent = last_fields(request).get
+    for said in (sent(b"x-forwarded-for"), sent(b"x-real-ip")):
+        if said is not None and (forwarded := _first(said)):
+            if len(forwarded) <= 64 and forwarded.isprintable():
+                return forwarded
+            break
     return str(getattr(request.getClientAddress(), "host", ""))
+
+
+def caller_of(request: Request) -> Caller:
+    """Who asks, for the access controller."""
+    host, secure = seen_as(request)
+    authorization = as_text(last_fields(request).get(b"authorization"))
+    return Caller(authorization, client_address(request), host, secure)
 
 
 def _mounted_at(request: Request) -> list[str]:
     return [segment.decode("utf-8", "replace") for segment in request.prepath or () if segment]
 
 
-def _first(header: str | None) -> str:
-    return (header or "").partition(",")[0].strip()
+def _first(header: bytes | None) -> str:
+    return (as_text(header) or "").partition(",")[0].strip()
 
 
 def _forwarded(header: str) -> dict[str, str]:
