@@ -49,6 +49,8 @@ LATE = {
     # `--version` needs neither; and tap.py installs the reactor, which `check` has no use for.
     ("cli", f"{PACKAGE}.config"),
     ("cli", f"{PACKAGE}.tap"),
+    # Only a mistake needs it.
+    ("config.faults", "difflib"),
     # HOST:PORT does without it, and it brings much along.
     ("listener", "twisted.internet.endpoints"),
     # `twistd --help` does not need it.

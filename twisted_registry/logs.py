@@ -60,7 +60,7 @@ def make_observer(
 
 
 @implementer(ILogObserver)
-@define(eq=False)
+@define(eq=False, repr=False)
 class LineObserver:
     """Writes events as lines to a text stream."""
 

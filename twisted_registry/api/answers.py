@@ -172,7 +172,7 @@ async def _send_pieces(request: Request, pieces: AsyncIterator[bytes]) -> None:
 
 
 @implementer(IPushProducer)
-@define(eq=False)
+@define(eq=False, repr=False)
 class Pace:
     """Lets a coroutine write to a consumer no faster than the consumer takes it."""
 

@@ -19,7 +19,7 @@ log = Logger()
 
 
 @implementer(IRequestBody)
-@define(eq=False)
+@define(eq=False, repr=False)
 class ArrivingBody:
     """Hands pieces to a consumer as the channel reads them.
 

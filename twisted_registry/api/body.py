@@ -26,7 +26,7 @@ _SLICE = 65536
 
 
 @implementer(IRequestBody)
-@define(eq=False)
+@define(eq=False, repr=False)
 class StoredBody:
     """A body that is complete, handed over slice by slice, one in each turn of the clock."""
 

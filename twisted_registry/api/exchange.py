@@ -54,7 +54,7 @@ class Settings:
     tags_per_push: int = 64
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Exchange:
     """A request that was allowed, with all that a handler needs."""
 

@@ -47,7 +47,7 @@ def file_reader(reactor: Any, pool: ThreadPool | None = None) -> FileReader:
 
 
 @implementer(IPushProducer)
-@define(eq=False)
+@define(eq=False, repr=False)
 class FilePump:
     """Writes a range of a file to an IConsumer of pushed data.
 

@@ -52,7 +52,7 @@ class _Refused(Exception):
         self.status = status
 
 
-@define(eq=False, slots=True)
+@define(eq=False, repr=False, slots=True)
 class Head:
     """A request line with its header fields, and how much of the body has come so far.
 

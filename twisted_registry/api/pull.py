@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @implementer(IPushProducer)
-@define(eq=False)
+@define(eq=False, repr=False)
 class PushedPull:
     """Asks ``producer`` for more, once in each turn of the reactor, while it is not paused."""
 

@@ -33,7 +33,7 @@ _HIGH_WATER = 65536
 _FILE_TURN = 1024 * 1024
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _FilePart:
     """A range of a file on its way out; ``owned`` if the descriptor is ours to close."""
 

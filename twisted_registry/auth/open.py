@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @implementer(IAccessController)
-@define(eq=False)
+@define(eq=False, repr=False)
 class OpenAccess:
     """Grants every request."""
 

@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, TypeAlias
 
 import yaml
-from attrs import define, field
+from attrs import define
 from yaml.constructor import SafeConstructor
 from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from yaml.nodes import Node as YamlNode
@@ -36,7 +36,7 @@ class DocumentError(ValueError):
     """The text is not usable YAML; the message says why and shows none of it."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Node:
     """One value of the tree, changed in place by the environment.
 
@@ -45,8 +45,8 @@ class Node:
     :ivar origin: where it was written, for fault lines.
     """
 
-    value: Plain | dict[str, Node] | list[Node] = field(repr=False)
-    text: str = field(repr=False, default="")
+    value: Plain | dict[str, Node] | list[Node]
+    text: str = ""
     origin: str = ""
 
     @property
@@ -80,7 +80,7 @@ def parse(text: str, origin: str, report: Report, *, lines: bool = True) -> Node
     return _Reader(origin, report, lines).node(root, "", 0)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Reader:
     origin: str
     report: Report

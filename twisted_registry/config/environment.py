@@ -85,7 +85,7 @@ def _ignore(name: str, report: Report) -> None:
     report.warnings.append(f"Ignoring unrecognized environment variable {printable(name)}")
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Writer:
     """Carries one value down to its place; nothing changes unless the place is found."""
 

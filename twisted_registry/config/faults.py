@@ -7,7 +7,6 @@ made, so that whatever prints a line needs no care.
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import TYPE_CHECKING
 
@@ -79,7 +78,7 @@ class ConfigurationError(Exception):
         return [*map(str, self.faults), *(f"warning: {warning}" for warning in self.warnings)]
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Report:
     """What is found while a configuration is read."""
 
@@ -98,7 +97,9 @@ class Report:
 
     def unknown(self, path: str, name: str, known: Iterable[str], origin: str) -> None:
         """Warn that the key *path*, whose last part is *name*, is none of *known*."""
-        near = difflib.get_close_matches(name, list(known), n=1)
+        from difflib import get_close_matches  # noqa: PLC0415 - most files need no such help
+
+        near = get_close_matches(name, list(known), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         self.warn(path, f"unknown key, ignored{hint}", origin)
 

@@ -56,7 +56,7 @@ class Place:
         self.report.fault(self.path, f"got {value}", kind.expected, node.origin)
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class Kind(ABC):
     """What a key takes.
 
@@ -79,7 +79,7 @@ class Kind(ABC):
         return value
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class Scalar(Kind):
     """One value, read by a function of :mod:`twisted_registry.config.values`."""
 
@@ -99,7 +99,7 @@ class Scalar(Kind):
         return mask_url(value) if isinstance(value, str) else value
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class Duration(Scalar):
     """A length of time in seconds."""
 
@@ -108,7 +108,7 @@ class Duration(Scalar):
         return None if value is None else values.spelled(value)
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class Listing(Kind):
     """A list of one kind; the value is a tuple."""
 
@@ -129,7 +129,7 @@ class Listing(Kind):
         return [self.item.dump(item) for item in value]
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class Table(Kind):
     """A mapping with names of the user's own; the value is a dict.
 
@@ -165,7 +165,7 @@ class Table(Kind):
         return {name: self.item.dump(item) for name, item in value.items()}
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class Anything(Kind):
     """Whatever YAML can say, as plain data."""
 
@@ -176,7 +176,7 @@ class Anything(Kind):
         return plain(node)
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class Options(Anything):
     """A section that is known by the names of its keys, its values being another's business.
 

@@ -129,7 +129,7 @@ def keys(of: type) -> Mapping[str, Key]:
     return {spec.name: spec for spec in vars(of).values() if isinstance(spec, Key)}
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class Section(Kind):
     """A mapping whose keys a class of the schema declares; the value is an instance.
 

@@ -34,7 +34,7 @@ class Purged:
     leftovers: int
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Purge:
     """One run after another over all uploads of a registry.
 

@@ -29,7 +29,7 @@ _PAGE = 1000
 _LIMIT = 1024
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class AbandonedUpload:
     """An upload that was not touched for long.
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _URL_LIFETIME = 20 * 60
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Blobs:
     """The blobs of one repository."""
 

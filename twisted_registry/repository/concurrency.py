@@ -50,7 +50,7 @@ async def each(
     return results[::-1]
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class KeyedLock:
     """A lock for each key, that exists while somebody holds or awaits it."""
 

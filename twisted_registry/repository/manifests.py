@@ -76,7 +76,7 @@ class Precondition:
         return not self.digests or str(current) in self.digests
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Manifests:
     """The manifests of one repository."""
 

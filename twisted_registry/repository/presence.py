@@ -30,7 +30,7 @@ class OpenGate:
         return succeed(True)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Presence:
     """Answers for all repositories of a store."""
 

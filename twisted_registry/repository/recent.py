@@ -45,7 +45,7 @@ class Content:
     declared: str | None
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Recent:
     """Reads links and manifests of one store, and keeps what it read.
 

@@ -33,7 +33,7 @@ _KEPT = 64
 _LIMIT = 64 * 1024 * 1024
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Searched:
     """Which revisions were searched for a subject, by repository."""
 
@@ -51,7 +51,7 @@ class Searched:
             self._known.popitem(last=False)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Referrers:
     """The referrers of one repository."""
 

@@ -41,7 +41,7 @@ _NOBODY = Origin()
 _SECRET_BYTES = 32
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Registry:
     """All repositories of a store.
 
@@ -58,7 +58,7 @@ class Registry:
     policy: Policy = field(factory=Policy)
     gate: IPresenceGate = field(factory=OpenGate)
     listener: IRegistryListener = field(factory=NoListener)
-    _secret: bytes | None = field(default=None, repr=False)
+    _secret: bytes | None = None
     _recent: Recent = field(init=False)
     _running: RunningDigests = field(factory=RunningDigests, init=False)
     _searched: Searched = field(factory=Searched, init=False)
@@ -151,7 +151,7 @@ class Registry:
         return kept
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Repository:
     """One repository and what it holds."""
 

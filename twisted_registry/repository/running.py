@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _KEPT = 4096
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Tally:
     """A hash of the first ``size`` bytes of an upload.
 
@@ -68,7 +68,7 @@ class Checkpoint:
             return None
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class RunningDigests:
     """The tallies of one process, by upload id."""
 

@@ -19,7 +19,7 @@ class ContentTooLarge(Exception):
 
 
 @implementer(IPushProducer)
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Source:
     """A body as a consumer sees it: stopping it also ends the wait for it.
 
@@ -60,7 +60,7 @@ async def stream(body: IBodyProducer, consumer: IConsumer) -> None:
 
 
 @implementer(IConsumer)
-@define(eq=False)
+@define(eq=False, repr=False)
 class Collector:
     """Keeps a small body in memory.
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _PAGE = 5000
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Tags:
     """The tags of one repository."""
 

@@ -41,7 +41,7 @@ class UploadOutOfOrder(RegistryError):
     size: int = field(default=0, kw_only=True)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Uploads:
     """The uploads of one repository."""
 
@@ -107,7 +107,7 @@ class Uploads:
             return None
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Upload:
     """One upload.
 

@@ -33,7 +33,7 @@ _T = TypeVar("_T")
 
 
 @implementer(IStorageDriver)
-@define(eq=False)
+@define(eq=False, repr=False)
 class CheckedDriver:
     """A driver behind a guard.
 

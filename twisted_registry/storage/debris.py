@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _AT_ONCE = 200
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Sweep:
     """One pass over a tree, a bit at a time, so that no thread is taken for long.
 

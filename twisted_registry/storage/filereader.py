@@ -24,7 +24,7 @@ PIECE = 512 * 1024
 
 
 @implementer(IReader, IPushProducer)
-@define(eq=False)
+@define(eq=False, repr=False)
 class FileReader:
     """A stretch of an open file.
 

@@ -45,7 +45,7 @@ _T = TypeVar("_T")
 
 
 @implementer(IStorageDriver)
-@define(eq=False)
+@define(eq=False, repr=False)
 class FilesystemDriver:
     """Files below a root folder.
 

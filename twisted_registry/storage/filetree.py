@@ -42,7 +42,7 @@ REMEMBERED = 10_000
 _NOTHING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class FileTree:
     """The files below a root folder. Every method blocks and may be called on any thread.
 

@@ -47,7 +47,7 @@ BATCH = 1024 * 1024
 SMALL = 64 * 1024
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Share:
     """How many bytes the writers of a driver may keep waiting, all together.
 
@@ -66,7 +66,7 @@ class Share:
         return max(self.least, min(self.each, self.together // max(self.writers, 1)))
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class _Sync:
     """A caller who waits until the file is on the disk.
 
@@ -80,7 +80,7 @@ class _Sync:
 
 
 @implementer(IWriter)
-@define(eq=False)
+@define(eq=False, repr=False)
 class FileWriter:
     """The one writer of a file, which holds its lock until ``close`` or ``cancel``."""
 

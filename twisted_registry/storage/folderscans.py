@@ -48,7 +48,7 @@ class Scan:
     links: frozenset[str]
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class FolderScans:
     """Reads the names of folders, and keeps a bounded number. Any thread may call.
 

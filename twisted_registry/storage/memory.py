@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Folder:
     """A folder: what is in it, and when that changed last."""
 
@@ -59,7 +59,7 @@ class _Folder:
 
 
 @implementer(IStorageDriver)
-@define(eq=False)
+@define(eq=False, repr=False)
 class MemoryDriver:
     """A tree of folders and files in memory.
 

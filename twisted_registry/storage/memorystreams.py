@@ -46,7 +46,7 @@ class MemoryFile:
 
 
 @implementer(IReader, IPushProducer)
-@define(eq=False)
+@define(eq=False, repr=False)
 class MemoryReader:
     """A stretch of a file, as long as it was when it was opened."""
 
@@ -126,7 +126,7 @@ class MemoryReader:
 
 
 @implementer(IWriter)
-@define(eq=False)
+@define(eq=False, repr=False)
 class MemoryWriter:
     """The one writer of a file; whatever is written is stored at once.
 

@@ -17,7 +17,7 @@ _COPY_AT_ONCE = 64 * 1024 * 1024
 _HIDDEN = re.compile(r"\.[0-9a-f]{16}\.tmp", re.ASCII)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class NewFile:
     """A new file under a hidden name: renamed by the end of the block, or removed.
 

@@ -30,7 +30,7 @@ def room_for_open_files() -> int:
     return MOST if soft == resource.RLIM_INFINITY else min(MOST, soft // _SHARE)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class OpenFiles:
     """A bounded number of descriptors, by path."""
 

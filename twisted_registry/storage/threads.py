@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Threads:
     """Runs blocking calls on threads; the first call starts the pool, ``close`` ends it.
 
