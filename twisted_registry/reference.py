@@ -23,6 +23,7 @@ TAG_LIMIT = 128
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
 _NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}", re.ASCII)
+_ONE_COMPONENT = re.compile(_COMPONENT, re.ASCII)
 _UPLOAD_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
@@ -61,6 +62,16 @@ def check_tag(text: str) -> str:
             f"a letter, digit or _, then up to {TAG_LIMIT - 1} letters, digits, '.', '_' and '-'"
         )
     return text
+
+
+def is_component(text: str) -> bool:
+    """Whether ``text`` can stand between two slashes of a repository's name."""
+    return _ONE_COMPONENT.fullmatch(text) is not None
+
+
+def is_tag(text: str) -> bool:
+    """Whether ``text`` is a tag."""
+    return _TAG.fullmatch(text) is not None
 
 
 def parse_reference(text: str) -> Digest | str:

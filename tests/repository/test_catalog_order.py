@@ -88,7 +88,7 @@ def test_a_page_does_not_read_the_rest_of_the_tree(world):
 
 
 def test_folders_of_many_entries(world, monkeypatch):
-    monkeypatch.setattr(catalog, "_PAGE", 3)
+    monkeypatch.setattr(catalog, "_AT_ONCE", 3)
     names = [f"n{number:02}" for number in range(10)]
     make(world, *names)
     assert page(world) == (names, False)

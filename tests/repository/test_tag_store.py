@@ -131,12 +131,21 @@ def test_deleting_all_of_a_digest_reads_every_tag(world, monkeypatch):
     assert page(world) == (["new"], False)
 
 
-def test_a_store_that_fails_is_no_empty_list(world):
+@pytest.mark.parametrize("asked", ["page", "delete_all_of", "delete_all_of indexed"])
+def test_a_store_that_fails_is_no_empty_list(world, asked):
     set_tags(world, "v1")
-    count = len(world.driver.calls)
-    for number in range(2):
-        world.driver.before = fails_at(count + number)
+    store = world.repo().tags
+    ask = {
+        "page": lambda: store.page("", 100),
+        "delete_all_of": lambda: store.delete_all_of(DIGEST),
+        "delete_all_of indexed": lambda: store.delete_all_of(DIGEST, indexed=True),
+    }[asked]
+    before = len(world.driver.calls)
+    done(ask())
+    calls = len(world.driver.calls) - before
+    set_tags(world, "v1")
+    for number in range(calls):
+        world.driver.before = fails_at(len(world.driver.calls) + number)
         with pytest.raises(RegistryError) as caught:
-            page(world)
+            done(ask())
         assert caught.value.code is ErrorCode.UNAVAILABLE
-        count = len(world.driver.calls)

@@ -9,7 +9,7 @@ from twisted_registry.api.answers import JSON, Answer
 from twisted_registry.errors import ErrorCode, RegistryError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from twisted_registry.api.exchange import Exchange
     from twisted_registry.repository.registry import Repository
@@ -24,14 +24,12 @@ async def get(exchange: Exchange) -> Answer:
     :raises RegistryError: NAME_UNKNOWN, PAGINATION_NUMBER_INVALID.
     """
     number, last = exchange.query.number("n"), exchange.query.first("last") or ""
-    repository = exchange.repository
-    if not await repository.exists():
-        raise RegistryError(ErrorCode.NAME_UNKNOWN, detail={"name": exchange.name})
     if number is None:
         return await _all(exchange, last)
     limit = min(number, exchange.settings.tags_limit)
     # Asking for nothing gets nothing, and no link to more of it.
-    names, more = await repository.tags.page(last, limit) if limit else ([], False)
+    names, more = await exchange.repository.tags.page(last, limit) if limit else ([], False)
+    await _insist(exchange, names)
     headers = [("Link", next_page(exchange, names[-1], number))] if more else []
     return Answer.json({"name": exchange.name, "tags": names}, headers=headers)
 
@@ -43,10 +41,17 @@ def next_page(exchange: Exchange, last: str, number: int) -> str:
     return f'<{url}>; rel="next"'
 
 
+async def _insist(exchange: Exchange, tags: Sequence[str]) -> None:
+    """Raise NAME_UNKNOWN if there is no such repository: what has a tag is one."""
+    if not tags and not await exchange.repository.exists():
+        raise RegistryError(ErrorCode.NAME_UNKNOWN, detail={"name": exchange.name})
+
+
 async def _all(exchange: Exchange, last: str) -> Answer:
     repository = exchange.repository
     names, more = await repository.tags.page(last, _AT_ONCE)
     if not more:
+        await _insist(exchange, names)
         return Answer.json({"name": exchange.name, "tags": names})
     return Answer(200, [("Content-Type", JSON)], _pieces(repository, names))
 

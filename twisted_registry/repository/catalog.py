@@ -1,27 +1,42 @@
 """All repositories, in the order of their whole names.
 
 ``-`` and ``.`` sort before ``/``, so ``a``, ``a-b``, ``a.b``, ``a/b`` is the order, which no walk
-of the tree gives. In every folder the walk therefore sorts two kinds of steps by name: the
-repository ``x`` itself, and all below it as ``x/``. Whatever lies below ``x/`` sorts between
-``x/`` and the next step, so the names come out in order, and the walk stops after a page.
+of the tree gives. In every folder there are two kinds of steps: the repository ``x`` itself, and
+all below it as ``x/``. Whatever lies below ``x/`` sorts between ``x/`` and the next step. So all
+below ``x`` waits while the names that begin with ``x-`` and ``x.`` pass, and what waits last goes
+first. The walk begins where a page begins, and stops after it.
+
+The store is asked about many folders at once: those that come next in the same folder, and those
+that are known to lie below them.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from contextlib import suppress
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from twisted_registry.reference import NameInvalid, check_name
+from attrs import define, field
+
+from twisted_registry.reference import NAME_LIMIT, is_component
 from twisted_registry.repository import layout
 from twisted_registry.repository.failures import translated
 from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from twisted_registry.storage.interfaces import IStorageDriver
 
-_PAGE = 5000
+#: Folders that the store is asked about at once, and how many at the first time at least: where
+#: few of them are repositories, more and more are asked about.
+_AT_ONCE = 1024
+_AT_FIRST = 16
+#: Names that it answers for each: a folder with more is read by itself.
+_EACH = 64
+#: Folders that are read ahead at most, some hundred bytes each.
+_AHEAD = 4000
 
 
 async def walk(
@@ -32,8 +47,30 @@ async def walk(
     :param after: only names greater than this; it need not be one.
     :param marks: what makes a folder count, see :func:`is_repository`.
     """
-    async for name in _below(driver, "", after, marks):
-        yield name
+    more = True
+    while more:
+        names, more = await page(driver, after, _AT_ONCE, marks)
+        for name in names:
+            yield name
+            after = name
+
+
+@translated
+async def page(
+    driver: IStorageDriver,
+    after: str,
+    limit: int,
+    marks: Sequence[str] = layout.REPOSITORY_MARKS,
+) -> tuple[list[str], bool]:
+    """One page of the names of repositories, and whether there are more.
+
+    :param after: only names greater than this; it need not be one.
+    :param marks: what makes a folder count, see :func:`is_repository`.
+    """
+    # One more than asked for tells whether there are more.
+    walking = _Walk(driver, after, limit + 1, marks)
+    await walking.below("", None)
+    return walking.found[:limit], len(walking.found) > limit
 
 
 @translated
@@ -44,56 +81,157 @@ async def is_repository(
 
     :param marks: the names of folders of which one is enough.
     """
+    return await _is_marked(driver, name, marks)
+
+
+async def _is_marked(driver: IStorageDriver, name: str, marks: Sequence[str]) -> bool:
     folder = layout.repository(name)
     for mark in marks:
         with suppress(PathNotFound):
-            await driver.stat(f"{folder}/{mark}")
-            return True
+            if (await driver.stat(f"{folder}/{mark}")).is_folder:
+                return True
     return False
 
 
-async def _below(
-    driver: IStorageDriver, prefix: str, after: str, marks: Sequence[str]
-) -> AsyncIterator[str]:
-    for step in await _steps(driver, prefix, after):
-        if not step.endswith("/"):
-            if await is_repository(driver, step, marks):
-                yield step
-        else:
-            async for name in _below(driver, step, after, marks):
-                yield name
+@define(eq=False)
+class _Walk:
+    """A walk until ``wanted`` names are found.
 
+    :ivar found: names greater than ``after``, in order.
+    """
 
-@translated
-async def _steps(driver: IStorageDriver, prefix: str, after: str) -> list[str]:
-    """The steps of one folder that can lead to names greater than ``after``, in order."""
-    folder = layout.repository(prefix.rstrip("/")) if prefix else layout.REPOSITORIES
-    steps: list[str] = []
-    last = ""
-    while True:
+    driver: IStorageDriver
+    after: str
+    wanted: int
+    marks: Sequence[str]
+    found: list[str] = field(init=False, factory=list)
+    #: folders that the store was asked about and that the walk has not come to: what is in them
+    _ahead: dict[str, Sequence[str]] = field(init=False, factory=dict)
+    _least: int = field(init=False, default=_AT_FIRST)
+
+    async def below(self, prefix: str, inside: Sequence[str] | None) -> None:
+        """Find the names that begin with ``prefix``.
+
+        :param inside: all folders there, in order, if they are known.
+        """
+        # Nothing in this folder is both at or before it and greater than ``after``, but what is
+        # below the folders whose names it begins with.
+        last = self.after[len(prefix) :] if self.after.startswith(prefix) else ""
+        waiting = [(path, below) async for path, below in self._entered(prefix, last)]
+        while not self._is_full():
+            size = self._at_once()
+            names = await self._next(prefix, inside, last, size)
+            paths = _paths(prefix, names)
+            for position, path in enumerate(paths):
+                while waiting and f"{waiting[-1][0]}/" < path:
+                    await self._enter(*waiting.pop())
+                if self._is_full():
+                    return
+                if path not in self._ahead:
+                    await self._ask(paths[position:])
+                below = self._ahead.pop(path)
+                if await self._marked(path, below):
+                    self.found.append(path)
+                waiting += _entrance(path, below)
+            if len(names) < size:
+                break
+            last = names[-1]
+        while waiting and not self._is_full():
+            await self._enter(*waiting.pop())
+
+    def _is_full(self) -> bool:
+        return len(self.found) >= self.wanted
+
+    def _at_once(self) -> int:
+        """How many folders to ask about: as many as the page can need, if all are repositories."""
+        return min(max(self.wanted - len(self.found), self._least), _AT_ONCE)
+
+    async def _enter(self, path: str, inside: Sequence[str] | None) -> None:
+        if not self._is_full():
+            await self.below(f"{path}/", inside)
+
+    async def _entered(
+        self, prefix: str, last: str
+    ) -> AsyncIterator[tuple[str, Sequence[str] | None]]:
+        """Yield the folders at or before ``last`` below which there may be names after it."""
+        own = last.partition("/")[0]
+        # "a" and "a-b" for "a-b-c": a/x and a-b/x sort after it.
+        begins = [own[:end] for end in range(1, len(own)) if own[end] < "/"]
+        paths = _paths(prefix, [*begins, own][:NAME_LIMIT])
+        for position, path in enumerate(paths):
+            if path not in self._ahead:
+                await self._ask(paths[position:])
+            for entrance in _entrance(path, self._ahead.pop(path)):
+                yield entrance
+
+    async def _next(
+        self, prefix: str, inside: Sequence[str] | None, last: str, size: int
+    ) -> Sequence[str]:
+        """The next names of folders in a folder."""
+        if inside is not None:
+            start = bisect_right(inside, last)
+            return inside[start : start + size]
+        folder = layout.repository(prefix[:-1]) if prefix else layout.REPOSITORIES
         try:
-            entries = await driver.list(folder, last, _PAGE)
+            return await self.driver.folders(folder, last, size)
         except PathNotFound:
-            break
-        for entry in entries:
-            name = prefix + entry.path
-            if not entry.is_folder or not _is_name(name):
-                continue
-            if name > after:
-                steps.append(name)
-            below = f"{name}/"
-            if below > after or after.startswith(below):
-                steps.append(below)
-        if len(entries) < _PAGE:
-            break
-        last = entries[-1].path
-    steps.sort()
-    return steps
+            return ()
+
+    async def _marked(self, path: str, inside: Sequence[str]) -> bool:
+        if any(mark in inside for mark in self.marks):
+            return True
+        return _may_hold_more(inside) and await _is_marked(self.driver, path, self.marks)
+
+    async def _ask(self, upcoming: Sequence[str]) -> None:
+        """Ask about folders, and level by level about what is below them.
+
+        :param upcoming: those that the walk comes to next, the first of them now.
+        """
+        size = self._at_once()
+        self._least = min(2 * self._least, _AT_ONCE)
+        unknown = (path for path in upcoming if path not in self._ahead)
+        asked = list(islice(chain(unknown, self._unknown()), size))
+        while asked:
+            folders = [layout.repository(path) for path in asked]
+            found = await self.driver.folders_many(folders, _EACH)
+            self._ahead.update(zip(asked, found, strict=True))
+            if len(self._ahead) > _AHEAD:
+                return
+            deeper = chain.from_iterable(map(_below, asked, found))
+            asked = list(islice(deeper, size))
+
+    def _unknown(self) -> Iterator[str]:
+        """Yield what is below the folders to come and was not asked about."""
+        for path, inside in self._ahead.items():
+            for below in _below(path, inside):
+                if below not in self._ahead:
+                    yield below
 
 
-def _is_name(text: str) -> bool:
-    try:
-        check_name(text)
-    except NameInvalid:
-        return False
-    return True
+def _paths(prefix: str, names: Sequence[str]) -> list[str]:
+    """The names in a folder that can be those of repositories, whole."""
+    longest = NAME_LIMIT - len(prefix)
+    return [prefix + name for name in names if len(name) <= longest and is_component(name)]
+
+
+def _below(path: str, inside: Sequence[str]) -> list[str]:
+    """What is below a folder, if all that is in it is known."""
+    folders = () if _may_hold_more(inside) else _not_ours(inside)
+    return _paths(f"{path}/", folders) if folders else []
+
+
+def _not_ours(inside: Sequence[str]) -> list[str]:
+    """The folders that could belong to a name: not those that a repository consists of."""
+    return [name for name in inside if not name.startswith("_")]
+
+
+def _may_hold_more(inside: Sequence[str]) -> bool:
+    return len(inside) == _EACH
+
+
+def _entrance(path: str, inside: Sequence[str]) -> list[tuple[str, Sequence[str] | None]]:
+    """A folder and what is in it, if anything that could be a repository is."""
+    if _may_hold_more(inside):
+        return [(path, None)]
+    folders = _not_ours(inside)
+    return [(path, folders)] if folders else []

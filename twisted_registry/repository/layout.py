@@ -35,6 +35,9 @@ _ROOT = "docker/registry/v2"
 REPOSITORIES = f"{_ROOT}/repositories"
 UPLOAD_SECRET = "twisted-registry/upload-secret"  # noqa: S105 - a path
 
+#: Inside the folder of a tag: says which manifest it names.
+CURRENT = "current/link"
+
 #: A folder with one of these is a repository. 2.8.3 looks for the first, 3.x for the second.
 REPOSITORY_MARKS = ("_layers", "_manifests")
 #: A folder with this has uploads, though it may hold nothing yet.
@@ -103,12 +106,17 @@ def tag(name: str, tag_name: str) -> str:
 
 def tag_current(name: str, tag_name: str) -> str:
     """Says which manifest a tag names."""
-    return f"{tag(name, tag_name)}/current/link"
+    return f"{tag(name, tag_name)}/{CURRENT}"
+
+
+def index(digest: Digest) -> str:
+    """Inside the folder of a tag: says that it names or named a manifest."""
+    return f"index/{digest.algorithm}/{digest.hex}/link"
 
 
 def tag_index(name: str, tag_name: str, digest: Digest) -> str:
     """Says that a tag names or named a manifest."""
-    return f"{tag(name, tag_name)}/index/{digest.algorithm}/{digest.hex}/link"
+    return f"{tag(name, tag_name)}/{index(digest)}"
 
 
 def uploads(name: str) -> str:

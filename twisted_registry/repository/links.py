@@ -14,6 +14,8 @@ from twisted_registry.digest import Digest, DigestInvalid
 from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from twisted_registry.storage.interfaces import IStorageDriver
 
 log = Logger()
@@ -37,6 +39,16 @@ async def read_link(driver: IStorageDriver, path: str) -> Digest | None:
             path=path,
         )
         return None
+
+
+async def links_to(driver: IStorageDriver, digest: Digest, paths: Sequence[str]) -> list[bool]:
+    """Which of some links hold a digest; what is not there, or no sound link, holds none."""
+    contents = await driver.get_many(paths, _LIMIT)
+    wanted = str(digest)
+    return [
+        content is not None and content.decode("ascii", "replace").strip() == wanted
+        for content in contents
+    ]
 
 
 async def write_link(driver: IStorageDriver, path: str, digest: Digest) -> None:

@@ -181,7 +181,7 @@ class Manifests:
         with suppress(PathNotFound):
             await self.driver.delete(layout.revision(self.name, digest))
         # Again, for a push that came in between.
-        removed += await self.tags.delete_all_of(digest)
+        removed += await self.tags.delete_all_of(digest, indexed=True)
         if held is not None and held[1].subject is not None:
             await self.referrers.remove(held[1].subject.digest, digest)
         self.announce("delete", "manifest", digest)

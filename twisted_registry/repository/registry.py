@@ -100,12 +100,7 @@ class Registry:
 
         :param after: only names greater than this, in the order of whole names.
         """
-        names: list[str] = []
-        async for name in catalog.walk(self.driver, after):
-            if len(names) == limit:
-                return names, True
-            names.append(name)
-        return names, False
+        return await catalog.page(self.driver, after, limit)
 
     def abandoned_uploads(self, before: float) -> AsyncIterator[AbandonedUpload]:
         """Find the uploads that were last touched before a time.

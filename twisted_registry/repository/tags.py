@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from attrs import define
 
 from twisted_registry.errors import ErrorCode, RegistryError
-from twisted_registry.reference import TagInvalid, check_tag
+from twisted_registry.reference import is_tag
 from twisted_registry.repository import layout
 from twisted_registry.repository.concurrency import each
 from twisted_registry.repository.failures import translated
-from twisted_registry.repository.links import read_link, write_link
+from twisted_registry.repository.links import links_to, read_link, write_link
 from twisted_registry.storage.interfaces import PathExists, PathNotFound
 
 if TYPE_CHECKING:
@@ -78,21 +79,25 @@ class Tags:
             raise RegistryError(ErrorCode.MANIFEST_UNKNOWN, detail={"tag": tag})
 
     @translated
-    async def delete_all_of(self, digest: Digest) -> list[str]:
-        """Remove every tag that names a manifest, and return them."""
+    async def delete_all_of(self, digest: Digest, *, indexed: bool = False) -> list[str]:
+        """Remove every tag that names a manifest, and return them.
 
-        async def check(tag: str) -> str | None:
-            if await self.resolve(tag) != digest:
-                return None
+        :param indexed: look only at tags that any registry has set to it. One that moves a tag
+            writes the index first; so this finds all that were moved since the last look, and
+            reads no other tag's link.
+        """
+
+        async def remove(tag: str) -> bool:
             async with self.hold(tag):
-                # A push may have moved it on while we waited.
-                if await self.resolve(tag) != digest or not await self._remove(tag):
-                    return None
-            return tag
+                # A push may have moved it on meanwhile.
+                return await self.resolve(tag) == digest and await self._remove(tag)
 
         removed: list[str] = []
-        async for names in self.pages():
-            removed += [tag for tag in await each(check, names) if tag is not None]
+        async for names in self._pages("", layout.index(digest) if indexed else ""):
+            paths = [layout.tag_current(self.name, tag) for tag in names]
+            linked = await links_to(self.driver, digest, paths)
+            found = list(compress(names, linked))
+            removed += compress(found, await each(remove, found))
         return removed
 
     async def pages(self, after: str = "") -> AsyncIterator[list[str]]:
@@ -100,13 +105,8 @@ class Tags:
 
         :param after: only tags greater than this.
         """
-        while True:
-            names, more = await self.page(after, _PAGE)
-            if names:
-                yield names
-                after = names[-1]
-            if not more:
-                return
+        async for names in self._pages(after, layout.CURRENT):
+            yield names
 
     @translated
     async def page(self, after: str, limit: int) -> tuple[list[str], bool]:
@@ -115,20 +115,34 @@ class Tags:
         :param after: only tags greater than this; it need not be one.
         :param limit: how many; a folder with no link, or an empty one, is no tag.
         """
+        return await self._page(after, limit, layout.CURRENT)
+
+    async def _pages(self, after: str, holding: str) -> AsyncIterator[list[str]]:
+        while True:
+            names, more = await self._page(after, _PAGE, holding)
+            if names:
+                yield names
+                after = names[-1]
+            if not more:
+                return
+
+    async def _page(self, after: str, limit: int, holding: str) -> tuple[list[str], bool]:
+        """A page of the tags whose folder holds something, such as a link with bytes.
+
+        A link without any is what a crash of a registry that does not sync leaves.
+        """
         names: list[str] = []
         while len(names) <= limit:
+            # One more than asked for tells whether there are more.
+            wanted = limit + 1 - len(names)
             try:
-                # One more than asked for tells whether there are more.
-                wanted = limit + 1 - len(names)
-                entries = await self.driver.list(layout.tags(self.name), after, wanted)
+                found = await self.driver.folders(layout.tags(self.name), after, wanted, holding)
             except PathNotFound:
                 break
-            found = [entry.path for entry in entries if entry.is_folder and _is_tag(entry.path)]
-            linked = await each(self._is_set, found)
-            names += [tag for tag, there in zip(found, linked, strict=True) if there]
-            if len(entries) < wanted:
+            names += filter(is_tag, found)
+            if len(found) < wanted:
                 break
-            after = entries[-1].path
+            after = found[-1]
         return names[:limit], len(names) > limit
 
     async def _remove(self, tag: str) -> bool:
@@ -138,19 +152,3 @@ class Tags:
             return False
         self.announce("delete", "tag", None, tag=tag)
         return True
-
-    async def _is_set(self, tag: str) -> bool:
-        try:
-            link = await self.driver.stat(layout.tag_current(self.name, tag))
-        except PathNotFound:
-            return False
-        # A link without bytes is what a crash of a registry that does not sync leaves.
-        return bool(link.size)
-
-
-def _is_tag(name: str) -> bool:
-    try:
-        check_tag(name)
-    except TagInvalid:
-        return False
-    return True
