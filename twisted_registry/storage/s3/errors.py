@@ -17,6 +17,7 @@ class S3Error(Exception):
     :ivar status: of the answer; 0 if there was none.
     :ivar request_id: what the store's own log knows the request by, or empty.
     :ivar retry: whether the same request may succeed a little later.
+    :ivar repeated: whether an earlier attempt got no answer, and may have been carried out.
     """
 
     operation: str
@@ -25,6 +26,7 @@ class S3Error(Exception):
     status: int = field(default=0, kw_only=True)
     request_id: str = field(default="", kw_only=True)
     retry: bool = field(default=False, kw_only=True)
+    repeated: bool = field(default=False, kw_only=True)
 
     def __str__(self) -> str:
         facts = [
@@ -117,6 +119,7 @@ _CODES: Final[dict[str, type[S3Error]]] = {
     "PermanentRedirect": WrongRegion,
     "TemporaryRedirect": WrongRegion,
     "SlowDown": SlowDown,
+    "ServiceUnavailable": SlowDown,
     "PreconditionFailed": PreconditionFailed,
     "ConditionalRequestConflict": PreconditionFailed,
     "InvalidRange": RangeUnsatisfiable,
@@ -134,10 +137,31 @@ _STATUSES: Final[dict[int, type[S3Error]]] = {
     405: Unsupported,
     412: PreconditionFailed,
     416: RangeUnsatisfiable,
+    429: SlowDown,
     501: Unsupported,
+    503: SlowDown,
 }
+#: Failures that pass. A body that did not arrive as it was sent is one of them.
+_PASSING_CODES: Final = frozenset(
+    {
+        "BadDigest",
+        "IncompleteBody",
+        "InternalError",
+        "OperationAborted",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SlowDown",
+        "XAmzContentSHA256Mismatch",
+    }
+)
+_PASSING_STATUSES: Final = frozenset({408, 429, 500, 502, 503, 504})
 
 
 def error_class(code: str, status: int) -> type[S3Error]:
     """Which error a code of the store means, or, where there is none, a status."""
     return _CODES.get(code) or _STATUSES.get(status, S3Error)
+
+
+def passes(code: str, status: int) -> bool:
+    """Whether a failure is one that may not be there a little later."""
+    return code in _PASSING_CODES or (status in _PASSING_STATUSES and code not in _CODES)

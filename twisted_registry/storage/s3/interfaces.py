@@ -63,11 +63,13 @@ class IS3Client(Interface):
 
     bucket: str = Attribute("Its name.")
 
-    def head_bucket() -> Deferred[None]:
+    def head_bucket(prefix: str = "") -> Deferred[None]:
         """Ask whether bucket, credentials, region and clock are right.
 
+        :param prefix: of the keys that we may list.
+
         Fails with ``NoSuchBucket``, ``BadCredentials``, ``Denied``, ``WrongRegion``,
-        ``Skewed`` or ``Unreachable``. (HEAD has no body to say which; so this is a listing.)
+        ``Skewed`` or ``Unreachable``. HEAD has no body to say which, so this is a listing.
         """
 
     def head_object(key: str) -> Deferred[ObjectInfo]:
@@ -78,8 +80,8 @@ class IS3Client(Interface):
     ) -> Deferred[IObjectBody]:
         """Fire when the head of the answer is there.
 
-        :param offset: where to begin; ``RangeUnsatisfiable`` at or behind the end, unless both
-            are 0.
+        :param offset: where to begin; ``RangeUnsatisfiable`` at or behind the end, unless the
+            whole object is asked for.
         :param length: at most so many bytes, at least 1; None is all that remains.
         :param etag: fail with ``PreconditionFailed`` if the object is another by now.
         """
@@ -113,9 +115,10 @@ class IS3Client(Interface):
         """
 
     def copy_object(source: str, destination: str, *, etag: str = "") -> Deferred[str]:
-        """Copy an object of at most 5 GiB inside the store, and fire with the copy's ETag.
+        """Copy an object of at most 5 GiB inside the store, with its note; fire with the ETag.
 
-        :param etag: ``PreconditionFailed`` if the source is another by now.
+        :param etag: ``PreconditionFailed`` if the source is another by now. Swift fails so in
+            any case if the source was made of parts.
         """
 
     def list_objects(
@@ -153,7 +156,7 @@ class IS3Client(Interface):
         """Make a part of an object, or of a stretch of it, inside the store; fire with its ETag.
 
         :param stretch: where to begin in the source, and how many bytes to take.
-        :param etag: ``PreconditionFailed`` if the source is another by now.
+        :param etag: as for :meth:`copy_object`.
         """
 
     def complete_multipart_upload(key: str, upload_id: str, parts: Sequence[Part]) -> Deferred[str]:
@@ -184,4 +187,4 @@ class IS3Client(Interface):
         """
 
     def close() -> Deferred[None]:
-        """Close the connections; what is under way fails with ``Unreachable``."""
+        """Close idle connections; what is under way may go on to its end, and nothing begins."""

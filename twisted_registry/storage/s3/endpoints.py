@@ -1,0 +1,54 @@
+"""Connections to the store, made without a word."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from attrs import frozen
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS
+from zope.interface import implementer
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IProtocol, IProtocolFactory
+    from twisted.internet.protocol import Factory
+    from twisted.web.client import URI
+
+
+@implementer(IAgentEndpointFactory)
+@frozen
+class Endpoints:
+    """Makes endpoints, for the Agent.
+
+    :ivar policy: whom to believe over TLS.
+    :ivar timeout: seconds that a connection may take.
+    """
+
+    _reactor: Any
+    _policy: IPolicyForHTTPS
+    _timeout: float
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        """Answer the endpoint of a URL."""
+        host = uri.host.decode("ascii")
+        endpoint: IStreamClientEndpoint = HostnameEndpoint(
+            self._reactor, host, uri.port, timeout=self._timeout
+        )
+        if uri.scheme == b"https":
+            endpoint = wrapClientTLS(self._policy.creatorForNetloc(uri.host, uri.port), endpoint)
+        return _Quiet(endpoint)
+
+
+@implementer(IStreamClientEndpoint)
+@frozen
+class _Quiet:
+    """An endpoint whose factories do not tell the log that they start and stop."""
+
+    _endpoint: IStreamClientEndpoint
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect."""
+        cast("Factory", protocolFactory).noisy = False
+        return self._endpoint.connect(protocolFactory)

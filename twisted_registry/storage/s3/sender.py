@@ -1,0 +1,197 @@
+"""Signs operations, sends them, and sends them again where that helps.
+
+Every content can be sent again, so any request that got no answer, or one that asks for
+patience, is repeated; whoever sends what must not be done twice learns from
+:attr:`S3Error.repeated` that it may have been.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from attrs import define, evolve, field
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.web.http import stringToDatetime
+
+from twisted_registry.storage.s3.backoff import Backoff
+from twisted_registry.storage.s3.credentials import CredentialsError
+from twisted_registry.storage.s3.errors import BadCredentials, Denied, S3Error, Skewed
+from twisted_registry.storage.s3.faults import fault_of
+from twisted_registry.storage.s3.requestbody import size_of
+from twisted_registry.storage.s3.sigv4 import EMPTY, UNSIGNED, Signer, encoded_query
+from twisted_registry.storage.s3.wirelog import WireLog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    from twisted.internet.interfaces import IReactorTime
+
+    from twisted_registry.storage.s3.address import Address
+    from twisted_registry.storage.s3.answer import Answer
+    from twisted_registry.storage.s3.credentials import Credentials, ICredentialsSource
+    from twisted_registry.storage.s3.interfaces import Content
+    from twisted_registry.storage.s3.operation import Operation
+    from twisted_registry.storage.s3.transport import Transport
+
+log = Logger()
+_T = TypeVar("_T")
+
+#: Bytes that are hashed on the reactor's thread: a fraction of a millisecond.
+SMALL: Final = 256 * 1024
+#: Bytes of an answer that is no success.
+LONGEST_FAULT: Final = 64 * 1024
+#: Seconds that a slow operation may take before it answers.
+SLOW: Final = 300.0
+#: Seconds that clocks may differ by; stores refuse more than 900.
+TOLERATED: Final = 300.0
+
+
+@define(eq=False)
+class Sender:
+    """Sends operations on one bucket.
+
+    :ivar address: of the bucket.
+    :ivar user_agent: what we call ourselves.
+    """
+
+    _clock: IReactorTime
+    _transport: Transport
+    address: Address
+    _credentials: ICredentialsSource
+    _user_agent: str
+    _backoff: Backoff = field(factory=Backoff)
+    _wire: WireLog = field(factory=WireLog)
+    _ahead: float = field(init=False, default=0.0)
+    _signer: Signer | None = field(init=False, default=None)
+
+    @inlineCallbacks
+    def send(
+        self, operation: Operation, finish: Callable[[Answer], Deferred[_T]]
+    ) -> Generator[Any, Any, _T]:
+        """Fire with what ``finish`` makes of the answer, if that is a success.
+
+        :param finish: called with the answer; if it fails with an error that may pass, the
+            operation is sent again.
+        :raises S3Error: if none of the attempts was a success.
+        """
+        began = self._clock.seconds()
+        attempt, repeated, corrected = 0, False, False
+        while True:
+            attempt += 1
+            try:
+                answer = yield self._attempt(operation, attempt)
+                result: _T = yield finish(answer)
+            except S3Error as error:
+                if isinstance(error, Skewed) and not corrected:
+                    corrected = True
+                    continue
+                wait = self._backoff.delay(error, attempt, self._clock.seconds() - began)
+                self._wire.failed(error, attempt, wait)
+                if wait is None:
+                    if repeated:
+                        raise evolve(error, repeated=True) from error
+                    raise
+                repeated = repeated or not 400 <= error.status < 500
+            else:
+                return result
+            yield deferLater(self._clock, wait)
+
+    def pause(self, attempt: int) -> Deferred[None]:
+        """Fire when an attempt at what the store was too busy for may be followed by another.
+
+        :param attempt: its number, from 1.
+        """
+        return deferLater(self._clock, self._backoff.wait(attempt, slow=True))
+
+    @inlineCallbacks
+    def presign(
+        self, address: Address, method: str, key: str, expires: int
+    ) -> Generator[Any, Any, str]:
+        """Fire with a URL that needs no signature.
+
+        :param address: the bucket, as the bearer of the URL is to find it.
+        :param expires: seconds.
+        """
+        signer = yield self._current_signer(f"presign {method} {key}")
+        path = address.path(key)
+        query = signer.query(method, address.host, path, (), expires, self._now())
+        return address.url(path, query)
+
+    @inlineCallbacks
+    def close(self) -> Generator[Any, Any, None]:
+        """Close the connections, and the source of the credentials."""
+        yield self._transport.close()
+        yield self._credentials.close()
+
+    @inlineCallbacks
+    def _attempt(self, operation: Operation, attempt: int) -> Generator[Any, Any, Answer]:
+        address, began = self.address, self._clock.seconds()
+        what = f"{operation.name} {address.bucket}/{operation.key}"
+        signer = yield self._current_signer(what)
+        path, query = address.path(operation.key), encoded_query(operation.parameters)
+        headers = {"host": address.host, **operation.headers}
+        payload = operation.sha256 or _digest(operation.content)
+        headers.update(signer.headers(operation.method, path, query, headers, payload, self._now()))
+        headers["user-agent"] = self._user_agent
+        url = address.url(path, query)
+        self._wire.sent(operation.method, url, headers)
+        answer: Answer = yield self._transport.send(
+            what, operation.method, url, headers, operation.content,
+            SLOW if operation.slow else None,
+        )  # fmt: skip
+        self._wire.answered(answer, attempt, self._clock.seconds() - began)
+        if answer.status // 100 == 2:
+            return answer
+        content = yield answer.collect(LONGEST_FAULT)
+        error = fault_of(answer, content, address.region)
+        raise self._skew(error, answer) or error
+
+    @inlineCallbacks
+    def _current_signer(self, what: str) -> Generator[Any, Any, Signer]:
+        try:
+            credentials: Credentials = yield self._credentials.current()
+        except CredentialsError as error:
+            raise BadCredentials(what, str(error)) from error
+        signer = self._signer
+        if signer is None or signer.credentials != credentials:
+            signer = self._signer = Signer(credentials, self.address.region)
+        return signer
+
+    def _now(self) -> float:
+        return self._clock.seconds() + self._ahead
+
+    def _skew(self, error: S3Error, answer: Answer) -> Skewed | None:
+        """Adopt the clock of the store if it refused ours, and answer what to raise instead.
+
+        HEAD has no body that would tell why it was refused, but its date does.
+        """
+        try:
+            there = stringToDatetime(answer.header("date").encode())
+        except (ValueError, IndexError, KeyError):
+            return None
+        ahead = there - self._now()
+        unexplained = isinstance(error, Denied) and not error.code and abs(ahead) > TOLERATED
+        if not (isinstance(error, Skewed) or unexplained):
+            return None
+        self._ahead += ahead
+        log.warn("the clock of the store is {ahead:+.0f} s ahead of ours", ahead=self._ahead)
+        return Skewed(
+            error.operation,
+            f"the store's clock is {self._ahead:+.0f} s ahead of ours",
+            code=error.code, status=error.status, request_id=error.request_id,
+        )  # fmt: skip
+
+
+def _digest(content: Content) -> str:
+    if not content:
+        return EMPTY
+    if size_of(content) > SMALL:
+        return UNSIGNED
+    blocks: Sequence[bytes] = [content] if isinstance(content, bytes) else content
+    digest = hashlib.sha256()
+    for block in blocks:
+        digest.update(block)
+    return digest.hexdigest()
