@@ -1,57 +1,201 @@
-"""What is measured: each case is a name, a unit, and a function that makes one sample."""
+"""What is measured: each case is a name, a unit, and how a sample of it is taken."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
-from samples import (
-    ACCEPT,
-    Download,
-    Get,
-    Push,
-    Run,
-    Sample,
-    idle_memory,
-    mount,
-    peak_memory,
-    start,
-)
-from seed import KIB, REPOSITORY, TAG, TAGGED, Content
-from wire import MIB, Answer
+
+from bench.copies import SKOPEO, CopyIn, CopyOut
+from bench.footprint import Idle, Peak, Start
+from bench.pulls import ACCEPT, Download, Get
+from bench.pushes import Mount, Push
+from bench.seed import KIB, REPOSITORY, TAG, TAGGED, Content, Part, named
+from bench.setups import PLAIN, Setup
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+    from bench.samples import Measure
+    from bench.servers import Given, Server
+    from bench.wire import Answer
+
+TLS = Setup(tls=True)
+LOGGED = Setup(access_log=True)
+GATED = Setup(gated=True)
+TWO = Setup(workers=2)
 
 
 @frozen
 class Case:
     """One line of the table.
 
-    :param unit: of a sample's value; a rate is better the larger it is, all else the smaller.
-    :param local: whether it needs the server's process or store, not only its address.
-    :param pushes: whether the fsyncs of a push belong beside it.
-    :param large: whether it needs the large blob.
-    :param static: whether a server of plain files can do it.
+    :ivar unit: of a sample's value; a rate is better the larger it is, all else the smaller.
+    :ivar group: what ``--group`` calls it.
+    :ivar setup: of the servers.
+    :ivar needs: the parts of the content.
+    :ivar local: whether it needs the server's process or store, not only its address.
+    :ivar pushed: bytes of each push, if the fsyncs of one belong beside it; 0 otherwise.
+    :ivar static: whether a server of plain files can do it.
+    :ivar bare: whether a process that holds nothing can do it.
     """
 
     name: str
     unit: str
-    sample: Callable[[object, Run], Sample]
+    measure: Measure
+    group: str
+    setup: Setup = PLAIN
+    needs: frozenset[Part] = frozenset({"small"})
     local: bool = False
-    pushes: bool = False
-    large: bool = False
+    pushed: int = 0
     static: bool = False
+    bare: bool = False
 
-    def suits(self, server) -> bool:
+    def suits(self, server: Server | Given) -> bool:
         """Whether the case can be run at this server."""
-        if server.is_static:
+        if server.serves == "files":
             return self.static
+        if server.serves == "page":
+            return self.bare
         return server.store is not None or not self.local
 
     @property
     def is_rate(self) -> bool:
         return self.unit.endswith("/s")
+
+    def under(self, setup: Setup, group: str) -> Case:
+        """The same case with the servers set up in another way."""
+        return evolve(self, name=f"{self.name}, {setup}", setup=setup, group=group)
+
+
+def all_cases(content: Content) -> list[Case]:
+    """Every case, named after the sizes it has in this run.
+
+    Those of one setup stand together, and the peak of the plain one after all that are plain.
+    """
+    manifests = list(_manifests())
+    blobs = list(_blobs(content))
+    pushes = list(_pushes(content))
+    plain = [*manifests, *blobs, *pushes, *_lists(content), *_copies(), *_footprint()]
+    by_name = {case.name: case for case in plain}
+    large = named(content.sizes.large)
+    tag, layer = "manifest GET by tag, 16 conn.", "blob GET 64 KiB, 16 conn."
+    big, small = f"blob GET {large}, 4 conn.", "push 4 KiB, 8 clients"
+    elsewhere: list[tuple[Setup, str, Iterable[str]]] = [
+        (LOGGED, "log", (tag, layer, small)),
+        (
+            GATED,
+            "gated",
+            (
+                *(case.name for case in manifests if case.name.endswith(" 16 conn.")),
+                *(layer, small),
+            ),
+        ),
+        (TLS, "tls", (tag, layer, big, small, f"push {large}, 1 client")),
+        (
+            TWO,
+            "workers",
+            (
+                *(tag, "manifest GET by tag, 64 conn.", layer, big, small),
+                *(f"push {large}, 4 clients", "manifest GET p99 beside 8 pushes"),
+            ),
+        ),
+        (Setup(tls=True, workers=2), "workers", (tag, big)),
+    ]
+    return [
+        *plain,
+        *(by_name[name].under(setup, group) for setup, group, names in elsewhere for name in names),
+    ]
+
+
+def _manifests() -> Iterable[Case]:
+    kinds = {
+        "manifest GET by tag": _by_tag,
+        "manifest GET by digest": Get(_manifest(None), _is_manifest),
+        "manifest HEAD by tag": evolve(_by_tag, body=_is_empty, method="HEAD"),
+        "manifest GET 304": evolve(_by_tag, body=_is_empty, status=304, headers=_unless),
+    }
+    for name, get in kinds.items():
+        for number in (1, 16, 64):
+            yield Case(
+                f"{name}, {number} conn.",
+                "req/s",
+                evolve(get, connections=number),
+                "manifests",
+                static=get.status == 200,
+            )
+
+
+def _blobs(content: Content) -> Iterable[Case]:
+    for size in content.layers:
+        is_large = size == content.sizes.large
+        for number in (1, 4, 16):
+            yield Case(
+                f"blob GET {named(size)}, {number} conn.",
+                "MiB/s" if is_large else "req/s",
+                Download(number) if is_large else _layer(size, number),
+                "blobs",
+                needs=frozenset({"large" if is_large else "small"}),
+                static=True,
+            )
+
+
+def _pushes(content: Content) -> Iterable[Case]:
+    for size, unit in ((4 * KIB, "push/s"), (None, "MiB/s")):
+        for number in (1, 4, 8):
+            yield Case(
+                f"push {named(size or content.sizes.large)}, {number} "
+                f"client{'s' if number > 1 else ''}",
+                unit,
+                Push(size, number),
+                "pushes",
+                needs=frozenset(),
+                pushed=size or content.sizes.large,
+            )
+    yield Case(
+        "manifest GET p99 beside 8 pushes",
+        "ms",
+        evolve(_by_tag, connections=4, beside=True),
+        "pushes",
+    )
+    yield Case("cross mount", "req/s", Mount(), "pushes", needs=frozenset({"mountable"}))
+
+
+def _lists(content: Content) -> Iterable[Case]:
+    sizes = content.sizes
+    middle = sizes.repositories // 2
+    last = content.repositories[middle - 1]
+    lists = {
+        f"tags list of {sizes.tags}": Get(
+            lambda _content: f"/v2/{TAGGED}/tags/list",
+            lambda content, answer: sorted(answer.json()["tags"]) == content.tags,
+        ),
+        f"catalog n={sizes.page} of {sizes.repositories}": Get(
+            lambda _content: f"/v2/_catalog?n={sizes.page}", _is_page(0)
+        ),
+        f"catalog n={sizes.page}, middle page": Get(
+            lambda _content: f"/v2/_catalog?n={sizes.page}&last={last}", _is_page(middle)
+        ),
+    }
+    for name, get in lists.items():
+        yield Case(name, "req/s", get, "lists", needs=frozenset({"lists"}), local=True)
+
+
+def _copies() -> Iterable[Case]:
+    if SKOPEO is None:
+        return
+    yield Case("skopeo copies in", "s", CopyIn(), "copies", needs=frozenset())
+    yield Case("skopeo copies out", "s", CopyOut(), "copies", needs=frozenset({"images"}))
+
+
+def _footprint() -> Iterable[Case]:
+    none: frozenset[Part] = frozenset()
+    for name, unit, measure in (
+        ("start to first 200", "ms", Start()),
+        ("idle memory", "MiB", Idle()),
+    ):
+        yield Case(name, unit, measure, "footprint", needs=none, local=True, bare=True)
+    yield Case("peak memory", "MiB", Peak(), "footprint", needs=none, local=True)
 
 
 def _manifest(reference: str | None) -> Callable[[Content], str]:
@@ -70,6 +214,17 @@ def _unless(content: Content) -> dict[str, str]:
     return {**ACCEPT, "If-None-Match": f'"{content.manifest_digest}"'}
 
 
+_by_tag = Get(_manifest(TAG), _is_manifest)
+
+
+def _layer(size: int, connections: int) -> Get:
+    return Get(
+        lambda content: f"/v2/{REPOSITORY}/blobs/{content.layers[size].digest}",
+        lambda content, answer: answer.body == b"".join(content.layers[size].parts),
+        connections=connections,
+    )
+
+
 def _is_page(after: int) -> Callable[[Content, Answer], bool]:
     """Whether a page of the catalog is right: its length, and what of it is in the long list."""
 
@@ -80,63 +235,3 @@ def _is_page(after: int) -> Callable[[Content, Answer], bool]:
         return len(names) == content.sizes.page and ours == start[: len(ours)] and bool(ours)
 
     return check
-
-
-def all_cases(content: Content) -> list[Case]:
-    """Every case, named after the sizes it has in this run."""
-    sizes = content.sizes
-    large = f"{sizes.large // MIB} MiB"
-    middle = sizes.repositories // 2
-    by_tag = Get(_manifest(TAG), _is_manifest)
-    manifests = {
-        "manifest GET by tag": by_tag,
-        "manifest GET by digest": Get(_manifest(None), _is_manifest),
-        "manifest HEAD by tag": Get(_manifest(TAG), _is_empty, method="HEAD"),
-        "manifest GET 304": Get(_manifest(TAG), _is_empty, status=304, headers=_unless),
-    }
-    cases = [
-        Case(
-            f"{name}, {number} conn.",
-            "req/s",
-            evolve(get, connections=number),
-            static=get.status == 200,
-        )
-        for name, get in manifests.items()
-        for number in (1, 16)
-    ]
-    layer = Get(
-        lambda content: f"/v2/{REPOSITORY}/blobs/{content.layer.digest}",
-        lambda content, answer: answer.body == b"".join(content.layer.parts),
-        connections=16,
-    )
-    tags = Get(
-        lambda _content: f"/v2/{TAGGED}/tags/list",
-        lambda content, answer: sorted(answer.json()["tags"]) == content.tags,
-    )
-    first = Get(lambda _content: f"/v2/_catalog?n={sizes.page}", _is_page(0))
-    later = Get(
-        lambda content: f"/v2/_catalog?n={sizes.page}&last={content.repositories[middle - 1]}",
-        _is_page(middle),
-    )
-    return [
-        *cases,
-        Case("blob GET 64 KiB, 16 conn.", "req/s", layer, static=True),
-        Case(f"blob GET {large}, 4 conn.", "MiB/s", Download(4), large=True, static=True),
-        Case(f"tags list of {sizes.tags}", "req/s", tags, local=True),
-        Case(f"catalog n={sizes.page} of {sizes.repositories}", "req/s", first, local=True),
-        Case(f"catalog n={sizes.page}, middle page", "req/s", later, local=True),
-        Case("cross mount", "req/s", mount),
-        Case("push 4 KiB, 1 client", "push/s", Push(4 * KIB, 1), pushes=True),
-        Case("push 4 KiB, 8 clients", "push/s", Push(4 * KIB, 8), pushes=True),
-        Case(f"push {large}, 1 client", "MiB/s", Push(None, 1), pushes=True),
-        Case(f"push {large}, 4 clients", "MiB/s", Push(None, 4), pushes=True),
-        Case(
-            "manifest GET p99 beside 8 pushes",
-            "ms",
-            evolve(by_tag, connections=4, beside=True),
-            pushes=True,
-        ),
-        Case("start to first 200", "ms", start, local=True),
-        Case("idle memory", "MiB", idle_memory, local=True),
-        Case("peak memory", "MiB", peak_memory, local=True),
-    ]

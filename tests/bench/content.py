@@ -7,7 +7,8 @@ import random
 from typing import TYPE_CHECKING
 
 from attrs import frozen
-from wire import MIB, Connection, with_query
+
+from bench.wire import MIB, Connection, with_query
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -6,46 +6,55 @@ import re
 import shutil
 from typing import TYPE_CHECKING
 
-from content import Maker, push
-from servers import NotUp, Server
-from wire import Connection, WireError
+from bench.content import Maker, push
+from bench.servers import Given, NotUp, Server
+from bench.wire import MIB, Connection, WireError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from bench.setups import Setup
+
 STRACE = shutil.which("strace")
-PUSHES = 5
-_CALLS = "fsync,fdatasync,sync_file_range,syncfs,sync"
+_CALLS = ("fsync", "fdatasync", "sync_file_range", "syncfs", "sync")
+# A call that another thread interrupts is written as two lines; the second has no "(".
+_CALL = re.compile(rf"\b(?:{'|'.join(_CALLS)})\(")
 
 
-def fsyncs_per_push(server: Server) -> float | None:
-    """The fsyncs of a small push at a server of the same kind; None if that can't be counted.
+class Fsyncs:
+    """Counts once for each server and size, and remembers."""
 
-    The first push, which makes folders that later ones find, is not counted.
-    """
-    if STRACE is None:
-        return None
-    traced = server.fresh()
-    trace = traced.folder / "trace"
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, Setup, int], float | None] = {}
+
+    def of(self, server: Server | Given, size: int) -> float | None:
+        """The fsyncs of a push of ``size`` at a server like this; None if they can't be counted."""
+        if STRACE is None or isinstance(server, Given):
+            return None
+        key = server.name, server.setup, size
+        if key not in self._known:
+            self._known[key] = _counted(server, size)
+        return self._known[key]
+
+
+def _counted(server: Server, size: int) -> float | None:
+    trace = server.folder / "trace"
     # -D leaves the server the child that is ended, and strace its observer.
-    traced.command = [
-        STRACE, "-D", "-f", "-qq", "-o", str(trace), "-e", f"trace={_CALLS}", *server.command,
-    ]  # fmt: skip
-    maker = Maker(4096)
+    calls = f"trace={','.join(_CALLS)}"
+    traced = server.fresh([STRACE, "-D", "-f", "-qq", "-o", str(trace), "-e", calls])
+    maker, times = Maker(size), 5 if size < MIB else 2
     try:
-        with traced, Connection(traced.url) as connection:
+        with traced, Connection(traced.url, traced.headers) as connection:
+            # The first makes folders that later ones find.
             push(connection, "bench/traced", maker.make("first"))
             before = _calls(trace)
-            for number in range(PUSHES):
+            for number in range(times):
                 if push(connection, "bench/traced", maker.make(str(number))):
                     return None
-            return (_calls(trace) - before) / PUSHES
+            return (_calls(trace) - before) / times
     except (NotUp, WireError, OSError):
         return None
 
 
 def _calls(trace: Path) -> int:
-    # A call that another thread interrupts is written as two lines; the second has no "(".
-    return len(
-        re.findall(r"\b(?:fsync|fdatasync|sync_file_range|syncfs|sync)\(", trace.read_text())
-    )
+    return len(_CALL.findall(trace.read_text()))

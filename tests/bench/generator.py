@@ -1,24 +1,35 @@
-"""Starts the load generators: wrk where it is installed and able, else ``load.py``.
+"""Starts the load generators, processes of their own, and reads what they saw.
 
-wrk counts statuses of 400 and more and broken connections, but compares nothing; the cases
-compare a whole answer before and after each run of it.
+``pull.c`` makes the requests and downloads where there is a compiler and no TLS, else wrk where
+it can, else ``load.py``; the latter makes all pushes. The first two compare statuses and at most
+lengths; the cases compare a whole answer before and after.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 from base64 import b64encode
+from functools import cache
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
 
 from attrs import frozen
 
+from bench.wire import Answer, request_bytes
+
+if TYPE_CHECKING:
+    from bench.content import Blob
+
 WRK = shutil.which("wrk")
-_LOAD = Path(__file__).with_name("load.py")
+CC = shutil.which("cc")
+_HERE = Path(__file__).parent
 #: Seconds that a generator may take beyond those that it was told.
 _PATIENCE = 300
 _SCRIPT = """
@@ -33,7 +44,12 @@ end
 
 @frozen
 class Load:
-    """What a generator saw. Times are in ms, ``elapsed`` is in seconds."""
+    """What a generator saw.
+
+    :ivar elapsed: seconds.
+    :ivar p50: the median time in ms; ``p99`` likewise.
+    :ivar processor: seconds of processor time that the generator itself took.
+    """
 
     count: int
     elapsed: float
@@ -42,6 +58,7 @@ class Load:
     errors: int
     fault: str = ""
     digests: tuple[str, ...] = ()
+    processor: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -49,18 +66,24 @@ class Load:
         return self.count / self.elapsed
 
 
-class Generator:
-    """``load.py`` at work in a process of its own; ``with`` ends it whatever happens."""
+def no_load(fault: str) -> Load:
+    """What a generator that failed saw."""
+    return Load(0, 1, 0, 0, 1, fault)
 
-    def __init__(self, kind: str, **spec) -> None:
+
+class Generator:
+    """``load.py`` at work; ``with`` ends it whatever happens."""
+
+    def __init__(self, kind: str, server, **spec) -> None:
+        self._spec = json.dumps({"kind": kind, "url": server.url, **_headed(server, spec)})
         self._process = subprocess.Popen(
-            [sys.executable, str(_LOAD)],
+            [sys.executable, "-m", "bench.load"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env={**os.environ, "PYTHONPATH": str(_HERE.parent)},
         )
-        self._spec = json.dumps({"kind": kind, **spec})
 
     def __enter__(self) -> Self:
         self._process.stdin.write(self._spec)
@@ -72,7 +95,7 @@ class Generator:
         """Wait for its end; a generator that fails is one error."""
         out, err = self._process.communicate(timeout=_PATIENCE)
         if self._process.returncode:
-            return Load(0, 1, 0, 0, 1, err.strip().splitlines()[-1] if err else "no result")
+            return no_load(err.strip().splitlines()[-1] if err else "no result")
         seen = json.loads(out)
         return Load(**{**seen, "digests": tuple(seen["digests"])})
 
@@ -84,22 +107,90 @@ class Generator:
             stream.close()
 
 
-def load(kind: str, **spec) -> Load:
+def load(kind: str, server, **spec) -> Load:
     """Run ``load.py`` to its end."""
-    with Generator(kind, **spec) as running:
+    with Generator(kind, server, **spec) as running:
         return running.result()
 
 
-def requests(url, target, *, connections, seconds, answer, method="GET", headers=None) -> Load:
-    """The same request over and over; ``answer`` is what a right answer looks like."""
-    headers = headers or {}
+def requests(
+    server, target: str, *, connections: int, answer: Answer, seconds=0.0, times=0, method="GET",
+    headers=None,
+) -> Load:  # fmt: skip
+    """The same request over and over.
+
+    :param answer: what a right one looks like.
+    :param times: how often each connection asks; 0 lets it ask for ``seconds``.
+    """
+    headers = _headed(server, {"headers": headers})["headers"]
+    secure = server.url.startswith("https:")
+    if CC and not secure:
+        return _pull(server.url, target, method, headers, connections, seconds, times, answer)
     # wrk would wait for the body that the answer to a HEAD announces.
-    if WRK and method == "GET":
-        return _wrk(url + target, connections, seconds, headers)
+    if WRK and method == "GET" and not times:
+        return _wrk(server.url + target, connections, seconds, headers)
     return load(
-        "requests", url=url, target=target, method=method, headers=headers, seconds=seconds,
-        connections=connections, status=answer.status, body=b64encode(answer.body).decode(),
+        "requests", server, target=target, method=method, headers=headers, seconds=seconds,
+        connections=connections, times=times, status=answer.status,
+        body=b64encode(answer.body).decode(),
     )  # fmt: skip
+
+
+def downloads(server, target: str, blob: Blob, *, clients: int, times: int) -> Load:
+    """Each client reads a large blob ``times`` times."""
+    if CC and not server.url.startswith("https:"):
+        answer = Answer(200, b"", b"")
+        return _pull(
+            server.url, target, "GET", server.headers, clients, 0, times, answer, blob.size
+        )
+    return load(
+        "downloads", server, target=target, clients=clients, times=times, size=blob.size,
+        last=b64encode(blob.parts[-1]).decode(),
+    )  # fmt: skip
+
+
+def _headed(server, spec: dict) -> dict:
+    return {**spec, "headers": {**server.headers, **(spec.get("headers") or {})}}
+
+
+@cache
+def _compiled() -> Path:
+    """``pull.c`` as a program, in a folder that is gone with this process."""
+    folder = tempfile.TemporaryDirectory(prefix="registry-bench-")
+    _kept.append(folder)
+    program = Path(folder.name) / "pull"
+    subprocess.run([CC, "-O2", "-o", program, _HERE / "pull.c"], check=True)
+    return program
+
+
+_kept: list[tempfile.TemporaryDirectory] = []
+
+
+def _ended(command: list, seconds: float, **more) -> tuple[subprocess.CompletedProcess, float]:
+    """A program's end, and the processor time that it took."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, timeout=seconds + _PATIENCE, check=False,
+        **more,
+    )  # fmt: skip
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return done, used
+
+
+def _pull(url, target, method, headers, connections, seconds, times, answer, size=None) -> Load:
+    split = urlsplit(url)
+    command = [_compiled(), split.hostname, split.port or 80, connections, seconds, times]
+    bodiless = method == "HEAD" or answer.status in {204, 304}
+    command += [answer.status, len(answer.body) if size is None else size, int(bodiless)]
+    request = request_bytes(method, target, split.netloc, headers)
+    done, used = _ended(command, seconds, input=request)
+    words = done.stdout.decode().split(maxsplit=5)
+    if done.returncode or len(words) < 5:
+        return no_load(f"pull: {done.stderr.decode().strip()}")
+    count, elapsed, p50, p99, errors = map(float, words[:5])
+    fault = words[5].strip() if len(words) > 5 else ""
+    return Load(int(count), elapsed, p50, p99, int(errors), fault, processor=used)
 
 
 def _wrk(url: str, connections: int, seconds: float, headers: dict[str, str]) -> Load:
@@ -108,17 +199,14 @@ def _wrk(url: str, connections: int, seconds: float, headers: dict[str, str]) ->
         script.write(_SCRIPT)
         script.flush()
         command = [WRK, "-t", "1", "-c", str(connections), "-d", str(max(1, round(seconds)))]
-        done = subprocess.run(
-            [*command, "--timeout", "20", "-s", script.name, *fields, url],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=seconds + _PATIENCE,
-            check=False,
-        )
-    lines = [line.split() for line in done.stdout.splitlines() if line.startswith("result ")]
+        command += ["--timeout", "20", "-s", script.name, *fields, url]
+        done, used = _ended(command, seconds, stdin=subprocess.DEVNULL)
+    printed = done.stdout.decode()
+    lines = [line.split() for line in printed.splitlines() if line.startswith("result ")]
     if not lines:
-        return Load(0, 1, 0, 0, 1, f"wrk: {(done.stderr or done.stdout).strip()}")
+        return no_load(f"wrk: {(done.stderr.decode() or printed).strip()}")
     count, duration, p50, p99, errors = map(float, lines[0][1:])
     fault = "wrk met broken connections or statuses of 400 and more" if errors else ""
-    return Load(int(count), duration / 1e6, p50 / 1000, p99 / 1000, int(errors), fault)
+    return Load(
+        int(count), duration / 1e6, p50 / 1000, p99 / 1000, int(errors), fault, processor=used
+    )

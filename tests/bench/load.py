@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import json
 import selectors
-import socket
+import ssl
 import sys
 from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
-from time import perf_counter
+from time import perf_counter, process_time
 from urllib.parse import urlsplit
 
-from content import Maker, push
-from wire import Connection, WireError, request_bytes, take_answer
+from bench.content import Maker, push
+from bench.wire import Connection, WireError, connect, request_bytes, take_answer
 
 
 class Tally:
-    """What a run saw: the seconds of each success, and what went wrong."""
+    """What a run saw, from when this is made on: the seconds of each success, and the faults."""
 
     def __init__(self) -> None:
+        self.begin = perf_counter()
+        self._used = process_time()
         self.times: list[float] = []
         self.errors = 0
         self.fault = ""
@@ -35,8 +37,8 @@ class Tally:
         else:
             self.times.append(seconds)
 
-    def result(self, elapsed: float) -> dict:
-        times = sorted(self.times)
+    def result(self) -> dict:
+        elapsed, times = perf_counter() - self.begin, sorted(self.times)
         return {
             "count": len(times),
             "elapsed": elapsed,
@@ -45,6 +47,7 @@ class Tally:
             "errors": self.errors,
             "fault": self.fault,
             "digests": self.digests,
+            "processor": process_time() - self._used,
         }
 
 
@@ -56,41 +59,49 @@ def percentile(ordered: list[float], part: float) -> float:
 
 
 def requests(spec: dict) -> dict:
-    """The same request for ``seconds`` over ``connections``; every status and body is compared."""
-    split = urlsplit(spec["url"])
-    method = spec["method"]
-    data = request_bytes(method, spec["target"], split.netloc, spec["headers"])
+    """The same request over many connections; every status and body is compared."""
+    method, times = spec["method"], spec["times"]
+    data = request_bytes(method, spec["target"], urlsplit(spec["url"]).netloc, spec["headers"])
     wanted = spec["status"], b64decode(spec["body"])
-    tally = Tally()
     selector = selectors.DefaultSelector()
     for _ in range(spec["connections"]):
-        sock = socket.create_connection((split.hostname, split.port or 80), timeout=60)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        selector.register(sock, selectors.EVENT_READ, [bytearray(), 0.0])
-    begin = perf_counter()
+        selector.register(connect(spec["url"]), selectors.EVENT_READ, [bytearray(), 0.0, 0])
+    tally = Tally()
     for key in selector.get_map().values():
         key.data[1] = perf_counter()
         key.fileobj.sendall(data)
-    end = begin + spec["seconds"]
-    while perf_counter() < end:
+    end = tally.begin + (spec["seconds"] or 1e9)
+    while perf_counter() < end and selector.get_map():
         for key, _ in selector.select(0.1):
-            sock, (buffer, since) = key.fileobj, key.data
-            received = sock.recv(256 * 1024)
-            if not received:
-                raise WireError("the server closed a connection")
-            buffer += received
-            answer = take_answer(buffer, method)
+            sock, (buffer, since, done) = key.fileobj, key.data
+            answer = _answer(sock, buffer, method)
             if answer is None:
                 continue
             now = perf_counter()
             right = (answer.status, answer.body) == wanted
             tally.add(now - since, "" if right else _difference(answer, wanted))
-            key.data[1] = now
+            if done + 1 == times:
+                selector.unregister(sock)
+                sock.close()
+                continue
+            key.data[1:] = now, done + 1
             sock.sendall(data)
-    elapsed = perf_counter() - begin
+    result = tally.result()
     for key in list(selector.get_map().values()):
         key.fileobj.close()
-    return tally.result(elapsed)
+    return result
+
+
+def _answer(sock, buffer: bytearray, method: str):
+    """Read once; the answer if it is whole."""
+    received = sock.recv(256 * 1024)
+    if not received:
+        raise WireError("the server closed a connection")
+    buffer += received
+    # What TLS has taken off the socket already, no selector tells.
+    while isinstance(sock, ssl.SSLSocket) and (pending := sock.pending()):
+        buffer += sock.recv(pending)
+    return take_answer(buffer, method)
 
 
 def _difference(answer, wanted) -> str:
@@ -138,11 +149,10 @@ def mounts(spec: dict) -> dict:
 
 
 def _clients(spec: dict, one) -> dict:
-    tally = Tally()
     clients, times = spec["clients"], spec.get("times")
-    connections = [Connection(spec["url"]) for _ in range(clients)]
-    begin = perf_counter()
-    end = begin + spec.get("seconds", 0)
+    connections = [Connection(spec["url"], spec["headers"]) for _ in range(clients)]
+    tally = Tally()
+    end = tally.begin + spec.get("seconds", 0)
 
     def run(client: int) -> None:
         done = 0
@@ -154,10 +164,10 @@ def _clients(spec: dict, one) -> dict:
 
     with ThreadPoolExecutor(clients) as threads:
         list(threads.map(run, range(clients)))
-    elapsed = perf_counter() - begin
+    result = tally.result()
     for connection in connections:
         connection.__exit__()
-    return tally.result(elapsed)
+    return result
 
 
 KINDS = {"requests": requests, "downloads": downloads, "pushes": pushes, "mounts": mounts}

@@ -1,113 +1,133 @@
-"""The table, and the same as JSON."""
+"""A run for people: a table, what each server used, and a short table for the README."""
 
 from __future__ import annotations
 
-from statistics import median
 from typing import TYPE_CHECKING
 
-from servers import DISTRIBUTION
+from bench.kinds import BARE, DISTRIBUTION, OURS
 
 if TYPE_CHECKING:
-    from cases import Case
-    from samples import Sample
+    from collections.abc import Iterable, Sequence
+
+    from bench.figures import Row
+    from bench.record import Record, Used
 
 NOTE = (
     "Only the ratios mean anything: the figures depend on the machine and on what else it does.\n"
     "The load generator runs on the same cores. A ratio above 1 is better than docker-registry,\n"
-    "for times and memory too; the range beside it is of the single rounds. CPU is the server's,\n"
-    "a request. HEAD is asked by a generator in Python, which holds the fastest back. Every\n"
-    "registry makes a push durable in its own way: the fsyncs are those of a push of 4 KiB."
+    "for times and memory too; the range beside it is of the single rounds. CPU s is the\n"
+    "processor time that a server used in a round, CPU ms that of one request; gen. is that of\n"
+    "the load generator, as a part of the time that it ran. Every registry makes a push durable\n"
+    "in its own way: the fsyncs are those of one push."
 )
 _HEADS = (
-    *("case", "server", "median", "unit", "min - max", "p50 ms", "p99 ms", "CPU ms"),
-    *("ratio", "range", "fsyncs", "errors"),
+    *("case", "server", "median", "unit", "min - max", "p50 ms", "p99 ms", "CPU s", "CPU ms"),
+    *("gen.", "ratio", "range", "fsyncs", "errors"),
 )
+#: A generator that is busier than this may be what limits a server.
+_BUSY = 0.8
 
 
-def rows(case: Case, samples: dict[str, list[Sample]], fsyncs: dict[str, float | None]) -> list:
-    """What is said of one case, a dictionary for each server."""
-    base = samples.get(DISTRIBUTION)
-    return [
-        {
-            "case": case.name,
-            "server": server,
-            "unit": case.unit,
-            "median": median(sample.value for sample in seen),
-            "min": min(sample.value for sample in seen),
-            "max": max(sample.value for sample in seen),
-            "p50": _median(sample.p50 for sample in seen),
-            "p99": _median(sample.p99 for sample in seen),
-            "processor": _median(sample.processor for sample in seen),
-            "ratio": _ratio(case, seen, base, _of_medians),
-            "ratios": _ratio(case, seen, base, _of_rounds),
-            "errors": sum(sample.errors for sample in seen),
-            "fault": next((sample.fault for sample in seen if sample.fault), ""),
-            "fsyncs per push": fsyncs.get(server) if case.pushes else None,
-            "pushes": case.pushes,
-            "more": [sample.more for sample in seen if sample.more],
-            "rounds": [sample.value for sample in seen],
-        }
-        for server, seen in samples.items()
-    ]
-
-
-def table(found: list[dict]) -> str:
+def table(found: Sequence[Row]) -> str:
     """The rows as text, with the faults below them."""
-    lines = [_HEADS]
-    lines += [
-        (
-            row["case"],
-            row["server"],
-            _number(row["median"]),
-            row["unit"],
-            f"{_number(row['min'])} - {_number(row['max'])}",
-            _number(row["p50"]),
-            _number(row["p99"]),
-            _number(row["processor"]),
-            _number(row["ratio"]),
-            "-" if row["ratios"] is None else " - ".join(map(_number, row["ratios"])),
-            _fsyncs(row),
-            str(row["errors"]),
-        )
-        for row in found
-    ]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
+    lines = [_HEADS, *map(_line, found)]
+    text = _aligned(lines)
+    text += [f"error: {row.case}, {row.server}: {row.fault}" for row in found if row.errors]
     text += [
-        f"error: {row['case']}, {row['server']}: {row['fault']}" for row in found if row["errors"]
+        f"the generator was busy, and may be the limit: {row.case}, {row.server}"
+        for row in found
+        if (row.generator or 0) > _BUSY
     ]
     return "\n".join(text)
 
 
-def _fsyncs(row: dict) -> str:
-    if not row["pushes"]:
-        return "-"
-    return "unknown" if row["fsyncs per push"] is None else _number(row["fsyncs per push"])
+def usage(used: Sequence[Used]) -> str:
+    """Memory and processor time of each server over the run."""
+    heads = ("server", "setup", "idle MiB", "peak MiB", "CPU s")
+    lines = [
+        (each.server, each.setup or "plain", *map(number, (each.idle, each.peak, each.processor)))
+        for each in used
+    ]
+    return "\n".join(_aligned([heads, *lines]))
 
 
-def _ratio(case, seen, base, compare):
-    if base is None:
-        return None
-    return compare([s.value for s in seen], [s.value for s in base], case.is_rate)
+def remarks(record: Record) -> Iterable[str]:
+    """What has to be known of a run besides."""
+    yield NOTE
+    yield from _beside_bare(record.rows)
+    if record.rows and all(row.server != DISTRIBUTION for row in record.rows):
+        yield f"{DISTRIBUTION} is not installed, so there is nothing to compare with."
+    yield f"{record.rounds} rounds of {record.seconds:g} s; " + "; ".join(record.versions) + "."
+    if record.quick:
+        yield "A quick run: it shows that all is in order, and nothing about speed."
 
 
-def _of_medians(ours, base, is_rate):
-    above, below = (ours, base) if is_rate else (base, ours)
-    return median(above) / median(below) if median(below) else None
+def readme(found: Sequence[Row]) -> str:
+    """Ours in the README's table, without what only the charts tell."""
+    base = {row.case: row for row in found if row.server == DISTRIBUTION}
+    lines = [
+        (row.case, _compared(row, base[row.case]))
+        for row in found
+        if row.server == OURS and row.case in base and row.ratio
+    ]
+    widths = [max(map(len, column)) for column in zip(("case", "ratio"), *lines, strict=True)]
+    rule = "  ".join("=" * width for width in widths)
+    text = [
+        "  ".join(map(str.ljust, line, widths)).rstrip() for line in (("case", "ratio"), *lines)
+    ]
+    return "\n".join([rule, text[0], rule, *text[1:], rule])
 
 
-def _of_rounds(ours, base, is_rate):
-    pairs = zip(ours, base, strict=True)
-    ratios = [(a / b if is_rate else b / a) for a, b in pairs if a and b]
-    return [min(ratios), max(ratios)] if ratios else None
-
-
-def _median(values) -> float | None:
-    known = [value for value in values if value is not None]
-    return median(known) if known else None
-
-
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Three digits of a number, "-" if there is none."""
     if value is None:
         return "-"
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _line(row: Row) -> tuple[str, ...]:
+    return (
+        row.case,
+        row.server,
+        number(row.median),
+        row.unit,
+        f"{number(row.low)} - {number(row.high)}",
+        number(row.p50),
+        number(row.p99),
+        number(row.processor),
+        number(row.each),
+        "-" if row.generator is None else f"{row.generator:.0%}",
+        number(row.ratio),
+        "-" if row.ratios is None else " - ".join(map(number, row.ratios)),
+        _fsyncs(row),
+        str(row.errors),
+    )
+
+
+def _fsyncs(row: Row) -> str:
+    if not row.pushed:
+        return "-"
+    return "unknown" if row.fsyncs is None else number(row.fsyncs)
+
+
+def _compared(row: Row, base: Row) -> str:
+    if row.unit in {"ms", "s", "MiB"}:
+        return f"{number(row.ratio)} ({number(row.median)} : {number(base.median)} {row.unit})"
+    if row.p99 and base.p99 and row.unit == "req/s":
+        return f"{number(row.ratio)} (p99 {number(row.p99)} : {number(base.p99)} ms)"
+    if row.fsyncs is not None and base.fsyncs is not None:
+        return f"{number(row.ratio)} (fsyncs {number(row.fsyncs)} : {number(base.fsyncs)})"
+    return number(row.ratio)
+
+
+def _beside_bare(found: Sequence[Row]) -> Iterable[str]:
+    bare = {row.case: row.median for row in found if row.server == BARE}
+    for row in found:
+        if row.server == OURS and bare.get(row.case):
+            times = row.median / bare[row.case]
+            yield f"{row.case}: {number(times)} times that of a bare process with twisted.web."
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]

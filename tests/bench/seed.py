@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
-from content import Blob, Maker, push
-from wire import Connection
+from integration.images import Image, index
+
+from bench.content import Blob, Maker, push
+from bench.wire import MIB, Connection
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 REPOSITORY = "bench/image"
 MOUNTABLE = "bench/mountable"
 TAGGED = "bench/tagged"
+COPIED = "bench/copied"
 TAG = "latest"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 KIB = 1024
+
+#: Parts of the content that only some cases need.
+Part = Literal["small", "large", "mountable", "lists", "images"]
 
 
 class SeedError(Exception):
@@ -34,10 +42,21 @@ class Sizes:
     repositories: int
     page: int
     mounts: int
+    images: int
+    layer: int
 
 
-FULL = Sizes(large=256 * KIB * KIB, tags=10_000, repositories=5_000, page=1_000, mounts=100)
-QUICK = Sizes(large=4 * KIB * KIB, tags=300, repositories=200, page=50, mounts=10)
+FULL = Sizes(
+    large=256 * MIB, tags=10_000, repositories=5_000, page=1_000, mounts=100, images=10, layer=MIB
+)
+QUICK = Sizes(
+    large=4 * MIB, tags=300, repositories=200, page=50, mounts=10, images=2, layer=20 * KIB
+)
+
+
+def named(size: int) -> str:
+    """A size for people: ``64 KiB``."""
+    return f"{size // MIB} MiB" if size >= MIB else f"{size // KIB} KiB"
 
 
 @frozen
@@ -46,14 +65,15 @@ class Content:
 
     sizes: Sizes
     config: Blob = field(init=False, factory=lambda: Maker(2 * KIB).make("config"))
-    layer: Blob = field(init=False, factory=lambda: Maker(64 * KIB).make("layer"))
-    large: Blob = field(init=False)
+    #: By their sizes in bytes, the large one last.
+    layers: Mapping[int, Blob] = field(init=False)
     mountable: list[Blob] = field(init=False)
     manifest: bytes = field(init=False)
 
-    @large.default
-    def _large(self) -> Blob:
-        return Maker(self.sizes.large).make("large")
+    @layers.default
+    def _layers(self) -> Mapping[int, Blob]:
+        sizes = (4 * KIB, 64 * KIB, MIB, self.sizes.large)
+        return {size: Maker(size).make("layer") for size in sizes}
 
     @mountable.default
     def _mountable(self) -> list[Blob]:
@@ -62,19 +82,23 @@ class Content:
 
     @manifest.default
     def _manifest(self) -> bytes:
-        layer = {
-            "mediaType": "application/vnd.oci.image.layer.v1.tar",
-            "digest": self.layer.digest,
-            "size": self.layer.size,
-        }
-        config = {
-            "mediaType": "application/vnd.oci.image.config.v1+json",
-            "digest": self.config.digest,
-            "size": self.config.size,
-        }
+        layer = self.layers[64 * KIB]
         image = {
-            "schemaVersion": 2, "mediaType": MANIFEST_TYPE, "config": config, "layers": [layer],
-        }  # fmt: skip
+            "schemaVersion": 2,
+            "mediaType": MANIFEST_TYPE,
+            "config": {
+                "mediaType": "application/vnd.oci.image.config.v1+json",
+                "digest": self.config.digest,
+                "size": self.config.size,
+            },
+            "layers": [
+                {
+                    "mediaType": "application/vnd.oci.image.layer.v1.tar",
+                    "digest": layer.digest,
+                    "size": layer.size,
+                }
+            ],
+        }
         return json.dumps(image, indent=1).encode()
 
     @property
@@ -91,9 +115,40 @@ class Content:
         """The repositories that fill the catalog, in order."""
         return [f"catalog/r{number:06}" for number in range(self.sizes.repositories)]
 
+    def images(self, seed: str) -> dict[str, Image]:
+        """Tag -> image of two architectures; other bytes for each seed."""
+        return _images(seed, self.sizes.images, self.sizes.layer)
 
-def write_links(store: Path, content: Content) -> None:
-    """Write the long lists into the store of a server that does not run yet."""
+    def blobs(self, part: Part) -> Iterable[Blob]:
+        """What of the repository's layers belongs to a part."""
+        large = self.sizes.large
+        return [blob for size, blob in self.layers.items() if (size == large) == (part == "large")]
+
+
+# All servers of a round get the same; they are too large to keep more of them.
+@lru_cache(maxsize=2)
+def _images(seed: str, count: int, size: int) -> dict[str, Image]:
+    return {str(number): index((seed, number), size=size) for number in range(count)}
+
+
+def fill(server, content: Content, part: Part) -> None:
+    """Give a part of the content to a server, unless it has it.
+
+    :raises SeedError: if it does not take it.
+    """
+    if part in server.seeded:
+        return
+    server.seeded.add(part)
+    if server.serves == "files":
+        _write_files(server.store, content, part)
+    elif server.serves == "registry":
+        if part == "lists":
+            _write_lists(server.store, content)
+        else:
+            _push(server, content, part)
+
+
+def _write_lists(store: Path, content: Content) -> None:
     repositories = store / "docker/registry/v2/repositories"
     tagged = repositories / TAGGED
     (tagged / "_layers").mkdir(parents=True)
@@ -105,35 +160,51 @@ def write_links(store: Path, content: Content) -> None:
         (repositories / name / "_layers").mkdir(parents=True)
 
 
-def write_files(root: Path, content: Content, *, large: bool) -> None:
+def _write_files(root: Path, content: Content, part: Part) -> None:
     """Write what is downloaded as plain files, at the paths of a registry's URLs."""
-    folder = root / "v2" / REPOSITORY
-    for name in ("manifests", "blobs"):
-        (folder / name).mkdir(parents=True)
-    for reference in (TAG, content.manifest_digest):
-        (folder / "manifests" / reference).write_bytes(content.manifest)
-    for blob in (content.layer, content.large) if large else (content.layer,):
-        with (folder / "blobs" / blob.digest).open("wb") as file:
-            file.writelines(blob.parts)
-
-
-def push_content(url: str, content: Content, *, large: bool) -> None:
-    """Push the images and blobs.
-
-    :param large: whether a case needs the large blob.
-    """
-    with Connection(url) as connection:
-        blobs = [(REPOSITORY, content.config), (REPOSITORY, content.layer)]
-        blobs += [(MOUNTABLE, blob) for blob in content.mountable]
-        if large:
-            blobs.append((REPOSITORY, content.large))
-        for repository, blob in blobs:
-            if fault := push(connection, repository, blob):
-                raise SeedError(f"{url}: {fault}")
+    manifests, blobs = (root / "v2" / REPOSITORY / name for name in ("manifests", "blobs"))
+    if part == "small":
+        manifests.mkdir(parents=True)
         for reference in (TAG, content.manifest_digest):
-            target = f"/v2/{REPOSITORY}/manifests/{reference}"
-            answer = connection.ask(
-                "PUT", target, {"Content-Type": MANIFEST_TYPE}, [content.manifest]
-            )
-            if answer.status != 201:
-                raise SeedError(f"{url}: a manifest was answered {answer.status}, not 201")
+            (manifests / reference).write_bytes(content.manifest)
+    if part in {"small", "large"}:
+        blobs.mkdir(parents=True, exist_ok=True)
+        for blob in content.blobs(part):
+            with (blobs / blob.digest).open("wb") as file:
+                file.writelines(blob.parts)
+
+
+def _push(server, content: Content, part: Part) -> None:
+    with Connection(server.url, server.headers) as connection:
+        if part == "mountable":
+            _push_blobs(connection, MOUNTABLE, content.mountable)
+        elif part == "images":
+            for tag, image in content.images("pulled").items():
+                _push_image(connection, tag, image)
+        else:
+            _push_blobs(connection, REPOSITORY, content.blobs(part))
+        if part == "small":
+            _push_blobs(connection, REPOSITORY, [content.config])
+            for reference in (TAG, content.manifest_digest):
+                _push_manifest(connection, REPOSITORY, reference, MANIFEST_TYPE, content.manifest)
+
+
+def _push_image(connection: Connection, tag: str, image: Image) -> None:
+    for each in image.walk():
+        blobs = [Blob([data], digest) for digest, data in each.blobs.items()]
+        _push_blobs(connection, COPIED, blobs)
+        reference = tag if each is image else each.digest
+        _push_manifest(connection, COPIED, reference, each.media_type, each.manifest)
+
+
+def _push_blobs(connection: Connection, repository: str, blobs: Iterable[Blob]) -> None:
+    for blob in blobs:
+        if fault := push(connection, repository, blob):
+            raise SeedError(fault)
+
+
+def _push_manifest(connection, repository, reference, media_type, manifest: bytes) -> None:
+    target = f"/v2/{repository}/manifests/{reference}"
+    answer = connection.ask("PUT", target, {"Content-Type": media_type}, [manifest])
+    if answer.status != 201:
+        raise SeedError(f"a manifest was answered {answer.status} instead of 201")

@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import re
 import socket
-from typing import Self
+import ssl
+from functools import cache
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 from attrs import frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MIB = 1024 * 1024
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -93,14 +98,34 @@ def _without_chunks(body: bytes) -> bytes:
         start = line + size + 4
 
 
-class Connection:
-    """One connection that is kept, for one request at a time."""
+def connect(url: str) -> socket.socket:
+    """A connection to where a URL points; certificates are those of the bench, and not checked."""
+    split = urlsplit(url)
+    secure = split.scheme == "https"
+    port = split.port or (443 if secure else 80)
+    connected = socket.create_connection((split.hostname, port), timeout=60)
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return _unchecked().wrap_socket(connected) if secure else connected
 
-    def __init__(self, url: str) -> None:
-        split = urlsplit(url)
-        self.host = split.netloc
-        self._socket = socket.create_connection((split.hostname, split.port or 80), timeout=60)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+@cache
+def _unchecked() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+class Connection:
+    """One connection that is kept, for one request at a time.
+
+    :param headers: that each request carries.
+    """
+
+    def __init__(self, url: str, headers: dict[str, str] | None = None) -> None:
+        self.host = urlsplit(url).netloc
+        self._headers = headers or {}
+        self._socket = connect(url)
 
     def __enter__(self) -> Self:
         return self
@@ -110,7 +135,7 @@ class Connection:
 
     def ask(self, method, target, headers=None, parts=()) -> Answer:
         """Send a request, its body in parts, and read the answer."""
-        fields = dict(headers or {})
+        fields = {**self._headers, **(headers or {})}
         if method in {"POST", "PATCH", "PUT"}:
             fields["Content-Length"] = str(sum(map(len, parts)))
         head = request_bytes(method, target, self.host, fields)
@@ -128,9 +153,14 @@ class Connection:
             buffer += data
         return answer
 
-    def download(self, target: str) -> tuple[int, int, bytes]:
-        """Read a large body and keep none of it: its status, size and last 16 bytes."""
-        self._socket.sendall(request_bytes("GET", target, self.host, {}))
+    def download(
+        self, target: str, take: Callable[[bytes | memoryview], object] = lambda _: None
+    ) -> tuple[int, int, bytes]:
+        """Read a large body and keep none of it: its status, size and last 16 bytes.
+
+        :param take: gets the parts of the body.
+        """
+        self._socket.sendall(request_bytes("GET", target, self.host, self._headers))
         start = bytearray()
         while (end := start.find(b"\r\n\r\n")) < 0:
             data = self._socket.recv(4096)
@@ -139,12 +169,14 @@ class Connection:
             start += data
         head, body = bytes(start[: end + 2]), start[end + 4 :]
         length, size, last = body_length(head), len(body), bytes(body[-16:])
+        take(body)
         room = bytearray(MIB)
         while size < length:
             read = self._socket.recv_into(room)
             if not read:
                 raise WireError("the server closed the connection in a body")
             size += read
+            take(memoryview(room)[:read])
             last = (last + bytes(room[max(read - 16, 0) : read]))[-16:]
         return int(head[9:12]), size, last
 
@@ -156,7 +188,7 @@ def with_query(location: str, query: str) -> str:
     return f"{split.path}?{joined}" if joined else split.path
 
 
-def ask(url: str, method: str, target: str, headers=None, parts=()) -> Answer:
+def ask(server, method: str, target: str, headers=None, parts=()) -> Answer:
     """One request on a connection of its own."""
-    with Connection(url) as connection:
+    with Connection(server.url, server.headers) as connection:
         return connection.ask(method, target, headers, parts)

@@ -136,11 +136,15 @@ def image(
 
 
 def index(
-    seed: object, architectures: Sequence[str] = ("amd64", "arm64"), *, docker: bool = False
+    seed: object,
+    architectures: Sequence[str] = ("amd64", "arm64"),
+    *,
+    size: int = 2000,
+    docker: bool = False,
 ) -> Image:
-    """A multi-architecture image."""
+    """A multi-architecture image, each with two layers of ``size``."""
     children = [
-        image((seed, architecture), architecture=architecture, docker=docker)
+        image((seed, architecture), architecture=architecture, size=size, docker=docker)
         for architecture in architectures
     ]
     media_type = DOCKER_LIST if docker else OCI_INDEX

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,41 +12,95 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from servers import program
 
 pytestmark = pytest.mark.integration
 
-BENCH = Path(__file__).parents[1] / "bench" / "bench.py"
+ROOT = Path(__file__).parents[2]
 
 
-def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(BENCH), *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=110,
-    )
+@pytest.fixture
+def bench(tmp_path):
+    """Runs the benchmark; each test has a folder of its own for the stores."""
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "bench", *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=110,
+            env={
+                **os.environ,
+                "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}",
+                "TMPDIR": str(tmp_path),
+            },
+        )
+
+    return run
 
 
-def measured(tmp_path: Path, *arguments: object):
-    """A quick run: how it ended, and the rows it wrote as JSON."""
-    written = tmp_path / "bench.json"
-    done = bench("--quick", "--json", written, *arguments)
-    return done, json.loads(written.read_text())["rows"]
+@pytest.fixture
+def measured(bench, tmp_path):
+    """Makes a quick run: how it ended, and what it wrote as JSON."""
+
+    def run(*arguments: object):
+        written = tmp_path / "bench.json"
+        done = bench("--quick", "--seconds", "0.1", "--json", written, *arguments)
+        return done, json.loads(written.read_text())
+
+    return run
 
 
-def test_every_case_has_a_row(tmp_path):
-    cases = bench("--quick", "--list").stdout.splitlines()
-    assert len(cases) > 20
-    done, rows = measured(tmp_path)
+PARTS = {
+    "plain": ("--only", "16 conn.", "--group", "manifests", "--group", "blobs"),
+    "pushes": ("--group", "pushes"),
+    "lists": ("--group", "lists", "--group", "footprint"),
+    "copies": ("--group", "copies"),
+    "log": ("--group", "log"),
+    "gated": ("--group", "gated"),
+    "tls": ("--group", "tls"),
+    "workers": ("--group", "workers"),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_case_has_a_row(bench, measured, tmp_path, part):
+    for name in ("docker-registry", "strace", "wrk", *(["skopeo"] if part == "copies" else [])):
+        program(name)
+    cases = bench("--quick", "--list", *PARTS[part]).stdout.splitlines()
+    if part == "workers" and not cases:
+        pytest.skip("this version has no http.workers")
+    done, written = measured(*PARTS[part], "--charts", tmp_path / "charts", "--rst")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert [row["case"] for row in rows if row["server"] == "ours"] == cases
+    rows = written["rows"]
+    for server in ("ours", "docker-registry"):
+        assert [row["case"] for row in rows if row["server"] == server] == cases
     assert all(row["median"] > 0 and not row["errors"] for row in rows)
+    assert all(row["fsyncs"] > 0 for row in rows if row["pushed"])
     printed = done.stdout.splitlines()
     for case in cases:
-        assert any(line.startswith(f"{case}  ") for line in printed)
+        assert sum(line.startswith(f"{case}  ") for line in printed) > 2  # and the short table
     assert "Only the ratios mean anything" in done.stdout
+    assert list((tmp_path / "charts").glob("*.svg"))
+    assert f"{len(cases)}/{len(cases)} " in done.stderr
+    assert {used["server"] for used in written["used"]} >= {"ours", "docker-registry"}
+    if part == "lists":
+        assert "times that of a bare process" in done.stdout
+
+
+def test_parts_are_shown_again_without_measuring(bench, measured, tmp_path):
+    done, _ = measured("--only", "by tag, 1 conn.")
+    again = bench("--read", tmp_path / "bench.json", "--charts", tmp_path / "charts")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == done.stdout
+    assert (tmp_path / "charts" / "pulls.svg").exists()
+
+
+def test_nothing_is_left_behind(measured, tmp_path):
+    measured("--only", "start to first 200")
+    assert [path.name for path in tmp_path.iterdir()] == ["bench.json"]
 
 
 class Store(BaseHTTPRequestHandler):
@@ -104,17 +159,34 @@ def store():
     ],
     ids=["truth", "status", "body"],
 )
-def test_wrong_answers_are_errors(tmp_path, store, lie, fault):
+def test_wrong_answers_are_errors(measured, store, lie, fault):
     store.lie = lie
     peer = f"peer=http://127.0.0.1:{store.server_port}"
-    done, rows = measured(tmp_path, "--only", "GET by digest, 1 conn", peer)
-    (row,) = [row for row in rows if row["server"] == "peer"]
+    done, written = measured("--only", "GET by digest, 1 conn", peer)
+    (row,) = [row for row in written["rows"] if row["server"] == "peer"]
     assert (row["fault"], bool(row["errors"])) == (fault, bool(fault))
     assert done.returncode == (1 if fault else 0), done.stdout + done.stderr
     assert (fault in done.stdout) if fault else (row["median"] > 0)
 
 
-def test_a_peer_must_be_named():
-    done = bench("--quick", "http://127.0.0.1:1")
+def test_a_server_that_is_gone_fails_alone(measured):
+    done, written = measured("--only", "GET by digest, 1 conn", "peer=http://127.0.0.1:1")
+    faults = {row["server"]: row["fault"] for row in written["rows"]}
+    assert faults.pop("peer").startswith("it did not take the content: ")
+    assert not any(faults.values())
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("http://127.0.0.1:1",), "is not NAME=http://HOST:PORT"),
+        (("nginx=http://127.0.0.1:1",), "is the name of one that is started here"),
+        (("--only", "no such case"), "no case is called so"),
+        (("--read", "/dev/null"), "/dev/null"),
+    ],
+)
+def test_what_is_asked_wrongly(bench, arguments, said):
+    done = bench("--quick", *arguments)
     assert done.returncode == 2
-    assert "is not NAME=http://HOST:PORT" in done.stderr
+    assert said in done.stderr

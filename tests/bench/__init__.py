@@ -1,0 +1,1 @@
+"""The benchmark: this registry beside others. ``make bench`` runs it."""

@@ -1,0 +1,8 @@
+"""``PYTHONPATH=tests python -m bench``."""
+
+import sys
+
+from bench.commandline import main
+
+if __name__ == "__main__":
+    sys.exit(main())

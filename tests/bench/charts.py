@@ -1,0 +1,88 @@
+"""The charts that the README shows: ours as ratios to docker-registry, in three pictures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bench.kinds import BARE, DISTRIBUTION, OURS
+from bench.report import number
+from bench.svg import Bar, chart
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from bench.figures import Row
+    from bench.record import Record
+
+TITLES = {
+    "pulls": "Pulls",
+    "pushes": "Pushes",
+    "lists": "Lists, whole copies, start and memory",
+}
+#: Group -> what stands above its bars.
+HEADINGS = {
+    "manifests": "Manifests",
+    "blobs": "Blobs",
+    "pushes": "Pushes",
+    "lists": "Lists",
+    "copies": "skopeo copy --all",
+    "footprint": "Start and memory",
+    "log": "With the access log",
+    "gated": "With access control and a gate",
+    "tls": "Over TLS",
+    "workers": "With two workers",
+}
+
+
+def write_charts(record: Record, folder: Path) -> None:
+    """Write a picture for each kind of work that was measured."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in TITLES:
+        if drawn := draw(record, name):
+            (folder / f"{name}.svg").write_text(drawn)
+
+
+def draw(record: Record, name: str) -> str:
+    """One picture, "" if nothing belongs to it."""
+    others: dict[str, dict[str, Row]] = {}
+    for row in record.rows:
+        others.setdefault(row.case, {})[row.server] = row
+    sections: dict[str, list[Bar]] = {}
+    for row in record.rows:
+        if row.server == OURS and row.ratio and not row.errors and picture_of(row) == name:
+            heading = HEADINGS.get(row.group, row.group)
+            sections.setdefault(heading, []).append(_bar(row, others[row.case]))
+    if not sections:
+        return ""
+    subtitle = (
+        f"{_base(record.versions)} is 1, on a logarithmic scale; "
+        f"medians of {record.rounds} rounds, thin lines from the worst to the best of them"
+    )
+    return chart(f"{TITLES[name]}, beside docker-registry", subtitle, sections)
+
+
+def picture_of(row: Row) -> str:
+    """Which picture a case belongs to."""
+    if row.group in {"lists", "copies", "footprint"}:
+        return "lists"
+    is_push = row.pushed or row.case.startswith(("cross mount", "manifest GET p99 beside"))
+    return "pushes" if is_push else "pulls"
+
+
+def _bar(row: Row, beside: dict[str, Row]) -> Bar:
+    text = number(row.ratio)
+    if not row.unit.endswith("/s"):
+        text += f" ({number(row.median)} : {number(beside[DISTRIBUTION].median)} {row.unit})"
+    marks = {
+        name: other.ratio
+        for name, other in beside.items()
+        if name not in {OURS, DISTRIBUTION, BARE} and other.ratio and not other.errors
+    }
+    return Bar(row.case, row.ratio or 1, text, row.ratios or (), marks)
+
+
+def _base(versions: Sequence[str]) -> str:
+    """docker-registry with its version, as far as it is known."""
+    told = [line for line in versions if line.startswith(f"{DISTRIBUTION}: ")]
+    return f"{DISTRIBUTION} {told[0].split()[-1]}" if told else DISTRIBUTION

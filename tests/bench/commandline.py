@@ -1,0 +1,154 @@
+"""The command: what is asked, what is started, what is printed."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from attrs import evolve
+
+from bench import kinds, record, report
+from bench.cases import Case, all_cases
+from bench.charts import write_charts
+from bench.fleet import Fleet
+from bench.progress import Progress, duration
+from bench.record import Record, Used
+from bench.rounds import measured
+from bench.samples import Run
+from bench.seed import FULL, QUICK, Content
+from bench.servers import Given, Server
+
+_DESCRIPTION = """\
+Measure this registry beside others. Starts what is installed (docker-registry, nginx), gives
+every server the same content, and runs each case in turn at each of them, round by round.
+"""
+_EPILOG = """\
+Exit status: 0; 1 when an answer was wrong or a server failed; 2 for usage. The stores lie in a
+folder below TMPDIR, which should be on a disk like the one to be used: in memory an fsync costs
+nothing.
+"""
+
+
+def main() -> int:
+    """Run what the command line asks for."""
+    asked = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if asked.read:
+        try:
+            return _shown(record.joined(map(record.read, asked.read)), asked)
+        except (OSError, ValueError) as fault:
+            print(fault, file=sys.stderr)
+            return 2
+    content = Content(QUICK if asked.quick else FULL)
+    cases = _chosen(all_cases(content), asked)
+    if not cases:
+        print("no case is called so; --list names them", file=sys.stderr)
+        return 2
+    if asked.list:
+        print("\n".join(case.name for case in cases))
+        return 0
+    folder = Path(tempfile.mkdtemp(prefix="registry-bench-"))
+    try:
+        return _shown(_run(cases, content, folder, asked), asked)
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench", description=_DESCRIPTION, epilog=_EPILOG)
+    add = parser.add_argument
+    add("--rounds", type=int, help="how often each case runs (5)")
+    add("--seconds", type=float, help="how long each run takes, where that can be chosen (2)")
+    add(
+        "--only", action="append", metavar="TEXT", help="cases with it in the name; may be repeated"
+    )
+    add("--group", action="append", metavar="NAME", help="cases of a group; may be repeated")
+    add("--quick", action="store_true", help="small and short: is all in order?")
+    add("--workers", type=int, metavar="N", help="processes of ours in each case (1)")
+    add("--list", action="store_true", help="print the names of the cases")
+    add("--json", type=Path, metavar="FILE", help="write everything there, too")
+    add("--charts", type=Path, metavar="FOLDER", help="draw charts (SVG) of the ratios there")
+    add("--rst", action="store_true", help="print a short table of ratios as reStructuredText")
+    add("--read", action="append", type=Path, metavar="FILE",
+        help="measure nothing, show what --json wrote; may be repeated, for a run made in parts",
+    )  # fmt: skip
+    add("peers", nargs="*", type=_peer, metavar="NAME=URL", help="a registry that runs already")
+    asked = parser.parse_args()
+    asked.rounds = asked.rounds or (1 if asked.quick else 5)
+    asked.seconds = asked.seconds or (0.3 if asked.quick else 2.0)
+    return asked
+
+
+def _peer(text: str) -> Given:
+    name, is_there, url = text.partition("=")
+    if not (name and is_there and url.startswith(("http://", "https://"))):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=http://HOST:PORT")
+    if name in {kinds.OURS, kinds.DISTRIBUTION, kinds.NGINX, kinds.BARE}:
+        raise argparse.ArgumentTypeError(f"{name} is the name of one that is started here")
+    return Given(name, url)
+
+
+def _chosen(cases: list[Case], asked: argparse.Namespace) -> list[Case]:
+    """Those that were asked for, and that this version of ours can be set up for."""
+    if asked.workers:
+        # Those that compare numbers of workers would say the same again.
+        cases = [_with_workers(case, asked.workers) for case in cases if case.group != "workers"]
+    ours = kinds.Ours()
+    return [
+        case
+        for case in cases
+        if (not asked.group or case.group in asked.group)
+        and (not asked.only or any(text in case.name for text in asked.only))
+        and ours.effective(case.setup) is not None
+    ]
+
+
+def _with_workers(case: Case, number: int) -> Case:
+    if case.setup.gated:
+        return case  # a program that embeds us is one process
+    return evolve(case, setup=evolve(case.setup, workers=number))
+
+
+def _run(cases: list[Case], content: Content, folder: Path, asked: argparse.Namespace) -> Record:
+    progress = Progress(len(cases), 0)
+    found = kinds.installed()
+    with Fleet(found, asked.peers, folder, content, progress.say) as fleet:
+        run = Run(content, asked.seconds, "")
+        progress.expected = asked.rounds * sum(
+            fleet.count(case) * case.measure.seconds(run) for case in cases
+        )
+        progress.say(f"{len(cases)} cases, about {duration(1.2 * progress.expected)}")
+        rows = measured(
+            fleet, cases, content, rounds=asked.rounds, seconds=asked.seconds, progress=progress
+        )
+        used = [_used(server) for server in fleet.servers if not server.fault]
+    progress.close()
+    versions = [f"Python {platform.python_version()}"]
+    versions += [f"{kind.name}: {kind.version()}" for kind in found]
+    return Record(asked.rounds, asked.seconds, asked.quick, versions, rows, used)
+
+
+def _used(server: Server) -> Used:
+    setup, peak = str(server.setup), server.memory("VmHWM")
+    return Used(server.name, setup, server.idle, peak, server.processor_seconds())
+
+
+def _shown(kept: Record, asked: argparse.Namespace) -> int:
+    print(report.table(kept.rows))
+    print(f"\n{report.usage(kept.used)}")
+    for remark in report.remarks(kept):
+        print(f"\n{remark}")
+    if asked.rst:
+        print(f"\n{report.readme(kept.rows)}")
+    if asked.json:
+        kept.write(asked.json)
+    if asked.charts:
+        write_charts(kept, asked.charts)
+    return 1 if any(row.errors for row in kept.rows) else 0

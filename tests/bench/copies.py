@@ -1,0 +1,115 @@
+"""Cases with a real client: skopeo copies whole images in and out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+from integration.images import assert_layout_holds, write_layout
+
+from bench.samples import Measure, Run, Sample, failed
+from bench.seed import COPIED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SKOPEO = shutil.which("skopeo")
+_COPY = (
+    *("--insecure-policy", "copy", "--all", "--preserve-digests"),
+    *("--src-tls-verify=false", "--dest-tls-verify=false"),
+)
+
+
+@frozen
+class CopyIn(Measure):
+    """Push images that the server does not have, in seconds for all."""
+
+    def __call__(self, server, run: Run) -> Sample:
+        images = run.content.images(run.mark)
+        with _sandbox() as (folder, environment):
+            layout = write_layout(folder / "in", images)
+            target = f"{_address(server)}/bench/in-{run.mark}"
+            pairs = [(f"oci:{layout}:{tag}", f"{target}:{tag}") for tag in images]
+            sample = _copied(pairs, environment)
+        if server.store:
+            digests = {
+                blob for top in images.values() for each in top.walk() for blob in each.blobs
+            }
+            server.forget(digests)
+        return sample
+
+    def seconds(self, run: Run) -> float:
+        return 0.4 * run.content.sizes.images
+
+
+@frozen
+class CopyOut(Measure):
+    """Pull images into a layout, in seconds for all."""
+
+    def __call__(self, server, run: Run) -> Sample:
+        images = run.content.images("pulled")
+        with _sandbox() as (folder, environment):
+            layout = folder / "out"
+            source = f"{_address(server)}/{COPIED}"
+            sample = _copied(
+                [(f"{source}:{tag}", f"oci:{layout}:{tag}") for tag in images], environment
+            )
+            if not sample.errors:
+                try:
+                    for top in images.values():
+                        assert_layout_holds(layout, top)
+                except (AssertionError, OSError):
+                    return failed("a copy that differs")
+        return sample
+
+    def seconds(self, run: Run) -> float:
+        return 0.4 * run.content.sizes.images
+
+
+def _address(server) -> str:
+    return "docker://" + server.url.partition("://")[2]
+
+
+@contextmanager
+def _sandbox() -> Iterator[tuple[Path, dict[str, str]]]:
+    """A folder and an environment in which skopeo remembers nothing of earlier copies."""
+    with tempfile.TemporaryDirectory(prefix="registry-bench-") as name:
+        folder = Path(name)
+        (folder / "auth.json").write_text("{}")
+        (folder / "tmp").mkdir()
+        yield (
+            folder,
+            {
+                "PATH": os.environ["PATH"],
+                "HOME": name,
+                "XDG_DATA_HOME": f"{name}/data",
+                "XDG_RUNTIME_DIR": f"{name}/run",
+                "TMPDIR": f"{name}/tmp",
+                "REGISTRY_AUTH_FILE": f"{name}/auth.json",
+            },
+        )
+
+
+def _copied(pairs: list[tuple[str, str]], environment: dict[str, str]) -> Sample:
+    begin = perf_counter()
+    for source, target in pairs:
+        done = subprocess.run(
+            [SKOPEO, *_COPY, source, target],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+            env=environment,
+        )
+        if done.returncode:
+            return failed(f"skopeo: {done.stderr.strip()[-300:]}")
+    elapsed = perf_counter() - begin
+    return Sample(elapsed, count=len(pairs), elapsed=elapsed)

@@ -1,0 +1,117 @@
+"""The servers of a run: started when a case first needs them, filled with what it needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from bench import certificate
+from bench.seed import Content, Part, SeedError, fill
+from bench.servers import Given, NotUp, Server
+from bench.setups import Setup
+from bench.wire import WireError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from bench.cases import Case
+    from bench.kinds import Kind
+
+
+class Fleet:
+    """All servers; ``with`` ends them.
+
+    Two setups that make no difference to a kind of server share one of it.
+
+    :param peers: servers that somebody else runs; they are met in plain cases, and in those over
+        TLS if their URL says so.
+    :param say: is told what goes on.
+    """
+
+    def __init__(
+        self,
+        kinds: Sequence[Kind],
+        peers: Sequence[Given],
+        folder: Path,
+        content: Content,
+        say: Callable[[str], None],
+    ) -> None:
+        self._kinds = kinds
+        self._peers = peers
+        self._folder = folder
+        self._content = content
+        self._say = say
+        self._certificate = certificate.make(folder)
+        self._servers: dict[tuple[str, Setup], Server] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        for server in self._servers.values():
+            server.stop()
+
+    @property
+    def servers(self) -> Iterable[Server]:
+        """All that were started."""
+        return self._servers.values()
+
+    def able(self, case: Case) -> list[Server | Given]:
+        """The servers that can do a case, with what they need for it.
+
+        One that did not come up, or did not take its content, has a ``fault``.
+        """
+        found: list[Server | Given] = []
+        for kind in self._kinds:
+            setup = kind.effective(case.setup)
+            if setup is not None:
+                found.append(self._server(kind, setup))
+        found += [peer for peer in self._peers if case.setup == _setup_of(peer)]
+        able = [server for server in found if case.suits(server)]
+        for server in able:
+            for part in sorted(case.needs):
+                self._fill(server, part)
+        return able
+
+    def count(self, case: Case) -> int:
+        """How many servers can do a case, as far as that is known without starting them."""
+        kinds = sum(
+            case.suits(_Like(kind.serves)) and kind.effective(case.setup) is not None
+            for kind in self._kinds
+        )
+        return kinds + sum(
+            case.suits(peer) and case.setup == _setup_of(peer) for peer in self._peers
+        )
+
+    def _server(self, kind: Kind, setup: Setup) -> Server:
+        key = kind.name, setup
+        if key not in self._servers:
+            folder = self._folder / f"{len(self._servers)}-{kind.name}"
+            server = self._servers[key] = Server(kind, setup, folder, self._certificate)
+            try:
+                server.start()
+            except (NotUp, OSError) as fault:
+                server.fault = str(fault)
+        return self._servers[key]
+
+    def _fill(self, server: Server | Given, part: Part) -> None:
+        if server.fault or part in server.seeded:
+            return
+        self._say(f"{server.name}: content ({part})")
+        try:
+            fill(server, self._content, part)
+        except (SeedError, WireError, OSError) as fault:
+            server.fault = f"it did not take the content: {fault}"
+
+
+class _Like:
+    """What a server of a kind will be like."""
+
+    store = True
+
+    def __init__(self, serves: str) -> None:
+        self.serves = serves
+
+
+def _setup_of(peer: Given) -> Setup:
+    return Setup(tls=peer.url.startswith("https:"))

@@ -1,0 +1,76 @@
+"""Ours as a part of another program, with access control and a gate that look at each request.
+
+Usage: ``gated.py FOLDER PORT``. What a case measures here is that the quick paths ask both.
+"""
+
+import hashlib
+import hmac
+import sys
+from base64 import b64decode
+
+from attrs import define, field
+from twisted.internet import reactor
+from twisted.internet.defer import fail, succeed
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.web.resource import Resource
+from zope.interface import implementer
+
+from twisted_registry.api.endpoint import RegistryResource
+from twisted_registry.api.site import RegistrySite
+from twisted_registry.auth.interfaces import IAccessController, OpenGrant
+from twisted_registry.errors import ErrorCode, RegistryError
+from twisted_registry.repository.interfaces import IPresenceGate
+from twisted_registry.repository.registry import Registry
+from twisted_registry.storage.filesystem import FilesystemDriver
+
+_KEY = b"of every run"
+
+
+def _hashed(password: str) -> bytes:
+    return hmac.digest(_KEY, password.encode(), hashlib.sha256)
+
+
+def _listed() -> frozenset[str]:
+    digests = (hashlib.sha256(str(number).encode()).hexdigest() for number in range(10_000))
+    return frozenset(f"sha256:{each}" for each in digests)
+
+
+@implementer(IAccessController)
+@define
+class Members:
+    """Lets in who knows the password, and nobody into ``secret/``."""
+
+    known: dict[str, bytes] = field(factory=lambda: {"bench": _hashed("password")})
+
+    def authorize(self, caller, accesses):
+        scheme, _, credentials = (caller.authorization or "").partition(" ")
+        user, _, password = b64decode(credentials).decode().partition(":")
+        known = self.known.get(user, b"")
+        if scheme != "Basic" or not hmac.compare_digest(known, _hashed(password)):
+            return fail(RegistryError(ErrorCode.UNAUTHORIZED))
+        if any(access.name.startswith("secret/") for access in accesses):
+            return fail(RegistryError(ErrorCode.DENIED))
+        return succeed(OpenGrant(user))
+
+
+@implementer(IPresenceGate)
+@define
+class Condemned:
+    """Hides what stands on a list, as a collector that is at work does."""
+
+    digests: frozenset[str] = field(factory=_listed)
+
+    def admits(self, repository, digest):
+        return succeed(str(digest) not in self.digests)
+
+
+def main(folder: str, port: int) -> None:
+    registry = Registry(FilesystemDriver(folder, reactor), reactor, gate=Condemned())
+    root = Resource()
+    root.putChild(b"v2", RegistryResource(registry, Members(), reactor))
+    TCP4ServerEndpoint(reactor, port, interface="127.0.0.1").listen(RegistrySite(root, reactor))
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

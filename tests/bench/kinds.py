@@ -1,0 +1,267 @@
+"""The kinds of servers: how each is told what to serve, where and how."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from base64 import b64encode
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from attrs import evolve, frozen
+
+from bench.setups import PLAIN, Setup
+
+if TYPE_CHECKING:
+    from bench.certificate import Certificate
+
+Serves = Literal["registry", "files", "page"]
+
+OURS = "ours"
+DISTRIBUTION = "docker-registry"
+NGINX = "nginx"
+BARE = "bare"
+
+ROOT = Path(__file__).parents[2]
+_HERE = Path(__file__).parent
+#: What the guarded one of ours asks for (``gated.py``); the others do not look at it.
+_LOGIN = {"Authorization": "Basic " + b64encode(b"bench:password").decode()}
+
+#: Ours and Distribution read it. Nothing is logged of a request, but in the access log.
+_REGISTRY = """\
+version: 0.1
+log:
+  level: error
+  accesslog:
+    disabled: {silent}
+storage:
+  cache:
+    blobdescriptor: inmemory
+  filesystem:
+    rootdirectory: {root}
+http:
+  addr: "{address}"
+  secret: the same everywhere
+"""
+
+#: Files lie where a registry's URLs say, so that the same requests find them.
+_NGINX = """\
+{user}
+daemon off;
+master_process {master};
+worker_processes {workers};
+error_log stderr crit;
+pid {folder}/pid;
+events {{ worker_connections 1024; }}
+http {{
+  access_log {log};
+  sendfile on;
+  tcp_nopush on;
+  keepalive_requests 1000000000;
+  open_file_cache max=1000;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  server {{
+    listen 127.0.0.1:{port}{tls};
+    root {folder}/files;
+    location = /v2/ {{ return 200; }}
+  }}
+}}
+"""
+
+
+@frozen
+class Place:
+    """What one server of a kind is given.
+
+    :ivar store: the folder of its registry or files.
+    """
+
+    folder: Path
+    store: Path
+    port: int
+    setup: Setup
+    certificate: Certificate
+
+
+@frozen
+class Ours:
+    """This registry."""
+
+    name: ClassVar[str] = OURS
+    serves: ClassVar[Serves] = "registry"
+
+    def effective(self, setup: Setup) -> Setup | None:
+        """What of a setup makes a difference here; None if it can not be had."""
+        if setup.gated and setup != Setup(gated=True):
+            return None
+        return setup if setup.workers == 1 or _knows_workers() else None
+
+    def headers(self, setup: Setup) -> dict[str, str]:
+        """What each request must carry."""
+        return _LOGIN if setup.gated else {}
+
+    def command(self, place: Place) -> list[str]:
+        """What to run; writes the configuration."""
+        if place.setup.gated:
+            return [sys.executable, str(_HERE / "gated.py"), str(place.store), str(place.port)]
+        address = f"127.0.0.1:{place.port}"
+        if place.setup.tls:
+            files = place.certificate
+            address = (
+                f"ssl:port={place.port}:interface=127.0.0.1"
+                f":privateKey={files.key}:certKey={files.certificate}"
+            )
+        more = f"  workers: {place.setup.workers}\n" if place.setup.workers > 1 else ""
+        return [*_COMMAND, "serve", _configured(place, address, more)]
+
+    def version(self) -> str:
+        """What it says of itself."""
+        return _output(*_COMMAND, "--version")
+
+
+@frozen
+class Distribution:
+    """Debian's package of CNCF Distribution."""
+
+    program: str
+    name: ClassVar[str] = DISTRIBUTION
+    serves: ClassVar[Serves] = "registry"
+
+    def effective(self, setup: Setup) -> Setup:
+        """It has threads for all cores, and meets the guarded one of ours as it always is."""
+        return evolve(setup, gated=False, workers=1)
+
+    def headers(self, _setup: Setup) -> dict[str, str]:
+        return {}
+
+    def command(self, place: Place) -> list[str]:
+        more = ""
+        if place.setup.tls:
+            files = place.certificate
+            more = f"  tls:\n    certificate: {files.certificate}\n    key: {files.key}\n"
+        return [self.program, "serve", _configured(place, f"127.0.0.1:{place.port}", more)]
+
+    def version(self) -> str:
+        return _output(self.program, "--version")
+
+
+@frozen
+class Nginx:
+    """nginx over plain files: the limit of what a pull can be."""
+
+    program: str
+    name: ClassVar[str] = NGINX
+    serves: ClassVar[Serves] = "files"
+
+    def effective(self, setup: Setup) -> Setup | None:
+        return None if setup.gated else setup
+
+    def headers(self, _setup: Setup) -> dict[str, str]:
+        return {}
+
+    def command(self, place: Place) -> list[str]:
+        files, workers = place.certificate, place.setup.workers
+        tls = f" ssl; ssl_certificate {files.certificate}; ssl_certificate_key {files.key}"
+        place.store.mkdir(exist_ok=True)
+        (place.folder / "files").unlink(missing_ok=True)
+        (place.folder / "files").symlink_to(place.store)
+        config = place.folder / "nginx.conf"
+        config.write_text(
+            _NGINX.format(
+                user="user root;" if os.geteuid() == 0 else "",
+                folder=place.folder,
+                port=place.port,
+                master="on" if workers > 1 else "off",
+                workers=workers,
+                log=f"{place.folder}/access" if place.setup.access_log else "off",
+                tls=tls if place.setup.tls else "",
+            )
+        )
+        return [self.program, "-p", str(place.folder), "-e", "stderr", "-c", str(config)]
+
+    def version(self) -> str:
+        return _output(self.program, "-v")
+
+
+@frozen
+class Bare:
+    """A process with Twisted in it and nothing else (``bare.py``)."""
+
+    name: ClassVar[str] = BARE
+    serves: ClassVar[Serves] = "page"
+
+    def effective(self, setup: Setup) -> Setup | None:
+        return setup if setup == PLAIN else None
+
+    def headers(self, _setup: Setup) -> dict[str, str]:
+        return {}
+
+    def command(self, place: Place) -> list[str]:
+        return [sys.executable, str(_HERE / "bare.py"), str(place.port)]
+
+    def version(self) -> str:
+        return _output(
+            sys.executable, "-c", "import twisted; print('Twisted', twisted.__version__)"
+        )
+
+
+Kind = Ours | Distribution | Nginx | Bare
+_COMMAND = [sys.executable, "-m", "twisted_registry"]
+
+
+def installed() -> list[Kind]:
+    """What can be started here, ours first."""
+    found: list[Kind] = [Ours()]
+    if program := _program("docker-registry"):
+        found.append(Distribution(program))
+    if program := _program("nginx"):
+        found.append(Nginx(program))
+    return [*found, Bare()]
+
+
+def environment() -> dict[str, str]:
+    """The environment of a server: ours is that of this checkout."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
+    # An installed registry has its bytecode; one that compiles itself starts 70 ms later.
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
+    return {**kept, "PYTHONPATH": str(ROOT)}
+
+
+def _program(name: str) -> str | None:
+    return shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
+
+
+def _configured(place: Place, address: str, more: str) -> str:
+    place.store.mkdir(exist_ok=True)
+    config = place.folder / "registry.yml"
+    silent = "false" if place.setup.access_log else "true"
+    text = _REGISTRY.format(root=place.store, address=address, silent=silent)
+    config.write_text(text + more)
+    return str(config)
+
+
+@cache
+def _knows_workers() -> bool:
+    """Whether this version of ours can have several processes."""
+    done = subprocess.run(
+        [*_COMMAND, "check", "/dev/stdin"],
+        input="version: 0.1\nstorage: inmemory\nhttp: {addr: '127.0.0.1:0'}\n",
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(),
+    )
+    # What is printed is the whole configuration, with the defaults.
+    return any(line.strip().startswith("workers:") for line in done.stdout.splitlines())
+
+
+def _output(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
+    return (done.stdout or done.stderr).strip()

@@ -1,0 +1,53 @@
+"""A process and its descendants, as /proc shows them: workers count with their parent."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from contextlib import suppress
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+# Places in /proc/PID/stat, counted behind the name of the program.
+_PARENT, _OWN, _REAPED = 1, slice(11, 13), slice(13, 15)
+
+
+def _fields(pid: int | str) -> list[str]:
+    # The name stands in parentheses, and may hold spaces and parentheses of its own.
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def family(pid: int) -> list[int]:
+    """The process and all that descend from it."""
+    children = defaultdict(list)
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):  # it may end while we look
+                children[int(_fields(entry.name)[_PARENT])].append(int(entry.name))
+    found = [pid]
+    for each in found:
+        found += children[each]
+    return found
+
+
+def processor_seconds(pid: int) -> float:
+    """The processor time of a family, with what its ended children had used."""
+    ticks = sum(map(int, _fields(pid)[_REAPED]))
+    for each in family(pid):
+        with suppress(OSError):
+            ticks += sum(map(int, _fields(each)[_OWN]))
+    return ticks / _TICKS
+
+
+def memory(pid: int, line: str) -> float:
+    """A line of the status of a whole family in MiB.
+
+    :param line: VmRSS is what they have, VmHWM the most that each ever had.
+    """
+    total = 0
+    for each in family(pid):
+        with suppress(OSError):
+            for row in Path(f"/proc/{each}/status").read_text().splitlines():
+                if row.startswith(f"{line}:"):
+                    total += int(row.split()[1])
+    return total / 1024

@@ -1,0 +1,96 @@
+"""Says how far a run is, and how long it will take: a bar on a terminal, else a line a case."""
+
+from __future__ import annotations
+
+import sys
+from time import perf_counter
+from typing import TYPE_CHECKING, TextIO
+
+from attrs import define, field
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from bench.figures import Row
+
+_BAR = 24
+
+
+@define(eq=False)
+class Progress:
+    """The state of a run.
+
+    :ivar cases: how many there are.
+    :ivar expected: how long all of it should take, in seconds.
+    """
+
+    cases: int
+    expected: float
+    stream: TextIO = field(factory=lambda: sys.stderr)
+    clock: Callable[[], float] = perf_counter
+    _began: float = field(init=False)
+    _index: int = field(default=0, init=False)
+    _gone: float = field(default=0.0, init=False)
+    _name: str = field(default="", init=False)
+
+    @_began.default
+    def _now(self) -> float:
+        return self.clock()
+
+    def say(self, line: str) -> None:
+        """A line of its own."""
+        self._write(f"{line}\n")
+
+    def begin(self, name: str) -> None:
+        """A case begins."""
+        self._index += 1
+        self._name = name
+        self._draw()
+
+    def done(self, seconds: float) -> None:
+        """A sample was taken that should have taken so long."""
+        self._gone += seconds
+        self._draw()
+
+    def end(self, rows: Sequence[Row]) -> None:
+        """A case ended; ``rows`` are all so far."""
+        if self.stream.isatty():
+            return
+        own = [row for row in rows if row.case == self._name]
+        ratios = "".join(f", {row.server} x{row.ratio:.3g}" for row in own if row.ratio)
+        faults = "".join(f", {row.server} FAILED" for row in own if row.errors)
+        self.say(
+            f"{self._index}/{self.cases} {self._name}{ratios}{faults}; {duration(self.left())} left"
+        )
+
+    def left(self) -> float:
+        """The seconds that are left, at the pace so far."""
+        rest = max(0.0, self.expected - self._gone)
+        if not self._gone:
+            return rest
+        return rest * (self.clock() - self._began) / self._gone
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._write("")
+
+    def _draw(self) -> None:
+        if not self.stream.isatty():
+            return
+        part = min(1.0, self._gone / self.expected) if self.expected else 1.0
+        full = round(part * _BAR)
+        bar = "#" * full + "." * (_BAR - full)
+        text = f"[{bar}] {self._index}/{self.cases} {duration(self.left())} left: {self._name}"
+        self._write(f"{text:.100}")
+
+    def _write(self, text: str) -> None:
+        if self.stream.isatty():
+            text = f"\r\033[K{text}"
+        self.stream.write(text)
+        self.stream.flush()
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people."""
+    whole = round(seconds)
+    return f"{whole // 60} min {whole % 60:02} s" if whole >= 60 else f"{whole} s"

@@ -1,0 +1,82 @@
+"""Cases that write: pushes of small and large blobs, and mounts."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from bench import generator
+from bench.content import Maker, push
+from bench.samples import Measure, Run, Sample, sampled
+from bench.seed import MOUNTABLE
+from bench.wire import MIB, Connection, ask
+
+if TYPE_CHECKING:
+    from bench.content import Blob
+
+PUSHED = "bench/pushed"
+_TO_CHECK = 64 * 1024
+
+
+@frozen
+class Push(Measure):
+    """Clients that push blobs of their own.
+
+    :ivar size: in bytes; None is the large size of the run, and one push each.
+    """
+
+    size: int | None
+    clients: int
+
+    def check(self, server, run: Run) -> str:
+        blob = Maker(_TO_CHECK).make(f"{run.mark} check")
+        with Connection(server.url, server.headers) as connection:
+            return push(connection, PUSHED, blob) or _is_there(server, blob)
+
+    def __call__(self, server, run: Run) -> Sample:
+        size = self.size or run.content.sizes.large
+        amount = {"seconds": run.seconds} if self.size else {"times": 1}
+        os.sync()  # what one round left to write shall not burden the next
+        seen = generator.load(
+            "pushes", server, repository=PUSHED, mark=run.mark, size=size, clients=self.clients,
+            **amount,
+        )  # fmt: skip
+        if server.store and not self.size:
+            server.forget(seen.digests)
+        return sampled(seen, seen.rate if self.size else seen.rate * size / MIB)
+
+    def seconds(self, run: Run) -> float:
+        if self.size:
+            return run.seconds + 0.5
+        return self.clients * run.content.sizes.large / (200 * MIB) + 0.5
+
+
+@frozen
+class Mount(Measure):
+    """One client that mounts blobs into a repository that has none of them."""
+
+    def check(self, server, run: Run) -> str:
+        blob = run.content.mountable[0]
+        repository = f"bench/mounted-{run.mark}-check"
+        query = f"mount={blob.digest}&from={MOUNTABLE}"
+        status = ask(server, "POST", f"/v2/{repository}/blobs/uploads/?{query}").status
+        if status != 201:
+            return f"status {status} instead of 201"
+        return _is_there(server, blob, repository)
+
+    def __call__(self, server, run: Run) -> Sample:
+        digests = [blob.digest for blob in run.content.mountable]
+        seen = generator.load(
+            "mounts", server, repository=f"bench/mounted-{run.mark}", source=MOUNTABLE,
+            digests=digests, clients=1, times=len(digests),
+        )  # fmt: skip
+        return sampled(seen, seen.rate)
+
+
+def _is_there(server, blob: Blob, repository: str = PUSHED) -> str:
+    answer = ask(server, "GET", f"/v2/{repository}/blobs/{blob.digest}")
+    if answer.status != 200:
+        return f"what was pushed is answered {answer.status}"
+    return "" if answer.body == b"".join(blob.parts) else "what was pushed differs"

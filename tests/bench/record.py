@@ -1,0 +1,72 @@
+"""A run as it is kept: written as JSON, and read again to draw charts or to join several."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from attrs import asdict, evolve, frozen
+
+from bench.figures import Row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+
+@frozen
+class Used:
+    """What one server took over a run: MiB, and seconds of processor time."""
+
+    server: str
+    setup: str
+    idle: float
+    peak: float
+    processor: float
+
+
+@frozen
+class Record:
+    """A run.
+
+    :ivar versions: of the servers and of Python, a sentence each.
+    """
+
+    rounds: int
+    seconds: float
+    quick: bool
+    versions: Sequence[str]
+    rows: Sequence[Row]
+    used: Sequence[Used] = ()
+
+    def write(self, path: Path) -> None:
+        """Keep it as JSON."""
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+
+def read(path: Path) -> Record:
+    """What was written before.
+
+    :raises ValueError: if it is something else.
+    """
+    try:
+        kept = json.loads(path.read_text())
+        rows = [Row(**row) for row in kept.pop("rows")]
+        used = [Used(**each) for each in kept.pop("used")]
+        return Record(**kept, rows=rows, used=used)
+    except (TypeError, KeyError, AttributeError, json.JSONDecodeError) as fault:
+        raise ValueError(f"{path} is no run of this benchmark: {fault}") from fault
+
+
+def joined(records: Iterable[Record]) -> Record:
+    """Several runs of different cases as one; of a case that stands twice, the last counts."""
+    first, *others = records
+    found = first
+    for other in others:
+        again = {row.case for row in other.rows}
+        found = evolve(
+            other,
+            rows=[*(row for row in found.rows if row.case not in again), *other.rows],
+            used=[*found.used, *other.used],
+        )
+    return found

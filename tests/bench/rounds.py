@@ -1,0 +1,110 @@
+"""Runs the cases: round by round at each server in turn, so that a busy moment meets all alike."""
+
+from __future__ import annotations
+
+import subprocess
+from secrets import token_hex
+from typing import TYPE_CHECKING
+
+from attrs import evolve
+
+from bench.figures import rows
+from bench.fsyncs import Fsyncs
+from bench.samples import Run, Sample, failed
+from bench.servers import Given, NotUp, Server
+from bench.wire import WireError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.cases import Case
+    from bench.figures import Row
+    from bench.fleet import Fleet
+    from bench.progress import Progress
+    from bench.seed import Content
+
+#: What may go wrong in a sample without an end of all.
+_FAULTS = (
+    *(NotUp, WireError, OSError, ValueError, KeyError, TypeError),
+    subprocess.SubprocessError,
+)
+
+
+def measured(
+    fleet: Fleet,
+    cases: Sequence[Case],
+    content: Content,
+    *,
+    rounds: int,
+    seconds: float,
+    progress: Progress,
+) -> list[Row]:
+    """Run every case, and answer its rows.
+
+    :param seconds: how long a sample takes, where it can choose.
+    """
+    # A peer may have met an earlier run, and shall not know what this one pushes.
+    this = token_hex(4)
+    fsyncs = Fsyncs()
+    found: list[Row] = []
+    for index, case in enumerate(cases):
+        progress.begin(case.name)
+        servers = fleet.able(case)
+        samples: dict[str, list[Sample]] = {server.name: [] for server in servers}
+        sound = []
+        for server in servers:
+            if fault := _checked(case, server, Run(content, seconds, f"{this}-{index}")):
+                samples[server.name].append(failed(fault))
+            else:
+                sound.append(server)
+        for number in range(rounds):
+            run = Run(content, seconds, f"{this}-{index}-{number}")
+            # Nobody is always the first after the others.
+            for server in (
+                sound[number % len(sound) :] + sound[: number % len(sound)] if sound else ()
+            ):
+                samples[server.name].append(_sample(case, server, run))
+                progress.done(case.measure.seconds(run))
+        counted = {server.name: fsyncs.of(server, case.pushed) for server in sound if case.pushed}
+        found += rows(case, samples, counted)
+        progress.end(found)
+    return found
+
+
+def _checked(case: Case, server: Server | Given, run: Run) -> str:
+    if server.fault:
+        return server.fault
+    try:
+        server.check()
+        return case.measure.check(server, run)
+    except _FAULTS as fault:
+        return _reason(server, fault)
+
+
+def _sample(case: Case, server: Server | Given, run: Run) -> Sample:
+    if server.fault:
+        return failed(server.fault)
+    try:
+        if isinstance(server, Given):
+            return case.measure(server, run)
+        before = server.processor_seconds()
+        sample = case.measure(server, run)
+        used = server.processor_seconds() - before
+    except _FAULTS as fault:
+        return failed(_reason(server, fault))
+    if sample.errors and (ended := _ended(server)):
+        return evolve(sample, fault=ended)
+    return evolve(sample, processor=used) if sample.elapsed else sample
+
+
+def _reason(server: Server | Given, fault: Exception) -> str:
+    return _ended(server) or f"{type(fault).__name__}: {fault}"
+
+
+def _ended(server: Server | Given) -> str:
+    """Why a server is gone, "" if it is there; it is started again."""
+    try:
+        server.check()
+    except NotUp as gone:
+        return str(gone)
+    return ""

@@ -1,0 +1,37 @@
+"""How a server is set up in a case: encrypted or not, logging or not, guarded or not."""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+
+@frozen
+class Setup:
+    """What is switched on.
+
+    :ivar tls: over TLS.
+    :ivar access_log: a line for each request, to a file.
+    :ivar gated: ours as a part of another program, with access control and a gate that look.
+    :ivar workers: processes that serve; of ours and nginx, the others use threads.
+    """
+
+    tls: bool = False
+    access_log: bool = False
+    gated: bool = False
+    workers: int = 1
+
+    def __str__(self) -> str:
+        return ", ".join(
+            filter(
+                None,
+                (
+                    "TLS" if self.tls else "",
+                    "access log" if self.access_log else "",
+                    "gate and access" if self.gated else "",
+                    f"{self.workers} workers" if self.workers > 1 else "",
+                ),
+            )
+        )
+
+
+PLAIN = Setup()

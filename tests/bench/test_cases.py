@@ -1,0 +1,52 @@
+"""The table of cases: each name once, each setup in one piece, peers where they belong."""
+
+from itertools import groupby
+
+import pytest
+
+from bench.cases import all_cases
+from bench.kinds import Bare, Distribution, Nginx, Ours
+from bench.seed import FULL, Content
+from bench.servers import Given
+from bench.setups import PLAIN, Setup
+
+CASES = all_cases(Content(FULL))
+
+
+def test_names_are_unique():
+    names = [case.name for case in CASES]
+    assert len(set(names)) == len(names) > 60
+
+
+def test_each_setup_is_one_piece_and_plain_ends_with_the_peak():
+    setups = [setup for setup, _ in groupby(CASES, lambda case: case.setup)]
+    assert len(setups) == len(set(setups))
+    assert setups[0] == PLAIN
+    assert [case.name for case in CASES if case.setup == PLAIN][-1] == "peak memory"
+
+
+@pytest.mark.parametrize("name", ["blob GET 256 MiB, 16 conn.", "push 256 MiB, 8 clients"])
+def test_the_sizes_are_in_the_names(name):
+    assert name in [case.name for case in CASES]
+
+
+def test_who_can_do_what():
+    peer = Given("peer", "http://127.0.0.1:1")
+    able = {case.name: case.suits(peer) for case in CASES}
+    assert able["push 4 KiB, 1 client"]
+    assert not able["start to first 200"]
+    assert not able["tags list of 10000"]
+
+
+def test_setups_that_make_no_difference_are_one():
+    registry, nginx = Distribution("registry"), Nginx("nginx")
+    assert registry.effective(Setup(workers=2, gated=True)) == PLAIN
+    assert registry.effective(Setup(tls=True)) == Setup(tls=True)
+    assert nginx.effective(Setup(gated=True)) is None
+    assert Bare().effective(Setup(tls=True)) is None
+    assert Ours().effective(Setup(gated=True, tls=True)) is None
+
+
+def test_a_setup_says_what_it_is():
+    assert str(Setup(tls=True, workers=2)) == "TLS, 2 workers"
+    assert str(PLAIN) == ""

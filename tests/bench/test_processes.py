@@ -1,0 +1,51 @@
+"""Families of processes: what a child uses counts with its parent."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from bench.processes import family, memory, processor_seconds
+
+PARENT = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", {child!r}], stdout=sys.stdout, stdin=sys.stdin)
+child.wait()
+sys.stdin.readline()
+"""
+CHILD = """
+import sys, time
+while time.process_time() < 0.3: pass
+print("busy no more", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def parent():
+    """A process whose child has used 0.3 s and waits for a line; then it waits for another."""
+    process = subprocess.Popen(
+        [sys.executable, "-uc", PARENT.format(child=CHILD)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.readline()
+    yield process
+    process.stdin.close()
+    process.wait(30)
+    process.stdout.close()
+
+
+def test_a_child_counts(parent):
+    assert len(family(parent.pid)) == 2
+    assert processor_seconds(parent.pid) >= 0.3
+    assert memory(parent.pid, "VmRSS") > 8
+
+
+def test_a_child_that_ended_counts(parent):
+    os.write(parent.stdin.fileno(), b"\n")
+    while len(family(parent.pid)) == 2:
+        pass
+    assert processor_seconds(parent.pid) >= 0.3

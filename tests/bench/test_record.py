@@ -1,0 +1,42 @@
+"""Runs that are kept: written, read, and joined where they were made in parts."""
+
+import pytest
+from attrs import evolve
+
+from bench.cases import Case
+from bench.figures import rows
+from bench.record import Record, Used, joined, read
+from bench.samples import Measure, Sample
+
+
+def run(name, value):
+    case = Case(name, "req/s", Measure(), "manifests")
+    found = rows(case, {"ours": [Sample(value, p50=1.0)], "docker-registry": [Sample(1)]}, {})
+    used = [Used("ours", "", 50.0, 60.0, 1.5)]
+    return Record(5, 2.0, False, ["Python 3"], found, used)
+
+
+def test_what_is_written_is_read(tmp_path):
+    kept = run("a", 3)
+    kept.write(tmp_path / "run.json")
+    again = read(tmp_path / "run.json")
+    assert again.used == kept.used
+    assert [evolve(row, ratios=tuple(row.ratios)) for row in again.rows] == kept.rows
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"rows": [{}]}', "no JSON"])
+def test_something_else_is_refused(tmp_path, text):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(ValueError, match=r"run\.json is no run"):
+        read(tmp_path / "run.json")
+
+
+def test_parts_are_joined_and_the_last_counts():
+    both = joined([run("a", 3), run("b", 4), run("a", 5)])
+    assert [(row.case, row.server, row.median) for row in both.rows] == [
+        ("b", "ours", 4),
+        ("b", "docker-registry", 1),
+        ("a", "ours", 5),
+        ("a", "docker-registry", 1),
+    ]
+    assert len(both.used) == 3

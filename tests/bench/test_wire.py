@@ -1,0 +1,57 @@
+"""Answers taken off a buffer: whole ones, parts of ones, and what is none."""
+
+import pytest
+
+from bench.wire import WireError, request_bytes, take_answer, with_query
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Name: value\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def test_an_answer_is_taken_when_it_is_whole():
+    buffer = bytearray(HEAD + b"bod")
+    assert take_answer(buffer, "GET") is None
+    buffer += b"y!"
+    answer = take_answer(buffer, "GET")
+    assert (answer.status, answer.body) == (200, b"body!")
+    assert answer.header("x-name") == "value"
+    assert answer.header("absent") == ""
+    assert not buffer
+
+
+@pytest.mark.parametrize(
+    ("head", "method"),
+    [(HEAD, "HEAD"), (HEAD.replace(b"200", b"304"), "GET"), (HEAD.replace(b"200", b"204"), "GET")],
+)
+def test_some_answers_have_no_body(head, method):
+    assert take_answer(bytearray(head), method).body == b""
+
+
+def test_chunks_are_joined():
+    buffer = bytearray(CHUNKED + b"3\r\nabc\r\n2\r\nde\r\n")
+    assert take_answer(buffer, "GET") is None
+    buffer += b"0\r\n\r\n"
+    assert take_answer(buffer, "GET").body == b"abcde"
+
+
+@pytest.mark.parametrize("data", [b"SSH-2.0\r\n\r\n", HEAD + b"more than five"])
+def test_what_is_no_answer(data):
+    with pytest.raises(WireError):
+        take_answer(bytearray(data), "GET")
+
+
+def test_a_request():
+    data = request_bytes("GET", "/v2/", "here:1", {"Accept": "x"})
+    assert data == b"GET /v2/ HTTP/1.1\r\nHost: here:1\r\nAccept: x\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("location", "query", "target"),
+    [
+        ("http://h/v2/u?_state=1", "digest=d", "/v2/u?_state=1&digest=d"),
+        ("/v2/u", "digest=d", "/v2/u?digest=d"),
+        ("/v2/u?a=b", "", "/v2/u?a=b"),
+    ],
+)
+def test_targets_of_locations(location, query, target):
+    assert with_query(location, query) == target
