@@ -68,7 +68,9 @@ def main(folder: str, port: int) -> None:
     registry = Registry(FilesystemDriver(folder, reactor), reactor, gate=Condemned())
     root = Resource()
     root.putChild(b"v2", RegistryResource(registry, Members(), reactor))
-    TCP4ServerEndpoint(reactor, port, interface="127.0.0.1").listen(RegistrySite(root, reactor))
+    endpoint = TCP4ServerEndpoint(reactor, port, interface="127.0.0.1")
+    listening = endpoint.listen(RegistrySite(root, reactor))
+    listening.addErrback(lambda failure: (failure.printTraceback(), reactor.stop()))
     reactor.run()
 
 

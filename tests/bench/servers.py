@@ -96,8 +96,16 @@ class Server:
     def start(self) -> None:
         """Start it, and come back when it answers 200.
 
+        Somebody else may have taken its port before it did, so it gets a second try.
+
         :raises NotUp: with the end of its log.
         """
+        try:
+            self._start()
+        except NotUp:
+            self._start()
+
+    def _start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         port = free_port()
         self.url = f"{'https' if self.setup.tls else 'http'}://127.0.0.1:{port}"
