@@ -160,10 +160,14 @@ class WatchedDriver:
         changing = {"put", "create", "move", "copy", "delete", "writer", "commit", "flush"}
         return [call for call in self.calls if call[0] in changing]
 
-    def writer(self, path, offset=None, observe=None):
+    def writer(self, path, offset=None, observe=None, *, destination=None):
         if not self.observes:
             observe = None
-        opening = self.call("writer", path, lambda: self.driver.writer(path, offset, observe))
+        opening = self.call(
+            "writer",
+            path,
+            lambda: self.driver.writer(path, offset, observe, destination=destination),
+        )
         return opening.addCallback(lambda writer: WatchedWriter(self, path, writer))
 
     def __getattr__(self, action):

@@ -109,9 +109,13 @@ class CheckedDriver:
         path: str,
         offset: int | None = None,
         observe: Callable[[bytes], object] | None = None,
+        *,
+        destination: str | None = None,
     ) -> Deferred[IWriter]:
         """Begin or continue a file."""
-        return self._call("writer", (path,), self.driver.writer, path, offset, observe)
+        paths = (path,) if destination is None else (path, destination)
+        method = self.driver.writer
+        return self._call("writer", paths, method, path, offset, observe, destination=destination)
 
     def sweep(self, before: float) -> Deferred[int]:
         """Remove what calls that a crash cut off have left."""

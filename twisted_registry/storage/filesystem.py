@@ -165,6 +165,8 @@ class FilesystemDriver:
         path: str,
         offset: int | None = None,
         observe: Callable[[bytes], object] | None = None,
+        *,
+        destination: str | None = None,  # noqa: ARG002 - a rename costs nothing here
     ) -> Deferred[IWriter]:
         """Begin or continue a file, under its lock."""
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, fail, succeed
@@ -92,6 +92,7 @@ class FileWriter:
     _fd: int
     size: int
     _observe: Callable[[bytes], object] | None
+    mark: ClassVar[str] = ""
     #: bytes that are in the file, and bytes of them that were synced or found there
     _stored: int = field(init=False)
     _lasting: int = field(init=False)

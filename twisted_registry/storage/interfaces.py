@@ -149,6 +149,10 @@ class IWriter(IConsumer):
     """
 
     size: int = Attribute("Bytes under the path, those still in flight included.")
+    mark: str = Attribute(
+        "Which bytes are stored, once ``flush`` or ``commit`` has fired: a writer that finds the"
+        " same mark finds the same bytes. Where no other writer can come between: always empty."
+    )
 
     def flush() -> Deferred[int]:
         """Fire with the size once all written so far is stored, readable and power-cut proof."""
@@ -266,6 +270,8 @@ class IStorageDriver(Interface):
         path: str,
         offset: int | None = None,
         observe: Callable[[bytes], object] | None = None,
+        *,
+        destination: str | None = None,
     ) -> Deferred[IWriter]:
         """Begin or continue a file.
 
@@ -275,6 +281,10 @@ class IStorageDriver(Interface):
             thread that stores it, after it is stored: where a hash is best computed. After a
             failure it is up to date if it has seen as many bytes as ``size`` counts, and void
             otherwise.
+        :param destination: where the caller will move the file, if he begins it now, writes all
+            of it, and knows. A store without renames prepares it there, unseen by anybody. The
+            file may then be moved nowhere else, and may be neither there nor readable under
+            ``path``; ``flush`` may keep nothing of it, and tell so.
         :raises OffsetInvalid: if the file has another size than ``offset``; one that is not
             there has none.
         :raises WriterBusy: while another writer, of any process, holds the path.

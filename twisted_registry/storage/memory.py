@@ -125,6 +125,8 @@ class MemoryDriver:
         path: str,
         offset: int | None = None,
         observe: Callable[[bytes], object] | None = None,
+        *,
+        destination: str | None = None,  # noqa: ARG002 - a rename costs nothing here
     ) -> Deferred[IWriter]:
         """Begin or continue a file."""
         return execute(self._writer, path, offset, observe)

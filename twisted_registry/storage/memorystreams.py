@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, execute, succeed
@@ -138,6 +138,7 @@ class MemoryWriter:
     _now: Callable[[], int]
     _discard: Callable[[], None]
     _observe: Callable[[bytes], object] | None = None
+    mark: ClassVar[str] = ""
     _open: bool = field(init=False, default=True)
 
     def __attrs_post_init__(self) -> None:

@@ -295,6 +295,59 @@ async def cancel_removes(driver: IStorageDriver) -> None:
         assert isinstance(await raises(driver.stat("a/file")), PathNotFound)
 
 
+async def a_mark_tells_whose_bytes_they_are(driver: IStorageDriver) -> None:
+    """What one writer leaves, the next one finds under the same mark; more bytes may change it."""
+    writer = await driver.writer("a/file", 0)
+    marks = [writer.mark]
+    for content in (b"one", LARGE, b"two"):
+        writer.write(content)
+        size = await writer.flush()
+        left = writer.mark
+        await writer.close()
+        writer = await driver.writer("a/file", size)
+        assert writer.mark == left
+        marks.append(left)
+    await writer.close()
+    assert len(set(marks)) in {1, len(marks)}
+    await driver.delete("a/file")
+
+
+async def a_file_may_know_its_destination(driver: IStorageDriver) -> None:
+    """A file that is begun with its later name is there once it is moved, and not before."""
+    for content in (b"", b"small", LARGE, LARGE * 2):
+        seen: list[bytes] = []
+        writer = await driver.writer("up/file", 0, seen.append, destination="new/name")
+        for start in range(0, len(content), 4_999_999):
+            writer.write(content[start : start + 4_999_999])
+        assert await writer.commit() == len(content)
+        assert b"".join(seen) == content
+        assert isinstance(await raises(driver.stat("new/name")), PathNotFound)
+        await driver.move("up/file", "new/name")
+        await writer.close()
+        assert await read(driver, "new/name") == content
+        assert isinstance(await raises(driver.stat("up/file")), PathNotFound)
+        await driver.delete("new/name")
+
+
+async def what_was_not_moved_is_not_at_its_destination(driver: IStorageDriver) -> None:
+    """Whatever way such a writer ends, its destination stays as it was; ``flush`` is honest."""
+    await driver.put("new/name", b"old")
+    for way in ("close", "cancel", "flush"):
+        writer = await driver.writer("up/file", 0, destination="new/name")
+        writer.write(LARGE)
+        kept = await writer.flush() if way == "flush" else 0
+        await (writer.cancel() if way == "cancel" else writer.close())
+        if way == "flush":
+            assert kept in {0, len(LARGE)}
+            again = await driver.writer("up/file", kept)
+            await again.cancel()
+        elif way == "close":
+            again = await driver.writer("up/file")
+            await again.cancel()
+        assert await driver.get("new/name", 3) == b"old"
+    await driver.delete("new/name")
+
+
 async def an_empty_file_can_be_written(driver: IStorageDriver) -> None:
     """Nothing at all is a file too."""
     writer = await driver.writer("file", 0)
@@ -325,5 +378,8 @@ STREAM_PROMISES = (
     commit_makes_a_file_that_can_go,
     close_keeps,
     cancel_removes,
+    a_mark_tells_whose_bytes_they_are,
+    a_file_may_know_its_destination,
+    what_was_not_moved_is_not_at_its_destination,
     an_empty_file_can_be_written,
 )
