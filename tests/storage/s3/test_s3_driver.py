@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+import pytest_twisted
+from fakebucket import FakeBucket
+from twisted.internet import reactor
+
+from twisted_registry.storage.contract import ALL_PROMISES, keeps
+from twisted_registry.storage.s3.driver import S3Driver
+
+
+@pytest_twisted.async_yield_fixture(params=["usual", "small", "unconditional", "careless"])
+async def driver(request):
+    """The fake with pages of a thousand keys or of two, and with all sorts of conditions."""
+    bucket = FakeBucket()
+    if request.param == "small":
+        bucket = FakeBucket(page=2, piece=1_000_003)
+    elif request.param != "usual":
+        bucket = FakeBucket(conditional="unknown" if request.param == "unconditional" else "")
+    driver = S3Driver(bucket, reactor, "/some/root", 5 * 1024 * 1024)
+    yield driver
+    await driver.close()
+    assert bucket.closed
+    assert bucket.objects == {}
+    assert bucket.uploads == {}
+
+
+@pytest.mark.parametrize("promise", ALL_PROMISES, ids=lambda promise: promise.__name__)
+@pytest_twisted.ensureDeferred
+async def test_promise(promise, driver):
+    await keeps(driver, promise)

@@ -1,0 +1,161 @@
+"""Copies inside the store: of an object, and of the pieces of an unfinished file into one.
+
+No byte passes through us, but for pieces at the end that are too small to be parts: less than a
+part of them, all together.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, frozen
+from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore, inlineCallbacks
+from twisted.logger import Logger
+
+from twisted_registry.storage.s3.objects import ObjectInfo, Part
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from twisted_registry.storage.s3.interfaces import IS3Client
+    from twisted_registry.storage.s3.plan import Piece, Plan
+    from twisted_registry.storage.s3.sinks import Steps
+
+log = Logger()
+
+
+@frozen
+class CopyRules:
+    """When and how an object is copied in parts.
+
+    :ivar threshold: bytes; larger objects are.
+    :ivar part: bytes of a part.
+    :ivar at_once: parts that are copied at the same time.
+    """
+
+    threshold: int = 32 * 1024 * 1024
+    part: int = 32 * 1024 * 1024
+    at_once: int = 100
+
+
+@define(eq=False)
+class Copier:
+    """Copies objects of one bucket.
+
+    :ivar least: bytes that the store takes as a part of a multipart upload.
+    """
+
+    _client: IS3Client
+    _rules: CopyRules
+    _least: int
+
+    def copy(self, source: ObjectInfo, destination: str) -> Deferred[Any]:
+        """Copy an object to another key, in one step for whoever looks there."""
+        if source.size <= self._rules.threshold:
+            return self._client.copy_object(source.key, destination, etag=source.etag)
+        size = source.size
+        starts = range(0, size, self._rules.part)
+
+        def one(start: int, upload_id: str, number: int) -> Deferred[Part]:
+            length = min(self._rules.part, size - start)
+            return self._client.upload_part_copy(
+                destination, upload_id, number, source.key, (start, length), etag=source.etag
+            ).addCallback(partial(Part, number, size=length))
+
+        return self._in_parts(destination, [partial(one, start) for start in starts])
+
+    def join(self, plan: Plan, prefix: str, destination: str) -> Deferred[Any]:
+        """Make one object of the pieces of an unfinished file.
+
+        :param prefix: of the keys of the pieces.
+        """
+        pieces = plan.pieces
+        if len(pieces) == 1:
+            (only,) = pieces
+            return self.copy(ObjectInfo(prefix + only.name, only.size, only.etag), destination)
+        tail = plan.tail(self._least)
+        if len(tail) == len(pieces):
+            return self._rewrite(pieces, prefix, destination)
+        if len(tail) == 1:
+            tail = ()  # the last part may be small
+
+        def copied(piece: Piece, upload_id: str, number: int) -> Deferred[Part]:
+            return self._client.upload_part_copy(
+                destination, upload_id, number, prefix + piece.name, etag=piece.etag
+            ).addCallback(partial(Part, number, size=piece.size))
+
+        makes: list[_Make]
+        makes = [partial(copied, piece) for piece in pieces[: len(pieces) - len(tail)]]
+        if tail:
+            makes.append(partial(self._uploaded, tail, prefix, destination))
+        return self._in_parts(destination, makes)
+
+    @inlineCallbacks
+    def _rewrite(self, pieces: Sequence[Piece], prefix: str, destination: str) -> Steps:
+        content = yield self._read(pieces, prefix)
+        yield self._client.put_object(destination, content)
+
+    @inlineCallbacks
+    def _uploaded(
+        self, pieces: Sequence[Piece], prefix: str, destination: str, upload_id: str, number: int
+    ) -> Steps:
+        content = yield self._read(pieces, prefix)
+        part = yield self._client.upload_part(destination, upload_id, number, content)
+        return part
+
+    @inlineCallbacks
+    def _read(self, pieces: Sequence[Piece], prefix: str) -> Steps:
+        content = []
+        for piece in pieces:
+            _, found = yield self._client.read_object(prefix + piece.name, piece.size)
+            content.append(found)
+        return content
+
+    @inlineCallbacks
+    def _in_parts(self, destination: str, makes: Sequence[_Make]) -> Steps:
+        upload_id = yield self._client.create_multipart_upload(destination)
+        try:
+            parts = yield at_once(
+                self._rules.at_once,
+                [partial(make, upload_id, number) for number, make in enumerate(makes, 1)],
+            )
+            yield self._client.complete_multipart_upload(destination, upload_id, parts)
+        except BaseException:
+            aborting = self._client.abort_multipart_upload(destination, upload_id)
+            aborting.addErrback(
+                lambda failure: log.warn(
+                    "an upload to {key} that failed could not be aborted: {error}",
+                    key=destination,
+                    error=failure.getErrorMessage(),
+                )
+            )
+            raise
+
+
+if TYPE_CHECKING:
+    _Make = Callable[[str, int], Deferred[Part]]
+
+
+@inlineCallbacks
+def at_once(limit: int, calls: Sequence[Callable[[], Deferred[Any]]]) -> Steps:
+    """Fire with the answers to all calls, at most ``limit`` of which are under way.
+
+    After an error no further call is made, and the error comes out when those under way ended.
+    """
+    semaphore = DeferredSemaphore(limit)
+    failed = False
+
+    def run(call: Callable[[], Deferred[Any]]) -> Deferred[Any] | None:
+        return None if failed else call().addErrback(note)
+
+    def note(failure: Any) -> Any:
+        nonlocal failed
+        failed = True
+        return failure
+
+    answers = yield DeferredList([semaphore.run(run, call) for call in calls], consumeErrors=True)
+    for succeeded, answer in answers:
+        if not succeeded:
+            answer.raiseException()
+    return [answer for _, answer in answers]

@@ -1,0 +1,440 @@
+"""The s3 driver: files are objects of a bucket, folders what their keys have in common.
+
+An object that is whole is stored in one step. A file that is still being written is a plan of
+pieces (:mod:`~twisted_registry.storage.s3.plan`), which every process can read and go on with;
+it becomes an object when it is moved to its name, by copies inside the store. One whose name is
+known beforehand is a multipart upload to it from the start, and needs no copy.
+
+There are no locks between machines: two writers of one file keep apart because each has its own
+pieces, and because of its :attr:`~twisted_registry.storage.interfaces.IWriter.mark` nobody takes
+the bytes of one for those of the other.
+"""
+
+from __future__ import annotations
+
+from functools import partial, wraps
+from typing import TYPE_CHECKING, ClassVar, Final, ParamSpec, TypeVar
+from uuid import uuid4
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, fail, inlineCallbacks
+from zope.interface import implementer
+
+from twisted_registry.storage.interfaces import (
+    Entry,
+    Glance,
+    IStorageDriver,
+    MethodUnsupported,
+    OffsetInvalid,
+    PathExists,
+    PathNotFound,
+    StorageError,
+    WriterBusy,
+)
+from twisted_registry.storage.s3.budget import Budget
+from twisted_registry.storage.s3.conditional import Conditions
+from twisted_registry.storage.s3.copying import Copier, CopyRules, at_once
+from twisted_registry.storage.s3.errors import NotFound, PreconditionFailed, RangeUnsatisfiable
+from twisted_registry.storage.s3.failures import explain
+from twisted_registry.storage.s3.files import Files, Found, too_large
+from twisted_registry.storage.s3.keys import Keys
+from twisted_registry.storage.s3.listing import list_folder, list_holders, walk_keys
+from twisted_registry.storage.s3.objects import ObjectInfo
+from twisted_registry.storage.s3.plan import Piece, Plan, noted_size
+from twisted_registry.storage.s3.reader import ObjectReader
+from twisted_registry.storage.s3.removing import Remover
+from twisted_registry.storage.s3.sinks import PartSink, PieceSink
+from twisted_registry.storage.s3.writer import ObjectWriter
+from twisted_registry.storage.threads import Threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from twisted.internet.base import ReactorBase
+    from twisted.python.failure import Failure
+
+    from twisted_registry.storage.s3.interfaces import IS3Client
+    from twisted_registry.storage.s3.sinks import ISink, Steps
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: Bytes that a part of a multipart upload must have, unless it is the last.
+LEAST_PART: Final = 5 * 1024 * 1024
+#: Bytes that all uploads of this process may hold, together.
+MEMORY: Final = 64 * 1024 * 1024
+#: Requests of one call that are under way at once.
+AT_ONCE: Final = 24
+_THREADS: Final = 8
+#: What a store can be asked for by a URL alone.
+_PRESIGNED: Final = frozenset({"GET", "HEAD"})
+
+
+def _told(method: Callable[P, Deferred[T]]) -> Callable[P, Deferred[T]]:
+    """Raise the driver's errors for those of the client; the path is the first argument."""
+
+    @wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        def tell(failure: Failure) -> Failure:
+            error = failure.value
+            assert error is not None
+            path = args[1] if len(args) > 1 else ""
+            told = explain(error, path if isinstance(path, str) else "")
+            if told is error:
+                return failure
+            raise told from error
+
+        return method(*args, **kwargs).addErrback(tell)
+
+    return call
+
+
+@implementer(IStorageDriver)
+@define(eq=False)
+class S3Driver:
+    """Objects of one bucket.
+
+    :ivar client: of the bucket.
+    :ivar reactor: for the threads that hash.
+    :ivar root: what all keys begin with.
+    :ivar chunk: bytes of the pieces of an upload, at least :data:`LEAST_PART`.
+    :ivar copying: how objects are copied.
+    :ivar memory: bytes that all uploads may hold.
+    """
+
+    client: IS3Client
+    _reactor: ReactorBase
+    root: str = ""
+    chunk: int = 10 * 1024 * 1024
+    copying: CopyRules = field(factory=CopyRules)
+    memory: int = MEMORY
+    name: str = "s3"
+    minimum_chunk: int = LEAST_PART
+    presigns: ClassVar[bool] = True
+    _keys: Keys = field(init=False)
+    _files: Files = field(init=False)
+    _copier: Copier = field(init=False)
+    _remover: Remover = field(init=False)
+    _conditions: Conditions = field(init=False)
+    _budget: Budget = field(init=False)
+    _threads: Threads = field(init=False)
+    #: the writers of this process; None while one is being opened
+    _writers: dict[str, ObjectWriter | None] = field(init=False, factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        """Put the parts together."""
+        self._keys = Keys(self.root)
+        self._files = Files(self.client, self._keys)
+        self._copier = Copier(self.client, self.copying, LEAST_PART)
+        self._remover = Remover(self.client)
+        self._conditions = Conditions(self.client, self._keys.root)
+        self._budget = Budget(self.memory)
+        self._threads = Threads(self._reactor, _THREADS, "s3")
+
+    @_told
+    @inlineCallbacks
+    def get(self, path: str, limit: int) -> Steps:
+        """Fire with the whole content of a small file."""
+        found, content = self._unfinished(path), b""
+        if found is None:
+            found, content = yield self._files.read(path, limit)
+        if found.plan is None:
+            return content
+        if found.size > limit:
+            raise too_large(path, found.size, limit)
+        pieces: list[bytes] = []
+        yield self._reader(found).feed(pieces.append)
+        return b"".join(pieces)
+
+    @_told
+    def get_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[bytes | None]]:
+        """Fire with the contents of small files."""
+
+        def get(path: str) -> Deferred[bytes | None]:
+            content: Deferred[bytes | None] = self.get(path, limit)
+            return content.addErrback(_nothing)
+
+        answers: Deferred[Sequence[bytes | None]]
+        answers = at_once(AT_ONCE, [partial(get, path) for path in paths])
+        return answers
+
+    @_told
+    def put(self, path: str, content: bytes, *, durable: bool = True) -> Deferred[None]:  # noqa: ARG002
+        """Store a small file; what a store has answered is durable."""
+        return self.client.put_object(self._keys.of(path), content).addCallback(lambda _: None)
+
+    @_told
+    @inlineCallbacks
+    def create(self, path: str, content: bytes) -> Steps:
+        """Store a small file where there is none, on stores that can be told to."""
+        if not (yield self._conditions.hold()):
+            raise MethodUnsupported(path, "the store has no conditional writes")
+        try:
+            yield self.client.put_object(self._keys.of(path), content, absent=True)
+        except PreconditionFailed as error:
+            raise PathExists(path) from error
+
+    @_told
+    @inlineCallbacks
+    def stat(self, path: str) -> Steps:
+        """Fire with size and time of a file; a folder has neither."""
+        if not path:
+            return Entry("", None)
+        found = self._unfinished(path)
+        if found is not None:
+            return Entry(path, found.size)
+        try:
+            info = yield self.client.head_object(self._keys.of(path))
+        except NotFound:
+            listing = yield self.client.list_objects(self._keys.below(path), limit=1)
+            if not listing.objects:
+                raise PathNotFound(path) from None
+            return Entry(path, None)
+        size = noted_size(info.note)
+        return Entry(path, info.size if size is None else size, info.modified)
+
+    def glance(self, path: str) -> Glance | None:  # noqa: ARG002
+        """Return None: the store is far away."""
+        return None
+
+    @_told
+    @inlineCallbacks
+    def copy(self, source: str, destination: str) -> Steps:
+        """Copy a file, inside the store."""
+        found = self._unfinished(source)
+        if found is None:
+            found = yield self._files.find(source)
+        yield self._copy(found, destination)
+
+    @_told
+    @inlineCallbacks
+    def move(self, source: str, destination: str) -> Steps:
+        """Give a file its name; an unfinished file becomes an object."""
+        writer = self._writers.get(source)
+        if writer is not None and not writer.is_settled:
+            raise StorageError(source, "is being written")
+        if writer is not None and isinstance(writer.sink, PartSink):
+            if writer.sink.destination != self._keys.of(destination):
+                raise StorageError(source, f"was begun as another file than {destination}")
+            yield writer.sink.publish()
+            return
+        found = self._unfinished(source)
+        if found is None:
+            found = yield self._files.find(source)
+        if source != destination:
+            yield self._copy(found, destination)
+            yield self._remove(found)
+            if writer is not None and isinstance(writer.sink, PieceSink):
+                writer.sink.moved()
+
+    @_told
+    @inlineCallbacks
+    def delete(self, path: str) -> Steps:
+        """Remove a file, or a folder with all that is in it."""
+        key = self._keys.of(path)
+        info, below = yield at_once(
+            AT_ONCE,
+            [
+                lambda: self.client.head_object(key).addErrback(_nothing),
+                lambda: self._remover.below(self._keys.below(path)),
+            ],
+        )
+        if info is None and not below:
+            raise PathNotFound(path)
+        self._tell_writers(path)
+        if info is not None:
+            yield self.client.delete_object(key)
+            if noted_size(info.note) is not None:
+                yield self._remover.below(self._keys.pieces(path))
+
+    @_told
+    def delete_many(self, paths: Sequence[str]) -> Deferred[None]:
+        """Remove files; pieces of unfinished ones stay until their folder goes."""
+        answer: Deferred[None] = self._remover.keys([self._keys.of(path) for path in paths])
+        return answer
+
+    @_told
+    @inlineCallbacks
+    def open(self, path: str, offset: int = 0, length: int | None = None) -> Steps:
+        """Open a stretch of a file for reading."""
+        found, body = self._unfinished(path), None
+        key = self._keys.of(path)
+        if found is None and length != 0:
+            try:
+                body = yield self.client.get_object(key, offset, length)
+            except RangeUnsatisfiable:
+                found = yield self._files.find(path)
+            else:
+                found = Found(path, body.info)
+                if noted_size(body.info.note) is not None:
+                    body.close()
+                    found, body = (yield self._files.find(path)), None
+        elif found is None:
+            found = yield self._files.find(path)
+        stretches = self._files.stretches(found, offset, length)
+        return ObjectReader(self.client, self._threads, path, offset, stretches, body)
+
+    @_told
+    @inlineCallbacks
+    def writer(
+        self,
+        path: str,
+        offset: int | None = None,
+        observe: Callable[[bytes], object] | None = None,
+        *,
+        destination: str | None = None,
+    ) -> Steps:
+        """Begin or continue a file."""
+        if path in self._writers:
+            raise WriterBusy(path)
+        self._writers[path] = None
+        try:
+            if destination is not None and offset == 0:
+                sink: ISink = PartSink(self.client, self._keys.of(destination), LEAST_PART)
+            else:
+                sink = yield self._piece_sink(path, offset)
+        except BaseException:
+            del self._writers[path]
+            raise
+        free = partial(self._writers.pop, path)
+        writer = self._writers[path] = ObjectWriter(
+            path, sink, self._threads, self._budget, self.chunk, free, observe
+        )
+        return writer
+
+    @_told
+    def sweep(self, before: float) -> Deferred[int]:
+        """Abort multipart uploads that nobody will complete."""
+        answer: Deferred[int] = self._remover.uploads(self._keys.root, before)
+        return answer
+
+    @_told
+    @inlineCallbacks
+    def list(self, path: str, after: str = "", limit: int = 1000) -> Steps:
+        """Fire with what lies directly in a folder."""
+        entries = yield list_folder(self.client, self._keys.below(path), after, limit)
+        if entries is None and path:
+            raise PathNotFound(path)
+        return entries or []
+
+    @_told
+    @inlineCallbacks
+    def folders(self, path: str, after: str = "", limit: int = 1000, holding: str = "") -> Steps:
+        """Fire with the names of the folders directly in a folder."""
+        prefix = self._keys.below(path)
+        if holding:
+            entries = yield list_holders(self.client, prefix, holding, after, limit)
+            return [entry.path for entry in entries or ()]
+        names: list[str] = []
+        while len(names) < limit:
+            wanted = limit - len(names)
+            entries = yield list_folder(self.client, prefix, after, wanted)
+            if entries is None and path:
+                raise PathNotFound(path)
+            names += [entry.path for entry in entries or () if entry.is_folder]
+            if not entries or len(entries) < wanted:
+                break
+            after = entries[-1].path
+        return names
+
+    @_told
+    def folders_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[Sequence[str]]]:
+        """Fire with the names of the folders in each of many."""
+
+        def names(path: str) -> Deferred[Sequence[str]]:
+            found: Deferred[Sequence[str] | None] = self.folders(path, limit=limit)
+            return found.addErrback(_nothing).addCallback(lambda names: names or ())
+
+        answers: Deferred[Sequence[Sequence[str]]]
+        answers = at_once(AT_ONCE, [partial(names, path) for path in paths])
+        return answers
+
+    @_told
+    def walk(self, prefix: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
+        """Fire with the files below a folder."""
+        keys = self._keys
+        answer: Deferred[Sequence[Entry]]
+        answer = walk_keys(self.client, keys.root, keys.below(prefix), after, limit)
+        return answer
+
+    @_told
+    def presign(self, path: str, method: str, expires: int) -> Deferred[str]:
+        """Fire with a URL for GET or HEAD."""
+        if method not in _PRESIGNED:
+            return fail(MethodUnsupported(path, f"there is no URL for {method}"))
+        return self.client.presign(self._keys.of(path), method, expires)
+
+    @inlineCallbacks
+    def close(self) -> Steps:
+        """Close connections and threads."""
+        yield self.client.close()
+        yield self._threads.close()
+
+    def _unfinished(self, path: str) -> Found | None:
+        """What a writer of this process has stored of a file that is not under another name."""
+        writer = self._writers.get(path)
+        if writer is None or not isinstance(writer.sink, PieceSink) or not writer.sink.is_there:
+            return None
+        return Found(path, ObjectInfo(self._keys.of(path), 0, ""), writer.sink.plan)
+
+    def _reader(self, found: Found) -> ObjectReader:
+        stretches = self._files.stretches(found, 0, None)
+        return ObjectReader(self.client, self._threads, found.path, 0, stretches)
+
+    @inlineCallbacks
+    def _piece_sink(self, path: str, offset: int | None) -> Steps:
+        found: Found | None = None
+        try:
+            found, _ = yield self._files.read(path, 0)
+        except NotFound:
+            pass
+        except StorageError:
+            found = yield self._files.find(path)
+        size = 0 if found is None else found.size
+        if offset is not None and offset != size:
+            raise OffsetInvalid(path, f"ends at {size}", size=size)
+        plan, prefix = Plan(), self._keys.pieces(path)
+        if found is not None and found.plan is not None:
+            plan = found.plan
+        elif found is not None and size:
+            # A whole object that is to grow: the one piece of it, so far.
+            name = uuid4().hex
+            yield self._copier.copy(found.info, prefix + name)
+            info = yield self.client.head_object(prefix + name)
+            plan = Plan((Piece(name, size, info.etag),))
+        is_saved = found is not None
+        return PieceSink(self.client, self._keys.of(path), prefix, plan, is_saved, LEAST_PART)
+
+    @inlineCallbacks
+    def _copy(self, found: Found, destination: str) -> Steps:
+        key = self._keys.of(destination)
+        try:
+            if found.plan is None:
+                yield self._copier.copy(found.info, key)
+            elif found.plan.pieces:
+                yield self._copier.join(found.plan, self._keys.pieces(found.path), key)
+            else:
+                yield self.client.put_object(key, b"")
+        except PreconditionFailed as error:
+            raise StorageError(found.path, "was changed while it was copied") from error
+
+    @inlineCallbacks
+    def _remove(self, found: Found) -> Steps:
+        key = self._keys.of(found.path)
+        if found.plan is None:
+            yield self.client.delete_object(key)
+        else:
+            prefix = self._keys.pieces(found.path)
+            yield self._remover.keys([key, *(prefix + name for name in found.plan.names)])
+
+    def _tell_writers(self, path: str) -> None:
+        """Keep files that are being written from coming back after they were deleted."""
+        for other, writer in self._writers.items():
+            within = other == path or other.startswith(f"{path}/")
+            if within and writer is not None and isinstance(writer.sink, PieceSink):
+                writer.sink.removed()
+
+
+def _nothing(failure: Failure) -> None:
+    """Say None for what is not there."""
+    failure.trap(NotFound, PathNotFound)

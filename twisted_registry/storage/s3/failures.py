@@ -1,0 +1,35 @@
+"""What a store refuses or fails at, in the words of the driver's interface."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from twisted_registry.storage.interfaces import PathNotFound, StorageError
+from twisted_registry.storage.s3.errors import NoSuchUpload, NotFound, S3Error
+from twisted_registry.storage.s3.plan import PlanDamaged
+
+if TYPE_CHECKING:
+    from twisted.python.failure import Failure
+
+_FULL: Final = frozenset({"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage"})
+_INSUFFICIENT_STORAGE: Final = 507
+
+
+def explain(error: BaseException, path: str) -> BaseException:
+    """What the driver raises for an error of the client; one of another family stays as it is."""
+    if isinstance(error, NotFound) and not isinstance(error, NoSuchUpload):
+        return PathNotFound(path, str(error))
+    if isinstance(error, S3Error):
+        full = error.code in _FULL or error.status == _INSUFFICIENT_STORAGE
+        return StorageError(path, str(error), full=full)
+    if isinstance(error, PlanDamaged):
+        return StorageError(path, f"its list of pieces is damaged: {error}")
+    return error
+
+
+def explained(failure: Failure, path: str) -> StorageError:
+    """As :func:`explain`, and always a storage error."""
+    error = failure.value
+    assert error is not None
+    told = explain(error, path)
+    return told if isinstance(told, StorageError) else StorageError(path, repr(error))

@@ -1,0 +1,183 @@
+"""Names in a folder, in the order of the names.
+
+A store lists keys in the order of their bytes, and a folder's key ends with a slash: so ``a-b``
+comes before ``a/``, though ``a`` is the smaller name. A page is cut where no folder that is yet
+to come could belong before its end; the few that could are asked for by name.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+from twisted.internet.defer import inlineCallbacks
+
+from twisted_registry.storage.interfaces import Entry
+from twisted_registry.storage.paths import is_name
+from twisted_registry.storage.s3.copying import at_once
+from twisted_registry.storage.s3.errors import NotFound
+from twisted_registry.storage.s3.keys import is_hidden
+
+if TYPE_CHECKING:
+    from twisted_registry.storage.s3.interfaces import IS3Client
+    from twisted_registry.storage.s3.objects import ObjectListing
+    from twisted_registry.storage.s3.sinks import Steps
+
+#: Keys in an answer of the store.
+_PAGE = 1000
+#: Keys that are asked for beyond those that are wanted, for what is skipped.
+_SPARE = 8
+#: Folders that are asked for by name at once.
+_AT_ONCE = 8
+
+
+@define(eq=False)
+class _Page:
+    """What lies in a folder, as far as it was listed.
+
+    :ivar prefix: of the keys in the folder.
+    :ivar after: names up to this are left out.
+    :ivar holding: what a folder must hold to be of interest; empty takes all, and files too.
+    :ivar last: the last key that was listed, behind the prefix.
+    :ivar anything: whether the store knows any key of the folder.
+    """
+
+    prefix: str
+    after: str
+    holding: str = ""
+    entries: dict[str, Entry] = field(factory=dict)
+    last: str = ""
+    anything: bool = False
+
+    def add(self, listing: ObjectListing) -> None:
+        """Take what the store listed."""
+        for key in listing.prefixes:
+            self._saw(key)
+            self._take(Entry(key[len(self.prefix) : -1], None))
+        for info in listing.objects:
+            self._saw(info.key)
+            name = info.key[len(self.prefix) :]
+            if not self.holding:
+                self._take(Entry(name, info.size, info.modified))
+                continue
+            folder, _, rest = name.partition("/")
+            if rest == self.holding and info.size:
+                self._take(Entry(folder, None))
+
+    def _saw(self, key: str) -> None:
+        self.anything = True
+        self.last = max(self.last, key[len(self.prefix) :])
+
+    def _take(self, entry: Entry) -> None:
+        if entry.path > self.after and is_name(entry.path):
+            self.entries[entry.path] = entry
+
+    def first(self, limit: int) -> list[Entry]:
+        """The first entries by name."""
+        return [self.entries[name] for name in sorted(self.entries)[:limit]]
+
+    def doubtful(self, name: str) -> list[str]:
+        """Names before ``name`` that folders might have which were not listed yet."""
+        starts = (name[:end] for end in range(1, len(name)) if name[end] < "/")
+        return [
+            start
+            for start in starts
+            if start > self.after
+            and f"{start}/{self.holding}" > self.last
+            and start not in self.entries
+        ]
+
+
+@inlineCallbacks
+def list_folder(client: IS3Client, prefix: str, after: str, limit: int) -> Steps:
+    """Fire with the entries of a folder, sorted by name; None if there is no such folder.
+
+    Behind ``after`` a folder that is not there is one that ends.
+
+    :param prefix: of its keys.
+    :param after: only names greater than this.
+    :param limit: at most so many.
+    """
+    page = _Page(prefix, after)
+    found = yield _fill(client, page, limit, "/")
+    return found
+
+
+@inlineCallbacks
+def list_holders(client: IS3Client, prefix: str, holding: str, after: str, limit: int) -> Steps:
+    """Fire with those folders in a folder that hold a file with bytes, as :func:`list_folder`.
+
+    All keys below are listed, which are few in each folder: one answer tells of hundreds of
+    folders, where to ask for each would take hundreds.
+
+    :param holding: the path of the file inside them.
+    """
+    page = _Page(prefix, after, holding)
+    found = yield _fill(client, page, limit, "")
+    return found
+
+
+@inlineCallbacks
+def _fill(client: IS3Client, page: _Page, limit: int, delimiter: str) -> Steps:
+    after = page.prefix + page.after if page.after else ""
+    size = min(_PAGE, limit + _SPARE) if delimiter else _PAGE
+    listing = yield client.list_objects(page.prefix, delimiter=delimiter, after=after, limit=size)
+    page.add(listing)
+    while listing.token and len(page.entries) < limit:
+        listing = yield client.list_objects(page.prefix, delimiter=delimiter, token=listing.token)
+        page.add(listing)
+    if listing.token:
+        yield _settle(client, page, limit)
+    return page.first(limit) if page.anything or after else None
+
+
+@inlineCallbacks
+def _settle(client: IS3Client, page: _Page, limit: int) -> Steps:
+    """Ask for the folders that belong to the page and are listed behind it."""
+    asked: set[str] = set()
+    while True:
+        last = page.first(limit)[-1].path
+        names = [name for name in page.doubtful(last) if name not in asked]
+        if not names:
+            return
+        asked.update(names)
+        yield at_once(_AT_ONCE, [partial(_look, client, page, name) for name in names])
+
+
+@inlineCallbacks
+def _look(client: IS3Client, page: _Page, name: str) -> Steps:
+    folder = f"{page.prefix}{name}/"
+    if page.holding:
+        try:
+            there = (yield client.head_object(folder + page.holding)).size > 0
+        except NotFound:
+            there = False
+    else:
+        there = bool((yield client.list_objects(folder, limit=1)).objects)
+    if there:
+        page.entries[name] = Entry(name, None)
+
+
+@inlineCallbacks
+def walk_keys(client: IS3Client, root: str, prefix: str, after: str, limit: int) -> Steps:
+    """Fire with the files whose keys begin with ``prefix``, sorted by path.
+
+    :param root: of all keys: what the paths do not hold.
+    :param after: only paths greater than this.
+    :param limit: at most so many.
+    """
+    found: list[Entry] = []
+    token = ""
+    while True:
+        listing = yield client.list_objects(
+            prefix, after=root + after if after else "", token=token, limit=_PAGE
+        )
+        for info in listing.objects:
+            path = info.key[len(root) :]
+            # An empty object that stands for a folder is none of ours.
+            if path > after and not is_hidden(path) and not path.endswith("/"):
+                found.append(Entry(path, info.size, info.modified))
+        token = listing.token
+        if not token or len(found) >= limit:
+            return found[:limit]

@@ -1,0 +1,109 @@
+"""What an unfinished file consists of.
+
+Objects can not be appended to, and the parts of a multipart upload can not be read before it is
+completed. So a file that is still being written is a list of pieces, each an object with a name
+that nobody else will ever use, and the list itself is the object under the file's key, marked by
+a note that tells the file's size to whoever looks at it. Replacing the list is one step.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Final
+
+from attrs import frozen
+
+#: Bytes that a list can have: some ten thousand pieces have a tenth of it.
+LIMIT: Final = 16 * 1024 * 1024
+_NOTE: Final = re.compile(r"unfinished (\d{1,19})")
+
+
+class PlanDamaged(ValueError):
+    """What should be a list of pieces is none."""
+
+
+@frozen
+class Piece:
+    """A stretch of an unfinished file.
+
+    :ivar name: of its object, behind the prefix of the file's pieces.
+    :ivar size: bytes.
+    :ivar etag: what the store knows the object's content by.
+    """
+
+    name: str
+    size: int
+    etag: str
+
+
+@frozen
+class Plan:
+    """An unfinished file.
+
+    :ivar pieces: what it consists of, in order.
+    :ivar spent: names of objects whose bytes are in other pieces by now.
+    """
+
+    pieces: tuple[Piece, ...] = ()
+    spent: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return sum(piece.size for piece in self.pieces)
+
+    @property
+    def mark(self) -> str:
+        """Names the bytes: a piece's name is its own, and tells which pieces came before it."""
+        return self.pieces[-1].name if self.pieces else ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all objects that belong to it."""
+        return (*(piece.name for piece in self.pieces), *self.spent)
+
+    @property
+    def note(self) -> str:
+        """What marks the object that holds it."""
+        return f"unfinished {self.size}"
+
+    def tail(self, least: int) -> tuple[Piece, ...]:
+        """The pieces at the end that are smaller than ``least`` bytes."""
+        count = 0
+        for piece in reversed(self.pieces):
+            if piece.size >= least:
+                break
+            count += 1
+        return self.pieces[len(self.pieces) - count :]
+
+    def extended(self, piece: Piece, replaced: tuple[Piece, ...] = ()) -> Plan:
+        """The plan with one more piece, that also holds the bytes of the last few."""
+        kept = self.pieces[: len(self.pieces) - len(replaced)]
+        return Plan((*kept, piece), self.spent + tuple(old.name for old in replaced))
+
+    def to_bytes(self) -> bytes:
+        """The content of the object that holds it."""
+        pieces = [[piece.name, piece.size, piece.etag] for piece in self.pieces]
+        return json.dumps({"pieces": pieces, "spent": self.spent}, separators=(",", ":")).encode()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Plan:
+        """Read the content of an object that a note marks.
+
+        :raises PlanDamaged: if it is not what :meth:`to_bytes` makes.
+        """
+        try:
+            document = json.loads(content)
+            pieces = tuple(
+                Piece(str(name), int(size), str(etag)) for name, size, etag in document["pieces"]
+            )
+            return cls(pieces, tuple(str(name) for name in document["spent"]))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise PlanDamaged(str(error)) from error
+
+
+def noted_size(note: str) -> int | None:
+    """The size of the unfinished file that an object's note speaks of, or None if of none."""
+    match = _NOTE.fullmatch(note)
+    return None if match is None else int(match[1])

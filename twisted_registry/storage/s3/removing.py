@@ -1,0 +1,69 @@
+"""Deletes: of keys, of all that begins alike, and of uploads that nobody will complete."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import define
+from twisted.internet.defer import inlineCallbacks
+
+from twisted_registry.storage.interfaces import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted_registry.storage.s3.interfaces import IS3Client
+    from twisted_registry.storage.s3.sinks import Steps
+
+
+@define(eq=False)
+class Remover:
+    """Deletes in one bucket."""
+
+    _client: IS3Client
+
+    @inlineCallbacks
+    def keys(self, keys: Sequence[str]) -> Steps:
+        """Delete objects; those that are not there are passed over.
+
+        :raises StorageError: if the store could not delete one; every one was tried.
+        """
+        if not keys:
+            return
+        faults = yield self._client.delete_objects(keys)
+        if faults:
+            first = faults[0]
+            more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
+            raise StorageError(first.key, f"not deleted: {first.code} {first.message}{more}")
+
+    @inlineCallbacks
+    def below(self, prefix: str) -> Steps:
+        """Delete every object whose key begins with a prefix; fire with whether there was one."""
+        anything = False
+        token = ""
+        while True:
+            listing = yield self._client.list_objects(prefix, token=token)
+            if listing.objects:
+                anything = True
+                yield self.keys([info.key for info in listing.objects])
+            token = listing.token
+            if not token:
+                return anything
+
+    @inlineCallbacks
+    def uploads(self, prefix: str, before: float) -> Steps:
+        """Abort multipart uploads that were begun before a time; fire with how many they were.
+
+        :param before: seconds since the epoch.
+        """
+        count = 0
+        marker = None
+        while True:
+            listing = yield self._client.list_multipart_uploads(prefix, marker=marker)
+            for upload in listing.uploads:
+                if upload.initiated is not None and upload.initiated / 1e9 < before:
+                    yield self._client.abort_multipart_upload(upload.key, upload.upload_id)
+                    count += 1
+            marker = listing.marker
+            if marker is None:
+                return count

@@ -1,0 +1,265 @@
+"""Where the chunks of a writer go: into pieces beside the file, or into parts of its new name.
+
+A file whose later name is known from the start is a multipart upload to that name: nobody sees
+it before it is completed, and it needs no copy then. Every other one is pieces and a plan of
+them (:mod:`~twisted_registry.storage.s3.plan`), which can be read and continued by anybody.
+"""
+
+# zope's methods have no self, and their bodies are their docstrings.
+# ruff: noqa: N805
+# mypy: disable-error-code="empty-body"
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+from uuid import uuid4
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks, succeed
+from zope.interface import Attribute, Interface, implementer
+
+from twisted_registry.storage.interfaces import PathNotFound
+from twisted_registry.storage.s3.plan import Piece, Plan
+
+if TYPE_CHECKING:
+    from twisted_registry.storage.s3.interfaces import IS3Client
+    from twisted_registry.storage.s3.objects import Part
+
+#: The answer of a function with ``inlineCallbacks``.
+Steps: TypeAlias = Generator[Deferred[Any], Any, Any]
+
+
+class ISink(Interface):
+    """Takes the chunks of one file, in order."""
+
+    size: int = Attribute("Bytes that were accepted.")
+    mark: str = Attribute("Names them: no other bytes of this file have the same.")
+    tail: int = Attribute("Bytes at the end that the next chunk is joined with, if that helps.")
+    smallest: int = Attribute("Bytes that every chunk but the last must have.")
+    least: int = Attribute("Bytes from which on a chunk needs no joining.")
+    keeps: bool = Attribute("Whether a later writer can go on with what was saved.")
+    saved: bool = Attribute("Whether a later writer finds all that was accepted.")
+
+    def store(content: Sequence[bytes], size: int, *, last: bool) -> Deferred[object]:
+        """Store a chunk of ``size`` bytes, and fire with what :meth:`accept` wants to know.
+
+        :param last: whether no other will follow.
+        """
+
+    def accept(stored: Any) -> bool:
+        """Count a chunk that was stored as one of the file. False if we hold its bytes still."""
+
+    def save() -> Deferred[None]:
+        """Let a later writer find what was accepted."""
+
+    def remove() -> Deferred[None]:
+        """Take the file and all that belongs to it away."""
+
+    def leave() -> Deferred[None]:
+        """Free what no later writer can use. Called once, when nothing is under way any more."""
+
+
+@frozen
+class _Stored:
+    """A piece that was stored, and those whose bytes it took in."""
+
+    piece: Piece
+    replaced: tuple[Piece, ...]
+
+
+@implementer(ISink)
+@define(eq=False)
+class PieceSink:
+    """Pieces beside the file, and a plan of them under its key.
+
+    Each piece has a name that is made up for it. So of two writers of one file, on two machines,
+    neither ever changes the bytes that the other knows of.
+
+    :ivar key: of the file.
+    :ivar prefix: of the keys of its pieces.
+    :ivar plan: what was found.
+    :ivar saved: whether that is what the store has under the key.
+    :ivar least: bytes that the store takes as a part of a multipart upload.
+    """
+
+    _client: IS3Client
+    _key: str
+    _prefix: str
+    plan: Plan
+    saved: bool
+    least: int
+    smallest: int = 1
+    keeps: bool = True
+    _removed: bool = field(init=False, default=False)
+    _moved: bool = field(init=False, default=False)
+    _strays: list[str] = field(init=False, factory=list)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether what is known here is more than what the store tells of the file."""
+        return bool(self.plan.pieces) and not (self._moved or self._removed)
+
+    @property
+    def size(self) -> int:
+        """Bytes that were accepted."""
+        return self.plan.size
+
+    @property
+    def mark(self) -> str:
+        """Names them."""
+        return self.plan.mark
+
+    @property
+    def tail(self) -> int:
+        """Bytes in pieces that are too small to be parts."""
+        return sum(piece.size for piece in self.plan.tail(self.least))
+
+    def store(self, content: Sequence[bytes], size: int, *, last: bool) -> Deferred[object]:  # noqa: ARG002
+        """Store a piece, with the small ones before it once that makes it large enough."""
+        tail = self.plan.tail(self.least)
+        joined = tail if self.tail + size >= self.least else ()
+        name = uuid4().hex
+        self._strays.append(name)
+        answer: Deferred[object] = self._store(name, content, size, joined)
+        return answer
+
+    @inlineCallbacks
+    def _store(
+        self, name: str, content: Sequence[bytes], size: int, joined: tuple[Piece, ...]
+    ) -> Steps:
+        before: list[bytes] = []
+        for piece in joined:
+            _, found = yield self._client.read_object(self._prefix + piece.name, piece.size)
+            before.append(found)
+        size += sum(piece.size for piece in joined)
+        etag = yield self._client.put_object(self._prefix + name, [*before, *content])
+        return _Stored(Piece(name, size, etag), joined)
+
+    def accept(self, stored: _Stored) -> bool:
+        """Count a piece."""
+        self._strays.remove(stored.piece.name)
+        self.plan = self.plan.extended(stored.piece, stored.replaced)
+        self.saved = False
+        return True
+
+    @inlineCallbacks
+    def save(self) -> Steps:
+        """Write the plan."""
+        if self._removed:
+            raise PathNotFound(self._key, "was removed while it was being written")
+        plan = self.plan
+        yield self._client.put_object(self._key, plan.to_bytes(), note=plan.note)
+        self.saved = plan is self.plan
+
+    def removed(self) -> None:
+        """Somebody has removed the file: it must not come back."""
+        self._removed = True
+
+    def moved(self) -> None:
+        """The file has another name now, and its pieces are gone."""
+        self.saved = self._moved = True
+
+    @inlineCallbacks
+    def remove(self) -> Steps:
+        """Delete plan and pieces."""
+        if not self._moved:
+            yield self._client.delete_objects(
+                [self._key, *(self._prefix + name for name in self.plan.names)]
+            )
+
+    @inlineCallbacks
+    def leave(self) -> Steps:
+        """Delete what was stored and did not count."""
+        names = [*self._strays, *(self.plan.names if self._removed else ())]
+        self._strays.clear()
+        if names:
+            yield self._client.delete_objects([self._prefix + name for name in names])
+
+
+@implementer(ISink)
+@define(eq=False)
+class PartSink:
+    """Parts of a multipart upload to the file's later name; a small file waits in memory.
+
+    :ivar destination: the key of that name.
+    :ivar least: bytes that the store takes as a part.
+    """
+
+    _client: IS3Client
+    destination: str
+    least: int
+    keeps: bool = False
+    tail: int = 0
+    mark: str = ""
+    saved: bool = True
+    size: int = field(init=False, default=0)
+    _beginning: DeferredLock = field(init=False, factory=DeferredLock)
+    _upload_id: str = field(init=False, default="")
+    _number: int = field(init=False, default=0)
+    _parts: list[Part] = field(init=False, factory=list)
+    _held: Sequence[bytes] = field(init=False, default=())
+
+    @property
+    def smallest(self) -> int:
+        """Bytes that every part but the last must have."""
+        return self.least
+
+    def store(self, content: Sequence[bytes], size: int, *, last: bool) -> Deferred[object]:
+        """Store a part, or keep the only one."""
+        if last and not self._number:
+            self._held = content
+            return succeed(size)
+        self._number += 1
+        answer: Deferred[object] = self._store(content, self._number)
+        return answer
+
+    @inlineCallbacks
+    def _store(self, content: Sequence[bytes], number: int) -> Steps:
+        yield self._beginning.run(self._begin)
+        part = yield self._client.upload_part(self.destination, self._upload_id, number, content)
+        return part
+
+    @inlineCallbacks
+    def _begin(self) -> Steps:
+        if not self._upload_id:
+            self._upload_id = yield self._client.create_multipart_upload(self.destination)
+
+    def accept(self, stored: Part | int) -> bool:
+        """Count a part."""
+        if isinstance(stored, int):
+            self.size += stored
+            return False
+        self._parts.append(stored)
+        self.size += stored.size
+        return True
+
+    @inlineCallbacks
+    def publish(self) -> Steps:
+        """Let everybody see the file under its later name, in one step."""
+        if self._parts:
+            yield self._client.complete_multipart_upload(
+                self.destination, self._upload_id, self._parts
+            )
+            self._upload_id = ""
+        else:
+            yield self._client.put_object(self.destination, self._held)
+            self._held = ()
+
+    def save(self) -> Deferred[None]:
+        """Do nothing: only a whole file can be kept, by :meth:`publish`."""
+        return succeed(None)
+
+    def remove(self) -> Deferred[None]:
+        """Do nothing: nothing is there before :meth:`publish`."""
+        return succeed(None)
+
+    @inlineCallbacks
+    def leave(self) -> Steps:
+        """Forget what was not published."""
+        upload_id, self._upload_id = self._upload_id, ""
+        if upload_id or self._held:
+            self.size = 0
+        self._held = ()
+        if upload_id:
+            yield self._client.abort_multipart_upload(self.destination, upload_id)
