@@ -206,8 +206,7 @@ async def test_a_controller_that_breaks(start, complaints):
         assert "ZeroDivisionError" in complaints.take()[0]
 
 
-@implementer(IPresenceGate)
-class Gate:
+class Gate(OpenGate):
     def __init__(self):
         self.hidden = set()
         self.asked = []

@@ -16,11 +16,11 @@ from twisted_registry.digest import Digest
 from twisted_registry.manifest import OCI_IMAGE, OCI_INDEX
 from twisted_registry.repository.interfaces import (
     Event,
-    IPresenceGate,
     IRegistryListener,
     Origin,
 )
 from twisted_registry.repository.policy import Policy
+from twisted_registry.repository.presence import OpenGate
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.storage.interfaces import IStorageDriver, StorageError
@@ -257,8 +257,7 @@ class Listener:
         return [(event.action, event.kind, event.tag) for event in self.take()]
 
 
-@implementer(IPresenceGate)
-class Gate:
+class Gate(OpenGate):
     """Admits all but what the test condemns."""
 
     def __init__(self):

@@ -11,6 +11,9 @@ from attrs import frozen
 from zope.interface import Interface, implementer
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterable, Sequence
+    from contextlib import AbstractAsyncContextManager
+
     from twisted.internet.defer import Deferred
 
     from twisted_registry.digest import Digest
@@ -20,12 +23,25 @@ class IPresenceGate(Interface):
     """Asked before anybody is told that a blob or manifest is here.
 
     A collector that is about to remove something says no, or notes that it is wanted.
+    :mod:`twisted_registry.repository.gate` says how the three work together.
     """
 
     def admits(repository: str | None, digest: Digest) -> Deferred[bool]:
         """Fire with whether the content may be called present.
 
         :param repository: the repository that is asked, None for the store as a whole.
+        """
+
+    def storing(repository: str, digest: Digest) -> AbstractAsyncContextManager[None]:
+        """Keep a blob or manifest from being removed while it is stored, inside the block.
+
+        :raises RegistryError: UNAVAILABLE, if it is being removed just now.
+        """
+
+    def refused(repository: str, digests: Iterable[Digest]) -> Awaitable[Sequence[Digest]]:
+        """Which of ``digests`` are about to be removed, as the store itself says at this moment.
+
+        Asked when a manifest has its link and before its push is answered.
         """
 
 

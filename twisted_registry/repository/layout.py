@@ -19,6 +19,9 @@ What Distribution does not know, it ignores::
       repositories/<name>/_uploads/<id>/checkpoint
       repositories/<name>/_layers/repository
     twisted-registry/upload-secret
+    twisted-registry/collector/list
+    twisted-registry/collector/leases/<list>/<algorithm>/<hex>
+    twisted-registry/collector/processes/<id>
 
 A link is a file that holds a digest as text.
 """
@@ -37,6 +40,12 @@ UPLOAD_SECRET = "twisted-registry/upload-secret"  # noqa: S105 - a path
 
 #: Inside the folder of a tag: says which manifest it names.
 CURRENT = "current/link"
+
+_COLLECTOR = "twisted-registry/collector"
+#: What a collector means to remove.
+CONDEMNED = f"{_COLLECTOR}/list"
+LEASES = f"{_COLLECTOR}/leases"
+PROCESSES = f"{_COLLECTOR}/processes"
 
 #: A folder with one of these is a repository. 2.8.3 looks for the first, 3.x for the second.
 REPOSITORY_MARKS = ("_layers", "_manifests")
@@ -157,3 +166,18 @@ def referrer_link(name: str, subject: Digest, digest: Digest) -> str:
 def referrers_scanned(name: str) -> str:
     """Which revisions were searched for a subject."""
     return f"{REPOSITORIES}/{name}/_referrers/scanned"
+
+
+def leases(list_id: str) -> str:
+    """The folder of the leases on what a collector has listed."""
+    return f"{LEASES}/{list_id}"
+
+
+def lease(list_id: str, digest: Digest) -> str:
+    """Says that a client was told of this content while it was proposed for removal."""
+    return f"{leases(list_id)}/{digest.algorithm}/{digest.hex}"
+
+
+def process(process_id: str) -> str:
+    """The record of a serving process: which list it obeys, and by its time that it lives."""
+    return f"{PROCESSES}/{process_id}"

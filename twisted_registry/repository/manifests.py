@@ -151,12 +151,14 @@ class Manifests:
             # Before anything is written: a push that is refused leaves nothing behind.
             for tag in tags:
                 self._insist(precondition, tag, await self.tags.resolve(tag))
-        await self._store(digest, content, manifest)
-        for tag in tags:
-            await self._tag(tag, digest, precondition)
-        revision = layout.revision_link(self.name, digest)
-        if tags and await read_link(self.driver, revision) != digest:
+        async with self.presence.gate.storing(self.name, digest):
             await self._store(digest, content, manifest)
+            await self._confirm(digest, manifest)
+            for tag in tags:
+                await self._tag(tag, digest, precondition)
+            revision = layout.revision_link(self.name, digest)
+            if tags and await read_link(self.driver, revision) != digest:
+                await self._store(digest, content, manifest)
         for name in tags or (None,):
             self.announce(
                 "push",
@@ -204,6 +206,19 @@ class Manifests:
         if manifest.subject is not None:
             await self.referrers.add(manifest.subject.digest, digest)
 
+    async def _confirm(self, digest: Digest, manifest: Manifest) -> None:
+        """See to it that what the manifest needs is still there, now that it has its link.
+
+        If not, the link stays, as that of a manifest that nobody was told of: taking it away
+        could take that of another push of the same manifest.
+        """
+        needed = [digest, *(part.digest for part in (*manifest.blobs, *manifest.manifests))]
+        refused = await self.presence.gate.refused(self.name, needed)
+        if refused:
+            raise _blobs_unknown(refused)
+        if self.policy.validate:
+            await self._check_references(manifest)
+
     async def _keep_media_type(self, digest: Digest, content: bytes, media_type: str) -> None:
         path = layout.revision_media_type(self.name, digest)
         if media_type != (guess_media_type(content) or OCI_IMAGE):
@@ -250,9 +265,9 @@ class Manifests:
             blobs.insert(0, manifest.config)
         children = [child for child in manifest.manifests if self.policy.requires_child(child)]
         missing = [*await each(missing_blob, blobs), *await each(missing_child, children)]
-        unknown = [str(descriptor.digest) for descriptor in missing if descriptor is not None]
+        unknown = [descriptor.digest for descriptor in missing if descriptor is not None]
         if unknown:
-            raise RegistryError(ErrorCode.MANIFEST_BLOB_UNKNOWN, detail={"digests": unknown})
+            raise _blobs_unknown(unknown)
 
     async def _media_type(self, digest: Digest, content: bytes) -> str:
         """The media type of a manifest that does not tell its own."""
@@ -267,6 +282,11 @@ class Manifests:
 
 def _unknown(digest: Digest) -> RegistryError:
     return RegistryError(ErrorCode.MANIFEST_UNKNOWN, detail={"digest": str(digest)})
+
+
+def _blobs_unknown(digests: Sequence[Digest]) -> RegistryError:
+    detail = {"digests": [str(digest) for digest in digests]}
+    return RegistryError(ErrorCode.MANIFEST_BLOB_UNKNOWN, detail=detail)
 
 
 def _precondition_failed(tag: str) -> RegistryError:

@@ -7,6 +7,7 @@ store: a blob that is gone is gone for the next request, so that the next push r
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from attrs import define, field
@@ -17,6 +18,9 @@ from twisted_registry.repository import layout
 from twisted_registry.repository.interfaces import IPresenceGate
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from contextlib import AbstractAsyncContextManager
+
     from twisted_registry.digest import Digest
     from twisted_registry.repository.recent import Content, Recent
 
@@ -28,6 +32,22 @@ class OpenGate:
     def admits(self, repository: str | None, digest: Digest) -> Deferred[bool]:  # noqa: ARG002
         """Yes."""
         return succeed(True)
+
+    def storing(
+        self,
+        repository: str,  # noqa: ARG002
+        digest: Digest,  # noqa: ARG002
+    ) -> AbstractAsyncContextManager[None]:
+        """Nothing is ever removed."""
+        return nullcontext()
+
+    def refused(
+        self,
+        repository: str,  # noqa: ARG002
+        digests: Iterable[Digest],  # noqa: ARG002
+    ) -> Deferred[Sequence[Digest]]:
+        """None."""
+        return succeed(())
 
 
 @define(eq=False, repr=False)

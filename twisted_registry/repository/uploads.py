@@ -159,9 +159,10 @@ class Upload:
             self.size = await writer.commit()
             found = await self._digest(digest.algorithm, tally)
             if found == digest:
-                await self.uploads.driver.move(
-                    layout.upload_data(self.uploads.name, self.id), layout.blob(digest)
-                )
+                async with self.uploads.blobs.presence.gate.storing(self.uploads.name, digest):
+                    await self.uploads.driver.move(
+                        layout.upload_data(self.uploads.name, self.id), layout.blob(digest)
+                    )
             over = True
         except PathNotFound as error:
             # Cancelled by another request while this one was under way.

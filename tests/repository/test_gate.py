@@ -1,0 +1,389 @@
+"""The gate, step by step, against a collector that the test plays."""
+
+from __future__ import annotations
+
+import pytest
+from domain import Body, World, begin, done, result_of
+from twisted.internet.defer import Deferred
+from zope.interface.verify import verifyObject
+
+from twisted_registry.digest import Digest
+from twisted_registry.errors import ErrorCode, RegistryError
+from twisted_registry.repository import gate as gate_module
+from twisted_registry.repository import layout
+from twisted_registry.repository.condemned import Condemned, Phase
+from twisted_registry.repository.gate import CollectorGate
+from twisted_registry.repository.interfaces import IPresenceGate
+
+TERM = 120.0
+BLOB = Digest.of(b"blob")
+MANIFEST = Digest.of(b"manifest")
+OTHER = Digest.of(b"other")
+
+
+class Collector:
+    """Publishes lists in a world's store."""
+
+    def __init__(self, world):
+        self.world = world
+        self.number = 0
+
+    def propose(self, *blobs, manifests=()):
+        self.number += 1
+        self.list = Condemned(
+            f"list-{self.number}", Phase.PROPOSED, TERM, frozenset(blobs), frozenset(manifests)
+        )
+        self.publish()
+
+    def condemn(self):
+        self.list = Condemned(
+            self.list.id, Phase.CONDEMNED, TERM, self.list.blobs, self.list.manifests
+        )
+        self.publish()
+
+    def publish(self):
+        self.world.write(layout.CONDEMNED, self.list.to_bytes())
+
+    def withdraw(self):
+        self.world.remove(layout.CONDEMNED)
+
+    def leases(self):
+        prefix = f"{layout.leases(self.list.id)}/"
+        return {path.removeprefix(prefix) for path in self.world.paths() if prefix in path}
+
+
+@pytest.fixture
+def world():
+    world = World()
+    world.clock.advance(1_000_000)
+    return world
+
+
+@pytest.fixture
+def collector(world):
+    return Collector(world)
+
+
+@pytest.fixture
+def gate(world):
+    gate = CollectorGate(world.driver, world.clock, memory=600.0)
+    verifyObject(IPresenceGate, gate)
+    done(gate.look())
+    return gate
+
+
+def record(world, gate):
+    return world.read(layout.process(gate.id)).decode()
+
+
+def admits(gate, digest, repository="a"):
+    return result_of(gate.admits(repository, digest))
+
+
+async def hold(gate, digest, until=None, repository="a"):
+    async with gate.storing(repository, digest):
+        if until is not None:
+            await until
+
+
+def lease(digest):
+    return f"{digest.algorithm}/{digest.hex}"
+
+
+def test_without_a_list_everything_is_admitted(world, gate):
+    assert admits(gate, BLOB)
+    assert record(world, gate) == ""
+    done(hold(gate, BLOB))
+    assert done(gate.refused("a", [BLOB])) == []
+
+
+def test_what_is_proposed_is_leased_before_it_is_called_present(world, gate, collector):
+    under_way, ended = Deferred(), []
+    storing = begin(hold(gate, OTHER, under_way))
+    collector.propose(BLOB)
+    done(gate.look())
+    assert record(world, gate) == "", "something that was begun before has not ended"
+    order = []
+    world.driver.before = lambda _n, action, path: order.append((action, path))
+    gate.admits("a", BLOB).addCallback(order.append)
+    assert order == [("put", layout.lease(collector.list.id, BLOB)), True]
+    assert collector.leases() == {lease(BLOB)}
+    storing.addCallback(ended.append)
+    under_way.callback(None)
+    assert ended == [None]
+    assert record(world, gate) == collector.list.id
+
+
+def test_what_is_not_listed_needs_no_lease(gate, collector):
+    collector.propose(BLOB)
+    done(gate.look())
+    assert admits(gate, OTHER)
+    assert collector.leases() == set()
+
+
+def test_after_the_acknowledgement_what_is_listed_is_gone(world, gate, collector):
+    collector.propose(BLOB, manifests=[("a", MANIFEST)])
+    done(gate.look())
+    assert record(world, gate) == collector.list.id
+    assert not admits(gate, BLOB)
+    assert not admits(gate, BLOB, None)
+    assert not admits(gate, MANIFEST)
+    assert admits(gate, MANIFEST, "b")
+    assert admits(gate, MANIFEST, None)
+    assert collector.leases() == set()
+    collector.withdraw()
+    done(gate.look())
+    assert admits(gate, BLOB)
+
+
+def test_what_was_called_present_lately_is_leased(world, gate, collector):
+    assert admits(gate, OTHER)
+    world.clock.advance(1300)
+    done(gate.look())
+    assert admits(gate, BLOB)
+    assert admits(gate, MANIFEST)
+    world.clock.advance(590)
+    collector.propose(BLOB, OTHER, manifests=[("a", MANIFEST)])
+    done(gate.look())
+    assert collector.leases() == {lease(BLOB), lease(MANIFEST)}
+    assert record(world, gate) == collector.list.id
+
+
+def test_what_was_called_gone_is_not_remembered_as_present(world, gate, collector):
+    collector.propose(BLOB)
+    done(gate.look())
+    assert not admits(gate, BLOB)
+    collector.withdraw()
+    done(gate.look())
+    collector.propose(BLOB)
+    done(gate.look())
+    assert collector.leases() == set()
+
+
+def test_what_is_remembered_is_bounded(world, gate, collector, monkeypatch):
+    monkeypatch.setattr(gate_module, "_REMEMBERED", 2)
+    digests = [Digest.of(bytes([number])) for number in range(5)]
+    for digest in digests:
+        assert admits(gate, digest)
+    collector.propose(*digests)
+    done(gate.look())
+    assert collector.leases() == {lease(digest) for digest in digests[-3:]}
+
+
+def test_each_answer_renews_what_is_remembered(world, gate, collector):
+    for _ in range(4):
+        assert admits(gate, BLOB)
+        world.clock.advance(500)
+        done(gate.look())
+    collector.propose(BLOB)
+    done(gate.look())
+    assert collector.leases() == {lease(BLOB)}
+
+
+def test_the_acknowledgement_waits_for_a_lease_that_is_being_written(world, gate, collector):
+    under_way = Deferred()
+    first = begin(hold(gate, OTHER, under_way))
+    collector.propose(BLOB)
+    done(gate.look())
+    held = Deferred()
+    world.driver.before = lambda _n, action, path: held if "leases" in path else None
+    answers = []
+    gate.admits("a", BLOB).addCallback(answers.append)
+    # It was begun after the list was seen, and leases by itself: the rest need not wait for it.
+    under_way.callback(None)
+    result_of(first)
+    assert answers == []
+    held.callback(None)
+    assert answers == [True]
+
+
+def test_storing_what_is_proposed_takes_a_lease(world, gate, collector):
+    under_way = Deferred()
+    begin(hold(gate, OTHER, under_way))
+    collector.propose(BLOB)
+    done(gate.look())
+    done(hold(gate, BLOB))
+    assert collector.leases() == {lease(BLOB)}
+
+
+def test_storing_what_is_condemned_waits_for_the_sweep(world, gate, collector):
+    collector.propose(BLOB)
+    done(gate.look())
+    collector.condemn()
+    stored = []
+    begin(hold(gate, BLOB)).addCallback(stored.append)
+    world.clock.advance(5)
+    assert stored == []
+    collector.withdraw()
+    done(gate.look())
+    assert stored == [None]
+
+
+def test_storing_what_is_condemned_gives_up_in_time(world, gate, collector):
+    collector.propose(BLOB, manifests=[("a", MANIFEST)])
+    done(gate.look())
+    for digest in (BLOB, MANIFEST):
+        failures = []
+        begin(hold(gate, digest)).addErrback(failures.append)
+        world.clock.pump([1.0] * 21)
+        error = failures[0].value
+        assert (error.code, error.headers) == (
+            ErrorCode.UNAVAILABLE,
+            (("Retry-After", "10"),),
+        )
+    done(hold(gate, MANIFEST, repository="b"))
+
+
+def test_a_list_whose_term_has_passed_is_void(world, gate, collector):
+    collector.propose(BLOB)
+    done(gate.look())
+    collector.condemn()
+    world.clock.advance(TERM - 1)
+    done(gate.look())
+    assert not admits(gate, BLOB)
+    assert done(gate.refused("a", [BLOB])) == [BLOB]
+    world.clock.advance(1)
+    done(gate.look())
+    assert admits(gate, BLOB)
+    done(hold(gate, BLOB))
+    assert done(gate.refused("a", [BLOB])) == []
+
+
+def test_a_push_that_waits_goes_on_when_the_term_has_passed(world, gate, collector):
+    collector.propose(BLOB)
+    done(gate.look())
+    world.clock.advance(TERM - 10)
+    done(gate.look())
+    stored = []
+    begin(hold(gate, BLOB)).addCallback(stored.append)
+    world.clock.pump([1.0] * 12)
+    assert stored == [None]
+
+
+def test_the_list_is_read_afresh_before_a_push_is_answered(gate, collector):
+    collector.propose(BLOB, manifests=[("a", MANIFEST)])
+    assert done(gate.refused("a", [BLOB, MANIFEST])) == [], "it may still be taken off the list"
+    collector.condemn()
+    assert done(gate.refused("a", [BLOB, OTHER, MANIFEST])) == [BLOB, MANIFEST]
+    assert done(gate.refused("b", [BLOB, OTHER, MANIFEST])) == [BLOB]
+    collector.withdraw()
+    assert done(gate.refused("a", [BLOB])) == []
+
+
+def test_a_torn_list_counts_for_nothing(world, gate, collector):
+    collector.propose(BLOB)
+    collector.condemn()
+    world.write(layout.CONDEMNED, collector.list.to_bytes()[:-2])
+    done(gate.look())
+    assert admits(gate, BLOB)
+    assert done(gate.refused("a", [BLOB])) == []
+
+
+def test_nothing_is_stored_before_others_can_know_of_the_process(world):
+    gate = CollectorGate(world.driver, world.clock)
+    with pytest.raises(RegistryError) as caught:
+        done(hold(gate, BLOB))
+    assert caught.value.http_status == 503
+    done(gate.look())
+    done(hold(gate, BLOB))
+
+
+def test_nothing_is_stored_when_the_record_could_not_be_renewed(world, gate):
+    world.clock.advance(44)
+    done(hold(gate, BLOB))
+    world.clock.advance(1)
+    with pytest.raises(RegistryError):
+        done(hold(gate, BLOB))
+    done(gate.look())
+    done(hold(gate, BLOB))
+
+
+def test_the_record_is_written_before_the_list_is_read_and_renewed_in_time(world):
+    gate = CollectorGate(world.driver, world.clock)
+    done(gate.look())
+    calls = [call for call in world.driver.calls if "collector" in call[1]]
+    assert calls == [("put", layout.process(gate.id)), ("get", layout.CONDEMNED)]
+    renewed = []
+    for second in range(1, 61):
+        world.clock.advance(1)
+        before = len(world.driver.calls)
+        done(gate.look())
+        if ("put", layout.process(gate.id)) in world.driver.calls[before:]:
+            renewed.append(second)
+    assert renewed == [15, 30, 45, 60]
+
+
+def test_a_list_that_is_there_at_the_start_is_obeyed_at_once(world, collector):
+    collector.propose(BLOB)
+    gate = CollectorGate(world.driver, world.clock)
+    done(gate.look())
+    assert not admits(gate, BLOB)
+    assert record(world, gate) == collector.list.id
+    assert collector.leases() == set()
+
+
+def test_a_condemned_list_that_was_not_seen_before_is_obeyed_without_leases(gate, collector):
+    assert admits(gate, BLOB)
+    collector.propose(BLOB)
+    collector.condemn()
+    done(gate.look())
+    assert not admits(gate, BLOB)
+    assert collector.leases() == set()
+
+
+def test_each_list_is_acknowledged_by_itself(world, gate, collector):
+    under_way = Deferred()
+    begin(hold(gate, OTHER, under_way))
+    collector.propose(BLOB)
+    done(gate.look())
+    first = collector.list.id
+    collector.propose(OTHER)
+    done(gate.look())
+    assert admits(gate, BLOB), "the first list is gone"
+    under_way.callback(None)
+    assert record(world, gate) == collector.list.id != first
+    assert not admits(gate, OTHER)
+
+
+def test_the_record_goes_when_the_process_leaves(world, gate):
+    done(gate.leave())
+    assert layout.process(gate.id) not in world.paths()
+    with pytest.raises(RegistryError):
+        done(hold(gate, BLOB))
+    done(gate.leave())
+
+
+def test_a_push_in_a_world_with_a_collector(world, collector):
+    world.gate = CollectorGate(world.driver, world.clock)
+    done(world.gate.look())
+    world.registry = world.another()
+    world.image("v1")
+    assert world.tags() == ["v1"]
+    layer = Digest.of(b"layer")
+    collector.propose(layer)
+    collector.condemn()
+    # The gate has not looked yet: what it reads before it answers tells.
+    with pytest.raises(RegistryError) as caught:
+        world.put(b'{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",'
+                  b' "config": {"mediaType": "a/b", "size": 5, "digest": "' + str(layer).encode()
+                  + b'"}, "layers": []}', None, "v2")  # fmt: skip
+    assert caught.value.code is ErrorCode.MANIFEST_BLOB_UNKNOWN
+    assert caught.value.detail == {"digests": [str(layer)]}
+    assert world.tags() == ["v1"]
+
+
+def test_bytes_of_a_condemned_digest_are_stored_after_the_sweep(world, collector):
+    world.gate = CollectorGate(world.driver, world.clock)
+    done(world.gate.look())
+    world.registry = world.another()
+    collector.propose(BLOB)
+    done(world.gate.look())
+    stored = []
+    upload = begin(world.repo().uploads.store(BLOB, Body(b"blob"))).addCallback(stored.append)
+    assert stored == []
+    assert layout.blob(BLOB) not in world.paths()
+    collector.withdraw()
+    done(world.gate.look())
+    assert stored == [4]
+    assert upload.called
+    assert layout.blob(BLOB) in world.paths()

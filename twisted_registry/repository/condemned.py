@@ -1,0 +1,120 @@
+"""What a collector means to remove, as it publishes it in the store.
+
+A text file: a line with the list's id, its phase and its term; then a line for each blob, and one
+for each manifest of a repository. It is replaced in one step, and gone when the sweep has passed.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+from twisted.logger import Logger
+
+from twisted_registry.digest import Digest, DigestInvalid
+from twisted_registry.repository import layout
+from twisted_registry.storage.interfaces import PathNotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from twisted_registry.storage.interfaces import IStorageDriver
+
+log = Logger()
+
+#: Bytes of a list.
+_LIMIT = 64 * 1024 * 1024
+
+
+class Phase(Enum):
+    """How far a list is.
+
+    PROPOSED: whoever calls something on it present takes a lease. CONDEMNED: what is on it is
+    gone for everybody, and may be removed.
+    """
+
+    PROPOSED = "proposed"
+    CONDEMNED = "condemned"
+
+
+class ListInvalid(ValueError):
+    """The file is no such list."""
+
+
+def _count(items: frozenset[object]) -> str:
+    return str(len(items))
+
+
+@frozen
+class Condemned:
+    """One list.
+
+    :ivar term: seconds after which a process that has seen the list no longer obeys it; its
+        collector stops removing long before.
+    :ivar blobs: bytes that nothing references.
+    :ivar manifests: revisions to be taken out of a repository.
+    """
+
+    id: str
+    phase: Phase
+    term: float
+    blobs: frozenset[Digest] = field(repr=_count)
+    manifests: frozenset[tuple[str, Digest]] = field(factory=frozenset, repr=_count)
+
+    def names(self, repository: str | None, digest: Digest) -> bool:
+        """Whether the list holds a digest, for one repository or (None) for the whole store."""
+        return digest in self.blobs or (
+            repository is not None and (repository, digest) in self.manifests
+        )
+
+    def to_bytes(self) -> bytes:
+        """The content of the file."""
+        return "\n".join(self._lines()).encode("ascii")
+
+    def _lines(self) -> Iterable[str]:
+        yield f"{self.id} {self.phase.value} {self.term:g}"
+        for digest in self.blobs:
+            yield str(digest)
+        for repository, digest in self.manifests:
+            yield f"{digest} {repository}"
+        # A file that a crash cut short has no such line.
+        yield "end"
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Condemned:
+        """Read the file.
+
+        :raises ListInvalid: if it is torn.
+        """
+        first, *lines = content.decode("ascii", "replace").split("\n")
+        if not lines or lines.pop() != "end":
+            raise ListInvalid("it has no end")
+        blobs: set[Digest] = set()
+        manifests: set[tuple[str, Digest]] = set()
+        try:
+            list_id, phase, term = first.split(" ")
+            for line in lines:
+                text, _, repository = line.partition(" ")
+                digest = Digest.parse(text)
+                if repository:
+                    manifests.add((repository, digest))
+                else:
+                    blobs.add(digest)
+            return cls(list_id, Phase(phase), float(term), frozenset(blobs), frozenset(manifests))
+        except (ValueError, DigestInvalid) as error:
+            raise ListInvalid(str(error)) from error
+
+
+async def read_condemned(driver: IStorageDriver) -> Condemned | None:
+    """The list that is published now, or None."""
+    try:
+        content = await driver.get(layout.CONDEMNED, _LIMIT)
+    except PathNotFound:
+        return None
+    try:
+        return Condemned.from_bytes(content)
+    except ListInvalid as error:
+        # Its collector is gone with the power: a living one has written it whole.
+        log.warn("the collector's list is torn and counts for nothing: {error}", error=str(error))
+        return None
