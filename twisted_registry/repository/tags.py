@@ -108,7 +108,6 @@ class Tags:
         async for names in self._pages(after, layout.CURRENT):
             yield names
 
-    @translated
     async def page(self, after: str, limit: int) -> tuple[list[str], bool]:
         """One page of tags, and whether there are more.
 
@@ -126,6 +125,7 @@ class Tags:
             if not more:
                 return
 
+    @translated
     async def _page(self, after: str, limit: int, holding: str) -> tuple[list[str], bool]:
         """A page of the tags whose folder holds something, such as a link with bytes.
 
