@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 CORE = ("digest", "reference", "manifest", "errors")
 BELOW_SERVICE = (
     *("api", "auth", "maintenance", "metrics", "repository", "storage", "config"),
-    *("listener", "logs"),
+    *("listener", "logs", "workers"),
     *CORE,
 )
 
@@ -32,10 +32,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "repository": ("storage.interfaces", *CORE),
     "maintenance": ("repository", *CORE),
     "api": ("repository", "auth.interfaces", "metrics", *CORE),
+    "workers.__main__": ("tap",),
+    "workers": ("config", *CORE),
     "service": BELOW_SERVICE,
     "heap": (),
     "process": ("service", *BELOW_SERVICE),
-    "tap": ("", "heap", "process", "service", "config"),
+    "worker": ("process", "service", *BELOW_SERVICE),
+    "tap": ("", "heap", "process", "worker", "service", "config"),
     "cli": ("", "heap", "tap", "config"),
     "__main__": ("cli",),
     "testing": ("service", *BELOW_SERVICE),
@@ -55,6 +58,11 @@ LATE = {
     ("listener", "twisted.internet.endpoints"),
     # `twistd --help` does not need it.
     ("tap", f"{PACKAGE}.process"),
+    # One process alone needs none of it.
+    ("process", f"{PACKAGE}.workers"),
+    ("service", f"{PACKAGE}.workers"),
+    # Each of several processes is one of these, and the first is another.
+    ("tap", f"{PACKAGE}.worker"),
     # It needs an extra, which few installations have a use for.
     ("storage.s3.chain", f"{PACKAGE}.storage.s3.botocoresource"),
 }

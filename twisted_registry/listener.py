@@ -14,6 +14,7 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred, execute, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -41,20 +42,19 @@ class HTTPService(Service):
     """Listens, and drains on stop.
 
     :ivar address: where it listens, once it does: what Twisted says of the port.
+    :ivar port: what listens, once it does.
+    :ivar drain_seconds: how long a stop waits for requests that are under way.
     """
 
     def __init__(
         self, endpoint: IStreamServerEndpoint, site: RegistrySite, clock: Any, drain_seconds: float
     ) -> None:
-        """Take what to listen on, and what to listen with.
-
-        :param drain_seconds: how long a stop waits for requests that are under way.
-        """
+        """Take what to listen on, and what to listen with."""
         self._endpoint = endpoint
         self._site = site
         self._clock = clock
-        self._drain_seconds = drain_seconds
-        self._port: IListeningPort | None = None
+        self.drain_seconds = drain_seconds
+        self.port: IListeningPort | None = None
         self.address: object = None
 
     def privilegedStartService(self) -> None:
@@ -71,7 +71,7 @@ class HTTPService(Service):
             raise StartError(str(getattr(reason, "strerror", None) or reason))
 
     def _listening(self, port: IListeningPort) -> None:
-        self._port = port
+        self.port = port
         self.address = port.getHost()
 
     def stopService(self) -> Deferred[None]:
@@ -80,13 +80,16 @@ class HTTPService(Service):
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        if self._port is not None:
-            await maybeDeferred(self._port.stopListening)
+        if self.port is not None:
+            await maybeDeferred(self.port.stopListening)
         drained = self._site.drain()
-        if self._drain_seconds > 0:
-            drained.addTimeout(self._drain_seconds, self._clock, lambda *_: None)
+        if self.drain_seconds > 0:
+            drained.addTimeout(self.drain_seconds, self._clock, lambda *_: None)
             await drained
         self._site.abort()
+        # The transports tell of their end in the next turn. Handlers that hear of it begin to put
+        # their work away, which the storage must see before it is told to close.
+        await deferLater(self._clock, 0)
 
 
 @implementer(IStreamServerEndpoint)

@@ -53,10 +53,14 @@ def make_observer(
     :param formatter: the shape of a line.
     :param fields: added to every line.
     """
-    writer = LineObserver(stream, formatter, dict(fields or {}))
+    return from_level(level, LineObserver(stream, formatter, dict(fields or {})))
+
+
+def from_level(level: str, observer: ILogObserver) -> ILogObserver:
+    """Let *observer* hear of nothing below ``error``, ``warn``, ``info`` or ``debug``."""
     predicate = LogLevelFilterPredicate(_THRESHOLDS[level])
-    observer: ILogObserver = FilteringLogObserver(writer, [predicate])
-    return observer
+    filtered: ILogObserver = FilteringLogObserver(observer, [predicate])
+    return filtered
 
 
 @implementer(ILogObserver)

@@ -48,7 +48,7 @@ def in_twistd(path: str | None, reactor: Any, options: Mapping[str, Any]) -> Reg
     # Whoever names a log file or a logger to twistd keeps it.
     own = options.get("logfile") or options.get("logger") or options.get("syslog")
     observer = None if own else _observer(loaded)
-    return _Service(loaded, reactor, start_environment(), _access_log(), observer)
+    return _Service(loaded, reactor, start_environment(), access_log(loaded), observer)
 
 
 def serve(loaded: Loaded, reactor: Any) -> int:
@@ -56,8 +56,16 @@ def serve(loaded: Loaded, reactor: Any) -> int:
 
     :returns: the exit status: 1 if the registry could not start.
     """
-    service = RegistryService(loaded, reactor, start_environment(), _access_log())
+    service = RegistryService(loaded, reactor, start_environment(), access_log(loaded))
     globalLogBeginner.beginLoggingTo([_observer(loaded)], redirectStandardIO=False)
+    return run(service, reactor)
+
+
+def run(service: RegistryService, reactor: Any) -> int:
+    """Run a service until the reactor stops.
+
+    :returns: the exit status: 1 if the service could not start, which is said on standard error.
+    """
     try:
         service.privilegedStartService()
     except StartError as error:
@@ -69,14 +77,26 @@ def serve(loaded: Loaded, reactor: Any) -> int:
     return 0
 
 
-def _access_log() -> TextIO:
+def access_log(loaded: Loaded) -> TextIO:
+    """Where the access log goes: standard output, which several processes may share."""
     # twistd puts a log in the place of sys.stdout; access lines go to the real one.
     stream = sys.__stdout__ or sys.stdout
-    if isinstance(stream, TextIOWrapper):
-        stream.reconfigure(line_buffering=True)
+    if not isinstance(stream, TextIOWrapper):
+        return stream
+    if loaded.configuration.http.workers > 1:
+        # Only here, as below: one process needs none of it.
+        from twisted_registry.workers.lines import shared_lines  # noqa: PLC0415
+
+        return shared_lines(stream.fileno())
+    stream.reconfigure(line_buffering=True)
     return stream
 
 
 def _observer(loaded: Loaded) -> ILogObserver:
     logs = loaded.configuration.log
-    return make_observer(sys.stderr, logs.level or "info", logs.formatter, logs.fields)
+    observer = make_observer(sys.stderr, logs.level or "info", logs.formatter, logs.fields)
+    if loaded.configuration.http.workers == 1:
+        return observer
+    from twisted_registry.workers.reports import Signed  # noqa: PLC0415
+
+    return Signed(observer)

@@ -37,10 +37,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from twisted.application.service import IServiceCollection
+    from twisted.internet.interfaces import IStreamServerEndpoint
 
     from twisted_registry.config.loading import Loaded
     from twisted_registry.config.schema import Configuration
     from twisted_registry.storage.interfaces import IStorageDriver
+    from twisted_registry.workers.handover import Handover
+    from twisted_registry.workers.loads import Loads
+    from twisted_registry.workers.sharing import SharedPort
 
 log = Logger()
 
@@ -51,7 +55,11 @@ class RegistryService(MultiService):
     The child ``http`` listens; others are chores, each a
     :class:`~twisted_registry.maintenance.task.Task` named after its section. Stopping drains the
     requests that are under way, for as long as ``http.draintimeout`` says, then closes the
-    storage.
+    storage. With ``http.workers`` above 1, this process is the first of several: the child
+    ``workers`` runs the others, each of which is such a service too.
+
+    :ivar is_first: whether this process is the only one or the first of several, which alone does
+        the chores.
     """
 
     def __init__(
@@ -61,6 +69,7 @@ class RegistryService(MultiService):
         environ: Mapping[str, str],
         access_log: TextIO,
         observer: ILogObserver | None = None,
+        handover: Handover | None = None,
     ) -> None:
         """Build everything; nothing is opened yet.
 
@@ -68,12 +77,15 @@ class RegistryService(MultiService):
         :param environ: for a socket that systemd hands over.
         :param access_log: where the access log goes, unless it is switched off.
         :param observer: what an application that takes this service in should log with.
+        :param handover: what the first of several processes gave to this one.
         """
         super().__init__()
         self._loaded = loaded
         self._reactor = reactor
         self._environ = environ
         self._observer = observer
+        self._handover = handover
+        self._loads: Loads | None = None
         configuration = loaded.configuration
         self.driver = _driver(configuration, reactor)
         self.registry = Registry(
@@ -91,10 +103,15 @@ class RegistryService(MultiService):
             access_log=AccessLog(access_log) if wanted else None,
         )
 
-        if configuration.storage.maintenance.readonly.enabled:
+        if configuration.storage.maintenance.readonly.enabled or not self.is_first:
             return
         for task in _tasks(configuration, self.registry, reactor):
             task.setServiceParent(self)
+
+    @property
+    def is_first(self) -> bool:
+        """See the class."""
+        return self._handover is None
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
         """Bring our way of logging along into an application that twistd made."""
@@ -110,19 +127,27 @@ class RegistryService(MultiService):
         self._check_store()
         http = self._loaded.configuration.http
         try:
-            endpoint = make_endpoint(
-                self._reactor, http.address.endpoint, http.address.path, self._environ
-            )
-            listener = HTTPService(endpoint, self.site, self._reactor, http.draintimeout)
+            listener = HTTPService(self._endpoint(), self.site, self._reactor, http.draintimeout)
             listener.setName("http")
             listener.setServiceParent(self)
             super().privilegedStartService()
         except StartError as error:
             raise StartError(f"http.addr: {http.addr}: {error}") from error
+        if self.is_first and self._loads is not None:
+            # Only here, as below: one process needs none of it.
+            from twisted_registry.workers.supervisor import Workers  # noqa: PLC0415
+
+            port = cast("SharedPort", listener.port)
+            workers = Workers(self._reactor, self._loaded, port.socket, self._loads)
+            workers.setName("workers")
+            workers.setServiceParent(self)
 
     def startService(self) -> None:
         """Say what is served, and how to use it."""
         super().startService()
+        if self._handover is not None:
+            log.info("serving as worker {number}", number=self._handover.number)
+            return
         log.info("configuration: {source}", source=self._loaded.source)
         for warning in self._loaded.warnings:
             log.warn("{warning}", warning=warning)
@@ -138,6 +163,11 @@ class RegistryService(MultiService):
                 target=f"{host}/NAME",
             )
 
+    def abandon(self) -> None:
+        """Wait for no request any more, neither now nor when stopping."""
+        self.getServiceNamed("http").drain_seconds = 0
+        self.site.abort()
+
     def stopService(self) -> Deferred[None]:
         """Stop listening, drain, and close the storage."""
         stopping = super().stopService()
@@ -146,6 +176,33 @@ class RegistryService(MultiService):
     async def _close(self, stopping: Deferred[Any]) -> None:
         await stopping
         await self.driver.close()
+        if self._loads is not None:
+            self._loads.close()
+
+    def _endpoint(self) -> IStreamServerEndpoint:
+        http = self._loaded.configuration.http
+        if self._handover is None and http.workers == 1:
+            return self._own_endpoint()
+        from twisted_registry.workers.loads import Loads  # noqa: PLC0415
+        from twisted_registry.workers.sharing import (  # noqa: PLC0415
+            AdoptedEndpoint,
+            SharingEndpoint,
+        )
+
+        if self._handover is None:
+            self._loads = loads = Loads.make(http.workers)
+            endpoint: IStreamServerEndpoint = SharingEndpoint(
+                self._reactor, self._own_endpoint(), loads
+            )
+        else:
+            self._loads = loads = Loads(self._handover.loads, http.workers, self._handover.number)
+            endpoint = AdoptedEndpoint(self._reactor, self._handover.listener, loads)
+        self.site.counted = loads.publish
+        return endpoint
+
+    def _own_endpoint(self) -> IStreamServerEndpoint:
+        address = self._loaded.configuration.http.address
+        return make_endpoint(self._reactor, address.endpoint, address.path, self._environ)
 
     def _store(self) -> str:
         filesystem = self._loaded.configuration.storage.filesystem

@@ -55,3 +55,13 @@ def run(loaded: Loaded, reactor: Any = default_reactor) -> int:
     with permanent():
         from twisted_registry.process import serve  # noqa: PLC0415 - see above
     return serve(loaded, reactor)
+
+
+def work(reactor: Any = default_reactor) -> int:
+    """Serve as one of several processes: what the first of them starts.
+
+    :returns: the exit status.
+    """
+    with permanent():
+        from twisted_registry.worker import work_until_stopped  # noqa: PLC0415 - see above
+    return work_until_stopped(reactor)

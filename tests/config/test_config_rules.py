@@ -215,3 +215,34 @@ def test_what_distribution_dropped_is_a_notice(text: str):
     assert result.warnings == ()
     assert len(result.notices) == 1
     assert "hunter2" not in repr(result)
+
+
+SHARED = "version: 0.1\nstorage: filesystem\n"
+
+
+def test_how_many_processes(monkeypatch):
+    assert loaded(SHARED).configuration.http.workers == 1
+    assert loaded(SHARED + "http: {workers: 3}\n").configuration.http.workers == 3
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(6))
+    assert loaded(SHARED + "http: {workers: auto}\n").configuration.http.workers == 6
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(600))
+    assert loaded(SHARED + "http: {workers: auto}\n").configuration.http.workers == 64
+
+
+@pytest.mark.parametrize("said", ["0", "-1", "65", "2.5", "many", "'2'", "true", "[2]"])
+def test_processes_are_a_number(said: str):
+    (line,) = faults(SHARED + f"http: {{workers: {said}}}\n")
+    assert line.startswith("http.workers: got ")
+    assert "expected a whole number from 1 to 64, or auto" in line
+
+
+def test_processes_share_a_store_and_a_socket():
+    assert faults(BASE + "http: {workers: 2}\n") == [
+        "http.workers: got 2, expected 1 with storage.inmemory, which processes can not share"
+    ]
+    for addr in ("ssl:5000:privateKey=k", "haproxy:tcp:5000"):
+        (line,) = faults(SHARED + f"http: {{workers: 2, addr: '{addr}'}}\n")
+        assert line.startswith(f"http.workers: got 2, expected 1 with http.addr '{addr}'")
+    for addr in ("'[::1]:5000'", "':5000'", "'unix:/x'", "'systemd:domain=INET:index=0'"):
+        assert loaded(SHARED + f"http: {{workers: 2, addr: {addr}}}\n").warnings == ()
+    assert loaded(BASE + "http: {workers: 1, addr: 'haproxy:tcp:5000'}\n").warnings == ()

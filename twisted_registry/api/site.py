@@ -15,6 +15,8 @@ from twisted_registry.api.filepump import file_reader
 from twisted_registry.api.limits import Limits
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from twisted.internet.interfaces import IAddress, IDelayedCall
     from twisted.python.threadpool import ThreadPool
     from twisted.web.resource import IResource
@@ -37,6 +39,7 @@ class RegistrySite(Site):
     :param limits: sizes and times.
     :param access_log: an IAccessLog, told of every request when it is over.
     :param threadpool: another pool to read files on.
+    :ivar counted: told how many connections there are, each time that this changes.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class RegistrySite(Site):
         self.access_log = access_log
         self.read_file = file_reader(reactor, threadpool)
         self.draining = False
+        self.counted: Callable[[int], object] | None = None
         self._channels: set[RegistryChannel] = set()
         self._sweeper: IDelayedCall | None = None
         self._date = (-1, b"")
@@ -120,12 +124,14 @@ class RegistrySite(Site):
     def opened(self, channel: RegistryChannel) -> None:
         """A connection is there."""
         self._channels.add(channel)
+        self._count()
         if self._sweeper is None:
             self._sweeper = self.clock.callLater(_SWEEP_SECONDS, self._sweep)
 
     def closed(self, channel: RegistryChannel) -> None:
         """A connection is gone."""
         self._channels.discard(channel)
+        self._count()
         if not self._channels and self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
@@ -137,6 +143,10 @@ class RegistrySite(Site):
             drained, self._drained = self._drained, []
             for done in drained:
                 done.callback(None)
+
+    def _count(self) -> None:
+        if self.counted is not None:
+            self.counted(len(self._channels))
 
     def _begin_to_drain(self) -> None:
         self.draining = True

@@ -18,6 +18,8 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9]*")
 _PART: Final = re.compile(r"(?:\\.|[^\\:])*")
 _KEYWORD: Final = re.compile(r"([^=\\]*)=(.*)", re.DOTALL)
 _PORTS: Final = frozenset({"tcp", "tcp6", "ssl"})
+#: Endpoint names of Twisted whose connections are those of the socket, with nothing around them.
+_PLAIN: Final = frozenset({"tcp", "tcp6", "unix", "systemd"})
 #: Endpoint names of Twisted with what they may be told; others come from plugins.
 _KEYWORDS: Final = {
     "tcp": {"port", "interface", "backlog"},
@@ -43,6 +45,11 @@ class Address:
     host: str = ""
     port: int | None = None
     path: str = ""
+
+    @property
+    def shareable(self) -> bool:
+        """Whether it is a plain socket, from which several processes can accept."""
+        return self.endpoint.partition(":")[0] in _PLAIN
 
 
 def parse_address(text: str, *, unix: bool = False) -> Address:

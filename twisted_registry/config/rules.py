@@ -106,6 +106,20 @@ def _check_http(configuration: Configuration, report: Report) -> None:
         hint = "; set http.net to unix to listen on a path" if http.addr.startswith("/") else ""
         expected = f"HOST:PORT with a port from 0 to 65535, or an endpoint of Twisted{hint}"
         report.fault("http.addr", f"got {shown(http.addr)}", expected)
+    else:
+        _check_workers(configuration, report)
+
+
+def _check_workers(configuration: Configuration, report: Report) -> None:
+    http = configuration.http
+    if http.workers == 1:
+        return
+    got = f"got {http.workers}"
+    if "inmemory" in configuration.storage.drivers:
+        report.fault("http.workers", got, "1 with storage.inmemory, which processes can not share")
+    if not http.address.shareable:
+        report.fault("http.workers", got, f"1 with http.addr {shown(http.addr)}; several share"
+                     " HOST:PORT, tcp:, tcp6:, unix: and systemd: alone")  # fmt: skip
 
 
 def _refuse(configuration: Configuration, report: Report) -> None:

@@ -146,6 +146,13 @@ class Http(Values):
         headers(), "Headers for every answer of the API; with those of CORS, browsers are"
         " let in.", default={},
     )  # fmt: skip
+    workers: int = key(
+        Scalar(
+            f"a whole number from 1 to {values.PROCESSES}, or auto", values.processes
+        ),
+        "How many processes serve. ``auto``: one for each CPU. They share the listening socket"
+        " and the store, so the store can not be in memory.", default=1, ours=True,
+    )  # fmt: skip
     limits: Limits = section(Limits, "Limits on requests.", ours=True)
     tls: Tls = section(Tls, "Not served yet: refused when a certificate is set.")
     debug: Debug = section(Debug, "Not served yet: warned of, and left out.")

@@ -7,6 +7,7 @@ files that people have were written for a Go program.
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from typing import TYPE_CHECKING, Final
@@ -36,6 +37,8 @@ _FIELD: Final = re.compile(
     r"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?"
 )
 _PREFIX: Final = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]+/)*")
+#: More processes than this on one socket are a mistake.
+PROCESSES: Final = 64
 #: The HTTP machinery owns these; a configured one would break the framing of answers.
 _FRAMING: Final = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding"})
 
@@ -79,6 +82,16 @@ def whole(node: Node) -> int:
     if abs(node.value) > _LONGEST:
         raise ValueError
     return node.value
+
+
+def processes(node: Node) -> int:
+    """A number of processes; ``auto`` is one for each CPU that this process may use."""
+    if node.value == "auto":
+        return min(len(os.sched_getaffinity(0)), PROCESSES)
+    count = whole(node)
+    if not 1 <= count <= PROCESSES:
+        raise ValueError
+    return count
 
 
 def loose_whole(node: Node) -> int:

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from pathlib import Path
+
+from twisted_registry.config.loading import load_text
+from twisted_registry.workers.handover import LOADS, Handover, command, environment
+
+TEXT = """
+version: 0.1
+storage: {filesystem: {rootdirectory: /x}}
+http: {workers: 2, secret: do-not-tell, headers: {X-Y: [z]}}
+validation: {manifests: {urls: {allow: ['^https://']}}}
+"""
+
+
+def through_a_pipe(content):
+    reading, writing = os.pipe()
+    os.write(writing, content)
+    os.close(writing)
+    try:
+        return Handover.read(reading)
+    finally:
+        os.close(reading)
+
+
+def test_a_configuration_arrives_as_it_was_read():
+    loaded = load_text(TEXT, {"REGISTRY_HTTP_SECRET": "overridden", "REGISTRY_NONSENSE": "x"})
+    assert loaded.warnings
+    arrived = through_a_pipe(Handover(loaded, 1).to_bytes())
+    assert arrived.loaded == loaded
+    assert arrived.loaded.configuration.http.secret == "overridden"
+    assert arrived.number == 1
+    assert arrived.loads == LOADS
+    assert "overridden" not in repr(arrived)
+
+
+def test_a_first_process_that_ends_before():
+    content = Handover(load_text(TEXT, {}), 1).to_bytes()
+    for size in (0, 3, 8, 100, len(content) - 1):
+        assert through_a_pipe(content[:size]) is None
+
+
+def test_what_follows_is_left_in_the_pipe():
+    reading, writing = os.pipe()
+    os.write(writing, Handover(load_text(TEXT, {}), 1).to_bytes() + b"more")
+    assert Handover.read(reading) is not None
+    assert os.read(reading, 10) == b"more"
+    os.close(reading)
+    os.close(writing)
+
+
+def test_the_environment():
+    environ = {
+        "PATH": "/bin", "REGISTRY_HTTP_SECRET": "x", "LISTEN_FDS": "1", "LISTEN_PID": "2",
+        "NOTIFY_SOCKET": "/run/n", "PYTHONPATH": "/nowhere",
+    }  # fmt: skip
+    made = environment(environ)
+    path = made.pop("PYTHONPATH").split(os.pathsep)
+    assert made == {"PATH": "/bin"}
+    assert all(Path(entry).is_absolute() and Path(entry).exists() for entry in path)
+    assert [entry for entry in map(os.path.abspath, sys.path) if Path(entry).exists()] == path
+
+
+def test_the_command_tells_nothing():
+    assert command()[0] == sys.executable
+    assert pickle.dumps(command())

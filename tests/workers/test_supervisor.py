@@ -1,0 +1,241 @@
+"""The supervisor over a clock, with processes that only exist in the test."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+from twisted.internet.error import ProcessDone, ProcessTerminated
+from twisted.internet.interfaces import IReactorProcess
+from twisted.internet.task import Clock
+from twisted.logger import formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from twisted_registry.config.loading import load_text
+from twisted_registry.workers.handover import CONTROL, LISTENER, LOADS, STOP, Handover
+from twisted_registry.workers.loads import Loads
+from twisted_registry.workers.supervisor import Workers
+
+TEXT = """
+version: 0.1
+storage: {filesystem: {rootdirectory: /x}}
+http: {workers: 3, draintimeout: 20s}
+"""
+
+
+class Process:
+    """One that was started, as its transport."""
+
+    def __init__(self, pid, protocol, child_fds, environ):
+        self.pid = pid
+        self.protocol = protocol
+        self.child_fds = child_fds
+        self.environ = environ
+        self.written = b""
+        self.signals = []
+        protocol.makeConnection(self)
+
+    def writeToChild(self, descriptor, data):
+        assert descriptor == CONTROL
+        self.written += data
+
+    def signalProcess(self, name):
+        self.signals.append(name)
+
+    def end(self, status=0):
+        reason = ProcessTerminated(status) if status else ProcessDone(0)
+        self.protocol.processEnded(Failure(reason))
+
+    def handover(self):
+        reading, writing = os.pipe()
+        os.write(writing, self.written)
+        os.close(writing)
+        made = Handover.read(reading)
+        assert os.read(reading, 100) in {b"", STOP}
+        os.close(reading)
+        return made
+
+
+@implementer(IReactorProcess)
+class Reactor(Clock):
+    def __init__(self):
+        super().__init__()
+        self.processes = []
+        self.refuse = False
+
+    def callWhenRunning(self, function):
+        self.callLater(0, function)
+
+    def spawnProcess(
+        self, processProtocol, executable, args=(), env=None, path=None, uid=None, gid=None,
+        usePTY=False, childFDs=None,
+    ):  # fmt: skip
+        if self.refuse:
+            raise OSError(11, "Resource temporarily unavailable")
+        assert executable == args[0] == sys.executable
+        process = Process(1000 + len(self.processes), processProtocol, childFDs, env)
+        self.processes.append(process)
+
+
+@pytest.fixture
+def listening():
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        yield made
+
+
+@pytest.fixture
+def loads():
+    made = Loads.make(3)
+    made.enter()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def reactor():
+    made = Reactor()
+    verifyObject(IReactorProcess, made)
+    return made
+
+
+@pytest.fixture
+def told():
+    lines = []
+
+    def observe(event):
+        lines.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    yield lines
+    globalLogPublisher.removeObserver(observe)
+
+
+@pytest.fixture
+def workers(reactor, listening, loads, told):
+    made = Workers(reactor, load_text(TEXT, {}), listening, loads, {"PATH": "/bin"})
+    made.startService()
+    assert not reactor.processes  # there is no reactor yet to watch them
+    reactor.advance(0)
+    return made
+
+
+def test_all_are_started(workers, reactor, listening, loads):
+    first, second = reactor.processes
+    assert [process.handover().number for process in (first, second)] == [1, 2]
+    assert first.handover().loaded == load_text(TEXT, {})
+    assert first.child_fds[1] == 1
+    assert first.child_fds[2] == "r"
+    assert first.child_fds[LISTENER] == listening.fileno()
+    assert first.child_fds[LOADS] == loads.fileno()
+    assert first.environ["PATH"] == "/bin"
+
+
+def test_who_ends_is_replaced(workers, reactor, loads, told):
+    first, _ = reactor.processes
+    theirs = Loads(os.dup(loads.fileno()), 3, 1)
+    theirs.enter()
+    loads.publish(1)
+    assert loads.others_have_fewer()
+    reactor.advance(60)
+    first.end(status=1)
+    assert not loads.others_have_fewer()
+    reactor.advance(0.09)
+    assert len(reactor.processes) == 2
+    reactor.advance(0.02)
+    assert [process.handover().number for process in reactor.processes] == [1, 2, 1]
+    (line,) = [line for line in told if "has ended" in line]
+    assert line.startswith("worker 1000 has ended: ")
+    theirs.close()
+
+
+def test_who_ends_early_waits_longer_and_longer(workers, reactor, told):
+    def waits(count):
+        seen = []
+        for _ in range(count):
+            number = len(reactor.processes)
+            reactor.processes[-1].end()
+            (call,) = reactor.getDelayedCalls()
+            seen.append(round(call.getTime() - reactor.seconds(), 3))
+            reactor.advance(seen[-1])
+            assert len(reactor.processes) == number + 1
+        return seen
+
+    assert waits(11) == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0]
+    reactor.advance(11)
+    assert waits(2) == [0.1, 0.2]
+    assert any("another one starts in 0.8 s" in line for line in told)
+
+
+def test_who_can_not_be_started_is_tried_again(reactor, listening, loads, told):
+    workers = Workers(reactor, load_text(TEXT, {}), listening, loads)
+    reactor.refuse = True
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    workers.startService()
+    reactor.advance(0)
+    assert sum("can not be started: Resource temporarily" in line for line in told) == 2
+    reactor.refuse = False
+    reactor.advance(0.1)
+    assert len(reactor.processes) == 2
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_stop_waits_for_all(workers, reactor):
+    first, second = reactor.processes
+    done = []
+    workers.stopService().addCallback(done.append)
+    assert all(process.written.endswith(STOP) for process in (first, second))
+    first.end()
+    reactor.advance(24)
+    assert not done
+    second.end(status=1)
+    assert done == [None]
+    assert not reactor.getDelayedCalls()
+    assert len(reactor.processes) == 2
+
+
+def test_who_does_not_stop_is_killed(workers, reactor, told):
+    first, second = reactor.processes
+    done = []
+    workers.stopService().addCallback(done.append)
+    first.end()
+    reactor.advance(25)
+    assert (first.signals, second.signals) == ([], ["KILL"])
+    assert any("worker 1001 does not end" in line for line in told)
+    assert not done
+    second.end(status=1)
+    assert done == [None]
+
+
+def test_a_stop_between_end_and_replacement(workers, reactor):
+    first, second = reactor.processes
+    first.end()
+    done = []
+    workers.stopService().addCallback(done.append)
+    second.end()
+    assert done == [None]
+    assert not reactor.getDelayedCalls()
+
+
+def test_a_stop_before_the_reactor_runs(reactor, listening, loads):
+    workers = Workers(reactor, load_text(TEXT, {}), listening, loads)
+    workers.startService()
+    done = []
+    workers.stopService().addCallback(done.append)
+    reactor.advance(0)
+    assert done == [None]
+    assert not reactor.processes
+
+
+def test_what_workers_log_is_logged(workers, reactor, told):
+    process, _ = reactor.processes
+    process.protocol.childDataReceived(2, b"half a ")
+    assert "half a " not in told
+    process.protocol.childDataReceived(2, b"line\nlast words")
+    assert told[-1] == "half a line"
+    process.end(status=1)
+    assert "last words" in told

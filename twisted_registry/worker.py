@@ -1,0 +1,50 @@
+"""One of several processes, for as long as the first one says."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from contextlib import suppress
+from typing import Any
+
+from twisted.internet.error import ReactorNotRunning
+from twisted.logger import globalLogBeginner
+
+from twisted_registry.logs import from_level
+from twisted_registry.process import access_log, run
+from twisted_registry.service import RegistryService
+from twisted_registry.workers.control import Control
+from twisted_registry.workers.handover import CONTROL, Handover
+from twisted_registry.workers.reports import Reporter
+
+
+def work_until_stopped(reactor: Any, control: int = CONTROL) -> int:
+    """Serve until the first process says that it is enough, or is gone, or SIGTERM comes.
+
+    :param control: the descriptor of the pipe from the first process.
+    :returns: the exit status: 1 if the registry could not start.
+    """
+    handover = Handover.read(control)
+    if handover is None:
+        return 0
+    loaded = handover.loaded
+    observer = from_level(loaded.configuration.log.level or "info", Reporter(sys.stderr))
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+    service = RegistryService(loaded, reactor, {}, access_log(loaded), handover=handover)
+
+    def stop() -> None:
+        # Asked for by the first process and by a signal at the same time, it is done once.
+        with suppress(ReactorNotRunning):
+            reactor.stop()
+
+    def abandon() -> None:
+        service.abandon()
+        stop()
+
+    def terminated(*_: object) -> None:
+        reactor.callFromThread(stop)
+
+    Control(reactor, control, stop, abandon)
+    # When the reactor runs, it has put a handler of its own there, which can not be called twice.
+    reactor.callWhenRunning(signal.signal, signal.SIGTERM, terminated)
+    return run(service, reactor)

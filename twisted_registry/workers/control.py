@@ -1,0 +1,63 @@
+"""A worker's end of the pipe from the first process."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.interfaces import IReadDescriptor
+from zope.interface import implementer
+
+from twisted_registry.workers.handover import STOP
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.python.failure import Failure
+
+
+@implementer(IReadDescriptor)
+class Control:
+    """Hears when to stop, and when the first process is gone."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        descriptor: int,
+        stop: Callable[[], object],
+        abandon: Callable[[], object],
+    ) -> None:
+        """Begin to watch.
+
+        :param descriptor: the pipe, after the handover was read.
+        :param stop: called when the first process asks for it.
+        :param abandon: called when the first process is gone.
+        """
+        self._reactor = reactor
+        self._descriptor = descriptor
+        self._stop = stop
+        self._abandon = abandon
+        reactor.addReader(self)
+
+    def fileno(self) -> int:
+        """The pipe."""
+        return self._descriptor
+
+    def logPrefix(self) -> str:
+        """A name for the reactor's own messages."""
+        return "control"
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The other end is gone, or the reactor ends; then nothing is left to abandon."""
+        del reason
+        self._reactor.removeReader(self)
+        self._abandon()
+
+    def doRead(self) -> None:
+        """Something came, or the end."""
+        said = os.read(self._descriptor, 64)
+        if STOP in said:
+            self._stop()
+        elif not said:
+            self._reactor.removeReader(self)
+            self._abandon()

@@ -1,0 +1,95 @@
+"""What the first process hands to the others: sockets as descriptors, the rest through a pipe.
+
+The configuration may hold secrets, so it goes neither on a command line nor into an environment,
+which others can read. It goes as it was read, overrides included: all processes serve by the same
+one, those that start later as well. The pipe stays open afterwards. Its end, whatever the reason,
+tells the others that the first process is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from attrs import field, frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from twisted_registry.config.loading import Loaded
+
+#: Descriptors of a worker beside standard input, output and error.
+LISTENER: Final = 3
+CONTROL: Final = 4
+LOADS: Final = 5
+
+#: Tells a worker, after the handover, to end its requests and then itself.
+STOP: Final = b"s"
+
+_SIZE_BYTES: Final = 8
+
+
+@frozen
+class Handover:
+    """What a worker is told.
+
+    :ivar loaded: the configuration.
+    :ivar number: which process it is; the first is 0.
+    :ivar listener: the descriptor of the listening socket.
+    :ivar loads: that of the table of loads.
+    """
+
+    loaded: Loaded = field(repr=False)
+    number: int
+    listener: int = LISTENER
+    loads: int = LOADS
+
+    def to_bytes(self) -> bytes:
+        """What goes through the pipe."""
+        content = pickle.dumps(self)
+        return len(content).to_bytes(_SIZE_BYTES) + content
+
+    @classmethod
+    def read(cls, descriptor: int) -> Handover | None:
+        """Wait for a handover; None if the first process ends before it is complete."""
+        size = _read(descriptor, _SIZE_BYTES)
+        content = _read(descriptor, int.from_bytes(size)) if size else None
+        if not content:
+            return None
+        made: Handover = pickle.loads(content)  # noqa: S301 (the process that started us wrote it)
+        return made
+
+
+def command() -> list[str]:
+    """How a worker is started."""
+    # -P: what lies in the working directory is no part of the program.
+    return [sys.executable, "-P", "-m", "twisted_registry.workers"]
+
+
+def environment(own: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a worker: that of this process, without what the handover tells.
+
+    The way to the modules is this process' own, however it was told of it.
+    """
+    kept = {
+        name: value
+        for name, value in own.items()
+        if not name.startswith(("REGISTRY_", "LISTEN_")) and name != "NOTIFY_SOCKET"
+    }
+    entries = [Path(entry).absolute() for entry in sys.path]
+    path = os.pathsep.join(str(entry) for entry in entries if entry.exists())
+    return {**kept, "PYTHONPATH": path}
+
+
+def _read(descriptor: int, size: int) -> bytes | None:
+    parts = []
+    while size:
+        part = os.read(descriptor, min(size, 65536))
+        if not part:
+            return None
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)

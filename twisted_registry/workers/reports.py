@@ -1,0 +1,117 @@
+"""How the log of a worker reaches that of the first process, which alone writes it.
+
+So each line is whole, wherever the log goes: to standard error, or to what twistd was told. A
+worker's standard error is a pipe to the first process, and its events are JSON there, a line each.
+Anything else on it is what an interpreter says when it breaks.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from twisted.logger import (
+    ILogObserver,
+    Logger,
+    LogLevel,
+    eventAsJSON,
+    eventFromJSON,
+)
+from zope.interface import implementer
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    from twisted.logger import LogEvent
+
+log = Logger()
+
+#: Names the process in a line of the log.
+PID: Final = "process.pid"
+_MESSAGE: Final = "err.message"
+#: A line longer than this is cut.
+_LONGEST: Final = 1024 * 1024
+
+
+@implementer(ILogObserver)
+class Reporter:
+    """Sends events to the first process."""
+
+    def __init__(self, stream: TextIO) -> None:
+        """Take the stream that the first process reads."""
+        self._stream = stream
+
+    def __call__(self, event: LogEvent) -> None:
+        """Send one event."""
+        failure = event.get("log_failure")
+        if failure is not None:
+            # JSON has no word for an exception: its message goes beside it.
+            event = {**event, _MESSAGE: failure.getErrorMessage()}
+        self._stream.write(eventAsJSON(event) + "\n")
+        self._stream.flush()
+
+
+@implementer(ILogObserver)
+class Signed:
+    """Adds the id of this process to events that name none."""
+
+    def __init__(self, observer: ILogObserver) -> None:
+        """Take the observer that is to hear of the events."""
+        self._observer = observer
+
+    def __call__(self, event: LogEvent) -> None:
+        """Hand one event on."""
+        # Asked for each time: twistd makes a daemon of us after it made the observer.
+        self._observer({PID: os.getpid(), **event})
+
+
+class Reports:
+    """Takes what a worker sends, and logs it here.
+
+    :ivar pid: of the worker.
+    """
+
+    def __init__(self, observer: ILogObserver) -> None:
+        """Take the observer that is to hear of the events."""
+        self.pid = 0
+        self._observer = observer
+        self._pending = b""
+
+    def received(self, data: bytes) -> None:
+        """Some bytes came."""
+        *lines, rest = (self._pending + data).split(b"\n")
+        self._pending = rest[:_LONGEST]
+        for line in lines:
+            self._take(line)
+
+    def ended(self) -> None:
+        """No more will come."""
+        if self._pending:
+            self._take(self._pending)
+            self._pending = b""
+
+    def _take(self, line: bytes) -> None:
+        text = line.decode("utf-8", "replace")
+        event = _event(text)
+        if event is None:
+            # Not our log: the interpreter says something, and it is rarely good.
+            Logger("twisted_registry.workers", observer=self._observer).error(
+                "{text}", text=text, **{PID: self.pid}
+            )
+            return
+        event[PID] = self.pid
+        failure = event.get("log_failure")
+        if failure is not None:
+            failure.value = event.get(_MESSAGE)
+        level = event.get("log_level", LogLevel.info)
+        # How twistd's own log calls the origin of a line.
+        event["log_system"] = f"{event.get('log_namespace')}#{level.name} {self.pid}"
+        self._observer(event)
+
+
+def _event(text: str) -> LogEvent | None:
+    try:
+        event = eventFromJSON(text)
+    except (ValueError, KeyError, TypeError):
+        return None
+    return event if isinstance(event, dict) and "log_time" in event else None

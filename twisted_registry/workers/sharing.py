@@ -1,0 +1,195 @@
+"""Listening on a socket from which other processes accept as well.
+
+Twisted's own port accepts whatever waits when it wakes up: of 16 connections that come at once,
+one process would get 15, while another is idle. This one takes a connection at a time, and leaves
+it to the others for a moment if one of them has fewer.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.interfaces import IListeningPort, IReadDescriptor, IStreamServerEndpoint
+from twisted.logger import Logger
+from zope.interface import implementer
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IDelayedCall, IProtocolFactory
+    from twisted.python.failure import Failure
+
+    from twisted_registry.workers.loads import Loads
+
+log = Logger()
+
+#: Seconds for which a connection is left to a process that has fewer. It may be busy, or stuck.
+_COURTESY = 0.002
+#: Seconds without accepting when there is no descriptor or memory left.
+_PAUSE = 1
+
+
+@implementer(IListeningPort, IReadDescriptor)
+class SharedPort:
+    """Accepts connections, as one of several processes.
+
+    :ivar socket: a listening socket, closed by ``stopListening``.
+    """
+
+    def __init__(
+        self, reactor: Any, listening: socket.socket, factory: IProtocolFactory, loads: Loads
+    ) -> None:
+        """Take a listening socket over; nothing is accepted before ``startListening``."""
+        self.socket = listening
+        self._reactor = reactor
+        self._factory = factory
+        self._loads = loads
+        self._later: IDelayedCall | None = None
+        self._open = False
+
+    def startListening(self) -> None:
+        """Begin to accept."""
+        self.socket.setblocking(False)
+        self._open = True
+        self._factory.doStart()
+        self._loads.enter()
+        self._reactor.addReader(self)
+
+    def stopListening(self) -> Deferred[None]:
+        """Accept nothing more, and leave the socket to the others."""
+        if self._open:
+            self._open = False
+            self._loads.leave()
+            self._reactor.removeReader(self)
+            if self._later is not None:
+                self._later.cancel()
+            self.socket.close()
+            self._factory.doStop()
+        return succeed(None)
+
+    def getHost(self) -> IPv4Address | IPv6Address | UNIXAddress:
+        """Where it listens."""
+        name = self.socket.getsockname()
+        if self.socket.family == socket.AF_UNIX:
+            return UNIXAddress(name)
+        if self.socket.family == socket.AF_INET6:
+            return IPv6Address("TCP", *name)
+        return IPv4Address("TCP", *name)
+
+    # What the reactor calls
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self.socket.fileno()
+
+    def logPrefix(self) -> str:
+        """A name for the reactor's own messages."""
+        return "shared port"
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor ends, or could not watch the socket."""
+        del reason
+        self.stopListening()
+
+    def doRead(self) -> None:
+        """A connection waits."""
+        if self._loads.others_have_fewer():
+            self._stand_back(_COURTESY)
+        else:
+            self._accept()
+
+    def _stand_back(self, seconds: float) -> None:
+        self._reactor.removeReader(self)
+        self._later = self._reactor.callLater(seconds, self._return)
+
+    def _return(self) -> None:
+        self._later = None
+        self._reactor.addReader(self)
+        # If it waits still, those that it was left to do not come for it.
+        self._accept()
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self.socket.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return  # another process was quicker, or the client has left
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                # The first process has shut it for all of us.
+                self.stopListening()
+                return
+            log.error("a connection can not be accepted: {reason}", reason=error.strerror)
+            self._stand_back(_PAUSE)
+            return
+        with connection:
+            connection.setblocking(False)
+            try:
+                self._reactor.adoptStreamConnection(
+                    connection.fileno(), connection.family, self._factory
+                )
+            except OSError:
+                return  # the client has left
+
+
+@implementer(IStreamServerEndpoint)
+class SharingEndpoint:
+    """Listens on another endpoint, and shares its socket: what the first process does."""
+
+    def __init__(self, reactor: Any, endpoint: IStreamServerEndpoint, loads: Loads) -> None:
+        """Take the endpoint that opens the socket: TCP, Unix, or one that was handed over."""
+        self._reactor = reactor
+        self._endpoint = endpoint
+        self._loads = loads
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Open the socket, and accept from it; the result is an :class:`OwnedPort`."""
+        return self._endpoint.listen(factory).addCallback(self._share, factory)
+
+    def _share(self, port: Any, factory: IProtocolFactory) -> IListeningPort:
+        port.stopReading()
+        listening = socket.fromfd(port.fileno(), port.addressFamily, socket.SOCK_STREAM)
+        shared = OwnedPort(self._reactor, listening, factory, self._loads, port)
+        shared.startListening()
+        return shared
+
+
+class OwnedPort(SharedPort):
+    """As the process has it that opened the socket, and removes a Unix socket's path."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        listening: socket.socket,
+        factory: IProtocolFactory,
+        loads: Loads,
+        port: IListeningPort,
+    ) -> None:
+        """Take a duplicate of the socket of ``port``, which does not read."""
+        super().__init__(reactor, listening, factory, loads)
+        self._port = port
+
+    def stopListening(self) -> Deferred[None]:
+        """Accept nothing more; a socket that was opened here is shut for the others too."""
+        stopped = super().stopListening()
+        return maybeDeferred(self._port.stopListening).addCallback(lambda _: stopped)
+
+
+@implementer(IStreamServerEndpoint)
+class AdoptedEndpoint:
+    """Listens on a socket that the first process has opened."""
+
+    def __init__(self, reactor: Any, descriptor: int, loads: Loads) -> None:
+        """Take the descriptor of the socket, which is closed when listening ends."""
+        self._reactor = reactor
+        self._descriptor = descriptor
+        self._loads = loads
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Accept from the socket."""
+        port = SharedPort(
+            self._reactor, socket.socket(fileno=self._descriptor), factory, self._loads
+        )
+        port.startListening()
+        return succeed(port)
