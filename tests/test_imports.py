@@ -52,6 +52,8 @@ LATE = {
     # `--version` needs neither; and tap.py installs the reactor, which `check` has no use for.
     ("cli", f"{PACKAGE}.config"),
     ("cli", f"{PACKAGE}.tap"),
+    # Few serve from memory.
+    ("service", f"{PACKAGE}.storage.memory"),
     # Only a mistake needs it.
     ("config.faults", "difflib"),
     # HOST:PORT does without it, and it brings much along.

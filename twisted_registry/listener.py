@@ -97,8 +97,7 @@ class TCPEndpoint:
     """Listens on a port, and comes alone.
 
     Twisted's module of endpoints brings standard streams, systemd and server name indication with
-    it, and reading an endpoint string searches for plugins, which is slow where their cache can not
-    be written: together 10 ms of a start at best.
+    it, which takes 6 ms of each start.
     """
 
     def __init__(self, reactor: Any, port: int, interface: str) -> None:

@@ -31,7 +31,6 @@ from twisted_registry.repository.policy import Policy
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.storage.filesystem import FilesystemDriver
-from twisted_registry.storage.memory import MemoryDriver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -230,6 +229,8 @@ class RegistryService(MultiService):
 def _driver(configuration: Configuration, reactor: Any) -> IStorageDriver:
     filesystem = configuration.storage.filesystem
     if filesystem is None:
+        from twisted_registry.storage.memory import MemoryDriver  # noqa: PLC0415 - rarely used
+
         return MemoryDriver(reactor)
     root = Path(filesystem.rootdirectory).absolute()
     return FilesystemDriver(str(root), reactor, filesystem.maxthreads)

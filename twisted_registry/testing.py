@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 from twisted.internet.defer import maybeDeferred
-from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.web.server import Site
 
 from twisted_registry.api.endpoint import RegistryResource
@@ -87,7 +86,7 @@ async def serve(
     api = RegistryResource(registry, access or OpenAccess(), reactor, settings, metrics)
     tree = mounted(api, prefix)
     site: Any = Site(tree, reactor=reactor) if stock_site else RegistrySite(tree, reactor, limits)
-    port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(site)
+    port = reactor.listenTCP(0, site, interface="127.0.0.1")
     number = port.getHost().port
     host = f"127.0.0.1:{number}"
     try:
