@@ -16,8 +16,8 @@ from bench.setups import PLAIN, Setup
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from bench.kinds import Serves
     from bench.samples import Measure
-    from bench.servers import Given, Server
     from bench.wire import Answer
 
 TLS = Setup(tls=True)
@@ -51,13 +51,17 @@ class Case:
     static: bool = False
     bare: bool = False
 
-    def suits(self, server: Server | Given) -> bool:
-        """Whether the case can be run at this server."""
-        if server.serves == "files":
+    def suits(self, serves: Serves, *, local: bool) -> bool:
+        """Whether a server can do the case.
+
+        :param serves: what it serves.
+        :param local: whether its process and store are within reach.
+        """
+        if serves == "files":
             return self.static
-        if server.serves == "page":
+        if serves == "page":
             return self.bare
-        return server.store is not None or not self.local
+        return local or not self.local
 
     @property
     def is_rate(self) -> bool:

@@ -62,26 +62,32 @@ class Fleet:
         One that did not come up, or did not take its content, has a ``fault``.
         """
         found: list[Server | Given] = []
-        for kind in self._kinds:
-            setup = kind.effective(case.setup)
-            if setup is not None:
-                found.append(self._server(kind, setup))
-        found += [peer for peer in self._peers if case.setup == _setup_of(peer)]
-        able = [server for server in found if case.suits(server)]
-        for server in able:
+        for kind, setup in self._suitable(case):
+            found.append(self._server(kind, setup))
+        found += self._met(case)
+        for server in found:
             for part in sorted(case.needs):
                 self._fill(server, part)
-        return able
+        return found
 
     def count(self, case: Case) -> int:
-        """How many servers can do a case, as far as that is known without starting them."""
-        kinds = sum(
-            case.suits(_Like(kind.serves)) and kind.effective(case.setup) is not None
-            for kind in self._kinds
-        )
-        return kinds + sum(
-            case.suits(peer) and case.setup == _setup_of(peer) for peer in self._peers
-        )
+        """How many servers can do a case; none is started."""
+        return len(self._suitable(case)) + len(self._met(case))
+
+    def _suitable(self, case: Case) -> list[tuple[Kind, Setup]]:
+        pairs = [(kind, kind.effective(case.setup)) for kind in self._kinds]
+        return [
+            (kind, setup)
+            for kind, setup in pairs
+            if setup is not None and case.suits(kind.serves, local=True)
+        ]
+
+    def _met(self, case: Case) -> list[Given]:
+        return [
+            peer
+            for peer in self._peers
+            if case.setup == _setup_of(peer) and case.suits(peer.serves, local=False)
+        ]
 
     def _server(self, kind: Kind, setup: Setup) -> Server:
         key = kind.name, setup
@@ -102,15 +108,6 @@ class Fleet:
             fill(server, self._content, part)
         except (SeedError, WireError, OSError) as fault:
             server.fault = f"it did not take the content: {fault}"
-
-
-class _Like:
-    """What a server of a kind will be like."""
-
-    store = True
-
-    def __init__(self, serves: str) -> None:
-        self.serves = serves
 
 
 def _setup_of(peer: Given) -> Setup:

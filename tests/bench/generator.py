@@ -22,10 +22,11 @@ from urllib.parse import urlsplit
 
 from attrs import frozen
 
-from bench.wire import Answer, request_bytes
+from bench.wire import request_bytes
 
 if TYPE_CHECKING:
     from bench.content import Blob
+    from bench.wire import Answer
 
 WRK = shutil.which("wrk")
 CC = shutil.which("cc")
@@ -124,8 +125,11 @@ def requests(
     """
     headers = _headed(server, {"headers": headers})["headers"]
     secure = server.url.startswith("https:")
-    if CC and not secure:
-        return _pull(server.url, target, method, headers, connections, seconds, times, answer)
+    if not secure and (program := _puller()):
+        bodiless = method == "HEAD" or answer.status in {204, 304}
+        wanted = answer.status, len(answer.body), int(bodiless)
+        request = request_bytes(method, target, urlsplit(server.url).netloc, headers)
+        return _pull(program, server.url, request, wanted, connections, seconds, times)
     # wrk would wait for the body that the answer to a HEAD announces.
     if WRK and method == "GET" and not times:
         return _wrk(server.url + target, connections, seconds, headers)
@@ -138,11 +142,9 @@ def requests(
 
 def downloads(server, target: str, blob: Blob, *, clients: int, times: int) -> Load:
     """Each client reads a large blob ``times`` times."""
-    if CC and not server.url.startswith("https:"):
-        answer = Answer(200, b"", b"")
-        return _pull(
-            server.url, target, "GET", server.headers, clients, 0, times, answer, blob.size
-        )
+    if not server.url.startswith("https:") and (program := _puller()):
+        request = request_bytes("GET", target, urlsplit(server.url).netloc, server.headers)
+        return _pull(program, server.url, request, (200, blob.size, 0), clients, 0, times)
     return load(
         "downloads", server, target=target, clients=clients, times=times, size=blob.size,
         last=b64encode(blob.parts[-1]).decode(),
@@ -153,14 +155,20 @@ def _headed(server, spec: dict) -> dict:
     return {**spec, "headers": {**server.headers, **(spec.get("headers") or {})}}
 
 
+def _puller() -> Path | None:
+    """``pull.c`` as a program, if there is a compiler that can."""
+    return _compiled(CC) if CC else None
+
+
 @cache
-def _compiled() -> Path:
-    """``pull.c`` as a program, in a folder that is gone with this process."""
+def _compiled(compiler: str) -> Path | None:
+    """It lies in a folder that is gone with this process."""
     folder = tempfile.TemporaryDirectory(prefix="registry-bench-")
     _kept.append(folder)
     program = Path(folder.name) / "pull"
-    subprocess.run([CC, "-O2", "-o", program, _HERE / "pull.c"], check=True)
-    return program
+    command = [compiler, "-O2", "-o", str(program), str(_HERE / "pull.c")]
+    done = subprocess.run(command, capture_output=True, check=False)
+    return None if done.returncode else program
 
 
 _kept: list[tempfile.TemporaryDirectory] = []
@@ -178,12 +186,9 @@ def _ended(command: list, seconds: float, **more) -> tuple[subprocess.CompletedP
     return done, used
 
 
-def _pull(url, target, method, headers, connections, seconds, times, answer, size=None) -> Load:
+def _pull(program, url, request: bytes, wanted, connections, seconds, times) -> Load:
     split = urlsplit(url)
-    command = [_compiled(), split.hostname, split.port or 80, connections, seconds, times]
-    bodiless = method == "HEAD" or answer.status in {204, 304}
-    command += [answer.status, len(answer.body) if size is None else size, int(bodiless)]
-    request = request_bytes(method, target, split.netloc, headers)
+    command = [program, split.hostname, split.port or 80, connections, seconds, times, *wanted]
     done, used = _ended(command, seconds, input=request)
     words = done.stdout.decode().split(maxsplit=5)
     if done.returncode or len(words) < 5:

@@ -17,8 +17,9 @@ NOTE = (
     "The load generator runs on the same cores. A ratio above 1 is better than docker-registry,\n"
     "for times and memory too; the range beside it is of the single rounds. CPU s is the\n"
     "processor time that a server used in a round, CPU ms that of one request; gen. is that of\n"
-    "the load generator, as a part of the time that it ran. Every registry makes a push durable\n"
-    "in its own way: the fsyncs are those of one push."
+    "the load generator, as a part of the time that it ran. docker-registry uses all cores, ours\n"
+    "one for each worker. Every registry makes a push durable in its own way: the fsyncs are\n"
+    "those of one push."
 )
 _HEADS = (
     *("case", "server", "median", "unit", "min - max", "p50 ms", "p99 ms", "CPU s", "CPU ms"),

@@ -7,7 +7,6 @@ import pytest
 from bench.cases import all_cases
 from bench.kinds import Bare, Distribution, Nginx, Ours
 from bench.seed import FULL, Content
-from bench.servers import Given
 from bench.setups import PLAIN, Setup
 
 CASES = all_cases(Content(FULL))
@@ -31,11 +30,15 @@ def test_the_sizes_are_in_the_names(name):
 
 
 def test_who_can_do_what():
-    peer = Given("peer", "http://127.0.0.1:1")
-    able = {case.name: case.suits(peer) for case in CASES}
+    able = {case.name: case.suits("registry", local=False) for case in CASES}
     assert able["push 4 KiB, 1 client"]
     assert not able["start to first 200"]
     assert not able["tags list of 10000"]
+    static = [case.name for case in CASES if case.suits("files", local=True)]
+    assert static
+    assert all("GET" in name or "HEAD" in name for name in static)
+    bare = [case.name for case in CASES if case.suits("page", local=True)]
+    assert bare == ["start to first 200", "idle memory"]
 
 
 def test_setups_that_make_no_difference_are_one():

@@ -1,0 +1,105 @@
+"""What goes wrong in a case is told, and the others are measured all the same."""
+
+import io
+import os
+import signal
+
+import pytest
+
+from bench.cases import Case
+from bench.fleet import Fleet
+from bench.kinds import Bare
+from bench.progress import Progress
+from bench.rounds import measured
+from bench.samples import Measure, Sample
+from bench.seed import QUICK, Content
+from bench.servers import Given, NotUp
+
+
+class Steady(Measure):
+    def __call__(self, server, run):
+        return Sample(2.0, count=4, elapsed=1.0)
+
+
+class Raises(Measure):
+    def __call__(self, server, run):
+        raise ValueError("an answer that nobody expects")
+
+
+class Refuses(Measure):
+    def check(self, server, run):
+        return "a body that differs"
+
+
+class Kills(Measure):
+    def __call__(self, server, run):
+        os.kill(server._process.pid, signal.SIGKILL)
+        server._process.wait()
+        raise ConnectionResetError("the other side is gone")
+
+
+class Dead(Bare):
+    """A server that ends at once."""
+
+    def command(self, place):
+        return ["sh", "-c", "echo it will not do; exit 3"]
+
+
+def case(measure):
+    return Case(type(measure).__name__, "req/s", measure, "manifests", needs=frozenset(), bare=True)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Measures cases at servers of a kind, twice each; answers the rows."""
+
+    def measure(*measures, kind=None, peers=()):
+        cases = [case(measure) for measure in measures]
+        kinds = [kind or Bare()]
+        with Fleet(kinds, peers, tmp_path, Content(QUICK), str) as fleet:
+            progress = Progress(len(cases), 1.0, io.StringIO())
+            return measured(fleet, cases, Content(QUICK), rounds=2, seconds=0.1, progress=progress)
+
+    return measure
+
+
+def test_what_a_case_gives(run):
+    (row,) = run(Steady())
+    assert (row.median, row.errors, row.rounds) == (2, 0, [2, 2])
+    assert row.processor is not None
+
+
+def test_a_case_that_fails_fails_alone(run):
+    raised, refused, steady = run(Raises(), Refuses(), Steady())
+    assert (raised.errors, raised.fault) == (2, "ValueError: an answer that nobody expects")
+    assert (refused.errors, refused.fault) == (1, "a body that differs")
+    assert (steady.errors, steady.median) == (0, 2)
+
+
+def test_a_server_that_dies_is_told_and_started_again(run):
+    killed, steady = run(Kills(), Steady())
+    assert killed.errors == 2
+    assert killed.fault.startswith("bare ended with status -9")
+    assert (steady.errors, steady.median) == (0, 2)
+
+
+def test_a_server_that_does_not_start_is_told_in_each_case(run):
+    first, second = run(Steady(), Steady(), kind=Dead())
+    assert "bare is not up: it will not do" in first.fault
+    assert second.fault == first.fault
+
+
+def test_a_peer_is_met_in_its_own_setup_only(run, tmp_path):
+    plain, secure = Given("plain", "http://x"), Given("secure", "https://x")
+    with Fleet([], [plain, secure], tmp_path, Content(QUICK), str) as fleet:
+        assert fleet.able(case(Steady())) == [plain]
+
+
+def test_a_server_that_can_not_come_back_stays_out(tmp_path):
+    with Fleet([Bare()], [], tmp_path, Content(QUICK), str) as fleet:
+        (server,) = fleet.able(case(Steady()))
+        server.stop()
+        server.kind = Dead()
+        with pytest.raises(NotUp, match="ended with status"):
+            server.check()
+        assert "is not up" in server.fault
