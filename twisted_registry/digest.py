@@ -36,7 +36,7 @@ class DigestInvalid(ValueError):
     """The text is not a digest, or one of an algorithm that is not served here."""
 
 
-@frozen(order=True)
+@frozen(order=True, cache_hash=True)
 class Digest:
     """A checked digest.
 

@@ -136,6 +136,7 @@ class WatchedDriver:
         self.minimum_chunk = driver.minimum_chunk
         self.presigns = driver.presigns
         self.calls = []
+        self.looks = []
         #: False: what is written is stored, but the hash does not hear of it.
         self.observes = True
         self.before = self.after = lambda number, action, path: None
@@ -153,6 +154,7 @@ class WatchedDriver:
         return calling.addBoth(answered)
 
     def glance(self, path):
+        self.looks.append(path)
         return self.driver.glance(path) if self.glances else None
 
     def writes(self):

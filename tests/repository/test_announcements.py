@@ -80,7 +80,7 @@ def test_a_manifest_that_is_pulled(stocked):
     done(stocked.repo().manifests.parsed(digest))
     assert stocked.listener.take() == []
     done(stocked.repo().manifests.get(digest))
-    done(stocked.repo().manifests.get(digest, "v1"))
+    done(stocked.repo().manifests.get("v1"))
     facts = {"size": len(image()), "media_type": OCI_IMAGE}
     assert stocked.listener.take() == [
         event("pull", "manifest", digest, **facts),

@@ -4,9 +4,13 @@ import pytest
 from domain import GlancingWorld, done, image, result_of
 
 from twisted_registry.digest import Digest
+from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.manifest import OCI_IMAGE
 from twisted_registry.repository import layout
-from twisted_registry.repository.recent import Recent
+from twisted_registry.repository.recent import BESIDE, Recent
+
+OTHER = "application/vnd.example.other+json"
+UNTYPED = b'{"schemaVersion": 2}'
 
 
 @pytest.fixture
@@ -94,7 +98,7 @@ def test_a_change_while_it_is_read_is_seen_by_the_next(world, recent):
 
 
 def test_no_more_is_kept_than_there_is_room_for(world):
-    recent = Recent(world.driver, content_limit=25, link_limit=2)
+    recent = Recent(world.driver, content_limit=2 * (10 + BESIDE), link_limit=2)
     digests = [stored(world, b"%010d" % number) for number in range(3)]
     for digest in digests:
         done(recent.content(digest))
@@ -112,7 +116,7 @@ def test_no_more_is_kept_than_there_is_room_for(world):
 
 
 def test_what_is_larger_than_the_room_is_not_kept(world):
-    recent = Recent(world.driver, content_limit=9)
+    recent = Recent(world.driver, content_limit=9 + BESIDE)
     digest = stored(world, b"0123456789")
     for _ in range(2):
         assert done(recent.content(digest)).content == b"0123456789"
@@ -132,6 +136,131 @@ def test_the_gate_is_asked_of_what_is_kept(world):
     assert done(world.repo().manifests.parsed(digest)) is None
 
 
+def test_a_second_pull_looks_three_times_and_reads_nothing(world):
+    world.image("latest")
+    first = done(world.repo().manifests.get("latest"))
+    calls, looks = len(world.driver.calls), len(world.driver.looks)
+    assert done(world.repo().manifests.get("latest")) is first
+    assert len(world.driver.calls) == calls
+    assert world.driver.looks[looks:] == [
+        layout.tag_current("a/b", "latest"),
+        layout.revision_link("a/b", first.digest),
+        layout.blob(first.digest),
+    ]
+    done(world.repo().manifests.get(first.digest))
+    looks = len(world.driver.looks)
+    assert done(world.repo().manifests.get(first.digest)) is first
+    assert len(world.driver.looks) == looks + 2
+
+
+@pytest.mark.parametrize("lost", ["tag", "revision", "blob"])
+def test_a_pull_that_would_find_nothing_finds_nothing(world, lost):
+    """Each of the files that a pull needs is looked at, however often it was pulled."""
+    world.image("latest")
+    for _ in range(2):
+        stored = done(world.repo().manifests.get("latest"))
+    path = {
+        "tag": layout.tag_current("a/b", "latest"),
+        "revision": layout.revision_link("a/b", stored.digest),
+        "blob": layout.blob(stored.digest),
+    }[lost]
+    content = world.read(path)
+    world.remove(path)
+    for _ in range(2):
+        assert unknown(world, "latest")
+    world.write(path, content)
+    assert done(world.repo().manifests.get("latest")) == stored
+    world.write(path, b"torn")
+    assert unknown(world, "latest")
+
+
+def unknown(world, reference):
+    with pytest.raises(RegistryError) as caught:
+        done(world.repo().manifests.get(reference))
+    return caught.value.code is ErrorCode.MANIFEST_UNKNOWN
+
+
+def test_the_gate_is_asked_of_every_pull(world):
+    world.image("latest")
+    for number in range(3):
+        digest = done(world.repo().manifests.get("latest")).digest
+        assert world.gate.asked[-1] == ("a/b", digest)
+        assert world.gate.asked.count(("a/b", digest)) == number + 1
+    world.gate.condemned.add(digest)
+    assert unknown(world, "latest")
+    world.gate.condemned.clear()
+    assert done(world.repo().manifests.get("latest")).digest == digest
+
+
+def test_a_pull_is_of_one_repository(world):
+    world.image("latest")
+    done(world.repo().manifests.get("latest"))
+    with pytest.raises(RegistryError):
+        done(world.repo("b").manifests.get("latest"))
+
+
+def test_every_pull_is_heard_of(world):
+    world.image("latest")
+    world.listener.take()
+    for _ in range(3):
+        done(world.repo().manifests.get("latest"))
+    assert world.listener.brief() == [("pull", "manifest", "latest")] * 3
+
+
+def test_what_has_no_type_of_its_own_is_looked_up_each_time(world):
+    """Its type is a file beside the link, which somebody else may change."""
+    digest = world.put(UNTYPED, OTHER, "latest")
+    assert done(world.repo().manifests.get("latest")).media_type == OTHER
+    world.write(layout.revision_media_type("a/b", digest), b"application/vnd.example.more+json")
+    assert done(world.repo().manifests.get("latest")).media_type.endswith("more+json")
+
+
+def test_only_so_many_pulls_are_remembered(world):
+    recent = Recent(world.driver, pull_limit=1)
+    world.image("latest")
+    digest = done(world.repo().tags.resolve("latest"))
+
+    def pull(reference):
+        done(recent.link(layout.tag_current("a/b", "latest")))
+        done(recent.link(layout.revision_link("a/b", digest)))
+        done(recent.content(digest))
+        recent.remember("a/b", reference, digest)
+
+    pull("latest")
+    pull(digest)
+    assert recent.pulled("a/b", "latest") is None
+    assert recent.pulled("a/b", digest).content == image()
+
+
+def test_what_was_not_kept_is_not_remembered(world):
+    """Links or a manifest that could not be kept, or belong to another pull by now."""
+    world.image("latest")
+    digest = done(world.repo().tags.resolve("latest"))
+    recent = Recent(world.driver)
+    recent.remember("a/b", "latest", digest)
+    assert recent.pulled("a/b", "latest") is None
+    done(recent.link(layout.tag_current("a/b", "latest")))
+    recent.remember("a/b", "latest", Digest.of(b"another"))
+    done(recent.link(layout.revision_link("a/b", digest)))
+    recent.remember("a/b", "latest", digest)
+    assert recent.pulled("a/b", "latest") is None
+    done(recent.content(digest))
+    recent.remember("a/b", "latest", digest)
+    assert recent.pulled("a/b", "latest") is not None
+
+
+def test_what_made_room_for_others_is_read_again(world):
+    recent = Recent(world.driver, content_limit=BESIDE + len(image()))
+    world.image("latest")
+    digest = done(world.repo().tags.resolve("latest"))
+    done(recent.link(layout.revision_link("a/b", digest)))
+    done(recent.content(digest))
+    recent.remember("a/b", digest, digest)
+    assert recent.pulled("a/b", digest) is not None
+    done(recent.content(stored(world, b"{}")))
+    assert recent.pulled("a/b", digest) is None
+
+
 def test_another_process_is_seen_at_once(world):
     """Two registries over one store: a tag moved or deleted by one is so for the other."""
     world.image("latest")
@@ -139,11 +268,14 @@ def test_another_process_is_seen_at_once(world):
     mine, theirs = world.repo(), world.repo(registry=other)
     first = done(mine.tags.resolve("latest"))
     done(mine.manifests.get(first))
+    assert done(mine.manifests.get("latest")).digest == first
     content = image(annotations={"v": "2"})
     second = Digest.of(content)
     done(theirs.manifests.put(second, content, OCI_IMAGE, ["latest"]))
     assert done(mine.tags.resolve("latest")) == second
+    assert done(mine.manifests.get("latest")).digest == second
     done(theirs.manifests.delete(second))
     assert done(mine.tags.resolve("latest")) is None
+    assert unknown(world, "latest")
     assert done(mine.manifests.parsed(second)) is None
     assert result_of(world.memory.get(layout.blob(second), 10**6)) == content

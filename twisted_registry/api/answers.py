@@ -56,12 +56,14 @@ class Answer:
     :ivar headers: pairs; a name may come twice.
     :ivar body: bytes, an open stretch of a file, or pieces whose total length is not known.
     :ivar length: Content-Length, where it is not that of the body (HEAD).
+    :ivar ready: ``headers`` as :func:`ready_fields` makes them, if they are at hand.
     """
 
     status: int = 200
     headers: Sequence[tuple[str, str]] = ()
     body: bytes | Stretch | AsyncIterator[bytes] = b""
     length: int | None = None
+    ready: bytes | None = None
 
     @classmethod
     def json(
@@ -107,7 +109,8 @@ async def send(answer: Answer, request: Request, common: Common) -> None:
     :param common: headers of every answer; those of the answer itself come on top.
     """
     if isinstance(answer.body, bytes) and IStreamedRequest.providedBy(request):
-        fields = common.fields + ready_fields(tuple(answer.headers))
+        ready = answer.ready
+        fields = common.fields + (ready_fields(tuple(answer.headers)) if ready is None else ready)
         request.sendWhole(answer.status, fields, answer.body, answer.length)
         return
     try:

@@ -58,6 +58,8 @@ class RegistryChannel(Protocol):
     """See the module. Built by :class:`~twisted_registry.api.site.RegistrySite`.
 
     :ivar site: the factory, under the name that twisted.web's Request uses.
+    :ivar peer: the client's address.
+    :ivar here: our address.
     :ivar request: the request that is being answered, or None.
     :ivar deadline: when :meth:`expired` is due, in seconds of the clock.
     :ivar closing: whether no further request is started.
@@ -97,10 +99,10 @@ class RegistryChannel(Protocol):
         """Begin to wait for a request."""
         transport: Any = self.transport
         self._transport = transport
-        self._peer = transport.getPeer()
-        self._host = transport.getHost()
+        self.peer = transport.getPeer()
+        self.here = transport.getHost()
         self._secure = ISSLTransport.providedBy(transport)
-        on_ip = isinstance(self._peer, IPv4Address | IPv6Address)
+        on_ip = isinstance(self.peer, IPv4Address | IPv6Address)
         if on_ip and ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
         self.output = open_output(transport, self.clock, self._moved, self._drained)
@@ -157,11 +159,11 @@ class RegistryChannel(Protocol):
 
     def getPeer(self) -> Any:
         """The client's address."""
-        return self._peer
+        return self.peer
 
     def getHost(self) -> Any:
         """Our address."""
-        return self._host
+        return self.here
 
     def isSecure(self) -> bool:
         """Whether the transport is TLS."""
@@ -240,7 +242,8 @@ class RegistryChannel(Protocol):
             self._close(linger=not head.complete or bool(self._events or self._dropped))
         if body is not None:
             body.abort(Failure(BodyAborted("the request has been answered")))
-        self.advance()
+        if not self._advancing:
+            self.advance()
 
     def loseConnection(self) -> None:
         """Close once everything written has been sent."""
@@ -327,7 +330,8 @@ class RegistryChannel(Protocol):
         if self._ended and self.request is None and not self.output.pending:
             self._close(linger=False)
             return
-        self._ask_for_body()
+        if self._arriving is not None:
+            self._ask_for_body()
         self._read_or_not()
         self._watch(moved=moved)
 
@@ -368,7 +372,7 @@ class RegistryChannel(Protocol):
         self._head = head
         request = self.request = RegistryRequest(self, head)
         self._expects = head.expects
-        if not request.body.over:
+        if head.length != 0:
             self._arriving = request.body
         request.begin()
 

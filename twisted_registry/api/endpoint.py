@@ -20,7 +20,7 @@ from zope.interface import implementer
 from twisted_registry.api import blobs, catalog, manifests, referrers, routes, tags, uploads
 from twisted_registry.api.answers import Answer, Common, send
 from twisted_registry.api.exchange import NO_QUERY, Exchange, Query, Settings, read_name
-from twisted_registry.api.headers import header
+from twisted_registry.api.headers import header, last_fields
 from twisted_registry.api.interfaces import BodyAborted, IStreamingResource
 from twisted_registry.api.refusals import log_refusal
 from twisted_registry.api.running import run
@@ -184,7 +184,8 @@ class RegistryResource(Resource):
             source = query.first("from") or None
         if source is not None:
             read_name(source)
-        caller = caller_of(request)
+        sent = last_fields(request)
+        caller = caller_of(request, sent)
         grant = await self._access.authorize(caller, found.accesses(method, source))
         request.user = grant.user.encode()  # for the access log
         exchange = Exchange(
@@ -192,6 +193,7 @@ class RegistryResource(Resource):
             method,
             found,
             query,
+            sent,
             caller,
             grant,
             self._registry,

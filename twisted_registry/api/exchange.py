@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 from attrs import define, field, frozen
 
 from twisted_registry.api.body import request_body
-from twisted_registry.api.headers import every_header, header
+from twisted_registry.api.headers import as_text, every_header
 from twisted_registry.api.urls import Links
 from twisted_registry.digest import Digest, DigestInvalid
 from twisted_registry.errors import ErrorCode, RegistryError
@@ -56,12 +56,16 @@ class Settings:
 
 @define(eq=False, repr=False)
 class Exchange:
-    """A request that was allowed, with all that a handler needs."""
+    """A request that was allowed, with all that a handler needs.
+
+    :ivar sent: the last value of each header, by its name in lower case.
+    """
 
     request: Request
     method: str
     match: Match
     query: Query
+    sent: Mapping[bytes, bytes]
     caller: Caller
     grant: IGrant
     registry: Registry
@@ -101,15 +105,17 @@ class Exchange:
     @property
     def repository(self) -> Repository:
         """The repository that is asked for."""
+        if not self.registry.announces:
+            return self.registry.repository(self.match.name)
         return self.registry.repository(self.match.name, self.origin)
 
     def header(self, name: str) -> str | None:
         """The last value of a request header."""
-        return header(self.request, name)
+        return as_text(self.sent.get(name.encode("ascii")))
 
     def headers(self, name: str) -> Sequence[str]:
         """All values of a request header."""
-        return every_header(self.request, name)
+        return every_header(self.request, name) if name.encode("ascii") in self.sent else ()
 
     def digest(self) -> Digest:
         """The digest in the path.

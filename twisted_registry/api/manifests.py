@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_registry.api.answers import Answer
+from twisted_registry.api.answers import Answer, ready_fields
 from twisted_registry.api.conditions import accepted_by, matches, precondition
 from twisted_registry.digest import Digest
 from twisted_registry.errors import ErrorCode, RegistryError
@@ -23,22 +23,22 @@ async def get(exchange: Exchange) -> Answer:
     :raises RegistryError: MANIFEST_UNKNOWN.
     """
     reference = exchange.reference()
-    repository = exchange.repository
-    tag = None
-    if isinstance(reference, str):
-        tag = reference
-        digest = await repository.tags.resolve(tag)
-        if digest is None:
-            raise RegistryError(ErrorCode.MANIFEST_UNKNOWN, detail={"tag": tag})
-    else:
-        digest = reference
-    stored = await repository.manifests.get(digest, tag)
-    if tag is not None:
+    stored = await exchange.repository.manifests.get(reference)
+    if isinstance(reference, str) and KINDS.get(stored.media_type) is Kind.INDEX:
         stored = await _for_old_clients(exchange, stored)
-    headers = [("Docker-Content-Digest", str(stored.digest)), ("ETag", f'"{stored.digest}"')]
-    if matches(exchange.headers("if-none-match"), str(stored.digest)):
-        return Answer(304, headers)
-    return Answer(200, [("Content-Type", stored.media_type), *headers], stored.content)
+    known = exchange.headers("if-none-match")
+    if known and matches(known, str(stored.digest)):
+        return Answer(304, _fields(stored.digest))
+    whole: Answer | None = stored.memo.get("answer")
+    if whole is None:
+        headers = (("Content-Type", stored.media_type), *_fields(stored.digest))
+        whole = Answer(200, headers, stored.content, ready=ready_fields(headers))
+        stored.memo["answer"] = whole
+    return whole
+
+
+def _fields(digest: Digest) -> tuple[tuple[str, str], ...]:
+    return (("Docker-Content-Digest", str(digest)), ("ETag", f'"{digest}"'))
 
 
 async def put(exchange: Exchange) -> Answer:
@@ -90,9 +90,8 @@ async def _for_old_clients(exchange: Exchange, stored: StoredManifest) -> Stored
     Clients from before there were indexes get the image for linux/amd64, as from Distribution.
     An index that the client does not name is otherwise no reason to say that it is not there.
     """
-    kind = KINDS.get(stored.media_type)
     accepted = accepted_by(tuple(exchange.headers("accept")))
-    if kind is not Kind.INDEX or stored.media_type in accepted:
+    if stored.media_type in accepted:
         return stored
     repository = exchange.repository
     index = await repository.manifests.parsed(stored.digest)

@@ -124,7 +124,8 @@ class RequestParser:
                 # llhttp has no code of its own for a version that it does not know
                 self._refuse(505 if "HTTP version" in str(error) else 400)
             else:
-                self._count(len(data))
+                if self.in_head or self._head is not None:
+                    self._count(len(data))
                 return
 
     def close(self) -> None:

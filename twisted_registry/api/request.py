@@ -66,8 +66,8 @@ class RegistryRequest(Request):
         self.channel = channel
         self.site = channel.site
         self.transport = channel.transport
-        self.client = channel.getPeer()
-        self.host = channel.getHost()
+        self.client = channel.peer
+        self.host = channel.here
         self.notifications = []
         self.received_cookies = {}
         self.cookies = []
@@ -238,7 +238,8 @@ class RegistryRequest(Request):
             length, body = len(body) if length is None else length, b""
         self.sentLength = len(body)
         self.channel.send_whole(status, self.code_message, fields, body, length)
-        self.site.log(self)
+        if self.site.access_log is not None:
+            self.site.log(self)
         self.finished = 1
         self._cleanup()
 

@@ -18,7 +18,7 @@ from twisted_registry.api.headers import as_text, last_fields
 from twisted_registry.auth.interfaces import Caller
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from twisted.web.server import Request
 
@@ -61,9 +61,13 @@ class Links:
 
 def seen_as(request: Request) -> tuple[str, bool]:
     """The host that the client asked for (or an empty string), and whether over TLS."""
-    sent = last_fields(request).get
+    return _seen(request, last_fields(request))
+
+
+def _seen(request: Request, sent: Mapping[bytes, bytes]) -> tuple[str, bool]:
+    get = sent.get
     host, scheme = _seen_as(
-        sent(b"forwarded"), sent(b"x-forwarded-proto"), sent(b"x-forwarded-host"), sent(b"host")
+        get(b"forwarded"), get(b"x-forwarded-proto"), get(b"x-forwarded-host"), get(b"host")
     )
     return host, scheme == "https" if scheme else request.isSecure()
 
@@ -82,20 +86,24 @@ def _seen_as(
 
 def client_address(request: Request) -> str:
     """The client's address, or what the nearest proxy says of it: for logs only."""
-    sent = last_fields(request).get
-    for said in (sent(b"x-forwarded-for"), sent(b"x-real-ip")):
-        if said is not None and (forwarded := _first(said)):
-            if len(forwarded) <= 64 and forwarded.isprintable():
-                return forwarded
-            break
+    return _address(request, last_fields(request))
+
+
+def _address(request: Request, sent: Mapping[bytes, bytes]) -> str:
+    forwarded = _first(sent.get(b"x-forwarded-for")) or _first(sent.get(b"x-real-ip"))
+    if forwarded and len(forwarded) <= 64 and forwarded.isprintable():
+        return forwarded
     return str(getattr(request.getClientAddress(), "host", ""))
 
 
-def caller_of(request: Request) -> Caller:
-    """Who asks, for the access controller."""
-    host, secure = seen_as(request)
-    authorization = as_text(last_fields(request).get(b"authorization"))
-    return Caller(authorization, client_address(request), host, secure)
+def caller_of(request: Request, sent: Mapping[bytes, bytes]) -> Caller:
+    """Who asks, for the access controller.
+
+    :param sent: what :func:`~twisted_registry.api.headers.last_fields` says.
+    """
+    host, secure = _seen(request, sent)
+    authorization = as_text(sent.get(b"authorization"))
+    return Caller(authorization, _address(request, sent), host, secure)
 
 
 def _mounted_at(request: Request) -> list[str]:
@@ -103,7 +111,7 @@ def _mounted_at(request: Request) -> list[str]:
 
 
 def _first(header: bytes | None) -> str:
-    return (as_text(header) or "").partition(",")[0].strip()
+    return header.decode("utf-8", "replace").partition(",")[0].strip() if header else ""
 
 
 def _forwarded(header: str) -> dict[str, str]:

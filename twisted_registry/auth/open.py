@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+_GRANT = OpenGrant()
+
+
 @implementer(IAccessController)
 @define(eq=False, repr=False)
 class OpenAccess:
@@ -21,4 +24,4 @@ class OpenAccess:
 
     def authorize(self, caller: Caller, accesses: Sequence[Access]) -> Deferred[IGrant]:  # noqa: ARG002
         """Say yes."""
-        return succeed(OpenGrant())
+        return succeed(_GRANT)

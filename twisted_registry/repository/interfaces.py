@@ -118,4 +118,6 @@ class Announcer:
         **facts: Any,
     ) -> None:
         """Announce an event; ``facts`` are further fields of :class:`Event`."""
+        if isinstance(self.listener, NoListener):
+            return
         self.listener.happened(Event(action, kind, self.repository, digest, self.origin, **facts))

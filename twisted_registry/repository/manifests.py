@@ -8,10 +8,11 @@ at once more, because a DELETE may have taken it in between.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
+from twisted_registry.digest import Digest
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.manifest import (
     OCI_IMAGE,
@@ -31,7 +32,6 @@ from twisted_registry.storage.interfaces import PathNotFound
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from twisted_registry.digest import Digest
     from twisted_registry.manifest import Descriptor
     from twisted_registry.repository.interfaces import Announcer
     from twisted_registry.repository.policy import Policy
@@ -47,11 +47,13 @@ class StoredManifest:
     """A manifest as it is served.
 
     :ivar content: the bytes as pushed.
+    :ivar memo: for whoever serves it, to keep what is made of it as long as it is kept.
     """
 
     digest: Digest
     media_type: str
     content: bytes
+    memo: dict[str, Any] = field(factory=dict, init=False, eq=False, repr=False)
 
 
 @frozen
@@ -90,23 +92,23 @@ class Manifests:
     announce: Announcer
 
     @translated
-    async def get(self, digest: Digest, tag: str | None = None) -> StoredManifest:
+    async def get(self, reference: Digest | str) -> StoredManifest:
         """Read a manifest for a client.
 
-        :param tag: the tag that named it, if one did.
+        :param reference: its digest, or a tag that names it.
         :raises RegistryError: MANIFEST_UNKNOWN if the repository does not hold it, or its bytes
             are not what its digest says: the next push repairs it.
         """
-        stored = await self._read(digest)
-        if stored is None:
-            raise _unknown(digest)
+        held = await self.presence.pulled(self.name, reference)
+        stored = await self._find(reference) if held is None else held.served
+        assert stored is not None
         self.announce(
             "pull",
             "manifest",
-            digest,
+            stored.digest,
             size=len(stored.content),
             media_type=stored.media_type,
-            tag=tag,
+            tag=reference if isinstance(reference, str) else None,
         )
         return stored
 
@@ -189,12 +191,27 @@ class Manifests:
         self.announce("delete", "manifest", digest)
         return removed
 
+    async def _find(self, reference: Digest | str) -> StoredManifest:
+        digest = reference if isinstance(reference, Digest) else await self.tags.resolve(reference)
+        if digest is None:
+            raise RegistryError(ErrorCode.MANIFEST_UNKNOWN, detail={"tag": reference})
+        stored = await self._read(digest)
+        if stored is None:
+            raise _unknown(digest)
+        self.recent.remember(self.name, reference, digest)
+        return stored
+
     async def _read(self, digest: Digest) -> StoredManifest | None:
         held = await self.presence.content(self.name, digest)
         if held is None:
             return None
-        media_type = held.declared or await self._media_type(digest, held.content)
-        return StoredManifest(digest, media_type, held.content)
+        if held.served is not None:
+            return held.served
+        if held.declared is None:
+            media_type = await self._media_type(digest, held.content)
+            return StoredManifest(digest, media_type, held.content)
+        held.served = StoredManifest(digest, held.declared, held.content)
+        return held.served
 
     async def _store(self, digest: Digest, content: bytes, manifest: Manifest) -> None:
         if await self.recent.content(digest) is None:

@@ -65,6 +65,16 @@ class Presence:
         """The size of a manifest that the repository holds, or None."""
         return await self._linked(repository, layout.revision_link(repository, digest), digest)
 
+    async def pulled(self, repository: str, reference: Digest | str) -> Content | None:
+        """The manifest that a pull of ``reference`` found before and would find again.
+
+        None says nothing: look it up.
+        """
+        content = self.recent.pulled(repository, reference)
+        if content is None or content.served is None:
+            return None
+        return content if await self.gate.admits(repository, content.served.digest) else None
+
     async def content(self, repository: str, digest: Digest) -> Content | None:
         """The bytes of a manifest that the repository holds, or None if it has none or bad ones."""
         if await self.recent.link(layout.revision_link(repository, digest)) != digest:

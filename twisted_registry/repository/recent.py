@@ -22,6 +22,7 @@ from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
     from twisted_registry.digest import Digest
+    from twisted_registry.repository.manifests import StoredManifest
     from twisted_registry.storage.interfaces import Glance, IStorageDriver
 
 log = Logger()
@@ -29,36 +30,96 @@ log = Logger()
 #: Bytes of a stored manifest that are read at most: far beyond what any registry takes, since
 #: the one that wrote it may have had another limit.
 READ_LIMIT = 64 * 1024 * 1024
-#: Bytes of manifests that are kept, and how many links.
+#: Bytes of manifests that are kept, with what is made of each; how many links, and how many
+#: names under which manifests were pulled.
 CONTENT_LIMIT = 64 * 1024 * 1024
 LINK_LIMIT = 50_000
+PULL_LIMIT = 10_000
+#: Bytes beside each manifest, about.
+BESIDE = 1024
 
 
-@frozen
+@define(eq=False)
 class Content:
     """The bytes of a manifest, sound when they were read.
 
     :ivar declared: the media type that the document gives itself, or None.
+    :ivar served: what is told of it in every repository, once it was; None if that depends.
     """
 
     content: bytes
     declared: str | None
+    served: StoredManifest | None = field(default=None, init=False)
+
+
+@frozen(eq=False)
+class _Pull:
+    """What a pull found, and how each file looked that it found it by."""
+
+    digest: Digest
+    looks: tuple[tuple[str, Glance], ...]
 
 
 @define(eq=False, repr=False)
 class Recent:
     """Reads links and manifests of one store, and keeps what it read.
 
-    :ivar content_limit: bytes of manifests that are kept.
+    :ivar content_limit: bytes of manifests that are kept, about.
     :ivar link_limit: links that are kept.
+    :ivar pull_limit: names under which manifests were pulled that are kept.
     """
 
     driver: IStorageDriver
     content_limit: int = CONTENT_LIMIT
     link_limit: int = LINK_LIMIT
+    pull_limit: int = PULL_LIMIT
     _links: OrderedDict[str, tuple[Glance, Digest]] = field(factory=OrderedDict, init=False)
     _contents: OrderedDict[Digest, tuple[Glance, Content]] = field(factory=OrderedDict, init=False)
+    _pulls: OrderedDict[tuple[str, Digest | str], _Pull] = field(factory=OrderedDict, init=False)
     _bytes: int = field(default=0, init=False)
+
+    def pulled(self, repository: str, reference: Digest | str) -> Content | None:
+        """The manifest that a pull of ``reference`` found before, if another would find it again.
+
+        That is so if all files that it was found by look as they did: the links of the tag and
+        of the revision, and the manifest itself. None says nothing.
+        """
+        key = (repository, reference)
+        pull = self._pulls.get(key)
+        if pull is None:
+            return None
+        glance = self.driver.glance
+        for path, seen in pull.looks:
+            if glance(path) != seen:
+                del self._pulls[key]
+                return None
+        kept = self._contents.get(pull.digest)
+        if kept is None or kept[0] != seen:
+            # Dropped to make room for others, or read again since.
+            del self._pulls[key]
+            return None
+        self._pulls.move_to_end(key)
+        self._contents.move_to_end(pull.digest)
+        return kept[1]
+
+    def remember(self, repository: str, reference: Digest | str, digest: Digest) -> None:
+        """Note that a pull of ``reference`` has just found ``digest``, for :meth:`pulled`."""
+        links = [layout.revision_link(repository, digest)]
+        if isinstance(reference, str):
+            links.insert(0, layout.tag_current(repository, reference))
+        looks: list[tuple[str, Glance]] = []
+        for path in links:
+            link = self._links.get(path)
+            if link is None or link[1] != digest:
+                return
+            looks.append((path, link[0]))
+        kept = self._contents.get(digest)
+        if kept is None:
+            return
+        looks.append((layout.blob(digest), kept[0]))
+        self._pulls[repository, reference] = _Pull(digest, tuple(looks))
+        if len(self._pulls) > self.pull_limit:
+            self._pulls.popitem(last=False)
 
     async def link(self, path: str) -> Digest | None:
         """The digest that a link holds, or None if there is no sound link."""
@@ -122,11 +183,15 @@ class Recent:
     def _keep(self, digest: Digest, seen: Glance, content: Content) -> None:
         before = self._contents.pop(digest, None)
         if before is not None:
-            self._bytes -= len(before[1].content)
-        if len(content.content) > self.content_limit:
+            self._bytes -= _weight(before[1])
+        if _weight(content) > self.content_limit:
             return
         self._contents[digest] = seen, content
-        self._bytes += len(content.content)
+        self._bytes += _weight(content)
         while self._bytes > self.content_limit:
             _, (_, dropped) = self._contents.popitem(last=False)
-            self._bytes -= len(dropped.content)
+            self._bytes -= _weight(dropped)
+
+
+def _weight(content: Content) -> int:
+    return len(content.content) + BESIDE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from attrs import define, field
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 _NOBODY = Origin()
 _SECRET_BYTES = 32
+#: Repositories whose parts are kept for the next request.
+_REMEMBERED = 1000
 
 
 @define(eq=False, repr=False)
@@ -50,6 +53,7 @@ class Registry:
     :ivar policy: which manifests are taken.
     :ivar gate: asked before anything is called present.
     :ivar listener: hears of pushes, pulls, mounts and deletes.
+    :ivar announces: whether the listener cares.
     :ivar secret: signs the state in upload URLs; None takes one that the store keeps.
     """
 
@@ -59,10 +63,16 @@ class Registry:
     gate: IPresenceGate = field(factory=OpenGate)
     listener: IRegistryListener = field(factory=NoListener)
     _secret: bytes | None = None
+    announces: bool = field(init=False)
     _recent: Recent = field(init=False)
     _running: RunningDigests = field(factory=RunningDigests, init=False)
     _searched: Searched = field(factory=Searched, init=False)
     _locks: KeyedLock = field(factory=KeyedLock, init=False)
+    _unheard: OrderedDict[str, Repository] = field(factory=OrderedDict, init=False)
+
+    @announces.default
+    def _somebody_listens(self) -> bool:
+        return not isinstance(self.listener, NoListener)
 
     @_recent.default
     def _own_recent(self) -> Recent:
@@ -78,6 +88,17 @@ class Registry:
 
         :param origin: who is to be named in the events of what is done through it.
         """
+        if self.announces:
+            return self._repository(name, origin)
+        # Nobody hears who did what: one will do for all.
+        kept = self._unheard.get(name)
+        if kept is None:
+            kept = self._unheard[name] = self._repository(name, _NOBODY)
+            if len(self._unheard) > _REMEMBERED:
+                self._unheard.popitem(last=False)
+        return kept
+
+    def _repository(self, name: str, origin: Origin) -> Repository:
         announce = Announcer(self.listener, name, origin)
         presence = Presence(self._recent, self.gate)
         tags = Tags(self.driver, self._recent, self._locks, name, announce)

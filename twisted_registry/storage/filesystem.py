@@ -111,16 +111,16 @@ class FilesystemDriver:
 
     def glance(self, path: str) -> Glance | None:
         """Look at a file, whose name and node the kernel has in memory if it was used lately."""
+        # Done several times for each pull, so with as few calls as can be.
         try:
-            found = self.files.stat(self._tree.full(path))
+            found = self.files.stat(f"{self._tree.root}/{path}")
         except OSError:
             return None
-        if not S_ISREG(found.st_mode):
+        written = found.st_mtime_ns
+        if not S_ISREG(found.st_mode) or self.reactor.seconds() * 1e9 - written < FRESH:
             return None
-        if self.reactor.seconds() * 1e9 - found.st_mtime_ns < FRESH:
-            return None
-        mark = (found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
-        return Glance(found.st_size, mark)
+        mark = (found.st_ino, written, found.st_ctime_ns)
+        return tuple.__new__(Glance, (found.st_size, mark))
 
     def copy(self, source: str, destination: str) -> Deferred[None]:
         """Copy a file within the kernel, where it can."""
