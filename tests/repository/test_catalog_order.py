@@ -94,6 +94,49 @@ def test_folders_of_many_entries(world, monkeypatch):
     assert page(world) == (names, False)
 
 
+@pytest.mark.parametrize(
+    ("names", "most"),
+    [
+        ([f"n{number:04}" for number in range(1500)], 4),
+        ([f"u{number:04}/app" for number in range(1500)], 6),
+        ([f"u{number:04}/{app}" for number in range(400) for app in "abcd"], 20),
+        ([f"{a}/{b}/{c}" for a in "abc" for b in "abcdefghij" for c in range(10, 60)], 30),
+    ],
+    ids=["one folder", "one each", "four each", "three levels"],
+)
+def test_a_page_asks_about_many_folders_at_once(world, names, most):
+    make(world, *names)
+    for after, expected in (("", names[:1000]), (names[700], names[701:])):
+        before = len(world.driver.calls)
+        assert page(world, after, 1000) == (expected, len(names) > 1000 and not after)
+        assert len(world.driver.calls) - before <= most
+
+
+def test_no_more_is_read_ahead_than_allowed(world, monkeypatch):
+    monkeypatch.setattr(catalog, "_AHEAD", 5)
+    names = sorted(f"{a}/{b}/{c}{d}" for a in "abc" for b in "abc" for c in "abc" for d in "bc")
+    make(world, *names)
+    assert page(world) == (names, False)
+    assert page(world, "b/b") == (names[24:], False)
+
+
+@pytest.mark.parametrize("each", [2, 3, 4, 5])
+def test_a_folder_of_many_is_read_by_itself(world, monkeypatch, each):
+    monkeypatch.setattr(catalog, "_EACH", each)
+    names = ["a", "a-b", "a/0", "a/1", "a/2", "a/b", "a/b/c", "a/z", "b/c/d", "b/c/e", "b/c/f"]
+    make(world, *names)
+    world.write(layout.upload_started("b/c", "x"), b"x")
+    assert page(world) == (names, False)
+    for position, name in enumerate(names):
+        assert page(world, name, 3) == (names[position + 1 :][:3], position < len(names) - 4)
+
+
+def test_a_file_is_no_mark(world):
+    world.write(f"{layout.repository('a')}/_layers", b"x")
+    assert page(world) == ([], False)
+    assert not done(world.repo("a").exists())
+
+
 def test_what_is_no_repository_is_not_listed(world):
     make(world, "good", "good/too")
     folder = layout.REPOSITORIES
