@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
 
+from twisted_registry.storage.changes import conclude_in_steps
 from twisted_registry.storage.interfaces import IReader, IStorageDriver, IWriter
 
 CALLS = (
@@ -134,6 +135,9 @@ class WatchedWriter:
 
     def commit(self):
         return self._store.pass_on("commit", self._writer.commit)
+
+    def conclude(self, decide):
+        return conclude_in_steps(self._store, self, decide)
 
     def close(self):
         return self._end("close")

@@ -22,6 +22,7 @@ from twisted_registry.repository.interfaces import (
 from twisted_registry.repository.policy import Policy
 from twisted_registry.repository.presence import OpenGate
 from twisted_registry.repository.registry import Registry
+from twisted_registry.storage.changes import conclude_in_steps
 from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.storage.interfaces import IStorageDriver, StorageError
 from twisted_registry.storage.memory import MemoryDriver
@@ -162,13 +163,11 @@ class WatchedDriver:
         changing = {"put", "create", "move", "copy", "delete", "writer", "commit", "flush"}
         return [call for call in self.calls if call[0] in changing]
 
-    def writer(self, path, offset=None, observe=None, *, destination=None):
+    def writer(self, path, offset=None, observe=None, **beside):
         if not self.observes:
             observe = None
         opening = self.call(
-            "writer",
-            path,
-            lambda: self.driver.writer(path, offset, observe, destination=destination),
+            "writer", path, lambda: self.driver.writer(path, offset, observe, **beside)
         )
         return opening.addCallback(lambda writer: WatchedWriter(self, path, writer))
 
@@ -184,6 +183,10 @@ class WatchedWriter:
         self._watched = watched
         self._path = path
         self._writer = writer
+
+    def conclude(self, decide):
+        # Step by step, so that each step can be held, or fail.
+        return conclude_in_steps(self._watched, self, decide)
 
     def __getattr__(self, action):
         attribute = getattr(self._writer, action)

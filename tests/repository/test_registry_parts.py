@@ -281,7 +281,7 @@ def test_a_store_that_fails_while_it_is_written_to_ends_the_request(way):
     opened = []
     opening = world.driver.writer
 
-    def failing(path, *arguments):
+    def failing(path, *arguments, **beside):
         def spoil(writer):
             writer.registerProducer = lambda producer, _: opened.append(producer)
 
@@ -293,7 +293,7 @@ def test_a_store_that_fails_while_it_is_written_to_ends_the_request(way):
             writer.flush = writer.commit = writer.close = fails
             return writer
 
-        return opening(path, *arguments).addCallback(spoil)
+        return opening(path, *arguments, **beside).addCallback(spoil)
 
     world.driver.writer = failing
     digest = Digest.of(b"x")

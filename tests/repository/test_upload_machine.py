@@ -17,6 +17,7 @@ from hypothesis.stateful import (
 
 from twisted_registry.digest import Digest
 from twisted_registry.errors import ErrorCode, RegistryError
+from twisted_registry.repository import uploads
 from twisted_registry.repository.uploads import UploadOutOfOrder
 
 ALGORITHM = st.sampled_from(["sha256", "sha512"])
@@ -29,8 +30,10 @@ class Uploads(RuleBasedStateMachine):
     ids = Bundle("ids")
     make_world = World
 
-    @initialize()
-    def begin_the_world(self):
+    @initialize(checkpoint_size=st.sampled_from([1, 4, uploads.CHECKPOINT_SIZE]))
+    def begin_the_world(self, checkpoint_size):
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(uploads, "CHECKPOINT_SIZE", checkpoint_size)
         self.world = self.make_world()
         self.processes = [self.world.registry, self.world.another()]
         self.model = {}
@@ -180,6 +183,12 @@ class Uploads(RuleBasedStateMachine):
             assert done(self.world.repo().blobs.size(digest)) == len(content)
 
     def teardown(self):
+        try:
+            self.end_the_world()
+        finally:
+            self.patch.undo()
+
+    def end_the_world(self):
         self.world.check()
         for upload_id in [*self.model]:
             content = self.model.pop(upload_id)

@@ -21,7 +21,7 @@ from twisted.internet.defer import CancelledError
 
 from twisted_registry.digest import Digest
 from twisted_registry.errors import ErrorCode, RegistryError
-from twisted_registry.repository import layout
+from twisted_registry.repository import layout, uploads
 from twisted_registry.repository.running import Checkpoint, RunningDigests, Tally
 from twisted_registry.repository.uploads import UploadOutOfOrder
 
@@ -248,6 +248,26 @@ def test_a_digest_of_another_algorithm_takes_one_more_read(world, while_writing,
 # Restarts.
 
 
+@pytest.fixture
+def all_are_large(monkeypatch):
+    """Every upload is so large that it is synced and gets a checkpoint."""
+    monkeypatch.setattr(uploads, "CHECKPOINT_SIZE", 1)
+
+
+def test_a_small_upload_is_read_again_rather_than_synced(world):
+    upload_id = start(world)
+    append(world, upload_id, A)
+    assert [name for name, _ in world.driver.writes()] == ["put", "writer"]
+    assert finish(world, upload_id, Digest.of(A)) == 10
+    assert reads(world) == 0
+    upload_id = start(world)
+    append(world, upload_id, A)
+    world.restart()
+    assert finish(world, upload_id, Digest.of(A)) == 10
+    assert reads(world) == 1
+
+
+@pytest.mark.usefixtures("all_are_large")
 def test_after_a_restart_the_checkpoint_closes_an_upload(world):
     upload_id = start(world)
     append(world, upload_id, A)
@@ -396,6 +416,7 @@ def test_cancelling_while_the_store_works_frees_the_writer(world, action):
     world.check()
 
 
+@pytest.mark.usefixtures("all_are_large")
 @pytest.mark.parametrize("way", ["append", "finish"])
 def test_no_checkpoint_is_written_of_bytes_that_a_power_cut_may_damage(world, way):
     upload_id = start(world)
@@ -522,12 +543,8 @@ def test_no_race_puts_other_bytes_under_a_digest(world, ending):
     world.check()
 
 
-@pytest.mark.parametrize("known_by", ["append", "finish"])
-def test_an_upload_whose_bytes_have_moved_does_not_begin_anew(world, known_by):
-    """The first process knows the digest of A; the second moves A, and stops right there.
-
-    Bytes written to the same id now would come under the digest of A by way of the first.
-    """
+def moved_and_stopped(world, known_by="append"):
+    """One process knows the digest of A; another moves A to its name, and stops right there."""
     other = world.another()
     upload_id = start(world)
     upload = find(world, upload_id)
@@ -544,15 +561,35 @@ def test_an_upload_whose_bytes_have_moved_does_not_begin_anew(world, known_by):
         result_of(moving)
     pauses.holding = False
     assert world.read(layout.blob(Digest.of(A))) == A
-    assert world.exists(layout.upload_started("a/b", upload_id))
+    return upload_id
+
+
+def cannot_begin(world, upload_id):
     assert not is_known(world, upload_id)
-    fresh = done(world.repo(registry=other).uploads.start())
+    fresh = done(world.repo(registry=world.another()).uploads.start())
     fresh.id = upload_id
     with pytest.raises(RegistryError) as caught:
         done(fresh.append(Body(B)))
     assert caught.value.code is ErrorCode.BLOB_UPLOAD_UNKNOWN
     assert not world.exists(layout.upload_data("a/b", upload_id))
     world.check()
+
+
+@pytest.mark.parametrize("known_by", ["append", "finish"])
+def test_an_upload_whose_bytes_have_moved_does_not_begin_anew(world, known_by):
+    """Bytes written to the same id now would come under the digest of A."""
+    cannot_begin(world, moved_and_stopped(world, known_by))
+
+
+@pytest.mark.usefixtures("all_are_large")
+def test_nor_does_it_when_a_power_cut_brings_back_that_it_began(world):
+    """A checkpoint that is left beside no bytes would be believed of others."""
+    upload_id = moved_and_stopped(world)
+    assert not world.exists(layout.upload_started("a/b", upload_id))
+    world.write(layout.upload_started("a/b", upload_id), b"2023-11-14T22:13:20Z")
+    cannot_begin(world, upload_id)
+    world.remove(layout.upload_checkpoint("a/b", upload_id))
+    assert is_known(world, upload_id)
 
 
 def test_an_empty_chunk_does_not_end_an_upload(world):

@@ -12,8 +12,11 @@ from zope.interface.verify import verifyObject
 from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.storage.interfaces import (
     IStorageDriver,
+    Move,
     PathInvalid,
     PathNotFound,
+    Put,
+    Remove,
     StorageError,
 )
 from twisted_registry.storage.memory import MemoryDriver
@@ -43,6 +46,9 @@ CALLS = {
     "delete_many": lambda driver, path: driver.delete_many(["fine", path]),
     "open": lambda driver, path: driver.open(path),
     "writer": lambda driver, path: driver.writer(path),
+    "writer with destination": lambda driver, path: driver.writer("fine", 0, destination=path),
+    "writer with present": lambda driver, path: driver.writer("fine", 0, present=path),
+    "writer with absent": lambda driver, path: driver.writer("fine", 0, absent=path),
     "list": lambda driver, path: driver.list(path),
     "folders": lambda driver, path: driver.folders(path),
     "folders holding": lambda driver, path: driver.folders("", holding=path),
@@ -182,3 +188,19 @@ def test_a_call_that_is_cancelled_is_no_breakdown():
     answer.cancel()
     failure_of(answer, CancelledError)
     assert observer.seen == [("broken", "stat", 0, False)]
+
+
+@pytest.mark.parametrize("path", BAD)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda path: Put(path, b""),
+        lambda path: Move(path, "fine"),
+        lambda path: Move("fine", path),
+        Remove,
+    ],
+    ids=["put", "move from", "move to", "remove"],
+)
+def test_no_change_breaks_the_grammar(path, change):
+    with pytest.raises(PathInvalid):
+        change(path)

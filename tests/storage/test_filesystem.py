@@ -403,8 +403,8 @@ def test_a_disk_that_fails_while_it_is_read(tmp_path):
 
 
 def test_the_names_of_folders_need_not_be_remembered(driver, tmp_path, monkeypatch):
-    monkeypatch.setattr("twisted_registry.storage.filetree.REMEMBERED", 3)
+    monkeypatch.setattr("twisted_registry.storage.lasting.REMEMBERED", 3)
     for number in range(9):
         result_of(driver.put(f"a/{number}/file", b"content"))
-    assert len(driver._tree._settled) <= 3
+    assert len(driver._tree.lasting._settled) <= 3
     assert len(paths(driver.walk(""))) == 9

@@ -9,6 +9,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_registry.storage.filesystem import FilesystemDriver
+from twisted_registry.storage.interfaces import Move, Put, Remove
 
 result_of = SynchronousTestCase().successResultOf
 
@@ -56,6 +57,31 @@ def test_a_blob_in_two_new_folders(driver, files):
     result_of(driver.move("known/uploads/data", "known/ab/abcd/data"))
     result_of(writer.close())
     assert files.calls["fsync"] == 4
+
+
+def test_a_blob_and_its_link_in_one_go(driver, files):
+    for expected in (8, 6):
+        result_of(driver.put("known/uploads/1/startedat", b"now", durable=False))
+        files.calls.clear()
+        writer = result_of(driver.writer("known/uploads/1/data", 0))
+        writer.write(b"content")
+        blob, link = f"known/blobs/ab/abc{expected}", f"known/links/abc{expected}"
+        changes = [
+            Remove("known/uploads/1/startedat"),
+            Move("known/uploads/1/data", f"{blob}/data"),
+            Put(f"{link}/link", b"abcd"),
+            Remove("known/uploads/1"),
+        ]
+        result_of(writer.conclude(lambda _, changes=changes: changes))
+        # The data, the link, and of each the folder and the one above it; first those above, too.
+        assert files.calls["fsync"] == expected
+
+
+def test_an_upload_that_goes_on_syncs_nothing(driver, files):
+    writer = result_of(driver.writer("known/uploads/data", 0))
+    writer.write(b"content")
+    result_of(writer.close())
+    assert files.calls["fsync"] == 0
 
 
 def test_the_first_flush_syncs_the_name_too(driver, files):

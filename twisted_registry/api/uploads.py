@@ -58,10 +58,8 @@ async def patch(exchange: Exchange) -> Answer:
 
     :raises RegistryError: BLOB_UPLOAD_UNKNOWN, RANGE_INVALID, SIZE_INVALID.
     """
-    upload = await _find(exchange)
     algorithm = _algorithm(exchange)
-    chunk = await _chunk(exchange, upload)
-    start = await _start(exchange, upload, chunk)
+    upload, start, chunk = await _continued(exchange)
     before = upload.size
     await _in_order(
         exchange, upload, upload.append(exchange.body, start=start, algorithm=algorithm)
@@ -76,11 +74,10 @@ async def put(exchange: Exchange) -> Answer:
     :raises RegistryError: DIGEST_INVALID, BLOB_UPLOAD_UNKNOWN, RANGE_INVALID, SIZE_INVALID.
     """
     digest = exchange.query.digest("digest")
-    upload = await _find(exchange)
     if digest is None:
+        await _find(exchange)
         raise RegistryError(ErrorCode.DIGEST_INVALID, detail="the digest parameter is missing")
-    chunk = await _chunk(exchange, upload)
-    start = await _start(exchange, upload, chunk)
+    upload, start, _ = await _continued(exchange)
     body = None if exchange.body.length == 0 else exchange.body
     await _in_order(exchange, upload, upload.finish(digest, body, start=start))
     return _created(exchange, digest)
@@ -141,16 +138,24 @@ async def _chunk(exchange: Exchange, upload: Upload) -> ByteRange | None:
     return chunk
 
 
-async def _start(exchange: Exchange, upload: Upload, chunk: ByteRange | None) -> int:
-    """Where the client believes to be.
+async def _continued(exchange: Exchange) -> tuple[Upload, int, ByteRange | None]:
+    """The upload, where the client believes to be, and what it says of this chunk.
 
-    A Content-Range says it outright; otherwise the URL that it was given does, and a client
-    without either appends to what is there.
+    A Content-Range says outright where; otherwise the URL that the client was given does, and a
+    client without either appends to what is there.
     """
-    state = await _state(exchange)
-    if chunk is not None:
-        return chunk.offset
-    return upload.size if state is None else state.offset
+    try:
+        state = await _state(exchange)
+    except RegistryError:
+        await _find(exchange)
+        raise
+    if state is not None and exchange.header("content-range") is None:
+        # The usual way. The store is not asked: it checks when the bytes are written.
+        upload = exchange.repository.uploads.at(exchange.match.variable, state.offset)
+        return upload, state.offset, None
+    upload = await _find(exchange)
+    chunk = await _chunk(exchange, upload)
+    return upload, upload.size if chunk is None else chunk.offset, chunk
 
 
 async def _in_order(exchange: Exchange, upload: Upload, work: Awaitable[int]) -> None:

@@ -92,8 +92,6 @@ class Blobs:
             await self.driver.delete(layout.layer_link(self.name, digest))
         self.announce("delete", "blob", digest)
 
-    @translated
-    async def add(self, digest: Digest, size: int) -> None:
-        """Let the repository hold a blob that was stored just now."""
-        await write_link(self.driver, layout.layer_link(self.name, digest), digest)
+    def added(self, digest: Digest, size: int) -> None:
+        """Say that a blob was pushed: it is stored, and linked to the repository."""
         self.announce("push", "blob", digest, size=size)

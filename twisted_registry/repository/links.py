@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from twisted.logger import Logger
 
 from twisted_registry.digest import Digest, DigestInvalid
-from twisted_registry.storage.interfaces import PathNotFound
+from twisted_registry.storage.interfaces import PathNotFound, Put
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +51,11 @@ async def links_to(driver: IStorageDriver, digest: Digest, paths: Sequence[str])
     ]
 
 
+def link(path: str, digest: Digest) -> Put:
+    """The change that stores a link."""
+    return Put(path, str(digest).encode("ascii"))
+
+
 async def write_link(driver: IStorageDriver, path: str, digest: Digest) -> None:
     """Store a link, durably."""
-    await driver.put(path, str(digest).encode("ascii"))
+    await driver.put(path, link(path, digest).content)

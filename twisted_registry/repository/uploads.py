@@ -19,16 +19,29 @@ from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.reference import is_upload_id
 from twisted_registry.repository import layout
 from twisted_registry.repository.failures import translated
+from twisted_registry.repository.links import link
 from twisted_registry.repository.running import Checkpoint, RunningDigests, Tally
 from twisted_registry.repository.streaming import stream
-from twisted_registry.storage.interfaces import OffsetInvalid, PathNotFound, WriterBusy
+from twisted_registry.storage.interfaces import (
+    Move,
+    OffsetInvalid,
+    PathNotFound,
+    Remove,
+    WriterBusy,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from twisted.internet.interfaces import IReactorTime
     from twisted.web.iweb import IBodyProducer
 
     from twisted_registry.repository.blobs import Blobs
-    from twisted_registry.storage.interfaces import IStorageDriver, IWriter
+    from twisted_registry.storage.interfaces import Change, IStorageDriver, IWriter
+
+#: Bytes. A smaller upload is neither synced nor given a checkpoint when a request ends: to read it
+#: again costs less, and after a power cut it may have to be sent again.
+CHECKPOINT_SIZE = 1024 * 1024
 
 
 @frozen(eq=False)
@@ -75,12 +88,24 @@ class Uploads:
                 return Upload(self, upload_id, size or 0)
         raise _unknown(upload_id)
 
+    def at(self, upload_id: str, size: int) -> Upload:
+        """An upload as its client knows it; whether it is so shows when it is written to.
+
+        :param size: how many bytes the client says are stored.
+        :raises RegistryError: BLOB_UPLOAD_UNKNOWN for what can not be an upload's id.
+        """
+        if not is_upload_id(upload_id):
+            raise _unknown(upload_id)
+        return Upload(self, upload_id, size)
+
     async def is_fresh(self, upload_id: str) -> bool:
         """Whether an upload without bytes was begun and has not ended.
 
-        A checkpoint beside no bytes is one of bytes that moved to their name, when a crash or a
-        failure kept the rest from being removed. Such an upload must not begin anew: a process
-        that knows the digest of the first bytes would believe it of others.
+        An upload that has ended must not begin anew: a process that knows the digest of the
+        first bytes would believe it of others. So its ``startedat`` is the first that goes, and
+        if a crash or a failure keeps the rest from being removed, no bytes can follow. A power
+        cut may bring ``startedat`` back, and takes all that processes know; but then a
+        checkpoint, which is on the disk, beside no bytes tells that they have moved.
         """
         started = await self._stored(layout.upload_started(self.name, upload_id))
         if started is None:
@@ -151,44 +176,58 @@ class Upload:
         :raises UploadOutOfOrder: as :meth:`append`.
         """
         writer, tally = await self._open(start, digest.algorithm)
+        closing = _Closing(self, digest, tally)
         # Whether nothing is left that another request could go on with.
         over = self.secret
         try:
             if body is not None:
                 await stream(body, writer)
-            self.size = await writer.commit()
-            found = await self._digest(digest.algorithm, tally)
-            if found == digest:
-                async with self.uploads.blobs.presence.gate.storing(self.uploads.name, digest):
-                    await self.uploads.driver.move(
-                        layout.upload_data(self.uploads.name, self.id), layout.blob(digest)
-                    )
-            over = True
+            async with self.uploads.blobs.presence.gate.storing(self.uploads.name, digest):
+                self.size = await self._conclude(writer, closing)
         except PathNotFound as error:
             # Cancelled by another request while this one was under way.
             over = True
             raise _unknown(self.id) from error
         finally:
-            if over:
+            if over or closing.decided:
                 await writer.close()
             else:
                 await self._let_go(writer, tally)
-        if found != digest:
-            await self.discard()
+        if closing.found != digest:
             raise RegistryError(
                 ErrorCode.DIGEST_INVALID,
-                detail={"digest": str(digest), "found": str(found), "size": self.size},
+                detail={"digest": str(digest), "found": str(closing.found), "size": self.size},
             )
-        await self.uploads.blobs.add(digest, self.size)
-        await self.discard()
+        self.uploads.blobs.added(digest, self.size)
         return self.size
+
+    async def _conclude(self, writer: IWriter, closing: _Closing) -> int:
+        try:
+            return await writer.conclude(closing.changes)
+        except _DigestUnknown:
+            closing.found = await self._stored_digest(closing.digest.algorithm, writer.size)
+            return await writer.conclude(closing.changes)
 
     @translated
     async def discard(self) -> None:
         """Remove the upload; no error if it is gone already (end-14)."""
         self.uploads.running.take(self.id, 0, CANONICAL)
-        with suppress(PathNotFound):
-            await self.uploads.driver.delete(layout.upload(self.uploads.name, self.id))
+        # In this order: see is_fresh().
+        for path in self._started, layout.upload(self.uploads.name, self.id):
+            with suppress(PathNotFound):
+                await self.uploads.driver.delete(path)
+
+    @property
+    def _started(self) -> str:
+        return layout.upload_started(self.uploads.name, self.id)
+
+    @property
+    def _data(self) -> str:
+        return layout.upload_data(self.uploads.name, self.id)
+
+    @property
+    def _checkpoint(self) -> str:
+        return layout.upload_checkpoint(self.uploads.name, self.id)
 
     async def _open(self, start: int | None, algorithm: str) -> tuple[IWriter, Tally | None]:
         # The tally is taken for the size that we believe in; the writer checks that belief.
@@ -196,46 +235,45 @@ class Upload:
         if expected != self.size:
             raise self._out_of_order(self.size)
         tally = self.uploads.running.take(self.id, expected, algorithm)
+        # Where nothing is stored yet, it must be an upload that has begun, and not ended.
+        begins = expected == 0 and not self.secret
         try:
             writer = await self.uploads.driver.writer(
-                layout.upload_data(self.uploads.name, self.id),
+                self._data,
                 expected,
                 None if tally is None else tally.update,
+                present=self._started if begins else None,
+                absent=self._checkpoint if begins else None,
             )
+        except PathNotFound as error:
+            raise _unknown(self.id) from error
         except OffsetInvalid as error:
+            if not error.size:
+                await self.uploads.find(self.id)
             raise self._out_of_order(error.size) from error
         except WriterBusy as error:
-            raise self._out_of_order(self.size, "another request is writing to it") from error
-        if expected == 0 and not self.secret:
-            await self._insist_on_fresh(writer)
+            size = (await self.uploads.find(self.id)).size
+            raise self._out_of_order(size, "another request is writing to it") from error
         return writer, tally
-
-    async def _insist_on_fresh(self, writer: IWriter) -> None:
-        # Opening the writer has made the folder again if the upload ended since it was looked up.
-        fresh = False
-        try:
-            fresh = await self.uploads.is_fresh(self.id)
-            if not fresh:
-                raise _unknown(self.id)
-        finally:
-            if not fresh:
-                await writer.cancel()
 
     async def _let_go(self, writer: IWriter, tally: Tally | None) -> int:
         """Free the writer, and keep what is known of the bytes if it is known of all of them.
 
-        :returns: how many bytes are stored, for good.
+        :returns: how many bytes are stored.
         """
         try:
-            size = await writer.flush()
+            if writer.size < CHECKPOINT_SIZE:
+                size = await writer.close()
+            else:
+                size = await writer.flush()
+                if tally is not None and tally.size == size:
+                    # After the flush: bytes that a power cut damages must not have a checkpoint.
+                    await self.uploads.driver.put(
+                        self._checkpoint,
+                        Checkpoint(size, tally.digest()).to_bytes(),
+                        durable=False,
+                    )
             if tally is not None and 0 < tally.size == size:
-                # After the flush: bytes that a power cut damages must not have a checkpoint.
-                # Before the tally: no process knows a digest of an upload that has none.
-                await self.uploads.driver.put(
-                    layout.upload_checkpoint(self.uploads.name, self.id),
-                    Checkpoint(size, tally.digest()).to_bytes(),
-                    durable=False,
-                )
                 self.uploads.running.keep(self.id, tally)
             return size
         finally:
@@ -244,29 +282,67 @@ class Upload:
     def _out_of_order(self, size: int, detail: str = "not the end of what is stored") -> Exception:
         return UploadOutOfOrder(ErrorCode.RANGE_INVALID, detail=detail, size=size)
 
-    async def _digest(self, algorithm: str, tally: Tally | None) -> Digest:
-        if tally is not None and tally.size == self.size and tally.algorithm == algorithm:
-            return tally.digest()
-        checkpoint = await self._checkpoint()
+    async def _stored_digest(self, algorithm: str, size: int) -> Digest:
+        """The digest of what is stored: as a checkpoint tells, or by reading everything."""
+        checkpoint = None
+        with suppress(PathNotFound):
+            checkpoint = Checkpoint.from_bytes(
+                await self.uploads.driver.get(self._checkpoint, 1024)
+            )
         if (
             checkpoint is not None
-            and checkpoint.size == self.size
+            and checkpoint.size == size
             and checkpoint.digest.algorithm == algorithm
         ):
             return checkpoint.digest
-        reader = await self.uploads.driver.open(layout.upload_data(self.uploads.name, self.id))
+        reader = await self.uploads.driver.open(self._data)
         running = hasher(algorithm)
         await reader.feed(running.update)
         return Digest.from_hasher(running)
 
-    async def _checkpoint(self) -> Checkpoint | None:
-        with suppress(PathNotFound):
-            return Checkpoint.from_bytes(
-                await self.uploads.driver.get(
-                    layout.upload_checkpoint(self.uploads.name, self.id), 1024
-                )
+
+class _DigestUnknown(Exception):
+    """The digest of an upload was not computed along the way."""
+
+
+@define(eq=False)
+class _Closing:
+    """Decides, on the thread that stores, what becomes of an upload that is whole.
+
+    :ivar digest: what the client says the whole is.
+    :ivar found: what it is, once that is known.
+    :ivar decided: whether the changes that end the upload were handed out.
+    """
+
+    upload: Upload
+    digest: Digest
+    tally: Tally | None
+    found: Digest | None = None
+    decided: bool = False
+
+    def changes(self, size: int) -> Sequence[Change]:
+        """What to change: the bytes get their name and a link, or go; the upload goes.
+
+        :raises _DigestUnknown: if the digest is to be found out first.
+        """
+        tally, upload = self.tally, self.upload
+        if self.found is None:
+            if tally is None or (tally.size, tally.algorithm) != (size, self.digest.algorithm):
+                raise _DigestUnknown
+            self.found = tally.digest()
+        name = upload.uploads.name
+        changes: list[Change] = []
+        if not upload.secret:
+            # First: see Uploads.is_fresh().
+            changes.append(Remove(layout.upload_started(name, upload.id)))
+        if self.found == self.digest:
+            changes += (
+                Move(layout.upload_data(name, upload.id), layout.blob(self.digest)),
+                link(layout.layer_link(name, self.digest), self.digest),
             )
-        return None
+        changes.append(Remove(layout.upload(name, upload.id)))
+        self.decided = True
+        return changes
 
 
 def _unknown(upload_id: str) -> RegistryError:

@@ -111,11 +111,13 @@ class CheckedDriver:
         observe: Callable[[bytes], object] | None = None,
         *,
         destination: str | None = None,
+        present: str | None = None,
+        absent: str | None = None,
     ) -> Deferred[IWriter]:
         """Begin or continue a file."""
-        paths = (path,) if destination is None else (path, destination)
-        method = self.driver.writer
-        return self._call("writer", paths, method, path, offset, observe, destination=destination)
+        beside = {"destination": destination, "present": present, "absent": absent}
+        paths = [path, *(one for one in beside.values() if one is not None)]
+        return self._call("writer", paths, self.driver.writer, path, offset, observe, **beside)
 
     def sweep(self, before: float) -> Deferred[int]:
         """Remove what calls that a crash cut off have left."""

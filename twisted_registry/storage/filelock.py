@@ -7,34 +7,34 @@ to clean up after a crash, and it follows the file when that is moved.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from twisted_registry.storage.filetree import ATTEMPTS
-from twisted_registry.storage.interfaces import OffsetInvalid, WriterBusy
+from twisted_registry.storage.interfaces import OffsetInvalid, PathNotFound, WriterBusy
 
 if TYPE_CHECKING:
     from twisted_registry.storage.filetree import FileTree
 
 
-def open_for_writing(tree: FileTree, path: str, offset: int | None) -> tuple[int, int]:
+def open_for_writing(
+    tree: FileTree, path: str, offset: int | None, present: str | None, absent: str | None
+) -> tuple[int, int]:
     """Open and lock a file, which is made if nothing is expected in it. Blocks.
 
+    :param present: a file beside it without which it is not opened, see ``IStorageDriver.writer``.
+    :param absent: a file beside it with which it is not opened.
     :returns: its descriptor, which carries the lock, and its size.
     :raises OffsetInvalid: if it has another size than ``offset``.
     :raises WriterBusy: if another writer has the lock.
+    :raises PathNotFound: if it is not to be opened.
     """
-    full = tree.full(path)
-    flags = os.O_RDWR | (0 if offset else os.O_CREAT)
     for _ in range(ATTEMPTS):
-        try:
-            if offset:
-                fd = tree.files.open(full, flags)
-            else:
-                fd = tree.in_folder(path, lambda: tree.files.open(full, flags))
-        except FileNotFoundError as error:
-            raise OffsetInvalid(path, "is not there", size=0) from error
+        fd = _open(tree, path, offset, makes_folder=present is None)
         try:
             size = _lock(tree, path, fd, offset)
+            if size is not None:
+                _look_beside(tree, path, size, present, absent)
         except BaseException:
             tree.files.close(fd)
             raise
@@ -44,23 +44,61 @@ def open_for_writing(tree: FileTree, path: str, offset: int | None) -> tuple[int
     raise WriterBusy(path, "is replaced again and again")
 
 
+def _open(tree: FileTree, path: str, offset: int | None, *, makes_folder: bool) -> int:
+    full = tree.full(path)
+    flags = os.O_RDWR | (0 if offset else os.O_CREAT)
+    try:
+        if offset or not makes_folder:
+            return tree.files.open(full, flags)
+        return tree.in_folder(path, lambda: tree.files.open(full, flags))
+    except FileNotFoundError as error:
+        if offset:
+            raise OffsetInvalid(path, "is not there", size=0) from error
+        raise PathNotFound(path, "has no folder") from error
+
+
 def _lock(tree: FileTree, path: str, fd: int, offset: int | None) -> int | None:
     """Lock an open file and answer its size; None if the path names another file by now."""
     try:
         tree.files.lock(fd)
     except BlockingIOError as error:
         raise WriterBusy(path) from error
-    if not is_still(tree, path, fd):
+    mine = tree.files.fstat(fd)
+    if not _is_named(tree, path, mine):
         return None
-    size = tree.files.fstat(fd).st_size
-    if offset is not None and offset != size:
-        raise OffsetInvalid(path, f"ends at {size}", size=size)
-    return size
+    if offset is not None and offset != mine.st_size:
+        raise OffsetInvalid(path, f"ends at {mine.st_size}", size=mine.st_size)
+    return mine.st_size
+
+
+def _look_beside(
+    tree: FileTree, path: str, size: int, present: str | None, absent: str | None
+) -> None:
+    if (present is None or _is_there(tree, present)) and (
+        absent is None or not _is_there(tree, absent)
+    ):
+        return
+    if not size:
+        # Still locked, so it is nobody else's.
+        with suppress(FileNotFoundError):
+            tree.files.unlink(tree.full(path))
+    raise PathNotFound(path, "may not be written by what lies beside it")
+
+
+def _is_there(tree: FileTree, path: str) -> bool:
+    try:
+        tree.stat(path)
+    except PathNotFound:
+        return False
+    return True
 
 
 def is_still(tree: FileTree, path: str, fd: int) -> bool:
     """Whether the path still names the open file."""
-    mine = tree.files.fstat(fd)
+    return _is_named(tree, path, tree.files.fstat(fd))
+
+
+def _is_named(tree: FileTree, path: str, mine: os.stat_result) -> bool:
     try:
         named = tree.files.stat(tree.full(path))
     except (FileNotFoundError, NotADirectoryError):

@@ -167,17 +167,35 @@ class FilesystemDriver:
         observe: Callable[[bytes], object] | None = None,
         *,
         destination: str | None = None,  # noqa: ARG002 - a rename costs nothing here
+        present: str | None = None,
+        absent: str | None = None,
     ) -> Deferred[IWriter]:
         """Begin or continue a file, under its lock."""
 
         def writer(opened: tuple[int, int]) -> IWriter:
             fd, size = opened
             return FileWriter(
-                self._tree, self.threads, self.reactor, self._share, path, fd, size, observe
+                self._tree,
+                self.threads,
+                self.reactor,
+                self._share,
+                path,
+                fd,
+                size,
+                observe,
+                # It is another file by now, or has another name.
+                lambda: self._open_files.forget(path),
             )
 
         opening = self._run(
-            path, open_for_writing, self._tree, path, offset, undo=self._close_opened
+            path,
+            open_for_writing,
+            self._tree,
+            path,
+            offset,
+            present,
+            absent,
+            undo=self._close_opened,
         )
         return opening.addCallback(writer)
 

@@ -1,10 +1,7 @@
 """Changes to a tree of files that last: what the filesystem driver does on its threads.
 
-A file gets its name only when it is whole: written under a hidden name, synced, renamed. An
-entry is power-cut proof once its folder is synced, and so is the entry of that folder in the
-one above, and so on up. Whoever finds a folder present can not know whether its maker, another
-thread or process, has synced it yet; so each process syncs every folder once itself and
-remembers which ones it need not sync again.
+A file gets its name only when it is whole: written under a hidden name, synced, renamed; then
+its entry is made to last (:mod:`twisted_registry.storage.lasting`).
 
 A rename between two folders is taken to be one step on the disk, as it is on every file system
 that keeps a journal: when the new name lasts, the old one is gone.
@@ -25,19 +22,22 @@ from twisted_registry.storage.interfaces import (
     PathExists,
     PathInvalid,
     PathNotFound,
+    Put,
+    Remove,
     StorageError,
 )
+from twisted_registry.storage.lasting import Lasting
 from twisted_registry.storage.newfile import NewFile, hidden_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from twisted_registry.storage.interfaces import Change
+
 _T = TypeVar("_T")
 
 #: How often a write whose folder is deleted meanwhile makes the folder anew.
 ATTEMPTS = 100
-#: How many folders are remembered as synced: about 200 bytes each.
-REMEMBERED = 10_000
 #: Nothing there: no such name, a path through a file, links that go round.
 _NOTHING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
@@ -54,7 +54,12 @@ class FileTree:
     files: OsFiles
     #: whether a name that no path can spell was met, and reported
     odd_name_seen: bool = field(init=False, default=False)
-    _settled: dict[str, tuple[int, int]] = field(init=False, factory=dict)
+    #: what makes names last
+    lasting: Lasting = field(init=False)
+
+    @lasting.default
+    def _own_lasting(self) -> Lasting:
+        return Lasting(self.root, self.files)
 
     def full(self, path: str) -> str:
         """Where ``path`` is in the file system."""
@@ -62,17 +67,9 @@ class FileTree:
 
     def put(self, path: str, content: bytes, durable: bool) -> None:  # noqa: FBT001
         """Store a small file in one step."""
-
-        def attempt() -> None:
-            with NewFile(self.files, self.full(_folder(path))) as new:
-                new.write(content)
-                if durable:
-                    new.sync()
-                new.rename(self.full(path))
-
-        self.in_folder(path, attempt)
+        self._put(path, content, durable=durable)
         if durable:
-            self.sync_entry(path)
+            self.lasting.sync_entries((path,))
 
     def create(self, path: str, content: bytes) -> None:
         """Store a small file in one step, unless there is one."""
@@ -87,7 +84,7 @@ class FileTree:
             self.files.stat(self.full(path))
         except (FileNotFoundError, NotADirectoryError):
             self.in_folder(path, attempt)
-            self.sync_entry(path)
+            self.lasting.sync_entries((path,))
         else:
             raise PathExists(path)
 
@@ -105,50 +102,36 @@ class FileTree:
                 self.files.close(fd)
 
         self.in_folder(destination, attempt)
-        self.sync_entry(destination)
+        self.lasting.sync_entries((destination,))
 
     def move(self, source: str, destination: str) -> None:
         """Move a file; what was durable stays so."""
-        if stat.S_ISDIR(self.stat(source).st_mode):
-            raise PathInvalid(source, "is a folder")
-        if source == destination:
-            return
-
-        def attempt() -> None:
-            # First, or a power cut could find the file in a folder that is not there.
-            self.settle(_folder(destination))
-            try:
-                self.files.rename(self.full(source), self.full(destination))
-            except FileNotFoundError:
-                self.stat(source)
-                raise
-
-        try:
-            self.in_folder(destination, attempt)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            # A folder between the two is a link to another disk.
-            self.copy(source, destination)
-            self.delete(source)
-        else:
-            self.sync_entry(destination)
+        self._move(source, destination)
+        self.lasting.sync_entries((destination,))
 
     def delete(self, path: str) -> None:
         """Remove a file, or a folder in one step for those who look."""
-        full = self.full(path)
-        try:
-            self.files.unlink(full)
-        except NotADirectoryError as error:
-            raise PathNotFound(path) from error
-        except (IsADirectoryError, PermissionError):
-            doomed = f"{self.full(_folder(path))}/{hidden_name()}"
-            self.files.rename(full, doomed)
-            self.forget(path)
-            self.sync_folder(_folder(path))
-            self.remove_tree(doomed)
-        else:
-            self.sync_folder(_folder(path))
+        self._remove(path, durable=True)
+
+    def change(self, changes: Sequence[Change]) -> None:
+        """Make changes in order, each in one step, and sync each folder only once.
+
+        What is removed is not synced at all, but only goes when what comes before it lasts.
+        """
+        made: list[str] = []
+        for change in changes:
+            if isinstance(change, Remove):
+                self.lasting.sync_entries(made)
+                made.clear()
+                with suppress(PathNotFound, FileNotFoundError):
+                    self._remove(change.path, durable=False)
+            elif isinstance(change, Put):
+                self._put(change.path, change.content, durable=True)
+                made.append(change.path)
+            else:
+                self._move(change.source, change.destination)
+                made.append(change.destination)
+        self.lasting.sync_entries(made)
 
     def delete_many(self, paths: Sequence[str]) -> None:
         """Remove files; try all of them before failing with the first error."""
@@ -164,7 +147,7 @@ class FileTree:
             else:
                 changed.add(_folder(path))
         for folder in changed:
-            self.sync_folder(folder)
+            self.lasting.sync_folder(folder)
         if first is not None:
             raise first
 
@@ -207,55 +190,53 @@ class FileTree:
                 self._make_folders(self.full(_folder(path)))
         raise StorageError(path, "its folder is deleted again and again")
 
-    def sync_entry(self, path: str) -> None:
-        """Make the entry of ``path`` last, and those of the folders above it."""
-        # If the folder is deleted meanwhile, the entry is gone with it.
-        with suppress(FileNotFoundError):
-            self.sync_folder(_folder(path))
-            self.settle(_folder(path))
+    def _put(self, path: str, content: bytes, *, durable: bool) -> None:
+        def attempt() -> None:
+            with NewFile(self.files, self.full(_folder(path))) as new:
+                new.write(content)
+                if durable:
+                    new.sync()
+                new.rename(self.full(path))
 
-    def settle(self, folder: str) -> None:
-        """Make the entry of a folder last, and those of the folders above it.
+        self.in_folder(path, attempt)
 
-        :raises FileNotFoundError: if there is no such folder.
-        """
-        fresh = {}
-        while folder:
-            found = self.files.stat(self.full(folder))
-            # The number tells a folder from one that was deleted and made anew.
-            identity = (found.st_dev, found.st_ino)
-            if self._settled.get(folder) == identity:
-                break
-            fresh[folder] = identity
-            folder = _folder(folder)
-            self.sync_folder(folder)
-        if len(self._settled) + len(fresh) <= REMEMBERED:
-            self._settled.update(fresh)
-        else:
-            self._settled.clear()
+    def _move(self, source: str, destination: str) -> None:
+        if stat.S_ISDIR(self.stat(source).st_mode):
+            raise PathInvalid(source, "is a folder")
+        if source == destination:
+            return
 
-    def sync_folder(self, folder: str) -> None:
-        """Make what was done in a folder last."""
-        self._sync(self.full(folder))
-
-    def forget(self, folder: str) -> None:
-        """A folder and all below it are gone: it must be synced when it comes back."""
-        # A folder is remembered together with those above it, so not without this one.
-        if self._settled.pop(folder, None) is not None:
-            for known in list(self._settled):
-                if known.startswith(f"{folder}/"):
-                    self._settled.pop(known, None)
-
-    def _sync(self, full: str) -> None:
-        fd = self.files.open(full, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            self.files.fsync(fd)
-        except OSError as error:
-            # Some network file systems can not sync a folder, and say so like this.
-            if error.errno != errno.EINVAL:
+        def attempt() -> None:
+            try:
+                self.files.rename(self.full(source), self.full(destination))
+            except FileNotFoundError:
+                self.stat(source)
                 raise
-        finally:
-            self.files.close(fd)
+
+        try:
+            self.in_folder(destination, attempt)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # A folder between the two is a link to another disk.
+            self.copy(source, destination)
+            self.delete(source)
+
+    def _remove(self, path: str, *, durable: bool) -> None:
+        full = self.full(path)
+        doomed = ""
+        try:
+            self.files.unlink(full)
+        except NotADirectoryError as error:
+            raise PathNotFound(path) from error
+        except (IsADirectoryError, PermissionError):
+            doomed = f"{self.full(_folder(path))}/{hidden_name()}"
+            self.files.rename(full, doomed)
+            self.lasting.forget(path)
+        if durable:
+            self.lasting.sync_folder(_folder(path))
+        if doomed:
+            self.remove_tree(doomed)
 
     def _make_folders(self, full: str) -> None:
         try:
@@ -269,7 +250,7 @@ class FileTree:
                 self.files.mkdir(full)
         if not full.startswith(f"{self.root}/"):
             # The root or a folder above it, which no later sync reaches.
-            self._sync(os.path.dirname(full))  # noqa: PTH120
+            self.lasting.sync(os.path.dirname(full))  # noqa: PTH120
 
     def remove_tree(self, full: str) -> None:
         """Remove a folder that no path leads to any more; what will not go stays hidden."""

@@ -2,11 +2,12 @@
 
 Bytes gather on the reactor's thread and go to the file in batches, one batch at a time, on a
 thread that also feeds the observer: hashing and writing both let the reactor run meanwhile.
-What belongs to the same turn of the reactor travels together, so that a small upload (bytes,
-then commit) costs one hop.
+What belongs to the same turn of the reactor travels together, and so does the end: a small
+upload (bytes, then close or conclude) costs one trip to a thread and back.
 
 A batch that fails is taken back: the file is cut to what was stored before it, the observer has
-not seen it, and ``size`` tells the truth.
+not seen it, and ``size`` tells the truth. When a sync fails the file is cut to what this writer
+has synced, be that nothing: what it found may be lost as well.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from twisted_registry.storage.interfaces import IWriter, StorageError
 from twisted_registry.storage.newfile import write_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from twisted.internet.interfaces import (
         IDelayedCall,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from twisted_registry.storage.filetree import FileTree
+    from twisted_registry.storage.interfaces import Change
     from twisted_registry.storage.threads import Threads
 
 log = Logger()
@@ -72,17 +74,19 @@ class _Sync:
 
     :ivar size: up to which byte.
     :ivar entry: whether its name must last too.
+    :ivar decide: what answers the changes that conclude the file, if it is to be concluded.
     """
 
     size: int
-    entry: bool
+    entry: bool = False
+    decide: Callable[[int], Sequence[Change]] | None = None
     waiting: Deferred[int] = field(factory=Deferred)
 
 
 @implementer(IWriter)
 @define(eq=False, repr=False)
 class FileWriter:
-    """The one writer of a file, which holds its lock until ``close`` or ``cancel``."""
+    """The one writer of a file, which holds its lock until it ends; ``over`` is called then."""
 
     _tree: FileTree
     _threads: Threads
@@ -93,9 +97,10 @@ class FileWriter:
     size: int
     _observe: Callable[[bytes], object] | None
     mark: ClassVar[str] = ""
-    #: bytes that are in the file, and bytes of them that were synced or found there
+    _over: Callable[[], None]
+    #: bytes that are in the file, and bytes that were when it was synced last
     _stored: int = field(init=False)
-    _lasting: int = field(init=False)
+    _lasting: int = field(init=False, default=0)
     _entry_lasts: bool = field(init=False, default=False)
     _pending: deque[bytes] = field(init=False, factory=deque)
     _syncs: list[_Sync] = field(init=False, factory=list)
@@ -107,12 +112,13 @@ class FileWriter:
     _failure_told: bool = field(init=False, default=False)
     _ending: bool = field(init=False, default=False)
     _removing: bool = field(init=False, default=False)
+    _freed: bool = field(init=False, default=False)
     _ended: bool = field(init=False, default=False)
     _enders: list[Deferred[int]] = field(init=False, factory=list)
 
     def __attrs_post_init__(self) -> None:
         """Count among the writers that share memory."""
-        self._stored = self._lasting = self.size
+        self._stored = self.size
         self._share.writers += 1
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:  # noqa: FBT001
@@ -148,11 +154,15 @@ class FileWriter:
 
     def flush(self) -> Deferred[int]:
         """Fire with the size once all written so far, and the file's name, last."""
-        return self._sync(entry=True)
+        return self._sync(_Sync(self.size, entry=True))
 
     def commit(self) -> Deferred[int]:
         """Fire with the size once all written so far lasts; its name does once it is moved."""
-        return self._sync(entry=False)
+        return self._sync(_Sync(self.size))
+
+    def conclude(self, decide: Callable[[int], Sequence[Change]]) -> Deferred[int]:
+        """Commit, make the changes that ``decide`` answers, close; all in one job."""
+        return self._sync(_Sync(self.size, decide=decide))
 
     def close(self) -> Deferred[int]:
         """Stop writing, keep what is stored, and unlock."""
@@ -170,13 +180,12 @@ class FileWriter:
         self._drop_pending(StorageError(self._path, "the writer is cancelled"))
         return self.close().addCallback(lambda _: None)
 
-    def _sync(self, *, entry: bool) -> Deferred[int]:
+    def _sync(self, sync: _Sync) -> Deferred[int]:
         if self._failure is not None:
             self._failure_told = True
             return fail(self._failure)
         if self._ending:
             return fail(StorageError(self._path, "the writer is closed"))
-        sync = _Sync(self.size, entry)
         self._syncs.append(sync)
         self._work()
         return sync.waiting
@@ -201,17 +210,24 @@ class FileWriter:
         if batch or due:
             self._syncs = [sync for sync in self._syncs if sync not in due]
             entry = any(sync.entry for sync in due) and not self._entry_lasts
+            decide = next((sync.decide for sync in due if sync.decide is not None), None)
+            last = self._ending and not self._pending
             self._busy = True
-            job = self._threads.run(self._store, b"".join(batch), bool(due), entry)
+            job = self._threads.run(self._store, b"".join(batch), bool(due), entry, decide, last)
             job.addCallbacks(self._done, self._failed, (due,), errbackArgs=(due,))
         elif self._ending:
             self._busy = True
             self._threads.run(self._release).addBoth(self._released)
 
-    def _done(self, _: None, due: list[_Sync]) -> None:
+    def _done(self, fault: Exception | None, due: list[_Sync]) -> None:
         self._busy = False
+        if self._freed:
+            self._released(None)
         for sync in due:
-            sync.waiting.callback(sync.size)
+            if sync.decide is not None and fault is not None:
+                sync.waiting.errback(fault)
+            else:
+                sync.waiting.callback(sync.size)
         if self._paused and self.size - self._stored < self._share.limit // 2:
             self._paused = False
             if self._producer is not None:
@@ -230,6 +246,8 @@ class FileWriter:
         self._drop_pending(error)
         if self._producer is not None:
             self._producer.stopProducing()
+        if self._freed:
+            self._released(failure)
         self._work()
 
     def _drop_pending(self, why: StorageError) -> None:
@@ -240,12 +258,17 @@ class FileWriter:
             sync.waiting.errback(why)
 
     def _released(self, result: Failure | None) -> None:
-        self._ended = True
+        self._ending = self._ended = True
         self._share.writers -= 1
+        self._over()
         self.size = self._stored
         error: BaseException | None = None if result is None else result.value
         if error is None and not self._failure_told:
             error = self._failure
+        syncs, self._syncs = self._syncs, []
+        for sync in syncs:
+            # Asked for while the file was being concluded.
+            sync.waiting.errback(StorageError(self._path, "the writer is closed"))
         enders, self._enders = self._enders, []
         for ender in enders:
             if error is None:
@@ -264,18 +287,32 @@ class FileWriter:
 
     # What follows runs on a thread, one call at a time.
 
-    def _store(self, data: bytes, sync: bool, entry: bool) -> None:  # noqa: FBT001
-        """Append a batch and show it to the observer; make the file last when asked to."""
+    def _store(
+        self,
+        data: bytes,
+        sync: bool,  # noqa: FBT001
+        entry: bool,  # noqa: FBT001
+        decide: Callable[[int], Sequence[Change]] | None,
+        last: bool,  # noqa: FBT001
+    ) -> Exception | None:
+        """Append a batch and show it to the observer; make the file last, and end it, if asked to.
+
+        :returns: what kept the file from being concluded, if that was to be done.
+        """
         try:
             if data:
                 self._append(data)
             if sync:
                 self._make_last()
             if entry:
-                self._tree.sync_entry(self._path)
+                self._tree.lasting.sync_entries((self._path,))
                 self._entry_lasts = True
         except OSError as error:
             raise explain(error, self._path) from error
+        fault = None if decide is None else self._conclude(decide)
+        if last or (decide is not None and fault is None):
+            self._release()
+        return fault
 
     def _append(self, data: bytes) -> None:
         try:
@@ -297,6 +334,15 @@ class FileWriter:
             raise
         self._lasting = self._stored
 
+    def _conclude(self, decide: Callable[[int], Sequence[Change]]) -> Exception | None:
+        try:
+            self._tree.change(decide(self._stored))
+        except OSError as error:
+            return explain(error, self._path)
+        except Exception as error:  # noqa: BLE001 (whatever it is, whoever decides is to hear of it)
+            return error
+        return None
+
     def _cut(self, size: int) -> None:
         with suppress(OSError):
             self._tree.files.truncate(self._fd, size)
@@ -304,9 +350,11 @@ class FileWriter:
 
     def _release(self) -> None:
         try:
-            if self._removing and is_still(self._tree, self._path, self._fd):
-                self._tree.files.unlink(self._tree.full(self._path))
+            try:
+                if self._removing and is_still(self._tree, self._path, self._fd):
+                    self._tree.files.unlink(self._tree.full(self._path))
+            finally:
+                self._freed = True
+                self._tree.files.close(self._fd)
         except OSError as error:
             raise explain(error, self._path) from error
-        finally:
-            self._tree.files.close(self._fd)

@@ -22,6 +22,8 @@ from attrs import field, frozen
 from twisted.internet.interfaces import IConsumer
 from zope.interface import Attribute, Interface
 
+from twisted_registry.storage.paths import is_any_path
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -95,6 +97,40 @@ class Entry:
         return self.size is None
 
 
+def _keeps_grammar(_: object, __: object, path: str) -> None:
+    if not is_any_path(path):
+        raise PathInvalid(path, "is not a path")
+
+
+@frozen
+class Put:
+    """A change: store a small file, as :meth:`IStorageDriver.put` does, durably.
+
+    :raises PathInvalid: if the path breaks the grammar; likewise of the other changes.
+    """
+
+    path: str = field(validator=_keeps_grammar)
+    content: bytes
+
+
+@frozen
+class Move:
+    """A change: move a file, as :meth:`IStorageDriver.move` does."""
+
+    source: str = field(validator=_keeps_grammar)
+    destination: str = field(validator=_keeps_grammar)
+
+
+@frozen
+class Remove:
+    """A change: remove a file or folder if it is there. A power cut may bring it back."""
+
+    path: str = field(validator=_keeps_grammar)
+
+
+Change = Put | Move | Remove
+
+
 class Glance(NamedTuple):
     """What one look at a file told.
 
@@ -163,6 +199,16 @@ class IWriter(IConsumer):
         Nothing more will be written. The file can be read, moved or deleted while the writer
         still keeps others away; its name is power-cut proof once it is moved (or after
         ``flush``), which saves syncing a name that does not stay.
+        """
+
+    def conclude(decide: Callable[[int], Sequence[Change]]) -> Deferred[int]:
+        """Commit, make the changes that ``decide`` answers, close; fire with the size.
+
+        All in one go where that saves time. ``decide`` is called with the size, on the thread
+        that stores, when everything is stored and was observed. The changes are made in order,
+        under the lock of this path, and are power-cut proof when the Deferred fires; before a
+        ``Remove`` what stands before it is. The first that fails ends it. If that, or an
+        exception of ``decide``, fails the Deferred, the writer is still open.
         """
 
     def close() -> Deferred[int]:
@@ -272,6 +318,8 @@ class IStorageDriver(Interface):
         observe: Callable[[bytes], object] | None = None,
         *,
         destination: str | None = None,
+        present: str | None = None,
+        absent: str | None = None,
     ) -> Deferred[IWriter]:
         """Begin or continue a file.
 
@@ -285,6 +333,10 @@ class IStorageDriver(Interface):
             of it, and knows. A store without renames prepares it there, unseen by anybody. The
             file may then be moved nowhere else, and may be neither there nor readable under
             ``path``; ``flush`` may keep nothing of it, and tell so.
+        :param present: the path of a file in the same folder that must be there.
+        :param absent: likewise of one that must not. Both are looked at when this path is locked.
+        :raises PathNotFound: if one of them is otherwise. A file that has no bytes is removed
+            then: it may have been made just now.
         :raises OffsetInvalid: if the file has another size than ``offset``; one that is not
             there has none.
         :raises WriterBusy: while another writer, of any process, holds the path.

@@ -127,9 +127,11 @@ class MemoryDriver:
         observe: Callable[[bytes], object] | None = None,
         *,
         destination: str | None = None,  # noqa: ARG002 - a rename costs nothing here
+        present: str | None = None,
+        absent: str | None = None,
     ) -> Deferred[IWriter]:
         """Begin or continue a file."""
-        return execute(self._writer, path, offset, observe)
+        return execute(self._writer, path, offset, observe, present, absent)
 
     def sweep(self, before: float) -> Deferred[int]:  # noqa: ARG002
         """Find nothing: what a crash leaves here is gone with it."""
@@ -265,7 +267,12 @@ class MemoryDriver:
         return MemoryReader(file, offset, rest if length is None else min(length, rest))
 
     def _writer(
-        self, path: str, offset: int | None, observe: Callable[[bytes], object] | None
+        self,
+        path: str,
+        offset: int | None,
+        observe: Callable[[bytes], object] | None,
+        present: str | None,
+        absent: str | None,
     ) -> IWriter:
         node = self._find(path)
         if isinstance(node, _Folder):
@@ -275,10 +282,16 @@ class MemoryDriver:
         size = 0 if node is None else node.size
         if offset is not None and offset != size:
             raise OffsetInvalid(path, f"ends at {size}", size=size)
+        if (present is not None and self._find(present) is None) or (
+            absent is not None and self._find(absent) is not None
+        ):
+            if node is not None and not size:
+                self._detach(path)
+            raise PathNotFound(path, "may not be written by what lies beside it")
         if node is None:
             node = MemoryFile(b"", self._now())
             self._attach(path, node)
-        return MemoryWriter(node, self._now, lambda: self._discard(path, node), observe)
+        return MemoryWriter(self, node, self._now, lambda: self._discard(path, node), observe)
 
     def _discard(self, path: str, file: MemoryFile) -> None:
         """Remove the file of a cancelled writer, unless another has taken its place."""

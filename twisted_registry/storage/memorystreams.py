@@ -9,12 +9,15 @@ from twisted.internet.defer import Deferred, execute, succeed
 from twisted.internet.interfaces import IConsumer, IPushProducer
 from zope.interface import implementer
 
+from twisted_registry.storage.changes import conclude_in_steps
 from twisted_registry.storage.interfaces import IReader, IWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from twisted.internet.interfaces import IProducer
+
+    from twisted_registry.storage.interfaces import Change, IStorageDriver
 
 #: Bytes that a reader writes at once.
 PIECE = 256 * 1024
@@ -130,10 +133,12 @@ class MemoryReader:
 class MemoryWriter:
     """The one writer of a file; whatever is written is stored at once.
 
+    :ivar driver: makes the changes that conclude it.
     :ivar now: gives the time of a change, in nanoseconds.
     :ivar discard: removes the file.
     """
 
+    _driver: IStorageDriver
     _file: MemoryFile
     _now: Callable[[], int]
     _discard: Callable[[], None]
@@ -170,6 +175,10 @@ class MemoryWriter:
     def commit(self) -> Deferred[int]:
         """Fire with the size."""
         return succeed(self.size)
+
+    def conclude(self, decide: Callable[[int], Sequence[Change]]) -> Deferred[int]:
+        """Make the changes that ``decide`` answers, and close."""
+        return conclude_in_steps(self._driver, self, decide)
 
     def close(self) -> Deferred[int]:
         """Stop writing and unlock."""

@@ -63,6 +63,11 @@ class OpenFiles:
         if len(self._kept) > self._most:
             self._drop(next(iter(self._kept)))
 
+    def forget(self, path: str) -> None:
+        """Keep none of this path."""
+        if path in self._kept:
+            self._drop(path)
+
     def close(self) -> None:
         """Close them all."""
         while self._kept:

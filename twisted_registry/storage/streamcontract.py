@@ -12,11 +12,15 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from twisted_registry.storage.interfaces import (
+    Change,
     IReader,
     IStorageDriver,
     IWriter,
+    Move,
     OffsetInvalid,
     PathNotFound,
+    Put,
+    Remove,
     StorageError,
     WriterBusy,
 )
@@ -348,6 +352,88 @@ async def what_was_not_moved_is_not_at_its_destination(driver: IStorageDriver) -
     await driver.delete("new/name")
 
 
+async def conclude_changes_in_order(driver: IStorageDriver) -> None:
+    """``conclude`` makes the changes that were decided on when all was stored, and closes."""
+    await driver.put("uploads/1/startedat", b"now")
+    for round_ in (1, 2):
+        seen: list[bytes] = []
+        writer = await driver.writer("uploads/1/data", 0, seen.append)
+        writer.write(LARGE)
+
+        def decide(size: int, seen: list[bytes] = seen) -> list[Change]:
+            assert size == len(LARGE)
+            assert b"".join(seen) == LARGE
+            return [
+                Remove("uploads/1/startedat"),
+                Move("uploads/1/data", "blobs/ab/data"),
+                Put("links/new/link", b"content"),
+                Remove("uploads/1"),
+                Remove("nothing/there"),
+            ]
+
+        assert await writer.conclude(decide) == len(LARGE), round_
+        assert await read(driver, "blobs/ab/data") == LARGE
+        assert await driver.get("links/new/link", 7) == b"content"
+        assert isinstance(await raises(driver.stat("uploads/1")), PathNotFound)
+        # It is closed.
+        assert await writer.close() == len(LARGE)
+        again = await driver.writer("uploads/1/data", 0)
+        await again.cancel()
+        await driver.put("uploads/1/startedat", b"again")
+    for folder in ("blobs", "links", "uploads"):
+        await driver.delete(folder)
+
+
+async def a_conclusion_that_fails_leaves_the_writer_open(driver: IStorageDriver) -> None:
+    """What was changed before stays so; the writer can go another way, or the same again."""
+
+    class Undecided(Exception):
+        pass
+
+    def undecided(_: int) -> list[Change]:
+        raise Undecided
+
+    writer = await driver.writer("a/file", 0)
+    writer.write(b"content")
+    told = False
+    try:
+        await writer.conclude(undecided)
+    except Undecided:
+        told = True
+    assert told
+    changes: list[Change] = [Put("b", b""), Move("no/where", "c"), Put("c", b"")]
+    assert isinstance(await raises(writer.conclude(lambda _: changes)), PathNotFound)
+    assert await driver.get("b", 0) == b""
+    assert isinstance(await raises(driver.stat("c")), PathNotFound)
+    assert isinstance(await raises(driver.writer("a/file", 7)), WriterBusy)
+    assert await writer.commit() == 7
+    assert await writer.conclude(lambda size: [Move("a/file", f"moved/{size}")]) == 7
+    assert await driver.get("moved/7", 7) == b"content"
+    await driver.delete("moved")
+    await driver.delete("b")
+
+
+async def a_writer_looks_at_what_lies_beside(driver: IStorageDriver) -> None:
+    """A file is not begun where another is missing, or where one is that must not be."""
+
+    def begin() -> Deferred[IWriter]:
+        return driver.writer("a/file", 0, present="a/begun", absent="a/ended")
+
+    assert isinstance(await raises(begin()), PathNotFound)
+    assert list(await driver.walk("a")) == []
+    await driver.put("a/begun", b"")
+    writer = await begin()
+    await writer.close()
+    await driver.put("a/ended", b"")
+    assert isinstance(await raises(begin()), PathNotFound)
+    assert isinstance(await raises(driver.stat("a/file")), PathNotFound)
+    await driver.delete("a/ended")
+    await driver.delete("a/begun")
+    await driver.put("a/other", b"")
+    assert isinstance(await raises(begin()), PathNotFound)
+    await driver.delete("a/other")
+
+
 async def an_empty_file_can_be_written(driver: IStorageDriver) -> None:
     """Nothing at all is a file too."""
     writer = await driver.writer("file", 0)
@@ -381,5 +467,8 @@ STREAM_PROMISES = (
     a_mark_tells_whose_bytes_they_are,
     a_file_may_know_its_destination,
     what_was_not_moved_is_not_at_its_destination,
+    conclude_changes_in_order,
+    a_conclusion_that_fails_leaves_the_writer_open,
+    a_writer_looks_at_what_lies_beside,
     an_empty_file_can_be_written,
 )

@@ -283,12 +283,16 @@ class S3Driver:
         observe: Callable[[bytes], object] | None = None,
         *,
         destination: str | None = None,
+        present: str | None = None,
+        absent: str | None = None,
     ) -> Steps:
         """Begin or continue a file."""
         if path in self._writers:
             raise WriterBusy(path)
         self._writers[path] = None
         try:
+            if present is not None or absent is not None:
+                yield self._look_beside(path, present, absent)
             if destination is not None and offset == 0:
                 sink: ISink = PartSink(self.client, self._keys.of(destination), LEAST_PART)
             else:
@@ -298,9 +302,17 @@ class S3Driver:
             raise
         free = partial(self._writers.pop, path)
         writer = self._writers[path] = ObjectWriter(
-            path, sink, self._threads, self._budget, self.chunk, free, observe
+            self, path, sink, self._threads, self._budget, self.chunk, free, observe
         )
         return writer
+
+    @inlineCallbacks
+    def _look_beside(self, path: str, present: str | None, absent: str | None) -> Steps:
+        wanted = [(one, there) for one, there in ((present, True), (absent, False)) if one]
+        for one, there in wanted:
+            found = yield self.stat(one).addErrback(_nothing)
+            if (found is not None) != there:
+                raise PathNotFound(path, "may not be written by what lies beside it")
 
     @_told
     def sweep(self, before: float) -> Deferred[int]:

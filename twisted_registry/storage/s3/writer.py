@@ -16,6 +16,7 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from twisted_registry.storage.changes import conclude_in_steps
 from twisted_registry.storage.interfaces import IWriter, StorageError
 from twisted_registry.storage.s3.budget import IHolder
 from twisted_registry.storage.s3.failures import explained
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IProducer, IPushProducer
     from twisted.python.failure import Failure
 
+    from twisted_registry.storage.interfaces import Change, IStorageDriver
     from twisted_registry.storage.s3.budget import Budget
     from twisted_registry.storage.s3.sinks import ISink
     from twisted_registry.storage.threads import Threads
@@ -68,10 +70,12 @@ class _Sync:
 class ObjectWriter:
     """The one writer of a path in this process.
 
+    :ivar driver: makes the changes that conclude the file.
     :ivar chunk: bytes of a chunk, if memory allows.
     :ivar release: called when the path is free again.
     """
 
+    _driver: IStorageDriver
     path: str
     sink: ISink
     _threads: Threads
@@ -158,6 +162,10 @@ class ObjectWriter:
     def commit(self) -> Deferred[int]:
         """Fire with the size once all written so far is stored, or ready to be."""
         return self._sync(saved=False)
+
+    def conclude(self, decide: Callable[[int], Sequence[Change]]) -> Deferred[int]:
+        """Commit, make the changes that ``decide`` answers, one by one, and close."""
+        return conclude_in_steps(self._driver, self, decide)
 
     def close(self) -> Deferred[int]:
         """Stop writing, keep what is stored, and let another writer come."""
