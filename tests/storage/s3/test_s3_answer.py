@@ -7,6 +7,7 @@ from twisted.internet.task import Clock
 
 from twisted_registry.storage.s3.answer import Answer
 from twisted_registry.storage.s3.errors import Corrupt, Unreachable
+from twisted_registry.storage.s3.patience import Patience
 
 IDLE = 30
 
@@ -48,10 +49,14 @@ def test_a_body_that_comes_bit_by_bit(make, clock):
         clock.advance(IDLE - 1)
         response.send(data)
     no_result(done)
+    producer = sink.producer
     response.end()
     assert result_of(done) is None
     assert sink.content == b"abcdef"
     assert not response.connection.dropped
+    # A consumer may come too late with this.
+    producer.pauseProducing()
+    producer.resumeProducing()
 
 
 def test_a_body_without_a_length(make):
@@ -213,3 +218,15 @@ def test_an_answer_has_one_body(make):
     result_of(answer.collect(3))
     with pytest.raises(AssertionError):
         answer.collect(3)
+
+
+def test_patience_that_has_ended_does_not_begin_again(clock):
+    ends = []
+    patience = Patience(clock, lambda: ends.append(clock.seconds()))
+    patience.wait(5)
+    clock.advance(5)
+    patience.wait(5)
+    patience.rest()
+    clock.advance(5)
+    assert ends == [5]
+    assert patience.ended

@@ -360,27 +360,31 @@ class S3Client:
     @inlineCallbacks
     def _delete_batch(self, keys: Sequence[str]) -> Generator[Any, Any, list[DeleteFault]]:
         faults: list[DeleteFault] = []
-        for attempt in range(1, DELETE_ATTEMPTS + 1):
-            content = deletion(keys)
-            digest = hashlib.md5(content, usedforsecurity=False).digest()
-            operation = Operation(
-                "DeleteObjects",
-                "POST",
-                parameters=(("delete", ""),),
-                headers={
-                    "content-md5": base64.b64encode(digest).decode(),
-                    "content-type": "application/xml",
-                },
-                content=content,
-            )
-            found = yield self._ask(operation, "DeleteResult", reading.delete_faults_of)
-            last = attempt == DELETE_ATTEMPTS
-            faults += [fault for fault in found if last or not passes(fault.code, 0)]
-            keys = [fault.key for fault in found if passes(fault.code, 0)]
-            if last or not keys:
-                break
-            yield self._sender.pause(attempt)
+        attempt = 0
+        while keys:
+            attempt += 1
+            found: list[DeleteFault] = yield self._delete_once(keys)
+            again = attempt < DELETE_ATTEMPTS
+            keys = [fault.key for fault in found if again and passes(fault.code, 0)]
+            faults += [fault for fault in found if not (again and passes(fault.code, 0))]
+            if keys:
+                yield self._sender.pause(attempt)
         return faults
+
+    def _delete_once(self, keys: Sequence[str]) -> Deferred[list[DeleteFault]]:
+        content = deletion(keys)
+        digest = hashlib.md5(content, usedforsecurity=False).digest()
+        operation = Operation(
+            "DeleteObjects",
+            "POST",
+            parameters=(("delete", ""),),
+            headers={
+                "content-md5": base64.b64encode(digest).decode(),
+                "content-type": "application/xml",
+            },
+            content=content,
+        )
+        return self._ask(operation, "DeleteResult", reading.delete_faults_of)
 
     @inlineCallbacks
     def _made_of(self, key: str, parts: Sequence[Part]) -> Generator[Any, Any, ObjectInfo | None]:
