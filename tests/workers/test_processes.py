@@ -10,6 +10,7 @@ import socket
 import sys
 from http.client import HTTPConnection
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from family import Family, ask, children, is_there, serving, wait_until
@@ -293,6 +294,36 @@ def test_twistd(tmp_path):
     assert quiet(lines)
     assert not is_there(worker)
     assert {line.rpartition("=")[2] for line in lines} >= {str(family.first), str(worker)}
+
+
+def test_long_lines_of_the_access_log_stay_whole(tmp_path):
+    """They go through a pipe, which is read slowly."""
+    with serving(tmp_path) as family:
+        parts = []
+        reader = Thread(
+            target=lambda: parts.extend(iter(lambda: family.process.stdout.read(999), ""))
+        )
+        reader.start()
+        connections = family.one_for_each()
+
+        def hammer(connection, letter):
+            for _ in range(150):
+                path = f"/v2/?{letter * 7000}"
+                ask(connection, "GET", path, headers={"User-Agent": letter * 7000})
+
+        threads = [Thread(target=hammer, args=each) for each in zip(connections, "ab", strict=True)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert family.stop()[0] == 0
+        reader.join()
+    lines = "".join(parts).splitlines()
+    assert len(lines) == 300
+    whole = re.compile(
+        r'127\.0\.0\.1 - - \[[^]]+\] "GET /v2/\?(.)\1{6999} HTTP/1.1" 200 2 "-" "\1{7000}"'
+    )
+    assert all(whole.fullmatch(line) for line in lines)
 
 
 DAEMON = (*TWISTD[:3], "--pidfile=it.pid", "--logfile=it.log")

@@ -1,0 +1,265 @@
+"""What one process changes is so for the next request at any other, over real sockets.
+
+Each process keeps what it has read, and believes it after a look at the store. Here tags move and
+vanish every few milliseconds, while the process that did not do it has the old state at hand.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+from family import ask, digest_of, serving
+
+OCI = "application/vnd.oci.image.manifest.v1+json"
+DELETES = "storage:\n  filesystem:\n    rootdirectory: {root}\n  delete:\n    enabled: true\n"
+CONFIG = b"{}"
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("family")
+    environ = {"REGISTRY_STORAGE_DELETE_ENABLED": "true"}
+    more = "  workers: 3\nlog:\n  accesslog:\n    disabled: true\n"
+    with serving(folder, more=more, count=3, **environ) as made:
+        yield made
+        status, _, lines = made.stop()
+    assert status == 0
+    assert not [line for line in lines if "Traceback" in line or "level=error" in line]
+
+
+@pytest.fixture
+def processes(family):
+    """A connection to each of three processes."""
+    made = family.one_for_each()
+    yield made
+    for connection in made:
+        connection.close()
+
+
+def push_blob(connection, name, content):
+    response, _ = ask(
+        connection, "POST", f"/v2/{name}/blobs/uploads/?digest={digest_of(content)}", content
+    )
+    assert response.status == 201
+    return digest_of(content)
+
+
+def manifest(number, subject=None):
+    """One of many manifests that are equally long."""
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI,
+        "config": {
+            "mediaType": "application/vnd.oci.image.config.v1+json",
+            "digest": digest_of(CONFIG),
+            "size": len(CONFIG),
+        },
+        "layers": [],
+        "annotations": {"number": f"{number:06}"},
+    }
+    if subject is not None:
+        document["subject"] = {"mediaType": OCI, "digest": digest_of(subject), "size": len(subject)}
+    return json.dumps(document).encode()
+
+
+def put(connection, name, reference, content):
+    headers = {"Content-Type": OCI}
+    response, body = ask(connection, "PUT", f"/v2/{name}/manifests/{reference}", content, headers)
+    assert response.status == 201, body
+
+
+def get(connection, name, reference):
+    """The status and the bytes."""
+    response, body = ask(connection, "GET", f"/v2/{name}/manifests/{reference}")
+    return response.status, body
+
+
+def delete(connection, path):
+    response, body = ask(connection, "DELETE", path)
+    assert response.status == 202, body
+
+
+def test_a_tag_that_moves(processes):
+    push_blob(processes[0], "moves", CONFIG)
+    contents = [manifest(number) for number in range(4)]
+    for content in contents:
+        put(processes[0], "moves", digest_of(content), content)
+    for number in range(150):
+        content = contents[number % 4]
+        mover, *others = processes[number % 3 :] + processes[: number % 3]
+        put(mover, "moves", "latest", content)
+        for _ in range(2):  # the second may come from what was kept
+            for other in others:
+                assert get(other, "moves", "latest") == (200, content)
+
+
+def test_a_tag_that_moves_while_others_read(family, processes):
+    """Readers keep the caches warm, and never see an older state than they saw before."""
+    push_blob(processes[0], "busy", CONFIG)
+    put(processes[0], "busy", "latest", manifest(0))
+    faults, counts, done = [], [], threading.Event()
+
+    def read(connection):
+        seen = count = 0
+        while not done.is_set():
+            least = moved[0]
+            status, body = get(connection, "busy", "latest")
+            number = int(json.loads(body)["annotations"]["number"]) if status == 200 else -1
+            if number < max(seen, least):
+                faults.append((status, number, seen, least))
+            seen = max(seen, number)
+            count += 1
+        counts.append(count)
+
+    moved = [0]
+    readers = [threading.Thread(target=read, args=[connection]) for connection in processes[1:]]
+    for reader in readers:
+        reader.start()
+    for number in range(1, 100):
+        put(processes[0], "busy", "latest", manifest(number))
+        moved[0] = number  # whoever asks from now on must see it
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert faults == []
+    assert min(counts) > 20
+
+
+def test_what_is_deleted(processes):
+    one, two, three = processes
+    layer = push_blob(one, "gone", b"layer")
+    push_blob(one, "gone", CONFIG)
+    content = manifest(1)
+    digest = digest_of(content)
+    for _ in range(20):
+        put(one, "gone", "tag", content)
+        push_blob(one, "gone", b"layer")
+        for connection in (two, three, two, three):
+            assert get(connection, "gone", "tag")[0] == 200
+            assert get(connection, "gone", digest)[0] == 200
+            assert ask(connection, "GET", f"/v2/gone/blobs/{layer}")[0].status == 200
+        delete(two, "/v2/gone/manifests/tag")
+        assert get(three, "gone", "tag")[0] == 404
+        assert get(three, "gone", digest)[0] == 200
+        delete(three, f"/v2/gone/manifests/{digest}")
+        delete(three, f"/v2/gone/blobs/{layer}")
+        for connection in (one, two):
+            assert get(connection, "gone", digest)[0] == 404
+            assert ask(connection, "GET", f"/v2/gone/blobs/{layer}")[0].status == 404
+
+
+def lists(connection, name):
+    """Tags, repositories, and how many manifests refer to the first."""
+    response, body = ask(connection, "GET", f"/v2/{name}/tags/list")
+    tags = json.loads(body)["tags"] if response.status == 200 else []
+    _, body = ask(connection, "GET", "/v2/_catalog")
+    _, found = ask(connection, "GET", f"/v2/{name}/referrers/{digest_of(manifest(0))}")
+    return tags, name in json.loads(body)["repositories"], len(json.loads(found)["manifests"])
+
+
+def test_lists(processes):
+    one, two, three = processes
+    for each in processes:
+        assert lists(each, "lists") == ([], False, 0)
+    push_blob(one, "lists", CONFIG)
+    for number in range(30):
+        writer, *readers = processes[number % 3 :] + processes[: number % 3]
+        put(writer, "lists", f"t{number:02}", manifest(number, subject=manifest(0)))
+        tags = [f"t{each:02}" for each in range(number + 1)]
+        for reader in (*readers, *readers):
+            assert lists(reader, "lists") == (tags, True, number + 1)
+    for number in range(30):
+        delete(two, f"/v2/lists/manifests/{digest_of(manifest(number, subject=manifest(0)))}")
+        tags = [f"t{each:02}" for each in range(number + 1, 30)]
+        for reader in (one, three):
+            assert lists(reader, "lists") == (tags, True, 29 - number)
+
+
+# Uploads that go from process to process.
+
+
+def start(connection, name):
+    response, _ = ask(connection, "POST", f"/v2/{name}/blobs/uploads/", b"")
+    assert response.status == 202
+    return response.getheader("Location")
+
+
+def patch(connection, location, content, offset):
+    headers = {"Content-Range": f"{offset}-{offset + len(content) - 1}"}
+    response, body = ask(connection, "PATCH", location, content, headers)
+    assert response.status == 202, body
+    return response.getheader("Location")
+
+
+def close(connection, location, digest):
+    glue = "&" if "?" in location else "?"
+    return ask(connection, "PUT", f"{location}{glue}digest={digest}", b"")[0].status
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "0111",  # a checkpoint tells the rest
+        "0001",  # at the closing PUT
+        "0120",  # nobody has read all: one read at the end
+        "0121",  # whoever comes again must not go by what it had before
+        "1012010120",
+    ],
+)
+def test_an_upload_at_several(processes, way):
+    pieces = [bytes([65 + number]) * 70_000 for number in range(len(way) - 2)]
+    for wrong in (True, False):
+        turns = [processes[int(number)] for number in way]
+        location = start(turns.pop(0), "moving")
+        offset = 0
+        for piece in pieces:
+            location = patch(turns.pop(0), location, piece, offset)
+            offset += len(piece)
+        content = b"".join(pieces)
+        digest = digest_of(content + b"x" if wrong else content)
+        assert close(turns[0], location, digest) == (400 if wrong else 201)
+    for connection in processes:
+        response, body = ask(connection, "GET", f"/v2/moving/blobs/{digest_of(content)}")
+        assert (response.status, body) == (200, content)
+    delete(processes[0], f"/v2/moving/blobs/{digest_of(content)}")
+
+
+def test_one_writer_at_a_time(processes):
+    one, two, _ = processes
+    location = start(one, "busy-upload")
+    one.putrequest("PATCH", location)
+    one.putheader("Content-Length", "10")
+    one.putheader("Expect", "100-continue")
+    one.endheaders()
+    assert one.sock.recv(1000).startswith(b"HTTP/1.1 100")
+    one.send(b"first")
+    response, _ = ask(two, "PATCH", location, b"others")
+    assert response.status >= 400
+    one.send(b"other")
+    response = one.getresponse()
+    assert response.status == 202
+    response.read()
+    assert close(two, response.getheader("Location"), digest_of(b"firstother")) == 201
+
+
+def test_uploads_are_signed_by_all_alike(tmp_path):
+    """Without a secret of the operator, on a new store, asked for at once."""
+    environ = {"REGISTRY_HTTP_SECRET": "''"}
+    with serving(tmp_path, more="  workers: 3\n", count=3, **environ) as family:
+        connections = family.one_for_each()
+        locations, together = {}, threading.Barrier(3)
+
+        def begin(number):
+            together.wait()
+            locations[number] = start(connections[number], "signed")
+
+        threads = [threading.Thread(target=begin, args=[number]) for number in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for number, location in locations.items():
+            patch(connections[(number + 1) % 3], location, b"content", 0)
+        assert family.stop()[0] == 0
