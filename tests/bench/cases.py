@@ -38,6 +38,7 @@ class Case:
     :ivar pushed: bytes of each push, if the fsyncs of one belong beside it; 0 otherwise.
     :ivar static: whether a server of plain files can do it.
     :ivar bare: whether a process that holds nothing can do it.
+    :ivar headline: whether it stands in the README's table, and not in its charts alone.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Case:
     pushed: int = 0
     static: bool = False
     bare: bool = False
+    headline: bool = False
 
     def suits(self, serves: Serves, *, local: bool) -> bool:
         """Whether a server can do the case.
@@ -85,16 +87,10 @@ def all_cases(content: Content) -> list[Case]:
     large = named(content.sizes.large)
     tag, layer = "manifest GET by tag, 16 conn.", "blob GET 64 KiB, 16 conn."
     big, small = f"blob GET {large}, 4 conn.", "push 4 KiB, 8 clients"
+    sixteen = tuple(case.name for case in manifests if case.name.endswith(" 16 conn."))
     elsewhere: list[tuple[Setup, str, Iterable[str]]] = [
         (LOGGED, "log", (tag, layer, small)),
-        (
-            GATED,
-            "gated",
-            (
-                *(case.name for case in manifests if case.name.endswith(" 16 conn.")),
-                *(layer, small),
-            ),
-        ),
+        (GATED, "gated", (*sixteen, layer, small)),
         (TLS, "tls", (tag, layer, big, small, f"push {large}, 1 client")),
         (
             TWO,
@@ -106,10 +102,18 @@ def all_cases(content: Content) -> list[Case]:
         ),
         (Setup(tls=True, workers=2), "workers", (tag, big)),
     ]
-    return [
+    cases = [
         *plain,
         *(by_name[name].under(setup, group) for setup, group, names in elsewhere for name in names),
     ]
+    told = (tag, "manifest GET by digest, 16 conn.", layer, big)
+    return [evolve(case, headline=_is_headline(case, told)) for case in cases]
+
+
+def _is_headline(case: Case, pulls: Iterable[str]) -> bool:
+    if case.setup == PLAIN:
+        return case.group not in {"manifests", "blobs"} or case.name in pulls
+    return case.name.startswith(tuple(pulls)) and "digest" not in case.name
 
 
 def _manifests() -> Iterable[Case]:

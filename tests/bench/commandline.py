@@ -124,7 +124,7 @@ def _run(cases: list[Case], content: Content, folder: Path, asked: argparse.Name
         progress.expected = asked.rounds * sum(
             fleet.count(case) * case.measure.seconds(run) for case in cases
         )
-        progress.say(f"{len(cases)} cases, about {duration(1.2 * progress.expected)}")
+        progress.say(f"{len(cases)} cases, about {duration(1.5 * progress.expected)}")
         rows = measured(
             fleet, cases, content, rounds=asked.rounds, seconds=asked.seconds, progress=progress
         )

@@ -51,6 +51,7 @@ class Row:
     fault: str
     rounds: Sequence[float]
     more: Sequence[Mapping[str, float]] = field(factory=list)
+    headline: bool = True
 
 
 def rows(
@@ -95,6 +96,7 @@ def _row(
         fault=next((sample.fault for sample in seen if sample.fault), ""),
         rounds=values,
         more=[sample.more for sample in seen if sample.more],
+        headline=case.headline,
     )
 
 

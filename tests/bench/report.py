@@ -64,12 +64,12 @@ def remarks(record: Record) -> Iterable[str]:
 
 
 def readme(found: Sequence[Row]) -> str:
-    """Ours in the README's table, without what only the charts tell."""
+    """Ours as the README's table, without what only its charts tell."""
     base = {row.case: row for row in found if row.server == DISTRIBUTION}
     lines = [
         (row.case, _compared(row, base[row.case]))
         for row in found
-        if row.server == OURS and row.case in base and row.ratio
+        if row.server == OURS and row.headline and row.case in base and row.ratio
     ]
     widths = [max(map(len, column)) for column in zip(("case", "ratio"), *lines, strict=True)]
     rule = "  ".join("=" * width for width in widths)
