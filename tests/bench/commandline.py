@@ -45,7 +45,10 @@ def main() -> int:
             print(fault, file=sys.stderr)
             return 2
     content = Content(QUICK if asked.quick else FULL)
-    cases = _chosen(all_cases(content), asked)
+    ours = kinds.Ours()
+    chosen = _chosen(all_cases(content), asked)
+    cases = [case for case in chosen if ours.effective(case.setup) is not None]
+    left_out = [case.name for case in chosen if case not in cases]
     if not cases:
         print("no case is called so; --list names them", file=sys.stderr)
         return 2
@@ -54,7 +57,7 @@ def main() -> int:
         return 0
     folder = Path(tempfile.mkdtemp(prefix="registry-bench-"))
     try:
-        return _shown(_run(cases, content, folder, asked), asked)
+        return _shown(_run(cases, left_out, content, folder, asked), asked)
     except KeyboardInterrupt:
         return 130
     finally:
@@ -96,17 +99,15 @@ def _peer(text: str) -> Given:
 
 
 def _chosen(cases: list[Case], asked: argparse.Namespace) -> list[Case]:
-    """Those that were asked for, and that this version of ours can be set up for."""
+    """Those that were asked for."""
     if asked.workers:
         # Those that compare numbers of workers would say the same again.
         cases = [_with_workers(case, asked.workers) for case in cases if case.group != "workers"]
-    ours = kinds.Ours()
     return [
         case
         for case in cases
         if (not asked.group or case.group in asked.group)
         and (not asked.only or any(text in case.name for text in asked.only))
-        and ours.effective(case.setup) is not None
     ]
 
 
@@ -116,7 +117,13 @@ def _with_workers(case: Case, number: int) -> Case:
     return evolve(case, setup=evolve(case.setup, workers=number))
 
 
-def _run(cases: list[Case], content: Content, folder: Path, asked: argparse.Namespace) -> Record:
+def _run(
+    cases: list[Case],
+    left_out: list[str],
+    content: Content,
+    folder: Path,
+    asked: argparse.Namespace,
+) -> Record:
     progress = Progress(len(cases), 0)
     found = kinds.installed()
     with Fleet(found, asked.peers, folder, content, progress.say) as fleet:
@@ -132,7 +139,7 @@ def _run(cases: list[Case], content: Content, folder: Path, asked: argparse.Name
     progress.close()
     versions = [f"Python {platform.python_version()}"]
     versions += [f"{kind.name}: {kind.version()}" for kind in found]
-    return Record(asked.rounds, asked.seconds, asked.quick, versions, rows, used)
+    return Record(asked.rounds, asked.seconds, asked.quick, versions, rows, used, left_out)
 
 
 def _used(server: Server) -> Used:

@@ -101,7 +101,7 @@ class Ours:
         """What of a setup makes a difference here; None if it can not be had."""
         if setup.gated and setup != Setup(gated=True):
             return None
-        return setup if setup.workers == 1 or _knows_workers() else None
+        return setup if setup.workers == 1 or _can_share(tls=setup.tls) else None
 
     def headers(self, setup: Setup) -> dict[str, str]:
         """What each request must carry."""
@@ -248,18 +248,20 @@ def _configured(place: Place, address: str, more: str) -> str:
 
 
 @cache
-def _knows_workers() -> bool:
-    """Whether this version of ours can have several processes."""
+def _can_share(*, tls: bool) -> bool:
+    """Whether this version of ours can have several processes, over TLS if asked."""
+    addr = "ssl:port=0:privateKey=key.pem:certKey=certificate.pem" if tls else "127.0.0.1:0"
     done = subprocess.run(
         [*_COMMAND, "check", "/dev/stdin"],
-        input="version: 0.1\nstorage: inmemory\nhttp: {addr: '127.0.0.1:0'}\n",
+        input="version: 0.1\nstorage: {filesystem: {rootdirectory: store}}\n"
+        f"http: {{addr: '{addr}', workers: 2}}\n",
         capture_output=True,
         text=True,
         check=False,
         env=environment(),
     )
-    # What is printed is the whole configuration, with the defaults.
-    return any(line.strip().startswith("workers:") for line in done.stdout.splitlines())
+    # What is printed is the configuration that holds; a key that is not known is not in it.
+    return done.returncode == 0 and "workers: 2" in done.stdout
 
 
 def _output(*command: str) -> str:

@@ -30,6 +30,7 @@ class Record:
     """A run.
 
     :ivar versions: of the servers and of Python, a sentence each.
+    :ivar left_out: the names of cases that this version can't be set up for.
     """
 
     rounds: int
@@ -38,6 +39,7 @@ class Record:
     versions: Sequence[str]
     rows: Sequence[Row]
     used: Sequence[Used] = ()
+    left_out: Sequence[str] = ()
 
     def write(self, path: Path) -> None:
         """Keep it as JSON."""
@@ -68,5 +70,6 @@ def joined(records: Iterable[Record]) -> Record:
             other,
             rows=[*(row for row in found.rows if row.case not in again), *other.rows],
             used=[*found.used, *other.used],
+            left_out=list(dict.fromkeys([*found.left_out, *other.left_out])),
         )
     return found

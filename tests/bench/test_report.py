@@ -77,7 +77,8 @@ def test_remarks_compare_with_a_bare_process():
 
 def test_remarks_say_what_is_missing():
     alone = [row for row in FOUND if row.server == "ours"]
-    text = "\n".join(remarks(Record(1, 0.3, True, [], alone)))
+    text = "\n".join(remarks(Record(1, 0.3, True, [], alone, left_out=["GET, TLS"])))
+    assert "can not be set up so: GET, TLS." in text
     assert "docker-registry is not installed" in text
     assert "A quick run" in text
 

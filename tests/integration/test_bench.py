@@ -70,8 +70,6 @@ def test_every_case_has_a_row(bench, measured, tmp_path, part):
     for name in ("docker-registry", "strace", "wrk", *(["skopeo"] if part == "copies" else [])):
         program(name)
     cases = bench("--quick", "--list", *PARTS[part]).stdout.splitlines()
-    if part == "workers" and not cases:
-        pytest.skip("this version has no http.workers")
     done, written = measured(*PARTS[part], "--charts", tmp_path / "charts", "--rst")
     assert done.returncode == 0, done.stdout + done.stderr
     rows = written["rows"]
@@ -97,6 +95,12 @@ def test_parts_are_shown_again_without_measuring(bench, measured, tmp_path):
     assert again.returncode == 0, again.stderr
     assert again.stdout == done.stdout
     assert (tmp_path / "charts" / "pulls.svg").exists()
+
+
+def test_ours_with_two_workers_in_any_case(measured):
+    done, written = measured("--only", "by digest, 1 conn.", "--workers", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {"server": "ours", "setup": "2 workers"}.items() <= written["used"][0].items()
 
 
 def test_nothing_is_left_behind(measured, tmp_path):
