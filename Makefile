@@ -2,7 +2,8 @@
 # make test    run the tests that need no other program
 # make lint    check the style
 # make types   check the types
-# make bench   measure it beside the registries that are installed; ARGS=--quick for a short look
+# make bench   measure it beside the registries that are installed; ARGS=--quick for a short look,
+#              ARGS=--help for what can be chosen
 #
 # Each makes its virtual environment first, and is quick the second time.
 # PYTHON=... chooses the interpreter, VENV=... the folder of the environment.

@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from attrs import evolve
 
@@ -23,14 +24,17 @@ from bench.samples import Run
 from bench.seed import FULL, QUICK, Content
 from bench.servers import Given, Server
 
+if TYPE_CHECKING:
+    from bench.figures import Row
+
 _DESCRIPTION = """\
 Measure this registry beside others. Starts what is installed (docker-registry, nginx), gives
 every server the same content, and runs each case in turn at each of them, round by round.
 """
 _EPILOG = """\
-Exit status: 0; 1 when an answer was wrong or a server failed; 2 for usage. The stores lie in a
-folder below TMPDIR, which should be on a disk like the one to be used: in memory an fsync costs
-nothing.
+Exit status: 0; 1 when an answer was wrong or a server failed; 2 for usage; 130 after ^C, which
+ends a run early and shows what it has. The stores lie in a folder below TMPDIR, which should be
+on a disk like the one to be used: in memory an fsync costs nothing.
 """
 
 
@@ -58,8 +62,6 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="registry-bench-"))
     try:
         return _shown(_run(cases, left_out, content, folder, asked), asked)
-    except KeyboardInterrupt:
-        return 130
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -69,9 +71,7 @@ def _arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--rounds", type=int, help="how often each case runs (5)")
     add("--seconds", type=float, help="how long each run takes, where that can be chosen (2)")
-    add(
-        "--only", action="append", metavar="TEXT", help="cases with it in the name; may be repeated"
-    )
+    add("--only", action="append", metavar="TEXT", help="cases so named, in part; may be repeated")
     add("--group", action="append", metavar="NAME", help="cases of a group; may be repeated")
     add("--quick", action="store_true", help="small and short: is all in order?")
     add("--workers", type=int, metavar="N", help="processes of ours in each case (1)")
@@ -132,14 +132,22 @@ def _run(
             fleet.count(case) * case.measure.seconds(run) for case in cases
         )
         progress.say(f"{len(cases)} cases, about {duration(1.5 * progress.expected)}")
-        rows = measured(
-            fleet, cases, content, rounds=asked.rounds, seconds=asked.seconds, progress=progress
-        )
+        rows: list[Row] = []
+        interrupted = False
+        try:
+            for each in measured(
+                fleet, cases, content, rounds=asked.rounds, seconds=asked.seconds, progress=progress
+            ):
+                rows += each
+        except KeyboardInterrupt:
+            interrupted = True
         used = [_used(server) for server in fleet.servers if not server.fault]
     progress.close()
     versions = [f"Python {platform.python_version()}"]
     versions += [f"{kind.name}: {kind.version()}" for kind in found]
-    return Record(asked.rounds, asked.seconds, asked.quick, versions, rows, used, left_out)
+    return Record(
+        asked.rounds, asked.seconds, asked.quick, versions, rows, used, left_out, interrupted
+    )
 
 
 def _used(server: Server) -> Used:
@@ -158,4 +166,6 @@ def _shown(kept: Record, asked: argparse.Namespace) -> int:
         kept.write(asked.json)
     if asked.charts:
         write_charts(kept, asked.charts)
+    if kept.interrupted:
+        return 130
     return 1 if any(row.errors for row in kept.rows) else 0

@@ -53,12 +53,11 @@ class Progress:
         self._draw()
 
     def end(self, rows: Sequence[Row]) -> None:
-        """A case ended; ``rows`` are all so far."""
+        """A case ended with these rows."""
         if self.stream.isatty():
             return
-        own = [row for row in rows if row.case == self._name]
-        ratios = "".join(f", {row.server} x{row.ratio:.3g}" for row in own if row.ratio)
-        faults = "".join(f", {row.server} FAILED" for row in own if row.errors)
+        ratios = "".join(f", {row.server} x{row.ratio:.3g}" for row in rows if row.ratio)
+        faults = "".join(f", {row.server} FAILED" for row in rows if row.errors)
         self.say(
             f"{self._index}/{self.cases} {self._name}{ratios}{faults}; {duration(self.left())} left"
         )

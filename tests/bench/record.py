@@ -30,6 +30,7 @@ class Record:
     """A run.
 
     :ivar versions: of the servers and of Python, a sentence each.
+    :ivar interrupted: whether somebody ended it before the last case.
     :ivar left_out: the names of cases that this version can't be set up for.
     """
 
@@ -40,6 +41,7 @@ class Record:
     rows: Sequence[Row]
     used: Sequence[Used] = ()
     left_out: Sequence[str] = ()
+    interrupted: bool = False
 
     def write(self, path: Path) -> None:
         """Keep it as JSON."""
@@ -70,6 +72,7 @@ def joined(records: Iterable[Record]) -> Record:
             other,
             rows=[*(row for row in found.rows if row.case not in again), *other.rows],
             used=[*found.used, *other.used],
+            interrupted=found.interrupted or other.interrupted,
             left_out=list(dict.fromkeys([*found.left_out, *other.left_out])),
         )
     return found

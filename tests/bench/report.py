@@ -58,6 +58,8 @@ def remarks(record: Record) -> Iterable[str]:
     yield from _beside_bare(record.rows)
     if record.rows and all(row.server != DISTRIBUTION for row in record.rows):
         yield f"{DISTRIBUTION} is not installed, so there is nothing to compare with."
+    if record.interrupted:
+        yield "Interrupted: the cases that are not in the table were not measured."
     for name in record.left_out:
         yield f"Left out, since this version of ours can not be set up so: {name}."
     yield f"{record.rounds} rounds of {record.seconds:g} s; " + "; ".join(record.versions) + "."

@@ -15,7 +15,7 @@ from bench.servers import Given, NotUp, Server
 from bench.wire import WireError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from bench.cases import Case
     from bench.figures import Row
@@ -38,15 +38,14 @@ def measured(
     rounds: int,
     seconds: float,
     progress: Progress,
-) -> list[Row]:
-    """Run every case, and answer its rows.
+) -> Iterator[list[Row]]:
+    """Run every case, and answer the rows of each when it ends.
 
     :param seconds: how long a sample takes, where it can choose.
     """
     # A peer may have met an earlier run, and shall not know what this one pushes.
     this = token_hex(4)
     fsyncs = Fsyncs()
-    found: list[Row] = []
     for index, case in enumerate(cases):
         progress.begin(case.name)
         servers = fleet.able(case)
@@ -59,16 +58,19 @@ def measured(
                 sound.append(server)
         for number in range(rounds):
             run = Run(content, seconds, f"{this}-{index}-{number}")
-            # Nobody is always the first after the others.
-            for server in (
-                sound[number % len(sound) :] + sound[: number % len(sound)] if sound else ()
-            ):
+            for server in _turned(sound, number):
                 samples[server.name].append(_sample(case, server, run))
                 progress.done(case.measure.seconds(run))
         counted = {server.name: fsyncs.of(server, case.pushed) for server in sound if case.pushed}
-        found += rows(case, samples, counted)
+        found = rows(case, samples, counted)
         progress.end(found)
-    return found
+        yield found
+
+
+def _turned(servers: list[Server | Given], number: int) -> list[Server | Given]:
+    """Nobody is always the first after the others."""
+    first = number % len(servers) if servers else 0
+    return servers[first:] + servers[:first]
 
 
 def _checked(case: Case, server: Server | Given, run: Run) -> str:

@@ -120,6 +120,7 @@ class Server:
                 stderr=subprocess.STDOUT,
                 env=environment(),
                 cwd=self.folder,
+                process_group=0,  # so that ^C ends the run, and leaves the servers to it
             )
         try:
             self._wait(begin)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,8 +21,18 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def bench(tmp_path):
-    """Runs the benchmark; each test has a folder of its own for the stores."""
+def environment(tmp_path):
+    """Each test has a folder of its own for the stores."""
+    return {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}",
+        "TMPDIR": str(tmp_path),
+    }
+
+
+@pytest.fixture
+def bench(environment):
+    """Runs the benchmark."""
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -31,11 +42,7 @@ def bench(tmp_path):
             text=True,
             check=False,
             timeout=110,
-            env={
-                **os.environ,
-                "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}",
-                "TMPDIR": str(tmp_path),
-            },
+            env=environment,
         )
 
     return run
@@ -101,6 +108,26 @@ def test_ours_with_two_workers_in_any_case(measured):
     done, written = measured("--only", "by digest, 1 conn.", "--workers", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert {"server": "ours", "setup": "2 workers"}.items() <= written["used"][0].items()
+
+
+def test_an_interrupted_run_shows_what_it_has(environment, tmp_path):
+    command = [sys.executable, "-m", "bench", "--quick", "--group", "manifests"]
+    running = subprocess.Popen(
+        [*command, "--json", str(tmp_path / "bench.json")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    assert any(line.startswith("2/12 ") for line in running.stderr)
+    running.send_signal(signal.SIGINT)
+    printed, _ = running.communicate(timeout=60)
+    assert running.returncode == 130, printed
+    written = json.loads((tmp_path / "bench.json").read_text())
+    assert written["interrupted"]
+    assert 1 <= len({row["case"] for row in written["rows"]}) < 12
+    assert "Interrupted" in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["bench.json"]
 
 
 def test_nothing_is_left_behind(measured, tmp_path):
