@@ -262,7 +262,7 @@ def test_a_store_that_fails_is_no_empty_list(stocked):
     stocked.put(referrer(), OCI_IMAGE)
 
     def broken(_number, action, path):
-        if action == "list":
+        if action == "folders":
             raise OSError(path)
 
     stocked.driver.before = broken

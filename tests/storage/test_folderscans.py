@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from countingfiles import CountingFiles, FaultyFiles
@@ -146,6 +148,25 @@ def test_what_changed_just_now_is_not_kept(driver, files, tmp_path):
     changed = (tmp_path / "x").stat().st_mtime_ns
     for age, expected in ((0, 1), (19_000_000, 2), (25_000_000, 3), (30_000_000, 3)):
         driver.reactor.rightNow = (changed + age) / SECOND
+        assert folders(driver) == ["a"]
+        assert scans(files) == expected
+
+
+def test_times_that_are_whole_seconds_are_believed_later(tmp_path):
+    class Coarse(CountingFiles):
+        def stat(self, path):
+            found = Path(path).stat()
+            whole = int(found.st_mtime) * SECOND
+            return SimpleNamespace(
+                st_mode=found.st_mode, st_dev=1, st_ino=2, st_mtime_ns=whole, st_ctime_ns=whole
+            )
+
+    files = Coarse()
+    driver = driver_on(tmp_path, files)
+    make(tmp_path, "x/a")
+    changed = int((tmp_path / "x").stat().st_mtime)
+    for age, expected in ((0.5, 1), (1.9, 2), (2.2, 3), (2.3, 3)):
+        driver.reactor.rightNow = changed + age
         assert folders(driver) == ["a"]
         assert scans(files) == expected
 

@@ -150,12 +150,12 @@ class Referrers:
         after = ""
         while True:
             try:
-                entries = await self.driver.list(folder, after, _PAGE)
+                names = await self.driver.folders(folder, after, _PAGE)
             except PathNotFound:
                 return digests
-            for entry in entries:
+            for name in names:
                 with suppress(DigestInvalid):
-                    digests.append(Digest.parse(f"{algorithm}:{entry.path}"))
-            if len(entries) < _PAGE:
+                    digests.append(Digest.parse(f"{algorithm}:{name}"))
+            if len(names) < _PAGE:
                 return digests
-            after = entries[-1].path
+            after = names[-1]

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 #: Nanoseconds. Node numbers are used again at once, and kernels stamp coarsely: two versions of a
 #: file or folder made within this time may look the same.
 FRESH = 20_000_000
+#: The same where times are whole seconds, or every other one: on some file systems they all are.
+_FRESH_WHOLE = 2_100_000_000
+_SECOND = 1_000_000_000
 #: Names that are kept at most, of all folders together: about 80 bytes each.
 MOST = 250_000
 #: A folder that is kept takes the room of so many names besides.
@@ -121,7 +124,7 @@ class FolderScans:
 
     def _read(self, path: str) -> Scan:
         # Before the look: what is changed after it has a later time than what we see.
-        oldest = self._seconds() * 1e9 - FRESH
+        now = self._seconds() * 1e9
         found = self._tree.stat(path)
         if not S_ISDIR(found.st_mode):
             raise PathInvalid(path, "is a file")
@@ -129,7 +132,8 @@ class FolderScans:
         scan = self._same(path, version)
         if scan is None:
             scan = self._scan(path)
-            if max(found.st_mtime_ns, found.st_ctime_ns) < oldest:
+            changed = max(found.st_mtime_ns, found.st_ctime_ns)
+            if now - changed > (FRESH if changed % _SECOND else _FRESH_WHOLE):
                 self._keep(path, version, scan)
         return scan
 
