@@ -158,10 +158,10 @@ class Presigning(MemoryDriver):
 
     presigns = True
 
-    def presign(self, path, method, expires):
+    def presign(self, path, method, expires, client):
         if method not in {"GET", "HEAD"}:
             return fail(MethodUnsupported(path))
-        return succeed(f"https://bucket.example/{path}?method={method}&expires={expires}")
+        return succeed(f"https://bucket.example/{path}?{method}&{expires}&{client}")
 
 
 @pytest.mark.flavours(*SITES)
@@ -171,12 +171,12 @@ async def test_redirect(start, clock):
     async with start(driver=driver) as api:
         digest = await api.blob(CONTENT)
         for method in ("GET", "HEAD"):
-            response = await api(method, f"a/blobs/{digest}")
+            response = await api(method, f"a/blobs/{digest}", {"X-Forwarded-For": "192.0.2.7"})
             assert (response.status, response.body) == (307, b"")
             hexadecimal = digest.partition(":")[2]
             assert response.get("Location") == (
                 "https://bucket.example/docker/registry/v2/blobs/sha256/"
-                f"{hexadecimal[:2]}/{hexadecimal}/data?method={method}&expires=1200"
+                f"{hexadecimal[:2]}/{hexadecimal}/data?{method}&1200&192.0.2.7"
             )
             assert response.get("Docker-Content-Digest") == digest
         assert (await api("GET", f"b/blobs/{digest}")).status == 404

@@ -309,7 +309,9 @@ def test_a_driver_with_urls():
     world = World()
     digest = world.blob(b"x")
     world.driver.presigns = True
-    world.driver.presign = lambda path, method, expires: succeed(f"{method} {path} {expires}")
+    world.driver.presign = lambda path, method, expires, client: succeed(
+        f"{method} {path} {expires}"
+    )
     url = done(world.repo().blobs.url(digest, "HEAD"))
     assert url == f"HEAD {layout.blob(digest)} 1200"
     assert world.listener.brief()[-1] == ("pull", "blob", None)

@@ -31,7 +31,7 @@ async def get(exchange: Exchange) -> Answer:
     if matches(exchange.headers("if-none-match"), str(digest)):
         return Answer(304, headers)
     if exchange.settings.redirect:
-        url = await blobs.url(digest, exchange.method)
+        url = await blobs.url(digest, exchange.method, exchange.caller.address)
         if url is not None:
             return Answer(307, [*headers, ("Location", url)])
     headers += [("Accept-Ranges", "bytes"), ("Content-Type", "application/octet-stream")]

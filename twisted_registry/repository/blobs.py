@@ -54,12 +54,15 @@ class Blobs:
         return reader
 
     @translated
-    async def url(self, digest: Digest, method: str) -> str | None:
-        """Where a client can do ``method`` on the blob without us, or None."""
+    async def url(self, digest: Digest, method: str, client: str = "") -> str | None:
+        """Where a client can do ``method`` on the blob without us, or None.
+
+        :param client: its address, on which it may depend; empty if it is not known.
+        """
         if not self.driver.presigns:
             return None
         try:
-            url = await self.driver.presign(layout.blob(digest), method, _URL_LIFETIME)
+            url = await self.driver.presign(layout.blob(digest), method, _URL_LIFETIME, client)
         except MethodUnsupported:
             return None
         self.announce("pull", "blob", digest)

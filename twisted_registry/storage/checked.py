@@ -144,9 +144,9 @@ class CheckedDriver:
         paths = (prefix,) if prefix else ()
         return self._call("walk", paths, self.driver.walk, prefix, after, limit)
 
-    def presign(self, path: str, method: str, expires: int) -> Deferred[str]:
+    def presign(self, path: str, method: str, expires: int, client: str = "") -> Deferred[str]:
         """Fire with a URL for the file."""
-        return self._call("presign", (path,), self.driver.presign, path, method, expires)
+        return self._call("presign", (path,), self.driver.presign, path, method, expires, client)
 
     def close(self) -> Deferred[None]:
         """Close the driver."""

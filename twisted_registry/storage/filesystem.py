@@ -224,7 +224,7 @@ class FilesystemDriver:
         """Fire with the files below a folder."""
         return self._run(prefix, walk_files, self._tree, prefix, after, limit)
 
-    def presign(self, path: str, method: str, expires: int) -> Deferred[str]:  # noqa: ARG002
+    def presign(self, path: str, method: str, expires: int, client: str = "") -> Deferred[str]:  # noqa: ARG002
         """Fail: there is nobody else to ask for these bytes."""
         return fail(MethodUnsupported(path, f"{self.name} has no URLs"))
 

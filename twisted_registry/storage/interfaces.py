@@ -391,10 +391,12 @@ class IStorageDriver(Interface):
         :param limit: at most so many; fewer mean that there are no more.
         """
 
-    def presign(path: str, method: str, expires: int) -> Deferred[str]:
+    def presign(path: str, method: str, expires: int, client: str = "") -> Deferred[str]:
         """Fire with a URL that lets its bearer do ``method`` on the file without us.
 
         :param expires: seconds.
+        :param client: the address of whoever will use it, for stores that are reached in several
+            ways; empty if it is not known.
         :raises MethodUnsupported: if the driver has no URLs, or none for this method.
         """
 

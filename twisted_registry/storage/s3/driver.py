@@ -370,7 +370,7 @@ class S3Driver:
         return answer
 
     @_told
-    def presign(self, path: str, method: str, expires: int) -> Deferred[str]:
+    def presign(self, path: str, method: str, expires: int, client: str = "") -> Deferred[str]:  # noqa: ARG002
         """Fire with a URL for GET or HEAD."""
         if method not in _PRESIGNED:
             return fail(MethodUnsupported(path, f"there is no URL for {method}"))

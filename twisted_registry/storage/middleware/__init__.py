@@ -1,0 +1,1 @@
+"""``middleware.storage``: drivers around a driver, which change where clients are sent."""

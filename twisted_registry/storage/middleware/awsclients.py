@@ -1,0 +1,103 @@
+"""Which clients are inside AWS, kept up to date behind the scenes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.logger import Logger
+
+from twisted_registry.storage.middleware.ipranges import (
+    PUBLISHED,
+    IPRanges,
+    IPRangesError,
+    parse_ranges,
+)
+from twisted_registry.storage.s3.errors import S3Error
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Generator
+
+    from twisted.internet.interfaces import IReactorTime
+
+    from twisted_registry.storage.s3.transport import Transport
+    from twisted_registry.storage.threads import Threads
+
+log = Logger()
+
+#: Bytes of the published document: it has about two million.
+LONGEST: Final = 32 * 1024 * 1024
+#: Seconds until the next attempt after one that failed.
+AGAIN: Final = 60.0
+
+
+@define(eq=False)
+class AwsClients:
+    """The address ranges, fetched when somebody asks and they are not there or old.
+
+    Nobody waits: until they are there, no client is known to be inside.
+
+    :ivar transport: for fetching them; ours to close.
+    :ivar threads: where they are read; ours to close.
+    :ivar regions: that count; none are all.
+    :ivar url: where they are published; ``file://`` for a copy on this machine.
+    :ivar frequency: seconds for which they are good.
+    """
+
+    _clock: IReactorTime
+    _transport: Transport
+    _threads: Threads
+    _regions: Collection[str] = ()
+    _url: str = PUBLISHED
+    _frequency: float = 12 * 3600.0
+    _ranges: IPRanges = field(init=False, factory=IPRanges)
+    _due: float | None = field(init=False, default=None)
+    _updating: Deferred[None] | None = field(init=False, default=None)
+
+    def __contains__(self, address: str) -> bool:
+        """Whether a client of this address is inside, as far as is known now."""
+        if self._updating is None and (self._due is None or self._clock.seconds() >= self._due):
+            # Set at once: the answer may be there before this returns.
+            self._due = self._clock.seconds() + self._frequency
+            self._updating = self._update()
+            self._updating.addBoth(self._updated)
+        return address in self._ranges
+
+    @inlineCallbacks
+    def close(self) -> Generator[Any, Any, None]:
+        """Give up what is under way, and free threads and connections."""
+        if self._updating is not None:
+            self._updating.cancel()
+        yield self._transport.close()
+        yield self._threads.close()
+
+    @inlineCallbacks
+    def _update(self) -> Generator[Any, Any, None]:
+        try:
+            content = yield self._fetch()
+            self._ranges = yield self._threads.run(parse_ranges, content, self._regions)
+        except (S3Error, OSError, IPRangesError) as error:
+            # The old ones are better than none.
+            self._due = self._clock.seconds() + min(AGAIN, self._frequency)
+            log.warn("address ranges of {url}: {error}", url=self._url, error=error)
+
+    def _fetch(self) -> Deferred[bytes]:
+        parts = urlsplit(self._url)
+        if parts.scheme == "file":
+            return self._threads.run(Path(parts.path).read_bytes)
+        return self._download(parts.netloc)
+
+    @inlineCallbacks
+    def _download(self, host: str) -> Generator[Any, Any, bytes]:
+        what = f"GET {self._url}"
+        answer = yield self._transport.send(what, "GET", self._url, {"host": host})
+        content: bytes = yield answer.collect(LONGEST)
+        if answer.status != 200:
+            raise S3Error(what, "no list of address ranges", status=answer.status)
+        return content
+
+    def _updated(self, _: object) -> None:
+        self._updating = None
