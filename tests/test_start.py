@@ -26,6 +26,7 @@ HEAVY = {
     *("twisted_registry.config.effective", "twisted_registry.config.reference"),
     *("twisted_registry.storage.contract", "twisted_registry.storage.memory"),
     *("twisted_registry.storage.s3", "twisted_registry.testing"),
+    "twisted_registry.workers",
 }
 
 
