@@ -182,11 +182,13 @@ class Plain(Resource):
         descriptor = os.open(self.kit.file, os.O_RDONLY)
         if self.kit.ready_head:
             sent = request.sendWholeFile(206, b"X-Ready: 1\r\n", descriptor, offset, size)
+            if sent is not None:
+                sent.addErrback(self.kit.failed)
         else:
             request.setHeader(b"Content-Length", b"%d" % size)
             sent = request.sendFile(descriptor, offset, size)
+            sent.addCallbacks(lambda _: request.finish(), self.kit.failed)
         os.close(descriptor)
-        sent.addCallbacks(lambda _: request.finish(), self.kit.failed)
         self.kit.sending = sent
         return NOT_DONE_YET
 

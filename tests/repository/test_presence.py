@@ -219,3 +219,45 @@ def test_a_blob_can_be_mounted_where_it_is(world):
     assert done(world.repo().blobs.mount(digest, "a/b")) == 1
     assert done(world.repo().blobs.mount(Digest.of(b"none"), "a/b")) is None
     assert done(world.repo().blobs.mount(Digest.of(b"none"), None)) is None
+
+
+def test_a_whole_blob_is_read_and_announced(world):
+    digest = world.blob(b"content")
+    world.listener.take()
+    reader = done(world.repo().blobs.whole(digest))
+    assert (reader.size, reader.offset()) == (7, 0)
+    reader.close()
+    assert world.listener.brief() == [("pull", "blob", None)]
+
+
+@pytest.mark.parametrize("fault", ["no link", "no bytes", "no file", "condemned"])
+def test_a_whole_blob_that_is_not_here(world, fault):
+    """Whatever was opened meanwhile is closed."""
+    digest = world.blob(b"content")
+    if fault == "no link":
+        world.remove(layout.layer_link("a/b", digest))
+    elif fault == "no bytes":
+        world.write(layout.blob(digest), b"")
+    elif fault == "no file":
+        world.remove(layout.blob(digest))
+    else:
+        world.gate.condemned.add(digest)
+    opened = []
+    opening = world.driver.open
+
+    class Watched:
+        def __init__(self, reader):
+            self.size = reader.size
+            opened.append(self)
+
+        def close(self):
+            opened.remove(self)
+
+    world.driver.open = lambda *args: opening(*args).addCallback(Watched)
+    assert code_of(world.repo().blobs.whole(digest)) is ErrorCode.BLOB_UNKNOWN
+    assert opened == []
+
+
+def test_nothing_is_a_blob_as_well(world):
+    digest = world.blob(b"")
+    done(world.repo().blobs.whole(digest)).close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
@@ -108,14 +108,41 @@ async def send(answer: Answer, request: Request, common: Common) -> None:
 
     :param common: headers of every answer; those of the answer itself come on top.
     """
-    if isinstance(answer.body, bytes) and IStreamedRequest.providedBy(request):
-        ready = answer.ready
-        fields = common.fields + (ready_fields(tuple(answer.headers)) if ready is None else ready)
-        request.sendWhole(answer.status, fields, answer.body, answer.length)
+    body = answer.body
+    if not IStreamedRequest.providedBy(request):
+        await _send_plainly(answer, request, common)
+    elif isinstance(body, bytes):
+        request.sendWhole(answer.status, _all_fields(answer, common), body, answer.length)
+    elif isinstance(body, AsyncIterator):
+        await _send_plainly(answer, request, common)
+    else:
+        await _send_stretch(body, answer, request, common)
+
+
+def _all_fields(answer: Answer, common: Common) -> bytes:
+    ready = answer.ready
+    return common.fields + (ready_fields(tuple(answer.headers)) if ready is None else ready)
+
+
+async def _send_stretch(body: Stretch, answer: Answer, request: Any, common: Common) -> None:
+    """Send a part of a file by kernel copy, if it has a descriptor."""
+    descriptor = body.fileno()
+    if descriptor is None:
+        await _send_plainly(answer, request, common)
         return
+    fields = _all_fields(answer, common)
     try:
-        if await _sent_file(answer, request, common):
-            return
+        sent = request.sendWholeFile(answer.status, fields, descriptor, body.offset(), body.size)
+        if sent is not None:
+            await sent
+    finally:
+        body.close()
+
+
+async def _send_plainly(answer: Answer, request: Request, common: Common) -> None:
+    """Send with nothing but what every request of twisted.web has."""
+    body = answer.body
+    try:
         request.setResponseCode(answer.status)
         # twisted.web would say text/html where nothing was said.
         request.defaultContentType = None
@@ -123,35 +150,17 @@ async def send(answer: Answer, request: Request, common: Common) -> None:
             request.responseHeaders.setRawHeaders(name, list(values))
         for name, value in answer.headers:
             request.responseHeaders.addRawHeader(name, value)
-        body = answer.body
         if isinstance(body, bytes):
             _send_bytes(request, body, answer.length)
         elif isinstance(body, AsyncIterator):
             await _send_pieces(request, body)
         else:
             request.setHeader("Content-Length", str(body.size))
-            if request.method == b"HEAD":
-                request.write(b"")
-            else:
-                await body.deliver(request)
+            await body.deliver(request)
     finally:
-        if not isinstance(answer.body, bytes | AsyncIterator):
-            answer.body.close()
+        if not isinstance(body, bytes | AsyncIterator):
+            body.close()
     request.finish()
-
-
-async def _sent_file(answer: Answer, request: Request, common: Common) -> bool:
-    """Send a stretch of a file by kernel copy, if it is one and our channel is there to do it."""
-    body = answer.body
-    if isinstance(body, bytes | AsyncIterator) or not IStreamedRequest.providedBy(request):
-        return False
-    descriptor = body.fileno()
-    if descriptor is None or request.method == b"HEAD":
-        return False
-    fields = common.fields + ready_fields(tuple(answer.headers))
-    await request.sendWholeFile(answer.status, fields, descriptor, body.offset(), body.size)
-    request.finish()
-    return True
 
 
 def _send_bytes(request: Request, body: bytes, length: int | None) -> None:

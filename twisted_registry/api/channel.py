@@ -220,6 +220,20 @@ class RegistryChannel(Protocol):
             return fail(ConnectionAborted())
         return output.send_file(descriptor, offset, length)
 
+    def send_headed_file(
+        self, head: bytes, descriptor: int, offset: int, length: int
+    ) -> Deferred[None] | None:
+        """Send what :meth:`ready_head` made, and a range of a file. Only on a direct output.
+
+        :returns: None if all has been sent.
+        """
+        if self.closing:
+            return fail(ConnectionAborted())
+        output = self.output
+        assert isinstance(output, SocketOutput)
+        self._expected = None
+        return output.send_headed_file(head, descriptor, offset, length)
+
     def registerProducer(self, producer: Any, streaming: bool) -> None:  # noqa: FBT001
         """Pause and resume ``producer`` as the peer takes what it writes."""
         self.output.register(producer, streaming=streaming)

@@ -74,10 +74,11 @@ class IStreamedRequest(Interface):
 
     def sendWholeFile(
         status: int, fields: bytes, descriptor: int, offset: int, length: int
-    ) -> Deferred[None]:
+    ) -> Deferred[None] | None:
         """Send a head as :meth:`sendWhole` does, then bytes of a file as :meth:`sendFile` does.
 
-        For answers that have a body; the caller calls ``finish`` after the Deferred fires.
+        For answers to a GET that have a body. Finishes when all is sent: None says that it is,
+        at once; else the Deferred fires then.
         """
 
     def sendFile(descriptor: int, offset: int, length: int) -> Deferred[None]:

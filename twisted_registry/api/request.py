@@ -238,31 +238,35 @@ class RegistryRequest(Request):
             length, body = len(body) if length is None else length, b""
         self.sentLength = len(body)
         self.channel.send_whole(status, self.code_message, fields, body, length)
-        if self.site.access_log is not None:
-            self.site.log(self)
-        self.finished = 1
-        self._cleanup()
+        self._sent(None)
 
     def sendWholeFile(
         self, status: int, fields: bytes, descriptor: int, offset: int, length: int
-    ) -> Deferred[None]:
+    ) -> Deferred[None] | None:
         """See :class:`~twisted_registry.api.interfaces.IStreamedRequest`."""
         channel = self.channel
         if self._disconnected:
             return fail(ConnectionLost())
-        self.setResponseCode(status)
+        self.code, self.code_message = status, RESPONSES.get(status, b"Unknown Status")
         self.startedWriting = 1
         head = channel.ready_head(status, self.code_message, fields, length)
-        if channel.output.direct:
-            channel.output.hold()
+        if not channel.output.direct:
             channel.output.write(head)
-            self.sentLength += length
-            sent: Deferred[None] = channel.send_file(descriptor, offset, length)
-            return sent
-        channel.output.write(head)
-        return FilePump(
-            self, self.site.read_file, channel.abort, descriptor, offset, length
-        ).start()
+            pump = FilePump(self, self.site.read_file, channel.abort, descriptor, offset, length)
+            return pump.start().addCallback(self._sent)
+        self.sentLength = length
+        sent: Deferred[None] | None = channel.send_headed_file(head, descriptor, offset, length)
+        if sent is not None:
+            return sent.addCallback(self._sent)
+        self._sent(None)
+        return None
+
+    def _sent(self, _: None) -> None:
+        """All has been written that there was to say."""
+        if self.site.access_log is not None:
+            self.site.log(self)
+        self.finished = 1
+        self._cleanup()
 
     def sendFile(self, descriptor: int, offset: int, length: int) -> Deferred[None]:
         """See :class:`~twisted_registry.api.interfaces.IStreamedRequest`."""

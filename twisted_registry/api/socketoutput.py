@@ -14,7 +14,7 @@ from socket import MSG_MORE
 from typing import TYPE_CHECKING, Any
 
 from attrs import define
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IPullProducer
 from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
@@ -98,6 +98,10 @@ class SocketOutput(Output):
 
     def send_file(self, descriptor: int, offset: int, length: int) -> Deferred[None]:
         """Send what was kept and a range of a file; the promise is that of IStreamedRequest."""
+        if not length:
+            # A head that waits for more would wait for long.
+            self.release()
+            return succeed(None)
         part = _FilePart(descriptor, offset, length, Deferred(self._cancelled))
         head = self.take()
         if head:
@@ -110,6 +114,28 @@ class SocketOutput(Output):
             part.keep()
             self._watch()
         return part.done
+
+    def send_headed_file(
+        self, head: bytes, descriptor: int, offset: int, length: int
+    ) -> Deferred[None] | None:
+        """Send a head and a range of a file; None if the kernel took both at once."""
+        if not length:
+            self.write(head)
+            return None
+        sent = 0
+        if not self._queue and length <= _FILE_TURN:
+            # Most files that are small enough for one turn go out here. Whatever else comes of
+            # it comes again below, and is dealt with there.
+            try:
+                head = head[self._socket.send(head, MSG_MORE) :]
+                if not head:
+                    sent = os.sendfile(self._socket.fileno(), descriptor, offset, length)
+            except OSError:
+                pass
+            if sent == length:
+                return None
+        self._held = [head]
+        return self.send_file(descriptor, offset + sent, length - sent)
 
     def deaf(self) -> bool:
         """A Unix socket tells a peer that is gone from one that has only finished sending."""
@@ -184,17 +210,16 @@ class SocketOutput(Output):
 
     def _send_part(self, part: _FilePart) -> bool:
         """Send a turn's worth; whether the part is done with."""
+        sent = os.sendfile(
+            self._socket.fileno(), part.descriptor, part.offset, min(part.left, _FILE_TURN)
+        )
+        if sent == 0:
+            self._drop(part, Failure(EOFError("the file is shorter than said")))
+            return True
+        part.offset += sent
+        part.left -= sent
         if part.left:
-            sent = os.sendfile(
-                self._socket.fileno(), part.descriptor, part.offset, min(part.left, _FILE_TURN)
-            )
-            if sent == 0:
-                self._drop(part, Failure(EOFError("the file is shorter than said")))
-                return True
-            part.offset += sent
-            part.left -= sent
-            if part.left:
-                return False
+            return False
         self._queue.popleft()
         part.close()
         part.done.callback(None)

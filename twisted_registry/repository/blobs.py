@@ -43,6 +43,23 @@ class Blobs:
             raise RegistryError(ErrorCode.BLOB_UNKNOWN, detail={"digest": str(digest)})
         return size
 
+    @property
+    def has_urls(self) -> bool:
+        """Whether :meth:`url` may find one."""
+        return self.driver.presigns
+
+    @translated
+    async def whole(self, digest: Digest) -> IReader:
+        """Open a blob to send it to a client as a whole.
+
+        :raises RegistryError: BLOB_UNKNOWN if the repository does not hold it.
+        """
+        reader = await self.presence.reader(self.name, digest)
+        if reader is None:
+            raise RegistryError(ErrorCode.BLOB_UNKNOWN, detail={"digest": str(digest)})
+        self.announce("pull", "blob", digest, size=reader.size)
+        return reader
+
     @translated
     async def open(self, digest: Digest, offset: int = 0, length: int | None = None) -> IReader:
         """Open a stretch of a blob whose :meth:`size` was asked for."""

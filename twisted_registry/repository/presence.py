@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from twisted_registry.digest import Digest
     from twisted_registry.repository.recent import Content, Recent
+    from twisted_registry.storage.interfaces import IReader
 
 
 @implementer(IPresenceGate)
@@ -60,6 +61,21 @@ class Presence:
     async def blob(self, repository: str, digest: Digest) -> int | None:
         """The size of a blob that the repository holds, or None."""
         return await self._linked(repository, layout.layer_link(repository, digest), digest)
+
+    async def reader(self, repository: str, digest: Digest) -> IReader | None:
+        """A blob that the repository holds, open to be read to its end, or None."""
+        if await self.recent.link(layout.layer_link(repository, digest)) != digest:
+            return None
+        reader = await self.recent.reader(digest)
+        if reader is None:
+            return None
+        admitted = False
+        try:
+            admitted = await self.gate.admits(repository, digest)
+        finally:
+            if not admitted:
+                reader.close()
+        return reader if admitted else None
 
     async def manifest(self, repository: str, digest: Digest) -> int | None:
         """The size of a manifest that the repository holds, or None."""

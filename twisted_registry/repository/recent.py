@@ -23,7 +23,7 @@ from twisted_registry.storage.interfaces import PathNotFound
 if TYPE_CHECKING:
     from twisted_registry.digest import Digest
     from twisted_registry.repository.manifests import StoredManifest
-    from twisted_registry.storage.interfaces import Glance, IStorageDriver
+    from twisted_registry.storage.interfaces import Glance, IReader, IStorageDriver
 
 log = Logger()
 
@@ -154,6 +154,17 @@ class Recent:
             except PathNotFound:
                 return None
         return None if size == 0 and not digest.is_of_nothing else size
+
+    async def reader(self, digest: Digest) -> IReader | None:
+        """A blob that the store holds, open to be read, or None; see :meth:`size`."""
+        try:
+            reader: IReader = await self.driver.open(layout.blob(digest))
+        except PathNotFound:
+            return None
+        if reader.size == 0 and not digest.is_of_nothing:
+            reader.close()
+            return None
+        return reader
 
     async def content(self, digest: Digest) -> Content | None:
         """The bytes of a manifest that the store holds, or None if it has none or damaged ones."""

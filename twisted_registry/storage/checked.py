@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import define, field
-from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -179,9 +179,15 @@ class CheckedDriver:
                 return fail(PathInvalid(path, "is not a path"))
         observer = self.observer
         started = 0.0 if observer is None else self.clock.seconds()
-        answer = maybeDeferred(method, *arguments, **options)
+        try:
+            answer = method(*arguments, **options)
+        except Exception:  # noqa: BLE001 (whatever it is, it is explained below)
+            answer = fail()
         if observer is not None:
             answer.addBoth(self._report, observer, action, started)
+        elif answer.called and not isinstance(answer.result, Failure | Deferred):
+            # There is nothing to explain, nor will be.
+            return answer
         return answer.addErrback(self._explain, action, paths[0] if paths else "")
 
     def _report(
