@@ -139,6 +139,7 @@ def test_serve(tmp_path):
     assert f"storage: files below {tmp_path / 'store'}" in text
     assert f"listening on http://127.0.0.1:{server.port}" in text
     assert f"docker tag IMAGE 127.0.0.1:{server.port}/NAME" in text
+    assert " object at 0x" not in text
     assert all(re.match(r'time="[^"]+" level=\w+ msg=', line) for line in lines)
     matches = [COMBINED.fullmatch(line) for line in out.splitlines()]
     assert [match[2].split()[0] for match in matches] == ["POST", "GET", "GET"]

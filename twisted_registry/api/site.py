@@ -42,6 +42,9 @@ class RegistrySite(Site):
     :ivar counted: told how many connections there are, each time that this changes.
     """
 
+    #: Twisted would log the start and the end of a factory, by its address in memory.
+    noisy = False
+
     def __init__(
         self,
         resource: IResource,
