@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @implementer(IAgentEndpointFactory)
 @frozen
 class Endpoints:
-    """Makes endpoints, for the Agent.
+    """Makes endpoints, for the Agent, once for each of the few hosts that a store has.
 
     :ivar policy: whom to believe over TLS.
     :ivar timeout: seconds that a connection may take.
@@ -29,9 +29,17 @@ class Endpoints:
     _reactor: Any
     _policy: IPolicyForHTTPS
     _timeout: float
+    _made: dict[bytes, IStreamClientEndpoint] = field(init=False, factory=dict)
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """Answer the endpoint of a URL."""
+        # The Agent asks for each request, and checking the name of a host takes a while.
+        key = b"%b://%b" % (uri.scheme, uri.netloc)
+        if key not in self._made:
+            self._made[key] = self._make(uri)
+        return self._made[key]
+
+    def _make(self, uri: URI) -> IStreamClientEndpoint:
         host = uri.host.decode("ascii")
         endpoint: IStreamClientEndpoint = HostnameEndpoint(
             self._reactor, host, uri.port, timeout=self._timeout

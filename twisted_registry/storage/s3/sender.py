@@ -8,7 +8,7 @@ patience, is repeated; whoever sends what must not be done twice learns from
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, inlineCallbacks
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
     from twisted.internet.interfaces import IReactorTime
+    from twisted.python.failure import Failure
 
     from twisted_registry.storage.s3.address import Address
     from twisted_registry.storage.s3.answer import Answer
@@ -149,12 +150,14 @@ class Sender:
         error = fault_of(answer, content, address.region)
         raise self._skew(error, answer) or error
 
-    @inlineCallbacks
-    def _current_signer(self, what: str) -> Generator[Any, Any, Signer]:
-        try:
-            credentials: Credentials = yield self._credentials.current()
-        except CredentialsError as error:
-            raise BadCredentials(what, str(error)) from error
+    def _current_signer(self, what: str) -> Deferred[Signer]:
+        def explain(failure: Failure) -> NoReturn:
+            failure.trap(CredentialsError)
+            raise BadCredentials(what, failure.getErrorMessage()) from failure.value
+
+        return self._credentials.current().addCallbacks(self._signer_of, explain)
+
+    def _signer_of(self, credentials: Credentials) -> Signer:
         signer = self._signer
         if signer is None or signer.credentials != credentials:
             signer = self._signer = Signer(credentials, self.address.region)
