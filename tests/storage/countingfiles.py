@@ -41,7 +41,7 @@ class FaultyFiles(OsFiles):
         if fault < 0:
             return lambda fd, data, offset: real(fd, data[:-fault], offset)
 
-        def failing(*_):
+        def failing(*_, **__):
             raise OSError(fault, os.strerror(fault))
 
         return failing

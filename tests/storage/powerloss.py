@@ -222,9 +222,10 @@ class PowerLossFiles(OsFiles):
         self._live()
         return self._stat(self._opened[fd].node)
 
-    def stat(self, path):
+    def stat(self, path, *, dir_fd=None):
         self._live()
-        folder, name = self._place(path)
+        top = self._top if dir_fd is None else self._opened[dir_fd].node
+        folder, name = self._place(path, top)
         return self._stat(self._entry(folder, name, path) if name else folder)
 
     def realpath(self, path):
@@ -313,10 +314,10 @@ class PowerLossFiles(OsFiles):
         for folder in {id(part[0]): part[0] for part in change.parts}.values():
             folder.waiting.remove(change)
 
-    def _place(self, path):
+    def _place(self, path, top=None):
         """Find the folder that a path lies in, and its name there."""
         *above, name = path.strip("/").split("/")
-        folder = self._top
+        folder = top or self._top
         for component in above:
             folder = self._entry(folder, component, path)
             if isinstance(folder, _File):

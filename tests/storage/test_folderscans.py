@@ -201,6 +201,7 @@ def test_symbolic_links_are_looked_at_each_time(driver, files, tmp_path):
     make(tmp_path, "x/a", "x/c", "elsewhere/d")
     (tmp_path / "x/b").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "x/dangling").symlink_to(tmp_path / "later")
+    (tmp_path / "x/self").symlink_to(tmp_path / "x/self")
     (tmp_path / "elsewhere/d/file").write_bytes(b"1")
     assert folders(driver) == ["a", "b", "c"]
     assert folders(driver, limit=2) == ["a", "b"]
@@ -236,6 +237,23 @@ def test_a_disk_that_fails_is_no_empty_folder(tmp_path):
     driver = driver_on(tmp_path, FaultyFiles(pread=[errno.EIO]))
     error = failure_of(driver.get_many(["x/a/file"], 10), StorageError).value
     assert (type(error), error.path) == (StorageError, "x/a/file")
+
+
+def test_a_folder_that_goes_before_its_folders_are_looked_at(tmp_path):
+    make(tmp_path, "x/a")
+    driver = driver_on(tmp_path, FaultyFiles(open=[errno.ENOENT]))
+    failure_of(driver.folders("x", holding="file"), PathNotFound)
+
+
+def test_no_descriptor_is_lost(tmp_path):
+    make(tmp_path, "x/a", "x/b")
+    for name in "ab":
+        (tmp_path / "x" / name / "file").write_bytes(b"1")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    driver = driver_on(tmp_path, FaultyFiles(stat=[None, errno.EIO]))
+    failure_of(driver.folders("x", holding="file"), StorageError)
+    assert folders(driver, holding="file", limit=1) == ["a"]
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_disk_that_fails_at_a_look_is_asked_on_a_thread(tmp_path):

@@ -39,7 +39,7 @@ _T = TypeVar("_T")
 #: How often a write whose folder is deleted meanwhile makes the folder anew.
 ATTEMPTS = 100
 #: Nothing there: no such name, a path through a file, links that go round.
-_NOTHING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+NOTHING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 
 @define(eq=False, repr=False)
@@ -159,7 +159,7 @@ class FileTree:
         try:
             found = self.files.stat(self.full(path))
         except OSError as error:
-            if error.errno in _NOTHING:
+            if error.errno in NOTHING:
                 raise PathNotFound(path) from error
             raise
         if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
