@@ -36,12 +36,14 @@ def launcher(tmp_path):
         started.close()
 
 
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory):
+@pytest.fixture(scope="module", params=[1, 2], ids=["one-process", "two-processes"])
+def registry(request, tmp_path_factory):
     """One registry for the tests of a module; each takes repositories of its own."""
+    if AGAINST == DISTRIBUTION and request.param > 1:
+        pytest.skip("Distribution is one process")
     started = Launcher(tmp_path_factory.mktemp("servers"))
     try:
-        yield started.start(AGAINST, tmp_path_factory.mktemp("root"))
+        yield started.start(AGAINST, tmp_path_factory.mktemp("root"), request.param)
     finally:
         started.close()
 

@@ -42,6 +42,7 @@ storage:
     enabled: true
 http:
   addr: 127.0.0.1:{port}
+  workers: {workers}
   secret: the same after a restart
 """
 
@@ -90,11 +91,12 @@ def tail(path: Path, size: int = 3000) -> str:
 
 @define(eq=False)
 class Served:
-    """A registry that runs over ``root``; ``kind`` is OURS or DISTRIBUTION."""
+    """A registry that runs over ``root``; ``kind`` is OURS, or DISTRIBUTION, a single process."""
 
     kind: str
     root: Path
     work: Path
+    workers: int = 1
     log: Path = field(init=False)
     address: str = field(init=False)
     process: subprocess.Popen[bytes] = field(init=False)
@@ -106,7 +108,7 @@ class Served:
         self.address = f"127.0.0.1:{port}"
         self.log = self.work / f"{self.kind}-{port}.log"
         config = self.work / f"{self.kind}-{port}.yml"
-        config.write_text(CONFIGURATION.format(root=self.root, port=port))
+        config.write_text(CONFIGURATION.format(root=self.root, port=port, workers=self.workers))
         if self.kind == OURS:
             command = [sys.executable, "-m", "twisted_registry", "serve", str(config)]
         else:
@@ -124,7 +126,11 @@ class Served:
                 cwd=self.work,
             )
         wait_until(self._answers, self.process, self.log)
+        wait_until(self._all_serve, self.process, self.log)
         return self
+
+    def _all_serve(self) -> bool:
+        return self.log.read_bytes().count(b"serving as worker") >= self.workers - 1
 
     def _answers(self) -> bool:
         with suppress(OSError, HTTPException):
@@ -174,9 +180,9 @@ class Launcher:
     work: Path
     servers: list[Served] = field(factory=list)
 
-    def start(self, kind: str, root: Path) -> Served:
+    def start(self, kind: str, root: Path, workers: int = 1) -> Served:
         """A running registry over ``root``."""
-        served = Served(kind, root, self.work)
+        served = Served(kind, root, self.work, workers)
         self.servers.append(served)
         return served.start()
 

@@ -208,16 +208,21 @@ def resume(remote: Remote, client: Client) -> bool:
 
 
 @pytest.mark.parametrize(
-    "rounds",
-    [5, pytest.param(50, marks=[pytest.mark.nightly, pytest.mark.timeout(3600)])],
+    ("rounds", "workers"),
+    [
+        (5, 1),
+        (5, 2),
+        pytest.param(50, 1, marks=[pytest.mark.nightly, pytest.mark.timeout(3600)]),
+        pytest.param(50, 2, marks=[pytest.mark.nightly, pytest.mark.timeout(3600)]),
+    ],
 )
-def test_kill_in_the_middle_of_pushes(launcher, tmp_path, rounds):
+def test_kill_in_the_middle_of_pushes(launcher, tmp_path, rounds, workers):
     root = tmp_path / "root"
     survivors: list[Client] = []
     resumed = promised = 0
     for number in range(rounds):
         chance = random.Random(f"round {number}")
-        served = launcher.start(AGAINST, root)
+        served = launcher.start(AGAINST, root, workers)
         countdown = Countdown(chance.randrange(1, STEPS))
         clients = [
             Client(served.remote, f"kill/{number}", f"r{number}-{n}", countdown)
@@ -234,7 +239,7 @@ def test_kill_in_the_middle_of_pushes(launcher, tmp_path, rounds):
             assert not client.is_alive()
             assert client.fault is None, client.fault
 
-        served = launcher.start(AGAINST, root)
+        served = launcher.start(AGAINST, root, workers)
         for client in clients:
             assert_promises(served.remote, client)
             resumed += resume(served.remote, client)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import runpy
 import signal
 import socket
+from contextlib import nullcontext
 from http.client import HTTPConnection
 
 import pytest
@@ -223,3 +225,24 @@ def test_lines_are_shared_where_processes_are_many(loaded, tmp_path, monkeypatch
     assert not observed
     process._observer(loaded)
     assert len(observed) == 1
+
+
+def test_the_program(monkeypatch):
+    """Started as a program, it is deaf to a terminal before all else, then works."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
+    during = []
+
+    def work(given):
+        during.append((given is reactor, *map(signal.getsignal, before)))
+        return 3
+
+    monkeypatch.setattr(worker, "work_until_stopped", work)
+    monkeypatch.setattr("twisted_registry.tap.permanent", nullcontext)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module("twisted_registry.workers", run_name="__main__")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert ended.value.code == 3
+    assert during == [(True, signal.SIG_IGN, signal.SIG_IGN)]
