@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from attrs import frozen
 
 from bench.samples import Measure, Run, Sample
@@ -22,11 +24,12 @@ class Start(Measure):
 
 @frozen
 class Idle(Measure):
-    """What its processes hold after the first 200, in MiB."""
+    """What its processes hold half a second after the first 200, in MiB: all workers are up."""
 
     def __call__(self, server, run: Run) -> Sample:
         with server.fresh() as fresh:
-            return Sample(fresh.idle)
+            time.sleep(0.5)
+            return Sample(fresh.memory("VmRSS"))
 
 
 @frozen
