@@ -19,7 +19,7 @@ from twisted_registry.api.endpoint import RegistryResource
 from twisted_registry.api.site import RegistrySite
 from twisted_registry.auth.interfaces import IAccessController, OpenGrant
 from twisted_registry.errors import ErrorCode, RegistryError
-from twisted_registry.repository.interfaces import IPresenceGate
+from twisted_registry.repository.presence import OpenGate
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.filesystem import FilesystemDriver
 
@@ -53,9 +53,8 @@ class Members:
         return succeed(OpenGrant(user))
 
 
-@implementer(IPresenceGate)
 @define
-class Condemned:
+class Condemned(OpenGate):
     """Hides what stands on a list, as a collector that is at work does."""
 
     digests: frozenset[str] = field(factory=_listed)

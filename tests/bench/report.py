@@ -33,7 +33,9 @@ def table(found: Sequence[Row]) -> str:
     """The rows as text, with the faults below them."""
     lines = [_HEADS, *map(_line, found)]
     text = _aligned(lines)
-    text += [f"error: {row.case}, {row.server}: {row.fault}" for row in found if row.errors]
+    text += [
+        f"error: {row.case}, {row.server}: {_in_short(row.fault)}" for row in found if row.errors
+    ]
     text += [
         f"the generator was busy, and may be the limit: {row.case}, {row.server}"
         for row in found
@@ -107,6 +109,12 @@ def _line(row: Row) -> tuple[str, ...]:
         _fsyncs(row),
         str(row.errors),
     )
+
+
+def _in_short(fault: str) -> str:
+    """The ends of a log that was told; all of it is in the JSON."""
+    lines = fault.splitlines() or [""]
+    return lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"
 
 
 def _fsyncs(row: Row) -> str:

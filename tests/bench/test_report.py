@@ -47,10 +47,10 @@ def test_a_line_for_each_row():
 
 
 def test_faults_and_busy_generators_follow():
-    broken = rows(GET, {"ours": [failed("it broke")]}, {})
+    broken = rows(GET, {"ours": [failed("it broke:\na\nb\nits end")]}, {})
     busy = [evolve(FOUND[0], generator=0.9)]
     text = table([*broken, *busy])
-    assert "error: GET, ours: it broke" in text
+    assert "error: GET, ours: it broke: ... its end\n" in text
     assert "may be the limit: push 4 KiB, ours" in text
 
 
