@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
+from objectstores import ObjectStores
 
 # No deadline: a busy machine is not a slow program.
 settings.register_profile("fast", deadline=None)
 settings.register_profile("nightly", deadline=None, max_examples=2000)
 settings.load_profile("fast")
+
+
+@pytest.fixture(scope="session")
+def object_stores(tmp_path_factory):
+    """The object stores of a run, each started when a test first asks for it."""
+    stores = ObjectStores(tmp_path_factory.mktemp("object-stores"))
+    yield stores
+    stores.close()

@@ -34,7 +34,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "api": ("repository", "auth.interfaces", "metrics", *CORE),
     "workers.__main__": ("tap",),
     "workers": ("config", *CORE),
-    "service": BELOW_SERVICE,
+    "objectstore": ("", "listener", "storage", "config"),
+    "service": ("objectstore", *BELOW_SERVICE),
     "heap": (),
     "process": ("service", *BELOW_SERVICE),
     "worker": ("process", "service", *BELOW_SERVICE),
@@ -65,6 +66,8 @@ LATE = {
     ("service", f"{PACKAGE}.workers"),
     # Each of several processes is one of these, and the first is another.
     ("tap", f"{PACKAGE}.worker"),
+    # Most registries store elsewhere, and it brings much along.
+    ("service", f"{PACKAGE}.objectstore"),
     # It needs an extra, which few installations have a use for.
     ("storage.s3.chain", f"{PACKAGE}.storage.s3.botocoresource"),
 }

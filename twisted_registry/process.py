@@ -48,7 +48,12 @@ def in_twistd(path: str | None, reactor: Any, options: Mapping[str, Any]) -> Reg
     # Whoever names a log file or a logger to twistd keeps it.
     own = options.get("logfile") or options.get("logger") or options.get("syslog")
     observer = None if own else _observer(loaded)
-    return _Service(loaded, reactor, start_environment(), access_log(loaded), observer)
+    try:
+        service = _Service(loaded, reactor, start_environment(), access_log(loaded), observer)
+    except StartError as error:
+        raise SystemExit(f"twisted-registry: {error}") from error
+    service.give_up = lambda _: reactor.stop()
+    return service
 
 
 def serve(loaded: Loaded, reactor: Any) -> int:
@@ -56,8 +61,11 @@ def serve(loaded: Loaded, reactor: Any) -> int:
 
     :returns: the exit status: 1 if the registry could not start.
     """
-    service = RegistryService(loaded, reactor, start_environment(), access_log(loaded))
     globalLogBeginner.beginLoggingTo([_observer(loaded)], redirectStandardIO=False)
+    try:
+        service = RegistryService(loaded, reactor, start_environment(), access_log(loaded))
+    except StartError as error:
+        return _refused(error)
     return run(service, reactor)
 
 
@@ -66,15 +74,26 @@ def run(service: RegistryService, reactor: Any) -> int:
 
     :returns: the exit status: 1 if the service could not start, which is said on standard error.
     """
+    faults: list[StartError] = []
+
+    def give_up(error: StartError) -> None:
+        faults.append(error)
+        reactor.stop()
+
+    service.give_up = give_up
     try:
         service.privilegedStartService()
     except StartError as error:
-        sys.stderr.write(f"twisted-registry: {error}\n")
-        return 1
+        return _refused(error)
     service.startService()
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.run()
-    return 0
+    return 1 if faults else 0
+
+
+def _refused(error: StartError) -> int:
+    sys.stderr.write(f"twisted-registry: {error}\n")
+    return 1
 
 
 def access_log(loaded: Loaded) -> TextIO:

@@ -33,7 +33,7 @@ from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.storage.filesystem import FilesystemDriver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from twisted.application.service import IServiceCollection
     from twisted.internet.interfaces import IStreamServerEndpoint
@@ -73,10 +73,11 @@ class RegistryService(MultiService):
         """Build everything; nothing is opened yet.
 
         :param loaded: the configuration and where it came from.
-        :param environ: for a socket that systemd hands over.
+        :param environ: for a socket that systemd hands over, and the credentials of a store.
         :param access_log: where the access log goes, unless it is switched off.
         :param observer: what an application that takes this service in should log with.
         :param handover: what the first of several processes gave to this one.
+        :raises StartError: if there can be no driver that is as it is configured.
         """
         super().__init__()
         self._loaded = loaded
@@ -86,12 +87,16 @@ class RegistryService(MultiService):
         self._handover = handover
         self._loads: Loads | None = None
         configuration = loaded.configuration
-        self.driver = _driver(configuration, reactor)
+        #: Called, once the registry listens, with what only the store could tell to be configured
+        #: wrongly; None lets the registry go on, with a line in the log.
+        self.give_up: Callable[[StartError], object] | None = None
+        self.driver = self._make_driver(environ)
         self.registry = Registry(
             CheckedDriver(self.driver, reactor),
             reactor,
             policy=_policy(configuration),
             secret=configuration.http.secret.encode() or None,
+            url_lifetime=round(configuration.storage.redirect.lifetime),
         )
         api = RegistryResource(self.registry, OpenAccess(), reactor, _settings(configuration))
         wanted = not configuration.log.accesslog.disabled
@@ -203,8 +208,35 @@ class RegistryService(MultiService):
         address = self._loaded.configuration.http.address
         return make_endpoint(self._reactor, address.endpoint, address.path, self._environ)
 
+    def _make_driver(self, environ: Mapping[str, str]) -> IStorageDriver:
+        storage = self._loaded.configuration.storage
+        if storage.bucket is not None:
+            from twisted_registry import objectstore  # noqa: PLC0415 - needed by few
+
+            name = "s3aws" if storage.s3 is None else "s3"
+            driver = objectstore.make_s3_driver(name, storage.bucket, self._reactor, environ)
+            if self.is_first:
+                check = objectstore.BucketCheck(name, driver, self._store_is_wrong)
+                check.setName("store")
+                check.setServiceParent(self)
+            return driver
+        if storage.filesystem is None:
+            from twisted_registry.storage.memory import MemoryDriver  # noqa: PLC0415 - rarely used
+
+            return MemoryDriver(self._reactor)
+        root = Path(storage.filesystem.rootdirectory).absolute()
+        return FilesystemDriver(str(root), self._reactor, storage.filesystem.maxthreads)
+
+    def _store_is_wrong(self, error: StartError) -> None:
+        if self.give_up is not None:
+            self.give_up(error)
+
     def _store(self) -> str:
-        filesystem = self._loaded.configuration.storage.filesystem
+        storage = self._loaded.configuration.storage
+        filesystem, bucket = storage.filesystem, storage.bucket
+        if bucket is not None:
+            below = f" below {bucket.rootdirectory}" if bucket.rootdirectory else ""
+            return f"objects in the bucket {bucket.bucket} of {bucket.where}{below}"
         if filesystem is None:
             return "in memory: everything is gone when this process ends"
         return f"files below {Path(filesystem.rootdirectory).absolute()}"
@@ -224,16 +256,6 @@ class RegistryService(MultiService):
             raise StartError(
                 f"storage.filesystem.rootdirectory: {root}: {error.strerror}"
             ) from error
-
-
-def _driver(configuration: Configuration, reactor: Any) -> IStorageDriver:
-    filesystem = configuration.storage.filesystem
-    if filesystem is None:
-        from twisted_registry.storage.memory import MemoryDriver  # noqa: PLC0415 - rarely used
-
-        return MemoryDriver(reactor)
-    root = Path(filesystem.rootdirectory).absolute()
-    return FilesystemDriver(str(root), reactor, filesystem.maxthreads)
 
 
 def _tasks(configuration: Configuration, registry: Registry, reactor: Any) -> Iterator[Task]:

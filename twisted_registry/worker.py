@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from contextlib import suppress
@@ -30,7 +31,9 @@ def work_until_stopped(reactor: Any, control: int = CONTROL) -> int:
     loaded = handover.loaded
     observer = from_level(loaded.configuration.log.level or "info", Reporter(sys.stderr))
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
-    service = RegistryService(loaded, reactor, {}, access_log(loaded), handover=handover)
+    # What systemd handed over is the first one's business; the credentials of a store are not.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("LISTEN")}
+    service = RegistryService(loaded, reactor, environ, access_log(loaded), handover=handover)
 
     def stop() -> None:
         # Asked for by the first process and by a signal at the same time, it is done once.

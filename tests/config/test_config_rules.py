@@ -27,7 +27,7 @@ def storage(text: str) -> str:
 )
 def test_there_must_be_a_driver(text: str):
     assert faults(f"version: 0.1\nstorage: {text}\n") == [
-        "storage: no storage driver is configured; known are filesystem and inmemory"
+        "storage: no storage driver is configured; known are filesystem, inmemory and s3"
     ]
 
 
@@ -37,22 +37,22 @@ def test_there_must_be_one_driver():
     )
 
 
-@pytest.mark.parametrize("name", ["s3", "s3aws", "azure", "gcs", "swift", "oss"])
+@pytest.mark.parametrize("name", ["azure", "gcs", "swift", "oss"])
 def test_other_drivers_of_distribution_are_refused(name: str):
     for text in (f"storage: {name}", f"storage: {{{name}: {{bucket: b}}}}"):
         assert faults(f"version: 0.1\n{text}\n") == [
-            f"storage.{name}: this driver is not served; filesystem and inmemory are"
+            f"storage.{name}: this driver is not served; filesystem, inmemory and s3 are"
         ]
 
 
 def test_options_of_a_refused_driver_are_looked_at_too():
     with pytest.raises(ConfigurationError) as caught:
-        loaded("version: 0.1\nstorage: {s3: {buckett: b}, gcs: {credentials: {typ: a}}}\n")
+        loaded("version: 0.1\nstorage: {swift: {usernam: b}, gcs: {credentials: {typ: a}}}\n")
     assert [line.split(": ")[0] for line in caught.value.warnings] == [
-        "storage.s3.buckett", "storage.gcs.credentials.typ",
+        "storage.swift.usernam", "storage.gcs.credentials.typ",
     ]  # fmt: skip
-    assert faults("version: 0.1\nstorage: {s3: hunter2}\n")[0] == (
-        "storage.s3: got a single value, expected a section (f line 2)"
+    assert faults("version: 0.1\nstorage: {gcs: hunter2}\n")[0] == (
+        "storage.gcs: got a single value, expected a section (f line 2)"
     )
 
 

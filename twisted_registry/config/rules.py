@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 from twisted_registry.config import storing
 from twisted_registry.config.document import Node
 from twisted_registry.config.faults import Report, shown
+from twisted_registry.config.objects import check_s3
 from twisted_registry.config.schema import VERSION
 
 if TYPE_CHECKING:
     from twisted_registry.config.environment import Override
+    from twisted_registry.config.objects import S3
     from twisted_registry.config.schema import Configuration
 
 
@@ -83,7 +85,7 @@ def check(configuration: Configuration, report: Report) -> None:
 def _check_storage(configuration: Configuration, report: Report) -> None:
     storage = configuration.storage
     drivers = storage.drivers
-    served = " and ".join(storing.SERVED)
+    served = f"{', '.join(storing.SERVED[:-2])} and s3"
     if not drivers:
         report.fault("storage", None, f"no storage driver is configured; known are {served}")
     elif len(drivers) > 1:
@@ -91,6 +93,10 @@ def _check_storage(configuration: Configuration, report: Report) -> None:
     for name in drivers:
         if name not in storing.SERVED:
             report.fault(f"storage.{name}", None, f"this driver is not served; {served} are")
+    for name in ("s3", "s3aws"):
+        options: S3 | None = getattr(storage, name)
+        if options is not None:
+            check_s3(name, options, report)
     cache = storage.cache.blobdescriptor or storage.cache.layerinfo
     if cache == "redis" and configuration.redis is None:
         report.fault("storage.cache.blobdescriptor", "got 'redis'", "a redis section beside it")

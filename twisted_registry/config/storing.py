@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from twisted_registry.config import values
 from twisted_registry.config.forms import flag, text, whole
 from twisted_registry.config.kinds import Duration, Kind, Options, Scalar
+from twisted_registry.config.objects import S3
 from twisted_registry.config.sections import Section, Values, key, schema, section
 
 if TYPE_CHECKING:
@@ -15,15 +16,24 @@ if TYPE_CHECKING:
     from twisted_registry.config.document import Node
 
 #: The drivers that are served, in the order in which sentences name them.
-SERVED = ("filesystem", "inmemory")
+SERVED = ("filesystem", "inmemory", "s3", "s3aws")
 #: The drivers of Distribution that are known and refused.
-REFUSED = ("s3", "s3aws", "azure", "gcs", "swift", "oss")
+REFUSED = ("azure", "gcs", "swift", "oss")
 DRIVERS = (*SERVED, *REFUSED)
 LEAST_THREADS = 25
+#: Seconds; a presigned URL of S3 can not live longer.
+LONGEST_URL = 7 * 24 * 3600
 
 
 def _threads(node: Node) -> int:
     return max(values.loose_whole(node), LEAST_THREADS)
+
+
+def _lifetime(node: Node) -> float:
+    value = values.seconds(node)
+    if not 1 <= value <= LONGEST_URL:
+        raise ValueError
+    return value
 
 
 def _options(names: str, **below: Mapping[str, None]) -> Any:
@@ -36,14 +46,6 @@ def _options(names: str, **below: Mapping[str, None]) -> Any:
 
 def _names(names: str) -> Mapping[str, None]:
     return dict.fromkeys(names.split())
-
-
-_S3 = """
-    accesskey secretkey region regionendpoint forcepathstyle redirectendpoint bucket encrypt keyid
-    secure skipverify v4auth chunksize multipartcopychunksize multipartcopymaxconcurrency
-    multipartcopythresholdsize rootdirectory storageclass useragent objectacl usedualstack
-    accelerate usefipsendpoint loglevel sessiontoken
-"""
 
 
 @schema
@@ -83,6 +85,10 @@ class Redirect(Values):
     disable: bool = key(
         flag(), "Serve blobs ourselves even if the driver could hand out a URL.", default=False
     )
+    lifetime: float = key(
+        Duration("a duration from 1s to 168h, as 20m", _lifetime), "How long such a URL is good.",
+        default=20 * 60.0, ours=True,
+    )  # fmt: skip
 
 
 @schema
@@ -156,13 +162,18 @@ class Storage(Values):
         Section("a section", InMemory, empty=True),
         "Keep everything in memory. Takes no keys; ``storage: inmemory`` says the same.",
     )
+    s3: S3 | None = key(
+        Section("a section", S3, empty=True), "Keep everything in a bucket of S3 or of a store"
+        " that speaks its language.",
+    )  # fmt: skip
+    s3aws: S3 | None = key(
+        Section("a section", S3, empty=True), "The other name of ``s3``, with the same keys."
+    )
     delete: Delete = section(Delete, "Deletes by clients.")
     redirect: Redirect = section(Redirect, "Redirects to the storage.")
     cache: Cache = section(Cache, "A cache of descriptors. Accepted; there is none yet.")
     maintenance: Maintenance = section(Maintenance, "What goes on beside serving.")
     tag: Tag = section(Tag, "Lookups of tags.")
-    s3: object = _options(_S3)
-    s3aws: object = _options(_S3)
     azure: object = _options(
         """accountname accountkey container connectionstring serviceurl realm rootdirectory
         max_retries retry_delay skipverify""",
@@ -189,3 +200,8 @@ class Storage(Values):
     def drivers(self) -> tuple[str, ...]:
         """The names of the drivers that are set; one, once the configuration is checked."""
         return tuple(name for name in DRIVERS if getattr(self, name) is not None)
+
+    @property
+    def bucket(self) -> S3 | None:
+        """The options of ``s3``, under whichever of its names."""
+        return self.s3 or self.s3aws

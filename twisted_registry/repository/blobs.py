@@ -19,18 +19,19 @@ if TYPE_CHECKING:
     from twisted_registry.repository.presence import Presence
     from twisted_registry.storage.interfaces import IReader, IStorageDriver
 
-#: Seconds for which a redirect to the store is good, as in Distribution.
-_URL_LIFETIME = 20 * 60
-
 
 @define(eq=False, repr=False)
 class Blobs:
-    """The blobs of one repository."""
+    """The blobs of one repository.
+
+    :ivar url_lifetime: seconds for which a redirect to the store is good.
+    """
 
     driver: IStorageDriver
     presence: Presence
     name: str
     announce: Announcer
+    url_lifetime: int
 
     @translated
     async def size(self, digest: Digest) -> int:
@@ -79,7 +80,7 @@ class Blobs:
         if not self.driver.presigns:
             return None
         try:
-            url = await self.driver.presign(layout.blob(digest), method, _URL_LIFETIME, client)
+            url = await self.driver.presign(layout.blob(digest), method, self.url_lifetime, client)
         except MethodUnsupported:
             return None
         self.announce("pull", "blob", digest)

@@ -28,7 +28,7 @@ from twisted_registry.repository.referrers import Referrers, Searched
 from twisted_registry.repository.running import RunningDigests
 from twisted_registry.repository.tags import Tags
 from twisted_registry.repository.uploads import Uploads
-from twisted_registry.storage.interfaces import PathExists, PathNotFound
+from twisted_registry.storage.interfaces import MethodUnsupported, PathExists, PathNotFound
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -42,6 +42,8 @@ _NOBODY = Origin()
 _SECRET_BYTES = 32
 #: Repositories whose parts are kept for the next request.
 _REMEMBERED = 1000
+#: Seconds for which a redirect to the store is good, as in Distribution.
+URL_LIFETIME = 20 * 60
 
 
 @define(eq=False, repr=False)
@@ -55,6 +57,7 @@ class Registry:
     :ivar listener: hears of pushes, pulls, mounts and deletes.
     :ivar announces: whether the listener cares.
     :ivar secret: signs the state in upload URLs; None takes one that the store keeps.
+    :ivar url_lifetime: seconds for which a redirect to the store is good.
     """
 
     driver: IStorageDriver
@@ -63,6 +66,7 @@ class Registry:
     gate: IPresenceGate = field(factory=OpenGate)
     listener: IRegistryListener = field(factory=NoListener)
     _secret: bytes | None = None
+    url_lifetime: int = URL_LIFETIME
     announces: bool = field(init=False)
     _recent: Recent = field(init=False)
     _running: RunningDigests = field(factory=RunningDigests, init=False)
@@ -103,7 +107,7 @@ class Registry:
         presence = Presence(self._recent, self.gate)
         tags = Tags(self.driver, self._recent, self._locks, name, announce)
         referrers = Referrers(self.driver, self._searched, self._locks, name)
-        blobs = Blobs(self.driver, presence, name, announce)
+        blobs = Blobs(self.driver, presence, name, announce, self.url_lifetime)
         return Repository(
             self.driver,
             name,
@@ -157,6 +161,12 @@ class Registry:
             try:
                 await self.driver.create(layout.UPLOAD_SECRET, secret)
             except PathExists:
+                kept = await self.driver.get(layout.UPLOAD_SECRET, 1024)
+            except MethodUnsupported:
+                # Of several processes that begin together on such a store the last one wins, and
+                # uploads that another began must begin again: hence http.secret, where that
+                # matters.
+                await self.driver.put(layout.UPLOAD_SECRET, secret)
                 kept = await self.driver.get(layout.UPLOAD_SECRET, 1024)
             else:
                 return secret

@@ -28,10 +28,14 @@ class Tally:
     """A hash of the first ``size`` bytes of an upload.
 
     ``update`` runs on the thread that stores, one call at a time.
+
+    :ivar mark: what the writer of these bytes called them: another history of the upload may be
+        as long.
     """
 
     algorithm: str
     size: int = 0
+    mark: str = ""
     _hasher: _Hash = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -49,22 +53,30 @@ class Tally:
 
 @frozen
 class Checkpoint:
-    """The digest of an upload's first ``size`` bytes, as kept beside it."""
+    """The digest of an upload's first ``size`` bytes, as kept beside it.
+
+    :ivar mark: what the writer of these bytes called them.
+    """
 
     size: int
     digest: Digest
+    mark: str = ""
 
     def to_bytes(self) -> bytes:
         """The content of the file."""
-        return json.dumps({"size": self.size, "digest": str(self.digest)}).encode("ascii")
+        document = {"size": self.size, "digest": str(self.digest)}
+        if self.mark:
+            document["mark"] = self.mark
+        return json.dumps(document).encode("ascii")
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Checkpoint | None:
         """Read the file; None if it is torn."""
         try:
             document = json.loads(content)
-            return cls(int(document["size"]), Digest.parse(document["digest"]))
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            digest = Digest.parse(document["digest"])
+            return cls(int(document["size"]), digest, str(document.get("mark", "")))
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             return None
 
 

@@ -13,7 +13,7 @@ from twisted_registry.repository import layout
 from twisted_registry.repository.concurrency import each
 from twisted_registry.repository.failures import translated
 from twisted_registry.repository.links import links_to, read_link, write_link
-from twisted_registry.storage.interfaces import PathExists, PathNotFound
+from twisted_registry.storage.interfaces import MethodUnsupported, PathExists, PathNotFound
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -62,8 +62,9 @@ class Tags:
             return True
         try:
             await self.driver.create(current, str(digest).encode("ascii"))
-        except PathExists:
-            # A torn link counts as no tag at all.
+        except (PathExists, MethodUnsupported):
+            # A torn link counts as no tag at all. A store without conditional writes is looked at
+            # first, and only requests to this process are kept from coming between.
             if await read_link(self.driver, current) is not None:
                 return False
             await write_link(self.driver, current, digest)

@@ -175,7 +175,10 @@ class Upload:
         :raises RegistryError: DIGEST_INVALID, and the upload is gone, as in Distribution.
         :raises UploadOutOfOrder: as :meth:`append`.
         """
-        writer, tally = await self._open(start, digest.algorithm)
+        # Whoever brings all bytes at once says beforehand what they will be called.
+        whole = body is not None and self.size == 0
+        destination = layout.blob(digest) if whole else None
+        writer, tally = await self._open(start, digest.algorithm, destination)
         closing = _Closing(self, digest, tally)
         # Whether nothing is left that another request could go on with.
         over = self.secret
@@ -205,7 +208,7 @@ class Upload:
         try:
             return await writer.conclude(closing.changes)
         except _DigestUnknown:
-            closing.found = await self._stored_digest(closing.digest.algorithm, writer.size)
+            closing.found = await self._stored_digest(closing.digest.algorithm, writer)
             return await writer.conclude(closing.changes)
 
     @translated
@@ -229,7 +232,9 @@ class Upload:
     def _checkpoint(self) -> str:
         return layout.upload_checkpoint(self.uploads.name, self.id)
 
-    async def _open(self, start: int | None, algorithm: str) -> tuple[IWriter, Tally | None]:
+    async def _open(
+        self, start: int | None, algorithm: str, destination: str | None = None
+    ) -> tuple[IWriter, Tally | None]:
         # The tally is taken for the size that we believe in; the writer checks that belief.
         expected = self.size if start is None else start
         if expected != self.size:
@@ -242,6 +247,7 @@ class Upload:
                 self._data,
                 expected,
                 None if tally is None else tally.update,
+                destination=destination,
                 present=self._started if begins else None,
                 absent=self._checkpoint if begins else None,
             )
@@ -254,6 +260,9 @@ class Upload:
         except WriterBusy as error:
             size = (await self.uploads.find(self.id)).size
             raise self._out_of_order(size, "another request is writing to it") from error
+        if tally is not None and tally.mark != writer.mark:
+            # As many bytes, and others: another machine has written them.
+            tally = None
         return writer, tally
 
     async def _let_go(self, writer: IWriter, tally: Tally | None) -> int:
@@ -270,10 +279,11 @@ class Upload:
                     # After the flush: bytes that a power cut damages must not have a checkpoint.
                     await self.uploads.driver.put(
                         self._checkpoint,
-                        Checkpoint(size, tally.digest()).to_bytes(),
+                        Checkpoint(size, tally.digest(), writer.mark).to_bytes(),
                         durable=False,
                     )
             if tally is not None and 0 < tally.size == size:
+                tally.mark = writer.mark
                 self.uploads.running.keep(self.id, tally)
             return size
         finally:
@@ -282,7 +292,7 @@ class Upload:
     def _out_of_order(self, size: int, detail: str = "not the end of what is stored") -> Exception:
         return UploadOutOfOrder(ErrorCode.RANGE_INVALID, detail=detail, size=size)
 
-    async def _stored_digest(self, algorithm: str, size: int) -> Digest:
+    async def _stored_digest(self, algorithm: str, writer: IWriter) -> Digest:
         """The digest of what is stored: as a checkpoint tells, or by reading everything."""
         checkpoint = None
         with suppress(PathNotFound):
@@ -291,7 +301,7 @@ class Upload:
             )
         if (
             checkpoint is not None
-            and checkpoint.size == size
+            and (checkpoint.size, checkpoint.mark) == (writer.size, writer.mark)
             and checkpoint.digest.algorithm == algorithm
         ):
             return checkpoint.digest

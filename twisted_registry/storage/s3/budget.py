@@ -2,8 +2,9 @@
 
 An upload sends large parts, which it must hold until the store has them. One alone may hold two
 parts; a hundred at once must not hold a hundred times that. When memory is short, whoever holds
-enough for a part sends it, however small the configured parts would let it be; and if nobody
-does, the one that holds most sends what it has, or, if it can not, goes on until it can.
+enough for a part sends it, however large the configured parts are; and if nobody does, the one
+that holds most of what can be sent sends it. Who can send no less than a part, because parts were
+sent before, is never kept waiting below that: there are few of those (:class:`Slots`).
 """
 
 # zope's methods have no self, and their bodies are their docstrings.
@@ -21,8 +22,10 @@ class IHolder(Interface):
     collected: int = Attribute("Bytes that are not on their way yet.")
     flying: bool = Attribute("Whether bytes are on their way, so that some will be free soon.")
 
-    def spill() -> bool:
-        """Send what is collected, even if it is little. False if it is too little to be sent."""
+    can_spill: bool = Attribute("Whether what is collected could be sent now.")
+
+    def spill() -> None:
+        """Send what is collected, even if it is little."""
 
     def resume() -> None:
         """Take more bytes, unless there is another reason not to."""
@@ -60,6 +63,27 @@ class Budget:
         """If no memory is left, see to it that some will be."""
         if not self.is_spent or any(holder.flying for holder in self._held):
             return
-        largest = max(self._held, key=lambda holder: holder.collected)
-        if not largest.spill():
-            largest.resume()
+        able = [holder for holder in self._held if holder.can_spill]
+        if able:
+            max(able, key=lambda holder: holder.collected).spill()
+
+
+@define(eq=False)
+class Slots:
+    """How many may do at once what holds memory that can not be freed early.
+
+    :ivar free: how many more.
+    """
+
+    free: int
+
+    def take(self) -> bool:
+        """Take one, if there is one."""
+        if self.free <= 0:
+            return False
+        self.free -= 1
+        return True
+
+    def give(self) -> None:
+        """Give one back."""
+        self.free += 1

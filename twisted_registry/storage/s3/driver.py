@@ -25,13 +25,15 @@ from twisted_registry.storage.interfaces import (
     Glance,
     IStorageDriver,
     MethodUnsupported,
+    Move,
     OffsetInvalid,
     PathExists,
     PathNotFound,
+    Remove,
     StorageError,
     WriterBusy,
 )
-from twisted_registry.storage.s3.budget import Budget
+from twisted_registry.storage.s3.budget import Budget, Slots
 from twisted_registry.storage.s3.conditional import Conditions
 from twisted_registry.storage.s3.copying import Copier, CopyRules, at_once
 from twisted_registry.storage.s3.errors import NotFound, PreconditionFailed, RangeUnsatisfiable
@@ -43,7 +45,7 @@ from twisted_registry.storage.s3.objects import ObjectInfo
 from twisted_registry.storage.s3.plan import Piece, Plan, noted_size
 from twisted_registry.storage.s3.reader import ObjectReader
 from twisted_registry.storage.s3.removing import Remover
-from twisted_registry.storage.s3.sinks import PartSink, PieceSink
+from twisted_registry.storage.s3.sinks import KnownSink, PartSink, PieceSink
 from twisted_registry.storage.s3.writer import ObjectWriter
 from twisted_registry.storage.threads import Threads
 
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from twisted.internet.base import ReactorBase
     from twisted.python.failure import Failure
 
+    from twisted_registry.storage.interfaces import Change
     from twisted_registry.storage.s3.interfaces import IS3Client
     from twisted_registry.storage.s3.sinks import ISink, Steps
 
@@ -65,6 +68,8 @@ LEAST_PART: Final = 5 * 1024 * 1024
 MEMORY: Final = 64 * 1024 * 1024
 #: Requests of one call that are under way at once.
 AT_ONCE: Final = 24
+#: Uploads at once that are parts of multipart uploads, and can not hold less than one.
+_SLOTS: Final = 6
 _THREADS: Final = 8
 #: What a store can be asked for by a URL alone.
 _PRESIGNED: Final = frozenset({"GET", "HEAD"})
@@ -117,6 +122,7 @@ class S3Driver:
     _remover: Remover = field(init=False)
     _conditions: Conditions = field(init=False)
     _budget: Budget = field(init=False)
+    _slots: Slots = field(factory=lambda: Slots(_SLOTS), init=False)
     _threads: Threads = field(init=False)
     #: the writers of this process; None while one is being opened
     _writers: dict[str, ObjectWriter | None] = field(init=False, factory=dict)
@@ -207,25 +213,65 @@ class S3Driver:
         yield self._copy(found, destination)
 
     @_told
-    @inlineCallbacks
-    def move(self, source: str, destination: str) -> Steps:
+    def move(self, source: str, destination: str) -> Deferred[None]:
         """Give a file its name; an unfinished file becomes an object."""
+        answer: Deferred[None] = self._move(source, destination)
+        return answer
+
+    @_told
+    @inlineCallbacks
+    def _conclude(self, writer: ObjectWriter, decide: Callable[[int], Sequence[Change]]) -> Steps:
+        """Commit and close a file of this driver, with what is to happen in between.
+
+        What is removed goes last, all at once and beside the last small file: it does not matter
+        what of it another process finds meanwhile, because marks tell uploads apart.
+        """
+        size = yield writer.commit()
+        changes = decide(size)
+        removed = [change.path for change in changes if isinstance(change, Remove)]
+        outermost = [path for path in removed if not _is_below(path, removed)]
+        last = [partial(self._discard, path) for path in outermost]
+        others = [change for change in changes if not isinstance(change, Remove)]
+        for change in others:
+            if isinstance(change, Move):
+                leave = _is_below(change.source, removed)
+                yield self._move(change.source, change.destination, leave=leave)
+            elif change is others[-1]:
+                last.append(partial(self.put, change.path, change.content))
+            else:
+                yield self.put(change.path, change.content)
+        yield at_once(AT_ONCE, last)
+        yield writer.close()
+        return size
+
+    def _discard(self, path: str) -> Deferred[None]:
+        gone: Deferred[None] = self.delete(path)
+        return gone.addErrback(_nothing)
+
+    @inlineCallbacks
+    def _move(self, source: str, destination: str, *, leave: bool = False) -> Steps:
+        """See :meth:`move`.
+
+        :param leave: whether the source is deleted afterwards in any case.
+        """
         writer = self._writers.get(source)
         if writer is not None and not writer.is_settled:
             raise StorageError(source, "is being written")
-        if writer is not None and isinstance(writer.sink, PartSink):
-            if writer.sink.destination != self._keys.of(destination):
+        sink = self._sink(source)
+        if isinstance(sink, PartSink):
+            if sink.destination != self._keys.of(destination):
                 raise StorageError(source, f"was begun as another file than {destination}")
-            yield writer.sink.publish()
+            yield sink.publish()
             return
         found = self._unfinished(source)
         if found is None:
             found = yield self._files.find(source)
         if source != destination:
             yield self._copy(found, destination)
-            yield self._remove(found)
-            if writer is not None and isinstance(writer.sink, PieceSink):
-                writer.sink.moved()
+            if not leave:
+                yield self._remove(found)
+            if isinstance(sink, PieceSink):
+                sink.moved()
 
     @_told
     @inlineCallbacks
@@ -294,7 +340,9 @@ class S3Driver:
             if present is not None or absent is not None:
                 yield self._look_beside(path, present, absent)
             if destination is not None and offset == 0:
-                sink: ISink = PartSink(self.client, self._keys.of(destination), LEAST_PART)
+                parts = PartSink(self.client, self._keys.of(destination), LEAST_PART)
+                new = partial(self._new_sink, path, Plan(), is_saved=False)
+                sink: ISink = KnownSink(parts, new, self._slots)
             else:
                 sink = yield self._piece_sink(path, offset)
         except BaseException:
@@ -302,16 +350,20 @@ class S3Driver:
             raise
         free = partial(self._writers.pop, path)
         writer = self._writers[path] = ObjectWriter(
-            self, path, sink, self._threads, self._budget, self.chunk, free, observe
+            self._conclude, path, sink, self._threads, self._budget, self.chunk, free, observe
         )
         return writer
 
     @inlineCallbacks
     def _look_beside(self, path: str, present: str | None, absent: str | None) -> Steps:
         wanted = [(one, there) for one, there in ((present, True), (absent, False)) if one]
-        for one, there in wanted:
-            found = yield self.stat(one).addErrback(_nothing)
-            if (found is not None) != there:
+
+        def look(one: str) -> Deferred[ObjectInfo | None]:
+            return self.client.head_object(self._keys.of(one)).addErrback(_nothing)
+
+        found = yield at_once(AT_ONCE, [partial(look, one) for one, _ in wanted])
+        for info, (_, there) in zip(found, wanted, strict=True):
+            if (info is not None) != there:
                 raise PathNotFound(path, "may not be written by what lies beside it")
 
     @_told
@@ -384,10 +436,10 @@ class S3Driver:
 
     def _unfinished(self, path: str) -> Found | None:
         """What a writer of this process has stored of a file that is not under another name."""
-        writer = self._writers.get(path)
-        if writer is None or not isinstance(writer.sink, PieceSink) or not writer.sink.is_there:
+        sink = self._sink(path)
+        if not isinstance(sink, PieceSink) or not sink.is_there:
             return None
-        return Found(path, ObjectInfo(self._keys.of(path), 0, ""), writer.sink.plan)
+        return Found(path, ObjectInfo(self._keys.of(path), 0, ""), sink.plan)
 
     def _reader(self, found: Found) -> ObjectReader:
         stretches = self._files.stretches(found, 0, None)
@@ -405,17 +457,26 @@ class S3Driver:
         size = 0 if found is None else found.size
         if offset is not None and offset != size:
             raise OffsetInvalid(path, f"ends at {size}", size=size)
-        plan, prefix = Plan(), self._keys.pieces(path)
+        plan = Plan()
         if found is not None and found.plan is not None:
             plan = found.plan
         elif found is not None and size:
             # A whole object that is to grow: the one piece of it, so far.
             name = uuid4().hex
-            yield self._copier.copy(found.info, prefix + name)
-            info = yield self.client.head_object(prefix + name)
+            key = self._keys.pieces(path) + name
+            yield self._copier.copy(found.info, key)
+            info = yield self.client.head_object(key)
             plan = Plan((Piece(name, size, info.etag),))
-        is_saved = found is not None
-        return PieceSink(self.client, self._keys.of(path), prefix, plan, is_saved, LEAST_PART)
+        return self._new_sink(path, plan, is_saved=found is not None)
+
+    def _new_sink(self, path: str, plan: Plan, *, is_saved: bool) -> PieceSink:
+        key, prefix = self._keys.of(path), self._keys.pieces(path)
+        return PieceSink(self.client, key, prefix, plan, is_saved, LEAST_PART)
+
+    def _sink(self, path: str) -> PieceSink | PartSink | None:
+        """Where the writer of a path puts its bytes, if this process has one."""
+        writer = self._writers.get(path)
+        return None if writer is None else writer.sink.current
 
     @inlineCallbacks
     def _copy(self, found: Found, destination: str) -> Steps:
@@ -441,10 +502,14 @@ class S3Driver:
 
     def _tell_writers(self, path: str) -> None:
         """Keep files that are being written from coming back after they were deleted."""
-        for other, writer in self._writers.items():
-            within = other == path or other.startswith(f"{path}/")
-            if within and writer is not None and isinstance(writer.sink, PieceSink):
-                writer.sink.removed()
+        for other in self._writers:
+            sink = self._sink(other)
+            if isinstance(sink, PieceSink) and (other == path or other.startswith(f"{path}/")):
+                sink.removed()
+
+
+def _is_below(path: str, folders: Sequence[str]) -> bool:
+    return any(path.startswith(f"{folder}/") for folder in folders)
 
 
 def _nothing(failure: Failure) -> None:

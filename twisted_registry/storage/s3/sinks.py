@@ -1,7 +1,7 @@
 """Where the chunks of a writer go: into pieces beside the file, or into parts of its new name.
 
-A file whose later name is known from the start is a multipart upload to that name: nobody sees
-it before it is completed, and it needs no copy then. Every other one is pieces and a plan of
+A file whose later name is known from the start can be a multipart upload to that name: nobody
+sees it before it is completed, and it needs no copy then. Every other one is pieces and a plan of
 them (:mod:`~twisted_registry.storage.s3.plan`), which can be read and continued by anybody.
 """
 
@@ -11,7 +11,7 @@ them (:mod:`~twisted_registry.storage.s3.plan`), which can be read and continued
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import uuid4
 
@@ -23,6 +23,7 @@ from twisted_registry.storage.interfaces import PathNotFound
 from twisted_registry.storage.s3.plan import Piece, Plan
 
 if TYPE_CHECKING:
+    from twisted_registry.storage.s3.budget import Slots
     from twisted_registry.storage.s3.interfaces import IS3Client
     from twisted_registry.storage.s3.objects import Part
 
@@ -33,6 +34,7 @@ Steps: TypeAlias = Generator[Deferred[Any], Any, Any]
 class ISink(Interface):
     """Takes the chunks of one file, in order."""
 
+    current: PieceSink | PartSink = Attribute("The sink itself, or the one that it has chosen.")
     size: int = Attribute("Bytes that were accepted.")
     mark: str = Attribute("Names them: no other bytes of this file have the same.")
     tail: int = Attribute("Bytes at the end that the next chunk is joined with, if that helps.")
@@ -57,7 +59,7 @@ class ISink(Interface):
         """Take the file and all that belongs to it away."""
 
     def leave() -> Deferred[None]:
-        """Free what no later writer can use. Called once, when nothing is under way any more."""
+        """Free what no later writer can use, when nothing is under way any more."""
 
 
 @frozen
@@ -94,6 +96,11 @@ class PieceSink:
     _removed: bool = field(init=False, default=False)
     _moved: bool = field(init=False, default=False)
     _strays: list[str] = field(init=False, factory=list)
+
+    @property
+    def current(self) -> PieceSink:
+        """This one."""
+        return self
 
     @property
     def is_there(self) -> bool:
@@ -171,7 +178,7 @@ class PieceSink:
     @inlineCallbacks
     def leave(self) -> Steps:
         """Delete what was stored and did not count."""
-        names = [*self._strays, *(self.plan.names if self._removed else ())]
+        names = [*self._strays, *(self.plan.names if self._removed and not self._moved else ())]
         self._strays.clear()
         if names:
             yield self._client.delete_objects([self._prefix + name for name in names])
@@ -199,6 +206,11 @@ class PartSink:
     _number: int = field(init=False, default=0)
     _parts: list[Part] = field(init=False, factory=list)
     _held: Sequence[bytes] = field(init=False, default=())
+
+    @property
+    def current(self) -> PartSink:
+        """This one."""
+        return self
 
     @property
     def smallest(self) -> int:
@@ -263,3 +275,92 @@ class PartSink:
         self._held = ()
         if upload_id:
             yield self._client.abort_multipart_upload(self.destination, upload_id)
+
+
+@implementer(ISink)
+@define(eq=False)
+class KnownSink:
+    """Parts, if there is a slot for them when the first must be stored; pieces otherwise.
+
+    Parts can not be small, so whoever writes them must be let hold as much as one. A file that
+    ends before that is one object, whatever it is.
+
+    :ivar pieces: makes the other sink.
+    """
+
+    parts: PartSink
+    _pieces: Callable[[], PieceSink]
+    _slots: Slots
+    _has_slot: bool = field(init=False, default=False)
+    chosen: PieceSink | PartSink | None = field(init=False, default=None)
+
+    @property
+    def current(self) -> PieceSink | PartSink:
+        """The sink that was chosen, or would be."""
+        return self.chosen or self.parts
+
+    @property
+    def size(self) -> int:
+        """Bytes that were accepted."""
+        return self.current.size
+
+    @property
+    def mark(self) -> str:
+        """Names them."""
+        return self.current.mark
+
+    @property
+    def tail(self) -> int:
+        """Bytes that the next chunk is joined with."""
+        return self.current.tail
+
+    @property
+    def least(self) -> int:
+        """Bytes from which on a chunk needs no joining."""
+        return self.current.least
+
+    @property
+    def smallest(self) -> int:
+        """Bytes that every chunk but the last must have."""
+        return 1 if self.chosen is None else self.chosen.smallest
+
+    @property
+    def keeps(self) -> bool:
+        """Whether a later writer can go on."""
+        return self.current.keeps
+
+    @property
+    def saved(self) -> bool:
+        """Whether a later writer finds all that was accepted."""
+        return self.current.saved
+
+    def store(self, content: Sequence[bytes], size: int, *, last: bool) -> Deferred[object]:
+        """Store a chunk; the first decides where."""
+        if self.chosen is None and last:
+            self.chosen = self.parts
+        elif self.chosen is None:
+            self._has_slot = size >= self.parts.least and self._slots.take()
+            self.chosen = self.parts if self._has_slot else self._pieces()
+        return self.current.store(content, size, last=last)
+
+    def accept(self, stored: Any) -> bool:
+        """Count a chunk."""
+        return self.current.accept(stored)
+
+    def save(self) -> Deferred[None]:
+        """Let a later writer find what was accepted."""
+        answer: Deferred[None] = self.current.save()
+        return answer
+
+    def remove(self) -> Deferred[None]:
+        """Take the file away."""
+        answer: Deferred[None] = self.current.remove()
+        return answer
+
+    def leave(self) -> Deferred[None]:
+        """Free what no later writer can use."""
+        if self._has_slot:
+            self._has_slot = False
+            self._slots.give()
+        answer: Deferred[None] = self.current.leave()
+        return answer

@@ -9,15 +9,14 @@ with it, and ``size`` tells the truth.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from twisted_registry.storage.changes import conclude_in_steps
-from twisted_registry.storage.interfaces import IWriter, StorageError
+from twisted_registry.storage.interfaces import IWriter, PathNotFound, StorageError
 from twisted_registry.storage.s3.budget import IHolder
 from twisted_registry.storage.s3.failures import explained
 
@@ -27,10 +26,12 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IProducer, IPushProducer
     from twisted.python.failure import Failure
 
-    from twisted_registry.storage.interfaces import Change, IStorageDriver
+    from twisted_registry.storage.interfaces import Change
     from twisted_registry.storage.s3.budget import Budget
     from twisted_registry.storage.s3.sinks import ISink
     from twisted_registry.storage.threads import Threads
+
+    Decide: TypeAlias = Callable[[int], Sequence[Change]]
 
 log = Logger()
 
@@ -70,12 +71,12 @@ class _Sync:
 class ObjectWriter:
     """The one writer of a path in this process.
 
-    :ivar driver: makes the changes that conclude the file.
+    :ivar conclude: makes the changes that end the file.
     :ivar chunk: bytes of a chunk, if memory allows.
     :ivar release: called when the path is free again.
     """
 
-    _driver: IStorageDriver
+    _conclude: Callable[[ObjectWriter, Decide], Deferred[int]]
     path: str
     sink: ISink
     _threads: Threads
@@ -163,9 +164,9 @@ class ObjectWriter:
         """Fire with the size once all written so far is stored, or ready to be."""
         return self._sync(saved=False)
 
-    def conclude(self, decide: Callable[[int], Sequence[Change]]) -> Deferred[int]:
-        """Commit, make the changes that ``decide`` answers, one by one, and close."""
-        return conclude_in_steps(self._driver, self, decide)
+    def conclude(self, decide: Decide) -> Deferred[int]:
+        """Commit, make the changes that ``decide`` answers, and close."""
+        return self._conclude(self, decide)
 
     def close(self) -> Deferred[int]:
         """Stop writing, keep what is stored, and let another writer come."""
@@ -183,21 +184,22 @@ class ObjectWriter:
         self._drop(StorageError(self.path, "the writer is cancelled"))
         return self.close().addCallback(lambda _: None)
 
-    def spill(self) -> bool:
-        """Send what is collected, if the sink takes so little."""
-        if self.collected < max(self.sink.smallest, 1):
-            return False
+    @property
+    def can_spill(self) -> bool:
+        """Whether the sink takes what is collected, however little."""
+        return self.collected >= max(self.sink.smallest, 1)
+
+    def spill(self) -> None:
+        """Send what is collected."""
         self._spilling = True
         self._work()
-        return True
 
     def resume(self) -> None:
         """Take more bytes, unless two chunks of our own are held already."""
         full = self.size - self.sink.size >= _FLIGHTS * self._chunk
-        if self._paused and not full and self._failure is None:
+        if self._paused and not full and self._producer is not None:
             self._paused = False
-            if self._producer is not None:
-                self._producer.resumeProducing()
+            self._producer.resumeProducing()
 
     def _sync(self, *, saved: bool) -> Deferred[int]:
         if self._failure is not None:
@@ -272,11 +274,11 @@ class ObjectWriter:
         if not self.sink.accept(flight.stored):
             self._kept += flight.size
         self._hold()
-        self.resume_if_free()
+        self._resume_if_free()
         self._settle()
         self._work()
 
-    def resume_if_free(self) -> None:
+    def _resume_if_free(self) -> None:
         """Take more bytes if there is memory, or if we hold none of it."""
         if not self._budget.is_spent or not self.collected:
             self.resume()
@@ -331,11 +333,17 @@ class ObjectWriter:
         self._saving = True  # nothing else can begin any more
         if self._removing:
             ending = maybeDeferred(self.sink.remove)
-        elif not self.sink.saved and (self._wanted or self.sink.size):
+        elif not self.sink.saved and self._is_worth_saving:
             ending = maybeDeferred(self.sink.save)
         else:
             ending = succeed(None)
         ending.addBoth(self._leave)
+
+    @property
+    def _is_worth_saving(self) -> bool:
+        if isinstance(self._failure, PathNotFound):
+            return False  # somebody has deleted it
+        return bool(self.sink.size) or (self._wanted and self._failure is None)
 
     def _leave(self, result: Failure | None) -> None:
         def told(failure: Failure) -> None:
@@ -373,8 +381,9 @@ class ObjectWriter:
         self._budget.hold(self, held)
 
     def _pause_if_full(self) -> None:
-        full = self.size - self.sink.size >= _FLIGHTS * self._chunk or self._budget.is_spent
-        if full and self._producer is not None and not self._paused:
+        short = self._budget.is_spent and self.can_spill
+        full = self.size - self.sink.size >= _FLIGHTS * self._chunk
+        if (full or short) and self._producer is not None and not self._paused:
             self._paused = True
             self._producer.pauseProducing()
             self._budget.relieve()
