@@ -4,13 +4,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 import pytest_twisted
+from attrs import evolve
 from channel_kit import Kit, Memory
 from client import Api
-from flavours import FLAVOURS
+from flavours import BUCKETS, FLAVOURS
+from s3stores import make_driver
 from twisted.internet import reactor
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
+from twisted_registry.api.exchange import Settings
 from twisted_registry.storage.filesystem import FilesystemDriver
 from twisted_registry.storage.memory import MemoryDriver
 from twisted_registry.testing import serve
@@ -21,10 +24,11 @@ def pytest_configure(config):
 
 
 def pytest_generate_tests(metafunc):
-    """Run every test of the API over both sites and both stores, unless it says which."""
+    """Run every test of the API over both sites and all stores, unless it says which."""
     if "flavour" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("flavours")
-        metafunc.parametrize("flavour", marker.args if marker else FLAVOURS)
+        buckets = [pytest.param(name, marks=pytest.mark.integration) for name in BUCKETS]
+        metafunc.parametrize("flavour", marker.args if marker else (*FLAVOURS, *buckets))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -73,12 +77,17 @@ def complaints():
 
 
 @pytest.fixture
-def start(flavour, tmp_path, complaints):
+def start(flavour, tmp_path, complaints, request):
     """A function that serves a registry inside a block, as ``testing.serve`` does."""
     site, _, store = flavour.partition("-")
 
     @asynccontextmanager
     async def start(*, driver=None, prefix="", **plugged):
+        if driver is None and flavour in BUCKETS:
+            driver = make_driver(request.getfixturevalue("object_stores").get(store))
+            # What the tests are about is what we answer, not what the store does.
+            settings = plugged.get("settings") or Settings()
+            plugged["settings"] = evolve(settings, redirect=False)
         if driver is None:
             files = store == "files"
             driver = FilesystemDriver(str(tmp_path / "store"), reactor) if files else None

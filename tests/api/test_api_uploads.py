@@ -58,7 +58,8 @@ async def test_begin(api):
         url = accepted(response, 0)
         assert url.startswith(f"http://{api.host}/v2/a/blobs/uploads/")
         assert response.get("Content-Length") == "0"
-        assert response.get("OCI-Chunk-Min-Length") is None
+        least = api.driver.minimum_chunk
+        assert response.get("OCI-Chunk-Min-Length") == (str(least) if least else None)
 
 
 @pytest_twisted.ensureDeferred
@@ -385,7 +386,7 @@ async def test_a_streamed_chunk_of_another_length(api, flavour):
     url = await api.start()
     response = await api.stream("PATCH", url, ONE, headers={"Content-Range": "0-1"})
     assert (response.status, response.code) == (400, "SIZE_INVALID")
-    stored = ONE if flavour in OURS else b""
+    stored = ONE if flavour.startswith("ours") else b""
     accepted(await api.ask("GET", url), len(stored))
     assert response.get("Range") == f"0-{max(len(stored) - 1, 0)}"
     await closed(api, response.get("Location"), stored + TWO, body=TWO)
@@ -397,7 +398,7 @@ async def test_a_streamed_last_chunk_of_another_length(api, flavour):
     url = await api.start()
     put = with_query(url, digest=digest_of(ONE))
     response = await api.stream("PUT", put, ONE, headers={"Content-Range": "0-1"})
-    if flavour in OURS:
+    if flavour.startswith("ours"):
         assert response.status == 201
         assert (await api("GET", f"a/blobs/{digest_of(ONE)}")).body == ONE
     else:

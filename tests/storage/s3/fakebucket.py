@@ -234,6 +234,8 @@ class FakeBucket:
 
     def _list(self, prefix, delimiter, after, limit):
         assert 1 <= limit <= 1000
+        assert len(prefix) + len(after) < 1000
+        assert after.isprintable()
         limit = min(limit, self.page)
         objects, prefixes, last = [], [], ""
         for key in sorted(self.objects, key=lambda key: key.encode()):

@@ -29,3 +29,22 @@ async def driver(request):
 @pytest_twisted.ensureDeferred
 async def test_promise(promise, driver):
     await keeps(driver, promise)
+
+
+@pytest.mark.parametrize("after", ["\x00", "a\x00z", "a\x7f", "b\ud800", "a" * 3000])
+@pytest_twisted.ensureDeferred
+async def test_a_name_that_no_store_could_repeat_is_no_error(after):
+    """Clients say where a page begins, and stores put that into their XML."""
+    bucket = FakeBucket()
+    driver = S3Driver(bucket, reactor)
+    names = ["a", "a-", "aa", "b", "c"]
+    for name in names:
+        await driver.put(f"x/{name}/file", b"1")
+    later = [name for name in names if name > after]
+    assert list(await driver.folders("x", after)) == later
+    assert list(await driver.folders("x", after, holding="file")) == later
+    assert [entry.path for entry in await driver.list("x", after)] == later
+    assert [entry.path for entry in await driver.walk("x", f"x/{after}")] == [
+        f"x/{name}/file" for name in names if f"x/{name}/file" > f"x/{after}"
+    ]
+    await driver.close()

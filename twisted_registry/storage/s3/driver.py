@@ -263,8 +263,9 @@ class S3Driver:
                 raise StorageError(source, f"was begun as another file than {destination}")
             yield sink.publish()
             return
-        found = self._unfinished(source)
-        if found is None:
+        if isinstance(sink, PieceSink) and not sink.is_gone:
+            found = Found(source, ObjectInfo(self._keys.of(source), 0, ""), sink.plan)
+        else:
             found = yield self._files.find(source)
         if source != destination:
             yield self._copy(found, destination)
@@ -340,6 +341,7 @@ class S3Driver:
             if present is not None or absent is not None:
                 yield self._look_beside(path, present, absent)
             if destination is not None and offset == 0:
+                yield self._insist_on_nothing(path)
                 parts = PartSink(self.client, self._keys.of(destination), LEAST_PART)
                 new = partial(self._new_sink, path, Plan(), is_saved=False)
                 sink: ISink = KnownSink(parts, new, self._slots)
@@ -353,6 +355,15 @@ class S3Driver:
             self._conclude, path, sink, self._threads, self._budget, self.chunk, free, observe
         )
         return writer
+
+    @inlineCallbacks
+    def _insist_on_nothing(self, path: str) -> Steps:
+        info = yield self.client.head_object(self._keys.of(path)).addErrback(_nothing)
+        if info is not None:
+            size = noted_size(info.note)
+            size = info.size if size is None else size
+            if size:
+                raise OffsetInvalid(path, f"ends at {size}", size=size)
 
     @inlineCallbacks
     def _look_beside(self, path: str, present: str | None, absent: str | None) -> Steps:

@@ -7,6 +7,7 @@ to come could belong before its end; the few that could are asked for by name.
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,8 @@ _PAGE = 1000
 _SPARE = 8
 #: Folders that are asked for by name at once.
 _AT_ONCE = 8
+#: Characters of XML, as many as fit into any key.
+_SENDABLE = re.compile(r"[ -~\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]{0,200}")
 
 
 @define(eq=False)
@@ -120,7 +123,7 @@ def list_holders(client: IS3Client, prefix: str, holding: str, after: str, limit
 
 @inlineCallbacks
 def _fill(client: IS3Client, page: _Page, limit: int, delimiter: str) -> Steps:
-    after = page.prefix + page.after if page.after else ""
+    after = page.prefix + _sendable(page.after) if page.after else ""
     size = min(_PAGE, limit + _SPARE) if delimiter else _PAGE
     listing = yield client.list_objects(page.prefix, delimiter=delimiter, after=after, limit=size)
     page.add(listing)
@@ -159,6 +162,16 @@ def _look(client: IS3Client, page: _Page, name: str) -> Steps:
         page.entries[name] = Entry(name, None)
 
 
+def _sendable(after: str) -> str:
+    """The beginning of a name that any store takes: what is skipped too little is left out here.
+
+    Stores answer with what they were asked, also if it can not stand in a document.
+    """
+    match = _SENDABLE.match(after)
+    assert match is not None
+    return match[0]
+
+
 @inlineCallbacks
 def walk_keys(client: IS3Client, root: str, prefix: str, after: str, limit: int) -> Steps:
     """Fire with the files whose keys begin with ``prefix``, sorted by path.
@@ -171,7 +184,7 @@ def walk_keys(client: IS3Client, root: str, prefix: str, after: str, limit: int)
     token = ""
     while True:
         listing = yield client.list_objects(
-            prefix, after=root + after if after else "", token=token, limit=_PAGE
+            prefix, after=root + _sendable(after) if after else "", token=token, limit=_PAGE
         )
         for info in listing.objects:
             path = info.key[len(root) :]

@@ -105,7 +105,12 @@ class PieceSink:
     @property
     def is_there(self) -> bool:
         """Whether what is known here is more than what the store tells of the file."""
-        return bool(self.plan.pieces) and not (self._moved or self._removed)
+        return bool(self.plan.pieces) and not self.is_gone
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the file was moved or deleted."""
+        return self._moved or self._removed
 
     @property
     def size(self) -> int:
@@ -200,6 +205,7 @@ class PartSink:
     tail: int = 0
     mark: str = ""
     saved: bool = True
+    is_gone: bool = False
     size: int = field(init=False, default=0)
     _beginning: DeferredLock = field(init=False, factory=DeferredLock)
     _upload_id: str = field(init=False, default="")

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from twisted_registry.storage.interfaces import IWriter, PathNotFound, StorageError
+from twisted_registry.storage.interfaces import IWriter, StorageError
 from twisted_registry.storage.s3.budget import IHolder
 from twisted_registry.storage.s3.failures import explained
 
@@ -341,8 +341,8 @@ class ObjectWriter:
 
     @property
     def _is_worth_saving(self) -> bool:
-        if isinstance(self._failure, PathNotFound):
-            return False  # somebody has deleted it
+        if self.sink.current.is_gone:
+            return False
         return bool(self.sink.size) or (self._wanted and self._failure is None)
 
     def _leave(self, result: Failure | None) -> None:
