@@ -53,6 +53,9 @@ class Watched:
             return function(*args, **kwargs)
         return first.addCallback(lambda _: function(*args, **kwargs))
 
+    def hold(self, name):
+        return self.driver.hold(name)
+
     def glance(self, path):
         """See nothing, so that everything is asked for, and can be held back or fail."""
 

@@ -154,6 +154,9 @@ class WatchedDriver:
 
         return calling.addBoth(answered)
 
+    def hold(self, name):
+        return self.driver.hold(name)
+
     def glance(self, path):
         self.looks.append(path)
         return self.driver.glance(path) if self.glances else None

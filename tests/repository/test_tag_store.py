@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from domain import World, done, fails_at, listed
+from domain import DiskWorld, Pauses, World, begin, done, fails_at, listed, result_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from powerloss import driver_on
 
 from twisted_registry.digest import Digest
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.repository import layout, tags
+from twisted_registry.repository.manifests import Precondition
+from twisted_registry.repository.registry import Registry
 
 DIGEST = Digest.of(b"manifest")
 NAMES = st.sets(st.from_regex(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,3}", fullmatch=True), max_size=12)
@@ -149,3 +152,48 @@ def test_a_store_that_fails_is_no_empty_list(world, asked):
         with pytest.raises(RegistryError) as caught:
             done(ask())
         assert caught.value.code is ErrorCode.UNAVAILABLE
+
+
+# Another process over the same disk.
+
+
+def push(repository, content, **more):
+    digest = Digest.of(content)
+    return begin(repository.manifests.put(digest, content, "x/y", ("v1",), **more))
+
+
+def test_a_delete_elsewhere_does_not_take_what_is_set_meanwhile():
+    world = DiskWorld()
+    other = Registry(driver_on(world.disk, world.clock), world.clock)
+    result_of(push(world.repo(), b'{"old": 1}'))
+    world.driver.before = pauses = Pauses("delete", "tags/v1")
+    deleting = begin(world.repo().manifests.delete(Digest.of(b'{"old": 1}')))
+    (_,) = pauses.waiting  # it has seen the old link, and is about to remove it
+    setting = push(world.repo(registry=other), b'{"new": 1}')
+    world.clock.pump([0.01] * 10)
+    assert not setting.called
+    pauses.release()
+    assert result_of(deleting) == ["v1"]
+    world.clock.pump([0.01] * 10)
+    result_of(setting)
+    assert done(world.repo().tags.resolve("v1")) == Digest.of(b'{"new": 1}')
+    assert world.disk.descriptors == 0
+
+
+def test_a_condition_still_holds_when_another_process_sets_the_tag():
+    world = DiskWorld()
+    other = Registry(driver_on(world.disk, world.clock), world.clock)
+    result_of(push(world.repo(), b'{"old": 1}'))
+    world.driver.before = pauses = Pauses("put", "tags/v1/current/link")
+    setting = push(world.repo(), b'{"new": 1}')
+    (_,) = pauses.waiting
+    unchanged = Precondition(frozenset({str(Digest.of(b'{"old": 1}'))}))
+    failing = push(world.repo(registry=other), b'{"newer": 1}', precondition=unchanged)
+    world.clock.pump([0.01] * 10)
+    pauses.release()
+    result_of(setting)
+    world.clock.pump([0.01] * 10)
+    with pytest.raises(RegistryError) as refused:
+        result_of(failing)
+    assert refused.value.code == ErrorCode.PRECONDITION_FAILED
+    assert done(world.repo().tags.resolve("v1")) == Digest.of(b'{"new": 1}')

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+from functools import partial
 
 import pytest
 from family import ask, digest_of, serving
@@ -175,6 +176,57 @@ def test_lists(processes):
         tags = [f"t{each:02}" for each in range(number + 1, 30)]
         for reader in (one, three):
             assert lists(reader, "lists") == (tags, True, 29 - number)
+
+
+# Changes that depend on what was there.
+
+
+def all_at_once(functions):
+    """Run each on a thread of its own."""
+    threads = [threading.Thread(target=function) for function in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def test_no_update_is_lost(processes):
+    """Each adds one to what it has seen, if that is still there: nobody's one is lost."""
+    push_blob(processes[0], "count", CONFIG)
+    put(processes[0], "count", "latest", manifest(0))
+    refused = []
+
+    def add(connection):
+        added = 0
+        while added < 30:
+            _, before = get(connection, "count", "latest")
+            number = int(json.loads(before)["annotations"]["number"])
+            headers = {"Content-Type": OCI, "If-Match": f'"{digest_of(before)}"'}
+            path = "/v2/count/manifests/latest"
+            response, _ = ask(connection, "PUT", path, manifest(number + 1), headers)
+            assert response.status in {201, 412}
+            if response.status == 201:
+                added += 1
+            else:
+                refused.append(number)
+
+    all_at_once([partial(add, connection) for connection in processes])
+    assert get(processes[0], "count", "latest")[1] == manifest(90)
+    assert refused
+
+
+def test_a_new_tag_is_the_work_of_one(processes):
+    push_blob(processes[0], "new", CONFIG)
+    for number in range(20):
+        made = []
+
+        def make(connection, number=number, made=made):
+            headers = {"Content-Type": OCI, "If-None-Match": "*"}
+            path = f"/v2/new/manifests/t{number}"
+            made.append(ask(connection, "PUT", path, manifest(number), headers)[0].status)
+
+        all_at_once([partial(make, connection) for connection in processes])
+        assert sorted(made) == [201, 412, 412]
 
 
 # Uploads that go from process to process.

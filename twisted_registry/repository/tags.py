@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from itertools import compress
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,6 @@ from twisted_registry.storage.interfaces import MethodUnsupported, PathExists, P
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from contextlib import AbstractAsyncContextManager
 
     from twisted_registry.digest import Digest
     from twisted_registry.repository.concurrency import KeyedLock
@@ -39,9 +39,20 @@ class Tags:
     name: str
     announce: Announcer
 
-    def hold(self, tag: str) -> AbstractAsyncContextManager[None]:
-        """Keep others of this process from moving a tag between a look at it and its change."""
-        return self.locks.hold(("tag", self.name, tag))
+    @asynccontextmanager
+    async def hold(self, tag: str) -> AsyncIterator[None]:
+        """Keep others of this host from moving a tag between a look at it and its change.
+
+        Who moves it without a look takes part: else a delete by digest could take away what was
+        set meanwhile.
+        """
+        async with self.locks.hold(("tag", self.name, tag)):
+            release = await self.driver.hold(f"{self.name}:{tag}")
+            try:
+                yield
+            finally:
+                if release is not None:
+                    release()
 
     @translated
     async def resolve(self, tag: str) -> Digest | None:

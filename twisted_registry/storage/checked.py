@@ -148,6 +148,10 @@ class CheckedDriver:
         """Fire with a URL for the file."""
         return self._call("presign", (path,), self.driver.presign, path, method, expires, client)
 
+    def hold(self, name: str) -> Deferred[Callable[[], object] | None]:
+        """Keep other processes waiting."""
+        return self._call("hold", (), self.driver.hold, name)
+
     def close(self) -> Deferred[None]:
         """Close the driver."""
         return self._call("close", (), self.driver.close)

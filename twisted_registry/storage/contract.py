@@ -347,6 +347,14 @@ async def _pages(method: Callable[..., Any], path: str, limit: int) -> list[str]
             return found
 
 
+async def hold_may_be_taken_again(driver: IStorageDriver) -> None:
+    """A name that was let go can be held again; it may be any text."""
+    for name in ("a/b:tag", "a name of any kind \n", "a/b:tag", ""):
+        release = await driver.hold(name)
+        if release is not None:
+            release()
+
+
 async def _folder_pages(driver: IStorageDriver, path: str, limit: int) -> list[str]:
     found: list[str] = []
     while True:
@@ -379,5 +387,6 @@ ALL_PROMISES: tuple[Promise, ...] = (
     folders_many_answers_for_each,
     walk_answers_all_files_in_order,
     presign_answers_a_url_or_not,
+    hold_may_be_taken_again,
     *STREAM_PROMISES,
 )

@@ -21,6 +21,7 @@ from twisted_registry.storage.filereader import FileReader
 from twisted_registry.storage.filetree import FileTree
 from twisted_registry.storage.filewriter import FileWriter, Share
 from twisted_registry.storage.folderscans import FRESH, MOST, FolderScans
+from twisted_registry.storage.hostlock import HostLocks
 from twisted_registry.storage.interfaces import (
     Entry,
     Glance,
@@ -72,6 +73,7 @@ class FilesystemDriver:
     _share: Share = field(init=False, factory=Share)
     _open_files: OpenFiles = field(init=False)
     _scans: FolderScans = field(init=False)
+    _host_locks: HostLocks = field(init=False)
 
     @threads.default
     def _own_threads(self) -> Threads:
@@ -88,6 +90,10 @@ class FilesystemDriver:
     @_scans.default
     def _own_scans(self) -> FolderScans:
         return FolderScans(self._tree, self.reactor.seconds, self.kept_names)
+
+    @_host_locks.default
+    def _own_host_locks(self) -> HostLocks:
+        return HostLocks(self._tree, self.reactor, self._run)
 
     def get(self, path: str, limit: int) -> Deferred[bytes]:
         """Fire with the whole content of a small file."""
@@ -227,6 +233,10 @@ class FilesystemDriver:
     def presign(self, path: str, method: str, expires: int, client: str = "") -> Deferred[str]:  # noqa: ARG002
         """Fail: there is nobody else to ask for these bytes."""
         return fail(MethodUnsupported(path, f"{self.name} has no URLs"))
+
+    def hold(self, name: str) -> Deferred[Callable[[], object] | None]:
+        """Keep other processes waiting by a lock on a file, one of a few."""
+        return self._host_locks.take(name)
 
     def close(self) -> Deferred[None]:
         """Wait for the calls under way and end the threads."""

@@ -400,5 +400,16 @@ class IStorageDriver(Interface):
         :raises MethodUnsupported: if the driver has no URLs, or none for this method.
         """
 
+    def hold(name: str) -> Deferred[Callable[[], object] | None]:
+        """Keep other processes of this host that ask for the same name waiting.
+
+        Fires with what lets go, which does not block; with None where no other process of this
+        host can be kept waiting. Within this process the caller sees to it himself. Nobody may
+        hold a second name.
+
+        :param name: any text.
+        :raises StorageError: if another process does not let go for long.
+        """
+
     def close() -> Deferred[None]:
         """Free threads and connections; writers and readers must be closed before."""

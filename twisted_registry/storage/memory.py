@@ -159,6 +159,10 @@ class MemoryDriver:
         """Fail: there is nobody else to ask for these bytes."""
         return fail(MethodUnsupported(path, f"{self.name} has no URLs"))
 
+    def hold(self, name: str) -> Deferred[Callable[[], object] | None]:  # noqa: ARG002
+        """Nobody else has this memory."""
+        return succeed(None)
+
     def close(self) -> Deferred[None]:
         """Do nothing: what is stored goes with the process."""
         return execute(lambda: None)

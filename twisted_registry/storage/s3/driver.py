@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, ParamSpec, TypeVar
 from uuid import uuid4
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, fail, inlineCallbacks
+from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
 from zope.interface import implementer
 
 from twisted_registry.storage.interfaces import (
@@ -438,6 +438,10 @@ class S3Driver:
         if method not in _PRESIGNED:
             return fail(MethodUnsupported(path, f"there is no URL for {method}"))
         return self.client.presign(self._keys.of(path), method, expires)
+
+    def hold(self, name: str) -> Deferred[Callable[[], object] | None]:  # noqa: ARG002
+        """Keep nobody waiting: S3 has no locks, and its users may be on any host."""
+        return succeed(None)
 
     @inlineCallbacks
     def close(self) -> Steps:

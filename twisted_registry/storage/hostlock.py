@@ -1,0 +1,89 @@
+"""Locks between the processes of one host: flock on one of a bounded number of empty files.
+
+A lock goes with its holder, however that ends. Taking a free one is three calls that touch no
+disk, so it is done on the reactor's thread; one that is taken is asked for again and again, so that
+waiting costs no thread.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+from attrs import define
+from twisted.internet.defer import inlineCallbacks
+from twisted.internet.task import deferLater
+
+from twisted_registry.storage.interfaces import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IReactorTime
+
+    from twisted_registry.storage.filetree import FileTree
+
+#: A name with a dot: no path leads there.
+_FOLDER = "twisted-registry/.locks"
+#: Names that fall on the same file wait for each other, which does no harm.
+_COUNT = 256
+#: Seconds between two attempts, at first and at last.
+_SOON = 0.001
+_LATE = 0.02
+#: Seconds until a holder is given up for stuck.
+_PATIENCE = 30.0
+
+
+@define(eq=False, repr=False)
+class HostLocks:
+    """The locks of one root folder.
+
+    :ivar tree: where the files are.
+    :ivar clock: when to ask again.
+    :ivar run: makes a call for a path on a thread.
+    """
+
+    tree: FileTree
+    clock: IReactorTime
+    run: Callable[..., Deferred[int]]
+
+    @inlineCallbacks
+    def take(self, name: str) -> Generator[Any, Any, Callable[[], object] | None]:
+        """Fire with what lets go, once nobody else has the lock of a name.
+
+        :raises StorageError: if somebody has had it for 30 s.
+        """
+        path = f"{_FOLDER}/{crc32(name.encode()) % _COUNT:02x}"
+        full = self.tree.full(path)
+        files = self.tree.files
+        try:
+            fd = files.open(full, os.O_RDWR)
+        except OSError:
+            # It was never used. What else is wrong is told there.
+            fd = yield self.run(path, self._make, path, undo=files.close)
+        try:
+            yield from self._lock(fd, path)
+        except BaseException:
+            files.close(fd)
+            raise
+        return lambda: files.close(fd)
+
+    def _lock(self, fd: int, path: str) -> Generator[Any, Any, None]:
+        last = self.clock.seconds() + _PATIENCE
+        pause = _SOON
+        while True:
+            try:
+                self.tree.files.lock(fd)
+            except BlockingIOError as error:
+                if self.clock.seconds() >= last:
+                    raise StorageError(path, "is held by another process for too long") from error
+            else:
+                return
+            yield deferLater(self.clock, pause)
+            pause = min(2 * pause, _LATE)
+
+    def _make(self, path: str) -> int:
+        full = self.tree.full(path)
+        return self.tree.in_folder(path, lambda: self.tree.files.open(full, os.O_RDWR | os.O_CREAT))
