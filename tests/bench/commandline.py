@@ -32,16 +32,16 @@ Measure this registry beside others. Starts what is installed (docker-registry, 
 every server the same content, and runs each case in turn at each of them, round by round.
 """
 _EPILOG = """\
-Exit status: 0; 1 when an answer was wrong or a server failed; 2 for usage; 130 after ^C, which
-ends a run early and shows what it has. The stores lie in a folder below TMPDIR, which should be
-on a disk like the one to be used: in memory an fsync costs nothing.
+Exit status: 0; 1 when an answer was wrong or a server failed; 2 for usage; 130 after ^C or a
+SIGTERM, which end a run early and show what it has. The stores lie in a folder below TMPDIR, which
+should be on a disk like the one to be used: in memory an fsync costs nothing.
 """
 
 
 def main() -> int:
     """Run what the command line asks for."""
     asked = _arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if asked.read:
         try:
             return _shown(record.joined(map(record.read, asked.read)), asked)

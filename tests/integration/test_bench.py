@@ -74,7 +74,7 @@ PARTS = {
 
 @pytest.mark.parametrize("part", PARTS)
 def test_every_case_has_a_row(bench, measured, tmp_path, part):
-    for name in ("docker-registry", "strace", "wrk", *(["skopeo"] if part == "copies" else [])):
+    for name in ("docker-registry", "strace", "wrk", "nginx", "skopeo"):
         program(name)
     cases = bench("--quick", "--list", *PARTS[part]).stdout.splitlines()
     done, written = measured(*PARTS[part], "--charts", tmp_path / "charts", "--rst")
@@ -92,6 +92,8 @@ def test_every_case_has_a_row(bench, measured, tmp_path, part):
     assert list((tmp_path / "charts").glob("*.svg"))
     assert f"{len(cases)}/{len(cases)} " in done.stderr
     assert {used["server"] for used in written["used"]} >= {"ours", "docker-registry"}
+    if part in {"plain", "tls", "log", "workers"}:
+        assert any(row["server"] == "nginx" for row in rows)
     if part == "lists":
         assert "times that of a bare process" in done.stdout
 
@@ -110,7 +112,8 @@ def test_ours_with_two_workers_in_any_case(measured):
     assert {"server": "ours", "setup": "2 workers"}.items() <= written["used"][0].items()
 
 
-def test_an_interrupted_run_shows_what_it_has(environment, tmp_path):
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_shows_what_it_has(environment, tmp_path, by):
     command = [sys.executable, "-m", "bench", "--quick", "--group", "manifests"]
     running = subprocess.Popen(
         [*command, "--json", str(tmp_path / "bench.json")],
@@ -120,7 +123,7 @@ def test_an_interrupted_run_shows_what_it_has(environment, tmp_path):
         env=environment,
     )
     assert any(line.startswith("2/12 ") for line in running.stderr)
-    running.send_signal(signal.SIGINT)
+    running.send_signal(by)
     printed, _ = running.communicate(timeout=60)
     assert running.returncode == 130, printed
     written = json.loads((tmp_path / "bench.json").read_text())
