@@ -305,6 +305,22 @@ def test_addresses_for_people(address, shown, host):
     assert described(address) == (shown, host)
 
 
+def test_a_burst_of_connections_can_wait():
+    """Nobody accepts, since the reactor has no turn; a second attempt would take a second."""
+    ports = []
+    TCPEndpoint(reactor, 0, "127.0.0.1").listen(Factory()).addCallback(ports.append)
+    (port,) = ports
+    clients = [socket.socket() for _ in range(100)]
+    try:
+        for client in clients:
+            client.settimeout(0.5)
+            client.connect(("127.0.0.1", port.getHost().port))
+    finally:
+        for client in clients:
+            client.close()
+        port.stopListening()
+
+
 def test_endpoints(tmp_path):
     endpoint = make_endpoint(reactor, "tcp:0:interface=127.0.0.1", "", {})
     verifyObject(IStreamServerEndpoint, endpoint)
@@ -345,7 +361,10 @@ def test_our_way_of_listening_is_that_of_twisted(description, is_ours):
     done = []
     endpoint.listen(factory).addCallback(done.append)
     serverFromString(twisteds, description).listen(factory).addCallback(done.append)
-    assert ours.tcpServers == twisteds.tcpServers != []
+    (port, given, backlog, interface), (expected,) = *ours.tcpServers, twisteds.tcpServers
+    assert (port, given, interface) == (expected[0], expected[1], expected[3])
+    # All but how many may wait.
+    assert backlog == expected[2] or (is_ours and backlog > expected[2])
     assert str(done[0].getHost()) == str(done[1].getHost())
 
 

@@ -30,6 +30,9 @@ log = Logger()
 
 #: The first descriptor that systemd hands over (sd_listen_fds(3)).
 _HANDED_OVER = 3
+#: Connections that may wait to be accepted; the kernel lowers it to its own limit. Beyond it a
+#: client tries again after a second, and Twisted's 50 are soon there in a burst.
+_BACKLOG = 4096
 #: The endpoint strings that HOST:PORT becomes.
 _TCP = re.compile(r"tcp(6?):(\d+)(?::interface=((?:[^:\\]|\\.)*))?")
 
@@ -109,7 +112,7 @@ class TCPEndpoint:
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """As promised by the interface."""
         return execute(
-            self._reactor.listenTCP, self._port, protocolFactory, interface=self._interface
+            self._reactor.listenTCP, self._port, protocolFactory, _BACKLOG, self._interface
         )
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = Logger()
 
 #: Seconds for which a connection is left to a process that has fewer. It may be busy, or stuck.
-_COURTESY = 0.002
+_COURTESY = 0.005
 #: Seconds without accepting when there is no descriptor or memory left.
 _PAUSE = 1
 
