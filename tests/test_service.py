@@ -275,6 +275,13 @@ async def test_what_an_operator_is_told(tmp_path, keys, expected):
     assert any(text.startswith("listening on http://127.0.0.1:") for text in told)
 
 
+def test_how_much_memory_manifests_take(tmp_path):
+    for said, wanted in (("", 64 * 2**20), ("  cache: {{manifestbytes: 1MiB}}\n", 2**20)):
+        text = MEMORY + said + HTTP
+        service = RegistryService(load(configured(tmp_path, text), {}), Clock(), {}, io.StringIO())
+        assert service.registry.content_limit == wanted
+
+
 def test_a_root_that_is_no_folder(tmp_path):
     (tmp_path / "store").write_text("")
     service = RegistryService(load(configured(tmp_path), {}), reactor, {}, io.StringIO())

@@ -97,6 +97,7 @@ class RegistryService(MultiService):
             policy=_policy(configuration),
             secret=configuration.http.secret.encode() or None,
             url_lifetime=round(configuration.storage.redirect.lifetime),
+            content_limit=configuration.storage.cache.manifestbytes,
         )
         api = RegistryResource(self.registry, OpenAccess(), reactor, _settings(configuration))
         wanted = not configuration.log.accesslog.disabled

@@ -74,7 +74,7 @@ class RegistryChannel(Protocol):
         self.deadline = math.inf
         self.closing = False
         self._limits = site.limits
-        self._parser = RequestParser(site.limits)
+        self._parser = RequestParser(site.limits, site.heads)
         self._events = self._parser.events
         self._head: Head | None = None
         self._arriving: ArrivingBody | None = None

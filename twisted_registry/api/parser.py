@@ -8,6 +8,10 @@ ways is refused.
 Nothing is called from inside the parser: what was found is put into :attr:`RequestParser.events`
 and handled after the bytes have been read to their end, so that no Resource runs, and no
 exception of a Resource passes, in the middle of a parse.
+
+Clients of one kind send the same request for the same thing, byte for byte. Between two requests
+a parser knows nothing of what was before, so bytes that were one request are that request again,
+and need not be read a second time.
 """
 
 from __future__ import annotations
@@ -35,6 +39,12 @@ _ABSOLUTE = re.compile(rb"https?://([^/?]+)(.*)\Z", re.IGNORECASE | re.DOTALL)
 _DIGITS = re.compile(rb"[0-9]{1,18}\Z")
 # What the frame of one chunk may cost beside the chunk, in bytes: its size line and CRLFs.
 _CHUNK_OVERHEAD = 32
+#: How many heads are remembered, and of what length in bytes.
+REMEMBERED = 512
+LONGEST = 1024
+# A request that holds one of these is not: a secret should not stay longer than it has to, and an
+# Upgrade leaves a parser of its own behind.
+_FLEETING = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"upgrade"})
 
 
 @frozen
@@ -92,7 +102,9 @@ class RequestParser:
         asked to close.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, heads: dict[bytes, Head] | None = None) -> None:
+        """:param heads: what was read before under the same limits, shared by many parsers."""
+        self._heads = {} if heads is None else heads
         self.events: deque[Head | bytes | Refusal | object] = deque()
         self.in_head = False
         self.stopped = False
@@ -109,6 +121,28 @@ class RequestParser:
 
     def feed(self, data: bytes) -> None:
         """Read all of ``data``. Never raises on what it holds."""
+        between = not (self.in_head or self.stopped) and self._head is None
+        if between:
+            head = self._heads.get(data)
+            if head is not None:
+                self.events.append(head)
+                return
+        before = len(self.events)
+        self._read(data)
+        if between and len(data) <= LONGEST and len(self.events) == before + 1:
+            self._remember(data, self.events[-1])
+
+    def _remember(self, data: bytes, event: object) -> None:
+        """Keep ``data`` if it was a whole request without a body, and nothing else."""
+        if self.in_head or self.stopped or not isinstance(event, Head):
+            return
+        if event.length == 0 and _FLEETING.isdisjoint(event.fields):
+            heads = self._heads
+            heads[data] = event
+            if len(heads) > REMEMBERED:
+                del heads[next(iter(heads))]
+
+    def _read(self, data: bytes) -> None:
         while data and not self.stopped:
             try:
                 self._parser.feed_data(data)

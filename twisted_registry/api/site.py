@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from twisted.web.resource import IResource
 
     from twisted_registry.api.accesslog import IAccessLog
+    from twisted_registry.api.parser import Head
     from twisted_registry.api.request import RegistryRequest
 
 log = Logger()
@@ -39,6 +40,7 @@ class RegistrySite(Site):
     :param limits: sizes and times.
     :param access_log: an IAccessLog, told of every request when it is over.
     :param threadpool: another pool to read files on.
+    :ivar heads: requests that were read before, for the parsers.
     :ivar counted: told how many connections there are, each time that this changes.
     """
 
@@ -59,6 +61,7 @@ class RegistrySite(Site):
         self.access_log = access_log
         self.read_file = file_reader(reactor, threadpool)
         self.draining = False
+        self.heads: dict[bytes, Head] = {}
         self.counted: Callable[[int], object] | None = None
         self._channels: set[RegistryChannel] = set()
         self._sweeper: IDelayedCall | None = None

@@ -90,10 +90,15 @@ def client_address(request: Request) -> str:
 
 
 def _address(request: Request, sent: Mapping[bytes, bytes]) -> str:
-    forwarded = _first(sent.get(b"x-forwarded-for")) or _first(sent.get(b"x-real-ip"))
-    if forwarded and len(forwarded) <= 64 and forwarded.isprintable():
-        return forwarded
-    return str(getattr(request.getClientAddress(), "host", ""))
+    said = _said_of_client(sent.get(b"x-forwarded-for"), sent.get(b"x-real-ip"))
+    return said or str(getattr(request.getClientAddress(), "host", ""))
+
+
+@lru_cache(maxsize=256)
+def _said_of_client(forwarded_for: bytes | None, real: bytes | None) -> str:
+    """The address that a proxy says the client has, or nothing."""
+    said = _first(forwarded_for) or _first(real)
+    return said if len(said) <= 64 and said.isprintable() else ""
 
 
 def caller_of(request: Request, sent: Mapping[bytes, bytes]) -> Caller:
@@ -102,8 +107,7 @@ def caller_of(request: Request, sent: Mapping[bytes, bytes]) -> Caller:
     :param sent: what :func:`~twisted_registry.api.headers.last_fields` says.
     """
     host, secure = _seen(request, sent)
-    authorization = as_text(sent.get(b"authorization"))
-    return Caller(authorization, _address(request, sent), host, secure)
+    return Caller(as_text(sent.get(b"authorization")), _address(request, sent), host, secure)
 
 
 def _mounted_at(request: Request) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted_registry.config import values
-from twisted_registry.config.forms import flag, text, whole
+from twisted_registry.config.forms import flag, size, text, whole
 from twisted_registry.config.kinds import Duration, Kind, Options, Scalar
 from twisted_registry.config.objects import S3
 from twisted_registry.config.sections import Section, Values, key, schema, section
@@ -105,6 +105,10 @@ class Cache(Values):
     blobdescriptorsize: int = key(
         whole(0), "How many descriptors ``inmemory`` remembers; 0 is no limit.", default=10_000
     )
+    manifestbytes: int = key(
+        size(0), "How much memory each process keeps manifests in, with what it has made ready of"
+        " them; 0 keeps none.", default=64 * 2**20, ours=True,
+    )  # fmt: skip
 
 
 def _age() -> Kind:

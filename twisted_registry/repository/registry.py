@@ -23,7 +23,7 @@ from twisted_registry.repository.interfaces import (
 from twisted_registry.repository.manifests import Manifests
 from twisted_registry.repository.policy import Policy
 from twisted_registry.repository.presence import OpenGate, Presence
-from twisted_registry.repository.recent import Recent
+from twisted_registry.repository.recent import CONTENT_LIMIT, Recent
 from twisted_registry.repository.referrers import Referrers, Searched
 from twisted_registry.repository.running import RunningDigests
 from twisted_registry.repository.tags import Tags
@@ -58,6 +58,7 @@ class Registry:
     :ivar announces: whether the listener cares.
     :ivar secret: signs the state in upload URLs; None takes one that the store keeps.
     :ivar url_lifetime: seconds for which a redirect to the store is good.
+    :ivar content_limit: bytes of manifests that are kept in memory.
     """
 
     driver: IStorageDriver
@@ -67,6 +68,7 @@ class Registry:
     listener: IRegistryListener = field(factory=NoListener)
     _secret: bytes | None = None
     url_lifetime: int = URL_LIFETIME
+    content_limit: int = CONTENT_LIMIT
     announces: bool = field(init=False)
     _recent: Recent = field(init=False)
     _running: RunningDigests = field(factory=RunningDigests, init=False)
@@ -80,7 +82,7 @@ class Registry:
 
     @_recent.default
     def _own_recent(self) -> Recent:
-        return Recent(self.driver)
+        return Recent(self.driver, self.content_limit)
 
     @property
     def minimum_chunk(self) -> int:
