@@ -7,7 +7,9 @@ import pytest_twisted
 from client import OCI_IMAGE, OCI_INDEX, connect, descriptor, digest_of, head, image, index, parse
 from doubles import Watched, refuse
 from flavours import FLAVOURS, SITES
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import deferLater
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
@@ -250,6 +252,38 @@ async def test_the_gate_is_obeyed(start):
         assert (await api("GET", f"a/blobs/{LAYER_DIGEST}")).status == 200
         assert (await api("GET", "a/manifests/latest")).status == 200
         assert len((await api("GET", f"a/referrers/{subject}")).json()["manifests"]) == 1
+
+
+@pytest.mark.flavours("ours-files", "stock-files")
+@pytest_twisted.ensureDeferred
+async def test_no_pull_is_so_warm_that_nobody_is_asked(start):
+    """The same requests again and again: access and gate are asked of each, and obeyed at once."""
+    gate = Gate()
+    access = Refusing(DENIED, lambda _: True)
+    async with start(gate=gate, access=access) as api:
+        digest = await api.image(b"layer")
+        await deferLater(reactor, 0.05)  # what was written just now is not kept
+        pulls = {
+            "a/manifests/latest": digest,
+            f"a/manifests/{digest}": digest,
+            f"a/blobs/{LAYER_DIGEST}": LAYER_DIGEST,
+        }
+        for path, wanted in pulls.items():
+            for _ in range(4):
+                access.asked.clear()
+                gate.asked.clear()
+                assert (await api("GET", path)).status == 200
+                ((_, accesses),) = access.asked
+                assert accesses == (Access("repository", "a", "pull"),)
+                assert gate.asked == [("a", wanted)]
+            gate.hidden = {wanted}
+            assert (await api("GET", path)).status == 404
+            gate.hidden = set()
+            assert (await api("GET", path)).status == 200
+            access.allowed = lambda _: False
+            assert (await api("GET", path)).status == 403
+            access.allowed = lambda _: True
+            assert (await api("GET", path)).status == 200
 
 
 @implementer(IRegistryListener)
