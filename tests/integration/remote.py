@@ -39,7 +39,10 @@ class Remote:
     address: str
 
     def request(self, method: str, path: str, body=None, headers=None) -> Answer:
-        """One request; ``path`` may be a whole URL, as a Location is."""
+        """One request; ``path`` may be a whole URL, as a Location is.
+
+        A redirect to an object store is followed, as clients do it.
+        """
         split = urlsplit(path)
         target = split.path + (f"?{split.query}" if split.query else "")
         connection = HTTPConnection(split.netloc or self.address, timeout=60)
@@ -47,9 +50,12 @@ class Remote:
             connection.request(method, target, body, dict(headers or {}))
             response = connection.getresponse()
             fields = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, fields, response.read())
+            answer = Answer(response.status, fields, response.read())
         finally:
             connection.close()
+        if answer.status == 307 and method in {"GET", "HEAD"}:
+            return self.request(method, answer.headers["location"])
+        return answer
 
     def manifest(self, name: str, reference: str, accept: str = ACCEPT) -> Answer:
         """GET of a manifest by tag or digest."""

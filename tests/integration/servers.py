@@ -6,6 +6,7 @@ itself: nothing here knows which of the two it starts, but for the command.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -16,10 +17,14 @@ import time
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from attrs import define, field
+from attrs import define, field, frozen
 from remote import Remote
+
+if TYPE_CHECKING:
+    from objectstores import ObjectStore
 
 OURS = "ours"
 DISTRIBUTION = "distribution"
@@ -36,8 +41,7 @@ version: 0.1
 log:
   level: info
 storage:
-  filesystem:
-    rootdirectory: {root}
+  {storage}
   delete:
     enabled: true
 http:
@@ -45,6 +49,20 @@ http:
   workers: {workers}
   secret: the same after a restart
 """
+
+
+@frozen
+class Bucket:
+    """A place in an object store: all keys that begin with ``prefix``."""
+
+    store: ObjectStore
+    prefix: str
+
+    @property
+    def section(self) -> str:
+        """What a configuration says, which Distribution and we read alike."""
+        options = {**self.store.options, "rootdirectory": f"/{self.prefix}", "v4auth": True}
+        return f"s3: {json.dumps(options)}"
 
 
 def program(name: str) -> str:
@@ -94,7 +112,7 @@ class Served:
     """A registry that runs over ``root``; ``kind`` is OURS, or DISTRIBUTION, a single process."""
 
     kind: str
-    root: Path
+    root: Path | Bucket
     work: Path
     workers: int = 1
     log: Path = field(init=False)
@@ -108,13 +126,18 @@ class Served:
         self.address = f"127.0.0.1:{port}"
         self.log = self.work / f"{self.kind}-{port}.log"
         config = self.work / f"{self.kind}-{port}.yml"
-        config.write_text(CONFIGURATION.format(root=self.root, port=port, workers=self.workers))
+        bucket = self.root if isinstance(self.root, Bucket) else None
+        storage = bucket.section if bucket else f"filesystem: {{rootdirectory: {self.root}}}"
+        config.write_text(CONFIGURATION.format(storage=storage, port=port, workers=self.workers))
         if self.kind == OURS:
             command = [sys.executable, "-m", "twisted_registry", "serve", str(config)]
         else:
             command = [program("docker-registry"), "serve", str(config)]
         environment = {
-            name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")
+            name: value
+            for name, value in os.environ.items()
+            # The old library of Distribution panics when it has certificates of its own to read.
+            if not name.startswith("REGISTRY_") and name != "AWS_CA_BUNDLE"
         }
         with self.log.open("wb") as out:
             self.process = subprocess.Popen(
@@ -180,7 +203,7 @@ class Launcher:
     work: Path
     servers: list[Served] = field(factory=list)
 
-    def start(self, kind: str, root: Path, workers: int = 1) -> Served:
+    def start(self, kind: str, root: Path | Bucket, workers: int = 1) -> Served:
         """A running registry over ``root``."""
         served = Served(kind, root, self.work, workers)
         self.servers.append(served)

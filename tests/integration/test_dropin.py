@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 from images import Image, image, index, referrer, sha256
-from servers import DISTRIBUTION, OURS
+from servers import DISTRIBUTION, OURS, Bucket
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,10 +21,13 @@ pytestmark = pytest.mark.integration
 OURS_ALONE = {"_uploads", "_referrers", "twisted-registry"}
 
 
-@pytest.fixture
-def root(tmp_path):
-    """Where the store is."""
-    return tmp_path / "root"
+@pytest.fixture(params=["files", "ceph", "swift"])
+def root(request, tmp_path):
+    """Where the store is: a folder, or a place in a bucket."""
+    if request.param == "files":
+        return tmp_path / "root"
+    store = request.getfixturevalue("object_stores").get(request.param)
+    return Bucket(store, f"dropin-{uuid4().hex}")
 
 
 def fill(remote: Remote) -> dict[tuple[str, str], Image]:
