@@ -32,6 +32,7 @@ from twisted_registry.storage.s3.answer import Answer
 from twisted_registry.storage.s3.endpoints import Endpoints
 from twisted_registry.storage.s3.errors import Unreachable
 from twisted_registry.storage.s3.patience import Patience
+from twisted_registry.storage.s3.promptness import PromptEndpoints
 from twisted_registry.storage.s3.requestbody import RequestBody
 from twisted_registry.storage.s3.unverified import Unverified
 
@@ -173,7 +174,7 @@ def make_transport(
     pool.retryAutomatically = False
     policy: IPolicyForHTTPS = BrowserLikePolicyForHTTPS() if verify else Unverified()
     endpoints = Endpoints(reactor, policy, timeouts.connect)
-    agent = Agent.usingEndpointFactory(reactor, endpoints, pool)
+    agent = Agent.usingEndpointFactory(reactor, PromptEndpoints(endpoints), pool)
     return Transport(reactor, agent, pool, timeouts)
 
 
