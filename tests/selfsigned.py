@@ -11,12 +11,15 @@ from cryptography.x509.oid import NameOID
 from twisted.internet import ssl
 
 
-def self_signed():
-    """A key and a certificate that nobody vouches for."""
+def self_signed(host=None):
+    """A key and a certificate that nobody vouches for.
+
+    :param host: whose it is, as a name in the way that is looked at.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x")])
     now = datetime.now(UTC)
-    certificate = (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -24,8 +27,11 @@ def self_signed():
         .serial_number(1)
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=1))
-        .sign(key, hashes.SHA256())
     )
+    if host is not None:
+        names = x509.SubjectAlternativeName([x509.DNSName(host)])
+        builder = builder.add_extension(names, critical=False)
+    certificate = builder.sign(key, hashes.SHA256())
     pem = key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,

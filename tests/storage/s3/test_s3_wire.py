@@ -11,12 +11,15 @@ from scriptedstore import Script, Store, answer, drop, silence
 from selfsigned import self_signed
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
 from twisted.logger import globalLogPublisher
+from twisted.web.client import URI, BrowserLikePolicyForHTTPS
 
 from twisted_registry.storage.s3.address import custom
 from twisted_registry.storage.s3.backoff import Backoff
 from twisted_registry.storage.s3.client import S3Client
+from twisted_registry.storage.s3.endpoints import BUFFER, Endpoints
 from twisted_registry.storage.s3.errors import Corrupt, NotFound, S3Error, Unreachable
 from twisted_registry.storage.s3.sender import Sender
 from twisted_registry.storage.s3.transport import Timeouts, make_transport
@@ -355,3 +358,34 @@ async def test_tls(store, certificate, host):
         await port.stopListening()
     for connection in store.connections:
         await connection.lost
+
+
+@pytest_twisted.ensureDeferred
+async def test_tls_to_a_store_that_is_believed(store, tmp_path, monkeypatch):
+    certificate = self_signed("localhost")
+    (tmp_path / "ca.pem").write_bytes(certificate.dumpPEM())
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    port = reactor.listenSSL(0, store, certificate.options(), interface="127.0.0.1")
+    client = await connected(store, port, "https")
+    client._sender.address = custom("images", f"https://localhost:{port.getHost().port}")
+    store.scripts = [answer(body=b"one")]
+    assert await whole(client) == b"one"
+    client._sender.address = custom("images", f"https://127.0.0.1:{port.getHost().port}")
+    with pytest.raises(Unreachable, match="TLS: the certificate is for another host"):
+        await whole(client)
+    await client.close()
+    await port.stopListening()
+    for connection in store.connections:
+        await connection.lost
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_endpoint_is_made_once_and_reads_more_at_once(store, port):
+    endpoints = Endpoints(reactor, BrowserLikePolicyForHTTPS(), 5.0)
+    uri = URI.fromBytes(b"http://127.0.0.1:%d/a" % port.getHost().port)
+    endpoint = endpoints.endpointForURI(uri)
+    assert endpoints.endpointForURI(uri) is endpoint
+    assert endpoints.endpointForURI(URI.fromBytes(b"http://127.0.0.1:1/")) is not endpoint
+    protocol = await endpoint.connect(Factory.forProtocol(Protocol))
+    assert protocol.transport.bufferSize == BUFFER
+    protocol.transport.abortConnection()

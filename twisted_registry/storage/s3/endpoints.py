@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from attrs import field, frozen
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
@@ -13,8 +13,13 @@ from zope.interface import implementer
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IProtocol, IProtocolFactory
-    from twisted.internet.protocol import Factory
+    from twisted.internet.protocol import Factory, Protocol
+    from twisted.internet.tcp import Connection
     from twisted.web.client import URI
+
+#: Bytes that a connection reads at once. With Twisted's own 64 KiB a body takes half as much
+#: processor time again.
+BUFFER: Final = 256 * 1024
 
 
 @implementer(IAgentEndpointFactory)
@@ -41,12 +46,24 @@ class Endpoints:
 
     def _make(self, uri: URI) -> IStreamClientEndpoint:
         host = uri.host.decode("ascii")
-        endpoint: IStreamClientEndpoint = HostnameEndpoint(
-            self._reactor, host, uri.port, timeout=self._timeout
+        endpoint: IStreamClientEndpoint = _Wide(
+            HostnameEndpoint(self._reactor, host, uri.port, timeout=self._timeout)
         )
         if uri.scheme == b"https":
             endpoint = wrapClientTLS(self._policy.creatorForNetloc(uri.host, uri.port), endpoint)
         return _Quiet(endpoint)
+
+
+@implementer(IStreamClientEndpoint)
+@frozen
+class _Wide:
+    """An endpoint whose connections read and write more at once."""
+
+    _endpoint: IStreamClientEndpoint
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect."""
+        return self._endpoint.connect(protocolFactory).addCallback(_widened)
 
 
 @implementer(IStreamClientEndpoint)
@@ -60,3 +77,8 @@ class _Quiet:
         """Connect."""
         cast("Factory", protocolFactory).noisy = False
         return self._endpoint.connect(protocolFactory)
+
+
+def _widened(protocol: IProtocol) -> IProtocol:
+    cast("Connection", cast("Protocol", protocol).transport).bufferSize = BUFFER
+    return protocol

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field, frozen
 from OpenSSL import SSL
+from service_identity import VerificationError
 from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, succeed
 from twisted.internet.error import (
     ConnectError,
@@ -194,4 +195,6 @@ def _words(error: BaseException) -> str:
         told = error.args[0] if error.args else []
         reasons = [words[-1] for words in told] if isinstance(told, list) else error.args
         return f"TLS: {'; '.join(map(str, reasons)) or type(error).__name__}"
+    if isinstance(error, VerificationError):
+        return "TLS: the certificate is for another host"
     return str(error) or type(error).__name__
