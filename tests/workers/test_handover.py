@@ -16,6 +16,13 @@ validation: {manifests: {urls: {allow: ['^https://']}}}
 """
 
 
+BUCKET = """
+version: 0.1
+storage: {s3: {bucket: b, region: us-east-1, accesskey: key, secretkey: do-not-tell}}
+http: {workers: 2}
+"""
+
+
 def through_a_pipe(content):
     reading, writing = os.pipe()
     os.write(writing, content)
@@ -35,6 +42,13 @@ def test_a_configuration_arrives_as_it_was_read():
     assert arrived.number == 1
     assert arrived.loads == LOADS
     assert "overridden" not in repr(arrived)
+
+
+def test_that_of_a_bucket_too():
+    loaded = load_text(BUCKET, {})
+    arrived = through_a_pipe(Handover(loaded, 2).to_bytes())
+    assert arrived.loaded == loaded
+    assert arrived.loaded.configuration.storage.bucket.secretkey == "do-not-tell"
 
 
 def test_a_first_process_that_ends_before():

@@ -21,6 +21,7 @@ from twisted.internet.task import deferLater
 
 from twisted_registry import process, worker
 from twisted_registry.config.loading import load
+from twisted_registry.listener import StartError
 from twisted_registry.service import RegistryService
 from twisted_registry.workers.handover import STOP, Handover
 from twisted_registry.workers.loads import Loads
@@ -140,7 +141,7 @@ class Double:
     def __init__(self, loaded, reactor, environ, access_log, handover):
         Double.made = self
         self.handover = handover
-        self.access_log = access_log
+        self.environ = environ
         self.did = []
 
     def privilegedStartService(self):
@@ -186,6 +187,7 @@ def test_working_until_told_to_stop(control):
     working.during = during
     assert worker.work_until_stopped(working, reading) == 0
     assert Double.made.handover.number == 1
+    assert Double.made.environ["PATH"]  # a bucket's credentials may be there
     ((phase, event, function),) = working.triggers
     assert (phase, event, function) == ("before", "shutdown", Double.made.stopService)
 
@@ -201,6 +203,15 @@ def test_working_until_the_first_is_gone(control):
     working.during = during
     assert worker.work_until_stopped(working, reading) == 0
     assert Double.made.did == ["listen", "start", "abandon"]
+
+
+def test_a_start_that_fails(control, monkeypatch, capsys):
+    def refuse(_):
+        raise StartError("no such place")
+
+    monkeypatch.setattr(Double, "privilegedStartService", refuse)
+    assert worker.work_until_stopped(Reactor(), control[0]) == 1
+    assert capsys.readouterr().err == "twisted-registry: no such place\n"
 
 
 def test_the_first_was_gone_before(monkeypatch):
