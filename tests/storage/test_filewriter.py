@@ -8,7 +8,7 @@ from threading import Event, get_ident
 
 import pytest
 import pytest_twisted
-from countingfiles import BROKEN, FULL, FaultyFiles
+from countingfiles import BROKEN, FULL, CountingFiles, FaultyFiles
 from powerloss import InlineThreads
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, gatherResults
@@ -102,13 +102,59 @@ def test_small_writes_gather_while_a_batch_is_under_way(held):
         writer.write(b"y" * 2000)
     assert len(threads.waiting) == 1
     threads.step()
-    assert len(threads.waiting) == 1
-    steps = 0
-    while threads.waiting:
-        threads.step()
-        steps += 1
-    assert steps == 2
+    assert not threads.waiting
     assert os.fstat(writer._fd).st_size == writer.size == MIB + 2_000_000
+
+
+def test_a_thread_goes_on_with_what_has_come_meanwhile(held, monkeypatch):
+    writer, threads = held
+    monkeypatch.setattr(filewriter, "STRETCH", 3 * MIB)
+    for _ in range(10):
+        writer.write(b"x" * MIB)
+    assert len(threads.waiting) == 1
+    threads.step()
+    # Then others have their turn.
+    assert os.fstat(writer._fd).st_size == 4 * MIB
+    assert len(threads.waiting) == 1
+    threads.step()
+    threads.step()
+    assert os.fstat(writer._fd).st_size == 10 * MIB
+    assert not threads.waiting
+
+
+def test_what_is_cancelled_is_not_gone_on_with(held):
+    writer, threads = held
+    writer._observe = lambda _: writer._drop_pending(StorageError("file"))
+    for _ in range(3):
+        writer.write(b"x" * MIB)
+    threads.step()
+    assert os.fstat(writer._fd).st_size == MIB
+
+
+def test_the_disk_begins_early(tmp_path):
+    begun = []
+
+    class Files(OsFiles):
+        def begin_writing(self, fd, offset, length):
+            super().begin_writing(fd, offset, length)
+            begun.append((offset, length))
+
+    writer = result_of(inline(tmp_path, Files()).writer("file", 0))
+    for _ in range(20):
+        writer.write(b"x" * MIB)
+    writer.write(b"x" * 13 * MIB)
+    assert begun == [(0, 8 * MIB), (8 * MIB, 8 * MIB), (16 * MIB, 16 * MIB)]
+    result_of(writer.close())
+    assert (tmp_path / "file").stat().st_size == 33 * MIB
+
+
+def test_many_small_pieces_are_one_write(tmp_path):
+    files = CountingFiles()
+    writer = result_of(inline(tmp_path, files).writer("file", 0))
+    for _ in range(100):
+        writer.write(b"small")
+    result_of(writer.close())
+    assert files.calls["pwrite"] == 1
 
 
 def test_commit_takes_the_bytes_along(held):
@@ -123,7 +169,14 @@ def test_commit_takes_the_bytes_along(held):
 
 def test_the_producer_is_paused_and_resumed(held):
     writer, threads = held
-    producer = Producer()
+    left = []
+
+    class Watching(Producer):
+        def resumeProducing(self):
+            super().resumeProducing()
+            left.append(writer.size - os.fstat(writer._fd).st_size)
+
+    producer = Watching()
     writer.registerProducer(producer, True)
     written = 0
     while not producer.paused:
@@ -131,9 +184,9 @@ def test_the_producer_is_paused_and_resumed(held):
         written += 100_000
         assert written < 10 * MIB
     assert 4 * MIB < written <= 4 * MIB + 100_000
-    while producer.paused:
-        threads.step()
-    assert 0 < writer.size - os.fstat(writer._fd).st_size < 2 * MIB
+    threads.step()
+    # It was resumed before all was stored.
+    assert 0 < left[0] < 2 * MIB
     assert producer.log == ["pause", "resume"]
     writer.unregisterProducer()
     writer.write(b"x" * 8 * MIB)

@@ -37,6 +37,8 @@ _AUTHORITY = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*\Z")
 _TARGET = re.compile(rb"[!-\"$-~]+\Z")
 _ABSOLUTE = re.compile(rb"https?://([^/?]+)(.*)\Z", re.IGNORECASE | re.DOTALL)
 _DIGITS = re.compile(rb"[0-9]{1,18}\Z")
+# Bytes of a read of which a copy is worth avoiding.
+_LARGE = 64 * 1024
 # What the frame of one chunk may cost beside the chunk, in bytes: its size line and CRLFs.
 _CHUNK_OVERHEAD = 32
 #: How many heads are remembered, and of what length in bytes.
@@ -118,6 +120,7 @@ class RequestParser:
         self._allowed = 0  # of which so much had a good reason
         self._fresh = False  # whether that beginning lies in the read at hand
         self._muted = False
+        self._passing = False  # whether the parser was not shown the body at hand from here on
 
     def feed(self, data: bytes) -> None:
         """Read all of ``data``. Never raises on what it holds."""
@@ -144,6 +147,14 @@ class RequestParser:
 
     def _read(self, data: bytes) -> None:
         while data and not self.stopped:
+            head = self._head
+            if (
+                head is not None
+                and head.length is not None
+                and (self._passing or len(data) >= _LARGE)
+            ):
+                data = self._pass(data, head, head.length)
+                continue
             try:
                 self._parser.feed_data(data)
             except HttpParserUpgrade as upgrade:
@@ -170,6 +181,21 @@ class RequestParser:
         self._head = None
         # The two refer to each other; the collector need not find out.
         del self._parser
+
+    def _pass(self, data: bytes, head: Head, length: int) -> bytes:
+        """Hand on what belongs to a body of known length, and answer what follows it.
+
+        llhttp has nothing to find out about it, and would copy it. A new parser is put behind it.
+        """
+        self._passing = True
+        rest = length - head.arrived
+        self.on_body(data if len(data) <= rest else data[:rest])
+        if head.arrived < length:
+            return b""
+        self._passing = False
+        self._parser = HttpRequestParser(self)
+        self._end(head)
+        return data[rest:]
 
     def _refuse(self, status: int) -> None:
         self.stopped = True
@@ -273,8 +299,10 @@ class RequestParser:
     def on_message_complete(self) -> None:
         """The last byte of a request was read."""
         head = self._head
-        if head is None or self._parser.should_upgrade():
-            return
+        if head is not None and not self._parser.should_upgrade():
+            self._end(head)
+
+    def _end(self, head: Head) -> None:
         head.complete = True
         self._head = None
         self.events.append(END)

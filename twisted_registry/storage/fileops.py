@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from twisted_registry.storage.interfaces import PathExists, PathInvalid, PathNotFound, StorageError
@@ -64,6 +65,12 @@ class OsFiles:
     def truncate(self, fd: int, size: int) -> None:
         """Cut an open file."""
         os.ftruncate(fd, size)
+
+    def begin_writing(self, fd: int, offset: int, length: int) -> None:
+        """Let the kernel begin to write a stretch that was not written before; where it can."""
+        with suppress(OSError, AttributeError):
+            # It throws away only what is on the disk already, so that here nothing is.
+            os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
 
     def fsync(self, fd: int) -> None:
         """Wait until an open file or folder is on the disk."""

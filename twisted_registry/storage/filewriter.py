@@ -43,9 +43,14 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-#: Bytes handed to a thread at once, give or take one ``write``.
-BATCH = 1024 * 1024
-#: Less than this waits for the end of the reactor's turn.
+#: Bytes stored and then hashed at once, give or take one ``write``: as many as a processor's cache
+#: holds.
+BATCH = 512 * 1024
+#: Bytes after which a thread that always finds more takes its place behind the others.
+STRETCH = 32 * 1024 * 1024
+#: Bytes after which the disk is told to begin.
+WRITEBACK = 8 * 1024 * 1024
+#: Less than this waits for the end of the reactor's turn, and is copied to be written at once.
 SMALL = 64 * 1024
 
 
@@ -201,11 +206,8 @@ class FileWriter:
         if self._soon is not None:
             self._soon.cancel()
             self._soon = None
-        batch: list[bytes] = []
-        length = 0
-        while self._pending and length < BATCH:
-            batch.append(self._pending.popleft())
-            length += len(batch[-1])
+        batch = self._take()
+        length = sum(map(len, batch))
         due = [sync for sync in self._syncs if sync.size <= self._stored + length]
         if batch or due:
             self._syncs = [sync for sync in self._syncs if sync not in due]
@@ -213,7 +215,7 @@ class FileWriter:
             decide = next((sync.decide for sync in due if sync.decide is not None), None)
             last = self._ending and not self._pending
             self._busy = True
-            job = self._threads.run(self._store, b"".join(batch), bool(due), entry, decide, last)
+            job = self._threads.run(self._store, batch, bool(due), entry, decide, last)
             job.addCallbacks(self._done, self._failed, (due,), errbackArgs=(due,))
         elif self._ending:
             self._busy = True
@@ -228,11 +230,17 @@ class FileWriter:
                 sync.waiting.errback(fault)
             else:
                 sync.waiting.callback(sync.size)
-        if self._paused and self.size - self._stored < self._share.limit // 2:
+        self._resume()
+        self._work()
+
+    def _resume(self) -> None:
+        if self._paused and self._has_room():
             self._paused = False
             if self._producer is not None:
                 self._producer.resumeProducing()
-        self._work()
+
+    def _has_room(self) -> bool:
+        return self.size - self._stored < self._share.limit // 2
 
     def _failed(self, failure: Failure, due: list[_Sync]) -> None:
         self._busy = False
@@ -285,11 +293,23 @@ class FileWriter:
             self._paused = True
             self._producer.pauseProducing()
 
+    def _take(self) -> list[bytes]:
+        """Take a batch of what waits, on either thread."""
+        batch: list[bytes] = []
+        length = 0
+        # The reactor's thread may empty it at any time.
+        with suppress(IndexError):
+            while length < BATCH:
+                piece = self._pending.popleft()
+                batch.append(piece)
+                length += len(piece)
+        return batch
+
     # What follows runs on a thread, one call at a time.
 
     def _store(
         self,
-        data: bytes,
+        batch: list[bytes],
         sync: bool,  # noqa: FBT001
         entry: bool,  # noqa: FBT001
         decide: Callable[[int], Sequence[Change]] | None,
@@ -300,8 +320,9 @@ class FileWriter:
         :returns: what kept the file from being concluded, if that was to be done.
         """
         try:
-            if data:
-                self._append(data)
+            self._append(batch)
+            if not (sync or last):
+                self._go_on()
             if sync:
                 self._make_last()
             if entry:
@@ -314,15 +335,37 @@ class FileWriter:
             self._release()
         return fault
 
-    def _append(self, data: bytes) -> None:
+    def _go_on(self) -> None:
+        """Store what has come meanwhile, rather than wait to be called again."""
+        end = self._stored + STRETCH
+        while self._stored < end:
+            if self._paused and self._has_room():
+                self._threads.tell(self._resume)
+            batch = self._take()
+            if not batch:
+                return
+            self._append(batch)
+
+    def _append(self, batch: list[bytes]) -> None:
+        if sum(map(len, batch)) < SMALL * len(batch):
+            batch = [b"".join(batch)]
+        for piece in batch:
+            self._append_piece(piece)
+
+    def _append_piece(self, data: bytes) -> None:
+        before = self._stored
         try:
-            write_all(self._tree.files, self._fd, data, self._stored)
+            write_all(self._tree.files, self._fd, data, before)
             if self._observe is not None:
                 self._observe(data)
         except BaseException:
-            self._cut(self._stored)
+            self._cut(before)
             raise
         self._stored += len(data)
+        begun, ready = before // WRITEBACK * WRITEBACK, self._stored // WRITEBACK * WRITEBACK
+        if begun != ready:
+            # So that little is left to be waited for at the end.
+            self._tree.files.begin_writing(self._fd, begun, ready - begun)
 
     def _make_last(self) -> None:
         try:

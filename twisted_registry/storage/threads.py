@@ -73,6 +73,10 @@ class Threads:
         )
         return answer
 
+    def tell(self, what: Callable[[], object]) -> None:
+        """Call a function on the reactor's thread; to be called on one of ours."""
+        self._reactor.callFromThread(what)
+
     def close(self) -> Deferred[None]:
         """Fire once the calls under way have ended and the threads are gone."""
         self._closed = True
