@@ -61,15 +61,8 @@ class Links:
 
 def seen_as(request: Request) -> tuple[str, bool]:
     """The host that the client asked for (or an empty string), and whether over TLS."""
-    return _seen(request, last_fields(request))
-
-
-def _seen(request: Request, sent: Mapping[bytes, bytes]) -> tuple[str, bool]:
-    get = sent.get
-    host, scheme = _seen_as(
-        get(b"forwarded"), get(b"x-forwarded-proto"), get(b"x-forwarded-host"), get(b"host")
-    )
-    return host, scheme == "https" if scheme else request.isSecure()
+    caller = caller_of(request, last_fields(request))
+    return caller.host, caller.secure
 
 
 @lru_cache(maxsize=256)
@@ -86,12 +79,11 @@ def _seen_as(
 
 def client_address(request: Request) -> str:
     """The client's address, or what the nearest proxy says of it: for logs only."""
-    return _address(request, last_fields(request))
+    return caller_of(request, last_fields(request)).address
 
 
-def _address(request: Request, sent: Mapping[bytes, bytes]) -> str:
-    said = _said_of_client(sent.get(b"x-forwarded-for"), sent.get(b"x-real-ip"))
-    return said or str(getattr(request.getClientAddress(), "host", ""))
+def _peer(request: Request) -> str:
+    return str(getattr(request.getClientAddress(), "host", ""))
 
 
 @lru_cache(maxsize=256)
@@ -106,8 +98,18 @@ def caller_of(request: Request, sent: Mapping[bytes, bytes]) -> Caller:
 
     :param sent: what :func:`~twisted_registry.api.headers.last_fields` says.
     """
-    host, secure = _seen(request, sent)
-    return Caller(as_text(sent.get(b"authorization")), _address(request, sent), host, secure)
+    get = sent.get
+    host, scheme = _seen_as(
+        get(b"forwarded"), get(b"x-forwarded-proto"), get(b"x-forwarded-host"), get(b"host")
+    )
+    said = _said_of_client(get(b"x-forwarded-for"), get(b"x-real-ip"))
+    authorization = get(b"authorization")
+    return Caller(
+        None if authorization is None else as_text(authorization),
+        said or _peer(request),
+        host,
+        scheme == "https" if scheme else request.isSecure(),
+    )
 
 
 def _mounted_at(request: Request) -> list[str]:
