@@ -86,7 +86,7 @@ def test_a_worker_that_is_told_to_stop_drains_and_is_replaced(tmp_path):
         slow_upload(connection)
         os.kill(old, signal.SIGTERM)
         os.kill(old, signal.SIGTERM)
-        wait_until(lambda: [line for line in family.lines if "Stopping factory" in line])
+        wait_until(lambda: family.said("no new connections"))
         assert is_there(old)
         assert finish(connection) == 202
         family.settle(2)
@@ -116,7 +116,7 @@ def test_a_stop_drains_all(tmp_path, number):
         for connection in connections:
             slow_upload(connection)
         family.process.send_signal(number)
-        wait_until(lambda: len(family.said("Stopping factory")) == 2)
+        wait_until(lambda: len(family.said("no new connections")) == 2)
         with pytest.raises(OSError):
             socket.create_connection(("127.0.0.1", family.port)).close()
         own, other = connections
