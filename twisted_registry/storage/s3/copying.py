@@ -10,7 +10,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, frozen
-from twisted.internet.defer import Deferred, DeferredList, DeferredSemaphore, inlineCallbacks
+from twisted.internet.defer import (
+    Deferred,
+    DeferredList,
+    DeferredSemaphore,
+    inlineCallbacks,
+    maybeDeferred,
+)
 from twisted.logger import Logger
 
 from twisted_registry.storage.s3.objects import ObjectInfo, Part
@@ -147,7 +153,7 @@ def at_once(limit: int, calls: Sequence[Callable[[], Deferred[Any]]]) -> Steps:
     failed = False
 
     def run(call: Callable[[], Deferred[Any]]) -> Deferred[Any] | None:
-        return None if failed else call().addErrback(note)
+        return None if failed else maybeDeferred(call).addErrback(note)
 
     def note(failure: Any) -> Any:
         nonlocal failed
