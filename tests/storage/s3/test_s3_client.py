@@ -613,6 +613,27 @@ def test_completing_twice_on_ceph(client, agent):
     assert result_of(client.complete_multipart_upload("a", "U", PARTS)) == "made-2"
 
 
+def busy(count):
+    return [refusal(500, "InternalError", "completion is in progress") for _ in range(count)]
+
+
+def test_an_upload_that_is_over_on_ceph(client, agent, clock):
+    agent.answers = [*busy(5), refusal(404, "NoSuchKey"), Response(404)]
+    completing = client.complete_multipart_upload("a", "U", PARTS)
+    for _ in range(4):
+        clock.advance(2)
+    failure_of(completing, NoSuchUpload)
+    assert [request.method for request in agent.requests] == ["POST"] * 5 + ["GET", "HEAD"]
+
+
+def test_an_upload_that_is_not_over_in_spite_of_errors(client, agent, clock):
+    agent.answers = [*busy(5), parts_page(1, "")]
+    completing = client.complete_multipart_upload("a", "U", PARTS)
+    for _ in range(4):
+        clock.advance(2)
+    assert failure_of(completing, S3Error).value.code == "InternalError"
+
+
 def test_list_uploads(client, agent):
     agent.answers = [
         xml(

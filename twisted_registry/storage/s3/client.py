@@ -265,13 +265,16 @@ class S3Client:
             etag: str = yield self._ask(
                 operation, "CompleteMultipartUploadResult", _etag_inside
             ).addErrback(_no_upload)
-        except NoSuchUpload as error:
+        except S3Error as error:
+            ended: NoSuchUpload | None = yield self._ended(key, upload_id, error)
+            if ended is None:
+                raise
             # The attempt that got no answer may have been the one that ended the upload.
             made: ObjectInfo | None = None
             if error.repeated:
                 made = yield self._made_of(key, parts)
             if made is None:
-                raise
+                raise ended from error
             etag = made.etag
         if not etag:
             # Ceph answers so where an earlier attempt had been carried out.
@@ -385,6 +388,23 @@ class S3Client:
             content=content,
         )
         return self._ask(operation, "DeleteResult", reading.delete_faults_of)
+
+    @inlineCallbacks
+    def _ended(
+        self, key: str, upload_id: str, error: S3Error
+    ) -> Generator[Any, Any, NoSuchUpload | None]:
+        """The error that says that an upload is over, if that is why it was not completed.
+
+        Ceph calls one that is over a completion that is in progress, an InternalError.
+        """
+        if isinstance(error, NoSuchUpload):
+            return error
+        if error.code == "InternalError":
+            try:
+                yield self.list_parts(key, upload_id)
+            except NoSuchUpload as found:
+                return found
+        return None
 
     @inlineCallbacks
     def _made_of(self, key: str, parts: Sequence[Part]) -> Generator[Any, Any, ObjectInfo | None]:
