@@ -38,8 +38,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "service": ("objectstore", *BELOW_SERVICE),
     "heap": (),
     "process": ("service", *BELOW_SERVICE),
+    "collection": ("service", *BELOW_SERVICE),
     "worker": ("process", "service", *BELOW_SERVICE),
-    "tap": ("", "heap", "process", "worker", "service", "config"),
+    "tap": ("", "heap", "process", "collection", "worker", "service", "config"),
     "cli": ("", "heap", "tap", "config"),
     "__main__": ("cli",),
     "testing": ("service", *BELOW_SERVICE),
@@ -53,6 +54,13 @@ LATE = {
     # `--version` needs neither; and tap.py installs the reactor, which `check` has no use for.
     ("cli", f"{PACKAGE}.config"),
     ("cli", f"{PACKAGE}.tap"),
+    # Few processes collect garbage, and it brings a database along.
+    ("service", f"{PACKAGE}.maintenance.garbage"),
+    ("service", f"{PACKAGE}.maintenance.references"),
+    ("service", f"{PACKAGE}.repository.inventory"),
+    ("service", f"{PACKAGE}.repository.removal"),
+    ("service", f"{PACKAGE}.storage.threads"),
+    ("tap", f"{PACKAGE}.collection"),
     # Few serve from memory.
     ("service", f"{PACKAGE}.storage.memory"),
     # Only a mistake needs it.

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :returns: the exit status: 0, 1 for what is wrong with configuration or start, 2 for usage.
     """
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(_without_values(sys.argv[1:] if arguments is None else arguments))
     if options.command in (None, "help"):
         parser.print_help()
         return 0 if options.command else 2
@@ -45,7 +45,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in error.lines():
             _say(line)
         return 1
+    if options.command == "garbage-collect":
+        return _collect(loaded, options)
     return _check(loaded) if options.command == "check" else _serve(loaded)
+
+
+def _without_values(arguments: Sequence[str]) -> list[str]:
+    """Take flags as Go does, too: ``--dry-run=true`` is ``--dry-run``, ``=false`` is none."""
+    return [
+        argument.removesuffix("=true") if argument.startswith("-") else argument
+        for argument in arguments
+        if not (argument.startswith("-") and argument.endswith("=false"))
+    ]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,7 +73,19 @@ def _parser() -> argparse.ArgumentParser:
         help="validate a configuration and print what holds, secrets masked",
         epilog=_WITHOUT_FILE,
     )
-    for command in (serve, check):
+    collect = commands.add_parser(
+        "garbage-collect",
+        help="remove what nothing refers to, also beside a registry that serves",
+        epilog=_WITHOUT_FILE,
+    )
+    for flags, text in (
+        (("-d", "--dry-run"), "only say what would go"),
+        (("-m", "--delete-untagged"), "also remove manifests that no tag holds"),
+        (("-q", "--quiet"), "print the sums only"),
+        (("--json",), "print one JSON document"),
+    ):
+        collect.add_argument(*flags, action="store_true", help=text)
+    for command in (serve, check, collect):
         command.add_argument("file", nargs="?", metavar="FILE", help="the configuration (YAML)")
     commands.add_parser("help", help="print this text")
     return parser
@@ -78,6 +101,18 @@ def _check(loaded: Loaded) -> int:
         _say(notice)
     sys.stdout.write(effective_yaml(loaded.configuration))
     return 0
+
+
+def _collect(loaded: Loaded, options: argparse.Namespace) -> int:
+    from twisted_registry.tap import collect  # noqa: PLC0415 - see above
+
+    return collect(
+        loaded,
+        dry_run=options.dry_run,
+        untagged=options.delete_untagged,
+        quiet=options.quiet,
+        as_json=options.json,
+    )
 
 
 def _serve(loaded: Loaded) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from attrs import frozen
 
-from twisted_registry.digest import Digest, DigestInvalid
+from twisted_registry.digest import ALGORITHMS, Digest, DigestInvalid
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +36,10 @@ FOREIGN_LAYERS = (
 #: What a Content-Type may be without its parameters (RFC 6838 section 4.2, first characters not
 #: looked at): a stored manifest is served under the type that it tells of itself.
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}", re.ASCII)
+
+_LIKE_A_DIGEST = re.compile(
+    "|".join(f"{name}:[0-9a-f]{{{length}}}" for name, length in ALGORITHMS.items()).encode()
+)
 
 #: Sizes are signed 64-bit numbers for every program that reads them.
 _SIZE_LIMIT = 2**63
@@ -126,6 +130,41 @@ class Manifest:
         if self.annotations:
             descriptor["annotations"] = dict(self.annotations)
         return descriptor
+
+
+@frozen
+class References:
+    """What a stored document refers to, as far as a collector must know.
+
+    :ivar digests: of everything that it needs; for a document of a type that is not known,
+        everything in it that looks like a digest.
+    :ivar manifests: those of them that are manifests, and refer to more.
+    """
+
+    digests: frozenset[Digest]
+    manifests: frozenset[Digest] = frozenset()
+    subject: Digest | None = None
+
+
+def references_in(content: bytes) -> References:
+    """Read what a stored document refers to; rather too much than too little."""
+    try:
+        manifest = parse_manifest(content, None)
+    except ManifestInvalid:
+        return References(_digests_in(content))
+    subject = None if manifest.subject is None else manifest.subject.digest
+    if manifest.kind is Kind.OPAQUE:
+        return References(_digests_in(content), subject=subject)
+    return References(
+        frozenset(part.digest for part in (*manifest.blobs, *manifest.manifests)),
+        frozenset(child.digest for child in manifest.manifests if child.media_type in KINDS),
+        subject,
+    )
+
+
+def _digests_in(content: bytes) -> frozenset[Digest]:
+    found = (match.decode("ascii").split(":") for match in _LIKE_A_DIGEST.findall(content))
+    return frozenset(Digest(algorithm, hexadecimal) for algorithm, hexadecimal in found)
 
 
 def is_media_type(value: object) -> TypeGuard[str]:

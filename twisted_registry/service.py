@@ -25,27 +25,37 @@ from twisted_registry.api.tree import mounted
 from twisted_registry.api.urls import Links
 from twisted_registry.auth.open import OpenAccess
 from twisted_registry.listener import HTTPService, StartError, described, make_endpoint
+from twisted_registry.maintenance.attendance import Attendance
 from twisted_registry.maintenance.purge import Purge
 from twisted_registry.maintenance.task import Task
+from twisted_registry.repository.gate import CollectorGate
 from twisted_registry.repository.policy import Policy
+from twisted_registry.repository.presence import OpenGate
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.storage.filesystem import FilesystemDriver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from twisted.application.service import IServiceCollection
     from twisted.internet.interfaces import IStreamServerEndpoint
 
     from twisted_registry.config.loading import Loaded
     from twisted_registry.config.schema import Configuration
+    from twisted_registry.maintenance.garbage import Collector, Watcher
     from twisted_registry.storage.interfaces import IStorageDriver
+    from twisted_registry.storage.s3.driver import S3Driver
     from twisted_registry.workers.handover import Handover
     from twisted_registry.workers.loads import Loads
     from twisted_registry.workers.sharing import SharedPort
 
 log = Logger()
+
+#: Seconds between two looks for a collector's list.
+_ATTENDING = 2.0
+#: Seconds for which what was called present is kept from being removed; less with less grace.
+_REMEMBERED = 600.0
 
 
 class RegistryService(MultiService):
@@ -90,10 +100,23 @@ class RegistryService(MultiService):
         #: Called, once the registry listens, with what only the store could tell to be configured
         #: wrongly; None lets the registry go on, with a line in the log.
         self.give_up: Callable[[StartError], object] | None = None
-        self.driver = self._make_driver(environ)
+        self.driver = make_driver(configuration, reactor, environ)
+        if configuration.storage.bucket is not None and self.is_first:
+            from twisted_registry import objectstore  # noqa: PLC0415 - needed by few
+
+            name, driver = self.driver.name, cast("S3Driver", self.driver)
+            check = objectstore.BucketCheck(name, driver, self._store_is_wrong)
+            check.setName("store")
+            check.setServiceParent(self)
+        checked = CheckedDriver(self.driver, reactor)
+        # What is only read is no business of a collector's, and takes no note of one.
+        writes = not configuration.storage.maintenance.readonly.enabled
+        memory = min(configuration.storage.maintenance.gc.grace, _REMEMBERED)
+        gate = CollectorGate(checked, reactor, memory) if writes else OpenGate()
         self.registry = Registry(
-            CheckedDriver(self.driver, reactor),
+            checked,
             reactor,
+            gate=gate,
             policy=_policy(configuration),
             secret=configuration.http.secret.encode() or None,
             url_lifetime=round(configuration.storage.redirect.lifetime),
@@ -108,10 +131,26 @@ class RegistryService(MultiService):
             access_log=AccessLog(access_log) if wanted else None,
         )
 
-        if configuration.storage.maintenance.readonly.enabled or not self.is_first:
-            return
-        for task in _tasks(configuration, self.registry, reactor):
-            task.setServiceParent(self)
+        self._collector: Collector | None = None
+        if isinstance(gate, CollectorGate):
+            Attendance(gate, reactor, _ATTENDING).setServiceParent(self)
+            if self.is_first:
+                self._add_chores(checked)
+
+    def _add_chores(self, driver: IStorageDriver) -> None:
+        configuration, reactor = self._loaded.configuration, self._reactor
+        purging = configuration.storage.maintenance.uploadpurging
+        if purging is not None and purging.enabled:
+            purge = Purge(self.registry, reactor, purging.age, purging.dryrun)
+            Task("uploadpurging", purge.run, reactor, purging.interval, random).setServiceParent(
+                self
+            )
+        gc = configuration.storage.maintenance.gc
+        if gc.enabled:
+            self._collector = make_collector(
+                configuration, driver, reactor, untagged=gc.deleteuntagged, dry_run=gc.dryrun
+            )
+            Task("gc", self._collector.run, reactor, gc.interval, random).setServiceParent(self)
 
     @property
     def is_first(self) -> bool:
@@ -180,6 +219,8 @@ class RegistryService(MultiService):
 
     async def _close(self, stopping: Deferred[Any]) -> None:
         await stopping
+        if self._collector is not None:
+            await self._collector.references.close()
         await self.driver.close()
         if self._loads is not None:
             self._loads.close()
@@ -208,25 +249,6 @@ class RegistryService(MultiService):
     def _own_endpoint(self) -> IStreamServerEndpoint:
         address = self._loaded.configuration.http.address
         return make_endpoint(self._reactor, address.endpoint, address.path, self._environ)
-
-    def _make_driver(self, environ: Mapping[str, str]) -> IStorageDriver:
-        storage = self._loaded.configuration.storage
-        if storage.bucket is not None:
-            from twisted_registry import objectstore  # noqa: PLC0415 - needed by few
-
-            name = "s3aws" if storage.s3 is None else "s3"
-            driver = objectstore.make_s3_driver(name, storage.bucket, self._reactor, environ)
-            if self.is_first:
-                check = objectstore.BucketCheck(name, driver, self._store_is_wrong)
-                check.setName("store")
-                check.setServiceParent(self)
-            return driver
-        if storage.filesystem is None:
-            from twisted_registry.storage.memory import MemoryDriver  # noqa: PLC0415 - rarely used
-
-            return MemoryDriver(self._reactor)
-        root = Path(storage.filesystem.rootdirectory).absolute()
-        return FilesystemDriver(str(root), self._reactor, storage.filesystem.maxthreads)
 
     def _store_is_wrong(self, error: StartError) -> None:
         if self.give_up is not None:
@@ -259,12 +281,62 @@ class RegistryService(MultiService):
             ) from error
 
 
-def _tasks(configuration: Configuration, registry: Registry, reactor: Any) -> Iterator[Task]:
-    """What is done beside serving."""
-    purging = configuration.storage.maintenance.uploadpurging
-    if purging is not None and purging.enabled:
-        purge = Purge(registry, reactor, purging.age, purging.dryrun)
-        yield Task("uploadpurging", purge.run, reactor, purging.interval, random)
+def make_driver(
+    configuration: Configuration, reactor: Any, environ: Mapping[str, str]
+) -> IStorageDriver:
+    """The driver of the store that a configuration names.
+
+    :param environ: where credentials may be.
+    """
+    storage = configuration.storage
+    if storage.bucket is not None:
+        from twisted_registry import objectstore  # noqa: PLC0415 - needed by few
+
+        name = "s3aws" if storage.s3 is None else "s3"
+        return objectstore.make_s3_driver(name, storage.bucket, reactor, environ)
+    if storage.filesystem is None:
+        from twisted_registry.storage.memory import MemoryDriver  # noqa: PLC0415 - rarely used
+
+        return MemoryDriver(reactor)
+    root = Path(storage.filesystem.rootdirectory).absolute()
+    return FilesystemDriver(str(root), reactor, storage.filesystem.maxthreads)
+
+
+def make_collector(
+    configuration: Configuration,
+    driver: IStorageDriver,
+    reactor: Any,
+    *,
+    untagged: bool,
+    dry_run: bool,
+    watcher: Watcher | None = None,
+) -> Collector:
+    """A collector for the store of a configuration; its references are to be closed.
+
+    :param driver: of that store.
+    """
+    # Only here: few processes collect, and it brings a database along.
+    from twisted_registry.maintenance.garbage import Collector, Watcher  # noqa: PLC0415
+    from twisted_registry.maintenance.references import ReferenceTable  # noqa: PLC0415
+    from twisted_registry.repository.inventory import Inventory  # noqa: PLC0415
+    from twisted_registry.repository.removal import Removal  # noqa: PLC0415
+    from twisted_registry.storage.threads import Threads  # noqa: PLC0415
+
+    filesystem = configuration.storage.filesystem
+    path = ":memory:"
+    if filesystem is not None:
+        root = Path(filesystem.rootdirectory).absolute()
+        path = str(root / "twisted-registry" / "collector" / "references.sqlite")
+    return Collector(
+        Inventory(driver),
+        Removal(driver),
+        ReferenceTable(path, Threads(reactor, 1, "references")),
+        reactor,
+        configuration.storage.maintenance.gc.grace,
+        untagged,
+        dry_run,
+        watcher or Watcher(),
+    )
 
 
 def _policy(configuration: Configuration) -> Policy:

@@ -57,6 +57,17 @@ def run(loaded: Loaded, reactor: Any = default_reactor) -> int:
     return serve(loaded, reactor)
 
 
+def collect(loaded: Loaded, reactor: Any = default_reactor, **wanted: bool) -> int:
+    """Collect garbage once.
+
+    :param wanted: see :func:`twisted_registry.collection.collect`.
+    :returns: the exit status: 1 if the run could not go on.
+    """
+    from twisted_registry import collection  # noqa: PLC0415 - see above
+
+    return collection.collect(loaded, reactor, **wanted)
+
+
 def work(reactor: Any = default_reactor) -> int:
     """Serve as one of several processes: what the first of them starts.
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from twisted_registry.config.objects import S3
     from twisted_registry.config.schema import Configuration
 
+#: Seconds: a push must have ended by then.
+_LEAST_GRACE = 3600.0
+
 
 def drivers_of(root: Node) -> tuple[str, ...]:
     """The storage drivers that the tree names."""
@@ -76,6 +79,7 @@ def check(configuration: Configuration, report: Report) -> None:
         said = f"unsupported version {shown(version)}" if version else "unsupported version: none"
         report.fault("version", said, f"version: {VERSION}")
     _check_storage(configuration, report)
+    _check_collection(configuration, report)
     _check_http(configuration, report)
     _refuse(configuration, report)
     _warn(configuration, report)
@@ -102,6 +106,13 @@ def _check_storage(configuration: Configuration, report: Report) -> None:
         report.fault("storage.cache.blobdescriptor", "got 'redis'", "a redis section beside it")
     elif cache not in {"", "inmemory", "redis"}:
         report.warn("storage.cache.blobdescriptor", f"{shown(cache)} is unknown, no cache is used")
+
+
+def _check_collection(configuration: Configuration, report: Report) -> None:
+    grace = configuration.storage.maintenance.gc.grace
+    if grace < _LEAST_GRACE:
+        report.warn("storage.maintenance.gc.grace", f"{grace:g} s is less than an hour: an image"
+                    " whose push takes longer may have to be pushed again")  # fmt: skip
 
 
 def _check_http(configuration: Configuration, report: Report) -> None:

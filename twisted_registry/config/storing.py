@@ -133,6 +133,25 @@ class ReadOnly(Values):
 
 
 @schema
+class GarbageCollection(Values):
+    """``storage.maintenance.gc``."""
+
+    enabled: bool = key(
+        flag(), "Remove what nothing refers to, while serving.", default=False, ours=True
+    )
+    interval: float = key(_age(), "How often to collect.", default=24 * 3600.0, ours=True)
+    grace: float = key(
+        _age(), "How long everything that was stored is kept. Less than an hour is warned of: a"
+        " push must have ended by then.", default=24 * 3600.0, ours=True,
+    )  # fmt: skip
+    deleteuntagged: bool = key(
+        flag(), "Also remove manifests that neither a tag nor an index with a tag holds, nor their"
+        " subject.", default=False, ours=True,
+    )  # fmt: skip
+    dryrun: bool = key(flag(), "Only log what would go.", default=False, ours=True)
+
+
+@schema
 class Maintenance(Values):
     """``storage.maintenance``."""
 
@@ -143,6 +162,11 @@ class Maintenance(Values):
         default=UploadPurging(),
     )
     readonly: ReadOnly = section(ReadOnly, "Serve pulls only.")
+    gc: GarbageCollection = section(
+        GarbageCollection,
+        "Garbage collection; ``twisted-registry garbage-collect`` goes by ``grace`` as well.",
+        ours=True,
+    )
 
 
 @schema

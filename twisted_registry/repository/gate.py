@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 log = Logger()
 
 #: Seconds for which a record counts as the sign of a living process.
-RECORD_TERM = 60.0
+RECORD_TERM = 30.0
 #: Seconds without a renewed record after which a process stores no more: it must notice before
 #: others take it for dead.
 _LATE = RECORD_TERM * 0.75
@@ -110,7 +110,8 @@ class CollectorGate:
     _obeyed: bool = field(init=False, default=False)
     #: when the last record was begun that a look at the list followed
     _attended: float | None = field(init=False, default=None)
-    #: the id of the list that was acknowledged last
+    #: the ids of the lists that will be acknowledged when it is quiet, and that were
+    _quieting: str = field(init=False, default="")
     _acknowledged: str = field(init=False, default="")
     _recording: DeferredLock = field(init=False, factory=DeferredLock)
     _lately: _Lately = field(init=False)
@@ -140,12 +141,14 @@ class CollectorGate:
             know that this process lives.
         """
         began = self.clock.seconds()
-        while self._is_condemned(repository, digest):
+        while (reason := self._reason_to_wait(repository, digest)) is not None:
             if self.clock.seconds() - began >= _PATIENCE:
-                raise _not_now("this content is being removed")
+                raise RegistryError(
+                    ErrorCode.UNAVAILABLE,
+                    message=f"{reason}; try again",
+                    headers=(("Retry-After", "10"),),
+                )
             await self._change()
-        if self._is_late():
-            raise _not_now("the store takes no note of this process")
         with self._working():
             known = self._list
             if known is not None and known.names(repository, digest) and not self._is_void():
@@ -173,14 +176,17 @@ class CollectorGate:
             now = self._attended or now
         fresh = await read_condemned(self.driver)
         self._attended = now
-        if fresh is None:
-            self._take(None)
-        elif self._list is None or fresh.id != self._list.id:
-            self._take(fresh)
-            if returns:
-                # A list that this process finds when it begins to serve may not wait for it.
-                self._obeyed = True
-            await self._acknowledge(fresh)
+        known, self._list = self._list, fresh
+        if fresh is not None and known is not None and fresh.id == known.id:
+            self._list = known
+        elif fresh is not None:
+            # A list that this process finds when it begins to serve may not wait for it.
+            self._seen, self._obeyed = self.clock.seconds(), returns
+        if self._list is not None and self._list.id != self._quieting:
+            await self._acknowledge(self._list)
+        waiting, self._changes = self._changes, []
+        for one in waiting:
+            one.callback(None)
 
     async def leave(self) -> None:
         """Take the record away: this process serves no more."""
@@ -188,19 +194,12 @@ class CollectorGate:
         with suppress(PathNotFound):
             await self.driver.delete(layout.process(self.id))
 
-    def _take(self, fresh: Condemned | None) -> None:
-        if self._list is None and fresh is None:
-            return
-        self._list, self._seen, self._obeyed = fresh, self.clock.seconds(), False
-        waiting, self._changes = self._changes, []
-        for one in waiting:
-            one.callback(None)
-
     async def _acknowledge(self, fresh: Condemned) -> None:
         before = set(self._under_way)
         if fresh.phase is Phase.PROPOSED:
             named = {*fresh.blobs, *(digest for _, digest in fresh.manifests)}
             await self._lease(fresh, self._lately.among(named))
+        self._quieting = fresh.id
         quiet: Deferred[None] = Deferred()
         self._quiet.append((before, quiet))
         quiet.addCallback(lambda _: self._obey(fresh))
@@ -253,24 +252,17 @@ class CollectorGate:
     def _is_void(self) -> bool:
         return self._list is not None and self.clock.seconds() - self._seen >= self._list.term
 
-    def _is_condemned(self, repository: str, digest: Digest) -> bool:
+    def _reason_to_wait(self, repository: str, digest: Digest) -> str | None:
+        if self._is_late():
+            return "the store takes no note of this process"
         known = self._list
-        return (
-            known is not None
-            and self._obeyed
-            and known.names(repository, digest)
-            and not self._is_void()
-        )
+        if known is None or not self._obeyed or self._is_void():
+            return None
+        return "this content is being removed" if known.names(repository, digest) else None
 
     async def _change(self) -> None:
-        """Wait until the list is another; a second at most, since it may have become void."""
+        """Wait for the next look; a second at most, since the list may have become void."""
         change: Deferred[None] = Deferred()
         self._changes.append(change)
         change.addTimeout(1.0, self.clock, lambda *_: None)
         await change
-
-
-def _not_now(reason: str) -> RegistryError:
-    return RegistryError(
-        ErrorCode.UNAVAILABLE, message=f"{reason}; try again", headers=(("Retry-After", "10"),)
-    )

@@ -19,7 +19,7 @@ What Distribution does not know, it ignores::
       repositories/<name>/_uploads/<id>/checkpoint
       repositories/<name>/_layers/repository
     twisted-registry/upload-secret
-    twisted-registry/collector/list
+    twisted-registry/collector/list, clock
     twisted-registry/collector/leases/<list>/<algorithm>/<hex>
     twisted-registry/collector/processes/<id>
 
@@ -28,14 +28,12 @@ A link is a file that holds a digest as text.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from twisted_registry.digest import Digest
+from twisted_registry.digest import Digest, DigestInvalid
 
 _ROOT = "docker/registry/v2"
 
 REPOSITORIES = f"{_ROOT}/repositories"
+BLOBS = f"{_ROOT}/blobs"
 UPLOAD_SECRET = "twisted-registry/upload-secret"  # noqa: S105 - a path
 
 #: Inside the folder of a tag: says which manifest it names.
@@ -44,18 +42,41 @@ CURRENT = "current/link"
 _COLLECTOR = "twisted-registry/collector"
 #: What a collector means to remove.
 CONDEMNED = f"{_COLLECTOR}/list"
+#: Written to learn what time it is for the store.
+CLOCK = f"{_COLLECTOR}/clock"
 LEASES = f"{_COLLECTOR}/leases"
 PROCESSES = f"{_COLLECTOR}/processes"
 
 #: A folder with one of these is a repository. 2.8.3 looks for the first, 3.x for the second.
 REPOSITORY_MARKS = ("_layers", "_manifests")
+#: A folder with this has manifests, which may refer to blobs.
+MANIFEST_MARKS = ("_manifests",)
+#: A folder with this links blobs.
+LAYER_MARKS = ("_layers",)
 #: A folder with this has uploads, though it may hold nothing yet.
 UPLOAD_MARKS = ("_uploads",)
 
 
 def blob(digest: Digest) -> str:
     """The bytes of a blob or manifest."""
-    return f"{_ROOT}/blobs/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}/data"
+    return f"{blob_folder(digest)}/data"
+
+
+def blob_folder(digest: Digest) -> str:
+    """The folder that holds nothing but the bytes of a blob or manifest."""
+    return f"{BLOBS}/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}"
+
+
+def digest_of_blob(path: str) -> Digest | None:
+    """The digest whose bytes lie under a path, or None if it is not the path of any."""
+    parts = path.removeprefix(f"{BLOBS}/").split("/")
+    if len(parts) != 4:
+        return None
+    try:
+        digest = Digest.parse(f"{parts[0]}:{parts[2]}")
+    except DigestInvalid:
+        return None
+    return digest if blob(digest) == path else None
 
 
 def repository(name: str) -> str:

@@ -1,0 +1,339 @@
+"""A registry that collects garbage without pause, and clients that give it no peace.
+
+Run as a program it is the server: ``python racing.py FILE [--open]`` serves a configuration with
+the moment between the look at a manifest's references and its link drawn out, so that the race
+is run often; ``--open`` leaves the gate open, as if no collector had to be heeded.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import asynccontextmanager, suppress
+from http.client import HTTPException
+from pathlib import Path
+
+from attrs import define, field
+from images import Image, encode, noise, sha256
+from remote import Remote, with_digest
+from servers import free_port, wait_until
+
+CONFIGURATION = """\
+version: 0.1
+log: {{level: warn, accesslog: {{disabled: true}}}}
+storage:
+  filesystem: {{rootdirectory: {root}}}
+  delete: {{enabled: true}}
+  maintenance:
+    gc: {{enabled: true, interval: 1s, grace: {grace}, deleteuntagged: true}}
+http: {{addr: "127.0.0.1:{port}", workers: {workers}}}
+"""
+MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
+LAYERS = [noise(("layer", number), 3000) for number in range(24)]
+TAGS = [f"tag-{number}" for number in range(3)]
+#: Seconds that pass between the look at what a manifest needs and its link.
+DRAWN_OUT = 0.1
+
+
+class Broken(AssertionError):
+    """What was answered 201 is not there."""
+
+
+@define(eq=False)
+class Ledger:
+    """What all clients together were promised, and what happened."""
+
+    #: (repository, tag) -> the image that it names for sure
+    tags: dict[tuple[str, str], Image] = field(factory=dict)
+    #: digests that were answered 201 at some time
+    stored: set[str] = field(factory=set)
+    counts: Counter[str] = field(factory=Counter)
+
+
+@define(eq=False)
+class Racer(threading.Thread):
+    """A client: pushes, overwrites, mounts, deletes and pulls, in a repository of its own."""
+
+    number: int
+    address: str
+    over: threading.Event
+    ledger: Ledger
+    fault: BaseException | None = None
+
+    def __attrs_post_init__(self) -> None:
+        """Be a thread that does not outlive the test."""
+        threading.Thread.__init__(self, daemon=True)
+        self.random = random.Random(self.number)
+        self.remote = Remote(self.address)
+        self.repository = f"team/{self.number}"
+
+    __hash__ = object.__hash__
+
+    def run(self) -> None:
+        """Go on until the end, over each death of the server."""
+        try:
+            while not self.over.is_set():
+                with suppress(OSError, HTTPException):
+                    self.act()
+                    continue
+                time.sleep(0.05)
+        except BaseException as fault:  # noqa: BLE001  a thread's fault is the test's
+            self.fault = fault
+            self.over.set()
+
+    def act(self) -> None:
+        """One thing of many."""
+        tag = self.random.choice(TAGS)
+        choice = self.random.random()
+        if choice < 0.6:
+            self.push(tag)
+        elif choice < 0.8:
+            self.delete(tag)
+        else:
+            self.pull(tag)
+
+    def push(self, tag: str) -> None:
+        """Push some image of shared layers; again from the start when it is refused."""
+        made = self.image()
+        self.ledger.tags.pop((self.repository, tag), None)
+        for _ in range(3):
+            for digest, blob in made.blobs.items():
+                self.push_blob(digest, blob)
+            answer = self.remote.request(
+                "PUT",
+                f"/v2/{self.repository}/manifests/{tag}",
+                made.manifest,
+                {"Content-Type": made.media_type},
+            )
+            self.ledger.counts[f"manifest {answer.status}"] += 1
+            if answer.status == 201:
+                self.ledger.tags[self.repository, tag] = made
+                return
+            assert answer.status in {400, 503}, answer
+
+    def image(self) -> Image:
+        layers = self.random.sample(LAYERS, 3)
+        config = encode({"n": self.random.randrange(40)})
+        parts = [
+            {"mediaType": "application/octet-stream", "digest": sha256(blob), "size": len(blob)}
+            for blob in (config, *layers)
+        ]
+        manifest = encode(
+            {
+                "schemaVersion": 2,
+                "mediaType": MEDIA_TYPE,
+                "config": parts[0],
+                "layers": parts[1:],
+            }
+        )
+        return Image(MEDIA_TYPE, manifest, {sha256(blob): blob for blob in (config, *layers)})
+
+    def push_blob(self, digest: str, blob: bytes) -> None:
+        """Ask, mount, or simply send it."""
+        how = self.random.random()
+        base = f"/v2/{self.repository}/blobs/uploads/"
+        location = None
+        if how < 0.5:
+            answer = self.remote.request("HEAD", f"/v2/{self.repository}/blobs/{digest}")
+            if answer.status == 200:
+                return
+            if digest in self.ledger.stored:
+                self.ledger.counts["swept and pushed again"] += 1
+        elif how < 0.8:
+            other = f"team/{self.random.randrange(4)}"
+            answer = self.remote.request("POST", f"{base}?mount={digest}&from={other}")
+            if answer.status == 201:
+                return
+            location = answer.headers["location"]
+        location = location or self.remote.start_upload(self.repository)
+        answer = self.remote.request("PUT", with_digest(location, digest), blob)
+        if answer.status == 201:
+            self.ledger.stored.add(digest)
+        else:
+            # It waits for the sweep to pass, and not for ever.
+            assert answer.status == 503, answer
+
+    def delete(self, tag: str) -> None:
+        """Delete a tag, or its manifest with all its tags."""
+        made = self.ledger.tags.pop((self.repository, tag), None)
+        if made is not None and self.random.random() < 0.5:
+            for (name, other), image in list(self.ledger.tags.items()):
+                if name == self.repository and image.digest == made.digest:
+                    self.ledger.tags.pop((name, other))
+            tag = made.digest
+        answer = self.remote.request("DELETE", f"/v2/{self.repository}/manifests/{tag}")
+        assert answer.status in {202, 404}, answer
+        self.ledger.counts["deletes"] += 1
+
+    def pull(self, tag: str) -> None:
+        """Whatever was promised is there, while all this goes on."""
+        made = self.ledger.tags.get((self.repository, tag))
+        if made is not None:
+            check(self.remote, self.repository, tag, made)
+            self.ledger.counts["pulls"] += 1
+
+
+def check(remote: Remote, name: str, tag: str, made: Image) -> None:
+    """Fail unless a tag pulls completely, with the right bytes."""
+    answer = remote.manifest(name, tag)
+    if answer.status != 200 or answer.body != made.manifest:
+        raise Broken(f"{name}:{tag}: {answer}")
+    for digest, blob in made.blobs.items():
+        answer = remote.blob(name, digest)
+        if answer.status != 200 or answer.body != blob:
+            raise Broken(f"{name}:{tag} needs {digest}: {answer}")
+
+
+@define(eq=False)
+class Race:
+    """A server, its clients, and somebody who kills."""
+
+    work: Path
+    workers: int = 1
+    gate: bool = True
+    grace: str = "2s"
+    kills: bool = True
+    ledger: Ledger = field(factory=Ledger)
+    port: int = field(factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def configuration(self) -> Path:
+        return self.work / "race.yml"
+
+    def run(self, seconds: float) -> None:
+        """Race for so long; raise what a client found."""
+        self.configuration.write_text(
+            CONFIGURATION.format(
+                root=self.work / "store", grace=self.grace, port=self.port, workers=self.workers
+            )
+        )
+        self.start()
+        over = threading.Event()
+        racers = [Racer(number, self.address, over, self.ledger) for number in range(4)]
+        for racer in racers:
+            racer.start()
+        chance = random.Random(7)
+        until = time.monotonic() + seconds
+        try:
+            while time.monotonic() < until and not over.wait(chance.uniform(4, 8)):
+                if self.kills:
+                    self.kill_one(chance)
+        finally:
+            over.set()
+            for racer in racers:
+                racer.join(60)
+        for racer in racers:
+            if racer.fault is not None:
+                raise racer.fault
+
+    def start(self) -> None:
+        """Start the server, and wait until it answers."""
+        command = [sys.executable, __file__, str(self.configuration)]
+        log = self.work / "race.log"
+        with log.open("ab") as out:
+            self.process = subprocess.Popen(
+                [*command, *([] if self.gate else ["--open"])],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
+        wait_until(self._answers, self.process, log)
+
+    def _answers(self) -> bool:
+        with suppress(OSError, HTTPException):
+            return Remote(self.address).request("GET", "/v2/").status == 200
+        return False
+
+    def kill_one(self, chance: random.Random) -> None:
+        """Kill one of the server's processes; the first one is started again."""
+        family = [self.process.pid, *children(self.process.pid)]
+        victim = chance.choice(family)
+        self.ledger.counts["kills"] += 1
+        with suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+        if victim == self.process.pid:
+            self.process.wait()
+            self.start()
+
+    def stop(self) -> None:
+        """Stop the server."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(60)
+
+    def check_all(self) -> None:
+        """Every tag that was answered 201 and not deleted pulls completely."""
+        for (name, tag), made in self.ledger.tags.items():
+            check(Remote(self.address), name, tag, made)
+
+    def collect(self) -> None:
+        """Collect with the server stopped, until nothing more can go."""
+        subprocess.run(
+            [sys.executable, "-m", "twisted_registry", "garbage-collect", "-q", "-m",
+             str(self.configuration)],
+            check=True, timeout=300,
+        )  # fmt: skip
+
+    def blobs(self) -> set[str]:
+        """The digests whose bytes are on the disk."""
+        root = self.work / "store/docker/registry/v2/blobs/sha256"
+        return {f"sha256:{path.name}" for path in root.glob("??/*")}
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    with suppress(OSError):
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        return [int(word) for word in text.split()]
+    return []
+
+
+def serve() -> int:
+    """Be the server."""
+    from twisted.internet import reactor
+    from twisted.internet.task import deferLater
+
+    from twisted_registry import service
+    from twisted_registry.cli import main
+    from twisted_registry.repository.gate import CollectorGate
+    from twisted_registry.repository.presence import OpenGate
+
+    kept = OpenGate if "--open" in sys.argv else CollectorGate
+
+    class DrawnOut(CollectorGate):
+        """Holds a push up where it hurts most; what is asked of the gate goes to the kept one."""
+
+        @asynccontextmanager
+        async def storing(self, repository, digest):
+            holding = OpenGate() if kept is OpenGate else super()
+            async with holding.storing(repository, digest) as held:
+                await deferLater(reactor, DRAWN_OUT, lambda: None)
+                yield held
+
+        def admits(self, repository, digest):
+            return (OpenGate() if kept is OpenGate else super()).admits(repository, digest)
+
+        def refused(self, repository, digests):
+            return (OpenGate() if kept is OpenGate else super()).refused(repository, digests)
+
+        def look(self):
+            # An open gate has no record either: nobody waits for it.
+            return OpenGate().refused("", ()) if kept is OpenGate else super().look()
+
+    service.CollectorGate = DrawnOut
+    return main(["serve", sys.argv[1]])
+
+
+if __name__ == "__main__":
+    sys.exit(serve())

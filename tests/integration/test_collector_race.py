@@ -1,0 +1,94 @@
+"""Clients push, overwrite, mount and delete while the collector runs without pause.
+
+A minute or so here; ``nightly`` runs twenty. What is asked of the numbers grows with the time.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from racing import Broken, Race
+
+pytestmark = pytest.mark.integration
+
+#: Of a run of 20 minutes: pushes that were answered 201, blobs swept and pushed again.
+PUSHES, SWEPT = 500, 1000
+LONG = 20 * 60.0
+
+
+def raced(race, seconds):
+    """Race, look after every promise, collect, and look again."""
+    try:
+        race.run(seconds)
+        race.stop()
+        race.start()
+        race.check_all()
+    finally:
+        race.stop()
+    # Those that were killed are waited for until their records and lists are void.
+    race.collect()
+    race.start()
+    race.check_all()
+    needed = set()
+    for name in race_names(race):
+        for tag in race_tags(race, name):
+            made = remote(race).manifest(name, tag)
+            document = made.json()
+            needed |= {made.headers["docker-content-digest"], document["config"]["digest"]}
+            needed |= {layer["digest"] for layer in document["layers"]}
+    race.stop()
+    counts = race.ledger.counts
+    print(dict(counts))
+    assert race.blobs() == needed, "a final collection leaves exactly what is referenced"
+    pushes = sum(count for what, count in counts.items() if what.startswith("manifest"))
+    assert counts["manifest 201"] >= PUSHES * seconds / LONG
+    assert counts["swept and pushed again"] >= SWEPT * seconds / LONG
+    assert counts["manifest 201"] >= 0.95 * pushes
+
+
+def remote(race):
+    from remote import Remote
+
+    return Remote(race.address)
+
+
+def race_names(race):
+    return remote(race).catalog()
+
+
+def race_tags(race, name):
+    return remote(race).tags(name)
+
+
+@pytest.fixture
+def race(tmp_path):
+    races = []
+
+    def make(**settings):
+        races.append(Race(tmp_path, **settings))
+        return races[-1]
+
+    yield make
+    for each in races:
+        each.stop()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_nothing_that_was_promised_is_lost(race, workers):
+    raced(race(workers=workers), float(os.environ.get("RACE_SECONDS", "30")))
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(2 * LONG)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_nothing_that_was_promised_is_lost_for_long(race, workers):
+    raced(race(workers=workers), LONG)
+
+
+@pytest.mark.timeout(300)
+def test_without_the_gate_images_break(race):
+    """The race is one: what keeps images whole is the gate."""
+    with pytest.raises(Broken):
+        raced(race(gate=False, kills=False, grace="0s"), 120.0)

@@ -1,0 +1,10 @@
+"""The world of the domain's tests, with a collector in it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+# The world lies with the tests of the domain, the disk that it needs with those of the drivers.
+for folder in ("repository", "storage"):
+    sys.path.append(str(Path(__file__).parent.parent / folder))

@@ -1,0 +1,120 @@
+"""The service that lets the gate look."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.application.service import IService
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
+from zope.interface.verify import verifyObject
+
+from twisted_registry.maintenance.attendance import Attendance
+
+
+class Gate:
+    def __init__(self):
+        self.looks = 0
+        self.left = False
+        self.fails = False
+        self.waits = None
+        self.cancelled = False
+
+    async def look(self):
+        self.looks += 1
+        if self.fails:
+            raise OSError("broken")
+        if self.waits is not None:
+            try:
+                await self.waits
+            finally:
+                self.cancelled = True
+
+    async def leave(self):
+        self.left = True
+        if self.fails:
+            raise OSError("broken")
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def gate():
+    return Gate()
+
+
+@pytest.fixture
+def attendance(gate, clock):
+    attendance = Attendance(gate, clock, 2.0)
+    verifyObject(IService, attendance)
+    attendance.startService()
+    return attendance
+
+
+@pytest.fixture
+def failures():
+    found = []
+
+    def observe(event):
+        if "log_failure" in event:
+            found.append(event)
+
+    globalLogPublisher.addObserver(observe)
+    yield found
+    globalLogPublisher.removeObserver(observe)
+
+
+def stopped(attendance):
+    results = []
+    attendance.stopService().addCallback(results.append)
+    return results == [None]
+
+
+def test_it_looks_at_once_and_again_and_again(attendance, gate, clock):
+    assert gate.looks == 1
+    clock.pump([1.0] * 6)
+    assert gate.looks == 4
+    assert stopped(attendance)
+    assert gate.left
+    clock.pump([1.0] * 6)
+    assert gate.looks == 4
+    assert clock.getDelayedCalls() == []
+
+
+def test_one_look_at_a_time(attendance, gate, clock):
+    gate.waits = Deferred()
+    clock.pump([1.0] * 10)
+    assert gate.looks == 2
+    gate.waits, waits = succeed(None), gate.waits
+    waits.callback(None)
+    clock.advance(2)
+    assert gate.looks == 3
+
+
+def test_a_look_that_fails_is_logged_once_and_tried_again(attendance, gate, clock, failures):
+    gate.fails = True
+    clock.pump([1.0] * 6)
+    assert gate.looks == 4
+    assert len(failures) == 1
+    gate.fails = False
+    clock.advance(2)
+    gate.fails = True
+    clock.advance(2)
+    assert len(failures) == 2
+
+
+def test_stopping_cancels_the_look(attendance, gate, clock):
+    gate.waits = Deferred()
+    clock.advance(2)
+    assert stopped(attendance)
+    assert gate.cancelled
+    assert gate.left
+
+
+def test_a_record_that_can_not_be_removed_keeps_nobody(attendance, gate, failures):
+    gate.fails = True
+    assert stopped(attendance)
+    assert len(failures) == 1

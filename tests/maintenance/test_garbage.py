@@ -1,0 +1,527 @@
+"""What a collection removes, and above all what it keeps."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from domain import ROOT, World, begin, descriptor, done, image, index
+from inline import Inline
+from twisted.python.failure import Failure
+
+from twisted_registry.digest import Digest
+from twisted_registry.errors import RegistryError
+from twisted_registry.maintenance import garbage
+from twisted_registry.maintenance.garbage import Collected, CollectionFailed, Collector, Watcher
+from twisted_registry.maintenance.references import ReferenceTable
+from twisted_registry.manifest import OCI_IMAGE, OCI_INDEX
+from twisted_registry.repository import layout
+from twisted_registry.repository.condemned import Condemned, Phase
+from twisted_registry.repository.gate import CollectorGate
+from twisted_registry.repository.inventory import Inventory
+from twisted_registry.repository.removal import Removal
+
+DAY = 86_400.0
+UNTAGGED = {"untagged": True}
+
+
+def drive(world, coroutine, seconds=300):
+    """Run a coroutine to its end; the clock goes on while it waits."""
+    results = []
+    begin(coroutine).addBoth(results.append)
+    for _ in range(seconds * 4):
+        if results:
+            break
+        world.clock.advance(0.25)
+    (result,) = results
+    if isinstance(result, Failure):
+        result.raiseException()
+    return result
+
+
+class Told(Watcher):
+    def __init__(self):
+        self.names = []
+        self.manifests, self.blobs = [], []
+        self.progress = []
+        self.kept = set()
+
+    def marking(self, name):
+        self.names.append(name)
+
+    def marked(self, name, digest):
+        self.kept.add((name, digest))
+
+    def eligible(self, manifests, blobs):
+        self.manifests += manifests
+        self.blobs += blobs
+
+    def removed(self, done, total):
+        self.progress.append((done, total))
+
+
+class Store:
+    """A store with a collector, and as many serving processes as a test begins."""
+
+    def __init__(self, world):
+        self.world = world
+        world.clock.advance(1_800_000_000)
+        self.told = Told()
+        self.references = ReferenceTable(":memory:", Inline())
+
+    def collector(self, grace=DAY, **settings):
+        return Collector(
+            Inventory(self.world.driver),
+            Removal(self.world.driver),
+            self.references,
+            self.world.clock,
+            grace,
+            watcher=self.told,
+            **settings,
+        )
+
+    def collect(self, **settings):
+        return drive(self.world, self.collector(**settings).run())
+
+    def age(self, seconds=2 * DAY):
+        self.world.clock.advance(seconds)
+
+    def serve(self):
+        """Begin to serve; the test lets the gate look."""
+        gate = CollectorGate(self.world.driver, self.world.clock, memory=600.0)
+        done(gate.look())
+        self.world.gate = gate
+        self.world.registry = self.world.another()
+        return gate
+
+    def holds(self, content):
+        return layout.blob(Digest.of(content)) in self.world.paths()
+
+    def is_whole(self, digest, name="a/b"):
+        """Whether a manifest can be pulled with all that it needs."""
+        held = done(self.world.repo(name).manifests.parsed(digest))
+        if held is None:
+            return False
+        _, manifest = held
+        blobs = done_each(
+            self.world.registry.repository(name).blobs.size(blob.digest) for blob in manifest.blobs
+        )
+        return blobs and all(self.is_whole(child.digest, name) for child in manifest.manifests)
+
+
+def done_each(coroutines):
+    try:
+        return all(done(coroutine) is not None for coroutine in coroutines)
+    except RegistryError:
+        return False
+
+
+@pytest.fixture
+def store():
+    return Store(World())
+
+
+def test_a_store_without_anything(store):
+    assert store.collect() == Collected()
+
+
+def test_bytes_that_nothing_refers_to_go(store):
+    store.world.blob(b"garbage")
+    kept = store.world.image("v1")
+    store.age()
+    assert store.collect() == Collected(1, 3, 0, 1, 7)
+    assert not store.holds(b"garbage")
+    assert store.is_whole(kept)
+    assert store.told.blobs == [Digest.of(b"garbage")]
+    # The link of the repository to it is gone as well, and the folder of the bytes.
+    text = Digest.of(b"garbage").hex
+    assert not [path for path in store.world.paths() if text in path]
+    assert store.collect() == Collected(1, 3)
+
+
+def test_what_is_young_stays(store):
+    store.world.blob(b"young")
+    store.age(DAY / 2)
+    store.world.blob(b"younger")
+    store.age(DAY * 3 / 4)
+    assert store.collect().blobs == 1
+    assert not store.holds(b"young")
+    assert store.holds(b"younger")
+
+
+def test_bytes_that_were_pushed_again_count_as_young(store):
+    store.world.blob(b"pushed twice")
+    store.age()
+    store.world.blob(b"pushed twice", "other")
+    assert store.collect().blobs == 0
+    assert store.holds(b"pushed twice")
+
+
+def test_a_deleted_image_goes_with_all_that_only_it_needed(store):
+    layer = descriptor(b"own layer")
+    store.world.blob(b"own layer")
+    doomed = store.world.image("old", layers=[layer, descriptor(b"layer")])
+    kept = store.world.image("new")
+    done(store.world.repo().manifests.delete(doomed))
+    store.age()
+    assert store.collect().blobs == 2
+    assert not store.holds(b"own layer")
+    assert layout.blob(doomed) not in store.world.paths()
+    assert store.is_whole(kept)
+
+
+def test_a_blob_of_another_repository_stays(store):
+    kept = store.world.image("v1", "one")
+    other = store.world.image("v1", "two")
+    done(store.world.repo("two").manifests.delete(other))
+    store.age()
+    assert store.collect().blobs == 0
+    assert store.is_whole(kept, "one")
+
+
+def nested(store):
+    """An index of an index of an image with a layer of its own; only the first is tagged."""
+    store.world.blob(b"deep layer")
+    deep = image(layers=[descriptor(b"deep layer")])
+    store.world.image()
+    inner_image = store.world.put(deep, OCI_IMAGE)
+    inner = index(descriptor(deep, OCI_IMAGE))
+    inner_digest = store.world.put(inner, OCI_INDEX)
+    outer = store.world.put(index(descriptor(inner, OCI_INDEX)), OCI_INDEX, "multi")
+    return outer, inner_digest, inner_image
+
+
+def test_indexes_keep_their_children(store):
+    outer, *children = nested(store)
+    store.age()
+    # The image that nested() pushed without a tag goes.
+    assert store.collect(**UNTAGGED).manifests == 1
+    assert all(store.is_whole(digest) for digest in (outer, *children))
+    assert store.holds(b"deep layer")
+
+
+def test_a_referrer_is_kept_with_its_subject_and_goes_with_it(store):
+    subject = store.world.image("v1")
+    named = {"mediaType": OCI_IMAGE, "digest": str(subject), "size": 1}
+    store.world.blob(b"signature")
+    signature = store.world.put(image(subject=named, layers=[descriptor(b"signature")]), OCI_IMAGE)
+    named = {"mediaType": OCI_IMAGE, "digest": str(signature), "size": 1}
+    second = store.world.put(image(subject=named, artifactType="a/b"), OCI_IMAGE)
+    store.age()
+    assert store.collect(**UNTAGGED) == Collected(1, 6)
+    assert store.is_whole(signature)
+    assert store.is_whole(second)
+    done(store.world.repo().tags.delete("v1"))
+    store.age()
+    assert store.collect(**UNTAGGED).manifests == 3
+    assert not [path for path in store.world.paths() if path.startswith(f"{ROOT}/blobs")]
+
+
+def test_without_being_asked_untagged_manifests_stay(store):
+    untagged = store.world.image()
+    store.age()
+    assert store.collect() == Collected(1, 3)
+    assert store.is_whole(untagged)
+
+
+def test_untagged_manifests_go_when_asked_and_what_they_need_with_them(store):
+    store.world.image()
+    store.age()
+    collected = store.collect(**UNTAGGED)
+    assert (collected.manifests, collected.blobs) == (1, 3)
+    assert store.told.manifests[0][0] == "a/b"
+    assert not [path for path in store.world.paths() if path.startswith(f"{ROOT}/blobs")]
+
+
+def test_a_young_index_keeps_its_old_children(store):
+    child = image()
+    store.world.image()
+    store.age()
+    young = store.world.put(index(descriptor(child, OCI_IMAGE)), OCI_INDEX)
+    assert store.collect(**UNTAGGED).manifests == 0
+    assert store.is_whole(young)
+
+
+def test_an_overwritten_tag(store):
+    first = store.world.image("latest")
+    second = store.world.image("latest", artifactType="new/type")
+    store.age()
+    assert store.collect(**UNTAGGED).manifests == 1
+    assert not store.is_whole(first)
+    assert store.is_whole(second)
+
+
+@pytest.mark.parametrize("damage", ["missing", "changed"])
+def test_a_repository_with_a_manifest_that_can_not_be_read_keeps_all_its_blobs(store, damage):
+    needed = b"perhaps needed"
+    store.world.blob(needed)
+    broken = store.world.image("v1")
+    store.world.blob(b"garbage", "other")
+    store.world.image("v1", "other", artifactType="another/one")
+    if damage == "missing":
+        store.world.remove(layout.blob(broken))
+    else:
+        store.world.write(layout.blob(broken), b"{}")
+    store.age()
+    for settings in ({}, UNTAGGED):
+        collected = store.collect(**settings)
+        assert collected.troubled == ("a/b",)
+        assert store.holds(needed)
+    assert not store.holds(b"garbage")
+
+
+def test_what_a_manifest_of_an_unknown_type_mentions_stays(store):
+    store.world.blob(b"mentioned")
+    content = json.dumps({"a": {"b": [f"see {Digest.of(b'mentioned')}"]}}).encode()
+    store.world.put(content, "application/vnd.unknown+json", "odd")
+    store.world.blob(b"in bytes")
+    store.world.put(b"\xff" + str(Digest.of(b"in bytes")).encode(), "application/x-bytes", "bytes")
+    store.age()
+    assert store.collect(**UNTAGGED) == Collected(1, 4)
+
+
+def test_a_child_that_only_another_repository_holds_is_followed(store):
+    child = image(layers=[descriptor(b"layer")])
+    for content in (b"{}", b"layer"):
+        store.world.blob(content, "one")
+    store.world.put(child, OCI_IMAGE, "v1", "one")
+    parent = index(descriptor(child, OCI_IMAGE))
+    digest = Digest.of(parent)
+    # As a registry that does not check what an index names would have stored it.
+    store.world.write(layout.blob(digest), parent)
+    store.world.write(layout.revision_link("two", digest), str(digest).encode())
+    store.world.write(layout.tag_current("two", "v1"), str(digest).encode())
+    done(store.world.repo("one").manifests.delete(Digest.of(child)))
+    store.age()
+    assert store.collect(**UNTAGGED).blobs == 0
+    assert store.holds(b"layer")
+
+
+def test_a_dry_run_removes_nothing_and_says_what_would_go(store):
+    store.world.blob(b"garbage")
+    store.world.image()
+    store.age()
+    before = store.world.paths()
+    found = store.collect(dry_run=True, **UNTAGGED)
+    assert (found.manifests, found.blobs, found.size) == (1, 1, 7)
+    assert [path for path in store.world.paths() if "collector" not in path] == before
+    assert store.told.blobs == [Digest.of(b"garbage")]
+
+
+def test_many_lists(store, monkeypatch):
+    monkeypatch.setattr(garbage, "_AT_ONCE", 3)
+    for number in range(10):
+        store.world.blob(bytes([number]))
+    store.age()
+    assert store.collect().blobs == 10
+    assert store.told.progress[-1] == (1, 1)
+    assert not [path for path in store.world.paths() if "list" in path or "leases" in path]
+
+
+def test_references_are_read_once(store):
+    store.world.image("v1")
+    store.age()
+    store.collect()
+    before = len(store.world.driver.calls)
+    store.collect()
+    again = store.world.driver.calls[before:]
+    assert not [call for call in again if call[0] in {"get_many", "get", "open"}]
+
+
+# Beside processes that serve.
+
+
+def attending(store, gate):
+    """Let a gate look at the store whenever the clock goes on."""
+
+    def look():
+        done(gate.look())
+        store.world.clock.callLater(1, look)
+
+    look()
+
+
+def test_serving_processes_are_waited_for(store):
+    gate = store.serve()
+    store.world.blob(b"garbage")
+    store.age()
+    done(gate.look())
+    collecting = []
+    begin(store.collector().run()).addBoth(collecting.append)
+    for _ in range(20):
+        store.world.clock.advance(1)
+    assert collecting == []
+    assert store.holds(b"garbage")
+    done(gate.look())
+    store.world.clock.advance(1)
+    assert collecting[0].blobs == 1
+    assert not store.holds(b"garbage")
+
+
+def test_a_process_that_never_answers_ends_the_run(store):
+    gate = store.serve()
+    store.world.blob(b"garbage")
+    store.age()
+    done(gate.look())
+
+    def renew():
+        store.world.write(layout.process(gate.id), b"")
+        store.world.clock.callLater(10, renew)
+
+    renew()
+    with pytest.raises(CollectionFailed, match="1 serving processes"):
+        store.collect()
+    assert store.holds(b"garbage")
+    assert not [path for path in store.world.paths() if path == layout.CONDEMNED]
+
+
+def test_dead_processes_are_not_waited_for_and_forgotten(store):
+    dead = store.serve()
+    store.world.blob(b"garbage")
+    store.age(2 * DAY)
+    store.world.gate = dead
+    assert store.collect().blobs == 1
+    assert layout.process(dead.id) not in store.world.paths()
+
+
+def test_what_a_client_was_told_of_stays(store):
+    gate = store.serve()
+    store.world.blob(b"old but wanted")
+    store.world.blob(b"garbage")
+    store.age()
+    done(gate.look())
+    wanted = Digest.of(b"old but wanted")
+    assert done(store.world.repo().blobs.size(wanted)) == 14
+    attending(store, gate)
+    collected = store.collect()
+    assert (collected.blobs, collected.leased) == (1, 1)
+    assert store.holds(b"old but wanted")
+
+
+def test_a_push_between_proposal_and_sweep_keeps_what_it_needs(store):
+    """The look after the list is published is what sees it."""
+    for content in (b"{}", b"layer"):
+        store.world.blob(content)
+    store.age()
+    pushed = []
+
+    def before(_number, action, path):
+        if action == "put" and path == layout.CONDEMNED and not pushed:
+            pushed.append(True)
+            # By a process that does not know of the list.
+            digest = Digest.of(image())
+            store.world.write(layout.blob(digest), image())
+            store.world.write(layout.revision_link("a/b", digest), str(digest).encode())
+
+    store.world.driver.before = before
+    assert store.collect().blobs == 0
+    assert pushed
+    assert store.is_whole(Digest.of(image()))
+
+
+def test_an_untagged_manifest_that_is_pushed_again_meanwhile_stays(store):
+    digest = store.world.image()
+    store.age()
+    pushed = []
+
+    def before(_number, action, path):
+        if action == "put" and path == layout.CONDEMNED and not pushed:
+            pushed.append(True)
+            store.world.write(layout.revision_link("a/b", digest), str(digest).encode())
+
+    store.world.driver.before = before
+    assert store.collect(**UNTAGGED).manifests == 0
+    assert pushed
+    assert store.is_whole(digest)
+
+
+def other_list(phase=Phase.PROPOSED):
+    return Condemned("other", phase, 120.0, frozenset([Digest.of(b"x")]))
+
+
+def test_another_collector_is_waited_for(store):
+    store.world.blob(b"garbage")
+    store.age()
+    store.world.write(layout.CONDEMNED, other_list().to_bytes())
+    collecting = []
+    begin(store.collector().run()).addBoth(collecting.append)
+    store.world.clock.pump([0.25] * 40)
+    assert collecting == []
+    store.world.remove(layout.CONDEMNED)
+    store.world.clock.pump([0.25] * 40)
+    assert collecting[0].blobs == 1
+
+
+def test_a_dead_collector_is_outlasted(store):
+    store.world.blob(b"garbage")
+    store.age()
+    store.world.write(layout.CONDEMNED, other_list(Phase.CONDEMNED).to_bytes())
+    began = store.world.clock.seconds()
+    assert store.collect().blobs == 1
+    assert 120 <= store.world.clock.seconds() - began < 125
+
+
+def test_a_list_that_another_collector_replaced_is_given_up(store):
+    store.world.blob(b"garbage")
+    store.age()
+
+    def after(_number, action, path):
+        if action == "create" and path == layout.CONDEMNED:
+            store.world.write(layout.CONDEMNED, other_list().to_bytes())
+
+    store.world.driver.after = after
+    with pytest.raises(CollectionFailed, match="another collector"):
+        store.collect()
+    assert store.holds(b"garbage")
+    assert store.world.read(layout.CONDEMNED) == other_list().to_bytes()
+
+
+def test_a_sweep_that_takes_long_stops_long_before_the_term(store, monkeypatch):
+    monkeypatch.setattr(garbage, "_AT_ONCE", 10)
+    for number in range(10):
+        store.world.blob(bytes([number]))
+    store.age()
+    removed = []
+
+    def before(_number, action, path):
+        if action == "delete" and path.startswith(layout.BLOBS):
+            removed.append(store.world.clock.seconds())
+            store.world.clock.advance(25)
+
+    store.world.driver.before = before
+    began = store.world.clock.seconds()
+    assert store.collect().blobs == 10, "what was left was done in the next rounds"
+    first_list = [time for time in removed if time - began < 30]
+    assert len(first_list) == 2
+
+
+@pytest.mark.parametrize("action", ["folders", "walk", "folders_many"])
+def test_a_store_that_can_not_be_looked_through_loses_nothing(store, action):
+    store.world.blob(b"garbage")
+    store.world.image("v1")
+    store.age()
+
+    def before(_number, called, path):
+        if called == action:
+            raise OSError("broken")
+
+    before_paths = store.world.paths()
+    store.world.driver.before = before
+    with pytest.raises((CollectionFailed, RegistryError, OSError)):
+        store.collect()
+    store.world.driver.before = lambda *_: None
+    assert [path for path in store.world.paths() if "collector" not in path] == before_paths
+
+
+def test_a_run_that_is_cancelled_withdraws_its_list(store):
+    gate = store.serve()
+    store.world.blob(b"garbage")
+    store.age()
+    done(gate.look())
+    running = begin(store.collector().run())
+    running.addErrback(lambda _: None)
+    store.world.clock.advance(1)
+    assert layout.CONDEMNED in store.world.paths()
+    running.cancel()
+    assert layout.CONDEMNED not in store.world.paths()
+    assert store.holds(b"garbage")

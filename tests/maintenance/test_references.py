@@ -1,0 +1,120 @@
+"""The table of references, on disk."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+from inline import Inline
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_registry.digest import Digest
+from twisted_registry.maintenance.references import ReferenceTable
+from twisted_registry.manifest import References
+
+result_of = SynchronousTestCase().successResultOf
+A, B, C, D, E = (Digest.of(name) for name in (b"a", b"b", b"c", b"d", b"e"))
+LONG = Digest.of(b"long", "sha512")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "below" / "references.sqlite"
+
+
+@pytest.fixture
+def table(path):
+    table = ReferenceTable(str(path), Inline())
+    yield table
+    result_of(table.close())
+
+
+def learn(table, **references):
+    named = {"a": A, "b": B, "c": C, "d": D, "e": E}
+    result_of(
+        table.learn(
+            [(named[name], References(frozenset(targets))) for name, targets in references.items()]
+        )
+    )
+
+
+def test_what_is_kept_is_alive_with_all_that_it_refers_to(table):
+    learn(table, a=[B, LONG], b=[C])
+    result_of(table.begin())
+    everything = [A, B, C, D, LONG]
+    assert sorted(result_of(table.dead(everything))) == sorted(everything)
+    result_of(table.keep([A]))
+    assert result_of(table.dead([A, B, C, D, LONG])) == [D]
+    assert result_of(table.count()) == 4
+    result_of(table.begin())
+    assert result_of(table.count()) == 0
+
+
+def test_circles_end(table):
+    learn(table, a=[B], b=[A])
+    result_of(table.keep([A]))
+    assert result_of(table.dead([A, B])) == []
+
+
+def test_what_was_learnt_is_known_after_a_restart(table, path):
+    assert sorted(result_of(table.unknown([A, B]))) == sorted([A, B])
+    learn(table, a=[B])
+    assert result_of(table.unknown([A, B])) == [B]
+    again = ReferenceTable(str(path), Inline())
+    assert result_of(again.unknown([A, B])) == [B]
+    result_of(again.keep([A]))
+    assert result_of(again.dead([B])) == []
+    assert result_of(table.dead([B])) == [B], "what is alive is a matter of one run"
+    result_of(again.close())
+    result_of(again.close())
+
+
+def test_what_holds_a_revision(table):
+    result_of(
+        table.learn(
+            [
+                (A, References(frozenset([B]))),
+                (C, References(frozenset(), subject=A)),
+                (D, References(frozenset(), subject=C)),
+                (E, References(frozenset(), subject=LONG)),
+            ]
+        )
+    )
+    revisions = [A, B, C, D, E]
+    assert result_of(table.loose(revisions, [A])) == [E]
+    assert sorted(result_of(table.loose(revisions, []))) == sorted(revisions)
+    assert sorted(result_of(table.loose(revisions, [B]))) == sorted([A, C, D, E])
+    # A referrer that another repository holds holds nothing here.
+    assert result_of(table.loose([A, D], [A])) == [D]
+
+
+@pytest.mark.parametrize("content", [b"no database at all" * 100, b""])
+def test_a_damaged_file_is_made_anew(table, path, content):
+    path.parent.mkdir()
+    path.write_bytes(content)
+    learn(table, a=[B])
+    assert result_of(table.unknown([A])) == []
+
+
+def test_a_file_of_another_version_is_made_anew(table, path):
+    path.parent.mkdir()
+    other = sqlite3.connect(path)
+    other.executescript("CREATE TABLE manifest (other TEXT); PRAGMA user_version = 99")
+    other.close()
+    learn(table, a=[B])
+    assert result_of(table.unknown([A])) == []
+
+
+def test_a_part_of_what_was_to_be_learnt_is_never_kept(table, path):
+    class Broken:
+        subject = None
+
+        @property
+        def digests(self):
+            raise RuntimeError("in the middle")
+
+    failed = SynchronousTestCase().failureResultOf(
+        table.learn([(A, References(frozenset([B]))), (C, Broken())])
+    )
+    failed.trap(RuntimeError)
+    assert sorted(result_of(table.unknown([A, C]))) == sorted([A, C])

@@ -1,0 +1,223 @@
+"""``garbage-collect`` as an operator runs it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from processes import CONFIGURATION, SERVE, Running, configured, environment, run
+
+from twisted_registry.collection import Bar
+
+COLLECT = (sys.executable, "-m", "twisted_registry", "garbage-collect")
+IMAGE = "application/vnd.oci.image.manifest.v1+json"
+
+
+def configuration(folder, grace="0s"):
+    gc = f"  maintenance: {{{{gc: {{{{grace: {grace}}}}}}}}}\n  delete: {{{{enabled: true}}}}\n"
+    return configured(folder, CONFIGURATION.replace("storage:\n", f"storage:\n{gc}"))
+
+
+def sha256(content):
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def push(server, tag, layer):
+    """Push an image of one layer, which is its configuration as well; the manifest's digest."""
+    digest = sha256(layer)
+    response, _ = server.ask("POST", f"/v2/a/blobs/uploads/?digest={digest}", layer)
+    assert response.status == 201
+    part = {"mediaType": "application/x", "digest": digest, "size": len(layer)}
+    manifest = json.dumps(
+        {"schemaVersion": 2, "mediaType": IMAGE, "config": part, "layers": [part]}
+    ).encode()
+    response, _ = server.ask("PUT", f"/v2/a/manifests/{tag}", manifest, {"Content-Type": IMAGE})
+    assert response.status == 201
+    return sha256(manifest)
+
+
+def delete(server, digest):
+    assert server.ask("DELETE", f"/v2/a/manifests/{digest}")[0].status == 202
+
+
+def blobs(folder):
+    return {path.parent.name for path in (folder / "store").rglob("blobs/**/data")}
+
+
+@pytest.fixture
+def filled(tmp_path):
+    """A store with an image, and another whose manifest was deleted."""
+    path = configuration(tmp_path)
+    with Running(*SERVE, path, cwd=tmp_path) as server:
+        kept = push(server, "kept", b"kept layer")
+        doomed = push(server, "doomed", b"doomed layer")
+        delete(server, doomed)
+        server.stop()
+    return tmp_path, path, kept, doomed
+
+
+def test_what_a_deleted_image_held_goes(filled):
+    folder, path, kept, doomed = filled
+    status, out, err = run(*COLLECT, path, cwd=folder)
+    assert (status, err) == (0, [])
+    assert out.splitlines() == [
+        "a",
+        f"a: marking manifest {kept}",
+        *(
+            f"blob eligible for deletion: {digest}"
+            for digest in sorted([doomed, sha256(b"doomed layer")])
+        ),
+        f"2 blobs marked, 2 blobs and 0 manifests deleted ({12 + manifest_size()} bytes)",
+    ]
+    kept_blobs = {digest.partition(":")[2] for digest in (kept, sha256(b"kept layer"))}
+    assert blobs(folder) == kept_blobs
+
+
+def manifest_size():
+    part = {"mediaType": "application/x", "digest": sha256(b""), "size": 12}
+    return len(
+        json.dumps({"schemaVersion": 2, "mediaType": IMAGE, "config": part, "layers": [part]})
+    )
+
+
+def test_a_dry_run(filled):
+    folder, path, *_ = filled
+    before = blobs(folder)
+    for flag in ("-d", "--dry-run", "--dry-run=true"):
+        status, out, _ = run(*COLLECT, flag, path, cwd=folder)
+        assert status == 0
+        assert "2 blobs and 0 manifests eligible for deletion" in out
+    assert blobs(folder) == before
+
+
+def test_flags_as_distribution_takes_them(filled):
+    folder, path, *_ = filled
+    status, out, _ = run(*COLLECT, "-q", "-m", "--dry-run=false", path, cwd=folder)
+    assert status == 0
+    assert out.count("\n") == 1
+
+
+def test_json(filled):
+    folder, path, *_ = filled
+    status, out, _ = run(*COLLECT, "--json", path, cwd=folder)
+    assert status == 0
+    found = json.loads(out)
+    assert (found["repositories"], found["marked"], found["blobs"]) == (1, 2, 2)
+    assert found["troubled"] == []
+
+
+def test_untagged_manifests(tmp_path):
+    path = configuration(tmp_path)
+    with Running(*SERVE, path, cwd=tmp_path) as server:
+        first = push(server, "latest", b"first")
+        second = push(server, "latest", b"second")
+        server.stop()
+    assert "2 blobs and" not in run(*COLLECT, path, cwd=tmp_path)[1]
+    status, out, _ = run(*COLLECT, "--delete-untagged", path, cwd=tmp_path)
+    assert status == 0
+    assert f"a: manifest eligible for deletion: {first}" in out
+    assert "2 blobs and 1 manifests deleted" in out
+    assert second.partition(":")[2] in blobs(tmp_path)
+
+
+def test_beside_a_registry_that_serves(tmp_path):
+    path = configuration(tmp_path)
+    with Running(*SERVE, path, cwd=tmp_path) as server:
+        kept = push(server, "kept", b"kept layer")
+        delete(server, push(server, "doomed", b"doomed layer"))
+        # Whatever the registry told a client lately stays for as long as the grace, here none.
+        status, out, err = run(*COLLECT, "--quiet", path, cwd=tmp_path)
+        assert (status, err) == (0, [])
+        assert "2 blobs and 0 manifests deleted" in out
+        doomed = sha256(b"doomed layer")
+        assert server.ask("HEAD", f"/v2/a/blobs/{doomed}")[0].status == 404
+        assert server.ask("GET", f"/v2/a/manifests/{kept}")[0].status == 200
+        # What is gone can be pushed again at once.
+        again = push(server, "doomed", b"doomed layer")
+        assert server.ask("GET", f"/v2/a/manifests/{again}")[0].status == 200
+        server.stop()
+
+
+def test_within_the_grace_everything_stays(filled):
+    folder, _, *_ = filled
+    before = blobs(folder)
+    status, out, err = run(*COLLECT, "-q", configuration(folder, "24h"), cwd=folder)
+    assert (status, err) == (0, [])
+    assert "0 blobs and 0 manifests deleted" in out
+    assert blobs(folder) == before
+
+
+def test_a_repository_that_can_not_be_read_is_named(filled):
+    folder, path, kept, _ = filled
+    hexadecimal = kept.partition(":")[2]
+    (blob,) = (folder / "store").rglob(f"blobs/**/{hexadecimal}/data")
+    blob.write_bytes(b"damaged")
+    status, out, _ = run(*COLLECT, "-q", path, cwd=folder)
+    assert status == 0
+    assert "a: holds a manifest that can not be read; all its blobs are kept" in out
+    assert sha256(b"kept layer").partition(":")[2] in blobs(folder)
+
+
+def test_a_store_in_memory(tmp_path):
+    path = configured(tmp_path, "version: 0.1\nstorage: inmemory\n")
+    status, out, err = run(*COLLECT, path, cwd=tmp_path)
+    assert (status, out) == (1, "")
+    assert err == ["twisted-registry: storage.inmemory: a store in memory has nothing to collect"]
+
+
+def test_a_process_that_does_not_acknowledge_is_waited_for_until_the_run_is_interrupted(filled):
+    folder, path, *_ = filled
+    record = folder / "store/twisted-registry/collector/processes/somebody"
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_bytes(b"")
+    before = blobs(folder)
+    collecting = subprocess.Popen(
+        [*COLLECT, path], cwd=folder, env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    published = folder / "store/twisted-registry/collector/list"
+    for _ in range(600):
+        if published.exists():
+            break
+        time.sleep(0.05)
+    assert published.exists()
+    collecting.send_signal(signal.SIGINT)
+    _, err = collecting.communicate(timeout=30)
+    assert collecting.returncode == 1
+    assert "interrupted" in err
+    assert not published.exists()
+    assert blobs(folder) == before
+
+
+def test_a_terminal_shows_a_bar(filled):
+    folder, path, *_ = filled
+    master, slave = pty.openpty()
+    with subprocess.Popen(
+        [*COLLECT, path], cwd=folder, env=environment(), stderr=slave, stdout=subprocess.PIPE
+    ) as collecting:
+        out, _ = collecting.communicate(timeout=60)
+    os.close(slave)
+    shown = os.read(master, 1_000_000).decode()
+    os.close(master)
+    assert out.decode().count("\n") == 1
+    assert "marking: 1 repositories, now a" in shown
+    assert f"removing [{'#' * 40}] 2 of 2" in shown
+    assert shown.endswith("\r\x1b[K")
+
+
+def test_the_bar():
+    out = io.StringIO()
+    bar = Bar(out)
+    bar.marking("x" * 100)
+    bar.removed(1, 4)
+    assert out.getvalue() == (
+        f"\r\x1b[Kmarking: 1 repositories, now {'x' * 40}"
+        f"\r\x1b[Kremoving [{'#' * 10}{' ' * 30}] 1 of 4"
+    )

@@ -1,0 +1,68 @@
+"""Keeps the collector's gate of this process informed, and others informed of this process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
+
+    from twisted_registry.repository.gate import CollectorGate
+
+log = Logger()
+
+
+class Attendance(Service):
+    """Lets a gate look at the store every few seconds, while the service runs."""
+
+    def __init__(self, gate: CollectorGate, clock: IReactorTime, interval: float) -> None:
+        """Take the gate.
+
+        :param interval: seconds from one look to the next.
+        """
+        self.setName("attendance")
+        self._gate = gate
+        self._interval = interval
+        self._loop = LoopingCall(self._look)
+        self._loop.clock = clock
+        self._failing = False
+        self._looking: Deferred[None] | None = None
+
+    def startService(self) -> None:
+        """Look, and go on looking."""
+        super().startService()
+        self._loop.start(self._interval)
+
+    def stopService(self) -> Deferred[None]:
+        """Look no more, and take the record of this process away."""
+        super().stopService()
+        self._loop.stop()
+        return Deferred.fromCoroutine(self._leave())
+
+    def _look(self) -> Deferred[None]:
+        self._looking = looking = Deferred.fromCoroutine(self._attempt())
+        return looking
+
+    async def _attempt(self) -> None:
+        try:
+            await self._gate.look()
+        except Exception:  # noqa: BLE001 - whatever it was, it is tried again
+            if not self._failing:
+                log.failure("the collector's list could not be looked at; it will be tried again")
+            self._failing = True
+        else:
+            self._failing = False
+        self._looking = None
+
+    async def _leave(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+        try:
+            await self._gate.leave()
+        except Exception:  # noqa: BLE001 - it will be found to be old
+            log.failure("the record of this process could not be removed")

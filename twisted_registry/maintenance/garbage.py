@@ -1,0 +1,357 @@
+"""The collector: removes what nothing refers to, while clients push.
+
+:mod:`twisted_registry.repository.gate` describes the protocol, and
+``tests/maintenance/collector_model.py`` tries it out. A round goes: mark; propose a list; wait
+until every process has acknowledged it; take off it what was leased; condemn the rest; mark again;
+remove what is condemned and still dead; withdraw the list.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from attrs import define, evolve, field, frozen
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from twisted_registry.errors import RegistryError
+from twisted_registry.repository.concurrency import each
+from twisted_registry.repository.condemned import Condemned, Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted.internet.interfaces import IReactorTime
+
+    from twisted_registry.digest import Digest
+    from twisted_registry.maintenance.references import ReferenceTable
+    from twisted_registry.manifest import References
+    from twisted_registry.repository.inventory import Inventory, StoredBlob
+    from twisted_registry.repository.removal import Removal
+
+log = Logger()
+
+#: Digests on one list: what is removed in about ten seconds, for a push may have to wait so long.
+_AT_ONCE = 2000
+#: Seconds after which processes take a list for void. Nothing is removed in the second half.
+_TERM = 60.0
+#: Seconds for which acknowledgements are waited for, and between two looks at them.
+_PATIENCE = 60.0
+_LOOK = 0.25
+
+
+class CollectionFailed(Exception):
+    """The run could not go on; the text says why. Nothing is lost, and it can be run again."""
+
+
+@frozen
+class Collected:
+    """What a run did.
+
+    :ivar repositories: that were looked through.
+    :ivar marked: blobs and manifests that something refers to.
+    :ivar manifests: revisions that were taken out of their repositories, or would be.
+    :ivar blobs: blobs and manifests whose bytes are gone, or would be.
+    :ivar size: their bytes.
+    :ivar leased: what stays because clients were told of it meanwhile.
+    :ivar troubled: repositories that hold something unreadable, of which all is kept.
+    """
+
+    repositories: int = 0
+    marked: int = 0
+    manifests: int = 0
+    blobs: int = 0
+    size: int = 0
+    leased: int = 0
+    troubled: tuple[str, ...] = ()
+
+
+class Watcher:
+    """Hears what a run does; this one does nothing."""
+
+    def marking(self, name: str) -> None:
+        """A repository is looked through."""
+
+    def marked(self, name: str, digest: Digest) -> None:
+        """A manifest of it is kept."""
+
+    def eligible(self, manifests: Sequence[tuple[str, Digest]], blobs: Sequence[Digest]) -> None:
+        """These may go."""
+
+    def removed(self, done: int, total: int) -> None:
+        """So many of them were dealt with."""
+
+
+@define(eq=False)
+class _Marked:
+    repositories: int = 0
+    alive: int = 0
+    loose: list[tuple[str, Digest]] = field(factory=list)
+    troubled: list[str] = field(factory=list)
+
+
+@define(eq=False)
+class Collector:
+    """Collects garbage of one store.
+
+    :ivar grace: seconds for which everything that was stored is kept.
+    :ivar untagged: whether manifests that no tag holds go as well.
+    :ivar dry_run: only say what would go.
+    """
+
+    inventory: Inventory
+    removal: Removal
+    references: ReferenceTable
+    clock: IReactorTime
+    grace: float
+    untagged: bool = False
+    dry_run: bool = False
+    watcher: Watcher = field(factory=Watcher)
+
+    async def run(self) -> Collected:
+        """Collect until nothing more can go.
+
+        :raises CollectionFailed: if what is referred to can not be told, or processes do not
+            acknowledge the list.
+        """
+        total = Collected()
+        watcher = self.watcher
+        while True:
+            some = await self._round(watcher)
+            # Later rounds go through the same repositories.
+            watcher = Watcher()
+            total = Collected(
+                some.repositories,
+                some.marked,
+                total.manifests + some.manifests,
+                total.blobs + some.blobs,
+                total.size + some.size,
+                max(total.leased, some.leased),
+                some.troubled,
+            )
+            if self.dry_run or not some.manifests + some.blobs:
+                return total
+
+    async def _round(self, watcher: Watcher) -> Collected:
+        before = await self.removal.time() - self.grace
+        marked = await self._mark(before, watcher)
+        manifests = marked.loose[:_AT_ONCE]
+        blobs = await self._dead(before, None if self.dry_run else _AT_ONCE - len(manifests))
+        found = Collected(marked.repositories, marked.alive, troubled=tuple(marked.troubled))
+        if self.dry_run:
+            manifests = marked.loose
+        if manifests or blobs:
+            self.watcher.eligible(manifests, [blob.digest for blob in blobs])
+        if self.dry_run:
+            return evolve(
+                found,
+                manifests=len(manifests),
+                blobs=len(blobs),
+                size=sum(blob.size for blob in blobs),
+            )
+        if not manifests and not blobs:
+            return found
+        return await self._remove(found, before, manifests, blobs)
+
+    async def _remove(
+        self,
+        found: Collected,
+        before: float,
+        manifests: Sequence[tuple[str, Digest]],
+        blobs: Sequence[StoredBlob],
+    ) -> Collected:
+        proposed = Condemned(
+            str(uuid4()),
+            Phase.PROPOSED,
+            _TERM,
+            frozenset(blob.digest for blob in blobs),
+            frozenset(manifests),
+        )
+        began = await self._propose(proposed)
+        try:
+            await self._wait_for_all(proposed.id)
+            leased = await self.removal.leased(proposed.id)
+            condemned = Condemned(
+                proposed.id,
+                Phase.CONDEMNED,
+                _TERM,
+                proposed.blobs - leased,
+                frozenset(pair for pair in proposed.manifests if pair[1] not in leased),
+            )
+            if not await self.removal.condemn(condemned):
+                raise CollectionFailed("another collector has taken the list away")
+            again = await self._mark(before, Watcher())
+            still = condemned.manifests.intersection(again.loose)
+            dead = await self.references.dead(sorted(condemned.blobs))
+            return await self._sweep(
+                evolve(found, leased=len(leased)), before, began, sorted(still), dead
+            )
+        finally:
+            await self.removal.withdraw(proposed.id)
+
+    async def _propose(self, proposed: Condemned) -> float:
+        """Publish a list, when that of another collector is gone; return the time before it."""
+        while True:
+            began = self.clock.seconds()
+            if await self.removal.propose(proposed):
+                return began
+            await self._outlast(await self.removal.published())
+
+    async def _outlast(self, other: Condemned | None) -> None:
+        """Wait until another collector's list is gone, or void because its collector died."""
+        until = self.clock.seconds() + (0.0 if other is None else other.term)
+        if other is not None:
+            log.info("another collector is at work, or was; waiting")
+        while other is not None:
+            if self.clock.seconds() >= until:
+                await self.removal.withdraw(other.id)
+            await self._pause()
+            found = await self.removal.published()
+            if found is None or found.id != other.id:
+                return
+
+    async def _wait_for_all(self, list_id: str) -> None:
+        until = self.clock.seconds() + _PATIENCE
+        while True:
+            missing = [
+                process.id
+                for process in await self.removal.attending()
+                if process.acknowledged != list_id
+            ]
+            if not missing:
+                return
+            if self.clock.seconds() >= until:
+                raise CollectionFailed(
+                    f"{len(missing)} serving processes did not acknowledge the list in time"
+                )
+            await self._pause()
+
+    async def _sweep(
+        self,
+        found: Collected,
+        before: float,
+        began: float,
+        manifests: Sequence[tuple[str, Digest]],
+        blobs: Sequence[Digest],
+    ) -> Collected:
+        total, done, size = len(manifests) + len(blobs), 0, 0
+        gone: set[Digest] = set()
+        taken_out = 0
+
+        def in_time() -> bool:
+            # Long before anybody takes the list for void.
+            nonlocal done
+            done += 1
+            if done % 50 == 0 or done == total:
+                self.watcher.removed(done, total)
+            return self.clock.seconds() - began < _TERM / 2
+
+        async def take_out(pair: tuple[str, Digest]) -> None:
+            nonlocal taken_out
+            if in_time() and await self.removal.remove_revision(*pair, before):
+                taken_out += 1
+
+        async def remove(digest: Digest) -> None:
+            nonlocal size
+            if in_time():
+                removed = await self.removal.remove_blob(digest, before)
+                if removed is not None:
+                    gone.add(digest)
+                    size += removed
+
+        await each(take_out, manifests)
+        await each(remove, blobs)
+        if gone and self.clock.seconds() - began < _TERM / 2:
+            await self.removal.unlink(gone)
+        return evolve(found, manifests=taken_out, blobs=len(gone), size=size)
+
+    async def _dead(self, before: float, limit: int | None) -> list[StoredBlob]:
+        """Blobs that nothing refers to and that are old enough, ``limit`` at most."""
+        found: list[StoredBlob] = []
+        async for blobs in self.inventory.blobs():
+            old = {
+                blob.digest: blob
+                for blob in blobs
+                if blob.modified is not None and blob.modified < before
+            }
+            found += [old[digest] for digest in await self.references.dead(list(old))]
+            if limit is not None and len(found) >= limit:
+                return found[:limit]
+        return found
+
+    async def _mark(self, before: float, watcher: Watcher) -> _Marked:
+        """Find out what is alive, and which manifests nothing holds."""
+        marked = _Marked()
+        await self.references.begin()
+        try:
+            async for name in self.inventory.repositories():
+                marked.repositories += 1
+                watcher.marking(name)
+                await self._mark_repository(name, before, marked, watcher)
+        except RegistryError as error:
+            raise CollectionFailed(
+                "the store could not be looked through, so nothing is removed"
+            ) from error
+        marked.alive = await self.references.count()
+        return marked
+
+    async def _mark_repository(
+        self, name: str, before: float, marked: _Marked, watcher: Watcher
+    ) -> None:
+        revisions: list[Digest] = []
+        sound = True
+        async for digests in self.inventory.revisions(name):
+            sound = await self._learn(digests) and sound
+            # Whatever a repository holds is kept, tagged or not: what is taken out of it in
+            # this round is no longer held in the next.
+            await self.references.keep(digests)
+            for digest in digests:
+                watcher.marked(name, digest)
+            if self.untagged:
+                revisions += digests
+        if not sound:
+            # Nobody knows what it refers to: perhaps to anything that the repository holds.
+            marked.troubled.append(name)
+            async for digests in self.inventory.layers(name):
+                await self.references.keep(digests)
+        elif self.untagged:
+            loose = await self._loose(name, revisions, before)
+            marked.loose += [(name, digest) for digest in loose]
+
+    async def _loose(self, name: str, revisions: Sequence[Digest], before: float) -> list[Digest]:
+        roots: list[Digest] = []
+        async for tags in self.inventory.tags(name):
+            roots += [digest for _, digest in tags]
+        loose = await self.references.loose(revisions, roots)
+
+        async def is_old(digest: Digest) -> bool:
+            revised = await self.inventory.revised(name, digest)
+            return revised is not None and revised < before
+
+        old = await each(is_old, loose)
+        young = [digest for digest, aged in zip(loose, old, strict=True) if not aged]
+        # Children are pushed before their index.
+        return await self.references.loose(revisions, [*roots, *young]) if young else loose
+
+    async def _learn(self, manifests: Sequence[Digest]) -> bool:
+        """Read the manifests that are not known yet; return whether all could be read."""
+        sound = True
+        unknown: Sequence[Digest] = await self.references.unknown(manifests)
+        optional = False
+        while unknown:
+            learnt: list[tuple[Digest, References]] = []
+            children: list[Digest] = []
+            async for digest, references in self.inventory.manifests(unknown):
+                if references is None:
+                    sound = sound and optional
+                else:
+                    learnt.append((digest, references))
+                    children += references.manifests
+            await self.references.learn(learnt)
+            # Children that the repository does not hold itself; they need not be there.
+            unknown, optional = await self.references.unknown(children), True
+        return sound
+
+    async def _pause(self) -> None:
+        await deferLater(self.clock, _LOOK, lambda: None)

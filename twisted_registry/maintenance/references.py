@@ -1,0 +1,237 @@
+"""What manifests refer to, remembered between runs of the collector; and what is alive in one.
+
+What a manifest refers to never changes, so it is read once. SQLite keeps it outside of memory. The
+file can be removed at any time: it is made again from the manifests.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from attrs import define, field
+from twisted.logger import Logger
+
+from twisted_registry.digest import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from twisted.internet.defer import Deferred
+
+    from twisted_registry.manifest import References
+
+log = Logger()
+
+T = TypeVar("T")
+
+_VERSION = 1
+_KEPT = """
+CREATE TABLE IF NOT EXISTS digest (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS manifest (id INTEGER PRIMARY KEY, subject INTEGER);
+CREATE TABLE IF NOT EXISTS reference (manifest INTEGER, target INTEGER,
+    PRIMARY KEY (manifest, target)) WITHOUT ROWID;
+"""
+_OF_A_RUN = """
+CREATE TEMP TABLE alive (id INTEGER PRIMARY KEY);
+CREATE TEMP TABLE kept (id INTEGER PRIMARY KEY);
+CREATE TEMP TABLE asked (id INTEGER PRIMARY KEY);
+"""
+#: Everything that is reached from what was asked for.
+_REACH = """
+WITH RECURSIVE reach (id) AS (
+    SELECT id FROM asked
+    UNION
+    SELECT target FROM reference JOIN reach ON reference.manifest = reach.id
+)
+INSERT OR IGNORE INTO {table} SELECT id FROM reach
+"""
+#: Revisions whose subject is kept and that are not kept yet.
+_REFERRERS = """
+SELECT digest.name FROM manifest
+JOIN asked ON asked.id = manifest.id
+JOIN digest ON digest.id = manifest.id
+WHERE manifest.subject IN (SELECT id FROM kept) AND manifest.id NOT IN (SELECT id FROM kept)
+"""
+
+
+class Thread(Protocol):
+    """A thread of one's own, such as :class:`~twisted_registry.storage.threads.Threads`."""
+
+    def run(self, work: Callable[..., T], *arguments: Any) -> Deferred[T]:
+        """Fire with what ``work(*arguments)`` returns; calls are made one at a time."""
+
+    def close(self) -> Deferred[None]:
+        """Fire once it has ended."""
+
+
+@define(eq=False)
+class ReferenceTable:
+    """A table of references on disk or in memory.
+
+    :ivar path: of the file; ``:memory:`` keeps it in memory.
+    :ivar thread: where the calls are made, one at a time.
+    """
+
+    path: str
+    thread: Thread
+    _database: sqlite3.Connection | None = field(init=False, default=None)
+
+    def unknown(self, manifests: Sequence[Digest]) -> Deferred[list[Digest]]:
+        """Fire with those of ``manifests`` of which it is not known what they refer to."""
+        return self._call(self._unknown, manifests)
+
+    def learn(self, manifests: Sequence[tuple[Digest, References]]) -> Deferred[None]:
+        """Remember what manifests refer to."""
+        return self._call(self._learn, manifests)
+
+    def begin(self) -> Deferred[None]:
+        """Nothing is alive any more."""
+        return self._call(self._begin)
+
+    def keep(self, digests: Iterable[Digest]) -> Deferred[None]:
+        """What is named here is alive, and all that it refers to, over any number of steps."""
+        return self._call(self._reach, "alive", digests)
+
+    def dead(self, digests: Sequence[Digest]) -> Deferred[list[Digest]]:
+        """Fire with those of ``digests`` that are not alive."""
+        return self._call(self._dead, digests)
+
+    def count(self) -> Deferred[int]:
+        """Fire with how many are alive."""
+        return self._call(self._count)
+
+    def loose(self, revisions: Sequence[Digest], roots: Iterable[Digest]) -> Deferred[list[Digest]]:
+        """Fire with those of a repository's revisions that nothing holds.
+
+        What holds one: a root, what refers to it if that is held, and its subject likewise.
+        """
+        return self._call(self._loose, revisions, roots)
+
+    def close(self) -> Deferred[None]:
+        """Close the file, and end the thread."""
+        return self.thread.run(self._close).addCallback(lambda _: self.thread.close())
+
+    def _call(self, function: Callable[..., T], *arguments: Any) -> Deferred[T]:
+        def work() -> T:
+            if self._database is None:
+                self._database = self._open()
+            with self._database:
+                return function(*arguments)
+
+        return self.thread.run(work)
+
+    # What follows runs on the thread.
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            return self._connect()
+        except sqlite3.DatabaseError as error:
+            log.warn("{path} is damaged and made anew: {reason}", path=self.path, reason=str(error))
+            for ending in ("", "-wal", "-shm"):
+                Path(f"{self.path}{ending}").unlink(missing_ok=True)
+            return self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        if self.path != ":memory:":
+            Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+        database = sqlite3.connect(self.path, check_same_thread=False)
+        try:
+            # A power cut may cost what was learnt last, but never a part of it: a manifest that
+            # is known with half of its references would be the end of the other half.
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = NORMAL")
+            database.execute("PRAGMA temp_store = FILE")
+            _check_version(database)
+            database.executescript(_KEPT)
+            database.execute(f"PRAGMA user_version = {_VERSION}")
+            database.executescript(_OF_A_RUN)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        assert self._database is not None
+        return self._database
+
+    def _close(self) -> None:
+        database, self._database = self._database, None
+        if database is not None:
+            database.close()
+
+    def _begin(self) -> None:
+        self._db.execute("DELETE FROM alive")
+
+    def _unknown(self, manifests: Sequence[Digest]) -> list[Digest]:
+        self._ask(manifests)
+        return self._answer(
+            "SELECT name FROM digest JOIN asked USING (id)"
+            " WHERE id NOT IN (SELECT id FROM manifest)"
+        )
+
+    def _learn(self, manifests: Sequence[tuple[Digest, References]]) -> None:
+        for digest, references in manifests:
+            known = self._number(digest)
+            subject = None if references.subject is None else self._number(references.subject)
+            self._db.execute(
+                "INSERT OR REPLACE INTO manifest VALUES (?, ?)",
+                (known, subject),
+            )
+            self._db.executemany(
+                "INSERT OR IGNORE INTO reference VALUES (?, ?)",
+                [(known, self._number(target)) for target in references.digests],
+            )
+
+    def _reach(self, table: str, digests: Iterable[Digest]) -> None:
+        self._ask(digests)
+        self._db.execute(_REACH.format(table=table))
+
+    def _dead(self, digests: Sequence[Digest]) -> list[Digest]:
+        self._ask(digests)
+        return self._answer(
+            "SELECT name FROM digest JOIN asked USING (id) WHERE id NOT IN (SELECT id FROM alive)"
+        )
+
+    def _count(self) -> int:
+        (count,) = self._db.execute("SELECT count(*) FROM alive").fetchone()
+        return int(count)
+
+    def _loose(self, revisions: Sequence[Digest], roots: Iterable[Digest]) -> list[Digest]:
+        self._db.execute("DELETE FROM kept")
+        found = list(roots)
+        while found:
+            self._reach("kept", found)
+            self._ask(revisions)
+            found = self._answer(_REFERRERS)
+        self._ask(revisions)
+        return self._answer(
+            "SELECT name FROM digest JOIN asked USING (id) WHERE id NOT IN (SELECT id FROM kept)"
+        )
+
+    def _ask(self, digests: Iterable[Digest]) -> None:
+        self._db.execute("DELETE FROM asked")
+        names = [(str(digest),) for digest in digests]
+        self._db.executemany("INSERT OR IGNORE INTO digest (name) VALUES (?)", names)
+        self._db.executemany(
+            "INSERT OR IGNORE INTO asked SELECT id FROM digest WHERE name = ?", names
+        )
+
+    def _answer(self, query: str) -> list[Digest]:
+        with closing(self._db.execute(query)) as rows:
+            return [Digest.parse(name) for (name,) in rows]
+
+    def _number(self, digest: Digest) -> int:
+        name = (str(digest),)
+        self._db.execute("INSERT OR IGNORE INTO digest (name) VALUES (?)", name)
+        (number,) = self._db.execute("SELECT id FROM digest WHERE name = ?", name).fetchone()
+        return int(number)
+
+
+def _check_version(database: sqlite3.Connection) -> None:
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    if version not in {0, _VERSION}:
+        raise sqlite3.DatabaseError(f"it has version {version}")

@@ -1,0 +1,184 @@
+"""What a collector does to the store: it publishes its list, hears of others, and removes.
+
+:mod:`twisted_registry.repository.gate` is the other side, and tells how the two work together.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from attrs import define, frozen
+
+from twisted_registry.digest import ALGORITHMS, Digest, DigestInvalid
+from twisted_registry.repository import catalog, layout
+from twisted_registry.repository.condemned import Condemned, read_condemned
+from twisted_registry.repository.failures import translated
+from twisted_registry.repository.gate import RECORD_TERM
+from twisted_registry.storage.interfaces import MethodUnsupported, PathExists, PathNotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from twisted_registry.storage.interfaces import Entry, IStorageDriver
+
+_PAGE = 1000
+#: Seconds after which the record of a dead process is removed.
+_FORGOTTEN = 24 * 3600.0
+#: Bytes of a record.
+_LIMIT = 1024
+
+
+@frozen
+class Attending:
+    """A serving process.
+
+    :ivar acknowledged: the id of the list that it obeys, or empty.
+    """
+
+    id: str
+    acknowledged: str
+
+
+@define(eq=False)
+class Removal:
+    """The collector's hands."""
+
+    driver: IStorageDriver
+
+    @translated
+    async def published(self) -> Condemned | None:
+        """The list that is published now, whoever's it is."""
+        return await read_condemned(self.driver)
+
+    @translated
+    async def propose(self, proposed: Condemned) -> bool:
+        """Publish a list where there is none, and return whether that is done."""
+        try:
+            await self.driver.create(layout.CONDEMNED, proposed.to_bytes())
+        except PathExists:
+            return False
+        except MethodUnsupported:
+            if await read_condemned(self.driver) is not None:
+                return False
+            await self.driver.put(layout.CONDEMNED, proposed.to_bytes())
+        return True
+
+    @translated
+    async def condemn(self, condemned: Condemned) -> bool:
+        """Replace the proposed list, and return whether it was still there."""
+        found = await read_condemned(self.driver)
+        if found is None or found.id != condemned.id:
+            return False
+        await self.driver.put(layout.CONDEMNED, condemned.to_bytes())
+        return True
+
+    @translated
+    async def withdraw(self, list_id: str) -> None:
+        """Take a list and its leases away, if it is still there."""
+        found = await read_condemned(self.driver)
+        if found is None or found.id == list_id:
+            with suppress(PathNotFound):
+                await self.driver.delete(layout.CONDEMNED)
+        with suppress(PathNotFound):
+            await self.driver.delete(layout.leases(list_id))
+
+    @translated
+    async def leased(self, list_id: str) -> set[Digest]:
+        """What clients were told of while it was proposed."""
+        found: set[Digest] = set()
+        for algorithm in ALGORITHMS:
+            for entry in await self._entries(f"{layout.leases(list_id)}/{algorithm}"):
+                with suppress(DigestInvalid):
+                    found.add(Digest.parse(f"{algorithm}:{entry.path}"))
+        return found
+
+    @translated
+    async def attending(self) -> list[Attending]:
+        """The processes that serve; the records of those that are long gone are removed."""
+        now = await self.time()
+        found = []
+        for entry in await self._entries(layout.PROCESSES):
+            age = None if entry.modified is None else now - entry.modified / 1e9
+            path = layout.process(entry.path)
+            with suppress(PathNotFound):
+                if age is not None and age > _FORGOTTEN:
+                    await self.driver.delete(path)
+                elif age is None or age < RECORD_TERM:
+                    content = await self.driver.get(path, _LIMIT)
+                    found.append(Attending(entry.path, content.decode("ascii", "replace")))
+        return found
+
+    @translated
+    async def time(self) -> float:
+        """What time it is for the store, in seconds since the epoch.
+
+        Ages are reckoned by the clock that stamps files, which may be another machine's.
+        """
+        await self.driver.put(layout.CLOCK, b"", durable=False)
+        entry = await self.driver.stat(layout.CLOCK)
+        return (entry.modified or 0) / 1e9
+
+    @translated
+    async def remove_blob(self, digest: Digest, before: float) -> int | None:
+        """Remove the bytes of a blob or manifest.
+
+        :param before: seconds since the epoch; bytes that were stored later stay.
+        :returns: how many bytes are gone; None if it stays, or was gone.
+        """
+        try:
+            entry = await self.driver.stat(layout.blob(digest))
+            if entry.modified is None or entry.modified / 1e9 >= before:
+                return None
+            await self.driver.delete(layout.blob_folder(digest))
+        except PathNotFound:
+            return None
+        return entry.size
+
+    @translated
+    async def remove_revision(self, name: str, digest: Digest, before: float) -> bool:
+        """Take a manifest out of a repository, and return whether it was there and old enough.
+
+        :param before: seconds since the epoch; one that was pushed again later stays.
+        """
+        try:
+            entry = await self.driver.stat(layout.revision_link(name, digest))
+            if entry.modified is None or entry.modified / 1e9 >= before:
+                return False
+            await self.driver.delete(layout.revision(name, digest))
+        except PathNotFound:
+            return False
+        return True
+
+    async def unlink(self, digests: Collection[Digest]) -> None:
+        """Remove the links of repositories to blobs that are gone."""
+        async for name in catalog.walk(self.driver, marks=layout.LAYER_MARKS):
+            for algorithm in ALGORITHMS:
+                await self._unlink(name, algorithm, digests)
+
+    @translated
+    async def _unlink(self, name: str, algorithm: str, digests: Collection[Digest]) -> None:
+        folder, last = f"{layout.layers(name)}/{algorithm}", ""
+        while True:
+            try:
+                names = await self.driver.folders(folder, last, _PAGE)
+            except PathNotFound:
+                return
+            for hexadecimal in names:
+                if Digest(algorithm, hexadecimal) in digests:
+                    with suppress(PathNotFound):
+                        await self.driver.delete(f"{folder}/{hexadecimal}")
+            if len(names) < _PAGE:
+                return
+            last = names[-1]
+
+    async def _entries(self, folder: str) -> Sequence[Entry]:
+        found: list[Entry] = []
+        while True:
+            try:
+                page = await self.driver.list(folder, found[-1].path if found else "", _PAGE)
+            except PathNotFound:
+                return found
+            found += page
+            if len(page) < _PAGE:
+                return found
