@@ -85,7 +85,8 @@ def run(service: RegistryService, reactor: Any) -> int:
         service.privilegedStartService()
     except StartError as error:
         return _refused(error)
-    service.startService()
+    # Once signals are heeded: whoever reads that it listens may stop it at once.
+    reactor.callWhenRunning(service.startService)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.run()
     return 1 if faults else 0

@@ -104,8 +104,9 @@ class RegistryService(MultiService):
         if configuration.storage.bucket is not None and self.is_first:
             from twisted_registry import objectstore  # noqa: PLC0415 - needed by few
 
-            name, driver = self.driver.name, cast("S3Driver", self.driver)
-            check = objectstore.BucketCheck(name, driver, self._store_is_wrong)
+            check = objectstore.BucketCheck(
+                _bucket_section(configuration), cast("S3Driver", self.driver), self._store_is_wrong
+            )
             check.setName("store")
             check.setServiceParent(self)
         checked = CheckedDriver(self.driver, reactor)
@@ -292,7 +293,7 @@ def make_driver(
     if storage.bucket is not None:
         from twisted_registry import objectstore  # noqa: PLC0415 - needed by few
 
-        name = "s3aws" if storage.s3 is None else "s3"
+        name = _bucket_section(configuration)
         return objectstore.make_s3_driver(name, storage.bucket, reactor, environ)
     if storage.filesystem is None:
         from twisted_registry.storage.memory import MemoryDriver  # noqa: PLC0415 - rarely used
@@ -300,6 +301,10 @@ def make_driver(
         return MemoryDriver(reactor)
     root = Path(storage.filesystem.rootdirectory).absolute()
     return FilesystemDriver(str(root), reactor, storage.filesystem.maxthreads)
+
+
+def _bucket_section(configuration: Configuration) -> str:
+    return "s3aws" if configuration.storage.s3 is None else "s3"
 
 
 def make_collector(

@@ -106,12 +106,13 @@ def test_a_look_that_fails_is_logged_once_and_tried_again(attendance, gate, cloc
     assert len(failures) == 2
 
 
-def test_stopping_cancels_the_look(attendance, gate, clock):
+def test_stopping_cancels_the_look(attendance, gate, clock, failures):
     gate.waits = Deferred()
     clock.advance(2)
     assert stopped(attendance)
     assert gate.cancelled
     assert gate.left
+    assert failures == []
 
 
 def test_a_record_that_can_not_be_removed_keeps_nobody(attendance, gate, failures):

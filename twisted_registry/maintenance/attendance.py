@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
@@ -51,6 +51,9 @@ class Attendance(Service):
     async def _attempt(self) -> None:
         try:
             await self._gate.look()
+        except CancelledError:
+            # The service stops.
+            return
         except Exception:  # noqa: BLE001 - whatever it was, it is tried again
             if not self._failing:
                 log.failure("the collector's list could not be looked at; it will be tried again")
