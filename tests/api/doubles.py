@@ -124,6 +124,10 @@ class WatchedWriter:
     def size(self):
         return self._writer.size
 
+    @property
+    def mark(self):
+        return self._writer.mark
+
     def registerProducer(self, producer, streaming):
         self._writer.registerProducer(producer, streaming)
 
