@@ -65,7 +65,7 @@ T = TypeVar("T")
 #: Bytes that a part of a multipart upload must have, unless it is the last.
 LEAST_PART: Final = 5 * 1024 * 1024
 #: Bytes that all uploads of this process may hold, together.
-MEMORY: Final = 64 * 1024 * 1024
+MEMORY: Final = 48 * 1024 * 1024
 #: Requests of one call that are under way at once.
 AT_ONCE: Final = 24
 #: Uploads at once that are parts of multipart uploads, and can not hold less than one.
