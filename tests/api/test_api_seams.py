@@ -375,6 +375,22 @@ async def test_metrics_of_every_route(start, endpoint, method):
 
 
 @pytest_twisted.ensureDeferred
+async def test_an_observer_that_breaks_ends_the_connection(start, logged):
+    """It may not raise; if it does, nobody waits for an answer that will not come."""
+
+    class Broken(Metrics):
+        def started(self, handler):
+            raise ZeroDivisionError
+
+    async with start(metrics=Broken()) as api:
+        connection = await connect(api.served.port)
+        connection.send(head("GET", "/v2/", host=api.host))
+        await connection.closed
+        assert connection.received == b""
+        assert any("broke off" in event.get("log_format", "") for event in logged)
+
+
+@pytest_twisted.ensureDeferred
 async def test_metrics_of_what_is_refused(start):
     metrics = Metrics()
     async with start(metrics=metrics, access=Refusing(DENIED)) as api:
