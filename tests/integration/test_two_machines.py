@@ -1,0 +1,129 @@
+"""Two registries over one bucket, each request at the other one, and one of them killed.
+
+What was answered 201 is there, whole, at both; nothing that has a name is another's bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http.client import HTTPException
+from itertools import count
+from threading import Event
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pytest
+from attrs import field, frozen
+from images import image, sha256
+from remote import Answer, Remote, with_digest
+from servers import OURS, Bucket
+
+if TYPE_CHECKING:
+    from servers import Served
+
+pytestmark = pytest.mark.integration
+
+
+@frozen
+class Either(Remote):
+    """Asks the registries in turn, as a balancer before them does; one may be down."""
+
+    servers: list[Served] = field(factory=list)
+    turns: count = field(factory=count)
+
+    def request(self, method: str, path: str, body=None, headers=None) -> Answer:
+        split = urlsplit(path)
+        target = split.path + (f"?{split.query}" if split.query else "")
+        for _ in range(60):
+            served = self.servers[next(self.turns) % len(self.servers)]
+            try:
+                return Remote(served.address).request(method, target, body, headers)
+            except (OSError, HTTPException):
+                time.sleep(0.1)
+        raise AssertionError(f"nobody answers {method} {path}")
+
+    def push_blob(self, name: str, data: bytes) -> str:
+        """A blob in chunks, each of them at another registry."""
+        location = self.start_upload(name)
+        step = len(data) // 3 + 1
+        for start in range(0, len(data), step):
+            chunk = data[start : start + step]
+            answer = self.request("PATCH", location, chunk, {
+                "Content-Range": f"{start}-{start + len(chunk) - 1}",
+                "Content-Length": str(len(chunk)),
+            })  # fmt: skip
+            assert answer.status == 202, answer
+            location = answer.headers["location"]
+        digest = sha256(data)
+        closing = with_digest(location, digest)
+        answer = self.request("PUT", closing, headers={"Content-Length": "0"})
+        assert answer.status == 201, answer
+        return digest
+
+
+@pytest.fixture(params=["ceph", "swift"])
+def servers(request, launcher):
+    store = request.getfixturevalue("object_stores").get(request.param)
+    bucket = Bucket(store, f"two-{uuid4().hex}")
+    return [launcher.start(OURS, bucket) for _ in range(2)]
+
+
+def push(either, name, each, tag):
+    """As clients do it: an image that breaks off is begun again."""
+    for _ in range(8):
+        try:
+            either.push(name, each, tag)
+        except AssertionError:
+            continue
+        return
+    raise AssertionError(f"{name}:{tag} could not be pushed")
+
+
+def test_images_by_two_registries_of_which_one_is_killed(servers):
+    either = Either("", servers)
+    # Layers that several images share, names that several push, and one of a size with parts.
+    images = {(f"a/{number % 4}", f"t{number}"): image(number % 6) for number in range(24)}
+    images["large", "1"] = image("large", size=7 * 1024 * 1024)
+    stirring = Event()
+
+    def stir():
+        """Push and delete the same tag all the time."""
+        other = image("stirred")
+        while not stirring.is_set():
+            either.push("a/0", other, "stirred")
+            answer = either.request("DELETE", "/v2/a/0/manifests/stirred")
+            assert answer.status in {202, 404}, answer
+
+    with ThreadPoolExecutor(6) as pool:
+        stirred = pool.submit(stir)
+        pushes = [
+            pool.submit(push, either, name, each, tag) for (name, tag), each in images.items()
+        ]
+        time.sleep(1)
+        servers[0].kill()
+        time.sleep(0.5)
+        servers[0].start()
+        for one in pushes:
+            one.result(100)
+        stirring.set()
+        with suppress(AssertionError):  # what the kill has cut off, it does not begin again
+            stirred.result(100)
+    for served in servers:
+        for (name, tag), each in images.items():
+            served.remote.assert_holds(name, each, tag)
+        assert {name for name, _ in images} <= set(served.remote.catalog())
+
+
+def test_the_same_blob_and_tag_through_both_at_once(servers):
+    either = Either("", servers)
+    each, other = image("same"), image("other")
+    with ThreadPoolExecutor(8) as pool:
+        for future in [pool.submit(either.push, "same", one, "tag") for one in [each, other] * 6]:
+            future.result(100)
+    for served in servers:
+        served.remote.assert_holds("same", each)
+        served.remote.assert_holds("same", other)
+        served.remote.assert_whole("same", "tag")
