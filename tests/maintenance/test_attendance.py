@@ -84,6 +84,11 @@ def test_it_looks_at_once_and_again_and_again(attendance, gate, clock):
     assert clock.getDelayedCalls() == []
 
 
+def test_stopping_before_the_start(gate, clock):
+    assert stopped(Attendance(gate, clock, 2.0))
+    assert gate.looks == 0
+
+
 def test_one_look_at_a_time(attendance, gate, clock):
     gate.waits = Deferred()
     clock.pump([1.0] * 10)

@@ -41,7 +41,8 @@ class Attendance(Service):
     def stopService(self) -> Deferred[None]:
         """Look no more, and take the record of this process away."""
         super().stopService()
-        self._loop.stop()
+        if self._loop.running:
+            self._loop.stop()
         return Deferred.fromCoroutine(self._leave())
 
     def _look(self) -> Deferred[None]:
