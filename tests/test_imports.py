@@ -35,7 +35,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "workers.__main__": ("tap",),
     "workers": ("config", *CORE),
     "objectstore": ("", "listener", "storage", "config"),
-    "service": ("objectstore", *BELOW_SERVICE),
+    "storagemiddleware": ("listener", "storage", "config"),
+    "service": ("objectstore", "storagemiddleware", *BELOW_SERVICE),
     "heap": (),
     "process": ("service", *BELOW_SERVICE),
     "collection": ("service", *BELOW_SERVICE),
@@ -76,6 +77,11 @@ LATE = {
     ("tap", f"{PACKAGE}.worker"),
     # Most registries store elsewhere, and it brings much along.
     ("service", f"{PACKAGE}.objectstore"),
+    ("service", f"{PACKAGE}.storagemiddleware"),
+    # Address ranges, cryptography and connections are for cloudfront alone.
+    ("storagemiddleware", f"{PACKAGE}.storage.middleware"),
+    ("storagemiddleware", f"{PACKAGE}.storage.s3.transport"),
+    ("storagemiddleware", f"{PACKAGE}.storage.threads"),
     # It needs an extra, which few installations have a use for.
     ("storage.s3.chain", f"{PACKAGE}.storage.s3.botocoresource"),
 }

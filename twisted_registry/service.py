@@ -109,6 +109,10 @@ class RegistryService(MultiService):
             )
             check.setName("store")
             check.setServiceParent(self)
+        if configuration.middleware.storage:
+            from twisted_registry.storagemiddleware import with_middleware  # noqa: PLC0415
+
+            self.driver = with_middleware(self.driver, configuration, reactor)
         checked = CheckedDriver(self.driver, reactor)
         # What is only read is no business of a collector's, and takes no note of one.
         writes = not configuration.storage.maintenance.readonly.enabled

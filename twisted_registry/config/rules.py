@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from twisted_registry.config import storing
 from twisted_registry.config.document import Node
 from twisted_registry.config.faults import Report, shown
+from twisted_registry.config.middleware import check_middleware
 from twisted_registry.config.objects import check_s3
 from twisted_registry.config.schema import VERSION
 
@@ -151,11 +152,7 @@ def _refuse(configuration: Configuration, report: Report) -> None:
     if configuration.proxy.remoteurl:
         report.fault("proxy.remoteurl", None, "pulling through from another registry is not"
                      " served yet; remove the section")  # fmt: skip
-    for sort in ("registry", "repository", "storage"):
-        for index, entry in enumerate(getattr(configuration.middleware, sort)):
-            if not entry.disabled:
-                report.fault(f"middleware.{sort}[{index}]", None, "middleware is not served;"
-                             " remove it, or set its disabled to true")  # fmt: skip
+    check_middleware(configuration.middleware, configuration.storage, report)
 
 
 def _warn(configuration: Configuration, report: Report) -> None:

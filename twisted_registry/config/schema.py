@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from twisted_registry.config.content import Catalog, Policy, Tags, Validation
-from twisted_registry.config.forms import choice, flag, text
-from twisted_registry.config.kinds import Anything, Listing, Options, Table
+from twisted_registry.config.forms import choice, text
+from twisted_registry.config.kinds import Anything, Options
 from twisted_registry.config.logs import LEVELS, Log
+from twisted_registry.config.middleware import Middlewares
 from twisted_registry.config.outside import Health, Notifications, Proxy, Redis
 from twisted_registry.config.sections import Section, Values, key, schema, section
 from twisted_registry.config.serving import Http
 from twisted_registry.config.storing import Storage
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 VERSION = "0.1"
 
@@ -34,30 +32,6 @@ class Auth(Values):
         """realm service issuer rootcertbundle jwks autoredirect autoredirectpath
         signingalgorithms"""
     )
-
-
-@schema
-class Middleware(Values):
-    """``middleware.registry[]``, ``.repository[]`` and ``.storage[]``."""
-
-    name: str = key(text(), "Which one.", default="", required=True)
-    options: Mapping[str, object] = key(
-        Table("a section", Anything()), "Its options.", default={}, secret=True
-    )
-    disabled: bool = key(flag(), "Leave it out.", default=False)
-
-
-def _middleware() -> Listing:
-    return Listing("a list", Section("a section", Middleware))
-
-
-@schema
-class Middlewares(Values):
-    """``middleware``."""
-
-    registry: tuple[Middleware, ...] = key(_middleware(), "For the registry.", default=())
-    repository: tuple[Middleware, ...] = key(_middleware(), "For repositories.", default=())
-    storage: tuple[Middleware, ...] = key(_middleware(), "For the storage.", default=())
 
 
 @schema
