@@ -66,7 +66,7 @@ def test_a_client_that_did_not_wait_is_logged(wire, stream):
 
 
 def test_a_unix_socket_has_no_address(wire, stream):
-    wire.channel._peer = UNIXAddress(None)
+    wire.channel.peer = UNIXAddress(None)
     wire.send(get(b"/a"))
     assert stream.getvalue().startswith("- - - [")
 
