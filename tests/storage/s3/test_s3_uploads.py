@@ -18,6 +18,7 @@ from twisted_registry.storage.interfaces import (
     StorageError,
     WriterBusy,
 )
+from twisted_registry.storage.s3 import sinks
 from twisted_registry.storage.s3.driver import S3Driver
 from twisted_registry.storage.s3.errors import S3Error, SlowDown
 from twisted_registry.storage.streamcontract import raises, read
@@ -84,6 +85,23 @@ async def test_another_machine_goes_on_and_small_pieces_are_joined_once(bucket, 
     assert bucket.objects["root/blob"].content == content
     assert bucket.count("upload_part_copy") == 3
     await machines[0].delete("blob")
+
+
+@pytest_twisted.ensureDeferred
+async def test_very_small_chunks_do_not_pile_up(bucket, driver, monkeypatch):
+    """What was joined is deleted before its names fill the list."""
+    monkeypatch.setattr(sinks, "_SPENT", 20)
+    content = noise(15 * MIB)
+    step = MIB // 4
+    for start in range(0, len(content), step):
+        writer = await driver.writer("up/data", start)
+        writer.write(content[start : start + step])
+        await writer.close()
+        assert len(bucket.objects) <= 45
+    assert await read(driver, "up/data") == content
+    await driver.move("up/data", "blob")
+    assert bucket.objects.keys() == {"root/blob"}
+    assert bucket.objects["root/blob"].content == content
 
 
 @pytest_twisted.ensureDeferred

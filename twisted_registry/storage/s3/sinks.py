@@ -12,7 +12,7 @@ them (:mod:`~twisted_registry.storage.s3.plan`), which can be read and continued
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from uuid import uuid4
 
 from attrs import define, field, frozen
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from twisted_registry.storage.s3.interfaces import IS3Client
     from twisted_registry.storage.s3.objects import Part
 
+#: Pieces that were joined into others and wait for the end of the upload, as a rule.
+_SPENT: Final = 1000
 #: The answer of a function with ``inlineCallbacks``.
 Steps: TypeAlias = Generator[Deferred[Any], Any, Any]
 
@@ -163,6 +165,10 @@ class PieceSink:
         plan = self.plan
         yield self._client.put_object(self._key, plan.to_bytes(), note=plan.note)
         self.saved = plan is self.plan
+        if self.saved and len(plan.spent) > _SPENT:
+            # Whoever still knows the list before this one fails, as it would at its end.
+            yield self._client.delete_objects([self._prefix + name for name in plan.spent])
+            self.plan = Plan(plan.pieces)
 
     def removed(self) -> None:
         """Somebody has removed the file: it must not come back."""
