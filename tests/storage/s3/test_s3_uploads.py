@@ -302,7 +302,7 @@ async def test_memory_is_shared(bucket):
                 start = positions[number]
                 writer.write(contents[number][start : start + MIB // 2])
                 positions[number] += MIB // 2
-                highest = max(highest, driver._budget._total)
+                highest = max(highest, driver._writers._budget._total)
         await deferLater(reactor, 0)
     assert highest <= 10 * MIB
     for number, writer in enumerate(writers):
@@ -311,7 +311,7 @@ async def test_memory_is_shared(bucket):
         await driver.move(f"up{number}/data", f"blob{number}")
         await writer.close()
         assert bucket.objects[f"root/blob{number}"].content == contents[number]
-    assert driver._budget._total == 0
+    assert driver._writers._budget._total == 0
     assert len(bucket.objects) == len(writers)
     await driver.close()
 
@@ -338,7 +338,7 @@ async def test_memory_is_shared_by_files_that_know_their_destination(bucket):
         await writer.close()
         assert bucket.objects[f"root/blob{number}"].content == noise(MIB, number) * 12
     assert bucket.uploads == {}
-    assert driver._budget._total == 0
+    assert driver._writers._budget._total == 0
     await driver.close()
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from functools import partial, wraps
 from typing import TYPE_CHECKING, ClassVar, Final, ParamSpec, TypeVar
-from uuid import uuid4
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
@@ -26,27 +25,23 @@ from twisted_registry.storage.interfaces import (
     IStorageDriver,
     MethodUnsupported,
     Move,
-    OffsetInvalid,
     PathExists,
     PathNotFound,
     Remove,
-    StorageError,
-    WriterBusy,
 )
-from twisted_registry.storage.s3.budget import Budget, Slots
+from twisted_registry.storage.s3.budget import Budget
 from twisted_registry.storage.s3.conditional import Conditions
 from twisted_registry.storage.s3.copying import Copier, CopyRules, at_once
 from twisted_registry.storage.s3.errors import NotFound, PreconditionFailed, RangeUnsatisfiable
-from twisted_registry.storage.s3.failures import explain
+from twisted_registry.storage.s3.failures import explain, nothing
 from twisted_registry.storage.s3.files import Files, Found, too_large
 from twisted_registry.storage.s3.keys import Keys
 from twisted_registry.storage.s3.listing import list_folder, list_holders, walk_keys
-from twisted_registry.storage.s3.objects import ObjectInfo
-from twisted_registry.storage.s3.plan import Piece, Plan, noted_size
+from twisted_registry.storage.s3.moving import Mover
+from twisted_registry.storage.s3.plan import noted_size
 from twisted_registry.storage.s3.reader import ObjectReader
 from twisted_registry.storage.s3.removing import Remover
-from twisted_registry.storage.s3.sinks import KnownSink, PartSink, PieceSink
-from twisted_registry.storage.s3.writer import ObjectWriter
+from twisted_registry.storage.s3.writers import LEAST_PART, Writers
 from twisted_registry.storage.threads import Threads
 
 if TYPE_CHECKING:
@@ -55,21 +50,18 @@ if TYPE_CHECKING:
     from twisted.internet.base import ReactorBase
     from twisted.python.failure import Failure
 
-    from twisted_registry.storage.interfaces import Change
+    from twisted_registry.storage.interfaces import Change, IWriter
     from twisted_registry.storage.s3.interfaces import IS3Client
-    from twisted_registry.storage.s3.sinks import ISink, Steps
+    from twisted_registry.storage.s3.sinks import Steps
+    from twisted_registry.storage.s3.writer import ObjectWriter
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Bytes that a part of a multipart upload must have, unless it is the last.
-LEAST_PART: Final = 5 * 1024 * 1024
 #: Bytes that all uploads of this process may hold, together.
 MEMORY: Final = 48 * 1024 * 1024
 #: Requests of one call that are under way at once.
 AT_ONCE: Final = 24
-#: Uploads at once that are parts of multipart uploads, and can not hold less than one.
-_SLOTS: Final = 6
 _THREADS: Final = 8
 #: What a store can be asked for by a URL alone.
 _PRESIGNED: Final = frozenset({"GET", "HEAD"})
@@ -121,11 +113,9 @@ class S3Driver:
     _copier: Copier = field(init=False)
     _remover: Remover = field(init=False)
     _conditions: Conditions = field(init=False)
-    _budget: Budget = field(init=False)
-    _slots: Slots = field(factory=lambda: Slots(_SLOTS), init=False)
     _threads: Threads = field(init=False)
-    #: the writers of this process; None while one is being opened
-    _writers: dict[str, ObjectWriter | None] = field(init=False, factory=dict)
+    _writers: Writers = field(init=False)
+    _mover: Mover = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         """Put the parts together."""
@@ -134,14 +124,20 @@ class S3Driver:
         self._copier = Copier(self.client, self.copying, LEAST_PART)
         self._remover = Remover(self.client)
         self._conditions = Conditions(self.client, self._keys.root)
-        self._budget = Budget(self.memory)
         self._threads = Threads(self._reactor, _THREADS, "s3")
+        self._writers = Writers(
+            self.client, self._keys, self._files, self._copier, self._threads,
+            Budget(self.memory), self.chunk, self._conclude,
+        )  # fmt: skip
+        self._mover = Mover(
+            self.client, self._keys, self._files, self._copier, self._remover, self._writers
+        )
 
     @_told
     @inlineCallbacks
     def get(self, path: str, limit: int) -> Steps:
         """Fire with the whole content of a small file."""
-        found, content = self._unfinished(path), b""
+        found, content = self._writers.unfinished(path), b""
         if found is None:
             found, content = yield self._files.read(path, limit)
         if found.plan is None:
@@ -158,7 +154,7 @@ class S3Driver:
 
         def get(path: str) -> Deferred[bytes | None]:
             content: Deferred[bytes | None] = self.get(path, limit)
-            return content.addErrback(_nothing)
+            return content.addErrback(nothing)
 
         answers: Deferred[Sequence[bytes | None]]
         answers = at_once(AT_ONCE, [partial(get, path) for path in paths])
@@ -186,7 +182,7 @@ class S3Driver:
         """Fire with size and time of a file; a folder has neither."""
         if not path:
             return Entry("", None)
-        found = self._unfinished(path)
+        found = self._writers.unfinished(path)
         if found is not None:
             return Entry(path, found.size)
         try:
@@ -204,18 +200,15 @@ class S3Driver:
         return None
 
     @_told
-    @inlineCallbacks
-    def copy(self, source: str, destination: str) -> Steps:
+    def copy(self, source: str, destination: str) -> Deferred[None]:
         """Copy a file, inside the store."""
-        found = self._unfinished(source)
-        if found is None:
-            found = yield self._files.find(source)
-        yield self._copy(found, destination)
+        answer: Deferred[None] = self._mover.copy(source, destination)
+        return answer
 
     @_told
     def move(self, source: str, destination: str) -> Deferred[None]:
         """Give a file its name; an unfinished file becomes an object."""
-        answer: Deferred[None] = self._move(source, destination)
+        answer: Deferred[None] = self._mover.move(source, destination)
         return answer
 
     @_told
@@ -235,7 +228,7 @@ class S3Driver:
         for change in others:
             if isinstance(change, Move):
                 leave = _is_below(change.source, removed)
-                yield self._move(change.source, change.destination, leave=leave)
+                yield self._mover.move(change.source, change.destination, leave=leave)
             elif change is others[-1]:
                 last.append(partial(self.put, change.path, change.content))
             else:
@@ -246,33 +239,7 @@ class S3Driver:
 
     def _discard(self, path: str) -> Deferred[None]:
         gone: Deferred[None] = self.delete(path)
-        return gone.addErrback(_nothing)
-
-    @inlineCallbacks
-    def _move(self, source: str, destination: str, *, leave: bool = False) -> Steps:
-        """See :meth:`move`.
-
-        :param leave: whether the source is deleted afterwards in any case.
-        """
-        writer = self._writers.get(source)
-        if writer is not None and not writer.is_settled:
-            raise StorageError(source, "is being written")
-        sink = self._sink(source)
-        if isinstance(sink, PartSink):
-            if sink.destination != self._keys.of(destination):
-                raise StorageError(source, f"was begun as another file than {destination}")
-            yield sink.publish()
-            return
-        if isinstance(sink, PieceSink) and not sink.is_gone:
-            found = Found(source, ObjectInfo(self._keys.of(source), 0, ""), sink.plan)
-        else:
-            found = yield self._files.find(source)
-        if source != destination:
-            yield self._copy(found, destination)
-            if not leave:
-                yield self._remove(found)
-            if isinstance(sink, PieceSink):
-                sink.moved()
+        return gone.addErrback(nothing)
 
     @_told
     @inlineCallbacks
@@ -282,13 +249,13 @@ class S3Driver:
         info, below = yield at_once(
             AT_ONCE,
             [
-                lambda: self.client.head_object(key).addErrback(_nothing),
+                lambda: self.client.head_object(key).addErrback(nothing),
                 lambda: self._remover.below(self._keys.below(path)),
             ],
         )
         if info is None and not below:
             raise PathNotFound(path)
-        self._tell_writers(path)
+        self._writers.removed(path)
         if info is not None:
             yield self.client.delete_object(key)
             if noted_size(info.note) is not None:
@@ -304,7 +271,7 @@ class S3Driver:
     @inlineCallbacks
     def open(self, path: str, offset: int = 0, length: int | None = None) -> Steps:
         """Open a stretch of a file for reading."""
-        found, body = self._unfinished(path), None
+        found, body = self._writers.unfinished(path), None
         key = self._keys.of(path)
         if found is None and length != 0:
             try:
@@ -322,7 +289,6 @@ class S3Driver:
         return ObjectReader(self.client, self._threads, path, offset, stretches, body)
 
     @_told
-    @inlineCallbacks
     def writer(
         self,
         path: str,
@@ -332,50 +298,11 @@ class S3Driver:
         destination: str | None = None,
         present: str | None = None,
         absent: str | None = None,
-    ) -> Steps:
+    ) -> Deferred[IWriter]:
         """Begin or continue a file."""
-        if path in self._writers:
-            raise WriterBusy(path)
-        self._writers[path] = None
-        try:
-            if present is not None or absent is not None:
-                yield self._look_beside(path, present, absent)
-            if destination is not None and offset == 0:
-                yield self._insist_on_nothing(path)
-                parts = PartSink(self.client, self._keys.of(destination), LEAST_PART)
-                new = partial(self._new_sink, path, Plan(), is_saved=False)
-                sink: ISink = KnownSink(parts, new, self._slots)
-            else:
-                sink = yield self._piece_sink(path, offset)
-        except BaseException:
-            del self._writers[path]
-            raise
-        free = partial(self._writers.pop, path)
-        writer = self._writers[path] = ObjectWriter(
-            self._conclude, path, sink, self._threads, self._budget, self.chunk, free, observe
-        )
-        return writer
-
-    @inlineCallbacks
-    def _insist_on_nothing(self, path: str) -> Steps:
-        info = yield self.client.head_object(self._keys.of(path)).addErrback(_nothing)
-        if info is not None:
-            size = noted_size(info.note)
-            size = info.size if size is None else size
-            if size:
-                raise OffsetInvalid(path, f"ends at {size}", size=size)
-
-    @inlineCallbacks
-    def _look_beside(self, path: str, present: str | None, absent: str | None) -> Steps:
-        wanted = [(one, there) for one, there in ((present, True), (absent, False)) if one]
-
-        def look(one: str) -> Deferred[ObjectInfo | None]:
-            return self.client.head_object(self._keys.of(one)).addErrback(_nothing)
-
-        found = yield at_once(AT_ONCE, [partial(look, one) for one, _ in wanted])
-        for info, (_, there) in zip(found, wanted, strict=True):
-            if (info is not None) != there:
-                raise PathNotFound(path, "may not be written by what lies beside it")
+        answer: Deferred[IWriter]
+        answer = self._writers.begin(path, offset, observe, destination, present, absent)
+        return answer
 
     @_told
     def sweep(self, before: float) -> Deferred[int]:
@@ -418,7 +345,7 @@ class S3Driver:
 
         def names(path: str) -> Deferred[Sequence[str]]:
             found: Deferred[Sequence[str] | None] = self.folders(path, limit=limit)
-            return found.addErrback(_nothing).addCallback(lambda names: names or ())
+            return found.addErrback(nothing).addCallback(lambda names: names or ())
 
         answers: Deferred[Sequence[Sequence[str]]]
         answers = at_once(AT_ONCE, [partial(names, path) for path in paths])
@@ -449,84 +376,10 @@ class S3Driver:
         yield self.client.close()
         yield self._threads.close()
 
-    def _unfinished(self, path: str) -> Found | None:
-        """What a writer of this process has stored of a file that is not under another name."""
-        sink = self._sink(path)
-        if not isinstance(sink, PieceSink) or not sink.is_there:
-            return None
-        return Found(path, ObjectInfo(self._keys.of(path), 0, ""), sink.plan)
-
     def _reader(self, found: Found) -> ObjectReader:
         stretches = self._files.stretches(found, 0, None)
         return ObjectReader(self.client, self._threads, found.path, 0, stretches)
 
-    @inlineCallbacks
-    def _piece_sink(self, path: str, offset: int | None) -> Steps:
-        found: Found | None = None
-        try:
-            found, _ = yield self._files.read(path, 0)
-        except NotFound:
-            pass
-        except StorageError:
-            found = yield self._files.find(path)
-        size = 0 if found is None else found.size
-        if offset is not None and offset != size:
-            raise OffsetInvalid(path, f"ends at {size}", size=size)
-        plan = Plan()
-        if found is not None and found.plan is not None:
-            plan = found.plan
-        elif found is not None and size:
-            # A whole object that is to grow: the one piece of it, so far.
-            name = uuid4().hex
-            key = self._keys.pieces(path) + name
-            yield self._copier.copy(found.info, key)
-            info = yield self.client.head_object(key)
-            plan = Plan((Piece(name, size, info.etag),))
-        return self._new_sink(path, plan, is_saved=found is not None)
-
-    def _new_sink(self, path: str, plan: Plan, *, is_saved: bool) -> PieceSink:
-        key, prefix = self._keys.of(path), self._keys.pieces(path)
-        return PieceSink(self.client, key, prefix, plan, is_saved, LEAST_PART)
-
-    def _sink(self, path: str) -> PieceSink | PartSink | None:
-        """Where the writer of a path puts its bytes, if this process has one."""
-        writer = self._writers.get(path)
-        return None if writer is None else writer.sink.current
-
-    @inlineCallbacks
-    def _copy(self, found: Found, destination: str) -> Steps:
-        key = self._keys.of(destination)
-        try:
-            if found.plan is None:
-                yield self._copier.copy(found.info, key)
-            elif found.plan.pieces:
-                yield self._copier.join(found.plan, self._keys.pieces(found.path), key)
-            else:
-                yield self.client.put_object(key, b"")
-        except PreconditionFailed as error:
-            raise StorageError(found.path, "was changed while it was copied") from error
-
-    @inlineCallbacks
-    def _remove(self, found: Found) -> Steps:
-        key = self._keys.of(found.path)
-        if found.plan is None:
-            yield self.client.delete_object(key)
-        else:
-            prefix = self._keys.pieces(found.path)
-            yield self._remover.keys([key, *(prefix + name for name in found.plan.names)])
-
-    def _tell_writers(self, path: str) -> None:
-        """Keep files that are being written from coming back after they were deleted."""
-        for other in self._writers:
-            sink = self._sink(other)
-            if isinstance(sink, PieceSink) and (other == path or other.startswith(f"{path}/")):
-                sink.removed()
-
 
 def _is_below(path: str, folders: Sequence[str]) -> bool:
     return any(path.startswith(f"{folder}/") for folder in folders)
-
-
-def _nothing(failure: Failure) -> None:
-    """Say None for what is not there."""
-    failure.trap(NotFound, PathNotFound)

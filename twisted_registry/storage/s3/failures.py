@@ -33,3 +33,8 @@ def explained(failure: Failure, path: str) -> StorageError:
     assert error is not None
     told = explain(error, path)
     return told if isinstance(told, StorageError) else StorageError(path, repr(error))
+
+
+def nothing(failure: Failure) -> None:
+    """Say None for what is not there."""
+    failure.trap(NotFound, PathNotFound)
