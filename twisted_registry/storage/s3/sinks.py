@@ -11,7 +11,7 @@ them (:mod:`~twisted_registry.storage.s3.plan`), which can be read and continued
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from uuid import uuid4
 
@@ -23,7 +23,6 @@ from twisted_registry.storage.interfaces import PathNotFound
 from twisted_registry.storage.s3.plan import Piece, Plan
 
 if TYPE_CHECKING:
-    from twisted_registry.storage.s3.budget import Slots
     from twisted_registry.storage.s3.interfaces import IS3Client
     from twisted_registry.storage.s3.objects import Part
 
@@ -287,92 +286,3 @@ class PartSink:
         self._held = ()
         if upload_id:
             yield self._client.abort_multipart_upload(self.destination, upload_id)
-
-
-@implementer(ISink)
-@define(eq=False)
-class KnownSink:
-    """Parts, if there is a slot for them when the first must be stored; pieces otherwise.
-
-    Parts can not be small, so whoever writes them must be let hold as much as one. A file that
-    ends before that is one object, whatever it is.
-
-    :ivar pieces: makes the other sink.
-    """
-
-    parts: PartSink
-    _pieces: Callable[[], PieceSink]
-    _slots: Slots
-    _has_slot: bool = field(init=False, default=False)
-    chosen: PieceSink | PartSink | None = field(init=False, default=None)
-
-    @property
-    def current(self) -> PieceSink | PartSink:
-        """The sink that was chosen, or would be."""
-        return self.chosen or self.parts
-
-    @property
-    def size(self) -> int:
-        """Bytes that were accepted."""
-        return self.current.size
-
-    @property
-    def mark(self) -> str:
-        """Names them."""
-        return self.current.mark
-
-    @property
-    def tail(self) -> int:
-        """Bytes that the next chunk is joined with."""
-        return self.current.tail
-
-    @property
-    def least(self) -> int:
-        """Bytes from which on a chunk needs no joining."""
-        return self.current.least
-
-    @property
-    def smallest(self) -> int:
-        """Bytes that every chunk but the last must have."""
-        return 1 if self.chosen is None else self.chosen.smallest
-
-    @property
-    def keeps(self) -> bool:
-        """Whether a later writer can go on."""
-        return self.current.keeps
-
-    @property
-    def saved(self) -> bool:
-        """Whether a later writer finds all that was accepted."""
-        return self.current.saved
-
-    def store(self, content: Sequence[bytes], size: int, *, last: bool) -> Deferred[object]:
-        """Store a chunk; the first decides where."""
-        if self.chosen is None and last:
-            self.chosen = self.parts
-        elif self.chosen is None:
-            self._has_slot = size >= self.parts.least and self._slots.take()
-            self.chosen = self.parts if self._has_slot else self._pieces()
-        return self.current.store(content, size, last=last)
-
-    def accept(self, stored: Any) -> bool:
-        """Count a chunk."""
-        return self.current.accept(stored)
-
-    def save(self) -> Deferred[None]:
-        """Let a later writer find what was accepted."""
-        answer: Deferred[None] = self.current.save()
-        return answer
-
-    def remove(self) -> Deferred[None]:
-        """Take the file away."""
-        answer: Deferred[None] = self.current.remove()
-        return answer
-
-    def leave(self) -> Deferred[None]:
-        """Free what no later writer can use."""
-        if self._has_slot:
-            self._has_slot = False
-            self._slots.give()
-        answer: Deferred[None] = self.current.leave()
-        return answer

@@ -20,9 +20,10 @@ from twisted_registry.storage.s3.copying import at_once
 from twisted_registry.storage.s3.errors import NotFound
 from twisted_registry.storage.s3.failures import nothing
 from twisted_registry.storage.s3.files import Files, Found
+from twisted_registry.storage.s3.knownsink import KnownSink
 from twisted_registry.storage.s3.objects import ObjectInfo
 from twisted_registry.storage.s3.plan import Piece, Plan, noted_size
-from twisted_registry.storage.s3.sinks import KnownSink, PartSink, PieceSink
+from twisted_registry.storage.s3.sinks import PartSink, PieceSink
 from twisted_registry.storage.s3.writer import ObjectWriter
 
 if TYPE_CHECKING:
