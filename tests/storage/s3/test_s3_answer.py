@@ -159,6 +159,21 @@ def test_a_consumer_that_pauses_at_once(make):
     assert result_of(done) is None
 
 
+def test_a_consumer_that_changes_its_mind_before_anything_has_come(make):
+    class Hesitant(Sink):
+        def registerProducer(self, producer, streaming):
+            super().registerProducer(producer, streaming)
+            producer.pauseProducing()
+            producer.resumeProducing()
+
+    response, sink = endless(length=3), Hesitant()
+    done = make(response).deliver(sink)
+    assert not response.connection.paused
+    response.send(b"abc")
+    response.end()
+    assert result_of(done) is None
+
+
 @pytest.mark.parametrize("leave", ["cancel", "stop", "close"])
 def test_leaving(make, leave):
     response, sink = endless(length=6), Sink()
