@@ -261,3 +261,51 @@ def test_a_disk_that_fails_at_a_look_is_asked_on_a_thread(tmp_path):
     driver = driver_on(tmp_path, FaultyFiles(stat=[None, errno.EIO]))
     assert folders(driver) == ["a"]
     assert folders(driver) == ["a"]
+
+
+def test_what_was_found_in_a_folder_is_not_looked_for_again(driver, files, tmp_path):
+    for name in ("a", "b", "c", "d"):
+        result_of(driver.put(f"x/{name}/link", b"1"))
+    result_of(driver.put("x/bb/other", b"1"))
+    held = ["a", "b", "c", "d"]
+    assert folders(driver, holding="link") == held
+    looks = files.calls["stat"]
+    assert folders(driver, holding="link") == held
+    # At the folder itself, and at the one that had none.
+    assert files.calls["stat"] - looks == 2
+    assert folders(driver, holding="link", after="bb", limit=1) == ["c"]
+    assert folders(driver, holding="link", after="b") == ["c", "d"]
+    result_of(driver.put("x/bb/link", b"1"))
+    assert folders(driver, holding="link", limit=3) == ["a", "b", "bb"]
+    assert folders(driver, holding="link") == ["a", "b", "bb", "c", "d"]
+    assert folders(driver, holding="other") == ["bb"]
+
+
+def test_what_was_found_is_forgotten_with_the_version_of_the_folder(driver, tmp_path):
+    for name in ("a", "b"):
+        result_of(driver.put(f"x/{name}/link", b"1"))
+    assert folders(driver, holding="link") == ["a", "b"]
+    (tmp_path / "x/a/link").unlink()
+    result_of(driver.put("x/c/link", b"1"))
+    os.utime(tmp_path / "x")
+    assert folders(driver, holding="link") == ["b", "c"]
+
+
+def test_of_few_paths_it_is_kept_where_they_were_found(driver, files, tmp_path):
+    for inside in ("one", "two", "three"):
+        result_of(driver.put(f"x/a/{inside}", b"1"))
+        assert folders(driver, holding=inside) == ["a"]
+    looks = files.calls["stat"]
+    assert folders(driver, holding="three") == folders(driver, holding="two") == ["a"]
+    assert files.calls["stat"] - looks == 2
+    assert folders(driver, holding="one") == ["a"]
+    assert files.calls["stat"] - looks == 4
+
+
+def test_what_a_symbolic_link_leads_to_is_looked_at_each_time(driver, tmp_path):
+    result_of(driver.put("y/link", b"1"))
+    make(tmp_path, "x")
+    (tmp_path / "x/a").symlink_to(tmp_path / "y")
+    assert folders(driver, holding="link") == ["a"]
+    (tmp_path / "y/link").unlink()
+    assert folders(driver, holding="link") == []

@@ -269,7 +269,7 @@ async def folders_are_answered_in_order(driver: IStorageDriver) -> None:
 
 
 async def folders_may_have_to_hold_something(driver: IStorageDriver) -> None:
-    """``folders`` answers those that hold a file with bytes, and sees each change at once."""
+    """``folders`` answers those that hold a file with bytes, and sees each new one at once."""
     for name in ("a", "b", "c", "d", "e"):
         await driver.put(f"x/{name}/current/link", b"1")
     await driver.put("x/b/current/link", b"")
@@ -285,12 +285,15 @@ async def folders_may_have_to_hold_something(driver: IStorageDriver) -> None:
     assert await holding("a", 1) == ["c"]
     assert await holding("bb") == ["c", "d", "e"]
     await driver.put("x/b/current/link", b"1")
+    await driver.put("x/c0/current/link", b"1")
+    assert await holding() == ["a", "b", "c", "c0", "d", "e"]
+    assert await holding("b", 3) == ["c", "c0", "d"]
     await driver.put("x/d/current/link", b"")
     await driver.delete("x/e/current/link")
-    assert await holding() == ["a", "b", "c"]
-    await driver.put("x/e/current/link", b"1")
     await driver.delete("x/a")
-    assert await holding() == ["b", "c", "e"]
+    assert await holding() == ["b", "c", "c0"]
+    await driver.put("x/e/current/link", b"1")
+    assert await holding() == ["b", "c", "c0", "e"]
     assert list(await driver.folders("", holding="b/current/link")) == ["x"]
     await driver.delete("x")
 

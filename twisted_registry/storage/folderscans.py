@@ -3,8 +3,10 @@
 Reading a folder of very many entries costs more than all else of a page of it. A folder's times
 move when an entry is made or removed in it, by whatever process; so one look at the folder tells
 whether the names that were read before are still those that are there. They tell nothing of what
-lies deeper. Symbolic links are the exception: what they lead to comes and goes without the folder,
-so each is looked at whenever its name would be answered.
+lies deeper: a file inside that was not there is looked for each time. One that was found is taken
+for there as long as the folder is the same, which :meth:`IStorageDriver.folders` allows. Symbolic
+links are the exception: what they lead to comes and goes without the folder, so each is looked at
+whenever its name would be answered.
 """
 
 from __future__ import annotations
@@ -39,9 +41,11 @@ _SECOND = 1_000_000_000
 MOST = 250_000
 #: A folder that is kept takes the room of so many names besides.
 _OVERHEAD = 8
+#: For how many paths inside its folders it is kept which of them hold a file there: one byte each.
+_INSIDES = 2
 
 
-@frozen
+@frozen(eq=False)
 class Scan:
     """What was in a folder.
 
@@ -51,6 +55,18 @@ class Scan:
 
     names: Sequence[str]
     links: frozenset[str]
+    _found: dict[str, bytearray] = field(factory=dict, init=False)
+
+    def found(self, inside: str) -> bytearray:
+        """For each name 1 if a file was found under a path inside it, else 0; to be filled in."""
+        marks = self._found.get(inside)
+        if marks is None:
+            marks = bytearray(len(self.names))
+            for oldest in list(self._found)[: 1 - _INSIDES or None]:
+                # Another thread may have been faster.
+                self._found.pop(oldest, None)
+            self._found[inside] = marks
+        return marks
 
 
 @define(eq=False, repr=False)
@@ -89,9 +105,10 @@ class FolderScans:
         scan = self._read(path)
         if not holding and not scan.links:
             return _cut(scan, after, limit)
-        later = islice(scan.names, bisect_right(scan.names, after), None)
+        start = bisect_right(scan.names, after)
         if holding:
-            return self._holding(path, later, limit, holding)
+            return self._holding(path, scan, start, limit, holding)
+        later = islice(scan.names, start, None)
         base = f"{path}/" if path else ""
         straight = (name for name in later if name not in scan.links or self._leads(base + name))
         return list(islice(straight, limit))
@@ -106,8 +123,27 @@ class FolderScans:
         except (PathNotFound, PathInvalid):
             return ()
 
-    def _holding(self, path: str, names: Iterator[str], limit: int, inside: str) -> list[str]:
-        """The first ``limit`` of ``names`` with a file in them, each looked at now."""
+    def _holding(self, path: str, scan: Scan, start: int, limit: int, inside: str) -> Sequence[str]:
+        """The first ``limit`` names from ``start`` on with a file in them."""
+        names, marks = scan.names, scan.found(inside)
+        end = marks.find(0, start, start + limit)
+        if end < 0:
+            # All of them were found before.
+            return names[start : start + limit]
+        held = list(names[start:end])
+        looked_for = islice(enumerate(names), end, None)
+        for number, name in self._looked_for(path, looked_for, marks, inside):
+            held.append(name)
+            if name not in scan.links:
+                marks[number] = 1
+            if len(held) == limit:
+                break
+        return held
+
+    def _looked_for(
+        self, path: str, names: Iterator[tuple[int, str]], marks: bytearray, inside: str
+    ) -> Iterator[tuple[int, str]]:
+        """Those of ``names`` with a file in them that is marked or can be seen now."""
         files = self._tree.files
         look = files.stat
         # From the open folder on the way to each is shorter.
@@ -115,9 +151,11 @@ class FolderScans:
             folder = files.open(self._tree.full(path), os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError as error:
             raise PathNotFound(path) from error
-        held: list[str] = []
         try:
-            for name in names:
+            for number, name in names:
+                if marks[number]:
+                    yield number, name
+                    continue
                 try:
                     found = look(f"{name}/{inside}", dir_fd=folder)
                 except OSError as error:
@@ -125,12 +163,9 @@ class FolderScans:
                         continue
                     raise
                 if found.st_size and S_ISREG(found.st_mode):
-                    held.append(name)
-                    if len(held) == limit:
-                        break
+                    yield number, name
         finally:
             files.close(folder)
-        return held
 
     def _leads(self, path: str) -> bool:
         """Whether a symbolic link leads to a folder."""

@@ -369,7 +369,9 @@ class IStorageDriver(Interface):
         :param after: only names greater than this.
         :param limit: at most so many; fewer mean that there are no more.
         :param holding: only folders that hold, under this path inside them, a file of at least
-            one byte, which is looked for at each call.
+            one byte. One that is stored is seen by the next call. If it is removed or emptied
+            while its folder stays, that may be seen only when a folder is made or removed in
+            ``path``: whoever takes it away removes its folder, as the registry does with tags.
         :raises PathNotFound: if there is no such folder; object stores can not tell an empty
             folder from none.
         """
