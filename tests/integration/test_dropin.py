@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 OURS_ALONE = {"_uploads", "_referrers", "twisted-registry"}
 
 
-@pytest.fixture(params=["files", "ceph", "swift"])
+@pytest.fixture(params=["files", "ceph", pytest.param("swift", marks=pytest.mark.nightly)])
 def root(request, tmp_path):
     """Where the store is: a folder, or a place in a bucket."""
     if request.param == "files":
