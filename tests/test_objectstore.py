@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import pytest
 from processes import SERVE, TWISTD, Running, run
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
 
 from twisted_registry.config.loading import load_text
@@ -170,6 +172,26 @@ def test_the_service_gives_up_only_if_somebody_listens():
     service.give_up = heard.append
     service.getServiceNamed("store")._give_up(StartError("b"))
     assert [str(error) for error in heard] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("storage", "seconds"),
+    [
+        ("inmemory: {}", 2.0),
+        ("s3: {bucket: b, region: eu-west-1, accesskey: a, secretkey: b}", 10.0),
+    ],
+)
+def test_a_store_that_may_count_requests_is_looked_at_less_often(storage, seconds):
+    text = f"version: 0.1\nstorage: {{{storage}}}\n"
+    service = RegistryService(load_text(text, {}), Clock(), {}, io.StringIO())
+    looking = []
+    attendance = service.getServiceNamed("attendance")
+    attendance._gate = SimpleNamespace(look=lambda: looking.append(None) or succeed(None))
+    attendance.startService()
+    attendance._loop.clock.advance(seconds - 0.1)
+    assert len(looking) == 1
+    attendance._loop.clock.advance(0.1)
+    assert len(looking) == 2
 
 
 CONFIGURATION = """

@@ -52,8 +52,10 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-#: Seconds between two looks for a collector's list.
+#: Seconds between two looks for a collector's list, on a store of this machine and on one that
+#: may count requests.
 _ATTENDING = 2.0
+_ATTENDING_FAR = 10.0
 #: Seconds for which what was called present is kept from being removed; less with less grace.
 _REMEMBERED = 600.0
 
@@ -138,7 +140,9 @@ class RegistryService(MultiService):
 
         self._collector: Collector | None = None
         if isinstance(gate, CollectorGate):
-            Attendance(gate, reactor, _ATTENDING).setServiceParent(self)
+            far = configuration.storage.bucket is not None
+            interval = _ATTENDING_FAR if far else _ATTENDING
+            Attendance(gate, reactor, interval).setServiceParent(self)
             if self.is_first:
                 self._add_chores(checked)
 
