@@ -12,7 +12,7 @@ import pytest
 from processes import SERVE, Running, configured, run
 
 from twisted_registry import __version__
-from twisted_registry.cli import main
+from twisted_registry.cli import COMMANDS, main
 
 #: A combined log line: host, user, time, request, status, size, referer, agent.
 COMBINED = re.compile(
@@ -88,7 +88,9 @@ def test_faults(tmp_path, capsys, command):
     path = configured(
         tmp_path, "version: 0.1\nstorage:\n  inmemory: {{}}\nhttp:\n  addr: nonsense\n  net: udp\n"
     )
-    assert main([command, path]) == 1
+    with pytest.raises(SystemExit) as stopped:
+        main([command, path])
+    assert stopped.value.code == 1
     out, err = capsys.readouterr()
     assert out == ""
     lines = err.splitlines()
@@ -103,7 +105,9 @@ def test_files_that_are_none(tmp_path, capsys, text):
     path = tmp_path / "registry.yml"
     if text is not None:
         path.write_text(text)
-    assert main(["serve", str(path)]) == 1
+    with pytest.raises(SystemExit) as stopped:
+        main(["serve", str(path)])
+    assert stopped.value.code == 1
     out, err = capsys.readouterr()
     assert out == ""
     assert "Traceback" not in err
@@ -357,3 +361,11 @@ def test_a_second_start_finds_everything(tmp_path):
         assert server.ask("GET", f"/v2/a/blobs/{digest}")[1] == b"content"
         server.process.send_signal(2)
         assert server.stop()[0] == 0
+
+
+def test_each_command_explains_itself(capsys):
+    for name, text in COMMANDS.items():
+        with pytest.raises(SystemExit) as stopped:
+            main([name, "--help"])
+        assert stopped.value.code == 0
+        assert text[1:] in " ".join(capsys.readouterr().out.split())

@@ -39,10 +39,15 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "service": ("objectstore", "storagemiddleware", *BELOW_SERVICE),
     "heap": (),
     "process": ("service", *BELOW_SERVICE),
-    "collection": ("service", *BELOW_SERVICE),
+    "commands.configured": ("config",),
+    "commands.progress": (),
+    "commands.serve": ("commands", "heap", "tap"),
+    "commands.check": ("commands", "config"),
+    "commands.once": ("commands.configured", "logs", *CORE),
+    "commands": ("tap", "service", *BELOW_SERVICE),
     "worker": ("process", "service", *BELOW_SERVICE),
-    "tap": ("", "heap", "process", "collection", "worker", "service", "config"),
-    "cli": ("", "heap", "tap", "config"),
+    "tap": ("", "heap", "process", "commands.once", "worker", "service", "config"),
+    "cli": ("", "heap"),
     "__main__": ("cli",),
     "testing": ("service", *BELOW_SERVICE),
 }
@@ -52,16 +57,16 @@ PURE = {"__future__", "attrs", "collections", "enum", "hashlib", "json", "re", "
 
 #: Imports inside functions, each with its reason.
 LATE = {
-    # `--version` needs neither; and tap.py installs the reactor, which `check` has no use for.
-    ("cli", f"{PACKAGE}.config"),
-    ("cli", f"{PACKAGE}.tap"),
+    # It installs the reactor, which nobody needs whose configuration is faulty.
+    ("commands.serve", f"{PACKAGE}.tap"),
     # Few processes collect garbage, and it brings a database along.
     ("service", f"{PACKAGE}.maintenance.garbage"),
     ("service", f"{PACKAGE}.maintenance.references"),
     ("service", f"{PACKAGE}.repository.inventory"),
     ("service", f"{PACKAGE}.repository.removal"),
     ("service", f"{PACKAGE}.storage.threads"),
-    ("tap", f"{PACKAGE}.collection"),
+    # Serving has no use for it.
+    ("tap", f"{PACKAGE}.commands.once"),
     # Few serve from memory.
     ("service", f"{PACKAGE}.storage.memory"),
     # Only a mistake needs it.
@@ -288,7 +293,7 @@ def test_a_planted_fault_is_found(module, source):
         ("digest", "from collections.abc import Mapping\nfrom attrs import frozen"),
         ("tap", "from twisted.internet import reactor"),
         ("tap", "from twisted_registry import __version__"),
-        ("cli", "def f():\n from twisted_registry.tap import run"),
+        ("commands.serve", "def f():\n from twisted_registry.tap import run"),
         ("", "__version__ = '1'"),
         ("api.tags", "self.reactor = clock.time()"),
     ],

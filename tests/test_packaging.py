@@ -7,6 +7,7 @@ that ``make`` chooses does not.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sysconfig
@@ -51,6 +52,8 @@ def run(*command: object, cwd: Path) -> str:
         capture_output=True,
         text=True,
         check=False,
+        # Or the working tree would be found instead of what was installed.
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

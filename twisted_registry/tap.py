@@ -7,7 +7,7 @@ All else is imported once it is to be run, so that ``twistd --help`` is quick, a
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet import reactor as default_reactor
 from twisted.python import usage
@@ -16,8 +16,12 @@ from twisted_registry import __version__
 from twisted_registry.heap import permanent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from twisted_registry.config.loading import Loaded
     from twisted_registry.service import RegistryService
+
+T = TypeVar("T")
 
 
 class Options(usage.Options):
@@ -57,15 +61,15 @@ def run(loaded: Loaded, reactor: Any = default_reactor) -> int:
     return serve(loaded, reactor)
 
 
-def collect(loaded: Loaded, reactor: Any = default_reactor, **wanted: bool) -> int:
-    """Collect garbage once.
+def once(work: Callable[[Any], Coroutine[Any, Any, T]], reactor: Any = default_reactor) -> T | None:
+    """Run the reactor for one piece of work.
 
-    :param wanted: see :func:`twisted_registry.collection.collect`.
-    :returns: the exit status: 1 if the run could not go on.
+    :param work: is given the reactor.
+    :returns: what it returned; see :func:`twisted_registry.commands.once.once`.
     """
-    from twisted_registry import collection  # noqa: PLC0415 - see above
+    from twisted_registry.commands import once  # noqa: PLC0415 - see above
 
-    return collection.collect(loaded, reactor, **wanted)
+    return once.once(lambda: work(reactor), reactor)
 
 
 def work(reactor: Any = default_reactor) -> int:

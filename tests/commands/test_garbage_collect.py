@@ -15,7 +15,8 @@ import time
 import pytest
 from processes import CONFIGURATION, SERVE, Running, configured, environment, run
 
-from twisted_registry.collection import Bar
+from twisted_registry.commands.garbage_collect import BarWatcher
+from twisted_registry.commands.progress import Bar
 
 COLLECT = (sys.executable, "-m", "twisted_registry", "garbage-collect")
 IMAGE = "application/vnd.oci.image.manifest.v1+json"
@@ -214,7 +215,7 @@ def test_a_terminal_shows_a_bar(filled):
 
 def test_the_bar():
     out = io.StringIO()
-    bar = Bar(out)
+    bar = BarWatcher(Bar(out))
     bar.marking("x" * 100)
     bar.removed(1, 4)
     assert out.getvalue() == (

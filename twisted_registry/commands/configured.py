@@ -1,0 +1,45 @@
+"""What a command takes and says: its configuration, and what is wrong with it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from twisted_registry.config.faults import ConfigurationError
+from twisted_registry.config.loading import load
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+    from twisted_registry.config.loading import Loaded
+
+WITHOUT_FILE = (
+    "without FILE: REGISTRY_CONFIGURATION_PATH, /etc/distribution/config.yml, "
+    "/etc/docker/registry/config.yml, or a built-in default"
+)
+
+
+def complain(line: str) -> None:
+    """Write one line to standard error."""
+    sys.stderr.write(f"twisted-registry: {line}\n")
+
+
+def add_file(parser: ArgumentParser) -> None:
+    """Let a command take the path of a configuration."""
+    parser.epilog = WITHOUT_FILE
+    parser.add_argument("file", nargs="?", metavar="FILE", help="the configuration (YAML)")
+
+
+def loaded(path: str | None) -> Loaded:
+    """The configuration that a command goes by.
+
+    :param path: its file, or None for the usual places.
+    :raises SystemExit: with status 1, after a line for each fault.
+    """
+    try:
+        return load(path, os.environ)
+    except ConfigurationError as error:
+        for line in error.lines():
+            complain(line)
+        raise SystemExit(1) from error

@@ -1,0 +1,146 @@
+"""``twisted-registry garbage-collect``: one collection as a command of its own.
+
+It takes the flags of Distribution's and prints its lines, but may run beside a registry that
+serves: it is the collector of the registry itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any, TextIO
+
+from attrs import asdict, define, field
+
+from twisted_registry import tap
+from twisted_registry.commands.configured import add_file, complain, loaded
+from twisted_registry.commands.once import CommandFailed
+from twisted_registry.commands.progress import WIDTH, Bar
+from twisted_registry.listener import StartError
+from twisted_registry.maintenance.garbage import Collected, CollectionFailed, Watcher
+from twisted_registry.service import make_collector, make_driver
+from twisted_registry.storage.checked import CheckedDriver
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Sequence
+
+    from twisted_registry.config.schema import Configuration
+    from twisted_registry.digest import Digest
+
+
+@define(eq=False)
+class Lines(Watcher):
+    """Prints what is going on, as Distribution does."""
+
+    out: TextIO
+
+    def marking(self, name: str) -> None:
+        """Name a repository."""
+        self._say(name)
+
+    def marked(self, name: str, digest: Digest) -> None:
+        """Name a manifest that is kept."""
+        self._say(f"{name}: marking manifest {digest}")
+
+    def eligible(self, manifests: Sequence[tuple[str, Digest]], blobs: Sequence[Digest]) -> None:
+        """Name what may go."""
+        for name, digest in manifests:
+            self._say(f"{name}: manifest eligible for deletion: {digest}")
+        for digest in blobs:
+            self._say(f"blob eligible for deletion: {digest}")
+
+    def _say(self, line: str) -> None:
+        self.out.write(f"{line}\n")
+
+
+@define(eq=False)
+class BarWatcher(Watcher):
+    """Draws a bar: repositories while it marks, then what is removed."""
+
+    bar: Bar
+    _repositories: int = field(init=False, default=0)
+
+    def marking(self, name: str) -> None:
+        """Count a repository."""
+        self._repositories += 1
+        self.bar.say(f"marking: {self._repositories} repositories, now {name[:WIDTH]}")
+
+    def removed(self, done: int, total: int) -> None:
+        """Draw how far it is."""
+        self.bar.draw("removing", done, total)
+        if done == total:
+            self._repositories = 0
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Add what it takes."""
+    for flags, text in (
+        (("-d", "--dry-run"), "only say what would go"),
+        (("-m", "--delete-untagged"), "also remove manifests that no tag holds"),
+        (("-q", "--quiet"), "print the sums only"),
+        (("--json",), "print one JSON document"),
+    ):
+        parser.add_argument(*flags, action="store_true", help=text)
+    add_file(parser)
+
+
+def run(options: Namespace) -> int:
+    """Collect once, and print what was done.
+
+    :returns: the exit status: 1 if the run could not go on.
+    """
+    configuration = loaded(options.file).configuration
+    if "inmemory" in configuration.storage.drivers:
+        complain("storage.inmemory: a store in memory has nothing to collect")
+        return 1
+    bar = Bar(sys.stderr) if sys.stderr.isatty() else None
+    watcher = Watcher() if bar is None else BarWatcher(bar)
+    if not (options.quiet or options.json or bar):
+        watcher = Lines(sys.stdout)
+    collected = tap.once(lambda reactor: _collect(configuration, options, watcher, reactor))
+    if bar is not None:
+        bar.clear()
+    if collected is None:
+        return 1
+    if options.json:
+        sys.stdout.write(f"{json.dumps(asdict(collected))}\n")
+    else:
+        _tell(collected, "eligible for deletion" if options.dry_run else "deleted")
+    return 0
+
+
+async def _collect(
+    configuration: Configuration, options: Namespace, watcher: Watcher, reactor: Any
+) -> Collected:
+    try:
+        driver = make_driver(configuration, reactor, os.environ)
+    except StartError as error:
+        raise CommandFailed(str(error)) from error
+    collector = make_collector(
+        configuration,
+        CheckedDriver(driver, reactor),
+        reactor,
+        untagged=options.delete_untagged,
+        dry_run=options.dry_run,
+        watcher=watcher,
+    )
+    try:
+        return await collector.run()
+    except CollectionFailed as error:
+        raise CommandFailed(str(error)) from error
+    finally:
+        await collector.references.close()
+        await driver.close()
+
+
+def _tell(collected: Collected, verb: str) -> None:
+    sys.stdout.write(
+        f"{collected.marked} blobs marked, {collected.blobs} blobs and {collected.manifests} "
+        f"manifests {verb} ({collected.size} bytes)\n"
+    )
+    if collected.leased:
+        sys.stdout.write(f"{collected.leased} stay, for clients asked for them meanwhile\n")
+    for name in collected.troubled:
+        sys.stdout.write(f"{name}: holds a manifest that can not be read; all its blobs are kept\n")

@@ -1,0 +1,34 @@
+"""How far a long command is: a bar on a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import define
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+#: Characters of a bar, and of a name beside it.
+WIDTH = 40
+
+
+@define(eq=False)
+class Bar:
+    """One line of a terminal that is drawn again and again."""
+
+    out: TextIO
+
+    def draw(self, what: str, done: int, total: int) -> None:
+        """Draw how far it is: *done* of *total*, in whatever is counted."""
+        filled = "#" * (WIDTH * done // total if total else WIDTH)
+        self.say(f"{what} [{filled:<{WIDTH}}] {done} of {total}")
+
+    def say(self, line: str) -> None:
+        """Show a line in the place of the last."""
+        self.out.write(f"\r\x1b[K{line}")
+        self.out.flush()
+
+    def clear(self) -> None:
+        """Leave nothing behind."""
+        self.say("")
