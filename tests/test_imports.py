@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 CORE = ("digest", "reference", "manifest", "errors")
 BELOW_SERVICE = (
     *("api", "auth", "maintenance", "metrics", "repository", "storage", "config"),
-    *("listener", "logs", "workers"),
+    *("listener", "logs", "workers", "upkeep"),
     *CORE,
 )
 
@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "workers": ("config", *CORE),
     "objectstore": ("", "listener", "storage", "config"),
     "storagemiddleware": ("listener", "storage", "config"),
+    "upkeep": ("maintenance", "repository", "storage", "config", *CORE),
     "service": ("objectstore", "storagemiddleware", *BELOW_SERVICE),
     "heap": (),
     "process": ("service", *BELOW_SERVICE),
@@ -60,11 +61,11 @@ LATE = {
     # It installs the reactor, which nobody needs whose configuration is faulty.
     ("commands.serve", f"{PACKAGE}.tap"),
     # Few processes collect garbage, and it brings a database along.
-    ("service", f"{PACKAGE}.maintenance.garbage"),
-    ("service", f"{PACKAGE}.maintenance.references"),
-    ("service", f"{PACKAGE}.repository.inventory"),
-    ("service", f"{PACKAGE}.repository.removal"),
-    ("service", f"{PACKAGE}.storage.threads"),
+    ("upkeep", f"{PACKAGE}.maintenance.garbage"),
+    ("upkeep", f"{PACKAGE}.maintenance.references"),
+    ("upkeep", f"{PACKAGE}.repository.inventory"),
+    ("upkeep", f"{PACKAGE}.repository.removal"),
+    ("upkeep", f"{PACKAGE}.storage.threads"),
     # Serving has no use for it.
     ("tap", f"{PACKAGE}.commands.once"),
     # Few serve from memory.

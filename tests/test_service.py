@@ -32,7 +32,6 @@ from twisted_registry.listener import (
     start_environment,
 )
 from twisted_registry.maintenance.purge import Purged
-from twisted_registry.maintenance.task import Task
 from twisted_registry.service import RegistryService
 
 MEMORY = "version: 0.1\nstorage:\n  inmemory: {{}}\n"
@@ -121,7 +120,9 @@ def chores(folder, maintenance):
     text = f"{MEMORY}  maintenance: {maintenance}\n{HTTP}" if maintenance else MEMORY + HTTP
     text = text.replace("{{}}", "{}").replace("{", "{{").replace("}", "}}")
     service = RegistryService(load(configured(folder, text), {}), Clock(), {}, io.StringIO())
-    return {child.name: child for child in service if isinstance(child, Task)}
+    if "maintenance" not in service.namedServices:
+        return {}
+    return {task.name: task for task in service.getServiceNamed("maintenance")}
 
 
 PURGING = "uploadpurging: {enabled: %s, age: 2h, interval: 30m, dryrun: false}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from random import random
 from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
 from twisted.application.service import MultiService
@@ -25,15 +24,13 @@ from twisted_registry.api.tree import mounted
 from twisted_registry.api.urls import Links
 from twisted_registry.auth.open import OpenAccess
 from twisted_registry.listener import HTTPService, StartError, described, make_endpoint
-from twisted_registry.maintenance.attendance import Attendance
-from twisted_registry.maintenance.purge import Purge
-from twisted_registry.maintenance.task import Task
 from twisted_registry.repository.gate import CollectorGate
 from twisted_registry.repository.policy import Policy
 from twisted_registry.repository.presence import OpenGate
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.storage.filesystem import FilesystemDriver
+from twisted_registry.upkeep import Upkeep, make_attendance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,7 +40,6 @@ if TYPE_CHECKING:
 
     from twisted_registry.config.loading import Loaded
     from twisted_registry.config.schema import Configuration
-    from twisted_registry.maintenance.garbage import Collector, Watcher
     from twisted_registry.storage.interfaces import IStorageDriver
     from twisted_registry.storage.s3.driver import S3Driver
     from twisted_registry.workers.handover import Handover
@@ -52,10 +48,6 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-#: Seconds between two looks for a collector's list, on a store of this machine and on one that
-#: may count requests.
-_ATTENDING = 2.0
-_ATTENDING_FAR = 10.0
 #: Seconds for which what was called present is kept from being removed; less with less grace.
 _REMEMBERED = 600.0
 
@@ -63,11 +55,11 @@ _REMEMBERED = 600.0
 class RegistryService(MultiService):
     """A registry with its listener.
 
-    The child ``http`` listens; others are chores, each a
-    :class:`~twisted_registry.maintenance.task.Task` named after its section. Stopping drains the
-    requests that are under way, for as long as ``http.draintimeout`` says, then closes the
-    storage. With ``http.workers`` above 1, this process is the first of several: the child
-    ``workers`` runs the others, each of which is such a service too.
+    The child ``http`` listens; ``maintenance``, an :class:`~twisted_registry.upkeep.Upkeep`, has
+    the chores. Stopping drains the requests that are under way, for as long as
+    ``http.draintimeout`` says, then closes the storage. With ``http.workers`` above 1, this process
+    is the first of several: the child ``workers`` runs the others, each of which is such a service
+    too.
 
     :ivar is_first: whether this process is the only one or the first of several, which alone does
         the chores.
@@ -138,28 +130,10 @@ class RegistryService(MultiService):
             access_log=AccessLog(access_log) if wanted else None,
         )
 
-        self._collector: Collector | None = None
         if isinstance(gate, CollectorGate):
-            far = configuration.storage.bucket is not None
-            interval = _ATTENDING_FAR if far else _ATTENDING
-            Attendance(gate, reactor, interval).setServiceParent(self)
+            make_attendance(gate, configuration, reactor).setServiceParent(self)
             if self.is_first:
-                self._add_chores(checked)
-
-    def _add_chores(self, driver: IStorageDriver) -> None:
-        configuration, reactor = self._loaded.configuration, self._reactor
-        purging = configuration.storage.maintenance.uploadpurging
-        if purging is not None and purging.enabled:
-            purge = Purge(self.registry, reactor, purging.age, purging.dryrun)
-            Task("uploadpurging", purge.run, reactor, purging.interval, random).setServiceParent(
-                self
-            )
-        gc = configuration.storage.maintenance.gc
-        if gc.enabled:
-            self._collector = make_collector(
-                configuration, driver, reactor, untagged=gc.deleteuntagged, dry_run=gc.dryrun
-            )
-            Task("gc", self._collector.run, reactor, gc.interval, random).setServiceParent(self)
+                Upkeep(self.registry, checked, configuration, reactor).setServiceParent(self)
 
     @property
     def is_first(self) -> bool:
@@ -228,8 +202,6 @@ class RegistryService(MultiService):
 
     async def _close(self, stopping: Deferred[Any]) -> None:
         await stopping
-        if self._collector is not None:
-            await self._collector.references.close()
         await self.driver.close()
         if self._loads is not None:
             self._loads.close()
@@ -313,43 +285,6 @@ def make_driver(
 
 def _bucket_section(configuration: Configuration) -> str:
     return "s3aws" if configuration.storage.s3 is None else "s3"
-
-
-def make_collector(
-    configuration: Configuration,
-    driver: IStorageDriver,
-    reactor: Any,
-    *,
-    untagged: bool,
-    dry_run: bool,
-    watcher: Watcher | None = None,
-) -> Collector:
-    """A collector for the store of a configuration; its references are to be closed.
-
-    :param driver: of that store.
-    """
-    # Only here: few processes collect, and it brings a database along.
-    from twisted_registry.maintenance.garbage import Collector, Watcher  # noqa: PLC0415
-    from twisted_registry.maintenance.references import ReferenceTable  # noqa: PLC0415
-    from twisted_registry.repository.inventory import Inventory  # noqa: PLC0415
-    from twisted_registry.repository.removal import Removal  # noqa: PLC0415
-    from twisted_registry.storage.threads import Threads  # noqa: PLC0415
-
-    filesystem = configuration.storage.filesystem
-    path = ":memory:"
-    if filesystem is not None:
-        root = Path(filesystem.rootdirectory).absolute()
-        path = str(root / "twisted-registry" / "collector" / "references.sqlite")
-    return Collector(
-        Inventory(driver),
-        Removal(driver),
-        ReferenceTable(path, Threads(reactor, 1, "references")),
-        reactor,
-        configuration.storage.maintenance.gc.grace,
-        untagged,
-        dry_run,
-        watcher or Watcher(),
-    )
 
 
 def _policy(configuration: Configuration) -> Policy:

@@ -65,8 +65,8 @@ async def test_the_first_and_another(loaded, monkeypatch):
     other = RegistryService(loaded, reactor, {}, io.StringIO(), handover=handover)
     assert not other.is_first
     # What must be done once is the first one's.
-    assert "uploadpurging" in first.namedServices
-    assert "uploadpurging" not in other.namedServices
+    assert "maintenance" in first.namedServices
+    assert "maintenance" not in other.namedServices
     other.privilegedStartService()
     other.startService()
     # Whoever has fewer takes the next.

@@ -19,8 +19,9 @@ from twisted_registry.commands.once import CommandFailed
 from twisted_registry.commands.progress import WIDTH, Bar
 from twisted_registry.listener import StartError
 from twisted_registry.maintenance.garbage import Collected, CollectionFailed, Watcher
-from twisted_registry.service import make_collector, make_driver
+from twisted_registry.service import make_driver
 from twisted_registry.storage.checked import CheckedDriver
+from twisted_registry.upkeep import make_collector
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

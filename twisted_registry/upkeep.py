@@ -1,0 +1,163 @@
+"""The chores of a registry: which there are, and how each is made of the configuration.
+
+One more chore is one more line in :func:`chores`, and a function that makes what one run does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import random
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+
+from twisted_registry.maintenance.attendance import Attendance
+from twisted_registry.maintenance.purge import Purge
+from twisted_registry.maintenance.task import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+
+    from twisted_registry.config.schema import Configuration
+    from twisted_registry.config.storing import Maintenance
+    from twisted_registry.maintenance.garbage import Collector, Watcher
+    from twisted_registry.repository.gate import CollectorGate
+    from twisted_registry.repository.registry import Registry
+    from twisted_registry.storage.interfaces import IStorageDriver
+
+    Work = Callable[[], Coroutine[Deferred[object], object, object]]
+
+#: Seconds between two looks for a collector's list, on a store of this machine and on one that
+#: may count requests.
+_ATTENDING = 2.0
+_ATTENDING_FAR = 10.0
+
+
+@frozen
+class Chore:
+    """A chore of which nothing is made yet.
+
+    :ivar name: of its section below ``storage.maintenance``, and of its task.
+    :ivar enabled: whether it is done at intervals.
+    :ivar interval: seconds from one run to the next.
+    :ivar make: makes what one run does; imports what only this chore needs.
+    """
+
+    name: str
+    enabled: bool
+    interval: float
+    make: Callable[[Upkeep], Work]
+
+
+def chores(maintenance: Maintenance) -> Iterable[Chore]:
+    """All chores that there are, enabled or not."""
+    purging, gc = maintenance.uploadpurging, maintenance.gc
+    if purging is not None:
+        yield Chore("uploadpurging", purging.enabled, purging.interval, _purge)
+    yield Chore("gc", gc.enabled, gc.interval, _collect)
+
+
+def _purge(upkeep: Upkeep) -> Work:
+    purging = upkeep.maintenance.uploadpurging
+    assert purging is not None
+    return Purge(upkeep.registry, upkeep.reactor, purging.age, purging.dryrun).run
+
+
+def _collect(upkeep: Upkeep) -> Work:
+    gc = upkeep.maintenance.gc
+    collector = make_collector(
+        upkeep.configuration,
+        upkeep.driver,
+        upkeep.reactor,
+        untagged=gc.deleteuntagged,
+        dry_run=gc.dryrun,
+    )
+    upkeep.at_end(collector.references.close)
+    return collector.run
+
+
+class Upkeep(MultiService):
+    """The chores of one store: a :class:`~twisted_registry.maintenance.task.Task` for each.
+
+    :ivar registry: what is kept up.
+    :ivar driver: of its store, checked.
+    """
+
+    def __init__(
+        self, registry: Registry, driver: IStorageDriver, configuration: Configuration, reactor: Any
+    ) -> None:
+        """Make the tasks that are enabled."""
+        super().__init__()
+        self.setName("maintenance")
+        self.registry = registry
+        self.driver = driver
+        self.configuration = configuration
+        self.reactor = reactor
+        self._closing: list[Callable[[], Deferred[None]]] = []
+        for chore in chores(self.maintenance):
+            if chore.enabled:
+                work = chore.make(self)
+                Task(chore.name, work, reactor, chore.interval, random).setServiceParent(self)
+
+    @property
+    def maintenance(self) -> Maintenance:
+        """The section of the configuration that this is about."""
+        return self.configuration.storage.maintenance
+
+    def at_end(self, close: Callable[[], Deferred[None]]) -> None:
+        """Have something closed when the tasks have stopped."""
+        self._closing.append(close)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop the tasks, then close what they had open."""
+        return Deferred.fromCoroutine(self._close(super().stopService()))
+
+    async def _close(self, stopping: Deferred[Any]) -> None:
+        await stopping
+        for close in self._closing:
+            await close()
+
+
+def make_attendance(gate: CollectorGate, configuration: Configuration, reactor: Any) -> Attendance:
+    """What keeps the collector's gate of a serving process informed."""
+    far = configuration.storage.bucket is not None
+    return Attendance(gate, reactor, _ATTENDING_FAR if far else _ATTENDING)
+
+
+def make_collector(
+    configuration: Configuration,
+    driver: IStorageDriver,
+    reactor: Any,
+    *,
+    untagged: bool,
+    dry_run: bool,
+    watcher: Watcher | None = None,
+) -> Collector:
+    """A collector for the store of a configuration; its references are to be closed.
+
+    :param driver: of that store.
+    """
+    # Only here: few processes collect, and it brings a database along.
+    from twisted_registry.maintenance.garbage import Collector, Watcher  # noqa: PLC0415
+    from twisted_registry.maintenance.references import ReferenceTable  # noqa: PLC0415
+    from twisted_registry.repository.inventory import Inventory  # noqa: PLC0415
+    from twisted_registry.repository.removal import Removal  # noqa: PLC0415
+    from twisted_registry.storage.threads import Threads  # noqa: PLC0415
+
+    filesystem = configuration.storage.filesystem
+    path = ":memory:"
+    if filesystem is not None:
+        root = Path(filesystem.rootdirectory).absolute()
+        path = str(root / "twisted-registry" / "collector" / "references.sqlite")
+    return Collector(
+        Inventory(driver),
+        Removal(driver),
+        ReferenceTable(path, Threads(reactor, 1, "references")),
+        reactor,
+        configuration.storage.maintenance.gc.grace,
+        untagged,
+        dry_run,
+        watcher or Watcher(),
+    )
