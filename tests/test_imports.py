@@ -13,7 +13,7 @@ import pytest
 
 PACKAGE = "twisted_registry"
 ROOT = Path(__file__).parent.parent / PACKAGE
-CORE = ("digest", "reference", "manifest", "errors")
+CORE = ("digest", "reference", "manifest", "errors", "globs")
 BELOW_SERVICE = (
     *("api", "auth", "maintenance", "metrics", "repository", "storage", "config"),
     *("listener", "logs", "workers", "upkeep"),

@@ -1,0 +1,131 @@
+"""Patterns that choose repositories, as ``library/*``, ``team/**`` or ``!team/secret``.
+
+A ``*`` stands for any part of one component, ``**`` for any number of components: ``team/**`` is
+all below ``team``, ``**/cache`` is every ``cache``, ``**`` alone is everything. In a list of
+patterns one with ``!`` in front takes away what the others choose, wherever it stands.
+
+Matching never backtracks over more than one component, however a pattern is written: the text
+between two stars is right wherever it is found first.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+
+from twisted_registry.reference import NAME_LIMIT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: What a pattern has to be, for whoever reports a wrong one.
+EXPECTED = (
+    "a repository's name, in which * stands for any part of a component and ** for any number of"
+    " them, as library/* or team/**; with ! in front to take it away"
+)
+_ANY_DEPTH = "**"
+_COMPONENT = re.compile(r"[a-z0-9._*-]+", re.ASCII)
+
+
+class GlobInvalid(ValueError):
+    """The text is not a pattern for repositories."""
+
+
+@frozen
+class Glob:
+    """One pattern, without ``!``.
+
+    :ivar text: as it was written.
+    """
+
+    text: str
+    _pattern: re.Pattern[str] = field(repr=False, eq=False)
+
+    @classmethod
+    def parse(cls, text: str) -> Glob:
+        """Read a pattern.
+
+        :raises GlobInvalid: if it could match no name, or is not one.
+        """
+        components = text.split("/")
+        for component in components:
+            sound = _COMPONENT.fullmatch(component) is not None
+            if not sound or (_ANY_DEPTH in component and component != _ANY_DEPTH):
+                raise GlobInvalid(text[:NAME_LIMIT])
+        if len(text) > NAME_LIMIT:
+            raise GlobInvalid(text[:NAME_LIMIT])
+        return cls(text, re.compile(_translated(components), re.ASCII))
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether it matches every name."""
+        return self.text == _ANY_DEPTH
+
+    def matches(self, name: str) -> bool:
+        """Whether a repository's name is of this form."""
+        return self._pattern.fullmatch(name) is not None
+
+
+@frozen
+class Choice:
+    """What a list of patterns chooses."""
+
+    included: tuple[Glob, ...]
+    excluded: tuple[Glob, ...] = ()
+
+    @classmethod
+    def parse(cls, texts: Iterable[str]) -> Choice:
+        """Read a list of patterns.
+
+        :raises GlobInvalid: with the first that is none.
+        """
+        included, excluded = [], []
+        for text in texts:
+            if text.startswith("!"):
+                excluded.append(Glob.parse(text[1:]))
+            else:
+                included.append(Glob.parse(text))
+        return cls(tuple(included), tuple(excluded))
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether every name is chosen, now and in future."""
+        return not self.excluded and any(glob.is_everything for glob in self.included)
+
+    def __contains__(self, name: str) -> bool:
+        return any(glob.matches(name) for glob in self.included) and not any(
+            glob.matches(name) for glob in self.excluded
+        )
+
+
+def _translated(components: list[str]) -> str:
+    """A regular expression: stretches of components, with any number of others between them."""
+    stretches: list[list[str]] = [[]]
+    for component in components:
+        if component == _ANY_DEPTH:
+            stretches.append([])
+        else:
+            stretches[-1].append(_one_component(component))
+    first, *others = ["/".join(stretch) for stretch in stretches]
+    if not others:
+        return first
+    *between, last = others
+    parts = [f"{first}/" if first else ""]
+    # A stretch has a fixed number of components, so the first place that fits is as good as any.
+    parts += [f"(?>(?:[^/]+/)*?{stretch}/)" for stretch in between if stretch]
+    parts.append(f"(?:[^/]+/)*{last}" if last else ".+")
+    return "".join(parts)
+
+
+def _one_component(text: str) -> str:
+    """A regular expression for a component with stars in it."""
+    first, *others = map(re.escape, text.split("*"))
+    if not others:
+        return first
+    *between, last = others
+    inner = "".join(f"(?>[^/]*?{part})" for part in between if part)
+    # A lone star is a component, too, and a component is never empty.
+    least = "(?=[^/])" if text == "*" else ""
+    return f"{least}{first}{inner}[^/]*{last}(?![^/])"
