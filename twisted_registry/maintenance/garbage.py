@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from attrs import define, evolve, field, frozen
-from twisted.internet.task import deferLater
-from twisted.logger import Logger
 
 from twisted_registry.errors import RegistryError
+from twisted_registry.maintenance.sentence import TERM, NotAcknowledged, Sentence
 from twisted_registry.repository.concurrency import each
 from twisted_registry.repository.condemned import Condemned, Phase
 
@@ -30,15 +29,8 @@ if TYPE_CHECKING:
     from twisted_registry.repository.inventory import Inventory, StoredBlob
     from twisted_registry.repository.removal import Removal
 
-log = Logger()
-
 #: Digests on one list: what is removed in about ten seconds, for a push may have to wait so long.
 _AT_ONCE = 2000
-#: Seconds after which processes take a list for void. Nothing is removed in the second half.
-_TERM = 60.0
-#: Seconds for which acknowledgements are waited for, and between two looks at them.
-_PATIENCE = 60.0
-_LOOK = 0.25
 
 
 class CollectionFailed(Exception):
@@ -164,74 +156,38 @@ class Collector:
         proposed = Condemned(
             str(uuid4()),
             Phase.PROPOSED,
-            _TERM,
+            TERM,
             frozenset(blob.digest for blob in blobs),
             frozenset(manifests),
         )
-        began = await self._propose(proposed)
+        sentence = Sentence(self.removal, self.clock)
         try:
-            await self._wait_for_all(proposed.id)
+            await sentence.propose(proposed)
             leased = await self.removal.leased(proposed.id)
             condemned = Condemned(
                 proposed.id,
                 Phase.CONDEMNED,
-                _TERM,
+                TERM,
                 proposed.blobs - leased,
                 frozenset(pair for pair in proposed.manifests if pair[1] not in leased),
             )
-            if not await self.removal.condemn(condemned):
-                raise CollectionFailed("another collector has taken the list away")
+            await sentence.condemn(condemned)
             again = await self._mark(before, Watcher())
             still = condemned.manifests.intersection(again.loose)
             dead = await self.references.dead(sorted(condemned.blobs))
             return await self._sweep(
-                evolve(found, leased=len(leased)), before, began, sorted(still), dead
+                evolve(found, leased=len(leased)), before, sentence, sorted(still), dead
             )
+        except NotAcknowledged as error:
+            raise CollectionFailed(str(error)) from error
         finally:
             await self.removal.withdraw(proposed.id)
-
-    async def _propose(self, proposed: Condemned) -> float:
-        """Publish a list, when that of another collector is gone; return the time before it."""
-        while True:
-            began = self.clock.seconds()
-            if await self.removal.propose(proposed):
-                return began
-            await self._outlast(await self.removal.published())
-
-    async def _outlast(self, other: Condemned | None) -> None:
-        """Wait until another collector's list is gone, or void because its collector died."""
-        until = self.clock.seconds() + (0.0 if other is None else other.term)
-        if other is not None:
-            log.info("another collector is at work, or was; waiting")
-        while other is not None:
-            if self.clock.seconds() >= until:
-                await self.removal.withdraw(other.id)
-            await self._pause()
-            found = await self.removal.published()
-            if found is None or found.id != other.id:
-                return
-
-    async def _wait_for_all(self, list_id: str) -> None:
-        until = self.clock.seconds() + _PATIENCE
-        while True:
-            missing = [
-                process.id
-                for process in await self.removal.attending()
-                if process.acknowledged != list_id
-            ]
-            if not missing:
-                return
-            if self.clock.seconds() >= until:
-                raise CollectionFailed(
-                    f"{len(missing)} serving processes did not acknowledge the list in time"
-                )
-            await self._pause()
 
     async def _sweep(
         self,
         found: Collected,
         before: float,
-        began: float,
+        sentence: Sentence,
         manifests: Sequence[tuple[str, Digest]],
         blobs: Sequence[Digest],
     ) -> Collected:
@@ -240,12 +196,11 @@ class Collector:
         taken_out = 0
 
         def in_time() -> bool:
-            # Long before anybody takes the list for void.
             nonlocal done
             done += 1
             if done % 50 == 0 or done == total:
                 self.watcher.removed(done, total)
-            return self.clock.seconds() - began < _TERM / 2
+            return sentence.in_time()
 
         async def take_out(pair: tuple[str, Digest]) -> None:
             nonlocal taken_out
@@ -262,7 +217,7 @@ class Collector:
 
         await each(take_out, manifests)
         await each(remove, blobs)
-        if gone and self.clock.seconds() - began < _TERM / 2:
+        if gone and sentence.in_time():
             await self.removal.unlink(gone)
         return evolve(found, manifests=taken_out, blobs=len(gone), size=size)
 
@@ -352,6 +307,3 @@ class Collector:
             # Children that the repository does not hold itself; they need not be there.
             unknown, optional = await self.references.unknown(children), True
         return sound
-
-    async def _pause(self) -> None:
-        await deferLater(self.clock, _LOOK, lambda: None)

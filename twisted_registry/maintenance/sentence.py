@@ -1,0 +1,100 @@
+"""A list of what is to be removed, from its proposal to its end: the collector's side of the gate.
+
+Whoever takes anything out of a store that others serve goes this way, see
+:mod:`twisted_registry.repository.gate`: propose a list; wait until every process has acknowledged
+it; condemn what is still to go; look again; remove; withdraw the list.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import define
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
+
+    from twisted_registry.repository.condemned import Condemned
+    from twisted_registry.repository.removal import Removal
+
+log = Logger()
+
+#: Seconds after which processes take a list for void. Nothing is removed in the second half.
+TERM = 60.0
+#: Seconds for which acknowledgements are waited for, and between two looks at them.
+_PATIENCE = 60.0
+_LOOK = 0.25
+
+
+class NotAcknowledged(Exception):
+    """A serving process does not answer, or the list is gone: nothing may be removed."""
+
+
+@define(eq=False)
+class Sentence:
+    """Publishes lists, one at a time.
+
+    :ivar clock: is never compared with another machine's.
+    """
+
+    removal: Removal
+    clock: IReactorTime
+    _began: float = 0.0
+
+    async def propose(self, proposed: Condemned) -> None:
+        """Publish a list when that of another collector is gone, and wait for all processes.
+
+        :raises NotAcknowledged: if one does not acknowledge it in time.
+        """
+        while True:
+            self._began = self.clock.seconds()
+            if await self.removal.propose(proposed):
+                break
+            await self._outlast(await self.removal.published())
+        await self._wait_for_all(proposed.id)
+
+    async def condemn(self, condemned: Condemned) -> None:
+        """Replace the proposed list by what is to go of it.
+
+        :raises NotAcknowledged: if another collector has taken it away.
+        """
+        if not await self.removal.condemn(condemned):
+            raise NotAcknowledged("another collector has taken the list away")
+
+    def in_time(self) -> bool:
+        """Whether something may still be removed: long before anybody takes the list for void."""
+        return self.clock.seconds() - self._began < TERM / 2
+
+    async def _outlast(self, other: Condemned | None) -> None:
+        """Wait until another collector's list is gone, or void because its collector died."""
+        until = self.clock.seconds() + (0.0 if other is None else other.term)
+        if other is not None:
+            log.info("another collector is at work, or was; waiting")
+        while other is not None:
+            if self.clock.seconds() >= until:
+                await self.removal.withdraw(other.id)
+            await self._pause()
+            found = await self.removal.published()
+            if found is None or found.id != other.id:
+                return
+
+    async def _wait_for_all(self, list_id: str) -> None:
+        until = self.clock.seconds() + _PATIENCE
+        while True:
+            missing = [
+                process.id
+                for process in await self.removal.attending()
+                if process.acknowledged != list_id
+            ]
+            if not missing:
+                return
+            if self.clock.seconds() >= until:
+                raise NotAcknowledged(
+                    f"{len(missing)} serving processes did not acknowledge the list in time"
+                )
+            await self._pause()
+
+    async def _pause(self) -> None:
+        await deferLater(self.clock, _LOOK, lambda: None)
