@@ -37,7 +37,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "objectstore": ("", "listener", "storage", "config"),
     "storagemiddleware": ("listener", "storage", "config"),
     "upkeep": ("maintenance", "repository", "storage", "config", *CORE),
-    "service": ("objectstore", "storagemiddleware", *BELOW_SERVICE),
+    "accesscontrol": ("listener", "auth", "storage.threads", "config"),
+    "service": ("accesscontrol", "objectstore", "storagemiddleware", *BELOW_SERVICE),
     "heap": (),
     "process": ("service", *BELOW_SERVICE),
     "commands.configured": ("config",),
@@ -84,6 +85,8 @@ LATE = {
     # Most registries store elsewhere, and it brings much along.
     ("service", f"{PACKAGE}.objectstore"),
     ("service", f"{PACKAGE}.storagemiddleware"),
+    # Who serves everybody asks nobody who they are.
+    ("service", f"{PACKAGE}.accesscontrol"),
     # Address ranges, cryptography and connections are for cloudfront alone.
     ("storagemiddleware", f"{PACKAGE}.storage.middleware"),
     ("storagemiddleware", f"{PACKAGE}.storage.s3.transport"),

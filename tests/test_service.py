@@ -387,3 +387,14 @@ def test_the_environment_of_the_start(monkeypatch):
 
 def no_such_file():
     raise FileNotFoundError
+
+
+@pytest_twisted.ensureDeferred
+async def test_access_is_asked_for_as_configured(tmp_path):
+    more = "auth:\n  silly:\n    realm: r\n    service: s\n"
+    async with running(tmp_path, MEMORY + HTTP + more) as ask:
+        response = await ask("GET", "/v2/")
+        assert response.code == 401
+        assert header(response, "WWW-Authenticate") == 'Bearer realm="r",service="s"'
+        response = await ask("GET", "/v2/", headers={"Authorization": "x"})
+        assert response.code == 200

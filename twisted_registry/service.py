@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from twisted.application.service import IServiceCollection
     from twisted.internet.interfaces import IStreamServerEndpoint
 
+    from twisted_registry.auth.interfaces import IConfiguredAccess
     from twisted_registry.config.loading import Loaded
     from twisted_registry.config.schema import Configuration
     from twisted_registry.storage.interfaces import IStorageDriver
@@ -81,7 +82,7 @@ class RegistryService(MultiService):
         :param access_log: where the access log goes, unless it is switched off.
         :param observer: what an application that takes this service in should log with.
         :param handover: what the first of several processes gave to this one.
-        :raises StartError: if there can be no driver that is as it is configured.
+        :raises StartError: if driver or access control can not be as they are configured.
         """
         super().__init__()
         self._loaded = loaded
@@ -121,7 +122,13 @@ class RegistryService(MultiService):
             url_lifetime=round(configuration.storage.redirect.lifetime),
             content_limit=configuration.storage.cache.manifestbytes,
         )
-        api = RegistryResource(self.registry, OpenAccess(), reactor, _settings(configuration))
+        self._access: IConfiguredAccess | None = None
+        if configuration.auth.wanted:
+            from twisted_registry.accesscontrol import make_access  # noqa: PLC0415
+
+            self._access = make_access(configuration, reactor, environ)
+        access = self._access or OpenAccess()
+        api = RegistryResource(self.registry, access, reactor, _settings(configuration))
         wanted = not configuration.log.accesslog.disabled
         self.site = RegistrySite(
             mounted(api, configuration.http.prefix),
@@ -202,6 +209,8 @@ class RegistryService(MultiService):
 
     async def _close(self, stopping: Deferred[Any]) -> None:
         await stopping
+        if self._access is not None:
+            await self._access.close()
         await self.driver.close()
         if self._loads is not None:
             self._loads.close()

@@ -61,12 +61,20 @@ def test_auth_may_be_none(auth: str):
     assert loaded(BASE + f"auth: {auth}\n").warnings == ()
 
 
-@pytest.mark.parametrize("auth", ["silly", "{htpasswd: {realm: a, path: b}}", "{token: }"])
+@pytest.mark.parametrize("auth", ["{htpasswd: {realm: a, path: b}}", "{token: }"])
 def test_other_access_control_is_refused(auth: str):
     (said,) = faults(BASE + f"auth: {auth}\n")
     assert said.endswith(
         ": access control is not served yet; remove the section to serve everybody"
     )
+
+
+def test_silly_needs_what_its_challenge_says():
+    said = loaded(BASE + "auth: {silly: {realm: r, service: s}}\n").configuration.auth
+    assert (said.silly.realm, said.silly.service, said.wanted) == ("r", "s", True)
+    assert faults(BASE + "auth: silly\n") == [
+        f"auth.silly.{name}: the key is required (f line 3)" for name in ("realm", "service")
+    ]
 
 
 @pytest.mark.parametrize("auth", ["htpaswd", "{htpaswd: {realm: a}}", "{none: , 'x\ty': 1}"])

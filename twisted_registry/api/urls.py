@@ -109,6 +109,7 @@ def caller_of(request: Request, sent: Mapping[bytes, bytes]) -> Caller:
         said or _peer(request),
         host,
         scheme == "https" if scheme else request.isSecure(),
+        scheme,
     )
 
 

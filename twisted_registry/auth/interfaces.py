@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from twisted.internet.defer import Deferred
 
+    from twisted_registry.auth.identity import IIdentity
+
 Action = Literal["pull", "push", "delete", "*"]
 
 
@@ -49,12 +51,14 @@ class Caller:
     :ivar address: the peer's address, or what a proxy in front of us said of it.
     :ivar host: the host that the client asked for, for challenges that name a URL.
     :ivar secure: whether the client's connection was over TLS.
+    :ivar scheme: what a proxy in front of us said of that, or empty.
     """
 
     authorization: str | None = field(repr=False, default=None)
     address: str = ""
     host: str = ""
     secure: bool = False
+    scheme: str = ""
 
 
 class IGrant(Interface):
@@ -75,6 +79,25 @@ class IAccessController(Interface):
         :param accesses: what the route needs; empty for the version check at ``/v2/``, which
             still asks for a login where one is needed.
         :raises RegistryError: UNAUTHORIZED with the challenge in its headers, or DENIED.
+        """
+
+
+class IConfiguredAccess(IAccessController):
+    """A controller that an operator configured, and that holds files and threads."""
+
+    def close() -> Deferred[None]:
+        """Free them; fire when that is done."""
+
+
+class IPolicy(Interface):
+    """Rules: which user may do what."""
+
+    def allows(identity: IIdentity, access: Access) -> bool:
+        """Whether the user may do this.
+
+        Asked once or more for each request, on the reactor's thread: it must not wait.
+
+        :param identity: without a name for an anonymous caller.
         """
 
 

@@ -142,7 +142,7 @@ def _check_workers(configuration: Configuration, report: Report) -> None:
 
 def _refuse(configuration: Configuration, report: Report) -> None:
     auth = configuration.auth
-    for name in ("silly", "htpasswd", "token"):
+    for name in ("htpasswd", "token"):
         if getattr(auth, name) is not None:
             report.fault(f"auth.{name}", None, "access control is not served yet; remove the"
                          " section to serve everybody")  # fmt: skip

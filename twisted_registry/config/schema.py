@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from twisted_registry.config.auth import Auth
 from twisted_registry.config.content import Catalog, Policy, Tags, Validation
 from twisted_registry.config.forms import choice, text
-from twisted_registry.config.kinds import Anything, Options
+from twisted_registry.config.kinds import Anything
 from twisted_registry.config.logs import LEVELS, Log
 from twisted_registry.config.middleware import Middlewares
 from twisted_registry.config.outside import Health, Notifications, Proxy, Redis
@@ -15,23 +14,6 @@ from twisted_registry.config.serving import Http
 from twisted_registry.config.storing import Storage
 
 VERSION = "0.1"
-
-
-def _scheme(names: str) -> Any:
-    return key(Options(known=dict.fromkeys(names.split())), "Not served yet: refused.", secret=True)
-
-
-@schema
-class Auth(Values):
-    """``auth``: at most one key."""
-
-    none: object = key(Options(), "Everybody may do everything; the same as no section.")
-    silly: object = _scheme("realm service")
-    htpasswd: object = _scheme("realm path")
-    token: object = _scheme(
-        """realm service issuer rootcertbundle jwks autoredirect autoredirectpath
-        signingalgorithms"""
-    )
 
 
 @schema

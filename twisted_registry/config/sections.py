@@ -150,7 +150,9 @@ class Section(Kind):
         if self.bare:
             unfold(node)
         if node.value is None:
-            return self.of() if self.empty else None
+            if not self.empty:
+                return None
+            node = Node({}, node.text, node.origin)
         if not isinstance(node.value, dict):
             raise Mismatch
         known = keys(self.of)

@@ -1,0 +1,32 @@
+"""``auth`` joined to constructors: a part of service.py. Imported only where it is configured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted_registry.auth.policy import LoggedIn
+from twisted_registry.auth.schemes import SchemeAccess
+from twisted_registry.auth.silly import Silly
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from twisted_registry.auth.interfaces import IConfiguredAccess
+    from twisted_registry.config.schema import Configuration
+
+
+def make_access(
+    configuration: Configuration,
+    reactor: Any,  # noqa: ARG001 - for schemes that wait
+    environ: Mapping[str, str],  # noqa: ARG001 - for schemes with secrets
+) -> IConfiguredAccess:
+    """Answer the controller that ``auth`` describes.
+
+    :raises StartError: if it can not be made; the text names the key.
+    """
+    auth = configuration.auth
+    assert auth.silly is not None
+    access: IConfiguredAccess = SchemeAccess(
+        Silly(auth.silly.realm, auth.silly.service), LoggedIn()
+    )
+    return access

@@ -1,0 +1,192 @@
+"""Authentication and authorisation put together: a scheme says who calls, a policy what they may.
+
+The answers are Distribution's. Whoever has shown nothing, or something that is not believed, gets
+401 with a challenge. Whoever is known and may not gets 403, because asking for the same login
+again would not help; a token that is good but too narrow gets 401, because a wider one may be
+had. What goes wrong beyond that (a file that can not be read) is told to the log, and to the
+client as 400 without a reason.
+"""
+
+# zope's methods have no self.
+# ruff: noqa: N805
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, field, frozen
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.logger import Logger
+from zope.interface import Interface, implementer
+
+from twisted_registry.auth.identity import ANONYMOUS
+from twisted_registry.auth.interfaces import (
+    Access,
+    Caller,
+    IConfiguredAccess,
+    IGrant,
+    IPolicy,
+)
+from twisted_registry.errors import ErrorCode, RegistryError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted.python.failure import Failure
+
+    from twisted_registry.auth.identity import IIdentity
+
+log = Logger()
+
+
+@frozen
+class Login:
+    """What credentials were good for.
+
+    :ivar identity: whose they are.
+    :ivar scope: what they are limited to, beyond the policy; None if they are not.
+    """
+
+    identity: IIdentity
+    scope: IPolicy | None = None
+
+
+@frozen(eq=False)
+class LoginFailed(Exception):
+    """The credentials are not believed.
+
+    :ivar reason: for the log; never a secret.
+    :ivar error: what the challenge says of it (RFC 6750 section 3.1), or empty.
+    """
+
+    reason: str
+    error: str = ""
+
+
+class IScheme(Interface):
+    """A way in which callers say who they are."""
+
+    def recall(caller: Caller) -> Login | None:
+        """The login of a caller whose very credentials were good a moment ago, found at once."""
+
+    def identify(caller: Caller) -> Deferred[Login | None]:
+        """Fire with the login; with None if the caller shows no credentials of this scheme.
+
+        :raises LoginFailed: if they are not believed.
+        :raises RegistryError: to be answered as it is.
+        """
+
+    def challenge(caller: Caller, accesses: Sequence[Access], error: str) -> str:
+        """The value of WWW-Authenticate that asks for a login.
+
+        :param accesses: what the caller wants to do.
+        :param error: what was wrong with what they showed, or empty.
+        """
+
+    def close() -> Deferred[None]:
+        """Free what it holds."""
+
+
+@implementer(IGrant)
+@frozen(eq=False)
+class Grant:
+    """What a login may do under a policy."""
+
+    user: str
+    _login: Login
+    _policy: IPolicy
+
+    def permits(self, access: Access) -> bool:
+        """As promised by :class:`IGrant`."""
+        scope = self._login.scope
+        return (scope is None or scope.allows(self._login.identity, access)) and (
+            self._policy.allows(self._login.identity, access)
+        )
+
+
+_NOBODY = Login(ANONYMOUS)
+
+
+@implementer(IConfiguredAccess)
+@define(eq=False, repr=False)
+class SchemeAccess:
+    """Asks a scheme who calls, and a policy whether they may.
+
+    :ivar scheme: who calls.
+    :ivar policy: whether they may.
+    """
+
+    _scheme: IScheme
+    _policy: IPolicy
+    _anonymous: Grant = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._anonymous = Grant("", _NOBODY, self._policy)
+
+    def authorize(self, caller: Caller, accesses: Sequence[Access]) -> Deferred[IGrant]:
+        """As promised by :class:`~twisted_registry.auth.interfaces.IAccessController`."""
+        login = self._scheme.recall(caller)
+        if login is None:
+            identified: Deferred[Any] = self._scheme.identify(caller)
+            return identified.addCallbacks(
+                self._decide,
+                self._failed,
+                callbackArgs=(caller, accesses),
+                errbackArgs=(caller, accesses),
+            )
+        try:
+            return succeed(self._decide(login, caller, accesses))
+        except RegistryError as error:
+            return fail(error)
+
+    def close(self) -> Deferred[None]:
+        """As promised by :class:`~twisted_registry.auth.interfaces.IConfiguredAccess`."""
+        return self._scheme.close()
+
+    def _decide(self, login: Login | None, caller: Caller, accesses: Sequence[Access]) -> IGrant:
+        if login is None:
+            # The version check is where clients learn how to log in: it always asks.
+            if accesses and all(map(self._anonymous.permits, accesses)):
+                return self._anonymous
+            raise self._challenge(caller, accesses)
+        scope, identity, allows = login.scope, login.identity, self._policy.allows
+        for access in accesses:
+            if scope is not None and not scope.allows(identity, access):
+                raise self._challenge(caller, accesses, "insufficient_scope")
+            if not allows(identity, access):
+                raise RegistryError(ErrorCode.DENIED, detail=described(accesses))
+        return Grant(identity.name, login, self._policy)
+
+    def _failed(self, failure: Failure, caller: Caller, accesses: Sequence[Access]) -> IGrant:
+        error = failure.value
+        if isinstance(error, LoginFailed):
+            log.info(
+                "login refused: {reason}",
+                reason=error.reason,
+                **{"http.request.remoteaddr": caller.address},
+            )
+            raise self._challenge(caller, accesses, error.error) from None
+        if isinstance(error, RegistryError | CancelledError):
+            raise error
+        log.failure("access can not be checked", failure)
+        raise RegistryError(
+            ErrorCode.UNKNOWN, message="access can not be checked", status=400
+        ) from None
+
+    def _challenge(
+        self, caller: Caller, accesses: Sequence[Access], error: str = ""
+    ) -> RegistryError:
+        value = self._scheme.challenge(caller, accesses, error)
+        return RegistryError(
+            ErrorCode.UNAUTHORIZED,
+            detail=described(accesses),
+            headers=(("WWW-Authenticate", value),),
+        )
+
+
+def described(accesses: Sequence[Access]) -> list[dict[str, str]] | None:
+    """What was asked for, as Distribution says it in the detail of an error."""
+    return [
+        {"Type": access.type, "Class": "", "Name": access.name, "Action": access.action}
+        for access in accesses
+    ] or None
