@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from http.client import HTTPConnection
 from pathlib import Path
 from threading import Event, Thread
@@ -52,6 +53,15 @@ def configured(folder, text=CONFIGURATION, *, addr="127.0.0.1:0", more=""):
     path = folder / "registry.yml"
     path.write_text(text.format(root=folder / "store", addr=addr) + more)
     return str(path)
+
+
+def wait_until(ready, seconds=30):
+    """Ask again and again; the answer, as soon as it is true."""
+    deadline = time.monotonic() + seconds
+    while not (answer := ready()):
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.02)
+    return answer
 
 
 class Running:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 
 import pytest
-from processes import TWISTD, Running, configured, run
+from processes import TWISTD, Running, configured, run, wait_until
 from twisted.application.service import Application, IServiceCollection
 from twisted.internet import reactor
 from twisted.logger import ILogObserver
@@ -24,7 +25,7 @@ def _stdout(monkeypatch):
 def options(*arguments, **parent):
     parsed = Options()
     parsed.parseOptions(arguments)
-    parsed.parent = parent
+    parsed.parent = {"nodaemon": 1, **parent}
     return parsed
 
 
@@ -55,9 +56,11 @@ def test_a_service(tmp_path):
     assert not (tmp_path / "store").exists()  # nothing is opened yet
 
 
-@pytest.mark.parametrize("own", ["logfile", "logger", "syslog"])
-def test_whoever_names_a_log_keeps_it(tmp_path, own):
-    parsed = options("--config", configured(tmp_path), **{own: "mine"})
+@pytest.mark.parametrize(
+    "parent", [{"logfile": "mine"}, {"logger": "mine"}, {"syslog": 1}, {"nodaemon": 0}]
+)
+def test_whoever_names_a_log_keeps_it(tmp_path, parent):
+    parsed = options("--config", configured(tmp_path), **parent)
     application = Application("registry")
     makeService(parsed, reactor).setServiceParent(application)
     assert application.getComponent(ILogObserver) is None
@@ -98,6 +101,20 @@ def test_twistd_serves(tmp_path):
     for secret in ("c2VjcmV0", "do-not-tell"):
         assert secret not in out + text
     assert "Traceback" not in out + text
+
+
+def test_twistd_in_the_background_logs_to_its_file(tmp_path):
+    path = configured(tmp_path)
+    background = [*TWISTD[:3], "--pidfile=twistd.pid"]
+    assert run(*background, "registry", "--config", path, cwd=tmp_path)[0] == 0
+    process = int((tmp_path / "twistd.pid").read_text())
+    try:
+        log = tmp_path / "twistd.log"
+        wait_until(lambda: "listening on" in log.read_text())
+    finally:
+        os.kill(process, signal.SIGTERM)
+        wait_until(lambda: not (tmp_path / "twistd.pid").exists())
+    assert f"configuration: {path}" in log.read_text()
 
 
 @pytest.mark.parametrize(

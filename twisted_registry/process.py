@@ -45,15 +45,20 @@ def in_twistd(path: str | None, reactor: Any, options: Mapping[str, Any]) -> Reg
     except ConfigurationError as error:
         lines = (f"twisted-registry: {line}" for line in error.lines())
         raise SystemExit("\n".join(lines)) from error
-    # Whoever names a log file or a logger to twistd keeps it.
-    own = options.get("logfile") or options.get("logger") or options.get("syslog")
-    observer = None if own else _observer(loaded)
+    observer = _observer(loaded) if _log_is_ours(options) else None
     try:
         service = _Service(loaded, reactor, start_environment(), access_log(loaded), observer)
     except StartError as error:
         raise SystemExit(f"twisted-registry: {error}") from error
     service.give_up = lambda _: reactor.stop()
     return service
+
+
+def _log_is_ours(options: Mapping[str, Any]) -> bool:
+    # Whoever names a log file or a logger to twistd keeps it.  In the background twistd closes
+    # standard error, and writes to twistd.log: ours would be lost.
+    named = options.get("logfile") or options.get("logger") or options.get("syslog")
+    return bool(options.get("nodaemon")) and not named
 
 
 def serve(loaded: Loaded, reactor: Any) -> int:

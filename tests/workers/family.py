@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 
-from processes import SERVE, Running, configured
+from processes import SERVE, Running, configured, wait_until
 
 MORE = "  workers: 2\n"
-
-
-def wait_until(ready, seconds=30):
-    """Ask again and again; the answer, as soon as it is true."""
-    deadline = time.monotonic() + seconds
-    while not (answer := ready()):
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.02)
-    return answer
 
 
 def children(pid):

@@ -13,8 +13,8 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from family import Family, ask, children, is_there, serving, wait_until
-from processes import CONFIGURATION, SERVE, TWISTD, Running, configured, run
+from family import Family, ask, children, is_there, serving
+from processes import CONFIGURATION, SERVE, TWISTD, Running, configured, run, wait_until
 
 DRAIN = "  workers: 2\n  draintimeout: 30s\n"
 
