@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from documents import CONFIG, LAYER, OTHER, artifact, entry, image, index, parse, without
 
 from twisted_registry.digest import Digest
 from twisted_registry.manifest import (
@@ -20,51 +19,10 @@ from twisted_registry.manifest import (
     Kind,
     Manifest,
     ManifestInvalid,
-    References,
     guess_media_type,
     media_type_in,
     parse_manifest,
-    references_in,
 )
-
-OTHER = "application/vnd.example.thing.v1+json"
-CONFIG = "application/vnd.example.config.v1+json"
-LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
-
-
-def entry(content=b"x", media_type=LAYER, **fields):
-    return {
-        "mediaType": media_type,
-        "digest": str(Digest.of(content)),
-        "size": len(content),
-        **fields,
-    }
-
-
-def image(**fields):
-    return {
-        "schemaVersion": 2,
-        "config": entry(b"{}", CONFIG),
-        "layers": [entry(b"one"), entry(b"two")],
-        **fields,
-    }
-
-
-def index(**fields):
-    return {"schemaVersion": 2, "manifests": [entry(b"child", OCI_IMAGE)], **fields}
-
-
-def artifact(**fields):
-    return {"mediaType": OCI_ARTIFACT, "blobs": [entry(b"one")], **fields}
-
-
-def parse(document, media_type=None):
-    return parse_manifest(json.dumps(document).encode(), media_type)
-
-
-def without(document, key):
-    return {name: value for name, value in document.items() if name != key}
-
 
 # What is read.
 
@@ -408,144 +366,8 @@ def test_annotations_are_copied_if_there_are_any():
         assert "annotations" not in referrer(image(annotations=none), OCI_IMAGE)
 
 
-# Whatever comes in.
-
-JSON = st.recursive(
-    st.one_of(
-        st.none(),
-        st.booleans(),
-        st.integers(),
-        st.floats(),
-        st.text(max_size=20),
-        st.sampled_from([2, *KINDS, str(Digest.of(b"x")), 10**30, "https://example.org"]),
-    ),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)
-    ),
-    max_leaves=8,
-)
-DESCRIPTOR = st.fixed_dictionaries(
-    {},
-    optional={
-        "mediaType": st.one_of(st.just(LAYER), JSON),
-        "digest": st.one_of(st.just(str(Digest.of(b"x"))), JSON),
-        "size": st.one_of(st.integers(0, 9), JSON),
-        "urls": JSON,
-        "platform": JSON,
-    },
-)
-DESCRIPTORS = st.one_of(st.lists(st.one_of(st.just(entry()), DESCRIPTOR), max_size=3), JSON)
-DOCUMENT = st.fixed_dictionaries(
-    {},
-    optional={
-        "schemaVersion": st.one_of(st.just(2), JSON),
-        "mediaType": st.one_of(st.sampled_from([*KINDS, OTHER]), JSON),
-        "config": st.one_of(st.just(entry()), DESCRIPTOR, JSON),
-        "layers": DESCRIPTORS,
-        "blobs": DESCRIPTORS,
-        "manifests": DESCRIPTORS,
-        "subject": st.one_of(st.just(entry()), DESCRIPTOR, JSON),
-        "annotations": st.one_of(st.dictionaries(st.text(max_size=3), st.text(max_size=3)), JSON),
-        "artifactType": JSON,
-    },
-)
-NESTED = [b'{"a":' * 100_000, b"[" * 1_000_000, b'{"config":' * 900 + b"{}" + b"}" * 900]
-HOSTILE = st.one_of(
-    st.binary(),
-    st.one_of(DOCUMENT, JSON).map(lambda document: json.dumps(document).encode()),
-    DOCUMENT.map(lambda document: json.dumps(document, ensure_ascii=False)).map(
-        lambda text: text.encode("utf-8", "surrogatepass")
-    ),
-    st.sampled_from(
-        [
-            *NESTED,
-            b'{"schemaVersion": 2, "config": {"size": ' + b"9" * 5000 + b"}}",
-            b'{"schemaVersion": NaN}',
-            b'{"schemaVersion": 2, "manifests": [Infinity]}',
-            b'{"mediaType": "\\ud800/x"}',
-            b'{"annotations": {"\\udfff": "\\ud800"}}',
-        ]
-    ),
-)
-
-
-@settings(max_examples=400)
-@given(HOSTILE, st.sampled_from([None, *KINDS, OTHER, "", "\r\n"]))
-@example(NESTED[0], OCI_IMAGE)
-@example(NESTED[1], None)
-@example(NESTED[2], None)
-def test_whatever_comes_in_a_manifest_or_a_refusal_comes_out(content, media_type):
-    try:
-        manifest = parse_manifest(content, media_type)
-    except ManifestInvalid:
-        return
-    if media_type is not None:
-        assert manifest.media_type == media_type
-    manifest.media_type.encode("ascii")
-    assert manifest.kind is KINDS.get(manifest.media_type, Kind.OPAQUE)
-    for descriptor in (*manifest.blobs, *manifest.manifests, *filter(None, [manifest.subject])):
-        assert 0 <= descriptor.size < 2**63
-        assert isinstance(hash(tuple((descriptor.platform or {}).get(key) for key in ("os",))), int)
-    json.dumps(manifest.as_referrer(DIGEST, len(content))).encode("ascii")
-
-
-@given(HOSTILE)
-def test_whatever_is_stored_tells_a_type_or_none(content):
-    for found in (media_type_in(content), guess_media_type(content)):
-        assert found is None or "/" in found
-
-
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
 def test_numbers_that_json_has_not(constant):
     text = json.dumps(image(annotations={})).replace("{}", f'{{"a": {constant}}}')
     with pytest.raises(ManifestInvalid, match="JSON object"):
         parse_manifest(text.encode(), OCI_IMAGE)
-
-
-A, B, C, D = (Digest.of(name) for name in (b"a", b"b", b"c", b"d"))
-LONG = Digest.of(b"long", "sha512")
-
-
-def part(digest, media_type="application/x"):
-    return {"mediaType": media_type, "digest": str(digest), "size": 1}
-
-
-def references(**document):
-    return references_in(json.dumps({"schemaVersion": 2, **document}).encode())
-
-
-def test_what_an_image_refers_to():
-    found = references(
-        mediaType=OCI_IMAGE,
-        config=part(A),
-        layers=[part(B), part(LONG)],
-        subject=part(C, OCI_IMAGE),
-        annotations={"built from": str(D)},
-    )
-    assert found == References(frozenset([A, B, LONG]), frozenset(), C)
-
-
-def test_what_an_index_refers_to():
-    found = references(
-        mediaType=OCI_INDEX, manifests=[part(A, OCI_IMAGE), part(B, OCI_INDEX), part(C)]
-    )
-    assert found == References(frozenset([A, B, C]), frozenset([A, B]), None)
-
-
-def test_of_an_unknown_type_everything_that_looks_like_a_digest_counts():
-    found = references(
-        mediaType="application/vnd.unknown+json", subject=part(A), a=[{"b": f"see {LONG}, {C}"}]
-    )
-    assert found == References(frozenset([A, C, LONG]), frozenset(), A)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        f"\x00 {B} sha256:12 {B.hex} sha1:{B.hex}".encode(),
-        json.dumps({"schemaVersion": 1, "fsLayers": [{"blobSum": str(B)}]}).encode(),
-        json.dumps({"schemaVersion": 3, "mediaType": OCI_IMAGE, "x": str(B)}).encode(),
-    ],
-)
-def test_so_it_does_in_what_is_no_manifest(content):
-    assert references_in(content) == References(frozenset([B]))
