@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "serve": "serve the registry",
     "check": "validate a configuration and print what holds, secrets masked",
     "garbage-collect": "remove what nothing refers to, also beside a registry that serves",
+    "maintenance": "print how the tasks of a store are, or run one",
 }
 
 

@@ -1,6 +1,8 @@
 """The chores of a registry: which there are, and how each is made of the configuration.
 
-One more chore is one more line in :func:`chores`, and a function that makes what one run does.
+Of all processes that share a store one at a time does a chore, see
+:mod:`twisted_registry.repository.turns`. One more chore is one more line in :func:`chores`, and a
+function that makes what one run does.
 """
 
 from __future__ import annotations
@@ -16,18 +18,19 @@ from twisted.internet.defer import Deferred
 from twisted_registry.maintenance.attendance import Attendance
 from twisted_registry.maintenance.purge import Purge
 from twisted_registry.maintenance.task import Task
+from twisted_registry.maintenance.turn import Turn
+from twisted_registry.repository.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from twisted_registry.config.schema import Configuration
     from twisted_registry.config.storing import Maintenance
     from twisted_registry.maintenance.garbage import Collector, Watcher
+    from twisted_registry.maintenance.turn import Work
     from twisted_registry.repository.gate import CollectorGate
     from twisted_registry.repository.registry import Registry
     from twisted_registry.storage.interfaces import IStorageDriver
-
-    Work = Callable[[], Coroutine[Deferred[object], object, object]]
 
 #: Seconds between two looks for a collector's list, on a store of this machine and on one that
 #: may count requests.
@@ -42,21 +45,23 @@ class Chore:
     :ivar name: of its section below ``storage.maintenance``, and of its task.
     :ivar enabled: whether it is done at intervals.
     :ivar interval: seconds from one run to the next.
-    :ivar make: makes what one run does; imports what only this chore needs.
+    :ivar make: makes what one run does, when it is first done; imports what only this chore needs.
+    :ivar settings: its section of the configuration.
     """
 
     name: str
     enabled: bool
     interval: float
     make: Callable[[Upkeep], Work]
+    settings: object = None
 
 
 def chores(maintenance: Maintenance) -> Iterable[Chore]:
     """All chores that there are, enabled or not."""
     purging, gc = maintenance.uploadpurging, maintenance.gc
     if purging is not None:
-        yield Chore("uploadpurging", purging.enabled, purging.interval, _purge)
-    yield Chore("gc", gc.enabled, gc.interval, _collect)
+        yield Chore("uploadpurging", purging.enabled, purging.interval, _purge, purging)
+    yield Chore("gc", gc.enabled, gc.interval, _collect, gc)
 
 
 def _purge(upkeep: Upkeep) -> Work:
@@ -81,14 +86,18 @@ def _collect(upkeep: Upkeep) -> Work:
 class Upkeep(MultiService):
     """The chores of one store: a :class:`~twisted_registry.maintenance.task.Task` for each.
 
+    Those that are not enabled are only done by hand.
+
     :ivar registry: what is kept up.
     :ivar driver: of its store, checked.
+    :ivar turns: tells who is at it, and how the runs ended, in all processes.
+    :ivar chores: all that there are, by name.
     """
 
     def __init__(
         self, registry: Registry, driver: IStorageDriver, configuration: Configuration, reactor: Any
     ) -> None:
-        """Make the tasks that are enabled."""
+        """Make the tasks."""
         super().__init__()
         self.setName("maintenance")
         self.registry = registry
@@ -96,10 +105,58 @@ class Upkeep(MultiService):
         self.configuration = configuration
         self.reactor = reactor
         self._closing: list[Callable[[], Deferred[None]]] = []
-        for chore in chores(self.maintenance):
-            if chore.enabled:
-                work = chore.make(self)
-                Task(chore.name, work, reactor, chore.interval, random).setServiceParent(self)
+        self.turns = Turns(driver)
+        self.chores: Mapping[str, Chore] = {chore.name: chore for chore in chores(self.maintenance)}
+        for chore in self.chores.values():
+            self._task(chore).setServiceParent(self)
+
+    def task(self, name: str) -> Task:
+        """The task of a chore.
+
+        :raises KeyError: if there is none of that name.
+        """
+        task: Task = self.getServiceNamed(name)
+        return task
+
+    async def status(self) -> list[dict[str, Any]]:
+        """How the tasks are, in all processes that share the store; ready for JSON.
+
+        Of each: ``name``, ``enabled``, ``interval`` in seconds, ``running`` (who is at it, or
+        None), ``last`` (how the run that ended last went, wherever it ran); and of this process:
+        ``next`` (seconds since the epoch, or None), ``runs``, ``failures`` and ``passed_over``.
+
+        :raises RegistryError: if the store does not answer.
+        """
+        found = []
+        for chore in self.chores.values():
+            task = self.task(chore.name)
+            last = await self.turns.last(chore.name)
+            found.append(
+                {
+                    "name": chore.name,
+                    "enabled": chore.enabled,
+                    "interval": chore.interval,
+                    "running": await self.turns.runner(chore.name),
+                    "last": None if last is None else last.shown(),
+                    "next": task.next,
+                    "runs": task.runs,
+                    "failures": task.failures,
+                    "passed_over": task.passed_over,
+                }
+            )
+        return found
+
+    def _task(self, chore: Chore) -> Task:
+        made: list[Work] = []
+
+        async def work() -> object:
+            if not made:
+                made.append(chore.make(self))
+            return await made[0]()
+
+        turn = Turn(self.turns, chore.name, self.reactor, chore.interval, repr(chore.settings))
+        interval = chore.interval if chore.enabled else None
+        return Task(chore.name, work, self.reactor, interval, random, turn)
 
     @property
     def maintenance(self) -> Maintenance:

@@ -7,7 +7,6 @@ serves: it is the collector of the registry itself.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -17,10 +16,8 @@ from twisted_registry import tap
 from twisted_registry.commands.configured import add_file, complain, loaded
 from twisted_registry.commands.once import CommandFailed
 from twisted_registry.commands.progress import WIDTH, Bar
-from twisted_registry.listener import StartError
+from twisted_registry.commands.store import in_memory, opened
 from twisted_registry.maintenance.garbage import Collected, CollectionFailed, Watcher
-from twisted_registry.service import make_driver
-from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.upkeep import make_collector
 
 if TYPE_CHECKING:
@@ -93,7 +90,7 @@ def run(options: Namespace) -> int:
     :returns: the exit status: 1 if the run could not go on.
     """
     configuration = loaded(options.file).configuration
-    if "inmemory" in configuration.storage.drivers:
+    if in_memory(configuration):
         complain("storage.inmemory: a store in memory has nothing to collect")
         return 1
     bar = Bar(sys.stderr) if sys.stderr.isatty() else None
@@ -115,25 +112,21 @@ def run(options: Namespace) -> int:
 async def _collect(
     configuration: Configuration, options: Namespace, watcher: Watcher, reactor: Any
 ) -> Collected:
-    try:
-        driver = make_driver(configuration, reactor, os.environ)
-    except StartError as error:
-        raise CommandFailed(str(error)) from error
-    collector = make_collector(
-        configuration,
-        CheckedDriver(driver, reactor),
-        reactor,
-        untagged=options.delete_untagged,
-        dry_run=options.dry_run,
-        watcher=watcher,
-    )
-    try:
-        return await collector.run()
-    except CollectionFailed as error:
-        raise CommandFailed(str(error)) from error
-    finally:
-        await collector.references.close()
-        await driver.close()
+    async with opened(configuration, reactor) as driver:
+        collector = make_collector(
+            configuration,
+            driver,
+            reactor,
+            untagged=options.delete_untagged,
+            dry_run=options.dry_run,
+            watcher=watcher,
+        )
+        try:
+            return await collector.run()
+        except CollectionFailed as error:
+            raise CommandFailed(str(error)) from error
+        finally:
+            await collector.references.close()
 
 
 def _tell(collected: Collected, verb: str) -> None:

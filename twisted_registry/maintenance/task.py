@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import asdict, frozen, has
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from twisted_registry.maintenance.turn import NotOurTurn, this_process
+from twisted_registry.repository.turns import Record
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+    from twisted_registry.maintenance.turn import Turn, Work
 
 log = Logger()
 
@@ -30,12 +35,26 @@ class Run:
     :ivar seconds: how long it took.
     :ivar result: what it answered; None if it failed.
     :ivar failure: why it failed; empty if it did not.
+    :ivar passed_over: why nothing was done, because another process did it; else empty.
     """
 
     began: float
     seconds: float
     result: object
     failure: str = ""
+    passed_over: str = ""
+
+    def record(self, settings: str) -> Record:
+        """What others who share the store are told of it."""
+        result: Any = self.result
+        return Record(
+            self.began,
+            self.seconds,
+            asdict(result) if has(type(result)) else result,
+            self.failure,
+            this_process(),
+            settings,
+        )
 
 
 class Task(Service):
@@ -43,36 +62,44 @@ class Task(Service):
 
     A failure is logged and counted, and does not end the schedule.
 
-    :ivar last: the run that ended last, or None.
+    :ivar name: of the task.
+    :ivar last: the run of this process that ended last and was not passed over, or None.
     :ivar runs: how many have ended.
     :ivar failures: how many of them failed.
+    :ivar passed_over: how many were left to another process, beside those.
     """
+
+    name: str
 
     def __init__(
         self,
         name: str,
-        work: Callable[[], Coroutine[Deferred[object], object, object]],
+        work: Work,
         clock: IReactorTime,
-        interval: float,
+        interval: float | None,
         random: Callable[[], float],
+        turn: Turn | None = None,
     ) -> None:
         """Take what to do and how often.
 
         :param work: what one run does; cancelled when the service stops.
         :param interval: seconds from the beginning of a run to that of the next; a beginning
-            that falls into a longer run is left out.
+            that falls into a longer run is left out. None: it is only run by hand.
         :param random: answers a number from 0 up to 1: after that part of the interval, or of
             an hour if that is less, the first run begins.
+        :param turn: lets one process at a time do it; None if there is no other.
         """
         self.setName(name)
         self.last: Run | None = None
         self.runs = 0
         self.failures = 0
+        self.passed_over = 0
         self._work = work
         self._clock = clock
         self._interval = interval
         self._random = random
-        self._loop = LoopingCall(self.run)
+        self._turn = turn
+        self._loop = LoopingCall(self.run, due=True)
         self._loop.clock = clock
         self._first: IDelayedCall | None = None
         self._current: Deferred[None] | None = None
@@ -92,6 +119,8 @@ class Task(Service):
     def startService(self) -> None:
         """Plan the first run."""
         super().startService()
+        if self._interval is None:
+            return
         delay = self._random() * min(self._interval, LATEST_START)
         self._first = self._clock.callLater(delay, self._begin)
 
@@ -109,21 +138,24 @@ class Task(Service):
         self._current.cancel()
         return ended.addCallback(lambda _: None)
 
-    def run(self) -> Deferred[Run]:
+    def run(self, *, due: bool = False) -> Deferred[Run]:
         """Run now, or join the run that is under way; fire with how it ended.
 
         Cancelling the Deferred cancels the wait, not the run.
+
+        :param due: whether the schedule asks, and does without if another process has done it.
         """
         ended = self._joined()
         if self._current is None:
             # Not before it is known to be under way: it may end at once.
             self._current = Deferred()
-            work = Deferred.fromCoroutine(self._attempt())
+            work = Deferred.fromCoroutine(self._attempt(due=due))
             if self._current is not None:
                 self._current = work
         return ended
 
     def _begin(self) -> None:
+        assert self._interval is not None
         self._first = None
         self._loop.start(self._interval)
 
@@ -132,18 +164,28 @@ class Task(Service):
         self._awaited.append(ended)
         return ended
 
-    async def _attempt(self) -> None:
-        began, result, failure = self._clock.seconds(), None, ""
+    async def _attempt(self, *, due: bool) -> None:
+        began, result, failure, passed_over = self._clock.seconds(), None, "", ""
         try:
-            result = await self._work()
+            turn = self._turn
+            result = await (self._work() if turn is None else turn.use(self._work, due=due))
         except CancelledError:
             failure = "it was stopped"
+        except NotOurTurn as error:
+            passed_over = str(error)
+            log.info("{task} is passed over: {reason}", task=self.name, reason=passed_over)
         except Exception as error:  # noqa: BLE001 - whatever it was, the schedule goes on
             log.failure("{task} failed; it will be tried again", task=self.name)
             failure = f"{type(error).__name__}: {error}"
-        self.runs += 1
-        self.failures += bool(failure)
-        self.last = run = Run(began, self._clock.seconds() - began, result, failure)
+        run = Run(began, self._clock.seconds() - began, result, failure, passed_over)
+        if passed_over:
+            self.passed_over += 1
+        else:
+            self.runs += 1
+            self.failures += bool(failure)
+            self.last = run
+            if self._turn is not None:
+                await self._turn.note(run.record(self._turn.settings))
         self._current = None
         awaited, self._awaited = self._awaited, []
         for ended in awaited:

@@ -22,6 +22,7 @@ What Distribution does not know, it ignores::
     twisted-registry/collector/list, clock
     twisted-registry/collector/leases/<list>/<algorithm>/<hex>
     twisted-registry/collector/processes/<id>
+    twisted-registry/tasks/<task>/running, last
 
 A link is a file that holds a digest as text.
 """
@@ -46,6 +47,8 @@ CONDEMNED = f"{_COLLECTOR}/list"
 CLOCK = f"{_COLLECTOR}/clock"
 LEASES = f"{_COLLECTOR}/leases"
 PROCESSES = f"{_COLLECTOR}/processes"
+
+_TASKS = "twisted-registry/tasks"
 
 #: A folder with one of these is a repository. 2.8.3 looks for the first, 3.x for the second.
 REPOSITORY_MARKS = ("_layers", "_manifests")
@@ -202,3 +205,13 @@ def lease(list_id: str, digest: Digest) -> str:
 def process(process_id: str) -> str:
     """The record of a serving process: which list it obeys, and by its time that it lives."""
     return f"{PROCESSES}/{process_id}"
+
+
+def task_running(task: str) -> str:
+    """Says who runs a task, and by its time that he goes on."""
+    return f"{_TASKS}/{task}/running"
+
+
+def task_last(task: str) -> str:
+    """How the run of a task that ended last went."""
+    return f"{_TASKS}/{task}/last"

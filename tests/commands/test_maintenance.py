@@ -1,0 +1,76 @@
+"""``maintenance`` as an operator runs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+from processes import CONFIGURATION, SERVE, Running, configured, run
+
+MAINTENANCE = (sys.executable, "-m", "twisted_registry", "maintenance")
+PURGE = "uploadpurging: {{enabled: false, age: 1h, interval: 2h, dryrun: false}}"
+
+
+@pytest.fixture
+def path(tmp_path):
+    text = CONFIGURATION.replace("storage:\n", f"storage:\n  maintenance: {{{{{PURGE}}}}}\n")
+    return configured(tmp_path, text)
+
+
+def running(folder):
+    """The file that says who runs a task."""
+    return folder / "store/twisted-registry/tasks/uploadpurging/running"
+
+
+def test_status_and_a_run(tmp_path, path):
+    status, out, err = run(*MAINTENANCE, "status", path, cwd=tmp_path)
+    assert (status, err) == (0, [])
+    assert out.splitlines()[:2] == ["uploadpurging: not enabled", "  never ran"]
+    status, out, err = run(*MAINTENANCE, "run", "uploadpurging", path, cwd=tmp_path)
+    assert (status, err) == (0, [])
+    assert out.startswith("uploadpurging: found 0, removed 0, failed 0, leftovers 0 in ")
+    assert not running(tmp_path).exists()
+    _, out, _ = run(*MAINTENANCE, "status", path, cwd=tmp_path)
+    assert out.splitlines()[1].endswith(": found 0, removed 0, failed 0, leftovers 0")
+    _, out, _ = run(*MAINTENANCE, "status", "--json", path, cwd=tmp_path)
+    (task,) = [task for task in json.loads(out) if task["name"] == "uploadpurging"]
+    assert (task["enabled"], task["interval"], task["running"]) == (False, 7200.0, None)
+    assert task["last"]["result"]["found"] == 0
+
+
+def test_beside_a_registry_that_serves(tmp_path, path):
+    with Running(*SERVE, path, cwd=tmp_path) as server:
+        status, out, err = run(*MAINTENANCE, "run", "--json", "gc", path, cwd=tmp_path)
+        assert (status, err) == (0, [])
+        assert json.loads(out)["result"]["blobs"] == 0
+        server.stop()
+
+
+def test_another_process_runs_it(tmp_path, path):
+    running(tmp_path).parent.mkdir(parents=True)
+    running(tmp_path).write_bytes(b"elsewhere 1 it")
+    status, out, err = run(*MAINTENANCE, "run", "uploadpurging", path, cwd=tmp_path)
+    assert (status, out) == (3, "")
+    assert err[-1].endswith("uploadpurging: another process is at it")
+    _, out, _ = run(*MAINTENANCE, "status", path, cwd=tmp_path)
+    assert "  running: elsewhere 1 it" in out.splitlines()
+
+
+def test_a_run_that_fails(tmp_path, path):
+    (tmp_path / "store/docker/registry/v2").mkdir(parents=True)
+    (tmp_path / "store/docker/registry/v2/repositories").write_bytes(b"")
+    status, out, err = run(*MAINTENANCE, "run", "gc", path, cwd=tmp_path)
+    assert (status, out) == (1, "")
+    assert err[-1].startswith("twisted-registry: gc failed: ")
+
+
+def test_mistakes(tmp_path, path):
+    status, _, err = run(*MAINTENANCE, "run", "dusting", path, cwd=tmp_path)
+    assert status == 1
+    assert err[-1].startswith("twisted-registry: there is no task dusting; known are uploadpurging")
+    memory = configured(tmp_path, "version: 0.1\nstorage: inmemory\n")
+    status, _, err = run(*MAINTENANCE, "status", memory, cwd=tmp_path)
+    assert status == 1
+    assert "storage.inmemory" in err[-1]
+    assert run(*MAINTENANCE, cwd=tmp_path)[0] == 2

@@ -1,0 +1,114 @@
+"""``twisted-registry maintenance``: how the tasks of a store are, and one run of one of them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from twisted_registry import tap
+from twisted_registry.commands.configured import add_file, complain, loaded
+from twisted_registry.commands.once import CommandFailed
+from twisted_registry.commands.store import in_memory, opened
+from twisted_registry.repository.registry import Registry
+from twisted_registry.upkeep import Upkeep
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Iterable, Sequence
+
+    from twisted_registry.config.schema import Configuration
+    from twisted_registry.maintenance.task import Run
+
+#: Exit status of a run that was passed over, because another process does the same.
+PASSED_OVER = 3
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Add what it takes."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    status = actions.add_parser("status", help="how the tasks are, wherever they run")
+    run_one = actions.add_parser("run", help="run one task now, also beside a registry that serves")
+    run_one.add_argument("task", metavar="TASK", help="its name, as status prints it")
+    for action in (status, run_one):
+        action.add_argument("--json", action="store_true", help="print one JSON document")
+        add_file(action)
+
+
+def run(options: Namespace) -> int:
+    """Print how the tasks are, or run one.
+
+    :returns: the exit status: 1 if it failed, 3 if another process runs that task.
+    """
+    configuration = loaded(options.file).configuration
+    if in_memory(configuration):
+        complain("storage.inmemory: the process that serves it does its own maintenance")
+        return 1
+    if options.action == "status":
+        return _status(configuration, options)
+    return _run(configuration, options)
+
+
+def _status(configuration: Configuration, options: Namespace) -> int:
+    async def look(reactor: Any) -> Sequence[dict[str, Any]]:
+        async with opened(configuration, reactor) as driver:
+            return await Upkeep(Registry(driver, reactor), driver, configuration, reactor).status()
+
+    found = tap.once(look)
+    if found is None:
+        return 1
+    if options.json:
+        sys.stdout.write(f"{json.dumps(found)}\n")
+    else:
+        sys.stdout.writelines(f"{line}\n" for task in found for line in _lines(task))
+    return 0
+
+
+def _run(configuration: Configuration, options: Namespace) -> int:
+    async def work(reactor: Any) -> Run:
+        async with opened(configuration, reactor) as driver:
+            upkeep = Upkeep(Registry(driver, reactor), driver, configuration, reactor)
+            if options.task not in upkeep.chores:
+                known = ", ".join(upkeep.chores)
+                raise CommandFailed(f"there is no task {options.task}; known are {known}")
+            try:
+                return await upkeep.task(options.task).run()
+            finally:
+                # It was not started: this ends what is under way, and closes what was opened.
+                await upkeep.stopService()
+
+    run = tap.once(work)
+    if run is None:
+        return 1
+    said = run.record("")
+    if options.json:
+        told = {"task": options.task, "passed_over": run.passed_over, **said.shown()}
+        sys.stdout.write(f"{json.dumps(told)}\n")
+    elif run.passed_over:
+        complain(f"{options.task}: {run.passed_over}")
+    elif not run.failure:
+        sys.stdout.write(f"{options.task}: {_result(said.result)} in {run.seconds:.1f} s\n")
+    if run.failure:
+        complain(f"{options.task} failed: {run.failure}")
+    return 1 if run.failure else PASSED_OVER if run.passed_over else 0
+
+
+def _lines(task: dict[str, Any]) -> Iterable[str]:
+    plan = f"every {task['interval']:g} s" if task["enabled"] else "not enabled"
+    yield f"{task['name']}: {plan}"
+    if task["running"]:
+        yield f"  running: {task['running']}"
+    last = task["last"]
+    if last is None:
+        yield "  never ran"
+        return
+    began = datetime.fromtimestamp(last["began"], UTC).isoformat(" ", "seconds")
+    how = f"failed: {last['failure']}" if last["failure"] else _result(last["result"])
+    yield f"  last: {began}, {last['seconds']:.1f} s, by {last['by']}: {how}"
+
+
+def _result(result: object) -> str:
+    if isinstance(result, dict):
+        return ", ".join(f"{name} {value}" for name, value in result.items())
+    return "done" if result is None else str(result)

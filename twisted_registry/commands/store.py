@@ -1,0 +1,39 @@
+"""The store that a command works on."""
+
+from __future__ import annotations
+
+import os
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from twisted_registry.commands.once import CommandFailed
+from twisted_registry.listener import StartError
+from twisted_registry.service import make_driver
+from twisted_registry.storage.checked import CheckedDriver
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from twisted_registry.config.schema import Configuration
+    from twisted_registry.storage.interfaces import IStorageDriver
+
+
+@asynccontextmanager
+async def opened(configuration: Configuration, reactor: Any) -> AsyncIterator[IStorageDriver]:
+    """Have the store of a configuration inside the block.
+
+    :raises CommandFailed: if its driver can not be as it is configured.
+    """
+    try:
+        driver = make_driver(configuration, reactor, os.environ)
+    except StartError as error:
+        raise CommandFailed(str(error)) from error
+    try:
+        yield CheckedDriver(driver, reactor)
+    finally:
+        await driver.close()
+
+
+def in_memory(configuration: Configuration) -> bool:
+    """Whether the store is in the memory of another process, where no command reaches it."""
+    return "inmemory" in configuration.storage.drivers
