@@ -392,6 +392,41 @@ def no_such_file():
 
 
 @pytest_twisted.ensureDeferred
+async def test_rules_say_who_may_do_what(tmp_path):
+    more = (
+        "auth: {{silly: {{realm: r, service: s}}}}\n"
+        "access:\n"
+        "  rules:\n"
+        "  - {{repositories: [open/*], anonymous: true, allow: [pull]}}\n"
+        "  - {{repositories: [open/*], users: [silly], allow: [push]}}\n"
+    )
+    async with running(tmp_path, MEMORY + HTTP + more) as ask:
+        known = {"Authorization": "x"}
+        for name, headers, method, status in (
+            ("open/a", {}, "GET", 404),
+            ("open/a", {}, "POST", 401),
+            ("open/a", known, "POST", 202),
+            ("a", {}, "GET", 401),
+            ("a", known, "GET", 403),
+            ("a", known, "POST", 403),
+        ):
+            path = f"/v2/{name}/" + ("blobs/uploads/" if method == "POST" else "tags/list")
+            response = await ask(method, path, headers=headers)
+            assert response.code == status, (name, method)
+
+
+@pytest_twisted.ensureDeferred
+async def test_without_a_login_everybody_is_a_stranger(tmp_path):
+    more = "access:\n  anonymous: [pull]\n"
+    async with running(tmp_path, MEMORY + HTTP + more) as ask:
+        assert (await ask("GET", "/v2/")).code == 200
+        assert (await ask("GET", "/v2/a/tags/list")).code == 404
+        response = await ask("POST", "/v2/a/blobs/uploads/")
+        assert response.code == 403
+        assert not response.headers.hasHeader("WWW-Authenticate")
+
+
+@pytest_twisted.ensureDeferred
 async def test_access_is_asked_for_as_configured(tmp_path):
     more = "auth:\n  silly:\n    realm: r\n    service: s\n"
     async with running(tmp_path, MEMORY + HTTP + more) as ask:

@@ -1,12 +1,14 @@
-"""``auth`` joined to constructors: a part of service.py. Imported only where it is configured."""
+"""``auth`` and ``access`` joined to constructors: a part of service.py, imported where needed."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from twisted_registry.accessrules import make_policy
 from twisted_registry.auth.policy import LoggedIn
 from twisted_registry.auth.schemes import SchemeAccess
 from twisted_registry.auth.silly import Silly
+from twisted_registry.auth.strangers import StrangersOnly
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,13 +22,14 @@ def make_access(
     reactor: Any,  # noqa: ARG001 - for schemes that wait
     environ: Mapping[str, str],  # noqa: ARG001 - for schemes with secrets
 ) -> IConfiguredAccess:
-    """Answer the controller that ``auth`` describes.
+    """Answer the controller that ``auth`` and ``access`` describe.
 
     :raises StartError: if it can not be made; the text names the key.
     """
     auth = configuration.auth
-    assert auth.silly is not None
-    access: IConfiguredAccess = SchemeAccess(
-        Silly(auth.silly.realm, auth.silly.service), LoggedIn()
-    )
+    policy = make_policy(configuration.access, LoggedIn())
+    if auth.silly is None:
+        nobody: IConfiguredAccess = StrangersOnly(policy)
+        return nobody
+    access: IConfiguredAccess = SchemeAccess(Silly(auth.silly.realm, auth.silly.service), policy)
     return access

@@ -63,6 +63,11 @@ class Glob:
         """Whether it matches every name."""
         return self.text == _ANY_DEPTH
 
+    @property
+    def prefix(self) -> str:
+        """What every name that it matches begins with."""
+        return self.text.partition("*")[0]
+
     def matches(self, name: str) -> bool:
         """Whether a repository's name is of this form."""
         return self._pattern.fullmatch(name) is not None

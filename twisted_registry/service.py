@@ -123,7 +123,7 @@ class RegistryService(MultiService):
             content_limit=configuration.storage.cache.manifestbytes,
         )
         self._access: IConfiguredAccess | None = None
-        if configuration.auth.wanted:
+        if configuration.controls_access:
             from twisted_registry.accesscontrol import make_access  # noqa: PLC0415
 
             self._access = make_access(configuration, reactor, environ)

@@ -61,10 +61,24 @@ class Caller:
     scheme: str = ""
 
 
+class IVisible(Interface):
+    """The repositories that somebody may know of."""
+
+    prefixes: Sequence[str] = Attribute(
+        "Each of the names begins with one of these; in order, none of them begins with another."
+    )
+
+    def shows(name: str) -> bool:
+        """Whether a repository is one of them."""
+
+
 class IGrant(Interface):
     """What one caller was found to be allowed."""
 
     user: str = Attribute("The name to log; empty for an anonymous caller.")
+    visible: IVisible | None = Attribute(
+        "The repositories to list for the caller; None for every one."
+    )
 
     def permits(access: Access) -> bool:
         """Whether the caller may do this as well, beyond what was asked for."""
@@ -89,8 +103,8 @@ class IConfiguredAccess(IAccessController):
         """Free them; fire when that is done."""
 
 
-class IPolicy(Interface):
-    """Rules: which user may do what."""
+class IScope(Interface):
+    """Bounds: what may be done at most."""
 
     def allows(identity: IIdentity, access: Access) -> bool:
         """Whether the user may do this.
@@ -101,12 +115,20 @@ class IPolicy(Interface):
         """
 
 
+class IPolicy(IScope):
+    """Rules: which user may do what."""
+
+    def visible(identity: IIdentity) -> IVisible | None:
+        """The repositories that the user may pull; None for every one."""
+
+
 @implementer(IGrant)
 @frozen
 class OpenGrant:
     """Allows everything."""
 
     user: str = ""
+    visible: None = None
 
     def permits(self, access: Access) -> bool:  # noqa: ARG002
         """Yes."""

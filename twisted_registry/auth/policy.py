@@ -23,6 +23,9 @@ class LoggedIn:
         """See the class."""
         return bool(identity.name)
 
+    def visible(self, identity: IIdentity) -> None:
+        """Everything."""
+
 
 @implementer(IPolicy)
 @frozen
@@ -32,3 +35,6 @@ class Everything:
     def allows(self, identity: IIdentity, access: Access) -> bool:  # noqa: ARG002
         """See the class."""
         return True
+
+    def visible(self, identity: IIdentity) -> None:
+        """Everything."""

@@ -26,6 +26,8 @@ from twisted_registry.auth.interfaces import (
     IConfiguredAccess,
     IGrant,
     IPolicy,
+    IScope,
+    IVisible,
 )
 from twisted_registry.errors import ErrorCode, RegistryError
 
@@ -48,7 +50,7 @@ class Login:
     """
 
     identity: IIdentity
-    scope: IPolicy | None = None
+    scope: IScope | None = None
 
 
 @frozen(eq=False)
@@ -96,6 +98,11 @@ class Grant:
     _login: Login
     _policy: IPolicy
 
+    @property
+    def visible(self) -> IVisible | None:
+        """As promised by :class:`IGrant`."""
+        return self._policy.visible(self._login.identity)
+
     def permits(self, access: Access) -> bool:
         """As promised by :class:`IGrant`."""
         scope = self._login.scope
@@ -104,7 +111,8 @@ class Grant:
         )
 
 
-_NOBODY = Login(ANONYMOUS)
+#: The login of a caller who has shown nothing.
+NOBODY = Login(ANONYMOUS)
 
 
 @implementer(IConfiguredAccess)
@@ -121,7 +129,7 @@ class SchemeAccess:
     _anonymous: Grant = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._anonymous = Grant("", _NOBODY, self._policy)
+        self._anonymous = Grant("", NOBODY, self._policy)
 
     def authorize(self, caller: Caller, accesses: Sequence[Access]) -> Deferred[IGrant]:
         """As promised by :class:`~twisted_registry.auth.interfaces.IAccessController`."""
@@ -151,10 +159,11 @@ class SchemeAccess:
             raise self._challenge(caller, accesses)
         scope, identity, allows = login.scope, login.identity, self._policy.allows
         for access in accesses:
-            if scope is not None and not scope.allows(identity, access):
-                raise self._challenge(caller, accesses, "insufficient_scope")
             if not allows(identity, access):
+                # A wider token would not help.
                 raise RegistryError(ErrorCode.DENIED, detail=described(accesses))
+        if scope is not None and not all(scope.allows(identity, access) for access in accesses):
+            raise self._challenge(caller, accesses, "insufficient_scope")
         return Grant(identity.name, login, self._policy)
 
     def _failed(self, failure: Failure, caller: Caller, accesses: Sequence[Access]) -> IGrant:

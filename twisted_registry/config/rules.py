@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from twisted_registry.config import storing
+from twisted_registry.config.access import check_access
 from twisted_registry.config.document import Node
 from twisted_registry.config.faults import Report, shown
 from twisted_registry.config.middleware import check_middleware
@@ -82,6 +83,8 @@ def check(configuration: Configuration, report: Report) -> None:
     _check_storage(configuration, report)
     _check_collection(configuration, report)
     _check_http(configuration, report)
+    if configuration.access is not None:
+        check_access(configuration.access, report)
     _refuse(configuration, report)
     _warn(configuration, report)
     _notice(configuration, report)

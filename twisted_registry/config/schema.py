@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from twisted_registry.config.access import AccessRules
 from twisted_registry.config.auth import Auth
 from twisted_registry.config.content import Catalog, Policy, Tags, Validation
 from twisted_registry.config.forms import choice, text
@@ -30,6 +31,11 @@ class Configuration(Values):
         Auth, "Who may do what. ``auth: none`` is short for that one key.",
         bare=True, closed=True,
     )  # fmt: skip
+    access: AccessRules | None = key(
+        Section("a section", AccessRules, closed=True, empty=True),
+        "Who may do what. With the section, what it does not allow is not allowed; without it,"
+        " whoever has logged in may do everything, and a token opens what it says.", ours=True,
+    )  # fmt: skip
     http: Http = section(Http, "Where the registry listens and what its answers say.")
     validation: Validation = section(Validation, "What may be pushed.")
     policy: Policy = section(Policy, "What kind of content is taken.")
@@ -52,3 +58,8 @@ class Configuration(Values):
     compatibility: object = key(
         Anything(), "Gone from Distribution; accepted, no effect.", secret=True
     )
+
+    @property
+    def controls_access(self) -> bool:
+        """Whether anybody is asked who they are, or refused anything."""
+        return self.auth.wanted or self.access is not None

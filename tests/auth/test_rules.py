@@ -1,0 +1,166 @@
+"""The rules of ``access``: who may do what, where, and what they may know of."""
+
+from __future__ import annotations
+
+import pytest
+from zope.interface.verify import verifyObject
+
+from twisted_registry.accessrules import make_policy
+from twisted_registry.auth.identity import ANONYMOUS, Identity, IIdentity
+from twisted_registry.auth.interfaces import (
+    CATALOG,
+    Access,
+    Caller,
+    IConfiguredAccess,
+    IPolicy,
+    IVisible,
+)
+from twisted_registry.auth.policy import LoggedIn
+from twisted_registry.auth.rights import Delegate, Right, Rights
+from twisted_registry.auth.rules import Rules
+from twisted_registry.auth.strangers import StrangersOnly
+from twisted_registry.config.loading import load_text
+from twisted_registry.errors import RegistryError
+
+EVERYTHING = {"pull", "push", "delete", "*"}
+
+
+def rules(text):
+    """The policy of a section that is written on lines of its own."""
+    below = "".join(f"  {line}\n" for line in text.splitlines())
+    loaded = load_text(f"version: 0.1\nstorage: inmemory\naccess:\n{below}", {})
+    assert not loaded.warnings
+    return make_policy(loaded.configuration.access, LoggedIn())
+
+
+def allowed(policy, identity, name="team/app"):
+    return {
+        action
+        for action in ("pull", "push", "delete", "*")
+        if policy.allows(identity, Access("repository", name, action))
+    }
+
+
+ADA, BOB, EVE = Identity("ada"), Identity("bob"), Identity("eve")
+
+
+def test_without_the_section_another_policy_holds():
+    otherwise = LoggedIn()
+    assert make_policy(None, otherwise) is otherwise
+
+
+def test_an_empty_section_allows_nothing():
+    policy = make_policy(
+        load_text("version: 0.1\nstorage: inmemory\naccess:\n", {}).configuration.access, LoggedIn()
+    )
+    assert verifyObject(IPolicy, policy)
+    assert (allowed(policy, ADA), allowed(policy, ANONYMOUS)) == (set(), set())
+
+
+def test_three_lines_let_everybody_pull_and_users_push():
+    policy = rules("anonymous: [pull]\nauthenticated: [pull, push]")
+    assert allowed(policy, ANONYMOUS) == {"pull"}
+    assert allowed(policy, ADA) == {"pull", "push"}
+
+
+@pytest.mark.parametrize(
+    ("action", "means"),
+    [
+        ("pull", {"pull"}),
+        ("push", {"pull", "push"}),
+        ("delete", {"delete"}),
+        ("admin", EVERYTHING),
+    ],
+)
+def test_what_an_action_means(action, means):
+    policy = rules(f"rules: [{{repositories: ['**'], users: [ada], allow: [{action}]}}]")
+    assert allowed(policy, ADA) == means
+    assert allowed(policy, BOB) == allowed(policy, ANONYMOUS) == set()
+
+
+def test_rules_add_up():
+    policy = rules(
+        "groups: {team: [ada, bob]}\n"
+        "rules:\n"
+        "- {repositories: ['team/**', '!team/secret'], groups: [team], allow: [push]}\n"
+        "- {repositories: ['team/*'], users: [ada], allow: [delete]}\n"
+        "- {repositories: ['public/*'], anonymous: true, allow: [pull]}\n"
+        "- {repositories: ['users/*'], authenticated: true, allow: [push]}\n"
+    )
+    assert allowed(policy, ADA) == {"pull", "push", "delete"}
+    assert allowed(policy, ADA, "team/secret") == {"delete"}
+    assert allowed(policy, ADA, "team/a/b") == {"pull", "push"}
+    assert allowed(policy, BOB) == {"pull", "push"}
+    assert allowed(policy, BOB, "team") == set()
+    assert allowed(policy, EVE) == set()
+    assert allowed(policy, EVE, "users/eve") == {"pull", "push"}
+    assert allowed(policy, ANONYMOUS, "users/eve") == set()
+    for identity in (ADA, EVE, ANONYMOUS):
+        assert allowed(policy, identity, "public/x") == {"pull"}
+
+
+def test_a_login_may_say_of_groups():
+    policy = rules(
+        "groups: {team: [ada]}\nrules: [{repositories: ['**'], groups: [team], allow: [pull]}]"
+    )
+    assert allowed(policy, EVE) == set()
+    assert allowed(policy, Identity("eve", frozenset({"team"}))) == {"pull"}
+    # Nobody in particular is in no group, whatever is said.
+    assert allowed(policy, Identity("", frozenset({"team"}))) == set()
+
+
+def test_whoever_brings_rights_has_those_and_no_others():
+    policy = rules("authenticated: [admin]\nanonymous: [pull]")
+    robot = Delegate("robot", Rights((Right.make(["ci/*"], ["push"]),)))
+    assert verifyObject(IIdentity, robot)
+    assert allowed(policy, robot) == set()
+    assert allowed(policy, robot, "ci/app") == {"pull", "push"}
+
+
+def test_who_may_list_what():
+    policy = rules(
+        "rules:\n"
+        "- {repositories: [team/**, '!team/secret', team/a/b, lib*/x, z], users: [ada],"
+        " allow: [push]}\n"
+        "- {repositories: ['other/**'], users: [ada], allow: [delete]}\n"
+        "- {repositories: ['**'], users: [bob], allow: [pull]}\n"
+    )
+    assert policy.allows(ADA, CATALOG)
+    assert policy.allows(EVE, CATALOG), "an empty list is no secret"
+    assert not policy.allows(ANONYMOUS, CATALOG)
+    assert not policy.allows(BOB, Access("registry", "other", "*"))
+    assert policy.visible(BOB) is None
+    visible = policy.visible(ADA)
+    assert verifyObject(IVisible, visible)
+    assert visible.prefixes == ("lib", "team/", "z")
+    names = ["team/x", "team/secret", "library/x", "other/x", "z", "zz"]
+    assert [name for name in names if visible.shows(name)] == ["team/x", "library/x", "z"]
+    assert policy.visible(EVE).prefixes == ()
+    assert not policy.visible(EVE).shows("z")
+
+
+def test_an_excluded_repository_is_not_seen_through_everything():
+    visible = rules(
+        "rules: [{repositories: ['**', '!secret'], users: [ada], allow: [pull]}]"
+    ).visible(ADA)
+    assert (visible.prefixes, visible.shows("a"), visible.shows("secret")) == (("",), True, False)
+
+
+def test_many_users_do_not_fill_the_memory():
+    policy = Rules(())
+    for number in range(10_000):
+        policy.rights(Identity(str(number)))
+    assert len(policy._rights) <= 4096
+    assert policy.rights(ADA) is policy.rights(ADA)
+
+
+def test_without_a_way_to_log_in_everybody_is_a_stranger():
+    access = StrangersOnly(rules("anonymous: [pull]"))
+    assert verifyObject(IConfiguredAccess, access)
+    caller = Caller("Basic YTpi")
+    answers = []
+    for asked in ((), (Access("repository", "a", "pull"),), (Access("repository", "a", "push"),)):
+        access.authorize(caller, asked).addBoth(answers.append)
+    assert [answer.user for answer in answers[:2]] == ["", ""]
+    assert isinstance(answers[2].value, RegistryError)
+    assert (answers[2].value.http_status, answers[2].value.headers) == (403, ())

@@ -1,0 +1,105 @@
+"""What somebody may do, and what they may see of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+from zope.interface import implementer
+
+from twisted_registry.auth.identity import IIdentity
+from twisted_registry.auth.interfaces import CATALOG, IVisible
+from twisted_registry.globs import Choice
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from twisted_registry.auth.interfaces import Access
+
+#: What an action of a rule allows, in the words of :class:`~.interfaces.Access`. A push reads, too:
+#: clients look whether a blob is there.
+MEANING = {
+    "pull": frozenset({"pull"}),
+    "push": frozenset({"pull", "push"}),
+    "delete": frozenset({"delete"}),
+    "admin": frozenset({"pull", "push", "delete", "*"}),
+}
+
+
+@frozen
+class Right:
+    """Some actions in some repositories.
+
+    :ivar actions: those of :class:`~twisted_registry.auth.interfaces.Access`.
+    """
+
+    repositories: Choice
+    actions: frozenset[str]
+
+    @classmethod
+    def make(cls, repositories: Iterable[str], actions: Iterable[str]) -> Right:
+        """A right from patterns and the actions of a rule.
+
+        :raises GlobInvalid: if one is no pattern.
+        :raises KeyError: if one is no action.
+        """
+        allowed = frozenset[str]().union(*(MEANING[action] for action in actions))
+        return cls(Choice.parse(repositories), allowed)
+
+
+@frozen
+class Rights:
+    """All that somebody may do; nothing without a right to it."""
+
+    rights: tuple[Right, ...] = ()
+
+    def allow(self, access: Access) -> bool:
+        """Whether one of them allows this."""
+        if access.type == "registry":
+            # Whoever may pull anything may list what they may pull.
+            return access == CATALOG and any("pull" in right.actions for right in self.rights)
+        return any(
+            access.action in right.actions and access.name in right.repositories
+            for right in self.rights
+        )
+
+    @property
+    def visible(self) -> IVisible | None:
+        """The repositories that can be pulled; None if that is every one."""
+        choices = tuple(right.repositories for right in self.rights if "pull" in right.actions)
+        return None if any(choice.is_everything for choice in choices) else Visible(choices)
+
+
+@implementer(IVisible)
+@frozen
+class Visible:
+    """Repositories that one of some choices has."""
+
+    choices: tuple[Choice, ...]
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """As promised by :class:`IVisible`."""
+        found: list[str] = []
+        for prefix in sorted(glob.prefix for choice in self.choices for glob in choice.included):
+            # A prefix of this one, if there is any, is right before it.
+            if not found or not prefix.startswith(found[-1]):
+                found.append(prefix)
+        return tuple(found)
+
+    def shows(self, name: str) -> bool:
+        """As promised by :class:`IVisible`."""
+        return any(name in choice for choice in self.choices)
+
+
+@implementer(IIdentity)
+@frozen
+class Delegate:
+    """Somebody who brings their own rights, whom no rule is asked about.
+
+    :ivar rights: all that they may do.
+    """
+
+    name: str
+    rights: Rights
+    groups: frozenset[str] = frozenset()
