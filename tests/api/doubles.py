@@ -23,6 +23,7 @@ CALLS = (
     "list",
     "folders",
     "folders_many",
+    "prune",
     "walk",
     "presign",
     "sweep",

@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted_registry.storage.fileops import OsFiles
 from twisted_registry.storage.filesystem import FilesystemDriver
 from twisted_registry.storage.interfaces import (
+    MoveRefused,
     OffsetInvalid,
     PathExists,
     PathInvalid,
@@ -178,6 +179,15 @@ def test_a_move_to_another_disk_copies(tmp_path):
     result_of(driver.move("source", "folder/moved"))
     assert paths(driver.walk("")) == ["folder/moved"]
     assert result_of(driver.get("folder/moved", 7)) == b"content"
+
+
+def test_a_move_to_another_disk_asks_when_it_has_copied(tmp_path):
+    driver = inline(tmp_path, FaultyFiles(rename=[None, errno.EXDEV, None, errno.EXDEV, None]))
+    result_of(driver.put("source", b"content"))
+    answers = [True, False]
+    failure_of(driver.move("source", "moved", still=lambda: answers.pop(0)), MoveRefused)
+    assert answers == []
+    assert paths(driver.walk("")) == ["source"]
 
 
 @pytest.mark.parametrize("call", ["open", "pwrite", "rename", "link"])

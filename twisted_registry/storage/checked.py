@@ -87,14 +87,20 @@ class CheckedDriver:
         paths = (source, destination)
         return self._call("copy", paths, self.driver.copy, source, destination)
 
-    def move(self, source: str, destination: str) -> Deferred[None]:
+    def move(
+        self, source: str, destination: str, *, still: Callable[[], bool] | None = None
+    ) -> Deferred[None]:
         """Move a file."""
         paths = (source, destination)
-        return self._call("move", paths, self.driver.move, source, destination)
+        return self._call("move", paths, self.driver.move, source, destination, still=still)
 
     def delete(self, path: str) -> Deferred[None]:
         """Remove a file or folder, but never the root."""
         return self._call("delete", (path,), self.driver.delete, path)
+
+    def prune(self, paths: Sequence[str]) -> Deferred[None]:
+        """Remove folders that are empty."""
+        return self._call_many("prune", paths, self.driver.prune)
 
     def delete_many(self, paths: Sequence[str]) -> Deferred[None]:
         """Remove files; none at all if one of the paths breaks the grammar."""

@@ -18,6 +18,7 @@ from typing import Any
 from twisted.internet.defer import DeferredList
 from zope.interface.verify import verifyObject
 
+from twisted_registry.storage.changecontract import CHANGE_PROMISES
 from twisted_registry.storage.interfaces import (
     IStorageDriver,
     MethodUnsupported,
@@ -168,55 +169,6 @@ async def a_folder_changes_with_its_entries(driver: IStorageDriver) -> None:
         assert third is not None
         assert first < second < third
     await driver.delete("folder")
-
-
-async def copy_copies(driver: IStorageDriver) -> None:
-    """``copy`` leaves the source, replaces the destination and makes folders."""
-    await driver.put("a/source", b"new")
-    await driver.put("a/old", b"old content")
-    await driver.copy("a/source", "a/old")
-    await driver.copy("a/source", "b/c/fresh")
-    await driver.put("a/source", b"changed")
-    assert await driver.get("a/old", 100) == b"new"
-    assert await driver.get("b/c/fresh", 100) == b"new"
-    await driver.delete("a")
-    await driver.delete("b")
-
-
-async def move_moves(driver: IStorageDriver) -> None:
-    """``move`` takes the source away, replaces the destination and makes folders."""
-    await driver.put("a/old", b"old content")
-    await driver.put("a/source", b"new")
-    await driver.move("a/source", "a/old")
-    assert await driver.get("a/old", 100) == b"new"
-    await driver.move("a/old", "b/c/fresh")
-    assert await driver.get("b/c/fresh", 100) == b"new"
-    await driver.move("b/c/fresh", "b/c/fresh")
-    assert [entry.path for entry in await driver.walk("")] == ["b/c/fresh"]
-    await driver.delete("b/c/fresh")
-
-
-async def delete_removes(driver: IStorageDriver) -> None:
-    """``delete`` takes one file, or a folder and all that is in it, and nothing beside it."""
-    for path in ("a/b/one", "a/b/c/two", "a/bb", "a/keep"):
-        await driver.put(path, b"")
-    await driver.delete("a/bb")
-    await driver.delete("a/b")
-    assert [entry.path for entry in await driver.walk("")] == ["a/keep"]
-    assert isinstance(await raises(driver.stat("a/b")), PathNotFound)
-    assert [entry.path for entry in await driver.list("a")] == ["keep"]
-    await driver.put("a/b/one", b"again")
-    await driver.delete("a")
-
-
-async def delete_many_passes_over_what_is_gone(driver: IStorageDriver) -> None:
-    """``delete_many`` removes what there is of a list."""
-    for path in ("a/one", "b/two", "b/keep"):
-        await driver.put(path, b"")
-    await driver.delete_many(["a/none", "a/one", "no/folder", "b/two", "b/keep/below"])
-    await driver.delete_many([])
-    assert [entry.path for entry in await driver.walk("")] == ["b/keep"]
-    await driver.delete("b")
 
 
 async def sweep_leaves_what_was_stored(driver: IStorageDriver) -> None:
@@ -379,10 +331,7 @@ ALL_PROMISES: tuple[Promise, ...] = (
     create_stores_once,
     stat_tells_size_and_time,
     a_folder_changes_with_its_entries,
-    copy_copies,
-    move_moves,
-    delete_removes,
-    delete_many_passes_over_what_is_gone,
+    *CHANGE_PROMISES,
     sweep_leaves_what_was_stored,
     list_answers_one_folder_in_order,
     folders_are_answered_in_order,

@@ -132,13 +132,19 @@ class FilesystemDriver:
         """Copy a file within the kernel, where it can."""
         return self._run(destination, self._tree.copy, source, destination)
 
-    def move(self, source: str, destination: str) -> Deferred[None]:
+    def move(
+        self, source: str, destination: str, *, still: Callable[[], bool] | None = None
+    ) -> Deferred[None]:
         """Move a file; to another disk, behind a symbolic link, by copying it."""
-        return self._run(destination, self._tree.move, source, destination)
+        return self._run(destination, self._tree.move, source, destination, still)
 
     def delete(self, path: str) -> Deferred[None]:
         """Remove a file, or a folder: it takes a hidden name first, so it vanishes at once."""
         return self._run(path, self._tree.delete, path)
+
+    def prune(self, paths: Sequence[str]) -> Deferred[None]:
+        """Remove folders that are empty."""
+        return self._run("", self._tree.prune, tuple(paths))
 
     def delete_many(self, paths: Sequence[str]) -> Deferred[None]:
         """Remove files, passing over those that are not there."""

@@ -19,6 +19,7 @@ from attrs import define, field
 
 from twisted_registry.storage.fileops import OsFiles, explain
 from twisted_registry.storage.interfaces import (
+    MoveRefused,
     PathExists,
     PathInvalid,
     PathNotFound,
@@ -104,9 +105,12 @@ class FileTree:
         self.in_folder(destination, attempt)
         self.lasting.sync_entries((destination,))
 
-    def move(self, source: str, destination: str) -> None:
-        """Move a file; what was durable stays so."""
-        self._move(source, destination)
+    def move(self, source: str, destination: str, still: Callable[[], bool] | None = None) -> None:
+        """Move a file; what was durable stays so.
+
+        :raises MoveRefused: if ``still`` says no at the last moment.
+        """
+        self._move(source, destination, still or _always)
         self.lasting.sync_entries((destination,))
 
     def delete(self, path: str) -> None:
@@ -129,9 +133,20 @@ class FileTree:
                 self._put(change.path, change.content, durable=True)
                 made.append(change.path)
             else:
-                self._move(change.source, change.destination)
+                self._move(change.source, change.destination, _always)
                 made.append(change.destination)
         self.lasting.sync_entries(made)
+
+    def prune(self, paths: Sequence[str]) -> None:
+        """Remove folders that are empty; who writes into one meanwhile makes it anew."""
+        for path in paths:
+            try:
+                self.files.rmdir(self.full(path))
+            except OSError as error:
+                if error.errno not in {*NOTHING, errno.ENOTEMPTY, errno.EEXIST}:
+                    raise
+            else:
+                self.lasting.forget(path)
 
     def delete_many(self, paths: Sequence[str]) -> None:
         """Remove files; try all of them before failing with the first error."""
@@ -200,13 +215,15 @@ class FileTree:
 
         self.in_folder(path, attempt)
 
-    def _move(self, source: str, destination: str) -> None:
+    def _move(self, source: str, destination: str, still: Callable[[], bool]) -> None:
         if stat.S_ISDIR(self.stat(source).st_mode):
             raise PathInvalid(source, "is a folder")
         if source == destination:
             return
 
         def attempt() -> None:
+            if not still():
+                raise MoveRefused(source)
             try:
                 self.files.rename(self.full(source), self.full(destination))
             except FileNotFoundError:
@@ -220,6 +237,9 @@ class FileTree:
                 raise
             # A folder between the two is a link to another disk.
             self.copy(source, destination)
+            if not still():
+                self.delete(destination)
+                raise MoveRefused(source) from error
             self.delete(source)
 
     def _remove(self, path: str, *, durable: bool) -> None:
@@ -276,3 +296,7 @@ class FileTree:
 
 def _folder(path: str) -> str:
     return path.rpartition("/")[0]
+
+
+def _always() -> bool:
+    return True

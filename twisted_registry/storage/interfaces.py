@@ -73,6 +73,10 @@ class OffsetInvalid(StorageError):
     size: int = field(default=0, kw_only=True)
 
 
+class MoveRefused(StorageError):
+    """Whoever wanted this moved no longer wanted it when it was about to go."""
+
+
 class MethodUnsupported(StorageError):
     """This driver can not do that (``presign`` of a method, ``create`` on some stores)."""
 
@@ -280,12 +284,18 @@ class IStorageDriver(Interface):
         :raises PathNotFound: if there is no source.
         """
 
-    def move(source: str, destination: str) -> Deferred[None]:
+    def move(
+        source: str, destination: str, *, still: Callable[[], bool] | None = None
+    ) -> Deferred[None]:
         """Move a file, replacing the destination in one step, as durable as it was.
 
-        A committed file is power-cut proof under its new name once the Deferred fires.
+        A committed file is power-cut proof under its new name once the Deferred fires; it has
+        its new name before it loses the old one, or both in one step.
 
+        :param still: asked, on whatever thread, when nothing is left to do that takes long; if
+            it says no, the source stays, and the destination is as if it had not been moved to.
         :raises PathNotFound: if there is no source.
+        :raises MoveRefused: if ``still`` said no.
         """
 
     def delete(path: str) -> Deferred[None]:
@@ -295,6 +305,12 @@ class IStorageDriver(Interface):
         empty may stay or go.
 
         :raises PathNotFound: if there is nothing.
+        """
+
+    def prune(paths: Sequence[str]) -> Deferred[None]:
+        """Remove folders that are empty, in the order given; others, and what is none, stay.
+
+        A power cut may bring them back. On a store without folders there is nothing to do.
         """
 
     def delete_many(paths: Sequence[str]) -> Deferred[None]:

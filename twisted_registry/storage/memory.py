@@ -22,6 +22,7 @@ from twisted_registry.storage.interfaces import (
     IStorageDriver,
     IWriter,
     MethodUnsupported,
+    MoveRefused,
     OffsetInvalid,
     PathExists,
     PathInvalid,
@@ -104,13 +105,19 @@ class MemoryDriver:
         """Copy a file."""
         return execute(self._copy, source, destination)
 
-    def move(self, source: str, destination: str) -> Deferred[None]:
+    def move(
+        self, source: str, destination: str, *, still: Callable[[], bool] | None = None
+    ) -> Deferred[None]:
         """Move a file."""
-        return execute(self._move, source, destination)
+        return execute(self._move, source, destination, still)
 
     def delete(self, path: str) -> Deferred[None]:
         """Remove a file or folder."""
         return execute(self._delete, path)
+
+    def prune(self, paths: Sequence[str]) -> Deferred[None]:
+        """Remove folders that are empty."""
+        return execute(self._prune, paths)
 
     def delete_many(self, paths: Sequence[str]) -> Deferred[None]:
         """Remove files, passing over those that are not there."""
@@ -241,8 +248,10 @@ class MemoryDriver:
         file = self._file(source)
         self._attach(destination, MemoryFile(file.read(0, file.size), self._now()))
 
-    def _move(self, source: str, destination: str) -> None:
+    def _move(self, source: str, destination: str, still: Callable[[], bool] | None) -> None:
         file = self._file(source)
+        if still is not None and not still():
+            raise MoveRefused(source)
         if source != destination:
             self._attach(destination, file)
             self._detach(source)
@@ -251,6 +260,12 @@ class MemoryDriver:
         if self._find(path) is None:
             raise PathNotFound(path)
         self._detach(path)
+
+    def _prune(self, paths: Sequence[str]) -> None:
+        for path in paths:
+            node = self._find(path)
+            if isinstance(node, _Folder) and not node.entries:
+                self._detach(path)
 
     def _delete_many(self, paths: Sequence[str]) -> None:
         folders = []

@@ -206,9 +206,11 @@ class S3Driver:
         return answer
 
     @_told
-    def move(self, source: str, destination: str) -> Deferred[None]:
+    def move(
+        self, source: str, destination: str, *, still: Callable[[], bool] | None = None
+    ) -> Deferred[None]:
         """Give a file its name; an unfinished file becomes an object."""
-        answer: Deferred[None] = self._mover.move(source, destination)
+        answer: Deferred[None] = self._mover.move(source, destination, still=still)
         return answer
 
     @_told
@@ -260,6 +262,10 @@ class S3Driver:
             yield self.client.delete_object(key)
             if noted_size(info.note) is not None:
                 yield self._remover.below(self._keys.pieces(path))
+
+    def prune(self, paths: Sequence[str]) -> Deferred[None]:  # noqa: ARG002
+        """Do nothing: there are no folders."""
+        return succeed(None)
 
     @_told
     def delete_many(self, paths: Sequence[str]) -> Deferred[None]:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from attrs import define
 from twisted.internet.defer import inlineCallbacks
 
-from twisted_registry.storage.interfaces import StorageError
+from twisted_registry.storage.interfaces import MoveRefused, StorageError
 from twisted_registry.storage.s3.errors import PreconditionFailed
 from twisted_registry.storage.s3.sinks import PartSink, PieceSink
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from twisted_registry.storage.s3.copying import Copier
     from twisted_registry.storage.s3.files import Files, Found
     from twisted_registry.storage.s3.interfaces import IS3Client
@@ -41,10 +43,18 @@ class Mover:
         yield self._copy(found, destination)
 
     @inlineCallbacks
-    def move(self, source: str, destination: str, *, leave: bool = False) -> Steps:
+    def move(
+        self,
+        source: str,
+        destination: str,
+        *,
+        leave: bool = False,
+        still: Callable[[], bool] | None = None,
+    ) -> Steps:
         """Copy a file and delete it; one that was begun under its later name is only published.
 
         :param leave: whether the source is deleted afterwards in any case.
+        :param still: whether it may be deleted, once the copy is there.
         """
         sink = self._writers.sink(source)
         if isinstance(sink, PartSink):
@@ -58,6 +68,9 @@ class Mover:
             found = yield self._files.find(source)
         if source != destination:
             yield self._copy(found, destination)
+            if still is not None and not still():
+                yield self._client.delete_object(self._keys.of(destination))
+                raise MoveRefused(source)
             if not leave:
                 yield self._remove(found)
             if isinstance(sink, PieceSink):
