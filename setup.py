@@ -37,6 +37,7 @@ setup(
     install_requires=[
         "attrs>=23.2",
         "httptools>=0.6",
+        "pyopenssl>=24.3",
         "pyyaml>=6",
         "treq>=23.11",
         "twisted[tls]>=24.11",

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from threading import Event, Thread
 
@@ -67,7 +67,12 @@ def wait_until(ready, seconds=30):
 class Running:
     """A registry that was started and says where it listens."""
 
-    def __init__(self, *command, cwd, pass_fds=(), **environ):
+    def __init__(self, *command, cwd, pass_fds=(), secure=None, **environ):
+        """Start it, and wait until it listens.
+
+        :param secure: the context of a TLS client, if it serves over TLS.
+        """
+        self.secure = secure
         self.process = subprocess.Popen(
             command,
             cwd=cwd,
@@ -86,7 +91,7 @@ class Running:
         if not listening:
             self.process.kill()
             raise AssertionError("\n".join(self.lines))
-        found = re.search(r"http://127\.0\.0\.1:(\d+)", listening[0])
+        found = re.search(r"https?://127\.0\.0\.1:(\d+)", listening[0])
         self.port = int(found[1]) if found else None
 
     def _read(self, ready):
@@ -107,9 +112,15 @@ class Running:
         self.process.stdout.close()
         self.process.stderr.close()
 
+    def connection(self):
+        """A connection that is not open yet."""
+        if self.secure is not None:
+            return HTTPSConnection("127.0.0.1", self.port, timeout=30, context=self.secure)
+        return HTTPConnection("127.0.0.1", self.port, timeout=30)
+
     def ask(self, method="GET", path="/v2/", body=None, headers=None):
         """One request; the response and its body."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = self.connection()
         connection.request(method, path, body, headers or {})
         response = connection.getresponse()
         content = response.read()

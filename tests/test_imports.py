@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 CORE = ("digest", "reference", "manifest", "errors", "globs")
 BELOW_SERVICE = (
     *("api", "auth", "maintenance", "metrics", "repository", "storage", "config"),
-    *("listener", "logs", "workers", "upkeep"),
+    *("listener", "logs", "workers", "upkeep", "tls"),
     *CORE,
 )
 
@@ -39,7 +39,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "upkeep": ("maintenance", "repository", "storage", "config", *CORE),
     "accessrules": ("auth", "config"),
     "accesscontrol": ("accessrules", "listener", "auth", "storage.threads", "config"),
-    "service": ("accesscontrol", "objectstore", "storagemiddleware", *BELOW_SERVICE),
+    "tls": CORE,
+    "encryption": ("listener", "tls", "config"),
+    "service": ("accesscontrol", "encryption", "objectstore", "storagemiddleware", *BELOW_SERVICE),
     "heap": (),
     "process": ("service", *BELOW_SERVICE),
     "commands.configured": ("config",),
@@ -88,6 +90,8 @@ LATE = {
     ("service", f"{PACKAGE}.storagemiddleware"),
     # Who serves everybody asks nobody who they are.
     ("service", f"{PACKAGE}.accesscontrol"),
+    # Most leave TLS to a proxy, and it brings much along.
+    ("service", f"{PACKAGE}.encryption"),
     # Address ranges, cryptography and connections are for cloudfront alone.
     ("storagemiddleware", f"{PACKAGE}.storage.middleware"),
     ("storagemiddleware", f"{PACKAGE}.storage.s3.transport"),

@@ -162,15 +162,19 @@ def start_environment() -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def described(address: object) -> tuple[str, str]:
-    """An address for people, and ``host:port`` for a client on this machine (or empty)."""
+def described(address: object, *, secure: bool = False) -> tuple[str, str]:
+    """An address for people, and ``host:port`` for a client on this machine (or empty).
+
+    :param secure: whether TLS is spoken there.
+    """
     if isinstance(address, IPv4Address | IPv6Address):
         local = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
         shown = f"[{address.host}]" if ":" in address.host else address.host
         host = f"{local.get(address.host, shown)}:{address.port}"
-        return f"http://{shown}:{address.port}", host
+        return f"{'https' if secure else 'http'}://{shown}:{address.port}", host
     if isinstance(address, UNIXAddress):
-        return f"unix socket {os.fsdecode(address.name or '')}", ""
+        over = " with TLS" if secure else ""
+        return f"unix socket {os.fsdecode(address.name or '')}{over}", ""
     return str(address), ""
 
 

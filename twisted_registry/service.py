@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from twisted_registry.auth.interfaces import IConfiguredAccess
     from twisted_registry.config.loading import Loaded
     from twisted_registry.config.schema import Configuration
+    from twisted_registry.encryption import Encryption
     from twisted_registry.storage.interfaces import IStorageDriver
     from twisted_registry.storage.s3.driver import S3Driver
     from twisted_registry.workers.handover import Handover
@@ -128,6 +129,11 @@ class RegistryService(MultiService):
 
             self._access = make_access(configuration, reactor, environ)
         access = self._access or OpenAccess()
+        self._encryption: Encryption | None = None
+        if configuration.http.tls.wanted:
+            from twisted_registry.encryption import Encryption  # noqa: PLC0415 - needed by few
+
+            self._encryption = Encryption(configuration.http.tls, reactor)
         api = RegistryResource(self.registry, access, reactor, _settings(configuration))
         wanted = not configuration.log.accesslog.disabled
         self.site = RegistrySite(
@@ -160,8 +166,13 @@ class RegistryService(MultiService):
         """
         self._check_store()
         http = self._loaded.configuration.http
+        if self._encryption is not None:
+            self._encryption.prepare()
         try:
-            listener = HTTPService(self._endpoint(), self.site, self._reactor, http.draintimeout)
+            endpoint = self._endpoint()
+            if self._encryption is not None:
+                endpoint = self._encryption.around(endpoint)
+            listener = HTTPService(endpoint, self.site, self._reactor, http.draintimeout)
             listener.setName("http")
             listener.setServiceParent(self)
             super().privilegedStartService()
@@ -188,7 +199,9 @@ class RegistryService(MultiService):
         for notice in self._loaded.notices:
             log.info("{notice}", notice=notice)
         log.info("storage: {store}", store=self._store())
-        shown, host = described(self.getServiceNamed("http").address)
+        shown, host = described(
+            self.getServiceNamed("http").address, secure=self._encryption is not None
+        )
         log.info("listening on {address}", address=shown)
         # Clients look for /v2/ at the root: what reaches a prefix only a proxy in front knows.
         if host and not self._loaded.configuration.http.prefix:

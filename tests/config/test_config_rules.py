@@ -83,20 +83,6 @@ def test_an_unknown_access_control_is_refused(auth: str):
     assert ": unknown; known are none, silly, htpasswd, token (f line 3)" in said
 
 
-@pytest.mark.parametrize(
-    "tls",
-    ["certificate: /c", "key: /k", "clientcas: [/a]", "letsencrypt: {cachefile: /c}",
-     "letsencrypt: {hosts: [a]}", "letsencrypt: {email: a@b}"],
-)  # fmt: skip
-def test_tls_is_refused(tls: str):
-    (said,) = faults(BASE + f"http: {{tls: {{{tls}}}}}\n")
-    assert said.startswith("http.tls: TLS is not served yet")
-
-
-def test_a_tls_section_without_certificates_is_nothing():
-    assert loaded(BASE + "http: {tls: {minimumtls: tls1.2, certificate: ''}}\n").warnings == ()
-
-
 def test_an_upstream_is_refused():
     (said,) = faults(BASE + "proxy: {remoteurl: 'https://u:hunter2@a', password: hunter2}\n")
     assert said.startswith("proxy.remoteurl: pulling through")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import contextmanager, suppress
-from http.client import HTTPConnection
 from pathlib import Path
 
 from processes import SERVE, Running, configured, wait_until
@@ -88,7 +87,7 @@ class Family(Running):
 
     def connections(self, count):
         """So many connections that are open, each with the process that holds it."""
-        made = [HTTPConnection("127.0.0.1", self.port, timeout=30) for _ in range(count)]
+        made = [self.connection() for _ in range(count)]
         for connection in made:
             connection.connect()
         pids = {self.first, *self.others}

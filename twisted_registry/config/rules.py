@@ -1,6 +1,6 @@
 """What no single key can tell: keys that need or exclude each other, and what is not served.
 
-A section that would change who may do what (``auth``, TLS, an upstream) refuses the start
+A section that would change who may do what (``auth``, an upstream) refuses the start
 while it is not served, because going on without it would be worse than not starting. One
 that only watches or speeds up is warned of, and the registry goes on.
 """
@@ -16,6 +16,7 @@ from twisted_registry.config.faults import Report, shown
 from twisted_registry.config.middleware import check_middleware
 from twisted_registry.config.objects import check_s3
 from twisted_registry.config.schema import VERSION
+from twisted_registry.config.tls import check_tls
 
 if TYPE_CHECKING:
     from twisted_registry.config.environment import Override
@@ -129,6 +130,7 @@ def _check_http(configuration: Configuration, report: Report) -> None:
         report.fault("http.addr", f"got {shown(http.addr)}", expected)
     else:
         _check_workers(configuration, report)
+    check_tls(http, report)
 
 
 def _check_workers(configuration: Configuration, report: Report) -> None:
@@ -149,9 +151,6 @@ def _refuse(configuration: Configuration, report: Report) -> None:
         if getattr(auth, name) is not None:
             report.fault(f"auth.{name}", None, "access control is not served yet; remove the"
                          " section to serve everybody")  # fmt: skip
-    if configuration.http.tls.wanted:
-        report.fault("http.tls", None, "TLS is not served yet; remove the section and let a proxy"
-                     " in front of the registry do it")  # fmt: skip
     if configuration.proxy.remoteurl:
         report.fault("proxy.remoteurl", None, "pulling through from another registry is not"
                      " served yet; remove the section")  # fmt: skip

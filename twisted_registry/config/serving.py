@@ -6,55 +6,16 @@ from typing import TYPE_CHECKING
 
 from twisted_registry.config import values
 from twisted_registry.config.address import Address, parse_address
-from twisted_registry.config.forms import choice, duration, flag, headers, size, text, texts
+from twisted_registry.config.forms import choice, duration, flag, headers, size, text
 from twisted_registry.config.kinds import Scalar
 from twisted_registry.config.sections import Section, Values, key, schema, section
+from twisted_registry.config.tls import Tls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 #: The default place: this machine alone, because nothing guards the door.
 DEFAULT_ADDR = "127.0.0.1:5000"
-
-
-@schema
-class LetsEncrypt(Values):
-    """``http.tls.letsencrypt``."""
-
-    cachefile: str = key(text(), "A directory for account and certificates.", default="")
-    email: str = key(text(), "Who is told before a certificate runs out.", default="")
-    hosts: tuple[str, ...] = key(texts("a list of host names"), "The host names.", default=())
-    directoryurl: str = key(text(), "The ACME directory.", default="")
-
-
-@schema
-class Tls(Values):
-    """``http.tls``."""
-
-    certificate: str = key(text("a path"), "A PEM file with the certificate chain.", default="")
-    keyfile: str = key(text("a path"), "A PEM file with the private key.", default="", name="key")
-    clientcas: tuple[str, ...] = key(
-        texts("a list of paths"), "PEM files of authorities for client certificates.", default=()
-    )
-    clientauth: str = key(
-        choice(
-            "", "request-client-cert", "require-any-client-cert", "verify-client-cert-if-given",
-            "require-and-verify-client-cert",
-        ),
-        "What is asked of clients.", default="",
-    )  # fmt: skip
-    minimumtls: str = key(
-        choice("", "tls1.0", "tls1.1", "tls1.2", "tls1.3"), "The oldest version.", default=""
-    )
-    ciphersuites: tuple[str, ...] = key(texts(), "IANA names of cipher suites.", default=())
-    letsencrypt: LetsEncrypt = section(LetsEncrypt, "Certificates by ACME.")
-
-    @property
-    def wanted(self) -> bool:
-        """Whether the section asks for TLS, be it only in part."""
-        acme = self.letsencrypt
-        files = self.certificate or self.keyfile or self.clientcas
-        return bool(files or acme.cachefile or acme.hosts or acme.email)
 
 
 @schema
@@ -154,7 +115,7 @@ class Http(Values):
         " and the store, so the store can not be in memory.", default=1, ours=True,
     )  # fmt: skip
     limits: Limits = section(Limits, "Limits on requests.", ours=True)
-    tls: Tls = section(Tls, "Not served yet: refused when a certificate is set.")
+    tls: Tls = section(Tls, "TLS: without a certificate there is none.")
     debug: Debug = section(Debug, "Not served yet: warned of, and left out.")
     http2: Http2 | None = key(Section("a section", Http2, empty=True), "HTTP/2 over TLS.")
     h2c: H2c | None = key(Section("a section", H2c, empty=True), "HTTP/2 without TLS.")

@@ -1,0 +1,128 @@
+"""Authorities and certificates for the length of a test."""
+
+from __future__ import annotations
+
+import ssl
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PEM = serialization.Encoding.PEM
+
+
+@frozen
+class Issued:
+    """A certificate and its key, as PEM."""
+
+    certificate: bytes
+    key: bytes
+
+    def write(self, folder: Path, name="server"):
+        """Write both; their paths."""
+        paths = folder / f"{name}.pem", folder / f"{name}.key"
+        for path, content in zip(paths, (self.certificate, self.key), strict=True):
+            path.write_bytes(content)
+        return [str(path) for path in paths]
+
+    def section(self, folder: Path):
+        """Write both; the section ``tls`` of a configuration, below ``http``."""
+        certificate, key = self.write(folder)
+        return f"  tls:\n    certificate: {certificate}\n    key: {key}\n"
+
+
+def private(key, passphrase=None):
+    """A private key as PEM."""
+    hidden = (
+        serialization.BestAvailableEncryption(passphrase)
+        if passphrase
+        else serialization.NoEncryption()
+    )
+    return key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, hidden)
+
+
+def rsa_key():
+    """An RSA key, which takes a while to make."""
+    return rsa.generate_private_key(65537, 2048)
+
+
+@frozen
+class Authority:
+    """Somebody to vouch for others."""
+
+    name: str = "authority"
+    key: ec.EllipticCurvePrivateKey = field(factory=lambda: ec.generate_private_key(ec.SECP256R1()))
+
+    @property
+    def certificate(self):
+        """Its own certificate."""
+        constraints = x509.BasicConstraints(ca=True, path_length=None)
+        return (
+            _builder(self.name, self.name, self.key.public_key())
+            .add_extension(constraints, critical=True)
+            .sign(self.key, hashes.SHA256())
+        )
+
+    @property
+    def pem(self):
+        """The same as PEM."""
+        return self.certificate.public_bytes(PEM)
+
+    def issue(self, *hosts, subject="server", key=None, days=30, client=False):
+        """A certificate for host names and addresses, valid for so many days (or since)."""
+        key = ec.generate_private_key(ec.SECP256R1()) if key is None else key
+        builder = _builder(subject, self.name, key.public_key(), days)
+        if hosts:
+            builder = builder.add_extension(
+                x509.SubjectAlternativeName(list(map(_general, hosts))), critical=False
+            )
+        usage = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
+        made = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False).sign(
+            self.key, hashes.SHA256()
+        )
+        return Issued(made.public_bytes(PEM), private(key))
+
+    def client(self, certificate=None, **settings):
+        """What a client of Python's needs, who believes this authority, and may have a certificate.
+
+        :param certificate: the paths of a certificate and its key.
+        :param settings: attributes of the context.
+        """
+        context = ssl.create_default_context(cadata=self.pem.decode())
+        for name, value in settings.items():
+            setattr(context, name, value)
+        if certificate:
+            context.load_cert_chain(*certificate)
+        return context
+
+
+def _builder(subject, issuer, key, days=30):
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(_named(subject))
+        .issuer_name(_named(issuer))
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now + timedelta(days=min(days, 0) - 1))
+        .not_valid_after(now + timedelta(days=days))
+    )
+
+
+def _named(name):
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _general(host):
+    try:
+        return x509.IPAddress(ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)

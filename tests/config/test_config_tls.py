@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+from test_config_rules import BASE, faults, loaded
+
+from twisted_registry.config.tls import SUITES
+
+GOOD = "certificate: /c, key: /k"
+
+
+def section(tls: str, addr: str = "':5000'") -> str:
+    return BASE + f"http: {{addr: {addr}, tls: {{{tls}}}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("tls", "said"),
+    [
+        ("certificate: /c", "key: got nothing, expected the file with the key of the certificate"),
+        ("key: /k", "certificate: got nothing, expected a file, because http.tls.key is set"),
+        ("clientcas: [/a]", ("certificate: got nothing, expected a file, because http.tls.clientcas"
+         " is set")),
+        ("clientauth: request-client-cert", ("certificate: got nothing, expected a file, because"
+         " http.tls.clientauth is set")),
+        (GOOD + ", clientauth: require-any-client-cert", ("clientcas: got nothing, expected files"
+         " with authorities, for clientauth require-any-client-cert")),
+        (GOOD + ", clientauth: none", "clientauth: got 'none', expected"),
+        (GOOD + ", minimumtls: tls1.1", "minimumtls: got 'tls1.1', expected , tls1.2 or tls1.3"),
+        (GOOD + ", ciphersuites: [TLS_RSA_WITH_RC4_128_SHA]",
+         "ciphersuites[0]: got 'TLS_RSA_WITH_RC4_128_SHA', expected TLS_"),
+        (GOOD + ", ciphersuites: [TLS_AES_128_GCM_SHA256]", ("ciphersuites: got"
+         " TLS_AES_128_GCM_SHA256, expected one of TLS 1.2 too, or http.tls.minimumtls tls1.3")),
+        ("letsencrypt: {cachefile: /c}", "letsencrypt: certificates by ACME are not served yet"),
+        ("letsencrypt: {hosts: [a]}", "letsencrypt: certificates by ACME are not served yet"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_a_fault(tls: str, said: str):
+    (line,) = faults(section(tls))
+    assert line.startswith(f"http.tls.{said}")
+
+
+def test_tls_is_for_one_of_two_places():
+    (line,) = faults(section(GOOD, "'ssl:5000:privateKey=k'"))
+    assert line == (
+        "http.addr: got 'ssl:5000:privateKey=k',"
+        " expected HOST:PORT, because http.tls has the certificate"
+    )
+
+
+def test_a_section_without_certificates_is_nothing():
+    made = loaded(section("minimumtls: tls1.2, certificate: ''"))
+    assert made.warnings == ()
+    assert not made.configuration.http.tls.wanted
+
+
+def test_ciphers_have_the_names_of_openssl():
+    named = ["TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256", "TLS_AES_128_GCM_SHA256"]
+    made = loaded(section(f"{GOOD}, ciphersuites: [{', '.join(named)}]")).configuration.http.tls
+    assert made.wanted
+    assert made.ciphers == ("ECDHE-RSA-AES128-SHA256",)
+    default = loaded(section(GOOD)).configuration.http.tls.ciphers
+    assert len(default) == 6
+    assert all(name.startswith("ECDHE-") and "CBC" not in name for name in default)
+    assert not any(name.endswith("-SHA") for name in default)
+
+
+def test_the_newest_tls_has_ciphers_of_its_own():
+    suites = f"minimumtls: tls1.3, ciphersuites: [{next(iter(SUITES))}]"
+    made = loaded(section(f"{GOOD}, {suites}"))
+    assert made.notices == ("http.tls.ciphersuites: no effect, TLS 1.3 offers all of its own",)
+    assert made.configuration.http.tls.ciphers == ()

@@ -1,0 +1,143 @@
+"""``http.tls``: certificates, and what is asked of clients."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from twisted_registry.config.faults import shown
+from twisted_registry.config.forms import choice, text, texts
+from twisted_registry.config.kinds import Listing
+from twisted_registry.config.sections import Values, key, schema, section
+
+if TYPE_CHECKING:
+    from twisted_registry.config.faults import Report
+    from twisted_registry.config.serving import Http
+
+#: Cipher suites of TLS 1.2 by their IANA names, with what OpenSSL calls them.
+SUITES: Final = {
+    "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384": "ECDHE-RSA-AES256-GCM-SHA384",
+    "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-RSA-CHACHA20-POLY1305",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256": "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256": "ECDHE-RSA-AES128-GCM-SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA": "ECDHE-ECDSA-AES256-SHA",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA": "ECDHE-ECDSA-AES128-SHA",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256": "ECDHE-ECDSA-AES128-SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA": "ECDHE-RSA-AES256-SHA",
+    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA": "ECDHE-RSA-AES128-SHA",
+    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256": "ECDHE-RSA-AES128-SHA256",
+    "TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA": "ECDHE-RSA-DES-CBC3-SHA",
+    "TLS_RSA_WITH_AES_256_GCM_SHA384": "AES256-GCM-SHA384",
+    "TLS_RSA_WITH_AES_128_GCM_SHA256": "AES128-GCM-SHA256",
+    "TLS_RSA_WITH_AES_256_CBC_SHA": "AES256-SHA",
+    "TLS_RSA_WITH_AES_128_CBC_SHA": "AES128-SHA",
+    "TLS_RSA_WITH_AES_128_CBC_SHA256": "AES128-SHA256",
+    "TLS_RSA_WITH_3DES_EDE_CBC_SHA": "DES-CBC3-SHA",
+}
+#: Those of TLS 1.3. All of them are good, and Distribution always offers all: to name one is no
+#: fault and changes nothing.
+NEWER: Final = frozenset({
+    "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_GCM_SHA256",
+})  # fmt: skip
+#: How many of SUITES, from its beginning, are offered by default: forward secret and authenticated.
+_DEFAULT: Final = 6
+
+
+@schema
+class LetsEncrypt(Values):
+    """``http.tls.letsencrypt``."""
+
+    cachefile: str = key(text(), "A directory for account and certificates.", default="")
+    email: str = key(text(), "Who is told before a certificate runs out.", default="")
+    hosts: tuple[str, ...] = key(texts("a list of host names"), "The host names.", default=())
+    directoryurl: str = key(text(), "The ACME directory.", default="")
+
+
+@schema
+class Tls(Values):
+    """``http.tls``."""
+
+    certificate: str = key(
+        text("a path"), "A PEM file: the certificate, then those that vouch for it. With it the"
+        " registry serves over TLS alone.", default="",
+    )  # fmt: skip
+    keyfile: str = key(
+        text("a path"), "A PEM file with the private key of ``certificate``, without a"
+        " passphrase.", default="", name="key",
+    )  # fmt: skip
+    clientcas: tuple[str, ...] = key(
+        texts("a list of paths"), "PEM files of authorities for certificates of clients. With them"
+        " clients are asked for one.", default=(),
+    )  # fmt: skip
+    clientauth: str = key(
+        choice(
+            "", "request-client-cert", "require-any-client-cert", "verify-client-cert-if-given",
+            "require-and-verify-client-cert",
+        ),
+        "What is asked of clients, where there are ``clientcas``. Empty:"
+        " ``require-and-verify-client-cert``.", default="",
+    )  # fmt: skip
+    minimumtls: str = key(
+        choice("", "tls1.2", "tls1.3"), "The oldest version of TLS. Empty: ``tls1.2``.", default=""
+    )
+    ciphersuites: tuple[str, ...] = key(
+        Listing("a list of names", choice(*SUITES, *sorted(NEWER))),
+        "IANA names of cipher suites, for TLS 1.2. Empty: ECDHE with AES-GCM or ChaCha20."
+        " TLS 1.3 always offers all of its own.", default=(),
+    )  # fmt: skip
+    letsencrypt: LetsEncrypt = section(LetsEncrypt, "Certificates by ACME.")
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the registry is to be served over TLS."""
+        return bool(self.certificate or self.letsencrypt.cachefile)
+
+    @property
+    def ciphers(self) -> tuple[str, ...]:
+        """OpenSSL's names of the cipher suites for TLS 1.2; none if it is not to be spoken."""
+        if self.minimumtls == "tls1.3":
+            return ()
+        names = self.ciphersuites or tuple(SUITES)[:_DEFAULT]
+        return tuple(SUITES[name] for name in names if name in SUITES)
+
+
+def check_tls(http: Http, report: Report) -> None:
+    """Report what of ``http.tls`` makes no sense together.
+
+    Distribution serves without TLS when the certificate is missing, and asks nobody for a
+    certificate when the authorities are: either would be a surprise.
+    """
+    tls = http.tls
+    acme = tls.letsencrypt
+    if acme.cachefile or acme.hosts or acme.email:
+        report.fault("http.tls.letsencrypt", None, "certificates by ACME are not served yet; let"
+                     " a program such as certbot or lego write certificate and key")  # fmt: skip
+        return
+    if tls.certificate and not tls.keyfile:
+        report.fault("http.tls.key", "got nothing", "the file with the key of the certificate")
+    given = {"key": tls.keyfile, "clientcas": tls.clientcas, "clientauth": tls.clientauth}
+    if not tls.wanted:
+        for name, value in given.items():
+            if value:
+                report.fault("http.tls.certificate", "got nothing",
+                             f"a file, because http.tls.{name} is set")  # fmt: skip
+                break
+        return
+    if tls.clientauth and not tls.clientcas:
+        report.fault("http.tls.clientcas", "got nothing",
+                     f"files with authorities, for clientauth {tls.clientauth}")  # fmt: skip
+    if http.addr.startswith("ssl:"):
+        report.fault("http.addr", f"got {shown(http.addr)}",
+                     "HOST:PORT, because http.tls has the certificate")  # fmt: skip
+    _check_suites(tls, report)
+
+
+def _check_suites(tls: Tls, report: Report) -> None:
+    if not tls.ciphersuites:
+        return
+    if tls.minimumtls == "tls1.3":
+        report.notices.append("http.tls.ciphersuites: no effect, TLS 1.3 offers all of its own")
+    elif not tls.ciphers:
+        report.fault("http.tls.ciphersuites", f"got {', '.join(tls.ciphersuites)}",
+                     "one of TLS 1.2 too, or http.tls.minimumtls tls1.3")  # fmt: skip

@@ -1,0 +1,1 @@
+"""TLS: certificates, what is asked of clients, and how connections get them."""

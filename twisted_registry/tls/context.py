@@ -1,0 +1,160 @@
+"""What OpenSSL is told, from PEM: nothing of it is read later, so files may change meanwhile."""
+
+from __future__ import annotations
+
+import secrets
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from attrs import frozen
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from OpenSSL import SSL
+from OpenSSL.crypto import X509
+
+from twisted_registry.tls.material import MaterialError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted_registry.tls.material import Material
+
+#: What is offered in ALPN (RFC 7301).
+_PROTOCOL: Final = b"http/1.1"
+_OPTIONS: Final = (
+    SSL.OP_NO_COMPRESSION
+    # A client could otherwise have us do the costly half of a handshake again and again.
+    | SSL.OP_NO_RENEGOTIATION
+    | SSL.OP_CIPHER_SERVER_PREFERENCE
+    # Sessions would be known to one of several processes only.
+    | SSL.OP_NO_TICKET
+)
+_VERSIONS: Final = {"tls1.2": SSL.TLS1_2_VERSION, "tls1.3": SSL.TLS1_3_VERSION}
+
+
+class ClientAuth(Enum):
+    """What is asked of clients; the names are Go's, and Distribution's."""
+
+    NONE = SSL.VERIFY_NONE
+    REQUEST = "request-client-cert"
+    REQUIRE_ANY = "require-any-client-cert"
+    VERIFY_IF_GIVEN = "verify-client-cert-if-given"
+    REQUIRE = "require-and-verify-client-cert"
+
+    @property
+    def verifies(self) -> bool:
+        """Whether a certificate that was shown is one that an authority vouched for."""
+        return self in {ClientAuth.VERIFY_IF_GIVEN, ClientAuth.REQUIRE}
+
+    @property
+    def flags(self) -> int:
+        """The same for OpenSSL."""
+        if self is ClientAuth.NONE:
+            return SSL.VERIFY_NONE
+        if self in {ClientAuth.REQUIRE_ANY, ClientAuth.REQUIRE}:
+            return SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
+        return SSL.VERIFY_PEER
+
+
+@frozen
+class Terms:
+    """What an operator says of connections.
+
+    :ivar minimum: the oldest version.
+    :ivar ciphers: OpenSSL's names of the cipher suites for TLS 1.2.
+    :ivar clients: what is asked of clients.
+    """
+
+    minimum: Literal["tls1.2", "tls1.3"] = "tls1.2"
+    ciphers: Sequence[str] = ()
+    clients: ClientAuth = ClientAuth.NONE
+
+
+def make_context(material: Material, terms: Terms) -> SSL.Context:
+    """A context for the server's side of connections.
+
+    :raises MaterialError: if certificate, key and authorities can not be used.
+    """
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.set_options(_OPTIONS)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    context.set_min_proto_version(_VERSIONS[terms.minimum])
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    # OpenSSL wants one as soon as clients are asked for certificates.
+    context.set_session_id(secrets.token_bytes(16))
+    if terms.ciphers:
+        context.set_cipher_list(":".join(terms.ciphers).encode())
+    context.set_alpn_select_callback(_choose)
+    _show(context, material)
+    _ask(context, material, terms.clients)
+    return context
+
+
+def missing_ciphers(names: Sequence[str]) -> list[str]:
+    """Those of OpenSSL's names that this OpenSSL does not know, or was built without."""
+    missing = []
+    for name in names:
+        context = SSL.Context(SSL.TLS_METHOD)
+        try:
+            context.set_cipher_list(name.encode())
+        except SSL.Error:
+            missing.append(name)
+    return missing
+
+
+def _show(context: SSL.Context, material: Material) -> None:
+    certificates = _certificates("certificate", material.certificate)
+    try:
+        key = load_pem_private_key(material.key, None)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise MaterialError("key", "holds no private key in PEM") from error
+    except TypeError as error:
+        raise MaterialError("key", "has a passphrase, and must have none") from error
+    own, *others = certificates
+    if own.public_key() != key.public_key():
+        raise MaterialError("key", "is not that of the certificate")
+    try:
+        context.use_certificate(own)
+        for other in others:
+            context.add_extra_chain_cert(other)
+        context.use_privatekey(key)  # type: ignore[arg-type]
+    except (SSL.Error, TypeError) as error:
+        raise MaterialError("certificate", f"is not accepted: {reason_of(error)}") from error
+
+
+def _ask(context: SSL.Context, material: Material, clients: ClientAuth) -> None:
+    if clients is ClientAuth.NONE:
+        return
+    store = context.get_cert_store()
+    assert store is not None
+    for path, content in material.authorities:
+        for authority in _certificates("clientcas", content, path):
+            store.add_cert(X509.from_cryptography(authority))
+            # Told to clients, some of whom choose by it.
+            context.add_client_ca(authority)
+    context.set_verify(clients.flags, None if clients.verifies else _believe)
+
+
+def _certificates(name: str, content: bytes, path: str = "") -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(content)
+    except ValueError as error:
+        where = f"{path}: " if path else ""
+        raise MaterialError(name, f"{where}holds no certificate in PEM") from error
+
+
+def reason_of(error: Exception) -> str:
+    """What OpenSSL says, without its library and function."""
+    reasons = (item[-1] for item in error.args[0]) if isinstance(error, SSL.Error) else ()
+    return "; ".join(reasons) or str(error) or type(error).__name__
+
+
+def _choose(connection: SSL.Connection, offered: list[bytes]) -> Any:
+    del connection
+    return _PROTOCOL if _PROTOCOL in offered else SSL.NO_OVERLAPPING_PROTOCOLS
+
+
+def _believe(*_: object) -> bool:
+    """Take any certificate: whoever asks for one without verifying it wants to see it only."""
+    return True

@@ -1,0 +1,47 @@
+"""Listening with TLS on whatever listens without: a port, a shared socket, a path."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attrs import define
+from OpenSSL import SSL
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IStreamServerEndpoint
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from zope.interface import implementer
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+@define(eq=False)
+class Switch:
+    """Gives every new connection the context of the moment; those that are there keep theirs.
+
+    :ivar context: of the next connections.
+    """
+
+    context: SSL.Context
+
+    def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:  # noqa: ARG002
+        """As promised by the interface."""
+        return SSL.Connection(self.context, None)
+
+
+@implementer(IStreamServerEndpoint)
+class TLSEndpoint:
+    """Listens on another endpoint, with TLS."""
+
+    def __init__(self, reactor: Any, endpoint: IStreamServerEndpoint, switch: Switch) -> None:
+        """Take the endpoint, and where connections get their context."""
+        self._reactor = reactor
+        self._endpoint = endpoint
+        self._switch = switch
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """As promised by the interface."""
+        return self._endpoint.listen(
+            TLSMemoryBIOFactory(self._switch, False, protocolFactory, self._reactor)
+        )

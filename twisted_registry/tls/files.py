@@ -1,0 +1,41 @@
+"""Certificates and keys in files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attrs import frozen
+
+from twisted_registry.tls.material import Material, MaterialError
+
+
+@frozen
+class Files:
+    """Where they are.
+
+    :ivar certificate: the file with the certificate and those that vouch for it.
+    :ivar key: the file with the private key.
+    :ivar authorities: files with authorities for clients.
+    """
+
+    certificate: str
+    key: str
+    authorities: tuple[str, ...] = ()
+
+    def read(self) -> Material:
+        """Read all of them.
+
+        :raises MaterialError: if one can not be read.
+        """
+        return Material(
+            _content("certificate", self.certificate),
+            _content("key", self.key),
+            tuple((path, _content("clientcas", path)) for path in self.authorities),
+        )
+
+
+def _content(name: str, path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise MaterialError(name, f"{path}: {error.strerror}") from error

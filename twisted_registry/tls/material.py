@@ -1,0 +1,34 @@
+"""Certificates and keys as bytes, and what is wrong with them."""
+
+from __future__ import annotations
+
+from attrs import field, frozen
+
+
+@frozen
+class Material:
+    """What a server shows, and whom it believes; all of it PEM.
+
+    :ivar certificate: the certificate, then those that vouch for it.
+    :ivar key: its private key, never shown in a repr.
+    :ivar authorities: certificates of the authorities for clients, by the name of their file.
+    """
+
+    certificate: bytes
+    key: bytes = field(repr=False)
+    authorities: tuple[tuple[str, bytes], ...] = ()
+
+
+@frozen(eq=False)
+class MaterialError(Exception):
+    """Certificate, key and authorities can not be used.
+
+    :ivar name: which: ``certificate``, ``key`` or ``clientcas``.
+    :ivar reason: why; one line, never a secret.
+    """
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
