@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 CORE = ("digest", "reference", "manifest", "errors", "globs")
 BELOW_SERVICE = (
     *("api", "auth", "maintenance", "metrics", "repository", "storage", "config"),
-    *("listener", "logs", "workers", "upkeep", "tls"),
+    *("listener", "logs", "workers", "upkeep", "tls", "checks"),
     *CORE,
 )
 
@@ -36,12 +36,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "workers": ("config", *CORE),
     "objectstore": ("", "listener", "storage", "config"),
     "storagemiddleware": ("listener", "storage", "config"),
-    "upkeep": ("maintenance", "repository", "storage", "config", *CORE),
     "accessrules": ("auth", "config"),
     "accesscontrol": ("accessrules", "listener", "auth", "storage.threads", "config"),
     "tls": CORE,
     "encryption": ("listener", "tls", "config"),
     "service": ("accesscontrol", "encryption", "objectstore", "storagemiddleware", *BELOW_SERVICE),
+    "upkeep": ("checks", "maintenance", "repository", "storage", "config", *CORE),
+    "checks": ("maintenance", "repository", "storage", "config", *CORE),
     "heap": (),
     "process": ("service", *BELOW_SERVICE),
     "commands.configured": ("config",),
@@ -70,6 +71,8 @@ LATE = {
     ("upkeep", f"{PACKAGE}.repository.inventory"),
     ("upkeep", f"{PACKAGE}.repository.removal"),
     ("upkeep", f"{PACKAGE}.storage.threads"),
+    # Few processes read again what is stored.
+    ("upkeep", f"{PACKAGE}.checks"),
     # Serving has no use for it.
     ("tap", f"{PACKAGE}.commands.once"),
     # Few serve from memory.

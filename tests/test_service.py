@@ -32,6 +32,7 @@ from twisted_registry.listener import (
     start_environment,
 )
 from twisted_registry.maintenance.purge import Purged
+from twisted_registry.maintenance.scrub import Scrubbed
 from twisted_registry.service import RegistryService
 
 MEMORY = "version: 0.1\nstorage:\n  inmemory: {{}}\n"
@@ -150,6 +151,14 @@ def test_uploads_are_purged_as_configured(tmp_path, maintenance, interval):
     task._clock.advance(3600)
     assert task.last.result == Purged(0, 0, 0, 0)
     assert task.next == pytest.approx(task.last.began + interval)
+
+
+def test_blobs_are_read_again_as_configured(tmp_path):
+    task = chores(tmp_path, "{scrub: {enabled: true, interval: 48h, rate: 1MiB}}")["scrub"]
+    task.startService()
+    task._clock.advance(3600)
+    assert task.last.result == Scrubbed(0, 0, 0, 0)
+    assert task.next == pytest.approx(task.last.began + 48 * 3600)
 
 
 @pytest.mark.parametrize(

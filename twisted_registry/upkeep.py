@@ -62,6 +62,8 @@ def chores(maintenance: Maintenance) -> Iterable[Chore]:
     if purging is not None:
         yield Chore("uploadpurging", purging.enabled, purging.interval, _purge, purging)
     yield Chore("gc", gc.enabled, gc.interval, _collect, gc)
+    scrub = maintenance.scrub
+    yield Chore("scrub", scrub.enabled, scrub.interval, _scrub, scrub)
 
 
 def _purge(upkeep: Upkeep) -> Work:
@@ -81,6 +83,13 @@ def _collect(upkeep: Upkeep) -> Work:
     )
     upkeep.at_end(collector.references.close)
     return collector.run
+
+
+def _scrub(upkeep: Upkeep) -> Work:
+    # Only here: few processes read all that is stored.
+    from twisted_registry.checks import make_scrub  # noqa: PLC0415
+
+    return make_scrub(upkeep.configuration, upkeep.driver, upkeep.reactor)
 
 
 class Upkeep(MultiService):

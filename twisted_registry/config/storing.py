@@ -152,6 +152,24 @@ class GarbageCollection(Values):
 
 
 @schema
+class Scrub(Values):
+    """``storage.maintenance.scrub``."""
+
+    enabled: bool = key(
+        flag(), "Read every blob again, and take those away that have changed.", default=False,
+        ours=True,
+    )  # fmt: skip
+    interval: float = key(
+        _age(), "How often to begin. A run that was stopped goes on where it was.",
+        default=7 * 24 * 3600.0, ours=True,
+    )  # fmt: skip
+    rate: int = key(
+        size(0), "How many bytes are read in a second; 0 is no limit.", default=16 * 2**20,
+        ours=True,
+    )  # fmt: skip
+
+
+@schema
 class Maintenance(Values):
     """``storage.maintenance``."""
 
@@ -167,6 +185,7 @@ class Maintenance(Values):
         "Garbage collection; ``twisted-registry garbage-collect`` goes by ``grace`` as well.",
         ours=True,
     )
+    scrub: Scrub = section(Scrub, "Bit rot: what is stored is compared with its digest.", ours=True)
 
 
 @schema

@@ -23,6 +23,8 @@ What Distribution does not know, it ignores::
     twisted-registry/collector/leases/<list>/<algorithm>/<hex>
     twisted-registry/collector/processes/<id>
     twisted-registry/tasks/<task>/running, last
+    twisted-registry/scrub
+    twisted-registry/quarantine/<time>/<path>
 
 A link is a file that holds a digest as text.
 """
@@ -49,6 +51,10 @@ LEASES = f"{_COLLECTOR}/leases"
 PROCESSES = f"{_COLLECTOR}/processes"
 
 _TASKS = "twisted-registry/tasks"
+#: How far the scrub has come.
+SCRUB = "twisted-registry/scrub"
+#: What was found to be damaged.
+QUARANTINE = "twisted-registry/quarantine"
 
 #: A folder with one of these is a repository. 2.8.3 looks for the first, 3.x for the second.
 REPOSITORY_MARKS = ("_layers", "_manifests")
@@ -215,3 +221,12 @@ def task_running(task: str) -> str:
 def task_last(task: str) -> str:
     """How the run of a task that ended last went."""
     return f"{_TASKS}/{task}/last"
+
+
+def quarantined(stamp: str, path: str) -> str:
+    """Where something lies that was found to be damaged.
+
+    :param stamp: tells the runs apart that found it.
+    :param path: where it lay before.
+    """
+    return f"{QUARANTINE}/{stamp}/{path}"

@@ -1,0 +1,119 @@
+"""A store that is kept up while processes serve it, with a clock that the test sets."""
+
+from __future__ import annotations
+
+from domain import begin, done
+from inline import Inline
+from twisted.python.failure import Failure
+
+from twisted_registry.digest import Digest
+from twisted_registry.errors import RegistryError
+from twisted_registry.maintenance.garbage import Collector, Watcher
+from twisted_registry.maintenance.references import ReferenceTable
+from twisted_registry.repository import layout
+from twisted_registry.repository.gate import CollectorGate
+from twisted_registry.repository.inventory import Inventory
+from twisted_registry.repository.removal import Removal
+
+DAY = 86_400.0
+
+
+def drive(world, coroutine, seconds=300):
+    """Run a coroutine to its end; the clock goes on while it waits."""
+    results = []
+    begin(coroutine).addBoth(results.append)
+    for _ in range(seconds * 4):
+        if results:
+            break
+        world.clock.advance(0.25)
+    (result,) = results
+    if isinstance(result, Failure):
+        result.raiseException()
+    return result
+
+
+class Told(Watcher):
+    def __init__(self):
+        self.names = []
+        self.manifests, self.blobs = [], []
+        self.progress = []
+        self.kept = set()
+
+    def marking(self, name):
+        self.names.append(name)
+
+    def marked(self, name, digest):
+        self.kept.add((name, digest))
+
+    def eligible(self, manifests, blobs):
+        self.manifests += manifests
+        self.blobs += blobs
+
+    def removed(self, done, total):
+        self.progress.append((done, total))
+
+
+class Store:
+    """A store with a collector, and as many serving processes as a test begins."""
+
+    def __init__(self, world):
+        self.world = world
+        world.clock.advance(1_800_000_000)
+        self.told = Told()
+        self.references = ReferenceTable(":memory:", Inline())
+
+    def collector(self, grace=DAY, **settings):
+        return Collector(
+            Inventory(self.world.driver),
+            Removal(self.world.driver),
+            self.references,
+            self.world.clock,
+            grace,
+            watcher=self.told,
+            **settings,
+        )
+
+    def collect(self, **settings):
+        return drive(self.world, self.collector(**settings).run())
+
+    def age(self, seconds=2 * DAY):
+        self.world.clock.advance(seconds)
+
+    def serve(self):
+        """Begin to serve; the test lets the gate look."""
+        gate = CollectorGate(self.world.driver, self.world.clock, memory=600.0)
+        done(gate.look())
+        self.world.gate = gate
+        self.world.registry = self.world.another()
+        return gate
+
+    def holds(self, content):
+        return layout.blob(Digest.of(content)) in self.world.paths()
+
+    def is_whole(self, digest, name="a/b"):
+        """Whether a manifest can be pulled with all that it needs."""
+        held = done(self.world.repo(name).manifests.parsed(digest))
+        if held is None:
+            return False
+        _, manifest = held
+        blobs = done_each(
+            self.world.registry.repository(name).blobs.size(blob.digest) for blob in manifest.blobs
+        )
+        return blobs and all(self.is_whole(child.digest, name) for child in manifest.manifests)
+
+
+def done_each(coroutines):
+    try:
+        return all(done(coroutine) is not None for coroutine in coroutines)
+    except RegistryError:
+        return False
+
+
+def attending(store, gate):
+    """Let a gate look at the store whenever the clock goes on."""
+
+    def look():
+        done(gate.look())
+        store.world.clock.callLater(1, look)
+
+    look()

@@ -1,0 +1,205 @@
+"""Blobs that have changed are found and taken away; the next push brings them back."""
+
+from __future__ import annotations
+
+import pytest
+from domain import Body, GlancingWorld, World, begin, done
+from kept import Store, attending, drive
+from twisted.internet.defer import CancelledError
+
+from twisted_registry.digest import Digest
+from twisted_registry.errors import RegistryError
+from twisted_registry.maintenance import repair
+from twisted_registry.maintenance.pace import Pace
+from twisted_registry.maintenance.repair import Repair
+from twisted_registry.maintenance.scrub import Scrub, Scrubbed
+from twisted_registry.repository import layout
+from twisted_registry.repository.checking import hashing
+from twisted_registry.repository.checking.blobs import StoredBlobs
+from twisted_registry.repository.checking.bookmark import Bookmark
+from twisted_registry.repository.checking.shelf import Shelf
+from twisted_registry.repository.removal import Removal
+from twisted_registry.storage.interfaces import StorageError
+
+LAYER = layout.blob(Digest.of(b"layer"))
+
+
+@pytest.fixture(params=[World, GlancingWorld])
+def store(request):
+    return Store(request.param())
+
+
+def scrub(store, rate=0):
+    driver, clock = store.world.driver, store.world.clock
+    blobs = StoredBlobs(driver, Shelf(driver, clock), Pace(clock, rate).pay)
+    return Scrub(blobs, Repair(Removal(driver), clock), Bookmark(driver), clock)
+
+
+def scrubbed(store):
+    return drive(store.world, scrub(store).run())
+
+
+def quarantined(store):
+    found = store.world.paths(layout.QUARANTINE)
+    return {path.split("/", 3)[3] for path in found}
+
+
+def test_what_is_whole_stays(store):
+    digest = store.world.image("v1")
+    store.world.blob(b"", "empty")
+    before = store.world.paths()
+    assert scrubbed(store) == Scrubbed(4, store_size(store))
+    assert [path for path in store.world.paths() if path != layout.CLOCK] == before
+    assert store.is_whole(digest)
+
+
+def store_size(store):
+    return sum(len(store.world.read(path)) for path in store.world.paths(layout.BLOBS))
+
+
+@pytest.mark.parametrize("damage", [b"", b"lay", b"layer, and more", b"l\xe1yer"])
+def test_a_damaged_blob_goes_and_the_next_push_brings_it_back(store, damage):
+    gate = store.serve()
+    digest = store.world.image("v1")
+    attending(store, gate)
+    store.age(60)
+    assert done(store.world.repo().blobs.size(Digest.of(b"layer"))) == 5
+    store.world.write(LAYER, damage)
+    assert scrubbed(store).quarantined == 1
+    assert quarantined(store) == {LAYER}
+    (kept,) = store.world.paths(layout.QUARANTINE)
+    assert store.world.read(kept) == damage
+    store.world.clock.advance(5)
+    with pytest.raises(RegistryError, match="blob unknown"):
+        done(store.world.repo().blobs.size(Digest.of(b"layer")))
+    assert not store.is_whole(digest)
+    store.world.blob(b"layer")
+    assert store.is_whole(digest)
+    assert scrubbed(store).damaged == 0
+
+
+def test_a_damaged_manifest_goes_as_well(store):
+    digest = store.world.image("v1")
+    assert store.is_whole(digest)
+    store.world.clock.advance(5)
+    store.world.write(layout.blob(digest), b"{}")
+    assert scrubbed(store).quarantined == 1
+    with pytest.raises(RegistryError):
+        done(store.world.repo().manifests.get("v1"))
+    store.world.image("v1")
+    assert store.is_whole(digest)
+
+
+def test_what_is_pushed_meanwhile_stays(store):
+    store.world.image("v1")
+    store.world.write(LAYER, b"wrong")
+
+    def healed(_number, action, path):
+        if action == "put" and path == layout.CONDEMNED:
+            # By a process that does not know of the list.
+            store.world.clock.advance(1)
+            store.world.write(LAYER, b"layer")
+
+    store.world.driver.after = healed
+    assert scrubbed(store) == Scrubbed(3, store_size(store), 1, 0)
+    assert store.world.read(LAYER) == b"layer"
+
+
+def test_what_is_replaced_while_it_is_read_is_read_again(store):
+    store.world.image("v1")
+    store.world.write(LAYER, b"wrong")
+
+    def healed(_number, action, path):
+        if action == "open" and path == LAYER:
+            store.world.clock.advance(1)
+            store.world.write(LAYER, b"layer")
+
+    store.world.driver.after = healed
+    assert scrubbed(store).damaged == 0
+
+
+def test_a_push_waits_until_what_is_damaged_is_gone(store):
+    """What it brings is not what is taken away."""
+    gate = store.serve()
+    store.world.image("v1")
+    store.world.write(LAYER, b"wrong")
+    results = []
+    begin(scrub(store).run()).addBoth(results.append)
+    # The list is proposed; the process has not seen it.
+    done(gate.look())
+    store.world.clock.advance(0.25)
+    assert results[0].quarantined == 1
+    assert not store.holds(b"layer")
+    pushes = []
+    begin(store.world.repo().uploads.store(Digest.of(b"layer"), Body(b"layer"))).addBoth(
+        pushes.append
+    )
+    assert pushes == []
+    done(gate.look())
+    assert pushes == [5]
+    assert store.holds(b"layer")
+
+
+def test_a_process_that_does_not_answer_keeps_it_for_the_next_run(store):
+    gate = store.serve()
+    store.world.image("v1")
+    store.world.write(LAYER, b"wrong")
+
+    def renew():
+        store.world.write(layout.process(gate.id), b"")
+        store.world.clock.callLater(10, renew)
+
+    renew()
+    assert scrubbed(store) == Scrubbed(3, store_size(store), 1, 0)
+    assert store.world.read(LAYER) == b"wrong"
+
+
+def test_many_are_taken_away_in_parts(store, monkeypatch):
+    monkeypatch.setattr(repair, "_AT_ONCE", 2)
+    for number in range(5):
+        digest = store.world.blob(bytes([number]))
+        store.world.write(layout.blob(digest), b"rot")
+    assert scrubbed(store).quarantined == 5
+
+
+def test_it_is_paced_and_goes_on_after_a_restart(store, monkeypatch):
+    monkeypatch.setattr(hashing, "STRETCH", 10)
+    for number in range(20):
+        store.world.blob(bytes([number]) * 100)
+    running = begin(scrub(store, rate=10).run())
+    for _ in range(400):
+        store.world.clock.advance(0.25)
+    # 100 s at 10 bytes a second, of 2,000 bytes: about half of the files.
+    opened = {path for action, path in store.world.driver.calls if action == "open"}
+    assert 9 <= len(opened) <= 12
+    running.addErrback(lambda failure: failure.trap(CancelledError))
+    running.cancel()
+    # Noted each minute.
+    assert 10 <= scrubbed(store).files <= 15
+    assert layout.SCRUB not in store.world.paths()
+    assert scrubbed(store).files == 20
+
+
+def test_a_file_or_folder_that_can_not_be_read_does_not_keep_the_rest(store):
+    store.world.image("v1")
+    store.world.blob(b"another")
+    store.world.write(LAYER, b"wrong")
+    broken = layout.blob(Digest.of(b"another"))
+    folder = broken.rsplit("/", 2)[0]
+
+    def before(_number, action, path):
+        if (action, path) == ("open", broken):
+            raise StorageError(path, "the disk is broken")
+
+    store.world.driver.before = before
+    assert scrubbed(store) == Scrubbed(4, store_size(store) + 5, 2, 1)
+
+    def unreadable(_number, action, path):
+        if action == "walk" and folder.startswith(path):
+            raise StorageError(path, "the disk is broken")
+        if action == "list" and path == folder:
+            raise StorageError(path, "the disk is broken")
+
+    store.world.driver.before = unreadable
+    found = scrubbed(store)
+    assert (found.files, found.damaged, found.quarantined) == (2, 1, 0)

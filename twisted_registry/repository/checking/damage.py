@@ -1,0 +1,88 @@
+"""What can be wrong with a store, as the check of it reports it."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from twisted_registry.digest import Digest
+
+
+class Kind(Enum):
+    """What is wrong, in the words of the report."""
+
+    BLOB_CORRUPT = "corrupt blob"
+    BLOB_EMPTY = "empty blob"
+    BLOB_MISPLACED = "misplaced blob"
+    FILE_UNREADABLE = "unreadable file"
+    FOLDER_UNREADABLE = "unreadable folder"
+    FILE_STRAY = "stray file"
+    LINK_EMPTY = "empty link"
+    LINK_MALFORMED = "malformed link"
+    LINK_DANGLING = "dangling link"
+    MANIFEST_INVALID = "invalid manifest"
+    PART_MISSING = "missing part"
+    PART_UNLINKED = "unlinked part"
+    SIZE_WRONG = "wrong size"
+    INDEX_SPARSE = "sparse index"
+    TYPE_MALFORMED = "malformed media type"
+    TAG_UNFINISHED = "unfinished tag"
+    REFERRER_UNLISTED = "unlisted referrer"
+    REPOSITORY_UNMARKED = "unmarked repository"
+    UPLOAD_INCOMPLETE = "incomplete upload"
+    LEFTOVERS = "leftovers"
+    RECORD_TORN = "torn record"
+
+    @property
+    def is_harmless(self) -> bool:
+        """Whether no client notices: it takes room, or is not what it was meant to be."""
+        return self in _HARMLESS
+
+
+_HARMLESS = {
+    *(Kind.BLOB_MISPLACED, Kind.FILE_STRAY, Kind.INDEX_SPARSE, Kind.TYPE_MALFORMED),
+    *(Kind.TAG_UNFINISHED, Kind.REFERRER_UNLISTED, Kind.REPOSITORY_UNMARKED),
+    *(Kind.UPLOAD_INCOMPLETE, Kind.LEFTOVERS, Kind.RECORD_TORN),
+}
+
+
+@frozen
+class Finding:
+    """One thing that is wrong.
+
+    :ivar path: where.
+    :ivar detail: a part of a sentence for whoever reads the report.
+    :ivar digest: of the content that it is about, or None.
+    :ivar repository: in which it was found; empty if in none.
+    :ivar harmless: whether no client notices.
+    :ivar repair: puts it right, and answers whether it has; None if that can not be done here.
+    :ivar silence: content that nobody may push while that goes on: what is looked at last and
+        then taken away must not be stored in between. None if it does not matter.
+    :ivar repaired: whether that was done.
+    """
+
+    kind: Kind
+    path: str
+    detail: str = ""
+    digest: Digest | None = None
+    repository: str = ""
+    harmless: bool = field(kw_only=True)
+    repair: Callable[[], Coroutine[object, object, bool]] | None = field(
+        default=None, kw_only=True, eq=False, repr=False
+    )
+    silence: Digest | None = field(default=None, kw_only=True, eq=False, repr=False)
+    repaired: bool = field(default=False, kw_only=True)
+
+    @harmless.default
+    def _as_its_kind(self) -> bool:
+        return self.kind.is_harmless
+
+    def __str__(self) -> str:
+        about = "" if self.digest is None or self.digest.hex in self.path else f" ({self.digest})"
+        detail = f": {self.detail}" if self.detail else ""
+        return f"{self.kind.value}: {self.path}{about}{detail}"

@@ -1,0 +1,52 @@
+"""The quarantine: what was taken out of the way, under the path that it had.
+
+Nothing reads it. Whoever wants something back copies the folder of a run over the store.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+
+from twisted_registry.repository import layout
+from twisted_registry.repository.checking.walking import everything
+from twisted_registry.storage.interfaces import PathNotFound
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
+
+    from twisted_registry.storage.interfaces import IStorageDriver
+
+
+@define(eq=False)
+class Shelf:
+    """Takes files away, without destroying them.
+
+    :ivar clock: names the folder of a run by the time of its beginning.
+    """
+
+    driver: IStorageDriver
+    clock: IReactorTime
+    stamp: str = field(init=False)
+
+    @stamp.default
+    def _now(self) -> str:
+        return datetime.fromtimestamp(self.clock.seconds(), UTC).strftime("%Y%m%dT%H%M%SZ")
+
+    async def take(self, path: str) -> bool:
+        """Take a file away, and its folder if nothing else lies in it.
+
+        :returns: whether it was there.
+        """
+        try:
+            await self.driver.move(path, layout.quarantined(self.stamp, path))
+        except PathNotFound:
+            return False
+        folder = path.rpartition("/")[0]
+        if not await everything(self.driver, folder):
+            with suppress(PathNotFound):
+                await self.driver.delete(folder)
+        return True

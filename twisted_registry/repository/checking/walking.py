@@ -1,0 +1,73 @@
+"""All files below a folder, also when a part of it can not be read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted_registry.repository.checking.damage import Finding, Kind
+from twisted_registry.storage.interfaces import PathNotFound, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from twisted_registry.storage.interfaces import Entry, IStorageDriver
+
+_PAGE = 1000
+
+
+async def files(
+    driver: IStorageDriver, folder: str, after: str = ""
+) -> AsyncIterator[Sequence[Entry] | Finding]:
+    """Yield the files below a folder in the order of whole paths, a page at a time.
+
+    A folder that can not be read is yielded as a finding, in its place.
+
+    :param after: only paths greater than this.
+    """
+    while True:
+        try:
+            page = await driver.walk(folder, after, _PAGE)
+        except StorageError:
+            break
+        yield page
+        if len(page) < _PAGE:
+            return
+        after = page[-1].path
+    # Somewhere in it: what lies around that place is looked at folder by folder.
+    async for found in _singly(driver, folder, after):
+        yield found
+
+
+async def _singly(
+    driver: IStorageDriver, folder: str, after: str
+) -> AsyncIterator[Sequence[Entry] | Finding]:
+    try:
+        entries = await everything(driver, folder)
+    except StorageError as error:
+        yield Finding(Kind.FOLDER_UNREADABLE, folder, error.reason)
+        return
+    # As the paths below them sort: ``a-b`` comes before ``a/b``.
+    for name, entry in sorted((e.path + "/" if e.is_folder else e.path, e) for e in entries):
+        path = f"{folder}/{name}"
+        if entry.is_folder:
+            if path > after or after.startswith(path):
+                async for found in files(driver, path[:-1], after):
+                    yield found
+        elif path > after:
+            yield [type(entry)(path, entry.size, entry.modified)]
+
+
+async def everything(driver: IStorageDriver, folder: str) -> list[Entry]:
+    """What lies directly in a folder; nothing if there is none.
+
+    :raises StorageError: if it can not be read.
+    """
+    found: list[Entry] = []
+    while True:
+        try:
+            page = await driver.list(folder, found[-1].path if found else "", _PAGE)
+        except PathNotFound:
+            return found
+        found += page
+        if len(page) < _PAGE:
+            return found
