@@ -50,6 +50,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "commands.serve": ("commands", "heap", "tap"),
     "commands.check": ("commands", "config"),
     "commands.once": ("commands.configured", "logs", *CORE),
+    "commands.copy_store": ("commands", "objectstore", "tap", "service", *BELOW_SERVICE),
     "commands": ("tap", "service", *BELOW_SERVICE),
     "worker": ("process", "service", *BELOW_SERVICE),
     "tap": ("", "heap", "process", "commands.once", "worker", "service", "config"),
@@ -91,6 +92,7 @@ LATE = {
     # Most registries store elsewhere, and it brings much along.
     ("service", f"{PACKAGE}.objectstore"),
     ("service", f"{PACKAGE}.storagemiddleware"),
+    ("commands.copy_store", f"{PACKAGE}.objectstore"),
     # Who serves everybody asks nobody who they are.
     ("service", f"{PACKAGE}.accesscontrol"),
     # Most leave TLS to a proxy, and it brings much along.

@@ -173,6 +173,19 @@ class BucketCheck(Service):
         self._give_up(fault)
 
 
+async def insist(name: str, driver: S3Driver) -> None:
+    """Ask the store for one key; what is wrong, for whatever reason, is an error.
+
+    :param name: what the section is called.
+    :raises StartError: with what is configured wrongly, or why there is no answer.
+    """
+    try:
+        await driver.client.head_bucket()
+    except S3Error as error:
+        fault = misconfiguration(error, name)
+        raise fault or StartError(f"storage.{name}: {error}") from error
+
+
 def misconfiguration(error: BaseException | None, name: str) -> StartError | None:
     """Which option an error of the first request speaks of, and how; None if of none.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -14,35 +13,17 @@ import time
 
 import pytest
 from processes import CONFIGURATION, SERVE, Running, configured, environment, run
+from pushing import IMAGE, push, sha256
 
 from twisted_registry.commands.garbage_collect import BarWatcher
 from twisted_registry.commands.progress import Bar
 
 COLLECT = (sys.executable, "-m", "twisted_registry", "garbage-collect")
-IMAGE = "application/vnd.oci.image.manifest.v1+json"
 
 
 def configuration(folder, grace="0s"):
     gc = f"  maintenance: {{{{gc: {{{{grace: {grace}}}}}}}}}\n  delete: {{{{enabled: true}}}}\n"
     return configured(folder, CONFIGURATION.replace("storage:\n", f"storage:\n{gc}"))
-
-
-def sha256(content):
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
-
-
-def push(server, tag, layer):
-    """Push an image of one layer, which is its configuration as well; the manifest's digest."""
-    digest = sha256(layer)
-    response, _ = server.ask("POST", f"/v2/a/blobs/uploads/?digest={digest}", layer)
-    assert response.status == 201
-    part = {"mediaType": "application/x", "digest": digest, "size": len(layer)}
-    manifest = json.dumps(
-        {"schemaVersion": 2, "mediaType": IMAGE, "config": part, "layers": [part]}
-    ).encode()
-    response, _ = server.ask("PUT", f"/v2/a/manifests/{tag}", manifest, {"Content-Type": IMAGE})
-    assert response.status == 201
-    return sha256(manifest)
 
 
 def delete(server, digest):

@@ -11,6 +11,7 @@ from twisted_registry.config.loading import load
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
+    from collections.abc import Mapping
 
     from twisted_registry.config.loading import Loaded
 
@@ -31,14 +32,15 @@ def add_file(parser: ArgumentParser) -> None:
     parser.add_argument("file", nargs="?", metavar="FILE", help="the configuration (YAML)")
 
 
-def loaded(path: str | None) -> Loaded:
+def loaded(path: str | None, environ: Mapping[str, str] = os.environ) -> Loaded:
     """The configuration that a command goes by.
 
     :param path: its file, or None for the usual places.
+    :param environ: where overrides may be.
     :raises SystemExit: with status 1, after a line for each fault.
     """
     try:
-        return load(path, os.environ)
+        return load(path, environ)
     except ConfigurationError as error:
         for line in error.lines():
             complain(line)

@@ -74,6 +74,15 @@ async def page(
 
 
 @translated
+async def mark(driver: IStorageDriver, name: str) -> None:
+    """Make a repository one for Distribution 2.8.3 as well, though it links no blob."""
+    try:
+        await driver.stat(layout.layers(name))
+    except PathNotFound:
+        await driver.put(layout.layers_mark(name), b"")
+
+
+@translated
 async def is_repository(
     driver: IStorageDriver, name: str, marks: Sequence[str] = layout.REPOSITORY_MARKS
 ) -> bool:

@@ -25,13 +25,15 @@ AT_ONCE = 16
 
 
 async def each(
-    function: Callable[[A], Coroutine[Deferred[object], object, T]], items: Iterable[A]
+    function: Callable[[A], Coroutine[Deferred[object], object, T]],
+    items: Iterable[A],
+    at_once: int = AT_ONCE,
 ) -> list[T]:
     """Await ``function(item)`` for all items, a few at a time, and return what they return.
 
     The first error cancels the rest and is raised. Cancelling cancels all.
     """
-    semaphore = DeferredSemaphore(AT_ONCE)
+    semaphore = DeferredSemaphore(at_once)
 
     def start(item: A) -> Deferred[T]:
         return Deferred.fromCoroutine(function(item))

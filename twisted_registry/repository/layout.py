@@ -25,6 +25,7 @@ What Distribution does not know, it ignores::
     twisted-registry/tasks/<task>/running, last
     twisted-registry/scrub
     twisted-registry/quarantine/<time>/<path>
+    twisted-registry/incoming/<algorithm>/<hex>
 
 A link is a file that holds a digest as text.
 """
@@ -49,6 +50,8 @@ CONDEMNED = f"{_COLLECTOR}/list"
 CLOCK = f"{_COLLECTOR}/clock"
 LEASES = f"{_COLLECTOR}/leases"
 PROCESSES = f"{_COLLECTOR}/processes"
+#: Blobs on their way from another store.
+INCOMING = "twisted-registry/incoming"
 
 _TASKS = "twisted-registry/tasks"
 #: How far the scrub has come.
@@ -115,7 +118,7 @@ def manifests(name: str) -> str:
 
 def revisions(name: str, algorithm: str) -> str:
     """The folder of the manifests of one digest algorithm."""
-    return f"{manifests(name)}/revisions/{algorithm}"
+    return f"{all_revisions(name)}/{algorithm}"
 
 
 def revision(name: str, digest: Digest) -> str:
@@ -131,6 +134,22 @@ def revision_link(name: str, digest: Digest) -> str:
 def revision_media_type(name: str, digest: Digest) -> str:
     """The media type of a manifest that does not tell its own."""
     return f"{revision(name, digest)}/mediatype"
+
+
+def all_revisions(name: str) -> str:
+    """The folder of a repository's manifests, whatever their digest algorithm."""
+    return f"{manifests(name)}/revisions"
+
+
+def digest_of_link(path: str) -> Digest | None:
+    """The digest that a link is named after, or None if it is not named after any."""
+    parts = path.split("/")
+    if len(parts) < 3 or parts[-1] != "link":
+        return None
+    try:
+        return Digest.parse(f"{parts[-3]}:{parts[-2]}")
+    except DigestInvalid:
+        return None
 
 
 def tags(name: str) -> str:
@@ -230,3 +249,8 @@ def quarantined(stamp: str, path: str) -> str:
     :param path: where it lay before.
     """
     return f"{QUARANTINE}/{stamp}/{path}"
+
+
+def incoming(digest: Digest) -> str:
+    """The bytes of a blob that is being copied from another store."""
+    return f"{INCOMING}/{digest.algorithm}/{digest.hex}"

@@ -30,14 +30,21 @@ async def read_link(driver: IStorageDriver, path: str) -> Digest | None:
         content = await driver.get(path, _LIMIT)
     except PathNotFound:
         return None
-    try:
-        return Digest.parse(content.decode("ascii").strip())
-    except (UnicodeDecodeError, DigestInvalid):
+    digest = digest_in(content)
+    if digest is None:
         log.warn(
             "the link {path} holds no digest and counts as missing; a push of the same content "
             "repairs it",
             path=path,
         )
+    return digest
+
+
+def digest_in(content: bytes) -> Digest | None:
+    """The digest that the bytes of a link are, or None."""
+    try:
+        return Digest.parse(content.decode("ascii").strip())
+    except (UnicodeDecodeError, DigestInvalid):
         return None
 
 

@@ -23,7 +23,7 @@ from twisted_registry.manifest import (
     media_type_in,
     parse_manifest,
 )
-from twisted_registry.repository import layout
+from twisted_registry.repository import catalog, layout
 from twisted_registry.repository.concurrency import each
 from twisted_registry.repository.failures import translated
 from twisted_registry.repository.links import read_link, write_link
@@ -219,7 +219,7 @@ class Manifests:
         if media_type_in(content) is None:
             await self._keep_media_type(digest, content, manifest.media_type)
         await write_link(self.driver, layout.revision_link(self.name, digest), digest)
-        await self._mark_as_repository()
+        await catalog.mark(self.driver, self.name)
         if manifest.subject is not None:
             await self.referrers.add(manifest.subject.digest, digest)
 
@@ -244,12 +244,6 @@ class Manifests:
         # An earlier push of the same bytes may have given them another type.
         with suppress(PathNotFound):
             await self.driver.delete(path)
-
-    async def _mark_as_repository(self) -> None:
-        try:
-            await self.driver.stat(layout.layers(self.name))
-        except PathNotFound:
-            await self.driver.put(layout.layers_mark(self.name), b"")
 
     async def _tag(self, tag: str, digest: Digest, precondition: Precondition | None) -> None:
         async with self.tags.hold(tag):

@@ -1,0 +1,142 @@
+"""``copy-store`` as an operator runs it."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+
+import pytest
+from processes import CONFIGURATION, SERVE, Running, configured, run
+from pushing import push, sha256
+
+from twisted_registry.commands.copy_store import Drawing
+from twisted_registry.commands.progress import Bar
+from twisted_registry.repository.storecopy import Copied
+
+COPY = (sys.executable, "-m", "twisted_registry", "copy-store")
+
+
+def files(folder):
+    root = folder / "store"
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in root.rglob("*")
+        if path.is_file() and "twisted-registry" not in path.parts
+    }
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """A store with two images, and room for another store."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    for folder in source, target:
+        folder.mkdir()
+        configured(folder)
+    with Running(*SERVE, source / "registry.yml", cwd=tmp_path) as server:
+        push(server, "one", b"first layer")
+        push(server, "two", b"second layer")
+        server.stop()
+    return source, target
+
+
+def copy(source, target, *flags, **environ):
+    return run(
+        *COPY, *flags, source / "registry.yml", target / "registry.yml", cwd=target, **environ
+    )
+
+
+def test_a_copy_beside_registries_that_serve(folders):
+    source, target = folders
+    with (
+        Running(*SERVE, source / "registry.yml", cwd=source) as old,
+        Running(*SERVE, target / "registry.yml", cwd=target) as new,
+    ):
+        status, out, err = copy(source, target)
+        assert (status, err) == (0, [])
+        assert out.startswith("4 blobs copied (")
+        assert out.endswith(
+            "0 were there already; 2 manifests and 2 tags linked in 1 repositories\n"
+        )
+        for tag in "one", "two":
+            path = f"/v2/a/manifests/{tag}"
+            assert new.ask(path=path)[1] == old.ask(path=path)[1]
+        assert new.ask(path=f"/v2/a/blobs/{sha256(b'first layer')}")[1] == b"first layer"
+    assert files(target) == files(source)
+
+
+def test_json_of_a_second_run(folders):
+    copy(*folders)
+    status, out, _ = copy(*folders, "--json")
+    assert status == 0
+    assert json.loads(out) == {
+        "repositories": 1, "blobs": 0, "bytes": 0, "present": 4, "manifests": 0, "tags": 0,
+        "damaged": [],
+    }  # fmt: skip
+
+
+def test_damage_is_told(folders):
+    source, target = folders
+    digest = sha256(b"first layer")
+    (path,) = (source / "store").rglob(f"blobs/**/{digest.partition(':')[2]}/data")
+    path.write_bytes(b"first lawyer")
+    status, out, _ = copy(source, target)
+    assert status == 1
+    assert f"{digest}: its bytes are those of {sha256(b'first lawyer')}\n" in out
+    assert "left out" in out
+
+
+def test_variables_would_hold_for_both_and_for_none(folders):
+    source, target = folders
+    elsewhere = str(target / "elsewhere")
+    assert copy(source, target, REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=elsewhere)[0] == 0
+    assert files(target) == files(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "said"),
+    [
+        ("a", "a", "FROM and TO are the same store"),
+        ("a", "memory", "storage.inmemory: a store in memory is gone when the command ends"),
+        ("none", "a", "storage.filesystem.rootdirectory: {0}/none/store: there is no such folder"),
+        ("b", "a", "FROM holds no repository: is its rootdirectory the right one?"),
+    ],
+)
+def test_what_can_not_be_copied(tmp_path, source, target, said):
+    for name in "a", "b", "none", "memory":
+        (tmp_path / name).mkdir()
+        text = "version: 0.1\nstorage: inmemory\n" if name == "memory" else CONFIGURATION
+        configured(tmp_path / name, text)
+    for name in "a", "b":
+        (tmp_path / name / "store").mkdir()
+    status, out, err = copy(tmp_path / source, tmp_path / target)
+    assert (status, out) == (1, "")
+    assert err == [f"twisted-registry: {said.format(tmp_path)}"]
+
+
+def test_a_bucket_that_does_not_answer(folders):
+    source, target = folders
+    (target / "registry.yml").write_text(
+        "version: 0.1\nstorage: {s3: {bucket: b, region: r, accesskey: a, secretkey: s,"
+        " secure: false, regionendpoint: 'http://127.0.0.1:1'}}\n"
+    )
+    status, _, err = copy(source, target)
+    assert status == 1
+    assert err[-1].startswith("twisted-registry: storage.s3: ")
+
+
+def test_the_bar():
+    class Copy:
+        name = ""
+        dealt_with, total = 3 * 1024 * 1024, 4 * 1024 * 1024
+        done = Copied(repositories=2)
+
+    out = io.StringIO()
+    drawing = Drawing(Copy, Bar(out))
+    drawing.draw()
+    Copy.name = "b"
+    drawing.draw()
+    assert out.getvalue() == (
+        f"\r\x1b[KMiB [{'#' * 30}{' ' * 10}] 3 of 4\r\x1b[Klinking: 2 repositories, now b"
+    )
+    Drawing(Copy, None).draw()

@@ -1,0 +1,160 @@
+"""``twisted-registry copy-store FROM TO``: everything of one store into another.
+
+From a disk into a bucket, back, or from one bucket into another; each store is that of a
+configuration. Either may be served meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from attrs import asdict, define
+from twisted.internet.task import LoopingCall
+
+from twisted_registry import tap
+from twisted_registry.commands.configured import complain, loaded
+from twisted_registry.commands.once import CommandFailed
+from twisted_registry.commands.progress import WIDTH, Bar
+from twisted_registry.listener import StartError
+from twisted_registry.repository.storecopy import Copied, StoreCopy
+from twisted_registry.service import make_driver
+from twisted_registry.storage.checked import CheckedDriver
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from twisted_registry.config.schema import Configuration
+    from twisted_registry.storage.interfaces import IStorageDriver
+    from twisted_registry.storage.s3.driver import S3Driver
+
+#: Seconds between two looks at how far it is.
+_DRAWN: Final = 0.5
+_MIB: Final = 1024 * 1024
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Add what it takes."""
+    parser.epilog = (
+        "REGISTRY_* variables are not looked at: they would hold for both stores. Those of AWS are."
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("source", metavar="FROM", help="the configuration of the store to read")
+    parser.add_argument("target", metavar="TO", help="the configuration of the store to fill")
+
+
+def run(options: Namespace) -> int:
+    """Copy what TO lacks, and print what was done.
+
+    :returns: the exit status: 1 if it could not go on, or if something of FROM is damaged and was
+        left out.
+    """
+    source = loaded(options.source, {}).configuration
+    target = loaded(options.target, {}).configuration
+    fault = _fault(source, target)
+    if fault:
+        complain(fault)
+        return 1
+    bar = Bar(sys.stderr) if sys.stderr.isatty() else None
+    copied = tap.once(lambda reactor: _copy(source, target, bar, reactor))
+    if bar is not None:
+        bar.clear()
+    if copied is None:
+        return 1
+    if not copied.repositories:
+        complain("FROM holds no repository: is its rootdirectory the right one?")
+        return 1
+    if options.json:
+        sys.stdout.write(f"{json.dumps(asdict(copied))}\n")
+    else:
+        _tell(copied)
+    return 1 if copied.damaged else 0
+
+
+def _fault(source: Configuration, target: Configuration) -> str:
+    """Why nothing can be copied, or an empty text."""
+    for configuration in source, target:
+        if "inmemory" in configuration.storage.drivers:
+            return "storage.inmemory: a store in memory is gone when the command ends"
+    files = source.storage.filesystem
+    if files is not None and not Path(files.rootdirectory).is_dir():
+        return f"storage.filesystem.rootdirectory: {files.rootdirectory}: there is no such folder"
+    if _place(source) == _place(target):
+        return "FROM and TO are the same store"
+    return ""
+
+
+def _place(configuration: Configuration) -> tuple[str, ...]:
+    storage = configuration.storage
+    if storage.bucket is not None:
+        bucket = storage.bucket
+        return "bucket", bucket.where, bucket.bucket, bucket.rootdirectory.strip("/")
+    assert storage.filesystem is not None
+    return "folder", str(Path(storage.filesystem.rootdirectory).resolve())
+
+
+async def _copy(
+    source: Configuration, target: Configuration, bar: Bar | None, reactor: Any
+) -> Copied:
+    drivers: list[IStorageDriver] = []
+    try:
+        drivers.append(await _opened(source, reactor))
+        drivers.append(await _opened(target, reactor))
+        copy = StoreCopy(*(CheckedDriver(driver, reactor) for driver in drivers))
+        drawing = LoopingCall(Drawing(copy, bar).draw)
+        drawing.clock = reactor
+        drawing.start(_DRAWN)
+        try:
+            return await copy.run()
+        finally:
+            drawing.stop()
+    except StartError as error:
+        raise CommandFailed(str(error)) from error
+    finally:
+        for driver in drivers:
+            await driver.close()
+
+
+async def _opened(configuration: Configuration, reactor: Any) -> IStorageDriver:
+    driver = make_driver(configuration, reactor, os.environ)
+    if configuration.storage.bucket is not None:
+        # Only here: a disk needs none of it.
+        from twisted_registry.objectstore import insist  # noqa: PLC0415
+
+        try:
+            await insist(configuration.storage.drivers[0], cast("S3Driver", driver))
+        except BaseException:
+            await driver.close()
+            raise
+    return driver
+
+
+@define(eq=False)
+class Drawing:
+    """Shows on a terminal, if there is one, how far a copy is."""
+
+    copy: StoreCopy
+    bar: Bar | None
+
+    def draw(self) -> None:
+        """Draw how far it is."""
+        copy = self.copy
+        if self.bar is None:
+            return
+        if copy.name:
+            self.bar.say(f"linking: {copy.done.repositories} repositories, now {copy.name[:WIDTH]}")
+        else:
+            self.bar.draw("MiB", copy.dealt_with // _MIB, copy.total // _MIB)
+
+
+def _tell(copied: Copied) -> None:
+    sys.stdout.write(
+        f"{copied.blobs} blobs copied ({copied.bytes} bytes), {copied.present} were there already; "
+        f"{copied.manifests} manifests and {copied.tags} tags linked in {copied.repositories} "
+        "repositories\n"
+    )
+    for line in copied.damaged:
+        sys.stdout.write(f"{line}\n")

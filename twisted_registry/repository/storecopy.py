@@ -1,0 +1,340 @@
+"""A whole store into another, beside registries that serve either.
+
+Everything is copied before what names it: the blobs, then for each repository the links of its
+blobs, its manifests (children first, and each only when all that it refers to is there), its
+tags. So the destination never shows an image that is not whole, whatever is pushed to the source
+meanwhile, and wherever the copy is interrupted. What is there already is left, so that a second
+run copies what the first did not.
+
+Nothing is removed at the destination. Uploads that are not finished stay behind, and so does what
+can be made again: the links of referrers, and the notes of a collector.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+
+from twisted_registry.manifest import references_in
+from twisted_registry.repository import catalog, layout
+from twisted_registry.repository.blobcopy import BlobCopier, BlobDamaged, BlobMissing
+from twisted_registry.repository.concurrency import KeyedLock, each
+from twisted_registry.repository.failures import translated
+from twisted_registry.repository.links import digest_in, link, read_link
+from twisted_registry.repository.recent import READ_LIMIT
+from twisted_registry.storage.interfaces import PathNotFound
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from twisted_registry.digest import Digest
+    from twisted_registry.storage.interfaces import Entry, IStorageDriver
+
+#: Names that are asked of a store at once.
+_PAGE = 1000
+#: Blobs, and repositories, that are copied at once.
+_BLOBS_AT_ONCE = 6
+_REPOSITORIES_AT_ONCE = 4
+#: Bytes of a link and of the other small files of a repository.
+_SMALL_LIMIT = 64 * 1024
+#: Links of a repository that are remembered to be at the destination.
+_REMEMBERED = 100_000
+
+
+@define(eq=False)
+class Copied:
+    """What was done.
+
+    :ivar repositories: that were gone through.
+    :ivar blobs: that were copied, manifests included, and ``bytes`` of them.
+    :ivar present: blobs that were there already.
+    :ivar manifests: links of manifests that were made.
+    :ivar tags: that were made or changed.
+    :ivar damaged: what the source could not give, a sentence each.
+    """
+
+    repositories: int = 0
+    blobs: int = 0
+    bytes: int = 0
+    present: int = 0
+    manifests: int = 0
+    tags: int = 0
+    damaged: list[str] = field(factory=list)
+
+
+@define(eq=False, repr=False)
+class StoreCopy:
+    """Copies a store.
+
+    :ivar done: what was done so far.
+    :ivar total: bytes of all blobs of the source, once they were counted.
+    :ivar passed: bytes of those that need not be copied, because they are there.
+    :ivar name: the repository that was begun last.
+    """
+
+    source: IStorageDriver
+    destination: IStorageDriver
+    done: Copied = field(init=False, factory=Copied)
+    total: int = field(init=False, default=0)
+    passed: int = field(init=False, default=0)
+    name: str = field(init=False, default="")
+    _damaged: set[Digest] = field(init=False, factory=set)
+    _copier: BlobCopier = field(init=False)
+    _locks: KeyedLock = field(init=False, factory=KeyedLock)
+
+    @_copier.default
+    def _own_copier(self) -> BlobCopier:
+        return BlobCopier(self.source, self.destination)
+
+    @property
+    def dealt_with(self) -> int:
+        """Bytes of blobs that are at the destination by now, or on their way."""
+        return self.passed + self._copier.copied
+
+    async def run(self) -> Copied:
+        """Copy everything that the destination lacks.
+
+        :raises RegistryError: if one of the stores does not answer as it should.
+        """
+        async for entries in self._pages(layout.BLOBS):
+            self.total += sum(entry.size or 0 for entry in entries)
+        async for entries in self._pages(layout.BLOBS):
+            await self._blobs(entries)
+        more, after = True, ""
+        while more:
+            names, more = await catalog.page(self.source, after, _PAGE)
+            await each(self._repository, names, _REPOSITORIES_AT_ONCE)
+            after = names[-1] if names else ""
+        await self._copier.clean()
+        return self.done
+
+    async def _blobs(self, entries: Sequence[Entry]) -> None:
+        missing = await self._missing(layout.BLOBS, entries)
+        lacking = {entry.path for entry in missing}
+        for entry in entries:
+            if entry.path not in lacking:
+                self.passed += entry.size or 0
+                self.done.present += 1
+        digests = (layout.digest_of_blob(entry.path) for entry in missing)
+        await each(self._blob, (one for one in digests if one is not None), _BLOBS_AT_ONCE)
+
+    async def _blob(self, digest: Digest) -> bool:
+        """Copy a blob, and return whether the destination has it now."""
+        if digest in self._damaged:
+            return False
+        try:
+            size = await self._copier.copy(digest)
+        except BlobMissing:
+            # Collected since it was listed.
+            return False
+        except BlobDamaged as error:
+            self._damaged.add(digest)
+            self.done.damaged.append(f"{digest}: {error}")
+            return False
+        self.done.blobs += 1
+        self.done.bytes += size
+        return True
+
+    async def _repository(self, name: str) -> None:
+        self.name = name
+        self.done.repositories += 1
+        copy = _RepositoryCopy(self, name)
+        async for entries in self._pages(layout.layers(name)):
+            await copy.layers(await self._missing(layout.layers(name), entries))
+        revisions = layout.all_revisions(name)
+        async for entries in self._pages(revisions):
+            await copy.revisions(await self._missing(revisions, entries))
+        async for entries in self._pages(layout.tags(name)):
+            await copy.tags(entries, await self._missing(layout.tags(name), entries))
+        await catalog.mark(self.destination, name)
+
+    @translated
+    async def has_blob(self, digest: Digest) -> bool:
+        """Make sure that the destination has a blob; False if the source has not."""
+        async with self._locks.hold(digest):
+            try:
+                size = (await self.source.stat(layout.blob(digest))).size
+            except PathNotFound:
+                return False
+            try:
+                if (await self.destination.stat(layout.blob(digest))).size == size:
+                    return True
+            except PathNotFound:
+                pass
+            return await self._blob(digest)
+
+    async def _pages(self, prefix: str) -> AsyncIterator[Sequence[Entry]]:
+        """Yield all files of the source below a folder, in pages, in order."""
+        after = ""
+        while True:
+            entries = await _walk(self.source, prefix, after)
+            if entries:
+                yield entries
+            if len(entries) < _PAGE:
+                return
+            after = entries[-1].path
+
+    async def _missing(self, prefix: str, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Those of a page of :meth:`_pages` that the destination lacks, or has in another size."""
+        wanted = {entry.path: entry for entry in entries}
+        # Somewhat before the first.
+        after = entries[0].path[:-1]
+        while True:
+            found = await _walk(self.destination, prefix, after)
+            for entry in found:
+                source = wanted.get(entry.path)
+                if source is not None and source.size == entry.size:
+                    del wanted[entry.path]
+            if len(found) < _PAGE or found[-1].path >= entries[-1].path:
+                return list(wanted.values())
+            after = found[-1].path
+
+
+@define(eq=False, repr=False)
+class _RepositoryCopy:
+    """Copies what one repository holds."""
+
+    whole: StoreCopy
+    name: str
+    _held: OrderedDict[Digest, None] = field(init=False, factory=OrderedDict)
+    _left: set[Digest] = field(init=False, factory=set)
+    _locks: KeyedLock = field(init=False, factory=KeyedLock)
+
+    async def layers(self, missing: Sequence[Entry]) -> None:
+        """Copy links of blobs, with their blobs."""
+        links, others = _links_in(missing)
+        await each(self._layer, links)
+        await each(self._as_it_is, others)
+
+    async def revisions(self, missing: Sequence[Entry]) -> None:
+        """Copy manifests."""
+        links, others = _links_in(missing)
+        await each(self._manifest, links)
+        await each(self._as_it_is, others)
+
+    async def tags(self, entries: Sequence[Entry], missing: Sequence[Entry]) -> None:
+        """Copy tags: what they name, then what they named."""
+        current = [one.path for one in entries if one.path.endswith(f"/{layout.CURRENT}")]
+        source, destination = self.whole.source, self.whole.destination
+        wanted, found = await _contents(source, current), await _contents(destination, current)
+        changed = [
+            (path, new)
+            for path, new, old in zip(current, wanted, found, strict=True)
+            if new is not None and new != old
+        ]
+        await each(self._tag, changed)
+        others = (one.path for one in missing if not one.path.endswith(f"/{layout.CURRENT}"))
+        await each(self._as_it_is, others)
+
+    async def _tag(self, change: tuple[str, bytes]) -> None:
+        path, content = change
+        digest = digest_in(content)
+        if digest is not None and await self._manifest(digest):
+            await _put(self.whole.destination, path, content)
+            self.whole.done.tags += 1
+
+    async def _layer(self, digest: Digest) -> bool:
+        """Copy a blob that the repository holds, and return whether it is there now."""
+        if digest in self._held:
+            return True
+        path = layout.layer_link(self.name, digest)
+        if not await _is_sound(self.whole.destination, path, digest):
+            if not await _is_sound(self.whole.source, path, digest):
+                return False
+            if not await self.whole.has_blob(digest):
+                return False
+            await _put(self.whole.destination, path, link(path, digest).content)
+        self._held[digest] = None
+        if len(self._held) > _REMEMBERED:
+            self._held.popitem(last=False)
+        return True
+
+    async def _manifest(self, digest: Digest) -> bool:
+        """Copy a manifest, after all that it refers to; return whether it is there now."""
+        source, destination = self.whole.source, self.whole.destination
+        path = layout.revision_link(self.name, digest)
+        async with self._locks.hold(digest):
+            if await _is_sound(destination, path, digest):
+                return True
+            if digest in self._left or not await _is_sound(source, path, digest):
+                return False
+            content = await _content(source, layout.blob(digest))
+            if content is None or not digest.matches(content):
+                self._leave_out(digest, "its bytes are missing or damaged")
+                return False
+            for reference in sorted(references_in(content).digests):
+                if not await self._reference(reference):
+                    self._leave_out(digest, f"{reference}, which it refers to, can not be read")
+                    return False
+            if not await self.whole.has_blob(digest):
+                return False
+            await self._as_it_is(layout.revision_media_type(self.name, digest))
+            await _put(destination, path, link(path, digest).content)
+            self.whole.done.manifests += 1
+            return True
+
+    async def _reference(self, digest: Digest) -> bool:
+        """Copy what a manifest refers to, as far as the repository holds it.
+
+        False if it does and there is nothing to copy.
+        """
+        if digest in self._held:
+            return True
+        source = self.whole.source
+        is_layer = await _is_sound(source, layout.layer_link(self.name, digest), digest)
+        if is_layer and not await self._layer(digest):
+            return False
+        if await _is_sound(source, layout.revision_link(self.name, digest), digest):
+            return await self._manifest(digest)
+        return True
+
+    async def _as_it_is(self, path: str) -> None:
+        content = await _content(self.whole.source, path)
+        if content is not None:
+            await _put(self.whole.destination, path, content)
+
+    def _leave_out(self, digest: Digest, why: str) -> None:
+        self._left.add(digest)
+        self.whole.done.damaged.append(f"{self.name}@{digest}: left out: {why}")
+
+
+def _links_in(entries: Sequence[Entry]) -> tuple[list[Digest], list[str]]:
+    """The digests that links are named after, and the paths of all other files."""
+    links, others = [], []
+    for entry in entries:
+        digest = layout.digest_of_link(entry.path)
+        if digest is None:
+            others.append(entry.path)
+        elif entry.size:
+            links.append(digest)
+    return links, others
+
+
+@translated
+async def _walk(driver: IStorageDriver, prefix: str, after: str) -> Sequence[Entry]:
+    return await driver.walk(prefix, after, _PAGE)
+
+
+@translated
+async def _contents(driver: IStorageDriver, paths: Sequence[str]) -> Sequence[bytes | None]:
+    return await driver.get_many(paths, _SMALL_LIMIT)
+
+
+@translated
+async def _content(driver: IStorageDriver, path: str) -> bytes | None:
+    try:
+        return await driver.get(path, READ_LIMIT)
+    except PathNotFound:
+        return None
+
+
+@translated
+async def _is_sound(driver: IStorageDriver, path: str, digest: Digest) -> bool:
+    return await read_link(driver, path) == digest
+
+
+@translated
+async def _put(driver: IStorageDriver, path: str, content: bytes) -> None:
+    await driver.put(path, content)
