@@ -76,6 +76,8 @@ LATE = {
     ("upkeep", f"{PACKAGE}.checks"),
     # Serving has no use for it.
     ("tap", f"{PACKAGE}.commands.once"),
+    # Few lists end where those who read them must not see.
+    ("api.cursor", "cryptography.fernet"),
     # Few serve from memory.
     ("service", f"{PACKAGE}.storage.memory"),
     # Only a mistake needs it.

@@ -65,6 +65,7 @@ class Refusing:
 @implementer(IGrant)
 class Grant:
     user = "somebody"
+    visible = None
 
     def __init__(self, allowed):
         self.permits = allowed
@@ -149,26 +150,6 @@ async def test_a_body_is_asked_for_with_access(start):
         connection.send(b"layer")
         await connection.closed
         assert parse(connection.received, "POST").status == 201
-
-
-@pytest_twisted.ensureDeferred
-async def test_the_source_of_a_mount_is_asked_for(start, clock):
-    driver = MemoryDriver(clock)
-    async with start(driver=driver) as api:
-        await api.blob(b"layer", "secret")
-    access = Refusing(DENIED, lambda access: access.name == "a")
-    query = f"a/blobs/uploads/?mount={LAYER_DIGEST}"
-    async with start(driver=driver, access=access) as api:
-        response = await api("POST", f"{query}&from=secret", body=b"")
-        assert (response.status, response.code) == (403, "DENIED")
-        assert Access("repository", "secret", "pull") in access.asked[0][1]
-        # From anywhere only for those who may see everything: others upload it.
-        response = await api("POST", query, body=b"")
-        assert response.status == 202
-        assert (await api("GET", f"a/blobs/{LAYER_DIGEST}")).status == 404
-    access = Refusing(DENIED, lambda access: access.name == "a" or access == CATALOG)
-    async with start(driver=driver, access=access) as api:
-        assert (await api("POST", query, body=b"")).status == 201
 
 
 @pytest_twisted.ensureDeferred

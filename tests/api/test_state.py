@@ -3,9 +3,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from base64 import urlsafe_b64encode
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +27,12 @@ def unpack(text):
 
 def test_what_is_packed_is_unpacked():
     assert unpack(STATE.pack(SECRET)) == STATE
+
+
+def test_whose_it_is():
+    mine = evolve(STATE, owner="ada")
+    assert unpack(mine.pack(SECRET)) == mine
+    assert b"Owner" not in urlsafe_b64decode(STATE.pack(SECRET))
 
 
 def test_one_that_distribution_made():

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
     from twisted.web.server import Request
 
-    from twisted_registry.auth.interfaces import IAccessController
+    from twisted_registry.auth.interfaces import Caller, IAccessController, IGrant
     from twisted_registry.metrics import IMetricsObserver
     from twisted_registry.repository.registry import Registry
 
@@ -186,7 +186,7 @@ class RegistryResource(Resource):
             read_name(source)
         sent = last_fields(request)
         caller = caller_of(request, sent)
-        grant = await self._access.authorize(caller, found.accesses(method, source))
+        grant = await self._granted(caller, found, method, source)
         request.user = grant.user.encode()  # for the access log
         exchange = Exchange(
             request,
@@ -203,6 +203,28 @@ class RegistryResource(Resource):
         )
         handler = HANDLERS[found.endpoint.handler, "GET" if method == "HEAD" else method]
         return await handler(exchange)
+
+    async def _granted(
+        self, caller: Caller, found: routes.Match, method: str, source: str | None
+    ) -> IGrant:
+        """What the caller may do, of what the request needs.
+
+        Whoever may push, and not pull from the source of a mount, begins an upload instead, and
+        learns nothing of the source; but a token that only lacks it is asked to be wider.
+        """
+        needed = found.accesses(method)
+        if source is None:
+            return await self._access.authorize(caller, needed)
+        try:
+            return await self._access.authorize(caller, found.accesses(method, source))
+        except RegistryError as refusal:
+            try:
+                grant = await self._access.authorize(caller, needed)
+            except RegistryError:
+                raise refusal from None
+            if refusal.code is ErrorCode.UNAUTHORIZED and grant.user:
+                raise
+            return grant
 
     def _allowed(self, endpoint: routes.Endpoint) -> tuple[str, ...]:
         """The methods of an endpoint that the operator has not switched off."""

@@ -27,23 +27,25 @@ class UploadState:
     """Where an upload was when its URL was given out.
 
     :ivar offset: bytes stored then.
+    :ivar owner: the name of who began it, or None if anybody may go on. Distribution has none.
     """
 
     name: str
     id: str
     offset: int
+    owner: str | None = None
 
     def pack(self, secret: bytes) -> str:
         """Sign the state."""
-        document = json.dumps(
-            {
-                "Name": self.name,
-                "UUID": self.id,
-                "Offset": self.offset,
-                "StartedAt": "0001-01-01T00:00:00Z",
-            },
-            separators=(",", ":"),
-        ).encode()
+        values: dict[str, object] = {
+            "Name": self.name,
+            "UUID": self.id,
+            "Offset": self.offset,
+            "StartedAt": "0001-01-01T00:00:00Z",
+        }
+        if self.owner is not None:
+            values["Owner"] = self.owner
+        document = json.dumps(values, separators=(",", ":")).encode()
         mac = hmac.new(secret, document, hashlib.sha256).digest()
         return urlsafe_b64encode(mac + document).decode("ascii")
 
@@ -59,8 +61,15 @@ class UploadState:
             if not hmac.compare_digest(mac, hmac.new(secret, document, hashlib.sha256).digest()):
                 raise StateInvalid("not signed by this registry")
             values = json.loads(document)
-            state = cls(values["Name"], values["UUID"], values["Offset"])
-        except (binascii.Error, ValueError, KeyError, TypeError, RecursionError) as error:
+            state = cls(values["Name"], values["UUID"], values["Offset"], values.get("Owner"))
+        except (
+            binascii.Error,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             raise StateInvalid(str(error)) from error
         if type(state.offset) is not int:
             raise StateInvalid("the offset is not a number")

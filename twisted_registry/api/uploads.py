@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from twisted_registry.api.answers import Answer
 from twisted_registry.api.ranges import ChunkRangeInvalid, parse_chunk_range
 from twisted_registry.api.state import StateInvalid, UploadState
-from twisted_registry.auth.interfaces import CATALOG
+from twisted_registry.auth.interfaces import CATALOG, Access
 from twisted_registry.digest import ALGORITHMS, CANONICAL
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.repository.uploads import UploadOutOfOrder
@@ -94,15 +94,38 @@ async def delete(exchange: Exchange) -> Answer:
 
 
 async def _mounted(exchange: Exchange, digest: Digest) -> bool:
-    source = exchange.query.first("from") or None
-    # Without a source the blob may come from anywhere: only for those who may see everything.
-    if source is None and not exchange.grant.permits(CATALOG):
+    source, grant = exchange.query.first("from") or None, exchange.grant
+    if source is None:
+        # The blob may come from anywhere: only for those who may see everything.
+        permitted = grant.visible is None and grant.permits(CATALOG)
+    else:
+        permitted = grant.permits(Access("repository", source, "pull"))
+    if not permitted:
         return False
     return await exchange.repository.blobs.mount(digest, source) is not None
 
 
 async def _find(exchange: Exchange) -> Upload:
+    try:
+        state = await _state(exchange)
+    except RegistryError:
+        state = None
+    _insist_on_owner(exchange, state)
     return await exchange.repository.uploads.find(exchange.match.variable)
+
+
+def _insist_on_owner(exchange: Exchange, state: UploadState | None) -> None:
+    """Raise BLOB_UPLOAD_UNKNOWN if somebody else began the upload, for all that is said of it.
+
+    Whoever has a name needs the whole URL that they were given, as in Distribution; an upload
+    that Distribution or a stranger began is for whoever has its URL.
+    """
+    user = exchange.grant.user
+    unsaid = state is None and user
+    if unsaid or (state is not None and state.owner not in {None, user}):
+        raise RegistryError(
+            ErrorCode.BLOB_UPLOAD_UNKNOWN, detail={"upload": exchange.match.variable}
+        )
 
 
 def _algorithm(exchange: Exchange) -> str:
@@ -149,6 +172,7 @@ async def _continued(exchange: Exchange) -> tuple[Upload, int, ByteRange | None]
     except RegistryError:
         await _find(exchange)
         raise
+    _insist_on_owner(exchange, state)
     if state is not None and exchange.header("content-range") is None:
         # The usual way. The store is not asked: it checks when the bytes are written.
         upload = exchange.repository.uploads.at(exchange.match.variable, state.offset)
@@ -188,7 +212,8 @@ async def _out_of_order(exchange: Exchange, upload: Upload, detail: object) -> R
 
 async def _progress(exchange: Exchange, upload: Upload, algorithm: str) -> list[tuple[str, str]]:
     secret = await exchange.registry.upload_secret()
-    state = UploadState(exchange.name, upload.id, upload.size).pack(secret)
+    owner = exchange.grant.user or None
+    state = UploadState(exchange.name, upload.id, upload.size, owner).pack(secret)
     query = [("_state", state)]
     if algorithm != CANONICAL:
         query.insert(0, (_ALGORITHM, algorithm))
