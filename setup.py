@@ -10,7 +10,9 @@ VERSION = re.search(
     r'^__version__ = "([^"]+)"', (HERE / "twisted_registry/__init__.py").read_text(), re.MULTILINE
 ).group(1)
 
+AUTH = ["bcrypt>=4.1"]
 TEST = [
+    *AUTH,
     "botocore>=1.34",
     "coverage[toml]>=7.6",
     "hypothesis>=6.100",
@@ -43,6 +45,7 @@ setup(
         "twisted[tls]>=24.11",
     ],
     extras_require={
+        "auth": AUTH,
         "aws": ["botocore>=1.34"],
         "test": TEST,
         "dev": [*TEST, "mypy>=1.11", "mypy-zope>=1.0.5", "ruff>=0.6", "types-PyYAML"],

@@ -37,7 +37,15 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "objectstore": ("", "listener", "storage", "config"),
     "storagemiddleware": ("listener", "storage", "config"),
     "accessrules": ("auth", "config"),
-    "accesscontrol": ("accessrules", "listener", "auth", "storage.threads", "config"),
+    "authschemes": ("listener", "auth", "storage.threads", "config"),
+    "accesscontrol": (
+        "authschemes",
+        "accessrules",
+        "listener",
+        "auth",
+        "storage.threads",
+        "config",
+    ),
     "tls": CORE,
     "encryption": ("listener", "tls", "config"),
     "service": ("accesscontrol", "encryption", "objectstore", "storagemiddleware", *BELOW_SERVICE),
@@ -99,6 +107,8 @@ LATE = {
     ("service", f"{PACKAGE}.accesscontrol"),
     # Most leave TLS to a proxy, and it brings much along.
     ("service", f"{PACKAGE}.encryption"),
+    # Each scheme brings other libraries along, most of them extras.
+    ("authschemes", f"{PACKAGE}.auth"),
     # Address ranges, cryptography and connections are for cloudfront alone.
     ("storagemiddleware", f"{PACKAGE}.storage.middleware"),
     ("storagemiddleware", f"{PACKAGE}.storage.s3.transport"),

@@ -6,13 +6,12 @@ import hashlib
 import io
 import os
 import socket
-from contextlib import asynccontextmanager
 
 import pytest
 import pytest_twisted
 import treq
 from processes import CONFIGURATION, configured
-from twisted.application.service import IService
+from services import HTTP, MEMORY, header, running
 from twisted.internet import reactor
 from twisted.internet.address import HostnameAddress, IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
@@ -35,38 +34,8 @@ from twisted_registry.maintenance.purge import Purged
 from twisted_registry.maintenance.scrub import Scrubbed
 from twisted_registry.service import RegistryService
 
-MEMORY = "version: 0.1\nstorage:\n  inmemory: {{}}\n"
-HTTP = "http:\n  addr: 127.0.0.1:0\n"
 LAYER = b"layer"
 DIGEST = f"sha256:{hashlib.sha256(LAYER).hexdigest()}"
-
-
-@asynccontextmanager
-async def running(folder, text, log=None):
-    """A service from a configuration; a function that sends requests to it."""
-    loaded = load(configured(folder, text), {})
-    service = RegistryService(loaded, reactor, {}, io.StringIO() if log is None else log)
-    verifyObject(IService, service)
-    service.privilegedStartService()
-    service.startService()
-    base = f"http://127.0.0.1:{service.getServiceNamed('http').address.port}"
-
-    async def ask(method, path, **more):
-        response = await treq.request(
-            method, base + path, persistent=False, allow_redirects=False, **more
-        )
-        response.body = await response.content()
-        return response
-
-    ask.base = base
-    try:
-        yield ask
-    finally:
-        await service.stopService()
-
-
-def header(response, name):
-    return ", ".join(response.headers.getRawHeaders(name, ()))
 
 
 async def push(ask):

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from twisted_registry.accessrules import make_policy
 from twisted_registry.auth.policy import LoggedIn
 from twisted_registry.auth.schemes import SchemeAccess
-from twisted_registry.auth.silly import Silly
 from twisted_registry.auth.strangers import StrangersOnly
+from twisted_registry.authschemes import make_scheme
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def make_access(
     configuration: Configuration,
-    reactor: Any,  # noqa: ARG001 - for schemes that wait
+    reactor: Any,
     environ: Mapping[str, str],  # noqa: ARG001 - for schemes with secrets
 ) -> IConfiguredAccess:
     """Answer the controller that ``auth`` and ``access`` describe.
@@ -28,8 +28,8 @@ def make_access(
     """
     auth = configuration.auth
     policy = make_policy(configuration.access, LoggedIn())
-    if auth.silly is None:
+    if not auth.wanted:
         nobody: IConfiguredAccess = StrangersOnly(policy)
         return nobody
-    access: IConfiguredAccess = SchemeAccess(Silly(auth.silly.realm, auth.silly.service), policy)
+    access: IConfiguredAccess = SchemeAccess(make_scheme(auth, reactor), policy)
     return access

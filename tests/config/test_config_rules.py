@@ -61,12 +61,22 @@ def test_auth_may_be_none(auth: str):
     assert loaded(BASE + f"auth: {auth}\n").warnings == ()
 
 
-@pytest.mark.parametrize("auth", ["{htpasswd: {realm: a, path: b}}", "{token: }"])
-def test_other_access_control_is_refused(auth: str):
-    (said,) = faults(BASE + f"auth: {auth}\n")
-    assert said.endswith(
-        ": access control is not served yet; remove the section to serve everybody"
-    )
+def test_tokens_are_refused():
+    (said,) = faults(BASE + "auth: {token: }\n")
+    assert said == "auth.token: tokens are not served yet; remove the section to serve everybody"
+
+
+def test_a_file_of_users():
+    said = loaded(BASE + "auth: {htpasswd: {realm: r, path: /p}}\n").configuration.auth
+    assert (said.htpasswd.realm, said.htpasswd.path, said.wanted) == ("r", "/p", True)
+    assert faults(BASE + "auth: {htpasswd: {realm: r, path: ''}}\n") == [
+        "auth.htpasswd.path: got '', expected a path (f line 3)"
+    ]
+
+
+def test_there_is_one_way_to_be_asked():
+    two = "auth: {htpasswd: {realm: r, path: /p}, silly: {realm: r, service: s}}\n"
+    assert faults(BASE + two) == ["auth: got silly, htpasswd, expected one of them"]
 
 
 def test_silly_needs_what_its_challenge_says():

@@ -22,6 +22,20 @@ class Silly(Values):
     service: str = _line("The service that challenges name.")
 
 
+@schema
+class Htpasswd(Values):
+    """``auth.htpasswd``."""
+
+    realm: str = _line("The realm that the challenge names.")
+    path: str = key(
+        Scalar("a path", values.some_text),
+        "A file of users, as ``htpasswd -B`` makes it: entries that are not bcrypt are ignored. It"
+        " is read again when it changes. Without such a file one is made at the start, with a user"
+        " ``docker`` and a password that the log tells once.",
+        default="", required=True,
+    )  # fmt: skip
+
+
 def _later(names: str) -> Any:
     return key(Options(known=dict.fromkeys(names.split())), "Not served yet: refused.", secret=True)
 
@@ -35,7 +49,10 @@ class Auth(Values):
         Section("a section", Silly, empty=True),
         "Take whoever sends an Authorization header, whatever it says. For trials only.",
     )
-    htpasswd: object = _later("realm path")
+    htpasswd: Htpasswd | None = key(
+        Section("a section", Htpasswd, empty=True),
+        "Ask for a name and a password. Needs ``twisted-registry[auth]``.",
+    )
     token: object = _later(
         """realm service issuer rootcertbundle jwks autoredirect autoredirectpath
         signingalgorithms"""
@@ -44,4 +61,11 @@ class Auth(Values):
     @property
     def wanted(self) -> bool:
         """Whether anybody is asked who they are."""
-        return any(scheme is not None for scheme in (self.silly, self.htpasswd, self.token))
+        return bool(self.schemes)
+
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        """The keys that say how somebody is asked."""
+        return tuple(
+            name for name in ("silly", "htpasswd", "token") if getattr(self, name) is not None
+        )

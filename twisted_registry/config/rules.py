@@ -147,10 +147,11 @@ def _check_workers(configuration: Configuration, report: Report) -> None:
 
 def _refuse(configuration: Configuration, report: Report) -> None:
     auth = configuration.auth
-    for name in ("htpasswd", "token"):
-        if getattr(auth, name) is not None:
-            report.fault(f"auth.{name}", None, "access control is not served yet; remove the"
-                         " section to serve everybody")  # fmt: skip
+    if auth.token is not None:
+        report.fault("auth.token", None, "tokens are not served yet; remove the section to serve"
+                     " everybody")  # fmt: skip
+    if len(auth.schemes) > 1:
+        report.fault("auth", f"got {', '.join(auth.schemes)}", "one of them")
     if configuration.proxy.remoteurl:
         report.fault("proxy.remoteurl", None, "pulling through from another registry is not"
                      " served yet; remove the section")  # fmt: skip

@@ -1,0 +1,152 @@
+"""``auth`` as it is configured: what a start refuses, and what callers meet."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import sys
+
+import pytest
+import pytest_twisted
+from passwordkit import Counted, entries, shown
+from processes import SERVE, Running, configured
+from services import HTTP, MEMORY, header, running
+from twisted.internet import reactor
+from twisted.logger import formatEvent, globalLogPublisher
+
+from twisted_registry import auth
+from twisted_registry.config.loading import load
+from twisted_registry.listener import StartError
+from twisted_registry.service import RegistryService
+
+ME = {"Authorization": shown("me", "secret")}
+LAYER = b"layer"
+DIGEST = f"sha256:{hashlib.sha256(LAYER).hexdigest()}"
+PASSWORDS = "twisted_registry.auth.passwords"
+CHALLENGE = 'Basic realm="here"'
+
+
+def guarded(path):
+    """A configuration with a file of users."""
+    return f"{MEMORY}{HTTP}auth:\n  htpasswd:\n    realm: here\n    path: {path}\n"
+
+
+def started(folder, text):
+    return RegistryService(load(configured(folder, text), {}), reactor, {}, io.StringIO())
+
+
+def complaint(folder, text):
+    with pytest.raises(StartError) as caught:
+        started(folder, text)
+    return str(caught.value)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_push_pays_for_one_password(tmp_path, monkeypatch):
+    users = tmp_path / "users"
+    users.write_bytes(entries(me="secret"))
+    counted = Counted(monkeypatch)
+    async with running(tmp_path, guarded(users)) as ask:
+        response = await ask("GET", "/v2/")
+        assert (response.code, header(response, "WWW-Authenticate")) == (401, CHALLENGE)
+        assert (await ask("GET", "/v2/", headers=ME)).code == 200
+        for number in range(10):
+            response = await ask("POST", "/v2/a/blobs/uploads/", headers=ME)
+            assert response.code == 202
+            location = header(response, "Location") + f"&digest={DIGEST}"
+            path = location.removeprefix(ask.base)
+            assert (await ask("PUT", path, headers=ME, data=LAYER)).code == 201, number
+        assert len(counted.take()) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_body_is_taken_of_who_may_not(tmp_path):
+    users = tmp_path / "users"
+    users.write_bytes(entries(me="secret"))
+    log = io.StringIO()
+    async with running(tmp_path, guarded(users), log) as ask:
+        path = f"/v2/a/blobs/uploads/?digest={DIGEST}"
+        for headers in ({}, {"Authorization": shown("me", "wrong")}, {"Authorization": "Bearer x"}):
+            response = await ask("POST", path, headers=headers, data=LAYER)
+            assert (response.code, header(response, "WWW-Authenticate")) == (401, CHALLENGE)
+        assert (await ask("HEAD", f"/v2/a/blobs/{DIGEST}", headers=ME)).code == 404
+    assert " me [" in log.getvalue()
+    assert "secret" not in log.getvalue()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_that_is_missing_is_made_and_its_password_told(tmp_path):
+    events = []
+    globalLogPublisher.addObserver(events.append)
+    try:
+        async with running(tmp_path, guarded(tmp_path / "new" / "users")) as ask:
+            told = [formatEvent(event) for event in events if "password" in event]
+            (password,) = [re.search(r"user: docker, password (\S+)", line)[1] for line in told]
+            headers = {"Authorization": shown("docker", password)}
+            assert (await ask("GET", "/v2/", headers=headers)).code == 200
+    finally:
+        globalLogPublisher.removeObserver(events.append)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_that_is_broken_lets_nobody_in_and_tells_the_log(tmp_path):
+    users = tmp_path / "users"
+    users.write_bytes(entries(me="secret"))
+    async with running(tmp_path, guarded(users)) as ask:
+        users.write_bytes(b"no colon\n")
+        response = await ask("GET", "/v2/", headers=ME)
+        assert (response.code, b"colon" in response.body) == (400, False)
+        users.write_bytes(entries(me="secret"))
+        assert (await ask("GET", "/v2/", headers=ME)).code == 200
+
+
+def test_a_start_refuses_what_is_no_file_of_users(tmp_path):
+    users = tmp_path / "users"
+    users.write_bytes(b"my-password\n")
+    said = complaint(tmp_path, guarded(users))
+    assert said == f"auth.htpasswd.path: {users}: line 1: expected NAME:HASH"
+    said = complaint(tmp_path, guarded(f"{users}/below"))
+    assert said == f"auth.htpasswd.path: {users}/below: Not a directory"
+    assert complaint(tmp_path, guarded(tmp_path)).endswith(": Is a directory")
+
+
+@pytest.mark.parametrize("package", ["bcrypt"])
+def test_a_start_names_the_extra_that_is_missing(tmp_path, monkeypatch, package):
+    monkeypatch.setattr(sys, "meta_path", [Without(package), *sys.meta_path])
+    for name in [each for each in sys.modules if each.startswith("twisted_registry.auth.pass")]:
+        monkeypatch.delitem(sys.modules, name)
+        monkeypatch.delattr(auth, name.rpartition(".")[2])
+    monkeypatch.delitem(sys.modules, package)
+    text = guarded(tmp_path / "users")
+    said = complaint(tmp_path, text)
+    assert said.endswith(f"needs the package {package}: install twisted-registry[auth]")
+    # What is missing of ours is a defect, and no matter of installing.
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(sys, "meta_path", [Without(PASSWORDS), *sys.meta_path[1:]])
+    with pytest.raises(ModuleNotFoundError):
+        started(tmp_path, text)
+
+
+class Without:
+    """Finds everything but one module."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def find_spec(self, name, path=None, target=None):
+        if name == self.name:
+            raise ModuleNotFoundError(name=name)
+
+
+def test_all_processes_know_the_users(tmp_path):
+    users = tmp_path / "users"
+    users.write_bytes(entries(me="secret"))
+    more = f"  workers: 2\nauth: {{htpasswd: {{realm: here, path: {users}}}}}\n"
+    with Running(*SERVE, configured(tmp_path, more=more), cwd=tmp_path) as server:
+        assert {server.ask(headers=ME)[0].status for _ in range(10)} == {200}
+        users.write_bytes(entries(you="secret"))
+        assert {server.ask(headers=ME)[0].status for _ in range(10)} == {401}
+        status, out, lines = server.stop()
+    assert status == 0
+    assert shown("me", "secret").split()[1] not in out + "".join(lines)

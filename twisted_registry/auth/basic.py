@@ -1,0 +1,180 @@
+"""Names and passwords (RFC 7617), asked of whatever checkers of :mod:`twisted.cred` there are."""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, field
+from twisted.cred.credentials import UsernamePassword
+from twisted.cred.error import UnauthorizedLogin, UnhandledCredentials
+from twisted.cred.portal import IRealm, Portal
+from twisted.internet.defer import Deferred, fail, succeed
+from zope.interface import Interface, implementer
+
+from twisted_registry.auth.challenges import basic
+from twisted_registry.auth.identity import ANONYMOUS, Identity, IIdentity
+from twisted_registry.auth.recent import RecentLogins
+from twisted_registry.auth.schemes import IScheme, Login, LoginFailed
+from twisted_registry.auth.shared import Shared
+from twisted_registry.errors import ErrorCode, RegistryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from twisted.cred.checkers import ICredentialsChecker
+    from twisted.internet.interfaces import IReactorTime
+    from twisted.python.failure import Failure
+
+    from twisted_registry.auth.interfaces import Access, Caller
+
+#: Seconds for which a password that was right is not checked again.
+REMEMBERED = 300.0
+#: Checks under way or waiting for their turn; more are turned away, until some are done.
+_MOST_CHECKS = 64
+_SOON = (("Retry-After", "1"),)
+
+
+class IChanging(Interface):
+    """What a checker provides besides ICredentialsChecker if what it knows may change."""
+
+    def version() -> object | None:
+        """Answer what is the same as long as every password that was right still is.
+
+        Asked for each request, on the reactor's thread: it must not wait.
+
+        :returns: None if that can not be told, and nothing should be remembered.
+        """
+
+
+@implementer(IRealm)
+class People:
+    """Makes an identity of a name that a checker found."""
+
+    def requestAvatar(
+        self,
+        avatarId: bytes | tuple[()],
+        mind: object,  # noqa: ARG002
+        *interfaces: type[Interface],
+    ) -> tuple[type[Interface], object, Callable[[], None]]:
+        """As promised by IRealm."""
+        assert IIdentity in interfaces
+        name = avatarId.decode("utf-8", "replace") if avatarId else ""
+        return IIdentity, Identity(name) if name else ANONYMOUS, lambda: None
+
+
+@implementer(IScheme)
+@define(eq=False, repr=False)
+class Basic:
+    """Asks for a name and a password.
+
+    A password that was right is not checked again for five minutes, unless the version changes;
+    requests that show the same one meanwhile wait for the same check.
+
+    :ivar realm: said in the challenge.
+    :ivar portal: gives an :class:`~twisted_registry.auth.identity.IIdentity` for a name and a
+        password. :func:`basic_login` makes one of a checker.
+    :ivar clock: tells when five minutes are over.
+    :ivar version: see :class:`IChanging`.
+    :ivar end: frees what the checkers hold.
+    """
+
+    realm: str
+    _portal: Portal
+    _clock: IReactorTime
+    _version: Callable[[], object | None]
+    _end: Callable[[], Deferred[None]]
+    _recent: RecentLogins = field(init=False)
+    _checks: dict[tuple[bytes, object], Shared[Login]] = field(init=False, factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        self._recent = RecentLogins(self._clock)
+
+    def recall(self, caller: Caller) -> Login | None:
+        """As promised by :class:`IScheme`."""
+        shown = caller.authorization
+        if not shown:
+            return None
+        version = self._version()
+        return None if version is None else self._recent.find(shown, version)
+
+    def identify(self, caller: Caller) -> Deferred[Login | None]:
+        """As promised by :class:`IScheme`.
+
+        :raises RegistryError: TOOMANYREQUESTS if too many wait already.
+        """
+        shown = caller.authorization
+        if shown is None or not is_basic(shown):
+            return succeed(None)
+        credentials = credentials_in(shown)
+        if credentials is None:
+            return fail(LoginFailed("what was shown is not NAME:PASSWORD in base64"))
+        version = self._version()
+        key = self._recent.mark(shown), version
+        check = self._checks.get(key)
+        if check is None:
+            if len(self._checks) >= _MOST_CHECKS:
+                return fail(RegistryError(ErrorCode.TOOMANYREQUESTS, headers=_SOON))
+            check = self._checks[key] = Shared(lambda: self._checks.pop(key))
+            waiting: Deferred[Any] = check.wait()
+            check.begin(self._check(credentials, shown, version))
+            return waiting
+        joined: Deferred[Any] = check.wait()
+        return joined
+
+    def challenge(self, caller: Caller, accesses: Sequence[Access], error: str) -> str:  # noqa: ARG002
+        """As promised by :class:`IScheme`."""
+        return basic(self.realm)
+
+    def close(self) -> Deferred[None]:
+        """As promised by :class:`IScheme`."""
+        return self._end()
+
+    def _check(
+        self, credentials: UsernamePassword, shown: str, version: object | None
+    ) -> Deferred[Login]:
+        def good(found: tuple[object, IIdentity, object]) -> Login:
+            login = Login(found[1])
+            if version is not None:
+                until = self._clock.seconds() + REMEMBERED
+                self._recent.keep(shown, login, until, version)
+            return login
+
+        def bad(failure: Failure) -> Login:
+            failure.trap(UnauthorizedLogin, UnhandledCredentials)
+            name = credentials.username.decode("utf-8", "replace")
+            raise LoginFailed(f"unknown user or wrong password: {name[:64]!r}") from None
+
+        asked: Deferred[Any] = self._portal.login(credentials, None, IIdentity)
+        return asked.addCallbacks(good, bad)
+
+
+def basic_login(
+    realm: str,
+    checker: ICredentialsChecker,
+    clock: IReactorTime,
+    end: Callable[[], Deferred[None]] = lambda: succeed(None),
+) -> Basic:
+    """The scheme over one checker for IUsernamePassword, yours or one of twisted.cred.
+
+    :param realm: said in the challenge.
+    :param end: frees what the checker holds.
+    """
+    changing = IChanging.providedBy(checker)
+    version: Callable[[], object] = checker.version if changing else lambda: 0  # type: ignore[attr-defined]
+    return Basic(realm, Portal(People(), [checker]), clock, version, end)
+
+
+def is_basic(shown: str) -> bool:
+    """Whether an Authorization header is of this scheme."""
+    return shown[:6].lower() == "basic "
+
+
+def credentials_in(shown: str) -> UsernamePassword | None:
+    """Name and password of an Authorization header of this scheme; None if it has none."""
+    try:
+        name, colon, password = b64decode(shown[6:], validate=True).partition(b":")
+    except (binascii.Error, ValueError):
+        return None
+    return UsernamePassword(name, password) if colon else None

@@ -1,0 +1,149 @@
+"""The users of an htpasswd file, which is read again when it has changed."""
+
+# A file of secrets is made with the calls that say how.
+# ruff: noqa: PTH123
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from secrets import token_hex, token_urlsafe
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, field
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from twisted_registry.auth.basic import IChanging
+from twisted_registry.auth.htpasswd import Users, parse
+from twisted_registry.auth.passwords import hash_of, is_nobodys, is_password
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    from twisted.internet.interfaces import IReactorTime
+    from zope.interface.interface import InterfaceClass
+
+log = Logger()
+
+#: Nanoseconds: a file that was written so lately may be written again without looking different.
+_FRESH = 20_000_000
+#: The user of a file that was missing, as in Distribution.
+FIRST_USER = "docker"
+
+
+@implementer(ICredentialsChecker, IChanging)
+@define(eq=False, repr=False)
+class PasswordFile:
+    """Knows the users of a file.
+
+    Whether a password is right is found on a thread, and for a name that is unknown in the same
+    time.
+
+    :ivar path: the file.
+    :ivar run: makes a call on a thread; how many it makes at a time bounds the processors that
+        passwords take.
+    :ivar clock: the time, by the clock that stamps files.
+    """
+
+    credentialInterfaces: Sequence[InterfaceClass] = field(init=False, default=(IUsernamePassword,))
+    _path: str
+    _run: Callable[..., Deferred[Any]]
+    _clock: IReactorTime
+    _known: tuple[object, Users] = field(init=False, default=(None, Users({})))
+
+    def version(self) -> object | None:
+        """As promised by :class:`~twisted_registry.auth.basic.IChanging`."""
+        try:
+            return self._mark(os.stat(self._path))  # noqa: PTH116
+        except OSError:
+            return None
+
+    def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
+        """Fire with the name, or fail with UnauthorizedLogin.
+
+        :raises OSError: if the file can not be read.
+        :raises HtpasswdInvalid: if it is no htpasswd file.
+        """
+        return self._check(credentials.username, credentials.password)
+
+    @inlineCallbacks
+    def _check(self, name: bytes, password: bytes) -> Generator[Any, Any, bytes | tuple[()]]:
+        version, users = self._known
+        if version is None or version != self.version():
+            users = self._learn((yield self._run(self._read)))
+        hashed = users.hashes.get(name)
+        found = yield (
+            self._run(is_nobodys, password, users.cost)
+            if hashed is None
+            else self._run(is_password, password, hashed)
+        )
+        if not found:
+            raise UnauthorizedLogin
+        return name
+
+    def read(self) -> None:
+        """Read the file, at the start. Blocks.
+
+        :raises OSError: if it can not be read.
+        :raises HtpasswdInvalid: if it is no htpasswd file.
+        """
+        self._learn(self._read())
+
+    def _read(self) -> tuple[object | None, Users]:
+        with open(self._path, "rb") as file:
+            mark = self._mark(os.fstat(file.fileno()))
+            return mark, parse(file.read())
+
+    def _learn(self, found: tuple[object | None, Users]) -> Users:
+        self._known = found
+        _, users = found
+        if users.ignored:
+            log.warn(
+                "{path}: {ignored} lines are not NAME:HASH with a hash of bcrypt, and open no door"
+                " (htpasswd -B makes such)",
+                path=self._path,
+                ignored=users.ignored,
+            )
+        return users
+
+    def _mark(self, seen: os.stat_result) -> object | None:
+        written = max(seen.st_mtime_ns, seen.st_ctime_ns)
+        if self._clock.seconds() * 1e9 - written < _FRESH:
+            return None
+        return seen.st_dev, seen.st_ino, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size
+
+
+def make_missing(path: str) -> str | None:
+    """Make a file with one user, :data:`FIRST_USER`, where there is none, readable by us alone.
+
+    Blocks.
+
+    :returns: the password, which nobody can find out later; None if there is a file.
+    :raises OSError: if it can be neither found nor made.
+    """
+    with suppress(FileNotFoundError):
+        os.stat(path)  # noqa: PTH116
+        return None
+    folder = os.path.dirname(path)  # noqa: PTH120
+    if folder:
+        os.makedirs(folder, 0o700, exist_ok=True)  # noqa: PTH103
+    password = token_urlsafe()
+    hidden = f"{path}.{token_hex(8)}.tmp"
+    fd = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(fd, "wb") as file:
+            file.write(FIRST_USER.encode() + b":" + hash_of(password.encode()) + b"\n")
+            file.flush()
+            os.fsync(fd)
+        # Whoever was faster stays.
+        os.link(hidden, path)
+    except FileExistsError:
+        return None
+    finally:
+        os.unlink(hidden)  # noqa: PTH108
+    return password

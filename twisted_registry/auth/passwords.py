@@ -1,0 +1,33 @@
+"""bcrypt, as Distribution's library does it. All of it takes long: call it on a thread."""
+
+from __future__ import annotations
+
+import bcrypt
+
+#: Bytes of a password that bcrypt looks at.
+LONGEST = 72
+#: The binary logarithm of the rounds of a new hash: Distribution's, some 70 ms.
+COST = 10
+
+
+def is_password(password: bytes, hashed: bytes) -> bool:
+    """Whether a hash is that of a password, of which only the first 72 bytes count."""
+    # The library knows the first version by its later name only.
+    known = b"$2a" + hashed[2:] if hashed.startswith(b"$2$") else hashed
+    try:
+        return bcrypt.checkpw(password[:LONGEST], known)
+    except ValueError:  # a salt or a hash that bcrypt never wrote
+        return False
+
+
+def is_nobodys(password: bytes, cost: int) -> bool:
+    """Take as long as :func:`is_password` does, for a hash of nobody's password."""
+    return is_password(password, b"$2b$%02d$%s" % (cost, b"." * 53))
+
+
+def hash_of(password: bytes, cost: int = COST) -> bytes:
+    """A new hash, in the version that Apache writes.
+
+    :param password: at most 72 bytes.
+    """
+    return b"$2y" + bcrypt.hashpw(password, bcrypt.gensalt(cost))[3:]

@@ -1,0 +1,65 @@
+"""Logins that were found to be good a moment ago, so that a push pays for one and not for each
+request.
+
+What was shown is kept as a keyed hash: no password and no token rests in memory longer than the
+request that brought it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
+
+    from twisted_registry.auth.schemes import Login
+
+#: How many are kept; the one longest unused goes.
+MOST = 4096
+
+
+@define(eq=False, repr=False)
+class RecentLogins:
+    """A bounded number of logins, by what was shown for them.
+
+    :ivar clock: tells when they are over.
+    """
+
+    _clock: IReactorTime
+    _most: int = MOST
+    _key: bytes = field(init=False, factory=lambda: secrets.token_bytes(32))
+    _kept: OrderedDict[bytes, tuple[Login, float, object]] = field(init=False, factory=OrderedDict)
+
+    def find(self, shown: str, version: object = None) -> Login | None:
+        """The login of somebody who showed this, if it still holds.
+
+        :param version: as it was given to :meth:`keep`; another one ends the login.
+        """
+        key = self.mark(shown)
+        found = self._kept.get(key)
+        if found is None:
+            return None
+        login, until, kept = found
+        if kept != version or self._clock.seconds() >= until:
+            del self._kept[key]
+            return None
+        self._kept.move_to_end(key)
+        return login
+
+    def keep(self, shown: str, login: Login, until: float, version: object = None) -> None:
+        """Remember a login.
+
+        :param until: the time at which it is over, by the clock.
+        """
+        self._kept[self.mark(shown)] = login, until, version
+        if len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+
+    def mark(self, shown: str) -> bytes:
+        """What stands for something that was shown."""
+        return blake2b(shown.encode("utf-8", "replace"), digest_size=16, key=self._key).digest()
