@@ -17,6 +17,7 @@ TEST = [
     "coverage[toml]>=7.6",
     "hypothesis>=6.100",
     "moto[server]>=5",
+    "prometheus-client>=0.20",
     "pytest>=8",
     "pytest-timeout>=2.3",
     "pytest-twisted>=1.14",
@@ -47,6 +48,7 @@ setup(
     extras_require={
         "auth": AUTH,
         "aws": ["botocore>=1.34"],
+        "metrics": ["prometheus-client>=0.20"],
         "test": TEST,
         "dev": [*TEST, "mypy>=1.11", "mypy-zope>=1.0.5", "ruff>=0.6", "types-PyYAML"],
     },

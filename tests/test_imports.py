@@ -36,6 +36,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "workers": ("config", *CORE),
     "objectstore": ("", "listener", "storage", "config"),
     "storagemiddleware": ("listener", "storage", "config"),
+    "debug": ("api", "auth.interfaces", "metrics", "storage.observer", "workers.reports", *CORE),
+    "debugaddress": ("", "debug", "listener", "upkeep", "api", "auth.interfaces", "config"),
     "accessrules": ("auth", "config"),
     "authschemes": ("listener", "auth", "storage.threads", "config"),
     "accesscontrol": (
@@ -48,7 +50,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "tls": CORE,
     "encryption": ("listener", "tls", "config"),
-    "service": ("accesscontrol", "encryption", "objectstore", "storagemiddleware", *BELOW_SERVICE),
+    "service": (
+        "accesscontrol",
+        "debugaddress",
+        "encryption",
+        "objectstore",
+        "storagemiddleware",
+        *BELOW_SERVICE,
+    ),
     "upkeep": ("checks", "maintenance", "repository", "storage", "config", *CORE),
     "checks": ("maintenance", "repository", "storage", "config", *CORE),
     "heap": (),
@@ -103,6 +112,9 @@ LATE = {
     ("service", f"{PACKAGE}.objectstore"),
     ("service", f"{PACKAGE}.storagemiddleware"),
     ("commands.copy_store", f"{PACKAGE}.objectstore"),
+    # Few have a second address, and fewer read metrics, which are an extra.
+    ("service", f"{PACKAGE}.debugaddress"),
+    ("debugaddress", f"{PACKAGE}.debug.exposition"),
     # Who serves everybody asks nobody who they are.
     ("service", f"{PACKAGE}.accesscontrol"),
     # Most leave TLS to a proxy, and it brings much along.

@@ -23,6 +23,7 @@ HEAVY = {
     *("twisted.conch", "twisted.mail", "twisted.names", "twisted.trial", "twisted.words"),
     *("twisted.internet.endpoints", "twisted.internet.testing", "twisted.web.client"),
     *("twisted.plugins", "twisted.web.static", "twisted.web.test"),
+    *("prometheus_client", "twisted_registry.debugaddress", "twisted_registry.debug"),
     *("bcrypt", "jwt", "twisted.cred", "twisted_registry.accesscontrol"),
     *("twisted_registry.auth.schemes", "twisted_registry.config.effective"),
     "twisted_registry.config.reference",

@@ -50,12 +50,21 @@ class HTTPService(Service):
     """
 
     def __init__(
-        self, endpoint: IStreamServerEndpoint, site: RegistrySite, clock: Any, drain_seconds: float
+        self,
+        endpoint: IStreamServerEndpoint,
+        site: RegistrySite,
+        clock: Any,
+        drain_seconds: float,
+        key: str = "http.addr",
     ) -> None:
-        """Take what to listen on, and what to listen with."""
+        """Take what to listen on, and what to listen with.
+
+        :param key: what the configuration calls the address, with its value.
+        """
         self._endpoint = endpoint
         self._site = site
         self._clock = clock
+        self._key = key
         self.drain_seconds = drain_seconds
         self.port: IListeningPort | None = None
         self.address: object = None
@@ -63,7 +72,7 @@ class HTTPService(Service):
     def privilegedStartService(self) -> None:
         """Begin to listen.
 
-        :raises StartError: if that is not possible.
+        :raises StartError: if that is not possible; the text names the key.
         """
         failures: list[Failure] = []
         self._endpoint.listen(self._site).addCallbacks(self._listening, failures.append)
@@ -71,7 +80,7 @@ class HTTPService(Service):
             reason: Any = failures[0].value
             if isinstance(reason, CannotListenError):
                 reason = reason.socketError
-            raise StartError(str(getattr(reason, "strerror", None) or reason))
+            raise StartError(f"{self._key}: {getattr(reason, 'strerror', None) or reason}")
 
     def _listening(self, port: IListeningPort) -> None:
         self.port = port

@@ -17,6 +17,8 @@ class Answered:
     :ivar status: 499 if the client left before there was an answer.
     :ivar seconds: from the headers to the end of the answer.
     :ivar sent: bytes of the answer's body.
+    :ivar received: bytes of the request's body as its head told them, 0 without one; None if the
+        head did not tell.
     """
 
     handler: str
@@ -24,6 +26,7 @@ class Answered:
     status: int
     seconds: float
     sent: int
+    received: int | None = 0
 
 
 class IMetricsObserver(Interface):

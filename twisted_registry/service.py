@@ -41,7 +41,9 @@ if TYPE_CHECKING:
     from twisted_registry.auth.interfaces import IConfiguredAccess
     from twisted_registry.config.loading import Loaded
     from twisted_registry.config.schema import Configuration
+    from twisted_registry.debugaddress import DebugAddress
     from twisted_registry.encryption import Encryption
+    from twisted_registry.repository.interfaces import IPresenceGate
     from twisted_registry.storage.interfaces import IStorageDriver
     from twisted_registry.storage.s3.driver import S3Driver
     from twisted_registry.workers.handover import Handover
@@ -109,7 +111,9 @@ class RegistryService(MultiService):
             from twisted_registry.storagemiddleware import with_middleware  # noqa: PLC0415
 
             self.driver = with_middleware(self.driver, configuration, reactor)
-        checked = CheckedDriver(self.driver, reactor)
+        self._debug = self._make_debug()
+        counts = None if self._debug is None else self._debug.counts
+        checked = CheckedDriver(self.driver, reactor, counts)
         # What is only read is no business of a collector's, and takes no note of one.
         writes = not configuration.storage.maintenance.readonly.enabled
         memory = min(configuration.storage.maintenance.gc.grace, _REMEMBERED)
@@ -134,7 +138,7 @@ class RegistryService(MultiService):
             from twisted_registry.encryption import Encryption  # noqa: PLC0415 - needed by few
 
             self._encryption = Encryption(configuration.http.tls, reactor)
-        api = RegistryResource(self.registry, access, reactor, _settings(configuration))
+        api = RegistryResource(self.registry, access, reactor, _settings(configuration), counts)
         wanted = not configuration.log.accesslog.disabled
         self.site = RegistrySite(
             mounted(api, configuration.http.prefix),
@@ -143,15 +147,33 @@ class RegistryService(MultiService):
             access_log=AccessLog(access_log) if wanted else None,
         )
 
-        if isinstance(gate, CollectorGate):
-            make_attendance(gate, configuration, reactor).setServiceParent(self)
-            if self.is_first:
-                Upkeep(self.registry, checked, configuration, reactor).setServiceParent(self)
+        self._add_chores(gate, checked)
 
     @property
     def is_first(self) -> bool:
         """See the class."""
         return self._handover is None
+
+    def _make_debug(self) -> DebugAddress | None:
+        debug = self._loaded.configuration.http.debug
+        if not debug.addr:
+            return None
+        from twisted_registry.debugaddress import DebugAddress  # noqa: PLC0415 - set by few
+
+        return DebugAddress(debug, self._reactor)
+
+    def _add_chores(self, gate: IPresenceGate, checked: IStorageDriver) -> None:
+        configuration, reactor = self._loaded.configuration, self._reactor
+        upkeep: Upkeep | None = None
+        if isinstance(gate, CollectorGate):
+            make_attendance(gate, configuration, reactor).setServiceParent(self)
+            if self.is_first:
+                upkeep = Upkeep(self.registry, checked, configuration, reactor)
+                upkeep.setServiceParent(self)
+        if self._debug is not None and self.is_first:
+            self._debug.listen(self, upkeep, self._access)
+        elif self._debug is not None:
+            self._debug.report(self)
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
         """Bring our way of logging along into an application that twistd made."""
@@ -166,24 +188,28 @@ class RegistryService(MultiService):
         """
         self._check_store()
         http = self._loaded.configuration.http
+        key = f"http.addr: {http.addr}"
         if self._encryption is not None:
             self._encryption.prepare()
         try:
             endpoint = self._endpoint()
             if self._encryption is not None:
                 endpoint = self._encryption.around(endpoint)
-            listener = HTTPService(endpoint, self.site, self._reactor, http.draintimeout)
-            listener.setName("http")
-            listener.setServiceParent(self)
-            super().privilegedStartService()
         except StartError as error:
-            raise StartError(f"http.addr: {http.addr}: {error}") from error
+            raise StartError(f"{key}: {error}") from error
+        listener = HTTPService(endpoint, self.site, self._reactor, http.draintimeout, key)
+        listener.setName("http")
+        listener.setServiceParent(self)
+        super().privilegedStartService()
         if self.is_first and self._loads is not None:
             # Only here, as below: one process needs none of it.
             from twisted_registry.workers.supervisor import Workers  # noqa: PLC0415
 
             port = cast("SharedPort", listener.port)
-            workers = Workers(self._reactor, self._loaded, port.socket, self._loads)
+            gathered = None if self._debug is None else self._debug.gathered
+            workers = Workers(
+                self._reactor, self._loaded, port.socket, self._loads, gathered=gathered
+            )
             workers.setName("workers")
             workers.setServiceParent(self)
 

@@ -9,6 +9,7 @@ from twisted_registry.accessrules import make_policy
 from twisted_registry.auth.identity import ANONYMOUS, Identity, IIdentity
 from twisted_registry.auth.interfaces import (
     CATALOG,
+    MAINTENANCE,
     Access,
     Caller,
     IConfiguredAccess,
@@ -115,6 +116,18 @@ def test_whoever_brings_rights_has_those_and_no_others():
     assert verifyObject(IIdentity, robot)
     assert allowed(policy, robot) == set()
     assert allowed(policy, robot, "ci/app") == {"pull", "push"}
+
+
+def test_whoever_may_administer_everything_starts_tasks():
+    policy = rules(
+        "anonymous: [pull]\n"
+        "rules:\n"
+        "- {repositories: ['**'], users: [ada], allow: [admin]}\n"
+        "- {repositories: ['team/**'], users: [bob], allow: [admin]}\n"
+        "- {repositories: ['**'], users: [eve], allow: [push, delete]}\n"
+    )
+    may = [policy.allows(who, MAINTENANCE) for who in (ADA, BOB, EVE, ANONYMOUS)]
+    assert may == [True, False, False, False]
 
 
 def test_who_may_list_what():

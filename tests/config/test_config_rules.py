@@ -116,7 +116,6 @@ def test_other_middleware_is_refused_unless_disabled(sort: str):
         ("redis: {addr: 'a:1'}", "redis"),
         ("redis: {}", "redis"),
         ("health: {storagedriver: {enabled: true}}", "health"),
-        ("http: {debug: {addr: ':5001', prometheus: {enabled: true}}}", "http.debug"),
         ("log: {hooks: [{type: mail, levels: [panic]}]}", "log.hooks"),
     ],
 )

@@ -141,6 +141,7 @@ class RegistryResource(Resource):
                     status,
                     self._clock.seconds() - began,
                     request.sentLength,
+                    _announced(last_fields(request)),
                 )
             )
 
@@ -264,6 +265,14 @@ class RegistryResource(Resource):
         if request.channel is not None:
             # Whoever gets less than was announced must not take it for the whole.
             request.loseConnection()
+
+
+def _announced(sent: Mapping[bytes, bytes]) -> int | None:
+    """How long the body of a request is, as far as its head tells."""
+    length = sent.get(b"content-length")
+    if length is None:
+        return None if b"transfer-encoding" in sent else 0
+    return int(length) if length.isdigit() else None
 
 
 def _allow(methods: Sequence[str]) -> str:

@@ -32,7 +32,7 @@ class Folder(Resource):
 
     def render(self, request: Request) -> bytes:
         """Say that there is nothing here, whatever the method."""
-        return _refused(
+        return refused(
             request, RegistryError(ErrorCode.UNSUPPORTED, message="no such endpoint", status=404)
         )
 
@@ -53,7 +53,7 @@ class ProbeResource(Folder):
     def render(self, request: Request) -> bytes:
         """Say nothing, successfully."""
         if request.method not in {b"GET", b"HEAD"}:
-            return _refused(
+            return refused(
                 request, RegistryError(ErrorCode.UNSUPPORTED, headers=(("Allow", "GET, HEAD"),))
             )
         request.defaultContentType = None
@@ -73,7 +73,8 @@ def mounted(api: Resource, prefix: str) -> Resource:
     return root
 
 
-def _refused(request: Request, error: RegistryError) -> bytes:
+def refused(request: Request, error: RegistryError) -> bytes:
+    """Make the answer of a request an error, and return its body."""
     request.setResponseCode(error.http_status)
     request.setHeader("Content-Type", JSON)
     for name, value in error.headers:

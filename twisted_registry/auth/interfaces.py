@@ -30,7 +30,7 @@ class Access:
     """One thing that a request wants to do.
 
     :ivar type: ``repository`` or ``registry``.
-    :ivar name: the repository, or ``catalog``.
+    :ivar name: the repository, or ``catalog`` or ``maintenance``.
     :ivar action: what is done to it.
     """
 
@@ -41,6 +41,8 @@ class Access:
 
 #: Listing every repository; whoever may do that may also mount a blob without naming a source.
 CATALOG = Access("registry", "catalog", "*")
+#: Starting the tasks of the maintenance; for whoever may administer every repository.
+MAINTENANCE = Access("registry", "maintenance", "*")
 
 
 @frozen

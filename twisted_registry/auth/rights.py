@@ -8,7 +8,7 @@ from attrs import frozen
 from zope.interface import implementer
 
 from twisted_registry.auth.identity import IIdentity
-from twisted_registry.auth.interfaces import CATALOG, IVisible
+from twisted_registry.auth.interfaces import CATALOG, MAINTENANCE, IVisible
 from twisted_registry.globs import Choice
 
 if TYPE_CHECKING:
@@ -55,6 +55,10 @@ class Rights:
 
     def allow(self, access: Access) -> bool:
         """Whether one of them allows this."""
+        if access == MAINTENANCE:
+            return any(
+                "*" in right.actions and right.repositories.is_everything for right in self.rights
+            )
         if access.type == "registry":
             # Whoever may pull anything may list what they may pull.
             return access == CATALOG and any("pull" in right.actions for right in self.rights)

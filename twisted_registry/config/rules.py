@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from twisted_registry.config import storing
 from twisted_registry.config.access import check_access
+from twisted_registry.config.address import parse_address
 from twisted_registry.config.document import Node
 from twisted_registry.config.faults import Report, shown
 from twisted_registry.config.middleware import check_middleware
@@ -122,12 +123,17 @@ def _check_collection(configuration: Configuration, report: Report) -> None:
 
 def _check_http(configuration: Configuration, report: Report) -> None:
     http = configuration.http
+    place = "HOST:PORT with a port from 0 to 65535, or an endpoint of Twisted"
+    if http.debug.addr:
+        try:
+            parse_address(http.debug.addr)
+        except ValueError:
+            report.fault("http.debug.addr", f"got {shown(http.debug.addr)}", place)
     try:
         _ = http.address
     except ValueError:
         hint = "; set http.net to unix to listen on a path" if http.addr.startswith("/") else ""
-        expected = f"HOST:PORT with a port from 0 to 65535, or an endpoint of Twisted{hint}"
-        report.fault("http.addr", f"got {shown(http.addr)}", expected)
+        report.fault("http.addr", f"got {shown(http.addr)}", f"{place}{hint}")
     else:
         _check_workers(configuration, report)
     check_tls(http, report)
@@ -166,8 +172,6 @@ def _warn(configuration: Configuration, report: Report) -> None:
         report.warn("redis", later)
     if configuration.health is not None:
         report.warn("health", later)
-    if configuration.http.debug.addr:
-        report.warn("http.debug", later)
     if any(not hook.disabled for hook in configuration.log.hooks):
         report.warn("log.hooks", later)
 

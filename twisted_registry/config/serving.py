@@ -23,15 +23,21 @@ class Prometheus(Values):
     """``http.debug.prometheus``."""
 
     enabled: bool = key(flag(), "Serve metrics.", default=False)
-    path: str = key(text("a path"), "Where.", default="/metrics")
+    path: str = key(Scalar("a path that starts with /", values.path), "Where.", default="/metrics")
 
 
 @schema
 class Debug(Values):
     """``http.debug``."""
 
-    addr: str = key(text("HOST:PORT"), "A second address, for people who run it.", default="")
-    prometheus: Prometheus = section(Prometheus, "Metrics.")
+    addr: str = key(
+        text("HOST:PORT or an endpoint of Twisted"),
+        "A second address, for people who run it. Whoever reaches it can read everything there.",
+        default="",
+    )
+    prometheus: Prometheus = section(
+        Prometheus, "Metrics; they need the extra ``twisted-registry[metrics]``."
+    )
 
 
 @schema
@@ -116,7 +122,7 @@ class Http(Values):
     )  # fmt: skip
     limits: Limits = section(Limits, "Limits on requests.", ours=True)
     tls: Tls = section(Tls, "TLS: without a certificate there is none.")
-    debug: Debug = section(Debug, "Not served yet: warned of, and left out.")
+    debug: Debug = section(Debug, "Health, metrics and maintenance on an address of their own.")
     http2: Http2 | None = key(Section("a section", Http2, empty=True), "HTTP/2 over TLS.")
     h2c: H2c | None = key(Section("a section", H2c, empty=True), "HTTP/2 without TLS.")
 

@@ -202,6 +202,14 @@ def base_url(node: Node) -> str:
     return value.rstrip("/")
 
 
+def path(node: Node) -> str:
+    """An absolute path of a URL that names something."""
+    value = text(node)
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", value):
+        raise ValueError
+    return value
+
+
 def prefix(node: Node) -> str:
     """A URL path that starts and ends with a slash, or nothing."""
     value = text(node)

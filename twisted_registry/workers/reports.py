@@ -2,8 +2,12 @@
 
 So each line is whole, wherever the log goes: to standard error, or to what twistd was told. A
 worker's standard error is a pipe to the first process, and its events are JSON there, a line each.
-Anything else on it is what an interpreter says when it breaks.
+What a worker has counted comes the same way, in lines that begin with a mark of their own. Anything
+else on it is what an interpreter says when it breaks.
 """
+
+# zope's methods have no self.
+# ruff: noqa: N805
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from twisted.logger import (
     eventAsJSON,
     eventFromJSON,
 )
-from zope.interface import implementer
+from zope.interface import Interface, implementer
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -28,6 +32,8 @@ log = Logger()
 
 #: Names the process in a line of the log.
 PID: Final = "process.pid"
+#: Begins a line that tells what a worker has counted; no line of JSON does.
+COUNTS: Final = b"counts "
 _MESSAGE: Final = "err.message"
 #: A line longer than this is cut.
 _LONGEST: Final = 1024 * 1024
@@ -65,16 +71,30 @@ class Signed:
         self._observer({PID: os.getpid(), **event})
 
 
+class ICounted(Interface):
+    """Hears what the other processes have counted."""
+
+    def told(pid: int, report: bytes) -> None:
+        """A process told all that it has counted so far."""
+
+    def gone(pid: int) -> None:
+        """A process has ended."""
+
+
 class Reports:
     """Takes what a worker sends, and logs it here.
 
     :ivar pid: of the worker.
     """
 
-    def __init__(self, observer: ILogObserver) -> None:
-        """Take the observer that is to hear of the events."""
+    def __init__(self, observer: ILogObserver, counted: ICounted | None = None) -> None:
+        """Take the observer that is to hear of the events.
+
+        :param counted: hears what the worker has counted.
+        """
         self.pid = 0
         self._observer = observer
+        self._counted = counted
         self._pending = b""
 
     def received(self, data: bytes) -> None:
@@ -91,6 +111,9 @@ class Reports:
             self._pending = b""
 
     def _take(self, line: bytes) -> None:
+        if self._counted is not None and line.startswith(COUNTS):
+            self._counted.told(self.pid, line.removeprefix(COUNTS))
+            return
         text = line.decode("utf-8", "replace")
         event = _event(text)
         if event is None:

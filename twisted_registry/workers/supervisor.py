@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from twisted_registry.config.loading import Loaded
     from twisted_registry.workers.loads import Loads
+    from twisted_registry.workers.reports import ICounted
 
 log = Logger()
 
@@ -55,6 +56,7 @@ class Workers(Service):
         loads: Loads,
         environ: Mapping[str, str] | None = None,
         observer: ILogObserver | None = None,
+        gathered: ICounted | None = None,
     ) -> None:
         """Take what every worker gets.
 
@@ -63,11 +65,13 @@ class Workers(Service):
         :param loads: the table, as this process has it, which somebody else closes.
         :param environ: of this process; its own by default.
         :param observer: hears of what workers log; everybody by default.
+        :param gathered: is told what workers have counted; None if they count nothing.
         """
         self._reactor = reactor
         self._loaded = loaded
         self._listening = listening
         self._loads = loads
+        self._gathered = gathered
         self._environ = os.environ if environ is None else environ
         self._observer = globalLogPublisher if observer is None else observer
         self._http = loaded.configuration.http
@@ -111,7 +115,7 @@ class Workers(Service):
         seat.later = None
         if not self.running:
             return
-        process = _Process(self, seat, Reports(self._observer))
+        process = _Process(self, seat, Reports(self._observer, self._gathered))
         seat.began = self._reactor.seconds()
         arguments = command()
         null = os.open(os.devnull, os.O_RDONLY)
@@ -143,6 +147,8 @@ class Workers(Service):
         seat = process.seat
         seat.process = None
         self._loads.gone(seat.number)
+        if self._gathered is not None:
+            self._gathered.gone(process.pid)
         if self.running:
             how = "" if reason.check(ProcessDone) else f": {reason.getErrorMessage()}"
             self._again(seat, f"worker {process.pid} has ended{how}")

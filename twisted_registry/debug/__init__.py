@@ -1,0 +1,1 @@
+"""What a second address tells of a registry: health, metrics, maintenance."""

@@ -1,0 +1,173 @@
+"""What is measured: counters and histograms, in plain dictionaries.
+
+A request adds to some numbers and nothing else. They become text when somebody asks. Those of
+several processes are added up, see :mod:`twisted_registry.debug.gathering`.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from typing import TYPE_CHECKING
+
+from attrs import define, field, frozen
+from zope.interface import implementer
+
+from twisted_registry.metrics import IMetricsObserver
+from twisted_registry.storage.observer import IStorageObserver
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from twisted_registry.metrics import Answered
+
+#: The name of a family, then the values of its labels.
+Key = tuple[str, ...]
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0)
+_BYTES = tuple(1024.0 * 2**power for power in range(22))
+
+
+@frozen
+class Family:
+    """Numbers of one name.
+
+    :ivar text: what they say.
+    :ivar labels: the names of the labels.
+    :ivar bounds: the upper bounds of a histogram's buckets; empty if it is none.
+    :ivar passing: whether they tell of this moment, and go with their process.
+    """
+
+    text: str
+    labels: tuple[str, ...]
+    bounds: tuple[float, ...] = ()
+    passing: bool = False
+
+
+#: By the names that CNCF Distribution 2.8.3 gives them, where it has them.
+FAMILIES: Mapping[str, Family] = {
+    "registry_http_requests": Family("Requests.", ("handler", "method", "code")),
+    "registry_http_request_duration_seconds": Family(
+        "From the headers of a request to the end of its answer.", ("handler", "method"), _SECONDS
+    ),
+    "registry_http_request_size_bytes": Family(
+        "Bodies of requests whose length was told.", ("handler",), _BYTES
+    ),
+    "registry_http_response_size_bytes": Family("Bodies of answers.", ("handler",), _BYTES),
+    "registry_http_in_flight_requests": Family("Requests under way.", ("handler",), passing=True),
+    "registry_storage_action_seconds": Family(
+        "Calls to the store.", ("driver", "action"), _SECONDS
+    ),
+    "registry_storage_errors": Family("Calls in which the store broke down.", ("driver", "action")),
+}
+
+#: What Distribution calls the actions of a driver.
+_ACTIONS = {
+    "get": "GetContent",
+    "put": "PutContent",
+    "stat": "Stat",
+    "list": "List",
+    "move": "Move",
+    "delete": "Delete",
+    "open": "Reader",
+    "writer": "Writer",
+    "walk": "Walk",
+    "presign": "RedirectURL",
+}
+
+
+@define(eq=False)
+class Histogram:
+    """How many values lie in each bucket, and their sum; the last bucket has no bound."""
+
+    buckets: list[int]
+    total: float = 0.0
+
+    def add(self, other: Histogram) -> None:
+        """Add another of the same bounds."""
+        self.buckets = [a + b for a, b in zip(self.buckets, other.buckets, strict=True)]
+        self.total += other.total
+
+
+@implementer(IMetricsObserver, IStorageObserver)
+@define(eq=False)
+class Counts:
+    """The numbers of one process, or of several."""
+
+    numbers: dict[Key, float] = field(factory=dict)
+    histograms: dict[Key, Histogram] = field(factory=dict)
+
+    def started(self, handler: str) -> None:
+        """As promised by the interface."""
+        self._count(("registry_http_in_flight_requests", handler), 1)
+
+    def answered(self, answered: Answered) -> None:
+        """As promised by the interface."""
+        handler, method = answered.handler, _method(answered.method)
+        self._count(("registry_http_in_flight_requests", handler), -1)
+        self._count(("registry_http_requests", handler, method, str(answered.status)), 1)
+        self._see(("registry_http_request_duration_seconds", handler, method), answered.seconds)
+        self._see(("registry_http_response_size_bytes", handler), answered.sent)
+        if answered.received is not None:
+            self._see(("registry_http_request_size_bytes", handler), answered.received)
+
+    def observed(self, driver: str, action: str, seconds: float, failed: bool) -> None:  # noqa: FBT001
+        """As promised by the interface."""
+        action = _ACTIONS.get(action, action)
+        self._see(("registry_storage_action_seconds", driver, action), seconds)
+        if failed:
+            self._count(("registry_storage_errors", driver, action), 1)
+
+    def add(self, other: Counts, *, gone: bool = False) -> None:
+        """Add the numbers of another process.
+
+        :param gone: it has ended, so what told of its moment counts for nothing.
+        """
+        for key, number in other.numbers.items():
+            if not (gone and FAMILIES[key[0]].passing):
+                self._count(key, number)
+        for key, histogram in other.histograms.items():
+            self._histogram(key).add(histogram)
+
+    def to_bytes(self) -> bytes:
+        """All numbers, for another process, on one line."""
+        content = {
+            "numbers": [[key, number] for key, number in self.numbers.items()],
+            "histograms": [
+                [key, histogram.buckets, histogram.total]
+                for key, histogram in self.histograms.items()
+            ],
+        }
+        return json.dumps(content, separators=(",", ":")).encode("ascii")
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Counts:
+        """The numbers that another process told, which runs the same program."""
+        told = json.loads(content)
+        return cls(
+            {tuple(key): number for key, number in told["numbers"]},
+            {tuple(key): Histogram(buckets, total) for key, buckets, total in told["histograms"]},
+        )
+
+    def _count(self, key: Key, number: float) -> None:
+        self.numbers[key] = self.numbers.get(key, 0) + number
+
+    def _see(self, key: Key, value: float) -> None:
+        histogram = self.histograms.get(key) or self._histogram(key)
+        histogram.buckets[bisect_left(FAMILIES[key[0]].bounds, value)] += 1
+        histogram.total += value
+
+    def _histogram(self, key: Key) -> Histogram:
+        found = self.histograms.get(key)
+        if found is None:
+            found = Histogram([0] * (len(FAMILIES[key[0]].bounds) + 1))
+            self.histograms[key] = found
+        return found
+
+
+_METHODS = {name: name.lower() for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")}
+
+
+def _method(name: str) -> str:
+    # A client may send any word, and each would be a number of its own for ever.
+    return _METHODS.get(name, "other")

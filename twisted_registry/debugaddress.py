@@ -1,0 +1,173 @@
+"""``http.debug`` joined to constructors: a part of service.py, imported only where it is set.
+
+The first of several processes listens; it is the one that does the maintenance, and the others
+tell it what they have counted.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from twisted.logger import Logger
+
+from twisted_registry import __version__
+from twisted_registry.api.site import RegistrySite
+from twisted_registry.api.tree import Folder
+from twisted_registry.config.address import parse_address
+from twisted_registry.debug.gathering import Gathered, Reporting
+from twisted_registry.debug.pages import Maintenance, Page, as_json
+from twisted_registry.listener import HTTPService, StartError, described, make_endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from twisted.application.service import MultiService
+    from twisted.web.resource import Resource
+
+    from twisted_registry.auth.interfaces import IAccessController
+    from twisted_registry.config.address import Address
+    from twisted_registry.config.serving import Debug
+    from twisted_registry.debug.counts import Counts
+    from twisted_registry.upkeep import Upkeep
+
+log = Logger()
+
+
+class DebugListener(HTTPService):
+    """Listens on the debug address, and says so."""
+
+    def startService(self) -> None:
+        """Say where the pages are."""
+        super().startService()
+        log.info("health, metrics and maintenance: {address}", address=described(self.address)[0])
+
+
+class DebugAddress:
+    """What one process has to do with the debug address.
+
+    :ivar gathered: what was counted; None if nobody reads metrics.
+    """
+
+    def __init__(self, debug: Debug, reactor: Any) -> None:
+        """Have something to count with, if metrics are wanted.
+
+        :raises StartError: if they are, and can not be had.
+        """
+        self._debug = debug
+        self._reactor = reactor
+        self._began = reactor.seconds()
+        self._expose: Callable[..., bytes] | None = None
+        self._content_type = ""
+        self.gathered: Gathered | None = None
+        if debug.prometheus.enabled:
+            try:
+                # An extra, which few installations have a use for.
+                from twisted_registry.debug import exposition  # noqa: PLC0415
+            except ImportError as error:
+                raise StartError(
+                    "http.debug.prometheus.enabled: metrics need prometheus-client; install"
+                    " twisted-registry[metrics]"
+                ) from error
+            self._expose, self._content_type = exposition.exposed, exposition.CONTENT_TYPE
+            self.gathered = Gathered()
+
+    @property
+    def counts(self) -> Counts | None:
+        """What this process counts with."""
+        return None if self.gathered is None else self.gathered.own
+
+    def listen(
+        self, parent: MultiService, upkeep: Upkeep | None, access: IAccessController | None
+    ) -> None:
+        """Give a service a child that serves the pages.
+
+        :param upkeep: the tasks of this process; None if it only reads.
+        :param access: guards the API; None if nothing does.
+        :raises StartError: if it can not listen there.
+        """
+        address = parse_address(self._debug.addr)
+        # What systemd hands over is for clients.
+        key = f"http.debug.addr: {self._debug.addr}"
+        try:
+            endpoint = make_endpoint(self._reactor, address.endpoint, address.path, {})
+        except StartError as error:
+            raise StartError(f"{key}: {error}") from error
+        site = RegistrySite(self._tree(upkeep, access, address), self._reactor)
+        listener = DebugListener(endpoint, site, self._reactor, 0, key)
+        listener.setName("debug")
+        listener.setServiceParent(parent)
+
+    def report(self, parent: MultiService) -> None:
+        """Give a service of a further process a child that tells the first what it counts."""
+        if self.gathered is not None:
+            Reporting(self.gathered.own, sys.stderr, self._reactor).setServiceParent(parent)
+
+    def _tree(
+        self, upkeep: Upkeep | None, access: IAccessController | None, address: Address
+    ) -> Folder:
+        async def tasks() -> Sequence[dict[str, Any]]:
+            return [] if upkeep is None else await upkeep.status()
+
+        async def health() -> bytes:
+            return b"{}"
+
+        async def maintenance() -> bytes:
+            return as_json({"tasks": await tasks()})
+
+        async def variables() -> bytes:
+            return as_json(self._variables())
+
+        async def metrics() -> bytes:
+            assert self.gathered is not None
+            assert self._expose is not None
+            return self._expose(self.gathered.total(), await tasks())
+
+        def start(name: str) -> bool:
+            if upkeep is None or name not in upkeep.chores:
+                return False
+            upkeep.task(name).run()
+            return True
+
+        root, debug = Folder(), Folder()
+        root.putChild(b"debug", debug)
+        debug.putChild(b"health", Page(health))
+        debug.putChild(b"vars", Page(variables))
+        debug.putChild(
+            b"maintenance", Maintenance(maintenance, start, access, alone=is_loopback(address))
+        )
+        if self._expose is not None:
+            *above, last = self._debug.prometheus.path.strip("/").split("/")
+            folder: Resource = root
+            for segment in above:
+                name = segment.encode()
+                folder.children.setdefault(name, Folder())
+                folder = folder.children[name]
+            folder.putChild(last.encode(), Page(metrics, self._content_type))
+        return root
+
+    def _variables(self) -> dict[str, Any]:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return {
+            "cmdline": sys.argv,
+            "registry": {
+                "version": __version__,
+                "pid": os.getpid(),
+                "uptime_seconds": round(self._reactor.seconds() - self._began, 3),
+                "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
+                "peak_resident_bytes": usage.ru_maxrss * 1024,
+            },
+        }
+
+
+def is_loopback(address: Address) -> bool:
+    """Whether only this machine reaches an address."""
+    if address.path or address.host == "localhost":
+        return True
+    try:
+        return ip_address(address.host).is_loopback
+    except ValueError:
+        return False
