@@ -1,0 +1,93 @@
+"""Scopes: what is asked for, what is granted of it, what a token says."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from zope.interface.verify import verifyObject
+
+from twisted_registry.auth.identity import ANONYMOUS
+from twisted_registry.auth.interfaces import CATALOG, Access, IScope
+from twisted_registry.auth.scopes import MOST, Part, Scope, intersection, requested
+
+
+def allowed(scope, name="a/b", type_="repository"):
+    return {
+        action
+        for action in ("pull", "push", "delete", "*")
+        if scope.allows(ANONYMOUS, Access(type_, name, action))
+    }
+
+
+def test_what_a_token_says():
+    scope = Scope.from_claim([
+        {"type": "repository", "class": "", "name": "a/b", "actions": ["pull"]},
+        {"type": "repository", "name": "a/b", "actions": ["push", "other"]},
+        {"type": "repository", "name": "all", "actions": ["*"]},
+        {"type": "registry", "name": "catalog", "actions": ["*"]},
+        {"type": "something", "name": "else", "actions": None},
+    ])  # fmt: skip
+    assert verifyObject(IScope, scope)
+    assert allowed(scope) == {"pull", "push"}
+    assert allowed(scope, "all") == {"pull", "push", "delete", "*"}
+    assert (
+        allowed(scope, "a") == allowed(scope, "a/b/c") == allowed(scope, "a/b", "registry") == set()
+    )
+    assert scope.allows(ANONYMOUS, CATALOG)
+    assert allowed(Scope.from_claim(None)) == allowed(Scope.from_claim([])) == set()
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        {},
+        "repository:a/b:pull",
+        [1],
+        ["repository:a/b:pull"],
+        [{}],
+        [{"type": "repository", "name": "a", "actions": "pull"}],
+        [{"type": "repository", "name": ["a"], "actions": ["pull"]}],
+        [{"type": "repository", "name": "a", "actions": [["pull"]]}],
+    ],
+)
+def test_a_token_that_says_it_otherwise(claim):
+    with pytest.raises(ValueError, match="access"):
+        Scope.from_claim(claim)
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["repository:a/b:pull,push"], "repository:a/b:pull,push"),
+        (["repository:a:pull registry:catalog:*"], "repository:a:pull registry:catalog:*"),
+        (["repository:a:pull", "repository:b:push"], "repository:a:pull repository:b:push"),
+        (["repository:host:5000/a:pull"], "repository:host:5000/a:pull"),
+        (["repository(plugin):a:pull,pull"], "repository:a:pull"),
+        (["repository:a:pull,read"], "repository:a:pull"),
+        (["repository:a:read", "user:a:pull", "repository::pull", "pull", ":", "", "a:b"], ""),
+    ],
+)
+def test_what_is_asked_for(texts, expected):
+    assert " ".join(map(str, requested(texts))) == expected
+
+
+def test_only_so_much_is_asked_for():
+    assert len(requested([f"repository:{number}:pull" for number in range(MOST + 5)])) == MOST
+
+
+@given(st.lists(st.text(max_size=40), max_size=5))
+def test_nothing_that_is_asked_for_is_an_error(texts):
+    for part in requested(texts):
+        assert part.name
+        assert set(part.actions) <= {"pull", "push", "delete", "*"}
+
+
+def test_what_is_granted_is_what_is_allowed_of_it():
+    asked = requested(["repository:a:pull,push,delete repository:b:push registry:catalog:*"])
+    scope = intersection(asked, lambda access: access.name == "a" and access.action != "delete")
+    assert scope == Scope((Part("repository", "a", ("pull", "push")),))
+    assert [part.as_json() for part in scope.parts] == [
+        {"type": "repository", "name": "a", "actions": ["pull", "push"]}
+    ]
+    assert Scope.from_claim([part.as_json() for part in scope.parts]) == scope

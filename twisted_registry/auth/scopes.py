@@ -1,0 +1,121 @@
+"""Scopes of Distribution's token scheme: as they are asked for, granted and said in a token."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, cast
+
+from attrs import field, frozen
+from zope.interface import implementer
+
+from twisted_registry.auth.interfaces import Access, Action, IScope
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from twisted_registry.auth.identity import IIdentity
+
+#: Parts of what is asked for in one go; more are left out.
+MOST = 100
+_ACTIONS = frozenset({"pull", "push", "delete", "*"})
+_TYPES = frozenset({"repository", "registry"})
+
+
+@frozen
+class Part:
+    """Actions on one resource.
+
+    :ivar type: ``repository`` or ``registry``; others are nothing that we have.
+    """
+
+    type: str
+    name: str
+    actions: tuple[str, ...]
+
+    def as_json(self) -> dict[str, object]:
+        """An entry of the ``access`` of a token."""
+        return {"type": self.type, "name": self.name, "actions": list(self.actions)}
+
+    def __str__(self) -> str:
+        return f"{self.type}:{self.name}:{','.join(self.actions)}"
+
+
+@implementer(IScope)
+@frozen
+class Scope:
+    """What a token says may be done."""
+
+    parts: tuple[Part, ...] = ()
+    _actions: dict[tuple[str, str], frozenset[str]] = field(init=False, repr=False, eq=False)
+
+    @_actions.default
+    def _by_resource(self) -> dict[tuple[str, str], frozenset[str]]:
+        found: dict[tuple[str, str], frozenset[str]] = {}
+        for part in self.parts:
+            key = part.type, part.name
+            found[key] = found.get(key, frozenset()) | frozenset(part.actions)
+        return found
+
+    @classmethod
+    def from_claim(cls, claim: object) -> Scope:
+        """Read the ``access`` of a token.
+
+        :raises ValueError: if it is not a list of types, names and actions.
+        """
+        if claim is None:
+            return cls()
+        if not isinstance(claim, list):
+            raise ValueError("access is not a list")  # noqa: TRY004 - all that can be wrong is one
+        return cls(tuple(map(_part, claim)))
+
+    def allows(self, identity: IIdentity, access: Access) -> bool:  # noqa: ARG002
+        """As promised by :class:`~twisted_registry.auth.interfaces.IScope`."""
+        actions = self._actions.get((access.type, access.name), ())
+        return access.action in actions or "*" in actions
+
+
+def _part(entry: object) -> Part:
+    if not isinstance(entry, dict):
+        raise ValueError("access has an entry that is no object")  # noqa: TRY004
+    type_, name, actions = (entry.get(key) for key in ("type", "name", "actions"))
+    actions = [] if actions is None else actions
+    if not (isinstance(type_, str) and isinstance(name, str) and isinstance(actions, list)):
+        raise ValueError("access has an entry without type, name and actions")  # noqa: TRY004
+    if not all(isinstance(action, str) for action in actions):
+        raise ValueError("access has an action that is no text")
+    return Part(type_, name, tuple(actions))
+
+
+def requested(texts: Iterable[str]) -> list[Part]:
+    """What somebody asks a token to be good for.
+
+    What makes no sense is left out, as what they may not do is: a token is never refused for it.
+
+    :param texts: each of them scopes with spaces between, as ``repository:a/b:pull,push``.
+    """
+    found = []
+    for scope in (scope for text in texts for scope in text.split()):
+        type_, _, rest = scope.partition(":")
+        name, _, actions = rest.rpartition(":")
+        # "repository(plugin)" is how Distribution says that a repository is of a class.
+        type_ = type_.partition("(")[0]
+        known = tuple(dict.fromkeys(each for each in actions.split(",") if each in _ACTIONS))
+        if type_ in _TYPES and name and known:
+            found.append(Part(type_, name, known))
+        if len(found) == MOST:
+            break
+    return found
+
+
+def intersection(asked: Iterable[Part], allows: Callable[[Access], bool]) -> Scope:
+    """The part of what is asked for that is allowed."""
+    parts = []
+    for part in asked:
+        type_ = cast("Literal['repository', 'registry']", part.type)
+        granted = tuple(
+            action
+            for action in part.actions
+            if allows(Access(type_, part.name, cast("Action", action)))
+        )
+        if granted:
+            parts.append(Part(part.type, part.name, granted))
+    return Scope(tuple(parts))
