@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pty
+import signal
 import socket
 import ssl
+from contextlib import closing
 
 import pytest
 from certificates import Authority
-from processes import SERVE, TWISTD, Running, configured, run
+from processes import SERVE, TWISTD, Running, configured, environment, run, wait_until
 
 from twisted_registry.tls.context import missing_ciphers
 
 AUTHORITY = Authority()
+TWISTED = (*TWISTD, "registry", "--config")
 
 
 def tls_of(folder, more=""):
@@ -87,6 +91,47 @@ def test_a_socket_in_the_file_system_can_speak_tls(tmp_path):
                 assert secure.recv(1000).startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.parametrize("command", [SERVE, TWISTED])
+def test_a_hangup_reads_the_files_again(tmp_path, command):
+    path = configured(tmp_path, more=tls_of(tmp_path))
+    with Running(*command, path, cwd=tmp_path, secure=AUTHORITY.client()) as served:
+        connection = served.connection()
+        connection.connect()
+        AUTHORITY.issue("127.0.0.1", "more.example").write(tmp_path)
+        served.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: any("127.0.0.1, valid" in line for line in served.lines))
+        wait_until(lambda: any("for more.example, 127.0.0.1" in line for line in served.lines))
+        with closing(served.connection()) as another:
+            another.connect()
+            names = another.sock.getpeercert()["subjectAltName"]
+        assert ("DNS", "more.example") in names
+        connection.request("GET", "/v2/")
+        assert connection.getresponse().status == 200
+
+
+def test_a_hangup_ends_nothing_without_tls(tmp_path):
+    with Running(*SERVE, configured(tmp_path), cwd=tmp_path) as served:
+        served.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: any("no certificates to read" in line for line in served.lines))
+        assert served.ask()[0].status == 200
+
+
+def test_a_terminal_that_is_closed_ends_the_registry(tmp_path):
+    path = configured(tmp_path)
+    child, terminal = pty.fork()
+    if child == 0:
+        try:
+            os.chdir(tmp_path)
+            os.execve(SERVE[0], [*SERVE, path], environment())
+        finally:
+            os._exit(1)
+    said = b""
+    while b"listening on" not in said:
+        said += os.read(terminal, 65536)
+    os.close(terminal)
+    assert os.waitpid(child, 0) == (child, 0)
+
+
 def no_file(folder):
     (folder / "server.key").unlink()
     return f"key: {folder}/server.key: No such file or directory"
@@ -100,9 +145,6 @@ def another_key(folder):
 def no_certificate(folder):
     (folder / "server.pem").write_text("hello")
     return "certificate: holds no certificate in PEM"
-
-
-TWISTED = (*TWISTD, "registry", "--config")
 
 
 @pytest.mark.parametrize(

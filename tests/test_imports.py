@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "maintenance": ("repository", *CORE),
     "api": ("repository", "auth.interfaces", "metrics", *CORE),
     "workers.__main__": ("tap",),
-    "workers": ("config", *CORE),
+    "workers": ("config", "tls.material", *CORE),
     "objectstore": ("", "listener", "storage", "config"),
     "storagemiddleware": ("listener", "storage", "config"),
     "debug": ("api", "auth.interfaces", "metrics", "storage.observer", "workers.reports", *CORE),

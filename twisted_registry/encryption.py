@@ -4,27 +4,51 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from twisted.application.service import MultiService
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+
 from twisted_registry.listener import StartError
 from twisted_registry.tls.context import ClientAuth, Terms, make_context, missing_ciphers
 from twisted_registry.tls.endpoint import Switch, TLSEndpoint
 from twisted_registry.tls.files import Files
 from twisted_registry.tls.material import MaterialError
+from twisted_registry.tls.reloading import Reloader
+from twisted_registry.tls.subject import described
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IStreamServerEndpoint
 
     from twisted_registry.config.tls import Tls
+    from twisted_registry.tls.material import Material
+
+log = Logger()
 
 
-class Encryption:
-    """TLS as it is configured."""
+class Encryption(MultiService):
+    """TLS as it is configured.
 
-    def __init__(self, section: Tls, reactor: Any) -> None:
-        """Take what is configured; no file is read yet."""
+    The first of several processes looks after the files, and shows what they hold to the others.
+
+    """
+
+    def __init__(self, section: Tls, reactor: Any, material: Material | None = None) -> None:
+        """Take what is configured; no file is read yet.
+
+        :param material: what the first process has read, if this is another.
+        """
+        super().__init__()
+        self.setName("tls")
+        self._material = material
+        self._others: Callable[[Material], object] | None = None
         self._reactor = reactor
         self._files = Files(section.certificate, section.keyfile, section.clientcas)
         self._terms = _terms(section)
         self._switch: Switch | None = None
+        self._reloader: Reloader | None = None
 
     def prepare(self) -> None:
         """Read the files: done before the process gives up rights that it may need for them.
@@ -36,15 +60,62 @@ class Encryption:
                 f"http.tls.ciphersuites: this OpenSSL has no {', '.join(missing)} (its name for it)"
             )
         try:
-            context = make_context(self._files.read(), self._terms)
+            if self._material is None:
+                self._reloader = Reloader(self._reactor, self._files, self._read, self.use)
+                self._reloader.setServiceParent(self)
+                self._material = self._files.read()
+            self._switch = Switch(make_context(self._material, self._terms))
         except MaterialError as error:
             raise StartError(f"http.tls.{error}") from error
-        self._switch = Switch(context)
+
+    def startService(self) -> None:
+        """Say whose certificate it is, and look after the files from now on."""
+        super().startService()
+        if self._reloader is not None:
+            self._tell()
 
     def around(self, endpoint: IStreamServerEndpoint) -> IStreamServerEndpoint:
         """An endpoint that listens on another one, with TLS."""
         assert self._switch is not None
         return TLSEndpoint(self._reactor, endpoint, self._switch)
+
+    def shared_by(self, show: Callable[[Material], object]) -> None:
+        """Have other processes show the same, now and after each change."""
+        assert self._material is not None
+        self._others = show
+        show(self._material)
+
+    def reload(self) -> None:
+        """Read the files again, now."""
+        if self._reloader is not None:
+            self._reloader.reload()
+
+    def use(self, material: Material) -> None:
+        """Show something else to clients that connect from now on.
+
+        :raises MaterialError: if that is not possible.
+        """
+        assert self._switch is not None
+        self._switch.context = make_context(material, self._terms)
+        self._material = material
+        if self._reloader is not None:
+            self._tell()
+        if self._others is not None:
+            self._others(material)
+
+    def _read(self) -> Deferred[Material]:
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._checked)
+
+    def _checked(self) -> Material:
+        material = self._files.read()
+        make_context(material, self._terms)
+        return material
+
+    def _tell(self) -> None:
+        assert self._material is not None
+        text, valid = described(self._material.certificate, self._reactor.seconds())
+        tell = log.info if valid else log.warn
+        tell("{certificate}", certificate=text)
 
 
 def _terms(section: Tls) -> Terms:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, TextIO
@@ -31,6 +32,11 @@ class _Service(RegistryService):
             super().privilegedStartService()
         except StartError as error:
             raise SystemExit(f"twisted-registry: {error}") from error
+
+    def startService(self) -> None:
+        # Before anybody can know that it runs.
+        heed_hangup(self, self._reactor)
+        super().startService()
 
 
 def in_twistd(path: str | None, reactor: Any, options: Mapping[str, Any]) -> RegistryService:
@@ -71,7 +77,30 @@ def serve(loaded: Loaded, reactor: Any) -> int:
         service = RegistryService(loaded, reactor, start_environment(), access_log(loaded))
     except StartError as error:
         return _refused(error)
+    heed_hangup(service, reactor)
     return run(service, reactor)
+
+
+def heed_hangup(service: RegistryService, reactor: Any) -> None:
+    """Read again what may change when SIGHUP comes, as daemons do, instead of ending by it.
+
+    Where it means that the terminal was closed, it ends the registry as ever.
+    """
+    at_terminal = _at_terminal()
+
+    def hung_up(*_: object) -> None:
+        gone = at_terminal and not _at_terminal()
+        reactor.callFromThread(reactor.stop if gone else service.reload)
+
+    signal.signal(signal.SIGHUP, hung_up)
+
+
+def _at_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def run(service: RegistryService, reactor: Any) -> int:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from twisted_registry.repository.interfaces import IPresenceGate
     from twisted_registry.storage.interfaces import IStorageDriver
     from twisted_registry.storage.s3.driver import S3Driver
+    from twisted_registry.tls.material import Material
     from twisted_registry.workers.handover import Handover
     from twisted_registry.workers.loads import Loads
     from twisted_registry.workers.sharing import SharedPort
@@ -137,7 +138,10 @@ class RegistryService(MultiService):
         if configuration.http.tls.wanted:
             from twisted_registry.encryption import Encryption  # noqa: PLC0415 - needed by few
 
-            self._encryption = Encryption(configuration.http.tls, reactor)
+            self._encryption = Encryption(
+                configuration.http.tls, reactor, handover.material if handover else None
+            )
+            self._encryption.setServiceParent(self)
         api = RegistryResource(self.registry, access, reactor, _settings(configuration), counts)
         wanted = not configuration.log.accesslog.disabled
         self.site = RegistrySite(
@@ -211,6 +215,8 @@ class RegistryService(MultiService):
                 self._reactor, self._loaded, port.socket, self._loads, gathered=gathered
             )
             workers.setName("workers")
+            if self._encryption is not None:
+                self._encryption.shared_by(workers.show)
             workers.setServiceParent(self)
 
     def startService(self) -> None:
@@ -235,6 +241,18 @@ class RegistryService(MultiService):
                 "to push an image: docker tag IMAGE {target} && docker push {target}",
                 target=f"{host}/NAME",
             )
+
+    def reload(self) -> None:
+        """Read again what may change while the registry serves: certificates."""
+        if self._encryption is None:
+            log.info("there are no certificates to read again")
+        else:
+            self._encryption.reload()
+
+    def show(self, material: Material) -> None:
+        """Show another certificate: the first of several processes says so to this one."""
+        if self._encryption is not None:
+            self._encryption.use(material)
 
     def abandon(self) -> None:
         """Wait for no request any more, neither now nor when stopping."""

@@ -47,7 +47,7 @@ def work_until_stopped(reactor: Any, control: int = CONTROL) -> int:
     def terminated(*_: object) -> None:
         reactor.callFromThread(stop)
 
-    Control(reactor, control, stop, abandon)
+    Control(reactor, control, stop, abandon, service.show)
     # When the reactor runs, it has put a handler of its own there, which can not be called twice.
     reactor.callWhenRunning(signal.signal, signal.SIGTERM, terminated)
     return run(service, reactor)

@@ -7,7 +7,7 @@ from twisted.internet.interfaces import IReadDescriptor
 from zope.interface.verify import verifyObject
 
 from twisted_registry.workers.control import Control
-from twisted_registry.workers.handover import STOP
+from twisted_registry.workers.handover import STOP, framed
 
 
 class Reactor:
@@ -26,7 +26,9 @@ def pipe():
 
 def watched(reading):
     reactor, told = Reactor(), []
-    control = Control(reactor, reading, lambda: told.append("stop"), lambda: told.append("abandon"))
+    control = Control(
+        reactor, reading, lambda: told.append("stop"), lambda: told.append("abandon"), told.append
+    )
     verifyObject(IReadDescriptor, control)
     assert control.fileno() == reading
     assert control.logPrefix()
@@ -37,10 +39,11 @@ def watched(reading):
 def test_a_stop_and_the_end(pipe):
     reading, writing = pipe
     control, reactor, told = watched(reading)
-    os.write(writing, b"?")
+    stop = framed(STOP)
+    os.write(writing, stop[:9])
     control.doRead()
     assert told == []
-    os.write(writing, STOP)
+    os.write(writing, stop[9:])
     control.doRead()
     assert told == ["stop"]
     assert reactor.readers
@@ -48,6 +51,18 @@ def test_a_stop_and_the_end(pipe):
     control.doRead()
     assert told == ["stop", "abandon"]
     assert not reactor.readers
+
+
+def test_what_else_there_is_to_say(pipe):
+    reading, writing = pipe
+    control, _, told = watched(reading)
+    large = b"x" * 100_000
+    for part in (framed("one") + framed(large)[:40_000], framed(large)[40_000:] + framed(STOP)):
+        for start in range(0, len(part), 50_000):
+            os.write(writing, part[start : start + 50_000])
+            control.doRead()
+    assert told == ["one", large, "stop"]
+    os.close(writing)
 
 
 def test_the_reactor_may_see_the_end_first(pipe):

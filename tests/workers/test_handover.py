@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from twisted_registry.config.loading import load_text
-from twisted_registry.workers.handover import LOADS, Handover, command, environment
+from twisted_registry.workers.handover import LOADS, Handover, command, environment, framed
 
 TEXT = """
 version: 0.1
@@ -36,7 +36,7 @@ def through_a_pipe(content):
 def test_a_configuration_arrives_as_it_was_read():
     loaded = load_text(TEXT, {"REGISTRY_HTTP_SECRET": "overridden", "REGISTRY_NONSENSE": "x"})
     assert loaded.warnings
-    arrived = through_a_pipe(Handover(loaded, 1).to_bytes())
+    arrived = through_a_pipe(framed(Handover(loaded, 1)))
     assert arrived.loaded == loaded
     assert arrived.loaded.configuration.http.secret == "overridden"
     assert arrived.number == 1
@@ -46,20 +46,20 @@ def test_a_configuration_arrives_as_it_was_read():
 
 def test_that_of_a_bucket_too():
     loaded = load_text(BUCKET, {})
-    arrived = through_a_pipe(Handover(loaded, 2).to_bytes())
+    arrived = through_a_pipe(framed(Handover(loaded, 2)))
     assert arrived.loaded == loaded
     assert arrived.loaded.configuration.storage.bucket.secretkey == "do-not-tell"
 
 
 def test_a_first_process_that_ends_before():
-    content = Handover(load_text(TEXT, {}), 1).to_bytes()
+    content = framed(Handover(load_text(TEXT, {}), 1))
     for size in (0, 3, 8, 100, len(content) - 1):
         assert through_a_pipe(content[:size]) is None
 
 
 def test_what_follows_is_left_in_the_pipe():
     reading, writing = os.pipe()
-    os.write(writing, Handover(load_text(TEXT, {}), 1).to_bytes() + b"more")
+    os.write(writing, framed(Handover(load_text(TEXT, {}), 1)) + b"more")
     assert Handover.read(reading) is not None
     assert os.read(reading, 10) == b"more"
     os.close(reading)

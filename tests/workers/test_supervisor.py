@@ -17,7 +17,8 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from twisted_registry.config.loading import load_text
-from twisted_registry.workers.handover import CONTROL, LISTENER, LOADS, STOP, Handover
+from twisted_registry.tls.material import Material
+from twisted_registry.workers.handover import CONTROL, LISTENER, LOADS, STOP, Handover, framed
 from twisted_registry.workers.loads import Loads
 from twisted_registry.workers.supervisor import Workers
 
@@ -56,7 +57,7 @@ class Process:
         os.write(writing, self.written)
         os.close(writing)
         made = Handover.read(reading)
-        assert os.read(reading, 100) in {b"", STOP}
+        assert os.read(reading, 100) in {b"", framed(STOP)}
         os.close(reading)
         return made
 
@@ -184,11 +185,23 @@ def test_who_can_not_be_started_is_tried_again(reactor, listening, loads, told):
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
+def test_all_show_the_certificate_of_the_moment(workers, reactor):
+    first, second = reactor.processes
+    old, new = Material(b"old", b"k"), Material(b"new", b"k")
+    assert first.handover().material is None
+    second.end()
+    workers.show(old)
+    workers.show(new)
+    assert first.written.endswith(framed(old) + framed(new))
+    reactor.advance(0.1)
+    assert reactor.processes[-1].handover().material == new
+
+
 def test_a_stop_waits_for_all(workers, reactor):
     first, second = reactor.processes
     done = []
     workers.stopService().addCallback(done.append)
-    assert all(process.written.endswith(STOP) for process in (first, second))
+    assert all(process.written.endswith(framed(STOP)) for process in (first, second))
     first.end()
     reactor.advance(24)
     assert not done

@@ -23,7 +23,7 @@ from twisted_registry import process, worker
 from twisted_registry.config.loading import load
 from twisted_registry.listener import StartError
 from twisted_registry.service import RegistryService
-from twisted_registry.workers.handover import STOP, Handover
+from twisted_registry.workers.handover import STOP, Handover, framed
 from twisted_registry.workers.loads import Loads
 
 
@@ -138,6 +138,9 @@ class Double:
 
     made = None
 
+    def show(self, material):
+        """Nothing is shown."""
+
     def __init__(self, loaded, reactor, environ, access_log, handover):
         Double.made = self
         self.handover = handover
@@ -164,7 +167,7 @@ def control(loaded, monkeypatch):
     monkeypatch.setattr(worker.globalLogBeginner, "beginLoggingTo", lambda *_, **__: None)
     before = signal.getsignal(signal.SIGTERM)
     reading, writing = os.pipe()
-    os.write(writing, Handover(loaded, 1).to_bytes())
+    os.write(writing, framed(Handover(loaded, 1)))
     yield reading, writing
     signal.signal(signal.SIGTERM, before)
     os.close(reading)
@@ -176,7 +179,7 @@ def test_working_until_told_to_stop(control):
 
     def during():
         assert Double.made.did == ["listen", "start"]
-        os.write(writing, STOP)
+        os.write(writing, framed(STOP))
         (reader,) = working.readers
         reader.doRead()
         assert working.stopped == 1

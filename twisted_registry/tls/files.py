@@ -33,9 +33,21 @@ class Files:
             tuple((path, _content("clientcas", path)) for path in self.authorities),
         )
 
+    def marks(self) -> tuple[object, ...]:
+        """What tells one version of the files from another, without reading them."""
+        return tuple(map(_mark, (self.certificate, self.key, *self.authorities)))
+
 
 def _content(name: str, path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
         raise MaterialError(name, f"{path}: {error.strerror}") from error
+
+
+def _mark(path: str) -> object:
+    try:
+        found = Path(path).stat()
+    except OSError as error:
+        return error.errno
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size

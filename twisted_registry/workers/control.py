@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.interfaces import IReadDescriptor
 from zope.interface import implementer
 
-from twisted_registry.workers.handover import STOP
+from twisted_registry.workers.handover import STOP, Messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @implementer(IReadDescriptor)
 class Control:
-    """Hears when to stop, and when the first process is gone."""
+    """Hears when to stop, when the first process is gone, and what else it has to say."""
 
     def __init__(
         self,
@@ -26,17 +26,21 @@ class Control:
         descriptor: int,
         stop: Callable[[], object],
         abandon: Callable[[], object],
+        told: Callable[[Any], object],
     ) -> None:
         """Begin to watch.
 
         :param descriptor: the pipe, after the handover was read.
         :param stop: called when the first process asks for it.
         :param abandon: called when the first process is gone.
+        :param told: called with every other message.
         """
         self._reactor = reactor
         self._descriptor = descriptor
         self._stop = stop
         self._abandon = abandon
+        self._told = told
+        self._messages = Messages()
         reactor.addReader(self)
 
     def fileno(self) -> int:
@@ -55,9 +59,12 @@ class Control:
 
     def doRead(self) -> None:
         """Something came, or the end."""
-        said = os.read(self._descriptor, 64)
-        if STOP in said:
-            self._stop()
-        elif not said:
+        said = os.read(self._descriptor, 65536)
+        if not said:
             self._reactor.removeReader(self)
             self._abandon()
+        for message in self._messages.received(said):
+            if message == STOP:
+                self._stop()
+            else:
+                self._told(message)

@@ -1,5 +1,7 @@
 """What the first process hands to the others: sockets as descriptors, the rest through a pipe.
 
+Each message in the pipe is preceded by its length. The first is a :class:`Handover`.
+
 The configuration may hold secrets, so it goes neither on a command line nor into an environment,
 which others can read. It goes as it was read, overrides included: all processes serve by the same
 one, those that start later as well. The pipe stays open afterwards. Its end, whatever the reason,
@@ -17,9 +19,10 @@ from typing import TYPE_CHECKING, Final
 from attrs import field, frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from twisted_registry.config.loading import Loaded
+    from twisted_registry.tls.material import Material
 
 #: Descriptors of a worker beside standard input, output and error.
 LISTENER: Final = 3
@@ -27,7 +30,7 @@ CONTROL: Final = 4
 LOADS: Final = 5
 
 #: Tells a worker, after the handover, to end its requests and then itself.
-STOP: Final = b"s"
+STOP: Final = "stop"
 
 _SIZE_BYTES: Final = 8
 
@@ -40,17 +43,15 @@ class Handover:
     :ivar number: which process it is; the first is 0.
     :ivar listener: the descriptor of the listening socket.
     :ivar loads: that of the table of loads.
+    :ivar material: certificate and key, as they are at this moment; None if TLS is not spoken. The
+        files may be unreadable for a worker, or hold something else by now.
     """
 
     loaded: Loaded = field(repr=False)
     number: int
     listener: int = LISTENER
     loads: int = LOADS
-
-    def to_bytes(self) -> bytes:
-        """What goes through the pipe."""
-        content = pickle.dumps(self)
-        return len(content).to_bytes(_SIZE_BYTES) + content
+    material: Material | None = None
 
     @classmethod
     def read(cls, descriptor: int) -> Handover | None:
@@ -61,6 +62,30 @@ class Handover:
             return None
         made: Handover = pickle.loads(content)  # noqa: S301 (the process that started us wrote it)
         return made
+
+
+def framed(message: object) -> bytes:
+    """A message as it goes through the pipe."""
+    content = pickle.dumps(message)
+    return len(content).to_bytes(_SIZE_BYTES) + content
+
+
+class Messages:
+    """Takes what follows the handover apart."""
+
+    def __init__(self) -> None:
+        """Begin between two messages."""
+        self._pending = b""
+
+    def received(self, data: bytes) -> Iterator[object]:
+        """Some bytes came; answer the messages that are complete now."""
+        self._pending += data
+        while len(self._pending) >= _SIZE_BYTES:
+            end = _SIZE_BYTES + int.from_bytes(self._pending[:_SIZE_BYTES])
+            if len(self._pending) < end:
+                break
+            content, self._pending = self._pending[_SIZE_BYTES:end], self._pending[end:]
+            yield pickle.loads(content)  # noqa: S301 (as above)
 
 
 def command() -> list[str]:

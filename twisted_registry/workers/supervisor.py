@@ -20,6 +20,7 @@ from twisted_registry.workers.handover import (
     Handover,
     command,
     environment,
+    framed,
 )
 from twisted_registry.workers.reports import PID, Reports
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from twisted_registry.config.loading import Loaded
+    from twisted_registry.tls.material import Material
     from twisted_registry.workers.loads import Loads
     from twisted_registry.workers.reports import ICounted
 
@@ -75,12 +77,20 @@ class Workers(Service):
         self._environ = os.environ if environ is None else environ
         self._observer = globalLogPublisher if observer is None else observer
         self._http = loaded.configuration.http
+        self._material: Material | None = None
         self._seats = [_Seat(number) for number in range(1, self._http.workers)]
 
     def startService(self) -> None:
         """Start the workers as soon as the reactor runs."""
         super().startService()
         self._reactor.callWhenRunning(self._start_all)
+
+    def show(self, material: Material) -> None:
+        """Have all workers, also those that are not there yet, show a certificate from now on."""
+        self._material = material
+        for seat in self._seats:
+            if seat.process is not None:
+                seat.process.send(material)
 
     def stopService(self) -> Deferred[None]:
         """Ask all workers to drain and end; fires when none is left."""
@@ -94,7 +104,7 @@ class Workers(Service):
                 seat.later.cancel()
                 seat.later = None
             if seat.process is not None:
-                seat.process.stop()
+                seat.process.send(STOP)
                 ended.append(seat.process.ended)
         late = self._reactor.callLater(self._http.draintimeout + _GRACE, self._kill)
         await DeferredList(ended)
@@ -140,7 +150,7 @@ class Workers(Service):
         finally:
             os.close(null)
         seat.process = process
-        process.hand_over(Handover(self._loaded, seat.number))
+        process.send(Handover(self._loaded, seat.number, material=self._material))
 
     def ended(self, process: _Process, reason: Failure) -> None:
         """A worker is gone."""
@@ -192,13 +202,9 @@ class _Process(ProcessProtocol):
         self.pid = self._reports.pid = self.transport.pid
         log.info("worker {pid} started", pid=self.pid, **{PID: os.getpid()})
 
-    def hand_over(self, handover: Handover) -> None:
-        """Tell it what to do."""
-        self.transport.writeToChild(CONTROL, handover.to_bytes())
-
-    def stop(self) -> None:
-        """Let it drain and end."""
-        self.transport.writeToChild(CONTROL, STOP)
+    def send(self, message: object) -> None:
+        """Tell it something."""
+        self.transport.writeToChild(CONTROL, framed(message))
 
     def kill(self) -> None:
         """End it at once."""

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from certificates import Authority
+
+from twisted_registry.tls.subject import described
+
+DAY = 24 * 3600.0
+NOW = datetime.now(UTC).timestamp()
+
+
+def made(*hosts):
+    return Authority().issue(*hosts).certificate
+
+
+def test_names_and_addresses():
+    text, valid = described(made("a.example", "b.example", "10.0.0.1"), NOW)
+    assert text.startswith("certificate for a.example, b.example, 10.0.0.1, valid until 2")
+    assert valid
+    text, _ = described(made(), NOW)
+    assert text.startswith("certificate for CN=server, valid until 2")
+
+
+@pytest.mark.parametrize(("days", "word"), [(-10, "before"), (60, "since")])
+def test_outside_its_time(days, word):
+    text, valid = described(made("a"), NOW + days * DAY)
+    assert text.startswith(f"certificate for a is not valid {word} 2")
+    assert not valid

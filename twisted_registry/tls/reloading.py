@@ -1,0 +1,87 @@
+"""Reading certificates again while connections go on.
+
+Files are looked at every few seconds, and read when they have changed and then stayed the same for
+one look: certificate and key are two files, and who renews them writes one after the other. What
+can not be used is told to the log once, and changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from twisted_registry.tls.material import MaterialError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.interfaces import IReactorTime
+    from twisted.python.failure import Failure
+
+    from twisted_registry.tls.files import Files
+    from twisted_registry.tls.material import Material
+
+log = Logger()
+
+#: Seconds between two looks.
+LOOK = 5.0
+
+
+class Reloader(Service):
+    """Looks at files, and reads them again."""
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        files: Files,
+        read: Callable[[], Deferred[Material]],
+        use: Callable[[Material], object],
+    ) -> None:
+        """Take the files, as they were when what is in use was read.
+
+        :param read: reads and checks them, on a thread; a Deferred of what they hold.
+        :param use: called with it, if it can be used.
+        """
+        self._files = files
+        self._read = read
+        self._use = use
+        self._seen = self._tried = files.marks()
+        self._lock = DeferredLock()
+        self._loop = LoopingCall(self._look)
+        self._loop.clock = clock
+
+    def startService(self) -> None:
+        """Begin to look."""
+        super().startService()
+        self._loop.start(LOOK, now=False)
+
+    def stopService(self) -> None:
+        """Look no more."""
+        super().stopService()
+        self._loop.stop()
+
+    def reload(self) -> Deferred[None]:
+        """Read the files now, changed or not; fire when it is done."""
+        return self._lock.run(self._reload)
+
+    def _look(self) -> Deferred[None] | None:
+        marks = self._files.marks()
+        settled, self._seen = marks == self._seen, marks
+        if settled and marks != self._tried:
+            return self.reload()
+        return None
+
+    def _reload(self) -> Deferred[None]:
+        self._tried = self._files.marks()
+        return self._read().addCallbacks(self._use, self._failed)  # type: ignore[arg-type]
+
+    def _failed(self, failure: Failure) -> None:
+        error: Any = failure.value
+        if isinstance(error, MaterialError):
+            log.error("http.tls.{error}; the certificate in use stays", error=error)
+        else:
+            log.failure("the certificate can not be read again", failure)

@@ -1,0 +1,34 @@
+"""Whose a certificate is, in words."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from cryptography import x509
+
+
+def described(certificate: bytes, now: float) -> tuple[str, bool]:
+    """One line about a certificate, and whether it is valid.
+
+    :param certificate: PEM; the first is meant.
+    :param now: seconds since the epoch.
+    """
+    own = x509.load_pem_x509_certificate(certificate)
+    whose = ", ".join(names(own)) or own.subject.rfc4514_string() or "nobody"
+    begin, end = own.not_valid_before_utc, own.not_valid_after_utc
+    moment = datetime.fromtimestamp(now, UTC)
+    if moment < begin:
+        return f"certificate for {whose} is not valid before {begin:%Y-%m-%d %H:%M} UTC", False
+    if moment > end:
+        return f"certificate for {whose} is not valid since {end:%Y-%m-%d %H:%M} UTC", False
+    return f"certificate for {whose}, valid until {end:%Y-%m-%d %H:%M} UTC", True
+
+
+def names(certificate: x509.Certificate) -> list[str]:
+    """The host names and addresses that a certificate is for."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    addresses = map(str, found.get_values_for_type(x509.IPAddress))
+    return [*found.get_values_for_type(x509.DNSName), *addresses]
