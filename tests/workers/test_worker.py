@@ -43,7 +43,7 @@ class Workers(Service):
 
     made = None
 
-    def __init__(self, reactor, loaded, listening, loads):
+    def __init__(self, reactor, loaded, listening, loads, gathered=None):
         Workers.made = self
         self.listening = listening
         self.loads = loads
