@@ -80,6 +80,33 @@ def test_a_client_needs_a_certificate(tmp_path):
             served.ask()
 
 
+def test_a_certificate_makes_a_user(tmp_path):
+    authorities = tmp_path / "clients.pem"
+    authorities.write_bytes(AUTHORITY.pem)
+    more = tls_of(
+        tmp_path,
+        f"    clientcas: [{authorities}]\n    clientauth: verify-client-cert-if-given\n"
+        "    clientusers:\n    - {pattern: 'ci-(.+)', user: 'robot-{1}', groups: [robots]}\n"
+        "access:\n  anonymous: [pull]\n"
+        "  rules: [{repositories: ['**'], groups: [robots], allow: [push]}]\n",
+    )
+    known, unknown = (
+        AUTHORITY.client(AUTHORITY.issue(subject=name, client=True).write(tmp_path, name))
+        for name in ("ci-7", "ada")
+    )
+    start = ("POST", "/v2/a/blobs/uploads/")
+    with Running(
+        *SERVE, configured(tmp_path, more=more), cwd=tmp_path, secure=AUTHORITY.client()
+    ) as served:
+        assert served.ask(*start)[0].status == 403
+        served.secure = unknown
+        assert served.ask(*start)[0].status == 403
+        served.secure = known
+        assert served.ask(*start)[0].status == 202
+        _, out, _ = served.stop()
+    assert [line.split()[2] for line in out.splitlines()] == ["-", "-", "robot-7"]
+
+
 def test_a_socket_in_the_file_system_can_speak_tls(tmp_path):
     path = configured(tmp_path, addr=f"unix:{tmp_path / 's'}", more=tls_of(tmp_path))
     with Running(*SERVE, path, cwd=tmp_path) as served:

@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "storage": CORE,
     "repository": ("storage.interfaces", *CORE),
     "maintenance": ("repository", *CORE),
-    "api": ("repository", "auth.interfaces", "metrics", *CORE),
+    "api": ("repository", "auth.clientcertificate", "auth.interfaces", "metrics", *CORE),
     "workers.__main__": ("tap",),
     "workers": ("config", "tls.material", *CORE),
     "objectstore": ("", "listener", "storage", "config"),
@@ -40,7 +40,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "debugaddress": ("", "debug", "listener", "upkeep", "api", "auth.interfaces", "config"),
     "accessrules": ("auth", "config"),
     "authschemes": ("listener", "auth", "storage.threads", "config"),
+    "certificateusers": ("auth", "config"),
     "accesscontrol": (
+        "certificateusers",
         "authschemes",
         "accessrules",
         "listener",
@@ -48,7 +50,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "storage.threads",
         "config",
     ),
-    "tls": CORE,
+    "tls": ("auth.clientcertificate", *CORE),
     "encryption": ("listener", "tls", "config"),
     "service": (
         "accesscontrol",
@@ -117,6 +119,8 @@ LATE = {
     ("debugaddress", f"{PACKAGE}.debug.exposition"),
     # Who serves everybody asks nobody who they are.
     ("service", f"{PACKAGE}.accesscontrol"),
+    # Few know clients by their certificates.
+    ("accesscontrol", f"{PACKAGE}.certificateusers"),
     # Most leave TLS to a proxy, and it brings much along.
     ("service", f"{PACKAGE}.encryption"),
     # Each scheme brings other libraries along, most of them extras.

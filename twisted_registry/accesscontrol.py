@@ -26,10 +26,15 @@ def make_access(
 
     :raises StartError: if it can not be made; the text names the key.
     """
-    auth = configuration.auth
+    auth, tls = configuration.auth, configuration.http.tls
     policy = make_policy(configuration.access, LoggedIn())
-    if not auth.wanted:
-        nobody: IConfiguredAccess = StrangersOnly(policy)
-        return nobody
-    access: IConfiguredAccess = SchemeAccess(make_scheme(auth, reactor), policy)
+    access: IConfiguredAccess
+    if auth.wanted:
+        access = SchemeAccess(make_scheme(auth, reactor), policy)
+    else:
+        access = StrangersOnly(policy)
+    if tls.clientusers:
+        from twisted_registry.certificateusers import with_certificates  # noqa: PLC0415
+
+        access = with_certificates(tls, policy, access)
     return access

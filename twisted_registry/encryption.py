@@ -64,7 +64,9 @@ class Encryption(MultiService):
                 self._reloader = Reloader(self._reactor, self._files, self._read, self.use)
                 self._reloader.setServiceParent(self)
                 self._material = self._files.read()
-            self._switch = Switch(make_context(self._material, self._terms))
+            self._switch = Switch(
+                make_context(self._material, self._terms), self._terms.clients.verifies
+            )
         except MaterialError as error:
             raise StartError(f"http.tls.{error}") from error
 

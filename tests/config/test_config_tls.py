@@ -23,6 +23,20 @@ def section(tls: str, addr: str = "':5000'") -> str:
          " http.tls.clientauth is set")),
         (GOOD + ", clientauth: require-any-client-cert", ("clientcas: got nothing, expected files"
          " with authorities, for clientauth require-any-client-cert")),
+        (GOOD + ", clientusers: [{}]", "clientusers: certificates are believed if they are"),
+        (
+            GOOD + ", clientcas: [/a], clientauth: require-any-client-cert, clientusers: [{}]",
+            "clientusers: certificates are believed if they are",
+        ),
+        (
+            GOOD + ", clientcas: [/a], clientusers: [{user: '{1}'}]",
+            "clientusers[0].user: got '{1}', expected no group above 0",
+        ),
+        (
+            GOOD + ", clientcas: [/a], clientusers: [{user: ''}]",
+            "clientusers[0].user: got nothing, expected a name",
+        ),
+        ("clientusers: [{}]", "certificate: got nothing, expected a file"),
         (GOOD + ", clientauth: none", "clientauth: got 'none', expected"),
         (GOOD + ", minimumtls: tls1.1", "minimumtls: got 'tls1.1', expected , tls1.2 or tls1.3"),
         (GOOD + ", ciphersuites: [TLS_RSA_WITH_RC4_128_SHA]",

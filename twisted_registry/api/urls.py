@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from attrs import frozen
 
 from twisted_registry.api.headers import as_text, last_fields
+from twisted_registry.auth.clientcertificate import ICertified
 from twisted_registry.auth.interfaces import Caller
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from twisted.web.server import Request
+
+    from twisted_registry.auth.clientcertificate import ClientCertificate
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 #: A name has 253 characters at most (RFC 1035), a port five more.
@@ -110,7 +113,16 @@ def caller_of(request: Request, sent: Mapping[bytes, bytes]) -> Caller:
         host,
         scheme == "https" if scheme else request.isSecure(),
         scheme,
+        _certificate(request),
     )
+
+
+def _certificate(request: Request) -> ClientCertificate | None:
+    transport: Any = request.transport
+    if request.isSecure() and ICertified.providedBy(transport):
+        found: ClientCertificate | None = transport.certificate
+        return found
+    return None
 
 
 def _mounted_at(request: Request) -> list[str]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.defer import Deferred
 
+    from twisted_registry.auth.clientcertificate import ClientCertificate
     from twisted_registry.auth.identity import IIdentity
 
 Action = Literal["pull", "push", "delete", "*"]
@@ -54,6 +55,7 @@ class Caller:
     :ivar host: the host that the client asked for, for challenges that name a URL.
     :ivar secure: whether the client's connection was over TLS.
     :ivar scheme: what a proxy in front of us said of that, or empty.
+    :ivar certificate: the client's, if it has shown one that was verified.
     """
 
     authorization: str | None = field(repr=False, default=None)
@@ -61,6 +63,7 @@ class Caller:
     host: str = ""
     secure: bool = False
     scheme: str = ""
+    certificate: ClientCertificate | None = None
 
 
 class IVisible(Interface):

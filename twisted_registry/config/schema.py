@@ -62,4 +62,5 @@ class Configuration(Values):
     @property
     def controls_access(self) -> bool:
         """Whether anybody is asked who they are, or refused anything."""
-        return self.auth.wanted or self.access is not None
+        users = self.http.tls.clientusers
+        return self.auth.wanted or self.access is not None or bool(users)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from twisted_registry.config.clientusers import ClientUser, check_client_users
 from twisted_registry.config.faults import shown
 from twisted_registry.config.forms import choice, text, texts
 from twisted_registry.config.kinds import Listing
-from twisted_registry.config.sections import Values, key, schema, section
+from twisted_registry.config.sections import Section, Values, key, schema, section
 
 if TYPE_CHECKING:
     from twisted_registry.config.faults import Report
@@ -87,6 +88,11 @@ class Tls(Values):
         " TLS 1.3 always offers all of its own.", default=(),
     )  # fmt: skip
     letsencrypt: LetsEncrypt = section(LetsEncrypt, "Certificates by ACME.")
+    clientusers: tuple[ClientUser, ...] = key(
+        Listing("a list of rules", Section("a section", ClientUser, closed=True)),
+        "Which certificates of clients are which user's; the first rule that fits holds. Such a"
+        " client needs no password.", default=(), ours=True,
+    )  # fmt: skip
 
     @property
     def wanted(self) -> bool:
@@ -116,7 +122,8 @@ def check_tls(http: Http, report: Report) -> None:
         return
     if tls.certificate and not tls.keyfile:
         report.fault("http.tls.key", "got nothing", "the file with the key of the certificate")
-    given = {"key": tls.keyfile, "clientcas": tls.clientcas, "clientauth": tls.clientauth}
+    given = {"key": tls.keyfile, "clientcas": tls.clientcas, "clientauth": tls.clientauth,
+             "clientusers": tls.clientusers}  # fmt: skip
     if not tls.wanted:
         for name, value in given.items():
             if value:
@@ -127,6 +134,10 @@ def check_tls(http: Http, report: Report) -> None:
     if tls.clientauth and not tls.clientcas:
         report.fault("http.tls.clientcas", "got nothing",
                      f"files with authorities, for clientauth {tls.clientauth}")  # fmt: skip
+    if tls.clientusers and not (tls.clientcas and "verify" in (tls.clientauth or "verify")):
+        report.fault("http.tls.clientusers", None, "certificates are believed if they are verified:"
+                     " it takes clientcas, and a clientauth that verifies")  # fmt: skip
+    check_client_users(tls.clientusers, report)
     if http.addr.startswith("ssl:"):
         report.fault("http.addr", f"got {shown(http.addr)}",
                      "HOST:PORT, because http.tls has the certificate")  # fmt: skip

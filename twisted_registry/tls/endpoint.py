@@ -10,6 +10,8 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IStream
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
+from twisted_registry.tls.transport import CertifiedTransport
+
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IListeningPort, IProtocolFactory
@@ -21,13 +23,23 @@ class Switch:
     """Gives every new connection the context of the moment; those that are there keep theirs.
 
     :ivar context: of the next connections.
+    :ivar verifies: whether it verifies what clients show.
     """
 
     context: SSL.Context
+    verifies: bool = False
 
-    def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:  # noqa: ARG002
+    def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:
         """As promised by the interface."""
+        if isinstance(protocol, CertifiedTransport):
+            protocol.verifies = self.verifies
         return SSL.Connection(self.context, None)
+
+
+class _Factory(TLSMemoryBIOFactory):
+    """As Twisted's, of transports that know whose certificate they were shown."""
+
+    protocol = CertifiedTransport
 
 
 @implementer(IStreamServerEndpoint)
@@ -42,6 +54,4 @@ class TLSEndpoint:
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """As promised by the interface."""
-        return self._endpoint.listen(
-            TLSMemoryBIOFactory(self._switch, False, protocolFactory, self._reactor)
-        )
+        return self._endpoint.listen(_Factory(self._switch, False, protocolFactory, self._reactor))

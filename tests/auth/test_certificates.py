@@ -1,0 +1,140 @@
+"""Users by their certificates: the rules, and the controller that asks them first."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.defer import succeed
+from zope.interface.verify import verifyObject
+
+from twisted_registry.accesscontrol import make_access
+from twisted_registry.auth.certificates import CertificateAccess
+from twisted_registry.auth.clientcertificate import ClientCertificate
+from twisted_registry.auth.interfaces import (
+    CATALOG,
+    Access,
+    Caller,
+    IAccessController,
+    IConfiguredAccess,
+    OpenGrant,
+)
+from twisted_registry.config.loading import load_text
+from twisted_registry.errors import RegistryError
+
+PULL, PUSH = Access("repository", "a", "pull"), Access("repository", "a", "push")
+HOLDER = ClientCertificate(
+    "CN=ci-7,O=Example",
+    ("ci-7",),
+    ("Example", "Example Org"),
+    ("build.example", "7.build.example"),
+    ("ci@example.com",),
+    ("spiffe://example/ns/ci/sa/builder",),
+)
+
+
+def make(rules, more=""):
+    """The controller that rules make."""
+    text = (
+        "version: 0.1\nstorage: inmemory\nhttp: {tls: {certificate: /c, key: /k, clientcas: [/a],"
+        f" clientusers: [{rules}]}}}}\n{more}"
+    )
+    loaded = load_text(text, {})
+    assert all("unless a login says so" in warning for warning in loaded.warnings)
+    return make_access(loaded.configuration, None, {})
+
+
+def user_of(rules, certificate=HOLDER):
+    access = make(rules)
+    return access.authorize(Caller(certificate=certificate), ()).result.user
+
+
+def refusal(waiting):
+    failures = []
+    waiting.addErrback(failures.append)
+    (failure,) = failures
+    assert failure.check(RegistryError)
+    return failure.value
+
+
+@pytest.mark.parametrize(
+    ("rule", "user"),
+    [
+        ("{}", "ci-7"),
+        ("{pattern: 'ci-(.)'}", "ci-7"),
+        ("{pattern: 'ci-(.)', user: 'robot{1}'}", "robot7"),
+        ("{pattern: '(x)?ci-(.)', user: 'u{1}{2}{0}'}", "u7ci-7"),
+        ("{from: dns, pattern: '[0-9]+[.]build[.]example'}", "7.build.example"),
+        ("{from: email, pattern: '([^@]+)@example.com', user: '{1}'}", "ci"),
+        ("{from: uri, pattern: 'spiffe://example/.*/sa/(.+)', user: '{1}'}", "builder"),
+        ("{organization: Example Org, user: us}", "us"),
+        ("{pattern: no}, {user: second}", "second"),
+    ],
+)
+def test_the_first_rule_that_fits_says_who_it_is(rule, user):
+    assert user_of(rule) == user
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "{pattern: 'ci'}",
+        "{pattern: 'i-7'}",
+        "{organization: Exampl}",
+        "{organization: example}",
+        "{from: dns, pattern: 'ci-7'}",
+        "{pattern: '(x)?ci-.', user: '{1}'}",
+    ],
+)
+def test_whom_no_rule_fits_is_a_stranger(rule):
+    with pytest.raises(RegistryError) as caught:
+        make(rule).authorize(Caller(certificate=HOLDER), (PULL,)).result.raiseException()
+    assert caught.value.code.name == "DENIED"
+
+
+def test_a_name_that_would_break_a_line_is_none():
+    odd = ClientCertificate("CN=a", ("a\nb",))
+    refused = make("{pattern: '(?s).+'}").authorize(Caller(certificate=odd), (PULL,))
+    assert refusal(refused).code.name == "DENIED"
+
+
+def test_without_other_rules_a_user_may_everything_and_a_stranger_nothing():
+    access = make("{}")
+    verifyObject(IConfiguredAccess, access)
+    for wanted in (PULL, PUSH, CATALOG):
+        assert access.authorize(Caller(certificate=HOLDER), (wanted,)).result.user == "ci-7"
+        assert refusal(access.authorize(Caller(), (wanted,))).code.name == "DENIED"
+    assert access.close().called
+
+
+def test_groups_and_names_are_those_of_the_rules_for_access():
+    access = make(
+        "{groups: [robots]}",
+        "access: {anonymous: [pull], rules: [{repositories: ['**'], groups: [robots],"
+        " allow: [push]}]}\n",
+    )
+    granted = access.authorize(Caller(certificate=HOLDER), (PUSH,)).result
+    assert granted.user == "ci-7"
+    assert refusal(access.authorize(Caller(), (PUSH,))).code.name == "DENIED"
+    denied = access.authorize(Caller(certificate=HOLDER), (Access("repository", "a", "delete"),))
+    assert refusal(denied).code.name == "DENIED"
+
+
+class Otherwise:
+    """Lets everybody in."""
+
+    def authorize(self, caller, accesses):
+        return succeed(OpenGrant("other"))
+
+
+def test_who_logs_in_is_who_the_login_says():
+    access = make("{}", "auth: {silly: {realm: r, service: s}}\n")
+    assert access.authorize(Caller(certificate=HOLDER), (PULL,)).result.user == "ci-7"
+    both = Caller("Basic YTpi", certificate=HOLDER)
+    assert access.authorize(both, (PULL,)).result.user == "silly"
+    assert refusal(access.authorize(Caller(), (PULL,))).code.name == "UNAUTHORIZED"
+
+
+def test_a_controller_that_holds_nothing_need_not_be_closed():
+    access = CertificateAccess((), None, Otherwise())
+    verifyObject(IAccessController, access)
+    assert access.authorize(Caller(certificate=HOLDER), ()).result.user == "other"
+    assert access.close().called

@@ -1,0 +1,95 @@
+"""Whoever shows a certificate is the user that rules make of it, without a password."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, Literal
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, fail, succeed
+from zope.interface import implementer
+
+from twisted_registry.auth.identity import Identity
+from twisted_registry.auth.interfaces import Access, Caller, IConfiguredAccess, IGrant
+from twisted_registry.auth.schemes import Grant, Login, described
+from twisted_registry.errors import ErrorCode, RegistryError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted_registry.auth.clientcertificate import ClientCertificate
+    from twisted_registry.auth.interfaces import IAccessController, IPolicy
+
+#: A group of the pattern, in the name of a user: ``{1}``; ``{0}`` is all of it.
+GROUP: Final = re.compile(r"\{(\d)\}")
+
+
+@frozen
+class UserRule:
+    """Makes a user of a certificate.
+
+    :ivar source: what of the certificate is looked at.
+    :ivar pattern: what it has to be, from its beginning to its end.
+    :ivar user: what the user is called; ``{1}`` stands for a group of the pattern.
+    :ivar groups: the groups that the user is in.
+    :ivar organization: an organization that the subject has to name, or empty.
+    """
+
+    source: Literal["cn", "dns", "email", "uri"]
+    pattern: re.Pattern[str]
+    user: str = "{0}"
+    groups: frozenset[str] = frozenset()
+    organization: str = ""
+
+    def user_of(self, certificate: ClientCertificate) -> Identity | None:
+        """The user, or None if this is no rule for the certificate."""
+        if self.organization and self.organization not in certificate.organizations:
+            return None
+        values: Sequence[str] = getattr(certificate, self.source)
+        found = next(filter(None, map(self.pattern.fullmatch, values)), None)
+        if found is None:
+            return None
+        name = GROUP.sub(lambda group: found[int(group[1])] or "", self.user)
+        # Names come to logs and events.
+        return Identity(name, self.groups) if name and name.isprintable() else None
+
+
+@implementer(IConfiguredAccess)
+@frozen(eq=False, repr=False)
+class CertificateAccess:
+    """Knows callers by their certificates, and leaves the others to another controller.
+
+    Who shows a certificate and logs in besides is who the login says.
+    """
+
+    _rules: Sequence[UserRule]
+    _policy: IPolicy
+    _otherwise: IAccessController
+
+    def authorize(self, caller: Caller, accesses: Sequence[Access]) -> Deferred[IGrant]:
+        """As promised by :class:`~twisted_registry.auth.interfaces.IAccessController`."""
+        certificate = caller.certificate
+        login = (
+            self._find(certificate)
+            if certificate is not None and caller.authorization is None
+            else None
+        )
+        if login is None:
+            return self._otherwise.authorize(caller, accesses)
+        grant = Grant(login.identity.name, login, self._policy)
+        if all(map(grant.permits, accesses)):
+            return succeed(grant)
+        return fail(RegistryError(ErrorCode.DENIED, detail=described(accesses)))
+
+    def close(self) -> Deferred[None]:
+        """As promised by :class:`~twisted_registry.auth.interfaces.IConfiguredAccess`."""
+        if IConfiguredAccess.providedBy(self._otherwise):
+            return self._otherwise.close()
+        return succeed(None)
+
+    def _find(self, certificate: ClientCertificate) -> Login | None:
+        for rule in self._rules:
+            identity = rule.user_of(certificate)
+            if identity is not None:
+                return Login(identity)
+        return None
