@@ -5,12 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.web.http_headers import Headers
+from zope.interface import implementer
 
-from twisted_registry.api.urls import Links, client_address, seen_as
+from twisted_registry.api.urls import Links, caller_of, client_address, seen_as
+from twisted_registry.auth.clientcertificate import ClientCertificate, ICertified
 
 
 class Asked:
     """As much of a request as URLs need."""
+
+    transport = None
 
     def __init__(self, headers=None, *, secure=False, prepath=(b"v2",), address=None):
         self.prepath = list(prepath)
@@ -115,3 +119,17 @@ def test_a_unix_socket_has_no_address():
 def test_a_host_longer_than_any_name_is_not_repeated():
     assert Links().origin(Asked({"Host": "a" * 260})) == "http://" + "a" * 260
     assert Links().origin(Asked({"Host": "a" * 261})) == ""
+
+
+@implementer(ICertified)
+class Certified:
+    """A transport over TLS."""
+
+    certificate = ClientCertificate("CN=a")
+
+
+def test_a_certificate_is_that_of_the_transport():
+    request = Asked(secure=True)
+    assert caller_of(request, {}).certificate is None
+    request.transport = Certified()
+    assert caller_of(request, {}).certificate.subject == "CN=a"
