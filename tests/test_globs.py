@@ -115,3 +115,33 @@ def test_no_pattern_takes_long():
     assert not Glob.parse("a*" * 120 + "b").matches(name)
     deep = "/".join(["a"] * 128)
     assert not Glob.parse("**/a/" * 50 + "b").matches(deep)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "tags", "others"),
+    [
+        ("v*", ["v", "v1", "v1.2.3-rc1"], ["1v", "V1", ""]),
+        ("*-rc*", ["v1-rc", "1-rc2", "-rc"], ["rc", "v1"]),
+        ("*", ["a", "Z_9.-"], [""]),
+        ("v1.2", ["v1.2"], ["v1x2", "v1.20"]),
+        ("*a*b*", ["ab", "xaxbx", "aab"], ["ba", "a"]),
+        ("_X", ["_X"], ["_x"]),
+    ],
+)
+def test_patterns_of_tags(pattern, tags, others):
+    glob = Glob.parse_tag(pattern)
+    assert [tag for tag in tags if not glob.matches(tag)] == []
+    assert [tag for tag in others if glob.matches(tag)] == []
+
+
+@pytest.mark.parametrize("text", ["", "a/b", "**", "v**", "a b", "!", "x" * 129, "é", "[v]"])
+def test_no_patterns_of_tags(text):
+    with pytest.raises(GlobInvalid):
+        Glob.parse_tag(text)
+
+
+def test_tags_are_taken_away():
+    choice = Choice.parse(["v*", "!*-rc*"], Glob.parse_tag)
+    assert "v1" in choice
+    assert "v1-rc1" not in choice
+    assert "latest" not in choice

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 CORE = ("digest", "reference", "manifest", "errors", "globs")
 BELOW_SERVICE = (
     *("api", "auth", "maintenance", "metrics", "repository", "storage", "config"),
-    *("listener", "logs", "workers", "upkeep", "tls", "checks"),
+    *("listener", "logs", "workers", "upkeep", "retaining", "tls", "checks"),
     *CORE,
 )
 
@@ -60,6 +60,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "storagemiddleware",
         *BELOW_SERVICE,
     ),
+    "retaining": ("maintenance", "repository", "config", *CORE),
     "upkeep": ("checks", "maintenance", "repository", "storage", "config", *CORE),
     "checks": ("maintenance", "repository", "storage", "config", *CORE),
     "heap": (),

@@ -1,8 +1,10 @@
-"""Patterns that choose repositories, as ``library/*``, ``team/**`` or ``!team/secret``.
+"""Patterns that choose repositories, as ``library/*``, ``team/**`` or ``!team/secret``, and tags.
 
 A ``*`` stands for any part of one component, ``**`` for any number of components: ``team/**`` is
 all below ``team``, ``**/cache`` is every ``cache``, ``**`` alone is everything. In a list of
 patterns one with ``!`` in front takes away what the others choose, wherever it stands.
+
+A tag has one component: ``v*`` and ``*-rc*`` choose tags, ``*`` is every one.
 
 Matching never backtracks over more than one component, however a pattern is written: the text
 between two stars is right wherever it is found first.
@@ -18,19 +20,24 @@ from attrs import field, frozen
 from twisted_registry.reference import NAME_LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 #: What a pattern has to be, for whoever reports a wrong one.
 EXPECTED = (
     "a repository's name, in which * stands for any part of a component and ** for any number of"
     " them, as library/* or team/**; with ! in front to take it away"
 )
+#: Likewise of a pattern for tags.
+EXPECTED_TAG = (
+    "a tag, in which * stands for any part of it, as v* or *-rc*; with ! in front to take it away"
+)
 _ANY_DEPTH = "**"
 _COMPONENT = re.compile(r"[a-z0-9._*-]+", re.ASCII)
+_TAG = re.compile(r"[A-Za-z0-9_.*-]{1,128}", re.ASCII)
 
 
 class GlobInvalid(ValueError):
-    """The text is not a pattern for repositories."""
+    """The text is not a pattern."""
 
 
 @frozen
@@ -58,9 +65,19 @@ class Glob:
             raise GlobInvalid(text[:NAME_LIMIT])
         return cls(text, re.compile(_translated(components), re.ASCII))
 
+    @classmethod
+    def parse_tag(cls, text: str) -> Glob:
+        """Read a pattern for tags.
+
+        :raises GlobInvalid: if it could match no tag.
+        """
+        if not _TAG.fullmatch(text) or _ANY_DEPTH in text:
+            raise GlobInvalid(text[:NAME_LIMIT])
+        return cls(text, re.compile(_one_component(text), re.ASCII))
+
     @property
     def is_everything(self) -> bool:
-        """Whether it matches every name."""
+        """Whether it matches every name of a repository."""
         return self.text == _ANY_DEPTH
 
     @property
@@ -69,7 +86,7 @@ class Glob:
         return self.text.partition("*")[0]
 
     def matches(self, name: str) -> bool:
-        """Whether a repository's name is of this form."""
+        """Whether the name of a repository, or a tag, is of this form."""
         return self._pattern.fullmatch(name) is not None
 
 
@@ -81,17 +98,18 @@ class Choice:
     excluded: tuple[Glob, ...] = ()
 
     @classmethod
-    def parse(cls, texts: Iterable[str]) -> Choice:
+    def parse(cls, texts: Iterable[str], read: Callable[[str], Glob] = Glob.parse) -> Choice:
         """Read a list of patterns.
 
+        :param read: reads one of them; :meth:`Glob.parse_tag` where they are for tags.
         :raises GlobInvalid: with the first that is none.
         """
         included, excluded = [], []
         for text in texts:
             if text.startswith("!"):
-                excluded.append(Glob.parse(text[1:]))
+                excluded.append(read(text[1:]))
             else:
-                included.append(Glob.parse(text))
+                included.append(read(text))
         return cls(tuple(included), tuple(excluded))
 
     @property

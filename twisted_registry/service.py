@@ -28,6 +28,7 @@ from twisted_registry.repository.gate import CollectorGate
 from twisted_registry.repository.policy import Policy
 from twisted_registry.repository.presence import OpenGate
 from twisted_registry.repository.registry import Registry
+from twisted_registry.retaining import immutable_tags
 from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.storage.filesystem import FilesystemDriver
 from twisted_registry.upkeep import Upkeep, make_attendance
@@ -364,6 +365,7 @@ def _policy(configuration: Configuration) -> Policy:
         platform_list=frozenset((item.architecture, item.os) for item in indexes.platformlist),
         classes=frozenset(configuration.policy.repository.classes),
         manifest_limit=configuration.http.limits.manifestbytes,
+        immutable=immutable_tags(configuration),
     )
 
 

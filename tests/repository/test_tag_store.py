@@ -12,7 +12,9 @@ from twisted_registry.digest import Digest
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.repository import layout, tags
 from twisted_registry.repository.manifests import Precondition
+from twisted_registry.repository.policy import Policy
 from twisted_registry.repository.registry import Registry
+from twisted_registry.repository.tagchoice import TagChoice
 
 DIGEST = Digest.of(b"manifest")
 NAMES = st.sets(st.from_regex(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,3}", fullmatch=True), max_size=12)
@@ -197,3 +199,46 @@ def test_a_condition_still_holds_when_another_process_sets_the_tag():
         result_of(failing)
     assert refused.value.code == ErrorCode.PRECONDITION_FAILED
     assert done(world.repo().tags.resolve("v1")) == Digest.of(b'{"new": 1}')
+
+
+def immutable_world(world):
+    """A registry over the same store that never moves ``v1``."""
+    choice = TagChoice.parse(["a/b"], ["v*"])
+    return Registry(world.driver, world.clock, Policy(immutable=(choice,))).repository("a/b").tags
+
+
+def test_an_immutable_tag_is_set_once(world):
+    store, other = immutable_world(world), Digest.of(b"other")
+    assert done(store.set("v1", DIGEST))
+    assert done(store.set("v1", DIGEST))
+    assert not done(store.set("v1", DIGEST, only_new=True))
+    for only_new in (False, True):
+        with pytest.raises(RegistryError) as caught:
+            done(store.set("v1", other, only_new=only_new))
+        assert caught.value.code is ErrorCode.DENIED
+    assert done(store.resolve("v1")) == DIGEST
+
+
+def test_an_immutable_tag_that_is_torn_may_be_set_again(world):
+    store = immutable_world(world)
+    assert done(store.set("v1", DIGEST))
+    world.write(layout.tag_current("a/b", "v1"), b"")
+    assert done(store.set("v1", Digest.of(b"other")))
+
+
+def test_a_tag_expires_if_it_is_what_it_was(world):
+    set_tags(world, "v1")
+    store = world.repo().tags
+
+    def pushed():
+        return result_of(world.driver.stat(layout.tag_current("a/b", "v1"))).modified / 1e9
+
+    first = pushed()
+    assert not done(store.expire("v1", Digest.of(b"other"), first))
+    world.clock.advance(1)
+    set_tags(world, "v1")
+    if pushed() != first:
+        assert not done(store.expire("v1", DIGEST, first)), "it was pushed again meanwhile"
+    assert done(store.expire("v1", DIGEST, pushed()))
+    assert not done(store.expire("v1", DIGEST, first))
+    assert done(store.resolve("v1")) is None

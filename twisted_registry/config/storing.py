@@ -8,6 +8,7 @@ from twisted_registry.config import values
 from twisted_registry.config.forms import flag, size, text, whole
 from twisted_registry.config.kinds import Duration, Kind, Options, Scalar
 from twisted_registry.config.objects import S3
+from twisted_registry.config.retaining import Retention
 from twisted_registry.config.sections import Section, Values, key, schema, section
 
 if TYPE_CHECKING:
@@ -184,6 +185,9 @@ class Maintenance(Values):
         GarbageCollection,
         "Garbage collection; ``twisted-registry garbage-collect`` goes by ``grace`` as well.",
         ours=True,
+    )
+    retention: Retention = section(
+        Retention, "Which tags go by themselves, and which never do.", ours=True
     )
     scrub: Scrub = section(Scrub, "Bit rot: what is stored is compared with its digest.", ours=True)
 

@@ -23,6 +23,9 @@ What Distribution does not know, it ignores::
     twisted-registry/collector/leases/<list>/<algorithm>/<hex>
     twisted-registry/collector/processes/<id>
     twisted-registry/tasks/<task>/running, last
+    twisted-registry/pulls/since, recording
+    twisted-registry/pulls/batches/<id>
+    twisted-registry/pulls/times/<name>/_times
     twisted-registry/scrub
     twisted-registry/quarantine/<time>/<path>
     twisted-registry/incoming/<algorithm>/<hex>
@@ -54,6 +57,13 @@ PROCESSES = f"{_COLLECTOR}/processes"
 INCOMING = "twisted-registry/incoming"
 
 _TASKS = "twisted-registry/tasks"
+
+_PULLS = "twisted-registry/pulls"
+#: By its time: since when pulls are recorded without a gap, and when that was done last.
+PULLS_SINCE = f"{_PULLS}/since"
+PULLS_RECORDING = f"{_PULLS}/recording"
+#: What was pulled lately, as processes note it.
+PULL_BATCHES = f"{_PULLS}/batches"
 #: How far the scrub has come.
 SCRUB = "twisted-registry/scrub"
 #: What was found to be damaged.
@@ -254,3 +264,13 @@ def quarantined(stamp: str, path: str) -> str:
 def incoming(digest: Digest) -> str:
     """The bytes of a blob that is being copied from another store."""
     return f"{INCOMING}/{digest.algorithm}/{digest.hex}"
+
+
+def pull_batch(batch: str) -> str:
+    """What one process saw pulled in one stretch of time."""
+    return f"{PULL_BATCHES}/{batch}"
+
+
+def pull_times(name: str) -> str:
+    """When the manifests of a repository were pulled last."""
+    return f"{_PULLS}/times/{name}/_times"

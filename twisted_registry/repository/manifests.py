@@ -80,7 +80,10 @@ class Precondition:
 
 @define(eq=False, repr=False)
 class Manifests:
-    """The manifests of one repository."""
+    """The manifests of one repository.
+
+    :ivar pulls: is added what was pulled: the name and the tag or digest; None if nobody cares.
+    """
 
     driver: IStorageDriver
     recent: Recent
@@ -90,6 +93,7 @@ class Manifests:
     referrers: Referrers
     name: str
     announce: Announcer
+    pulls: set[tuple[str, Digest | str]] | None = None
 
     @translated
     async def get(self, reference: Digest | str) -> StoredManifest:
@@ -102,6 +106,8 @@ class Manifests:
         held = await self.presence.pulled(self.name, reference)
         stored = await self._find(reference) if held is None else held.served
         assert stored is not None
+        if self.pulls is not None:
+            self.pulls.add((self.name, reference))
         self.announce(
             "pull",
             "manifest",
@@ -149,10 +155,11 @@ class Manifests:
         self.policy.check(manifest)
         if self.policy.validate:
             await self._check_references(manifest)
-        if precondition is not None:
-            # Before anything is written: a push that is refused leaves nothing behind.
-            for tag in tags:
+        # Before anything is written: a push that is refused leaves nothing behind.
+        for tag in tags:
+            if precondition is not None:
                 self._insist(precondition, tag, await self.tags.resolve(tag))
+            await self.tags.insist(tag, digest)
         async with self.presence.gate.storing(self.name, digest):
             await self._store(digest, content, manifest)
             await self._confirm(digest, manifest)
@@ -176,10 +183,12 @@ class Manifests:
     async def delete(self, digest: Digest) -> list[str]:
         """Remove a manifest and every tag that names it; the tags are returned.
 
-        :raises RegistryError: MANIFEST_UNKNOWN if the repository does not hold it.
+        :raises RegistryError: MANIFEST_UNKNOWN if the repository does not hold it, DENIED if an
+            immutable tag names it.
         """
         if await self.presence.manifest(self.name, digest) is None:
             raise _unknown(digest)
+        await self.tags.guard(digest)
         held = await self.parsed(digest)
         removed = await self.tags.delete_all_of(digest)
         with suppress(PathNotFound):

@@ -12,6 +12,7 @@ from twisted_registry.manifest import DOCKER_PLUGIN_CONFIG, Kind
 
 if TYPE_CHECKING:
     from twisted_registry.manifest import Descriptor, Manifest
+    from twisted_registry.repository.tagchoice import TagChoice
 
 #: The least that the specification asks a registry to take, in bytes.
 MANIFEST_LIMIT = 4 * 1024 * 1024
@@ -32,6 +33,7 @@ class Policy:
     :ivar platform_list: pairs of (architecture, os).
     :ivar classes: which of ``image`` and ``plugin`` may be pushed; none allows both.
     :ivar manifest_limit: bytes.
+    :ivar immutable: tags that are neither moved nor deleted once they are there.
     """
 
     validate: bool = True
@@ -41,6 +43,7 @@ class Policy:
     platform_list: frozenset[tuple[str, str]] = frozenset()
     classes: frozenset[str] = frozenset()
     manifest_limit: int = MANIFEST_LIMIT
+    immutable: tuple[TagChoice, ...] = ()
 
     def requires_child(self, child: Descriptor) -> bool:
         """Whether an index may only be pushed when this child is there."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IReactorTime
 
+    from twisted_registry.digest import Digest
     from twisted_registry.repository.abandoned import AbandonedUpload
     from twisted_registry.storage.interfaces import IStorageDriver
 
@@ -59,6 +60,8 @@ class Registry:
     :ivar secret: signs the state in upload URLs; None takes one that the store keeps.
     :ivar url_lifetime: seconds for which a redirect to the store is good.
     :ivar content_limit: bytes of manifests that are kept in memory.
+    :ivar pulls: is added each manifest that is pulled, by repository and tag or digest; whoever
+        records pulls empties it. None if nobody does.
     """
 
     driver: IStorageDriver
@@ -69,6 +72,7 @@ class Registry:
     _secret: bytes | None = None
     url_lifetime: int = URL_LIFETIME
     content_limit: int = CONTENT_LIMIT
+    pulls: set[tuple[str, Digest | str]] | None = None
     announces: bool = field(init=False)
     _recent: Recent = field(init=False)
     _running: RunningDigests = field(factory=RunningDigests, init=False)
@@ -107,7 +111,7 @@ class Registry:
     def _repository(self, name: str, origin: Origin) -> Repository:
         announce = Announcer(self.listener, name, origin)
         presence = Presence(self._recent, self.gate)
-        tags = Tags(self.driver, self._recent, self._locks, name, announce)
+        tags = Tags(self.driver, self._recent, self._locks, name, announce, self.policy.immutable)
         referrers = Referrers(self.driver, self._searched, self._locks, name)
         blobs = Blobs(self.driver, presence, name, announce, self.url_lifetime)
         return Repository(
@@ -116,7 +120,15 @@ class Registry:
             blobs,
             Uploads(self.driver, self.clock, name, blobs, self._running),
             Manifests(
-                self.driver, self._recent, presence, self.policy, tags, referrers, name, announce
+                self.driver,
+                self._recent,
+                presence,
+                self.policy,
+                tags,
+                referrers,
+                name,
+                announce,
+                self.pulls,
             ),
             tags,
             referrers,

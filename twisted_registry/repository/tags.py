@@ -14,6 +14,7 @@ from twisted_registry.repository import layout
 from twisted_registry.repository.concurrency import each
 from twisted_registry.repository.failures import translated
 from twisted_registry.repository.links import links_to, read_link, write_link
+from twisted_registry.repository.tagchoice import immutable
 from twisted_registry.storage.interfaces import MethodUnsupported, PathExists, PathNotFound
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from twisted_registry.repository.concurrency import KeyedLock
     from twisted_registry.repository.interfaces import Announcer
     from twisted_registry.repository.recent import Recent
+    from twisted_registry.repository.tagchoice import TagChoice
     from twisted_registry.storage.interfaces import IStorageDriver
 
 #: Names that are asked of the store at once.
@@ -31,13 +33,35 @@ _PAGE = 5000
 
 @define(eq=False, repr=False)
 class Tags:
-    """The tags of one repository."""
+    """The tags of one repository.
+
+    :ivar immutable: those that are neither moved nor deleted once they are there.
+    """
 
     driver: IStorageDriver
     recent: Recent
     locks: KeyedLock
     name: str
     announce: Announcer
+    immutable: tuple[TagChoice, ...] = ()
+
+    @property
+    def has_immutable(self) -> bool:
+        """Whether any tag here could be immutable."""
+        return any(self.name in choice.repositories for choice in self.immutable)
+
+    def is_immutable(self, tag: str) -> bool:
+        """Whether a tag stays as it is once it is there."""
+        return any(choice.has(self.name, tag) for choice in self.immutable)
+
+    @translated
+    async def insist(self, tag: str, digest: Digest) -> None:
+        """Refuse to let a tag name a manifest if it is immutable and names another.
+
+        :raises RegistryError: DENIED.
+        """
+        if self.is_immutable(tag) and await self.resolve(tag) not in (None, digest):
+            raise immutable(tag)
 
     @asynccontextmanager
     async def hold(self, tag: str) -> AsyncIterator[None]:
@@ -65,12 +89,19 @@ class Tags:
 
         :param only_new: leave a tag that there is already alone.
         :returns: whether the tag names the manifest now; false only with ``only_new``.
+        :raises RegistryError: DENIED if it is immutable and names another.
         """
+        if self.is_immutable(tag):
+            return await self._set_for_good(tag, digest, only_new=only_new)
         await write_link(self.driver, layout.tag_index(self.name, tag, digest), digest)
         current = layout.tag_current(self.name, tag)
         if not only_new:
             await write_link(self.driver, current, digest)
             return True
+        return await self._create(tag, digest)
+
+    async def _create(self, tag: str, digest: Digest) -> bool:
+        current = layout.tag_current(self.name, tag)
         try:
             await self.driver.create(current, str(digest).encode("ascii"))
         except (PathExists, MethodUnsupported):
@@ -81,14 +112,54 @@ class Tags:
             await write_link(self.driver, current, digest)
         return True
 
+    async def _set_for_good(self, tag: str, digest: Digest, *, only_new: bool) -> bool:
+        # Another machine may set it at the same time, and one of the two stays.
+        await write_link(self.driver, layout.tag_index(self.name, tag, digest), digest)
+        if await self._create(tag, digest):
+            return True
+        await self.insist(tag, digest)
+        return not only_new
+
     @translated
     async def delete(self, tag: str) -> None:
         """Remove a tag, and what it once named.
 
-        :raises RegistryError: MANIFEST_UNKNOWN if there is no such tag.
+        :raises RegistryError: MANIFEST_UNKNOWN if there is no such tag, DENIED if it is immutable.
         """
+        if self.is_immutable(tag) and await self.resolve(tag) is not None:
+            raise immutable(tag)
         if not await self._remove(tag):
             raise RegistryError(ErrorCode.MANIFEST_UNKNOWN, detail={"tag": tag})
+
+    @translated
+    async def expire(self, tag: str, digest: Digest, pushed: float) -> bool:
+        """Remove a tag if it still is what it was found to be; return whether that is done.
+
+        :param digest: what it named.
+        :param pushed: when it was set to that, in seconds since the epoch by the store's clock.
+        """
+        async with self.hold(tag):
+            try:
+                entry = await self.driver.stat(layout.tag_current(self.name, tag))
+            except PathNotFound:
+                return False
+            if await self.resolve(tag) != digest or (entry.modified or 0) / 1e9 != pushed:
+                return False
+            return await self._remove(tag)
+
+    @translated
+    async def guard(self, digest: Digest) -> None:
+        """Refuse to remove a manifest that an immutable tag names.
+
+        :raises RegistryError: DENIED.
+        """
+        if not self.has_immutable:
+            return
+        async for names in self._pages("", layout.CURRENT):
+            kept = list(filter(self.is_immutable, names))
+            paths = [layout.tag_current(self.name, tag) for tag in kept]
+            for tag in compress(kept, await links_to(self.driver, digest, paths)):
+                raise immutable(tag)
 
     @translated
     async def delete_all_of(self, digest: Digest, *, indexed: bool = False) -> list[str]:
