@@ -61,7 +61,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *BELOW_SERVICE,
     ),
     "retaining": ("maintenance", "repository", "config", *CORE),
-    "upkeep": ("checks", "maintenance", "repository", "storage", "config", *CORE),
+    "collecting": ("upkeep", "maintenance", "repository", "storage", "config", *CORE),
+    "upkeep": ("collecting", "checks", "maintenance", "repository", "storage", "config", *CORE),
     "checks": ("maintenance", "repository", "storage", "config", *CORE),
     "heap": (),
     "process": ("service", *BELOW_SERVICE),
@@ -71,7 +72,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "commands.check": ("commands", "config"),
     "commands.once": ("commands.configured", "logs", *CORE),
     "commands.copy_store": ("commands", "objectstore", "tap", "service", *BELOW_SERVICE),
-    "commands": ("tap", "service", *BELOW_SERVICE),
+    "commands": ("collecting", "tap", "service", *BELOW_SERVICE),
     "worker": ("process", "service", *BELOW_SERVICE),
     "tap": ("", "heap", "process", "commands.once", "worker", "service", "config"),
     "cli": ("", "heap"),
@@ -87,11 +88,7 @@ LATE = {
     # It installs the reactor, which nobody needs whose configuration is faulty.
     ("commands.serve", f"{PACKAGE}.tap"),
     # Few processes collect garbage, and it brings a database along.
-    ("upkeep", f"{PACKAGE}.maintenance.garbage"),
-    ("upkeep", f"{PACKAGE}.maintenance.references"),
-    ("upkeep", f"{PACKAGE}.repository.inventory"),
-    ("upkeep", f"{PACKAGE}.repository.removal"),
-    ("upkeep", f"{PACKAGE}.storage.threads"),
+    ("upkeep", f"{PACKAGE}.collecting"),
     # Few processes read again what is stored.
     ("upkeep", f"{PACKAGE}.checks"),
     # Serving has no use for it.

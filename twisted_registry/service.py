@@ -31,7 +31,7 @@ from twisted_registry.repository.registry import Registry
 from twisted_registry.retaining import immutable_tags
 from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.storage.filesystem import FilesystemDriver
-from twisted_registry.upkeep import Upkeep, make_attendance
+from twisted_registry.upkeep import Upkeep, make_attendance, make_disposal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -128,6 +128,7 @@ class RegistryService(MultiService):
             secret=configuration.http.secret.encode() or None,
             url_lifetime=round(configuration.storage.redirect.lifetime),
             content_limit=configuration.storage.cache.manifestbytes,
+            disposal=make_disposal(configuration, checked, reactor),
         )
         self._access: IConfiguredAccess | None = None
         if configuration.controls_access:

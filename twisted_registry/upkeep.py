@@ -7,7 +7,6 @@ function that makes what one run does.
 
 from __future__ import annotations
 
-from pathlib import Path
 from random import random
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from twisted_registry.maintenance.attendance import Attendance
 from twisted_registry.maintenance.purge import Purge
 from twisted_registry.maintenance.task import Task
 from twisted_registry.maintenance.turn import Turn
+from twisted_registry.repository.disposal import Disposal, Trash
 from twisted_registry.repository.turns import Turns
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from twisted_registry.config.schema import Configuration
     from twisted_registry.config.storing import Maintenance
-    from twisted_registry.maintenance.garbage import Collector, Watcher
     from twisted_registry.maintenance.turn import Work
     from twisted_registry.repository.gate import CollectorGate
     from twisted_registry.repository.registry import Registry
@@ -62,6 +61,8 @@ def chores(maintenance: Maintenance) -> Iterable[Chore]:
     if purging is not None:
         yield Chore("uploadpurging", purging.enabled, purging.interval, _purge, purging)
     yield Chore("gc", gc.enabled, gc.interval, _collect, gc)
+    trash = maintenance.trash
+    yield Chore("trash", trash.keep > 0, trash.interval, _empty, trash)
     scrub = maintenance.scrub
     yield Chore("scrub", scrub.enabled, scrub.interval, _scrub, scrub)
 
@@ -73,6 +74,8 @@ def _purge(upkeep: Upkeep) -> Work:
 
 
 def _collect(upkeep: Upkeep) -> Work:
+    from twisted_registry.collecting import make_collector  # noqa: PLC0415 - few do it
+
     gc = upkeep.maintenance.gc
     collector = make_collector(
         upkeep.configuration,
@@ -83,6 +86,16 @@ def _collect(upkeep: Upkeep) -> Work:
     )
     upkeep.at_end(collector.references.close)
     return collector.run
+
+
+def _empty(upkeep: Upkeep) -> Work:
+    from twisted_registry.collecting import make_emptying  # noqa: PLC0415 - few do it
+
+    emptying = make_emptying(
+        upkeep.configuration, upkeep.driver, upkeep.reactor, upkeep.maintenance.trash.keep
+    )
+    upkeep.at_end(emptying.marking.references.close)
+    return emptying.run
 
 
 def _scrub(upkeep: Upkeep) -> Work:
@@ -192,38 +205,11 @@ def make_attendance(gate: CollectorGate, configuration: Configuration, reactor: 
     return Attendance(gate, reactor, _ATTENDING_FAR if far else _ATTENDING)
 
 
-def make_collector(
-    configuration: Configuration,
-    driver: IStorageDriver,
-    reactor: Any,
-    *,
-    untagged: bool,
-    dry_run: bool,
-    watcher: Watcher | None = None,
-) -> Collector:
-    """A collector for the store of a configuration; its references are to be closed.
+def make_disposal(configuration: Configuration, driver: IStorageDriver, reactor: Any) -> Disposal:
+    """How things are removed from the store of a configuration: for good, or into the trash.
 
     :param driver: of that store.
     """
-    # Only here: few processes collect, and it brings a database along.
-    from twisted_registry.maintenance.garbage import Collector, Watcher  # noqa: PLC0415
-    from twisted_registry.maintenance.references import ReferenceTable  # noqa: PLC0415
-    from twisted_registry.repository.inventory import Inventory  # noqa: PLC0415
-    from twisted_registry.repository.removal import Removal  # noqa: PLC0415
-    from twisted_registry.storage.threads import Threads  # noqa: PLC0415
-
-    filesystem = configuration.storage.filesystem
-    path = ":memory:"
-    if filesystem is not None:
-        root = Path(filesystem.rootdirectory).absolute()
-        path = str(root / "twisted-registry" / "collector" / "references.sqlite")
-    return Collector(
-        Inventory(driver),
-        Removal(driver),
-        ReferenceTable(path, Threads(reactor, 1, "references")),
-        reactor,
-        configuration.storage.maintenance.gc.grace,
-        untagged,
-        dry_run,
-        watcher or Watcher(),
-    )
+    if configuration.storage.maintenance.trash.keep:
+        return Trash(driver, reactor)
+    return Disposal(driver)

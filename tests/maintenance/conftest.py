@@ -6,5 +6,5 @@ import sys
 from pathlib import Path
 
 # The world lies with the tests of the domain, the disk that it needs with those of the drivers.
-for folder in ("repository", "storage"):
+for folder in ("repository", "storage", "storage/s3"):
     sys.path.append(str(Path(__file__).parent.parent / folder))

@@ -8,8 +8,9 @@ from twisted.python.failure import Failure
 
 from twisted_registry.digest import Digest
 from twisted_registry.errors import RegistryError
-from twisted_registry.maintenance.garbage import Collector, Watcher
+from twisted_registry.maintenance.garbage import Collector
 from twisted_registry.maintenance.references import ReferenceTable
+from twisted_registry.maintenance.watcher import Watcher
 from twisted_registry.repository import layout
 from twisted_registry.repository.gate import CollectorGate
 from twisted_registry.repository.inventory import Inventory

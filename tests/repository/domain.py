@@ -289,6 +289,8 @@ class World:
     driver: WatchedDriver = field()
     listener: Listener = field(factory=Listener)
     gate: Gate = field(factory=Gate)
+    #: None: what is removed is gone.
+    disposal: object = None
     registry: Registry = field(init=False)
 
     @memory.default
@@ -314,8 +316,14 @@ class World:
 
     def another(self):
         """A second process beside the first."""
+        other = {} if self.disposal is None else {"disposal": self.disposal}
         return Registry(
-            self.driver, self.clock, policy=self.policy, gate=self.gate, listener=self.listener
+            self.driver,
+            self.clock,
+            policy=self.policy,
+            gate=self.gate,
+            listener=self.listener,
+            **other,
         )
 
     def repo(self, name="a/b", registry=None):

@@ -162,7 +162,8 @@ class PowerLossFiles(OsFiles):
         if node is None:
             if not flags & os.O_CREAT:
                 raise _error(errno.ENOENT, path)
-            self._change("open", (folder, name, node := _File()))
+            node = _File(time=next(self._ticks))
+            self._change("open", (folder, name, node))
         elif flags & os.O_EXCL:
             raise _error(errno.EEXIST, path)
         if isinstance(node, _Folder) and flags & (os.O_RDWR | os.O_WRONLY):

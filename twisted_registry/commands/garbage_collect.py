@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 from attrs import asdict, define, field
 
 from twisted_registry import tap
+from twisted_registry.collecting import make_collector
 from twisted_registry.commands.configured import add_file, complain, loaded
 from twisted_registry.commands.once import CommandFailed
 from twisted_registry.commands.progress import WIDTH, Bar
 from twisted_registry.commands.store import in_memory, opened
-from twisted_registry.maintenance.garbage import Collected, CollectionFailed, Watcher
-from twisted_registry.upkeep import make_collector
+from twisted_registry.maintenance.marking import CollectionFailed
+from twisted_registry.maintenance.watcher import Watcher
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from twisted_registry.config.schema import Configuration
     from twisted_registry.digest import Digest
+    from twisted_registry.maintenance.garbage import Collected
 
 
 @define(eq=False)

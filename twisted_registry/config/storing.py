@@ -37,6 +37,11 @@ def _lifetime(node: Node) -> float:
     return value
 
 
+def _keep(node: Node) -> float:
+    # YAML reads "off" as false.
+    return 0.0 if node.value in (False, "off") else values.seconds_of_text(node)
+
+
 def _options(names: str, **below: Mapping[str, None]) -> Any:
     known: dict[str, Mapping[str, None] | None] = dict.fromkeys(names.split())
     return key(
@@ -171,6 +176,19 @@ class Scrub(Values):
 
 
 @schema
+class Trash(Values):
+    """``storage.maintenance.trash``."""
+
+    keep: float = key(
+        Duration("text such as 168h, or off", _keep), "How long what was deleted, collected or"
+        " overwritten can be brought back; ``off`` removes it at once.", default=0.0, ours=True,
+    )  # fmt: skip
+    interval: float = key(
+        _age(), "How often to remove what has been kept for so long.", default=3600.0, ours=True
+    )
+
+
+@schema
 class Maintenance(Values):
     """``storage.maintenance``."""
 
@@ -190,6 +208,9 @@ class Maintenance(Values):
         Retention, "Which tags go by themselves, and which never do.", ours=True
     )
     scrub: Scrub = section(Scrub, "Bit rot: what is stored is compared with its digest.", ours=True)
+    trash: Trash = section(
+        Trash, "Keep what is removed for some time, so that it can be brought back.", ours=True
+    )
 
 
 @schema

@@ -13,8 +13,10 @@ from uuid import uuid4
 
 from attrs import define, evolve, field, frozen
 
-from twisted_registry.errors import RegistryError
+from twisted_registry.maintenance.marking import CollectionFailed, Marked, Marking
+from twisted_registry.maintenance.needed import Needed
 from twisted_registry.maintenance.sentence import TERM, NotAcknowledged, Sentence
+from twisted_registry.maintenance.watcher import Watcher
 from twisted_registry.repository.concurrency import each
 from twisted_registry.repository.condemned import Condemned, Phase
 
@@ -25,16 +27,12 @@ if TYPE_CHECKING:
 
     from twisted_registry.digest import Digest
     from twisted_registry.maintenance.references import ReferenceTable
-    from twisted_registry.manifest import References
     from twisted_registry.repository.inventory import Inventory, StoredBlob
+    from twisted_registry.repository.recall import Recall
     from twisted_registry.repository.removal import Removal
 
 #: Digests on one list: what is removed in about ten seconds, for a push may have to wait so long.
 _AT_ONCE = 2000
-
-
-class CollectionFailed(Exception):
-    """The run could not go on; the text says why. Nothing is lost, and it can be run again."""
 
 
 @frozen
@@ -59,30 +57,6 @@ class Collected:
     troubled: tuple[str, ...] = ()
 
 
-class Watcher:
-    """Hears what a run does; this one does nothing."""
-
-    def marking(self, name: str) -> None:
-        """A repository is looked through."""
-
-    def marked(self, name: str, digest: Digest) -> None:
-        """A manifest of it is kept."""
-
-    def eligible(self, manifests: Sequence[tuple[str, Digest]], blobs: Sequence[Digest]) -> None:
-        """These may go."""
-
-    def removed(self, done: int, total: int) -> None:
-        """So many of them were dealt with."""
-
-
-@define(eq=False)
-class _Marked:
-    repositories: int = 0
-    alive: int = 0
-    loose: list[tuple[str, Digest]] = field(factory=list)
-    troubled: list[str] = field(factory=list)
-
-
 @define(eq=False)
 class Collector:
     """Collects garbage of one store.
@@ -90,6 +64,7 @@ class Collector:
     :ivar grace: seconds for which everything that was stored is kept.
     :ivar untagged: whether manifests that no tag holds go as well.
     :ivar dry_run: only say what would go.
+    :ivar recall: brings back from the trash what is needed, if there is a trash.
     """
 
     inventory: Inventory
@@ -100,6 +75,12 @@ class Collector:
     untagged: bool = False
     dry_run: bool = False
     watcher: Watcher = field(factory=Watcher)
+    recall: Recall | None = None
+    _marking: Marking = field(init=False)
+
+    @_marking.default
+    def _own_marking(self) -> Marking:
+        return Marking(self.inventory, self.references, self.untagged)
 
     async def run(self) -> Collected:
         """Collect until nothing more can go.
@@ -172,7 +153,7 @@ class Collector:
                 frozenset(pair for pair in proposed.manifests if pair[1] not in leased),
             )
             await sentence.condemn(condemned)
-            again = await self._mark(before, Watcher())
+            again = await self._marking.mark(before)
             still = condemned.manifests.intersection(again.loose)
             dead = await self.references.dead(sorted(condemned.blobs))
             return await self._sweep(
@@ -210,7 +191,7 @@ class Collector:
         async def remove(digest: Digest) -> None:
             nonlocal size
             if in_time():
-                removed = await self.removal.remove_blob(digest, before)
+                removed = await self.removal.remove_blob(digest, before, sentence.in_time)
                 if removed is not None:
                     gone.add(digest)
                     size += removed
@@ -220,6 +201,15 @@ class Collector:
         if gone and sentence.in_time():
             await self.removal.unlink(gone)
         return evolve(found, manifests=taken_out, blobs=len(gone), size=size)
+
+    async def _mark(self, before: float, watcher: Watcher) -> Marked:
+        marked = await self._marking.mark(before, watcher)
+        if self.recall is not None and not self.dry_run:
+            needed = Needed(self.recall, self.references)
+            while await needed.bring_back():
+                # Manifests may be among it.
+                marked = await self._marking.mark(before)
+        return marked
 
     async def _dead(self, before: float, limit: int | None) -> list[StoredBlob]:
         """Blobs that nothing refers to and that are old enough, ``limit`` at most."""
@@ -234,76 +224,3 @@ class Collector:
             if limit is not None and len(found) >= limit:
                 return found[:limit]
         return found
-
-    async def _mark(self, before: float, watcher: Watcher) -> _Marked:
-        """Find out what is alive, and which manifests nothing holds."""
-        marked = _Marked()
-        await self.references.begin()
-        try:
-            async for name in self.inventory.repositories():
-                marked.repositories += 1
-                watcher.marking(name)
-                await self._mark_repository(name, before, marked, watcher)
-        except RegistryError as error:
-            raise CollectionFailed(
-                "the store could not be looked through, so nothing is removed"
-            ) from error
-        marked.alive = await self.references.count()
-        return marked
-
-    async def _mark_repository(
-        self, name: str, before: float, marked: _Marked, watcher: Watcher
-    ) -> None:
-        revisions: list[Digest] = []
-        sound = True
-        async for digests in self.inventory.revisions(name):
-            sound = await self._learn(digests) and sound
-            # Whatever a repository holds is kept, tagged or not: what is taken out of it in
-            # this round is no longer held in the next.
-            await self.references.keep(digests)
-            for digest in digests:
-                watcher.marked(name, digest)
-            if self.untagged:
-                revisions += digests
-        if not sound:
-            # Nobody knows what it refers to: perhaps to anything that the repository holds.
-            marked.troubled.append(name)
-            async for digests in self.inventory.layers(name):
-                await self.references.keep(digests)
-        elif self.untagged:
-            loose = await self._loose(name, revisions, before)
-            marked.loose += [(name, digest) for digest in loose]
-
-    async def _loose(self, name: str, revisions: Sequence[Digest], before: float) -> list[Digest]:
-        roots: list[Digest] = []
-        async for tags in self.inventory.tags(name):
-            roots += [digest for _, digest in tags]
-        loose = await self.references.loose(revisions, roots)
-
-        async def is_old(digest: Digest) -> bool:
-            revised = await self.inventory.revised(name, digest)
-            return revised is not None and revised < before
-
-        old = await each(is_old, loose)
-        young = [digest for digest, aged in zip(loose, old, strict=True) if not aged]
-        # Children are pushed before their index.
-        return await self.references.loose(revisions, [*roots, *young]) if young else loose
-
-    async def _learn(self, manifests: Sequence[Digest]) -> bool:
-        """Read the manifests that are not known yet; return whether all could be read."""
-        sound = True
-        unknown: Sequence[Digest] = await self.references.unknown(manifests)
-        optional = False
-        while unknown:
-            learnt: list[tuple[Digest, References]] = []
-            children: list[Digest] = []
-            async for digest, references in self.inventory.manifests(unknown):
-                if references is None:
-                    sound = sound and optional
-                else:
-                    learnt.append((digest, references))
-                    children += references.manifests
-            await self.references.learn(learnt)
-            # Children that the repository does not hold itself; they need not be there.
-            unknown, optional = await self.references.unknown(children), True
-        return sound

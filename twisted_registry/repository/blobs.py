@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from attrs import define
@@ -11,10 +10,12 @@ from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.repository import layout
 from twisted_registry.repository.failures import translated
 from twisted_registry.repository.links import write_link
+from twisted_registry.repository.stamps import Cause
 from twisted_registry.storage.interfaces import MethodUnsupported, PathNotFound
 
 if TYPE_CHECKING:
     from twisted_registry.digest import Digest
+    from twisted_registry.repository.disposal import Disposal
     from twisted_registry.repository.interfaces import Announcer
     from twisted_registry.repository.presence import Presence
     from twisted_registry.storage.interfaces import IReader, IStorageDriver
@@ -29,6 +30,7 @@ class Blobs:
 
     driver: IStorageDriver
     presence: Presence
+    disposal: Disposal
     name: str
     announce: Announcer
     url_lifetime: int
@@ -109,8 +111,7 @@ class Blobs:
         :raises RegistryError: BLOB_UNKNOWN if it did not hold it.
         """
         await self.size(digest)
-        with suppress(PathNotFound):
-            await self.driver.delete(layout.layer_link(self.name, digest))
+        await self.disposal.layer(self.name, digest, Cause.DELETED)
         self.announce("delete", "blob", digest)
 
     def added(self, digest: Digest, size: int) -> None:

@@ -29,6 +29,10 @@ What Distribution does not know, it ignores::
     twisted-registry/scrub
     twisted-registry/quarantine/<time>/<path>
     twisted-registry/incoming/<algorithm>/<hex>
+    twisted-registry/trash/blobs/<algorithm>/<first two hex>/<hex>/<stamp>
+    twisted-registry/trash/repositories/<name>/_layers/<algorithm>/<hex>/<stamp>
+    twisted-registry/trash/repositories/<name>/_revisions/<algorithm>/<hex>/<stamp>
+    twisted-registry/trash/repositories/<name>/_tags/<tag>/<stamp>
 
 A link is a file that holds a digest as text.
 """
@@ -55,6 +59,10 @@ LEASES = f"{_COLLECTOR}/leases"
 PROCESSES = f"{_COLLECTOR}/processes"
 #: Blobs on their way from another store.
 INCOMING = "twisted-registry/incoming"
+
+TRASH = "twisted-registry/trash"
+TRASHED_BLOBS = f"{TRASH}/blobs"
+TRASHED_REPOSITORIES = f"{TRASH}/repositories"
 
 _TASKS = "twisted-registry/tasks"
 
@@ -116,9 +124,14 @@ def layers_mark(name: str) -> str:
     return f"{layers(name)}/repository"
 
 
+def layer(name: str, digest: Digest) -> str:
+    """The folder of the link of a repository to a blob."""
+    return f"{layers(name)}/{digest.algorithm}/{digest.hex}"
+
+
 def layer_link(name: str, digest: Digest) -> str:
     """Says that the repository holds a blob."""
-    return f"{layers(name)}/{digest.algorithm}/{digest.hex}/link"
+    return f"{layer(name, digest)}/link"
 
 
 def manifests(name: str) -> str:
@@ -274,3 +287,28 @@ def pull_batch(batch: str) -> str:
 def pull_times(name: str) -> str:
     """When the manifests of a repository were pulled last."""
     return f"{_PULLS}/times/{name}/_times"
+
+
+def trashed_blob(digest: Digest) -> str:
+    """The folder of what was kept of a blob's or manifest's bytes: each file holds all of them."""
+    return f"{TRASHED_BLOBS}/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}"
+
+
+def trashed(name: str) -> str:
+    """The folder of what was taken out of a repository, and out of those below it."""
+    return f"{TRASHED_REPOSITORIES}/{name}"
+
+
+def trashed_layer(name: str, digest: Digest) -> str:
+    """The folder of what was kept of a repository's link to a blob."""
+    return f"{trashed(name)}/_layers/{digest.algorithm}/{digest.hex}"
+
+
+def trashed_revision(name: str, digest: Digest) -> str:
+    """The folder of what was kept of a manifest: the media type, if it does not tell its own."""
+    return f"{trashed(name)}/_revisions/{digest.algorithm}/{digest.hex}"
+
+
+def trashed_tag(name: str, tag_name: str) -> str:
+    """The folder of what a tag named, a file for each change."""
+    return f"{trashed(name)}/_tags/{tag_name}"

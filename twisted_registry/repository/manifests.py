@@ -27,12 +27,14 @@ from twisted_registry.repository import catalog, layout
 from twisted_registry.repository.concurrency import each
 from twisted_registry.repository.failures import translated
 from twisted_registry.repository.links import read_link, write_link
+from twisted_registry.repository.stamps import Cause
 from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from twisted_registry.manifest import Descriptor
+    from twisted_registry.repository.disposal import Disposal
     from twisted_registry.repository.interfaces import Announcer
     from twisted_registry.repository.policy import Policy
     from twisted_registry.repository.presence import Presence
@@ -91,6 +93,7 @@ class Manifests:
     policy: Policy
     tags: Tags
     referrers: Referrers
+    disposal: Disposal
     name: str
     announce: Announcer
     pulls: set[tuple[str, Digest | str]] | None = None
@@ -192,7 +195,7 @@ class Manifests:
         held = await self.parsed(digest)
         removed = await self.tags.delete_all_of(digest)
         with suppress(PathNotFound):
-            await self.driver.delete(layout.revision(self.name, digest))
+            await self.disposal.revision(self.name, digest, Cause.DELETED)
         # Again, for a push that came in between.
         removed += await self.tags.delete_all_of(digest, indexed=True)
         if held is not None and held[1].subject is not None:

@@ -12,6 +12,7 @@ from twisted_registry.repository import catalog, layout
 from twisted_registry.repository.abandoned import abandoned_uploads
 from twisted_registry.repository.blobs import Blobs
 from twisted_registry.repository.concurrency import KeyedLock
+from twisted_registry.repository.disposal import Disposal
 from twisted_registry.repository.failures import translated
 from twisted_registry.repository.interfaces import (
     Announcer,
@@ -59,6 +60,7 @@ class Registry:
     :ivar announces: whether the listener cares.
     :ivar secret: signs the state in upload URLs; None takes one that the store keeps.
     :ivar url_lifetime: seconds for which a redirect to the store is good.
+    :ivar disposal: how what is deleted is removed; for good, if nothing else is said.
     :ivar content_limit: bytes of manifests that are kept in memory.
     :ivar pulls: is added each manifest that is pulled, by repository and tag or digest; whoever
         records pulls empties it. None if nobody does.
@@ -73,12 +75,17 @@ class Registry:
     url_lifetime: int = URL_LIFETIME
     content_limit: int = CONTENT_LIMIT
     pulls: set[tuple[str, Digest | str]] | None = None
+    disposal: Disposal = field()
     announces: bool = field(init=False)
     _recent: Recent = field(init=False)
     _running: RunningDigests = field(factory=RunningDigests, init=False)
     _searched: Searched = field(factory=Searched, init=False)
     _locks: KeyedLock = field(factory=KeyedLock, init=False)
     _unheard: OrderedDict[str, Repository] = field(factory=OrderedDict, init=False)
+
+    @disposal.default
+    def _for_good(self) -> Disposal:
+        return Disposal(self.driver)
 
     @announces.default
     def _somebody_listens(self) -> bool:
@@ -111,9 +118,18 @@ class Registry:
     def _repository(self, name: str, origin: Origin) -> Repository:
         announce = Announcer(self.listener, name, origin)
         presence = Presence(self._recent, self.gate)
-        tags = Tags(self.driver, self._recent, self._locks, name, announce, self.policy.immutable)
+        disposal = self.disposal
+        tags = Tags(
+            self.driver,
+            self._recent,
+            self._locks,
+            disposal,
+            name,
+            announce,
+            self.policy.immutable,
+        )
         referrers = Referrers(self.driver, self._searched, self._locks, name)
-        blobs = Blobs(self.driver, presence, name, announce, self.url_lifetime)
+        blobs = Blobs(self.driver, presence, disposal, name, announce, self.url_lifetime)
         return Repository(
             self.driver,
             name,
@@ -126,6 +142,7 @@ class Registry:
                 self.policy,
                 tags,
                 referrers,
+                disposal,
                 name,
                 announce,
                 self.pulls,

@@ -8,17 +8,19 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from twisted_registry.digest import ALGORITHMS, Digest, DigestInvalid
 from twisted_registry.repository import catalog, layout
 from twisted_registry.repository.condemned import Condemned, read_condemned
+from twisted_registry.repository.disposal import Disposal
 from twisted_registry.repository.failures import translated
 from twisted_registry.repository.gate import RECORD_TERM
+from twisted_registry.repository.stamps import Cause
 from twisted_registry.storage.interfaces import MethodUnsupported, PathExists, PathNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from twisted_registry.storage.interfaces import Entry, IStorageDriver
 
@@ -42,9 +44,17 @@ class Attending:
 
 @define(eq=False)
 class Removal:
-    """The collector's hands."""
+    """The collector's hands.
+
+    :ivar disposal: how what goes is removed; for good, if nothing else is said.
+    """
 
     driver: IStorageDriver
+    disposal: Disposal = field()
+
+    @disposal.default
+    def _for_good(self) -> Disposal:
+        return Disposal(self.driver)
 
     @translated
     async def published(self) -> Condemned | None:
@@ -120,20 +130,23 @@ class Removal:
         return (entry.modified or 0) / 1e9
 
     @translated
-    async def remove_blob(self, digest: Digest, before: float) -> int | None:
+    async def remove_blob(
+        self, digest: Digest, before: float, still: Callable[[], bool]
+    ) -> int | None:
         """Remove the bytes of a blob or manifest.
 
         :param before: seconds since the epoch; bytes that were stored later stay.
+        :param still: asked at the last moment, on whatever thread, whether they may go.
         :returns: how many bytes are gone; None if it stays, or was gone.
         """
         try:
             entry = await self.driver.stat(layout.blob(digest))
             if entry.modified is None or entry.modified / 1e9 >= before:
                 return None
-            await self.driver.delete(layout.blob_folder(digest))
+            gone = await self.disposal.blob(digest, still)
         except PathNotFound:
             return None
-        return entry.size
+        return entry.size if gone else None
 
     @translated
     async def remove_revision(self, name: str, digest: Digest, before: float) -> bool:
@@ -145,7 +158,7 @@ class Removal:
             entry = await self.driver.stat(layout.revision_link(name, digest))
             if entry.modified is None or entry.modified / 1e9 >= before:
                 return False
-            await self.driver.delete(layout.revision(name, digest))
+            await self.disposal.revision(name, digest, Cause.COLLECTED)
         except PathNotFound:
             return False
         return True
@@ -165,9 +178,9 @@ class Removal:
             except PathNotFound:
                 return
             for hexadecimal in names:
-                if Digest(algorithm, hexadecimal) in digests:
-                    with suppress(PathNotFound):
-                        await self.driver.delete(f"{folder}/{hexadecimal}")
+                digest = Digest(algorithm, hexadecimal)
+                if digest in digests:
+                    await self.disposal.layer(name, digest, Cause.COLLECTED)
             if len(names) < _PAGE:
                 return
             last = names[-1]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from twisted_registry.digest import Digest
     from twisted_registry.repository.concurrency import KeyedLock
+    from twisted_registry.repository.disposal import Disposal
     from twisted_registry.repository.interfaces import Announcer
     from twisted_registry.repository.recent import Recent
     from twisted_registry.repository.tagchoice import TagChoice
@@ -41,6 +42,7 @@ class Tags:
     driver: IStorageDriver
     recent: Recent
     locks: KeyedLock
+    disposal: Disposal
     name: str
     announce: Announcer
     immutable: tuple[TagChoice, ...] = ()
@@ -91,6 +93,15 @@ class Tags:
         :returns: whether the tag names the manifest now; false only with ``only_new``.
         :raises RegistryError: DENIED if it is immutable and names another.
         """
+        if not self.disposal.remembers:
+            return await self._set(tag, digest, only_new=only_new)
+        before = await self.resolve(tag)
+        done = await self._set(tag, digest, only_new=only_new)
+        if done and before != digest:
+            await self.disposal.moved(self.name, tag, before, digest)
+        return done
+
+    async def _set(self, tag: str, digest: Digest, *, only_new: bool) -> bool:
         if self.is_immutable(tag):
             return await self._set_for_good(tag, digest, only_new=only_new)
         await write_link(self.driver, layout.tag_index(self.name, tag, digest), digest)
@@ -230,7 +241,7 @@ class Tags:
 
     async def _remove(self, tag: str) -> bool:
         try:
-            await self.driver.delete(layout.tag(self.name, tag))
+            await self.disposal.tag(self.name, tag)
         except PathNotFound:
             return False
         self.announce("delete", "tag", None, tag=tag)

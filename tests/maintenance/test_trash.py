@@ -1,0 +1,243 @@
+"""What goes into the trash, how it is emptied, and what comes back by itself."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import pytest
+from bucketworld import BucketWorld
+from domain import DiskWorld, World, done, image
+from kept import DAY, Store, attending, drive
+
+from twisted_registry.digest import Digest
+from twisted_registry.maintenance.emptying import Emptied, Emptying
+from twisted_registry.maintenance.marking import Marking
+from twisted_registry.maintenance.needed import Needed
+from twisted_registry.repository import layout
+from twisted_registry.repository.disposal import Trash
+from twisted_registry.repository.inventory import Inventory
+from twisted_registry.repository.recall import Recall
+from twisted_registry.repository.removal import Removal
+from twisted_registry.repository.tagrecord import TagRecord
+from twisted_registry.repository.trashed import Kind, TrashCan
+
+WEEK = 7 * DAY
+
+
+def ticks(clock):
+    """Times of files by a clock, none of them twice."""
+    for number in count():
+        yield int(clock.seconds() * 1e9) + number
+
+
+class DatedDisk(DiskWorld):
+    """A disk that stamps files by the clock of the test."""
+
+    def __init__(self):
+        super().__init__()
+        self.disk._ticks = ticks(self.clock)
+
+
+class KeptStore(Store):
+    """A store with a trash."""
+
+    def __init__(self, world):
+        super().__init__(world)
+        self.serve_with_trash()
+
+    def serve_with_trash(self):
+        self.disposal = Trash(self.world.driver, self.world.clock)
+        self.world.disposal = self.disposal
+        self.world.registry = self.world.another()
+
+    def collector(self, **settings):
+        collector = super().collector(recall=Recall(self.world.driver), **settings)
+        collector.removal = Removal(self.world.driver, self.disposal)
+        return collector
+
+    def empty(self, keep=WEEK):
+        driver = self.world.driver
+        marking = Marking(Inventory(driver), self.references)
+        needed = Needed(Recall(driver), self.references)
+        return drive(self.world, Emptying(marking, needed, Removal(driver), keep).run())
+
+    def trash(self, kind=None):
+        async def found():
+            return [item async for page in TrashCan(self.world.driver).pages() for item in page]
+
+        return [item for item in drive(self.world, found()) if kind in (None, item.kind)]
+
+
+@pytest.fixture(params=[World, DatedDisk, BucketWorld], ids=["memory", "disk", "bucket"])
+def store(request):
+    return KeptStore(request.param())
+
+
+def test_what_the_collector_sweeps_is_in_the_trash(store):
+    store.world.blob(b"garbage")
+    kept = store.world.image("v1")
+    store.age()
+    assert store.collect().blobs == 1
+    assert not store.holds(b"garbage")
+    assert store.is_whole(kept)
+    (blob,), (layer,) = store.trash(Kind.BLOB), store.trash(Kind.LAYER)
+    assert (blob.digest, blob.size, layer.digest) == (Digest.of(b"garbage"), 7, blob.digest)
+    assert layer.repository == "a/b"
+    assert layer.kind is Kind.LAYER
+    assert store.world.read(blob.path) == b"garbage"
+    assert store.world.read(layer.path) == str(blob.digest).encode()
+    # Of what was moved no empty folder is left.
+    assert not store.world.exists(layout.blob_folder(blob.digest))
+    assert not store.world.exists(layout.layer("a/b", blob.digest))
+
+
+def test_untagged_manifests_that_are_collected(store):
+    digest = store.world.image(media_type="application/vnd.oci.image.manifest.v1+json")
+    store.age()
+    assert store.collect(untagged=True).manifests == 1
+    (item,) = store.trash(Kind.MANIFEST)
+    assert (item.repository, item.digest, item.stamp.cause.value) == ("a/b", digest, "collected")
+
+
+def test_what_clients_delete(store):
+    digest = store.world.image("v1")
+    store.world.put(image(), "application/vnd.oci.image.manifest.v1+json", "v2")
+    repository = store.world.repo()
+    done(repository.tags.delete("v2"))
+    done(repository.manifests.delete(digest))
+    layer = Digest.of(b"layer")
+    done(repository.blobs.delete(layer))
+    assert [(item.kind, item.digest) for item in store.trash() if item.kind is not Kind.TAG] == [
+        (Kind.LAYER, layer),
+        (Kind.MANIFEST, digest),
+    ]
+    records = {
+        item.tag: TagRecord.from_bytes(store.world.read(item.path))
+        for item in store.trash(Kind.TAG)
+        if item.stamp.cause.value == "deleted"
+    }
+    assert records == {"v1": TagRecord(None, digest), "v2": TagRecord(None, digest)}
+    assert store.world.tags() == []
+    assert {item.stamp.cause.value for item in store.trash() if item.kind is not Kind.TAG} == {
+        "deleted"
+    }
+
+
+def test_a_tag_that_moves_and_one_that_stays(store):
+    first = store.world.image("latest")
+    again = store.world.put(image(), "application/vnd.oci.image.manifest.v1+json", "latest")
+    assert first == again
+    store.world.clock.advance(1)
+    second = store.world.image("latest", artifactType="new/type")
+    records = [TagRecord.from_bytes(store.world.read(item.path)) for item in store.trash()]
+    assert records == [TagRecord(first, None), TagRecord(second, first)]
+
+
+def test_a_media_type_that_the_manifest_does_not_tell_is_kept(store):
+    content = image(mediaType=None)
+    for part in (b"{}", b"layer"):
+        store.world.blob(part)
+    docker = "application/vnd.docker.distribution.manifest.v2+json"
+    digest = store.world.put(content, docker)
+    done(store.world.repo().manifests.delete(digest))
+    (item,) = store.trash(Kind.MANIFEST)
+    assert store.world.read(item.path) == docker.encode()
+
+
+def test_emptied_when_its_time_has_come(store):
+    store.world.blob(b"garbage")
+    store.world.image("v1")
+    store.age()
+    store.collect()
+    store.age(WEEK - DAY)
+    done(store.world.repo().tags.delete("v1"))
+    assert store.empty() == Emptied(1, 0, 0)
+    assert len(store.trash()) == 3
+    store.age(2 * DAY)
+    assert store.empty() == Emptied(2, 7, 0)
+    (left,) = store.trash()
+    assert left.tag == "v1"
+    store.age(WEEK)
+    assert store.empty() == Emptied(1, 0, 0)
+    assert store.empty() == Emptied(0, 0, 0)
+    assert not store.world.exists(f"{layout.TRASH}/blobs")
+    assert not store.world.exists(f"{layout.TRASH}/repositories")
+
+
+def test_what_is_needed_comes_back_instead_of_going(store):
+    """As after a collector that stalled where it must not."""
+    kept = store.world.image("v1")
+    layer = Digest.of(b"layer")
+    store.age()
+    for digest in (layer, kept):
+        assert done(store.disposal.blob(digest, lambda: True))
+    done(Removal(store.world.driver, store.disposal).unlink({layer}))
+    assert not store.is_whole(kept)
+    store.age(2 * WEEK)
+    assert store.empty().back == 2
+    assert store.is_whole(kept)
+    assert not store.trash(Kind.BLOB)
+
+
+def test_a_collection_brings_back_what_is_needed(store):
+    kept = store.world.image("v1")
+    store.age()
+    for digest in (kept, Digest.of(b"layer")):
+        assert done(store.disposal.blob(digest, lambda: True))
+    assert store.collect(untagged=True).troubled == ()
+    assert store.is_whole(kept)
+
+
+def test_a_dry_run_brings_nothing_back(store):
+    store.world.image("v1")
+    assert done(store.disposal.blob(Digest.of(b"layer"), lambda: True))
+    store.collect(dry_run=True)
+    assert not store.holds(b"layer")
+
+
+def test_a_removal_that_comes_too_late_is_none(store):
+    store.world.blob(b"garbage")
+    digest = Digest.of(b"garbage")
+    assert not done(store.disposal.blob(digest, lambda: False))
+    assert store.holds(b"garbage")
+    assert store.trash(Kind.BLOB) == []
+
+
+def test_beside_a_process_that_serves(store):
+    gate = store.serve()
+    store.serve_with_trash()
+    store.world.blob(b"garbage")
+    store.age()
+    done(gate.look())
+    attending(store, gate)
+    assert store.collect().blobs == 1
+    assert [item.digest for item in store.trash(Kind.BLOB)] == [Digest.of(b"garbage")]
+
+
+def test_of_one_tag_only_the_latest_records_stay(store, monkeypatch):
+    monkeypatch.setattr("twisted_registry.maintenance.emptying._OF_A_TAG", 3)
+    for number in range(5):
+        store.world.image("latest", artifactType=f"a/{number}")
+        store.world.clock.advance(1)
+    store.world.image("other")
+    assert store.empty() == Emptied(2, 0, 0)
+    assert [item.tag for item in store.trash(Kind.TAG)] == ["latest"] * 3 + ["other"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "blobs/sha256/aa/short/20270101T000000.000000Z-collected-1",
+        "blobs/stray",
+        f"blobs/sha256/aa/{'a' * 64}/yesterday",
+        "repositories/A/_tags/v1/20270101T000000.000000Z-deleted-1",
+        "repositories/a/_tags/-/20270101T000000.000000Z-deleted-1",
+        "repositories/a/_tags/v1/deeper/20270101T000000.000000Z-deleted-1/more",
+        "repositories/a/20270101T000000.000000Z-deleted-1",
+        "other",
+    ],
+)
+def test_what_is_none_of_ours_is_passed_over(store, name):
+    store.world.write(f"{layout.TRASH}/{name}", b"")
+    assert store.trash() == []
+    assert store.empty(0.0) == Emptied(0, 0, 0)

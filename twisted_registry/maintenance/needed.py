@@ -1,0 +1,58 @@
+"""Brings back from the trash what a stored manifest turns out to need.
+
+That can be so after a collector stalled for minutes between its last look at the time and one
+removal, which is the one hole that its protocol leaves; or after a hand has restored links.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import define
+from twisted.logger import Logger
+
+from twisted_registry.repository import layout
+from twisted_registry.repository.stamps import Cause
+from twisted_registry.repository.trashed import Kind
+
+if TYPE_CHECKING:
+    from twisted_registry.digest import Digest
+    from twisted_registry.maintenance.references import ReferenceTable
+    from twisted_registry.repository.recall import Recall
+
+log = Logger()
+
+
+@define(eq=False)
+class Needed:
+    """Goes through the trash after a mark."""
+
+    recall: Recall
+    references: ReferenceTable
+
+    async def bring_back(self) -> set[Digest]:
+        """Bring back what is alive by the last mark, and gone; return what that was.
+
+        The links of repositories to it that the collector took come back as well.
+        """
+        back: set[Digest] = set()
+        async for items in self.recall.can.pages(layout.TRASHED_BLOBS):
+            digests = {item.digest for item in items if item.digest is not None}
+            dead = set(await self.references.dead(sorted(digests)))
+            for digest in sorted(digests - dead):
+                if not await self.recall.is_there(digest) and await self.recall.blob(digest):
+                    log.warn("{digest} is needed and came back from the trash", digest=str(digest))
+                    back.add(digest)
+        if back:
+            await self._link(back)
+        return back
+
+    async def _link(self, back: set[Digest]) -> None:
+        async for items in self.recall.can.pages(layout.TRASHED_REPOSITORIES):
+            for item in items:
+                if (
+                    item.kind is Kind.LAYER
+                    and item.digest in back
+                    and item.stamp.cause is Cause.COLLECTED
+                ):
+                    await self.recall.layer(item.repository, item.digest)
