@@ -9,9 +9,23 @@ import sys
 
 import pytest
 import pytest_twisted
+from jwt.api_jws import PyJWS
 from passwordkit import Counted, entries, shown
 from processes import SERVE, Running, configured
 from services import HTTP, MEMORY, header, running
+from tokenkit import (
+    ISSUER,
+    REALM,
+    SERVICE,
+    certificate,
+    claims,
+    jwk,
+    jwks,
+    key,
+    mint,
+    pem,
+    x5c,
+)
 from twisted.internet import reactor
 from twisted.logger import formatEvent, globalLogPublisher
 
@@ -23,13 +37,27 @@ from twisted_registry.service import RegistryService
 ME = {"Authorization": shown("me", "secret")}
 LAYER = b"layer"
 DIGEST = f"sha256:{hashlib.sha256(LAYER).hexdigest()}"
-PASSWORDS = "twisted_registry.auth.passwords"
+TOO_SHORT = "keys[0]: it is too short, or not of the kind that its alg wants"
+NEED_JWT = ("signingkeys", "authorities", "keyring", "tokens", "bearer")
+TOKEN_CHALLENGE = f'Bearer realm="{REALM}",service="{SERVICE}"'
 CHALLENGE = 'Basic realm="here"'
 
 
 def guarded(path):
     """A configuration with a file of users."""
     return f"{MEMORY}{HTTP}auth:\n  htpasswd:\n    realm: here\n    path: {path}\n"
+
+
+def with_tokens(**more):
+    """A configuration with tokens."""
+    lines = {"realm": REALM, "service": SERVICE, "issuer": ISSUER, **more}
+    return f"{MEMORY}{HTTP}auth:\n  token:\n" + "".join(
+        f"    {name}: {value}\n" for name, value in lines.items()
+    )
+
+
+def now_claims():
+    return claims(reactor.seconds())
 
 
 def started(folder, text):
@@ -58,6 +86,61 @@ async def test_a_push_pays_for_one_password(tmp_path, monkeypatch):
             path = location.removeprefix(ask.base)
             assert (await ask("PUT", path, headers=ME, data=LAYER)).code == 201, number
         assert len(counted.take()) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_push_checks_one_token(tmp_path, monkeypatch):
+    keys, checked = tmp_path / "keys", []
+    keys.write_bytes(jwks(jwk(key("P-256"), kid="k")))
+    real = PyJWS.decode
+    monkeypatch.setattr(PyJWS, "decode", lambda *a, **more: checked.append(1) or real(*a, **more))
+    headers = {"Authorization": f"Bearer {mint(key('P-256'), 'ES256', now_claims(), kid='k')}"}
+    async with running(tmp_path, with_tokens(jwks=keys)) as ask:
+        response = await ask("POST", "/v2/a/b/blobs/uploads/")
+        scope = 'scope="repository:a/b:pull,push"'
+        assert header(response, "WWW-Authenticate") == f"{TOKEN_CHALLENGE},{scope}"
+        for _ in range(10):
+            path = f"/v2/a/b/blobs/uploads/?digest={DIGEST}"
+            assert (await ask("POST", path, headers=headers, data=LAYER)).code == 201
+        assert len(checked) == 1
+        response = await ask("DELETE", f"/v2/a/b/blobs/{DIGEST}", headers=headers)
+        assert response.code == 405  # switched off, which nobody needs a token to learn
+        response = await ask("GET", "/v2/_catalog", headers=headers)
+        scope = 'scope="registry:catalog:*",error="insufficient_scope"'
+        assert header(response, "WWW-Authenticate") == f"{TOKEN_CHALLENGE},{scope}"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_bundle_of_certificates_and_a_realm_of_our_own(tmp_path):
+    bundle, private = tmp_path / "bundle", key("P-256")
+    own = certificate(private, now=reactor.seconds())
+    bundle.write_bytes(pem(own))
+    more = {"rootcertbundle": bundle, "autoredirect": "true", "autoredirectpath": "/t"}
+    headers = {"Authorization": f"Bearer {mint(private, 'ES256', now_claims(), x5c=x5c(own))}"}
+    async with running(tmp_path, with_tokens(**more)) as ask:
+        response = await ask("GET", "/v2/")
+        host = ask.base.removeprefix("http://")
+        said = f'Bearer realm="https://{host}/t",service="{SERVICE}"'
+        assert header(response, "WWW-Authenticate") == said
+        assert (await ask("GET", "/v2/", headers=headers)).code == 200
+
+
+@pytest.mark.parametrize(
+    ("more", "content", "said"),
+    [
+        ("rootcertbundle", b"x", "expected certificates in PEM"),
+        ("jwks", b"x", "it is no JSON with a list of keys"),
+        ("jwks", jwks({"kty": "oct", "k": "c2VjcmV0", "kid": "a"}), TOO_SHORT),
+        ("jwks", None, "No such file or directory"),
+        ("rootcertbundle", None, "No such file or directory"),
+    ],
+)  # fmt: skip
+def test_a_start_refuses_what_holds_no_keys(tmp_path, more, content, said):
+    path = tmp_path / "keys"
+    if content is not None:
+        path.write_bytes(content)
+    found = complaint(tmp_path, with_tokens(**{more: path}))
+    assert found == f"auth.token.{more}: {path}: {said}"
 
 
 @pytest_twisted.ensureDeferred
@@ -111,21 +194,20 @@ def test_a_start_refuses_what_is_no_file_of_users(tmp_path):
     assert complaint(tmp_path, guarded(tmp_path)).endswith(": Is a directory")
 
 
-@pytest.mark.parametrize("package", ["bcrypt"])
-def test_a_start_names_the_extra_that_is_missing(tmp_path, monkeypatch, package):
+@pytest.mark.parametrize(
+    ("package", "ours"), [("bcrypt", ("passwordfile", "passwords")), ("jwt", NEED_JWT)]
+)
+def test_a_start_names_the_extra_that_is_missing(tmp_path, monkeypatch, package, ours):
+    with_jwt = with_tokens(jwks=tmp_path / "keys")
+    text = with_jwt if package == "jwt" else guarded(tmp_path / "users")
     monkeypatch.setattr(sys, "meta_path", [Without(package), *sys.meta_path])
-    for name in [each for each in sys.modules if each.startswith("twisted_registry.auth.pass")]:
+    for name in ours:
+        monkeypatch.delitem(sys.modules, f"{auth.__name__}.{name}", raising=False)
+        monkeypatch.delattr(auth, name, raising=False)
+    for name in [each for each in sys.modules if f"{each}.".startswith(f"{package}.")]:
         monkeypatch.delitem(sys.modules, name)
-        monkeypatch.delattr(auth, name.rpartition(".")[2])
-    monkeypatch.delitem(sys.modules, package)
-    text = guarded(tmp_path / "users")
     said = complaint(tmp_path, text)
     assert said.endswith(f"needs the package {package}: install twisted-registry[auth]")
-    # What is missing of ours is a defect, and no matter of installing.
-    monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.setattr(sys, "meta_path", [Without(PASSWORDS), *sys.meta_path[1:]])
-    with pytest.raises(ModuleNotFoundError):
-        started(tmp_path, text)
 
 
 class Without:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted_registry.accessrules import make_policy
-from twisted_registry.auth.policy import LoggedIn
+from twisted_registry.auth.policy import Admitted, LoggedIn
 from twisted_registry.auth.schemes import SchemeAccess
 from twisted_registry.auth.strangers import StrangersOnly
 from twisted_registry.authschemes import make_scheme
@@ -27,7 +27,8 @@ def make_access(
     :raises StartError: if it can not be made; the text names the key.
     """
     auth, tls = configuration.auth, configuration.http.tls
-    policy = make_policy(configuration.access, LoggedIn())
+    without = LoggedIn() if auth.token is None else Admitted()
+    policy = make_policy(configuration.access, without)
     access: IConfiguredAccess
     if auth.wanted:
         access = SchemeAccess(make_scheme(auth, reactor), policy)

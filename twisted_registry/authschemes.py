@@ -6,6 +6,7 @@ A scheme is imported if it is configured: one brings bcrypt along, another crypt
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
@@ -17,7 +18,7 @@ from twisted_registry.storage.threads import Threads
 
 if TYPE_CHECKING:
     from twisted_registry.auth.schemes import IScheme
-    from twisted_registry.config.auth import Auth, Htpasswd
+    from twisted_registry.config.auth import Auth, Htpasswd, Token
 
 log = Logger()
 
@@ -29,6 +30,8 @@ def make_scheme(auth: Auth, reactor: Any) -> IScheme:
     """
     if auth.htpasswd is not None:
         return _htpasswd(auth.htpasswd, reactor)
+    if auth.token is not None:
+        return _token(auth.token, reactor)
     assert auth.silly is not None
     silly: IScheme = Silly(auth.silly.realm, auth.silly.service)
     return silly
@@ -61,11 +64,48 @@ def _htpasswd(options: Htpasswd, reactor: Any) -> IScheme:
     return scheme
 
 
-def without_extra(key: str, error: ModuleNotFoundError) -> StartError:
-    """What to say when a library is missing that ``key`` needs.
+def _token(options: Token, reactor: Any) -> IScheme:
+    key = "auth.token"
+    try:
+        from twisted_registry.auth import (  # noqa: PLC0415 - an extra
+            authorities,
+            bearer,
+            keyring,
+            signingkeys,
+            tokens,
+        )
+    except ModuleNotFoundError as error:
+        raise without_extra(key, error) from error
+    trusted, jwks = None, None
+    if options.rootcertbundle:
+        content = _content(f"{key}.rootcertbundle", options.rootcertbundle)
+        try:
+            trusted = authorities.Authorities.from_pem(content)
+        except ValueError:
+            raise StartError(f"{key}.rootcertbundle: {options.rootcertbundle}: expected"
+                             " certificates in PEM") from None  # fmt: skip
+    if options.jwks:
+        jwks = _content(f"{key}.jwks", options.jwks)
+    try:
+        keys = keyring.make_keyring(trusted, jwks)
+    except signingkeys.KeyUnusable as error:
+        name = "jwks" if options.jwks else "rootcertbundle"
+        raise StartError(f"{key}.{name}: {getattr(options, name)}: {error}") from error
+    check = tokens.TokenCheck(
+        options.issuer, options.service, keys, reactor.seconds, frozenset(options.signingalgorithms)
+    )
+    path = options.autoredirectpath if options.autoredirect else ""
+    scheme: IScheme = bearer.Bearer(options.realm, check, reactor, path)
+    return scheme
 
-    :raises ModuleNotFoundError: ``error``, if it is one of ours that is missing.
-    """
-    if error.name is None or error.name.startswith("twisted_registry"):
-        raise error
+
+def _content(key: str, path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise StartError(f"{key}: {path}: {error.strerror}") from error
+
+
+def without_extra(key: str, error: ModuleNotFoundError) -> StartError:
+    """What to say when a library is missing that ``key`` needs."""
     return StartError(f"{key}: needs the package {error.name}: install twisted-registry[auth]")

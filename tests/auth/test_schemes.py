@@ -17,7 +17,7 @@ from twisted_registry.auth.interfaces import (
     IGrant,
     IPolicy,
 )
-from twisted_registry.auth.policy import Everything, LoggedIn
+from twisted_registry.auth.policy import Admitted, LoggedIn
 from twisted_registry.auth.schemes import IScheme, Login, LoginFailed, SchemeAccess
 from twisted_registry.auth.silly import Silly
 from twisted_registry.errors import ErrorCode, RegistryError
@@ -89,7 +89,7 @@ def test_who_is_known_and_may_gets_a_grant(known):
 
 
 def test_a_grant_is_no_wider_than_its_scope(known):
-    grant = ask(known(Login(ME, Only(PULL))), Everything(), PULL)
+    grant = ask(known(Login(ME, Only(PULL))), Admitted(), PULL)
     assert (grant.permits(PULL), grant.permits(PUSH)) == (True, False)
 
 
@@ -102,7 +102,7 @@ def test_who_is_known_and_may_not_is_denied(known):
 
 
 def test_a_token_that_is_too_narrow_is_asked_to_be_wider(known):
-    answer = ask(known(Login(ME, Only(PULL))), Everything(), PULL, PUSH)
+    answer = ask(known(Login(ME, Only(PULL))), Admitted(), PULL, PUSH)
     assert refused(answer) == (401, "Told 2 insufficient_scope")
 
 
@@ -120,19 +120,19 @@ def test_a_stranger_may_what_the_policy_lets_strangers_do():
 
 
 def test_the_version_check_asks_for_a_login_even_where_strangers_may_pull():
-    assert refused(ask(Told(), Everything())) == (401, "Told 0")
+    assert refused(ask(Told(), Admitted())) == (401, "Told 0")
     assert ask(Told(Login(ME)), Only()).user == "me"
 
 
 def test_what_is_not_believed_is_challenged():
     error = LoginFailed("for a reason", "invalid_token")
-    assert refused(ask(Told(error), Everything(), PULL)) == (401, "Told 1 invalid_token")
+    assert refused(ask(Told(error), Admitted(), PULL)) == (401, "Told 1 invalid_token")
 
 
 def test_what_goes_wrong_is_told_to_the_log_and_not_to_the_client():
     events = []
     globalLogPublisher.addObserver(events.append)
-    answer = ask(Told(OSError(13, "secret")), Everything(), PULL)
+    answer = ask(Told(OSError(13, "secret")), Admitted(), PULL)
     globalLogPublisher.removeObserver(events.append)
     assert refused(answer) == (400, None)
     assert "secret" not in str(answer.as_json())
@@ -141,13 +141,13 @@ def test_what_goes_wrong_is_told_to_the_log_and_not_to_the_client():
 
 def test_an_answer_of_the_scheme_goes_through():
     error = RegistryError(ErrorCode.TOOMANYREQUESTS)
-    assert ask(Told(error), Everything(), PULL) is error
+    assert ask(Told(error), Admitted(), PULL) is error
 
 
 def test_a_client_that_leaves_ends_the_question():
     gone = []
     waiting = Deferred(gone.append)
-    SchemeAccess(Told(waiting), Everything()).authorize(Caller(), (PULL,)).addErrback(
+    SchemeAccess(Told(waiting), Admitted()).authorize(Caller(), (PULL,)).addErrback(
         lambda _: None
     ).cancel()
     assert gone == [waiting]

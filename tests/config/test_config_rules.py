@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from twisted_registry.config.auth import ALGORITHMS
 from twisted_registry.config.faults import ConfigurationError
 from twisted_registry.config.loading import Loaded, load_text
 
@@ -61,9 +62,32 @@ def test_auth_may_be_none(auth: str):
     assert loaded(BASE + f"auth: {auth}\n").warnings == ()
 
 
-def test_tokens_are_refused():
-    (said,) = faults(BASE + "auth: {token: }\n")
-    assert said == "auth.token: tokens are not served yet; remove the section to serve everybody"
+ANY_OF = f"{', '.join(ALGORITHMS[:-1])} or {ALGORITHMS[-1]}"
+TOKEN = "realm: r, service: s, issuer: i"
+
+
+def test_tokens():
+    said = loaded(BASE + f"auth: {{token: {{{TOKEN}, jwks: /j}}}}\n").configuration.auth.token
+    assert (said.realm, said.service, said.issuer, said.jwks) == ("r", "s", "i", "/j")
+    assert (said.autoredirect, said.autoredirectpath) == (False, "/auth/token")
+    assert said.signingalgorithms == ALGORITHMS
+    some = f"auth: {{token: {{{TOKEN}, rootcertbundle: /b, signingalgorithms: [ES256]}}}}\n"
+    assert loaded(BASE + some).configuration.auth.token.signingalgorithms == ("ES256",)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("realm: r, service: s, jwks: /j", "auth.token.issuer: the key is required (f line 3)"),
+        (TOKEN, "auth.token: got no keys, expected rootcertbundle, jwks, or both"),
+        (f"{TOKEN}, jwks: /j, autoredirectpath: auth",
+         "auth.token.autoredirectpath: got 'auth', expected a path that begins with / (f line 3)"),
+        (f"{TOKEN}, jwks: /j, signingalgorithms: [none]",
+         f"auth.token.signingalgorithms[0]: got 'none', expected {ANY_OF} (f line 3)"),
+    ],
+)  # fmt: skip
+def test_what_tokens_need(text: str, said: str):
+    assert faults(BASE + f"auth: {{token: {{{text}}}}}\n") == [said]
 
 
 def test_a_file_of_users():

@@ -15,7 +15,7 @@ from zope.interface import Interface, implementer
 
 from twisted_registry.auth.challenges import basic
 from twisted_registry.auth.identity import ANONYMOUS, Identity, IIdentity
-from twisted_registry.auth.recent import RecentLogins
+from twisted_registry.auth.recent import REMEMBERED, RecentLogins
 from twisted_registry.auth.schemes import IScheme, Login, LoginFailed
 from twisted_registry.auth.shared import Shared
 from twisted_registry.errors import ErrorCode, RegistryError
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from twisted_registry.auth.interfaces import Access, Caller
 
-#: Seconds for which a password that was right is not checked again.
-REMEMBERED = 300.0
 #: Checks under way or waiting for their turn; more are turned away, until some are done.
 _MOST_CHECKS = 64
 _SOON = (("Retry-After", "1"),)

@@ -26,4 +26,5 @@ class Identity:
     groups: frozenset[str] = frozenset()
 
 
+#: Whoever has shown no credentials. A good token without a name in it has an identity of its own.
 ANONYMOUS = Identity()

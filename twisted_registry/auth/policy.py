@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 from zope.interface import implementer
 
+from twisted_registry.auth.identity import ANONYMOUS
 from twisted_registry.auth.interfaces import IPolicy
 
 if TYPE_CHECKING:
@@ -29,12 +30,14 @@ class LoggedIn:
 
 @implementer(IPolicy)
 @frozen
-class Everything:
-    """Everybody may do everything that the scheme itself does not forbid: a token has its scope."""
+class Admitted:
+    """Whoever has shown good credentials may do what these allow, be it without a name: a token
+    has its scope. Whoever has shown none may do nothing.
+    """
 
     def allows(self, identity: IIdentity, access: Access) -> bool:  # noqa: ARG002
         """See the class."""
-        return True
+        return identity is not ANONYMOUS
 
     def visible(self, identity: IIdentity) -> None:
         """Everything."""

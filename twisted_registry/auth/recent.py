@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from twisted_registry.auth.schemes import Login
 
+#: Seconds for which what was good is not checked again.
+REMEMBERED = 300.0
 #: How many are kept; the one longest unused goes.
 MOST = 4096
 

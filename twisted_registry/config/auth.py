@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted_registry.config import values
-from twisted_registry.config.kinds import Options, Scalar
+from twisted_registry.config.forms import choice, flag, text
+from twisted_registry.config.kinds import Listing, Options, Scalar
 from twisted_registry.config.sections import Section, Values, key, schema
+
+if TYPE_CHECKING:
+    from twisted_registry.config.document import Node
+
+#: How a token may be signed (RFC 7518 section 3.1, RFC 8037).
+ALGORITHMS = (
+    *("EdDSA", "HS256", "HS384", "HS512", "RS256", "RS384", "RS512"),
+    *("ES256", "ES384", "ES512", "PS256", "PS384", "PS512"),
+)
+
+
+def _path(node: Node) -> str:
+    """A path that a URL can hold."""
+    value = values.text(node)
+    if not value.startswith("/") or not value.isascii() or not value.isprintable():
+        raise ValueError
+    return value
 
 
 def _line(doc: str) -> Any:
@@ -36,8 +54,37 @@ class Htpasswd(Values):
     )  # fmt: skip
 
 
-def _later(names: str) -> Any:
-    return key(Options(known=dict.fromkeys(names.split())), "Not served yet: refused.", secret=True)
+@schema
+class Token(Values):
+    """``auth.token``."""
+
+    realm: str = _line("The URL that gives tokens, named in challenges.")
+    service: str = _line("What tokens must be for (``aud``); named in challenges.")
+    issuer: str = key(
+        Scalar("text", values.some_text), "Who must have issued tokens (``iss``).",
+        default="", required=True,
+    )  # fmt: skip
+    rootcertbundle: str = key(
+        text("a path"),
+        "A PEM file of certificates whose keys sign tokens, or vouch for keys that do (``x5c``)."
+        " This or ``jwks`` must be there.",
+        default="",
+    )
+    jwks: str = key(
+        text("a path"), "A file of public keys that sign tokens, a JWK Set.", default=""
+    )
+    signingalgorithms: tuple[str, ...] = key(
+        Listing("a list of algorithms", choice(*ALGORITHMS)),
+        "How tokens may be signed; a key always signs by algorithms of its kind alone.",
+        default=ALGORITHMS,
+    )
+    autoredirect: bool = key(
+        flag(), "Name the host that the client asked, in place of ``realm``.", default=False
+    )
+    autoredirectpath: str = key(
+        Scalar("a path that begins with /", _path), "Where on that host tokens are given.",
+        default="/auth/token",
+    )  # fmt: skip
 
 
 @schema
@@ -53,9 +100,9 @@ class Auth(Values):
         Section("a section", Htpasswd, empty=True),
         "Ask for a name and a password. Needs ``twisted-registry[auth]``.",
     )
-    token: object = _later(
-        """realm service issuer rootcertbundle jwks autoredirect autoredirectpath
-        signingalgorithms"""
+    token: Token | None = key(
+        Section("a section", Token, empty=True),
+        "Take tokens (JWT) that another service gives. Needs ``twisted-registry[auth]``.",
     )
 
     @property

@@ -153,9 +153,8 @@ def _check_workers(configuration: Configuration, report: Report) -> None:
 
 def _refuse(configuration: Configuration, report: Report) -> None:
     auth = configuration.auth
-    if auth.token is not None:
-        report.fault("auth.token", None, "tokens are not served yet; remove the section to serve"
-                     " everybody")  # fmt: skip
+    if auth.token is not None and not (auth.token.rootcertbundle or auth.token.jwks):
+        report.fault("auth.token", "got no keys", "rootcertbundle, jwks, or both")
     if len(auth.schemes) > 1:
         report.fault("auth", f"got {', '.join(auth.schemes)}", "one of them")
     if configuration.proxy.remoteurl:

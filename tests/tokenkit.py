@@ -1,0 +1,127 @@
+"""Tokens as a token server mints them, and as nobody should."""
+
+from __future__ import annotations
+
+import hmac
+import json
+from base64 import b64encode, urlsafe_b64encode
+from datetime import UTC, datetime, timedelta
+from functools import cache
+
+import jwt
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from cryptography.x509.oid import NameOID
+
+ISSUER, SERVICE, REALM = "the issuer", "registry.example", "https://auth.example/token"
+#: Of the clock in tests; certificates are made to fit.
+NOW = 1_800_000_000
+SECRET = b"a secret of more than 64 bytes, " * 3
+
+
+@cache
+def key(kind, name=""):
+    """A private key, the same for each kind and name."""
+    if kind == "RSA":
+        return rsa.generate_private_key(65537, 2048)
+    if kind == "Ed25519":
+        return ed25519.Ed25519PrivateKey.generate()
+    curves = {"P-256": ec.SECP256R1, "P-384": ec.SECP384R1, "P-521": ec.SECP521R1}
+    return ec.generate_private_key(curves[kind]())
+
+
+#: An algorithm of each family, with the kind of key that it takes.
+SIGNING = {
+    **dict.fromkeys(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), "RSA"),
+    "ES256": "P-256",
+    "ES384": "P-384",
+    "ES512": "P-521",
+    "EdDSA": "Ed25519",
+}
+
+
+def certificate(subject, issuer=None, *, ends=1, authority=True, now=NOW):
+    """A certificate of a private key, by another or by itself; good for some days.
+
+    :param issuer: the private key and the certificate that vouch for it.
+    """
+    by, above = issuer or (subject, None)
+    own = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"key {id(subject)}")])
+    at = datetime.fromtimestamp(now, UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(own)
+        .issuer_name(own if above is None else above.subject)
+        .public_key(subject.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(at - timedelta(days=1))
+        .not_valid_after(at + timedelta(days=ends))
+        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+        .sign(by, None if isinstance(by, ed25519.Ed25519PrivateKey) else hashes.SHA256())
+    )
+
+
+def pem(*certificates):
+    return b"".join(each.public_bytes(Encoding.PEM) for each in certificates)
+
+
+def x5c(*certificates):
+    return [b64encode(each.public_bytes(Encoding.DER)).decode() for each in certificates]
+
+
+def private_pem(private):
+    return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def public_pem(private):
+    return private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def jwk(private, **more):
+    """The public key as JSON."""
+    kinds = {rsa.RSAPrivateKey: "RS256", ed25519.Ed25519PrivateKey: "EdDSA"}
+    name = next((alg for of, alg in kinds.items() if isinstance(private, of)), "ES256")
+    algorithm = jwt.algorithms.get_default_algorithms()[name]
+    return {**algorithm.to_jwk(private.public_key(), as_dict=True), **more}
+
+
+def jwks(*listed):
+    return json.dumps({"keys": listed}).encode()
+
+
+def claims(now=NOW, **more):
+    """The claims of a good token, with changes; those that are None are left out."""
+    said = {
+        "iss": ISSUER,
+        "sub": "me",
+        "aud": SERVICE,
+        "exp": int(now) + 300,
+        "nbf": int(now),
+        "access": [{"type": "repository", "name": "a/b", "actions": ["pull", "push"]}],
+        **more,
+    }
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def mint(private, algorithm, said=None, **header):
+    """A token signed by a library, as a token server does."""
+    return jwt.encode(claims() if said is None else said, private, algorithm, headers=header)
+
+
+def segment(content):
+    raw = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def forge(header, said=None, secret=None):
+    """A token put together by hand, with an HMAC or no signature."""
+    text = f"{segment(header)}.{segment(claims() if said is None else said)}"
+    signature = b"" if secret is None else hmac.digest(secret, text.encode(), "sha256")
+    return f"{text}.{segment(signature)}"
