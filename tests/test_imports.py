@@ -39,12 +39,19 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "debug": ("api", "auth.interfaces", "metrics", "storage.observer", "workers.reports", *CORE),
     "debugaddress": ("", "debug", "listener", "upkeep", "api", "auth.interfaces", "config"),
     "accessrules": ("auth", "config"),
+    "tokens": (
+        *("api", "auth", "repository.layout", "storage.interfaces"),
+        *CORE,
+    ),
+    "builtintokens": ("tokens", "auth", "repository", "config"),
     "authschemes": ("listener", "auth", "storage.threads", "config"),
     "certificateusers": ("auth", "config"),
     "accesscontrol": (
         "certificateusers",
         "authschemes",
         "accessrules",
+        "builtintokens",
+        "repository",
         "listener",
         "auth",
         "storage.threads",
@@ -115,6 +122,8 @@ LATE = {
     # Few have a second address, and fewer read metrics, which are an extra.
     ("service", f"{PACKAGE}.debugaddress"),
     ("debugaddress", f"{PACKAGE}.debug.exposition"),
+    # It needs an extra, which brings cryptography along.
+    ("accesscontrol", f"{PACKAGE}.builtintokens"),
     # Who serves everybody asks nobody who they are.
     ("service", f"{PACKAGE}.accesscontrol"),
     # Few know clients by their certificates.

@@ -2,40 +2,66 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from attrs import field, frozen
 
 from twisted_registry.accessrules import make_policy
 from twisted_registry.auth.policy import Admitted, LoggedIn
 from twisted_registry.auth.schemes import SchemeAccess
 from twisted_registry.auth.strangers import StrangersOnly
-from twisted_registry.authschemes import make_scheme
+from twisted_registry.authschemes import make_scheme, without_extra
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from twisted.web.resource import Resource
+
+    from twisted_registry.auth.basic import Basic
     from twisted_registry.auth.interfaces import IConfiguredAccess
     from twisted_registry.config.schema import Configuration
+    from twisted_registry.repository.registry import Registry
+
+
+@frozen
+class Control:
+    """Who decides over requests, and what they need to be asked.
+
+    :ivar pages: Resources by their paths below the prefix of the API.
+    """
+
+    access: IConfiguredAccess
+    pages: Mapping[str, Resource] = field(factory=dict)
 
 
 def make_access(
     configuration: Configuration,
     reactor: Any,
     environ: Mapping[str, str],  # noqa: ARG001 - for schemes with secrets
-) -> IConfiguredAccess:
-    """Answer the controller that ``auth`` and ``access`` describe.
+    registry: Registry,
+) -> Control:
+    """Answer what ``auth`` and ``access`` describe.
 
+    :param registry: keeps secrets and tokens for those who share its store.
     :raises StartError: if it can not be made; the text names the key.
     """
-    auth, tls = configuration.auth, configuration.http.tls
-    without = LoggedIn() if auth.token is None else Admitted()
-    policy = make_policy(configuration.access, without)
+    auth, tls, rules = configuration.auth, configuration.http.tls, configuration.access
+    policy = make_policy(rules, LoggedIn() if auth.token is None else Admitted())
+    scheme = make_scheme(auth, reactor) if auth.wanted else None
     access: IConfiguredAccess
-    if auth.wanted:
-        access = SchemeAccess(make_scheme(auth, reactor), policy)
+    pages: Mapping[str, Resource] = {}
+    if rules is not None and rules.tokens is not None:
+        try:
+            from twisted_registry.builtintokens import make_tokens  # noqa: PLC0415 - an extra
+        except ModuleNotFoundError as error:
+            raise without_extra("access.tokens", error) from error
+        passwords = cast("Basic | None", scheme)
+        made = make_tokens(configuration, rules.tokens, policy, passwords, registry, reactor)
+        access, pages = made.access, made.pages
     else:
-        access = StrangersOnly(policy)
+        access = StrangersOnly(policy) if scheme is None else SchemeAccess(scheme, policy)
     if tls.clientusers:
         from twisted_registry.certificateusers import with_certificates  # noqa: PLC0415
 
         access = with_certificates(tls, policy, access)
-    return access
+    return Control(access, pages)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from twisted.application.service import IServiceCollection
     from twisted.internet.interfaces import IStreamServerEndpoint
+    from twisted.web.resource import Resource
 
     from twisted_registry.auth.interfaces import IConfiguredAccess
     from twisted_registry.config.loading import Loaded
@@ -131,10 +132,12 @@ class RegistryService(MultiService):
             disposal=make_disposal(configuration, checked, reactor),
         )
         self._access: IConfiguredAccess | None = None
+        pages: Mapping[str, Resource] = {}
         if configuration.controls_access:
             from twisted_registry.accesscontrol import make_access  # noqa: PLC0415
 
-            self._access = make_access(configuration, reactor, environ)
+            control = make_access(configuration, reactor, environ, self.registry)
+            self._access, pages = control.access, control.pages
         access = self._access or OpenAccess()
         self._encryption: Encryption | None = None
         if configuration.http.tls.wanted:
@@ -147,7 +150,7 @@ class RegistryService(MultiService):
         api = RegistryResource(self.registry, access, reactor, _settings(configuration), counts)
         wanted = not configuration.log.accesslog.disabled
         self.site = RegistrySite(
-            mounted(api, configuration.http.prefix),
+            mounted(api, configuration.http.prefix, pages),
             reactor,
             limits=_limits(configuration),
             access_log=AccessLog(access_log) if wanted else None,

@@ -39,7 +39,7 @@ def make(rules, more=""):
     )
     loaded = load_text(text, {})
     assert all("unless a login says so" in warning for warning in loaded.warnings)
-    return make_access(loaded.configuration, None, {})
+    return make_access(loaded.configuration, None, {}, None).access
 
 
 def user_of(rules, certificate=HOLDER):

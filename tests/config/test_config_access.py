@@ -31,8 +31,8 @@ SOUND = "repositories: ['**'], users: [ada], allow: [pull]"
         (
             "{anonymos: [pull]}",
             (
-                "access.anonymos: unknown; known are anonymous, authenticated, groups, rules"
-                " (f line 3)"
+                "access.anonymos: unknown; known are anonymous, authenticated, groups, rules,"
+                " tokens (f line 3)"
             ),
         ),
         (
@@ -74,6 +74,21 @@ SOUND = "repositories: ['**'], users: [ada], allow: [pull]"
             (
                 "RULE.users: got '*', expected names of users; authenticated: true is"
                 " everybody who has logged in"
+            ),
+        ),
+        (
+            "{tokens: {lifetime: 30s}}",
+            "access.tokens.lifetime: got '30s', expected a duration from 1m (f line 3)",
+        ),
+        (
+            "{tokens: {rotation: 1h, lifetime: 2h}}",
+            "access.tokens.rotation: got 1h, expected at least the lifetime of a token",
+        ),
+        (
+            "{tokens: {}}\nauth: {silly: {realm: r, service: s}}",
+            (
+                "access.tokens: auth.silly has tokens of its own; it goes with auth.htpasswd, or"
+                " without auth"
             ),
         ),
         ("{groups: {a: b}}", "access.groups.a: got 'b', expected a list of users (f line 3)"),

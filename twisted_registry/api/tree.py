@@ -16,6 +16,8 @@ from twisted_registry.api.interfaces import IStreamingResource
 from twisted_registry.errors import ErrorCode, RegistryError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from twisted.web.server import Request
 
 
@@ -61,15 +63,20 @@ class ProbeResource(Folder):
         return b""
 
 
-def mounted(api: Resource, prefix: str) -> Resource:
-    """The tree of a whole site: the API at ``<prefix>v2``, and an answer for probes at ``/``."""
+def mounted(api: Resource, prefix: str, others: Mapping[str, Resource] | None = None) -> Resource:
+    """The tree of a whole site: the API at ``<prefix>v2``, and an answer for probes at ``/``.
+
+    :param others: what else there is, by its path below the prefix.
+    """
     root = ProbeResource()
-    folder: Folder = root
-    for segment in filter(None, prefix.split("/")):
-        child = Folder()
-        folder.putChild(segment.encode(), child)
-        folder = child
-    folder.putChild(b"v2", api)
+    for path, resource in {"v2": api, **(others or {})}.items():
+        *folders, name = filter(None, f"{prefix}/{path}".split("/"))
+        folder: Resource = root
+        for segment in map(str.encode, folders):
+            if segment not in folder.children:
+                folder.putChild(segment, Folder())
+            folder = folder.children[segment]
+        folder.putChild(name.encode(), resource)
     return root
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import binascii
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
@@ -13,6 +13,7 @@ from twisted.cred.portal import IRealm, Portal
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import Interface, implementer
 
+from twisted_registry.auth.accounts import IAccounts
 from twisted_registry.auth.challenges import basic
 from twisted_registry.auth.identity import ANONYMOUS, Identity, IIdentity
 from twisted_registry.auth.recent import REMEMBERED, RecentLogins
@@ -76,6 +77,7 @@ class Basic:
     :ivar clock: tells when five minutes are over.
     :ivar version: see :class:`IChanging`.
     :ivar end: frees what the checkers hold.
+    :ivar accounts: tells whether an account is still the same, if a checker can.
     """
 
     realm: str
@@ -83,6 +85,7 @@ class Basic:
     _clock: IReactorTime
     _version: Callable[[], object | None]
     _end: Callable[[], Deferred[None]]
+    accounts: IAccounts | None = None
     _recent: RecentLogins = field(init=False)
     _checks: dict[tuple[bytes, object], Shared[Login]] = field(init=False, factory=dict)
 
@@ -161,12 +164,18 @@ def basic_login(
     """
     changing = IChanging.providedBy(checker)
     version: Callable[[], object] = checker.version if changing else lambda: 0  # type: ignore[attr-defined]
-    return Basic(realm, Portal(People(), [checker]), clock, version, end)
+    accounts: Any = checker if IAccounts.providedBy(checker) else None
+    return Basic(realm, Portal(People(), [checker]), clock, version, end, accounts)
 
 
 def is_basic(shown: str) -> bool:
     """Whether an Authorization header is of this scheme."""
     return shown[:6].lower() == "basic "
+
+
+def header_of(name: str, password: str) -> str:
+    """The Authorization header of this scheme for a name and a password."""
+    return f"Basic {b64encode(f'{name}:{password}'.encode()).decode('ascii')}"
 
 
 def credentials_in(shown: str) -> UsernamePassword | None:

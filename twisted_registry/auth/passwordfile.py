@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from hashlib import sha256
 from secrets import token_hex, token_urlsafe
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from twisted_registry.auth.accounts import IAccounts
 from twisted_registry.auth.basic import IChanging
 from twisted_registry.auth.htpasswd import Users, parse
 from twisted_registry.auth.passwords import hash_of, is_nobodys, is_password
@@ -36,7 +38,7 @@ _FRESH = 20_000_000
 FIRST_USER = "docker"
 
 
-@implementer(ICredentialsChecker, IChanging)
+@implementer(ICredentialsChecker, IChanging, IAccounts)
 @define(eq=False, repr=False)
 class PasswordFile:
     """Knows the users of a file.
@@ -73,9 +75,7 @@ class PasswordFile:
 
     @inlineCallbacks
     def _check(self, name: bytes, password: bytes) -> Generator[Any, Any, bytes | tuple[()]]:
-        version, users = self._known
-        if version is None or version != self.version():
-            users = self._learn((yield self._run(self._read)))
+        users: Users = yield self._current()
         hashed = users.hashes.get(name)
         found = yield (
             self._run(is_nobodys, password, users.cost)
@@ -85,6 +85,24 @@ class PasswordFile:
         if not found:
             raise UnauthorizedLogin
         return name
+
+    @inlineCallbacks
+    def stamp(self, name: str) -> Generator[Any, Any, str | None]:
+        """As promised by :class:`~twisted_registry.auth.accounts.IAccounts`.
+
+        :raises OSError: if the file can not be read.
+        :raises HtpasswdInvalid: if it is no htpasswd file.
+        """
+        users: Users = yield self._current()
+        hashed = users.hashes.get(name.encode())
+        return None if hashed is None else sha256(hashed).hexdigest()
+
+    @inlineCallbacks
+    def _current(self) -> Generator[Any, Any, Users]:
+        version, users = self._known
+        if version is None or version != self.version():
+            users = self._learn((yield self._run(self._read)))
+        return users
 
     def read(self) -> None:
         """Read the file, at the start. Blocks.

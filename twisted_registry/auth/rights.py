@@ -12,7 +12,7 @@ from twisted_registry.auth.interfaces import CATALOG, MAINTENANCE, IVisible
 from twisted_registry.globs import Choice
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from twisted_registry.auth.interfaces import Access
 
@@ -46,12 +46,42 @@ class Right:
         allowed = frozenset[str]().union(*(MEANING[action] for action in actions))
         return cls(Choice.parse(repositories), allowed)
 
+    def as_json(self) -> dict[str, list[str]]:
+        """What :meth:`from_json` reads."""
+        chosen = [glob.text for glob in self.repositories.included]
+        chosen += [f"!{glob.text}" for glob in self.repositories.excluded]
+        return {"repositories": chosen, "actions": sorted(self.actions)}
+
+    @classmethod
+    def from_json(cls, said: Mapping[str, Iterable[str]]) -> Right:
+        """Read a right again.
+
+        :raises ValueError: if it is none.
+        """
+        try:
+            actions = frozenset(said["actions"]) & MEANING["admin"]
+            return cls(Choice.parse(said["repositories"]), actions)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError("no right") from error
+
 
 @frozen
 class Rights:
     """All that somebody may do; nothing without a right to it."""
 
     rights: tuple[Right, ...] = ()
+
+    def as_json(self) -> list[dict[str, list[str]]]:
+        """What :meth:`from_json` reads."""
+        return [right.as_json() for right in self.rights]
+
+    @classmethod
+    def from_json(cls, said: Iterable[Mapping[str, Iterable[str]]]) -> Rights:
+        """Read rights again.
+
+        :raises ValueError: if they are none.
+        """
+        return cls(tuple(map(Right.from_json, said)))
 
     def allow(self, access: Access) -> bool:
         """Whether one of them allows this."""

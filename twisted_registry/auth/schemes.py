@@ -160,6 +160,9 @@ class SchemeAccess:
         scope, identity, allows = login.scope, login.identity, self._policy.allows
         for access in accesses:
             if not allows(identity, access):
+                if not identity.name:
+                    # A stranger's token: a login may help.
+                    raise self._challenge(caller, accesses, "insufficient_scope")
                 # A wider token would not help.
                 raise RegistryError(ErrorCode.DENIED, detail=described(accesses))
         if scope is not None and not all(scope.allows(identity, access) for access in accesses):

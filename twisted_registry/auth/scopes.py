@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal, cast
 from attrs import field, frozen
 from zope.interface import implementer
 
-from twisted_registry.auth.interfaces import Access, Action, IScope
+from twisted_registry.auth.interfaces import CATALOG, Access, Action, IScope
+from twisted_registry.reference import is_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 #: Parts of what is asked for in one go; more are left out.
 MOST = 100
 _ACTIONS = frozenset({"pull", "push", "delete", "*"})
-_TYPES = frozenset({"repository", "registry"})
 
 
 @frozen
@@ -99,11 +99,18 @@ def requested(texts: Iterable[str]) -> list[Part]:
         # "repository(plugin)" is how Distribution says that a repository is of a class.
         type_ = type_.partition("(")[0]
         known = tuple(dict.fromkeys(each for each in actions.split(",") if each in _ACTIONS))
-        if type_ in _TYPES and name and known:
+        if _is_resource(type_, name) and known:
             found.append(Part(type_, name, known))
         if len(found) == MOST:
             break
     return found
+
+
+def _is_resource(type_: str, name: str) -> bool:
+    """Whether there could be such a thing here: rules are made for names, and not for ``..``."""
+    if type_ == "registry":
+        return name == CATALOG.name
+    return type_ == "repository" and is_name(name)
 
 
 def intersection(asked: Iterable[Part], allows: Callable[[Access], bool]) -> Scope:

@@ -7,16 +7,21 @@ from typing import TYPE_CHECKING, Any
 from twisted_registry import globs
 from twisted_registry.config import values
 from twisted_registry.config.faults import shown
-from twisted_registry.config.forms import choice, flag, texts
-from twisted_registry.config.kinds import Listing, Scalar, Table
+from twisted_registry.config.forms import choice, duration, flag, texts
+from twisted_registry.config.kinds import Duration, Kind, Listing, Scalar, Table
 from twisted_registry.config.sections import Section, Values, key, schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from twisted_registry.config.auth import Auth
     from twisted_registry.config.document import Node
     from twisted_registry.config.faults import Report
 
+#: Seconds. Clients take a token to be good for that long, at least.
+_LEAST_LIFETIME = 60.0
+#: Seconds. A key is believed for one such time after it has signed last.
+_LEAST_ROTATION = 3600.0
 #: What a rule can allow; ``push`` includes ``pull``, ``admin`` everything.
 ACTIONS = ("pull", "push", "delete", "admin")
 
@@ -59,6 +64,39 @@ class Rule(Values):
     )
 
 
+def _at_least(seconds: float) -> Kind:
+    expected = f"a duration from {values.spelled(seconds)}"
+
+    def convert(node: Node) -> float:
+        value = values.seconds(node)
+        if value < seconds:
+            raise ValueError
+        return value
+
+    return Duration(expected, convert)
+
+
+@schema
+class Tokens(Values):
+    """``access.tokens``: tokens that this registry gives, at ``/auth/token``."""
+
+    service: str = key(
+        Scalar("text on one line", values.header_value), "What clients and tokens call this"
+        " registry.", default="twisted-registry", ours=True,
+    )  # fmt: skip
+    lifetime: float = key(
+        _at_least(_LEAST_LIFETIME), "How long a token is good.", default=300.0, ours=True
+    )
+    refresh: float = key(
+        duration(), "How long a token that refreshes others is good, which ``docker login`` keeps"
+        " in the place of the password; 0 gives none.", default=30 * 24 * 3600.0, ours=True,
+    )  # fmt: skip
+    rotation: float = key(
+        _at_least(_LEAST_ROTATION), "How long a key signs, before the next one does.",
+        default=24 * 3600.0, ours=True,
+    )  # fmt: skip
+
+
 @schema
 class AccessRules(Values):
     """``access``: what is not allowed here is not allowed."""
@@ -75,10 +113,15 @@ class AccessRules(Values):
         Listing("a list of rules", Section("a section", Rule, closed=True)),
         "Further rules; each one adds to what others allow.", default=(), ours=True,
     )  # fmt: skip
+    tokens: Tokens | None = key(
+        Section("a section", Tokens, closed=True, empty=True), "Give and believe tokens. Needs"
+        " ``twisted-registry[auth]``.", ours=True,
+    )  # fmt: skip
 
 
-def check_access(access: AccessRules, report: Report) -> None:
-    """Report rules that say nothing, and groups that nobody is in."""
+def check_access(access: AccessRules, auth: Auth, report: Report) -> None:
+    """Report rules that say nothing, groups that nobody is in, and tokens for nobody."""
+    _check_tokens(access.tokens, auth, report)
     for index, rule in enumerate(access.rules):
         path = f"access.rules[{index}]"
         if not (rule.users or rule.groups or rule.authenticated or rule.anonymous):
@@ -102,3 +145,15 @@ def check_chosen(path: str, chosen: tuple[str, ...], report: Report) -> None:
     if all(text.startswith("!") for text in chosen):
         said = shown(", ".join(chosen)) if chosen else "nothing"
         report.fault(path, f"got {said}", "at least one pattern without !, as **")
+
+
+def _check_tokens(tokens: Tokens | None, auth: Auth, report: Report) -> None:
+    if tokens is None:
+        return
+    others = [name for name in auth.schemes if name != "htpasswd"]
+    if others:
+        report.fault("access.tokens", None, f"auth.{others[0]} has tokens of its own; it goes with"
+                     " auth.htpasswd, or without auth")  # fmt: skip
+    if tokens.rotation < tokens.lifetime:
+        report.fault("access.tokens.rotation", f"got {values.spelled(tokens.rotation)}",
+                     "at least the lifetime of a token")  # fmt: skip

@@ -86,7 +86,7 @@ def check(configuration: Configuration, report: Report) -> None:
     _check_collection(configuration, report)
     _check_http(configuration, report)
     if configuration.access is not None:
-        check_access(configuration.access, report)
+        check_access(configuration.access, configuration.auth, report)
     _refuse(configuration, report)
     _warn(configuration, report)
     _notice(configuration, report)

@@ -19,6 +19,7 @@ What Distribution does not know, it ignores::
       repositories/<name>/_uploads/<id>/checkpoint
       repositories/<name>/_layers/repository
     twisted-registry/upload-secret
+    twisted-registry/tokens/<id>
     twisted-registry/collector/list, clock
     twisted-registry/collector/leases/<list>/<algorithm>/<hex>
     twisted-registry/collector/processes/<id>
@@ -46,6 +47,9 @@ _ROOT = "docker/registry/v2"
 REPOSITORIES = f"{_ROOT}/repositories"
 BLOBS = f"{_ROOT}/blobs"
 UPLOAD_SECRET = "twisted-registry/upload-secret"  # noqa: S105 - a path
+
+#: Of tokens that are good until they expire or are revoked.
+TOKENS = "twisted-registry/tokens"
 
 #: Inside the folder of a tag: says which manifest it names.
 CURRENT = "current/link"
@@ -248,6 +252,11 @@ def leases(list_id: str) -> str:
 def lease(list_id: str, digest: Digest) -> str:
     """Says that a client was told of this content while it was proposed for removal."""
     return f"{leases(list_id)}/{digest.algorithm}/{digest.hex}"
+
+
+def token(token_id: str) -> str:
+    """The record of a token, without the token."""
+    return f"{TOKENS}/{token_id}"
 
 
 def process(process_id: str) -> str:

@@ -1,0 +1,153 @@
+"""Tokens that last: stored as hashes, found by their ids, gone when they are revoked."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import pytest_twisted
+from twisted.internet.task import Clock
+
+from twisted_registry.auth.rights import Right, Rights
+from twisted_registry.repository import layout
+from twisted_registry.storage.memory import MemoryDriver
+from twisted_registry.tokens.records import REMEMBERED, Record, Records, is_stored_token
+
+RIGHTS = Rights((Right.make(["team/**", "!team/x"], ["push"]),))
+
+
+class World:
+    """A store, and processes over it."""
+
+    def __init__(self):
+        self.clock = Clock()
+        self.clock.advance(1_000_000)
+        self.driver = MemoryDriver(self.clock)
+        self.records = self.another()
+
+    def another(self):
+        return Records(self.driver, self.clock)
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_stored_does_not_tell_the_token(world):
+    record, token = await world.records.create("robot", "ci", 60, rights=RIGHTS)
+    assert is_stored_token(token)
+    content = await world.driver.get(layout.token(record.id), 10_000)
+    secret = token.rpartition("_")[2]
+    assert len(secret) == 64
+    assert secret.encode() not in content
+    assert secret not in repr(record)
+    assert record.hash not in repr(record)
+    assert Record.from_bytes(content) == record
+    assert (record.created, record.expires, record.rights) == (1_000_000, 1_000_060, RIGHTS)
+    assert await world.another().check(token, "robot") == record
+
+
+def changed(token, position):
+    return token[:position] + ("0" if token[position] != "0" else "1") + token[position + 1 :]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_no_token(world):
+    record, token = await world.records.create("robot", "ci", None)
+    assert await world.records.check(token, "refresh") is None
+    wrong = [
+        changed(token, 5),
+        changed(token, 40),
+        token[:-1],
+        token + "0",
+        token.upper(),
+        "",
+        "twr_",
+    ]
+    wrong += [f"twr_{'../' * 5}_{'0' * 64}", f"twr_{record.id}_{record.hash}", record.id]
+    for text in wrong:
+        assert await world.records.check(text, "robot") is None, text
+    assert await world.records.check(token, "robot")
+    assert await world.records.find("../upload-secret") is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_when_it_expires(world):
+    _, token = await world.records.create("robot", "ci", 60)
+    _, eternal = await world.records.create("robot", "forever", None)
+    world.clock.advance(59)
+    assert await world.records.check(token, "robot")
+    world.clock.advance(1)
+    assert await world.records.check(token, "robot") is None
+    world.clock.advance(10**9)
+    assert await world.records.check(eternal, "robot")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_revocation_is_seen_within_seconds_by_all(world):
+    record, token = await world.records.create("robot", "ci", None)
+    other = world.another()
+    assert await other.check(token, "robot")
+    assert await world.records.revoke(record.id)
+    assert await world.records.check(token, "robot") is None, "at once by whoever did it"
+    assert await other.check(token, "robot"), "remembered"
+    world.clock.advance(REMEMBERED)
+    assert await other.check(token, "robot") is None
+    assert REMEMBERED <= 5
+    assert not await world.records.revoke(record.id)
+    for name in ("../upload-secret", "", record.id.upper(), "0" * 16):
+        assert not await world.records.revoke(name)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_list_of_all(world):
+    assert await world.records.all() == []
+    made = []
+    for number in range(5):
+        made.append((await world.records.create("robot", str(number), 10 * number))[0])
+        world.clock.advance(1)
+    await world.driver.put(f"{layout.TOKENS}/other", b"{}")
+    assert await world.records.all() == made
+    assert await world.records.purge() == 1
+    assert await world.records.all() == made[1:]
+
+
+@pytest_twisted.ensureDeferred
+async def test_old_ones_are_removed_now_and_then(world):
+    old = await world.records.create_refresh("ada", 10, "stamp")
+    world.clock.advance(24 * 3600)
+    await world.records.create_refresh("ada", 10, "stamp")
+    (left,) = await world.records.all()
+    assert not old.startswith(f"twr_{left.id}")
+    assert (left.kind, left.name, left.stamp) == ("refresh", "ada", "stamp")
+    assert "stamp" not in repr(left).replace("stamp=", "")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{}", b"[]", b"null", b"\xff", b'{"rights": []}', b'{"rights": 1, "id": "x"}'],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_torn_record_opens_no_door(world, content):
+    record, token = await world.records.create("robot", "ci", None)
+    await world.driver.put(layout.token(record.id), content)
+    assert await world.another().check(token, "robot") is None
+    assert await world.another().all() == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_record_under_another_id_opens_no_door(world):
+    record, token = await world.records.create("robot", "ci", None)
+    said = json.loads(await world.driver.get(layout.token(record.id), 10_000))
+    await world.driver.put(layout.token("0" * 16), json.dumps(said).encode())
+    moved = token.replace(record.id, "0" * 16)
+    assert await world.another().check(moved, "robot") is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_many_unknown_ids_do_not_fill_the_memory(world):
+    for number in range(5000):
+        await world.records.find(f"{number:016x}")
+    assert len(world.records._known) <= 4096

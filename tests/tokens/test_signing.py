@@ -1,0 +1,213 @@
+"""Tokens that we sign, and what pretends to be one."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from base64 import urlsafe_b64encode
+
+import jwt
+import pytest
+from attrs import evolve
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from twisted.internet.task import Clock
+
+from twisted_registry.auth.identity import Identity
+from twisted_registry.auth.rights import Delegate, Right, Rights
+from twisted_registry.auth.scopes import Part, Scope
+from twisted_registry.tokens.signing import LEEWAY, Claims, Signer, TokenInvalid
+
+SECRET = b"the secret of a store, and of who shares it"
+DAY = 24 * 3600.0
+BEGIN = 1_800_000_000 // DAY * DAY
+SCOPE = Scope((Part("repository", "a/b", ("pull",)),))
+ADA = Claims(Identity("ada", frozenset({"team"})), SCOPE)
+
+
+@pytest.fixture
+def clock():
+    clock = Clock()
+    clock.advance(BEGIN)
+    return clock
+
+
+@pytest.fixture
+def signer(clock):
+    return Signer(SECRET, clock, "here", 300.0, DAY)
+
+
+def encoded(*parts):
+    def one(part):
+        raw = part if isinstance(part, bytes) else json.dumps(part).encode()
+        return urlsafe_b64encode(raw).rstrip(b"=")
+
+    return b".".join(map(one, parts)).decode()
+
+
+def refused(signer, token):
+    with pytest.raises(TokenInvalid) as caught:
+        signer.read(token)
+    assert token not in str(caught.value) or not token
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        ADA,
+        Claims(Identity("")),
+        Claims(Identity("ada"), record="0123456789abcdef"),
+        Claims(
+            Delegate("robot:ci", Rights((Right.make(["a/**", "!a/b"], ["push", "delete"]),))), SCOPE
+        ),
+    ],
+)
+def test_what_is_signed_is_read(signer, claims):
+    assert signer.read(signer.sign(claims)) == evolve(claims, expires=BEGIN + 300)
+    assert "secret" not in repr(signer)
+
+
+def test_a_token_says_what_one_of_distribution_says(signer):
+    token = signer.sign(ADA)
+    said = jwt.decode(token, options={"verify_signature": False})
+    assert said.pop("jti")
+    assert said == {
+        "iss": "twisted-registry", "sub": "ada", "aud": "here", "groups": ["team"],
+        "iat": BEGIN, "nbf": BEGIN, "exp": BEGIN + 300,
+        "access": [{"type": "repository", "name": "a/b", "actions": ["pull"]}],
+    }  # fmt: skip
+
+
+def test_every_token_is_another(signer):
+    assert signer.sign(ADA) != signer.sign(ADA)
+
+
+def test_another_process_with_the_secret_believes_it_and_no_other(signer, clock):
+    token = signer.sign(ADA)
+    assert Signer(SECRET, clock, "here", 300.0, DAY).read(token).identity.name == "ada"
+    for other in (
+        Signer(b"another", clock, "here", 300.0, DAY),
+        Signer(SECRET, clock, "elsewhere", 300.0, DAY),
+    ):
+        refused(other, token)
+
+
+def test_when_it_is_good(signer, clock):
+    token = signer.sign(ADA)
+    early = Clock()
+    early.advance(BEGIN - LEEWAY - 1)
+    refused(evolve(signer, clock=early), token)
+    clock.advance(300 + LEEWAY - 1)
+    assert signer.read(token)
+    clock.advance(1)
+    assert "expired" in refused(signer, token)
+
+
+def test_a_key_is_believed_for_a_while_after_another_signs(signer, clock):
+    clock.advance(DAY - 1)
+    before = signer.sign(ADA)
+    clock.advance(2)
+    after = signer.sign(ADA)
+    kids = [jwt.get_unverified_header(token)["kid"] for token in (before, after)]
+    assert int(kids[1]) == int(kids[0]) + 1
+    assert signer.read(before)
+    assert signer.read(after)
+    # A machine whose clock is behind has the key already.
+    behind = Clock()
+    behind.advance(clock.seconds() - 30)
+    assert evolve(signer, clock=behind).read(after)
+
+
+def test_an_old_key_is_not_believed_whatever_it_signs(signer, clock):
+    eternal = evolve(signer, lifetime=100 * DAY)
+    token = eternal.sign(ADA)
+    clock.advance(DAY)
+    assert signer.read(token)
+    clock.advance(DAY)
+    assert "no longer in use" in refused(signer, token)
+
+
+def body(**more):
+    said = {
+        "iss": "twisted-registry", "sub": "root", "aud": "here", "iat": BEGIN, "nbf": BEGIN,
+        "exp": BEGIN + 300,
+        "access": [{"type": "repository", "name": "secret", "actions": ["*"]}],
+    }  # fmt: skip
+    return {name: value for name, value in {**said, **more}.items() if value is not None}
+
+
+def signed(signer, said, **head):
+    """A token whose signature is right, of whatever it says."""
+    period = int(BEGIN // DAY)
+    key = signer._key(period)
+    unsigned = encoded({"alg": "HS256", "kid": str(period), **head}, said)
+    mac = hmac.new(key, unsigned.encode(), hashlib.sha256).digest()
+    return f"{unsigned}.{encoded(mac)}"
+
+
+def test_the_forger_of_these_tests_can_sign(signer):
+    assert signer.read(signed(signer, body())).identity.name == "root"
+
+
+@pytest.mark.parametrize("alg", ["none", "None", "NONE", "nOnE", "", "HS512", "RS256", "EdDSA"])
+def test_no_other_algorithm(signer, alg):
+    kid = str(int(BEGIN // DAY))
+    unsigned = encoded({"alg": alg, "kid": kid}, body())
+    for signature in ("", signed(signer, body()).rpartition(".")[2]):
+        refused(signer, f"{unsigned}.{signature}")
+    refused(signer, signed(signer, body(), alg=alg))
+
+
+def test_no_key_of_the_token_s_own(signer):
+    """Neither one that it carries nor one that it names."""
+    kid = str(int(BEGIN // DAY))
+    mine = rsa.generate_private_key(65537, 2048)
+    curve = ec.generate_private_key(ec.SECP256R1())
+    public = jwt.algorithms.RSAAlgorithm.to_jwk(mine.public_key(), as_dict=True)
+    for head in ({"jwk": public}, {"jku": "http://127.0.0.1:1/"}, {"x5u": "http://127.0.0.1:1/"}):
+        refused(signer, jwt.encode(body(), mine, "RS256", {"kid": kid, **head}))
+    refused(signer, jwt.encode(body(), curve, "ES256", {"kid": kid}))
+    for key in (b"0" * 32, kid.encode().rjust(32), SECRET):
+        refused(signer, jwt.encode(body(), key, "HS256", {"kid": kid}))
+
+
+@pytest.mark.parametrize(
+    "kid",
+    [
+        None, "", "0", "-1", "../../../dev/null", "/dev/null", "1 or 1=1", "' union select 'x",
+        "9" * 400, "1e9", "٢٠٨٣٣", 20833, [], {}, "20833\n", "http://127.0.0.1:1/", "\x00",
+    ],
+)  # fmt: skip
+def test_key_ids_that_are_none(signer, kid):
+    head = {"alg": "HS256"} if kid is None else {"alg": "HS256", "kid": kid}
+    unsigned = encoded(head, body())
+    for key in (b"", SECRET, signer._key(0), signer._key(int(BEGIN // DAY))):
+        mac = hmac.new(key, unsigned.encode(), hashlib.sha256).digest()
+        refused(signer, f"{unsigned}.{encoded(mac)}")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"exp": None}, {"nbf": None}, {"iss": None}, {"aud": None}, {"sub": None},
+        {"iss": "another"}, {"aud": "another"}, {"aud": ["another"]}, {"sub": 1},
+        {"exp": "soon"}, {"exp": {}}, {"nbf": []}, {"exp": BEGIN - LEEWAY}, {"nbf": BEGIN + 3600},
+        {"access": "repository:a:pull"}, {"access": {}}, {"groups": 1}, {"rights": 1},
+        {"rights": [{}]}, {"rights": [{"repositories": ["a**"], "actions": ["pull"]}]},
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_not_believed_even_if_we_signed_it(signer, more):
+    refused(signer, signed(signer, body(**more)))
+
+
+@pytest.mark.parametrize("token", ["", "x", "a.b", "a.b.c", "a.b.c.d", "é", "..", "{}", "a" * 5000])
+def test_what_is_no_token(signer, token):
+    refused(signer, token)
+
+
+def test_a_token_that_was_changed(signer):
+    head, said, mac = signer.sign(ADA).split(".")
+    other = encoded({**body(), "sub": "root"})
+    for token in (f"{head}.{other}.{mac}", f"{head}.{said}.{mac[:-2]}", f"{head}.{said}."):
+        refused(signer, token)

@@ -1,0 +1,81 @@
+"""``access.tokens`` joined to constructors: a part of accesscontrol.py."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, field, frozen
+from twisted.internet.defer import succeed
+
+from twisted_registry.auth.schemes import SchemeAccess
+from twisted_registry.tokens.endpoint import TokenResource
+from twisted_registry.tokens.logins import Logins
+from twisted_registry.tokens.records import Records
+from twisted_registry.tokens.scheme import PATH, Realm, TokenScheme
+from twisted_registry.tokens.signing import Signer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from twisted.web.resource import Resource
+
+    from twisted_registry.auth.basic import Basic
+    from twisted_registry.auth.interfaces import IPolicy
+    from twisted_registry.config.access import Tokens
+    from twisted_registry.config.schema import Configuration
+    from twisted_registry.repository.registry import Registry
+
+
+@frozen
+class TokenAccess:
+    """A controller that believes our tokens, and the place where they are given.
+
+    :ivar pages: Resources by their paths below the prefix of the API.
+    """
+
+    access: SchemeAccess
+    pages: Mapping[str, Resource]
+
+
+@define(eq=False)
+class _Signers:
+    """Makes the signer, once it is needed: the secret may have to be read from the store."""
+
+    _registry: Registry
+    _options: Tokens
+    _reactor: Any
+    _signer: Signer | None = field(init=False, default=None)
+
+    async def __call__(self) -> Signer:
+        if self._signer is None:
+            options = self._options
+            secret = await self._registry.upload_secret()
+            self._signer = Signer(
+                secret, self._reactor, options.service, options.lifetime, options.rotation
+            )
+        return self._signer
+
+
+def make_tokens(
+    configuration: Configuration,
+    options: Tokens,
+    policy: IPolicy,
+    passwords: Basic | None,
+    registry: Registry,
+    reactor: Any,
+) -> TokenAccess:
+    """Answer what ``access.tokens`` describes.
+
+    :param passwords: the scheme of the users, if there are any.
+    """
+    records = Records(registry.driver, reactor)
+    logins = Logins(passwords, records, reactor)
+    signers = _Signers(registry, options, reactor)
+    realm = Realm(configuration.http.host, configuration.http.prefix or "/")
+    end = (lambda: succeed(None)) if passwords is None else passwords.close
+    scheme = TokenScheme(realm, options.service, signers, logins, reactor, end)
+    # Where nothing may be written, no refresh token can be kept.
+    read_only = configuration.storage.maintenance.readonly.enabled
+    refresh = 0.0 if read_only else options.refresh
+    resource = TokenResource(logins, policy, signers, reactor, refresh, options.service)
+    return TokenAccess(SchemeAccess(scheme, policy), {PATH: resource})

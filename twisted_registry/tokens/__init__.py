@@ -1,0 +1,1 @@
+"""Tokens that the registry itself gives: short-lived ones, robots', those of CI systems."""

@@ -1,0 +1,123 @@
+"""Our own tokens as a scheme: bearer tokens that we signed, or a name and a password."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, succeed
+from zope.interface import implementer
+
+from twisted_registry.auth.basic import is_basic
+from twisted_registry.auth.challenges import bearer, scope_of
+from twisted_registry.auth.recent import RecentLogins
+from twisted_registry.auth.schemes import IScheme, Login, LoginFailed
+from twisted_registry.tokens.records import REMEMBERED
+from twisted_registry.tokens.signing import TokenInvalid
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from twisted.internet.interfaces import IReactorTime
+
+    from twisted_registry.auth.interfaces import Access, Caller
+    from twisted_registry.tokens.logins import Logins
+    from twisted_registry.tokens.signing import Signer
+
+#: Where tokens are given, below the prefix of the API.
+PATH = "auth/token"
+
+
+@frozen
+class Realm:
+    """The URL of the place where tokens are given.
+
+    :ivar host: scheme and host that the operator set, or empty: then what the client asked for.
+    :ivar prefix: of the path; begins and ends with a slash.
+    """
+
+    host: str = ""
+    prefix: str = "/"
+
+    def url(self, caller: Caller) -> str:
+        """The URL as a caller sees it."""
+        seen = f"{'https' if caller.secure else 'http'}://{caller.host}"
+        return f"{self.host.rstrip('/') or seen}{self.prefix}{PATH}"
+
+
+@implementer(IScheme)
+@define(eq=False, repr=False)
+class TokenScheme:
+    """Believes tokens that we signed, and whatever one gets a token for.
+
+    :ivar realm: where tokens are given.
+    :ivar signer: reads tokens. Its secret may have to be read first.
+    :ivar logins: knows users, robots and CI systems.
+    :ivar service: said in the challenge.
+    :ivar end: frees what it holds.
+    """
+
+    realm: Realm
+    service: str
+    _signer: Callable[[], Awaitable[Signer]]
+    _logins: Logins
+    _clock: IReactorTime
+    _end: Callable[[], Deferred[None]] = lambda: succeed(None)
+    _recent: RecentLogins = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._recent = RecentLogins(self._clock)
+
+    def recall(self, caller: Caller) -> Login | None:
+        """As promised by :class:`IScheme`."""
+        shown = caller.authorization
+        if not shown:
+            return None
+        passwords = self._logins.passwords
+        found = self._recent.find(shown)
+        if found is None and passwords is not None and is_basic(shown):
+            return passwords.recall(caller)
+        return found
+
+    def identify(self, caller: Caller) -> Deferred[Login | None]:
+        """As promised by :class:`IScheme`."""
+        shown = caller.authorization
+        if not shown:
+            return succeed(None)
+        work = self._bearer(shown) if _is_bearer(shown) else self._password(caller, shown)
+        found: Deferred[Any] = Deferred.fromCoroutine(work)
+        return found
+
+    def challenge(self, caller: Caller, accesses: Sequence[Access], error: str) -> str:
+        """As promised by :class:`IScheme`."""
+        return bearer(self.realm.url(caller), self.service, scope_of(accesses), error)
+
+    def close(self) -> Deferred[None]:
+        """As promised by :class:`IScheme`."""
+        return self._end()
+
+    async def _password(self, caller: Caller, shown: str) -> Login:
+        holder = await self._logins.of_header(caller)
+        login = Login(holder.identity)
+        if not holder.is_user:
+            self._recent.keep(shown, login, holder.until)
+        return login
+
+    async def _bearer(self, shown: str) -> Login:
+        signer = await self._signer()
+        try:
+            claims = signer.read(shown[7:].strip())
+        except TokenInvalid as error:
+            raise LoginFailed(f"the token is not believed: {error}", "invalid_token") from error
+        until = claims.expires
+        if claims.record:
+            if await self._logins.records.find(claims.record) is None:
+                raise LoginFailed("what the token was given for is revoked", "invalid_token")
+            until = min(until, self._clock.seconds() + REMEMBERED)
+        login = Login(claims.identity, claims.scope)
+        self._recent.keep(shown, login, until)
+        return login
+
+
+def _is_bearer(shown: str) -> bool:
+    return shown[:7].lower() == "bearer "
