@@ -82,7 +82,7 @@ def test_every_case_has_a_row(bench, measured, tmp_path, part):
     rows = written["rows"]
     for server in ("ours", "docker-registry"):
         assert [row["case"] for row in rows if row["server"] == server] == cases
-    assert all(row["median"] > 0 and not row["errors"] for row in rows)
+    assert [row for row in rows if row["errors"] or row["median"] <= 0] == []
     assert all(row["fsyncs"] > 0 for row in rows if row["pushed"])
     printed = done.stdout.splitlines()
     for case in cases:

@@ -64,7 +64,7 @@ class Either(Remote):
         return digest
 
 
-@pytest.fixture(params=["ceph", "swift"])
+@pytest.fixture(params=["ceph", pytest.param("swift", marks=pytest.mark.nightly)])
 def servers(request, launcher):
     store = request.getfixturevalue("object_stores").get(request.param)
     bucket = Bucket(store, f"two-{uuid4().hex}")
