@@ -58,7 +58,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "config",
     ),
     "tls": ("auth.clientcertificate", *CORE),
-    "encryption": ("listener", "tls", "config"),
+    "encryption": ("listener", "tls", "api.tree", "config"),
     "service": (
         "accesscontrol",
         "debugaddress",

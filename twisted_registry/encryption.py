@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from twisted.application.service import MultiService
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
+from twisted_registry.api.tree import Document
 from twisted_registry.listener import StartError
+from twisted_registry.tls.advice import advice, authority_of
+from twisted_registry.tls.automatic import Automatic
 from twisted_registry.tls.context import ClientAuth, Terms, make_context, missing_ciphers
 from twisted_registry.tls.endpoint import Switch, TLSEndpoint
 from twisted_registry.tls.files import Files
@@ -17,38 +22,53 @@ from twisted_registry.tls.reloading import Reloader
 from twisted_registry.tls.subject import described
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IStreamServerEndpoint
 
+    from twisted_registry.config.schema import Configuration
     from twisted_registry.config.tls import Tls
-    from twisted_registry.tls.material import Material
+    from twisted_registry.tls.material import ISource, Material
 
 log = Logger()
+
+#: Where the certificate of an authority of our own can be downloaded.
+_DOWNLOAD: Final = "ca.crt"
 
 
 class Encryption(MultiService):
     """TLS as it is configured.
 
     The first of several processes looks after the files, and shows what they hold to the others.
-
     """
 
-    def __init__(self, section: Tls, reactor: Any, material: Material | None = None) -> None:
+    def __init__(
+        self, configuration: Configuration, reactor: Any, material: Material | None = None
+    ) -> None:
         """Take what is configured; no file is read yet.
 
         :param material: what the first process has read, if this is another.
         """
         super().__init__()
         self.setName("tls")
+        section = configuration.http.tls
+        self._download = f"{configuration.http.prefix or '/'}{_DOWNLOAD}"
+        self._section = section
         self._material = material
         self._others: Callable[[Material], object] | None = None
         self._reactor = reactor
-        self._files = Files(section.certificate, section.keyfile, section.clientcas)
+        self._source = _source(configuration, reactor.seconds)
         self._terms = _terms(section)
         self._switch: Switch | None = None
         self._reloader: Reloader | None = None
+
+    @property
+    def documents(self) -> Mapping[str, Document]:
+        """What clients can download, by name."""
+        if not self._section.auto.hosts:
+            return {}
+        return {_DOWNLOAD: Document("application/x-pem-file", self._authority)}
 
     def prepare(self) -> None:
         """Read the files: done before the process gives up rights that it may need for them.
@@ -61,12 +81,12 @@ class Encryption(MultiService):
             )
         try:
             if self._material is None:
-                self._reloader = Reloader(self._reactor, self._files, self._read, self.use)
+                # It looks before we read: what changes in between is read again.
+                self._reloader = Reloader(self._reactor, self._source, self._read, self.use)
                 self._reloader.setServiceParent(self)
-                self._material = self._files.read()
-            self._switch = Switch(
-                make_context(self._material, self._terms), self._terms.clients.verifies
-            )
+                self._material = self._source.read()
+            context = make_context(self._material, self._terms)
+            self._switch = Switch(context, self._terms.clients.verifies)
         except MaterialError as error:
             raise StartError(f"http.tls.{error}") from error
 
@@ -75,6 +95,21 @@ class Encryption(MultiService):
         super().startService()
         if self._reloader is not None:
             self._tell()
+
+    def called(self, host: str) -> str:
+        """What clients call ``host:port`` on this machine."""
+        hosts = self._section.auto.hosts
+        return f"{hosts[0]}:{host.rpartition(':')[2]}" if hosts and host else host
+
+    def advise(self, address: object) -> None:
+        """Say what is to be done on clients, if anything.
+
+        :param address: where the registry listens.
+        """
+        hosts = self._section.auto.hosts
+        if hosts and isinstance(address, IPv4Address | IPv6Address):
+            for line in advice(hosts[0], address.port, self._download, self._authority()):
+                log.info("{line}", line=line)
 
     def around(self, endpoint: IStreamServerEndpoint) -> IStreamServerEndpoint:
         """An endpoint that listens on another one, with TLS."""
@@ -109,15 +144,33 @@ class Encryption(MultiService):
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._checked)
 
     def _checked(self) -> Material:
-        material = self._files.read()
+        material = self._source.read()
         make_context(material, self._terms)
         return material
+
+    def _authority(self) -> bytes:
+        assert self._material is not None
+        return authority_of(self._material.certificate)
 
     def _tell(self) -> None:
         assert self._material is not None
         text, valid = described(self._material.certificate, self._reactor.seconds())
         tell = log.info if valid else log.warn
         tell("{certificate}", certificate=text)
+
+
+def _source(configuration: Configuration, now: Callable[[], float]) -> ISource:
+    section = configuration.http.tls
+    if not section.auto.hosts:
+        files: ISource = Files(section.certificate, section.keyfile, section.clientcas)
+        return files
+    filesystem = configuration.storage.filesystem
+    if section.auto.folder or filesystem is None:
+        folder = Path(section.auto.folder)
+    else:
+        folder = Path(filesystem.rootdirectory) / "twisted-registry" / "tls"
+    automatic: ISource = Automatic(folder.absolute(), section.auto.hosts, now, section.clientcas)
+    return automatic
 
 
 def _terms(section: Tls) -> Terms:

@@ -144,9 +144,10 @@ class RegistryService(MultiService):
             from twisted_registry.encryption import Encryption  # noqa: PLC0415 - needed by few
 
             self._encryption = Encryption(
-                configuration.http.tls, reactor, handover.material if handover else None
+                configuration, reactor, handover.material if handover else None
             )
             self._encryption.setServiceParent(self)
+            pages = {**pages, **self._encryption.documents}
         api = RegistryResource(self.registry, access, reactor, _settings(configuration), counts)
         wanted = not configuration.log.accesslog.disabled
         self.site = RegistrySite(
@@ -236,10 +237,12 @@ class RegistryService(MultiService):
         for notice in self._loaded.notices:
             log.info("{notice}", notice=notice)
         log.info("storage: {store}", store=self._store())
-        shown, host = described(
-            self.getServiceNamed("http").address, secure=self._encryption is not None
-        )
+        address = self.getServiceNamed("http").address
+        shown, host = described(address, secure=self._encryption is not None)
         log.info("listening on {address}", address=shown)
+        if self._encryption is not None:
+            self._encryption.advise(address)
+            host = self._encryption.called(host)
         # Clients look for /v2/ at the root: what reaches a prefix only a proxy in front knows.
         if host and not self._loaded.configuration.http.prefix:
             log.info(

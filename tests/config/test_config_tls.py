@@ -43,6 +43,13 @@ def section(tls: str, addr: str = "':5000'") -> str:
          "ciphersuites[0]: got 'TLS_RSA_WITH_RC4_128_SHA', expected TLS_"),
         (GOOD + ", ciphersuites: [TLS_AES_128_GCM_SHA256]", ("ciphersuites: got"
          " TLS_AES_128_GCM_SHA256, expected one of TLS 1.2 too, or http.tls.minimumtls tls1.3")),
+        ("auto: {folder: /f}", "auto.hosts: got nothing, expected what clients call this registry"),
+        ("auto: {hosts: [a]}", "auto.folder: got nothing, expected a folder, because the store"),
+        (f"{GOOD}, auto: {{hosts: [a]}}", "auto: makes certificate and key: either it, or the"),
+        ("auto: {hosts: [a_b.]}", "auto.hosts[0]: got 'a_b.', expected a host name or an"),
+        ("auto: {hosts: [10.0.0.256]}", "auto.hosts[0]: got '10.0.0.256', expected a host name"),
+        ("auto: {hosts: ['a:5000']}", "auto.hosts[0]: got 'a:5000', expected a host name"),
+        ("auto: {host: [a]}", "auto.host: unknown; known are hosts, folder"),
         ("letsencrypt: {cachefile: /c}", "letsencrypt: certificates by ACME are not served yet"),
         ("letsencrypt: {hosts: [a]}", "letsencrypt: certificates by ACME are not served yet"),
     ],
@@ -64,6 +71,13 @@ def test_a_section_without_certificates_is_nothing():
     made = loaded(section("minimumtls: tls1.2, certificate: ''"))
     assert made.warnings == ()
     assert not made.configuration.http.tls.wanted
+
+
+def test_hosts_are_names_and_addresses():
+    said = "auto: {folder: /f, hosts: [Registry.LAN, '*.b.example', 10.0.0.1, '2001:DB8::1', a]}"
+    made = loaded(section(said)).configuration.http.tls
+    assert made.auto.hosts == ("registry.lan", "*.b.example", "10.0.0.1", "2001:db8::1", "a")
+    assert made.wanted
 
 
 def test_ciphers_have_the_names_of_openssl():

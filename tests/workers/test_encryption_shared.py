@@ -23,6 +23,29 @@ def test_all_processes_speak_tls(tmp_path):
         assert family.stop()[0] == 0
 
 
+def test_all_show_what_the_first_has_made(tmp_path):
+    more = MORE + "  tls:\n    auto: {hosts: [registry.lan, 127.0.0.1]}\n"
+    context = ssl.create_default_context()
+    for attempt in range(2):
+        context.check_hostname, context.verify_mode = bool(attempt), ssl.VerifyMode(2 * attempt)
+        with serving(tmp_path, more=more, secure=context) as family:
+            for connection in family.one_for_each():
+                response, authority = ask(connection, "GET", "/ca.crt")
+                assert response.getheader("Content-Type") == "application/x-pem-file"
+                assert ask(connection, "HEAD", "/ca.crt")[1] == b""
+                assert ask(connection, "POST", "/ca.crt")[0].status == 405
+                assert ask(connection, "GET", "/ca.crt/x")[0].status == 404
+                assert ask(connection, "GET", "/v2/")[0].status == 200
+            said = family.said("to trust it, docker: mkdir -p ")
+            assert f"/etc/docker/certs.d/registry.lan:{family.port} &&" in said[0]
+            assert family.said(f"docker push registry.lan:{family.port}/NAME")
+            assert family.stop()[0] == 0
+        # Whoever trusts it goes on to trust it after a restart.
+        if not attempt:
+            context.load_verify_locations(cadata=authority.decode())
+    assert (tmp_path / "store/twisted-registry/tls/ca.crt").read_bytes() == authority
+
+
 def subject(connection):
     """Whose certificate a connection was shown."""
     return ssl.DER_cert_to_PEM_cert(connection.sock.getpeercert(binary_form=True)).encode()

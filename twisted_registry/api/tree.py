@@ -16,7 +16,7 @@ from twisted_registry.api.interfaces import IStreamingResource
 from twisted_registry.errors import ErrorCode, RegistryError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from twisted.web.server import Request
 
@@ -55,12 +55,34 @@ class ProbeResource(Folder):
     def render(self, request: Request) -> bytes:
         """Say nothing, successfully."""
         if request.method not in {b"GET", b"HEAD"}:
-            return refused(
-                request, RegistryError(ErrorCode.UNSUPPORTED, headers=(("Allow", "GET, HEAD"),))
-            )
+            return read_only(request)
         request.defaultContentType = None
         request.setHeader("Cache-Control", "no-cache")
         return b""
+
+
+class Document(Folder):
+    """Something short to download, for everybody.
+
+    :ivar type: the media type.
+    :ivar content: answers what it holds at this moment.
+    """
+
+    isLeaf = True
+
+    def __init__(self, type_: str, content: Callable[[], bytes]) -> None:
+        super().__init__()
+        self._type = type_
+        self._content = content
+
+    def render(self, request: Request) -> bytes:
+        """Answer with the content."""
+        if request.postpath:
+            return super().render(request)
+        if request.method not in {b"GET", b"HEAD"}:
+            return read_only(request)
+        request.setHeader("Content-Type", self._type)
+        return self._content()
 
 
 def mounted(api: Resource, prefix: str, others: Mapping[str, Resource] | None = None) -> Resource:
@@ -78,6 +100,11 @@ def mounted(api: Resource, prefix: str, others: Mapping[str, Resource] | None = 
             folder = folder.children[segment]
         folder.putChild(name.encode(), resource)
     return root
+
+
+def read_only(request: Request) -> bytes:
+    """Refuse a method that would change what can not be changed."""
+    return refused(request, RegistryError(ErrorCode.UNSUPPORTED, headers=(("Allow", "GET, HEAD"),)))
 
 
 def refused(request: Request, error: RegistryError) -> bytes:

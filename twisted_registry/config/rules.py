@@ -136,7 +136,7 @@ def _check_http(configuration: Configuration, report: Report) -> None:
         report.fault("http.addr", f"got {shown(http.addr)}", f"{place}{hint}")
     else:
         _check_workers(configuration, report)
-    check_tls(http, report)
+    check_tls(http, configuration.storage, report)
 
 
 def _check_workers(configuration: Configuration, report: Report) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from twisted_registry.config.clientusers import ClientUser, check_client_users
 from twisted_registry.config.faults import shown
 from twisted_registry.config.forms import choice, text, texts
-from twisted_registry.config.kinds import Listing
+from twisted_registry.config.kinds import Listing, Scalar
 from twisted_registry.config.sections import Section, Values, key, schema, section
+from twisted_registry.config.values import text as text_of
 
 if TYPE_CHECKING:
+    from twisted_registry.config.document import Node
     from twisted_registry.config.faults import Report
     from twisted_registry.config.serving import Http
+    from twisted_registry.config.storing import Storage
 
 #: Cipher suites of TLS 1.2 by their IANA names, with what OpenSSL calls them.
 SUITES: Final = {
@@ -41,8 +46,18 @@ SUITES: Final = {
 NEWER: Final = frozenset({
     "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_GCM_SHA256",
 })  # fmt: skip
+_LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?"
+#: A host name, perhaps for all those below it. The last label of a name has a letter.
+_NAME: Final = re.compile(rf"(?:\*\.)?(?:{_LABEL}\.)*(?!\d+\Z){_LABEL}", re.ASCII)
 #: How many of SUITES, from its beginning, are offered by default: forward secret and authenticated.
 _DEFAULT: Final = 6
+
+
+def _host(node: Node) -> str:
+    said = text_of(node).lower()
+    if len(said) <= 253 and _NAME.fullmatch(said):
+        return said
+    return str(ip_address(said))
 
 
 @schema
@@ -53,6 +68,21 @@ class LetsEncrypt(Values):
     email: str = key(text(), "Who is told before a certificate runs out.", default="")
     hosts: tuple[str, ...] = key(texts("a list of host names"), "The host names.", default=())
     directoryurl: str = key(text(), "The ACME directory.", default="")
+
+
+@schema
+class Auto(Values):
+    """``http.tls.auto``."""
+
+    hosts: tuple[str, ...] = key(
+        Listing("a list of host names and addresses", Scalar("a host name or an address", _host)),
+        "What clients call this registry: names, as ``registry.lan``, and addresses.", default=(),
+        ours=True,
+    )  # fmt: skip
+    folder: str = key(
+        text("a path"), "Where authority and certificates are kept. Empty: ``twisted-registry/tls``"
+        " below the root directory of the store.", default="", ours=True,
+    )  # fmt: skip
 
 
 @schema
@@ -88,6 +118,10 @@ class Tls(Values):
         " TLS 1.3 always offers all of its own.", default=(),
     )  # fmt: skip
     letsencrypt: LetsEncrypt = section(LetsEncrypt, "Certificates by ACME.")
+    auto: Auto = section(
+        Auto, "An authority and a certificate that the registry makes itself.", closed=True,
+        ours=True,
+    )  # fmt: skip
     clientusers: tuple[ClientUser, ...] = key(
         Listing("a list of rules", Section("a section", ClientUser, closed=True)),
         "Which certificates of clients are which user's; the first rule that fits holds. Such a"
@@ -97,7 +131,7 @@ class Tls(Values):
     @property
     def wanted(self) -> bool:
         """Whether the registry is to be served over TLS."""
-        return bool(self.certificate or self.letsencrypt.cachefile)
+        return bool(self.certificate or self.auto.hosts or self.letsencrypt.cachefile)
 
     @property
     def ciphers(self) -> tuple[str, ...]:
@@ -108,7 +142,7 @@ class Tls(Values):
         return tuple(SUITES[name] for name in names if name in SUITES)
 
 
-def check_tls(http: Http, report: Report) -> None:
+def check_tls(http: Http, storage: Storage, report: Report) -> None:
     """Report what of ``http.tls`` makes no sense together.
 
     Distribution serves without TLS when the certificate is missing, and asks nobody for a
@@ -120,17 +154,41 @@ def check_tls(http: Http, report: Report) -> None:
         report.fault("http.tls.letsencrypt", None, "certificates by ACME are not served yet; let"
                      " a program such as certbot or lego write certificate and key")  # fmt: skip
         return
-    if tls.certificate and not tls.keyfile:
-        report.fault("http.tls.key", "got nothing", "the file with the key of the certificate")
+    if not (tls.wanted or tls.auto.folder):
+        _check_none(tls, report)
+        return
+    _check_source(tls, storage, report)
+    _check_clients(tls, report)
+    if http.addr.startswith("ssl:"):
+        report.fault("http.addr", f"got {shown(http.addr)}",
+                     "HOST:PORT, because http.tls has the certificate")  # fmt: skip
+    _check_suites(tls, report)
+
+
+def _check_none(tls: Tls, report: Report) -> None:
     given = {"key": tls.keyfile, "clientcas": tls.clientcas, "clientauth": tls.clientauth,
              "clientusers": tls.clientusers}  # fmt: skip
-    if not tls.wanted:
-        for name, value in given.items():
-            if value:
-                report.fault("http.tls.certificate", "got nothing",
-                             f"a file, because http.tls.{name} is set")  # fmt: skip
-                break
-        return
+    for name, value in given.items():
+        if value:
+            report.fault("http.tls.certificate", "got nothing",
+                         f"a file, because http.tls.{name} is set")  # fmt: skip
+            break
+
+
+def _check_source(tls: Tls, storage: Storage, report: Report) -> None:
+    auto = tls.auto
+    if auto.folder and not auto.hosts:
+        report.fault("http.tls.auto.hosts", "got nothing", "what clients call this registry")
+    elif auto.hosts and (tls.certificate or tls.keyfile):
+        report.fault("http.tls.auto", None, "makes certificate and key: either it, or the files")
+    elif auto.hosts and not auto.folder and storage.filesystem is None:
+        report.fault("http.tls.auto.folder", "got nothing",
+                     "a folder, because the store has none")  # fmt: skip
+    elif tls.certificate and not tls.keyfile:
+        report.fault("http.tls.key", "got nothing", "the file with the key of the certificate")
+
+
+def _check_clients(tls: Tls, report: Report) -> None:
     if tls.clientauth and not tls.clientcas:
         report.fault("http.tls.clientcas", "got nothing",
                      f"files with authorities, for clientauth {tls.clientauth}")  # fmt: skip
@@ -138,10 +196,6 @@ def check_tls(http: Http, report: Report) -> None:
         report.fault("http.tls.clientusers", None, "certificates are believed if they are verified:"
                      " it takes clientcas, and a clientauth that verifies")  # fmt: skip
     check_client_users(tls.clientusers, report)
-    if http.addr.startswith("ssl:"):
-        report.fault("http.addr", f"got {shown(http.addr)}",
-                     "HOST:PORT, because http.tls has the certificate")  # fmt: skip
-    _check_suites(tls, report)
 
 
 def _check_suites(tls: Tls, report: Report) -> None:

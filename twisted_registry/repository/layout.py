@@ -34,6 +34,7 @@ What Distribution does not know, it ignores::
     twisted-registry/trash/repositories/<name>/_layers/<algorithm>/<hex>/<stamp>
     twisted-registry/trash/repositories/<name>/_revisions/<algorithm>/<hex>/<stamp>
     twisted-registry/trash/repositories/<name>/_tags/<tag>/<stamp>
+    twisted-registry/tls/ is that of :mod:`twisted_registry.tls.automatic`, in directories alone
 
 A link is a file that holds a digest as text.
 """

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from attrs import frozen
+from zope.interface import implementer
 
-from twisted_registry.tls.material import Material, MaterialError
+from twisted_registry.tls.material import ISource, Material, MaterialError
 
 
+@implementer(ISource)
 @frozen
 class Files:
     """Where they are.

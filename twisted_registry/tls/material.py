@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from attrs import field, frozen
+from zope.interface import Interface
 
 
 @frozen
@@ -19,11 +20,24 @@ class Material:
     authorities: tuple[tuple[str, bytes], ...] = ()
 
 
+class ISource(Interface):
+    """Where certificate, key and authorities come from."""
+
+    def read() -> Material:
+        """Read them. Blocks.
+
+        :raises MaterialError: if that is not possible.
+        """
+
+    def marks() -> tuple[object, ...]:
+        """What changes when it is time to read them again. Takes a few calls of stat."""
+
+
 @frozen(eq=False)
 class MaterialError(Exception):
     """Certificate, key and authorities can not be used.
 
-    :ivar name: which: ``certificate``, ``key`` or ``clientcas``.
+    :ivar name: which key of ``http.tls`` is to blame: ``certificate``, ``key``, ``clientcas``.
     :ivar reason: why; one line, never a secret.
     """
 

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
     from twisted.python.failure import Failure
 
-    from twisted_registry.tls.files import Files
-    from twisted_registry.tls.material import Material
+    from twisted_registry.tls.material import ISource, Material
 
 log = Logger()
 
@@ -32,24 +31,24 @@ LOOK = 5.0
 
 
 class Reloader(Service):
-    """Looks at files, and reads them again."""
+    """Looks at files, or whatever certificates come from, and reads them again."""
 
     def __init__(
         self,
         clock: IReactorTime,
-        files: Files,
+        source: ISource,
         read: Callable[[], Deferred[Material]],
         use: Callable[[Material], object],
     ) -> None:
-        """Take the files, as they were when what is in use was read.
+        """Take the source, as it was when what is in use was read.
 
         :param read: reads and checks them, on a thread; a Deferred of what they hold.
         :param use: called with it, if it can be used.
         """
-        self._files = files
+        self._source = source
         self._read = read
         self._use = use
-        self._seen = self._tried = files.marks()
+        self._seen = self._tried = source.marks()
         self._lock = DeferredLock()
         self._loop = LoopingCall(self._look)
         self._loop.clock = clock
@@ -69,14 +68,14 @@ class Reloader(Service):
         return self._lock.run(self._reload)
 
     def _look(self) -> Deferred[None] | None:
-        marks = self._files.marks()
+        marks = self._source.marks()
         settled, self._seen = marks == self._seen, marks
         if settled and marks != self._tried:
             return self.reload()
         return None
 
     def _reload(self) -> Deferred[None]:
-        self._tried = self._files.marks()
+        self._tried = self._source.marks()
         return self._read().addCallbacks(self._use, self._failed)  # type: ignore[arg-type]
 
     def _failed(self, failure: Failure) -> None:
