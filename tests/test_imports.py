@@ -130,6 +130,8 @@ LATE = {
     ("accesscontrol", f"{PACKAGE}.certificateusers"),
     # Most leave TLS to a proxy, and it brings much along.
     ("service", f"{PACKAGE}.encryption"),
+    # It needs an extra.
+    ("commands.user", f"{PACKAGE}.auth.passwords"),
     # Each scheme brings other libraries along, most of them extras.
     ("authschemes", f"{PACKAGE}.auth"),
     # Address ranges, cryptography and connections are for cloudfront alone.

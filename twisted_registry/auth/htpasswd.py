@@ -14,6 +14,8 @@ from attrs import field, frozen
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+#: Bytes of a password that bcrypt looks at.
+LONGEST_PASSWORD = 72
 #: Version, cost, salt and hash; 2 stands for 2a, and all versions for one algorithm.
 _BCRYPT = re.compile(rb"\$2[abxy]?\$(\d\d)\$[./A-Za-z0-9]{53}")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from hashlib import sha256
-from secrets import token_hex, token_urlsafe
+from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
@@ -21,6 +21,7 @@ from zope.interface import implementer
 
 from twisted_registry.auth.accounts import IAccounts
 from twisted_registry.auth.basic import IChanging
+from twisted_registry.auth.editing import beside, with_entry
 from twisted_registry.auth.htpasswd import Users, parse
 from twisted_registry.auth.passwords import hash_of, is_nobodys, is_password
 
@@ -151,17 +152,9 @@ def make_missing(path: str) -> str | None:
     if folder:
         os.makedirs(folder, 0o700, exist_ok=True)  # noqa: PTH103
     password = token_urlsafe()
-    hidden = f"{path}.{token_hex(8)}.tmp"
-    fd = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with open(fd, "wb") as file:
-            file.write(FIRST_USER.encode() + b":" + hash_of(password.encode()) + b"\n")
-            file.flush()
-            os.fsync(fd)
-        # Whoever was faster stays.
-        os.link(hidden, path)
-    except FileExistsError:
-        return None
-    finally:
-        os.unlink(hidden)  # noqa: PTH108
+    with beside(path, with_entry(b"", FIRST_USER.encode(), hash_of(password.encode()))) as hidden:
+        try:
+            os.link(hidden, path)
+        except FileExistsError:  # another was faster
+            return None
     return password

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import bcrypt
 
-#: Bytes of a password that bcrypt looks at.
-LONGEST = 72
+from twisted_registry.auth.htpasswd import LONGEST_PASSWORD
+
 #: The binary logarithm of the rounds of a new hash: Distribution's, some 70 ms.
 COST = 10
 
@@ -15,7 +15,7 @@ def is_password(password: bytes, hashed: bytes) -> bool:
     # The library knows the first version by its later name only.
     known = b"$2a" + hashed[2:] if hashed.startswith(b"$2$") else hashed
     try:
-        return bcrypt.checkpw(password[:LONGEST], known)
+        return bcrypt.checkpw(password[:LONGEST_PASSWORD], known)
     except ValueError:  # a salt or a hash that bcrypt never wrote
         return False
 
