@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "serve": "serve the registry",
     "check": "validate a configuration and print what holds, secrets masked",
     "garbage-collect": "remove what nothing refers to, also beside a registry that serves",
+    "fsck": "look for damage in the store, and repair what can be",
     "maintenance": "print how the tasks of a store are, or run one",
     "user": "add, change, remove or list the users of auth.htpasswd",
     "copy-store": "copy everything of one store into another, also beside registries that serve",

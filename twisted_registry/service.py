@@ -125,7 +125,7 @@ class RegistryService(MultiService):
             checked,
             reactor,
             gate=gate,
-            policy=_policy(configuration),
+            policy=make_policy(configuration),
             secret=configuration.http.secret.encode() or None,
             url_lifetime=round(configuration.storage.redirect.lifetime),
             content_limit=configuration.storage.cache.manifestbytes,
@@ -361,7 +361,8 @@ def _bucket_section(configuration: Configuration) -> str:
     return "s3aws" if configuration.storage.s3 is None else "s3"
 
 
-def _policy(configuration: Configuration) -> Policy:
+def make_policy(configuration: Configuration) -> Policy:
+    """Which manifests are taken."""
     validation = configuration.validation
     indexes = validation.manifests.indexes
     return Policy(

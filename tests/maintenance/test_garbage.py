@@ -231,6 +231,13 @@ def test_references_are_read_once(store):
     assert not [call for call in again if call[0] in {"get_many", "get", "open"}]
 
 
+def test_a_list_that_a_crash_cut_short_is_in_nobodys_way(store):
+    store.world.blob(b"garbage")
+    store.age()
+    store.world.write(layout.CONDEMNED, b"1 proposed 60\nsha")
+    assert store.collect().blobs == 1
+
+
 # Beside processes that serve.
 
 

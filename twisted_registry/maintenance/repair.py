@@ -15,7 +15,6 @@ from twisted.logger import Logger
 
 from twisted_registry.maintenance.sentence import TERM, NotAcknowledged, Sentence
 from twisted_registry.repository.condemned import Condemned, Phase
-from twisted_registry.repository.failures import translated
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +47,7 @@ class Repair:
         if not self.enabled or finding.repair is None:
             return [finding]
         if finding.silence is None:
-            return [await _repaired(finding)]
+            return [await finding.mended()]
         self._waiting.append(finding)
         return await self.settle() if len(self._waiting) >= _AT_ONCE else ()
 
@@ -64,7 +63,7 @@ class Repair:
             await sentence.propose(proposed)
             await sentence.condemn(evolve(proposed, phase=Phase.CONDEMNED))
             return [
-                await _repaired(finding) if sentence.in_time() else finding for finding in waiting
+                await finding.mended() if sentence.in_time() else finding for finding in waiting
             ]
         except NotAcknowledged as error:
             log.error(
@@ -75,9 +74,3 @@ class Repair:
             return waiting
         finally:
             await self.removal.withdraw(proposed.id)
-
-
-@translated
-async def _repaired(finding: Finding) -> Finding:
-    assert finding.repair is not None
-    return evolve(finding, repaired=await finding.repair())

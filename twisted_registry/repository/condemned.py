@@ -6,6 +6,7 @@ for each manifest of a repository. It is replaced in one step, and gone when the
 
 from __future__ import annotations
 
+from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -109,12 +110,34 @@ class Condemned:
 async def read_condemned(driver: IStorageDriver) -> Condemned | None:
     """The list that is published now, or None."""
     try:
-        content = await driver.get(layout.CONDEMNED, _LIMIT)
-    except PathNotFound:
-        return None
-    try:
-        return Condemned.from_bytes(content)
+        return await _read(driver)
     except ListInvalid as error:
         # Its collector is gone with the power: a living one has written it whole.
         log.warn("the collector's list is torn and counts for nothing: {error}", error=str(error))
         return None
+
+
+async def remove_torn(driver: IStorageDriver) -> bool:
+    """Remove the list if it is torn, and return whether it was."""
+    torn = await is_torn(driver)
+    if torn:
+        with suppress(PathNotFound):
+            await driver.delete(layout.CONDEMNED)
+    return torn
+
+
+async def is_torn(driver: IStorageDriver) -> bool:
+    """Whether there is a list that a crash cut short."""
+    try:
+        await _read(driver)
+    except ListInvalid:
+        return True
+    return False
+
+
+async def _read(driver: IStorageDriver) -> Condemned | None:
+    try:
+        content = await driver.get(layout.CONDEMNED, _LIMIT)
+    except PathNotFound:
+        return None
+    return Condemned.from_bytes(content)

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import IStorageDriver
 
 _NOBODY = Origin()
-_SECRET_BYTES = 32
+#: Bytes of the text of an upload secret that are asked for, and that make one at least.
+SECRET_LENGTH = 32
 #: Repositories whose parts are kept for the next request.
 _REMEMBERED = 1000
 #: Seconds for which a redirect to the store is good, as in Distribution.
@@ -185,7 +186,7 @@ class Registry:
         return self._secret
 
     async def _kept_secret(self) -> bytes:
-        secret = secrets.token_hex(_SECRET_BYTES).encode("ascii")
+        secret = secrets.token_hex(SECRET_LENGTH).encode("ascii")
         try:
             kept = await self.driver.get(layout.UPLOAD_SECRET, 1024)
         except PathNotFound:
@@ -201,7 +202,7 @@ class Registry:
                 kept = await self.driver.get(layout.UPLOAD_SECRET, 1024)
             else:
                 return secret
-        if len(kept) < _SECRET_BYTES:
+        if len(kept) < SECRET_LENGTH:
             # Torn or emptied: anybody could sign with it.
             await self.driver.put(layout.UPLOAD_SECRET, secret)
             return secret

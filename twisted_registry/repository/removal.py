@@ -12,7 +12,7 @@ from attrs import define, field, frozen
 
 from twisted_registry.digest import ALGORITHMS, Digest, DigestInvalid
 from twisted_registry.repository import catalog, layout
-from twisted_registry.repository.condemned import Condemned, read_condemned
+from twisted_registry.repository.condemned import Condemned, read_condemned, remove_torn
 from twisted_registry.repository.disposal import Disposal
 from twisted_registry.repository.failures import translated
 from twisted_registry.repository.gate import RECORD_TERM
@@ -67,6 +67,8 @@ class Removal:
         try:
             await self.driver.create(layout.CONDEMNED, proposed.to_bytes())
         except PathExists:
+            # One that a crash cut short is nobody's, and would stay for ever.
+            await remove_torn(self.driver)
             return False
         except MethodUnsupported:
             if await read_condemned(self.driver) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import define, field
@@ -125,9 +126,9 @@ class CheckedDriver:
         paths = [path, *(one for one in beside.values() if one is not None)]
         return self._call("writer", paths, self.driver.writer, path, offset, observe, **beside)
 
-    def sweep(self, before: float) -> Deferred[int]:
+    def sweep(self, before: float, *, dry_run: bool = False) -> Deferred[int]:
         """Remove what calls that a crash cut off have left."""
-        return self._call("sweep", (), self.driver.sweep, before)
+        return self._call("sweep", (), partial(self.driver.sweep, dry_run=dry_run), before)
 
     def list(self, path: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
         """Fire with what lies directly in a folder."""

@@ -28,12 +28,14 @@ class Sweep:
     """One pass over a tree, a bit at a time, so that no thread is taken for long.
 
     :ivar before: seconds since the epoch; what changed later is left alone.
-    :ivar removed: files and folders that are gone.
+    :ivar dry_run: whether to remove nothing.
+    :ivar found: files and folders that are gone, or would be.
     """
 
     tree: FileTree
     before: float
-    removed: int = field(init=False, default=0)
+    dry_run: bool = False
+    found: int = field(init=False, default=0)
     _folders: list[str] = field(init=False, factory=lambda: [""])
 
     def go_on(self) -> bool:
@@ -65,13 +67,15 @@ class Sweep:
             found = entry.stat(follow_symlinks=False)
             if max(found.st_mtime, found.st_ctime) >= self.before:
                 return
-            if entry.is_dir(follow_symlinks=False):
+            if self.dry_run:
+                pass
+            elif entry.is_dir(follow_symlinks=False):
                 self.tree.remove_tree(entry.path)
             else:
                 self.tree.files.unlink(entry.path)
         except FileNotFoundError:
             return
-        self.removed += 1
+        self.found += 1
 
 
 def _is_straight_folder(tree: FileTree, entry: DirEntry[str]) -> bool:

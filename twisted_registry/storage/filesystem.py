@@ -211,9 +211,9 @@ class FilesystemDriver:
         )
         return opening.addCallback(writer)
 
-    def sweep(self, before: float) -> Deferred[int]:
+    def sweep(self, before: float, *, dry_run: bool = False) -> Deferred[int]:
         """Remove old hidden files and folders, a bit of the tree at a time."""
-        return Deferred.fromCoroutine(self._sweep(Sweep(self._tree, before)))
+        return Deferred.fromCoroutine(self._sweep(Sweep(self._tree, before, dry_run)))
 
     def list(self, path: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
         """Fire with what lies directly in a folder."""
@@ -267,7 +267,7 @@ class FilesystemDriver:
     async def _sweep(self, sweep: Sweep) -> int:
         while await self._run("", sweep.go_on):
             pass
-        return sweep.removed
+        return sweep.found
 
     def _close_opened(self, opened: tuple[int, int]) -> None:
         self.files.close(opened[0])

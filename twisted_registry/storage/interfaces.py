@@ -358,11 +358,12 @@ class IStorageDriver(Interface):
         :raises WriterBusy: while another writer, of any process, holds the path.
         """
 
-    def sweep(before: float) -> Deferred[int]:
+    def sweep(before: float, *, dry_run: bool = False) -> Deferred[int]:
         """Remove what calls that a crash cut off have left where no path leads.
 
         :param before: seconds since the epoch; what changed later may be in use, and stays.
-        :returns: how many such files, folders or unfinished transfers are gone.
+        :param dry_run: remove nothing.
+        :returns: how many such files, folders or unfinished transfers are gone, or would be.
         """
 
     def list(path: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:

@@ -140,7 +140,7 @@ class MemoryDriver:
         """Begin or continue a file."""
         return execute(self._writer, path, offset, observe, present, absent)
 
-    def sweep(self, before: float) -> Deferred[int]:  # noqa: ARG002
+    def sweep(self, before: float, *, dry_run: bool = False) -> Deferred[int]:  # noqa: ARG002
         """Find nothing: what a crash leaves here is gone with it."""
         return succeed(0)
 

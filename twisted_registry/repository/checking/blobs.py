@@ -11,6 +11,7 @@ from twisted_registry.repository import layout
 from twisted_registry.repository.checking.damage import Finding, Kind
 from twisted_registry.repository.checking.hashing import stored_digest
 from twisted_registry.repository.checking.walking import files
+from twisted_registry.repository.concurrency import each
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
 
 if TYPE_CHECKING:
@@ -38,6 +39,21 @@ class StoredBlobs:
         :param after: only paths greater than this.
         """
         return files(self.driver, layout.BLOBS, after)
+
+    async def examine_all(
+        self, page: Sequence[Entry], over: Callable[[int], object]
+    ) -> list[Finding]:
+        """Read some files, several at once; return what is wrong with them.
+
+        :param over: told the size of each when it was read.
+        """
+
+        async def read(entry: Entry) -> Finding | None:
+            finding = await self.examine(entry)
+            over(entry.size or 0)
+            return finding
+
+        return [finding for finding in await each(read, page) if finding is not None]
 
     async def examine(self, entry: Entry) -> Finding | None:
         """Read a file; return what is wrong with it, or None."""

@@ -5,12 +5,17 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
+from twisted.logger import Logger
+
+from twisted_registry.storage.interfaces import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from twisted_registry.digest import Digest
+
+log = Logger()
 
 
 class Kind(Enum):
@@ -78,6 +83,20 @@ class Finding:
     silence: Digest | None = field(default=None, kw_only=True, eq=False, repr=False)
     repaired: bool = field(default=False, kw_only=True)
 
+    async def mended(self) -> Finding:
+        """Repair it, and return what then holds."""
+        if self.repair is None:
+            return self
+        try:
+            return evolve(self, repaired=await self.repair())
+        except StorageError as error:
+            log.error("not repaired: {path}: {error}", path=self.path, error=str(error))
+            return self
+
+    def kept(self) -> Finding:
+        """The same, not to be repaired."""
+        return evolve(self, repair=None)
+
     @harmless.default
     def _as_its_kind(self) -> bool:
         return self.kind.is_harmless
@@ -85,4 +104,4 @@ class Finding:
     def __str__(self) -> str:
         about = "" if self.digest is None or self.digest.hex in self.path else f" ({self.digest})"
         detail = f": {self.detail}" if self.detail else ""
-        return f"{self.kind.value}: {self.path}{about}{detail}"
+        return f"{self.kind.value}: {self.path or '/'}{about}{detail}"

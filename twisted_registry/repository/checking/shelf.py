@@ -5,14 +5,12 @@ Nothing reads it. Whoever wants something back copies the folder of a run over t
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from attrs import define, field
 
 from twisted_registry.repository import layout
-from twisted_registry.repository.checking.walking import everything
 from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
@@ -45,8 +43,5 @@ class Shelf:
             await self.driver.move(path, layout.quarantined(self.stamp, path))
         except PathNotFound:
             return False
-        folder = path.rpartition("/")[0]
-        if not await everything(self.driver, folder):
-            with suppress(PathNotFound):
-                await self.driver.delete(folder)
+        await self.driver.prune([path.rpartition("/")[0]])
         return True

@@ -311,9 +311,9 @@ class S3Driver:
         return answer
 
     @_told
-    def sweep(self, before: float) -> Deferred[int]:
+    def sweep(self, before: float, *, dry_run: bool = False) -> Deferred[int]:
         """Abort multipart uploads that nobody will complete."""
-        answer: Deferred[int] = self._remover.uploads(self._keys.root, before)
+        answer: Deferred[int] = self._remover.uploads(self._keys.root, before, dry_run=dry_run)
         return answer
 
     @_told

@@ -51,10 +51,11 @@ class Remover:
                 return anything
 
     @inlineCallbacks
-    def uploads(self, prefix: str, before: float) -> Steps:
+    def uploads(self, prefix: str, before: float, *, dry_run: bool = False) -> Steps:
         """Abort multipart uploads that were begun before a time; fire with how many they were.
 
         :param before: seconds since the epoch.
+        :param dry_run: abort none.
         """
         count = 0
         marker = None
@@ -62,7 +63,8 @@ class Remover:
             listing = yield self._client.list_multipart_uploads(prefix, marker=marker)
             for upload in listing.uploads:
                 if upload.initiated is not None and upload.initiated / 1e9 < before:
-                    yield self._client.abort_multipart_upload(upload.key, upload.upload_id)
+                    if not dry_run:
+                        yield self._client.abort_multipart_upload(upload.key, upload.upload_id)
                     count += 1
             marker = listing.marker
             if marker is None:

@@ -1,0 +1,149 @@
+"""``fsck`` as an operator runs it."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from contextlib import suppress
+
+import pytest
+from processes import CONFIGURATION, SERVE, Running, configured, run, wait_until
+from pushing import push, sha256
+
+from twisted_registry.commands.fsck import Findings
+from twisted_registry.commands.progress import Bar
+from twisted_registry.repository.checking.damage import Finding, Kind
+from twisted_registry.storage.newfile import hidden_name
+
+FSCK = (sys.executable, "-m", "twisted_registry", "fsck")
+LAYER = b"kept layer"
+
+
+def configuration(folder, more=""):
+    gc = "  maintenance: {{gc: {{grace: 0s}}}}\n  delete: {{enabled: true}}\n"
+    return configured(folder, CONFIGURATION.replace("storage:\n", f"storage:\n{gc}") + more)
+
+
+def tree(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in (folder / "store").rglob("*")
+    }
+
+
+def blob(folder, content):
+    hexadecimal = sha256(content).partition(":")[2]
+    (found,) = (folder / "store").rglob(f"blobs/**/{hexadecimal}/data")
+    return found
+
+
+@pytest.fixture
+def filled(tmp_path):
+    path = configuration(tmp_path)
+    with Running(*SERVE, path, cwd=tmp_path) as server:
+        push(server, "kept", LAYER)
+        server.stop()
+    return tmp_path, path
+
+
+def test_nothing_is_wrong(filled):
+    folder, path = filled
+    before = tree(folder)
+    status, out, err = run(*FSCK, path, cwd=folder)
+    assert (status, err) == (0, [])
+    assert out.startswith("2 blobs and manifests (")
+    assert out.endswith(
+        " bytes) and 1 repositories checked: 0 damaged, 0 harmless, 0 repaired; 0 tags affected\n"
+    )
+    assert tree(folder) == before
+
+
+def test_damage_is_told_and_nothing_is_touched(filled):
+    folder, path = filled
+    blob(folder, LAYER).write_bytes(b"other bytes")
+    (folder / "store" / hidden_name()).write_bytes(b"half")
+    before = tree(folder)
+    status, out, err = run(*FSCK, path, cwd=folder)
+    assert (status, err) == (3, [])
+    first, *lines = out.splitlines()
+    assert first == (
+        f"corrupt blob: {blob(folder, LAYER).relative_to(folder / 'store')}: "
+        f"its 11 bytes are those of {sha256(b'other bytes')}"
+    )
+    assert "leftovers: /: 1 unfinished files of crashes" in lines
+    assert f"affected tag: a:kept ({sha256(LAYER)})" in lines
+    status, out, _ = run(*FSCK, "--json", path, cwd=folder)
+    assert status == 3
+    found = json.loads(out)
+    assert (found["damaged"], found["harmless"], found["repaired"]) == (1, 1, 0)
+    assert found["findings"][0]["kind"] == "corrupt blob"
+    assert found["findings"][0]["digest"] == sha256(LAYER)
+    assert found["tags"] == [{"repository": "a", "tag": "kept", "because": [sha256(LAYER)]}]
+    assert tree(folder) == before
+
+
+def test_a_repair_beside_two_processes_lets_the_next_push_heal(tmp_path):
+    path = configuration(tmp_path, "  workers: 2\n")
+    with Running(*SERVE, path, cwd=tmp_path) as server:
+        push(server, "kept", LAYER)
+        digest = sha256(LAYER)
+
+        def seen():
+            """What connections to either process are told."""
+            answers = [server.ask("GET", f"/v2/a/blobs/{digest}") for _ in range(12)]
+            return {(response.status, len(content)) for response, content in answers}
+
+        assert seen() == {(200, len(LAYER))}
+        damaged = blob(tmp_path, LAYER)
+        damaged.write_bytes(LAYER[:-1] + b"?")
+        status, out, _ = run(*FSCK, "--repair", path, cwd=tmp_path)
+        # Until somebody pushes it, the tag is affected.
+        assert status == 3
+        assert out.splitlines()[0].endswith("(repaired)")
+        assert {answer for answer, _ in seen()} == {404}
+        (quarantined,) = (tmp_path / "store/twisted-registry/quarantine").rglob("data")
+        assert quarantined.read_bytes() == LAYER[:-1] + b"?"
+
+        def pushed():
+            # Until each process has seen that the list is gone, it may refuse the manifest.
+            with suppress(AssertionError):
+                return push(server, "kept", LAYER)
+
+        wait_until(pushed)
+        assert seen() == {(200, len(LAYER))}
+        assert run(*FSCK, path, cwd=tmp_path)[0] == 0
+        server.stop()
+
+
+def test_what_lies_around_is_removed(filled):
+    folder, path = filled
+    before = tree(folder)
+    (folder / "store" / hidden_name()).write_bytes(b"half")
+    status, out, _ = run(*FSCK, "--repair", path, cwd=folder)
+    assert status == 0
+    assert "leftovers: /: 1 unfinished files of crashes (repaired)" in out
+    assert tree(folder) == before
+
+
+def test_a_store_in_memory(tmp_path):
+    path = configured(tmp_path, "version: 0.1\nstorage: inmemory\n")
+    status, out, err = run(*FSCK, path, cwd=tmp_path)
+    assert (status, out) == (1, "")
+    assert err == ["twisted-registry: storage.inmemory: a store in memory has nothing to check"]
+
+
+def test_the_bar():
+    out, lines = io.StringIO(), io.StringIO()
+    findings = Findings(lines, Bar(out))
+    assert findings.counts
+    findings.read(2**20, 4 * 2**20)
+    findings.read(2**20 + 5, 4 * 2**20)
+    findings.entering("x" * 100)
+    findings.found(Finding(Kind.FILE_STRAY, "a/b", repaired=True))
+    assert out.getvalue() == (
+        f"\r\x1b[Kreading MiB [{'#' * 10}{' ' * 30}] 1 of 4"
+        f"\r\x1b[Kchecking: 1 repositories, now {'x' * 40}"
+        "\r\x1b[K"
+    )
+    assert lines.getvalue() == "stray file: a/b (repaired)\n"

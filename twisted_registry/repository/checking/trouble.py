@@ -1,0 +1,97 @@
+"""What is wrong in one repository, and which tags that reaches."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from attrs import define, field, frozen
+
+from twisted_registry.errors import RegistryError
+from twisted_registry.repository import layout
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from twisted_registry.digest import Digest
+    from twisted_registry.repository.checking.links import Links
+    from twisted_registry.repository.inventory import Inventory
+
+
+@frozen
+class AffectedTag:
+    """A tag that can not be pulled whole.
+
+    :ivar because: of what is missing or damaged; empty if the tag's own link is.
+    :ivar link: the path of its link, if nothing else is known to be wrong; else empty.
+    """
+
+    repository: str
+    tag: str
+    because: tuple[Digest, ...]
+    link: str = ""
+
+
+@define(eq=False)
+class Trouble:
+    """A repository that is being looked through. It grows with what is wrong, not with the rest.
+
+    :ivar name: of the repository.
+    :ivar has_manifests: whether anything is below its ``_manifests``.
+    :ivar lost: manifests whose bytes are gone.
+    :ivar tagged: those of them that a tag names.
+    :ivar is_complete: whether indexes were given what their children suffer from.
+    """
+
+    name: str
+    has_manifests: bool = False
+    is_complete: bool = False
+    lost: set[Digest] = field(factory=set)
+    tagged: set[Digest] = field(factory=set)
+    #: the tag whose link was seen last, and the one that was found to have none
+    tag: str = ""
+    unfinished: str = ""
+    _because: dict[Digest, set[Digest]] = field(factory=dict)
+
+    def blame(self, manifest: Digest, part: Digest) -> None:
+        """Note what a manifest suffers from."""
+        self._because.setdefault(manifest, set()).add(part)
+
+    def lose(self, manifest: Digest) -> None:
+        """Note that the bytes of a manifest are gone."""
+        self.lost.add(manifest)
+        self.blame(manifest, manifest)
+
+    def because(self, manifest: Digest) -> tuple[Digest, ...]:
+        """What a manifest suffers from."""
+        return tuple(sorted(self._because.get(manifest, ())))
+
+    async def complete(self, inventory: Inventory) -> None:
+        """Let indexes suffer from what their children suffer from.
+
+        All manifests are read once more for that, but only where something is wrong.
+        """
+        self.is_complete = True
+        # What can not be read was reported, and ends this early.
+        with suppress(RegistryError):
+            while self._because and await self._grow(inventory):
+                pass
+
+    async def _grow(self, inventory: Inventory) -> bool:
+        grown = False
+        async for digests in inventory.revisions(self.name):
+            async for digest, references in inventory.manifests(digests):
+                children = () if references is None else references.manifests
+                parts = {part for child in children for part in self._because.get(child, ())}
+                if not parts <= self._because.get(digest, set()):
+                    self._because.setdefault(digest, set()).update(parts)
+                    grown = True
+        return grown
+
+    def holder(self, links: Links) -> Callable[[Digest], Awaitable[bool]]:
+        """What asks whether the repository holds a manifest."""
+
+        async def holds(digest: Digest) -> bool:
+            return (await links.hold([layout.revision_link(self.name, digest)], [digest]))[0]
+
+        return holds
