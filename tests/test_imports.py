@@ -79,6 +79,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "commands.check": ("commands", "config"),
     "commands.once": ("commands.configured", "logs", *CORE),
     "commands.copy_store": ("commands", "objectstore", "tap", "service", *BELOW_SERVICE),
+    "commands.token": ("commands", "tokens", "tap", "auth", "storage", "config", *CORE),
     "commands": ("collecting", "tap", "service", *BELOW_SERVICE),
     "worker": ("process", "service", *BELOW_SERVICE),
     "tap": ("", "heap", "process", "commands.once", "worker", "service", "config"),

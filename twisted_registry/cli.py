@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, str] = {
     "fsck": "look for damage in the store, and repair what can be",
     "maintenance": "print how the tasks of a store are, or run one",
     "user": "add, change, remove or list the users of auth.htpasswd",
+    "token": "make, list and revoke tokens for robots",
     "copy-store": "copy everything of one store into another, also beside registries that serve",
 }
 
