@@ -127,6 +127,8 @@ LATE = {
     ("accesscontrol", f"{PACKAGE}.builtintokens"),
     # Who serves everybody asks nobody who they are.
     ("service", f"{PACKAGE}.accesscontrol"),
+    # Tests without TLS need none of it.
+    ("testing", f"{PACKAGE}.tls"),
     # Few know clients by their certificates.
     ("accesscontrol", f"{PACKAGE}.certificateusers"),
     # Most leave TLS to a proxy, and it brings much along.

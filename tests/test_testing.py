@@ -7,8 +7,11 @@ import hashlib
 import pytest
 import pytest_twisted
 import treq
+from treq.client import HTTPClient
 from twisted.internet import reactor
 from twisted.internet.error import ConnectionRefusedError as Refused
+from twisted.internet.ssl import Certificate
+from twisted.web.client import Agent, BrowserLikePolicyForHTTPS, ResponseNeverReceived
 
 from twisted_registry.api.limits import Limits
 from twisted_registry.repository.registry import Registry
@@ -38,6 +41,20 @@ async def test_serve(stock_site):
         assert await status("GET", f"{served.url}/v2/a/blobs/{DIGEST}") == 200
     with pytest.raises(Refused):
         await status("GET", served.url + "/v2/")
+
+
+@pytest.mark.parametrize("stock_site", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_tls_is_one_word(stock_site):
+    async with serve(reactor, tls=True, stock_site=stock_site) as served:
+        assert served.url == f"https://127.0.0.1:{served.port}"
+        trusted = Certificate.loadPEM(served.authority.read_bytes())
+        agent = Agent(reactor, BrowserLikePolicyForHTTPS(trusted))
+        response = await HTTPClient(agent).get(served.url + "/v2/")
+        assert (response.code, await response.content()) == (200, b"{}")
+        with pytest.raises(ResponseNeverReceived):
+            await status("GET", served.url + "/v2/")
+    assert not served.authority.exists()
 
 
 @pytest_twisted.ensureDeferred

@@ -11,6 +11,8 @@ Nothing is global: several can run side by side, and the reactor is the caller's
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -21,12 +23,15 @@ from twisted_registry.api.endpoint import RegistryResource
 from twisted_registry.api.site import RegistrySite
 from twisted_registry.api.tree import mounted
 from twisted_registry.auth.open import OpenAccess
+from twisted_registry.listener import TCPEndpoint
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.storage.memory import MemoryDriver
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from twisted.internet.interfaces import IStreamServerEndpoint
 
     from twisted_registry.api.exchange import Settings
     from twisted_registry.api.limits import Limits
@@ -45,12 +50,15 @@ class Served:
     :ivar host: host and port, as clients of registries write it.
     :ivar port: the port.
     :ivar registry: what is served.
+    :ivar authority: a PEM file with the certificate that clients have to trust; None without TLS.
+        It is there inside the block.
     """
 
     url: str
     host: str
     port: int
     registry: Registry
+    authority: Path | None = None
 
 
 @asynccontextmanager
@@ -67,6 +75,7 @@ async def serve(
     limits: Limits | None = None,
     prefix: str = "",
     stock_site: bool = False,
+    tls: bool = False,
 ) -> AsyncIterator[Served]:
     """Serve a registry on 127.0.0.1 inside the block.
 
@@ -75,6 +84,7 @@ async def serve(
     :param access: who may do what; everybody everything if None.
     :param prefix: serve under this path (``/registry/``).
     :param stock_site: use twisted.web's own HTTP channel instead of ours.
+    :param tls: speak TLS, with a certificate for 127.0.0.1, ::1 and localhost.
     """
     store = MemoryDriver(reactor) if driver is None else driver
     plugged: dict[str, Any] = {"gate": gate, "listener": listener, "policy": policy}
@@ -86,13 +96,32 @@ async def serve(
     api = RegistryResource(registry, access or OpenAccess(), reactor, settings, metrics)
     tree = mounted(api, prefix)
     site: Any = Site(tree, reactor=reactor) if stock_site else RegistrySite(tree, reactor, limits)
-    port = reactor.listenTCP(0, site, interface="127.0.0.1")
-    number = port.getHost().port
-    host = f"127.0.0.1:{number}"
-    try:
-        yield Served(f"http://{host}", host, number, registry)
-    finally:
-        await maybeDeferred(port.stopListening)
-        if not stock_site:
-            site.abort()
-        await store.close()
+    with TemporaryDirectory() as folder:
+        endpoint: IStreamServerEndpoint = TCPEndpoint(reactor, 0, "127.0.0.1")
+        if tls:
+            endpoint = _with_tls(reactor, endpoint, folder)
+        port: Any = await endpoint.listen(site)
+        number = port.getHost().port
+        host = f"127.0.0.1:{number}"
+        try:
+            url = f"{'https' if tls else 'http'}://{host}"
+            yield Served(url, host, number, registry, Path(folder) / "ca.crt" if tls else None)
+        finally:
+            await maybeDeferred(port.stopListening)
+            if not stock_site:
+                site.abort()
+            await store.close()
+
+
+def _with_tls(reactor: Any, endpoint: IStreamServerEndpoint, folder: str) -> IStreamServerEndpoint:
+    # Tests without TLS need none of it.
+    from twisted_registry.tls.automatic import Automatic  # noqa: PLC0415
+    from twisted_registry.tls.context import Terms, make_context  # noqa: PLC0415
+    from twisted_registry.tls.endpoint import Switch, TLSEndpoint  # noqa: PLC0415
+
+    hosts = ("127.0.0.1", "::1", "localhost")
+    material = Automatic(Path(folder), hosts, reactor.seconds).read()
+    secure: IStreamServerEndpoint = TLSEndpoint(
+        reactor, endpoint, Switch(make_context(material, Terms()))
+    )
+    return secure
