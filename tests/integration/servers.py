@@ -107,6 +107,24 @@ def tail(path: Path, size: int = 3000) -> str:
     return path.read_bytes()[-size:].decode(errors="replace") if path.exists() else "(no log)"
 
 
+def written(work: Path, kind: str, root: Path | Bucket, port: int, workers: int = 1) -> Path:
+    """The configuration file of a registry over ``root``."""
+    config = work / f"{kind}-{port}.yml"
+    bucket = root if isinstance(root, Bucket) else None
+    storage = bucket.section if bucket else f"filesystem: {{rootdirectory: {root}}}"
+    config.write_text(CONFIGURATION.format(storage=storage, port=port, workers=workers))
+    return config
+
+
+def peak_memory(pid: int) -> int:
+    """The most memory that a process ever had, in bytes; 0 if it is gone."""
+    with suppress(FileNotFoundError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
 @define(eq=False)
 class Served:
     """A registry that runs over ``root``; ``kind`` is OURS, or DISTRIBUTION, a single process."""
@@ -125,10 +143,7 @@ class Served:
         port = free_port()
         self.address = f"127.0.0.1:{port}"
         self.log = self.work / f"{self.kind}-{port}.log"
-        config = self.work / f"{self.kind}-{port}.yml"
-        bucket = self.root if isinstance(self.root, Bucket) else None
-        storage = bucket.section if bucket else f"filesystem: {{rootdirectory: {self.root}}}"
-        config.write_text(CONFIGURATION.format(storage=storage, port=port, workers=self.workers))
+        config = written(self.work, self.kind, self.root, port, self.workers)
         if self.kind == OURS:
             command = [sys.executable, "-m", "twisted_registry", "serve", str(config)]
         else:
@@ -176,9 +191,7 @@ class Served:
 
     def peak_memory(self) -> int:
         """The most memory that the process ever had, in bytes."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        (line,) = [line for line in status.splitlines() if line.startswith("VmHWM:")]
-        return int(line.split()[1]) * 1024
+        return peak_memory(self.process.pid)
 
     def kill(self) -> None:
         """End it as a power cut would end the process."""
