@@ -250,6 +250,9 @@ def test_a_whole_blob_that_is_not_here(world, fault):
             self.size = reader.size
             opened.append(self)
 
+        def fileno(self):
+            return 1
+
         def close(self):
             opened.remove(self)
 

@@ -47,6 +47,8 @@ async def get(exchange: Exchange) -> Answer:
         fields = (*fields, ("Content-Range", wanted.content_range(size)))
     if exchange.method == "HEAD":
         return Answer(status, fields, length=length)
+    if wanted is None:
+        return Answer(status, fields, await blobs.whole(digest), ready=ready)
     return Answer(status, fields, await blobs.open(digest, offset, length))
 
 

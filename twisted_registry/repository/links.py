@@ -22,15 +22,20 @@ log = Logger()
 
 #: Bytes. A longer file is a damaged disk rather than a link.
 _LIMIT = 64 * 1024
+#: How often one is read that holds no digest: the way may be bad, and not the store.
+_READINGS = 2
 
 
 async def read_link(driver: IStorageDriver, path: str) -> Digest | None:
     """The digest that a link holds, or None if there is no sound link."""
+    digest = None
     try:
-        content = await driver.get(path, _LIMIT)
+        for _ in range(_READINGS):
+            digest = digest_in(await driver.get(path, _LIMIT))
+            if digest is not None:
+                break
     except PathNotFound:
         return None
-    digest = digest_in(content)
     if digest is None:
         log.warn(
             "the link {path} holds no digest and counts as missing; a push of the same content "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import pytest_twisted
 from attrs import define, field
-from fakebucket import LEAST_PART, FakeBucket
+from fakebucket import LEAST_PART, FakeBucket, Stored
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
@@ -85,6 +85,35 @@ async def test_another_machine_goes_on_and_small_pieces_are_joined_once(bucket, 
     assert bucket.objects["root/blob"].content == content
     assert bucket.count("upload_part_copy") == 3
     await machines[0].delete("blob")
+
+
+@pytest.mark.parametrize("spoiled", [1, 3])
+@pytest_twisted.ensureDeferred
+async def test_a_piece_that_comes_back_as_other_bytes(bucket, driver, spoiled):
+    """It is read again, and never joined: its digest was computed when it came."""
+    content = noise(6 * MIB)
+    writer = await driver.writer("up/data", 0)
+    writer.write(content[:MIB])
+    await writer.close()
+    right, reads = {}, []
+
+    def spoil(key):
+        if "/.data/" in key:
+            stored = right.setdefault(key, bucket.objects[key])
+            reads.append(key)
+            bad = Stored(b"?" + stored.content[1:], stored.etag)
+            bucket.objects[key] = bad if len(reads) <= spoiled else stored
+
+    bucket.hooks["read_object"] = spoil
+    writer = await driver.writer("up/data", MIB)
+    writer.write(content[MIB:])
+    if spoiled == 1:
+        assert await writer.flush() == len(content)
+        assert await read(driver, "up/data") == content
+    else:
+        assert "other bytes" in str(await raises(writer.flush()))
+        assert writer.size == MIB
+    await writer.close()
 
 
 @pytest_twisted.ensureDeferred

@@ -30,11 +30,14 @@ class Piece:
     :ivar name: of its object, behind the prefix of the file's pieces.
     :ivar size: bytes.
     :ivar etag: what the store knows the object's content by.
+    :ivar crc: the CRC-32 of a piece that may have to be read again, to be joined with others;
+        None if nobody noted it.
     """
 
     name: str
     size: int
     etag: str
+    crc: int | None = None
 
 
 @frozen
@@ -84,7 +87,7 @@ class Plan:
 
     def to_bytes(self) -> bytes:
         """The content of the object that holds it."""
-        pieces = [[piece.name, piece.size, piece.etag] for piece in self.pieces]
+        pieces = [[piece.name, piece.size, piece.etag, piece.crc] for piece in self.pieces]
         return json.dumps({"pieces": pieces, "spent": self.spent}, separators=(",", ":")).encode()
 
     @classmethod
@@ -95,9 +98,7 @@ class Plan:
         """
         try:
             document = json.loads(content)
-            pieces = tuple(
-                Piece(str(name), int(size), str(etag)) for name, size, etag in document["pieces"]
-            )
+            pieces = tuple(_piece(*fields) for fields in document["pieces"])
             return cls(pieces, tuple(str(name) for name in document["spent"]))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise PlanDamaged(str(error)) from error
@@ -107,3 +108,7 @@ def noted_size(note: str) -> int | None:
     """The size of the unfinished file that an object's note speaks of, or None if of none."""
     match = _NOTE.fullmatch(note)
     return None if match is None else int(match[1])
+
+
+def _piece(name: object, size: int, etag: object, crc: int | None) -> Piece:
+    return Piece(str(name), int(size), str(etag), None if crc is None else int(crc))

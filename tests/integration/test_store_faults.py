@@ -1,0 +1,164 @@
+"""A registry over a store that fails: a clean error, or success after a second try; never other
+bytes than those of a digest.
+"""
+
+from __future__ import annotations
+
+from http.client import IncompleteRead
+from itertools import count
+from uuid import uuid4
+
+import pytest
+import pytest_twisted
+from faultproxy import BEFORE, WITHIN, FaultProxy
+from images import image, noise, sha256
+from objectstores import BUCKET
+from remote import Remote, with_digest
+from twisted.internet import reactor
+from twisted.internet.threads import deferToThread
+
+from twisted_registry.api.exchange import Settings
+from twisted_registry.storage.s3.address import custom
+from twisted_registry.storage.s3.backoff import Backoff
+from twisted_registry.storage.s3.client import S3Client
+from twisted_registry.storage.s3.credentials import Credentials, FixedCredentials
+from twisted_registry.storage.s3.driver import S3Driver
+from twisted_registry.storage.s3.sender import Sender
+from twisted_registry.storage.s3.transport import Timeouts, make_transport
+from twisted_registry.testing import serve
+
+pytestmark = pytest.mark.integration
+
+MIB = 1024 * 1024
+#: Each stall takes seconds, and some of the others are much alike.
+LONG = {"stall", "500", "reset within"}
+FAULTS = [
+    pytest.param(fault, marks=[pytest.mark.nightly] if fault in LONG else [])
+    for fault in (*BEFORE, *WITHIN)
+]
+#: One of two large layers is pushed in small chunks, so that they are read back and joined.
+IMAGE = image("faulty", size=2000)
+LARGE = noise("faulty", 6 * MIB)
+
+
+@pytest.fixture
+def proxy(object_stores):
+    made = FaultProxy(object_stores.get("ceph").endpoint)
+    yield made
+    made.close()
+
+
+def driver_over(store, endpoint):
+    """A driver that does not wait for long."""
+    timeouts = Timeouts(connect=1, answer=1, idle=1)
+    sender = Sender(
+        reactor,
+        make_transport(reactor, timeouts=timeouts),
+        custom(BUCKET, endpoint),
+        FixedCredentials(Credentials(store.access_key, store.secret_key)),
+        "tests",
+        Backoff(attempts=3, base=0.001, slow_base=0.001),
+    )
+    return S3Driver(S3Client(sender), reactor, f"faults-{uuid4().hex}", chunk=5 * MIB)
+
+
+def push_in_chunks(remote, content, step=MIB):
+    """A blob, each chunk of it a request that may fail, and is repeated as the client is told."""
+    location, at = remote.start_upload("a"), 0
+    while at < len(content):
+        chunk = content[at : at + step]
+        answer = remote.request("PATCH", location, chunk, {
+            "Content-Range": f"{at}-{at + len(chunk) - 1}", "Content-Length": str(len(chunk)),
+        })  # fmt: skip
+        assert answer.status == 202, answer
+        location, at = answer.headers["location"], at + len(chunk)
+    closing = with_digest(location, sha256(content))
+    answer = remote.request("PUT", closing, headers={"Content-Length": "0"})
+    assert answer.status == 201, answer
+    return sha256(content)
+
+
+def clean(answer):
+    """Whether an answer says in the words of the specification that it did not work."""
+    return answer.status >= 400 and answer.json()["errors"][0]["code"]
+
+
+def attempt(work, *arguments):
+    """Do it until it succeeds; whatever else it ends with must be a clean error."""
+    for _ in range(12):
+        try:
+            return work(*arguments)
+        except AssertionError as error:
+            (answer,) = error.args
+        assert clean(answer), answer
+    raise AssertionError(f"{work} never succeeds")
+
+
+def pull(remote, digest, content):
+    """A blob: whole and right, a clean error, or less than was announced."""
+    try:
+        answer = remote.blob("a", digest)
+    except IncompleteRead as error:
+        return len(error.partial) < len(content) and "cut"
+    if answer.status != 200:
+        return clean(answer) and "refused"
+    assert answer.body == content
+    return "whole"
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest_twisted.ensureDeferred
+async def test_a_store_that_fails_now_and_then(object_stores, proxy, fault):
+    driver = driver_over(object_stores.get("ceph"), proxy.endpoint)
+    numbers, every = count(1), 20 if "stall" in fault else 5
+
+    def sometimes(method, path):
+        # Lists have no digest: who changes their bytes is not found out.
+        spared = fault == "corrupted" and ("list-type" in path or method != "GET")
+        return fault if next(numbers) % every == 0 and not spared else None
+
+    async with serve(reactor, driver=driver, settings=Settings(redirect=False)) as served:
+        remote = Remote(served.host)
+
+        def act():
+            proxy.choose = sometimes
+            attempt(remote.push, "a", IMAGE, "t")
+            digest = attempt(push_in_chunks, remote, LARGE)
+            outcomes = [pull(remote, digest, LARGE) for _ in range(3)]
+            assert "whole" in outcomes
+            for each in range(3):
+                answer = remote.manifest("a", "t")
+                assert answer.body == IMAGE.manifest or clean(answer), each
+            proxy.choose = lambda *_: None
+            remote.assert_holds("a", IMAGE, "t")
+            assert pull(remote, digest, LARGE) == "whole"
+
+        await deferToThread(act)
+    assert {made for made, _, _ in proxy.made} == {fault}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest_twisted.ensureDeferred
+async def test_a_store_that_fails_each_time(object_stores, proxy, fault):
+    driver = driver_over(object_stores.get("ceph"), proxy.endpoint)
+    async with serve(reactor, driver=driver, settings=Settings(redirect=False)) as served:
+        remote = Remote(served.host)
+
+        def act():
+            remote.push("a", IMAGE, "t")
+            digest = remote.push_blob("a", LARGE)
+            proxy.choose = lambda *_: fault
+            assert pull(remote, digest, LARGE) in {"cut", "refused"}
+            assert clean(remote.manifest("a", "t"))
+            if fault in BEFORE and fault != "stall":
+                for answer in (
+                    remote.request("GET", "/v2/_catalog"),
+                    remote.request("HEAD", f"/v2/a/blobs/{digest}"),
+                    remote.request("POST", "/v2/a/blobs/uploads/"),
+                ):
+                    assert answer.status == 503, answer
+            proxy.choose = lambda *_: None
+            remote.assert_holds("a", IMAGE, "t")
+            assert pull(remote, digest, LARGE) == "whole"
+
+        await deferToThread(act)

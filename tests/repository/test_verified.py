@@ -1,0 +1,118 @@
+"""What comes from afar is compared with its digest before its last bytes are passed on."""
+
+from __future__ import annotations
+
+import pytest
+from domain import World, done, result_of
+from twisted.internet.interfaces import IConsumer
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from twisted_registry.digest import Digest
+from twisted_registry.errors import RegistryError
+from twisted_registry.repository.verified import VerifiedReader
+from twisted_registry.storage.interfaces import IReader, StorageError
+
+
+@implementer(IConsumer)
+class Client:
+    def __init__(self, pause_after=None):
+        self.content = b""
+        self.pause_after = pause_after
+        self.producer = None
+
+    def registerProducer(self, producer, streaming):
+        assert streaming
+        self.producer = producer
+
+    def unregisterProducer(self):
+        self.producer = None
+
+    def write(self, data):
+        self.content += data
+        if self.pause_after is not None and len(self.content) >= self.pause_after:
+            self.producer.pauseProducing()
+
+
+LARGE = bytes(range(256)) * 16_000
+
+
+@pytest.fixture
+def world():
+    return World()
+
+
+@pytest.mark.parametrize("content", [b"", b"small", LARGE])
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+def test_what_is_right_passes(world, content, algorithm):
+    digest = world.blob(content, algorithm=algorithm)
+    reader, client = done(world.repo().blobs.whole(digest)), Client()
+    assert verifyObject(IReader, reader)
+    assert (reader.size, reader.fileno(), reader.offset()) == (len(content), None, 0)
+    result_of(reader.deliver(client))
+    assert client.content == content
+    assert client.producer is None
+    shown = []
+    result_of(done(world.repo().blobs.whole(digest)).feed(shown.append))
+    assert b"".join(shown) == content
+
+
+@pytest.mark.parametrize("content", [b"small", LARGE])
+def test_what_is_spoiled_is_not_passed_on_to_its_end(world, content):
+    digest = world.blob(content)
+    path = f"docker/registry/v2/blobs/sha256/{digest.hex[:2]}/{digest.hex}/data"
+    world.write(path, content[:-1] + bytes([content[-1] ^ 1]))
+    reader, client = done(world.repo().blobs.whole(digest)), Client()
+    with pytest.raises(StorageError, match="not the bytes of the digest"):
+        result_of(reader.deliver(client))
+    assert len(client.content) < len(content)
+    assert content.startswith(client.content)
+    assert client.producer is None
+
+
+def test_a_slow_client_is_waited_for(world):
+    digest = world.blob(LARGE)
+    reader, client = done(world.repo().blobs.whole(digest)), Client(pause_after=1)
+    delivering = reader.deliver(client)
+    assert not delivering.called
+    assert 0 < len(client.content) < len(LARGE)
+    client.pause_after = None
+    client.producer.resumeProducing()
+    result_of(delivering)
+    assert client.content == LARGE
+
+
+def test_what_was_read_here_is_not_looked_at_again():
+    """A store in this process, or on this machine: it has its own ways to find out."""
+    world = World()
+    digest = world.blob(b"near")
+    world.driver.glances = True
+    world.clock.advance(10)
+    reader = done(world.repo().blobs.whole(digest))
+    assert not isinstance(reader, VerifiedReader)
+    reader.close()
+
+
+def test_a_manifest_that_was_spoiled_on_the_way_is_read_again(world):
+    digest = world.image("t")
+    path = f"docker/registry/v2/blobs/sha256/{digest.hex[:2]}/{digest.hex}/data"
+    right, reads = world.read(path), []
+
+    def spoil(_number, action, at):
+        if (action, at) == ("get", path):
+            reads.append(at)
+            world.write(path, b"spoiled" if len(reads) % 2 else right)
+
+    world.driver.before = spoil
+    _, manifest = done(world.repo().manifests.parsed(digest))
+    assert manifest.layers
+    assert len(reads) == 2
+    world.driver.before = lambda _number, action, at: (
+        world.write(path, b"spoiled") if (action, at) == ("get", path) else None
+    )
+    assert done(world.repo().manifests.parsed(digest)) is None
+
+
+def test_whoever_asks_for_a_blob_that_is_not_there(world):
+    with pytest.raises(RegistryError):
+        done(world.repo().blobs.whole(Digest.of(b"nothing")))

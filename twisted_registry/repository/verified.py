@@ -1,0 +1,105 @@
+"""Bytes of a blob from afar, compared with their digest while they pass.
+
+Whoever pulls compares the digest, too, but not everybody does, and nobody who only looks at the
+length can tell a spoiled blob from a good one. So the last bytes are kept back until all were
+hashed: a client gets a whole answer, or one that is shorter than was announced.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from attrs import define, field
+from twisted.internet.interfaces import IConsumer
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from twisted_registry.digest import hasher
+from twisted_registry.repository import layout
+from twisted_registry.storage.interfaces import IReader, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from hashlib import _Hash
+
+    from twisted.internet.defer import Deferred
+    from twisted.internet.interfaces import IProducer
+
+    from twisted_registry.digest import Digest
+
+log = Logger()
+
+
+@implementer(IReader)
+@define(eq=False, repr=False)
+class VerifiedReader:
+    """A reader of a whole blob whose ``deliver`` fails before the end if the digest is another."""
+
+    _reader: IReader
+    _digest: Digest
+
+    @property
+    def size(self) -> int:
+        """Bytes of the blob."""
+        return self._reader.size
+
+    def deliver(self, consumer: IConsumer) -> Deferred[None]:
+        """Write the blob to ``consumer``; its last bytes only if all are right."""
+        check = _Check(consumer, hasher(self._digest.algorithm))
+        return self._reader.deliver(check).addCallback(lambda _: self._finish(check))
+
+    def feed(self, observe: Callable[[bytes], object]) -> Deferred[None]:
+        """Pass it on: whoever is shown the bytes hashes them."""
+        return self._reader.feed(observe)
+
+    def fileno(self) -> int | None:
+        """Return None: a copy by the kernel would not be seen."""
+        return None
+
+    def offset(self) -> int:
+        """Return where the blob begins."""
+        return self._reader.offset()
+
+    def close(self) -> None:
+        """Close the reader."""
+        self._reader.close()
+
+    def _finish(self, check: _Check) -> None:
+        if check.running.hexdigest() != self._digest.hex:
+            log.error(
+                "the store sent other bytes than those of {digest}; the client was sent no more of "
+                "them",
+                digest=str(self._digest),
+            )
+            raise StorageError(layout.blob(self._digest), "are not the bytes of the digest")
+        check.release()
+
+
+@implementer(IConsumer)
+@define(eq=False, repr=False)
+class _Check:
+    """Passes on what is written to it, but for the last piece, and hashes everything."""
+
+    _consumer: IConsumer
+    running: _Hash
+    _held: bytes = field(init=False, default=b"")
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:  # noqa: FBT001
+        """Let the consumer pause the reader."""
+        self._consumer.registerProducer(cast("Any", producer), streaming)
+
+    def unregisterProducer(self) -> None:
+        """Let the reader go."""
+        self._consumer.unregisterProducer()
+
+    def write(self, data: bytes) -> None:
+        """Take a piece, and pass on the one before it."""
+        self.running.update(data)
+        held, self._held = self._held, data
+        if held:
+            self._consumer.write(held)
+
+    def release(self) -> None:
+        """Pass on the last piece."""
+        if self._held:
+            self._consumer.write(self._held)
