@@ -113,9 +113,9 @@ def calls(function, *args):
 @pytest.mark.parametrize(
     ("path", "content", "known", "unknown"),
     [
-        ("manifests/latest", MANIFEST, 80, 90),
-        (f"manifests/{digest_of(MANIFEST)}", MANIFEST, 78, 88),
-        (f"blobs/{digest_of(BLOB)}", BLOB, 100, 110),
+        ("manifests/latest", MANIFEST, 69, 81),
+        (f"manifests/{digest_of(MANIFEST)}", MANIFEST, 69, 81),
+        (f"blobs/{digest_of(BLOB)}", BLOB, 77, 89),
     ],
 )
 @pytest_twisted.ensureDeferred

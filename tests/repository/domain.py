@@ -161,6 +161,12 @@ class WatchedDriver:
         self.looks.append(path)
         return self.driver.glance(path) if self.glances else None
 
+    def unchanged(self, looks):
+        return all(self.glance(path) == seen for path, seen in looks)
+
+    def reopen(self, path, seen):
+        return self.driver.reopen(path, seen)
+
     def writes(self):
         """The calls that change the store."""
         changing = {"put", "create", "move", "copy", "delete", "writer", "commit", "flush"}

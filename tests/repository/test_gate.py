@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from domain import Body, World, begin, done, result_of
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from zope.interface.verify import verifyObject
 
 from twisted_registry.digest import Digest
@@ -78,7 +78,7 @@ def record(world, gate):
 
 
 def admits(gate, digest, repository="a"):
-    return result_of(gate.admits(repository, digest))
+    return result_of(maybeDeferred(gate.admits, repository, digest))
 
 
 async def hold(gate, digest, until=None, repository="a"):

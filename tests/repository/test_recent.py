@@ -153,6 +153,60 @@ def test_a_second_pull_looks_three_times_and_reads_nothing(world):
     assert len(world.driver.looks) == looks + 2
 
 
+def blob_of(world, digest):
+    """The content of a blob, read as a whole."""
+    pieces = []
+    result_of(done(world.repo().blobs.whole(digest)).feed(pieces.append))
+    return b"".join(pieces)
+
+
+def test_a_blob_that_was_opened_is_looked_at_twice_and_opened_again(world):
+    digest = world.blob(b"content")
+    assert blob_of(world, digest) == b"content"
+    calls, looks, asked = len(world.driver.calls), len(world.driver.looks), len(world.gate.asked)
+    assert blob_of(world, digest) == b"content"
+    assert len(world.driver.calls) == calls
+    assert world.driver.looks[looks:] == [layout.layer_link("a/b", digest), layout.blob(digest)]
+    assert world.gate.asked[asked:] == [("a/b", digest)]
+
+
+def test_a_blob_that_was_opened_and_is_condemned_is_not_there(world):
+    digest = world.blob(b"content")
+    blob_of(world, digest)
+    world.gate.condemned.add(digest)
+    with pytest.raises(RegistryError) as caught:
+        blob_of(world, digest)
+    assert caught.value.code is ErrorCode.BLOB_UNKNOWN
+
+
+@pytest.mark.parametrize("lost", ["link", "blob"])
+@pytest.mark.parametrize("left", [None, b""])
+def test_a_blob_that_was_opened_and_is_lost_is_not_there(world, lost, left):
+    digest = world.blob(b"content")
+    path = layout.blob(digest) if lost == "blob" else layout.layer_link("a/b", digest)
+    for _ in range(2):
+        content = world.read(path)
+        blob_of(world, digest)
+        world.remove(path)
+        if left is not None:
+            world.write(path, left)
+        for _ in range(2):
+            with pytest.raises(RegistryError) as caught:
+                blob_of(world, digest)
+            assert caught.value.code is ErrorCode.BLOB_UNKNOWN
+        world.write(path, content)
+        assert blob_of(world, digest) == b"content"
+
+
+def test_no_more_blobs_that_were_opened_are_remembered_than_there_is_room_for(world):
+    recent = Recent(world.driver, pull_limit=2)
+    digests = [world.blob(content) for content in (b"1", b"2", b"3")]
+    for digest in digests:
+        done(recent.link(layout.layer_link("a/b", digest)))
+        recent.remember_opened("a/b", digest)
+    assert [recent.opened("a/b", digest) is not None for digest in digests] == [False, True, True]
+
+
 @pytest.mark.parametrize("lost", ["tag", "revision", "blob"])
 def test_a_pull_that_would_find_nothing_finds_nothing(world, lost):
     """Each of the files that a pull needs is looked at, however often it was pulled."""

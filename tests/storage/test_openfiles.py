@@ -84,6 +84,36 @@ async def test_a_reader_that_was_begun_goes_on(driver):
 
 
 @pytest_twisted.ensureDeferred
+async def test_what_looks_as_it_did_is_opened_again_at_once(driver):
+    await stored(driver, "a", b"content")
+    seen = driver.glance("a")
+    assert driver.unchanged([("a", seen)])
+    assert driver.reopen("a", seen) is None, "nobody has read it before"
+    await read(driver, "a")
+    opens, sink = Opens(driver), Sink()
+    await driver.reopen("a", seen).deliver(sink)
+    assert (sink.content, opens.count) == (b"content", 0)
+    await driver.put("a", b"another")
+    assert not driver.unchanged([("a", seen)])
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_descriptor_is_closed_when_the_last_of_its_readers_is(driver):
+    await stored(driver, "a", b"content")
+    await read(driver, "a")
+    before, seen = descriptors(), driver.glance("a")
+    first, second = driver.reopen("a", seen), await driver.open("a")
+    assert descriptors() == before
+    await driver.close()
+    first.close()
+    first.close()
+    assert descriptors() == before
+    assert os.pread(second.fileno(), 7, 0) == b"content"
+    second.close()
+    assert descriptors() == before - 1
+
+
+@pytest_twisted.ensureDeferred
 async def test_few_stay_open_and_none_after_the_end(tmp_path):
     before = descriptors()
     driver = FilesystemDriver(str(tmp_path), reactor, kept_open=2)

@@ -113,10 +113,10 @@ async def send(answer: Answer, request: Request, common: Common) -> None:
         await _send_plainly(answer, request, common)
     elif isinstance(body, bytes):
         request.sendWhole(answer.status, _all_fields(answer, common), body, answer.length)
-    elif isinstance(body, AsyncIterator):
-        await _send_plainly(answer, request, common)
+    elif hasattr(body, "fileno"):
+        await _send_stretch(body, answer, request, common)  # type: ignore[arg-type]
     else:
-        await _send_stretch(body, answer, request, common)
+        await _send_plainly(answer, request, common)
 
 
 def _all_fields(answer: Answer, common: Common) -> bytes:

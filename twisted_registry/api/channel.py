@@ -60,6 +60,7 @@ class RegistryChannel(Protocol):
     :ivar site: the factory, under the name that twisted.web's Request uses.
     :ivar peer: the client's address.
     :ivar here: our address.
+    :ivar secure: whether the transport is TLS.
     :ivar request: the request that is being answered, or None.
     :ivar deadline: when :meth:`expired` is due, in seconds of the clock.
     :ivar closing: whether no further request is started.
@@ -101,7 +102,7 @@ class RegistryChannel(Protocol):
         self._transport = transport
         self.peer = transport.getPeer()
         self.here = transport.getHost()
-        self._secure = ISSLTransport.providedBy(transport)
+        self.secure = ISSLTransport.providedBy(transport)
         on_ip = isinstance(self.peer, IPv4Address | IPv6Address)
         if on_ip and ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
@@ -167,7 +168,7 @@ class RegistryChannel(Protocol):
 
     def isSecure(self) -> bool:
         """Whether the transport is TLS."""
-        return self._secure
+        return self.secure
 
     def writeHeaders(
         self, version: bytes, code: bytes, reason: bytes, headers: Headers | Iterable[Any]

@@ -143,6 +143,11 @@ class RegistryRequest(Request):
         seconds: float = self.site.clock.seconds() - self.started
         return seconds
 
+    def isSecure(self) -> bool:
+        """Whether the transport is TLS."""
+        channel = self.channel
+        return channel is not None and channel.secure
+
     # Running
 
     def begin(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import define
+from attrs import define, field
 
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.repository import layout
@@ -26,6 +26,7 @@ class Blobs:
     """The blobs of one repository.
 
     :ivar url_lifetime: seconds for which a redirect to the store is good.
+    :ivar has_urls: whether :meth:`url` may find one.
     """
 
     driver: IStorageDriver
@@ -34,6 +35,11 @@ class Blobs:
     name: str
     announce: Announcer
     url_lifetime: int
+    has_urls: bool = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Ask the driver once."""
+        self.has_urls = self.driver.presigns
 
     @translated
     async def size(self, digest: Digest) -> int:
@@ -45,11 +51,6 @@ class Blobs:
         if size is None:
             raise RegistryError(ErrorCode.BLOB_UNKNOWN, detail={"digest": str(digest)})
         return size
-
-    @property
-    def has_urls(self) -> bool:
-        """Whether :meth:`url` may find one."""
-        return self.driver.presigns
 
     @translated
     async def whole(self, digest: Digest) -> IReader:

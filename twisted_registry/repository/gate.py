@@ -123,15 +123,15 @@ class CollectorGate:
     def _own_lately(self) -> _Lately:
         return _Lately(self.clock, self.memory)
 
-    def admits(self, repository: str | None, digest: Digest) -> Deferred[bool]:
+    def admits(self, repository: str | None, digest: Digest) -> bool | Deferred[bool]:
         """Whether content may be called present; it is kept if that is said."""
         known = self._list
         if known is not None and known.names(repository, digest) and not self._is_void():
             if self._obeyed:
-                return succeed(False)
+                return False
             return Deferred.fromCoroutine(self._leased(known, digest))
         self._lately.note(digest)
-        return succeed(True)
+        return True
 
     @asynccontextmanager
     async def storing(self, repository: str, digest: Digest) -> AsyncIterator[None]:

@@ -26,8 +26,8 @@ class IPresenceGate(Interface):
     :mod:`twisted_registry.repository.gate` says how the three work together.
     """
 
-    def admits(repository: str | None, digest: Digest) -> Deferred[bool]:
-        """Fire with whether the content may be called present.
+    def admits(repository: str | None, digest: Digest) -> bool | Deferred[bool]:
+        """Whether the content may be called present, at once or as a Deferred.
 
         :param repository: the repository that is asked, None for the store as a whole.
         """

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 class OpenGate:
     """No collector: whatever is stored may be called present."""
 
-    def admits(self, repository: str | None, digest: Digest) -> Deferred[bool]:  # noqa: ARG002
+    def admits(self, repository: str | None, digest: Digest) -> bool:  # noqa: ARG002
         """Yes."""
-        return succeed(True)
+        return True
 
     def storing(
         self,
@@ -64,14 +64,18 @@ class Presence:
 
     async def reader(self, repository: str, digest: Digest) -> IReader | None:
         """A blob that the repository holds, open to be read to its end, or None."""
-        if await self.recent.link(layout.layer_link(repository, digest)) != digest:
-            return None
-        reader = await self.recent.reader(digest)
+        reader = self.recent.opened(repository, digest)
         if reader is None:
-            return None
+            if await self.recent.link(layout.layer_link(repository, digest)) != digest:
+                return None
+            reader = await self.recent.reader(digest)
+            if reader is None:
+                return None
+            self.recent.remember_opened(repository, digest)
         admitted = False
         try:
-            admitted = await self.gate.admits(repository, digest)
+            answer = self.gate.admits(repository, digest)
+            admitted = answer is True or await _waited_for(answer)
         finally:
             if not admitted:
                 reader.close()
@@ -89,21 +93,22 @@ class Presence:
         content = self.recent.pulled(repository, reference)
         if content is None or content.served is None:
             return None
-        return content if await self.gate.admits(repository, content.served.digest) else None
+        answer = self.gate.admits(repository, content.served.digest)
+        return content if answer is True or await _waited_for(answer) else None
 
     async def content(self, repository: str, digest: Digest) -> Content | None:
         """The bytes of a manifest that the repository holds, or None if it has none or bad ones."""
         if await self.recent.link(layout.revision_link(repository, digest)) != digest:
             return None
         content = await self.recent.content(digest)
-        if content is None or not await self.gate.admits(repository, digest):
+        if content is None or not await _waited_for(self.gate.admits(repository, digest)):
             return None
         return content
 
     async def anywhere(self, digest: Digest) -> int | None:
         """The size of a blob that the store holds, whichever repository links it, or None."""
         size = await self.recent.size(digest)
-        if size is None or not await self.gate.admits(None, digest):
+        if size is None or not await _waited_for(self.gate.admits(None, digest)):
             return None
         return size
 
@@ -113,6 +118,11 @@ class Presence:
         if await self.recent.link(link) != digest:
             return None
         size = await self.recent.size(digest)
-        if size is None or not await self.gate.admits(repository, digest):
+        if size is None or not await _waited_for(self.gate.admits(repository, digest)):
             return None
         return size
+
+
+async def _waited_for(answer: bool | Deferred[bool]) -> bool:  # noqa: FBT001
+    """What a gate answers, sooner or later."""
+    return answer if isinstance(answer, bool) else await answer

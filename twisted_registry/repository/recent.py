@@ -77,6 +77,10 @@ class Recent:
     _links: OrderedDict[str, tuple[Glance, Digest]] = field(factory=OrderedDict, init=False)
     _contents: OrderedDict[Digest, tuple[Glance, Content]] = field(factory=OrderedDict, init=False)
     _pulls: OrderedDict[tuple[str, Digest | str], _Pull] = field(factory=OrderedDict, init=False)
+    #: by repository and hex of the digest: the link and the blob, and how they looked
+    _opened: OrderedDict[tuple[str, str], tuple[tuple[str, Glance], tuple[str, Glance]]] = field(
+        factory=OrderedDict, init=False
+    )
     _bytes: int = field(default=0, init=False)
 
     def pulled(self, repository: str, reference: Digest | str) -> Content | None:
@@ -89,17 +93,11 @@ class Recent:
         pull = self._pulls.get(key)
         if pull is None:
             return None
-        glance = self.driver.glance
-        for path, seen in pull.looks:
-            if glance(path) != seen:
-                del self._pulls[key]
-                return None
         kept = self._contents.get(pull.digest)
-        if kept is None or kept[0] != seen:
-            # Dropped to make room for others, or read again since.
+        # It may have been dropped to make room for others, or read again since.
+        if kept is None or kept[0] != pull.looks[-1][1] or not self.driver.unchanged(pull.looks):
             del self._pulls[key]
             return None
-        self._pulls.move_to_end(key)
         self._contents.move_to_end(pull.digest)
         return kept[1]
 
@@ -121,6 +119,31 @@ class Recent:
         self._pulls[repository, reference] = _Pull(digest, tuple(looks))
         if len(self._pulls) > self.pull_limit:
             self._pulls.popitem(last=False)
+
+    def opened(self, repository: str, digest: Digest) -> IReader | None:
+        """A blob that a pull opened before, open again, if another pull would find it again.
+
+        None says nothing: look it up.
+        """
+        key = repository, digest.hex
+        looks = self._opened.get(key)
+        if looks is None:
+            return None
+        if not self.driver.unchanged(looks):
+            del self._opened[key]
+            return None
+        return self.driver.reopen(*looks[1])
+
+    def remember_opened(self, repository: str, digest: Digest) -> None:
+        """Note that a pull has just opened a blob, for :meth:`opened`."""
+        link = self._links.get(path := layout.layer_link(repository, digest))
+        file = layout.blob(digest)
+        seen = self.driver.glance(file)
+        if link is None or link[1] != digest or seen is None or seen.size == 0:
+            return
+        self._opened[repository, digest.hex] = (path, link[0]), (file, seen)
+        if len(self._opened) > self.pull_limit:
+            self._opened.popitem(last=False)
 
     async def link(self, path: str) -> Digest | None:
         """The digest that a link holds, or None if there is no sound link."""

@@ -83,6 +83,14 @@ class CheckedDriver:
         """Look at a file at once."""
         return self.driver.glance(path) if is_path(path) else None
 
+    def unchanged(self, looks: Sequence[tuple[str, Glance]]) -> bool:
+        """Look at files that were seen before: a path that broke the grammar was not."""
+        return self.driver.unchanged(looks)
+
+    def reopen(self, path: str, seen: Glance) -> IReader | None:
+        """Open a file that looks as it did, at once."""
+        return self.driver.reopen(path, seen)
+
     def copy(self, source: str, destination: str) -> Deferred[None]:
         """Copy a file."""
         paths = (source, destination)

@@ -108,6 +108,15 @@ async def a_glance_tells_one_file_from_another(driver: IStorageDriver) -> None:
         await driver.put("folder/file", content)
         marks.append(driver.glance("folder/file"))
     seen = [mark for mark in marks if mark is not None]
+    assert not any(driver.unchanged([("folder/file", mark)]) for mark in seen[:-1])
+    if marks[-1] is not None:
+        look = ("folder/file", marks[-1])
+        assert driver.unchanged([look, look])
+        assert not driver.unchanged([look, ("folder/other", marks[-1])])
+        reader = driver.reopen(*look)
+        assert reader is None or reader.size == len(b"three")
+        if reader is not None:
+            reader.close()
     assert len(set(seen)) == len(seen)
     assert all(mark.size in (3, 5) for mark in seen)
     assert driver.glance("folder") is None

@@ -29,7 +29,8 @@ class FileReader:
     """A stretch of an open file.
 
     :ivar path: what to call it in errors.
-    :ivar fd: its descriptor, which the reader owns.
+    :ivar fd: its descriptor.
+    :ivar release: called when the reader needs the descriptor no more.
     """
 
     _files: OsFiles
@@ -38,6 +39,7 @@ class FileReader:
     _fd: int
     _offset: int
     size: int
+    _release: Callable[[], object]
     _consumer: IConsumer | None = field(init=False, default=None)
     _done: Deferred[None] | None = field(init=False, default=None)
     _sent: int = field(init=False, default=0)
@@ -71,8 +73,10 @@ class FileReader:
 
     def close(self) -> None:
         """Free the descriptor; a delivery under way ends as if cancelled."""
-        self._free()
-        self.stopProducing()
+        if not self._closed:
+            self._free()
+        if self._done is not None:
+            self.stopProducing()
 
     def pauseProducing(self) -> None:
         """Write no more until resumed."""
@@ -94,7 +98,7 @@ class FileReader:
         self._closed = True
         if not self._reading:
             # Not while a thread reads: the number may be another file's the moment it is free.
-            self._files.close(self._fd)
+            self._release()
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             consumer.unregisterProducer()
@@ -125,7 +129,7 @@ class FileReader:
     def _fed(self, _: None) -> None:
         self._reading = False
         if self._closed:
-            self._files.close(self._fd)
+            self._release()
         else:
             self._finish(None)
 
@@ -135,7 +139,7 @@ class FileReader:
     def _arrived(self, piece: bytes) -> None:
         self._reading = False
         if self._closed:
-            self._files.close(self._fd)
+            self._release()
         elif not piece:
             self._finish(self._too_short())
         else:
@@ -148,7 +152,7 @@ class FileReader:
     def _failed(self, failure: Failure) -> None:
         self._reading = False
         if self._closed:
-            self._files.close(self._fd)
+            self._release()
             return
         error = failure.value
         self._finish(explain(error, self._path) if isinstance(error, OSError) else error)

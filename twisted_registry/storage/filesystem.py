@@ -6,6 +6,7 @@ because writers keep each other away with flock. All calls run on threads of the
 
 from __future__ import annotations
 
+from functools import partial
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -128,6 +129,28 @@ class FilesystemDriver:
         mark = (found.st_ino, written, found.st_ctime_ns)
         return tuple.__new__(Glance, (found.st_size, mark))
 
+    def unchanged(self, looks: Sequence[tuple[str, Glance]]) -> bool:
+        """Look at files again. What was old enough to be believed is so as long as it looks so."""
+        stat, root = self.files.stat, self._tree.root
+        for path, (size, mark) in looks:
+            try:
+                found = stat(f"{root}/{path}")
+            except OSError:
+                return False
+            if (
+                found.st_size != size
+                or (found.st_ino, found.st_mtime_ns, found.st_ctime_ns) != mark
+            ):
+                return False
+        return True
+
+    def reopen(self, path: str, seen: Glance) -> IReader | None:
+        """Open a small file that is kept open."""
+        kept = self._open_files.take(path, seen)
+        if kept is None:
+            return None
+        return FileReader(self.files, self.threads, path, kept.fd, 0, seen.size, kept.release)
+
     def copy(self, source: str, destination: str) -> Deferred[None]:
         """Copy a file within the kernel, where it can."""
         return self._run(destination, self._tree.copy, source, destination)
@@ -158,14 +181,17 @@ class FilesystemDriver:
             rest = seen.size - offset
             if rest >= 0:
                 size = rest if length is None else min(length, rest)
-                return succeed(FileReader(self.files, self.threads, path, kept, offset, size))
-            self.files.close(kept)
+                return succeed(
+                    FileReader(self.files, self.threads, path, kept.fd, offset, size, kept.release)
+                )
+            kept.release()
 
         def reader(opened: tuple[int, int]) -> IReader:
             fd, size = opened
             if seen is not None:
                 self._open_files.keep(path, seen, fd)
-            return FileReader(self.files, self.threads, path, fd, offset, size)
+            release = partial(self.files.close, fd)
+            return FileReader(self.files, self.threads, path, fd, offset, size, release)
 
         opening = self._run(
             path, _open_stretch, self._tree, path, offset, length, undo=self._close_opened

@@ -278,6 +278,20 @@ class IStorageDriver(Interface):
         or if the driver would have to wait: whoever gets None asks :meth:`stat` or :meth:`get`.
         """
 
+    def unchanged(looks: Sequence[tuple[str, Glance]]) -> bool:
+        """Whether all of some files look as :meth:`glance` saw them before.
+
+        :param looks: their paths, and what was seen of each.
+        :returns: False also if the driver would have to wait.
+        """
+
+    def reopen(path: str, seen: Glance) -> IReader | None:
+        """Open the whole of a file that was found :meth:`unchanged` just now, at once.
+
+        :param seen: how it looks.
+        :returns: None if the driver would have to wait: ask :meth:`open`.
+        """
+
     def copy(source: str, destination: str) -> Deferred[None]:
         """Copy a file, replacing the destination in one step, durably.
 

@@ -101,6 +101,14 @@ class MemoryDriver:
             Glance(node.size, (id(node), node.modified)) if isinstance(node, MemoryFile) else None
         )
 
+    def unchanged(self, looks: Sequence[tuple[str, Glance]]) -> bool:
+        """Look at files again."""
+        return all(self.glance(path) == seen for path, seen in looks)
+
+    def reopen(self, path: str, seen: Glance) -> IReader | None:  # noqa: ARG002
+        """Open a file."""
+        return self._open(path, 0, None)
+
     def copy(self, source: str, destination: str) -> Deferred[None]:
         """Copy a file."""
         return execute(self._copy, source, destination)

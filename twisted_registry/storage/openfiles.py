@@ -1,7 +1,7 @@
 """Descriptors of small files that were read lately, kept open for the next reader.
 
 Opening a file costs a thread; looking at it does not. So a reader of a file that is still the one
-that was opened before gets a duplicate of its descriptor at once.
+that was opened before gets its descriptor at once, and it is closed when nobody has it any more.
 """
 
 from __future__ import annotations
@@ -31,23 +31,44 @@ def room_for_open_files() -> int:
 
 
 @define(eq=False, repr=False)
+class OpenFile:
+    """A descriptor that several may read from, at offsets of their own.
+
+    :ivar seen: how the file looked.
+    :ivar users: who has it.
+    """
+
+    _files: OsFiles
+    seen: Glance
+    fd: int
+    users: int = 1
+
+    def release(self) -> None:
+        """Be told that one of them needs it no more."""
+        self.users -= 1
+        if not self.users:
+            self._files.close(self.fd)
+
+
+@define(eq=False, repr=False)
 class OpenFiles:
     """A bounded number of descriptors, by path."""
 
     _files: OsFiles
     _most: int
-    _kept: OrderedDict[str, tuple[Glance, int]] = field(init=False, factory=OrderedDict)
+    _kept: OrderedDict[str, OpenFile] = field(init=False, factory=OrderedDict)
 
-    def take(self, path: str, seen: Glance | None) -> int | None:
-        """A descriptor, the caller's own, of the file that was ``seen``; or None."""
+    def take(self, path: str, seen: Glance | None) -> OpenFile | None:
+        """The file that was ``seen``, for the caller to release; or None."""
         kept = self._kept.get(path)
         if kept is None:
             return None
-        if kept[0] != seen:
+        if kept.seen != seen:
             self._drop(path)
             return None
         self._kept.move_to_end(path)
-        return self._files.dup(kept[1])
+        kept.users += 1
+        return kept
 
     def keep(self, path: str, seen: Glance, fd: int) -> None:
         """Keep a duplicate of ``fd``, which was opened after the file was ``seen``.
@@ -59,7 +80,7 @@ class OpenFiles:
         found = self._files.fstat(fd)
         if (found.st_ino, found.st_mtime_ns, found.st_ctime_ns) != seen.mark:
             return
-        self._kept[path] = seen, self._files.dup(fd)
+        self._kept[path] = OpenFile(self._files, seen, self._files.dup(fd))
         if len(self._kept) > self._most:
             self._drop(next(iter(self._kept)))
 
@@ -74,5 +95,4 @@ class OpenFiles:
             self._drop(next(iter(self._kept)))
 
     def _drop(self, path: str) -> None:
-        _, fd = self._kept.pop(path)
-        self._files.close(fd)
+        self._kept.pop(path).release()

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from twisted.internet.base import ReactorBase
     from twisted.python.failure import Failure
 
-    from twisted_registry.storage.interfaces import Change, IWriter
+    from twisted_registry.storage.interfaces import Change, IReader, IWriter
     from twisted_registry.storage.s3.interfaces import IS3Client
     from twisted_registry.storage.s3.sinks import Steps
     from twisted_registry.storage.s3.writer import ObjectWriter
@@ -196,6 +196,14 @@ class S3Driver:
         return Entry(path, info.size if size is None else size, info.modified)
 
     def glance(self, path: str) -> Glance | None:  # noqa: ARG002
+        """Return None: the store is far away."""
+        return None
+
+    def unchanged(self, looks: Sequence[tuple[str, Glance]]) -> bool:  # noqa: ARG002
+        """Return False: the store is far away."""
+        return False
+
+    def reopen(self, path: str, seen: Glance) -> IReader | None:  # noqa: ARG002
         """Return None: the store is far away."""
         return None
 
