@@ -67,9 +67,18 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "storagemiddleware",
         *BELOW_SERVICE,
     ),
-    "retaining": ("maintenance", "repository", "config", *CORE),
+    "retaining": ("maintenance", "repository", "storage.interfaces", "config", *CORE),
     "collecting": ("upkeep", "maintenance", "repository", "storage", "config", *CORE),
-    "upkeep": ("collecting", "checks", "maintenance", "repository", "storage", "config", *CORE),
+    "upkeep": (
+        "collecting",
+        "retaining",
+        "checks",
+        "maintenance",
+        "repository",
+        "storage",
+        "config",
+        *CORE,
+    ),
     "checks": ("maintenance", "repository", "storage", "config", *CORE),
     "heap": (),
     "process": ("service", *BELOW_SERVICE),
@@ -99,6 +108,9 @@ LATE = {
     ("upkeep", f"{PACKAGE}.collecting"),
     # Few processes read again what is stored.
     ("upkeep", f"{PACKAGE}.checks"),
+    # Few have rules of retention.
+    ("retaining", f"{PACKAGE}.maintenance"),
+    ("retaining", f"{PACKAGE}.repository"),
     # Serving has no use for it.
     ("tap", f"{PACKAGE}.commands.once"),
     # Few lists end where those who read them must not see.

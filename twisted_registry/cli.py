@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, str] = {
     "check": "validate a configuration and print what holds, secrets masked",
     "garbage-collect": "remove what nothing refers to, also beside a registry that serves",
     "fsck": "look for damage in the store, and repair what can be",
+    "retention": "remove the tags that no rule of storage.maintenance.retention keeps",
     "maintenance": "print how the tasks of a store are, or run one",
     "user": "add, change, remove or list the users of auth.htpasswd",
     "token": "make, list and revoke tokens for robots",

@@ -28,7 +28,7 @@ from twisted_registry.repository.gate import CollectorGate
 from twisted_registry.repository.policy import Policy
 from twisted_registry.repository.presence import OpenGate
 from twisted_registry.repository.registry import Registry
-from twisted_registry.retaining import immutable_tags
+from twisted_registry.retaining import immutable_tags, make_recorder, recorded_pulls
 from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.storage.filesystem import FilesystemDriver
 from twisted_registry.upkeep import Upkeep, make_attendance, make_disposal
@@ -130,6 +130,7 @@ class RegistryService(MultiService):
             url_lifetime=round(configuration.storage.redirect.lifetime),
             content_limit=configuration.storage.cache.manifestbytes,
             disposal=make_disposal(configuration, checked, reactor),
+            pulls=recorded_pulls(configuration) if writes else None,
         )
         self._access: IConfiguredAccess | None = None
         pages: Mapping[str, Resource] = {}
@@ -177,6 +178,8 @@ class RegistryService(MultiService):
         upkeep: Upkeep | None = None
         if isinstance(gate, CollectorGate):
             make_attendance(gate, configuration, reactor).setServiceParent(self)
+            if self.registry.pulls is not None:
+                make_recorder(self.registry.pulls, checked, reactor).setServiceParent(self)
             if self.is_first:
                 upkeep = Upkeep(self.registry, checked, configuration, reactor)
                 upkeep.setServiceParent(self)

@@ -20,6 +20,7 @@ from twisted_registry.maintenance.task import Task
 from twisted_registry.maintenance.turn import Turn
 from twisted_registry.repository.disposal import Disposal, Trash
 from twisted_registry.repository.turns import Turns
+from twisted_registry.retaining import make_retention
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -63,6 +64,8 @@ def chores(maintenance: Maintenance) -> Iterable[Chore]:
     yield Chore("gc", gc.enabled, gc.interval, _collect, gc)
     trash = maintenance.trash
     yield Chore("trash", trash.keep > 0, trash.interval, _empty, trash)
+    retention = maintenance.retention
+    yield Chore("retention", retention.enabled, retention.interval, _retain, retention)
     scrub = maintenance.scrub
     yield Chore("scrub", scrub.enabled, scrub.interval, _scrub, scrub)
 
@@ -96,6 +99,12 @@ def _empty(upkeep: Upkeep) -> Work:
     )
     upkeep.at_end(emptying.marking.references.close)
     return emptying.run
+
+
+def _retain(upkeep: Upkeep) -> Work:
+    dry_run = upkeep.maintenance.retention.dryrun
+    made = make_retention(upkeep.configuration, upkeep.registry, upkeep.driver, dry_run=dry_run)
+    return made.run
 
 
 def _scrub(upkeep: Upkeep) -> Work:

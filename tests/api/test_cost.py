@@ -124,7 +124,7 @@ async def test_a_warm_pull_makes_few_calls(tmp_path, path, content, known, unkno
     fill(tmp_path)
     await deferLater(reactor, 0.05)  # files that were written just now are not believed
     driver = FilesystemDriver(str(tmp_path), reactor)
-    registry = Registry(CheckedDriver(driver, reactor), reactor)
+    registry = Registry(CheckedDriver(driver, reactor), reactor, pulls=set())
     site = RegistrySite(mounted(RegistryResource(registry, OpenAccess(), reactor), ""), reactor)
     connected = Connected(site)
     try:

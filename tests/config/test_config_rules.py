@@ -273,3 +273,18 @@ def test_processes_share_a_store_and_a_socket():
     for addr in ("'[::1]:5000'", "':5000'", "'unix:/x'", "'systemd:domain=INET:index=0'"):
         assert loaded(SHARED + f"http: {{workers: 2, addr: {addr}}}\n").warnings == ()
     assert loaded(BASE + "http: {workers: 1, addr: 'haproxy:tcp:5000'}\n").warnings == ()
+
+
+def test_rules_of_retention():
+    below = "version: 0.1\nstorage: {inmemory: , maintenance: {retention: %s}}\n"
+    place = "storage.maintenance.retention"
+    assert faults(below % "{rules: [{repositories: ['a'], tags: ['v*']}]}") == [
+        f"{place}.rules[0]: keeps nothing, expected newest, pushedwithin, pulledwithin or always"
+    ]
+    assert faults(below % "{enabled: true}") == [
+        f"{place}.enabled: got true, expected rules beside it"
+    ]
+    (said,) = faults(below % "{immutable: [{repositories: ['a'], tags: ['a/b']}]}")
+    assert said.startswith(f"{place}.immutable[0].tags[0]: got 'a/b', expected a tag, in which *")
+    (said,) = faults(below % "{rules: [{repositories: ['A'], newest: 1}]}")
+    assert said.startswith(f"{place}.rules[0].repositories[0]: got 'A'")

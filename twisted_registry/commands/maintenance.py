@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from twisted_registry import tap
 from twisted_registry.commands.configured import add_file, complain, loaded
 from twisted_registry.commands.once import CommandFailed
-from twisted_registry.commands.store import in_memory, opened
-from twisted_registry.repository.registry import Registry
+from twisted_registry.commands.store import in_memory, opened, registry_on
 from twisted_registry.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from twisted_registry.config.schema import Configuration
     from twisted_registry.maintenance.task import Run
+    from twisted_registry.storage.interfaces import IStorageDriver
 
 #: Exit status of a run that was passed over, because another process does the same.
 PASSED_OVER = 3
@@ -53,7 +53,9 @@ def run(options: Namespace) -> int:
 def _status(configuration: Configuration, options: Namespace) -> int:
     async def look(reactor: Any) -> Sequence[dict[str, Any]]:
         async with opened(configuration, reactor) as driver:
-            return await Upkeep(Registry(driver, reactor), driver, configuration, reactor).status()
+            return await Upkeep(
+                registry_on(configuration, driver, reactor), driver, configuration, reactor
+            ).status()
 
     found = tap.once(look)
     if found is None:
@@ -68,7 +70,9 @@ def _status(configuration: Configuration, options: Namespace) -> int:
 def _run(configuration: Configuration, options: Namespace) -> int:
     async def work(reactor: Any) -> Run:
         async with opened(configuration, reactor) as driver:
-            upkeep = Upkeep(Registry(driver, reactor), driver, configuration, reactor)
+            upkeep = Upkeep(
+                registry_on(configuration, driver, reactor), driver, configuration, reactor
+            )
             if options.task not in upkeep.chores:
                 known = ", ".join(upkeep.chores)
                 raise CommandFailed(f"there is no task {options.task}; known are {known}")
@@ -92,6 +96,11 @@ def _run(configuration: Configuration, options: Namespace) -> int:
     if run.failure:
         complain(f"{options.task} failed: {run.failure}")
     return 1 if run.failure else PASSED_OVER if run.passed_over else 0
+
+
+def _upkeep(configuration: Configuration, driver: IStorageDriver, reactor: Any) -> Upkeep:
+    registry = registry_on(configuration, driver, reactor)
+    return Upkeep(registry, driver, configuration, reactor)
 
 
 def _lines(task: dict[str, Any]) -> Iterable[str]:

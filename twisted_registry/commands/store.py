@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from twisted_registry.commands.once import CommandFailed
 from twisted_registry.listener import StartError
+from twisted_registry.repository.registry import Registry
 from twisted_registry.service import make_driver
 from twisted_registry.storage.checked import CheckedDriver
+from twisted_registry.upkeep import make_disposal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -32,6 +34,11 @@ async def opened(configuration: Configuration, reactor: Any) -> AsyncIterator[IS
         yield CheckedDriver(driver, reactor)
     finally:
         await driver.close()
+
+
+def registry_on(configuration: Configuration, driver: IStorageDriver, reactor: Any) -> Registry:
+    """A registry that removes things as the configuration says."""
+    return Registry(driver, reactor, disposal=make_disposal(configuration, driver, reactor))
 
 
 def in_memory(configuration: Configuration) -> bool:

@@ -16,6 +16,7 @@ from twisted_registry.config.document import Node
 from twisted_registry.config.faults import Report, shown
 from twisted_registry.config.middleware import check_middleware
 from twisted_registry.config.objects import check_s3
+from twisted_registry.config.retaining import check_retention
 from twisted_registry.config.schema import VERSION
 from twisted_registry.config.tls import check_tls
 
@@ -115,6 +116,7 @@ def _check_storage(configuration: Configuration, report: Report) -> None:
 
 
 def _check_collection(configuration: Configuration, report: Report) -> None:
+    check_retention(configuration.storage.maintenance.retention, report)
     grace = configuration.storage.maintenance.gc.grace
     if grace < _LEAST_GRACE:
         report.warn("storage.maintenance.gc.grace", f"{grace:g} s is less than an hour: an image"

@@ -150,13 +150,21 @@ class Tags:
         :param pushed: when it was set to that, in seconds since the epoch by the store's clock.
         """
         async with self.hold(tag):
-            try:
-                entry = await self.driver.stat(layout.tag_current(self.name, tag))
-            except PathNotFound:
-                return False
-            if await self.resolve(tag) != digest or (entry.modified or 0) / 1e9 != pushed:
+            if await self.pushed(tag) != pushed or await self.resolve(tag) != digest:
                 return False
             return await self._remove(tag)
+
+    @translated
+    async def pushed(self, tag: str) -> float | None:
+        """When a tag was set last, in seconds since the epoch by the store's clock.
+
+        None if there is no such tag, or if the store does not tell.
+        """
+        try:
+            entry = await self.driver.stat(layout.tag_current(self.name, tag))
+        except PathNotFound:
+            return None
+        return None if entry.modified is None else entry.modified / 1e9
 
     @translated
     async def guard(self, digest: Digest) -> None:

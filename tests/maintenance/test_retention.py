@@ -1,0 +1,287 @@
+"""Which tags rules keep, and what a run does about the others."""
+
+from __future__ import annotations
+
+import pytest
+from domain import World, done, result_of
+from twisted.internet.task import Clock
+from twisted.logger import globalLogPublisher
+
+from twisted_registry.digest import Digest
+from twisted_registry.globs import Choice, Glob
+from twisted_registry.maintenance.recorder import INTERVAL, Recorder
+from twisted_registry.maintenance.retention import Retained, Retention, Rule, Tag, decide
+from twisted_registry.repository import layout
+from twisted_registry.repository.inventory import Inventory
+from twisted_registry.repository.pulltimes import GAP, PullTimes
+from twisted_registry.repository.registry import Registry
+from twisted_registry.repository.removal import Removal
+from twisted_registry.repository.tagchoice import TagChoice
+from twisted_registry.storage.interfaces import StorageError
+
+DAY = 86_400.0
+NOW = 1_800_000_000.0
+ALL = TagChoice.parse(["**"], ["*"])
+DIGEST = Digest.of(b"manifest")
+
+
+def tag(name, pushed=100.0, pulled=None):
+    """A tag that was pushed, and perhaps pulled, so many days ago."""
+    return Tag(
+        name,
+        DIGEST,
+        None if pushed is None else NOW - pushed * DAY,
+        None if pulled is None else NOW - pulled * DAY,
+    )
+
+
+def kept(rule, *tags, since=None):
+    """The tags that stay, with the reason."""
+    verdicts = decide(rule, "a", tags, NOW, since)
+    assert [verdict.tag for verdict in verdicts] == sorted(tags, key=lambda each: each.name)
+    return {verdict.tag.name: verdict.kept for verdict in verdicts if verdict.kept}
+
+
+def test_the_newest():
+    tags = [tag("a", 3), tag("b", 1), tag("c", 2), tag("d", 2)]
+    assert kept(Rule(ALL, newest=2), *tags) == {"b": "newest 2", "c": "newest 2"}
+    assert len(kept(Rule(ALL, newest=9), *tags)) == 4
+
+
+def test_what_was_pushed_lately():
+    rule = Rule(ALL, pushed_within=2 * DAY)
+    assert kept(rule, tag("a", 1.5), tag("b", 2), tag("c", 3)) == {"a": "pushed 1.5 d ago"}
+
+
+def test_what_always_stays():
+    rule = Rule(ALL, always=Choice.parse(["v*", "!v*-rc"], Glob.parse_tag))
+    assert kept(rule, tag("v1"), tag("v1-rc"), tag("x")) == {"v1": "always"}
+
+
+def test_what_was_pulled_lately():
+    rule = Rule(ALL, pulled_within=10 * DAY)
+    tags = [tag("a", pulled=9), tag("b", pulled=10), tag("c")]
+    assert kept(rule, *tags, since=NOW - 50 * DAY) == {"a": "pulled 9.0 d ago"}
+
+
+def test_what_is_not_known_to_be_unused_stays():
+    rule = Rule(ALL, pulled_within=10 * DAY)
+    assert kept(rule, tag("a")) == {"a": "pulls not recorded yet"}
+    assert kept(rule, tag("a"), since=NOW - 4 * DAY) == {"a": "pulls recorded for 4.0 d"}
+    assert kept(Rule(ALL, newest=0), tag("a", None)) == {"a": "push time unknown"}
+
+
+def test_one_reason_is_enough():
+    rule = Rule(ALL, 1, 2 * DAY, 10 * DAY, Choice.parse(["z"], Glob.parse_tag))
+    tags = [tag("a", 0.5), tag("b", 1), tag("c", 5, pulled=1), tag("d", 5), tag("z", 5)]
+    assert list(kept(rule, *tags, since=0.0)) == ["a", "b", "c", "z"]
+
+
+@pytest.fixture
+def world():
+    clock = Clock()
+    clock.advance(NOW)
+    return World(clock=clock)
+
+
+def retention(world, *rules, **more):
+    return Retention(
+        Registry(world.driver, world.clock),
+        Inventory(world.driver),
+        Removal(world.driver),
+        PullTimes(world.driver),
+        rules,
+        **more,
+    )
+
+
+def in_days(world, *names, name="a/b"):
+    """Push a tag a day, and let a day pass after the last."""
+    for index, tag_name in enumerate(names):
+        world.image(tag_name, name, annotations={"n": str(index)})
+        world.clock.advance(DAY)
+
+
+def test_a_run(world):
+    in_days(world, "one", "two", "three", "stable")
+    in_days(world, "one", "two", name="c")
+    in_days(world, "one", name="other")
+    verdicts = []
+    rules = [
+        Rule(TagChoice.parse(["a/*"], ["stable"]), newest=1),
+        Rule(TagChoice.parse(["a/*", "c"], ["*"]), newest=1),
+    ]
+    dry = done(retention(world, *rules, dry_run=True, watch=verdicts.append).run())
+    assert dry == Retained(2, 6, 3, 3, 0)
+    assert [(each.repository, each.tag.name) for each in verdicts if not each.kept] == [
+        ("a/b", "one"),
+        ("a/b", "two"),
+        ("c", "one"),
+    ]
+    assert world.tags() == ["one", "stable", "three", "two"]
+    assert done(retention(world, *rules).run()) == dry
+    assert (world.tags(), world.tags("c"), world.tags("other")) == (
+        ["stable", "three"],
+        ["two"],
+        ["one"],
+    )
+    assert done(retention(world, *rules).run()) == Retained(2, 3, 3, 0, 0)
+    world.check()
+
+
+def test_immutable_tags_stay(world):
+    in_days(world, "v1", "v2")
+    immutable = [TagChoice.parse(["**"], ["v1"])]
+    made = retention(world, Rule(ALL, pushed_within=1), immutable=immutable)
+    assert done(made.run()) == Retained(1, 1, 0, 1, 0)
+    assert world.tags() == ["v1"]
+
+
+def test_a_tag_that_is_pushed_meanwhile_stays(world):
+    in_days(world, "one", "two")
+
+    def again(verdict):
+        if verdict.tag.name == "one":
+            world.image("one")
+
+    made = retention(world, Rule(ALL, newest=1), watch=again)
+    assert done(made.run()) == Retained(1, 2, 1, 0, 0)
+    assert world.tags() == ["one", "two"]
+
+
+def test_a_repository_that_can_not_be_read_does_not_keep_the_rest(world):
+    for name in ("a/b", "c"):
+        in_days(world, "one", "two", name=name)
+    broken = layout.tag_current("a/b", "one")
+
+    def breaks(_number, action, path):
+        if action == "stat" and path == broken:
+            raise StorageError(path, "it broke")
+
+    world.driver.before = breaks
+    made = done(retention(world, Rule(ALL, newest=1)).run())
+    assert (made.failed, made.expired) == (1, 1)
+    assert world.tags("c") == ["two"]
+
+
+# Pulls.
+
+
+@pytest.fixture
+def pulls():
+    return set()
+
+
+@pytest.fixture
+def served(world, pulls):
+    """The same store behind a registry that notes pulls."""
+    return Registry(world.driver, world.clock, pulls=pulls)
+
+
+@pytest.fixture
+def recorder(world, pulls):
+    return Recorder(pulls, PullTimes(world.driver), world.clock)
+
+
+def pull(served, reference, name="a/b"):
+    done(served.repository(name).manifests.get(reference))
+
+
+def test_pulls_keep_tags(world, served, pulls, recorder):
+    in_days(world, "by-tag", "by-digest", "unused")
+    digest = done(world.repo().tags.resolve("by-digest"))
+    recorder.startService()
+    world.clock.pump([DAY] * 20)
+    pull(served, "by-tag")
+    pull(served, digest)
+    pull(served, "by-tag")
+    assert pulls == {("a/b", "by-tag"), ("a/b", digest)}
+    world.clock.advance(INTERVAL)
+    assert pulls == set()
+    rule = Rule(ALL, pulled_within=10 * DAY)
+    for _ in range(2):
+        assert done(retention(world, rule, dry_run=True).run()).expired == 1
+        # What was gathered is remembered when the files of the processes are gone.
+        world.clock.advance(2 * 3600)
+    assert world.paths("twisted-registry/pulls/batches") == []
+    done(retention(world, rule).run())
+    assert world.tags() == ["by-digest", "by-tag"]
+    world.clock.pump([DAY] * 11)
+    done(retention(world, rule).run())
+    assert world.tags() == []
+
+
+def test_a_pull_that_fails_is_none(world, served, pulls):
+    with pytest.raises(Exception, match="MANIFEST_UNKNOWN"):
+        pull(served, "nothing")
+    assert pulls == set()
+
+
+def test_what_is_left_is_recorded_at_the_end(world, served, pulls, recorder):
+    in_days(world, "one")
+    recorder.startService()
+    pull(served, "one")
+    stopped = []
+    recorder.stopService().addCallback(stopped.append)
+    assert stopped == [None]
+    assert world.clock.getDelayedCalls() == []
+    times = PullTimes(world.driver)
+    done(times.gather(0.0))
+    assert done(times.of("a/b")) == {"one": world.clock.seconds()}
+
+
+def test_a_store_that_breaks_loses_no_pull(world, pulls, recorder):
+    def breaks(_number, action, path):
+        if action == "put":
+            raise StorageError(path, "it broke")
+
+    recorder.startService()
+    pulls.add(("a", "tag"))
+    events = []
+    globalLogPublisher.addObserver(events.append)
+    try:
+        world.driver.before = breaks
+        world.clock.advance(INTERVAL)
+        assert pulls == {("a", "tag")}
+        assert any("log_failure" in event for event in events)
+        world.driver.before = lambda *_: None
+        world.clock.advance(INTERVAL)
+    finally:
+        globalLogPublisher.removeObserver(events.append)
+    assert pulls == set()
+
+
+def test_the_recording_begins_anew_after_a_long_gap(world, recorder):
+    times = PullTimes(world.driver)
+    assert done(times.since()) is None
+    done(times.recording())
+    first = done(times.since())
+    for _ in range(3):
+        world.clock.advance(GAP * 0.9)
+        done(times.recording())
+    assert done(times.since()) == first
+    world.clock.advance(GAP * 1.1)
+    done(times.recording())
+    assert done(times.since()) == world.clock.seconds()
+
+
+def test_many_pulls_and_many_files(world, monkeypatch):
+    monkeypatch.setattr("twisted_registry.repository.pulltimes._PART", 7)
+    monkeypatch.setattr("twisted_registry.repository.pulltimes._FILES", 3)
+    times = PullTimes(world.driver)
+    done(times.note({(f"r{number % 5}", f"t{number}") for number in range(100)}))
+    assert len(world.paths("twisted-registry/pulls/batches")) == 15
+    done(times.gather(0.0))
+    assert sum(len(done(times.of(f"r{number}"))) for number in range(5)) == 100
+    done(times.gather(world.clock.seconds() + 1))
+    assert [done(times.of(f"r{number}")) for number in range(5)] == [{}] * 5
+
+
+def test_torn_files_count_for_nothing(world):
+    world.write(layout.pull_batch("torn"), b"\xff\n\ntag\nsha256:00 a\n")
+    world.write(layout.pull_times("a"), b"x y\n12 tag\n\n")
+    times = PullTimes(world.driver)
+    assert done(times.of("a")) == {"tag": 12.0}
+    done(times.gather(0.0))
+    assert set(done(times.of("a"))) == {"tag", "sha256:00"}
+    assert result_of(world.driver.stat(layout.pull_times("a"))).size

@@ -1,0 +1,149 @@
+"""When manifests were pulled last, as far as it was recorded.
+
+A pull only adds to a set in memory. Every few minutes each process stores what is in its set as a
+small file of its own, whose time is the time of all pulls in it; so nobody waits for anybody, and
+all times are those of the store's clock. Whoever needs the times gathers these files into one for
+each repository.
+
+What was not recorded is not known to be unused: pulls from before the recording began, or while it
+was interrupted for long, count as if they had happened when it began (:meth:`PullTimes.since`).
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from attrs import define, field
+
+from twisted_registry.repository import layout
+from twisted_registry.repository.failures import translated
+from twisted_registry.repository.removal import Removal
+from twisted_registry.storage.interfaces import PathNotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from twisted_registry.digest import Digest
+    from twisted_registry.storage.interfaces import Entry, IStorageDriver
+
+#: Seconds without a process that records after which pulls count as missed.
+GAP = 7 * 24 * 3600.0
+#: Pulls in one file, and files that are gathered at once.
+_PART = 10_000
+_FILES = 50
+#: Seconds for which files stay after they were gathered: should two gather at the same time, and
+#: one undo the other's work, the next one repairs it.
+_STAY = 3600.0
+#: Bytes of a file.
+_LIMIT = 256 * 1024 * 1024
+
+
+@define(eq=False)
+class PullTimes:
+    """The times of one store."""
+
+    driver: IStorageDriver
+    _removal: Removal = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Have the clock of the store."""
+        self._removal = Removal(self.driver)
+
+    @translated
+    async def recording(self) -> None:
+        """Note that this process records pulls now; to be called every few minutes."""
+        last = await self._modified(layout.PULLS_RECORDING)
+        known = await self._modified(layout.PULLS_SINCE)
+        if last is None or known is None or await self._removal.time() - last > GAP:
+            await self.driver.put(layout.PULLS_SINCE, b"")
+        await self.driver.put(layout.PULLS_RECORDING, b"", durable=False)
+
+    @translated
+    async def note(self, pulls: Collection[tuple[str, Digest | str]]) -> None:
+        """Store what was pulled since this was done last: repositories with tags and digests."""
+        lines = [f"{reference} {name}" for name, reference in pulls]
+        for start in range(0, len(lines), _PART):
+            content = "\n".join([*lines[start : start + _PART], ""])
+            await self.driver.put(
+                layout.pull_batch(str(uuid4())), content.encode("ascii"), durable=False
+            )
+
+    @translated
+    async def since(self) -> float | None:
+        """Since when pulls are recorded, in seconds since the epoch; None if they are not."""
+        return await self._modified(layout.PULLS_SINCE)
+
+    @translated
+    async def gather(self, before: float) -> None:
+        """Sort what processes have stored by repository.
+
+        Only one process should do that at a time.
+
+        :param before: seconds since the epoch; what was pulled earlier need not be remembered.
+        """
+        old = await self._removal.time() - _STAY
+        after = ""
+        while True:
+            try:
+                entries = await self.driver.list(layout.PULL_BATCHES, after, _FILES)
+            except PathNotFound:
+                return
+            for name, times in (await self._sorted(entries)).items():
+                await self._merge(name, times, before)
+            await self.driver.delete_many(
+                [
+                    layout.pull_batch(entry.path)
+                    for entry in entries
+                    if entry.modified is not None and entry.modified / 1e9 < old
+                ]
+            )
+            if len(entries) < _FILES:
+                return
+            after = entries[-1].path
+
+    @translated
+    async def of(self, name: str) -> Mapping[str, float]:
+        """When tags and digests of a repository were pulled, in seconds since the epoch."""
+        try:
+            content = await self.driver.get(layout.pull_times(name), _LIMIT)
+        except PathNotFound:
+            return {}
+        times = {}
+        for line in content.decode("ascii", "replace").splitlines():
+            second, _, reference = line.partition(" ")
+            with suppress(ValueError):
+                times[reference] = float(second)
+        return times
+
+    async def _merge(self, name: str, times: Mapping[str, float], before: float) -> None:
+        known = await self.of(name)
+        merged = {
+            reference: second
+            for reference in {*known, *times}
+            if (second := max(known.get(reference, 0.0), times.get(reference, 0.0))) >= before
+        }
+        if merged != known:
+            lines = [f"{second:.0f} {reference}" for reference, second in sorted(merged.items())]
+            await self.driver.put(layout.pull_times(name), "\n".join([*lines, ""]).encode("ascii"))
+
+    async def _sorted(self, entries: Sequence[Entry]) -> dict[str, dict[str, float]]:
+        found: dict[str, dict[str, float]] = {}
+        paths = [layout.pull_batch(entry.path) for entry in entries]
+        contents = await self.driver.get_many(paths, _LIMIT)
+        for entry, content in zip(entries, contents, strict=True):
+            second = float(round((entry.modified or 0) / 1e9))
+            for line in (content or b"").decode("ascii", "replace").splitlines():
+                reference, _, name = line.partition(" ")
+                if name:
+                    times = found.setdefault(name, {})
+                    times[reference] = max(second, times.get(reference, 0.0))
+        return found
+
+    async def _modified(self, path: str) -> float | None:
+        try:
+            entry = await self.driver.stat(path)
+        except PathNotFound:
+            return None
+        return (entry.modified or 0) / 1e9
