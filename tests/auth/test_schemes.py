@@ -18,7 +18,7 @@ from twisted_registry.auth.interfaces import (
     IPolicy,
 )
 from twisted_registry.auth.policy import Admitted, LoggedIn
-from twisted_registry.auth.schemes import IScheme, Login, LoginFailed, SchemeAccess
+from twisted_registry.auth.schemes import CheckImpossible, IScheme, Login, LoginFailed, SchemeAccess
 from twisted_registry.auth.silly import Silly
 from twisted_registry.errors import ErrorCode, RegistryError
 
@@ -137,6 +137,12 @@ def test_what_goes_wrong_is_told_to_the_log_and_not_to_the_client():
     assert refused(answer) == (400, None)
     assert "secret" not in str(answer.as_json())
     assert any("log_failure" in event for event in events)
+
+
+def test_what_can_not_be_told_is_one_line_of_the_log(logged):
+    assert refused(ask(Told(CheckImpossible("no file")), Admitted(), PULL)) == (400, None)
+    (event,) = [event for event in logged if event.get("reason") == "no file"]
+    assert "log_failure" not in event
 
 
 def test_an_answer_of_the_scheme_goes_through():

@@ -107,12 +107,15 @@ def tail(path: Path, size: int = 3000) -> str:
     return path.read_bytes()[-size:].decode(errors="replace") if path.exists() else "(no log)"
 
 
-def written(work: Path, kind: str, root: Path | Bucket, port: int, workers: int = 1) -> Path:
-    """The configuration file of a registry over ``root``."""
+def written(
+    work: Path, kind: str, root: Path | Bucket, port: int, workers: int = 1, more: str = ""
+) -> Path:
+    """The configuration file of a registry over ``root``, with ``more`` sections at its end."""
     config = work / f"{kind}-{port}.yml"
     bucket = root if isinstance(root, Bucket) else None
     storage = bucket.section if bucket else f"filesystem: {{rootdirectory: {root}}}"
-    config.write_text(CONFIGURATION.format(storage=storage, port=port, workers=workers))
+    text = CONFIGURATION.format(storage=storage, port=port, workers=workers)
+    config.write_text(text + more)
     return config
 
 
@@ -127,12 +130,16 @@ def peak_memory(pid: int) -> int:
 
 @define(eq=False)
 class Served:
-    """A registry that runs over ``root``; ``kind`` is OURS, or DISTRIBUTION, a single process."""
+    """A registry that runs over ``root``; ``kind`` is OURS, or DISTRIBUTION, a single process.
+
+    :ivar more: further sections of its configuration.
+    """
 
     kind: str
     root: Path | Bucket
     work: Path
     workers: int = 1
+    more: str = ""
     log: Path = field(init=False)
     address: str = field(init=False)
     process: subprocess.Popen[bytes] = field(init=False)
@@ -143,7 +150,7 @@ class Served:
         port = free_port()
         self.address = f"127.0.0.1:{port}"
         self.log = self.work / f"{self.kind}-{port}.log"
-        config = written(self.work, self.kind, self.root, port, self.workers)
+        config = written(self.work, self.kind, self.root, port, self.workers, self.more)
         if self.kind == OURS:
             command = [sys.executable, "-m", "twisted_registry", "serve", str(config)]
         else:
@@ -175,7 +182,7 @@ class Served:
             connection = HTTPConnection(self.address, timeout=5)
             try:
                 connection.request("GET", "/v2/")
-                return connection.getresponse().status == 200
+                return connection.getresponse().status in {200, 401}
             finally:
                 connection.close()
         return False
@@ -216,9 +223,9 @@ class Launcher:
     work: Path
     servers: list[Served] = field(factory=list)
 
-    def start(self, kind: str, root: Path | Bucket, workers: int = 1) -> Served:
+    def start(self, kind: str, root: Path | Bucket, workers: int = 1, more: str = "") -> Served:
         """A running registry over ``root``."""
-        served = Served(kind, root, self.work, workers)
+        served = Served(kind, root, self.work, workers, more)
         self.servers.append(served)
         return served.start()
 

@@ -22,8 +22,9 @@ from zope.interface import implementer
 from twisted_registry.auth.accounts import IAccounts
 from twisted_registry.auth.basic import IChanging
 from twisted_registry.auth.editing import beside, with_entry
-from twisted_registry.auth.htpasswd import Users, parse
+from twisted_registry.auth.htpasswd import HtpasswdInvalid, Users, parse
 from twisted_registry.auth.passwords import hash_of, is_nobodys, is_password
+from twisted_registry.auth.schemes import CheckImpossible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -69,8 +70,7 @@ class PasswordFile:
     def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
         """Fire with the name, or fail with UnauthorizedLogin.
 
-        :raises OSError: if the file can not be read.
-        :raises HtpasswdInvalid: if it is no htpasswd file.
+        :raises CheckImpossible: if the file can not be read, or is no htpasswd file.
         """
         return self._check(credentials.username, credentials.password)
 
@@ -91,8 +91,7 @@ class PasswordFile:
     def stamp(self, name: str) -> Generator[Any, Any, str | None]:
         """As promised by :class:`~twisted_registry.auth.accounts.IAccounts`.
 
-        :raises OSError: if the file can not be read.
-        :raises HtpasswdInvalid: if it is no htpasswd file.
+        :raises CheckImpossible: if the file can not be read, or is no htpasswd file.
         """
         users: Users = yield self._current()
         hashed = users.hashes.get(name.encode())
@@ -102,7 +101,12 @@ class PasswordFile:
     def _current(self) -> Generator[Any, Any, Users]:
         version, users = self._known
         if version is None or version != self.version():
-            users = self._learn((yield self._run(self._read)))
+            try:
+                users = self._learn((yield self._run(self._read)))
+            except OSError as error:
+                raise CheckImpossible(f"{self._path}: {error.strerror}") from error
+            except HtpasswdInvalid as error:
+                raise CheckImpossible(f"{self._path}: {error}") from error
         return users
 
     def read(self) -> None:

@@ -65,6 +65,16 @@ class LoginFailed(Exception):
     error: str = ""
 
 
+@frozen(eq=False)
+class CheckImpossible(Exception):
+    """Whether credentials are good can not be told now, by no fault of the caller.
+
+    :ivar reason: one line for the log.
+    """
+
+    reason: str
+
+
 class IScheme(Interface):
     """A way in which callers say who they are."""
 
@@ -75,6 +85,7 @@ class IScheme(Interface):
         """Fire with the login; with None if the caller shows no credentials of this scheme.
 
         :raises LoginFailed: if they are not believed.
+        :raises CheckImpossible: if that can not be told.
         :raises RegistryError: to be answered as it is.
         """
 
@@ -180,7 +191,10 @@ class SchemeAccess:
             raise self._challenge(caller, accesses, error.error) from None
         if isinstance(error, RegistryError | CancelledError):
             raise error
-        log.failure("access can not be checked", failure)
+        if isinstance(error, CheckImpossible):
+            log.error("access can not be checked: {reason}", reason=error.reason)
+        else:
+            log.failure("access can not be checked", failure)
         raise RegistryError(
             ErrorCode.UNKNOWN, message="access can not be checked", status=400
         ) from None
