@@ -12,6 +12,7 @@ from twisted_registry.maintenance.emptying import Emptying
 from twisted_registry.maintenance.garbage import Collector
 from twisted_registry.maintenance.marking import Marking
 from twisted_registry.maintenance.needed import Needed
+from twisted_registry.maintenance.pace import Pace
 from twisted_registry.maintenance.references import ReferenceTable
 from twisted_registry.maintenance.watcher import Watcher
 from twisted_registry.repository.inventory import Inventory
@@ -49,6 +50,7 @@ def make_collector(
         dry_run,
         watcher or Watcher(),
         Recall(driver) if maintenance.trash.keep else None,
+        Pace(reactor, maintenance.gc.rate),
     )
 
 

@@ -155,6 +155,10 @@ class GarbageCollection(Values):
         " subject.", default=False, ours=True,
     )  # fmt: skip
     dryrun: bool = key(flag(), "Only log what would go.", default=False, ours=True)
+    rate: int = key(
+        whole(0), "How many manifests to read, and how many things to remove, in a second; 0 is no"
+        " limit. The less, the more often a run looks through all links.", default=0, ours=True,
+    )  # fmt: skip
 
 
 @schema

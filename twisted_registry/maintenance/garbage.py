@@ -15,6 +15,7 @@ from attrs import define, evolve, field, frozen
 
 from twisted_registry.maintenance.marking import CollectionFailed, Marked, Marking
 from twisted_registry.maintenance.needed import Needed
+from twisted_registry.maintenance.pace import Pace
 from twisted_registry.maintenance.sentence import TERM, NotAcknowledged, Sentence
 from twisted_registry.maintenance.watcher import Watcher
 from twisted_registry.repository.concurrency import each
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 #: Digests on one list: what is removed in about ten seconds, for a push may have to wait so long.
 _AT_ONCE = 2000
+#: Seconds in which what is on one list is to be removed where the pace is set.
+_LIST_SECONDS = 10.0
 
 
 @frozen
@@ -65,6 +68,7 @@ class Collector:
     :ivar untagged: whether manifests that no tag holds go as well.
     :ivar dry_run: only say what would go.
     :ivar recall: brings back from the trash what is needed, if there is a trash.
+    :ivar pace: holds up what reads manifests and removes things, each of which counts one.
     """
 
     inventory: Inventory
@@ -76,7 +80,12 @@ class Collector:
     dry_run: bool = False
     watcher: Watcher = field(factory=Watcher)
     recall: Recall | None = None
+    pace: Pace = field()
     _marking: Marking = field(init=False)
+
+    @pace.default
+    def _any_pace(self) -> Pace:
+        return Pace(self.clock, 0)
 
     @_marking.default
     def _own_marking(self) -> Marking:
@@ -109,8 +118,9 @@ class Collector:
     async def _round(self, watcher: Watcher) -> Collected:
         before = await self.removal.time() - self.grace
         marked = await self._mark(before, watcher)
-        manifests = marked.loose[:_AT_ONCE]
-        blobs = await self._dead(before, None if self.dry_run else _AT_ONCE - len(manifests))
+        most = self._most()
+        manifests = marked.loose[:most]
+        blobs = await self._dead(before, None if self.dry_run else most - len(manifests))
         found = Collected(marked.repositories, marked.alive, troubled=tuple(marked.troubled))
         if self.dry_run:
             manifests = marked.loose
@@ -126,6 +136,11 @@ class Collector:
         if not manifests and not blobs:
             return found
         return await self._remove(found, before, manifests, blobs)
+
+    def _most(self) -> int:
+        """How many digests a list may have, to be gone long before it is void."""
+        rate = self.pace.rate
+        return max(1, min(_AT_ONCE, int(rate * _LIST_SECONDS))) if rate else _AT_ONCE
 
     async def _remove(
         self,
@@ -185,11 +200,13 @@ class Collector:
 
         async def take_out(pair: tuple[str, Digest]) -> None:
             nonlocal taken_out
+            await self.pace.pay(1)
             if in_time() and await self.removal.remove_revision(*pair, before):
                 taken_out += 1
 
         async def remove(digest: Digest) -> None:
             nonlocal size
+            await self.pace.pay(1)
             if in_time():
                 removed = await self.removal.remove_blob(digest, before, sentence.in_time)
                 if removed is not None:
@@ -203,7 +220,7 @@ class Collector:
         return evolve(found, manifests=taken_out, blobs=len(gone), size=size)
 
     async def _mark(self, before: float, watcher: Watcher) -> Marked:
-        marked = await self._marking.mark(before, watcher)
+        marked = await self._marking.mark(before, watcher, self.pace.pay)
         if self.recall is not None and not self.dry_run:
             needed = Needed(self.recall, self.references)
             while await needed.bring_back():

@@ -11,12 +11,14 @@ from twisted_registry.maintenance.watcher import Watcher
 from twisted_registry.repository.concurrency import each
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from twisted_registry.digest import Digest
     from twisted_registry.maintenance.references import ReferenceTable
     from twisted_registry.manifest import References
     from twisted_registry.repository.inventory import Inventory
+
+    Pay = Callable[[float], Awaitable[None]]
 
 
 class CollectionFailed(Exception):
@@ -50,10 +52,13 @@ class Marking:
     references: ReferenceTable
     untagged: bool = False
 
-    async def mark(self, before: float, watcher: Watcher | None = None) -> Marked:
+    async def mark(
+        self, before: float, watcher: Watcher | None = None, pay: Pay | None = None
+    ) -> Marked:
         """Find out what is alive, and which manifests nothing holds.
 
         :param before: seconds since the epoch; manifests that were pushed later are not loose.
+        :param pay: awaited with 1 for each manifest that is read, to slow that down.
         :raises CollectionFailed: if the store can not be looked through.
         """
         watcher, marked = watcher or Watcher(), Marked()
@@ -62,7 +67,7 @@ class Marking:
             async for name in self.inventory.repositories():
                 marked.repositories += 1
                 watcher.marking(name)
-                await self._mark_repository(name, before, marked, watcher)
+                await self._mark_repository(name, before, marked, watcher, pay)
         except RegistryError as error:
             raise CollectionFailed(
                 "the store could not be looked through, so nothing is removed"
@@ -71,12 +76,12 @@ class Marking:
         return marked
 
     async def _mark_repository(
-        self, name: str, before: float, marked: Marked, watcher: Watcher
+        self, name: str, before: float, marked: Marked, watcher: Watcher, pay: Pay | None
     ) -> None:
         revisions: list[Digest] = []
         sound = True
         async for digests in self.inventory.revisions(name):
-            sound = await self._learn(digests) and sound
+            sound = await self._learn(digests, pay) and sound
             # Whatever a repository holds is kept, tagged or not: what is taken out of it in
             # this round is no longer held in the next.
             await self.references.keep(digests)
@@ -108,7 +113,7 @@ class Marking:
         # Children are pushed before their index.
         return await self.references.loose(revisions, [*roots, *young]) if young else loose
 
-    async def _learn(self, manifests: Sequence[Digest]) -> bool:
+    async def _learn(self, manifests: Sequence[Digest], pay: Pay | None) -> bool:
         """Read the manifests that are not known yet; return whether all could be read."""
         sound = True
         unknown: Sequence[Digest] = await self.references.unknown(manifests)
@@ -117,6 +122,8 @@ class Marking:
             learnt: list[tuple[Digest, References]] = []
             children: list[Digest] = []
             async for digest, references in self.inventory.manifests(unknown):
+                if pay is not None:
+                    await pay(1)
                 if references is None:
                     sound = sound and optional
                 else:
