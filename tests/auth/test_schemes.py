@@ -8,7 +8,7 @@ from twisted.logger import globalLogPublisher
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from twisted_registry.auth.identity import Identity, IIdentity
+from twisted_registry.auth.identity import ANONYMOUS, Identity, IIdentity
 from twisted_registry.auth.interfaces import (
     CATALOG,
     Access,
@@ -122,6 +122,12 @@ def test_a_stranger_may_what_the_policy_lets_strangers_do():
 def test_the_version_check_asks_for_a_login_even_where_strangers_may_pull():
     assert refused(ask(Told(), Admitted())) == (401, "Told 0")
     assert ask(Told(Login(ME)), Only()).user == "me"
+
+
+def test_the_catalog_asks_for_a_login_even_where_strangers_may_see_some_of_it():
+    everything = Only(PULL, CATALOG)
+    assert refused(ask(Told(), everything, CATALOG)) == (401, "Told 1")
+    assert ask(Told(Login(ANONYMOUS, Only(CATALOG))), everything, CATALOG).user == ""
 
 
 def test_what_is_not_believed_is_challenged():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from attrs import define
-from servers import AGAINST, DISTRIBUTION, Launcher, Served, program, tail
+from servers import AGAINST, DISTRIBUTION, Launcher, Served, end, program, tail, wait_until
 
 
 @pytest.hookimpl(wrapper=True)
@@ -132,3 +132,46 @@ def shared_sandbox():
     made = make_sandbox()
     yield made
     shutil.rmtree(made.home, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def docker(shared_sandbox):
+    """Runs the docker command against a daemon that stores under the sandbox, without a bridge or
+    firewall rules.
+    """
+    home = shared_sandbox.home
+    socket, log = home / "docker.sock", home / "dockerd.log"
+    (home / "daemon.json").write_text("{}")
+    program("docker")
+    with log.open("wb") as out:
+        daemon = subprocess.Popen(
+            [
+                program("dockerd"),
+                f"--config-file={home / 'daemon.json'}",
+                f"--host=unix://{socket}",
+                f"--data-root={home / 'docker'}",
+                f"--exec-root={home / 'exec'}",
+                f"--pidfile={home / 'docker.pid'}",
+                "--storage-driver=vfs",
+                "--bridge=none",
+                "--iptables=false",
+                "--ip6tables=false",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=shared_sandbox.environment,
+        )
+
+    def run(*arguments: object) -> str:
+        return shared_sandbox.run("docker", f"--host=unix://{socket}", *arguments)
+
+    def up() -> bool:
+        asked = shared_sandbox.attempt("docker", f"--host=unix://{socket}", "version")
+        return asked.returncode == 0
+
+    try:
+        wait_until(up, daemon, log)
+        yield run
+    finally:
+        end(daemon)

@@ -1,57 +1,14 @@
-"""docker: a daemon of its own, without a bridge or firewall rules, pushes and pulls."""
+"""docker: pushes, pulls, mounts, tags, platforms, manifest lists."""
 
 from __future__ import annotations
 
 import json
 import re
-import subprocess
 
 import pytest
 from images import DOCKER_LIST, DOCKER_MANIFEST, index, sha256, write_archive
-from servers import end, program, wait_until
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def docker(shared_sandbox):
-    """Runs the docker command against a daemon that stores under the sandbox."""
-    home = shared_sandbox.home
-    socket, log = home / "docker.sock", home / "dockerd.log"
-    (home / "daemon.json").write_text("{}")
-    program("docker")
-    with log.open("wb") as out:
-        daemon = subprocess.Popen(
-            [
-                program("dockerd"),
-                f"--config-file={home / 'daemon.json'}",
-                f"--host=unix://{socket}",
-                f"--data-root={home / 'docker'}",
-                f"--exec-root={home / 'exec'}",
-                f"--pidfile={home / 'docker.pid'}",
-                "--storage-driver=vfs",
-                "--bridge=none",
-                "--iptables=false",
-                "--ip6tables=false",
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env=shared_sandbox.environment,
-        )
-
-    def run(*arguments: object) -> str:
-        return shared_sandbox.run("docker", f"--host=unix://{socket}", *arguments)
-
-    def up() -> bool:
-        asked = shared_sandbox.attempt("docker", f"--host=unix://{socket}", "version")
-        return asked.returncode == 0
-
-    try:
-        wait_until(up, daemon, log)
-        yield run
-    finally:
-        end(daemon)
 
 
 @pytest.fixture

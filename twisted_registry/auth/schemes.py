@@ -21,6 +21,7 @@ from zope.interface import Interface, implementer
 
 from twisted_registry.auth.identity import ANONYMOUS
 from twisted_registry.auth.interfaces import (
+    CATALOG,
     Access,
     Caller,
     IConfiguredAccess,
@@ -164,8 +165,9 @@ class SchemeAccess:
 
     def _decide(self, login: Login | None, caller: Caller, accesses: Sequence[Access]) -> IGrant:
         if login is None:
-            # The version check is where clients learn how to log in: it always asks.
-            if accesses and all(map(self._anonymous.permits, accesses)):
+            # The version check is where clients learn how to log in: it always asks. So does the
+            # list of repositories, which would be shorter for those who wait to be asked.
+            if accesses and CATALOG not in accesses and all(map(self._anonymous.permits, accesses)):
                 return self._anonymous
             raise self._challenge(caller, accesses)
         scope, identity, allows = login.scope, login.identity, self._policy.allows
