@@ -32,6 +32,7 @@ storage:
   delete: {{enabled: true}}
   maintenance:
     gc: {{enabled: true, interval: 1s, grace: {grace}, deleteuntagged: true}}
+    trash: {{keep: "{trash}", interval: 2s}}
 http: {{addr: "127.0.0.1:{port}", workers: {workers}}}
 """
 MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
@@ -199,6 +200,7 @@ class Race:
     gate: bool = True
     grace: str = "2s"
     kills: bool = True
+    trash: str = "off"
     ledger: Ledger = field(factory=Ledger)
     port: int = field(factory=free_port)
     process: subprocess.Popen[bytes] | None = None
@@ -215,7 +217,11 @@ class Race:
         """Race for so long; raise what a client found."""
         self.configuration.write_text(
             CONFIGURATION.format(
-                root=self.work / "store", grace=self.grace, port=self.port, workers=self.workers
+                root=self.work / "store",
+                grace=self.grace,
+                port=self.port,
+                workers=self.workers,
+                trash=self.trash,
             )
         )
         self.start()

@@ -1,5 +1,8 @@
 """A model of the collector's protocol, small enough to try every interleaving.
 
+What is removed goes into the trash, where a manifest PUT that misses it finds it, and which may be
+emptied at any time: at once, too, which is the same as no trash.
+
 One blob that nothing references and that is old enough to go, one manifest that names it. Two
 serving processes each take a push: the blob, unless they call it present, then the manifest. One
 collector goes through its steps. Every step is one access to the store, and between any two of
@@ -56,8 +59,8 @@ class Server(NamedTuple):
 class Store(NamedTuple):
     """What all processes see.
 
-    ``blob``: "old", "fresh" (pushed again since the proposal), "" (gone) or "lost" (gone although
-    it was pushed again).
+    ``blob``: "old", "fresh" (pushed again since the proposal), "trash", "" (gone) or "lost" (gone
+    although it was pushed again).
     ``listed``: "", "proposed", "condemned" or "void" (its term has passed).
     """
 
@@ -77,7 +80,7 @@ class State(NamedTuple):
 
 
 #: Steps of a push that has passed the gate and not ended.
-UNDER_WAY = {"leasing", "moving", "linking", "reading", "probing"}
+UNDER_WAY = {"leasing", "moving", "copying", "linking", "reading", "probing"}
 
 
 class Turn:
@@ -129,7 +132,20 @@ class Turn:
 
     def _check(self):
         fine = self.is_there and not self.gone and self.may_store
+        if self.store.blob == "trash":
+            return self.after("recalling")
         return self.after("linking" if fine else "refused")
+
+    def _recalling(self):
+        # As a commit of the same bytes; only that they may be gone from the trash by now.
+        if self.gone or not self.may_store or not self.store.blob:
+            return self.after("refused")
+        return self.after("copying")
+
+    def _copying(self):
+        if not self.store.blob:
+            return self.after("refused")
+        return self.after("check", self.store._replace(blob="fresh"))
 
     def _linking(self):
         links = tuple(link or self.number == which for which, link in enumerate(self.store.links))
@@ -223,7 +239,9 @@ class Collection:
         return self.after("remove" if self.state.doomed and in_time else "withdraw")
 
     def _remove(self):
-        return self.after("withdraw", blob="lost" if self.store.blob == "fresh" else "")
+        if self.store.blob == "fresh":
+            return self.after("withdraw", blob="lost")
+        return self.after("withdraw", blob="trash")
 
     def _withdraw(self):
         return self.after("done", listed="")
@@ -235,6 +253,8 @@ def _steps(state, rules):
         yield from turn.push()
         yield from turn.attend()
     yield from Collection(state, rules).go_on()
+    if state.store.blob == "trash":
+        yield state._replace(store=state.store._replace(blob=""))
 
 
 def is_broken(state):

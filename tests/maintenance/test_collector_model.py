@@ -12,6 +12,9 @@ def test_no_image_that_was_answered_201_is_ever_broken():
     # It is not safe because nothing happens.
     assert any(all(server.step == "pushed" for server in state.servers) for state in states)
     assert any(not state.store.blob for state in states)
+    # What is in the trash comes back for a push, unless somebody empties it just then.
+    copying = [state for state in states if "copying" in {one.step for one in state.servers}]
+    assert {"trash", ""} <= {state.store.blob for state in copying}
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,9 @@ class Needed:
             digests = {item.digest for item in items if item.digest is not None}
             dead = set(await self.references.dead(sorted(digests)))
             for digest in sorted(digests - dead):
-                if not await self.recall.is_there(digest) and await self.recall.blob(digest):
+                if await self.recall.size(digest) is not None:
+                    continue
+                if await self.recall.blob(digest) is not None:
                     log.warn("{digest} is needed and came back from the trash", digest=str(digest))
                     back.add(digest)
         if back:

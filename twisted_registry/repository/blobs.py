@@ -100,6 +100,8 @@ class Blobs:
             size = await self.presence.anywhere(digest)
         else:
             size = await self.presence.blob(source, digest)
+        if size is None:
+            size = await self._recalled(digest, source)
         if size is not None:
             await write_link(self.driver, layout.layer_link(self.name, digest), digest)
             self.announce("mount", "blob", digest, size=size, source=source)
@@ -114,6 +116,16 @@ class Blobs:
         await self.size(digest)
         await self.disposal.layer(self.name, digest, Cause.DELETED)
         self.announce("delete", "blob", digest)
+
+    async def _recalled(self, digest: Digest, source: str | None) -> int | None:
+        """The size of a blob that a collector took and that came back to be mounted."""
+        recall = self.presence.recall
+        if recall is None or not await recall.holds(digest):
+            return None
+        if source is not None and not await recall.collected_layer(source, digest):
+            return None
+        async with self.presence.gate.storing(self.name, digest):
+            return await recall.blob(digest)
 
     def added(self, digest: Digest, size: int) -> None:
         """Say that a blob was pushed: it is stored, and linked to the repository."""

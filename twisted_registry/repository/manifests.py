@@ -157,7 +157,7 @@ class Manifests:
             raise RegistryError(ErrorCode.MANIFEST_INVALID, detail=str(error)) from error
         self.policy.check(manifest)
         if self.policy.validate:
-            await self._check_references(manifest)
+            await self._check_references(manifest, recall=True)
         # Before anything is written: a push that is refused leaves nothing behind.
         for tag in tags:
             if precondition is not None:
@@ -270,7 +270,12 @@ class Manifests:
         if not precondition.holds(current):
             raise _precondition_failed(tag)
 
-    async def _check_references(self, manifest: Manifest) -> None:
+    async def _check_references(self, manifest: Manifest, *, recall: bool = False) -> None:
+        """Refuse a manifest that names what the repository does not hold.
+
+        :param recall: whether what a collector took may come back from the trash.
+        """
+
         async def missing_blob(descriptor: Descriptor) -> Descriptor | None:
             there = await self.presence.blob(self.name, descriptor.digest)
             return descriptor if there is None else None
@@ -287,10 +292,37 @@ class Manifests:
         if manifest.config is not None:
             blobs.insert(0, manifest.config)
         children = [child for child in manifest.manifests if self.policy.requires_child(child)]
-        missing = [*await each(missing_blob, blobs), *await each(missing_child, children)]
-        unknown = [descriptor.digest for descriptor in missing if descriptor is not None]
-        if unknown:
-            raise _blobs_unknown(unknown)
+        gone = [part.digest for part in await each(missing_blob, blobs) if part is not None]
+        lost = [child.digest for child in await each(missing_child, children) if child is not None]
+        if recall and self.presence.recall is not None:
+            gone = [digest for digest in gone if not await self._recalled_blob(digest)]
+            lost = [digest for digest in lost if not await self._recalled_manifest(digest)]
+        if gone or lost:
+            raise _blobs_unknown([*gone, *lost])
+
+    async def _recalled_blob(self, digest: Digest) -> bool:
+        recall = self.presence.recall
+        assert recall is not None
+        if not await recall.collected_layer(self.name, digest):
+            return False
+        async with self.presence.gate.storing(self.name, digest):
+            return await recall.layer(self.name, digest)
+
+    async def _recalled_manifest(self, digest: Digest) -> bool:
+        """Push a manifest again that a collector took, with what it needs of its own."""
+        recall = self.presence.recall
+        assert recall is not None
+        kept = await recall.collected_revision(self.name, digest)
+        if kept is None:
+            return False
+        try:
+            await self.put(digest, kept.content, kept.media_type)
+        except RegistryError as error:
+            if error.code is not ErrorCode.MANIFEST_BLOB_UNKNOWN:
+                raise
+            return False
+        await recall.settled(self.name, digest)
+        return True
 
     async def _media_type(self, digest: Digest, content: bytes) -> str:
         """The media type of a manifest that does not tell its own."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from twisted_registry.digest import Digest
+    from twisted_registry.repository.recall import Recall
     from twisted_registry.repository.recent import Content, Recent
     from twisted_registry.storage.interfaces import IReader
 
@@ -53,10 +54,14 @@ class OpenGate:
 
 @define(eq=False, repr=False)
 class Presence:
-    """Answers for all repositories of a store."""
+    """Answers for all repositories of a store.
+
+    :ivar recall: brings back what a push needs, if there is a trash.
+    """
 
     recent: Recent
     gate: IPresenceGate = field(factory=OpenGate)
+    recall: Recall | None = None
 
     async def blob(self, repository: str, digest: Digest) -> int | None:
         """The size of a blob that the repository holds, or None."""

@@ -1,0 +1,68 @@
+"""A store with a trash, on each of the three kinds of stores."""
+
+from __future__ import annotations
+
+from itertools import count
+
+from bucketworld import BucketWorld
+from domain import DiskWorld, World
+from kept import DAY, Store, drive
+
+from twisted_registry.maintenance.emptying import Emptying
+from twisted_registry.maintenance.marking import Marking
+from twisted_registry.maintenance.needed import Needed
+from twisted_registry.repository.disposal import Trash
+from twisted_registry.repository.inventory import Inventory
+from twisted_registry.repository.recall import Recall
+from twisted_registry.repository.removal import Removal
+from twisted_registry.repository.trashed import TrashCan
+
+WEEK = 7 * DAY
+
+
+def ticks(clock):
+    """Times of files by a clock, none of them twice."""
+    for number in count():
+        yield int(clock.seconds() * 1e9) + number
+
+
+class DatedDisk(DiskWorld):
+    """A disk that stamps files by the clock of the test."""
+
+    def __init__(self):
+        super().__init__()
+        self.disk._ticks = ticks(self.clock)
+
+
+class KeptStore(Store):
+    """A store with a trash."""
+
+    def __init__(self, world):
+        super().__init__(world)
+        self.serve_with_trash()
+
+    def serve_with_trash(self):
+        self.disposal = Trash(self.world.driver, self.world.clock)
+        self.world.disposal = self.disposal
+        self.world.registry = self.world.another()
+
+    def collector(self, **settings):
+        collector = super().collector(recall=Recall(self.world.driver), **settings)
+        collector.removal = Removal(self.world.driver, self.disposal)
+        return collector
+
+    def empty(self, keep=WEEK):
+        driver = self.world.driver
+        marking = Marking(Inventory(driver), self.references)
+        needed = Needed(Recall(driver), self.references)
+        return drive(self.world, Emptying(marking, needed, Removal(driver), keep).run())
+
+    def trash(self, kind=None):
+        async def found():
+            return [item async for page in TrashCan(self.world.driver).pages() for item in page]
+
+        return [item for item in drive(self.world, found()) if kind in (None, item.kind)]
+
+
+#: Each kind of store, by its name.
+WORLDS = {"memory": World, "disk": DatedDisk, "bucket": BucketWorld}
