@@ -91,7 +91,7 @@ class Running:
         if not listening:
             self.process.kill()
             raise AssertionError("\n".join(self.lines))
-        found = re.search(r"https?://127\.0\.0\.1:(\d+)", listening[0])
+        found = re.search(r"https?://[0-9.]+:(\d+)", listening[0])
         self.port = int(found[1]) if found else None
 
     def _read(self, ready):

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from test_config_rules import BASE, faults, loaded
 
+from twisted_registry.config.loading import load_text
 from twisted_registry.config.tls import SUITES
 
 GOOD = "certificate: /c, key: /k"
@@ -89,6 +93,18 @@ def test_ciphers_have_the_names_of_openssl():
     assert len(default) == 6
     assert all(name.startswith("ECDHE-") and "CBC" not in name for name in default)
     assert not any(name.endswith("-SHA") for name in default)
+
+
+def test_the_example():
+    path = Path(__file__).parents[2] / "conf" / "tls.yml"
+    made = load_text(path.read_text(), {}, "conf/tls.yml")
+    assert made.warnings == ()
+    assert made.configuration.http.tls.auto.hosts == ("localhost", "127.0.0.1")
+    commented = re.sub(r"(?m)^(    )# (\w+:|- |  \w+:)", r"\1\2", path.read_text())
+    files = commented.replace("    auto:\n      hosts: [localhost, 127.0.0.1]\n", "")
+    said = load_text(files, {}, "conf/tls.yml").configuration.http.tls
+    assert said.clientusers[0].groups == ("robots",)
+    assert said.certificate == "/etc/twisted-registry/chain.pem"
 
 
 def test_the_newest_tls_has_ciphers_of_its_own():

@@ -138,6 +138,8 @@ def shared_sandbox():
 def docker(shared_sandbox):
     """Runs the docker command against a daemon that stores under the sandbox, without a bridge or
     firewall rules.
+
+    What the daemon sees as /etc/docker is its own; ``certificates`` is the folder there.
     """
     home = shared_sandbox.home
     socket, log = home / "docker.sock", home / "dockerd.log"
@@ -146,6 +148,9 @@ def docker(shared_sandbox):
     with log.open("wb") as out:
         daemon = subprocess.Popen(
             [
+                *(program("unshare"), "--mount", "sh", "-c"),
+                'mkdir -p /etc/docker && mount -t tmpfs none /etc/docker && exec "$@"',
+                "sh",
                 program("dockerd"),
                 f"--config-file={home / 'daemon.json'}",
                 f"--host=unix://{socket}",
@@ -166,9 +171,45 @@ def docker(shared_sandbox):
     def run(*arguments: object) -> str:
         return shared_sandbox.run("docker", f"--host=unix://{socket}", *arguments)
 
+    run.certificates = Path(f"/proc/{daemon.pid}/root/etc/docker/certs.d")
+
     def up() -> bool:
         asked = shared_sandbox.attempt("docker", f"--host=unix://{socket}", "version")
         return asked.returncode == 0
+
+    try:
+        wait_until(up, daemon, log)
+        yield run
+    finally:
+        end(daemon)
+
+
+@pytest.fixture(scope="module")
+def ctr(shared_sandbox):
+    """Runs the ctr command against a containerd that stores under the sandbox."""
+    home = shared_sandbox.home
+    socket, log, config = home / "containerd.sock", home / "containerd.log", home / "config.toml"
+    config.write_text(
+        "version = 2\n"
+        f'root = "{home / "containerd"}"\n'
+        f'state = "{home / "state"}"\n'
+        f'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n[grpc]\naddress = "{socket}"\n'
+        f'[ttrpc]\naddress = "{socket}.ttrpc"\n'
+    )
+    with log.open("wb") as out:
+        daemon = subprocess.Popen(
+            [program("containerd"), f"--config={config}"],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=shared_sandbox.environment,
+        )
+
+    def run(*arguments: object) -> str:
+        return shared_sandbox.run("ctr", f"--address={socket}", *arguments)
+
+    def up() -> bool:
+        return shared_sandbox.attempt("ctr", f"--address={socket}", "version").returncode == 0
 
     try:
         wait_until(up, daemon, log)

@@ -2,47 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 from images import image, index, tarball, write_layout
-from servers import end, program, wait_until
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def ctr(shared_sandbox):
-    """Runs the ctr command against a containerd that stores under the sandbox."""
-    home = shared_sandbox.home
-    socket, log, config = home / "containerd.sock", home / "containerd.log", home / "config.toml"
-    config.write_text(
-        "version = 2\n"
-        f'root = "{home / "containerd"}"\n'
-        f'state = "{home / "state"}"\n'
-        f'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n[grpc]\naddress = "{socket}"\n'
-        f'[ttrpc]\naddress = "{socket}.ttrpc"\n'
-    )
-    with log.open("wb") as out:
-        daemon = subprocess.Popen(
-            [program("containerd"), f"--config={config}"],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            env=shared_sandbox.environment,
-        )
-
-    def run(*arguments: object) -> str:
-        return shared_sandbox.run("ctr", f"--address={socket}", *arguments)
-
-    def up() -> bool:
-        return shared_sandbox.attempt("ctr", f"--address={socket}", "version").returncode == 0
-
-    try:
-        wait_until(up, daemon, log)
-        yield run
-    finally:
-        end(daemon)
 
 
 @pytest.mark.parametrize("made", [image("ctr"), index("ctr")], ids=["image", "index"])

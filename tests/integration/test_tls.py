@@ -1,0 +1,198 @@
+"""Client programs over TLS, with a certificate of the registry's own authority."""
+
+from __future__ import annotations
+
+import re
+import socket
+from http.client import HTTPSConnection
+from ssl import TLSVersion
+
+import pytest
+from certificates import Authority
+from images import assert_layout_holds, image, write_archive, write_layout
+from processes import SERVE, Running, configured, run
+from servers import free_port, program
+
+pytestmark = pytest.mark.integration
+
+AUTO = "  workers: 2\n  tls:\n    auto: {{hosts: [{host}, localhost]}}\n"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A registry that has made its own certificate; ``address`` is what clients type."""
+    folder = tmp_path_factory.mktemp("tls")
+    path = configured(folder, more=AUTO.format(host="127.0.0.1"))
+    with Running(*SERVE, path, cwd=folder) as running:
+        running.address = f"127.0.0.1:{running.port}"
+        running.authority = folder / "store/twisted-registry/tls/ca.crt"
+        yield running
+
+
+@pytest.fixture
+def strict(sandbox):
+    """A sandbox whose clients take no certificate that they can not verify."""
+    (sandbox.home / ".config/containers/registries.conf").write_text("")
+    return sandbox
+
+
+def advised(served, client, folder):
+    """The command that the log advises for a client, with another folder below ``/etc``."""
+    (line,) = [line for line in served.lines if f"to trust it, {client}: " in line]
+    command = re.search(r'to trust it, [^:]*: ([^"]*)', line)[1]
+    return re.sub(r"/etc/\w+/certs.d", str(folder), command)
+
+
+def test_curl_and_old_versions(served, sandbox):
+    url = f"https://{served.address}/v2/"
+    trusting = ("--silent", "--show-error", "--fail", "--cacert", served.authority)
+    assert sandbox.run("curl", *trusting, "--tlsv1.3", url) == "{}"
+    assert sandbox.run("curl", *trusting, "--tls-max", "1.2", url) == "{}"
+    old = ("--tls-max", "1.1", "--ciphers", "DEFAULT:@SECLEVEL=0")
+    assert sandbox.attempt("curl", *trusting, *old, url).returncode == 35
+    assert sandbox.attempt("curl", "--silent", url).returncode == 60
+    assert sandbox.run("curl", "--silent", "-k", f"https://{served.address}/ca.crt") == (
+        served.authority.read_text()
+    )
+
+
+def test_skopeo_podman_and_buildah(served, strict, tmp_path):
+    made = image("tls")
+    layout = write_layout(tmp_path / "layout", {"1": made})
+    target = f"docker://{served.address}/skopeo:1"
+    copy = ("skopeo", "copy", "--preserve-digests", f"oci:{layout}:1", target)
+    refused = strict.attempt(*copy)
+    assert refused.returncode != 0
+    assert "certificate signed by unknown authority" in refused.stderr
+
+    folder = strict.home / ".config/containers/certs.d"
+    strict.run("sh", "-c", advised(served, "podman, buildah and skopeo", folder))
+    strict.run(*copy)
+    strict.run("skopeo", "copy", "--preserve-digests", target, f"oci:{tmp_path / 'back'}:1")
+    assert_layout_holds(tmp_path / "back", made)
+
+    name = f"{served.address}/buildah:1"
+    container = strict.run("buildah", "from", "scratch").strip()
+    strict.run("buildah", "commit", container, name)
+    strict.run("podman", "push", name)
+    strict.run("podman", "rmi", "--force", name)
+    strict.run("podman", "pull", name)
+
+
+def test_oras(served, sandbox):
+    (sandbox.home / "notes.txt").write_text("over TLS")
+    name = f"{served.address}/oras:1"
+    push = ("oras", "push", name, "notes.txt:text/plain")
+    assert "unknown authority" in sandbox.attempt(*push).stderr
+    trusting = ("--ca-file", served.authority)
+    sandbox.run(*push, *trusting)
+    sandbox.run("oras", "pull", *trusting, "-o", "back", name)
+    assert (sandbox.home / "back/notes.txt").read_text() == "over TLS"
+
+
+def test_containerd(served, shared_sandbox, ctr, tmp_path):
+    made = image("tls-ctr")
+    layout = write_layout(tmp_path / "layout", {"1": made})
+    certificates = shared_sandbox.home / "certs.d"
+    shared_sandbox.run("sh", "-c", advised(served, "containerd", certificates))
+    target = f"{served.address}/ctr:1"
+    shared_sandbox.run(
+        "skopeo", "copy", "--preserve-digests", "--dest-cert-dir",
+        certificates / served.address, f"oci:{layout}:1", f"docker://{target}",
+    )  # fmt: skip
+    pull = ("images", "pull", "--hosts-dir", certificates, "--snapshotter=native", target)
+    ctr(*pull)
+    assert made.digest in ctr("images", "ls")
+
+
+def own_address():
+    """An address of this machine that docker does not take for its own, as it does 127.0.0.1."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this machine is on no network")
+        return probe.getsockname()[0]
+
+
+def test_docker(docker, shared_sandbox, tmp_path):
+    host = own_address()
+    path = configured(tmp_path, addr=f"{host}:0", more=AUTO.format(host=host))
+    archive = write_archive(tmp_path / "saved.tar", "saved:1", seed="docker-tls")
+    docker("load", "--input", archive)
+    with Running(*SERVE, path, cwd=tmp_path) as served:
+        name = f"{host}:{served.port}/docker:1"
+        docker("tag", "saved:1", name)
+        with pytest.raises(AssertionError, match="certificate signed by unknown authority"):
+            docker("push", name)
+        shared_sandbox.run("sh", "-c", advised(served, "docker", docker.certificates))
+        docker("push", name)
+        docker("rmi", name, "saved:1")
+        docker("pull", name)
+
+
+AUTHORITY = Authority()
+KINDS = (SERVE, ("docker-registry", "serve"))
+
+
+def outcome(port, client):
+    """What a client sees: a status, or that it came to no answer."""
+    connection = HTTPSConnection("127.0.0.1", port, timeout=30, context=client)
+    try:
+        connection.request("GET", "/v2/")
+        return connection.getresponse().status
+    except OSError:
+        return "refused"
+    finally:
+        connection.close()
+
+
+# 2.8.3 knows no clientauth yet: it asks for this one, whatever is said.
+@pytest.mark.parametrize("auth", ["", "require-and-verify-client-cert"])
+def test_distribution_lets_the_same_clients_in(tmp_path, monkeypatch, auth):
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)  # the old library panics at it
+    program("docker-registry")
+    (tmp_path / "ca.pem").write_bytes(AUTHORITY.pem)
+    more = AUTHORITY.issue("127.0.0.1").section(tmp_path)
+    more += f"    clientcas: [{tmp_path}/ca.pem]\n" + (f"    clientauth: {auth}\n" if auth else "")
+    certificates = {
+        "none": None,
+        "good": AUTHORITY.issue(client=True).write(tmp_path, "good"),
+        "strange": Authority("stranger").issue(client=True).write(tmp_path, "strange"),
+    }
+    seen = []
+    for command in KINDS:
+        port = free_port()
+        path = configured(tmp_path, addr=f"127.0.0.1:{port}", more=more)
+        with Running(*command, path, cwd=tmp_path):
+            seen.append(
+                {
+                    (name, version): outcome(
+                        port, AUTHORITY.client(certificate, maximum_version=version)
+                    )
+                    for name, certificate in certificates.items()
+                    for version in (TLSVersion.TLSv1_2, TLSVersion.TLSv1_3)
+                }
+            )
+    ours, theirs = seen
+    assert ours == theirs
+    assert ours["good", TLSVersion.TLSv1_3] == 200
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        "certificate: server.pem",
+        "certificate: server.pem, key: other.key",
+        "certificate: server.pem, key: server.key, minimumtls: tls1.9",
+        "certificate: server.pem, key: server.key, clientcas: [server.key]",
+    ],
+)
+def test_distribution_refuses_to_start_as_well(tmp_path, monkeypatch, section):
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    program("docker-registry")
+    for name in ("server", "other"):
+        AUTHORITY.issue().write(tmp_path, name)
+    path = configured(tmp_path, more=f"  tls: {{{section}}}\n")
+    for command in KINDS:
+        assert run(*command, path, cwd=tmp_path)[0] != 0
