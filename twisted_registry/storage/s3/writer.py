@@ -215,10 +215,11 @@ class ObjectWriter:
 
     def _work(self) -> None:
         """Do what can be done now."""
+        while not (self._ended or self._saving) and self._may_start():
+            self._start()
+        # A store that answers at once may have brought us here before.
         if self._ended or self._saving:
             return
-        while self._may_start():
-            self._start()
         due = [sync for sync in self._syncs if sync.size <= self.sink.size]
         if due:
             self._syncs = [sync for sync in self._syncs if sync not in due]
