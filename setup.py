@@ -21,6 +21,7 @@ TEST = [
     "pytest>=8",
     "pytest-timeout>=2.3",
     "pytest-twisted>=1.14",
+    "txredisapi>=1.6",
 ]
 
 setup(
@@ -48,6 +49,7 @@ setup(
     extras_require={
         "auth": AUTH,
         "aws": ["botocore>=1.34"],
+        "redis": ["txredisapi>=1.6"],
         "metrics": ["prometheus-client>=0.20"],
         "test": TEST,
         "dev": [*TEST, "mypy>=1.11", "mypy-zope>=1.0.5", "ruff>=0.6", "types-PyYAML"],

@@ -34,6 +34,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "api": ("repository", "auth.clientcertificate", "auth.interfaces", "metrics", *CORE),
     "workers.__main__": ("tap",),
     "workers": ("config", "tls.material", *CORE),
+    "redisdescriptors": ("repository.descriptors", *CORE),
+    "descriptorcache": ("listener", "redisdescriptors", "repository.descriptors", "config"),
     "objectstore": ("", "listener", "storage", "config"),
     "storagemiddleware": ("listener", "storage", "config"),
     "debug": ("api", "auth.interfaces", "metrics", "storage.observer", "workers.reports", *CORE),
@@ -63,6 +65,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "accesscontrol",
         "debugaddress",
         "encryption",
+        "descriptorcache",
         "objectstore",
         "storagemiddleware",
         *BELOW_SERVICE,
@@ -130,6 +133,8 @@ LATE = {
     ("tap", f"{PACKAGE}.worker"),
     # Most registries store elsewhere, and it brings much along.
     ("service", f"{PACKAGE}.objectstore"),
+    # Few remember anything of far stores.
+    ("service", f"{PACKAGE}.descriptorcache"),
     ("service", f"{PACKAGE}.storagemiddleware"),
     ("commands.copy_store", f"{PACKAGE}.objectstore"),
     # Few have a second address, and fewer read metrics, which are an extra.

@@ -24,6 +24,7 @@ from twisted_registry.api.tree import mounted
 from twisted_registry.api.urls import Links
 from twisted_registry.auth.open import OpenAccess
 from twisted_registry.listener import HTTPService, StartError, described, make_endpoint
+from twisted_registry.repository.descriptors import NoDescriptors
 from twisted_registry.repository.gate import CollectorGate
 from twisted_registry.repository.policy import Policy
 from twisted_registry.repository.presence import OpenGate
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from twisted_registry.config.schema import Configuration
     from twisted_registry.debugaddress import DebugAddress
     from twisted_registry.encryption import Encryption
+    from twisted_registry.repository.descriptors import IDescriptorCache
     from twisted_registry.repository.interfaces import IPresenceGate
     from twisted_registry.storage.interfaces import IStorageDriver
     from twisted_registry.storage.s3.driver import S3Driver
@@ -121,6 +123,11 @@ class RegistryService(MultiService):
         writes = not configuration.storage.maintenance.readonly.enabled
         memory = min(configuration.storage.maintenance.gc.grace, _REMEMBERED)
         gate = CollectorGate(checked, reactor, memory) if writes else OpenGate()
+        self._descriptors: IDescriptorCache = NoDescriptors()
+        if configuration.storage.cache.kind:
+            from twisted_registry.descriptorcache import make_descriptors  # noqa: PLC0415
+
+            self._descriptors = make_descriptors(configuration, reactor)
         self.registry = Registry(
             checked,
             reactor,
@@ -129,6 +136,7 @@ class RegistryService(MultiService):
             secret=configuration.http.secret.encode() or None,
             url_lifetime=round(configuration.storage.redirect.lifetime),
             content_limit=configuration.storage.cache.manifestbytes,
+            descriptors=self._descriptors,
             disposal=make_disposal(configuration, checked, reactor),
             pulls=recorded_pulls(configuration) if writes else None,
         )
@@ -279,6 +287,7 @@ class RegistryService(MultiService):
         await stopping
         if self._access is not None:
             await self._access.close()
+        await self._descriptors.close()
         await self.driver.close()
         if self._loads is not None:
             self._loads.close()

@@ -137,8 +137,6 @@ def test_other_middleware_is_refused_unless_disabled(sort: str):
     ("text", "path"),
     [
         ("notifications: {endpoints: [{name: a, url: 'http://a'}]}", "notifications"),
-        ("redis: {addr: 'a:1'}", "redis"),
-        ("redis: {}", "redis"),
         ("health: {storagedriver: {enabled: true}}", "health"),
         ("log: {hooks: [{type: mail, levels: [panic]}]}", "log.hooks"),
     ],
@@ -209,9 +207,6 @@ def test_the_cache_of_descriptors():
     assert faults(storage("cache: {blobdescriptor: redis}")) == [
         "storage.cache.blobdescriptor: got 'redis', expected a redis section beside it"
     ]
-    assert (
-        len(loaded(storage("cache: {layerinfo: redis}") + "redis: {addr: 'a:1'}\n").warnings) == 1
-    )
 
 
 def test_addresses_are_checked_with_the_network():
@@ -288,3 +283,24 @@ def test_rules_of_retention():
     assert said.startswith(f"{place}.immutable[0].tags[0]: got 'a/b', expected a tag, in which *")
     (said,) = faults(below % "{rules: [{repositories: ['A'], newest: 1}]}")
     assert said.startswith(f"{place}.rules[0].repositories[0]: got 'A'")
+
+
+REDIS = "version: 0.1\nstorage: {inmemory: , cache: {blobdescriptor: redis%s}}\nredis: {%s}\n"
+
+
+def test_redis_remembers_descriptors():
+    assert loaded(REDIS % ("", "addr: 'a:1'")).warnings == ()
+    (warning,) = loaded(REDIS % (", blobdescriptorsize: 5", "addrs: ['a:1']")).warnings
+    assert warning.startswith("storage.cache.blobdescriptorsize: has no effect with redis")
+
+
+@pytest.mark.parametrize(
+    ("redis", "fault"),
+    [
+        ("db: 1", "redis.addr: got none, expected HOST:PORT"),
+        ("addrs: ['a:1', 'b:1']", "redis.addrs: got a cluster or sentinels"),
+        ("addr: 'a:1', mastername: m", "redis.addrs: got a cluster or sentinels"),
+    ],
+)
+def test_a_redis_that_can_not_be_asked(redis: str, fault: str):
+    assert fault in "\n".join(faults(REDIS % ("", redis)))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from domain import descriptor, done, fails_at, image, index
+from domain import World, descriptor, done, fails_at, image, index, result_of
 
 from twisted_registry.digest import Digest
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.manifest import OCI_IMAGE, OCI_INDEX
 from twisted_registry.repository import layout
+from twisted_registry.repository.descriptors import MemoryDescriptors
 from twisted_registry.repository.presence import OpenGate
+from twisted_registry.repository.registry import Registry
 
 
 def blob_size(world, digest, name="a/b"):
@@ -262,3 +264,30 @@ def test_a_whole_blob_that_is_not_here(world, fault):
 def test_nothing_is_a_blob_as_well(world):
     digest = world.blob(b"")
     done(world.repo().blobs.whole(digest)).close()
+
+
+def test_a_pull_may_remember_a_size_and_never_a_link():
+    world = World()
+    world.registry = Registry(world.driver, world.clock, descriptors=MemoryDescriptors(10))
+    digest = world.blob(b"layer")
+    blobs = world.repo().blobs
+    assert [done(blobs.pullable(digest)) for _ in range(2)] == [5, 5]
+    stats = [path for action, path in world.driver.calls if action == "stat"]
+    assert stats.count(layout.blob(digest)) == 1
+    # Whoever asks before a push is told by the store.
+    assert done(blobs.size(digest)) == 5
+    world.remove(layout.blob(digest))
+    assert code_of(blobs.size(digest)) is ErrorCode.BLOB_UNKNOWN
+    world.remove(layout.layer_link("a/b", digest))
+    assert code_of(blobs.pullable(digest)) is ErrorCode.BLOB_UNKNOWN
+
+
+def test_a_store_that_can_be_looked_at_needs_no_memory(world):
+    remembered = MemoryDescriptors(10)
+    world.registry = Registry(world.driver, world.clock, descriptors=remembered)
+    world.driver.glances = True
+    digest = world.blob(b"layer")
+    world.settle()
+    world.clock.advance(10)
+    assert done(world.repo().blobs.pullable(digest)) == 5
+    assert result_of(remembered.size(digest)) is None

@@ -80,6 +80,16 @@ class Redis(Values):
     pool: RedisPool = section(RedisPool, "Connections kept (2.8).")
     tls: RedisTls = section(RedisTls, "TLS to the server.")
 
+    @property
+    def address(self) -> str:
+        """The one server that is asked, or an empty text."""
+        return self.addr or (self.addrs[0] if self.addrs else "")
+
+    @property
+    def is_one_server(self) -> bool:
+        """Whether there is one server to ask, neither a cluster nor one that sentinels name."""
+        return bool(self.address) and len(self.addrs) <= 1 and not self.mastername
+
 
 @schema
 class Exec(Values):

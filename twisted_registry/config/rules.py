@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Seconds: a push must have ended by then.
 _LEAST_GRACE = 3600.0
+#: How many descriptors a memory cache holds, unless it is said.
+_DESCRIPTORS = 10_000
 
 
 def drivers_of(root: Node) -> tuple[str, ...]:
@@ -113,6 +115,21 @@ def _check_storage(configuration: Configuration, report: Report) -> None:
         report.fault("storage.cache.blobdescriptor", "got 'redis'", "a redis section beside it")
     elif cache not in {"", "inmemory", "redis"}:
         report.warn("storage.cache.blobdescriptor", f"{shown(cache)} is unknown, no cache is used")
+    elif cache == "redis":
+        _check_redis(configuration, report)
+
+
+def _check_redis(configuration: Configuration, report: Report) -> None:
+    redis = configuration.redis
+    assert redis is not None
+    if not redis.address:
+        report.fault("redis.addr", "got none", "HOST:PORT")
+    elif not redis.is_one_server:
+        report.fault("redis.addrs", "got a cluster or sentinels", "one server: the cache of"
+                     " descriptors knows no others")  # fmt: skip
+    if configuration.storage.cache.blobdescriptorsize != _DESCRIPTORS:
+        report.warn("storage.cache.blobdescriptorsize", "has no effect with redis, which is to be"
+                    " bounded by its own maxmemory and allkeys-lru")  # fmt: skip
 
 
 def _check_collection(configuration: Configuration, report: Report) -> None:
@@ -169,8 +186,6 @@ def _warn(configuration: Configuration, report: Report) -> None:
     later = "is not served yet, the registry goes on without it"
     if any(not endpoint.disabled for endpoint in configuration.notifications.endpoints):
         report.warn("notifications", later)
-    if configuration.redis is not None:
-        report.warn("redis", later)
     if configuration.health is not None:
         report.warn("health", later)
     if any(not hook.disabled for hook in configuration.log.hooks):

@@ -116,6 +116,12 @@ class Cache(Values):
         " them; 0 keeps none.", default=64 * 2**20, ours=True,
     )  # fmt: skip
 
+    @property
+    def kind(self) -> str:
+        """Of the cache of descriptors, under whichever of its names: inmemory, redis, or empty."""
+        asked = self.blobdescriptor or self.layerinfo
+        return asked if asked in {"inmemory", "redis"} else ""
+
 
 def _age() -> Kind:
     return Duration("text such as 168h", values.seconds_of_text)

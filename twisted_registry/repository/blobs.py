@@ -53,6 +53,17 @@ class Blobs:
         return size
 
     @translated
+    async def pullable(self, digest: Digest) -> int:
+        """What :meth:`size` tells, to send the blob or a URL of it: it may have been remembered.
+
+        :raises RegistryError: BLOB_UNKNOWN if the repository does not hold it.
+        """
+        size = await self.presence.pullable(self.name, digest)
+        if size is None:
+            raise RegistryError(ErrorCode.BLOB_UNKNOWN, detail={"digest": str(digest)})
+        return size
+
+    @translated
     async def whole(self, digest: Digest) -> IReader:
         """Open a blob to send it to a client as a whole.
 

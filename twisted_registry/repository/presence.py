@@ -18,7 +18,7 @@ from twisted_registry.repository import layout
 from twisted_registry.repository.interfaces import IPresenceGate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from twisted_registry.digest import Digest
@@ -65,7 +65,13 @@ class Presence:
 
     async def blob(self, repository: str, digest: Digest) -> int | None:
         """The size of a blob that the repository holds, or None."""
-        return await self._linked(repository, layout.layer_link(repository, digest), digest)
+        link = layout.layer_link(repository, digest)
+        return await self._linked(repository, link, digest, self.recent.size)
+
+    async def pullable(self, repository: str, digest: Digest) -> int | None:
+        """What :meth:`blob` tells, for a pull: the size may be remembered, the link never is."""
+        link = layout.layer_link(repository, digest)
+        return await self._linked(repository, link, digest, self.recent.known_size)
 
     async def reader(self, repository: str, digest: Digest) -> IReader | None:
         """A blob that the repository holds, open to be read to its end, or None."""
@@ -88,7 +94,8 @@ class Presence:
 
     async def manifest(self, repository: str, digest: Digest) -> int | None:
         """The size of a manifest that the repository holds, or None."""
-        return await self._linked(repository, layout.revision_link(repository, digest), digest)
+        link = layout.revision_link(repository, digest)
+        return await self._linked(repository, link, digest, self.recent.size)
 
     async def pulled(self, repository: str, reference: Digest | str) -> Content | None:
         """The manifest that a pull of ``reference`` found before and would find again.
@@ -117,12 +124,18 @@ class Presence:
             return None
         return size
 
-    async def _linked(self, repository: str, link: str, digest: Digest) -> int | None:
+    async def _linked(
+        self,
+        repository: str,
+        link: str,
+        digest: Digest,
+        size_of: Callable[[Digest], Coroutine[Deferred[object], object, int | None]],
+    ) -> int | None:
         # The link's name already says the digest; reading it tells a sound link from an empty
         # one that a crash left.
         if await self.recent.link(link) != digest:
             return None
-        size = await self.recent.size(digest)
+        size = await size_of(digest)
         if size is None or not await _waited_for(self.gate.admits(repository, digest)):
             return None
         return size

@@ -17,12 +17,14 @@ from twisted.logger import Logger
 
 from twisted_registry.manifest import media_type_in
 from twisted_registry.repository import layout
+from twisted_registry.repository.descriptors import NoDescriptors
 from twisted_registry.repository.links import read_link
 from twisted_registry.repository.verified import VerifiedReader
 from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
     from twisted_registry.digest import Digest
+    from twisted_registry.repository.descriptors import IDescriptorCache
     from twisted_registry.repository.manifests import StoredManifest
     from twisted_registry.storage.interfaces import Glance, IReader, IStorageDriver
 
@@ -74,6 +76,7 @@ class Recent:
     content_limit: int = CONTENT_LIMIT
     link_limit: int = LINK_LIMIT
     pull_limit: int = PULL_LIMIT
+    descriptors: IDescriptorCache = field(factory=NoDescriptors)
     _links: OrderedDict[str, tuple[Glance, Digest]] = field(factory=OrderedDict, init=False)
     _contents: OrderedDict[Digest, tuple[Glance, Content]] = field(factory=OrderedDict, init=False)
     _pulls: OrderedDict[tuple[str, Digest | str], _Pull] = field(factory=OrderedDict, init=False)
@@ -178,6 +181,20 @@ class Recent:
             except PathNotFound:
                 return None
         return None if size == 0 and not digest.is_of_nothing else size
+
+    async def known_size(self, digest: Digest) -> int | None:
+        """What :meth:`size` tells, or told once if the store can not be looked at without waiting.
+
+        For pulls alone: whoever follows it to the store sees there if the blob is gone.
+        """
+        if self.driver.glance(layout.blob(digest)) is not None:
+            return await self.size(digest)
+        size: int | None = await self.descriptors.size(digest)
+        if size is None:
+            size = await self.size(digest)
+            if size is not None:
+                self.descriptors.note(digest, size)
+        return size
 
     async def reader(self, digest: Digest) -> IReader | None:
         """A blob that the store holds, open to be read, or None; see :meth:`size`.

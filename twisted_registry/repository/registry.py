@@ -12,6 +12,7 @@ from twisted_registry.repository import catalog, layout
 from twisted_registry.repository.abandoned import abandoned_uploads
 from twisted_registry.repository.blobs import Blobs
 from twisted_registry.repository.concurrency import KeyedLock
+from twisted_registry.repository.descriptors import NoDescriptors
 from twisted_registry.repository.disposal import Disposal
 from twisted_registry.repository.failures import translated
 from twisted_registry.repository.interfaces import (
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from twisted_registry.digest import Digest
     from twisted_registry.repository.abandoned import AbandonedUpload
+    from twisted_registry.repository.descriptors import IDescriptorCache
     from twisted_registry.storage.interfaces import IStorageDriver
 
 _NOBODY = Origin()
@@ -64,6 +66,7 @@ class Registry:
     :ivar url_lifetime: seconds for which a redirect to the store is good.
     :ivar disposal: how what is deleted is removed; for good, if nothing else is said.
     :ivar content_limit: bytes of manifests that are kept in memory.
+    :ivar descriptors: remembers sizes for pulls from stores that are far away.
     :ivar pulls: is added each manifest that is pulled, by repository and tag or digest; whoever
         records pulls empties it. None if nobody does.
     """
@@ -78,6 +81,7 @@ class Registry:
     content_limit: int = CONTENT_LIMIT
     pulls: set[tuple[str, Digest | str]] | None = None
     disposal: Disposal = field()
+    descriptors: IDescriptorCache = field(factory=NoDescriptors)
     announces: bool = field(init=False)
     _recent: Recent = field(init=False)
     _running: RunningDigests = field(factory=RunningDigests, init=False)
@@ -95,7 +99,7 @@ class Registry:
 
     @_recent.default
     def _own_recent(self) -> Recent:
-        return Recent(self.driver, self.content_limit)
+        return Recent(self.driver, self.content_limit, descriptors=self.descriptors)
 
     @property
     def minimum_chunk(self) -> int:

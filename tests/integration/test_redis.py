@@ -1,0 +1,141 @@
+"""The cache of descriptors in a real Redis: filled, emptied, killed, over TLS."""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_twisted
+from OpenSSL.crypto import FILETYPE_PEM
+from selfsigned import self_signed
+from servers import free_port, program, wait_until
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+
+from twisted_registry.config.loading import load
+from twisted_registry.descriptorcache import make_descriptors
+from twisted_registry.digest import Digest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.integration
+
+DIGEST = Digest.of(b"remembered")
+
+
+class Redis:
+    """A server over nothing, on a port of its own."""
+
+    def __init__(self, folder: Path, *options: str, kind: str = "--port"):
+        self.folder = folder
+        self.kind = kind
+        self.options = options
+        self.port = free_port()
+        self.process = None
+
+    def start(self):
+        log = self.folder / "redis.log"
+        command = [
+            program("redis-server"), self.kind, str(self.port), "--bind", "127.0.0.1", "--save", "",
+            "--dir", str(self.folder), *self.options,
+        ]  # fmt: skip
+        with log.open("wb") as out:
+            self.process = subprocess.Popen(command, stdout=out, stderr=out)
+        wait_until(lambda: b"eady to accept" in log.read_bytes(), self.process, log)
+
+    def stop(self):
+        with suppress(ProcessLookupError):
+            self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def redis(tmp_path):
+    started = Redis(tmp_path, "--requirepass", "secret")
+    started.start()
+    yield started
+    started.stop()
+
+
+def cache_of(folder, section):
+    path = folder / "registry.yml"
+    path.write_text(
+        f"version: 0.1\nstorage: {{inmemory: , cache: {{blobdescriptor: redis}}}}\n{section}"
+    )
+    return make_descriptors(load(str(path), {}).configuration, reactor)
+
+
+async def until(reached):
+    """Wait for a moment that others bring about."""
+    for _ in range(200):
+        if reached():
+            return
+        await deferLater(reactor, 0.05)
+    raise AssertionError("it never comes to that")
+
+
+# One connection: what is told on one may be asked for on another before it has arrived.
+@pytest.mark.parametrize(
+    "section",
+    [
+        "redis: {{addr: '127.0.0.1:{port}', password: secret, db: 3, poolsize: 1}}\n",
+        (
+            "redis: {{poolsize: 1, addrs: ['127.0.0.1:{port}'],"
+            " password: secret, username: default}}\n"
+        ),
+    ],
+    ids=["2.8", "3"],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_redis_that_goes_and_comes_back(tmp_path, redis, section):
+    cache = cache_of(tmp_path, section.format(port=redis.port))
+    try:
+        assert await cache.size(DIGEST) is None
+        await until(cache.connected)
+        cache.note(DIGEST, 10)
+        assert await cache.size(DIGEST) == 10
+        redis.stop()
+        assert await cache.size(DIGEST) is None
+        cache.note(DIGEST, 10)
+        redis.start()
+        await until(cache.connected)
+        assert await cache.size(DIGEST) is None
+        cache.note(DIGEST, 11)
+        assert await cache.size(DIGEST) == 11
+    finally:
+        await cache.close()
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+@pytest_twisted.ensureDeferred
+async def test_over_tls(tmp_path, trusted):
+    pem = tmp_path / "redis.pem"
+    certificate = self_signed("localhost")
+    pem.write_bytes(certificate.dumpPEM() + certificate.privateKey.dump(FILETYPE_PEM))
+    other = tmp_path / "other.pem"
+    other.write_bytes(self_signed("localhost").dumpPEM())
+    redis = Redis(
+        tmp_path, "--port", "0", "--tls-auth-clients", "no", "--tls-cert-file", str(pem),
+        "--tls-key-file", str(pem), "--tls-ca-cert-file", str(pem), kind="--tls-port",
+    )  # fmt: skip
+    redis.start()
+    roots = pem if trusted else other
+    cache = cache_of(
+        tmp_path,
+        f"redis: {{addr: 'localhost:{redis.port}', poolsize: 1, tls: {{rootcas: [{roots}]}}}}\n",
+    )
+    try:
+        if trusted:
+            await until(cache.connected)
+            cache.note(DIGEST, 12)
+            assert await cache.size(DIGEST) == 12
+        else:
+            await deferLater(reactor, 0.3)
+            assert not cache.connected()
+            assert await cache.size(DIGEST) is None
+    finally:
+        await cache.close()
+        redis.stop()
