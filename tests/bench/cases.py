@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from bench.copies import SKOPEO, CopyIn, CopyOut
+from bench.deletes import Delete
 from bench.footprint import Idle, Peak, Start
 from bench.pulls import ACCEPT, Download, Get
 from bench.pushes import Mount, Push
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 TLS = Setup(tls=True)
 LOGGED = Setup(access_log=True)
 GATED = Setup(gated=True)
+PASSWORDS = Setup(login="htpasswd")
+TOKENS = Setup(login="token")
+METRICS = Setup(metrics=True)
 TWO = Setup(workers=2)
 
 
@@ -91,6 +95,9 @@ def all_cases(content: Content) -> list[Case]:
     elsewhere: list[tuple[Setup, str, Iterable[str]]] = [
         (LOGGED, "log", (tag, layer, small)),
         (GATED, "gated", (*sixteen, layer, small)),
+        (PASSWORDS, "logins", (tag, layer, small)),
+        (TOKENS, "logins", (tag, layer, small)),
+        (METRICS, "metrics", (tag, layer, small)),
         (TLS, "tls", (tag, layer, big, small, f"push {large}, 1 client")),
         (
             TWO,
@@ -100,7 +107,7 @@ def all_cases(content: Content) -> list[Case]:
                 *(f"push {large}, 4 clients", "manifest GET p99 beside 8 pushes"),
             ),
         ),
-        (Setup(tls=True, workers=2), "workers", (tag, big)),
+        (Setup(tls=True, workers=2), "workers", (tag, layer, big)),
     ]
     cases = [
         *plain,
@@ -187,6 +194,14 @@ def _lists(content: Content) -> Iterable[Case]:
     }
     for name, get in lists.items():
         yield Case(name, "req/s", get, "lists", needs=frozenset({"lists"}), local=True)
+    yield Case(
+        f"DELETE by digest among {sizes.deletable} tags",
+        "ms",
+        Delete(),
+        "lists",
+        needs=frozenset({"deletable"}),
+        local=True,
+    )
 
 
 def _copies() -> Iterable[Case]:

@@ -70,7 +70,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=_DESCRIPTION, epilog=_EPILOG)
     add = parser.add_argument
     add("--rounds", type=int, help="how often each case runs (5)")
-    add("--seconds", type=float, help="how long each run takes, where that can be chosen (2)")
+    add("--seconds", type=float, help="how long each run takes, where that can be chosen (0.5)")
     add("--only", action="append", metavar="TEXT", help="cases so named, in part; may be repeated")
     add("--group", action="append", metavar="NAME", help="cases of a group; may be repeated")
     add("--quick", action="store_true", help="small and short: is all in order?")
@@ -85,7 +85,7 @@ def _arguments() -> argparse.Namespace:
     add("peers", nargs="*", type=_peer, metavar="NAME=URL", help="a registry that runs already")
     asked = parser.parse_args()
     asked.rounds = asked.rounds or (1 if asked.quick else 5)
-    asked.seconds = asked.seconds or (0.3 if asked.quick else 2.0)
+    asked.seconds = asked.seconds or (0.3 if asked.quick else 0.5)
     return asked
 
 

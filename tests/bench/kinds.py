@@ -6,13 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
-from base64 import b64encode
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from attrs import evolve, frozen
 
+from bench import logins
 from bench.setups import PLAIN, Setup
 
 if TYPE_CHECKING:
@@ -27,8 +26,6 @@ BARE = "bare"
 
 ROOT = Path(__file__).parents[2]
 _HERE = Path(__file__).parent
-#: What the guarded one of ours asks for (``gated.py``); the others do not look at it.
-_LOGIN = {"Authorization": "Basic " + b64encode(b"bench:password").decode()}
 
 #: Ours and Distribution read it. Nothing is logged of a request, but in the access log.
 _REGISTRY = """\
@@ -42,9 +39,36 @@ storage:
     blobdescriptor: inmemory
   filesystem:
     rootdirectory: {root}
+  delete:
+    enabled: true
 http:
-  addr: "{address}"
+  addr: 127.0.0.1:{port}
   secret: the same everywhere
+"""
+_TLS = """\
+  tls:
+    certificate: {certificate}
+    key: {key}
+"""
+_METRICS = """\
+  debug:
+    addr: 127.0.0.1:0
+    prometheus:
+      enabled: true
+"""
+_HTPASSWD = """\
+auth:
+  htpasswd:
+    realm: bench
+    path: {file}
+"""
+_TOKEN = """\
+auth:
+  token:
+    realm: http://127.0.0.1/token
+    service: {service}
+    issuer: {issuer}
+    rootcertbundle: {certificate}
 """
 
 #: Files lie where a registry's URLs say, so that the same requests find them.
@@ -99,27 +123,18 @@ class Ours:
 
     def effective(self, setup: Setup) -> Setup | None:
         """What of a setup makes a difference here; None if it can not be had."""
-        if setup.gated and setup != Setup(gated=True):
-            return None
-        return setup if setup.workers == 1 or _can_share(tls=setup.tls) else None
+        return None if setup.gated and setup != Setup(gated=True) else setup
 
-    def headers(self, setup: Setup) -> dict[str, str]:
+    def headers(self, setup: Setup, certificate: Certificate) -> dict[str, str]:
         """What each request must carry."""
-        return _LOGIN if setup.gated else {}
+        return logins.BASIC if setup.gated else logins.shown(setup.login, certificate)
 
     def command(self, place: Place) -> list[str]:
         """What to run; writes the configuration."""
         if place.setup.gated:
             return [sys.executable, str(_HERE / "gated.py"), str(place.store), str(place.port)]
-        address = f"127.0.0.1:{place.port}"
-        if place.setup.tls:
-            files = place.certificate
-            address = (
-                f"ssl:port={place.port}:interface=127.0.0.1"
-                f":privateKey={files.key}:certKey={files.certificate}"
-            )
         more = f"  workers: {place.setup.workers}\n" if place.setup.workers > 1 else ""
-        return [*_COMMAND, "serve", _configured(place, address, more)]
+        return [*_COMMAND, "serve", _configured(place, more)]
 
     def version(self) -> str:
         """What it says of itself."""
@@ -138,15 +153,11 @@ class Distribution:
         """It has threads for all cores, and meets the guarded one of ours as it always is."""
         return evolve(setup, gated=False, workers=1)
 
-    def headers(self, _setup: Setup) -> dict[str, str]:
-        return {}
+    def headers(self, setup: Setup, certificate: Certificate) -> dict[str, str]:
+        return logins.shown(setup.login, certificate)
 
     def command(self, place: Place) -> list[str]:
-        more = ""
-        if place.setup.tls:
-            files = place.certificate
-            more = f"  tls:\n    certificate: {files.certificate}\n    key: {files.key}\n"
-        return [self.program, "serve", _configured(place, f"127.0.0.1:{place.port}", more)]
+        return [self.program, "serve", _configured(place)]
 
     def version(self) -> str:
         return _output(self.program, "--version")
@@ -161,9 +172,10 @@ class Nginx:
     serves: ClassVar[Serves] = "files"
 
     def effective(self, setup: Setup) -> Setup | None:
-        return None if setup.gated else setup
+        guarded = setup.gated or setup.login
+        return None if guarded else evolve(setup, metrics=False)
 
-    def headers(self, _setup: Setup) -> dict[str, str]:
+    def headers(self, _setup: Setup, _certificate: Certificate) -> dict[str, str]:
         return {}
 
     def command(self, place: Place) -> list[str]:
@@ -200,7 +212,7 @@ class Bare:
     def effective(self, setup: Setup) -> Setup | None:
         return setup if setup == PLAIN else None
 
-    def headers(self, _setup: Setup) -> dict[str, str]:
+    def headers(self, _setup: Setup, _certificate: Certificate) -> dict[str, str]:
         return {}
 
     def command(self, place: Place) -> list[str]:
@@ -238,30 +250,32 @@ def _program(name: str) -> str | None:
     return shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin")
 
 
-def _configured(place: Place, address: str, more: str) -> str:
+def _configured(place: Place, more: str = "") -> str:
+    """Write the configuration that ours and Distribution read.
+
+    :param more: lines of its section ``http``.
+    """
+    setup, files = place.setup, place.certificate
     place.store.mkdir(exist_ok=True)
-    config = place.folder / "registry.yml"
-    silent = "false" if place.setup.access_log else "true"
-    text = _REGISTRY.format(root=place.store, address=address, silent=silent)
-    config.write_text(text + more)
-    return str(config)
-
-
-@cache
-def _can_share(*, tls: bool) -> bool:
-    """Whether this version of ours can have several processes, over TLS if asked."""
-    addr = "ssl:port=0:privateKey=key.pem:certKey=certificate.pem" if tls else "127.0.0.1:0"
-    done = subprocess.run(
-        [*_COMMAND, "check", "/dev/stdin"],
-        input="version: 0.1\nstorage: {filesystem: {rootdirectory: store}}\n"
-        f"http: {{addr: '{addr}', workers: 2}}\n",
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment(),
+    text = _REGISTRY.format(
+        root=place.store, port=place.port, silent="false" if setup.access_log else "true"
     )
-    # What is printed is the configuration that holds; a key that is not known is not in it.
-    return done.returncode == 0 and "workers: 2" in done.stdout
+    text += more
+    if setup.tls:
+        text += _TLS.format(certificate=files.certificate, key=files.key)
+    if setup.metrics:
+        text += _METRICS
+    if setup.login == "htpasswd":
+        passwords = place.folder / "htpasswd"
+        logins.write_passwords(passwords)
+        text += _HTPASSWD.format(file=passwords)
+    elif setup.login:
+        text += _TOKEN.format(
+            service=logins.SERVICE, issuer=logins.ISSUER, certificate=files.certificate
+        )
+    config = place.folder / "registry.yml"
+    config.write_text(text)
+    return str(config)
 
 
 def _output(*command: str) -> str:

@@ -48,7 +48,7 @@ def usage(used: Sequence[Used]) -> str:
     """Memory and processor time of each server over the run."""
     heads = ("server", "setup", "idle MiB", "peak MiB", "CPU s")
     lines = [
-        (each.server, each.setup or "plain", *map(number, (each.idle, each.peak, each.processor)))
+        (each.server, _of(each), *map(number, (each.idle, each.peak, each.processor)))
         for each in used
     ]
     return "\n".join(_aligned([heads, *lines]))
@@ -57,6 +57,7 @@ def usage(used: Sequence[Used]) -> str:
 def remarks(record: Record) -> Iterable[str]:
     """What has to be known of a run besides."""
     yield NOTE
+    yield from _peaks(record.used)
     yield from _beside_bare(record.rows)
     if record.rows and all(row.server != DISTRIBUTION for row in record.rows):
         yield f"{DISTRIBUTION} is not installed, so there is nothing to compare with."
@@ -131,6 +132,21 @@ def _compared(row: Row, base: Row) -> str:
     if row.fsyncs is not None and base.fsyncs is not None:
         return f"{number(row.ratio)} (fsyncs {number(row.fsyncs)} : {number(base.fsyncs)})"
     return number(row.ratio)
+
+
+def _peaks(used: Sequence[Used]) -> Iterable[str]:
+    """The most memory that one server of each kind had in the whole run."""
+    most: dict[str, Used] = {}
+    for each in used:
+        if each.server not in most or each.peak > most[each.server].peak:
+            most[each.server] = each
+    peaks = [f"{each.server} {number(each.peak)} MiB ({_of(each)})" for each in most.values()]
+    if peaks:
+        yield f"Peak memory over the whole run: {', '.join(peaks)}."
+
+
+def _of(used: Used) -> str:
+    return used.setup or "plain"
 
 
 def _beside_bare(found: Sequence[Row]) -> Iterable[str]:

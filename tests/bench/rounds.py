@@ -11,6 +11,7 @@ from attrs import evolve
 from bench.figures import rows
 from bench.fsyncs import Fsyncs
 from bench.samples import Run, Sample, failed
+from bench.seed import SeedError
 from bench.servers import Given, NotUp, Server
 from bench.wire import WireError
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 #: What may go wrong in a sample without an end of all.
 _FAULTS = (
-    *(NotUp, WireError, OSError, ValueError, KeyError, TypeError),
+    *(NotUp, SeedError, WireError, OSError, ValueError, KeyError, TypeError),
     subprocess.SubprocessError,
 )
 

@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 REPOSITORY = "bench/image"
 MOUNTABLE = "bench/mountable"
 TAGGED = "bench/tagged"
+DELETABLE = "bench/deletable"
 COPIED = "bench/copied"
 TAG = "latest"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 KIB = 1024
+_REPOSITORIES = "docker/registry/v2/repositories"
 
 #: Parts of the content that only some cases need.
-Part = Literal["small", "large", "mountable", "lists", "images"]
+Part = Literal["small", "large", "mountable", "lists", "deletable", "images"]
 
 
 class SeedError(Exception):
@@ -39,6 +41,7 @@ class Sizes:
 
     large: int
     tags: int
+    deletable: int
     repositories: int
     page: int
     mounts: int
@@ -47,10 +50,24 @@ class Sizes:
 
 
 FULL = Sizes(
-    large=256 * MIB, tags=10_000, repositories=5_000, page=1_000, mounts=100, images=10, layer=MIB
+    large=256 * MIB,
+    tags=10_000,
+    deletable=20_000,
+    repositories=5_000,
+    page=1_000,
+    mounts=100,
+    images=10,
+    layer=MIB,
 )
 QUICK = Sizes(
-    large=4 * MIB, tags=300, repositories=200, page=50, mounts=10, images=2, layer=20 * KIB
+    large=4 * MIB,
+    tags=300,
+    deletable=300,
+    repositories=200,
+    page=50,
+    mounts=10,
+    images=2,
+    layer=20 * KIB,
 )
 
 
@@ -108,7 +125,7 @@ class Content:
     @property
     def tags(self) -> list[str]:
         """The tags of the repository with many, in order."""
-        return [f"v{number:06}" for number in range(self.sizes.tags)]
+        return _tags(self.sizes.tags)
 
     @property
     def repositories(self) -> list[str]:
@@ -123,6 +140,10 @@ class Content:
         """What of the repository's layers belongs to a part."""
         large = self.sizes.large
         return [blob for size, blob in self.layers.items() if (size == large) == (part == "large")]
+
+
+def _tags(count: int) -> list[str]:
+    return [f"v{number:06}" for number in range(count)]
 
 
 # All servers of a round get the same; they are too large to keep more of them.
@@ -145,19 +166,24 @@ def fill(server, content: Content, part: Part) -> None:
         if part == "lists":
             _write_lists(server.store, content)
         else:
+            if part == "deletable":
+                _write_tags(server.store, DELETABLE, _tags(content.sizes.deletable), content)
             _push(server, content, part)
 
 
 def _write_lists(store: Path, content: Content) -> None:
-    repositories = store / "docker/registry/v2/repositories"
-    tagged = repositories / TAGGED
+    _write_tags(store, TAGGED, content.tags, content)
+    for name in content.repositories:
+        (store / _REPOSITORIES / name / "_layers").mkdir(parents=True)
+
+
+def _write_tags(store: Path, repository: str, tags: Iterable[str], content: Content) -> None:
+    tagged = store / _REPOSITORIES / repository
     (tagged / "_layers").mkdir(parents=True)
-    for tag in content.tags:
+    for tag in tags:
         folder = tagged / "_manifests/tags" / tag / "current"
         folder.mkdir(parents=True)
         (folder / "link").write_text(content.manifest_digest)
-    for name in content.repositories:
-        (repositories / name / "_layers").mkdir(parents=True)
 
 
 def _write_files(root: Path, content: Content, part: Part) -> None:
@@ -178,6 +204,8 @@ def _push(server, content: Content, part: Part) -> None:
     with Connection(server.url, server.headers) as connection:
         if part == "mountable":
             _push_blobs(connection, MOUNTABLE, content.mountable)
+        elif part == "deletable":
+            _push_blobs(connection, DELETABLE, [content.config, content.layers[64 * KIB]])
         elif part == "images":
             for tag, image in content.images("pulled").items():
                 _push_image(connection, tag, image)
@@ -186,7 +214,7 @@ def _push(server, content: Content, part: Part) -> None:
         if part == "small":
             _push_blobs(connection, REPOSITORY, [content.config])
             for reference in (TAG, content.manifest_digest):
-                _push_manifest(connection, REPOSITORY, reference, MANIFEST_TYPE, content.manifest)
+                push_manifest(connection, REPOSITORY, reference, MANIFEST_TYPE, content.manifest)
 
 
 def _push_image(connection: Connection, tag: str, image: Image) -> None:
@@ -194,7 +222,7 @@ def _push_image(connection: Connection, tag: str, image: Image) -> None:
         blobs = [Blob([data], digest) for digest, data in each.blobs.items()]
         _push_blobs(connection, COPIED, blobs)
         reference = tag if each is image else each.digest
-        _push_manifest(connection, COPIED, reference, each.media_type, each.manifest)
+        push_manifest(connection, COPIED, reference, each.media_type, each.manifest)
 
 
 def _push_blobs(connection: Connection, repository: str, blobs: Iterable[Blob]) -> None:
@@ -203,7 +231,11 @@ def _push_blobs(connection: Connection, repository: str, blobs: Iterable[Blob]) 
             raise SeedError(fault)
 
 
-def _push_manifest(connection, repository, reference, media_type, manifest: bytes) -> None:
+def push_manifest(connection, repository, reference, media_type, manifest: bytes) -> None:
+    """Push a manifest whose blobs are there.
+
+    :raises SeedError: if it is not taken.
+    """
     target = f"/v2/{repository}/manifests/{reference}"
     answer = connection.ask("PUT", target, {"Content-Type": media_type}, [manifest])
     if answer.status != 201:

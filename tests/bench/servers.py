@@ -70,7 +70,7 @@ class Server:
         self.name = kind.name
         self.setup = setup
         self.serves = kind.serves
-        self.headers = kind.headers(setup)
+        self.headers = kind.headers(setup, certificate)
         self.folder = folder
         self.store = folder / "store"
         self.url = ""

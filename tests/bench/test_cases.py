@@ -46,6 +46,8 @@ def test_setups_that_make_no_difference_are_one():
     assert registry.effective(Setup(workers=2, gated=True)) == PLAIN
     assert registry.effective(Setup(tls=True)) == Setup(tls=True)
     assert nginx.effective(Setup(gated=True)) is None
+    assert nginx.effective(Setup(login="token")) is None
+    assert nginx.effective(Setup(metrics=True, tls=True)) == Setup(tls=True)
     assert Bare().effective(Setup(tls=True)) is None
     assert Ours().effective(Setup(gated=True, tls=True)) is None
 

@@ -87,3 +87,13 @@ def test_usage_names_the_setup():
     lines = usage([Used("ours", "", 50, 80, 1.5), Used("ours", "TLS", 51, 81, 2)]).splitlines()
     assert lines[1].split() == ["ours", "plain", "50", "80", "1.5"]
     assert lines[2].split()[1] == "TLS"
+
+
+def test_the_most_memory_of_each_is_told():
+    used = [
+        Used("ours", "", 50, 60, 1),
+        Used("ours", "TLS", 50, 70.4, 1),
+        Used("docker-registry", "", 20, 150, 1),
+    ]
+    text = "\n".join(remarks(Record(1, 0.3, True, [], [], used)))
+    assert "whole run: ours 70.4 MiB (TLS), docker-registry 150 MiB (plain)." in text

@@ -67,6 +67,7 @@ PARTS = {
     "copies": ("--group", "copies"),
     "log": ("--group", "log"),
     "gated": ("--group", "gated"),
+    "logins": ("--group", "logins", "--group", "metrics"),
     "tls": ("--group", "tls"),
     "workers": ("--group", "workers"),
 }

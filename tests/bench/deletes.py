@@ -1,0 +1,54 @@
+"""The case that deletes: a manifest by its digest, in a repository of many tags."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from time import perf_counter
+
+from attrs import frozen
+
+from bench.samples import Measure, Run, Sample, failed
+from bench.seed import DELETABLE, MANIFEST_TYPE, push_manifest
+from bench.wire import Connection
+
+#: Manifests that each sample deletes, one after the other.
+_TIMES = 3
+
+
+@frozen
+class Delete(Measure):
+    """From the request to the answer of a delete, in ms; the tag that named it is gone, too."""
+
+    def check(self, server, run: Run) -> str:
+        return self(server, run).fault  # what it reads of the tags is in memory from here on
+
+    def __call__(self, server, run: Run) -> Sample:
+        took: list[float] = []
+        with Connection(server.url, server.headers) as connection:
+            for number in range(_TIMES):
+                seconds, fault = _deleted(connection, run, f"{run.mark}-{number}")
+                if fault:
+                    return failed(fault)
+                took.append(seconds)
+        return Sample(1000 * sum(took) / _TIMES, count=_TIMES, elapsed=sum(took))
+
+    def seconds(self, run: Run) -> float:
+        return _TIMES * run.content.sizes.deletable * 50e-6
+
+
+def _deleted(connection: Connection, run: Run, mark: str) -> tuple[float, str]:
+    """Push a manifest under a tag of its own and delete it; the seconds, and what was wrong."""
+    document = json.loads(run.content.manifest)
+    manifest = json.dumps({**document, "annotations": {"bench": mark}}).encode()
+    push_manifest(connection, DELETABLE, f"gone-{mark}", MANIFEST_TYPE, manifest)
+    where = f"/v2/{DELETABLE}/manifests"
+    begin = perf_counter()
+    status = connection.ask(
+        "DELETE", f"{where}/sha256:{hashlib.sha256(manifest).hexdigest()}"
+    ).status
+    took = perf_counter() - begin
+    if status != 202:
+        return took, f"a delete was answered {status} instead of 202"
+    left = connection.ask("GET", f"{where}/gone-{mark}", {"Accept": MANIFEST_TYPE}).status
+    return took, "" if left == 404 else f"what was deleted is answered {left}"
