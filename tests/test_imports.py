@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 CORE = ("digest", "reference", "manifest", "errors", "globs")
 BELOW_SERVICE = (
     *("api", "auth", "maintenance", "metrics", "repository", "storage", "config"),
-    *("listener", "logs", "workers", "upkeep", "retaining", "tls", "checks"),
+    *("listener", "logs", "workers", "upkeep", "retaining", "room", "settings", "tls", "checks"),
     *CORE,
 )
 
@@ -70,6 +70,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "storagemiddleware",
         *BELOW_SERVICE,
     ),
+    "settings": ("api", "config"),
+    "room": ("api", "maintenance", "storage.threads", "config"),
     "retaining": ("maintenance", "repository", "storage.interfaces", "config", *CORE),
     "collecting": ("upkeep", "maintenance", "repository", "storage", "config", *CORE),
     "upkeep": (
@@ -111,6 +113,9 @@ LATE = {
     ("upkeep", f"{PACKAGE}.collecting"),
     # Few processes read again what is stored.
     ("upkeep", f"{PACKAGE}.checks"),
+    # Few want to be told how full the disk is.
+    ("room", f"{PACKAGE}.maintenance.watermark"),
+    ("room", f"{PACKAGE}.storage.threads"),
     # Few have rules of retention.
     ("retaining", f"{PACKAGE}.maintenance"),
     ("retaining", f"{PACKAGE}.repository"),

@@ -92,3 +92,8 @@ class RegistryError(Exception):
         if self.detail is not None:
             error["detail"] = self.detail
         return {"errors": [error]}
+
+
+def no_room() -> RegistryError:
+    """The store is full: 507 Insufficient Storage (RFC 4918 section 11.5)."""
+    return RegistryError(ErrorCode.UNAVAILABLE, message="no space left to store this", status=507)

@@ -17,11 +17,8 @@ from twisted.logger import ILogObserver, Logger
 
 from twisted_registry.api.accesslog import AccessLog
 from twisted_registry.api.endpoint import RegistryResource
-from twisted_registry.api.exchange import Settings
-from twisted_registry.api.limits import Limits
 from twisted_registry.api.site import RegistrySite
 from twisted_registry.api.tree import mounted
-from twisted_registry.api.urls import Links
 from twisted_registry.auth.open import OpenAccess
 from twisted_registry.listener import HTTPService, StartError, described, make_endpoint
 from twisted_registry.repository.descriptors import NoDescriptors
@@ -30,6 +27,8 @@ from twisted_registry.repository.policy import Policy
 from twisted_registry.repository.presence import OpenGate
 from twisted_registry.repository.registry import Registry
 from twisted_registry.retaining import immutable_tags, make_recorder, recorded_pulls
+from twisted_registry.room import watch_room
+from twisted_registry.settings import limits_of, settings_of
 from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.storage.filesystem import FilesystemDriver
 from twisted_registry.upkeep import Upkeep, make_attendance, make_disposal
@@ -157,12 +156,13 @@ class RegistryService(MultiService):
             )
             self._encryption.setServiceParent(self)
             pages = {**pages, **self._encryption.documents}
-        api = RegistryResource(self.registry, access, reactor, _settings(configuration), counts)
+        api = RegistryResource(self.registry, access, reactor, settings_of(configuration), counts)
+        watch_room(self, configuration, api, reactor)
         wanted = not configuration.log.accesslog.disabled
         self.site = RegistrySite(
             mounted(api, configuration.http.prefix, pages),
             reactor,
-            limits=_limits(configuration),
+            limits=limits_of(configuration),
             access_log=AccessLog(access_log) if wanted else None,
         )
 
@@ -386,28 +386,4 @@ def make_policy(configuration: Configuration) -> Policy:
         classes=frozenset(configuration.policy.repository.classes),
         manifest_limit=configuration.http.limits.manifestbytes,
         immutable=immutable_tags(configuration),
-    )
-
-
-def _settings(configuration: Configuration) -> Settings:
-    http, storage = configuration.http, configuration.storage
-    return Settings(
-        links=Links(http.host, http.relativeurls),
-        headers=http.headers,
-        delete=storage.delete.enabled,
-        read_only=storage.maintenance.readonly.enabled,
-        redirect=not storage.redirect.disable,
-        catalog_limit=configuration.catalog.maxentries,
-        tags_limit=configuration.tags.maxtags,
-    )
-
-
-def _limits(configuration: Configuration) -> Limits:
-    limits = configuration.http.limits
-    return Limits(
-        url_bytes=limits.urlbytes,
-        header_bytes=limits.headerbytes,
-        header_seconds=limits.headertimeout,
-        idle_seconds=limits.idletimeout,
-        body_seconds=limits.bodytimeout,
     )

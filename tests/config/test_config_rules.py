@@ -304,3 +304,20 @@ def test_redis_remembers_descriptors():
 )
 def test_a_redis_that_can_not_be_asked(redis: str, fault: str):
     assert fault in "\n".join(faults(REDIS % ("", redis)))
+
+
+def test_watermarks():
+    below = "version: 0.1\nstorage: {filesystem: , maintenance: {watermark: %s}}\n"
+    place = "storage.maintenance.watermark"
+    marks = loaded(
+        below % "{warn: 85%, refuse: 97.5 %}"
+    ).configuration.storage.maintenance.watermark
+    assert (marks.warn, marks.refuse) == (0.85, 0.975)
+    for wrong in ("85", "0%", "101%", "-3%", "1e1%", "%"):
+        (said,) = faults(below % f"{{warn: {wrong!r}}}")
+        assert said.startswith(f"{place}.warn: got '{wrong}', expected a percentage"), said
+    assert faults(below % "{warn: 95%, refuse: 90%}") == [
+        f"{place}.warn: got 95%, expected at most refuse, 90%"
+    ]
+    memory = below.replace("filesystem", "inmemory") % "{warn: 85%}"
+    assert loaded(memory).warnings == (f"{place}: has no effect without storage.filesystem",)

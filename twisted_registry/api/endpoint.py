@@ -25,7 +25,7 @@ from twisted_registry.api.interfaces import BodyAborted, IStreamingResource
 from twisted_registry.api.refusals import log_refusal
 from twisted_registry.api.running import run
 from twisted_registry.api.urls import caller_of
-from twisted_registry.errors import ErrorCode, RegistryError
+from twisted_registry.errors import ErrorCode, RegistryError, no_room
 from twisted_registry.metrics import Answered
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 log = Logger()
 
+_PUSHING = frozenset({"POST", "PUT", "PATCH"})
 _COMMON = {"Docker-Distribution-Api-Version": ("registry/2.0",)}
 
 
@@ -106,6 +107,18 @@ class RegistryResource(Resource):
         process = secrets.token_hex(6)
         self._request_ids = (f"{process}-{number}" for number in count())
         self._common = Common({**_COMMON, **self._settings.headers})
+        self._full = False
+
+    def limit(self, warning: str, *, full: bool) -> None:
+        """Warn in every answer from now on, and refuse pushes or take them.
+
+        :param warning: a sentence for people, sent as the distribution specification ("Warnings")
+            has it; empty for none.
+        :param full: whether POST, PUT and PATCH are answered 507. An upload stays as it is.
+        """
+        more = {"Warning": (f'299 - "{warning}"',)} if warning else {}
+        self._common = Common({**_COMMON, **self._settings.headers, **more})
+        self._full = full
 
     def render(self, request: Request) -> int:
         """Begin to answer; what has to wait goes on in a coroutine."""
@@ -189,6 +202,8 @@ class RegistryResource(Resource):
         caller = caller_of(request, sent)
         grant = await self._granted(caller, found, method, source)
         request.user = grant.user.encode()  # for the access log
+        if self._full and method in _PUSHING:
+            raise no_room()
         exchange = Exchange(
             request,
             method,

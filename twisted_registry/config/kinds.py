@@ -109,6 +109,15 @@ class Duration(Scalar):
 
 
 @frozen(eq=False, repr=False)
+class Part(Scalar):
+    """A part of a whole, from 0 to 1."""
+
+    def dump(self, value: Any) -> Any:
+        """As promised by :class:`Kind`."""
+        return f"{100 * value:g}%" if value else None
+
+
+@frozen(eq=False, repr=False)
 class Listing(Kind):
     """A list of one kind; the value is a tuple."""
 

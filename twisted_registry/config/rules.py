@@ -134,6 +134,12 @@ def _check_redis(configuration: Configuration, report: Report) -> None:
 
 def _check_collection(configuration: Configuration, report: Report) -> None:
     check_retention(configuration.storage.maintenance.retention, report)
+    marks = configuration.storage.maintenance.watermark
+    if marks.warn and marks.refuse and marks.warn > marks.refuse:
+        report.fault("storage.maintenance.watermark.warn", f"got {100 * marks.warn:g}%",
+                     f"at most refuse, {100 * marks.refuse:g}%")  # fmt: skip
+    if (marks.warn or marks.refuse) and configuration.storage.filesystem is None:
+        report.warn("storage.maintenance.watermark", "has no effect without storage.filesystem")
     grace = configuration.storage.maintenance.gc.grace
     if grace < _LEAST_GRACE:
         report.warn("storage.maintenance.gc.grace", f"{grace:g} s is less than an hour: an image"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted_registry.config import values
 from twisted_registry.config.forms import flag, size, text, whole
-from twisted_registry.config.kinds import Duration, Kind, Options, Scalar
+from twisted_registry.config.kinds import Duration, Kind, Options, Part, Scalar
 from twisted_registry.config.objects import S3
 from twisted_registry.config.retaining import Retention
 from twisted_registry.config.sections import Section, Values, key, schema, section
@@ -123,6 +123,10 @@ class Cache(Values):
         return asked if asked in {"inmemory", "redis"} else ""
 
 
+def _part() -> Kind:
+    return Part("a percentage from 1% to 100%", values.part)
+
+
 def _age() -> Kind:
     return Duration("text such as 168h", values.seconds_of_text)
 
@@ -199,6 +203,20 @@ class Trash(Values):
 
 
 @schema
+class Watermark(Values):
+    """``storage.maintenance.watermark``."""
+
+    warn: float = key(
+        _part(), "From this part of the disk on answers have a Warning header; off if not set.",
+        default=0.0, ours=True,
+    )  # fmt: skip
+    refuse: float = key(
+        _part(), "From this part of the disk on pushes are answered 507; off if not set.",
+        default=0.0, ours=True,
+    )  # fmt: skip
+
+
+@schema
 class Maintenance(Values):
     """``storage.maintenance``."""
 
@@ -216,6 +234,9 @@ class Maintenance(Values):
     )
     retention: Retention = section(
         Retention, "Which tags go by themselves, and which never do.", ours=True
+    )
+    watermark: Watermark = section(
+        Watermark, "What happens as the disk fills up; for ``storage.filesystem``.", ours=True
     )
     scrub: Scrub = section(Scrub, "Bit rot: what is stored is compared with its digest.", ours=True)
     trash: Trash = section(

@@ -202,6 +202,15 @@ def base_url(node: Node) -> str:
     return value.rstrip("/")
 
 
+def part(node: Node) -> float:
+    """A percentage, as a part of 1."""
+    found = re.fullmatch(r"(\d{1,3}(?:\.\d{1,3})?)\s?%", text(node), re.ASCII)
+    value = float(found[1]) / 100 if found else 0.0
+    if not 0.01 <= value <= 1:
+        raise ValueError
+    return value
+
+
 def path(node: Node) -> str:
     """An absolute path of a URL that names something."""
     value = text(node)

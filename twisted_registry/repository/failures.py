@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from twisted.logger import Logger
 
-from twisted_registry.errors import ErrorCode, RegistryError
+from twisted_registry.errors import ErrorCode, RegistryError, no_room
 from twisted_registry.storage.interfaces import StorageError
 
 if TYPE_CHECKING:
@@ -38,9 +38,7 @@ def translated(function: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[obj
                 "storage failed: {kind}: {error}", kind=type(error).__name__, error=str(error)
             )
             if error.full:
-                raise RegistryError(
-                    ErrorCode.UNAVAILABLE, message="no space left to store this", status=507
-                ) from error
+                raise no_room() from error
             raise RegistryError(
                 ErrorCode.UNAVAILABLE, message="the store does not answer as it should"
             ) from error

@@ -1,0 +1,262 @@
+"""A disk that fills up under parallel pushes: clean errors, pulls go on, and nothing is lost.
+
+The disk is a tmpfs of some MiB in a mount namespace of its own, which a process holds open; the
+registry reaches it by way of ``/proc``, so that nobody has to be root.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+from attrs import define, field
+from images import Image, image, sha256
+from processes import CONFIGURATION, SERVE, Running, configured
+from remote import Remote, with_digest
+from servers import OURS, program
+
+pytestmark = pytest.mark.integration
+
+MIB = 1024 * 1024
+DISK = 24
+CLIENTS = 6
+#: What a push consists of, and how it arrives.
+LAYER = 2 * MIB
+PIECE = 700_000
+
+
+@define(eq=False)
+class Disk:
+    """A small filesystem."""
+
+    root: Path
+
+    def fill(self, leave: int) -> None:
+        """Take more room, all but so many bytes."""
+        found = os.statvfs(self.root)
+        with (self.root / "filler").open("ab") as filler:
+            left = found.f_bavail * found.f_frsize - leave
+            while left > 0:
+                left -= filler.write(bytes(min(MIB, left)))
+
+    def free(self) -> None:
+        """Give it back."""
+        (self.root / "filler").unlink()
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A filesystem of 24 MiB."""
+    here = tmp_path / "small"
+    here.mkdir()
+    mount = f"mount -t tmpfs -o size={DISK}m,mode=777 tmpfs {here} && echo mounted && exec cat"
+    holder = subprocess.Popen(
+        [program("unshare"), "-rm", "sh", "-c", mount],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        said = holder.stdout.readline()
+        if "mounted" not in said:
+            if os.environ.get("CI") == "true":
+                pytest.fail(f"no mount namespace of our own: {said}")
+            pytest.skip(f"no mount namespace of our own: {said}")
+        yield Disk(Path(f"/proc/{holder.pid}/root{here}"))
+    finally:
+        holder.stdin.close()
+        holder.wait()
+        holder.stdout.close()
+
+
+@define(eq=False)
+class Push:
+    """A push that stops at the first answer that is none of success, and can go on later.
+
+    :ivar refused: the answer that it stopped at.
+    :ivar statuses: of all answers.
+    """
+
+    remote: Remote
+    name: str
+    image: Image
+    refused: object = None
+    statuses: list[int] = field(factory=list)
+    _location: str | None = None
+    _stored: int = 0
+
+    def go_on(self) -> None:
+        """Push what is not pushed yet."""
+        self.refused = None
+        for digest, blob in self.image.blobs.items():
+            if self.remote.request("HEAD", f"/v2/{self.name}/blobs/{digest}").status == 200:
+                continue
+            if not self._blob(digest, blob):
+                return
+        self._ask(
+            "PUT",
+            f"/v2/{self.name}/manifests/latest",
+            self.image.manifest,
+            {"Content-Type": self.image.media_type},
+        )
+
+    def _blob(self, digest: str, blob: bytes) -> bool:
+        if self._location is not None:
+            # What a client does that was refused: it asks how far the upload has come.
+            answer = self.remote.request("GET", self._location)
+            assert answer.status == 204, answer
+            self._moved(answer)
+        elif not self._ask("POST", f"/v2/{self.name}/blobs/uploads/", b""):
+            return False
+        while self._stored < len(blob):
+            piece = blob[self._stored : self._stored + PIECE]
+            if not self._ask("PATCH", self._location, piece, {"Content-Range": self._range(piece)}):
+                return False
+        if not self._ask("PUT", with_digest(self._location, digest), b""):
+            return False
+        self._location, self._stored = None, 0
+        return True
+
+    def _range(self, piece: bytes) -> str:
+        return f"{self._stored}-{self._stored + len(piece) - 1}"
+
+    def _ask(self, method, path, body, headers=None) -> bool:
+        answer = self.remote.request(method, path, body, headers)
+        self.statuses.append(answer.status)
+        if answer.status not in {201, 202}:
+            self.refused = answer
+            return False
+        if answer.status == 202:
+            self._moved(answer)
+        return True
+
+    def _moved(self, answer) -> None:
+        self._location = answer.headers["location"]
+        end = answer.headers.get("range", "0-0").partition("-")[2]
+        # An upload without bytes and one with a single byte look alike.
+        self._stored = 0 if end == "0" else int(end) + 1
+
+
+def together(*works):
+    """Do all at the same time; the first exception is raised."""
+    faults = []
+
+    def run(work):
+        try:
+            work()
+        except BaseException as fault:  # noqa: BLE001 - whatever it is, the test fails with it
+            faults.append(fault)
+
+    threads = [threading.Thread(target=run, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if faults:
+        raise faults[0]
+
+
+def pulling(remote: Remote, held: Image, over: threading.Event, pulls: list[int]):
+    """Work that pulls an image again and again."""
+
+    def work() -> None:
+        while not over.is_set():
+            remote.assert_holds("held", held, "latest")
+            pulls.append(1)
+
+    return work
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk(disk, launcher, workers):
+    remote = launcher.start(OURS, disk.root / "store", workers).remote
+    held = image("held", size=100_000)
+    remote.push("held", held, "latest")
+    disk.fill(leave=5 * MIB)
+    pushes = [
+        Push(remote, f"team/{number}", image(("push", number), layers=1, size=LAYER))
+        for number in range(CLIENTS)
+    ]
+    over, pulls = threading.Event(), []
+
+    def push_all() -> None:
+        try:
+            together(*(push.go_on for push in pushes))
+        finally:
+            over.set()
+
+    together(push_all, pulling(remote, held, over, pulls))
+    assert pulls
+    refused = [push for push in pushes if push.refused is not None]
+    assert len(refused) >= 3
+    for push in refused:
+        assert push.refused.status == 507, push.refused
+        assert push.refused.json()["errors"][0]["code"] == "UNAVAILABLE"
+    # Nor is anything lost for those who were sooner.
+    for push in pushes:
+        if push.refused is None:
+            remote.assert_holds(push.name, push.image, "latest")
+    disk.free()
+    together(*(push.go_on for push in refused))
+    for push in pushes:
+        assert push.refused is None, push.refused
+        remote.assert_holds(push.name, push.image, "latest")
+        for digest in push.image.blobs:
+            assert sha256(remote.blob(push.name, digest).body) == digest
+
+
+MARKS = """\
+storage:
+  delete: {{enabled: true}}
+  maintenance: {{watermark: {{warn: 60%, refuse: 80%}}}}
+"""
+
+
+def eventually(ready):
+    """Look again and again, for as long as the registry needs to notice."""
+    for _ in range(200):
+        if ready():
+            return
+        threading.Event().wait(0.1)
+    assert ready()
+
+
+def test_watermarks(disk, tmp_path):
+    text = CONFIGURATION.replace("storage:\n", MARKS).replace("{root}", str(disk.root / "store"))
+    with Running(*SERVE, configured(tmp_path, text), cwd=tmp_path) as server:
+        remote = Remote(f"127.0.0.1:{server.port}")
+        held = image("held", size=100_000)
+        remote.push("held", held, "latest")
+        push = Push(remote, "team", image("push", layers=1, size=LAYER))
+        assert push._ask("POST", "/v2/team/blobs/uploads/", b"")
+        assert "warning" not in remote.request("GET", "/v2/").headers
+        disk.fill(leave=DISK * MIB * 3 // 10)
+        eventually(lambda: "warning" in remote.request("GET", "/v2/").headers)
+        said = '299 - "the storage of this registry is nearly full"'
+        for path in ("/v2/held/manifests/latest", f"/v2/held/blobs/{next(iter(held.blobs))}"):
+            assert remote.request("GET", path).headers["warning"] == said
+        remote.push("held", held, "again")
+        disk.fill(leave=DISK * MIB // 10)
+        eventually(lambda: remote.request("POST", "/v2/x/blobs/uploads/", b"").status == 507)
+        push.go_on()
+        assert push.refused.status == 507
+        assert push.refused.json()["errors"][0]["code"] == "UNAVAILABLE"
+        assert remote.request("DELETE", "/v2/held/manifests/again").status == 202
+        remote.assert_holds("held", held, "latest")
+        disk.free()
+        eventually(lambda: "warning" not in remote.request("GET", "/v2/").headers)
+        push.go_on()
+        assert push.refused is None
+        remote.assert_holds("team", push.image, "latest")
+        status, _, lines = server.stop()
+        assert status == 0
+    for words in (
+        "% full: pushes are refused",
+        "has room again",
+        'level=warning msg="the store is',
+    ):
+        assert any(words in line for line in lines), words

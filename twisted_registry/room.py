@@ -1,0 +1,62 @@
+"""``storage.maintenance.watermark`` joined to constructors: a part of service.py."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.application.service import MultiService
+    from twisted.internet.defer import Deferred
+
+    from twisted_registry.api.endpoint import RegistryResource
+    from twisted_registry.config.schema import Configuration
+
+#: Seconds between two looks.
+_INTERVAL = 5.0
+_WARNING = "the storage of this registry is nearly full"
+
+
+def watch_room(
+    parent: MultiService, configuration: Configuration, api: RegistryResource, reactor: Any
+) -> None:
+    """Give a service a child that lets the API warn, and refuse pushes, as the disk fills up."""
+    filesystem = configuration.storage.filesystem
+    marks = configuration.storage.maintenance.watermark
+    if filesystem is None or not (marks.warn or marks.refuse):
+        return
+    # Only here: few ask for it.
+    from twisted_registry.maintenance.watermark import Level, Watermark  # noqa: PLC0415
+    from twisted_registry.storage.threads import Threads  # noqa: PLC0415
+
+    # A disk that does not answer must hold up nothing else.
+    threads = Threads(reactor, 1, "watermark")
+    root = filesystem.rootdirectory
+
+    def tell(level: Level) -> None:
+        api.limit(_WARNING if level >= Level.HIGH else "", full=level is Level.FULL)
+
+    def look() -> Deferred[float]:
+        return threads.run(used_part, root)
+
+    both = (marks.warn, marks.refuse)
+    watermark = Watermark(look, tell, reactor, _INTERVAL, both, threads.close)
+    watermark.setServiceParent(parent)
+
+
+def used_part(path: str, statvfs: Callable[[str], os.statvfs_result] = os.statvfs) -> float:
+    """Which part of a filesystem is used, from 0 to 1: of its blocks or its inodes.
+
+    What only root may use counts as used, as ``df`` reckons.
+
+    :raises OSError: if it can not be told.
+    """
+    found = statvfs(path)
+    used = found.f_blocks - found.f_bfree
+    parts = [used / max(1, used + found.f_bavail)]
+    if found.f_files:
+        inodes = found.f_files - found.f_ffree
+        parts.append(inodes / max(1, inodes + found.f_favail))
+    return max(parts)
