@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, str] = {
     "check": "validate a configuration and print what holds, secrets masked",
     "garbage-collect": "remove what nothing refers to, also beside a registry that serves",
     "fsck": "look for damage in the store, and repair what can be",
+    "trash": "list what was removed, bring it back, or remove it for good",
     "retention": "remove the tags that no rule of storage.maintenance.retention keeps",
     "maintenance": "print how the tasks of a store are, or run one",
     "user": "add, change, remove or list the users of auth.htpasswd",
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with permanent():
         command = _command(chosen) if chosen in COMMANDS else None
     parser = _parser(chosen, command)
-    options = parser.parse_args(given)
+    options = _parsed(parser, given)
     if command is None or options.command != chosen:
         parser.print_help()
         return 0 if options.command else 2
@@ -54,6 +55,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _command(name: str) -> Any:
     return import_module(f"twisted_registry.commands.{name.replace('-', '_')}")
+
+
+def _parsed(parser: argparse.ArgumentParser, given: Sequence[str]) -> argparse.Namespace:
+    """Parse, and take a configuration that comes last, behind flags with a value, for what it is.
+
+    (argparse of Python 3.11 has settled by then that there is none.)
+    """
+    options, rest = parser.parse_known_args(given)
+    if len(rest) == 1 and not rest[0].startswith("-") and getattr(options, "file", "") is None:
+        options.file = rest.pop()
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
 
 
 def _without_values(arguments: Sequence[str]) -> list[str]:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from twisted_registry.commands.once import CommandFailed
 from twisted_registry.listener import StartError
+from twisted_registry.repository.gate import CollectorGate
 from twisted_registry.repository.registry import Registry
-from twisted_registry.service import make_driver
+from twisted_registry.service import make_driver, make_policy
 from twisted_registry.storage.checked import CheckedDriver
-from twisted_registry.upkeep import make_disposal
+from twisted_registry.upkeep import make_attendance, make_disposal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -39,6 +40,28 @@ async def opened(configuration: Configuration, reactor: Any) -> AsyncIterator[IS
 def registry_on(configuration: Configuration, driver: IStorageDriver, reactor: Any) -> Registry:
     """A registry that removes things as the configuration says."""
     return Registry(driver, reactor, disposal=make_disposal(configuration, driver, reactor))
+
+
+@asynccontextmanager
+async def attending(
+    configuration: Configuration, driver: IStorageDriver, reactor: Any
+) -> AsyncIterator[Registry]:
+    """Have a registry inside the block that may store, since it heeds collectors as others do."""
+    gate = CollectorGate(driver, reactor)
+    registry = Registry(
+        driver,
+        reactor,
+        gate=gate,
+        policy=make_policy(configuration),
+        disposal=make_disposal(configuration, driver, reactor),
+    )
+    await gate.look()
+    attendance = make_attendance(gate, configuration, reactor)
+    attendance.startService()
+    try:
+        yield registry
+    finally:
+        await attendance.stopService()
 
 
 def in_memory(configuration: Configuration) -> bool:

@@ -1,0 +1,176 @@
+"""Brings images, tags and repositories back from the trash by command.
+
+It is a push of what is in the store already: blobs come back inside ``storing`` of the gate, then
+the manifest is put as a client would, children first and its tag last. So it may be done beside
+processes that serve and collect, by a process that attends as they do.
+
+First it is found out whether everything is there: what can not come back whole is left alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+
+from twisted_registry.manifest import ManifestInvalid, parse_manifest
+from twisted_registry.repository import layout
+from twisted_registry.repository.failures import translated
+from twisted_registry.repository.links import read_link, write_link
+from twisted_registry.repository.recall import Recall
+from twisted_registry.repository.stamps import Cause
+from twisted_registry.repository.taghistory import TagHistory
+from twisted_registry.repository.trashed import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted_registry.digest import Digest
+    from twisted_registry.manifest import Manifest
+    from twisted_registry.repository.recall import KeptManifest
+    from twisted_registry.repository.registry import Registry
+
+
+class GoneForGood(Exception):
+    """Something can not be brought back; the text says what is missing."""
+
+
+@define(eq=False)
+class _Plan:
+    """What is to come back, children before what names them."""
+
+    blobs: dict[Digest, None] = field(factory=dict)
+    manifests: dict[Digest, KeptManifest] = field(factory=dict)
+    missing: dict[Digest, None] = field(factory=dict)
+
+
+@define(eq=False)
+class Restoring:
+    """Brings things back into the repositories of one store.
+
+    :ivar registry: whose gate attends.
+    """
+
+    registry: Registry
+    recall: Recall = field(init=False)
+    history: TagHistory = field(init=False)
+
+    @recall.default
+    def _own_recall(self) -> Recall:
+        return Recall(self.registry.driver)
+
+    @history.default
+    def _own_history(self) -> TagHistory:
+        return TagHistory(self.registry.driver)
+
+    async def manifest(self, name: str, digest: Digest, tags: Sequence[str] = ()) -> int:
+        """Bring a manifest back with all that it needs, then let tags name it.
+
+        :returns: how many blobs and manifests the repository holds again, or still.
+        :raises GoneForGood: if something that it needs is neither in the store nor in the trash.
+        :raises RegistryError: as a push of it.
+        """
+        plan = _Plan()
+        await self._plan(name, digest, plan)
+        if plan.missing:
+            missing = ", ".join(map(str, plan.missing))
+            raise GoneForGood(f"{name}@{digest} can not come back: {missing} gone for good")
+        for needed in plan.blobs:
+            await self.layer(name, needed)
+        manifests = self.registry.repository(name).manifests
+        for member, kept in plan.manifests.items():
+            last = tags if member == digest else ()
+            await manifests.put(member, kept.content, kept.media_type, last)
+            await self.recall.settled(name, member)
+        return len(plan.blobs) + len(plan.manifests)
+
+    @translated
+    async def layer(self, name: str, digest: Digest) -> None:
+        """Let a repository hold a blob again.
+
+        :raises GoneForGood: if its bytes are neither in the store nor in the trash.
+        """
+        async with self.registry.gate.storing(name, digest):
+            if await self.recall.blob(digest) is None:
+                raise GoneForGood(f"{digest} is gone for good")
+            link = layout.layer_link(name, digest)
+            if await read_link(self.recall.driver, link) != digest:
+                await write_link(self.recall.driver, link, digest)
+        kept = await self.recall.can.folder(layout.trashed_layer(name, digest))
+        if kept:
+            await self.recall.can.remove(kept)
+
+    async def was_layer(self, name: str, digest: Digest) -> bool:
+        """Whether the trash has a repository's link to a blob of this digest."""
+        return bool(await self.recall.can.folder(layout.trashed_layer(name, digest)))
+
+    async def repository(self, name: str) -> list[str]:
+        """Bring back all that was deleted in a repository: tags, manifests, links to blobs.
+
+        A tag that is there stays as it is.
+
+        :returns: a line for each thing that could not come back.
+        """
+        faults: list[str] = []
+        below = layout.trashed(name)
+        tags: set[str] = set()
+        others: list[tuple[Kind, Digest]] = []
+        async for items in self.recall.can.pages(below):
+            for item in items:
+                if item.repository != name or item.stamp.cause is Cause.COLLECTED:
+                    continue
+                if item.kind is Kind.TAG:
+                    tags.add(item.tag)
+                elif item.digest is not None:
+                    others.append((item.kind, item.digest))
+        for tag in sorted(tags):
+            faults += await self._tag(name, tag)
+        for kind, digest in others:
+            try:
+                if kind is Kind.MANIFEST:
+                    await self.manifest(name, digest)
+                else:
+                    await self.layer(name, digest)
+            except GoneForGood as error:
+                faults.append(str(error))
+        return faults
+
+    async def _tag(self, name: str, tag: str) -> list[str]:
+        changes = await self.history.changes(name, tag)
+        if not changes or changes[-1].now is not None or changes[-1].before is None:
+            return []
+        if await self.registry.repository(name).tags.resolve(tag) is not None:
+            return []
+        try:
+            await self.manifest(name, changes[-1].before, [tag])
+        except GoneForGood as error:
+            return [f"{name}:{tag}: {error}"]
+        return []
+
+    async def _plan(self, name: str, digest: Digest, plan: _Plan) -> None:
+        if digest in plan.manifests or digest in plan.missing:
+            return
+        records = await self.recall.can.folder(layout.trashed_revision(name, digest))
+        kept = await self.recall.manifest(digest, records[-1] if records else None)
+        manifest = None if kept is None else _parsed(kept)
+        if kept is None or manifest is None:
+            plan.missing[digest] = None
+            return
+        for descriptor in manifest.blobs:
+            if await self._can_be_had(descriptor.digest):
+                plan.blobs[descriptor.digest] = None
+            elif not descriptor.is_foreign:
+                plan.missing[descriptor.digest] = None
+        for child in manifest.manifests:
+            await self._plan(name, child.digest, plan)
+        plan.manifests[digest] = kept
+
+    async def _can_be_had(self, digest: Digest) -> bool:
+        return await self.recall.size(digest) is not None or await self.recall.holds(digest)
+
+
+def _parsed(kept: KeptManifest) -> Manifest | None:
+    try:
+        return parse_manifest(kept.content, kept.media_type)
+    except ManifestInvalid:
+        return None
