@@ -145,6 +145,8 @@ LATE = {
     # Few have a second address, and fewer read metrics, which are an extra.
     ("service", f"{PACKAGE}.debugaddress"),
     ("debugaddress", f"{PACKAGE}.debug.exposition"),
+    # Few trust the tokens of others, and asking them for keys takes an HTTP client.
+    ("builtintokens", f"{PACKAGE}.tokens"),
     # It needs an extra, which brings cryptography along.
     ("accesscontrol", f"{PACKAGE}.builtintokens"),
     # Who serves everybody asks nobody who they are.

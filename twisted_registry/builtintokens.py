@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field, frozen
 from twisted.internet.defer import succeed
 
+from twisted_registry.auth.rights import Right
 from twisted_registry.auth.schemes import SchemeAccess
 from twisted_registry.tokens.endpoint import TokenResource
 from twisted_registry.tokens.logins import Logins
@@ -15,15 +16,16 @@ from twisted_registry.tokens.scheme import PATH, Realm, TokenScheme
 from twisted_registry.tokens.signing import Signer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from twisted.web.resource import Resource
 
     from twisted_registry.auth.basic import Basic
     from twisted_registry.auth.interfaces import IPolicy
-    from twisted_registry.config.access import Tokens
+    from twisted_registry.config.access import Issuer, Tokens
     from twisted_registry.config.schema import Configuration
     from twisted_registry.repository.registry import Registry
+    from twisted_registry.tokens.logins import IVouchers
 
 
 @frozen
@@ -69,7 +71,8 @@ def make_tokens(
     :param passwords: the scheme of the users, if there are any.
     """
     records = Records(registry.driver, reactor)
-    logins = Logins(passwords, records, reactor)
+    issuers = configuration.access.issuers if configuration.access else ()
+    logins = Logins(passwords, records, reactor, _vouchers(issuers, reactor) if issuers else None)
     signers = _Signers(registry, options, reactor)
     realm = Realm(configuration.http.host, configuration.http.prefix or "/")
     end = (lambda: succeed(None)) if passwords is None else passwords.close
@@ -79,3 +82,33 @@ def make_tokens(
     refresh = 0.0 if read_only else options.refresh
     resource = TokenResource(logins, policy, signers, reactor, refresh, options.service)
     return TokenAccess(SchemeAccess(scheme, policy), {PATH: resource})
+
+
+def _vouchers(issuers: Sequence[Issuer], reactor: Any) -> IVouchers:
+    # Few trust others, and it brings an HTTP client along.
+    from twisted_registry.tokens.fetching import Fetcher  # noqa: PLC0415
+    from twisted_registry.tokens.issuerkeys import IssuerKeys  # noqa: PLC0415
+    from twisted_registry.tokens.vouchers import (  # noqa: PLC0415
+        Condition,
+        TrustedIssuer,
+        VoucherRule,
+        Vouchers,
+    )
+
+    fetcher = Fetcher(reactor)
+    trusted = [
+        TrustedIssuer(
+            IssuerKeys(issuer.issuer, issuer.jwks, fetcher, reactor),
+            issuer.audience,
+            tuple(
+                VoucherRule(
+                    tuple(Condition(claim, pattern) for claim, pattern in rule.claims.items()),
+                    Right.make(rule.repositories, rule.allow),
+                )
+                for rule in issuer.rules
+            ),
+        )
+        for issuer in issuers
+    ]
+    made: IVouchers = Vouchers(trusted, reactor)
+    return made

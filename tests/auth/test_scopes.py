@@ -45,7 +45,7 @@ def test_what_a_token_says():
         "repository:a/b:pull",
         [1],
         ["repository:a/b:pull"],
-        [{}],
+        [{"type": None}],
         [{"type": "repository", "name": "a", "actions": "pull"}],
         [{"type": "repository", "name": ["a"], "actions": ["pull"]}],
         [{"type": "repository", "name": "a", "actions": [["pull"]]}],

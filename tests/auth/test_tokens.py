@@ -138,9 +138,9 @@ def test_audiences(audience):
         ({"sub": 1}, "no name"),
         ({"sub": "a\nb"}, "no name"),
         ({"sub": "\ud800"}, "no name"),
-        ({"access": {}}, None),
-        ({"access": "repository"}, "AttributeError"),
-        ({"access": 1}, "TypeError"),
+        ({"access": {}}, "no list of rights"),
+        ({"access": "repository"}, "no list of rights"),
+        ({"access": 1}, "no list of rights"),
         ({"access": [{"type": 1}]}, "no list of rights"),
         ({"access": [{"name": ["a"]}]}, "no list of rights"),
         ({"access": [{"actions": "pull"}]}, "no list of rights"),
@@ -149,10 +149,7 @@ def test_audiences(audience):
 )
 def test_claims_that_are_wrong(more, reason):
     token = forge({"alg": "HS256", "kid": "secret"}, claims(**more), SECRET)
-    if reason is None:
-        trusts(check(), token)
-    else:
-        assert reason in refusal(check(), token)
+    assert reason in refusal(check(), token)
 
 
 def test_a_minute_between_two_clocks():

@@ -14,6 +14,7 @@ def loaded(access, **environ):
     return load_text(f"version: 0.1\nstorage: inmemory\naccess: {access}\n", environ, "f")
 
 
+TRUSTED = "audience: a, rules: [{claims: {sub: x}, repositories: [a], allow: [pull]}]"
 SOUND = "repositories: ['**'], users: [ada], allow: [pull]"
 
 
@@ -32,7 +33,7 @@ SOUND = "repositories: ['**'], users: [ada], allow: [pull]"
             "{anonymos: [pull]}",
             (
                 "access.anonymos: unknown; known are anonymous, authenticated, groups, rules,"
-                " tokens (f line 3)"
+                " issuers, tokens (f line 3)"
             ),
         ),
         (
@@ -91,6 +92,28 @@ SOUND = "repositories: ['**'], users: [ada], allow: [pull]"
                 " without auth"
             ),
         ),
+        (
+            f"{{tokens: {{}}, issuers: [{{issuer: 'http://ci.example', {TRUSTED}}}]}}",
+            (
+                "ISSUER.issuer: got 'http://ci.example', expected an https URL: whoever is"
+                " on the way could sign tokens"
+            ),
+        ),
+        (
+            f"{{tokens: {{}}, issuers: [{{issuer: https://a, {TRUSTED.replace('sub: x', '')}}}]}}",
+            (
+                "ISSUER.rules[0].claims: got nothing, expected a claim, as sub: an issuer"
+                " speaks for everybody who uses it"
+            ),
+        ),
+        (
+            f"{{tokens: {{}}, issuers: [{', '.join(2 * [f'{{issuer: https://a, {TRUSTED}}}'])}]}}",
+            "access.issuers[1].issuer: got 'https://a' again, expected each but once",
+        ),
+        (
+            f"{{issuers: [{{issuer: 'https://ci.example', {TRUSTED}}}]}}",
+            "access.issuers: access.tokens is needed to give them tokens",
+        ),
         ("{groups: {a: b}}", "access.groups.a: got 'b', expected a list of users (f line 3)"),
         ("[]", "access: got a list, expected a section (f line 3)"),
     ],
@@ -98,7 +121,10 @@ SOUND = "repositories: ['**'], users: [ada], allow: [pull]"
 def test_what_is_wrong_is_said_in_one_line(access, line):
     with pytest.raises(ConfigurationError) as caught:
         loaded(access)
-    assert line in [str(fault).replace("access.rules[0]", "RULE") for fault in caught.value.faults]
+    assert line in [
+        str(fault).replace("access.rules[0]", "RULE").replace("access.issuers[0]", "ISSUER")
+        for fault in caught.value.faults
+    ]
 
 
 def test_a_group_that_nobody_is_in_is_warned_of():

@@ -76,8 +76,7 @@ class Scope:
 def _part(entry: object) -> Part:
     if not isinstance(entry, dict):
         raise ValueError("access has an entry that is no object")  # noqa: TRY004
-    type_, name, actions = (entry.get(key) for key in ("type", "name", "actions"))
-    actions = [] if actions is None else actions
+    type_, name, actions = entry.get("type", ""), entry.get("name", ""), entry.get("actions") or []
     if not (isinstance(type_, str) and isinstance(name, str) and isinstance(actions, list)):
         raise ValueError("access has an entry without type, name and actions")  # noqa: TRY004
     if not all(isinstance(action, str) for action in actions):

@@ -8,46 +8,32 @@ from __future__ import annotations
 
 import json
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from attrs import field, frozen
 from jwt.api_jws import PyJWS
 from jwt.exceptions import PyJWTError
-from zope.interface import implementer
 
 from twisted_registry.auth.identity import Identity
-from twisted_registry.auth.interfaces import IScope
 from twisted_registry.auth.schemes import Login, LoginFailed
+from twisted_registry.auth.scopes import Scope
 from twisted_registry.auth.signingkeys import KeyUnusable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from twisted_registry.auth.identity import IIdentity
-    from twisted_registry.auth.interfaces import Access
     from twisted_registry.auth.keyring import Keyring
+    from twisted_registry.auth.signingkeys import SigningKey
+
+T = TypeVar("T")
+#: All that a token says.
+Claims: TypeAlias = "Mapping[str, Any]"
 
 #: Seconds by which the clocks of two machines may differ.
 LEEWAY = 60
 _INVALID = "invalid_token"
 #: What reading may raise, whatever a token holds.
 _UNREADABLE = (*(PyJWTError, ValueError, TypeError, AttributeError, OverflowError, RecursionError),)
-
-
-@implementer(IScope)
-@frozen
-class Scope:
-    """What a token is good for.
-
-    :ivar actions: by type and name; ``*`` stands for all.
-    """
-
-    actions: Mapping[tuple[str, str], frozenset[str]]
-
-    def allows(self, identity: IIdentity, access: Access) -> bool:  # noqa: ARG002
-        """As promised by :class:`IScope`."""
-        allowed = self.actions.get((access.type, access.name), frozenset())
-        return access.action in allowed or "*" in allowed
 
 
 @frozen
@@ -85,8 +71,21 @@ class TokenCheck:
 
         :raises LoginFailed: if it is not good, or not now.
         """
+        return self._believed(raw, _token)
+
+    def claims(self, raw: str) -> Claims:
+        """All that a token says that is believed.
+
+        :raises LoginFailed: if it is not good, or not now.
+        """
+        return self._believed(raw, lambda claims, _: claims)
+
+    def _believed(self, raw: str, made: Callable[[Claims, float], T]) -> T:
+        now = self.seconds()
         try:
-            return self._check(raw)
+            key = self.keyring.find(self._jws.get_unverified_header(raw), now)
+            claims = self._signed(raw, key)
+            return made(claims, self._judge(claims, now))
         except KeyUnusable as error:
             raise LoginFailed(f"a token whose key is not trusted: {error}", _INVALID) from None
         except _UNREADABLE as error:
@@ -94,19 +93,17 @@ class TokenCheck:
             name = type(error).__name__
             raise LoginFailed(f"a token that can not be read: {name}", _INVALID) from None
 
-    def _check(self, raw: str) -> Token:
-        now = self.seconds()
-        key = self.keyring.find(self._jws.get_unverified_header(raw), now)
+    def _signed(self, raw: str, key: SigningKey) -> Claims:
         allowed = sorted(key.algorithms & self.algorithms)
         if not allowed:
             raise KeyUnusable("its algorithms are not allowed")
-        payload = self._jws.decode(raw, key.key, algorithms=allowed)
-        claims = json.loads(payload)
+        claims = json.loads(self._jws.decode(raw, key.key, algorithms=allowed))
         if not isinstance(claims, dict):
             raise LoginFailed("a token without claims", _INVALID)
-        return self._judge(claims, now)
+        return claims
 
-    def _judge(self, claims: Mapping[str, Any], now: float) -> Token:
+    def _judge(self, claims: Claims, now: float) -> float:
+        """When a token that is good is over."""
         audience = claims.get("aud")
         audiences = audience if isinstance(audience, list) else [audience]
         if claims.get("iss") != self.issuer:
@@ -118,24 +115,21 @@ class TokenCheck:
             raise LoginFailed("a token that is over", _INVALID)
         if now < _time(claims.get("nbf", 0)) - LEEWAY:
             raise LoginFailed("a token that is not good yet", _INVALID)
-        name = claims.get("sub", "")
-        if not isinstance(name, str) or not name.isprintable():
-            raise LoginFailed("a token whose subject is no name", _INVALID)
-        return Token(Login(Identity(name), _scope(claims.get("access"))), until)
+        return until
+
+
+def _token(claims: Claims, until: float) -> Token:
+    name = claims.get("sub", "")
+    if not isinstance(name, str) or not name.isprintable():
+        raise LoginFailed("a token whose subject is no name", _INVALID)
+    try:
+        scope = Scope.from_claim(claims.get("access"))
+    except ValueError:
+        raise LoginFailed("a token whose access is no list of rights", _INVALID) from None
+    return Token(Login(Identity(name), scope), until)
 
 
 def _time(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
         raise LoginFailed("a token without an end, or with a time that is none", _INVALID)
     return float(value)
-
-
-def _scope(access: object) -> Scope:
-    actions: dict[tuple[str, str], frozenset[str]] = {}
-    for entry in () if access is None else access:  # type: ignore[attr-defined]
-        where, names = (entry.get("type", ""), entry.get("name", "")), entry.get("actions") or []
-        texts = (*where, *names) if isinstance(names, list) else (None,)
-        if not all(isinstance(text, str) for text in texts):
-            raise LoginFailed("a token whose access is no list of rights", _INVALID)
-        actions[where] = actions.get(where, frozenset()) | frozenset(names)
-    return Scope(actions)

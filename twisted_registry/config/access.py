@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from twisted_registry import globs
 from twisted_registry.config import values
 from twisted_registry.config.faults import shown
-from twisted_registry.config.forms import choice, duration, flag, texts
+from twisted_registry.config.forms import choice, duration, flag, text, texts
 from twisted_registry.config.kinds import Duration, Kind, Listing, Scalar, Table
 from twisted_registry.config.sections import Section, Values, key, schema
 
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
 _LEAST_LIFETIME = 60.0
 #: Seconds. A key is believed for one such time after it has signed last.
 _LEAST_ROTATION = 3600.0
+#: Hosts to which the way is short.
+_HERE = frozenset({"localhost", "127.0.0.1", "::1"})
 #: What a rule can allow; ``push`` includes ``pull``, ``admin`` everything.
 ACTIONS = ("pull", "push", "delete", "admin")
 
 
-def pattern(node: Node) -> str:
+def _pattern(node: Node) -> str:
     """A pattern of :mod:`twisted_registry.globs`, perhaps with ``!`` in front."""
     said = values.text(node)
     globs.Glob.parse(said.removeprefix("!"))
@@ -40,7 +43,7 @@ def actions(doc: str) -> Any:
 
 def patterns(doc: str) -> Any:
     """A key that takes patterns."""
-    kind = Listing("a list of patterns", Scalar(globs.EXPECTED, pattern))
+    kind = Listing("a list of patterns", Scalar(globs.EXPECTED, _pattern))
     return key(kind, doc, default=(), required=True, ours=True)
 
 
@@ -98,6 +101,40 @@ class Tokens(Values):
 
 
 @schema
+class IssuerRule(Values):
+    """``access.issuers[].rules[]``: some of its tokens may do something."""
+
+    claims: Mapping[str, str] = key(
+        Table("a mapping of claims to patterns", text()), "Which: what claims have to be, all of"
+        " them; ``*`` stands for any characters.", default={}, required=True, ours=True,
+    )  # fmt: skip
+    repositories: tuple[str, ...] = patterns("Where, as in ``access.rules[]``.")
+    allow: tuple[str, ...] = actions("What, as in ``access.rules[]``.")
+
+
+@schema
+class Issuer(Values):
+    """``access.issuers[]``: a CI system that signs tokens for its jobs (OpenID Connect)."""
+
+    issuer: str = key(
+        Scalar("an http or https URL", values.url), "Its URL, as tokens have it in ``iss``.",
+        default="", required=True, ours=True,
+    )  # fmt: skip
+    jwks: str = key(
+        Scalar("an http or https URL", values.url), "The URL of its keys; without it the issuer is"
+        " asked for that.", default="", ours=True,
+    )  # fmt: skip
+    audience: str = key(
+        Scalar("text that is not empty", values.some_text), "What tokens have to be for (``aud``).",
+        default="", required=True, ours=True,
+    )  # fmt: skip
+    rules: tuple[IssuerRule, ...] = key(
+        Listing("a list of rules", Section("a section", IssuerRule, closed=True)), "Which of its"
+        " tokens may do what.", default=(), required=True, ours=True,
+    )  # fmt: skip
+
+
+@schema
 class AccessRules(Values):
     """``access``: what is not allowed here is not allowed."""
 
@@ -113,6 +150,10 @@ class AccessRules(Values):
         Listing("a list of rules", Section("a section", Rule, closed=True)),
         "Further rules; each one adds to what others allow.", default=(), ours=True,
     )  # fmt: skip
+    issuers: tuple[Issuer, ...] = key(
+        Listing("a list of issuers", Section("a section", Issuer, closed=True)), "CI systems whose"
+        " tokens are believed in the place of a password. Needs ``tokens``.", default=(), ours=True,
+    )  # fmt: skip
     tokens: Tokens | None = key(
         Section("a section", Tokens, closed=True, empty=True), "Give and believe tokens. Needs"
         " ``twisted-registry[auth]``.", ours=True,
@@ -122,6 +163,7 @@ class AccessRules(Values):
 def check_access(access: AccessRules, auth: Auth, report: Report) -> None:
     """Report rules that say nothing, groups that nobody is in, and tokens for nobody."""
     _check_tokens(access.tokens, auth, report)
+    _check_issuers(access, report)
     for index, rule in enumerate(access.rules):
         path = f"access.rules[{index}]"
         if not (rule.users or rule.groups or rule.authenticated or rule.anonymous):
@@ -130,9 +172,7 @@ def check_access(access: AccessRules, auth: Auth, report: Report) -> None:
         if "*" in rule.users:
             report.fault(f"{path}.users", f"got {shown('*')}", "names of users; authenticated: true"
                          " is everybody who has logged in")  # fmt: skip
-        if not rule.allow:
-            report.fault(f"{path}.allow", "got nothing", f"some of {', '.join(ACTIONS)}")
-        check_chosen(f"{path}.repositories", rule.repositories, report)
+        _check_right(path, rule, report)
         for group in rule.groups:
             if group not in access.groups:
                 report.warn(
@@ -140,11 +180,39 @@ def check_access(access: AccessRules, auth: Auth, report: Report) -> None:
                 )
 
 
-def check_chosen(path: str, chosen: tuple[str, ...], report: Report) -> None:
+def _check_chosen(path: str, chosen: tuple[str, ...], report: Report) -> None:
     """Report patterns that choose nothing, for all that they take away."""
     if all(text.startswith("!") for text in chosen):
         said = shown(", ".join(chosen)) if chosen else "nothing"
         report.fault(path, f"got {said}", "at least one pattern without !, as **")
+
+
+def _check_issuers(access: AccessRules, report: Report) -> None:
+    if access.issuers and access.tokens is None:
+        report.fault("access.issuers", None, "access.tokens is needed to give them tokens")
+    seen: set[str] = set()
+    for index, issuer in enumerate(access.issuers):
+        path = f"access.issuers[{index}]"
+        if issuer.issuer in seen:
+            report.fault(f"{path}.issuer", f"got {shown(issuer.issuer)} again", "each but once")
+        seen.add(issuer.issuer)
+        for name in ("issuer", "jwks"):
+            url = urlsplit(getattr(issuer, name))
+            if url.scheme == "http" and url.hostname not in _HERE:
+                report.fault(f"{path}.{name}", f"got {shown(url.geturl())}", "an https URL: whoever"
+                             " is on the way could sign tokens")  # fmt: skip
+        for number, rule in enumerate(issuer.rules):
+            below = f"{path}.rules[{number}]"
+            if not rule.claims:
+                report.fault(f"{below}.claims", "got nothing", "a claim, as sub: an issuer speaks"
+                             " for everybody who uses it")  # fmt: skip
+            _check_right(below, rule, report)
+
+
+def _check_right(path: str, rule: Rule | IssuerRule, report: Report) -> None:
+    if not rule.allow:
+        report.fault(f"{path}.allow", "got nothing", f"some of {', '.join(ACTIONS)}")
+    _check_chosen(f"{path}.repositories", rule.repositories, report)
 
 
 def _check_tokens(tokens: Tokens | None, auth: Auth, report: Report) -> None:
