@@ -100,6 +100,23 @@ class Remote:
         assert answer.status == 201, answer
         return digest
 
+    def push_in_chunks(self, name: str, data: bytes, step: int) -> str:
+        """A blob in chunks of ``step`` bytes, each a request of its own."""
+        location = self.start_upload(name)
+        for start in range(0, len(data), step):
+            chunk = data[start : start + step]
+            answer = self.request("PATCH", location, chunk, {
+                "Content-Range": f"{start}-{start + len(chunk) - 1}",
+                "Content-Length": str(len(chunk)),
+            })  # fmt: skip
+            assert answer.status == 202, answer
+            location = answer.headers["location"]
+        digest = sha256(data)
+        closing = with_digest(location, digest)
+        answer = self.request("PUT", closing, headers={"Content-Length": "0"})
+        assert answer.status == 201, answer
+        return digest
+
     def push_manifest(self, name: str, reference: str, image: Image) -> None:
         """A manifest whose content is there already."""
         answer = self.request(

@@ -92,6 +92,18 @@ def wait_until(ready, process: subprocess.Popen[bytes], log: Path) -> None:
         time.sleep(0.05)
 
 
+def answers(address: str) -> bool:
+    """Whether a registry serves there."""
+    with suppress(OSError, HTTPException):
+        connection = HTTPConnection(address, timeout=5)
+        try:
+            connection.request("GET", "/v2/")
+            return connection.getresponse().status in {200, 401}
+        finally:
+            connection.close()
+    return False
+
+
 def end(process: subprocess.Popen[bytes]) -> int:
     """SIGTERM, and SIGKILL when that does not do; answers the exit status."""
     process.terminate()
@@ -141,13 +153,14 @@ class Served:
     workers: int = 1
     more: str = ""
     log: Path = field(init=False)
+    port: int = field(init=False, factory=free_port)
     address: str = field(init=False)
     process: subprocess.Popen[bytes] = field(init=False)
 
     def start(self) -> Served:
         """Start it, and come back when it answers."""
         self.work.mkdir(parents=True, exist_ok=True)
-        port = free_port()
+        port = self.port
         self.address = f"127.0.0.1:{port}"
         self.log = self.work / f"{self.kind}-{port}.log"
         config = written(self.work, self.kind, self.root, port, self.workers, self.more)
@@ -178,14 +191,7 @@ class Served:
         return self.log.read_bytes().count(b"serving as worker") >= self.workers - 1
 
     def _answers(self) -> bool:
-        with suppress(OSError, HTTPException):
-            connection = HTTPConnection(self.address, timeout=5)
-            try:
-                connection.request("GET", "/v2/")
-                return connection.getresponse().status in {200, 401}
-            finally:
-                connection.close()
-        return False
+        return answers(self.address)
 
     @property
     def remote(self) -> Remote:

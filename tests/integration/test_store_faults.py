@@ -11,9 +11,9 @@ from uuid import uuid4
 import pytest
 import pytest_twisted
 from faultproxy import BEFORE, WITHIN, FaultProxy
-from images import image, noise, sha256
+from images import image, noise
 from objectstores import BUCKET
-from remote import Remote, with_digest
+from remote import Remote
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
@@ -62,22 +62,6 @@ def driver_over(store, endpoint):
     return S3Driver(S3Client(sender), reactor, f"faults-{uuid4().hex}", chunk=5 * MIB)
 
 
-def push_in_chunks(remote, content, step=MIB):
-    """A blob, each chunk of it a request that may fail, and is repeated as the client is told."""
-    location, at = remote.start_upload("a"), 0
-    while at < len(content):
-        chunk = content[at : at + step]
-        answer = remote.request("PATCH", location, chunk, {
-            "Content-Range": f"{at}-{at + len(chunk) - 1}", "Content-Length": str(len(chunk)),
-        })  # fmt: skip
-        assert answer.status == 202, answer
-        location, at = answer.headers["location"], at + len(chunk)
-    closing = with_digest(location, sha256(content))
-    answer = remote.request("PUT", closing, headers={"Content-Length": "0"})
-    assert answer.status == 201, answer
-    return sha256(content)
-
-
 def clean(answer):
     """Whether an answer says in the words of the specification that it did not work."""
     return answer.status >= 400 and answer.json()["errors"][0]["code"]
@@ -123,7 +107,7 @@ async def test_a_store_that_fails_now_and_then(object_stores, proxy, fault):
         def act():
             proxy.choose = sometimes
             attempt(remote.push, "a", IMAGE, "t")
-            digest = attempt(push_in_chunks, remote, LARGE)
+            digest = attempt(remote.push_in_chunks, "a", LARGE, MIB)
             outcomes = [pull(remote, digest, LARGE) for _ in range(3)]
             assert "whole" in outcomes
             for each in range(3):

@@ -17,8 +17,8 @@ from uuid import uuid4
 
 import pytest
 from attrs import field, frozen
-from images import image, sha256
-from remote import Answer, Remote, with_digest
+from images import image
+from remote import Answer, Remote
 from servers import OURS, Bucket
 
 if TYPE_CHECKING:
@@ -47,21 +47,7 @@ class Either(Remote):
 
     def push_blob(self, name: str, data: bytes) -> str:
         """A blob in chunks, each of them at another registry."""
-        location = self.start_upload(name)
-        step = len(data) // 3 + 1
-        for start in range(0, len(data), step):
-            chunk = data[start : start + step]
-            answer = self.request("PATCH", location, chunk, {
-                "Content-Range": f"{start}-{start + len(chunk) - 1}",
-                "Content-Length": str(len(chunk)),
-            })  # fmt: skip
-            assert answer.status == 202, answer
-            location = answer.headers["location"]
-        digest = sha256(data)
-        closing = with_digest(location, digest)
-        answer = self.request("PUT", closing, headers={"Content-Length": "0"})
-        assert answer.status == 201, answer
-        return digest
+        return self.push_in_chunks(name, data, len(data) // 3 + 1)
 
 
 @pytest.fixture(params=["ceph", pytest.param("swift", marks=pytest.mark.nightly)])

@@ -1,0 +1,184 @@
+"""Two registries over one bucket behind nginx, as an operator runs them, and real clients.
+
+nginx sends each request to the next of the two; one is killed and comes back on the way. What was
+pushed is all there, and every digest is right.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+from attrs import frozen
+from images import Image, assert_layout_holds, image, write_layout
+from remote import Remote
+from servers import OURS, Bucket, answers, end, free_port, program, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.integration
+
+NGINX = """
+daemon off;
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log {folder}/nginx.log;
+events {{}}
+http {{
+  access_log off;
+  client_body_temp_path {folder}/body;
+  proxy_temp_path {folder}/proxy;
+  fastcgi_temp_path {folder}/fastcgi;
+  uwsgi_temp_path {folder}/uwsgi;
+  scgi_temp_path {folder}/scgi;
+  upstream registries {{
+    server {first} max_fails=0;
+    server {second} max_fails=0;
+  }}
+  server {{
+    listen 127.0.0.1:{port};
+    client_max_body_size 0;
+    location / {{
+      proxy_pass http://registries;
+      proxy_request_buffering off;
+      proxy_buffering off;
+      proxy_set_header Host $http_host;
+      proxy_http_version 1.1;
+      proxy_read_timeout 900;
+    }}
+  }}
+}}
+"""
+#: How often a client is run again when a registry went away under it.
+ATTEMPTS = 8
+COPY = ("copy", "--src-tls-verify=false", "--dest-tls-verify=false", "--preserve-digests")
+
+
+@pytest.fixture
+def servers(object_stores, launcher):
+    bucket = Bucket(object_stores.get("ceph"), f"nginx-{uuid4().hex}")
+    return [launcher.start(OURS, bucket) for _ in range(2)]
+
+
+@pytest.fixture
+def address(servers, tmp_path):
+    """Where nginx listens."""
+    port, folder = free_port(), tmp_path / "nginx"
+    folder.mkdir()
+    first, second = (served.address for served in servers)
+    configuration = folder / "nginx.conf"
+    configuration.write_text(NGINX.format(folder=folder, port=port, first=first, second=second))
+    log = folder / "nginx.log"
+    with log.open("wb") as out:
+        nginx = subprocess.Popen(
+            [program("nginx"), "-e", log, "-c", configuration], stdout=out, stderr=out
+        )
+    address = f"127.0.0.1:{port}"
+    try:
+        wait_until(lambda: answers(address), nginx, log)
+        yield address
+    finally:
+        end(nginx)
+
+
+@frozen
+class Pushed:
+    """An image and who pushes and pulls it; podman packs layers anew, so only it knows them."""
+
+    number: int
+    image: Image
+    client: str
+
+    @property
+    def name(self) -> str:
+        """Of its repository, which others push to as well."""
+        return f"nginx/{self.number % 5}"
+
+    @property
+    def tag(self) -> str:
+        """Its own."""
+        return f"t{self.number}"
+
+    def push(self, address: str, sandbox, layout: Path) -> None:
+        """As its client does it."""
+        target = f"{address}/{self.name}:{self.tag}"
+        if self.client == "skopeo":
+            sandbox.run("skopeo", *COPY, f"oci:{layout}:{self.tag}", f"docker://{target}")
+        elif self.client == "podman":
+            sandbox.run("podman", "pull", "--quiet", f"oci:{layout}:{self.tag}")
+            identity = "sha256:" + self.configuration
+            sandbox.run("podman", "push", "--quiet", identity.removeprefix("sha256:"), target)
+        else:
+            remote = Remote(address)
+            for blob in self.image.blobs.values():
+                remote.push_in_chunks(self.name, blob, len(blob) // 3 + 1)
+            remote.push_manifest(self.name, self.tag, self.image)
+
+    @property
+    def configuration(self) -> str:
+        """The digest of the configuration, which podman calls the image by."""
+        return next(iter(self.image.blobs)).removeprefix("sha256:")
+
+    def check(self, address: str, sandbox, folder: Path) -> None:
+        """Pull it, and look at every byte."""
+        remote, source = Remote(address), f"{address}/{self.name}:{self.tag}"
+        if self.client == "podman":
+            manifest = remote.assert_whole(self.name, self.tag).json()
+            assert manifest["config"]["digest"].endswith(self.configuration)
+            sandbox.run("podman", "rmi", "--force", self.configuration)
+            pulled = sandbox.run("podman", "pull", "--quiet", source)
+            assert pulled.strip() == self.configuration
+            return
+        remote.assert_holds(self.name, self.image, self.tag)
+        if self.client == "skopeo":
+            sandbox.run("skopeo", *COPY, f"docker://{source}", f"oci:{folder / self.tag}:1")
+            assert_layout_holds(folder / self.tag, self.image)
+
+
+def again(work, *arguments):
+    """Do it until it succeeds, as whoever deploys does."""
+    for _ in range(ATTEMPTS):
+        try:
+            return work(*arguments)
+        except (AssertionError, OSError) as error:
+            last = error
+            time.sleep(0.2)
+    raise last
+
+
+@pytest.mark.parametrize(
+    ("count", "podman_each"),
+    [
+        (15, 7),
+        pytest.param(200, 4, marks=[pytest.mark.nightly, pytest.mark.timeout(1500)]),
+    ],
+)
+def test_nothing_is_lost(servers, address, sandbox, tmp_path, count, podman_each):
+    everything = []
+    for number in range(count):
+        client = ("skopeo", "chunks")[number % 2] if number % podman_each else "podman"
+        everything.append(Pushed(number, image(("nginx", number), size=20_000), client))
+    layout = write_layout(tmp_path / "layout", {each.tag: each.image for each in everything})
+    with ThreadPoolExecutor(6) as pool:
+        pushes = [pool.submit(again, each.push, address, sandbox, layout) for each in everything]
+        while sum(push.done() for push in pushes) < count // 3:
+            time.sleep(0.05)
+        servers[0].kill()
+        while sum(push.done() for push in pushes) < count // 2:
+            time.sleep(0.05)
+        servers[0].start()
+        for push in pushes:
+            push.result()
+        back = tmp_path / "back"
+        back.mkdir()
+        for checked in [pool.submit(each.check, address, sandbox, back) for each in everything]:
+            checked.result()
+    for served in servers:
+        for name in {each.name for each in everything}:
+            tags = {each.tag for each in everything if each.name == name}
+            assert set(served.remote.tags(name)) == tags
