@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twisted_registry.maintenance.emptying import Emptying
+from twisted_registry.maintenance.explain import Explainer
 from twisted_registry.maintenance.garbage import Collector
 from twisted_registry.maintenance.marking import Marking
 from twisted_registry.maintenance.needed import Needed
@@ -52,6 +53,17 @@ def make_collector(
         Recall(driver) if maintenance.trash.keep else None,
         Pace(reactor, maintenance.gc.rate),
     )
+
+
+def make_explainer(
+    configuration: Configuration, driver: IStorageDriver, reactor: Any, *, untagged: bool
+) -> Explainer:
+    """What says why things stay; its references are to be closed.
+
+    :param driver: of the store of a configuration.
+    """
+    marking = Marking(Inventory(driver), _references(configuration, reactor), untagged)
+    return Explainer(marking, Removal(driver), configuration.storage.maintenance.gc.grace)
 
 
 def make_emptying(

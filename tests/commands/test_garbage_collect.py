@@ -203,3 +203,29 @@ def test_the_bar():
         f"\r\x1b[Kmarking: 1 repositories, now {'x' * 40}"
         f"\r\x1b[Kremoving [{'#' * 10}{' ' * 30}] 1 of 4"
     )
+
+
+def test_explaining(filled):
+    folder, path, kept, doomed = filled
+    status, out, err = run(*COLLECT, "--explain", sha256(b"kept layer"), path, cwd=folder)
+    assert (status, err) == (0, [])
+    head, why = out.splitlines()
+    assert head.startswith(f"{sha256(b'kept layer')}: 10 bytes, stored ")
+    assert why == f"  kept: a@{kept}: tagged kept"
+    status, out, _ = run(*COLLECT, "--explain", doomed, path, cwd=folder)
+    assert status == 0
+    assert out.splitlines()[1] == (
+        "it goes with the next collection, now that its grace period is over"
+    )
+    _, out, _ = run(*COLLECT, "--json", "--explain", sha256(b"kept layer"), path, cwd=folder)
+    found = json.loads(out)
+    assert (found["kept"], found["goes"], found["size"]) == (True, None, 10)
+    assert [(held["manifest"], held["tags"]) for held in found["holders"]] == [(kept, ["kept"])]
+    _, out, _ = run(*COLLECT, "--explain", doomed, configuration(folder, "24h"), cwd=folder)
+    assert "after its grace period ends, 2" in out
+    assert blobs(folder) >= {doomed.partition(":")[2]}
+    status, out, _ = run(*COLLECT, "--explain", sha256(b"nothing"), path, cwd=folder)
+    assert (status, out) == (1, f"{sha256(b'nothing')}: not stored\n")
+    status, _, err = run(*COLLECT, "--explain", "nothing", path, cwd=folder)
+    assert status == 2
+    assert err[0].startswith("twisted-registry: --explain: ")

@@ -15,6 +15,7 @@ from attrs import asdict, define, field
 from twisted_registry import tap
 from twisted_registry.collecting import make_collector
 from twisted_registry.commands.configured import add_file, complain, loaded
+from twisted_registry.commands.explaining import explain
 from twisted_registry.commands.once import CommandFailed
 from twisted_registry.commands.progress import WIDTH, Bar
 from twisted_registry.commands.store import in_memory, opened
@@ -83,6 +84,11 @@ def arguments(parser: ArgumentParser) -> None:
         (("--json",), "print one JSON document"),
     ):
         parser.add_argument(*flags, action="store_true", help=text)
+    parser.add_argument(
+        "--explain",
+        metavar="DIGEST",
+        help="remove nothing; say what keeps a blob or manifest, or when it goes",
+    )
     add_file(parser)
 
 
@@ -95,6 +101,9 @@ def run(options: Namespace) -> int:
     if in_memory(configuration):
         complain("storage.inmemory: a store in memory has nothing to collect")
         return 1
+    if options.explain is not None:
+        untagged = options.delete_untagged or configuration.storage.maintenance.gc.deleteuntagged
+        return explain(configuration, options.explain, untagged=untagged, as_json=options.json)
     bar = Bar(sys.stderr) if sys.stderr.isatty() else None
     watcher = Watcher() if bar is None else BarWatcher(bar)
     if not (options.quiet or options.json or bar):

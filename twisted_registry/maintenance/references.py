@@ -38,6 +38,7 @@ _OF_A_RUN = """
 CREATE TEMP TABLE alive (id INTEGER PRIMARY KEY);
 CREATE TEMP TABLE kept (id INTEGER PRIMARY KEY);
 CREATE TEMP TABLE asked (id INTEGER PRIMARY KEY);
+CREATE TEMP TABLE needing (id INTEGER PRIMARY KEY);
 """
 #: Everything that is reached from what was asked for.
 _REACH = """
@@ -54,6 +55,24 @@ SELECT digest.name FROM manifest
 JOIN asked ON asked.id = manifest.id
 JOIN digest ON digest.id = manifest.id
 WHERE manifest.subject IN (SELECT id FROM kept) AND manifest.id NOT IN (SELECT id FROM kept)
+"""
+#: One step from what needs something to what needs that.
+_NEEDING = """
+INSERT OR IGNORE INTO needing
+SELECT manifest FROM reference WHERE target IN (SELECT id FROM needing)
+"""
+_BETWEEN = """
+SELECT holder.name, held.name FROM asked
+JOIN reference ON reference.manifest = asked.id
+JOIN digest AS holder ON holder.id = reference.manifest
+JOIN digest AS held ON held.id = reference.target
+WHERE reference.target IN (SELECT id FROM asked)
+"""
+_SUBJECTS = """
+SELECT digest.name, subject.name FROM asked
+JOIN manifest USING (id)
+JOIN digest USING (id)
+JOIN digest AS subject ON subject.id = manifest.subject
 """
 
 
@@ -109,6 +128,22 @@ class ReferenceTable:
         What holds one: a root, what refers to it if that is held, and its subject likewise.
         """
         return self._call(self._loose, revisions, roots)
+
+    def trace(self, digest: Digest) -> Deferred[None]:
+        """Look for all that needs a digest, over any number of steps; it is one of them."""
+        return self._call(self._trace, digest)
+
+    def traced(self, digests: Sequence[Digest]) -> Deferred[list[Digest]]:
+        """Fire with those of ``digests`` that need what was traced last."""
+        return self._call(self._traced, digests)
+
+    def between(self, digests: Sequence[Digest]) -> Deferred[list[tuple[Digest, Digest]]]:
+        """Fire with what refers to what among ``digests``."""
+        return self._call(self._pairs, digests, _BETWEEN)
+
+    def subjects(self, digests: Sequence[Digest]) -> Deferred[list[tuple[Digest, Digest]]]:
+        """Fire with those of ``digests`` that have a subject, and with that."""
+        return self._call(self._pairs, digests, _SUBJECTS)
 
     def close(self) -> Deferred[None]:
         """Close the file, and end the thread."""
@@ -211,6 +246,25 @@ class ReferenceTable:
         return self._answer(
             "SELECT name FROM digest JOIN asked USING (id) WHERE id NOT IN (SELECT id FROM kept)"
         )
+
+    def _trace(self, digest: Digest) -> None:
+        self._db.execute("DELETE FROM needing")
+        self._ask([digest])
+        self._db.execute("INSERT INTO needing SELECT id FROM asked")
+        # Each step goes through all references: there is no index for a question so rare.
+        while self._db.execute(_NEEDING).rowcount > 0:
+            pass
+
+    def _traced(self, digests: Sequence[Digest]) -> list[Digest]:
+        self._ask(digests)
+        return self._answer(
+            "SELECT name FROM digest JOIN asked USING (id) WHERE id IN (SELECT id FROM needing)"
+        )
+
+    def _pairs(self, digests: Sequence[Digest], query: str) -> list[tuple[Digest, Digest]]:
+        self._ask(digests)
+        with closing(self._db.execute(query)) as rows:
+            return [(Digest.parse(first), Digest.parse(second)) for first, second in rows]
 
     def _ask(self, digests: Iterable[Digest]) -> None:
         self._db.execute("DELETE FROM asked")

@@ -67,6 +67,16 @@ class Inventory:
                 return
             last = entries[-1].path
 
+    @translated
+    async def stored(self, digest: Digest) -> StoredBlob | None:
+        """A blob or manifest, or None if there is none."""
+        try:
+            entry = await self.driver.stat(layout.blob(digest))
+        except PathNotFound:
+            return None
+        modified = None if entry.modified is None else entry.modified / 1e9
+        return StoredBlob(digest, entry.size or 0, modified)
+
     async def revisions(self, name: str) -> AsyncIterator[Sequence[Digest]]:
         """Yield the manifests of a repository, in batches: whatever has a folder, to be safe."""
         for algorithm in ALGORITHMS:
