@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+import pytest_twisted
+from defended import KINDS, defended
+
+
+@pytest_twisted.async_yield_fixture(scope="module", params=KINDS)
+async def world(request, tmp_path_factory):
+    """A registry under each scheme; a module attacks one after another what it attacks."""
+    async with defended(request.param, tmp_path_factory.mktemp("defended")) as made:
+        yield made
+        assert await made.serves()
+        assert "Traceback" not in made.log.getvalue()

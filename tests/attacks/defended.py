@@ -1,0 +1,155 @@
+"""A registry with something to hide, and what its users show, under each scheme there is."""
+
+from __future__ import annotations
+
+import io
+import re
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from urllib.parse import quote, urlsplit
+
+from attrs import define, field
+from client import Api, descriptor, digest_of, image
+from passwordkit import entries, shown
+from services import HTTP, running
+from tokenkit import ISSUER, REALM, SERVICE, claims, jwk, jwks, key, mint
+from twisted.internet import reactor
+
+PASSWORDS, SIGNED, OWN = "passwords", "tokens of another", "tokens of its own"
+KINDS = (PASSWORDS, SIGNED, OWN)
+
+USERS = {"root": "root-knows-this", "ada": "ada-knows-this", "bob": "bob-knows-this"}
+STORE = """\
+version: 0.1
+log:
+  level: debug
+storage:
+  filesystem: {{rootdirectory: {root}}}
+  delete: {{enabled: true}}
+"""
+RULES = """\
+access:
+  rules:
+  - {{repositories: [public/**], anonymous: true, allow: [pull]}}
+  - {{repositories: [team/**], users: [ada, bob], allow: [push, delete]}}
+  - {{repositories: ['**'], users: [root], allow: [admin]}}
+"""
+
+#: What nobody but root may read, each with a text that is nowhere else.
+LAYER = b"layer that nobody may read"
+CONFIG = b'{"config": "that nobody may read"}'
+SECRET_IMAGE = image(CONFIG, LAYER)
+SIGNATURE = image(CONFIG, subject=descriptor(SECRET_IMAGE), artifactType="application/hidden")
+#: Lies beside the store.
+CANARY = b"outside of the store"
+HIDDEN = (LAYER, CONFIG, CANARY, b"application/hidden")
+
+
+@define(eq=False)
+class Defended:
+    """What a test attacks.
+
+    :ivar kind: how its users log in.
+    :ivar folder: what is on its disk, and around it.
+    :ivar log: all that it says.
+    """
+
+    kind: str
+    folder: object
+    api: Api
+    log: io.StringIO
+    shown: list[str] = field(factory=list)
+
+    async def __call__(self, user, method, target, headers=(), body=None):
+        """A request by somebody who logs in as clients do, or by a stranger (``""``)."""
+        sent = dict(headers)
+        if user and self.kind == PASSWORDS:
+            sent["Authorization"] = shown(user, USERS[user])
+        elif user:
+            asked = await self.api.ask(method, target, sent, None if body is None else b"")
+            if asked.status != 401:
+                return asked
+            sent["Authorization"] = f"Bearer {await self.token(user, scope_in(asked))}"
+        if "Authorization" in sent:
+            self.shown.append(sent["Authorization"])
+        return await self.api.ask(method, target, sent, body)
+
+    async def token(self, user, scope):
+        """A token for a scope; the other service gives whatever is asked for."""
+        if self.kind == SIGNED:
+            return mint(key("P-256"), "ES256", self.claims(user, scope), kid="k")
+        target = f"/auth/token?scope={quote(scope)}"
+        given = await self.api.ask("GET", target, {"Authorization": shown(user, USERS[user])})
+        assert given.status == 200
+        return given.json()["token"]
+
+    def claims(self, user, scope="", **more):
+        """What a good token says."""
+        parts = [each.split(":") for each in scope.split()]
+        access = [{"type": t, "name": n, "actions": a.split(",")} for t, n, a in parts]
+        return claims(reactor.seconds(), sub=user, access=access, **more)
+
+    async def serves(self):
+        """Whether it still answers those who may, and refuses those who may not."""
+        digest = digest_of(SECRET_IMAGE)
+        good = await self("root", "GET", f"/v2/secret/app/manifests/{digest}")
+        assert (good.status, good.body) == (200, SECRET_IMAGE)
+        assert (await self("", "GET", "/v2/public/app/tags/list")).status == 200
+        assert (await self("", "GET", f"/v2/secret/app/manifests/{digest}")).status == 401
+        return True
+
+    def tree(self):
+        """All that is on the disk but for uploads on their way."""
+        return {
+            str(path.relative_to(self.folder)): path.read_bytes() if path.is_file() else None
+            for path in self.folder.rglob("*")
+            if "/_uploads" not in str(path) and "/twisted-registry/" not in str(path)
+        }
+
+
+def scope_in(answer):
+    """The scope that a challenge asks for."""
+    return "".join(re.findall('scope="([^"]*)"', answer.get("WWW-Authenticate")))
+
+
+def section(kind, folder):
+    """What the configuration says of users."""
+    if kind == SIGNED:
+        (folder / "keys.json").write_bytes(jwks(jwk(key("P-256"), kid="k")))
+        said = f"realm: {REALM}, service: {SERVICE}, issuer: {ISSUER}, jwks: {folder}/keys.json"
+        return f"auth:\n  token: {{{{{said}}}}}\n{RULES}"
+    (folder / "users").write_bytes(entries(**USERS))
+    more = "  tokens:\n" if kind == OWN else ""
+    return f"auth:\n  htpasswd: {{{{realm: here, path: {folder}/users}}}}\n{RULES}{more}"
+
+
+@asynccontextmanager
+async def defended(kind, folder):
+    """A registry with images, one of them secret, and a file beside its store."""
+    (folder / "canary").write_bytes(CANARY)
+    log = io.StringIO()
+    text = STORE + HTTP + "  secret: nobody-knows-this\n" + section(kind, folder)
+    async with running(folder, text, log) as ask:
+        parts = urlsplit(ask.base)
+        api = Api(SimpleNamespace(host=parts.netloc, port=parts.port))
+        world = Defended(kind, folder, api, log)
+        for name in ("secret/app", "team/app", "public/app"):
+            await _fill(world, name, LAYER if name == "secret/app" else b"anybody's")
+            # The first question for referrers leaves a mark on the disk.
+            target = f"/v2/{name}/referrers/{digest_of(SECRET_IMAGE)}"
+            assert (await world("root", "GET", target)).status == 200
+        await _put(world, "secret/app", digest_of(SIGNATURE), SIGNATURE)
+        yield world
+
+
+async def _fill(world, name, layer):
+    config = CONFIG if name == "secret/app" else b"{}"
+    for content in (config, layer):
+        target = f"/v2/{name}/blobs/uploads/?digest={digest_of(content)}"
+        assert (await world("root", "POST", target, body=content)).status == 201
+    await _put(world, name, "latest", image(config, layer))
+
+
+async def _put(world, name, reference, content):
+    answer = await world("root", "PUT", f"/v2/{name}/manifests/{reference}", (), content)
+    assert answer.status == 201, answer

@@ -1,0 +1,143 @@
+"""What belongs to others: blobs by their digests, mounts, uploads, referrers, lists."""
+
+from __future__ import annotations
+
+import pytest
+import pytest_twisted
+from client import descriptor, digest_of, image, with_query
+from defended import CONFIG, HIDDEN, LAYER, SECRET_IMAGE, SIGNATURE
+
+BLOB, MANIFEST = digest_of(LAYER), digest_of(SECRET_IMAGE)
+#: Refusals: of somebody who may log in, and of somebody who has.
+NO = {"": 401, "ada": 403}
+ABSENT = digest_of(b"nowhere")
+
+#: Method and target behind ``/v2/secret/app/``.
+REQUESTS = [
+    ("GET", f"blobs/{BLOB}"),
+    ("HEAD", f"blobs/{BLOB}"),
+    ("DELETE", f"blobs/{BLOB}"),
+    ("GET", "manifests/latest"),
+    ("HEAD", "manifests/latest"),
+    ("GET", f"manifests/{MANIFEST}"),
+    ("PUT", "manifests/latest"),
+    ("DELETE", f"manifests/{MANIFEST}"),
+    ("DELETE", "manifests/latest"),
+    ("GET", "tags/list"),
+    ("GET", f"referrers/{MANIFEST}"),
+    ("GET", f"referrers/{MANIFEST}?artifactType=application/hidden"),
+    ("POST", "blobs/uploads/"),
+    ("POST", f"blobs/uploads/?digest={ABSENT}"),
+    ("POST", f"blobs/uploads/?mount={digest_of(b'{}')}&from=team/app"),
+    ("GET", "blobs/uploads/6a1c4d0e-0000-4000-8000-000000000000"),
+    ("PATCH", "blobs/uploads/6a1c4d0e-0000-4000-8000-000000000000"),
+    ("PUT", f"blobs/uploads/6a1c4d0e-0000-4000-8000-000000000000?digest={ABSENT}"),
+    ("GET", "_oci/ext/discover"),
+]
+
+
+def tells_nothing(answer):
+    return not any(each in answer.raw for each in HIDDEN)
+
+
+@pytest.mark.parametrize("user", NO)
+@pytest.mark.parametrize(("method", "target"), REQUESTS)
+@pytest_twisted.ensureDeferred
+async def test_a_repository_of_others_looks_like_one_that_is_not_there(world, user, method, target):
+    body = None if method in {"GET", "HEAD"} else b"nowhere"
+    seen = []
+    for name in ("secret/app", "secret/not"):
+        answer = await world(user, method, f"/v2/{name}/{target}", (), body)
+        assert answer.status == NO[user]
+        assert tells_nothing(answer)
+        seen.append(answer.body.decode().replace(name, "NAME"))
+    assert seen[0] == seen[1]
+
+
+#: Targets below a repository that ada may push to, with what they answer: nothing is found.
+THROUGH_MINE = [
+    ("GET", f"blobs/{BLOB}", 404),
+    ("HEAD", f"blobs/{BLOB}", 404),
+    ("DELETE", f"blobs/{BLOB}", 404),
+    ("GET", f"manifests/{MANIFEST}", 404),
+    ("HEAD", f"manifests/{MANIFEST}", 404),
+    ("DELETE", f"manifests/{MANIFEST}", 404),
+    ("GET", f"referrers/{MANIFEST}", 200),
+    ("GET", f"referrers/{MANIFEST}?artifactType=application/other", 200),
+    ("POST", f"blobs/uploads/?mount={BLOB}&from=secret/app", 202),
+    ("POST", f"blobs/uploads/?mount={BLOB}", 202),
+    ("POST", f"blobs/uploads/?mount={BLOB}&from=", 202),
+    ("POST", f"blobs/uploads/?mount={BLOB}&from=secret/not", 202),
+    ("POST", f"blobs/uploads/?mount={BLOB}&from=public/app", 202),
+    # Said twice, and in other letters: what is asked for is what is looked at.
+    ("POST", f"blobs/uploads/?mount={BLOB}&from=public/app&from=secret/app", 202),
+    ("POST", f"blobs/uploads/?mount={BLOB}&from=secret/app&from=public/app", 202),
+    ("POST", f"blobs/uploads/?mount={BLOB}&fr%6fm=secret%2Fapp", 202),
+    ("POST", f"blobs/uploads/?mount={BLOB}&from=public/app%26from=secret/app", 400),
+    ("POST", f"blobs/uploads/?mount={BLOB}&from=public/app;from=secret/app", 400),
+    ("POST", f"blobs/uploads/?mount={BLOB}&digest={BLOB}", 202),
+]
+
+
+@pytest.mark.parametrize(("method", "target", "status"), THROUGH_MINE)
+@pytest_twisted.ensureDeferred
+async def test_nothing_of_others_is_reached_through_ones_own(world, method, target, status):
+    body = b"" if method == "POST" else None
+    answer = await world("ada", method, f"/v2/team/app/{target}", (), body)
+    assert answer.status == status
+    assert tells_nothing(answer)
+    if answer.status == 200:
+        assert answer.json()["manifests"] == []
+    found = await world("ada", "GET", f"/v2/team/app/blobs/{BLOB}")
+    assert found.status == 404
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_manifest_brings_nothing_of_others_along(world):
+    for content in (SECRET_IMAGE, SIGNATURE, image(b"{}", LAYER), image(CONFIG)):
+        answer = await world("ada", "PUT", "/v2/team/app/manifests/stolen", (), content)
+        assert (answer.status, answer.code) == (400, "MANIFEST_BLOB_UNKNOWN")
+    # A subject may be missing, and that it is there elsewhere tells nothing.
+    mine = image(b"{}", subject=descriptor(SECRET_IMAGE))
+    assert (await world("ada", "PUT", "/v2/team/app/manifests/mine", (), mine)).status == 201
+    answer = await world("ada", "GET", f"/v2/team/app/referrers/{MANIFEST}")
+    assert [each["digest"] for each in answer.json()["manifests"]] == [digest_of(mine)]
+    assert tells_nothing(answer)
+    answer = await world("root", "GET", f"/v2/secret/app/referrers/{MANIFEST}")
+    assert [each["digest"] for each in answer.json()["manifests"]] == [digest_of(SIGNATURE)]
+    path = f"/v2/team/app/manifests/{digest_of(mine)}"
+    assert (await world("ada", "DELETE", path)).status == 202
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_list_has_what_its_reader_may_pull(world):
+    for query in ("", "?n=1000", "?n=1&last=public/app", "?last=secret/a", "?last=s"):
+        answer = await world("ada", "GET", f"/v2/_catalog{query}")
+        assert answer.status == 200
+        assert "secret" not in answer.body.decode()
+        assert "secret" not in (answer.get("Link") or "")
+    for method in ("GET", "HEAD"):
+        assert (await world("", method, "/v2/_catalog")).status == 401
+    answer = await world("root", "GET", "/v2/_catalog")
+    assert answer.json()["repositories"] == ["public/app", "secret/app", "team/app"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_upload_is_for_whoever_began_it(world):
+    answer = await world("ada", "POST", "/v2/team/app/blobs/uploads/", (), b"")
+    url = answer.get("Location")
+    target = url[url.index("/v2/") :]
+    bare = target.partition("?")[0]
+    other = (await world("bob", "POST", "/v2/team/app/blobs/uploads/", (), b"")).get("Location")
+    swapped = f"{bare}?{other.partition('?')[2]}"
+    elsewhere = target.replace("/team/app/", "/team/other/")
+    for tried in (target, bare, swapped, f"{bare}?_state=", f"{bare}?_state={'A' * 200}",
+                  elsewhere):  # fmt: skip
+        for method in ("GET", "PATCH", "PUT", "DELETE"):
+            aimed = with_query(tried, digest=digest_of(b"x")) if method == "PUT" else tried
+            body = None if method in {"GET", "DELETE"} else b"x"
+            answer = await world("bob", method, aimed, (), body)
+            assert answer.status == 404, (method, tried)
+    closing = with_query(target, digest=digest_of(b"ada's"))
+    assert (await world("ada", "GET", target)).get("Range") == "0-0"
+    assert (await world("ada", "PUT", closing, (), b"ada's")).status == 201
