@@ -1,0 +1,143 @@
+"""How a connection sends an answer, and knows whether another may follow.
+
+An answer is complete or visibly broken: if its Content-Length can not be kept, or anything
+fails after its first byte, the connection is reset.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import fail
+from twisted.internet.error import ConnectionAborted
+from twisted.logger import Logger
+
+from twisted_registry.api.ending import MortalConnection
+from twisted_registry.api.framing import AnswerHead, whole_head
+from twisted_registry.api.socketoutput import SocketOutput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from twisted.internet.defer import Deferred
+    from twisted.web.http_headers import Headers
+
+    from twisted_registry.api.site import RegistrySite
+
+log = Logger()
+
+
+class AnsweringConnection(MortalConnection):
+    """What a Request calls to send its answer; see the module."""
+
+    def __init__(self, site: RegistrySite) -> None:
+        super().__init__(site)
+        self._keep = True
+        self._expected: int | None = None  # bytes of the answer still to come
+        self._framed = True
+        self._expects = False
+
+    def writeHeaders(
+        self, version: bytes, code: bytes, reason: bytes, headers: Headers | Iterable[Any]
+    ) -> None:
+        """Send the head of an answer, and decide whether another may follow."""
+        del version
+        request = self.request
+        assert request is not None
+        head = AnswerHead(request.method, code, reason, headers)
+        self._expected = head.length
+        # Or else only the end of the connection says where the answer ends.
+        self._framed = head.framed or bool(request.chunked)
+        self._keep = self._may_keep() and not head.close
+        if not self.closing:
+            self.output.write(head.render(closing=not self._keep))
+
+    def write(self, data: bytes) -> None:
+        """Send a part of an answer's body."""
+        if self._count(len(data)) and not self.closing:
+            self.output.write(data)
+
+    def writeSequence(self, parts: Iterable[bytes]) -> None:
+        """Send several parts."""
+        self.write(b"".join(parts))
+
+    def send_whole(
+        self, status: int, reason: bytes, fields: bytes, body: bytes, length: int | None
+    ) -> None:
+        """Send a whole answer, head and body in one piece.
+
+        :param length: Content-Length of an answer without a body; None for that of ``body``.
+        """
+        said = len(body) if length is None else length
+        head = self.ready_head(status, reason, fields, said)
+        self._expected = None
+        if not self.closing:
+            self.output.write(head + body)
+
+    def ready_head(self, status: int, reason: bytes, fields: bytes, length: int) -> bytes:
+        """The head of an answer whose fields are ready, and decide whether another may follow."""
+        self._expected, self._framed = length, True
+        self._keep = self._may_keep()
+        return whole_head(status, reason, self.site.date(), fields, length, closing=not self._keep)
+
+    def send_file(self, descriptor: int, offset: int, length: int) -> Deferred[None]:
+        """Send a range of a file. Only on a direct output."""
+        output = self.output
+        assert isinstance(output, SocketOutput)
+        if self.closing or not self._count(length):
+            return fail(ConnectionAborted())
+        return output.send_file(descriptor, offset, length)
+
+    def send_headed_file(
+        self, head: bytes, descriptor: int, offset: int, length: int
+    ) -> Deferred[None] | None:
+        """Send what :meth:`ready_head` made, and a range of a file. Only on a direct output.
+
+        :returns: None if all has been sent.
+        """
+        if self.closing:
+            return fail(ConnectionAborted())
+        output = self.output
+        assert isinstance(output, SocketOutput)
+        self._expected = None
+        return output.send_headed_file(head, descriptor, offset, length)
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:  # noqa: FBT001
+        """Pause and resume ``producer`` as the peer takes what it writes."""
+        self.output.register(producer, streaming=streaming)
+
+    def unregisterProducer(self) -> None:
+        """The producer has written everything."""
+        self.output.unregister()
+
+    def loseConnection(self) -> None:
+        """Close once everything written has been sent."""
+        request = self.request
+        if request is not None and request.startedWriting and not self._framed:
+            self.abort()
+        else:
+            self._close(linger=False)
+
+    def _may_keep(self) -> bool:
+        """Whether another request can follow the answer that begins now."""
+        head = self._head
+        assert head is not None
+        if self.site.draining or not head.keep or (self._ended and not self._events):
+            return False
+        if head.complete:
+            return True
+        if head.length is None or (self._expects and head.arrived == 0):
+            # The end is not in sight; or the client may or may not send the body.
+            return False
+        return head.length - head.arrived <= self._limits.linger_bytes
+
+    def _count(self, amount: int) -> bool:
+        """Whether that much still fits into what the head said."""
+        if self._expected is not None:
+            self._expected -= amount
+            if self._expected < 0:
+                log.error("{request} was answered with more than it said", request=self.request)
+                self._expected = None
+                self.abort()
+                return False
+        return True
