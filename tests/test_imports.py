@@ -380,6 +380,15 @@ def test_what_is_allowed_is_no_fault(module, source):
     assert faults(module, source, KNOWN) == []
 
 
+def test_modules_of_tests_have_names_of_their_own():
+    # Folders of tests are no packages, so that pytest imports their modules by the bare name.
+    seen: dict[str, Path] = {}
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        if path.name == "conftest.py" or (path.parent / "__init__.py").exists():
+            continue
+        assert seen.setdefault(path.name, path) == path
+
+
 def test_the_checker_sees_this_package():
     assert len(MODULES) > 40
     assert {"", "digest", "api.endpoint", "repository.uploads", "storage.interfaces"} <= set(
