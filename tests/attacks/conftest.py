@@ -10,4 +10,4 @@ async def world(request, tmp_path_factory):
     async with defended(request.param, tmp_path_factory.mktemp("defended")) as made:
         yield made
         assert await made.serves()
-        assert "Traceback" not in made.log.getvalue()
+        assert not [event for event in made.events if "Traceback" in event]

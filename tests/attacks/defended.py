@@ -14,10 +14,12 @@ from passwordkit import entries, shown
 from services import HTTP, running
 from tokenkit import ISSUER, REALM, SERVICE, claims, jwk, jwks, key, mint
 from twisted.internet import reactor
+from twisted.logger import eventAsText, globalLogPublisher
 
 PASSWORDS, SIGNED, OWN = "passwords", "tokens of another", "tokens of its own"
 KINDS = (PASSWORDS, SIGNED, OWN)
 
+SERVER_SECRET = "nobody-knows-this"
 USERS = {"root": "root-knows-this", "ada": "ada-knows-this", "bob": "bob-knows-this"}
 STORE = """\
 version: 0.1
@@ -35,6 +37,8 @@ access:
   - {{repositories: ['**'], users: [root], allow: [admin]}}
 """
 
+#: Of root alone.
+TARGET = "/v2/secret/app/manifests/latest"
 #: What nobody but root may read, each with a text that is nowhere else.
 LAYER = b"layer that nobody may read"
 CONFIG = b'{"config": "that nobody may read"}'
@@ -51,13 +55,16 @@ class Defended:
 
     :ivar kind: how its users log in.
     :ivar folder: what is on its disk, and around it.
-    :ivar log: all that it says.
+    :ivar access_log: a line for each request.
+    :ivar events: what else it logs, with all that an event has.
+    :ivar shown: the Authorization headers of its users.
     """
 
     kind: str
     folder: object
     api: Api
-    log: io.StringIO
+    access_log: io.StringIO
+    events: list[str]
     shown: list[str] = field(factory=list)
 
     async def __call__(self, user, method, target, headers=(), body=None):
@@ -98,6 +105,14 @@ class Defended:
         assert (await self("", "GET", f"/v2/secret/app/manifests/{digest}")).status == 401
         return True
 
+    async def refuses(self, authorization):
+        """The challenge that answers credentials; nothing of them may come back."""
+        answer = await self.api.ask("GET", TARGET, {"Authorization": authorization})
+        assert answer.status == 401
+        secret = authorization.partition(" ")[2]
+        assert len(secret) < 8 or secret not in answer.raw.decode("latin-1")
+        return answer.get("WWW-Authenticate")
+
     def tree(self):
         """All that is on the disk but for uploads on their way."""
         return {
@@ -112,11 +127,13 @@ def scope_in(answer):
     return "".join(re.findall('scope="([^"]*)"', answer.get("WWW-Authenticate")))
 
 
-def section(kind, folder):
+def section(kind, folder, more=""):
     """What the configuration says of users."""
     if kind == SIGNED:
         (folder / "keys.json").write_bytes(jwks(jwk(key("P-256"), kid="k")))
-        said = f"realm: {REALM}, service: {SERVICE}, issuer: {ISSUER}, jwks: {folder}/keys.json"
+        said = (
+            f"realm: {REALM}, service: {SERVICE}, issuer: {ISSUER}, jwks: {folder}/keys.json{more}"
+        )
         return f"auth:\n  token: {{{{{said}}}}}\n{RULES}"
     (folder / "users").write_bytes(entries(**USERS))
     more = "  tokens:\n" if kind == OWN else ""
@@ -124,22 +141,36 @@ def section(kind, folder):
 
 
 @asynccontextmanager
-async def defended(kind, folder):
-    """A registry with images, one of them secret, and a file beside its store."""
+async def defended(kind, folder, http="", token="", more=""):
+    """A registry with images, one of them secret, and a file beside its store.
+
+    :param http: what else its configuration says below ``http``.
+    :param token: the same, of ``auth.token``.
+    :param more: further sections.
+    """
     (folder / "canary").write_bytes(CANARY)
-    log = io.StringIO()
-    text = STORE + HTTP + "  secret: nobody-knows-this\n" + section(kind, folder)
-    async with running(folder, text, log) as ask:
+    access_log, events = io.StringIO(), []
+
+    def observe(event):
+        fields = {name: value for name, value in event.items() if not name.startswith("log_")}
+        events.append(f"{eventAsText(event)} {fields!r}")
+
+    text = STORE + HTTP + f"  secret: {SERVER_SECRET}\n{http}" + section(kind, folder, token) + more
+    globalLogPublisher.addObserver(observe)
+    async with running(folder, text, access_log) as ask:
         parts = urlsplit(ask.base)
         api = Api(SimpleNamespace(host=parts.netloc, port=parts.port))
-        world = Defended(kind, folder, api, log)
+        world = Defended(kind, folder, api, access_log, events)
         for name in ("secret/app", "team/app", "public/app"):
             await _fill(world, name, LAYER if name == "secret/app" else b"anybody's")
             # The first question for referrers leaves a mark on the disk.
             target = f"/v2/{name}/referrers/{digest_of(SECRET_IMAGE)}"
             assert (await world("root", "GET", target)).status == 200
         await _put(world, "secret/app", digest_of(SIGNATURE), SIGNATURE)
-        yield world
+        try:
+            yield world
+        finally:
+            globalLogPublisher.removeObserver(observe)
 
 
 async def _fill(world, name, layer):

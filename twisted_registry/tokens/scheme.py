@@ -40,8 +40,8 @@ class Realm:
     prefix: str = "/"
 
     def url(self, caller: Caller) -> str:
-        """The URL as a caller sees it."""
-        seen = f"{'https' if caller.secure else 'http'}://{caller.host}"
+        """The URL as a caller sees it; a path if they say nothing sound of the host."""
+        seen = f"{'https' if caller.secure else 'http'}://{caller.host}" if caller.host else ""
         return f"{self.host.rstrip('/') or seen}{self.prefix}{PATH}"
 
 

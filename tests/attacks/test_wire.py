@@ -1,0 +1,157 @@
+"""Requests inside of requests, and very long ones, on connections that somebody else uses too.
+
+What frames the channel refuses is in ``api/test_channel_refusals.py``.
+"""
+
+from __future__ import annotations
+
+import pytest
+import pytest_twisted
+from client import connect, digest_of, head
+from defended import HIDDEN, LAYER, OWN, PASSWORDS, TARGET, USERS
+from passwordkit import shown
+
+OPEN = "/v2/public/app/tags/list"
+UPLOADS = "/v2/secret/app/blobs/uploads/"
+FORM = "application/x-www-form-urlencoded"
+
+
+async def statuses(world, *data, expected):
+    """The statuses on one connection, which has to stay as it is until there are so many."""
+    connection = await connect(world.api.served.port)
+    for each in data:
+        connection.send(each)
+    await connection.until(lambda received: received.count(b"HTTP/1.1 ") >= expected)
+    connection.abort()
+    await connection.closed
+    lines = connection.received.split(b"HTTP/1.1 ")[1:]
+    return [int(line[:3]) for line in lines if line[:3] != b"100"], connection.received
+
+
+def kept(method, target, authorization=None, **headers):
+    """A request that leaves the connection open."""
+    sent = {"Connection": None, "Authorization": authorization, **headers}
+    return head(method, target, sent)
+
+
+async def _root(world, scope="repository:secret/app:pull"):
+    if world.kind == PASSWORDS:
+        return shown("root", USERS["root"])
+    return f"Bearer {await world.token('root', scope)}"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_login_is_for_its_request_and_not_for_the_connection(world):
+    root = await _root(world)
+    good, none = kept("GET", TARGET, root), kept("GET", TARGET)
+    found, received = await statuses(world, good + none + good + none, expected=4)
+    assert found == [200, 401, 200, 401]
+    found, _ = await statuses(world, none, good, none, expected=3)
+    assert found == [401, 200, 401]
+    assert received.count(b"WWW-Authenticate") == 2
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST", "PATCH"])
+@pytest_twisted.ensureDeferred
+async def test_a_refused_body_is_no_request(world, method):
+    """A proxy in front took it for a body; whoever is next on the connection gets no answer of it.
+
+    :param method: of a request that is refused before its body is there.
+    """
+    smuggled = kept("GET", OPEN)
+    for framing in ({"Content-Length": str(len(smuggled))}, {"Transfer-Encoding": "chunked"}):
+        body = smuggled
+        if "Transfer-Encoding" in framing:
+            body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(smuggled), smuggled)
+        target = UPLOADS if method == "POST" else TARGET
+        target = f"{UPLOADS}6a1c4d0e-0000-4000-8000-000000000000" if method == "PATCH" else target
+        last = head("GET", "/v2/public/app/manifests/latest")
+        connection = await connect(world.api.served.port)
+        connection.send(kept(method, target, **framing) + body + last)
+        await connection.closed
+        found = [line[:3] for line in connection.received.split(b"HTTP/1.1 ")[1:]]
+        # Either the body was read to its end, or the connection was given up.
+        assert found in ([b"401", b"200"], [b"401"])
+        assert b'"tags"' not in connection.received
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_request_with_two_frames_reaches_nobody(world):
+    smuggled = kept("GET", TARGET)
+    for framing in (
+        "Content-Length: 4\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 4",
+        "Content-Length: 4\r\nContent-Length: 100",
+        "Transfer-Encoding: xchunked",
+        "Transfer-Encoding : chunked",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+        "Content-Length : 0",
+        "Content-Length: 0\r\n Transfer-Encoding: chunked",
+    ):
+        for target in (OPEN, TARGET):
+            request = f"POST {target} HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n0\r\n\r\n".encode()
+            connection = await connect(world.api.served.port)
+            connection.send(request + smuggled)
+            await connection.closed
+            assert connection.received.startswith(b"HTTP/1.1 400 "), framing
+            assert connection.received.count(b"HTTP/1.1 ") == 1, framing
+            assert not any(each in connection.received for each in HIDDEN)
+    assert await world.serves()
+
+
+@pytest.mark.parametrize("scheme", ["Basic", "Bearer", "Other", ""])
+@pytest_twisted.ensureDeferred
+async def test_very_long_credentials(world, scheme):
+    for size, expected in ((1000, {401}), (16_000, {401}), (17_000, {431}), (2_000_000, {431})):
+        for letter in ("A", "=", ".", ":", "\xff", "eyJ."):
+            text = f"{scheme} {letter * (size // len(letter))}".strip()
+            connection = await connect(world.api.served.port)
+            connection.send(head("GET", TARGET, {"Authorization": text}))
+            await connection.until(lambda received: b"\r\n\r\n" in received)
+            connection.abort()
+            await connection.closed
+            # One that is much too long may be cut off while it is still on its way.
+            status = connection.received[9:12]
+            assert (int(status) if status else 431) in expected, (size, letter)
+    assert await world.serves()
+
+
+@pytest_twisted.ensureDeferred
+async def test_very_many_scopes(world):
+    if world.kind != OWN:
+        return
+    sent = {"Authorization": shown("root", USERS["root"])}
+    many = [f"repository:team/a{number}:pull,push" for number in range(2000)]
+    short = "+".join(many[:200])
+    answer = await world.api.ask("GET", f"/auth/token?scope={short}", sent)
+    assert (answer.status, len(answer.json()["scope"].split())) == (200, 100)
+    # What is given can be shown again.
+    shows = {"Authorization": f"Bearer {answer.json()['token']}"}
+    assert (await world.api.ask("GET", "/v2/team/a99/tags/list", shows)).status == 404
+    assert (await world.api.ask("GET", "/v2/team/a100/tags/list", shows)).status == 401
+    answer = await world.api.ask("GET", f"/auth/token?{'scope=x&' * 500}", sent)
+    assert answer.status == 400
+    answer = await world.api.ask("GET", f"/auth/token?scope={'+'.join(many)}", sent)
+    assert answer.status == 414
+    for text, status in ((" ".join(many), 200), ("a" * 60_000, 200), (" " * 60_000, 200),
+                         (":" * 60_000, 200), ("a" * 70_000, 413)):  # fmt: skip
+        form = f"grant_type=password&username=root&password={USERS['root']}&scope={text}"
+        body = form.replace(" ", "+").encode()
+        answer = await world.api.ask("POST", "/auth/token", {"Content-Type": FORM}, body)
+        assert answer.status == status
+        if status == 200:
+            assert len(answer.json()["scope"].split()) in {0, 100}
+    assert await world.serves()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_stranger_who_leaves_in_the_middle_leaves_nothing(world):
+    before = world.tree()
+    for cut in (10, 60, -1):
+        connection = await connect(world.api.served.port)
+        request = head("POST", f"{UPLOADS}?digest={digest_of(LAYER)}", {"Content-Length": "5"})
+        connection.send(request[:cut])
+        connection.abort()
+        await connection.closed
+    assert world.tree() == before
+    assert await world.serves()
