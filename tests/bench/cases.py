@@ -8,10 +8,11 @@ from attrs import evolve, frozen
 
 from bench.copies import SKOPEO, CopyIn, CopyOut
 from bench.deletes import Delete
+from bench.fetches import Fetch
 from bench.footprint import Idle, Peak, Start
 from bench.pulls import ACCEPT, Download, Get
 from bench.pushes import Mount, Push
-from bench.seed import KIB, REPOSITORY, TAG, TAGGED, Content, Part, named
+from bench.seed import CLIENTS, KIB, REPOSITORY, TAG, TAGGED, Content, Part, named
 from bench.setups import PLAIN, Setup
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ PASSWORDS = Setup(login="htpasswd")
 TOKENS = Setup(login="token")
 METRICS = Setup(metrics=True)
 TWO = Setup(workers=2)
+REDIRECTED = Setup(bucket="redirected")
+STREAMED = Setup(bucket="streamed")
 
 
 @frozen
@@ -112,12 +115,15 @@ def all_cases(content: Content) -> list[Case]:
     cases = [
         *plain,
         *(by_name[name].under(setup, group) for setup, group, names in elsewhere for name in names),
+        *_buckets(content),
     ]
     told = (tag, "manifest GET by digest, 16 conn.", layer, big)
     return [evolve(case, headline=_is_headline(case, told)) for case in cases]
 
 
 def _is_headline(case: Case, pulls: Iterable[str]) -> bool:
+    if case.group == "s3":
+        return True
     if case.setup == PLAIN:
         return case.group not in {"manifests", "blobs"} or case.name in pulls
     return case.name.startswith(tuple(pulls)) and "digest" not in case.name
@@ -219,6 +225,20 @@ def _footprint() -> Iterable[Case]:
     ):
         yield Case(name, unit, measure, "footprint", needs=none, local=True, bare=True)
     yield Case("peak memory", "MiB", Peak(), "footprint", needs=none, local=True)
+
+
+def _buckets(content: Content) -> Iterable[Case]:
+    sizes = content.sizes
+    large, many = named(sizes.large), f"{sizes.many} blobs of 4 KiB"
+    for setup in (REDIRECTED, STREAMED):
+        for name, unit, measure, needs in (
+            (f"push of {large}", "MiB/s", Push(None, 1), frozenset()),
+            (f"pull of {large}", "MiB/s", Fetch(large=True), frozenset({"large"})),
+            (f"push of {many}", "push/s", Push(4 * KIB, CLIENTS, sizes.many), frozenset()),
+            (f"pull of {many}", "pull/s", Fetch(large=False), frozenset({"many"})),
+        ):
+            if name.startswith("pull") or setup == REDIRECTED:
+                yield Case(f"{name}, {setup}", unit, measure, "s3", setup, needs)
 
 
 def _manifest(reference: str | None) -> Callable[[Content], str]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 TITLES = {
     "pulls": "Pulls",
     "pushes": "Pushes",
+    "buckets": "In a bucket",
     "lists": "Lists, whole copies, start and memory",
 }
 #: Group -> what stands above its bars.
@@ -34,6 +35,7 @@ HEADINGS = {
     "metrics": "With metrics",
     "tls": "Over TLS",
     "workers": "With two workers",
+    "s3": "Over the same gateway of Ceph",
 }
 
 
@@ -68,6 +70,8 @@ def picture_of(row: Row) -> str:
     """Which picture a case belongs to."""
     if row.group in {"lists", "copies", "footprint"}:
         return "lists"
+    if row.group == "s3":
+        return "buckets"
     is_push = row.pushed or row.case.startswith(("cross mount", "manifest GET p99 beside"))
     return "pushes" if is_push else "pulls"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from bench import certificate
+from bench.buckets import Gateway
 from bench.seed import Content, Part, SeedError, fill
 from bench.servers import Given, NotUp, Server
 from bench.setups import Setup
@@ -43,6 +44,7 @@ class Fleet:
         self._say = say
         self._certificate = certificate.make(folder)
         self._servers: dict[tuple[str, Setup], Server] = {}
+        self._gateway = Gateway(folder / "gateway")
 
     def __enter__(self) -> Self:
         return self
@@ -50,6 +52,7 @@ class Fleet:
     def __exit__(self, *_) -> None:
         for server in self._servers.values():
             server.stop()
+        self._gateway.close()
 
     @property
     def servers(self) -> Iterable[Server]:
@@ -95,6 +98,8 @@ class Fleet:
             folder = self._folder / f"{len(self._servers)}-{kind.name}"
             server = self._servers[key] = Server(kind, setup, folder, self._certificate)
             try:
+                if setup.bucket:
+                    server.bucket = self._gateway.bucket(folder.name)
                 server.start()
             except (NotUp, OSError) as fault:
                 server.fault = str(fault)

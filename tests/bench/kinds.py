@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from attrs import evolve, frozen
 
-from bench import logins
+from bench import buckets, logins
 from bench.setups import PLAIN, Setup
 
 if TYPE_CHECKING:
+    from bench.buckets import Bucket
     from bench.certificate import Certificate
 
 Serves = Literal["registry", "files", "page"]
@@ -37,8 +38,9 @@ log:
 storage:
   cache:
     blobdescriptor: inmemory
-  filesystem:
-    rootdirectory: {root}
+  {storage}
+  redirect:
+    disable: {streamed}
   delete:
     enabled: true
 http:
@@ -105,6 +107,7 @@ class Place:
     """What one server of a kind is given.
 
     :ivar store: the folder of its registry or files.
+    :ivar bucket: what the registry has instead, if the setup says so.
     """
 
     folder: Path
@@ -112,6 +115,7 @@ class Place:
     port: int
     setup: Setup
     certificate: Certificate
+    bucket: Bucket | None = None
 
 
 @frozen
@@ -123,6 +127,8 @@ class Ours:
 
     def effective(self, setup: Setup) -> Setup | None:
         """What of a setup makes a difference here; None if it can not be had."""
+        if setup.bucket and not buckets.can_be_had():
+            return None
         return None if setup.gated and setup != Setup(gated=True) else setup
 
     def headers(self, setup: Setup, certificate: Certificate) -> dict[str, str]:
@@ -173,7 +179,7 @@ class Nginx:
 
     def effective(self, setup: Setup) -> Setup | None:
         guarded = setup.gated or setup.login
-        return None if guarded else evolve(setup, metrics=False)
+        return None if guarded or setup.bucket else evolve(setup, metrics=False)
 
     def headers(self, _setup: Setup, _certificate: Certificate) -> dict[str, str]:
         return {}
@@ -243,6 +249,8 @@ def environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
     # An installed registry has its bytecode; one that compiles itself starts 70 ms later.
     kept.pop("PYTHONDONTWRITEBYTECODE", None)
+    # The old library of Distribution panics when it has certificates of its own to read.
+    kept.pop("AWS_CA_BUNDLE", None)
     return {**kept, "PYTHONPATH": str(ROOT)}
 
 
@@ -257,8 +265,12 @@ def _configured(place: Place, more: str = "") -> str:
     """
     setup, files = place.setup, place.certificate
     place.store.mkdir(exist_ok=True)
+    folder = f"filesystem: {{rootdirectory: {place.store}}}"
     text = _REGISTRY.format(
-        root=place.store, port=place.port, silent="false" if setup.access_log else "true"
+        storage=place.bucket.section if place.bucket else folder,
+        streamed="false" if setup.bucket == "redirected" else "true",
+        port=place.port,
+        silent="false" if setup.access_log else "true",
     )
     text += more
     if setup.tls:

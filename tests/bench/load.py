@@ -16,7 +16,15 @@ from time import perf_counter, process_time
 from urllib.parse import urlsplit
 
 from bench.content import Maker, push
-from bench.wire import Connection, WireError, connect, request_bytes, take_answer
+from bench.wire import (
+    Connection,
+    Places,
+    Received,
+    WireError,
+    connect,
+    request_bytes,
+    take_answer,
+)
 
 
 class Tally:
@@ -114,13 +122,31 @@ def downloads(spec: dict) -> dict:
     """Each client reads one large blob ``times`` times; status, size and end are compared."""
 
     def one(_number: int, connection: Connection) -> str:
-        status, size, last = connection.download(spec["target"])
-        if status != 200:
-            return f"status {status} instead of 200"
-        right = size == spec["size"] and last == b64decode(spec["last"])
-        return "" if right else "a body that differs"
+        return _fault(connection.download(spec["target"]), spec["size"], spec["last"])
 
     return _clients(spec, one)
+
+
+def fetches(spec: dict) -> dict:
+    """Each client reads its share of many blobs, wherever the registry sends it."""
+    clients = spec["clients"]
+    places = [Places() for _ in range(clients)]
+
+    def one(number: int, connection: Connection) -> str:
+        digest, size, last = spec["blobs"][number]
+        target = f"/v2/{spec['repository']}/blobs/{digest}"
+        return _fault(places[number % clients].fetch(connection, target), size, last)
+
+    result = _clients({**spec, "times": len(spec["blobs"]) // clients}, one)
+    for each in places:
+        each.__exit__()
+    return result
+
+
+def _fault(seen: Received, size: int, last: str) -> str:
+    if seen.status != 200:
+        return f"status {seen.status} instead of 200"
+    return "" if (seen.size, seen.last) == (size, b64decode(last)) else "a body that differs"
 
 
 def pushes(spec: dict) -> dict:
@@ -170,7 +196,7 @@ def _clients(spec: dict, one) -> dict:
     return result
 
 
-KINDS = {"requests": requests, "downloads": downloads, "pushes": pushes, "mounts": mounts}
+KINDS = {each.__name__: each for each in (requests, downloads, fetches, pushes, mounts)}
 
 if __name__ == "__main__":
     asked = json.load(sys.stdin)

@@ -107,10 +107,10 @@ class Download(Measure):
         blob = _large(run)
         hashed = hashlib.sha256()
         with Connection(server.url, server.headers) as connection:
-            status, size, _ = connection.download(_blob(blob), hashed.update)
-        if status != 200:
-            return f"status {status} instead of 200"
-        right = size == blob.size and f"sha256:{hashed.hexdigest()}" == blob.digest
+            seen = connection.download(_blob(blob), hashed.update)
+        if seen.status != 200:
+            return f"status {seen.status} instead of 200"
+        right = seen.size == blob.size and f"sha256:{hashed.hexdigest()}" == blob.digest
         return "" if right else "a body that differs"
 
     def __call__(self, server, run: Run) -> Sample:

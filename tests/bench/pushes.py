@@ -11,7 +11,7 @@ from bench import generator
 from bench.content import Maker, push
 from bench.samples import Measure, Run, Sample, sampled
 from bench.seed import MOUNTABLE
-from bench.wire import MIB, Connection, ask
+from bench.wire import MIB, Connection, Places, ask
 
 if TYPE_CHECKING:
     from bench.content import Blob
@@ -25,10 +25,12 @@ class Push(Measure):
     """Clients that push blobs of their own.
 
     :ivar size: in bytes; None is the large size of the run, and one push each.
+    :ivar number: of pushes, all together; 0 is as many as the time allows.
     """
 
     size: int | None
     clients: int
+    number: int = 0
 
     def check(self, server, run: Run) -> str:
         blob = Maker(_TO_CHECK).make(f"{run.mark} check")
@@ -38,16 +40,20 @@ class Push(Measure):
     def __call__(self, server, run: Run) -> Sample:
         size = self.size or run.content.sizes.large
         amount = {"seconds": run.seconds} if self.size else {"times": 1}
+        if self.number:
+            amount = {"times": self.number // self.clients}
         os.sync()  # what one round left to write shall not burden the next
         seen = generator.load(
             "pushes", server, repository=PUSHED, mark=run.mark, size=size, clients=self.clients,
             **amount,
         )  # fmt: skip
-        if server.store and not self.size:
+        if server.store and (self.number or not self.size):
             server.forget(seen.digests)
         return sampled(seen, seen.rate if self.size else seen.rate * size / MIB)
 
     def seconds(self, run: Run) -> float:
+        if self.number:
+            return self.number / 100
         if self.size:
             return run.seconds + 0.5
         return self.clients * run.content.sizes.large / (200 * MIB) + 0.5
@@ -76,7 +82,10 @@ class Mount(Measure):
 
 
 def _is_there(server, blob: Blob, repository: str = PUSHED) -> str:
-    answer = ask(server, "GET", f"/v2/{repository}/blobs/{blob.digest}")
-    if answer.status != 200:
-        return f"what was pushed is answered {answer.status}"
-    return "" if answer.body == b"".join(blob.parts) else "what was pushed differs"
+    found: list[bytes] = []
+    with Connection(server.url, server.headers) as connection, Places() as places:
+        target = f"/v2/{repository}/blobs/{blob.digest}"
+        seen = places.fetch(connection, target, lambda data: found.append(bytes(data)))
+    if seen.status != 200:
+        return f"what was pushed is answered {seen.status}"
+    return "" if b"".join(found) == b"".join(blob.parts) else "what was pushed differs"

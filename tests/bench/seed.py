@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from attrs import field, frozen
 from integration.images import Image, index
 
+from bench import generator
 from bench.content import Blob, Maker, push
 from bench.wire import MIB, Connection
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 REPOSITORY = "bench/image"
+MANY = "bench/many"
 MOUNTABLE = "bench/mountable"
 TAGGED = "bench/tagged"
 DELETABLE = "bench/deletable"
@@ -28,7 +30,10 @@ KIB = 1024
 _REPOSITORIES = "docker/registry/v2/repositories"
 
 #: Parts of the content that only some cases need.
-Part = Literal["small", "large", "mountable", "lists", "deletable", "images"]
+Part = Literal["small", "large", "many", "mountable", "lists", "deletable", "images"]
+
+#: Clients that push and pull the many blobs.
+CLIENTS = 8
 
 
 class SeedError(Exception):
@@ -47,6 +52,7 @@ class Sizes:
     mounts: int
     images: int
     layer: int
+    many: int
 
 
 FULL = Sizes(
@@ -58,6 +64,7 @@ FULL = Sizes(
     mounts=100,
     images=10,
     layer=MIB,
+    many=1_000,
 )
 QUICK = Sizes(
     large=4 * MIB,
@@ -68,6 +75,7 @@ QUICK = Sizes(
     mounts=10,
     images=2,
     layer=20 * KIB,
+    many=16,
 )
 
 
@@ -128,6 +136,12 @@ class Content:
         return _tags(self.sizes.tags)
 
     @property
+    def many(self) -> list[Blob]:
+        """Small blobs, as the clients of a push number them."""
+        maker = Maker(4 * KIB)
+        return [maker.make(f"many {number}") for number in range(self.sizes.many)]
+
+    @property
     def repositories(self) -> list[str]:
         """The repositories that fill the catalog, in order."""
         return [f"catalog/r{number:06}" for number in range(self.sizes.repositories)]
@@ -165,6 +179,8 @@ def fill(server, content: Content, part: Part) -> None:
     elif server.serves == "registry":
         if part == "lists":
             _write_lists(server.store, content)
+        elif part == "many":
+            _push_many(server, content)
         else:
             if part == "deletable":
                 _write_tags(server.store, DELETABLE, _tags(content.sizes.deletable), content)
@@ -198,6 +214,15 @@ def _write_files(root: Path, content: Content, part: Part) -> None:
         for blob in content.blobs(part):
             with (blobs / blob.digest).open("wb") as file:
                 file.writelines(blob.parts)
+
+
+def _push_many(server, content: Content) -> None:
+    seen = generator.load(
+        "pushes", server, repository=MANY, mark="many", size=4 * KIB, clients=CLIENTS,
+        times=content.sizes.many // CLIENTS,
+    )  # fmt: skip
+    if seen.errors:
+        raise SeedError(seen.fault)
 
 
 def _push(server, content: Content, part: Part) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from bench.buckets import Bucket
     from bench.certificate import Certificate
     from bench.kinds import Kind
     from bench.setups import Setup
@@ -74,6 +75,8 @@ class Server:
         self.folder = folder
         self.store = folder / "store"
         self.url = ""
+        #: What it has for a store, if not the folder.
+        self.bucket: Bucket | None = None
         #: Seconds from the start of the process to the first 200.
         self.started = 0.0
         #: MiB that it held then.
@@ -109,7 +112,7 @@ class Server:
         self.folder.mkdir(parents=True, exist_ok=True)
         port = free_port()
         self.url = f"{'https' if self.setup.tls else 'http'}://127.0.0.1:{port}"
-        place = Place(self.folder, self.store, port, self.setup, self._certificate)
+        place = Place(self.folder, self.store, port, self.setup, self._certificate, self.bucket)
         command = [*self._prefix, *self.kind.command(place)]
         with (self.folder / "log").open("ab") as log:
             begin = time.perf_counter()
@@ -187,6 +190,9 @@ class Server:
 
     def forget(self, digests: Iterable[str]) -> None:
         """Take blobs out of the store, so that a long run does not fill the disk."""
+        if self.bucket is not None:
+            self.bucket.forget(digests)
+            return
         blobs = self.store / "docker/registry/v2/blobs/sha256"
         for digest in digests:
             hexadecimal = digest.removeprefix("sha256:")

@@ -7,6 +7,8 @@ from typing import Literal
 from attrs import frozen
 
 Login = Literal["", "htpasswd", "token"]
+#: Of pulls, by a registry over a bucket.
+Pulls = Literal["", "redirected", "streamed"]
 
 
 @frozen
@@ -18,6 +20,7 @@ class Setup:
     :ivar gated: ours as a part of another program, with access control and a gate that look.
     :ivar login: what the registries ask for, as their configuration says; every request brings it.
     :ivar metrics: counted, for whoever asks at a second address; nobody does.
+    :ivar bucket: over a bucket and not a folder, and whether pulls are sent to the store.
     :ivar workers: processes that serve; of ours and nginx, the others use threads.
     """
 
@@ -26,6 +29,7 @@ class Setup:
     gated: bool = False
     login: Login = ""
     metrics: bool = False
+    bucket: Pulls = ""
     workers: int = 1
 
     def __str__(self) -> str:
@@ -38,6 +42,7 @@ class Setup:
                     "gate and access" if self.gated else "",
                     self.login,
                     "metrics" if self.metrics else "",
+                    f"bucket, {self.bucket}" if self.bucket else "",
                     f"{self.workers} workers" if self.workers > 1 else "",
                 ),
             )

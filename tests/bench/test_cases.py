@@ -49,9 +49,11 @@ def test_setups_that_make_no_difference_are_one():
     assert nginx.effective(Setup(login="token")) is None
     assert nginx.effective(Setup(metrics=True, tls=True)) == Setup(tls=True)
     assert Bare().effective(Setup(tls=True)) is None
+    assert nginx.effective(Setup(bucket="streamed")) is None
     assert Ours().effective(Setup(gated=True, tls=True)) is None
 
 
 def test_a_setup_says_what_it_is():
     assert str(Setup(tls=True, workers=2)) == "TLS, 2 workers"
+    assert str(Setup(bucket="redirected")) == "bucket, redirected"
     assert str(PLAIN) == ""

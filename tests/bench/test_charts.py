@@ -35,7 +35,7 @@ def texts(drawn):
 def test_every_case_is_in_one_picture(record, tmp_path):
     write_charts(record, tmp_path)
     drawn = {path.stem: path.read_text() for path in tmp_path.iterdir()}
-    assert sorted(drawn) == ["lists", "pulls", "pushes"]
+    assert sorted(drawn) == ["buckets", "lists", "pulls", "pushes"]
     shown = [text for each in drawn.values() for text in texts(each)]
     for case in CASES:
         assert shown.count(case.name) == 1

@@ -1,8 +1,19 @@
 """Answers taken off a buffer: whole ones, parts of ones, and what is none."""
 
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
 import pytest
 
-from bench.wire import WireError, request_bytes, take_answer, with_query
+from bench.wire import (
+    Connection,
+    Places,
+    WireError,
+    header_of,
+    request_bytes,
+    take_answer,
+    with_query,
+)
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Name: value\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -55,3 +66,49 @@ def test_a_request():
 )
 def test_targets_of_locations(location, query, target):
     assert with_query(location, query) == target
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Sends whoever asks for ``/blob`` to its other name, where it lies."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        here, body = self.server.server_port, b"0123456789abcdef-the end of it"
+        if self.path == "/blob":
+            self.send_response(307)
+            self.send_header("Location", f"http://localhost:{here}/there?signed=1")
+            body = b"elsewhere"
+        else:
+            self.send_response(200 if self.path == "/there?signed=1" else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def url():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_client_goes_where_it_is_sent(url):
+    taken = []
+    with Connection(url) as connection, Places() as places:
+        for _ in range(2):
+            taken.clear()
+            seen = places.fetch(connection, "/blob", lambda data: taken.append(bytes(data)))
+            assert (seen.status, seen.size, seen.last) == (200, 30, b"ef-the end of it")
+            assert b"".join(taken) == b"0123456789abcdef-the end of it"
+        gone = places.fetch(connection, "/gone", taken.append)
+        assert gone.status == 404
+        assert len(b"".join(taken)) == 30
+        assert header_of(gone.head, "content-length") == "30"

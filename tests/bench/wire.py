@@ -35,13 +35,20 @@ class Answer:
 
     def header(self, name: str) -> str:
         """The value of a header field, "" if it is not there."""
-        found = re.search(
-            rb"\r\n" + re.escape(name.encode()) + rb": *([^\r]*)", self.head, re.IGNORECASE
-        )
-        return found[1].decode("latin-1") if found else ""
+        return header_of(self.head, name)
 
     def json(self):
         return json.loads(self.body)
+
+
+@frozen
+class Received:
+    """A large answer that was not kept: its status, its head, its size and its last 16 bytes."""
+
+    status: int
+    head: bytes
+    size: int
+    last: bytes
 
 
 def request_bytes(method: str, target: str, host: str, headers: dict[str, str]) -> bytes:
@@ -81,6 +88,12 @@ def take_answer(buffer: bytearray, method: str) -> Answer | None:
     return Answer(status, head, body)
 
 
+def header_of(head: bytes, name: str) -> str:
+    """The value of a header field, "" if it is not there."""
+    found = re.search(rb"\r\n" + re.escape(name.encode()) + rb": *([^\r]*)", head, re.IGNORECASE)
+    return found[1].decode("latin-1") if found else ""
+
+
 def body_length(head: bytes) -> int:
     """What Content-Length says, 0 if it is not there."""
     found = _LENGTH.search(head)
@@ -114,6 +127,10 @@ def _unchecked() -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _drop(_data: bytes | memoryview) -> None:
+    """Keep nothing of a body."""
 
 
 class Connection:
@@ -154,11 +171,11 @@ class Connection:
         return answer
 
     def download(
-        self, target: str, take: Callable[[bytes | memoryview], object] = lambda _: None
-    ) -> tuple[int, int, bytes]:
-        """Read a large body and keep none of it: its status, size and last 16 bytes.
+        self, target: str, take: Callable[[bytes | memoryview], object] = _drop
+    ) -> Received:
+        """Read a large body and keep none of it.
 
-        :param take: gets the parts of the body.
+        :param take: gets the parts of the body, if the status is 200.
         """
         self._socket.sendall(request_bytes("GET", target, self.host, self._headers))
         start = bytearray()
@@ -167,8 +184,13 @@ class Connection:
             if not data:
                 raise WireError("the server closed the connection in a head")
             start += data
+        # Some stores send the body when the head was acknowledged, which the kernel puts off.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         head, body = bytes(start[: end + 2]), start[end + 4 :]
         length, size, last = body_length(head), len(body), bytes(body[-16:])
+        status = int(head[9:12])
+        if status != 200:
+            take = _drop
         take(body)
         room = bytearray(MIB)
         while size < length:
@@ -178,7 +200,7 @@ class Connection:
             size += read
             take(memoryview(room)[:read])
             last = (last + bytes(room[max(read - 16, 0) : read]))[-16:]
-        return int(head[9:12]), size, last
+        return Received(status, head, size, last)
 
 
 def with_query(location: str, query: str) -> str:
@@ -192,3 +214,31 @@ def ask(server, method: str, target: str, headers=None, parts=()) -> Answer:
     """One request on a connection of its own."""
     with Connection(server.url, server.headers) as connection:
         return connection.ask(method, target, headers, parts)
+
+
+class Places:
+    """Where one client is sent for what it pulls: a connection to each, which is kept."""
+
+    def __init__(self) -> None:
+        self._connections: dict[str, Connection] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_) -> None:
+        for connection in self._connections.values():
+            connection.__exit__()
+
+    def fetch(self, connection: Connection, target: str, take=_drop) -> Received:
+        """Read a body from the registry, or from where it says.
+
+        :param take: gets the parts of the body.
+        """
+        seen = connection.download(target, take)
+        if seen.status != 307:
+            return seen
+        location = header_of(seen.head, "Location")
+        place = urlsplit(location).netloc
+        if place not in self._connections:
+            self._connections[place] = Connection(location)
+        return self._connections[place].download(with_query(location, ""), take)

@@ -70,12 +70,17 @@ PARTS = {
     "logins": ("--group", "logins", "--group", "metrics"),
     "tls": ("--group", "tls"),
     "workers": ("--group", "workers"),
+    "s3": ("--group", "s3"),
 }
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(
+    "part",
+    # A gateway takes long to start.
+    [pytest.param(part, marks=[pytest.mark.nightly] if part == "s3" else []) for part in PARTS],
+)
 def test_every_case_has_a_row(bench, measured, tmp_path, part):
-    for name in ("docker-registry", "strace", "wrk", "nginx", "skopeo"):
+    for name in ("docker-registry", "strace", "wrk", "nginx", "skopeo", "radosgw", "ceph-osd"):
         program(name)
     cases = bench("--quick", "--list", *PARTS[part]).stdout.splitlines()
     done, written = measured(*PARTS[part], "--charts", tmp_path / "charts", "--rst")

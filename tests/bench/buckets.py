@@ -1,0 +1,81 @@
+"""A bucket for each registry, all of one gateway of Ceph that the run starts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+import objectstores
+from attrs import define, field, frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from objectstores import Daemons, ObjectStore
+
+_START, _PROGRAMS = objectstores.STORES["ceph"]
+
+
+def can_be_had() -> bool:
+    """Whether the programs of the gateway are installed."""
+    return all(shutil.which(name, path=objectstores.PATH) for name in _PROGRAMS)
+
+
+@frozen
+class Bucket:
+    """A place in the store of a gateway: all keys that begin with ``prefix``."""
+
+    _gateway: Gateway
+    _store: ObjectStore
+    prefix: str
+
+    @property
+    def section(self) -> str:
+        """What a configuration says, which Distribution and we read alike."""
+        options = {**self._store.options, "rootdirectory": f"/{self.prefix}", "v4auth": True}
+        return f"s3: {json.dumps(options)}"
+
+    def forget(self, digests: Iterable[str]) -> None:
+        """Take blobs out of the store, which is in memory."""
+        client = objectstores.client(self._store)
+        for digest in digests:
+            name = digest.removeprefix("sha256:")
+            key = f"{self.prefix}/docker/registry/v2/blobs/sha256/{name[:2]}/{name}/data"
+            client.delete_object(Bucket=objectstores.BUCKET, Key=key)
+        self._gateway.collect()
+
+
+@define(eq=False)
+class Gateway:
+    """The daemons; they start when the first bucket is asked for."""
+
+    folder: Path
+    _started: tuple[ObjectStore, Daemons] | None = field(init=False, default=None)
+
+    def bucket(self, prefix: str) -> Bucket:
+        """A place of its own for a registry."""
+        if self._started is None:
+            self.folder.mkdir(parents=True)
+            daemons = objectstores.Daemons(self.folder)
+            try:
+                store = _START(daemons)
+                objectstores.make_bucket(store)
+            except BaseException:
+                daemons.close()
+                raise
+            self._started = store, daemons
+        return Bucket(self, self._started[0], prefix)
+
+    def collect(self) -> None:
+        """Free what was deleted, which the gateway itself would do two hours later."""
+        assert self._started is not None
+        self._started[1].run(
+            *("radosgw-admin", "-c", self.folder / "ceph.conf", "gc", "process", "--include-all")
+        )
+
+    def close(self) -> None:
+        """End the daemons."""
+        if self._started is not None:
+            self._started[1].close()

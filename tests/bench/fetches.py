@@ -1,0 +1,60 @@
+"""Cases that pull blobs as a client does: from the registry, or from where it is sent."""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import b64encode
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from bench import generator
+from bench.samples import Measure, Run, Sample, sampled
+from bench.seed import CLIENTS, MANY, REPOSITORY
+from bench.wire import MIB, Connection, Places
+
+if TYPE_CHECKING:
+    from bench.content import Blob
+
+
+@frozen
+class Fetch(Measure):
+    """Clients that pull the large blob, or each their share of the many small ones.
+
+    :ivar large: which of the two.
+    """
+
+    large: bool
+
+    def check(self, server, run: Run) -> str:
+        repository, blobs = self._blobs(run)
+        running = hashlib.sha256()
+        target = f"/v2/{repository}/blobs/{blobs[0].digest}"
+        with Connection(server.url, server.headers) as connection, Places() as places:
+            seen = places.fetch(connection, target, running.update)
+        if seen.status != 200:
+            return f"status {seen.status} instead of 200"
+        right = blobs[0].digest == f"sha256:{running.hexdigest()}"
+        return "" if right else "a body that differs"
+
+    def __call__(self, server, run: Run) -> Sample:
+        repository, blobs = self._blobs(run)
+        seen = generator.load(
+            "fetches", server, repository=repository, clients=1 if self.large else CLIENTS,
+            blobs=[(blob.digest, blob.size, _end(blob)) for blob in blobs],
+        )  # fmt: skip
+        return sampled(seen, seen.rate * blobs[0].size / MIB if self.large else seen.rate)
+
+    def seconds(self, run: Run) -> float:
+        sizes = run.content.sizes
+        return sizes.large / (100 * MIB) + 0.1 if self.large else sizes.many / 300
+
+    def _blobs(self, run: Run) -> tuple[str, list[Blob]]:
+        if self.large:
+            return REPOSITORY, [run.content.layers[run.content.sizes.large]] * 2
+        return MANY, run.content.many
+
+
+def _end(blob: Blob) -> str:
+    """Its last 16 bytes, which are the only ones of its own."""
+    return b64encode(blob.parts[-1]).decode()
