@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -20,20 +21,24 @@ from http.client import HTTPException
 from pathlib import Path
 
 from attrs import define, field
+from either import Either
 from images import Image, encode, noise, sha256
 from remote import Remote, with_digest
-from servers import free_port, wait_until
+from servers import Bucket, answers, free_port, wait_until
 
 CONFIGURATION = """\
 version: 0.1
 log: {{level: warn, accesslog: {{disabled: true}}}}
 storage:
-  filesystem: {{rootdirectory: {root}}}
+  {storage}
   delete: {{enabled: true}}
   maintenance:
     gc: {{enabled: true, interval: 1s, grace: {grace}, deleteuntagged: true}}
     trash: {{keep: "{trash}", interval: 2s}}
-http: {{addr: "127.0.0.1:{port}", workers: {workers}}}
+http:
+  addr: "127.0.0.1:{port}"
+  workers: {workers}
+  secret: the same everywhere
 """
 MEDIA_TYPE = "application/vnd.oci.image.manifest.v1+json"
 LAYERS = [noise(("layer", number), 3000) for number in range(24)]
@@ -62,7 +67,7 @@ class Racer(threading.Thread):
     """A client: pushes, overwrites, mounts, deletes and pulls, in a repository of its own."""
 
     number: int
-    address: str
+    remote: Remote
     over: threading.Event
     ledger: Ledger
     fault: BaseException | None = None
@@ -71,7 +76,6 @@ class Racer(threading.Thread):
         """Be a thread that does not outlive the test."""
         threading.Thread.__init__(self, daemon=True)
         self.random = random.Random(self.number)
-        self.remote = Remote(self.address)
         self.repository = f"team/{self.number}"
 
     __hash__ = object.__hash__
@@ -193,7 +197,10 @@ def check(remote: Remote, name: str, tag: str, made: Image) -> None:
 
 @define(eq=False)
 class Race:
-    """A server, its clients, and somebody who kills."""
+    """One or two servers over one store, their clients, and somebody who kills.
+
+    :ivar bucket: where the store is; without one it is a folder.
+    """
 
     work: Path
     workers: int = 1
@@ -201,32 +208,28 @@ class Race:
     grace: str = "2s"
     kills: bool = True
     trash: str = "off"
+    bucket: Bucket | None = None
+    instances: int = 1
     ledger: Ledger = field(factory=Ledger)
-    port: int = field(factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
+    #: port -> the server that listens there, or did
+    servers: dict[int, subprocess.Popen[bytes] | None] = field()
+
+    @servers.default
+    def _none_yet(self) -> dict[int, subprocess.Popen[bytes] | None]:
+        return {free_port(): None for _ in range(self.instances)}
 
     @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    @property
-    def configuration(self) -> Path:
-        return self.work / "race.yml"
+    def remote(self) -> Remote:
+        """The registry, as its clients see it."""
+        addresses = [f"127.0.0.1:{port}" for port in self.servers]
+        # A client whose request broke off begins again by itself.
+        return Either("", addresses, attempts=1) if self.instances > 1 else Remote(addresses[0])
 
     def run(self, seconds: float) -> None:
         """Race for so long; raise what a client found."""
-        self.configuration.write_text(
-            CONFIGURATION.format(
-                root=self.work / "store",
-                grace=self.grace,
-                port=self.port,
-                workers=self.workers,
-                trash=self.trash,
-            )
-        )
         self.start()
         over = threading.Event()
-        racers = [Racer(number, self.address, over, self.ledger) for number in range(4)]
+        racers = [Racer(number, self.remote, over, self.ledger) for number in range(4)]
         for racer in racers:
             racer.start()
         chance = random.Random(7)
@@ -244,57 +247,79 @@ class Race:
                 raise racer.fault
 
     def start(self) -> None:
-        """Start the server, and wait until it answers."""
-        command = [sys.executable, __file__, str(self.configuration)]
-        log = self.work / "race.log"
+        """Start what does not run, and wait until it answers."""
+        for port, process in self.servers.items():
+            if process is None or process.poll() is not None:
+                self.servers[port] = self._start(port)
+
+    def _start(self, port: int) -> subprocess.Popen[bytes]:
+        command = [sys.executable, __file__, str(self._configured(port))]
+        log = self.work / f"race-{port}.log"
         with log.open("ab") as out:
-            self.process = subprocess.Popen(
+            process = subprocess.Popen(
                 [*command, *([] if self.gate else ["--open"])],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
             )
-        wait_until(self._answers, self.process, log)
+        wait_until(lambda: answers(f"127.0.0.1:{port}"), process, log)
+        return process
 
-    def _answers(self) -> bool:
-        with suppress(OSError, HTTPException):
-            return Remote(self.address).request("GET", "/v2/").status == 200
-        return False
+    def _configured(self, port: int) -> Path:
+        store = f"filesystem: {{rootdirectory: {self.work / 'store'}}}"
+        path = self.work / f"race-{port}.yml"
+        path.write_text(
+            CONFIGURATION.format(
+                storage=store if self.bucket is None else self.bucket.section,
+                grace=self.grace,
+                port=port,
+                workers=self.workers,
+                trash=self.trash,
+            )
+        )
+        return path
 
     def kill_one(self, chance: random.Random) -> None:
-        """Kill one of the server's processes; the first one is started again."""
-        family = [self.process.pid, *children(self.process.pid)]
-        victim = chance.choice(family)
+        """Kill one of the processes that serve; what nobody else starts again, is started here."""
+        parents = [process.pid for process in self.servers.values()]
+        victim = chance.choice([*parents, *(pid for one in parents for pid in children(one))])
         self.ledger.counts["kills"] += 1
         with suppress(ProcessLookupError):
             os.kill(victim, signal.SIGKILL)
-        if victim == self.process.pid:
-            self.process.wait()
-            self.start()
+        for process in self.servers.values():
+            if process.pid == victim:
+                process.wait()
+        self.start()
 
     def stop(self) -> None:
-        """Stop the server."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(60)
+        """Stop the servers."""
+        running = [one for one in self.servers.values() if one and one.poll() is None]
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait(60)
 
     def check_all(self) -> None:
         """Every tag that was answered 201 and not deleted pulls completely."""
         for (name, tag), made in self.ledger.tags.items():
-            check(Remote(self.address), name, tag, made)
+            check(self.remote, name, tag, made)
 
     def collect(self) -> None:
-        """Collect with the server stopped, until nothing more can go."""
+        """Collect with the servers stopped, until nothing more can go."""
         subprocess.run(
             [sys.executable, "-m", "twisted_registry", "garbage-collect", "-q", "-m",
-             str(self.configuration)],
+             str(self._configured(next(iter(self.servers))))],
             check=True, timeout=300,
         )  # fmt: skip
 
     def blobs(self) -> set[str]:
-        """The digests whose bytes are on the disk."""
-        root = self.work / "store/docker/registry/v2/blobs/sha256"
-        return {f"sha256:{path.name}" for path in root.glob("??/*")}
+        """The digests whose bytes are stored."""
+        if self.bucket is None:
+            keys = [str(path) for path in (self.work / "store").rglob("blobs/**/data")]
+        else:
+            keys = self.bucket.keys()
+        found = [re.search(r"/blobs/sha256/../([0-9a-f]{64})/data$", key) for key in keys]
+        return {f"sha256:{match[1]}" for match in found if match}
 
 
 def children(pid: int) -> list[int]:

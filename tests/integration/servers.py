@@ -64,6 +64,14 @@ class Bucket:
         options = {**self.store.options, "rootdirectory": f"/{self.prefix}", "v4auth": True}
         return f"s3: {json.dumps(options)}"
 
+    def keys(self) -> list[str]:
+        """The keys of all objects there."""
+        from objectstores import client
+
+        pages = client(self.store).get_paginator("list_objects_v2")
+        found = pages.paginate(Bucket=self.store.options["bucket"], Prefix=f"{self.prefix}/")
+        return [each["Key"] for page in found for each in page.get("Contents", [])]
+
 
 def program(name: str) -> str:
     """The path of a program, ``name``; without it CI fails and a laptop skips."""

@@ -6,9 +6,11 @@ A minute or so here; ``nightly`` runs twenty. What is asked of the numbers grows
 from __future__ import annotations
 
 import os
+from uuid import uuid4
 
 import pytest
 from racing import Broken, Race
+from servers import Bucket
 
 pytestmark = pytest.mark.integration
 
@@ -31,9 +33,9 @@ def raced(race, seconds):
     race.start()
     race.check_all()
     needed = set()
-    for name in race_names(race):
-        for tag in race_tags(race, name):
-            made = remote(race).manifest(name, tag)
+    for name in race.remote.catalog():
+        for tag in race.remote.tags(name):
+            made = race.remote.manifest(name, tag)
             document = made.json()
             needed |= {made.headers["docker-content-digest"], document["config"]["digest"]}
             needed |= {layer["digest"] for layer in document["layers"]}
@@ -45,20 +47,6 @@ def raced(race, seconds):
     assert counts["manifest 201"] >= PUSHES * seconds / LONG
     assert counts["swept and pushed again"] >= SWEPT * seconds / LONG
     assert counts["manifest 201"] >= 0.95 * pushes
-
-
-def remote(race):
-    from remote import Remote
-
-    return Remote(race.address)
-
-
-def race_names(race):
-    return remote(race).catalog()
-
-
-def race_tags(race, name):
-    return remote(race).tags(name)
 
 
 @pytest.fixture
@@ -85,6 +73,13 @@ def test_nothing_that_was_promised_is_lost(race):
 @pytest.mark.parametrize(("workers", "trash"), [(1, "off"), (2, "off"), (2, "10s")])
 def test_nothing_that_was_promised_is_lost_for_long(race, workers, trash):
     raced(race(workers=workers, trash=trash), LONG)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(2 * LONG)
+def test_two_instances_over_one_bucket(race, object_stores):
+    bucket = Bucket(object_stores.get("ceph"), f"race-{uuid4().hex}")
+    raced(race(instances=2, bucket=bucket), float(os.environ.get("RACE_SECONDS", LONG)))
 
 
 @pytest.mark.nightly

@@ -8,46 +8,29 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from http.client import HTTPException
-from itertools import count
 from threading import Event
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
-from attrs import field, frozen
+from attrs import frozen
+from either import Either
 from images import image
-from remote import Answer, Remote
 from servers import OURS, Bucket
-
-if TYPE_CHECKING:
-    from servers import Served
 
 pytestmark = pytest.mark.integration
 
 
 @frozen
-class Either(Remote):
-    """Asks the registries in turn, as a balancer before them does; one may be down."""
-
-    servers: list[Served] = field(factory=list)
-    turns: count = field(factory=count)
-
-    def request(self, method: str, path: str, body=None, headers=None) -> Answer:
-        split = urlsplit(path)
-        target = split.path + (f"?{split.query}" if split.query else "")
-        for _ in range(60):
-            served = self.servers[next(self.turns) % len(self.servers)]
-            try:
-                return Remote(served.address).request(method, target, body, headers)
-            except (OSError, HTTPException):
-                time.sleep(0.1)
-        raise AssertionError(f"nobody answers {method} {path}")
+class Torn(Either):
+    """Pushes each blob in chunks, each of them at another registry."""
 
     def push_blob(self, name: str, data: bytes) -> str:
-        """A blob in chunks, each of them at another registry."""
+        """A blob in three chunks."""
         return self.push_in_chunks(name, data, len(data) // 3 + 1)
+
+
+def either_of(servers):
+    return Torn("", [served.address for served in servers])
 
 
 @pytest.fixture(params=["ceph", pytest.param("swift", marks=pytest.mark.nightly)])
@@ -69,7 +52,7 @@ def push(either, name, each, tag):
 
 
 def test_images_by_two_registries_of_which_one_is_killed(servers):
-    either = Either("", servers)
+    either = either_of(servers)
     # Layers that several images share, names that several push, and one of a size with parts.
     images = {(f"a/{number % 4}", f"t{number}"): image(number % 6) for number in range(24)}
     images["large", "1"] = image("large", size=7 * 1024 * 1024)
@@ -104,7 +87,7 @@ def test_images_by_two_registries_of_which_one_is_killed(servers):
 
 
 def test_the_same_blob_and_tag_through_both_at_once(servers):
-    either = Either("", servers)
+    either = either_of(servers)
     each, other = image("same"), image("other")
     with ThreadPoolExecutor(8) as pool:
         for future in [pool.submit(either.push, "same", one, "tag") for one in [each, other] * 6]:

@@ -319,6 +319,26 @@ def test_a_push_between_proposal_and_sweep_keeps_what_it_needs(store):
     assert store.is_whole(Digest.of(image()))
 
 
+def test_what_a_process_takes_when_another_calls_it_gone_can_be_pulled_from_both(store):
+    """The first has acknowledged a list of which the second does not know yet."""
+    store.world.image("v1")
+    store.age()
+    first, ahead = store.serve(), store.world.registry
+    store.serve()
+    needed = Digest.of(b"layer")
+    proposed = Condemned("list", Phase.PROPOSED, 120.0, frozenset([needed]))
+    store.world.write(layout.CONDEMNED, proposed.to_bytes())
+    done(first.look())
+    taken = store.world.put(image(annotations={"new": "image"}), OCI_IMAGE, "v2")
+    for registry in (ahead, store.world.registry):
+        pulled = store.world.repo(registry=registry)
+        assert done(pulled.manifests.get("v2")).digest == taken
+        done(pulled.blobs.whole(needed)).close()
+    # Who asks before a push shall rather push it.
+    with pytest.raises(RegistryError):
+        done(store.world.repo(registry=ahead).blobs.size(needed))
+
+
 def test_an_untagged_manifest_that_is_pushed_again_meanwhile_stays(store):
     digest = store.world.image()
     store.age()

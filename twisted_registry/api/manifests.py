@@ -23,7 +23,8 @@ async def get(exchange: Exchange) -> Answer:
     :raises RegistryError: MANIFEST_UNKNOWN.
     """
     reference = exchange.reference()
-    stored = await exchange.repository.manifests.get(reference)
+    asked = exchange.method == "HEAD"
+    stored = await exchange.repository.manifests.get(reference, asked=asked)
     if isinstance(reference, str) and KINDS.get(stored.media_type) is Kind.INDEX:
         stored = await _for_old_clients(exchange, stored)
     known = exchange.headers("if-none-match")

@@ -32,7 +32,7 @@ class Phase(Enum):
     """How far a list is.
 
     PROPOSED: whoever calls something on it present takes a lease. CONDEMNED: what is on it is
-    gone for everybody, and may be removed.
+    gone for everybody who may push, and may be removed.
     """
 
     PROPOSED = "proposed"

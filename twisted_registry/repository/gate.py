@@ -9,8 +9,9 @@ The rest keeps pushes from failing, and bytes that were pushed again from being 
 proposed first. From the time that a process sees it until it acknowledges it, whatever it calls
 present although it is listed gets a lease, which takes it off the list; so does what it called
 present shortly before, since the client may be about to build on it. It acknowledges once all that
-was begun before has ended; from then on what is listed is gone for its clients, and bytes of the
-same digest wait for the sweep to pass. The collector waits for every process that has a record.
+was begun before has ended; from then on what is listed is gone for clients that ask before they
+push (who pulls gets what is there), and bytes of the same digest wait for the sweep to pass. The
+collector waits for every process that has a record.
 
 A list whose term has passed since it was first seen is void, so that a collector that dies blocks
 nobody for long.

@@ -99,15 +99,19 @@ class Manifests:
     pulls: set[tuple[str, Digest | str]] | None = None
 
     @translated
-    async def get(self, reference: Digest | str) -> StoredManifest:
+    async def get(self, reference: Digest | str, *, asked: bool = False) -> StoredManifest:
         """Read a manifest for a client.
 
         :param reference: its digest, or a tag that names it.
+        :param asked: whether the client does not pull it, but asks whether it is there, and may
+            leave out a push if so.
         :raises RegistryError: MANIFEST_UNKNOWN if the repository does not hold it, or its bytes
             are not what its digest says: the next push repairs it.
         """
-        held = await self.presence.pulled(self.name, reference)
-        stored = await self._find(reference) if held is None else held.served
+        # A tag holds what it names.
+        asked = asked and isinstance(reference, Digest)
+        held = await self.presence.pulled(self.name, reference, asked=asked)
+        stored = await self._find(reference, asked=asked) if held is None else held.served
         assert stored is not None
         if self.pulls is not None:
             self.pulls.add((self.name, reference))
@@ -203,18 +207,18 @@ class Manifests:
         self.announce("delete", "manifest", digest)
         return removed
 
-    async def _find(self, reference: Digest | str) -> StoredManifest:
+    async def _find(self, reference: Digest | str, *, asked: bool) -> StoredManifest:
         digest = reference if isinstance(reference, Digest) else await self.tags.resolve(reference)
         if digest is None:
             raise RegistryError(ErrorCode.MANIFEST_UNKNOWN, detail={"tag": reference})
-        stored = await self._read(digest)
+        stored = await self._read(digest, asked=asked)
         if stored is None:
             raise _unknown(digest)
         self.recent.remember(self.name, reference, digest)
         return stored
 
-    async def _read(self, digest: Digest) -> StoredManifest | None:
-        held = await self.presence.content(self.name, digest)
+    async def _read(self, digest: Digest, *, asked: bool = False) -> StoredManifest | None:
+        held = await self.presence.content(self.name, digest, asked=asked)
         if held is None:
             return None
         if held.served is not None:

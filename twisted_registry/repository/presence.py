@@ -3,6 +3,10 @@
 HEAD and GET, mounts, commits and the references of a manifest all ask here. A blob is here if
 the repository links it, its bytes are there, and the gate admits it. Each answer looks at the
 store: a blob that is gone is gone for the next request, so that the next push repairs it.
+
+The gate hears of a pull, but has no say in it: nobody leaves out a push for having pulled, and what
+is on a collector's list may be needed all the same, by a manifest that another process has taken
+since. It will come off the list, or was condemned by a collector that died.
 """
 
 from __future__ import annotations
@@ -69,9 +73,9 @@ class Presence:
         return await self._linked(repository, link, digest, self.recent.size)
 
     async def pullable(self, repository: str, digest: Digest) -> int | None:
-        """What :meth:`blob` tells, for a pull: the size may be remembered, the link never is."""
+        """The size of a blob, for a pull: it may be remembered, the link never is."""
         link = layout.layer_link(repository, digest)
-        return await self._linked(repository, link, digest, self.recent.known_size)
+        return await self._linked(repository, link, digest, self.recent.known_size, pull=True)
 
     async def reader(self, repository: str, digest: Digest) -> IReader | None:
         """A blob that the repository holds, open to be read to its end, or None."""
@@ -83,39 +87,51 @@ class Presence:
             if reader is None:
                 return None
             self.recent.remember_opened(repository, digest)
-        admitted = False
+        heard = False
         try:
             answer = self.gate.admits(repository, digest)
-            admitted = answer is True or await _waited_for(answer)
+            if not isinstance(answer, bool):
+                await answer
+            heard = True
         finally:
-            if not admitted:
+            if not heard:
                 reader.close()
-        return reader if admitted else None
+        return reader
 
     async def manifest(self, repository: str, digest: Digest) -> int | None:
         """The size of a manifest that the repository holds, or None."""
         link = layout.revision_link(repository, digest)
         return await self._linked(repository, link, digest, self.recent.size)
 
-    async def pulled(self, repository: str, reference: Digest | str) -> Content | None:
+    async def pulled(
+        self, repository: str, reference: Digest | str, *, asked: bool = False
+    ) -> Content | None:
         """The manifest that a pull of ``reference`` found before and would find again.
 
         None says nothing: look it up.
+
+        :param asked: see :meth:`content`.
         """
         content = self.recent.pulled(repository, reference)
         if content is None or content.served is None:
             return None
         answer = self.gate.admits(repository, content.served.digest)
-        return content if answer is True or await _waited_for(answer) else None
+        return content if answer is True or await _waited_for(answer) or not asked else None
 
-    async def content(self, repository: str, digest: Digest) -> Content | None:
-        """The bytes of a manifest that the repository holds, or None if it has none or bad ones."""
+    async def content(
+        self, repository: str, digest: Digest, *, asked: bool = False
+    ) -> Content | None:
+        """The bytes of a manifest that the repository holds, or None if it has none or bad ones.
+
+        :param asked: whether this is no pull, but a question, upon which a push may be left out.
+        """
         if await self.recent.link(layout.revision_link(repository, digest)) != digest:
             return None
         content = await self.recent.content(digest)
-        if content is None or not await _waited_for(self.gate.admits(repository, digest)):
+        if content is None:
             return None
-        return content
+        admitted = await _waited_for(self.gate.admits(repository, digest))
+        return content if admitted or not asked else None
 
     async def anywhere(self, digest: Digest) -> int | None:
         """The size of a blob that the store holds, whichever repository links it, or None."""
@@ -130,15 +146,18 @@ class Presence:
         link: str,
         digest: Digest,
         size_of: Callable[[Digest], Coroutine[Deferred[object], object, int | None]],
+        *,
+        pull: bool = False,
     ) -> int | None:
         # The link's name already says the digest; reading it tells a sound link from an empty
         # one that a crash left.
         if await self.recent.link(link) != digest:
             return None
         size = await size_of(digest)
-        if size is None or not await _waited_for(self.gate.admits(repository, digest)):
+        if size is None:
             return None
-        return size
+        admitted = await _waited_for(self.gate.admits(repository, digest))
+        return size if admitted or pull else None
 
 
 async def _waited_for(answer: bool | Deferred[bool]) -> bool:  # noqa: FBT001

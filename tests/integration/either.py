@@ -1,0 +1,34 @@
+"""Several registries over one store, of which any may be asked."""
+
+from __future__ import annotations
+
+import time
+from http.client import HTTPException
+from itertools import count
+from urllib.parse import urlsplit
+
+from attrs import field, frozen
+from remote import Answer, Remote
+
+
+@frozen
+class Either(Remote):
+    """Asks the registries in turn, as a balancer before them does; one may be down.
+
+    :ivar attempts: how many of them are asked until one answers.
+    """
+
+    addresses: list[str] = field(factory=list)
+    attempts: int = 60
+    turns: count = field(factory=count)
+
+    def request(self, method: str, path: str, body=None, headers=None) -> Answer:
+        split = urlsplit(path)
+        target = split.path + (f"?{split.query}" if split.query else "")
+        for _ in range(self.attempts):
+            address = self.addresses[next(self.turns) % len(self.addresses)]
+            try:
+                return Remote(address).request(method, target, body, headers)
+            except (OSError, HTTPException):
+                time.sleep(0.1)
+        raise ConnectionError(f"nobody answers {method} {path}")
