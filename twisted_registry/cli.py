@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "garbage-collect": "remove what nothing refers to, also beside a registry that serves",
     "fsck": "look for damage in the store, and repair what can be",
     "trash": "list what was removed, bring it back, or remove it for good",
+    "delete": "delete a whole repository, also beside a registry that serves",
     "retention": "remove the tags that no rule of storage.maintenance.retention keeps",
     "maintenance": "print how the tasks of a store are, or run one",
     "user": "add, change, remove or list the users of auth.htpasswd",

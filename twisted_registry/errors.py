@@ -78,6 +78,13 @@ class RegistryError(Exception):
     status: int | None = None
     headers: tuple[tuple[str, str], ...] = field(default=())
 
+    def __str__(self) -> str:
+        message = self.code.message if self.message is None else self.message
+        detail = self.detail
+        if isinstance(detail, dict):
+            detail = ", ".join(f"{name} {value}" for name, value in detail.items())
+        return message if detail is None else f"{message}: {detail}"
+
     @property
     def http_status(self) -> int:
         """The status to answer with."""

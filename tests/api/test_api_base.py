@@ -34,9 +34,10 @@ PATHS = {
     "blob_upload_chunk": f"a/blobs/uploads/{UPLOAD}",
     "blob": f"a/blobs/{DIGEST}",
     "referrers": f"a/referrers/{DIGEST}",
+    "repository": "_repository/a",
 }
 EVERY_METHOD = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-ROUTES = (routes.BASE, routes.CATALOG_LIST, *routes.ENDPOINTS)
+ROUTES = (routes.BASE, routes.CATALOG_LIST, routes.REPOSITORY, *routes.ENDPOINTS)
 
 
 @pytest_twisted.ensureDeferred
@@ -161,7 +162,7 @@ async def test_no_methods_for_browsers_unless_the_operator_allows_an_origin(api)
 @pytest_twisted.ensureDeferred
 async def test_extensions(api):
     response = await api("GET", "_oci/ext/discover")
-    assert response.json() == {"extensions": []}
+    assert [extension["name"] for extension in response.json()["extensions"]] == ["_repository"]
     response = await api("GET", "a/_oci/ext/discover")
     assert (response.status, response.code) == (404, "NAME_UNKNOWN")
     await api.blob(b"x")

@@ -35,6 +35,9 @@ def find(path):
         ("a/blobs/blobs/x", "blob", "a/blobs", "x"),
         ("a/referrers/x", "referrers", "a", "x"),
         ("tags/list/tags/list", "tags", "tags/list", ""),
+        ("_repository/a", "repository", "a", ""),
+        ("_repository/a/manifests/x/", "repository", "a/manifests/x", ""),
+        ("_repository/_catalog", "repository", "_catalog", ""),
         ("../tags/list", "tags", "..", ""),
         ("a//tags/list", "tags", "a/", ""),
     ],
@@ -60,6 +63,9 @@ def test_match(path, handler, name, variable):
         "_catalog/x",
         "a/_catalog",
         "_oci",
+        "_repository",
+        "_repository/",
+        "a/_repository/b",
     ],
 )
 def test_no_match(path):
@@ -71,7 +77,7 @@ def test_no_segments_are_the_base():
 
 
 def test_every_route_has_handlers():
-    endpoints = (*routes.ENDPOINTS, routes.BASE, routes.CATALOG_LIST, routes.EXTENSIONS)
+    endpoints = routes.ALL_ENDPOINTS
     wanted = {
         (endpoint.handler, "GET" if method == "HEAD" else method)
         for endpoint in endpoints

@@ -151,12 +151,36 @@ def test_what_is_deleted(processes):
             assert ask(connection, "GET", f"/v2/gone/blobs/{layer}")[0].status == 404
 
 
-def lists(connection, name):
-    """Tags, repositories, and how many manifests refer to the first."""
+def test_a_repository_that_is_deleted(processes):
+    """And pushed again, and deleted by another process, again and again."""
+    one, two, three = processes
+    content = manifest(1)
+    for number in range(9):
+        layer = push_blob(one, "whole/one", CONFIG)
+        put(two, "whole/one", "tag", content)
+        put(two, "whole/one", "more", manifest(2, subject=content))
+        for connection in (one, three, one, three):
+            assert get(connection, "whole/one", "tag")[0] == 200
+            assert ask(connection, "GET", f"/v2/whole/one/blobs/{layer}")[0].status == 200
+            assert lists(connection, "whole/one", 1) == (["more", "tag"], True, 1)
+        deleter, *others = processes[number % 3 :] + processes[: number % 3]
+        delete(deleter, "/v2/_repository/whole/one")
+        for connection in others:
+            assert get(connection, "whole/one", "tag")[0] == 404
+            assert get(connection, "whole/one", digest_of(content))[0] == 404
+            assert ask(connection, "GET", f"/v2/whole/one/blobs/{layer}")[0].status == 404
+            assert ask(connection, "GET", "/v2/whole/one/tags/list")[0].status == 404
+            assert lists(connection, "whole/one", 1) == ([], False, 0)
+            response, _ = ask(connection, "DELETE", "/v2/_repository/whole/one")
+            assert response.status == 404
+
+
+def lists(connection, name, subject=0):
+    """Tags, repositories, and how many manifests refer to one."""
     response, body = ask(connection, "GET", f"/v2/{name}/tags/list")
     tags = json.loads(body)["tags"] if response.status == 200 else []
     _, body = ask(connection, "GET", "/v2/_catalog")
-    _, found = ask(connection, "GET", f"/v2/{name}/referrers/{digest_of(manifest(0))}")
+    _, found = ask(connection, "GET", f"/v2/{name}/referrers/{digest_of(manifest(subject))}")
     return tags, name in json.loads(body)["repositories"], len(json.loads(found)["manifests"])
 
 

@@ -17,7 +17,16 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-from twisted_registry.api import blobs, catalog, manifests, referrers, routes, tags, uploads
+from twisted_registry.api import (
+    blobs,
+    catalog,
+    extensions,
+    manifests,
+    referrers,
+    routes,
+    tags,
+    uploads,
+)
 from twisted_registry.api.answers import Answer, Common, send
 from twisted_registry.api.exchange import NO_QUERY, Exchange, Query, Settings, read_name
 from twisted_registry.api.headers import header, last_fields
@@ -49,16 +58,9 @@ async def base(exchange: Exchange) -> Answer:  # noqa: ARG001
     return Answer.json({})
 
 
-async def extensions(exchange: Exchange) -> Answer:
-    """List extensions (``_oci/ext/discover``): there are none."""
-    if exchange.name and not await exchange.repository.exists():
-        raise RegistryError(ErrorCode.NAME_UNKNOWN, detail={"name": exchange.name})
-    return Answer.json({"extensions": []})
-
-
 HANDLERS: Mapping[tuple[str, str], Callable[[Exchange], Awaitable[Answer]]] = {
     ("base", "GET"): base,
-    ("extensions", "GET"): extensions,
+    ("extensions", "GET"): extensions.get,
     ("catalog", "GET"): catalog.get,
     ("tags", "GET"): tags.get,
     ("manifest", "GET"): manifests.get,
@@ -72,6 +74,7 @@ HANDLERS: Mapping[tuple[str, str], Callable[[Exchange], Awaitable[Answer]]] = {
     ("blob_upload_chunk", "PUT"): uploads.put,
     ("blob_upload_chunk", "DELETE"): uploads.delete,
     ("referrers", "GET"): referrers.get,
+    ("repository", "DELETE"): extensions.delete,
 }
 
 

@@ -116,7 +116,11 @@ ENDPOINTS = (
     Endpoint("extensions", ("_oci", "ext", "discover"), {"GET": _READ, "HEAD": _READ}),
 )
 
-ALL_ENDPOINTS = (BASE, CATALOG_LIST, EXTENSIONS, *ENDPOINTS)
+#: Ours: a whole repository, whose name is all that follows. No name begins so.
+REPOSITORY = Endpoint("repository", (), {"DELETE": _DELETE})
+_REPOSITORY = "_repository"
+
+ALL_ENDPOINTS = (BASE, CATALOG_LIST, EXTENSIONS, REPOSITORY, *ENDPOINTS)
 
 #: Of the paths that are remembered.
 _SEGMENTS = 12
@@ -146,6 +150,9 @@ def match(segments: tuple[str, ...]) -> Match | None:
     unnamed = _UNNAMED.get(path)
     if unnamed is not None:
         return Match(unnamed)
+    if path and path[0] == _REPOSITORY:
+        name = "/".join(path[1:])
+        return Match(REPOSITORY, name, sound=is_name(name)) if name else None
     for endpoint in ENDPOINTS:
         head, tail = path[: -len(endpoint.tail)], path[-len(endpoint.tail) :]
         if head and _fits(endpoint.tail, tail):

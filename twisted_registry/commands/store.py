@@ -38,8 +38,13 @@ async def opened(configuration: Configuration, reactor: Any) -> AsyncIterator[IS
 
 
 def registry_on(configuration: Configuration, driver: IStorageDriver, reactor: Any) -> Registry:
-    """A registry that removes things as the configuration says."""
-    return Registry(driver, reactor, disposal=make_disposal(configuration, driver, reactor))
+    """A registry that removes things as the configuration says, and stores nothing."""
+    return Registry(
+        driver,
+        reactor,
+        policy=make_policy(configuration),
+        disposal=make_disposal(configuration, driver, reactor),
+    )
 
 
 @asynccontextmanager

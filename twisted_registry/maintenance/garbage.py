@@ -49,6 +49,7 @@ class Collected:
     :ivar size: their bytes.
     :ivar leased: what stays because clients were told of it meanwhile.
     :ivar troubled: repositories that hold something unreadable, of which all is kept.
+    :ivar vacated: repositories that hold nothing any more, and left the catalog.
     """
 
     repositories: int = 0
@@ -58,6 +59,7 @@ class Collected:
     size: int = 0
     leased: int = 0
     troubled: tuple[str, ...] = ()
+    vacated: int = 0
 
 
 @define(eq=False)
@@ -112,8 +114,10 @@ class Collector:
                 max(total.leased, some.leased),
                 some.troubled,
             )
-            if self.dry_run or not some.manifests + some.blobs:
+            if self.dry_run:
                 return total
+            if not some.manifests + some.blobs:
+                return evolve(total, vacated=await self.removal.vacate())
 
     async def _round(self, watcher: Watcher) -> Collected:
         before = await self.removal.time() - self.grace

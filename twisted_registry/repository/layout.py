@@ -84,6 +84,8 @@ QUARANTINE = "twisted-registry/quarantine"
 
 #: A folder with one of these is a repository. 2.8.3 looks for the first, 3.x for the second.
 REPOSITORY_MARKS = ("_layers", "_manifests")
+#: A folder with one of these is, or was, a repository.
+REMAINS_MARKS = (*REPOSITORY_MARKS, "_referrers")
 #: A folder with this has manifests, which may refer to blobs.
 MANIFEST_MARKS = ("_manifests",)
 #: A folder with this links blobs.
@@ -230,9 +232,14 @@ def upload_checkpoint(name: str, upload_id: str) -> str:
     return f"{upload(name, upload_id)}/checkpoint"
 
 
+def all_referrers(name: str) -> str:
+    """The folder of what a repository knows of referrers."""
+    return f"{REPOSITORIES}/{name}/_referrers"
+
+
 def referrers(name: str, subject: Digest) -> str:
     """The folder of what refers to a subject: a folder for each algorithm."""
-    return f"{REPOSITORIES}/{name}/_referrers/{subject.algorithm}/{subject.hex}"
+    return f"{all_referrers(name)}/{subject.algorithm}/{subject.hex}"
 
 
 def referrer_link(name: str, subject: Digest, digest: Digest) -> str:
@@ -242,7 +249,7 @@ def referrer_link(name: str, subject: Digest, digest: Digest) -> str:
 
 def referrers_scanned(name: str) -> str:
     """Which revisions were searched for a subject."""
-    return f"{REPOSITORIES}/{name}/_referrers/scanned"
+    return f"{all_referrers(name)}/scanned"
 
 
 def leases(list_id: str) -> str:

@@ -175,6 +175,7 @@ class Manifests:
             revision = layout.revision_link(self.name, digest)
             if tags and await read_link(self.driver, revision) != digest:
                 await self._store(digest, content, manifest)
+                await self._confirm_tags(digest, manifest, tags)
         for name in tags or (None,):
             self.announce(
                 "push",
@@ -251,6 +252,17 @@ class Manifests:
             raise _blobs_unknown(refused)
         if self.policy.validate:
             await self._check_references(manifest)
+
+    async def _confirm_tags(self, digest: Digest, manifest: Manifest, tags: Sequence[str]) -> None:
+        """See to it once more, and else take the tags away: the whole repository was deleted."""
+        try:
+            await self._confirm(digest, manifest)
+        except RegistryError:
+            for tag in tags:
+                async with self.tags.hold(tag):
+                    if await self.tags.resolve(tag) == digest:
+                        await self.tags.remove(tag)
+            raise
 
     async def _keep_media_type(self, digest: Digest, content: bytes, media_type: str) -> None:
         path = layout.revision_media_type(self.name, digest)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
+from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.repository import catalog, layout
 from twisted_registry.repository.abandoned import abandoned_uploads
 from twisted_registry.repository.blobs import Blobs
 from twisted_registry.repository.concurrency import KeyedLock
+from twisted_registry.repository.deletion import Deletion
 from twisted_registry.repository.descriptors import NoDescriptors
 from twisted_registry.repository.disposal import Disposal
 from twisted_registry.repository.failures import translated
@@ -34,12 +36,13 @@ from twisted_registry.repository.uploads import Uploads
 from twisted_registry.storage.interfaces import MethodUnsupported, PathExists, PathNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from twisted.internet.interfaces import IReactorTime
 
     from twisted_registry.digest import Digest
     from twisted_registry.repository.abandoned import AbandonedUpload
+    from twisted_registry.repository.deletion import Deleted
     from twisted_registry.repository.descriptors import IDescriptorCache
     from twisted_registry.storage.interfaces import IStorageDriver
 
@@ -228,5 +231,16 @@ class Repository:
     referrers: Referrers
 
     async def exists(self) -> bool:
-        """Whether anything was ever pushed to it."""
+        """Whether it holds anything, or did until lately."""
         return await catalog.is_repository(self.driver, self.name)
+
+    async def delete(self, progress: Callable[[Deleted], object] = lambda _: None) -> Deleted:
+        """Remove all that it holds; repositories below it stay.
+
+        :param progress: told again and again what is gone so far.
+        :raises RegistryError: NAME_UNKNOWN, DENIED if a tag is immutable, UNAVAILABLE if clients
+            push to it all the time.
+        """
+        if not await self.exists():
+            raise RegistryError(ErrorCode.NAME_UNKNOWN, detail={"name": self.name})
+        return await Deletion(self.driver, self.name, self.tags, self.uploads, progress).run()

@@ -17,6 +17,7 @@ from twisted_registry.repository.disposal import Disposal
 from twisted_registry.repository.failures import translated
 from twisted_registry.repository.gate import RECORD_TERM
 from twisted_registry.repository.stamps import Cause
+from twisted_registry.repository.vacancy import vacate
 from twisted_registry.storage.interfaces import MethodUnsupported, PathExists, PathNotFound
 
 if TYPE_CHECKING:
@@ -170,6 +171,13 @@ class Removal:
         async for name in catalog.walk(self.driver, marks=layout.LAYER_MARKS):
             for algorithm in ALGORITHMS:
                 await self._unlink(name, algorithm, digests)
+
+    async def vacate(self) -> int:
+        """Let repositories that hold nothing leave the catalog, and return how many did."""
+        gone = 0
+        async for name in catalog.walk(self.driver, marks=layout.REMAINS_MARKS):
+            gone += await vacate(self.driver, name)
+        return gone
 
     @translated
     async def _unlink(self, name: str, algorithm: str, digests: Collection[Digest]) -> None:

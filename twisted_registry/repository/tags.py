@@ -18,7 +18,7 @@ from twisted_registry.repository.tagchoice import immutable
 from twisted_registry.storage.interfaces import MethodUnsupported, PathExists, PathNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from twisted_registry.digest import Digest
     from twisted_registry.repository.concurrency import KeyedLock
@@ -139,7 +139,7 @@ class Tags:
         """
         if self.is_immutable(tag) and await self.resolve(tag) is not None:
             raise immutable(tag)
-        if not await self._remove(tag):
+        if not await self.remove(tag):
             raise RegistryError(ErrorCode.MANIFEST_UNKNOWN, detail={"tag": tag})
 
     @translated
@@ -152,7 +152,7 @@ class Tags:
         async with self.hold(tag):
             if await self.pushed(tag) != pushed or await self.resolve(tag) != digest:
                 return False
-            return await self._remove(tag)
+            return await self.remove(tag)
 
     @translated
     async def pushed(self, tag: str) -> float | None:
@@ -181,6 +181,35 @@ class Tags:
                 raise immutable(tag)
 
     @translated
+    async def guard_all(self) -> None:
+        """Refuse to remove all tags if one of them is immutable.
+
+        :raises RegistryError: DENIED.
+        """
+        if self.has_immutable:
+            async for names in self._pages("", layout.CURRENT):
+                for tag in filter(self.is_immutable, names):
+                    raise immutable(tag)
+
+    async def delete_all(self) -> AsyncIterator[int]:
+        """Remove all tags, and folders that look like one; yield how many, again and again.
+
+        :raises RegistryError: DENIED at an immutable one.
+        """
+        async for names in self._pages("", ""):
+            yield await self._delete_many(names)
+
+    @translated
+    async def _delete_many(self, tags: Sequence[str]) -> int:
+        async def remove(tag: str) -> bool:
+            async with self.hold(tag):
+                if self.is_immutable(tag) and await self.resolve(tag) is not None:
+                    raise immutable(tag)
+                return await self.remove(tag)
+
+        return sum(await each(remove, tags))
+
+    @translated
     async def delete_all_of(self, digest: Digest, *, indexed: bool = False) -> list[str]:
         """Remove every tag that names a manifest, and return them.
 
@@ -192,7 +221,7 @@ class Tags:
         async def remove(tag: str) -> bool:
             async with self.hold(tag):
                 # A push may have moved it on meanwhile.
-                return await self.resolve(tag) == digest and await self._remove(tag)
+                return await self.resolve(tag) == digest and await self.remove(tag)
 
         removed: list[str] = []
         async for names in self._pages("", layout.index(digest) if indexed else ""):
@@ -247,7 +276,8 @@ class Tags:
             after = found[-1]
         return names[:limit], len(names) > limit
 
-    async def _remove(self, tag: str) -> bool:
+    async def remove(self, tag: str) -> bool:
+        """Remove a tag, whatever it is, and return whether it was there; others may move it."""
         try:
             await self.disposal.tag(self.name, tag)
         except PathNotFound:

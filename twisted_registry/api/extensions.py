@@ -1,0 +1,44 @@
+"""What is not of the distribution specification, and how clients find out.
+
+``/v2/_oci/ext/discover`` is the specification's own way (``extensions/_oci.md``). There is one
+extension: ``DELETE /v2/_repository/<name>`` removes a whole repository.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted_registry.api.answers import Answer
+from twisted_registry.errors import ErrorCode, RegistryError
+
+if TYPE_CHECKING:
+    from twisted_registry.api.exchange import Exchange
+
+_REPOSITORY = {
+    "name": "_repository",
+    "description": "DELETE removes a repository with all that it holds",
+    "endpoints": ["_repository/<name>"],
+}
+
+
+async def get(exchange: Exchange) -> Answer:
+    """List the extensions that are not switched off, of the registry or of a repository.
+
+    :raises RegistryError: NAME_UNKNOWN.
+    """
+    if exchange.name:
+        if not await exchange.repository.exists():
+            raise RegistryError(ErrorCode.NAME_UNKNOWN, detail={"name": exchange.name})
+        return Answer.json({"extensions": []})
+    settings = exchange.settings
+    served = settings.delete and not settings.read_only
+    return Answer.json({"extensions": [_REPOSITORY] if served else []})
+
+
+async def delete(exchange: Exchange) -> Answer:
+    """Remove a repository; those below it stay.
+
+    :raises RegistryError: NAME_UNKNOWN, DENIED if a tag of it is immutable.
+    """
+    await exchange.repository.delete()
+    return Answer(202)
