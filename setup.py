@@ -11,7 +11,9 @@ VERSION = re.search(
 ).group(1)
 
 AUTH = ["bcrypt>=4.1", "pyjwt[crypto]>=2.10"]
+ACME = ["acme>=2.11"]
 TEST = [
+    *ACME,
     *AUTH,
     "botocore>=1.34",
     "coverage[toml]>=7.6",
@@ -47,6 +49,7 @@ setup(
         "twisted[tls]>=24.11",
     ],
     extras_require={
+        "acme": ACME,
         "auth": AUTH,
         "aws": ["botocore>=1.34"],
         "redis": ["txredisapi>=1.6"],

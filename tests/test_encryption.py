@@ -8,12 +8,17 @@ import pty
 import signal
 import socket
 import ssl
+import sys
 from contextlib import closing
 
 import pytest
 from certificates import Authority
 from processes import SERVE, TWISTD, Running, configured, environment, run, wait_until
+from twisted.internet.task import Clock
 
+from twisted_registry.config.loading import load
+from twisted_registry.encryption import Encryption
+from twisted_registry.listener import StartError
 from twisted_registry.tls.context import missing_ciphers
 
 AUTHORITY = Authority()
@@ -193,3 +198,19 @@ def test_a_cipher_that_is_not_there_stops_the_start(tmp_path):
     status, _, (line,) = run(*SERVE, configured(tmp_path, more=more), cwd=tmp_path)
     assert status == 1
     assert line.endswith("ciphersuites: this OpenSSL has no DES-CBC3-SHA (its name for it)")
+
+
+def test_acme_is_an_extra(tmp_path, monkeypatch):
+    more = f"  tls:\n    letsencrypt: {{cachefile: {tmp_path}/acme, hosts: [a.example]}}\n"
+    configuration = load(configured(tmp_path, more=more), {}).configuration
+    for name in [name for name in sys.modules if name.startswith("twisted_registry.letsencrypt.")]:
+        if not name.endswith((".cache", ".selfsigned")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "acme", None)
+    monkeypatch.setitem(sys.modules, "acme.jws", None)
+    with pytest.raises(
+        StartError,
+        match=r"^http\.tls\.letsencrypt: needs the package acme[.jws]*:"
+        r" install twisted-registry\[acme\]$",
+    ):
+        Encryption(configuration, Clock())

@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "listener": ("api", *CORE),
     "auth": CORE,
     "config": CORE,
-    "storage": CORE,
+    "storage": ("quiet", *CORE),
     "repository": ("storage.interfaces", *CORE),
     "maintenance": ("repository", *CORE),
     "api": ("repository", "auth.clientcertificate", "auth.interfaces", "metrics", *CORE),
@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "debugaddress": ("", "debug", "listener", "upkeep", "api", "auth.interfaces", "config"),
     "accessrules": ("auth", "config"),
     "tokens": (
-        *("api", "auth", "repository.layout", "storage.interfaces"),
+        *("api", "auth", "repository.layout", "quiet", "shortbody", "storage.interfaces"),
         *CORE,
     ),
     "builtintokens": ("tokens", "auth", "repository", "config"),
@@ -60,7 +60,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "config",
     ),
     "tls": ("auth.clientcertificate", *CORE),
-    "encryption": ("listener", "tls", "api.tree", "config"),
+    "quiet": (),
+    "shortbody": (),
+    "letsencrypt": ("", "tls", "quiet", "shortbody"),
+    "encryption": ("listener", "letsencrypt", "tls", "api.tree", "config"),
     "service": (
         "accesscontrol",
         "debugaddress",
@@ -158,6 +161,7 @@ LATE = {
     # Most leave TLS to a proxy, and it brings much along.
     ("service", f"{PACKAGE}.encryption"),
     # It needs an extra.
+    ("encryption", f"{PACKAGE}.letsencrypt"),
     ("commands.user", f"{PACKAGE}.auth.passwords"),
     # Each scheme brings other libraries along, most of them extras.
     ("authschemes", f"{PACKAGE}.auth"),

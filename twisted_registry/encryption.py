@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 
 from twisted.application.service import MultiService
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -11,6 +11,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
 from twisted_registry.api.tree import Document
+from twisted_registry.letsencrypt.cache import Cache
 from twisted_registry.listener import StartError
 from twisted_registry.tls.advice import advice, authority_of
 from twisted_registry.tls.automatic import Automatic
@@ -19,7 +20,7 @@ from twisted_registry.tls.endpoint import Switch, TLSEndpoint
 from twisted_registry.tls.files import Files
 from twisted_registry.tls.material import MaterialError
 from twisted_registry.tls.reloading import Reloader
-from twisted_registry.tls.subject import described
+from twisted_registry.tls.reminding import Reminder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,9 +30,12 @@ if TYPE_CHECKING:
 
     from twisted_registry.config.schema import Configuration
     from twisted_registry.config.tls import Tls
+    from twisted_registry.letsencrypt.renewal import Renewal
     from twisted_registry.tls.material import ISource, Material
 
 log = Logger()
+
+T = TypeVar("T")
 
 #: Where the certificate of an authority of our own can be downloaded.
 _DOWNLOAD: Final = "ca.crt"
@@ -59,9 +63,11 @@ class Encryption(MultiService):
         self._others: Callable[[Material], object] | None = None
         self._reactor = reactor
         self._source = _source(configuration, reactor.seconds)
-        self._terms = _terms(section)
+        self._terms = _terms(section, self._source)
+        self._renewal = self._make_renewal() if material is None else None
         self._switch: Switch | None = None
         self._reloader: Reloader | None = None
+        self._reminder: Reminder | None = None
 
     @property
     def documents(self) -> Mapping[str, Document]:
@@ -84,22 +90,23 @@ class Encryption(MultiService):
                 # It looks before we read: what changes in between is read again.
                 self._reloader = Reloader(self._reactor, self._source, self._read, self.use)
                 self._reloader.setServiceParent(self)
+                self._reminder = Reminder(self._reactor, self._shown)
+                self._reminder.setServiceParent(self)
+                if self._renewal is not None:
+                    self._renewal.setServiceParent(self)
                 self._material = self._source.read()
             context = make_context(self._material, self._terms)
             self._switch = Switch(context, self._terms.clients.verifies)
         except MaterialError as error:
             raise StartError(f"http.tls.{error}") from error
 
-    def startService(self) -> None:
-        """Say whose certificate it is, and look after the files from now on."""
-        super().startService()
-        if self._reloader is not None:
-            self._tell()
-
     def called(self, host: str) -> str:
         """What clients call ``host:port`` on this machine."""
-        hosts = self._section.auto.hosts
-        return f"{hosts[0]}:{host.rpartition(':')[2]}" if hosts and host else host
+        hosts = self._section.auto.hosts or self._section.letsencrypt.hosts
+        port = host.rpartition(":")[2]
+        if not (hosts and port):
+            return host
+        return hosts[0] if port == "443" else f"{hosts[0]}:{port}"
 
     def advise(self, address: object) -> None:
         """Say what is to be done on clients, if anything.
@@ -118,14 +125,15 @@ class Encryption(MultiService):
 
     def shared_by(self, show: Callable[[Material], object]) -> None:
         """Have other processes show the same, now and after each change."""
-        assert self._material is not None
         self._others = show
-        show(self._material)
+        show(self._shown())
 
     def reload(self) -> None:
-        """Read the files again, now."""
+        """Read the files again, now; what could not be ordered before is tried again."""
         if self._reloader is not None:
             self._reloader.reload()
+        if self._renewal is not None:
+            self._renewal.soon()
 
     def use(self, material: Material) -> None:
         """Show something else to clients that connect from now on.
@@ -135,32 +143,56 @@ class Encryption(MultiService):
         assert self._switch is not None
         self._switch.context = make_context(material, self._terms)
         self._material = material
-        if self._reloader is not None:
-            self._tell()
+        if self._reminder is not None:
+            self._reminder.tell()
         if self._others is not None:
             self._others(material)
 
+    def _make_renewal(self) -> Renewal | None:
+        acme = self._section.letsencrypt
+        if not isinstance(self._source, Cache):
+            return None
+        try:
+            from twisted_registry.letsencrypt.order import Orders  # noqa: PLC0415 - an extra
+            from twisted_registry.letsencrypt.renewal import Renewal  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            raise StartError(
+                f"http.tls.letsencrypt: needs the package {error.name}: install"
+                " twisted-registry[acme]"
+            ) from error
+        cache, reactor = self._source, self._reactor
+        orders = Orders(reactor, cache, acme.directory, acme.email, self._in_thread)
+        return Renewal(reactor, cache, orders, self._in_thread, self._renewed)
+
+    def _renewed(self) -> None:
+        assert self._reloader is not None
+        self._reloader.reload()
+
+    def _in_thread(self, call: Callable[..., T], *arguments: object) -> Deferred[T]:
+        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), call, *arguments)
+
     def _read(self) -> Deferred[Material]:
-        return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._checked)
+        return self._in_thread(self._checked)
 
     def _checked(self) -> Material:
         material = self._source.read()
         make_context(material, self._terms)
         return material
 
-    def _authority(self) -> bytes:
+    def _shown(self) -> Material:
         assert self._material is not None
-        return authority_of(self._material.certificate)
+        return self._material
 
-    def _tell(self) -> None:
-        assert self._material is not None
-        text, valid = described(self._material.certificate, self._reactor.seconds())
-        tell = log.info if valid else log.warn
-        tell("{certificate}", certificate=text)
+    def _authority(self) -> bytes:
+        return authority_of(self._shown().certificate)
 
 
 def _source(configuration: Configuration, now: Callable[[], float]) -> ISource:
     section = configuration.http.tls
+    acme = section.letsencrypt
+    if acme.cachefile:
+        cache: ISource = Cache(Path(acme.cachefile).absolute(), acme.hosts, now, section.clientcas)
+        return cache
     if not section.auto.hosts:
         files: ISource = Files(section.certificate, section.keyfile, section.clientcas)
         return files
@@ -173,10 +205,11 @@ def _source(configuration: Configuration, now: Callable[[], float]) -> ISource:
     return automatic
 
 
-def _terms(section: Tls) -> Terms:
+def _terms(section: Tls, source: ISource) -> Terms:
     clients = section.clientauth or ClientAuth.REQUIRE.value
     return Terms(
         cast("Literal['tls1.2', 'tls1.3']", section.minimumtls or "tls1.2"),
         section.ciphers,
         ClientAuth(clients) if section.clientcas else ClientAuth.NONE,
+        source.challenged if isinstance(source, Cache) else None,
     )

@@ -54,8 +54,20 @@ def section(tls: str, addr: str = "':5000'") -> str:
         ("auto: {hosts: [10.0.0.256]}", "auto.hosts[0]: got '10.0.0.256', expected a host name"),
         ("auto: {hosts: ['a:5000']}", "auto.hosts[0]: got 'a:5000', expected a host name"),
         ("auto: {host: [a]}", "auto.host: unknown; known are hosts, folder"),
-        ("letsencrypt: {cachefile: /c}", "letsencrypt: certificates by ACME are not served yet"),
-        ("letsencrypt: {hosts: [a]}", "letsencrypt: certificates by ACME are not served yet"),
+        ("letsencrypt: {hosts: [a.b]}", "letsencrypt.cachefile: got nothing, expected a folder"),
+        ("letsencrypt: {email: a@b.example}", "letsencrypt.cachefile: got nothing, expected a"),
+        ("letsencrypt: {cachefile: /c}", ("letsencrypt.hosts: got nothing, expected what clients"
+         " call this registry")),
+        (f"{GOOD}, letsencrypt: {{cachefile: /c, hosts: [a.b]}}", ("letsencrypt: orders certificate"
+         " and key: either it, or http.tls.auto, or the files")),
+        ("letsencrypt: {cachefile: /c, hosts: [a.b]}, auto: {hosts: [a]}", "letsencrypt: orders"),
+        ("letsencrypt: {cachefile: /c, hosts: [a.b], directoryurl: 'http://c'}",
+         "letsencrypt.directoryurl: got 'http://c', expected a URL that begins with https://"),
+        *(
+            (f"letsencrypt: {{cachefile: /c, hosts: ['{host}']}}",
+             f"letsencrypt.hosts[0]: got '{host}', expected a host name of the internet")
+            for host in ("a", "*.a.example", "10.0.0.1", "a.example:443", "a/../b.c", "")
+        ),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_a_fault(tls: str, said: str):
@@ -100,11 +112,16 @@ def test_the_example():
     made = load_text(path.read_text(), {}, "conf/tls.yml")
     assert made.warnings == ()
     assert made.configuration.http.tls.auto.hosts == ("localhost", "127.0.0.1")
-    commented = re.sub(r"(?m)^(    )# (\w+:|- |  \w+:)", r"\1\2", path.read_text())
-    files = commented.replace("    auto:\n      hosts: [localhost, 127.0.0.1]\n", "")
+    text = path.read_text().replace("    auto:\n      hosts: [localhost, 127.0.0.1]\n", "")
+    uncommented = re.sub(r"(?m)^(    )# (\w+:|- |  \w+:)", r"\1\2", text)
+    ordering = r"    letsencrypt:\n(      .*\n)+"
+    files = re.sub(ordering, "", uncommented)
     said = load_text(files, {}, "conf/tls.yml").configuration.http.tls
     assert said.clientusers[0].groups == ("robots",)
     assert said.certificate == "/etc/twisted-registry/chain.pem"
+    ordered = re.sub(r"    (certificate|key): .*\n", "", uncommented)
+    said = load_text(ordered, {}, "conf/tls.yml").configuration.http.tls
+    assert said.letsencrypt.hosts == ("registry.example.com",)
 
 
 def test_the_newest_tls_has_ciphers_of_its_own():
@@ -112,3 +129,25 @@ def test_the_newest_tls_has_ciphers_of_its_own():
     made = loaded(section(f"{GOOD}, {suites}"))
     assert made.notices == ("http.tls.ciphersuites: no effect, TLS 1.3 offers all of its own",)
     assert made.configuration.http.tls.ciphers == ()
+
+
+def test_certificates_by_acme():
+    said = "letsencrypt: {cachefile: /c, email: a@b.example, hosts: [A.example, b.example]}"
+    made = loaded(section(said, "':443'"))
+    assert made.warnings == made.notices == ()
+    tls = made.configuration.http.tls
+    assert tls.wanted
+    assert tls.letsencrypt.hosts == ("a.example", "b.example")
+    assert tls.letsencrypt.directory == "https://acme-v02.api.letsencrypt.org/directory"
+    own = said.replace("hosts", "directoryurl: 'https://ca.example/acme', hosts")
+    tls = loaded(section(own)).configuration.http.tls
+    assert tls.letsencrypt.directory == "https://ca.example/acme"
+
+
+def test_acme_servers_come_to_443():
+    said = "letsencrypt: {cachefile: /c, hosts: [a.example]}"
+    (notice,) = loaded(section(said)).notices
+    assert notice == (
+        "http.tls.letsencrypt: servers of ACME connect to port 443 of a.example, which has to"
+        " lead to http.addr"
+    )

@@ -180,3 +180,35 @@ def test_what_is_asked_of_clients(tmp_path, asked, none, good, strange):
                 assert expected, name
                 certificate = ours.get_peer_certificate()
                 assert (certificate is None) == (issued is None or asked is ClientAuth.NONE)
+
+
+@pytest.mark.parametrize("clients", [ClientAuth.NONE, ClientAuth.REQUIRE])
+def test_challenges_of_acme_servers_are_answered(clients):
+    answer = AUTHORITY.issue("localhost", subject="answer")
+    asked = []
+
+    def challenged(host):
+        asked.append(host)
+        return Material(answer.certificate, answer.key) if host == "localhost" else None
+
+    context = make_context(
+        material(authorities=[AUTHORITY]), Terms(clients=clients, challenged=challenged)
+    )
+    _, theirs = handshake(context, AUTHORITY.client(), protocols=["acme-tls/1"])
+    assert theirs.selected_alpn_protocol() == "acme-tls/1"
+    assert theirs.getpeercert()["subject"] == ((("commonName", "answer"),),)
+    assert asked == ["localhost"]
+    # Nobody else sees it.
+    if clients is ClientAuth.NONE:
+        _, theirs = handshake(context, AUTHORITY.client(), protocols=["http/1.1"])
+        assert theirs.getpeercert()["subject"] == ((("commonName", "server"),),)
+
+
+def test_challenges_that_can_not_be_answered_are_seen_as_such():
+    asked = []
+    context = make_context(material(), Terms(challenged=asked.append))
+    for settings in ({}, {"maximum_version": ssl.TLSVersion.TLSv1_2}):
+        _, theirs = handshake(context, AUTHORITY.client(**settings), protocols=["acme-tls/1"])
+        assert theirs.selected_alpn_protocol() is None
+    # With 1.2 the certificate has been chosen by then.
+    assert asked == ["localhost"]

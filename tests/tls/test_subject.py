@@ -28,3 +28,13 @@ def test_outside_its_time(days, word):
     text, valid = described(made("a"), NOW + days * DAY)
     assert text.startswith(f"certificate for a is not valid {word} 2")
     assert not valid
+
+
+def test_near_its_end():
+    # It is for 31 days, of which one has passed.
+    assert described(made("a"), NOW + 24 * DAY)[1]
+    text, well = described(made("a"), NOW + 26.1 * DAY)
+    assert text.endswith(" UTC: in 3 days clients refuse it")
+    assert not well
+    text, _ = described(made("a"), NOW + 29.01 * DAY)
+    assert text.endswith(" UTC: in 23 hours clients refuse it")

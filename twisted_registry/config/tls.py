@@ -51,6 +51,7 @@ _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?"
 _NAME: Final = re.compile(rf"(?:\*\.)?(?:{_LABEL}\.)*(?!\d+\Z){_LABEL}", re.ASCII)
 #: How many of SUITES, from its beginning, are offered by default: forward secret and authenticated.
 _DEFAULT: Final = 6
+_DIRECTORY: Final = "https://acme-v02.api.letsencrypt.org/directory"
 
 
 def _host(node: Node) -> str:
@@ -60,14 +61,34 @@ def _host(node: Node) -> str:
     return str(ip_address(said))
 
 
+def _domain(node: Node) -> str:
+    said = text_of(node).lower()
+    if len(said) > 253 or said.startswith("*") or "." not in said or not _NAME.fullmatch(said):
+        raise ValueError
+    return said
+
+
 @schema
 class LetsEncrypt(Values):
     """``http.tls.letsencrypt``."""
 
-    cachefile: str = key(text(), "A directory for account and certificates.", default="")
-    email: str = key(text(), "Who is told before a certificate runs out.", default="")
-    hosts: tuple[str, ...] = key(texts("a list of host names"), "The host names.", default=())
-    directoryurl: str = key(text(), "The ACME directory.", default="")
+    cachefile: str = key(
+        text("a path"), "A folder for the account and the certificate, made if it is missing.",
+        default="",
+    )  # fmt: skip
+    email: str = key(text(), "Whom Let's Encrypt may write to about the account.", default="")
+    hosts: tuple[str, ...] = key(
+        Listing("a list of host names", Scalar("a host name of the internet", _domain)),
+        "The host names of this registry, all in one certificate.", default=(),
+    )  # fmt: skip
+    directoryurl: str = key(
+        text("a URL"), f"The directory of the ACME server. Empty: ``{_DIRECTORY}``.", default=""
+    )
+
+    @property
+    def directory(self) -> str:
+        """Where the ACME server is."""
+        return self.directoryurl or _DIRECTORY
 
 
 @schema
@@ -149,15 +170,10 @@ def check_tls(http: Http, storage: Storage, report: Report) -> None:
     certificate when the authorities are: either would be a surprise.
     """
     tls = http.tls
-    acme = tls.letsencrypt
-    if acme.cachefile or acme.hosts or acme.email:
-        report.fault("http.tls.letsencrypt", None, "certificates by ACME are not served yet; let"
-                     " a program such as certbot or lego write certificate and key")  # fmt: skip
-        return
-    if not (tls.wanted or tls.auto.folder):
+    if not (tls.wanted or tls.auto.folder or tls.letsencrypt.hosts or tls.letsencrypt.email):
         _check_none(tls, report)
         return
-    _check_source(tls, storage, report)
+    _check_source(http, storage, report)
     _check_clients(tls, report)
     if http.addr.startswith("ssl:"):
         report.fault("http.addr", f"got {shown(http.addr)}",
@@ -175,9 +191,11 @@ def _check_none(tls: Tls, report: Report) -> None:
             break
 
 
-def _check_source(tls: Tls, storage: Storage, report: Report) -> None:
-    auto = tls.auto
-    if auto.folder and not auto.hosts:
+def _check_source(http: Http, storage: Storage, report: Report) -> None:
+    tls, auto, acme = http.tls, http.tls.auto, http.tls.letsencrypt
+    if acme.cachefile or acme.hosts or acme.email:
+        _check_acme(http, report)
+    elif auto.folder and not auto.hosts:
         report.fault("http.tls.auto.hosts", "got nothing", "what clients call this registry")
     elif auto.hosts and (tls.certificate or tls.keyfile):
         report.fault("http.tls.auto", None, "makes certificate and key: either it, or the files")
@@ -186,6 +204,28 @@ def _check_source(tls: Tls, storage: Storage, report: Report) -> None:
                      "a folder, because the store has none")  # fmt: skip
     elif tls.certificate and not tls.keyfile:
         report.fault("http.tls.key", "got nothing", "the file with the key of the certificate")
+
+
+def _check_acme(http: Http, report: Report) -> None:
+    tls, acme = http.tls, http.tls.letsencrypt
+    if tls.certificate or tls.keyfile or tls.auto.hosts or tls.auto.folder:
+        report.fault("http.tls.letsencrypt", None, "orders certificate and key: either it, or"
+                     " http.tls.auto, or the files")  # fmt: skip
+    elif not acme.cachefile:
+        report.fault("http.tls.letsencrypt.cachefile", "got nothing", "a folder")
+    elif not acme.hosts:
+        # Those that are no names have been told of.
+        if not any(fault.path.startswith("http.tls.letsencrypt.hosts") for fault in report.faults):
+            report.fault("http.tls.letsencrypt.hosts", "got nothing",
+                         "what clients call this registry")  # fmt: skip
+    elif not acme.directory.startswith("https://"):
+        report.fault("http.tls.letsencrypt.directoryurl", f"got {shown(acme.directory)}",
+                     "a URL that begins with https://")  # fmt: skip
+    elif not http.addr.endswith(":443"):
+        report.notices.append(
+            f"http.tls.letsencrypt: servers of ACME connect to port 443 of {acme.hosts[0]}, which"
+            " has to lead to http.addr"
+        )
 
 
 def _check_clients(tls: Tls, report: Report) -> None:

@@ -12,7 +12,6 @@ import fcntl
 import os
 from contextlib import contextmanager
 from hashlib import sha256
-from secrets import token_hex
 from typing import TYPE_CHECKING, Final
 
 from attrs import define, field
@@ -20,7 +19,7 @@ from cryptography import x509
 from zope.interface import implementer
 
 from twisted_registry.tls.authority import Authority, key_pem
-from twisted_registry.tls.files import Files
+from twisted_registry.tls.files import Files, replace
 from twisted_registry.tls.material import ISource, Material, MaterialError
 from twisted_registry.tls.subject import names
 
@@ -76,8 +75,8 @@ class Automatic:
         if end is None or end - self.now() < _RENEWED:
             chain, key = authority.issue(self.hosts, self.now())
             # The key first: whoever reads in between finds two that do not fit, and reads again.
-            _write(files.key, key)
-            _write(files.certificate, chain)
+            replace(files.key, key)
+            replace(files.certificate, chain)
             end = self._end_of(files.certificate, authority)
             assert end is not None
         self._due = max(end - _RENEWED, self.now() + _AGAIN)
@@ -90,8 +89,8 @@ class Automatic:
             except (ValueError, TypeError) as error:
                 raise MaterialError("auto", f"{certificate}, {key}: {error}") from error
         made = Authority.make(f"registry {self.hosts[0]}", self.now())
-        _write(str(key), key_pem(made.key))
-        _write(str(certificate), made.pem, 0o644)
+        replace(str(key), key_pem(made.key))
+        replace(str(certificate), made.pem, 0o644)
         return made
 
     def _end_of(self, path: str, authority: Authority) -> float | None:
@@ -119,14 +118,3 @@ class Automatic:
             yield
         finally:
             os.close(lock)
-
-
-def _write(path: str, content: bytes, mode: int = 0o600) -> None:
-    """Replace a file, so that it is whole whatever happens."""
-    new = f"{path}.{token_hex(8)}"
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with open(descriptor, "wb") as file:  # noqa: PTH123 - the mode is for the first moment
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
-    os.rename(new, path)  # noqa: PTH104 - paths are texts here

@@ -16,12 +16,14 @@ from OpenSSL.crypto import X509
 from twisted_registry.tls.material import MaterialError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from twisted_registry.tls.material import Material
 
 #: What is offered in ALPN (RFC 7301).
 _PROTOCOL: Final = b"http/1.1"
+#: What is offered by an ACME server that wants to see whether a host is ours (RFC 8737).
+_CHALLENGE: Final = b"acme-tls/1"
 _OPTIONS: Final = (
     SSL.OP_NO_COMPRESSION
     # A client could otherwise have us do the costly half of a handshake again and again.
@@ -64,11 +66,13 @@ class Terms:
     :ivar minimum: the oldest version.
     :ivar ciphers: OpenSSL's names of the cipher suites for TLS 1.2.
     :ivar clients: what is asked of clients.
+    :ivar challenged: answers what to show to an ACME server that asks for a host, or None.
     """
 
     minimum: Literal["tls1.2", "tls1.3"] = "tls1.2"
     ciphers: Sequence[str] = ()
     clients: ClientAuth = ClientAuth.NONE
+    challenged: Callable[[str], Material | None] | None = None
 
 
 def make_context(material: Material, terms: Terms) -> SSL.Context:
@@ -85,7 +89,8 @@ def make_context(material: Material, terms: Terms) -> SSL.Context:
     context.set_session_id(secrets.token_bytes(16))
     if terms.ciphers:
         context.set_cipher_list(":".join(terms.ciphers).encode())
-    context.set_alpn_select_callback(_choose)
+    challenged = terms.challenged
+    context.set_alpn_select_callback(_choose if challenged is None else _answering(challenged))
     _show(context, material)
     _ask(context, material, terms.clients)
     return context
@@ -153,6 +158,28 @@ def reason_of(error: Exception) -> str:
 def _choose(connection: SSL.Connection, offered: list[bytes]) -> Any:
     del connection
     return _PROTOCOL if _PROTOCOL in offered else SSL.NO_OVERLAPPING_PROTOCOLS
+
+
+def _answering(challenged: Callable[[str], Material | None]) -> Callable[..., Any]:
+    """Choose, and answer challenges: with another certificate, and nothing asked of the client."""
+
+    def choose(connection: SSL.Connection, offered: list[bytes]) -> Any:
+        if _CHALLENGE not in offered:
+            return _choose(connection, offered)
+        # Before 1.3 the certificate is chosen before the protocol.
+        if connection.get_protocol_version() < SSL.TLS1_3_VERSION:
+            return SSL.NO_OVERLAPPING_PROTOCOLS
+        name = connection.get_servername() or b""
+        material = challenged(name.decode("ascii", "replace").lower())
+        if material is None:
+            return SSL.NO_OVERLAPPING_PROTOCOLS
+        context = SSL.Context(SSL.TLS_METHOD)
+        _show(context, material)
+        connection.set_context(context)
+        connection.set_verify(SSL.VERIFY_NONE)
+        return _CHALLENGE
+
+    return choose
 
 
 def _believe(*_: object) -> bool:

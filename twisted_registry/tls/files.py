@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from secrets import token_hex
 
 from attrs import frozen
 from zope.interface import implementer
@@ -30,26 +32,43 @@ class Files:
         :raises MaterialError: if one can not be read.
         """
         return Material(
-            _content("certificate", self.certificate),
-            _content("key", self.key),
-            tuple((path, _content("clientcas", path)) for path in self.authorities),
+            content_of("certificate", self.certificate),
+            content_of("key", self.key),
+            tuple((path, content_of("clientcas", path)) for path in self.authorities),
         )
 
     def marks(self) -> tuple[object, ...]:
         """What tells one version of the files from another, without reading them."""
-        return tuple(map(_mark, (self.certificate, self.key, *self.authorities)))
+        return tuple(map(mark_of, (self.certificate, self.key, *self.authorities)))
 
 
-def _content(name: str, path: str) -> bytes:
+def content_of(name: str, path: str) -> bytes:
+    """What a file holds.
+
+    :param name: the key of ``http.tls`` to blame.
+    :raises MaterialError: if it can not be read.
+    """
     try:
         return Path(path).read_bytes()
     except OSError as error:
         raise MaterialError(name, f"{path}: {error.strerror}") from error
 
 
-def _mark(path: str) -> object:
+def mark_of(path: str) -> object:
+    """What tells one version of a file from another, without reading it."""
     try:
         found = Path(path).stat()
     except OSError as error:
         return error.errno
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
+
+
+def replace(path: str, content: bytes, mode: int = 0o600) -> None:
+    """Replace a file, so that it is whole whatever happens."""
+    new = f"{path}.{token_hex(8)}"
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with open(descriptor, "wb") as file:  # noqa: PTH123 - the mode is for the first moment
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+    os.rename(new, path)  # noqa: PTH104 - paths are texts here

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from cryptography import x509
 
+#: A certificate that has no more than this should have been replaced: what renews certificates
+#: does so with a third of their time left, of those for a week too.
+_SOON: Final = timedelta(days=10)
+_SHORT: Final = 1 / 6
+
 
 def described(certificate: bytes, now: float) -> tuple[str, bool]:
-    """One line about a certificate, and whether it is valid.
+    """One line about a certificate, and whether all is well: it is valid, and goes on to be.
 
     :param certificate: PEM; the first is meant.
     :param now: seconds since the epoch.
@@ -21,7 +27,16 @@ def described(certificate: bytes, now: float) -> tuple[str, bool]:
         return f"certificate for {whose} is not valid before {begin:%Y-%m-%d %H:%M} UTC", False
     if moment > end:
         return f"certificate for {whose} is not valid since {end:%Y-%m-%d %H:%M} UTC", False
-    return f"certificate for {whose}, valid until {end:%Y-%m-%d %H:%M} UTC", True
+    until = f"certificate for {whose}, valid until {end:%Y-%m-%d %H:%M} UTC"
+    left = end - moment
+    if left < min(_SOON, (end - begin) * _SHORT):
+        return f"{until}: in {_said(left)} clients refuse it", False
+    return until, True
+
+
+def _said(left: timedelta) -> str:
+    hours = left // timedelta(hours=1)
+    return f"{left.days} days" if left.days > 1 else f"{hours} hours"
 
 
 def names(certificate: x509.Certificate) -> list[str]:

@@ -10,10 +10,12 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
 
+from twisted_registry.quiet import QuietEndpoint
+
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IProtocol, IProtocolFactory
-    from twisted.internet.protocol import Factory, Protocol
+    from twisted.internet.protocol import Protocol
     from twisted.internet.tcp import Connection
     from twisted.web.client import URI
 
@@ -51,7 +53,7 @@ class Endpoints:
         )
         if uri.scheme == b"https":
             endpoint = wrapClientTLS(self._policy.creatorForNetloc(uri.host, uri.port), endpoint)
-        return _Quiet(endpoint)
+        return QuietEndpoint(endpoint)
 
 
 @implementer(IStreamClientEndpoint)
@@ -64,19 +66,6 @@ class _Wide:
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect."""
         return self._endpoint.connect(protocolFactory).addCallback(_widened)
-
-
-@implementer(IStreamClientEndpoint)
-@frozen
-class _Quiet:
-    """An endpoint whose factories do not tell the log that they start and stop."""
-
-    _endpoint: IStreamClientEndpoint
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Connect."""
-        cast("Factory", protocolFactory).noisy = False
-        return self._endpoint.connect(protocolFactory)
 
 
 def _widened(protocol: IProtocol) -> IProtocol:

@@ -1,0 +1,91 @@
+"""An ACME server for the length of a test: Pebble, strict, with a DNS of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+import subprocess
+from contextlib import contextmanager
+from http.client import HTTPSConnection
+from typing import TYPE_CHECKING
+
+from certificates import Authority
+from servers import free_port, program, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Pebble:
+    """A running server.
+
+    :ivar directory: the URL of its directory.
+    :ivar environ: what makes a client trust it.
+    """
+
+    def __init__(self, authority, trusted: Path, port: int, management: int):
+        self._authority = authority
+        self._management = management
+        self.directory = f"https://127.0.0.1:{port}/dir"
+        self.environ = {"SSL_CERT_FILE": str(trusted)}
+
+    def client(self, **settings):
+        """The context of a client that trusts what this server vouches for."""
+        connection = HTTPSConnection(
+            "127.0.0.1", self._management, context=self._authority.client(), timeout=30
+        )
+        connection.request("GET", "/roots/0")
+        root = connection.getresponse().read().decode()
+        connection.close()
+        context = ssl.create_default_context(cadata=root)
+        for name, value in settings.items():
+            setattr(context, name, value)
+        return context
+
+
+@contextmanager
+def pebble(folder: Path, port: int, **environ: str):
+    """Run one.
+
+    :param folder: for its files.
+    :param port: where it looks for the answers to its challenges, on 127.0.0.1.
+    :param environ: of the server, see its README.
+    """
+    authority = Authority("pebble")
+    certificate, key = authority.issue("127.0.0.1").write(folder, "pebble")
+    trusted = folder / "trusted.pem"
+    trusted.write_bytes(authority.pem)
+    own, management, dns, other = (free_port() for _ in range(4))
+    settings = {
+        "listenAddress": f"127.0.0.1:{own}",
+        "managementListenAddress": f"127.0.0.1:{management}",
+        "certificate": certificate,
+        "privateKey": key,
+        "httpPort": 1,
+        "tlsPort": port,
+        "certificateValidityPeriod": 90 * 24 * 3600,
+        "retryAfter": {"authz": 1, "order": 1},
+    }
+    (folder / "pebble.json").write_text(json.dumps({"pebble": settings}))
+    nowhere = ("-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", "")
+    commands = (
+        (program("pebble-challtestsrv"), *nowhere, "-dns01", f"127.0.0.1:{dns}", "-defaultIPv6",
+         "", "-management", f"127.0.0.1:{other}"),
+        (program("pebble"), "-strict", "-config", str(folder / "pebble.json"), "-dnsserver",
+         f"127.0.0.1:{dns}"),
+    )  # fmt: skip
+    running = []
+    log = folder / "pebble.log"
+    try:
+        with log.open("wb") as out:
+            env = {**os.environ, "PEBBLE_VA_NOSLEEP": "1", **environ}
+            running += (
+                subprocess.Popen(command, stdout=out, stderr=out, env=env) for command in commands
+            )
+        wait_until(lambda: b"ACME directory available" in log.read_bytes(), running[-1], log)
+        yield Pebble(authority, trusted, own, management)
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()

@@ -1,0 +1,89 @@
+"""Certificates by ACME, from Pebble, which sees for itself whose the hosts are."""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import closing
+
+import pytest
+from pebble import pebble
+from processes import SERVE, Running, configured, wait_until
+from servers import free_port
+
+pytestmark = pytest.mark.integration
+
+HOSTS = ("a.registry.example", "b.registry.example")
+
+
+def settings(folder, directory):
+    """The end of a configuration."""
+    return (
+        f"  workers: 2\n  tls:\n    letsencrypt:\n      cachefile: {folder / 'acme'}\n"
+        f"      email: admin@registry.example\n      hosts: [{', '.join(HOSTS)}]\n"
+        f"      directoryurl: {directory}\n"
+    )
+
+
+def shown(served, context):
+    """The names in the certificate that a client is shown."""
+    with closing(served.connection()) as connection:
+        connection.connect()
+        with context.wrap_socket(connection.sock, server_hostname=HOSTS[1]) as secure:
+            return [name for _, name in secure.getpeercert()["subjectAltName"]]
+
+
+def is_said(served, text):
+    return [line for line in served.lines if text in line]
+
+
+def test_a_certificate_is_ordered_and_kept(tmp_path):
+    port = free_port()
+    # It looks three times at once, so that both processes answer, and takes two of three nonces.
+    with pebble(tmp_path, port, PEBBLE_WFE_NONCEREJECT="33", PEBBLE_AUTHZREUSE="0") as acme:
+        more = settings(tmp_path, acme.directory)
+        path = configured(tmp_path, addr=f"127.0.0.1:{port}", more=more)
+        with Running(*SERVE, path, cwd=tmp_path, **acme.environ) as served:
+            wait_until(lambda: is_said(served, f"certificate for {', '.join(HOSTS)}, valid until"))
+            assert is_said(served, "an account was made, and its terms agreed to: data:text")
+            assert is_said(served, f"docker push {HOSTS[0]}:{port}/NAME")
+            trusting = acme.client()
+            wait_until(lambda: _is_trusted(served, trusting))
+            # Nobody is asked to show that the hosts are theirs any more.
+            trusting.set_alpn_protocols(["acme-tls/1"])
+            assert sorted(shown(served, trusting)) == sorted(HOSTS)
+            status, _, lines = served.stop()
+        assert status == 0
+        assert not [line for line in lines if "level=info" not in line]
+        assert {file.name for file in (tmp_path / "acme").iterdir()} == {
+            "acme_account+key",
+            HOSTS[0],
+            "lock",
+        }
+    # Without the server, it is there from the start.
+    with Running(*SERVE, path, cwd=tmp_path, **acme.environ) as served:
+        assert sorted(shown(served, trusting)) == sorted(HOSTS)
+        _, _, lines = served.stop()
+    assert not [line for line in lines if "level=info" not in line]
+
+
+def _is_trusted(served, context):
+    """Whether each of ten connections, which both processes take, is shown a good certificate."""
+    try:
+        return all(sorted(shown(served, context)) == sorted(HOSTS) for _ in range(10))
+    except ssl.SSLCertVerificationError:
+        return False
+
+
+def test_hosts_that_are_not_ours_are_told_of_and_the_registry_serves(tmp_path):
+    elsewhere = free_port()
+    with pebble(tmp_path, elsewhere, PEBBLE_WFE_NONCEREJECT="0") as acme:
+        path = configured(tmp_path, more=settings(tmp_path, acme.directory))
+        careless = ssl.create_default_context()
+        careless.check_hostname, careless.verify_mode = False, ssl.CERT_NONE
+        with Running(*SERVE, path, cwd=tmp_path, secure=careless, **acme.environ) as served:
+            wait_until(lambda: is_said(served, "tried again in 10 minutes"))
+            (line,) = is_said(served, "could not be shown to be ours: unauthorized: Failed to")
+            assert "level=error" in line
+            assert served.ask()[0].status == 200
+            assert is_said(served, "certificate for CN=waiting for a certificate")
+            assert served.stop()[0] == 0

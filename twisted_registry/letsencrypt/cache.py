@@ -1,0 +1,152 @@
+"""Account, certificate and open challenges in a folder.
+
+Names and contents are those of golang.org/x/crypto/acme/autocert: the folder that Distribution
+calls ``cachefile`` can be taken over as it is, and given back. One certificate is for all hosts,
+and has the name of the first. All processes that share the folder answer challenges and show the
+certificate; a lock of the kernel's lets one of them order at a time. All of this blocks.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from attrs import frozen
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from zope.interface import implementer
+
+from twisted_registry.letsencrypt.selfsigned import waiting
+from twisted_registry.tls.authority import key_pem, make_key
+from twisted_registry.tls.files import content_of, mark_of, replace
+from twisted_registry.tls.material import ISource, Material, MaterialError
+from twisted_registry.tls.subject import names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+_KEY: Final = "letsencrypt.cachefile"
+_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
+#: Which part of its time a certificate has left when it is replaced: 30 days of 90.
+_LEFT: Final = 1 / 3
+
+
+@implementer(ISource)
+@frozen
+class Cache:
+    """The folder.
+
+    :ivar folder: made if it is missing.
+    :ivar hosts: the names that the certificate is for.
+    :ivar now: answers the time, in seconds since the epoch.
+    :ivar authorities: files with authorities for clients.
+    """
+
+    folder: Path
+    hosts: Sequence[str]
+    now: Callable[[], float]
+    authorities: tuple[str, ...] = ()
+
+    def read(self) -> Material:
+        """The certificate, or one that nobody vouches for until there is one.
+
+        :raises MaterialError: if that can not be read, or nothing could be kept here.
+        """
+        try:
+            self.account()
+            chain, key = self._kept(self.hosts[0]) or waiting(self.now())
+        except OSError as error:
+            raise MaterialError(_KEY, f"{error.filename}: {error.strerror}") from error
+        authorities = tuple((path, content_of("clientcas", path)) for path in self.authorities)
+        return Material(chain, key, authorities)
+
+    def marks(self) -> tuple[object, ...]:
+        """What changes when the files do."""
+        return tuple(map(mark_of, (str(self.folder / self.hosts[0]), *self.authorities)))
+
+    def account(self) -> ec.EllipticCurvePrivateKey:
+        """The key that certificates are ordered with, made if there is none.
+
+        :raises MaterialError: if there is something else in its place.
+        """
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self.folder / "acme_account+key"
+        if not path.exists():
+            replace(str(path), key_pem(make_key()))
+        try:
+            key = load_pem_private_key(path.read_bytes(), None)
+        except (ValueError, TypeError):
+            key = None
+        if not (
+            isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1)
+        ):
+            raise MaterialError(_KEY, f"{path}: holds no private key of the curve P-256 in PEM")
+        return key
+
+    def due(self) -> float:
+        """When it is time for another certificate, in seconds since the epoch; 0 if none fits."""
+        found = self._kept(self.hosts[0])
+        if found is None:
+            return 0.0
+        own = x509.load_pem_x509_certificate(found[0])
+        if not set(self.hosts) <= set(names(own)):
+            return 0.0
+        begin, end = own.not_valid_before_utc.timestamp(), own.not_valid_after_utc.timestamp()
+        return end - (end - begin) * _LEFT
+
+    def keep(self, chain: bytes, key: bytes) -> None:
+        """Show a certificate from now on; it comes with those that vouch for it, both PEM."""
+        replace(str(self.folder / self.hosts[0]), key + chain)
+
+    def answer(self, host: str, certificate: bytes, key: bytes) -> None:
+        """Show a certificate to whoever comes to see whether the host is ours."""
+        replace(str(self._challenge(host)), key + certificate)
+
+    def forget(self, host: str) -> None:
+        """Answer no more."""
+        self._challenge(host).unlink(missing_ok=True)
+
+    def challenged(self, host: str) -> Material | None:
+        """What to show to who asks whether the host is ours; None if nothing was ordered."""
+        if host not in self.hosts:
+            return None
+        try:
+            found = self._kept(f"{host}+token")
+        except OSError:
+            return None
+        return None if found is None else Material(*found)
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Whether nobody else orders; if so, nobody does in this block."""
+        lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+        finally:
+            os.close(lock)
+
+    def _challenge(self, host: str) -> Path:
+        return self.folder / f"{host}+token"
+
+    def _kept(self, name: str) -> tuple[bytes, bytes] | None:
+        """A chain and its key; None if they are not there, or broken: then others are made."""
+        try:
+            content = (self.folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
+        key, begin, rest = content.partition(_BEGIN)
+        try:
+            private = load_pem_private_key(key, None)
+            own = x509.load_pem_x509_certificate(begin + rest)
+        except (ValueError, TypeError):
+            return None
+        return (begin + rest, key) if own.public_key() == private.public_key() else None
