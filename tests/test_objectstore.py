@@ -226,10 +226,11 @@ def test_a_registry_over_a_bucket_says_so(tmp_path, object_stores):
 
 def test_a_bucket_that_is_not_there_ends_the_start(tmp_path, object_stores):
     path = configured(tmp_path, object_stores.get("moto"), bucket="nowhere")
-    status, _, lines = run(*SERVE, path, cwd=tmp_path)
-    assert status == 1
-    (told,) = [line for line in lines if "storage.s3.bucket: there is no such bucket" in line]
-    assert "NoSuchBucket" in told
+    for command in (SERVE, (*TWISTD, "registry", "-c")):
+        status, _, lines = run(*command, path, cwd=tmp_path)
+        assert status == 1
+        (told,) = [line for line in lines if "storage.s3.bucket: there is no such bucket" in line]
+        assert "NoSuchBucket" in told
 
 
 def test_a_section_that_makes_no_driver_ends_the_start(tmp_path, object_stores):

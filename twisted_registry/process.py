@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -56,8 +57,20 @@ def in_twistd(path: str | None, reactor: Any, options: Mapping[str, Any]) -> Reg
         service = _Service(loaded, reactor, start_environment(), access_log(loaded), observer)
     except StartError as error:
         raise SystemExit(f"twisted-registry: {error}") from error
-    service.give_up = lambda _: reactor.stop()
+    service.give_up = lambda _: _fail(reactor)
     return service
+
+
+def _fail(reactor: Any) -> None:
+    """Stop, and let the process end with status 1, which twistd itself has no way to do."""
+    atexit.register(_leave)
+    reactor.stop()
+
+
+def _leave() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _log_is_ours(options: Mapping[str, Any]) -> bool:

@@ -39,6 +39,8 @@ FAULTS = [
 #: One of two large layers is pushed in small chunks, so that they are read back and joined.
 IMAGE = image("faulty", size=2000)
 LARGE = noise("faulty", 6 * MIB)
+#: All of its chunks are read back at its end.
+SMALL = noise("small", 1000)
 
 
 @pytest.fixture
@@ -108,6 +110,7 @@ async def test_a_store_that_fails_now_and_then(object_stores, proxy, fault):
             proxy.choose = sometimes
             attempt(remote.push, "a", IMAGE, "t")
             digest = attempt(remote.push_in_chunks, "a", LARGE, MIB)
+            small = attempt(remote.push_in_chunks, "a", SMALL, 100)
             outcomes = [pull(remote, digest, LARGE) for _ in range(3)]
             assert "whole" in outcomes
             for each in range(3):
@@ -116,6 +119,7 @@ async def test_a_store_that_fails_now_and_then(object_stores, proxy, fault):
             proxy.choose = lambda *_: None
             remote.assert_holds("a", IMAGE, "t")
             assert pull(remote, digest, LARGE) == "whole"
+            assert pull(remote, small, SMALL) == "whole"
 
         await deferToThread(act)
     assert {made for made, _, _ in proxy.made} == {fault}

@@ -20,6 +20,7 @@ from twisted.internet.defer import (
 from twisted.logger import Logger
 
 from twisted_registry.storage.s3.objects import ObjectInfo, Part
+from twisted_registry.storage.s3.rereading import read_piece
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -114,7 +115,7 @@ class Copier:
     def _read(self, pieces: Sequence[Piece], prefix: str) -> Steps:
         content = []
         for piece in pieces:
-            _, found = yield self._client.read_object(prefix + piece.name, piece.size)
+            found = yield read_piece(self._client, prefix, piece)
             content.append(found)
         return content
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from attrs import define, frozen
 from twisted.internet.defer import inlineCallbacks
 
 from twisted_registry.storage.interfaces import OffsetInvalid, StorageError
 from twisted_registry.storage.s3.errors import S3Error
-from twisted_registry.storage.s3.plan import LIMIT, Piece, Plan, noted_size
+from twisted_registry.storage.s3.plan import LIMIT, Piece, Plan, PlanDamaged, noted_size
 from twisted_registry.storage.s3.reader import Stretch
 
 if TYPE_CHECKING:
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from twisted_registry.storage.s3.keys import Keys
     from twisted_registry.storage.s3.objects import ObjectInfo
     from twisted_registry.storage.s3.sinks import Steps
+
+
+#: How often a plan is read that comes as something else.
+_READINGS: Final = 3
 
 
 @frozen
@@ -49,6 +53,7 @@ class Files:
         """Fire with what is there, and the content of an object of at most ``limit`` bytes.
 
         :raises StorageError: if a whole object is larger.
+        :raises PlanDamaged: if what should be a plan is none, again and again.
         """
         key = self._keys.of(path)
         try:
@@ -62,6 +67,11 @@ class Files:
             info, content = yield self._client.read_object(key, LIMIT)
         if noted_size(info.note) is None:
             return Found(path, info), content
+        for _ in range(_READINGS - 1):
+            try:
+                return Found(path, info, Plan.from_bytes(content)), b""
+            except PlanDamaged:
+                info, content = yield self._client.read_object(key, LIMIT)
         return Found(path, info, Plan.from_bytes(content)), b""
 
     @inlineCallbacks

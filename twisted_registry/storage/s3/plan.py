@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from typing import Final
+from zlib import crc32
 
 from attrs import frozen
 
@@ -86,9 +87,10 @@ class Plan:
         return Plan((*kept, piece), self.spent + tuple(old.name for old in replaced))
 
     def to_bytes(self) -> bytes:
-        """The content of the object that holds it."""
+        """The content of the object that holds it, with its CRC-32 on a line of its own."""
         pieces = [[piece.name, piece.size, piece.etag, piece.crc] for piece in self.pieces]
-        return json.dumps({"pieces": pieces, "spent": self.spent}, separators=(",", ":")).encode()
+        document = {"pieces": pieces, "spent": self.spent}
+        return sealed(json.dumps(document, separators=(",", ":")).encode())
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Plan:
@@ -96,12 +98,20 @@ class Plan:
 
         :raises PlanDamaged: if it is not what :meth:`to_bytes` makes.
         """
+        text, _, _ = content.rpartition(b"\n")
+        if content != sealed(text):
+            raise PlanDamaged("its checksum is not that of its bytes")
         try:
-            document = json.loads(content)
+            document = json.loads(text)
             pieces = tuple(_piece(*fields) for fields in document["pieces"])
             return cls(pieces, tuple(str(name) for name in document["spent"]))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise PlanDamaged(str(error)) from error
+
+
+def sealed(text: bytes) -> bytes:
+    """A list with its checksum: what is changed on its way would name other bytes."""
+    return b"%b\n%08x" % (text, crc32(text))
 
 
 def noted_size(note: str) -> int | None:

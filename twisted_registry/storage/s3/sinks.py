@@ -14,14 +14,14 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from uuid import uuid4
-from zlib import crc32
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks, succeed
 from zope.interface import Attribute, Interface, implementer
 
-from twisted_registry.storage.interfaces import PathNotFound, StorageError
+from twisted_registry.storage.interfaces import PathNotFound
 from twisted_registry.storage.s3.plan import Piece, Plan
+from twisted_registry.storage.s3.rereading import crc_of, read_piece
 
 if TYPE_CHECKING:
     from twisted_registry.storage.s3.interfaces import IS3Client
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 #: Pieces that were joined into others and wait for the end of the upload, as a rule.
 _SPENT: Final = 1000
-#: How often a piece is read whose bytes are not what they were.
-_READINGS: Final = 3
 #: The answer of a function with ``inlineCallbacks``.
 Steps: TypeAlias = Generator[Deferred[Any], Any, Any]
 
@@ -146,23 +144,13 @@ class PieceSink:
     ) -> Steps:
         before: list[bytes] = []
         for piece in joined:
-            found = yield self._read(piece)
+            found = yield read_piece(self._client, self._prefix, piece)
             before.append(found)
         size += sum(piece.size for piece in joined)
         whole = [*before, *content]
-        crc = _crc(whole) if size < self.least else None
+        crc = crc_of(whole) if size < self.least else None
         etag = yield self._client.put_object(self._prefix + name, whole)
         return _Stored(Piece(name, size, etag, crc), joined)
-
-    @inlineCallbacks
-    def _read(self, piece: Piece) -> Steps:
-        """Read a small piece. Its digest was computed before: what comes must be what went."""
-        key = self._prefix + piece.name
-        for _ in range(_READINGS):
-            _, found = yield self._client.read_object(key, piece.size)
-            if len(found) == piece.size and piece.crc in (None, _crc([found])):
-                return found
-        raise StorageError(key, "comes back as other bytes than were stored")
 
     def accept(self, stored: _Stored) -> bool:
         """Count a piece."""
@@ -301,10 +289,3 @@ class PartSink:
         self._held = ()
         if upload_id:
             yield self._client.abort_multipart_upload(self.destination, upload_id)
-
-
-def _crc(content: Sequence[bytes]) -> int:
-    found = 0
-    for data in content:
-        found = crc32(data, found)
-    return found
