@@ -8,6 +8,7 @@ from twisted_registry.maintenance.fsck import Fsck
 from twisted_registry.maintenance.pace import Pace
 from twisted_registry.maintenance.repair import Repair
 from twisted_registry.maintenance.scrub import Scrub
+from twisted_registry.repository.checking.affected import TagsInNeed
 from twisted_registry.repository.checking.blobs import StoredBlobs
 from twisted_registry.repository.checking.bookmark import Bookmark
 from twisted_registry.repository.checking.links import Links
@@ -16,6 +17,7 @@ from twisted_registry.repository.checking.remains import Remains
 from twisted_registry.repository.checking.repositories import Repositories
 from twisted_registry.repository.checking.shelf import Shelf
 from twisted_registry.repository.checking.sizes import Sizes
+from twisted_registry.repository.checking.trash import TrashCheck
 from twisted_registry.repository.inventory import Inventory
 from twisted_registry.repository.removal import Removal
 
@@ -41,8 +43,15 @@ def make_scrub(
     def run() -> Coroutine[Any, Any, Scrubbed]:
         # Each run anew: what it quarantines lies under the time of its beginning.
         pace = Pace(reactor, configuration.storage.maintenance.scrub.rate)
-        blobs = StoredBlobs(driver, Shelf(driver, reactor), pace.pay)
-        return Scrub(blobs, Repair(Removal(driver), reactor), Bookmark(driver), reactor).run()
+        shelf = Shelf(driver, reactor)
+        in_need = TagsInNeed(Links(driver, shelf), Inventory(driver))
+        return Scrub(
+            StoredBlobs(driver, shelf, pace.pay),
+            Repair(Removal(driver), reactor),
+            Bookmark(driver),
+            in_need,
+            reactor,
+        ).run()
 
     return run
 
@@ -65,7 +74,7 @@ def make_fsck(
     shelf = Shelf(driver, reactor)
     links = Links(driver, shelf)
     corrupt: set[Digest] = set()
-    parts = Parts(links, Sizes(driver), policy, corrupt)
+    parts = Parts(links, Sizes(driver, corrupt), policy, corrupt)
     before = reactor.seconds() - configuration.storage.maintenance.gc.grace
     fsck = Fsck(
         StoredBlobs(driver, shelf, Pace(reactor, 0).pay),
@@ -74,5 +83,6 @@ def make_fsck(
         watcher,
     )
     repositories = Repositories(links, parts, Inventory(driver), fsck.entering, fsck.tags.append)
-    fsck.others += [repositories.findings, Remains(driver, before).findings]
+    trash = TrashCheck(driver, shelf, fsck.blobs.pay)
+    fsck.others += [repositories.findings, Remains(driver, before).findings, trash.findings]
     return fsck

@@ -32,6 +32,15 @@ def tree(folder):
     }
 
 
+def files(found):
+    """The files of a tree, but for the quarantine and the collector's clock."""
+    return {
+        name: content
+        for name, content in found.items()
+        if content is not None and "/quarantine/" not in name and not name.endswith("/clock")
+    }
+
+
 def blob(folder, content):
     hexadecimal = sha256(content).partition(":")[2]
     (found,) = (folder / "store").rglob(f"blobs/**/{hexadecimal}/data")
@@ -54,7 +63,8 @@ def test_nothing_is_wrong(filled):
     assert (status, err) == (0, [])
     assert out.startswith("2 blobs and manifests (")
     assert out.endswith(
-        " bytes) and 1 repositories checked: 0 damaged, 0 harmless, 0 repaired; 0 tags affected\n"
+        " bytes) and 1 repositories checked: "
+        "0 damaged, 0 sparse, 0 harmless, 0 repaired; 0 tags affected\n"
     )
     assert tree(folder) == before
 
@@ -76,8 +86,10 @@ def test_damage_is_told_and_nothing_is_touched(filled):
     status, out, _ = run(*FSCK, "--json", path, cwd=folder)
     assert status == 3
     found = json.loads(out)
-    assert (found["damaged"], found["harmless"], found["repaired"]) == (1, 1, 0)
+    numbers = [found[name] for name in ("damaged", "sparse", "harmless", "repaired")]
+    assert numbers == [1, 0, 1, 0]
     assert found["findings"][0]["kind"] == "corrupt blob"
+    assert [one["severity"] for one in found["findings"]] == ["damage", "harmless"]
     assert found["findings"][0]["digest"] == sha256(LAYER)
     assert found["tags"] == [{"repository": "a", "tag": "kept", "because": [sha256(LAYER)]}]
     assert tree(folder) == before
@@ -111,7 +123,7 @@ def test_a_repair_beside_two_processes_lets_the_next_push_heal(tmp_path):
                 return push(server, "kept", LAYER)
 
         wait_until(pushed)
-        assert seen() == {(200, len(LAYER))}
+        wait_until(lambda: seen() == {(200, len(LAYER))})
         assert run(*FSCK, path, cwd=tmp_path)[0] == 0
         server.stop()
 
@@ -124,6 +136,55 @@ def test_what_lies_around_is_removed(filled):
     assert status == 0
     assert "leftovers: /: 1 unfinished files of crashes (repaired)" in out
     assert tree(folder) == before
+
+
+def test_much_at_once(filled):
+    """What can be repaired is, beside what can not; what remains is told again each time."""
+    folder, path = filled
+    store = folder / "store"
+    before = tree(folder)
+    repositories = store / "docker/registry/v2/repositories"
+    (revision,) = repositories.rglob("revisions/**/link")
+    (tag,) = repositories.rglob("current/link")
+    layer = repositories / "a/_layers/sha256" / sha256(LAYER).partition(":")[2] / "link"
+    planted = {
+        revision: b"",
+        tag: b"latest",
+        layer: b"sha256:?",
+        repositories / "a/_layers/sha256/notes": b"?",
+        repositories / "a/_uploads/12345678-1234-1234-1234-123456789abc/startedat": b"?",
+        store / "twisted-registry/collector/list": b"torn",
+        store / "twisted-registry/trash/blobs/sha256/00/0": b"?",
+        store / hidden_name(): b"half",
+    }
+    for file, content in planted.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    status, out, _ = run(*FSCK, "--json", path, cwd=folder)
+    assert status == 3
+    found = json.loads(out)
+    assert {one["kind"] for one in found["findings"]} == {
+        *("empty link", "malformed link", "dangling link", "stray file"),
+        *("incomplete upload", "leftovers", "torn record"),
+    }
+    assert [tag["tag"] for tag in found["tags"]] == ["kept"]
+
+    status, out, _ = run(*FSCK, "--repair", "--json", path, cwd=folder)
+    assert status == 0
+    assert json.loads(out)["tags"] == []
+    strays = {str(file.relative_to(folder)): b"?" for file in planted if planted[file] == b"?"}
+    strays = {name: content for name, content in strays.items() if "_uploads" not in name}
+    assert files(tree(folder)) == {**files(before), **strays}
+    status, out, _ = run(*FSCK, path, cwd=folder)
+    assert status == 0
+    assert [line.partition(":")[0] for line in out.splitlines()[:-1]] == ["stray file"] * 2
+
+
+def test_a_check_that_can_not_be_made(filled):
+    folder, _ = filled
+    status, out, err = run(*FSCK, folder / "none.yml", cwd=folder)
+    assert (status, out) == (1, "")
+    assert "none.yml" in err[-1]
 
 
 def test_a_store_in_memory(tmp_path):

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import pytest
-from domain import Body, GlancingWorld, World, begin, done
+from domain import Body, GlancingWorld, World, begin, descriptor, done, image, index
 from kept import Store, attending, drive
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import globalLogPublisher
 
+from twisted_registry.checks import make_scrub
+from twisted_registry.config.loading import load_text
 from twisted_registry.digest import Digest
 from twisted_registry.errors import RegistryError
 from twisted_registry.maintenance import repair
-from twisted_registry.maintenance.pace import Pace
-from twisted_registry.maintenance.repair import Repair
-from twisted_registry.maintenance.scrub import Scrub, Scrubbed
+from twisted_registry.maintenance import scrub as module
+from twisted_registry.manifest import OCI_IMAGE, OCI_INDEX
 from twisted_registry.repository import layout
 from twisted_registry.repository.checking import hashing
-from twisted_registry.repository.checking.blobs import StoredBlobs
-from twisted_registry.repository.checking.bookmark import Bookmark
-from twisted_registry.repository.checking.shelf import Shelf
-from twisted_registry.repository.removal import Removal
 from twisted_registry.storage.interfaces import StorageError
 
 LAYER = layout.blob(Digest.of(b"layer"))
@@ -30,13 +28,17 @@ def store(request):
 
 
 def scrub(store, rate=0):
-    driver, clock = store.world.driver, store.world.clock
-    blobs = StoredBlobs(driver, Shelf(driver, clock), Pace(clock, rate).pay)
-    return Scrub(blobs, Repair(Removal(driver), clock), Bookmark(driver), clock)
+    said = f"storage: {{inmemory: {{}}, maintenance: {{scrub: {{rate: {rate}}}}}}}"
+    configuration = load_text(f"version: 0.1\n{said}\n", {}).configuration
+    return make_scrub(configuration, store.world.driver, store.world.clock)()
 
 
 def scrubbed(store):
-    return drive(store.world, scrub(store).run())
+    return drive(store.world, scrub(store))
+
+
+def numbers(found):
+    return found.files, found.size, found.damaged, found.quarantined
 
 
 def quarantined(store):
@@ -48,7 +50,7 @@ def test_what_is_whole_stays(store):
     digest = store.world.image("v1")
     store.world.blob(b"", "empty")
     before = store.world.paths()
-    assert scrubbed(store) == Scrubbed(4, store_size(store))
+    assert numbers(scrubbed(store)) == (4, store_size(store), 0, 0)
     assert [path for path in store.world.paths() if path != layout.CLOCK] == before
     assert store.is_whole(digest)
 
@@ -101,7 +103,7 @@ def test_what_is_pushed_meanwhile_stays(store):
             store.world.write(LAYER, b"layer")
 
     store.world.driver.after = healed
-    assert scrubbed(store) == Scrubbed(3, store_size(store), 1, 0)
+    assert numbers(scrubbed(store)) == (3, store_size(store), 1, 0)
     assert store.world.read(LAYER) == b"layer"
 
 
@@ -124,7 +126,7 @@ def test_a_push_waits_until_what_is_damaged_is_gone(store):
     store.world.image("v1")
     store.world.write(LAYER, b"wrong")
     results = []
-    begin(scrub(store).run()).addBoth(results.append)
+    begin(scrub(store)).addBoth(results.append)
     # The list is proposed; the process has not seen it.
     done(gate.look())
     store.world.clock.advance(0.25)
@@ -150,7 +152,7 @@ def test_a_process_that_does_not_answer_keeps_it_for_the_next_run(store):
         store.world.clock.callLater(10, renew)
 
     renew()
-    assert scrubbed(store) == Scrubbed(3, store_size(store), 1, 0)
+    assert numbers(scrubbed(store)) == (3, store_size(store), 1, 0)
     assert store.world.read(LAYER) == b"wrong"
 
 
@@ -166,7 +168,7 @@ def test_it_is_paced_and_goes_on_after_a_restart(store, monkeypatch):
     monkeypatch.setattr(hashing, "STRETCH", 10)
     for number in range(20):
         store.world.blob(bytes([number]) * 100)
-    running = begin(scrub(store, rate=10).run())
+    running = begin(scrub(store, rate=10))
     for _ in range(400):
         store.world.clock.advance(0.25)
     # 100 s at 10 bytes a second, of 2,000 bytes: about half of the files.
@@ -192,7 +194,7 @@ def test_a_file_or_folder_that_can_not_be_read_does_not_keep_the_rest(store):
             raise StorageError(path, "the disk is broken")
 
     store.world.driver.before = before
-    assert scrubbed(store) == Scrubbed(4, store_size(store) + 5, 2, 1)
+    assert numbers(scrubbed(store)) == (4, store_size(store) + 5, 2, 1)
 
     def unreadable(_number, action, path):
         if action == "walk" and folder.startswith(path):
@@ -203,3 +205,92 @@ def test_a_file_or_folder_that_can_not_be_read_does_not_keep_the_rest(store):
     store.world.driver.before = unreadable
     found = scrubbed(store)
     assert (found.files, found.damaged, found.quarantined) == (2, 1, 0)
+
+
+@pytest.fixture
+def lines():
+    found = []
+    globalLogPublisher.addObserver(found.append)
+    yield found
+    globalLogPublisher.removeObserver(found.append)
+
+
+def said(lines):
+    return [event["tag"] for event in lines if event["log_format"].startswith("affected tag")]
+
+
+def test_it_names_each_tag_that_needs_what_is_damaged(store, lines):
+    child = store.world.image(annotations={"is": "child"})
+    inner = index(descriptor(store.world.read(layout.blob(child)), OCI_IMAGE))
+    store.world.put(inner, OCI_INDEX)
+    top = index(descriptor(inner, OCI_INDEX))
+    store.world.put(top, OCI_INDEX, "all")
+    store.world.image("v1", "other")
+    store.world.blob(b"another", "third")
+    store.world.put(image(layers=[]), OCI_IMAGE, "whole")
+    store.world.write(LAYER, b"wrong")
+    found = scrubbed(store)
+    assert (found.quarantined, found.tags) == (1, 2)
+    assert found.affected == ("a/b:all", "other:v1")
+    assert said(lines) == [f"{tag} ({Digest.of(b'layer')})" for tag in found.affected]
+    # It was said when it was found: the next run finds nothing.
+    assert scrubbed(store).tags == 0
+
+
+def test_it_names_the_tags_of_a_damaged_manifest(store, lines):
+    digest = store.world.image("v1")
+    store.world.put(
+        index(descriptor(store.world.read(layout.blob(digest)), OCI_IMAGE)), OCI_INDEX, "all"
+    )
+    store.world.write(layout.blob(digest), b"{}")
+    assert scrubbed(store).affected == ("a/b:all", "a/b:v1")
+    assert said(lines) == [f"a/b:all ({digest})", f"a/b:v1 ({digest})"]
+
+
+def test_many_damaged_blobs_are_told_of_in_parts(store, monkeypatch):
+    monkeypatch.setattr(module, "_AT_ONCE", 2)
+    for number in range(5):
+        layer = bytes([number]) * 10
+        store.world.blob(layer)
+        store.world.blob(b"{}")
+        store.world.put(image(layers=[descriptor(layer)]), OCI_IMAGE, f"v{number}")
+        store.world.write(layout.blob(Digest.of(layer)), b"rot")
+    found = scrubbed(store)
+    assert (found.quarantined, found.tags) == (5, 5)
+    assert sorted(found.affected) == [f"a/b:v{number}" for number in range(5)]
+
+
+def test_a_repository_that_can_not_be_read_keeps_nothing_from_the_quarantine(store, lines):
+    store.world.image("v1")
+    store.world.write(LAYER, b"wrong")
+
+    def before(_number, action, path):
+        if action in {"list", "folders"} and path.startswith(layout.REPOSITORIES):
+            raise StorageError(path, "the disk is broken")
+
+    store.world.driver.before = before
+    found = scrubbed(store)
+    assert (found.quarantined, found.tags) == (1, 0)
+    assert any("not all affected tags" in event["log_format"] for event in lines)
+
+
+def test_a_run_that_is_stopped_names_the_tags_the_next_time(store, lines):
+    store.world.image("v1")
+    store.world.write(LAYER, b"wrong")
+    held = []
+
+    def hold(_number, action, path):
+        if action == "folders" and path.endswith("/tags"):
+            held.append(Deferred())
+            return held[-1]
+        return None
+
+    store.world.driver.before = hold
+    running = begin(scrub(store))
+    running.addErrback(lambda failure: failure.trap(CancelledError))
+    assert held
+    running.cancel()
+    store.world.driver.before = lambda number, action, path: None
+    assert not said(lines)
+    assert store.world.read(LAYER) == b"wrong"
+    assert scrubbed(store).affected == ("a/b:v1",)

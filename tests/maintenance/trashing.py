@@ -29,8 +29,8 @@ def ticks(clock):
 class DatedDisk(DiskWorld):
     """A disk that stamps files by the clock of the test."""
 
-    def __init__(self):
-        super().__init__()
+    def restart(self):
+        super().restart()
         self.disk._ticks = ticks(self.clock)
 
 

@@ -92,6 +92,12 @@ class _Stat:
     def st_ctime_ns(self):
         return self.st_mtime_ns
 
+    @property
+    def st_mtime(self):
+        return self.st_mtime_ns / 1e9
+
+    st_ctime = st_mtime
+
 
 @frozen
 class _DirEntry:
@@ -104,6 +110,15 @@ class _DirEntry:
 
     def is_symlink(self):
         return False
+
+    def stat(self, *, follow_symlinks=True):
+        return _look(self.node)
+
+
+def _look(node):
+    if isinstance(node, _Folder):
+        return _Stat(stat.S_IFDIR | 0o755, node.number, 4096, node.time)
+    return _Stat(stat.S_IFREG | 0o644, node.number, len(node.content), node.time)
 
 
 @define(eq=False)
@@ -224,13 +239,13 @@ class PowerLossFiles(OsFiles):
 
     def fstat(self, fd):
         self._live()
-        return self._stat(self._opened[fd].node)
+        return _look(self._opened[fd].node)
 
     def stat(self, path, *, dir_fd=None):
         self._live()
         top = self._top if dir_fd is None else self._opened[dir_fd].node
         folder, name = self._place(path, top)
-        return self._stat(self._entry(folder, name, path) if name else folder)
+        return _look(self._entry(folder, name, path) if name else folder)
 
     def realpath(self, path):
         return path
@@ -332,11 +347,6 @@ class PowerLossFiles(OsFiles):
         if name not in folder.entries:
             raise _error(errno.ENOENT, path)
         return folder.entries[name]
-
-    def _stat(self, node):
-        if isinstance(node, _Folder):
-            return _Stat(stat.S_IFDIR | 0o755, node.number, 4096, node.time)
-        return _Stat(stat.S_IFREG | 0o644, node.number, len(node.content), node.time)
 
 
 class InlineThreads:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from twisted_registry.config.schema import Configuration
     from twisted_registry.repository.checking.damage import Finding
-    from twisted_registry.repository.checking.trouble import AffectedTag
 
 #: The exit status when something is wrong that clients notice.
 DAMAGED = 3
@@ -103,9 +102,14 @@ def run(options: Namespace) -> int:
     if checked is None:
         return 1
     if options.json:
-        sys.stdout.write(f"{json.dumps(_document(checked, findings.kept))}\n")
+        sys.stdout.write(f"{json.dumps(document(checked, findings.kept))}\n")
     else:
         _tell(checked)
+    return exit_status(checked)
+
+
+def exit_status(checked: Checked) -> int:
+    """What the command ends with: 3 if there is something that clients notice, else 0."""
     return DAMAGED if checked.damaged or checked.tags else 0
 
 
@@ -132,25 +136,23 @@ async def _check(
 
 def _tell(checked: Checked) -> None:
     for tag in checked.tags:
-        sys.stdout.write(f"affected tag: {_named(tag)}\n")
+        sys.stdout.write(f"affected tag: {tag}\n")
     sys.stdout.write(
         f"{checked.files} blobs and manifests ({checked.size} bytes) and {checked.repositories} "
-        f"repositories checked: {checked.damaged} damaged, {checked.harmless} harmless, "
-        f"{checked.repaired} repaired; {len(checked.tags)} tags affected\n"
+        f"repositories checked: {checked.damaged} damaged, {checked.sparse} sparse, "
+        f"{checked.harmless} harmless, {checked.repaired} repaired; "
+        f"{len(checked.tags)} tags affected\n"
     )
 
 
-def _named(tag: AffectedTag) -> str:
-    because = ", ".join(map(str, tag.because)) or "its own link"
-    return f"{tag.repository}:{tag.tag} ({because})"
-
-
-def _document(checked: Checked, findings: list[Finding]) -> dict[str, object]:
+def document(checked: Checked, findings: list[Finding]) -> dict[str, object]:
+    """What ``--json`` prints of a check and of what it found."""
     return {
         "files": checked.files,
         "size": checked.size,
         "repositories": checked.repositories,
         "damaged": checked.damaged,
+        "sparse": checked.sparse,
         "harmless": checked.harmless,
         "repaired": checked.repaired,
         "findings": [
@@ -160,7 +162,7 @@ def _document(checked: Checked, findings: list[Finding]) -> dict[str, object]:
                 "detail": finding.detail,
                 "digest": None if finding.digest is None else str(finding.digest),
                 "repository": finding.repository or None,
-                "harmless": finding.harmless,
+                "severity": finding.severity.value,
                 "repaired": finding.repaired,
             }
             for finding in findings

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field, frozen
 
-from twisted_registry.repository.checking.damage import Finding, Kind
+from twisted_registry.repository.checking.damage import Finding, Kind, Severity
 from twisted_registry.repository.failures import translated
 
 if TYPE_CHECKING:
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 #: What is wrong with the bytes of a blob.
 _CORRUPT = {Kind.BLOB_CORRUPT, Kind.BLOB_EMPTY, Kind.FILE_UNREADABLE}
+#: As what a finding counts that is not repaired.
+_COUNTED = {
+    Severity.DAMAGE: "damaged",
+    Severity.SPARSE: "sparse",
+    Severity.HARMLESS: "harmless",
+}
 
 
 class Watcher:
@@ -48,7 +54,8 @@ class Checked:
     :ivar size: their bytes.
     :ivar repositories: that were looked through.
     :ivar damaged: findings that clients notice and that are still so.
-    :ivar harmless: others that are still so.
+    :ivar sparse: indexes without some of their children, which the configuration allows.
+    :ivar harmless: findings that nobody notices and that are still so.
     :ivar repaired: those that were put right.
     :ivar tags: that can not be pulled whole.
     """
@@ -57,6 +64,7 @@ class Checked:
     size: int
     repositories: int
     damaged: int
+    sparse: int
     harmless: int
     repaired: int
     tags: tuple[AffectedTag, ...]
@@ -81,7 +89,7 @@ class Fsck:
     _repositories: int = field(init=False, default=0)
     _total: int = field(init=False, default=0)
     _counts: dict[str, int] = field(
-        init=False, factory=lambda: dict.fromkeys(("damaged", "harmless", "repaired"), 0)
+        init=False, factory=lambda: dict.fromkeys((*_COUNTED.values(), "repaired"), 0)
     )
     _mended: set[str] = field(init=False, factory=set)
 
@@ -131,5 +139,5 @@ class Fsck:
                 self._counts["repaired"] += 1
                 self._mended.add(finding.path)
             else:
-                self._counts["harmless" if finding.harmless else "damaged"] += 1
+                self._counts[_COUNTED[finding.severity]] += 1
             self.watcher.found(finding)

@@ -82,6 +82,17 @@ SCRUB = "twisted-registry/scrub"
 #: What was found to be damaged.
 QUARANTINE = "twisted-registry/quarantine"
 
+#: The folders in which nothing lies but what has one of these names.
+KNOWN = {
+    _ROOT: frozenset({"blobs", "repositories"}),
+    "twisted-registry": frozenset(
+        {
+            *("upload-secret", "tokens", "collector", "incoming", "trash", "tasks", "pulls"),
+            *("scrub", "quarantine", "tls"),
+        }
+    ),
+}
+
 #: A folder with one of these is a repository. 2.8.3 looks for the first, 3.x for the second.
 REPOSITORY_MARKS = ("_layers", "_manifests")
 #: A folder with one of these is, or was, a repository.

@@ -68,7 +68,7 @@ class TrashCan:
         last = ""
         while True:
             entries = await self._walk(below, last)
-            found = (_read(entry) for entry in entries)
+            found = (told_by_path(entry) for entry in entries)
             yield [item for item in found if item is not None]
             if len(entries) < _PAGE:
                 return
@@ -108,8 +108,8 @@ def _above(path: str) -> Iterable[str]:
         yield path
 
 
-def _read(entry: Entry) -> Trashed | None:
-    """Tell what a file is by its path; None if it is none of ours."""
+def told_by_path(entry: Entry) -> Trashed | None:
+    """Tell what a file in the trash is by its path; None if it is none of ours."""
     *parts, name = entry.path.removeprefix(f"{layout.TRASH}/").split("/")
     try:
         stamp = Stamp.parse(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from itertools import count
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred, execute, fail, succeed
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
@@ -250,8 +250,7 @@ class FakeBucket:
             if found:
                 prefixes.append(prefix + head + delimiter)
             else:
-                stored = self.objects[key]
-                objects.append(ObjectInfo(key, len(stored.content), stored.etag, self.now))
+                objects.append(evolve(self.info(key), note=""))
             last = key
         return ObjectListing(tuple(objects), tuple(prefixes), "")
 

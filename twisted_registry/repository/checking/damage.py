@@ -18,6 +18,19 @@ if TYPE_CHECKING:
 log = Logger()
 
 
+class Severity(Enum):
+    """Whom it concerns.
+
+    DAMAGE: clients notice. SPARSE: clients of the platforms that are not there notice, and the
+    configuration lets it be so. HARMLESS: nobody does; it takes room, or is not what it was meant
+    to be.
+    """
+
+    DAMAGE = "damage"
+    SPARSE = "sparse"
+    HARMLESS = "harmless"
+
+
 class Kind(Enum):
     """What is wrong, in the words of the report."""
 
@@ -42,17 +55,20 @@ class Kind(Enum):
     UPLOAD_INCOMPLETE = "incomplete upload"
     LEFTOVERS = "leftovers"
     RECORD_TORN = "torn record"
+    TRASH_CORRUPT = "corrupt blob in the trash"
 
     @property
-    def is_harmless(self) -> bool:
-        """Whether no client notices: it takes room, or is not what it was meant to be."""
-        return self in _HARMLESS
+    def severity(self) -> Severity:
+        """Whom it concerns, if nothing else is said."""
+        if self is Kind.INDEX_SPARSE:
+            return Severity.SPARSE
+        return Severity.HARMLESS if self in _HARMLESS else Severity.DAMAGE
 
 
 _HARMLESS = {
-    *(Kind.BLOB_MISPLACED, Kind.FILE_STRAY, Kind.INDEX_SPARSE, Kind.TYPE_MALFORMED),
-    *(Kind.TAG_UNFINISHED, Kind.REFERRER_UNLISTED, Kind.REPOSITORY_UNMARKED),
-    *(Kind.UPLOAD_INCOMPLETE, Kind.LEFTOVERS, Kind.RECORD_TORN),
+    *(Kind.BLOB_MISPLACED, Kind.FILE_STRAY, Kind.TYPE_MALFORMED, Kind.TAG_UNFINISHED),
+    *(Kind.REFERRER_UNLISTED, Kind.REPOSITORY_UNMARKED, Kind.UPLOAD_INCOMPLETE),
+    *(Kind.LEFTOVERS, Kind.RECORD_TORN, Kind.TRASH_CORRUPT),
 }
 
 
@@ -64,7 +80,7 @@ class Finding:
     :ivar detail: a part of a sentence for whoever reads the report.
     :ivar digest: of the content that it is about, or None.
     :ivar repository: in which it was found; empty if in none.
-    :ivar harmless: whether no client notices.
+    :ivar severity: whom it concerns.
     :ivar repair: puts it right, and answers whether it has; None if that can not be done here.
     :ivar silence: content that nobody may push while that goes on: what is looked at last and
         then taken away must not be stored in between. None if it does not matter.
@@ -76,7 +92,7 @@ class Finding:
     detail: str = ""
     digest: Digest | None = None
     repository: str = ""
-    harmless: bool = field(kw_only=True)
+    severity: Severity = field(kw_only=True)
     repair: Callable[[], Coroutine[object, object, bool]] | None = field(
         default=None, kw_only=True, eq=False, repr=False
     )
@@ -97,9 +113,9 @@ class Finding:
         """The same, not to be repaired."""
         return evolve(self, repair=None)
 
-    @harmless.default
-    def _as_its_kind(self) -> bool:
-        return self.kind.is_harmless
+    @severity.default
+    def _as_its_kind(self) -> Severity:
+        return self.kind.severity
 
     def __str__(self) -> str:
         about = "" if self.digest is None or self.digest.hex in self.path else f" ({self.digest})"

@@ -8,7 +8,7 @@ from attrs import define
 
 from twisted_registry.digest import Digest, DigestInvalid
 from twisted_registry.repository import layout
-from twisted_registry.repository.checking.damage import Finding, Kind
+from twisted_registry.repository.checking.damage import Finding, Kind, Severity
 from twisted_registry.repository.links import read_link, write_link
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
 
@@ -76,8 +76,7 @@ class Links:
         place: Place,
         why: str,
         target: Callable[[], Awaitable[bool]],
-        *,
-        harmless: bool = False,
+        severity: Severity = Severity.DAMAGE,
     ) -> Finding:
         """What is found when a link leads nowhere; it is repaired by taking the link away.
 
@@ -89,7 +88,7 @@ class Links:
 
         return Finding(
             Kind.LINK_DANGLING, place.path, f"{place.what.value}, {why}", place.digest,
-            place.repository, harmless=harmless, repair=repair, silence=place.digest,
+            place.repository, severity=severity, repair=repair, silence=place.digest,
         )  # fmt: skip
 
     async def is_there(self, place: Place) -> bool:
@@ -101,11 +100,16 @@ class Links:
         return True
 
     async def has_bytes(self, digest: Digest) -> bool:
-        """Whether there is anything under a digest, as it is now."""
+        """Whether there is anything under a digest, as it is now.
+
+        So it is taken to be where that can not be told: nothing is taken away for it.
+        """
         try:
             entry = await self.driver.stat(layout.blob(digest))
         except PathNotFound:
             return False
+        except StorageError:
+            return True
         return bool(entry.size) or digest.is_of_nothing
 
     async def _is_whole(self, place: Place) -> bool:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class Parts:
     """Judges manifests by what they refer to.
 
-    :ivar corrupt: blobs that were found to be damaged, and reported.
+    :ivar corrupt: blobs that were found to be damaged or unreadable, and reported.
     """
 
     links: Links

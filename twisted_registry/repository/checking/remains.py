@@ -13,7 +13,7 @@ from twisted_registry.repository import layout
 from twisted_registry.repository.abandoned import abandoned_uploads
 from twisted_registry.repository.checking.damage import Finding, Kind
 from twisted_registry.repository.checking.walking import everything
-from twisted_registry.repository.condemned import is_torn, remove_torn
+from twisted_registry.repository.condemned import is_torn, read_condemned, remove_torn
 from twisted_registry.repository.registry import SECRET_LENGTH
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
 
@@ -38,7 +38,19 @@ class Remains:
     before: float
 
     async def findings(self) -> AsyncIterator[Finding]:
-        """Yield all that should not be there."""
+        """Yield all that should not be there; what can not be read does not hide the rest."""
+        folder, file = Kind.FOLDER_UNREADABLE, Kind.FILE_UNREADABLE
+        looks = [(folder, self._uploads), (folder, self._leftovers), (file, self._list)]
+        looks += [(file, self._secret), (folder, self._leases)]
+        looks += [(folder, partial(self._strays, known)) for known in layout.KNOWN]
+        for unreadable, look in looks:
+            try:
+                async for finding in look():
+                    yield finding
+            except StorageError as error:
+                yield Finding(unreadable, error.path, error.reason)
+
+    async def _uploads(self) -> AsyncIterator[Finding]:
         try:
             async for upload in abandoned_uploads(self.driver, self.before):
                 finding = await self._upload(upload)
@@ -48,14 +60,6 @@ class Remains:
             yield Finding(
                 Kind.FOLDER_UNREADABLE, layout.REPOSITORIES, f"not all uploads are seen: {error}"
             )
-        leftovers = await self._leftovers()
-        if leftovers is not None:
-            yield leftovers
-        for torn in await self._list(), await self._secret():
-            if torn is not None:
-                yield torn
-        async for finding in self._leases():
-            yield finding
 
     async def _upload(self, upload: AbandonedUpload) -> Finding | None:
         path = layout.upload(upload.repository, upload.id)
@@ -72,46 +76,62 @@ class Remains:
             repository=upload.repository, repair=upload.remove,
         )  # fmt: skip
 
-    async def _leftovers(self) -> Finding | None:
-        try:
-            count = await self.driver.sweep(self.before, dry_run=True)
-        except StorageError as error:
-            return Finding(Kind.FOLDER_UNREADABLE, error.path, error.reason)
-        if not count:
-            return None
-        return Finding(
-            Kind.LEFTOVERS, "", f"{count} unfinished files of crashes", repair=self._sweep
-        )
+    async def _leftovers(self) -> AsyncIterator[Finding]:
+        count = await self.driver.sweep(self.before, dry_run=True)
+        if count:
+            yield Finding(
+                Kind.LEFTOVERS, "", f"{count} unfinished files of crashes", repair=self._sweep
+            )
 
     async def _sweep(self) -> bool:
         return await self.driver.sweep(self.before) > 0
 
-    async def _list(self) -> Finding | None:
-        if not await is_torn(self.driver):
-            return None
-        return Finding(
-            Kind.RECORD_TORN, layout.CONDEMNED, "it counts for nothing",
-            repair=partial(remove_torn, self.driver),
-        )  # fmt: skip
+    async def _list(self) -> AsyncIterator[Finding]:
+        if await is_torn(self.driver):
+            yield Finding(
+                Kind.RECORD_TORN, layout.CONDEMNED, "it counts for nothing",
+                repair=partial(remove_torn, self.driver),
+            )  # fmt: skip
 
-    async def _secret(self) -> Finding | None:
+    async def _secret(self) -> AsyncIterator[Finding]:
         try:
-            if len(await self.driver.get(layout.UPLOAD_SECRET, _SECRET_LIMIT)) >= SECRET_LENGTH:
-                return None
+            secret = await self.driver.get(layout.UPLOAD_SECRET, _SECRET_LIMIT)
         except PathNotFound:
-            return None
-        return Finding(
-            Kind.RECORD_TORN, layout.UPLOAD_SECRET, "it is made anew when it is needed next"
-        )
+            return
+        if len(secret) < SECRET_LENGTH:
+            yield Finding(
+                Kind.RECORD_TORN, layout.UPLOAD_SECRET, "it is made anew when it is needed next"
+            )
 
     async def _leases(self) -> AsyncIterator[Finding]:
+        try:
+            published = await read_condemned(self.driver)
+        except StorageError:
+            # Whose leases are in use can not be told; that much was reported.
+            return
         for entry in await everything(self.driver, layout.LEASES):
             folder = layout.leases(entry.path)
-            if entry.modified is None or entry.modified / 1e9 < self.before:
+            if published is not None and published.id == entry.path:
+                continue
+            if await self._touched(folder, entry.modified) < self.before:
                 yield Finding(
                     Kind.LEFTOVERS, folder, "leases of a list that is long gone",
                     repair=partial(self._delete, folder),
                 )  # fmt: skip
+
+    async def _touched(self, folder: str, modified: int | None) -> float:
+        """When something was put into a folder last; in a bucket its files alone tell."""
+        if modified is None:
+            times = [entry.modified or 0 for entry in await self.driver.walk(folder)]
+            modified = max(times, default=0)
+        return modified / 1e9
+
+    async def _strays(self, folder: str) -> AsyncIterator[Finding]:
+        """What somebody else put into a folder in which all names are known."""
+        for entry in await everything(self.driver, folder):
+            if entry.path not in layout.KNOWN[folder]:
+                path = f"{folder}/{entry.path}"
+                yield Finding(Kind.FILE_STRAY, path, "nothing looks for it there")
 
     async def _delete(self, path: str) -> bool:
         with suppress(PathNotFound):

@@ -9,7 +9,7 @@ from attrs import define, field
 
 from twisted_registry.manifest import is_media_type
 from twisted_registry.repository import layout
-from twisted_registry.repository.checking.damage import Finding, Kind
+from twisted_registry.repository.checking.damage import Finding, Kind, Severity
 from twisted_registry.repository.checking.placing import Place, What, placed
 from twisted_registry.repository.checking.tagging import TagCheck
 from twisted_registry.repository.checking.trouble import Trouble
@@ -80,7 +80,7 @@ class Repositories:
         self, state: Trouble, what: What, places: Sequence[Place]
     ) -> AsyncIterator[Finding]:
         if what is What.LAYER:
-            found = self._layers(places)
+            found = self._layers(state, places)
         elif what is What.REVISION:
             state.has_manifests = True
             found = self._revisions(state, places)
@@ -96,7 +96,7 @@ class Repositories:
         async for finding in found:
             yield finding
 
-    async def _layers(self, places: Sequence[Place]) -> AsyncIterator[Finding]:
+    async def _layers(self, state: Trouble, places: Sequence[Place]) -> AsyncIterator[Finding]:
         read = await self.links.read(places)
         sizes = await self.parts.sizes.of(
             [digest for digest in read if digest is not None and not isinstance(digest, Finding)]
@@ -112,7 +112,7 @@ class Repositories:
                 and held not in self.parts.corrupt
                 and await self.links.is_there(place)
             ):
-                yield self.links.dangling(place, "its bytes are not in the store", target)
+                state.dangling.append(held)
 
     async def _revisions(self, state: Trouble, places: Sequence[Place]) -> AsyncIterator[Finding]:
         for place in places:
@@ -150,7 +150,7 @@ class Repositories:
                 yield Finding(Kind.FILE_UNREADABLE, layout.blob(digest), error.reason, digest)
                 continue
             async for finding, part in self.parts.examine(state.name, digest, content):
-                if finding is None or not finding.harmless:
+                if finding is None or finding.severity is Severity.DAMAGE:
                     state.blame(digest, part)
                 if finding is not None:
                     yield finding
@@ -183,7 +183,7 @@ class Repositories:
                 yield await self.links.mended(held, place, target)
             elif held is not None and not await target() and await self.links.is_there(place):
                 yield self.links.dangling(
-                    place, "the repository does not hold it", target, harmless=True
+                    place, "the repository does not hold it", target, Severity.HARMLESS
                 )
 
     async def _end(self) -> AsyncIterator[Finding]:
@@ -191,17 +191,26 @@ class Repositories:
         state, self._state = self._state, None
         if state is None:
             return
+        missed = state.missed() if state.dangling else set()
+        for digest in state.dangling:
+            path = layout.layer_link(state.name, digest)
+            finding = self._leads_nowhere(Place(What.LAYER, path, state.name, digest))
+            # Pushed to any repository, it is here again for the manifests that need it.
+            yield finding.kept() if digest in missed else finding
         for digest in sorted(state.lost):
             path = layout.revision_link(state.name, digest)
-            place = Place(What.REVISION, path, state.name, digest)
-            target = _asks(self.links.has_bytes, digest)
-            finding = self.links.dangling(place, "its bytes are not in the store", target)
+            finding = self._leads_nowhere(Place(What.REVISION, path, state.name, digest))
             # A tag that names it goes on being reported until somebody pushes or deletes it.
             yield finding.kept() if digest in state.tagged else finding
         if state.has_manifests:
             unmarked = await self._unmarked(state.name)
             if unmarked is not None:
                 yield unmarked
+
+    def _leads_nowhere(self, place: Place) -> Finding:
+        assert place.digest is not None
+        target = _asks(self.links.has_bytes, place.digest)
+        return self.links.dangling(place, "its bytes are not in the store", target)
 
     async def _unmarked(self, name: str) -> Finding | None:
         try:

@@ -9,7 +9,7 @@ from attrs import define, field
 
 from twisted_registry.repository import layout
 from twisted_registry.repository.concurrency import each
-from twisted_registry.storage.interfaces import PathNotFound
+from twisted_registry.storage.interfaces import PathNotFound, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,13 +23,17 @@ _REMEMBERED = 100_000
 
 @define(eq=False, repr=False)
 class Sizes:
-    """The sizes of blobs; those that are not there are looked for each time."""
+    """The sizes of blobs; those that are not there are looked for each time.
+
+    :ivar unreadable: filled with those of which it can not be told.
+    """
 
     driver: IStorageDriver
+    unreadable: set[Digest]
     _known: OrderedDict[Digest, int] = field(init=False, factory=OrderedDict)
 
     async def of(self, digests: Iterable[Digest]) -> Mapping[Digest, int | None]:
-        """The size of each blob in bytes, or None where there is none."""
+        """The size of each blob in bytes, or None where there is none, or none can be read."""
         wanted = list(dict.fromkeys(digests))
         return dict(zip(wanted, await each(self._size, wanted), strict=True))
 
@@ -41,6 +45,10 @@ class Sizes:
         try:
             size = (await self.driver.stat(layout.blob(digest))).size
         except PathNotFound:
+            return None
+        except StorageError:
+            # Its folder can not be read, which was reported when all blobs were looked for.
+            self.unreadable.add(digest)
             return None
         if size is not None:
             self._known[digest] = size

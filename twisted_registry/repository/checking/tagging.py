@@ -8,7 +8,7 @@ from attrs import define, evolve
 
 from twisted_registry.digest import ALGORITHMS, Digest
 from twisted_registry.repository import layout
-from twisted_registry.repository.checking.damage import Finding, Kind
+from twisted_registry.repository.checking.damage import Finding, Kind, Severity
 from twisted_registry.repository.checking.placing import Place, What
 from twisted_registry.repository.checking.trouble import AffectedTag, Trouble
 from twisted_registry.repository.checking.walking import everything
@@ -86,7 +86,7 @@ class TagCheck:
         if held is None or there or not await self.links.is_there(place):
             return None
         return self.links.dangling(
-            place, "the repository does not hold it", lambda: holds(digest), harmless=True
+            place, "the repository does not hold it", lambda: holds(digest), Severity.HARMLESS
         )
 
     def _without_link(self, place: Place) -> Finding:

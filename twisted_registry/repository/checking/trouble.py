@@ -31,6 +31,10 @@ class AffectedTag:
     because: tuple[Digest, ...]
     link: str = ""
 
+    def __str__(self) -> str:
+        because = ", ".join(map(str, self.because)) or "its own link"
+        return f"{self.repository}:{self.tag} ({because})"
+
 
 @define(eq=False)
 class Trouble:
@@ -38,6 +42,7 @@ class Trouble:
 
     :ivar name: of the repository.
     :ivar has_manifests: whether anything is below its ``_manifests``.
+    :ivar dangling: blobs that are linked, and whose bytes are gone.
     :ivar lost: manifests whose bytes are gone.
     :ivar tagged: those of them that a tag names.
     :ivar is_complete: whether indexes were given what their children suffer from.
@@ -46,6 +51,7 @@ class Trouble:
     name: str
     has_manifests: bool = False
     is_complete: bool = False
+    dangling: list[Digest] = field(factory=list)
     lost: set[Digest] = field(factory=set)
     tagged: set[Digest] = field(factory=set)
     #: the tag whose link was seen last, and the one that was found to have none
@@ -61,6 +67,10 @@ class Trouble:
         """Note that the bytes of a manifest are gone."""
         self.lost.add(manifest)
         self.blame(manifest, manifest)
+
+    def missed(self) -> set[Digest]:
+        """All that manifests suffer from."""
+        return {part for parts in self._because.values() for part in parts}
 
     def because(self, manifest: Digest) -> tuple[Digest, ...]:
         """What a manifest suffers from."""
