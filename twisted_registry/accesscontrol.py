@@ -50,13 +50,14 @@ def make_access(
     scheme = make_scheme(auth, reactor) if auth.wanted else None
     access: IConfiguredAccess
     pages: Mapping[str, Resource] = {}
-    if rules is not None and rules.tokens is not None:
+    tokens = configuration.tokens
+    if tokens is not None:
         try:
             from twisted_registry.builtintokens import make_tokens  # noqa: PLC0415 - an extra
         except ModuleNotFoundError as error:
             raise without_extra("access.tokens", error) from error
         passwords = cast("Basic | None", scheme)
-        made = make_tokens(configuration, rules.tokens, policy, passwords, registry, reactor)
+        made = make_tokens(configuration, tokens, policy, passwords, registry, reactor)
         access, pages = made.access, made.pages
     else:
         access = StrangersOnly(policy) if scheme is None else SchemeAccess(scheme, policy)

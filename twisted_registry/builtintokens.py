@@ -72,7 +72,7 @@ def make_tokens(
     """
     records = Records(registry.driver, reactor)
     issuers = configuration.access.issuers if configuration.access else ()
-    logins = Logins(passwords, records, reactor, _vouchers(issuers, reactor) if issuers else None)
+    logins = Logins(passwords, records, _vouchers(issuers, reactor) if issuers else None)
     signers = _Signers(registry, options, reactor)
     realm = Realm(configuration.http.host, configuration.http.prefix or "/")
     end = (lambda: succeed(None)) if passwords is None else passwords.close

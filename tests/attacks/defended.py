@@ -136,8 +136,8 @@ def section(kind, folder, more=""):
         )
         return f"auth:\n  token: {{{{{said}}}}}\n{RULES}"
     (folder / "users").write_bytes(entries(**USERS))
-    more = "  tokens:\n" if kind == OWN else ""
-    return f"auth:\n  htpasswd: {{{{realm: here, path: {folder}/users}}}}\n{RULES}{more}"
+    tokens = "" if kind == OWN else "  tokens: {{disabled: true}}\n"
+    return f"auth:\n  htpasswd: {{{{realm: here, path: {folder}/users}}}}\n{RULES}{tokens}"
 
 
 @asynccontextmanager

@@ -210,6 +210,14 @@ def test_what_can_not_be_read_is_not_believed(scheme, counted, said):
     assert counted.take() == []
 
 
+def test_neither_a_name_nor_a_password_is_nobody(scheme, counted):
+    """podman answers a challenge with that where it has no login, and wants what is open."""
+    assert taken(scheme.identify(caller("", ""))) is None
+    assert counted.take() == []
+    for name, password in (("me", ""), ("", "secret")):
+        assert isinstance(taken(scheme.identify(caller(name, password))), LoginFailed)
+
+
 def test_the_name_of_the_scheme_in_any_case(scheme):
     said = "bAsIC" + shown("me", "secret")[5:]
     assert taken(scheme.identify(Caller(said))) == "me"

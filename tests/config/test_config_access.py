@@ -114,6 +114,10 @@ SOUND = "repositories: ['**'], users: [ada], allow: [pull]"
             f"{{issuers: [{{issuer: 'https://ci.example', {TRUSTED}}}]}}",
             "access.issuers: access.tokens is needed to give them tokens",
         ),
+        (
+            f"{{tokens: {{disabled: true}}, issuers: [{{issuer: 'https://a', {TRUSTED}}}]}}",
+            "access.issuers: access.tokens is needed to give them tokens",
+        ),
         ("{groups: {a: b}}", "access.groups.a: got 'b', expected a list of users (f line 3)"),
         ("[]", "access: got a list, expected a section (f line 3)"),
     ],
@@ -125,6 +129,29 @@ def test_what_is_wrong_is_said_in_one_line(access, line):
         str(fault).replace("access.rules[0]", "RULE").replace("access.issuers[0]", "ISSUER")
         for fault in caught.value.faults
     ]
+
+
+USERS = "\nauth: {htpasswd: {realm: r, path: p}}"
+OPEN = "rules: [{repositories: [a], anonymous: true, allow: [pull]}]"
+
+
+@pytest.mark.parametrize(
+    ("access", "given"),
+    [
+        ("{tokens: {}}", True),
+        ("{anonymous: [pull]}", False),
+        (f"{{authenticated: [pull]}}{USERS}", False),
+        (f"{{anonymous: [pull]}}{USERS}", True),
+        (f"{{{OPEN}}}{USERS}", True),
+        (f"{{{OPEN}, issuers: [{{issuer: 'https://ci.example', {TRUSTED}}}]}}{USERS}", True),
+        (f"{{anonymous: [pull], tokens: {{disabled: true}}}}{USERS}", False),
+        ("{anonymous: [pull]}\nauth: {silly: {realm: r, service: s}}", False),
+    ],
+)
+def test_strangers_are_let_in_by_tokens(access, given):
+    """docker shows whoever has no login what is open only where tokens are given."""
+    assert bool(loaded(access).configuration.tokens) is given
+    assert load_text("version: 0.1\nstorage: inmemory\n", {}).configuration.tokens is None
 
 
 def test_a_group_that_nobody_is_in_is_warned_of():

@@ -111,6 +111,8 @@ class Basic:
         credentials = credentials_in(shown)
         if credentials is None:
             return fail(LoginFailed("what was shown is not NAME:PASSWORD in base64"))
+        if is_nobody(credentials):
+            return succeed(None)
         version = self._version()
         key = self._recent.mark(shown), version
         check = self._checks.get(key)
@@ -171,6 +173,14 @@ def basic_login(
 def is_basic(shown: str) -> bool:
     """Whether an Authorization header is of this scheme."""
     return shown[:6].lower() == "basic "
+
+
+def is_nobody(credentials: UsernamePassword) -> bool:
+    """Whether there is neither a name nor a password in it.
+
+    podman and its like answer a challenge with that if they have no login: as good as nothing.
+    """
+    return not (credentials.username or credentials.password)
 
 
 def header_of(name: str, password: str) -> str:

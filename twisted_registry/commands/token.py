@@ -68,8 +68,7 @@ def run(options: Namespace) -> int:
     if in_memory(configuration):
         complain("storage.inmemory: a store in memory keeps no token")
         return 1
-    access = configuration.access
-    if options.action == "create" and (access is None or access.tokens is None):
+    if options.action == "create" and configuration.tokens is None:
         complain("access.tokens: without the section nobody believes a token")
         return 1
     lines = tap.once(lambda reactor: _do(configuration, options, reactor))

@@ -83,6 +83,9 @@ def _at_least(seconds: float) -> Kind:
 class Tokens(Values):
     """``access.tokens``: tokens that this registry gives, at ``/auth/token``."""
 
+    disabled: bool = key(
+        flag(), "Give none, also where everybody may do something.", default=False, ours=True
+    )
     service: str = key(
         Scalar("text on one line", values.header_value), "What clients and tokens call this"
         " registry.", default="twisted-registry", ours=True,
@@ -155,14 +158,31 @@ class AccessRules(Values):
         " tokens are believed in the place of a password. Needs ``tokens``.", default=(), ours=True,
     )  # fmt: skip
     tokens: Tokens | None = key(
-        Section("a section", Tokens, closed=True, empty=True), "Give and believe tokens. Needs"
-        " ``twisted-registry[auth]``.", ours=True,
+        Section("a section", Tokens, closed=True, empty=True), "Give and believe tokens. It counts"
+        " as said where ``auth.htpasswd`` is and strangers may do something: docker asks nobody but"
+        " a giver of tokens without a login. Needs ``twisted-registry[auth]``.", ours=True,
     )  # fmt: skip
+
+    @property
+    def welcomes_strangers(self) -> bool:
+        """Whether they may do anything anywhere."""
+        return bool(self.anonymous) or any(rule.anonymous for rule in self.rules)
+
+
+def tokens_given(access: AccessRules | None, auth: Auth) -> Tokens | None:
+    """How tokens are given; None if they are not."""
+    if access is None:
+        return None
+    implied = auth.htpasswd is not None and access.welcomes_strangers
+    tokens = access.tokens or (Tokens() if implied else None)
+    return None if tokens is None or tokens.disabled else tokens
 
 
 def check_access(access: AccessRules, auth: Auth, report: Report) -> None:
     """Report rules that say nothing, groups that nobody is in, and tokens for nobody."""
     _check_tokens(access.tokens, auth, report)
+    if access.issuers and tokens_given(access, auth) is None:
+        report.fault("access.issuers", None, "access.tokens is needed to give them tokens")
     _check_issuers(access, report)
     for index, rule in enumerate(access.rules):
         path = f"access.rules[{index}]"
@@ -188,8 +208,6 @@ def _check_chosen(path: str, chosen: tuple[str, ...], report: Report) -> None:
 
 
 def _check_issuers(access: AccessRules, report: Report) -> None:
-    if access.issuers and access.tokens is None:
-        report.fault("access.issuers", None, "access.tokens is needed to give them tokens")
     seen: set[str] = set()
     for index, issuer in enumerate(access.issuers):
         path = f"access.issuers[{index}]"
@@ -216,7 +234,7 @@ def _check_right(path: str, rule: Rule | IssuerRule, report: Report) -> None:
 
 
 def _check_tokens(tokens: Tokens | None, auth: Auth, report: Report) -> None:
-    if tokens is None:
+    if tokens is None or tokens.disabled:
         return
     others = [name for name in auth.schemes if name != "htpasswd"]
     if others:

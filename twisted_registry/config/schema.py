@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted_registry.config.access import AccessRules
+from twisted_registry.config.access import AccessRules, Tokens, tokens_given
 from twisted_registry.config.auth import Auth
 from twisted_registry.config.content import Catalog, Policy, Tags, Validation
 from twisted_registry.config.forms import choice, text
@@ -64,3 +64,8 @@ class Configuration(Values):
         """Whether anybody is asked who they are, or refused anything."""
         users = self.http.tls.clientusers
         return self.auth.wanted or self.access is not None or bool(users)
+
+    @property
+    def tokens(self) -> Tokens | None:
+        """How this registry gives tokens of its own; None if it gives none."""
+        return tokens_given(self.access, self.auth)

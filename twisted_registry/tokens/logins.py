@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING
 from attrs import define, frozen
 from zope.interface import Interface
 
-from twisted_registry.auth.basic import credentials_in, header_of, is_basic
+from twisted_registry.auth.basic import credentials_in, header_of, is_basic, is_nobody
 from twisted_registry.auth.identity import ANONYMOUS, Identity, IIdentity
 from twisted_registry.auth.interfaces import Caller
 from twisted_registry.auth.rights import Delegate
 from twisted_registry.auth.schemes import LoginFailed
-from twisted_registry.tokens.records import REMEMBERED, is_stored_token
+from twisted_registry.tokens.records import is_stored_token
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IReactorTime
-
     from twisted_registry.auth.basic import Basic
     from twisted_registry.tokens.records import Records
 
@@ -62,7 +60,6 @@ class Logins:
 
     passwords: Basic | None
     records: Records
-    _clock: IReactorTime
     _vouchers: IVouchers | None = None
 
     async def of_header(self, caller: Caller) -> Holder:
@@ -77,6 +74,8 @@ class Logins:
         credentials = credentials_in(shown) if is_basic(shown) else None
         if credentials is None:
             raise LoginFailed("what was shown is not NAME:PASSWORD in base64")
+        if is_nobody(credentials):
+            return STRANGER
         password = credentials.password.decode("utf-8", "replace")
         if is_stored_token(password):
             return await self._robot(password)
@@ -94,7 +93,10 @@ class Logins:
         :raises LoginFailed: if they are not believed.
         :raises RegistryError: if that can not be found out now.
         """
-        return await self.of_header(Caller(header_of(name, password)))
+        holder = await self.of_header(Caller(header_of(name, password)))
+        if holder is STRANGER:
+            raise LoginFailed("there is neither a name nor a password")
+        return holder
 
     async def of_signed(self, token: str) -> Holder:
         """Whom a token of a CI system is for.
@@ -132,7 +134,7 @@ class Logins:
         return Holder(
             Delegate(f"robot:{record.name}", record.rights),
             record.id,
-            self._clock.seconds() + REMEMBERED,
+            self.records.holds_until(record),
         )
 
 

@@ -176,6 +176,14 @@ class Records:
             return None
         return record
 
+    def holds_until(self, record: Record) -> float:
+        """The time until which :meth:`find` answers this record without another look.
+
+        Whoever remembers what they made of it for longer would make a revocation wait twice.
+        """
+        looked_at, _ = self._known.get(record.id, (0.0, None))
+        return looked_at if record.expires is None else min(looked_at, record.expires)
+
     async def all(self) -> list[Record]:
         """Every record, those that have expired as well, oldest first.
 

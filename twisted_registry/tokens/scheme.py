@@ -12,7 +12,7 @@ from twisted_registry.auth.basic import is_basic
 from twisted_registry.auth.challenges import bearer, scope_of
 from twisted_registry.auth.recent import RecentLogins
 from twisted_registry.auth.schemes import IScheme, Login, LoginFailed
-from twisted_registry.tokens.records import REMEMBERED
+from twisted_registry.tokens.logins import STRANGER
 from twisted_registry.tokens.signing import TokenInvalid
 
 if TYPE_CHECKING:
@@ -96,8 +96,10 @@ class TokenScheme:
         """As promised by :class:`IScheme`."""
         return self._end()
 
-    async def _password(self, caller: Caller, shown: str) -> Login:
+    async def _password(self, caller: Caller, shown: str) -> Login | None:
         holder = await self._logins.of_header(caller)
+        if holder is STRANGER:
+            return None
         login = Login(holder.identity)
         if not holder.is_user:
             self._recent.keep(shown, login, holder.until)
@@ -111,9 +113,10 @@ class TokenScheme:
             raise LoginFailed(f"the token is not believed: {error}", "invalid_token") from error
         until = claims.expires
         if claims.record:
-            if await self._logins.records.find(claims.record) is None:
+            record = await self._logins.records.find(claims.record)
+            if record is None:
                 raise LoginFailed("what the token was given for is revoked", "invalid_token")
-            until = min(until, self._clock.seconds() + REMEMBERED)
+            until = min(until, self._logins.records.holds_until(record))
         login = Login(claims.identity, claims.scope)
         self._recent.keep(shown, login, until)
         return login
