@@ -33,6 +33,8 @@ _HANDED_OVER = 3
 #: Connections that may wait to be accepted; the kernel lowers it to its own limit. Beyond it a
 #: client tries again after a second, and Twisted's 50 are soon there in a burst.
 _BACKLOG = 4096
+#: Seconds for which a stop waits for connections to close whose requests have been answered.
+_FAREWELL = 3.0
 #: The endpoint strings that HOST:PORT becomes.
 _TCP = re.compile(r"tcp(6?):(\d+)(?::interface=((?:[^:\\]|\\.)*))?")
 
@@ -99,6 +101,8 @@ class HTTPService(Service):
         if self.drain_seconds > 0:
             drained.addTimeout(self.drain_seconds, self._clock, lambda *_: None)
             await drained
+            # An answer that was written may not have been sent yet, nor taken.
+            await self._site.part().addTimeout(_FAREWELL, self._clock, lambda *_: None)
         self._site.abort()
         # The transports tell of their end in the next turn. Handlers that hear of it begin to put
         # their work away, which the storage must see before it is told to close.

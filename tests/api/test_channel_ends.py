@@ -284,6 +284,30 @@ def test_draining_can_be_cut_short(wire, kit):
     assert kit.events == ["ConnectionAborted"]
 
 
+def test_a_stop_closes_what_is_answered_and_resets_the_rest(wire, kit):
+    wire.send(get(b"/wait"))
+    answered = wire.site.buildProtocol(None)
+    transport = type(wire.transport)()
+    answered.makeConnection(transport)
+    wire.site.drain()
+    left = wire.site.part()
+    assert wire.transport.aborting
+    assert transport.disconnecting
+    assert not transport.aborting
+    wire.lose(Failure(ConnectionAborted()))
+    assert not left.called
+    answered.connectionLost(Failure(ConnectionDone()))
+    assert left.called
+    assert wire.site.part().called
+    assert kit.events == ["ConnectionAborted"]
+
+
+def test_a_stop_leaves_who_still_sends_to_read_our_answer(wire):
+    wire.send(get(b"/s/refuse", b"Content-Length: 9000000", method=b"PUT"))
+    wire.site.part()
+    assert not wire.transport.aborting
+
+
 def test_a_listener_that_closes_ends_keep_alive(wire, kit):
     wire.site.doStart()
     wire.send(get(b"/a"))

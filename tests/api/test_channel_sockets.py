@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
-from channel_kit import LAST, Kit, Listening, Sink, chunks, get, put
+from channel_kit import LAST, Kit, Listening, Sink, chunks, get, put, unchunked
 from twisted.internet import reactor
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import deferLater
 
 from twisted_registry.api.limits import Limits
+from twisted_registry.listener import HTTPService
 
 MIB = 1024 * 1024
 
@@ -354,6 +355,22 @@ async def test_many_idle_connections_share_one_delayed_call(tcp):
     for peer in peers:
         await peer.end()
     await done
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_last_answer_arrives_though_the_server_stops(server, kit):
+    """Nor does a stop wait for clients that have nothing to wait for, and do not listen."""
+    await server.connect_deaf()
+    peer = await server.connect_deaf()
+    peer.transport.write(get(b"/wait"))
+    await until(lambda: kit.waiting)
+    stopped = HTTPService(None, server.site, reactor, 30).stopService()
+    kit.waiting[0].write(b"x" * 60_000)
+    kit.waiting[0].finish()
+    await stopped
+    assert not server.site._channels
+    peer.transport.resumeProducing()
+    assert unchunked((await peer.end()).partition(b"\r\n\r\n")[2]) == b"x" * 60_000
 
 
 @pytest_twisted.ensureDeferred

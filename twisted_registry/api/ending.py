@@ -128,6 +128,19 @@ class MortalConnection(Protocol):
         if not self.busy:
             self._close(linger=self._arriving is not None)
 
+    def part(self) -> None:
+        """The server ends: what has been answered reaches its client, and all else is reset."""
+        if not self._shut:
+            self.abort()
+        elif self._linger and not self._final:
+            pass  # the peer still sends, and would not read our answer if we closed
+        elif self.output.direct:
+            self._transport.loseConnection()
+        else:
+            # What is below TLS has all of it, and does not wait for the peer to say goodbye.
+            below = getattr(self._transport, "transport", None) or self._transport
+            below.loseConnection()
+
     # What a Request calls
 
     def refuse_request(self, status: int) -> None:

@@ -67,6 +67,7 @@ class RegistrySite(Site):
         self._sweeper: IDelayedCall | None = None
         self._date = (-1, b"")
         self._drained: list[Deferred[None]] = []
+        self._left: list[Deferred[None]] = []
 
     def buildProtocol(self, addr: IAddress | None) -> RegistryChannel:  # type: ignore[override]
         """A channel for a new connection."""
@@ -101,6 +102,19 @@ class RegistrySite(Site):
             return succeed(None)
         done: Deferred[None] = Deferred(self._drained.remove)
         self._drained.append(done)
+        return done
+
+    def part(self) -> Deferred[None]:
+        """Close all connections, with what has been answered on its way to the clients.
+
+        :return: fires with None when none is left.
+        """
+        for channel in list(self._channels):
+            channel.part()
+        if not self._channels:
+            return succeed(None)
+        done: Deferred[None] = Deferred(self._left.remove)
+        self._left.append(done)
         return done
 
     def abort(self) -> None:
@@ -142,6 +156,10 @@ class RegistrySite(Site):
             self._sweeper.cancel()
             self._sweeper = None
         self.settled()
+        if not self._channels:
+            left, self._left = self._left, []
+            for done in left:
+                done.callback(None)
 
     def settled(self) -> None:
         """A connection may have become idle."""

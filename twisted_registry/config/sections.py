@@ -48,7 +48,7 @@ class Key:
     section: type | None = None
     attribute: str = ""
 
-    def __set_name__(self, owner: type, attribute: str) -> None:
+    def __set_name__(self, _owner: type, attribute: str) -> None:
         """Learn from Python what the field is called."""
         self.attribute = attribute
         self.name = self.name or attribute
