@@ -213,8 +213,21 @@ def start_swift(daemons: Daemons) -> ObjectStore:
     return ObjectStore("swift", endpoint, "test:tester", "testing")
 
 
-def start_ceph(daemons: Daemons) -> ObjectStore:
-    """Ceph's S3 gateway over one monitor and one store in memory."""
+#: Where the one store of Ceph keeps objects: in memory, or in a file that grows as they do.
+IN_MEMORY: dict[str, object] = {
+    "osd_objectstore": "memstore", "memstore_device_bytes": 4 * 1024**3,
+}  # fmt: skip
+ON_DISK: dict[str, object] = {
+    "osd_objectstore": "bluestore", "bluestore_block_size": 32 * 1024**3,
+    "osd_memory_target": 1024**3,
+}  # fmt: skip
+
+
+def start_ceph(daemons: Daemons, kept: dict[str, object] = IN_MEMORY) -> ObjectStore:
+    """Ceph's S3 gateway over one monitor and one store.
+
+    :param kept: how the store keeps objects.
+    """
     monitor, gateway = free_ports(2)
     folder = daemons.folder
     for name in ("mon", "osd", "run"):
@@ -244,8 +257,7 @@ def start_ceph(daemons: Daemons) -> ObjectStore:
                 "host": "localhost",
             },
             "osd.0": {
-                "osd_data": folder / "osd", "osd_objectstore": "memstore",
-                "memstore_device_bytes": 4 * 1024**3, "host": "localhost",
+                "osd_data": folder / "osd", "host": "localhost", **kept,
                 # Debian's default is no absolute path, and the gateway needs these.
                 "osd_class_dir": next(Path("/usr/lib").glob("*/rados-classes"), "/"),
             },
@@ -295,6 +307,14 @@ def start_moto(daemons: Daemons) -> ObjectStore:
     return ObjectStore("moto", endpoint, "double", "anything")
 
 
+def start_ceph_on_disk(daemons: Daemons) -> ObjectStore:
+    """The same for more objects than memory holds."""
+    return start_ceph(daemons, ON_DISK)
+
+
+_CEPH = (
+    "ceph", "ceph-authtool", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin",
+)  # fmt: skip
 #: How each kind of store is started, and the programs that this takes.
 STORES: dict[str, tuple[Callable[[Daemons], ObjectStore], tuple[str, ...]]] = {
     "swift": (
@@ -302,11 +322,8 @@ STORES: dict[str, tuple[Callable[[Daemons], ObjectStore], tuple[str, ...]]] = {
         ("swift-ring-builder", "swift-proxy-server", "swift-account-server",
          "swift-container-server", "swift-object-server", "memcached"),
     ),
-    "ceph": (
-        start_ceph,
-        ("ceph", "ceph-authtool", "ceph-mon", "ceph-osd", "monmaptool", "radosgw",
-         "radosgw-admin"),
-    ),
+    "ceph": (start_ceph, _CEPH),
+    "ceph on disk": (start_ceph_on_disk, _CEPH),
     "moto": (start_moto, ()),
 }  # fmt: skip
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+from hashlib import sha256
 from types import SimpleNamespace
+from urllib.request import urlopen
+from uuid import uuid4
 
 import pytest
-from processes import SERVE, TWISTD, Running, run
+from processes import ROOT, SERVE, TWISTD, Running, run
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
@@ -27,6 +30,7 @@ from twisted_registry.storage.s3.errors import (
     Unreachable,
     WrongRegion,
 )
+from twisted_registry.storage.s3.proxies import Proxy
 
 KEYS = "accesskey: AKIA, secretkey: hunter2"
 
@@ -94,6 +98,17 @@ def test_the_options_arrive():
 def test_credentials_may_be_in_the_environment():
     environ = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "hunter2"}
     assert presigned(made("region: us-east-1", environ))
+
+
+def test_a_proxy_may_be_in_the_environment():
+    environ = {"HTTPS_PROXY": "socks5://p:1"}
+    with pytest.raises(StartError, match=r"^storage\.s3: HTTPS_PROXY is no proxy"):
+        made(f"region: eu-central-1, {KEYS}", environ)
+    assert made(f"regionendpoint: 'https://127.0.0.1:1', {KEYS}", environ)
+    environ = {"HTTPS_PROXY": "http://p:1"}
+    sender = made(f"region: eu-central-1, {KEYS}", environ).client._sender
+    agent = sender._transport._agent
+    assert agent._endpointFactory._endpoints._proxy == Proxy("p", 1)
 
 
 def test_what_makes_no_address_ends_the_start():
@@ -259,3 +274,32 @@ def test_real_stores_tell_what_is_wrong(tmp_path, object_stores, kind, changed, 
     status, _, lines = run(*SERVE, path, cwd=tmp_path)
     assert status == 1
     assert [line for line in lines if told in line], lines
+
+
+@pytest.mark.integration
+def test_the_example_works_as_it_is_written(tmp_path, object_stores):
+    """Ceph as the example has it, but for the ports."""
+    text = (ROOT / "conf" / "s3.yml").read_text()
+    ports = {
+        "http://127.0.0.1:7480": object_stores.get("ceph").endpoint,
+        "127.0.0.1:5000": "127.0.0.1:0",
+    }
+    for written, here in ports.items():
+        assert text.count(f": {written}\n") == 1
+        text = text.replace(f": {written}\n", f": {here}\n")
+    path = tmp_path / "s3.yml"
+    path.write_text(text)
+    content = uuid4().bytes
+    digest = f"sha256:{sha256(content).hexdigest()}"
+    with Running(*SERVE, path, cwd=tmp_path) as running:
+        pushed, _ = running.ask("POST", f"/v2/a/blobs/uploads/?digest={digest}", content)
+        assert pushed.status == 201
+        pulled, _ = running.ask("GET", f"/v2/a/blobs/{digest}")
+        assert pulled.status == 307
+        with urlopen(pulled.headers["Location"], timeout=30) as answer:
+            assert answer.read() == content
+        deleted, _ = running.ask("DELETE", f"/v2/a/blobs/{digest}")
+        assert deleted.status == 202
+        status, _, lines = running.stop()
+    assert status == 0
+    assert [line for line in lines if "error" in line or "Traceback" in line] == []

@@ -28,6 +28,7 @@ from twisted_registry.storage.s3.errors import (
     Skewed,
     WrongRegion,
 )
+from twisted_registry.storage.s3.proxies import find_proxy
 from twisted_registry.storage.s3.sender import Sender
 from twisted_registry.storage.s3.storing import Storing
 from twisted_registry.storage.s3.transport import make_transport
@@ -57,11 +58,12 @@ def make_s3_driver(name: str, options: S3, reactor: Any, environ: Mapping[str, s
     """Build the driver; nothing is asked of the store yet.
 
     :param name: what the section is called: s3 or s3aws.
-    :param environ: where credentials may be.
+    :param environ: where credentials and proxies may be.
     :raises StartError: if the options make no address, or no credentials are found.
     """
     try:
         address, public = _addresses(options)
+        proxy = find_proxy(environ, address.scheme, address.host)
         credentials = find_credentials(
             reactor, environ, options.accesskey, options.secretkey, options.sessiontoken
         )
@@ -72,7 +74,7 @@ def make_s3_driver(name: str, options: S3, reactor: Any, environ: Mapping[str, s
     agent = f"twisted-registry/{__version__} {options.useragent}".strip()
     sender = Sender(
         reactor,
-        make_transport(reactor, verify=not options.skipverify),
+        make_transport(reactor, verify=not options.skipverify, scheme=address.scheme, proxy=proxy),
         address,
         credentials,
         agent,

@@ -12,11 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import pytest
 from images import noise
 from remote import with_digest
-from servers import AGAINST
+from servers import AGAINST, OURS, Bucket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,14 +80,8 @@ def push(served: Served, layer: int, mebibytes: int) -> str:
 
 def pull(served: Served, digest: str) -> None:
     """Stream a layer down; its digest must be right."""
-    connection = HTTPConnection(served.address, timeout=600)
-    try:
-        connection.request("GET", f"/v2/memory/blobs/{digest}")
-        response = connection.getresponse()
-        assert response.status == 200
+    with urlopen(f"http://{served.address}/v2/memory/blobs/{digest}", timeout=600) as response:
         assert digest_of(iter(lambda: response.read(MIB), b"")) == digest
-    finally:
-        connection.close()
 
 
 @pytest.mark.parametrize(
@@ -114,4 +109,21 @@ def test_peak_memory(launcher, tmp_path, record_property, layers, mebibytes):
     shown = {"idle": idle // MIB, "pushed": pushed // MIB, "pulled": peak // MIB}
     record_property("peak_mebibytes", shown)
     print(f"{layers} x {mebibytes} MiB, the server's peak in MiB: {shown}")
+    assert peak < CEILING, shown
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+def test_peak_memory_over_a_bucket(launcher, object_stores, record_property):
+    """Eight layers of a GiB at a time, to a store that keeps up with none of them."""
+    layers, mebibytes = 8, 1024
+    served = launcher.start(OURS, Bucket(object_stores.get("ceph on disk"), "memory"))
+    idle = served.peak_memory()
+    with ThreadPoolExecutor(layers) as threads:
+        digests = list(threads.map(lambda n: push(served, n, mebibytes), range(layers)))
+    peak = served.peak_memory()
+    shown = {"idle": idle // MIB, "pushed": peak // MIB}
+    record_property("peak_mebibytes", shown)
+    print(f"{layers} x {mebibytes} MiB into a bucket, the server's peak in MiB: {shown}")
+    pull(served, digests[-1])
     assert peak < CEILING, shown

@@ -11,6 +11,7 @@ from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
 
 from twisted_registry.quiet import QuietEndpoint
+from twisted_registry.storage.s3.tunnel import TunnelEndpoint
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from twisted.internet.protocol import Protocol
     from twisted.internet.tcp import Connection
     from twisted.web.client import URI
+
+    from twisted_registry.storage.s3.proxies import Proxy
 
 #: Bytes that a connection reads at once. With Twisted's own 64 KiB a body takes half as much
 #: processor time again.
@@ -31,11 +34,13 @@ class Endpoints:
 
     :ivar policy: whom to believe over TLS.
     :ivar timeout: seconds that a connection may take.
+    :ivar proxy: what stands in between, if anything does.
     """
 
     _reactor: Any
     _policy: IPolicyForHTTPS
     _timeout: float
+    _proxy: Proxy | None = None
     _made: dict[bytes, IStreamClientEndpoint] = field(init=False, factory=dict)
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
@@ -47,13 +52,18 @@ class Endpoints:
         return self._made[key]
 
     def _make(self, uri: URI) -> IStreamClientEndpoint:
-        host = uri.host.decode("ascii")
-        endpoint: IStreamClientEndpoint = _Wide(
-            HostnameEndpoint(self._reactor, host, uri.port, timeout=self._timeout)
-        )
+        host, proxy = uri.host.decode("ascii"), self._proxy
+        if proxy is None:
+            endpoint = self.direct(host, uri.port)
+        else:
+            endpoint = TunnelEndpoint(self.direct(proxy.host, proxy.port), proxy, host, uri.port)
         if uri.scheme == b"https":
             endpoint = wrapClientTLS(self._policy.creatorForNetloc(uri.host, uri.port), endpoint)
         return QuietEndpoint(endpoint)
+
+    def direct(self, host: str, port: int) -> IStreamClientEndpoint:
+        """Answer an endpoint that nothing stands before."""
+        return _Wide(HostnameEndpoint(self._reactor, host, port, timeout=self._timeout))
 
 
 @implementer(IStreamClientEndpoint)

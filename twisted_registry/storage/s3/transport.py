@@ -23,6 +23,7 @@ from twisted.web.client import (
     Agent,
     BrowserLikePolicyForHTTPS,
     HTTPConnectionPool,
+    ProxyAgent,
     RequestGenerationFailed,
     RequestTransmissionFailed,
     ResponseFailed,
@@ -35,6 +36,7 @@ from twisted_registry.storage.s3.errors import Unreachable
 from twisted_registry.storage.s3.patience import Patience
 from twisted_registry.storage.s3.promptness import PromptEndpoints
 from twisted_registry.storage.s3.requestbody import RequestBody
+from twisted_registry.storage.s3.tunnel import ProxiedAgent
 from twisted_registry.storage.s3.unverified import Unverified
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from twisted.web.iweb import IAgent, IPolicyForHTTPS, IResponse
 
     from twisted_registry.storage.s3.interfaces import Content
+    from twisted_registry.storage.s3.proxies import Proxy
 
 #: Idle connections that are kept for the next requests, and for how many seconds. The services
 #: of AWS close theirs after some 20.
@@ -160,12 +163,19 @@ class Transport:
 
 
 def make_transport(
-    reactor: Any, *, verify: bool = True, timeouts: Timeouts | None = None
+    reactor: Any,
+    *,
+    verify: bool = True,
+    timeouts: Timeouts | None = None,
+    scheme: str = "",
+    proxy: Proxy | None = None,
 ) -> Transport:
     """Answer a transport over real connections.
 
     :param verify: whether a server over TLS must prove who it is, to an authority that this
         machine trusts.
+    :param scheme: of all URLs, if there is a proxy.
+    :param proxy: what stands before the store.
     """
     timeouts = timeouts or Timeouts()
     pool = HTTPConnectionPool(reactor)
@@ -174,8 +184,11 @@ def make_transport(
     # Its own attempts would know nothing of ours.
     pool.retryAutomatically = False
     policy: IPolicyForHTTPS = BrowserLikePolicyForHTTPS() if verify else Unverified()
-    endpoints = Endpoints(reactor, policy, timeouts.connect)
-    agent = Agent.usingEndpointFactory(reactor, PromptEndpoints(endpoints), pool)
+    endpoints = Endpoints(reactor, policy, timeouts.connect, proxy)
+    agent: IAgent = Agent.usingEndpointFactory(reactor, PromptEndpoints(endpoints), pool)
+    if proxy is not None and scheme == "http":
+        direct = endpoints.direct(proxy.host, proxy.port)
+        agent = ProxiedAgent(ProxyAgent(direct, reactor, pool), proxy.authorization)
     return Transport(reactor, agent, pool, timeouts)
 
 
