@@ -13,7 +13,7 @@ import pytest
 
 PACKAGE = "twisted_registry"
 ROOT = Path(__file__).parent.parent / PACKAGE
-CORE = ("digest", "reference", "manifest", "errors", "globs")
+CORE = ("digest", "reference", "manifest", "errors", "globs", "value")
 BELOW_SERVICE = (
     *("api", "auth", "maintenance", "metrics", "repository", "storage", "config"),
     *("listener", "logs", "workers", "upkeep", "retaining", "room", "settings", "tls", "checks"),
@@ -114,6 +114,10 @@ LATE = {
     ("commands.serve", f"{PACKAGE}.tap"),
     # Few processes collect garbage, and it brings a database along.
     ("upkeep", f"{PACKAGE}.collecting"),
+    # It is first done minutes after the start.
+    ("upkeep", f"{PACKAGE}.maintenance.purge"),
+    # Few have a trash, from which something could come back.
+    ("repository.registry", f"{PACKAGE}.repository.recall"),
     # Few processes read again what is stored.
     ("upkeep", f"{PACKAGE}.checks"),
     # Few want to be told how full the disk is.

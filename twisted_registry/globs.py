@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 
 from twisted_registry.reference import NAME_LIMIT
+from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -40,8 +41,8 @@ class GlobInvalid(ValueError):
     """The text is not a pattern."""
 
 
-@frozen
-class Glob:
+@frozen(eq=False, repr=False)
+class Glob(Value):
     """One pattern, without ``!``.
 
     :ivar text: as it was written.
@@ -90,8 +91,8 @@ class Glob:
         return self._pattern.fullmatch(name) is not None
 
 
-@frozen
-class Choice:
+@frozen(eq=False, repr=False)
+class Choice(Value):
     """What a list of patterns chooses."""
 
     included: tuple[Glob, ...]

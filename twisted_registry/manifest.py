@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from attrs import frozen
 
 from twisted_registry.digest import ALGORITHMS, Digest, DigestInvalid
+from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,8 +68,8 @@ class ManifestInvalid(ValueError):
     """The document is not what its media type says; the text says why."""
 
 
-@frozen
-class Descriptor:
+@frozen(eq=False, repr=False)
+class Descriptor(Value):
     """A reference to content (OCI image specification, descriptor.md).
 
     :ivar size: bytes.
@@ -87,8 +88,8 @@ class Descriptor:
         return bool(self.urls) or self.media_type.startswith(FOREIGN_LAYERS)
 
 
-@frozen
-class Manifest:
+@frozen(eq=False, repr=False)
+class Manifest(Value):
     """What a stored document says.
 
     :ivar media_type: as pushed.
@@ -132,8 +133,8 @@ class Manifest:
         return descriptor
 
 
-@frozen
-class References:
+@frozen(eq=False, repr=False)
+class References(Value):
     """What a stored document refers to, as far as a collector must know.
 
     :ivar digests: of everything that it needs; for a document of a type that is not known,

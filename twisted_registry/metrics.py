@@ -8,9 +8,11 @@ from __future__ import annotations
 from attrs import frozen
 from zope.interface import Interface, implementer
 
+from twisted_registry.value import Value
 
-@frozen
-class Answered:
+
+@frozen(eq=False, repr=False)
+class Answered(Value):
     """One request that was answered, or whose client left.
 
     :ivar handler: the route's name, as Distribution's metrics call it.

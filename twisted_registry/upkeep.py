@@ -15,12 +15,12 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 
 from twisted_registry.maintenance.attendance import Attendance
-from twisted_registry.maintenance.purge import Purge
 from twisted_registry.maintenance.task import Task
 from twisted_registry.maintenance.turn import Turn
 from twisted_registry.repository.disposal import Disposal, Trash
 from twisted_registry.repository.turns import Turns
 from twisted_registry.retaining import make_retention
+from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -38,8 +38,8 @@ _ATTENDING = 2.0
 _ATTENDING_FAR = 10.0
 
 
-@frozen
-class Chore:
+@frozen(eq=False, repr=False)
+class Chore(Value):
     """A chore of which nothing is made yet.
 
     :ivar name: of its section below ``storage.maintenance``, and of its task.
@@ -71,6 +71,9 @@ def chores(maintenance: Maintenance) -> Iterable[Chore]:
 
 
 def _purge(upkeep: Upkeep) -> Work:
+    # Not at the start: it is first done minutes later.
+    from twisted_registry.maintenance.purge import Purge  # noqa: PLC0415
+
     purging = upkeep.maintenance.uploadpurging
     assert purging is not None
     return Purge(upkeep.registry, upkeep.reactor, purging.age, purging.dryrun).run

@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from twisted_registry.api.interfaces import IStreamedRequest
+from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,8 +50,8 @@ class Stretch(Protocol):
         """Free what is held."""
 
 
-@frozen
-class Answer:
+@frozen(eq=False, repr=False)
+class Answer(Value):
     """What to send.
 
     :ivar headers: pairs; a name may come twice.

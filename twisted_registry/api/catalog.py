@@ -79,7 +79,7 @@ async def _unsealed(exchange: Exchange, last: str) -> str:
     return name
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Search:
     """Looks for ``wanted`` names that may be seen.
 

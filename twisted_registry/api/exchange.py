@@ -14,6 +14,7 @@ from twisted_registry.digest import Digest, DigestInvalid
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.reference import NameInvalid, TagInvalid, check_name, parse_reference
 from twisted_registry.repository.interfaces import Origin
+from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 _PARAMETERS = 128
 
 
-@frozen
-class Settings:
+@frozen(eq=False, repr=False)
+class Settings(Value):
     """What an operator can set of the API.
 
     :ivar links: how URLs are made.
@@ -144,8 +145,8 @@ class Exchange:
         return self.settings.links.url(self.request, *path, query=query)
 
 
-@frozen
-class Query:
+@frozen(eq=False, repr=False)
+class Query(Value):
     """The parameters of a URL."""
 
     pairs: tuple[tuple[str, str], ...]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from twisted_registry.value import Value
+
 MIB = 1024 * 1024
 
 
-@frozen
-class Limits:
+@frozen(eq=False, repr=False)
+class Limits(Value):
     """Sizes in bytes and times in seconds of the HTTP edge.
 
     :ivar url_bytes: a longer request target is answered 414.

@@ -28,6 +28,8 @@ from httptools import (
     HttpRequestParser,
 )
 
+from twisted_registry.value import Value
+
 if TYPE_CHECKING:
     from twisted_registry.api.limits import Limits
 
@@ -49,8 +51,8 @@ LONGEST = 1024
 _FLEETING = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"upgrade"})
 
 
-@frozen
-class Refusal:
+@frozen(eq=False, repr=False)
+class Refusal(Value):
     """The rest of the input can not be read: answer with this status and close."""
 
     status: int

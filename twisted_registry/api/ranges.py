@@ -10,6 +10,8 @@ import re
 
 from attrs import frozen
 
+from twisted_registry.value import Value
+
 _SPEC = re.compile(r"([0-9]*)-([0-9]*)", re.ASCII)
 _CHUNK = re.compile(r"(?:bytes )?([0-9]+)-([0-9]+)(?:/(?:[0-9]+|\*))?", re.ASCII)
 #: Digits that a position may have: far beyond any store, and short enough to convert.
@@ -24,8 +26,8 @@ class ChunkRangeInvalid(ValueError):
     """A Content-Range that is not ``<first>-<last>``."""
 
 
-@frozen
-class ByteRange:
+@frozen(eq=False, repr=False)
+class ByteRange(Value):
     """A stretch of content: ``length`` bytes from ``offset``."""
 
     offset: int

@@ -14,6 +14,7 @@ from attrs import field, frozen
 from twisted_registry.auth.interfaces import CATALOG, Access, Action
 from twisted_registry.digest import Digest, DigestInvalid
 from twisted_registry.reference import TagInvalid, is_name, parse_reference
+from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,8 +27,8 @@ _WRITE: tuple[Action, ...] = ("pull", "push")
 _DELETE: tuple[Action, ...] = ("delete",)
 
 
-@frozen
-class Endpoint:
+@frozen(eq=False, repr=False)
+class Endpoint(Value):
     """One row of the table.
 
     :ivar handler: the name in metrics and logs; Distribution's where it has one.

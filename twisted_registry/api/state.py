@@ -15,6 +15,8 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 
 from attrs import frozen
 
+from twisted_registry.value import Value
+
 _MAC = hashlib.sha256().digest_size
 
 
@@ -22,8 +24,8 @@ class StateInvalid(ValueError):
     """Not a state that somebody with our secret made for this upload."""
 
 
-@frozen
-class UploadState:
+@frozen(eq=False, repr=False)
+class UploadState(Value):
     """Where an upload was when its URL was given out.
 
     :ivar offset: bytes stored then.

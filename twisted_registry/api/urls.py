@@ -17,6 +17,7 @@ from attrs import frozen
 from twisted_registry.api.headers import as_text, last_fields
 from twisted_registry.auth.clientcertificate import ICertified
 from twisted_registry.auth.interfaces import Caller
+from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,8 +32,8 @@ _LONGEST_HOST = 260
 _FORWARDED = re.compile(r'\s*([a-z]+)\s*=\s*(?:"([^"]*)"|([^\s;,"]*))\s*', re.IGNORECASE)
 
 
-@frozen
-class Links:
+@frozen(eq=False, repr=False)
+class Links(Value):
     """Makes URLs.
 
     :ivar host: scheme and host that the operator set, without a path, or empty.

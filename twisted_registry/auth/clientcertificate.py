@@ -5,9 +5,11 @@ from __future__ import annotations
 from attrs import frozen
 from zope.interface import Attribute, Interface
 
+from twisted_registry.value import Value
 
-@frozen
-class ClientCertificate:
+
+@frozen(eq=False, repr=False)
+class ClientCertificate(Value):
     """What a verified certificate says of its holder.
 
     :ivar subject: the distinguished name (RFC 4514): ``CN=ci,O=Example``.

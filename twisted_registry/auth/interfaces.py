@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Literal
 from attrs import field, frozen
 from zope.interface import Attribute, Interface, implementer
 
+from twisted_registry.value import Value
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -128,8 +130,8 @@ class IPolicy(IScope):
 
 
 @implementer(IGrant)
-@frozen
-class OpenGrant:
+@frozen(eq=False, repr=False)
+class OpenGrant(Value):
     """Allows everything."""
 
     user: str = ""

@@ -13,6 +13,8 @@ from typing import Final
 
 from attrs import frozen
 
+from twisted_registry.value import Value
+
 _HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9_])?")
 _NAME: Final = re.compile(r"[a-z][a-z0-9]*")
 _PART: Final = re.compile(r"(?:\\.|[^\\:])*")
@@ -29,8 +31,8 @@ _KEYWORDS: Final = {
 }
 
 
-@frozen
-class Address:
+@frozen(eq=False, repr=False)
+class Address(Value):
     """A place to listen on.
 
     :ivar text: as it was configured.

@@ -16,6 +16,7 @@ from twisted_registry.config.document import DocumentError, Node, parse
 from twisted_registry.config.faults import printable
 from twisted_registry.config.kinds import Anything, Kind, Listing, Options, Table
 from twisted_registry.config.sections import Section, keys, unfold
+from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -29,8 +30,8 @@ FILE_VARIABLE = "REGISTRY_CONFIGURATION_PATH"
 VERSION_VARIABLE = "REGISTRY_VERSION"
 
 
-@frozen
-class Override:
+@frozen(eq=False, repr=False)
+class Override(Value):
     """A variable that applied.
 
     :ivar variable: its name.

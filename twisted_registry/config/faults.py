@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from attrs import Factory, define, frozen
 
+from twisted_registry.value import Value
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -38,8 +40,8 @@ def shown(text: str) -> str:
     return repr(masked if len(masked) <= SHOWN else masked[:SHOWN] + "...")
 
 
-@frozen
-class Fault:
+@frozen(eq=False, repr=False)
+class Fault(Value):
     """One thing that keeps a configuration from being used.
 
     :ivar path: the key, as in ``http.tls.clientcas[0]``.

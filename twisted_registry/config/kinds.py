@@ -16,6 +16,7 @@ from attrs import field, frozen
 
 from twisted_registry.config import values
 from twisted_registry.config.faults import MASK, Report, mask_url, shown
+from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,8 +28,8 @@ class Mismatch(Exception):
     """A value is not what its kind takes."""
 
 
-@frozen
-class Place:
+@frozen(eq=False, repr=False)
+class Place(Value):
     """Where the reader stands: the path of the key, and who hears of faults."""
 
     report: Report

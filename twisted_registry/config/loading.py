@@ -14,6 +14,7 @@ from twisted_registry.config.kinds import Place
 from twisted_registry.config.rules import adopt_level, check, choose_driver, drivers_of
 from twisted_registry.config.schema import Configuration
 from twisted_registry.config.sections import Section
+from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,8 +36,8 @@ storage:
 SCHEMA: Final = Section("a mapping of sections", Configuration)
 
 
-@frozen
-class Loaded:
+@frozen(eq=False, repr=False)
+class Loaded(Value):
     """A configuration, and what its reader should hear.
 
     :ivar configuration: checked, with every default filled in.

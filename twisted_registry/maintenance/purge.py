@@ -8,6 +8,7 @@ from attrs import define, frozen
 from twisted.logger import Logger
 
 from twisted_registry.errors import RegistryError
+from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 log = Logger()
 
 
-@frozen
-class Purged:
+@frozen(eq=False, repr=False)
+class Purged(Value):
     """What one run did.
 
     :ivar found: abandoned uploads.

@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from twisted_registry.maintenance.turn import NotOurTurn, this_process
 from twisted_registry.repository.turns import Record
+from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,8 +28,8 @@ log = Logger()
 LATEST_START = 3600.0
 
 
-@frozen
-class Run:
+@frozen(eq=False, repr=False)
+class Run(Value):
     """One run that has ended.
 
     :ivar began: seconds since the epoch.

@@ -35,7 +35,7 @@ def this_process() -> str:
     return f"{socket.gethostname()} {os.getpid()}"
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Turn:
     """The turns of this process at one task.
 

@@ -102,7 +102,7 @@ async def _is_marked(driver: IStorageDriver, name: str, marks: Sequence[str]) ->
     return False
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Walk:
     """A walk until ``wanted`` names are found.
 

@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted_registry.digest import Digest, DigestInvalid
 from twisted_registry.repository import layout
 from twisted_registry.storage.interfaces import PathNotFound
+from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,8 +48,8 @@ def _count(items: frozenset[object]) -> str:
     return str(len(items))
 
 
-@frozen
-class Condemned:
+@frozen(eq=False, repr=False)
+class Condemned(Value):
     """One list.
 
     :ivar term: seconds after which a process that has seen the list no longer obeys it; its

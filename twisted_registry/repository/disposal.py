@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _LIMIT = 1024
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Disposal:
     """Removes for good. All methods raise the storage's errors."""
 
@@ -78,7 +78,7 @@ class Disposal:
         """
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Trash(Disposal):
     """Keeps what is removed, below ``twisted-registry/trash`` in the store.
 

@@ -55,7 +55,7 @@ _PATIENCE = 20.0
 _REMEMBERED = 200_000
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Lately:
     """What was called present in the last one to two spans of time.
 
@@ -89,7 +89,7 @@ class _Lately:
 
 
 @implementer(IPresenceGate)
-@define(eq=False)
+@define(eq=False, repr=False)
 class CollectorGate:
     """Obeys the lists of collectors on the same store.
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from attrs import frozen
 from zope.interface import Interface, implementer
 
+from twisted_registry.value import Value
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Sequence
     from contextlib import AbstractAsyncContextManager
@@ -45,8 +47,8 @@ class IPresenceGate(Interface):
         """
 
 
-@frozen
-class Origin:
+@frozen(eq=False, repr=False)
+class Origin(Value):
     """Who caused an event, as the edge knows it.
 
     :ivar user: the name that was authenticated, or empty.
@@ -65,8 +67,8 @@ class Origin:
     request_id: str = ""
 
 
-@frozen
-class Event:
+@frozen(eq=False, repr=False)
+class Event(Value):
     """Something that happened to content.
 
     :ivar kind: what kind of content.
@@ -102,8 +104,8 @@ class NoListener:
         """Pass over it."""
 
 
-@frozen
-class Announcer:
+@frozen(eq=False, repr=False)
+class Announcer(Value):
     """Tells the listener of what one request did to one repository."""
 
     listener: IRegistryListener

@@ -29,6 +29,7 @@ from twisted_registry.repository.failures import translated
 from twisted_registry.repository.links import read_link, write_link
 from twisted_registry.repository.stamps import Cause
 from twisted_registry.storage.interfaces import PathNotFound
+from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import IStorageDriver
 
 
-@frozen
-class StoredManifest:
+@frozen(eq=False, repr=False)
+class StoredManifest(Value):
     """A manifest as it is served.
 
     :ivar content: the bytes as pushed.
@@ -58,8 +59,8 @@ class StoredManifest:
     memo: dict[str, Any] = field(factory=dict, init=False, eq=False, repr=False)
 
 
-@frozen
-class Precondition:
+@frozen(eq=False, repr=False)
+class Precondition(Value):
     """What a client wants to be true of a tag before it moves it (RFC 9110 section 13.1).
 
     :ivar digests: the tag must name one of these (If-Match); None asks nothing; empty means any.

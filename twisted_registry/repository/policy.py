@@ -9,6 +9,7 @@ from attrs import frozen
 
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.manifest import DOCKER_PLUGIN_CONFIG, Kind
+from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from twisted_registry.manifest import Descriptor, Manifest
@@ -20,8 +21,8 @@ MANIFEST_LIMIT = 4 * 1024 * 1024
 _URL = re.compile(r"https?://[^#\s]+", re.IGNORECASE)
 
 
-@frozen
-class Policy:
+@frozen(eq=False, repr=False)
+class Policy(Value):
     """Checks of manifests that an operator can tune.
 
     :ivar validate: whether references are checked at all (``validation.disabled``).

@@ -19,6 +19,7 @@ from twisted_registry.repository.recent import READ_LIMIT
 from twisted_registry.repository.stamps import Cause
 from twisted_registry.repository.trashed import TrashCan
 from twisted_registry.storage.interfaces import PathNotFound
+from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from twisted_registry.digest import Digest
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 _MEDIA_TYPE_LIMIT = 1024
 
 
-@frozen
-class KeptManifest:
+@frozen(eq=False, repr=False)
+class KeptManifest(Value):
     """A manifest whose bytes there still are.
 
     :ivar media_type: None if it tells its own, or nobody knows.
@@ -41,7 +42,7 @@ class KeptManifest:
     media_type: str | None
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Recall:
     """Brings back what is in the trash of one store."""
 

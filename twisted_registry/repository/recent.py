@@ -42,7 +42,7 @@ PULL_LIMIT = 10_000
 BESIDE = 1024
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Content:
     """The bytes of a manifest, sound when they were read.
 
@@ -55,7 +55,7 @@ class Content:
     served: StoredManifest | None = field(default=None, init=False)
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class _Pull:
     """What a pull found, and how each file looked that it found it by."""
 

@@ -27,7 +27,6 @@ from twisted_registry.repository.interfaces import (
 from twisted_registry.repository.manifests import Manifests
 from twisted_registry.repository.policy import Policy
 from twisted_registry.repository.presence import OpenGate, Presence
-from twisted_registry.repository.recall import Recall
 from twisted_registry.repository.recent import CONTENT_LIMIT, Recent
 from twisted_registry.repository.referrers import Referrers, Searched
 from twisted_registry.repository.running import RunningDigests
@@ -126,8 +125,12 @@ class Registry:
 
     def _repository(self, name: str, origin: Origin) -> Repository:
         announce = Announcer(self.listener, name, origin)
-        recall = Recall(self.driver) if self.disposal.remembers else None
-        presence = Presence(self._recent, self.gate, recall)
+        presence = Presence(self._recent, self.gate)
+        if self.disposal.remembers:
+            # Few have a trash.
+            from twisted_registry.repository.recall import Recall  # noqa: PLC0415
+
+            presence.recall = Recall(self.driver)
         disposal = self.disposal
         tags = Tags(
             self.driver,

@@ -19,6 +19,7 @@ from twisted_registry.repository.gate import RECORD_TERM
 from twisted_registry.repository.stamps import Cause
 from twisted_registry.repository.vacancy import vacate
 from twisted_registry.storage.interfaces import MethodUnsupported, PathExists, PathNotFound
+from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -32,8 +33,8 @@ _FORGOTTEN = 24 * 3600.0
 _LIMIT = 1024
 
 
-@frozen
-class Attending:
+@frozen(eq=False, repr=False)
+class Attending(Value):
     """A serving process.
 
     :ivar acknowledged: the id of the list that it obeys, or empty.
@@ -43,7 +44,7 @@ class Attending:
     acknowledged: str
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Removal:
     """The collector's hands.
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from attrs import define, field, frozen
 
 from twisted_registry.digest import Digest, hasher
+from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -51,8 +52,8 @@ class Tally:
         return Digest.from_hasher(self._hasher)
 
 
-@frozen
-class Checkpoint:
+@frozen(eq=False, repr=False)
+class Checkpoint(Value):
     """The digest of an upload's first ``size`` bytes, as kept beside it.
 
     :ivar mark: what the writer of these bytes called them.

@@ -13,6 +13,8 @@ from uuid import uuid4
 
 from attrs import frozen
 
+from twisted_registry.value import Value
+
 _FORMAT = "%Y%m%dT%H%M%S.%fZ"
 
 
@@ -28,8 +30,8 @@ class Cause(Enum):
     MOVED = "moved"
 
 
-@frozen
-class Stamp:
+@frozen(eq=False, repr=False)
+class Stamp(Value):
     """The name of a file in the trash.
 
     :ivar seconds: when it was put there, in seconds since the epoch.

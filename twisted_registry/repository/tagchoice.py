@@ -8,13 +8,14 @@ from attrs import frozen
 
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.globs import Choice, Glob
+from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-@frozen
-class TagChoice:
+@frozen(eq=False, repr=False)
+class TagChoice(Value):
     """Some tags of some repositories."""
 
     repositories: Choice

@@ -9,12 +9,13 @@ from __future__ import annotations
 from attrs import frozen
 
 from twisted_registry.digest import Digest, DigestInvalid
+from twisted_registry.value import Value
 
 _NOTHING = "-"
 
 
-@frozen
-class TagRecord:
+@frozen(eq=False, repr=False)
+class TagRecord(Value):
     """One change.
 
     :ivar now: what the tag named from then on; None if it was removed.

@@ -13,6 +13,7 @@ from twisted_registry.repository import layout
 from twisted_registry.repository.failures import translated
 from twisted_registry.repository.stamps import Stamp
 from twisted_registry.storage.interfaces import PathNotFound
+from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
@@ -34,8 +35,8 @@ class Kind(Enum):
 _KINDS = {"_layers": Kind.LAYER, "_revisions": Kind.MANIFEST, "_tags": Kind.TAG}
 
 
-@frozen
-class Trashed:
+@frozen(eq=False, repr=False)
+class Trashed(Value):
     """One thing in the trash.
 
     :ivar path: of its file.
@@ -54,7 +55,7 @@ class Trashed:
     size: int = 0
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class TrashCan:
     """The trash of one store."""
 

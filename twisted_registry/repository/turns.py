@@ -18,6 +18,7 @@ from twisted_registry.repository import layout
 from twisted_registry.repository.failures import translated
 from twisted_registry.repository.removal import Removal
 from twisted_registry.storage.interfaces import MethodUnsupported, PathExists, PathNotFound
+from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import IStorageDriver
@@ -28,8 +29,8 @@ TURN_TERM = 60.0
 _LIMIT = 1024 * 1024
 
 
-@frozen
-class Record:
+@frozen(eq=False, repr=False)
+class Record(Value):
     """How a run of a task ended.
 
     :ivar began: seconds since the epoch, by the clock of the process that ran it.
@@ -72,7 +73,7 @@ class Record:
 _FIELDS = frozenset(item.name for item in fields(Record))
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Turns:
     """The turns of all tasks of a store."""
 

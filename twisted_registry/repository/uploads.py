@@ -315,7 +315,7 @@ class _DigestUnknown(Exception):
     """The digest of an upload was not computed along the way."""
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class _Closing:
     """Decides, on the thread that stores, what becomes of an upload that is whole.
 

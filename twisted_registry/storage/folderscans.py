@@ -45,7 +45,7 @@ _OVERHEAD = 8
 _INSIDES = 2
 
 
-@frozen(eq=False)
+@frozen(eq=False, repr=False)
 class Scan:
     """What was in a folder.
 

@@ -23,6 +23,7 @@ from twisted.internet.interfaces import IConsumer
 from zope.interface import Attribute, Interface
 
 from twisted_registry.storage.paths import is_any_path
+from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -81,8 +82,8 @@ class MethodUnsupported(StorageError):
     """This driver can not do that (``presign`` of a method, ``create`` on some stores)."""
 
 
-@frozen
-class Entry:
+@frozen(eq=False, repr=False)
+class Entry(Value):
     """What is stored under a path.
 
     :ivar path: from ``list``: the name inside the folder; elsewhere the whole path.
@@ -106,8 +107,8 @@ def _keeps_grammar(_: object, __: object, path: str) -> None:
         raise PathInvalid(path, "is not a path")
 
 
-@frozen
-class Put:
+@frozen(eq=False, repr=False)
+class Put(Value):
     """A change: store a small file, as :meth:`IStorageDriver.put` does, durably.
 
     :raises PathInvalid: if the path breaks the grammar; likewise of the other changes.
@@ -117,16 +118,16 @@ class Put:
     content: bytes
 
 
-@frozen
-class Move:
+@frozen(eq=False, repr=False)
+class Move(Value):
     """A change: move a file, as :meth:`IStorageDriver.move` does."""
 
     source: str = field(validator=_keeps_grammar)
     destination: str = field(validator=_keeps_grammar)
 
 
-@frozen
-class Remove:
+@frozen(eq=False, repr=False)
+class Remove(Value):
     """A change: remove a file or folder if it is there. A power cut may bring it back."""
 
     path: str = field(validator=_keeps_grammar)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 REMEMBERED = 10_000
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Lasting:
     """Syncs folders below a root, and none of their entries twice.
 
