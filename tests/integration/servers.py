@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,8 @@ from attrs import define, field, frozen
 from remote import Remote
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from objectstores import ObjectStore
 
 OURS = "ours"
@@ -36,6 +38,9 @@ AGAINST = os.environ.get("INTEGRATION_AGAINST", OURS)
 #: Seconds that a server may take to answer, and to stop.
 PATIENCE = 30
 
+#: Where registries listen, unless a test says otherwise.
+HERE = "127.0.0.1"
+
 CONFIGURATION = """\
 version: 0.1
 log:
@@ -45,7 +50,7 @@ storage:
   delete:
     enabled: true
 http:
-  addr: 127.0.0.1:{port}
+  addr: {address}
   workers: {workers}
   secret: the same after a restart
 """
@@ -84,6 +89,18 @@ def program(name: str) -> str:
     return path
 
 
+def own_address() -> str | None:
+    """An address of this machine that docker does not take for its own, as it does 127.0.0.1; None
+    if the machine is on no network.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return None
+        return probe.getsockname()[0]
+
+
 def free_port() -> int:
     """A port that was free a moment ago."""
     with socket.socket() as probe:
@@ -100,10 +117,14 @@ def wait_until(ready, process: subprocess.Popen[bytes], log: Path) -> None:
         time.sleep(0.05)
 
 
-def answers(address: str) -> bool:
-    """Whether a registry serves there."""
+def answers(address: str, secure: SSLContext | None = None) -> bool:
+    """Whether a registry serves there, over TLS if ``secure`` is what a client needs for that."""
     with suppress(OSError, HTTPException):
-        connection = HTTPConnection(address, timeout=5)
+        connection = (
+            HTTPSConnection(address, timeout=5, context=secure)
+            if secure
+            else HTTPConnection(address, timeout=5)
+        )
         try:
             connection.request("GET", "/v2/")
             return connection.getresponse().status in {200, 401}
@@ -128,13 +149,19 @@ def tail(path: Path, size: int = 3000) -> str:
 
 
 def written(
-    work: Path, kind: str, root: Path | Bucket, port: int, workers: int = 1, more: str = ""
+    work: Path,
+    kind: str,
+    root: Path | Bucket,
+    port: int,
+    workers: int = 1,
+    more: str = "",
+    host: str = HERE,
 ) -> Path:
     """The configuration file of a registry over ``root``, with ``more`` sections at its end."""
     config = work / f"{kind}-{port}.yml"
     bucket = root if isinstance(root, Bucket) else None
     storage = bucket.section if bucket else f"filesystem: {{rootdirectory: {root}}}"
-    text = CONFIGURATION.format(storage=storage, port=port, workers=workers)
+    text = CONFIGURATION.format(storage=storage, address=f"{host}:{port}", workers=workers)
     config.write_text(text + more)
     return config
 
@@ -152,7 +179,9 @@ def peak_memory(pid: int) -> int:
 class Served:
     """A registry that runs over ``root``; ``kind`` is OURS, or DISTRIBUTION, a single process.
 
-    :ivar more: further sections of its configuration.
+    :ivar more: further sections of its configuration; it begins below ``http``.
+    :ivar secure: what a client needs, if it serves over TLS.
+    :ivar host: the address where it listens.
     """
 
     kind: str
@@ -160,6 +189,8 @@ class Served:
     work: Path
     workers: int = 1
     more: str = ""
+    secure: SSLContext | None = None
+    host: str = HERE
     log: Path = field(init=False)
     port: int = field(init=False, factory=free_port)
     address: str = field(init=False)
@@ -169,9 +200,9 @@ class Served:
         """Start it, and come back when it answers."""
         self.work.mkdir(parents=True, exist_ok=True)
         port = self.port
-        self.address = f"127.0.0.1:{port}"
+        self.address = f"{self.host}:{port}"
         self.log = self.work / f"{self.kind}-{port}.log"
-        config = written(self.work, self.kind, self.root, port, self.workers, self.more)
+        config = written(self.work, self.kind, self.root, port, self.workers, self.more, self.host)
         if self.kind == OURS:
             command = [sys.executable, "-m", "twisted_registry", "serve", str(config)]
         else:
@@ -199,7 +230,7 @@ class Served:
         return self.log.read_bytes().count(b"serving as worker") >= self.workers - 1
 
     def _answers(self) -> bool:
-        return answers(self.address)
+        return answers(self.address, self.secure)
 
     @property
     def remote(self) -> Remote:
@@ -237,9 +268,17 @@ class Launcher:
     work: Path
     servers: list[Served] = field(factory=list)
 
-    def start(self, kind: str, root: Path | Bucket, workers: int = 1, more: str = "") -> Served:
+    def start(
+        self,
+        kind: str,
+        root: Path | Bucket,
+        workers: int = 1,
+        more: str = "",
+        secure: SSLContext | None = None,
+        host: str = HERE,
+    ) -> Served:
         """A running registry over ``root``."""
-        served = Served(kind, root, self.work, workers, more)
+        served = Served(kind, root, self.work, workers, more, secure, host)
         self.servers.append(served)
         return served.start()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 from http.client import HTTPSConnection
 from ssl import TLSVersion
 
@@ -11,7 +10,7 @@ import pytest
 from certificates import Authority
 from images import assert_layout_holds, image, write_archive, write_layout
 from processes import SERVE, Running, configured, run
-from servers import free_port, program
+from servers import free_port, own_address, program
 
 pytestmark = pytest.mark.integration
 
@@ -105,18 +104,8 @@ def test_containerd(served, shared_sandbox, ctr, tmp_path):
     assert made.digest in ctr("images", "ls")
 
 
-def own_address():
-    """An address of this machine that docker does not take for its own, as it does 127.0.0.1."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-        except OSError:
-            pytest.skip("this machine is on no network")
-        return probe.getsockname()[0]
-
-
 def test_docker(docker, shared_sandbox, tmp_path):
-    host = own_address()
+    host = own_address() or pytest.skip("this machine is on no network")
     path = configured(tmp_path, addr=f"{host}:0", more=AUTO.format(host=host))
     archive = write_archive(tmp_path / "saved.tar", "saved:1", seed="docker-tls")
     docker("load", "--input", archive)

@@ -1,0 +1,203 @@
+"""Registries over TLS that ask who calls, each by another scheme, and what they need around them.
+
+A server of tokens as Distribution wants one, and a store on another host to which blobs are
+redirected, which writes down what clients show it.
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import subprocess
+import sys
+from base64 import b64decode
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+from attrs import define, field, frozen
+from certificates import Authority
+from passwordkit import entries
+from servers import HERE, OURS, Launcher, Served, own_address
+from tokenkit import ISSUER, SERVICE, certificate, claims, key, mint, pem
+
+from twisted_registry.auth.signingkeys import ids_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+USERS = {"ada": "secret-of-ada", "eve": "secret-of-eve"}
+#: Whose password says who they are: htpasswd, our own tokens, a robot's, Distribution's tokens.
+KINDS = ("password", "user", "robot", "signed")
+#: The registry of each; a robot needs our own tokens.
+REGISTRIES = {"password": "password", "user": "own", "robot": "own", "signed": "signed"}
+
+#: What a configuration says behind its section ``http``, which it ends.
+SECTIONS = """\
+  tls: {{certificate: {folder}/server.pem, key: {folder}/server.key}}
+middleware:
+  storage:
+  - {{name: redirect, options: {{baseurl: '{store}'}}}}
+auth: {auth}
+access:
+  rules:
+  - {{repositories: [public/**], anonymous: true, allow: [pull]}}
+  - {{repositories: [public/**, team/**], users: [ada], allow: [push, delete]}}
+  - {{repositories: [team/**], users: [eve], allow: [pull]}}
+"""
+
+
+_SIGNS = key("P-256", "token server")
+
+
+class TokenServer(BaseHTTPRequestHandler):
+    """Gives whoever has a password, or shows none, a token for what they ask."""
+
+    def do_GET(self):
+        name = self._user()
+        asked = parse_qs(urlsplit(self.path).query)
+        if name is None or asked["service"] != [SERVICE]:
+            return self._answer(401, {"details": "incorrect username or password"})
+        parts = [each.split(":") for scope in asked.get("scope", ()) for each in scope.split()]
+        access = [{"type": t, "name": n, "actions": a.split(",")} for t, n, a in parts]
+        said = claims(datetime.now(UTC).timestamp(), sub=name, access=access)
+        token = mint(_SIGNS, "ES256", said, kid=ids_of(_SIGNS.public_key())[0])
+        return self._answer(200, {"token": token, "expires_in": 300})
+
+    def _user(self):
+        shown = self.headers.get("Authorization")
+        if shown is None:
+            return ""
+        name, _, password = b64decode(shown.partition(" ")[2]).decode().partition(":")
+        return name if USERS.get(name) == password else None
+
+    def _answer(self, status, document):
+        body = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+class Store(SimpleHTTPRequestHandler):
+    """Serves the files of the registries; ``seen`` gets clients and what they show."""
+
+    def __init__(self, seen, *arguments, **more):
+        self.seen = seen
+        super().__init__(*arguments, **more)
+
+    def parse_request(self):
+        parsed = super().parse_request()
+        if parsed:
+            shown = {name.lower() for name in self.headers} & {"authorization", "cookie"}
+            self.seen.append((self.headers.get("User-Agent", ""), self.path, shown))
+        return parsed
+
+    def log_message(self, *_):
+        pass
+
+
+@define(eq=False)
+class Guarded:
+    """All of it, in a folder.
+
+    :ivar seen: what the store has seen.
+    :ivar registries: by their schemes.
+    """
+
+    folder: Path
+    seen: list = field(factory=list)
+    registries: dict[str, Served] = field(factory=dict)
+    _stack: ExitStack = field(factory=ExitStack)
+
+    @property
+    def authority(self):
+        """What clients have to trust."""
+        return self.folder / "ca.pem"
+
+    def start(self):
+        """Start all; :meth:`close` is due even if that fails."""
+        authority, work = Authority(), self.folder
+        self.authority.write_bytes(authority.pem)
+        # docker does not insist on TLS at 127.0.0.1.
+        host = own_address() or HERE
+        authority.issue(HERE, host, "localhost").write(work)
+        own = certificate(_SIGNS, now=datetime.now(UTC).timestamp())
+        (work / "bundle.pem").write_bytes(pem(own))
+        (work / "users").write_bytes(entries(**USERS))
+        store = self._serve(partial(Store, self.seen, directory=str(work)))
+        realm = f"https://127.0.0.1:{self._serve(TokenServer)}/token"
+        passwords = f"{{htpasswd: {{realm: here, path: {work}/users}}}}"
+        tokens = (
+            f"{{token: {{realm: '{realm}', service: {SERVICE}, issuer: {ISSUER},"
+            f" rootcertbundle: {work}/bundle.pem}}}}"
+        )
+        launcher = Launcher(work / "servers")
+        self._stack.callback(launcher.close)
+        for name, auth in {"password": passwords, "own": passwords, "signed": tokens}.items():
+            place = f"https://localhost:{store}/{name}"
+            more = SECTIONS.format(folder=work, store=place, auth=auth)
+            more += "" if name == "signed" else f"  tokens: {{disabled: {name != 'own'}}}\n"
+            # One of them in two processes, which share what they know of tokens.
+            workers = 2 if name == "own" else 1
+            self.registries[name] = launcher.start(
+                OURS, work / name, workers, more, authority.client(), host
+            )
+
+    def _serve(self, handler):
+        """Serve over TLS in a thread; the port."""
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.folder / "server.pem", self.folder / "server.key")
+        server.socket = context.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
+        thread = Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        for end in (thread.join, server.server_close, server.shutdown):
+            self._stack.callback(end)
+        return server.server_port
+
+    def robot(self, allow):
+        """The token of a new robot."""
+        own = self.registries["own"]
+        config = own.work / f"{OURS}-{own.port}.yml"
+        done = subprocess.run(
+            [sys.executable, "-m", "twisted_registry", "token", "create", f"--allow={allow}", "ci",
+             str(config)],
+            capture_output=True, text=True, check=True, timeout=60,
+        )  # fmt: skip
+        return done.stdout.strip()
+
+    def login(self, kind):
+        """Somebody who may push, and where."""
+        name, password = "ada", USERS["ada"]
+        if kind == "robot":
+            name, password = "ci", self.robot("public/**,team/**:push,delete")
+        return Login(kind, name, password, self.registries[REGISTRIES[kind]].address)
+
+    def close(self):
+        """Stop all."""
+        self._stack.close()
+
+
+@frozen
+class Login:
+    """A name and a password, and the registry that takes them."""
+
+    kind: str
+    name: str
+    password: str
+    address: str
+
+    def image(self, name):
+        """A reference to type after a client's command."""
+        return f"{self.address}/{name}:1"
