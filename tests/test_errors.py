@@ -80,7 +80,8 @@ def test_it_can_not_be_changed():
 
 
 def test_what_a_command_says_of_it():
-    assert str(RegistryError(ErrorCode.NAME_UNKNOWN)) == "repository name not known to registry"
+    error = RegistryError(ErrorCode.NAME_UNKNOWN)
+    assert str(error) == "NAME_UNKNOWN: repository name not known to registry"
     error = RegistryError(ErrorCode.DENIED, message="this tag is immutable", detail={"tag": "v1"})
-    assert str(error) == "this tag is immutable: tag v1"
-    assert str(RegistryError(ErrorCode.UNKNOWN, "why")) == "unknown error: why"
+    assert str(error) == "DENIED: this tag is immutable (tag v1)"
+    assert str(RegistryError(ErrorCode.UNKNOWN, "why")) == "UNKNOWN: unknown error (why)"

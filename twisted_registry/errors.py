@@ -83,7 +83,7 @@ class RegistryError(Exception):
         detail = self.detail
         if isinstance(detail, dict):
             detail = ", ".join(f"{name} {value}" for name, value in detail.items())
-        return message if detail is None else f"{message}: {detail}"
+        return f"{self.code.name}: {message}" + ("" if detail is None else f" ({detail})")
 
     @property
     def http_status(self) -> int:

@@ -83,6 +83,6 @@ def test_one_with_an_immutable_tag(tmp_path):
         assert Operator(tmp_path, server).command("delete", "a") == (
             1,
             "",
-            ["twisted-registry: a: this tag is immutable here: tag v1"],
+            ["twisted-registry: a: DENIED: this tag is immutable here (tag v1)"],
         )
         assert server.ask("GET", "/v2/a/tags/list")[0].status == 200

@@ -154,25 +154,6 @@ def test_an_overwritten_tag(store):
     assert store.is_whole(second)
 
 
-@pytest.mark.parametrize("damage", ["missing", "changed"])
-def test_a_repository_with_a_manifest_that_can_not_be_read_keeps_all_its_blobs(store, damage):
-    needed = b"perhaps needed"
-    store.world.blob(needed)
-    broken = store.world.image("v1")
-    store.world.blob(b"garbage", "other")
-    store.world.image("v1", "other", artifactType="another/one")
-    if damage == "missing":
-        store.world.remove(layout.blob(broken))
-    else:
-        store.world.write(layout.blob(broken), b"{}")
-    store.age()
-    for settings in ({}, UNTAGGED):
-        collected = store.collect(**settings)
-        assert collected.troubled == ("a/b",)
-        assert store.holds(needed)
-    assert not store.holds(b"garbage")
-
-
 def test_what_a_manifest_of_an_unknown_type_mentions_stays(store):
     store.world.blob(b"mentioned")
     content = json.dumps({"a": {"b": [f"see {Digest.of(b'mentioned')}"]}}).encode()

@@ -9,7 +9,7 @@ from inline import Inline
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_registry.digest import Digest
-from twisted_registry.maintenance.references import ReferenceTable
+from twisted_registry.maintenance.references import ReferencesLost, ReferenceTable
 from twisted_registry.manifest import References
 
 result_of = SynchronousTestCase().successResultOf
@@ -102,6 +102,74 @@ def test_a_file_of_another_version_is_made_anew(table, path):
     other.executescript("CREATE TABLE manifest (other TEXT); PRAGMA user_version = 99")
     other.close()
     learn(table, a=[B])
+    assert result_of(table.unknown([A])) == []
+
+
+def lost(deferred):
+    SynchronousTestCase().failureResultOf(deferred).trap(ReferencesLost)
+
+
+@pytest.mark.parametrize("ending", ["", "-wal", "-shm"])
+def test_a_file_that_is_removed_while_it_is_used(table, path, ending):
+    """Whatever might not be right is not answered, until the next run begins."""
+    learn(table, a=[B])
+    result_of(table.begin())
+    result_of(table.keep([A]))
+    (path.parent / f"{path.name}{ending}").unlink()
+    lost(table.dead([A, B, C]))
+    lost(table.dead([A, B, C]))
+    result_of(table.begin())
+    if ending == "":
+        assert result_of(table.unknown([A])) == [A]
+    learn(table, a=[B])
+    result_of(table.keep([A]))
+    assert result_of(table.dead([A, B, C])) == [C]
+
+
+def test_a_file_that_is_removed_and_made_anew_by_others(table, path):
+    learn(table, a=[B])
+    path.unlink()
+    for ending in ("-wal", "-shm"):
+        (path.parent / f"{path.name}{ending}").unlink()
+    other = ReferenceTable(str(path), Inline())
+    learn(other, b=[C])
+    lost(table.dead([A]))
+    result_of(table.begin())
+    assert result_of(table.unknown([A, B])) == [A]
+    learn(table, a=[B])
+    assert result_of(other.unknown([A, B])) == []
+    result_of(other.close())
+
+
+def test_a_file_that_is_damaged_while_it_is_used(table, path):
+    learn(table, a=[B])
+    result_of(table.begin())
+    result_of(table.keep([A]))
+    again = ReferenceTable(str(path), Inline())
+    result_of(again.unknown([A]))
+    with path.open("r+b") as file:
+        file.write(b"no database at all" * 1000)
+    for ending in ("-wal", "-shm"):
+        with (path.parent / f"{path.name}{ending}").open("r+b") as file:
+            file.write(b"\xff" * 1000)
+    learnt = [(Digest.of(b"%d" % number), References(frozenset([A]))) for number in range(2000)]
+    lost(again.learn(learnt))
+    result_of(again.begin())
+    assert result_of(again.unknown([A])) == [A]
+    # The other finds out that it is no longer there.
+    lost(table.dead([A, B]))
+    result_of(again.close())
+
+
+def test_a_file_that_somebody_else_keeps_locked_stays(table, path):
+    learn(table, a=[B])
+    other = sqlite3.connect(path)
+    other.execute("BEGIN EXCLUSIVE")
+    table._database.execute("PRAGMA busy_timeout = 1")
+    lost(table.learn([(C, References(frozenset()))]))
+    other.rollback()
+    other.close()
+    result_of(table.begin())
     assert result_of(table.unknown([A])) == []
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from domain import World, done, result_of
-from twisted.internet.task import Clock
+from domain import done, result_of
+from trashing import WORLDS
 from twisted.logger import globalLogPublisher
 
 from twisted_registry.digest import Digest
@@ -77,11 +77,11 @@ def test_one_reason_is_enough():
     assert list(kept(rule, *tags, since=0.0)) == ["a", "b", "c", "z"]
 
 
-@pytest.fixture
-def world():
-    clock = Clock()
-    clock.advance(NOW)
-    return World(clock=clock)
+@pytest.fixture(params=WORLDS.values(), ids=WORLDS.keys())
+def world(request):
+    world = request.param()
+    world.clock.advance(NOW)
+    return world
 
 
 def retention(world, *rules, **more):
@@ -209,6 +209,29 @@ def test_pulls_keep_tags(world, served, pulls, recorder):
     world.clock.pump([DAY] * 11)
     done(retention(world, rule).run())
     assert world.tags() == []
+
+
+def test_several_processes_record_pulls(world):
+    in_days(world, "one", "two", "both", "unused")
+    recorders = []
+    for reference in ("one", "two"):
+        pulls = set()
+        served = Registry(world.driver, world.clock, pulls=pulls)
+        recorders.append(Recorder(pulls, PullTimes(world.driver), world.clock))
+        recorders[-1].startService()
+        for tag_name in (reference, "both"):
+            pull(served, tag_name)
+    world.clock.pump([DAY] * 3)
+    rule = Rule(ALL, pulled_within=10 * DAY)
+    # Nothing is known to be unused for as long as that.
+    assert done(retention(world, rule).run()).expired == 0
+    world.clock.pump([DAY] * 6)
+    assert done(retention(world, rule).run()).expired == 0
+    world.clock.pump([DAY])
+    assert done(retention(world, rule).run()).expired == 1
+    assert world.tags() == ["both", "one", "two"]
+    for recorder in recorders:
+        recorder.stopService()
 
 
 def test_a_pull_that_fails_is_none(world, served, pulls):

@@ -16,6 +16,7 @@ from attrs import define, evolve, field, frozen
 from twisted_registry.maintenance.marking import CollectionFailed, Marked, Marking
 from twisted_registry.maintenance.needed import Needed
 from twisted_registry.maintenance.pace import Pace
+from twisted_registry.maintenance.references import ReferencesLost
 from twisted_registry.maintenance.sentence import TERM, NotAcknowledged, Sentence
 from twisted_registry.maintenance.watcher import Watcher
 from twisted_registry.repository.concurrency import each
@@ -101,8 +102,16 @@ class Collector:
         """
         total = Collected()
         watcher = self.watcher
+        patient = True
         while True:
-            some = await self._round(watcher)
+            try:
+                some = await self._round(watcher)
+            except ReferencesLost:
+                if not patient:
+                    raise
+                # With a table that is new, all manifests are read again.
+                patient, watcher = False, Watcher()
+                continue
             # Later rounds go through the same repositories.
             watcher = Watcher()
             total = Collected(

@@ -1,13 +1,15 @@
 """What manifests refer to, remembered between runs of the collector; and what is alive in one.
 
 What a manifest refers to never changes, so it is read once. SQLite keeps it outside of memory. The
-file can be removed at any time: it is made again from the manifests.
+file can be removed at any time, also while it is in use: it is made again from the manifests. What
+is alive is remembered by the connection alone, so a file that is found to be damaged ends the run:
+to go on with another would be to take everything for dead.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -15,6 +17,7 @@ from attrs import define, field
 from twisted.logger import Logger
 
 from twisted_registry.digest import Digest
+from twisted_registry.maintenance.marking import CollectionFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -28,6 +31,7 @@ log = Logger()
 T = TypeVar("T")
 
 _VERSION = 1
+_ENDINGS = ("", "-wal", "-shm")
 _KEPT = """
 CREATE TABLE IF NOT EXISTS digest (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS manifest (id INTEGER PRIMARY KEY, subject INTEGER);
@@ -76,6 +80,10 @@ JOIN digest AS subject ON subject.id = manifest.subject
 """
 
 
+class ReferencesLost(CollectionFailed):
+    """The file could not be used in the middle of a run; it can at the next ``begin``."""
+
+
 class Thread(Protocol):
     """A thread of one's own, such as :class:`~twisted_registry.storage.threads.Threads`."""
 
@@ -97,6 +105,9 @@ class ReferenceTable:
     path: str
     thread: Thread
     _database: sqlite3.Connection | None = field(init=False, default=None)
+    #: which files are open, see :meth:`_found`
+    _files: tuple[tuple[int, int] | None, ...] = field(init=False, default=())
+    _lost: bool = field(init=False, default=False)
 
     def unknown(self, manifests: Sequence[Digest]) -> Deferred[list[Digest]]:
         """Fire with those of ``manifests`` of which it is not known what they refer to."""
@@ -107,8 +118,8 @@ class ReferenceTable:
         return self._call(self._learn, manifests)
 
     def begin(self) -> Deferred[None]:
-        """Nothing is alive any more."""
-        return self._call(self._begin)
+        """Nothing is alive any more. All others raise :class:`ReferencesLost` at damage."""
+        return self.thread.run(self._renew).addCallback(lambda _: self._call(self._begin))
 
     def keep(self, digests: Iterable[Digest]) -> Deferred[None]:
         """What is named here is alive, and all that it refers to, over any number of steps."""
@@ -151,23 +162,57 @@ class ReferenceTable:
 
     def _call(self, function: Callable[..., T], *arguments: Any) -> Deferred[T]:
         def work() -> T:
-            if self._database is None:
-                self._database = self._open()
-            with self._database:
-                return function(*arguments)
+            if self._lost:
+                raise ReferencesLost(f"{self.path} was lost in the middle of a run")
+            try:
+                if self._database is None:
+                    self._database = self._open()
+                with self._database:
+                    answer = function(*arguments)
+            except sqlite3.DatabaseError as error:
+                self._lose(error)
+                raise ReferencesLost(f"{self.path} can not be used: {error}") from error
+            if self._files != self._found():
+                # Removed, and perhaps made anew by others, with whom it shares what is beside it:
+                # only what was read before is sure to be right.
+                self._close()
+                self._lost = True
+                raise ReferencesLost(f"{self.path} was removed in the middle of a run")
+            return answer
 
         return self.thread.run(work)
 
     # What follows runs on the thread.
 
+    def _renew(self) -> None:
+        self._lost = False
+        if self._database is not None and self._files != self._found():
+            self._close()
+
+    def _found(self) -> tuple[tuple[int, int] | None, ...]:
+        """Which files are there now: device and node of the table and of what SQLite needs."""
+        return tuple(_node(Path(f"{self.path}{ending}")) for ending in _ENDINGS)
+
+    def _lose(self, error: sqlite3.DatabaseError) -> None:
+        self._lost = True
+        with suppress(sqlite3.Error):
+            self._close()
+        if not _is_passing(error):
+            self._remove(error)
+
     def _open(self) -> sqlite3.Connection:
         try:
             return self._connect()
         except sqlite3.DatabaseError as error:
-            log.warn("{path} is damaged and made anew: {reason}", path=self.path, reason=str(error))
-            for ending in ("", "-wal", "-shm"):
-                Path(f"{self.path}{ending}").unlink(missing_ok=True)
+            if _is_passing(error):
+                raise
+            self._remove(error)
             return self._connect()
+
+    def _remove(self, error: sqlite3.DatabaseError) -> None:
+        log.warn("{path} is damaged and made anew: {reason}", path=self.path, reason=str(error))
+        for ending in _ENDINGS:
+            Path(f"{self.path}{ending}").unlink(missing_ok=True)
 
     def _connect(self) -> sqlite3.Connection:
         if self.path != ":memory:":
@@ -183,6 +228,7 @@ class ReferenceTable:
             database.executescript(_KEPT)
             database.execute(f"PRAGMA user_version = {_VERSION}")
             database.executescript(_OF_A_RUN)
+            self._files = self._found()
         except BaseException:
             database.close()
             raise
@@ -283,6 +329,19 @@ class ReferenceTable:
         self._db.execute("INSERT OR IGNORE INTO digest (name) VALUES (?)", name)
         (number,) = self._db.execute("SELECT id FROM digest WHERE name = ?", name).fetchone()
         return int(number)
+
+
+def _node(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _is_passing(error: sqlite3.DatabaseError) -> bool:
+    """Whether the file is whole, and another process or a full disk is in the way."""
+    return "locked" in str(error) or "full" in str(error)
 
 
 def _check_version(database: sqlite3.Connection) -> None:

@@ -1,0 +1,88 @@
+"""A collection of a store that is damaged: it goes on, and whatever might be needed stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from domain import done
+from inline import Inline
+from kept import Store
+from trashing import WORLDS, KeptStore
+
+from twisted_registry.maintenance.references import ReferenceTable
+from twisted_registry.repository import layout
+from twisted_registry.storage.interfaces import StorageError
+
+
+@pytest.fixture(params=WORLDS.values(), ids=WORLDS.keys())
+def world(request):
+    return request.param()
+
+
+@pytest.fixture(params=[Store, KeptStore], ids=["for good", "trash"])
+def store(request, world):
+    return request.param(world)
+
+
+@pytest.mark.parametrize("damage", ["missing", "changed", "empty", "unreadable"])
+def test_a_repository_with_a_manifest_that_can_not_be_read_keeps_all_its_blobs(store, damage):
+    needed = b"perhaps needed"
+    store.world.blob(needed)
+    broken = store.world.image("v1")
+    store.world.blob(b"garbage", "other")
+    store.world.image("v1", "other", artifactType="another/one")
+    if damage == "missing":
+        store.world.remove(layout.blob(broken))
+    elif damage != "unreadable":
+        store.world.write(layout.blob(broken), b"{}" if damage == "changed" else b"")
+    else:
+
+        def before(_number, action, path):
+            # A disk that has lost it.
+            if (action == "get_many" and layout.blob(broken) in path) or path == layout.blob(
+                broken
+            ):
+                raise StorageError("", "I/O error")
+
+        store.world.driver.before = before
+    store.age()
+    for settings in ({}, {"untagged": True}):
+        collected = store.collect(**settings)
+        assert collected.troubled == ("a/b",)
+        assert store.holds(needed)
+    assert not store.holds(b"garbage")
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"?" * 10_000)])
+@pytest.mark.parametrize("moment", ["before", "marking", "marked", "eligible", "removed"])
+def test_the_table_of_references_is_lost(store, tmp_path, damage, moment):
+    """Whenever that is, what is needed stays and what is not goes."""
+    path = tmp_path / "references.sqlite"
+    store.references = ReferenceTable(str(path), Inline())
+    store.world.blob(b"garbage")
+    kept = store.world.image("v1")
+    store.age()
+    store.collect(dry_run=True)
+    store.world.blob(b"more garbage")
+    store.age()
+    spoilt = []
+
+    def spoil(*_):
+        if not spoilt:
+            spoilt.append(moment)
+            damage(path)
+
+    if moment == "before":
+        spoil()
+    else:
+        setattr(store.told, moment, spoil)
+    assert store.collect().blobs == 2
+    assert store.is_whole(kept)
+    assert store.collect().blobs == 0
+    assert spoilt
+    done(_closed(store))
+
+
+async def _closed(store):
+    await store.references.close()
