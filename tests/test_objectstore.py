@@ -84,15 +84,15 @@ def test_the_options_arrive():
     assert driver.chunk == 6 * 2**20
     assert (driver.copying.part, driver.copying.threshold) == (7 * 2**20, 8 * 2**20)
     assert driver.copying.at_once == 9
-    assert driver.client._storing.headers() == {
+    assert driver.client.storing.headers() == {
         "content-type": "application/octet-stream",
         "x-amz-acl": "public-read",
         "x-amz-server-side-encryption": "aws:kms",
         "x-amz-server-side-encryption-aws-kms-key-id": "k",
     }
-    assert driver.client._sender._user_agent.endswith(" mine")
-    assert driver.client._sender._user_agent.startswith("twisted-registry/")
-    assert driver.client._sender._wire.is_on
+    assert driver.client.sender._user_agent.endswith(" mine")
+    assert driver.client.sender._user_agent.startswith("twisted-registry/")
+    assert driver.client.sender._wire.is_on
 
 
 def test_credentials_may_be_in_the_environment():
@@ -106,7 +106,7 @@ def test_a_proxy_may_be_in_the_environment():
         made(f"region: eu-central-1, {KEYS}", environ)
     assert made(f"regionendpoint: 'https://127.0.0.1:1', {KEYS}", environ)
     environ = {"HTTPS_PROXY": "http://p:1"}
-    sender = made(f"region: eu-central-1, {KEYS}", environ).client._sender
+    sender = made(f"region: eu-central-1, {KEYS}", environ).client.sender
     agent = sender._transport._agent
     assert agent._endpointFactory._endpoints._proxy == Proxy("p", 1)
 

@@ -45,6 +45,7 @@ class Fleet:
         self._certificate = certificate.make(folder)
         self._servers: dict[tuple[str, Setup], Server] = {}
         self._gateway = Gateway(folder / "gateway")
+        self._in_buckets: dict[str, set[str]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -99,7 +100,9 @@ class Fleet:
             server = self._servers[key] = Server(kind, setup, folder, self._certificate)
             try:
                 if setup.bucket:
-                    server.bucket = self._gateway.bucket(folder.name)
+                    # Whether pulls are redirected makes no difference to what lies there.
+                    server.bucket = self._gateway.bucket(kind.name)
+                    server.seeded = self._in_buckets.setdefault(kind.name, set())
                 server.start()
             except (NotUp, OSError) as fault:
                 server.fault = str(fault)

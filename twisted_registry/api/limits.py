@@ -21,7 +21,7 @@ class Limits(Value):
     :ivar body_seconds: without a byte of a body that is wanted (408), or of an answer taken.
     :ivar content_bytes: a body collected for a Resource that does not stream; 413.
     :ivar linger_bytes: of a body that nobody took, read and dropped so that the sender gets to
-        see the answer.
+        see the answer: more than a chunk that we ask for has (5 MiB, over a bucket).
     :ivar linger_seconds: given to a peer to take note of the end of a connection.
     :ivar half_closed_seconds: a peer that closed its sending side after a whole request may
         have left or may be waiting; an answer that has not begun by then is not waited for.
@@ -34,6 +34,6 @@ class Limits(Value):
     idle_seconds: float = 60
     body_seconds: float = 60
     content_bytes: int = MIB
-    linger_bytes: int = MIB
+    linger_bytes: int = 8 * MIB
     linger_seconds: float = 5
     half_closed_seconds: float = 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import parse_qsl, urlsplit
+
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
@@ -194,3 +196,20 @@ def make_client(clock, agent, storing=None, public=None, **options):
     sender = make_sender(clock, agent, **options)
     more = {} if storing is None else {"storing": storing}
     return S3Client(sender, public=public, **more)
+
+
+ETAG = "5d41402abc4b2a76b9719d911017c592"
+DATE = "Fri, 24 May 2013 00:00:00 GMT"
+TYPE = {"content-type": "application/octet-stream"}
+
+
+def asked(request):
+    """The method, path and query of a request, and the headers that say something of it."""
+    parts = urlsplit(request.url)
+    assert parts.netloc == "objects:9000"
+    usual = {"host", "user-agent", "authorization", "x-amz-date", "x-amz-content-sha256"}
+    headers = {name: value for name, value in request.headers.items() if name not in usual}
+    signed = request.headers["authorization"].partition("SignedHeaders=")[2].partition(",")[0]
+    assert {*signed.split(";")} == {*request.headers} - {"user-agent", "authorization"}
+    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    return request.method, parts.path.removeprefix("/images"), query, headers

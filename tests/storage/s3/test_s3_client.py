@@ -1,15 +1,17 @@
-from __future__ import annotations
+"""What the client asks of the store for single objects, and what it makes of the answers."""
 
-import base64
-import hashlib
-from urllib.parse import parse_qsl, urlsplit
+from __future__ import annotations
 
 import pytest
 from s3doubles import (
+    DATE,
+    ETAG,
     NOW,
+    TYPE,
     Agent,
     Response,
     Sink,
+    asked,
     endless,
     failure_of,
     make_client,
@@ -18,18 +20,13 @@ from s3doubles import (
     result_of,
     xml,
 )
-from twisted.internet.error import ConnectError
-from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from twisted_registry.storage.s3.address import custom
-from twisted_registry.storage.s3.documents import parse
 from twisted_registry.storage.s3.errors import (
     Corrupt,
     Denied,
-    InvalidPart,
     NoSuchBucket,
-    NoSuchUpload,
     NotFound,
     PreconditionFailed,
     RangeUnsatisfiable,
@@ -37,53 +34,11 @@ from twisted_registry.storage.s3.errors import (
     Unreachable,
     Unsupported,
 )
-from twisted_registry.storage.s3.interfaces import IObjectBody, IS3Client
+from twisted_registry.storage.s3.interfaces import IObjectBody
 from twisted_registry.storage.s3.objects import (
-    DeleteFault,
-    MultipartUpload,
     ObjectInfo,
-    Part,
 )
 from twisted_registry.storage.s3.storing import Storing
-
-ETAG = "5d41402abc4b2a76b9719d911017c592"
-DATE = "Fri, 24 May 2013 00:00:00 GMT"
-TYPE = {"content-type": "application/octet-stream"}
-
-
-@pytest.fixture
-def clock():
-    clock = Clock()
-    clock.advance(NOW)
-    yield clock
-    assert clock.getDelayedCalls() == []
-
-
-@pytest.fixture
-def agent():
-    return Agent()
-
-
-@pytest.fixture
-def client(clock, agent):
-    client = make_client(clock, agent)
-    verifyObject(IS3Client, client)
-    return client
-
-
-def asked(request):
-    """The method, path and query of a request, and the headers that say something of it."""
-    parts = urlsplit(request.url)
-    assert parts.netloc == "objects:9000"
-    usual = {"host", "user-agent", "authorization", "x-amz-date", "x-amz-content-sha256"}
-    headers = {name: value for name, value in request.headers.items() if name not in usual}
-    signed = request.headers["authorization"].partition("SignedHeaders=")[2].partition(",")[0]
-    assert {*signed.split(";")} == {*request.headers} - {"user-agent", "authorization"}
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    return request.method, parts.path.removeprefix("/images"), query, headers
-
-
-# Objects.
 
 
 def test_the_bucket(client, agent):
@@ -304,76 +259,6 @@ def test_delete(client, agent):
     failure_of(client.delete_object("a"), Denied)
 
 
-def keys_of(request):
-    return [item.text("Key") for item in parse(request.sent).all("Object")]
-
-
-def deleted(*faults):
-    return xml(
-        "DeleteResult",
-        "".join(
-            f"<Error><Key>{key}</Key><Code>{code}</Code><Message>no</Message></Error>"
-            for key, code in faults
-        ),
-    )
-
-
-def test_delete_many(client, agent):
-    keys = [f"k{number}" for number in range(2001)]
-    agent.answers = [deleted(), deleted(("k1000", "AccessDenied")), deleted()]
-    assert result_of(client.delete_objects(keys)) == [DeleteFault("k1000", "AccessDenied", "no")]
-    assert [keys_of(request) for request in agent.requests] == [
-        keys[:1000], keys[1000:2000], keys[2000:],
-    ]  # fmt: skip
-    digest = base64.b64encode(hashlib.md5(agent.last.sent).digest()).decode()
-    assert asked(agent.last) == (
-        "POST", "", {"delete": ""}, {"content-md5": digest, "content-type": "application/xml"},
-    )  # fmt: skip
-
-
-def test_delete_nothing(client, agent):
-    assert result_of(client.delete_objects([])) == []
-    assert agent.requests == []
-
-
-def test_what_was_not_there_is_no_fault(client, agent):
-    agent.answers = [deleted(("a", "NoSuchKey"))]
-    assert result_of(client.delete_objects(["a"])) == []
-
-
-def test_what_the_store_was_too_busy_for_is_deleted_later(client, agent, clock):
-    agent.answers = [
-        deleted(("a", "SlowDown"), ("b", "AccessDenied"), ("c", "InternalError")),
-        deleted(("c", "SlowDown")),
-        deleted(),
-    ]
-    deleting = client.delete_objects(["a", "b", "c", "d"])
-    no_result(deleting)
-    clock.advance(1)
-    no_result(deleting)
-    clock.advance(2)
-    assert result_of(deleting) == [DeleteFault("b", "AccessDenied", "no")]
-    assert [keys_of(request) for request in agent.requests] == [
-        ["a", "b", "c", "d"], ["a", "c"], ["c"],
-    ]  # fmt: skip
-
-
-def test_what_the_store_stays_too_busy_for(client, agent, clock):
-    agent.answers = [deleted(("a", "SlowDown")) for _ in range(4)]
-    deleting = client.delete_objects(["a"])
-    for wait in (1, 2, 4):
-        clock.advance(wait)
-    assert result_of(deleting) == [DeleteFault("a", "SlowDown", "no")]
-
-
-def test_all_batches_are_tried(client, agent):
-    agent.answers = [
-        refusal(403, "AccessDenied"), deleted(), refusal(501, "NotImplemented"),
-    ]  # fmt: skip
-    failure_of(client.delete_objects([f"k{number}" for number in range(3000)]), Denied)
-    assert len(agent.requests) == 3
-
-
 def test_copy(client, agent):
     agent.answers = [xml("CopyObjectResult", f"<ETag>&quot;{ETAG}&quot;</ETag>")]
     assert result_of(client.copy_object("ü b/c", "d", etag="e")) == ETAG
@@ -411,285 +296,6 @@ def test_answers_that_are_not_what_was_asked_for(client, agent, clock, body, att
         clock.advance(2)
     failure_of(copying, Corrupt)
     assert agent.answers == []
-
-
-# Listings.
-
-CONTENTS = (
-    "<Contents><Key>{}</Key><LastModified>2013-05-24T00:00:00.500Z</LastModified>"
-    f"<ETag>&quot;{ETAG}&quot;</ETag><Size>7</Size></Contents>"
-)
-
-
-def test_list(client, agent):
-    agent.answers = [
-        xml(
-            "ListBucketResult",
-            "<EncodingType>url</EncodingType><Prefix>x%2F</Prefix><IsTruncated>true</IsTruncated>"
-            "<NextContinuationToken>to/ken+</NextContinuationToken>"
-            + CONTENTS.format("x%2Fa+b")
-            + "<CommonPrefixes><Prefix>x%2Fc%2F</Prefix></CommonPrefixes>",
-        )
-    ]
-    listing = result_of(client.list_objects("x/", delimiter="/", after="x/a", limit=2))
-    assert listing.objects == (ObjectInfo("x/a b", 7, ETAG, NOW * 10**9 + 500_000_000),)
-    assert listing.prefixes == ("x/c/",)
-    assert listing.token == "to/ken+"
-    assert asked(agent.last) == (
-        "GET", "", {"list-type": "2", "encoding-type": "url", "prefix": "x/", "delimiter": "/",
-        "start-after": "x/a", "max-keys": "2"}, {},
-    )  # fmt: skip
-
-
-def test_list_on(client, agent):
-    agent.answers = [
-        xml(
-            "ListBucketResult",
-            "<IsTruncated>false</IsTruncated><NextContinuationToken>x</NextContinuationToken>",
-        )
-    ]
-    listing = result_of(client.list_objects("", after="a", token="to/ken+"))
-    assert (listing.objects, listing.prefixes, listing.token) == ((), (), "")
-    assert asked(agent.last)[2] == {
-        "list-type": "2",
-        "encoding-type": "url",
-        "continuation-token": "to/ken+",
-        "max-keys": "1000",
-    }
-
-
-@pytest.mark.parametrize(
-    ("time", "expected"),
-    [
-        ("2013-05-24T00:00:00Z", NOW * 10**9),
-        ("2013-05-24T00:00:00.000Z", NOW * 10**9),
-        ("2013-05-24T00:00:00.123456789Z", NOW * 10**9 + 123456789),
-        ("2013-05-24T00:00:00.1234567891Z", NOW * 10**9 + 123456789),
-        ("yesterday", None),
-        ("2013-05-24T00:00:00.xZ", None),
-        ("", None),
-    ],
-)
-def test_times_in_listings(client, agent, time, expected):
-    item = f"<Contents><Key>a</Key><Size>1</Size><LastModified>{time}</LastModified></Contents>"
-    agent.answers = [xml("ListBucketResult", item)]
-    (found,) = result_of(client.list_objects("")).objects
-    assert found == ObjectInfo("a", 1, "", expected)
-
-
-def test_a_listing_without_sizes(client, agent, clock):
-    agent.answers = [xml("ListBucketResult", "<Contents><Key>a</Key></Contents>")]
-    agent.answers.append(xml("ListBucketResult"))
-    listing = client.list_objects("")
-    clock.advance(1)
-    assert result_of(listing).objects == ()
-
-
-# Uploads.
-
-
-def test_create(client, agent, clock):
-    agent.answers = [
-        xml("InitiateMultipartUploadResult", "<UploadId>U/1</UploadId>"),
-        xml("InitiateMultipartUploadResult"),
-        xml("InitiateMultipartUploadResult", "<UploadId>U2</UploadId>"),
-    ]
-    assert result_of(client.create_multipart_upload("a")) == "U/1"
-    assert asked(agent.last) == ("POST", "/a", {"uploads": ""}, TYPE)
-    creating = client.create_multipart_upload("a")
-    clock.advance(1)
-    assert result_of(creating) == "U2"
-
-
-def test_upload_part(client, agent):
-    agent.answers = [Response(200, {"etag": f'"{ETAG}"'})]
-    part = result_of(client.upload_part("a", "U/1", 7, [b"hel", b"lo"], sha256="abc"))
-    assert part == Part(7, ETAG, 5)
-    assert asked(agent.last) == ("PUT", "/a", {"partNumber": "7", "uploadId": "U/1"}, {})
-    assert agent.last.sent == b"hello"
-    assert agent.last.headers["x-amz-content-sha256"] == "abc"
-
-
-@pytest.mark.parametrize("code", ["NoSuchUpload", "NoSuchKey", ""])
-def test_uploads_that_are_over(client, agent, code):
-    agent.answers = [refusal(404, code) for _ in range(4)]
-    failure_of(client.upload_part("a", "U", 1, b"x"), NoSuchUpload)
-    failure_of(client.list_parts("a", "U"), NoSuchUpload)
-    error = failure_of(client.complete_multipart_upload("a", "U", []), NoSuchUpload).value
-    assert error.code == code
-    assert result_of(client.abort_multipart_upload("a", "U")) is None
-    assert asked(agent.last) == ("DELETE", "/a", {"uploadId": "U"}, {})
-
-
-def test_upload_part_copy(client, agent):
-    agent.answers = [xml("CopyPartResult", f"<ETag>{ETAG}</ETag>") for _ in range(2)]
-    assert result_of(client.upload_part_copy("a", "U", 2, "b c")) == ETAG
-    source = {"x-amz-copy-source": "images/b%20c"}
-    assert asked(agent.last) == ("PUT", "/a", {"partNumber": "2", "uploadId": "U"}, source)
-    assert result_of(client.upload_part_copy("a", "U", 2, "b c", (5, 10), etag="e")) == ETAG
-    assert asked(agent.last)[3] == {
-        **source,
-        "x-amz-copy-source-range": "bytes=5-14",
-        "x-amz-copy-source-if-match": '"e"',
-    }
-
-
-def test_a_part_whose_source_is_missing(client, agent):
-    agent.answers = [refusal(404, "NoSuchKey"), refusal(404, "NoSuchUpload")]
-    missing = failure_of(client.upload_part_copy("a", "U", 2, "b"), NotFound).value
-    assert not isinstance(missing, NoSuchUpload)
-    failure_of(client.upload_part_copy("a", "U", 2, "b"), NoSuchUpload)
-
-
-PARTS = [Part(1, "e1", 5), Part(2, "e2", 3)]
-
-
-def completed(etag="made-2"):
-    return xml("CompleteMultipartUploadResult", f"<ETag>{etag}</ETag>")
-
-
-def test_complete(client, agent):
-    agent.answers = [completed()]
-    assert result_of(client.complete_multipart_upload("a", "U", PARTS)) == "made-2"
-    assert asked(agent.last) == (
-        "POST", "/a", {"uploadId": "U"}, {"content-type": "application/xml"},
-    )  # fmt: skip
-    sent = [
-        (part.text("PartNumber"), part.text("ETag")) for part in parse(agent.last.sent).all("Part")
-    ]
-    assert sent == [("1", '"e1"'), ("2", '"e2"')]
-
-
-@pytest.mark.parametrize("code", ["InvalidPart", "InvalidPartOrder", "EntityTooSmall"])
-@pytest.mark.parametrize("status", [200, 400])
-def test_parts_that_do_not_fit(client, agent, code, status):
-    agent.answers = [refusal(status, code)]
-    failure_of(client.complete_multipart_upload("a", "U", PARTS), InvalidPart)
-
-
-def test_completing_fails_after_it_was_answered(client, agent, clock):
-    agent.answers = [refusal(200, "InternalError"), completed()]
-    completing = client.complete_multipart_upload("a", "U", PARTS)
-    clock.advance(1)
-    assert result_of(completing) == "made-2"
-
-
-def test_completing_may_have_succeeded_without_an_answer(client, agent, clock):
-    agent.answers = [
-        ConnectError(),
-        refusal(404, "NoSuchUpload"),
-        Response(200, {"content-length": "8", "etag": '"made-2"'}),
-    ]
-    completing = client.complete_multipart_upload("a", "U", PARTS)
-    clock.advance(1)
-    assert result_of(completing) == "made-2"
-    assert asked(agent.last)[0] == "HEAD"
-
-
-@pytest.mark.parametrize(
-    "found",
-    [
-        Response(404),
-        Response(200, {"content-length": "8", "etag": '"made-3"'}),
-        Response(200, {"content-length": "9", "etag": '"made-2"'}),
-    ],
-    ids=["nothing", "other parts", "another size"],
-)
-def test_or_the_upload_may_be_over_for_another_reason(client, agent, clock, found):
-    agent.answers = [ConnectError(), refusal(404, "NoSuchUpload"), found]
-    completing = client.complete_multipart_upload("a", "U", PARTS)
-    clock.advance(1)
-    failure_of(completing, NoSuchUpload)
-
-
-def test_what_was_over_before_is_not_looked_for(client, agent):
-    agent.answers = [refusal(404, "NoSuchUpload")]
-    failure_of(client.complete_multipart_upload("a", "U", PARTS), NoSuchUpload)
-    assert len(agent.requests) == 1
-
-
-def test_completing_twice_on_ceph(client, agent):
-    agent.answers = [completed(""), Response(200, {"content-length": "8", "etag": '"made-2"'})]
-    assert result_of(client.complete_multipart_upload("a", "U", PARTS)) == "made-2"
-
-
-def busy(count):
-    return [refusal(500, "InternalError", "completion is in progress") for _ in range(count)]
-
-
-def test_an_upload_that_is_over_on_ceph(client, agent, clock):
-    agent.answers = [*busy(5), refusal(404, "NoSuchKey"), Response(404)]
-    completing = client.complete_multipart_upload("a", "U", PARTS)
-    for _ in range(4):
-        clock.advance(2)
-    failure_of(completing, NoSuchUpload)
-    assert [request.method for request in agent.requests] == ["POST"] * 5 + ["GET", "HEAD"]
-
-
-def test_an_upload_that_is_not_over_in_spite_of_errors(client, agent, clock):
-    agent.answers = [*busy(5), parts_page(1, "")]
-    completing = client.complete_multipart_upload("a", "U", PARTS)
-    for _ in range(4):
-        clock.advance(2)
-    assert failure_of(completing, S3Error).value.code == "InternalError"
-
-
-def test_list_uploads(client, agent):
-    agent.answers = [
-        xml(
-            "ListMultipartUploadsResult",
-            "<IsTruncated>true</IsTruncated><NextKeyMarker>x/b</NextKeyMarker>"
-            "<NextUploadIdMarker>U2</NextUploadIdMarker>"
-            "<Upload><Key>x/a%</Key><UploadId>U1</UploadId>"
-            "<Initiated>2013-05-24T00:00:00.000Z</Initiated></Upload>"
-            "<Upload><Key>x/b</Key><UploadId>U2</UploadId></Upload>",
-        ),
-        xml("ListMultipartUploadsResult", "<NextKeyMarker>x</NextKeyMarker>"),
-    ]
-    listing = result_of(client.list_multipart_uploads("x/", limit=2))
-    assert listing.uploads == (
-        MultipartUpload("x/a%", "U1", NOW * 10**9),
-        MultipartUpload("x/b", "U2"),
-    )
-    assert listing.marker == ("x/b", "U2")
-    assert asked(agent.last) == (
-        "GET", "", {"uploads": "", "prefix": "x/", "max-uploads": "2"}, {},
-    )  # fmt: skip
-    last = result_of(client.list_multipart_uploads("x/", marker=listing.marker))
-    assert (last.uploads, last.marker) == ((), None)
-    assert asked(agent.last)[2] == {
-        "uploads": "",
-        "prefix": "x/",
-        "key-marker": "x/b",
-        "upload-id-marker": "U2",
-        "max-uploads": "1000",
-    }
-
-
-def parts_page(number, marker):
-    more = f"<IsTruncated>true</IsTruncated><NextPartNumberMarker>{marker}</NextPartNumberMarker>"
-    return xml(
-        "ListPartsResult",
-        f"<Part><PartNumber>{number}</PartNumber><ETag>&quot;e{number}&quot;</ETag>"
-        f"<Size>{number}0</Size></Part>{more if marker else ''}",
-    )
-
-
-def test_list_parts(client, agent):
-    agent.answers = [parts_page(1, "1"), parts_page(2, "")]
-    assert result_of(client.list_parts("a", "U")) == [Part(1, "e1", 10), Part(2, "e2", 20)]
-    assert [asked(request)[2] for request in agent.requests] == [
-        {"uploadId": "U"},
-        {"uploadId": "U", "part-number-marker": "1"},
-    ]
-
-
-def test_a_listing_of_parts_that_turns_in_a_circle(client, agent):
-    agent.answers = [parts_page(1, "1"), parts_page(1, "1")]
-    failure_of(client.list_parts("a", "U"), Corrupt)
-
-
-# The rest.
 
 
 def test_presign(clock, client):

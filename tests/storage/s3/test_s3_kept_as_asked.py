@@ -26,7 +26,7 @@ async def test_each_way_to_an_object_asks_for_it(object_stores, storing, encrypt
     store = object_stores.get("moto")
     rules = CopyRules(threshold=5 * MIB, part=5 * MIB)
     driver = make_driver(store, chunk=5 * MIB, copying=rules)
-    driver.client._storing = storing
+    driver.client.storing = storing
     await driver.put("put", b"1")
     await driver.create("created", b"1")
     for name, size in (("one", 1), ("two", 12 * MIB)):

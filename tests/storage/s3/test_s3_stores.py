@@ -229,7 +229,7 @@ async def test_urls_for_others(client, root):
     # For nothing else, and not for ever.
     assert (await deferToThread(ask, url, "DELETE"))[0] == 403
     assert (await deferToThread(ask, url.replace("hello", "x").replace(root, "x/")))[0] == 403
-    client._sender._ahead -= 120
+    client.sender._ahead -= 120
     assert (await deferToThread(ask, await client.presign(key, "GET", 60)))[0] == 403
 
 
@@ -237,14 +237,14 @@ async def test_urls_for_others(client, root):
 async def test_a_clock_that_is_wrong(client, root):
     await client.put_object(f"{root}a", b"x")
     for operation in (client.head_bucket, lambda: client.head_object(f"{root}a")):
-        client._sender._ahead = 3600
+        client.sender._ahead = 3600
         await operation()
-        assert abs(client._sender._ahead) < 10
+        assert abs(client.sender._ahead) < 10
 
 
 @pytest_twisted.ensureDeferred
 async def test_what_is_configured_wrongly(client, store):
-    sender = client._sender
+    sender = client.sender
     for credentials in (
         Credentials(store.access_key, "wrong"),
         Credentials("nobody", store.secret_key),
@@ -264,7 +264,7 @@ async def test_how_objects_are_kept(object_stores):
     plain = make_client(object_stores.get("moto"))
 
     async def headers(storing, key):
-        client = S3Client(plain._sender, storing)
+        client = S3Client(plain.sender, storing)
         await client.put_object(key, b"x")
         await client.copy_object(key, f"{key}-copy")
         upload = await client.create_multipart_upload(f"{key}-parts")
@@ -272,7 +272,7 @@ async def test_how_objects_are_kept(object_stores):
         await client.complete_multipart_upload(f"{key}-parts", upload, [part])
         names = ("x-amz-server-side-encryption", "x-amz-storage-class", "content-type")
         seen = {
-            await plain._sender.send(
+            await plain.sender.send(
                 Operation("HeadObject", "HEAD", each),
                 lambda answer: succeed(tuple(answer.header(name) for name in names)),
             )

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 import pytest_twisted
-from attrs import define, field
-from fakebucket import LEAST_PART, FakeBucket, Stored
+from fakebucket import LEAST_PART, FakeBucket
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import deferLater
-from zope.interface import implementer
+from uploadkit import CHUNK, MIB, Source, noise
 
 from twisted_registry.storage.interfaces import (
     OffsetInvalid,
@@ -21,52 +18,7 @@ from twisted_registry.storage.interfaces import (
 from twisted_registry.storage.s3 import sinks
 from twisted_registry.storage.s3.driver import S3Driver
 from twisted_registry.storage.s3.errors import S3Error, SlowDown
-from twisted_registry.storage.s3.plan import Piece, Plan, sealed
 from twisted_registry.storage.streamcontract import raises, read
-
-MIB = 1024 * 1024
-CHUNK = 6 * MIB
-
-
-def noise(size, seed=1):
-    block = bytes((seed * 7 + number * 31) % 251 for number in range(4093))
-    return (block * (size // len(block) + 1))[:size]
-
-
-@pytest.fixture
-def bucket():
-    return FakeBucket()
-
-
-@pytest_twisted.async_yield_fixture
-async def machines(bucket):
-    """Two processes over one bucket."""
-    drivers = [S3Driver(bucket, reactor, "root", CHUNK) for _ in range(2)]
-    yield drivers
-    for driver in drivers:
-        await driver.close()
-
-
-@pytest.fixture
-def driver(machines):
-    return machines[0]
-
-
-@implementer(IPushProducer)
-@define(eq=False)
-class Source:
-    """Notes what a writer asks of it."""
-
-    asked: list[str] = field(factory=list)
-
-    def pauseProducing(self):
-        self.asked.append("pause")
-
-    def resumeProducing(self):
-        self.asked.append("resume")
-
-    def stopProducing(self):
-        self.asked.append("stop")
 
 
 @pytest_twisted.ensureDeferred
@@ -86,64 +38,6 @@ async def test_another_machine_goes_on_and_small_pieces_are_joined_once(bucket, 
     assert bucket.objects["root/blob"].content == content
     assert bucket.count("upload_part_copy") == 3
     await machines[0].delete("blob")
-
-
-@pytest.mark.parametrize("spoiled", [1, 3])
-@pytest_twisted.ensureDeferred
-async def test_a_piece_that_comes_back_as_other_bytes(bucket, driver, spoiled):
-    """It is read again, and never joined: its digest was computed when it came."""
-    content = noise(6 * MIB)
-    writer = await driver.writer("up/data", 0)
-    writer.write(content[:MIB])
-    await writer.close()
-    right, reads = {}, []
-
-    def spoil(key):
-        if "/.data/" in key:
-            stored = right.setdefault(key, bucket.objects[key])
-            reads.append(key)
-            bad = Stored(b"?" + stored.content[1:], stored.etag)
-            bucket.objects[key] = bad if len(reads) <= spoiled else stored
-
-    bucket.hooks["read_object"] = spoil
-    writer = await driver.writer("up/data", MIB)
-    writer.write(content[MIB:])
-    if spoiled == 1:
-        assert await writer.flush() == len(content)
-        assert await read(driver, "up/data") == content
-    else:
-        assert "other bytes" in str(await raises(writer.flush()))
-        assert writer.size == MIB
-    await writer.close()
-
-
-@pytest.mark.parametrize("spoiled", [1, 3])
-@pytest.mark.parametrize("large", [False, True], ids=["all are small", "the last two are small"])
-@pytest_twisted.ensureDeferred
-async def test_a_piece_that_comes_back_as_other_bytes_at_the_end(bucket, driver, large, spoiled):
-    """It is read again, and never becomes a part of the blob."""
-    chunks = [noise(6 * MIB)] * large + [b"123", b"456"]
-    writer = await driver.writer("up/data", 0)
-    for chunk in chunks:
-        writer.write(chunk)
-        await writer.flush()
-    await writer.commit()
-    right, reads = {}, []
-
-    def spoil(key):
-        stored = right.setdefault(key, bucket.objects[key])
-        reads.append(key)
-        bad = Stored(b"?" + stored.content[1:], stored.etag)
-        bucket.objects[key] = bad if len(reads) <= spoiled else stored
-
-    bucket.hooks["read_object"] = spoil
-    if spoiled == 1:
-        await driver.move("up/data", "blob")
-        assert bucket.objects["root/blob"].content == b"".join(chunks)
-    else:
-        assert "other bytes" in str(await raises(driver.move("up/data", "blob")))
-        assert "root/blob" not in bucket.objects
-    await writer.close()
 
 
 @pytest_twisted.ensureDeferred
@@ -306,155 +200,6 @@ async def test_an_observer_that_fails_is_an_error(driver, bucket):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_producer_waits_while_two_pieces_are_held(bucket, driver):
-    held = []
-
-    def hold(key):
-        held.append(Deferred())
-        return held[-1]
-
-    bucket.hooks["put_object"] = hold
-    writer = await driver.writer("up/data", 0)
-    source = Source()
-    writer.registerProducer(source, True)
-    with pytest.raises(RuntimeError):
-        writer.registerProducer(source, True)
-    writer.write(noise(CHUNK))
-    assert source.asked == []
-    writer.write(noise(CHUNK - 1))
-    assert source.asked == []
-    writer.write(b"x")
-    assert source.asked == ["pause"]
-    assert len(held) == 2
-    writer.write(noise(CHUNK))
-    assert len(held) == 2
-    held[0].callback(None)
-    assert source.asked == ["pause"]
-    held[1].callback(None)
-    assert source.asked == ["pause", "resume"]
-    bucket.hooks.clear()
-    writer.unregisterProducer()
-    for one in held[2:]:
-        one.callback(None)
-    assert await writer.flush() == 3 * CHUNK
-    await writer.cancel()
-    late = Source()
-    writer.registerProducer(late, True)
-    assert late.asked == ["stop"]
-
-
-@pytest_twisted.ensureDeferred
-async def test_memory_is_shared(bucket):
-    """Many uploads hold no more than the budget, and each comes to its end."""
-    driver = S3Driver(bucket, reactor, "root", CHUNK, memory=8 * MIB)
-    writers = [await driver.writer(f"up{number}/data", 0) for number in range(12)]
-    sources = [Source() for _ in writers]
-    for writer, source in zip(writers, sources, strict=True):
-        writer.registerProducer(source, True)
-    contents = [noise(7 * MIB, number) for number in range(len(writers))]
-    highest = 0
-    positions = [0] * len(writers)
-    while any(position < 7 * MIB for position in positions):
-        for number, (writer, source) in enumerate(zip(writers, sources, strict=True)):
-            paused = source.asked and source.asked[-1] == "pause"
-            if not paused and positions[number] < 7 * MIB:
-                start = positions[number]
-                writer.write(contents[number][start : start + MIB // 2])
-                positions[number] += MIB // 2
-                highest = max(highest, driver._writers._budget._total)
-        await deferLater(reactor, 0)
-    assert highest <= 10 * MIB
-    for number, writer in enumerate(writers):
-        writer.unregisterProducer()
-        await writer.commit()
-        await driver.move(f"up{number}/data", f"blob{number}")
-        await writer.close()
-        assert bucket.objects[f"root/blob{number}"].content == contents[number]
-    assert driver._writers._budget._total == 0
-    assert len(bucket.objects) == len(writers)
-    await driver.close()
-
-
-@pytest_twisted.ensureDeferred
-async def test_memory_is_shared_by_files_that_know_their_destination(bucket):
-    """They can send no less than a part: one goes on until it has that, whatever is left."""
-    driver = S3Driver(bucket, reactor, "root", CHUNK, memory=6 * MIB)
-    writers = [await driver.writer(f"up{n}", 0, destination=f"blob{n}") for n in range(4)]
-    sources = [Source() for _ in writers]
-    for writer, source in zip(writers, sources, strict=True):
-        writer.registerProducer(source, True)
-    left = [12] * len(writers)
-    while any(left):
-        for number, (writer, source) in enumerate(zip(writers, sources, strict=True)):
-            paused = source.asked and source.asked[-1] == "pause"
-            if not paused and left[number]:
-                writer.write(noise(MIB, number))
-                left[number] -= 1
-        await deferLater(reactor, 0)
-    for number, writer in enumerate(writers):
-        assert await writer.commit() == 12 * MIB
-        await driver.move(f"up{number}", f"blob{number}")
-        await writer.close()
-        assert bucket.objects[f"root/blob{number}"].content == noise(MIB, number) * 12
-    assert bucket.uploads == {}
-    assert driver._writers._budget._total == 0
-    await driver.close()
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_known_destination_costs_one_request_or_no_copy(bucket, driver):
-    for size, requests in (
-        (5, ["put_object"]),
-        (
-            3 * CHUNK - 7,
-            ["create_multipart_upload", *["upload_part"] * 3, "complete_multipart_upload"],
-        ),
-    ):
-        bucket.asked.clear()
-        writer = await driver.writer("up/data", 0, destination="blob")
-        content = noise(size)
-        for start in range(0, size, CHUNK):
-            writer.write(content[start : start + CHUNK])
-            await deferLater(reactor, 0)
-        assert await writer.commit() == size
-        assert isinstance(await raises(driver.move("up/data", "elsewhere")), StorageError)
-        await driver.move("up/data", "blob")
-        await writer.close()
-        assert [name for name, _ in bucket.asked] == ["head_object", *requests]
-        assert bucket.objects["root/blob"].content == content
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_part_that_can_not_be_stored_leaves_nothing(bucket, driver):
-    bucket.hooks["upload_part"] = lambda key: SlowDown("UploadPart", "slow down", status=503)
-    writer = await driver.writer("up/data", 0, destination="blob")
-    writer.write(noise(CHUNK))
-    assert isinstance(await raises(writer.commit()), StorageError)
-    await writer.close()
-    assert bucket.objects == {}
-    assert bucket.uploads == {}
-
-
-@pytest_twisted.ensureDeferred
-async def test_an_abort_that_fails_is_the_purges_business(bucket, driver):
-    bucket.hooks["abort_multipart_upload"] = lambda key: S3Error("Abort", "no", status=500)
-    writer = await driver.writer("up/data", 0, destination="blob")
-    writer.write(noise(CHUNK))
-    await writer.cancel()
-    assert len(bucket.uploads) == 1
-    bucket.hooks.clear()
-    bucket.page = 1
-    bucket.now = 10**9
-    other = await driver.client.create_multipart_upload("root/other")
-    foreign = await driver.client.create_multipart_upload("somebody/else")
-    bucket.uploads[foreign].initiated = 0
-    assert await driver.sweep(1.0) == 1
-    assert bucket.uploads.keys() == {other, foreign}
-    assert await driver.sweep(1.5) == 1
-    assert bucket.uploads.keys() == {foreign}
-
-
-@pytest_twisted.ensureDeferred
 async def test_what_is_deleted_while_it_is_written_does_not_come_back(bucket, driver):
     writer = await driver.writer("up/data", 0)
     writer.write(b"some")
@@ -532,40 +277,6 @@ async def test_an_unfinished_file_is_read_like_any_other(bucket, driver):
         await driver.copy("up/data", "copy")
         assert bucket.objects["root/copy"].content == content
     await driver.delete("up")
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_damaged_list_is_an_error(bucket, driver):
-    whole = Plan((Piece("a", 5, "e"),)).to_bytes()
-    for damaged in (
-        *(b"", whole[:-1], whole.replace(b"5", b"6"), whole.replace(b'"a"', b'"b"')),
-        *map(sealed, (b"", b"{}", b'{"pieces": [[1]], "spent": []}', b"[" * 5000)),
-    ):
-        bucket._put("root/up/data", damaged, note="unfinished 5")
-        assert "damaged" in str(await raises(driver.get("up/data", 10)))
-        assert "damaged" in str(await raises(driver.writer("up/data", 5)))
-    bucket._put("root/up/data", b"whole", note="something else")
-    assert await driver.get("up/data", 10) == b"whole"
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_list_that_was_spoiled_on_its_way_is_read_again(bucket, driver):
-    writer = await driver.writer("up/data", 0)
-    writer.write(b"12345")
-    await writer.close()
-    stored = bucket.objects["root/up/data"]
-    reads = []
-
-    def spoil(key):
-        if key == "root/up/data":
-            reads.append(key)
-            # With the same meaning for whoever reads JSON, and another size.
-            content = stored.content.replace(b",5,", b",9,") if len(reads) < 3 else stored.content
-            bucket.objects[key] = Stored(content, stored.etag, note=stored.note)
-
-    bucket.hooks["read_object"] = spoil
-    assert await driver.get("up/data", 10) == b"12345"
-    assert len(reads) == 3
 
 
 @pytest_twisted.ensureDeferred

@@ -348,7 +348,7 @@ async def test_tls(store, certificate, host):
         await client.close()
 
         client = await connected(store, port, "https", verify=False)
-        client._sender.address = custom("images", f"https://{host}:{port.getHost().port}")
+        client.sender.address = custom("images", f"https://{host}:{port.getHost().port}")
         store.scripts = [answer(body=b"one"), answer(headers="ETag: x\r\n")]
         assert await whole(client) == b"one"
         assert await client.put_object("a", CONTENT) == "x"
@@ -367,10 +367,10 @@ async def test_tls_to_a_store_that_is_believed(store, tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     port = reactor.listenSSL(0, store, certificate.options(), interface="127.0.0.1")
     client = await connected(store, port, "https")
-    client._sender.address = custom("images", f"https://localhost:{port.getHost().port}")
+    client.sender.address = custom("images", f"https://localhost:{port.getHost().port}")
     store.scripts = [answer(body=b"one")]
     assert await whole(client) == b"one"
-    client._sender.address = custom("images", f"https://127.0.0.1:{port.getHost().port}")
+    client.sender.address = custom("images", f"https://127.0.0.1:{port.getHost().port}")
     with pytest.raises(Unreachable, match="TLS: the certificate is for another host"):
         await whole(client)
     await client.close()

@@ -1,0 +1,54 @@
+"""A client that talks to a double of the Agent, and drivers over a double of a bucket."""
+
+from __future__ import annotations
+
+import pytest
+import pytest_twisted
+from fakebucket import FakeBucket
+from s3doubles import NOW, Agent, make_client
+from twisted.internet import reactor
+from twisted.internet.task import Clock
+from uploadkit import CHUNK
+from zope.interface.verify import verifyObject
+
+from twisted_registry.storage.s3.driver import S3Driver
+from twisted_registry.storage.s3.interfaces import IS3Client
+
+
+@pytest.fixture
+def clock():
+    clock = Clock()
+    clock.advance(NOW)
+    yield clock
+    assert clock.getDelayedCalls() == []
+
+
+@pytest.fixture
+def agent():
+    return Agent()
+
+
+@pytest.fixture
+def client(clock, agent):
+    client = make_client(clock, agent)
+    verifyObject(IS3Client, client)
+    return client
+
+
+@pytest.fixture
+def bucket():
+    return FakeBucket()
+
+
+@pytest_twisted.async_yield_fixture
+async def machines(bucket):
+    """Two processes over one bucket."""
+    drivers = [S3Driver(bucket, reactor, "root", CHUNK) for _ in range(2)]
+    yield drivers
+    for driver in drivers:
+        await driver.close()
+
+
+@pytest.fixture
+def driver(machines):
+    return machines[0]

@@ -1,0 +1,115 @@
+"""How a question is put to the store, and its answer read: what all operations share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
+
+from twisted_registry.storage.s3 import reading
+from twisted_registry.storage.s3.documents import DocumentError, Element, parse
+from twisted_registry.storage.s3.errors import Corrupt, NotFound
+from twisted_registry.storage.s3.faults import fault_of
+from twisted_registry.storage.s3.operation import Operation
+from twisted_registry.storage.s3.sigv4 import encoded_path
+from twisted_registry.storage.s3.storing import Storing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+
+    from twisted_registry.storage.s3.answer import Answer
+    from twisted_registry.storage.s3.objects import ObjectInfo
+    from twisted_registry.storage.s3.sender import Sender
+
+_T = TypeVar("_T")
+
+#: Bytes of an answer in XML: a thousand of the longest keys, each byte of them encoded.
+LONGEST_DOCUMENT: Final = 8 * 1024 * 1024
+
+
+@define(eq=False)
+class Asking:
+    """Asks for one bucket.
+
+    :ivar sender: signs and sends.
+    :ivar storing: how objects are to be kept.
+    """
+
+    sender: Sender
+    storing: Storing = field(factory=Storing)
+
+    @property
+    def bucket(self) -> str:
+        """Its name."""
+        return self.sender.address.bucket
+
+    def head_object(self, key: str) -> Deferred[ObjectInfo]:
+        """Fire with size and time of an object."""
+
+        def read(answer: Answer) -> Deferred[ObjectInfo]:
+            answer.close()
+            size = answer.header("content-length")
+            if not size.isdecimal():
+                raise Corrupt(answer.what, f"the size of the object is {size!r}", retry=True)
+            return succeed(reading.info_of(answer, key, int(size)))
+
+        return self.sender.send(Operation("HeadObject", "HEAD", key), read)
+
+    def source(self, key: str, etag: str) -> dict[str, str]:
+        """The headers that name what is to be copied.
+
+        :param etag: what it must have; empty takes any.
+        """
+        headers = {"x-amz-copy-source": encoded_path(f"{self.bucket}/{key}")}
+        if etag:
+            headers["x-amz-copy-source-if-match"] = f'"{etag}"'
+        return headers
+
+    def ask(self, operation: Operation, root: str, read: Callable[[Element], _T]) -> Deferred[_T]:
+        """Send what is answered by a document, and fire with what ``read`` makes of that."""
+
+        @inlineCallbacks
+        def finish(answer: Answer) -> Generator[Any, Any, _T]:
+            content = yield answer.collect(LONGEST_DOCUMENT)
+            try:
+                document = parse(content)
+                if document.name == root:
+                    return read(document)
+            except (DocumentError, ValueError) as error:
+                raise Corrupt(
+                    answer.what, f"the answer can not be read: {error}", retry=True
+                ) from error
+            if document.name == "Error":
+                # Of operations that take their time the status is sent before their end.
+                raise fault_of(answer, content, self.sender.address.region)
+            raise Corrupt(answer.what, f"the answer is a {document.name}, and no {root}")
+
+        return self.sender.send(operation, finish)
+
+    def remove(self, operation: Operation) -> Deferred[None]:
+        """Send what takes something away; that it is gone already is no error."""
+        removing = self.sender.send(operation, nothing_of)
+        return removing.addErrback(lambda failure: failure.trap(NotFound) and None)
+
+
+def given(parameters: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Those parameters that are not empty."""
+    return tuple((name, value) for name, value in parameters.items() if value)
+
+
+def nothing_of(answer: Answer) -> Deferred[None]:
+    """Read an answer of which only the status counts."""
+    return answer.collect(LONGEST_DOCUMENT).addCallback(lambda _: None)
+
+
+def etag_of(answer: Answer) -> Deferred[str]:
+    """Read an answer, and fire with the ETag that its head tells."""
+    return answer.collect(LONGEST_DOCUMENT).addCallback(
+        lambda _: reading.etag_of(answer.header("etag"))
+    )
+
+
+def etag_inside(document: Element) -> str:
+    """The ETag that a document tells."""
+    return reading.etag_of(document.text("ETag"))
