@@ -14,6 +14,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 from zope.interface.verify import verifyObject
 
+from twisted_registry.api import filepump
 from twisted_registry.api.body import StoredBody, request_body, request_send_file
 from twisted_registry.api.filepump import FilePump, file_reader
 from twisted_registry.api.interfaces import BodyAborted, IRequestBody
@@ -301,3 +302,50 @@ def test_a_file_that_can_not_be_read_aborts_the_consumer(pumped, outcome):
 def test_a_clock_reads_where_it_stands(file, clock):
     read = file_reader(clock)(file, 3, 1)
     assert read.result == b"\x01\x02\x03"
+
+
+class Threads:
+    """A pool that says how often it was asked, and answers at once."""
+
+    calls = 0
+
+    def callInThreadWithCallback(self, onResult, function, *arguments):
+        self.calls += 1
+        onResult(True, function(*arguments))
+
+
+class Threaded(Clock):
+    """A clock with a pool."""
+
+    def __init__(self):
+        super().__init__()
+        self.threads = Threads()
+
+    def getThreadPool(self):
+        return self.threads
+
+    def callFromThread(self, function, *arguments):
+        function(*arguments)
+
+
+def test_a_thread_reads_only_what_would_have_to_be_waited_for(file, monkeypatch):
+    reactor = Threaded()
+    read = file_reader(reactor, reactor.threads)
+
+    def fetched(*_):
+        raise BlockingIOError
+
+    def held(descriptor, rooms, offset, _flags):
+        rooms[0][:2] = os.pread(descriptor, 2, offset)
+        return 2
+
+    monkeypatch.setattr(filepump, "_AT_ONCE", 8)
+    monkeypatch.setattr(os, "preadv", held)
+    assert read(file, 3, 1).result == b"\x01\x02"
+    assert reactor.threads.calls == 0
+    monkeypatch.setattr(os, "preadv", fetched)
+    assert read(file, 3, 1).result == b"\x01\x02\x03"
+    assert reactor.threads.calls == 1
+    monkeypatch.setattr(os, "preadv", lambda *_: 0)
+    assert read(file, 3, 1 << 30).result == b""
+    assert reactor.threads.calls == 2

@@ -1,11 +1,26 @@
 from __future__ import annotations
 
+import contextlib
+import ssl
+
+import pytest
+from certificates import Authority
 from cryptography import x509
 from cryptography.x509.oid import NameOID
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from zope.interface.verify import verifyClass
 
 from twisted_registry.auth.clientcertificate import ClientCertificate, ICertified
+from twisted_registry.tls.context import Terms, make_context
+from twisted_registry.tls.endpoint import Switch, TLSEndpoint
+from twisted_registry.tls.material import Material
 from twisted_registry.tls.transport import CertifiedTransport, read
+
+AUTHORITY = Authority()
+ISSUED = AUTHORITY.issue("localhost")
+NOISE = bytes(range(251)) * 4001  # more than seven pieces, and not whole ones
 
 
 class Shown:
@@ -41,3 +56,85 @@ def test_what_a_certificate_says():
 
 def test_without_alternative_names():
     assert read(Shown()).dns == ()
+
+
+class Wire(StringTransport):
+    """Counts what it is given."""
+
+    writes = 0
+
+    def write(self, data):
+        self.writes += 1
+        super().write(data)
+
+
+class Port:
+    """An endpoint that keeps the factory."""
+
+    def listen(self, factory):
+        self.factory = factory
+
+
+class Pair:
+    """Our end of a connection over TLS, and a client's, in memory."""
+
+    def __init__(self, client):
+        port = Port()
+        context = make_context(Material(ISSUED.certificate, ISSUED.key), Terms())
+        endpoint = TLSEndpoint(Clock(), port, Switch(context))
+        endpoint.listen(Factory.forProtocol(Protocol))
+        self.transport = port.factory.buildProtocol(None)
+        self.wire = Wire()
+        self._coming, self._going = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.client = client.wrap_bio(self._coming, self._going, server_hostname="localhost")
+        self.transport.makeConnection(self.wire)
+
+    def exchange(self):
+        """Carry over what waits on either side."""
+        if self._going.pending:
+            self.transport.dataReceived(self._going.read())
+        self._coming.write(self.wire.value())
+        self.wire.clear()
+
+    def shake_hands(self):
+        for _ in range(4):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self.client.do_handshake()
+            self.exchange()
+        self.wire.writes = 0
+
+    def received(self):
+        """What the client reads."""
+        self.exchange()
+        found = []
+        with contextlib.suppress(ssl.SSLWantReadError):
+            while data := self.client.read(65536):
+                found.append(data)
+        return b"".join(found)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_much_is_sent_whole_and_in_few_pieces(version):
+    pair = Pair(AUTHORITY.client(maximum_version=version))
+    pair.shake_hands()
+    pair.transport.write(NOISE)
+    assert pair.wire.writes == 8
+    assert pair.received() == NOISE
+
+
+def test_what_is_written_before_the_handshake_is_sent_after_it():
+    pair = Pair(AUTHORITY.client())
+    pair.transport.write(NOISE)
+    assert pair.received() == b""
+    pair.shake_hands()
+    assert pair.received() == NOISE
+
+
+def test_nothing_follows_what_could_not_be_encrypted():
+    pair = Pair(AUTHORITY.client())
+    pair.shake_hands()
+    pair.transport.getHandle().shutdown()
+    pair.transport.write(NOISE)
+    pair.transport.write(NOISE)
+    assert pair.wire.disconnecting
+    assert pair.received() == b""

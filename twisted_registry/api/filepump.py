@@ -1,6 +1,7 @@
-"""A range of a file, read on a thread and written to any consumer that can be paused.
+"""A range of a file, read without waiting and written to any consumer that can be paused.
 
-What ``sendfile`` does where it can not be used: over TLS, and under a stock Site.
+What ``sendfile`` does where it can not be used: over TLS, and under a stock Site. What the kernel
+has in memory is read at once; what it has to fetch from the disk, on a thread.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 # Large enough that the hop to the thread is small beside the read.
 _PIECE = 256 * 1024
+# "Only if that needs no waiting"; where a system does not know it, threads read everything.
+_AT_ONCE: int = getattr(os, "RWF_NOWAIT", 0)
 
 
 def file_reader(reactor: Any, pool: ThreadPool | None = None) -> FileReader:
@@ -39,11 +42,27 @@ def file_reader(reactor: Any, pool: ThreadPool | None = None) -> FileReader:
         return lambda descriptor, size, offset: succeed(os.pread(descriptor, size, offset))
 
     def read(descriptor: int, size: int, offset: int) -> Deferred[bytes]:
+        piece = _in_memory(descriptor, size, offset)
+        if piece:
+            return succeed(piece)
         # The reactor's own is not made before it is needed: a daemon may still have to fork.
         threads = reactor.getThreadPool() if pool is None else pool
         return deferToThreadPool(reactor, threads, os.pread, descriptor, size, offset)
 
     return read
+
+
+def _in_memory(descriptor: int, size: int, offset: int) -> bytes:
+    """As much of a stretch of a file as the kernel holds from its beginning on; perhaps nothing."""
+    if not _AT_ONCE:
+        return b""
+    room = bytearray(size)
+    try:
+        length = os.preadv(descriptor, [room], offset, _AT_ONCE)
+    except OSError:
+        # It would wait, or the filesystem can not tell: a thread finds out what else it is.
+        return b""
+    return bytes(memoryview(room)[:length])
 
 
 @implementer(IPushProducer)
