@@ -15,6 +15,7 @@ from twisted_registry.maintenance.marking import Marking
 from twisted_registry.maintenance.needed import Needed
 from twisted_registry.maintenance.pace import Pace
 from twisted_registry.maintenance.references import ReferenceTable
+from twisted_registry.maintenance.sentence import SETTLING
 from twisted_registry.maintenance.watcher import Watcher
 from twisted_registry.repository.inventory import Inventory
 from twisted_registry.repository.recall import Recall
@@ -52,6 +53,8 @@ def make_collector(
         watcher or Watcher(),
         Recall(driver) if maintenance.trash.keep else None,
         Pace(reactor, maintenance.gc.rate),
+        # A system call ends with its process, a request to another machine does not.
+        SETTLING if configuration.storage.bucket is not None else 0.0,
     )
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
+from attrs import evolve
 from domain import ROOT, World, begin, descriptor, done, image, index
 from kept import DAY, Store, attending
 
@@ -15,6 +18,7 @@ from twisted_registry.maintenance.garbage import Collected, CollectionFailed
 from twisted_registry.manifest import OCI_IMAGE, OCI_INDEX
 from twisted_registry.repository import layout
 from twisted_registry.repository.condemned import Condemned, Phase
+from twisted_registry.repository.liveness import this_process
 
 UNTAGGED = {"untagged": True}
 
@@ -22,6 +26,18 @@ UNTAGGED = {"untagged": True}
 @pytest.fixture
 def store():
     return Store(World())
+
+
+@pytest.fixture(scope="module")
+def gone():
+    """The name of a process that has ended."""
+    if not this_process():
+        pytest.skip("what has ended is not known for sure here")
+    asked = "from twisted_registry.repository.liveness import this_process; print(this_process())"
+    done = subprocess.run(
+        [sys.executable, "-c", asked], capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout.strip()
 
 
 def test_a_store_without_anything(store):
@@ -360,6 +376,28 @@ def test_a_dead_collector_is_outlasted(store):
     began = store.world.clock.seconds()
     assert store.collect().blobs == 1
     assert 120 <= store.world.clock.seconds() - began < 125
+
+
+@pytest.mark.parametrize("settling", [0.0, 15.0])
+def test_a_collector_that_is_known_to_be_gone_is_hardly_waited_for(store, gone, settling):
+    """Only for what it may have asked of an object store."""
+    store.world.blob(b"garbage")
+    store.age()
+    left = evolve(other_list(Phase.CONDEMNED), owner=gone)
+    store.world.write(layout.CONDEMNED, left.to_bytes())
+    began = store.world.clock.seconds()
+    assert store.collect(settling=settling).blobs == 1
+    assert settling <= store.world.clock.seconds() - began < settling + 3
+
+
+def test_a_serving_process_that_is_known_to_be_gone_is_not_waited_for(store, gone):
+    store.world.blob(b"garbage")
+    store.age()
+    store.world.write(layout.process("dead"), f"some-list {gone}".encode())
+    began = store.world.clock.seconds()
+    assert store.collect().blobs == 1
+    assert store.world.clock.seconds() - began < 1
+    assert layout.process("dead") not in store.world.paths()
 
 
 def test_a_list_that_another_collector_replaced_is_given_up(store):

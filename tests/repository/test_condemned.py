@@ -45,7 +45,7 @@ def test_every_torn_list_is_told_from_a_whole_one():
         b"id proposed soon\nend",
         b"id proposed 5\nsha256:12\nend",
         b"id proposed 5\n\xff\nend",
-        b"id proposed 5 6\nend",
+        b"id proposed 5 6 7\nend",
     ],
 )
 def test_what_is_no_list(content):

@@ -14,6 +14,7 @@ from twisted_registry.repository import layout
 from twisted_registry.repository.condemned import Condemned, Phase
 from twisted_registry.repository.gate import CollectorGate
 from twisted_registry.repository.interfaces import IPresenceGate
+from twisted_registry.repository.liveness import this_process
 from twisted_registry.storage.interfaces import StorageError
 
 TERM = 120.0
@@ -74,7 +75,9 @@ def gate(world):
 
 
 def record(world, gate):
-    return world.read(layout.process(gate.id)).decode()
+    acknowledged, _, process = world.read(layout.process(gate.id)).decode().partition(" ")
+    assert process == this_process()
+    return acknowledged
 
 
 def admits(gate, digest, repository="a"):

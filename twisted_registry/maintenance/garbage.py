@@ -17,7 +17,7 @@ from twisted_registry.maintenance.marking import CollectionFailed, Marked, Marki
 from twisted_registry.maintenance.needed import Needed
 from twisted_registry.maintenance.pace import Pace
 from twisted_registry.maintenance.references import ReferencesLost
-from twisted_registry.maintenance.sentence import TERM, NotAcknowledged, Sentence
+from twisted_registry.maintenance.sentence import SETTLING, TERM, NotAcknowledged, Sentence
 from twisted_registry.maintenance.watcher import Watcher
 from twisted_registry.repository.concurrency import each
 from twisted_registry.repository.condemned import Condemned, Phase
@@ -72,6 +72,7 @@ class Collector:
     :ivar dry_run: only say what would go.
     :ivar recall: brings back from the trash what is needed, if there is a trash.
     :ivar pace: holds up what reads manifests and removes things, each of which counts one.
+    :ivar settling: see :class:`~twisted_registry.maintenance.sentence.Sentence`.
     """
 
     inventory: Inventory
@@ -84,6 +85,7 @@ class Collector:
     watcher: Watcher = field(factory=Watcher)
     recall: Recall | None = None
     pace: Pace = field()
+    settling: float = SETTLING
     _marking: Marking = field(init=False)
 
     @pace.default
@@ -169,16 +171,15 @@ class Collector:
             frozenset(blob.digest for blob in blobs),
             frozenset(manifests),
         )
-        sentence = Sentence(self.removal, self.clock)
+        sentence = Sentence(self.removal, self.clock, self.settling)
         try:
             await sentence.propose(proposed)
             leased = await self.removal.leased(proposed.id)
-            condemned = Condemned(
-                proposed.id,
-                Phase.CONDEMNED,
-                TERM,
-                proposed.blobs - leased,
-                frozenset(pair for pair in proposed.manifests if pair[1] not in leased),
+            condemned = evolve(
+                proposed,
+                phase=Phase.CONDEMNED,
+                blobs=proposed.blobs - leased,
+                manifests=frozenset(pair for pair in proposed.manifests if pair[1] not in leased),
             )
             await sentence.condemn(condemned)
             again = await self._marking.mark(before)

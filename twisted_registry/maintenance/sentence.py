@@ -13,6 +13,8 @@ from attrs import define
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from twisted_registry.repository.liveness import is_gone
+
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
@@ -26,6 +28,8 @@ TERM = 60.0
 #: Seconds for which acknowledgements are waited for, and between two looks at them.
 _PATIENCE = 60.0
 _LOOK = 0.25
+#: Seconds within which an object store answers, or has forgotten what it was asked.
+SETTLING = 15.0
 
 
 class NotAcknowledged(Exception):
@@ -37,10 +41,13 @@ class Sentence:
     """Publishes lists, one at a time.
 
     :ivar clock: is never compared with another machine's.
+    :ivar settling: seconds for which what a collector asked of the store may still take effect
+        after its end; no less than what a request may lie around.
     """
 
     removal: Removal
     clock: IReactorTime
+    settling: float = SETTLING
     _began: float = 0.0
 
     async def propose(self, proposed: Condemned) -> None:
@@ -69,11 +76,12 @@ class Sentence:
 
     async def _outlast(self, other: Condemned | None) -> None:
         """Wait until another collector's list is gone, or void because its collector died."""
-        until = self.clock.seconds() + (0.0 if other is None else other.term)
+        began = self.clock.seconds()
         if other is not None:
             log.info("another collector is at work, or was; waiting")
         while other is not None:
-            if self.clock.seconds() >= until:
+            term = min(self.settling, other.term) if is_gone(other.owner) else other.term
+            if self.clock.seconds() - began >= term:
                 await self.removal.withdraw(other.id)
             await self._pause()
             found = await self.removal.published()

@@ -1,7 +1,8 @@
 """What a collector means to remove, as it publishes it in the store.
 
-A text file: a line with the list's id, its phase and its term; then a line for each blob, and one
-for each manifest of a repository. It is replaced in one step, and gone when the sweep has passed.
+A text file: a line with the list's id, its phase, its term and its collector; then a line for each
+blob, and one for each manifest of a repository. It is replaced in one step, and gone when the sweep
+has passed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from twisted.logger import Logger
 
 from twisted_registry.digest import Digest, DigestInvalid
 from twisted_registry.repository import layout
+from twisted_registry.repository.liveness import this_process
 from twisted_registry.storage.interfaces import PathNotFound
 from twisted_registry.value import Value
 
@@ -56,6 +58,7 @@ class Condemned(Value):
         collector stops removing long before.
     :ivar blobs: bytes that nothing references.
     :ivar manifests: revisions to be taken out of a repository.
+    :ivar owner: the collector's process, see :mod:`~twisted_registry.repository.liveness`.
     """
 
     id: str
@@ -63,6 +66,7 @@ class Condemned(Value):
     term: float
     blobs: frozenset[Digest] = field(repr=_count)
     manifests: frozenset[tuple[str, Digest]] = field(factory=frozenset, repr=_count)
+    owner: str = field(factory=this_process, eq=False)
 
     def names(self, repository: str | None, digest: Digest) -> bool:
         """Whether the list holds a digest, for one repository or (None) for the whole store."""
@@ -75,7 +79,7 @@ class Condemned(Value):
         return "\n".join(self._lines()).encode("ascii")
 
     def _lines(self) -> Iterable[str]:
-        yield f"{self.id} {self.phase.value} {self.term:g}"
+        yield f"{self.id} {self.phase.value} {self.term:g} {self.owner}"
         for digest in self.blobs:
             yield str(digest)
         for repository, digest in self.manifests:
@@ -95,7 +99,7 @@ class Condemned(Value):
         blobs: set[Digest] = set()
         manifests: set[tuple[str, Digest]] = set()
         try:
-            list_id, phase, term = first.split(" ")
+            list_id, phase, term, owner = first.split(" ")
             for line in lines:
                 text, _, repository = line.partition(" ")
                 digest = Digest.parse(text)
@@ -103,7 +107,8 @@ class Condemned(Value):
                     manifests.add((repository, digest))
                 else:
                     blobs.add(digest)
-            return cls(list_id, Phase(phase), float(term), frozenset(blobs), frozenset(manifests))
+            found = frozenset(blobs), frozenset(manifests)
+            return cls(list_id, Phase(phase), float(term), *found, owner)
         except (ValueError, DigestInvalid) as error:
             raise ListInvalid(str(error)) from error
 

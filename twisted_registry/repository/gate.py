@@ -32,6 +32,7 @@ from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.repository import layout
 from twisted_registry.repository.condemned import Condemned, Phase, read_condemned
 from twisted_registry.repository.interfaces import IPresenceGate
+from twisted_registry.repository.liveness import this_process
 from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
@@ -216,8 +217,8 @@ class CollectorGate:
     async def _record(self) -> None:
         # One after the other, so that an older record never replaces a newer one.
         async with self._recording:
-            content = self._acknowledged.encode("ascii")
-            await self.driver.put(layout.process(self.id), content, durable=False)
+            content = f"{self._acknowledged} {this_process()}"
+            await self.driver.put(layout.process(self.id), content.encode(), durable=False)
 
     async def _leased(self, known: Condemned, digest: Digest) -> bool:
         with self._working():

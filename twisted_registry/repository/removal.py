@@ -16,6 +16,7 @@ from twisted_registry.repository.condemned import Condemned, read_condemned, rem
 from twisted_registry.repository.disposal import Disposal
 from twisted_registry.repository.failures import translated
 from twisted_registry.repository.gate import RECORD_TERM
+from twisted_registry.repository.liveness import is_gone
 from twisted_registry.repository.stamps import Cause
 from twisted_registry.repository.vacancy import vacate
 from twisted_registry.storage.interfaces import MethodUnsupported, PathExists, PathNotFound
@@ -109,18 +110,19 @@ class Removal:
 
     @translated
     async def attending(self) -> list[Attending]:
-        """The processes that serve; the records of those that are long gone are removed."""
+        """The processes that serve; the records of those that are gone are removed."""
         now = await self.time()
         found = []
         for entry in await self._entries(layout.PROCESSES):
             age = None if entry.modified is None else now - entry.modified / 1e9
             path = layout.process(entry.path)
             with suppress(PathNotFound):
-                if age is not None and age > _FORGOTTEN:
+                content = await self.driver.get(path, _LIMIT)
+                acknowledged, _, owner = content.decode("utf-8", "replace").partition(" ")
+                if is_gone(owner) or (age is not None and age > _FORGOTTEN):
                     await self.driver.delete(path)
                 elif age is None or age < RECORD_TERM:
-                    content = await self.driver.get(path, _LIMIT)
-                    found.append(Attending(entry.path, content.decode("ascii", "replace")))
+                    found.append(Attending(entry.path, acknowledged))
         return found
 
     @translated
