@@ -214,7 +214,7 @@ class Upkeep(MultiService):
 def make_attendance(gate: CollectorGate, configuration: Configuration, reactor: Any) -> Attendance:
     """What keeps the collector's gate of a serving process informed."""
     far = configuration.storage.bucket is not None
-    return Attendance(gate, reactor, _ATTENDING_FAR if far else _ATTENDING)
+    return Attendance(gate, reactor, _ATTENDING_FAR if far else _ATTENDING, _ATTENDING)
 
 
 def make_disposal(configuration: Configuration, driver: IStorageDriver, reactor: Any) -> Disposal:

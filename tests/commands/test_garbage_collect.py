@@ -134,7 +134,11 @@ def test_within_the_grace_everything_stays(filled):
     status, out, err = run(*COLLECT, "-q", configuration(folder, "24h"), cwd=folder)
     assert (status, err) == (0, [])
     assert "0 blobs and 0 manifests deleted" in out
+    assert "2 blobs and 0 manifests stay for now" in out
+    assert "younger than storage.maintenance.gc.grace, 86400 s" in out
     assert blobs(folder) == before
+    status, out, _ = run(*COLLECT, "--json", configuration(folder, "24h"), cwd=folder)
+    assert json.loads(out)["young_blobs"] == 2
 
 
 def test_a_repository_that_can_not_be_read_is_named(filled):

@@ -358,6 +358,9 @@ def serve() -> int:
         def refused(self, repository, digests):
             return (OpenGate() if kept is OpenGate else super()).refused(repository, digests)
 
+        def passed(self, repository, digests):
+            return (OpenGate() if kept is OpenGate else super()).passed(repository, digests)
+
         def look(self):
             # An open gate has no record either: nobody waits for it.
             return OpenGate().refused("", ()) if kept is OpenGate else super().look()

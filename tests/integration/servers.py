@@ -49,7 +49,7 @@ storage:
   {storage}
   delete:
     enabled: true
-http:
+{within}http:
   addr: {address}
   workers: {workers}
   secret: the same after a restart
@@ -156,12 +156,18 @@ def written(
     workers: int = 1,
     more: str = "",
     host: str = HERE,
+    within: str = "",
 ) -> Path:
-    """The configuration file of a registry over ``root``, with ``more`` sections at its end."""
+    """The configuration file of a registry over ``root``, with ``more`` sections at its end.
+
+    :param within: further lines of the section ``storage``.
+    """
     config = work / f"{kind}-{port}.yml"
     bucket = root if isinstance(root, Bucket) else None
     storage = bucket.section if bucket else f"filesystem: {{rootdirectory: {root}}}"
-    text = CONFIGURATION.format(storage=storage, address=f"{host}:{port}", workers=workers)
+    text = CONFIGURATION.format(
+        storage=storage, address=f"{host}:{port}", workers=workers, within=within
+    )
     config.write_text(text + more)
     return config
 
@@ -182,6 +188,7 @@ class Served:
     :ivar more: further sections of its configuration; it begins below ``http``.
     :ivar secure: what a client needs, if it serves over TLS.
     :ivar host: the address where it listens.
+    :ivar within: further lines of its section ``storage``.
     """
 
     kind: str
@@ -191,6 +198,7 @@ class Served:
     more: str = ""
     secure: SSLContext | None = None
     host: str = HERE
+    within: str = ""
     log: Path = field(init=False)
     port: int = field(init=False, factory=free_port)
     address: str = field(init=False)
@@ -202,7 +210,8 @@ class Served:
         port = self.port
         self.address = f"{self.host}:{port}"
         self.log = self.work / f"{self.kind}-{port}.log"
-        config = written(self.work, self.kind, self.root, port, self.workers, self.more, self.host)
+        place = self.work, self.kind, self.root, port
+        config = written(*place, self.workers, self.more, self.host, self.within)
         if self.kind == OURS:
             command = [sys.executable, "-m", "twisted_registry", "serve", str(config)]
         else:
@@ -276,9 +285,10 @@ class Launcher:
         more: str = "",
         secure: SSLContext | None = None,
         host: str = HERE,
+        within: str = "",
     ) -> Served:
         """A running registry over ``root``."""
-        served = Served(kind, root, self.work, workers, more, secure, host)
+        served = Served(kind, root, self.work, workers, more, secure, host, within)
         self.servers.append(served)
         return served.start()
 

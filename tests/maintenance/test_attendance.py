@@ -13,6 +13,8 @@ from twisted_registry.maintenance.attendance import Attendance
 
 
 class Gate:
+    knows_list = False
+
     def __init__(self):
         self.looks = 0
         self.left = False
@@ -124,3 +126,21 @@ def test_a_record_that_can_not_be_removed_keeps_nobody(attendance, gate, failure
     gate.fails = True
     assert stopped(attendance)
     assert len(failures) == 1
+
+
+def test_who_knows_of_a_list_looks_more_often(gate, clock):
+    attendance = Attendance(gate, clock, 10.0, 2.0)
+    attendance.startService()
+    clock.pump([1.0] * 9)
+    assert gate.looks == 1
+    clock.advance(1)
+    assert gate.looks == 2
+    gate.knows_list = True
+    clock.pump([1.0] * 4)
+    assert gate.looks == 4
+    gate.knows_list = False
+    clock.pump([1.0] * 9)
+    assert gate.looks == 4
+    clock.advance(1)
+    assert gate.looks == 5
+    attendance.stopService()

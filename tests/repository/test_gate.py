@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from domain import Body, World, begin, done, result_of
+from domain import Body, World, begin, done, image, result_of
 from twisted.internet.defer import Deferred, maybeDeferred
 from zope.interface.verify import verifyObject
 
 from twisted_registry.digest import Digest
 from twisted_registry.errors import ErrorCode, RegistryError
+from twisted_registry.manifest import OCI_IMAGE
 from twisted_registry.repository import gate as gate_module
 from twisted_registry.repository import layout
 from twisted_registry.repository.condemned import Condemned, Phase
@@ -399,6 +400,50 @@ def test_a_push_in_a_world_with_a_collector(world, collector):
     assert caught.value.code is ErrorCode.MANIFEST_BLOB_UNKNOWN
     assert caught.value.detail == {"digests": [str(layer)]}
     assert world.tags() == ["v1"]
+
+
+def test_a_manifest_waits_for_the_list_that_names_what_it_needs(world, collector):
+    """Its collector may let go of it, or has done so and this process has not looked since."""
+    world.gate = CollectorGate(world.driver, world.clock)
+    done(world.gate.look())
+    world.registry = world.another()
+    world.image("v1")
+    collector.propose(Digest.of(b"layer"))
+    done(world.gate.look())
+    content = image(annotations={"other": "image"})
+    ended = []
+    putting = world.repo().manifests.put(Digest.of(content), content, OCI_IMAGE, ["v2"])
+    begin(putting).addBoth(ended.append)
+    world.clock.advance(5)
+    assert ended == []
+    collector.withdraw()
+    done(world.gate.look())
+    assert len(ended) == 1
+    assert world.tags() == ["v1", "v2"]
+
+
+def test_a_manifest_does_not_wait_for_ever_nor_for_another_list(world, collector):
+    world.gate = CollectorGate(world.driver, world.clock)
+    done(world.gate.look())
+    world.registry = world.another()
+    world.image("v1")
+    collector.propose(OTHER)
+    done(world.gate.look())
+    world.image("v2")
+    collector.withdraw()
+    done(world.gate.look())
+    collector.propose(Digest.of(b"layer"))
+    done(world.gate.look())
+    content = image(annotations={"other": "image"})
+    failures = []
+    putting = world.repo().manifests.put(Digest.of(content), content, OCI_IMAGE, ["v3"])
+    begin(putting).addErrback(failures.append)
+    for _ in range(19):
+        world.clock.advance(1)
+        done(world.gate.look())
+    assert failures == []
+    world.clock.pump([1.0] * 2)
+    assert failures[0].value.code is ErrorCode.MANIFEST_BLOB_UNKNOWN
 
 
 def test_bytes_of_a_condemned_digest_are_stored_after_the_sweep(world, collector):

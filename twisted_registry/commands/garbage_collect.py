@@ -116,7 +116,8 @@ def run(options: Namespace) -> int:
     if options.json:
         sys.stdout.write(f"{json.dumps(asdict(collected))}\n")
     else:
-        _tell(collected, "eligible for deletion" if options.dry_run else "deleted")
+        grace = configuration.storage.maintenance.gc.grace
+        _tell(collected, "eligible for deletion" if options.dry_run else "deleted", grace)
     return 0
 
 
@@ -140,11 +141,17 @@ async def _collect(
             await collector.references.close()
 
 
-def _tell(collected: Collected, verb: str) -> None:
+def _tell(collected: Collected, verb: str, grace: float) -> None:
     sys.stdout.write(
         f"{collected.marked} blobs marked, {collected.blobs} blobs and {collected.manifests} "
         f"manifests {verb} ({collected.size} bytes)\n"
     )
+    young = collected.young_blobs
+    if young or collected.young_manifests:
+        sys.stdout.write(
+            f"{young} blobs and {collected.young_manifests} manifests stay for now, "
+            f"younger than storage.maintenance.gc.grace, {grace:g} s\n"
+        )
     if collected.leased:
         sys.stdout.write(f"{collected.leased} stay, for clients asked for them meanwhile\n")
     for name in collected.troubled:

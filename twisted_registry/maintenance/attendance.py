@@ -20,15 +20,21 @@ log = Logger()
 class Attendance(Service):
     """Lets a gate look at the store every few seconds, while the service runs."""
 
-    def __init__(self, gate: CollectorGate, clock: IReactorTime, interval: float) -> None:
+    def __init__(
+        self, gate: CollectorGate, clock: IReactorTime, interval: float, busy: float | None = None
+    ) -> None:
         """Take the gate.
 
         :param interval: seconds from one look to the next.
+        :param busy: the same while there is a list, since pushes may wait for its end.
         """
         self.setName("attendance")
         self._gate = gate
         self._interval = interval
-        self._loop = LoopingCall(self._look)
+        self._busy = busy or interval
+        self._clock = clock
+        self._looked = clock.seconds()
+        self._loop = LoopingCall(self._look_if_due)
         self._loop.clock = clock
         self._failing = False
         self._looking: Deferred[None] | None = None
@@ -36,7 +42,8 @@ class Attendance(Service):
     def startService(self) -> None:
         """Look, and go on looking."""
         super().startService()
-        self._loop.start(self._interval)
+        self._looked = self._clock.seconds() - self._interval
+        self._loop.start(self._busy)
 
     def stopService(self) -> Deferred[None]:
         """Look no more, and take the record of this process away."""
@@ -44,6 +51,14 @@ class Attendance(Service):
         if self._loop.running:
             self._loop.stop()
         return Deferred.fromCoroutine(self._leave())
+
+    def _look_if_due(self) -> Deferred[None] | None:
+        now = self._clock.seconds()
+        # Half a turn early, since the clock of a loop is never quite on time.
+        if now - self._looked < self._interval - self._busy / 2 and not self._gate.knows_list:
+            return None
+        self._looked = now
+        return self._look()
 
     def _look(self) -> Deferred[None]:
         self._looking = looking = Deferred.fromCoroutine(self._attempt())

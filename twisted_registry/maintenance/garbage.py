@@ -51,6 +51,8 @@ class Collected:
     :ivar leased: what stays because clients were told of it meanwhile.
     :ivar troubled: repositories that hold something unreadable, of which all is kept.
     :ivar vacated: repositories that hold nothing any more, and left the catalog.
+    :ivar young_manifests: revisions that stay only because they are younger than the grace.
+    :ivar young_blobs: blobs and manifests to which nothing refers, whose bytes are younger.
     """
 
     repositories: int = 0
@@ -61,6 +63,8 @@ class Collected:
     leased: int = 0
     troubled: tuple[str, ...] = ()
     vacated: int = 0
+    young_manifests: int = 0
+    young_blobs: int = 0
 
 
 @define(eq=False)
@@ -124,6 +128,8 @@ class Collector:
                 total.size + some.size,
                 max(total.leased, some.leased),
                 some.troubled,
+                young_manifests=some.young_manifests,
+                young_blobs=some.young_blobs,
             )
             if self.dry_run:
                 return total
@@ -135,8 +141,14 @@ class Collector:
         marked = await self._mark(before, watcher)
         most = self._most()
         manifests = marked.loose[:most]
-        blobs = await self._dead(before, None if self.dry_run else most - len(manifests))
-        found = Collected(marked.repositories, marked.alive, troubled=tuple(marked.troubled))
+        blobs, young = await self._dead(before, None if self.dry_run else most - len(manifests))
+        found = Collected(
+            marked.repositories,
+            marked.alive,
+            troubled=tuple(marked.troubled),
+            young_manifests=marked.young,
+            young_blobs=young,
+        )
         if self.dry_run:
             manifests = marked.loose
         if manifests or blobs:
@@ -242,16 +254,21 @@ class Collector:
                 marked = await self._marking.mark(before)
         return marked
 
-    async def _dead(self, before: float, limit: int | None) -> list[StoredBlob]:
-        """Blobs that nothing refers to and that are old enough, ``limit`` at most."""
+    async def _dead(self, before: float, limit: int | None) -> tuple[list[StoredBlob], int]:
+        """Blobs that nothing refers to and that are old enough, and how many are not.
+
+        :param limit: how many are looked for; of the young ones up to there.
+        """
         found: list[StoredBlob] = []
+        young = 0
         async for blobs in self.inventory.blobs():
-            old = {
-                blob.digest: blob
-                for blob in blobs
-                if blob.modified is not None and blob.modified < before
-            }
-            found += [old[digest] for digest in await self.references.dead(list(old))]
+            by_digest = {blob.digest: blob for blob in blobs}
+            for digest in await self.references.dead(list(by_digest)):
+                blob = by_digest[digest]
+                if blob.modified is not None and blob.modified < before:
+                    found.append(blob)
+                else:
+                    young += 1
             if limit is not None and len(found) >= limit:
-                return found[:limit]
-        return found
+                return found[:limit], young
+        return found, young

@@ -33,12 +33,14 @@ class Marked:
     :ivar alive: blobs and manifests that something refers to; the table has their names.
     :ivar loose: manifests that nothing holds, old enough to go.
     :ivar troubled: repositories that hold something unreadable, of which all is kept.
+    :ivar young: manifests that nothing holds, and that were pushed too lately to go.
     """
 
     repositories: int = 0
     alive: int = 0
     loose: list[tuple[str, Digest]] = field(factory=list)
     troubled: list[str] = field(factory=list)
+    young: int = 0
 
 
 @define(eq=False)
@@ -95,10 +97,14 @@ class Marking:
             async for digests in self.inventory.layers(name):
                 await self.references.keep(digests)
         elif self.untagged:
-            loose = await self._loose(name, revisions, before)
+            loose, young = await self._loose(name, revisions, before)
             marked.loose += [(name, digest) for digest in loose]
+            marked.young += young
 
-    async def _loose(self, name: str, revisions: Sequence[Digest], before: float) -> list[Digest]:
+    async def _loose(
+        self, name: str, revisions: Sequence[Digest], before: float
+    ) -> tuple[list[Digest], int]:
+        """Manifests that nothing holds, and how many more are held by their youth."""
         roots: list[Digest] = []
         async for tags in self.inventory.tags(name):
             roots += [digest for _, digest in tags]
@@ -110,8 +116,10 @@ class Marking:
 
         old = await each(is_old, loose)
         young = [digest for digest, aged in zip(loose, old, strict=True) if not aged]
+        if not young:
+            return loose, 0
         # Children are pushed before their index.
-        return await self.references.loose(revisions, [*roots, *young]) if young else loose
+        return await self.references.loose(revisions, [*roots, *young]), len(young)
 
     async def _learn(self, manifests: Sequence[Digest], pay: Pay | None) -> bool:
         """Read the manifests that are not known yet; return whether all could be read."""

@@ -135,6 +135,17 @@ class CollectorGate:
         self._lately.note(digest)
         return True
 
+    async def passed(self, repository: str, digests: Iterable[Digest]) -> None:
+        """Wait until no list that is obeyed names any of ``digests``, or for some seconds."""
+        named, began = tuple(digests), self.clock.seconds()
+        while self.clock.seconds() - began < _PATIENCE:
+            known = self._list
+            if known is None or not self._obeyed or self._is_void():
+                return
+            if not any(known.names(repository, digest) for digest in named):
+                return
+            await self._change()
+
     @asynccontextmanager
     async def storing(self, repository: str, digest: Digest) -> AsyncIterator[None]:
         """Keep the collector from what is stored inside the block.
@@ -189,6 +200,11 @@ class CollectorGate:
         waiting, self._changes = self._changes, []
         for one in waiting:
             one.callback(None)
+
+    @property
+    def knows_list(self) -> bool:
+        """Whether there is a list, as far as this process knows: it will soon be replaced."""
+        return self._list is not None
 
     async def leave(self) -> None:
         """Take the record away: this process serves no more."""

@@ -34,6 +34,13 @@ class IPresenceGate(Interface):
         :param repository: the repository that is asked, None for the store as a whole.
         """
 
+    def passed(repository: str, digests: Iterable[Digest]) -> Awaitable[None]:
+        """Wait until ``digests`` are not being removed, for some seconds at most.
+
+        Asked before a manifest is refused for what it needs: a collector may be about to let go
+        of it, or have done so already.
+        """
+
     def storing(repository: str, digest: Digest) -> AbstractAsyncContextManager[None]:
         """Keep a blob or manifest from being removed while it is stored, inside the block.
 

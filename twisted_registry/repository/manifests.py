@@ -162,6 +162,7 @@ class Manifests:
             raise RegistryError(ErrorCode.MANIFEST_INVALID, detail=str(error)) from error
         self.policy.check(manifest)
         if self.policy.validate:
+            await self.presence.gate.passed(self.name, _needed(manifest))
             await self._check_references(manifest, recall=True)
         # Before anything is written: a push that is refused leaves nothing behind.
         for tag in tags:
@@ -247,8 +248,7 @@ class Manifests:
         If not, the link stays, as that of a manifest that nobody was told of: taking it away
         could take that of another push of the same manifest.
         """
-        needed = [digest, *(part.digest for part in (*manifest.blobs, *manifest.manifests))]
-        refused = await self.presence.gate.refused(self.name, needed)
+        refused = await self.presence.gate.refused(self.name, [digest, *_needed(manifest)])
         if refused:
             raise _blobs_unknown(refused)
         if self.policy.validate:
@@ -350,6 +350,11 @@ class Manifests:
                 return media_type
         # As Distribution reads a document that does not say what it is.
         return guess_media_type(content) or OCI_IMAGE
+
+
+def _needed(manifest: Manifest) -> list[Digest]:
+    """All that a manifest names."""
+    return [part.digest for part in (*manifest.blobs, *manifest.manifests)]
 
 
 def _unknown(digest: Digest) -> RegistryError:
