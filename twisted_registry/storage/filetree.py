@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from attrs import define, field
@@ -31,7 +31,7 @@ from twisted_registry.storage.lasting import Lasting
 from twisted_registry.storage.newfile import NewFile, hidden_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from twisted_registry.storage.interfaces import Change
 
@@ -68,9 +68,10 @@ class FileTree:
 
     def put(self, path: str, content: bytes, durable: bool) -> None:  # noqa: FBT001
         """Store a small file in one step."""
-        self._put(path, content, durable=durable)
         if durable:
-            self.lasting.sync_entries((path,))
+            self.change((Put(path, content),))
+        else:
+            self._put(path, content)
 
     def create(self, path: str, content: bytes) -> None:
         """Store a small file in one step, unless there is one."""
@@ -120,8 +121,16 @@ class FileTree:
     def change(self, changes: Sequence[Change]) -> None:
         """Make changes in order, each in one step, and sync each folder only once.
 
-        What is removed is not synced at all, but only goes when what comes before it lasts.
+        What is removed is not synced at all, but only goes when what comes before it lasts; nor
+        does a small file get its name before. All that takes room is written under hidden names
+        first: where there is none, nothing changes.
         """
+        with ExitStack() as stack:
+            puts = [change for change in changes if isinstance(change, Put)]
+            written = {put: self._written(put, stack) for put in puts}
+            self._change(changes, written)
+
+    def _change(self, changes: Sequence[Change], written: Mapping[Put, NewFile]) -> None:
         made: list[str] = []
         for change in changes:
             if isinstance(change, Remove):
@@ -130,8 +139,13 @@ class FileTree:
                 with suppress(PathNotFound, FileNotFoundError):
                     self._remove(change.path, durable=False)
             elif isinstance(change, Put):
-                self._put(change.path, change.content, durable=True)
-                made.append(change.path)
+                self.lasting.sync_entries(made)
+                made.clear()
+                try:
+                    self._show(change, written[change])
+                except FileNotFoundError:
+                    # Its folder was deleted meanwhile, and what was written there.
+                    self.change((change,))
             else:
                 self._move(change.source, change.destination, _always)
                 made.append(change.destination)
@@ -205,12 +219,40 @@ class FileTree:
                 self._make_folders(self.full(_folder(path)))
         raise StorageError(path, "its folder is deleted again and again")
 
-    def _put(self, path: str, content: bytes, *, durable: bool) -> None:
+    def _show(self, put: Put, new: NewFile) -> None:
+        """Give a file its name, for good or not at all: others rely on what they see."""
+        full = self.full(put.path)
+        try:
+            self.files.stat(full)
+            fresh = False
+        except FileNotFoundError:
+            fresh = True
+        new.rename(full)
+        try:
+            self.lasting.sync_entries((put.path,))
+        except OSError:
+            with suppress(OSError):
+                if fresh and new.is_at(full):
+                    self.files.unlink(full)
+            raise
+
+    def _written(self, put: Put, stack: ExitStack) -> NewFile:
+        """The content of a file, under a hidden name beside its own until the stack unwinds."""
+
+        def attempt() -> NewFile:
+            with ExitStack() as own:
+                new = own.enter_context(NewFile(self.files, self.full(_folder(put.path))))
+                new.write(put.content)
+                new.sync()
+                stack.enter_context(own.pop_all())
+                return new
+
+        return self.in_folder(put.path, attempt)
+
+    def _put(self, path: str, content: bytes) -> None:
         def attempt() -> None:
             with NewFile(self.files, self.full(_folder(path))) as new:
                 new.write(content)
-                if durable:
-                    new.sync()
                 new.rename(self.full(path))
 
         self.in_folder(path, attempt)

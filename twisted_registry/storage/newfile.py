@@ -61,6 +61,11 @@ class NewFile:
         self._files.rename(self.path, full)
         self._renamed = True
 
+    def is_at(self, full: str) -> bool:
+        """Whether a name is still that of this file."""
+        here, there = self._files.fstat(self._fd), self._files.stat(full)
+        return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+
     def _remove(self) -> None:
         # Its folder may have been deleted meanwhile.
         with suppress(FileNotFoundError):

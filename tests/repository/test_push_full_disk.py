@@ -1,0 +1,229 @@
+"""A whole push on a disk that is full at each of the changes that it makes.
+
+Whether one call finds no room or all do from then on: who asks is told so (507), everything that
+was answered before is there and whole, also after a power cut, nothing partial shows, and when
+there is room the client goes on where it was.
+"""
+
+from __future__ import annotations
+
+import pytest
+from domain import CONFIG, LAYER, Body, descriptor, image, result_of
+from fulldisk import FullDiskFiles
+from powerloss import Survival, driver_on
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from twisted_registry.digest import Digest
+from twisted_registry.errors import ErrorCode, RegistryError
+from twisted_registry.manifest import OCI_IMAGE
+from twisted_registry.repository import uploads
+from twisted_registry.repository.disposal import Disposal, Trash
+from twisted_registry.repository.registry import Registry
+from twisted_registry.storage.newfile import NewFile
+
+FIRST, SECOND = b"first" * 700, b"second" * 700
+BLOB, SETTINGS = FIRST + SECOND, b'{"os":"linux"}'
+MANIFEST = image(
+    config=descriptor(SETTINGS, CONFIG),
+    layers=[descriptor(BLOB, LAYER)],
+    subject=descriptor(b"subject"),
+)
+MOVED = image(config=descriptor(SETTINGS, CONFIG), layers=[])
+HELD = image(config=descriptor(SETTINGS, CONFIG), layers=[], annotations={"is": "held"})
+
+
+class Client:
+    """Pushes step by step; what is refused is done again when there is room."""
+
+    def __init__(self, disk, trash):
+        self.disk = disk
+        self.trash = trash
+        self.refused = 0
+        self.blobs = []
+        self.tags = {}
+        self.pushing = None
+        self.driver = driver_on(disk)
+        self.repository = self.on(self.driver)
+
+    def on(self, driver):
+        disposal = Trash(driver, Clock()) if self.trash else Disposal(driver)
+        return Registry(driver, Clock(), disposal=disposal).repository("a/b")
+
+    async def push(self):
+        await self.upload(BLOB)
+        await self.again(self.store)
+        for tag, content in (("v1", MANIFEST), ("latest", MANIFEST), ("latest", MOVED)):
+            await self.tag(tag, content)
+        await self.again(self.untag)
+
+    async def again(self, step):
+        """Do something until it is not refused."""
+        try:
+            await step()
+        except RegistryError as error:
+            if (error.code, error.status) != (ErrorCode.UNAVAILABLE, 507):
+                raise
+            self.refused += 1
+            # Pulls go on while it is full, and what was answered would outlast a power cut.
+            await self.look(self.driver, self.repository)
+            await self.survives()
+            self.disk.room = None
+            await step()
+            await self.survives()
+
+    async def survives(self):
+        driver = driver_on(self.disk.remount(Survival.SYNCED))
+        await self.look(driver, self.on(driver))
+
+    async def upload(self, blob):
+        self.pushing = None
+        pieces = [FIRST, SECOND[:1000]]
+        sent = 0
+
+        async def start():
+            self.pushing = (await self.repository.uploads.start()).id
+
+        await self.again(start)
+        for piece in pieces:
+            end = sent + len(piece)
+
+            async def append(end=end, sent=sent):
+                upload = await self.found(blob[:sent])
+                self.tells(sent, upload.size, end)
+                await upload.append(Body(blob[upload.size : end]), start=upload.size)
+
+            await self.again(append)
+            sent = end
+
+        async def finish():
+            try:
+                upload = await self.repository.uploads.find(self.pushing)
+            except RegistryError as error:
+                if error.code is not ErrorCode.BLOB_UPLOAD_UNKNOWN:
+                    raise
+                await self.moved(blob)
+                return
+            self.tells(sent, upload.size, len(blob))
+            await upload.finish(Digest.of(blob), Body(blob[upload.size :]), start=upload.size)
+
+        await self.again(finish)
+        self.blobs.append(blob)
+
+    async def found(self, sent):
+        """The upload; begun anew if a sync failed that would have told whether it is there."""
+        try:
+            return await self.repository.uploads.find(self.pushing)
+        except RegistryError as error:
+            if error.code is not ErrorCode.BLOB_UPLOAD_UNKNOWN or self.disk.refused[0] != "fsync":
+                raise
+            upload = await self.repository.uploads.start()
+            self.pushing = upload.id
+            await upload.append(Body(sent))
+            return upload
+
+    async def moved(self, blob):
+        """The upload is over, though its end was refused: the blob is there."""
+        try:
+            assert await self.repository.blobs.size(Digest.of(blob)) == len(blob)
+        except RegistryError:
+            # Or it lacks its link, which was written already and takes no room in earnest.
+            assert self.disk.refused[0] in {"fsync", "rename"}
+            await self.repository.uploads.store(Digest.of(blob), Body(blob))
+
+    def tells(self, sent, size, end):
+        """What was answered is there, unless it could not be synced; and the client is told."""
+        assert size <= end
+        assert size >= sent or self.disk.refused[0] == "fsync"
+
+    async def store(self):
+        await self.repository.uploads.store(Digest.of(SETTINGS), Body(SETTINGS))
+        self.blobs.append(SETTINGS)
+
+    async def tag(self, tag, content):
+        async def put():
+            await self.repository.manifests.put(Digest.of(content), content, OCI_IMAGE, [tag])
+
+        self.tags.setdefault(tag, [None]).append(content)
+        await self.again(put)
+        self.tags[tag] = [content]
+
+    async def untag(self):
+        self.tags["v1"].append(None)
+        try:
+            await self.repository.tags.delete("v1")
+        except RegistryError as error:
+            # A delete that was refused may have been done, and nobody was told that it lasts.
+            if error.code is not ErrorCode.MANIFEST_UNKNOWN:
+                raise
+        else:
+            self.tags["v1"] = [None]
+
+    async def look(self, driver, repository):
+        """What was answered is there, and everything that shows is whole."""
+        for blob in self.blobs:
+            assert await repository.blobs.size(Digest.of(blob)) == len(blob)
+        named, _ = await repository.tags.page("", 10)
+        for tag, allowed in self.tags.items():
+            if len(allowed) == 1 and allowed != [None]:
+                assert tag in named
+            if tag in named:
+                stored = await repository.manifests.get(await repository.tags.resolve(tag))
+                assert stored.content in allowed
+        held = await repository.manifests.get("held")
+        assert held.content == HELD
+        for entry in await driver.walk("docker/registry/v2/blobs"):
+            *_, algorithm, _, encoded, _ = entry.path.split("/")
+            assert Digest(algorithm, encoded).matches(await driver.get(entry.path, 10**6))
+
+
+async def prepare(repository):
+    await repository.uploads.store(Digest.of(SETTINGS), Body(SETTINGS))
+    await repository.manifests.put(Digest.of(HELD), HELD, OCI_IMAGE, ["held"])
+
+
+def outcome(coroutine):
+    return result_of(Deferred.fromCoroutine(coroutine))
+
+
+def through(once, *, trash=False, start=0):
+    """Push again and again, on a disk that is full after one change more each time.
+
+    :returns: how many changes there are, and how often the client was refused.
+    """
+    room, refused, reached = start, 0, True
+    while reached:
+        disk = FullDiskFiles()
+        client = Client(disk, trash)
+        outcome(prepare(client.repository))
+        disk.room, disk.once = room, once
+        try:
+            outcome(client.push())
+        except BaseException as error:
+            error.add_note(f"full after {room} changes: {disk.refused}")
+            raise
+        outcome(client.survives())
+        # Nothing is left open.
+        assert disk.descriptors == 0
+        reached = bool(disk.refused)
+        refused += client.refused
+        room += 1
+    return room, refused
+
+
+@pytest.mark.parametrize("once", [True, False], ids=["for one call", "until there is room"])
+@pytest.mark.parametrize("way", ["small", "large", "with a trash"])
+def test_a_push_through_every_full_disk(monkeypatch, once, way):
+    if way == "large":
+        monkeypatch.setattr(uploads, "CHECKPOINT_SIZE", 1000)
+    room, refused = through(once, trash=way == "with a trash")
+    assert room > 100
+    assert refused > 0.8 * room
+
+
+def test_the_test_can_fail(monkeypatch):
+    """A name that could not be synced, and is left to be seen, is taken for one that lasts."""
+    monkeypatch.setattr(NewFile, "is_at", lambda new, full: False)
+    with pytest.raises((AssertionError, RegistryError)) as caught:
+        through(once=True, start=30)
+    assert "full after" in caught.value.__notes__[0]
