@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 from collector_model import Rules, explore, is_broken, is_lost
 
+# Hundreds of thousands of states: seconds, but minutes under coverage on a machine that is busy.
+pytestmark = pytest.mark.timeout(900)
+
 
 def test_no_image_that_was_answered_201_is_ever_broken():
     states, way = explore(Rules(), is_broken)
