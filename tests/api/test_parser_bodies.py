@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twisted_registry.api.head import Head
 from twisted_registry.api.limits import Limits
-from twisted_registry.api.parser import END, Head, Refusal, RequestParser
+from twisted_registry.api.parser import END, Refusal, RequestParser
 
 KIB = 1024
 BODY = bytes(range(251)) * 1200

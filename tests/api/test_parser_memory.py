@@ -7,8 +7,9 @@ from channel_kit import chunks, get, put
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twisted_registry.api.head import Head
 from twisted_registry.api.limits import Limits
-from twisted_registry.api.parser import LONGEST, REMEMBERED, Head, RequestParser
+from twisted_registry.api.parser import LONGEST, REMEMBERED, RequestParser
 
 REQUEST = get(b"/path?x=y", b"Accept: a", b"accept: b")
 
@@ -40,7 +41,18 @@ def test_the_second_time_it_is_the_same_head():
 @pytest.mark.parametrize(
     "data",
     [
-        get(b"/", b"Authorization: Bearer secret"),
+        get(b"/", b"authorization: Bearer secret"),
+        get(b"/") + b"\r\n",
+        b"\r\n" + get(b"/"),
+        get(b"/", b"Authorization:Bearer secret"),
+        get(b"/", b"Authorization: Bearer secret "),
+        get(b"/", b"Authorization: \xff"),
+        get(b"/", b"Authorization: "),
+        get(b"/", b"Authorization: a", b"Authorization: b"),
+        get(b"/", b"Authorization: a", b"authorization: b"),
+        get(b"/", b"Authorization: a", b"Cookie: b"),
+        b"\r\n" + get(b"/", b"Authorization: a"),
+        get(b"/", b"Authorization: a") + b"\r\n",
         get(b"/", b"Cookie: secret"),
         get(b"/", b"Proxy-Authorization: secret"),
         get(b"/", b"Upgrade: h2c", b"Connection: Upgrade"),
@@ -91,9 +103,55 @@ def test_only_so_many_are_remembered():
     assert get(b"/2") in heads
 
 
+CREDENTIALS = [b"Bearer secret", b"Basic YTpi", b"x", b"y" * 3000, b"a  b c"]
+
+
+@pytest.mark.parametrize("before", [(), (b"Accept: a",), (b"Accept: a", b"accept: b")])
+@pytest.mark.parametrize("after", [(), (b"Range: bytes=0-1",)])
+def test_credentials_are_not_remembered_and_what_stands_beside_them_is(before, after):
+    heads = {}
+    parser = RequestParser(Limits(), heads)
+    for credentials in CREDENTIALS:
+        request = get(b"/a", *before, b"Authorization: " + credentials, *after)
+        alone = RequestParser(Limits())
+        for each in (parser, alone):
+            each.feed(request)
+        ((ours,), (theirs,)) = events(parser), events(alone)
+        assert shown(ours) == shown(theirs)
+        assert (ours.fields, ours.complete, ours.expects) == (theirs.fields, True, False)
+    ((data, head),) = heads.items()
+    assert data == get(b"/a", *before, *after)
+    assert not head.fields.keys() & {b"authorization"}
+    # Whoever shows none gets the head without any.
+    parser.feed(data)
+    assert events(parser) == [head]
+
+
+def test_credentials_count_against_the_limits():
+    limits = Limits(header_bytes=300, header_count=3)
+    parser = RequestParser(limits, {})
+    for fields, status in (
+        ((b"Authorization: a", b"X: b"), None),
+        ((b"Authorization: " + b"a" * 400, b"X: b"), 431),
+    ):
+        parser.feed(get(b"/", *fields))
+        (event,) = events(parser)
+        assert getattr(event, "status", None) == status
+    parser = RequestParser(limits, {})
+    parser.feed(get(b"/", b"X: b", b"Y: c"))
+    parser.feed(get(b"/", b"X: b", b"Authorization: a", b"Y: c"))
+    assert events(parser)[-1].status == 431
+
+
 PIECES = [
     REQUEST,
     get(b"/other"),
+    get(b"/other", b"Authorization: a b"),
+    get(b"/path?x=y", b"Accept: a", b"Authorization: c", b"accept: b"),
+    get(b"/other") + b"Authorization: a\r\n\r\n",
+    b"Authorization: a\r\n",
+    b"\r\nAuthorization: a" + get(b"/other"),
+    get(b"/other")[:-2] + b"Authorization: a\r\n\r\n\r\n",
     put(b"/", b"body"),
     chunks(b"/", b"x", REQUEST),
     b"\r\n",

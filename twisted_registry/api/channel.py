@@ -24,8 +24,9 @@ from zope.interface import implementer
 
 from twisted_registry.api.answering import AnsweringConnection
 from twisted_registry.api.framing import CONTINUE
+from twisted_registry.api.head import Head
 from twisted_registry.api.interfaces import BodyAborted
-from twisted_registry.api.parser import END, Head, Refusal
+from twisted_registry.api.parser import END, Refusal
 from twisted_registry.api.request import RegistryRequest
 from twisted_registry.api.socketoutput import open_output
 

@@ -20,8 +20,8 @@ from twisted_registry.api.parser import RequestParser
 
 if TYPE_CHECKING:
     from twisted_registry.api.arriving import ArrivingBody
+    from twisted_registry.api.head import Head
     from twisted_registry.api.output import Output
-    from twisted_registry.api.parser import Head
     from twisted_registry.api.request import RegistryRequest
     from twisted_registry.api.site import RegistrySite
 

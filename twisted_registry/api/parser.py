@@ -20,7 +20,7 @@ import re
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from attrs import define, frozen
+from attrs import frozen
 from httptools import (
     HttpParserCallbackError,
     HttpParserError,
@@ -28,6 +28,7 @@ from httptools import (
     HttpRequestParser,
 )
 
+from twisted_registry.api.head import Head, apart, is_one_head, joined, without_credentials
 from twisted_registry.value import Value
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ _CHUNK_OVERHEAD = 32
 REMEMBERED = 512
 LONGEST = 1024
 # A request that holds one of these is not: a secret should not stay longer than it has to, and an
-# Upgrade leaves a parser of its own behind.
+# Upgrade leaves a parser of its own behind. Of one with credentials the rest is.
 _FLEETING = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"upgrade"})
 
 
@@ -64,32 +65,6 @@ class _Refused(Exception):
     def __init__(self, status: int) -> None:
         super().__init__(status)
         self.status = status
-
-
-@define(eq=False, repr=False, slots=True)
-class Head:
-    """A request line with its header fields, and how much of the body has come so far.
-
-    :ivar target: in origin form, or ``*``.
-    :ivar headers: names as sent, values without surrounding white space.
-    :ivar fields: the last value of each, by its name in lower case.
-    :ivar keep: whether the client wants, and its version allows, another request after this.
-    :ivar length: the body's length in bytes, None if it is chunked.
-    :ivar expects: whether ``100 Continue`` is waited for.
-    :ivar arrived: bytes of the body read so far.
-    :ivar complete: whether the body's end has been read.
-    """
-
-    method: bytes
-    target: bytes
-    version: bytes
-    headers: list[tuple[bytes, bytes]]
-    fields: dict[bytes, bytes]
-    keep: bool
-    length: int | None = 0
-    expects: bool = False
-    arrived: int = 0
-    complete: bool = True
 
 
 #: The body of the last :class:`Head` is complete. Not sent for a request without a body.
@@ -128,20 +103,44 @@ class RequestParser:
         """Read all of ``data``. Never raises on what it holds."""
         between = not (self.in_head or self.stopped) and self._head is None
         if between:
-            head = self._heads.get(data)
+            head = self._find(data)
             if head is not None:
                 self.events.append(head)
                 return
         before = len(self.events)
         self._read(data)
-        if between and len(data) <= LONGEST and len(self.events) == before + 1:
+        if between and len(self.events) == before + 1:
             self._remember(data, self.events[-1])
+
+    def _find(self, data: bytes) -> Head | None:
+        """The head of a request that was read before, be it with other credentials."""
+        limits = self._limits
+        if len(data) > limits.header_bytes:
+            return None
+        head = self._heads.get(data)
+        if head is not None:
+            return head
+        found = apart(data)
+        if found is None:
+            return None
+        rest, credentials, before = found
+        head = self._heads.get(rest)
+        if head is None or len(head.headers) >= limits.header_count:
+            return None
+        return joined(head, credentials, before)
 
     def _remember(self, data: bytes, event: object) -> None:
         """Keep ``data`` if it was a whole request without a body, and nothing else."""
-        if self.in_head or self.stopped or not isinstance(event, Head):
+        if self.in_head or self.stopped or not isinstance(event, Head) or event.length != 0:
             return
-        if event.length == 0 and _FLEETING.isdisjoint(event.fields):
+        if not is_one_head(data):
+            return
+        if b"authorization" in event.fields:
+            found, bare = apart(data), without_credentials(event)
+            if found is None or bare is None:
+                return
+            data, event = found[0], bare
+        if len(data) <= LONGEST and _FLEETING.isdisjoint(event.fields):
             heads = self._heads
             heads[data] = event
             if len(heads) > REMEMBERED:

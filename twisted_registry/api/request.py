@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from twisted_registry.api.channel import RegistryChannel
-    from twisted_registry.api.parser import Head
+    from twisted_registry.api.head import Head
     from twisted_registry.api.site import RegistrySite
 
 log = Logger()

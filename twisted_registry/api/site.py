@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from twisted.web.resource import IResource
 
     from twisted_registry.api.accesslog import IAccessLog
-    from twisted_registry.api.parser import Head
+    from twisted_registry.api.head import Head
     from twisted_registry.api.request import RegistryRequest
 
 log = Logger()

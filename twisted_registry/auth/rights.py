@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import field, frozen
 from zope.interface import implementer
 
 from twisted_registry.auth.identity import IIdentity
@@ -24,6 +24,8 @@ MEANING = {
     "delete": frozenset({"delete"}),
     "admin": frozenset({"pull", "push", "delete", "*"}),
 }
+#: Answers that are kept of what somebody may do.
+_REMEMBERED = 256
 
 
 @frozen
@@ -70,6 +72,7 @@ class Rights:
     """All that somebody may do; nothing without a right to it."""
 
     rights: tuple[Right, ...] = ()
+    _allowed: dict[tuple[str, str], bool] = field(init=False, factory=dict, eq=False, repr=False)
 
     def as_json(self) -> list[dict[str, list[str]]]:
         """What :meth:`from_json` reads."""
@@ -85,17 +88,26 @@ class Rights:
 
     def allow(self, access: Access) -> bool:
         """Whether one of them allows this."""
+        if access.type == "registry":
+            return self._allow_in_all(access)
+        key = access.name, access.action
+        allowed = self._allowed.get(key)
+        if allowed is None:
+            if len(self._allowed) >= _REMEMBERED:
+                self._allowed.clear()
+            allowed = self._allowed[key] = any(
+                access.action in right.actions and access.name in right.repositories
+                for right in self.rights
+            )
+        return allowed
+
+    def _allow_in_all(self, access: Access) -> bool:
         if access == MAINTENANCE:
             return any(
                 "*" in right.actions and right.repositories.is_everything for right in self.rights
             )
-        if access.type == "registry":
-            # Whoever may pull anything may list what they may pull.
-            return access == CATALOG and any("pull" in right.actions for right in self.rights)
-        return any(
-            access.action in right.actions and access.name in right.repositories
-            for right in self.rights
-        )
+        # Whoever may pull anything may list what they may pull.
+        return access == CATALOG and any("pull" in right.actions for right in self.rights)
 
     @property
     def visible(self) -> IVisible | None:

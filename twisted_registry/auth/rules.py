@@ -58,7 +58,7 @@ class Rules:
 
     def allows(self, identity: IIdentity, access: Access) -> bool:
         """As promised by :class:`IPolicy`."""
-        if access == CATALOG and identity.name:
+        if access.type == "registry" and access == CATALOG and identity.name:
             # Their list may be empty, which is no secret to them.
             return True
         return self.rights(identity).allow(access)

@@ -178,8 +178,10 @@ class SchemeAccess:
                     raise self._challenge(caller, accesses, "insufficient_scope")
                 # A wider token would not help.
                 raise RegistryError(ErrorCode.DENIED, detail=described(accesses))
-        if scope is not None and not all(scope.allows(identity, access) for access in accesses):
-            raise self._challenge(caller, accesses, "insufficient_scope")
+        if scope is not None:
+            for access in accesses:
+                if not scope.allows(identity, access):
+                    raise self._challenge(caller, accesses, "insufficient_scope")
         return Grant(identity.name, login, self._policy)
 
     def _failed(self, failure: Failure, caller: Caller, accesses: Sequence[Access]) -> IGrant:
