@@ -117,6 +117,19 @@ def test_twistd_in_the_background_logs_to_its_file(tmp_path):
     assert f"configuration: {path}" in log.read_text()
 
 
+def test_twistd_in_the_background_says_at_the_terminal_that_it_could_not_start(tmp_path):
+    text = "version: 0.1\nstorage: {{filesystem: {{rootdirectory: /dev/null/x}}}}\n"
+    background = [*TWISTD[:3], "--pidfile=twistd.pid"]
+    status, _, lines = run(
+        *background, "registry", "--config", configured(tmp_path, text), cwd=tmp_path
+    )
+    assert status == 1
+    assert "storage.filesystem.rootdirectory" in lines[0]
+    said = "twisted-registry: storage.filesystem.rootdirectory: /dev/null/x: Not a directory"
+    assert said in (tmp_path / "twistd.log").read_text()
+    assert not (tmp_path / "twistd.pid").exists()
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -79,10 +79,7 @@ class HTTPService(Service):
         failures: list[Failure] = []
         self._endpoint.listen(self._site).addCallbacks(self._listening, failures.append)
         if failures:
-            reason: Any = failures[0].value
-            if isinstance(reason, CannotListenError):
-                reason = reason.socketError
-            raise StartError(f"{self._key}: {getattr(reason, 'strerror', None) or reason}")
+            raise StartError(f"{self._key}: {_why(failures[0].value)}")
 
     def _listening(self, port: IListeningPort) -> None:
         self.port = port
@@ -128,6 +125,19 @@ class TCPEndpoint:
         return execute(
             self._reactor.listenTCP, self._port, protocolFactory, _BACKLOG, self._interface
         )
+
+
+def _why(error: Any) -> str:
+    """Why it can not be listened, in words for who started this."""
+    if not isinstance(error, CannotListenError):
+        return str(getattr(error, "strerror", None) or error)
+    reason: Any = error.socketError
+    said = str(getattr(reason, "strerror", None) or reason)
+    port: Any = error.port
+    if isinstance(reason, PermissionError) and isinstance(port, int):
+        # 1024, unless the machine says otherwise.
+        said += ": a low port takes root, or the capability CAP_NET_BIND_SERVICE"
+    return said
 
 
 def make_endpoint(

@@ -9,7 +9,7 @@ import sys
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, TextIO
 
-from twisted.logger import globalLogBeginner
+from twisted.logger import Logger, globalLogBeginner
 
 from twisted_registry.config.faults import ConfigurationError
 from twisted_registry.config.loading import load
@@ -24,14 +24,25 @@ if TYPE_CHECKING:
 
     from twisted_registry.config.loading import Loaded
 
+log = Logger()
+
 
 class _Service(RegistryService):
-    """A registry whose start ends twistd with one line instead of a traceback."""
+    """A registry whose start ends twistd with one line instead of a traceback.
+
+    :ivar in_background: whether another twistd waits at the terminal to hear how the start went.
+    """
+
+    in_background = False
 
     def privilegedStartService(self) -> None:
         try:
             super().privilegedStartService()
         except StartError as error:
+            if self.in_background:
+                # That one would wait for ever if this one just ended.
+                log.error("twisted-registry: {error}", error=error)
+                raise StartError(str(error)) from None
             raise SystemExit(f"twisted-registry: {error}") from error
 
     def startService(self) -> None:
@@ -57,6 +68,7 @@ def in_twistd(path: str | None, reactor: Any, options: Mapping[str, Any]) -> Reg
         service = _Service(loaded, reactor, start_environment(), access_log(loaded), observer)
     except StartError as error:
         raise SystemExit(f"twisted-registry: {error}") from error
+    service.in_background = not options.get("nodaemon")
     service.give_up = lambda _: _fail(reactor)
     return service
 
