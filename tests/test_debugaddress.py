@@ -6,8 +6,10 @@ import json
 import re
 import sys
 import time
+from base64 import b64encode
 from http.client import HTTPConnection
 
+import bcrypt
 import pytest
 from processes import CONFIGURATION, SERVE, Running, configured, run
 
@@ -71,6 +73,67 @@ def test_tasks_are_started_by_those_who_may(tmp_path):
         assert ask("/debug/maintenance/gc", "POST")[0] == 401
         assert ask("/debug/maintenance/gc", "POST", Authorization="Bearer x")[0] == 202
         server.stop()
+
+
+RULES = """\
+auth: {{htpasswd: {{realm: r, path: {users}}}}}
+access:
+  rules:
+  - {{repositories: ['**'], users: [ada], allow: [admin]}}
+  - {{repositories: ['**'], users: [bob], allow: [push, delete]}}
+"""
+
+
+def test_rules_say_who_may(tmp_path):
+    users = tmp_path / "users"
+    hashed = {name: bcrypt.hashpw(name.encode(), bcrypt.gensalt(4)) for name in ("ada", "bob")}
+    users.write_text("".join(f"{name}:{entry.decode()}\n" for name, entry in hashed.items()))
+    with started(tmp_path, RULES.replace("{users}", str(users))) as server:
+        ask = asking(server)
+
+        def post(task, name=None, password=""):
+            credentials = b64encode(f"{name}:{password}".encode()).decode()
+            headers = {} if name is None else {"Authorization": f"Basic {credentials}"}
+            status, content = ask(f"/debug/maintenance/{task}", "POST", **headers)
+            return status, json.loads(content).get("errors", [{"code": None}])[0]["code"]
+
+        assert post("gc") == (401, "UNAUTHORIZED")
+        assert post("gc", "ada", "wrong") == (401, "UNAUTHORIZED")
+        assert post("gc", "eve", "eve") == (401, "UNAUTHORIZED")
+        assert post("gc", "bob", "bob") == (403, "DENIED")
+        # Whoever may not start one is not told which there are.
+        assert post("dust", "bob", "bob") == (403, "DENIED")
+        (gc,) = [one for one in told(ask) if one["name"] == "gc"]
+        assert (gc["runs"], gc["running"], gc["last"]) == (0, None, None)
+        for task in ("uploadpurging", "gc", "trash", "retention", "scrub"):
+            assert post(task, "ada", "ada") == (202, None)
+        for _ in range(200):
+            tasks = told(ask)
+            if all(task["runs"] for task in tasks):
+                break
+            time.sleep(0.05)
+        assert {task["name"] for task in tasks} == {
+            *("uploadpurging", "gc", "trash", "retention", "scrub")
+        }
+        content = ask("/a/metrics")[1].decode()
+        for task in tasks:
+            name, last = task["name"], task["last"]
+            assert (last["failure"], task["failures"], task["running"]) == ("", 0, None)
+            assert last["result"] is not None
+            shown = {
+                f'runs_total{{result="success",task="{name}"}}': 1.0,
+                f'last_run_failed{{task="{name}"}}': 0.0,
+                f'last_run_duration_seconds{{task="{name}"}}': last["seconds"],
+                f'last_run_timestamp_seconds{{task="{name}"}}': last["began"],
+            }
+            for metric, value in shown.items():
+                (line,) = [one for one in content.splitlines() if metric in one]
+                assert float(line.split()[1]) == value
+        server.stop()
+
+
+def told(ask):
+    return json.loads(ask("/debug/maintenance")[1])["tasks"]
 
 
 def test_the_first_process_answers_for_all(tmp_path):

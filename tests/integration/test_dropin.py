@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
 from images import Image, image, index, referrer, sha256
+from processes import run
 from servers import DISTRIBUTION, OURS, Bucket
 
 if TYPE_CHECKING:
@@ -68,11 +70,26 @@ def tree(root: Path) -> dict[str, bytes]:
     }
 
 
+def findings(root: Path, folder: Path) -> list[object]:
+    """What a check tells of a store, which changes nothing."""
+    made = folder / "fsck.yml"
+    made.write_text(f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {root}}}}}\n")
+    status, out, err = run(
+        sys.executable, "-m", "twisted_registry", "fsck", "--json", made, cwd=folder
+    )
+    found = json.loads(out)
+    assert (status, err, found["tags"]) == (0, [], [])
+    assert found["repositories"] == 6
+    assert found["files"] > 20
+    return found["findings"]
+
+
 def test_the_tree_is_the_same_byte_for_byte(launcher, tmp_path):
     trees = {}
     for kind in (DISTRIBUTION, OURS):
         served = launcher.start(kind, tmp_path / kind)
         made = fill(served.remote)
+        assert findings(tmp_path / kind, tmp_path) == []
         gone = made["library/plain", "1"]
         deleted = [f"manifests/{gone.digest}", f"blobs/{list(gone.blobs)[1]}"]
         for path in deleted:

@@ -410,8 +410,10 @@ class GlancingWorld(World):
 class DiskWorld(World):
     """The same over the filesystem driver, on a disk in memory."""
 
+    files = PowerLossFiles
+
     def __init__(self):
-        self.disk = PowerLossFiles()
+        self.disk = self.files()
         clock = Clock()
         super().__init__(clock=clock, memory=driver_on(self.disk, clock))
 

@@ -166,7 +166,7 @@ class PowerLossFiles(OsFiles):
             fresh.on_disk = dict(fresh.entries)
             return fresh
 
-        return PowerLossFiles(top=rebuild(self._top))
+        return type(self)(top=rebuild(self._top))
 
     # What follows is the layer.
 
