@@ -31,6 +31,8 @@ _DESCRIPTION = """\
 Measure this registry beside others. Starts what is installed (docker-registry, nginx), gives
 every server the same content, and runs each case in turn at each of them, round by round.
 """
+#: What a run takes for each second that is measured: the rest is content, checks and starts.
+_BESIDE = 1.3
 _EPILOG = """\
 Exit status: 0; 1 when an answer was wrong or a server failed; 2 for usage; 130 after ^C or a
 SIGTERM, which end a run early and show what it has. The stores lie in a folder below TMPDIR, which
@@ -48,7 +50,10 @@ def main() -> int:
         except (OSError, ValueError) as fault:
             print(fault, file=sys.stderr)
             return 2
-    content = Content(QUICK if asked.quick else FULL)
+    sizes = QUICK if asked.quick else FULL
+    if asked.names:
+        sizes = evolve(sizes, tags=asked.names, repositories=asked.names)
+    content = Content(sizes)
     ours = kinds.Ours()
     chosen = _chosen(all_cases(content), asked)
     cases = [case for case in chosen if ours.effective(case.setup) is not None]
@@ -72,7 +77,12 @@ def _arguments() -> argparse.Namespace:
     add("--rounds", type=int, help="how often each case runs (5)")
     add("--seconds", type=float, help="how long each run takes, where that can be chosen (0.5)")
     add("--only", action="append", metavar="TEXT", help="cases so named, in part; may be repeated")
-    add("--group", action="append", metavar="NAME", help="cases of a group; may be repeated")
+    add("--group", action="append", metavar="NAME",
+        help="cases of a group; may be repeated; s3 is measured only if it is asked for",
+    )  # fmt: skip
+    add("--names", type=int, metavar="N",
+        help="tags and repositories of the lists (10,000 and 5,000)",
+    )  # fmt: skip
     add("--quick", action="store_true", help="small and short: is all in order?")
     add("--workers", type=int, metavar="N", help="processes of ours in each case (1)")
     add("--list", action="store_true", help="print the names of the cases")
@@ -103,12 +113,18 @@ def _chosen(cases: list[Case], asked: argparse.Namespace) -> list[Case]:
     if asked.workers:
         # Those that compare numbers of workers would say the same again.
         cases = [_with_workers(case, asked.workers) for case in cases if case.group != "workers"]
+    groups = asked.group or (None if asked.only or asked.quick else _usual(cases))
     return [
         case
         for case in cases
-        if (not asked.group or case.group in asked.group)
+        if (groups is None or case.group in groups)
         and (not asked.only or any(text in case.name for text in asked.only))
     ]
+
+
+def _usual(cases: list[Case]) -> set[str]:
+    """The groups of a whole run: all but what needs a gateway and five minutes more."""
+    return {case.group for case in cases} - {"s3"}
 
 
 def _with_workers(case: Case, number: int) -> Case:
@@ -131,7 +147,7 @@ def _run(
         progress.expected = asked.rounds * sum(
             fleet.count(case) * case.measure.seconds(run) for case in cases
         )
-        progress.say(f"{len(cases)} cases, about {duration(1.5 * progress.expected)}")
+        progress.say(f"{len(cases)} cases, about {duration(_BESIDE * progress.expected)}")
         rows: list[Row] = []
         interrupted = False
         try:

@@ -118,6 +118,23 @@ def test_ours_with_two_workers_in_any_case(measured):
     assert {"server": "ours", "setup": "2 workers"}.items() <= written["used"][0].items()
 
 
+def test_a_sample_waits_for_an_answer_however_short_it_is(measured):
+    done, written = measured("--only", "by digest, 1 conn.", "--seconds", "0.000001")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [row["server"] for row in written["rows"] if row["median"] <= 0] == []
+
+
+def test_longer_lists_and_the_cases_of_a_whole_run(bench):
+    whole = bench("--list").stdout.splitlines()
+    assert not [case for case in whole if "bucket" in case]
+    assert [
+        case for case in bench("--list", "--group", "s3").stdout.splitlines() if "bucket" in case
+    ]
+    longer = bench("--list", "--group", "lists", "--names", "100000").stdout
+    assert "tags list of 100000" in longer
+    assert "n=1000 of 100000" in longer
+
+
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_shows_what_it_has(environment, tmp_path, by):
     command = [sys.executable, "-m", "bench", "--quick", "--group", "manifests"]
