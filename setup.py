@@ -11,7 +11,7 @@ VERSION = re.search(
 ).group(1)
 
 AUTH = ["bcrypt>=4.1", "pyjwt[crypto]>=2.10"]
-ACME = ["acme>=2.11"]
+ACME = ["acme>=4"]
 TEST = [
     *ACME,
     *AUTH,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 from objectstores import ObjectStores
+from twisted.logger import formatEvent, globalLogPublisher
 
 # No deadline: a busy machine is not a slow program.
 settings.register_profile("fast", deadline=None)
@@ -18,3 +19,25 @@ def object_stores(tmp_path_factory):
     stores = ObjectStores(tmp_path_factory.mktemp("object-stores"))
     yield stores
     stores.close()
+
+
+@pytest.fixture
+def logged():
+    """The events of the log meanwhile."""
+    events = []
+    globalLogPublisher.addObserver(events.append)
+    yield events
+    globalLogPublisher.removeObserver(events.append)
+
+
+@pytest.fixture
+def told():
+    """The lines of the log meanwhile, without time and level."""
+    lines = []
+
+    def observe(event):
+        lines.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    yield lines
+    globalLogPublisher.removeObserver(observe)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from attrs import frozen
-from zope.interface import Interface, implementer
+from zope.interface import Interface
 
 from twisted_registry.value import Value
 
@@ -39,14 +39,3 @@ class IMetricsObserver(Interface):
 
     def answered(answered: Answered) -> None:
         """Note that it is over; must neither block nor raise."""
-
-
-@implementer(IMetricsObserver)
-class NoMetrics:
-    """Measures nothing."""
-
-    def started(self, handler: str) -> None:
-        """Pass over it."""
-
-    def answered(self, answered: Answered) -> None:
-        """Pass over it."""

@@ -124,12 +124,3 @@ def kit():
 def wire(kit):
     """A connection in memory."""
     return Memory(kit)
-
-
-@pytest.fixture
-def logged():
-    """What was logged meanwhile."""
-    events = []
-    globalLogPublisher.addObserver(events.append)
-    yield events
-    globalLogPublisher.removeObserver(events.append)

@@ -17,7 +17,7 @@ from twisted_registry.api import routes
 from twisted_registry.auth.interfaces import CATALOG, Access, IAccessController, IGrant
 from twisted_registry.auth.open import OpenAccess
 from twisted_registry.errors import ErrorCode, RegistryError
-from twisted_registry.metrics import IMetricsObserver, NoMetrics
+from twisted_registry.metrics import IMetricsObserver
 from twisted_registry.repository.interfaces import IPresenceGate, IRegistryListener, NoListener
 from twisted_registry.repository.presence import OpenGate
 from twisted_registry.storage.memory import MemoryDriver
@@ -414,6 +414,5 @@ async def test_metrics_of_a_client_that_leaves(start, clock):
 
 def test_the_defaults_are_what_they_say():
     verifyObject(IAccessController, OpenAccess())
-    verifyObject(IMetricsObserver, NoMetrics())
     verifyObject(IPresenceGate, OpenGate())
     verifyObject(IRegistryListener, NoListener())

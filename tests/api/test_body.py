@@ -1,4 +1,4 @@
-"""The plain fallbacks: a stored body, and a file sent piece by piece."""
+"""A stored body, and a file sent piece by piece."""
 
 import os
 from io import BytesIO
@@ -15,7 +15,7 @@ from twisted.web.server import NOT_DONE_YET, Site
 from zope.interface.verify import verifyObject
 
 from twisted_registry.api import filepump
-from twisted_registry.api.body import StoredBody, request_body, request_send_file
+from twisted_registry.api.body import StoredBody, request_body
 from twisted_registry.api.filepump import FilePump, file_reader
 from twisted_registry.api.interfaces import BodyAborted, IRequestBody
 
@@ -141,48 +141,6 @@ def file(tmp_path):
     descriptor = os.open(path, os.O_RDONLY)
     yield descriptor
     os.close(descriptor)
-
-
-def test_a_stock_site_sends_a_file(file):
-    stock = Stock()
-    stock.channel.dataReceived(put(b"/x", b""))
-    request = stock.requests[0]
-    request.setHeader(b"Content-Length", b"600000")
-    sent = request_send_file(request, file, 5, 600_000, stock.clock)
-    assert sent.called
-    request.finish()
-    head, _, body = stock.transport.value().partition(b"\r\n\r\n")
-    assert b"Content-Length: 600000" in head
-    assert body == (bytes(range(256)) * 4096)[5:600_005]
-
-
-def test_a_stock_site_sends_no_file_to_head(file):
-    stock = Stock()
-    stock.channel.dataReceived(put(b"/x", b"", method=b"HEAD"))
-    request = stock.requests[0]
-    request.setHeader(b"Content-Length", b"6")
-    assert request_send_file(request, file, 0, 6, stock.clock).called
-    request.finish()
-    assert stock.transport.value().endswith(b"\r\n\r\n")
-
-
-def test_a_stock_client_that_left_gets_no_file(file):
-    stock = Stock()
-    stock.channel.dataReceived(put(b"/x", b""))
-    stock.channel.connectionLost(Failure(ConnectionLost()))
-    failures = []
-    request_send_file(stock.requests[0], file, 0, 6, stock.clock).addErrback(failures.append)
-    assert failures[0].check(ConnectionLost)
-
-
-def test_our_channel_sends_a_file_in_its_own_way(file):
-    kit = Kit()
-    wire = Memory(kit)
-    wire.send(put(b"/wait", b""))
-    kit.waiting[0].setHeader(b"Content-Length", b"3")
-    assert request_send_file(kit.waiting[0], file, 1, 3, wire.clock).called
-    kit.waiting[0].finish()
-    assert wire.sent().endswith(b"\r\n\r\n\x01\x02\x03")
 
 
 class Consumer:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 from passwordkit import Counted, Written
-from twisted.logger import globalLogPublisher
 
 
 @pytest.fixture
@@ -15,12 +14,3 @@ def counted(monkeypatch):
 def written(tmp_path):
     """A file of users."""
     return Written(tmp_path / "users")
-
-
-@pytest.fixture
-def logged():
-    """What was logged meanwhile."""
-    events = []
-    globalLogPublisher.addObserver(events.append)
-    yield events
-    globalLogPublisher.removeObserver(events.append)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
-from twisted.logger import formatEvent, globalLogPublisher
 
 from twisted_registry.letsencrypt.cache import Cache
 from twisted_registry.letsencrypt.client import AcmeError
@@ -64,18 +63,6 @@ def renewing(tmp_path):
     assert not made.clock.getDelayedCalls()
     with made.cache.alone() as alone:
         assert alone
-
-
-@pytest.fixture
-def told():
-    lines = []
-
-    def observe(event):
-        lines.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(observe)
-    yield lines
-    globalLogPublisher.removeObserver(observe)
 
 
 def test_it_is_ordered_at_the_start_and_when_it_is_due(renewing):

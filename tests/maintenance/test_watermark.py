@@ -8,7 +8,7 @@ import pytest
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import LogLevel
 from zope.interface.verify import verifyObject
 
 from twisted_registry.maintenance.watermark import Level, Watermark
@@ -42,14 +42,6 @@ def clock():
 @pytest.fixture
 def disk():
     return Disk()
-
-
-@pytest.fixture
-def logged():
-    events = []
-    globalLogPublisher.addObserver(events.append)
-    yield events
-    globalLogPublisher.removeObserver(events.append)
 
 
 def watermark(disk, clock, *marks):

@@ -4,24 +4,11 @@ import pytest
 from certificates import Authority
 from twisted.internet.defer import Deferred, execute, fail
 from twisted.internet.task import Clock
-from twisted.logger import formatEvent, globalLogPublisher
 
 from twisted_registry.tls.files import Files
 from twisted_registry.tls.reloading import LOOK, Reloader
 
 AUTHORITY = Authority()
-
-
-@pytest.fixture
-def told():
-    lines = []
-
-    def observe(event):
-        lines.append(formatEvent(event))
-
-    globalLogPublisher.addObserver(observe)
-    yield lines
-    globalLogPublisher.removeObserver(observe)
 
 
 class Reloading:

@@ -1,7 +1,7 @@
-"""Bodies and files where the channel is not ours: the same promises, kept in plain ways.
+"""Bodies where the channel is not ours: the same promises, kept in plain ways.
 
 A program may mount the API under a stock :class:`twisted.web.server.Site`. Then the whole body
-has been stored before the Resource runs, and a file is read and written piece by piece.
+has been stored before the Resource runs.
 """
 
 from __future__ import annotations
@@ -9,13 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.error import ConnectionLost
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
-from twisted.web.http import NO_BODY_CODES
 from zope.interface import implementer
 
-from twisted_registry.api.filepump import FilePump, file_reader
 from twisted_registry.api.interfaces import BodyAborted, IRequestBody, IStreamedRequest
 
 if TYPE_CHECKING:
@@ -108,22 +105,3 @@ def request_body(request: Any, clock: IReactorTime) -> Any:
     if IStreamedRequest.providedBy(request):
         return request.body
     return StoredBody(request.content, clock)
-
-
-def request_send_file(
-    request: Any, descriptor: int, offset: int, length: int, reactor: Any
-) -> Deferred[None]:
-    """``sendFile`` of a request of any Site; see IStreamedRequest for the promise.
-
-    :param reactor: whose threads read, if the channel is not ours.
-    """
-    if IStreamedRequest.providedBy(request):
-        sent: Deferred[None] = request.sendFile(descriptor, offset, length)
-        return sent
-    if request.channel is None:
-        return fail(ConnectionLost())
-    request.write(b"")
-    if request.method == b"HEAD" or request.code in NO_BODY_CODES:
-        return succeed(None)
-    abort = request.transport.abortConnection
-    return FilePump(request, file_reader(reactor), abort, descriptor, offset, length).start()

@@ -53,9 +53,7 @@ def run(options: Namespace) -> int:
 def _status(configuration: Configuration, options: Namespace) -> int:
     async def look(reactor: Any) -> Sequence[dict[str, Any]]:
         async with opened(configuration, reactor) as driver:
-            return await Upkeep(
-                registry_on(configuration, driver, reactor), driver, configuration, reactor
-            ).status()
+            return await _upkeep(configuration, driver, reactor).status()
 
     found = tap.once(look)
     if found is None:
@@ -70,9 +68,7 @@ def _status(configuration: Configuration, options: Namespace) -> int:
 def _run(configuration: Configuration, options: Namespace) -> int:
     async def work(reactor: Any) -> Run:
         async with opened(configuration, reactor) as driver:
-            upkeep = Upkeep(
-                registry_on(configuration, driver, reactor), driver, configuration, reactor
-            )
+            upkeep = _upkeep(configuration, driver, reactor)
             if options.task not in upkeep.chores:
                 known = ", ".join(upkeep.chores)
                 raise CommandFailed(f"there is no task {options.task}; known are {known}")
