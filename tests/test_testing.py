@@ -58,6 +58,18 @@ async def test_tls_is_one_word(stock_site):
 
 
 @pytest_twisted.ensureDeferred
+async def test_users_are_one_word_more():
+    async with serve(reactor, users={"ada": "secret"}, tls=True) as served:
+        trusted = Certificate.loadPEM(served.authority.read_bytes())
+        client = HTTPClient(Agent(reactor, BrowserLikePolicyForHTTPS(trusted)))
+        for auth, code in ((None, 401), (("ada", "wrong"), 401), (("ada", "secret"), 200)):
+            response = await client.get(f"{served.url}/v2/", auth=auth)
+            await response.content()
+            assert response.code == code
+        assert response.headers.getRawHeaders("WWW-Authenticate") is None
+
+
+@pytest_twisted.ensureDeferred
 async def test_several_side_by_side():
     async with serve(reactor) as one, serve(reactor) as two:
         target = f"{one.url}/v2/a/blobs/uploads/?digest={DIGEST}"

@@ -16,20 +16,24 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
+from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.internet.defer import maybeDeferred
 from twisted.web.server import Site
 
 from twisted_registry.api.endpoint import RegistryResource
 from twisted_registry.api.site import RegistrySite
 from twisted_registry.api.tree import mounted
+from twisted_registry.auth.basic import basic_login
 from twisted_registry.auth.open import OpenAccess
+from twisted_registry.auth.policy import LoggedIn
+from twisted_registry.auth.schemes import SchemeAccess
 from twisted_registry.listener import TCPEndpoint
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.storage.memory import MemoryDriver
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from twisted.internet.interfaces import IStreamServerEndpoint
 
@@ -69,6 +73,7 @@ async def serve(
     settings: Settings | None = None,
     policy: Policy | None = None,
     access: IAccessController | None = None,
+    users: Mapping[str, str] | None = None,
     gate: IPresenceGate | None = None,
     listener: IRegistryListener | None = None,
     metrics: IMetricsObserver | None = None,
@@ -82,10 +87,13 @@ async def serve(
     :param driver: where the bytes are; memory if None. It is closed at the end.
     :param settings: what an operator can set of the API.
     :param access: who may do what; everybody everything if None.
+    :param users: names and passwords of those who may do everything, in place of ``access``.
     :param prefix: serve under this path (``/registry/``).
     :param stock_site: use twisted.web's own HTTP channel instead of ours.
     :param tls: speak TLS, with a certificate for 127.0.0.1, ::1 and localhost.
     """
+    if users is not None:
+        access = _passwords(users, reactor)
     store = MemoryDriver(reactor) if driver is None else driver
     plugged: dict[str, Any] = {"gate": gate, "listener": listener, "policy": policy}
     registry = Registry(
@@ -111,6 +119,14 @@ async def serve(
             if not stock_site:
                 site.abort()
             await store.close()
+
+
+def _passwords(users: Mapping[str, str], reactor: Any) -> IAccessController:
+    checker = InMemoryUsernamePasswordDatabaseDontUse(
+        **{name: password.encode() for name, password in users.items()}
+    )
+    access: IAccessController = SchemeAccess(basic_login("test", checker, reactor), LoggedIn())
+    return access
 
 
 def _with_tls(reactor: Any, endpoint: IStreamServerEndpoint, folder: str) -> IStreamServerEndpoint:

@@ -182,6 +182,15 @@ def test_what_names_no_key_is_warned_of_and_changes_nothing(name: str):
     assert result.configuration == loaded(BASE).configuration
 
 
+def test_a_variable_of_podman_is_not_taken_for_ours():
+    """It names a file of logins; there is no kind of ``auth`` that is called so."""
+    result = loaded(BASE, AUTH_FILE="/srv/auth.json")
+    assert list(result.warnings) == [
+        "Ignoring unrecognized environment variable REGISTRY_AUTH_FILE"
+    ]
+    assert not result.configuration.auth.wanted
+
+
 def test_the_version_is_not_taken_from_the_environment():
     assert faults("storage: inmemory\n", VERSION="0.1") == [
         "version: unsupported version: none, expected version: 0.1"

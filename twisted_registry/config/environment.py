@@ -28,6 +28,8 @@ PREFIX = "REGISTRY_"
 FILE_VARIABLE = "REGISTRY_CONFIGURATION_PATH"
 #: The version belongs to the file that it describes.
 VERSION_VARIABLE = "REGISTRY_VERSION"
+#: Where podman, skopeo and buildah keep logins: whoever uses them may well have set it.
+_OF_OTHERS = frozenset({"REGISTRY_AUTH_FILE"})
 
 
 @frozen(eq=False, repr=False)
@@ -61,7 +63,7 @@ def override(
     for name in sorted(environ):
         if not name.startswith(PREFIX) or name == FILE_VARIABLE:
             continue
-        if name == VERSION_VARIABLE:
+        if name == VERSION_VARIABLE or name in _OF_OTHERS:
             _ignore(name, report)
             continue
         try:
