@@ -23,6 +23,7 @@ def operator(tmp_path):
 
 def test_an_image_that_was_deleted_and_collected(operator):
     first = push(operator.server, "v1", b"first layer")
+    assert operator.trash("list") == (0, "", []), "nothing was removed yet"
     second = push(operator.server, "v1", b"second layer")
     operator.delete(f"manifests/{first}")
     operator.delete(f"manifests/{second}")

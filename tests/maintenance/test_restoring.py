@@ -119,6 +119,20 @@ def test_all_that_was_deleted_in_a_repository(store):
     assert store.is_whole(kept)
 
 
+def test_many_tags_of_one_image(store, monkeypatch):
+    monkeypatch.setattr("twisted_registry.repository.restoring._TAGS", 3)
+    for number in range(8):
+        digest = store.world.image(f"t{number}")
+    store.world.clock.advance(1)
+    done(store.world.repo().manifests.delete(digest))
+    calls = len(store.world.driver.calls)
+    assert done(restoring(store).repository("a/b")) == []
+    assert store.world.tags() == [f"t{number}" for number in range(8)]
+    again = [path for action, path in store.world.driver.calls[calls:] if action == "walk"]
+    assert len([path for path in again if path.endswith(digest.hex)]) < 20
+    assert [item.kind for item in store.trash() if item.kind is not Kind.TAG] == []
+
+
 def test_what_can_not_come_back_does_not_keep_the_rest(store):
     store.world.image("v1")
     other = store.world.image("v2", artifactType="other/type")

@@ -154,5 +154,7 @@ def _tell(collected: Collected, verb: str, grace: float) -> None:
         )
     if collected.leased:
         sys.stdout.write(f"{collected.leased} stay, for clients asked for them meanwhile\n")
+    if collected.vacated:
+        sys.stdout.write(f"{collected.vacated} empty repositories left the catalog\n")
     for name in collected.troubled:
         sys.stdout.write(f"{name}: holds a manifest that can not be read; all its blobs are kept\n")

@@ -86,7 +86,9 @@ async def _list(configuration: Configuration, options: Namespace, reactor: Any) 
         async for items in can.pages():
             for item in items:
                 facts = await _facts(can, item)
-                _print(facts, _line(facts), options)
+                # A new tag is a part of its history, and nothing that was removed.
+                if facts.get("before", "") is not None:
+                    _print(facts, _line(facts), options)
     return 0
 
 

@@ -15,6 +15,7 @@ from attrs import define, field
 
 from twisted_registry.manifest import ManifestInvalid, parse_manifest
 from twisted_registry.repository import layout
+from twisted_registry.repository.concurrency import each
 from twisted_registry.repository.failures import translated
 from twisted_registry.repository.links import read_link, write_link
 from twisted_registry.repository.recall import Recall
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from twisted_registry.manifest import Manifest
     from twisted_registry.repository.recall import KeptManifest
     from twisted_registry.repository.registry import Registry
+
+
+#: Tags that are set in one go: collectors wait as long.
+_TAGS = 100
 
 
 class GoneForGood(Exception):
@@ -112,20 +117,19 @@ class Restoring:
         :returns: a line for each thing that could not come back.
         """
         faults: list[str] = []
-        below = layout.trashed(name)
-        tags: set[str] = set()
-        others: list[tuple[Kind, Digest]] = []
-        async for items in self.recall.can.pages(below):
-            for item in items:
-                if item.repository != name or item.stamp.cause is Cause.COLLECTED:
-                    continue
-                if item.kind is Kind.TAG:
-                    tags.add(item.tag)
-                elif item.digest is not None:
-                    others.append((item.kind, item.digest))
-        for tag in sorted(tags):
-            faults += await self._tag(name, tag)
+        tags, others = await self._deleted(name)
+        for digest, named in (await self._deleted_tags(name, sorted(tags))).items():
+            for start in range(0, len(named), _TAGS):
+                some = named[start : start + _TAGS]
+                try:
+                    await self.manifest(name, digest, some)
+                except GoneForGood as error:
+                    faults += [f"{name}:{tag}: {error}" for tag in some]
         for kind, digest in others:
+            place = layout.trashed_revision if kind is Kind.MANIFEST else layout.trashed_layer
+            if not await self.recall.can.folder(place(name, digest)):
+                # It came back with something else.
+                continue
             try:
                 if kind is Kind.MANIFEST:
                     await self.manifest(name, digest)
@@ -135,17 +139,35 @@ class Restoring:
                 faults.append(str(error))
         return faults
 
-    async def _tag(self, name: str, tag: str) -> list[str]:
-        changes = await self.history.changes(name, tag)
-        if not changes or changes[-1].now is not None or changes[-1].before is None:
-            return []
-        if await self.registry.repository(name).tags.resolve(tag) is not None:
-            return []
-        try:
-            await self.manifest(name, changes[-1].before, [tag])
-        except GoneForGood as error:
-            return [f"{name}:{tag}: {error}"]
-        return []
+    async def _deleted(self, name: str) -> tuple[set[str], list[tuple[Kind, Digest]]]:
+        """Tags that ever changed, and manifests and links to blobs that somebody deleted."""
+        tags: set[str] = set()
+        others: list[tuple[Kind, Digest]] = []
+        async for items in self.recall.can.pages(layout.trashed(name)):
+            for item in items:
+                if item.repository != name or item.stamp.cause is Cause.COLLECTED:
+                    continue
+                if item.kind is Kind.TAG:
+                    tags.add(item.tag)
+                elif item.digest is not None:
+                    others.append((item.kind, item.digest))
+        return tags, others
+
+    async def _deleted_tags(self, name: str, tags: Sequence[str]) -> dict[Digest, list[str]]:
+        """What tags named that were deleted and not set again, each with its tags."""
+
+        async def named(tag: str) -> Digest | None:
+            changes = await self.history.changes(name, tag)
+            if not changes or changes[-1].now is not None:
+                return None
+            there = await self.registry.repository(name).tags.resolve(tag)
+            return changes[-1].before if there is None else None
+
+        found: dict[Digest, list[str]] = {}
+        for tag, digest in zip(tags, await each(named, tags), strict=True):
+            if digest is not None:
+                found.setdefault(digest, []).append(tag)
+        return found
 
     async def _plan(self, name: str, digest: Digest, plan: _Plan) -> None:
         if digest in plan.manifests or digest in plan.missing:

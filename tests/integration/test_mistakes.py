@@ -1,0 +1,55 @@
+"""A day of an operator with skopeo: deleted by mistake, collected, brought back, and pulled."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+from images import assert_layout_holds, image, index, write_layout
+from processes import CONFIGURATION, SERVE, Running, configured, run, wait_until
+
+pytestmark = pytest.mark.integration
+
+COPY = ("copy", "--src-tls-verify=false", "--dest-tls-verify=false", "--all", "--preserve-digests")
+TEXT = CONFIGURATION.replace(
+    "http:",
+    """\
+  delete: {{enabled: true}}
+  maintenance:
+    trash: {{keep: 24h}}
+    gc: {{grace: 0s}}
+http:
+  workers: 2""",
+)
+
+
+def test_what_was_deleted_and_collected_is_pulled_again(sandbox, tmp_path):
+    made = index("trash", ("amd64", "arm64"))
+    layout = write_layout(tmp_path / "layout", {"1": made, "2": image("trash-newer")})
+    path = configured(tmp_path, TEXT)
+
+    def command(*words):
+        status, out, faults = run(
+            sys.executable, "-m", "twisted_registry", *words, path, cwd=tmp_path
+        )
+        assert (status, faults) == (0, [])
+        return out
+
+    with Running(*SERVE, path, cwd=tmp_path) as server:
+        target = f"docker://127.0.0.1:{server.port}/team/app:latest"
+
+        sandbox.run("skopeo", *COPY, f"oci:{layout}:1", target)
+        # Moved by mistake, and back.
+        sandbox.run("skopeo", *COPY, f"oci:{layout}:2", target)
+        command("trash", "restore", "team/app:latest")
+        # Deleted as a whole; a collection leaves nothing of it but what is in the trash.
+        command("delete", "team/app")
+        assert json.loads(server.ask("GET", "/v2/_catalog")[1]) == {"repositories": []}
+        assert "0 blobs marked" in command("garbage-collect", "-q")
+        command("trash", "restore", "team/app")
+        # The processes may take it for condemned until they look at the list again.
+        wait_until(lambda: server.ask("GET", "/v2/team/app/manifests/latest")[0].status == 200)
+        back = tmp_path / "back"
+        sandbox.run("skopeo", *COPY, target, f"oci:{back}:1")
+        assert_layout_holds(back, made)
