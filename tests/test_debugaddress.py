@@ -132,6 +132,24 @@ def test_rules_say_who_may(tmp_path):
         server.stop()
 
 
+def test_how_full_the_disk_is(tmp_path):
+    marks = "storage:\n  maintenance: {{watermark: {{warn: 1%, refuse: 100%}}}}\n"
+    text = (CONFIGURATION + DEBUG).replace("storage:\n", marks)
+    with Running(*SERVE, configured(tmp_path, text), cwd=tmp_path) as server:
+        ask = asking(server)
+        for _ in range(200):
+            shown = json.loads(ask("/debug/maintenance")[1])["watermark"]
+            if shown["used"] is not None:
+                break
+            time.sleep(0.05)
+        assert 0 < shown["used"] < 1
+        assert (shown["level"], shown["refuse"]) == ("high", 1.0)
+        line = f"registry_storage_used_ratio {shown['used']}".partition(".")[0]
+        assert line.encode() in ask("/a/metrics")[1]
+        assert "warning" in {name.lower() for name, _ in server.ask("GET", "/v2/")[0].getheaders()}
+        server.stop()
+
+
 def told(ask):
     return json.loads(ask("/debug/maintenance")[1])["tasks"]
 

@@ -81,12 +81,17 @@ class DebugAddress:
         return None if self.gathered is None else self.gathered.own
 
     def listen(
-        self, parent: MultiService, upkeep: Upkeep | None, access: IAccessController | None
+        self,
+        parent: MultiService,
+        upkeep: Upkeep | None,
+        access: IAccessController | None,
+        room: Callable[[], dict[str, Any]] | None = None,
     ) -> None:
         """Give a service a child that serves the pages.
 
         :param upkeep: the tasks of this process; None if it only reads.
         :param access: guards the API; None if nothing does.
+        :param room: tells how full the disk is, as a watermark does; None if nobody watches it.
         :raises StartError: if it can not listen there.
         """
         address = parse_address(self._debug.addr)
@@ -96,7 +101,7 @@ class DebugAddress:
             endpoint = make_endpoint(self._reactor, address.endpoint, address.path, {})
         except StartError as error:
             raise StartError(f"{key}: {error}") from error
-        site = RegistrySite(self._tree(upkeep, access, address), self._reactor)
+        site = RegistrySite(self._tree(upkeep, access, address, room), self._reactor)
         listener = DebugListener(endpoint, site, self._reactor, 0, key)
         listener.setName("debug")
         listener.setServiceParent(parent)
@@ -107,7 +112,11 @@ class DebugAddress:
             Reporting(self.gathered.own, sys.stderr, self._reactor).setServiceParent(parent)
 
     def _tree(
-        self, upkeep: Upkeep | None, access: IAccessController | None, address: Address
+        self,
+        upkeep: Upkeep | None,
+        access: IAccessController | None,
+        address: Address,
+        room: Callable[[], dict[str, Any]] | None,
     ) -> Folder:
         async def tasks() -> Sequence[dict[str, Any]]:
             return [] if upkeep is None else await upkeep.status()
@@ -116,7 +125,8 @@ class DebugAddress:
             return b"{}"
 
         async def maintenance() -> bytes:
-            return as_json({"tasks": await tasks()})
+            watched = {} if room is None else {"watermark": room()}
+            return as_json({"tasks": await tasks(), **watched})
 
         async def variables() -> bytes:
             return as_json(self._variables())
@@ -124,7 +134,8 @@ class DebugAddress:
         async def metrics() -> bytes:
             assert self.gathered is not None
             assert self._expose is not None
-            return self._expose(self.gathered.total(), await tasks())
+            used = None if room is None else room()["used"]
+            return self._expose(self.gathered.total(), await tasks(), used)
 
         def start(name: str) -> bool:
             if upkeep is None or name not in upkeep.chores:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from twisted_registry.api.endpoint import RegistryResource
     from twisted_registry.config.schema import Configuration
+    from twisted_registry.maintenance.watermark import Watermark
 
 #: Seconds between two looks.
 _INTERVAL = 5.0
@@ -21,12 +22,15 @@ _WARNING = "the storage of this registry is nearly full"
 
 def watch_room(
     parent: MultiService, configuration: Configuration, api: RegistryResource, reactor: Any
-) -> None:
-    """Give a service a child that lets the API warn, and refuse pushes, as the disk fills up."""
+) -> Watermark | None:
+    """Give a service a child that lets the API warn, and refuse pushes, as the disk fills up.
+
+    :returns: the child, if it is wanted.
+    """
     filesystem = configuration.storage.filesystem
     marks = configuration.storage.maintenance.watermark
     if filesystem is None or not (marks.warn or marks.refuse):
-        return
+        return None
     # Only here: few ask for it.
     from twisted_registry.maintenance.watermark import Level, Watermark  # noqa: PLC0415
     from twisted_registry.storage.threads import Threads  # noqa: PLC0415
@@ -44,6 +48,7 @@ def watch_room(
     both = (marks.warn, marks.refuse)
     watermark = Watermark(look, tell, reactor, _INTERVAL, both, threads.close)
     watermark.setServiceParent(parent)
+    return watermark
 
 
 def used_part(path: str, statvfs: Callable[[str], os.statvfs_result] = os.statvfs) -> float:

@@ -157,7 +157,7 @@ class RegistryService(MultiService):
             self._encryption.setServiceParent(self)
             pages = {**pages, **self._encryption.documents}
         api = RegistryResource(self.registry, access, reactor, settings_of(configuration), counts)
-        watch_room(self, configuration, api, reactor)
+        self._watermark = watch_room(self, configuration, api, reactor)
         wanted = not configuration.log.accesslog.disabled
         self.site = RegistrySite(
             mounted(api, configuration.http.prefix, pages),
@@ -192,7 +192,8 @@ class RegistryService(MultiService):
                 upkeep = Upkeep(self.registry, checked, configuration, reactor)
                 upkeep.setServiceParent(self)
         if self._debug is not None and self.is_first:
-            self._debug.listen(self, upkeep, self._access)
+            room = None if self._watermark is None else self._watermark.status
+            self._debug.listen(self, upkeep, self._access, room)
         elif self._debug is not None:
             self._debug.report(self)
 

@@ -102,6 +102,11 @@ def test_the_tasks():
     assert ("registry_maintenance_last_run_timestamp_seconds", "idle") not in found
 
 
+def test_how_full_the_disk_is():
+    assert "registry_storage_used_ratio 0.25" in exposed(Counts(), [], 0.25).decode().splitlines()
+    assert b"registry_storage_used_ratio" not in exposed(Counts(), [])
+
+
 def requests(counts):
     return samples(counts).get(("registry_http_requests_total", "200", "blob", "get"), 0)
 

@@ -75,6 +75,16 @@ def test_it_is_told_when_a_mark_is_passed(disk, clock, logged):
     assert logged[1]["part"] == "90.0"
 
 
+def test_it_says_how_it_stands(disk, clock):
+    made = watermark(disk, clock, 0.8, 0.9)
+    levels(disk, clock, 0.85)
+    assert made.status() == {"used": 0.85, "level": "high", "warn": 0.8, "refuse": 0.9}
+    disk.used = fail(OSError("it is gone"))
+    clock.advance(5)
+    # The level stays as it was; how much is used nobody knows.
+    assert made.status() == {"used": None, "level": "high", "warn": 0.8, "refuse": 0.9}
+
+
 def test_it_is_told_at_once(disk, clock):
     disk.at(0.95)
     watermark(disk, clock)

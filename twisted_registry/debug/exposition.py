@@ -26,14 +26,15 @@ if TYPE_CHECKING:
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def exposed(counts: Counts, tasks: Sequence[Mapping[str, Any]]) -> bytes:
+def exposed(counts: Counts, tasks: Sequence[Mapping[str, Any]], used: float | None = None) -> bytes:
     """The text for Prometheus.
 
     :param counts: of all processes.
     :param tasks: of the maintenance, as :meth:`~twisted_registry.upkeep.Upkeep.status` tells.
+    :param used: the part of the disk that is used, from 0 to 1; None if nobody watches it.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(counts, tasks))
+    registry.register(_Collector(counts, tasks, used))
     return generate_latest(registry)
 
 
@@ -41,10 +42,14 @@ def exposed(counts: Counts, tasks: Sequence[Mapping[str, Any]]) -> bytes:
 class _Collector:
     counts: Counts
     tasks: Sequence[Mapping[str, Any]]
+    used: float | None
 
     def collect(self) -> Iterable[Metric]:
         yield from self._counted()
         yield from self._maintained()
+        if self.used is not None:
+            text = "The part of the disk's blocks or inodes that is used."
+            yield GaugeMetricFamily("registry_storage_used_ratio", text, value=self.used)
 
     def _counted(self) -> Iterable[Metric]:
         for name, family in FAMILIES.items():

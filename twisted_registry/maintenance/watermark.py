@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
@@ -30,6 +30,7 @@ class Watermark(Service):
     """Compares, while the service runs, and tells when the level changes.
 
     :ivar level: as it was found last.
+    :ivar used: the part of the store that was used then, from 0 to 1; None if that can not be told.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Watermark(Service):
         """
         self.setName("watermark")
         self.level = Level.ROOM
+        self.used: float | None = None
         self._look = look
         self._tell = tell
         self._interval = interval
@@ -74,6 +76,11 @@ class Watermark(Service):
             self._looking.cancel()
         return self._close()
 
+    def status(self) -> dict[str, Any]:
+        """How it stands, ready for JSON: ``used``, ``level``, and the marks (0: never)."""
+        marks = {"warn": self._high, "refuse": self._full}
+        return {"used": self.used, "level": self.level.name.lower(), **marks}
+
     def _compare(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._attempt())
 
@@ -86,11 +93,11 @@ class Watermark(Service):
         except Exception:  # noqa: BLE001 - a disk that can not be asked is no full disk
             if not self._failing:
                 log.failure("how full the store is can not be told; it will be tried again")
-            self._failing = True
+            self._failing, self.used = True, None
             return
         finally:
             self._looking = None
-        self._failing = False
+        self._failing, self.used = False, used
         level = self._reached(used)
         if level != self.level:
             self.level = level
