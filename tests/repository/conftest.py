@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
-# The model of a disk that loses power lies with the tests of the storage drivers.
+# A disk that loses power lies with the tests of the storage drivers, as does a double of a bucket;
+# threads that are none lie with those of the maintenance.
 sys.path.append(str(Path(__file__).parent.parent / "storage"))
+sys.path.append(str(Path(__file__).parent.parent / "storage/s3"))
+sys.path.append(str(Path(__file__).parent.parent / "maintenance"))
 
 from domain import DiskWorld, GlancingWorld, World
 
