@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
-from twisted.logger import globalLogPublisher
 
 from twisted_registry.digest import Digest
 from twisted_registry.maintenance.purge import Purge, Purged
@@ -58,14 +57,6 @@ def registry(driver, clock):
     return Registry(driver, clock)
 
 
-@pytest.fixture
-def lines():
-    found = []
-    globalLogPublisher.addObserver(found.append)
-    yield found
-    globalLogPublisher.removeObserver(found.append)
-
-
 def start(registry, name="a"):
     return done(registry.repository(name).uploads.start()).id
 
@@ -85,13 +76,13 @@ def test_old_uploads_go_and_young_ones_stay(registry, driver, clock):
     assert driver.swept == clock.seconds() - 1.5 * DAY
 
 
-def test_a_dry_run_says_what_would_go_and_removes_nothing(registry, driver, clock, lines):
+def test_a_dry_run_says_what_would_go_and_removes_nothing(registry, driver, clock, logged):
     old = start(registry)
     clock.advance(2 * DAY)
     assert done(Purge(registry, clock, DAY, dry_run=True).run()) == Purged(1, 0, 0, 0)
     assert is_there(registry, old)
     assert driver.swept is None
-    said = [event for event in lines if event.get("what") == "would purge"]
+    said = [event for event in logged if event.get("what") == "would purge"]
     assert [(event["id"], event["repository"], event["hours"]) for event in said] == [
         (old, "a", 48)
     ]

@@ -6,7 +6,6 @@ import pytest
 from domain import Body, GlancingWorld, World, begin, descriptor, done, image, index
 from kept import Store, attending, drive
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import globalLogPublisher
 
 from twisted_registry.checks import make_scrub
 from twisted_registry.config.loading import load_text
@@ -207,19 +206,11 @@ def test_a_file_or_folder_that_can_not_be_read_does_not_keep_the_rest(store):
     assert (found.files, found.damaged, found.quarantined) == (2, 1, 0)
 
 
-@pytest.fixture
-def lines():
-    found = []
-    globalLogPublisher.addObserver(found.append)
-    yield found
-    globalLogPublisher.removeObserver(found.append)
+def said(logged):
+    return [event["tag"] for event in logged if event["log_format"].startswith("affected tag")]
 
 
-def said(lines):
-    return [event["tag"] for event in lines if event["log_format"].startswith("affected tag")]
-
-
-def test_it_names_each_tag_that_needs_what_is_damaged(store, lines):
+def test_it_names_each_tag_that_needs_what_is_damaged(store, logged):
     child = store.world.image(annotations={"is": "child"})
     inner = index(descriptor(store.world.read(layout.blob(child)), OCI_IMAGE))
     store.world.put(inner, OCI_INDEX)
@@ -232,19 +223,19 @@ def test_it_names_each_tag_that_needs_what_is_damaged(store, lines):
     found = scrubbed(store)
     assert (found.quarantined, found.tags) == (1, 2)
     assert found.affected == ("a/b:all", "other:v1")
-    assert said(lines) == [f"{tag} ({Digest.of(b'layer')})" for tag in found.affected]
+    assert said(logged) == [f"{tag} ({Digest.of(b'layer')})" for tag in found.affected]
     # It was said when it was found: the next run finds nothing.
     assert scrubbed(store).tags == 0
 
 
-def test_it_names_the_tags_of_a_damaged_manifest(store, lines):
+def test_it_names_the_tags_of_a_damaged_manifest(store, logged):
     digest = store.world.image("v1")
     store.world.put(
         index(descriptor(store.world.read(layout.blob(digest)), OCI_IMAGE)), OCI_INDEX, "all"
     )
     store.world.write(layout.blob(digest), b"{}")
     assert scrubbed(store).affected == ("a/b:all", "a/b:v1")
-    assert said(lines) == [f"a/b:all ({digest})", f"a/b:v1 ({digest})"]
+    assert said(logged) == [f"a/b:all ({digest})", f"a/b:v1 ({digest})"]
 
 
 def test_many_damaged_blobs_are_told_of_in_parts(store, monkeypatch):
@@ -260,7 +251,7 @@ def test_many_damaged_blobs_are_told_of_in_parts(store, monkeypatch):
     assert sorted(found.affected) == [f"a/b:v{number}" for number in range(5)]
 
 
-def test_a_repository_that_can_not_be_read_keeps_nothing_from_the_quarantine(store, lines):
+def test_a_repository_that_can_not_be_read_keeps_nothing_from_the_quarantine(store, logged):
     store.world.image("v1")
     store.world.write(LAYER, b"wrong")
 
@@ -271,10 +262,10 @@ def test_a_repository_that_can_not_be_read_keeps_nothing_from_the_quarantine(sto
     store.world.driver.before = before
     found = scrubbed(store)
     assert (found.quarantined, found.tags) == (1, 0)
-    assert any("not all affected tags" in event["log_format"] for event in lines)
+    assert any("not all affected tags" in event["log_format"] for event in logged)
 
 
-def test_a_run_that_is_stopped_names_the_tags_the_next_time(store, lines):
+def test_a_run_that_is_stopped_names_the_tags_the_next_time(store, logged):
     store.world.image("v1")
     store.world.write(LAYER, b"wrong")
     held = []
@@ -291,6 +282,6 @@ def test_a_run_that_is_stopped_names_the_tags_the_next_time(store, lines):
     assert held
     running.cancel()
     store.world.driver.before = lambda number, action, path: None
-    assert not said(lines)
+    assert not said(logged)
     assert store.world.read(LAYER) == b"wrong"
     assert scrubbed(store).affected == ("a/b:v1",)
