@@ -161,6 +161,18 @@ def test_a_young_index_keeps_its_old_children(store):
     assert store.is_whole(young)
 
 
+def test_a_manifest_whose_link_a_crash_left_unwritten_goes(store):
+    """Its folder is there, with a file that has not got its name; nobody was told of it."""
+    digest = store.world.image()
+    store.world.remove(layout.revision_link("a/b", digest))
+    store.world.write(f"{layout.revision('a/b', digest)}/link-unfinished", b"sha")
+    store.age()
+    assert store.collect().blobs == 0
+    assert store.collect(**UNTAGGED).manifests == 1
+    assert not store.holds(b"layer")
+    assert not [path for path in store.world.paths() if digest.hex in path]
+
+
 def test_an_overwritten_tag(store):
     first = store.world.image("latest")
     second = store.world.image("latest", artifactType="new/type")

@@ -126,12 +126,12 @@ class Inventory:
     async def revised(self, name: str, digest: Digest) -> float | None:
         """When a manifest was pushed to a repository last, in seconds since the epoch.
 
-        None if it is not there, or if the store does not tell.
+        None if the store does not tell; 0 if it is not there: a crash may have left its folder.
         """
         try:
             entry = await self.driver.stat(layout.revision_link(name, digest))
         except PathNotFound:
-            return None
+            return 0.0
         return None if entry.modified is None else entry.modified / 1e9
 
     async def _digests(self, folder: str, algorithm: str) -> AsyncIterator[Sequence[Digest]]:

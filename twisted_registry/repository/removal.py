@@ -158,10 +158,16 @@ class Removal:
     async def remove_revision(self, name: str, digest: Digest, before: float) -> bool:
         """Take a manifest out of a repository, and return whether it was there and old enough.
 
+        A folder without a link, which a crash left, is removed as well.
+
         :param before: seconds since the epoch; one that was pushed again later stays.
         """
         try:
-            entry = await self.driver.stat(layout.revision_link(name, digest))
+            try:
+                entry = await self.driver.stat(layout.revision_link(name, digest))
+            except PathNotFound:
+                await self.driver.delete(layout.revision(name, digest))
+                return True
             if entry.modified is None or entry.modified / 1e9 >= before:
                 return False
             await self.disposal.revision(name, digest, Cause.COLLECTED)
