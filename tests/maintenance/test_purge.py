@@ -34,10 +34,10 @@ class Swept(MemoryDriver):
         self.swept = before
         return super().sweep(before).addCallback(lambda _: 3)
 
-    def delete(self, path):
+    def delete(self, path, *, durable=True):
         if self.stubborn and path.endswith(self.stubborn):
             return fail(StorageError(path, "it will not go"))
-        return super().delete(path)
+        return super().delete(path, durable=durable)
 
 
 @pytest.fixture

@@ -49,13 +49,16 @@ class Disposal:
         """
         if not still():
             return False
-        await self.driver.delete(layout.blob_folder(digest))
+        # What a power cut brings back is garbage, and goes with the next collection.
+        await self.driver.delete(layout.blob_folder(digest), durable=False)
         return True
 
-    async def layer(self, name: str, digest: Digest, cause: Cause) -> None:  # noqa: ARG002
+    async def layer(self, name: str, digest: Digest, cause: Cause) -> None:
         """Remove the link of a repository to a blob; one that is not there is passed over."""
         with suppress(PathNotFound):
-            await self.driver.delete(layout.layer(name, digest))
+            await self.driver.delete(
+                layout.layer(name, digest), durable=cause is not Cause.COLLECTED
+            )
 
     async def revision(self, name: str, digest: Digest, cause: Cause) -> None:  # noqa: ARG002
         """Take a manifest out of a repository.

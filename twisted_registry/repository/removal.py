@@ -12,6 +12,7 @@ from attrs import define, field, frozen
 
 from twisted_registry.digest import ALGORITHMS, Digest, DigestInvalid
 from twisted_registry.repository import catalog, layout
+from twisted_registry.repository.concurrency import each
 from twisted_registry.repository.condemned import Condemned, read_condemned, remove_torn
 from twisted_registry.repository.disposal import Disposal
 from twisted_registry.repository.failures import translated
@@ -190,16 +191,17 @@ class Removal:
 
     @translated
     async def _unlink(self, name: str, algorithm: str, digests: Collection[Digest]) -> None:
+        async def drop(digest: Digest) -> None:
+            await self.disposal.layer(name, digest, Cause.COLLECTED)
+
         folder, last = f"{layout.layers(name)}/{algorithm}", ""
         while True:
             try:
                 names = await self.driver.folders(folder, last, _PAGE)
             except PathNotFound:
                 return
-            for hexadecimal in names:
-                digest = Digest(algorithm, hexadecimal)
-                if digest in digests:
-                    await self.disposal.layer(name, digest, Cause.COLLECTED)
+            found = [Digest(algorithm, hexadecimal) for hexadecimal in names]
+            await each(drop, [digest for digest in found if digest in digests])
             if len(names) < _PAGE:
                 return
             last = names[-1]

@@ -103,9 +103,9 @@ class CheckedDriver:
         paths = (source, destination)
         return self._call("move", paths, self.driver.move, source, destination, still=still)
 
-    def delete(self, path: str) -> Deferred[None]:
+    def delete(self, path: str, *, durable: bool = True) -> Deferred[None]:
         """Remove a file or folder, but never the root."""
-        return self._call("delete", (path,), self.driver.delete, path)
+        return self._call("delete", (path,), self.driver.delete, path, durable=durable)
 
     def prune(self, paths: Sequence[str]) -> Deferred[None]:
         """Remove folders that are empty."""

@@ -161,9 +161,9 @@ class FilesystemDriver:
         """Move a file; to another disk, behind a symbolic link, by copying it."""
         return self._run(destination, self._tree.move, source, destination, still)
 
-    def delete(self, path: str) -> Deferred[None]:
+    def delete(self, path: str, *, durable: bool = True) -> Deferred[None]:
         """Remove a file, or a folder: it takes a hidden name first, so it vanishes at once."""
-        return self._run(path, self._tree.delete, path)
+        return self._run(path, self._tree.delete, path, durable)
 
     def prune(self, paths: Sequence[str]) -> Deferred[None]:
         """Remove folders that are empty."""

@@ -114,9 +114,9 @@ class FileTree:
         self._move(source, destination, still or _always)
         self.lasting.sync_entries((destination,))
 
-    def delete(self, path: str) -> None:
+    def delete(self, path: str, durable: bool = True) -> None:  # noqa: FBT001, FBT002
         """Remove a file, or a folder in one step for those who look."""
-        self._remove(path, durable=True)
+        self._remove(path, durable=durable)
 
     def change(self, changes: Sequence[Change]) -> None:
         """Make changes in order, each in one step, and sync each folder only once.

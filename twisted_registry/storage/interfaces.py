@@ -313,9 +313,10 @@ class IStorageDriver(Interface):
         :raises MoveRefused: if ``still`` said no.
         """
 
-    def delete(path: str) -> Deferred[None]:
-        """Remove a file, or a folder with all that is in it, durably.
+    def delete(path: str, *, durable: bool = True) -> Deferred[None]:
+        """Remove a file, or a folder with all that is in it.
 
+        Unless ``durable`` is false, it does not come back when the power is cut.
         A folder vanishes in one step where the store can do that. Folders that this leaves
         empty may stay or go.
 

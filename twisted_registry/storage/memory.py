@@ -119,7 +119,7 @@ class MemoryDriver:
         """Move a file."""
         return execute(self._move, source, destination, still)
 
-    def delete(self, path: str) -> Deferred[None]:
+    def delete(self, path: str, *, durable: bool = True) -> Deferred[None]:  # noqa: ARG002
         """Remove a file or folder."""
         return execute(self._delete, path)
 

@@ -253,7 +253,7 @@ class S3Driver:
 
     @_told
     @inlineCallbacks
-    def delete(self, path: str) -> Steps:
+    def delete(self, path: str, *, durable: bool = True) -> Steps:  # noqa: ARG002
         """Remove a file, or a folder with all that is in it."""
         key = self._keys.of(path)
         info, below = yield at_once(
