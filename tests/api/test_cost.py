@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import socket
 import sys
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
 
 import pytest
 import pytest_twisted
 from client import digest_of, image
+from tokenkit import ISSUER, REALM, SERVICE, claims, jwk, jwks, key, mint
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.internet.tcp import Server
@@ -19,7 +20,13 @@ from twisted.internet.tcp import Server
 from twisted_registry.api.endpoint import RegistryResource
 from twisted_registry.api.site import RegistrySite
 from twisted_registry.api.tree import mounted
+from twisted_registry.auth.bearer import Bearer
+from twisted_registry.auth.keyring import make_keyring
 from twisted_registry.auth.open import OpenAccess
+from twisted_registry.auth.rights import Right
+from twisted_registry.auth.rules import Rule, Rules
+from twisted_registry.auth.schemes import SchemeAccess
+from twisted_registry.auth.tokens import TokenCheck
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.storage.filesystem import FilesystemDriver
@@ -121,21 +128,54 @@ def calls(function, *args):
 @pytest_twisted.ensureDeferred
 async def test_a_warm_pull_makes_few_calls(tmp_path, path, content, known, unknown):
     """``known`` bounds a request that was read before byte for byte, ``unknown`` any other."""
-    fill(tmp_path)
+    head = f"GET /v2/a/b/{path} HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n".encode()
+    async with served(tmp_path, OpenAccess()) as connected:
+        await warm(connected, head, content)
+        for more, bound in ((b"", known), (b"User-Agent: other\r\n", unknown)):
+            assert_calls(connected, head + more, content, bound)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_login_makes_few_calls_more(tmp_path):
+    """Be the credentials in front of, between or behind what else is said."""
+    line = b"GET /v2/a/b/manifests/latest HTTP/1.1\r\n"
+    keys = make_keyring(None, jwks(jwk(key("P-256"), kid="k")))
+    check = TokenCheck(ISSUER, SERVICE, keys, reactor.seconds, frozenset({"ES256"}))
+    right = Right.make(["a/**", "!a/c"], ["push"])
+    rules = Rules((Rule(right, frozenset({"me"})),))
+    shown = mint(key("P-256"), "ES256", claims(reactor.seconds()), kid="k")
+    credentials = f"Authorization: Bearer {shown}\r\n".encode()
+    async with served(tmp_path, SchemeAccess(Bearer(REALM, check, reactor), rules)) as connected:
+        for before, after in ((b"", b"Host: x\r\n"), (b"Host: x\r\n", b"")):
+            head = line + before + credentials + after
+            await warm(connected, head, MANIFEST)
+            assert_calls(connected, head, MANIFEST, 80)
+
+
+@asynccontextmanager
+async def served(folder, access):
+    """A connection to a registry that holds an image."""
+    fill(folder)
     await deferLater(reactor, 0.05)  # files that were written just now are not believed
-    driver = FilesystemDriver(str(tmp_path), reactor)
+    driver = FilesystemDriver(str(folder), reactor)
     registry = Registry(CheckedDriver(driver, reactor), reactor, pulls=set())
-    site = RegistrySite(mounted(RegistryResource(registry, OpenAccess(), reactor), ""), reactor)
+    site = RegistrySite(mounted(RegistryResource(registry, access, reactor), ""), reactor)
     connected = Connected(site)
     try:
-        head = f"GET /v2/a/b/{path} HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n".encode()
-        for _ in range(3):
-            answer = await connected.ask(head + b"\r\n", content)
-            assert answer.startswith(b"HTTP/1.1 200 ")
-        for more, bound in ((b"", known), (b"User-Agent: other\r\n", unknown)):
-            made = calls(connected.protocol.dataReceived, head + more + b"\r\n")
-            assert connected.received().endswith(content), "it waited for something"
-            assert len(made) <= bound, made
+        yield connected
     finally:
         connected.close()
         await driver.close()
+
+
+async def warm(connected, head, content):
+    """Ask until all is known that will be."""
+    for _ in range(3):
+        answer = await connected.ask(head + b"\r\n", content)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+def assert_calls(connected, head, content, bound):
+    made = calls(connected.protocol.dataReceived, head + b"\r\n")
+    assert connected.received().endswith(content), "it waited for something"
+    assert len(made) <= bound, made

@@ -31,13 +31,16 @@ OPEN = "repository:open/a:pull"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
+DISK = "version: 0.1\nstorage:\n  filesystem: {{rootdirectory: {root}}}\n"
+
+
 @asynccontextmanager
-async def registry(folder, more="", http=HTTP):
+async def registry(folder, more="", http=HTTP, store=MEMORY):
     """A registry with the users ada and eve; ``more`` is said of tokens."""
     users = folder / "users"
     users.write_bytes(entries(ada="secret", eve="secret"))
     auth = f"auth:\n  htpasswd: {{{{realm: here, path: {users}}}}}\n"
-    async with running(folder, MEMORY + http + auth + RULES + more) as ask:
+    async with running(folder, store + http + auth + RULES + more) as ask:
         ask.users = users
         yield ask
 
@@ -291,6 +294,22 @@ async def test_a_refresh_token_lasts_as_long_as_the_account_is_the_same(tmp_path
         ask.users.write_bytes(entries(eve="secret"))
         response = await posted(ask, grant_type="refresh_token", refresh_token=refresh)
         assert response.code == 401
+
+
+@pytest_twisted.ensureDeferred
+async def test_registries_over_one_store_believe_each_other_and_no_others(tmp_path):
+    """As machines do that share a bucket; none of them was told a secret."""
+    (tmp_path / "other").mkdir()
+    async with (
+        registry(tmp_path, store=DISK) as one,
+        registry(tmp_path, store=DISK) as two,
+        registry(tmp_path / "other", store=DISK) as other,
+    ):
+        login = await token(one, offline_token="true", headers={"Authorization": ADA})
+        refresh = {"grant_type": "refresh_token", "refresh_token": login.said["refresh_token"]}
+        for ask, code in ((one, 200), (two, 200), (other, 401)):
+            assert (await ask("GET", "/v2/", headers=bearing(login))).code == code
+            assert (await posted(ask, **refresh)).code == code
 
 
 @pytest_twisted.ensureDeferred
