@@ -18,6 +18,19 @@ if TYPE_CHECKING:
 
 PEM = serialization.Encoding.PEM
 
+#: What an authority may do with its key. Python asks for it from 3.13 on (RFC 5280, 4.2.1).
+_SIGNS = x509.KeyUsage(
+    **dict.fromkeys(
+        (
+            *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment"),
+            *("key_agreement", "encipher_only", "decipher_only"),
+        ),
+        False,
+    ),
+    key_cert_sign=True,
+    crl_sign=True,
+)
+
 
 @frozen
 class Issued:
@@ -68,8 +81,14 @@ class Authority:
         return (
             _builder(self.name, self.name, self.key.public_key())
             .add_extension(constraints, critical=True)
+            .add_extension(_SIGNS, critical=True)
+            .add_extension(self._key_name, critical=False)
             .sign(self.key, hashes.SHA256())
         )
+
+    @property
+    def _key_name(self):
+        return x509.SubjectKeyIdentifier.from_public_key(self.key.public_key())
 
     @property
     def pem(self):
@@ -85,8 +104,11 @@ class Authority:
                 x509.SubjectAlternativeName(list(map(_general, hosts))), critical=False
             )
         usage = ExtendedKeyUsageOID.CLIENT_AUTH if client else ExtendedKeyUsageOID.SERVER_AUTH
-        made = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False).sign(
-            self.key, hashes.SHA256()
+        issuer = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(self._key_name)
+        made = (
+            builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+            .add_extension(issuer, critical=False)
+            .sign(self.key, hashes.SHA256())
         )
         return Issued(made.public_bytes(PEM), private(key))
 
