@@ -45,6 +45,7 @@ class Unfinished:
     key: str
     initiated: int
     parts: dict[int, tuple[str, bytes]] = field(factory=dict)
+    times: dict[int, int] = field(factory=dict)
 
 
 @implementer(IObjectBody, IPushProducer)
@@ -275,6 +276,7 @@ class FakeBucket:
         content = content if isinstance(content, bytes) else b"".join(content)
         etag = hashlib.md5(content).hexdigest()
         self._unfinished(key, upload_id).parts[number] = etag, content
+        self._unfinished(key, upload_id).times[number] = self.now
         return Part(number, etag, len(content))
 
     def upload_part_copy(self, key, upload_id, number, source, stretch=None, *, etag=""):
@@ -342,8 +344,11 @@ class FakeBucket:
         return self.do("list_parts", key, self._list_parts, key, upload_id)
 
     def _list_parts(self, key, upload_id):
-        parts = self._unfinished(key, upload_id).parts
-        return [Part(number, etag, len(data)) for number, (etag, data) in sorted(parts.items())]
+        upload = self._unfinished(key, upload_id)
+        return [
+            Part(number, etag, len(data), upload.times[number])
+            for number, (etag, data) in sorted(upload.parts.items())
+        ]
 
     def presign(self, key, method, expires):
         return succeed(f"https://store/{key}?{method}&{expires}")

@@ -10,7 +10,7 @@ from uploadkit import CHUNK, noise
 from twisted_registry.storage.interfaces import (
     StorageError,
 )
-from twisted_registry.storage.s3.errors import S3Error, SlowDown
+from twisted_registry.storage.s3.errors import NoSuchUpload, S3Error, SlowDown
 from twisted_registry.storage.streamcontract import raises
 
 
@@ -65,3 +65,18 @@ async def test_an_abort_that_fails_is_the_purges_business(bucket, driver):
     assert bucket.uploads.keys() == {other, foreign}
     assert await driver.sweep(1.5) == 1
     assert bucket.uploads.keys() == {foreign}
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_somebody_still_writes_to_is_no_business_of_the_purge(bucket, driver):
+    upload = await driver.client.create_multipart_upload("root/data")
+    bucket.now = 5 * 10**9
+    await driver.client.upload_part("root/data", upload, 1, noise(CHUNK))
+    assert await driver.sweep(4.0, dry_run=True) == 0
+    assert await driver.sweep(4.0) == 0
+    assert bucket.uploads.keys() == {upload}
+    bucket.hooks["list_parts"] = lambda key: NoSuchUpload("ListParts", "it is over", status=404)
+    assert await driver.sweep(6.0) == 0
+    bucket.hooks.clear()
+    assert await driver.sweep(6.0) == 1
+    assert bucket.uploads == {}

@@ -179,13 +179,16 @@ def parts_page(number, marker):
     return xml(
         "ListPartsResult",
         f"<Part><PartNumber>{number}</PartNumber><ETag>&quot;e{number}&quot;</ETag>"
-        f"<Size>{number}0</Size></Part>{more if marker else ''}",
+        f"<Size>{number}0</Size><LastModified>1970-01-01T00:00:0{number}.500Z</LastModified></Part>"
+        f"{more if marker else ''}",
     )
 
 
 def test_list_parts(client, agent):
     agent.answers = [parts_page(1, "1"), parts_page(2, "")]
-    assert result_of(client.list_parts("a", "U")) == [Part(1, "e1", 10), Part(2, "e2", 20)]
+    parts = result_of(client.list_parts("a", "U"))
+    assert parts == [Part(1, "e1", 10), Part(2, "e2", 20)]
+    assert [part.modified for part in parts] == [1_500_000_000, 2_500_000_000]
     assert [asked(request)[2] for request in agent.requests] == [
         {"uploadId": "U"},
         {"uploadId": "U", "part-number-marker": "1"},

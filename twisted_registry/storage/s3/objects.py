@@ -6,7 +6,7 @@ in some answers.
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import field, frozen
 
 
 @frozen
@@ -70,11 +70,13 @@ class Part:
 
     :ivar number: 1 to 10,000.
     :ivar size: bytes.
+    :ivar modified: when it was stored, as a listing tells, in nanoseconds since the epoch, or None.
     """
 
     number: int
     etag: str
     size: int
+    modified: int | None = field(default=None, eq=False)
 
 
 @frozen

@@ -139,7 +139,12 @@ def uploads_of(document: Element) -> UploadListing:
 def parts_of(document: Element) -> tuple[list[Part], str]:
     """Read a page of ListParts, and the marker of the next, which is empty at the end."""
     return [
-        Part(int(item.text("PartNumber")), etag_of(item.text("ETag")), int(item.text("Size")))
+        Part(
+            int(item.text("PartNumber")),
+            etag_of(item.text("ETag")),
+            int(item.text("Size")),
+            _nanoseconds(item.text("LastModified")),
+        )
         for item in document.all("Part")
     ], document.text("NextPartNumberMarker") if _goes_on(document) else ""
 

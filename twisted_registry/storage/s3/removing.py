@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from math import inf
+from typing import TYPE_CHECKING, Any
 
 from attrs import define
 from twisted.internet.defer import inlineCallbacks
 
 from twisted_registry.storage.interfaces import StorageError
+from twisted_registry.storage.s3.errors import NoSuchUpload
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     from twisted_registry.storage.s3.interfaces import IS3Client
+    from twisted_registry.storage.s3.objects import MultipartUpload
     from twisted_registry.storage.s3.sinks import Steps
 
 
@@ -52,7 +55,7 @@ class Remover:
 
     @inlineCallbacks
     def uploads(self, prefix: str, before: float, *, dry_run: bool = False) -> Steps:
-        """Abort multipart uploads that were begun before a time; fire with how many they were.
+        """Abort multipart uploads that nobody wrote to since a time; fire with how many they were.
 
         :param before: seconds since the epoch.
         :param dry_run: abort none.
@@ -62,10 +65,24 @@ class Remover:
         while True:
             listing = yield self._client.list_multipart_uploads(prefix, marker=marker)
             for upload in listing.uploads:
-                if upload.initiated is not None and upload.initiated / 1e9 < before:
+                if (yield from self._touched(upload, before)) < before:
                     if not dry_run:
                         yield self._client.abort_multipart_upload(upload.key, upload.upload_id)
                     count += 1
             marker = listing.marker
             if marker is None:
                 return count
+
+    def _touched(self, upload: MultipartUpload, before: float) -> Generator[Any, Any, float]:
+        """When somebody wrote to an upload last, in seconds since the epoch.
+
+        :param before: what was begun later is not looked at.
+        """
+        if upload.initiated is None or upload.initiated / 1e9 >= before:
+            return inf
+        try:
+            parts = yield self._client.list_parts(upload.key, upload.upload_id)
+        except NoSuchUpload:
+            # It was completed or aborted meanwhile.
+            return inf
+        return max([upload.initiated, *(part.modified or 0 for part in parts)]) / 1e9
