@@ -49,6 +49,25 @@ def test_a_push_and_a_pull_over_tls(tmp_path):
     assert not [line for line in lines if "level=info" not in line]
 
 
+def test_the_last_answer_of_a_drain_arrives(tmp_path):
+    path = configured(tmp_path, more="  draintimeout: 30s\n" + tls_of(tmp_path))
+    with Running(*SERVE, path, cwd=tmp_path, secure=AUTHORITY.client()) as served:
+        location = served.ask("POST", "/v2/a/blobs/uploads/")[0].getheader("Location")
+        connection = served.connection()
+        connection.putrequest("PATCH", location)
+        connection.putheader("Content-Length", "10")
+        connection.putheader("Expect", "100-continue")
+        connection.endheaders()
+        assert connection.sock.recv(1000).startswith(b"HTTP/1.1 100")
+        connection.send(b"first")
+        served.process.terminate()
+        wait_until(lambda: any("no new connections" in line for line in served.lines))
+        connection.send(b"other")
+        assert connection.getresponse().getheader("Range") == "0-9"
+        connection.close()
+        assert served.stop()[0] == 0
+
+
 def test_who_does_not_speak_tls_is_refused(tmp_path):
     path = configured(tmp_path, more=tls_of(tmp_path))
     with Running(*SERVE, path, cwd=tmp_path, secure=AUTHORITY.client()) as served:

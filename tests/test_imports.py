@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "config": CORE,
     "storage": ("quiet", *CORE),
     "repository": ("storage.interfaces", *CORE),
-    "maintenance": ("repository", *CORE),
+    "maintenance": ("repository", "storage.interfaces", *CORE),
     "api": ("repository", "auth.clientcertificate", "auth.interfaces", "metrics", *CORE),
     "workers.__main__": ("tap",),
     "workers": ("config", "tls.material", *CORE),

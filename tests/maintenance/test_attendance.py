@@ -10,6 +10,7 @@ from twisted.logger import globalLogPublisher
 from zope.interface.verify import verifyObject
 
 from twisted_registry.maintenance.attendance import Attendance
+from twisted_registry.storage.interfaces import StorageError
 
 
 class Gate:
@@ -19,13 +20,14 @@ class Gate:
         self.looks = 0
         self.left = False
         self.fails = False
+        self.error = OSError("broken")
         self.waits = None
         self.cancelled = False
 
     async def look(self):
         self.looks += 1
         if self.fails:
-            raise OSError("broken")
+            raise self.error
         if self.waits is not None:
             try:
                 await self.waits
@@ -35,7 +37,7 @@ class Gate:
     async def leave(self):
         self.left = True
         if self.fails:
-            raise OSError("broken")
+            raise self.error
 
 
 @pytest.fixture
@@ -111,6 +113,19 @@ def test_a_look_that_fails_is_logged_once_and_tried_again(attendance, gate, cloc
     gate.fails = True
     clock.advance(2)
     assert len(failures) == 2
+
+
+def test_a_store_that_is_down_is_a_line(attendance, gate, clock, failures, told):
+    gate.fails, gate.error = True, StorageError("a/path", "refused")
+    clock.pump([1.0] * 6)
+    assert gate.looks == 4
+    assert stopped(attendance)
+    assert failures == []
+    first, second = told
+    assert first.startswith("the collector's list could not be looked at; it will be tried again: ")
+    assert second.startswith("the record of this process could not be removed: ")
+    assert "refused" in first
+    assert "refused" in second
 
 
 def test_stopping_cancels_the_look(attendance, gate, clock, failures):

@@ -9,6 +9,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from twisted_registry.storage.interfaces import StorageError
+
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
@@ -70,6 +72,13 @@ class Attendance(Service):
         except CancelledError:
             # The service stops.
             return
+        except StorageError as error:
+            if not self._failing:
+                log.error(
+                    "the collector's list could not be looked at; it will be tried again: {error}",
+                    error=error,
+                )
+            self._failing = True
         except Exception:  # noqa: BLE001 - whatever it was, it is tried again
             if not self._failing:
                 log.failure("the collector's list could not be looked at; it will be tried again")
@@ -83,5 +92,7 @@ class Attendance(Service):
             self._looking.cancel()
         try:
             await self._gate.leave()
+        except StorageError as error:
+            log.error("the record of this process could not be removed: {error}", error=error)
         except Exception:  # noqa: BLE001 - it will be found to be old
             log.failure("the record of this process could not be removed")
