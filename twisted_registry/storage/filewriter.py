@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from twisted_registry.storage.fed import Fed
 from twisted_registry.storage.filelock import is_still
 from twisted_registry.storage.fileops import explain
 from twisted_registry.storage.interfaces import IWriter, StorageError
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import (
         IDelayedCall,
-        IProducer,
-        IPushProducer,
         IReactorTime,
     )
     from twisted.python.failure import Failure
@@ -90,7 +89,7 @@ class _Sync:
 
 @implementer(IWriter)
 @define(eq=False, repr=False)
-class FileWriter:
+class FileWriter(Fed):
     """The one writer of a file, which holds its lock until it ends; ``over`` is called then."""
 
     _tree: FileTree
@@ -111,11 +110,7 @@ class FileWriter:
     _syncs: list[_Sync] = field(init=False, factory=list)
     _soon: IDelayedCall | None = field(init=False, default=None)
     _busy: bool = field(init=False, default=False)
-    _producer: IPushProducer | None = field(init=False, default=None)
-    _paused: bool = field(init=False, default=False)
-    _failure: StorageError | None = field(init=False, default=None)
     _failure_told: bool = field(init=False, default=False)
-    _ending: bool = field(init=False, default=False)
     _removing: bool = field(init=False, default=False)
     _freed: bool = field(init=False, default=False)
     _ended: bool = field(init=False, default=False)
@@ -125,23 +120,6 @@ class FileWriter:
         """Count among the writers that share memory."""
         self._stored = self.size
         self._share.writers += 1
-
-    def registerProducer(self, producer: IProducer, streaming: bool) -> None:  # noqa: FBT001
-        """Take the producer that ``write`` pauses.
-
-        :raises RuntimeError: for a pull producer, or a second one.
-        """
-        if not streaming or self._producer is not None:
-            raise RuntimeError("a writer takes one push producer")
-        self._producer, self._paused = cast("IPushProducer", producer), False
-        if self._failure is not None or self._ending:
-            producer.stopProducing()
-        else:
-            self._pause_if_full()
-
-    def unregisterProducer(self) -> None:
-        """Let the producer go."""
-        self._producer = None
 
     def write(self, data: bytes) -> None:
         """Take bytes; dropped after a failure, ``close`` and ``cancel``."""

@@ -9,13 +9,14 @@ with it, and ``size`` tells the truth.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from twisted_registry.storage.fed import Fed
 from twisted_registry.storage.interfaces import IWriter, StorageError
 from twisted_registry.storage.s3.budget import IHolder
 from twisted_registry.storage.s3.failures import explained
@@ -23,7 +24,6 @@ from twisted_registry.storage.s3.failures import explained
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from twisted.internet.interfaces import IProducer, IPushProducer
     from twisted.python.failure import Failure
 
     from twisted_registry.storage.interfaces import Change
@@ -68,7 +68,7 @@ class _Sync:
 
 @implementer(IWriter, IHolder)
 @define(eq=False)
-class ObjectWriter:
+class ObjectWriter(Fed):
     """The one writer of a path in this process.
 
     :ivar conclude: makes the changes that end the file.
@@ -95,11 +95,7 @@ class ObjectWriter:
     _kept: int = field(init=False, default=0)
     #: whether somebody asked for the file to be there, even if it is empty
     _wanted: bool = field(init=False, default=False)
-    _producer: IPushProducer | None = field(init=False, default=None)
-    _paused: bool = field(init=False, default=False)
-    _failure: StorageError | None = field(init=False, default=None)
     _failure_told: bool = field(init=False, default=False)
-    _ending: bool = field(init=False, default=False)
     _removing: bool = field(init=False, default=False)
     _ended: bool = field(init=False, default=False)
     _enders: list[Deferred[int]] = field(init=False, factory=list)
@@ -123,23 +119,6 @@ class ObjectWriter:
     def is_settled(self) -> bool:
         """Whether all that was written is stored, and more can not come from here."""
         return not (self.collected or self._flights)
-
-    def registerProducer(self, producer: IProducer, streaming: bool) -> None:  # noqa: FBT001
-        """Take the producer that ``write`` pauses.
-
-        :raises RuntimeError: for a pull producer, or a second one.
-        """
-        if not streaming or self._producer is not None:
-            raise RuntimeError("a writer takes one push producer")
-        self._producer, self._paused = cast("IPushProducer", producer), False
-        if self._failure is not None or self._ending:
-            producer.stopProducing()
-        else:
-            self._pause_if_full()
-
-    def unregisterProducer(self) -> None:
-        """Let the producer go."""
-        self._producer = None
 
     def write(self, data: bytes) -> None:
         """Take bytes; dropped after a failure, ``close`` and ``cancel``."""

@@ -1,0 +1,45 @@
+"""Writers that are fed by one push producer, which they may pause."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, cast
+
+from attrs import define, field
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IProducer, IPushProducer
+
+    from twisted_registry.storage.interfaces import StorageError
+
+
+@define(eq=False, repr=False)
+class Fed(ABC):
+    """What such writers have in common; one says itself when it is full."""
+
+    _producer: IPushProducer | None = field(init=False, default=None)
+    _paused: bool = field(init=False, default=False)
+    #: why nothing more is taken, and whether it was asked to end
+    _failure: StorageError | None = field(init=False, default=None)
+    _ending: bool = field(init=False, default=False)
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:  # noqa: FBT001
+        """Take the producer that ``write`` pauses.
+
+        :raises RuntimeError: for a pull producer, or a second one.
+        """
+        if not streaming or self._producer is not None:
+            raise RuntimeError("a writer takes one push producer")
+        self._producer, self._paused = cast("IPushProducer", producer), False
+        if self._failure is not None or self._ending:
+            producer.stopProducing()
+        else:
+            self._pause_if_full()
+
+    def unregisterProducer(self) -> None:
+        """Let the producer go."""
+        self._producer = None
+
+    @abstractmethod
+    def _pause_if_full(self) -> None:
+        """Pause the producer if too much waits."""
