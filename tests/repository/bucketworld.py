@@ -45,7 +45,7 @@ class BucketWorld(World):
         super().__init__(clock=clock, memory=driver_on(self.bucket))
 
     def restart(self):
-        from domain import WatchedDriver
+        from watched import WatchedDriver
 
         self.memory = driver_on(self.bucket)
         self.driver = WatchedDriver(CheckedDriver(self.memory, self.clock))

@@ -19,3 +19,11 @@ from domain import DiskWorld, GlancingWorld, World
 @pytest.fixture(params=[World, GlancingWorld, DiskWorld], ids=["memory", "glancing", "disk"])
 def world(request):
     return request.param()
+
+
+@pytest.fixture
+def stocked(world):
+    """The blobs of :func:`image` are there."""
+    world.blob(b"{}")
+    world.blob(b"layer")
+    return world

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from domain import World, done, fails_at, listed
+from domain import World, done, listed
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from watched import fails_at
 
 from twisted_registry.digest import Digest
 from twisted_registry.errors import ErrorCode, RegistryError

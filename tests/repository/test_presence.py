@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from domain import World, descriptor, done, fails_at, image, index, result_of
+from domain import World, descriptor, done, image, index, result_of
+from watched import fails_at
 
 from twisted_registry.digest import Digest
 from twisted_registry.errors import ErrorCode, RegistryError

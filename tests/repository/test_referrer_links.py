@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from domain import CONFIG, Pauses, World, begin, descriptor, done, image, index, result_of
+from domain import CONFIG, World, begin, descriptor, done, image, index, result_of
+from watched import Pauses
 
 from twisted_registry.digest import Digest
 from twisted_registry.errors import ErrorCode, RegistryError

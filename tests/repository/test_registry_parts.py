@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from domain import ORIGIN, Body, Pauses, SlowBody, World, begin, done, fails_at, result_of
+from domain import ORIGIN, Body, SlowBody, World, begin, done, result_of
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
+from watched import Pauses, fails_at
 
 from twisted_registry.digest import Digest
 from twisted_registry.errors import ErrorCode, RegistryError

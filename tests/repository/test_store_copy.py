@@ -3,16 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from domain import (
-    DiskWorld,
-    World,
-    descriptor,
-    dies_at,
-    done,
-    fails_at,
-    image,
-    index,
-)
+from domain import DiskWorld, World, descriptor, done, image, index
+from watched import dies_at, fails_at
 
 from twisted_registry.digest import Digest
 from twisted_registry.errors import RegistryError

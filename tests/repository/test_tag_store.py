@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from domain import DiskWorld, Pauses, World, begin, done, fails_at, listed, result_of
+from domain import DiskWorld, World, begin, done, listed, result_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from powerloss import driver_on
+from watched import Pauses, fails_at
 
 from twisted_registry.digest import Digest
 from twisted_registry.errors import ErrorCode, RegistryError
