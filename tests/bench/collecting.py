@@ -154,12 +154,13 @@ def collect(command: list[str], root: Path) -> Taken:
     return Taken(seconds, busy, usage.ru_maxrss / 1024, said[-1] if said else "")
 
 
-def commands(only_ours: bool) -> Iterator[tuple[str, list[str]]]:
+def commands(asked: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
     """Ours, and Distribution's if it is installed and asked for."""
-    yield "ours", [sys.executable, "-m", "twisted_registry", "garbage-collect"]
+    flags = ["garbage-collect", *(["--delete-untagged"] if asked.untagged else [])]
+    yield "ours", [sys.executable, "-m", "twisted_registry", *flags]
     theirs = shutil.which("docker-registry")
-    if theirs and not only_ours:
-        yield "docker-registry", [theirs, "garbage-collect"]
+    if theirs and not asked.only_ours:
+        yield "docker-registry", [theirs, *flags]
 
 
 def main() -> int:
@@ -171,11 +172,12 @@ def main() -> int:
     add("--shared", type=int, default=0, help="of each manifest and all of its repository")
     add("--rounds", type=int, default=3, help="stores that are made for each")
     add("--only-ours", action="store_true")
+    add("--untagged", action="store_true", help="collect with --delete-untagged")
     asked = parser.parse_args()
     shape = Shape(asked.manifests, asked.layers, asked.shared)
     taken: dict[tuple[str, str], list[Taken]] = {}
     for _ in range(asked.rounds):
-        for name, command in commands(asked.only_ours):
+        for name, command in commands(asked):
             with tempfile.TemporaryDirectory(prefix="registry-bench-") as folder:
                 root = Path(folder) / "store"
                 shape.fill(root)

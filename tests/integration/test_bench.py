@@ -248,3 +248,29 @@ def test_what_is_asked_wrongly(bench, arguments, said):
     done = bench("--quick", *arguments)
     assert done.returncode == 2
     assert said in done.stderr
+
+
+def test_collections_of_both_mark_the_same(environment):
+    program("docker-registry")
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.collecting", "--manifests=20", "--rounds=1", "--untagged"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert [row[:2] for row in rows] == [
+        ["first", "docker-registry"],
+        ["first", "ours"],
+        ["second", "docker-registry"],
+        ["second", "ours"],
+    ]
+    # Of 20 manifests two were deleted, each with four layers and a configuration of its own.
+    for row, removed in zip(rows, (12, 12, 0, 0), strict=True):
+        assert (
+            f"{' '.join(row)} ".count(f" 108 blobs marked, {removed} blobs and 0 manifests ") == 1
+        )
