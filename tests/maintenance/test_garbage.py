@@ -446,6 +446,37 @@ def test_a_sweep_that_takes_long_stops_long_before_the_term(store, monkeypatch):
     assert len(first_list) == 2
 
 
+def slow_looks(store, seconds):
+    """Each look at the revisions of a repository takes so long."""
+    kept = layout.revisions("a/b", "sha256")
+
+    def before(_number, action, path):
+        if action == "folders" and path == kept:
+            store.world.clock.advance(seconds())
+
+    store.world.driver.before = before
+
+
+def test_a_store_that_takes_long_to_look_through_is_collected_all_the_same(store):
+    store.world.blob(b"garbage")
+    kept = store.world.image("v1")
+    store.age()
+    slow_looks(store, lambda: 100)
+    assert store.collect().blobs == 1
+    assert store.is_whole(kept)
+
+
+def test_a_second_look_that_takes_far_longer_than_the_first_is_said(store):
+    store.world.blob(b"garbage")
+    store.world.image("v1")
+    store.age()
+    looks = iter([1, 100])
+    slow_looks(store, lambda: next(looks))
+    with pytest.raises(CollectionFailed, match="too long"):
+        store.collect()
+    assert store.holds(b"garbage")
+
+
 @pytest.mark.parametrize("action", ["folders", "walk", "folders_many"])
 def test_a_store_that_can_not_be_looked_through_loses_nothing(store, action):
     store.world.blob(b"garbage")

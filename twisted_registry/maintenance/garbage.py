@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 _AT_ONCE = 2000
 #: Seconds in which what is on one list is to be removed where the pace is set.
 _LIST_SECONDS = 10.0
+#: By how many times what a look through the store took a list is good for longer.
+_LOOKS = 4.0
 
 
 @frozen
@@ -138,7 +140,10 @@ class Collector:
 
     async def _round(self, watcher: Watcher) -> Collected:
         before = await self.removal.time() - self.grace
+        began = self.clock.seconds()
         marked = await self._mark(before, watcher)
+        # Half of it must be enough for another look, and for the sweep.
+        term = TERM + _LOOKS * (self.clock.seconds() - began)
         most = self._most()
         manifests = marked.loose[:most]
         blobs, young = await self._dead(before, None if self.dry_run else most - len(manifests))
@@ -162,7 +167,7 @@ class Collector:
             )
         if not manifests and not blobs:
             return found
-        return await self._remove(found, before, manifests, blobs)
+        return await self._remove(found, before, manifests, blobs, term)
 
     def _most(self) -> int:
         """How many digests a list may have, to be gone long before it is void."""
@@ -175,11 +180,12 @@ class Collector:
         before: float,
         manifests: Sequence[tuple[str, Digest]],
         blobs: Sequence[StoredBlob],
+        term: float,
     ) -> Collected:
         proposed = Condemned(
             str(uuid4()),
             Phase.PROPOSED,
-            TERM,
+            term,
             frozenset(blob.digest for blob in blobs),
             frozenset(manifests),
         )
@@ -243,6 +249,8 @@ class Collector:
         await each(remove, blobs)
         if gone and sentence.in_time():
             await self.removal.unlink(gone)
+        if total and not taken_out + len(gone) and not sentence.in_time():
+            raise CollectionFailed("the store took too long to look through, so nothing is removed")
         return evolve(found, manifests=taken_out, blobs=len(gone), size=size)
 
     async def _mark(self, before: float, watcher: Watcher) -> Marked:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-#: Seconds after which processes take a list for void. Nothing is removed in the second half.
+#: Seconds after which processes take a list for void, or more. Nothing goes in the second half.
 TERM = 60.0
 #: Seconds for which acknowledgements are waited for, and between two looks at them.
 _PATIENCE = 60.0
@@ -48,6 +48,7 @@ class Sentence:
     removal: Removal
     clock: IReactorTime
     settling: float = SETTLING
+    _term: float = TERM
     _began: float = 0.0
 
     async def propose(self, proposed: Condemned) -> None:
@@ -56,7 +57,7 @@ class Sentence:
         :raises NotAcknowledged: if one does not acknowledge it in time.
         """
         while True:
-            self._began = self.clock.seconds()
+            self._began, self._term = self.clock.seconds(), proposed.term
             if await self.removal.propose(proposed):
                 break
             await self._outlast(await self.removal.published())
@@ -72,7 +73,7 @@ class Sentence:
 
     def in_time(self) -> bool:
         """Whether something may still be removed: long before anybody takes the list for void."""
-        return self.clock.seconds() - self._began < TERM / 2
+        return self.clock.seconds() - self._began < self._term / 2
 
     async def _outlast(self, other: Condemned | None) -> None:
         """Wait until another collector's list is gone, or void because its collector died."""
