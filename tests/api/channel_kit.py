@@ -198,7 +198,7 @@ class Streaming(Plain):
     """Sees a request before its body."""
 
     def on_take(self, request):
-        sink = Sink(on_write=self.kit.on_write)
+        sink = self.kit.sink(on_write=self.kit.on_write)
         self.kit.sinks.append(sink)
         self.kit.waiting.append(request)
         taken = request.body.startProducing(sink)
@@ -233,6 +233,7 @@ class Kit:
     failures: list = field(factory=list)
     file: object = None
     on_write: object = None
+    sink: type[Sink] = Sink
     sending: object = None
     ready_head: bool = False
 

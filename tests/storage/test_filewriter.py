@@ -457,3 +457,88 @@ async def test_many_writers_at_once(tmp_path):
         assert digests[path].digest() == hashlib.sha256(content).digest()
     await driver.close()
     assert descriptors() == before
+
+
+class Source:
+    """Pieces that a writer draws."""
+
+    def __init__(self, *pieces):
+        self.pieces = list(pieces)
+        self.over = False
+
+    def read_into(self, room):
+        piece = self.pieces.pop(0)
+        room[: len(piece)] = piece
+        self.over = not self.pieces
+        return len(piece)
+
+
+def test_what_is_drawn_follows_what_was_written(held):
+    writer, threads = held
+    seen = hashlib.sha256()
+    writer._observe = seen.update
+    writer.write(b"1" * MIB)
+    drawn = writer.draw(Source(b"2" * 1000, b"", b"3" * 2000))
+    assert not drawn.called
+    threads.step()
+    result_of(drawn)
+    content = b"1" * MIB + b"2" * 1000 + b"3" * 2000
+    assert os.pread(writer._fd, 2 * MIB, 0) == content
+    assert writer.size == len(content)
+    assert seen.digest() == hashlib.sha256(content).digest()
+    writer.write(b"4" * MIB)
+    threads.step()
+    assert writer.size == os.fstat(writer._fd).st_size == len(content) + MIB
+
+
+def test_what_is_drawn_takes_its_turn(held, monkeypatch):
+    writer, threads = held
+    monkeypatch.setattr(filewriter, "STRETCH", 250)
+    source = Source(*[b"x" * 100] * 9)
+    drawn = writer.draw(source)
+    threads.step()
+    result_of(drawn)
+    assert source.over
+    assert writer.size == 300
+    assert not threads.waiting
+
+
+def test_a_source_that_comes_while_a_thread_ends_is_drawn_from_by_the_next(held):
+    writer, threads = held
+    writer.write(b"x" * MIB)
+    answer = threads.waiting[0][2]
+    # Where a thread is when it has found nothing more, and has not said so yet.
+    threads.waiting[0] = (lambda: None, (), answer)
+    drawn = writer.draw(Source(b"y" * 100))
+    threads.step()
+    assert not drawn.called
+    threads.step()
+    result_of(drawn)
+
+
+def test_a_source_is_let_go_when_the_writer_ends(held):
+    writer, threads = held
+    writer.write(b"x" * MIB)
+    drawn = writer.draw(Source(b"y" * 100))
+    writer.close()
+    assert not drawn.called
+    threads.step()
+    result_of(drawn)
+    assert writer.draw(Source(b"z")) is None
+
+
+def test_a_source_is_let_go_when_its_bytes_can_not_be_stored(held):
+    writer, threads = held
+    producer = Producer()
+    writer.registerProducer(producer, True)
+
+    def fail(_):
+        raise ValueError
+
+    writer._observe = fail
+    source = Source(b"y" * 100, b"z" * 100)
+    drawn = writer.draw(source)
+    drawn.addCallback(lambda _: producer.log.append("over"))
+    threads.step()
+    assert producer.log == ["over", "stop"]
+    assert os.fstat(writer._fd).st_size == writer.size == 0

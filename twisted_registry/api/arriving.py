@@ -15,6 +15,8 @@ from twisted_registry.api.interfaces import BodyAborted, IRequestBody
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from twisted_registry.api.lending import Loan
+
 log = Logger()
 
 
@@ -86,6 +88,14 @@ class ArrivingBody:
             reason = Failure()
             log.failure("A request body could not be taken", failure=reason)
             self._fail(reason, self.unheard)
+
+    def draw(self) -> Callable[[Loan], Deferred[None] | None] | None:
+        """What lets the consumer read the socket by itself, if it can: its ``draw``.
+
+        That takes a loan, and answers a Deferred that fires when the loan is over, whatever came
+        of it; or None if it does not want one.
+        """
+        return getattr(self._consumer, "draw", None)
 
     def end(self) -> None:
         """The last byte has been delivered."""

@@ -26,6 +26,7 @@ from twisted_registry.api.answering import AnsweringConnection
 from twisted_registry.api.framing import CONTINUE
 from twisted_registry.api.head import Head
 from twisted_registry.api.interfaces import BodyAborted
+from twisted_registry.api.lending import PLENTY, Loan
 from twisted_registry.api.parser import END, Refusal
 from twisted_registry.api.request import RegistryRequest
 from twisted_registry.api.socketoutput import open_output
@@ -51,6 +52,7 @@ class RegistryChannel(AnsweringConnection):
     def __init__(self, site: RegistrySite) -> None:
         super().__init__(site)
         self._large_reads = False
+        self._plenty = False  # the last read was large: there is more where it came from
         self._advancing = False
         self._dropped = 0
 
@@ -76,6 +78,7 @@ class RegistryChannel(AnsweringConnection):
         if self._parser.stopped:
             self._drop(len(data))
             return
+        self._plenty = len(data) >= PLENTY
         self._parser.feed(data)
         self.advance()
 
@@ -157,6 +160,8 @@ class RegistryChannel(AnsweringConnection):
             return
         if self._arriving is not None:
             self._ask_for_body()
+            if self._plenty:
+                self._lend()
         self._read_or_not()
         self._watch(moved=moved)
 
@@ -221,11 +226,39 @@ class RegistryChannel(AnsweringConnection):
             self._large_reads = large
             self._transport.bufferSize = _BODY_READ if large else type(self._transport).bufferSize
 
+    def _lend(self) -> None:
+        """Let the body's consumer read the socket by itself, if that is worth a thread."""
+        body, head = self._arriving, self._head
+        if body is None or head is None or head.length is None or not self.output.direct:
+            return
+        left = head.length - head.arrived
+        if self._loan is not None or self._events or not body.wanted or left < PLENTY:
+            return
+        self._plenty = False
+        draw = body.draw()
+        if draw is None:
+            return
+        loan = Loan(self._transport.getHandle().dup(), left)
+        drawn = draw(loan)
+        if drawn is None:
+            loan.close()
+            return
+        self._loan = loan
+        drawn.addCallback(self._returned, loan)
+
+    def _returned(self, _: None, loan: Loan) -> None:
+        self._loan = None
+        loan.close()
+        if not self._parser.stopped:
+            self._parser.passed(loan.taken)
+            self._watch(moved=True)
+            self.advance()
+
     def _read_or_not(self) -> None:
         body = self._arriving
         paused = body is not None and body.taken and not (body.over or body.wanted)
         wanted = (
-            not (self._events or paused or self._ended)
+            not (self._events or paused or self._ended or self._loan is not None)
             and self._dropped <= self._limits.linger_bytes
         )
         if wanted is not self._reading:

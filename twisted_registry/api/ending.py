@@ -21,6 +21,7 @@ from twisted_registry.api.parser import RequestParser
 if TYPE_CHECKING:
     from twisted_registry.api.arriving import ArrivingBody
     from twisted_registry.api.head import Head
+    from twisted_registry.api.lending import Loan
     from twisted_registry.api.output import Output
     from twisted_registry.api.request import RegistryRequest
     from twisted_registry.api.site import RegistrySite
@@ -52,6 +53,7 @@ class MortalConnection(Protocol):
         self._events = self._parser.events
         self._head: Head | None = None
         self._arriving: ArrivingBody | None = None
+        self._loan: Loan | None = None  # who has it reads the socket, and we do not
         self._waiting = _NOBODY
         self._times: tuple[float, ...] = ()
         self._reading = True
@@ -88,7 +90,7 @@ class MortalConnection(Protocol):
         if self.output.pending:
             return _OUTPUT
         request, body = self.request, self._arriving
-        if body is not None and (request is None or body.wanted):
+        if body is not None and self._loan is None and (request is None or body.wanted):
             return _BODY
         if request is None:
             return _HEAD if self._parser.in_head else _IDLE

@@ -193,10 +193,23 @@ class RequestParser:
         self.on_body(data if len(data) <= rest else data[:rest])
         if head.arrived < length:
             return b""
+        self._end_passing(head)
+        return data[rest:]
+
+    def passed(self, amount: int) -> None:
+        """So many bytes of a body of known length, and no more than it has, were read elsewhere."""
+        head = self._head
+        assert head is not None
+        assert head.length is not None
+        self._passing = True
+        head.arrived += amount
+        if head.arrived == head.length:
+            self._end_passing(head)
+
+    def _end_passing(self, head: Head) -> None:
         self._passing = False
         self._parser = HttpRequestParser(self)
         self._end(head)
-        return data[rest:]
 
     def _refuse(self, status: int) -> None:
         self.stopped = True

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, fail, succeed
@@ -49,6 +49,8 @@ BATCH = 512 * 1024
 STRETCH = 32 * 1024 * 1024
 #: Bytes after which the disk is told to begin.
 WRITEBACK = 8 * 1024 * 1024
+#: Bytes that are drawn, stored and hashed at a time.
+ROOM = 128 * 1024
 #: Less than this waits for the end of the reactor's turn, and is copied to be written at once.
 SMALL = 64 * 1024
 
@@ -109,6 +111,8 @@ class FileWriter(Fed):
     _pending: deque[bytes] = field(init=False, factory=deque)
     _syncs: list[_Sync] = field(init=False, factory=list)
     _soon: IDelayedCall | None = field(init=False, default=None)
+    _source: Any = field(init=False, default=None)
+    _drawn: Deferred[None] | None = field(init=False, default=None)
     _busy: bool = field(init=False, default=False)
     _failure_told: bool = field(init=False, default=False)
     _removing: bool = field(init=False, default=False)
@@ -134,6 +138,21 @@ class FileWriter(Fed):
             self._soon = self._clock.callLater(0, self._turn_ended)
         else:
             self._work()
+
+    def draw(self, source: Any) -> Deferred[None] | None:
+        """Append what a source has, after what was written; nothing is written until that is over.
+
+        :param source: has ``read_into(memoryview)``, called on a thread, which answers how many
+            bytes it put there; and ``over``, which says that it has no more for now, and which we
+            set when we want no more.
+        :returns: fires when it is over, whatever came of it; None if none is wanted.
+        """
+        if self._failure is not None or self._ending:
+            return None
+        drawn: Deferred[None] = Deferred()
+        self._source, self._drawn = source, drawn
+        self._work()
+        return drawn
 
     def flush(self) -> Deferred[int]:
         """Fire with the size once all written so far, and the file's name, last."""
@@ -187,7 +206,7 @@ class FileWriter(Fed):
         batch = self._take()
         length = sum(map(len, batch))
         due = [sync for sync in self._syncs if sync.size <= self._stored + length]
-        if batch or due:
+        if batch or due or self._source is not None:
             self._syncs = [sync for sync in self._syncs if sync not in due]
             entry = any(sync.entry for sync in due) and not self._entry_lasts
             decide = next((sync.decide for sync in due if sync.decide is not None), None)
@@ -201,6 +220,8 @@ class FileWriter(Fed):
 
     def _done(self, fault: Exception | None, due: list[_Sync]) -> None:
         self._busy = False
+        if self._source is not None and (self._source.over or self._ending):
+            self._return_source()
         if self._freed:
             self._released(None)
         for sync in due:
@@ -210,6 +231,11 @@ class FileWriter(Fed):
                 sync.waiting.callback(sync.size)
         self._resume()
         self._work()
+
+    def _return_source(self) -> None:
+        drawn, self._source, self._drawn = self._drawn, None, None
+        if drawn is not None:
+            drawn.callback(None)
 
     def _resume(self) -> None:
         if self._paused and self._has_room():
@@ -230,6 +256,7 @@ class FileWriter(Fed):
         self._syncs = due + self._syncs
         self._failure_told = self._failure_told or bool(self._syncs)
         self._drop_pending(error)
+        self._return_source()
         if self._producer is not None:
             self._producer.stopProducing()
         if self._freed:
@@ -320,9 +347,22 @@ class FileWriter(Fed):
             if self._paused and self._has_room():
                 self._threads.tell(self._resume)
             batch = self._take()
-            if not batch:
+            if batch:
+                self._append(batch)
+            elif self._source is None or self._source.over:
                 return
-            self._append(batch)
+            else:
+                self._draw_from(self._source, end)
+
+    def _draw_from(self, source: Any, end: int) -> None:
+        """Store what comes, as far as ``end``: each piece is hashed while the cache holds it."""
+        room = memoryview(bytearray(ROOM))
+        while self._stored < end and not (source.over or self._ending):
+            length = source.read_into(room)
+            if length:
+                self.size += length
+                self._append_piece(cast("bytes", room[:length]))
+        source.over = True
 
     def _append(self, batch: list[bytes]) -> None:
         if sum(map(len, batch)) < SMALL * len(batch):

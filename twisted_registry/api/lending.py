@@ -1,0 +1,75 @@
+"""A part of a body that its consumer reads from the socket by itself, on a thread.
+
+A fast sender's bytes need not pass through the reactor's thread, in large pieces that no cache
+holds until they are hashed. Whoever sends slowly is not worth a thread, and gets none for long.
+"""
+
+from __future__ import annotations
+
+import select
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+
+if TYPE_CHECKING:
+    import socket
+
+#: Bytes of one read that show a fast sender; of less than that nothing is lent.
+PLENTY = 256 * 1024
+# How often, and for how many milliseconds, more is waited for before a sender counts as slow.
+_PATIENCE = 8
+_WAIT = 2
+
+
+@define(eq=False, repr=False)
+class Loan:
+    """The right to read so many bytes of a socket, which nobody else reads meanwhile.
+
+    ``read_into`` runs on a thread, and no call of it comes after :attr:`over`. The socket is a
+    duplicate: that of the connection may be closed at any time.
+
+    :ivar left: bytes that may still be read.
+    :ivar taken: bytes that were.
+    :ivar over: whether whoever has the loan is done with it.
+    """
+
+    _socket: socket.socket
+    left: int
+    taken: int = field(default=0, init=False)
+    over: bool = field(default=False, init=False)
+    _poller: select.poll = field(factory=select.poll, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._poller.register(self._socket, select.POLLIN)
+
+    def read_into(self, room: memoryview) -> int:
+        """Fill ``room`` by half at least, if the sender is quick; answers how many bytes that was.
+
+        The loan is over after bytes that came slowly, the last, and none: why none come is for the
+        owner of the connection to find out.
+        """
+        room = room[: self.left]
+        enough = (len(room) + 1) // 2
+        filled = waits = 0
+        try:
+            while filled < enough:
+                try:
+                    length = self._socket.recv_into(room[filled:])
+                except BlockingIOError:
+                    waits += 1
+                    if waits > _PATIENCE or not self._poller.poll(_WAIT):
+                        break
+                    continue
+                if not length:
+                    break
+                filled += length
+        except OSError:
+            pass
+        self.taken += filled
+        self.left -= filled
+        self.over = filled < enough or not self.left
+        return filled
+
+    def close(self) -> None:
+        """Free the socket."""
+        self._socket.close()
