@@ -39,8 +39,16 @@ class Value:
 
     def __repr__(self) -> str:
         """The class and its fields, but for those that are not to be shown."""
-        shown = (f"{each.name}={getattr(self, each.name)!r}" for each in _fields(self) if each.repr)
+        shown = (
+            f"{each.name}={_said(each, getattr(self, each.name))}"
+            for each in _fields(self)
+            if each.repr
+        )
         return f"{type(self).__qualname__}({', '.join(shown)})"
+
+
+def _said(each: Attribute[object], value: object) -> str:
+    return each.repr(value) if callable(each.repr) else repr(value)
 
 
 def _fields(value: Value) -> Sequence[Attribute[object]]:

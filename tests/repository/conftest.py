@@ -15,6 +15,8 @@ sys.path.append(str(Path(__file__).parent.parent / "maintenance"))
 
 from domain import DiskWorld, GlancingWorld, World
 
+from twisted_registry.repository import uploads
+
 
 @pytest.fixture(params=[World, GlancingWorld, DiskWorld], ids=["memory", "glancing", "disk"])
 def world(request):
@@ -27,3 +29,9 @@ def stocked(world):
     world.blob(b"{}")
     world.blob(b"layer")
     return world
+
+
+@pytest.fixture
+def all_are_large(monkeypatch):
+    """Every upload is so large that it is synced and gets a checkpoint."""
+    monkeypatch.setattr(uploads, "CHECKPOINT_SIZE", 1)

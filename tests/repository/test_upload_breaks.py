@@ -10,16 +10,10 @@ from watched import Pauses
 
 from twisted_registry.digest import Digest
 from twisted_registry.errors import ErrorCode, RegistryError
-from twisted_registry.repository import layout, uploads
+from twisted_registry.repository import layout
 from twisted_registry.repository.running import Checkpoint
 
 # Restarts.
-
-
-@pytest.fixture
-def all_are_large(monkeypatch):
-    """Every upload is so large that it is synced and gets a checkpoint."""
-    monkeypatch.setattr(uploads, "CHECKPOINT_SIZE", 1)
 
 
 def test_a_small_upload_is_read_again_rather_than_synced(world):
