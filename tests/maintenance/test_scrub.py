@@ -15,7 +15,7 @@ from twisted_registry.maintenance import repair
 from twisted_registry.maintenance import scrub as module
 from twisted_registry.manifest import OCI_IMAGE, OCI_INDEX
 from twisted_registry.repository import layout
-from twisted_registry.repository.checking import hashing
+from twisted_registry.repository.checking import blobs, hashing
 from twisted_registry.storage.interfaces import StorageError
 
 LAYER = layout.blob(Digest.of(b"layer"))
@@ -117,6 +117,21 @@ def test_what_is_replaced_while_it_is_read_is_read_again(store):
 
     store.world.driver.after = healed
     assert scrubbed(store).damaged == 0
+
+
+def test_what_was_spoiled_on_its_way_is_read_again_and_stays(store, monkeypatch):
+    store.world.image("v1")
+    readings = []
+
+    async def spoiled(driver, path, algorithm, pay):
+        digest, seen = await hashing.stored_digest(driver, path, algorithm, pay)
+        readings.append(path)
+        return (Digest.of(b"spoil") if readings.count(path) == 1 else digest), seen
+
+    monkeypatch.setattr(blobs, "stored_digest", spoiled)
+    assert scrubbed(store).damaged == 0
+    assert readings.count(LAYER) == 2
+    assert quarantined(store) == set()
 
 
 def test_a_push_waits_until_what_is_damaged_is_gone(store):

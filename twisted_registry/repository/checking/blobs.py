@@ -64,6 +64,9 @@ class StoredBlobs:
             return Finding(Kind.FILE_STRAY, path)
         try:
             found = await stored_digest(self.driver, path, named.algorithm, self.pay)
+            if digest is not None and found is not None and found[0] != digest:
+                # What comes from afar may have been spoiled on its way: a good one must stay.
+                found = await stored_digest(self.driver, path, named.algorithm, self.pay)
         except PathNotFound:
             # It was deleted, and nothing is wrong with that.
             return None
