@@ -144,6 +144,22 @@ async def test_the_catalog_lists_what_may_be_pulled(stocked, patterns, expected,
 
 @only
 @pytest_twisted.ensureDeferred
+async def test_whoever_may_delete_may_delete_all_of_a_repository(stocked):
+    async with stocked(rules("ada a,b pull,push", "bob b delete"), "a", "b") as api:
+        for name in ("a", "b"):
+            assert (await api("DELETE", f"_repository/{name}")).status == 401
+            response = await Asking(api, "ada")("DELETE", f"_repository/{name}")
+            assert (response.status, response.code) == (403, "DENIED")
+        # Whether there is one is not told either.
+        for name in ("a", "none"):
+            assert (await Asking(api, "bob")("DELETE", f"_repository/{name}")).status == 403
+        assert (await Asking(api, "bob")("DELETE", "_repository/b")).status == 202
+        assert (await Asking(api, "ada")("GET", "b/tags/list")).code == "NAME_UNKNOWN"
+        assert (await Asking(api, "ada")("GET", "a/tags/list")).status == 200
+
+
+@only
+@pytest_twisted.ensureDeferred
 async def test_a_page_that_ends_early_hides_where(stocked, monkeypatch):
     monkeypatch.setattr(catalog, "_LOOKED_AT", 3)
     secrets = [f"secret/{number}" for number in range(10)]

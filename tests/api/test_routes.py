@@ -106,6 +106,7 @@ def test_accesses():
     assert accesses("a/tags/list", "HEAD") == repository("a", "pull")
     assert accesses("a/manifests/x", "PUT") == repository("a", "pull", "push")
     assert accesses("a/manifests/x", "DELETE") == repository("a", "delete")
+    assert accesses("_repository/a/b", "DELETE") == repository("a/b", "delete")
     assert accesses("a/blobs/uploads/", "POST", "b") == (
         *repository("a", "pull", "push"),
         *repository("b", "pull"),
