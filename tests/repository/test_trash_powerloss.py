@@ -13,6 +13,7 @@ from twisted_registry.repository import layout
 from twisted_registry.repository.disposal import Trash
 from twisted_registry.repository.recall import Recall
 from twisted_registry.repository.registry import Registry
+from twisted_registry.repository.restoring import Restoring
 from twisted_registry.repository.stamps import Cause
 from twisted_registry.repository.tagrecord import TagRecord
 
@@ -102,3 +103,28 @@ def test_a_power_cut(case):
             assert bool(here) == (act is there_and_back)
 
     assert at_every_cut(scenario, check, prepare) > 3
+
+
+def test_a_power_cut_while_a_repository_is_deleted():
+    """Whatever is gone of it comes back by command; an answer means that none of it is there."""
+
+    def registry(driver, seconds):
+        clock = Clock()
+        clock.advance(seconds)
+        return Registry(driver, clock, disposal=Trash(driver, clock))
+
+    async def scenario(driver, answered):
+        answered.append(await registry(driver, 1).repository("a/b").delete())
+
+    async def check(driver, answered):
+        again = registry(driver, 2)
+        repository = again.repository("a/b")
+        if answered:
+            assert [tags async for tags in repository.tags.pages()] == []
+            assert await repository.manifests.parsed(MANIFEST) is None
+        assert await Restoring(again).repository("a/b") == []
+        assert (await repository.manifests.get("v1")).digest == MANIFEST
+        for content in (b"{}", b"layer"):
+            assert await repository.blobs.size(Digest.of(content)) == len(content)
+
+    assert at_every_cut(scenario, check, prepare) > 10
