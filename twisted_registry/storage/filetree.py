@@ -68,10 +68,17 @@ class FileTree:
 
     def put(self, path: str, content: bytes, durable: bool) -> None:  # noqa: FBT001
         """Store a small file in one step."""
-        if durable:
-            self.change((Put(path, content),))
-        else:
-            self._put(path, content)
+
+        def attempt() -> None:
+            with NewFile(self.files, self.full(_folder(path))) as new:
+                new.write(content)
+                if durable:
+                    new.sync()
+                    self._show(path, new)
+                else:
+                    new.rename(self.full(path))
+
+        self.in_folder(path, attempt)
 
     def create(self, path: str, content: bytes) -> None:
         """Store a small file in one step, unless there is one."""
@@ -142,10 +149,10 @@ class FileTree:
                 self.lasting.sync_entries(made)
                 made.clear()
                 try:
-                    self._show(change, written[change])
+                    self._show(change.path, written[change])
                 except FileNotFoundError:
                     # Its folder was deleted meanwhile, and what was written there.
-                    self.change((change,))
+                    self.put(change.path, change.content, durable=True)
             else:
                 self._move(change.source, change.destination, _always)
                 made.append(change.destination)
@@ -219,9 +226,9 @@ class FileTree:
                 self._make_folders(self.full(_folder(path)))
         raise StorageError(path, "its folder is deleted again and again")
 
-    def _show(self, put: Put, new: NewFile) -> None:
+    def _show(self, path: str, new: NewFile) -> None:
         """Give a file its name, for good or not at all: others rely on what they see."""
-        full = self.full(put.path)
+        full = self.full(path)
         try:
             self.files.stat(full)
             fresh = False
@@ -229,7 +236,7 @@ class FileTree:
             fresh = True
         new.rename(full)
         try:
-            self.lasting.sync_entries((put.path,))
+            self.lasting.sync_entries((path,))
         except OSError:
             with suppress(OSError):
                 if fresh and new.is_at(full):
@@ -248,14 +255,6 @@ class FileTree:
                 return new
 
         return self.in_folder(put.path, attempt)
-
-    def _put(self, path: str, content: bytes) -> None:
-        def attempt() -> None:
-            with NewFile(self.files, self.full(_folder(path))) as new:
-                new.write(content)
-                new.rename(self.full(path))
-
-        self.in_folder(path, attempt)
 
     def _move(self, source: str, destination: str, still: Callable[[], bool]) -> None:
         if stat.S_ISDIR(self.stat(source).st_mode):
