@@ -4,6 +4,7 @@ import io
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 from processes import TWISTD, Running, configured, run, wait_until
@@ -103,6 +104,13 @@ def test_twistd_serves(tmp_path):
     assert "Traceback" not in out + text
 
 
+def heeds(process, number):
+    """Whether a process has a handler for a signal."""
+    text = Path(f"/proc/{process}/status").read_text()
+    (mask,) = [line.split()[1] for line in text.splitlines() if line.startswith("SigCgt:")]
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 def test_twistd_in_the_background_logs_to_its_file(tmp_path):
     path = configured(tmp_path)
     background = [*TWISTD[:3], "--pidfile=twistd.pid"]
@@ -111,6 +119,8 @@ def test_twistd_in_the_background_logs_to_its_file(tmp_path):
     try:
         log = tmp_path / "twistd.log"
         wait_until(lambda: "listening on" in log.read_text())
+        # twistd lets its caller go before it heeds signals.
+        wait_until(lambda: heeds(process, signal.SIGTERM))
     finally:
         os.kill(process, signal.SIGTERM)
         wait_until(lambda: not (tmp_path / "twistd.pid").exists())
@@ -127,7 +137,8 @@ def test_twistd_in_the_background_says_at_the_terminal_that_it_could_not_start(t
     assert "storage.filesystem.rootdirectory" in lines[0]
     said = "twisted-registry: storage.filesystem.rootdirectory: /dev/null/x: Not a directory"
     assert said in (tmp_path / "twistd.log").read_text()
-    assert not (tmp_path / "twistd.pid").exists()
+    # It is told here before the one in the background has ended.
+    wait_until(lambda: not (tmp_path / "twistd.pid").exists())
 
 
 @pytest.mark.parametrize(

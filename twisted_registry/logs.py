@@ -10,7 +10,6 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from attrs import define, field
 from twisted.logger import (
     FilteringLogObserver,
     ILogObserver,
@@ -64,13 +63,15 @@ def from_level(level: str, observer: ILogObserver) -> ILogObserver:
 
 
 @implementer(ILogObserver)
-@define(eq=False, repr=False)
 class LineObserver:
     """Writes events as lines to a text stream."""
 
-    stream: TextIO
-    formatter: str = "text"
-    fields: Mapping[str, Any] = field(factory=dict)
+    def __init__(
+        self, stream: TextIO, formatter: str = "text", fields: Mapping[str, Any] | None = None
+    ) -> None:
+        self.stream = stream
+        self.formatter = formatter
+        self.fields = {} if fields is None else fields
 
     def __call__(self, event: LogEvent) -> None:
         """Write one event."""

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from attrs import define, field, frozen
+from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
@@ -185,12 +185,12 @@ async def _send_pieces(request: Request, pieces: AsyncIterator[bytes]) -> None:
 
 
 @implementer(IPushProducer)
-@define(eq=False, repr=False)
 class Pace:
     """Lets a coroutine write to a consumer no faster than the consumer takes it."""
 
-    _paused: bool = field(default=False, init=False)
-    _waiting: Deferred[None] | None = field(default=None, init=False)
+    def __init__(self) -> None:
+        self._paused = False
+        self._waiting: Deferred[None] | None = None
 
     async def ready(self) -> None:
         """Return when the consumer takes more."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -21,7 +20,6 @@ log = Logger()
 
 
 @implementer(IRequestBody)
-@define(eq=False, repr=False)
 class ArrivingBody:
     """Hands pieces to a consumer as the channel reads them.
 
@@ -34,14 +32,22 @@ class ArrivingBody:
     :ivar over: whether nothing will be delivered any more.
     """
 
-    length: Any
-    changed: Callable[[], None]
-    unheard: Callable[[Failure], None]
-    over: bool = False
-    _consumer: Any = field(default=None, init=False)
-    _paused: bool = field(default=False, init=False)
-    _done: Deferred[None] | None = field(default=None, init=False)
-    _reason: Failure | None = field(default=None, init=False)
+    def __init__(
+        self,
+        length: Any,
+        changed: Callable[[], None],
+        unheard: Callable[[Failure], None],
+        *,
+        over: bool = False,
+    ) -> None:
+        self.length = length
+        self.changed = changed
+        self.unheard = unheard
+        self.over = over
+        self._consumer: Any = None
+        self._paused = False
+        self._done: Deferred[None] | None = None
+        self._reason: Failure | None = None
 
     @property
     def taken(self) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -23,22 +22,19 @@ _SLICE = 65536
 
 
 @implementer(IRequestBody)
-@define(eq=False, repr=False)
 class StoredBody:
     """A body that is complete, handed over slice by slice, one in each turn of the clock."""
 
-    content: BinaryIO
-    clock: IReactorTime
-    length: int = field(init=False)
-    _consumer: Any = field(default=None, init=False)
-    _done: Deferred[None] | None = field(default=None, init=False)
-    _call: IDelayedCall | None = field(default=None, init=False)
-    _paused: bool = field(default=False, init=False)
-    _over: bool = field(default=False, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.length = self.content.seek(0, 2)
-        self.content.seek(0)
+    def __init__(self, content: BinaryIO, clock: IReactorTime) -> None:
+        self.content = content
+        self.clock = clock
+        self._consumer: Any = None
+        self._done: Deferred[None] | None = None
+        self._call: IDelayedCall | None = None
+        self._paused = False
+        self._over = False
+        self.length = content.seek(0, 2)
+        content.seek(0)
 
     def startProducing(self, consumer: Any) -> Deferred[None]:
         """Hand the body to ``consumer``. It may be taken once."""

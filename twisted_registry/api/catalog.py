@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import define, field
-
 from twisted_registry.api import cursor
 from twisted_registry.api.answers import Answer
 from twisted_registry.api.tags import next_page
@@ -79,7 +77,6 @@ async def _unsealed(exchange: Exchange, last: str) -> str:
     return name
 
 
-@define(eq=False, repr=False)
 class _Search:
     """Looks for ``wanted`` names that may be seen.
 
@@ -87,18 +84,15 @@ class _Search:
     :ivar more: whether there may be more after that.
     """
 
-    registry: Registry
-    visible: IVisible
-    position: str
-    wanted: int
-    found: list[str] = field(init=False, factory=list)
-    more: bool = field(init=False, default=False)
-    _left: int = field(init=False, factory=lambda: _LOOKED_AT)
-    _size: int = field(init=False)
-
-    @_size.default
-    def _enough_if_all_are_seen(self) -> int:
-        return min(self.wanted + 1, _AT_ONCE)
+    def __init__(self, registry: Registry, visible: IVisible, position: str, wanted: int) -> None:
+        self.registry = registry
+        self.visible = visible
+        self.position = position
+        self.wanted = wanted
+        self.found: list[str] = []
+        self.more = False
+        self._left = _LOOKED_AT
+        self._size = min(self.wanted + 1, _AT_ONCE)
 
     async def run(self) -> None:
         """Look until they are found, or there are no more, or it takes too long."""

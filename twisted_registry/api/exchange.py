@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
-from attrs import define, field, frozen
+from attrs import field, frozen
 
 from twisted_registry.api.body import request_body
 from twisted_registry.api.headers import as_text, every_header
@@ -55,26 +55,39 @@ class Settings(Value):
     tags_per_push: int = 64
 
 
-@define(eq=False, repr=False)
 class Exchange:
     """A request that was allowed, with all that a handler needs.
 
     :ivar sent: the last value of each header, by its name in lower case.
     """
 
-    request: Request
-    method: str
-    match: Match
-    query: Query
-    sent: Mapping[bytes, bytes]
-    caller: Caller
-    grant: IGrant
-    registry: Registry
-    settings: Settings
-    _clock: IReactorTime
-    _ids: Iterator[str]
-    _body: IRequestBody | None = field(default=None, init=False)
-    _origin: Origin | None = field(default=None, init=False)
+    def __init__(
+        self,
+        request: Request,
+        method: str,
+        match: Match,
+        query: Query,
+        sent: Mapping[bytes, bytes],
+        caller: Caller,
+        grant: IGrant,
+        registry: Registry,
+        settings: Settings,
+        clock: IReactorTime,
+        ids: Iterator[str],
+    ) -> None:
+        self.request = request
+        self.method = method
+        self.match = match
+        self.query = query
+        self.sent = sent
+        self.caller = caller
+        self.grant = grant
+        self.registry = registry
+        self.settings = settings
+        self._clock = clock
+        self._ids = ids
+        self._body: IRequestBody | None = None
+        self._origin: Origin | None = None
 
     @property
     def name(self) -> str:

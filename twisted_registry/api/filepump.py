@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IPushProducer, IReactorThreads
@@ -66,7 +65,6 @@ def _in_memory(descriptor: int, size: int, offset: int) -> bytes:
 
 
 @implementer(IPushProducer)
-@define(eq=False, repr=False)
 class FilePump:
     """Writes a range of a file to an IConsumer of pushed data.
 
@@ -75,17 +73,26 @@ class FilePump:
         must not end as if all had been.
     """
 
-    consumer: Any
-    read: FileReader
-    abort: Callable[[], None]
-    descriptor: int
-    offset: int
-    left: int
-    _done: Deferred[None] = field(init=False)
-    _paused: bool = field(default=False, init=False)
-    _reading: bool = field(default=False, init=False)
-    _looping: bool = field(default=False, init=False)
-    _over: bool = field(default=False, init=False)
+    def __init__(
+        self,
+        consumer: Any,
+        read: FileReader,
+        abort: Callable[[], None],
+        descriptor: int,
+        offset: int,
+        left: int,
+    ) -> None:
+        self.consumer = consumer
+        self.read = read
+        self.abort = abort
+        self.descriptor = descriptor
+        self.offset = offset
+        self.left = left
+        self._done: Deferred[None]
+        self._paused = False
+        self._reading = False
+        self._looping = False
+        self._over = False
 
     def start(self) -> Deferred[None]:
         """Begin. The caller's descriptor may be closed once this returns.

@@ -9,8 +9,6 @@ from __future__ import annotations
 import select
 from typing import TYPE_CHECKING
 
-from attrs import define, field
-
 if TYPE_CHECKING:
     import socket
 
@@ -21,7 +19,6 @@ _PATIENCE = 8
 _WAIT = 2
 
 
-@define(eq=False, repr=False)
 class Loan:
     """The right to read so many bytes of a socket, which nobody else reads meanwhile.
 
@@ -33,13 +30,12 @@ class Loan:
     :ivar over: whether whoever has the loan is done with it.
     """
 
-    _socket: socket.socket
-    left: int
-    taken: int = field(default=0, init=False)
-    over: bool = field(default=False, init=False)
-    _poller: select.poll = field(factory=select.poll, init=False)
-
-    def __attrs_post_init__(self) -> None:
+    def __init__(self, socket: socket.socket, left: int) -> None:
+        self._socket = socket
+        self.left = left
+        self.taken = 0
+        self.over = False
+        self._poller = select.poll()
         self._poller.register(self._socket, select.POLLIN)
 
     def read_into(self, room: memoryview) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import define, field
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
@@ -13,14 +12,14 @@ if TYPE_CHECKING:
 
 
 @implementer(IPushProducer)
-@define(eq=False, repr=False)
 class PushedPull:
     """Asks ``producer`` for more, once in each turn of the reactor, while it is not paused."""
 
-    producer: IPullProducer
-    clock: IReactorTime
-    _call: IDelayedCall | None = field(default=None, init=False)
-    _paused: bool = field(default=True, init=False)
+    def __init__(self, producer: IPullProducer, clock: IReactorTime) -> None:
+        self.producer = producer
+        self.clock = clock
+        self._call: IDelayedCall | None = None
+        self._paused = True
 
     def resumeProducing(self) -> None:
         """Ask, and go on asking."""

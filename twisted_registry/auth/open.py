@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import define
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
@@ -18,7 +17,6 @@ _GRANT = OpenGrant()
 
 
 @implementer(IAccessController)
-@define(eq=False, repr=False)
 class OpenAccess:
     """Grants every request."""
 

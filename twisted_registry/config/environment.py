@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import define, field, frozen
+from attrs import frozen
 
 from twisted_registry.config.document import DocumentError, Node, parse
 from twisted_registry.config.faults import printable
@@ -88,12 +88,12 @@ def _ignore(name: str, report: Report) -> None:
     report.warnings.append(f"Ignoring unrecognized environment variable {printable(name)}")
 
 
-@define(eq=False, repr=False)
 class _Writer:
     """Carries one value down to its place; nothing changes unless the place is found."""
 
-    value: Node
-    path: list[str] = field(factory=list)
+    def __init__(self, value: Node, path: list[str] | None = None) -> None:
+        self.value = value
+        self.path = [] if path is None else path
 
     def write(self, node: Node, kind: Kind, parts: tuple[str, ...]) -> None:
         if not parts:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from attrs import Factory, define, frozen
+from attrs import frozen
 
 from twisted_registry.value import Value
 
@@ -80,13 +80,18 @@ class ConfigurationError(Exception):
         return [*map(str, self.faults), *(f"warning: {warning}" for warning in self.warnings)]
 
 
-@define(eq=False, repr=False)
 class Report:
     """What is found while a configuration is read."""
 
-    faults: list[Fault] = Factory(list)
-    warnings: list[str] = Factory(list)
-    notices: list[str] = Factory(list)
+    def __init__(
+        self,
+        faults: list[Fault] | None = None,
+        warnings: list[str] | None = None,
+        notices: list[str] | None = None,
+    ) -> None:
+        self.faults = [] if faults is None else faults
+        self.warnings = [] if warnings is None else warnings
+        self.notices = [] if notices is None else notices
 
     def fault(self, path: str, value: str | None, expected: str, origin: str = "") -> None:
         """Remember one fault."""

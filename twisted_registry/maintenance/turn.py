@@ -7,7 +7,6 @@ import socket
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -35,7 +34,6 @@ def this_process() -> str:
     return f"{socket.gethostname()} {os.getpid()}"
 
 
-@define(eq=False, repr=False)
 class Turn:
     """The turns of this process at one task.
 
@@ -45,12 +43,15 @@ class Turn:
     :ivar settings: what the task is told to do.
     """
 
-    turns: Turns
-    task: str
-    clock: IReactorTime
-    interval: float
-    settings: str = ""
-    _lost: bool = field(init=False, default=False)
+    def __init__(
+        self, turns: Turns, task: str, clock: IReactorTime, interval: float, settings: str = ""
+    ) -> None:
+        self.turns = turns
+        self.task = task
+        self.clock = clock
+        self.interval = interval
+        self.settings = settings
+        self._lost = False
 
     async def use(self, work: Work, *, due: bool) -> object:
         """Do the work unless another process does it.

@@ -11,8 +11,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from attrs import define
-
 from twisted_registry.reference import is_upload_id
 from twisted_registry.repository import catalog, layout
 from twisted_registry.repository.failures import translated
@@ -29,7 +27,6 @@ _PAGE = 1000
 _LIMIT = 1024
 
 
-@define(eq=False, repr=False)
 class AbandonedUpload:
     """An upload that was not touched for long.
 
@@ -38,11 +35,19 @@ class AbandonedUpload:
     :ivar before: the time before which it had to be touched last to be called abandoned.
     """
 
-    driver: IStorageDriver
-    repository: str
-    id: str
-    touched: float
-    before: float
+    def __init__(
+        self,
+        driver: IStorageDriver,
+        repository: str,
+        id: str,  # noqa: A002 - what the layout calls it
+        touched: float,
+        before: float,
+    ) -> None:
+        self.driver = driver
+        self.repository = repository
+        self.id = id
+        self.touched = touched
+        self.before = before
 
     @translated
     async def remove(self) -> bool:

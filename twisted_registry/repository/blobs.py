@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import define, field
-
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.repository import layout
 from twisted_registry.repository.failures import translated
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import IReader, IStorageDriver
 
 
-@define(eq=False, repr=False)
 class Blobs:
     """The blobs of one repository.
 
@@ -29,17 +26,22 @@ class Blobs:
     :ivar has_urls: whether :meth:`url` may find one.
     """
 
-    driver: IStorageDriver
-    presence: Presence
-    disposal: Disposal
-    name: str
-    announce: Announcer
-    url_lifetime: int
-    has_urls: bool = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        """Ask the driver once."""
-        self.has_urls = self.driver.presigns
+    def __init__(
+        self,
+        driver: IStorageDriver,
+        presence: Presence,
+        disposal: Disposal,
+        name: str,
+        announce: Announcer,
+        url_lifetime: int,
+    ) -> None:
+        self.driver = driver
+        self.presence = presence
+        self.disposal = disposal
+        self.name = name
+        self.announce = announce
+        self.url_lifetime = url_lifetime
+        self.has_urls = driver.presigns
 
     @translated
     async def size(self, digest: Digest) -> int:

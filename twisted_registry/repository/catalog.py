@@ -17,8 +17,6 @@ from contextlib import suppress
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from attrs import define, field
-
 from twisted_registry.reference import NAME_LIMIT, is_component
 from twisted_registry.repository import layout
 from twisted_registry.repository.failures import translated
@@ -102,21 +100,23 @@ async def _is_marked(driver: IStorageDriver, name: str, marks: Sequence[str]) ->
     return False
 
 
-@define(eq=False, repr=False)
 class _Walk:
     """A walk until ``wanted`` names are found.
 
     :ivar found: names greater than ``after``, in order.
     """
 
-    driver: IStorageDriver
-    after: str
-    wanted: int
-    marks: Sequence[str]
-    found: list[str] = field(init=False, factory=list)
-    #: folders that the store was asked about and that the walk has not come to: what is in them
-    _ahead: dict[str, Sequence[str]] = field(init=False, factory=dict)
-    _least: int = field(init=False, default=_AT_FIRST)
+    def __init__(
+        self, driver: IStorageDriver, after: str, wanted: int, marks: Sequence[str]
+    ) -> None:
+        self.driver = driver
+        self.after = after
+        self.wanted = wanted
+        self.marks = marks
+        self.found: list[str] = []
+        #: folders that the store was asked about and that the walk has not come to: what is in them
+        self._ahead: dict[str, Sequence[str]] = {}
+        self._least: int = _AT_FIRST
 
     async def below(self, prefix: str, inside: Sequence[str] | None) -> None:
         """Find the names that begin with ``prefix``.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from attrs import define, field
 from twisted.internet.defer import (
     Deferred,
     DeferredLock,
@@ -52,11 +51,11 @@ async def each(
     return results[::-1]
 
 
-@define(eq=False, repr=False)
 class KeyedLock:
     """A lock for each key, that exists while somebody holds or awaits it."""
 
-    _locks: dict[object, tuple[DeferredLock, int]] = field(factory=dict, init=False)
+    def __init__(self) -> None:
+        self._locks: dict[object, tuple[DeferredLock, int]] = {}
 
     @asynccontextmanager
     async def hold(self, key: object) -> AsyncIterator[None]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import define, field, frozen
+from attrs import frozen
 
 from twisted_registry.digest import Digest, DigestInvalid
 from twisted_registry.errors import ErrorCode, RegistryError
@@ -50,7 +50,6 @@ class Deleted:
     blobs: int = 0
 
 
-@define(eq=False)
 class Deletion:
     """Deletes one repository.
 
@@ -58,14 +57,22 @@ class Deletion:
     :ivar progress: told what is gone so far.
     """
 
-    driver: IStorageDriver
-    name: str
-    tags: Tags
-    uploads: Uploads
-    progress: Callable[[Deleted], object]
-    _tags: int = field(init=False, default=0)
-    _manifests: int = field(init=False, default=0)
-    _blobs: int = field(init=False, default=0)
+    def __init__(
+        self,
+        driver: IStorageDriver,
+        name: str,
+        tags: Tags,
+        uploads: Uploads,
+        progress: Callable[[Deleted], object],
+    ) -> None:
+        self.driver = driver
+        self.name = name
+        self.tags = tags
+        self.uploads = uploads
+        self.progress = progress
+        self._tags = 0
+        self._manifests = 0
+        self._blobs = 0
 
     async def run(self) -> Deleted:
         """Remove all that there is.

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import Interface, implementer
 
@@ -52,15 +51,15 @@ class NoDescriptors:
 
 
 @implementer(IDescriptorCache)
-@define(eq=False, repr=False)
 class MemoryDescriptors:
     """Remembers in this process (``storage.cache.blobdescriptor: inmemory``).
 
     :ivar limit: how many; the one longest unused is dropped. 0 is no limit.
     """
 
-    limit: int
-    _sizes: OrderedDict[Digest, int] = field(init=False, factory=OrderedDict)
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._sizes: OrderedDict[Digest, int] = OrderedDict()
 
     def size(self, digest: Digest) -> Deferred[int | None]:
         """Fire at once."""

@@ -13,8 +13,6 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar
 
-from attrs import define
-
 from twisted_registry.repository import layout
 from twisted_registry.repository.links import read_link
 from twisted_registry.repository.stamps import Cause, Stamp
@@ -33,13 +31,14 @@ if TYPE_CHECKING:
 _LIMIT = 1024
 
 
-@define(eq=False, repr=False)
 class Disposal:
     """Removes for good. All methods raise the storage's errors."""
 
-    driver: IStorageDriver
     #: whether :meth:`moved` wants to hear of tags
     remembers: ClassVar[bool] = False
+
+    def __init__(self, driver: IStorageDriver) -> None:
+        self.driver = driver
 
     async def blob(self, digest: Digest, still: Callable[[], bool]) -> bool:
         """Remove the bytes of a blob or manifest, and return whether they are gone.
@@ -81,15 +80,17 @@ class Disposal:
         """
 
 
-@define(eq=False, repr=False)
 class Trash(Disposal):
     """Keeps what is removed, below ``twisted-registry/trash`` in the store.
 
     :ivar clock: tells when something was put there.
     """
 
-    clock: IReactorTime
     remembers: ClassVar[bool] = True
+
+    def __init__(self, driver: IStorageDriver, clock: IReactorTime) -> None:
+        super().__init__(driver)
+        self.clock = clock
 
     async def blob(self, digest: Digest, still: Callable[[], bool]) -> bool:
         """Move the bytes; where that takes time, ``still`` is asked when they are there."""

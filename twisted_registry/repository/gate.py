@@ -23,7 +23,6 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -56,18 +55,18 @@ _PATIENCE = 20.0
 _REMEMBERED = 200_000
 
 
-@define(eq=False, repr=False)
 class _Lately:
     """What was called present in the last one to two spans of time.
 
     :ivar span: seconds.
     """
 
-    clock: IReactorTime
-    span: float
-    _now: set[Digest] = field(init=False, factory=set)
-    _before: set[Digest] = field(init=False, factory=set)
-    _turn: float = field(init=False, default=0.0)
+    def __init__(self, clock: IReactorTime, span: float) -> None:
+        self.clock = clock
+        self.span = span
+        self._now: set[Digest] = set()
+        self._before: set[Digest] = set()
+        self._turn = 0.0
 
     def note(self, digest: Digest) -> None:
         """Remember a digest."""
@@ -90,7 +89,6 @@ class _Lately:
 
 
 @implementer(IPresenceGate)
-@define(eq=False, repr=False)
 class CollectorGate:
     """Obeys the lists of collectors on the same store.
 
@@ -103,27 +101,29 @@ class CollectorGate:
     :ivar id: of this process.
     """
 
-    driver: IStorageDriver
-    clock: IReactorTime
-    memory: float = 600.0
-    id: str = field(factory=lambda: str(uuid4()))
-    _list: Condemned | None = field(init=False, default=None)
-    _seen: float = field(init=False, default=0.0)
-    _obeyed: bool = field(init=False, default=False)
-    #: when the last record was begun that a look at the list followed
-    _attended: float | None = field(init=False, default=None)
-    #: the ids of the lists that will be acknowledged when it is quiet, and that were
-    _quieting: str = field(init=False, default="")
-    _acknowledged: str = field(init=False, default="")
-    _recording: DeferredLock = field(init=False, factory=DeferredLock)
-    _lately: _Lately = field(init=False)
-    _under_way: set[object] = field(init=False, factory=set)
-    _quiet: list[tuple[set[object], Deferred[None]]] = field(init=False, factory=list)
-    _changes: list[Deferred[None]] = field(init=False, factory=list)
-
-    @_lately.default
-    def _own_lately(self) -> _Lately:
-        return _Lately(self.clock, self.memory)
+    def __init__(
+        self,
+        driver: IStorageDriver,
+        clock: IReactorTime,
+        memory: float = 600.0,
+    ) -> None:
+        self.driver = driver
+        self.clock = clock
+        self.memory = memory
+        self.id = str(uuid4())
+        self._list: Condemned | None = None
+        self._seen = 0.0
+        self._obeyed = False
+        #: when the last record was begun that a look at the list followed
+        self._attended: float | None = None
+        #: the ids of the lists that will be acknowledged when it is quiet, and that were
+        self._quieting = ""
+        self._acknowledged = ""
+        self._recording = DeferredLock()
+        self._lately = _Lately(self.clock, self.memory)
+        self._under_way: set[object] = set()
+        self._quiet: list[tuple[set[object], Deferred[None]]] = []
+        self._changes: list[Deferred[None]] = []
 
     def admits(self, repository: str | None, digest: Digest) -> bool | Deferred[bool]:
         """Whether content may be called present; it is kept if that is said."""

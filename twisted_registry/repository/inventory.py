@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from attrs import define, frozen
+from attrs import frozen
 
 from twisted_registry.digest import ALGORITHMS, Digest, DigestInvalid
 from twisted_registry.manifest import references_in
@@ -41,11 +41,11 @@ class StoredBlob:
     modified: float | None
 
 
-@define(eq=False)
 class Inventory:
     """Goes through a store. What is damaged counts as not there, and is said to be so."""
 
-    driver: IStorageDriver
+    def __init__(self, driver: IStorageDriver) -> None:
+        self.driver = driver
 
     def repositories(self) -> AsyncIterator[str]:
         """Yield the names of all repositories that have manifests, in order."""

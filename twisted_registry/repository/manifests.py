@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field, frozen
+from attrs import field, frozen
 
 from twisted_registry.digest import Digest
 from twisted_registry.errors import ErrorCode, RegistryError
@@ -81,23 +81,35 @@ class Precondition(Value):
         return not self.digests or str(current) in self.digests
 
 
-@define(eq=False, repr=False)
 class Manifests:
     """The manifests of one repository.
 
     :ivar pulls: is added what was pulled: the name and the tag or digest; None if nobody cares.
     """
 
-    driver: IStorageDriver
-    recent: Recent
-    presence: Presence
-    policy: Policy
-    tags: Tags
-    referrers: Referrers
-    disposal: Disposal
-    name: str
-    announce: Announcer
-    pulls: set[tuple[str, Digest | str]] | None = None
+    def __init__(
+        self,
+        driver: IStorageDriver,
+        recent: Recent,
+        presence: Presence,
+        policy: Policy,
+        tags: Tags,
+        referrers: Referrers,
+        disposal: Disposal,
+        name: str,
+        announce: Announcer,
+        pulls: set[tuple[str, Digest | str]] | None = None,
+    ) -> None:
+        self.driver = driver
+        self.recent = recent
+        self.presence = presence
+        self.policy = policy
+        self.tags = tags
+        self.referrers = referrers
+        self.disposal = disposal
+        self.name = name
+        self.announce = announce
+        self.pulls = pulls
 
     @translated
     async def get(self, reference: Digest | str, *, asked: bool = False) -> StoredManifest:

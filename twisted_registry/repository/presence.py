@@ -14,7 +14,6 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
@@ -64,16 +63,18 @@ class OpenGate:
         return succeed(())
 
 
-@define(eq=False, repr=False)
 class Presence:
     """Answers for all repositories of a store.
 
     :ivar recall: brings back what a push needs, if there is a trash.
     """
 
-    recent: Recent
-    gate: IPresenceGate = field(factory=OpenGate)
-    recall: Recall | None = None
+    def __init__(
+        self, recent: Recent, gate: IPresenceGate | None = None, recall: Recall | None = None
+    ) -> None:
+        self.recent = recent
+        self.gate = OpenGate() if gate is None else gate
+        self.recall = recall
 
     async def blob(self, repository: str, digest: Digest) -> int | None:
         """The size of a blob that the repository holds, or None."""

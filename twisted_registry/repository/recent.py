@@ -63,7 +63,6 @@ class _Pull:
     looks: tuple[tuple[str, Glance], ...]
 
 
-@define(eq=False, repr=False)
 class Recent:
     """Reads links and manifests of one store, and keeps what it read.
 
@@ -72,19 +71,27 @@ class Recent:
     :ivar pull_limit: names under which manifests were pulled that are kept.
     """
 
-    driver: IStorageDriver
-    content_limit: int = CONTENT_LIMIT
-    link_limit: int = LINK_LIMIT
-    pull_limit: int = PULL_LIMIT
-    descriptors: IDescriptorCache = field(factory=NoDescriptors)
-    _links: OrderedDict[str, tuple[Glance, Digest]] = field(factory=OrderedDict, init=False)
-    _contents: OrderedDict[Digest, tuple[Glance, Content]] = field(factory=OrderedDict, init=False)
-    _pulls: OrderedDict[tuple[str, Digest | str], _Pull] = field(factory=OrderedDict, init=False)
-    #: by repository and hex of the digest: the link and the blob, and how they looked
-    _opened: OrderedDict[tuple[str, str], tuple[tuple[str, Glance], tuple[str, Glance]]] = field(
-        factory=OrderedDict, init=False
-    )
-    _bytes: int = field(default=0, init=False)
+    def __init__(
+        self,
+        driver: IStorageDriver,
+        content_limit: int = CONTENT_LIMIT,
+        link_limit: int = LINK_LIMIT,
+        pull_limit: int = PULL_LIMIT,
+        descriptors: IDescriptorCache | None = None,
+    ) -> None:
+        self.driver = driver
+        self.content_limit = content_limit
+        self.link_limit = link_limit
+        self.pull_limit = pull_limit
+        self.descriptors = NoDescriptors() if descriptors is None else descriptors
+        self._links: OrderedDict[str, tuple[Glance, Digest]] = OrderedDict()
+        self._contents: OrderedDict[Digest, tuple[Glance, Content]] = OrderedDict()
+        self._pulls: OrderedDict[tuple[str, Digest | str], _Pull] = OrderedDict()
+        #: by repository and hex of the digest: the link and the blob, and how they looked
+        self._opened: OrderedDict[
+            tuple[str, str], tuple[tuple[str, Glance], tuple[str, Glance]]
+        ] = OrderedDict()
+        self._bytes = 0
 
     def pulled(self, repository: str, reference: Digest | str) -> Content | None:
         """The manifest that a pull of ``reference`` found before, if another would find it again.

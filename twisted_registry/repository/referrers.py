@@ -13,8 +13,6 @@ from collections import OrderedDict
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from attrs import define, field
-
 from twisted_registry.digest import ALGORITHMS, Digest, DigestInvalid
 from twisted_registry.manifest import ManifestInvalid, parse_manifest
 from twisted_registry.repository import layout
@@ -33,11 +31,11 @@ _KEPT = 64
 _LIMIT = 64 * 1024 * 1024
 
 
-@define(eq=False, repr=False)
 class Searched:
     """Which revisions were searched for a subject, by repository."""
 
-    _known: OrderedDict[str, set[Digest]] = field(factory=OrderedDict, init=False)
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, set[Digest]] = OrderedDict()
 
     def get(self, name: str) -> set[Digest] | None:
         """The set, or None if this process has not read it."""
@@ -51,14 +49,16 @@ class Searched:
             self._known.popitem(last=False)
 
 
-@define(eq=False, repr=False)
 class Referrers:
     """The referrers of one repository."""
 
-    driver: IStorageDriver
-    searched: Searched
-    locks: KeyedLock
-    name: str
+    def __init__(
+        self, driver: IStorageDriver, searched: Searched, locks: KeyedLock, name: str
+    ) -> None:
+        self.driver = driver
+        self.searched = searched
+        self.locks = locks
+        self.name = name
 
     @translated
     async def add(self, subject: Digest, digest: Digest) -> None:

@@ -6,8 +6,6 @@ import secrets
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from attrs import define, field
-
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.repository import catalog, layout
 from twisted_registry.repository.abandoned import abandoned_uploads
@@ -54,7 +52,6 @@ _REMEMBERED = 1000
 URL_LIFETIME = 20 * 60
 
 
-@define(eq=False, repr=False)
 class Registry:
     """All repositories of a store.
 
@@ -73,35 +70,37 @@ class Registry:
         records pulls empties it. None if nobody does.
     """
 
-    driver: IStorageDriver
-    clock: IReactorTime
-    policy: Policy = field(factory=Policy)
-    gate: IPresenceGate = field(factory=OpenGate)
-    listener: IRegistryListener = field(factory=NoListener)
-    _secret: bytes | None = None
-    url_lifetime: int = URL_LIFETIME
-    content_limit: int = CONTENT_LIMIT
-    pulls: set[tuple[str, Digest | str]] | None = None
-    disposal: Disposal = field()
-    descriptors: IDescriptorCache = field(factory=NoDescriptors)
-    announces: bool = field(init=False)
-    _recent: Recent = field(init=False)
-    _running: RunningDigests = field(factory=RunningDigests, init=False)
-    _searched: Searched = field(factory=Searched, init=False)
-    _locks: KeyedLock = field(factory=KeyedLock, init=False)
-    _unheard: OrderedDict[str, Repository] = field(factory=OrderedDict, init=False)
-
-    @disposal.default
-    def _for_good(self) -> Disposal:
-        return Disposal(self.driver)
-
-    @announces.default
-    def _somebody_listens(self) -> bool:
-        return not isinstance(self.listener, NoListener)
-
-    @_recent.default
-    def _own_recent(self) -> Recent:
-        return Recent(self.driver, self.content_limit, descriptors=self.descriptors)
+    def __init__(
+        self,
+        driver: IStorageDriver,
+        clock: IReactorTime,
+        policy: Policy | None = None,
+        gate: IPresenceGate | None = None,
+        listener: IRegistryListener | None = None,
+        secret: bytes | None = None,
+        url_lifetime: int = URL_LIFETIME,
+        content_limit: int = CONTENT_LIMIT,
+        pulls: set[tuple[str, Digest | str]] | None = None,
+        disposal: Disposal | None = None,
+        descriptors: IDescriptorCache | None = None,
+    ) -> None:
+        self.driver = driver
+        self.clock = clock
+        self.policy = Policy() if policy is None else policy
+        self.gate = OpenGate() if gate is None else gate
+        self.listener = NoListener() if listener is None else listener
+        self._secret = secret
+        self.url_lifetime = url_lifetime
+        self.content_limit = content_limit
+        self.pulls = pulls
+        self.disposal = Disposal(self.driver) if disposal is None else disposal
+        self.descriptors = NoDescriptors() if descriptors is None else descriptors
+        self.announces = not isinstance(self.listener, NoListener)
+        self._recent = Recent(self.driver, self.content_limit, descriptors=self.descriptors)
+        self._running = RunningDigests()
+        self._searched = Searched()
+        self._locks = KeyedLock()
+        self._unheard: OrderedDict[str, Repository] = OrderedDict()
 
     @property
     def minimum_chunk(self) -> int:
@@ -221,17 +220,26 @@ class Registry:
         return kept
 
 
-@define(eq=False, repr=False)
 class Repository:
     """One repository and what it holds."""
 
-    driver: IStorageDriver
-    name: str
-    blobs: Blobs
-    uploads: Uploads
-    manifests: Manifests
-    tags: Tags
-    referrers: Referrers
+    def __init__(
+        self,
+        driver: IStorageDriver,
+        name: str,
+        blobs: Blobs,
+        uploads: Uploads,
+        manifests: Manifests,
+        tags: Tags,
+        referrers: Referrers,
+    ) -> None:
+        self.driver = driver
+        self.name = name
+        self.blobs = blobs
+        self.uploads = uploads
+        self.manifests = manifests
+        self.tags = tags
+        self.referrers = referrers
 
     async def exists(self) -> bool:
         """Whether it holds anything, or did until lately."""

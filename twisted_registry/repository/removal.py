@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from attrs import define, field, frozen
+from attrs import frozen
 
 from twisted_registry.digest import ALGORITHMS, Digest, DigestInvalid
 from twisted_registry.repository import catalog, layout
@@ -46,19 +46,15 @@ class Attending(Value):
     acknowledged: str
 
 
-@define(eq=False, repr=False)
 class Removal:
     """The collector's hands.
 
     :ivar disposal: how what goes is removed; for good, if nothing else is said.
     """
 
-    driver: IStorageDriver
-    disposal: Disposal = field()
-
-    @disposal.default
-    def _for_good(self) -> Disposal:
-        return Disposal(self.driver)
+    def __init__(self, driver: IStorageDriver, disposal: Disposal | None = None) -> None:
+        self.driver = driver
+        self.disposal = Disposal(self.driver) if disposal is None else disposal
 
     @translated
     async def published(self) -> Condemned | None:

@@ -10,21 +10,16 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from typing import TYPE_CHECKING
 
-from attrs import define, field, frozen
+from attrs import frozen
 
 from twisted_registry.digest import Digest, hasher
 from twisted_registry.value import Value
-
-if TYPE_CHECKING:
-    from hashlib import _Hash
 
 #: Uploads whose running hash a process keeps; the one longest untouched is dropped.
 _KEPT = 4096
 
 
-@define(eq=False, repr=False)
 class Tally:
     """A hash of the first ``size`` bytes of an upload.
 
@@ -34,13 +29,11 @@ class Tally:
         as long.
     """
 
-    algorithm: str
-    size: int = 0
-    mark: str = ""
-    _hasher: _Hash = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._hasher = hasher(self.algorithm)
+    def __init__(self, algorithm: str, size: int = 0, mark: str = "") -> None:
+        self.algorithm = algorithm
+        self.size = size
+        self.mark = mark
+        self._hasher = hasher(algorithm)
 
     def update(self, data: bytes) -> None:
         """Take more bytes."""
@@ -81,11 +74,11 @@ class Checkpoint(Value):
             return None
 
 
-@define(eq=False, repr=False)
 class RunningDigests:
     """The tallies of one process, by upload id."""
 
-    _tallies: OrderedDict[str, Tally] = field(factory=OrderedDict, init=False)
+    def __init__(self) -> None:
+        self._tallies: OrderedDict[str, Tally] = OrderedDict()
 
     def take(self, upload_id: str, size: int, algorithm: str) -> Tally | None:
         """A tally of exactly the upload's ``size`` bytes, or None if there is none.

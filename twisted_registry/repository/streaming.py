@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import define, field
 from twisted.internet.interfaces import IConsumer, IPushProducer
 from zope.interface import implementer
 
@@ -19,16 +18,16 @@ class ContentTooLarge(Exception):
 
 
 @implementer(IPushProducer)
-@define(eq=False, repr=False)
 class _Source:
     """A body as a consumer sees it: stopping it also ends the wait for it.
 
     A body's own Deferred need never fire once it is stopped.
     """
 
-    body: IBodyProducer
-    stopped: bool = field(default=False, init=False)
-    produced: Deferred[None] | None = field(default=None, init=False)
+    def __init__(self, body: IBodyProducer) -> None:
+        self.body = body
+        self.stopped = False
+        self.produced: Deferred[None] | None = None
 
     def pauseProducing(self) -> None:
         """Pass it on."""
@@ -60,7 +59,6 @@ async def stream(body: IBodyProducer, consumer: IConsumer) -> None:
 
 
 @implementer(IConsumer)
-@define(eq=False, repr=False)
 class Collector:
     """Keeps a small body in memory.
 
@@ -68,11 +66,12 @@ class Collector:
     :ivar overflowed: whether that happened.
     """
 
-    limit: int
-    overflowed: bool = field(default=False, init=False)
-    _pieces: list[bytes] = field(factory=list, init=False)
-    _size: int = field(default=0, init=False)
-    _producer: IProducer | None = field(default=None, init=False)
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.overflowed = False
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._producer: IProducer | None = None
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:  # noqa: ARG002, FBT001
         """Remember whom to stop."""

@@ -6,8 +6,6 @@ from contextlib import asynccontextmanager
 from itertools import compress
 from typing import TYPE_CHECKING
 
-from attrs import define
-
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.reference import is_tag
 from twisted_registry.repository import layout
@@ -32,20 +30,29 @@ if TYPE_CHECKING:
 _PAGE = 5000
 
 
-@define(eq=False, repr=False)
 class Tags:
     """The tags of one repository.
 
     :ivar immutable: those that are neither moved nor deleted once they are there.
     """
 
-    driver: IStorageDriver
-    recent: Recent
-    locks: KeyedLock
-    disposal: Disposal
-    name: str
-    announce: Announcer
-    immutable: tuple[TagChoice, ...] = ()
+    def __init__(
+        self,
+        driver: IStorageDriver,
+        recent: Recent,
+        locks: KeyedLock,
+        disposal: Disposal,
+        name: str,
+        announce: Announcer,
+        immutable: tuple[TagChoice, ...] = (),
+    ) -> None:
+        self.driver = driver
+        self.recent = recent
+        self.locks = locks
+        self.disposal = disposal
+        self.name = name
+        self.announce = announce
+        self.immutable = immutable
 
     @property
     def has_immutable(self) -> bool:

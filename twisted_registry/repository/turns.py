@@ -12,7 +12,7 @@ import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from attrs import asdict, define, field, fields, frozen
+from attrs import asdict, fields, frozen
 
 from twisted_registry.repository import layout
 from twisted_registry.repository.failures import translated
@@ -73,16 +73,12 @@ class Record(Value):
 _FIELDS = frozenset(item.name for item in fields(Record))
 
 
-@define(eq=False, repr=False)
 class Turns:
     """The turns of all tasks of a store."""
 
-    driver: IStorageDriver
-    _removal: Removal = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        """Have the clock of the store."""
-        self._removal = Removal(self.driver)
+    def __init__(self, driver: IStorageDriver) -> None:
+        self.driver = driver
+        self._removal = Removal(driver)
 
     @translated
     async def take(self, task: str, holder: str) -> bool:

@@ -54,15 +54,22 @@ class UploadOutOfOrder(RegistryError):
     size: int = field(default=0, kw_only=True)
 
 
-@define(eq=False, repr=False)
 class Uploads:
     """The uploads of one repository."""
 
-    driver: IStorageDriver
-    clock: IReactorTime
-    name: str
-    blobs: Blobs
-    running: RunningDigests
+    def __init__(
+        self,
+        driver: IStorageDriver,
+        clock: IReactorTime,
+        name: str,
+        blobs: Blobs,
+        running: RunningDigests,
+    ) -> None:
+        self.driver = driver
+        self.clock = clock
+        self.name = name
+        self.blobs = blobs
+        self.running = running
 
     @translated
     async def start(self) -> Upload:
@@ -315,7 +322,6 @@ class _DigestUnknown(Exception):
     """The digest of an upload was not computed along the way."""
 
 
-@define(eq=False, repr=False)
 class _Closing:
     """Decides, on the thread that stores, what becomes of an upload that is whole.
 
@@ -324,11 +330,14 @@ class _Closing:
     :ivar decided: whether the changes that end the upload were handed out.
     """
 
-    upload: Upload
-    digest: Digest
-    tally: Tally | None
-    found: Digest | None = None
-    decided: bool = False
+    def __init__(
+        self, upload: Upload, digest: Digest, tally: Tally | None, found: Digest | None = None
+    ) -> None:
+        self.upload = upload
+        self.digest = digest
+        self.tally = tally
+        self.found = found
+        self.decided = False
 
     def changes(self, size: int) -> Sequence[Change]:
         """What to change: the bytes get their name and a link, or go; the upload goes.

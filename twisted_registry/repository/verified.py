@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from attrs import define, field
 from twisted.internet.interfaces import IConsumer
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -31,12 +30,12 @@ log = Logger()
 
 
 @implementer(IReader)
-@define(eq=False, repr=False)
 class VerifiedReader:
     """A reader of a whole blob whose ``deliver`` fails before the end if the digest is another."""
 
-    _reader: IReader
-    _digest: Digest
+    def __init__(self, reader: IReader, digest: Digest) -> None:
+        self._reader = reader
+        self._digest = digest
 
     @property
     def size(self) -> int:
@@ -76,13 +75,13 @@ class VerifiedReader:
 
 
 @implementer(IConsumer)
-@define(eq=False, repr=False)
 class _Check:
     """Passes on what is written to it, but for the last piece, and hashes everything."""
 
-    _consumer: IConsumer
-    running: _Hash
-    _held: bytes = field(init=False, default=b"")
+    def __init__(self, consumer: IConsumer, running: _Hash) -> None:
+        self._consumer = consumer
+        self.running = running
+        self._held = b""
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:  # noqa: FBT001
         """Let the consumer pause the reader."""

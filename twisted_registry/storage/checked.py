@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from attrs import define, field
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -34,7 +33,6 @@ _T = TypeVar("_T")
 
 
 @implementer(IStorageDriver)
-@define(eq=False, repr=False)
 class CheckedDriver:
     """A driver behind a guard.
 
@@ -46,18 +44,15 @@ class CheckedDriver:
     :ivar observer: is told.
     """
 
-    driver: IStorageDriver
-    clock: IReactorTime
-    observer: IStorageObserver | None = None
-    name: str = field(init=False)
-    minimum_chunk: int = field(init=False)
-    presigns: bool = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        """Look like the driver."""
-        self.name = self.driver.name
-        self.minimum_chunk = self.driver.minimum_chunk
-        self.presigns = self.driver.presigns
+    def __init__(
+        self, driver: IStorageDriver, clock: IReactorTime, observer: IStorageObserver | None = None
+    ) -> None:
+        self.driver = driver
+        self.clock = clock
+        self.observer = observer
+        self.name = driver.name
+        self.minimum_chunk = driver.minimum_chunk
+        self.presigns = driver.presigns
 
     def get(self, path: str, limit: int) -> Deferred[bytes]:
         """Fire with the whole content of a small file."""

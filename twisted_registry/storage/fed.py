@@ -5,23 +5,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, cast
 
-from attrs import define, field
-
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IProducer, IPushProducer
 
     from twisted_registry.storage.interfaces import StorageError
 
 
-@define(eq=False, repr=False)
 class Fed(ABC):
     """What such writers have in common; one says itself when it is full."""
 
-    _producer: IPushProducer | None = field(init=False, default=None)
-    _paused: bool = field(init=False, default=False)
-    #: why nothing more is taken, and whether it was asked to end
-    _failure: StorageError | None = field(init=False, default=None)
-    _ending: bool = field(init=False, default=False)
+    def __init__(self) -> None:
+        self._producer: IPushProducer | None = None
+        self._paused = False
+        #: why nothing more is taken, and whether it was asked to end
+        self._failure: StorageError | None = None
+        self._ending = False
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:  # noqa: FBT001
         """Take the producer that ``write`` pauses.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer, IPushProducer
 from zope.interface import implementer
@@ -24,7 +23,6 @@ PIECE = 512 * 1024
 
 
 @implementer(IReader, IPushProducer)
-@define(eq=False, repr=False)
 class FileReader:
     """A stretch of an open file.
 
@@ -33,19 +31,29 @@ class FileReader:
     :ivar release: called when the reader needs the descriptor no more.
     """
 
-    _files: OsFiles
-    _threads: Threads
-    _path: str
-    _fd: int
-    _offset: int
-    size: int
-    _release: Callable[[], object]
-    _consumer: IConsumer | None = field(init=False, default=None)
-    _done: Deferred[None] | None = field(init=False, default=None)
-    _sent: int = field(init=False, default=0)
-    _paused: bool = field(init=False, default=False)
-    _reading: bool = field(init=False, default=False)
-    _closed: bool = field(init=False, default=False)
+    def __init__(
+        self,
+        files: OsFiles,
+        threads: Threads,
+        path: str,
+        fd: int,
+        offset: int,
+        size: int,
+        release: Callable[[], object],
+    ) -> None:
+        self._files = files
+        self._threads = threads
+        self._path = path
+        self._fd = fd
+        self._offset = offset
+        self.size = size
+        self._release = release
+        self._consumer: IConsumer | None = None
+        self._done: Deferred[None] | None = None
+        self._sent = 0
+        self._paused = False
+        self._reading = False
+        self._closed = False
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
         """Write the whole stretch to ``consumer`` as a push producer, and close."""

@@ -10,7 +10,6 @@ from functools import partial
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
@@ -47,7 +46,6 @@ _T = TypeVar("_T")
 
 
 @implementer(IStorageDriver)
-@define(eq=False, repr=False)
 class FilesystemDriver:
     """Files below a root folder.
 
@@ -60,41 +58,34 @@ class FilesystemDriver:
     :ivar threads: the pool, for tests to replace.
     """
 
-    root: str
-    reactor: ReactorBase
-    max_threads: int = 100
-    kept_open: int = field(factory=room_for_open_files)
-    kept_names: int = MOST
-    files: OsFiles = field(factory=OsFiles)
-    threads: Threads = field()
-    name: str = field(init=False, default="filesystem")
-    minimum_chunk: int = field(init=False, default=0)
     presigns: ClassVar[bool] = False
-    _tree: FileTree = field(init=False)
-    _share: Share = field(init=False, factory=Share)
-    _open_files: OpenFiles = field(init=False)
-    _scans: FolderScans = field(init=False)
-    _host_locks: HostLocks = field(init=False)
 
-    @threads.default
-    def _own_threads(self) -> Threads:
-        return Threads(self.reactor, self.max_threads, "storage")
-
-    @_tree.default
-    def _own_tree(self) -> FileTree:
-        return FileTree(self.root.rstrip("/"), self.files)
-
-    @_open_files.default
-    def _own_open_files(self) -> OpenFiles:
-        return OpenFiles(self.files, self.kept_open)
-
-    @_scans.default
-    def _own_scans(self) -> FolderScans:
-        return FolderScans(self._tree, self.reactor.seconds, self.kept_names)
-
-    @_host_locks.default
-    def _own_host_locks(self) -> HostLocks:
-        return HostLocks(self._tree, self.reactor, self._run)
+    def __init__(
+        self,
+        root: str,
+        reactor: ReactorBase,
+        max_threads: int = 100,
+        kept_open: int | None = None,
+        kept_names: int = MOST,
+        files: OsFiles | None = None,
+        threads: Threads | None = None,
+    ) -> None:
+        self.root = root
+        self.reactor = reactor
+        self.max_threads = max_threads
+        self.kept_open = room_for_open_files() if kept_open is None else kept_open
+        self.kept_names = kept_names
+        self.files = OsFiles() if files is None else files
+        self.threads = (
+            Threads(self.reactor, self.max_threads, "storage") if threads is None else threads
+        )
+        self.name = "filesystem"
+        self.minimum_chunk = 0
+        self._tree = FileTree(self.root.rstrip("/"), self.files)
+        self._share = Share()
+        self._open_files = OpenFiles(self.files, self.kept_open)
+        self._scans = FolderScans(self._tree, self.reactor.seconds, self.kept_names)
+        self._host_locks = HostLocks(self._tree, self.reactor, self._run)
 
     def get(self, path: str, limit: int) -> Deferred[bytes]:
         """Fire with the whole content of a small file."""

@@ -15,8 +15,6 @@ import stat
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from attrs import define, field
-
 from twisted_registry.storage.fileops import OsFiles, explain
 from twisted_registry.storage.interfaces import (
     MoveRefused,
@@ -43,7 +41,6 @@ ATTEMPTS = 100
 NOTHING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 
-@define(eq=False, repr=False)
 class FileTree:
     """The files below a root folder. Every method blocks and may be called on any thread.
 
@@ -51,16 +48,13 @@ class FileTree:
     :ivar files: the operating system.
     """
 
-    root: str
-    files: OsFiles
-    #: whether a name that no path can spell was met, and reported
-    odd_name_seen: bool = field(init=False, default=False)
-    #: what makes names last
-    lasting: Lasting = field(init=False)
-
-    @lasting.default
-    def _own_lasting(self) -> Lasting:
-        return Lasting(self.root, self.files)
+    def __init__(self, root: str, files: OsFiles) -> None:
+        self.root = root
+        self.files = files
+        #: whether a name that no path can spell was met, and reported
+        self.odd_name_seen = False
+        #: what makes names last
+        self.lasting = Lasting(self.root, self.files)
 
     def full(self, path: str) -> str:
         """Where ``path`` is in the file system."""

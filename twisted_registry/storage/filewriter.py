@@ -16,7 +16,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from attrs import define, field, frozen
+from attrs import field, frozen
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -55,7 +55,6 @@ ROOM = 128 * 1024
 SMALL = 64 * 1024
 
 
-@define(eq=False, repr=False)
 class Share:
     """How many bytes the writers of a driver may keep waiting, all together.
 
@@ -63,10 +62,13 @@ class Share:
     not grow with their number.
     """
 
-    each: int = 4 * 1024 * 1024
-    together: int = 32 * 1024 * 1024
-    least: int = 256 * 1024
-    writers: int = field(init=False, default=0)
+    def __init__(
+        self, each: int = 4 * 1024 * 1024, together: int = 32 * 1024 * 1024, least: int = 256 * 1024
+    ) -> None:
+        self.each = each
+        self.together = together
+        self.least = least
+        self.writers = 0
 
     @property
     def limit(self) -> int:
@@ -90,39 +92,48 @@ class _Sync:
 
 
 @implementer(IWriter)
-@define(eq=False, repr=False)
 class FileWriter(Fed):
     """The one writer of a file, which holds its lock until it ends; ``over`` is called then."""
 
-    _tree: FileTree
-    _threads: Threads
-    _clock: IReactorTime
-    _share: Share
-    _path: str
-    _fd: int
-    size: int
-    _observe: Callable[[bytes], object] | None
     mark: ClassVar[str] = ""
-    _over: Callable[[], None]
-    #: bytes that are in the file, and bytes that were when it was synced last
-    _stored: int = field(init=False)
-    _lasting: int = field(init=False, default=0)
-    _entry_lasts: bool = field(init=False, default=False)
-    _pending: deque[bytes] = field(init=False, factory=deque)
-    _syncs: list[_Sync] = field(init=False, factory=list)
-    _soon: IDelayedCall | None = field(init=False, default=None)
-    _source: Any = field(init=False, default=None)
-    _drawn: Deferred[None] | None = field(init=False, default=None)
-    _busy: bool = field(init=False, default=False)
-    _failure_told: bool = field(init=False, default=False)
-    _removing: bool = field(init=False, default=False)
-    _freed: bool = field(init=False, default=False)
-    _ended: bool = field(init=False, default=False)
-    _enders: list[Deferred[int]] = field(init=False, factory=list)
 
-    def __attrs_post_init__(self) -> None:
-        """Count among the writers that share memory."""
-        self._stored = self.size
+    def __init__(
+        self,
+        tree: FileTree,
+        threads: Threads,
+        clock: IReactorTime,
+        share: Share,
+        path: str,
+        fd: int,
+        size: int,
+        observe: Callable[[bytes], object] | None,
+        over: Callable[[], None],
+    ) -> None:
+        super().__init__()
+        self._tree = tree
+        self._threads = threads
+        self._clock = clock
+        self._share = share
+        self._path = path
+        self._fd = fd
+        self.size = size
+        self._observe = observe
+        self._over = over
+        #: bytes that are in the file, and bytes that were when it was synced last
+        self._stored = size
+        self._lasting = 0
+        self._entry_lasts = False
+        self._pending: deque[bytes] = deque()
+        self._syncs: list[_Sync] = []
+        self._soon: IDelayedCall | None = None
+        self._source: Any = None
+        self._drawn: Deferred[None] | None = None
+        self._busy = False
+        self._failure_told = False
+        self._removing = False
+        self._freed = False
+        self._ended = False
+        self._enders: list[Deferred[int]] = []
         self._share.writers += 1
 
     def write(self, data: bytes) -> None:

@@ -19,7 +19,7 @@ from stat import S_ISDIR, S_ISREG
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from attrs import define, field, frozen
+from attrs import field, frozen
 
 from twisted_registry.storage.filetree import NOTHING
 from twisted_registry.storage.interfaces import PathInvalid, PathNotFound
@@ -69,7 +69,6 @@ class Scan:
         return marks
 
 
-@define(eq=False, repr=False)
 class FolderScans:
     """Reads the names of folders, and keeps a bounded number. Any thread may call.
 
@@ -77,12 +76,13 @@ class FolderScans:
     :ivar most: how many names are kept.
     """
 
-    _tree: FileTree
-    _seconds: Callable[[], float]
-    _most: int
-    _kept: OrderedDict[str, tuple[tuple[int, ...], Scan]] = field(init=False, factory=OrderedDict)
-    _names: int = field(init=False, default=0)
-    _lock: Lock = field(init=False, factory=Lock)
+    def __init__(self, tree: FileTree, seconds: Callable[[], float], most: int) -> None:
+        self._tree = tree
+        self._seconds = seconds
+        self._most = most
+        self._kept: OrderedDict[str, tuple[tuple[int, ...], Scan]] = OrderedDict()
+        self._names = 0
+        self._lock = Lock()
 
     def kept(self, path: str, after: str, limit: int) -> Sequence[str] | None:
         """What :meth:`page` answers, if one look at the folder is enough to know it."""

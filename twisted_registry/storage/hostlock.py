@@ -11,7 +11,6 @@ import os
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from attrs import define
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.task import deferLater
 
@@ -36,7 +35,6 @@ _LATE = 0.02
 _PATIENCE = 30.0
 
 
-@define(eq=False, repr=False)
 class HostLocks:
     """The locks of one root folder.
 
@@ -45,9 +43,12 @@ class HostLocks:
     :ivar run: makes a call for a path on a thread.
     """
 
-    tree: FileTree
-    clock: IReactorTime
-    run: Callable[..., Deferred[int]]
+    def __init__(
+        self, tree: FileTree, clock: IReactorTime, run: Callable[..., Deferred[int]]
+    ) -> None:
+        self.tree = tree
+        self.clock = clock
+        self.run = run
 
     @inlineCallbacks
     def take(self, name: str) -> Generator[Any, Any, Callable[[], object] | None]:

@@ -13,8 +13,6 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from attrs import define, field
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 REMEMBERED = 10_000
 
 
-@define(eq=False, repr=False)
 class Lasting:
     """Syncs folders below a root, and none of their entries twice.
 
@@ -32,9 +29,10 @@ class Lasting:
     :ivar files: the operating system.
     """
 
-    root: str
-    files: OsFiles
-    _settled: dict[str, tuple[int, int]] = field(init=False, factory=dict)
+    def __init__(self, root: str, files: OsFiles) -> None:
+        self.root = root
+        self.files = files
+        self._settled: dict[str, tuple[int, int]] = {}
 
     def sync_entries(self, paths: Iterable[str]) -> None:
         """Make the entries of ``paths`` last, and those of the folders above them.

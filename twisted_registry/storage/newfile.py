@@ -8,8 +8,6 @@ from contextlib import suppress
 from secrets import token_hex
 from typing import TYPE_CHECKING, Self
 
-from attrs import define, field
-
 if TYPE_CHECKING:
     from twisted_registry.storage.fileops import OsFiles
 
@@ -17,7 +15,6 @@ _COPY_AT_ONCE = 64 * 1024 * 1024
 _HIDDEN = re.compile(r"\.[0-9a-f]{16}\.tmp", re.ASCII)
 
 
-@define(eq=False, repr=False)
 class NewFile:
     """A new file under a hidden name: renamed by the end of the block, or removed.
 
@@ -25,11 +22,12 @@ class NewFile:
     :ivar folder: where in the file system to make it.
     """
 
-    _files: OsFiles
-    _folder: str
-    path: str = field(init=False, default="")
-    _fd: int = field(init=False, default=-1)
-    _renamed: bool = field(init=False, default=False)
+    def __init__(self, files: OsFiles, folder: str) -> None:
+        self._files = files
+        self._folder = folder
+        self.path = ""
+        self._fd = -1
+        self._renamed = False
 
     def __enter__(self) -> Self:
         self.path = f"{self._folder}/{hidden_name()}"

@@ -10,7 +10,7 @@ import resource
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from attrs import define, field
+from attrs import define
 
 if TYPE_CHECKING:
     from twisted_registry.storage.fileops import OsFiles
@@ -50,13 +50,13 @@ class OpenFile:
             self._files.close(self.fd)
 
 
-@define(eq=False, repr=False)
 class OpenFiles:
     """A bounded number of descriptors, by path."""
 
-    _files: OsFiles
-    _most: int
-    _kept: OrderedDict[str, OpenFile] = field(init=False, factory=OrderedDict)
+    def __init__(self, files: OsFiles, most: int) -> None:
+        self._files = files
+        self._most = most
+        self._kept: OrderedDict[str, OpenFile] = OrderedDict()
 
     def take(self, path: str, seen: Glance | None) -> OpenFile | None:
         """The file that was ``seen``, for the caller to release; or None."""

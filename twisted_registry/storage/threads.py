@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.threadpool import ThreadPool
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-@define(eq=False, repr=False)
 class Threads:
     """Runs blocking calls on threads; the first call starts the pool, ``close`` ends it.
 
@@ -30,14 +28,15 @@ class Threads:
     :ivar name: what the threads are called.
     """
 
-    _reactor: ReactorBase
-    _maximum: int
-    _name: str
-    _pool: ThreadPool | None = field(init=False, default=None)
-    _trigger: Any = field(init=False, default=None)
-    _running: int = field(init=False, default=0)
-    _closed: bool = field(init=False, default=False)
-    _closing: list[Deferred[None]] = field(init=False, factory=list)
+    def __init__(self, reactor: ReactorBase, maximum: int, name: str) -> None:
+        self._reactor = reactor
+        self._maximum = maximum
+        self._name = name
+        self._pool: ThreadPool | None = None
+        self._trigger: Any = None
+        self._running = 0
+        self._closed = False
+        self._closing: list[Deferred[None]] = []
 
     def run(
         self, work: Callable[..., _T], *arguments: Any, undo: Callable[[_T], object] | None = None

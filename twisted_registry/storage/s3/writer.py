@@ -100,6 +100,9 @@ class ObjectWriter(Fed):
     _ended: bool = field(init=False, default=False)
     _enders: list[Deferred[int]] = field(init=False, factory=list)
 
+    def __attrs_pre_init__(self) -> None:
+        super().__init__()
+
     @property
     def size(self) -> int:
         """Bytes under the path, those still in flight included."""
