@@ -5,21 +5,15 @@ Each call costs about 0.3 us with what it does. Whoever adds some to a pull shal
 
 from __future__ import annotations
 
-import socket
 import sys
-from contextlib import asynccontextmanager, closing
 
 import pytest
 import pytest_twisted
-from client import digest_of, image
+from client import digest_of
+from pullkit import BLOB, MANIFEST, served, warm
 from tokenkit import ISSUER, REALM, SERVICE, claims, jwk, jwks, key, mint
 from twisted.internet import reactor
-from twisted.internet.task import deferLater
-from twisted.internet.tcp import Server
 
-from twisted_registry.api.endpoint import RegistryResource
-from twisted_registry.api.site import RegistrySite
-from twisted_registry.api.tree import mounted
 from twisted_registry.auth.bearer import Bearer
 from twisted_registry.auth.keyring import make_keyring
 from twisted_registry.auth.open import OpenAccess
@@ -27,77 +21,6 @@ from twisted_registry.auth.rights import Right
 from twisted_registry.auth.rules import Rule, Rules
 from twisted_registry.auth.schemes import SchemeAccess
 from twisted_registry.auth.tokens import TokenCheck
-from twisted_registry.repository.registry import Registry
-from twisted_registry.storage.checked import CheckedDriver
-from twisted_registry.storage.filesystem import FilesystemDriver
-
-BLOB = 64 * 1024 * b"x"
-MANIFEST = image(b"{}", BLOB)
-STORE = "docker/registry/v2"
-
-
-def write(root, path, content):
-    file = root / STORE / path
-    file.parent.mkdir(parents=True)
-    file.write_bytes(content)
-
-
-def fill(root):
-    """What a push of an image leaves, as far as a pull needs it."""
-    for content in (BLOB, MANIFEST):
-        name = digest_of(content).partition(":")[2]
-        write(root, f"blobs/sha256/{name[:2]}/{name}/data", content)
-    folder = "repositories/a/b"
-    digest, name = digest_of(MANIFEST), digest_of(MANIFEST).partition(":")[2]
-    write(root, f"{folder}/_manifests/tags/latest/current/link", digest.encode())
-    write(root, f"{folder}/_manifests/revisions/sha256/{name}/link", digest.encode())
-    digest, name = digest_of(BLOB), digest_of(BLOB).partition(":")[2]
-    write(root, f"{folder}/_layers/sha256/{name}/link", digest.encode())
-
-
-class Connected:
-    """A TCP connection to a site, whose reads the test makes itself."""
-
-    def __init__(self, site):
-        with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-            self.client = socket.create_connection(listener.getsockname())
-            served, address = listener.accept()
-        served.setblocking(False)
-        self.client.setblocking(False)
-        self.client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * len(BLOB))
-        self.protocol = site.buildProtocol(None)
-        self.transport = Server(served, self.protocol, address, _Port, 0, reactor)
-        self.protocol.makeConnection(self.transport)
-
-    def received(self):
-        data = b""
-        while True:
-            try:
-                piece = self.client.recv(2**20)
-            except BlockingIOError:
-                return data
-            if not piece:
-                return data
-            data += piece
-
-    async def ask(self, request, ending):
-        """Send a request, and wait for an answer that ends so."""
-        self.protocol.dataReceived(request)
-        data = self.received()
-        while not data.endswith(ending):
-            await deferLater(reactor, 0.01)
-            data += self.received()
-        return data
-
-    def close(self):
-        self.client.close()
-        self.transport.abortConnection()
-
-
-class _Port:
-    """As much of a listening port as a connection asks for."""
-
-    _realPortNumber = 0
 
 
 def calls(function, *args):
@@ -149,30 +72,12 @@ async def test_a_login_makes_few_calls_more(tmp_path):
         for before, after in ((b"", b"Host: x\r\n"), (b"Host: x\r\n", b"")):
             head = line + before + credentials + after
             await warm(connected, head, MANIFEST)
-            assert_calls(connected, head, MANIFEST, 80)
-
-
-@asynccontextmanager
-async def served(folder, access):
-    """A connection to a registry that holds an image."""
-    fill(folder)
-    await deferLater(reactor, 0.05)  # files that were written just now are not believed
-    driver = FilesystemDriver(str(folder), reactor)
-    registry = Registry(CheckedDriver(driver, reactor), reactor, pulls=set())
-    site = RegistrySite(mounted(RegistryResource(registry, access, reactor), ""), reactor)
-    connected = Connected(site)
-    try:
-        yield connected
-    finally:
-        connected.close()
-        await driver.close()
-
-
-async def warm(connected, head, content):
-    """Ask until all is known that will be."""
-    for _ in range(3):
-        answer = await connected.ask(head + b"\r\n", content)
-        assert answer.startswith(b"HTTP/1.1 200 ")
+            assert_calls(connected, head, MANIFEST, 78)
+            # The same token, for something else.
+            other = head.replace(b"latest", digest_of(MANIFEST).encode())
+            await warm(connected, other, MANIFEST)
+            await warm(connected, head, MANIFEST)
+            assert_calls(connected, other, MANIFEST, 85)
 
 
 def assert_calls(connected, head, content, bound):

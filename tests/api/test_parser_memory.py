@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 from channel_kit import chunks, get, put
 from hypothesis import given
 from hypothesis import strategies as st
 
 from twisted_registry.api.head import Head
+from twisted_registry.api.known import LONGEST, REMEMBERED
 from twisted_registry.api.limits import Limits
-from twisted_registry.api.parser import LONGEST, REMEMBERED, RequestParser
+from twisted_registry.api.parser import RequestParser
 
 REQUEST = get(b"/path?x=y", b"Accept: a", b"accept: b")
 
@@ -24,7 +28,11 @@ def shown(event):
     """What an event says, whoever read it."""
     if not isinstance(event, Head):
         return event
-    return (event.method, event.target, event.version, event.headers, event.keep, event.length)
+    assert event.shown is None or event.shown.encode() == event.fields[b"authorization"]
+    return (
+        *(event.method, event.target, event.version, event.headers, event.fields),
+        *(event.keep, event.length, event.complete),
+    )
 
 
 def test_the_second_time_it_is_the_same_head():
@@ -143,11 +151,69 @@ def test_credentials_count_against_the_limits():
     assert events(parser)[-1].status == 431
 
 
+def test_who_shows_the_same_again_brings_the_same_along():
+    """Whatever else they ask for; and whoever shows something else does not."""
+    heads = {}
+    parser, other = RequestParser(Limits(), heads), RequestParser(Limits(), heads)
+    for target in (b"/a", b"/b"):
+        parser.feed(get(target))
+    mine, yours = b"Authorization: Bearer mine", b"Authorization: Bearer yours"
+    for target, line in ((b"/a", mine),) * 3 + ((b"/b", mine), (b"/b", yours), (b"/b", yours)):
+        parser.feed(get(target, line))
+    for _ in range(2):
+        other.feed(get(b"/a", mine))
+    once, first, again, elsewhere, new, changed = events(parser)[2:]
+    theirs = events(other)[-1]
+    assert first is again
+    assert first.shown is elsewhere.shown
+    assert once.shown is new.shown is None, "it may be the only request"
+    assert (first.shown, changed.shown, theirs.shown) == (
+        *("Bearer mine", "Bearer yours", "Bearer mine"),
+    )
+    assert first.shown is not theirs.shown, "connections share no credentials"
+    assert not any(head.shown for head in heads.values())
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        get(b"/"),
+        get(b"/unknown"),
+        get(b"/", b"Authorization: Bearer other")[:-2],
+        get(b"/", b"Authorization:Bearer secret"),
+        get(b"/unknown", b"Authorization: Bearer secret"),
+        put(b"/", b"body", b"Authorization: Bearer secret"),
+        get(b"/", b"X: " + 20000 * b"x"),
+        b"nonsense\r\n\r\n",
+        None,
+    ],
+)
+def test_a_secret_goes_when_the_next_request_is_in(after):
+    parser = RequestParser(Limits(), {})
+    for fields in ((), *[(b"Authorization: Bearer secret",)] * 2):
+        parser.feed(get(b"/", *fields))
+    secret = weakref.ref(events(parser).pop())
+    assert secret() is not None, "the connection keeps it"
+    if after is None:
+        parser.close()
+    else:
+        parser.feed(after)
+    gc.collect()
+    assert secret() is None
+
+
 PIECES = [
     REQUEST,
     get(b"/other"),
     get(b"/other", b"Authorization: a b"),
     get(b"/path?x=y", b"Accept: a", b"Authorization: c", b"accept: b"),
+    get(b"/path?x=y", b"Accept: a", b"Authorization: a b", b"accept: b"),
+    get(b"/path?x=y", b"Authorization: a b", b"Accept: a", b"accept: b"),
+    get(b"/path?x=y", b"Accept: a", b"Authorization: a bc", b"accept: b"),
+    get(b"/other")[:-2] + b"Authorization: a b\r\n",
+    get(b"/other") + b"Authorization: a b\r\n\r\n",
+    put(b"/other", b"body", b"Authorization: a b"),
+    get(b"/other", b"Authorization: a b", b"Authorization: a b"),
     get(b"/other") + b"Authorization: a\r\n\r\n",
     b"Authorization: a\r\n",
     b"\r\nAuthorization: a" + get(b"/other"),
@@ -170,7 +236,7 @@ def test_it_makes_no_difference(pieces):
         RequestParser(Limits(), heads).feed(piece)
     with_memory, without = RequestParser(Limits(), heads), RequestParser(Limits())
     for piece in pieces:
-        without._heads.clear()
+        without._known.heads.clear()
         with_memory.feed(piece)
         without.feed(piece)
         assert with_memory.stopped == without.stopped

@@ -6,14 +6,20 @@ bytes that it is found by, and put into a copy of the head that is found.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from attrs import define
 
-_SHOWN = b"\r\nAuthorization: "
+if TYPE_CHECKING:
+    from twisted_registry.auth.interfaces import Shown
+
+#: What stands before credentials, the usual way.
+SHOWN = b"\r\nAuthorization: "
 #: Credentials of these characters, with no space at an end, need no second look.
 _SOUND = bytes(range(0x20, 0x7F))
 _SPACE = 0x20
 #: The end of a head.
-_END = b"\r\n\r\n"
+END = b"\r\n\r\n"
 
 
 @define(eq=False, repr=False, slots=True)
@@ -28,6 +34,7 @@ class Head:
     :ivar expects: whether ``100 Continue`` is waited for.
     :ivar arrived: bytes of the body read so far.
     :ivar complete: whether the body's end has been read.
+    :ivar shown: the credentials in it, if the connection keeps them for its next request.
     """
 
     method: bytes
@@ -40,6 +47,7 @@ class Head:
     expects: bool = False
     arrived: int = 0
     complete: bool = True
+    shown: Shown | None = None
 
 
 def apart(data: bytes) -> tuple[bytes, bytes, int] | None:
@@ -50,11 +58,11 @@ def apart(data: bytes) -> tuple[bytes, bytes, int] | None:
     :returns: what is left, the credentials, and how many header fields stood before them; None if
         it shows none, or not in the usual way.
     """
-    place = data.find(_SHOWN)
+    place = data.find(SHOWN)
     # Behind its end, or in front of it, they would be none of the request.
-    if place <= 0 or not data.endswith(_END):
+    if place <= 0 or not data.endswith(END):
         return None
-    begin = place + len(_SHOWN)
+    begin = place + len(SHOWN)
     end = data.find(b"\r\n", begin)
     credentials = data[begin:end]
     if (
@@ -68,15 +76,18 @@ def apart(data: bytes) -> tuple[bytes, bytes, int] | None:
 
 def is_one_head(data: bytes) -> bool:
     """Whether a request that could be read is nothing but its head, without empty lines around."""
-    return data[:1].isalpha() and data.find(_END) + len(_END) == len(data)
+    return data[:1].isalpha() and data.find(END) + len(END) == len(data)
 
 
-def joined(head: Head, credentials: bytes, before: int) -> Head:
-    """A head with credentials, behind so many other fields."""
+def joined(head: Head, credentials: bytes, before: int, shown: Shown | None = None) -> Head:
+    """A head with credentials, behind so many other fields.
+
+    :param shown: the same credentials, if the connection keeps them.
+    """
     headers = head.headers.copy()
     headers.insert(before, (b"Authorization", credentials))
     fields = {**head.fields, b"authorization": credentials}
-    return Head(head.method, head.target, head.version, headers, fields, head.keep)
+    return Head(head.method, head.target, head.version, headers, fields, head.keep, shown=shown)
 
 
 def without_credentials(head: Head) -> Head | None:

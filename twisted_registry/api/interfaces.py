@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from twisted.internet.defer import Deferred
 
+    from twisted_registry.auth.interfaces import Shown
+
 
 class BodyAborted(Exception):
     """The body will not come whole: the sender left, stalled, or broke the framing; or whoever
@@ -55,6 +57,10 @@ class IStreamedRequest(Interface):
     body: IRequestBody = Attribute("The body on its way in.")
     lastFields: Mapping[bytes, bytes] = Attribute(
         "The last value of each header of the request, by its name in lower case."
+    )
+
+    shown: Shown | None = Attribute(
+        "The Authorization header in them, if the connection keeps it for its next request."
     )
 
     def everyField(name: bytes) -> Sequence[bytes]:

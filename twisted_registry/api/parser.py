@@ -9,9 +9,7 @@ Nothing is called from inside the parser: what was found is put into :attr:`Requ
 and handled after the bytes have been read to their end, so that no Resource runs, and no
 exception of a Resource passes, in the middle of a parse.
 
-Clients of one kind send the same request for the same thing, byte for byte. Between two requests
-a parser knows nothing of what was before, so bytes that were one request are that request again,
-and need not be read a second time.
+A request that was read before is not read again: see :mod:`twisted_registry.api.known`.
 """
 
 from __future__ import annotations
@@ -28,7 +26,8 @@ from httptools import (
     HttpRequestParser,
 )
 
-from twisted_registry.api.head import Head, apart, is_one_head, joined, without_credentials
+from twisted_registry.api.head import Head
+from twisted_registry.api.known import KnownHeads
 from twisted_registry.value import Value
 
 if TYPE_CHECKING:
@@ -44,12 +43,6 @@ _DIGITS = re.compile(rb"[0-9]{1,18}\Z")
 _LARGE = 64 * 1024
 # What the frame of one chunk may cost beside the chunk, in bytes: its size line and CRLFs.
 _CHUNK_OVERHEAD = 32
-#: How many heads are remembered, and of what length in bytes.
-REMEMBERED = 512
-LONGEST = 1024
-# A request that holds one of these is not: a secret should not stay longer than it has to, and an
-# Upgrade leaves a parser of its own behind. Of one with credentials the rest is.
-_FLEETING = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"upgrade"})
 
 
 @frozen(eq=False, repr=False)
@@ -83,7 +76,7 @@ class RequestParser:
 
     def __init__(self, limits: Limits, heads: dict[bytes, Head] | None = None) -> None:
         """:param heads: what was read before under the same limits, shared by many parsers."""
-        self._heads = {} if heads is None else heads
+        self._known = KnownHeads(limits, {} if heads is None else heads)
         self.events: deque[Head | bytes | Refusal | object] = deque()
         self.in_head = False
         self.stopped = False
@@ -103,48 +96,16 @@ class RequestParser:
         """Read all of ``data``. Never raises on what it holds."""
         between = not (self.in_head or self.stopped) and self._head is None
         if between:
-            head = self._find(data)
+            head = self._known.find(data)
             if head is not None:
                 self.events.append(head)
                 return
         before = len(self.events)
         self._read(data)
-        if between and len(self.events) == before + 1:
-            self._remember(data, self.events[-1])
-
-    def _find(self, data: bytes) -> Head | None:
-        """The head of a request that was read before, be it with other credentials."""
-        limits = self._limits
-        if len(data) > limits.header_bytes:
-            return None
-        head = self._heads.get(data)
-        if head is not None:
-            return head
-        found = apart(data)
-        if found is None:
-            return None
-        rest, credentials, before = found
-        head = self._heads.get(rest)
-        if head is None or len(head.headers) >= limits.header_count:
-            return None
-        return joined(head, credentials, before)
-
-    def _remember(self, data: bytes, event: object) -> None:
-        """Keep ``data`` if it was a whole request without a body, and nothing else."""
-        if self.in_head or self.stopped or not isinstance(event, Head) or event.length != 0:
-            return
-        if not is_one_head(data):
-            return
-        if b"authorization" in event.fields:
-            found, bare = apart(data), without_credentials(event)
-            if found is None or bare is None:
-                return
-            data, event = found[0], bare
-        if len(data) <= LONGEST and _FLEETING.isdisjoint(event.fields):
-            heads = self._heads
-            heads[data] = event
-            if len(heads) > REMEMBERED:
-                del heads[next(iter(heads))]
+        if between and len(self.events) == before + 1 and not (self.in_head or self.stopped):
+            event = self.events[-1]
+            if isinstance(event, Head) and event.length == 0:
+                self._known.remember(data, event)
 
     def _read(self, data: bytes) -> None:
         while data and not self.stopped:
@@ -180,6 +141,7 @@ class RequestParser:
         self.in_head = False
         self.events.clear()
         self._head = None
+        self._known.last = None
         # The two refer to each other; the collector need not find out.
         del self._parser
 
@@ -287,6 +249,7 @@ class RequestParser:
         if self._muted:
             return
         self.in_head = False
+        self._known.last = None
         head = self._make_head()
         self._headers = []
         self._size = 0

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from twisted_registry.api.channel import RegistryChannel
     from twisted_registry.api.head import Head
     from twisted_registry.api.site import RegistrySite
+    from twisted_registry.auth.interfaces import Shown
 
 log = Logger()
 
@@ -122,6 +123,11 @@ class RegistryRequest(Request):
         """See :class:`~twisted_registry.api.interfaces.IStreamedRequest`."""
         # A Resource in front of ours may have changed what it saw.
         return self.getAllHeaders() if "requestHeaders" in vars(self) else self.head.fields
+
+    @property
+    def shown(self) -> Shown | None:
+        """See :class:`~twisted_registry.api.interfaces.IStreamedRequest`."""
+        return None if "requestHeaders" in vars(self) else self.head.shown
 
     def everyField(self, name: bytes) -> Sequence[bytes]:
         """See :class:`~twisted_registry.api.interfaces.IStreamedRequest`."""

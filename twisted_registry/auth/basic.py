@@ -16,7 +16,7 @@ from zope.interface import Interface, implementer
 from twisted_registry.auth.accounts import IAccounts
 from twisted_registry.auth.challenges import basic
 from twisted_registry.auth.identity import ANONYMOUS, Identity, IIdentity
-from twisted_registry.auth.recent import REMEMBERED, RecentLogins
+from twisted_registry.auth.recent import REMEMBERED, RecentLogins, mark_of
 from twisted_registry.auth.schemes import IScheme, Login, LoginFailed
 from twisted_registry.auth.shared import Shared
 from twisted_registry.errors import ErrorCode, RegistryError
@@ -114,7 +114,7 @@ class Basic:
         if is_nobody(credentials):
             return succeed(None)
         version = self._version()
-        key = self._recent.mark(shown), version
+        key = mark_of(shown), version
         check = self._checks.get(key)
         if check is None:
             if len(self._checks) >= _MOST_CHECKS:

@@ -48,11 +48,22 @@ CATALOG = Access("registry", "catalog", "*")
 MAINTENANCE = Access("registry", "maintenance", "*")
 
 
+class Shown(str):
+    """What a connection shows again and again.
+
+    :ivar mark: set by whoever remembers logins, so that it is made once and not for each request.
+    """
+
+    __slots__ = ("mark",)
+    mark: bytes
+
+
 @frozen
 class Caller:
     """Who asks, as far as the connection and the headers tell.
 
-    :ivar authorization: the Authorization header, never shown in a repr.
+    :ivar authorization: the Authorization header, never shown in a repr; a :class:`Shown` if the
+        connection showed the same before.
     :ivar address: the peer's address, or what a proxy in front of us said of it.
     :ivar host: the host that the client asked for, for challenges that name a URL.
     :ivar secure: whether the client's connection was over TLS.

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
+from twisted_registry.auth.interfaces import Shown
+
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 REMEMBERED = 300.0
 #: How many are kept; the one longest unused goes.
 MOST = 4096
+#: No other process has it.
+_KEY = secrets.token_bytes(32)
 
 
 @define(eq=False, repr=False)
@@ -34,7 +38,6 @@ class RecentLogins:
 
     _clock: IReactorTime
     _most: int = MOST
-    _key: bytes = field(init=False, factory=lambda: secrets.token_bytes(32))
     _kept: OrderedDict[bytes, tuple[Login, float, object]] = field(init=False, factory=OrderedDict)
 
     def find(self, shown: str, version: object = None) -> Login | None:
@@ -42,7 +45,8 @@ class RecentLogins:
 
         :param version: as it was given to :meth:`keep`; another one ends the login.
         """
-        key = self.mark(shown)
+        # A call less, for this is asked for each request.
+        key = getattr(shown, "mark", None) or mark_of(shown)
         found = self._kept.get(key)
         if found is None:
             return None
@@ -58,10 +62,14 @@ class RecentLogins:
 
         :param until: the time at which it is over, by the clock.
         """
-        self._kept[self.mark(shown)] = login, until, version
+        self._kept[mark_of(shown)] = login, until, version
         if len(self._kept) > self._most:
             self._kept.popitem(last=False)
 
-    def mark(self, shown: str) -> bytes:
-        """What stands for something that was shown."""
-        return blake2b(shown.encode("utf-8", "replace"), digest_size=16, key=self._key).digest()
+
+def mark_of(shown: str) -> bytes:
+    """What stands for something that was shown: a keyed hash."""
+    mark = blake2b(shown.encode("utf-8", "replace"), digest_size=16, key=_KEY).digest()
+    if isinstance(shown, Shown):
+        shown.mark = mark
+    return mark

@@ -102,7 +102,7 @@ class IScheme(Interface):
 
 
 @implementer(IGrant)
-@frozen(eq=False)
+@define(eq=False, repr=False)  # one is made for each request, and frozen ones take longer to make
 class Grant:
     """What a login may do under a policy."""
 
@@ -170,9 +170,9 @@ class SchemeAccess:
             if accesses and CATALOG not in accesses and all(map(self._anonymous.permits, accesses)):
                 return self._anonymous
             raise self._challenge(caller, accesses)
-        scope, identity, allows = login.scope, login.identity, self._policy.allows
+        scope, identity, policy = login.scope, login.identity, self._policy
         for access in accesses:
-            if not allows(identity, access):
+            if not policy.allows(identity, access):
                 if not identity.name:
                     # A stranger's token: a login may help.
                     raise self._challenge(caller, accesses, "insufficient_scope")
@@ -182,7 +182,7 @@ class SchemeAccess:
             for access in accesses:
                 if not scope.allows(identity, access):
                     raise self._challenge(caller, accesses, "insufficient_scope")
-        return Grant(identity.name, login, self._policy)
+        return Grant(identity.name, login, policy)
 
     def _failed(self, failure: Failure, caller: Caller, accesses: Sequence[Access]) -> IGrant:
         error = failure.value

@@ -1,0 +1,132 @@
+"""What a kept connection remembers of the last login opens nothing that is no longer open.
+
+Each request is sent twice at least, so that the second finds all that is remembered.
+"""
+
+from __future__ import annotations
+
+import pytest_twisted
+from passwordkit import Written, caller, entries, shown
+from pullkit import served
+from tokenkit import ISSUER, NOW, REALM, SERVICE, claims, jwk, jwks, key, mint
+from twisted.internet.task import Clock
+
+from twisted_registry.auth.basic import basic_login
+from twisted_registry.auth.bearer import Bearer
+from twisted_registry.auth.keyring import make_keyring
+from twisted_registry.auth.policy import Admitted, LoggedIn
+from twisted_registry.auth.rights import Right, Rights
+from twisted_registry.auth.rules import Rule, Rules
+from twisted_registry.auth.schemes import SchemeAccess
+from twisted_registry.auth.scopes import Part, Scope
+from twisted_registry.auth.tokens import TokenCheck
+from twisted_registry.storage.memory import MemoryDriver
+from twisted_registry.tokens.logins import Logins
+from twisted_registry.tokens.records import REMEMBERED, Records
+from twisted_registry.tokens.scheme import Realm, TokenScheme
+from twisted_registry.tokens.signing import Claims, Signer
+
+SCOPE = Scope((Part("repository", "a/b", ("pull",)),))
+RIGHTS = Rights((Right.make(["a/**"], ["pull"]),))
+
+
+def clock_of(now):
+    clock = Clock()
+    clock.advance(now)
+    return clock
+
+
+def bearer(clock, policy):
+    """Distribution's tokens, on a clock."""
+    keys = make_keyring(None, jwks(jwk(key("P-256"), kid="k")))
+    check = TokenCheck(ISSUER, SERVICE, keys, clock.seconds, frozenset({"ES256"}))
+    return SchemeAccess(Bearer(REALM, check, clock), policy)
+
+
+def token(**more):
+    return "Bearer " + mint(key("P-256"), "ES256", claims(**more), kid="k")
+
+
+async def statuses(connected, authorization, repository="a/b", times=3):
+    """What so many requests for a manifest are answered on one connection."""
+    line = f"Authorization: {authorization}\r\n" if authorization else ""
+    request = f"GET /v2/{repository}/manifests/latest HTTP/1.1\r\nHost: x\r\n{line}\r\n".encode()
+    found = set()
+    for _ in range(times):
+        answer = await connected.ask(request, b"}")
+        found.add(int(answer[9:12]))
+    return found
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_token_ends_on_a_connection_that_goes_on(tmp_path):
+    clock = clock_of(NOW)
+    async with served(tmp_path, bearer(clock, Admitted())) as connected:
+        good = token(exp=NOW + 100)
+        assert await statuses(connected, good) == {200}
+        clock.advance(159)
+        assert await statuses(connected, good) == {200}
+        clock.advance(2)
+        assert await statuses(connected, good) == {401}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_user_is_refused_from_the_next_request_on(tmp_path):
+    written = Written(tmp_path / "users")
+    written.write(entries(me="secret", you="other"))
+    access = SchemeAccess(basic_login("here", written.checker(), written.clock), LoggedIn())
+    async with served(tmp_path, access) as connected:
+        assert await statuses(connected, shown("me", "secret")) == {200}
+        written.write(entries(you="other"))
+        assert await statuses(connected, shown("me", "secret")) == {401}
+        written.write(entries(me="secret"))
+        assert await statuses(connected, shown("me", "secret")) == {200}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_robot_that_was_revoked_is_out_after_seconds(tmp_path):
+    clock = clock_of(NOW)
+    driver = MemoryDriver(clock)
+    logins, other = (Logins(None, Records(driver, clock)) for _ in range(2))
+    signer = Signer(b"secret", clock, "here", 300.0, 24 * 3600.0)
+
+    async def signs():
+        return signer
+
+    access = SchemeAccess(TokenScheme(Realm(), "here", signs, logins, clock), Rules(()))
+    record, secret = await other.records.create("robot", "ci", None, rights=RIGHTS)
+    async with served(tmp_path, access) as connected:
+        identity = (await logins.of_header(caller("any", secret))).identity
+        derived = "Bearer " + signer.sign(Claims(identity, SCOPE, record.id))
+        for shows in (shown("any", secret), derived):
+            assert await statuses(connected, shows) == {200}
+        await other.records.revoke(record.id)
+        clock.advance(REMEMBERED)
+        for shows in (derived, shown("any", secret)):
+            assert await statuses(connected, shows) == {401}
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_same_token_is_asked_for_each_repository(tmp_path):
+    access = bearer(clock_of(NOW), Admitted())
+    good = token()
+    async with served(tmp_path, access) as connected:
+        for _ in range(2):
+            assert await statuses(connected, good) == {200}
+            assert await statuses(connected, good, "a/c") == {401}
+
+
+@pytest_twisted.ensureDeferred
+async def test_users_who_share_a_connection_share_no_login(tmp_path):
+    """As behind a proxy."""
+    mine = Rules((Rule(Right.make(["a/**"], ["pull"]), frozenset({"me"})),))
+    async with served(tmp_path, bearer(clock_of(NOW), mine)) as connected:
+        me, you = token(), token(sub="you")
+        # Of the same length, and different at the end, at the start, or in no more than the case.
+        wrong = (me[:-4] + "AAAA", me.replace("ey", "yE", 1), me.swapcase())
+        for times in (1, 2):
+            assert await statuses(connected, me, times=times) == {200}
+            assert await statuses(connected, you, times=times) == {403}
+            for each in (None, *wrong):
+                assert await statuses(connected, me, times=times) == {200}
+                assert await statuses(connected, each, times=times) == {401}
