@@ -118,6 +118,12 @@ LATE = {
     ("upkeep", f"{PACKAGE}.maintenance.purge"),
     # Few have a trash, from which something could come back.
     ("repository.registry", f"{PACKAGE}.repository.recall"),
+    # Of a registry's life, a start and its first answers need none of these.
+    ("repository.registry", f"{PACKAGE}.repository.abandoned"),
+    ("repository.registry", f"{PACKAGE}.repository.deletion"),
+    ("storage.filesystem", f"{PACKAGE}.storage.debris"),
+    # Only what comes from afar is compared while it is read.
+    ("repository.recent", f"{PACKAGE}.repository.verified"),
     # Few processes read again what is stored.
     ("upkeep", f"{PACKAGE}.checks"),
     # Few want to be told how full the disk is.

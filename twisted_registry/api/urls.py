@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 _HOST = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 #: A name has 253 characters at most (RFC 1035), a port five more.
 _LONGEST_HOST = 260
-_FORWARDED = re.compile(r'\s*([a-z]+)\s*=\s*(?:"([^"]*)"|([^\s;,"]*))\s*', re.IGNORECASE)
+#: Compiled when the first such header comes, which few have; not at each start.
+_FORWARDED = r'\s*([a-z]+)\s*=\s*(?:"([^"]*)"|([^\s;,"]*))\s*'
 
 
 @frozen(eq=False, repr=False)
@@ -142,5 +143,5 @@ def _first(header: bytes | None) -> str:
 def _forwarded(header: str) -> dict[str, str]:
     """The first element of a Forwarded header."""
     element = header.partition(",")[0]
-    pairs = (_FORWARDED.fullmatch(part) for part in element.split(";"))
+    pairs = (re.fullmatch(_FORWARDED, part, re.IGNORECASE) for part in element.split(";"))
     return {pair[1].lower(): pair[2] or pair[3] or "" for pair in pairs if pair}

@@ -15,10 +15,11 @@ from attrs import frozen
 
 from twisted_registry.value import Value
 
-_HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9_])?")
-_NAME: Final = re.compile(r"[a-z][a-z0-9]*")
-_PART: Final = re.compile(r"(?:\\.|[^\\:])*")
-_KEYWORD: Final = re.compile(r"([^=\\]*)=(.*)", re.DOTALL)
+# Patterns are compiled once there is something to match, not at each start.
+_HOST: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9_])?"
+_NAME: Final = r"[a-z][a-z0-9]*"
+_PART: Final = r"(?:\\.|[^\\:])*"
+_KEYWORD: Final = r"(?s)([^=\\]*)=(.*)"
 _PORTS: Final = frozenset({"tcp", "tcp6", "ssl"})
 #: Endpoint names of Twisted whose connections are those of the socket, with nothing around them.
 _PLAIN: Final = frozenset({"tcp", "tcp6", "unix", "systemd"})
@@ -65,7 +66,7 @@ def parse_address(text: str, *, unix: bool = False) -> Address:
         raise ValueError
     known = name in _KEYWORDS or name in _PORTS
     # A plugin's endpoint (haproxy:tcp:5000) has more than one colon, or it is HOST:PORT.
-    if colon and rest and (known or (_NAME.fullmatch(name) and ":" in rest)):
+    if colon and rest and (known or (re.fullmatch(_NAME, name) and ":" in rest)):
         return _endpoint(text, name)
     if unix:
         return Address(text, f"unix:{_escape(text)}", path=text)
@@ -82,7 +83,7 @@ def _host_and_port(text: str) -> Address:
         return Address(text, f"tcp6:{port}:interface={_escape(host)}", host, port)
     if not host:
         return Address(text, f"tcp:{port}", "", port)
-    if not _HOST.fullmatch(host):
+    if not re.fullmatch(_HOST, host):
         raise ValueError
     return Address(text, f"tcp:{port}:interface={host}", host, port)
 
@@ -114,11 +115,12 @@ def _split(text: str) -> tuple[list[str], dict[str, str]]:
     places: list[str] = []
     words: dict[str, str] = {}
     start = 0
+    part = re.compile(_PART)
     while start <= len(text):
-        match = _PART.match(text, start)
+        match = part.match(text, start)
         if match is None or (match.end() < len(text) and text[match.end()] != ":"):
             raise ValueError
-        keyword = _KEYWORD.fullmatch(match[0])
+        keyword = re.fullmatch(_KEYWORD, match[0])
         if keyword:
             words[keyword[1]] = _unescape(keyword[2])
         else:

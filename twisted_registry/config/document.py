@@ -11,7 +11,6 @@ import re
 from typing import TYPE_CHECKING, TypeAlias
 
 import yaml
-from attrs import define
 from yaml.constructor import SafeConstructor
 from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from yaml.nodes import Node as YamlNode
@@ -36,7 +35,6 @@ class DocumentError(ValueError):
     """The text is not usable YAML; the message says why and shows none of it."""
 
 
-@define(eq=False, repr=False)
 class Node:
     """One value of the tree, changed in place by the environment.
 
@@ -45,9 +43,12 @@ class Node:
     :ivar origin: where it was written, for fault lines.
     """
 
-    value: Plain | dict[str, Node] | list[Node]
-    text: str = ""
-    origin: str = ""
+    def __init__(
+        self, value: Plain | dict[str, Node] | list[Node], text: str = "", origin: str = ""
+    ) -> None:
+        self.value = value
+        self.text = text
+        self.origin = origin
 
     @property
     def sort(self) -> str:
@@ -77,15 +78,15 @@ def parse(text: str, origin: str, report: Report, *, lines: bool = True) -> Node
         raise DocumentError("not YAML: holds a character that YAML does not allow") from None
     except RecursionError:
         raise DocumentError("nested too deeply") from None
-    return _Reader(origin, report, lines).node(root, "", 0)
+    return _Reader(origin, report, lines=lines).node(root, "", 0)
 
 
-@define(eq=False, repr=False)
 class _Reader:
-    origin: str
-    report: Report
-    lines: bool
-    count: int = 0
+    def __init__(self, origin: str, report: Report, *, lines: bool) -> None:
+        self.origin = origin
+        self.report = report
+        self.lines = lines
+        self.count = 0
 
     def node(self, node: YamlNode | None, path: str, depth: int) -> Node:
         self.count += 1

@@ -21,12 +21,12 @@ MASK = "******"
 #: A value longer than this is cut in a fault line.
 SHOWN = 80
 
-_USERINFO = re.compile(r"//[^/@\s]*(?:@[^/@\s]*)*@")
+_USERINFO = r"//[^/@\s]*(?:@[^/@\s]*)*@"
 
 
 def mask_url(text: str) -> str:
     """*text* with user name and password of any URL in it replaced (``//******@host``)."""
-    return _USERINFO.sub(f"//{MASK}@", text)
+    return re.sub(_USERINFO, f"//{MASK}@", text)
 
 
 def printable(text: str) -> str:
@@ -61,7 +61,6 @@ class Fault(Value):
         return f"{printable(self.path) or 'configuration'}: {said}{printable(where)}"
 
 
-@frozen(eq=False)
 class ConfigurationError(Exception):
     """The configuration can not be used.
 
@@ -69,8 +68,10 @@ class ConfigurationError(Exception):
     :ivar warnings: what would have been warned of, had it been usable.
     """
 
-    faults: tuple[Fault, ...]
-    warnings: tuple[str, ...] = ()
+    def __init__(self, faults: tuple[Fault, ...], warnings: tuple[str, ...] = ()) -> None:
+        super().__init__(faults, warnings)
+        self.faults = faults
+        self.warnings = warnings
 
     def __str__(self) -> str:
         return "\n".join(str(fault) for fault in self.faults)

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from re import Pattern
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from attrs import field, frozen
+from attrs import frozen
 
 from twisted_registry.config import values
 from twisted_registry.config.faults import MASK, Report, mask_url, shown
@@ -57,16 +57,17 @@ class Place(Value):
         self.report.fault(self.path, f"got {value}", kind.expected, node.origin)
 
 
-@frozen(eq=False, repr=False)
 class Kind(ABC):
     """What a key takes.
 
     :ivar expected: in words, for fault lines and the reference.
     """
 
-    expected: str
     #: a key without a value is still read, not as if the key were absent
     takes_null: ClassVar[bool] = False
+
+    def __init__(self, expected: str) -> None:
+        self.expected = expected
 
     @abstractmethod
     def read(self, node: Node, place: Place) -> Any:
@@ -80,11 +81,12 @@ class Kind(ABC):
         return value
 
 
-@frozen(eq=False, repr=False)
 class Scalar(Kind):
     """One value, read by a function of :mod:`twisted_registry.config.values`."""
 
-    convert: Callable[[Node], Any]
+    def __init__(self, expected: str, convert: Callable[[Node], Any]) -> None:
+        super().__init__(expected)
+        self.convert = convert
 
     def read(self, node: Node, place: Place) -> Any:  # noqa: ARG002 - one value has no parts
         """As promised by :class:`Kind`."""
@@ -100,7 +102,6 @@ class Scalar(Kind):
         return mask_url(value) if isinstance(value, str) else value
 
 
-@frozen(eq=False, repr=False)
 class Duration(Scalar):
     """A length of time in seconds."""
 
@@ -109,7 +110,6 @@ class Duration(Scalar):
         return None if value is None else values.spelled(value)
 
 
-@frozen(eq=False, repr=False)
 class Part(Scalar):
     """A part of a whole, from 0 to 1."""
 
@@ -118,11 +118,12 @@ class Part(Scalar):
         return f"{100 * value:g}%" if value else None
 
 
-@frozen(eq=False, repr=False)
 class Listing(Kind):
     """A list of one kind; the value is a tuple."""
 
-    item: Kind
+    def __init__(self, expected: str, item: Kind) -> None:
+        super().__init__(expected)
+        self.item = item
 
     def read(self, node: Node, place: Place) -> Any:
         """As promised by :class:`Kind`."""
@@ -139,7 +140,6 @@ class Listing(Kind):
         return [self.item.dump(item) for item in value]
 
 
-@frozen(eq=False, repr=False)
 class Table(Kind):
     """A mapping with names of the user's own; the value is a dict.
 
@@ -149,10 +149,20 @@ class Table(Kind):
     :ivar keep_case: names that the environment makes are not lower-cased.
     """
 
-    item: Kind
-    name: Callable[[str], str] = str
-    names: str = "a name"
-    keep_case: bool = False
+    def __init__(
+        self,
+        expected: str,
+        item: Kind,
+        name: Callable[[str], str] = str,
+        names: str = "a name",
+        *,
+        keep_case: bool = False,
+    ) -> None:
+        super().__init__(expected)
+        self.item = item
+        self.name = name
+        self.names = names
+        self.keep_case = keep_case
 
     def read(self, node: Node, place: Place) -> Any:
         """As promised by :class:`Kind`."""
@@ -175,18 +185,17 @@ class Table(Kind):
         return {name: self.item.dump(item) for name, item in value.items()}
 
 
-@frozen(eq=False, repr=False)
 class Anything(Kind):
     """Whatever YAML can say, as plain data."""
 
-    expected: str = "anything"
+    def __init__(self, expected: str = "anything") -> None:
+        super().__init__(expected)
 
     def read(self, node: Node, place: Place) -> Any:  # noqa: ARG002 - nothing can be wrong
         """As promised by :class:`Kind`."""
         return plain(node)
 
 
-@frozen(eq=False, repr=False)
 class Options(Anything):
     """A section that is known by the names of its keys, its values being another's business.
 
@@ -194,8 +203,10 @@ class Options(Anything):
     """
 
     takes_null: ClassVar[bool] = True
-    expected: str = "a section"
-    known: Mapping[str, Mapping[str, None] | None] = field(factory=dict)
+
+    def __init__(self, known: Mapping[str, Mapping[str, None] | None] | None = None) -> None:
+        super().__init__("a section")
+        self.known = {} if known is None else known
 
     def read(self, node: Node, place: Place) -> Any:
         """As promised by :class:`Kind`."""

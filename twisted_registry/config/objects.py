@@ -54,9 +54,10 @@ LOG_LEVELS: Final = (
     "debugwithrequesterrors",
     "debugwitheventstreambody",
 )
-_REGION: Final = re.compile(r"[a-z]{2,4}(?:-[a-z]+){1,3}-\d{1,2}")
-_BUCKET: Final = re.compile(r"[A-Za-z0-9._-]{1,255}")
-_HOST: Final = re.compile(r"[A-Za-z0-9._-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
+# Patterns are compiled by whoever has such a store, not at each start.
+_REGION: Final = r"[a-z]{2,4}(?:-[a-z]+){1,3}-\d{1,2}"
+_BUCKET: Final = r"[A-Za-z0-9._-]{1,255}"
+_HOST: Final = r"[A-Za-z0-9._-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?"
 
 
 def _flag(doc: str, default: bool | None) -> Any:  # noqa: FBT001 - the default of a flag
@@ -88,7 +89,7 @@ def _count(node: Node) -> int:
 
 def _bucket(node: Node) -> str:
     value = values.text(node)
-    if not _BUCKET.fullmatch(value):
+    if not re.fullmatch(_BUCKET, value):
         raise ValueError
     return value
 
@@ -103,7 +104,7 @@ def _storage_class(node: Node) -> str:
 def _endpoint(node: Node) -> str:
     """A host, perhaps with a port, or the URL of one, perhaps with a path."""
     value = values.text(node).strip()
-    if not value or _HOST.fullmatch(value):
+    if not value or re.fullmatch(_HOST, value):
         return value
     parts = urlsplit(value)
     _origin(f"{parts.scheme}://{parts.netloc}")
@@ -120,7 +121,7 @@ def _public_endpoint(node: Node) -> str:
 def _origin(value: str) -> str:
     parts = urlsplit(value)
     _ = parts.port  # raises ValueError unless it is a port
-    if parts.scheme not in {"http", "https"} or not _HOST.fullmatch(parts.netloc):
+    if parts.scheme not in {"http", "https"} or not re.fullmatch(_HOST, parts.netloc):
         raise ValueError
     if parts.path not in {"", "/"} or "?" in value or "#" in value:
         raise ValueError
@@ -223,7 +224,7 @@ def check_s3(name: str, options: S3, report: Report) -> None:
     path = f"storage.{name}"
     if not options.bucket:
         report.fault(f"{path}.bucket", None, "the key is required")
-    if not options.regionendpoint and not _REGION.fullmatch(options.region):
+    if not options.regionendpoint and not re.fullmatch(_REGION, options.region):
         got = f"got {shown(options.region)}" if options.region else None
         expected = "a region of AWS such as eu-central-1, or regionendpoint beside it"
         report.fault(f"{path}.region", got, expected)

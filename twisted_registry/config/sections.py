@@ -10,7 +10,6 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, dataclass_transform
 
-from attrs import define, frozen
 from attrs.exceptions import FrozenInstanceError
 
 from twisted_registry.config.document import Node
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@define(eq=False, repr=False)
 class Key:
     """What a field of the schema declares beside its type.
 
@@ -38,15 +36,27 @@ class Key:
     :ivar attribute: the field of the class.
     """
 
-    kind: Kind
-    doc: str
-    default: Any = None
-    name: str = ""
-    secret: bool = False
-    required: bool = False
-    ours: bool = False
-    section: type | None = None
-    attribute: str = ""
+    def __init__(
+        self,
+        kind: Kind,
+        doc: str,
+        *,
+        default: Any = None,
+        name: str = "",
+        secret: bool = False,
+        required: bool = False,
+        ours: bool = False,
+        section: type | None = None,
+    ) -> None:
+        self.kind = kind
+        self.doc = doc
+        self.default = default
+        self.name = name
+        self.secret = secret
+        self.required = required
+        self.ours = ours
+        self.section = section
+        self.attribute = ""
 
     def __set_name__(self, _owner: type, attribute: str) -> None:
         """Learn from Python what the field is called."""
@@ -65,7 +75,7 @@ def key(
     ours: bool = False,
 ) -> Any:
     """A field of a schema class; the arguments are those of :class:`Key`."""
-    return Key(kind, doc, default, name, secret, required, ours)
+    return Key(kind, doc, default=default, name=name, secret=secret, required=required, ours=ours)
 
 
 class Values:
@@ -129,7 +139,6 @@ def keys(of: type) -> Mapping[str, Key]:
     return {spec.name: spec for spec in vars(of).values() if isinstance(spec, Key)}
 
 
-@frozen(eq=False, repr=False)
 class Section(Kind):
     """A mapping whose keys a class of the schema declares; the value is an instance.
 
@@ -140,10 +149,21 @@ class Section(Kind):
     """
 
     takes_null: ClassVar[bool] = True
-    of: type
-    bare: bool = False
-    closed: bool = False
-    empty: bool = False
+
+    def __init__(
+        self,
+        expected: str,
+        of: type,
+        *,
+        bare: bool = False,
+        closed: bool = False,
+        empty: bool = False,
+    ) -> None:
+        super().__init__(expected)
+        self.of = of
+        self.bare = bare
+        self.closed = closed
+        self.empty = empty
 
     def read(self, node: Node, place: Place) -> Any:
         """As promised by :class:`Kind`."""

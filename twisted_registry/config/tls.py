@@ -48,22 +48,26 @@ NEWER: Final = frozenset({
 })  # fmt: skip
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?"
 #: A host name, perhaps for all those below it. The last label of a name has a letter.
-_NAME: Final = re.compile(rf"(?:\*\.)?(?:{_LABEL}\.)*(?!\d+\Z){_LABEL}", re.ASCII)
+_NAME: Final = rf"(?:\*\.)?(?:{_LABEL}\.)*(?!\d+\Z){_LABEL}"
 #: How many of SUITES, from its beginning, are offered by default: forward secret and authenticated.
 _DEFAULT: Final = 6
 _DIRECTORY: Final = "https://acme-v02.api.letsencrypt.org/directory"
 
 
+def _is_name(said: str) -> bool:
+    return len(said) <= 253 and re.fullmatch(_NAME, said, re.ASCII) is not None
+
+
 def _host(node: Node) -> str:
     said = text_of(node).lower()
-    if len(said) <= 253 and _NAME.fullmatch(said):
+    if _is_name(said):
         return said
     return str(ip_address(said))
 
 
 def _domain(node: Node) -> str:
     said = text_of(node).lower()
-    if len(said) > 253 or said.startswith("*") or "." not in said or not _NAME.fullmatch(said):
+    if said.startswith("*") or "." not in said or not _is_name(said):
         raise ValueError
     return said
 

@@ -26,17 +26,16 @@ _NANOSECONDS: Final = {
     "m": 60_000_000_000,
     "h": 3_600_000_000_000,
 }
-_PART: Final = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|\u00b5s|\u03bcs|ms|s|m|h)", re.ASCII)
+# Patterns are compiled once there is something to match, not at each start.
+_PART: Final = r"(\d+\.?\d*|\.\d+)(ns|us|\u00b5s|\u03bcs|ms|s|m|h)"
 _LONGEST: Final = 2**63 - 1
 _TRUE: Final = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE: Final = frozenset({"0", "f", "F", "FALSE", "false", "False"})
-_SIZE: Final = re.compile(r"(\d{1,15})\s*(KiB|MiB|GiB)?", re.ASCII)
+_SIZE: Final = r"(\d{1,15})\s*(KiB|MiB|GiB)?"
 _UNITS: Final = {None: 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_FIELD: Final = re.compile(
-    r"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?"
-)
-_PREFIX: Final = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]+/)*")
+_WORD: Final = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
+_FIELD: Final = r"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?"
+_PREFIX: Final = r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]+/)*"
 #: More processes than this on one socket are a mistake.
 PROCESSES: Final = 64
 #: The HTTP machinery owns these; a configured one would break the framing of answers.
@@ -108,7 +107,7 @@ def size(node: Node) -> int:
     """Bytes: a YAML integer, or text with a unit of 1024 (``64KiB``, ``4MiB``)."""
     if not isinstance(node.value, str):
         return whole(node)
-    match = _SIZE.fullmatch(node.value.strip())
+    match = re.fullmatch(_SIZE, node.value.strip(), re.ASCII)
     if match is None:
         raise ValueError
     return int(match[1]) * _UNITS[match[2]]
@@ -139,8 +138,9 @@ def duration(said: str) -> float:
         return 0.0
     total = 0.0
     end = 0
+    pattern = re.compile(_PART, re.ASCII)
     while end < len(rest):
-        part = _PART.match(rest, end)
+        part = pattern.match(rest, end)
         if part is None:
             raise ValueError
         total += float(part[1]) * _NANOSECONDS[part[2]]
@@ -222,14 +222,14 @@ def path(node: Node) -> str:
 def prefix(node: Node) -> str:
     """A URL path that starts and ends with a slash, or nothing."""
     value = text(node)
-    if value and (not _PREFIX.fullmatch(value) or {".", ".."} & set(value.split("/"))):
+    if value and (not re.fullmatch(_PREFIX, value) or {".", ".."} & set(value.split("/"))):
         raise ValueError
     return value
 
 
 def header_name(name: str) -> str:
     """A header's name: a token (RFC 9110 section 5.6.2) that does not frame the message."""
-    if not _TOKEN.fullmatch(name) or name.lower() in _FRAMING:
+    if not re.fullmatch(_WORD, name) or name.lower() in _FRAMING:
         raise ValueError
     return name
 
@@ -237,6 +237,6 @@ def header_name(name: str) -> str:
 def header_value(node: Node) -> str:
     """A header's value (RFC 9110 section 5.5): one line, no space around it."""
     value = text(node)
-    if not _FIELD.fullmatch(value):
+    if not re.fullmatch(_FIELD, value):
         raise ValueError
     return value

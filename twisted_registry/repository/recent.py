@@ -19,7 +19,6 @@ from twisted_registry.manifest import media_type_in
 from twisted_registry.repository import layout
 from twisted_registry.repository.descriptors import NoDescriptors
 from twisted_registry.repository.links import read_link
-from twisted_registry.repository.verified import VerifiedReader
 from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
@@ -218,6 +217,9 @@ class Recent:
             reader.close()
             return None
         if reader.fileno() is None and self.driver.glance(path) is None:
+            # Most read files of this machine.
+            from twisted_registry.repository.verified import VerifiedReader  # noqa: PLC0415
+
             return VerifiedReader(reader, digest)
         return reader
 

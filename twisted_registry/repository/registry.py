@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.repository import catalog, layout
-from twisted_registry.repository.abandoned import abandoned_uploads
 from twisted_registry.repository.blobs import Blobs
 from twisted_registry.repository.concurrency import KeyedLock
-from twisted_registry.repository.deletion import Deletion
 from twisted_registry.repository.descriptors import NoDescriptors
 from twisted_registry.repository.disposal import Disposal
 from twisted_registry.repository.failures import translated
@@ -175,6 +173,9 @@ class Registry:
 
         :param before: seconds since the epoch.
         """
+        # First asked for minutes after the start.
+        from twisted_registry.repository.abandoned import abandoned_uploads  # noqa: PLC0415
+
         return abandoned_uploads(self.driver, before)
 
     @translated
@@ -254,4 +255,7 @@ class Repository:
         """
         if not await self.exists():
             raise RegistryError(ErrorCode.NAME_UNKNOWN, detail={"name": self.name})
+        # Few repositories are ever deleted.
+        from twisted_registry.repository.deletion import Deletion  # noqa: PLC0415
+
         return await Deletion(self.driver, self.name, self.tags, self.uploads, progress).run()

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from twisted_registry.storage.debris import Sweep
 from twisted_registry.storage.filelist import entry_of, list_folder, walk_files
 from twisted_registry.storage.filelock import open_for_writing
 from twisted_registry.storage.fileops import OsFiles, explain
@@ -41,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from twisted.internet.base import ReactorBase
+
+    from twisted_registry.storage.debris import Sweep
 
 _T = TypeVar("_T")
 
@@ -230,6 +231,9 @@ class FilesystemDriver:
 
     def sweep(self, before: float, *, dry_run: bool = False) -> Deferred[int]:
         """Remove old hidden files and folders, a bit of the tree at a time."""
+        # First done minutes after the start.
+        from twisted_registry.storage.debris import Sweep  # noqa: PLC0415
+
         return Deferred.fromCoroutine(self._sweep(Sweep(self._tree, before, dry_run)))
 
     def list(self, path: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
