@@ -174,6 +174,36 @@ def test_who_shows_the_same_again_brings_the_same_along():
     assert not any(head.shown for head in heads.values())
 
 
+def test_who_changes_what_they_show_brings_nothing_along():
+    parser = RequestParser(Limits(), {})
+    parser.feed(get(b"/"))
+    for credentials in (b"mine", b"yours", b"mine", b"yours"):
+        parser.feed(get(b"/", b"Authorization: " + credentials))
+    assert [head.shown for head in events(parser)] == [None] * 5
+
+
+def test_what_is_shown_again_stands_where_it_stood():
+    """Among the other fields, whichever these are."""
+    line = b"Authorization: Bearer mine"
+    parser, alone = RequestParser(Limits(), {}), RequestParser(Limits())
+    others = [(), (b"Accept: a",), (b"Accept: a", b"Range: bytes=0-1")]
+    requests = [
+        get(b"/", *fields[:place], line, *fields[place:])
+        for fields in others
+        for place in range(len(fields) + 1)
+    ]
+    for fields in others:
+        parser.feed(get(b"/", *fields))
+    parser.events.clear()
+    for request in [requests[0], *requests, *requests]:
+        parser.feed(request)
+        (ours,) = events(parser)
+        alone._known.heads.clear()
+        alone.feed(request)
+        assert shown(ours) == shown(*events(alone))
+    assert ours.shown == "Bearer mine"
+
+
 @pytest.mark.parametrize(
     "after",
     [

@@ -249,7 +249,6 @@ class RequestParser:
         if self._muted:
             return
         self.in_head = False
-        self._known.last = None
         head = self._make_head()
         self._headers = []
         self._size = 0
