@@ -10,7 +10,6 @@ from __future__ import annotations
 from random import random
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 
@@ -20,7 +19,6 @@ from twisted_registry.maintenance.turn import Turn
 from twisted_registry.repository.disposal import Disposal, Trash
 from twisted_registry.repository.turns import Turns
 from twisted_registry.retaining import make_retention
-from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -38,8 +36,7 @@ _ATTENDING = 2.0
 _ATTENDING_FAR = 10.0
 
 
-@frozen(eq=False, repr=False)
-class Chore(Value):
+class Chore:
     """A chore of which nothing is made yet.
 
     :ivar name: of its section below ``storage.maintenance``, and of its task.
@@ -49,25 +46,34 @@ class Chore(Value):
     :ivar settings: its section of the configuration.
     """
 
-    name: str
-    enabled: bool
-    interval: float
-    make: Callable[[Upkeep], Work]
-    settings: object = None
+    def __init__(
+        self,
+        name: str,
+        interval: float,
+        make: Callable[[Upkeep], Work],
+        settings: object,
+        *,
+        enabled: bool,
+    ) -> None:
+        self.name = name
+        self.enabled = enabled
+        self.interval = interval
+        self.make = make
+        self.settings = settings
 
 
 def chores(maintenance: Maintenance) -> Iterable[Chore]:
     """All chores that there are, enabled or not."""
     purging, gc = maintenance.uploadpurging, maintenance.gc
     if purging is not None:
-        yield Chore("uploadpurging", purging.enabled, purging.interval, _purge, purging)
-    yield Chore("gc", gc.enabled, gc.interval, _collect, gc)
+        yield Chore("uploadpurging", purging.interval, _purge, purging, enabled=purging.enabled)
+    yield Chore("gc", gc.interval, _collect, gc, enabled=gc.enabled)
     trash = maintenance.trash
-    yield Chore("trash", trash.keep > 0, trash.interval, _empty, trash)
+    yield Chore("trash", trash.interval, _empty, trash, enabled=trash.keep > 0)
     retention = maintenance.retention
-    yield Chore("retention", retention.enabled, retention.interval, _retain, retention)
+    yield Chore("retention", retention.interval, _retain, retention, enabled=retention.enabled)
     scrub = maintenance.scrub
-    yield Chore("scrub", scrub.enabled, scrub.interval, _scrub, scrub)
+    yield Chore("scrub", scrub.interval, _scrub, scrub, enabled=scrub.enabled)
 
 
 def _purge(upkeep: Upkeep) -> Work:

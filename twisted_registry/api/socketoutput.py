@@ -13,7 +13,6 @@ from collections import deque
 from socket import MSG_MORE
 from typing import TYPE_CHECKING, Any
 
-from attrs import define
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IPullProducer
 from twisted.internet.tcp import Connection
@@ -33,15 +32,15 @@ _HIGH_WATER = 65536
 _FILE_TURN = 1024 * 1024
 
 
-@define(eq=False, repr=False)
 class _FilePart:
     """A range of a file on its way out; ``owned`` if the descriptor is ours to close."""
 
-    descriptor: int
-    offset: int
-    left: int
-    done: Deferred[None]
-    owned: bool = False
+    def __init__(self, descriptor: int, offset: int, left: int, done: Deferred[None]) -> None:
+        self.descriptor = descriptor
+        self.offset = offset
+        self.left = left
+        self.done = done
+        self.owned = False
 
     def keep(self) -> None:
         """Be independent of the descriptor that the caller is going to close."""

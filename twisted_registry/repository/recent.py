@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from attrs import define, field, frozen
 from twisted.logger import Logger
 
 from twisted_registry.manifest import media_type_in
@@ -41,7 +40,6 @@ PULL_LIMIT = 10_000
 BESIDE = 1024
 
 
-@define(eq=False, repr=False)
 class Content:
     """The bytes of a manifest, sound when they were read.
 
@@ -49,17 +47,22 @@ class Content:
     :ivar served: what is told of it in every repository, once it was; None if that depends.
     """
 
-    content: bytes
-    declared: str | None
-    served: StoredManifest | None = field(default=None, init=False)
+    __slots__ = ("content", "declared", "served")
+
+    def __init__(self, content: bytes, declared: str | None) -> None:
+        self.content = content
+        self.declared = declared
+        self.served: StoredManifest | None = None
 
 
-@frozen(eq=False, repr=False)
 class _Pull:
     """What a pull found, and how each file looked that it found it by."""
 
-    digest: Digest
-    looks: tuple[tuple[str, Glance], ...]
+    __slots__ = ("digest", "looks")
+
+    def __init__(self, digest: Digest, looks: tuple[tuple[str, Glance], ...]) -> None:
+        self.digest = digest
+        self.looks = looks
 
 
 class Recent:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from attrs import define, field, frozen
+from attrs import field, frozen
 
 from twisted_registry.digest import CANONICAL, Digest, hasher
 from twisted_registry.errors import ErrorCode, RegistryError
@@ -139,7 +139,6 @@ class Uploads:
             return None
 
 
-@define(eq=False, repr=False)
 class Upload:
     """One upload.
 
@@ -147,10 +146,18 @@ class Upload:
     :ivar secret: whether nobody was told its id, so that one request is all that it sees.
     """
 
-    uploads: Uploads
-    id: str
-    size: int
-    secret: bool = False
+    def __init__(
+        self,
+        uploads: Uploads,
+        id: str,  # noqa: A002 - what clients and the layout call it
+        size: int,
+        *,
+        secret: bool = False,
+    ) -> None:
+        self.uploads = uploads
+        self.id = id
+        self.size = size
+        self.secret = secret
 
     @translated
     async def append(

@@ -16,7 +16,6 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from attrs import field, frozen
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -76,7 +75,6 @@ class Share:
         return max(self.least, min(self.each, self.together // max(self.writers, 1)))
 
 
-@frozen(eq=False, repr=False)
 class _Sync:
     """A caller who waits until the file is on the disk.
 
@@ -85,10 +83,17 @@ class _Sync:
     :ivar decide: what answers the changes that conclude the file, if it is to be concluded.
     """
 
-    size: int
-    entry: bool = False
-    decide: Callable[[int], Sequence[Change]] | None = None
-    waiting: Deferred[int] = field(factory=Deferred)
+    def __init__(
+        self,
+        size: int,
+        *,
+        entry: bool = False,
+        decide: Callable[[int], Sequence[Change]] | None = None,
+    ) -> None:
+        self.size = size
+        self.entry = entry
+        self.decide = decide
+        self.waiting: Deferred[int] = Deferred()
 
 
 @implementer(IWriter)

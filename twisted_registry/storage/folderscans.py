@@ -19,8 +19,6 @@ from stat import S_ISDIR, S_ISREG
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from attrs import field, frozen
-
 from twisted_registry.storage.filetree import NOTHING
 from twisted_registry.storage.interfaces import PathInvalid, PathNotFound
 from twisted_registry.storage.paths import is_name
@@ -45,7 +43,6 @@ _OVERHEAD = 8
 _INSIDES = 2
 
 
-@frozen(eq=False, repr=False)
 class Scan:
     """What was in a folder.
 
@@ -53,9 +50,10 @@ class Scan:
     :ivar links: those that are symbolic links, to a folder or not.
     """
 
-    names: Sequence[str]
-    links: frozenset[str]
-    _found: dict[str, bytearray] = field(factory=dict, init=False)
+    def __init__(self, names: Sequence[str], links: frozenset[str]) -> None:
+        self.names = names
+        self.links = links
+        self._found: dict[str, bytearray] = {}
 
     def found(self, inside: str) -> bytearray:
         """For each name 1 if a file was found under a path inside it, else 0; to be filled in."""

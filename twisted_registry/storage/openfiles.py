@@ -10,8 +10,6 @@ import resource
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from attrs import define
-
 if TYPE_CHECKING:
     from twisted_registry.storage.fileops import OsFiles
     from twisted_registry.storage.interfaces import Glance
@@ -30,7 +28,6 @@ def room_for_open_files() -> int:
     return MOST if soft == resource.RLIM_INFINITY else min(MOST, soft // _SHARE)
 
 
-@define(eq=False, repr=False)
 class OpenFile:
     """A descriptor that several may read from, at offsets of their own.
 
@@ -38,10 +35,13 @@ class OpenFile:
     :ivar users: who has it.
     """
 
-    _files: OsFiles
-    seen: Glance
-    fd: int
-    users: int = 1
+    __slots__ = ("_files", "fd", "seen", "users")
+
+    def __init__(self, files: OsFiles, seen: Glance, fd: int) -> None:
+        self._files = files
+        self.seen = seen
+        self.fd = fd
+        self.users = 1
 
     def release(self) -> None:
         """Be told that one of them needs it no more."""
