@@ -82,10 +82,14 @@ class Running:
             text=True,
             pass_fds=pass_fds,
         )
-        self.lines = []
+        self.lines, self._out = [], []
         ready = Event()
-        self._reader = Thread(target=self._read, args=(ready,))
-        self._reader.start()
+        self._readers = [
+            Thread(target=self._read, args=(ready,)),
+            Thread(target=self._read_out),
+        ]
+        for reader in self._readers:
+            reader.start()
         ready.wait(60)
         listening = [line for line in self.lines if "listening on" in line]
         if not listening:
@@ -101,6 +105,10 @@ class Running:
                 ready.set()
         ready.set()
 
+    def _read_out(self):
+        # A registry waits while nobody reads its access log; slowly, so that lines come in parts.
+        self._out.extend(iter(lambda: self.process.stdout.read(999), ""))
+
     def __enter__(self):
         return self
 
@@ -108,7 +116,7 @@ class Running:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        self._reader.join()
+        self._join()
         self.process.stdout.close()
         self.process.stderr.close()
 
@@ -134,7 +142,11 @@ class Running:
             self.process.wait(30)
         except subprocess.TimeoutExpired:
             self.process.send_signal(signal.SIGABRT)  # which makes it say where it hangs
-            self._reader.join()
+            self._join()
             raise AssertionError("\n".join(self.lines)) from None
-        self._reader.join()
-        return self.process.returncode, self.process.stdout.read(), self.lines
+        self._join()
+        return self.process.returncode, "".join(self._out), self.lines
+
+    def _join(self):
+        for reader in self._readers:
+            reader.join()

@@ -65,7 +65,7 @@ def test_the_last_answer_of_a_drain_arrives(tmp_path):
         connection.send(b"other")
         assert connection.getresponse().getheader("Range") == "0-9"
         connection.close()
-        assert served.stop()[0] == 0
+        assert served.process.wait(30) == 0
 
 
 def test_who_does_not_speak_tls_is_refused(tmp_path):

@@ -42,8 +42,8 @@ class Operator:
         response, _ = self.server.ask("DELETE", f"/v2/a/{what}")
         assert response.status == 202
 
-    def named(self, tag):
-        response, _ = self.server.ask("GET", f"/v2/a/manifests/{tag}", None, {"Accept": "*/*"})
+    def named(self, tag, method="GET"):
+        response, _ = self.server.ask(method, f"/v2/a/manifests/{tag}", None, {"Accept": "*/*"})
         return response.getheader("Docker-Content-Digest")
 
     def layer(self, content):

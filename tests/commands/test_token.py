@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from base64 import b64encode
 
 import pytest
-from processes import CONFIGURATION, SERVE, Running, configured, run
+from processes import CONFIGURATION, SERVE, Running, configured, run, wait_until
 
 TOKEN = (sys.executable, "-m", "twisted_registry", "token")
 ACCESS = "access:\n  anonymous: [pull]\n  tokens:\n"
@@ -59,9 +58,7 @@ def test_a_robot_and_the_end_of_it(tmp_path, path):
         assert "refresh_token" not in json.loads(body), "it lasts by itself"
 
         assert ran(path, "revoke", shown["id"]) == []
-        deadline = time.monotonic() + 10
-        while {status("team/app"), status("team/app", headers=bearer)} != {401}:
-            assert time.monotonic() < deadline
+        wait_until(lambda: {status("team/app"), status("team/app", headers=bearer)} == {401}, 10)
         assert server.ask("GET", "/auth/token", headers=robot)[0].status == 401
         assert ran(path, "list") == []
         _, _, log = server.stop()

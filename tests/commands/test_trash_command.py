@@ -56,7 +56,7 @@ def test_what_is_emptied_is_gone_for_good(operator):
     assert operator.trash("empty", "--older-than", "1h")[1].startswith("0 things")
     assert operator.trash("restore", f"a@{digest}")[0] == 0
     # The registry may take it for condemned until it looks at the list again.
-    wait_until(lambda: operator.named(digest) == digest)
+    wait_until(lambda: operator.named(digest, "HEAD") == digest)
     operator.delete(f"manifests/{digest}")
     assert operator.command("garbage-collect", "-q")[0] == 0
     (emptied,) = operator.documents("empty")

@@ -36,5 +36,5 @@ def test_near_its_end():
     text, well = described(made("a"), NOW + 26.1 * DAY)
     assert text.endswith(" UTC: in 3 days clients refuse it")
     assert not well
-    text, _ = described(made("a"), NOW + 29.01 * DAY)
+    text, _ = described(made("a"), datetime.now(UTC).timestamp() + 29.01 * DAY)
     assert text.endswith(" UTC: in 23 hours clients refuse it")
