@@ -186,3 +186,27 @@ def test_a_part_of_what_was_to_be_learnt_is_never_kept(table, path):
     )
     failed.trap(RuntimeError)
     assert sorted(result_of(table.unknown([A, C]))) == sorted([A, C])
+
+
+def test_no_question_goes_through_the_whole_table(table):
+    """Each repository asks, so that the work would grow with the square of the store."""
+    learn(table, a=[B, C], b=[C])
+    statements = set()
+    table._db.set_trace_callback(statements.add)
+    for asking in (
+        table.unknown([A, D]),
+        table.keep([A]),
+        table.dead([A, D]),
+        table.loose([A, B], [A]),
+        table.between([A, B]),
+        table.subjects([A, B]),
+        table.traced([A, B]),
+    ):
+        result_of(asking)
+    table._db.set_trace_callback(None)
+    asked = [text for text in statements if text.lstrip().startswith(("SELECT", "WITH", "INSERT"))]
+    assert len(asked) > 7
+    plans = {text: table._db.execute(f"EXPLAIN QUERY PLAN {text}").fetchall() for text in asked}
+    kept = {"SCAN digest", "SCAN manifest", "SCAN reference"}
+    for text, plan in plans.items():
+        assert not [step for *_, step in plan if step in kept], text

@@ -44,21 +44,25 @@ CREATE TEMP TABLE kept (id INTEGER PRIMARY KEY);
 CREATE TEMP TABLE asked (id INTEGER PRIMARY KEY);
 CREATE TEMP TABLE needing (id INTEGER PRIMARY KEY);
 """
+# CROSS JOIN has SQLite begin with what stands on the left: what was asked for, which is
+# little. Left to itself it goes through the whole of another table, for each question again.
+#: The names of what was asked for, as far as they are, or are not, in another table.
+_ASKED = "SELECT name FROM asked CROSS JOIN digest USING (id) WHERE id {which}"
 #: Everything that is reached from what was asked for.
 _REACH = """
 WITH RECURSIVE reach (id) AS (
     SELECT id FROM asked
     UNION
-    SELECT target FROM reference JOIN reach ON reference.manifest = reach.id
+    SELECT target FROM reach CROSS JOIN reference ON reference.manifest = reach.id
 )
 INSERT OR IGNORE INTO {table} SELECT id FROM reach
 """
 #: Revisions whose subject is kept and that are not kept yet.
 _REFERRERS = """
-SELECT digest.name FROM manifest
-JOIN asked ON asked.id = manifest.id
-JOIN digest ON digest.id = manifest.id
-WHERE manifest.subject IN (SELECT id FROM kept) AND manifest.id NOT IN (SELECT id FROM kept)
+SELECT digest.name FROM asked
+CROSS JOIN manifest USING (id)
+CROSS JOIN digest USING (id)
+WHERE manifest.subject IN (SELECT id FROM kept) AND asked.id NOT IN (SELECT id FROM kept)
 """
 #: One step from what needs something to what needs that.
 _NEEDING = """
@@ -67,16 +71,16 @@ SELECT manifest FROM reference WHERE target IN (SELECT id FROM needing)
 """
 _BETWEEN = """
 SELECT holder.name, held.name FROM asked
-JOIN reference ON reference.manifest = asked.id
-JOIN digest AS holder ON holder.id = reference.manifest
-JOIN digest AS held ON held.id = reference.target
+CROSS JOIN reference ON reference.manifest = asked.id
+CROSS JOIN digest AS holder ON holder.id = reference.manifest
+CROSS JOIN digest AS held ON held.id = reference.target
 WHERE reference.target IN (SELECT id FROM asked)
 """
 _SUBJECTS = """
 SELECT digest.name, subject.name FROM asked
-JOIN manifest USING (id)
-JOIN digest USING (id)
-JOIN digest AS subject ON subject.id = manifest.subject
+CROSS JOIN manifest USING (id)
+CROSS JOIN digest USING (id)
+CROSS JOIN digest AS subject ON subject.id = manifest.subject
 """
 
 
@@ -249,10 +253,7 @@ class ReferenceTable:
 
     def _unknown(self, manifests: Sequence[Digest]) -> list[Digest]:
         self._ask(manifests)
-        return self._answer(
-            "SELECT name FROM digest JOIN asked USING (id)"
-            " WHERE id NOT IN (SELECT id FROM manifest)"
-        )
+        return self._answer(_ASKED.format(which="NOT IN (SELECT id FROM manifest)"))
 
     def _learn(self, manifests: Sequence[tuple[Digest, References]]) -> None:
         for digest, references in manifests:
@@ -273,9 +274,7 @@ class ReferenceTable:
 
     def _dead(self, digests: Sequence[Digest]) -> list[Digest]:
         self._ask(digests)
-        return self._answer(
-            "SELECT name FROM digest JOIN asked USING (id) WHERE id NOT IN (SELECT id FROM alive)"
-        )
+        return self._answer(_ASKED.format(which="NOT IN (SELECT id FROM alive)"))
 
     def _count(self) -> int:
         (count,) = self._db.execute("SELECT count(*) FROM alive").fetchone()
@@ -289,9 +288,7 @@ class ReferenceTable:
             self._ask(revisions)
             found = self._answer(_REFERRERS)
         self._ask(revisions)
-        return self._answer(
-            "SELECT name FROM digest JOIN asked USING (id) WHERE id NOT IN (SELECT id FROM kept)"
-        )
+        return self._answer(_ASKED.format(which="NOT IN (SELECT id FROM kept)"))
 
     def _trace(self, digest: Digest) -> None:
         self._db.execute("DELETE FROM needing")
@@ -303,9 +300,7 @@ class ReferenceTable:
 
     def _traced(self, digests: Sequence[Digest]) -> list[Digest]:
         self._ask(digests)
-        return self._answer(
-            "SELECT name FROM digest JOIN asked USING (id) WHERE id IN (SELECT id FROM needing)"
-        )
+        return self._answer(_ASKED.format(which="IN (SELECT id FROM needing)"))
 
     def _pairs(self, digests: Sequence[Digest], query: str) -> list[tuple[Digest, Digest]]:
         self._ask(digests)
