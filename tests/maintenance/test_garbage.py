@@ -230,6 +230,51 @@ def test_many_lists(store, monkeypatch):
     assert not [path for path in store.world.paths() if "list" in path or "leases" in path]
 
 
+def test_one_look_makes_all_lists_and_each_is_looked_at_again(store, monkeypatch):
+    monkeypatch.setattr(garbage, "_AT_ONCE", 3)
+    for number in range(10):
+        store.world.blob(bytes([number]))
+    kept = store.world.image("v1")
+    store.age()
+    looks = []
+    revisions = layout.revisions("a/b", "sha256")
+
+    def before(_number, action, path):
+        if action == "folders" and path == revisions:
+            looks.append("look")
+        elif action == "put" and path == layout.CONDEMNED:
+            looks.append("condemned")
+
+    store.world.driver.before = before
+    assert store.collect().blobs == 10
+    assert looks == ["look", *["condemned", "look"] * 4, "look"]
+    assert store.is_whole(kept)
+
+
+def test_what_is_needed_by_the_time_of_a_later_list_stays(store, monkeypatch):
+    """The look that made the lists does not know of it."""
+    monkeypatch.setattr(garbage, "_AT_ONCE", 3)
+    for number in range(10):
+        store.world.blob(bytes([number]))
+    for content in (b"{}", b"layer"):
+        store.world.blob(content)
+    store.age()
+    condemned = []
+
+    def before(_number, action, path):
+        if action == "put" and path == layout.CONDEMNED:
+            condemned.append(path)
+            if len(condemned) == 1:
+                digest = Digest.of(image())
+                store.world.write(layout.blob(digest), image())
+                store.world.write(layout.revision_link("a/b", digest), str(digest).encode())
+
+    store.world.driver.before = before
+    assert store.collect().blobs == 10
+    assert len(condemned) > 2
+    assert store.is_whole(Digest.of(image()))
+
+
 def test_references_are_read_once(store):
     store.world.image("v1")
     store.age()

@@ -1,9 +1,9 @@
 """The collector: removes what nothing refers to, while clients push.
 
 :mod:`twisted_registry.repository.gate` describes the protocol, and
-``tests/maintenance/collector_model.py`` tries it out. A round goes: mark; propose a list; wait
-until every process has acknowledged it; take off it what was leased; condemn the rest; mark again;
-remove what is condemned and still dead; withdraw the list.
+``tests/maintenance/collector_model.py`` tries it out. A round marks, and makes lists of what is
+dead by that. Each goes: propose it; wait until every process has acknowledged it; take off it what
+was leased; condemn the rest; mark again; remove what is condemned and still dead; withdraw it.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from twisted_registry.maintenance.sentence import SETTLING, TERM, NotAcknowledge
 from twisted_registry.maintenance.watcher import Watcher
 from twisted_registry.repository.concurrency import each
 from twisted_registry.repository.condemned import Condemned, Phase
+from twisted_registry.repository.inventory import StoredBlob
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from twisted.internet.interfaces import IReactorTime
 
     from twisted_registry.digest import Digest
     from twisted_registry.maintenance.references import ReferenceTable
-    from twisted_registry.repository.inventory import Inventory, StoredBlob
+    from twisted_registry.repository.inventory import Inventory
     from twisted_registry.repository.recall import Recall
     from twisted_registry.repository.removal import Removal
 
@@ -93,6 +94,10 @@ class Collector:
     pace: Pace = field()
     settling: float = SETTLING
     _marking: Marking = field(init=False)
+    #: what was done so far
+    _total: Collected = field(init=False, factory=Collected)
+    #: seconds that the last look through the store took
+    _looked: float = field(init=False, default=0.0)
 
     @pace.default
     def _any_pace(self) -> Pace:
@@ -108,12 +113,13 @@ class Collector:
         :raises CollectionFailed: if what is referred to can not be told, or processes do not
             acknowledge the list.
         """
-        total = Collected()
+        self._total = Collected()
         watcher = self.watcher
         patient = True
         while True:
+            before = self._total
             try:
-                some = await self._round(watcher)
+                await self._round(watcher)
             except ReferencesLost:
                 if not patient:
                     raise
@@ -122,53 +128,62 @@ class Collector:
                 continue
             # Later rounds go through the same repositories.
             watcher = Watcher()
-            total = Collected(
-                some.repositories,
-                some.marked,
-                total.manifests + some.manifests,
-                total.blobs + some.blobs,
-                total.size + some.size,
-                max(total.leased, some.leased),
-                some.troubled,
-                young_manifests=some.young_manifests,
-                young_blobs=some.young_blobs,
-            )
+            total = self._total
             if self.dry_run:
                 return total
-            if not some.manifests + some.blobs:
+            if (total.manifests, total.blobs) == (before.manifests, before.blobs):
                 return evolve(total, vacated=await self.removal.vacate())
 
-    async def _round(self, watcher: Watcher) -> Collected:
+    async def _round(self, watcher: Watcher) -> None:
+        """Look through the store once, and remove what is dead by that, one list after another.
+
+        What the first look says only makes the lists, so that one is enough for all of them; each
+        is looked at again when it is condemned.
+        """
         before = await self.removal.time() - self.grace
         began = self.clock.seconds()
         marked = await self._mark(before, watcher)
-        # Half of it must be enough for another look, and for the sweep.
-        term = TERM + _LOOKS * (self.clock.seconds() - began)
-        most = self._most()
-        manifests = marked.loose[:most]
-        blobs, young = await self._dead(before, None if self.dry_run else most - len(manifests))
-        found = Collected(
-            marked.repositories,
-            marked.alive,
+        self._looked = self.clock.seconds() - began
+        self._total = evolve(
+            self._total,
+            repositories=marked.repositories,
+            marked=marked.alive,
             troubled=tuple(marked.troubled),
             young_manifests=marked.young,
-            young_blobs=young,
+            young_blobs=0,
         )
+        manifests, blobs = marked.loose, list[StoredBlob]()
+        async for dead, young in self._dead(before):
+            blobs += dead
+            self._total = evolve(self._total, young_blobs=self._total.young_blobs + young)
+            while len(manifests) + len(blobs) >= self._most and not self.dry_run:
+                await self._remove(before, *self._list_of(manifests, blobs))
         if self.dry_run:
-            manifests = marked.loose
-        if manifests or blobs:
             self.watcher.eligible(manifests, [blob.digest for blob in blobs])
-        if self.dry_run:
-            return evolve(
-                found,
-                manifests=len(manifests),
-                blobs=len(blobs),
-                size=sum(blob.size for blob in blobs),
-            )
-        if not manifests and not blobs:
-            return found
-        return await self._remove(found, before, manifests, blobs, term)
+            size = sum(blob.size for blob in blobs)
+            self._count(len(manifests), len(blobs), size)
+        elif manifests or blobs:
+            await self._remove(before, *self._list_of(manifests, blobs))
 
+    def _list_of(
+        self, manifests: list[tuple[str, Digest]], blobs: list[StoredBlob]
+    ) -> tuple[Sequence[tuple[str, Digest]], Sequence[StoredBlob]]:
+        """Take away as many of what is to go as a list may have."""
+        some = manifests[: self._most]
+        others = blobs[: self._most - len(some)]
+        del manifests[: len(some)], blobs[: len(others)]
+        return some, others
+
+    def _count(self, manifests: int, blobs: int, size: int) -> None:
+        total = self._total
+        self._total = evolve(
+            total,
+            manifests=total.manifests + manifests,
+            blobs=total.blobs + blobs,
+            size=total.size + size,
+        )
+
+    @property
     def _most(self) -> int:
         """How many digests a list may have, to be gone long before it is void."""
         rate = self.pace.rate
@@ -176,16 +191,16 @@ class Collector:
 
     async def _remove(
         self,
-        found: Collected,
         before: float,
         manifests: Sequence[tuple[str, Digest]],
         blobs: Sequence[StoredBlob],
-        term: float,
-    ) -> Collected:
+    ) -> None:
+        self.watcher.eligible(manifests, [blob.digest for blob in blobs])
         proposed = Condemned(
             str(uuid4()),
             Phase.PROPOSED,
-            term,
+            # Half of it must be enough for another look, and for the sweep.
+            TERM + _LOOKS * self._looked,
             frozenset(blob.digest for blob in blobs),
             frozenset(manifests),
         )
@@ -193,6 +208,7 @@ class Collector:
         try:
             await sentence.propose(proposed)
             leased = await self.removal.leased(proposed.id)
+            self._total = evolve(self._total, leased=max(self._total.leased, len(leased)))
             condemned = evolve(
                 proposed,
                 phase=Phase.CONDEMNED,
@@ -200,12 +216,12 @@ class Collector:
                 manifests=frozenset(pair for pair in proposed.manifests if pair[1] not in leased),
             )
             await sentence.condemn(condemned)
+            began = self.clock.seconds()
             again = await self._marking.mark(before)
+            self._looked = self.clock.seconds() - began
             still = condemned.manifests.intersection(again.loose)
             dead = await self.references.dead(sorted(condemned.blobs))
-            return await self._sweep(
-                evolve(found, leased=len(leased)), before, sentence, sorted(still), dead
-            )
+            await self._sweep(before, sentence, sorted(still), dead)
         except NotAcknowledged as error:
             raise CollectionFailed(str(error)) from error
         finally:
@@ -213,12 +229,11 @@ class Collector:
 
     async def _sweep(
         self,
-        found: Collected,
         before: float,
         sentence: Sentence,
         manifests: Sequence[tuple[str, Digest]],
         blobs: Sequence[Digest],
-    ) -> Collected:
+    ) -> None:
         total, done, size = len(manifests) + len(blobs), 0, 0
         gone: set[Digest] = set()
         taken_out = 0
@@ -251,7 +266,7 @@ class Collector:
             await self.removal.unlink(gone)
         if total and not taken_out + len(gone) and not sentence.in_time():
             raise CollectionFailed("the store took too long to look through, so nothing is removed")
-        return evolve(found, manifests=taken_out, blobs=len(gone), size=size)
+        self._count(taken_out, len(gone), size)
 
     async def _mark(self, before: float, watcher: Watcher) -> Marked:
         marked = await self._marking.mark(before, watcher, self.pace.pay)
@@ -262,21 +277,10 @@ class Collector:
                 marked = await self._marking.mark(before)
         return marked
 
-    async def _dead(self, before: float, limit: int | None) -> tuple[list[StoredBlob], int]:
-        """Blobs that nothing refers to and that are old enough, and how many are not.
-
-        :param limit: how many are looked for; of the young ones up to there.
-        """
-        found: list[StoredBlob] = []
-        young = 0
+    async def _dead(self, before: float) -> AsyncIterator[tuple[list[StoredBlob], int]]:
+        """Yield blobs that nothing refers to and that are old enough, and how many are not."""
         async for blobs in self.inventory.blobs():
             by_digest = {blob.digest: blob for blob in blobs}
-            for digest in await self.references.dead(list(by_digest)):
-                blob = by_digest[digest]
-                if blob.modified is not None and blob.modified < before:
-                    found.append(blob)
-                else:
-                    young += 1
-            if limit is not None and len(found) >= limit:
-                return found[:limit], young
-        return found, young
+            dead = [by_digest[digest] for digest in await self.references.dead(list(by_digest))]
+            old = [blob for blob in dead if blob.modified is not None and blob.modified < before]
+            yield old, len(dead) - len(old)

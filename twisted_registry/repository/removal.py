@@ -24,7 +24,7 @@ from twisted_registry.storage.interfaces import MethodUnsupported, PathExists, P
 from twisted_registry.value import Value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Container, Sequence
 
     from twisted_registry.storage.interfaces import Entry, IStorageDriver
 
@@ -174,9 +174,12 @@ class Removal:
 
     async def unlink(self, digests: Collection[Digest]) -> None:
         """Remove the links of repositories to blobs that are gone."""
+        by_algorithm: dict[str, set[str]] = {}
+        for digest in digests:
+            by_algorithm.setdefault(digest.algorithm, set()).add(digest.hex)
         async for name in catalog.walk(self.driver, marks=layout.LAYER_MARKS):
-            for algorithm in ALGORITHMS:
-                await self._unlink(name, algorithm, digests)
+            for algorithm, names in by_algorithm.items():
+                await self._unlink(name, algorithm, names)
 
     async def vacate(self) -> int:
         """Let repositories that hold nothing leave the catalog, and return how many did."""
@@ -186,8 +189,9 @@ class Removal:
         return gone
 
     @translated
-    async def _unlink(self, name: str, algorithm: str, digests: Collection[Digest]) -> None:
-        async def drop(digest: Digest) -> None:
+    async def _unlink(self, name: str, algorithm: str, gone: Container[str]) -> None:
+        async def drop(hexadecimal: str) -> None:
+            digest = Digest(algorithm, hexadecimal)
             await self.disposal.layer(name, digest, Cause.COLLECTED)
 
         folder, last = f"{layout.layers(name)}/{algorithm}", ""
@@ -196,8 +200,7 @@ class Removal:
                 names = await self.driver.folders(folder, last, _PAGE)
             except PathNotFound:
                 return
-            found = [Digest(algorithm, hexadecimal) for hexadecimal in names]
-            await each(drop, [digest for digest in found if digest in digests])
+            await each(drop, [hexadecimal for hexadecimal in names if hexadecimal in gone])
             if len(names) < _PAGE:
                 return
             last = names[-1]
