@@ -53,15 +53,15 @@ class Digest:
 
         :raises DigestInvalid: with a sentence that says what is wrong.
         """
-        if not _GRAMMAR.fullmatch(text):
-            raise DigestInvalid("not of the form algorithm:hex")
         algorithm, _, encoded = text.partition(":")
         length = ALGORITHMS.get(algorithm)
+        if len(encoded) == length and _HEX.fullmatch(encoded):
+            return cls(algorithm, encoded)
+        if not _GRAMMAR.fullmatch(text):
+            raise DigestInvalid("not of the form algorithm:hex")
         if length is None:
             raise DigestInvalid(f"algorithm must be one of {', '.join(ALGORITHMS)}")
-        if len(encoded) != length or not _HEX.fullmatch(encoded):
-            raise DigestInvalid(f"{algorithm} needs {length} lower-case hexadecimal digits")
-        return cls(algorithm, encoded)
+        raise DigestInvalid(f"{algorithm} needs {length} lower-case hexadecimal digits")
 
     @classmethod
     def of(cls, content: bytes, algorithm: str = CANONICAL) -> Digest:

@@ -96,6 +96,9 @@ class Collector:
     _marking: Marking = field(init=False)
     #: what was done so far
     _total: Collected = field(init=False, factory=Collected)
+    #: whether another round may find more: what manifests that were taken out had held, or what
+    #: there was no time for; and what the trash is to give back after a removal
+    _more: bool = field(init=False, default=False)
     #: seconds that the last look through the store took
     _looked: float = field(init=False, default=0.0)
 
@@ -117,7 +120,7 @@ class Collector:
         watcher = self.watcher
         patient = True
         while True:
-            before = self._total
+            self._more = False
             try:
                 await self._round(watcher)
             except ReferencesLost:
@@ -131,7 +134,7 @@ class Collector:
             total = self._total
             if self.dry_run:
                 return total
-            if (total.manifests, total.blobs) == (before.manifests, before.blobs):
+            if not self._more:
                 return evolve(total, vacated=await self.removal.vacate())
 
     async def _round(self, watcher: Watcher) -> None:
@@ -267,6 +270,8 @@ class Collector:
         if total and not taken_out + len(gone) and not sentence.in_time():
             raise CollectionFailed("the store took too long to look through, so nothing is removed")
         self._count(taken_out, len(gone), size)
+        back = bool(gone) and self.recall is not None
+        self._more |= bool(taken_out) or not sentence.in_time() or back
 
     async def _mark(self, before: float, watcher: Watcher) -> Marked:
         marked = await self._marking.mark(before, watcher, self.pace.pay)

@@ -40,7 +40,8 @@ def _is_text(path: str) -> bool:
 
 
 def _has_long_name(path: str) -> bool:
-    # A character takes four bytes at most: most paths need no second look.
-    return len(path) * 4 > LONGEST_NAME and any(
+    # A character takes one byte or four at most: most paths need no second look.
+    most = len(path) if path.isascii() else len(path) * 4
+    return most > LONGEST_NAME and any(
         len(name.encode()) > LONGEST_NAME for name in path.split("/")
     )
