@@ -473,12 +473,25 @@ class Source:
         return len(piece)
 
 
+def drawn_by(writer, source):
+    """Let it draw, as it does when it is not the only one."""
+    writer._share.writers += 1
+    return writer.draw(source)
+
+
+def test_one_writer_alone_does_not_draw(held):
+    writer, _ = held
+    assert writer.draw is None
+    writer._share.writers += 1
+    assert writer.draw is not None
+
+
 def test_what_is_drawn_follows_what_was_written(held):
     writer, threads = held
     seen = hashlib.sha256()
     writer._observe = seen.update
     writer.write(b"1" * MIB)
-    drawn = writer.draw(Source(b"2" * 1000, b"", b"3" * 2000))
+    drawn = drawn_by(writer, Source(b"2" * 1000, b"", b"3" * 2000))
     assert not drawn.called
     threads.step()
     result_of(drawn)
@@ -495,7 +508,7 @@ def test_what_is_drawn_takes_its_turn(held, monkeypatch):
     writer, threads = held
     monkeypatch.setattr(filewriter, "STRETCH", 250)
     source = Source(*[b"x" * 100] * 9)
-    drawn = writer.draw(source)
+    drawn = drawn_by(writer, source)
     threads.step()
     result_of(drawn)
     assert source.over
@@ -509,7 +522,7 @@ def test_a_source_that_comes_while_a_thread_ends_is_drawn_from_by_the_next(held)
     answer = threads.waiting[0][2]
     # Where a thread is when it has found nothing more, and has not said so yet.
     threads.waiting[0] = (lambda: None, (), answer)
-    drawn = writer.draw(Source(b"y" * 100))
+    drawn = drawn_by(writer, Source(b"y" * 100))
     threads.step()
     assert not drawn.called
     threads.step()
@@ -519,12 +532,12 @@ def test_a_source_that_comes_while_a_thread_ends_is_drawn_from_by_the_next(held)
 def test_a_source_is_let_go_when_the_writer_ends(held):
     writer, threads = held
     writer.write(b"x" * MIB)
-    drawn = writer.draw(Source(b"y" * 100))
+    drawn = drawn_by(writer, Source(b"y" * 100))
     writer.close()
     assert not drawn.called
     threads.step()
     result_of(drawn)
-    assert writer.draw(Source(b"z")) is None
+    assert drawn_by(writer, Source(b"z")) is None
 
 
 def test_a_source_is_let_go_when_its_bytes_can_not_be_stored(held):
@@ -537,7 +550,7 @@ def test_a_source_is_let_go_when_its_bytes_can_not_be_stored(held):
 
     writer._observe = fail
     source = Source(b"y" * 100, b"z" * 100)
-    drawn = writer.draw(source)
+    drawn = drawn_by(writer, source)
     drawn.addCallback(lambda _: producer.log.append("over"))
     threads.step()
     assert producer.log == ["over", "stop"]

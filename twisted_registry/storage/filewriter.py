@@ -155,7 +155,15 @@ class FileWriter(Fed):
         else:
             self._work()
 
-    def draw(self, source: Any) -> Deferred[None] | None:
+    @property
+    def draw(self) -> Callable[[Any], Deferred[None] | None] | None:
+        """What appends from a source, if that is quicker: see :meth:`_draw`.
+
+        The bytes of one upload alone are stored sooner if one thread reads and another one stores.
+        """
+        return self._draw if self._share.writers > 1 else None
+
+    def _draw(self, source: Any) -> Deferred[None] | None:
         """Append what a source has, after what was written; nothing is written until that is over.
 
         :param source: has ``read_into(memoryview)``, called on a thread, which answers how many
