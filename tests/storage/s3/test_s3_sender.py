@@ -18,7 +18,6 @@ from s3doubles import (
 )
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.error import ConnectError
-from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 
 from twisted_registry.storage.s3.address import amazon, custom
@@ -42,14 +41,6 @@ from twisted_registry.storage.s3.wirelog import WireLog
 
 GET = Operation("GetObject", "GET", "a b")
 LATER = "Fri, 24 May 2013 01:00:00 GMT"
-
-
-@pytest.fixture
-def clock():
-    clock = Clock()
-    clock.advance(NOW)
-    yield clock
-    assert clock.getDelayedCalls() == []
 
 
 @pytest.fixture

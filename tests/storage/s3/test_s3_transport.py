@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from OpenSSL import SSL
-from s3doubles import Agent, Response, Sink, failure_of, no_result, result_of
+from s3doubles import Response, Sink, failure_of, no_result, result_of
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import (
     ConnectError,
@@ -10,7 +10,6 @@ from twisted.internet.error import (
     ConnectionLost,
     DNSLookupError,
 )
-from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.web.client import RequestGenerationFailed, ResponseNeverReceived
 
@@ -19,18 +18,6 @@ from twisted_registry.storage.s3.requestbody import PIECE
 from twisted_registry.storage.s3.transport import Timeouts, Transport
 
 TIMES = Timeouts(connect=10, answer=40, idle=20)
-
-
-@pytest.fixture
-def clock():
-    clock = Clock()
-    yield clock
-    assert clock.getDelayedCalls() == []
-
-
-@pytest.fixture
-def agent():
-    return Agent()
 
 
 @pytest.fixture
