@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,33 @@ def test_the_table_of_references_is_lost(store, tmp_path, damage, moment):
     assert store.collect().blobs == 0
     assert spoilt
     done(_closed(store))
+
+
+def test_a_reference_that_the_disk_has_changed(store, tmp_path):
+    """A table that is sound but for one value: all that is needed stays, and it is made anew."""
+    path = tmp_path / "references.sqlite"
+    store.references = ReferenceTable(str(path), Inline())
+    kept = [store.world.image(tag, artifactType=f"one/{tag}") for tag in ("v1", "v2")]
+    store.age()
+    store.collect()
+    done(_closed(store))
+    before = _references(path)
+    layer = max(target for _, target in before)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE reference SET target = 1 WHERE target = ?", (layer,))
+    store.references = ReferenceTable(str(path), Inline())
+    assert store.collect().blobs == 0
+    assert all(store.is_whole(digest) for digest in kept)
+    assert len(_references(path)) == len(before)
+    store.world.blob(b"garbage")
+    store.age()
+    assert store.collect().blobs == 1
+    done(_closed(store))
+
+
+def _references(path):
+    with closing(sqlite3.connect(path)) as database:
+        return database.execute("SELECT manifest, target FROM reference").fetchall()
 
 
 async def _closed(store):

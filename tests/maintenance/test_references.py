@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 
 import pytest
 from inline import Inline
@@ -210,3 +211,47 @@ def test_no_question_goes_through_the_whole_table(table):
     kept = {"SCAN digest", "SCAN manifest", "SCAN reference"}
     for text, plan in plans.items():
         assert not [step for *_, step in plan if step in kept], text
+
+
+FLIPS = {
+    "target": "UPDATE reference SET target = (SELECT id FROM digest WHERE name = '{d}')"
+    " WHERE target = (SELECT id FROM digest WHERE name = '{b}')",
+    "a reference less": "DELETE FROM reference WHERE target = (SELECT id FROM digest WHERE"
+    " name = '{b}')",
+    "name of a target": "UPDATE digest SET name = '{long}' WHERE name = '{b}'",
+    "name of a holder": "UPDATE digest SET name = '{long}' WHERE name = '{a}'",
+    "subject": "UPDATE manifest SET subject = subject + 1",
+    "no subject": "UPDATE manifest SET subject = NULL",
+    "sum": "UPDATE manifest SET sum = sum + 1",
+    "holder": "UPDATE reference SET manifest = manifest + 1000",
+}
+
+
+@pytest.mark.parametrize("statement", FLIPS.values(), ids=FLIPS.keys())
+def test_a_value_that_was_changed_in_a_sound_table(table, path, statement):
+    result_of(table.learn([(A, References(frozenset([B, C]), subject=E))]))
+    result_of(table.begin())
+    assert result_of(table.unknown([A, D])) == [D]
+    with closing(sqlite3.connect(path)) as other, other:
+        assert other.execute(statement.format(a=A, b=B, d=D, long=LONG)).rowcount > 0
+    result_of(table.begin())
+    assert result_of(table.unknown([A])) == [A]
+    result_of(table.learn([(A, References(frozenset([B, C]), subject=E))]))
+    result_of(table.begin())
+    result_of(table.keep([A]))
+    assert result_of(table.dead([B, C, D])) == [D]
+
+
+def test_bytes_that_were_changed_in_the_file(table, path):
+    """Each place of a name: in the table, or in the index by which it is looked for."""
+    learn(table, a=[B])
+    result_of(table.close())
+    whole = path.read_bytes()
+    places = [at for at in range(len(whole)) if whole.startswith(str(B).encode(), at)]
+    assert len(places) == 2
+    for at in places:
+        path.write_bytes(whole[: at + 70] + b"~" + whole[at + 71 :])
+        again = ReferenceTable(str(path), Inline())
+        result_of(again.begin())
+        assert result_of(again.unknown([A])) == [A]
+        result_of(again.close())

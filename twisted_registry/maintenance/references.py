@@ -3,7 +3,8 @@
 What a manifest refers to never changes, so it is read once. SQLite keeps it outside of memory. The
 file can be removed at any time, also while it is in use: it is made again from the manifests. What
 is alive is remembered by the connection alone, so a file that is found to be damaged ends the run:
-to go on with another would be to take everything for dead.
+to go on with another would be to take everything for dead. When a look through the store begins,
+:mod:`~twisted_registry.maintenance.sums` tells whether the file still says what was written.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from attrs import define, field
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from twisted_registry.digest import Digest
 from twisted_registry.maintenance.marking import CollectionFailed
+from twisted_registry.maintenance.sums import check, sum_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-
-    from twisted.internet.defer import Deferred
 
     from twisted_registry.manifest import References
 
@@ -30,11 +31,11 @@ log = Logger()
 
 T = TypeVar("T")
 
-_VERSION = 1
+_VERSION = 2
 _ENDINGS = ("", "-wal", "-shm")
 _KEPT = """
 CREATE TABLE IF NOT EXISTS digest (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-CREATE TABLE IF NOT EXISTS manifest (id INTEGER PRIMARY KEY, subject INTEGER);
+CREATE TABLE IF NOT EXISTS manifest (id INTEGER PRIMARY KEY, subject INTEGER, sum INTEGER);
 CREATE TABLE IF NOT EXISTS reference (manifest INTEGER, target INTEGER,
     PRIMARY KEY (manifest, target)) WITHOUT ROWID;
 """
@@ -122,8 +123,11 @@ class ReferenceTable:
         return self._call(self._learn, manifests)
 
     def begin(self) -> Deferred[None]:
-        """Nothing is alive any more. All others raise :class:`ReferencesLost` at damage."""
-        return self.thread.run(self._renew).addCallback(lambda _: self._call(self._begin))
+        """Nothing is alive any more. All others raise :class:`ReferencesLost` at damage.
+
+        A table that is damaged already is made anew.
+        """
+        return Deferred.fromCoroutine(self._begun())
 
     def keep(self, digests: Iterable[Digest]) -> Deferred[None]:
         """What is named here is alive, and all that it refers to, over any number of steps."""
@@ -163,6 +167,13 @@ class ReferenceTable:
     def close(self) -> Deferred[None]:
         """Close the file, and end the thread."""
         return self.thread.run(self._close).addCallback(lambda _: self.thread.close())
+
+    async def _begun(self) -> None:
+        await self.thread.run(self._renew)
+        with suppress(ReferencesLost):
+            await self._call(lambda: check(self._db))
+        await self.thread.run(self._renew)
+        await self._call(self._begin)
 
     def _call(self, function: Callable[..., T], *arguments: Any) -> Deferred[T]:
         def work() -> T:
@@ -257,15 +268,20 @@ class ReferenceTable:
 
     def _learn(self, manifests: Sequence[tuple[Digest, References]]) -> None:
         for digest, references in manifests:
-            known = self._number(digest)
-            subject = None if references.subject is None else self._number(references.subject)
+            known, subject = self._number(digest), references.subject
+            targets = sorted((self._number(target), str(target)) for target in references.digests)
+            sum_ = sum_of(
+                str(digest),
+                None if subject is None else str(subject),
+                [name for _, name in targets],
+            )
             self._db.execute(
-                "INSERT OR REPLACE INTO manifest VALUES (?, ?)",
-                (known, subject),
+                "INSERT OR REPLACE INTO manifest VALUES (?, ?, ?)",
+                (known, None if subject is None else self._number(subject), sum_),
             )
             self._db.executemany(
                 "INSERT OR IGNORE INTO reference VALUES (?, ?)",
-                [(known, self._number(target)) for target in references.digests],
+                [(known, number) for number, _ in targets],
             )
 
     def _reach(self, table: str, digests: Iterable[Digest]) -> None:
