@@ -81,6 +81,13 @@ def test_ciphers_are_those_that_were_configured():
         speak(terms, older)
 
 
+@pytest.mark.skipif(
+    not hasattr(SSL.Context, "set_tls13_ciphersuites"), reason="an older pyOpenSSL can not"
+)
+def test_the_quickest_of_the_newer_ciphers_is_the_first():
+    assert speak(Terms(), AUTHORITY.client()).cipher()[0] == "TLS_AES_128_GCM_SHA256"
+
+
 def test_every_cipher_that_go_has_is_known_or_said_to_be_missing():
     assert missing_ciphers(["AES128-SHA", "NO-SUCH-CIPHER"]) == ["NO-SUCH-CIPHER"]
     triple = {"ECDHE-RSA-DES-CBC3-SHA", "DES-CBC3-SHA"}
