@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "auth": CORE,
     "config": CORE,
     "storage": ("quiet", *CORE),
-    "repository": ("storage.interfaces", *CORE),
+    "repository": ("storage.interfaces", "storage.streams", *CORE),
     "maintenance": ("repository", "storage.interfaces", *CORE),
     "api": ("repository", "auth.clientcertificate", "auth.interfaces", "metrics", *CORE),
     "workers.__main__": ("tap",),

@@ -6,7 +6,8 @@ from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
 
 from twisted_registry.storage.changes import conclude_in_steps
-from twisted_registry.storage.interfaces import IReader, IStorageDriver, IWriter
+from twisted_registry.storage.interfaces import IStorageDriver
+from twisted_registry.storage.streams import IReader, IWriter
 
 CALLS = (
     "get",

@@ -13,8 +13,9 @@ from scenarios import SCENARIOS, check, prepare
 from twisted.internet.defer import fail, succeed
 from zope.interface import implementer
 
-from twisted_registry.storage.interfaces import IReader, StorageError
+from twisted_registry.storage.interfaces import StorageError
 from twisted_registry.storage.memory import MemoryDriver
+from twisted_registry.storage.streams import IReader
 
 pytestmark = pytest.mark.flavours(*SITES)
 

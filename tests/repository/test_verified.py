@@ -11,7 +11,8 @@ from zope.interface.verify import verifyObject
 from twisted_registry.digest import Digest
 from twisted_registry.errors import RegistryError
 from twisted_registry.repository.verified import VerifiedReader
-from twisted_registry.storage.interfaces import IReader, StorageError
+from twisted_registry.storage.interfaces import StorageError
+from twisted_registry.storage.streams import IReader
 
 
 @implementer(IConsumer)

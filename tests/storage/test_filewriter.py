@@ -91,7 +91,7 @@ def test_writes_of_one_turn_travel_together(held):
     writer._clock.advance(0)
     assert len(threads.waiting) == 1
     threads.step()
-    assert os.fstat(writer._fd).st_size == 500
+    assert os.fstat(writer._file.fd).st_size == 500
     assert not threads.waiting
 
 
@@ -103,7 +103,7 @@ def test_small_writes_gather_while_a_batch_is_under_way(held):
     assert len(threads.waiting) == 1
     threads.step()
     assert not threads.waiting
-    assert os.fstat(writer._fd).st_size == writer.size == MIB + 2_000_000
+    assert os.fstat(writer._file.fd).st_size == writer.size == MIB + 2_000_000
 
 
 def test_a_thread_goes_on_with_what_has_come_meanwhile(held, monkeypatch):
@@ -114,21 +114,21 @@ def test_a_thread_goes_on_with_what_has_come_meanwhile(held, monkeypatch):
     assert len(threads.waiting) == 1
     threads.step()
     # Then others have their turn.
-    assert os.fstat(writer._fd).st_size == 4 * MIB
+    assert os.fstat(writer._file.fd).st_size == 4 * MIB
     assert len(threads.waiting) == 1
     threads.step()
     threads.step()
-    assert os.fstat(writer._fd).st_size == 10 * MIB
+    assert os.fstat(writer._file.fd).st_size == 10 * MIB
     assert not threads.waiting
 
 
 def test_what_is_cancelled_is_not_gone_on_with(held):
     writer, threads = held
-    writer._observe = lambda _: writer._drop_pending(StorageError("file"))
+    writer._file._observe = lambda _: writer._drop_pending(StorageError("file"))
     for _ in range(3):
         writer.write(b"x" * MIB)
     threads.step()
-    assert os.fstat(writer._fd).st_size == MIB
+    assert os.fstat(writer._file.fd).st_size == MIB
 
 
 def test_the_disk_begins_early(tmp_path):
@@ -174,7 +174,7 @@ def test_the_producer_is_paused_and_resumed(held):
     class Watching(Producer):
         def resumeProducing(self):
             super().resumeProducing()
-            left.append(writer.size - os.fstat(writer._fd).st_size)
+            left.append(writer.size - os.fstat(writer._file.fd).st_size)
 
     producer = Watching()
     writer.registerProducer(producer, True)
@@ -212,8 +212,8 @@ def test_a_producer_that_writes_when_it_is_resumed(held):
     producer.resumeProducing()
     while threads.waiting:
         threads.step()
-        assert writer.size - os.fstat(writer._fd).st_size <= 6 * MIB
-    assert os.fstat(writer._fd).st_size == 20 * MIB
+        assert writer.size - os.fstat(writer._file.fd).st_size <= 6 * MIB
+    assert os.fstat(writer._file.fd).st_size == 20 * MIB
 
 
 def test_one_push_producer_only(held):
@@ -489,19 +489,19 @@ def test_one_writer_alone_does_not_draw(held):
 def test_what_is_drawn_follows_what_was_written(held):
     writer, threads = held
     seen = hashlib.sha256()
-    writer._observe = seen.update
+    writer._file._observe = seen.update
     writer.write(b"1" * MIB)
     drawn = drawn_by(writer, Source(b"2" * 1000, b"", b"3" * 2000))
     assert not drawn.called
     threads.step()
     result_of(drawn)
     content = b"1" * MIB + b"2" * 1000 + b"3" * 2000
-    assert os.pread(writer._fd, 2 * MIB, 0) == content
+    assert os.pread(writer._file.fd, 2 * MIB, 0) == content
     assert writer.size == len(content)
     assert seen.digest() == hashlib.sha256(content).digest()
     writer.write(b"4" * MIB)
     threads.step()
-    assert writer.size == os.fstat(writer._fd).st_size == len(content) + MIB
+    assert writer.size == os.fstat(writer._file.fd).st_size == len(content) + MIB
 
 
 def test_what_is_drawn_takes_its_turn(held, monkeypatch):
@@ -548,10 +548,10 @@ def test_a_source_is_let_go_when_its_bytes_can_not_be_stored(held):
     def fail(_):
         raise ValueError
 
-    writer._observe = fail
+    writer._file._observe = fail
     source = Source(b"y" * 100, b"z" * 100)
     drawn = drawn_by(writer, source)
     drawn.addCallback(lambda _: producer.log.append("over"))
     threads.step()
     assert producer.log == ["over", "stop"]
-    assert os.fstat(writer._fd).st_size == writer.size == 0
+    assert os.fstat(writer._file.fd).st_size == writer.size == 0

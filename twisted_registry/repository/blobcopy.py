@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from twisted_registry.digest import Digest
-    from twisted_registry.storage.interfaces import Change, IReader, IStorageDriver, IWriter
+    from twisted_registry.storage.interfaces import Change, IStorageDriver
+    from twisted_registry.storage.streams import IReader, IWriter
 
 #: How often the bytes of a blob are read that are not those of its digest: the way may be bad, and
 #: not the store.

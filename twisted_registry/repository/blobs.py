@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from twisted_registry.repository.disposal import Disposal
     from twisted_registry.repository.interfaces import Announcer
     from twisted_registry.repository.presence import Presence
-    from twisted_registry.storage.interfaces import IReader, IStorageDriver
+    from twisted_registry.storage.interfaces import IStorageDriver
+    from twisted_registry.storage.streams import IReader
 
 
 class Blobs:

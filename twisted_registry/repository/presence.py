@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from twisted_registry.digest import Digest
     from twisted_registry.repository.recall import Recall
     from twisted_registry.repository.recent import Content, Recent
-    from twisted_registry.storage.interfaces import IReader
+    from twisted_registry.storage.streams import IReader
 
 
 @implementer(IPresenceGate)

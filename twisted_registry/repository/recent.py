@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from twisted_registry.digest import Digest
     from twisted_registry.repository.descriptors import IDescriptorCache
     from twisted_registry.repository.manifests import StoredManifest
-    from twisted_registry.storage.interfaces import Glance, IReader, IStorageDriver
+    from twisted_registry.storage.interfaces import Glance, IStorageDriver
+    from twisted_registry.storage.streams import IReader
 
 log = Logger()
 

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from twisted.web.iweb import IBodyProducer
 
     from twisted_registry.repository.blobs import Blobs
-    from twisted_registry.storage.interfaces import Change, IStorageDriver, IWriter
+    from twisted_registry.storage.interfaces import Change, IStorageDriver
+    from twisted_registry.storage.streams import IWriter
 
 #: Bytes. A smaller upload is neither synced nor given a checkpoint when a request ends: to read it
 #: again costs less, and after a power cut it may have to be sent again.

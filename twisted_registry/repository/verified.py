@@ -15,7 +15,8 @@ from zope.interface import implementer
 
 from twisted_registry.digest import hasher
 from twisted_registry.repository import layout
-from twisted_registry.storage.interfaces import IReader, StorageError
+from twisted_registry.storage.interfaces import StorageError
+from twisted_registry.storage.streams import IReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable

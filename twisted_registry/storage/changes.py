@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from twisted.internet.defer import Deferred
 
-    from twisted_registry.storage.interfaces import Change, IStorageDriver, IWriter
+    from twisted_registry.storage.interfaces import Change, IStorageDriver
+    from twisted_registry.storage.streams import IWriter
 
 
 @inlineCallbacks

@@ -13,9 +13,7 @@ from zope.interface import implementer
 from twisted_registry.storage.interfaces import (
     Entry,
     Glance,
-    IReader,
     IStorageDriver,
-    IWriter,
     PathInvalid,
     StorageError,
 )
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
     from twisted_registry.storage.observer import IStorageObserver
+    from twisted_registry.storage.streams import IReader, IWriter
 
 log = Logger()
 _T = TypeVar("_T")

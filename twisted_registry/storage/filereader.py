@@ -9,7 +9,8 @@ from twisted.internet.interfaces import IConsumer, IPushProducer
 from zope.interface import implementer
 
 from twisted_registry.storage.fileops import OsFiles, explain
-from twisted_registry.storage.interfaces import IReader, StorageError
+from twisted_registry.storage.interfaces import StorageError
+from twisted_registry.storage.streams import IReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable

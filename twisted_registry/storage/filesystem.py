@@ -24,9 +24,7 @@ from twisted_registry.storage.hostlock import HostLocks
 from twisted_registry.storage.interfaces import (
     Entry,
     Glance,
-    IReader,
     IStorageDriver,
-    IWriter,
     MethodUnsupported,
     OffsetInvalid,
     PathInvalid,
@@ -42,6 +40,7 @@ if TYPE_CHECKING:
     from twisted.internet.base import ReactorBase
 
     from twisted_registry.storage.debris import Sweep
+    from twisted_registry.storage.streams import IReader, IWriter
 
 _T = TypeVar("_T")
 

@@ -3,11 +3,8 @@
 Bytes gather on the reactor's thread and go to the file in batches, one batch at a time, on a
 thread that also feeds the observer: hashing and writing both let the reactor run meanwhile.
 What belongs to the same turn of the reactor travels together, and so does the end: a small
-upload (bytes, then close or conclude) costs one trip to a thread and back.
-
-A batch that fails is taken back: the file is cut to what was stored before it, the observer has
-not seen it, and ``size`` tells the truth. When a sync fails the file is cut to what this writer
-has synced, be that nothing: what it found may be lost as well.
+upload (bytes, then close or conclude) costs one trip to a thread and back. What a thread does to
+the file is in ``growing.py``.
 """
 
 from __future__ import annotations
@@ -21,10 +18,10 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from twisted_registry.storage.fed import Fed
-from twisted_registry.storage.filelock import is_still
 from twisted_registry.storage.fileops import explain
-from twisted_registry.storage.interfaces import IWriter, StorageError
-from twisted_registry.storage.newfile import write_all
+from twisted_registry.storage.growing import SMALL, GrowingFile
+from twisted_registry.storage.interfaces import StorageError
+from twisted_registry.storage.streams import IWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,12 +43,8 @@ log = Logger()
 BATCH = 512 * 1024
 #: Bytes after which a thread that always finds more takes its place behind the others.
 STRETCH = 32 * 1024 * 1024
-#: Bytes after which the disk is told to begin.
-WRITEBACK = 8 * 1024 * 1024
 #: Bytes that are drawn, stored and hashed at a time.
 ROOM = 128 * 1024
-#: Less than this waits for the end of the reactor's turn, and is copied to be written at once.
-SMALL = 64 * 1024
 
 
 class Share:
@@ -115,19 +108,13 @@ class FileWriter(Fed):
         over: Callable[[], None],
     ) -> None:
         super().__init__()
-        self._tree = tree
+        self._file = GrowingFile(tree, path, fd, size, observe)
         self._threads = threads
         self._clock = clock
         self._share = share
         self._path = path
-        self._fd = fd
         self.size = size
-        self._observe = observe
         self._over = over
-        #: bytes that are in the file, and bytes that were when it was synced last
-        self._stored = size
-        self._lasting = 0
-        self._entry_lasts = False
         self._pending: deque[bytes] = deque()
         self._syncs: list[_Sync] = []
         self._soon: IDelayedCall | None = None
@@ -135,8 +122,6 @@ class FileWriter(Fed):
         self._drawn: Deferred[None] | None = None
         self._busy = False
         self._failure_told = False
-        self._removing = False
-        self._freed = False
         self._ended = False
         self._enders: list[Deferred[int]] = []
         self._share.writers += 1
@@ -193,7 +178,7 @@ class FileWriter(Fed):
     def close(self) -> Deferred[int]:
         """Stop writing, keep what is stored, and unlock."""
         if self._ended:
-            return succeed(self._stored)
+            return succeed(self._file.stored)
         self._ending = True
         ender: Deferred[int] = Deferred()
         self._enders.append(ender)
@@ -202,7 +187,7 @@ class FileWriter(Fed):
 
     def cancel(self) -> Deferred[None]:
         """Stop writing, remove the file, and unlock."""
-        self._removing = self._failure_told = True
+        self._file.removing = self._failure_told = True
         self._drop_pending(StorageError(self._path, "the writer is cancelled"))
         return self.close().addCallback(lambda _: None)
 
@@ -229,10 +214,10 @@ class FileWriter(Fed):
             self._soon = None
         batch = self._take()
         length = sum(map(len, batch))
-        due = [sync for sync in self._syncs if sync.size <= self._stored + length]
+        due = [sync for sync in self._syncs if sync.size <= self._file.stored + length]
         if batch or due or self._source is not None:
             self._syncs = [sync for sync in self._syncs if sync not in due]
-            entry = any(sync.entry for sync in due) and not self._entry_lasts
+            entry = any(sync.entry for sync in due) and not self._file.entry_lasts
             decide = next((sync.decide for sync in due if sync.decide is not None), None)
             last = self._ending and not self._pending
             self._busy = True
@@ -240,13 +225,13 @@ class FileWriter(Fed):
             job.addCallbacks(self._done, self._failed, (due,), errbackArgs=(due,))
         elif self._ending:
             self._busy = True
-            self._threads.run(self._release).addBoth(self._released)
+            self._threads.run(self._file.release).addBoth(self._released)
 
     def _done(self, fault: Exception | None, due: list[_Sync]) -> None:
         self._busy = False
         if self._source is not None and (self._source.over or self._ending):
             self._return_source()
-        if self._freed:
+        if self._file.is_freed:
             self._released(None)
         for sync in due:
             if sync.decide is not None and fault is not None:
@@ -268,7 +253,7 @@ class FileWriter(Fed):
                 self._producer.resumeProducing()
 
     def _has_room(self) -> bool:
-        return self.size - self._stored < self._share.limit // 2
+        return self.size - self._file.stored < self._share.limit // 2
 
     def _failed(self, failure: Failure, due: list[_Sync]) -> None:
         self._busy = False
@@ -283,13 +268,13 @@ class FileWriter(Fed):
         self._return_source()
         if self._producer is not None:
             self._producer.stopProducing()
-        if self._freed:
+        if self._file.is_freed:
             self._released(failure)
         self._work()
 
     def _drop_pending(self, why: StorageError) -> None:
         self._pending.clear()
-        self.size = self._stored
+        self.size = self._file.stored
         syncs, self._syncs = self._syncs, []
         for sync in syncs:
             sync.waiting.errback(why)
@@ -298,7 +283,7 @@ class FileWriter(Fed):
         self._ending = self._ended = True
         self._share.writers -= 1
         self._over()
-        self.size = self._stored
+        self.size = self._file.stored
         error: BaseException | None = None if result is None else result.value
         if error is None and not self._failure_told:
             error = self._failure
@@ -309,7 +294,7 @@ class FileWriter(Fed):
         enders, self._enders = self._enders, []
         for ender in enders:
             if error is None:
-                ender.callback(self._stored)
+                ender.callback(self._file.stored)
             else:
                 ender.errback(error)
 
@@ -317,7 +302,7 @@ class FileWriter(Fed):
         if (
             self._producer is not None
             and not self._paused
-            and self.size - self._stored > self._share.limit
+            and self.size - self._file.stored > self._share.limit
         ):
             self._paused = True
             self._producer.pauseProducing()
@@ -348,31 +333,31 @@ class FileWriter(Fed):
 
         :returns: what kept the file from being concluded, if that was to be done.
         """
+        file = self._file
         try:
-            self._append(batch)
+            file.append(batch)
             if not (sync or last):
                 self._go_on()
             if sync:
-                self._make_last()
+                file.make_last()
             if entry:
-                self._tree.lasting.sync_entries((self._path,))
-                self._entry_lasts = True
+                file.make_entry_last()
         except OSError as error:
             raise explain(error, self._path) from error
-        fault = None if decide is None else self._conclude(decide)
+        fault = None if decide is None else file.conclude(decide)
         if last or (decide is not None and fault is None):
-            self._release()
+            file.release()
         return fault
 
     def _go_on(self) -> None:
         """Store what has come meanwhile, rather than wait to be called again."""
-        end = self._stored + STRETCH
-        while self._stored < end:
+        end = self._file.stored + STRETCH
+        while self._file.stored < end:
             if self._paused and self._has_room():
                 self._threads.tell(self._resume)
             batch = self._take()
             if batch:
-                self._append(batch)
+                self._file.append(batch)
             elif self._source is None or self._source.over:
                 return
             else:
@@ -381,65 +366,9 @@ class FileWriter(Fed):
     def _draw_from(self, source: Any, end: int) -> None:
         """Store what comes, as far as ``end``: each piece is hashed while the cache holds it."""
         room = memoryview(bytearray(ROOM))
-        while self._stored < end and not (source.over or self._ending):
+        while self._file.stored < end and not (source.over or self._ending):
             length = source.read_into(room)
             if length:
                 self.size += length
-                self._append_piece(cast("bytes", room[:length]))
+                self._file.append_piece(cast("bytes", room[:length]))
         source.over = True
-
-    def _append(self, batch: list[bytes]) -> None:
-        if sum(map(len, batch)) < SMALL * len(batch):
-            batch = [b"".join(batch)]
-        for piece in batch:
-            self._append_piece(piece)
-
-    def _append_piece(self, data: bytes) -> None:
-        before = self._stored
-        try:
-            write_all(self._tree.files, self._fd, data, before)
-            if self._observe is not None:
-                self._observe(data)
-        except BaseException:
-            self._cut(before)
-            raise
-        self._stored += len(data)
-        begun, ready = before // WRITEBACK * WRITEBACK, self._stored // WRITEBACK * WRITEBACK
-        if begun != ready:
-            # So that little is left to be waited for at the end.
-            self._tree.files.begin_writing(self._fd, begun, ready - begun)
-
-    def _make_last(self) -> None:
-        try:
-            self._tree.files.fsync(self._fd)
-        except OSError:
-            # The kernel reports lost pages once and then calls them clean: a second fsync would
-            # succeed with a hole in the file.
-            self._cut(self._lasting)
-            raise
-        self._lasting = self._stored
-
-    def _conclude(self, decide: Callable[[int], Sequence[Change]]) -> Exception | None:
-        try:
-            self._tree.change(decide(self._stored))
-        except OSError as error:
-            return explain(error, self._path)
-        except Exception as error:  # noqa: BLE001 (whatever it is, whoever decides is to hear of it)
-            return error
-        return None
-
-    def _cut(self, size: int) -> None:
-        with suppress(OSError):
-            self._tree.files.truncate(self._fd, size)
-            self._stored = size
-
-    def _release(self) -> None:
-        try:
-            try:
-                if self._removing and is_still(self._tree, self._path, self._fd):
-                    self._tree.files.unlink(self._tree.full(self._path))
-            finally:
-                self._freed = True
-                self._tree.files.close(self._fd)
-        except OSError as error:
-            raise explain(error, self._path) from error

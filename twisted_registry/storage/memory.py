@@ -18,9 +18,7 @@ from zope.interface import implementer
 from twisted_registry.storage.interfaces import (
     Entry,
     Glance,
-    IReader,
     IStorageDriver,
-    IWriter,
     MethodUnsupported,
     MoveRefused,
     OffsetInvalid,
@@ -36,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from twisted.internet.interfaces import IReactorTime
+
+    from twisted_registry.storage.streams import IReader, IWriter
 
 
 @define(eq=False, repr=False)

@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IConsumer, IPushProducer
 from zope.interface import implementer
 
 from twisted_registry.storage.changes import conclude_in_steps
-from twisted_registry.storage.interfaces import IReader, IWriter
+from twisted_registry.storage.streams import IReader, IWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -13,9 +13,7 @@ from zope.interface.verify import verifyObject
 
 from twisted_registry.storage.interfaces import (
     Change,
-    IReader,
     IStorageDriver,
-    IWriter,
     Move,
     OffsetInvalid,
     PathNotFound,
@@ -24,6 +22,7 @@ from twisted_registry.storage.interfaces import (
     StorageError,
     WriterBusy,
 )
+from twisted_registry.storage.streams import IReader, IWriter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable

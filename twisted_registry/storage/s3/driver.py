@@ -50,10 +50,11 @@ if TYPE_CHECKING:
     from twisted.internet.base import ReactorBase
     from twisted.python.failure import Failure
 
-    from twisted_registry.storage.interfaces import Change, IReader, IWriter
+    from twisted_registry.storage.interfaces import Change
     from twisted_registry.storage.s3.interfaces import IS3Client
     from twisted_registry.storage.s3.sinks import Steps
     from twisted_registry.storage.s3.writer import ObjectWriter
+    from twisted_registry.storage.streams import IReader, IWriter
 
 P = ParamSpec("P")
 T = TypeVar("T")

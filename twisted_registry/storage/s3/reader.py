@@ -13,9 +13,10 @@ from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
 from twisted.internet.interfaces import IConsumer, IPushProducer
 from zope.interface import implementer
 
-from twisted_registry.storage.interfaces import IReader, StorageError
+from twisted_registry.storage.interfaces import StorageError
 from twisted_registry.storage.s3.errors import Corrupt, Unreachable
 from twisted_registry.storage.s3.failures import explained
+from twisted_registry.storage.streams import IReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

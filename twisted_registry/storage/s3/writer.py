@@ -17,9 +17,10 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from twisted_registry.storage.fed import Fed
-from twisted_registry.storage.interfaces import IWriter, StorageError
+from twisted_registry.storage.interfaces import StorageError
 from twisted_registry.storage.s3.budget import IHolder
 from twisted_registry.storage.s3.failures import explained
+from twisted_registry.storage.streams import IWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -1,0 +1,130 @@
+"""A file that grows, as a thread sees it: one call at a time, and each may wait for the disk.
+
+What fails is taken back: the file is cut to what was stored before it, and the observer has not
+seen it. When a sync fails the file is cut to what was synced here, be that nothing: what was found
+may be lost as well.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from twisted_registry.storage.filelock import is_still
+from twisted_registry.storage.fileops import explain
+from twisted_registry.storage.newfile import write_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from twisted_registry.storage.filetree import FileTree
+    from twisted_registry.storage.interfaces import Change
+
+#: Bytes after which the disk is told to begin.
+WRITEBACK = 8 * 1024 * 1024
+#: Pieces of less than this are copied together, to be written at once.
+SMALL = 64 * 1024
+
+
+class GrowingFile:
+    """An open, locked file.
+
+    :ivar fd: its descriptor.
+    :ivar stored: bytes that are in it.
+    :ivar entry_lasts: whether its name was made to last.
+    :ivar removing: whether it is to be removed when it is released.
+    :ivar is_freed: whether it is closed, or that was tried.
+    """
+
+    def __init__(
+        self,
+        tree: FileTree,
+        path: str,
+        fd: int,
+        size: int,
+        observe: Callable[[bytes], object] | None,
+    ) -> None:
+        """Take over a descriptor.
+
+        :param size: bytes that are in the file.
+        :param observe: shown what is stored, in order.
+        """
+        self._tree = tree
+        self._path = path
+        self.fd = fd
+        self._observe = observe
+        self.stored = size
+        #: bytes that were in it when it was synced last
+        self._lasting = 0
+        self.entry_lasts = False
+        self.removing = False
+        self.is_freed = False
+
+    def append(self, batch: list[bytes]) -> None:
+        """Store pieces, and show them to the observer."""
+        if sum(map(len, batch)) < SMALL * len(batch):
+            batch = [b"".join(batch)]
+        for piece in batch:
+            self.append_piece(piece)
+
+    def append_piece(self, data: bytes) -> None:
+        """Store a piece as it is, and show it to the observer."""
+        before = self.stored
+        try:
+            write_all(self._tree.files, self.fd, data, before)
+            if self._observe is not None:
+                self._observe(data)
+        except BaseException:
+            self._cut(before)
+            raise
+        self.stored += len(data)
+        begun, ready = before // WRITEBACK * WRITEBACK, self.stored // WRITEBACK * WRITEBACK
+        if begun != ready:
+            # So that little is left to be waited for at the end.
+            self._tree.files.begin_writing(self.fd, begun, ready - begun)
+
+    def make_last(self) -> None:
+        """Let what is stored survive a power cut."""
+        try:
+            self._tree.files.fsync(self.fd)
+        except OSError:
+            # The kernel reports lost pages once and then calls them clean: a second fsync would
+            # succeed with a hole in the file.
+            self._cut(self._lasting)
+            raise
+        self._lasting = self.stored
+
+    def make_entry_last(self) -> None:
+        """Let its name survive a power cut."""
+        self._tree.lasting.sync_entries((self._path,))
+        self.entry_lasts = True
+
+    def conclude(self, decide: Callable[[int], Sequence[Change]]) -> Exception | None:
+        """Make the changes that are decided on; answer what kept them from being made."""
+        try:
+            self._tree.change(decide(self.stored))
+        except OSError as error:
+            return explain(error, self._path)
+        except Exception as error:  # noqa: BLE001 (whatever it is, whoever decides is to hear of it)
+            return error
+        return None
+
+    def _cut(self, size: int) -> None:
+        with suppress(OSError):
+            self._tree.files.truncate(self.fd, size)
+            self.stored = size
+
+    def release(self) -> None:
+        """Unlock it, and remove it if that is wanted.
+
+        :raises StorageError: if that fails; it is unlocked all the same.
+        """
+        try:
+            try:
+                if self.removing and is_still(self._tree, self._path, self.fd):
+                    self._tree.files.unlink(self._tree.full(self._path))
+            finally:
+                self.is_freed = True
+                self._tree.files.close(self.fd)
+        except OSError as error:
+            raise explain(error, self._path) from error
