@@ -3,7 +3,7 @@
 :mod:`twisted_registry.repository.gate` describes the protocol, and
 ``tests/maintenance/collector_model.py`` tries it out. A round marks, and makes lists of what is
 dead by that. Each goes: propose it; wait until every process has acknowledged it; take off it what
-was leased; condemn the rest; mark again; remove what is condemned and still dead; withdraw it.
+was leased; condemn the rest; look again; remove what is condemned and still dead; withdraw it.
 """
 
 from __future__ import annotations
@@ -220,9 +220,8 @@ class Collector:
             )
             await sentence.condemn(condemned)
             began = self.clock.seconds()
-            again = await self._marking.mark(before)
+            still = await self._marking.look_again(before, condemned.manifests)
             self._looked = self.clock.seconds() - began
-            still = condemned.manifests.intersection(again.loose)
             dead = await self.references.dead(sorted(condemned.blobs))
             await self._sweep(before, sentence, sorted(still), dead)
         except NotAcknowledged as error:

@@ -1,7 +1,13 @@
-"""Finding out what is alive: the first half of a collection, and all of other looks at a store."""
+"""Finding out what is alive: the first half of a collection, and all of other looks at a store.
+
+What a manifest refers to never changes, so whatever comes to be alive between two looks does so by
+a revision that was not there before. That is all that a second look has to find.
+"""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from attrs import define, field
@@ -11,7 +17,7 @@ from twisted_registry.maintenance.watcher import Watcher
 from twisted_registry.repository.concurrency import each
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from twisted_registry.digest import Digest
     from twisted_registry.maintenance.references import ReferenceTable
@@ -19,6 +25,10 @@ if TYPE_CHECKING:
     from twisted_registry.repository.inventory import Inventory
 
     Pay = Callable[[float], Awaitable[None]]
+
+
+#: Bytes that tell what a repository held from what it holds.
+_SUM = 16
 
 
 class CollectionFailed(Exception):
@@ -65,38 +75,77 @@ class Marking:
         """
         watcher, marked = watcher or Watcher(), Marked()
         await self.references.begin()
-        try:
+        with _looking():
             async for name in self.inventory.repositories():
                 marked.repositories += 1
                 watcher.marking(name)
-                await self._mark_repository(name, before, marked, watcher, pay)
-        except RegistryError as error:
-            raise CollectionFailed(
-                "the store could not be looked through, so nothing is removed"
-            ) from error
+                await self._mark_repository(
+                    name, before, marked, watcher, pay, untagged=self.untagged
+                )
         marked.alive = await self.references.count()
         return marked
 
+    async def look_again(
+        self, before: float, suspects: Iterable[tuple[str, Digest]]
+    ) -> set[tuple[str, Digest]]:
+        """Find out what has come to be alive since the last mark; what was alive stays so.
+
+        :param before: as in :meth:`mark`.
+        :param suspects: manifests, with their repositories, that nothing held then.
+        :returns: those of them that nothing holds now.
+        :raises CollectionFailed: if the store can not be looked through.
+        """
+        suspects = frozenset(suspects)
+        among, marked = {name for name, _ in suspects}, Marked()
+        with _looking():
+            async for name in self.inventory.repositories():
+                if name in among or not await self._is_as_it_was(name):
+                    await self._mark_repository(
+                        name, before, marked, Watcher(), None, untagged=name in among
+                    )
+        return {pair for pair in marked.loose if pair in suspects}
+
+    async def _is_as_it_was(self, name: str) -> bool:
+        noted = await self.references.noted(name)
+        if noted is None:
+            return False
+        seen = blake2b(digest_size=_SUM)
+        async for digests in self.inventory.revisions(name):
+            _add(seen, digests)
+        return seen.digest() == noted
+
     async def _mark_repository(
-        self, name: str, before: float, marked: Marked, watcher: Watcher, pay: Pay | None
+        self,
+        name: str,
+        before: float,
+        marked: Marked,
+        watcher: Watcher,
+        pay: Pay | None,
+        *,
+        untagged: bool,
     ) -> None:
         revisions: list[Digest] = []
-        sound = True
+        seen = blake2b(digest_size=_SUM)
+        sound = whole = True
         async for digests in self.inventory.revisions(name):
-            sound = await self._learn(digests, pay) and sound
+            _add(seen, digests)
+            read, known = await self._learn(digests, pay)
+            sound, whole = sound and read, whole and known
             # Whatever a repository holds is kept, tagged or not: what is taken out of it in
             # this round is no longer held in the next.
             await self.references.keep(digests)
             for digest in digests:
                 watcher.marked(name, digest)
-            if self.untagged:
+            if untagged:
                 revisions += digests
+        # Where something could not be read, it is looked for each time.
+        await self.references.note(name, seen.digest() if whole else None)
         if not sound:
             # Nobody knows what it refers to: perhaps to anything that the repository holds.
             marked.troubled.append(name)
             async for digests in self.inventory.layers(name):
                 await self.references.keep(digests)
-        elif self.untagged:
+        elif untagged:
             loose, young = await self._loose(name, revisions, before)
             marked.loose += [(name, digest) for digest in loose]
             marked.young += young
@@ -121,9 +170,12 @@ class Marking:
         # Children are pushed before their index.
         return await self.references.loose(revisions, [*roots, *young]), len(young)
 
-    async def _learn(self, manifests: Sequence[Digest], pay: Pay | None) -> bool:
-        """Read the manifests that are not known yet; return whether all could be read."""
-        sound = True
+    async def _learn(self, manifests: Sequence[Digest], pay: Pay | None) -> tuple[bool, bool]:
+        """Read the manifests that are not known yet.
+
+        :returns: whether all could be read, and whether all their children could as well.
+        """
+        sound = whole = True
         unknown: Sequence[Digest] = await self.references.unknown(manifests)
         optional = False
         while unknown:
@@ -133,11 +185,26 @@ class Marking:
                 if pay is not None:
                     await pay(1)
                 if references is None:
-                    sound = sound and optional
+                    sound, whole = sound and optional, False
                 else:
                     learnt.append((digest, references))
                     children += references.manifests
             await self.references.learn(learnt)
             # Children that the repository does not hold itself; they need not be there.
             unknown, optional = await self.references.unknown(children), True
-        return sound
+        return sound, whole
+
+
+@contextmanager
+def _looking() -> Iterator[None]:
+    try:
+        yield
+    except RegistryError as error:
+        raise CollectionFailed(
+            "the store could not be looked through, so nothing is removed"
+        ) from error
+
+
+def _add(seen: blake2b, digests: Iterable[Digest]) -> None:
+    """Add the names of manifests, which come in order, to what tells one set from another."""
+    seen.update("".join(f"{digest}\n" for digest in digests).encode("ascii"))

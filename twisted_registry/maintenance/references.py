@@ -42,6 +42,7 @@ CREATE TABLE IF NOT EXISTS reference (manifest INTEGER, target INTEGER,
 _OF_A_RUN = """
 CREATE TEMP TABLE alive (id INTEGER PRIMARY KEY);
 CREATE TEMP TABLE kept (id INTEGER PRIMARY KEY);
+CREATE TEMP TABLE noted (name TEXT PRIMARY KEY, sum BLOB) WITHOUT ROWID;
 CREATE TEMP TABLE asked (id INTEGER PRIMARY KEY);
 CREATE TEMP TABLE needing (id INTEGER PRIMARY KEY);
 """
@@ -132,6 +133,14 @@ class ReferenceTable:
     def keep(self, digests: Iterable[Digest]) -> Deferred[None]:
         """What is named here is alive, and all that it refers to, over any number of steps."""
         return self._call(self._reach, "alive", digests)
+
+    def note(self, repository: str, sum_: bytes | None) -> Deferred[None]:
+        """Remember until ``begin`` what a repository held when all that it holds was kept."""
+        return self._call(self._note, repository, sum_)
+
+    def noted(self, repository: str) -> Deferred[bytes | None]:
+        """Fire with what was noted last of a repository, or None."""
+        return self._call(self._noted, repository)
 
     def dead(self, digests: Sequence[Digest]) -> Deferred[list[Digest]]:
         """Fire with those of ``digests`` that are not alive."""
@@ -261,6 +270,15 @@ class ReferenceTable:
 
     def _begin(self) -> None:
         self._db.execute("DELETE FROM alive")
+        self._db.execute("DELETE FROM noted")
+
+    def _note(self, repository: str, sum_: bytes | None) -> None:
+        self._db.execute("INSERT OR REPLACE INTO noted VALUES (?, ?)", (repository, sum_))
+
+    def _noted(self, repository: str) -> bytes | None:
+        query = "SELECT sum FROM noted WHERE name = ?"
+        (found,) = self._db.execute(query, (repository,)).fetchone() or (None,)
+        return found
 
     def _unknown(self, manifests: Sequence[Digest]) -> list[Digest]:
         self._ask(manifests)

@@ -1,0 +1,154 @@
+"""The second look through a store finds all that has come to be alive since the first."""
+
+from __future__ import annotations
+
+from itertools import count
+from random import Random
+
+import pytest
+from domain import OCI_IMAGE, OCI_INDEX, descriptor, done, image, index, result_of
+from inline import Inline
+from kept import Store
+from trashing import WORLDS
+
+from twisted_registry.maintenance.marking import Marking
+from twisted_registry.maintenance.references import ReferenceTable
+from twisted_registry.repository import layout
+from twisted_registry.repository.inventory import Inventory
+
+LATER = 4_000_000_000.0
+
+
+@pytest.fixture(params=WORLDS.values(), ids=WORLDS.keys())
+def store(request):
+    return Store(request.param())
+
+
+@pytest.fixture
+def marking(store):
+    return Marking(Inventory(store.world.driver), store.references, untagged=True)
+
+
+def dead(store, *digests):
+    return set(done(_dead(store.references, digests)))
+
+
+async def _dead(references, digests):
+    return await references.dead(sorted(digests))
+
+
+def own_image(store, number, tag=None, name="a/b", **fields):
+    """Push an image with a layer of its own; answer both."""
+    layer = store.world.blob(b"layer %d" % number, name)
+    store.world.blob(b"{}", name)
+    content = image(layers=[descriptor(b"layer %d" % number)], **fields)
+    return store.world.put(content, OCI_IMAGE, tag, name), layer
+
+
+def test_what_was_pushed_since_is_alive(store, marking):
+    """Into a repository that was there, into a new one, and below an index."""
+    old, layer = own_image(store, 1, "v1")
+    done(marking.mark(LATER))
+    assert dead(store, old, layer) == set()
+    second, other = own_image(store, 2, "v2")
+    third, another = own_image(store, 3, "v1", "new/one")
+    assert dead(store, second, other, third, another) == {second, other, third, another}
+    done(marking.look_again(LATER, ()))
+    assert dead(store, old, layer, second, other, third, another) == set()
+
+
+def test_what_was_alive_stays_so(store, marking):
+    """The manifests that a list takes out are no reason to take more than was listed."""
+    old, layer = own_image(store, 1, "v1")
+    done(marking.mark(LATER))
+    store.world.remove(layout.revision("a/b", old))
+    done(marking.look_again(LATER, ()))
+    assert dead(store, old, layer) == set()
+    done(marking.mark(LATER))
+    assert dead(store, old, layer) == {old, layer}
+
+
+def test_suspects_that_are_held_now_are_not_told(store, marking):
+    loose, tagged, child = (own_image(store, number)[0] for number in (1, 2, 3))
+    pairs = {("a/b", digest) for digest in (loose, tagged, child)}
+    assert set(done(marking.mark(LATER)).loose) == pairs
+    own_image(store, 2, "v2")
+    size = len(image(layers=[descriptor(b"layer 3")]))
+    entry = {"mediaType": OCI_IMAGE, "digest": str(child), "size": size}
+    store.world.put(index(entry), OCI_INDEX, "v3")
+    assert done(marking.look_again(LATER, pairs)) == {("a/b", loose)}
+    # Only what was asked for.
+    assert done(marking.look_again(LATER, [("a/b", child)])) == set()
+    assert done(marking.look_again(LATER, [("c/d", loose)])) == set()
+
+
+def test_a_repository_with_something_unreadable_keeps_what_it_came_to_link(store, marking):
+    broken, _ = own_image(store, 1, "v1")
+    store.world.write(layout.blob(broken), b"{}")
+    marked = done(marking.mark(LATER))
+    assert marked.troubled == ["a/b"]
+    perhaps = store.world.blob(b"perhaps needed")
+    done(marking.look_again(LATER, ()))
+    assert dead(store, perhaps) == set()
+
+
+def test_only_names_are_read_of_what_is_as_it_was(store, marking):
+    for number in range(3):
+        own_image(store, number, f"v{number}", f"name/{number}")
+    done(marking.mark(LATER))
+    own_image(store, 3, "v3", "name/2")
+    seen = []
+    store.world.driver.before = lambda _number, action, path: seen.append((action, str(path)))
+    done(marking.look_again(LATER, ()))
+    read = [path for action, path in seen if action in {"get", "get_many"}]
+    assert read
+    assert not [path for path in read if "name/0" in path or "name/1" in path]
+    assert not [path for action, path in seen if "tags" in path]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_a_whole_look_finds_alive_a_second_look_finds_as_well(seed):
+    """Pushes, deletes, moved tags and indexes, in any order."""
+    random, numbers = Random(seed), count()
+    store = Store(WORLDS["memory"]())
+    marking = Marking(Inventory(store.world.driver), store.references, untagged=True)
+    everything, manifests = set(), []
+
+    def push():
+        name, tag = random.choice(["a/b", "a/c", "d"]), random.choice([None, "v1", "v2"])
+        subject = random.choice([*manifests, (None, None, None)])
+        fields = {} if subject[1] is None else {"subject": subject[2]}
+        number = random.choice([next(numbers), 0])
+        digest, layer = own_image(store, number, tag, name, **fields)
+        content = result_of(store.world.driver.get(layout.blob(digest), 10_000))
+        entry = {"mediaType": OCI_IMAGE, "digest": str(digest), "size": len(content)}
+        manifests.append((name, digest, entry))
+        everything.update((digest, layer))
+
+    def push_index():
+        if manifests:
+            name, digest, entry = random.choice(manifests)
+            if layout.revision_link(name, digest) in store.world.paths():
+                everything.add(store.world.put(index(entry), OCI_INDEX, "many", name))
+
+    def delete():
+        name, digest, _ = random.choice([*manifests, ("", None, None)])
+        if digest is not None and layout.revision_link(name, digest) in store.world.paths():
+            store.world.remove(layout.revision(name, digest))
+
+    def change():
+        for _ in range(random.randrange(1, 6)):
+            random.choice([push, push, push_index, delete])()
+
+    change()
+    suspects = done(marking.mark(LATER)).loose
+    for _ in range(4):
+        change()
+        still = done(marking.look_again(LATER, suspects))
+        whole = Marking(
+            Inventory(store.world.driver), ReferenceTable(":memory:", Inline()), untagged=True
+        )
+        loose = set(done(whole.mark(LATER)).loose)
+        alive = everything - set(done(_dead(whole.references, everything)))
+        assert alive.isdisjoint(dead(store, *alive))
+        assert still == loose.intersection(suspects)
