@@ -10,10 +10,10 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_registry.storage.contractkit import Sink
 from twisted_registry.storage.fileops import OsFiles
 from twisted_registry.storage.filereader import PIECE
 from twisted_registry.storage.filesystem import FilesystemDriver
-from twisted_registry.storage.streamcontract import Sink
 
 case = SynchronousTestCase()
 result_of, failure_of, no_result = (

@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_registry.storage.contractkit import Sink
 from twisted_registry.storage.fileops import OsFiles
 from twisted_registry.storage.filesystem import FilesystemDriver
 from twisted_registry.storage.interfaces import (
@@ -23,7 +24,6 @@ from twisted_registry.storage.interfaces import (
     PathNotFound,
     StorageError,
 )
-from twisted_registry.storage.streamcontract import Sink
 
 case = SynchronousTestCase()
 result_of, failure_of = case.successResultOf, case.failureResultOf

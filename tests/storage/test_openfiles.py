@@ -7,9 +7,9 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
+from twisted_registry.storage.contractkit import Sink
 from twisted_registry.storage.filesystem import FilesystemDriver
 from twisted_registry.storage.openfiles import LARGEST
-from twisted_registry.storage.streamcontract import Sink
 
 
 class Opens:

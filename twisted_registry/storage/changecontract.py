@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from twisted_registry.storage.contractkit import raises
 from twisted_registry.storage.interfaces import MoveRefused, PathNotFound
-from twisted_registry.storage.streamcontract import raises
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -19,6 +19,7 @@ from twisted.internet.defer import DeferredList
 from zope.interface.verify import verifyObject
 
 from twisted_registry.storage.changecontract import CHANGE_PROMISES
+from twisted_registry.storage.contractkit import raises
 from twisted_registry.storage.interfaces import (
     IStorageDriver,
     MethodUnsupported,
@@ -27,7 +28,8 @@ from twisted_registry.storage.interfaces import (
     PathNotFound,
     StorageError,
 )
-from twisted_registry.storage.streamcontract import STREAM_PROMISES, raises
+from twisted_registry.storage.readercontract import READER_PROMISES
+from twisted_registry.storage.writercontract import WRITER_PROMISES
 
 Promise = Callable[[IStorageDriver], Awaitable[None]]
 
@@ -349,5 +351,6 @@ ALL_PROMISES: tuple[Promise, ...] = (
     walk_answers_all_files_in_order,
     presign_answers_a_url_or_not,
     hold_may_be_taken_again,
-    *STREAM_PROMISES,
+    *READER_PROMISES,
+    *WRITER_PROMISES,
 )

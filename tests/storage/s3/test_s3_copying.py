@@ -8,11 +8,11 @@ from fakebucket import FakeBucket
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
+from twisted_registry.storage.contractkit import raises
 from twisted_registry.storage.interfaces import MethodUnsupported, StorageError
 from twisted_registry.storage.s3.copying import CopyRules, at_once
 from twisted_registry.storage.s3.driver import S3Driver
 from twisted_registry.storage.s3.errors import S3Error
-from twisted_registry.storage.streamcontract import raises
 
 MIB = 1024 * 1024
 CONTENT = bytes(range(256)) * (18 * 4096) + b"!"

@@ -7,11 +7,11 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from uploadkit import CHUNK, noise
 
+from twisted_registry.storage.contractkit import raises
 from twisted_registry.storage.interfaces import (
     StorageError,
 )
 from twisted_registry.storage.s3.errors import NoSuchUpload, S3Error, SlowDown
-from twisted_registry.storage.streamcontract import raises
 
 
 @pytest_twisted.ensureDeferred

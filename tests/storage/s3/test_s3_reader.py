@@ -9,10 +9,10 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
+from twisted_registry.storage.contractkit import Sink, raises
 from twisted_registry.storage.interfaces import StorageError
 from twisted_registry.storage.s3.driver import S3Driver
 from twisted_registry.storage.s3.errors import Unreachable
-from twisted_registry.storage.streamcontract import Sink, raises
 
 MIB = 1024 * 1024
 CONTENT = bytes(range(256)) * (4 * 4096 + 1)

@@ -7,8 +7,8 @@ import pytest_twisted
 from fakebucket import Stored
 from uploadkit import MIB, noise
 
+from twisted_registry.storage.contractkit import raises, read
 from twisted_registry.storage.s3.plan import Piece, Plan, sealed
-from twisted_registry.storage.streamcontract import raises, read
 
 
 @pytest.mark.parametrize("spoiled", [1, 3])

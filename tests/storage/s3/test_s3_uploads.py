@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from uploadkit import CHUNK, MIB, Source, noise
 
+from twisted_registry.storage.contractkit import raises, read
 from twisted_registry.storage.interfaces import (
     OffsetInvalid,
     PathNotFound,
@@ -18,7 +19,6 @@ from twisted_registry.storage.interfaces import (
 from twisted_registry.storage.s3 import sinks
 from twisted_registry.storage.s3.driver import S3Driver
 from twisted_registry.storage.s3.errors import S3Error, SlowDown
-from twisted_registry.storage.streamcontract import raises, read
 
 
 @pytest_twisted.ensureDeferred

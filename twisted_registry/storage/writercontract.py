@@ -1,16 +1,12 @@
-"""The promises of readers and writers; see :mod:`twisted_registry.storage.contract`."""
+"""The promises of writers; see :mod:`twisted_registry.storage.contract`."""
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-from attrs import define, field
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IConsumer, IPushProducer
-from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from twisted_registry.storage.contractkit import LARGE, raises, read
 from twisted_registry.storage.interfaces import (
     Change,
     IStorageDriver,
@@ -19,190 +15,12 @@ from twisted_registry.storage.interfaces import (
     PathNotFound,
     Put,
     Remove,
-    StorageError,
     WriterBusy,
 )
-from twisted_registry.storage.streams import IReader, IWriter
+from twisted_registry.storage.streams import IWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
-    from twisted.internet.interfaces import IProducer
-
-#: More than any driver reads, writes or keeps at once, and no round number.
-LARGE = bytes(range(251)) * 43_000
-
-
-async def raises(answer: Awaitable[Any]) -> StorageError:
-    """Answer the error that an awaitable fails with."""
-    try:
-        result = await answer
-    except StorageError as error:
-        return error
-    raise AssertionError(f"no error, but {result!r}")
-
-
-@implementer(IConsumer)
-@define(eq=False)
-class Sink:
-    """Keeps what it is given.
-
-    :ivar pauses: whether to pause the producer at each write, until :meth:`resume`.
-    """
-
-    pauses: bool = False
-    received: list[bytes] = field(factory=list)
-    producer: IPushProducer | None = None
-    wanted: Deferred[None] = field(factory=Deferred)
-
-    def registerProducer(self, producer: IProducer, streaming: bool) -> None:  # noqa: FBT001
-        """Take the producer."""
-        assert streaming
-        assert self.producer is None
-        verifyObject(IPushProducer, producer)
-        self.producer = cast("IPushProducer", producer)
-
-    def unregisterProducer(self) -> None:
-        """Let the producer go."""
-        assert self.producer is not None
-        self.producer = None
-
-    def write(self, data: bytes) -> None:
-        """Keep ``data``."""
-        assert self.producer is not None
-        self.received.append(data)
-        if self.pauses:
-            self.producer.pauseProducing()
-            wanted, self.wanted = self.wanted, Deferred()
-            wanted.callback(None)
-
-    @property
-    def is_fed(self) -> bool:
-        """Whether a producer is registered."""
-        return self.producer is not None
-
-    @property
-    def content(self) -> bytes:
-        """All that came."""
-        return b"".join(self.received)
-
-
-async def read(driver: IStorageDriver, path: str) -> bytes:
-    """Answer the content of a file of any size."""
-    sink = Sink()
-    await (await driver.open(path)).deliver(sink)
-    return sink.content
-
-
-async def store(driver: IStorageDriver, path: str, content: bytes) -> None:
-    """Write a file of any size."""
-    writer = await driver.writer(path, 0)
-    writer.write(content)
-    await writer.commit()
-    await writer.close()
-
-
-async def open_reads_a_stretch(driver: IStorageDriver) -> None:
-    """A reader delivers what lies between offset and length, cut at the end."""
-    content = b"0123456789"
-    await driver.put("file", content)
-    for offset, length in ((0, None), (0, 3), (4, None), (4, 3), (4, 99), (10, None), (3, 0)):
-        reader = await driver.open("file", offset, length)
-        verifyObject(IReader, reader)
-        wanted = content[offset:][:length]
-        assert reader.size == len(wanted)
-        assert reader.offset() == offset
-        sink = Sink()
-        await reader.deliver(sink)
-        assert sink.content == wanted
-        assert not sink.is_fed
-        reader.close()
-    error = await raises(driver.open("file", 11))
-    assert isinstance(error, OffsetInvalid)
-    assert error.size == 10
-    await driver.delete("file")
-
-
-async def a_reader_honours_pauses(driver: IStorageDriver) -> None:
-    """A consumer that pauses at every piece gets no other before it resumes, and gets all."""
-    await store(driver, "file", LARGE)
-    sink = Sink(pauses=True)
-    wanted = sink.wanted
-    done = (await driver.open("file")).deliver(sink)
-    count = 0
-    while not done.called:
-        await wanted
-        count += 1
-        assert len(sink.received) == count
-        assert sink.producer is not None
-        wanted = sink.wanted
-        sink.producer.resumeProducing()
-        if len(sink.content) == len(LARGE):
-            break
-    await done
-    assert sink.content == LARGE
-    assert count > 1
-    await driver.delete("file")
-
-
-async def a_reader_can_be_cancelled(driver: IStorageDriver) -> None:
-    """Cancelling, closing, and a consumer that stops, end the delivery at once."""
-    await store(driver, "file", LARGE)
-    for way in range(3):
-        sink = Sink(pauses=True)
-        wanted = sink.wanted
-        reader = await driver.open("file")
-        done = reader.deliver(sink)
-        await wanted
-        assert sink.producer is not None
-        (done.cancel, reader.close, sink.producer.stopProducing)[way]()
-        assert not sink.is_fed
-        cancelled = False
-        try:
-            await done
-        except CancelledError:
-            cancelled = True
-        assert cancelled
-        assert len(sink.received) == 1
-        reader.close()
-    await driver.delete("file")
-
-
-async def a_reader_keeps_what_it_opened(driver: IStorageDriver) -> None:
-    """What happens to the path afterwards does not matter to a reader."""
-    await driver.put("a/file", b"first")
-    readers = [await driver.open("a/file") for _ in range(4)]
-    await driver.put("a/file", b"second content")
-    readers.append(await driver.open("a/file", 7))
-    await driver.move("a/file", "b/file")
-    readers.append(await driver.open("b/file"))
-    await driver.delete("b/file")
-    sinks = [Sink() for _ in readers]
-    for reader, sink in zip(readers, sinks, strict=True):
-        await reader.deliver(sink)
-    contents = [sink.content for sink in sinks]
-    assert contents == [b"first"] * 4 + [b"content", b"second content"]
-    reader = await _opened_and_closed(driver)
-    reader.close()
-
-
-async def feed_observes(driver: IStorageDriver) -> None:
-    """``feed`` shows a stretch to a function, in order."""
-    await store(driver, "file", LARGE)
-    pieces: list[bytes] = []
-    await (await driver.open("file", 7, len(LARGE) - 20)).feed(pieces.append)
-    assert b"".join(pieces) == LARGE[7:-13]
-    await driver.delete("file")
-
-
-async def a_descriptor_reads_the_file(driver: IStorageDriver) -> None:
-    """If a reader has a descriptor, the stretch is there to be read from it."""
-    await driver.put("file", b"0123456789")
-    reader = await driver.open("file", 3, 4)
-    fd = reader.fileno()
-    assert fd is None or os.pread(fd, reader.size, reader.offset()) == b"3456"
-    reader.close()
-    await driver.delete("file")
+    from twisted.internet.defer import Deferred
 
 
 async def a_writer_begins_and_continues(driver: IStorageDriver) -> None:
@@ -442,21 +260,7 @@ async def an_empty_file_can_be_written(driver: IStorageDriver) -> None:
     await driver.delete("file")
 
 
-async def _opened_and_closed(driver: IStorageDriver) -> IReader:
-    await driver.put("file", b"never read")
-    reader = await driver.open("file")
-    reader.close()
-    await driver.delete("file")
-    return reader
-
-
-STREAM_PROMISES = (
-    open_reads_a_stretch,
-    a_reader_honours_pauses,
-    a_reader_can_be_cancelled,
-    a_reader_keeps_what_it_opened,
-    feed_observes,
-    a_descriptor_reads_the_file,
+WRITER_PROMISES = (
     a_writer_begins_and_continues,
     a_writer_makes_no_file_where_one_is_expected,
     one_writer_at_a_time,
