@@ -24,6 +24,7 @@ CALLS = (
     "list",
     "folders",
     "folders_many",
+    "marked",
     "prune",
     "walk",
     "presign",

@@ -53,6 +53,9 @@ CALLS = {
     "folders": lambda driver, path: driver.folders(path),
     "folders holding": lambda driver, path: driver.folders("", holding=path),
     "folders_many": lambda driver, path: driver.folders_many(["fine", path], 10),
+    "marked": lambda driver, path: driver.marked(path, "_", ("_a",), "", 10),
+    "marked with sign": lambda driver, path: driver.marked("fine", path, ("_a",), "", 10),
+    "marked with mark": lambda driver, path: driver.marked("fine", "_", ("_a", path), "", 10),
     "walk": lambda driver, path: driver.walk(path),
     "presign": lambda driver, path: driver.presign(path, "GET", 60),
 }

@@ -17,7 +17,7 @@ from contextlib import suppress
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from twisted_registry.reference import NAME_LIMIT, is_component
+from twisted_registry.reference import NAME_LIMIT, is_component, is_name
 from twisted_registry.repository import layout
 from twisted_registry.repository.failures import translated
 from twisted_registry.storage.interfaces import PathNotFound
@@ -69,6 +69,38 @@ async def page(
     walking = _Walk(driver, after, limit + 1, marks)
     await walking.below("", None)
     return walking.found[:limit], len(walking.found) > limit
+
+
+@translated
+async def shown(driver: IStorageDriver, after: str, limit: int) -> tuple[list[str], bool]:
+    """One page for those who look, as :func:`page`, by as few requests as a bucket allows.
+
+    Over a bucket that groups keys by a delimiter of two characters, a page of n names of d levels
+    takes at most n + d listings, one for each name and one for all of them, 24 at a time. More are
+    necessary where folders hold no more than uploads that were begun (one for each), behind
+    every thousandth such folder (one for each of the names that the last one of the page begins
+    with), and where somebody made folders that can not be repositories. Elsewhere the tree is
+    walked: a listing for each folder that leads to a name.
+
+    A page that is full may say that there are more where only uploads that were begun follow.
+
+    :param limit: names; 0 answers none.
+    """
+    if not limit:
+        return await page(driver, after, 0)
+    found: list[str] = []
+    more = True
+    while more and len(found) < limit:
+        answer = await driver.marked(
+            layout.REPOSITORIES, layout.SIGN, layout.REPOSITORY_MARKS, after, limit - len(found)
+        )
+        if answer is None:
+            rest, more = await page(driver, after, limit - len(found))
+            return found + rest, more
+        names, more = answer
+        found += filter(is_name, names)
+        after = names[-1] if names else after
+    return found, more
 
 
 @translated

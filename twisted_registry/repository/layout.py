@@ -93,6 +93,8 @@ KNOWN = {
     ),
 }
 
+#: What the folders in a repository begin with, and no component of a name.
+SIGN = "_"
 #: A folder with one of these is a repository. 2.8.3 looks for the first, 3.x for the second.
 REPOSITORY_MARKS = ("_layers", "_manifests")
 #: A folder with one of these is, or was, a repository.

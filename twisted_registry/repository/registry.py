@@ -162,11 +162,11 @@ class Registry:
         )
 
     async def catalog(self, after: str, limit: int) -> tuple[list[str], bool]:
-        """One page of repository names, and whether there are more.
+        """One page of repository names, and whether there may be more, see :func:`catalog.shown`.
 
         :param after: only names greater than this, in the order of whole names.
         """
-        return await catalog.page(self.driver, after, limit)
+        return await catalog.shown(self.driver, after, limit)
 
     def abandoned_uploads(self, before: float) -> AsyncIterator[AbandonedUpload]:
         """Find the uploads that were last touched before a time.

@@ -148,6 +148,13 @@ class CheckedDriver:
         """Fire with the names of the folders in many; fail if a path breaks the grammar."""
         return self._call_many("folders_many", paths, self.driver.folders_many, limit)
 
+    def marked(
+        self, path: str, sign: str, marks: Sequence[str], after: str, limit: int
+    ) -> Deferred[tuple[Sequence[str], bool] | None]:
+        """Fire with folders at any depth that hold marked ones, or with None."""
+        paths = (path, sign, *marks)
+        return self._call("marked", paths, self.driver.marked, path, sign, marks, after, limit)
+
     def walk(self, prefix: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
         """Fire with the files below a folder."""
         paths = (prefix,) if prefix else ()

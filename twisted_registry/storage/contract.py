@@ -277,6 +277,32 @@ async def folders_many_answers_for_each(driver: IStorageDriver) -> None:
     await driver.delete("y")
 
 
+async def marked_answers_all_that_hold_a_mark_or_says_to_walk(driver: IStorageDriver) -> None:
+    """``marked`` finds folders of any depth, in the order of whole paths, unless it is None."""
+    names = ["a", "a-b", "a.b", "a/1", "a/b", "a/b/c", "a0", "b"]
+    for number, name in enumerate(names):
+        await driver.put(f"m/{name}/{('_one/x', '_two/y/z')[number % 2]}", b"1")
+    for other in ("a/_three/x", "aa/_three/x", "c/_one", "z/_three/_one"):
+        await driver.put(f"m/{other}", b"1")
+
+    async def marked(after: str, limit: int) -> tuple[Sequence[str], bool] | None:
+        return await driver.marked("m", "_", ("_one", "_two"), after, limit)
+
+    if await marked("", 1) is not None:
+        for after in ("", *names, "a/", "a/a", "z"):
+            later = [name for name in names if name > after]
+            for limit in range(1, len(names) + 2):
+                answer = await marked(after, limit)
+                assert answer is not None
+                found, more = answer
+                assert list(found) == later[:limit]
+                # There may be more while folders without a mark are to come.
+                assert more or len(later) <= limit
+                assert not more or len(found) == limit
+        assert await marked("", 100) == (names, False)
+    await driver.delete("m")
+
+
 async def walk_answers_all_files_in_order(driver: IStorageDriver) -> None:
     """``walk`` sorts by whole path, which is not the order of a walk through a tree."""
     paths = ["w/a-b", "w/a.b/c", "w/a/b", "w/a/b.c", "w/a/c/d", "w/a0", "w/b/a"]
@@ -348,6 +374,7 @@ ALL_PROMISES: tuple[Promise, ...] = (
     folders_are_answered_in_order,
     folders_may_have_to_hold_something,
     folders_many_answers_for_each,
+    marked_answers_all_that_hold_a_mark_or_says_to_walk,
     walk_answers_all_files_in_order,
     presign_answers_a_url_or_not,
     hold_may_be_taken_again,

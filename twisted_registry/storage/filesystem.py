@@ -252,6 +252,17 @@ class FilesystemDriver:
         """Fire with the names of the folders in each of many, read in one call of a thread."""
         return self._run("", self._scans.pages, tuple(paths), limit)
 
+    def marked(
+        self,
+        path: str,  # noqa: ARG002
+        sign: str,  # noqa: ARG002
+        marks: Sequence[str],  # noqa: ARG002
+        after: str,  # noqa: ARG002
+        limit: int,  # noqa: ARG002
+    ) -> Deferred[tuple[Sequence[str], bool] | None]:
+        """Say to walk: folders are near."""
+        return succeed(None)
+
     def walk(self, prefix: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
         """Fire with the files below a folder."""
         return self._run(prefix, walk_files, self._tree, prefix, after, limit)

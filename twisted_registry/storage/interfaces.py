@@ -339,6 +339,24 @@ class IStorageDriver(Interface):
         :param limit: names of each at most; fewer mean that there are no more.
         """
 
+    def marked(
+        path: str, sign: str, marks: Sequence[str], after: str, limit: int
+    ) -> Deferred[tuple[Sequence[str], bool] | None]:
+        """Fire with the folders at any depth that hold a marked one, if that needs no walk.
+
+        They come as paths from ``path`` on, sorted, and with whether there may be more, which is
+        sure only where it is false. None says: walk. So does a driver to which folders are near,
+        and one whose store turns out not to be able to.
+
+        What must not miss any folder walks in any case: this relies on a less common ability of
+        the store.
+
+        :param sign: what the names of all marks begin with. Folders that hold others do not.
+        :param marks: names of folders of which one is enough.
+        :param after: only paths greater than this.
+        :param limit: at most so many, and at least 1.
+        """
+
     def walk(prefix: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
         """Fire with the files below a folder, at any depth, sorted by whole path.
 

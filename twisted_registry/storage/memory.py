@@ -166,6 +166,17 @@ class MemoryDriver:
         """Fire with the names of the folders in each of many."""
         return execute(self._folders_many, paths, limit)
 
+    def marked(
+        self,
+        path: str,  # noqa: ARG002
+        sign: str,  # noqa: ARG002
+        marks: Sequence[str],  # noqa: ARG002
+        after: str,  # noqa: ARG002
+        limit: int,  # noqa: ARG002
+    ) -> Deferred[tuple[Sequence[str], bool] | None]:
+        """Say to walk: folders are near."""
+        return succeed(None)
+
     def walk(self, prefix: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
         """Fire with the files below a folder."""
         return execute(self._walk, prefix, after, limit)

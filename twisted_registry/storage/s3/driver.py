@@ -36,7 +36,8 @@ from twisted_registry.storage.s3.errors import NotFound, PreconditionFailed, Ran
 from twisted_registry.storage.s3.failures import explain, nothing
 from twisted_registry.storage.s3.files import Files, Found, too_large
 from twisted_registry.storage.s3.keys import Keys
-from twisted_registry.storage.s3.listing import list_folder, list_holders, walk_keys
+from twisted_registry.storage.s3.listing import list_folder, list_folders, list_holders, walk_keys
+from twisted_registry.storage.s3.marked import MarkedFolders
 from twisted_registry.storage.s3.moving import Mover
 from twisted_registry.storage.s3.plan import noted_size
 from twisted_registry.storage.s3.reader import ObjectReader
@@ -117,6 +118,7 @@ class S3Driver:
     _threads: Threads = field(init=False)
     _writers: Writers = field(init=False)
     _mover: Mover = field(init=False)
+    _marked: MarkedFolders = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         """Put the parts together."""
@@ -125,6 +127,7 @@ class S3Driver:
         self._copier = Copier(self.client, self.copying, LEAST_PART)
         self._remover = Remover(self.client)
         self._conditions = Conditions(self.client, self._keys.root)
+        self._marked = MarkedFolders(self.client, AT_ONCE)
         self._threads = Threads(self._reactor, _THREADS, "s3")
         self._writers = Writers(
             self.client, self._keys, self._files, self._copier, self._threads,
@@ -211,16 +214,14 @@ class S3Driver:
     @_told
     def copy(self, source: str, destination: str) -> Deferred[None]:
         """Copy a file, inside the store."""
-        answer: Deferred[None] = self._mover.copy(source, destination)
-        return answer
+        return self._mover.copy(source, destination)
 
     @_told
     def move(
         self, source: str, destination: str, *, still: Callable[[], bool] | None = None
     ) -> Deferred[None]:
         """Give a file its name; an unfinished file becomes an object."""
-        answer: Deferred[None] = self._mover.move(source, destination, still=still)
-        return answer
+        return self._mover.move(source, destination, still=still)
 
     @_told
     @inlineCallbacks
@@ -342,17 +343,10 @@ class S3Driver:
         if holding:
             entries = yield list_holders(self.client, prefix, holding, after, limit)
             return [entry.path for entry in entries or ()]
-        names: list[str] = []
-        while len(names) < limit:
-            wanted = limit - len(names)
-            entries = yield list_folder(self.client, prefix, after, wanted)
-            if entries is None and path:
-                raise PathNotFound(path)
-            names += [entry.path for entry in entries or () if entry.is_folder]
-            if not entries or len(entries) < wanted:
-                break
-            after = entries[-1].path
-        return names
+        names = yield list_folders(self.client, prefix, after, limit)
+        if names is None and path:
+            raise PathNotFound(path)
+        return names or []
 
     @_told
     def folders_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[Sequence[str]]]:
@@ -365,6 +359,13 @@ class S3Driver:
         answers: Deferred[Sequence[Sequence[str]]]
         answers = at_once(AT_ONCE, [partial(names, path) for path in paths])
         return answers
+
+    @_told
+    def marked(
+        self, path: str, sign: str, marks: Sequence[str], after: str, limit: int
+    ) -> Deferred[tuple[Sequence[str], bool] | None]:
+        """Fire with folders at any depth that hold marked ones, if the store can group by those."""
+        return self._marked.page(self._keys.below(path), sign, marks, after, limit)
 
     @_told
     def walk(self, prefix: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:

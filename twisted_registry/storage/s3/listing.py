@@ -108,6 +108,25 @@ def list_folder(client: IS3Client, prefix: str, after: str, limit: int) -> Steps
 
 
 @inlineCallbacks
+def list_folders(client: IS3Client, prefix: str, after: str, limit: int) -> Steps:
+    """Fire with the names of the folders in a folder, sorted; None if there is no such folder.
+
+    The arguments are those of :func:`list_folder`.
+    """
+    names: list[str] = []
+    while len(names) < limit:
+        wanted = limit - len(names)
+        entries = yield list_folder(client, prefix, after, wanted)
+        if entries is None:
+            return None
+        names += [entry.path for entry in entries if entry.is_folder]
+        if len(entries) < wanted:
+            break
+        after = entries[-1].path
+    return names
+
+
+@inlineCallbacks
 def list_holders(client: IS3Client, prefix: str, holding: str, after: str, limit: int) -> Steps:
     """Fire with those folders in a folder that hold a file with bytes, as :func:`list_folder`.
 
@@ -123,7 +142,7 @@ def list_holders(client: IS3Client, prefix: str, holding: str, after: str, limit
 
 @inlineCallbacks
 def _fill(client: IS3Client, page: _Page, limit: int, delimiter: str) -> Steps:
-    after = page.prefix + _sendable(page.after) if page.after else ""
+    after = page.prefix + sendable(page.after) if page.after else ""
     size = min(_PAGE, limit + _SPARE) if delimiter else _PAGE
     listing = yield client.list_objects(page.prefix, delimiter=delimiter, after=after, limit=size)
     page.add(listing)
@@ -162,7 +181,7 @@ def _look(client: IS3Client, page: _Page, name: str) -> Steps:
         page.entries[name] = Entry(name, None)
 
 
-def _sendable(after: str) -> str:
+def sendable(after: str) -> str:
     """The beginning of a name that any store takes: what is skipped too little is left out here.
 
     Stores answer with what they were asked, also if it can not stand in a document.
@@ -184,7 +203,7 @@ def walk_keys(client: IS3Client, root: str, prefix: str, after: str, limit: int)
     token = ""
     while True:
         listing = yield client.list_objects(
-            prefix, after=root + _sendable(after) if after else "", token=token, limit=_PAGE
+            prefix, after=root + sendable(after) if after else "", token=token, limit=_PAGE
         )
         for info in listing.objects:
             path = info.key[len(root) :]
