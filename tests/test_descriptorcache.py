@@ -191,7 +191,7 @@ def test_redis_in_both_shapes(tmp_path, redis, where, monkeypatch):
             started.append(endpoint)
 
     library = SimpleNamespace(RedisFactory=Factory)
-    monkeypatch.setattr("twisted_registry.descriptorcache.import_module", lambda _: library)
+    monkeypatch.setattr("twisted_registry.redisconnection.import_module", lambda _: library)
     loaded = configured(tmp_path, "{blobdescriptor: redis}", f"redis: {redis}\n")
     cache = make_descriptors(loaded.configuration, MemoryReactorClock())
     assert (cache.where, cache.connected()) == (where, False)

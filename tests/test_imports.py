@@ -32,10 +32,11 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "repository": ("storage.interfaces", "storage.streams", *CORE),
     "maintenance": ("repository", "storage.interfaces", *CORE),
     "api": ("repository", "auth.clientcertificate", "auth.interfaces", "metrics", *CORE),
-    "workers.__main__": ("tap",),
+    "workers.__main__": ("alone",),
     "workers": ("config", "tls.material", *CORE),
     "redisdescriptors": ("repository.descriptors", *CORE),
-    "descriptorcache": ("listener", "redisdescriptors", "repository.descriptors", "config"),
+    "redisconnection": ("listener", "redisdescriptors", "config"),
+    "descriptorcache": ("redisconnection", "repository.descriptors", "config"),
     "objectstore": ("", "listener", "storage", "config"),
     "storagemiddleware": ("listener", "storage", "config"),
     "debug": ("api", "auth.interfaces", "metrics", "storage.observer", "workers.reports", *CORE),
@@ -89,18 +90,20 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "checks": ("maintenance", "repository", "storage", "config", *CORE),
     "heap": (),
+    "stack": (),
     "process": ("service", *BELOW_SERVICE),
     "commands.configured": ("config",),
     "commands.progress": (),
-    "commands.serve": ("commands", "heap", "tap"),
+    "commands.serve": ("commands", "heap", "alone"),
     "commands.check": ("commands", "config"),
     "commands.once": ("commands.configured", "logs", *CORE),
-    "commands.copy_store": ("commands", "objectstore", "tap", "service", *BELOW_SERVICE),
-    "commands.token": ("commands", "tokens", "tap", "auth", "storage", "config", *CORE),
-    "commands": ("collecting", "tap", "service", *BELOW_SERVICE),
+    "commands.copy_store": ("commands", "objectstore", "alone", "service", *BELOW_SERVICE),
+    "commands.token": ("commands", "tokens", "alone", "auth", "storage", "config", *CORE),
+    "commands": ("collecting", "alone", "service", *BELOW_SERVICE),
     "worker": ("process", "service", *BELOW_SERVICE),
-    "tap": ("", "heap", "process", "commands.once", "worker", "service", "config"),
-    "cli": ("", "heap"),
+    "tap": ("", "heap", "stack", "process", "service"),
+    "alone": ("heap", "process", "commands.once", "worker", "config"),
+    "cli": ("", "heap", "stack"),
     "__main__": ("cli",),
     "testing": ("service", *BELOW_SERVICE),
 }
@@ -111,7 +114,7 @@ PURE = {"__future__", "attrs", "collections", "enum", "hashlib", "json", "re", "
 #: Imports inside functions, each with its reason.
 LATE = {
     # It installs the reactor, which nobody needs whose configuration is faulty.
-    ("commands.serve", f"{PACKAGE}.tap"),
+    ("commands.serve", f"{PACKAGE}.alone"),
     # Few processes collect garbage, and it brings a database along.
     ("upkeep", f"{PACKAGE}.collecting"),
     # It is first done minutes after the start.
@@ -133,7 +136,7 @@ LATE = {
     ("retaining", f"{PACKAGE}.maintenance"),
     ("retaining", f"{PACKAGE}.repository"),
     # Serving has no use for it.
-    ("tap", f"{PACKAGE}.commands.once"),
+    ("alone", f"{PACKAGE}.commands.once"),
     # Few lists end where those who read them must not see.
     ("api.cursor", "cryptography.fernet"),
     # Few serve from memory.
@@ -142,17 +145,22 @@ LATE = {
     ("config.faults", "difflib"),
     # HOST:PORT does without it, and it brings much along.
     ("listener", "twisted.internet.endpoints"),
+    # twistd has not imported it before us, and it takes half of a start.
+    ("tap", "twisted.internet.reactor"),
     # `twistd --help` does not need it.
     ("tap", f"{PACKAGE}.process"),
+    # A command has no use for it.
+    ("alone", f"{PACKAGE}.process"),
     # One process alone needs none of it.
     ("process", f"{PACKAGE}.workers"),
     ("service", f"{PACKAGE}.workers"),
     # Each of several processes is one of these, and the first is another.
-    ("tap", f"{PACKAGE}.worker"),
+    ("alone", f"{PACKAGE}.worker"),
     # Most registries store elsewhere, and it brings much along.
     ("service", f"{PACKAGE}.objectstore"),
     # Few remember anything of far stores.
     ("service", f"{PACKAGE}.descriptorcache"),
+    ("descriptorcache", f"{PACKAGE}.redisconnection"),
     ("service", f"{PACKAGE}.storagemiddleware"),
     ("commands.copy_store", f"{PACKAGE}.objectstore"),
     # Few have a second address, and fewer read metrics, which are an extra.
@@ -186,7 +194,7 @@ LATE = {
 #: Names that nothing here may use, with who may all the same.
 BANNED = {
     "asyncio": (),
-    "twisted.internet.reactor": ("tap",),
+    "twisted.internet.reactor": ("alone", "tap"),
     "twisted.internet.defer.ensureDeferred": (),
     "time.time": (),
     "time.sleep": (),
@@ -315,7 +323,8 @@ def test_no_package_has_logic_in_its_init_file():
 # The checker itself.
 
 KNOWN = {
-    *("", "api", "api.tags", "config", "config.schema", "repository", "repository.tags", "tap"),
+    *("", "api", "api.tags", "config", "config.schema", "repository", "repository.tags"),
+    *("alone", "tap"),
     *("storage", "storage.interfaces", "storage.memory", "auth.interfaces", "auth.open", "digest"),
 }
 
@@ -385,7 +394,7 @@ def test_a_planted_fault_is_found(module, source):
         ("digest", "from collections.abc import Mapping\nfrom attrs import frozen"),
         ("tap", "from twisted.internet import reactor"),
         ("tap", "from twisted_registry import __version__"),
-        ("commands.serve", "def f():\n from twisted_registry.tap import run"),
+        ("commands.serve", "def f():\n from twisted_registry.alone import run"),
         ("", "__version__ = '1'"),
         ("api.tags", "self.reactor = clock.time()"),
     ],

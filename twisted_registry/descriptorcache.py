@@ -5,30 +5,13 @@ Imported only where a cache is configured.
 
 from __future__ import annotations
 
-from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from OpenSSL import SSL
-from twisted.internet import ssl
-from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
-
-from twisted_registry.listener import StartError
-from twisted_registry.redisdescriptors import PATIENCE, RedisDescriptors
 from twisted_registry.repository.descriptors import MemoryDescriptors
 
 if TYPE_CHECKING:
-    from twisted.internet.interfaces import IStreamClientEndpoint
-
-    from twisted_registry.config.outside import Redis
     from twisted_registry.config.schema import Configuration
     from twisted_registry.repository.descriptors import IDescriptorCache
-
-#: Connections to Redis: questions queue up on each, so that few do for many.
-_CONNECTIONS: Final = 2
-#: Seconds that a connection may take, unless the operator says otherwise.
-_DIAL: Final = 5.0
-_PORT: Final = 6379
 
 
 def make_descriptors(configuration: Configuration, reactor: Any) -> IDescriptorCache:
@@ -37,67 +20,8 @@ def make_descriptors(configuration: Configuration, reactor: Any) -> IDescriptorC
     :raises StartError: if it can not be had.
     """
     if configuration.storage.cache.kind == "redis":
+        from twisted_registry.redisconnection import redis_descriptors  # noqa: PLC0415
+
         assert configuration.redis is not None
-        return _redis(configuration.redis, reactor)
+        return redis_descriptors(configuration.redis, reactor)
     return MemoryDescriptors(configuration.storage.cache.blobdescriptorsize)
-
-
-def _redis(options: Redis, reactor: Any) -> RedisDescriptors:
-    try:
-        # It is an extra, and uses the global reactor as soon as it is imported.
-        library = import_module("txredisapi")
-    except ImportError as error:
-        raise StartError(
-            "storage.cache.blobdescriptor: redis needs the extra twisted-registry[redis]"
-        ) from error
-    address = options.address
-    factory = library.RedisFactory(
-        address,
-        options.db or None,
-        options.poolsize if options.poolsize > 0 else _CONNECTIONS,
-        isLazy=True,
-        password=options.password or None,
-        username=options.username or None,
-    )
-    factory.startConnecting(_endpoint(options, reactor))
-    return RedisDescriptors(
-        factory.handler,
-        lambda: factory.size > 0,
-        reactor,
-        address,
-        options.readtimeout or PATIENCE,
-    )
-
-
-def _endpoint(options: Redis, reactor: Any) -> IStreamClientEndpoint:
-    address, seconds = options.address, options.dialtimeout or _DIAL
-    if address.startswith("/"):
-        return UNIXClientEndpoint(reactor, address, seconds)
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        host, port = address, str(_PORT)
-    host = host.strip("[]")
-    plain = HostnameEndpoint(reactor, host, int(port), seconds)
-    tls = options.tls
-    if not (tls.certificate or tls.keyfile or tls.rootcas):
-        return plain
-    try:
-        roots = [
-            ssl.Certificate.loadPEM(pem)
-            for path in tls.rootcas
-            for pem in _certificates(Path(path).read_bytes())
-        ]
-        own = None
-        if tls.certificate:
-            pem = Path(tls.keyfile or tls.certificate).read_bytes()
-            own = ssl.PrivateCertificate.loadPEM(pem + b"\n" + Path(tls.certificate).read_bytes())
-    except (OSError, ValueError, SSL.Error) as error:
-        raise StartError(f"redis.tls: {error}") from error
-    trust = ssl.trustRootFromCertificates(roots) if roots else None
-    return wrapClientTLS(ssl.optionsForClientTLS(host, trust, own), plain)
-
-
-def _certificates(text: bytes) -> list[bytes]:
-    """The certificates of a PEM file, which may hold several."""
-    end = b"-----END CERTIFICATE-----"
-    return [part + end + b"\n" for part in text.split(end)[:-1]]

@@ -1,27 +1,33 @@
-"""``twistd registry``, and the same without twistd: the only module with a reactor of its own.
+"""``twistd registry``. :mod:`twisted_registry.alone` is the same without twistd.
 
-All else is imported once it is to be run, so that ``twistd --help`` is quick, and inside
-:func:`permanent`, so that the start is.
+All else is imported once it is to be run, so that ``twistd registry --help`` is quick, and inside
+:func:`permanent` and :func:`roomy`, so that the start is.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from twisted.internet import reactor as default_reactor
 from twisted.python import usage
 
 from twisted_registry import __version__
 from twisted_registry.heap import permanent
+from twisted_registry.stack import roomy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
-    from twisted_registry.config.loading import Loaded
     from twisted_registry.service import RegistryService
 
-T = TypeVar("T")
+
+@roomy
+def _reactor() -> Any:
+    # twistd has not imported it before us: it is half of the start.
+    with permanent():
+        from twisted.internet import reactor  # noqa: PLC0415 - see above
+    return reactor
+
+
+default_reactor: Any = _reactor()
 
 
 class Options(usage.Options):
@@ -41,6 +47,7 @@ class Options(usage.Options):
         sys.exit(0)
 
 
+@roomy
 def makeService(options: Options, reactor: Any = default_reactor) -> RegistryService:
     """Make the service that twistd runs.
 
@@ -49,34 +56,3 @@ def makeService(options: Options, reactor: Any = default_reactor) -> RegistrySer
     with permanent():
         from twisted_registry.process import in_twistd  # noqa: PLC0415 - see above
     return in_twistd(options["config"], reactor, options.parent or {})
-
-
-def run(loaded: Loaded, reactor: Any = default_reactor) -> int:
-    """Serve until a signal comes, without twistd.
-
-    :returns: the exit status: 1 if the registry could not start.
-    """
-    with permanent():
-        from twisted_registry.process import serve  # noqa: PLC0415 - see above
-    return serve(loaded, reactor)
-
-
-def once(work: Callable[[Any], Coroutine[Any, Any, T]], reactor: Any = default_reactor) -> T | None:
-    """Run the reactor for one piece of work.
-
-    :param work: is given the reactor.
-    :returns: what it returned; see :func:`twisted_registry.commands.once.once`.
-    """
-    from twisted_registry.commands import once  # noqa: PLC0415 - see above
-
-    return once.once(lambda: work(reactor), reactor)
-
-
-def work(reactor: Any = default_reactor) -> int:
-    """Serve as one of several processes: what the first of them starts.
-
-    :returns: the exit status.
-    """
-    with permanent():
-        from twisted_registry.worker import work_until_stopped  # noqa: PLC0415 - see above
-    return work_until_stopped(reactor)

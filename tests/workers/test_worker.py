@@ -251,7 +251,7 @@ def test_the_program(monkeypatch):
         return 3
 
     monkeypatch.setattr(worker, "work_until_stopped", work)
-    monkeypatch.setattr("twisted_registry.tap.permanent", nullcontext)
+    monkeypatch.setattr("twisted_registry.alone.permanent", nullcontext)
     try:
         with pytest.raises(SystemExit) as ended:
             runpy.run_module("twisted_registry.workers", run_name="__main__")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from attrs import asdict, define
 from twisted.internet.task import LoopingCall
 
-from twisted_registry import tap
+from twisted_registry import alone
 from twisted_registry.commands.configured import complain, loaded
 from twisted_registry.commands.once import CommandFailed
 from twisted_registry.commands.progress import WIDTH, Bar
@@ -59,7 +59,7 @@ def run(options: Namespace) -> int:
         complain(fault)
         return 1
     bar = Bar(sys.stderr) if sys.stderr.isatty() else None
-    copied = tap.once(lambda reactor: _copy(source, target, bar, reactor))
+    copied = alone.once(lambda reactor: _copy(source, target, bar, reactor))
     if bar is not None:
         bar.clear()
     if copied is None:

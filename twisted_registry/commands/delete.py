@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import asdict
 
-from twisted_registry import tap
+from twisted_registry import alone
 from twisted_registry.commands.configured import add_file, complain, loaded
 from twisted_registry.commands.once import CommandFailed
 from twisted_registry.commands.progress import WIDTH, Bar
@@ -41,7 +41,7 @@ def run(options: Namespace) -> int:
         complain(fault)
         return 1
     bar = Bar(sys.stderr) if sys.stderr.isatty() else None
-    deleted = tap.once(lambda reactor: _delete(configuration, options.repository, bar, reactor))
+    deleted = alone.once(lambda reactor: _delete(configuration, options.repository, bar, reactor))
     if bar is not None:
         bar.clear()
     if deleted is None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import asdict
 
-from twisted_registry import tap
+from twisted_registry import alone
 from twisted_registry.collecting import make_explainer
 from twisted_registry.commands.configured import complain
 from twisted_registry.commands.once import CommandFailed
@@ -50,7 +50,7 @@ def explain(configuration: Configuration, text: str, *, untagged: bool, as_json:
             finally:
                 await made.marking.references.close()
 
-    found = tap.once(look)
+    found = alone.once(look)
     if found is None:
         return 1
     if as_json:

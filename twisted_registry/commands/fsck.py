@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from attrs import define, field
 
-from twisted_registry import tap
+from twisted_registry import alone
 from twisted_registry.checks import make_fsck
 from twisted_registry.commands.configured import add_file, complain, loaded
 from twisted_registry.commands.once import CommandFailed
@@ -96,7 +96,7 @@ def run(options: Namespace) -> int:
         return 1
     bar = Bar(sys.stderr) if sys.stderr.isatty() else None
     findings = Findings(None if options.json else sys.stdout, bar)
-    checked = tap.once(lambda reactor: _check(configuration, options, findings, reactor))
+    checked = alone.once(lambda reactor: _check(configuration, options, findings, reactor))
     if bar is not None:
         bar.clear()
     if checked is None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from attrs import asdict, define, field
 
-from twisted_registry import tap
+from twisted_registry import alone
 from twisted_registry.collecting import make_collector
 from twisted_registry.commands.configured import add_file, complain, loaded
 from twisted_registry.commands.explaining import explain
@@ -108,7 +108,7 @@ def run(options: Namespace) -> int:
     watcher = Watcher() if bar is None else BarWatcher(bar)
     if not (options.quiet or options.json or bar):
         watcher = Lines(sys.stdout)
-    collected = tap.once(lambda reactor: _collect(configuration, options, watcher, reactor))
+    collected = alone.once(lambda reactor: _collect(configuration, options, watcher, reactor))
     if bar is not None:
         bar.clear()
     if collected is None:

@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from twisted_registry import tap
+from twisted_registry import alone
 from twisted_registry.commands.configured import add_file, complain, loaded
 from twisted_registry.commands.once import CommandFailed
 from twisted_registry.commands.store import in_memory, opened, registry_on
@@ -55,7 +55,7 @@ def _status(configuration: Configuration, options: Namespace) -> int:
         async with opened(configuration, reactor) as driver:
             return await _upkeep(configuration, driver, reactor).status()
 
-    found = tap.once(look)
+    found = alone.once(look)
     if found is None:
         return 1
     if options.json:
@@ -78,7 +78,7 @@ def _run(configuration: Configuration, options: Namespace) -> int:
                 # It was not started: this ends what is under way, and closes what was opened.
                 await upkeep.stopService()
 
-    run = tap.once(work)
+    run = alone.once(work)
     if run is None:
         return 1
     said = run.record("")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import asdict, define, field
 
-from twisted_registry import tap
+from twisted_registry import alone
 from twisted_registry.commands.configured import add_file, complain, loaded
 from twisted_registry.commands.once import CommandFailed
 from twisted_registry.commands.store import in_memory, opened, registry_on
@@ -61,7 +61,7 @@ def run(options: Namespace) -> int:
         complain("storage.maintenance.retention: there are no rules")
         return 1
     verdicts = _Verdicts(options.all)
-    retained = tap.once(lambda reactor: _retain(configuration, options, verdicts, reactor))
+    retained = alone.once(lambda reactor: _retain(configuration, options, verdicts, reactor))
     if retained is None:
         return 1
     if options.json:

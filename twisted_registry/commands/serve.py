@@ -24,5 +24,5 @@ def run(options: Namespace) -> int:
     configuration = loaded(options.file)
     with permanent():
         # A faulty configuration needs no reactor, which importing it installs.
-        from twisted_registry import tap  # noqa: PLC0415
-    return tap.run(configuration)
+        from twisted_registry import alone  # noqa: PLC0415
+    return alone.run(configuration)

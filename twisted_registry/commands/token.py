@@ -9,7 +9,7 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from twisted_registry import tap
+from twisted_registry import alone
 from twisted_registry.auth.rights import MEANING, Right, Rights
 from twisted_registry.commands.configured import WITHOUT_FILE, complain, loaded
 from twisted_registry.commands.once import CommandFailed
@@ -71,7 +71,7 @@ def run(options: Namespace) -> int:
     if options.action == "create" and configuration.tokens is None:
         complain("access.tokens: without the section nobody believes a token")
         return 1
-    lines = tap.once(lambda reactor: _do(configuration, options, reactor))
+    lines = alone.once(lambda reactor: _do(configuration, options, reactor))
     if lines is None:
         return 1
     sys.stdout.write("".join(f"{line}\n" for line in lines))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define
 
-from twisted_registry import tap
+from twisted_registry import alone
 from twisted_registry.collecting import make_emptying
 from twisted_registry.commands.configured import add_file, complain, loaded
 from twisted_registry.commands.once import CommandFailed
@@ -76,7 +76,7 @@ def run(options: Namespace) -> int:
         complain("storage.inmemory: the trash is in the memory of the process that serves it")
         return 1
     action = _ACTIONS[options.action]
-    done = tap.once(lambda reactor: action(configuration, options, reactor))
+    done = alone.once(lambda reactor: action(configuration, options, reactor))
     return 1 if done is None else done
 
 

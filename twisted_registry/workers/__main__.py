@@ -9,6 +9,6 @@ import sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
-from twisted_registry.tap import work  # noqa: E402 (importing takes a while)
+from twisted_registry.alone import work  # noqa: E402 (importing takes a while)
 
 sys.exit(work())
