@@ -4,10 +4,16 @@ import json
 import os
 
 from attrs import define, field
+from certificates import Authority
 from selfsigned import self_signed
 from twisted.internet import ssl
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint, wrapClientTLS
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    TCP4ServerEndpoint,
+    UNIXClientEndpoint,
+    wrapClientTLS,
+)
 from twisted.internet.error import ConnectionLost
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
@@ -20,6 +26,9 @@ from zope.interface import implementer
 
 from twisted_registry.api.interfaces import IStreamingResource
 from twisted_registry.api.site import RegistrySite
+from twisted_registry.tls.context import Terms, make_context
+from twisted_registry.tls.endpoint import Switch, TLSEndpoint
+from twisted_registry.tls.material import Material
 
 HOST = b"Host: x\r\n"
 
@@ -346,8 +355,18 @@ class Peer(Protocol):
         return self.until(lambda _: False)
 
 
+def listen_securely(reactor, factory):
+    """A port of ours on which TLS is spoken."""
+    issued = Authority().issue("localhost")
+    context = make_context(Material(issued.certificate, issued.key), Terms())
+    below = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+    ports = []
+    TLSEndpoint(reactor, below, Switch(context)).listen(factory).addCallback(ports.append)
+    return ports[0]
+
+
 class Listening:
-    """A site on a real socket of one of three kinds."""
+    """A site on a real socket: ``tls`` is Twisted's, ``secure`` ours."""
 
     def __init__(self, reactor, kit, kind, folder, **options):
         self.kit = kit
@@ -356,10 +375,13 @@ class Listening:
             path = str(folder / "socket")
             self.port = reactor.listenUNIX(path, self.site)
             self.endpoint = UNIXClientEndpoint(reactor, path)
-        elif kind == "tls":
-            self.port = reactor.listenSSL(
-                0, self.site, self_signed().options(), interface="127.0.0.1"
-            )
+        elif kind in {"tls", "secure"}:
+            if kind == "tls":
+                self.port = reactor.listenSSL(
+                    0, self.site, self_signed().options(), interface="127.0.0.1"
+                )
+            else:
+                self.port = listen_securely(reactor, self.site)
             self.endpoint = wrapClientTLS(
                 ssl.CertificateOptions(),
                 TCP4ClientEndpoint(reactor, "127.0.0.1", self.port.getHost().port),

@@ -35,7 +35,7 @@ def descriptors():
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-@pytest_twisted.async_yield_fixture(params=["tcp", "unix", "tls"])
+@pytest_twisted.async_yield_fixture(params=["tcp", "unix", "tls", "secure"])
 async def server(request, kit, tmp_path):
     listening = Listening(reactor, kit, request.param, tmp_path)
     listening.kind = request.param
@@ -70,7 +70,7 @@ async def test_answers(server):
 @pytest_twisted.ensureDeferred
 async def test_a_request_knows_whether_it_is_secure(server):
     answer = await server.exchange(get(b"/inspect", b"Connection: close"))
-    assert (b"True)" in answer) is (server.kind == "tls")
+    assert (b"True)" in answer) is (server.kind in {"tls", "secure"})
 
 
 @pytest_twisted.ensureDeferred

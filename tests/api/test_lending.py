@@ -120,7 +120,7 @@ def kit(monkeypatch):
     return Kit(sink=Drawing)
 
 
-@pytest_twisted.async_yield_fixture(params=["tcp", "unix"])
+@pytest_twisted.async_yield_fixture(params=["tcp", "unix", "secure"])
 async def server(request, kit, tmp_path):
     listening = Listening(reactor, kit, request.param, tmp_path)
     yield listening

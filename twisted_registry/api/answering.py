@@ -14,7 +14,6 @@ from twisted.logger import Logger
 
 from twisted_registry.api.ending import MortalConnection
 from twisted_registry.api.framing import AnswerHead, whole_head
-from twisted_registry.api.socketoutput import SocketOutput
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -81,26 +80,28 @@ class AnsweringConnection(MortalConnection):
         return whole_head(status, reason, self.site.date(), fields, length, closing=not self._keep)
 
     def send_file(self, descriptor: int, offset: int, length: int) -> Deferred[None]:
-        """Send a range of a file. Only on a direct output."""
-        output = self.output
-        assert isinstance(output, SocketOutput)
+        """Send a range of a file. Only on an output that sends files."""
+        output: Any = self.output
         if self.closing or not self._count(length):
             return fail(ConnectionAborted())
-        return output.send_file(descriptor, offset, length)
+        sent: Deferred[None] = output.send_file(descriptor, offset, length)
+        return sent
 
     def send_headed_file(
         self, head: bytes, descriptor: int, offset: int, length: int
     ) -> Deferred[None] | None:
-        """Send what :meth:`ready_head` made, and a range of a file. Only on a direct output.
+        """Send what :meth:`ready_head` made, and a range of a file.
+
+        Only on an output that sends files.
 
         :returns: None if all has been sent.
         """
         if self.closing:
             return fail(ConnectionAborted())
-        output = self.output
-        assert isinstance(output, SocketOutput)
+        output: Any = self.output
         self._expected = None
-        return output.send_headed_file(head, descriptor, offset, length)
+        sent: Deferred[None] | None = output.send_headed_file(head, descriptor, offset, length)
+        return sent
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:  # noqa: FBT001
         """Pause and resume ``producer`` as the peer takes what it writes."""

@@ -27,9 +27,9 @@ from twisted_registry.api.framing import CONTINUE
 from twisted_registry.api.head import Head
 from twisted_registry.api.interfaces import BodyAborted
 from twisted_registry.api.lending import PLENTY, Loan
+from twisted_registry.api.opening import open_output
 from twisted_registry.api.parser import END, Refusal
 from twisted_registry.api.request import RegistryRequest
-from twisted_registry.api.socketoutput import open_output
 
 if TYPE_CHECKING:
     from twisted_registry.api.site import RegistrySite
@@ -68,7 +68,9 @@ class RegistryChannel(AnsweringConnection):
         on_ip = isinstance(self.peer, IPv4Address | IPv6Address)
         if on_ip and ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
-        self.output = open_output(transport, self.clock, self._moved, self._drained)
+        self.output = open_output(
+            transport, self.clock, self._moved, self._drained, self.site.turns
+        )
         self._set_times()
         self.site.opened(self)
         self._watch()
@@ -222,14 +224,14 @@ class RegistryChannel(AnsweringConnection):
             self._read_large(large=True)
 
     def _read_large(self, *, large: bool) -> None:
-        if large is not self._large_reads and self.output.direct:
+        if large is not self._large_reads and self.output.lends:
             self._large_reads = large
             self._transport.bufferSize = _BODY_READ if large else type(self._transport).bufferSize
 
     def _lend(self) -> None:
         """Let the body's consumer read the socket by itself, if that is worth a thread."""
         body, head = self._arriving, self._head
-        if body is None or head is None or head.length is None or not self.output.direct:
+        if body is None or head is None or head.length is None or not self.output.lends:
             return
         left = head.length - head.arrived
         if self._loan is not None or self._events or not body.wanted or left < PLENTY:
@@ -238,7 +240,10 @@ class RegistryChannel(AnsweringConnection):
         draw = body.draw()
         if draw is None:
             return
-        loan = Loan(self._transport.getHandle().dup(), left)
+        source = self.output.borrow()
+        if source is None:
+            return
+        loan = Loan(source, left)
         drawn = draw(loan)
         if drawn is None:
             loan.close()

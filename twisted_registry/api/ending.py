@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from twisted_registry.api.framing import refusal
 from twisted_registry.api.interfaces import BodyAborted
 from twisted_registry.api.parser import RequestParser
+from twisted_registry.securesocket import ISecureSocket
 
 if TYPE_CHECKING:
     from twisted_registry.api.arriving import ArrivingBody
@@ -140,8 +141,9 @@ class MortalConnection(Protocol):
             self._transport.loseConnection()
         else:
             # What is below TLS has all of it, and does not wait for the peer to say goodbye.
+            secure = ISecureSocket(self._transport, None)
             below = getattr(self._transport, "transport", None) or self._transport
-            below.loseConnection()
+            (below.loseConnection if secure is None else secure.hangUp)()
 
     # What a Request calls
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import socket
 
+    from twisted_registry.securesocket import IBorrowedSocket
+
 #: Bytes of one read that show a fast sender; of less than that nothing is lent.
 PLENTY = 256 * 1024
 # How often, and for how many milliseconds, more is waited for before a sender counts as slow.
@@ -22,15 +24,15 @@ _WAIT = 2
 class Loan:
     """The right to read so many bytes of a socket, which nobody else reads meanwhile.
 
-    ``read_into`` runs on a thread, and no call of it comes after :attr:`over`. The socket is a
-    duplicate: that of the connection may be closed at any time.
+    ``read_into`` runs on a thread, and no call of it comes after :attr:`over`. The socket is what
+    an output lends: a duplicate, or a connection over TLS.
 
     :ivar left: bytes that may still be read.
     :ivar taken: bytes that were.
     :ivar over: whether whoever has the loan is done with it.
     """
 
-    def __init__(self, socket: socket.socket, left: int) -> None:
+    def __init__(self, socket: socket.socket | IBorrowedSocket, left: int) -> None:
         self._socket = socket
         self.left = left
         self.taken = 0

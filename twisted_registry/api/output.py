@@ -26,10 +26,12 @@ class Output:
     """What both kinds have: a producer, which is paused while much is waiting.
 
     :ivar pending: whether something that was written has not been handed on yet.
-    :ivar direct: whether files can be sent as they are.
+    :ivar direct: whether what is sent goes to the socket as it is.
+    :ivar sends_files: whether files can be handed over, to ``send_file``.
+    :ivar lends: whether somebody else may read the connection for a while.
     """
 
-    direct = False
+    direct = sends_files = lends = False
 
     def __init__(
         self,
@@ -91,6 +93,12 @@ class Output:
     def deaf(self) -> bool:
         """Whether it is known that the peer takes nothing any more."""
         return False
+
+    def borrow(self) -> Any:
+        """Something to read from in our place: with ``recv_into``, ``fileno`` and ``close``.
+
+        :return: None if that can not be now. Only of an output that lends.
+        """
 
     def close(self) -> None:
         """Nothing will be written any more: keep the transport from waiting for more."""

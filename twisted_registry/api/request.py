@@ -261,7 +261,7 @@ class RegistryRequest(Request):
         self.code, self.code_message = status, RESPONSES.get(status, b"Unknown Status")
         self.startedWriting = 1
         head = channel.ready_head(status, self.code_message, fields, length)
-        if not channel.output.direct:
+        if not channel.output.sends_files:
             channel.output.write(head)
             pump = FilePump(self, self.site.read_file, channel.abort, descriptor, offset, length)
             return pump.start().addCallback(self._sent)
@@ -287,7 +287,7 @@ class RegistryRequest(Request):
         if not has_body(self.method, self.code):
             self.write(b"")
             return succeed(None)
-        if not channel.output.direct or (
+        if not channel.output.sends_files or (
             self._encoder is not None
             or not (self.startedWriting or self.responseHeaders.hasHeader(b"Content-Length"))
             or self.chunked

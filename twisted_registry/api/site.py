@@ -5,7 +5,7 @@ from __future__ import annotations
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
 from twisted.logger import Logger
 from twisted.web.resource import getChildForRequest
 from twisted.web.server import Site
@@ -29,6 +29,9 @@ log = Logger()
 
 # How late a deadline may be noticed, in seconds; never early.
 _SWEEP_SECONDS = 1
+# Threads that send files over TLS at a time: more would only wait for processors, and the pool is
+# that of others, too.
+_TURNS = 4
 
 
 class RegistrySite(Site):
@@ -40,6 +43,7 @@ class RegistrySite(Site):
     :param limits: sizes and times.
     :param access_log: an IAccessLog, told of every request when it is over.
     :param threadpool: another pool to read files on.
+    :ivar turns: of threads that send files over TLS.
     :ivar heads: requests that were read before, for the parsers.
     :ivar counted: told how many connections there are, each time that this changes.
     """
@@ -60,6 +64,7 @@ class RegistrySite(Site):
         self.limits = Limits() if limits is None else limits
         self.access_log = access_log
         self.read_file = file_reader(reactor, threadpool)
+        self.turns = DeferredSemaphore(_TURNS)
         self.draining = False
         self.heads: dict[bytes, Head] = {}
         self.counted: Callable[[int], object] | None = None

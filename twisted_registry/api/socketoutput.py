@@ -10,21 +10,21 @@ from __future__ import annotations
 import os
 import select
 from collections import deque
-from socket import MSG_MORE
-from typing import TYPE_CHECKING, Any
+from socket import MSG_MORE, socket
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IPullProducer
-from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_registry.api.output import Output, TransportOutput
+from twisted_registry.api.output import Output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from twisted.internet.interfaces import IReactorTime
+    from twisted.internet.tcp import Connection
 
 # A producer is paused while more than this is queued.
 _HIGH_WATER = 65536
@@ -61,7 +61,7 @@ class SocketOutput(Output):
     producer, and ``startWriting``, are its public way of saying "tell me when it is writable".
     """
 
-    direct = True
+    direct = sends_files = lends = True
 
     def __init__(
         self,
@@ -94,6 +94,10 @@ class SocketOutput(Output):
         if self._queued > _HIGH_WATER:
             self._pause()
         self._watch()
+
+    def borrow(self) -> socket:
+        """See Output: a duplicate, since that of the connection may be closed at any time."""
+        return self._socket.dup()
 
     def send_file(self, descriptor: int, offset: int, length: int) -> Deferred[None]:
         """Send what was kept and a range of a file; the promise is that of IStreamedRequest."""
@@ -238,16 +242,3 @@ class SocketOutput(Output):
                 part.close()
                 self._transport.abortConnection()
                 return
-
-
-def open_output(
-    transport: Any, clock: IReactorTime, moved: Callable[[], None], drained: Callable[[], None]
-) -> Output:
-    """The output that fits a transport.
-
-    A wrapped transport hands out the socket below it, which is not where its bytes belong: only
-    Twisted's own connections are sent to directly.
-    """
-    if isinstance(transport, Connection) and not transport.TLS:
-        return SocketOutput(transport, clock, moved, drained)
-    return TransportOutput(transport, clock, moved, drained)

@@ -37,9 +37,16 @@ class Switch:
 
 
 class _Factory(TLSMemoryBIOFactory):
-    """As Twisted's, of transports that know whose certificate they were shown."""
+    """As Twisted's, of transports that know whose certificate they were shown.
+
+    :ivar switch: where connections get their context.
+    """
 
     protocol = CertifiedTransport
+
+    def __init__(self, switch: Switch, factory: IProtocolFactory, reactor: Any) -> None:
+        super().__init__(switch, False, factory, reactor)
+        self.switch = switch
 
 
 @implementer(IStreamServerEndpoint)
@@ -54,4 +61,4 @@ class TLSEndpoint:
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """As promised by the interface."""
-        return self._endpoint.listen(_Factory(self._switch, False, protocolFactory, self._reactor))
+        return self._endpoint.listen(_Factory(self._switch, protocolFactory, self._reactor))

@@ -1,0 +1,329 @@
+"""TLS on a socket itself.
+
+Twisted's TLS is a protocol over any transport: OpenSSL works between two buffers in memory, and
+what comes of it is copied from there, joined, queued and sent. Here OpenSSL reads and writes the
+socket, and a thread may do so in the reactor's place (:class:`ISecureSocket`).
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from OpenSSL.SSL import (
+    Connection,
+    Error,
+    WantReadError,
+    WantWriteError,
+    ZeroReturnError,
+)
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import ConnectionAborted
+from twisted.internet.interfaces import (
+    IConsumer,
+    IHandshakeListener,
+    ILoggingContext,
+    INegotiated,
+    IPushProducer,
+    IReadWriteDescriptor,
+    ISSLTransport,
+    ISystemHandle,
+)
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from twisted_registry.auth.clientcertificate import ICertified
+from twisted_registry.securesocket import ISecureSocket
+from twisted_registry.tls.borrowing import BorrowedConnection
+from twisted_registry.tls.sending import Sender, reason_of
+from twisted_registry.tls.shown import shown_by
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IProtocol
+
+    from twisted_registry.auth.clientcertificate import ClientCertificate
+
+#: The most that a record of TLS holds: what one call reads at most (RFC 8446 section 5.1).
+RECORD = 16384
+
+
+@implementer(
+    ISSLTransport, IReadWriteDescriptor, IConsumer, IPushProducer, ISystemHandle, INegotiated,
+    ILoggingContext, ICertified, ISecureSocket,
+)  # fmt: skip
+class SecureConnection(Sender):
+    """See the module."""
+
+    bufferSize = 65536
+
+    def __init__(
+        self, connection: Connection, below: Any, protocol: IProtocol, *, verifies: bool
+    ) -> None:
+        """Take an end of a connection that has not shaken hands yet.
+
+        :param connection: OpenSSL's, on the socket of ``below``.
+        :param below: Twisted's connection; it keeps the socket, and closes it.
+        :param verifies: whether OpenSSL verifies what clients show.
+        """
+        super().__init__(connection, below)
+        self._protocol: Any = protocol
+        self._verifies = verifies
+        self._certificate: ClientCertificate | None = None
+        self._asked = False
+        self._wanting = True  # somebody wants what can be read
+        self._reads_when_writable = False
+        self._shut = False  # we have said goodbye
+        self._reason = Failure(CONNECTION_LOST)
+        self._look()
+
+    # What the reactor calls
+
+    def doRead(self) -> Any:
+        """Read what has come, and deliver it."""
+        if not self._ready:
+            return self._shake_hands()
+        connection = self._connection
+        try:
+            data = connection.recv(RECORD)
+        except WantReadError:
+            return None
+        except WantWriteError:
+            # A change of keys, which wants to be answered.
+            self._reads_when_writable = True
+            self._wait_to_write()
+            return None
+        except ZeroReturnError:
+            return self._end()
+        except Error as error:
+            return reason_of(error)
+        # A whole record is seldom alone. What is shorter is: a call to find that out can be saved.
+        if len(data) == RECORD:
+            data = self._more(data)
+        self._protocol.dataReceived(data)
+        return None
+
+    def doWrite(self) -> Any:
+        """The socket takes bytes again."""
+        if not self._ready:
+            return self._shake_hands()
+        if self._reads_when_writable:
+            self._reads_when_writable = False
+            if (lost := self.doRead()) is not None:
+                return lost
+        if self._aborting or self._borrowed is not None:
+            return None
+        lost = self._flush()
+        return self._emptied() if lost is None and not self._queue else lost
+
+    def connectionLost(self, reason: Failure) -> None:
+        """It is over: close the socket, and tell all who have to do with it."""
+        if self._left:
+            return
+        self._look_away()
+        self._left = True
+        waiting, self._waiting = self._waiting, None
+        producer, self._producer = self._producer, None
+        protocol, self._protocol = self._protocol, None
+        self._queue.clear()
+        if self._borrowed is None:
+            self._close(reason)
+        else:
+            # The socket must not be closed, nor its number given to another, under a thread.
+            self._borrowed.revoked = True
+            self._reason = reason
+        if producer is not None:
+            producer.stopProducing()
+        if waiting is not None:
+            waiting.errback(reason)
+        protocol.connectionLost(reason)
+
+    # ITransport
+
+    def loseConnection(self) -> None:
+        """Send what waits, say goodbye, and close when the peer has done so."""
+        if self.disconnecting or self._left:
+            return
+        if not (self._ready or self._queue):
+            self.abortConnection()
+            return
+        self.disconnecting = True
+        self._look()
+        if not self._queue:
+            self._say_goodbye()
+
+    def loseWriteConnection(self) -> None:
+        """TLS has no half of a connection to close that clients would know of: close all of it."""
+        self.loseConnection()
+
+    def abortConnection(self) -> None:
+        """Close, whatever waits: the peer sees that this is no end."""
+        if self._left or self._aborting:
+            return
+        self.disconnecting = True
+        self._lose(ConnectionAborted())
+
+    def hangUp(self) -> None:
+        """See :class:`ISecureSocket`."""
+        if not (self._left or self._aborting):
+            self.disconnecting = True
+            self._lose(CONNECTION_DONE)
+
+    def getHandle(self) -> Connection:
+        """OpenSSL's connection."""
+        return self._connection
+
+    def getPeerCertificate(self) -> Any:
+        """What the peer has shown, verified or not."""
+        return self._connection.get_peer_certificate()
+
+    @property
+    def negotiatedProtocol(self) -> bytes | None:
+        """What was agreed on by ALPN."""
+        return self._connection.get_alpn_proto_negotiated() or None
+
+    @property
+    def certificate(self) -> ClientCertificate | None:
+        """As promised by :class:`ICertified`."""
+        if not self._asked and self._ready:
+            self._asked = True
+            if self._verifies:
+                self._certificate = shown_by(self._connection)
+        return self._certificate
+
+    # IPushProducer, IConsumer
+
+    def pauseProducing(self) -> None:
+        """Read no more for now."""
+        self._wanting = False
+        self._look()
+
+    def resumeProducing(self) -> None:
+        """Read on."""
+        self._wanting = True
+        self._look()
+
+    def stopProducing(self) -> None:
+        """Nobody wants what would be read."""
+        self.loseConnection()
+
+    # ISecureSocket
+
+    @property
+    def lendable(self) -> bool:
+        """Whether the connection can be borrowed now."""
+        closing = self._aborting or self._shut or self._ended or self._left
+        return self._ready and not (closing or self._queue or self._borrowed)
+
+    def borrow(self) -> BorrowedConnection:
+        """See :class:`ISecureSocket`."""
+        assert self.lendable
+        self._borrowed = BorrowedConnection(self._connection, self.fileno(), self._returned)
+        self._look_away()
+        return self._borrowed
+
+    def whenWritable(self) -> Deferred[None]:
+        """See :class:`ISecureSocket`."""
+        if self._left or self._aborting:
+            return fail(Failure(CONNECTION_LOST))
+        assert self._waiting is None
+        self._waiting = Deferred()
+        self._wait_to_write()
+        return self._waiting
+
+    def _returned(self) -> None:
+        self._borrowed = None
+        if self._left:
+            self._close(self._reason)
+            return
+        self._look()
+        if self._queue or self._waiting is not None:
+            self._wait_to_write()
+        elif self.disconnecting:
+            self._say_goodbye()
+
+    # Steps
+
+    def _shake_hands(self) -> Exception | None:
+        try:
+            self._connection.do_handshake()
+        except WantReadError:
+            self._write_no_more()
+            return None
+        except WantWriteError:
+            self._wait_to_write()
+            return None
+        except Error as error:
+            return reason_of(error)
+        self._ready = True
+        self._write_no_more()
+        self._look()
+        if self._queue or self._producer is not None or self._waiting is not None:
+            self._wait_to_write()
+        if IHandshakeListener.providedBy(self._protocol):
+            self._protocol.handshakeCompleted()
+        return None
+
+    def _more(self, data: bytes) -> bytes:
+        """What has come together with a whole record; what fails here fails again next time."""
+        pieces, size, connection = [data], len(data), self._connection
+        with suppress(Error):
+            while len(data) == RECORD and size < self.bufferSize:
+                data = connection.recv(RECORD)
+                pieces.append(data)
+                size += len(data)
+        return b"".join(pieces)
+
+    def _say_goodbye(self) -> None:
+        if self._shut or self._aborting or self._producer is not None or self._borrowed is not None:
+            return
+        try:
+            both = self._connection.shutdown()
+        except WantWriteError:
+            self._wait_to_write()
+            return
+        except Error as error:
+            self._lose(reason_of(error))
+            return
+        self._shut = True
+        if both:
+            self._lose(CONNECTION_DONE)
+
+    def _end(self) -> Exception | None:
+        """The peer has said goodbye; what is on its way still gets there."""
+        if self._queue:
+            self._ended = True
+            self._look()
+            return None
+        if self._waiting is None:
+            # Or else the rest of something has to be sent first.
+            with suppress(Error):
+                self._connection.shutdown()
+        return CONNECTION_DONE
+
+    def _lose(self, reason: Exception) -> None:
+        """End, but not from within whatever called."""
+        self._aborting = True
+        if self._borrowed is not None:
+            self._borrowed.revoked = True
+        self._look_away()
+        self._reactor.callLater(0, self.connectionLost, Failure(reason))
+
+    # What the reactor watches
+
+    def _look(self) -> None:
+        """Read if that is wanted: by whoever is above us, or for a handshake or a goodbye."""
+        wanted = (
+            (self._wanting or not self._ready or self.disconnecting)
+            and not (self._ended or self._aborting or self._left)
+            and self._borrowed is None
+        )
+        again = wanted and not self._reading
+        self._watch(reading=wanted)
+        if again and self._ready and self._connection.pending():
+            # A borrower has left a part of a record, of which no socket tells.
+            self._reactor.callLater(0, self._read_rest)
+
+    def _read_rest(self) -> None:
+        if self._reading and (lost := self.doRead()) is not None:
+            self.connectionLost(Failure(lost))

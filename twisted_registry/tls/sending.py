@@ -1,0 +1,158 @@
+"""The sending side of a connection over TLS on a socket: a queue, and its producer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from OpenSSL.SSL import Connection, Error, SysCallError, WantWriteError
+from twisted.internet.main import CONNECTION_LOST
+
+from twisted_registry.tls.seat import Seat
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from twisted.internet.defer import Deferred
+
+    from twisted_registry.tls.borrowing import BorrowedConnection
+
+# A producer is paused while more than this is queued.
+_HIGH_WATER = 65536
+
+
+class Sender(Seat, ABC):
+    """An IConsumer, which a subclass makes a transport of.
+
+    :ivar disconnecting: whether no more shall be written.
+    """
+
+    def __init__(self, connection: Connection, below: Any) -> None:
+        """Take OpenSSL's connection on the socket of ``below``."""
+        super().__init__(below)
+        self.disconnecting = False
+        self._connection = connection
+        self._ready = False  # the handshake is over
+        self._queue: deque[bytes | memoryview] = deque()
+        self._queued = 0
+        self._producer: Any = None
+        self._streaming = False
+        self._paused = False
+        self._waiting: Deferred[None] | None = None
+        self._borrowed: BorrowedConnection | None = None
+        self._ended = False  # the peer has said goodbye
+        self._aborting = False
+
+    def write(self, data: bytes) -> None:
+        """Send, at once if nothing waits."""
+        if self._left or self._ended or (self.disconnecting and self._producer is None):
+            return
+        if not data:
+            return
+        queue = self._queue
+        queue.append(data)
+        self._queued += len(data)
+        if not self._ready or self._borrowed is not None:
+            pass
+        elif len(queue) == 1:
+            lost = self._flush()
+            if lost is not None:
+                self._lose(lost)
+                return
+            if not queue:
+                return
+            self._wait_to_write()
+        listens = self._producer is not None and self._streaming and not self._paused
+        if listens and self._queued > _HIGH_WATER:
+            self._paused = True
+            self._producer.pauseProducing()
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """Send several, as one."""
+        self.write(b"".join(data))
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:  # noqa: FBT001
+        """Pause and resume ``producer`` as what it writes is sent."""
+        if self._producer is not None:
+            raise RuntimeError(f"there is a producer: {self._producer}")
+        if self._left:
+            producer.stopProducing()
+            return
+        self._producer, self._streaming, self._paused = producer, streaming, False
+        if not streaming:
+            producer.resumeProducing()
+            self._wait_to_write()
+
+    def unregisterProducer(self) -> None:
+        """It has written everything."""
+        self._producer = None
+        if self.disconnecting and not self._queue:
+            self._say_goodbye()
+
+    def _flush(self) -> Exception | None:
+        """Send from the queue what can be sent now."""
+        queue, connection = self._queue, self._connection
+        try:
+            while queue:
+                piece = queue[0]
+                sent = connection.send(piece)
+                self._queued -= sent
+                if sent < len(piece):
+                    # Record by record, by an older pyOpenSSL.
+                    queue[0] = memoryview(piece)[sent:]
+                else:
+                    queue.popleft()
+        except WantWriteError:
+            return None
+        except Error as error:
+            return reason_of(error)
+        return None
+
+    def _emptied(self) -> Exception | None:
+        """Nothing waits any more: who waited for that?"""
+        if self._ended:
+            return self._end()
+        waiting, producer = self._waiting, self._producer
+        if producer is not None and not self._streaming:
+            producer.resumeProducing()
+            return None
+        self._write_no_more()
+        if producer is not None and self._paused:
+            self._paused = False
+            producer.resumeProducing()
+        if waiting is not None:
+            self._waiting = None
+            waiting.callback(None)
+        if self.disconnecting and not self._queue:
+            self._say_goodbye()
+        return None
+
+    def _wait_to_write(self) -> None:
+        if not (self._aborting or self._left or self._borrowed is not None):
+            self._write_later()
+
+    # Of the subclass
+
+    @abstractmethod
+    def _lose(self, reason: Exception) -> None:
+        """End, but not from within whatever called."""
+
+    @abstractmethod
+    def _end(self) -> Exception | None:
+        """The peer has said goodbye; what is on its way still gets there."""
+
+    @abstractmethod
+    def _say_goodbye(self) -> None:
+        """Tell the peer, unless something is still to be sent."""
+
+
+def reason_of(error: Error) -> Exception:
+    """Why the connection is lost; that the peer left without a goodbye is said in Twisted's way."""
+    if isinstance(error, SysCallError):
+        return CONNECTION_LOST
+    queue = error.args[0] if error.args else ()
+    # OpenSSL 4 has no words for it.
+    if not queue or queue[-1][-1].casefold().startswith("unexpected eof"):
+        return CONNECTION_LOST
+    return error
