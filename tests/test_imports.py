@@ -130,6 +130,7 @@ LATE = {
     ("repository.registry", f"{PACKAGE}.repository.deletion"),
     ("storage.filesystem", f"{PACKAGE}.storage.debris"),
     # Only what comes from afar is compared while it is read.
+    ("repository.recent", f"{PACKAGE}.repository.fingerprints"),
     ("repository.recent", f"{PACKAGE}.repository.verified"),
     # Few processes read again what is stored.
     ("upkeep", f"{PACKAGE}.checks"),

@@ -10,6 +10,7 @@ from zope.interface.verify import verifyObject
 
 from twisted_registry.digest import Digest
 from twisted_registry.errors import RegistryError
+from twisted_registry.repository import verified
 from twisted_registry.repository.verified import VerifiedReader
 from twisted_registry.storage.interfaces import StorageError
 from twisted_registry.storage.streams import IReader
@@ -69,6 +70,36 @@ def test_what_is_spoiled_is_not_passed_on_to_its_end(world, content):
     assert len(client.content) < len(content)
     assert content.startswith(client.content)
     assert client.producer is None
+
+
+@pytest.mark.parametrize("spoiled", [LARGE[:-1] + b"!", b"!" + LARGE[1:], LARGE[:-1], LARGE + b"!"])
+def test_what_passed_once_is_told_without_the_digest(world, monkeypatch, spoiled):
+    digest = world.blob(LARGE)
+    blobs, client = world.repo().blobs, Client()
+    result_of(done(blobs.whole(digest)).deliver(client))
+    monkeypatch.setattr(verified, "hasher", lambda _: pytest.fail("hashed again"))
+    client = Client()
+    result_of(done(blobs.whole(digest)).deliver(client))
+    assert client.content == LARGE
+    path = f"docker/registry/v2/blobs/sha256/{digest.hex[:2]}/{digest.hex}/data"
+    world.write(path, spoiled)
+    client = Client()
+    with pytest.raises(StorageError, match="not the bytes of the digest"):
+        result_of(done(blobs.whole(digest)).deliver(client))
+    assert len(client.content) < len(spoiled)
+    world.write(path, LARGE)
+    client = Client()
+    result_of(done(blobs.whole(digest)).deliver(client))
+    assert client.content == LARGE
+
+
+def test_what_was_spoiled_at_first_is_not_taken_for_right(world):
+    digest = world.blob(LARGE)
+    path = f"docker/registry/v2/blobs/sha256/{digest.hex[:2]}/{digest.hex}/data"
+    world.write(path, b"!" + LARGE[1:])
+    for _ in range(2):
+        with pytest.raises(StorageError, match="not the bytes of the digest"):
+            result_of(done(world.repo().blobs.whole(digest)).deliver(Client()))
 
 
 def test_a_slow_client_is_waited_for(world):

@@ -23,6 +23,7 @@ from twisted_registry.storage.interfaces import PathNotFound
 if TYPE_CHECKING:
     from twisted_registry.digest import Digest
     from twisted_registry.repository.descriptors import IDescriptorCache
+    from twisted_registry.repository.fingerprints import Fingerprints
     from twisted_registry.repository.manifests import StoredManifest
     from twisted_registry.storage.interfaces import Glance, IStorageDriver
     from twisted_registry.storage.streams import IReader
@@ -95,6 +96,7 @@ class Recent:
             tuple[str, str], tuple[tuple[str, Glance], tuple[str, Glance]]
         ] = OrderedDict()
         self._bytes = 0
+        self._fingerprints: Fingerprints | None = None
 
     def pulled(self, repository: str, reference: Digest | str) -> Content | None:
         """The manifest that a pull of ``reference`` found before, if another would find it again.
@@ -222,9 +224,12 @@ class Recent:
             return None
         if reader.fileno() is None and self.driver.glance(path) is None:
             # Most read files of this machine.
+            from twisted_registry.repository.fingerprints import Fingerprints  # noqa: PLC0415
             from twisted_registry.repository.verified import VerifiedReader  # noqa: PLC0415
 
-            return VerifiedReader(reader, digest)
+            if self._fingerprints is None:
+                self._fingerprints = Fingerprints()
+            return VerifiedReader(reader, digest, self._fingerprints)
         return reader
 
     async def content(self, digest: Digest) -> Content | None:
