@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from attrs import evolve
 
 from twisted_registry.digest import Digest
-from twisted_registry.repository.condemned import Condemned, ListInvalid, Phase
+from twisted_registry.repository.condemned import Condemned, Listed, ListInvalid, Phase
 
 BLOB, OTHER, MANIFEST = (Digest.of(name) for name in (b"blob", b"other", b"manifest"))
 LIST = Condemned(
@@ -17,22 +18,27 @@ LIST = Condemned(
     "condemned", [LIST, Condemned("another", Phase.PROPOSED, 0.5, frozenset())]
 )
 def test_it_is_read_as_it_was_written(condemned):
-    assert Condemned.from_bytes(condemned.to_bytes()) == condemned
+    listed = Listed.from_bytes(condemned.to_bytes())
+    for name in ("id", "phase", "term", "owner"):
+        assert getattr(listed, name) == getattr(condemned, name)
+    everything = [*condemned.blobs, *(digest for _, digest in condemned.manifests)]
+    assert sorted(listed.digests()) == sorted(map(str, everything))
 
 
 def test_whom_it_names():
-    assert LIST.names("a/b", BLOB)
-    assert LIST.names(None, BLOB)
-    assert LIST.names("a/b", MANIFEST)
-    assert not LIST.names("a", MANIFEST)
-    assert not LIST.names(None, MANIFEST)
+    listed = Listed.from_bytes(LIST.to_bytes())
+    assert listed.names("a/b", BLOB)
+    assert listed.names(None, BLOB)
+    assert listed.names("a/b", MANIFEST)
+    assert not listed.names("a", MANIFEST)
+    assert not listed.names(None, MANIFEST)
 
 
 def test_every_torn_list_is_told_from_a_whole_one():
     content = LIST.to_bytes()
     for length in range(len(content)):
         with pytest.raises(ListInvalid):
-            Condemned.from_bytes(content[:length])
+            Listed.from_bytes(content[:length])
 
 
 @pytest.mark.parametrize(
@@ -46,13 +52,29 @@ def test_every_torn_list_is_told_from_a_whole_one():
         b"id proposed 5\nsha256:12\nend",
         b"id proposed 5\n\xff\nend",
         b"id proposed 5 6 7\nend",
+        b"id proposed 5 6\n" + str(BLOB).encode() + b" a/b more\nend",
     ],
 )
 def test_what_is_no_list(content):
     with pytest.raises(ListInvalid):
-        Condemned.from_bytes(content)
+        Listed.from_bytes(content)
 
 
 def test_it_is_shown_by_its_size():
     assert "blobs=2" in repr(LIST)
+    assert "lines=3" in repr(Listed.from_bytes(LIST.to_bytes()))
     assert BLOB.hex not in repr(LIST)
+
+
+def test_what_is_known_is_not_read_again():
+    """But a list of another phase, or another list, is."""
+    content = LIST.to_bytes()
+    listed = Listed.from_bytes(content)
+    assert listed.is_in(content)
+    for other in (
+        evolve(LIST, phase=Phase.PROPOSED),
+        evolve(LIST, id="another"),
+        evolve(LIST, blobs=frozenset([BLOB])),
+    ):
+        assert not listed.is_in(other.to_bytes())
+    assert not listed.is_in(content[:-1])

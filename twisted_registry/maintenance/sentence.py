@@ -18,7 +18,7 @@ from twisted_registry.repository.liveness import is_gone
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
-    from twisted_registry.repository.condemned import Condemned
+    from twisted_registry.repository.condemned import Condemned, Listed
     from twisted_registry.repository.removal import Removal
 
 log = Logger()
@@ -75,7 +75,7 @@ class Sentence:
         """Whether something may still be removed: long before anybody takes the list for void."""
         return self.clock.seconds() - self._began < self._term / 2
 
-    async def _outlast(self, other: Condemned | None) -> None:
+    async def _outlast(self, other: Listed | None) -> None:
         """Wait until another collector's list is gone, or void because its collector died."""
         began = self.clock.seconds()
         if other is not None:

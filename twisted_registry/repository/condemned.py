@@ -2,11 +2,12 @@
 
 A text file: a line with the list's id, its phase, its term and its collector; then a line for each
 blob, and one for each manifest of a repository. It is replaced in one step, and gone when the sweep
-has passed.
+has passed. Who reads it keeps the lines as they are: there may be thousands, and clients wait.
 """
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -14,21 +15,25 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 from twisted.logger import Logger
 
-from twisted_registry.digest import Digest, DigestInvalid
+from twisted_registry.digest import ALGORITHMS
 from twisted_registry.repository import layout
 from twisted_registry.repository.liveness import this_process
 from twisted_registry.storage.interfaces import PathNotFound
 from twisted_registry.value import Value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
+    from twisted_registry.digest import Digest
     from twisted_registry.storage.interfaces import IStorageDriver
 
 log = Logger()
 
 #: Bytes of a list.
 _LIMIT = 64 * 1024 * 1024
+_DIGEST = "|".join(f"{algorithm}:[0-9a-f]{{{length}}}" for algorithm, length in ALGORITHMS.items())
+#: All lines but the first. One that a crash cut short has no such end.
+_LINES = re.compile(rf"(?:(?:{_DIGEST})(?: [^ \n]+)?\n)*end")
 
 
 class Phase(Enum):
@@ -68,12 +73,6 @@ class Condemned(Value):
     manifests: frozenset[tuple[str, Digest]] = field(factory=frozenset, repr=_count)
     owner: str = field(factory=this_process, eq=False)
 
-    def names(self, repository: str | None, digest: Digest) -> bool:
-        """Whether the list holds a digest, for one repository or (None) for the whole store."""
-        return digest in self.blobs or (
-            repository is not None and (repository, digest) in self.manifests
-        )
-
     def to_bytes(self) -> bytes:
         """The content of the file."""
         return "\n".join(self._lines()).encode("ascii")
@@ -84,39 +83,65 @@ class Condemned(Value):
             yield str(digest)
         for repository, digest in self.manifests:
             yield f"{digest} {repository}"
-        # A file that a crash cut short has no such line.
         yield "end"
 
+
+@frozen(eq=False)
+class Listed:
+    """A list as others read it.
+
+    :ivar id: and the others: as in :class:`Condemned`.
+    :ivar size: bytes of the file.
+    """
+
+    id: str
+    phase: Phase
+    term: float
+    owner: str
+    size: int
+    _lines: frozenset[str] = field(repr=_count)
+
+    def names(self, repository: str | None, digest: Digest) -> bool:
+        """Whether the list holds a digest, for one repository or (None) for the whole store."""
+        line = str(digest)
+        return line in self._lines or (
+            repository is not None and f"{line} {repository}" in self._lines
+        )
+
+    def digests(self) -> Iterator[str]:
+        """All that is on the list, for the whole store or for a repository."""
+        return (line.partition(" ")[0] for line in self._lines)
+
+    def is_in(self, content: bytes) -> bool:
+        """Whether a file still says the same: each phase of a list is written once."""
+        return len(content) == self.size and content.startswith(
+            f"{self.id} {self.phase.value} ".encode()
+        )
+
     @classmethod
-    def from_bytes(cls, content: bytes) -> Condemned:
+    def from_bytes(cls, content: bytes) -> Listed:
         """Read the file.
 
         :raises ListInvalid: if it is torn.
         """
-        first, *lines = content.decode("ascii", "replace").split("\n")
-        if not lines or lines.pop() != "end":
-            raise ListInvalid("it has no end")
-        blobs: set[Digest] = set()
-        manifests: set[tuple[str, Digest]] = set()
+        first, _, lines = content.decode("ascii", "replace").partition("\n")
+        if not _LINES.fullmatch(lines):
+            raise ListInvalid("it has no end, or a line that is no digest")
         try:
             list_id, phase, term, owner = first.split(" ")
-            for line in lines:
-                text, _, repository = line.partition(" ")
-                digest = Digest.parse(text)
-                if repository:
-                    manifests.add((repository, digest))
-                else:
-                    blobs.add(digest)
-            found = frozenset(blobs), frozenset(manifests)
-            return cls(list_id, Phase(phase), float(term), *found, owner)
-        except (ValueError, DigestInvalid) as error:
+            found = frozenset(lines.split("\n")[:-1])
+            return cls(list_id, Phase(phase), float(term), owner, len(content), found)
+        except ValueError as error:
             raise ListInvalid(str(error)) from error
 
 
-async def read_condemned(driver: IStorageDriver) -> Condemned | None:
-    """The list that is published now, or None."""
+async def read_condemned(driver: IStorageDriver, known: Listed | None = None) -> Listed | None:
+    """The list that is published now, or None.
+
+    :param known: what was read before, to be returned if it is still so.
+    """
     try:
-        return await _read(driver)
+        return await _read(driver, known)
     except ListInvalid as error:
         # Its collector is gone with the power: a living one has written it whole.
         log.warn("the collector's list is torn and counts for nothing: {error}", error=str(error))
@@ -141,9 +166,9 @@ async def is_torn(driver: IStorageDriver) -> bool:
     return False
 
 
-async def _read(driver: IStorageDriver) -> Condemned | None:
+async def _read(driver: IStorageDriver, known: Listed | None = None) -> Listed | None:
     try:
         content = await driver.get(layout.CONDEMNED, _LIMIT)
     except PathNotFound:
         return None
-    return Condemned.from_bytes(content)
+    return known if known is not None and known.is_in(content) else Listed.from_bytes(content)

@@ -27,9 +27,10 @@ from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from twisted_registry.digest import Digest
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.repository import layout
-from twisted_registry.repository.condemned import Condemned, Phase, read_condemned
+from twisted_registry.repository.condemned import Phase, read_condemned
 from twisted_registry.repository.interfaces import IPresenceGate
 from twisted_registry.repository.liveness import this_process
 from twisted_registry.storage.interfaces import PathNotFound
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IReactorTime
 
-    from twisted_registry.digest import Digest
+    from twisted_registry.repository.condemned import Listed
     from twisted_registry.storage.interfaces import IStorageDriver
 
 log = Logger()
@@ -64,20 +65,22 @@ class _Lately:
     def __init__(self, clock: IReactorTime, span: float) -> None:
         self.clock = clock
         self.span = span
-        self._now: set[Digest] = set()
-        self._before: set[Digest] = set()
+        self._now: set[str] = set()
+        self._before: set[str] = set()
         self._turn = 0.0
 
     def note(self, digest: Digest) -> None:
         """Remember a digest."""
-        if digest not in self._now or self.clock.seconds() >= self._turn + self.span:
+        text = str(digest)
+        if text not in self._now or self.clock.seconds() >= self._turn + self.span:
             self._age()
-            self._now.add(digest)
+            self._now.add(text)
 
-    def among(self, digests: Iterable[Digest]) -> list[Digest]:
+    def among(self, digests: Iterable[str]) -> set[Digest]:
         """Those of ``digests`` that are remembered."""
         self._age()
-        return [digest for digest in digests if digest in self._now or digest in self._before]
+        found = {text for text in digests if text in self._now or text in self._before}
+        return {Digest.parse(text) for text in found}
 
     def _age(self) -> None:
         now = self.clock.seconds()
@@ -111,7 +114,9 @@ class CollectorGate:
         self.clock = clock
         self.memory = memory
         self.id = str(uuid4())
-        self._list: Condemned | None = None
+        self._list: Listed | None = None
+        #: what was in the store when this process read it last
+        self._read: Listed | None = None
         self._seen = 0.0
         self._obeyed = False
         #: when the last record was begun that a look at the list followed
@@ -170,7 +175,7 @@ class CollectorGate:
 
     async def refused(self, repository: str, digests: Iterable[Digest]) -> list[Digest]:
         """Which of ``digests`` are condemned by the list as it is in the store now."""
-        fresh = await read_condemned(self.driver)
+        fresh = await self._fresh()
         if fresh is None or fresh.phase is not Phase.CONDEMNED:
             return []
         if self._list is not None and fresh.id == self._list.id and self._is_void():
@@ -187,7 +192,7 @@ class CollectorGate:
             await self._record()
         else:
             now = self._attended or now
-        fresh = await read_condemned(self.driver)
+        fresh = await self._fresh()
         self._attended = now
         known, self._list = self._list, fresh
         if fresh is not None and known is not None and fresh.id == known.id:
@@ -212,11 +217,14 @@ class CollectorGate:
         with suppress(PathNotFound):
             await self.driver.delete(layout.process(self.id))
 
-    async def _acknowledge(self, fresh: Condemned) -> None:
+    async def _fresh(self) -> Listed | None:
+        self._read = await read_condemned(self.driver, self._read)
+        return self._read
+
+    async def _acknowledge(self, fresh: Listed) -> None:
         before = set(self._under_way)
         if fresh.phase is Phase.PROPOSED:
-            named = {*fresh.blobs, *(digest for _, digest in fresh.manifests)}
-            await self._lease(fresh, self._lately.among(named))
+            await self._lease(fresh, self._lately.among(fresh.digests()))
         self._quieting = fresh.id
         quiet: Deferred[None] = Deferred()
         self._quiet.append((before, quiet))
@@ -224,7 +232,7 @@ class CollectorGate:
         quiet.addErrback(lambda failure: log.failure("a list could not be acknowledged", failure))
         self._tell_quiet()
 
-    def _obey(self, fresh: Condemned) -> Deferred[None]:
+    def _obey(self, fresh: Listed) -> Deferred[None]:
         if self._list is not fresh:
             return succeed(None)
         self._obeyed, self._acknowledged = True, fresh.id
@@ -236,13 +244,13 @@ class CollectorGate:
             content = f"{self._acknowledged} {this_process()}"
             await self.driver.put(layout.process(self.id), content.encode(), durable=False)
 
-    async def _leased(self, known: Condemned, digest: Digest) -> bool:
+    async def _leased(self, known: Listed, digest: Digest) -> bool:
         with self._working():
             await self._lease(known, [digest])
         self._lately.note(digest)
         return True
 
-    async def _lease(self, known: Condemned, digests: Iterable[Digest]) -> None:
+    async def _lease(self, known: Listed, digests: Iterable[Digest]) -> None:
         for digest in digests:
             await self.driver.put(layout.lease(known.id, digest), b"", durable=False)
 

@@ -13,7 +13,7 @@ from attrs import frozen
 from twisted_registry.digest import ALGORITHMS, Digest, DigestInvalid
 from twisted_registry.repository import catalog, layout
 from twisted_registry.repository.concurrency import each
-from twisted_registry.repository.condemned import Condemned, read_condemned, remove_torn
+from twisted_registry.repository.condemned import read_condemned, remove_torn
 from twisted_registry.repository.disposal import Disposal
 from twisted_registry.repository.failures import translated
 from twisted_registry.repository.gate import RECORD_TERM
@@ -26,6 +26,7 @@ from twisted_registry.value import Value
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Container, Sequence
 
+    from twisted_registry.repository.condemned import Condemned, Listed
     from twisted_registry.storage.interfaces import Entry, IStorageDriver
 
 _PAGE = 1000
@@ -57,7 +58,7 @@ class Removal:
         self.disposal = Disposal(self.driver) if disposal is None else disposal
 
     @translated
-    async def published(self) -> Condemned | None:
+    async def published(self) -> Listed | None:
         """The list that is published now, whoever's it is."""
         return await read_condemned(self.driver)
 
