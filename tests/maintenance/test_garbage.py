@@ -230,6 +230,31 @@ def test_many_lists(store, monkeypatch):
     assert not [path for path in store.world.paths() if "list" in path or "leases" in path]
 
 
+@pytest.mark.parametrize(("seconds", "lists"), [(0.0, 13), (4.0, 13), (1.9, 7), (0.1, 3)])
+def test_a_store_that_is_fast_has_longer_lists(store, monkeypatch, seconds, lists):
+    """What is gone in four seconds, within bounds; by what the list before took."""
+    monkeypatch.setattr(garbage, "_AT_ONCE", 3)
+    monkeypatch.setattr(garbage, "_MOST", 30)
+    for number in range(39):
+        store.world.blob(bytes([number]))
+    store.age()
+    condemned, sizes = [], []
+
+    def before(_number, action, path):
+        if action == "put" and path == layout.CONDEMNED:
+            condemned.append(path)
+            sizes.append(0)
+        elif action == "delete" and path.startswith(layout.BLOBS):
+            sizes[-1] += 1
+            # As long as the first list takes, in all.
+            store.world.clock.advance(seconds / 3)
+
+    store.world.driver.before = before
+    assert store.collect().blobs == 39
+    assert len(condemned) == lists, sizes
+    assert max(sizes) <= 30
+
+
 def test_one_look_makes_all_lists_and_each_is_looked_at_again(store, monkeypatch):
     monkeypatch.setattr(garbage, "_AT_ONCE", 3)
     for number in range(10):

@@ -19,7 +19,7 @@ from twisted_registry.maintenance.pace import Pace
 from twisted_registry.maintenance.references import ReferencesLost
 from twisted_registry.maintenance.sentence import SETTLING, TERM, NotAcknowledged, Sentence
 from twisted_registry.maintenance.watcher import Watcher
-from twisted_registry.repository.concurrency import each
+from twisted_registry.repository.concurrency import each_of_many
 from twisted_registry.repository.condemned import Condemned, Phase
 from twisted_registry.repository.inventory import StoredBlob
 
@@ -34,8 +34,13 @@ if TYPE_CHECKING:
     from twisted_registry.repository.recall import Recall
     from twisted_registry.repository.removal import Removal
 
-#: Digests on one list: what is removed in about ten seconds, for a push may have to wait so long.
+#: Digests on the first list: what is removed in about ten seconds, for a push may have to wait so
+#: long.
 _AT_ONCE = 2000
+#: Digests on a later one, where the store is faster than that, and seconds in which they go: each
+#: list costs a look at all names.
+_MOST = 20_000
+_SWEEP_SECONDS = 4.0
 #: Seconds in which what is on one list is to be removed where the pace is set.
 _LIST_SECONDS = 10.0
 #: By how many times what a look through the store took a list is good for longer.
@@ -99,6 +104,8 @@ class Collector:
     #: whether another round may find more: what manifests that were taken out had held, or what
     #: there was no time for; and what the trash is to give back after a removal
     _more: bool = field(init=False, default=False)
+    #: digests that the next list may have, by what removing those of the last one took
+    _fits: int = field(init=False, factory=lambda: _AT_ONCE)
     #: seconds that the last look through the store took
     _looked: float = field(init=False, default=0.0)
 
@@ -190,7 +197,7 @@ class Collector:
     def _most(self) -> int:
         """How many digests a list may have, to be gone long before it is void."""
         rate = self.pace.rate
-        return max(1, min(_AT_ONCE, int(rate * _LIST_SECONDS))) if rate else _AT_ONCE
+        return max(1, min(_AT_ONCE, int(rate * _LIST_SECONDS))) if rate else self._fits
 
     async def _remove(
         self,
@@ -262,8 +269,10 @@ class Collector:
                     gone.add(digest)
                     size += removed
 
-        await each(take_out, manifests)
-        await each(remove, blobs)
+        began = self.clock.seconds()
+        await each_of_many(take_out, manifests)
+        await each_of_many(remove, blobs)
+        self._fits = _fitting(total, self.clock.seconds() - began)
         if gone and sentence.in_time():
             await self.removal.unlink(gone)
         if total and not taken_out + len(gone) and not sentence.in_time():
@@ -288,3 +297,10 @@ class Collector:
             dead = [by_digest[digest] for digest in await self.references.dead(list(by_digest))]
             old = [blob for blob in dead if blob.modified is not None and blob.modified < before]
             yield old, len(dead) - len(old)
+
+
+def _fitting(removed: int, seconds: float) -> int:
+    """How many digests a list may have, if it took so many seconds to remove some."""
+    if seconds <= 0 or removed < _AT_ONCE:
+        return _AT_ONCE
+    return max(_AT_ONCE, min(_MOST, int(removed * _SWEEP_SECONDS / seconds)))

@@ -14,7 +14,7 @@ from attrs import define, field
 
 from twisted_registry.errors import RegistryError
 from twisted_registry.maintenance.watcher import Watcher
-from twisted_registry.repository.concurrency import each
+from twisted_registry.repository.concurrency import each_of_many
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -163,7 +163,7 @@ class Marking:
             revised = await self.inventory.revised(name, digest)
             return revised is not None and revised < before
 
-        old = await each(is_old, loose)
+        old = await each_of_many(is_old, loose)
         young = [digest for digest, aged in zip(loose, old, strict=True) if not aged]
         if not young:
             return loose, 0
