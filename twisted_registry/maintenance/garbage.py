@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _AT_ONCE = 2000
 #: Digests on a later one, where the store is faster than that, and seconds in which they go: each
 #: list costs a look at all names.
-_MOST = 20_000
+_MOST = 10_000
 _SWEEP_SECONDS = 4.0
 #: Seconds in which what is on one list is to be removed where the pace is set.
 _LIST_SECONDS = 10.0
