@@ -52,6 +52,12 @@ async def test_tls_is_one_word(stock_site):
         agent = Agent(reactor, BrowserLikePolicyForHTTPS(trusted))
         response = await HTTPClient(agent).get(served.url + "/v2/")
         assert (response.code, await response.content()) == (200, b"{}")
+        large = bytes(range(256)) * 12_345
+        digest = f"sha256:{hashlib.sha256(large).hexdigest()}"
+        target = f"{served.url}/v2/a/blobs/uploads/?digest={digest}"
+        assert (await HTTPClient(agent).post(target, data=large)).code == 201
+        response = await HTTPClient(agent).get(f"{served.url}/v2/a/blobs/{digest}")
+        assert await response.content() == large
         with pytest.raises(ResponseNeverReceived):
             await status("GET", served.url + "/v2/")
     assert not served.authority.exists()

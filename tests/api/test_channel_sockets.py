@@ -346,6 +346,19 @@ async def test_a_peer_that_is_told_of_the_end_and_stays_is_closed(tcp):
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_handshake_that_never_comes_is_waited_for_as_for_a_request(kit, tmp_path):
+    server = Listening(reactor, kit, "secure", tmp_path, limits=Limits(idle_seconds=0.2))
+    peer = socket.create_connection(("127.0.0.1", server.port.getHost().port))
+    await until(lambda: server.site._channels)
+    await until(lambda: not server.site._channels)
+    peer.setblocking(False)
+    with pytest.raises(ConnectionResetError):
+        peer.recv(1)
+    peer.close()
+    await server.close()
+
+
+@pytest_twisted.ensureDeferred
 async def test_many_idle_connections_share_one_delayed_call(tcp):
     calls = len(reactor.getDelayedCalls())
     peers = [await tcp.connect() for _ in range(100)]

@@ -11,9 +11,11 @@ import pytest
 from certificates import Authority
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
+from zope.interface import directlyProvides
 from zope.interface.verify import verifyClass, verifyObject
 
 from twisted_registry.auth.clientcertificate import ICertified
@@ -85,7 +87,7 @@ class Noting(Protocol):
 class Pair:
     """Both ends."""
 
-    def __init__(self, mode=0, client=None):
+    def __init__(self, mode=0, client=None, protocols=()):
         self.reactor = Reactor()
         ours, self.theirs = socket.socketpair()
         ours.setblocking(False)
@@ -100,6 +102,8 @@ class Pair:
         self.protocol.makeConnection(self.ours)
         self.coming, self.going = ssl.MemoryBIO(), ssl.MemoryBIO()
         client = client or AUTHORITY.client()
+        if protocols:
+            client.set_alpn_protocols(protocols)
         self.client = client.wrap_bio(self.coming, self.going, server_hostname="localhost")
         self.ended = False
 
@@ -436,3 +440,87 @@ def test_a_peer_that_leaves_in_the_middle_of_what_is_lent(pair):
     pair.turn()
     assert told[0].check(ConnectionDone)
     assert pair.protocol.reason.check(ConnectionDone)
+
+
+def once(error, call):
+    """A call that first raises ``error``."""
+    errors = [error]
+
+    def calling(*arguments):
+        if errors:
+            raise errors.pop()
+        return call(*arguments)
+
+    return calling
+
+
+def test_a_change_of_keys_that_has_to_wait(pair):
+    """OpenSSL answers one when it reads, which may have to wait for room to write."""
+    connection = pair.ours.getHandle()
+    connection.recv = once(SSL.WantWriteError(), connection.recv)
+    pair.send(b"heard")
+    assert pair.ours.doRead() is None
+    assert pair.protocol.received == b""
+    assert pair.reactor.writers
+    pair.turn()
+    assert pair.protocol.received == b"heard"
+    assert not pair.reactor.writers
+
+
+def test_a_goodbye_that_has_to_wait(pair):
+    connection = pair.ours.getHandle()
+    connection.shutdown = once(SSL.WantWriteError(), connection.shutdown)
+    pair.ours.loseConnection()
+    assert pair.reactor.writers
+    assert pair.received() == b""
+    assert pair.ended
+    assert not pair.reactor.writers
+
+
+def test_a_handshake_that_has_to_wait():
+    pair = Pair()
+    connection = pair.ours.getHandle()
+    connection.do_handshake = once(SSL.WantWriteError(), connection.do_handshake)
+    assert pair.ours.doRead() is None
+    assert pair.reactor.writers
+    pair.shake_hands()
+    pair.send(b"heard")
+    pair.turn()
+    assert pair.protocol.received == b"heard"
+
+
+def test_what_the_protocol_is_told_of_the_handshake():
+    told = []
+    pair = Pair(protocols=["http/1.1"])
+    directlyProvides(pair.protocol, IHandshakeListener)
+    pair.protocol.handshakeCompleted = lambda: told.append(pair.ours.negotiatedProtocol)
+    pair.shake_hands()
+    assert told == [b"http/1.1"]
+    assert Pair().shake_hands().ours.negotiatedProtocol is None
+
+
+@pytest.mark.parametrize("lent", [True, False])
+def test_the_loss_of_one_connection_is_not_that_of_the_next(pair, lent):
+    """OpenSSL notes errors by thread."""
+    lost = Pair().shake_hands()
+    borrowed = lost.ours.borrow() if lent else None
+    lost.theirs.close()
+    if lent:
+        with pytest.raises(ConnectionError):
+            borrowed.send(memoryview(MUCH))
+        borrowed.close()
+    else:
+        lost.ours.write(MUCH)
+    lost.turn()
+    assert lost.protocol.reason.check(ConnectionLost)
+    fill(pair.ours.borrow())
+
+
+def test_a_producer_may_end_after_the_connection(pair):
+    pair.ours.registerProducer(Pushing(), True)
+    pair.ours.loseConnection()
+    pair.protocol.connectionLost = lambda _reason: pair.ours.unregisterProducer()
+    pair.theirs.close()
+    pair.turn()
+    assert pair.below.closed
+    pair.ours.unregisterProducer()

@@ -9,6 +9,7 @@ from OpenSSL.SSL import Error, WantReadError, WantWriteError, ZeroReturnError
 from zope.interface import implementer
 
 from twisted_registry.securesocket import IBorrowedSocket
+from twisted_registry.tls.losses import reason_of
 
 # The most that a record holds: no call reads more.
 _RECORD = 16384
@@ -50,7 +51,7 @@ class BorrowedConnection:
         except (WantReadError, WantWriteError):
             raise BlockingIOError from None
         except Error as error:
-            raise ConnectionError(error) from error
+            raise ConnectionError(reason_of(error)) from error
 
     def recv_into(self, room: memoryview) -> int:
         """See :class:`IBorrowedSocket`."""
@@ -62,7 +63,7 @@ class BorrowedConnection:
         except ZeroReturnError:
             return 0
         except Error as error:
-            raise ConnectionError(error) from error
+            raise ConnectionError(reason_of(error)) from error
 
     def close(self) -> None:
         """Give the connection back."""

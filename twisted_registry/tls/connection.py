@@ -7,7 +7,6 @@ socket, and a thread may do so in the reactor's place (:class:`ISecureSocket`).
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from OpenSSL.SSL import (
@@ -36,7 +35,8 @@ from zope.interface import implementer
 from twisted_registry.auth.clientcertificate import ICertified
 from twisted_registry.securesocket import ISecureSocket
 from twisted_registry.tls.borrowing import BorrowedConnection
-from twisted_registry.tls.sending import Sender, reason_of
+from twisted_registry.tls.losses import reason_of
+from twisted_registry.tls.sending import Sender
 from twisted_registry.tls.shown import shown_by
 
 if TYPE_CHECKING:
@@ -267,15 +267,17 @@ class SecureConnection(Sender):
     def _more(self, data: bytes) -> bytes:
         """What has come together with a whole record; what fails here fails again next time."""
         pieces, size, connection = [data], len(data), self._connection
-        with suppress(Error):
+        try:
             while len(data) == RECORD and size < self.bufferSize:
                 data = connection.recv(RECORD)
                 pieces.append(data)
                 size += len(data)
+        except Error as error:
+            reason_of(error)
         return b"".join(pieces)
 
     def _say_goodbye(self) -> None:
-        if self._shut or self._aborting or self._producer is not None or self._borrowed is not None:
+        if self._shut or self._aborting or self._left or self._producer or self._borrowed:
             return
         try:
             both = self._connection.shutdown()
@@ -297,8 +299,10 @@ class SecureConnection(Sender):
             return None
         if self._waiting is None:
             # Or else the rest of something has to be sent first.
-            with suppress(Error):
+            try:
                 self._connection.shutdown()
+            except Error as error:
+                reason_of(error)
         return CONNECTION_DONE
 
     def _lose(self, reason: Exception) -> None:

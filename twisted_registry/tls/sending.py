@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from OpenSSL.SSL import Connection, Error, SysCallError, WantWriteError
-from twisted.internet.main import CONNECTION_LOST
+from OpenSSL.SSL import Connection, Error, WantWriteError
 
+from twisted_registry.tls.losses import reason_of
 from twisted_registry.tls.seat import Seat
 
 if TYPE_CHECKING:
@@ -145,14 +145,3 @@ class Sender(Seat, ABC):
     @abstractmethod
     def _say_goodbye(self) -> None:
         """Tell the peer, unless something is still to be sent."""
-
-
-def reason_of(error: Error) -> Exception:
-    """Why the connection is lost; that the peer left without a goodbye is said in Twisted's way."""
-    if isinstance(error, SysCallError):
-        return CONNECTION_LOST
-    queue = error.args[0] if error.args else ()
-    # OpenSSL 4 has no words for it.
-    if not queue or queue[-1][-1].casefold().startswith("unexpected eof"):
-        return CONNECTION_LOST
-    return error
