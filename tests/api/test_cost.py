@@ -72,12 +72,12 @@ async def test_a_login_makes_few_calls_more(tmp_path):
         for before, after in ((b"", b"Host: x\r\n"), (b"Host: x\r\n", b"")):
             head = line + before + credentials + after
             await warm(connected, head, MANIFEST)
-            assert_calls(connected, head, MANIFEST, 78)
+            assert_calls(connected, head, MANIFEST, 70)
             # The same token, for something else.
             other = head.replace(b"latest", digest_of(MANIFEST).encode())
             await warm(connected, other, MANIFEST)
             await warm(connected, head, MANIFEST)
-            assert_calls(connected, other, MANIFEST, 85)
+            assert_calls(connected, other, MANIFEST, 77)
 
 
 def assert_calls(connected, head, content, bound):

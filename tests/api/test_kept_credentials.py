@@ -5,11 +5,14 @@ Each request is sent twice at least, so that the second finds all that is rememb
 
 from __future__ import annotations
 
+import pytest
 import pytest_twisted
 from passwordkit import Written, caller, entries, shown
 from pullkit import served
 from tokenkit import ISSUER, NOW, REALM, SERVICE, claims, jwk, jwks, key, mint
 from twisted.internet.task import Clock
+from twisted.web.http_headers import Headers
+from twisted.web.resource import Resource
 
 from twisted_registry.auth.basic import basic_login
 from twisted_registry.auth.bearer import Bearer
@@ -130,3 +133,40 @@ async def test_users_who_share_a_connection_share_no_login(tmp_path):
             for each in (None, *wrong):
                 assert await statuses(connected, me, times=times) == {200}
                 assert await statuses(connected, each, times=times) == {401}
+
+
+class Guard(Resource):
+    """A Resource in front of the registry, as a program that embeds it may have one."""
+
+    def __init__(self, behind, seen, keep):
+        super().__init__()
+        self.behind, self.seen, self.keep = behind, seen, keep
+
+    def getChildWithDefault(self, path, request):
+        self.seen.append(list(request.requestHeaders.getAllRawHeaders()))
+        if not self.keep:
+            request.requestHeaders.removeHeader("authorization")
+        return self.behind.getChildWithDefault(path, request)
+
+
+@pytest.mark.parametrize(("keep", "status"), [(True, 200), (False, 401)])
+@pytest_twisted.ensureDeferred
+async def test_what_stands_in_front_sees_credentials_and_may_take_them_away(tmp_path, keep, status):
+    seen = []
+    async with served(tmp_path, bearer(clock_of(NOW), Admitted())) as connected:
+        connected.protocol.site.resource = Guard(connected.protocol.site.resource, seen, keep)
+        good = token()
+        assert await statuses(connected, good) == {status}
+    assert seen == [[(b"Host", [b"x"]), (b"Authorization", [good.encode()])]] * 3
+
+
+@pytest_twisted.ensureDeferred
+async def test_headers_that_are_put_in_place_of_what_came_count(tmp_path):
+    class Replacing(Guard):
+        def getChildWithDefault(self, path, request):
+            request.requestHeaders = Headers()
+            return self.behind.getChildWithDefault(path, request)
+
+    async with served(tmp_path, bearer(clock_of(NOW), Admitted())) as connected:
+        connected.protocol.site.resource = Replacing(connected.protocol.site.resource, [], True)
+        assert await statuses(connected, token()) == {401}

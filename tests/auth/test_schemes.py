@@ -16,9 +16,17 @@ from twisted_registry.auth.interfaces import (
     IConfiguredAccess,
     IGrant,
     IPolicy,
+    ISteady,
 )
 from twisted_registry.auth.policy import Admitted, LoggedIn
-from twisted_registry.auth.schemes import CheckImpossible, IScheme, Login, LoginFailed, SchemeAccess
+from twisted_registry.auth.schemes import (
+    DECIDED,
+    CheckImpossible,
+    IScheme,
+    Login,
+    LoginFailed,
+    SchemeAccess,
+)
 from twisted_registry.auth.silly import Silly
 from twisted_registry.errors import ErrorCode, RegistryError
 
@@ -203,3 +211,67 @@ def test_silly_takes_anything():
 
 def test_an_identity_is_an_avatar():
     assert verifyObject(IIdentity, ME)
+
+
+@implementer(IIdentity)
+class Changing:
+    """Somebody of another program, who may be in other groups tomorrow."""
+
+    name, groups = "me", frozenset()
+
+
+@implementer(ISteady)
+class Steady(Only):
+    """It counts how often it is asked."""
+
+    asked = 0
+
+    def allows(self, identity, access):
+        self.asked += 1
+        return super().allows(identity, access)
+
+
+def granted(access, *accesses):
+    """Whether it grants one and the same object of what is asked for, twice each."""
+    answers = []
+    for each in accesses * 2:
+        access.authorize(Caller(), each).addBoth(answers.append)
+    return [IGrant.providedBy(answer) for answer in answers]
+
+
+def test_what_is_steady_is_asked_once_for_each_login():
+    policy, scheme = Steady(PULL), Told(recalled=Login(ME))
+    access, pull, push = SchemeAccess(scheme, policy), (PULL,), (PULL, PUSH)
+    assert granted(access, pull, push) == [True, False] * 2
+    assert policy.asked == 5, "what was refused is asked again"
+    # Another login of the same user, and another object that says the same.
+    scheme.recalled = Login(ME)
+    assert granted(access, pull, (PULL,)) == [True] * 4
+    assert policy.asked == 7
+    # It is still the scheme that says whether there is a login.
+    scheme.recalled, scheme.answer = None, LoginFailed("over")
+    assert granted(access, pull) == [False] * 2
+
+
+@pytest.mark.parametrize(
+    ("login", "policy"),
+    [
+        (Login(ME), Only(PULL)),
+        (Login(ME, Only(PULL)), Admitted()),
+        (Login(Changing()), Steady(PULL)),
+    ],
+)
+def test_what_may_change_is_asked_each_time(login, policy):
+    access, pull = SchemeAccess(Told(recalled=login), policy), (PULL,)
+    assert granted(access, pull) == [True] * 2
+    (login.scope or policy).accesses = ()
+    assert granted(access, pull) == [False] * 2
+
+
+def test_what_was_decided_is_kept_of_so_many():
+    access = SchemeAccess(Told(recalled=Login(ME)), Admitted())
+    for number in range(DECIDED + 5):
+        access.authorize(Caller(), (Access("repository", f"a{number}", "pull"),))
+    assert 0 < len(access._decided) <= DECIDED
+    assert granted(access, [PULL]) == [True] * 2
+    assert len(access._decided) <= 5, "a list may be changed"

@@ -24,12 +24,12 @@ from zope.interface import implementer
 
 from twisted_registry.api.answering import AnsweringConnection
 from twisted_registry.api.framing import CONTINUE
-from twisted_registry.api.head import Head
+from twisted_registry.api.head import Head, ShownHead
 from twisted_registry.api.interfaces import BodyAborted
 from twisted_registry.api.lending import PLENTY, Loan
 from twisted_registry.api.opening import open_output
 from twisted_registry.api.parser import END, Refusal
-from twisted_registry.api.request import RegistryRequest
+from twisted_registry.api.request import RegistryRequest, ShowingRequest
 
 if TYPE_CHECKING:
     from twisted_registry.api.site import RegistrySite
@@ -167,7 +167,7 @@ class RegistryChannel(AnsweringConnection):
         self._read_or_not()
         self._watch(moved=moved)
 
-    def _step(self, event: Head | bytes | Refusal | object) -> bool:
+    def _step(self, event: Head | ShownHead | bytes | Refusal | object) -> bool:
         """Act on the first event, unless it has to wait."""
         body = self._arriving
         if isinstance(event, bytes):
@@ -190,19 +190,21 @@ class RegistryChannel(AnsweringConnection):
             self.refuse_request(event.status)
         elif self.request is not None or self.output.pending:
             return False
-        elif isinstance(event, Head):
-            self._events.popleft()
-            self._begin(event)
         elif isinstance(event, Refusal):
             self._refuse(event.status)
+        else:
+            self._begin(self._events.popleft())
         return True
 
-    def _begin(self, head: Head) -> None:
+    def _begin(self, event: Any) -> None:
+        showing = event if isinstance(event, ShownHead) else None
+        head: Head = event if showing is None else showing.head
         if self._ended and not head.complete:
             self._close(linger=False)
             return
         self._head = head
-        request = self.request = RegistryRequest(self, head)
+        kind = RegistryRequest if showing is None else ShowingRequest
+        request = self.request = kind(self, head, showing)
         self._expects = head.expects
         if head.length != 0:
             self._arriving = request.body

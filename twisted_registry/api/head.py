@@ -1,17 +1,14 @@
 """The head of a request, and the same with and without the credentials in it.
 
 What is remembered of requests that were read before holds no secret: credentials are cut out of the
-bytes that it is found by, and put into a copy of the head that is found.
+bytes that it is found by, and stand beside the head that is found, which all share.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from attrs import define
 
-if TYPE_CHECKING:
-    from twisted_registry.auth.interfaces import Shown
+from twisted_registry.auth.interfaces import Shown
 
 #: What stands before credentials, the usual way.
 SHOWN = b"\r\nAuthorization: "
@@ -34,7 +31,6 @@ class Head:
     :ivar expects: whether ``100 Continue`` is waited for.
     :ivar arrived: bytes of the body read so far.
     :ivar complete: whether the body's end has been read.
-    :ivar shown: the credentials in it, if the connection keeps them for its next request.
     """
 
     method: bytes
@@ -47,47 +43,60 @@ class Head:
     expects: bool = False
     arrived: int = 0
     complete: bool = True
-    shown: Shown | None = None
 
 
-def apart(data: bytes) -> tuple[bytes, bytes, int] | None:
+@define(eq=False, repr=False, slots=True)
+class ShownHead:
+    """A head that was read before, with the credentials that stand in it this time.
+
+    :ivar head: without them; it is shared, and nobody may change it.
+    :ivar shown: the credentials.
+    :ivar data: all of the request.
+    :ivar place: where in it they begin, with the line break and the name before them.
+    """
+
+    head: Head
+    shown: Shown
+    data: bytes
+    place: int
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """All header fields, as those of :class:`Head`."""
+        headers = self.head.headers.copy()
+        before = self.data.count(b"\r\n", 0, self.place)
+        headers.insert(before, (b"Authorization", self.shown.encode("ascii")))
+        return headers
+
+
+def credentials_in(data: bytes, place: int) -> Shown | None:
+    """The credentials in a request that ends with its head.
+
+    :param place: where :data:`SHOWN` was found; before its end and behind its beginning if what
+        is left without them :func:`is_one_head`.
+    :returns: None if they would have to be looked at more closely.
+    """
+    begin = place + len(SHOWN)
+    raw = data[begin : data.find(b"\r\n", begin)]
+    if not raw or raw.translate(None, _SOUND) or raw[0] == _SPACE or raw[-1] == _SPACE:
+        return None
+    return Shown(raw.decode("ascii"))
+
+
+def apart(data: bytes) -> bytes | None:
     """Take the line with the credentials out of a request that ends with its head.
 
-    If what is left :func:`is_one_head`, ``data`` is, too.
-
-    :returns: what is left, the credentials, and how many header fields stood before them; None if
-        it shows none, or not in the usual way.
+    :returns: what is left, which is as well :func:`is_one_head` if ``data`` is; None if it shows
+        none, or not in the usual way.
     """
     place = data.find(SHOWN)
-    # Behind its end, or in front of it, they would be none of the request.
-    if place <= 0 or not data.endswith(END):
-        return None
-    begin = place + len(SHOWN)
-    end = data.find(b"\r\n", begin)
-    credentials = data[begin:end]
-    if (
-        not credentials
-        or credentials.translate(None, _SOUND)
-        or _SPACE in {credentials[0], credentials[-1]}
-    ):
-        return None
-    return data[:place] + data[end:], credentials, data.count(b"\r\n", 0, place)
+    shown = credentials_in(data, place) if place > 0 and data.endswith(END) else None
+    return None if shown is None else data[:place] + data[place + len(SHOWN) + len(shown) :]
 
 
 def is_one_head(data: bytes) -> bool:
     """Whether a request that could be read is nothing but its head, without empty lines around."""
     return data[:1].isalpha() and data.find(END) + len(END) == len(data)
-
-
-def joined(head: Head, credentials: bytes, before: int, shown: Shown | None = None) -> Head:
-    """A head with credentials, behind so many other fields.
-
-    :param shown: the same credentials, if the connection keeps them.
-    """
-    headers = head.headers.copy()
-    headers.insert(before, (b"Authorization", credentials))
-    fields = {**head.fields, b"authorization": credentials}
-    return Head(head.method, head.target, head.version, headers, fields, head.keep, shown=shown)
 
 
 def without_credentials(head: Head) -> Head | None:

@@ -59,10 +59,6 @@ class IStreamedRequest(Interface):
         "The last value of each header of the request, by its name in lower case."
     )
 
-    shown: Shown | None = Attribute(
-        "The Authorization header in them, if the connection keeps it for its next request."
-    )
-
     def everyField(name: bytes) -> Sequence[bytes]:
         """Return all values of a header of the request, in order.
 
@@ -95,3 +91,14 @@ class IStreamedRequest(Interface):
         needs one. Cancelling stops sending and closes the connection. The Deferred fails when
         the client leaves or the file is shorter than said.
         """
+
+
+class IShowingRequest(IStreamedRequest):
+    """A request with credentials that its connection keeps for the next one.
+
+    ``lastFields`` are without Authorization as long as ``shown`` is not None.
+    """
+
+    shown: Shown | None = Attribute(
+        "The Authorization header; None if a Resource may have changed it."
+    )

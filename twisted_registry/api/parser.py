@@ -26,7 +26,7 @@ from httptools import (
     HttpRequestParser,
 )
 
-from twisted_registry.api.head import Head
+from twisted_registry.api.head import Head, ShownHead
 from twisted_registry.api.known import KnownHeads
 from twisted_registry.value import Value
 
@@ -67,8 +67,8 @@ END: Final = object()
 class RequestParser:
     """Turns the bytes of one connection into a queue of events.
 
-    :ivar events: in order: a :class:`Head`; if it is not complete, pieces of its body as bytes,
-        then :data:`END`; a :class:`Refusal` is always the last.
+    :ivar events: in order: a :class:`Head` or :class:`ShownHead`; if it is not complete, pieces of
+        its body as bytes, then :data:`END`; a :class:`Refusal` is always the last.
     :ivar in_head: whether the first byte of a request has been read and its head not yet.
     :ivar stopped: whether further bytes are ignored: after a refusal, and after a request that
         asked to close.
@@ -77,7 +77,7 @@ class RequestParser:
     def __init__(self, limits: Limits, heads: dict[bytes, Head] | None = None) -> None:
         """:param heads: what was read before under the same limits, shared by many parsers."""
         self._known = KnownHeads(limits, {} if heads is None else heads)
-        self.events: deque[Head | bytes | Refusal | object] = deque()
+        self.events: deque[Head | ShownHead | bytes | Refusal | object] = deque()
         self.in_head = False
         self.stopped = False
         self._limits = limits

@@ -31,14 +31,14 @@ from zope.interface import implementer
 from twisted_registry.api.arriving import ArrivingBody
 from twisted_registry.api.filepump import FilePump
 from twisted_registry.api.framing import NO_BODY, error_body, has_body
-from twisted_registry.api.interfaces import IStreamedRequest, IStreamingResource
+from twisted_registry.api.interfaces import IShowingRequest, IStreamedRequest, IStreamingResource
 from twisted_registry.errors import ErrorCode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from twisted_registry.api.channel import RegistryChannel
-    from twisted_registry.api.head import Head
+    from twisted_registry.api.head import Head, ShownHead
     from twisted_registry.api.site import RegistrySite
     from twisted_registry.auth.interfaces import Shown
 
@@ -53,6 +53,7 @@ class RegistryRequest(Request):
     """See the module.
 
     :ivar body: an IRequestBody; empty if the request has none.
+    :ivar showing: the head with the credentials, if the connection keeps them.
     :ivar user: as bytes, set by whoever found out who is asking; the access log names it.
     :ivar started: when the head was in, in seconds of the reactor's clock.
     """
@@ -63,7 +64,9 @@ class RegistryRequest(Request):
     sitepath: list[bytes]
     _resource: Any = None
 
-    def __init__(self, channel: RegistryChannel, head: Head) -> None:  # see the module
+    def __init__(  # see the module
+        self, channel: RegistryChannel, head: Head, showing: ShownHead | None = None
+    ) -> None:
         self.channel = channel
         self.site = channel.site
         self.transport = channel.transport
@@ -74,6 +77,7 @@ class RegistryRequest(Request):
         self.cookies = []
         self._adapterCache: dict[Any, Any] = {}
         self.head = head
+        self.showing = showing
         self.method = head.method
         self.uri = head.target
         self.clientproto = head.version
@@ -86,7 +90,7 @@ class RegistryRequest(Request):
     def requestHeaders(self) -> Headers:  # type: ignore[override]
         """What the client sent."""
         headers = Headers()
-        for name, value in self.head.headers:
+        for name, value in (self.showing or self.head).headers:
             headers.addRawHeader(name, value)
         return headers
 
@@ -123,11 +127,6 @@ class RegistryRequest(Request):
         """See :class:`~twisted_registry.api.interfaces.IStreamedRequest`."""
         # A Resource in front of ours may have changed what it saw.
         return self.getAllHeaders() if "requestHeaders" in vars(self) else self.head.fields
-
-    @property
-    def shown(self) -> Shown | None:
-        """See :class:`~twisted_registry.api.interfaces.IStreamedRequest`."""
-        return None if "requestHeaders" in vars(self) else self.head.shown
 
     def everyField(self, name: bytes) -> Sequence[bytes]:
         """See :class:`~twisted_registry.api.interfaces.IStreamedRequest`."""
@@ -338,6 +337,25 @@ class RegistryRequest(Request):
         self.site.log(self)
         self.producer = None
         super().connectionLost(reason)
+
+
+@implementer(IShowingRequest)
+class ShowingRequest(RegistryRequest):
+    """A request with credentials that the connection keeps."""
+
+    showing: ShownHead
+
+    @property
+    def shown(self) -> Shown | None:
+        """See :class:`~twisted_registry.api.interfaces.IShowingRequest`."""
+        return None if "requestHeaders" in vars(self) else self.showing.shown
+
+    def everyField(self, name: bytes) -> Sequence[bytes]:
+        """See :class:`~twisted_registry.api.interfaces.IStreamedRequest`."""
+        if name == b"authorization":
+            values: Sequence[bytes] = self.requestHeaders.getRawHeaders(name, ())
+            return values
+        return super().everyField(name)
 
 
 def _ignore(_: Failure) -> None:

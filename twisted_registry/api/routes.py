@@ -82,7 +82,15 @@ class Match:
         if not self.endpoint.named:
             return ()
         actions = self.endpoint.actions.get(method, ())
-        return tuple(Access("repository", self.name, action) for action in actions)
+        return _accesses(self.name, actions)
+
+
+@lru_cache(maxsize=4096)
+def _accesses(name: str, actions: tuple[Action, ...]) -> tuple[Access, ...]:
+    """What is done to a repository; one object for all of its paths, as whoever decides may
+    remember what was asked.
+    """
+    return tuple(Access("repository", name, action) for action in actions)
 
 
 BASE = Endpoint("base", (), {"GET": (), "HEAD": ()}, named=False)  # end-1

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 from attrs import frozen
 
 from twisted_registry.api.headers import as_text, last_fields
-from twisted_registry.api.interfaces import IStreamedRequest
+from twisted_registry.api.interfaces import IShowingRequest
 from twisted_registry.auth.clientcertificate import ICertified
 from twisted_registry.auth.interfaces import Caller
 from twisted_registry.value import Value
@@ -109,11 +109,9 @@ def caller_of(request: Request, sent: Mapping[bytes, bytes]) -> Caller:
         get(b"forwarded"), get(b"x-forwarded-proto"), get(b"x-forwarded-host"), get(b"host")
     )
     said = _said_of_client(get(b"x-forwarded-for"), get(b"x-real-ip"))
-    authorization: str | None = None
-    if b"authorization" in sent:
-        authorization = request.shown if IStreamedRequest.providedBy(request) else None
-        if authorization is None:
-            authorization = as_text(sent[b"authorization"])
+    authorization: str | None = request.shown if IShowingRequest.providedBy(request) else None
+    if authorization is None:
+        authorization = as_text(get(b"authorization"))
     return Caller(
         authorization,
         said or _peer(request),

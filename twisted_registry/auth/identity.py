@@ -5,6 +5,8 @@ from __future__ import annotations
 from attrs import frozen
 from zope.interface import Attribute, Interface, implementer
 
+from twisted_registry.auth.interfaces import ISteady
+
 
 class IIdentity(Interface):
     """The avatar of :mod:`twisted.cred`: what a portal hands out for good credentials."""
@@ -13,7 +15,7 @@ class IIdentity(Interface):
     groups: frozenset[str] = Attribute("The groups that the user is in.")
 
 
-@implementer(IIdentity)
+@implementer(IIdentity, ISteady)
 @frozen
 class Identity:
     """A user, or nobody in particular.

@@ -48,14 +48,13 @@ CATALOG = Access("registry", "catalog", "*")
 MAINTENANCE = Access("registry", "maintenance", "*")
 
 
-class Shown(str):
+class Shown(str):  # noqa: SLOT000 - a slot that may be empty costs more than that
     """What a connection shows again and again.
 
     :ivar mark: set by whoever remembers logins, so that it is made once and not for each request.
     """
 
-    __slots__ = ("mark",)
-    mark: bytes
+    mark = b""
 
 
 @frozen
@@ -131,6 +130,14 @@ class IScope(Interface):
 
         :param identity: without a name for an anonymous caller.
         """
+
+
+class ISteady(Interface):
+    """A marker on identities and :class:`IScope`: it is and says the same for ever.
+
+    What one of them allowed another may be remembered as long as a login holds. Without the marker
+    it is asked for each request.
+    """
 
 
 class IPolicy(IScope):

@@ -8,14 +8,14 @@ from attrs import frozen
 from zope.interface import implementer
 
 from twisted_registry.auth.identity import ANONYMOUS
-from twisted_registry.auth.interfaces import IPolicy
+from twisted_registry.auth.interfaces import IPolicy, ISteady
 
 if TYPE_CHECKING:
     from twisted_registry.auth.identity import IIdentity
     from twisted_registry.auth.interfaces import Access
 
 
-@implementer(IPolicy)
+@implementer(IPolicy, ISteady)
 @frozen
 class LoggedIn:
     """Whoever has a name may do everything, as in Distribution."""
@@ -28,7 +28,7 @@ class LoggedIn:
         """Everything."""
 
 
-@implementer(IPolicy)
+@implementer(IPolicy, ISteady)
 @frozen
 class Admitted:
     """Whoever has shown good credentials may do what these allow, be it without a name: a token

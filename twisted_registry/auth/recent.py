@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 REMEMBERED = 300.0
 #: How many are kept; the one longest unused goes.
 MOST = 4096
-#: No other process has it.
-_KEY = secrets.token_bytes(32)
+#: With a key that no other process has. A copy of it is quicker than a new one.
+_HASH = blake2b(digest_size=16, key=secrets.token_bytes(32))
 
 
 @define(eq=False, repr=False)
@@ -46,7 +46,7 @@ class RecentLogins:
         :param version: as it was given to :meth:`keep`; another one ends the login.
         """
         # A call less, for this is asked for each request.
-        key = getattr(shown, "mark", None) or mark_of(shown)
+        key = (shown.mark if type(shown) is Shown else b"") or mark_of(shown)
         found = self._kept.get(key)
         if found is None:
             return None
@@ -69,7 +69,9 @@ class RecentLogins:
 
 def mark_of(shown: str) -> bytes:
     """What stands for something that was shown: a keyed hash."""
-    mark = blake2b(shown.encode("utf-8", "replace"), digest_size=16, key=_KEY).digest()
+    hashed = _HASH.copy()
+    hashed.update(shown.encode("utf-8", "replace"))
+    mark = hashed.digest()
     if isinstance(shown, Shown):
         shown.mark = mark
     return mark

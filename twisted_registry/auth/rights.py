@@ -8,7 +8,7 @@ from attrs import field, frozen
 from zope.interface import implementer
 
 from twisted_registry.auth.identity import IIdentity
-from twisted_registry.auth.interfaces import CATALOG, MAINTENANCE, IVisible
+from twisted_registry.auth.interfaces import CATALOG, MAINTENANCE, ISteady, IVisible
 from twisted_registry.globs import Choice
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class Visible:
         return any(name in choice for choice in self.choices)
 
 
-@implementer(IIdentity)
+@implementer(IIdentity, ISteady)
 @frozen
 class Delegate:
     """Somebody who brings their own rights, whom no rule is asked about.

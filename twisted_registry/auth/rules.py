@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from attrs import define, field, frozen
 from zope.interface import implementer
 
-from twisted_registry.auth.interfaces import CATALOG, IPolicy
+from twisted_registry.auth.interfaces import CATALOG, IPolicy, ISteady
 from twisted_registry.auth.rights import Delegate, Right, Rights
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Rule:
         )
 
 
-@implementer(IPolicy)
+@implementer(IPolicy, ISteady)
 @define(eq=False, repr=False)
 class Rules:
     """Allows what a rule allows.

@@ -28,6 +28,7 @@ from twisted_registry.auth.interfaces import (
     IGrant,
     IPolicy,
     IScope,
+    ISteady,
     IVisible,
 )
 from twisted_registry.errors import ErrorCode, RegistryError
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from twisted_registry.auth.identity import IIdentity
 
 log = Logger()
+
+#: Decisions that are remembered.
+DECIDED = 4096
 
 
 @frozen
@@ -132,6 +136,10 @@ NOBODY = Login(ANONYMOUS)
 class SchemeAccess:
     """Asks a scheme who calls, and a policy whether they may.
 
+    The scheme is asked for each request. What the very login that it recalls was found to be
+    allowed is not found out again, where all that decides is steady. It is remembered by which
+    objects login and accesses are, and holds both, so that no others can be taken for them.
+
     :ivar scheme: who calls.
     :ivar policy: whether they may.
     """
@@ -139,6 +147,9 @@ class SchemeAccess:
     _scheme: IScheme
     _policy: IPolicy
     _anonymous: Grant = field(init=False)
+    _decided: dict[tuple[int, int], tuple[Grant, Sequence[Access]]] = field(
+        init=False, factory=dict
+    )
 
     def __attrs_post_init__(self) -> None:
         self._anonymous = Grant("", NOBODY, self._policy)
@@ -154,16 +165,21 @@ class SchemeAccess:
                 callbackArgs=(caller, accesses),
                 errbackArgs=(caller, accesses),
             )
+        decided = self._decided.get((id(login), id(accesses)))
+        if decided is not None:
+            return succeed(decided[0])
         try:
-            return succeed(self._decide(login, caller, accesses))
+            grant = self._decide(login, caller, accesses)
         except RegistryError as error:
             return fail(error)
+        self._remember(grant, login, accesses)
+        return succeed(grant)
 
     def close(self) -> Deferred[None]:
         """As promised by :class:`~twisted_registry.auth.interfaces.IConfiguredAccess`."""
         return self._scheme.close()
 
-    def _decide(self, login: Login | None, caller: Caller, accesses: Sequence[Access]) -> IGrant:
+    def _decide(self, login: Login | None, caller: Caller, accesses: Sequence[Access]) -> Grant:
         if login is None:
             # The version check is where clients learn how to log in: it always asks. So does the
             # list of repositories, which would be shorter for those who wait to be asked.
@@ -183,6 +199,17 @@ class SchemeAccess:
                 if not scope.allows(identity, access):
                     raise self._challenge(caller, accesses, "insufficient_scope")
         return Grant(identity.name, login, policy)
+
+    def _remember(self, grant: Grant, login: Login, accesses: Sequence[Access]) -> None:
+        if not isinstance(accesses, tuple) or not all(
+            decider is None or ISteady.providedBy(decider)
+            for decider in (self._policy, login.identity, login.scope)
+        ):
+            return
+        if len(self._decided) >= DECIDED:
+            self._decided.clear()
+        # The grant holds the login.
+        self._decided[id(login), id(accesses)] = grant, accesses
 
     def _failed(self, failure: Failure, caller: Caller, accesses: Sequence[Access]) -> IGrant:
         error = failure.value

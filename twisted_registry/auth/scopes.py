@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from attrs import field, frozen
 from zope.interface import implementer
 
-from twisted_registry.auth.interfaces import CATALOG, Access, Action, IScope
+from twisted_registry.auth.interfaces import CATALOG, Access, Action, IScope, ISteady
 from twisted_registry.reference import is_name
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Part:
         return f"{self.type}:{self.name}:{','.join(self.actions)}"
 
 
-@implementer(IScope)
+@implementer(IScope, ISteady)
 @frozen
 class Scope:
     """What a token says may be done."""
