@@ -8,9 +8,10 @@ there is room the client goes on where it was.
 from __future__ import annotations
 
 import pytest
-from domain import CONFIG, LAYER, Body, descriptor, image, result_of
+from domain import CONFIG, Body, descriptor, image, result_of
 from fulldisk import FullDiskFiles
 from powerloss import Survival, driver_on
+from pushkit import BLOB, FIRST, SECOND, SETTINGS, TAGGED, blobs_are_whole, has_blob
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
@@ -22,14 +23,6 @@ from twisted_registry.repository.disposal import Disposal, Trash
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.newfile import NewFile
 
-FIRST, SECOND = b"first" * 700, b"second" * 700
-BLOB, SETTINGS = FIRST + SECOND, b'{"os":"linux"}'
-MANIFEST = image(
-    config=descriptor(SETTINGS, CONFIG),
-    layers=[descriptor(BLOB, LAYER)],
-    subject=descriptor(b"subject"),
-)
-MOVED = image(config=descriptor(SETTINGS, CONFIG), layers=[])
 HELD = image(config=descriptor(SETTINGS, CONFIG), layers=[], annotations={"is": "held"})
 
 
@@ -53,7 +46,7 @@ class Client:
     async def push(self):
         await self.upload(BLOB)
         await self.again(self.store)
-        for tag, content in (("v1", MANIFEST), ("latest", MANIFEST), ("latest", MOVED)):
+        for tag, content in TAGGED:
             await self.tag(tag, content)
         await self.again(self.untag)
 
@@ -125,7 +118,7 @@ class Client:
     async def moved(self, blob):
         """The upload is over, though its end was refused: the blob is there."""
         try:
-            assert await self.repository.blobs.size(Digest.of(blob)) == len(blob)
+            await has_blob(self.repository, blob)
         except RegistryError:
             # Or it lacks its link, which was written already and takes no room in earnest.
             assert self.disk.refused[0] in {"fsync", "rename"}
@@ -162,7 +155,7 @@ class Client:
     async def look(self, driver, repository):
         """What was answered is there, and everything that shows is whole."""
         for blob in self.blobs:
-            assert await repository.blobs.size(Digest.of(blob)) == len(blob)
+            await has_blob(repository, blob)
         named, _ = await repository.tags.page("", 10)
         for tag, allowed in self.tags.items():
             if len(allowed) == 1 and allowed != [None]:
@@ -172,9 +165,7 @@ class Client:
                 assert stored.content in allowed
         held = await repository.manifests.get("held")
         assert held.content == HELD
-        for entry in await driver.walk("docker/registry/v2/blobs"):
-            *_, algorithm, _, encoded, _ = entry.path.split("/")
-            assert Digest(algorithm, encoded).matches(await driver.get(entry.path, 10**6))
+        await blobs_are_whole(driver)
 
 
 async def prepare(repository):

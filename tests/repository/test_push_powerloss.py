@@ -9,8 +9,19 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-from domain import CONFIG, LAYER, Body, ClientGone, descriptor, image
+from domain import Body, ClientGone
 from powerloss import PowerLossFiles, at_every_cut
+from pushkit import (
+    BLOB,
+    FIRST,
+    MANIFEST,
+    MOVED,
+    SECOND,
+    SETTINGS,
+    TAGGED,
+    blobs_are_whole,
+    has_blob,
+)
 from twisted.internet.task import Clock
 
 from twisted_registry.digest import Digest
@@ -18,15 +29,6 @@ from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.manifest import OCI_IMAGE
 from twisted_registry.repository import uploads
 from twisted_registry.repository.registry import Registry
-
-FIRST, SECOND = b"first" * 700, b"second" * 700
-BLOB, SETTINGS = FIRST + SECOND, b'{"os":"linux"}'
-MANIFEST = image(
-    config=descriptor(SETTINGS, CONFIG),
-    layers=[descriptor(BLOB, LAYER)],
-    subject=descriptor(b"subject"),
-)
-MOVED = image(config=descriptor(SETTINGS, CONFIG), layers=[])
 
 
 def repository_on(driver):
@@ -45,7 +47,7 @@ async def push(repository, answered):
     answered.append(("blob", BLOB))
     await repository.uploads.store(Digest.of(SETTINGS), Body(SETTINGS))
     answered.append(("blob", SETTINGS))
-    for tag, content in (("v1", MANIFEST), ("latest", MANIFEST), ("latest", MOVED)):
+    for tag, content in TAGGED:
         await repository.manifests.put(Digest.of(content), content, OCI_IMAGE, [tag])
         answered.append(("tag", tag, content))
 
@@ -70,7 +72,7 @@ async def check(driver, answered):
 async def look(driver, repository, answered):
     for fact in answered:
         if fact[0] == "blob":
-            assert await repository.blobs.size(Digest.of(fact[1])) == len(fact[1])
+            await has_blob(repository, fact[1])
         elif fact[0] == "tag":
             assert (await repository.manifests.get(Digest.of(fact[2]))).content == fact[2]
     tags = {fact[1]: fact[2] for fact in answered if fact[0] == "tag"}
@@ -83,9 +85,7 @@ async def look(driver, repository, answered):
         if tag in tags:
             # What was answered last, or a push that was under way.
             assert stored.content in {tags[tag], MOVED}
-    for entry in await driver.walk("docker/registry/v2/blobs"):
-        *_, algorithm, _, encoded, _ = entry.path.split("/")
-        assert Digest(algorithm, encoded).matches(await driver.get(entry.path, 10**6))
+    await blobs_are_whole(driver)
     held = await repository.referrers.of(Digest.of(b"subject"))
     assert held in ([], [Digest.of(MANIFEST)])
 
@@ -113,7 +113,7 @@ async def go_on(repository, fact):
         if error.code is not ErrorCode.DIGEST_INVALID or (lasts and stored == size):
             raise
         await repository.uploads.store(Digest.of(BLOB), Body(BLOB))
-    assert await repository.blobs.size(Digest.of(BLOB)) == len(BLOB)
+    await has_blob(repository, BLOB)
 
 
 @pytest.fixture(params=["small", "large"])
