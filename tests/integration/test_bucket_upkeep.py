@@ -1,0 +1,150 @@
+"""The check of a store, and retention by pulls, over real object stores."""
+
+from __future__ import annotations
+
+import json
+import sys
+from uuid import uuid4
+
+import pytest
+from images import image
+from objectstores import BUCKET, client
+from processes import run
+from servers import OURS, Bucket, free_port, written
+
+from twisted_registry.digest import Digest
+from twisted_registry.repository import layout
+
+pytestmark = pytest.mark.integration
+
+NAMES = ("missing", "truncated", "unnamed", "emptied")
+#: What a tag of the repository ``unnamed`` names, and nobody has.
+GONE = f"sha256:{'1' * 64}"
+RETENTION = """\
+  maintenance:
+    retention:
+      rules:
+      - repositories: ['**']
+        tags: ['*']
+        pulledwithin: 720h
+"""
+
+
+#: Each request takes Swift's daemons several times as long.
+SWIFT = pytest.param("swift", marks=[pytest.mark.nightly, pytest.mark.timeout(300)])
+
+
+@pytest.fixture(params=["ceph", SWIFT])
+def bucket(request, object_stores):
+    return Bucket(object_stores.get(request.param), f"upkeep-{uuid4().hex}")
+
+
+class Content:
+    """What is in a bucket, under the paths that the registry has for it."""
+
+    def __init__(self, bucket):
+        self.prefix = bucket.prefix
+        self.client = client(bucket.store)
+
+    def put(self, path, content):
+        self.client.put_object(Bucket=BUCKET, Key=f"{self.prefix}/{path}", Body=content)
+
+    def remove(self, path):
+        self.client.delete_object(Bucket=BUCKET, Key=f"{self.prefix}/{path}")
+
+    def tags(self):
+        """Paths with what tells one content from another, without the notes of processes."""
+        pages = self.client.get_paginator("list_objects_v2")
+        found = pages.paginate(Bucket=BUCKET, Prefix=f"{self.prefix}/")
+        return {
+            one["Key"].removeprefix(f"{self.prefix}/"): one["ETag"]
+            for page in found
+            for one in page.get("Contents", [])
+            if "/twisted-registry/collector/" not in one["Key"]
+        }
+
+
+def command(work, bucket, *words, within=""):
+    """Run a command on the bucket; answer its exit status and the JSON that it printed."""
+    config = written(work, OURS, bucket, free_port(), within=within)
+    status, out, err = run(sys.executable, "-m", "twisted_registry", *words, config, cwd=work)
+    assert out, err
+    return status, json.loads(out)
+
+
+def found(told):
+    return {(one["kind"], one["path"]) for one in told["findings"]}
+
+
+def tags(told):
+    return {tag["repository"] for tag in told["tags"]}
+
+
+def test_damage_in_a_bucket(launcher, bucket, tmp_path):
+    images = {name: image(name) for name in NAMES}
+    served = launcher.start(OURS, bucket)
+    for name, each in images.items():
+        served.remote.push(name, each, "v1")
+    served.stop()
+    content = Content(bucket)
+    layers = {name: list(each.blobs)[-1] for name, each in images.items()}
+    lost, torn = (layout.blob(Digest.parse(layers[name])) for name in ("missing", "truncated"))
+    unnamed, emptied = (layout.tag_current(name, "v1") for name in ("unnamed", "emptied"))
+    unlinked = layout.layer_link("emptied", Digest.parse(layers["emptied"]))
+    whole = content.tags()
+    content.remove(lost)
+    content.put(torn, images["truncated"].blobs[layers["truncated"]][:-1])
+    content.put(unnamed, GONE.encode())
+    content.put(emptied, b"")
+    content.put(unlinked, b"")
+    before = content.tags()
+    status, told = command(tmp_path, bucket, "fsck", "--json")
+    assert status == 3
+    expected = {
+        ("corrupt blob", torn),
+        ("dangling link", unnamed),
+        ("empty link", emptied),
+        ("empty link", unlinked),
+    }
+    assert found(told) > expected
+    assert tags(told) == set(NAMES)
+    assert content.tags() == before
+
+    status, told = command(tmp_path, bucket, "fsck", "--repair", "--json")
+    assert status == 3
+    assert told["repaired"] == 3
+    after = content.tags()
+    assert (after[emptied], after[unlinked]) == (whole[emptied], whole[unlinked])
+    assert torn not in after
+    assert [path for path in after if path.startswith(layout.QUARANTINE)]
+    assert tags(told) == {"missing", "truncated", "unnamed"}
+
+    # The next push heals what was lost.
+    served = launcher.start(OURS, bucket)
+    assert served.remote.blob("truncated", layers["truncated"]).status == 404
+    for name in ("missing", "truncated", "unnamed"):
+        served.remote.push(name, images[name], "v1")
+    for name, each in images.items():
+        served.remote.assert_holds(name, each, "v1")
+    status, told = command(tmp_path, bucket, "fsck", "--json")
+    assert (status, told["tags"]) == (0, [])
+
+
+def test_a_pull_that_was_recorded_counts_after_a_restart(launcher, bucket, tmp_path):
+    served = launcher.start(OURS, bucket, within=RETENTION)
+    for tag in ("pulled", "forgotten"):
+        served.remote.push("a/b", image(tag), tag)
+    served.stop()
+    served.start()
+    served.remote.manifest("a/b", "pulled")
+    served.stop()
+    served.start()
+    status, told = command(
+        tmp_path, bucket, "retention", "--dry-run", "--all", "--json", within=RETENTION
+    )
+    assert (status, told["tags"], told["failed"]) == (0, 2, 0)
+    verdicts = {one["tag"]: one for one in told["verdicts"]}
+    assert verdicts["pulled"]["reason"].startswith("pulled ")
+    assert verdicts["pulled"]["pulled"] >= verdicts["pulled"]["pushed"]
+    assert verdicts["forgotten"]["pulled"] is None
+    assert verdicts["forgotten"]["reason"].startswith("pulls recorded for ")
