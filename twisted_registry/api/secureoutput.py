@@ -167,7 +167,7 @@ class SecureOutput(TransportOutput):
         super().lost(reason)
         sending = self._put_away()
         if sending is not None:
-            sending.done.errback(reason)
+            sending.done.errback(Failure(ConnectionLost()))
 
     def _go(self) -> None:
         if self._sending is not None:
@@ -200,10 +200,12 @@ class SecureOutput(TransportOutput):
         if self._sending is not sending:
             # It was given up meanwhile.
             sending.close()
+        elif isinstance(blocked, Failure) and blocked.check(ConnectionError):
+            # The request is to hear of that first, or else it looks like a fault of ours.
+            self._transport.abortConnection()
         elif isinstance(blocked, Failure):
             self._give_up()
-            lost = blocked.check(ConnectionError)
-            sending.done.errback(Failure(ConnectionLost()) if lost else blocked)
+            sending.done.errback(blocked)
         elif not sending.left:
             self._put_away()
             self.pending = False
