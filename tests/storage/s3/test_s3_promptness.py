@@ -6,6 +6,7 @@ from contextlib import closing
 import pytest
 from attrs import define, field
 
+from twisted_registry.storage.s3.endpoints import BUFFER
 from twisted_registry.storage.s3.promptness import prompt
 
 
@@ -58,6 +59,16 @@ def test_what_is_received_is_acknowledged(pair, tls):
     near.close()
     protocol.dataReceived(b"b")
     assert protocol.received == [b"a", b"b"]
+
+
+def test_in_the_midst_of_much_nobody_waits(pair):
+    near, _ = pair
+    protocol = prompt(Protocol(Transport(near)))
+    near.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+    protocol.dataReceived(bytes(BUFFER))
+    assert not is_quick(near)
+    protocol.dataReceived(bytes(BUFFER - 1))
+    assert is_quick(near)
 
 
 def test_what_has_no_socket_is_left_alone():

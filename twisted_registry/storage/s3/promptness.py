@@ -16,6 +16,8 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
+from twisted_registry.storage.s3.endpoints import BUFFER
+
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IProtocol, IProtocolFactory
@@ -59,6 +61,9 @@ def prompt(protocol: Any) -> Any:
 
     def received(data: bytes) -> None:
         receive(data)
+        if len(data) >= BUFFER:
+            # More is to come, and so much is acknowledged in any case.
+            return
         # It holds for a few packets only. The socket may be closed by now.
         with suppress(OSError):
             handle.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
