@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 from domain import World, done, result_of
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IConsumer
+from watched import Pauses
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from twisted_registry.digest import Digest
 from twisted_registry.errors import RegistryError
-from twisted_registry.repository import verified
+from twisted_registry.repository import layout, verified
 from twisted_registry.repository.verified import VerifiedReader
 from twisted_registry.storage.interfaces import StorageError
 from twisted_registry.storage.streams import IReader
@@ -100,6 +102,71 @@ def test_what_was_spoiled_at_first_is_not_taken_for_right(world):
     for _ in range(2):
         with pytest.raises(StorageError, match="not the bytes of the digest"):
             result_of(done(world.repo().blobs.whole(digest)).deliver(Client()))
+
+
+@pytest.fixture
+def passed(world, monkeypatch):
+    """A blob that passed once, its repository, and the readers that are opened from now on."""
+    digest, readers = world.blob(LARGE), []
+    result_of(done(world.repo().blobs.whole(digest)).deliver(Client()))
+    made = verified.VerifiedReader
+
+    def make(*arguments):
+        reader = made(*arguments)
+        reader.closed = []
+        monkeypatch.setattr(reader, "close", lambda: reader.closed.append(True))
+        readers.append(reader)
+        return reader
+
+    monkeypatch.setattr(verified, "VerifiedReader", make)
+    return digest, world.repo().blobs, readers
+
+
+def test_what_passed_once_is_opened_while_its_link_is_read(world, passed):
+    digest, blobs, readers = passed
+    world.driver.before = pauses = Pauses("get", "/link")
+    opening = Deferred.fromCoroutine(blobs.whole(digest))
+    assert len(pauses.waiting) == len(readers) == 1
+    pauses.release()
+    assert result_of(opening) is readers[0]
+    assert not readers[0].closed
+
+
+def test_what_was_opened_is_closed_if_there_is_no_link(world, passed):
+    digest, blobs, readers = passed
+    world.remove(layout.layer_link("a/b", digest))
+    with pytest.raises(RegistryError, match="BLOB_UNKNOWN"):
+        done(blobs.whole(digest))
+    assert readers[0].closed == [True]
+
+
+def test_what_was_opened_is_closed_if_the_link_can_not_be_read(world, passed):
+    digest, blobs, readers = passed
+    world.driver.before = lambda _number, action, path: (
+        fail(StorageError(path, "broken")) if action == "get" else None
+    )
+    with pytest.raises(RegistryError, match="UNAVAILABLE"):
+        done(blobs.whole(digest))
+    assert readers[0].closed == [True]
+
+
+@pytest.mark.parametrize("held", ["get", "open"])
+def test_who_leaves_meanwhile_leaves_nothing_open(world, passed, held):
+    digest, blobs, readers = passed
+    world.driver.before = Pauses(held, "")
+    opening = Deferred.fromCoroutine(blobs.whole(digest))
+    opening.cancel()
+    with pytest.raises(CancelledError):
+        result_of(opening)
+    assert all(reader.closed for reader in readers)
+    assert len(readers) == (held == "get")
+
+
+def test_the_link_alone_does_not_do(world, passed):
+    digest, blobs, _ = passed
+    world.remove(f"docker/registry/v2/blobs/sha256/{digest.hex[:2]}/{digest.hex}/data")
+    with pytest.raises(RegistryError, match="BLOB_UNKNOWN"):
+        done(blobs.whole(digest))
 
 
 def test_a_slow_client_is_waited_for(world):

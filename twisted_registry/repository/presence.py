@@ -90,9 +90,7 @@ class Presence:
         """A blob that the repository holds, open to be read to its end, or None."""
         reader = self.recent.opened(repository, digest)
         if reader is None:
-            if await self.recent.link(layout.layer_link(repository, digest)) != digest:
-                return None
-            reader = await self.recent.reader(digest)
+            reader = await self._open(repository, digest)
             if reader is None:
                 return None
             self.recent.remember_opened(repository, digest)
@@ -149,6 +147,22 @@ class Presence:
             return None
         return size
 
+    async def _open(self, repository: str, digest: Digest) -> IReader | None:
+        link = layout.layer_link(repository, digest)
+        if not self.recent.passed(digest):
+            linked = await self.recent.link(link) == digest
+            return await self.recent.reader(digest) if linked else None
+        # From afar each question takes long, and the bytes are likely to be wanted: ask both.
+        opening = Deferred.fromCoroutine(self.recent.reader(digest))
+        linked = False
+        try:
+            linked = await self.recent.link(link) == digest
+        finally:
+            if not linked:
+                opening.addCallbacks(_close, lambda _: None)
+                opening.cancel()
+        return await opening if linked else None
+
     async def _linked(
         self,
         repository: str,
@@ -167,6 +181,11 @@ class Presence:
             return None
         admitted = await _waited_for(self.gate.admits(repository, digest))
         return size if admitted or pull else None
+
+
+def _close(reader: IReader | None) -> None:
+    if reader is not None:
+        reader.close()
 
 
 async def _waited_for(answer: bool | Deferred[bool]) -> bool:  # noqa: FBT001

@@ -160,6 +160,10 @@ class Recent:
         if len(self._opened) > self.pull_limit:
             self._opened.popitem(last=False)
 
+    def passed(self, digest: Digest) -> bool:
+        """Whether a large blob came from afar before, and was right."""
+        return self._fingerprints is not None and self._fingerprints.of(digest) is not None
+
     async def link(self, path: str) -> Digest | None:
         """The digest that a link holds, or None if there is no sound link."""
         seen = self.driver.glance(path)
