@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from contextlib import contextmanager
-from enum import Enum, auto
 from itertools import count
 
-from attrs import define, field, frozen
+from attrs import define, field
+from powerlossnodes import Change, DirEntry, File, Folder, Opened, Survival, fault, look
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
@@ -32,105 +31,6 @@ class PowerCut(Exception):
     """There is no power."""
 
 
-class Survival(Enum):
-    """What of the unsynced changes the disk holds after a power cut."""
-
-    #: nothing
-    SYNCED = auto()
-    #: names of files and folders, but not what is in the files
-    NAMES = auto()
-    #: names, and half of what is in the files, the rest zeros
-    TORN = auto()
-    #: everything
-    ALL = auto()
-
-
-@define(eq=False)
-class _File:
-    content: bytearray = field(factory=bytearray)
-    on_disk: bytes = b""
-    number: int = field(factory=count(1).__next__)
-    time: int = 0
-    locked: int | None = None
-
-    def survivor(self, survival):
-        seen, held = bytes(self.content), self.on_disk
-        if survival is Survival.ALL or seen == held:
-            return seen
-        if survival is Survival.TORN:
-            half = (len(held) + len(seen)) // 2
-            return seen[:half].ljust(len(seen), b"\0")
-        return held
-
-
-@define(eq=False)
-class _Change:
-    """Names that come and go in one step: (folder, name, what it names or None)."""
-
-    parts: list
-    on_disk: bool = False
-
-
-@define(eq=False)
-class _Folder:
-    entries: dict = field(factory=dict)
-    on_disk: dict = field(factory=dict)
-    waiting: list[_Change] = field(factory=list)
-    number: int = field(factory=count(1_000_000).__next__)
-    time: int = 0
-
-
-@frozen
-class _Stat:
-    st_mode: int
-    st_ino: int
-    st_size: int
-    st_mtime_ns: int
-    st_dev: int = 1
-
-    @property
-    def st_ctime_ns(self):
-        return self.st_mtime_ns
-
-    @property
-    def st_mtime(self):
-        return self.st_mtime_ns / 1e9
-
-    st_ctime = st_mtime
-
-
-@frozen
-class _DirEntry:
-    name: str
-    path: str
-    node: object
-
-    def is_dir(self, *, follow_symlinks=True):
-        return isinstance(self.node, _Folder)
-
-    def is_symlink(self):
-        return False
-
-    def stat(self, *, follow_symlinks=True):
-        return _look(self.node)
-
-
-def _look(node):
-    if isinstance(node, _Folder):
-        return _Stat(stat.S_IFDIR | 0o755, node.number, 4096, node.time)
-    return _Stat(stat.S_IFREG | 0o644, node.number, len(node.content), node.time)
-
-
-@define(eq=False)
-class _Open:
-    node: object
-    position: int = 0
-
-
-def _error(number, path=""):
-    return OSError(number, os.strerror(number), path)
-
-
 @define(eq=False)
 class PowerLossFiles(OsFiles):
     """The layer of :class:`OsFiles` over the model.
@@ -141,8 +41,8 @@ class PowerLossFiles(OsFiles):
 
     cut_after: int | None = None
     journal: list[str] = field(factory=list)
-    _top: _Folder = field(factory=_Folder)
-    _opened: dict[int, _Open] = field(factory=dict)
+    _top: Folder = field(factory=Folder)
+    _opened: dict[int, Opened] = field(factory=dict)
     _numbers: object = field(factory=lambda: count(1000))
     _ticks: object = field(factory=lambda: count(1))
 
@@ -156,13 +56,13 @@ class PowerLossFiles(OsFiles):
 
         def rebuild(folder):
             kept = folder.on_disk if survival is Survival.SYNCED else folder.entries
-            fresh = _Folder(time=folder.time)
+            fresh = Folder(time=folder.time)
             for name, node in kept.items():
-                if isinstance(node, _Folder):
+                if isinstance(node, Folder):
                     fresh.entries[name] = rebuild(node)
                 else:
                     content = node.survivor(survival)
-                    fresh.entries[name] = _File(bytearray(content), content, time=node.time)
+                    fresh.entries[name] = File(bytearray(content), content, time=node.time)
             fresh.on_disk = dict(fresh.entries)
             return fresh
 
@@ -176,22 +76,22 @@ class PowerLossFiles(OsFiles):
         node = folder.entries.get(name) if name else folder
         if node is None:
             if not flags & os.O_CREAT:
-                raise _error(errno.ENOENT, path)
-            node = _File(time=next(self._ticks))
+                raise fault(errno.ENOENT, path)
+            node = File(time=next(self._ticks))
             self._change("open", (folder, name, node))
         elif flags & os.O_EXCL:
-            raise _error(errno.EEXIST, path)
-        if isinstance(node, _Folder) and flags & (os.O_RDWR | os.O_WRONLY):
-            raise _error(errno.EISDIR, path)
-        if isinstance(node, _File) and flags & os.O_DIRECTORY:
-            raise _error(errno.ENOTDIR, path)
+            raise fault(errno.EEXIST, path)
+        if isinstance(node, Folder) and flags & (os.O_RDWR | os.O_WRONLY):
+            raise fault(errno.EISDIR, path)
+        if isinstance(node, File) and flags & os.O_DIRECTORY:
+            raise fault(errno.ENOTDIR, path)
         fd = next(self._numbers)
-        self._opened[fd] = _Open(node)
+        self._opened[fd] = Opened(node)
         return fd
 
     def close(self, fd):
         node = self._opened.pop(fd).node
-        if isinstance(node, _File) and node.locked == fd:
+        if isinstance(node, File) and node.locked == fd:
             node.locked = None
 
     def pread(self, fd, length, offset):
@@ -215,7 +115,7 @@ class PowerLossFiles(OsFiles):
     def fsync(self, fd):
         self._step("fsync")
         node = self._opened[fd].node
-        if isinstance(node, _File):
+        if isinstance(node, File):
             node.on_disk = bytes(node.content)
             return
         while node.waiting:
@@ -225,7 +125,7 @@ class PowerLossFiles(OsFiles):
         self._live()
         node = self._opened[fd].node
         if node.locked is not None:
-            raise _error(errno.EWOULDBLOCK)
+            raise fault(errno.EWOULDBLOCK)
         node.locked = fd
 
     def copy_range(self, source, destination, length):
@@ -239,13 +139,13 @@ class PowerLossFiles(OsFiles):
 
     def fstat(self, fd):
         self._live()
-        return _look(self._opened[fd].node)
+        return look(self._opened[fd].node)
 
     def stat(self, path, *, dir_fd=None):
         self._live()
         top = self._top if dir_fd is None else self._opened[dir_fd].node
         folder, name = self._place(path, top)
-        return _look(self._entry(folder, name, path) if name else folder)
+        return look(self._entry(folder, name, path) if name else folder)
 
     def realpath(self, path):
         return path
@@ -255,34 +155,34 @@ class PowerLossFiles(OsFiles):
         self._live()
         folder, name = self._place(path)
         node = self._entry(folder, name, path) if name else folder
-        if isinstance(node, _File):
-            raise _error(errno.ENOTDIR, path)
-        yield iter([_DirEntry(one, f"{path}/{one}", below) for one, below in node.entries.items()])
+        if isinstance(node, File):
+            raise fault(errno.ENOTDIR, path)
+        yield iter([DirEntry(one, f"{path}/{one}", below) for one, below in node.entries.items()])
 
     def mkdir(self, path):
         folder, name = self._place(path)
         if not name or name in folder.entries:
-            raise _error(errno.EEXIST, path)
-        self._change("mkdir", (folder, name, _Folder()))
+            raise fault(errno.EEXIST, path)
+        self._change("mkdir", (folder, name, Folder()))
 
     def rmdir(self, path):
         folder, name = self._place(path)
         if self._entry(folder, name, path).entries:
-            raise _error(errno.ENOTEMPTY, path)
+            raise fault(errno.ENOTEMPTY, path)
         self._change("rmdir", (folder, name, None))
 
     def unlink(self, path):
         folder, name = self._place(path)
-        if isinstance(self._entry(folder, name, path), _Folder):
-            raise _error(errno.EISDIR, path)
+        if isinstance(self._entry(folder, name, path), Folder):
+            raise fault(errno.EISDIR, path)
         self._change("unlink", (folder, name, None))
 
     def rename(self, source, destination):
         old, old_name = self._place(source)
         node = self._entry(old, old_name, source)
         new, new_name = self._place(destination)
-        if isinstance(new.entries.get(new_name), _Folder):
-            raise _error(errno.EISDIR, destination)
+        if isinstance(new.entries.get(new_name), Folder):
+            raise fault(errno.EISDIR, destination)
         self._change("rename", (old, old_name, None), (new, new_name, node))
 
     def link(self, source, destination):
@@ -290,7 +190,7 @@ class PowerLossFiles(OsFiles):
         node = self._entry(old, old_name, source)
         new, new_name = self._place(destination)
         if new_name in new.entries:
-            raise _error(errno.EEXIST, destination)
+            raise fault(errno.EEXIST, destination)
         self._change("link", (new, new_name, node))
 
     def _live(self):
@@ -305,7 +205,7 @@ class PowerLossFiles(OsFiles):
 
     def _change(self, name, *parts):
         self._step(name)
-        change = _Change(list(parts))
+        change = Change(list(parts))
         for folder, entry, node in parts:
             if node is None:
                 del folder.entries[entry]
@@ -339,13 +239,13 @@ class PowerLossFiles(OsFiles):
         folder = top or self._top
         for component in above:
             folder = self._entry(folder, component, path)
-            if isinstance(folder, _File):
-                raise _error(errno.ENOTDIR, path)
+            if isinstance(folder, File):
+                raise fault(errno.ENOTDIR, path)
         return folder, name
 
     def _entry(self, folder, name, path):
         if name not in folder.entries:
-            raise _error(errno.ENOENT, path)
+            raise fault(errno.ENOENT, path)
         return folder.entries[name]
 
 

@@ -1,86 +1,23 @@
+"""Bytes on their way to a file: in what batches, on which thread, and who has to wait."""
+
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
-from pathlib import Path
 from threading import Event, get_ident
 
 import pytest
 import pytest_twisted
-from countingfiles import BROKEN, FULL, CountingFiles, FaultyFiles
-from powerloss import InlineThreads
+from countingfiles import CountingFiles
+from filekit import MIB, Producer, descriptors, failure_of, inline, result_of
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, gatherResults
-from twisted.internet.interfaces import IPushProducer
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
 from twisted_registry.storage import filewriter
 from twisted_registry.storage.fileops import OsFiles
 from twisted_registry.storage.filesystem import FilesystemDriver
 from twisted_registry.storage.filewriter import Share
 from twisted_registry.storage.interfaces import StorageError, WriterBusy
-
-case = SynchronousTestCase()
-result_of, failure_of = case.successResultOf, case.failureResultOf
-MIB = 1024 * 1024
-
-
-@implementer(IPushProducer)
-class Producer:
-    def __init__(self):
-        self.log = []
-        self.paused = False
-
-    def pauseProducing(self):
-        self.paused = True
-        self.log.append("pause")
-
-    def resumeProducing(self):
-        self.paused = False
-        self.log.append("resume")
-
-    def stopProducing(self):
-        self.log.append("stop")
-
-
-class HeldThreads(InlineThreads):
-    """Runs nothing until told to."""
-
-    def __init__(self):
-        self.waiting = []
-
-    def run(self, work, *arguments, undo=None):
-        answer = filewriter.Deferred()
-        self.waiting.append((work, arguments, answer))
-        return answer
-
-    def step(self):
-        work, arguments, answer = self.waiting.pop(0)
-        super().run(work, *arguments).chainDeferred(answer)
-
-
-def descriptors():
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
-def inline(root, files=None):
-    return FilesystemDriver(str(root), Clock(), files=files or OsFiles(), threads=InlineThreads())
-
-
-@pytest.fixture
-def held(tmp_path):
-    """A writer whose thread waits, and the threads."""
-    driver = inline(tmp_path)
-    writer = result_of(driver.writer("file", 0))
-    writer._threads = threads = HeldThreads()
-    yield writer, threads
-    closing = writer.close()
-    while threads.waiting:
-        threads.step()
-    result_of(closing.addErrback(lambda failure: failure.trap(StorageError)))
 
 
 def test_writes_of_one_turn_travel_together(held):
@@ -248,86 +185,6 @@ def test_writers_count_while_they_are_open(tmp_path):
     assert driver._share.writers == 0
 
 
-def test_a_full_disk(tmp_path):
-    before = descriptors()
-    files = FaultyFiles(pwrite=[None, -10, FULL])
-    driver = inline(tmp_path, files)
-    hasher = hashlib.sha256()
-    writer = result_of(driver.writer("file", 0, hasher.update))
-    producer = Producer()
-    writer.registerProducer(producer, True)
-    writer.write(b"x" * MIB)
-    assert result_of(writer.flush()) == MIB
-    writer.write(b"y" * MIB)
-    assert producer.log == ["stop"]
-    # The half-written batch is taken back; size and observer tell the truth.
-    assert writer.size == MIB
-    assert (tmp_path / "file").stat().st_size == MIB
-    assert hasher.digest() == hashlib.sha256(b"x" * MIB).digest()
-    writer.write(b"dropped")
-    for ask in (writer.flush, writer.commit, writer.flush):
-        error = failure_of(ask(), StorageError).value
-        assert error.full
-        assert error.path == "file"
-    assert result_of(writer.close()) == MIB
-    assert descriptors() == before
-    again = result_of(driver.writer("file", MIB))
-    again.write(b"y" * MIB)
-    assert result_of(again.commit()) == 2 * MIB
-    result_of(again.close())
-    assert descriptors() == before
-
-
-def test_close_tells_of_a_failure_that_nobody_was_told(tmp_path):
-    before = descriptors()
-    driver = inline(tmp_path, FaultyFiles(pwrite=[BROKEN]))
-    writer = result_of(driver.writer("file", 0))
-    writer.write(b"x" * MIB)
-    error = failure_of(writer.close(), StorageError).value
-    assert not error.full
-    assert os.strerror(errno.EIO) in str(error)
-    assert result_of(writer.close()) == 0
-    assert descriptors() == before
-
-
-def test_a_producer_that_comes_after_the_failure_is_stopped(tmp_path):
-    driver = inline(tmp_path, FaultyFiles(pwrite=[BROKEN]))
-    writer = result_of(driver.writer("file", 0))
-    writer.write(b"x" * MIB)
-    producer = Producer()
-    writer.registerProducer(producer, True)
-    assert producer.log == ["stop"]
-    result_of(writer.cancel())
-    assert not (tmp_path / "file").exists()
-
-
-def test_a_failed_sync_takes_back_what_may_be_lost(tmp_path):
-    driver = inline(tmp_path, FaultyFiles(fsync=[None, None, BROKEN]))
-    writer = result_of(driver.writer("file", 0))
-    writer.write(b"safe")
-    assert result_of(writer.flush()) == 4
-    writer.write(b" perhaps lost")
-    failure_of(writer.flush(), StorageError)
-    assert writer.size == 4
-    assert result_of(writer.close()) == 4
-    assert (tmp_path / "file").read_bytes() == b"safe"
-
-
-def test_an_observer_that_fails(tmp_path):
-    before = descriptors()
-    driver = inline(tmp_path)
-
-    def observe(_):
-        raise ValueError("cannot hash")
-
-    writer = result_of(driver.writer("file", 0, observe))
-    writer.write(b"x" * MIB)
-    assert "cannot hash" in str(failure_of(writer.commit(), StorageError).value)
-    assert writer.size == 0
-    result_of(writer.close())
-    assert descriptors() == before
-
-
 def test_cancel_while_bytes_wait(held, tmp_path):
     writer, threads = held
     writer.write(b"x" * MIB)
@@ -370,23 +227,6 @@ def test_cancel_leaves_the_file_of_another(tmp_path):
     result_of(writer.cancel())
     assert (tmp_path / "file").read_bytes() == b"another"
     assert (tmp_path / "moved").read_bytes() == b"mine"
-
-
-def test_close_frees_the_lock_even_if_removing_fails(tmp_path):
-    before = descriptors()
-    driver = inline(tmp_path, FaultyFiles(unlink=[BROKEN]))
-    writer = result_of(driver.writer("file", 0))
-    failure_of(writer.cancel(), StorageError)
-    assert descriptors() == before
-    result_of(result_of(driver.writer("file", 0)).close())
-
-
-@pytest.mark.parametrize("call", ["lock", "fstat", "stat", "open"])
-def test_no_descriptor_is_lost_when_opening_fails(tmp_path, call):
-    before = descriptors()
-    driver = inline(tmp_path, FaultyFiles(**{call: [BROKEN]}))
-    failure_of(driver.writer("file", 0), StorageError)
-    assert descriptors() == before
 
 
 def test_a_file_that_was_removed_before_it_was_locked(tmp_path):
@@ -457,101 +297,3 @@ async def test_many_writers_at_once(tmp_path):
         assert digests[path].digest() == hashlib.sha256(content).digest()
     await driver.close()
     assert descriptors() == before
-
-
-class Source:
-    """Pieces that a writer draws."""
-
-    def __init__(self, *pieces):
-        self.pieces = list(pieces)
-        self.over = False
-
-    def read_into(self, room):
-        piece = self.pieces.pop(0)
-        room[: len(piece)] = piece
-        self.over = not self.pieces
-        return len(piece)
-
-
-def drawn_by(writer, source):
-    """Let it draw, as it does when it is not the only one."""
-    writer._share.writers += 1
-    return writer.draw(source)
-
-
-def test_one_writer_alone_does_not_draw(held):
-    writer, _ = held
-    assert writer.draw is None
-    writer._share.writers += 1
-    assert writer.draw is not None
-
-
-def test_what_is_drawn_follows_what_was_written(held):
-    writer, threads = held
-    seen = hashlib.sha256()
-    writer._file._observe = seen.update
-    writer.write(b"1" * MIB)
-    drawn = drawn_by(writer, Source(b"2" * 1000, b"", b"3" * 2000))
-    assert not drawn.called
-    threads.step()
-    result_of(drawn)
-    content = b"1" * MIB + b"2" * 1000 + b"3" * 2000
-    assert os.pread(writer._file.fd, 2 * MIB, 0) == content
-    assert writer.size == len(content)
-    assert seen.digest() == hashlib.sha256(content).digest()
-    writer.write(b"4" * MIB)
-    threads.step()
-    assert writer.size == os.fstat(writer._file.fd).st_size == len(content) + MIB
-
-
-def test_what_is_drawn_takes_its_turn(held, monkeypatch):
-    writer, threads = held
-    monkeypatch.setattr(filewriter, "STRETCH", 250)
-    source = Source(*[b"x" * 100] * 9)
-    drawn = drawn_by(writer, source)
-    threads.step()
-    result_of(drawn)
-    assert source.over
-    assert writer.size == 300
-    assert not threads.waiting
-
-
-def test_a_source_that_comes_while_a_thread_ends_is_drawn_from_by_the_next(held):
-    writer, threads = held
-    writer.write(b"x" * MIB)
-    answer = threads.waiting[0][2]
-    # Where a thread is when it has found nothing more, and has not said so yet.
-    threads.waiting[0] = (lambda: None, (), answer)
-    drawn = drawn_by(writer, Source(b"y" * 100))
-    threads.step()
-    assert not drawn.called
-    threads.step()
-    result_of(drawn)
-
-
-def test_a_source_is_let_go_when_the_writer_ends(held):
-    writer, threads = held
-    writer.write(b"x" * MIB)
-    drawn = drawn_by(writer, Source(b"y" * 100))
-    writer.close()
-    assert not drawn.called
-    threads.step()
-    result_of(drawn)
-    assert drawn_by(writer, Source(b"z")) is None
-
-
-def test_a_source_is_let_go_when_its_bytes_can_not_be_stored(held):
-    writer, threads = held
-    producer = Producer()
-    writer.registerProducer(producer, True)
-
-    def fail(_):
-        raise ValueError
-
-    writer._file._observe = fail
-    source = Source(b"y" * 100, b"z" * 100)
-    drawn = drawn_by(writer, source)
-    drawn.addCallback(lambda _: producer.log.append("over"))
-    threads.step()
-    assert producer.log == ["over", "stop"]
-    assert os.fstat(writer._file.fd).st_size == writer.size == 0
