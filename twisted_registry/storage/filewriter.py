@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from twisted_registry.storage.fed import Fed
 from twisted_registry.storage.fileops import explain
+from twisted_registry.storage.giveback import LARGE, give_back
 from twisted_registry.storage.growing import SMALL, GrowingFile
 from twisted_registry.storage.interfaces import StorageError
 from twisted_registry.storage.streams import IWriter
@@ -283,6 +284,9 @@ class FileWriter(Fed):
         self._ending = self._ended = True
         self._share.writers -= 1
         self._over()
+        if self._file.stored >= LARGE:
+            # Nobody waits for it, and a driver that is being closed need not do it.
+            self._threads.run(give_back).addErrback(lambda _: None)
         self.size = self._file.stored
         error: BaseException | None = None if result is None else result.value
         if error is None and not self._failure_told:
