@@ -14,6 +14,7 @@ from twisted_registry.storage.s3.promptness import prompt
 class Transport:
     socket: object = None
     transport: object = field(default=None)
+    bufferSize: int = BUFFER
 
     def __getattribute__(self, name):
         # A plain connection has no transport below it.
@@ -67,8 +68,10 @@ def test_in_the_midst_of_much_nobody_waits(pair):
     near.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
     protocol.dataReceived(bytes(BUFFER))
     assert not is_quick(near)
+    assert protocol.transport.bufferSize > BUFFER
     protocol.dataReceived(bytes(BUFFER - 1))
     assert is_quick(near)
+    assert protocol.transport.bufferSize == BUFFER
 
 
 def test_what_has_no_socket_is_left_alone():

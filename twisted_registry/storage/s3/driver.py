@@ -61,7 +61,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 #: Bytes that all uploads of this process may hold, together.
-MEMORY: Final = 48 * 1024 * 1024
+MEMORY: Final = 40 * 1024 * 1024
 #: Requests of one call that are under way at once.
 AT_ONCE: Final = 24
 _THREADS: Final = 8

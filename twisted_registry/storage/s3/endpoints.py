@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from twisted_registry.storage.s3.proxies import Proxy
 
-#: Bytes that a connection reads at once. With Twisted's own 64 KiB a body takes half as much
-#: processor time again.
+#: Bytes that a connection reads at once, and that it holds before it lets a body wait. With
+#: Twisted's own 64 KiB a body takes half as much processor time again.
 BUFFER: Final = 256 * 1024
 
 
