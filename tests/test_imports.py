@@ -69,7 +69,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "shortbody": (),
     "letsencrypt": ("", "tls", "quiet", "shortbody"),
     "encryption": ("listener", "letsencrypt", "tls", "api.tree", "config"),
+    "store": ("objectstore", "repository", "retaining", "storage", "config"),
     "service": (
+        "store",
         "accesscontrol",
         "debugaddress",
         "encryption",
@@ -101,9 +103,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "commands.serve": ("commands", "heap", "alone"),
     "commands.check": ("commands", "config"),
     "commands.once": ("commands.configured", "logs", *CORE),
-    "commands.copy_store": ("commands", "objectstore", "alone", "service", *BELOW_SERVICE),
+    "commands.copy_store": ("commands", "objectstore", "alone", "store", *BELOW_SERVICE),
     "commands.token": ("commands", "tokens", "alone", "auth", "storage", "config", *CORE),
-    "commands": ("collecting", "alone", "service", *BELOW_SERVICE),
+    "commands": ("collecting", "alone", "store", *BELOW_SERVICE),
     "worker": ("process", "service", *BELOW_SERVICE),
     "tap": ("", "heap", "stack", "process", "service"),
     "alone": ("heap", "process", "commands.once", "worker", "config"),
@@ -145,7 +147,7 @@ LATE = {
     # Few lists end where those who read them must not see.
     ("api.cursor", "cryptography.fernet"),
     # Few serve from memory.
-    ("service", f"{PACKAGE}.storage.memory"),
+    ("store", f"{PACKAGE}.storage.memory"),
     # Only a mistake needs it.
     ("config.faults", "difflib"),
     # HOST:PORT does without it, and it brings much along.
@@ -163,6 +165,7 @@ LATE = {
     ("alone", f"{PACKAGE}.worker"),
     # Most registries store elsewhere, and it brings much along.
     ("service", f"{PACKAGE}.objectstore"),
+    ("store", f"{PACKAGE}.objectstore"),
     # Few remember anything of far stores.
     ("service", f"{PACKAGE}.descriptorcache"),
     ("descriptorcache", f"{PACKAGE}.redisconnection"),

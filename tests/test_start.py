@@ -96,3 +96,15 @@ def test_a_check_needs_no_twisted(tmp_path):
     status, out, _ = run(sys.executable, "-c", COMMAND, "check", path, cwd=tmp_path)
     assert status == 0
     assert not [name for name in imported(out) if name.partition(".")[0] == "twisted"]
+
+
+@pytest.mark.parametrize("command", ["garbage-collect", "fsck", "retention"])
+def test_a_command_needs_nothing_that_serves(tmp_path, command):
+    path = configured(tmp_path)
+    (tmp_path / "store").mkdir(exist_ok=True)
+    _, out, _ = run(sys.executable, "-c", COMMAND, command, "--dry-run", path, cwd=tmp_path)
+    modules = imported(out)
+    assert "twisted_registry.store" in modules
+    found = [name for name in modules if name.startswith(("twisted.web", "twisted_registry.api"))]
+    assert found == []
+    assert "twisted_registry.service" not in modules

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
@@ -23,14 +23,13 @@ from twisted_registry.auth.open import OpenAccess
 from twisted_registry.listener import HTTPService, StartError, described, make_endpoint
 from twisted_registry.repository.descriptors import NoDescriptors
 from twisted_registry.repository.gate import CollectorGate
-from twisted_registry.repository.policy import Policy
 from twisted_registry.repository.presence import OpenGate
 from twisted_registry.repository.registry import Registry
-from twisted_registry.retaining import immutable_tags, make_recorder, recorded_pulls
+from twisted_registry.retaining import make_recorder, recorded_pulls
 from twisted_registry.room import watch_room
 from twisted_registry.settings import limits_of, settings_of
 from twisted_registry.storage.checked import CheckedDriver
-from twisted_registry.storage.filesystem import FilesystemDriver
+from twisted_registry.store import bucket_section, make_driver, make_policy
 from twisted_registry.upkeep import Upkeep, make_attendance, make_disposal
 
 if TYPE_CHECKING:
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 
     from twisted_registry.auth.interfaces import IConfiguredAccess
     from twisted_registry.config.loading import Loaded
-    from twisted_registry.config.schema import Configuration
     from twisted_registry.debugaddress import DebugAddress
     from twisted_registry.encryption import Encryption
     from twisted_registry.repository.descriptors import IDescriptorCache
@@ -107,7 +105,7 @@ class RegistryService(MultiService):
             from twisted_registry import objectstore  # noqa: PLC0415 - needed by few
 
             check = objectstore.BucketCheck(
-                _bucket_section(configuration), cast("S3Driver", self.driver), self._store_is_wrong
+                bucket_section(configuration), cast("S3Driver", self.driver), self._store_is_wrong
             )
             check.setName("store")
             check.setServiceParent(self)
@@ -347,44 +345,3 @@ class RegistryService(MultiService):
             raise StartError(
                 f"storage.filesystem.rootdirectory: {root}: {error.strerror}"
             ) from error
-
-
-def make_driver(
-    configuration: Configuration, reactor: Any, environ: Mapping[str, str]
-) -> IStorageDriver:
-    """The driver of the store that a configuration names.
-
-    :param environ: where credentials may be.
-    """
-    storage = configuration.storage
-    if storage.bucket is not None:
-        from twisted_registry import objectstore  # noqa: PLC0415 - needed by few
-
-        name = _bucket_section(configuration)
-        return objectstore.make_s3_driver(name, storage.bucket, reactor, environ)
-    if storage.filesystem is None:
-        from twisted_registry.storage.memory import MemoryDriver  # noqa: PLC0415 - rarely used
-
-        return MemoryDriver(reactor)
-    root = Path(storage.filesystem.rootdirectory).absolute()
-    return FilesystemDriver(str(root), reactor, storage.filesystem.maxthreads)
-
-
-def _bucket_section(configuration: Configuration) -> str:
-    return "s3aws" if configuration.storage.s3 is None else "s3"
-
-
-def make_policy(configuration: Configuration) -> Policy:
-    """Which manifests are taken."""
-    validation = configuration.validation
-    indexes = validation.manifests.indexes
-    return Policy(
-        validate=not validation.disabled,
-        url_allow=validation.manifests.urls.allow,
-        url_deny=validation.manifests.urls.deny,
-        platforms=cast("Literal['all', 'none', 'list']", indexes.platforms),
-        platform_list=frozenset((item.architecture, item.os) for item in indexes.platformlist),
-        classes=frozenset(configuration.policy.repository.classes),
-        manifest_limit=configuration.http.limits.manifestbytes,
-        immutable=immutable_tags(configuration),
-    )

@@ -21,8 +21,8 @@ from twisted_registry.commands.once import CommandFailed
 from twisted_registry.commands.progress import WIDTH, Bar
 from twisted_registry.listener import StartError
 from twisted_registry.repository.storecopy import Copied, StoreCopy
-from twisted_registry.service import make_driver
 from twisted_registry.storage.checked import CheckedDriver
+from twisted_registry.store import make_driver
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

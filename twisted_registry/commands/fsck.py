@@ -20,8 +20,8 @@ from twisted_registry.commands.once import CommandFailed
 from twisted_registry.commands.progress import WIDTH, Bar
 from twisted_registry.listener import StartError
 from twisted_registry.maintenance.fsck import Checked, Watcher
-from twisted_registry.service import make_driver, make_policy
 from twisted_registry.storage.checked import CheckedDriver
+from twisted_registry.store import make_driver, make_policy
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

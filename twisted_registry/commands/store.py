@@ -10,8 +10,8 @@ from twisted_registry.commands.once import CommandFailed
 from twisted_registry.listener import StartError
 from twisted_registry.repository.gate import CollectorGate
 from twisted_registry.repository.registry import Registry
-from twisted_registry.service import make_driver, make_policy
 from twisted_registry.storage.checked import CheckedDriver
+from twisted_registry.store import make_driver, make_policy
 from twisted_registry.upkeep import make_attendance, make_disposal
 
 if TYPE_CHECKING:

@@ -1,0 +1,61 @@
+"""The store of a configuration, and what it takes: for whoever serves it, and for commands.
+
+Commands need nothing of what serves it, which takes a third of their start.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from twisted_registry.repository.policy import Policy
+from twisted_registry.retaining import immutable_tags
+from twisted_registry.storage.filesystem import FilesystemDriver
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from twisted_registry.config.schema import Configuration
+    from twisted_registry.storage.interfaces import IStorageDriver
+
+
+def make_driver(
+    configuration: Configuration, reactor: Any, environ: Mapping[str, str]
+) -> IStorageDriver:
+    """The driver of the store that a configuration names.
+
+    :param environ: where credentials may be.
+    """
+    storage = configuration.storage
+    if storage.bucket is not None:
+        from twisted_registry import objectstore  # noqa: PLC0415 - needed by few
+
+        name = bucket_section(configuration)
+        return objectstore.make_s3_driver(name, storage.bucket, reactor, environ)
+    if storage.filesystem is None:
+        from twisted_registry.storage.memory import MemoryDriver  # noqa: PLC0415 - rarely used
+
+        return MemoryDriver(reactor)
+    root = Path(storage.filesystem.rootdirectory).absolute()
+    return FilesystemDriver(str(root), reactor, storage.filesystem.maxthreads)
+
+
+def bucket_section(configuration: Configuration) -> str:
+    """The name of the section of a bucket."""
+    return "s3aws" if configuration.storage.s3 is None else "s3"
+
+
+def make_policy(configuration: Configuration) -> Policy:
+    """Which manifests are taken."""
+    validation = configuration.validation
+    indexes = validation.manifests.indexes
+    return Policy(
+        validate=not validation.disabled,
+        url_allow=validation.manifests.urls.allow,
+        url_deny=validation.manifests.urls.deny,
+        platforms=cast("Literal['all', 'none', 'list']", indexes.platforms),
+        platform_list=frozenset((item.architecture, item.os) for item in indexes.platformlist),
+        classes=frozenset(configuration.policy.repository.classes),
+        manifest_limit=configuration.http.limits.manifestbytes,
+        immutable=immutable_tags(configuration),
+    )
