@@ -22,33 +22,13 @@ from client import (
     parse,
 )
 from flavours import FLAVOURS, SITES
+from pushedkit import created, served
 
-from twisted_registry.api.exchange import Settings
 from twisted_registry.repository.policy import Policy
 
 OCI_ARTIFACT = "application/vnd.oci.artifact.manifest.v1+json"
 MANIFEST_LIMIT = 4 * 1024 * 1024
 NOTHING_THERE = {"mediaType": CONFIG, "digest": digest_of(b"nobody"), "size": 6}
-
-
-async def served(api, content, reference, media_type, digest=None):
-    """Check that a manifest is there, byte for byte, under its digest and ``reference``."""
-    digest = digest or digest_of(content)
-    for name in (reference, digest):
-        for method in ("GET", "HEAD"):
-            response = await api(method, f"a/manifests/{name}", {"Accept": "*/*"})
-            assert response.status == 200, response
-            assert response.get("Content-Type") == media_type
-            assert response.get("Docker-Content-Digest") == digest
-            assert response.get("ETag") == f'"{digest}"'
-            assert response.get("Content-Length") == str(len(content))
-            assert response.body == (content if method == "GET" else b"")
-
-
-def created(response, api, digest):
-    assert (response.status, response.body) == (201, b""), response
-    assert response.get("Docker-Content-Digest") == digest
-    assert response.get("Location") == f"http://{api.host}/v2/a/manifests/{digest}"
 
 
 @pytest.mark.parametrize("media_type", [OCI_IMAGE, DOCKER_IMAGE])
@@ -255,39 +235,6 @@ async def test_a_streamed_manifest(api):
 
 
 @pytest_twisted.ensureDeferred
-async def test_further_tags(api):
-    await api.blob(b"{}")
-    content = image()
-    tags = [f"t{number}" for number in range(12)]
-    query = "&".join(f"tag={tag}" for tag in (*tags, "t0"))
-    response = await api.manifest(content, f"{digest_of(content)}?{query}")
-    created(response, api, digest_of(content))
-    assert response.headers.getRawHeaders("OCI-Tag") == tags
-    response = await api.manifest(content, "latest?tag=also&tag=latest")
-    created(response, api, digest_of(content))
-    assert response.headers.getRawHeaders("OCI-Tag") == ["also", "latest"]
-    for tag in (*tags, "latest", "also"):
-        await served(api, content, tag, OCI_IMAGE)
-    response = await api("GET", "a/tags/list")
-    assert response.json()["tags"] == sorted([*tags, "latest", "also"])
-
-
-@pytest.mark.flavours(*SITES)
-@pytest_twisted.ensureDeferred
-async def test_too_many_tags(start):
-    async with start(settings=Settings(tags_per_push=10)) as api:
-        await api.blob(b"{}")
-        digest = digest_of(image())
-        for number, status in ((10, 201), (11, 414)):
-            query = "&".join(f"tag=n{number}-{tag}" for tag in range(number))
-            assert (await api.manifest(image(), f"{digest}?{query}")).status == status
-        assert len((await api("GET", "a/tags/list")).json()["tags"]) == 10
-        response = await api.manifest(image(), f"{digest}?tag=good&tag=-bad")
-        assert (response.status, response.code) == (400, "TAG_INVALID")
-        assert (await api("GET", "a/manifests/good")).status == 404
-
-
-@pytest_twisted.ensureDeferred
 async def test_subjects_in_any_order(api):
     await api.blob(b"{}")
     later = image(b"{}", annotations={"later": "yes"})
@@ -356,43 +303,6 @@ async def test_classes(start):
         await api.blob(b"{}")
         response = await api.manifest(image())
         assert (response.status, response.code) == (403, "DENIED")
-
-
-@pytest_twisted.ensureDeferred
-async def test_tags_move(api):
-    await api.blob(b"{}")
-    one, two = image(annotations={"n": "1"}), image(annotations={"n": "2"})
-    for content in (one, two, one):
-        created(await api.manifest(content), api, digest_of(content))
-        await served(api, content, "latest", OCI_IMAGE)
-    await served(api, two, digest_of(two), OCI_IMAGE)
-
-
-@pytest_twisted.ensureDeferred
-async def test_conditions_of_a_push(api):
-    await api.blob(b"{}")
-    one, two = image(annotations={"n": "1"}), image(annotations={"n": "2"})
-    tag = f'"{digest_of(one)}"'
-    for headers, content, status in (
-        ({"If-Match": "*"}, one, 412),
-        ({"If-Match": tag}, one, 412),
-        ({"If-None-Match": "*"}, one, 201),
-        ({"If-None-Match": "*"}, two, 412),
-        ({"If-None-Match": tag}, two, 412),
-        ({"If-Match": '"sha256:x"'}, two, 412),
-        ({"If-Match": tag}, two, 201),
-        ({"If-Match": tag}, one, 412),
-        ({"If-Match": f'"x", W/"{digest_of(two)}"'}, one, 201),
-        ({"If-Match": "*", "If-None-Match": f'"{digest_of(two)}"'}, two, 201),
-    ):
-        before = (await api("GET", "a/manifests/latest")).body
-        response = await api.manifest(content, **headers)
-        assert response.status == status, headers
-        if status == 412:
-            assert response.code == "PRECONDITION_FAILED"
-            assert (await api("GET", "a/manifests/latest")).body == before
-        else:
-            await served(api, content, "latest", OCI_IMAGE)
 
 
 @pytest_twisted.ensureDeferred

@@ -7,17 +7,15 @@ import pytest_twisted
 from client import OCI_IMAGE, OCI_INDEX, connect, descriptor, digest_of, head, image, index, parse
 from doubles import Watched, refuse
 from flavours import FLAVOURS, SITES
+from seamkit import DENIED, EVERYTHING, LAYER_DIGEST, UNAUTHORIZED, UPLOAD, Grant, Refusing, path_of
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from twisted_registry.api import routes
-from twisted_registry.auth.interfaces import CATALOG, Access, IAccessController, IGrant
+from twisted_registry.auth.interfaces import CATALOG, Access, IAccessController
 from twisted_registry.auth.open import OpenAccess
-from twisted_registry.errors import ErrorCode, RegistryError
-from twisted_registry.metrics import IMetricsObserver
 from twisted_registry.repository.interfaces import IPresenceGate, IRegistryListener, NoListener
 from twisted_registry.repository.presence import OpenGate
 from twisted_registry.storage.memory import MemoryDriver
@@ -25,56 +23,6 @@ from twisted_registry.storage.memory import MemoryDriver
 pytestmark = pytest.mark.flavours(*SITES)
 
 OURS = tuple(name for name in FLAVOURS if name == "ours-memory")
-LAYER_DIGEST = digest_of(b"layer")
-UPLOAD = "00000000-0000-4000-8000-000000000000"
-ENDPOINTS = (routes.BASE, routes.CATALOG_LIST, *routes.ENDPOINTS)
-EVERYTHING = [
-    pytest.param(endpoint, method, id=f"{endpoint.handler}-{method}")
-    for endpoint in ENDPOINTS
-    for method in endpoint.methods
-]
-
-
-def path_of(endpoint, name="a"):
-    variable = {
-        "reference": "latest",
-        "digest": LAYER_DIGEST,
-        "upload": UPLOAD,
-        "": "",
-    }[endpoint.variable]
-    tail = [variable if part == "*" else part for part in endpoint.tail]
-    return "/".join([name, *tail] if endpoint.named else tail)
-
-
-@implementer(IAccessController)
-class Refusing:
-    """Allows nothing, or all but some things."""
-
-    def __init__(self, error, allowed=lambda _: False):
-        self.error = error
-        self.allowed = allowed
-        self.asked = []
-
-    def authorize(self, caller, accesses):
-        self.asked.append((caller, tuple(accesses)))
-        if accesses and all(map(self.allowed, accesses)):
-            return succeed(Grant(self.allowed))
-        return fail(self.error)
-
-
-@implementer(IGrant)
-class Grant:
-    user = "somebody"
-    visible = None
-
-    def __init__(self, allowed):
-        self.permits = allowed
-
-
-UNAUTHORIZED = RegistryError(
-    ErrorCode.UNAUTHORIZED, headers=(("WWW-Authenticate", 'Basic realm="here"'),)
-)
-DENIED = RegistryError(ErrorCode.DENIED)
 
 
 @pytest.mark.parametrize(("endpoint", "method"), EVERYTHING)
@@ -328,93 +276,6 @@ async def test_the_listener_hears_of_everything(start):
         ]
         await api("DELETE", f"a/blobs/{config}")
         assert listener.take() == [("delete", "blob", "a", config, None, None, None)]
-
-
-@implementer(IMetricsObserver)
-class Metrics:
-    def __init__(self):
-        self.began = []
-        self.over = []
-        self.waiting = None
-
-    def started(self, handler):
-        self.began.append(handler)
-
-    def answered(self, answered):
-        self.over.append(answered)
-        if self.waiting is not None:
-            self.waiting.callback(None)
-
-
-@pytest.mark.parametrize(("endpoint", "method"), EVERYTHING)
-@pytest_twisted.ensureDeferred
-async def test_metrics_of_every_route(start, endpoint, method):
-    metrics = Metrics()
-    async with start(metrics=metrics) as api:
-        body = b"x" if method in {"PUT", "PATCH", "POST"} else None
-        response = await api(method, path_of(endpoint), body=body)
-        (over,) = metrics.over
-        assert metrics.began == [over.handler] == [endpoint.handler]
-        assert (over.method, over.status) == (method, response.status)
-        assert over.sent == len(response.body)
-        assert over.seconds >= 0
-
-
-@pytest_twisted.ensureDeferred
-async def test_an_observer_that_breaks_ends_the_connection(start, logged):
-    """It may not raise; if it does, nobody waits for an answer that will not come."""
-
-    class Broken(Metrics):
-        def started(self, handler):
-            raise ZeroDivisionError
-
-    async with start(metrics=Broken()) as api:
-        connection = await connect(api.served.port)
-        connection.send(head("GET", "/v2/", host=api.host))
-        await connection.closed
-        assert connection.received == b""
-        assert any("broke off" in event.get("log_format", "") for event in logged)
-
-
-@pytest_twisted.ensureDeferred
-async def test_metrics_of_what_is_refused(start):
-    metrics = Metrics()
-    async with start(metrics=metrics, access=Refusing(DENIED)) as api:
-        for method, path in (
-            ("GET", "x"),
-            ("PUT", "a/tags/list"),
-            ("GET", "a/tags/list"),
-            ("GET", "A/tags/list"),
-            ("OPTIONS", "_catalog"),
-        ):
-            await api(method, path)
-    assert [(over.handler, over.status) for over in metrics.over] == [
-        ("unknown", 404),
-        ("tags", 405),
-        ("tags", 403),
-        ("tags", 400),
-        ("catalog", 204),
-    ]
-
-
-@pytest_twisted.ensureDeferred
-async def test_metrics_of_a_client_that_leaves(start, clock):
-    metrics = Metrics()
-    held, reached = Deferred(), Deferred()
-
-    def before(number, name):
-        reached.callback(None)
-        return held
-
-    async with start(driver=Watched(MemoryDriver(clock), before), metrics=metrics) as api:
-        connection = await connect(api.served.port)
-        connection.send(head("GET", "/v2/a/tags/list", host=api.host))
-        await reached
-        metrics.waiting = Deferred()
-        connection.abort()
-        await metrics.waiting
-    (over,) = metrics.over
-    assert (over.handler, over.status) == ("tags", 499)
 
 
 def test_the_defaults_are_what_they_say():

@@ -3,63 +3,23 @@
 from __future__ import annotations
 
 import pytest
-from domain import Body, World, begin, done, image, result_of
-from twisted.internet.defer import Deferred, maybeDeferred
+from domain import begin, done, result_of
+from gatekit import BLOB, MANIFEST, OTHER, TERM, Collector, admits, hold, late_world, lease, refused
+from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
 from twisted_registry.digest import Digest
-from twisted_registry.errors import ErrorCode, RegistryError
-from twisted_registry.manifest import OCI_IMAGE
 from twisted_registry.repository import gate as gate_module
 from twisted_registry.repository import layout
-from twisted_registry.repository.condemned import Condemned, Phase
 from twisted_registry.repository.gate import CollectorGate
 from twisted_registry.repository.interfaces import IPresenceGate
 from twisted_registry.repository.liveness import this_process
 from twisted_registry.storage.interfaces import StorageError
 
-TERM = 120.0
-BLOB = Digest.of(b"blob")
-MANIFEST = Digest.of(b"manifest")
-OTHER = Digest.of(b"other")
-
-
-class Collector:
-    """Publishes lists in a world's store."""
-
-    def __init__(self, world):
-        self.world = world
-        self.number = 0
-
-    def propose(self, *blobs, manifests=()):
-        self.number += 1
-        self.list = Condemned(
-            f"list-{self.number}", Phase.PROPOSED, TERM, frozenset(blobs), frozenset(manifests)
-        )
-        self.publish()
-
-    def condemn(self):
-        self.list = Condemned(
-            self.list.id, Phase.CONDEMNED, TERM, self.list.blobs, self.list.manifests
-        )
-        self.publish()
-
-    def publish(self):
-        self.world.write(layout.CONDEMNED, self.list.to_bytes())
-
-    def withdraw(self):
-        self.world.remove(layout.CONDEMNED)
-
-    def leases(self):
-        prefix = f"{layout.leases(self.list.id)}/"
-        return {path.removeprefix(prefix) for path in self.world.paths() if prefix in path}
-
 
 @pytest.fixture
 def world():
-    world = World()
-    world.clock.advance(1_000_000)
-    return world
+    return late_world()
 
 
 @pytest.fixture
@@ -79,32 +39,6 @@ def record(world, gate):
     acknowledged, _, process = world.read(layout.process(gate.id)).decode().partition(" ")
     assert process == this_process()
     return acknowledged
-
-
-def admits(gate, digest, repository="a"):
-    return result_of(maybeDeferred(gate.admits, repository, digest))
-
-
-async def hold(gate, digest, until=None, repository="a"):
-    async with gate.storing(repository, digest):
-        if until is not None:
-            await until
-
-
-def refused(world, storing):
-    """What is stored now is refused after a while, and the client told to come again."""
-    failures = []
-    storing.addErrback(failures.append)
-    world.clock.pump([1.0] * 19)
-    assert failures == []
-    world.clock.pump([1.0] * 2)
-    error = failures[0].value
-    assert (error.code, error.http_status) == (ErrorCode.UNAVAILABLE, 503)
-    assert error.headers == (("Retry-After", "10"),)
-
-
-def lease(digest):
-    return f"{digest.algorithm}/{digest.hex}"
 
 
 def test_without_a_list_everything_is_admitted(world, gate):
@@ -381,83 +315,3 @@ def test_the_record_goes_when_the_process_leaves(world, gate):
     assert layout.process(gate.id) not in world.paths()
     refused(world, begin(hold(gate, BLOB)))
     done(gate.leave())
-
-
-def test_a_push_in_a_world_with_a_collector(world, collector):
-    world.gate = CollectorGate(world.driver, world.clock)
-    done(world.gate.look())
-    world.registry = world.another()
-    world.image("v1")
-    assert world.tags() == ["v1"]
-    layer = Digest.of(b"layer")
-    collector.propose(layer)
-    collector.condemn()
-    # The gate has not looked yet: what it reads before it answers tells.
-    with pytest.raises(RegistryError) as caught:
-        world.put(b'{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",'
-                  b' "config": {"mediaType": "a/b", "size": 5, "digest": "' + str(layer).encode()
-                  + b'"}, "layers": []}', None, "v2")  # fmt: skip
-    assert caught.value.code is ErrorCode.MANIFEST_BLOB_UNKNOWN
-    assert caught.value.detail == {"digests": [str(layer)]}
-    assert world.tags() == ["v1"]
-
-
-def test_a_manifest_waits_for_the_list_that_names_what_it_needs(world, collector):
-    """Its collector may let go of it, or has done so and this process has not looked since."""
-    world.gate = CollectorGate(world.driver, world.clock)
-    done(world.gate.look())
-    world.registry = world.another()
-    world.image("v1")
-    collector.propose(Digest.of(b"layer"))
-    done(world.gate.look())
-    content = image(annotations={"other": "image"})
-    ended = []
-    putting = world.repo().manifests.put(Digest.of(content), content, OCI_IMAGE, ["v2"])
-    begin(putting).addBoth(ended.append)
-    world.clock.advance(5)
-    assert ended == []
-    collector.withdraw()
-    done(world.gate.look())
-    assert len(ended) == 1
-    assert world.tags() == ["v1", "v2"]
-
-
-def test_a_manifest_does_not_wait_for_ever_nor_for_another_list(world, collector):
-    world.gate = CollectorGate(world.driver, world.clock)
-    done(world.gate.look())
-    world.registry = world.another()
-    world.image("v1")
-    collector.propose(OTHER)
-    done(world.gate.look())
-    world.image("v2")
-    collector.withdraw()
-    done(world.gate.look())
-    collector.propose(Digest.of(b"layer"))
-    done(world.gate.look())
-    content = image(annotations={"other": "image"})
-    failures = []
-    putting = world.repo().manifests.put(Digest.of(content), content, OCI_IMAGE, ["v3"])
-    begin(putting).addErrback(failures.append)
-    for _ in range(19):
-        world.clock.advance(1)
-        done(world.gate.look())
-    assert failures == []
-    world.clock.pump([1.0] * 2)
-    assert failures[0].value.code is ErrorCode.MANIFEST_BLOB_UNKNOWN
-
-
-def test_bytes_of_a_condemned_digest_are_stored_after_the_sweep(world, collector):
-    world.gate = CollectorGate(world.driver, world.clock)
-    done(world.gate.look())
-    world.registry = world.another()
-    collector.propose(BLOB)
-    done(world.gate.look())
-    stored = []
-    upload = begin(world.repo().uploads.store(BLOB, Body(b"blob"))).addCallback(stored.append)
-    assert stored == []
-    assert layout.blob(BLOB) not in world.paths()
-    collector.withdraw()
-    done(world.gate.look())
-    assert stored == [4]
-    assert upload.called
-    assert layout.blob(BLOB) in world.paths()

@@ -16,15 +16,14 @@ from s3doubles import (
     refusal,
     result_of,
 )
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from senderkit import GET, LATER, Source, collect, run
+from twisted.internet.defer import CancelledError, succeed
 from twisted.internet.error import ConnectError
 from twisted.logger import globalLogPublisher
 
-from twisted_registry.storage.s3.address import amazon, custom
 from twisted_registry.storage.s3.backoff import Backoff
-from twisted_registry.storage.s3.credentials import Credentials, CredentialsError
+from twisted_registry.storage.s3.credentials import Credentials
 from twisted_registry.storage.s3.errors import (
-    BadCredentials,
     Corrupt,
     Denied,
     NotFound,
@@ -39,9 +38,6 @@ from twisted_registry.storage.s3.sender import SMALL
 from twisted_registry.storage.s3.sigv4 import EMPTY, UNSIGNED, Signer
 from twisted_registry.storage.s3.wirelog import WireLog
 
-GET = Operation("GetObject", "GET", "a b")
-LATER = "Fri, 24 May 2013 01:00:00 GMT"
-
 
 @pytest.fixture
 def logged():
@@ -54,20 +50,6 @@ def logged():
     globalLogPublisher.addObserver(observe)
     yield texts
     globalLogPublisher.removeObserver(observe)
-
-
-def collect(answer):
-    return answer.collect(1000)
-
-
-def run(sender, clock, operation=GET, finish=collect, seconds=60.0):
-    """Send, and let the waits between the attempts pass."""
-    sending = sender.send(operation, finish)
-    for _ in range(int(seconds * 10)):
-        if sending.called:
-            break
-        clock.advance(0.1)
-    return sending
 
 
 def test_a_request_is_signed(clock):
@@ -339,71 +321,7 @@ def test_another_region_is_explained_and_not_followed(clock, answer, region, tex
 # Credentials.
 
 
-class Source:
-    def __init__(self, *results):
-        self.results = list(results)
-        self.closed = False
-
-    def current(self):
-        return self.results.pop(0)
-
-    def close(self):
-        self.closed = True
-        return succeed(None)
-
-
-def test_without_credentials_nothing_is_sent(clock):
-    agent = Agent()
-    sender = make_sender(clock, agent, credentials=Source(fail(CredentialsError("none found"))))
-    error = failure_of(sender.send(GET, collect), BadCredentials).value
-    assert "none found" in str(error)
-    assert agent.requests == []
-
-
-def test_credentials_that_change(clock):
-    agent = Agent(*[Response() for _ in range(3)])
-    source = Source(
-        *(succeed(Credentials(*pair)) for pair in [("A", "s"), ("A", "s"), ("B", "s", "token")])
-    )
-    sender = make_sender(clock, agent, credentials=source)
-    for _ in range(3):
-        result_of(run(sender, clock))
-    used = [request.headers["authorization"].partition("/")[0] for request in agent.requests]
-    assert [text[-1] for text in used] == ["A", "A", "B"]
-    assert [request.headers.get("x-amz-security-token") for request in agent.requests] == [
-        None, None, "token",
-    ]  # fmt: skip
-    result_of(sender.close())
-    assert source.closed
-
-
-def test_waiting_for_credentials(clock):
-    waiting = Deferred()
-    agent = Agent(Response())
-    sending = make_sender(clock, agent, credentials=Source(waiting)).send(GET, collect)
-    assert agent.requests == []
-    waiting.callback(Credentials("A", "s"))
-    result_of(sending)
-
-
 # URLs.
-
-
-def test_presigned_urls_are_for_those_who_get_them(clock):
-    sender = make_sender(clock, Agent())
-    public = custom("images", "https://images.example", path_style=True)
-    url = result_of(sender.presign(public, "GET", "a b", 1200))
-    assert url.startswith("https://images.example/images/a%20b?X-Amz-Algorithm=AWS4-HMAC-SHA256&")
-    expected = Signer(CREDENTIALS.credentials, "us-east-1").query(
-        "GET", "images.example", "/images/a%20b", (), 1200, NOW
-    )
-    assert url.endswith(f"?{expected}")
-
-
-def test_presigning_for_the_region_of_the_bucket(clock):
-    address = amazon("images", "eu-west-1")
-    sender = make_sender(clock, Agent(), address=address)
-    assert "%2Feu-west-1%2Fs3%2F" in result_of(sender.presign(address, "GET", "a", 1))
 
 
 # The log.
