@@ -6,12 +6,15 @@ import pytest
 import pytest_twisted
 from client import connect, head
 from doubles import Watched
+from flavours import SITES
 from seamkit import DENIED, EVERYTHING, Refusing, path_of
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from twisted_registry.metrics import IMetricsObserver
 from twisted_registry.storage.memory import MemoryDriver
+
+pytestmark = pytest.mark.flavours(*SITES)
 
 
 @implementer(IMetricsObserver)
