@@ -4,7 +4,8 @@ import os
 from io import BytesIO
 
 import pytest
-from channel_kit import Kit, Memory, Sink, put
+from channel_kit import Kit, Memory, put
+from channel_resources import Sink
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock

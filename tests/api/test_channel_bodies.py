@@ -1,7 +1,8 @@
 """The channel on a Clock and in memory: bodies on their way in."""
 
 import pytest
-from channel_kit import Memory, Sink, ask, bodies, chunks, get, is_refusal, put
+from channel_kit import Memory, ask, bodies, chunks, get, is_refusal, put
+from channel_resources import Sink
 from twisted.web.iweb import UNKNOWN_LENGTH
 
 from twisted_registry.api.interfaces import BodyAborted

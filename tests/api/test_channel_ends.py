@@ -4,13 +4,8 @@ import gc
 import warnings
 
 import pytest
-from channel_kit import (
-    LAST,
-    Memory,
-    Sink,
-    bodies,
-    get,
-)
+from channel_kit import LAST, Memory, bodies, get
+from channel_resources import Sink
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.python.failure import Failure

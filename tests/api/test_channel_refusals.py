@@ -1,7 +1,8 @@
 """The channel on a Clock and in memory: what is refused, and what takes too long."""
 
 import pytest
-from channel_kit import HOST, LAST, Memory, Sink, ask, bodies, chunks, get, is_refusal
+from channel_kit import HOST, LAST, Memory, ask, bodies, chunks, get, is_refusal
+from channel_resources import Sink
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import pytest_twisted
-from channel_kit import LAST, Kit, Listening, Sink, chunks, get, put, unchunked
+from channel_kit import LAST, Kit, Listening, chunks, get, put, unchunked
+from channel_resources import Sink
 from twisted.internet import reactor
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import deferLater

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import pytest_twisted
 from attrs import define
-from channel_kit import Kit, Listening, Sink, get, put
+from channel_kit import Kit, Listening, get, put
+from channel_resources import Sink
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
