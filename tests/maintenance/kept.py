@@ -17,6 +17,8 @@ from twisted_registry.repository.inventory import Inventory
 from twisted_registry.repository.removal import Removal
 
 DAY = 86_400.0
+#: How a collection is asked to take untagged manifests as well.
+UNTAGGED = {"untagged": True}
 
 
 def drive(world, coroutine, seconds=300):
