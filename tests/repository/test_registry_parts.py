@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from domain import ORIGIN, Body, SlowBody, World, begin, done, result_of
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
@@ -125,6 +127,21 @@ def test_each_keeps_the_order_and_does_only_so_many_at_once():
     assert done(each(work, [])) == []
 
 
+def test_a_thousand_that_end_at_once():
+    """A sweep whose time is over has nothing more to wait for."""
+    waiting = [Deferred() for _ in range(AT_ONCE)]
+
+    async def work(item):
+        if item < AT_ONCE:
+            await waiting[item]
+        return item
+
+    working = begin(each(work, range(2000)))
+    for deferred in waiting:
+        deferred.callback(None)
+    assert result_of(working) == list(range(2000))
+
+
 @pytest.mark.parametrize("at", [0, 20, 49])
 def test_the_first_error_cancels_the_rest_and_is_raised(at):
     cancelled = []
@@ -155,6 +172,21 @@ def test_cancelling_cancels_all():
         result_of(waiting)
     # Those that waited for their turn are not begun to be cancelled.
     assert sorted(cancelled) == list(range(AT_ONCE))
+
+
+def test_who_takes_no_notice_of_being_cancelled_is_the_last():
+    begun = []
+
+    async def work(item):
+        begun.append(item)
+        with suppress(CancelledError):
+            await Deferred()
+
+    waiting = begin(each(work, range(50)))
+    waiting.cancel()
+    with pytest.raises(CancelledError):
+        result_of(waiting)
+    assert begun == list(range(AT_ONCE))
 
 
 def test_one_at_a_time_for_each_key_and_nothing_is_kept():

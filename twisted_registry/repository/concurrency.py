@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
+from attrs import define, field
 from twisted.internet.defer import (
+    CancelledError,
     Deferred,
     DeferredLock,
-    DeferredSemaphore,
     FirstError,
     gatherResults,
 )
@@ -34,23 +35,57 @@ async def each(
 
     The first error cancels the rest and is raised. Cancelling cancels all.
     """
-    semaphore = DeferredSemaphore(at_once)
-
-    def start(item: A) -> Deferred[T]:
-        return Deferred.fromCoroutine(function(item))
-
-    waiting: list[Deferred[T]] = [semaphore.run(start, item) for item in items]
+    turns = _Turns(function, list(items))
+    working = [Deferred.fromCoroutine(turns.take()) for _ in range(min(at_once, len(turns.items)))]
     # The last first, so that cancelling begins with those that still wait for their turn.
-    waiting.reverse()
+    working.reverse()
+    gathered = gatherResults(working, consumeErrors=True)
+
+    def stop(_: Deferred[list[None]]) -> None:
+        # Before they are cancelled: who takes no notice of that must not go on to the next item.
+        turns.over = True
+        gathered.cancel()
+
+    done: Deferred[list[None]] = Deferred(stop)
+    gathered.chainDeferred(done)
     try:
-        results = await gatherResults(waiting, consumeErrors=True)
+        await done
     except FirstError as first:
-        for deferred in waiting:
+        turns.over = True
+        for deferred in working:
             deferred.cancel()
         error = first.subFailure.value
         assert error is not None
         raise error from None
-    return results[::-1]
+    if turns.over:
+        raise CancelledError
+    return [turns.results[number] for number in range(len(turns.items))]
+
+
+@define(eq=False)
+class _Turns(Generic[A, T]):
+    """Items that wait for their turn.
+
+    Each of those who take them goes on to the next by itself: were it begun by the end of another,
+    a thousand that end at once would be a stack of a thousand.
+    """
+
+    function: Callable[[A], Coroutine[Deferred[object], object, T]]
+    items: Sequence[A]
+    results: dict[int, T] = field(init=False, factory=dict)
+    over: bool = field(init=False, default=False)
+    _next: int = field(init=False, default=0)
+
+    async def take(self) -> None:
+        """Do one after another, until none is left or one has failed."""
+        while not self.over and self._next < len(self.items):
+            number = self._next
+            self._next += 1
+            try:
+                self.results[number] = await self.function(self.items[number])
+            except BaseException:
+                self.over = True
+                raise
 
 
 async def each_of_many(
