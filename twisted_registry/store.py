@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from twisted_registry.repository.policy import Policy
 from twisted_registry.retaining import immutable_tags
 from twisted_registry.storage.filesystem import FilesystemDriver
+from twisted_registry.storage.folderscans import MOST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,11 +21,15 @@ if TYPE_CHECKING:
 
 
 def make_driver(
-    configuration: Configuration, reactor: Any, environ: Mapping[str, str]
+    configuration: Configuration,
+    reactor: Any,
+    environ: Mapping[str, str],
+    kept_names: int = MOST,
 ) -> IStorageDriver:
     """The driver of the store that a configuration names.
 
     :param environ: where credentials may be.
+    :param kept_names: see :class:`~twisted_registry.storage.filesystem.FilesystemDriver`.
     """
     storage = configuration.storage
     if storage.bucket is not None:
@@ -37,7 +42,8 @@ def make_driver(
 
         return MemoryDriver(reactor)
     root = Path(storage.filesystem.rootdirectory).absolute()
-    return FilesystemDriver(str(root), reactor, storage.filesystem.maxthreads)
+    threads = storage.filesystem.maxthreads
+    return FilesystemDriver(str(root), reactor, threads, kept_names=kept_names)
 
 
 def bucket_section(configuration: Configuration) -> str:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from twisted_registry.config.schema import Configuration
     from twisted_registry.storage.interfaces import IStorageDriver
 
+#: Names of folders that are kept, 5 MB: who goes through a whole store once has no use for more.
+_KEPT_NAMES = 50_000
+
 
 @asynccontextmanager
 async def opened(configuration: Configuration, reactor: Any) -> AsyncIterator[IStorageDriver]:
@@ -28,7 +31,7 @@ async def opened(configuration: Configuration, reactor: Any) -> AsyncIterator[IS
     :raises CommandFailed: if its driver can not be as it is configured.
     """
     try:
-        driver = make_driver(configuration, reactor, os.environ)
+        driver = make_driver(configuration, reactor, os.environ, _KEPT_NAMES)
     except StartError as error:
         raise CommandFailed(str(error)) from error
     try:

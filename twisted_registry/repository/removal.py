@@ -12,7 +12,7 @@ from attrs import frozen
 
 from twisted_registry.digest import ALGORITHMS, Digest, DigestInvalid
 from twisted_registry.repository import catalog, layout
-from twisted_registry.repository.concurrency import each
+from twisted_registry.repository.concurrency import each_of_many
 from twisted_registry.repository.condemned import read_condemned, remove_torn
 from twisted_registry.repository.disposal import Disposal
 from twisted_registry.repository.failures import translated
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import Entry, IStorageDriver
 
 _PAGE = 1000
+#: Names of links that are asked for at once: a folder of very many is read for each page.
+_NAMES = 5000
 #: Seconds after which the record of a dead process is removed.
 _FORGOTTEN = 24 * 3600.0
 #: Bytes of a record.
@@ -198,11 +200,11 @@ class Removal:
         folder, last = f"{layout.layers(name)}/{algorithm}", ""
         while True:
             try:
-                names = await self.driver.folders(folder, last, _PAGE)
+                names = await self.driver.folders(folder, last, _NAMES)
             except PathNotFound:
                 return
-            await each(drop, [hexadecimal for hexadecimal in names if hexadecimal in gone])
-            if len(names) < _PAGE:
+            await each_of_many(drop, [hexadecimal for hexadecimal in names if hexadecimal in gone])
+            if len(names) < _NAMES:
                 return
             last = names[-1]
 
