@@ -155,6 +155,7 @@ class Racer(threading.Thread):
             answer = self.remote.request("POST", f"{base}?mount={digest}&from={other}")
             if answer.status == 201:
                 return
+            assert answer.status == 202, answer
             location = answer.headers["location"]
         location = location or self.remote.start_upload(self.repository)
         answer = self.remote.request("PUT", with_digest(location, digest), blob)

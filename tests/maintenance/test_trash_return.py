@@ -147,3 +147,18 @@ def test_it_waits_for_a_sweep_to_pass(store):
     store.world.clock.advance(1)
     assert pushed
     assert store.is_whole(Digest.of(image()))
+
+
+def test_a_mount_that_a_sweep_keeps_waiting_ends_in_an_upload(store):
+    swept(store)
+    gate = store.serve()
+    condemned = Condemned("some", Phase.CONDEMNED, 60.0, frozenset([LAYER]))
+    store.world.write(layout.CONDEMNED, condemned.to_bytes())
+    done(gate.look())
+    answers = []
+    begin(store.world.repo("other").blobs.mount(LAYER, "a/b")).addBoth(answers.append)
+    for _ in range(20):
+        assert answers == []
+        store.world.clock.advance(1)
+    assert answers == [None]
+    assert not store.holds(b"layer")
