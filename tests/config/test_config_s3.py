@@ -134,7 +134,8 @@ def test_faults_name_key_value_and_range(said: str, told: str):
 def test_bucket_and_region_are_needed():
     assert fault("region: us-east-1") == "storage.s3.bucket: the key is required"
     assert fault("bucket: b") == (
-        "storage.s3.region: a region of AWS such as eu-central-1, or regionendpoint beside it"
+        "storage.s3.region: got nothing, expected a region of AWS such as eu-central-1, or"
+        " regionendpoint beside it"
     )
     assert fault("bucket: b, region: Mars") == (
         "storage.s3.region: got 'Mars', expected a region of AWS such as eu-central-1, or"

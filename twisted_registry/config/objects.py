@@ -225,7 +225,7 @@ def check_s3(name: str, options: S3, report: Report) -> None:
     if not options.bucket:
         report.fault(f"{path}.bucket", None, "the key is required")
     if not options.regionendpoint and not re.fullmatch(_REGION, options.region):
-        got = f"got {shown(options.region)}" if options.region else None
+        got = f"got {shown(options.region) if options.region else 'nothing'}"
         expected = "a region of AWS such as eu-central-1, or regionendpoint beside it"
         report.fault(f"{path}.region", got, expected)
     if not options.v4auth:
