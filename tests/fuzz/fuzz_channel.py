@@ -261,6 +261,9 @@ def check(data, cuts):
             shorter, longer = sorted((seen, again[0]), key=len)
             if longer[: len(shorter)] != shorter or not same(again[0], found):
                 raise Broken(f"cut at {some}: {again[0]}, whole: {seen}")
+        elif endless(data):
+            if (seen, unrefused(sent)) != (again[0], unrefused(again[1])):
+                raise Broken(f"cut at {some}: {again}, whole: {(seen, sent, closed)}")
         elif (seen, untimed(sent), closed) != (again[0], untimed(again[1]), again[2]):
             raise Broken(f"cut at {some}: {again}, whole: {(seen, sent, closed)}")
 
@@ -270,6 +273,19 @@ def untimed(sent):
     worth sending, and which of several faults was met first.
     """
     return _REFUSAL.sub(b"refused", sent.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b""))
+
+
+def endless(data):
+    """Whether this ends in the midst of a head, or of a frame of chunks, of more than any may have.
+
+    Of the read in which it begins nothing is counted, so that a whole one is refused a read later.
+    """
+    return len(data) - data.rfind(b"\r\n\r\n") - 4 > LIMITS.url_bytes + LIMITS.header_bytes
+
+
+def unrefused(sent):
+    """Without a refusal at the end."""
+    return _REFUSAL.sub(b"", sent.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b""))
 
 
 TOKENS = [
