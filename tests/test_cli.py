@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import re
+import signal
 import socket
 import sys
 
@@ -320,14 +321,19 @@ def test_draining(tmp_path):
                 socket.create_connection(("127.0.0.1", server.port)).close()
             except (ConnectionRefusedError, ConnectionResetError):
                 break
+        server.process.terminate()
+        server.process.send_signal(signal.SIGINT)
         connection.send(b"other")
         response = connection.getresponse()
         assert response.status == 202
         assert response.getheader("Range") == "0-9"
         connection.close()
-        status, out, _ = server.stop()
+        status, out, lines = server.stop()
     assert status == 0
     assert '"PATCH ' in out
+    # Who is impatient is told that it stops, and no more.
+    assert sum("already stopping" in line for line in lines) >= 1
+    assert "Traceback" not in "\n".join(lines)
 
 
 def test_no_draining(tmp_path):

@@ -47,7 +47,7 @@ class _Service(RegistryService):
 
     def startService(self) -> None:
         # Before anybody can know that it runs.
-        heed_hangup(self, self._reactor)
+        heed_signals(self, self._reactor)
         super().startService()
 
 
@@ -102,14 +102,15 @@ def serve(loaded: Loaded, reactor: Any) -> int:
         service = RegistryService(loaded, reactor, start_environment(), access_log(loaded))
     except StartError as error:
         return _refused(error)
-    heed_hangup(service, reactor)
+    heed_signals(service, reactor)
     return run(service, reactor)
 
 
-def heed_hangup(service: RegistryService, reactor: Any) -> None:
+def heed_signals(service: RegistryService, reactor: Any) -> None:
     """Read again what may change when SIGHUP comes, as daemons do, instead of ending by it.
 
-    Where it means that the terminal was closed, it ends the registry as ever.
+    Where it means that the terminal was closed, it ends the registry as ever. What ends it does
+    nothing more once it ends.
     """
     at_terminal = _at_terminal()
 
@@ -117,7 +118,16 @@ def heed_hangup(service: RegistryService, reactor: Any) -> None:
         gone = at_terminal and not _at_terminal()
         reactor.callFromThread(reactor.stop if gone else service.reload)
 
+    def heard() -> None:
+        log.info("already stopping; http.draintimeout says how long that may take")
+
+    def stopping() -> None:
+        # Twisted's own would stop the reactor once more, which it takes for a fault.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: reactor.callFromThread(heard))
+
     signal.signal(signal.SIGHUP, hung_up)
+    reactor.addSystemEventTrigger("before", "shutdown", stopping)
 
 
 def _at_terminal() -> bool:
