@@ -129,12 +129,18 @@ def test_a_mount_from_where_it_never_was(store):
     assert not store.holds(b"layer")
 
 
-def test_it_waits_for_a_sweep_to_pass(store):
+def sweeping(store):
+    """The gate of a registry that knows of a sweep under way, which takes what was swept before."""
     swept(store)
     gate = store.serve()
     condemned = Condemned("some", Phase.CONDEMNED, 60.0, frozenset([LAYER]))
     store.world.write(layout.CONDEMNED, condemned.to_bytes())
     done(gate.look())
+    return gate
+
+
+def test_it_waits_for_a_sweep_to_pass(store):
+    gate = sweeping(store)
     pushed = []
     manifests = store.world.repo().manifests
     putting = begin(manifests.put(Digest.of(image()), image(), OCI_IMAGE, ["v1"]))
@@ -150,11 +156,7 @@ def test_it_waits_for_a_sweep_to_pass(store):
 
 
 def test_a_mount_that_a_sweep_keeps_waiting_ends_in_an_upload(store):
-    swept(store)
-    gate = store.serve()
-    condemned = Condemned("some", Phase.CONDEMNED, 60.0, frozenset([LAYER]))
-    store.world.write(layout.CONDEMNED, condemned.to_bytes())
-    done(gate.look())
+    sweeping(store)
     answers = []
     begin(store.world.repo("other").blobs.mount(LAYER, "a/b")).addBoth(answers.append)
     for _ in range(20):

@@ -1,4 +1,4 @@
-"""A client that talks to a double of the Agent, and drivers over a double of a bucket."""
+"""A client that talks to a double of the Agent, drivers over a double of a bucket, real stores."""
 
 from __future__ import annotations
 
@@ -33,6 +33,16 @@ def client(clock, agent):
     client = make_client(clock, agent)
     verifyObject(IS3Client, client)
     return client
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("swift", marks=pytest.mark.integration),
+        pytest.param("ceph", marks=pytest.mark.integration),
+    ]
+)
+def store(request, object_stores):
+    return object_stores.get(request.param)
 
 
 @pytest.fixture

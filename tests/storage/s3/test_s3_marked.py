@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from uuid import uuid4
 
-import pytest
 import pytest_twisted
 from s3stores import make_driver
 from twisted.internet.defer import gatherResults
@@ -19,16 +18,6 @@ NAMES = sorted(
         *(f"w/{number}/app" for number in range(20)),
     ]
 )
-
-
-@pytest.fixture(
-    params=[
-        pytest.param("swift", marks=pytest.mark.integration),
-        pytest.param("ceph", marks=pytest.mark.integration),
-    ]
-)
-def store(request, object_stores):
-    return object_stores.get(request.param)
 
 
 @pytest_twisted.async_yield_fixture

@@ -36,16 +36,6 @@ LEAST_PART = 5 * 1024 * 1024
 STRANGE = "a b+c%2F/ü~/d&<e>=z;w,@:$!*()'\""
 
 
-@pytest.fixture(
-    params=[
-        pytest.param("swift", marks=pytest.mark.integration),
-        pytest.param("ceph", marks=pytest.mark.integration),
-    ]
-)
-def store(request, object_stores):
-    return object_stores.get(request.param)
-
-
 @pytest_twisted.async_yield_fixture
 async def client(store):
     client = make_client(store)
