@@ -10,7 +10,7 @@ from zope.interface import Attribute, Interface
 class IBorrowedSocket(Interface):
     """A connection in the hands of a thread: what is read and sent is in the clear.
 
-    Of ``send`` and ``receive`` a thread calls one at a time. ``send`` raises BlockingIOError when
+    Of ``send`` and ``recv_into`` a thread calls one at a time. ``send`` raises BlockingIOError when
     nothing can be sent now: the next call of it, by whomever, must be of the same bytes. Both
     raise OSError once the connection is lost, or is to be.
     """

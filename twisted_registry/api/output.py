@@ -1,8 +1,8 @@
 """The sending side of one connection, over any transport.
 
 Bytes go out in order, and a producer is held to the pace at which they leave. Here the
-transport keeps the queue, as over TLS; :mod:`twisted_registry.api.socketoutput` has the way
-around it.
+transport keeps the queue; :mod:`~twisted_registry.api.socketoutput` has the way around it, and
+:mod:`~twisted_registry.api.secureoutput` the one over TLS.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IPushProducer
-from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_registry.api.pull import PushedPull
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Output:
-    """What both kinds have: a producer, which is paused while much is waiting.
+    """What all kinds have: a producer, which is paused while much is waiting.
 
     :ivar pending: whether something that was written has not been handed on yet.
     :ivar direct: whether what is sent goes to the socket as it is.

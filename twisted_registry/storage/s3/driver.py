@@ -12,8 +12,8 @@ the bytes of one for those of the other.
 
 from __future__ import annotations
 
-from functools import partial, wraps
-from typing import TYPE_CHECKING, ClassVar, Final, ParamSpec, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
@@ -33,7 +33,7 @@ from twisted_registry.storage.s3.budget import Budget
 from twisted_registry.storage.s3.conditional import Conditions
 from twisted_registry.storage.s3.copying import Copier, CopyRules, at_once
 from twisted_registry.storage.s3.errors import NotFound, PreconditionFailed, RangeUnsatisfiable
-from twisted_registry.storage.s3.failures import explain, nothing
+from twisted_registry.storage.s3.failures import nothing, told
 from twisted_registry.storage.s3.files import Files, Found, too_large
 from twisted_registry.storage.s3.keys import Keys
 from twisted_registry.storage.s3.listing import list_folder, list_folders, list_holders, walk_keys
@@ -49,16 +49,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from twisted.internet.base import ReactorBase
-    from twisted.python.failure import Failure
 
     from twisted_registry.storage.interfaces import Change
     from twisted_registry.storage.s3.interfaces import IS3Client
     from twisted_registry.storage.s3.sinks import Steps
     from twisted_registry.storage.s3.writer import ObjectWriter
     from twisted_registry.storage.streams import IReader, IWriter
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 #: Bytes that all uploads of this process may hold, together.
 MEMORY: Final = 40 * 1024 * 1024
@@ -67,25 +63,6 @@ AT_ONCE: Final = 24
 _THREADS: Final = 8
 #: What a store can be asked for by a URL alone.
 _PRESIGNED: Final = frozenset({"GET", "HEAD"})
-
-
-def _told(method: Callable[P, Deferred[T]]) -> Callable[P, Deferred[T]]:
-    """Raise the driver's errors for those of the client; the path is the first argument."""
-
-    @wraps(method)
-    def call(*args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        def tell(failure: Failure) -> Failure:
-            error = failure.value
-            assert error is not None
-            path = args[1] if len(args) > 1 else ""
-            told = explain(error, path if isinstance(path, str) else "")
-            if told is error:
-                return failure
-            raise told from error
-
-        return method(*args, **kwargs).addErrback(tell)
-
-    return call
 
 
 @implementer(IStorageDriver)
@@ -137,7 +114,7 @@ class S3Driver:
             self.client, self._keys, self._files, self._copier, self._remover, self._writers
         )
 
-    @_told
+    @told
     @inlineCallbacks
     def get(self, path: str, limit: int) -> Steps:
         """Fire with the whole content of a small file."""
@@ -152,7 +129,7 @@ class S3Driver:
         yield self._reader(found).feed(pieces.append)
         return b"".join(pieces)
 
-    @_told
+    @told
     def get_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[bytes | None]]:
         """Fire with the contents of small files."""
 
@@ -164,12 +141,12 @@ class S3Driver:
         answers = at_once(AT_ONCE, [partial(get, path) for path in paths])
         return answers
 
-    @_told
+    @told
     def put(self, path: str, content: bytes, *, durable: bool = True) -> Deferred[None]:  # noqa: ARG002
         """Store a small file; what a store has answered is durable."""
         return self.client.put_object(self._keys.of(path), content).addCallback(lambda _: None)
 
-    @_told
+    @told
     @inlineCallbacks
     def create(self, path: str, content: bytes) -> Steps:
         """Store a small file where there is none, on stores that can be told to."""
@@ -180,7 +157,7 @@ class S3Driver:
         except PreconditionFailed as error:
             raise PathExists(path) from error
 
-    @_told
+    @told
     @inlineCallbacks
     def stat(self, path: str) -> Steps:
         """Fire with size and time of a file; a folder has neither."""
@@ -211,19 +188,19 @@ class S3Driver:
         """Return None: the store is far away."""
         return None
 
-    @_told
+    @told
     def copy(self, source: str, destination: str) -> Deferred[None]:
         """Copy a file, inside the store."""
         return self._mover.copy(source, destination)
 
-    @_told
+    @told
     def move(
         self, source: str, destination: str, *, still: Callable[[], bool] | None = None
     ) -> Deferred[None]:
         """Give a file its name; an unfinished file becomes an object."""
         return self._mover.move(source, destination, still=still)
 
-    @_told
+    @told
     @inlineCallbacks
     def _conclude(self, writer: ObjectWriter, decide: Callable[[int], Sequence[Change]]) -> Steps:
         """Commit and close a file of this driver, with what is to happen in between.
@@ -253,7 +230,7 @@ class S3Driver:
         gone: Deferred[None] = self.delete(path)
         return gone.addErrback(nothing)
 
-    @_told
+    @told
     @inlineCallbacks
     def delete(self, path: str, *, durable: bool = True) -> Steps:  # noqa: ARG002
         """Remove a file, or a folder with all that is in it."""
@@ -277,13 +254,13 @@ class S3Driver:
         """Do nothing: there are no folders."""
         return succeed(None)
 
-    @_told
+    @told
     def delete_many(self, paths: Sequence[str]) -> Deferred[None]:
         """Remove files; pieces of unfinished ones stay until their folder goes."""
         answer: Deferred[None] = self._remover.keys([self._keys.of(path) for path in paths])
         return answer
 
-    @_told
+    @told
     @inlineCallbacks
     def open(self, path: str, offset: int = 0, length: int | None = None) -> Steps:
         """Open a stretch of a file for reading."""
@@ -304,7 +281,7 @@ class S3Driver:
         stretches = self._files.stretches(found, offset, length)
         return ObjectReader(self.client, self._threads, path, offset, stretches, body)
 
-    @_told
+    @told
     def writer(
         self,
         path: str,
@@ -320,13 +297,13 @@ class S3Driver:
         answer = self._writers.begin(path, offset, observe, destination, present, absent)
         return answer
 
-    @_told
+    @told
     def sweep(self, before: float, *, dry_run: bool = False) -> Deferred[int]:
         """Abort multipart uploads that nobody will complete."""
         answer: Deferred[int] = self._remover.uploads(self._keys.root, before, dry_run=dry_run)
         return answer
 
-    @_told
+    @told
     @inlineCallbacks
     def list(self, path: str, after: str = "", limit: int = 1000) -> Steps:
         """Fire with what lies directly in a folder."""
@@ -335,7 +312,7 @@ class S3Driver:
             raise PathNotFound(path)
         return entries or []
 
-    @_told
+    @told
     @inlineCallbacks
     def folders(self, path: str, after: str = "", limit: int = 1000, holding: str = "") -> Steps:
         """Fire with the names of the folders directly in a folder."""
@@ -348,7 +325,7 @@ class S3Driver:
             raise PathNotFound(path)
         return names or []
 
-    @_told
+    @told
     def folders_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[Sequence[str]]]:
         """Fire with the names of the folders in each of many."""
 
@@ -360,14 +337,14 @@ class S3Driver:
         answers = at_once(AT_ONCE, [partial(names, path) for path in paths])
         return answers
 
-    @_told
+    @told
     def marked(
         self, path: str, sign: str, marks: Sequence[str], after: str, limit: int
     ) -> Deferred[tuple[Sequence[str], bool] | None]:
         """Fire with folders at any depth that hold marked ones, if the store can group by those."""
         return self._marked.page(self._keys.below(path), sign, marks, after, limit)
 
-    @_told
+    @told
     def walk(self, prefix: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
         """Fire with the files below a folder."""
         keys = self._keys
@@ -375,7 +352,7 @@ class S3Driver:
         answer = walk_keys(self.client, keys.root, keys.below(prefix), after, limit)
         return answer
 
-    @_told
+    @told
     def presign(self, path: str, method: str, expires: int, client: str = "") -> Deferred[str]:  # noqa: ARG002
         """Fire with a URL for GET or HEAD."""
         if method not in _PRESIGNED:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from functools import wraps
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
 from twisted_registry.storage.s3.errors import NoSuchUpload, NotFound, S3Error
 from twisted_registry.storage.s3.plan import PlanDamaged
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from twisted.internet.defer import Deferred
     from twisted.python.failure import Failure
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _FULL: Final = frozenset({"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage"})
 _INSUFFICIENT_STORAGE: Final = 507
@@ -38,3 +45,22 @@ def explained(failure: Failure, path: str) -> StorageError:
 def nothing(failure: Failure) -> None:
     """Say None for what is not there."""
     failure.trap(NotFound, PathNotFound)
+
+
+def told(method: Callable[P, Deferred[T]]) -> Callable[P, Deferred[T]]:
+    """Raise the driver's errors for those of the client; the path is the first argument."""
+
+    @wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
+        def tell(failure: Failure) -> Failure:
+            error = failure.value
+            assert error is not None
+            path = args[1] if len(args) > 1 else ""
+            explanation = explain(error, path if isinstance(path, str) else "")
+            if explanation is error:
+                return failure
+            raise explanation from error
+
+        return method(*args, **kwargs).addErrback(tell)
+
+    return call
