@@ -17,6 +17,7 @@ from twisted.web.server import Site
 sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
 
 import fuzz_channel
+import fuzz_inputs
 
 TOKEN = st.text("abcXYZ019-_.~", min_size=1, max_size=8).map(str.encode)
 VALUE = st.text('abc XYZ;,="/*\\\t', max_size=20).map(lambda text: text.strip().encode())
@@ -61,7 +62,7 @@ def test_valid_requests_are_all_answered_however_they_are_cut(data):
 def test_any_bytes_keep_the_promises(data):
     pieces = st.one_of(
         requests(("/", "/s/x", "/s/refuse", "*", "http://h/p")),
-        st.sampled_from(fuzz_channel.TOKENS),
+        st.sampled_from(fuzz_inputs.TOKENS),
         st.binary(max_size=20),
     )
     stream = b"".join(data.draw(st.lists(pieces, max_size=6)))
@@ -70,11 +71,11 @@ def test_any_bytes_keep_the_promises(data):
 
 @given(st.randoms(use_true_random=False))
 def test_mutations_of_the_corpus_keep_the_promises(rng):
-    data = fuzz_channel.make_input(rng, fuzz_channel.load_corpus())
-    fuzz_channel.check(data, fuzz_channel.make_cuts(rng, len(data)))
+    data = fuzz_inputs.make_input(rng, fuzz_inputs.load_corpus())
+    fuzz_channel.check(data, fuzz_inputs.make_cuts(rng, len(data)))
 
 
-@pytest.mark.parametrize("path", sorted(fuzz_channel.CORPUS.glob("*.http")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(fuzz_inputs.CORPUS.glob("*.http")), ids=lambda p: p.stem)
 def test_the_corpus_keeps_the_promises(path):
     data = path.read_bytes()
     fuzz_channel.check(data, [list(range(1, len(data)))])
