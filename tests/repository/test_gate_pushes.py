@@ -23,11 +23,16 @@ def collector(world):
     return Collector(world)
 
 
-def test_a_push_in_a_world_with_a_collector(world, collector):
+def serve(world):
+    """Serve with a gate, and push the first image."""
     world.gate = CollectorGate(world.driver, world.clock)
     done(world.gate.look())
     world.registry = world.another()
     world.image("v1")
+
+
+def test_a_push_in_a_world_with_a_collector(world, collector):
+    serve(world)
     assert world.tags() == ["v1"]
     layer = Digest.of(b"layer")
     collector.propose(layer)
@@ -44,10 +49,7 @@ def test_a_push_in_a_world_with_a_collector(world, collector):
 
 def test_a_manifest_waits_for_the_list_that_names_what_it_needs(world, collector):
     """Its collector may let go of it, or has done so and this process has not looked since."""
-    world.gate = CollectorGate(world.driver, world.clock)
-    done(world.gate.look())
-    world.registry = world.another()
-    world.image("v1")
+    serve(world)
     collector.propose(Digest.of(b"layer"))
     done(world.gate.look())
     content = image(annotations={"other": "image"})
@@ -63,10 +65,7 @@ def test_a_manifest_waits_for_the_list_that_names_what_it_needs(world, collector
 
 
 def test_a_manifest_does_not_wait_for_ever_nor_for_another_list(world, collector):
-    world.gate = CollectorGate(world.driver, world.clock)
-    done(world.gate.look())
-    world.registry = world.another()
-    world.image("v1")
+    serve(world)
     collector.propose(OTHER)
     done(world.gate.look())
     world.image("v2")
