@@ -31,6 +31,7 @@ from twisted_registry.storage.interfaces import (
     PathNotFound,
     StorageError,
 )
+from twisted_registry.storage.nearfolders import NearFolders
 from twisted_registry.storage.openfiles import OpenFiles, room_for_open_files
 from twisted_registry.storage.threads import Threads
 
@@ -46,7 +47,7 @@ _T = TypeVar("_T")
 
 
 @implementer(IStorageDriver)
-class FilesystemDriver:
+class FilesystemDriver(NearFolders):
     """Files below a root folder.
 
     :ivar root: the folder, absolute; made when it is first written to.
@@ -251,17 +252,6 @@ class FilesystemDriver:
     def folders_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[Sequence[str]]]:
         """Fire with the names of the folders in each of many, read in one call of a thread."""
         return self._run("", self._scans.pages, tuple(paths), limit)
-
-    def marked(
-        self,
-        path: str,  # noqa: ARG002
-        sign: str,  # noqa: ARG002
-        marks: Sequence[str],  # noqa: ARG002
-        after: str,  # noqa: ARG002
-        limit: int,  # noqa: ARG002
-    ) -> Deferred[tuple[Sequence[str], bool] | None]:
-        """Say to walk: folders are near."""
-        return succeed(None)
 
     def walk(self, prefix: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
         """Fire with the files below a folder."""

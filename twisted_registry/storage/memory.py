@@ -29,6 +29,7 @@ from twisted_registry.storage.interfaces import (
     WriterBusy,
 )
 from twisted_registry.storage.memorystreams import MemoryFile, MemoryReader, MemoryWriter
+from twisted_registry.storage.nearfolders import NearFolders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -61,7 +62,7 @@ class _Folder:
 
 @implementer(IStorageDriver)
 @define(eq=False, repr=False)
-class MemoryDriver:
+class MemoryDriver(NearFolders):
     """A tree of folders and files in memory.
 
     :ivar clock: where the times of files and folders come from.
@@ -165,17 +166,6 @@ class MemoryDriver:
     def folders_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[Sequence[str]]]:
         """Fire with the names of the folders in each of many."""
         return execute(self._folders_many, paths, limit)
-
-    def marked(
-        self,
-        path: str,  # noqa: ARG002
-        sign: str,  # noqa: ARG002
-        marks: Sequence[str],  # noqa: ARG002
-        after: str,  # noqa: ARG002
-        limit: int,  # noqa: ARG002
-    ) -> Deferred[tuple[Sequence[str], bool] | None]:
-        """Say to walk: folders are near."""
-        return succeed(None)
 
     def walk(self, prefix: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
         """Fire with the files below a folder."""
