@@ -82,6 +82,7 @@ class AnsweringConnection(MortalConnection):
     def send_file(self, descriptor: int, offset: int, length: int) -> Deferred[None]:
         """Send a range of a file. Only on an output that sends files."""
         output: Any = self.output
+        assert output.sends_files
         if self.closing or not self._count(length):
             return fail(ConnectionAborted())
         sent: Deferred[None] = output.send_file(descriptor, offset, length)
@@ -99,6 +100,7 @@ class AnsweringConnection(MortalConnection):
         if self.closing:
             return fail(ConnectionAborted())
         output: Any = self.output
+        assert output.sends_files
         self._expected = None
         sent: Deferred[None] | None = output.send_headed_file(head, descriptor, offset, length)
         return sent
