@@ -6,9 +6,11 @@ import atexit
 import os
 import signal
 import sys
+from contextlib import suppress
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, TextIO
 
+from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger, globalLogBeginner
 
 from twisted_registry.config.faults import ConfigurationError
@@ -116,7 +118,12 @@ def heed_signals(service: RegistryService, reactor: Any) -> None:
 
     def hung_up(*_: object) -> None:
         gone = at_terminal and not _at_terminal()
-        reactor.callFromThread(reactor.stop if gone else service.reload)
+        reactor.callFromThread(end if gone else service.reload)
+
+    def end() -> None:
+        # A terminal that is closed says so to the first of its session, and to who is in front.
+        with suppress(ReactorNotRunning):
+            reactor.stop()
 
     def heard() -> None:
         log.info("already stopping; http.draintimeout says how long that may take")
