@@ -109,7 +109,7 @@ def parse(raw: bytes, method: str) -> Response:
         assert not rest, f"a body where none may be: {rest[:100]!r}"
     elif headers.hasHeader(b"transfer-encoding"):
         assert not headers.hasHeader(b"content-length")
-        rest, whole = unchunk(rest)
+        rest, whole = decode_chunked(rest)
     elif headers.hasHeader(b"content-length"):
         (length,) = headers.getRawHeaders(b"content-length")
         whole = len(rest) == int(length)
@@ -125,7 +125,7 @@ def headers_as_text(headers: Headers) -> Headers:
     )
 
 
-def unchunk(data: bytes) -> tuple[bytes, bool]:
+def decode_chunked(data: bytes) -> tuple[bytes, bool]:
     body = b""
     while data:
         size, _, data = data.partition(b"\r\n")
@@ -191,7 +191,7 @@ def index(*manifests, media_type: str | None = OCI_INDEX, **more) -> bytes:
 
 
 @define(eq=False)
-class Api:
+class RegistryClient:
     """A client of one registry that is served under ``prefix``."""
 
     served: object

@@ -10,13 +10,13 @@ from twisted.internet.task import Clock
 
 from twisted_registry.auth.interfaces import Caller
 from twisted_registry.auth.passwordfile import PasswordFile
-from twisted_registry.auth.passwords import hash_of
+from twisted_registry.auth.passwords import hash_password
 
 
 def entries(**users):
     """The content of a file with these users and passwords."""
     return b"".join(
-        name.encode() + b":" + hash_of(password.encode(), 4) + b"\n"
+        name.encode() + b":" + hash_password(password.encode(), 4) + b"\n"
         for name, password in users.items()
     )
 

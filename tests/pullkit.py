@@ -11,8 +11,8 @@ from twisted.internet.task import deferLater
 from twisted.internet.tcp import Server
 
 from twisted_registry.api.endpoint import RegistryResource
-from twisted_registry.api.site import RegistrySite
-from twisted_registry.api.tree import mounted
+from twisted_registry.api.site import HTTPSite
+from twisted_registry.api.tree import make_root
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.storage.filesystem import FilesystemDriver
@@ -92,8 +92,8 @@ async def served(folder, access):
     fill(folder)
     await deferLater(reactor, 0.05)  # files that were written just now are not believed
     driver = FilesystemDriver(str(folder), reactor)
-    registry = Registry(CheckedDriver(driver, reactor), reactor, pulls=set())
-    site = RegistrySite(mounted(RegistryResource(registry, access, reactor), ""), reactor)
+    registry = Registry(CheckedDriver(driver, reactor), reactor, pending_pulls=set())
+    site = HTTPSite(make_root(RegistryResource(registry, access, reactor), ""), reactor)
     connected = Connected(site)
     try:
         yield connected

@@ -7,9 +7,9 @@ from uuid import uuid4
 from objectstores import BUCKET
 from twisted.internet import reactor
 
-from twisted_registry.storage.s3.address import custom
+from twisted_registry.storage.s3.address import endpoint_address
 from twisted_registry.storage.s3.client import S3Client
-from twisted_registry.storage.s3.credentials import Credentials, FixedCredentials
+from twisted_registry.storage.s3.credentials import Credentials, StaticCredentials
 from twisted_registry.storage.s3.driver import S3Driver
 from twisted_registry.storage.s3.sender import Sender
 from twisted_registry.storage.s3.transport import make_transport
@@ -17,8 +17,8 @@ from twisted_registry.storage.s3.transport import make_transport
 
 def make_client(store):
     """A client of the store's bucket."""
-    credentials = FixedCredentials(Credentials(store.access_key, store.secret_key))
-    address = custom(BUCKET, store.endpoint)
+    credentials = StaticCredentials(Credentials(store.access_key, store.secret_key))
+    address = endpoint_address(BUCKET, store.endpoint)
     return S3Client(Sender(reactor, make_transport(reactor), address, credentials, "tests"))
 
 

@@ -14,14 +14,14 @@ from twisted.logger import LogLevel, capturedLogs
 from zope.interface.verify import verifyObject
 
 from twisted_registry.config.loading import load
-from twisted_registry.descriptorcache import make_descriptors
+from twisted_registry.descriptorcache import make_descriptor_cache
 from twisted_registry.digest import Digest
 from twisted_registry.listener import StartError
-from twisted_registry.redisdescriptors import RedisDescriptors
+from twisted_registry.redisdescriptors import RedisDescriptorCache
 from twisted_registry.repository.descriptors import (
     IDescriptorCache,
-    MemoryDescriptors,
-    NoDescriptors,
+    MemoryDescriptorCache,
+    NullDescriptorCache,
 )
 
 ONE, TWO, THREE = (Digest.of(bytes([number])) for number in range(3))
@@ -64,7 +64,7 @@ def client():
 
 @pytest.fixture
 def redis(client, clock):
-    return RedisDescriptors(client, lambda: client.there, clock, "redis:6379", 1.0)
+    return RedisDescriptorCache(client, lambda: client.there, clock, "redis:6379", 1.0)
 
 
 def size(cache, digest):
@@ -75,30 +75,30 @@ def size(cache, digest):
 
 
 def test_each_is_a_cache(redis):
-    for cache in NoDescriptors(), MemoryDescriptors(1), redis:
+    for cache in NullDescriptorCache(), MemoryDescriptorCache(1), redis:
         assert verifyObject(IDescriptorCache, cache)
         assert size(cache, ONE) is None
-        cache.note(ONE, 5)
-        assert size(cache, ONE) == (None if isinstance(cache, NoDescriptors) else 5)
+        cache.remember_size(ONE, 5)
+        assert size(cache, ONE) == (None if isinstance(cache, NullDescriptorCache) else 5)
         closed = []
         cache.close().addCallback(closed.append)
         assert closed == [None]
 
 
 def test_the_one_longest_unused_is_dropped():
-    cache = MemoryDescriptors(2)
-    cache.note(ONE, 1)
-    cache.note(TWO, 2)
+    cache = MemoryDescriptorCache(2)
+    cache.remember_size(ONE, 1)
+    cache.remember_size(TWO, 2)
     assert size(cache, ONE) == 1
-    cache.note(THREE, 3)
+    cache.remember_size(THREE, 3)
     assert [size(cache, each) for each in (ONE, TWO, THREE)] == [1, None, 3]
 
 
 def test_no_limit():
-    cache = MemoryDescriptors(0)
+    cache = MemoryDescriptorCache(0)
     digests = [Digest.of(str(number).encode()) for number in range(1000)]
     for digest in digests:
-        cache.note(digest, 7)
+        cache.remember_size(digest, 7)
     assert all(size(cache, digest) == 7 for digest in digests)
 
 
@@ -119,7 +119,7 @@ def warnings(events):
 
 @pytest.mark.parametrize("kind", ["away", "error", "silent"])
 def test_a_redis_that_is_down_is_a_miss_and_one_warning(redis, client, clock, kind):
-    redis.note(ONE, 5)
+    redis.remember_size(ONE, 5)
     if kind == "away":
         client.there = False
     elif kind == "error":
@@ -130,7 +130,7 @@ def test_a_redis_that_is_down_is_a_miss_and_one_warning(redis, client, clock, ki
         for _ in range(3):
             found = []
             redis.size(ONE).addCallback(found.append)
-            redis.note(TWO, 6)
+            redis.remember_size(TWO, 6)
             clock.advance(1.1)
             assert found == [None]
     assert len(warnings(events)) == 1
@@ -163,8 +163,8 @@ def configured(tmp_path, cache, redis=""):
 
 def test_in_memory_as_large_as_configured(tmp_path):
     loaded = configured(tmp_path, "{layerinfo: inmemory, blobdescriptorsize: 3}")
-    cache = make_descriptors(loaded.configuration, Clock())
-    assert isinstance(cache, MemoryDescriptors)
+    cache = make_descriptor_cache(loaded.configuration, Clock())
+    assert isinstance(cache, MemoryDescriptorCache)
     assert cache.limit == 3
 
 
@@ -193,7 +193,7 @@ def test_redis_in_both_shapes(tmp_path, redis, where, monkeypatch):
     library = SimpleNamespace(RedisFactory=Factory)
     monkeypatch.setattr("twisted_registry.redisconnection.import_module", lambda _: library)
     loaded = configured(tmp_path, "{blobdescriptor: redis}", f"redis: {redis}\n")
-    cache = make_descriptors(loaded.configuration, MemoryReactorClock())
+    cache = make_descriptor_cache(loaded.configuration, MemoryReactorClock())
     assert (cache.where, cache.connected()) == (where, False)
     assert "hidden" not in repr(cache)
     assert len(started) == 2
@@ -204,11 +204,11 @@ def test_without_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "txredisapi", None)
     loaded = configured(tmp_path, "{blobdescriptor: redis}", "redis: {addr: 'localhost:1'}\n")
     with pytest.raises(StartError, match=r"needs the extra twisted-registry\[redis\]"):
-        make_descriptors(loaded.configuration, Clock())
+        make_descriptor_cache(loaded.configuration, Clock())
 
 
 def test_certificates_that_can_not_be_read(tmp_path):
     redis = f"redis: {{addr: 'localhost:1', tls: {{rootcas: [{tmp_path}/none.pem]}}}}\n"
     loaded = configured(tmp_path, "{blobdescriptor: redis}", redis)
     with pytest.raises(StartError, match=r"redis\.tls: .*none\.pem"):
-        make_descriptors(loaded.configuration, MemoryReactorClock())
+        make_descriptor_cache(loaded.configuration, MemoryReactorClock())

@@ -96,7 +96,7 @@ def test_the_digest_of_bytes_is_that_of_hashlib(content, algorithm):
     assert Digest.parse(str(digest)) == digest
     assert digest.matches(content)
     assert not digest.matches(content + b"\0")
-    assert digest.is_of_nothing == (content == b"")
+    assert digest.is_of_empty_content == (content == b"")
 
 
 @given(st.lists(st.binary(max_size=50)), st.sampled_from(list(ALGORITHMS)))

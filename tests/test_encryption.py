@@ -17,7 +17,7 @@ from processes import SERVE, TWISTD, Running, configured, environment, run, wait
 from twisted.internet.task import Clock
 
 from twisted_registry.config.loading import load
-from twisted_registry.encryption import Encryption
+from twisted_registry.encryption import TLSService
 from twisted_registry.listener import StartError
 from twisted_registry.tls.context import missing_ciphers
 
@@ -232,4 +232,4 @@ def test_acme_is_an_extra(tmp_path, monkeypatch):
         match=r"^http\.tls\.letsencrypt: needs the package acme[.jws]*:"
         r" install twisted-registry\[acme\]$",
     ):
-        Encryption(configuration, Clock())
+        TLSService(configuration, Clock())

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from twisted_registry.globs import Choice, Glob, GlobInvalid
+from twisted_registry.globs import GlobSet, Glob, GlobInvalid
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_what_is_no_pattern(text):
 
 
 def test_an_exclamation_mark_takes_away_wherever_it_stands():
-    choice = Choice.parse(["!team/secret/**", "team/**", "alpine"])
+    choice = GlobSet.parse(["!team/secret/**", "team/**", "alpine"])
     names = ["alpine", "team/a", "team/secret", "team/secret/x", "other"]
     assert [name for name in names if name in choice] == ["alpine", "team/a", "team/secret"]
 
@@ -67,7 +67,7 @@ def test_an_exclamation_mark_takes_away_wherever_it_stands():
     [(["**"], True), (["a", "**"], True), (["**", "!a"], False), (["*"], False), ([], False)],
 )
 def test_everything(patterns, everything):
-    assert Choice.parse(patterns).is_everything is everything
+    assert GlobSet.parse(patterns).matches_everything is everything
 
 
 def reference(pattern: list[str], name: list[str]) -> bool:
@@ -141,7 +141,7 @@ def test_no_patterns_of_tags(text):
 
 
 def test_tags_are_taken_away():
-    choice = Choice.parse(["v*", "!*-rc*"], Glob.parse_tag)
+    choice = GlobSet.parse(["v*", "!*-rc*"], Glob.parse_tag)
     assert "v1" in choice
     assert "v1-rc1" not in choice
     assert "latest" not in choice

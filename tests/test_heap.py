@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from twisted_registry.heap import permanent
+from twisted_registry.heap import freeze_imports
 
 
 @pytest.fixture(autouse=True)
@@ -16,7 +16,7 @@ def _as_before():
 
 def test_nothing_is_searched_in_the_block_and_what_it_made_never():
     before = gc.get_freeze_count()
-    with permanent():
+    with freeze_imports():
         assert not gc.isenabled()
         made = [[] for _ in range(1000)]
     assert gc.isenabled()
@@ -24,13 +24,13 @@ def test_nothing_is_searched_in_the_block_and_what_it_made_never():
 
 
 def test_an_import_that_fails_leaves_the_search_on():
-    with pytest.raises(ImportError), permanent():
+    with pytest.raises(ImportError), freeze_imports():
         raise ImportError
     assert gc.isenabled()
 
 
 def test_whoever_has_switched_the_search_off_keeps_it_off():
     gc.disable()
-    with permanent():
+    with freeze_imports():
         pass
     assert not gc.isenabled()

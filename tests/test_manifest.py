@@ -11,16 +11,16 @@ from twisted_registry.digest import Digest
 from twisted_registry.manifest import (
     DOCKER_IMAGE,
     DOCKER_INDEX,
-    KINDS,
+    KIND_BY_MEDIA_TYPE,
     OCI_ARTIFACT,
     OCI_IMAGE,
     OCI_INDEX,
     Descriptor,
-    Kind,
+    ManifestKind,
     Manifest,
     ManifestInvalid,
     guess_media_type,
-    media_type_in,
+    declared_media_type,
     parse_manifest,
 )
 
@@ -30,7 +30,7 @@ from twisted_registry.manifest import (
 @pytest.mark.parametrize("media_type", [OCI_IMAGE, DOCKER_IMAGE])
 def test_an_image(media_type):
     manifest = parse(image(), media_type)
-    assert (manifest.media_type, manifest.kind) == (media_type, Kind.IMAGE)
+    assert (manifest.media_type, manifest.kind) == (media_type, ManifestKind.IMAGE)
     assert manifest.config == Descriptor(CONFIG, Digest.of(b"{}"), 2)
     assert [layer.digest for layer in manifest.layers] == [Digest.of(b"one"), Digest.of(b"two")]
     assert manifest.blobs == (manifest.config, *manifest.layers)
@@ -42,7 +42,7 @@ def test_an_image(media_type):
 def test_an_index(media_type):
     platform = {"architecture": "arm", "os": "linux", "variant": "v7"}
     manifest = parse(index(manifests=[entry(b"child", OCI_IMAGE, platform=platform)]), media_type)
-    assert (manifest.media_type, manifest.kind) == (media_type, Kind.INDEX)
+    assert (manifest.media_type, manifest.kind) == (media_type, ManifestKind.INDEX)
     (child,) = manifest.manifests
     assert (child.digest, child.platform) == (Digest.of(b"child"), platform)
     assert manifest.config is None
@@ -51,7 +51,7 @@ def test_an_index(media_type):
 
 def test_an_artifact_manifest():
     manifest = parse(artifact(artifactType="a/b", subject=entry(b"subject")))
-    assert manifest.kind is Kind.ARTIFACT
+    assert manifest.kind is ManifestKind.ARTIFACT
     assert [blob.digest for blob in manifest.blobs] == [Digest.of(b"one")]
     assert manifest.subject.digest == Digest.of(b"subject")
     assert parse({"mediaType": OCI_ARTIFACT}).blobs == ()
@@ -106,7 +106,7 @@ def test_nothing_says_what_it_is(content):
         parse_manifest(content, None)
 
 
-@pytest.mark.parametrize("media_type", [*KINDS, OTHER])
+@pytest.mark.parametrize("media_type", [*KIND_BY_MEDIA_TYPE, OTHER])
 def test_a_document_of_another_type_than_the_request_says_is_refused(media_type):
     with pytest.raises(ManifestInvalid, match="Content-Type"):
         parse({**image(), "mediaType": "application/vnd.example.other"}, media_type)
@@ -147,15 +147,15 @@ def test_a_media_type_that_could_not_stand_in_a_header(media_type):
         with pytest.raises(ManifestInvalid, match="media type") as caught:
             parse_manifest(content, said)
         assert len(str(caught.value)) < 500
-    assert media_type_in(content) is None
+    assert declared_media_type(content) is None
     with pytest.raises(ManifestInvalid):
         parse_manifest(b"text", media_type)
 
 
 def test_what_a_stored_document_tells_of_its_type():
-    assert media_type_in(json.dumps({"mediaType": OTHER}).encode()) == OTHER
+    assert declared_media_type(json.dumps({"mediaType": OTHER}).encode()) == OTHER
     for content in (b"text", b"{}", b'{"mediaType": ""}', b'{"mediaType": 5}', b"[]"):
-        assert media_type_in(content) is None
+        assert declared_media_type(content) is None
 
 
 # Documents that different clients would read in different ways.
@@ -197,7 +197,7 @@ def test_json_is_utf_8_without_a_mark(encoding):
     content = json.dumps(image(annotations={"a": "\u00e9"}), ensure_ascii=False).encode(encoding)
     with pytest.raises(ManifestInvalid):
         parse_manifest(content, OCI_IMAGE)
-    assert media_type_in(content) is None
+    assert declared_media_type(content) is None
 
 
 def test_half_a_character_is_not_utf_8():
@@ -219,7 +219,7 @@ def test_schema_version(version):
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"5", b'"x"', b"{", b"\xff", b"{}x"])
-@pytest.mark.parametrize("media_type", KINDS)
+@pytest.mark.parametrize("media_type", KIND_BY_MEDIA_TYPE)
 def test_what_is_no_json_object(content, media_type):
     with pytest.raises(ManifestInvalid, match="JSON object"):
         parse_manifest(content, media_type)
@@ -302,13 +302,13 @@ def test_the_artifact_type_is_a_string(value):
     "content", [b"", b"text", b"\xff\x00", b"[1]", b"[" * 100_000, b"9" * 9999]
 )
 def test_an_unknown_type_may_hold_anything(content):
-    assert parse_manifest(content, OTHER) == Manifest(OTHER, Kind.OPAQUE)
+    assert parse_manifest(content, OTHER) == Manifest(OTHER, ManifestKind.OPAQUE)
 
 
 def test_an_unknown_type_may_name_a_subject():
     document = {"subject": entry(b"s"), "artifactType": "a/b", "annotations": {"k": "v"}}
     manifest = parse(document, OTHER)
-    assert manifest.kind is Kind.OPAQUE
+    assert manifest.kind is ManifestKind.OPAQUE
     assert manifest.subject.digest == Digest.of(b"s")
     assert (manifest.artifact_type, manifest.annotations) == ("a/b", {"k": "v"})
     assert manifest.blobs == manifest.manifests == ()
@@ -319,7 +319,7 @@ def test_an_unknown_type_may_name_a_subject():
     [{"subject": 5}, {"subject": entry(digest="x")}, {"annotations": [5]}, {"artifactType": 5}],
 )
 def test_what_an_unknown_type_means_by_known_words_is_its_own_business(fields):
-    assert parse({"layers": 5, "manifests": 5, **fields}, OTHER) == Manifest(OTHER, Kind.OPAQUE)
+    assert parse({"layers": 5, "manifests": 5, **fields}, OTHER) == Manifest(OTHER, ManifestKind.OPAQUE)
 
 
 # As a referrer (distribution specification, "Listing Referrers").
@@ -328,7 +328,7 @@ DIGEST = Digest.of(b"the manifest")
 
 
 def referrer(document, media_type):
-    return parse(document, media_type).as_referrer(DIGEST, 12)
+    return parse(document, media_type).referrer_descriptor(DIGEST, 12)
 
 
 def test_a_referrer_has_type_digest_and_size():

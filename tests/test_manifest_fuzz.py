@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from twisted_registry.digest import Digest
 from twisted_registry.manifest import (
-    KINDS,
+    KIND_BY_MEDIA_TYPE,
     OCI_IMAGE,
-    Kind,
+    ManifestKind,
     ManifestInvalid,
     guess_media_type,
-    media_type_in,
+    declared_media_type,
     parse_manifest,
 )
 
@@ -26,7 +26,7 @@ JSON = st.recursive(
         st.integers(),
         st.floats(),
         st.text(max_size=20),
-        st.sampled_from([2, *KINDS, str(Digest.of(b"x")), 10**30, "https://example.org"]),
+        st.sampled_from([2, *KIND_BY_MEDIA_TYPE, str(Digest.of(b"x")), 10**30, "https://example.org"]),
     ),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)
@@ -48,7 +48,7 @@ DOCUMENT = st.fixed_dictionaries(
     {},
     optional={
         "schemaVersion": st.one_of(st.just(2), JSON),
-        "mediaType": st.one_of(st.sampled_from([*KINDS, OTHER]), JSON),
+        "mediaType": st.one_of(st.sampled_from([*KIND_BY_MEDIA_TYPE, OTHER]), JSON),
         "config": st.one_of(st.just(entry()), DESCRIPTOR, JSON),
         "layers": DESCRIPTORS,
         "blobs": DESCRIPTORS,
@@ -79,7 +79,7 @@ HOSTILE = st.one_of(
 
 
 @settings(max_examples=400)
-@given(HOSTILE, st.sampled_from([None, *KINDS, OTHER, "", "\r\n"]))
+@given(HOSTILE, st.sampled_from([None, *KIND_BY_MEDIA_TYPE, OTHER, "", "\r\n"]))
 @example(NESTED[0], OCI_IMAGE)
 @example(NESTED[1], None)
 @example(NESTED[2], None)
@@ -91,14 +91,14 @@ def test_whatever_comes_in_a_manifest_or_a_refusal_comes_out(content, media_type
     if media_type is not None:
         assert manifest.media_type == media_type
     manifest.media_type.encode("ascii")
-    assert manifest.kind is KINDS.get(manifest.media_type, Kind.OPAQUE)
+    assert manifest.kind is KIND_BY_MEDIA_TYPE.get(manifest.media_type, ManifestKind.OPAQUE)
     for descriptor in (*manifest.blobs, *manifest.manifests, *filter(None, [manifest.subject])):
         assert 0 <= descriptor.size < 2**63
         assert isinstance(hash(tuple((descriptor.platform or {}).get(key) for key in ("os",))), int)
-    json.dumps(manifest.as_referrer(Digest.of(content), len(content))).encode("ascii")
+    json.dumps(manifest.referrer_descriptor(Digest.of(content), len(content))).encode("ascii")
 
 
 @given(HOSTILE)
 def test_whatever_is_stored_tells_a_type_or_none(content):
-    for found in (media_type_in(content), guess_media_type(content)):
+    for found in (declared_media_type(content), guess_media_type(content)):
         assert found is None or "/" in found

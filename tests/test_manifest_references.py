@@ -11,7 +11,7 @@ from twisted_registry.manifest import (
     OCI_IMAGE,
     OCI_INDEX,
     References,
-    references_in,
+    parse_references,
 )
 
 A, B, C, D = (Digest.of(name) for name in (b"a", b"b", b"c", b"d"))
@@ -23,7 +23,7 @@ def part(digest, media_type="application/x"):
 
 
 def references(**document):
-    return references_in(json.dumps({"schemaVersion": 2, **document}).encode())
+    return parse_references(json.dumps({"schemaVersion": 2, **document}).encode())
 
 
 def test_what_an_image_refers_to():
@@ -60,4 +60,4 @@ def test_of_an_unknown_type_everything_that_looks_like_a_digest_counts():
     ],
 )
 def test_so_it_does_in_what_is_no_manifest(content):
-    assert references_in(content) == References(frozenset([B]))
+    assert parse_references(content) == References(frozenset([B]))

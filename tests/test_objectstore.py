@@ -17,16 +17,16 @@ from twisted.logger import LogLevel, globalLogPublisher
 
 from twisted_registry.config.loading import load_text
 from twisted_registry.listener import StartError
-from twisted_registry.objectstore import BucketCheck, make_s3_driver, misconfiguration
+from twisted_registry.objectstore import BucketCheck, make_s3_driver, find_misconfiguration
 from twisted_registry.service import RegistryService
 from twisted_registry.storage.s3.driver import S3Driver
 from twisted_registry.storage.s3.errors import (
     BadCredentials,
-    Denied,
+    AccessDenied,
     NoSuchBucket,
     NotFound,
     S3Error,
-    Skewed,
+    ClockSkewed,
     Unreachable,
     WrongRegion,
 )
@@ -81,9 +81,9 @@ def test_the_options_arrive():
         " multipartcopythresholdsize: 8MiB, multipartcopymaxconcurrency: 9, encrypt: true,"
         " keyid: k, storageclass: NONE, objectacl: public-read, useragent: mine, loglevel: debug"
     )
-    assert driver.chunk == 6 * 2**20
-    assert (driver.copying.part, driver.copying.threshold) == (7 * 2**20, 8 * 2**20)
-    assert driver.copying.at_once == 9
+    assert driver.chunk_size == 6 * 2**20
+    assert (driver.copy_options.part, driver.copy_options.threshold) == (7 * 2**20, 8 * 2**20)
+    assert driver.copy_options.at_once == 9
     assert driver.client.storing.headers() == {
         "content-type": "application/octet-stream",
         "x-amz-acl": "public-read",
@@ -92,7 +92,7 @@ def test_the_options_arrive():
     }
     assert driver.client.sender._user_agent.endswith(" mine")
     assert driver.client.sender._user_agent.startswith("twisted-registry/")
-    assert driver.client.sender._wire.is_on
+    assert driver.client.sender._request_log.is_on
 
 
 def test_credentials_may_be_in_the_environment():
@@ -131,18 +131,18 @@ def test_a_profile_that_is_broken_ends_the_start(tmp_path):
         (NoSuchBucket, "storage.s3.bucket: there is no such bucket: "),
         (NotFound, "storage.s3.bucket: there is no such bucket: "),
         (WrongRegion, "storage.s3.region: the bucket is elsewhere: "),
-        (Skewed, "storage.s3: the clock of this machine is wrong: "),
+        (ClockSkewed, "storage.s3: the clock of this machine is wrong: "),
         (BadCredentials, "storage.s3.accesskey: the store does not accept the credentials: "),
-        (Denied, "storage.s3.bucket: the credentials are good, and do not allow to list"),
+        (AccessDenied, "storage.s3.bucket: the credentials are good, and do not allow to list"),
     ],
 )
 def test_each_mistake_has_its_sentence(error, told):
-    assert str(misconfiguration(error("ListObjectsV2 b", "no"), "s3")).startswith(told)
+    assert str(find_misconfiguration(error("ListObjectsV2 b", "no"), "s3")).startswith(told)
 
 
 @pytest.mark.parametrize("error", [Unreachable("List", "down"), S3Error("List", "?"), None])
 def test_a_store_that_is_down_is_no_mistake(error):
-    assert misconfiguration(error, "s3") is None
+    assert find_misconfiguration(error, "s3") is None
 
 
 class Client:
@@ -182,10 +182,10 @@ def test_the_service_gives_up_only_if_somebody_listens():
     loaded = load_text(options(f"region: us-east-1, {KEYS}", "s3aws"), {})
     service = RegistryService(loaded, reactor, {}, io.StringIO())
     assert isinstance(service.driver, S3Driver)
-    service._store_is_wrong(StartError("a"))
+    service._store_misconfigured(StartError("a"))
     heard = []
-    service.give_up = heard.append
-    service.getServiceNamed("store")._give_up(StartError("b"))
+    service.on_start_error = heard.append
+    service.getServiceNamed("store")._on_start_error(StartError("b"))
     assert [str(error) for error in heard] == ["b"]
 
 
@@ -200,14 +200,14 @@ def test_a_store_that_may_count_requests_is_looked_at_less_often(storage, second
     text = f"version: 0.1\nstorage: {{{storage}}}\n"
     service = RegistryService(load_text(text, {}), Clock(), {}, io.StringIO())
     looking = []
-    attendance = service.getServiceNamed("attendance")
-    attendance._gate = SimpleNamespace(
-        look=lambda: looking.append(None) or succeed(None), knows_list=False
+    heartbeat = service.getServiceNamed("attendance")
+    heartbeat._gate = SimpleNamespace(
+        poll=lambda: looking.append(None) or succeed(None), has_list=False
     )
-    attendance.startService()
-    attendance._loop.clock.pump([1.0] * int(seconds - 1))
+    heartbeat.startService()
+    heartbeat._loop.clock.pump([1.0] * int(seconds - 1))
     assert len(looking) == 1
-    attendance._loop.clock.advance(1.0)
+    heartbeat._loop.clock.advance(1.0)
     assert len(looking) == 2
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from twisted_registry.digest import Digest, DigestInvalid
 from twisted_registry.reference import (
-    NAME_LIMIT,
-    TAG_LIMIT,
+    MAX_NAME_LENGTH,
+    MAX_TAG_LENGTH,
     NameInvalid,
     TagInvalid,
     check_name,
@@ -132,8 +132,8 @@ def test_long_input_is_refused_in_linear_time(text):
 
 
 def test_a_name_that_is_too_long_is_told_so():
-    with pytest.raises(NameInvalid, match=str(NAME_LIMIT)):
-        check_name("a" * (NAME_LIMIT + 1))
+    with pytest.raises(NameInvalid, match=str(MAX_NAME_LENGTH)):
+        check_name("a" * (MAX_NAME_LENGTH + 1))
 
 
 @given(st.one_of(st.text(), st.text("aZ0_.-:/\n"), st.text("aZ0_.-", min_size=120, max_size=135)))
@@ -149,7 +149,7 @@ def test_tags_are_those_of_the_recogniser(text):
     else:
         with pytest.raises(TagInvalid) as caught:
             check_tag(text)
-        assert str(TAG_LIMIT - 1) in str(caught.value)
+        assert str(MAX_TAG_LENGTH - 1) in str(caught.value)
 
 
 @given(st.one_of(st.text(), st.text("a:0.-"), st.builds(str, st.builds(Digest.of, st.binary()))))

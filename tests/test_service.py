@@ -19,10 +19,10 @@ from twisted.logger import formatEvent, globalLogPublisher
 from twisted_registry.config.loading import load
 from twisted_registry.listener import (
     StartError,
-    start_environment,
+    initial_environment,
 )
-from twisted_registry.maintenance.purge import Purged
-from twisted_registry.maintenance.scrub import Scrubbed
+from twisted_registry.maintenance.purge import UploadPurgeResult
+from twisted_registry.maintenance.scrub import ScrubResult
 from twisted_registry.service import RegistryService
 
 LAYER = b"layer"
@@ -109,7 +109,7 @@ def test_uploads_are_purged_as_configured(tmp_path, maintenance, interval):
     task.startService()
     assert 0 <= task.next <= min(interval, 3600)
     task._clock.advance(3600)
-    assert task.last.result == Purged(0, 0, 0, 0)
+    assert task.last.result == UploadPurgeResult(0, 0, 0, 0)
     assert task.next == pytest.approx(task.last.began + interval)
 
 
@@ -117,7 +117,7 @@ def test_blobs_are_read_again_as_configured(tmp_path):
     task = chores(tmp_path, "{scrub: {enabled: true, interval: 48h, rate: 1MiB}}")["scrub"]
     task.startService()
     task._clock.advance(3600)
-    assert task.last.result == Scrubbed(0, 0, 0, 0)
+    assert task.last.result == ScrubResult(0, 0, 0, 0)
     assert task.next == pytest.approx(task.last.began + 48 * 3600)
 
 
@@ -251,7 +251,7 @@ def test_how_much_memory_manifests_take(tmp_path):
     for said, wanted in (("", 64 * 2**20), ("  cache: {{manifestbytes: 1MiB}}\n", 2**20)):
         text = MEMORY + said + HTTP
         service = RegistryService(load(configured(tmp_path, text), {}), Clock(), {}, io.StringIO())
-        assert service.registry.content_limit == wanted
+        assert service.registry.max_content_bytes == wanted
 
 
 def test_a_root_that_is_no_folder(tmp_path):
@@ -270,12 +270,12 @@ def test_a_root_that_can_only_be_read(tmp_path, monkeypatch):
 
 
 def test_the_environment_of_the_start(monkeypatch):
-    before = start_environment()
+    before = initial_environment()
     assert before["PATH"]
     monkeypatch.setenv("ADDED", "later")
-    assert "ADDED" not in start_environment()
+    assert "ADDED" not in initial_environment()
     monkeypatch.setattr("twisted_registry.listener.Path.read_bytes", lambda _: no_such_file())
-    assert start_environment() == dict(os.environ)
+    assert initial_environment() == dict(os.environ)
 
 
 def no_such_file():

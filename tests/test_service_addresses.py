@@ -16,7 +16,7 @@ from zope.interface.verify import verifyObject
 from twisted_registry.listener import (
     StartError,
     TCPEndpoint,
-    described,
+    describe_address,
     make_endpoint,
 )
 
@@ -33,7 +33,7 @@ from twisted_registry.listener import (
     ],
 )
 def test_addresses_for_people(address, shown, host):
-    assert described(address) == (shown, host)
+    assert describe_address(address) == (shown, host)
 
 
 def test_a_burst_of_connections_can_wait():

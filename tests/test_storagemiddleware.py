@@ -14,7 +14,7 @@ from twisted.internet import reactor
 from twisted_registry.config.loading import load_text
 from twisted_registry.listener import StartError
 from twisted_registry.service import RegistryService
-from twisted_registry.storagemiddleware import with_middleware
+from twisted_registry.storagemiddleware import apply_middleware
 
 BUCKET = (
     "{s3: {bucket: images, regionendpoint: 'http://objects:9000', rootdirectory: /deep,"
@@ -121,4 +121,4 @@ def test_a_key_that_can_not_be_used(tmp_path, content, text):
 
 def test_without_any_it_is_the_driver():
     configuration = load_text("version: 0.1\nstorage: inmemory\n", {}).configuration
-    assert with_middleware(driver := object(), configuration, reactor) is driver
+    assert apply_middleware(driver := object(), configuration, reactor) is driver

@@ -31,8 +31,8 @@ async def status(method, url, **more):
 
 @pytest.mark.parametrize("stock_site", [False, True])
 @pytest_twisted.ensureDeferred
-async def test_serve(stock_site):
-    async with serve(reactor, stock_site=stock_site) as served:
+async def test_serve(use_twisted_site):
+    async with serve(reactor, use_twisted_site=use_twisted_site) as served:
         assert served.url == f"http://{served.host}" == f"http://127.0.0.1:{served.port}"
         assert isinstance(served.registry, Registry)
         assert await status("GET", served.url + "/v2/") == 200
@@ -45,8 +45,8 @@ async def test_serve(stock_site):
 
 @pytest.mark.parametrize("stock_site", [False, True])
 @pytest_twisted.ensureDeferred
-async def test_tls_is_one_word(stock_site):
-    async with serve(reactor, tls=True, stock_site=stock_site) as served:
+async def test_tls_is_one_word(use_twisted_site):
+    async with serve(reactor, tls=True, use_twisted_site=use_twisted_site) as served:
         assert served.url == f"https://127.0.0.1:{served.port}"
         trusted = Certificate.loadPEM(served.authority.read_bytes())
         agent = Agent(reactor, BrowserLikePolicyForHTTPS(trusted))

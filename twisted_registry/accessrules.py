@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from twisted_registry.auth.rights import Right
-from twisted_registry.auth.rules import Rule, Rules
+from twisted_registry.auth.rules import AccessRule, AccessPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 _EVERYWHERE = ("**",)
 
 
-def make_policy(access: AccessRules | None, otherwise: IPolicy) -> IPolicy:
+def make_access_policy(access: AccessRules | None, otherwise: IPolicy) -> IPolicy:
     """The policy that the section describes.
 
     :param otherwise: the policy where there is no such section.
     """
     if access is None:
         return otherwise
-    return Rules(tuple(_rules(access)), _members(access.groups))
+    return AccessPolicy(tuple(_rules(access)), _members(access.groups))
 
 
-def _rules(access: AccessRules) -> Iterator[Rule]:
+def _rules(access: AccessRules) -> Iterator[AccessRule]:
     if access.anonymous:
-        yield Rule(Right.make(_EVERYWHERE, access.anonymous), anonymous=True)
+        yield AccessRule(Right.make(_EVERYWHERE, access.anonymous), anonymous=True)
     if access.authenticated:
-        yield Rule(Right.make(_EVERYWHERE, access.authenticated), authenticated=True)
+        yield AccessRule(Right.make(_EVERYWHERE, access.authenticated), authenticated=True)
     for rule in access.rules:
-        yield Rule(
+        yield AccessRule(
             Right.make(rule.repositories, rule.allow),
             frozenset(rule.users),
             frozenset(rule.groups),

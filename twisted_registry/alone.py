@@ -10,35 +10,35 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet import reactor as default_reactor
 
-from twisted_registry.heap import permanent
+from twisted_registry.heap import freeze_imports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from twisted_registry.config.loading import Loaded
+    from twisted_registry.config.loading import LoadedConfiguration
 
 T = TypeVar("T")
 
 
-def run(loaded: Loaded, reactor: Any = default_reactor) -> int:
+def run(loaded: LoadedConfiguration, reactor: Any = default_reactor) -> int:
     """Serve until a signal comes, without twistd.
 
     :returns: the exit status: 1 if the registry could not start.
     """
-    with permanent():
+    with freeze_imports():
         from twisted_registry.process import serve  # noqa: PLC0415 - see tap.py
     return serve(loaded, reactor)
 
 
-def once(work: Callable[[Any], Coroutine[Any, Any, T]], reactor: Any = default_reactor) -> T | None:
+def run_once(work: Callable[[Any], Coroutine[Any, Any, T]], reactor: Any = default_reactor) -> T | None:
     """Run the reactor for one piece of work.
 
     :param work: is given the reactor.
-    :returns: what it returned; see :func:`twisted_registry.commands.once.once`.
+    :returns: what it returned; see :func:`twisted_registry.commands.run_once.run_once`.
     """
-    from twisted_registry.commands import once  # noqa: PLC0415 - see tap.py
+    from twisted_registry.commands import run_once  # noqa: PLC0415 - see tap.py
 
-    return once.once(lambda: work(reactor), reactor)
+    return run_once.run_once(lambda: work(reactor), reactor)
 
 
 def work(reactor: Any = default_reactor) -> int:
@@ -46,6 +46,6 @@ def work(reactor: Any = default_reactor) -> int:
 
     :returns: the exit status.
     """
-    with permanent():
-        from twisted_registry.worker import work_until_stopped  # noqa: PLC0415 - see tap.py
-    return work_until_stopped(reactor)
+    with freeze_imports():
+        from twisted_registry.worker import run_worker  # noqa: PLC0415 - see tap.py
+    return run_worker(reactor)

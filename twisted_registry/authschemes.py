@@ -42,12 +42,12 @@ def _htpasswd(options: Htpasswd, reactor: Any) -> IScheme:
     try:
         from twisted_registry.auth import basic, passwordfile  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
-        raise without_extra(key, error) from error
+        raise missing_extra_error(key, error) from error
     # Passwords may take half of the processors: the others are for those who are known already.
     threads = Threads(reactor, max(1, (os.cpu_count() or 1) // 2), "passwords")
-    file = passwordfile.PasswordFile(options.path, threads.run, reactor)
+    file = passwordfile.PasswordFile(options.path, threads.run_blocking, reactor)
     try:
-        password = passwordfile.make_missing(options.path)
+        password = passwordfile.create_if_missing(options.path)
         file.read()
     except OSError as error:
         raise StartError(f"{key}.path: {options.path}: {error.strerror}") from error
@@ -60,7 +60,7 @@ def _htpasswd(options: Htpasswd, reactor: Any) -> IScheme:
             user=passwordfile.FIRST_USER,
             password=password,
         )
-    scheme: IScheme = basic.basic_login(options.realm, file, reactor, threads.close)
+    scheme: IScheme = basic.make_basic_scheme(options.realm, file, reactor, threads.close)
     return scheme
 
 
@@ -75,12 +75,12 @@ def _token(options: Token, reactor: Any) -> IScheme:
             tokens,
         )
     except ModuleNotFoundError as error:
-        raise without_extra(key, error) from error
+        raise missing_extra_error(key, error) from error
     trusted, jwks = None, None
     if options.rootcertbundle:
         content = _content(f"{key}.rootcertbundle", options.rootcertbundle)
         try:
-            trusted = authorities.Authorities.from_pem(content)
+            trusted = authorities.TrustAnchors.from_pem(content)
         except ValueError:
             raise StartError(f"{key}.rootcertbundle: {options.rootcertbundle}: expected"
                              " certificates in PEM") from None  # fmt: skip
@@ -91,7 +91,7 @@ def _token(options: Token, reactor: Any) -> IScheme:
     except signingkeys.KeyUnusable as error:
         name = "jwks" if options.jwks else "rootcertbundle"
         raise StartError(f"{key}.{name}: {getattr(options, name)}: {error}") from error
-    check = tokens.TokenCheck(
+    check = tokens.TokenVerifier(
         options.issuer, options.service, keys, reactor.seconds, frozenset(options.signingalgorithms)
     )
     path = options.autoredirectpath if options.autoredirect else ""
@@ -106,6 +106,6 @@ def _content(key: str, path: str) -> bytes:
         raise StartError(f"{key}: {path}: {error.strerror}") from error
 
 
-def without_extra(key: str, error: ModuleNotFoundError) -> StartError:
+def missing_extra_error(key: str, error: ModuleNotFoundError) -> StartError:
     """What to say when a library is missing that ``key`` needs."""
     return StartError(f"{key}: needs the package {error.name}: install twisted-registry[auth]")

@@ -10,10 +10,10 @@ from twisted.internet.defer import succeed
 from twisted_registry.auth.rights import Right
 from twisted_registry.auth.schemes import SchemeAccess
 from twisted_registry.tokens.endpoint import TokenResource
-from twisted_registry.tokens.logins import Logins
-from twisted_registry.tokens.records import Records
-from twisted_registry.tokens.scheme import PATH, Realm, TokenScheme
-from twisted_registry.tokens.signing import Signer
+from twisted_registry.tokens.logins import Authenticator
+from twisted_registry.tokens.records import TokenStore
+from twisted_registry.tokens.scheme import TOKEN_PATH, Realm, TokenScheme
+from twisted_registry.tokens.signing import TokenSigner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from twisted_registry.config.access import Issuer, Tokens
     from twisted_registry.config.schema import Configuration
     from twisted_registry.repository.registry import Registry
-    from twisted_registry.tokens.logins import IVouchers
+    from twisted_registry.tokens.logins import IOIDCVerifier
 
 
 @frozen
@@ -40,19 +40,19 @@ class TokenAccess:
 
 
 @define(eq=False)
-class _Signers:
+class _LazySigner:
     """Makes the signer, once it is needed: the secret may have to be read from the store."""
 
     _registry: Registry
     _options: Tokens
     _reactor: Any
-    _signer: Signer | None = field(init=False, default=None)
+    _signer: TokenSigner | None = field(init=False, default=None)
 
-    async def __call__(self) -> Signer:
+    async def __call__(self) -> TokenSigner:
         if self._signer is None:
             options = self._options
             secret = await self._registry.upload_secret()
-            self._signer = Signer(
+            self._signer = TokenSigner(
                 secret, self._reactor, options.service, options.lifetime, options.rotation
             )
         return self._signer
@@ -70,10 +70,10 @@ def make_tokens(
 
     :param passwords: the scheme of the users, if there are any.
     """
-    records = Records(registry.driver, reactor)
+    records = TokenStore(registry.driver, reactor)
     issuers = configuration.access.issuers if configuration.access else ()
-    logins = Logins(passwords, records, _vouchers(issuers, reactor) if issuers else None)
-    signers = _Signers(registry, options, reactor)
+    logins = Authenticator(passwords, records, _make_oidc(issuers, reactor) if issuers else None)
+    signers = _LazySigner(registry, options, reactor)
     realm = Realm(configuration.http.host, configuration.http.prefix or "/")
     end = (lambda: succeed(None)) if passwords is None else passwords.close
     scheme = TokenScheme(realm, options.service, signers, logins, reactor, end)
@@ -81,28 +81,28 @@ def make_tokens(
     read_only = configuration.storage.maintenance.readonly.enabled
     refresh = 0.0 if read_only else options.refresh
     resource = TokenResource(logins, policy, signers, reactor, refresh, options.service)
-    return TokenAccess(SchemeAccess(scheme, policy), {PATH: resource})
+    return TokenAccess(SchemeAccess(scheme, policy), {TOKEN_PATH: resource})
 
 
-def _vouchers(issuers: Sequence[Issuer], reactor: Any) -> IVouchers:
+def _make_oidc(issuers: Sequence[Issuer], reactor: Any) -> IOIDCVerifier:
     # Few trust others, and it brings an HTTP client along.
-    from twisted_registry.tokens.fetching import Fetcher  # noqa: PLC0415
+    from twisted_registry.tokens.fetching import JSONFetcher  # noqa: PLC0415
     from twisted_registry.tokens.issuerkeys import IssuerKeys  # noqa: PLC0415
     from twisted_registry.tokens.vouchers import (  # noqa: PLC0415
-        Condition,
+        ClaimCondition,
         TrustedIssuer,
-        VoucherRule,
-        Vouchers,
+        OIDCRule,
+        OIDCVerifier,
     )
 
-    fetcher = Fetcher(reactor)
+    fetcher = JSONFetcher(reactor)
     trusted = [
         TrustedIssuer(
             IssuerKeys(issuer.issuer, issuer.jwks, fetcher, reactor),
             issuer.audience,
             tuple(
-                VoucherRule(
-                    tuple(Condition(claim, pattern) for claim, pattern in rule.claims.items()),
+                OIDCRule(
+                    tuple(ClaimCondition(claim, pattern) for claim, pattern in rule.claims.items()),
                     Right.make(rule.repositories, rule.allow),
                 )
                 for rule in issuer.rules
@@ -110,5 +110,5 @@ def _vouchers(issuers: Sequence[Issuer], reactor: Any) -> IVouchers:
         )
         for issuer in issuers
     ]
-    made: IVouchers = Vouchers(trusted, reactor)
+    made: IOIDCVerifier = OIDCVerifier(trusted, reactor)
     return made

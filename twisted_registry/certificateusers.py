@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from twisted_registry.auth.certificates import CertificateAccess, UserRule
+from twisted_registry.auth.certificates import CertificateAccess, CertificateUserRule
 
 if TYPE_CHECKING:
     from typing import Literal
 
-    from twisted_registry.auth.interfaces import IAccessController, IConfiguredAccess, IPolicy
+    from twisted_registry.auth.interfaces import IAccessController, IClosableAccessController, IPolicy
     from twisted_registry.config.tls import Tls
 
 
-def with_certificates(tls: Tls, policy: IPolicy, otherwise: IAccessController) -> IConfiguredAccess:
+def make_certificate_access(tls: Tls, policy: IPolicy, otherwise: IAccessController) -> IClosableAccessController:
     """A controller that knows callers by their certificates.
 
     :param otherwise: decides over those who show none that a rule is for.
     """
     rules = [
-        UserRule(
+        CertificateUserRule(
             cast("Literal['cn', 'dns', 'email', 'uri']", rule.source),
             rule.pattern,
             rule.user,
@@ -28,5 +28,5 @@ def with_certificates(tls: Tls, policy: IPolicy, otherwise: IAccessController) -
         )
         for rule in tls.clientusers
     ]
-    made: IConfiguredAccess = CertificateAccess(rules, policy, otherwise)
+    made: IClosableAccessController = CertificateAccess(rules, policy, otherwise)
     return made

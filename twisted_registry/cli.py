@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from twisted_registry import __version__
-from twisted_registry.heap import permanent
+from twisted_registry.heap import freeze_imports
 from twisted_registry.stack import roomy
 
 if TYPE_CHECKING:
@@ -42,15 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :returns: the exit status: 0, 1 for what is wrong with configuration or start, 2 for usage;
         others as the command says.
     """
-    given = _without_values(sys.argv[1:] if arguments is None else arguments)
+    given = _normalize_flags(sys.argv[1:] if arguments is None else arguments)
     # Whatever comes first and is no flag is the command, or a mistake that the parser tells of.
     chosen = next((word for word in given if not word.startswith("-")), "")
-    with permanent():
+    with freeze_imports():
         command = _command(chosen) if chosen in COMMANDS else None
     # Who begins with a command does not ask which there are, and a parser for each takes 8 ms.
     is_first = command is not None and given[0] == chosen
     parser = _parser(chosen, command, [chosen] if is_first else [*COMMANDS, "help"])
-    options = _parsed(parser, given)
+    options = _parse(parser, given)
     if command is None or options.command != chosen:
         parser.print_help()
         return 0 if options.command else 2
@@ -62,7 +62,7 @@ def _command(name: str) -> Any:
     return import_module(f"twisted_registry.commands.{name.replace('-', '_')}")
 
 
-def _parsed(parser: argparse.ArgumentParser, given: Sequence[str]) -> argparse.Namespace:
+def _parse(parser: argparse.ArgumentParser, given: Sequence[str]) -> argparse.Namespace:
     """Parse, and take a configuration that comes last, behind flags with a value, for what it is.
 
     (argparse of Python 3.11 has settled by then that there is none.)
@@ -75,7 +75,7 @@ def _parsed(parser: argparse.ArgumentParser, given: Sequence[str]) -> argparse.N
     return options
 
 
-def _without_values(arguments: Sequence[str]) -> list[str]:
+def _normalize_flags(arguments: Sequence[str]) -> list[str]:
     """Take flags as Go does, too: ``--dry-run=true`` is ``--dry-run``, ``=false`` is none."""
     return [
         argument.removesuffix("=true") if argument.startswith("-") else argument

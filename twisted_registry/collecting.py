@@ -8,20 +8,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from twisted_registry.maintenance.emptying import Emptying
+from twisted_registry.maintenance.emptying import TrashExpiry
 from twisted_registry.maintenance.explain import Explainer
 from twisted_registry.maintenance.garbage import Collector
-from twisted_registry.maintenance.marking import Marking
-from twisted_registry.maintenance.needed import Needed
-from twisted_registry.maintenance.pace import Pace
-from twisted_registry.maintenance.references import ReferenceTable
-from twisted_registry.maintenance.sentence import SETTLING
-from twisted_registry.maintenance.watcher import Watcher
+from twisted_registry.maintenance.marking import MarkPhase
+from twisted_registry.maintenance.needed import TrashRecovery
+from twisted_registry.maintenance.pace import RateLimiter
+from twisted_registry.maintenance.references import ReferenceDatabase
+from twisted_registry.maintenance.sentence import SETTLE_S
+from twisted_registry.maintenance.watcher import CollectorObserver
 from twisted_registry.repository.inventory import Inventory
 from twisted_registry.repository.recall import Recall
-from twisted_registry.repository.removal import Removal
+from twisted_registry.repository.removal import Sweeper
 from twisted_registry.storage.threads import Threads
-from twisted_registry.upkeep import make_disposal
+from twisted_registry.upkeep import make_trash
 
 if TYPE_CHECKING:
     from twisted_registry.config.schema import Configuration
@@ -35,7 +35,7 @@ def make_collector(
     *,
     untagged: bool,
     dry_run: bool,
-    watcher: Watcher | None = None,
+    observer: CollectorObserver | None = None,
 ) -> Collector:
     """A collector for the store of a configuration; its references are to be closed.
 
@@ -44,17 +44,17 @@ def make_collector(
     maintenance = configuration.storage.maintenance
     return Collector(
         Inventory(driver),
-        Removal(driver, make_disposal(configuration, driver, reactor)),
+        Sweeper(driver, make_trash(configuration, driver, reactor)),
         _references(configuration, reactor),
         reactor,
         maintenance.gc.grace,
         untagged,
         dry_run,
-        watcher or Watcher(),
+        observer or CollectorObserver(),
         Recall(driver) if maintenance.trash.keep else None,
-        Pace(reactor, maintenance.gc.rate),
+        RateLimiter(reactor, maintenance.gc.rate),
         # A system call ends with its process, a request to another machine does not.
-        SETTLING if configuration.storage.bucket is not None else 0.0,
+        SETTLE_S if configuration.storage.bucket is not None else 0.0,
     )
 
 
@@ -65,27 +65,27 @@ def make_explainer(
 
     :param driver: of the store of a configuration.
     """
-    marking = Marking(Inventory(driver), _references(configuration, reactor), untagged)
-    return Explainer(marking, Removal(driver), configuration.storage.maintenance.gc.grace)
+    mark_phase = MarkPhase(Inventory(driver), _references(configuration, reactor), untagged)
+    return Explainer(mark_phase, Sweeper(driver), configuration.storage.maintenance.gc.grace)
 
 
-def make_emptying(
+def make_trash_expiry(
     configuration: Configuration, driver: IStorageDriver, reactor: Any, keep: float
-) -> Emptying:
+) -> TrashExpiry:
     """What empties the trash of the store of a configuration; its references are to be closed.
 
     :param driver: of that store.
     :param keep: seconds for which things stay in the trash.
     """
     references = _references(configuration, reactor)
-    marking = Marking(Inventory(driver), references)
-    return Emptying(marking, Needed(Recall(driver), references), Removal(driver), keep)
+    mark_phase = MarkPhase(Inventory(driver), references)
+    return TrashExpiry(mark_phase, TrashRecovery(Recall(driver), references), Sweeper(driver), keep)
 
 
-def _references(configuration: Configuration, reactor: Any) -> ReferenceTable:
+def _references(configuration: Configuration, reactor: Any) -> ReferenceDatabase:
     filesystem = configuration.storage.filesystem
     path = ":memory:"
     if filesystem is not None:
         root = Path(filesystem.rootdirectory).absolute()
         path = str(root / "twisted-registry" / "collector" / "references.sqlite")
-    return ReferenceTable(path, Threads(reactor, 1, "references"))
+    return ReferenceDatabase(path, Threads(reactor, 1, "references"))

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from twisted.logger import Logger
 
 from twisted_registry import __version__
-from twisted_registry.api.site import RegistrySite
-from twisted_registry.api.tree import Folder
+from twisted_registry.api.site import HTTPSite
+from twisted_registry.api.tree import JSONResource
 from twisted_registry.config.address import parse_address
-from twisted_registry.debug.gathering import Gathered, Reporting
-from twisted_registry.debug.pages import Maintenance, Page, as_json
-from twisted_registry.listener import HTTPService, StartError, described, make_endpoint
+from twisted_registry.debug.gathering import AggregatedCounts, CountsReporter
+from twisted_registry.debug.pages import MaintenancePage, DebugPage, encode_json
+from twisted_registry.listener import HTTPService, StartError, describe_address, make_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from twisted_registry.config.address import Address
     from twisted_registry.config.serving import Debug
     from twisted_registry.debug.counts import Counts
-    from twisted_registry.upkeep import Upkeep
+    from twisted_registry.upkeep import MaintenanceService
 
 log = Logger()
 
@@ -43,7 +43,7 @@ class DebugListener(HTTPService):
     def startService(self) -> None:
         """Say where the pages are."""
         super().startService()
-        log.info("health, metrics and maintenance: {address}", address=described(self.address)[0])
+        log.info("health, metrics and maintenance: {address}", address=describe_address(self.address)[0])
 
 
 class DebugAddress:
@@ -59,10 +59,10 @@ class DebugAddress:
         """
         self._debug = debug
         self._reactor = reactor
-        self._began = reactor.seconds()
+        self._started_at = reactor.seconds()
         self._expose: Callable[..., bytes] | None = None
         self._content_type = ""
-        self.gathered: Gathered | None = None
+        self.gathered: AggregatedCounts | None = None
         if debug.prometheus.enabled:
             try:
                 # An extra, which few installations have a use for.
@@ -72,8 +72,8 @@ class DebugAddress:
                     "http.debug.prometheus.enabled: metrics need prometheus-client; install"
                     " twisted-registry[metrics]"
                 ) from error
-            self._expose, self._content_type = exposition.exposed, exposition.CONTENT_TYPE
-            self.gathered = Gathered()
+            self._expose, self._content_type = exposition.render_metrics, exposition.CONTENT_TYPE
+            self.gathered = AggregatedCounts()
 
     @property
     def counts(self) -> Counts | None:
@@ -83,9 +83,9 @@ class DebugAddress:
     def listen(
         self,
         parent: MultiService,
-        upkeep: Upkeep | None,
+        maintenance_service: MaintenanceService | None,
         access: IAccessController | None,
-        room: Callable[[], dict[str, Any]] | None = None,
+        watermark_status: Callable[[], dict[str, Any]] | None = None,
     ) -> None:
         """Give a service a child that serves the pages.
 
@@ -101,7 +101,7 @@ class DebugAddress:
             endpoint = make_endpoint(self._reactor, address.endpoint, address.path, {})
         except StartError as error:
             raise StartError(f"{key}: {error}") from error
-        site = RegistrySite(self._tree(upkeep, access, address, room), self._reactor)
+        site = HTTPSite(self._tree(maintenance_service, access, address, watermark_status), self._reactor)
         listener = DebugListener(endpoint, site, self._reactor, 0, key)
         listener.setName("debug")
         listener.setServiceParent(parent)
@@ -109,55 +109,55 @@ class DebugAddress:
     def report(self, parent: MultiService) -> None:
         """Give a service of a further process a child that tells the first what it counts."""
         if self.gathered is not None:
-            Reporting(self.gathered.own, sys.stderr, self._reactor).setServiceParent(parent)
+            CountsReporter(self.gathered.own, sys.stderr, self._reactor).setServiceParent(parent)
 
     def _tree(
         self,
-        upkeep: Upkeep | None,
+        maintenance_service: MaintenanceService | None,
         access: IAccessController | None,
         address: Address,
-        room: Callable[[], dict[str, Any]] | None,
-    ) -> Folder:
+        watermark_status: Callable[[], dict[str, Any]] | None,
+    ) -> JSONResource:
         async def tasks() -> Sequence[dict[str, Any]]:
-            return [] if upkeep is None else await upkeep.status()
+            return [] if maintenance_service is None else await maintenance_service.status()
 
         async def health() -> bytes:
             return b"{}"
 
         async def maintenance() -> bytes:
-            watched = {} if room is None else {"watermark": room()}
-            return as_json({"tasks": await tasks(), **watched})
+            watched = {} if watermark_status is None else {"watermark": watermark_status()}
+            return encode_json({"tasks": await tasks(), **watched})
 
         async def variables() -> bytes:
-            return as_json(self._variables())
+            return encode_json(self._variables())
 
         async def metrics() -> bytes:
             assert self.gathered is not None
             assert self._expose is not None
-            used = None if room is None else room()["used"]
+            used = None if watermark_status is None else watermark_status()["used"]
             return self._expose(self.gathered.total(), await tasks(), used)
 
         def start(name: str) -> bool:
-            if upkeep is None or name not in upkeep.chores:
+            if maintenance_service is None or name not in maintenance_service.chores:
                 return False
-            upkeep.task(name).run()
+            maintenance_service.task(name).run()
             return True
 
-        root, debug = Folder(), Folder()
+        root, debug = JSONResource(), JSONResource()
         root.putChild(b"debug", debug)
-        debug.putChild(b"health", Page(health))
-        debug.putChild(b"vars", Page(variables))
+        debug.putChild(b"health", DebugPage(health))
+        debug.putChild(b"vars", DebugPage(variables))
         debug.putChild(
-            b"maintenance", Maintenance(maintenance, start, access, alone=is_loopback(address))
+            b"maintenance", MaintenancePage(maintenance, start, access, alone=is_loopback(address))
         )
         if self._expose is not None:
             *above, last = self._debug.prometheus.path.strip("/").split("/")
             folder: Resource = root
             for segment in above:
                 name = segment.encode()
-                folder.children.setdefault(name, Folder())
+                folder.children.setdefault(name, JSONResource())
                 folder = folder.children[name]
-            folder.putChild(last.encode(), Page(metrics, self._content_type))
+            folder.putChild(last.encode(), DebugPage(metrics, self._content_type))
         return root
 
     def _variables(self) -> dict[str, Any]:
@@ -167,7 +167,7 @@ class DebugAddress:
             "registry": {
                 "version": __version__,
                 "pid": os.getpid(),
-                "uptime_seconds": round(self._reactor.seconds() - self._began, 3),
+                "uptime_seconds": round(self._reactor.seconds() - self._started_at, 3),
                 "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
                 "peak_resident_bytes": usage.ru_maxrss * 1024,
             },

@@ -74,9 +74,9 @@ class Digest:
         return cls(hasher.name, hasher.hexdigest())
 
     @property
-    def is_of_nothing(self) -> bool:
+    def is_of_empty_content(self) -> bool:
         """Whether this is the digest of zero bytes."""
-        return self.hex == _EMPTY[self.algorithm]
+        return self.hex == _EMPTY_HEX[self.algorithm]
 
     def matches(self, content: bytes) -> bool:
         """Whether ``content`` has this digest."""
@@ -97,4 +97,4 @@ def hasher(algorithm: str) -> _Hash:
     return hashlib.new(algorithm)
 
 
-_EMPTY = {algorithm: hashlib.new(algorithm).hexdigest() for algorithm in ALGORITHMS}
+_EMPTY_HEX = {algorithm: hashlib.new(algorithm).hexdigest() for algorithm in ALGORITHMS}

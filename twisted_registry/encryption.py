@@ -10,17 +10,17 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
-from twisted_registry.api.tree import Document
-from twisted_registry.letsencrypt.cache import Cache
+from twisted_registry.api.tree import DocumentResource
+from twisted_registry.letsencrypt.cache import ACMECache
 from twisted_registry.listener import StartError
-from twisted_registry.tls.advice import advice, authority_of
-from twisted_registry.tls.automatic import Automatic
-from twisted_registry.tls.context import ClientAuth, Terms, make_context, missing_ciphers
-from twisted_registry.tls.endpoint import Switch, TLSEndpoint
-from twisted_registry.tls.files import Files
-from twisted_registry.tls.material import MaterialError
-from twisted_registry.tls.reloading import Reloader
-from twisted_registry.tls.reminding import Reminder
+from twisted_registry.tls.advice import advice, last_certificate
+from twisted_registry.tls.automatic import AutomaticCertificates
+from twisted_registry.tls.context import ClientAuth, TLSOptions, make_context, missing_ciphers
+from twisted_registry.tls.endpoint import TLSConnectionCreator, TLSEndpoint
+from twisted_registry.tls.files import CertificateFiles
+from twisted_registry.tls.material import CertificateError
+from twisted_registry.tls.reloading import CertificateReloader
+from twisted_registry.tls.reminding import ExpiryWarning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,25 +30,25 @@ if TYPE_CHECKING:
 
     from twisted_registry.config.schema import Configuration
     from twisted_registry.config.tls import Tls
-    from twisted_registry.letsencrypt.renewal import Renewal
-    from twisted_registry.tls.material import ISource, Material
+    from twisted_registry.letsencrypt.renewal import CertificateRenewal
+    from twisted_registry.tls.material import ICertificateSource, CertificateBundle
 
 log = Logger()
 
 T = TypeVar("T")
 
 #: Where the certificate of an authority of our own can be downloaded.
-_DOWNLOAD: Final = "ca.crt"
+_CA_FILE: Final = "ca.crt"
 
 
-class Encryption(MultiService):
+class TLSService(MultiService):
     """TLS as it is configured.
 
     The first of several processes looks after the files, and shows what they hold to the others.
     """
 
     def __init__(
-        self, configuration: Configuration, reactor: Any, material: Material | None = None
+        self, configuration: Configuration, reactor: Any, material: CertificateBundle | None = None
     ) -> None:
         """Take what is configured; no file is read yet.
 
@@ -57,50 +57,50 @@ class Encryption(MultiService):
         super().__init__()
         self.setName("tls")
         section = configuration.http.tls
-        self._download = f"{configuration.http.prefix or '/'}{_DOWNLOAD}"
+        self._download = f"{configuration.http.prefix or '/'}{_CA_FILE}"
         self._section = section
         self._material = material
-        self._others: Callable[[Material], object] | None = None
+        self._others: Callable[[CertificateBundle], object] | None = None
         self._reactor = reactor
         self._source = _source(configuration, reactor.seconds)
-        self._terms = _terms(section, self._source)
+        self._tls_options = _tls_options(section, self._source)
         self._renewal = self._make_renewal() if material is None else None
-        self._switch: Switch | None = None
-        self._reloader: Reloader | None = None
-        self._reminder: Reminder | None = None
+        self._connection_creator: TLSConnectionCreator | None = None
+        self._reloader: CertificateReloader | None = None
+        self._reminder: ExpiryWarning | None = None
 
     @property
-    def documents(self) -> Mapping[str, Document]:
+    def documents(self) -> Mapping[str, DocumentResource]:
         """What clients can download, by name."""
         if not self._section.auto.hosts:
             return {}
-        return {_DOWNLOAD: Document("application/x-pem-file", self._authority)}
+        return {_CA_FILE: DocumentResource("application/x-pem-file", self._authority)}
 
     def prepare(self) -> None:
         """Read the files: done before the process gives up rights that it may need for them.
 
         :raises StartError: if the files can not be read or used; the text names the key.
         """
-        if missing := missing_ciphers(self._terms.ciphers):
+        if missing := missing_ciphers(self._tls_options.ciphers):
             raise StartError(
                 f"http.tls.ciphersuites: this OpenSSL has no {', '.join(missing)} (its name for it)"
             )
         try:
             if self._material is None:
                 # It looks before we read: what changes in between is read again.
-                self._reloader = Reloader(self._reactor, self._source, self._read, self.use)
+                self._reloader = CertificateReloader(self._reactor, self._source, self._read, self.use)
                 self._reloader.setServiceParent(self)
-                self._reminder = Reminder(self._reactor, self._shown)
+                self._reminder = ExpiryWarning(self._reactor, self._current_bundle)
                 self._reminder.setServiceParent(self)
                 if self._renewal is not None:
                     self._renewal.setServiceParent(self)
                 self._material = self._source.read()
-            context = make_context(self._material, self._terms)
-            self._switch = Switch(context, self._terms.clients.verifies)
-        except MaterialError as error:
+            context = make_context(self._material, self._tls_options)
+            self._connection_creator = TLSConnectionCreator(context, self._tls_options.clients.verifies)
+        except CertificateError as error:
             raise StartError(f"http.tls.{error}") from error
 
-    def called(self, host: str) -> str:
+    def public_host(self, host: str) -> str:
         """What clients call ``host:port`` on this machine."""
         hosts = self._section.auto.hosts or self._section.letsencrypt.hosts
         port = host.rpartition(":")[2]
@@ -108,7 +108,7 @@ class Encryption(MultiService):
             return host
         return hosts[0] if port == "443" else f"{hosts[0]}:{port}"
 
-    def advise(self, address: object) -> None:
+    def log_client_advice(self, address: object) -> None:
         """Say what is to be done on clients, if anything.
 
         :param address: where the registry listens.
@@ -118,43 +118,43 @@ class Encryption(MultiService):
             for line in advice(hosts[0], address.port, self._download, self._authority()):
                 log.info("{line}", line=line)
 
-    def around(self, endpoint: IStreamServerEndpoint) -> IStreamServerEndpoint:
+    def wrap_endpoint(self, endpoint: IStreamServerEndpoint) -> IStreamServerEndpoint:
         """An endpoint that listens on another one, with TLS."""
-        assert self._switch is not None
-        return TLSEndpoint(self._reactor, endpoint, self._switch)
+        assert self._connection_creator is not None
+        return TLSEndpoint(self._reactor, endpoint, self._connection_creator)
 
-    def shared_by(self, show: Callable[[Material], object]) -> None:
+    def share_with(self, set_certificate: Callable[[CertificateBundle], object]) -> None:
         """Have other processes show the same, now and after each change."""
-        self._others = show
-        show(self._shown())
+        self._others = set_certificate
+        set_certificate(self._current_bundle())
 
     def reload(self) -> None:
         """Read the files again, now; what could not be ordered before is tried again."""
         if self._reloader is not None:
             self._reloader.reload()
         if self._renewal is not None:
-            self._renewal.soon()
+            self._renewal.retry_now()
 
-    def use(self, material: Material) -> None:
+    def use(self, material: CertificateBundle) -> None:
         """Show something else to clients that connect from now on.
 
-        :raises MaterialError: if that is not possible.
+        :raises CertificateError: if that is not possible.
         """
-        assert self._switch is not None
-        self._switch.context = make_context(material, self._terms)
+        assert self._connection_creator is not None
+        self._connection_creator.context = make_context(material, self._tls_options)
         self._material = material
         if self._reminder is not None:
-            self._reminder.tell()
+            self._reminder.log_expiry()
         if self._others is not None:
             self._others(material)
 
-    def _make_renewal(self) -> Renewal | None:
+    def _make_renewal(self) -> CertificateRenewal | None:
         acme = self._section.letsencrypt
-        if not isinstance(self._source, Cache):
+        if not isinstance(self._source, ACMECache):
             return None
         try:
             from twisted_registry.letsencrypt.order import Orders  # noqa: PLC0415 - an extra
-            from twisted_registry.letsencrypt.renewal import Renewal  # noqa: PLC0415
+            from twisted_registry.letsencrypt.renewal import CertificateRenewal  # noqa: PLC0415
         except ModuleNotFoundError as error:
             raise StartError(
                 f"http.tls.letsencrypt: needs the package {error.name}: install"
@@ -162,7 +162,7 @@ class Encryption(MultiService):
             ) from error
         cache, reactor = self._source, self._reactor
         orders = Orders(reactor, cache, acme.directory, acme.email, self._in_thread)
-        return Renewal(reactor, cache, orders, self._in_thread, self._renewed)
+        return CertificateRenewal(reactor, cache, orders, self._in_thread, self._renewed)
 
     def _renewed(self) -> None:
         assert self._reloader is not None
@@ -171,45 +171,45 @@ class Encryption(MultiService):
     def _in_thread(self, call: Callable[..., T], *arguments: object) -> Deferred[T]:
         return deferToThreadPool(self._reactor, self._reactor.getThreadPool(), call, *arguments)
 
-    def _read(self) -> Deferred[Material]:
-        return self._in_thread(self._checked)
+    def _read(self) -> Deferred[CertificateBundle]:
+        return self._in_thread(self._read_checked)
 
-    def _checked(self) -> Material:
+    def _read_checked(self) -> CertificateBundle:
         material = self._source.read()
-        make_context(material, self._terms)
+        make_context(material, self._tls_options)
         return material
 
-    def _shown(self) -> Material:
+    def _current_bundle(self) -> CertificateBundle:
         assert self._material is not None
         return self._material
 
     def _authority(self) -> bytes:
-        return authority_of(self._shown().certificate)
+        return last_certificate(self._current_bundle().certificate)
 
 
-def _source(configuration: Configuration, now: Callable[[], float]) -> ISource:
+def _source(configuration: Configuration, now: Callable[[], float]) -> ICertificateSource:
     section = configuration.http.tls
     acme = section.letsencrypt
     if acme.cachefile:
-        cache: ISource = Cache(Path(acme.cachefile).absolute(), acme.hosts, now, section.clientcas)
+        cache: ICertificateSource = ACMECache(Path(acme.cachefile).absolute(), acme.hosts, now, section.clientcas)
         return cache
     if not section.auto.hosts:
-        files: ISource = Files(section.certificate, section.keyfile, section.clientcas)
+        files: ICertificateSource = CertificateFiles(section.certificate, section.keyfile, section.clientcas)
         return files
     filesystem = configuration.storage.filesystem
     if section.auto.folder or filesystem is None:
         folder = Path(section.auto.folder)
     else:
         folder = Path(filesystem.rootdirectory) / "twisted-registry" / "tls"
-    automatic: ISource = Automatic(folder.absolute(), section.auto.hosts, now, section.clientcas)
+    automatic: ICertificateSource = AutomaticCertificates(folder.absolute(), section.auto.hosts, now, section.clientcas)
     return automatic
 
 
-def _terms(section: Tls, source: ISource) -> Terms:
+def _tls_options(section: Tls, source: ICertificateSource) -> TLSOptions:
     clients = section.clientauth or ClientAuth.REQUIRE.value
-    return Terms(
+    return TLSOptions(
         cast("Literal['tls1.2', 'tls1.3']", section.minimumtls or "tls1.2"),
         section.ciphers,
         ClientAuth(clients) if section.clientcas else ClientAuth.NONE,
-        source.challenged if isinstance(source, Cache) else None,
+        source.challenge_certificate if isinstance(source, ACMECache) else None,
     )

@@ -101,6 +101,6 @@ class RegistryError(Exception):
         return {"errors": [error]}
 
 
-def no_room() -> RegistryError:
+def insufficient_storage() -> RegistryError:
     """The store is full: 507 Insufficient Storage (RFC 4918 section 11.5)."""
     return RegistryError(ErrorCode.UNAVAILABLE, message="no space left to store this", status=507)

@@ -17,24 +17,24 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
-from twisted_registry.reference import NAME_LIMIT
+from twisted_registry.reference import MAX_NAME_LENGTH
 from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 #: What a pattern has to be, for whoever reports a wrong one.
-EXPECTED = (
+GLOB_SYNTAX = (
     "a repository's name, in which * stands for any part of a component and ** for any number of"
     " them, as library/* or team/**; with ! in front to take it away"
 )
 #: Likewise of a pattern for tags.
-EXPECTED_TAG = (
+TAG_GLOB_SYNTAX = (
     "a tag, in which * stands for any part of it, as v* or *-rc*; with ! in front to take it away"
 )
 _ANY_DEPTH = "**"
-_COMPONENT = re.compile(r"[a-z0-9._*-]+", re.ASCII)
-_TAG = re.compile(r"[A-Za-z0-9_.*-]{1,128}", re.ASCII)
+_COMPONENT_RE = re.compile(r"[a-z0-9._*-]+", re.ASCII)
+_TAG_RE = re.compile(r"[A-Za-z0-9_.*-]{1,128}", re.ASCII)
 
 
 class GlobInvalid(ValueError):
@@ -59,12 +59,12 @@ class Glob(Value):
         """
         components = text.split("/")
         for component in components:
-            sound = _COMPONENT.fullmatch(component) is not None
-            if not sound or (_ANY_DEPTH in component and component != _ANY_DEPTH):
-                raise GlobInvalid(text[:NAME_LIMIT])
-        if len(text) > NAME_LIMIT:
-            raise GlobInvalid(text[:NAME_LIMIT])
-        return cls(text, re.compile(_translated(components), re.ASCII))
+            is_valid = _COMPONENT_RE.fullmatch(component) is not None
+            if not is_valid or (_ANY_DEPTH in component and component != _ANY_DEPTH):
+                raise GlobInvalid(text[:MAX_NAME_LENGTH])
+        if len(text) > MAX_NAME_LENGTH:
+            raise GlobInvalid(text[:MAX_NAME_LENGTH])
+        return cls(text, re.compile(_path_regex(components), re.ASCII))
 
     @classmethod
     def parse_tag(cls, text: str) -> Glob:
@@ -72,12 +72,12 @@ class Glob(Value):
 
         :raises GlobInvalid: if it could match no tag.
         """
-        if not _TAG.fullmatch(text) or _ANY_DEPTH in text:
-            raise GlobInvalid(text[:NAME_LIMIT])
-        return cls(text, re.compile(_one_component(text), re.ASCII))
+        if not _TAG_RE.fullmatch(text) or _ANY_DEPTH in text:
+            raise GlobInvalid(text[:MAX_NAME_LENGTH])
+        return cls(text, re.compile(_component_regex(text), re.ASCII))
 
     @property
-    def is_everything(self) -> bool:
+    def matches_everything(self) -> bool:
         """Whether it matches every name of a repository."""
         return self.text == _ANY_DEPTH
 
@@ -92,14 +92,14 @@ class Glob(Value):
 
 
 @frozen(eq=False, repr=False)
-class Choice(Value):
+class GlobSet(Value):
     """What a list of patterns chooses."""
 
     included: tuple[Glob, ...]
     excluded: tuple[Glob, ...] = ()
 
     @classmethod
-    def parse(cls, texts: Iterable[str], read: Callable[[str], Glob] = Glob.parse) -> Choice:
+    def parse(cls, texts: Iterable[str], parse_glob: Callable[[str], Glob] = Glob.parse) -> GlobSet:
         """Read a list of patterns.
 
         :param read: reads one of them; :meth:`Glob.parse_tag` where they are for tags.
@@ -108,15 +108,15 @@ class Choice(Value):
         included, excluded = [], []
         for text in texts:
             if text.startswith("!"):
-                excluded.append(read(text[1:]))
+                excluded.append(parse_glob(text[1:]))
             else:
-                included.append(read(text))
+                included.append(parse_glob(text))
         return cls(tuple(included), tuple(excluded))
 
     @property
-    def is_everything(self) -> bool:
+    def matches_everything(self) -> bool:
         """Whether every name is chosen, now and in future."""
-        return not self.excluded and any(glob.is_everything for glob in self.included)
+        return not self.excluded and any(glob.matches_everything for glob in self.included)
 
     def __contains__(self, name: str) -> bool:
         return any(glob.matches(name) for glob in self.included) and not any(
@@ -124,26 +124,26 @@ class Choice(Value):
         )
 
 
-def _translated(components: list[str]) -> str:
+def _path_regex(components: list[str]) -> str:
     """A regular expression: stretches of components, with any number of others between them."""
-    stretches: list[list[str]] = [[]]
+    groups: list[list[str]] = [[]]
     for component in components:
         if component == _ANY_DEPTH:
-            stretches.append([])
+            groups.append([])
         else:
-            stretches[-1].append(_one_component(component))
-    first, *others = ["/".join(stretch) for stretch in stretches]
+            groups[-1].append(_component_regex(component))
+    first, *others = ["/".join(group) for group in groups]
     if not others:
         return first
     *between, last = others
     parts = [f"{first}/" if first else ""]
     # A stretch has a fixed number of components, so the first place that fits is as good as any.
-    parts += [f"(?>(?:[^/]+/)*?{stretch}/)" for stretch in between if stretch]
+    parts += [f"(?>(?:[^/]+/)*?{group}/)" for group in between if group]
     parts.append(f"(?:[^/]+/)*{last}" if last else ".+")
     return "".join(parts)
 
 
-def _one_component(text: str) -> str:
+def _component_regex(text: str) -> str:
     """A regular expression for a component with stars in it."""
     first, *others = map(re.escape, text.split("*"))
     if not others:

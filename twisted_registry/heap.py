@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def permanent() -> Iterator[None]:
+def freeze_imports() -> Iterator[None]:
     """Search for no garbage inside the block, and never again among what is there at its end.
 
     For programs of our own only: to a process that has taken us in, this is not ours to do.

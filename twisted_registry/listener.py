@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IListeningPort, IProtocolFactory
     from twisted.python.failure import Failure
 
-    from twisted_registry.api.site import RegistrySite
+    from twisted_registry.api.site import HTTPSite
 
 log = Logger()
 
 #: The first descriptor that systemd hands over (sd_listen_fds(3)).
-_HANDED_OVER = 3
+_FIRST_SYSTEMD_FD = 3
 #: Connections that may wait to be accepted; the kernel lowers it to its own limit. Beyond it a
 #: client tries again after a second, and Twisted's 50 are soon there in a burst.
 _BACKLOG = 4096
 #: Seconds for which a stop waits for connections to close whose requests have been answered.
-_FAREWELL = 3.0
+_CLOSE_WAIT_S = 3.0
 #: The endpoint strings that HOST:PORT becomes.
-_TCP = re.compile(r"tcp(6?):(\d+)(?::interface=((?:[^:\\]|\\.)*))?")
+_TCP_ENDPOINT = re.compile(r"tcp(6?):(\d+)(?::interface=((?:[^:\\]|\\.)*))?")
 
 
 class StartError(Exception):
@@ -54,7 +54,7 @@ class HTTPService(Service):
     def __init__(
         self,
         endpoint: IStreamServerEndpoint,
-        site: RegistrySite,
+        site: HTTPSite,
         clock: Any,
         drain_seconds: float,
         key: str = "http.addr",
@@ -79,7 +79,7 @@ class HTTPService(Service):
         failures: list[Failure] = []
         self._endpoint.listen(self._site).addCallbacks(self._listening, failures.append)
         if failures:
-            raise StartError(f"{self._key}: {_why(failures[0].value)}")
+            raise StartError(f"{self._key}: {_explain_listen_error(failures[0].value)}")
 
     def _listening(self, port: IListeningPort) -> None:
         self.port = port
@@ -99,7 +99,7 @@ class HTTPService(Service):
             drained.addTimeout(self.drain_seconds, self._clock, lambda *_: None)
             await drained
             # An answer that was written may not have been sent yet, nor taken.
-            await self._site.part().addTimeout(_FAREWELL, self._clock, lambda *_: None)
+            await self._site.disconnect().addTimeout(_CLOSE_WAIT_S, self._clock, lambda *_: None)
         self._site.abort()
         # The transports tell of their end in the next turn. Handlers that hear of it begin to put
         # their work away, which the storage must see before it is told to close.
@@ -127,7 +127,7 @@ class TCPEndpoint:
         )
 
 
-def _why(error: Any) -> str:
+def _explain_listen_error(error: Any) -> str:
     """Why it can not be listened, in words for who started this."""
     if not isinstance(error, CannotListenError):
         return str(getattr(error, "strerror", None) or error)
@@ -152,7 +152,7 @@ def make_endpoint(
     :raises StartError: if something else lies at ``path``, or a live socket.
     """
     handed_over = environ.get("LISTEN_FDS") == "1" and environ.get("LISTEN_PID") == str(os.getpid())
-    tcp = _TCP.fullmatch(description)
+    tcp = _TCP_ENDPOINT.fullmatch(description)
     if tcp and not handed_over:
         everywhere = "::" if tcp[1] else ""
         interface = everywhere if tcp[3] is None else re.sub(r"\\(.)", r"\1", tcp[3])
@@ -161,16 +161,16 @@ def make_endpoint(
     from twisted.internet import endpoints  # noqa: PLC0415
 
     if handed_over:
-        with socket.socket(fileno=os.dup(_HANDED_OVER)) as duplicate:
+        with socket.socket(fileno=os.dup(_FIRST_SYSTEMD_FD)) as duplicate:
             family = duplicate.family
-        return endpoints.AdoptedStreamServerEndpoint(reactor, _HANDED_OVER, family)
+        return endpoints.AdoptedStreamServerEndpoint(reactor, _FIRST_SYSTEMD_FD, family)
     if path:
-        _clear(Path(path))
+        _remove_stale_socket(Path(path))
     endpoint: IStreamServerEndpoint = endpoints.serverFromString(reactor, description)
     return endpoint
 
 
-def start_environment() -> dict[str, str]:
+def initial_environment() -> dict[str, str]:
     """The environment that this process began with.
 
     Twisted takes LISTEN_FDS and LISTEN_PID out of ``os.environ`` as soon as its endpoints are
@@ -185,7 +185,7 @@ def start_environment() -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def described(address: object, *, secure: bool = False) -> tuple[str, str]:
+def describe_address(address: object, *, secure: bool = False) -> tuple[str, str]:
     """An address for people, and ``host:port`` for a client on this machine (or empty).
 
     :param secure: whether TLS is spoken there.
@@ -201,7 +201,7 @@ def described(address: object, *, secure: bool = False) -> tuple[str, str]:
     return str(address), ""
 
 
-def _clear(path: Path) -> None:
+def _remove_stale_socket(path: Path) -> None:
     """Remove a socket that nobody listens on any more."""
     try:
         mode = path.stat().st_mode

@@ -52,10 +52,10 @@ def make_observer(
     :param formatter: the shape of a line.
     :param fields: added to every line.
     """
-    return from_level(level, LineObserver(stream, formatter, dict(fields or {})))
+    return filter_level(level, LineObserver(stream, formatter, dict(fields or {})))
 
 
-def from_level(level: str, observer: ILogObserver) -> ILogObserver:
+def filter_level(level: str, observer: ILogObserver) -> ILogObserver:
     """Let *observer* hear of nothing below ``error``, ``warn``, ``info`` or ``debug``."""
     predicate = LogLevelFilterPredicate(_THRESHOLDS[level])
     filtered: ILogObserver = FilteringLogObserver(observer, [predicate])
@@ -109,15 +109,15 @@ def _document(
 def _text(
     time: datetime, level: str, message: str, extra: Mapping[str, Any], *, terminal: bool
 ) -> str:
-    tail = "".join(f" {key}={_quoted(str(value))}" for key, value in extra.items())
+    tail = "".join(f" {key}={_quote(str(value))}" for key, value in extra.items())
     if terminal:
         shown = "" if level == "info" else f"{level}: "
         return f"{time.astimezone():%H:%M:%S} {shown}{message}{tail}"
     stamp = time.isoformat(timespec="microseconds").replace("+00:00", "Z")
-    return f'time="{stamp}" level={level} msg={_quoted(message)}{tail}'
+    return f'time="{stamp}" level={level} msg={_quote(message)}{tail}'
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     plain = text and all(character.isalnum() or character in "-._/@^+" for character in text)
     # What could steer a terminal is not all below the space: then nothing but ASCII.
     return text if plain else json.dumps(text, ensure_ascii=not text.isprintable())

@@ -28,7 +28,7 @@ DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_PLUGIN_CONFIG = "application/vnd.docker.plugin.v1+json"
 
 #: Layers that stay where their ``urls`` point; a registry need not hold them.
-FOREIGN_LAYERS = (
+FOREIGN_LAYER_PREFIXES = (
     "application/vnd.oci.image.layer.nondistributable.v1.",
     "application/vnd.docker.image.rootfs.foreign.",
 )
@@ -36,17 +36,17 @@ FOREIGN_LAYERS = (
 
 #: What a Content-Type may be without its parameters (RFC 6838 section 4.2, first characters not
 #: looked at): a stored manifest is served under the type that it tells of itself.
-_MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}", re.ASCII)
+_MEDIA_TYPE_RE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}", re.ASCII)
 
-_LIKE_A_DIGEST = re.compile(
+_DIGEST_RE = re.compile(
     "|".join(f"{name}:[0-9a-f]{{{length}}}" for name, length in ALGORITHMS.items()).encode()
 )
 
 #: Sizes are signed 64-bit numbers for every program that reads them.
-_SIZE_LIMIT = 2**63
+_SIZE_LIMIT_BYTES = 2**63
 
 
-class Kind(Enum):
+class ManifestKind(Enum):
     """What a manifest is, whoever's media type it carries."""
 
     IMAGE = "image"
@@ -55,12 +55,12 @@ class Kind(Enum):
     OPAQUE = "opaque"
 
 
-KINDS = {
-    OCI_IMAGE: Kind.IMAGE,
-    DOCKER_IMAGE: Kind.IMAGE,
-    OCI_INDEX: Kind.INDEX,
-    DOCKER_INDEX: Kind.INDEX,
-    OCI_ARTIFACT: Kind.ARTIFACT,
+KIND_BY_MEDIA_TYPE = {
+    OCI_IMAGE: ManifestKind.IMAGE,
+    DOCKER_IMAGE: ManifestKind.IMAGE,
+    OCI_INDEX: ManifestKind.INDEX,
+    DOCKER_INDEX: ManifestKind.INDEX,
+    OCI_ARTIFACT: ManifestKind.ARTIFACT,
 }
 
 
@@ -85,7 +85,7 @@ class Descriptor(Value):
     @property
     def is_foreign(self) -> bool:
         """Whether this, as a layer, need not be held by a registry."""
-        return bool(self.urls) or self.media_type.startswith(FOREIGN_LAYERS)
+        return bool(self.urls) or self.media_type.startswith(FOREIGN_LAYER_PREFIXES)
 
 
 @frozen(eq=False, repr=False)
@@ -99,7 +99,7 @@ class Manifest(Value):
     """
 
     media_type: str
-    kind: Kind
+    kind: ManifestKind
     config: Descriptor | None = None
     layers: tuple[Descriptor, ...] = ()
     manifests: tuple[Descriptor, ...] = ()
@@ -112,7 +112,7 @@ class Manifest(Value):
         """Configuration and layers: what must be there as blobs."""
         return self.layers if self.config is None else (self.config, *self.layers)
 
-    def as_referrer(self, digest: Digest, size: int) -> dict[str, object]:
+    def referrer_descriptor(self, digest: Digest, size: int) -> dict[str, object]:
         """The descriptor of this manifest in the list of its subject's referrers.
 
         Distribution specification, "Listing Referrers": an image without an artifact type takes
@@ -124,7 +124,7 @@ class Manifest(Value):
             "size": size,
         }
         artifact_type = self.artifact_type
-        if not artifact_type and self.kind is Kind.IMAGE and self.config is not None:
+        if not artifact_type and self.kind is ManifestKind.IMAGE and self.config is not None:
             artifact_type = self.config.media_type
         if artifact_type:
             descriptor["artifactType"] = artifact_type
@@ -147,30 +147,30 @@ class References(Value):
     subject: Digest | None = None
 
 
-def references_in(content: bytes) -> References:
+def parse_references(content: bytes) -> References:
     """Read what a stored document refers to; rather too much than too little."""
     try:
         manifest = parse_manifest(content, None)
     except ManifestInvalid:
-        return References(_digests_in(content))
+        return References(_find_digests(content))
     subject = None if manifest.subject is None else manifest.subject.digest
-    if manifest.kind is Kind.OPAQUE:
-        return References(_digests_in(content), subject=subject)
+    if manifest.kind is ManifestKind.OPAQUE:
+        return References(_find_digests(content), subject=subject)
     return References(
         frozenset(part.digest for part in (*manifest.blobs, *manifest.manifests)),
-        frozenset(child.digest for child in manifest.manifests if child.media_type in KINDS),
+        frozenset(child.digest for child in manifest.manifests if child.media_type in KIND_BY_MEDIA_TYPE),
         subject,
     )
 
 
-def _digests_in(content: bytes) -> frozenset[Digest]:
-    found = (match.decode("ascii").split(":") for match in _LIKE_A_DIGEST.findall(content))
+def _find_digests(content: bytes) -> frozenset[Digest]:
+    found = (match.decode("ascii").split(":") for match in _DIGEST_RE.findall(content))
     return frozenset(Digest(algorithm, hexadecimal) for algorithm, hexadecimal in found)
 
 
 def is_media_type(value: object) -> TypeGuard[str]:
     """Whether ``value`` is a media type without parameters."""
-    return isinstance(value, str) and _MEDIA_TYPE.fullmatch(value) is not None
+    return isinstance(value, str) and _MEDIA_TYPE_RE.fullmatch(value) is not None
 
 
 def parse_manifest(content: bytes, media_type: str | None) -> Manifest:
@@ -181,7 +181,7 @@ def parse_manifest(content: bytes, media_type: str | None) -> Manifest:
         of itself.
     :raises ManifestInvalid: if the document is not what its type promises.
     """
-    document = _load(content)
+    document = _load_json_object(content)
     declared = document.get("mediaType") if document is not None else None
     if declared == "":
         # As little as none, in the words of Go programs.
@@ -189,64 +189,64 @@ def parse_manifest(content: bytes, media_type: str | None) -> Manifest:
     if declared is not None and not is_media_type(declared):
         raise ManifestInvalid("mediaType: a media type is expected")
     if media_type is None:
-        media_type = declared or _guess(document)
+        media_type = declared or _guess_media_type(document)
         if media_type is None:
             raise ManifestInvalid("neither a Content-Type nor a mediaType says what this is")
     elif not is_media_type(media_type):
         raise ManifestInvalid("the Content-Type is not a media type")
     elif declared and declared != media_type:
         raise ManifestInvalid(f"mediaType is {declared}, but the Content-Type says {media_type}")
-    kind = KINDS.get(media_type, Kind.OPAQUE)
-    if kind is Kind.OPAQUE:
-        return _opaque(document, media_type)
+    kind = KIND_BY_MEDIA_TYPE.get(media_type, ManifestKind.OPAQUE)
+    if kind is ManifestKind.OPAQUE:
+        return _parse_opaque(document, media_type)
     if document is None:
         raise ManifestInvalid("not a JSON object in UTF-8 that names every key once")
     _check_shape(document, kind)
     return Manifest(
         media_type,
         kind,
-        config=_descriptor(document["config"], "config") if kind is Kind.IMAGE else None,
-        layers=_layers(document, kind),
-        manifests=_descriptors(document, "manifests") if kind is Kind.INDEX else (),
-        subject=_subject(document),
-        artifact_type=_text(document, "artifactType"),
-        annotations=_annotations(document),
+        config=_parse_descriptor(document["config"], "config") if kind is ManifestKind.IMAGE else None,
+        layers=_parse_layers(document, kind),
+        manifests=_parse_descriptors(document, "manifests") if kind is ManifestKind.INDEX else (),
+        subject=_parse_subject(document),
+        artifact_type=_parse_optional_string(document, "artifactType"),
+        annotations=_parse_annotations(document),
     )
 
 
-def media_type_in(content: bytes) -> str | None:
+def declared_media_type(content: bytes) -> str | None:
     """What a stored document tells of its own media type, if it tells it beyond doubt.
 
     None for one without a ``mediaType``: such a manifest may have been pushed under any type.
     """
-    document = _load(content)
+    document = _load_json_object(content)
     declared = document.get("mediaType") if document is not None else None
     return declared if is_media_type(declared) else None
 
 
 def guess_media_type(content: bytes) -> str | None:
     """The OCI type whose shape a document without ``mediaType`` has, or None."""
-    return _guess(_load(content))
+    return _guess_media_type(_load_json_object(content))
 
 
-def _load(content: bytes) -> dict[str, Any] | None:
+def _load_json_object(content: bytes) -> dict[str, Any] | None:
     try:
         # Decoded here, because json guesses the encoding of bytes and lets half characters pass.
         document = json.loads(
             content.decode("utf-8"),
-            parse_constant=_refuse_constant,
-            object_pairs_hook=_unambiguous,
+            parse_constant=_reject_constant,
+            object_pairs_hook=_reject_duplicate_keys,
         )
     except (ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
 
 
-def _refuse_constant(name: str) -> None:
+def _reject_constant(name: str) -> None:
     raise ValueError(name)
 
 
-def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Refuse a key that stands twice: programs differ in which of the two they read."""
     found = dict(pairs)
     if len(found) != len(pairs):
@@ -254,7 +254,7 @@ def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _guess(document: dict[str, Any] | None) -> str | None:
+def _guess_media_type(document: dict[str, Any] | None) -> str | None:
     if document is None:
         return None
     if isinstance(document.get("manifests"), list):
@@ -264,57 +264,57 @@ def _guess(document: dict[str, Any] | None) -> str | None:
     return None
 
 
-def _opaque(document: dict[str, Any] | None, media_type: str) -> Manifest:
+def _parse_opaque(document: dict[str, Any] | None, media_type: str) -> Manifest:
     if document is None:
-        return Manifest(media_type, Kind.OPAQUE)
+        return Manifest(media_type, ManifestKind.OPAQUE)
     try:
-        subject = _subject(document)
-        annotations = _annotations(document)
+        subject = _parse_subject(document)
+        annotations = _parse_annotations(document)
     except ManifestInvalid:
         # Whatever these fields mean in a type that nobody here knows, it is not our business.
         subject = annotations = None
     artifact_type = document.get("artifactType")
     return Manifest(
         media_type,
-        Kind.OPAQUE,
+        ManifestKind.OPAQUE,
         subject=subject,
         artifact_type=artifact_type if isinstance(artifact_type, str) else None,
         annotations=annotations,
     )
 
 
-def _check_shape(document: dict[str, Any], kind: Kind) -> None:
-    if kind is not Kind.ARTIFACT:
+def _check_shape(document: dict[str, Any], kind: ManifestKind) -> None:
+    if kind is not ManifestKind.ARTIFACT:
         version = document.get("schemaVersion")
         if type(version) is not int or version != 2:
             raise ManifestInvalid("schemaVersion: 2 is expected")
     # A document that reads both as an image and as an index means different things to different
     # clients (CVE-2021-41190).
-    if kind is Kind.INDEX and ("layers" in document or "config" in document):
+    if kind is ManifestKind.INDEX and ("layers" in document or "config" in document):
         raise ManifestInvalid("an index has neither config nor layers")
-    if kind is Kind.IMAGE:
+    if kind is ManifestKind.IMAGE:
         if "manifests" in document:
             raise ManifestInvalid("an image has no manifests")
         if "config" not in document:
             raise ManifestInvalid("config: a descriptor is expected")
 
 
-def _layers(document: dict[str, Any], kind: Kind) -> tuple[Descriptor, ...]:
-    if kind is Kind.INDEX:
+def _parse_layers(document: dict[str, Any], kind: ManifestKind) -> tuple[Descriptor, ...]:
+    if kind is ManifestKind.INDEX:
         return ()
-    return _descriptors(document, "layers" if kind is Kind.IMAGE else "blobs")
+    return _parse_descriptors(document, "layers" if kind is ManifestKind.IMAGE else "blobs")
 
 
-def _descriptors(document: dict[str, Any], key: str) -> tuple[Descriptor, ...]:
+def _parse_descriptors(document: dict[str, Any], key: str) -> tuple[Descriptor, ...]:
     items = document.get(key)
     if items is None:
         return ()
     if not isinstance(items, list):
         raise ManifestInvalid(f"{key}: a list is expected")
-    return tuple(_descriptor(item, f"{key}[{index}]") for index, item in enumerate(items))
+    return tuple(_parse_descriptor(item, f"{key}[{index}]") for index, item in enumerate(items))
 
 
-def _descriptor(item: object, where: str) -> Descriptor:
+def _parse_descriptor(item: object, where: str) -> Descriptor:
     if not isinstance(item, dict):
         raise ManifestInvalid(f"{where}: a descriptor is expected")
     media_type, text, size = item.get("mediaType"), item.get("digest"), item.get("size")
@@ -326,17 +326,17 @@ def _descriptor(item: object, where: str) -> Descriptor:
         digest = Digest.parse(text)
     except DigestInvalid as error:
         raise ManifestInvalid(f"{where}.digest: {error}") from error
-    if type(size) is not int or not 0 <= size < _SIZE_LIMIT:
+    if type(size) is not int or not 0 <= size < _SIZE_LIMIT_BYTES:
         raise ManifestInvalid(f"{where}.size: a number of bytes is expected")
     urls = item.get("urls")
     if urls is None:
         urls = []
     if not isinstance(urls, list) or not all(isinstance(url, str) for url in urls):
         raise ManifestInvalid(f"{where}.urls: a list of strings is expected")
-    return Descriptor(media_type, digest, size, tuple(urls), _platform(item, where))
+    return Descriptor(media_type, digest, size, tuple(urls), _parse_platform(item, where))
 
 
-def _platform(item: dict[str, Any], where: str) -> Mapping[str, Any] | None:
+def _parse_platform(item: dict[str, Any], where: str) -> Mapping[str, Any] | None:
     platform = item.get("platform")
     if platform is None:
         return None
@@ -349,19 +349,19 @@ def _platform(item: dict[str, Any], where: str) -> Mapping[str, Any] | None:
     return platform
 
 
-def _subject(document: dict[str, Any]) -> Descriptor | None:
+def _parse_subject(document: dict[str, Any]) -> Descriptor | None:
     subject = document.get("subject")
-    return None if subject is None else _descriptor(subject, "subject")
+    return None if subject is None else _parse_descriptor(subject, "subject")
 
 
-def _text(document: dict[str, Any], key: str) -> str | None:
+def _parse_optional_string(document: dict[str, Any], key: str) -> str | None:
     value = document.get(key)
     if value is not None and not isinstance(value, str):
         raise ManifestInvalid(f"{key}: a string is expected")
     return value
 
 
-def _annotations(document: dict[str, Any]) -> Mapping[str, str] | None:
+def _parse_annotations(document: dict[str, Any]) -> Mapping[str, str] | None:
     annotations = document.get("annotations")
     if annotations is None:
         return None

@@ -12,7 +12,7 @@ from twisted_registry.value import Value
 
 
 @frozen(eq=False, repr=False)
-class Answered(Value):
+class FinishedRequest(Value):
     """One request that was answered, or whose client left.
 
     :ivar handler: the route's name, as Distribution's metrics call it.
@@ -34,8 +34,8 @@ class Answered(Value):
 class IMetricsObserver(Interface):
     """Hears of requests."""
 
-    def started(handler: str) -> None:
+    def request_started(handler: str) -> None:
         """Note that a request is under way; must neither block nor raise."""
 
-    def answered(answered: Answered) -> None:
+    def request_finished(request_finished: FinishedRequest) -> None:
         """Note that it is over; must neither block nor raise."""

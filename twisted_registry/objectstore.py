@@ -13,26 +13,26 @@ from twisted.logger import Logger
 
 from twisted_registry import __version__
 from twisted_registry.listener import StartError
-from twisted_registry.storage.s3.address import Address, AddressError, amazon, custom
+from twisted_registry.storage.s3.address import BucketAddress, AddressError, aws_address, endpoint_address
 from twisted_registry.storage.s3.chain import find_credentials
 from twisted_registry.storage.s3.client import S3Client
-from twisted_registry.storage.s3.copying import CopyRules
+from twisted_registry.storage.s3.copying import CopyOptions
 from twisted_registry.storage.s3.credentials import CredentialsError
 from twisted_registry.storage.s3.driver import S3Driver
 from twisted_registry.storage.s3.errors import (
     BadCredentials,
-    Denied,
+    AccessDenied,
     NoSuchBucket,
     NotFound,
     S3Error,
-    Skewed,
+    ClockSkewed,
     WrongRegion,
 )
 from twisted_registry.storage.s3.proxies import find_proxy
 from twisted_registry.storage.s3.sender import Sender
-from twisted_registry.storage.s3.storing import Storing
+from twisted_registry.storage.s3.storing import ObjectOptions
 from twisted_registry.storage.s3.transport import make_transport
-from twisted_registry.storage.s3.wirelog import WireLog
+from twisted_registry.storage.s3.wirelog import RequestLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -44,12 +44,12 @@ if TYPE_CHECKING:
 log = Logger()
 
 #: What is wrong for an error of the first request, and with which option.
-_CAUSES: Final[tuple[tuple[type[S3Error], str, str], ...]] = (
+_MISCONFIGURATIONS: Final[tuple[tuple[type[S3Error], str, str], ...]] = (
     (NoSuchBucket, "bucket", "there is no such bucket"),
     (WrongRegion, "region", "the bucket is elsewhere"),
-    (Skewed, "", "the clock of this machine is wrong"),
+    (ClockSkewed, "", "the clock of this machine is wrong"),
     (BadCredentials, "accesskey", "the store does not accept the credentials"),
-    (Denied, "bucket", "the credentials are good, and do not allow to list the bucket"),
+    (AccessDenied, "bucket", "the credentials are good, and do not allow to list the bucket"),
     (NotFound, "bucket", "there is no such bucket"),
 )
 
@@ -78,27 +78,27 @@ def make_s3_driver(name: str, options: S3, reactor: Any, environ: Mapping[str, s
         address,
         credentials,
         agent,
-        wire=WireLog(options.loglevel.lower()),
+        request_log=RequestLog(options.loglevel.lower()),
     )
-    storing = Storing(
+    storing = ObjectOptions(
         options.encrypt,
         options.keyid,
         "" if options.storageclass == "NONE" else options.storageclass,
         options.objectacl,
     )
-    copying = CopyRules(
+    copy_options = CopyOptions(
         options.multipartcopythresholdsize,
         options.multipartcopychunksize,
         options.multipartcopymaxconcurrency,
     )
     client = S3Client(sender, storing, public)
-    return S3Driver(client, reactor, options.rootdirectory, options.chunksize, copying)
+    return S3Driver(client, reactor, options.rootdirectory, options.chunksize, copy_options)
 
 
-def _addresses(options: S3) -> tuple[Address, Address | None]:
+def _addresses(options: S3) -> tuple[BucketAddress, BucketAddress | None]:
     """Where we find the bucket, and where clients do if that is elsewhere."""
     if options.regionendpoint:
-        address = custom(
+        address = endpoint_address(
             options.bucket,
             options.regionendpoint,
             region=options.region,
@@ -106,7 +106,7 @@ def _addresses(options: S3) -> tuple[Address, Address | None]:
             secure=options.secure,
         )
     else:
-        address = amazon(
+        address = aws_address(
             options.bucket,
             options.region,
             path_style=options.forcepathstyle or False,
@@ -118,7 +118,7 @@ def _addresses(options: S3) -> tuple[Address, Address | None]:
     if not options.redirectendpoint:
         return address, None
     in_path = options.forcepathstyle
-    return address, custom(
+    return address, endpoint_address(
         options.bucket,
         options.redirectendpoint,
         region=address.region,
@@ -136,7 +136,7 @@ class BucketCheck(Service):
     """
 
     def __init__(
-        self, name: str, driver: S3Driver, give_up: Callable[[StartError], object]
+        self, name: str, driver: S3Driver, on_start_error: Callable[[StartError], object]
     ) -> None:
         """Take what to ask.
 
@@ -145,25 +145,25 @@ class BucketCheck(Service):
         """
         self._name = name
         self._driver = driver
-        self._give_up = give_up
+        self._on_start_error = on_start_error
         #: Fires when the answer is there and was told.
-        self.asked: Deferred[None] = succeed(None)
+        self.checked: Deferred[None] = succeed(None)
 
     def startService(self) -> None:
         """Ask."""
         super().startService()
-        self.asked = self._driver.client.head_bucket()
-        self.asked.addErrback(self._failed)
+        self.checked = self._driver.client.head_bucket()
+        self.checked.addErrback(self._failed)
 
     def stopService(self) -> None:
         """Wait for the answer no longer."""
-        self.asked.cancel()
+        self.checked.cancel()
 
     def _failed(self, failure: Failure) -> None:
         error = failure.value
         if isinstance(error, CancelledError):
             return
-        fault = misconfiguration(error, self._name)
+        fault = find_misconfiguration(error, self._name)
         if fault is None:
             log.error(
                 "the store does not answer as it should; the registry goes on, and so may the"
@@ -172,10 +172,10 @@ class BucketCheck(Service):
             )
             return
         log.critical("{error}", error=str(fault))
-        self._give_up(fault)
+        self._on_start_error(fault)
 
 
-async def insist(name: str, driver: S3Driver) -> None:
+async def require_bucket(name: str, driver: S3Driver) -> None:
     """Ask the store for one key; what is wrong, for whatever reason, is an error.
 
     :param name: what the section is called.
@@ -184,16 +184,16 @@ async def insist(name: str, driver: S3Driver) -> None:
     try:
         await driver.client.head_bucket()
     except S3Error as error:
-        fault = misconfiguration(error, name)
+        fault = find_misconfiguration(error, name)
         raise fault or StartError(f"storage.{name}: {error}") from error
 
 
-def misconfiguration(error: BaseException | None, name: str) -> StartError | None:
+def find_misconfiguration(error: BaseException | None, name: str) -> StartError | None:
     """Which option an error of the first request speaks of, and how; None if of none.
 
     :param name: what the section is called.
     """
-    for kind, option, words in _CAUSES:
+    for kind, option, words in _MISCONFIGURATIONS:
         if isinstance(error, kind):
             key = f"storage.{name}.{option}".rstrip(".")
             return StartError(f"{key}: {words}: {error}")

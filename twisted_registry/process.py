@@ -15,7 +15,7 @@ from twisted.logger import Logger, globalLogBeginner
 
 from twisted_registry.config.faults import ConfigurationError
 from twisted_registry.config.loading import load
-from twisted_registry.listener import StartError, start_environment
+from twisted_registry.listener import StartError, initial_environment
 from twisted_registry.logs import make_observer
 from twisted_registry.service import RegistryService
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     from twisted.logger import ILogObserver
 
-    from twisted_registry.config.loading import Loaded
+    from twisted_registry.config.loading import LoadedConfiguration
 
 log = Logger()
 
 
-class _Service(RegistryService):
+class _TwistdService(RegistryService):
     """A registry whose start ends twistd with one line instead of a traceback.
 
     :ivar in_background: whether another twistd waits at the terminal to hear how the start went.
@@ -49,11 +49,11 @@ class _Service(RegistryService):
 
     def startService(self) -> None:
         # Before anybody can know that it runs.
-        heed_signals(self, self._reactor)
+        install_signal_handlers(self, self._reactor)
         super().startService()
 
 
-def in_twistd(path: str | None, reactor: Any, options: Mapping[str, Any]) -> RegistryService:
+def make_twistd_service(path: str | None, reactor: Any, options: Mapping[str, Any]) -> RegistryService:
     """Make the service that twistd runs.
 
     :param path: the configuration that the command line names, or None.
@@ -65,59 +65,59 @@ def in_twistd(path: str | None, reactor: Any, options: Mapping[str, Any]) -> Reg
     except ConfigurationError as error:
         lines = (f"twisted-registry: {line}" for line in error.lines())
         raise SystemExit("\n".join(lines)) from error
-    observer = _observer(loaded) if _log_is_ours(options) else None
+    observer = _make_observer(loaded) if _uses_own_observer(options) else None
     try:
-        service = _Service(loaded, reactor, start_environment(), access_log(loaded), observer)
+        service = _TwistdService(loaded, reactor, initial_environment(), access_log(loaded), observer)
     except StartError as error:
         raise SystemExit(f"twisted-registry: {error}") from error
     service.in_background = not options.get("nodaemon")
-    service.give_up = lambda _: _fail(reactor)
+    service.on_start_error = lambda _: _stop_with_failure(reactor)
     return service
 
 
-def _fail(reactor: Any) -> None:
+def _stop_with_failure(reactor: Any) -> None:
     """Stop, and let the process end with status 1, which twistd itself has no way to do."""
-    atexit.register(_leave)
+    atexit.register(_exit_with_failure)
     reactor.stop()
 
 
-def _leave() -> None:
+def _exit_with_failure() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)
 
 
-def _log_is_ours(options: Mapping[str, Any]) -> bool:
+def _uses_own_observer(options: Mapping[str, Any]) -> bool:
     # Whoever names a log file or a logger to twistd keeps it.  In the background twistd closes
     # standard error, and writes to twistd.log: ours would be lost.
     named = options.get("logfile") or options.get("logger") or options.get("syslog")
     return bool(options.get("nodaemon")) and not named
 
 
-def serve(loaded: Loaded, reactor: Any) -> int:
+def serve(loaded: LoadedConfiguration, reactor: Any) -> int:
     """Serve until a signal comes, without twistd.
 
     :returns: the exit status: 1 if the registry could not start.
     """
-    globalLogBeginner.beginLoggingTo([_observer(loaded)], redirectStandardIO=False)
+    globalLogBeginner.beginLoggingTo([_make_observer(loaded)], redirectStandardIO=False)
     try:
-        service = RegistryService(loaded, reactor, start_environment(), access_log(loaded))
+        service = RegistryService(loaded, reactor, initial_environment(), access_log(loaded))
     except StartError as error:
-        return _refused(error)
-    heed_signals(service, reactor)
+        return _report_start_error(error)
+    install_signal_handlers(service, reactor)
     return run(service, reactor)
 
 
-def heed_signals(service: RegistryService, reactor: Any) -> None:
+def install_signal_handlers(service: RegistryService, reactor: Any) -> None:
     """Read again what may change when SIGHUP comes, as daemons do, instead of ending by it.
 
     Where it means that the terminal was closed, it ends the registry as ever. What ends it does
     nothing more once it ends.
     """
-    at_terminal = _at_terminal()
+    at_terminal = _has_controlling_terminal()
 
-    def hung_up(*_: object) -> None:
-        gone = at_terminal and not _at_terminal()
+    def on_sighup(*_: object) -> None:
+        gone = at_terminal and not _has_controlling_terminal()
         reactor.callFromThread(end if gone else service.reload)
 
     def end() -> None:
@@ -133,11 +133,11 @@ def heed_signals(service: RegistryService, reactor: Any) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: reactor.callFromThread(heard))
 
-    signal.signal(signal.SIGHUP, hung_up)
+    signal.signal(signal.SIGHUP, on_sighup)
     reactor.addSystemEventTrigger("before", "shutdown", stopping)
 
 
-def _at_terminal() -> bool:
+def _has_controlling_terminal() -> bool:
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:
@@ -152,15 +152,15 @@ def run(service: RegistryService, reactor: Any) -> int:
     """
     faults: list[StartError] = []
 
-    def give_up(error: StartError) -> None:
+    def on_start_error(error: StartError) -> None:
         faults.append(error)
         reactor.stop()
 
-    service.give_up = give_up
+    service.on_start_error = on_start_error
     try:
         service.privilegedStartService()
     except StartError as error:
-        return _refused(error)
+        return _report_start_error(error)
     # Once signals are heeded: whoever reads that it listens may stop it at once.
     reactor.callWhenRunning(service.startService)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
@@ -168,12 +168,12 @@ def run(service: RegistryService, reactor: Any) -> int:
     return 1 if faults else 0
 
 
-def _refused(error: StartError) -> int:
+def _report_start_error(error: StartError) -> int:
     sys.stderr.write(f"twisted-registry: {error}\n")
     return 1
 
 
-def access_log(loaded: Loaded) -> TextIO:
+def access_log(loaded: LoadedConfiguration) -> TextIO:
     """Where the access log goes: standard output, which several processes may share."""
     # twistd puts a log in the place of sys.stdout; access lines go to the real one.
     stream = sys.__stdout__ or sys.stdout
@@ -181,18 +181,18 @@ def access_log(loaded: Loaded) -> TextIO:
         return stream
     if loaded.configuration.http.workers > 1:
         # Only here, as below: one process needs none of it.
-        from twisted_registry.workers.lines import shared_lines  # noqa: PLC0415
+        from twisted_registry.workers.lines import open_locked_output  # noqa: PLC0415
 
-        return shared_lines(stream.fileno())
+        return open_locked_output(stream.fileno())
     stream.reconfigure(line_buffering=True)
     return stream
 
 
-def _observer(loaded: Loaded) -> ILogObserver:
+def _make_observer(loaded: LoadedConfiguration) -> ILogObserver:
     logs = loaded.configuration.log
     observer = make_observer(sys.stderr, logs.level or "info", logs.formatter, logs.fields)
     if loaded.configuration.http.workers == 1:
         return observer
-    from twisted_registry.workers.reports import Signed  # noqa: PLC0415
+    from twisted_registry.workers.reports import ProcessIdObserver  # noqa: PLC0415
 
-    return Signed(observer)
+    return ProcessIdObserver(observer)

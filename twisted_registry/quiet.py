@@ -33,16 +33,16 @@ class QuietEndpoint:
 
 @implementer(IAgentEndpointFactory)
 @frozen
-class _Endpoints:
+class _ClientEndpointFactory:
     """Makes endpoints that check certificates as browsers do."""
 
     reactor: Any
-    seconds: float
+    connect_timeout_s: float
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """Answer the endpoint of a URL."""
         endpoint: IStreamClientEndpoint = HostnameEndpoint(
-            self.reactor, uri.host.decode("ascii"), uri.port, timeout=self.seconds
+            self.reactor, uri.host.decode("ascii"), uri.port, timeout=self.connect_timeout_s
         )
         if uri.scheme == b"https":
             policy = BrowserLikePolicyForHTTPS()
@@ -50,10 +50,10 @@ class _Endpoints:
         return QuietEndpoint(endpoint)
 
 
-def quiet_agent(reactor: Any, seconds: float) -> IAgent:
+def make_agent(reactor: Any, connect_timeout_s: float) -> IAgent:
     """Twisted's Agent, with a connection for each request.
 
     :param seconds: how long connecting may take.
     """
-    agent: IAgent = Agent.usingEndpointFactory(reactor, _Endpoints(reactor, seconds))
+    agent: IAgent = Agent.usingEndpointFactory(reactor, _ClientEndpointFactory(reactor, connect_timeout_s))
     return agent

@@ -14,7 +14,7 @@ from twisted.internet import ssl
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
 
 from twisted_registry.listener import StartError
-from twisted_registry.redisdescriptors import PATIENCE, RedisDescriptors
+from twisted_registry.redisdescriptors import REPLY_TIMEOUT_S, RedisDescriptorCache
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IStreamClientEndpoint
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from twisted_registry.config.outside import Redis
 
 #: Connections to Redis: questions queue up on each, so that few do for many.
-_CONNECTIONS: Final = 2
+_DEFAULT_CONNECTIONS: Final = 2
 #: Seconds that a connection may take, unless the operator says otherwise.
-_DIAL: Final = 5.0
-_PORT: Final = 6379
+_DIAL_TIMEOUT_S: Final = 5.0
+_DEFAULT_PORT: Final = 6379
 
 
-def redis_descriptors(options: Redis, reactor: Any) -> RedisDescriptors:
+def make_redis_cache(options: Redis, reactor: Any) -> RedisDescriptorCache:
     """What remembers in the Redis of a configuration.
 
     :raises StartError: if it can not be had.
@@ -44,28 +44,28 @@ def redis_descriptors(options: Redis, reactor: Any) -> RedisDescriptors:
     factory = library.RedisFactory(
         address,
         options.db or None,
-        options.poolsize if options.poolsize > 0 else _CONNECTIONS,
+        options.poolsize if options.poolsize > 0 else _DEFAULT_CONNECTIONS,
         isLazy=True,
         password=options.password or None,
         username=options.username or None,
     )
     factory.startConnecting(_endpoint(options, reactor))
-    return RedisDescriptors(
+    return RedisDescriptorCache(
         factory.handler,
         lambda: factory.size > 0,
         reactor,
         address,
-        options.readtimeout or PATIENCE,
+        options.readtimeout or REPLY_TIMEOUT_S,
     )
 
 
 def _endpoint(options: Redis, reactor: Any) -> IStreamClientEndpoint:
-    address, seconds = options.address, options.dialtimeout or _DIAL
+    address, seconds = options.address, options.dialtimeout or _DIAL_TIMEOUT_S
     if address.startswith("/"):
         return UNIXClientEndpoint(reactor, address, seconds)
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
-        host, port = address, str(_PORT)
+        host, port = address, str(_DEFAULT_PORT)
     host = host.strip("[]")
     plain = HostnameEndpoint(reactor, host, int(port), seconds)
     tls = options.tls

@@ -1,7 +1,7 @@
 """Sizes of blobs remembered in Redis, where several registries find them.
 
 A Redis that is down or slow is a line in the log, and whatever it would have known is asked of the
-store: nobody waits for it longer than :data:`PATIENCE`, and no client hears of it.
+store: nobody waits for it longer than :data:`REPLY_TIMEOUT_S`, and no client hears of it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 log = Logger()
 
 #: Seconds that an answer may take, unless the operator says otherwise.
-PATIENCE = 1.0
+REPLY_TIMEOUT_S = 1.0
 #: Seconds that closing may take.
-_FAREWELL = 2.0
+_CLOSE_TIMEOUT_S = 2.0
 
 
 @implementer(IDescriptorCache)
 @define(eq=False, repr=False)
-class RedisDescriptors:
+class RedisDescriptorCache:
     """Remembers in Redis.
 
     :ivar client: has ``get``, ``set`` and ``disconnect``, which answer with Deferreds.
@@ -44,33 +44,33 @@ class RedisDescriptors:
     connected: Any
     _clock: IReactorTime
     where: str
-    patience: float = PATIENCE
+    reply_timeout: float = REPLY_TIMEOUT_S
     _is_down: bool = field(init=False, default=False)
 
     def size(self, digest: Digest) -> Deferred[int | None]:
         """Ask; None whatever goes wrong."""
         if not self.connected():
-            self._down("there is no connection")
+            self._log_down("there is no connection")
             return succeed(None)
         asking: Deferred[Any] = self.client.get(_key(digest))
-        asking.addTimeout(self.patience, self._clock)
+        asking.addTimeout(self.reply_timeout, self._clock)
         return asking.addCallbacks(self._size, self._failed)
 
-    def note(self, digest: Digest, size: int) -> None:
+    def remember_size(self, digest: Digest, size: int) -> None:
         """Tell it, and do not wait."""
         if self.connected():
             telling: Deferred[Any] = self.client.set(_key(digest), str(size))
-            telling.addTimeout(self.patience, self._clock)
-            telling.addCallbacks(self._up, self._failed)
+            telling.addTimeout(self.reply_timeout, self._clock)
+            telling.addCallbacks(self._log_up, self._failed)
 
     def close(self) -> Deferred[None]:
         """Close the connections, in a moment or not at all."""
         closing: Deferred[Any] = self.client.disconnect()
-        closing.addTimeout(_FAREWELL, self._clock, lambda _, __: None)
+        closing.addTimeout(_CLOSE_TIMEOUT_S, self._clock, lambda _, __: None)
         return closing.addCallbacks(lambda _: None, lambda _: None)
 
     def _size(self, answer: object) -> int | None:
-        self._up(answer)
+        self._log_up(answer)
         try:
             size = int(str(answer))
         except ValueError:
@@ -78,7 +78,7 @@ class RedisDescriptors:
             return None
         return size if size >= 0 else None
 
-    def _up(self, _: object) -> None:
+    def _log_up(self, _: object) -> None:
         if self._is_down:
             self._is_down = False
             log.info("Redis at {where} answers again", where=self.where)
@@ -87,9 +87,9 @@ class RedisDescriptors:
         if failure.check(CancelledError):
             # A client has left.
             failure.raiseException()
-        self._down(failure.getErrorMessage() or repr(failure.value))
+        self._log_down(failure.getErrorMessage() or repr(failure.value))
 
-    def _down(self, why: str) -> None:
+    def _log_down(self, why: str) -> None:
         # Once for each time, and not for each request.
         if not self._is_down:
             self._is_down = True

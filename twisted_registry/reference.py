@@ -15,16 +15,16 @@ import re
 
 from twisted_registry.digest import Digest
 
-NAME_LIMIT = 255
-TAG_LIMIT = 128
+MAX_NAME_LENGTH = 255
+MAX_TAG_LENGTH = 128
 
 # The separators can not match what a run of letters matches, so the search never backtracks
 # over more than one component.
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
-_NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
-_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}", re.ASCII)
-_ONE_COMPONENT = re.compile(_COMPONENT, re.ASCII)
-_UPLOAD_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_NAME_RE = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
+_TAG_RE = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}", re.ASCII)
+_COMPONENT_RE = re.compile(_COMPONENT, re.ASCII)
+_UPLOAD_ID_RE = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
 class NameInvalid(ValueError):
@@ -40,8 +40,8 @@ def check_name(text: str) -> str:
 
     :raises NameInvalid: with a sentence that says what is wrong.
     """
-    if len(text) > NAME_LIMIT:
-        raise NameInvalid(f"longer than {NAME_LIMIT} characters")
+    if len(text) > MAX_NAME_LENGTH:
+        raise NameInvalid(f"longer than {MAX_NAME_LENGTH} characters")
     if not is_name(text):
         raise NameInvalid("lower-case letters and digits, separated by . _ __ - or /")
     return text
@@ -49,7 +49,7 @@ def check_name(text: str) -> str:
 
 def is_name(text: str) -> bool:
     """Whether ``text`` names a repository."""
-    return len(text) <= NAME_LIMIT and _NAME.fullmatch(text) is not None
+    return len(text) <= MAX_NAME_LENGTH and _NAME_RE.fullmatch(text) is not None
 
 
 def check_tag(text: str) -> str:
@@ -57,21 +57,21 @@ def check_tag(text: str) -> str:
 
     :raises TagInvalid: with a sentence that says what is wrong.
     """
-    if not _TAG.fullmatch(text):
+    if not _TAG_RE.fullmatch(text):
         raise TagInvalid(
-            f"a letter, digit or _, then up to {TAG_LIMIT - 1} letters, digits, '.', '_' and '-'"
+            f"a letter, digit or _, then up to {MAX_TAG_LENGTH - 1} letters, digits, '.', '_' and '-'"
         )
     return text
 
 
 def is_component(text: str) -> bool:
     """Whether ``text`` can stand between two slashes of a repository's name."""
-    return _ONE_COMPONENT.fullmatch(text) is not None
+    return _COMPONENT_RE.fullmatch(text) is not None
 
 
 def is_tag(text: str) -> bool:
     """Whether ``text`` is a tag."""
-    return _TAG.fullmatch(text) is not None
+    return _TAG_RE.fullmatch(text) is not None
 
 
 def parse_reference(text: str) -> Digest | str:
@@ -85,4 +85,4 @@ def parse_reference(text: str) -> Digest | str:
 
 def is_upload_id(text: str) -> bool:
     """Whether ``text`` has the form of an upload's id: a lower-case UUID."""
-    return _UPLOAD_ID.fullmatch(text) is not None
+    return _UPLOAD_ID_RE.fullmatch(text) is not None

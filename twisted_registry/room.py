@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from twisted_registry.maintenance.watermark import Watermark
 
 #: Seconds between two looks.
-_INTERVAL = 5.0
+_WATERMARK_INTERVAL_S = 5.0
 _WARNING = "the storage of this registry is nearly full"
 
 
-def watch_room(
+def make_watermark(
     parent: MultiService, configuration: Configuration, api: RegistryResource, reactor: Any
 ) -> Watermark | None:
     """Give a service a child that lets the API warn, and refuse pushes, as the disk fills up.
@@ -32,26 +32,26 @@ def watch_room(
     if filesystem is None or not (marks.warn or marks.refuse):
         return None
     # Only here: few ask for it.
-    from twisted_registry.maintenance.watermark import Level, Watermark  # noqa: PLC0415
+    from twisted_registry.maintenance.watermark import FillLevel, Watermark  # noqa: PLC0415
     from twisted_registry.storage.threads import Threads  # noqa: PLC0415
 
     # A disk that does not answer must hold up nothing else.
     threads = Threads(reactor, 1, "watermark")
     root = filesystem.rootdirectory
 
-    def tell(level: Level) -> None:
-        api.limit(_WARNING if level >= Level.HIGH else "", full=level is Level.FULL)
+    def tell(level: FillLevel) -> None:
+        api.set_storage_state(_WARNING if level >= FillLevel.HIGH else "", full=level is FillLevel.FULL)
 
     def look() -> Deferred[float]:
-        return threads.run(used_part, root)
+        return threads.run_blocking(used_fraction, root)
 
     both = (marks.warn, marks.refuse)
-    watermark = Watermark(look, tell, reactor, _INTERVAL, both, threads.close)
+    watermark = Watermark(look, tell, reactor, _WATERMARK_INTERVAL_S, both, threads.close)
     watermark.setServiceParent(parent)
     return watermark
 
 
-def used_part(path: str, statvfs: Callable[[str], os.statvfs_result] = os.statvfs) -> float:
+def used_fraction(path: str, statvfs: Callable[[str], os.statvfs_result] = os.statvfs) -> float:
     """Which part of a filesystem is used, from 0 to 1: of its blocks or its inodes.
 
     What only root may use counts as used, as ``df`` reckons.

@@ -7,7 +7,7 @@ from __future__ import annotations
 from zope.interface import Attribute, Interface
 
 
-class IBorrowedSocket(Interface):
+class IBlockingTLSConnection(Interface):
     """A connection in the hands of a thread: what is read and sent is in the clear.
 
     Of ``send`` and ``recv_into`` a thread calls one at a time. ``send`` raises BlockingIOError when
@@ -28,13 +28,13 @@ class IBorrowedSocket(Interface):
         """Give the connection back. Called by the reactor's thread, and once."""
 
 
-class ISecureSocket(Interface):
+class ITLSConnection(Interface):
     """A connection over TLS that can be lent."""
 
     bufferSize: int = Attribute("How many bytes are read at most before they are delivered.")
     lendable: bool = Attribute("Whether nothing waits to be sent, and the connection is up.")
 
-    def borrow() -> IBorrowedSocket:
+    def borrow() -> IBlockingTLSConnection:
         """Lend the connection, if it is lendable: until it is given back nothing else uses it.
 
         What is written meanwhile is sent afterwards. An abort waits for the return, and makes the

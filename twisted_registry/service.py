@@ -17,20 +17,20 @@ from twisted.logger import ILogObserver, Logger
 
 from twisted_registry.api.accesslog import AccessLog
 from twisted_registry.api.endpoint import RegistryResource
-from twisted_registry.api.site import RegistrySite
-from twisted_registry.api.tree import mounted
+from twisted_registry.api.site import HTTPSite
+from twisted_registry.api.tree import make_root
 from twisted_registry.auth.open import OpenAccess
-from twisted_registry.listener import HTTPService, StartError, described, make_endpoint
-from twisted_registry.repository.descriptors import NoDescriptors
+from twisted_registry.listener import HTTPService, StartError, describe_address, make_endpoint
+from twisted_registry.repository.descriptors import NullDescriptorCache
 from twisted_registry.repository.gate import CollectorGate
-from twisted_registry.repository.presence import OpenGate
+from twisted_registry.repository.presence import NullGate
 from twisted_registry.repository.registry import Registry
-from twisted_registry.retaining import make_recorder, recorded_pulls
-from twisted_registry.room import watch_room
-from twisted_registry.settings import limits_of, settings_of
+from twisted_registry.retaining import make_pull_recorder, make_pull_set
+from twisted_registry.room import make_watermark
+from twisted_registry.settings import make_limits, make_api_settings
 from twisted_registry.storage.checked import CheckedDriver
-from twisted_registry.store import bucket_section, make_driver, make_policy
-from twisted_registry.upkeep import Upkeep, make_attendance, make_disposal
+from twisted_registry.store import s3_section_name, make_driver, make_manifest_policy
+from twisted_registry.upkeep import MaintenanceService, make_gate_heartbeat, make_trash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,29 +39,29 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IStreamServerEndpoint
     from twisted.web.resource import Resource
 
-    from twisted_registry.auth.interfaces import IConfiguredAccess
-    from twisted_registry.config.loading import Loaded
+    from twisted_registry.auth.interfaces import IClosableAccessController
+    from twisted_registry.config.loading import LoadedConfiguration
     from twisted_registry.debugaddress import DebugAddress
-    from twisted_registry.encryption import Encryption
+    from twisted_registry.encryption import TLSService
     from twisted_registry.repository.descriptors import IDescriptorCache
     from twisted_registry.repository.interfaces import IPresenceGate
     from twisted_registry.storage.interfaces import IStorageDriver
     from twisted_registry.storage.s3.driver import S3Driver
-    from twisted_registry.tls.material import Material
+    from twisted_registry.tls.material import CertificateBundle
     from twisted_registry.workers.handover import Handover
-    from twisted_registry.workers.loads import Loads
+    from twisted_registry.workers.loads import LoadTable
     from twisted_registry.workers.sharing import SharedPort
 
 log = Logger()
 
 #: Seconds for which what was called present is kept from being removed; less with less grace.
-_REMEMBERED = 600.0
+_MAX_PRESENCE_LEASE_S = 600.0
 
 
 class RegistryService(MultiService):
     """A registry with its listener.
 
-    The child ``http`` listens; ``maintenance``, an :class:`~twisted_registry.upkeep.Upkeep`, has
+    The child ``http`` listens; ``maintenance``, an :class:`~twisted_registry.maintenance_service.MaintenanceService`, has
     the chores. Stopping drains the requests that are under way, for as long as
     ``http.draintimeout`` says, then closes the storage. With ``http.workers`` above 1, this process
     is the first of several: the child ``workers`` runs the others, each of which is such a service
@@ -73,7 +73,7 @@ class RegistryService(MultiService):
 
     def __init__(
         self,
-        loaded: Loaded,
+        loaded: LoadedConfiguration,
         reactor: Any,
         environ: Mapping[str, str],
         access_log: TextIO,
@@ -95,49 +95,49 @@ class RegistryService(MultiService):
         self._environ = environ
         self._observer = observer
         self._handover = handover
-        self._loads: Loads | None = None
+        self._loads: LoadTable | None = None
         configuration = loaded.configuration
         #: Called, once the registry listens, with what only the store could tell to be configured
         #: wrongly; None lets the registry go on, with a line in the log.
-        self.give_up: Callable[[StartError], object] | None = None
+        self.on_start_error: Callable[[StartError], object] | None = None
         self.driver = make_driver(configuration, reactor, environ)
         if configuration.storage.bucket is not None and self.is_first:
             from twisted_registry import objectstore  # noqa: PLC0415 - needed by few
 
             check = objectstore.BucketCheck(
-                bucket_section(configuration), cast("S3Driver", self.driver), self._store_is_wrong
+                s3_section_name(configuration), cast("S3Driver", self.driver), self._store_misconfigured
             )
             check.setName("store")
             check.setServiceParent(self)
         if configuration.middleware.storage:
-            from twisted_registry.storagemiddleware import with_middleware  # noqa: PLC0415
+            from twisted_registry.storagemiddleware import apply_middleware  # noqa: PLC0415
 
-            self.driver = with_middleware(self.driver, configuration, reactor)
+            self.driver = apply_middleware(self.driver, configuration, reactor)
         self._debug = self._make_debug()
         counts = None if self._debug is None else self._debug.counts
         checked = CheckedDriver(self.driver, reactor, counts)
         # What is only read is no business of a collector's, and takes no note of one.
         writes = not configuration.storage.maintenance.readonly.enabled
-        memory = min(configuration.storage.maintenance.gc.grace, _REMEMBERED)
-        gate = CollectorGate(checked, reactor, memory) if writes else OpenGate()
-        self._descriptors: IDescriptorCache = NoDescriptors()
+        memory = min(configuration.storage.maintenance.gc.grace, _MAX_PRESENCE_LEASE_S)
+        gate = CollectorGate(checked, reactor, memory) if writes else NullGate()
+        self._descriptors: IDescriptorCache = NullDescriptorCache()
         if configuration.storage.cache.kind:
-            from twisted_registry.descriptorcache import make_descriptors  # noqa: PLC0415
+            from twisted_registry.descriptorcache import make_descriptor_cache  # noqa: PLC0415
 
-            self._descriptors = make_descriptors(configuration, reactor)
+            self._descriptors = make_descriptor_cache(configuration, reactor)
         self.registry = Registry(
             checked,
             reactor,
             gate=gate,
-            policy=make_policy(configuration),
+            policy=make_manifest_policy(configuration),
             secret=configuration.http.secret.encode() or None,
-            url_lifetime=round(configuration.storage.redirect.lifetime),
-            content_limit=configuration.storage.cache.manifestbytes,
+            url_lifetime_s=round(configuration.storage.redirect.lifetime),
+            max_content_bytes=configuration.storage.cache.manifestbytes,
             descriptors=self._descriptors,
-            disposal=make_disposal(configuration, checked, reactor),
-            pulls=recorded_pulls(configuration) if writes else None,
+            deleter=make_trash(configuration, checked, reactor),
+            pending_pulls=make_pull_set(configuration) if writes else None,
         )
-        self._access: IConfiguredAccess | None = None
+        self._access: IClosableAccessController | None = None
         pages: Mapping[str, Resource] = {}
         if configuration.controls_access:
             from twisted_registry.accesscontrol import make_access  # noqa: PLC0415
@@ -145,26 +145,26 @@ class RegistryService(MultiService):
             control = make_access(configuration, reactor, environ, self.registry)
             self._access, pages = control.access, control.pages
         access = self._access or OpenAccess()
-        self._encryption: Encryption | None = None
-        if configuration.http.tls.wanted:
-            from twisted_registry.encryption import Encryption  # noqa: PLC0415 - needed by few
+        self._encryption: TLSService | None = None
+        if configuration.http.tls.is_enabled:
+            from twisted_registry.encryption import TLSService  # noqa: PLC0415 - needed by few
 
-            self._encryption = Encryption(
+            self._encryption = TLSService(
                 configuration, reactor, handover.material if handover else None
             )
             self._encryption.setServiceParent(self)
             pages = {**pages, **self._encryption.documents}
-        api = RegistryResource(self.registry, access, reactor, settings_of(configuration), counts)
-        self._watermark = watch_room(self, configuration, api, reactor)
-        wanted = not configuration.log.accesslog.disabled
-        self.site = RegistrySite(
-            mounted(api, configuration.http.prefix, pages),
+        api = RegistryResource(self.registry, access, reactor, make_api_settings(configuration), counts)
+        self._watermark = make_watermark(self, configuration, api, reactor)
+        is_enabled = not configuration.log.accesslog.disabled
+        self.site = HTTPSite(
+            make_root(api, configuration.http.prefix, pages),
             reactor,
-            limits=limits_of(configuration),
-            access_log=AccessLog(access_log) if wanted else None,
+            limits=make_limits(configuration),
+            access_log=AccessLog(access_log) if is_enabled else None,
         )
 
-        self._add_chores(gate, checked)
+        self._add_maintenance(gate, checked)
 
     @property
     def is_first(self) -> bool:
@@ -179,19 +179,19 @@ class RegistryService(MultiService):
 
         return DebugAddress(debug, self._reactor)
 
-    def _add_chores(self, gate: IPresenceGate, checked: IStorageDriver) -> None:
+    def _add_maintenance(self, gate: IPresenceGate, checked: IStorageDriver) -> None:
         configuration, reactor = self._loaded.configuration, self._reactor
-        upkeep: Upkeep | None = None
+        maintenance_service: MaintenanceService | None = None
         if isinstance(gate, CollectorGate):
-            make_attendance(gate, configuration, reactor).setServiceParent(self)
-            if self.registry.pulls is not None:
-                make_recorder(self.registry.pulls, checked, reactor).setServiceParent(self)
+            make_gate_heartbeat(gate, configuration, reactor).setServiceParent(self)
+            if self.registry.pending_pulls is not None:
+                make_pull_recorder(self.registry.pending_pulls, checked, reactor).setServiceParent(self)
             if self.is_first:
-                upkeep = Upkeep(self.registry, checked, configuration, reactor)
-                upkeep.setServiceParent(self)
+                maintenance_service = MaintenanceService(self.registry, checked, configuration, reactor)
+                maintenance_service.setServiceParent(self)
         if self._debug is not None and self.is_first:
             room = None if self._watermark is None else self._watermark.status
-            self._debug.listen(self, upkeep, self._access, room)
+            self._debug.listen(self, maintenance_service, self._access, room)
         elif self._debug is not None:
             self._debug.report(self)
 
@@ -206,7 +206,7 @@ class RegistryService(MultiService):
 
         :raises StartError: if either is not possible; the text names the key.
         """
-        self._check_store()
+        self._check_root_directory()
         http = self._loaded.configuration.http
         key = f"http.addr: {http.addr}"
         if self._encryption is not None:
@@ -214,7 +214,7 @@ class RegistryService(MultiService):
         try:
             endpoint = self._endpoint()
             if self._encryption is not None:
-                endpoint = self._encryption.around(endpoint)
+                endpoint = self._encryption.wrap_endpoint(endpoint)
         except StartError as error:
             raise StartError(f"{key}: {error}") from error
         listener = HTTPService(endpoint, self.site, self._reactor, http.draintimeout, key)
@@ -223,16 +223,16 @@ class RegistryService(MultiService):
         super().privilegedStartService()
         if self.is_first and self._loads is not None:
             # Only here, as below: one process needs none of it.
-            from twisted_registry.workers.supervisor import Workers  # noqa: PLC0415
+            from twisted_registry.workers.supervisor import WorkerSupervisor  # noqa: PLC0415
 
             port = cast("SharedPort", listener.port)
             gathered = None if self._debug is None else self._debug.gathered
-            workers = Workers(
+            workers = WorkerSupervisor(
                 self._reactor, self._loaded, port.socket, self._loads, gathered=gathered
             )
             workers.setName("workers")
             if self._encryption is not None:
-                self._encryption.shared_by(workers.show)
+                self._encryption.share_with(workers.set_certificate)
             workers.setServiceParent(self)
 
     def startService(self) -> None:
@@ -246,13 +246,13 @@ class RegistryService(MultiService):
             log.warn("{warning}", warning=warning)
         for notice in self._loaded.notices:
             log.info("{notice}", notice=notice)
-        log.info("storage: {store}", store=self._store())
+        log.info("storage: {store}", store=self._describe_store())
         address = self.getServiceNamed("http").address
-        shown, host = described(address, secure=self._encryption is not None)
+        shown, host = describe_address(address, secure=self._encryption is not None)
         log.info("listening on {address}", address=shown)
         if self._encryption is not None:
-            self._encryption.advise(address)
-            host = self._encryption.called(host)
+            self._encryption.log_client_advice(address)
+            host = self._encryption.public_host(host)
         # Clients look for /v2/ at the root: what reaches a prefix only a proxy in front knows.
         if host and not self._loaded.configuration.http.prefix:
             log.info(
@@ -267,12 +267,12 @@ class RegistryService(MultiService):
         else:
             self._encryption.reload()
 
-    def show(self, material: Material) -> None:
+    def set_certificate(self, material: CertificateBundle) -> None:
         """Show another certificate: the first of several processes says so to this one."""
         if self._encryption is not None:
             self._encryption.use(material)
 
-    def abandon(self) -> None:
+    def abort_requests(self) -> None:
         """Wait for no request any more, neither now nor when stopping."""
         self.getServiceNamed("http").drain_seconds = 0
         self.site.abort()
@@ -295,32 +295,32 @@ class RegistryService(MultiService):
         http = self._loaded.configuration.http
         if self._handover is None and http.workers == 1:
             return self._own_endpoint()
-        from twisted_registry.workers.loads import Loads  # noqa: PLC0415
+        from twisted_registry.workers.loads import LoadTable  # noqa: PLC0415
         from twisted_registry.workers.sharing import (  # noqa: PLC0415
             AdoptedEndpoint,
             SharingEndpoint,
         )
 
         if self._handover is None:
-            self._loads = loads = Loads.make(http.workers)
+            self._loads = loads = LoadTable.make(http.workers)
             endpoint: IStreamServerEndpoint = SharingEndpoint(
                 self._reactor, self._own_endpoint(), loads
             )
         else:
-            self._loads = loads = Loads(self._handover.loads, http.workers, self._handover.number)
+            self._loads = loads = LoadTable(self._handover.loads, http.workers, self._handover.number)
             endpoint = AdoptedEndpoint(self._reactor, self._handover.listener, loads)
-        self.site.counted = loads.publish
+        self.site.on_connection_count = loads.publish
         return endpoint
 
     def _own_endpoint(self) -> IStreamServerEndpoint:
         address = self._loaded.configuration.http.address
         return make_endpoint(self._reactor, address.endpoint, address.path, self._environ)
 
-    def _store_is_wrong(self, error: StartError) -> None:
-        if self.give_up is not None:
-            self.give_up(error)
+    def _store_misconfigured(self, error: StartError) -> None:
+        if self.on_start_error is not None:
+            self.on_start_error(error)
 
-    def _store(self) -> str:
+    def _describe_store(self) -> str:
         storage = self._loaded.configuration.storage
         filesystem, bucket = storage.filesystem, storage.bucket
         if bucket is not None:
@@ -330,7 +330,7 @@ class RegistryService(MultiService):
             return "in memory: everything is gone when this process ends"
         return f"files below {Path(filesystem.rootdirectory).absolute()}"
 
-    def _check_store(self) -> None:
+    def _check_root_directory(self) -> None:
         storage = self._loaded.configuration.storage
         filesystem = storage.filesystem
         if filesystem is None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_registry.api.exchange import Settings
+from twisted_registry.api.exchange import APISettings
 from twisted_registry.api.limits import Limits
-from twisted_registry.api.urls import Links
+from twisted_registry.api.urls import URLBuilder
 
 if TYPE_CHECKING:
     from twisted_registry.config.schema import Configuration
 
 
-def settings_of(configuration: Configuration) -> Settings:
+def make_api_settings(configuration: Configuration) -> APISettings:
     """What the API is told."""
     http, storage = configuration.http, configuration.storage
-    return Settings(
-        links=Links(http.host, http.relativeurls),
+    return APISettings(
+        links=URLBuilder(http.host, http.relativeurls),
         headers=http.headers,
         delete=storage.delete.enabled,
         read_only=storage.maintenance.readonly.enabled,
@@ -26,7 +26,7 @@ def settings_of(configuration: Configuration) -> Settings:
     )
 
 
-def limits_of(configuration: Configuration) -> Limits:
+def make_limits(configuration: Configuration) -> Limits:
     """What clients are held to."""
     limits = configuration.http.limits
     return Limits(

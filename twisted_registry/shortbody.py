@@ -14,24 +14,24 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
 
-class TooLong(Exception):
+class BodyTooLong(Exception):
     """There is more than was asked for; the text says so."""
 
 
-async def short_body(response: Any, limit: int) -> bytes:
+async def read_limited_body(response: Any, limit: int) -> bytes:
     """The body of an answer that nothing has read yet; the connection ends if nobody waits for it.
 
     :param response: an ``IResponse``, or treq's of a request with ``unbuffered``.
     :param limit: bytes.
-    :raises TooLong: if it has more.
+    :raises BodyTooLong: if it has more.
     """
-    kept = _Kept(limit)
+    kept = _LimitedBodyProtocol(limit)
     response.deliverBody(kept)
     return await kept.done
 
 
 @define(eq=False)
-class _Kept(Protocol):
+class _LimitedBodyProtocol(Protocol):
     """Keeps a short body."""
 
     limit: int
@@ -56,7 +56,7 @@ class _Kept(Protocol):
         if self.done.called:
             return
         if self._length > self.limit:
-            self.done.errback(TooLong(f"it is longer than {self.limit} bytes"))
+            self.done.errback(BodyTooLong(f"it is longer than {self.limit} bytes"))
         elif reason.check(ResponseDone, PotentialDataLoss):
             self.done.callback(b"".join(self._pieces))
         else:

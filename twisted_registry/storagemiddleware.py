@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import IStorageDriver
 
 
-def with_middleware(
+def apply_middleware(
     driver: IStorageDriver, configuration: Configuration, reactor: Any
 ) -> IStorageDriver:
     """Answer the driver with all that is configured around it, the first entry innermost.
@@ -26,11 +26,11 @@ def with_middleware(
     for index, entry in enumerate(configuration.middleware.storage):
         if not entry.disabled:
             path = f"middleware.storage[{index}].options"
-            driver = _around(driver, entry, path, configuration, reactor)
+            driver = _wrap_driver(driver, entry, path, configuration, reactor)
     return driver
 
 
-def _around(
+def _wrap_driver(
     driver: IStorageDriver,
     entry: StorageMiddleware,
     path: str,
@@ -55,23 +55,23 @@ def _cloudfront(
     driver: IStorageDriver, settings: StorageOptions, path: str, root: str, reactor: Any
 ) -> IStorageDriver:
     # Each brings much along that the others have no use for.
-    from twisted_registry.storage.middleware.awsclients import AwsClients  # noqa: PLC0415
+    from twisted_registry.storage.middleware.awsclients import AWSClients  # noqa: PLC0415
     from twisted_registry.storage.middleware.cloudfront import (  # noqa: PLC0415
         CloudFront,
-        UrlSigner,
+        CloudFrontSigner,
     )
     from twisted_registry.storage.s3.transport import make_transport  # noqa: PLC0415
     from twisted_registry.storage.threads import Threads  # noqa: PLC0415
 
     try:
-        signer = UrlSigner.load(settings.keypairid, Path(settings.privatekey).read_bytes())
+        signer = CloudFrontSigner.load(settings.keypairid, Path(settings.privatekey).read_bytes())
     except OSError as error:
         raise StartError(f"{path}.privatekey: {error.filename}: {error.strerror}") from error
     except ValueError as error:
         raise StartError(f"{path}.privatekey: {settings.privatekey}: {error}") from error
     inside = None
     if settings.ipfilteredby != "none":
-        inside = AwsClients(
+        inside = AWSClients(
             reactor,
             make_transport(reactor),
             Threads(reactor, 1, "ip-ranges"),

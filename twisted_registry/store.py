@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from twisted_registry.repository.policy import Policy
 from twisted_registry.retaining import immutable_tags
 from twisted_registry.storage.filesystem import FilesystemDriver
-from twisted_registry.storage.folderscans import MOST
+from twisted_registry.storage.folderscans import MAX_CACHED_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,7 @@ def make_driver(
     configuration: Configuration,
     reactor: Any,
     environ: Mapping[str, str],
-    kept_names: int = MOST,
+    max_cached_names: int = MAX_CACHED_NAMES,
 ) -> IStorageDriver:
     """The driver of the store that a configuration names.
 
@@ -35,7 +35,7 @@ def make_driver(
     if storage.bucket is not None:
         from twisted_registry import objectstore  # noqa: PLC0415 - needed by few
 
-        name = bucket_section(configuration)
+        name = s3_section_name(configuration)
         return objectstore.make_s3_driver(name, storage.bucket, reactor, environ)
     if storage.filesystem is None:
         from twisted_registry.storage.memory import MemoryDriver  # noqa: PLC0415 - rarely used
@@ -43,25 +43,25 @@ def make_driver(
         return MemoryDriver(reactor)
     root = Path(storage.filesystem.rootdirectory).absolute()
     threads = storage.filesystem.maxthreads
-    return FilesystemDriver(str(root), reactor, threads, kept_names=kept_names)
+    return FilesystemDriver(str(root), reactor, threads, max_cached_names=max_cached_names)
 
 
-def bucket_section(configuration: Configuration) -> str:
+def s3_section_name(configuration: Configuration) -> str:
     """The name of the section of a bucket."""
     return "s3aws" if configuration.storage.s3 is None else "s3"
 
 
-def make_policy(configuration: Configuration) -> Policy:
+def make_manifest_policy(configuration: Configuration) -> Policy:
     """Which manifests are taken."""
     validation = configuration.validation
     indexes = validation.manifests.indexes
     return Policy(
-        validate=not validation.disabled,
+        check_references=not validation.disabled,
         url_allow=validation.manifests.urls.allow,
         url_deny=validation.manifests.urls.deny,
         platforms=cast("Literal['all', 'none', 'list']", indexes.platforms),
         platform_list=frozenset((item.architecture, item.os) for item in indexes.platformlist),
         classes=frozenset(configuration.policy.repository.classes),
-        manifest_limit=configuration.http.limits.manifestbytes,
+        max_manifest_bytes=configuration.http.limits.manifestbytes,
         immutable=immutable_tags(configuration),
     )

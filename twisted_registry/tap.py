@@ -1,7 +1,7 @@
 """``twistd registry``. :mod:`twisted_registry.alone` is the same without twistd.
 
 All else is imported once it is to be run, so that ``twistd registry --help`` is quick, and inside
-:func:`permanent` and :func:`roomy`, so that the start is.
+:func:`freeze_imports` and :func:`roomy`, so that the start is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.python import usage
 
 from twisted_registry import __version__
-from twisted_registry.heap import permanent
+from twisted_registry.heap import freeze_imports
 from twisted_registry.stack import roomy
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @roomy
 def _reactor() -> Any:
     # twistd has not imported it before us: it is half of the start.
-    with permanent():
+    with freeze_imports():
         from twisted.internet import reactor  # noqa: PLC0415 - see above
     return reactor
 
@@ -53,6 +53,6 @@ def makeService(options: Options, reactor: Any = default_reactor) -> RegistrySer
 
     :raises SystemExit: with a line for each fault of the configuration.
     """
-    with permanent():
-        from twisted_registry.process import in_twistd  # noqa: PLC0415 - see above
-    return in_twistd(options["config"], reactor, options.parent or {})
+    with freeze_imports():
+        from twisted_registry.process import make_twistd_service  # noqa: PLC0415 - see above
+    return make_twistd_service(options["config"], reactor, options.parent or {})

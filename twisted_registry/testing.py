@@ -21,11 +21,11 @@ from twisted.internet.defer import maybeDeferred
 from twisted.web.server import Site
 
 from twisted_registry.api.endpoint import RegistryResource
-from twisted_registry.api.site import RegistrySite
-from twisted_registry.api.tree import mounted
-from twisted_registry.auth.basic import basic_login
+from twisted_registry.api.site import HTTPSite
+from twisted_registry.api.tree import make_root
+from twisted_registry.auth.basic import make_basic_scheme
 from twisted_registry.auth.open import OpenAccess
-from twisted_registry.auth.policy import LoggedIn
+from twisted_registry.auth.policy import AuthenticatedPolicy
 from twisted_registry.auth.schemes import SchemeAccess
 from twisted_registry.listener import TCPEndpoint
 from twisted_registry.repository.registry import Registry
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IStreamServerEndpoint
 
-    from twisted_registry.api.exchange import Settings
+    from twisted_registry.api.exchange import APISettings
     from twisted_registry.api.limits import Limits
     from twisted_registry.auth.interfaces import IAccessController
     from twisted_registry.metrics import IMetricsObserver
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 @frozen
-class Served:
+class RunningServer:
     """A registry that listens.
 
     :ivar url: scheme, host and port, without a slash at the end.
@@ -70,7 +70,7 @@ async def serve(
     reactor: Any,
     *,
     driver: IStorageDriver | None = None,
-    settings: Settings | None = None,
+    settings: APISettings | None = None,
     policy: Policy | None = None,
     access: IAccessController | None = None,
     users: Mapping[str, str] | None = None,
@@ -79,9 +79,9 @@ async def serve(
     metrics: IMetricsObserver | None = None,
     limits: Limits | None = None,
     prefix: str = "",
-    stock_site: bool = False,
+    use_twisted_site: bool = False,
     tls: bool = False,
-) -> AsyncIterator[Served]:
+) -> AsyncIterator[RunningServer]:
     """Serve a registry on 127.0.0.1 inside the block.
 
     :param driver: where the bytes are; memory if None. It is closed at the end.
@@ -93,7 +93,7 @@ async def serve(
     :param tls: speak TLS, with a certificate for 127.0.0.1, ::1 and localhost.
     """
     if users is not None:
-        access = _passwords(users, reactor)
+        access = _password_access(users, reactor)
     store = MemoryDriver(reactor) if driver is None else driver
     plugged: dict[str, Any] = {"gate": gate, "listener": listener, "policy": policy}
     registry = Registry(
@@ -102,8 +102,8 @@ async def serve(
         **{name: value for name, value in plugged.items() if value is not None},
     )
     api = RegistryResource(registry, access or OpenAccess(), reactor, settings, metrics)
-    tree = mounted(api, prefix)
-    site: Any = Site(tree, reactor=reactor) if stock_site else RegistrySite(tree, reactor, limits)
+    tree = make_root(api, prefix)
+    site: Any = Site(tree, reactor=reactor) if use_twisted_site else HTTPSite(tree, reactor, limits)
     with TemporaryDirectory() as folder:
         endpoint: IStreamServerEndpoint = TCPEndpoint(reactor, 0, "127.0.0.1")
         if tls:
@@ -113,31 +113,31 @@ async def serve(
         host = f"127.0.0.1:{number}"
         try:
             url = f"{'https' if tls else 'http'}://{host}"
-            yield Served(url, host, number, registry, Path(folder) / "ca.crt" if tls else None)
+            yield RunningServer(url, host, number, registry, Path(folder) / "ca.crt" if tls else None)
         finally:
             await maybeDeferred(port.stopListening)
-            if not stock_site:
+            if not use_twisted_site:
                 site.abort()
             await store.close()
 
 
-def _passwords(users: Mapping[str, str], reactor: Any) -> IAccessController:
+def _password_access(users: Mapping[str, str], reactor: Any) -> IAccessController:
     checker = InMemoryUsernamePasswordDatabaseDontUse(
         **{name: password.encode() for name, password in users.items()}
     )
-    access: IAccessController = SchemeAccess(basic_login("test", checker, reactor), LoggedIn())
+    access: IAccessController = SchemeAccess(make_basic_scheme("test", checker, reactor), AuthenticatedPolicy())
     return access
 
 
 def _with_tls(reactor: Any, endpoint: IStreamServerEndpoint, folder: str) -> IStreamServerEndpoint:
     # Tests without TLS need none of it.
-    from twisted_registry.tls.automatic import Automatic  # noqa: PLC0415
-    from twisted_registry.tls.context import Terms, make_context  # noqa: PLC0415
-    from twisted_registry.tls.endpoint import Switch, TLSEndpoint  # noqa: PLC0415
+    from twisted_registry.tls.automatic import AutomaticCertificates  # noqa: PLC0415
+    from twisted_registry.tls.context import TLSOptions, make_context  # noqa: PLC0415
+    from twisted_registry.tls.endpoint import TLSConnectionCreator, TLSEndpoint  # noqa: PLC0415
 
     hosts = ("127.0.0.1", "::1", "localhost")
-    material = Automatic(Path(folder), hosts, reactor.seconds).read()
+    material = AutomaticCertificates(Path(folder), hosts, reactor.seconds).read()
     secure: IStreamServerEndpoint = TLSEndpoint(
-        reactor, endpoint, Switch(make_context(material, Terms()))
+        reactor, endpoint, TLSConnectionCreator(make_context(material, TLSOptions()))
     )
     return secure

@@ -1,7 +1,7 @@
 """The chores of a registry: which there are, and how each is made of the configuration.
 
 Of all processes that share a store one at a time does a chore, see
-:mod:`twisted_registry.repository.turns`. One more chore is one more line in :func:`chores`, and a
+:mod:`twisted_registry.repository.leases`. One more chore is one more line in :func:`chores`, and a
 function that makes what one run does.
 """
 
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 
-from twisted_registry.maintenance.attendance import Attendance
-from twisted_registry.maintenance.task import Task
-from twisted_registry.maintenance.turn import Turn
-from twisted_registry.repository.disposal import Disposal, Trash
-from twisted_registry.repository.turns import Turns
+from twisted_registry.maintenance.attendance import GateHeartbeat
+from twisted_registry.maintenance.task import PeriodicTask
+from twisted_registry.maintenance.turn import TaskLease
+from twisted_registry.repository.disposal import Deleter, Trash
+from twisted_registry.repository.turns import TaskLeases
 from twisted_registry.retaining import make_retention
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks for a collector's list, on a store of this machine and on one that
 #: may count requests.
-_ATTENDING = 2.0
-_ATTENDING_FAR = 10.0
+_HEARTBEAT_S = 2.0
+_REMOTE_HEARTBEAT_S = 10.0
 
 
-class Chore:
+class TaskDefinition:
     """A chore of which nothing is made yet.
 
     :ivar name: of its section below ``storage.maintenance``, and of its task.
@@ -50,7 +50,7 @@ class Chore:
         self,
         name: str,
         interval: float,
-        make: Callable[[Upkeep], Work],
+        make: Callable[[MaintenanceService], Work],
         settings: object,
         *,
         enabled: bool,
@@ -62,69 +62,69 @@ class Chore:
         self.settings = settings
 
 
-def chores(maintenance: Maintenance) -> Iterable[Chore]:
+def chores(maintenance: Maintenance) -> Iterable[TaskDefinition]:
     """All chores that there are, enabled or not."""
     purging, gc = maintenance.uploadpurging, maintenance.gc
     if purging is not None:
-        yield Chore("uploadpurging", purging.interval, _purge, purging, enabled=purging.enabled)
-    yield Chore("gc", gc.interval, _collect, gc, enabled=gc.enabled)
+        yield TaskDefinition("uploadpurging", purging.interval, _make_purge, purging, enabled=purging.enabled)
+    yield TaskDefinition("gc", gc.interval, _make_collection, gc, enabled=gc.enabled)
     trash = maintenance.trash
-    yield Chore("trash", trash.interval, _empty, trash, enabled=trash.keep > 0)
+    yield TaskDefinition("trash", trash.interval, _make_trash_expiry, trash, enabled=trash.keep > 0)
     retention = maintenance.retention
-    yield Chore("retention", retention.interval, _retain, retention, enabled=retention.enabled)
+    yield TaskDefinition("retention", retention.interval, _make_retention_run, retention, enabled=retention.enabled)
     scrub = maintenance.scrub
-    yield Chore("scrub", scrub.interval, _scrub, scrub, enabled=scrub.enabled)
+    yield TaskDefinition("scrub", scrub.interval, _make_scrub_run, scrub, enabled=scrub.enabled)
 
 
-def _purge(upkeep: Upkeep) -> Work:
+def _make_purge(service: MaintenanceService) -> Work:
     # Not at the start: it is first done minutes later.
-    from twisted_registry.maintenance.purge import Purge  # noqa: PLC0415
+    from twisted_registry.maintenance.purge import UploadPurge  # noqa: PLC0415
 
-    purging = upkeep.maintenance.uploadpurging
+    purging = service.maintenance.uploadpurging
     assert purging is not None
-    return Purge(upkeep.registry, upkeep.reactor, purging.age, purging.dryrun).run
+    return UploadPurge(service.registry, service.reactor, purging.age, purging.dryrun).run
 
 
-def _collect(upkeep: Upkeep) -> Work:
+def _make_collection(service: MaintenanceService) -> Work:
     from twisted_registry.collecting import make_collector  # noqa: PLC0415 - few do it
 
-    gc = upkeep.maintenance.gc
+    gc = service.maintenance.gc
     collector = make_collector(
-        upkeep.configuration,
-        upkeep.driver,
-        upkeep.reactor,
+        service.configuration,
+        service.driver,
+        service.reactor,
         untagged=gc.deleteuntagged,
         dry_run=gc.dryrun,
     )
-    upkeep.at_end(collector.references.close)
+    service.close_at_stop(collector.references.close)
     return collector.run
 
 
-def _empty(upkeep: Upkeep) -> Work:
-    from twisted_registry.collecting import make_emptying  # noqa: PLC0415 - few do it
+def _make_trash_expiry(service: MaintenanceService) -> Work:
+    from twisted_registry.collecting import make_trash_expiry  # noqa: PLC0415 - few do it
 
-    emptying = make_emptying(
-        upkeep.configuration, upkeep.driver, upkeep.reactor, upkeep.maintenance.trash.keep
+    trash_expiry = make_trash_expiry(
+        service.configuration, service.driver, service.reactor, service.maintenance.trash.keep
     )
-    upkeep.at_end(emptying.marking.references.close)
-    return emptying.run
+    service.close_at_stop(trash_expiry.mark_phase.references.close)
+    return trash_expiry.run
 
 
-def _retain(upkeep: Upkeep) -> Work:
-    dry_run = upkeep.maintenance.retention.dryrun
-    made = make_retention(upkeep.configuration, upkeep.registry, upkeep.driver, dry_run=dry_run)
+def _make_retention_run(service: MaintenanceService) -> Work:
+    dry_run = service.maintenance.retention.dryrun
+    made = make_retention(service.configuration, service.registry, service.driver, dry_run=dry_run)
     return made.run
 
 
-def _scrub(upkeep: Upkeep) -> Work:
+def _make_scrub_run(service: MaintenanceService) -> Work:
     # Only here: few processes read all that is stored.
     from twisted_registry.checks import make_scrub  # noqa: PLC0415
 
-    return make_scrub(upkeep.configuration, upkeep.driver, upkeep.reactor)
+    return make_scrub(service.configuration, service.driver, service.reactor)
 
 
-class Upkeep(MultiService):
-    """The chores of one store: a :class:`~twisted_registry.maintenance.task.Task` for each.
+class MaintenanceService(MultiService):
+    """The chores of one store: a :class:`~twisted_registry.maintenance.task.PeriodicTask` for each.
 
     Those that are not enabled are only done by hand.
 
@@ -145,48 +145,48 @@ class Upkeep(MultiService):
         self.configuration = configuration
         self.reactor = reactor
         self._closing: list[Callable[[], Deferred[None]]] = []
-        self.turns = Turns(driver)
-        self.chores: Mapping[str, Chore] = {chore.name: chore for chore in chores(self.maintenance)}
+        self.leases = TaskLeases(driver)
+        self.chores: Mapping[str, TaskDefinition] = {chore.name: chore for chore in chores(self.maintenance)}
         for chore in self.chores.values():
             self._task(chore).setServiceParent(self)
 
-    def task(self, name: str) -> Task:
+    def task(self, name: str) -> PeriodicTask:
         """The task of a chore.
 
         :raises KeyError: if there is none of that name.
         """
-        task: Task = self.getServiceNamed(name)
+        task: PeriodicTask = self.getServiceNamed(name)
         return task
 
     async def status(self) -> list[dict[str, Any]]:
         """How the tasks are, in all processes that share the store; ready for JSON.
 
         Of each: ``name``, ``enabled``, ``interval`` in seconds, ``running`` (who is at it, or
-        None), ``last`` (how the run that ended last went, wherever it ran); and of this process:
-        ``next`` (seconds since the epoch, or None), ``runs``, ``failures`` and ``passed_over``.
+        None), ``last_run`` (how the run that ended last went, wherever it ran); and of this process:
+        ``next`` (seconds since the epoch, or None), ``runs``, ``failures`` and ``skipped``.
 
         :raises RegistryError: if the store does not answer.
         """
         found = []
         for chore in self.chores.values():
             task = self.task(chore.name)
-            last = await self.turns.last(chore.name)
+            last_run = await self.leases.last_run(chore.name)
             found.append(
                 {
                     "name": chore.name,
                     "enabled": chore.enabled,
                     "interval": chore.interval,
-                    "running": await self.turns.runner(chore.name),
-                    "last": None if last is None else last.shown(),
+                    "running": await self.leases.current_holder(chore.name),
+                    "last": None if last_run is None else last_run.as_dict(),
                     "next": task.next,
                     "runs": task.runs,
                     "failures": task.failures,
-                    "passed_over": task.passed_over,
+                    "passed_over": task.skipped,
                 }
             )
         return found
 
-    def _task(self, chore: Chore) -> Task:
+    def _task(self, chore: TaskDefinition) -> PeriodicTask:
         made: list[Work] = []
 
         async def work() -> object:
@@ -194,16 +194,16 @@ class Upkeep(MultiService):
                 made.append(chore.make(self))
             return await made[0]()
 
-        turn = Turn(self.turns, chore.name, self.reactor, chore.interval, repr(chore.settings))
+        lease = TaskLease(self.leases, chore.name, self.reactor, chore.interval, repr(chore.settings))
         interval = chore.interval if chore.enabled else None
-        return Task(chore.name, work, self.reactor, interval, random, turn)
+        return PeriodicTask(chore.name, work, self.reactor, interval, random, lease)
 
     @property
     def maintenance(self) -> Maintenance:
         """The section of the configuration that this is about."""
         return self.configuration.storage.maintenance
 
-    def at_end(self, close: Callable[[], Deferred[None]]) -> None:
+    def close_at_stop(self, close: Callable[[], Deferred[None]]) -> None:
         """Have something closed when the tasks have stopped."""
         self._closing.append(close)
 
@@ -217,17 +217,17 @@ class Upkeep(MultiService):
             await close()
 
 
-def make_attendance(gate: CollectorGate, configuration: Configuration, reactor: Any) -> Attendance:
+def make_gate_heartbeat(gate: CollectorGate, configuration: Configuration, reactor: Any) -> GateHeartbeat:
     """What keeps the collector's gate of a serving process informed."""
     far = configuration.storage.bucket is not None
-    return Attendance(gate, reactor, _ATTENDING_FAR if far else _ATTENDING, _ATTENDING)
+    return GateHeartbeat(gate, reactor, _REMOTE_HEARTBEAT_S if far else _HEARTBEAT_S, _HEARTBEAT_S)
 
 
-def make_disposal(configuration: Configuration, driver: IStorageDriver, reactor: Any) -> Disposal:
+def make_trash(configuration: Configuration, driver: IStorageDriver, reactor: Any) -> Deleter:
     """How things are removed from the store of a configuration: for good, or into the trash.
 
     :param driver: of that store.
     """
     if configuration.storage.maintenance.trash.keep:
         return Trash(driver, reactor)
-    return Disposal(driver)
+    return Deleter(driver)

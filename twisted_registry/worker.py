@@ -11,15 +11,15 @@ from typing import Any
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import globalLogBeginner
 
-from twisted_registry.logs import from_level
+from twisted_registry.logs import filter_level
 from twisted_registry.process import access_log, run
 from twisted_registry.service import RegistryService
-from twisted_registry.workers.control import Control
-from twisted_registry.workers.handover import CONTROL, Handover
-from twisted_registry.workers.reports import Reporter
+from twisted_registry.workers.control import ControlPipe
+from twisted_registry.workers.handover import CONTROL_FD, Handover
+from twisted_registry.workers.reports import EventSender
 
 
-def work_until_stopped(reactor: Any, control: int = CONTROL) -> int:
+def run_worker(reactor: Any, control: int = CONTROL_FD) -> int:
     """Serve until the first process says that it is enough, or is gone, or SIGTERM comes.
 
     :param control: the descriptor of the pipe from the first process.
@@ -29,7 +29,7 @@ def work_until_stopped(reactor: Any, control: int = CONTROL) -> int:
     if handover is None:
         return 0
     loaded = handover.loaded
-    observer = from_level(loaded.configuration.log.level or "info", Reporter(sys.stderr))
+    observer = filter_level(loaded.configuration.log.level or "info", EventSender(sys.stderr))
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     # What systemd handed over is the first one's business; the credentials of a store are not.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("LISTEN")}
@@ -40,14 +40,14 @@ def work_until_stopped(reactor: Any, control: int = CONTROL) -> int:
         with suppress(ReactorNotRunning):
             reactor.stop()
 
-    def abandon() -> None:
-        service.abandon()
+    def abort_requests() -> None:
+        service.abort_requests()
         stop()
 
     def terminated(*_: object) -> None:
         reactor.callFromThread(stop)
 
-    Control(reactor, control, stop, abandon, service.show)
+    ControlPipe(reactor, control, stop, abort_requests, service.set_certificate)
     # When the reactor runs, it has put a handler of its own there, which can not be called twice.
     reactor.callWhenRunning(signal.signal, signal.SIGTERM, terminated)
     return run(service, reactor)

@@ -18,10 +18,10 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from twisted_registry.api.site import RegistrySite
-from twisted_registry.tls.context import Terms, make_context
-from twisted_registry.tls.endpoint import Switch, TLSEndpoint
-from twisted_registry.tls.material import Material
+from twisted_registry.api.site import HTTPSite
+from twisted_registry.tls.context import TLSOptions, make_context
+from twisted_registry.tls.endpoint import TLSConnectionCreator, TLSEndpoint
+from twisted_registry.tls.material import CertificateBundle
 
 HOST = b"Host: x\r\n"
 
@@ -87,7 +87,7 @@ class Memory:
     def __init__(self, kit, **options):
         self.kit = kit
         self.clock = Clock()
-        self.site = RegistrySite(kit.tree(), self.clock, **options)
+        self.site = HTTPSite(kit.tree(), self.clock, **options)
         self.transport = MemoryTransport()
         self.channel = self.site.buildProtocol(None)
         self.channel.makeConnection(self.transport)
@@ -147,10 +147,10 @@ class Peer(Protocol):
 def listen_securely(reactor, factory):
     """A port of ours on which TLS is spoken."""
     issued = Authority().issue("localhost")
-    context = make_context(Material(issued.certificate, issued.key), Terms())
+    context = make_context(CertificateBundle(issued.certificate, issued.key), TLSOptions())
     below = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
     ports = []
-    TLSEndpoint(reactor, below, Switch(context)).listen(factory).addCallback(ports.append)
+    TLSEndpoint(reactor, below, TLSConnectionCreator(context)).listen(factory).addCallback(ports.append)
     return ports[0]
 
 
@@ -159,7 +159,7 @@ class Listening:
 
     def __init__(self, reactor, kit, kind, folder, **options):
         self.kit = kit
-        self.site = RegistrySite(kit.tree(), reactor, **options)
+        self.site = HTTPSite(kit.tree(), reactor, **options)
         if kind == "unix":
             path = str(folder / "socket")
             self.port = reactor.listenUNIX(path, self.site)

@@ -138,7 +138,7 @@ class Plain(Resource):
         """Answers in one piece, with fields that are ready."""
         status = int(request.args.get(b"status", [b"200"])[0])
         length = request.args.get(b"length")
-        request.sendWhole(
+        request.sendResponse(
             status, b"X-Ready: 1\r\n", b"whole", None if length is None else int(length[0])
         )
         return NOT_DONE_YET
@@ -148,7 +148,7 @@ class Plain(Resource):
         offset = int(request.args.get(b"offset", [b"0"])[0])
         descriptor = os.open(self.kit.file, os.O_RDONLY)
         if self.kit.ready_head:
-            sent = request.sendWholeFile(206, b"X-Ready: 1\r\n", descriptor, offset, size)
+            sent = request.sendFileResponse(206, b"X-Ready: 1\r\n", descriptor, offset, size)
             if sent is not None:
                 sent.addErrback(self.kit.failed)
         else:

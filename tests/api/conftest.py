@@ -6,14 +6,14 @@ import pytest
 import pytest_twisted
 from attrs import evolve
 from channel_kit import Kit, Memory
-from client import Api
+from client import RegistryClient
 from flavours import BUCKETS, FLAVOURS
 from s3stores import make_driver
 from twisted.internet import reactor
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
-from twisted_registry.api.exchange import Settings
+from twisted_registry.api.exchange import APISettings
 from twisted_registry.storage.filesystem import FilesystemDriver
 from twisted_registry.storage.memory import MemoryDriver
 from twisted_registry.testing import serve
@@ -45,7 +45,7 @@ def pytest_pyfunc_call(pyfuncitem):
             hypothesis.inner_test = inner
 
 
-class Complaints:
+class ErrorEvents:
     """Log events that say that something went wrong, tracebacks among them."""
 
     def __init__(self):
@@ -67,17 +67,17 @@ def _text(event):
 
 
 @pytest.fixture
-def complaints():
+def logged_errors():
     """Nothing that a client does is an error in the log, unless a test expects it."""
-    complaints = Complaints()
-    globalLogPublisher.addObserver(complaints)
-    yield complaints
-    globalLogPublisher.removeObserver(complaints)
-    assert not complaints.take()
+    logged_errors = ErrorEvents()
+    globalLogPublisher.addObserver(logged_errors)
+    yield logged_errors
+    globalLogPublisher.removeObserver(logged_errors)
+    assert not logged_errors.take()
 
 
 @pytest.fixture
-def start(flavour, tmp_path, complaints, request):
+def start(flavour, tmp_path, logged_errors, request):
     """A function that serves a registry inside a block, as ``testing.serve`` does."""
     site, _, store = flavour.partition("-")
 
@@ -86,17 +86,17 @@ def start(flavour, tmp_path, complaints, request):
         if driver is None and flavour in BUCKETS:
             driver = make_driver(request.getfixturevalue("object_stores").get(store))
             # What the tests are about is what we answer, not what the store does.
-            settings = plugged.get("settings") or Settings()
+            settings = plugged.get("settings") or APISettings()
             plugged["settings"] = evolve(settings, redirect=False)
         if driver is None:
             files = store == "files"
             driver = FilesystemDriver(str(tmp_path / "store"), reactor) if files else None
             driver = driver or MemoryDriver(reactor)
         serving = serve(
-            reactor, driver=driver, prefix=prefix, stock_site=site == "stock", **plugged
+            reactor, driver=driver, prefix=prefix, use_twisted_site=site == "stock", **plugged
         )
         async with serving as served:
-            yield Api(served, driver, f"{prefix or '/'}v2/")
+            yield RegistryClient(served, driver, f"{prefix or '/'}v2/")
 
     return start
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
 
-from twisted_registry.storage.changes import conclude_in_steps
+from twisted_registry.storage.changes import finalize_in_steps
 from twisted_registry.storage.interfaces import IStorageDriver
 from twisted_registry.storage.streams import IReader, IWriter
 
@@ -43,7 +43,7 @@ class Watched:
     def __init__(self, driver, before):
         self.driver = driver
         self.name = driver.name
-        self.minimum_chunk = driver.minimum_chunk
+        self.min_chunk_bytes = driver.min_chunk_bytes
         self.presigns = driver.presigns
         self.before = before
         self.calls = []
@@ -56,13 +56,13 @@ class Watched:
             return function(*args, **kwargs)
         return first.addCallback(lambda _: function(*args, **kwargs))
 
-    def hold(self, name):
-        return self.driver.hold(name)
+    def lock(self, name):
+        return self.driver.lock(name)
 
-    def glance(self, path):
+    def peek(self, path):
         """See nothing, so that everything is asked for, and can be held back or fail."""
 
-    def unchanged(self, looks):
+    def validate(self, versions):
         """See nothing."""
         return False
 
@@ -150,8 +150,8 @@ class WatchedWriter:
     def commit(self):
         return self._store.pass_on("commit", self._writer.commit)
 
-    def conclude(self, decide):
-        return conclude_in_steps(self._store, self, decide)
+    def finalize(self, decide):
+        return finalize_in_steps(self._store, self, decide)
 
     def close(self):
         return self._end("close")
@@ -181,7 +181,7 @@ def failing_at(number, error):
     return before
 
 
-class Holding:
+class HeldCall:
     """Holds one call back; ``reached`` fires when it is made."""
 
     def __init__(self, number):

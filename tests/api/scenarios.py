@@ -133,18 +133,18 @@ async def resume(api, upload):
 
 
 @implementer(IMetricsObserver)
-class Ends:
+class RequestEnds:
     """Lets a test wait for the end of a request."""
 
     def __init__(self):
         self.statuses = []
         self._waiting = []
 
-    def started(self, handler):
+    def request_started(self, handler):
         """Pass over it."""
 
-    def answered(self, answered):
-        self.statuses.append(answered.status)
+    def request_finished(self, request_finished):
+        self.statuses.append(request_finished.status)
         waiting, self._waiting = self._waiting, []
         for done in waiting:
             done.callback(None)

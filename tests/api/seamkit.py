@@ -22,7 +22,7 @@ class Grant:
 
 
 @implementer(IAccessController)
-class Refusing:
+class RefusingController:
     """Allows nothing, or all but some things."""
 
     def __init__(self, error, allowed=lambda _: False):
@@ -44,7 +44,7 @@ DENIED = RegistryError(ErrorCode.DENIED)
 LAYER_DIGEST = digest_of(b"layer")
 UPLOAD = "00000000-0000-4000-8000-000000000000"
 ENDPOINTS = (routes.BASE, routes.CATALOG_LIST, *routes.ENDPOINTS)
-EVERYTHING = [
+ALL_REQUESTS = [
     pytest.param(endpoint, method, id=f"{endpoint.handler}-{method}")
     for endpoint in ENDPOINTS
     for method in endpoint.methods
@@ -59,4 +59,4 @@ def path_of(endpoint, name="a"):
         "": "",
     }[endpoint.variable]
     tail = [variable if part == "*" else part for part in endpoint.tail]
-    return "/".join([name, *tail] if endpoint.named else tail)
+    return "/".join([name, *tail] if endpoint.has_name else tail)

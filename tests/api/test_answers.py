@@ -4,19 +4,19 @@ from twisted_registry.api import answers
 
 
 def test_fields_have_no_line_breaks_inside():
-    fields = answers.ready_fields((("X-A", "a\r\nX-B: b"), ("X-C", "c\n\nd")))
+    fields = answers.encode_headers((("X-A", "a\r\nX-B: b"), ("X-C", "c\n\nd")))
     assert fields == b"X-A: a X-B: b\r\nX-C: c  d\r\n"
 
 
 def test_the_same_fields_are_made_once():
     headers = (("X-Once", "value"),)
-    assert answers.ready_fields(headers) is answers.ready_fields(headers)
+    assert answers.encode_headers(headers) is answers.encode_headers(headers)
 
 
 def test_long_fields_are_made_but_not_remembered():
-    before = answers._remembered.cache_info().currsize
+    before = answers._encode_headers_cached.cache_info().currsize
     long = "x" * 513
-    assert answers.ready_fields((("X", long),)) == f"X: {long}\r\n".encode()
+    assert answers.encode_headers((("X", long),)) == f"X: {long}\r\n".encode()
     many = tuple(("X", str(number)) for number in range(13))
-    assert answers.ready_fields(many).count(b"\r\n") == 13
-    assert answers._remembered.cache_info().currsize == before
+    assert answers.encode_headers(many).count(b"\r\n") == 13
+    assert answers._encode_headers_cached.cache_info().currsize == before

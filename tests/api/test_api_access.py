@@ -18,7 +18,7 @@ from twisted_registry.api import catalog
 from twisted_registry.auth.identity import Identity
 from twisted_registry.auth.interfaces import CATALOG, Access
 from twisted_registry.auth.rights import Right
-from twisted_registry.auth.rules import Rule, Rules
+from twisted_registry.auth.rules import AccessRule, AccessPolicy
 from twisted_registry.auth.schemes import IScheme, Login, SchemeAccess
 from twisted_registry.storage.memory import MemoryDriver
 
@@ -43,15 +43,15 @@ class Named:
 
     scopes: dict = field(factory=dict)
 
-    def recall(self, caller):
+    def find_cached_login(self, caller):
         name = caller.authorization
         if name is None:
             return None
         scope = self.scopes.get(name)
         return Login(Identity(name), None if scope is None else Scope(scope))
 
-    def identify(self, caller):
-        return succeed(self.recall(caller))
+    def authenticate(self, caller):
+        return succeed(self.find_cached_login(caller))
 
     def challenge(self, caller, accesses, error):
         scope = " ".join(f"{access.name}:{access.action}" for access in accesses)
@@ -67,8 +67,8 @@ def rules(*allowed, scopes=None):
     for text in allowed:
         user, patterns, actions = text.split()
         right = Right.make(patterns.split(","), actions.split(","))
-        made.append(Rule(right, anonymous=True) if user == "-" else Rule(right, frozenset({user})))
-    return SchemeAccess(Named(scopes or {}), Rules(tuple(made)))
+        made.append(AccessRule(right, anonymous=True) if user == "-" else AccessRule(right, frozenset({user})))
+    return SchemeAccess(Named(scopes or {}), AccessPolicy(tuple(made)))
 
 
 class Asking:
@@ -161,7 +161,7 @@ async def test_whoever_may_delete_may_delete_all_of_a_repository(stocked):
 @only
 @pytest_twisted.ensureDeferred
 async def test_a_page_that_ends_early_hides_where(stocked, monkeypatch):
-    monkeypatch.setattr(catalog, "_LOOKED_AT", 3)
+    monkeypatch.setattr(catalog, "_MAX_SCANNED_NAMES", 3)
     secrets = [f"secret/{number}" for number in range(10)]
     async with stocked(rules("ada **/x pull"), *secrets, "t/x", "z/x") as api:
         ada = Asking(api, "ada")
@@ -187,7 +187,7 @@ async def test_a_page_that_ends_early_hides_where(stocked, monkeypatch):
 @only
 @pytest_twisted.ensureDeferred
 async def test_a_page_does_not_look_at_what_lies_elsewhere(stocked, monkeypatch):
-    monkeypatch.setattr(catalog, "_LOOKED_AT", 4)
+    monkeypatch.setattr(catalog, "_MAX_SCANNED_NAMES", 4)
     others = [f"{letter}/{number}" for letter in "abcxyz" for number in range(5)]
     async with stocked(rules("ada m/**,n pull"), *others, "m/1", "m/2", "n") as api:
         response = await Asking(api, "ada")("GET", "_catalog")

@@ -15,8 +15,8 @@ from twisted.web.server import Site
 
 from twisted_registry.api import routes
 from twisted_registry.api.endpoint import RegistryResource
-from twisted_registry.api.exchange import Settings
-from twisted_registry.api.urls import Links
+from twisted_registry.api.exchange import APISettings
+from twisted_registry.api.urls import URLBuilder
 from twisted_registry.auth.open import OpenAccess
 from twisted_registry.testing import serve
 
@@ -123,7 +123,7 @@ async def test_headers_of_the_operator(start):
         "X-Twice": ["one", "two"],
     }
     preflight = {"Origin": "https://ui.example", "Access-Control-Request-Method": "DELETE"}
-    async with start(settings=Settings(headers=headers)) as api:
+    async with start(settings=APISettings(headers=headers)) as api:
         for method, path, status in (
             ("GET", "", 200),
             ("GET", "a/tags/list", 404),
@@ -147,7 +147,7 @@ async def test_methods_that_the_operator_allows_to_browsers(start):
         "access-control-allow-origin": ["*"],
         "Access-Control-Allow-Methods": ["HEAD", "GET"],
     }
-    async with start(settings=Settings(headers=headers)) as api:
+    async with start(settings=APISettings(headers=headers)) as api:
         response = await api("OPTIONS", "a/tags/list", {"Access-Control-Request-Method": "GET"})
         allowed = response.headers.getRawHeaders("Access-Control-Allow-Methods")
         assert allowed == ["HEAD", "GET"]
@@ -222,30 +222,30 @@ async def test_embedding(where):
 @pytest.mark.parametrize(
     ("links", "headers", "origin"),
     [
-        (Links(), {"Host": "r.example:5000"}, "http://r.example:5000"),
-        (Links(), {"Host": "r", "X-Forwarded-Proto": "https"}, "https://r"),
+        (URLBuilder(), {"Host": "r.example:5000"}, "http://r.example:5000"),
+        (URLBuilder(), {"Host": "r", "X-Forwarded-Proto": "https"}, "https://r"),
         (
-            Links(),
+            URLBuilder(),
             {"Host": "r", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "f.example"},
             "https://f.example",
         ),
-        (Links(), {"Host": "r", "Forwarded": 'proto=https;host="f.example:8443"'},
+        (URLBuilder(), {"Host": "r", "Forwarded": 'proto=https;host="f.example:8443"'},
          "https://f.example:8443"),
-        (Links(host="https://set.example"), {"Host": "r", "X-Forwarded-Host": "f"},
+        (URLBuilder(host="https://set.example"), {"Host": "r", "X-Forwarded-Host": "f"},
          "https://set.example"),
-        (Links(relative=True), {"Host": "r"}, ""),
-        (Links(host="https://set.example", relative=True), {"Host": "r"}, ""),
-        (Links(), {"Host": "evil.example/path"}, None),
-        (Links(), {"Host": "user@evil.example"}, None),
-        (Links(), {"Host": 'r"><script>'}, None),
-        (Links(), {"Host": "r", "X-Forwarded-Host": "a b"}, ""),
-        (Links(), {"Host": "r", "X-Forwarded-Host": "x/../y"}, ""),
-        (Links(), {"Host": "r", "Forwarded": 'host="a\\"b"'}, "http://r"),
+        (URLBuilder(relative=True), {"Host": "r"}, ""),
+        (URLBuilder(host="https://set.example", relative=True), {"Host": "r"}, ""),
+        (URLBuilder(), {"Host": "evil.example/path"}, None),
+        (URLBuilder(), {"Host": "user@evil.example"}, None),
+        (URLBuilder(), {"Host": 'r"><script>'}, None),
+        (URLBuilder(), {"Host": "r", "X-Forwarded-Host": "a b"}, ""),
+        (URLBuilder(), {"Host": "r", "X-Forwarded-Host": "x/../y"}, ""),
+        (URLBuilder(), {"Host": "r", "Forwarded": 'host="a\\"b"'}, "http://r"),
     ],
 )  # fmt: skip
 @pytest_twisted.ensureDeferred
 async def test_locations(start, links, headers, origin):
-    async with start(settings=Settings(links=links)) as api:
+    async with start(settings=APISettings(links=links)) as api:
         response = await api("POST", "a/b/blobs/uploads/", headers, b"")
         if origin is None:
             # The channel may refuse it; if not, it is not repeated.

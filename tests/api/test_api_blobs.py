@@ -10,7 +10,7 @@ from client import digest_of
 from flavours import SITES
 from twisted.internet.defer import fail, succeed
 
-from twisted_registry.api.exchange import Settings
+from twisted_registry.api.exchange import APISettings
 from twisted_registry.storage.interfaces import MethodUnsupported
 from twisted_registry.storage.memory import MemoryDriver
 
@@ -181,7 +181,7 @@ async def test_redirect(start, clock):
             assert response.get("Docker-Content-Digest") == digest
         assert (await api("GET", f"b/blobs/{digest}")).status == 404
         assert (await api("GET", f"a/blobs/{digest}", {"If-None-Match": "*"})).status == 304
-    async with start(driver=driver, settings=Settings(redirect=False)) as api:
+    async with start(driver=driver, settings=APISettings(redirect=False)) as api:
         response = await api("GET", f"a/blobs/{digest}")
         assert (response.status, response.body) == (200, CONTENT)
 

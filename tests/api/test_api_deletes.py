@@ -7,7 +7,7 @@ import pytest_twisted
 from client import OCI_INDEX, descriptor, digest_of, image, index
 from flavours import SITES
 
-from twisted_registry.api.exchange import Settings
+from twisted_registry.api.exchange import APISettings
 from twisted_registry.storage.memory import MemoryDriver
 
 
@@ -87,7 +87,7 @@ async def test_unknown(api):
 @pytest.mark.flavours(*SITES)
 @pytest_twisted.ensureDeferred
 async def test_switched_off(start):
-    async with start(settings=Settings(delete=False)) as api:
+    async with start(settings=APISettings(delete=False)) as api:
         digest = await api.image(b"layer")
         for path, allowed in (
             ("a/manifests/latest", "GET, HEAD, PUT, OPTIONS"),
@@ -112,7 +112,7 @@ async def test_read_only(start, clock):
     async with start(driver=driver) as api:
         digest = await api.image(b"layer")
         upload = (await api.start()).split("/v2/")[1]
-    async with start(driver=driver, settings=Settings(read_only=True)) as api:
+    async with start(driver=driver, settings=APISettings(read_only=True)) as api:
         for method, path, allowed in (
             ("PUT", "a/manifests/new", "GET, HEAD, OPTIONS"),
             ("DELETE", "a/manifests/latest", "GET, HEAD, OPTIONS"),

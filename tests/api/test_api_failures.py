@@ -22,7 +22,7 @@ pytestmark = pytest.mark.flavours(*SITES)
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
 @pytest_twisted.ensureDeferred
-async def test_a_failing_call(start, clock, complaints, scenario):
+async def test_a_failing_call(start, clock, logged_errors, scenario):
     for number in count():
         full = number % 2 == 1
         driver = Watched(MemoryDriver(clock), failing_at(None, None))
@@ -38,7 +38,7 @@ async def test_a_failing_call(start, clock, complaints, scenario):
                 connection_broken = True  # nothing at all was answered
             calls = list(driver.calls)
             driver.before = failing_at(None, None)
-            complained = complaints.take()
+            complained = logged_errors.take()
             if len(calls) <= number:
                 assert response.status in scenario.statuses
                 assert not complained
@@ -58,7 +58,7 @@ async def test_a_failing_call(start, clock, complaints, scenario):
                 assert response.status in scenario.statuses, calls[number]
             assert driver.opened == 0
             await check(api, scenario, upload)
-            assert not complaints.take()
+            assert not logged_errors.take()
 
 
 @implementer(IReader)
@@ -98,7 +98,7 @@ async def test_a_download_that_breaks_off_is_seen_to(start, clock):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_list_that_breaks_off_is_seen_to(start, clock, complaints):
+async def test_a_list_that_breaks_off_is_seen_to(start, clock, logged_errors):
     driver = Watched(MemoryDriver(clock), failing_at(None, None))
     async with start(driver=driver) as api:
         await api.image()
@@ -120,11 +120,11 @@ async def test_a_list_that_breaks_off_is_seen_to(start, clock, complaints):
         response = await api("GET", "a/tags/list")
         # Either it was not begun, or it is seen not to be whole.
         assert response.status == 503 or not response.whole
-        assert len(complaints.take()) == 1
+        assert len(logged_errors.take()) == 1
 
 
 @pytest_twisted.ensureDeferred
-async def test_damaged_bytes_of_a_manifest(start, clock, complaints):
+async def test_damaged_bytes_of_a_manifest(start, clock, logged_errors):
     driver = MemoryDriver(clock)
     async with start(driver=driver) as api:
         digest = await api.image()
@@ -134,10 +134,10 @@ async def test_damaged_bytes_of_a_manifest(start, clock, complaints):
         for reference in ("latest", digest):
             response = await api("GET", f"a/manifests/{reference}")
             assert (response.status, response.code) == (404, "MANIFEST_UNKNOWN")
-        assert len(complaints.take()) == 2
+        assert len(logged_errors.take()) == 2
         assert await api.image() == digest
         assert (await api("GET", "a/manifests/latest")).status == 200
-        complaints.take()
+        logged_errors.take()
 
 
 @pytest_twisted.ensureDeferred

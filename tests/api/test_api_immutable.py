@@ -7,9 +7,9 @@ import pytest_twisted
 from client import OCI_IMAGE, digest_of, image
 
 from twisted_registry.repository.policy import Policy
-from twisted_registry.repository.tagchoice import TagChoice
+from twisted_registry.repository.tagchoice import TagSelector
 
-POLICY = Policy(immutable=(TagChoice.parse(["a", "rel/**"], ["v*", "!*-rc*"]),))
+POLICY = Policy(immutable=(TagSelector.parse(["a", "rel/**"], ["v*", "!*-rc*"]),))
 OTHER = image(b"{}", b"layer", annotations={"n": "2"})
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import pytest_twisted
 from client import connect, digest_of, head, with_query
-from doubles import Holding, Watched
+from doubles import HeldCall, Watched
 from flavours import FLAVOURS
-from scenarios import SCENARIOS, Ends, check, prepare
+from scenarios import SCENARIOS, RequestEnds, check, prepare
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -80,15 +80,15 @@ async def ask(api, scenario, upload):
 @pytest.mark.flavours("ours-memory", "stock-memory")
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
 @pytest_twisted.ensureDeferred
-async def test_leaving_while_the_store_works(flavour, start, clock, scenario, complaints):
+async def test_leaving_while_the_store_works(flavour, start, clock, scenario, logged_errors):
     """Each call is held back in turn; the client leaves; the call is cancelled."""
     for number in count(0, 1 if flavour in OURS else 4):
-        ends = Ends()
+        ends = RequestEnds()
         driver = Watched(MemoryDriver(clock), nothing)
         async with start(driver=driver, metrics=ends) as api:
             upload = await prepare(api)
             driver.calls.clear()
-            driver.before = holding = Holding(number)
+            driver.before = holding = HeldCall(number)
             over = ends.after(len(ends.statuses) + 1)
             connection = await ask(api, scenario, upload)
             connection.closed.addCallback(
@@ -100,7 +100,7 @@ async def test_leaving_while_the_store_works(flavour, start, clock, scenario, co
             if name is None:
                 assert number > 0
                 gc.collect()  # so that errors that nobody handled are told
-                assert not complaints.take()
+                assert not logged_errors.take()
                 return
             assert holding.cancelled, name
             assert ends.statuses[-1] == 499 or name == "deliver"
@@ -115,7 +115,7 @@ async def test_leaving_while_the_store_works(flavour, start, clock, scenario, co
 async def test_leaving_while_a_thread_works(start, tmp_path, scenario):
     """The client leaves while each call is under way: no thread leaves anything open."""
     number = 0
-    ends = Ends()
+    ends = RequestEnds()
     files = FilesystemDriver(str(tmp_path / "files"), reactor)
     driver = Watched(files, nothing)
     async with start(driver=driver, metrics=ends) as api:
@@ -149,7 +149,7 @@ async def test_leaving_while_a_thread_works(start, tmp_path, scenario):
 @pytest.mark.flavours(*OURS)
 @pytest_twisted.ensureDeferred
 async def test_leaving_in_the_middle_of_a_download(start, tmp_path):
-    ends = Ends()
+    ends = RequestEnds()
     async with start(metrics=ends) as api:
         digest = await api.blob(BIG)
         for _ in range(3):
@@ -168,7 +168,7 @@ async def test_leaving_in_the_middle_of_a_download(start, tmp_path):
 @pytest.mark.flavours("stock-memory", "stock-files")
 @pytest_twisted.ensureDeferred
 async def test_leaving_in_the_middle_of_a_download_of_a_stock_site(start, tmp_path):
-    ends = Ends()
+    ends = RequestEnds()
     async with start(metrics=ends) as api:
         digest = await api.blob(BIG)
         over = ends.after(len(ends.statuses) + 1)
@@ -188,7 +188,7 @@ async def test_leaving_in_the_middle_of_a_download_of_a_stock_site(start, tmp_pa
 @pytest_twisted.ensureDeferred
 async def test_leaving_in_the_middle_of_an_upload(start, tmp_path, method, framing):
     """What came stays where it can be continued; the writer is free for the next request."""
-    ends = Ends()
+    ends = RequestEnds()
     half = BIG[: len(BIG) // 2]
     digest = digest_of(BIG)
     async with start(metrics=ends) as api:
@@ -234,7 +234,7 @@ async def test_leaving_in_the_middle_of_an_upload(start, tmp_path, method, frami
 @pytest.mark.flavours(*OURS)
 @pytest_twisted.ensureDeferred
 async def test_leaving_before_the_body(start, tmp_path):
-    ends = Ends()
+    ends = RequestEnds()
     async with start(metrics=ends) as api:
         url = "/v2/" + (await api.start()).split("/v2/")[1]
         for method, target in (
@@ -258,7 +258,7 @@ async def test_leaving_before_the_body(start, tmp_path):
 @pytest.mark.flavours("ours-memory", "stock-memory")
 @pytest_twisted.ensureDeferred
 async def test_leaving_in_the_middle_of_a_long_list(start):
-    ends = Ends()
+    ends = RequestEnds()
     async with start(metrics=ends) as api:
         await api.image()
         tags = api.served.registry.repository("a").tags

@@ -7,7 +7,7 @@ import pytest_twisted
 from client import digest_of, image
 from flavours import SITES
 
-from twisted_registry.api.exchange import Settings
+from twisted_registry.api.exchange import APISettings
 
 TAGS = ["0", "A", "Z", "_", "a", "a-b", "a.b", "a0", "aa", "b", "latest", "v1", "v1.0", "v10"]
 NAMES = ["a", "a-b", "a.b", "a/b", "a/b/c", "a0", "a_b", "b/c", "z"]
@@ -112,7 +112,7 @@ async def test_numbers_that_are_none(api, path):
 @pytest.mark.flavours(*SITES)
 @pytest_twisted.ensureDeferred
 async def test_more_tags_than_a_page_may_have(start):
-    async with start(settings=Settings(tags_limit=3)) as api:
+    async with start(settings=APISettings(tags_limit=3)) as api:
         await tagged(api)
         found, sizes = await follow(api, "r/tags/list?n=1000", "tags")
         assert found == TAGS
@@ -188,7 +188,7 @@ async def test_parts_of_the_catalog(api, query, expected):
 @pytest.mark.flavours(*SITES)
 @pytest_twisted.ensureDeferred
 async def test_more_of_the_catalog_than_a_page_may_have(start):
-    async with start(settings=Settings(catalog_limit=4)) as api:
+    async with start(settings=APISettings(catalog_limit=4)) as api:
         for name in NAMES:
             await api.blob(b"x", name)
         response = await api("GET", "_catalog?n=5")

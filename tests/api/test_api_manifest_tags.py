@@ -12,7 +12,7 @@ from client import (
 from flavours import SITES
 from pushedkit import created, served
 
-from twisted_registry.api.exchange import Settings
+from twisted_registry.api.exchange import APISettings
 
 
 @pytest_twisted.ensureDeferred
@@ -36,7 +36,7 @@ async def test_further_tags(api):
 @pytest.mark.flavours(*SITES)
 @pytest_twisted.ensureDeferred
 async def test_too_many_tags(start):
-    async with start(settings=Settings(tags_per_push=10)) as api:
+    async with start(settings=APISettings(tags_per_push=10)) as api:
         await api.blob(b"{}")
         digest = digest_of(image())
         for number, status in ((10, 201), (11, 414)):

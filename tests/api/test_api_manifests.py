@@ -27,7 +27,7 @@ from pushedkit import created, served
 from twisted_registry.repository.policy import Policy
 
 OCI_ARTIFACT = "application/vnd.oci.artifact.manifest.v1+json"
-MANIFEST_LIMIT = 4 * 1024 * 1024
+MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 NOTHING_THERE = {"mediaType": CONFIG, "digest": digest_of(b"nobody"), "size": 6}
 
 
@@ -183,15 +183,15 @@ async def test_documents_that_are_not_what_their_type_says(api, content, media_t
 
 @pytest_twisted.ensureDeferred
 async def test_the_largest(api):
-    content = b'{"mediaType":"x/y","pad":"' + b"x" * (MANIFEST_LIMIT - 28) + b'"}'
-    assert len(content) == MANIFEST_LIMIT
+    content = b'{"mediaType":"x/y","pad":"' + b"x" * (MAX_MANIFEST_BYTES - 28) + b'"}'
+    assert len(content) == MAX_MANIFEST_BYTES
     created(await api.manifest(content, media_type="x/y"), api, digest_of(content))
     await served(api, content, "latest", "x/y")
 
 
 @pytest_twisted.ensureDeferred
 async def test_too_large(api):
-    content = b"x" * (MANIFEST_LIMIT + 1)
+    content = b"x" * (MAX_MANIFEST_BYTES + 1)
     response = await api.manifest(content, media_type="x/y")
     assert (response.status, response.code) == (413, "SIZE_INVALID")
     response = await api.stream(
@@ -215,7 +215,7 @@ async def test_too_large_is_said_before_the_body_is_read(api):
 
 @pytest_twisted.ensureDeferred
 async def test_a_limit_of_the_operator(start):
-    async with start(policy=Policy(manifest_limit=10)) as api:
+    async with start(policy=Policy(max_manifest_bytes=10)) as api:
         assert (await api.manifest(b"x" * 11, media_type="x/y")).status == 413
         assert (await api.manifest(b"x" * 10, media_type="x/y")).status == 201
 
@@ -288,7 +288,7 @@ async def test_sparse_indexes(start):
         (Policy(), 400, 400),
         (Policy(platforms="none"), 201, 201),
         (only_linux, 400, 201),
-        (Policy(validate=False), 201, 201),
+        (Policy(check_references=False), 201, 201),
     ):
         async with start(policy=policy) as api:
             for child, status in ((linux, linux_status), (windows, windows_status)):

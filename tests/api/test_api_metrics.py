@@ -7,7 +7,7 @@ import pytest_twisted
 from client import connect, head
 from doubles import Watched
 from flavours import SITES
-from seamkit import DENIED, EVERYTHING, Refusing, path_of
+from seamkit import DENIED, ALL_REQUESTS, RefusingController, path_of
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
@@ -24,16 +24,16 @@ class Metrics:
         self.over = []
         self.waiting = None
 
-    def started(self, handler):
+    def request_started(self, handler):
         self.began.append(handler)
 
-    def answered(self, answered):
-        self.over.append(answered)
+    def request_finished(self, request_finished):
+        self.over.append(request_finished)
         if self.waiting is not None:
             self.waiting.callback(None)
 
 
-@pytest.mark.parametrize(("endpoint", "method"), EVERYTHING)
+@pytest.mark.parametrize(("endpoint", "method"), ALL_REQUESTS)
 @pytest_twisted.ensureDeferred
 async def test_metrics_of_every_route(start, endpoint, method):
     metrics = Metrics()
@@ -52,7 +52,7 @@ async def test_an_observer_that_breaks_ends_the_connection(start, logged):
     """It may not raise; if it does, nobody waits for an answer that will not come."""
 
     class Broken(Metrics):
-        def started(self, handler):
+        def request_started(self, handler):
             raise ZeroDivisionError
 
     async with start(metrics=Broken()) as api:
@@ -66,7 +66,7 @@ async def test_an_observer_that_breaks_ends_the_connection(start, logged):
 @pytest_twisted.ensureDeferred
 async def test_metrics_of_what_is_refused(start):
     metrics = Metrics()
-    async with start(metrics=metrics, access=Refusing(DENIED)) as api:
+    async with start(metrics=metrics, access=RefusingController(DENIED)) as api:
         for method, path in (
             ("GET", "x"),
             ("PUT", "a/tags/list"),

@@ -7,9 +7,9 @@ import pytest_twisted
 from client import OCI_IMAGE, OCI_INDEX, descriptor, digest_of, image, index
 from flavours import SITES
 
-from twisted_registry.api.exchange import Settings
+from twisted_registry.api.exchange import APISettings
 from twisted_registry.repository.policy import Policy
-from twisted_registry.repository.tagchoice import TagChoice
+from twisted_registry.repository.tagchoice import TagSelector
 from twisted_registry.storage.memory import MemoryDriver
 
 
@@ -87,7 +87,7 @@ async def test_it_is_all_that_can_be_done_with_one(api):
 
 
 @pytest.mark.flavours("ours-memory")
-@pytest.mark.parametrize("settings", [Settings(delete=False), Settings(read_only=True)])
+@pytest.mark.parametrize("settings", [APISettings(delete=False), APISettings(read_only=True)])
 @pytest_twisted.ensureDeferred
 async def test_switched_off(start, clock, settings):
     driver = MemoryDriver(clock)
@@ -104,7 +104,7 @@ async def test_switched_off(start, clock, settings):
 
 @pytest_twisted.ensureDeferred
 async def test_one_with_an_immutable_tag(start):
-    policy = Policy(immutable=(TagChoice.parse(["a", "c"], ["v*"]),))
+    policy = Policy(immutable=(TagSelector.parse(["a", "c"], ["v*"]),))
     async with start(policy=policy) as api:
         for name, tag in (("a", "v1"), ("a", "latest"), ("b", "v1"), ("c", "latest")):
             await api.image(b"layer", name=name, reference=tag)

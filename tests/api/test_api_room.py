@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 import pytest_twisted
-from client import Api, image
+from client import RegistryClient, image
 from twisted.internet import reactor
 from twisted.internet.defer import maybeDeferred
 from twisted.web.server import Site
 
 from twisted_registry.api.endpoint import RegistryResource
-from twisted_registry.api.site import RegistrySite
-from twisted_registry.api.tree import mounted
+from twisted_registry.api.site import HTTPSite
+from twisted_registry.api.tree import make_root
 from twisted_registry.auth.open import OpenAccess
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.memory import MemoryDriver
-from twisted_registry.testing import Served
+from twisted_registry.testing import RunningServer
 
 
 @pytest.fixture(params=["own", "stock"])
@@ -23,12 +23,12 @@ def made(request):
     """The API, and a client of it over either site."""
     registry = Registry(MemoryDriver(reactor), reactor)
     resource = RegistryResource(registry, OpenAccess(), reactor)
-    tree = mounted(resource, "")
+    tree = make_root(resource, "")
     stock = request.param == "stock"
-    site = Site(tree, reactor=reactor) if stock else RegistrySite(tree, reactor)
+    site = Site(tree, reactor=reactor) if stock else HTTPSite(tree, reactor)
     port = reactor.listenTCP(0, site, interface="127.0.0.1")
     number = port.getHost().port
-    yield resource, Api(Served("", f"127.0.0.1:{number}", number, registry))
+    yield resource, RegistryClient(RunningServer("", f"127.0.0.1:{number}", number, registry))
     pytest_twisted.blockon(maybeDeferred(port.stopListening))
 
 
@@ -36,7 +36,7 @@ def made(request):
 async def test_a_warning_is_in_every_answer(made):
     resource, api = made
     digest = await api.image(b"layer")
-    resource.limit("nearly full", full=False)
+    resource.set_storage_state("nearly full", full=False)
     for method, path, status in (
         ("GET", "", 200),
         ("GET", "a/manifests/latest", 200),
@@ -47,7 +47,7 @@ async def test_a_warning_is_in_every_answer(made):
     ):
         answer = await api(method, path, body=b"" if method == "POST" else None)
         assert (answer.status, answer.get("Warning")) == (status, '299 - "nearly full"')
-    resource.limit("", full=False)
+    resource.set_storage_state("", full=False)
     assert (await api("GET", "a/manifests/latest")).get("Warning") is None
 
 
@@ -56,7 +56,7 @@ async def test_pushes_are_refused_and_nothing_else(made):
     resource, api = made
     await api.image(b"layer")
     location = await api.start()
-    resource.limit("full", full=True)
+    resource.set_storage_state("full", full=True)
     content = image(b"{}", b"layer")
     for refused in (
         await api("POST", "a/blobs/uploads/", body=b""),
@@ -72,6 +72,6 @@ async def test_pushes_are_refused_and_nothing_else(made):
     ):
         assert (await api(method, path)).status == status
     assert (await api.ask("GET", location)).status == 204
-    resource.limit("", full=False)
+    resource.set_storage_state("", full=False)
     assert (await api.ask("PATCH", location, body=b"piece")).status == 202
     assert (await api.manifest(content, "other")).status == 201

@@ -7,7 +7,7 @@ import pytest_twisted
 from client import OCI_IMAGE, OCI_INDEX, connect, descriptor, digest_of, head, image, index, parse
 from doubles import Watched, refuse
 from flavours import FLAVOURS, SITES
-from seamkit import DENIED, EVERYTHING, LAYER_DIGEST, UNAUTHORIZED, UPLOAD, Grant, Refusing, path_of
+from seamkit import DENIED, ALL_REQUESTS, LAYER_DIGEST, UNAUTHORIZED, UPLOAD, Grant, RefusingController, path_of
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
@@ -16,8 +16,8 @@ from zope.interface.verify import verifyObject
 
 from twisted_registry.auth.interfaces import CATALOG, Access, IAccessController
 from twisted_registry.auth.open import OpenAccess
-from twisted_registry.repository.interfaces import IPresenceGate, IRegistryListener, NoListener
-from twisted_registry.repository.presence import OpenGate
+from twisted_registry.repository.interfaces import IPresenceGate, IRegistryListener, NullListener
+from twisted_registry.repository.presence import NullGate
 from twisted_registry.storage.memory import MemoryDriver
 
 pytestmark = pytest.mark.flavours(*SITES)
@@ -25,11 +25,11 @@ pytestmark = pytest.mark.flavours(*SITES)
 OURS = tuple(name for name in FLAVOURS if name == "ours-memory")
 
 
-@pytest.mark.parametrize(("endpoint", "method"), EVERYTHING)
+@pytest.mark.parametrize(("endpoint", "method"), ALL_REQUESTS)
 @pytest_twisted.ensureDeferred
 async def test_nobody_gets_anything_without_access(start, clock, endpoint, method):
     for error, status in ((UNAUTHORIZED, 401), (DENIED, 403)):
-        access = Refusing(error)
+        access = RefusingController(error)
         async with start(driver=Watched(MemoryDriver(clock), refuse), access=access) as api:
             body = b"x" * 10 if method in {"PUT", "POST", "PATCH"} else None
             headers = {"Authorization": "Basic c2VjcmV0"}
@@ -47,7 +47,7 @@ async def test_nobody_gets_anything_without_access(start, clock, endpoint, metho
             assert caller.host == api.host
             assert not caller.secure
             assert "c2VjcmV0" not in repr(caller)
-            if endpoint.named:
+            if endpoint.has_name:
                 assert {access.name for access in accesses} == {"a"}
                 expected = {"DELETE": {"delete"}, "GET": {"pull"}, "HEAD": {"pull"}}
                 uploads = endpoint.handler.startswith("blob_upload")
@@ -76,7 +76,7 @@ async def test_no_byte_of_a_body_is_taken_without_access(start, method, path):
         {"Transfer-Encoding": "chunked", "Expect": "100-continue"},
         {"Content-Length": "1000000000"},
     ):
-        async with start(access=Refusing(UNAUTHORIZED)) as api:
+        async with start(access=RefusingController(UNAUTHORIZED)) as api:
             connection = await connect(api.served.port)
             connection.send(head(method, f"/v2/{path}", headers, host=api.host))
             await connection.until(lambda received: b"errors" in received)
@@ -124,7 +124,7 @@ async def test_nothing_is_decided_before_access_is(start, clock):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_controller_that_breaks(start, complaints):
+async def test_a_controller_that_breaks(start, logged_errors):
     @implementer(IAccessController)
     class Broken:
         def authorize(self, caller, accesses):
@@ -134,15 +134,15 @@ async def test_a_controller_that_breaks(start, complaints):
         response = await api("GET", "a/tags/list")
         assert (response.status, response.code) == (500, "UNKNOWN")
         assert "ZeroDivisionError" not in response.body.decode()
-        assert "ZeroDivisionError" in complaints.take()[0]
+        assert "ZeroDivisionError" in logged_errors.take()[0]
 
 
-class Gate(OpenGate):
+class Gate(NullGate):
     def __init__(self):
         self.hidden = set()
         self.asked = []
 
-    def admits(self, repository, digest):
+    def may_report_present(self, repository, digest):
         self.asked.append((repository, str(digest)))
         return succeed(str(digest) not in self.hidden)
 
@@ -191,7 +191,7 @@ async def test_no_pull_is_so_warm_that_nobody_is_asked(start):
     """The same requests again and again: access and gate are asked of each, and obeyed at once (the
     gate for HEAD: who pulls gets what is there)."""
     gate = Gate()
-    access = Refusing(DENIED, lambda _: True)
+    access = RefusingController(DENIED, lambda _: True)
     async with start(gate=gate, access=access) as api:
         digest = await api.image(b"layer")
         await deferLater(reactor, 0.05)  # what was written just now is not kept
@@ -225,7 +225,7 @@ class Listener:
     def __init__(self):
         self.events = []
 
-    def happened(self, event):
+    def handle_event(self, event):
         self.events.append(event)
 
     def take(self):
@@ -280,5 +280,5 @@ async def test_the_listener_hears_of_everything(start):
 
 def test_the_defaults_are_what_they_say():
     verifyObject(IAccessController, OpenAccess())
-    verifyObject(IPresenceGate, OpenGate())
-    verifyObject(IRegistryListener, NoListener())
+    verifyObject(IPresenceGate, NullGate())
+    verifyObject(IRegistryListener, NullListener())

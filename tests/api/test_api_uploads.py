@@ -26,7 +26,7 @@ async def test_begin(api):
         url = accepted(response, 0)
         assert url.startswith(f"http://{api.host}/v2/a/blobs/uploads/")
         assert response.get("Content-Length") == "0"
-        least = api.driver.minimum_chunk
+        least = api.driver.min_chunk_bytes
         assert response.get("OCI-Chunk-Min-Length") == (str(least) if least else None)
 
 
@@ -281,14 +281,14 @@ async def test_an_upload_that_is_cancelled_while_it_grows(api):
 class Large(MemoryDriver):
     """A store that wants large chunks, as S3 does."""
 
-    minimum_chunk = 5 * 1024 * 1024
+    min_chunk_bytes = 5 * 1024 * 1024
 
 
 @pytest.mark.flavours(*SITES)
 @pytest_twisted.ensureDeferred
 async def test_a_store_that_wants_large_chunks(start, clock):
     driver = Large(clock)
-    driver.minimum_chunk = 5 * 1024 * 1024
+    driver.min_chunk_bytes = 5 * 1024 * 1024
     async with start(driver=driver) as api:
         response = await api("POST", "a/blobs/uploads/", body=b"")
         assert response.get("OCI-Chunk-Min-Length") == str(5 * 1024 * 1024)

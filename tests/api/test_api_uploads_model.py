@@ -113,7 +113,7 @@ class Model:
     async def restart(self):
         """What a process keeps in memory is gone, as after a restart."""
         registry = self.api.served.registry
-        registry._running._tallies.clear()
+        registry._running_hashes._hashes.clear()
         registry._secret = None
 
     async def end(self):

@@ -16,8 +16,8 @@ from twisted.web.server import NOT_DONE_YET, Site
 from zope.interface.verify import verifyObject
 
 from twisted_registry.api import filepump
-from twisted_registry.api.body import StoredBody, request_body
-from twisted_registry.api.filepump import FilePump, file_reader
+from twisted_registry.api.body import BufferedBody, request_body
+from twisted_registry.api.filepump import FileProducer, make_file_reader
 from twisted_registry.api.interfaces import BodyAborted, IRequestBody
 
 
@@ -27,7 +27,7 @@ def clock():
 
 
 def stored(data, clock):
-    return StoredBody(BytesIO(data), clock)
+    return BufferedBody(BytesIO(data), clock)
 
 
 def test_a_stored_body_keeps_the_promises_of_one_that_arrives(clock):
@@ -191,7 +191,7 @@ def is_open(descriptor):
 @pytest.fixture
 def pumped(file):
     consumer, slow = Consumer(), Slow()
-    pump = FilePump(consumer, slow, consumer.abort, file, 0, 600_000)
+    pump = FileProducer(consumer, slow, consumer.abort, file, 0, 600_000)
     return consumer, slow, pump
 
 
@@ -259,7 +259,7 @@ def test_a_file_that_can_not_be_read_aborts_the_consumer(pumped, outcome):
 
 
 def test_a_clock_reads_where_it_stands(file, clock):
-    read = file_reader(clock)(file, 3, 1)
+    read = make_file_reader(clock)(file, 3, 1)
     assert read.result == b"\x01\x02\x03"
 
 
@@ -289,7 +289,7 @@ class Threaded(Clock):
 
 def test_a_thread_reads_only_what_would_have_to_be_waited_for(file, monkeypatch):
     reactor = Threaded()
-    read = file_reader(reactor, reactor.threads)
+    read = make_file_reader(reactor, reactor.threads)
 
     def fetched(*_):
         raise BlockingIOError
@@ -298,7 +298,7 @@ def test_a_thread_reads_only_what_would_have_to_be_waited_for(file, monkeypatch)
         rooms[0][:2] = os.pread(descriptor, 2, offset)
         return 2
 
-    monkeypatch.setattr(filepump, "_AT_ONCE", 8)
+    monkeypatch.setattr(filepump, "_RWF_NOWAIT", 8)
     monkeypatch.setattr(os, "preadv", held)
     assert read(file, 3, 1).result == b"\x01\x02"
     assert reactor.threads.calls == 0

@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from zope.interface.verify import verifyObject
 
-from twisted_registry.api.interfaces import IRequestBody, IStreamedRequest
+from twisted_registry.api.interfaces import IRequestBody, IStreamingRequest
 
 # Answers
 
@@ -134,7 +134,7 @@ def test_what_resources_use_of_a_request(wire, kit):
     assert b"Location: /elsewhere\r\n" in ask(wire, get(b"/redirect"))
     wire.send(get(b"/wait"))
     request = kit.waiting[0]
-    verifyObject(IStreamedRequest, request)
+    verifyObject(IStreamingRequest, request)
     verifyObject(IConsumer, request)
     verifyObject(IRequestBody, request.body)
     assert IRequest.providedBy(request)

@@ -36,9 +36,9 @@ def test_a_client_that_leaves_is_noticed_by_everybody(wire, kit):
     assert producer.calls == ["stop", "stop"]
     sent = []
     request.sendFile(0, 0, 1).addErrback(sent.append)
-    request.sendWholeFile(200, b"", 0, 0, 1).addErrback(sent.append)
+    request.sendFileResponse(200, b"", 0, 0, 1).addErrback(sent.append)
     assert len(sent) == 2
-    request.sendWhole(200, b"", b"nobody is there")
+    request.sendResponse(200, b"", b"nobody is there")
     with pytest.raises(RuntimeError):
         request.finish()
 
@@ -90,7 +90,7 @@ def test_refusing_nothing_does_nothing(wire):
 def test_a_tls_handshake_that_fails_leaves_nothing(wire):
     channel = wire.site.buildProtocol(None)
     channel.connectionLost(Failure(ConnectionDone()))
-    assert len(wire.site._channels) == 1
+    assert len(wire.site.connections) == 1
 
 
 def test_what_follows_the_last_request_is_not_read_for_ever(kit):
@@ -285,7 +285,7 @@ def test_a_stop_closes_what_is_answered_and_resets_the_rest(wire, kit):
     transport = type(wire.transport)()
     answered.makeConnection(transport)
     wire.site.drain()
-    left = wire.site.part()
+    left = wire.site.disconnect()
     assert wire.transport.aborting
     assert transport.disconnecting
     assert not transport.aborting
@@ -293,13 +293,13 @@ def test_a_stop_closes_what_is_answered_and_resets_the_rest(wire, kit):
     assert not left.called
     answered.connectionLost(Failure(ConnectionDone()))
     assert left.called
-    assert wire.site.part().called
+    assert wire.site.disconnect().called
     assert kit.events == ["ConnectionAborted"]
 
 
 def test_a_stop_leaves_who_still_sends_to_read_our_answer(wire):
     wire.send(get(b"/s/refuse", b"Content-Length: 9000000", method=b"PUT"))
-    wire.site.part()
+    wire.site.disconnect()
     assert not wire.transport.aborting
 
 

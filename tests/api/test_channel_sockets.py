@@ -137,7 +137,7 @@ async def test_a_large_body_comes_in_large_pieces(tcp, kit):
     peer.transport.write(get(b"/s/take", b"Content-Length: %d" % len(body), method=b"PUT"))
     peer.transport.write(body)
     await peer.until(b"%d " % len(body))
-    channel = next(iter(tcp.site._channels))
+    channel = next(iter(tcp.site.connections))
     assert channel.transport.bufferSize == 65536
     assert kit.sinks[0].pieces < len(body) / 65536
 
@@ -308,8 +308,8 @@ async def test_a_client_that_closed_its_sending_side_gets_its_answer(kit, tmp_pa
         peer.transport.write(get(b"/wait"))
         peer.transport.loseWriteConnection()
         await until(lambda: kit.waiting)
-        channel = next(iter(server.site._channels))
-        await until(lambda: channel._ended)  # noqa: B023
+        channel = next(iter(server.site.connections))
+        await until(lambda: channel._read_closed)  # noqa: B023
         request = kit.waiting.pop()
         request.write(b"late")
         request.finish()
@@ -338,9 +338,9 @@ async def test_a_reset_connection_is_survived(tcp, kit):
 async def test_a_peer_that_is_told_of_the_end_and_stays_is_closed(tcp):
     peer = socket.create_connection(("127.0.0.1", tcp.port.getHost().port))
     peer.sendall(b"nonsense\r\n\r\n")
-    await until(lambda: tcp.site._channels)
+    await until(lambda: tcp.site.connections)
     # linger_seconds is short here, and the sweep comes once a second
-    await until(lambda: not tcp.site._channels)
+    await until(lambda: not tcp.site.connections)
     answer = peer.recv(65536)
     assert answer.startswith(b"HTTP/1.1 400 ")
     peer.close()
@@ -350,8 +350,8 @@ async def test_a_peer_that_is_told_of_the_end_and_stays_is_closed(tcp):
 async def test_a_handshake_that_never_comes_is_waited_for_as_for_a_request(kit, tmp_path):
     server = Listening(reactor, kit, "secure", tmp_path, limits=Limits(idle_seconds=0.2))
     peer = socket.create_connection(("127.0.0.1", server.port.getHost().port))
-    await until(lambda: server.site._channels)
-    await until(lambda: not server.site._channels)
+    await until(lambda: server.site.connections)
+    await until(lambda: not server.site.connections)
     peer.setblocking(False)
     with pytest.raises(ConnectionResetError):
         peer.recv(1)
@@ -363,7 +363,7 @@ async def test_a_handshake_that_never_comes_is_waited_for_as_for_a_request(kit, 
 async def test_many_idle_connections_share_one_delayed_call(tcp):
     calls = len(reactor.getDelayedCalls())
     peers = [await tcp.connect() for _ in range(100)]
-    await until(lambda: len(tcp.site._channels) == 100)
+    await until(lambda: len(tcp.site.connections) == 100)
     assert len(reactor.getDelayedCalls()) <= calls + 1
     done = tcp.site.drain()
     for peer in peers:
@@ -382,7 +382,7 @@ async def test_the_last_answer_arrives_though_the_server_stops(server, kit):
     kit.waiting[0].write(b"x" * 60_000)
     kit.waiting[0].finish()
     await stopped
-    assert not server.site._channels
+    assert not server.site.connections
     peer.transport.resumeProducing()
     assert unchunked((await peer.end()).partition(b"\r\n\r\n")[2]) == b"x" * 60_000
 

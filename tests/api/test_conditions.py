@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twisted_registry.api.conditions import Accepted, entity_tags, matches, precondition
+from twisted_registry.api.conditions import AcceptedTypes, parse_entity_tags, etag_matches, parse_precondition
 from twisted_registry.digest import Digest
 
 ONE, TWO = (Digest.of(content) for content in (b"one", b"two"))
@@ -25,7 +25,7 @@ OCI = "application/vnd.oci.image.index.v1+json"
     ],
 )
 def test_entity_tags(headers, expected):
-    assert entity_tags(headers) == expected
+    assert parse_entity_tags(headers) == expected
 
 
 @pytest.mark.parametrize(
@@ -42,16 +42,16 @@ def test_entity_tags(headers, expected):
     ],
 )
 def test_matches(headers, expected):
-    assert matches(headers, "a") is expected
+    assert etag_matches(headers, "a") is expected
 
 
 @given(st.lists(st.text(max_size=20), max_size=4))
 def test_no_text_breaks_entity_tags(headers):
-    assert all(isinstance(tag, str) for tag in entity_tags(headers))
+    assert all(isinstance(tag, str) for tag in parse_entity_tags(headers))
 
 
 def test_without_headers_nothing_is_asked():
-    assert precondition([], []) is None
+    assert parse_precondition([], []) is None
 
 
 @pytest.mark.parametrize(
@@ -67,12 +67,12 @@ def test_without_headers_nothing_is_asked():
     ],
 )
 def test_precondition(if_match, if_none_match, absent, one, two):
-    asked = precondition(if_match, if_none_match)
-    assert [asked.holds(current) for current in (None, ONE, TWO)] == [absent, one, two]
+    asked = parse_precondition(if_match, if_none_match)
+    assert [asked.is_met_by(current) for current in (None, ONE, TWO)] == [absent, one, two]
 
 
 def test_an_empty_if_match_holds_of_no_tag():
-    assert not precondition([""], []).holds(ONE)
+    assert not parse_precondition([""], []).is_met_by(ONE)
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,9 @@ def test_an_empty_if_match_holds_of_no_tag():
     ],
 )
 def test_accepted(headers, expected):
-    assert (OCI in Accepted(headers)) is expected
+    assert (OCI in AcceptedTypes(headers)) is expected
 
 
 @given(st.lists(st.text(max_size=30), max_size=4))
 def test_no_text_breaks_accepted(headers):
-    assert (OCI in Accepted(headers)) in {True, False}
+    assert (OCI in AcceptedTypes(headers)) in {True, False}

@@ -18,9 +18,9 @@ from twisted_registry.auth.bearer import Bearer
 from twisted_registry.auth.keyring import make_keyring
 from twisted_registry.auth.open import OpenAccess
 from twisted_registry.auth.rights import Right
-from twisted_registry.auth.rules import Rule, Rules
+from twisted_registry.auth.rules import AccessRule, AccessPolicy
 from twisted_registry.auth.schemes import SchemeAccess
-from twisted_registry.auth.tokens import TokenCheck
+from twisted_registry.auth.tokens import TokenVerifier
 
 
 def calls(function, *args):
@@ -63,9 +63,9 @@ async def test_a_login_makes_few_calls_more(tmp_path):
     """Be the credentials in front of, between or behind what else is said."""
     line = b"GET /v2/a/b/manifests/latest HTTP/1.1\r\n"
     keys = make_keyring(None, jwks(jwk(key("P-256"), kid="k")))
-    check = TokenCheck(ISSUER, SERVICE, keys, reactor.seconds, frozenset({"ES256"}))
+    check = TokenVerifier(ISSUER, SERVICE, keys, reactor.seconds, frozenset({"ES256"}))
     right = Right.make(["a/**", "!a/c"], ["push"])
-    rules = Rules((Rule(right, frozenset({"me"})),))
+    rules = AccessPolicy((AccessRule(right, frozenset({"me"})),))
     shown = mint(key("P-256"), "ES256", claims(reactor.seconds()), kid="k")
     credentials = f"Authorization: Bearer {shown}\r\n".encode()
     async with served(tmp_path, SchemeAccess(Bearer(REALM, check, reactor), rules)) as connected:

@@ -14,22 +14,22 @@ from twisted.internet.task import Clock
 from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 
-from twisted_registry.auth.basic import basic_login
+from twisted_registry.auth.basic import make_basic_scheme
 from twisted_registry.auth.bearer import Bearer
 from twisted_registry.auth.keyring import make_keyring
-from twisted_registry.auth.policy import Admitted, LoggedIn
+from twisted_registry.auth.policy import TokenScopePolicy, AuthenticatedPolicy
 from twisted_registry.auth.rights import Right, Rights
-from twisted_registry.auth.rules import Rule, Rules
+from twisted_registry.auth.rules import AccessRule, AccessPolicy
 from twisted_registry.auth.schemes import SchemeAccess
-from twisted_registry.auth.scopes import Part, Scope
-from twisted_registry.auth.tokens import TokenCheck
+from twisted_registry.auth.scopes import ResourceActions, Scope
+from twisted_registry.auth.tokens import TokenVerifier
 from twisted_registry.storage.memory import MemoryDriver
-from twisted_registry.tokens.logins import Logins
-from twisted_registry.tokens.records import REMEMBERED, Records
+from twisted_registry.tokens.logins import Authenticator
+from twisted_registry.tokens.records import RECORD_TTL_S, TokenStore
 from twisted_registry.tokens.scheme import Realm, TokenScheme
-from twisted_registry.tokens.signing import Claims, Signer
+from twisted_registry.tokens.signing import TokenClaims, TokenSigner
 
-SCOPE = Scope((Part("repository", "a/b", ("pull",)),))
+SCOPE = Scope((ResourceActions("repository", "a/b", ("pull",)),))
 RIGHTS = Rights((Right.make(["a/**"], ["pull"]),))
 
 
@@ -42,7 +42,7 @@ def clock_of(now):
 def bearer(clock, policy):
     """Distribution's tokens, on a clock."""
     keys = make_keyring(None, jwks(jwk(key("P-256"), kid="k")))
-    check = TokenCheck(ISSUER, SERVICE, keys, clock.seconds, frozenset({"ES256"}))
+    check = TokenVerifier(ISSUER, SERVICE, keys, clock.seconds, frozenset({"ES256"}))
     return SchemeAccess(Bearer(REALM, check, clock), policy)
 
 
@@ -64,7 +64,7 @@ async def statuses(connected, authorization, repository="a/b", times=3):
 @pytest_twisted.ensureDeferred
 async def test_a_token_ends_on_a_connection_that_goes_on(tmp_path):
     clock = clock_of(NOW)
-    async with served(tmp_path, bearer(clock, Admitted())) as connected:
+    async with served(tmp_path, bearer(clock, TokenScopePolicy())) as connected:
         good = token(exp=NOW + 100)
         assert await statuses(connected, good) == {200}
         clock.advance(159)
@@ -77,7 +77,7 @@ async def test_a_token_ends_on_a_connection_that_goes_on(tmp_path):
 async def test_a_user_is_refused_from_the_next_request_on(tmp_path):
     written = Written(tmp_path / "users")
     written.write(entries(me="secret", you="other"))
-    access = SchemeAccess(basic_login("here", written.checker(), written.clock), LoggedIn())
+    access = SchemeAccess(make_basic_scheme("here", written.checker(), written.clock), AuthenticatedPolicy())
     async with served(tmp_path, access) as connected:
         assert await statuses(connected, shown("me", "secret")) == {200}
         written.write(entries(you="other"))
@@ -90,28 +90,28 @@ async def test_a_user_is_refused_from_the_next_request_on(tmp_path):
 async def test_a_robot_that_was_revoked_is_out_after_seconds(tmp_path):
     clock = clock_of(NOW)
     driver = MemoryDriver(clock)
-    logins, other = (Logins(None, Records(driver, clock)) for _ in range(2))
-    signer = Signer(b"secret", clock, "here", 300.0, 24 * 3600.0)
+    logins, other = (Authenticator(None, TokenStore(driver, clock)) for _ in range(2))
+    signer = TokenSigner(b"secret", clock, "here", 300.0, 24 * 3600.0)
 
     async def signs():
         return signer
 
-    access = SchemeAccess(TokenScheme(Realm(), "here", signs, logins, clock), Rules(()))
+    access = SchemeAccess(TokenScheme(Realm(), "here", signs, logins, clock), AccessPolicy(()))
     record, secret = await other.records.create("robot", "ci", None, rights=RIGHTS)
     async with served(tmp_path, access) as connected:
-        identity = (await logins.of_header(caller("any", secret))).identity
-        derived = "Bearer " + signer.sign(Claims(identity, SCOPE, record.id))
+        identity = (await logins.authenticate_header(caller("any", secret))).identity
+        derived = "Bearer " + signer.sign(TokenClaims(identity, SCOPE, record.id))
         for shows in (shown("any", secret), derived):
             assert await statuses(connected, shows) == {200}
         await other.records.revoke(record.id)
-        clock.advance(REMEMBERED)
+        clock.advance(RECORD_TTL_S)
         for shows in (derived, shown("any", secret)):
             assert await statuses(connected, shows) == {401}
 
 
 @pytest_twisted.ensureDeferred
 async def test_the_same_token_is_asked_for_each_repository(tmp_path):
-    access = bearer(clock_of(NOW), Admitted())
+    access = bearer(clock_of(NOW), TokenScopePolicy())
     good = token()
     async with served(tmp_path, access) as connected:
         for _ in range(2):
@@ -122,7 +122,7 @@ async def test_the_same_token_is_asked_for_each_repository(tmp_path):
 @pytest_twisted.ensureDeferred
 async def test_users_who_share_a_connection_share_no_login(tmp_path):
     """As behind a proxy."""
-    mine = Rules((Rule(Right.make(["a/**"], ["pull"]), frozenset({"me"})),))
+    mine = AccessPolicy((AccessRule(Right.make(["a/**"], ["pull"]), frozenset({"me"})),))
     async with served(tmp_path, bearer(clock_of(NOW), mine)) as connected:
         me, you = token(), token(sub="you")
         # Of the same length, and different at the end, at the start, or in no more than the case.
@@ -153,7 +153,7 @@ class Guard(Resource):
 @pytest_twisted.ensureDeferred
 async def test_what_stands_in_front_sees_credentials_and_may_take_them_away(tmp_path, keep, status):
     seen = []
-    async with served(tmp_path, bearer(clock_of(NOW), Admitted())) as connected:
+    async with served(tmp_path, bearer(clock_of(NOW), TokenScopePolicy())) as connected:
         connected.protocol.site.resource = Guard(connected.protocol.site.resource, seen, keep)
         good = token()
         assert await statuses(connected, good) == {status}
@@ -167,6 +167,6 @@ async def test_headers_that_are_put_in_place_of_what_came_count(tmp_path):
             request.requestHeaders = Headers()
             return self.behind.getChildWithDefault(path, request)
 
-    async with served(tmp_path, bearer(clock_of(NOW), Admitted())) as connected:
+    async with served(tmp_path, bearer(clock_of(NOW), TokenScopePolicy())) as connected:
         connected.protocol.site.resource = Replacing(connected.protocol.site.resource, [], True)
         assert await statuses(connected, token()) == {401}

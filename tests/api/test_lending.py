@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from twisted_registry.api import channel, lending
-from twisted_registry.api.lending import Loan
+from twisted_registry.api.lending import DirectRead
 
 BODY = os.urandom(8 * 1024 * 1024)
 PUT = get(b"/s/take", b"Content-Length: %d" % len(BODY), method=b"PUT")
@@ -23,7 +23,7 @@ PUT = get(b"/s/take", b"Content-Length: %d" % len(BODY), method=b"PUT")
 
 @pytest.fixture
 def ends(monkeypatch):
-    monkeypatch.setattr(lending, "_WAIT", 0)
+    monkeypatch.setattr(lending, "_POLL_TIMEOUT_MS", 0)
     near, far = socket.socketpair()
     near.setblocking(False)
     yield near, far
@@ -35,28 +35,28 @@ def test_a_quick_sender_goes_on(ends):
     near, far = ends
     far.sendall(b"x" * 100)
     room = bytearray(150)
-    loan = Loan(near, 1000)
-    assert loan.read_into(memoryview(room)) == loan.taken == 100
+    direct_read = DirectRead(near, 1000)
+    assert direct_read.read_into(memoryview(room)) == direct_read.taken == 100
     assert room == b"x" * 100 + bytes(50)
-    assert loan.left == 900
-    assert not loan.over
+    assert direct_read.left == 900
+    assert not direct_read.over
 
 
 def test_a_slow_sender_has_had_its_loan(ends):
     near, far = ends
     far.sendall(b"x" * 10)
-    loan = Loan(near, 1000)
-    assert loan.read_into(memoryview(bytearray(150))) == 10
-    assert loan.over
+    direct_read = DirectRead(near, 1000)
+    assert direct_read.read_into(memoryview(bytearray(150))) == 10
+    assert direct_read.over
 
 
 def test_no_more_is_read_than_was_lent(ends):
     near, far = ends
     far.sendall(b"12345GET")
-    loan = Loan(near, 5)
+    direct_read = DirectRead(near, 5)
     room = bytearray(8)
-    assert loan.read_into(memoryview(room)) == 5
-    assert loan.over
+    assert direct_read.read_into(memoryview(room)) == 5
+    assert direct_read.over
     assert room == b"12345" + bytes(3)
     assert near.recv(8) == b"GET"
 
@@ -65,12 +65,12 @@ def test_no_more_is_read_than_was_lent(ends):
 def test_a_loan_ends_with_the_connection(ends, which):
     near, far = ends
     far.sendall(b"12")
-    loan = Loan(near, 9)
-    assert loan.read_into(memoryview(bytearray(3))) == 2
-    assert not loan.over
+    direct_read = DirectRead(near, 9)
+    assert direct_read.read_into(memoryview(bytearray(3))) == 2
+    assert not direct_read.over
     ends[which].close()
-    assert loan.read_into(memoryview(bytearray(3))) == 0
-    assert loan.over
+    assert direct_read.read_into(memoryview(bytearray(3))) == 0
+    assert direct_read.over
 
 
 @define(eq=False)
@@ -80,14 +80,14 @@ class Drawing(Sink):
     loans: int = 0
     drawn: int = 0
 
-    def draw(self, loan):
+    def append_from(self, direct_read):
         self.loans += 1
-        return deferToThread(self._draw, loan)
+        return deferToThread(self._draw, direct_read)
 
-    def _draw(self, loan):
+    def _draw(self, direct_read):
         room = memoryview(bytearray(77_777))
-        while not loan.over:
-            length = loan.read_into(room)
+        while not direct_read.over:
+            length = direct_read.read_into(room)
             self.received += room[:length]
             self.drawn += length
 
@@ -98,7 +98,7 @@ class Waiting(Drawing):
 
     back: Deferred | None = None
 
-    def draw(self, loan):
+    def append_from(self, direct_read):
         self.loans += 1
         if self.back is None:
             self.back = Deferred()
@@ -110,14 +110,14 @@ class Waiting(Drawing):
 class Unwilling(Drawing):
     """Wants no loan this time."""
 
-    def draw(self, loan):
+    def append_from(self, direct_read):
         self.loans += 1
 
 
 @pytest.fixture
 def kit(monkeypatch):
     # The client's end has its turns on the same thread, and sends little in each.
-    monkeypatch.setattr(channel, "PLENTY", 65536)
+    monkeypatch.setattr(channel, "DIRECT_READ_MIN_BYTES", 65536)
     return Kit(sink=Drawing)
 
 
@@ -150,7 +150,7 @@ async def lent(server, kit, sink):
 @pytest_twisted.ensureDeferred
 async def test_what_is_read_elsewhere_is_in_its_place(server, kit):
     peer = await server.connect()
-    await until(lambda: server.site._channels)
+    await until(lambda: server.site.connections)
     before = descriptors()
     peer.transport.write(PUT + BODY + put(b"/s/take", b"more") + get(b"/a"))
     await peer.until(lambda data: data.endswith(b"\r\n\r\na"))
@@ -209,6 +209,6 @@ async def test_a_connection_may_end_during_a_loan(server, kit):
 @pytest_twisted.ensureDeferred
 async def test_no_sender_is_late_during_a_loan(server, kit):
     _peer, _sink = await lent(server, kit, Waiting)
-    (connection,) = server.site._channels
+    (connection,) = server.site.connections
     assert connection.deadline == float("inf")
     kit.waiting[0].body.stopProducing()

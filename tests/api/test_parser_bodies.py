@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twisted_registry.api.head import Head
+from twisted_registry.api.head import RequestHead
 from twisted_registry.api.limits import Limits
-from twisted_registry.api.parser import END, Refusal, RequestParser
+from twisted_registry.api.parser import END_OF_BODY, ParseError, RequestParser
 
 KIB = 1024
 BODY = bytes(range(251)) * 1200
@@ -28,8 +28,8 @@ def told(events):
     for event in events:
         if isinstance(event, bytes) and found and isinstance(found[-1], bytes):
             found[-1] += event
-        elif isinstance(event, Head):
-            found.append((event.target, event.length, event.arrived, event.complete))
+        elif isinstance(event, RequestHead):
+            found.append((event.target, event.length, event.body_bytes_read, event.complete))
         else:
             found.append(event)
     return found
@@ -55,7 +55,7 @@ def test_a_large_read_is_not_copied():
     _, one, other, end = parser.events
     assert one is first
     assert other is second
-    assert end is END
+    assert end is END_OF_BODY
 
 
 @given(st.lists(st.integers(0, 2 * len(BODY) + 400), max_size=6))
@@ -63,10 +63,10 @@ def test_it_does_not_matter_where_the_reads_end(places):
     data = put(BODY) + NEXT + put(b"small") + put(BODY) + NEXT
     events = told(parsed(*cut(data, *places)).events)
     assert events == [
-        (b"/x", len(BODY), len(BODY), True), BODY, END,
+        (b"/x", len(BODY), len(BODY), True), BODY, END_OF_BODY,
         (b"/next", 0, 0, True),
-        (b"/x", 5, 5, True), b"small", END,
-        (b"/x", len(BODY), len(BODY), True), BODY, END,
+        (b"/x", 5, 5, True), b"small", END_OF_BODY,
+        (b"/x", len(BODY), len(BODY), True), BODY, END_OF_BODY,
         (b"/next", 0, 0, True),
     ]  # fmt: skip
 
@@ -76,12 +76,12 @@ def test_small_reads_follow_a_large_one():
     head = len(whole) - len(BODY)
     parser = parsed(*cut(whole, head, head + 70 * KIB, head + 70 * KIB + 1, len(whole) - 1))
     parser.feed(NEXT)
-    assert told(parser.events)[1:] == [BODY, END, (b"/next", 0, 0, True)]
+    assert told(parser.events)[1:] == [BODY, END_OF_BODY, (b"/next", 0, 0, True)]
 
 
 @pytest.mark.parametrize(
     ("rest", "expected"),
-    [(b"GET /\x00 HTTP/1.1\r\n\r\n", [Refusal(400)]), (b"", []), (b"GE", [])],
+    [(b"GET /\x00 HTTP/1.1\r\n\r\n", [ParseError(400)]), (b"", []), (b"GE", [])],
 )
 def test_what_follows_is_read_as_strictly_as_ever(rest, expected):
     whole = put(BODY)
@@ -94,18 +94,18 @@ def test_what_follows_is_read_as_strictly_as_ever(rest, expected):
 def test_a_client_that_asks_to_close_is_not_heard_any_more():
     whole = put(BODY, b"Connection: close\r\n")
     parser = parsed(*cut(whole + NEXT, len(whole) - len(BODY)))
-    assert told(parser.events)[1:] == [BODY, END]
+    assert told(parser.events)[1:] == [BODY, END_OF_BODY]
     assert parser.stopped
 
 
 def test_an_upgrade_is_ignored_before_a_large_body_too():
     whole = put(BODY, b"Connection: upgrade\r\nUpgrade: other\r\n")
     parser = parsed(*cut(whole + NEXT, len(whole) - len(BODY) + 5))
-    assert told(parser.events)[1:] == [BODY, END, (b"/next", 0, 0, True)]
+    assert told(parser.events)[1:] == [BODY, END_OF_BODY, (b"/next", 0, 0, True)]
 
 
 def test_a_chunked_body_is_parsed():
     chunk = b"%x\r\n%b\r\n" % (len(BODY), BODY)
     head = b"PUT /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     parser = parsed(head, chunk[: 100 * KIB], chunk[100 * KIB :], b"0\r\n\r\n" + NEXT)
-    assert told(parser.events)[1:] == [BODY, END, (b"/next", 0, 0, True)]
+    assert told(parser.events)[1:] == [BODY, END_OF_BODY, (b"/next", 0, 0, True)]

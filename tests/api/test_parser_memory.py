@@ -10,7 +10,7 @@ from channel_kit import chunks, get, put
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twisted_registry.api.head import Head, ShownHead
+from twisted_registry.api.head import RequestHead, ShownHead
 from twisted_registry.api.known import LONGEST, REMEMBERED
 from twisted_registry.api.limits import Limits
 from twisted_registry.api.parser import RequestParser
@@ -28,13 +28,13 @@ def shown(event):
     """What an event says, whoever read it."""
     if isinstance(event, ShownHead):
         head, fields = event.head, {**event.head.fields, b"authorization": event.shown.encode()}
-    elif isinstance(event, Head):
+    elif isinstance(event, RequestHead):
         head, fields = event, event.fields
     else:
         return event
     return (
         *(head.method, head.target, head.version, event.headers, fields),
-        *(head.keep, head.length, head.complete, head.expects),
+        *(head.keep_alive, head.length, head.complete, head.expects_continue),
     )
 
 
@@ -173,7 +173,7 @@ def test_who_shows_the_same_again_brings_the_same_along():
         *("Bearer mine", "Bearer yours", "Bearer mine"),
     )
     assert first.shown is not theirs.shown, "connections share no credentials"
-    assert all(isinstance(head, Head) for head in heads.values())
+    assert all(isinstance(head, RequestHead) for head in heads.values())
 
 
 def test_who_changes_what_they_show_brings_that_along():

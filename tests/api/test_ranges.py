@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from twisted_registry.api.ranges import (
     ByteRange,
-    ChunkRangeInvalid,
+    ContentRangeInvalid,
     RangeUnsatisfiable,
-    parse_chunk_range,
+    parse_content_range,
     parse_range,
 )
 
@@ -110,7 +110,7 @@ def test_no_text_breaks_it(text, size):
     ],
 )
 def test_a_chunk(header, expected):
-    assert parse_chunk_range(header) == ByteRange(*expected)
+    assert parse_content_range(header) == ByteRange(*expected)
 
 
 @pytest.mark.parametrize(
@@ -130,20 +130,20 @@ def test_a_chunk(header, expected):
     ],
 )
 def test_no_chunk(header):
-    with pytest.raises(ChunkRangeInvalid):
-        parse_chunk_range(header)
+    with pytest.raises(ContentRangeInvalid):
+        parse_content_range(header)
 
 
 @given(st.integers(0, 10**18), st.integers(0, 10**18))
 def test_a_chunk_is_read_back(first, length):
     header = f"{first}-{first + length}"
-    assert parse_chunk_range(header) == ByteRange(first, length + 1)
+    assert parse_content_range(header) == ByteRange(first, length + 1)
 
 
 @given(st.text(max_size=30))
 def test_no_text_breaks_a_chunk(text):
     try:
-        found = parse_chunk_range(text)
-    except ChunkRangeInvalid:
+        found = parse_content_range(text)
+    except ContentRangeInvalid:
         return
     assert found.length > 0

@@ -8,11 +8,11 @@ from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 from zope.interface.verify import verifyObject
 
-from twisted_registry.api.headers import every_header, header
-from twisted_registry.api.interfaces import IStreamedRequest
+from twisted_registry.api.headers import get_header_values, header
+from twisted_registry.api.interfaces import IStreamingRequest
 from twisted_registry.api.limits import Limits
 from twisted_registry.api.parser import RequestParser
-from twisted_registry.api.request import RegistryRequest
+from twisted_registry.api.request import StreamingRequest
 
 
 def head_of(data):
@@ -26,7 +26,7 @@ def made(kit, wire):
     """A request of ours for some bytes, not rendered."""
 
     def make(data):
-        return RegistryRequest(wire.channel, head_of(data))
+        return StreamingRequest(wire.channel, head_of(data))
 
     return make
 
@@ -40,7 +40,7 @@ def test_every_attribute_of_twisted_is_there(made, wire):
     for name in ("notifications", "cookies", "received_cookies", "client", "host", "queued"):
         assert getattr(mine, name) == getattr(theirs, name)
     assert mine.args == {b"b": [b"c"]}
-    verifyObject(IStreamedRequest, mine)
+    verifyObject(IStreamingRequest, mine)
 
 
 def test_what_else_is_relied_on_in_twisted_is_there():
@@ -59,11 +59,11 @@ def test_headers_are_read_off_the_head(made):
     assert header(request, "x-one") == "2"
     assert header(request, "name") == "\ufffd"
     assert header(request, "missing") is None
-    assert every_header(request, "x-one") == ["1", "2"]
-    assert every_header(request, "accept") == ["a"]
+    assert get_header_values(request, "x-one") == ["1", "2"]
+    assert get_header_values(request, "accept") == ["a"]
     single = made(get(b"/", b"Accept: a"))
-    assert every_header(single, "accept") == ["a"]
-    assert every_header(single, "x-one") == []
+    assert get_header_values(single, "accept") == ["a"]
+    assert get_header_values(single, "x-one") == []
     assert "requestHeaders" not in vars(single), "made although nobody asked for it"
 
 
@@ -72,7 +72,7 @@ def test_a_resource_in_front_may_change_headers(made):
     request.requestHeaders.setRawHeaders(b"authorization", [b"yours", b"theirs"])
     request.requestHeaders.removeHeader(b"host")
     assert header(request, "authorization") == "theirs"
-    assert every_header(request, "authorization") == ["yours", "theirs"]
+    assert get_header_values(request, "authorization") == ["yours", "theirs"]
     assert header(request, "host") is None
     request.requestHeaders = Headers({b"x": [b"1"]})
     assert header(request, "x") == "1"

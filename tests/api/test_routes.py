@@ -10,7 +10,7 @@ from twisted_registry.auth.interfaces import CATALOG, Access
 
 
 def find(path):
-    return routes.match(tuple(path.split("/")))
+    return routes.match_path(tuple(path.split("/")))
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_no_match(path):
 
 
 def test_no_segments_are_the_base():
-    assert routes.match(()).endpoint is routes.BASE
+    assert routes.match_path(()).endpoint is routes.BASE
 
 
 def test_every_route_has_handlers():
@@ -91,8 +91,8 @@ def test_what_may_be_read_may_be_asked_for_with_head():
         assert ("GET" in endpoint.methods) == ("HEAD" in endpoint.methods)
 
 
-def accesses(path, method, source=None):
-    return find(path).accesses(method, source)
+def required_access(path, method, source=None):
+    return find(path).required_access(method, source)
 
 
 def repository(name, *actions):
@@ -100,14 +100,14 @@ def repository(name, *actions):
 
 
 def test_accesses():
-    assert accesses("", "GET") == ()
-    assert accesses("_oci/ext/discover", "GET") == ()
-    assert accesses("_catalog", "GET") == (CATALOG,)
-    assert accesses("a/tags/list", "HEAD") == repository("a", "pull")
-    assert accesses("a/manifests/x", "PUT") == repository("a", "pull", "push")
-    assert accesses("a/manifests/x", "DELETE") == repository("a", "delete")
-    assert accesses("_repository/a/b", "DELETE") == repository("a/b", "delete")
-    assert accesses("a/blobs/uploads/", "POST", "b") == (
+    assert required_access("", "GET") == ()
+    assert required_access("_oci/ext/discover", "GET") == ()
+    assert required_access("_catalog", "GET") == (CATALOG,)
+    assert required_access("a/tags/list", "HEAD") == repository("a", "pull")
+    assert required_access("a/manifests/x", "PUT") == repository("a", "pull", "push")
+    assert required_access("a/manifests/x", "DELETE") == repository("a", "delete")
+    assert required_access("_repository/a/b", "DELETE") == repository("a/b", "delete")
+    assert required_access("a/blobs/uploads/", "POST", "b") == (
         *repository("a", "pull", "push"),
         *repository("b", "pull"),
     )
@@ -116,21 +116,21 @@ def test_accesses():
 def test_every_named_route_needs_something():
     for endpoint in routes.ENDPOINTS:
         for method in endpoint.methods:
-            assert routes.Match(endpoint, "a").accesses(method)
+            assert routes.RouteMatch(endpoint, "a").required_access(method)
 
 
 @given(st.lists(st.text(alphabet="a/._-:%\0 ", max_size=5), max_size=6))
 def test_no_path_breaks_it(segments):
-    found = routes.match(tuple(segments))
-    if found is not None and found.endpoint.named:
+    found = routes.match_path(tuple(segments))
+    if found is not None and found.endpoint.has_name:
         assert found.name or segments[0] == ""
 
 
 def test_long_paths_are_found_but_not_remembered():
-    before = routes._remembered.cache_info().currsize
+    before = routes._find_route_cached.cache_info().currsize
     for number in range(3):
-        found = routes.match((f"{number}{'a' * 300}", "tags", "list"))
+        found = routes.match_path((f"{number}{'a' * 300}", "tags", "list"))
         assert found.endpoint.handler == "tags"
-        found = routes.match((*[f"{number}"] * 20, "tags", "list"))
+        found = routes.match_path((*[f"{number}"] * 20, "tags", "list"))
         assert found.endpoint.handler == "tags"
-    assert routes._remembered.cache_info().currsize == before
+    assert routes._find_route_cached.cache_info().currsize == before

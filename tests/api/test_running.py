@@ -5,7 +5,7 @@ import gc
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, succeed
 
-from twisted_registry.api.running import run
+from twisted_registry.api.running import run_until_wait
 
 
 def test_what_does_not_wait_needs_no_deferred():
@@ -13,7 +13,7 @@ def test_what_does_not_wait_needs_no_deferred():
         ended.append(await succeed(1))
 
     ended = []
-    assert run(work()) is None
+    assert run_until_wait(work()) is None
     assert ended == [1]
 
 
@@ -22,7 +22,7 @@ def test_what_is_raised_at_once_is_raised():
         raise KeyError
 
     with pytest.raises(KeyError):
-        run(work())
+        run_until_wait(work())
 
 
 def test_what_waits_goes_on_with_each_result():
@@ -37,7 +37,7 @@ def test_what_waits_goes_on_with_each_result():
     got = []
     first, second, third = Deferred(), Deferred(), Deferred()
     over = []
-    run(work()).addBoth(over.append)
+    run_until_wait(work()).addBoth(over.append)
     first.callback("one")
     error = ValueError()
     second.errback(error)
@@ -54,7 +54,7 @@ def test_what_is_raised_later_is_a_failure():
 
     waiting = Deferred()
     over = []
-    run(work()).addErrback(lambda failure: over.append(failure.type))
+    run_until_wait(work()).addErrback(lambda failure: over.append(failure.type))
     waiting.callback(None)
     assert over == [KeyError]
 
@@ -68,7 +68,7 @@ def test_cancelling_reaches_what_is_waited_for():
 
     cancelled, freed, over = [], [], []
     waiting = Deferred(cancelled.append)
-    work = run(work())
+    work = run_until_wait(work())
     work.addErrback(lambda failure: over.append(failure.type))
     work.cancel()
     assert (cancelled, freed, over) == ([waiting], [True], [CancelledError])
@@ -82,7 +82,7 @@ def test_what_is_forgotten_frees_what_it_holds():
             freed.append(True)
 
     freed = []
-    waiting = run(work())
+    waiting = run_until_wait(work())
     del waiting
     gc.collect()
     assert freed == [True]

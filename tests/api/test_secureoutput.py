@@ -36,8 +36,8 @@ async def until(condition):
 
 @pytest_twisted.ensureDeferred
 async def test_many_turns(server, monkeypatch):
-    monkeypatch.setattr(secureoutput, "_TURN", 300_000)
-    monkeypatch.setattr(secureoutput, "_PIECE", 50_001)
+    monkeypatch.setattr(secureoutput, "_TURN_BYTES", 300_000)
+    monkeypatch.setattr(secureoutput, "_PIECE_BYTES", 50_001)
     answer = await server.exchange(FILE + FILE + LAST)
     head, body, _ = answer.split(CONTENT)
     assert head.startswith(b"HTTP/1.1 200 OK")
@@ -47,14 +47,14 @@ async def test_many_turns(server, monkeypatch):
 
 @pytest_twisted.ensureDeferred
 async def test_a_small_file_that_is_not_in_memory(server, monkeypatch):
-    monkeypatch.setattr(secureoutput, "_joined", lambda *_: None)
+    monkeypatch.setattr(secureoutput, "_head_and_cached_file", lambda *_: None)
     answer = await server.exchange(get(b"/file?size=70000") + LAST)
     assert answer.partition(b"\r\n\r\n")[2].startswith(CONTENT[:70000] + b"HTTP/1.1 200 OK")
 
 
 @pytest_twisted.ensureDeferred
 async def test_those_who_read_nothing_keep_nobody_from_a_thread(server):
-    deaf = [await server.connect_deaf() for _ in range(site._TURNS + 2)]
+    deaf = [await server.connect_deaf() for _ in range(site._MAX_TLS_SEND_THREADS + 2)]
     for peer in deaf:
         peer.transport.write(FILE)
     answer = await server.exchange(FILE + LAST)

@@ -79,7 +79,7 @@ def output(ours, *takes):
 
 def test_all_at_once(ends, descriptor):
     out, transport = output(ends[0])
-    assert out.send_headed_file(b"head ", descriptor, 2, 3) is None
+    assert out.send_head_and_file(b"head ", descriptor, 2, 3) is None
     assert ends[1].recv(100) == b"head nte"
     assert transport.handle.flags == [socket.MSG_MORE]
     assert not out.pending
@@ -88,7 +88,7 @@ def test_all_at_once(ends, descriptor):
 @pytest.mark.parametrize("takes", [(BlockingIOError(),), (2,), (2, BlockingIOError()), (5, 1)])
 def test_what_was_not_taken_goes_out_when_it_can(ends, descriptor, takes):
     out, transport = output(ends[0], *takes)
-    sent = out.send_headed_file(b"head ", descriptor, 0, len(CONTENT))
+    sent = out.send_head_and_file(b"head ", descriptor, 0, len(CONTENT))
     if sent is not None and not sent.called:
         transport.producer.resumeProducing()
         assert sent.called
@@ -99,7 +99,7 @@ def test_what_was_not_taken_goes_out_when_it_can(ends, descriptor, takes):
 def test_behind_something_that_waits(ends, descriptor):
     out, transport = output(ends[0], BlockingIOError())
     out.write(b"first ")
-    sent = out.send_headed_file(b"head ", descriptor, 0, len(CONTENT))
+    sent = out.send_head_and_file(b"head ", descriptor, 0, len(CONTENT))
     assert out.pending
     transport.producer.resumeProducing()
     assert sent.called
@@ -108,8 +108,8 @@ def test_behind_something_that_waits(ends, descriptor):
 
 def test_a_head_without_a_body_does_not_wait_for_one(ends, descriptor):
     out, transport = output(ends[0])
-    assert out.send_headed_file(b"head", descriptor, 0, 0) is None
-    out.hold()
+    assert out.send_head_and_file(b"head", descriptor, 0, 0) is None
+    out.cork()
     out.write(b"head")
     assert out.send_file(descriptor, 0, 0).called
     assert transport.handle.flags == [0, 0]
@@ -118,17 +118,17 @@ def test_a_head_without_a_body_does_not_wait_for_one(ends, descriptor):
 
 def test_a_broken_connection_is_reset(ends, descriptor):
     out, transport = output(ends[0], OSError(), OSError())
-    sent = out.send_headed_file(b"head", descriptor, 0, 3)
+    sent = out.send_head_and_file(b"head", descriptor, 0, 3)
     assert transport.aborted
     failed = []
     sent.addErrback(failed.append)
-    out.lost(Failure(ConnectionError()))
+    out.connection_lost(Failure(ConnectionError()))
     assert failed[0].type is ConnectionError
 
 
 def test_a_file_that_is_shorter_than_said_resets_the_connection(ends, descriptor):
     out, transport = output(ends[0])
     failed = []
-    out.send_headed_file(b"head", descriptor, 0, len(CONTENT) + 1).addErrback(failed.append)
+    out.send_head_and_file(b"head", descriptor, 0, len(CONTENT) + 1).addErrback(failed.append)
     assert failed[0].type is EOFError
     assert transport.aborted

@@ -7,8 +7,8 @@ from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
-from twisted_registry.api.urls import Links, caller_of, client_address, seen_as
-from twisted_registry.auth.clientcertificate import ClientCertificate, ICertified
+from twisted_registry.api.urls import URLBuilder, get_caller, client_address, external_host
+from twisted_registry.auth.clientcertificate import ClientCertificate, IClientCertificateTransport
 
 
 class Asked:
@@ -58,7 +58,7 @@ class Asked:
     ],
 )  # fmt: skip
 def test_origin(headers, secure, expected):
-    assert Links().origin(Asked(headers, secure=secure)) == expected
+    assert URLBuilder().origin(Asked(headers, secure=secure)) == expected
 
 
 @pytest.mark.parametrize(
@@ -67,18 +67,18 @@ def test_origin(headers, secure, expected):
      '"', "<>", "é", ""],
 )  # fmt: skip
 def test_a_host_that_is_none_is_not_repeated(host):
-    assert seen_as(Asked({"Host": host})) == ("", False)
-    assert Links().url(Asked({"Host": host}), "a") == "/v2/a"
+    assert external_host(Asked({"Host": host})) == ("", False)
+    assert URLBuilder().url(Asked({"Host": host}), "a") == "/v2/a"
 
 
 @given(st.text(alphabet=st.characters(codec="latin-1", exclude_characters="\r\n\0"), max_size=40))
 def test_no_host_breaks_out_of_the_url(host):
-    origin = Links().origin(Asked({"Host": host}))
+    origin = URLBuilder().origin(Asked({"Host": host}))
     assert not set(origin.removeprefix("http://")) & set(" /?#@\\\"<>'")
 
 
 def test_what_the_operator_says_holds():
-    links = Links(host="https://registry.example/")
+    links = URLBuilder(host="https://registry.example/")
     asked = Asked({"Host": "r", "X-Forwarded-Host": "x", "X-Forwarded-Proto": "http"})
     assert links.url(asked, "a", "blobs", "sha256:ab") == (
         "https://registry.example/v2/a/blobs/sha256:ab"
@@ -86,7 +86,7 @@ def test_what_the_operator_says_holds():
 
 
 def test_relative():
-    links = Links(host="https://registry.example", relative=True)
+    links = URLBuilder(host="https://registry.example", relative=True)
     assert links.url(Asked({"Host": "r"}), "a/b", "tags", query=[("n", "1"), ("last", "ä&")]) == (
         "/v2/a/b/tags?n=1&last=%C3%A4%26"
     )
@@ -94,7 +94,7 @@ def test_relative():
 
 def test_where_it_is_mounted():
     asked = Asked({"Host": "r"}, prepath=[b"deep", b"", b"a b", b"v2"])
-    assert Links().url(asked, "x") == "http://r/deep/a%20b/v2/x"
+    assert URLBuilder().url(asked, "x") == "http://r/deep/a%20b/v2/x"
 
 
 @pytest.mark.parametrize(
@@ -117,11 +117,11 @@ def test_a_unix_socket_has_no_address():
 
 
 def test_a_host_longer_than_any_name_is_not_repeated():
-    assert Links().origin(Asked({"Host": "a" * 260})) == "http://" + "a" * 260
-    assert Links().origin(Asked({"Host": "a" * 261})) == ""
+    assert URLBuilder().origin(Asked({"Host": "a" * 260})) == "http://" + "a" * 260
+    assert URLBuilder().origin(Asked({"Host": "a" * 261})) == ""
 
 
-@implementer(ICertified)
+@implementer(IClientCertificateTransport)
 class Certified:
     """A transport over TLS."""
 
@@ -130,6 +130,6 @@ class Certified:
 
 def test_a_certificate_is_that_of_the_transport():
     request = Asked(secure=True)
-    assert caller_of(request, {}).certificate is None
+    assert get_caller(request, {}).certificate is None
     request.transport = Certified()
-    assert caller_of(request, {}).certificate.subject == "CN=a"
+    assert get_caller(request, {}).certificate.subject == "CN=a"

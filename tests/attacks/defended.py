@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from urllib.parse import quote, urlsplit
 
 from attrs import define, field
-from client import Api, descriptor, digest_of, image
+from client import RegistryClient, descriptor, digest_of, image
 from passwordkit import entries, shown
 from services import HTTP, running
 from tokenkit import ISSUER, REALM, SERVICE, claims, jwk, jwks, key, mint
@@ -62,7 +62,7 @@ class Defended:
 
     kind: str
     folder: object
-    api: Api
+    api: RegistryClient
     access_log: io.StringIO
     events: list[str]
     shown: list[str] = field(factory=list)
@@ -159,7 +159,7 @@ async def defended(kind, folder, http="", token="", more=""):
     globalLogPublisher.addObserver(observe)
     async with running(folder, text, access_log) as ask:
         parts = urlsplit(ask.base)
-        api = Api(SimpleNamespace(host=parts.netloc, port=parts.port))
+        api = RegistryClient(SimpleNamespace(host=parts.netloc, port=parts.port))
         world = Defended(kind, folder, api, access_log, events)
         for name in ("secret/app", "team/app", "public/app"):
             await _fill(world, name, LAYER if name == "secret/app" else b"anybody's")

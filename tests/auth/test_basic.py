@@ -17,10 +17,10 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from twisted_registry.auth.basic import People, basic_login
+from twisted_registry.auth.basic import IdentityRealm, make_basic_scheme
 from twisted_registry.auth.identity import Identity, IIdentity
 from twisted_registry.auth.interfaces import Caller
-from twisted_registry.auth.schemes import CheckImpossible, IScheme, LoginFailed
+from twisted_registry.auth.schemes import AuthenticationUnavailable, IScheme, LoginFailed
 from twisted_registry.errors import RegistryError
 
 
@@ -52,17 +52,17 @@ def taken(waiting):
 
 def enter(scheme, name="me", password="secret"):
     """Ask as a request does; the name, and whether it was known at once."""
-    login = scheme.recall(caller(name, password))
+    login = scheme.find_cached_login(caller(name, password))
     if login is not None:
         return login.identity.name, True
-    return taken(scheme.identify(caller(name, password))), False
+    return taken(scheme.authenticate(caller(name, password))), False
 
 
 @pytest.fixture
 def scheme(written):
     """The scheme over a file with the user "me"."""
     written.write(entries(me="secret"))
-    return basic_login("here", written.checker(), written.clock)
+    return make_basic_scheme("here", written.checker(), written.clock)
 
 
 def test_it_is_a_scheme(scheme):
@@ -78,9 +78,9 @@ def test_a_push_costs_one_check(scheme, counted):
 
 def test_requests_that_come_together_share_a_check():
     checker = Slow()
-    scheme = basic_login("here", checker, Clock())
-    waiting = [scheme.identify(caller("me", "secret")) for _ in range(5)]
-    other = scheme.identify(caller("me", "other"))
+    scheme = make_basic_scheme("here", checker, Clock())
+    waiting = [scheme.authenticate(caller("me", "secret")) for _ in range(5)]
+    other = scheme.authenticate(caller("me", "other"))
     assert len(checker.asked) == 2
     checker.asked[0].callback(b"me")
     assert [taken(one) for one in waiting] == ["me"] * 5
@@ -91,39 +91,39 @@ def test_requests_that_come_together_share_a_check():
 
 def test_a_check_goes_on_as_long_as_anybody_waits():
     checker = Slow()
-    scheme = basic_login("here", checker, Clock())
-    first, second = (scheme.identify(caller("me", "secret")) for _ in range(2))
+    scheme = make_basic_scheme("here", checker, Clock())
+    first, second = (scheme.authenticate(caller("me", "secret")) for _ in range(2))
     first.cancel()
     assert isinstance(taken(first), CancelledError)
     assert checker.cancelled == 0
     second.cancel()
     assert isinstance(taken(second), CancelledError)
     assert checker.cancelled == 1
-    scheme.identify(caller("me", "secret"))
+    scheme.authenticate(caller("me", "secret"))
     assert len(checker.asked) == 2
 
 
 def test_a_checker_that_heeds_no_cancelling_does_no_harm():
     checker = Slow()
-    scheme = basic_login("here", checker, Clock())
+    scheme = make_basic_scheme("here", checker, Clock())
     checker.requestAvatarId = lambda _: ignoring
     ignoring = Deferred(lambda waiting: waiting.callback(b"late"))
-    waiting = scheme.identify(caller("me", "secret"))
+    waiting = scheme.authenticate(caller("me", "secret"))
     waiting.cancel()
     assert isinstance(taken(waiting), CancelledError)
 
 
 def test_too_many_checks_are_turned_away():
     checker = Slow()
-    scheme = basic_login("here", checker, Clock())
+    scheme = make_basic_scheme("here", checker, Clock())
     for number in range(64):
-        scheme.identify(caller("me", str(number)))
-    refused = taken(scheme.identify(caller("me", "one more")))
+        scheme.authenticate(caller("me", str(number)))
+    refused = taken(scheme.authenticate(caller("me", "one more")))
     assert isinstance(refused, RegistryError)
     assert (refused.http_status, dict(refused.headers)) == (429, {"Retry-After": "1"})
     assert len(checker.asked) == 64
     checker.asked[0].callback(b"me")
-    scheme.identify(caller("me", "one more"))
+    scheme.authenticate(caller("me", "one more"))
     assert len(checker.asked) == 65
 
 
@@ -153,21 +153,21 @@ def test_a_change_of_the_file_ends_what_is_remembered(scheme, written):
     assert enter(scheme, password="other") == ("me", False)
     assert enter(scheme, password="other") == ("me", True)
     written.path.unlink()
-    assert isinstance(enter(scheme, password="other")[0], CheckImpossible)
+    assert isinstance(enter(scheme, password="other")[0], AuthenticationUnavailable)
 
 
 def test_a_change_while_a_check_is_under_way_is_not_missed(written):
     checker = Slow()
     versions = [1]
-    scheme = basic_login("here", checker, Clock())
+    scheme = make_basic_scheme("here", checker, Clock())
     scheme._version = lambda: versions[-1]
-    waiting = [scheme.identify(caller("me", "secret"))]
+    waiting = [scheme.authenticate(caller("me", "secret"))]
     versions.append(2)
-    waiting.append(scheme.identify(caller("me", "secret")))
+    waiting.append(scheme.authenticate(caller("me", "secret")))
     assert len(checker.asked) == 2
     checker.asked[0].callback(b"me")
     assert taken(waiting[0]) == "me"
-    assert scheme.recall(caller("me", "secret")) is None
+    assert scheme.find_cached_login(caller("me", "secret")) is None
     checker.asked[1].errback(UnauthorizedLogin())
     assert isinstance(taken(waiting[1]), LoginFailed)
 
@@ -180,13 +180,13 @@ def test_what_may_change_unseen_is_not_remembered(scheme, counted):
 
 def test_no_password_rests_in_memory(scheme):
     enter(scheme)
-    kept = repr(list(scheme._recent._kept.items()))
+    kept = repr(list(scheme._login_cache._entries.items()))
     assert "secret" not in kept
     assert shown("me", "secret") not in kept
 
 
 def test_a_bounded_number_is_remembered(scheme, written):
-    scheme._recent._most = 2
+    scheme._login_cache._max_entries = 2
     written.write(entries(a="1", b="2", c="3"))
     for name, password in (("a", "1"), ("b", "2"), ("a", "1"), ("c", "3")):
         enter(scheme, name, password)
@@ -197,8 +197,8 @@ def test_a_bounded_number_is_remembered(scheme, written):
 
 @pytest.mark.parametrize("said", [None, "", "Bearer abc", "Basic", "basicx", "Digest a=b"])
 def test_what_is_of_another_scheme_is_nothing(scheme, said):
-    assert scheme.recall(Caller(said)) is None
-    assert taken(scheme.identify(Caller(said))) is None
+    assert scheme.find_cached_login(Caller(said)) is None
+    assert taken(scheme.authenticate(Caller(said))) is None
 
 
 @pytest.mark.parametrize(
@@ -206,33 +206,33 @@ def test_what_is_of_another_scheme_is_nothing(scheme, said):
     ["Basic ", "Basic !!", "Basic bWU=", "Basic  bWU6c2VjcmV0", "Basic bWU6c2VjcmV", "basic \xe4"],
 )
 def test_what_can_not_be_read_is_not_believed(scheme, counted, said):
-    assert isinstance(taken(scheme.identify(Caller(said))), LoginFailed)
+    assert isinstance(taken(scheme.authenticate(Caller(said))), LoginFailed)
     assert counted.take() == []
 
 
 def test_neither_a_name_nor_a_password_is_nobody(scheme, counted):
     """podman answers a challenge with that where it has no login, and wants what is open."""
-    assert taken(scheme.identify(caller("", ""))) is None
+    assert taken(scheme.authenticate(caller("", ""))) is None
     assert counted.take() == []
     for name, password in (("me", ""), ("", "secret")):
-        assert isinstance(taken(scheme.identify(caller(name, password))), LoginFailed)
+        assert isinstance(taken(scheme.authenticate(caller(name, password))), LoginFailed)
 
 
 def test_the_name_of_the_scheme_in_any_case(scheme):
     said = "bAsIC" + shown("me", "secret")[5:]
-    assert taken(scheme.identify(Caller(said))) == "me"
+    assert taken(scheme.authenticate(Caller(said))) == "me"
 
 
 def test_colons_and_letters_of_a_password(written):
     written.write(entries(me="a:ß:"))
-    scheme = basic_login("here", written.checker(), written.clock)
+    scheme = make_basic_scheme("here", written.checker(), written.clock)
     assert enter(scheme, "me", "a:ß:") == ("me", False)
 
 
 def test_checkers_of_cred_are_plugged_in():
     checker = InMemoryUsernamePasswordDatabaseDontUse(me=b"secret")
     clock = Clock()
-    scheme = basic_login("here", checker, clock)
+    scheme = make_basic_scheme("here", checker, clock)
     assert enter(scheme) == ("me", False)
     assert enter(scheme) == ("me", True)
     assert isinstance(enter(scheme, password="x")[0], LoginFailed)
@@ -241,12 +241,12 @@ def test_checkers_of_cred_are_plugged_in():
 
 
 def test_a_checker_of_other_credentials_lets_nobody_in():
-    scheme = basic_login("here", AllowAnonymousAccess(), Clock())
+    scheme = make_basic_scheme("here", AllowAnonymousAccess(), Clock())
     assert isinstance(enter(scheme)[0], LoginFailed)
 
 
 def test_people():
-    people = People()
+    people = IdentityRealm()
     assert verifyObject(IRealm, people)
     for avatar, identity in ((b"me", Identity("me")), ((), Identity()), (b"", Identity())):
         interface, found, logout = people.requestAvatar(avatar, None, IIdentity)
@@ -255,6 +255,6 @@ def test_people():
 
 def test_closing_closes_what_the_checker_holds(written):
     ended = Deferred()
-    scheme = basic_login("here", written.checker(), written.clock, lambda: ended)
+    scheme = make_basic_scheme("here", written.checker(), written.clock, lambda: ended)
     assert scheme.close() is ended
-    assert basic_login("here", written.checker(), written.clock).close().called
+    assert make_basic_scheme("here", written.checker(), written.clock).close().called

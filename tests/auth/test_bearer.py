@@ -8,11 +8,11 @@ from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from twisted_registry.auth.bearer import Bearer
-from twisted_registry.auth.interfaces import Access, Caller, Shown
+from twisted_registry.auth.interfaces import Access, Caller, RawCredentials
 from twisted_registry.auth.keyring import make_keyring
-from twisted_registry.auth.policy import Admitted, LoggedIn
+from twisted_registry.auth.policy import TokenScopePolicy, AuthenticatedPolicy
 from twisted_registry.auth.schemes import IScheme, SchemeAccess
-from twisted_registry.auth.tokens import TokenCheck
+from twisted_registry.auth.tokens import TokenVerifier
 from twisted_registry.config.auth import ALGORITHMS
 
 PULL, PUSH, DELETE = (Access("repository", "a/b", name) for name in ("pull", "push", "delete"))
@@ -41,13 +41,13 @@ def clock():
 @pytest.fixture
 def check(clock):
     keys = make_keyring(None, jwks(jwk(key("P-256"), kid="k")))
-    real = TokenCheck(ISSUER, SERVICE, keys, clock.seconds, frozenset(ALGORITHMS))
+    real = TokenVerifier(ISSUER, SERVICE, keys, clock.seconds, frozenset(ALGORITHMS))
     return Counting(real)
 
 
 @pytest.fixture
 def access(check, clock):
-    return SchemeAccess(Bearer(REALM, check, clock), Admitted())
+    return SchemeAccess(Bearer(REALM, check, clock), TokenScopePolicy())
 
 
 def token(**more):
@@ -94,7 +94,7 @@ def test_a_token_without_a_name_is_good_for_its_scope(access):
 
 
 def test_a_rule_that_wants_a_name_holds_for_tokens_too(check, clock):
-    access = SchemeAccess(Bearer(REALM, check, clock), LoggedIn())
+    access = SchemeAccess(Bearer(REALM, check, clock), AuthenticatedPolicy())
     assert answer(access, token(), PULL) == "me"
     status, challenge = answer(access, token(sub=""), PULL)
     assert status == 401, "a login may help"
@@ -112,8 +112,8 @@ def test_a_token_is_checked_once_in_five_minutes(access, check, clock):
 
 def test_what_a_connection_shows_again_is_the_same_as_ever(access, check):
     good = token()
-    again, other = Shown(good), Shown(good + "x")
-    assert [answer(access, each, PULL) for each in (again, good, again, Shown(good))] == ["me"] * 4
+    again, other = RawCredentials(good), RawCredentials(good + "x")
+    assert [answer(access, each, PULL) for each in (again, good, again, RawCredentials(good))] == ["me"] * 4
     assert check.checked == 1
     assert good.encode()[7:] not in again.mark
     assert answer(access, other, PULL)[0] == answer(access, other, PULL)[0] == 401
@@ -145,6 +145,6 @@ def test_a_token_that_is_not_good_is_checked_each_time(access, check):
     ],
 )
 def test_the_realm_on_the_host_that_was_asked(check, clock, host, scheme, realm):
-    access = SchemeAccess(Bearer(REALM, check, clock, "/auth/token"), Admitted())
+    access = SchemeAccess(Bearer(REALM, check, clock, "/auth/token"), TokenScopePolicy())
     said = answer(access, None, host=host, scheme=scheme)
     assert said == (401, f'Bearer realm="{realm}",service="{SERVICE}"')

@@ -14,7 +14,7 @@ from twisted_registry.auth.interfaces import (
     Access,
     Caller,
     IAccessController,
-    IConfiguredAccess,
+    IClosableAccessController,
     OpenGrant,
 )
 from twisted_registry.config.loading import load_text
@@ -42,7 +42,7 @@ def make(rules, more=""):
     return make_access(loaded.configuration, None, {}, None).access
 
 
-def user_of(rules, certificate=HOLDER):
+def identity_for(rules, certificate=HOLDER):
     access = make(rules)
     return access.authorize(Caller(certificate=certificate), ()).result.user
 
@@ -70,7 +70,7 @@ def refusal(waiting):
     ],
 )
 def test_the_first_rule_that_fits_says_who_it_is(rule, user):
-    assert user_of(rule) == user
+    assert identity_for(rule) == user
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_name_that_would_break_a_line_is_none():
 
 def test_without_other_rules_a_user_may_everything_and_a_stranger_nothing():
     access = make("{}")
-    verifyObject(IConfiguredAccess, access)
+    verifyObject(IClosableAccessController, access)
     for wanted in (PULL, PUSH, CATALOG):
         assert access.authorize(Caller(certificate=HOLDER), (wanted,)).result.user == "ci-7"
         assert refusal(access.authorize(Caller(), (wanted,))).code.name == "DENIED"

@@ -5,20 +5,20 @@ from __future__ import annotations
 import pytest
 
 from twisted_registry.auth import passwords
-from twisted_registry.auth.htpasswd import HtpasswdInvalid, Users, cost_of, is_user_name, parse
+from twisted_registry.auth.htpasswd import HtpasswdInvalid, HtpasswdUsers, cost_of, is_user_name, parse_htpasswd
 
 #: In the form that Apache's htpasswd writes.
 APACHE = b"$2y$05$yCtJGvnPvPJ0CtNgSJxhMOwiWI5aVJtkUMJYEtXJlZ9NPrM6Ov/0a"
 
 
 def lines(*given):
-    return parse(b"\n".join(given))
+    return parse_htpasswd(b"\n".join(given))
 
 
 def test_what_a_file_says():
     other = APACHE.replace(b"$05$", b"$12$")
     users = lines(b"# people", b"", b"  me:" + APACHE + b"\r", b"you:" + other, b" ")
-    assert users == Users({b"me": APACHE, b"you": other}, 0)
+    assert users == HtpasswdUsers({b"me": APACHE, b"you": other}, 0)
     assert (cost_of(APACHE), users.cost, lines().cost) == (5, 12, 10)
 
 
@@ -32,7 +32,7 @@ def test_hashes_are_not_shown():
      APACHE[:-1], APACHE + b"0", b"$3y" + APACHE[3:], APACHE + b":x"],
 )  # fmt: skip
 def test_other_hashes_open_no_door(hashed):
-    assert lines(b"me:" + hashed, b"you:" + APACHE) == Users({b"you": APACHE}, 1)
+    assert lines(b"me:" + hashed, b"you:" + APACHE) == HtpasswdUsers({b"you": APACHE}, 1)
 
 
 def test_the_last_of_a_name_counts_even_if_it_opens_no_door():
@@ -42,7 +42,7 @@ def test_the_last_of_a_name_counts_even_if_it_opens_no_door():
 
 @pytest.mark.parametrize("name", [b"", b"\xff", b"a\tb", b"a\x7f"])
 def test_names_that_nobody_can_have(name):
-    assert lines(name + b":" + APACHE) == Users({}, 1)
+    assert lines(name + b":" + APACHE) == HtpasswdUsers({}, 1)
     assert not is_user_name(name)
 
 
@@ -54,24 +54,24 @@ def test_a_line_that_is_none_is_told_without_what_it_says():
 
 @pytest.mark.parametrize("version", [b"$2$", b"$2a$", b"$2b$", b"$2x$", b"$2y$"])
 def test_all_versions_are_one_algorithm(version):
-    made = passwords.hash_of(b"secret", 4)
+    made = passwords.hash_password(b"secret", 4)
     assert made.startswith(b"$2y$04$")
     hashed = version + made[4:]
     assert lines(b"me:" + hashed).hashes == {b"me": hashed}
-    assert passwords.is_password(b"secret", hashed)
-    assert not passwords.is_password(b"Secret", hashed)
+    assert passwords.verify_password(b"secret", hashed)
+    assert not passwords.verify_password(b"Secret", hashed)
 
 
 def test_only_72_bytes_count():
-    hashed = passwords.hash_of(b"x" * 72, 4)
-    assert passwords.is_password(b"x" * 73, hashed)
-    assert not passwords.is_password(b"x" * 71, hashed)
+    hashed = passwords.hash_password(b"x" * 72, 4)
+    assert passwords.verify_password(b"x" * 73, hashed)
+    assert not passwords.verify_password(b"x" * 71, hashed)
 
 
 def test_a_hash_that_bcrypt_never_wrote_is_nobodys():
-    assert not passwords.is_password(b"x", b"$2a$05$" + b"A" * 53)
-    assert not passwords.is_password(b"x", b"$2a$99$" + b"." * 53)
+    assert not passwords.verify_password(b"x", b"$2a$05$" + b"A" * 53)
+    assert not passwords.verify_password(b"x", b"$2a$99$" + b"." * 53)
 
 
 def test_nobodys_password():
-    assert not passwords.is_nobodys(b"", 4)
+    assert not passwords.verify_dummy_password(b"", 4)

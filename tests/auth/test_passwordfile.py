@@ -13,11 +13,11 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
-from twisted_registry.auth.basic import IChanging
-from twisted_registry.auth.htpasswd import HtpasswdInvalid, parse
-from twisted_registry.auth.passwordfile import PasswordFile, make_missing
-from twisted_registry.auth.passwords import hash_of, is_password
-from twisted_registry.auth.schemes import CheckImpossible
+from twisted_registry.auth.basic import IVersionedChecker
+from twisted_registry.auth.htpasswd import HtpasswdInvalid, parse_htpasswd
+from twisted_registry.auth.passwordfile import PasswordFile, create_if_missing
+from twisted_registry.auth.passwords import hash_password, verify_password
+from twisted_registry.auth.schemes import AuthenticationUnavailable
 
 
 def ask(checker, name, password):
@@ -30,7 +30,7 @@ def ask(checker, name, password):
 
 def test_it_is_a_checker(written):
     assert verifyObject(ICredentialsChecker, written.checker())
-    assert verifyObject(IChanging, written.checker())
+    assert verifyObject(IVersionedChecker, written.checker())
 
 
 def test_who_is_known(written):
@@ -42,7 +42,7 @@ def test_who_is_known(written):
 
 
 def test_a_name_that_is_unknown_costs_what_a_known_one_does(written, counted):
-    dear = b"dear:" + hash_of(b"x", 5) + b"\n"
+    dear = b"dear:" + hash_password(b"x", 5) + b"\n"
     written.write(entries(me="secret") + dear + b"weak:$apr1$abc$NlhuBqv/5jhqpEy0ebBjR0\n")
     checker = written.checker()
     for name in (b"dear", b"nobody", b"weak", b"\xff", b""):
@@ -91,10 +91,10 @@ def test_a_file_that_was_just_written_may_be_written_again_unseen(written):
 
 def test_a_file_that_can_not_be_read_is_no_refusal(written):
     checker = written.checker()
-    assert ask(checker, b"me", b"secret") is CheckImpossible
+    assert ask(checker, b"me", b"secret") is AuthenticationUnavailable
     assert checker.version() is None
     written.write(b"torn")
-    assert ask(checker, b"me", b"secret") is CheckImpossible
+    assert ask(checker, b"me", b"secret") is AuthenticationUnavailable
     with pytest.raises(HtpasswdInvalid):
         checker.read()
 
@@ -120,13 +120,13 @@ def test_a_client_that_leaves_ends_the_question(written):
 
 def test_a_file_that_is_missing_is_made(tmp_path):
     path = tmp_path / "new" / "folders" / "users"
-    password = make_missing(str(path))
-    users = parse(path.read_bytes())
-    assert is_password(password.encode(), users.hashes[b"docker"])
+    password = create_if_missing(str(path))
+    users = parse_htpasswd(path.read_bytes())
+    assert verify_password(password.encode(), users.hashes[b"docker"])
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert [*path.parent.iterdir()] == [path]
-    assert make_missing(str(path)) is None
+    assert create_if_missing(str(path)) is None
 
 
 def test_a_file_that_another_makes_meanwhile_stays(tmp_path, monkeypatch):
@@ -138,12 +138,12 @@ def test_a_file_that_another_makes_meanwhile_stays(tmp_path, monkeypatch):
         real(source, target)
 
     monkeypatch.setattr(os, "link", link)
-    assert make_missing(str(path)) is None
+    assert create_if_missing(str(path)) is None
     assert [*tmp_path.iterdir()] == [tmp_path / "users"]
     assert path.read_bytes() == b"theirs"
 
 
 def test_a_file_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert make_missing("users")
+    assert create_if_missing("users")
     assert [*tmp_path.iterdir()] == [tmp_path / "users"]

@@ -5,21 +5,21 @@ from __future__ import annotations
 import pytest
 from zope.interface.verify import verifyObject
 
-from twisted_registry.accessrules import make_policy
+from twisted_registry.accessrules import make_access_policy
 from twisted_registry.auth.identity import ANONYMOUS, Identity, IIdentity
 from twisted_registry.auth.interfaces import (
     CATALOG,
     MAINTENANCE,
     Access,
     Caller,
-    IConfiguredAccess,
+    IClosableAccessController,
     IPolicy,
-    IVisible,
+    IRepositoryFilter,
 )
-from twisted_registry.auth.policy import LoggedIn
-from twisted_registry.auth.rights import Delegate, Right, Rights
-from twisted_registry.auth.rules import Rules
-from twisted_registry.auth.strangers import StrangersOnly
+from twisted_registry.auth.policy import AuthenticatedPolicy
+from twisted_registry.auth.rights import IdentityWithRights, Right, Rights
+from twisted_registry.auth.rules import AccessPolicy
+from twisted_registry.auth.strangers import AnonymousOnly
 from twisted_registry.config.loading import load_text
 from twisted_registry.errors import RegistryError
 
@@ -31,7 +31,7 @@ def rules(text):
     below = "".join(f"  {line}\n" for line in text.splitlines())
     loaded = load_text(f"version: 0.1\nstorage: inmemory\naccess:\n{below}", {})
     assert not loaded.warnings
-    return make_policy(loaded.configuration.access, LoggedIn())
+    return make_access_policy(loaded.configuration.access, AuthenticatedPolicy())
 
 
 def allowed(policy, identity, name="team/app"):
@@ -46,13 +46,13 @@ ADA, BOB, EVE = Identity("ada"), Identity("bob"), Identity("eve")
 
 
 def test_without_the_section_another_policy_holds():
-    otherwise = LoggedIn()
-    assert make_policy(None, otherwise) is otherwise
+    otherwise = AuthenticatedPolicy()
+    assert make_access_policy(None, otherwise) is otherwise
 
 
 def test_an_empty_section_allows_nothing():
-    policy = make_policy(
-        load_text("version: 0.1\nstorage: inmemory\naccess:\n", {}).configuration.access, LoggedIn()
+    policy = make_access_policy(
+        load_text("version: 0.1\nstorage: inmemory\naccess:\n", {}).configuration.access, AuthenticatedPolicy()
     )
     assert verifyObject(IPolicy, policy)
     assert (allowed(policy, ADA), allowed(policy, ANONYMOUS)) == (set(), set())
@@ -112,7 +112,7 @@ def test_a_login_may_say_of_groups():
 
 def test_whoever_brings_rights_has_those_and_no_others():
     policy = rules("authenticated: [admin]\nanonymous: [pull]")
-    robot = Delegate("robot", Rights((Right.make(["ci/*"], ["push"]),)))
+    robot = IdentityWithRights("robot", Rights((Right.make(["ci/*"], ["push"]),)))
     assert verifyObject(IIdentity, robot)
     assert allowed(policy, robot) == set()
     assert allowed(policy, robot, "ci/app") == {"pull", "push"}
@@ -144,23 +144,23 @@ def test_who_may_list_what():
     assert not policy.allows(BOB, Access("registry", "other", "*"))
     assert policy.visible(BOB) is None
     visible = policy.visible(ADA)
-    assert verifyObject(IVisible, visible)
+    assert verifyObject(IRepositoryFilter, visible)
     assert visible.prefixes == ("lib", "team/", "z")
     names = ["team/x", "team/secret", "library/x", "other/x", "z", "zz"]
-    assert [name for name in names if visible.shows(name)] == ["team/x", "library/x", "z"]
+    assert [name for name in names if visible.includes(name)] == ["team/x", "library/x", "z"]
     assert policy.visible(EVE).prefixes == ()
-    assert not policy.visible(EVE).shows("z")
+    assert not policy.visible(EVE).includes("z")
 
 
 def test_an_excluded_repository_is_not_seen_through_everything():
     visible = rules(
         "rules: [{repositories: ['**', '!secret'], users: [ada], allow: [pull]}]"
     ).visible(ADA)
-    assert (visible.prefixes, visible.shows("a"), visible.shows("secret")) == (("",), True, False)
+    assert (visible.prefixes, visible.includes("a"), visible.includes("secret")) == (("",), True, False)
 
 
 def test_many_users_do_not_fill_the_memory():
-    policy = Rules(())
+    policy = AccessPolicy(())
     for number in range(10_000):
         policy.rights(Identity(str(number)))
     assert len(policy._rights) <= 4096
@@ -168,8 +168,8 @@ def test_many_users_do_not_fill_the_memory():
 
 
 def test_without_a_way_to_log_in_everybody_is_a_stranger():
-    access = StrangersOnly(rules("anonymous: [pull]"))
-    assert verifyObject(IConfiguredAccess, access)
+    access = AnonymousOnly(rules("anonymous: [pull]"))
+    assert verifyObject(IClosableAccessController, access)
     caller = Caller("Basic YTpi")
     answers = []
     for asked in ((), (Access("repository", "a", "pull"),), (Access("repository", "a", "push"),)):

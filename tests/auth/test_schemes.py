@@ -13,15 +13,15 @@ from twisted_registry.auth.interfaces import (
     CATALOG,
     Access,
     Caller,
-    IConfiguredAccess,
+    IClosableAccessController,
     IGrant,
     IPolicy,
     ISteady,
 )
-from twisted_registry.auth.policy import Admitted, LoggedIn
+from twisted_registry.auth.policy import TokenScopePolicy, AuthenticatedPolicy
 from twisted_registry.auth.schemes import (
     DECIDED,
-    CheckImpossible,
+    AuthenticationUnavailable,
     IScheme,
     Login,
     LoginFailed,
@@ -55,10 +55,10 @@ class Told:
     def __init__(self, answer=None, recalled=None):
         self.answer, self.recalled = answer, recalled
 
-    def recall(self, caller):
+    def find_cached_login(self, caller):
         return self.recalled
 
-    def identify(self, caller):
+    def authenticate(self, caller):
         if isinstance(self.answer, Deferred):
             return self.answer
         return fail(self.answer) if isinstance(self.answer, Exception) else succeed(self.answer)
@@ -97,7 +97,7 @@ def test_who_is_known_and_may_gets_a_grant(known):
 
 
 def test_a_grant_is_no_wider_than_its_scope(known):
-    grant = ask(known(Login(ME, Only(PULL))), Admitted(), PULL)
+    grant = ask(known(Login(ME, Only(PULL))), TokenScopePolicy(), PULL)
     assert (grant.permits(PULL), grant.permits(PUSH)) == (True, False)
 
 
@@ -110,7 +110,7 @@ def test_who_is_known_and_may_not_is_denied(known):
 
 
 def test_a_token_that_is_too_narrow_is_asked_to_be_wider(known):
-    answer = ask(known(Login(ME, Only(PULL))), Admitted(), PULL, PUSH)
+    answer = ask(known(Login(ME, Only(PULL))), TokenScopePolicy(), PULL, PUSH)
     assert refused(answer) == (401, "Told 2 insufficient_scope")
 
 
@@ -128,7 +128,7 @@ def test_a_stranger_may_what_the_policy_lets_strangers_do():
 
 
 def test_the_version_check_asks_for_a_login_even_where_strangers_may_pull():
-    assert refused(ask(Told(), Admitted())) == (401, "Told 0")
+    assert refused(ask(Told(), TokenScopePolicy())) == (401, "Told 0")
     assert ask(Told(Login(ME)), Only()).user == "me"
 
 
@@ -140,13 +140,13 @@ def test_the_catalog_asks_for_a_login_even_where_strangers_may_see_some_of_it():
 
 def test_what_is_not_believed_is_challenged():
     error = LoginFailed("for a reason", "invalid_token")
-    assert refused(ask(Told(error), Admitted(), PULL)) == (401, "Told 1 invalid_token")
+    assert refused(ask(Told(error), TokenScopePolicy(), PULL)) == (401, "Told 1 invalid_token")
 
 
 def test_what_goes_wrong_is_told_to_the_log_and_not_to_the_client():
     events = []
     globalLogPublisher.addObserver(events.append)
-    answer = ask(Told(OSError(13, "secret")), Admitted(), PULL)
+    answer = ask(Told(OSError(13, "secret")), TokenScopePolicy(), PULL)
     globalLogPublisher.removeObserver(events.append)
     assert refused(answer) == (400, None)
     assert "secret" not in str(answer.as_json())
@@ -154,27 +154,27 @@ def test_what_goes_wrong_is_told_to_the_log_and_not_to_the_client():
 
 
 def test_what_can_not_be_told_is_one_line_of_the_log(logged):
-    assert refused(ask(Told(CheckImpossible("no file")), Admitted(), PULL)) == (400, None)
+    assert refused(ask(Told(AuthenticationUnavailable("no file")), TokenScopePolicy(), PULL)) == (400, None)
     (event,) = [event for event in logged if event.get("reason") == "no file"]
     assert "log_failure" not in event
 
 
 def test_an_answer_of_the_scheme_goes_through():
     error = RegistryError(ErrorCode.TOOMANYREQUESTS)
-    assert ask(Told(error), Admitted(), PULL) is error
+    assert ask(Told(error), TokenScopePolicy(), PULL) is error
 
 
 def test_a_client_that_leaves_ends_the_question():
     gone = []
     waiting = Deferred(gone.append)
-    SchemeAccess(Told(waiting), Admitted()).authorize(Caller(), (PULL,)).addErrback(
+    SchemeAccess(Told(waiting), TokenScopePolicy()).authorize(Caller(), (PULL,)).addErrback(
         lambda _: None
     ).cancel()
     assert gone == [waiting]
 
 
 def test_logged_in_is_whoever_has_a_name():
-    policy = LoggedIn()
+    policy = AuthenticatedPolicy()
     assert verifyObject(IPolicy, policy)
     assert policy.allows(ME, CATALOG)
     assert not policy.allows(Identity(), PULL)
@@ -192,14 +192,14 @@ def test_logged_in_is_whoever_has_a_name():
 def test_silly_challenges(accesses, scope):
     scheme = Silly('the "realm"\\', "service")
     assert verifyObject(IScheme, scheme)
-    assert verifyObject(IConfiguredAccess, SchemeAccess(scheme, LoggedIn()))
-    assert refused(ask(scheme, LoggedIn(), *accesses)) == (
+    assert verifyObject(IClosableAccessController, SchemeAccess(scheme, AuthenticatedPolicy()))
+    assert refused(ask(scheme, AuthenticatedPolicy(), *accesses)) == (
         401, f'Bearer realm="the \\"realm\\"\\\\",service="service"{scope}',
     )  # fmt: skip
 
 
 def test_silly_takes_anything():
-    access = SchemeAccess(Silly("realm", "service"), LoggedIn())
+    access = SchemeAccess(Silly("realm", "service"), AuthenticatedPolicy())
     for said in ("x", "Basic !!", "Bearer"):
         grants = []
         access.authorize(Caller(said), (PUSH,)).addCallback(grants.append)
@@ -257,7 +257,7 @@ def test_what_is_steady_is_asked_once_for_each_login():
     ("login", "policy"),
     [
         (Login(ME), Only(PULL)),
-        (Login(ME, Only(PULL)), Admitted()),
+        (Login(ME, Only(PULL)), TokenScopePolicy()),
         (Login(Changing()), Steady(PULL)),
     ],
 )
@@ -269,7 +269,7 @@ def test_what_may_change_is_asked_each_time(login, policy):
 
 
 def test_what_was_decided_is_kept_of_so_many():
-    access = SchemeAccess(Told(recalled=Login(ME)), Admitted())
+    access = SchemeAccess(Told(recalled=Login(ME)), TokenScopePolicy())
     for number in range(DECIDED + 5):
         access.authorize(Caller(), (Access("repository", f"a{number}", "pull"),))
     assert 0 < len(access._decided) <= DECIDED

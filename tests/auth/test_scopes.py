@@ -9,7 +9,7 @@ from zope.interface.verify import verifyObject
 
 from twisted_registry.auth.identity import ANONYMOUS
 from twisted_registry.auth.interfaces import CATALOG, Access, IScope
-from twisted_registry.auth.scopes import MOST, Part, Scope, intersection, requested
+from twisted_registry.auth.scopes import MAX_RESOURCES, ResourceActions, Scope, grant_scope, parse_scopes
 
 
 def allowed(scope, name="a/b", type_="repository"):
@@ -70,25 +70,25 @@ def test_a_token_that_says_it_otherwise(claim):
     ],
 )
 def test_what_is_asked_for(texts, expected):
-    assert " ".join(map(str, requested(texts))) == expected
+    assert " ".join(map(str, parse_scopes(texts))) == expected
 
 
 def test_only_so_much_is_asked_for():
-    assert len(requested([f"repository:{number}:pull" for number in range(MOST + 5)])) == MOST
+    assert len(parse_scopes([f"repository:{number}:pull" for number in range(MAX_RESOURCES + 5)])) == MAX_RESOURCES
 
 
 @given(st.lists(st.text(max_size=40), max_size=5))
 def test_nothing_that_is_asked_for_is_an_error(texts):
-    for part in requested(texts):
+    for part in parse_scopes(texts):
         assert part.name
         assert set(part.actions) <= {"pull", "push", "delete", "*"}
 
 
 def test_what_is_granted_is_what_is_allowed_of_it():
-    asked = requested(["repository:a:pull,push,delete repository:b:push registry:catalog:*"])
-    scope = intersection(asked, lambda access: access.name == "a" and access.action != "delete")
-    assert scope == Scope((Part("repository", "a", ("pull", "push")),))
-    assert [part.as_json() for part in scope.parts] == [
+    asked = parse_scopes(["repository:a:pull,push,delete repository:b:push registry:catalog:*"])
+    scope = grant_scope(asked, lambda access: access.name == "a" and access.action != "delete")
+    assert scope == Scope((ResourceActions("repository", "a", ("pull", "push")),))
+    assert [part.as_json() for part in scope.resources] == [
         {"type": "repository", "name": "a", "actions": ["pull", "push"]}
     ]
-    assert Scope.from_claim([part.as_json() for part in scope.parts]) == scope
+    assert Scope.from_claim([part.as_json() for part in scope.resources]) == scope

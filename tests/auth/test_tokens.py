@@ -43,7 +43,7 @@ from zope.interface.verify import verifyObject
 from twisted_registry.auth.identity import ANONYMOUS
 from twisted_registry.auth.interfaces import CATALOG, Access, IScope
 from twisted_registry.auth.schemes import LoginFailed
-from twisted_registry.auth.signingkeys import SigningKey, ids_of
+from twisted_registry.auth.signingkeys import SigningKey, key_ids
 from twisted_registry.config.auth import ALGORITHMS
 
 
@@ -144,7 +144,7 @@ def test_a_minute_between_two_clocks():
 def test_keys_of_certificates_by_their_names_of_both_generations():
     checking = check(pem(ROOT_CERTIFICATE, certificate(key("RSA"))), None)
     for private, algorithm in ((ROOT, "ES256"), (key("RSA"), "RS256")):
-        names = ids_of(private.public_key())
+        names = key_ids(private.public_key())
         for name in names:
             trusts(checking, mint(private, algorithm, kid=name))
         assert len(names[-1].split(":")) == 12
@@ -160,14 +160,14 @@ def test_the_thumbprint_of_the_standard():
         "n64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw"
     )  # fmt: skip
     made = SigningKey.from_jwk({"kty": "RSA", "e": "AQAB", "n": n})
-    assert ids_of(made.key)[0] == "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
+    assert key_ids(made.key)[0] == "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
 
 
 def test_a_key_with_a_zero_in_front_has_the_name_that_distribution_gives_it_too():
-    found = {len(ids_of(key("P-256", str(number)).public_key())) for number in range(3)}
+    found = {len(key_ids(key("P-256", str(number)).public_key())) for number in range(3)}
     assert found == {3}
     number = next(n for n in range(1, 2000) if _x(n) < 2**248)
-    standard, shorter, _ = ids_of(ec.derive_private_key(number, ec.SECP256R1()).public_key())
+    standard, shorter, _ = key_ids(ec.derive_private_key(number, ec.SECP256R1()).public_key())
     assert standard != shorter
 
 

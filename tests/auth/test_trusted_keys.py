@@ -23,9 +23,9 @@ from tokenkit import (
     segment,
 )
 
-from twisted_registry.auth.authorities import Authorities
+from twisted_registry.auth.authorities import TrustAnchors
 from twisted_registry.auth.keyring import make_keyring
-from twisted_registry.auth.signingkeys import KeyUnusable, SigningKey, ids_of
+from twisted_registry.auth.signingkeys import KeyUnusable, SigningKey, key_ids
 
 
 @pytest.mark.parametrize(
@@ -83,10 +83,10 @@ def test_keys_that_are_too_weak_or_unknown_are_refused():
     ):
         with pytest.raises(KeyUnusable):
             SigningKey.from_public_key(weak)
-    assert ids_of(object()) == ids_of(ec.generate_private_key(ec.SECP256K1()).public_key()) == ()
+    assert key_ids(object()) == key_ids(ec.generate_private_key(ec.SECP256K1()).public_key()) == ()
 
 
 @pytest.mark.parametrize("content", [b"", b"x", private_pem(OTHER), pem(ROOT_CERTIFICATE)[:-60]])
 def test_a_bundle_that_is_none(content):
     with pytest.raises(ValueError):
-        Authorities.from_pem(content)
+        TrustAnchors.from_pem(content)

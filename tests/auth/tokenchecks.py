@@ -16,11 +16,11 @@ from tokenkit import (
     segment,
 )
 
-from twisted_registry.auth.authorities import Authorities
+from twisted_registry.auth.authorities import TrustAnchors
 from twisted_registry.auth.identity import Identity
 from twisted_registry.auth.keyring import make_keyring
 from twisted_registry.auth.schemes import LoginFailed
-from twisted_registry.auth.tokens import TokenCheck
+from twisted_registry.auth.tokens import TokenVerifier
 from twisted_registry.config.auth import ALGORITHMS
 
 ROOT, LEAF, OTHER = key("P-256", "root"), key("P-256", "leaf"), key("P-256", "other")
@@ -33,9 +33,9 @@ SET = jwks(
 
 
 def check(bundle=None, keys=SET, algorithms=ALGORITHMS, now=NOW):
-    authorities = None if bundle is None else Authorities.from_pem(bundle)
+    authorities = None if bundle is None else TrustAnchors.from_pem(bundle)
     ring = make_keyring(authorities, keys)
-    return TokenCheck(ISSUER, SERVICE, ring, lambda: now, frozenset(algorithms))
+    return TokenVerifier(ISSUER, SERVICE, ring, lambda: now, frozenset(algorithms))
 
 
 def refusal(checking, token):

@@ -28,9 +28,9 @@ from twisted_registry.auth.bearer import Bearer
 from twisted_registry.auth.keyring import make_keyring
 from twisted_registry.auth.open import OpenAccess
 from twisted_registry.auth.rights import Right
-from twisted_registry.auth.rules import Rule, Rules
+from twisted_registry.auth.rules import AccessRule, AccessPolicy
 from twisted_registry.auth.schemes import SchemeAccess
-from twisted_registry.auth.tokens import TokenCheck
+from twisted_registry.auth.tokens import TokenVerifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,8 +134,8 @@ _SHOWN = (
 
 def _access() -> SchemeAccess:
     keys = make_keyring(None, jwks(jwk(key("P-256"), kid="k")))
-    check = TokenCheck(ISSUER, SERVICE, keys, reactor.seconds, frozenset({"ES256"}))
-    rules = Rules((Rule(Right.make(["a/**", "!a/c"], ["push"]), frozenset({"me"})),))
+    check = TokenVerifier(ISSUER, SERVICE, keys, reactor.seconds, frozenset({"ES256"}))
+    rules = AccessPolicy((AccessRule(Right.make(["a/**", "!a/c"], ["push"]), frozenset({"me"})),))
     return SchemeAccess(Bearer(REALM, check, reactor), rules)
 
 

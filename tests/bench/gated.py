@@ -16,10 +16,10 @@ from twisted.web.resource import Resource
 from zope.interface import implementer
 
 from twisted_registry.api.endpoint import RegistryResource
-from twisted_registry.api.site import RegistrySite
+from twisted_registry.api.site import HTTPSite
 from twisted_registry.auth.interfaces import IAccessController, OpenGrant
 from twisted_registry.errors import ErrorCode, RegistryError
-from twisted_registry.repository.presence import OpenGate
+from twisted_registry.repository.presence import NullGate
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.filesystem import FilesystemDriver
 
@@ -54,12 +54,12 @@ class Members:
 
 
 @define
-class Condemned(OpenGate):
+class Condemned(NullGate):
     """Hides what stands on a list, as a collector that is at work does."""
 
     digests: frozenset[str] = field(factory=_listed)
 
-    def admits(self, repository, digest):
+    def may_report_present(self, repository, digest):
         return succeed(str(digest) not in self.digests)
 
 
@@ -68,7 +68,7 @@ def main(folder: str, port: int) -> None:
     root = Resource()
     root.putChild(b"v2", RegistryResource(registry, Members(), reactor))
     endpoint = TCP4ServerEndpoint(reactor, port, interface="127.0.0.1")
-    listening = endpoint.listen(RegistrySite(root, reactor))
+    listening = endpoint.listen(HTTPSite(root, reactor))
     listening.addErrback(lambda failure: (failure.printTraceback(), reactor.stop()))
     reactor.run()
 

@@ -10,9 +10,9 @@ import pytest
 from processes import CONFIGURATION, SERVE, Running, configured, run
 from pushing import push, sha256
 
-from twisted_registry.commands.copy_store import Drawing
-from twisted_registry.commands.progress import Bar
-from twisted_registry.repository.storecopy import Copied
+from twisted_registry.commands.copy_store import CopyProgress
+from twisted_registry.commands.progress import ProgressBar
+from twisted_registry.repository.storecopy import StoreCopyResult
 
 COPY = (sys.executable, "-m", "twisted_registry", "copy-store")
 
@@ -128,15 +128,15 @@ def test_a_bucket_that_does_not_answer(folders):
 def test_the_bar():
     class Copy:
         name = ""
-        dealt_with, total = 3 * 1024 * 1024, 4 * 1024 * 1024
-        done = Copied(repositories=2)
+        processed_bytes, total = 3 * 1024 * 1024, 4 * 1024 * 1024
+        done = StoreCopyResult(repositories=2)
 
     out = io.StringIO()
-    drawing = Drawing(Copy, Bar(out))
+    drawing = CopyProgress(Copy, ProgressBar(out))
     drawing.draw()
     Copy.name = "b"
     drawing.draw()
     assert out.getvalue() == (
         f"\r\x1b[KMiB [{'#' * 30}{' ' * 10}] 3 of 4\r\x1b[Klinking: 2 repositories, now b"
     )
-    Drawing(Copy, None).draw()
+    CopyProgress(Copy, None).draw()

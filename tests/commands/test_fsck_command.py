@@ -11,10 +11,10 @@ import pytest
 from processes import CONFIGURATION, SERVE, Running, configured, run, wait_until
 from pushing import push, sha256
 
-from twisted_registry.commands.fsck import Findings
-from twisted_registry.commands.progress import Bar
-from twisted_registry.repository.checking.damage import Finding, Kind
-from twisted_registry.storage.newfile import hidden_name
+from twisted_registry.commands.fsck import FindingPrinter
+from twisted_registry.commands.progress import ProgressBar
+from twisted_registry.repository.checking.damage import Finding, FindingKind
+from twisted_registry.storage.newfile import temporary_name
 
 FSCK = (sys.executable, "-m", "twisted_registry", "fsck")
 LAYER = b"kept layer"
@@ -72,7 +72,7 @@ def test_nothing_is_wrong(filled):
 def test_damage_is_told_and_nothing_is_touched(filled):
     folder, path = filled
     blob(folder, LAYER).write_bytes(b"other bytes")
-    (folder / "store" / hidden_name()).write_bytes(b"half")
+    (folder / "store" / temporary_name()).write_bytes(b"half")
     before = tree(folder)
     status, out, err = run(*FSCK, path, cwd=folder)
     assert (status, err) == (3, [])
@@ -131,7 +131,7 @@ def test_a_repair_beside_two_processes_lets_the_next_push_heal(tmp_path):
 def test_what_lies_around_is_removed(filled):
     folder, path = filled
     before = tree(folder)
-    (folder / "store" / hidden_name()).write_bytes(b"half")
+    (folder / "store" / temporary_name()).write_bytes(b"half")
     status, out, _ = run(*FSCK, "--repair", path, cwd=folder)
     assert status == 0
     assert "leftovers: /: 1 unfinished files of crashes (repaired)" in out
@@ -155,7 +155,7 @@ def test_much_at_once(filled):
         repositories / "a/_uploads/12345678-1234-1234-1234-123456789abc/startedat": b"?",
         store / "twisted-registry/collector/list": b"torn",
         store / "twisted-registry/trash/blobs/sha256/00/0": b"?",
-        store / hidden_name(): b"half",
+        store / temporary_name(): b"half",
     }
     for file, content in planted.items():
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -196,12 +196,12 @@ def test_a_store_in_memory(tmp_path):
 
 def test_the_bar():
     out, lines = io.StringIO(), io.StringIO()
-    findings = Findings(lines, Bar(out))
+    findings = FindingPrinter(lines, ProgressBar(out))
     assert findings.counts
     findings.read(2**20, 4 * 2**20)
     findings.read(2**20 + 5, 4 * 2**20)
-    findings.entering("x" * 100)
-    findings.found(Finding(Kind.FILE_STRAY, "a/b", repaired=True))
+    findings.repository_started("x" * 100)
+    findings.found(Finding(FindingKind.FILE_STRAY, "a/b", repaired=True))
     assert out.getvalue() == (
         f"\r\x1b[Kreading MiB [{'#' * 10}{' ' * 30}] 1 of 4"
         f"\r\x1b[Kchecking: 1 repositories, now {'x' * 40}"

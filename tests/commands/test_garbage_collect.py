@@ -15,8 +15,8 @@ import pytest
 from processes import CONFIGURATION, SERVE, Running, configured, environment, run
 from pushing import IMAGE, push, sha256
 
-from twisted_registry.commands.garbage_collect import BarWatcher
-from twisted_registry.commands.progress import Bar
+from twisted_registry.commands.garbage_collect import ProgressWatcher
+from twisted_registry.commands.progress import ProgressBar
 
 COLLECT = (sys.executable, "-m", "twisted_registry", "garbage-collect")
 
@@ -200,8 +200,8 @@ def test_a_terminal_shows_a_bar(filled):
 
 def test_the_bar():
     out = io.StringIO()
-    bar = BarWatcher(Bar(out))
-    bar.marking("x" * 100)
+    bar = ProgressWatcher(ProgressBar(out))
+    bar.repository_started("x" * 100)
     bar.removed(1, 4)
     assert out.getvalue() == (
         f"\r\x1b[Kmarking: 1 repositories, now {'x' * 40}"

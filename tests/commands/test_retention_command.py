@@ -9,7 +9,7 @@ import sys
 import pytest
 from processes import CONFIGURATION, configured, run
 
-from twisted_registry.commands.table import written
+from twisted_registry.commands.table import format_table
 
 RETENTION = (sys.executable, "-m", "twisted_registry", "retention")
 TAGS = "store/docker/registry/v2/repositories/a/_manifests/tags"
@@ -84,6 +84,6 @@ def test_without_rules(tmp_path):
 
 
 def test_a_table():
-    assert written([("", "A", "B"), ("-", "long", ""), ("", "x", "y")]) == (
+    assert format_table([("", "A", "B"), ("-", "long", ""), ("", "x", "y")]) == (
         "   A     B\n-  long\n   x     y\n"
     )

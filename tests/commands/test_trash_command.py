@@ -10,7 +10,7 @@ from processes import SERVE, Running, configured, run, wait_until
 from pushing import push
 
 from twisted_registry.commands.once import CommandFailed
-from twisted_registry.commands.trash import Wanted, moment_of
+from twisted_registry.commands.trash import TrashTarget, parse_time
 from twisted_registry.digest import Digest
 
 
@@ -70,7 +70,7 @@ def test_what_is_emptied_is_gone_for_good(operator):
 @pytest.mark.parametrize("text", ["A:v1", "a@", "a@sha256:12", "a:-", "", ":v1", "a/"])
 def test_what_names_nothing(text):
     with pytest.raises(CommandFailed):
-        Wanted.parse(text)
+        TrashTarget.parse(text)
 
 
 def test_what_is_named():
@@ -80,17 +80,17 @@ def test_what_is_named():
         ("a/b", "a/b", "", None),
         (f"a@{digest}", "a", "", digest),
     ):
-        wanted = Wanted.parse(text)
+        wanted = TrashTarget.parse(text)
         assert (wanted.repository, wanted.tag, wanted.digest) == (name, tag, found)
 
 
 def test_times():
-    assert moment_of(None) is None
-    assert moment_of("1970-01-02") == 86_400.0
-    assert moment_of("1970-01-01T00:00:01.5Z") == 1.5
-    assert moment_of("1970-01-01T01:00:00+01:00") == 0.0
+    assert parse_time(None) is None
+    assert parse_time("1970-01-02") == 86_400.0
+    assert parse_time("1970-01-01T00:00:01.5Z") == 1.5
+    assert parse_time("1970-01-01T01:00:00+01:00") == 0.0
     with pytest.raises(CommandFailed, match="--at noon"):
-        moment_of("noon")
+        parse_time("noon")
 
 
 def test_memory_has_no_trash_to_look_at(tmp_path):

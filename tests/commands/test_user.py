@@ -16,8 +16,8 @@ from passwordkit import entries
 from processes import configured, environment
 
 from twisted_registry.auth import editing
-from twisted_registry.auth.htpasswd import parse
-from twisted_registry.auth.passwords import is_password
+from twisted_registry.auth.htpasswd import parse_htpasswd
+from twisted_registry.auth.passwords import verify_password
 from twisted_registry.cli import main
 
 #: Runs a command with its standard input as the terminal that it is asked at.
@@ -51,8 +51,8 @@ def user(capsys, monkeypatch):
 
 
 def knows(file, name, password):
-    hashed = parse(file.read_bytes()).hashes.get(name)
-    return hashed is not None and is_password(password, hashed)
+    hashed = parse_htpasswd(file.read_bytes()).hashes.get(name)
+    return hashed is not None and verify_password(password, hashed)
 
 
 def test_a_user_comes_changes_and_goes(user, file):
@@ -161,7 +161,7 @@ def test_many_at_once_lose_nothing(file):
     names = [f"user{number}" for number in range(20)]
 
     def add(name):
-        editing.edit(str(file), lambda old: editing.with_entry(old, name.encode(), b"x"))
+        editing.edit_file(str(file), lambda old: editing.with_entry(old, name.encode(), b"x"))
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(add, names)) == [None] * 20
@@ -185,7 +185,7 @@ def test_an_edit_that_fails_leaves_nothing_behind(file, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="No space"):
-        editing.edit(str(file), lambda _: b"")
+        editing.edit_file(str(file), lambda _: b"")
     assert file.read_bytes() == before
     assert [*file.parent.iterdir()] == [file]
 

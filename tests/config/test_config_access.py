@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from twisted_registry.config.access import Rule
-from twisted_registry.config.effective import masked
+from twisted_registry.config.effective import masked_data
 from twisted_registry.config.faults import ConfigurationError
 from twisted_registry.config.loading import load_text
 
@@ -183,7 +183,7 @@ def test_the_section_counts_even_if_it_is_empty(text, wanted):
 
 def test_it_is_printed_as_it_holds():
     configuration = loaded(f"{{rules: [{{{SOUND}}}]}}").configuration
-    assert masked(configuration)["access"]["rules"] == [
+    assert masked_data(configuration)["access"]["rules"] == [
         {"repositories": ["**"], "users": ["ada"], "authenticated": False, "anonymous": False,
          "allow": ["pull"]},
     ]  # fmt: skip

@@ -87,4 +87,4 @@ def test_what_is_no_yaml_gives_one_line_that_shows_none_of_it(
 
 def test_a_node_shows_no_value():
     assert "hunter2" not in repr(parse("password: hunter2", "f.yml", Report()))
-    assert Node([]).sort == "a list"
+    assert Node([]).type_name == "a list"

@@ -4,7 +4,7 @@ import attrs
 import pytest
 import yaml
 
-from twisted_registry.config.effective import effective_yaml, masked
+from twisted_registry.config.effective import effective_yaml, masked_data
 from twisted_registry.config.loading import load_text
 from twisted_registry.config.reference import reference
 
@@ -55,7 +55,7 @@ def test_secrets_are_never_said():
     said = effective_yaml(result.configuration)
     assert "hunter2" not in said
     assert "hunter2" not in repr(result)
-    data = masked(result.configuration)
+    data = masked_data(result.configuration)
     assert data["http"]["secret"] == "******"
     assert data["redis"]["password"] == data["redis"]["sentinelpassword"] == "******"
     assert data["proxy"]["password"] == "******"
@@ -75,8 +75,8 @@ def test_it_has_the_shape_of_the_file():
     assert data["http"]["limits"]["manifestbytes"] == 4 * 2**20
     assert data["log"]["hooks"][0]["options"]["from"] == "a@b"
     assert data["validation"]["manifests"]["urls"] == {"allow": ["^https://"], "deny": ["x"]}
-    assert "password" not in masked(load_text(BASE, {}).configuration)["proxy"]
-    assert masked(load_text(BASE, {}).configuration)["storage"]["inmemory"] == {}
+    assert "password" not in masked_data(load_text(BASE, {}).configuration)["proxy"]
+    assert masked_data(load_text(BASE, {}).configuration)["storage"]["inmemory"] == {}
 
 
 @pytest.mark.parametrize("text", [BASE, FULL.replace("u:hunter2@", "").replace("hunter2", "x")])

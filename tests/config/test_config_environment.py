@@ -5,20 +5,20 @@ from typing import Any
 import pytest
 
 from twisted_registry.config.document import Node, parse
-from twisted_registry.config.effective import masked
-from twisted_registry.config.environment import override
+from twisted_registry.config.effective import masked_data
+from twisted_registry.config.environment import apply_overrides
 from twisted_registry.config.faults import ConfigurationError, Report
 from twisted_registry.config.forms import text
 from twisted_registry.config.kinds import plain
-from twisted_registry.config.loading import Loaded, load_text
+from twisted_registry.config.loading import LoadedConfiguration, load_text
 from twisted_registry.config.schema import Configuration
-from twisted_registry.config.sections import Section, Values, key, keys, schema
+from twisted_registry.config.sections import Section, SectionBase, key, schema_keys, schema
 
 BASE = "version: 0.1\nstorage: {filesystem: {rootdirectory: /data}}\n"
 MEMORY = "version: 0.1\nstorage: inmemory\n"
 
 
-def loaded(text: str, **variables: str) -> Loaded:
+def loaded(text: str, **variables: str) -> LoadedConfiguration:
     return load_text(text, {f"REGISTRY_{name}": value for name, value in variables.items()}, "f")
 
 
@@ -142,7 +142,7 @@ def test_keys_with_an_underscore_are_found_by_the_longest_match():
 
 
 @schema
-class Retry(Values):
+class Retry(SectionBase):
     max_retries: str = key(text(), "Attempts.", default="")
     max: str = key(text(), "Another.", default="")
 
@@ -150,7 +150,7 @@ class Retry(Values):
 def test_a_schema_may_have_keys_with_an_underscore():
     root = Node(None)
     kind = Section("a section", Retry)
-    applied = override(root, kind, {"REGISTRY_MAX_RETRIES": "5", "REGISTRY_MAX": "6"}, Report())
+    applied = apply_overrides(root, kind, {"REGISTRY_MAX_RETRIES": "5", "REGISTRY_MAX": "6"}, Report())
     assert plain(root) == {"max": 6, "max_retries": 5}
     assert [item.path for item in applied] == [("max",), ("max_retries",)]
 
@@ -158,7 +158,7 @@ def test_a_schema_may_have_keys_with_an_underscore():
 def test_known_names_below_a_refused_driver():
     report = Report()
     root = parse("storage: {azure: {}}", "f", report)
-    override(root, Section("a section", Configuration), {
+    apply_overrides(root, Section("a section", Configuration), {
         "REGISTRY_STORAGE_AZURE_MAX_RETRIES": "5",
         "REGISTRY_STORAGE_AZURE_CREDENTIALS_SECRET": "s",
         "REGISTRY_STORAGE_AZURE_MAXRETRIES": "5",
@@ -188,7 +188,7 @@ def test_a_variable_of_podman_is_not_taken_for_ours():
     assert list(result.warnings) == [
         "Ignoring unrecognized environment variable REGISTRY_AUTH_FILE"
     ]
-    assert not result.configuration.auth.wanted
+    assert not result.configuration.auth.is_enabled
 
 
 def test_the_version_is_not_taken_from_the_environment():
@@ -260,7 +260,7 @@ def test_a_typo_below_auth_opens_no_door():
 
 def every_scalar(of: type, path: str = "") -> list[str]:
     names = []
-    for spec in keys(of).values():
+    for spec in schema_keys(of).values():
         name = f"{path}_{spec.name.upper()}"
         kind = spec.kind
         names += every_scalar(kind.of, name) if isinstance(kind, Section) else [name]
@@ -271,7 +271,7 @@ def every_scalar(of: type, path: str = "") -> list[str]:
 def test_every_key_of_the_schema_has_its_variable(name: str):
     root = parse(BASE, "f", Report())
     report = Report()
-    applied = override(root, Section("a section", Configuration), {f"REGISTRY{name}": "x"}, report)
+    applied = apply_overrides(root, Section("a section", Configuration), {f"REGISTRY{name}": "x"}, report)
     assert (len(applied), len(report.warnings)) == ((0, 1) if name == "_VERSION" else (1, 0))
 
 
@@ -279,7 +279,7 @@ def test_loglevel_is_an_old_name():
     result = loaded(BASE, LOGLEVEL="DEBUG")
     assert result.configuration.log.level == "debug"
     assert len(result.notices) == 1
-    log: dict[str, Any] = masked(
+    log: dict[str, Any] = masked_data(
         loaded(BASE + "log: {level: error}\n", LOGLEVEL="debug").configuration
     )
     assert log["log"]["level"] == "error"

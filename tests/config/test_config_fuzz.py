@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from twisted_registry.config.effective import effective_yaml
 from twisted_registry.config.faults import ConfigurationError
-from twisted_registry.config.kinds import Anything, Listing, Table
+from twisted_registry.config.kinds import Anything, ListOf, MapOf
 from twisted_registry.config.loading import SCHEMA, load_text
-from twisted_registry.config.sections import Section, keys
+from twisted_registry.config.sections import Section, schema_keys
 
 SECRET = "hunter2"
 FUZZ = settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
@@ -37,18 +37,18 @@ def like(kind: Any) -> st.SearchStrategy[Any]:
     """Mostly what *kind* takes, with the secrets filled in, and sometimes anything."""
     if isinstance(kind, Section):
         known = {
-            name: st.just(SECRET) if spec.secret and not isinstance(spec.kind, Anything | Table)
+            name: st.just(SECRET) if spec.secret and not isinstance(spec.kind, Anything | MapOf)
             else like(spec.kind)
-            for name, spec in keys(kind.of).items()
+            for name, spec in schema_keys(kind.of).items()
         }  # fmt: skip
         return st.one_of(
             st.fixed_dictionaries({}, optional=known), st.fixed_dictionaries({}, optional=known),
             st.dictionaries(st.sampled_from([*known, "", "adr", "a\nb"]), ANYTHING, max_size=3),
             SCALARS,
         )  # fmt: skip
-    if isinstance(kind, Listing):
+    if isinstance(kind, ListOf):
         return st.one_of(st.lists(like(kind.item), max_size=2), ANYTHING)
-    if isinstance(kind, Table):
+    if isinstance(kind, MapOf):
         return st.one_of(
             st.dictionaries(st.sampled_from(["X-A", "b c", "d"]), like(kind.item), max_size=2),
             ANYTHING,
@@ -142,11 +142,11 @@ def secrets(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, str]]:
 
 def secret_paths(kind: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     found = []
-    if isinstance(kind, Listing):
+    if isinstance(kind, ListOf):
         return secret_paths(kind.item, (*path, "[]"))
     if isinstance(kind, Section):
-        for name, spec in keys(kind.of).items():
-            if spec.secret and not isinstance(spec.kind, Anything | Table):
+        for name, spec in schema_keys(kind.of).items():
+            if spec.secret and not isinstance(spec.kind, Anything | MapOf):
                 found.append((*path, name))
             else:
                 found += secret_paths(spec.kind, (*path, name))

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from twisted_registry.config.faults import ConfigurationError, Fault, mask_url, shown
-from twisted_registry.config.loading import DEFAULT_PATHS, Loaded, load, load_text
+from twisted_registry.config.faults import ConfigurationError, Fault, mask_url, quote_value
+from twisted_registry.config.loading import DEFAULT_PATHS, LoadedConfiguration, load, load_text
 
 BASE = "version: 0.1\nstorage: inmemory\n"
 CONF = Path(__file__).parents[2] / "conf"
@@ -29,7 +29,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def sourced(path: Path | None, environ: dict[str, str], *defaults: Path) -> Loaded:
+def sourced(path: Path | None, environ: dict[str, str], *defaults: Path) -> LoadedConfiguration:
     return load(
         None if path is None else str(path), environ, default_paths=[str(item) for item in defaults]
     )
@@ -258,8 +258,8 @@ def test_lines_stay_lines():
     assert (
         str(Fault("a\nb", "got 'x'", "y", "f line 1")) == "'a\\nb': got 'x', expected y (f line 1)"
     )
-    assert shown("a\nb\u2028") == "'a\\nb\\u2028'"
-    assert len(shown("x" * 1000)) < 100
+    assert quote_value("a\nb\u2028") == "'a\\nb\\u2028'"
+    assert len(quote_value("x" * 1000)) < 100
 
 
 @pytest.mark.parametrize(

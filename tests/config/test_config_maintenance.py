@@ -8,7 +8,7 @@ import yaml
 
 from twisted_registry.config.loading import load_text
 from twisted_registry.config.retaining import Immutable, Retention, Rule
-from twisted_registry.config.sections import keys
+from twisted_registry.config.sections import schema_keys
 from twisted_registry.config.storing import (
     GarbageCollection,
     Maintenance,
@@ -37,7 +37,7 @@ def test_the_example():
 
 def test_the_example_has_every_key():
     said = yaml.safe_load(EXAMPLE.read_text())["storage"]["maintenance"]
-    assert set(said) == set(keys(Maintenance))
+    assert set(said) == set(schema_keys(Maintenance))
     sections = {
         "uploadpurging": UploadPurging,
         "gc": GarbageCollection,
@@ -48,9 +48,9 @@ def test_the_example_has_every_key():
         "readonly": ReadOnly,
     }
     for name, schema in sections.items():
-        assert set(said[name]) == set(keys(schema)), name
-    assert set(said["retention"]["rules"][0]) == set(keys(Rule))
-    assert set(said["retention"]["immutable"][0]) == set(keys(Immutable))
+        assert set(said[name]) == set(schema_keys(schema)), name
+    assert set(said["retention"]["rules"][0]) == set(schema_keys(Rule))
+    assert set(said["retention"]["immutable"][0]) == set(schema_keys(Immutable))
 
 
 def test_its_defaults_are_those_that_it_says():

@@ -8,7 +8,7 @@ import pytest
 
 from twisted_registry.config.effective import effective_yaml
 from twisted_registry.config.faults import ConfigurationError
-from twisted_registry.config.loading import Loaded, load_text
+from twisted_registry.config.loading import LoadedConfiguration, load_text
 
 if TYPE_CHECKING:
     from twisted_registry.config.middleware import StorageMiddleware
@@ -18,7 +18,7 @@ BUCKET = "storage: {s3: {bucket: b, region: eu-central-1}}"
 PAIR = "privatekey: /k.pem, keypairid: K"
 
 
-def loaded(entry: str, storage: str = BUCKET) -> Loaded:
+def loaded(entry: str, storage: str = BUCKET) -> LoadedConfiguration:
     return load_text(f"version: 0.1\n{storage}\nmiddleware: {{storage: [{entry}]}}\n", {}, "f")
 
 

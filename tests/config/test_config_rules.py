@@ -4,12 +4,12 @@ import pytest
 
 from twisted_registry.config.auth import ALGORITHMS
 from twisted_registry.config.faults import ConfigurationError
-from twisted_registry.config.loading import Loaded, load_text
+from twisted_registry.config.loading import LoadedConfiguration, load_text
 
 BASE = "version: 0.1\nstorage: inmemory\n"
 
 
-def loaded(text: str) -> Loaded:
+def loaded(text: str) -> LoadedConfiguration:
     return load_text(text, {}, "f")
 
 
@@ -92,7 +92,7 @@ def test_what_tokens_need(text: str, said: str):
 
 def test_a_file_of_users():
     said = loaded(BASE + "auth: {htpasswd: {realm: r, path: /p}}\n").configuration.auth
-    assert (said.htpasswd.realm, said.htpasswd.path, said.wanted) == ("r", "/p", True)
+    assert (said.htpasswd.realm, said.htpasswd.path, said.is_enabled) == ("r", "/p", True)
     assert faults(BASE + "auth: {htpasswd: {realm: r, path: ''}}\n") == [
         "auth.htpasswd.path: got '', expected a path (f line 3)"
     ]
@@ -105,7 +105,7 @@ def test_there_is_one_way_to_be_asked():
 
 def test_silly_needs_what_its_challenge_says():
     said = loaded(BASE + "auth: {silly: {realm: r, service: s}}\n").configuration.auth
-    assert (said.silly.realm, said.silly.service, said.wanted) == ("r", "s", True)
+    assert (said.silly.realm, said.silly.service, said.is_enabled) == ("r", "s", True)
     assert faults(BASE + "auth: silly\n") == [
         f"auth.silly.{name}: the key is required (f line 3)" for name in ("realm", "service")
     ]

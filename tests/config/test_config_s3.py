@@ -8,11 +8,11 @@ import pytest
 from attrs import frozen
 
 from twisted_registry.config.faults import ConfigurationError
-from twisted_registry.config.loading import Loaded, load_text
+from twisted_registry.config.loading import LoadedConfiguration, load_text
 from twisted_registry.config.objects import S3
 
 
-def loaded(text: str, name: str = "s3", **environ: str) -> Loaded:
+def loaded(text: str, name: str = "s3", **environ: str) -> LoadedConfiguration:
     document = f"version: 0.1\nstorage: {{{name}: {{{text}}}}}\n"
     return load_text(document, environ, "f")
 

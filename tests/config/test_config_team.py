@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from twisted_registry.accessrules import make_policy
+from twisted_registry.accessrules import make_access_policy
 from twisted_registry.auth.identity import ANONYMOUS, Identity
 from twisted_registry.auth.interfaces import Access
-from twisted_registry.auth.policy import LoggedIn
+from twisted_registry.auth.policy import AuthenticatedPolicy
 from twisted_registry.config.loading import load_text
 
 TEXT = (Path(__file__).parents[2] / "conf" / "access.yml").read_text()
@@ -24,7 +24,7 @@ def loaded(text=TEXT):
 
 
 def allowed(configuration, name, repository):
-    policy = make_policy(configuration.access, LoggedIn())
+    policy = make_access_policy(configuration.access, AuthenticatedPolicy())
     identity = Identity(name) if name else ANONYMOUS
     return {
         action
@@ -55,7 +55,7 @@ def test_there_are_passwords_and_tokens():
     found = loaded()
     assert found.auth.htpasswd.path == "./registry-users"
     assert found.tokens.lifetime == 300
-    assert not found.http.tls.wanted
+    assert not found.http.tls.is_enabled
 
 
 def test_the_least_that_there_is():

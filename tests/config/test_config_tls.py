@@ -7,7 +7,7 @@ import pytest
 from test_config_rules import BASE, faults, loaded
 
 from twisted_registry.config.loading import load_text
-from twisted_registry.config.tls import SUITES
+from twisted_registry.config.tls import TLS12_SUITES
 
 GOOD = "certificate: /c, key: /k"
 
@@ -86,20 +86,20 @@ def test_tls_is_for_one_of_two_places():
 def test_a_section_without_certificates_is_nothing():
     made = loaded(section("minimumtls: tls1.2, certificate: ''"))
     assert made.warnings == ()
-    assert not made.configuration.http.tls.wanted
+    assert not made.configuration.http.tls.is_enabled
 
 
 def test_hosts_are_names_and_addresses():
     said = "auto: {folder: /f, hosts: [Registry.LAN, '*.b.example', 10.0.0.1, '2001:DB8::1', a]}"
     made = loaded(section(said)).configuration.http.tls
     assert made.auto.hosts == ("registry.lan", "*.b.example", "10.0.0.1", "2001:db8::1", "a")
-    assert made.wanted
+    assert made.is_enabled
 
 
 def test_ciphers_have_the_names_of_openssl():
     named = ["TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256", "TLS_AES_128_GCM_SHA256"]
     made = loaded(section(f"{GOOD}, ciphersuites: [{', '.join(named)}]")).configuration.http.tls
-    assert made.wanted
+    assert made.is_enabled
     assert made.ciphers == ("ECDHE-RSA-AES128-SHA256",)
     default = loaded(section(GOOD)).configuration.http.tls.ciphers
     assert len(default) == 6
@@ -125,7 +125,7 @@ def test_the_example():
 
 
 def test_the_newest_tls_has_ciphers_of_its_own():
-    suites = f"minimumtls: tls1.3, ciphersuites: [{next(iter(SUITES))}]"
+    suites = f"minimumtls: tls1.3, ciphersuites: [{next(iter(TLS12_SUITES))}]"
     made = loaded(section(f"{GOOD}, {suites}"))
     assert made.notices == ("http.tls.ciphersuites: no effect, TLS 1.3 offers all of its own",)
     assert made.configuration.http.tls.ciphers == ()
@@ -136,7 +136,7 @@ def test_certificates_by_acme():
     made = loaded(section(said, "':443'"))
     assert made.warnings == made.notices == ()
     tls = made.configuration.http.tls
-    assert tls.wanted
+    assert tls.is_enabled
     assert tls.letsencrypt.hosts == ("a.example", "b.example")
     assert tls.letsencrypt.directory == "https://acme-v02.api.letsencrypt.org/directory"
     own = said.replace("hosts", "directoryurl: 'https://ca.example/acme', hosts")

@@ -58,15 +58,15 @@ def test_a_bare_integer_is_nanoseconds_and_a_fraction_is_nothing():
 
 
 def test_where_distribution_insists_on_text_a_number_is_refused():
-    assert values.seconds_of_text(node("168h")) == 168 * 3600
+    assert values.quoted_seconds(node("168h")) == 168 * 3600
     with pytest.raises(ValueError):
-        values.seconds_of_text(node("0"))
+        values.quoted_seconds(node("0"))
 
 
 @given(st.integers(-(2**53), 2**53))
 @settings(deadline=None)
 def test_a_spelled_duration_reads_back(nanoseconds: int):
-    said = values.spelled(nanoseconds / 1e9)
+    said = values.format_duration(nanoseconds / 1e9)
     assert round(values.duration(said) * 1e9) == pytest.approx(nanoseconds, abs=2)
 
 
@@ -74,7 +74,7 @@ def test_a_spelled_duration_reads_back(nanoseconds: int):
     ("seconds", "said"), [(0, "0s"), (7800, "2h10m"), (1.5, "1.5s"), (3600, "1h"), (-61, "-1m1s")]
 )
 def test_durations_are_spelled_as_people_write_them(seconds: float, said: str):
-    assert values.spelled(seconds) == said
+    assert values.format_duration(seconds) == said
 
 
 def test_text_is_what_is_spelled():
@@ -83,37 +83,37 @@ def test_text_is_what_is_spelled():
     with pytest.raises(ValueError):
         values.text(node("[a]"))
     with pytest.raises(ValueError):
-        values.some_text(node("' '"))
+        values.nonempty_text(node("' '"))
 
 
 def test_only_a_bare_word_is_a_flag():
-    assert values.flag(node("true")) is True
-    assert values.flag(node("off")) is False
+    assert values.boolean(node("true")) is True
+    assert values.boolean(node("off")) is False
     for text in ("'true'", "1", "t", "[true]"):
         with pytest.raises(ValueError):
-            values.flag(node(text))
+            values.boolean(node(text))
 
 
 def test_loose_flags_are_those_of_strconv():
     for text in ("1", "t", "T", "TRUE", "true", "True", "'true'", "yes"):
-        assert values.loose_flag(node(text)) is True
+        assert values.lenient_boolean(node(text)) is True
     for text in ("0", "f", "F", "FALSE", "false", "False", "'false'"):
-        assert values.loose_flag(node(text)) is False
+        assert values.lenient_boolean(node(text)) is False
     for text in ("'yes'", "2", "tRUE", "{}"):
         with pytest.raises(ValueError):
-            values.loose_flag(node(text))
+            values.lenient_boolean(node(text))
 
 
 def test_whole_numbers():
-    assert values.whole(node("-3")) == -3
-    assert values.loose_whole(node("'0x40'")) == 64
-    assert values.loose_whole(node("40")) == 40
+    assert values.integer(node("-3")) == -3
+    assert values.lenient_integer(node("'0x40'")) == 64
+    assert values.lenient_integer(node("40")) == 40
     for text in ("1.5", "true", "'1'", "9223372036854775808"):
         with pytest.raises(ValueError):
-            values.whole(node(text))
+            values.integer(node(text))
     for text in ("'9223372036854775808'", "'a'", "'99999999999999999999'", "[1]"):
         with pytest.raises(ValueError):
-            values.loose_whole(node(text))
+            values.lenient_integer(node(text))
 
 
 def test_sizes_have_units_of_1024():

@@ -10,11 +10,11 @@ from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
 from twisted_registry.debug.counts import Counts
-from twisted_registry.debug.exposition import exposed
-from twisted_registry.debug.gathering import INTERVAL, Gathered, Reporting
-from twisted_registry.metrics import Answered, IMetricsObserver
+from twisted_registry.debug.exposition import render_metrics
+from twisted_registry.debug.gathering import REPORT_INTERVAL_S, AggregatedCounts, CountsReporter
+from twisted_registry.metrics import FinishedRequest, IMetricsObserver
 from twisted_registry.storage.observer import IStorageObserver
-from twisted_registry.workers.reports import COUNTS, ICounted, Reports
+from twisted_registry.workers.reports import COUNTS_PREFIX, ICountsReceiver, EventReceiver
 
 TASK = {
     "name": "gc",
@@ -30,7 +30,7 @@ TASK = {
 
 def samples(counts, tasks=()):
     """What Prometheus reads: the value of each name with its labels, in the order of theirs."""
-    text = exposed(counts, tasks).decode()
+    text = render_metrics(counts, tasks).decode()
     return {
         (sample.name, *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(text)
@@ -42,21 +42,21 @@ def counted(**changed):
     """The numbers after one request, and one call to the store."""
     counts = Counts()
     given = {"handler": "blob", "method": "GET", "status": 200, "seconds": 0.02, "sent": 3000}
-    counts.started("blob")
-    counts.answered(Answered(**{**given, **changed}))
-    counts.observed("filesystem", "get", 0.3, False)
+    counts.request_started("blob")
+    counts.request_finished(FinishedRequest(**{**given, **changed}))
+    counts.call_ended("filesystem", "get", 0.3, False)
     return counts
 
 
 def test_the_interfaces():
     verifyObject(IMetricsObserver, Counts())
     verifyObject(IStorageObserver, Counts())
-    verifyObject(ICounted, Gathered())
+    verifyObject(ICountsReceiver, AggregatedCounts())
 
 
 def test_a_request_and_a_call_to_the_store():
     counts = counted()
-    counts.observed("filesystem", "folders_many", 0.1, True)
+    counts.call_ended("filesystem", "folders_many", 0.1, True)
     found = samples(counts)
     assert found["registry_http_requests_total", "200", "blob", "get"] == 1
     assert found["registry_http_in_flight_requests", "blob"] == 0
@@ -75,7 +75,7 @@ def test_a_request_and_a_call_to_the_store():
 
 def test_what_is_under_way():
     counts = counted()
-    counts.started("blob")
+    counts.request_started("blob")
     assert samples(counts)["registry_http_in_flight_requests", "blob"] == 1
 
 
@@ -103,8 +103,8 @@ def test_the_tasks():
 
 
 def test_how_full_the_disk_is():
-    assert "registry_storage_used_ratio 0.25" in exposed(Counts(), [], 0.25).decode().splitlines()
-    assert b"registry_storage_used_ratio" not in exposed(Counts(), [])
+    assert "registry_storage_used_ratio 0.25" in render_metrics(Counts(), [], 0.25).decode().splitlines()
+    assert b"registry_storage_used_ratio" not in render_metrics(Counts(), [])
 
 
 def requests(counts):
@@ -112,7 +112,7 @@ def requests(counts):
 
 
 def test_several_processes_are_added_up():
-    gathered = Gathered(counted())
+    gathered = AggregatedCounts(counted())
     gathered.told(7, counted().to_bytes())
     gathered.told(8, counted().to_bytes())
     gathered.told(8, counted().to_bytes())  # all that it counted so far, not what is new
@@ -124,9 +124,9 @@ def test_several_processes_are_added_up():
 
 
 def test_what_a_process_counted_outlives_it_but_not_what_it_was_doing():
-    gathered = Gathered()
+    gathered = AggregatedCounts()
     counts = counted()
-    counts.started("blob")
+    counts.request_started("blob")
     gathered.told(7, counts.to_bytes())
     assert samples(gathered.total())["registry_http_in_flight_requests", "blob"] == 1
     gathered.gone(7)
@@ -136,19 +136,19 @@ def test_what_a_process_counted_outlives_it_but_not_what_it_was_doing():
 
 
 def test_a_worker_tells_the_first_process():
-    clock, stream, gathered = Clock(), io.StringIO(), Gathered()
+    clock, stream, gathered = Clock(), io.StringIO(), AggregatedCounts()
     counts = counted()
-    reporting = Reporting(counts, stream, clock)
+    reporting = CountsReporter(counts, stream, clock)
     reporting.startService()
-    clock.advance(INTERVAL)
-    clock.advance(INTERVAL)
-    assert stream.getvalue().count(COUNTS.decode()) == 1, "nothing new was told"
-    counts.started("blob")
-    counts.answered(Answered("blob", "GET", 200, 0.1, 1))
+    clock.advance(REPORT_INTERVAL_S)
+    clock.advance(REPORT_INTERVAL_S)
+    assert stream.getvalue().count(COUNTS_PREFIX.decode()) == 1, "nothing new was told"
+    counts.request_started("blob")
+    counts.request_finished(FinishedRequest("blob", "GET", 200, 0.1, 1))
     reporting.stopService()
     assert clock.getDelayedCalls() == []
     logged = []
-    reports = Reports(logged.append, gathered)
+    reports = EventReceiver(logged.append, gathered)
     reports.pid = 7
     reports.received(stream.getvalue().encode())
     assert logged == []

@@ -7,14 +7,14 @@ from contextlib import asynccontextmanager
 import pytest
 import pytest_twisted
 from attrs import frozen
-from client import Api
+from client import RegistryClient
 from twisted.internet import reactor
 from twisted.internet.defer import fail, maybeDeferred, succeed
 
-from twisted_registry.api.site import RegistrySite
-from twisted_registry.api.tree import Folder
+from twisted_registry.api.site import HTTPSite
+from twisted_registry.api.tree import JSONResource
 from twisted_registry.auth.interfaces import MAINTENANCE, OpenGrant
-from twisted_registry.debug.pages import Maintenance, Page
+from twisted_registry.debug.pages import MaintenancePage, DebugPage
 from twisted_registry.errors import ErrorCode, RegistryError
 
 
@@ -61,13 +61,13 @@ class Pages:
 
     @asynccontextmanager
     async def serve(self, access=None, *, alone=True):
-        root = Folder()
-        root.putChild(b"page", Page(self.read, "text/x"))
-        root.putChild(b"tasks", Maintenance(self.read, self.start, access, alone=alone))
-        site = RegistrySite(root, reactor)
+        root = JSONResource()
+        root.putChild(b"page", DebugPage(self.read, "text/x"))
+        root.putChild(b"tasks", MaintenancePage(self.read, self.start, access, alone=alone))
+        site = HTTPSite(root, reactor)
         port = reactor.listenTCP(0, site, interface="127.0.0.1")
         try:
-            yield Api(Served(port.getHost().port), prefix="/")
+            yield RegistryClient(Served(port.getHost().port), prefix="/")
         finally:
             await maybeDeferred(port.stopListening)
             site.abort()

@@ -33,7 +33,7 @@ from zope.interface import implementer
 
 from twisted_registry.api.interfaces import IStreamingResource
 from twisted_registry.api.limits import Limits
-from twisted_registry.api.site import RegistrySite
+from twisted_registry.api.site import HTTPSite
 
 FOUND = Path(__file__).parent / "found"
 
@@ -116,7 +116,7 @@ def run(data, cuts):
             failures.append(event)
 
     clock = Clock()
-    site = RegistrySite(Root(seen), clock, limits=LIMITS)
+    site = HTTPSite(Root(seen), clock, limits=LIMITS)
     transport = Transport()
     channel = site.buildProtocol(None)
     globalLogPublisher.addObserver(observe)

@@ -25,7 +25,7 @@ from passwordkit import entries
 from servers import HERE, OURS, Launcher, Served, own_address
 from tokenkit import ISSUER, SERVICE, certificate, claims, key, mint, pem
 
-from twisted_registry.auth.signingkeys import ids_of
+from twisted_registry.auth.signingkeys import key_ids
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,7 +65,7 @@ class TokenServer(BaseHTTPRequestHandler):
         parts = [each.split(":") for scope in asked.get("scope", ()) for each in scope.split()]
         access = [{"type": t, "name": n, "actions": a.split(",")} for t, n, a in parts]
         said = claims(datetime.now(UTC).timestamp(), sub=name, access=access)
-        token = mint(_SIGNS, "ES256", said, kid=ids_of(_SIGNS.public_key())[0])
+        token = mint(_SIGNS, "ES256", said, kid=key_ids(_SIGNS.public_key())[0])
         return self._answer(200, {"token": token, "expires_in": 300})
 
     def _user(self):

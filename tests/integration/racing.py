@@ -339,32 +339,32 @@ def serve() -> int:
     from twisted_registry import service
     from twisted_registry.cli import main
     from twisted_registry.repository.gate import CollectorGate
-    from twisted_registry.repository.presence import OpenGate
+    from twisted_registry.repository.presence import NullGate
 
-    kept = OpenGate if "--open" in sys.argv else CollectorGate
+    kept = NullGate if "--open" in sys.argv else CollectorGate
 
     class DrawnOut(CollectorGate):
         """Holds a push up where it hurts most; what is asked of the gate goes to the kept one."""
 
         @asynccontextmanager
-        async def storing(self, repository, digest):
-            holding = OpenGate() if kept is OpenGate else super()
-            async with holding.storing(repository, digest) as held:
+        async def protect_push(self, repository, digest):
+            holding = NullGate() if kept is NullGate else super()
+            async with holding.protect_push(repository, digest) as held:
                 await deferLater(reactor, DRAWN_OUT, lambda: None)
                 yield held
 
-        def admits(self, repository, digest):
-            return (OpenGate() if kept is OpenGate else super()).admits(repository, digest)
+        def may_report_present(self, repository, digest):
+            return (NullGate() if kept is NullGate else super()).may_report_present(repository, digest)
 
-        def refused(self, repository, digests):
-            return (OpenGate() if kept is OpenGate else super()).refused(repository, digests)
+        def find_listed(self, repository, digests):
+            return (NullGate() if kept is NullGate else super()).find_listed(repository, digests)
 
-        def passed(self, repository, digests):
-            return (OpenGate() if kept is OpenGate else super()).passed(repository, digests)
+        def wait_until_unlisted(self, repository, digests):
+            return (NullGate() if kept is NullGate else super()).wait_until_unlisted(repository, digests)
 
-        def look(self):
+        def poll(self):
             # An open gate has no record either: nobody waits for it.
-            return OpenGate().refused("", ()) if kept is OpenGate else super().look()
+            return NullGate().find_listed("", ()) if kept is NullGate else super().poll()
 
     service.CollectorGate = DrawnOut
     return main(["serve", sys.argv[1]])

@@ -29,7 +29,7 @@ from tokenkit import (
     x5c,
 )
 
-from twisted_registry.auth.signingkeys import ids_of
+from twisted_registry.auth.signingkeys import key_ids
 
 pytestmark = pytest.mark.integration
 
@@ -187,7 +187,7 @@ def test_tokens(launcher, tmp_path):
     stranger = certificate(other, now=now)
     bundle = tmp_path / "bundle.pem"
     bundle.write_bytes(pem(own, certificate(rsa, now=now)))
-    kid = ids_of(root.public_key())[-1]
+    kid = key_ids(root.public_key())[-1]
     confused = {"alg": "HS256", "kid": kid}
     everything = [
         {"type": "repository", "name": "a/b", "actions": ["*"]},
@@ -223,7 +223,7 @@ def test_tokens(launcher, tmp_path):
         "another repository": own_token(access=everything[1:]),
         "another type": own_token(access=[{**everything[0], "type": "registry"}]),
         "no name": own_token(sub=""),
-        "RSA": other_token(rsa, "RS256", kid=ids_of(rsa.public_key())[-1]),
+        "RSA": other_token(rsa, "RS256", kid=key_ids(rsa.public_key())[-1]),
         "a chain": other_token(leaf, "ES256", x5c=x5c(below)),
         "the root": other_token(root, "ES256", x5c=x5c(own)),
         "a chain of others": other_token(other, "ES384", x5c=x5c(stranger)),

@@ -15,7 +15,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
 from twisted_registry.config.loading import load
-from twisted_registry.descriptorcache import make_descriptors
+from twisted_registry.descriptorcache import make_descriptor_cache
 from twisted_registry.digest import Digest
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def cache_of(folder, section):
     path.write_text(
         f"version: 0.1\nstorage: {{inmemory: , cache: {{blobdescriptor: redis}}}}\n{section}"
     )
-    return make_descriptors(load(str(path), {}).configuration, reactor)
+    return make_descriptor_cache(load(str(path), {}).configuration, reactor)
 
 
 async def until(reached):
@@ -95,15 +95,15 @@ async def test_a_redis_that_goes_and_comes_back(tmp_path, redis, section):
     try:
         assert await cache.size(DIGEST) is None
         await until(cache.connected)
-        cache.note(DIGEST, 10)
+        cache.remember_size(DIGEST, 10)
         assert await cache.size(DIGEST) == 10
         redis.stop()
         assert await cache.size(DIGEST) is None
-        cache.note(DIGEST, 10)
+        cache.remember_size(DIGEST, 10)
         redis.start()
         await until(cache.connected)
         assert await cache.size(DIGEST) is None
-        cache.note(DIGEST, 11)
+        cache.remember_size(DIGEST, 11)
         assert await cache.size(DIGEST) == 11
     finally:
         await cache.close()
@@ -130,7 +130,7 @@ async def test_over_tls(tmp_path, trusted):
     try:
         if trusted:
             await until(cache.connected)
-            cache.note(DIGEST, 12)
+            cache.remember_size(DIGEST, 12)
             assert await cache.size(DIGEST) == 12
         else:
             await deferLater(reactor, 0.3)

@@ -17,11 +17,11 @@ from remote import Remote
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
-from twisted_registry.api.exchange import Settings
-from twisted_registry.storage.s3.address import custom
+from twisted_registry.api.exchange import APISettings
+from twisted_registry.storage.s3.address import endpoint_address
 from twisted_registry.storage.s3.backoff import Backoff
 from twisted_registry.storage.s3.client import S3Client
-from twisted_registry.storage.s3.credentials import Credentials, FixedCredentials
+from twisted_registry.storage.s3.credentials import Credentials, StaticCredentials
 from twisted_registry.storage.s3.driver import S3Driver
 from twisted_registry.storage.s3.sender import Sender
 from twisted_registry.storage.s3.transport import Timeouts, make_transport
@@ -56,12 +56,12 @@ def driver_over(store, endpoint):
     sender = Sender(
         reactor,
         make_transport(reactor, timeouts=timeouts),
-        custom(BUCKET, endpoint),
-        FixedCredentials(Credentials(store.access_key, store.secret_key)),
+        endpoint_address(BUCKET, endpoint),
+        StaticCredentials(Credentials(store.access_key, store.secret_key)),
         "tests",
         Backoff(attempts=3, base=0.001, slow_base=0.001),
     )
-    return S3Driver(S3Client(sender), reactor, f"faults-{uuid4().hex}", chunk=5 * MIB)
+    return S3Driver(S3Client(sender), reactor, f"faults-{uuid4().hex}", chunk_size=5 * MIB)
 
 
 def clean(answer):
@@ -103,7 +103,7 @@ async def test_a_store_that_fails_now_and_then(object_stores, proxy, fault):
         spared = fault == "corrupted" and ("list-type" in path or method != "GET")
         return fault if next(numbers) % every == 0 and not spared else None
 
-    async with serve(reactor, driver=driver, settings=Settings(redirect=False)) as served:
+    async with serve(reactor, driver=driver, settings=APISettings(redirect=False)) as served:
         remote = Remote(served.host)
 
         def act():
@@ -129,7 +129,7 @@ async def test_a_store_that_fails_now_and_then(object_stores, proxy, fault):
 @pytest_twisted.ensureDeferred
 async def test_a_store_that_fails_each_time(object_stores, proxy, fault):
     driver = driver_over(object_stores.get("ceph"), proxy.endpoint)
-    async with serve(reactor, driver=driver, settings=Settings(redirect=False)) as served:
+    async with serve(reactor, driver=driver, settings=APISettings(redirect=False)) as served:
         remote = Remote(served.host)
 
         def act():

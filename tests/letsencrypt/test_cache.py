@@ -12,10 +12,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from zope.interface.verify import verifyObject
 
-from twisted_registry.letsencrypt.cache import Cache
-from twisted_registry.letsencrypt.selfsigned import WAITING
-from twisted_registry.tls.context import Terms, make_context
-from twisted_registry.tls.material import ISource, Material, MaterialError
+from twisted_registry.letsencrypt.cache import ACMECache
+from twisted_registry.letsencrypt.selfsigned import PLACEHOLDER_NAME
+from twisted_registry.tls.context import TLSOptions, make_context
+from twisted_registry.tls.material import ICertificateSource, CertificateBundle, CertificateError
 
 AUTHORITY = Authority()
 PEM = AUTHORITY.pem
@@ -26,7 +26,7 @@ HOSTS = ("a.example", "b.example")
 
 @pytest.fixture
 def cache(tmp_path):
-    return Cache(tmp_path / "one" / "acme", HOSTS, NOW.timestamp)
+    return ACMECache(tmp_path / "one" / "acme", HOSTS, NOW.timestamp)
 
 
 def common_name(certificate):
@@ -34,31 +34,31 @@ def common_name(certificate):
 
 
 def test_until_there_is_a_certificate_nobody_vouches_for_what_is_shown(cache):
-    verifyObject(ISource, cache)
+    verifyObject(ICertificateSource, cache)
     shown = cache.read()
-    make_context(shown, Terms())
-    assert common_name(shown.certificate) == f"CN={WAITING}"
-    assert cache.due() == 0.0
+    make_context(shown, TLSOptions())
+    assert common_name(shown.certificate) == f"CN={PLACEHOLDER_NAME}"
+    assert cache.renew_at() == 0.0
 
 
 def test_a_certificate_is_kept(cache):
     cache.read()
-    marks = cache.marks()
+    file_versions = cache.file_versions()
     issued = AUTHORITY.issue(*HOSTS, days=89)
-    cache.keep(issued.certificate + PEM, issued.key)
-    assert cache.marks() != marks
-    assert cache.read() == Material(issued.certificate + PEM, issued.key)
-    make_context(cache.read(), Terms())
+    cache.store_certificate(issued.certificate + PEM, issued.key)
+    assert cache.file_versions() != file_versions
+    assert cache.read() == CertificateBundle(issued.certificate + PEM, issued.key)
+    make_context(cache.read(), TLSOptions())
     # It is for 90 days, from now on.
-    assert cache.due() == pytest.approx(NOW.timestamp() + 60 * DAY, abs=3600)
+    assert cache.renew_at() == pytest.approx(NOW.timestamp() + 60 * DAY, abs=3600)
 
 
 def test_files_are_for_their_owner(cache):
     cache.read()
     issued = AUTHORITY.issue(*HOSTS)
-    cache.keep(issued.certificate, issued.key)
+    cache.store_certificate(issued.certificate, issued.key)
     cache.answer("a.example", issued.certificate, issued.key)
-    with cache.alone():
+    with cache.order_lock():
         modes = {
             path.name: oct(stat.S_IMODE(path.stat().st_mode)) for path in cache.folder.iterdir()
         }
@@ -80,11 +80,11 @@ def test_a_folder_of_distributions_is_taken_over(cache):
     cache.folder.mkdir(parents=True)
     (cache.folder / "acme_account+key").write_bytes(old)
     (cache.folder / "a.example").write_bytes(old + issued.certificate + PEM)
-    assert cache.account().private_numbers() == key.private_numbers()
+    assert cache.account_key().private_numbers() == key.private_numbers()
     assert cache.read().certificate == issued.certificate + PEM
-    assert cache.due() == 0.0  # b.example is missing
-    alone = Cache(cache.folder, HOSTS[:1], NOW.timestamp)
-    assert alone.due() > NOW.timestamp()
+    assert cache.renew_at() == 0.0  # b.example is missing
+    order_lock = ACMECache(cache.folder, HOSTS[:1], NOW.timestamp)
+    assert order_lock.renew_at() > NOW.timestamp()
 
 
 @pytest.mark.parametrize("content", [b"", b"broken", PEM])
@@ -92,10 +92,10 @@ def test_a_broken_certificate_is_ordered_again(cache, content):
     issued = AUTHORITY.issue(*HOSTS)
     cache.read()
     (cache.folder / "a.example").write_bytes(content)
-    assert cache.due() == 0.0
-    assert common_name(cache.read().certificate) == f"CN={WAITING}"
+    assert cache.renew_at() == 0.0
+    assert common_name(cache.read().certificate) == f"CN={PLACEHOLDER_NAME}"
     (cache.folder / "a.example").write_bytes(AUTHORITY.issue().key + issued.certificate)
-    assert cache.due() == 0.0
+    assert cache.renew_at() == 0.0
 
 
 def test_an_account_key_that_is_none_stops_the_start(cache):
@@ -103,52 +103,52 @@ def test_an_account_key_that_is_none_stops_the_start(cache):
     path = cache.folder / "acme_account+key"
     for content in (b"broken", PEM):
         path.write_bytes(content)
-        with pytest.raises(MaterialError, match=r"^letsencrypt\.cachefile: .*\+key: holds no priv"):
+        with pytest.raises(CertificateError, match=r"^letsencrypt\.cachefile: .*\+key: holds no priv"):
             cache.read()
     (cache.folder / "a.example").mkdir()
     path.unlink()
-    with pytest.raises(MaterialError, match=r"a\.example: Is a directory$"):
+    with pytest.raises(CertificateError, match=r"a\.example: Is a directory$"):
         cache.read()
 
 
 def test_a_folder_that_can_not_be_made_stops_the_start(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(MaterialError, match=r"^letsencrypt\.cachefile: .*/file/a: Not a directory"):
-        Cache(tmp_path / "file" / "a", HOSTS, NOW.timestamp).read()
+    with pytest.raises(CertificateError, match=r"^letsencrypt\.cachefile: .*/file/a: Not a directory"):
+        ACMECache(tmp_path / "file" / "a", HOSTS, NOW.timestamp).read()
 
 
 def test_authorities_of_clients_are_files(cache, tmp_path):
     path = tmp_path / "clients.pem"
     path.write_bytes(PEM)
-    asking = Cache(cache.folder, HOSTS, NOW.timestamp, (str(path),))
+    asking = ACMECache(cache.folder, HOSTS, NOW.timestamp, (str(path),))
     assert asking.read().authorities == ((str(path), PEM),)
-    marks = asking.marks()
+    file_versions = asking.file_versions()
     path.unlink()
-    assert asking.marks() != marks
-    with pytest.raises(MaterialError, match=r"^clientcas: "):
+    assert asking.file_versions() != file_versions
+    with pytest.raises(CertificateError, match=r"^clientcas: "):
         asking.read()
 
 
 def test_challenges_of_our_hosts_are_answered(cache):
     cache.read()
-    proof = AUTHORITY.issue("b.example")
-    assert cache.challenged("b.example") is None
-    cache.answer("b.example", proof.certificate, proof.key)
-    assert cache.challenged("b.example") == Material(proof.certificate, proof.key)
+    make_challenge_certificate = AUTHORITY.issue("b.example")
+    assert cache.challenge_certificate("b.example") is None
+    cache.answer("b.example", make_challenge_certificate.certificate, make_challenge_certificate.key)
+    assert cache.challenge_certificate("b.example") == CertificateBundle(make_challenge_certificate.certificate, make_challenge_certificate.key)
     for other in ("a.example", "c.example", "", "../b.example", "b.example\0"):
-        assert cache.challenged(other) is None
-    cache.forget("b.example")
-    cache.forget("b.example")
-    assert cache.challenged("b.example") is None
+        assert cache.challenge_certificate(other) is None
+    cache.delete_challenge("b.example")
+    cache.delete_challenge("b.example")
+    assert cache.challenge_certificate("b.example") is None
     (cache.folder / "b.example+token").mkdir()
-    assert cache.challenged("b.example") is None
+    assert cache.challenge_certificate("b.example") is None
 
 
 def test_one_orders_at_a_time(cache):
     cache.read()
-    with cache.alone() as first:
+    with cache.order_lock() as first:
         assert first
-        with cache.alone() as second:
+        with cache.order_lock() as second:
             assert not second
     with (cache.folder / "lock").open() as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,8 +12,8 @@ from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from twisted_registry.letsencrypt.cache import Cache
-from twisted_registry.letsencrypt.client import AcmeError
+from twisted_registry.letsencrypt.cache import ACMECache
+from twisted_registry.letsencrypt.client import ACMEError
 from twisted_registry.letsencrypt.order import Orders
 
 AUTHORITY = Authority()
@@ -39,7 +39,7 @@ class Ordering:
     def __init__(self, folder):
         self.clock = Clock()
         self.clock.rightNow = 1_900_000_000.0
-        self.cache = Cache(folder, HOSTS, self.clock.seconds)
+        self.cache = ACMECache(folder, HOSTS, self.clock.seconds)
         self.cache.read()
         self.server = Server()
         self.orders = Orders(self.clock, self.cache, BASE, "a@b.example", execute, self.server)
@@ -62,9 +62,9 @@ class Ordering:
         """Why it has."""
         (failure,) = self.results
         assert isinstance(failure, Failure)
-        assert failure.check(AcmeError), failure
-        assert self.cache.challenged("a.example") is None
-        assert self.cache.due() == 0.0
+        assert failure.check(ACMEError), failure
+        assert self.cache.challenge_certificate("a.example") is None
+        assert self.cache.renew_at() == 0.0
         return failure.getErrorMessage()
 
     def finalized(self):
@@ -107,14 +107,14 @@ def test_a_certificate_is_had(ordering):
     # The server is told that it may look; what it will see is there.
     assert server.said[-2].url == f"{BASE}/challenge"
     assert server.said[-2].payload == {}
-    shown = x509.load_pem_x509_certificate(ordering.cache.challenged("a.example").certificate)
+    shown = x509.load_pem_x509_certificate(ordering.cache.challenge_certificate("a.example").certificate)
     assert shown.extensions.get_extension_for_oid(
         x509.ObjectIdentifier("1.3.6.1.5.5.7.1.31")
     ).critical
     clock.advance(2)
-    assert ordering.cache.challenged("a.example") is not None
+    assert ordering.cache.challenge_certificate("a.example") is not None
     clock.advance(2)
-    assert ordering.cache.challenged("a.example") is None
+    assert ordering.cache.challenge_certificate("a.example") is None
     key = ordering.finalized()
     server.answer("/certificate", 200, certificate_for(key) + AUTHORITY.pem)
     clock.advance(4)
@@ -185,7 +185,7 @@ def test_what_is_never_settled_comes_to_an_end(ordering):
 def test_an_order_that_is_given_up_answers_no_challenge_any_more(ordering):
     ordering.server.answer("/authz/a", 200, pending())
     ordering.begin()
-    assert ordering.cache.challenged("a.example") is not None
+    assert ordering.cache.challenge_certificate("a.example") is not None
     ordering.waiting.cancel()
     assert len(ordering.results) == 1
-    assert ordering.cache.challenged("a.example") is None
+    assert ordering.cache.challenge_certificate("a.example") is None

@@ -6,9 +6,9 @@ import pytest
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 
-from twisted_registry.letsencrypt.cache import Cache
-from twisted_registry.letsencrypt.client import AcmeError
-from twisted_registry.letsencrypt.renewal import LOOK, Renewal
+from twisted_registry.letsencrypt.cache import ACMECache
+from twisted_registry.letsencrypt.client import ACMEError
+from twisted_registry.letsencrypt.renewal import CHECK_INTERVAL_S, CertificateRenewal
 
 HOUR = 3600.0
 
@@ -29,29 +29,29 @@ class Orders:
 
 
 class Renewing:
-    """A Renewal that believes what ``due`` says."""
+    """A Renewal that believes what ``renew_at`` says."""
 
     def __init__(self, folder):
         self.clock = Clock()
         self.clock.rightNow = 1e9
         self.orders = Orders()
         self.renewed = 0
-        self.due = 0.0
-        self.cache = Cache(folder, ("a.example",), self.clock.seconds)
+        self.renew_at = 0.0
+        self.cache = ACMECache(folder, ("a.example",), self.clock.seconds)
         self.cache.read()
-        self.renewal = Renewal(self.clock, self.cache, self.orders, self._in_thread, self._renewed)
+        self.renewal = CertificateRenewal(self.clock, self.cache, self.orders, self._in_thread, self._renewed)
 
     def _in_thread(self, call):
-        assert call == self.cache.due
-        return execute(lambda: self.due)
+        assert call == self.cache.renew_at
+        return execute(lambda: self.renew_at)
 
     def _renewed(self):
         self.renewed += 1
-        self.due = self.clock.seconds() + 60 * 24 * HOUR
+        self.renew_at = self.clock.seconds() + 60 * 24 * HOUR
 
     def wait(self, seconds):
-        for _ in range(int(seconds // LOOK)):
-            self.clock.advance(LOOK)
+        for _ in range(int(seconds // CHECK_INTERVAL_S)):
+            self.clock.advance(CHECK_INTERVAL_S)
 
 
 @pytest.fixture
@@ -61,8 +61,8 @@ def renewing(tmp_path):
     if made.renewal.running:
         made.renewal.stopService()
     assert not made.clock.getDelayedCalls()
-    with made.cache.alone() as alone:
-        assert alone
+    with made.cache.order_lock() as order_lock:
+        assert order_lock
 
 
 def test_it_is_ordered_at_the_start_and_when_it_is_due(renewing):
@@ -76,18 +76,18 @@ def test_it_is_ordered_at_the_start_and_when_it_is_due(renewing):
 
 def test_a_certificate_that_is_lost_is_ordered_within_the_hour(renewing):
     renewing.renewal.startService()
-    renewing.due = 0.0
+    renewing.renew_at = 0.0
     renewing.wait(HOUR)
     assert renewing.orders.asked == 2
 
 
 def test_what_fails_is_tried_again_later_and_later(renewing, told):
-    renewing.orders.outcome = AcmeError("no")
+    renewing.orders.outcome = ACMEError("no")
     renewing.renewal.startService()
     assert told == [
         "http.tls.letsencrypt: no; tried again in 10 minutes; the certificate in use stays"
     ]
-    renewing.wait(HOUR - LOOK)
+    renewing.wait(HOUR - CHECK_INTERVAL_S)
     # Let's Encrypt bears five in an hour.
     assert renewing.orders.asked == 3
     renewing.wait(10 * 24 * HOUR)
@@ -98,15 +98,15 @@ def test_what_fails_is_tried_again_later_and_later(renewing, told):
     renewing.orders.outcome = None
     renewing.wait(24 * HOUR)
     assert renewing.renewed == 1
-    renewing.due = 0.0
-    renewing.orders.outcome = AcmeError("no")
+    renewing.renew_at = 0.0
+    renewing.orders.outcome = ACMEError("no")
     told.clear()
     renewing.wait(HOUR)
     assert "tried again in 10 minutes" in told[0]
 
 
 def test_the_server_says_when_to_ask_again(renewing):
-    renewing.orders.outcome = AcmeError("slowly", 48 * HOUR)
+    renewing.orders.outcome = ACMEError("slowly", 48 * HOUR)
     renewing.renewal.startService()
     renewing.wait(47 * HOUR)
     assert renewing.orders.asked == 1
@@ -115,10 +115,10 @@ def test_the_server_says_when_to_ask_again(renewing):
 
 
 def test_an_operator_need_not_wait(renewing):
-    renewing.orders.outcome = AcmeError("no", 48 * HOUR)
+    renewing.orders.outcome = ACMEError("no", 48 * HOUR)
     renewing.renewal.startService()
-    renewing.renewal.soon()
-    renewing.wait(LOOK)
+    renewing.renewal.retry_now()
+    renewing.wait(CHECK_INTERVAL_S)
     assert renewing.orders.asked == 2
 
 
@@ -141,9 +141,9 @@ def test_whatever_else_fails_is_tried_again(renewing, told, error, said):
 def test_an_order_takes_no_longer_than_half_an_hour(renewing, told):
     renewing.orders.outcome = Deferred()
     renewing.renewal.startService()
-    renewing.wait(HOUR / 2 - LOOK)
+    renewing.wait(HOUR / 2 - CHECK_INTERVAL_S)
     assert (renewing.orders.asked, told) == (1, [])
-    renewing.wait(LOOK)
+    renewing.wait(CHECK_INTERVAL_S)
     assert "no certificate within 1800 s; tried again in 10 minutes" in told[-1]
 
 
@@ -158,14 +158,14 @@ def test_a_stop_gives_an_order_up(renewing, told):
 
 
 def test_a_stop_says_nothing_of_what_fails_by_it(renewing, told):
-    renewing.orders.outcome = Deferred(lambda waiting: waiting.errback(AcmeError("lost")))
+    renewing.orders.outcome = Deferred(lambda waiting: waiting.errback(ACMEError("lost")))
     renewing.renewal.startService()
     assert renewing.renewal.stopService().called
     assert told == []
 
 
 def test_only_one_process_orders(renewing):
-    with renewing.cache.alone():
+    with renewing.cache.order_lock():
         renewing.renewal.startService()
         renewing.wait(HOUR)
         assert renewing.orders.asked == 0

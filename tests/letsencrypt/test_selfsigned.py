@@ -6,16 +6,16 @@ import hashlib
 
 from cryptography import x509
 
-from twisted_registry.letsencrypt.selfsigned import proof
-from twisted_registry.tls.subject import names
+from twisted_registry.letsencrypt.selfsigned import make_challenge_certificate
+from twisted_registry.tls.subject import host_names
 
 NOW = 1_800_000_000.0
 
 
 def test_a_proof_is_as_rfc_8737_says():
-    certificate, _ = proof("a.example", "token.thumbprint", NOW)
+    certificate, _ = make_challenge_certificate("a.example", "token.thumbprint", NOW)
     made = x509.load_pem_x509_certificate(certificate)
-    assert names(made) == ["a.example"]
+    assert host_names(made) == ["a.example"]
     made.verify_directly_issued_by(made)
     begin, end = made.not_valid_before_utc.timestamp(), made.not_valid_after_utc.timestamp()
     assert begin < NOW < end

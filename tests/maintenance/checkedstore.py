@@ -8,12 +8,12 @@ from kept import DAY, Store, drive
 from twisted_registry.checks import make_fsck
 from twisted_registry.config.loading import load_text
 from twisted_registry.digest import Digest
-from twisted_registry.maintenance.fsck import Watcher
+from twisted_registry.maintenance.fsck import FsckObserver
 from twisted_registry.manifest import OCI_IMAGE, OCI_INDEX
 from twisted_registry.repository import layout
 from twisted_registry.repository.policy import Policy
-from twisted_registry.repository.stamps import Cause, Stamp
-from twisted_registry.repository.tagrecord import TagRecord
+from twisted_registry.repository.stamps import TrashReason, TrashEntry
+from twisted_registry.repository.tagrecord import TagChangeRecord
 
 NAME = "a/b"
 PLAIN = image(annotations={"is": "plain"})
@@ -32,26 +32,26 @@ def revision_of(content):
     return layout.revision_link(NAME, Digest.of(content))
 
 
-def stamped(folder, cause):
-    return f"{folder}/{Stamp(1_800_000_000, cause, 'abc')}"
+def stamped(folder, reason):
+    return f"{folder}/{TrashEntry(1_800_000_000, reason, 'abc')}"
 
 
-TRASHED_BLOB = stamped(layout.trashed_blob(ONCE), Cause.COLLECTED)
-TRASHED_LAYER = stamped(layout.trashed_layer(NAME, ONCE), Cause.COLLECTED)
-TRASHED_MANIFEST = stamped(layout.trashed_revision(NAME, ONCE), Cause.DELETED)
-TRASHED_TAG = stamped(layout.trashed_tag(NAME, "gone"), Cause.DELETED)
+TRASHED_BLOB = stamped(layout.trashed_blob(ONCE), TrashReason.COLLECTED)
+TRASHED_LAYER = stamped(layout.trashed_layer(NAME, ONCE), TrashReason.COLLECTED)
+TRASHED_MANIFEST = stamped(layout.trashed_revision(NAME, ONCE), TrashReason.DELETED)
+TRASHED_TAG = stamped(layout.trashed_tag(NAME, "gone"), TrashReason.DELETED)
 TRASH = {
     TRASHED_BLOB: b"once",
     TRASHED_LAYER: str(ONCE).encode(),
     TRASHED_MANIFEST: b"",
-    stamped(layout.trashed_revision(NAME, Digest.of(PLAIN)), Cause.COLLECTED): OCI_IMAGE.encode(),
-    TRASHED_TAG: TagRecord(None, ONCE).to_bytes(),
+    stamped(layout.trashed_revision(NAME, Digest.of(PLAIN)), TrashReason.COLLECTED): OCI_IMAGE.encode(),
+    TRASHED_TAG: TagChangeRecord(None, ONCE).to_bytes(),
 }
 #: With the grace period that there is if nothing is said: a day.
 CONFIGURATION = load_text("version: 0.1\nstorage: inmemory\n", {}).configuration
 
 
-class Heard(Watcher):
+class Heard(FsckObserver):
     counts = True
 
     def __init__(self):
@@ -99,7 +99,7 @@ class CheckedStore(Store):
             self.world.clock,
             policy=policy or Policy(),
             repair=repair,
-            watcher=heard,
+            observer=heard,
         )
         return drive(self.world, fsck.run()), heard
 

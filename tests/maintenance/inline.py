@@ -8,7 +8,7 @@ from twisted.internet.defer import maybeDeferred, succeed
 class Inline:
     closed = False
 
-    def run(self, work, *arguments):
+    def run_blocking(self, work, *arguments):
         return maybeDeferred(work, *arguments)
 
     def close(self):

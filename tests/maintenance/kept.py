@@ -9,12 +9,12 @@ from twisted.python.failure import Failure
 from twisted_registry.digest import Digest
 from twisted_registry.errors import RegistryError
 from twisted_registry.maintenance.garbage import Collector
-from twisted_registry.maintenance.references import ReferenceTable
-from twisted_registry.maintenance.watcher import Watcher
+from twisted_registry.maintenance.references import ReferenceDatabase
+from twisted_registry.maintenance.watcher import CollectorObserver
 from twisted_registry.repository import layout
 from twisted_registry.repository.gate import CollectorGate
 from twisted_registry.repository.inventory import Inventory
-from twisted_registry.repository.removal import Removal
+from twisted_registry.repository.removal import Sweeper
 
 DAY = 86_400.0
 #: How a collection is asked to take untagged manifests as well.
@@ -35,17 +35,17 @@ def drive(world, coroutine, seconds=300):
     return result
 
 
-class Told(Watcher):
+class Told(CollectorObserver):
     def __init__(self):
         self.names = []
         self.manifests, self.blobs = [], []
         self.progress = []
         self.kept = set()
 
-    def marking(self, name):
+    def repository_started(self, name):
         self.names.append(name)
 
-    def marked(self, name, digest):
+    def manifest_kept(self, name, digest):
         self.kept.add((name, digest))
 
     def eligible(self, manifests, blobs):
@@ -63,16 +63,16 @@ class Store:
         self.world = world
         world.clock.advance(1_800_000_000)
         self.told = Told()
-        self.references = ReferenceTable(":memory:", Inline())
+        self.references = ReferenceDatabase(":memory:", Inline())
 
     def collector(self, grace=DAY, **settings):
         return Collector(
             Inventory(self.world.driver),
-            Removal(self.world.driver),
+            Sweeper(self.world.driver),
             self.references,
             self.world.clock,
             grace,
-            watcher=self.told,
+            observer=self.told,
             **settings,
         )
 
@@ -84,8 +84,8 @@ class Store:
 
     def serve(self):
         """Begin to serve; the test lets the gate look."""
-        gate = CollectorGate(self.world.driver, self.world.clock, memory=600.0)
-        done(gate.look())
+        gate = CollectorGate(self.world.driver, self.world.clock, recent_s=600.0)
+        done(gate.poll())
         self.world.gate = gate
         self.world.registry = self.world.another()
         return gate
@@ -95,7 +95,7 @@ class Store:
 
     def is_whole(self, digest, name="a/b"):
         """Whether a manifest can be pulled with all that it needs."""
-        held = done(self.world.repo(name).manifests.parsed(digest))
+        held = done(self.world.repo(name).manifests.get_parsed(digest))
         if held is None:
             return False
         _, manifest = held
@@ -112,11 +112,11 @@ def done_each(coroutines):
         return False
 
 
-def attending(store, gate):
+def heartbeats_running(store, gate):
     """Let a gate look at the store whenever the clock goes on."""
 
-    def look():
-        done(gate.look())
-        store.world.clock.callLater(1, look)
+    def poll():
+        done(gate.poll())
+        store.world.clock.callLater(1, poll)
 
-    look()
+    poll()

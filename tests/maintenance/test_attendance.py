@@ -9,12 +9,12 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from zope.interface.verify import verifyObject
 
-from twisted_registry.maintenance.attendance import Attendance
+from twisted_registry.maintenance.attendance import GateHeartbeat
 from twisted_registry.storage.interfaces import StorageError
 
 
 class Gate:
-    knows_list = False
+    has_list = False
 
     def __init__(self):
         self.looks = 0
@@ -24,7 +24,7 @@ class Gate:
         self.waits = None
         self.cancelled = False
 
-    async def look(self):
+    async def poll(self):
         self.looks += 1
         if self.fails:
             raise self.error
@@ -34,7 +34,7 @@ class Gate:
             finally:
                 self.cancelled = True
 
-    async def leave(self):
+    async def unregister(self):
         self.left = True
         if self.fails:
             raise self.error
@@ -51,11 +51,11 @@ def gate():
 
 
 @pytest.fixture
-def attendance(gate, clock):
-    attendance = Attendance(gate, clock, 2.0)
-    verifyObject(IService, attendance)
-    attendance.startService()
-    return attendance
+def heartbeat(gate, clock):
+    heartbeat = GateHeartbeat(gate, clock, 2.0)
+    verifyObject(IService, heartbeat)
+    heartbeat.startService()
+    return heartbeat
 
 
 @pytest.fixture
@@ -71,17 +71,17 @@ def failures():
     globalLogPublisher.removeObserver(observe)
 
 
-def stopped(attendance):
+def stopped(heartbeat):
     results = []
-    attendance.stopService().addCallback(results.append)
+    heartbeat.stopService().addCallback(results.append)
     return results == [None]
 
 
-def test_it_looks_at_once_and_again_and_again(attendance, gate, clock):
+def test_it_looks_at_once_and_again_and_again(heartbeat, gate, clock):
     assert gate.looks == 1
     clock.pump([1.0] * 6)
     assert gate.looks == 4
-    assert stopped(attendance)
+    assert stopped(heartbeat)
     assert gate.left
     clock.pump([1.0] * 6)
     assert gate.looks == 4
@@ -89,11 +89,11 @@ def test_it_looks_at_once_and_again_and_again(attendance, gate, clock):
 
 
 def test_stopping_before_the_start(gate, clock):
-    assert stopped(Attendance(gate, clock, 2.0))
+    assert stopped(GateHeartbeat(gate, clock, 2.0))
     assert gate.looks == 0
 
 
-def test_one_look_at_a_time(attendance, gate, clock):
+def test_one_look_at_a_time(heartbeat, gate, clock):
     gate.waits = Deferred()
     clock.pump([1.0] * 10)
     assert gate.looks == 2
@@ -103,7 +103,7 @@ def test_one_look_at_a_time(attendance, gate, clock):
     assert gate.looks == 3
 
 
-def test_a_look_that_fails_is_logged_once_and_tried_again(attendance, gate, clock, failures):
+def test_a_look_that_fails_is_logged_once_and_tried_again(heartbeat, gate, clock, failures):
     gate.fails = True
     clock.pump([1.0] * 6)
     assert gate.looks == 4
@@ -115,11 +115,11 @@ def test_a_look_that_fails_is_logged_once_and_tried_again(attendance, gate, cloc
     assert len(failures) == 2
 
 
-def test_a_store_that_is_down_is_a_line(attendance, gate, clock, failures, told):
+def test_a_store_that_is_down_is_a_line(heartbeat, gate, clock, failures, told):
     gate.fails, gate.error = True, StorageError("a/path", "refused")
     clock.pump([1.0] * 6)
     assert gate.looks == 4
-    assert stopped(attendance)
+    assert stopped(heartbeat)
     assert failures == []
     first, second = told
     assert first.startswith("the collector's list could not be looked at; it will be tried again: ")
@@ -128,34 +128,34 @@ def test_a_store_that_is_down_is_a_line(attendance, gate, clock, failures, told)
     assert "refused" in second
 
 
-def test_stopping_cancels_the_look(attendance, gate, clock, failures):
+def test_stopping_cancels_the_look(heartbeat, gate, clock, failures):
     gate.waits = Deferred()
     clock.advance(2)
-    assert stopped(attendance)
+    assert stopped(heartbeat)
     assert gate.cancelled
     assert gate.left
     assert failures == []
 
 
-def test_a_record_that_can_not_be_removed_keeps_nobody(attendance, gate, failures):
+def test_a_record_that_can_not_be_removed_keeps_nobody(heartbeat, gate, failures):
     gate.fails = True
-    assert stopped(attendance)
+    assert stopped(heartbeat)
     assert len(failures) == 1
 
 
 def test_who_knows_of_a_list_looks_more_often(gate, clock):
-    attendance = Attendance(gate, clock, 10.0, 2.0)
-    attendance.startService()
+    heartbeat = GateHeartbeat(gate, clock, 10.0, 2.0)
+    heartbeat.startService()
     clock.pump([1.0] * 9)
     assert gate.looks == 1
     clock.advance(1)
     assert gate.looks == 2
-    gate.knows_list = True
+    gate.has_list = True
     clock.pump([1.0] * 4)
     assert gate.looks == 4
-    gate.knows_list = False
+    gate.has_list = False
     clock.pump([1.0] * 9)
     assert gate.looks == 4
     clock.advance(1)
     assert gate.looks == 5
-    attendance.stopService()
+    heartbeat.stopService()

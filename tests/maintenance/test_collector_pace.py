@@ -6,7 +6,7 @@ import pytest
 from domain import World
 from kept import Store
 
-from twisted_registry.maintenance.pace import Pace
+from twisted_registry.maintenance.pace import RateLimiter
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def store():
 def seconds(store, rate, **settings):
     """What a run did, and how long it took."""
     began = store.world.clock.seconds()
-    collected = store.collect(pace=Pace(store.world.clock, rate), **settings)
+    collected = store.collect(rate_limiter=RateLimiter(store.world.clock, rate), **settings)
     return collected, store.world.clock.seconds() - began
 
 

@@ -12,16 +12,16 @@ from trashing import WORLDS
 from twisted_registry.digest import Digest
 from twisted_registry.errors import RegistryError
 from twisted_registry.manifest import OCI_IMAGE
-from twisted_registry.repository.deletion import Deleted
+from twisted_registry.repository.deletion import DeletedCounts
 from twisted_registry.repository.disposal import Trash
 from twisted_registry.repository.registry import Registry
-from twisted_registry.repository.restoring import Restoring
+from twisted_registry.repository.restoring import Undelete
 
 REPOSITORIES = "docker/registry/v2/repositories"
 
 
 def with_trash(world):
-    world.disposal = Trash(world.driver, world.clock)
+    world.deleter = Trash(world.driver, world.clock)
     world.registry = world.another()
     return world
 
@@ -55,7 +55,7 @@ def is_whole(world, name="a/b"):
     tags = world.tags(name)
     for tag in tags:
         stored = done(repository.manifests.get(tag))
-        parsed = done(repository.manifests.parsed(stored.digest))
+        parsed = done(repository.manifests.get_parsed(stored.digest))
         for blob in parsed[1].blobs:
             done(repository.blobs.size(blob.digest))
     return len(tags)
@@ -65,7 +65,7 @@ def test_what_is_counted(world):
     world.image("v1")
     world.image("v2")
     world.image("v1", "a/b/c")
-    assert delete(world) == Deleted(2, 1, 2)
+    assert delete(world) == DeletedCounts(2, 1, 2)
     assert left(world) == [path for path in left(world) if path.startswith(f"{REPOSITORIES}/a/b/c")]
     assert is_whole(world, "a/b/c") == 1
     assert done(world.registry.catalog("", 10)) == (["a/b/c"], False)
@@ -79,8 +79,8 @@ def test_progress_is_told(world):
     world.image("v1")
     told = []
     done(world.repo().delete(told.append))
-    assert told[0] == Deleted(1, 0, 0)
-    assert told[-1] == Deleted(1, 1, 2)
+    assert told[0] == DeletedCounts(1, 0, 0)
+    assert told[-1] == DeletedCounts(1, 1, 2)
 
 
 def test_what_crashes_and_hands_have_left_goes_as_well(world):
@@ -111,8 +111,8 @@ def test_it_comes_back(kind):
     before = left(world)
     world.clock.advance(1)
     delete(world)
-    registry = Registry(world.driver, world.clock, disposal=world.disposal)
-    assert done(Restoring(registry).repository("a/b")) == []
+    registry = Registry(world.driver, world.clock, deleter=world.deleter)
+    assert done(Undelete(registry).repository("a/b")) == []
     assert left(world) == before
     assert world.tags() == ["v1", "v2"]
     assert done(world.repo().manifests.get("v1")).digest == digest

@@ -8,10 +8,10 @@ from kept import DAY, Store, drive
 
 from twisted_registry.digest import Digest
 from twisted_registry.maintenance.explain import Explainer, described
-from twisted_registry.maintenance.marking import Marking
+from twisted_registry.maintenance.marking import MarkPhase
 from twisted_registry.manifest import OCI_IMAGE, OCI_INDEX
 from twisted_registry.repository import layout
-from twisted_registry.repository.condemned import Condemned, Phase
+from twisted_registry.repository.condemned import DeleteList, Phase
 
 LAYER = Digest.of(b"layer")
 
@@ -23,8 +23,8 @@ def store():
 
 def explain(store, digest, *, untagged=True):
     collector = store.collector()
-    marking = Marking(collector.inventory, store.references, untagged)
-    return drive(store.world, Explainer(marking, collector.removal, DAY).explain(digest))
+    mark_phase = MarkPhase(collector.inventory, store.references, untagged)
+    return drive(store.world, Explainer(mark_phase, collector.sweeper, DAY).explain(digest))
 
 
 def goes(store, digest, explanation):
@@ -141,8 +141,8 @@ def test_a_manifest_that_can_not_be_read_keeps_what_its_repository_links(store):
 def test_a_collector_is_at_work(store, phase):
     store.world.blob(b"garbage")
     digest = Digest.of(b"garbage")
-    listed = Condemned("list", phase, 60.0, frozenset({digest}))
-    store.world.write(layout.CONDEMNED, listed.to_bytes())
+    listed = DeleteList("list", phase, 60.0, frozenset({digest}))
+    store.world.write(layout.DELETE_LIST, listed.to_bytes())
     found = explain(store, digest)
     assert (found.listed, found.leased) == (phase.value, False)
     store.world.write(layout.lease("list", digest), b"")

@@ -8,7 +8,7 @@ import pytest
 from checkedstore import CHILD, INDEX, NAME, PLAIN, REFERRER, CheckedStore, path_of, revision_of
 from damage import LAYER, LAYER_LINK
 from domain import descriptor, done, image, index, result_of
-from kept import attending
+from kept import heartbeats_running
 from powerloss import ROOT
 from trashing import WORLDS
 
@@ -16,10 +16,10 @@ from twisted_registry.commands.fsck import document, exit_status
 from twisted_registry.digest import Digest
 from twisted_registry.manifest import OCI_IMAGE
 from twisted_registry.repository import layout
-from twisted_registry.repository.checking.damage import Kind, Severity
+from twisted_registry.repository.checking.damage import FindingKind, Severity
 from twisted_registry.repository.policy import Policy
 from twisted_registry.storage.interfaces import StorageError
-from twisted_registry.storage.newfile import hidden_name
+from twisted_registry.storage.newfile import temporary_name
 
 
 @pytest.fixture(params=WORLDS.values(), ids=WORLDS)
@@ -71,13 +71,13 @@ def test_an_index_whose_children_need_not_be_there_is_called_sparse(store):
     for repair in (False, True):
         found, heard = store.check(policy=Policy(platforms="none"), repair=repair)
         (finding,) = heard.findings
-        assert (finding.kind, finding.severity) == (Kind.INDEX_SPARSE, Severity.SPARSE)
+        assert (finding.kind, finding.severity) == (FindingKind.INDEX_SPARSE, Severity.SPARSE)
         assert (found.damaged, found.sparse, found.harmless, found.tags) == (0, 1, 0, ())
         assert exit_status(found) == 0
         assert document(found, heard.findings)["sparse"] == 1
     assert store.tree() == before
     found, heard = store.check()
-    assert [finding.kind for finding in heard.findings] == [Kind.PART_MISSING]
+    assert [finding.kind for finding in heard.findings] == [FindingKind.PART_MISSING]
     assert [tag.tag for tag in found.tags] == ["sparse"]
 
 
@@ -93,8 +93,8 @@ def test_a_folder_that_can_not_be_read_hides_nothing_else(store):
     store.world.driver.before = before
     found, heard = store.check(repair=True)
     assert {(finding.kind, finding.path) for finding in heard.findings} == {
-        (Kind.FOLDER_UNREADABLE, broken),
-        (Kind.LINK_EMPTY, LAYER_LINK),
+        (FindingKind.FOLDER_UNREADABLE, broken),
+        (FindingKind.LINK_EMPTY, LAYER_LINK),
     }
     assert (found.repositories, found.damaged, found.repaired) == (2, 1, 1)
     assert exit_status(found) == 3
@@ -109,12 +109,12 @@ def test_what_heals_between_a_look_and_its_repair_stays(store):
     store.world.write(link, str(Digest.of(gone)).encode())
 
     def pushed(_number, action, path):
-        if action == "put" and path == layout.CONDEMNED:
+        if action == "put" and path == layout.DELETE_LIST:
             store.world.write(layout.blob(Digest.of(gone)), gone)
 
     store.world.driver.after = pushed
     found, heard = store.check(repair=True)
-    assert [finding.kind for finding in heard.findings] == [Kind.LINK_DANGLING]
+    assert [finding.kind for finding in heard.findings] == [FindingKind.LINK_DANGLING]
     assert link in store.world.paths()
     assert found.repaired == 0
 
@@ -140,7 +140,7 @@ def test_what_is_deleted_while_it_is_looked_at_is_no_damage(store):
 
 def test_beside_processes_that_serve_the_next_push_heals(store):
     gate = store.serve()
-    attending(store, gate)
+    heartbeats_running(store, gate)
     store.age(60)
     store.world.write(LAYER, b"wrong")
     assert store.check(repair=True)[0].repaired == 1
@@ -165,7 +165,7 @@ def test_any_folder_that_can_not_be_read_is_named(store, folder):
 
     store.world.driver.before = before
     found, heard = store.check(repair=True)
-    unreadable = {f.path for f in heard.findings if f.kind is Kind.FOLDER_UNREADABLE}
+    unreadable = {f.path for f in heard.findings if f.kind is FindingKind.FOLDER_UNREADABLE}
     assert folder in unreadable
     assert exit_status(found) == 3
     # What lies in it can not be pulled.
@@ -177,9 +177,9 @@ def test_any_folder_that_can_not_be_read_is_named(store, folder):
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
-        (layout.CONDEMNED, Kind.FILE_UNREADABLE),
-        (layout.UPLOAD_SECRET, Kind.FILE_UNREADABLE),
-        (layout.LEASES, Kind.FOLDER_UNREADABLE),
+        (layout.DELETE_LIST, FindingKind.FILE_UNREADABLE),
+        (layout.UPLOAD_SECRET, FindingKind.FILE_UNREADABLE),
+        (layout.LEASES, FindingKind.FOLDER_UNREADABLE),
     ],
 )
 def test_records_that_can_not_be_read_hide_nothing_else(store, path, kind):
@@ -193,7 +193,7 @@ def test_records_that_can_not_be_read_hide_nothing_else(store, path, kind):
     store.world.driver.before = before
     _, heard = store.check()
     found = {(finding.kind, finding.path) for finding in heard.findings}
-    assert found == {(kind, broken), (Kind.FILE_STRAY, "docker/registry/v2/notes")}
+    assert found == {(kind, broken), (FindingKind.FILE_STRAY, "docker/registry/v2/notes")}
 
 
 def test_what_is_under_way_is_left_alone(store):
@@ -217,14 +217,14 @@ def test_what_is_under_way_is_left_alone(store):
 def test_unfinished_files_of_crashes_on_a_disk():
     store = CheckedStore(WORLDS["disk"]())
     before = store.tree()
-    paths = [f"{ROOT}/{hidden_name()}", f"{ROOT}/{layout.repository(NAME)}/{hidden_name()}"]
+    paths = [f"{ROOT}/{temporary_name()}", f"{ROOT}/{layout.repository(NAME)}/{temporary_name()}"]
     for path in paths:
         store.world.disk.close(store.world.disk.open(path, os.O_RDWR | os.O_CREAT))
     assert store.check()[1].findings == []
     store.age()
     found, heard = store.check()
     (finding,) = heard.findings
-    assert (finding.kind, finding.detail) == (Kind.LEFTOVERS, "2 unfinished files of crashes")
+    assert (finding.kind, finding.detail) == (FindingKind.LEFTOVERS, "2 unfinished files of crashes")
     assert exit_status(found) == 0
     for path in paths:
         assert store.world.disk.stat(path)
@@ -242,7 +242,7 @@ def test_unfinished_uploads_of_crashes_in_a_bucket():
     bucket = store.world.bucket
     result_of(bucket.create_multipart_upload(layout.upload_data(NAME, "abandoned")))
     store.age()
-    assert [f.kind for f in store.check()[1].findings] == [Kind.LEFTOVERS]
+    assert [f.kind for f in store.check()[1].findings] == [FindingKind.LEFTOVERS]
     assert len(bucket.uploads) == 1
     assert store.check(repair=True)[0].repaired == 1
     assert bucket.uploads == {}

@@ -30,15 +30,15 @@ def once(request):
     return request.param
 
 
-def attending(store, gate):
+def heartbeats_running(store, gate):
     """Let a gate look at the store, also while it can not note that it did."""
 
-    def look():
+    def poll():
         with suppress(*FAILS):
-            done(gate.look())
-        store.world.clock.callLater(1, look)
+            done(gate.poll())
+        store.world.clock.callLater(1, poll)
 
-    look()
+    poll()
 
 
 @pytest.mark.parametrize("kind", [Store, KeptStore], ids=["for good", "into a trash"])
@@ -50,7 +50,7 @@ def test_a_collection_through_every_full_disk(once, kind):
         kept = world.image("v1")
         loose = world.image(annotations={"is": "loose"})
         world.blob(b"garbage")
-        attending(store, store.serve())
+        heartbeats_running(store, store.serve())
         store.age()
         disk.room, disk.once = room, once
         try:
@@ -64,7 +64,7 @@ def test_a_collection_through_every_full_disk(once, kind):
         store.collect(untagged=True)
         assert store.is_whole(kept), disk.refused
         assert not store.holds(b"garbage")
-        assert done(world.repo().manifests.parsed(loose)) is None
+        assert done(world.repo().manifests.get_parsed(loose)) is None
         # A list that could not be withdrawn is void by now.
         store.age(300)
         world.blob(b"garbage")
@@ -90,7 +90,7 @@ def test_a_repair_through_every_full_disk(once, name):
         reached, disk.room = bool(disk.refused), None
         # Each file is as it was or as the repair leaves it, or in the quarantine.
         expected = {**before, **damage.mended}
-        for path in {*before, *after} - {layout.CONDEMNED}:
+        for path in {*before, *after} - {layout.DELETE_LIST}:
             assert after.get(path) in (before.get(path), expected.get(path)), (path, disk.refused)
             gone = path in before and path not in after
             assert not gone or path in store.quarantined()

@@ -11,27 +11,27 @@ from kept import DAY, UNTAGGED
 from twisted_registry.digest import Digest
 from twisted_registry.errors import RegistryError
 from twisted_registry.maintenance import garbage
-from twisted_registry.maintenance.garbage import Collected, CollectionFailed
+from twisted_registry.maintenance.garbage import CollectionResult, CollectionFailed
 from twisted_registry.manifest import OCI_IMAGE, OCI_INDEX
 from twisted_registry.repository import layout
 
 
 def test_a_store_without_anything(store):
-    assert store.collect() == Collected()
+    assert store.collect() == CollectionResult()
 
 
 def test_bytes_that_nothing_refers_to_go(store):
     store.world.blob(b"garbage")
     kept = store.world.image("v1")
     store.age()
-    assert store.collect() == Collected(1, 3, 0, 1, 7)
+    assert store.collect() == CollectionResult(1, 3, 0, 1, 7)
     assert not store.holds(b"garbage")
     assert store.is_whole(kept)
     assert store.told.blobs == [Digest.of(b"garbage")]
     # The link of the repository to it is gone as well, and the folder of the bytes.
     text = Digest.of(b"garbage").hex
     assert not [path for path in store.world.paths() if text in path]
-    assert store.collect() == Collected(1, 3)
+    assert store.collect() == CollectionResult(1, 3)
 
 
 def test_what_is_young_stays(store):
@@ -103,7 +103,7 @@ def test_a_referrer_is_kept_with_its_subject_and_goes_with_it(store):
     named = {"mediaType": OCI_IMAGE, "digest": str(signature), "size": 1}
     second = store.world.put(image(subject=named, artifactType="a/b"), OCI_IMAGE)
     store.age()
-    assert store.collect(**UNTAGGED) == Collected(1, 6)
+    assert store.collect(**UNTAGGED) == CollectionResult(1, 6)
     assert store.is_whole(signature)
     assert store.is_whole(second)
     done(store.world.repo().tags.delete("v1"))
@@ -115,7 +115,7 @@ def test_a_referrer_is_kept_with_its_subject_and_goes_with_it(store):
 def test_without_being_asked_untagged_manifests_stay(store):
     untagged = store.world.image()
     store.age()
-    assert store.collect() == Collected(1, 3)
+    assert store.collect() == CollectionResult(1, 3)
     assert store.is_whole(untagged)
 
 
@@ -165,7 +165,7 @@ def test_what_a_manifest_of_an_unknown_type_mentions_stays(store):
     store.world.blob(b"in bytes")
     store.world.put(b"\xff" + str(Digest.of(b"in bytes")).encode(), "application/x-bytes", "bytes")
     store.age()
-    assert store.collect(**UNTAGGED) == Collected(1, 4)
+    assert store.collect(**UNTAGGED) == CollectionResult(1, 4)
 
 
 def test_a_child_that_only_another_repository_holds_is_followed(store):
@@ -197,7 +197,7 @@ def test_a_dry_run_removes_nothing_and_says_what_would_go(store):
 
 
 def test_many_lists(store, monkeypatch):
-    monkeypatch.setattr(garbage, "_AT_ONCE", 3)
+    monkeypatch.setattr(garbage, "_INITIAL_LIST_SIZE", 3)
     for number in range(10):
         store.world.blob(bytes([number]))
     store.age()
@@ -209,15 +209,15 @@ def test_many_lists(store, monkeypatch):
 @pytest.mark.parametrize(("seconds", "lists"), [(0.0, 13), (4.0, 13), (1.9, 7), (0.1, 3)])
 def test_a_store_that_is_fast_has_longer_lists(store, monkeypatch, seconds, lists):
     """What is gone in four seconds, within bounds; by what the list before took."""
-    monkeypatch.setattr(garbage, "_AT_ONCE", 3)
-    monkeypatch.setattr(garbage, "_MOST", 30)
+    monkeypatch.setattr(garbage, "_INITIAL_LIST_SIZE", 3)
+    monkeypatch.setattr(garbage, "_MAX_LIST_SIZE", 30)
     for number in range(39):
         store.world.blob(bytes([number]))
     store.age()
     condemned, sizes = [], []
 
     def before(_number, action, path):
-        if action == "put" and path == layout.CONDEMNED:
+        if action == "put" and path == layout.DELETE_LIST:
             condemned.append(path)
             sizes.append(0)
         elif action == "delete" and path.startswith(layout.BLOBS):
@@ -232,7 +232,7 @@ def test_a_store_that_is_fast_has_longer_lists(store, monkeypatch, seconds, list
 
 
 def test_one_look_makes_all_lists_and_each_is_looked_at_again(store, monkeypatch):
-    monkeypatch.setattr(garbage, "_AT_ONCE", 3)
+    monkeypatch.setattr(garbage, "_INITIAL_LIST_SIZE", 3)
     for number in range(10):
         store.world.blob(bytes([number]))
     kept = store.world.image("v1")
@@ -243,7 +243,7 @@ def test_one_look_makes_all_lists_and_each_is_looked_at_again(store, monkeypatch
     def before(_number, action, path):
         if action == "folders" and path == revisions:
             looks.append("look")
-        elif action == "put" and path == layout.CONDEMNED:
+        elif action == "put" and path == layout.DELETE_LIST:
             looks.append("condemned")
 
     store.world.driver.before = before
@@ -254,7 +254,7 @@ def test_one_look_makes_all_lists_and_each_is_looked_at_again(store, monkeypatch
 
 def test_what_is_needed_by_the_time_of_a_later_list_stays(store, monkeypatch):
     """The look that made the lists does not know of it."""
-    monkeypatch.setattr(garbage, "_AT_ONCE", 3)
+    monkeypatch.setattr(garbage, "_INITIAL_LIST_SIZE", 3)
     for number in range(10):
         store.world.blob(bytes([number]))
     for content in (b"{}", b"layer"):
@@ -263,7 +263,7 @@ def test_what_is_needed_by_the_time_of_a_later_list_stays(store, monkeypatch):
     condemned = []
 
     def before(_number, action, path):
-        if action == "put" and path == layout.CONDEMNED:
+        if action == "put" and path == layout.DELETE_LIST:
             condemned.append(path)
             if len(condemned) == 1:
                 digest = Digest.of(image())
@@ -289,7 +289,7 @@ def test_references_are_read_once(store):
 def test_a_list_that_a_crash_cut_short_is_in_nobodys_way(store):
     store.world.blob(b"garbage")
     store.age()
-    store.world.write(layout.CONDEMNED, b"1 proposed 60\nsha")
+    store.world.write(layout.DELETE_LIST, b"1 proposed 60\nsha")
     assert store.collect().blobs == 1
 
 
@@ -297,7 +297,7 @@ def test_a_list_that_a_crash_cut_short_is_in_nobodys_way(store):
 
 
 def test_a_sweep_that_takes_long_stops_long_before_the_term(store, monkeypatch):
-    monkeypatch.setattr(garbage, "_AT_ONCE", 10)
+    monkeypatch.setattr(garbage, "_INITIAL_LIST_SIZE", 10)
     for number in range(10):
         store.world.blob(bytes([number]))
     store.age()
@@ -368,11 +368,11 @@ def test_a_run_that_is_cancelled_withdraws_its_list(store):
     gate = store.serve()
     store.world.blob(b"garbage")
     store.age()
-    done(gate.look())
+    done(gate.poll())
     running = begin(store.collector().run())
     running.addErrback(lambda _: None)
     store.world.clock.advance(1)
-    assert layout.CONDEMNED in store.world.paths()
+    assert layout.DELETE_LIST in store.world.paths()
     running.cancel()
-    assert layout.CONDEMNED not in store.world.paths()
+    assert layout.DELETE_LIST not in store.world.paths()
     assert store.holds(b"garbage")

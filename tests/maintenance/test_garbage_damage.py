@@ -12,7 +12,7 @@ from inline import Inline
 from kept import Store
 from trashing import WORLDS, KeptStore
 
-from twisted_registry.maintenance.references import ReferenceTable
+from twisted_registry.maintenance.references import ReferenceDatabase
 from twisted_registry.repository import layout
 from twisted_registry.storage.interfaces import StorageError
 
@@ -61,7 +61,7 @@ def test_a_repository_with_a_manifest_that_can_not_be_read_keeps_all_its_blobs(s
 def test_the_table_of_references_is_lost(store, tmp_path, damage, moment):
     """Whenever that is, what is needed stays and what is not goes."""
     path = tmp_path / "references.sqlite"
-    store.references = ReferenceTable(str(path), Inline())
+    store.references = ReferenceDatabase(str(path), Inline())
     store.world.blob(b"garbage")
     kept = store.world.image("v1")
     store.age()
@@ -89,7 +89,7 @@ def test_the_table_of_references_is_lost(store, tmp_path, damage, moment):
 def test_a_reference_that_the_disk_has_changed(store, tmp_path):
     """A table that is sound but for one value: all that is needed stays, and it is made anew."""
     path = tmp_path / "references.sqlite"
-    store.references = ReferenceTable(str(path), Inline())
+    store.references = ReferenceDatabase(str(path), Inline())
     kept = [store.world.image(tag, artifactType=f"one/{tag}") for tag in ("v1", "v2")]
     store.age()
     store.collect()
@@ -98,7 +98,7 @@ def test_a_reference_that_the_disk_has_changed(store, tmp_path):
     layer = max(target for _, target in before)
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("UPDATE reference SET target = 1 WHERE target = ?", (layer,))
-    store.references = ReferenceTable(str(path), Inline())
+    store.references = ReferenceDatabase(str(path), Inline())
     assert store.collect().blobs == 0
     assert all(store.is_whole(digest) for digest in kept)
     assert len(_references(path)) == len(before)

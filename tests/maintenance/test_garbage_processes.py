@@ -8,21 +8,21 @@ import sys
 import pytest
 from attrs import evolve
 from domain import begin, done, image
-from kept import DAY, UNTAGGED, attending
+from kept import DAY, UNTAGGED, heartbeats_running
 
 from twisted_registry.digest import Digest
 from twisted_registry.errors import RegistryError
 from twisted_registry.maintenance.garbage import CollectionFailed
 from twisted_registry.manifest import OCI_IMAGE
 from twisted_registry.repository import layout
-from twisted_registry.repository.condemned import Condemned, Phase
-from twisted_registry.repository.liveness import this_process
+from twisted_registry.repository.condemned import DeleteList, Phase
+from twisted_registry.repository.liveness import process_identity
 
 
 @pytest.fixture(scope="module")
 def gone():
     """The name of a process that has ended."""
-    if not this_process():
+    if not process_identity():
         pytest.skip("what has ended is not known for sure here")
     asked = "from twisted_registry.repository.liveness import this_process; print(this_process())"
     done = subprocess.run(
@@ -36,28 +36,28 @@ def test_a_list_that_another_collector_replaced_is_given_up(store):
     store.age()
 
     def after(_number, action, path):
-        if action == "create" and path == layout.CONDEMNED:
-            store.world.write(layout.CONDEMNED, other_list().to_bytes())
+        if action == "create" and path == layout.DELETE_LIST:
+            store.world.write(layout.DELETE_LIST, other_list().to_bytes())
 
     store.world.driver.after = after
     with pytest.raises(CollectionFailed, match="another collector"):
         store.collect()
     assert store.holds(b"garbage")
-    assert store.world.read(layout.CONDEMNED) == other_list().to_bytes()
+    assert store.world.read(layout.DELETE_LIST) == other_list().to_bytes()
 
 
 def test_serving_processes_are_waited_for(store):
     gate = store.serve()
     store.world.blob(b"garbage")
     store.age()
-    done(gate.look())
+    done(gate.poll())
     collecting = []
     begin(store.collector().run()).addBoth(collecting.append)
     for _ in range(20):
         store.world.clock.advance(1)
     assert collecting == []
     assert store.holds(b"garbage")
-    done(gate.look())
+    done(gate.poll())
     store.world.clock.advance(1)
     assert collecting[0].blobs == 1
     assert not store.holds(b"garbage")
@@ -67,7 +67,7 @@ def test_a_process_that_never_answers_ends_the_run(store):
     gate = store.serve()
     store.world.blob(b"garbage")
     store.age()
-    done(gate.look())
+    done(gate.poll())
 
     def renew():
         store.world.write(layout.process(gate.id), b"")
@@ -77,7 +77,7 @@ def test_a_process_that_never_answers_ends_the_run(store):
     with pytest.raises(CollectionFailed, match="1 serving processes"):
         store.collect()
     assert store.holds(b"garbage")
-    assert not [path for path in store.world.paths() if path == layout.CONDEMNED]
+    assert not [path for path in store.world.paths() if path == layout.DELETE_LIST]
 
 
 def test_dead_processes_are_not_waited_for_and_forgotten(store):
@@ -94,10 +94,10 @@ def test_what_a_client_was_told_of_stays(store):
     store.world.blob(b"old but wanted")
     store.world.blob(b"garbage")
     store.age()
-    done(gate.look())
+    done(gate.poll())
     wanted = Digest.of(b"old but wanted")
     assert done(store.world.repo().blobs.size(wanted)) == 14
-    attending(store, gate)
+    heartbeats_running(store, gate)
     collected = store.collect()
     assert (collected.blobs, collected.leased) == (1, 1)
     assert store.holds(b"old but wanted")
@@ -111,7 +111,7 @@ def test_a_push_between_proposal_and_sweep_keeps_what_it_needs(store):
     pushed = []
 
     def before(_number, action, path):
-        if action == "put" and path == layout.CONDEMNED and not pushed:
+        if action == "put" and path == layout.DELETE_LIST and not pushed:
             pushed.append(True)
             # By a process that does not know of the list.
             digest = Digest.of(image())
@@ -131,14 +131,14 @@ def test_what_a_process_takes_when_another_calls_it_gone_can_be_pulled_from_both
     first, ahead = store.serve(), store.world.registry
     store.serve()
     needed = Digest.of(b"layer")
-    proposed = Condemned("list", Phase.PROPOSED, 120.0, frozenset([needed]))
-    store.world.write(layout.CONDEMNED, proposed.to_bytes())
-    done(first.look())
+    proposed = DeleteList("list", Phase.PROPOSED, 120.0, frozenset([needed]))
+    store.world.write(layout.DELETE_LIST, proposed.to_bytes())
+    done(first.poll())
     taken = store.world.put(image(annotations={"new": "image"}), OCI_IMAGE, "v2")
     for registry in (ahead, store.world.registry):
         pulled = store.world.repo(registry=registry)
         assert done(pulled.manifests.get("v2")).digest == taken
-        done(pulled.blobs.whole(needed)).close()
+        done(pulled.blobs.open_whole(needed)).close()
     # Who asks before a push shall rather push it.
     with pytest.raises(RegistryError):
         done(store.world.repo(registry=ahead).blobs.size(needed))
@@ -150,7 +150,7 @@ def test_an_untagged_manifest_that_is_pushed_again_meanwhile_stays(store):
     pushed = []
 
     def before(_number, action, path):
-        if action == "put" and path == layout.CONDEMNED and not pushed:
+        if action == "put" and path == layout.DELETE_LIST and not pushed:
             pushed.append(True)
             store.world.write(layout.revision_link("a/b", digest), str(digest).encode())
 
@@ -161,18 +161,18 @@ def test_an_untagged_manifest_that_is_pushed_again_meanwhile_stays(store):
 
 
 def other_list(phase=Phase.PROPOSED):
-    return Condemned("other", phase, 120.0, frozenset([Digest.of(b"x")]))
+    return DeleteList("other", phase, 120.0, frozenset([Digest.of(b"x")]))
 
 
 def test_another_collector_is_waited_for(store):
     store.world.blob(b"garbage")
     store.age()
-    store.world.write(layout.CONDEMNED, other_list().to_bytes())
+    store.world.write(layout.DELETE_LIST, other_list().to_bytes())
     collecting = []
     begin(store.collector().run()).addBoth(collecting.append)
     store.world.clock.pump([0.25] * 40)
     assert collecting == []
-    store.world.remove(layout.CONDEMNED)
+    store.world.remove(layout.DELETE_LIST)
     store.world.clock.pump([0.25] * 40)
     assert collecting[0].blobs == 1
 
@@ -180,22 +180,22 @@ def test_another_collector_is_waited_for(store):
 def test_a_dead_collector_is_outlasted(store):
     store.world.blob(b"garbage")
     store.age()
-    store.world.write(layout.CONDEMNED, other_list(Phase.CONDEMNED).to_bytes())
+    store.world.write(layout.DELETE_LIST, other_list(Phase.CONDEMNED).to_bytes())
     began = store.world.clock.seconds()
     assert store.collect().blobs == 1
     assert 120 <= store.world.clock.seconds() - began < 125
 
 
 @pytest.mark.parametrize("settling", [0.0, 15.0])
-def test_a_collector_that_is_known_to_be_gone_is_hardly_waited_for(store, gone, settling):
+def test_a_collector_that_is_known_to_be_gone_is_hardly_waited_for(store, gone, settle_s):
     """Only for what it may have asked of an object store."""
     store.world.blob(b"garbage")
     store.age()
     left = evolve(other_list(Phase.CONDEMNED), owner=gone)
-    store.world.write(layout.CONDEMNED, left.to_bytes())
+    store.world.write(layout.DELETE_LIST, left.to_bytes())
     began = store.world.clock.seconds()
-    assert store.collect(settling=settling).blobs == 1
-    assert settling <= store.world.clock.seconds() - began < settling + 3
+    assert store.collect(settle_s=settle_s).blobs == 1
+    assert settle_s <= store.world.clock.seconds() - began < settle_s + 3
 
 
 def test_a_serving_process_that_is_known_to_be_gone_is_not_waited_for(store, gone):

@@ -11,8 +11,8 @@ from inline import Inline
 from kept import Store
 from trashing import WORLDS
 
-from twisted_registry.maintenance.marking import Marking
-from twisted_registry.maintenance.references import ReferenceTable
+from twisted_registry.maintenance.marking import MarkPhase
+from twisted_registry.maintenance.references import ReferenceDatabase
 from twisted_registry.repository import layout
 from twisted_registry.repository.inventory import Inventory
 
@@ -25,16 +25,16 @@ def store(request):
 
 
 @pytest.fixture
-def marking(store):
-    return Marking(Inventory(store.world.driver), store.references, untagged=True)
+def mark_phase(store):
+    return MarkPhase(Inventory(store.world.driver), store.references, untagged=True)
 
 
-def dead(store, *digests):
+def unreachable(store, *digests):
     return set(done(_dead(store.references, digests)))
 
 
 async def _dead(references, digests):
-    return await references.dead(sorted(digests))
+    return await references.unreachable(sorted(digests))
 
 
 def own_image(store, number, tag=None, name="a/b", **fields):
@@ -45,61 +45,61 @@ def own_image(store, number, tag=None, name="a/b", **fields):
     return store.world.put(content, OCI_IMAGE, tag, name), layer
 
 
-def test_what_was_pushed_since_is_alive(store, marking):
+def test_what_was_pushed_since_is_alive(store, mark_phase):
     """Into a repository that was there, into a new one, and below an index."""
     old, layer = own_image(store, 1, "v1")
-    done(marking.mark(LATER))
-    assert dead(store, old, layer) == set()
+    done(mark_phase.mark(LATER))
+    assert unreachable(store, old, layer) == set()
     second, other = own_image(store, 2, "v2")
     third, another = own_image(store, 3, "v1", "new/one")
-    assert dead(store, second, other, third, another) == {second, other, third, another}
-    done(marking.look_again(LATER, ()))
-    assert dead(store, old, layer, second, other, third, another) == set()
+    assert unreachable(store, second, other, third, another) == {second, other, third, another}
+    done(mark_phase.remark(LATER, ()))
+    assert unreachable(store, old, layer, second, other, third, another) == set()
 
 
-def test_what_was_alive_stays_so(store, marking):
+def test_what_was_alive_stays_so(store, mark_phase):
     """The manifests that a list takes out are no reason to take more than was listed."""
     old, layer = own_image(store, 1, "v1")
-    done(marking.mark(LATER))
+    done(mark_phase.mark(LATER))
     store.world.remove(layout.revision("a/b", old))
-    done(marking.look_again(LATER, ()))
-    assert dead(store, old, layer) == set()
-    done(marking.mark(LATER))
-    assert dead(store, old, layer) == {old, layer}
+    done(mark_phase.remark(LATER, ()))
+    assert unreachable(store, old, layer) == set()
+    done(mark_phase.mark(LATER))
+    assert unreachable(store, old, layer) == {old, layer}
 
 
-def test_suspects_that_are_held_now_are_not_told(store, marking):
-    loose, tagged, child = (own_image(store, number)[0] for number in (1, 2, 3))
-    pairs = {("a/b", digest) for digest in (loose, tagged, child)}
-    assert set(done(marking.mark(LATER)).loose) == pairs
+def test_suspects_that_are_held_now_are_not_told(store, mark_phase):
+    unreferenced, tagged, child = (own_image(store, number)[0] for number in (1, 2, 3))
+    pairs = {("a/b", digest) for digest in (unreferenced, tagged, child)}
+    assert set(done(mark_phase.mark(LATER)).unreferenced) == pairs
     own_image(store, 2, "v2")
     size = len(image(layers=[descriptor(b"layer 3")]))
     entry = {"mediaType": OCI_IMAGE, "digest": str(child), "size": size}
     store.world.put(index(entry), OCI_INDEX, "v3")
-    assert done(marking.look_again(LATER, pairs)) == {("a/b", loose)}
+    assert done(mark_phase.remark(LATER, pairs)) == {("a/b", unreferenced)}
     # Only what was asked for.
-    assert done(marking.look_again(LATER, [("a/b", child)])) == set()
-    assert done(marking.look_again(LATER, [("c/d", loose)])) == set()
+    assert done(mark_phase.remark(LATER, [("a/b", child)])) == set()
+    assert done(mark_phase.remark(LATER, [("c/d", unreferenced)])) == set()
 
 
-def test_a_repository_with_something_unreadable_keeps_what_it_came_to_link(store, marking):
+def test_a_repository_with_something_unreadable_keeps_what_it_came_to_link(store, mark_phase):
     broken, _ = own_image(store, 1, "v1")
     store.world.write(layout.blob(broken), b"{}")
-    marked = done(marking.mark(LATER))
-    assert marked.troubled == ["a/b"]
+    mark_result = done(mark_phase.mark(LATER))
+    assert mark_result.troubled == ["a/b"]
     perhaps = store.world.blob(b"perhaps needed")
-    done(marking.look_again(LATER, ()))
-    assert dead(store, perhaps) == set()
+    done(mark_phase.remark(LATER, ()))
+    assert unreachable(store, perhaps) == set()
 
 
-def test_only_names_are_read_of_what_is_as_it_was(store, marking):
+def test_only_names_are_read_of_what_is_as_it_was(store, mark_phase):
     for number in range(3):
         own_image(store, number, f"v{number}", f"name/{number}")
-    done(marking.mark(LATER))
+    done(mark_phase.mark(LATER))
     own_image(store, 3, "v3", "name/2")
     seen = []
     store.world.driver.before = lambda _number, action, path: seen.append((action, str(path)))
-    done(marking.look_again(LATER, ()))
+    done(mark_phase.remark(LATER, ()))
     read = [path for action, path in seen if action in {"get", "get_many"}]
     assert read
     assert not [path for path in read if "name/0" in path or "name/1" in path]
@@ -111,7 +111,7 @@ def test_whatever_a_whole_look_finds_alive_a_second_look_finds_as_well(seed):
     """Pushes, deletes, moved tags and indexes, in any order."""
     random, numbers = Random(seed), count()
     store = Store(WORLDS["memory"]())
-    marking = Marking(Inventory(store.world.driver), store.references, untagged=True)
+    mark_phase = MarkPhase(Inventory(store.world.driver), store.references, untagged=True)
     everything, manifests = set(), []
 
     def push():
@@ -141,14 +141,14 @@ def test_whatever_a_whole_look_finds_alive_a_second_look_finds_as_well(seed):
             random.choice([push, push, push_index, delete])()
 
     change()
-    suspects = done(marking.mark(LATER)).loose
+    candidates = done(mark_phase.mark(LATER)).unreferenced
     for _ in range(4):
         change()
-        still = done(marking.look_again(LATER, suspects))
-        whole = Marking(
-            Inventory(store.world.driver), ReferenceTable(":memory:", Inline()), untagged=True
+        still = done(mark_phase.remark(LATER, candidates))
+        whole = MarkPhase(
+            Inventory(store.world.driver), ReferenceDatabase(":memory:", Inline()), untagged=True
         )
-        loose = set(done(whole.mark(LATER)).loose)
+        unreferenced = set(done(whole.mark(LATER)).unreferenced)
         alive = everything - set(done(_dead(whole.references, everything)))
-        assert alive.isdisjoint(dead(store, *alive))
-        assert still == loose.intersection(suspects)
+        assert alive.isdisjoint(unreachable(store, *alive))
+        assert still == unreferenced.intersection(candidates)

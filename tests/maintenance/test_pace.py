@@ -6,17 +6,17 @@ import pytest
 from domain import begin
 from twisted.internet.task import Clock
 
-from twisted_registry.maintenance.pace import Pace
+from twisted_registry.maintenance.pace import RateLimiter
 
 
 @pytest.mark.parametrize(("rate", "seconds"), [(10, 4.0), (0, 0.0)])
 def test_so_many_in_a_second(rate, seconds):
     clock = Clock()
-    pace = Pace(clock, rate)
+    rate_limiter = RateLimiter(clock, rate)
 
     async def work():
         for _ in range(5):
-            await pace.pay(10)
+            await rate_limiter.throttle(10)
         return clock.seconds()
 
     over = []
@@ -28,8 +28,8 @@ def test_so_many_in_a_second(rate, seconds):
 
 def test_a_rest_is_not_made_up_for():
     clock = Clock()
-    pace = Pace(clock, 10)
-    begin(pace.pay(10))
+    rate_limiter = RateLimiter(clock, 10)
+    begin(rate_limiter.throttle(10))
     clock.advance(1000)
-    paid = [begin(pace.pay(10)) for _ in range(2)]
+    paid = [begin(rate_limiter.throttle(10)) for _ in range(2)]
     assert [deferred.called for deferred in paid] == [True, False]

@@ -9,9 +9,9 @@ from trashing import WORLDS, KeptStore
 from twisted_registry.digest import Digest
 from twisted_registry.manifest import OCI_IMAGE, OCI_INDEX
 from twisted_registry.repository.registry import Registry
-from twisted_registry.repository.restoring import GoneForGood, Restoring
+from twisted_registry.repository.restoring import NotRecoverable, Undelete
 from twisted_registry.repository.taghistory import TagHistory
-from twisted_registry.repository.trashed import Kind
+from twisted_registry.repository.trashed import TrashedKind
 
 LAYER = Digest.of(b"layer")
 
@@ -23,8 +23,8 @@ def store(request):
 
 def restoring(store):
     world = store.world
-    registry = Registry(world.driver, world.clock, gate=world.gate, disposal=store.disposal)
-    return Restoring(registry)
+    registry = Registry(world.driver, world.clock, gate=world.gate, deleter=store.deleter)
+    return Undelete(registry)
 
 
 def multi(store, tag="multi"):
@@ -46,7 +46,7 @@ def test_an_image_of_which_all_was_collected(store):
     assert done(restoring(store).manifest("a/b", digest, ["multi"])) == 4
     assert store.is_whole(digest)
     assert store.world.tags() == ["multi"]
-    assert [item.kind for item in store.trash() if item.kind is not Kind.TAG] == []
+    assert [item.kind for item in store.trash() if item.kind is not TrashedKind.TAG] == []
     store.age()
     assert store.collect(untagged=True).blobs == 0
 
@@ -65,18 +65,18 @@ def test_what_is_gone_for_good_is_named_and_nothing_is_done(store, part):
     done(store.world.repo().manifests.delete(digest))
     collect_all(store)
     missing = Digest.of(part)
-    (item,) = [item for item in store.trash(Kind.BLOB) if item.digest == missing]
+    (item,) = [item for item in store.trash(TrashedKind.BLOB) if item.digest == missing]
     store.world.remove(item.path)
     before = store.world.paths()
-    with pytest.raises(GoneForGood, match=str(missing)):
+    with pytest.raises(NotRecoverable, match=str(missing)):
         done(restoring(store).manifest("a/b", digest, ["multi"]))
     assert store.world.paths() == before
 
 
 def test_a_manifest_that_never_was(store):
-    with pytest.raises(GoneForGood):
+    with pytest.raises(NotRecoverable):
         done(restoring(store).manifest("a/b", LAYER))
-    with pytest.raises(GoneForGood):
+    with pytest.raises(NotRecoverable):
         done(restoring(store).layer("a/b", LAYER))
 
 
@@ -130,7 +130,7 @@ def test_many_tags_of_one_image(store, monkeypatch):
     assert store.world.tags() == [f"t{number}" for number in range(8)]
     again = [path for action, path in store.world.driver.calls[calls:] if action == "walk"]
     assert len([path for path in again if path.endswith(digest.hex)]) < 20
-    assert [item.kind for item in store.trash() if item.kind is not Kind.TAG] == []
+    assert [item.kind for item in store.trash() if item.kind is not TrashedKind.TAG] == []
 
 
 def test_what_can_not_come_back_does_not_keep_the_rest(store):
@@ -143,7 +143,7 @@ def test_what_can_not_come_back_does_not_keep_the_rest(store):
     done(repository.manifests.delete(other))
     store.age()
     store.collect()
-    (item,) = [item for item in store.trash(Kind.BLOB) if item.digest == other]
+    (item,) = [item for item in store.trash(TrashedKind.BLOB) if item.digest == other]
     store.world.remove(item.path)
     first, second = done(restoring(store).repository("a/b"))
     assert first.startswith("a/b:v2: ")
@@ -162,7 +162,7 @@ def test_a_tag_that_was_set_again_stays(store):
 
 
 def at(store, seconds):
-    return done(TagHistory(store.world.driver).at("a/b", "latest", seconds))
+    return done(TagHistory(store.world.driver).tag_at("a/b", "latest", seconds))
 
 
 def test_the_history_of_a_tag(store):
@@ -184,7 +184,7 @@ def test_the_history_of_a_tag(store):
         (30, None, third),
     ]
     # A record that a power cut tore; what comes after it tells.
-    for item in store.trash(Kind.TAG)[:2]:
+    for item in store.trash(TrashedKind.TAG)[:2]:
         store.world.write(item.path, b"sha256:torn")
     assert at(store, began + 15) == second
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from domain import Body, GlancingWorld, World, begin, descriptor, done, image, index
-from kept import Store, attending, drive
+from kept import Store, heartbeats_running, drive
 from twisted.internet.defer import CancelledError, Deferred
 
 from twisted_registry.checks import make_scrub
@@ -62,7 +62,7 @@ def store_size(store):
 def test_a_damaged_blob_goes_and_the_next_push_brings_it_back(store, damage):
     gate = store.serve()
     digest = store.world.image("v1")
-    attending(store, gate)
+    heartbeats_running(store, gate)
     store.age(60)
     assert done(store.world.repo().blobs.size(Digest.of(b"layer"))) == 5
     store.world.write(LAYER, damage)
@@ -96,7 +96,7 @@ def test_what_is_pushed_meanwhile_stays(store):
     store.world.write(LAYER, b"wrong")
 
     def healed(_number, action, path):
-        if action == "put" and path == layout.CONDEMNED:
+        if action == "put" and path == layout.DELETE_LIST:
             # By a process that does not know of the list.
             store.world.clock.advance(1)
             store.world.write(LAYER, b"layer")
@@ -123,8 +123,8 @@ def test_what_was_spoiled_on_its_way_is_read_again_and_stays(store, monkeypatch)
     store.world.image("v1")
     readings = []
 
-    async def spoiled(driver, path, algorithm, pay):
-        digest, seen = await hashing.stored_digest(driver, path, algorithm, pay)
+    async def spoiled(driver, path, algorithm, throttle):
+        digest, seen = await hashing.stored_digest(driver, path, algorithm, throttle)
         readings.append(path)
         return (Digest.of(b"spoil") if readings.count(path) == 1 else digest), seen
 
@@ -142,16 +142,16 @@ def test_a_push_waits_until_what_is_damaged_is_gone(store):
     results = []
     begin(scrub(store)).addBoth(results.append)
     # The list is proposed; the process has not seen it.
-    done(gate.look())
+    done(gate.poll())
     store.world.clock.advance(0.25)
     assert results[0].quarantined == 1
     assert not store.holds(b"layer")
     pushes = []
-    begin(store.world.repo().uploads.store(Digest.of(b"layer"), Body(b"layer"))).addBoth(
+    begin(store.world.repo().uploads.store_blob(Digest.of(b"layer"), Body(b"layer"))).addBoth(
         pushes.append
     )
     assert pushes == []
-    done(gate.look())
+    done(gate.poll())
     assert pushes == [5]
     assert store.holds(b"layer")
 
@@ -179,7 +179,7 @@ def test_many_are_taken_away_in_parts(store, monkeypatch):
 
 
 def test_it_is_paced_and_goes_on_after_a_restart(store, monkeypatch):
-    monkeypatch.setattr(hashing, "STRETCH", 10)
+    monkeypatch.setattr(hashing, "_READ_BYTES", 10)
     for number in range(20):
         store.world.blob(bytes([number]) * 100)
     running = begin(scrub(store, rate=10))

@@ -9,12 +9,12 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from zope.interface.verify import verifyObject
 
-from twisted_registry.maintenance.task import LATEST_START, Task
+from twisted_registry.maintenance.task import MAX_START_DELAY_S, PeriodicTask
 
 DAY = 86_400.0
 
 
-class Chore:
+class TaskDefinition:
     """Work whose runs end when the test says so."""
 
     def __init__(self):
@@ -42,18 +42,18 @@ def clock():
 
 @pytest.fixture
 def chore():
-    return Chore()
+    return TaskDefinition()
 
 
 def task(chore, clock, interval=DAY, random=0.5):
-    made = Task("sweeping", chore, clock, interval, lambda: random)
+    made = PeriodicTask("sweeping", chore, clock, interval, lambda: random)
     verifyObject(IService, made)
     return made
 
 
 @pytest.mark.parametrize(
     ("interval", "random", "first"),
-    [(DAY, 0.5, LATEST_START / 2), (DAY, 0.0, 0.0), (60.0, 0.5, 30.0), (DAY, 0.99, 3564.0)],
+    [(DAY, 0.5, MAX_START_DELAY_S / 2), (DAY, 0.0, 0.0), (60.0, 0.5, 30.0), (DAY, 0.99, 3564.0)],
 )
 def test_the_first_run_begins_somewhere_in_the_interval_or_hour(
     chore, clock, interval, random, first
@@ -74,7 +74,7 @@ def test_runs_follow_at_the_interval(chore, clock):
     sweeping.startService()
     clock.advance(0)
     for number in range(1, 4):
-        assert (sweeping.runs, sweeping.last.result) == (number, number)
+        assert (sweeping.runs, sweeping.last_run.result) == (number, number)
         assert sweeping.next == 60.0 * number
         clock.advance(60)
 
@@ -83,12 +83,12 @@ def test_a_run_does_not_begin_while_one_is_under_way(chore, clock):
     sweeping = task(chore, clock, 60.0, 0.0)
     sweeping.startService()
     clock.advance(0)
-    assert sweeping.busy
+    assert sweeping.is_running
     clock.advance(150)
     assert len(chore.begun) == 1
     chore.begun[0].callback("done")
-    assert not sweeping.busy
-    assert sweeping.last.seconds == 150
+    assert not sweeping.is_running
+    assert sweeping.last_run.seconds == 150
     clock.advance(30)
     assert len(chore.begun) == 2
 
@@ -105,11 +105,11 @@ def test_a_failure_is_logged_and_counted_and_the_schedule_goes_on(chore, clock):
         globalLogPublisher.removeObserver(events.append)
     assert [event["task"] for event in events] == ["sweeping"]
     assert (sweeping.runs, sweeping.failures) == (1, 1)
-    assert sweeping.last.failure == "OSError: the disk is gone"
-    assert sweeping.last.result is None
+    assert sweeping.last_run.failure == "OSError: the disk is gone"
+    assert sweeping.last_run.result is None
     clock.advance(60)
     chore.begun[1].callback(7)
-    assert (sweeping.runs, sweeping.failures, sweeping.last.result) == (2, 1, 7)
+    assert (sweeping.runs, sweeping.failures, sweeping.last_run.result) == (2, 1, 7)
 
 
 def test_stopping_cancels_the_run_and_waits_for_its_end(chore, clock):
@@ -120,7 +120,7 @@ def test_stopping_cancels_the_run_and_waits_for_its_end(chore, clock):
     sweeping.stopService().addCallback(stopped.append)
     assert chore.cancelled == 1
     assert stopped == [None]
-    assert sweeping.last.failure == "it was stopped"
+    assert sweeping.last_run.failure == "it was stopped"
     clock.advance(600)
     assert len(chore.begun) == 1
     assert clock.getDelayedCalls() == []
@@ -182,7 +182,7 @@ def test_whoever_waits_may_leave_without_stopping_the_run(chore, clock):
     gone.addErrback(lambda failure: failure.trap(CancelledError))
     stays = sweeping.run()
     gone.cancel()
-    assert sweeping.busy
+    assert sweeping.is_running
     chore.begun[0].callback(3)
     ended = []
     stays.addCallback(ended.append)
@@ -197,4 +197,4 @@ def test_a_run_by_hand_that_ends_at_once(chore, clock):
     for number in (1, 2):
         sweeping.run().addCallback(ended.append)
         assert [run.result for run in ended] == list(range(1, number + 1))
-        assert not sweeping.busy
+        assert not sweeping.is_running

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 from domain import begin, descriptor, done, image, index
-from kept import attending
+from kept import heartbeats_running
 from trashing import WORLDS, KeptStore
 
 from twisted_registry.digest import Digest
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.manifest import OCI_IMAGE, OCI_INDEX
 from twisted_registry.repository import layout
-from twisted_registry.repository.condemned import Condemned, Phase
-from twisted_registry.repository.trashed import Kind
+from twisted_registry.repository.condemned import DeleteList, Phase
+from twisted_registry.repository.trashed import TrashedKind
 
 LAYER = Digest.of(b"layer")
 
@@ -44,7 +44,7 @@ def test_a_manifest_brings_its_blobs_back(store):
         done(store.world.repo().blobs.size(LAYER))
     digest = store.world.put(image(), OCI_IMAGE, "v1")
     assert store.is_whole(digest)
-    assert store.trash(Kind.BLOB) == store.trash(Kind.LAYER) == []
+    assert store.trash(TrashedKind.BLOB) == store.trash(TrashedKind.LAYER) == []
     # What came back is as young as if it had been pushed.
     assert store.collect(untagged=True).blobs == 0
     assert store.is_whole(digest)
@@ -93,12 +93,12 @@ def test_an_index_brings_its_children_back(store):
     digest = store.world.put(index(descriptor(child, OCI_IMAGE)), OCI_INDEX, "multi")
     assert store.is_whole(digest)
     assert store.holds(b"deep")
-    assert store.trash(Kind.MANIFEST) == []
+    assert store.trash(TrashedKind.MANIFEST) == []
 
 
 def test_a_child_without_its_blobs_is_no_child(store):
     child = collected_child(store)
-    (layer,) = [item for item in store.trash(Kind.BLOB) if item.digest == Digest.of(b"deep")]
+    (layer,) = [item for item in store.trash(TrashedKind.BLOB) if item.digest == Digest.of(b"deep")]
     store.world.remove(layer.path)
     content = index(descriptor(child, OCI_IMAGE))
     assert refused(store, content, OCI_INDEX) == [str(Digest.of(child))]
@@ -106,7 +106,7 @@ def test_a_child_without_its_blobs_is_no_child(store):
 
 def test_a_child_whose_bytes_are_gone_is_no_child(store):
     child = collected_child(store)
-    (held,) = [item for item in store.trash(Kind.BLOB) if item.digest == Digest.of(child)]
+    (held,) = [item for item in store.trash(TrashedKind.BLOB) if item.digest == Digest.of(child)]
     store.world.remove(held.path)
     content = index(descriptor(child, OCI_IMAGE))
     assert refused(store, content, OCI_INDEX) == [str(Digest.of(child))]
@@ -133,9 +133,9 @@ def sweeping(store):
     """The gate of a registry that knows of a sweep under way, which takes what was swept before."""
     swept(store)
     gate = store.serve()
-    condemned = Condemned("some", Phase.CONDEMNED, 60.0, frozenset([LAYER]))
-    store.world.write(layout.CONDEMNED, condemned.to_bytes())
-    done(gate.look())
+    condemned = DeleteList("some", Phase.CONDEMNED, 60.0, frozenset([LAYER]))
+    store.world.write(layout.DELETE_LIST, condemned.to_bytes())
+    done(gate.poll())
     return gate
 
 
@@ -148,8 +148,8 @@ def test_it_waits_for_a_sweep_to_pass(store):
     store.world.clock.advance(1)
     assert pushed == []
     assert not store.holds(b"layer")
-    store.world.remove(layout.CONDEMNED)
-    attending(store, gate)
+    store.world.remove(layout.DELETE_LIST)
+    heartbeats_running(store, gate)
     store.world.clock.advance(1)
     assert pushed
     assert store.is_whole(Digest.of(image()))

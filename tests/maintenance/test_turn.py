@@ -11,9 +11,9 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 
 from twisted_registry.maintenance import turn as module
-from twisted_registry.maintenance.task import Task
-from twisted_registry.maintenance.turn import NotOurTurn, Turn
-from twisted_registry.repository.turns import TURN_TERM, Record, Turns
+from twisted_registry.maintenance.task import PeriodicTask
+from twisted_registry.maintenance.turn import RunSkipped, TaskLease
+from twisted_registry.repository.turns import LEASE_TTL_S, RunRecord, TaskLeases
 from twisted_registry.storage.interfaces import MethodUnsupported, StorageError
 from twisted_registry.storage.memory import MemoryDriver
 
@@ -58,8 +58,8 @@ class Process:
 
     def __init__(self, driver, clock, settings="same"):
         self.begun = []
-        turn = Turn(Turns(driver), "sweep", clock, HOUR, settings)
-        self.task = Task("sweep", self.work, clock, HOUR, lambda: 0.0, turn)
+        turn = TaskLease(TaskLeases(driver), "sweep", clock, HOUR, settings)
+        self.task = PeriodicTask("sweep", self.work, clock, HOUR, lambda: 0.0, turn)
 
     async def work(self):
         waiting = Deferred()
@@ -83,50 +83,50 @@ def here(driver, clock):
 @pytest.fixture
 def there(driver, clock, monkeypatch):
     """A process of another host, as the records tell."""
-    monkeypatch.setattr(module, "_lives", lambda _: True)
+    monkeypatch.setattr(module, "_is_alive", lambda _: True)
     return Process(driver, clock)
 
 
 def test_one_at_a_time(here, there):
     here.run()
     (run,) = there.run()
-    assert run.passed_over == "another process is at it"
-    assert (there.task.runs, there.task.passed_over, there.task.last) == (0, 1, None)
+    assert run.skipped == "another process is at it"
+    assert (there.task.runs, there.task.skipped, there.task.last_run) == (0, 1, None)
     here.ends()
     there.run()
-    assert there.task.busy
+    assert there.task.is_running
 
 
 def test_a_long_run_keeps_its_turn(here, there, clock):
     here.run()
     for _ in range(20):
-        clock.advance(TURN_TERM / 4)
-    assert there.run()[0].passed_over
+        clock.advance(LEASE_TTL_S / 4)
+    assert there.run()[0].skipped
     here.ends()
     assert clock.getDelayedCalls() == []
 
 
 def test_a_process_that_is_gone_is_waited_for_no_longer_than_a_term(driver, there, clock):
     result_of(driver.put(RUNNING, b"elsewhere 1 it"))
-    clock.advance(TURN_TERM * 0.9)
-    assert there.run()[0].passed_over
-    clock.advance(TURN_TERM * 0.2)
+    clock.advance(LEASE_TTL_S * 0.9)
+    assert there.run()[0].skipped
+    clock.advance(LEASE_TTL_S * 0.2)
     there.run()
-    assert there.task.busy
+    assert there.task.is_running
 
 
 @pytest.mark.parametrize("pid", [os.getpid(), 2**22 + 1])
 def test_a_dead_process_of_this_host_is_not_waited_for(driver, here, pid):
-    host = module.this_process().split()[0]
+    host = module.host_and_pid().split()[0]
     result_of(driver.put(RUNNING, f"{host} {pid} dead".encode()))
     here.run()
-    assert here.task.busy
+    assert here.task.is_running
 
 
 def test_a_living_process_of_this_host_is(driver, here):
-    host = module.this_process().split()[0]
+    host = module.host_and_pid().split()[0]
     result_of(driver.put(RUNNING, f"{host} {os.getppid()} lives".encode()))
-    assert here.run()[0].passed_over
+    assert here.run()[0].skipped
 
 
 def test_what_others_did_lately_is_not_done_again_for_the_schedule_alone(here, there, clock):
@@ -134,61 +134,61 @@ def test_what_others_did_lately_is_not_done_again_for_the_schedule_alone(here, t
     clock.advance(60)
     here.ends()
     clock.advance(HOUR / 2 - 61)
-    (run,) = there.run(due=True)
-    assert run.passed_over.endswith(f"did it {HOUR / 2 - 61:.0f} s ago")
+    (run,) = there.run(scheduled=True)
+    assert run.skipped.endswith(f"did it {HOUR / 2 - 61:.0f} s ago")
     clock.advance(1)
-    there.run(due=True)
-    assert there.task.busy
+    there.run(scheduled=True)
+    assert there.task.is_running
 
 
 def test_by_hand_it_is(here, there):
     here.run()
     here.ends()
     there.run()
-    assert there.task.busy
+    assert there.task.is_running
 
 
 def test_what_failed_is_done_again(here, there):
     runs = here.run()
     here.begun[0].errback(OSError("broken"))
     assert runs[0].failure
-    there.run(due=True)
-    assert there.task.busy
+    there.run(scheduled=True)
+    assert there.task.is_running
 
 
 def test_so_is_what_was_done_under_other_settings(here, driver, clock):
     here.run()
     here.ends()
     other = Process(driver, clock, "others")
-    other.run(due=True)
-    assert other.task.busy
+    other.run(scheduled=True)
+    assert other.task.is_running
 
 
 def test_all_know_how_it_went(driver, here, there, clock):
     here.run()
     clock.advance(3)
     here.ends({"gone": 2})
-    last = done(there.task._turn.turns.last("sweep"))
-    assert (last.seconds, last.result, last.failure) == (3.0, {"gone": 2}, "")
-    assert last.by == module.this_process()
+    last_run = done(there.task._lease.leases.last_run("sweep"))
+    assert (last_run.seconds, last_run.result, last_run.failure) == (3.0, {"gone": 2}, "")
+    assert last_run.by == module.host_and_pid()
     result_of(driver.put(LAST, b"{"))
-    assert done(there.task._turn.turns.last("sweep")) is None
+    assert done(there.task._lease.leases.last_run("sweep")) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"7", b"[]", b'{"began": "x", "seconds": 1}', b"{}"])
 def test_a_torn_record_is_none(content):
-    assert Record.from_bytes(content) is None
+    assert RunRecord.from_bytes(content) is None
 
 
 def test_a_record_of_a_later_version_is_read():
     content = b'{"began": 1, "seconds": 2, "novelty": 3}'
-    assert Record.from_bytes(content) == Record(1, 2)
+    assert RunRecord.from_bytes(content) == RunRecord(1, 2)
 
 
 def test_a_turn_that_was_taken_over_is_neither_renewed_nor_given_back(driver, here, clock):
     here.run()
     result_of(driver.put(RUNNING, b"elsewhere 1 it"))
-    clock.advance(TURN_TERM / 4)
+    clock.advance(LEASE_TTL_S / 4)
     here.ends()
     assert result_of(driver.get(RUNNING, 100)) == b"elsewhere 1 it"
     assert (here.task.runs, here.task.failures) == (1, 0)
@@ -200,7 +200,7 @@ def test_a_store_that_breaks_meanwhile_does_not_fail_the_run(driver, here, clock
     try:
         (ended,) = [here.run()]
         driver.broken = True
-        clock.advance(TURN_TERM / 4)
+        clock.advance(LEASE_TTL_S / 4)
         here.ends(5)
     finally:
         globalLogPublisher.removeObserver(failures.append)
@@ -217,12 +217,12 @@ def test_whoever_stops_gives_the_turn_back(here, there):
     here.task.startService()
     here.task.stopService()
     there.run()
-    assert there.task.busy
+    assert there.task.is_running
 
 
 def test_what_is_asked_for_without_a_task(driver, clock):
-    turn = Turn(Turns(driver), "sweep", clock, HOUR)
+    turn = TaskLease(TaskLeases(driver), "sweep", clock, HOUR)
     result_of(driver.put(RUNNING, b"elsewhere 1 it"))
-    with pytest.raises(NotOurTurn):
-        done(turn.use(None, due=False))
-    assert done(turn.turns.runner("sweep")) == "elsewhere 1 it"
+    with pytest.raises(RunSkipped):
+        done(turn.run_exclusively(None, scheduled=False))
+    assert done(turn.leases.current_holder("sweep")) == "elsewhere 1 it"

@@ -11,7 +11,7 @@ from trashing import WORLDS, KeptStore
 from twisted_registry.digest import Digest
 from twisted_registry.manifest import OCI_IMAGE
 from twisted_registry.repository import catalog, layout
-from twisted_registry.repository.vacancy import vacate
+from twisted_registry.repository.vacancy import prune_empty_repository
 
 
 @pytest.fixture(params=WORLDS.values(), ids=WORLDS.keys())
@@ -98,7 +98,7 @@ def test_a_push_at_every_moment(kind):
         done(world.repo().manifests.delete(digest))
         for content in (b"{}", b"layer"):
             done(world.repo().blobs.delete(Digest.of(content)))
-        done(catalog.mark(world.driver, "a/b"))
+        done(catalog.mark_repository(world.driver, "a/b"))
         at, happened = len(world.driver.calls) + moment, False
         signature = image(
             subject={**descriptor(image(), OCI_IMAGE), "size": 1}, config=descriptor(b"{}")
@@ -113,12 +113,12 @@ def test_a_push_at_every_moment(kind):
                 world.put(content, OCI_IMAGE, "signature")
 
         world.driver.before = push
-        left = done(vacate(world.driver, "a/b"))
+        left = done(prune_empty_repository(world.driver, "a/b"))
         world.driver.before = lambda *_: None
         if happened:
             assert world.tags() == ["signature", "v1"]
             assert world.referrers(digest) == [Digest.of(signature)]
-            assert done(catalog.is_repository(world.driver, "a/b", layout.LAYER_MARKS))
+            assert done(catalog.is_repository(world.driver, "a/b", layout.LAYER_MARKERS))
             world.check()
         else:
             assert left

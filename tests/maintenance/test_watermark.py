@@ -11,8 +11,8 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 from zope.interface.verify import verifyObject
 
-from twisted_registry.maintenance.watermark import Level, Watermark
-from twisted_registry.room import used_part
+from twisted_registry.maintenance.watermark import FillLevel, Watermark
+from twisted_registry.room import used_fraction
 
 
 class Disk:
@@ -23,7 +23,7 @@ class Disk:
         self.told = []
         self.closed = 0
 
-    def look(self):
+    def measure(self):
         return self.used
 
     def close(self):
@@ -45,7 +45,7 @@ def disk():
 
 
 def watermark(disk, clock, *marks):
-    made = Watermark(disk.look, disk.told.append, clock, 5.0, marks or (0.8, 0.9), disk.close)
+    made = Watermark(disk.measure, disk.told.append, clock, 5.0, marks or (0.8, 0.9), disk.close)
     verifyObject(IService, made)
     made.startService()
     return made
@@ -61,10 +61,10 @@ def levels(disk, clock, *parts):
 def test_it_is_told_when_a_mark_is_passed(disk, clock, logged):
     watermark(disk, clock)
     assert levels(disk, clock, 0.7, 0.8, 0.85, 0.9, 1.0, 0.89, 0.1) == [
-        Level.HIGH,
-        Level.FULL,
-        Level.HIGH,
-        Level.ROOM,
+        FillLevel.HIGH,
+        FillLevel.FULL,
+        FillLevel.HIGH,
+        FillLevel.ROOM,
     ]
     assert [event["log_level"] for event in logged] == [
         LogLevel.warn,
@@ -88,15 +88,15 @@ def test_it_says_how_it_stands(disk, clock):
 def test_it_is_told_at_once(disk, clock):
     disk.at(0.95)
     watermark(disk, clock)
-    assert disk.told == [Level.FULL]
+    assert disk.told == [FillLevel.FULL]
 
 
 def test_one_mark_alone(disk, clock):
     watermark(disk, clock, 0.0, 0.9)
-    assert levels(disk, clock, 0.89, 0.9, 0.1) == [Level.FULL, Level.ROOM]
+    assert levels(disk, clock, 0.89, 0.9, 0.1) == [FillLevel.FULL, FillLevel.ROOM]
     other = Disk()
     watermark(other, clock, 0.8, 0.0)
-    assert levels(other, clock, 1.0, 0.1) == [Level.HIGH, Level.ROOM]
+    assert levels(other, clock, 1.0, 0.1) == [FillLevel.HIGH, FillLevel.ROOM]
 
 
 def test_a_disk_that_can_not_be_asked_changes_nothing(disk, clock, logged):
@@ -105,9 +105,9 @@ def test_a_disk_that_can_not_be_asked_changes_nothing(disk, clock, logged):
     for _ in range(2):
         disk.used = fail(OSError("it is gone"))
         clock.advance(5)
-    assert disk.told == [Level.FULL]
+    assert disk.told == [FillLevel.FULL]
     assert len([event for event in logged if "log_failure" in event]) == 1
-    assert levels(disk, clock, 0.1) == [Level.FULL, Level.ROOM]
+    assert levels(disk, clock, 0.1) == [FillLevel.FULL, FillLevel.ROOM]
 
 
 def test_a_disk_that_hangs_keeps_nobody_from_stopping(disk, clock):
@@ -149,8 +149,8 @@ def found(**fields):
     ],
 )
 def test_which_part_is_used(fields, part):
-    assert used_part("/x", found(**fields)) == pytest.approx(part)
+    assert used_fraction("/x", found(**fields)) == pytest.approx(part)
 
 
 def test_a_real_disk(tmp_path):
-    assert 0 <= used_part(str(tmp_path)) <= 1
+    assert 0 <= used_fraction(str(tmp_path)) <= 1

@@ -8,14 +8,14 @@ from bucketworld import BucketWorld
 from domain import DiskWorld, World
 from kept import DAY, Store, drive
 
-from twisted_registry.maintenance.emptying import Emptying
-from twisted_registry.maintenance.marking import Marking
-from twisted_registry.maintenance.needed import Needed
+from twisted_registry.maintenance.emptying import TrashExpiry
+from twisted_registry.maintenance.marking import MarkPhase
+from twisted_registry.maintenance.needed import TrashRecovery
 from twisted_registry.repository.disposal import Trash
 from twisted_registry.repository.inventory import Inventory
 from twisted_registry.repository.recall import Recall
-from twisted_registry.repository.removal import Removal
-from twisted_registry.repository.trashed import TrashCan
+from twisted_registry.repository.removal import Sweeper
+from twisted_registry.repository.trashed import TrashContents
 
 WEEK = 7 * DAY
 
@@ -42,24 +42,24 @@ class KeptStore(Store):
         self.serve_with_trash()
 
     def serve_with_trash(self):
-        self.disposal = Trash(self.world.driver, self.world.clock)
-        self.world.disposal = self.disposal
+        self.deleter = Trash(self.world.driver, self.world.clock)
+        self.world.deleter = self.deleter
         self.world.registry = self.world.another()
 
     def collector(self, **settings):
         collector = super().collector(recall=Recall(self.world.driver), **settings)
-        collector.removal = Removal(self.world.driver, self.disposal)
+        collector.sweeper = Sweeper(self.world.driver, self.deleter)
         return collector
 
     def empty(self, keep=WEEK):
         driver = self.world.driver
-        marking = Marking(Inventory(driver), self.references)
-        needed = Needed(Recall(driver), self.references)
-        return drive(self.world, Emptying(marking, needed, Removal(driver), keep).run())
+        mark_phase = MarkPhase(Inventory(driver), self.references)
+        recovery = TrashRecovery(Recall(driver), self.references)
+        return drive(self.world, TrashExpiry(mark_phase, recovery, Sweeper(driver), keep).run())
 
     def trash(self, kind=None):
         async def found():
-            return [item async for page in TrashCan(self.world.driver).pages() for item in page]
+            return [item async for page in TrashContents(self.world.driver).pages() for item in page]
 
         return [item for item in drive(self.world, found()) if kind in (None, item.kind)]
 

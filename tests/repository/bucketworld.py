@@ -28,7 +28,7 @@ class TimedBucket(FakeBucket):
     def info(self, key):
         stored = self.found(key)
         return ObjectInfo(
-            key, len(stored.content), stored.etag, self.objects.times[key], stored.note
+            key, len(stored.content), stored.etag, self.objects.times[key], stored.metadata
         )
 
 

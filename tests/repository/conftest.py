@@ -34,4 +34,4 @@ def stocked(world):
 @pytest.fixture
 def all_are_large(monkeypatch):
     """Every upload is so large that it is synced and gets a checkpoint."""
-    monkeypatch.setattr(uploads, "CHECKPOINT_SIZE", 1)
+    monkeypatch.setattr(uploads, "MIN_CHECKPOINT_BYTES", 1)

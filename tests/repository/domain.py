@@ -21,7 +21,7 @@ from twisted_registry.repository.interfaces import (
     Origin,
 )
 from twisted_registry.repository.policy import Policy
-from twisted_registry.repository.presence import OpenGate
+from twisted_registry.repository.presence import NullGate
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.storage.memory import MemoryDriver
@@ -129,7 +129,7 @@ class Listener:
     def __init__(self):
         self.events = []
 
-    def happened(self, event):
+    def handle_event(self, event):
         assert isinstance(event, Event)
         assert event.origin == ORIGIN
         self.events.append(event)
@@ -143,14 +143,14 @@ class Listener:
         return [(event.action, event.kind, event.tag) for event in self.take()]
 
 
-class Gate(OpenGate):
+class Gate(NullGate):
     """Admits all but what the test condemns."""
 
     def __init__(self):
         self.condemned = set()
         self.asked = []
 
-    def admits(self, repository, digest):
+    def may_report_present(self, repository, digest):
         self.asked.append((repository, digest))
         return succeed(digest not in self.condemned)
 
@@ -168,7 +168,7 @@ class World:
     listener: Listener = field(factory=Listener)
     gate: Gate = field(factory=Gate)
     #: None: what is removed is gone.
-    disposal: object = None
+    deleter: object = None
     registry: Registry = field(init=False)
 
     @memory.default
@@ -194,7 +194,7 @@ class World:
 
     def another(self):
         """A second process beside the first."""
-        other = {} if self.disposal is None else {"disposal": self.disposal}
+        other = {} if self.deleter is None else {"disposal": self.deleter}
         return Registry(
             self.driver,
             self.clock,
@@ -221,7 +221,7 @@ class World:
 
     def blob(self, content, name="a/b", algorithm="sha256"):
         digest = Digest.of(content, algorithm)
-        assert done(self.repo(name).uploads.store(digest, Body(content))) == len(content)
+        assert done(self.repo(name).uploads.store_blob(digest, Body(content))) == len(content)
         return digest
 
     def image(self, tag=None, name="a/b", media_type=OCI_IMAGE, **fields):
@@ -245,8 +245,8 @@ class World:
         """What the API would list."""
         repository = self.repo(name)
         found = []
-        for digest in done(repository.referrers.of(subject)):
-            held = done(repository.manifests.parsed(digest))
+        for digest in done(repository.referrers.list_referrers(subject)):
+            held = done(repository.manifests.get_parsed(digest))
             if held and held[1].subject and held[1].subject.digest == subject:
                 found.append(digest)
         return found
@@ -260,7 +260,7 @@ class World:
             elif path.endswith("/current/link"):
                 name = path.removeprefix(f"{ROOT}/repositories/").partition("/_manifests")[0]
                 digest = Digest.parse(self.read(path).decode())
-                assert done(self.repo(name).manifests.parsed(digest)) is not None, path
+                assert done(self.repo(name).manifests.get_parsed(digest)) is not None, path
             elif path.endswith("/link"):
                 assert self.read(path).decode() == ":".join(parts[-3:-1]), path
                 if "_referrers" not in parts:

@@ -8,9 +8,9 @@ from twisted.internet.defer import maybeDeferred
 from twisted_registry.digest import Digest
 from twisted_registry.errors import ErrorCode
 from twisted_registry.repository import layout
-from twisted_registry.repository.condemned import Condemned, Phase
+from twisted_registry.repository.condemned import DeleteList, Phase
 
-TERM = 120.0
+LIST_TTL_S = 120.0
 BLOB = Digest.of(b"blob")
 MANIFEST = Digest.of(b"manifest")
 OTHER = Digest.of(b"other")
@@ -25,42 +25,42 @@ class Collector:
 
     def propose(self, *blobs, manifests=()):
         self.number += 1
-        self.list = Condemned(
-            f"list-{self.number}", Phase.PROPOSED, TERM, frozenset(blobs), frozenset(manifests)
+        self.list = DeleteList(
+            f"list-{self.number}", Phase.PROPOSED, LIST_TTL_S, frozenset(blobs), frozenset(manifests)
         )
         self.publish()
 
     def condemn(self):
-        self.list = Condemned(
-            self.list.id, Phase.CONDEMNED, TERM, self.list.blobs, self.list.manifests
+        self.list = DeleteList(
+            self.list.id, Phase.CONDEMNED, LIST_TTL_S, self.list.blobs, self.list.manifests
         )
         self.publish()
 
     def publish(self):
-        self.world.write(layout.CONDEMNED, self.list.to_bytes())
+        self.world.write(layout.DELETE_LIST, self.list.to_bytes())
 
     def withdraw(self):
-        self.world.remove(layout.CONDEMNED)
+        self.world.remove(layout.DELETE_LIST)
 
     def leases(self):
         prefix = f"{layout.leases(self.list.id)}/"
         return {path.removeprefix(prefix) for path in self.world.paths() if prefix in path}
 
 
-def admits(gate, digest, repository="a"):
-    return result_of(maybeDeferred(gate.admits, repository, digest))
+def may_report_present(gate, digest, repository="a"):
+    return result_of(maybeDeferred(gate.may_report_present, repository, digest))
 
 
 async def hold(gate, digest, until=None, repository="a"):
-    async with gate.storing(repository, digest):
+    async with gate.protect_push(repository, digest):
         if until is not None:
             await until
 
 
-def refused(world, storing):
+def refused(world, protect_push):
     """What is stored now is refused after a while, and the client told to come again."""
     failures = []
-    storing.addErrback(failures.append)
+    protect_push.addErrback(failures.append)
     world.clock.pump([1.0] * 19)
     assert failures == []
     world.clock.pump([1.0] * 2)

@@ -20,12 +20,12 @@ def upload_of(world, content=b"", name="a/b"):
 
 
 def found(world, before):
-    uploads = done(listed(world.registry.abandoned_uploads(before)))
+    uploads = done(listed(world.registry.find_abandoned_uploads(before)))
     return [(upload.repository, upload.id) for upload in uploads]
 
 
 def one(world, before):
-    (upload,) = done(listed(world.registry.abandoned_uploads(before)))
+    (upload,) = done(listed(world.registry.find_abandoned_uploads(before)))
     return upload
 
 
@@ -174,7 +174,7 @@ def test_uploads_of_a_repository_that_goes_meanwhile(world, now):
         return held if action == "list" and path.endswith("_uploads") else None
 
     world.driver.before = before
-    listing = begin(listed(world.registry.abandoned_uploads(now + DAY)))
+    listing = begin(listed(world.registry.find_abandoned_uploads(now + DAY)))
     world.remove(layout.repository("a"))
     held.callback(None)
     assert result_of(listing) == []

@@ -11,14 +11,14 @@ from twisted_registry.errors import RegistryError
 from twisted_registry.manifest import OCI_IMAGE, OCI_INDEX
 from twisted_registry.repository import layout
 from twisted_registry.repository.interfaces import (
-    Announcer,
+    EventPublisher,
     Event,
     IPresenceGate,
     IRegistryListener,
-    NoListener,
+    NullListener,
     Origin,
 )
-from twisted_registry.repository.presence import OpenGate
+from twisted_registry.repository.presence import NullGate
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_a_manifest_with_several_tags_is_one_push_of_each(stocked):
 def test_a_manifest_that_is_pulled(stocked):
     digest = stocked.put(image(), OCI_IMAGE, "v1")
     stocked.listener.take()
-    done(stocked.repo().manifests.parsed(digest))
+    done(stocked.repo().manifests.get_parsed(digest))
     assert stocked.listener.take() == []
     done(stocked.repo().manifests.get(digest))
     done(stocked.repo().manifests.get("v1"))
@@ -116,7 +116,7 @@ def test_what_is_refused_is_not_announced(stocked):
         repository.manifests.put(nothing, image(), OCI_IMAGE, ["v1"]),
         repository.manifests.put(Digest.of(index()), index(), OCI_IMAGE, ["v1"]),
         repository.tags.delete("v1"),
-        repository.uploads.store(nothing, Body(b"something")),
+        repository.uploads.store_blob(nothing, Body(b"something")),
     ):
         with pytest.raises(RegistryError):
             done(work)
@@ -133,13 +133,13 @@ def test_it_is_durable_before_it_is_announced(stocked):
     def look(_):
         seen.append(stocked.exists(layout.tag_current("a/b", "v1")))
 
-    stocked.listener.happened = look
+    stocked.listener.handle_event = look
     stocked.put(image(), OCI_IMAGE, "v1")
     assert seen == [True]
 
 
 def test_the_plain_listener_and_the_interfaces():
-    assert verifyObject(IRegistryListener, NoListener())
+    assert verifyObject(IRegistryListener, NullListener())
     assert verifyObject(IRegistryListener, Listener())
-    assert verifyObject(IPresenceGate, OpenGate())
-    Announcer(NoListener(), "a", Origin())("push", "blob", None)
+    assert verifyObject(IPresenceGate, NullGate())
+    EventPublisher(NullListener(), "a", Origin())("push", "blob", None)

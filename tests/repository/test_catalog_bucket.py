@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted_registry.digest import Digest
 from twisted_registry.errors import RegistryError
 from twisted_registry.repository import catalog, layout
-from twisted_registry.storage.s3.errors import Denied, S3Error, Unsupported
+from twisted_registry.storage.s3.errors import AccessDenied, S3Error, Unsupported
 
 #: Folders of a level that a walk asks about together, be the page ever so short.
 LEAST = 32
@@ -92,7 +92,7 @@ def test_pages_of_any_length_give_all_names_in_order(names, empty, limit, answer
         found += some
         after = some[-1] if some else after
     assert found == sorted(names)
-    assert done(listed(catalog.walk(world.driver))) == sorted(names)
+    assert done(listed(catalog.walk_repositories(world.driver))) == sorted(names)
 
 
 def test_uploads_that_were_begun_cost_a_listing_each():
@@ -172,7 +172,7 @@ def test_an_answer_without_names_is_not_believed_at_first(monkeypatch):
 def test_a_store_that_fails_is_no_store_that_can_not_group():
     world = BucketWorld()
     link(world, "a")
-    world.bucket.hooks["list_objects"] = lambda _: Denied("ListObjectsV2", "no", status=403)
+    world.bucket.hooks["list_objects"] = lambda _: AccessDenied("ListObjectsV2", "no", status=403)
     with pytest.raises(RegistryError, match="UNAVAILABLE"):
         done(world.registry.catalog("", 10))
     del world.bucket.hooks["list_objects"]

@@ -61,7 +61,7 @@ def test_pages_of_any_length_give_all_names_in_order(names, empty, limit):
             break
         after = some[-1]
     assert found == sorted(names)
-    assert done(listed(catalog.walk(world.driver))) == sorted(names)
+    assert done(listed(catalog.walk_repositories(world.driver))) == sorted(names)
 
 
 @settings(max_examples=100)
@@ -114,7 +114,7 @@ def test_a_page_asks_about_many_folders_at_once(world, names, most):
 
 
 def test_no_more_is_read_ahead_than_allowed(world, monkeypatch):
-    monkeypatch.setattr(catalog, "_AHEAD", 5)
+    monkeypatch.setattr(catalog, "_MAX_PREFETCHED", 5)
     names = sorted(f"{a}/{b}/{c}{d}" for a in "abc" for b in "abc" for c in "abc" for d in "bc")
     make(world, *names)
     assert page(world) == (names, False)
@@ -167,7 +167,7 @@ def test_the_longest_and_the_deepest_name(world):
 
 def test_a_store_that_fails_is_no_empty_list(world):
     make(world, "a", "a/b")
-    done(listed(catalog.walk(world.driver)))
+    done(listed(catalog.walk_repositories(world.driver)))
     for number in range(len(world.driver.calls)):
         world.restart()
         world.driver.before = fails_at(number)

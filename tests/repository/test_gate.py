@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from domain import begin, done, result_of
-from gatekit import BLOB, MANIFEST, OTHER, TERM, Collector, admits, hold, late_world, lease, refused
+from gatekit import BLOB, MANIFEST, OTHER, LIST_TTL_S, Collector, may_report_present, hold, late_world, lease, refused
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
@@ -13,7 +13,7 @@ from twisted_registry.repository import gate as gate_module
 from twisted_registry.repository import layout
 from twisted_registry.repository.gate import CollectorGate
 from twisted_registry.repository.interfaces import IPresenceGate
-from twisted_registry.repository.liveness import this_process
+from twisted_registry.repository.liveness import process_identity
 from twisted_registry.storage.interfaces import StorageError
 
 
@@ -29,34 +29,34 @@ def collector(world):
 
 @pytest.fixture
 def gate(world):
-    gate = CollectorGate(world.driver, world.clock, memory=600.0)
+    gate = CollectorGate(world.driver, world.clock, recent_s=600.0)
     verifyObject(IPresenceGate, gate)
-    done(gate.look())
+    done(gate.poll())
     return gate
 
 
 def record(world, gate):
     acknowledged, _, process = world.read(layout.process(gate.id)).decode().partition(" ")
-    assert process == this_process()
+    assert process == process_identity()
     return acknowledged
 
 
 def test_without_a_list_everything_is_admitted(world, gate):
-    assert admits(gate, BLOB)
+    assert may_report_present(gate, BLOB)
     assert record(world, gate) == ""
     done(hold(gate, BLOB))
-    assert done(gate.refused("a", [BLOB])) == []
+    assert done(gate.find_listed("a", [BLOB])) == []
 
 
 def test_what_is_proposed_is_leased_before_it_is_called_present(world, gate, collector):
     under_way, ended = Deferred(), []
     storing = begin(hold(gate, OTHER, under_way))
     collector.propose(BLOB)
-    done(gate.look())
+    done(gate.poll())
     assert record(world, gate) == "", "something that was begun before has not ended"
     order = []
     world.driver.before = lambda _n, action, path: order.append((action, path))
-    gate.admits("a", BLOB).addCallback(order.append)
+    gate.may_report_present("a", BLOB).addCallback(order.append)
     assert order == [("put", layout.lease(collector.list.id, BLOB)), True]
     assert collector.leases() == {lease(BLOB)}
     storing.addCallback(ended.append)
@@ -67,67 +67,67 @@ def test_what_is_proposed_is_leased_before_it_is_called_present(world, gate, col
 
 def test_what_is_not_listed_needs_no_lease(gate, collector):
     collector.propose(BLOB)
-    done(gate.look())
-    assert admits(gate, OTHER)
+    done(gate.poll())
+    assert may_report_present(gate, OTHER)
     assert collector.leases() == set()
 
 
 def test_after_the_acknowledgement_what_is_listed_is_gone(world, gate, collector):
     collector.propose(BLOB, manifests=[("a", MANIFEST)])
-    done(gate.look())
+    done(gate.poll())
     assert record(world, gate) == collector.list.id
-    assert not admits(gate, BLOB)
-    assert not admits(gate, BLOB, None)
-    assert not admits(gate, MANIFEST)
-    assert admits(gate, MANIFEST, "b")
-    assert admits(gate, MANIFEST, None)
+    assert not may_report_present(gate, BLOB)
+    assert not may_report_present(gate, BLOB, None)
+    assert not may_report_present(gate, MANIFEST)
+    assert may_report_present(gate, MANIFEST, "b")
+    assert may_report_present(gate, MANIFEST, None)
     assert collector.leases() == set()
     collector.withdraw()
-    done(gate.look())
-    assert admits(gate, BLOB)
+    done(gate.poll())
+    assert may_report_present(gate, BLOB)
 
 
 def test_what_was_called_present_lately_is_leased(world, gate, collector):
-    assert admits(gate, OTHER)
+    assert may_report_present(gate, OTHER)
     world.clock.advance(1300)
-    done(gate.look())
-    assert admits(gate, BLOB)
-    assert admits(gate, MANIFEST)
+    done(gate.poll())
+    assert may_report_present(gate, BLOB)
+    assert may_report_present(gate, MANIFEST)
     world.clock.advance(590)
     collector.propose(BLOB, OTHER, manifests=[("a", MANIFEST)])
-    done(gate.look())
+    done(gate.poll())
     assert collector.leases() == {lease(BLOB), lease(MANIFEST)}
     assert record(world, gate) == collector.list.id
 
 
 def test_what_was_called_gone_is_not_remembered_as_present(world, gate, collector):
     collector.propose(BLOB)
-    done(gate.look())
-    assert not admits(gate, BLOB)
+    done(gate.poll())
+    assert not may_report_present(gate, BLOB)
     collector.withdraw()
-    done(gate.look())
+    done(gate.poll())
     collector.propose(BLOB)
-    done(gate.look())
+    done(gate.poll())
     assert collector.leases() == set()
 
 
 def test_what_is_remembered_is_bounded(world, gate, collector, monkeypatch):
-    monkeypatch.setattr(gate_module, "_REMEMBERED", 2)
+    monkeypatch.setattr(gate_module, "_MAX_RECENT_DIGESTS", 2)
     digests = [Digest.of(bytes([number])) for number in range(5)]
     for digest in digests:
-        assert admits(gate, digest)
+        assert may_report_present(gate, digest)
     collector.propose(*digests)
-    done(gate.look())
+    done(gate.poll())
     assert collector.leases() == {lease(digest) for digest in digests[-3:]}
 
 
 def test_each_answer_renews_what_is_remembered(world, gate, collector):
     for _ in range(4):
-        assert admits(gate, BLOB)
+        assert may_report_present(gate, BLOB)
         world.clock.advance(500)
-        done(gate.look())
+        done(gate.poll())
     collector.propose(BLOB)
-    done(gate.look())
+    done(gate.poll())
     assert collector.leases() == {lease(BLOB)}
 
 
@@ -135,11 +135,11 @@ def test_the_acknowledgement_waits_for_a_lease_that_is_being_written(world, gate
     under_way = Deferred()
     first = begin(hold(gate, OTHER, under_way))
     collector.propose(BLOB)
-    done(gate.look())
+    done(gate.poll())
     held = Deferred()
     world.driver.before = lambda _n, action, path: held if "leases" in path else None
     answers = []
-    gate.admits("a", BLOB).addCallback(answers.append)
+    gate.may_report_present("a", BLOB).addCallback(answers.append)
     # It was begun after the list was seen, and leases by itself: the rest need not wait for it.
     under_way.callback(None)
     result_of(first)
@@ -152,53 +152,53 @@ def test_storing_what_is_proposed_takes_a_lease(world, gate, collector):
     under_way = Deferred()
     begin(hold(gate, OTHER, under_way))
     collector.propose(BLOB)
-    done(gate.look())
+    done(gate.poll())
     done(hold(gate, BLOB))
     assert collector.leases() == {lease(BLOB)}
 
 
 def test_storing_what_is_condemned_waits_for_the_sweep(world, gate, collector):
     collector.propose(BLOB)
-    done(gate.look())
+    done(gate.poll())
     collector.condemn()
     stored = []
     begin(hold(gate, BLOB)).addCallback(stored.append)
     world.clock.advance(5)
     assert stored == []
     collector.withdraw()
-    done(gate.look())
+    done(gate.poll())
     assert stored == [None]
 
 
 def test_storing_what_is_condemned_gives_up_in_time(world, gate, collector):
     collector.propose(BLOB, manifests=[("a", MANIFEST)])
-    done(gate.look())
+    done(gate.poll())
     for digest in (BLOB, MANIFEST):
         refused(world, begin(hold(gate, digest)))
-        done(gate.look())
+        done(gate.poll())
     done(hold(gate, MANIFEST, repository="b"))
 
 
 def test_a_list_whose_term_has_passed_is_void(world, gate, collector):
     collector.propose(BLOB)
-    done(gate.look())
+    done(gate.poll())
     collector.condemn()
-    world.clock.advance(TERM - 1)
-    done(gate.look())
-    assert not admits(gate, BLOB)
-    assert done(gate.refused("a", [BLOB])) == [BLOB]
+    world.clock.advance(LIST_TTL_S - 1)
+    done(gate.poll())
+    assert not may_report_present(gate, BLOB)
+    assert done(gate.find_listed("a", [BLOB])) == [BLOB]
     world.clock.advance(1)
-    done(gate.look())
-    assert admits(gate, BLOB)
+    done(gate.poll())
+    assert may_report_present(gate, BLOB)
     done(hold(gate, BLOB))
-    assert done(gate.refused("a", [BLOB])) == []
+    assert done(gate.find_listed("a", [BLOB])) == []
 
 
 def test_a_push_that_waits_goes_on_when_the_term_has_passed(world, gate, collector):
     collector.propose(BLOB)
-    done(gate.look())
-    world.clock.advance(TERM - 10)
-    done(gate.look())
+    done(gate.poll())
+    world.clock.advance(LIST_TTL_S - 10)
+    done(gate.poll())
     stored = []
     begin(hold(gate, BLOB)).addCallback(stored.append)
     world.clock.pump([1.0] * 12)
@@ -207,21 +207,21 @@ def test_a_push_that_waits_goes_on_when_the_term_has_passed(world, gate, collect
 
 def test_the_list_is_read_afresh_before_a_push_is_answered(gate, collector):
     collector.propose(BLOB, manifests=[("a", MANIFEST)])
-    assert done(gate.refused("a", [BLOB, MANIFEST])) == [], "it may still be taken off the list"
+    assert done(gate.find_listed("a", [BLOB, MANIFEST])) == [], "it may still be taken off the list"
     collector.condemn()
-    assert done(gate.refused("a", [BLOB, OTHER, MANIFEST])) == [BLOB, MANIFEST]
-    assert done(gate.refused("b", [BLOB, OTHER, MANIFEST])) == [BLOB]
+    assert done(gate.find_listed("a", [BLOB, OTHER, MANIFEST])) == [BLOB, MANIFEST]
+    assert done(gate.find_listed("b", [BLOB, OTHER, MANIFEST])) == [BLOB]
     collector.withdraw()
-    assert done(gate.refused("a", [BLOB])) == []
+    assert done(gate.find_listed("a", [BLOB])) == []
 
 
 def test_a_torn_list_counts_for_nothing(world, gate, collector):
     collector.propose(BLOB)
     collector.condemn()
-    world.write(layout.CONDEMNED, collector.list.to_bytes()[:-2])
-    done(gate.look())
-    assert admits(gate, BLOB)
-    assert done(gate.refused("a", [BLOB])) == []
+    world.write(layout.DELETE_LIST, collector.list.to_bytes()[:-2])
+    done(gate.poll())
+    assert may_report_present(gate, BLOB)
+    assert done(gate.find_listed("a", [BLOB])) == []
 
 
 def test_nothing_is_stored_before_others_can_know_of_the_process(world):
@@ -230,7 +230,7 @@ def test_nothing_is_stored_before_others_can_know_of_the_process(world):
     begin(hold(gate, BLOB)).addCallback(stored.append)
     world.clock.advance(0.5)
     assert stored == []
-    done(gate.look())
+    done(gate.poll())
     assert stored == [None]
 
 
@@ -239,20 +239,20 @@ def test_nothing_is_stored_when_the_record_could_not_be_renewed(world, gate):
     done(hold(gate, BLOB))
     world.clock.advance(0.5)
     refused(world, begin(hold(gate, BLOB)))
-    done(gate.look())
+    done(gate.poll())
     done(hold(gate, BLOB))
 
 
 def test_the_record_is_written_before_the_list_is_read_and_renewed_in_time(world):
     gate = CollectorGate(world.driver, world.clock)
-    done(gate.look())
+    done(gate.poll())
     calls = [call for call in world.driver.calls if "collector" in call[1]]
-    assert calls == [("put", layout.process(gate.id)), ("get", layout.CONDEMNED)]
+    assert calls == [("put", layout.process(gate.id)), ("get", layout.DELETE_LIST)]
     renewed = []
     for second in range(1, 61):
         world.clock.advance(1)
         before = len(world.driver.calls)
-        done(gate.look())
+        done(gate.poll())
         if ("put", layout.process(gate.id)) in world.driver.calls[before:]:
             renewed.append(second)
     assert renewed == [8, 16, 24, 32, 40, 48, 56]
@@ -261,25 +261,25 @@ def test_the_record_is_written_before_the_list_is_read_and_renewed_in_time(world
 def test_a_list_that_is_there_at_the_start_is_obeyed_at_once(world, collector):
     collector.propose(BLOB)
     gate = CollectorGate(world.driver, world.clock)
-    done(gate.look())
-    assert not admits(gate, BLOB)
+    done(gate.poll())
+    assert not may_report_present(gate, BLOB)
     assert record(world, gate) == collector.list.id
     assert collector.leases() == set()
 
 
 def test_a_condemned_list_that_was_not_seen_before_is_obeyed_without_leases(gate, collector):
-    assert admits(gate, BLOB)
+    assert may_report_present(gate, BLOB)
     collector.propose(BLOB)
     collector.condemn()
-    done(gate.look())
-    assert not admits(gate, BLOB)
+    done(gate.poll())
+    assert not may_report_present(gate, BLOB)
     assert collector.leases() == set()
 
 
 def test_a_lease_that_can_not_be_written_is_tried_again_before_the_acknowledgement(
     world, gate, collector
 ):
-    assert admits(gate, BLOB)
+    assert may_report_present(gate, BLOB)
     collector.propose(BLOB)
 
     def before(_number, _action, path):
@@ -288,10 +288,10 @@ def test_a_lease_that_can_not_be_written_is_tried_again_before_the_acknowledgeme
 
     world.driver.before = before
     with pytest.raises(StorageError):
-        done(gate.look())
+        done(gate.poll())
     assert record(world, gate) == ""
     world.driver.before = lambda *_: None
-    done(gate.look())
+    done(gate.poll())
     assert collector.leases() == {lease(BLOB)}
     assert record(world, gate) == collector.list.id
 
@@ -300,18 +300,18 @@ def test_each_list_is_acknowledged_by_itself(world, gate, collector):
     under_way = Deferred()
     begin(hold(gate, OTHER, under_way))
     collector.propose(BLOB)
-    done(gate.look())
+    done(gate.poll())
     first = collector.list.id
     collector.propose(OTHER)
-    done(gate.look())
-    assert admits(gate, BLOB), "the first list is gone"
+    done(gate.poll())
+    assert may_report_present(gate, BLOB), "the first list is gone"
     under_way.callback(None)
     assert record(world, gate) == collector.list.id != first
-    assert not admits(gate, OTHER)
+    assert not may_report_present(gate, OTHER)
 
 
 def test_the_record_goes_when_the_process_leaves(world, gate):
-    done(gate.leave())
+    done(gate.unregister())
     assert layout.process(gate.id) not in world.paths()
     refused(world, begin(hold(gate, BLOB)))
-    done(gate.leave())
+    done(gate.unregister())

@@ -26,7 +26,7 @@ def collector(world):
 def serve(world):
     """Serve with a gate, and push the first image."""
     world.gate = CollectorGate(world.driver, world.clock)
-    done(world.gate.look())
+    done(world.gate.poll())
     world.registry = world.another()
     world.image("v1")
 
@@ -51,7 +51,7 @@ def test_a_manifest_waits_for_the_list_that_names_what_it_needs(world, collector
     """Its collector may let go of it, or has done so and this process has not looked since."""
     serve(world)
     collector.propose(Digest.of(b"layer"))
-    done(world.gate.look())
+    done(world.gate.poll())
     content = image(annotations={"other": "image"})
     ended = []
     putting = world.repo().manifests.put(Digest.of(content), content, OCI_IMAGE, ["v2"])
@@ -59,7 +59,7 @@ def test_a_manifest_waits_for_the_list_that_names_what_it_needs(world, collector
     world.clock.advance(5)
     assert ended == []
     collector.withdraw()
-    done(world.gate.look())
+    done(world.gate.poll())
     assert len(ended) == 1
     assert world.tags() == ["v1", "v2"]
 
@@ -67,19 +67,19 @@ def test_a_manifest_waits_for_the_list_that_names_what_it_needs(world, collector
 def test_a_manifest_does_not_wait_for_ever_nor_for_another_list(world, collector):
     serve(world)
     collector.propose(OTHER)
-    done(world.gate.look())
+    done(world.gate.poll())
     world.image("v2")
     collector.withdraw()
-    done(world.gate.look())
+    done(world.gate.poll())
     collector.propose(Digest.of(b"layer"))
-    done(world.gate.look())
+    done(world.gate.poll())
     content = image(annotations={"other": "image"})
     failures = []
     putting = world.repo().manifests.put(Digest.of(content), content, OCI_IMAGE, ["v3"])
     begin(putting).addErrback(failures.append)
     for _ in range(19):
         world.clock.advance(1)
-        done(world.gate.look())
+        done(world.gate.poll())
     assert failures == []
     world.clock.pump([1.0] * 2)
     assert failures[0].value.code is ErrorCode.MANIFEST_BLOB_UNKNOWN
@@ -87,16 +87,16 @@ def test_a_manifest_does_not_wait_for_ever_nor_for_another_list(world, collector
 
 def test_bytes_of_a_condemned_digest_are_stored_after_the_sweep(world, collector):
     world.gate = CollectorGate(world.driver, world.clock)
-    done(world.gate.look())
+    done(world.gate.poll())
     world.registry = world.another()
     collector.propose(BLOB)
-    done(world.gate.look())
+    done(world.gate.poll())
     stored = []
-    upload = begin(world.repo().uploads.store(BLOB, Body(b"blob"))).addCallback(stored.append)
+    upload = begin(world.repo().uploads.store_blob(BLOB, Body(b"blob"))).addCallback(stored.append)
     assert stored == []
     assert layout.blob(BLOB) not in world.paths()
     collector.withdraw()
-    done(world.gate.look())
+    done(world.gate.poll())
     assert stored == [4]
     assert upload.called
     assert layout.blob(BLOB) in world.paths()

@@ -52,7 +52,7 @@ def test_urls(allow, deny, url, fine):
     else:
         error = refusal(world.put, with_url(url), OCI_IMAGE)
         assert (error.code, error.detail) == (ErrorCode.MANIFEST_INVALID, {"url": url})
-    world_with(validate=False, **patterns).put(with_url(url), OCI_IMAGE)
+    world_with(check_references=False, **patterns).put(with_url(url), OCI_IMAGE)
 
 
 def test_the_url_of_a_configuration_is_looked_at_too():
@@ -121,6 +121,6 @@ def test_classes(classes, found):
 
 
 def test_without_validation_nothing_need_be_there_but_a_manifest_is_still_one():
-    world = World(policy=Policy(validate=False))
+    world = World(policy=Policy(check_references=False))
     world.put(image(), OCI_IMAGE, "v1")
     assert refusal(world.put, b"{}", OCI_IMAGE).code is ErrorCode.MANIFEST_INVALID

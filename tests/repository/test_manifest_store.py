@@ -95,7 +95,7 @@ def test_damaged_bytes_are_not_served_and_the_next_push_repairs_them(stocked, da
     digest = stocked.put(image(), OCI_IMAGE, "v1")
     stocked.write(layout.blob(digest), damage)
     assert refusal(get, stocked, digest).code is ErrorCode.MANIFEST_UNKNOWN
-    assert done(stocked.repo().manifests.parsed(digest)) is None
+    assert done(stocked.repo().manifests.get_parsed(digest)) is None
     stocked.put(image(), OCI_IMAGE)
     assert get(stocked, digest).content == image()
 
@@ -113,8 +113,8 @@ def test_what_a_stored_manifest_says_is_read_only_if_it_is_sound(stocked):
     digest = Digest.of(content)
     stocked.write(layout.blob(digest), content)
     stocked.write(layout.revision_link("a/b", digest), str(digest).encode())
-    assert done(stocked.repo().manifests.parsed(digest)) is None
-    assert done(stocked.repo().manifests.parsed(Digest.of(b"none"))) is None
+    assert done(stocked.repo().manifests.get_parsed(digest)) is None
+    assert done(stocked.repo().manifests.get_parsed(Digest.of(b"none"))) is None
 
 
 # What must be there first.

@@ -10,13 +10,13 @@ from twisted_registry.digest import Digest
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.manifest import OCI_IMAGE, OCI_INDEX
 from twisted_registry.repository import layout
-from twisted_registry.repository.descriptors import MemoryDescriptors
-from twisted_registry.repository.presence import OpenGate
+from twisted_registry.repository.descriptors import MemoryDescriptorCache
+from twisted_registry.repository.presence import NullGate
 from twisted_registry.repository.registry import Registry
 
 
 def blob_size(world, digest, name="a/b"):
-    return done(world.repo(name).blobs.presence.blob(name, digest))
+    return done(world.repo(name).blobs.presence.blob_size(name, digest))
 
 
 def code_of(coroutine):
@@ -118,8 +118,8 @@ def test_a_condemned_blob_is_gone_for_head_and_delete_and_there_for_who_pulls(wo
     for way in (world.repo().blobs.size, world.repo().blobs.delete):
         assert code_of(way(digest)) is ErrorCode.BLOB_UNKNOWN
     assert world.gate.asked[-2:] == [("a/b", digest)] * 2
-    assert done(world.repo().blobs.pullable(digest)) == 5
-    done(world.repo().blobs.whole(digest)).close()
+    assert done(world.repo().blobs.size_for_pull(digest)) == 5
+    done(world.repo().blobs.open_whole(digest)).close()
     assert world.gate.asked[-2:] == [("a/b", digest)] * 2, "it is asked so that it knows"
     world.gate.condemned.clear()
     assert blob_size(world, digest) == 5
@@ -167,10 +167,10 @@ def test_a_condemned_manifest_is_gone_for_who_asks_and_there_for_who_pulls(world
         if known:
             done(repository.manifests.get(child))
         world.gate.condemned.add(child)
-        assert code_of(repository.manifests.get(child, asked=True)) is ErrorCode.MANIFEST_UNKNOWN
+        assert code_of(repository.manifests.get(child, is_query=True)) is ErrorCode.MANIFEST_UNKNOWN
         assert done(repository.manifests.get(child)).digest == child
         # Another process may have let a tag name it.
-        assert done(repository.manifests.get("latest", asked=True)).digest == child
+        assert done(repository.manifests.get("latest", is_query=True)).digest == child
     assert code_of(repository.manifests.delete(child)) is ErrorCode.MANIFEST_UNKNOWN
 
 
@@ -182,7 +182,7 @@ def test_a_condemned_referrer_is_listed_while_it_is_there(world):
 
 
 def test_the_open_gate_admits():
-    assert OpenGate().admits(None, Digest.of(b"")) is True
+    assert NullGate().may_report_present(None, Digest.of(b"")) is True
 
 
 def test_a_blob_is_read_from_any_offset(world):
@@ -233,7 +233,7 @@ def test_a_blob_can_be_mounted_where_it_is(world):
 def test_a_whole_blob_is_read_and_announced(world):
     digest = world.blob(b"content")
     world.listener.take()
-    reader = done(world.repo().blobs.whole(digest))
+    reader = done(world.repo().blobs.open_whole(digest))
     assert (reader.size, reader.offset()) == (7, 0)
     reader.close()
     assert world.listener.brief() == [("pull", "blob", None)]
@@ -264,21 +264,21 @@ def test_a_whole_blob_that_is_not_here(world, fault):
             opened.remove(self)
 
     world.driver.open = lambda *args: opening(*args).addCallback(Watched)
-    assert code_of(world.repo().blobs.whole(digest)) is ErrorCode.BLOB_UNKNOWN
+    assert code_of(world.repo().blobs.open_whole(digest)) is ErrorCode.BLOB_UNKNOWN
     assert opened == []
 
 
 def test_nothing_is_a_blob_as_well(world):
     digest = world.blob(b"")
-    done(world.repo().blobs.whole(digest)).close()
+    done(world.repo().blobs.open_whole(digest)).close()
 
 
 def test_a_pull_may_remember_a_size_and_never_a_link():
     world = World()
-    world.registry = Registry(world.driver, world.clock, descriptors=MemoryDescriptors(10))
+    world.registry = Registry(world.driver, world.clock, descriptors=MemoryDescriptorCache(10))
     digest = world.blob(b"layer")
     blobs = world.repo().blobs
-    assert [done(blobs.pullable(digest)) for _ in range(2)] == [5, 5]
+    assert [done(blobs.size_for_pull(digest)) for _ in range(2)] == [5, 5]
     stats = [path for action, path in world.driver.calls if action == "stat"]
     assert stats.count(layout.blob(digest)) == 1
     # Whoever asks before a push is told by the store.
@@ -286,15 +286,15 @@ def test_a_pull_may_remember_a_size_and_never_a_link():
     world.remove(layout.blob(digest))
     assert code_of(blobs.size(digest)) is ErrorCode.BLOB_UNKNOWN
     world.remove(layout.layer_link("a/b", digest))
-    assert code_of(blobs.pullable(digest)) is ErrorCode.BLOB_UNKNOWN
+    assert code_of(blobs.size_for_pull(digest)) is ErrorCode.BLOB_UNKNOWN
 
 
 def test_a_store_that_can_be_looked_at_needs_no_memory(world):
-    remembered = MemoryDescriptors(10)
+    remembered = MemoryDescriptorCache(10)
     world.registry = Registry(world.driver, world.clock, descriptors=remembered)
     world.driver.glances = True
     digest = world.blob(b"layer")
     world.settle()
     world.clock.advance(10)
-    assert done(world.repo().blobs.pullable(digest)) == 5
+    assert done(world.repo().blobs.size_for_pull(digest)) == 5
     assert result_of(remembered.size(digest)) is None

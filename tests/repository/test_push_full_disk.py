@@ -19,9 +19,9 @@ from twisted_registry.digest import Digest
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.manifest import OCI_IMAGE
 from twisted_registry.repository import uploads
-from twisted_registry.repository.disposal import Disposal, Trash
+from twisted_registry.repository.disposal import Deleter, Trash
 from twisted_registry.repository.registry import Registry
-from twisted_registry.storage.newfile import NewFile
+from twisted_registry.storage.newfile import AtomicFile
 
 HELD = image(config=descriptor(SETTINGS, CONFIG), layers=[], annotations={"is": "held"})
 
@@ -40,8 +40,8 @@ class Client:
         self.repository = self.on(self.driver)
 
     def on(self, driver):
-        disposal = Trash(driver, Clock()) if self.trash else Disposal(driver)
-        return Registry(driver, Clock(), disposal=disposal).repository("a/b")
+        deleter = Trash(driver, Clock()) if self.trash else Deleter(driver)
+        return Registry(driver, Clock(), deleter=deleter).repository("a/b")
 
     async def push(self):
         await self.upload(BLOB)
@@ -122,7 +122,7 @@ class Client:
         except RegistryError:
             # Or it lacks its link, which was written already and takes no room in earnest.
             assert self.disk.refused[0] in {"fsync", "rename"}
-            await self.repository.uploads.store(Digest.of(blob), Body(blob))
+            await self.repository.uploads.store_blob(Digest.of(blob), Body(blob))
 
     def tells(self, sent, size, end):
         """What was answered is there, unless it could not be synced; and the client is told."""
@@ -130,7 +130,7 @@ class Client:
         assert size >= sent or self.disk.refused[0] == "fsync"
 
     async def store(self):
-        await self.repository.uploads.store(Digest.of(SETTINGS), Body(SETTINGS))
+        await self.repository.uploads.store_blob(Digest.of(SETTINGS), Body(SETTINGS))
         self.blobs.append(SETTINGS)
 
     async def tag(self, tag, content):
@@ -169,7 +169,7 @@ class Client:
 
 
 async def prepare(repository):
-    await repository.uploads.store(Digest.of(SETTINGS), Body(SETTINGS))
+    await repository.uploads.store_blob(Digest.of(SETTINGS), Body(SETTINGS))
     await repository.manifests.put(Digest.of(HELD), HELD, OCI_IMAGE, ["held"])
 
 
@@ -206,7 +206,7 @@ def through(once, *, trash=False, start=0):
 @pytest.mark.parametrize("way", ["small", "large", "with a trash"])
 def test_a_push_through_every_full_disk(monkeypatch, once, way):
     if way == "large":
-        monkeypatch.setattr(uploads, "CHECKPOINT_SIZE", 1000)
+        monkeypatch.setattr(uploads, "MIN_CHECKPOINT_BYTES", 1000)
     room, refused = through(once, trash=way == "with a trash")
     assert room > 100
     assert refused > 0.8 * room
@@ -214,7 +214,7 @@ def test_a_push_through_every_full_disk(monkeypatch, once, way):
 
 def test_the_test_can_fail(monkeypatch):
     """A name that could not be synced, and is left to be seen, is taken for one that lasts."""
-    monkeypatch.setattr(NewFile, "is_at", lambda new, full: False)
+    monkeypatch.setattr(AtomicFile, "is_at", lambda new, full: False)
     with pytest.raises((AssertionError, RegistryError)) as caught:
         through(once=True, start=30)
     assert "full after" in caught.value.__notes__[0]

@@ -45,7 +45,7 @@ async def push(repository, answered):
     upload = await repository.uploads.find(upload.id)
     await upload.finish(Digest.of(BLOB), Body(SECOND[1000:]))
     answered.append(("blob", BLOB))
-    await repository.uploads.store(Digest.of(SETTINGS), Body(SETTINGS))
+    await repository.uploads.store_blob(Digest.of(SETTINGS), Body(SETTINGS))
     answered.append(("blob", SETTINGS))
     for tag, content in TAGGED:
         await repository.manifests.put(Digest.of(content), content, OCI_IMAGE, [tag])
@@ -65,7 +65,7 @@ async def check(driver, answered):
     again = []
     await push(repository, again)
     await look(driver, repository, again)
-    (referrer,) = await repository.referrers.of(Digest.of(b"subject"))
+    (referrer,) = await repository.referrers.list_referrers(Digest.of(b"subject"))
     assert referrer == Digest.of(MANIFEST)
 
 
@@ -86,14 +86,14 @@ async def look(driver, repository, answered):
             # What was answered last, or a push that was under way.
             assert stored.content in {tags[tag], MOVED}
     await blobs_are_whole(driver)
-    held = await repository.referrers.of(Digest.of(b"subject"))
+    held = await repository.referrers.list_referrers(Digest.of(b"subject"))
     assert held in ([], [Digest.of(MANIFEST)])
 
 
 async def go_on(repository, fact):
     """The client asks how far it is, and sends the rest."""
     _, upload_id, size = fact
-    lasts = size >= uploads.CHECKPOINT_SIZE
+    lasts = size >= uploads.MIN_CHECKPOINT_BYTES
     try:
         upload = await repository.uploads.find(upload_id)
     except RegistryError as error:
@@ -112,7 +112,7 @@ async def go_on(repository, fact):
         # Bytes that came after the last answer may be damaged, and are found to be.
         if error.code is not ErrorCode.DIGEST_INVALID or (lasts and stored == size):
             raise
-        await repository.uploads.store(Digest.of(BLOB), Body(BLOB))
+        await repository.uploads.store_blob(Digest.of(BLOB), Body(BLOB))
     await has_blob(repository, BLOB)
 
 
@@ -120,7 +120,7 @@ async def go_on(repository, fact):
 def size_of_uploads(request, monkeypatch):
     """As it is, the bytes of this push count as few; but they may also count as many."""
     if request.param == "large":
-        monkeypatch.setattr(uploads, "CHECKPOINT_SIZE", 1000)
+        monkeypatch.setattr(uploads, "MIN_CHECKPOINT_BYTES", 1000)
     return request.param
 
 

@@ -7,7 +7,7 @@ from twisted_registry.digest import Digest
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.manifest import OCI_IMAGE
 from twisted_registry.repository import layout
-from twisted_registry.repository.recent import BESIDE, Recent
+from twisted_registry.repository.recent import ENTRY_OVERHEAD_BYTES, MetadataCache
 
 OTHER = "application/vnd.example.other+json"
 UNTYPED = b'{"schemaVersion": 2}'
@@ -19,8 +19,8 @@ def world():
 
 
 @pytest.fixture
-def recent(world):
-    return Recent(world.driver)
+def cache(world):
+    return MetadataCache(world.driver)
 
 
 def reads(world):
@@ -33,57 +33,57 @@ def stored(world, content):
     return digest
 
 
-def test_a_link_is_read_once(world, recent):
+def test_a_link_is_read_once(world, cache):
     digest = Digest.of(b"x")
     world.write("link", str(digest).encode())
     for _ in range(3):
-        assert done(recent.link("link")) == digest
+        assert done(cache.read_link("link")) == digest
     assert reads(world) == ["link"]
 
 
-def test_a_link_that_changed_is_read_again(world, recent):
+def test_a_link_that_changed_is_read_again(world, cache):
     for content in (b"one", b"two", b"one"):
         digest = Digest.of(content)
         world.write("link", str(digest).encode())
-        assert done(recent.link("link")) == digest
+        assert done(cache.read_link("link")) == digest
     world.remove("link")
-    assert done(recent.link("link")) is None
+    assert done(cache.read_link("link")) is None
     world.write("link", b"torn")
-    assert done(recent.link("link")) is None
+    assert done(cache.read_link("link")) is None
 
 
-def test_a_store_that_can_not_be_looked_at_is_read_each_time(world, recent):
+def test_a_store_that_can_not_be_looked_at_is_read_each_time(world, cache):
     world.driver.glances = False
     digest = stored(world, b"{}")
     world.write("link", str(digest).encode())
     for _ in range(2):
-        assert done(recent.link("link")) == digest
-        assert done(recent.content(digest)).content == b"{}"
-        assert done(recent.size(digest)) == 2
+        assert done(cache.read_link("link")) == digest
+        assert done(cache.read_manifest(digest)).content == b"{}"
+        assert done(cache.blob_size(digest)) == 2
     assert reads(world) == ["link", layout.blob(digest)] * 2
 
 
-def test_a_manifest_is_read_once(world, recent):
+def test_a_manifest_is_read_once(world, cache):
     digest = stored(world, image())
     for _ in range(3):
-        held = done(recent.content(digest))
-        assert (held.content, held.declared) == (image(), OCI_IMAGE)
+        held = done(cache.read_manifest(digest))
+        assert (held.content, held.media_type) == (image(), OCI_IMAGE)
     assert reads(world) == [layout.blob(digest)]
 
 
-def test_a_manifest_that_was_damaged_or_removed_is_not_kept(world, recent):
+def test_a_manifest_that_was_damaged_or_removed_is_not_kept(world, cache):
     digest = stored(world, image())
-    assert done(recent.content(digest)) is not None
+    assert done(cache.read_manifest(digest)) is not None
     world.write(layout.blob(digest), b"damaged")
-    assert done(recent.content(digest)) is None
+    assert done(cache.read_manifest(digest)) is None
     world.write(layout.blob(digest), image())
-    assert done(recent.content(digest)).content == image()
+    assert done(cache.read_manifest(digest)).content == image()
     world.remove(layout.blob(digest))
-    assert done(recent.content(digest)) is None
-    assert done(recent.size(digest)) is None
+    assert done(cache.read_manifest(digest)) is None
+    assert done(cache.blob_size(digest)) is None
 
 
-def test_a_change_while_it_is_read_is_seen_by_the_next(world, recent):
+def test_a_change_while_it_is_read_is_seen_by_the_next(world, cache):
     first, second = Digest.of(b"1"), Digest.of(b"2")
     world.write("link", str(first).encode())
 
@@ -92,34 +92,34 @@ def test_a_change_while_it_is_read_is_seen_by_the_next(world, recent):
             world.write("link", str(second).encode())
 
     world.driver.after = moved_on
-    assert done(recent.link("link")) == first
+    assert done(cache.read_link("link")) == first
     world.driver.after = lambda *_: None
-    assert done(recent.link("link")) == second
+    assert done(cache.read_link("link")) == second
 
 
 def test_no_more_is_kept_than_there_is_room_for(world):
-    recent = Recent(world.driver, content_limit=2 * (10 + BESIDE), link_limit=2)
+    cache = MetadataCache(world.driver, max_content_bytes=2 * (10 + ENTRY_OVERHEAD_BYTES), max_links=2)
     digests = [stored(world, b"%010d" % number) for number in range(3)]
     for digest in digests:
-        done(recent.content(digest))
+        done(cache.read_manifest(digest))
         path = f"link-{digest.hex}"
         world.write(path, str(digest).encode())
-        done(recent.link(path))
+        done(cache.read_link(path))
     before = len(reads(world))
     for digest in digests[1:]:
-        done(recent.content(digest))
-        done(recent.link(f"link-{digest.hex}"))
+        done(cache.read_manifest(digest))
+        done(cache.read_link(f"link-{digest.hex}"))
     assert len(reads(world)) == before
-    done(recent.content(digests[0]))
-    done(recent.link(f"link-{digests[0].hex}"))
+    done(cache.read_manifest(digests[0]))
+    done(cache.read_link(f"link-{digests[0].hex}"))
     assert len(reads(world)) == before + 2
 
 
 def test_what_is_larger_than_the_room_is_not_kept(world):
-    recent = Recent(world.driver, content_limit=9 + BESIDE)
+    cache = MetadataCache(world.driver, max_content_bytes=9 + ENTRY_OVERHEAD_BYTES)
     digest = stored(world, b"0123456789")
     for _ in range(2):
-        assert done(recent.content(digest)).content == b"0123456789"
+        assert done(cache.read_manifest(digest)).content == b"0123456789"
     assert len(reads(world)) == 2
 
 
@@ -156,7 +156,7 @@ def test_a_second_pull_looks_three_times_and_reads_nothing(world):
 def blob_of(world, digest):
     """The content of a blob, read as a whole."""
     pieces = []
-    result_of(done(world.repo().blobs.whole(digest)).feed(pieces.append))
+    result_of(done(world.repo().blobs.open_whole(digest)).feed(pieces.append))
     return b"".join(pieces)
 
 
@@ -197,12 +197,12 @@ def test_a_blob_that_was_opened_and_is_lost_is_not_there(world, lost, left):
 
 
 def test_no_more_blobs_that_were_opened_are_remembered_than_there_is_room_for(world):
-    recent = Recent(world.driver, pull_limit=2)
+    cache = MetadataCache(world.driver, max_pulls=2)
     digests = [world.blob(content) for content in (b"1", b"2", b"3")]
     for digest in digests:
-        done(recent.link(layout.layer_link("a/b", digest)))
-        recent.remember_opened("a/b", digest)
-    assert [recent.opened("a/b", digest) is not None for digest in digests] == [False, True, True]
+        done(cache.read_link(layout.layer_link("a/b", digest)))
+        cache.remember_opened_blob("a/b", digest)
+    assert [cache.reopen_blob("a/b", digest) is not None for digest in digests] == [False, True, True]
 
 
 @pytest.mark.parametrize("lost", ["tag", "revision", "blob"])
@@ -267,49 +267,49 @@ def test_what_has_no_type_of_its_own_is_looked_up_each_time(world):
 
 
 def test_only_so_many_pulls_are_remembered(world):
-    recent = Recent(world.driver, pull_limit=1)
+    cache = MetadataCache(world.driver, max_pulls=1)
     world.image("latest")
     digest = done(world.repo().tags.resolve("latest"))
 
     def pull(reference):
-        done(recent.link(layout.tag_current("a/b", "latest")))
-        done(recent.link(layout.revision_link("a/b", digest)))
-        done(recent.content(digest))
-        recent.remember("a/b", reference, digest)
+        done(cache.read_link(layout.tag_current("a/b", "latest")))
+        done(cache.read_link(layout.revision_link("a/b", digest)))
+        done(cache.read_manifest(digest))
+        cache.remember_pull("a/b", reference, digest)
 
     pull("latest")
     pull(digest)
-    assert recent.pulled("a/b", "latest") is None
-    assert recent.pulled("a/b", digest).content == image()
+    assert cache.cached_pull("a/b", "latest") is None
+    assert cache.cached_pull("a/b", digest).content == image()
 
 
 def test_what_was_not_kept_is_not_remembered(world):
     """Links or a manifest that could not be kept, or belong to another pull by now."""
     world.image("latest")
     digest = done(world.repo().tags.resolve("latest"))
-    recent = Recent(world.driver)
-    recent.remember("a/b", "latest", digest)
-    assert recent.pulled("a/b", "latest") is None
-    done(recent.link(layout.tag_current("a/b", "latest")))
-    recent.remember("a/b", "latest", Digest.of(b"another"))
-    done(recent.link(layout.revision_link("a/b", digest)))
-    recent.remember("a/b", "latest", digest)
-    assert recent.pulled("a/b", "latest") is None
-    done(recent.content(digest))
-    recent.remember("a/b", "latest", digest)
-    assert recent.pulled("a/b", "latest") is not None
+    cache = MetadataCache(world.driver)
+    cache.remember_pull("a/b", "latest", digest)
+    assert cache.cached_pull("a/b", "latest") is None
+    done(cache.read_link(layout.tag_current("a/b", "latest")))
+    cache.remember_pull("a/b", "latest", Digest.of(b"another"))
+    done(cache.read_link(layout.revision_link("a/b", digest)))
+    cache.remember_pull("a/b", "latest", digest)
+    assert cache.cached_pull("a/b", "latest") is None
+    done(cache.read_manifest(digest))
+    cache.remember_pull("a/b", "latest", digest)
+    assert cache.cached_pull("a/b", "latest") is not None
 
 
 def test_what_made_room_for_others_is_read_again(world):
-    recent = Recent(world.driver, content_limit=BESIDE + len(image()))
+    cache = MetadataCache(world.driver, max_content_bytes=ENTRY_OVERHEAD_BYTES + len(image()))
     world.image("latest")
     digest = done(world.repo().tags.resolve("latest"))
-    done(recent.link(layout.revision_link("a/b", digest)))
-    done(recent.content(digest))
-    recent.remember("a/b", digest, digest)
-    assert recent.pulled("a/b", digest) is not None
-    done(recent.content(stored(world, b"{}")))
-    assert recent.pulled("a/b", digest) is None
+    done(cache.read_link(layout.revision_link("a/b", digest)))
+    done(cache.read_manifest(digest))
+    cache.remember_pull("a/b", digest, digest)
+    assert cache.cached_pull("a/b", digest) is not None
+    done(cache.read_manifest(stored(world, b"{}")))
+    assert cache.cached_pull("a/b", digest) is None
 
 
 def test_another_process_is_seen_at_once(world):
@@ -328,5 +328,5 @@ def test_another_process_is_seen_at_once(world):
     done(theirs.manifests.delete(second))
     assert done(mine.tags.resolve("latest")) is None
     assert unknown(world, "latest")
-    assert done(mine.manifests.parsed(second)) is None
+    assert done(mine.manifests.get_parsed(second)) is None
     assert result_of(world.memory.get(layout.blob(second), 10**6)) == content

@@ -12,7 +12,7 @@ from twisted_registry.digest import Digest
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.manifest import OCI_ARTIFACT, OCI_IMAGE, OCI_INDEX
 from twisted_registry.repository import layout, referrers
-from twisted_registry.repository.referrers import Searched
+from twisted_registry.repository.referrers import ScannedRevisions
 
 SUBJECT = Digest.of(image())
 OTHER = "application/vnd.example.thing.v1+json"
@@ -138,8 +138,8 @@ def test_what_was_pushed_without_us_is_found_and_read_once(stocked):
     assert scans(stocked) >= 6
     for _ in range(2):
         stocked.restart()
-        assert done(stocked.repo().referrers.of(SUBJECT)) == sorted(expected)
-        assert done(stocked.repo().referrers.of(Digest.of(b"other"))) == []
+        assert done(stocked.repo().referrers.list_referrers(SUBJECT)) == sorted(expected)
+        assert done(stocked.repo().referrers.list_referrers(Digest.of(b"other"))) == []
         assert scans(stocked) == 0
 
 
@@ -251,7 +251,7 @@ def test_two_listings_at_once_search_once(stocked):
     found = [write_as_distribution(stocked, referrer(number)) for number in range(3)]
     pauses = Pauses("get", "/data")
     stocked.driver.before = pauses
-    listings = [begin(stocked.repo().referrers.of(SUBJECT)) for _ in range(3)]
+    listings = [begin(stocked.repo().referrers.list_referrers(SUBJECT)) for _ in range(3)]
     assert len(pauses.waiting) == 3
     pauses.release()
     for listing in listings:
@@ -268,20 +268,20 @@ def test_a_store_that_fails_is_no_empty_list(stocked):
 
     stocked.driver.before = broken
     with pytest.raises(OSError):
-        done(stocked.repo().referrers.of(SUBJECT))
+        done(stocked.repo().referrers.list_referrers(SUBJECT))
 
 
 def test_a_process_remembers_a_bounded_number_of_repositories():
-    searched = Searched()
+    scanned = ScannedRevisions()
     for number in range(100):
-        searched.keep(str(number), {SUBJECT})
-    assert searched.get("0") is None
-    assert searched.get("99") == {SUBJECT}
+        scanned.keep(str(number), {SUBJECT})
+    assert scanned.get("0") is None
+    assert scanned.get("99") == {SUBJECT}
     assert World().referrers(SUBJECT) == []
 
 
 def test_the_codes_of_errors_are_the_stores(stocked):
     stocked.write(layout.referrers("a/b", SUBJECT) + "/sha256", b"a file")
     with pytest.raises(RegistryError) as caught:
-        done(stocked.repo().referrers.of(SUBJECT))
+        done(stocked.repo().referrers.list_referrers(SUBJECT))
     assert caught.value.code is ErrorCode.UNAVAILABLE

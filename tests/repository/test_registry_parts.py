@@ -13,10 +13,10 @@ from watched import Pauses, fails_at
 from twisted_registry.digest import Digest
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.repository import layout
-from twisted_registry.repository.concurrency import AT_ONCE, KeyedLock, each
-from twisted_registry.repository.failures import translated
+from twisted_registry.repository.concurrency import MAX_CONCURRENT, KeyedLock, map_concurrently
+from twisted_registry.repository.failures import translate_storage_errors
 from twisted_registry.repository.registry import Registry
-from twisted_registry.repository.streaming import Collector, ContentTooLarge, collect, stream
+from twisted_registry.repository.streaming import BodyBuffer, ContentTooLarge, read_body, stream_body
 from twisted_registry.storage.interfaces import (
     OffsetInvalid,
     PathExists,
@@ -65,12 +65,12 @@ def test_the_secret_of_a_broken_store(world):
 
 def test_a_registry_needs_a_driver_and_a_clock(world):
     driver = MemoryDriver(Clock())
-    driver.minimum_chunk = 5
+    driver.min_chunk_bytes = 5
     registry = Registry(driver, Clock())
-    assert registry.minimum_chunk == 5
-    assert done(registry.repository("a").uploads.store(Digest.of(b"x"), Body(b"x"))) == 1
+    assert registry.min_chunk_bytes == 5
+    assert done(registry.repository("a").uploads.store_blob(Digest.of(b"x"), Body(b"x"))) == 1
     assert world.repo().name == "a/b"
-    assert world.repo().blobs.announce.origin == ORIGIN
+    assert world.repo().blobs.publish_event.origin == ORIGIN
 
 
 # Failures.
@@ -79,7 +79,7 @@ def test_a_registry_needs_a_driver_and_a_clock(world):
 @pytest.mark.parametrize("kind", [StorageError, PathNotFound, PathExists, PathInvalid, WriterBusy])
 @pytest.mark.parametrize("full", [False, True])
 def test_an_error_of_the_store_that_nobody_expected(kind, full):
-    @translated
+    @translate_storage_errors
     async def broken():
         raise kind("secret/path", "reason", full)
 
@@ -92,7 +92,7 @@ def test_an_error_of_the_store_that_nobody_expected(kind, full):
 
 
 def test_other_errors_pass():
-    @translated
+    @translate_storage_errors
     async def broken(error):
         raise error
 
@@ -114,29 +114,29 @@ def test_each_keeps_the_order_and_does_only_so_many_at_once():
         await under_way[-1]
         return item * 2
 
-    waiting = begin(each(work, range(100)))
+    waiting = begin(map_concurrently(work, range(100)))
     done_so_far = 0
     while done_so_far < 100:
-        assert len(under_way) - done_so_far == min(AT_ONCE, 100 - done_so_far)
+        assert len(under_way) - done_so_far == min(MAX_CONCURRENT, 100 - done_so_far)
         # The latest first, so that they end out of order.
         batch = under_way[done_so_far:]
         done_so_far += len(batch)
         for deferred in reversed(batch):
             deferred.callback(None)
     assert result_of(waiting) == [number * 2 for number in range(100)]
-    assert done(each(work, [])) == []
+    assert done(map_concurrently(work, [])) == []
 
 
 def test_a_thousand_that_end_at_once():
     """A sweep whose time is over has nothing more to wait for."""
-    waiting = [Deferred() for _ in range(AT_ONCE)]
+    waiting = [Deferred() for _ in range(MAX_CONCURRENT)]
 
     async def work(item):
-        if item < AT_ONCE:
+        if item < MAX_CONCURRENT:
             await waiting[item]
         return item
 
-    working = begin(each(work, range(2000)))
+    working = begin(map_concurrently(work, range(2000)))
     for deferred in waiting:
         deferred.callback(None)
     assert result_of(working) == list(range(2000))
@@ -155,9 +155,9 @@ def test_the_first_error_cancels_the_rest_and_is_raised(at):
             await Deferred(lambda _: cancelled.append(item))
 
     with pytest.raises(ValueError, match=str(at)):
-        done(each(work, range(50)))
+        done(map_concurrently(work, range(50)))
     assert sorted(cancelled) == [item for item in started if item > at - 10 and item != at]
-    assert len(started) <= at + AT_ONCE + 1
+    assert len(started) <= at + MAX_CONCURRENT + 1
 
 
 def test_cancelling_cancels_all():
@@ -166,12 +166,12 @@ def test_cancelling_cancels_all():
     async def work(item):
         await Deferred(lambda _: cancelled.append(item))
 
-    waiting = begin(each(work, range(50)))
+    waiting = begin(map_concurrently(work, range(50)))
     waiting.cancel()
     with pytest.raises(CancelledError):
         result_of(waiting)
     # Those that waited for their turn are not begun to be cancelled.
-    assert sorted(cancelled) == list(range(AT_ONCE))
+    assert sorted(cancelled) == list(range(MAX_CONCURRENT))
 
 
 def test_who_takes_no_notice_of_being_cancelled_is_the_last():
@@ -182,11 +182,11 @@ def test_who_takes_no_notice_of_being_cancelled_is_the_last():
         with suppress(CancelledError):
             await Deferred()
 
-    waiting = begin(each(work, range(50)))
+    waiting = begin(map_concurrently(work, range(50)))
     waiting.cancel()
     with pytest.raises(CancelledError):
         result_of(waiting)
-    assert begun == list(range(AT_ONCE))
+    assert begun == list(range(MAX_CONCURRENT))
 
 
 def test_one_at_a_time_for_each_key_and_nothing_is_kept():
@@ -195,7 +195,7 @@ def test_one_at_a_time_for_each_key_and_nothing_is_kept():
     gates = {}
 
     async def work(key, name):
-        async with locks.hold(key):
+        async with locks.lock(key):
             log.append(name)
             gates[name] = Deferred()
             await gates[name]
@@ -222,20 +222,20 @@ def test_one_at_a_time_for_each_key_and_nothing_is_kept():
 
 
 def test_a_small_body_is_kept():
-    assert done(collect(Body(b"ab", b"", b"c"), 3)) == b"abc"
-    assert done(collect(Body(length=0), 0)) == b""
+    assert done(read_body(Body(b"ab", b"", b"c"), 3)) == b"abc"
+    assert done(read_body(Body(length=0), 0)) == b""
 
 
 def test_a_body_that_says_it_is_too_large_is_not_begun():
     body = Body(b"abcd", length=4)
     with pytest.raises(ContentTooLarge):
-        done(collect(body, 3))
+        done(read_body(body, 3))
     assert not body.started
 
 
 def test_a_body_that_grows_too_large_is_stopped():
     body = SlowBody()
-    waiting = begin(collect(body, 3))
+    waiting = begin(read_body(body, 3))
     body.arrive(b"ab")
     assert not waiting.called
     body.arrive(b"cd")
@@ -248,7 +248,7 @@ def test_a_body_whose_deferred_never_fires_when_it_is_stopped():
     # As IBodyProducer.stopProducing promises.
     body = SlowBody()
     body.stopProducing = lambda: None
-    waiting = begin(collect(body, 3))
+    waiting = begin(read_body(body, 3))
     body.arrive(b"abcd")
     with pytest.raises(ContentTooLarge):
         result_of(waiting)
@@ -256,8 +256,8 @@ def test_a_body_whose_deferred_never_fires_when_it_is_stopped():
 
 def test_a_body_that_does_not_stop_at_once_is_not_kept():
     with pytest.raises(ContentTooLarge):
-        done(collect(Body(b"abcd", b"x" * 100), 3))
-    collector = Collector(3)
+        done(read_body(Body(b"abcd", b"x" * 100), 3))
+    collector = BodyBuffer(3)
     collector.write(b"abcd")
     collector.write(b"abc")
     assert collector.overflowed
@@ -266,7 +266,7 @@ def test_a_body_that_does_not_stop_at_once_is_not_kept():
 
 def test_a_body_that_fails_fails_as_it_does():
     with pytest.raises(ZeroDivisionError):
-        done(collect(Body(b"a", error=ZeroDivisionError()), 3))
+        done(read_body(Body(b"a", error=ZeroDivisionError()), 3))
 
 
 def test_pauses_reach_the_body():
@@ -275,14 +275,14 @@ def test_pauses_reach_the_body():
     body.pauseProducing = lambda: calls.append("pause")
     body.resumeProducing = lambda: calls.append("resume")
 
-    class Consumer(Collector):
+    class Consumer(BodyBuffer):
         def write(self, data):
             self._producer.pauseProducing()
             self._producer.resumeProducing()
             super().write(data)
 
     consumer = Consumer(3)
-    streaming = begin(stream(body, consumer))
+    streaming = begin(stream_body(body, consumer))
     body.arrive(b"ab")
     assert calls == ["pause", "resume"]
     body.end()
@@ -296,12 +296,12 @@ def test_a_consumer_that_stops_a_body_at_once():
     body = SlowBody()
     body.stopProducing = lambda: None
 
-    class Full(Collector):
+    class Full(BodyBuffer):
         def registerProducer(self, producer, streaming):
             producer.stopProducing()
 
     with pytest.raises(CancelledError):
-        done(stream(body, Full(0)))
+        done(stream_body(body, Full(0)))
 
 
 @pytest.mark.parametrize("way", ["append", "finish"])

@@ -114,11 +114,11 @@ def assert_whole(world):
         name, _, rest = path.removeprefix(f"{BLOBS[:-5]}repositories/").partition("/_manifests/")
         if rest.startswith("revisions/") and rest.endswith("/link"):
             digest = Digest.parse(world.read(path).decode())
-            _, manifest = done(world.repo(name).manifests.parsed(digest))
+            _, manifest = done(world.repo(name).manifests.get_parsed(digest))
             for part in manifest.blobs:
                 assert done(world.repo(name).blobs.size(part.digest)) == part.size
             for part in manifest.manifests:
-                assert done(world.repo(name).manifests.parsed(part.digest)) is not None
+                assert done(world.repo(name).manifests.get_parsed(part.digest)) is not None
 
 
 def test_what_is_pushed_meanwhile_is_copied_whole_or_not_at_all():
@@ -243,12 +243,12 @@ def test_a_store_that_breaks_down_ends_it(source, target):
 
 def test_how_far_it_is(source, target):
     copy = StoreCopy(source.driver, target.driver)
-    assert (copy.dealt_with, copy.total) == (0, 0)
+    assert (copy.processed_bytes, copy.total) == (0, 0)
     done(copy.run())
-    assert copy.dealt_with == copy.total > 0
+    assert copy.processed_bytes == copy.total > 0
     again = StoreCopy(source.driver, target.driver)
     done(again.run())
-    assert again.dealt_with == copy.total
+    assert again.processed_bytes == copy.total
 
 
 def test_files_that_nobody_knows_are_copied_as_they_are(source, target):

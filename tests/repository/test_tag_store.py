@@ -15,7 +15,7 @@ from twisted_registry.repository import layout, tags
 from twisted_registry.repository.manifests import Precondition
 from twisted_registry.repository.policy import Policy
 from twisted_registry.repository.registry import Registry
-from twisted_registry.repository.tagchoice import TagChoice
+from twisted_registry.repository.tagchoice import TagSelector
 
 DIGEST = Digest.of(b"manifest")
 NAMES = st.sets(st.from_regex(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,3}", fullmatch=True), max_size=12)
@@ -132,7 +132,7 @@ def test_deleting_all_of_a_digest_reads_every_tag(world, monkeypatch):
     set_tags(world, *(f"old{number:02}" for number in range(20)))
     done(world.repo().tags.set("new", Digest.of(b"other")))
     world.write(layout.tag_current("a/b", "torn"), b"")
-    removed = done(world.repo().tags.delete_all_of(DIGEST))
+    removed = done(world.repo().tags.delete_tags_of(DIGEST))
     assert removed == [f"old{number:02}" for number in range(20)]
     assert page(world) == (["new"], False)
 
@@ -143,8 +143,8 @@ def test_a_store_that_fails_is_no_empty_list(world, asked):
     store = world.repo().tags
     ask = {
         "page": lambda: store.page("", 100),
-        "delete_all_of": lambda: store.delete_all_of(DIGEST),
-        "delete_all_of indexed": lambda: store.delete_all_of(DIGEST, indexed=True),
+        "delete_all_of": lambda: store.delete_tags_of(DIGEST),
+        "delete_all_of indexed": lambda: store.delete_tags_of(DIGEST, indexed=True),
     }[asked]
     before = len(world.driver.calls)
     done(ask())
@@ -204,7 +204,7 @@ def test_a_condition_still_holds_when_another_process_sets_the_tag():
 
 def immutable_world(world):
     """A registry over the same store that never moves ``v1``."""
-    choice = TagChoice.parse(["a/b"], ["v*"])
+    choice = TagSelector.parse(["a/b"], ["v*"])
     return Registry(world.driver, world.clock, Policy(immutable=(choice,))).repository("a/b").tags
 
 
@@ -235,11 +235,11 @@ def test_a_tag_expires_if_it_is_what_it_was(world):
         return result_of(world.driver.stat(layout.tag_current("a/b", "v1"))).modified / 1e9
 
     first = pushed()
-    assert not done(store.expire("v1", Digest.of(b"other"), first))
+    assert not done(store.delete_if_unchanged("v1", Digest.of(b"other"), first))
     world.clock.advance(1)
     set_tags(world, "v1")
     if pushed() != first:
-        assert not done(store.expire("v1", DIGEST, first)), "it was pushed again meanwhile"
-    assert done(store.expire("v1", DIGEST, pushed()))
-    assert not done(store.expire("v1", DIGEST, first))
+        assert not done(store.delete_if_unchanged("v1", DIGEST, first)), "it was pushed again meanwhile"
+    assert done(store.delete_if_unchanged("v1", DIGEST, pushed()))
+    assert not done(store.delete_if_unchanged("v1", DIGEST, first))
     assert done(store.resolve("v1")) is None

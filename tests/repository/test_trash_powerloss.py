@@ -13,9 +13,9 @@ from twisted_registry.repository import layout
 from twisted_registry.repository.disposal import Trash
 from twisted_registry.repository.recall import Recall
 from twisted_registry.repository.registry import Registry
-from twisted_registry.repository.restoring import Restoring
-from twisted_registry.repository.stamps import Cause
-from twisted_registry.repository.tagrecord import TagRecord
+from twisted_registry.repository.restoring import Undelete
+from twisted_registry.repository.stamps import TrashReason
+from twisted_registry.repository.tagrecord import TagChangeRecord
 
 LAYER = Digest.of(b"layer")
 MANIFEST = Digest.of(image())
@@ -24,7 +24,7 @@ MANIFEST = Digest.of(image())
 async def prepare(driver):
     repository = Registry(driver, Clock()).repository("a/b")
     for content in (b"{}", b"layer"):
-        await repository.uploads.store(Digest.of(content), Body(content))
+        await repository.uploads.store_blob(Digest.of(content), Body(content))
     await repository.manifests.put(MANIFEST, image(), OCI_IMAGE, ["v1"])
 
 
@@ -33,11 +33,11 @@ async def blob(trash):
 
 
 async def layer(trash):
-    await trash.layer("a/b", LAYER, Cause.COLLECTED)
+    await trash.layer("a/b", LAYER, TrashReason.COLLECTED)
 
 
 async def revision(trash):
-    await trash.revision("a/b", MANIFEST, Cause.DELETED)
+    await trash.revision("a/b", MANIFEST, TrashReason.DELETED)
 
 
 async def tag(trash):
@@ -46,7 +46,7 @@ async def tag(trash):
 
 async def there_and_back(trash):
     await trash.blob(LAYER, lambda: True)
-    await trash.layer("a/b", LAYER, Cause.COLLECTED)
+    await trash.layer("a/b", LAYER, TrashReason.COLLECTED)
     assert await Recall(trash.driver).layer("a/b", LAYER)
 
 
@@ -72,7 +72,7 @@ CASES = [
         layout.tag_current("a/b", "v1"),
         layout.trashed_tag("a/b", "v1"),
         str(MANIFEST).encode(),
-        TagRecord(None, MANIFEST).to_bytes(),
+        TagChangeRecord(None, MANIFEST).to_bytes(),
     ),
     (there_and_back, layout.blob(LAYER), layout.trashed_blob(LAYER), b"layer", b"layer"),
     (
@@ -111,7 +111,7 @@ def test_a_power_cut_while_a_repository_is_deleted():
     def registry(driver, seconds):
         clock = Clock()
         clock.advance(seconds)
-        return Registry(driver, clock, disposal=Trash(driver, clock))
+        return Registry(driver, clock, deleter=Trash(driver, clock))
 
     async def scenario(driver, answered):
         answered.append(await registry(driver, 1).repository("a/b").delete())
@@ -121,8 +121,8 @@ def test_a_power_cut_while_a_repository_is_deleted():
         repository = again.repository("a/b")
         if answered:
             assert [tags async for tags in repository.tags.pages()] == []
-            assert await repository.manifests.parsed(MANIFEST) is None
-        assert await Restoring(again).repository("a/b") == []
+            assert await repository.manifests.get_parsed(MANIFEST) is None
+        assert await Undelete(again).repository("a/b") == []
         assert (await repository.manifests.get("v1")).digest == MANIFEST
         for content in (b"{}", b"layer"):
             assert await repository.blobs.size(Digest.of(content)) == len(content)

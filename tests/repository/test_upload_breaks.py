@@ -129,7 +129,7 @@ def test_after_the_client_left_a_restart_does_not_matter(world):
 
 def test_a_client_that_leaves_all_at_once_leaves_nothing(world):
     with pytest.raises(ClientGone):
-        done(world.repo().uploads.store(BOTH, Body(A, error=ClientGone())))
+        done(world.repo().uploads.store_blob(BOTH, Body(A, error=ClientGone())))
     assert world.paths() == []
 
 
@@ -140,7 +140,7 @@ def test_cancelling_stops_the_body_and_frees_the_writer(world, way):
     work = {
         "append": lambda: find(world, upload_id).append(body),
         "finish": lambda: find(world, upload_id).finish(BOTH, body),
-        "store": lambda: world.repo().uploads.store(BOTH, body),
+        "store": lambda: world.repo().uploads.store_blob(BOTH, body),
     }[way]
     under_way = begin(work())
     body.arrive(A)

@@ -11,7 +11,7 @@ from watched import Pauses, dies_at, fails_at
 from twisted_registry.digest import Digest
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.repository import layout
-from twisted_registry.repository.running import RunningDigests, Tally
+from twisted_registry.repository.running import RunningHashes, RunningHash
 from twisted_registry.repository.uploads import UploadOutOfOrder
 
 # Stores that fail.
@@ -232,7 +232,7 @@ def test_two_closing_requests_at_once_give_one_blob(world):
 def test_a_hash_that_has_not_seen_all_is_not_believed(world):
     # What a driver promises of a failure in the middle: stored, but perhaps not observed.
     world.driver.observes = False
-    assert done(world.repo().uploads.store(Digest.of(A), Body(A))) == 10
+    assert done(world.repo().uploads.store_blob(Digest.of(A), Body(A))) == 10
     assert reads(world) == 1
     upload_id = start(world)
     append(world, upload_id, A)
@@ -250,22 +250,22 @@ def test_a_hash_that_has_not_seen_all_is_not_believed(world):
 
 
 def test_running_digests_forget_the_one_longest_untouched():
-    running = RunningDigests()
+    running_hashes = RunningHashes()
     for number in range(5000):
-        tally = Tally("sha256")
-        tally.update(b"x")
-        running.keep(str(number), tally)
-    assert running.take("0", 1, "sha256") is None
-    kept = running.take("4999", 1, "sha256")
+        running_hash = RunningHash("sha256")
+        running_hash.update(b"x")
+        running_hashes.put(str(number), running_hash)
+    assert running_hashes.pop("0", 1, "sha256") is None
+    kept = running_hashes.pop("4999", 1, "sha256")
     assert kept.digest() == Digest.of(b"x")
-    assert running.take("4999", 1, "sha256") is None
+    assert running_hashes.pop("4999", 1, "sha256") is None
 
 
 def test_a_tally_of_another_size_is_no_use():
-    running = RunningDigests()
-    tally = Tally("sha256")
-    tally.update(b"xx")
-    running.keep("a", tally)
-    assert running.take("a", 1, "sha256") is None
-    assert running.take("a", 2, "sha256") is None
-    assert running.take("a", 0, "sha512").digest() == Digest.of(b"", "sha512")
+    running_hashes = RunningHashes()
+    running_hash = RunningHash("sha256")
+    running_hash.update(b"xx")
+    running_hashes.put("a", running_hash)
+    assert running_hashes.pop("a", 1, "sha256") is None
+    assert running_hashes.pop("a", 2, "sha256") is None
+    assert running_hashes.pop("a", 0, "sha512").digest() == Digest.of(b"", "sha512")

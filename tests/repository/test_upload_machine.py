@@ -30,10 +30,10 @@ class Uploads(RuleBasedStateMachine):
     ids = Bundle("ids")
     make_world = World
 
-    @initialize(checkpoint_size=st.sampled_from([1, 4, uploads.CHECKPOINT_SIZE]))
+    @initialize(checkpoint_size=st.sampled_from([1, 4, uploads.MIN_CHECKPOINT_BYTES]))
     def begin_the_world(self, checkpoint_size):
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(uploads, "CHECKPOINT_SIZE", checkpoint_size)
+        self.patch.setattr(uploads, "MIN_CHECKPOINT_BYTES", checkpoint_size)
         self.world = self.make_world()
         self.processes = [self.world.registry, self.world.another()]
         self.model = {}
@@ -164,7 +164,7 @@ class Uploads(RuleBasedStateMachine):
     def at_once(self, content, algorithm, process):
         digest = Digest.of(content, algorithm)
         repository = self.world.repo(registry=self.processes[process])
-        assert done(repository.uploads.store(digest, Body(content))) == len(content)
+        assert done(repository.uploads.store_blob(digest, Body(content))) == len(content)
         self.blobs[digest] = content
 
     @rule(process=process)

@@ -29,7 +29,7 @@ def test_in_chunks(world):
     assert not world.paths(folder(upload_id))
     assert reads(world) == 0
     # Nothing is remembered of what has ended.
-    assert not world.registry._running._tallies
+    assert not world.registry._running_hashes._hashes
     world.check()
 
 
@@ -45,7 +45,7 @@ def test_the_last_chunk_may_come_with_the_digest(world, algorithm):
 
 
 def test_all_at_once(world):
-    assert done(world.repo().uploads.store(BOTH, Body(A, B))) == 20
+    assert done(world.repo().uploads.store_blob(BOTH, Body(A, B))) == 20
     assert size_of(world, BOTH) == 20
     assert not [path for path in world.paths() if "_uploads" in path]
 
@@ -58,7 +58,7 @@ def test_nothing_at_all_is_a_blob(world):
     upload_id = start(world)
     assert append(world, upload_id) == 0
     assert finish(world, upload_id, nothing, b"") == 0
-    assert done(world.repo().uploads.store(Digest.of(b"", "sha512"), Body())) == 0
+    assert done(world.repo().uploads.store_blob(Digest.of(b"", "sha512"), Body())) == 0
     world.check()
 
 
@@ -169,7 +169,7 @@ def test_another_digest_ends_the_upload_and_shows_nothing(world):
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 def test_another_digest_at_once_leaves_nothing(world, algorithm):
     with pytest.raises(RegistryError) as caught:
-        done(world.repo().uploads.store(Digest.of(b"other", algorithm), Body(A)))
+        done(world.repo().uploads.store_blob(Digest.of(b"other", algorithm), Body(A)))
     assert caught.value.code is ErrorCode.DIGEST_INVALID
     assert world.paths() == []
 

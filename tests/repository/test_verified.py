@@ -50,14 +50,14 @@ def world():
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 def test_what_is_right_passes(world, content, algorithm):
     digest = world.blob(content, algorithm=algorithm)
-    reader, client = done(world.repo().blobs.whole(digest)), Client()
+    reader, client = done(world.repo().blobs.open_whole(digest)), Client()
     assert verifyObject(IReader, reader)
     assert (reader.size, reader.fileno(), reader.offset()) == (len(content), None, 0)
     result_of(reader.deliver(client))
     assert client.content == content
     assert client.producer is None
     shown = []
-    result_of(done(world.repo().blobs.whole(digest)).feed(shown.append))
+    result_of(done(world.repo().blobs.open_whole(digest)).feed(shown.append))
     assert b"".join(shown) == content
 
 
@@ -66,7 +66,7 @@ def test_what_is_spoiled_is_not_passed_on_to_its_end(world, content):
     digest = world.blob(content)
     path = f"docker/registry/v2/blobs/sha256/{digest.hex[:2]}/{digest.hex}/data"
     world.write(path, content[:-1] + bytes([content[-1] ^ 1]))
-    reader, client = done(world.repo().blobs.whole(digest)), Client()
+    reader, client = done(world.repo().blobs.open_whole(digest)), Client()
     with pytest.raises(StorageError, match="not the bytes of the digest"):
         result_of(reader.deliver(client))
     assert len(client.content) < len(content)
@@ -78,20 +78,20 @@ def test_what_is_spoiled_is_not_passed_on_to_its_end(world, content):
 def test_what_passed_once_is_told_without_the_digest(world, monkeypatch, spoiled):
     digest = world.blob(LARGE)
     blobs, client = world.repo().blobs, Client()
-    result_of(done(blobs.whole(digest)).deliver(client))
+    result_of(done(blobs.open_whole(digest)).deliver(client))
     monkeypatch.setattr(verified, "hasher", lambda _: pytest.fail("hashed again"))
     client = Client()
-    result_of(done(blobs.whole(digest)).deliver(client))
+    result_of(done(blobs.open_whole(digest)).deliver(client))
     assert client.content == LARGE
     path = f"docker/registry/v2/blobs/sha256/{digest.hex[:2]}/{digest.hex}/data"
     world.write(path, spoiled)
     client = Client()
     with pytest.raises(StorageError, match="not the bytes of the digest"):
-        result_of(done(blobs.whole(digest)).deliver(client))
+        result_of(done(blobs.open_whole(digest)).deliver(client))
     assert len(client.content) < len(spoiled)
     world.write(path, LARGE)
     client = Client()
-    result_of(done(blobs.whole(digest)).deliver(client))
+    result_of(done(blobs.open_whole(digest)).deliver(client))
     assert client.content == LARGE
 
 
@@ -101,14 +101,14 @@ def test_what_was_spoiled_at_first_is_not_taken_for_right(world):
     world.write(path, b"!" + LARGE[1:])
     for _ in range(2):
         with pytest.raises(StorageError, match="not the bytes of the digest"):
-            result_of(done(world.repo().blobs.whole(digest)).deliver(Client()))
+            result_of(done(world.repo().blobs.open_whole(digest)).deliver(Client()))
 
 
 @pytest.fixture
 def passed(world, monkeypatch):
     """A blob that passed once, its repository, and the readers that are opened from now on."""
     digest, readers = world.blob(LARGE), []
-    result_of(done(world.repo().blobs.whole(digest)).deliver(Client()))
+    result_of(done(world.repo().blobs.open_whole(digest)).deliver(Client()))
     made = verified.VerifiedReader
 
     def make(*arguments):
@@ -125,7 +125,7 @@ def passed(world, monkeypatch):
 def test_what_passed_once_is_opened_while_its_link_is_read(world, passed):
     digest, blobs, readers = passed
     world.driver.before = pauses = Pauses("get", "/link")
-    opening = Deferred.fromCoroutine(blobs.whole(digest))
+    opening = Deferred.fromCoroutine(blobs.open_whole(digest))
     assert len(pauses.waiting) == len(readers) == 1
     pauses.release()
     assert result_of(opening) is readers[0]
@@ -136,7 +136,7 @@ def test_what_was_opened_is_closed_if_there_is_no_link(world, passed):
     digest, blobs, readers = passed
     world.remove(layout.layer_link("a/b", digest))
     with pytest.raises(RegistryError, match="BLOB_UNKNOWN"):
-        done(blobs.whole(digest))
+        done(blobs.open_whole(digest))
     assert readers[0].closed == [True]
 
 
@@ -146,7 +146,7 @@ def test_what_was_opened_is_closed_if_the_link_can_not_be_read(world, passed):
         fail(StorageError(path, "broken")) if action == "get" else None
     )
     with pytest.raises(RegistryError, match="UNAVAILABLE"):
-        done(blobs.whole(digest))
+        done(blobs.open_whole(digest))
     assert readers[0].closed == [True]
 
 
@@ -154,7 +154,7 @@ def test_what_was_opened_is_closed_if_the_link_can_not_be_read(world, passed):
 def test_who_leaves_meanwhile_leaves_nothing_open(world, passed, held):
     digest, blobs, readers = passed
     world.driver.before = Pauses(held, "")
-    opening = Deferred.fromCoroutine(blobs.whole(digest))
+    opening = Deferred.fromCoroutine(blobs.open_whole(digest))
     opening.cancel()
     with pytest.raises(CancelledError):
         result_of(opening)
@@ -166,12 +166,12 @@ def test_the_link_alone_does_not_do(world, passed):
     digest, blobs, _ = passed
     world.remove(f"docker/registry/v2/blobs/sha256/{digest.hex[:2]}/{digest.hex}/data")
     with pytest.raises(RegistryError, match="BLOB_UNKNOWN"):
-        done(blobs.whole(digest))
+        done(blobs.open_whole(digest))
 
 
 def test_a_slow_client_is_waited_for(world):
     digest = world.blob(LARGE)
-    reader, client = done(world.repo().blobs.whole(digest)), Client(pause_after=1)
+    reader, client = done(world.repo().blobs.open_whole(digest)), Client(pause_after=1)
     delivering = reader.deliver(client)
     assert not delivering.called
     assert 0 < len(client.content) < len(LARGE)
@@ -187,7 +187,7 @@ def test_what_was_read_here_is_not_looked_at_again():
     digest = world.blob(b"near")
     world.driver.glances = True
     world.clock.advance(10)
-    reader = done(world.repo().blobs.whole(digest))
+    reader = done(world.repo().blobs.open_whole(digest))
     assert not isinstance(reader, VerifiedReader)
     reader.close()
 
@@ -203,15 +203,15 @@ def test_a_manifest_that_was_spoiled_on_the_way_is_read_again(world):
             world.write(path, b"spoiled" if len(reads) % 2 else right)
 
     world.driver.before = spoil
-    _, manifest = done(world.repo().manifests.parsed(digest))
+    _, manifest = done(world.repo().manifests.get_parsed(digest))
     assert manifest.layers
     assert len(reads) == 2
     world.driver.before = lambda _number, action, at: (
         world.write(path, b"spoiled") if (action, at) == ("get", path) else None
     )
-    assert done(world.repo().manifests.parsed(digest)) is None
+    assert done(world.repo().manifests.get_parsed(digest)) is None
 
 
 def test_whoever_asks_for_a_blob_that_is_not_there(world):
     with pytest.raises(RegistryError):
-        done(world.repo().blobs.whole(Digest.of(b"nothing")))
+        done(world.repo().blobs.open_whole(Digest.of(b"nothing")))

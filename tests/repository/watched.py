@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred, maybeDeferred
 from zope.interface import implementer
 
-from twisted_registry.storage.changes import conclude_in_steps
+from twisted_registry.storage.changes import finalize_in_steps
 from twisted_registry.storage.interfaces import IStorageDriver, StorageError
 
 
@@ -18,7 +18,7 @@ class WatchedDriver:
         #: True: what was read is kept as long as a look at the file tells that it is the same.
         self.glances = glances
         self.name = driver.name
-        self.minimum_chunk = driver.minimum_chunk
+        self.min_chunk_bytes = driver.min_chunk_bytes
         self.presigns = driver.presigns
         self.calls = []
         self.looks = []
@@ -38,18 +38,18 @@ class WatchedDriver:
 
         return calling.addBoth(answered)
 
-    def hold(self, name):
-        return self.driver.hold(name)
+    def lock(self, name):
+        return self.driver.lock(name)
 
-    def glance(self, path):
+    def peek(self, path):
         self.looks.append(path)
-        return self.driver.glance(path) if self.glances else None
+        return self.driver.peek(path) if self.glances else None
 
-    def unchanged(self, looks):
-        return all(self.glance(path) == seen for path, seen in looks)
+    def validate(self, looks):
+        return all(self.peek(path) == seen for path, seen in looks)
 
-    def reopen(self, path, seen):
-        return self.driver.reopen(path, seen)
+    def open_cached(self, path, seen):
+        return self.driver.open_cached(path, seen)
 
     def writes(self):
         """The calls that change the store."""
@@ -77,9 +77,9 @@ class WatchedWriter:
         self._path = path
         self._writer = writer
 
-    def conclude(self, decide):
+    def finalize(self, decide):
         # Step by step, so that each step can be held, or fail.
-        return conclude_in_steps(self._watched, self, decide)
+        return finalize_in_steps(self._watched, self, decide)
 
     def __getattr__(self, action):
         attribute = getattr(self._writer, action)

@@ -6,22 +6,22 @@ import errno
 import os
 from collections import Counter
 
-from twisted_registry.storage.fileops import OsFiles
+from twisted_registry.storage.fileops import OSCalls
 
 
-class CountingFiles(OsFiles):
+class CountingFiles(OSCalls):
     """Counts the calls of each name in ``calls``."""
 
     def __init__(self):
         self.calls = Counter()
 
     def __getattribute__(self, name):
-        if not name.startswith("_") and hasattr(OsFiles, name):
+        if not name.startswith("_") and hasattr(OSCalls, name):
             self.calls[name] += 1
         return super().__getattribute__(name)
 
 
-class FaultyFiles(OsFiles):
+class FaultyFiles(OSCalls):
     """Fails calls: ``faults[name]`` is a list of an errno, or None for success, for each call.
 
     A negative number for ``pwrite`` makes it take only so many bytes.
@@ -32,7 +32,7 @@ class FaultyFiles(OsFiles):
 
     def __getattribute__(self, name):
         real = super().__getattribute__(name)
-        if name.startswith("_") or not hasattr(OsFiles, name):
+        if name.startswith("_") or not hasattr(OSCalls, name):
             return real
         waiting = self.faults.get(name)
         fault = waiting.pop(0) if waiting else None

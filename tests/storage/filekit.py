@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from twisted_registry.storage import filewriter
-from twisted_registry.storage.fileops import OsFiles
+from twisted_registry.storage.fileops import OSCalls
 from twisted_registry.storage.filesystem import FilesystemDriver
 
 case = SynchronousTestCase()
@@ -43,7 +43,7 @@ class HeldThreads(InlineThreads):
     def __init__(self):
         self.waiting = []
 
-    def run(self, work, *arguments, undo=None):
+    def run_blocking(self, work, *arguments, undo=None):
         answer = filewriter.Deferred()
         self.waiting.append((work, arguments, answer))
         return answer
@@ -58,7 +58,7 @@ def descriptors():
 
 
 def inline(root, files=None):
-    return FilesystemDriver(str(root), Clock(), files=files or OsFiles(), threads=InlineThreads())
+    return FilesystemDriver(str(root), Clock(), files=files or OSCalls(), threads=InlineThreads())
 
 
 def paths(entries):

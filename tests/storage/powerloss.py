@@ -21,7 +21,7 @@ from powerlossnodes import Change, DirEntry, File, Folder, Opened, Survival, fau
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
-from twisted_registry.storage.fileops import OsFiles
+from twisted_registry.storage.fileops import OSCalls
 from twisted_registry.storage.filesystem import FilesystemDriver
 
 ROOT = "/store"
@@ -32,8 +32,8 @@ class PowerCut(Exception):
 
 
 @define(eq=False)
-class PowerLossFiles(OsFiles):
-    """The layer of :class:`OsFiles` over the model.
+class PowerLossFiles(OSCalls):
+    """The layer of :class:`OSCalls` over the model.
 
     :ivar cut_after: how many more changes are made before the power goes; None: it stays.
     :ivar journal: the name of each change, in order.
@@ -109,7 +109,7 @@ class PowerLossFiles(OsFiles):
         self._step("truncate")
         del self._opened[fd].node.content[size:]
 
-    def begin_writing(self, fd, offset, length):
+    def start_writeback(self, fd, offset, length):
         self._live()
 
     def fsync(self, fd):
@@ -252,13 +252,13 @@ class PowerLossFiles(OsFiles):
 class InlineThreads:
     """A pool that runs everything at once, where it is called."""
 
-    def run(self, work, *arguments, undo=None):
+    def run_blocking(self, work, *arguments, undo=None):
         try:
             return succeed(work(*arguments))
         except Exception:  # noqa: BLE001
             return fail()
 
-    def tell(self, what):
+    def call_from_thread(self, what):
         what()
 
     def close(self):
@@ -271,7 +271,7 @@ def driver_on(files, clock=None):
     (Small writes wait for the clock, or for flush, commit or close.)
     """
     return FilesystemDriver(
-        ROOT, clock or Clock(), kept_open=0, files=files, threads=InlineThreads()
+        ROOT, clock or Clock(), max_open_files=0, files=files, threads=InlineThreads()
     )
 
 

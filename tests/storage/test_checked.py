@@ -50,12 +50,12 @@ CALLS = {
     "writer with present": lambda driver, path: driver.writer("fine", 0, present=path),
     "writer with absent": lambda driver, path: driver.writer("fine", 0, absent=path),
     "list": lambda driver, path: driver.list(path),
-    "folders": lambda driver, path: driver.folders(path),
-    "folders holding": lambda driver, path: driver.folders("", holding=path),
-    "folders_many": lambda driver, path: driver.folders_many(["fine", path], 10),
-    "marked": lambda driver, path: driver.marked(path, "_", ("_a",), "", 10),
-    "marked with sign": lambda driver, path: driver.marked("fine", path, ("_a",), "", 10),
-    "marked with mark": lambda driver, path: driver.marked("fine", "_", ("_a", path), "", 10),
+    "folders": lambda driver, path: driver.list_folders(path),
+    "folders holding": lambda driver, path: driver.list_folders("", holding=path),
+    "folders_many": lambda driver, path: driver.list_folders_many(["fine", path], 10),
+    "marked": lambda driver, path: driver.list_marked(path, "_", ("_a",), "", 10),
+    "marked with sign": lambda driver, path: driver.list_marked("fine", path, ("_a",), "", 10),
+    "marked with mark": lambda driver, path: driver.list_marked("fine", "_", ("_a", path), "", 10),
     "walk": lambda driver, path: driver.walk(path),
     "presign": lambda driver, path: driver.presign(path, "GET", 60),
 }
@@ -68,7 +68,7 @@ OF_THE_ROOT = {"stat", "list", "folders", "folders holding", "walk"}
 class Observer:
     seen: list = field(factory=list)
 
-    def observed(self, driver, action, seconds, failed):
+    def call_ended(self, driver, action, seconds, failed):
         self.seen.append((driver, action, seconds, failed))
 
 
@@ -76,7 +76,7 @@ class Broken:
     """A driver all of whose methods do one thing."""
 
     name = "broken"
-    minimum_chunk = 5
+    min_chunk_bytes = 5
     presigns = False
 
     def __init__(self, action):
@@ -122,7 +122,7 @@ def test_the_root_is_a_folder(checked, call):
 def test_it_looks_like_the_driver(checked):
     verifyObject(IStorageDriver, checked)
     broken = CheckedDriver(Broken(None), Clock())
-    assert (broken.name, broken.minimum_chunk) == ("broken", 5)
+    assert (broken.name, broken.min_chunk_bytes) == ("broken", 5)
     assert checked.name == "inmemory"
 
 

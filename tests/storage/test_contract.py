@@ -6,7 +6,7 @@ from twisted.internet import reactor
 from twisted.internet.task import Clock
 
 from twisted_registry.storage.checked import CheckedDriver
-from twisted_registry.storage.contract import ALL_PROMISES, keeps
+from twisted_registry.storage.contract import ALL_PROMISES, check_promise
 from twisted_registry.storage.filesystem import FilesystemDriver
 from twisted_registry.storage.memory import MemoryDriver
 
@@ -33,4 +33,4 @@ async def driver(request, tmp_path):
 @pytest.mark.parametrize("promise", ALL_PROMISES, ids=lambda promise: promise.__name__)
 @pytest_twisted.ensureDeferred
 async def test_promise(promise, driver):
-    await keeps(driver, promise)
+    await check_promise(driver, promise)

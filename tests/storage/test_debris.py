@@ -10,9 +10,9 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_registry.storage import debris
-from twisted_registry.storage.fileops import OsFiles
+from twisted_registry.storage.fileops import OSCalls
 from twisted_registry.storage.filesystem import FilesystemDriver
-from twisted_registry.storage.newfile import hidden_name, is_hidden_name
+from twisted_registry.storage.newfile import temporary_name, is_temporary_name
 
 result_of = SynchronousTestCase().successResultOf
 #: Seconds since the epoch, long after and long before any test.
@@ -20,7 +20,7 @@ LATER, EARLIER = 2**33, 10**9
 
 
 def inline(root, files=None):
-    return FilesystemDriver(str(root), Clock(), files=files or OsFiles(), threads=InlineThreads())
+    return FilesystemDriver(str(root), Clock(), files=files or OSCalls(), threads=InlineThreads())
 
 
 @pytest.fixture
@@ -40,27 +40,27 @@ def everything(root):
 
 def test_old_unfinished_files_and_folders_go(tmp_path, driver, folder):
     for where in (tmp_path, folder):
-        (where / hidden_name()).write_bytes(b"half")
-        doomed = where / hidden_name()
+        (where / temporary_name()).write_bytes(b"half")
+        doomed = where / temporary_name()
         (doomed / "below").mkdir(parents=True)
         (doomed / "below" / "file").write_bytes(b"")
     before = everything(tmp_path)
-    assert result_of(driver.sweep(LATER, dry_run=True)) == 4
+    assert result_of(driver.remove_leftovers(LATER, dry_run=True)) == 4
     assert everything(tmp_path) == before
-    assert result_of(driver.sweep(LATER)) == 4
+    assert result_of(driver.remove_leftovers(LATER)) == 4
     assert everything(tmp_path) == ["a", "a/b", "a/b/kept"]
-    assert result_of(driver.sweep(LATER)) == 0
+    assert result_of(driver.remove_leftovers(LATER)) == 0
 
 
 def test_what_changed_later_stays(tmp_path, driver, folder):
-    (folder / hidden_name()).write_bytes(b"being written")
-    (folder / hidden_name()).mkdir()
+    (folder / temporary_name()).write_bytes(b"being written")
+    (folder / temporary_name()).mkdir()
     # An old time of change that a copy brought along does not make it old.
-    copied = folder / hidden_name()
+    copied = folder / temporary_name()
     copied.write_bytes(b"")
     os.utime(copied, (0, 0))
     before = everything(tmp_path)
-    assert result_of(driver.sweep(EARLIER)) == 0
+    assert result_of(driver.remove_leftovers(EARLIER)) == 0
     assert everything(tmp_path) == before
 
 
@@ -70,32 +70,32 @@ def test_what_changed_later_stays(tmp_path, driver, folder):
 )
 def test_other_names_stay(driver, folder, name):
     (folder / name).write_bytes(b"")
-    assert result_of(driver.sweep(LATER)) == 0
+    assert result_of(driver.remove_leftovers(LATER)) == 0
     assert (folder / name).exists()
 
 
 def test_hidden_folders_of_others_are_not_looked_into(driver, folder):
     (folder / ".snapshot").mkdir()
-    other = folder / ".snapshot" / hidden_name()
+    other = folder / ".snapshot" / temporary_name()
     other.write_bytes(b"")
-    assert result_of(driver.sweep(LATER)) == 0
+    assert result_of(driver.remove_leftovers(LATER)) == 0
     assert other.exists()
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path, driver, folder):
     elsewhere = tmp_path.parent / f"{tmp_path.name}-elsewhere"
     elsewhere.mkdir()
-    (elsewhere / hidden_name()).write_bytes(b"")
+    (elsewhere / temporary_name()).write_bytes(b"")
     (folder / "linked").symlink_to(elsewhere)
     (folder / "circle").symlink_to(tmp_path)
     (folder / "dangling").symlink_to(tmp_path / "none")
-    assert result_of(driver.sweep(LATER)) == 1
+    assert result_of(driver.remove_leftovers(LATER)) == 1
     assert list(elsewhere.iterdir()) == []
 
 
 def test_a_link_with_a_hidden_name_goes_itself(tmp_path, driver, folder):
-    (folder / hidden_name()).symlink_to(tmp_path / "a")
-    assert result_of(driver.sweep(LATER)) == 1
+    (folder / temporary_name()).symlink_to(tmp_path / "a")
+    assert result_of(driver.remove_leftovers(LATER)) == 1
     assert (folder / "kept").exists()
 
 
@@ -103,17 +103,17 @@ def test_a_large_tree_takes_several_turns(tmp_path, driver, monkeypatch):
     monkeypatch.setattr(debris, "_AT_ONCE", 3)
     for number in range(10):
         (tmp_path / str(number)).mkdir()
-        (tmp_path / str(number) / hidden_name()).write_bytes(b"")
-    sweep = debris.Sweep(driver._tree, LATER)
+        (tmp_path / str(number) / temporary_name()).write_bytes(b"")
+    remove_leftovers = debris.LeftoverScan(driver._tree, LATER)
     turns = 1
-    while sweep.go_on():
+    while remove_leftovers.scan_some():
         turns += 1
-    assert (turns, sweep.found) == (4, 10)
+    assert (turns, remove_leftovers.found) == (4, 10)
     result_of(driver.put("a/b", b""))
-    assert result_of(driver.sweep(LATER)) == 0
+    assert result_of(driver.remove_leftovers(LATER)) == 0
 
 
-class Vanishing(OsFiles):
+class Vanishing(OSCalls):
     """Everything is gone just before it is touched."""
 
     def unlink(self, path):
@@ -127,18 +127,18 @@ class Vanishing(OsFiles):
 
 
 def test_what_others_remove_meanwhile_is_no_error(tmp_path):
-    (tmp_path / hidden_name()).write_bytes(b"")
+    (tmp_path / temporary_name()).write_bytes(b"")
     (tmp_path / "gone").mkdir()
     (tmp_path / "there").mkdir()
-    (tmp_path / "there" / hidden_name()).write_bytes(b"")
-    assert result_of(inline(tmp_path, Vanishing()).sweep(LATER)) == 0
+    (tmp_path / "there" / temporary_name()).write_bytes(b"")
+    assert result_of(inline(tmp_path, Vanishing()).remove_leftovers(LATER)) == 0
     assert everything(tmp_path) == ["there"]
 
 
 def test_no_tree_at_all(tmp_path):
-    assert result_of(inline(tmp_path / "none").sweep(LATER)) == 0
+    assert result_of(inline(tmp_path / "none").remove_leftovers(LATER)) == 0
 
 
 def test_names():
-    assert is_hidden_name(hidden_name())
-    assert not is_hidden_name(f"{hidden_name()}x")
+    assert is_temporary_name(temporary_name())
+    assert not is_temporary_name(f"{temporary_name()}x")

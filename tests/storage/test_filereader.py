@@ -11,8 +11,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_registry.storage.contractkit import Sink
-from twisted_registry.storage.fileops import OsFiles
-from twisted_registry.storage.filereader import PIECE
+from twisted_registry.storage.fileops import OSCalls
+from twisted_registry.storage.filereader import PIECE_BYTES
 from twisted_registry.storage.filesystem import FilesystemDriver
 
 case = SynchronousTestCase()
@@ -21,7 +21,7 @@ result_of, failure_of, no_result = (
     case.failureResultOf,
     case.assertNoResult,
 )
-CONTENT = os.urandom(2 * PIECE + 12_345)
+CONTENT = os.urandom(2 * PIECE_BYTES + 12_345)
 
 
 class HeldThreads(InlineThreads):
@@ -29,7 +29,7 @@ class HeldThreads(InlineThreads):
 
     held = None
 
-    def run(self, work, *arguments, undo=None):
+    def run_blocking(self, work, *arguments, undo=None):
         if self.held is None:
             return super().run(work, *arguments, undo=undo)
         answer = Deferred()
@@ -60,7 +60,7 @@ def reader(tmp_path, threads):
 
 
 def open_file(root, threads, files=None):
-    driver = FilesystemDriver(str(root), Clock(), files=files or OsFiles(), threads=threads)
+    driver = FilesystemDriver(str(root), Clock(), files=files or OSCalls(), threads=threads)
     return result_of(driver.open("file"))
 
 
@@ -77,7 +77,7 @@ def test_pieces_come_one_by_one(reader, threads):
         assert len(threads.held) == 1
         threads.step()
         assert len(sink.received) == count
-    assert max(map(len, sink.received)) == PIECE
+    assert max(map(len, sink.received)) == PIECE_BYTES
     assert result_of(done) is None
     assert sink.content == CONTENT
     assert reader.fileno() is None
@@ -169,7 +169,7 @@ def test_what_is_opened_for_nobody_is_closed(tmp_path):
     before = descriptors(tmp_path)
 
     class Cancelled(InlineThreads):
-        def run(self, work, *arguments, undo=None):
+        def run_blocking(self, work, *arguments, undo=None):
             undo(work(*arguments))
             return Deferred()
 

@@ -10,7 +10,7 @@ from countingfiles import BROKEN, FaultyFiles
 from filekit import failure_of, inline, paths, result_of
 from twisted.logger import globalLogPublisher
 
-from twisted_registry.storage.fileops import OsFiles
+from twisted_registry.storage.fileops import OSCalls
 from twisted_registry.storage.interfaces import (
     PathExists,
     PathInvalid,
@@ -23,7 +23,7 @@ def hidden(root):
     return [path for path in root.rglob("*") if path.name.startswith(".")]
 
 
-class Meddling(OsFiles):
+class Meddling(OSCalls):
     """Does something else just before the first call of one kind."""
 
     def __init__(self, name, meddle):
@@ -120,7 +120,7 @@ def test_a_source_deleted_before_its_move(tmp_path):
 def test_a_folder_deleted_right_after_the_put(tmp_path):
     other = inline(tmp_path)
 
-    class Late(OsFiles):
+    class Late(OSCalls):
         def rename(self, source, destination):
             super().rename(source, destination)
             result_of(other.delete("folder"))
@@ -130,7 +130,7 @@ def test_a_folder_deleted_right_after_the_put(tmp_path):
 
 
 def test_a_folder_that_is_always_deleted(tmp_path):
-    class Hostile(OsFiles):
+    class Hostile(OSCalls):
         def open(self, path, flags):
             if flags & os.O_CREAT:
                 raise FileNotFoundError(errno.ENOENT, "gone")
@@ -186,7 +186,7 @@ def test_names_that_no_path_can_spell_are_passed_over(driver, tmp_path):
 
 
 def test_unfinished_files_are_never_seen(tmp_path):
-    class Looking(OsFiles):
+    class Looking(OSCalls):
         seen = 0
 
         def rename(self, source, destination):
@@ -201,7 +201,7 @@ def test_unfinished_files_are_never_seen(tmp_path):
 
 
 def test_a_deleted_folder_goes_in_one_step(tmp_path):
-    class Looking(OsFiles):
+    class Looking(OSCalls):
         def rmdir(self, path):
             assert paths(inline(tmp_path).list("")) == ["other"]
             super().rmdir(path)
@@ -279,5 +279,5 @@ def test_the_names_of_folders_need_not_be_remembered(driver, tmp_path, monkeypat
     monkeypatch.setattr("twisted_registry.storage.lasting.REMEMBERED", 3)
     for number in range(9):
         result_of(driver.put(f"a/{number}/file", b"content"))
-    assert len(driver._tree.lasting._settled) <= 3
+    assert len(driver._tree.dir_syncer._synced) <= 3
     assert len(paths(driver.walk(""))) == 9

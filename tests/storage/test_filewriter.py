@@ -14,9 +14,9 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, gatherResults
 
 from twisted_registry.storage import filewriter
-from twisted_registry.storage.fileops import OsFiles
+from twisted_registry.storage.fileops import OSCalls
 from twisted_registry.storage.filesystem import FilesystemDriver
-from twisted_registry.storage.filewriter import Share
+from twisted_registry.storage.filewriter import WriteBudget
 from twisted_registry.storage.interfaces import StorageError, WriterBusy
 
 
@@ -71,9 +71,9 @@ def test_what_is_cancelled_is_not_gone_on_with(held):
 def test_the_disk_begins_early(tmp_path):
     begun = []
 
-    class Files(OsFiles):
-        def begin_writing(self, fd, offset, length):
-            super().begin_writing(fd, offset, length)
+    class Files(OSCalls):
+        def start_writeback(self, fd, offset, length):
+            super().start_writeback(fd, offset, length)
             begun.append((offset, length))
 
     writer = result_of(inline(tmp_path, Files()).writer("file", 0))
@@ -163,7 +163,7 @@ def test_one_push_producer_only(held):
 
 
 def test_many_writers_share():
-    share = Share()
+    share = WriteBudget()
     assert share.limit == 4 * MIB
     share.writers = 1
     assert share.limit == 4 * MIB
@@ -176,13 +176,13 @@ def test_many_writers_share():
 def test_writers_count_while_they_are_open(tmp_path):
     driver = inline(tmp_path)
     writers = [result_of(driver.writer(f"file{number}")) for number in range(3)]
-    assert driver._share.writers == 3
+    assert driver._budget.writers == 3
     result_of(writers[0].close())
     result_of(writers[1].cancel())
     result_of(writers[1].cancel())
-    assert driver._share.writers == 1
+    assert driver._budget.writers == 1
     result_of(writers[2].close())
-    assert driver._share.writers == 0
+    assert driver._budget.writers == 0
 
 
 def test_cancel_while_bytes_wait(held, tmp_path):
@@ -232,7 +232,7 @@ def test_cancel_leaves_the_file_of_another(tmp_path):
 def test_a_file_that_was_removed_before_it_was_locked(tmp_path):
     """The first look after locking finds another file, or none, under the name: try again."""
 
-    class Racing(OsFiles):
+    class Racing(OSCalls):
         rounds = 3
 
         def lock(self, fd):

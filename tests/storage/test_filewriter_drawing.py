@@ -26,15 +26,15 @@ class Source:
 
 def drawn_by(writer, source):
     """Let it draw, as it does when it is not the only one."""
-    writer._share.writers += 1
-    return writer.draw(source)
+    writer._budget.writers += 1
+    return writer.append_from(source)
 
 
 def test_one_writer_alone_does_not_draw(held):
     writer, _ = held
-    assert writer.draw is None
-    writer._share.writers += 1
-    assert writer.draw is not None
+    assert writer.append_from is None
+    writer._budget.writers += 1
+    assert writer.append_from is not None
 
 
 def test_what_is_drawn_follows_what_was_written(held):

@@ -27,7 +27,7 @@ SECOND = 1_000_000_000
 class NoThreads(InlineThreads):
     """Fails the test that needs a thread."""
 
-    def run(self, work, *arguments, undo=None):
+    def run_blocking(self, work, *arguments, undo=None):
         raise AssertionError("asked for a thread")
 
 
@@ -56,7 +56,7 @@ def make(root, *names):
 
 
 def folders(driver, path="x", **options):
-    return list(result_of(driver.folders(path, **options)))
+    return list(result_of(driver.list_folders(path, **options)))
 
 
 def scans(files):
@@ -69,7 +69,7 @@ def test_a_folder_is_read_once(driver, files, tmp_path):
     for _ in range(3):
         assert folders(driver) == ["a", "b", "c"]
         assert folders(driver, after="a", limit=1) == ["b"]
-        assert [list(names) for names in result_of(driver.folders_many(["x"], 2))] == [["a", "b"]]
+        assert [list(names) for names in result_of(driver.list_folders_many(["x"], 2))] == [["a", "b"]]
     assert scans(files) == 1
 
 
@@ -111,9 +111,9 @@ def test_a_folder_that_goes_is_gone(driver, tmp_path):
     assert folders(driver) == ["a"]
     (tmp_path / "x/a").rmdir()
     (tmp_path / "x").rmdir()
-    failure_of(driver.folders("x"), PathNotFound)
+    failure_of(driver.list_folders("x"), PathNotFound)
     (tmp_path / "x").touch()
-    failure_of(driver.folders("x"), PathInvalid)
+    failure_of(driver.list_folders("x"), PathInvalid)
 
 
 def test_two_that_read_a_folder_at_once(tmp_path):
@@ -139,7 +139,7 @@ def test_two_that_read_a_folder_at_once(tmp_path):
 def test_a_folder_that_goes_while_it_is_read(tmp_path):
     make(tmp_path, "x/a")
     driver = driver_on(tmp_path, FaultyFiles(scandir=[errno.ENOENT]))
-    failure_of(driver.folders("x"), PathNotFound)
+    failure_of(driver.list_folders("x"), PathNotFound)
     assert folders(driver) == ["a"]
 
 
@@ -181,7 +181,7 @@ def test_a_time_in_the_future_is_not_believed(driver, files, tmp_path):
 
 
 def test_no_more_names_are_kept_than_allowed(tmp_path, files):
-    driver = driver_on(tmp_path, files, kept_names=40)
+    driver = driver_on(tmp_path, files, max_cached_names=40)
     make(tmp_path, *(f"x{folder}/n{name}" for folder in range(4) for name in range(5)))
     make(tmp_path, *(f"large/n{name:02}" for name in range(40)))
 
@@ -224,9 +224,9 @@ def test_a_disk_that_fails_is_no_empty_folder(tmp_path):
     make(tmp_path, "x/a")
     (tmp_path / "x/a/file").write_bytes(b"1")
     asked = [
-        lambda driver: driver.folders("x"),
-        lambda driver: driver.folders_many(["x"], 10),
-        lambda driver: driver.folders("x", holding="a/file"),
+        lambda driver: driver.list_folders("x"),
+        lambda driver: driver.list_folders_many(["x"], 10),
+        lambda driver: driver.list_folders("x", holding="a/file"),
     ]
     for ask in asked:
         for call in ("stat", "scandir"):
@@ -242,7 +242,7 @@ def test_a_disk_that_fails_is_no_empty_folder(tmp_path):
 def test_a_folder_that_goes_before_its_folders_are_looked_at(tmp_path):
     make(tmp_path, "x/a")
     driver = driver_on(tmp_path, FaultyFiles(open=[errno.ENOENT]))
-    failure_of(driver.folders("x", holding="file"), PathNotFound)
+    failure_of(driver.list_folders("x", holding="file"), PathNotFound)
 
 
 def test_no_descriptor_is_lost(tmp_path):
@@ -251,7 +251,7 @@ def test_no_descriptor_is_lost(tmp_path):
         (tmp_path / "x" / name / "file").write_bytes(b"1")
     before = len(list(Path("/proc/self/fd").iterdir()))
     driver = driver_on(tmp_path, FaultyFiles(stat=[None, errno.EIO]))
-    failure_of(driver.folders("x", holding="file"), StorageError)
+    failure_of(driver.list_folders("x", holding="file"), StorageError)
     assert folders(driver, holding="file", limit=1) == ["a"]
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 

@@ -72,7 +72,7 @@ def test_a_blob_and_its_link_in_one_go(driver, files):
             Put(f"{link}/link", b"abcd"),
             Remove("known/uploads/1"),
         ]
-        result_of(writer.conclude(lambda _, changes=changes: changes))
+        result_of(writer.finalize(lambda _, changes=changes: changes))
         # The data, the link, and of each the folder and the one above it; first those above, too,
         # for the link again: it gets its name only when the blob lasts.
         assert files.calls["fsync"] == expected

@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_registry.storage import filewriter
 from twisted_registry.storage.filesystem import FilesystemDriver
-from twisted_registry.storage.giveback import LARGE
+from twisted_registry.storage.giveback import TRIM_THRESHOLD_BYTES
 from twisted_registry.storage.interfaces import StorageError
 
 result_of = SynchronousTestCase().successResultOf
@@ -47,10 +47,10 @@ def test_what_is_free_goes_back(tmp_path):
     assert after < 4000
 
 
-@pytest.mark.parametrize(("size", "times"), [(LARGE - 1, 0), (LARGE, 1)])
+@pytest.mark.parametrize(("size", "times"), [(TRIM_THRESHOLD_BYTES - 1, 0), (TRIM_THRESHOLD_BYTES, 1)])
 def test_once_after_a_large_upload(tmp_path, monkeypatch, size, times):
     given = []
-    monkeypatch.setattr(filewriter, "give_back", lambda: given.append(1))
+    monkeypatch.setattr(filewriter, "trim_heap", lambda: given.append(1))
     driver = FilesystemDriver(str(tmp_path), Clock(), threads=InlineThreads())
     writer = result_of(driver.writer("file", 0))
     writer.write(b"x" * size)
@@ -61,12 +61,12 @@ def test_once_after_a_large_upload(tmp_path, monkeypatch, size, times):
 
 def test_not_once_the_threads_are_gone(tmp_path):
     class Gone(InlineThreads):
-        def run(self, work, *arguments, undo=None):
-            if work is filewriter.give_back:
+        def run_blocking(self, work, *arguments, undo=None):
+            if work is filewriter.trim_heap:
                 return fail(StorageError("", "the driver is closed"))
             return super().run(work, *arguments, undo=undo)
 
     driver = FilesystemDriver(str(tmp_path), Clock(), threads=Gone())
     writer = result_of(driver.writer("file", 0))
-    writer.write(b"x" * LARGE)
-    assert result_of(writer.close()) == LARGE
+    writer.write(b"x" * TRIM_THRESHOLD_BYTES)
+    assert result_of(writer.close()) == TRIM_THRESHOLD_BYTES

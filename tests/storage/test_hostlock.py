@@ -10,7 +10,7 @@ from powerloss import InlineThreads
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 
-from twisted_registry.storage.fileops import OsFiles
+from twisted_registry.storage.fileops import OSCalls
 from twisted_registry.storage.filesystem import FilesystemDriver
 from twisted_registry.storage.interfaces import StorageError
 
@@ -18,7 +18,7 @@ from twisted_registry.storage.interfaces import StorageError
 def made(root, clock, files=None):
     """As another process would have it."""
     return FilesystemDriver(
-        str(root), clock, kept_open=0, files=files or OsFiles(), threads=InlineThreads()
+        str(root), clock, max_open_files=0, files=files or OSCalls(), threads=InlineThreads()
     )
 
 
@@ -30,7 +30,7 @@ def clock():
 def held(driver, name="a:latest"):
     """What lets go, in a list as soon as the name is held."""
     got, failed = [], []
-    waiting = driver.hold(name).addCallbacks(got.append, failed.append)
+    waiting = driver.lock(name).addCallbacks(got.append, failed.append)
     return got, failed, waiting
 
 
@@ -43,7 +43,7 @@ def test_one_at_a_time(tmp_path, clock):
     before = descriptors()
     order = []
     for number, driver in enumerate(drivers):
-        driver.hold("a:latest").addCallback(
+        driver.lock("a:latest").addCallback(
             lambda release, number=number: order.append((number, release))
         )
     assert [number for number, _ in order] == [0]

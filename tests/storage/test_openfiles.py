@@ -9,7 +9,7 @@ from twisted.internet import reactor
 
 from twisted_registry.storage.contractkit import Sink
 from twisted_registry.storage.filesystem import FilesystemDriver
-from twisted_registry.storage.openfiles import LARGEST
+from twisted_registry.storage.openfiles import MAX_CACHED_FILE_BYTES
 
 
 class Opens:
@@ -37,7 +37,7 @@ def descriptors():
 
 @pytest.fixture
 def driver(tmp_path):
-    driver = FilesystemDriver(str(tmp_path), reactor, kept_open=2)
+    driver = FilesystemDriver(str(tmp_path), reactor, max_open_files=2)
     yield driver
     pytest_twisted.blockon(driver.close())
 
@@ -86,23 +86,23 @@ async def test_a_reader_that_was_begun_goes_on(driver):
 @pytest_twisted.ensureDeferred
 async def test_what_looks_as_it_did_is_opened_again_at_once(driver):
     await stored(driver, "a", b"content")
-    seen = driver.glance("a")
-    assert driver.unchanged([("a", seen)])
-    assert driver.reopen("a", seen) is None, "nobody has read it before"
+    seen = driver.peek("a")
+    assert driver.validate([("a", seen)])
+    assert driver.open_cached("a", seen) is None, "nobody has read it before"
     await read(driver, "a")
     opens, sink = Opens(driver), Sink()
-    await driver.reopen("a", seen).deliver(sink)
+    await driver.open_cached("a", seen).deliver(sink)
     assert (sink.content, opens.count) == (b"content", 0)
     await driver.put("a", b"another")
-    assert not driver.unchanged([("a", seen)])
+    assert not driver.validate([("a", seen)])
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_descriptor_is_closed_when_the_last_of_its_readers_is(driver):
     await stored(driver, "a", b"content")
     await read(driver, "a")
-    before, seen = descriptors(), driver.glance("a")
-    first, second = driver.reopen("a", seen), await driver.open("a")
+    before, seen = descriptors(), driver.peek("a")
+    first, second = driver.open_cached("a", seen), await driver.open("a")
     assert descriptors() == before
     await driver.close()
     first.close()
@@ -116,7 +116,7 @@ async def test_a_descriptor_is_closed_when_the_last_of_its_readers_is(driver):
 @pytest_twisted.ensureDeferred
 async def test_few_stay_open_and_none_after_the_end(tmp_path):
     before = descriptors()
-    driver = FilesystemDriver(str(tmp_path), reactor, kept_open=2)
+    driver = FilesystemDriver(str(tmp_path), reactor, max_open_files=2)
     for name in "abcde":
         await stored(driver, name, b"content")
         await read(driver, name)
@@ -128,7 +128,7 @@ async def test_few_stay_open_and_none_after_the_end(tmp_path):
 
 @pytest_twisted.ensureDeferred
 async def test_a_large_or_fresh_file_is_not_kept(driver):
-    await stored(driver, "large", b"x" * (LARGEST + 1))
+    await stored(driver, "large", b"x" * (MAX_CACHED_FILE_BYTES + 1))
     await driver.put("fresh", b"x")
     os.utime(Path(driver.root) / "fresh", (2**33, 2**33))
     opens = Opens(driver)

@@ -32,33 +32,33 @@ def ours():
 @pytest_twisted.ensureDeferred
 async def test_threads_have_a_name_start_late_and_end(threads):
     assert ours() == []
-    assert "test-storage" in await threads.run(lambda: current_thread().name)
+    assert "test-storage" in await threads.run_blocking(lambda: current_thread().name)
     assert len(ours()) == 1
     await threads.close()
     assert ours() == []
     with pytest.raises(StorageError):
-        await threads.run(print)
+        await threads.run_blocking(print)
     await threads.close()
 
 
 @pytest_twisted.ensureDeferred
 async def test_an_exception_arrives(threads):
     with pytest.raises(ZeroDivisionError):
-        await threads.run(lambda: 1 // 0)
+        await threads.run_blocking(lambda: 1 // 0)
 
 
 @pytest_twisted.ensureDeferred
 async def test_cancelled_before_its_turn_it_never_runs(threads):
     go = Event()
-    first = threads.run(go.wait, 30)
+    first = threads.run_blocking(go.wait, 30)
     ran = []
-    second = threads.run(ran.append, 1)
+    second = threads.run_blocking(ran.append, 1)
     second.cancel()
     with pytest.raises(CancelledError):
         await second
     go.set()
     await first
-    await threads.run(lambda: None)
+    await threads.run_blocking(lambda: None)
     assert ran == []
 
 
@@ -77,21 +77,21 @@ async def test_a_result_that_nobody_takes_is_undone(threads):
         results.append(result)
         undone.set()
 
-    answer = threads.run(work, undo=undo)
+    answer = threads.run_blocking(work, undo=undo)
     assert started.wait(30)
     answer.cancel()
     with pytest.raises(CancelledError):
         await answer
     go.set()
-    await threads.run(lambda: None)
-    await threads.run(undone.wait, 30)
+    await threads.run_blocking(lambda: None)
+    await threads.run_blocking(undone.wait, 30)
     assert results == ["result"]
 
 
 @pytest_twisted.ensureDeferred
 async def test_close_waits_for_what_runs(threads):
     go = Event()
-    running = threads.run(go.wait, 30)
+    running = threads.run_blocking(go.wait, 30)
     closing = [threads.close(), threads.close()]
     assert not any(one.called for one in closing)
     go.set()
@@ -104,15 +104,15 @@ async def test_close_waits_for_what_runs(threads):
 @pytest_twisted.ensureDeferred
 async def test_what_is_under_way_goes_on_to_its_end_while_closing(threads):
     go = Event()
-    first = threads.run(go.wait, 30)
-    second = first.addCallback(lambda _: threads.run(lambda: "the rest"))
+    first = threads.run_blocking(go.wait, 30)
+    second = first.addCallback(lambda _: threads.run_blocking(lambda: "the rest"))
     closing = threads.close()
     go.set()
     assert await second == "the rest"
     await closing
     assert ours() == []
     with pytest.raises(StorageError, match="closed"):
-        await threads.run(lambda: None)
+        await threads.run_blocking(lambda: None)
 
 
 @pytest.mark.parametrize("method", ["open", "writer"])

@@ -13,9 +13,9 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from twisted_registry.tls.connection import SecureConnection
-from twisted_registry.tls.context import Terms, make_context
-from twisted_registry.tls.material import Material
+from twisted_registry.tls.connection import TLSConnection
+from twisted_registry.tls.context import TLSOptions, make_context
+from twisted_registry.tls.material import CertificateBundle
 
 AUTHORITY = Authority()
 ISSUED = AUTHORITY.issue("localhost")
@@ -84,13 +84,13 @@ class Pair:
         ours, self.theirs = socket.socketpair()
         ours.setblocking(False)
         self.theirs.setblocking(False)
-        context = make_context(Material(ISSUED.certificate, ISSUED.key), Terms())
+        context = make_context(CertificateBundle(ISSUED.certificate, ISSUED.key), TLSOptions())
         context.set_mode(mode)
         connection = SSL.Connection(context, ours)
         connection.set_accept_state()
         self.below = Below(self.reactor, ours)
         self.protocol = Noting()
-        self.ours = SecureConnection(connection, self.below, self.protocol, verifies=True)
+        self.ours = TLSConnection(connection, self.below, self.protocol, verifies=True)
         self.protocol.makeConnection(self.ours)
         self.coming, self.going = ssl.MemoryBIO(), ssl.MemoryBIO()
         client = client or AUTHORITY.client()

@@ -12,16 +12,16 @@ from twisted.internet.interfaces import IHandshakeListener
 from zope.interface import directlyProvides
 from zope.interface.verify import verifyClass, verifyObject
 
-from twisted_registry.auth.clientcertificate import ICertified
-from twisted_registry.securesocket import IBorrowedSocket, ISecureSocket
-from twisted_registry.tls.borrowing import BorrowedConnection
-from twisted_registry.tls.connection import SecureConnection
+from twisted_registry.auth.clientcertificate import IClientCertificateTransport
+from twisted_registry.securesocket import IBlockingTLSConnection, ITLSConnection
+from twisted_registry.tls.borrowing import BlockingTLSConnection
+from twisted_registry.tls.connection import TLSConnection
 
 
 def test_the_interfaces(pair):
-    verifyClass(ICertified, SecureConnection)
-    verifyClass(IBorrowedSocket, BorrowedConnection)
-    verifyObject(ISecureSocket, pair.ours)
+    verifyClass(IClientCertificateTransport, TLSConnection)
+    verifyClass(IBlockingTLSConnection, BlockingTLSConnection)
+    verifyObject(ITLSConnection, pair.ours)
     assert pair.ours.certificate is None
 
 

@@ -10,9 +10,9 @@ from certificates import Authority, Issued, private, rsa_key
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
 
-from twisted_registry.config.tls import SUITES
-from twisted_registry.tls.context import ClientAuth, Terms, make_context, missing_ciphers
-from twisted_registry.tls.material import Material, MaterialError
+from twisted_registry.config.tls import TLS12_SUITES
+from twisted_registry.tls.context import ClientAuth, TLSOptions, make_context, missing_ciphers
+from twisted_registry.tls.material import CertificateBundle, CertificateError
 
 AUTHORITY = Authority()
 STRANGER = Authority("stranger")
@@ -20,7 +20,7 @@ SERVER = AUTHORITY.issue("localhost")
 
 
 def material(issued=SERVER, authorities=()):
-    return Material(
+    return CertificateBundle(
         issued.certificate, issued.key, tuple((f"/{ca.name}.pem", ca.pem) for ca in authorities)
     )
 
@@ -55,26 +55,26 @@ def speak(terms, client, **more):
 
 
 def test_the_version_is_at_least_1_2():
-    assert speak(Terms(), AUTHORITY.client()).version() == "TLSv1.3"
+    assert speak(TLSOptions(), AUTHORITY.client()).version() == "TLSv1.3"
     older = AUTHORITY.client(maximum_version=ssl.TLSVersion.TLSv1_2)
-    assert speak(Terms(), older).version() == "TLSv1.2"
+    assert speak(TLSOptions(), older).version() == "TLSv1.2"
     oldest = AUTHORITY.client(
         minimum_version=ssl.TLSVersion.TLSv1, maximum_version=ssl.TLSVersion.TLSv1_1
     )
     oldest.set_ciphers("ALL:@SECLEVEL=0")
     with pytest.raises(SSL.Error, match="unsupported protocol"):
-        speak(Terms(), oldest)
+        speak(TLSOptions(), oldest)
 
 
 def test_the_version_is_at_least_what_was_configured():
     older = AUTHORITY.client(maximum_version=ssl.TLSVersion.TLSv1_2)
     with pytest.raises(SSL.Error, match="unsupported protocol"):
-        speak(Terms("tls1.3"), older)
+        speak(TLSOptions("tls1.3"), older)
 
 
 def test_ciphers_are_those_that_were_configured():
     older = AUTHORITY.client(maximum_version=ssl.TLSVersion.TLSv1_2)
-    terms = Terms(ciphers=["ECDHE-ECDSA-CHACHA20-POLY1305"])
+    terms = TLSOptions(ciphers=["ECDHE-ECDSA-CHACHA20-POLY1305"])
     assert speak(terms, older).cipher()[0] == "ECDHE-ECDSA-CHACHA20-POLY1305"
     older.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256")
     with pytest.raises(SSL.Error, match="no shared cipher"):
@@ -85,28 +85,28 @@ def test_ciphers_are_those_that_were_configured():
     not hasattr(SSL.Context, "set_tls13_ciphersuites"), reason="an older pyOpenSSL can not"
 )
 def test_the_quickest_of_the_newer_ciphers_is_the_first():
-    assert speak(Terms(), AUTHORITY.client()).cipher()[0] == "TLS_AES_128_GCM_SHA256"
+    assert speak(TLSOptions(), AUTHORITY.client()).cipher()[0] == "TLS_AES_128_GCM_SHA256"
 
 
 def test_every_cipher_that_go_has_is_known_or_said_to_be_missing():
     assert missing_ciphers(["AES128-SHA", "NO-SUCH-CIPHER"]) == ["NO-SUCH-CIPHER"]
     triple = {"ECDHE-RSA-DES-CBC3-SHA", "DES-CBC3-SHA"}
-    assert set(missing_ciphers(tuple(SUITES.values()))) <= triple
+    assert set(missing_ciphers(tuple(TLS12_SUITES.values()))) <= triple
 
 
 def test_the_protocol_is_agreed_upon():
-    said = speak(Terms(), AUTHORITY.client(), protocols=["h2", "http/1.1"])
+    said = speak(TLSOptions(), AUTHORITY.client(), protocols=["h2", "http/1.1"])
     assert said.selected_alpn_protocol() == "http/1.1"
-    assert speak(Terms(), AUTHORITY.client(), protocols=["h2"]).selected_alpn_protocol() is None
+    assert speak(TLSOptions(), AUTHORITY.client(), protocols=["h2"]).selected_alpn_protocol() is None
 
 
 def test_there_are_no_sessions_to_resume():
     older = AUTHORITY.client(maximum_version=ssl.TLSVersion.TLSv1_2)
-    assert not speak(Terms(), older).session.has_ticket
+    assert not speak(TLSOptions(), older).session.has_ticket
 
 
 def test_the_whole_chain_is_shown():
-    context = make_context(material(Issued(SERVER.certificate + STRANGER.pem, SERVER.key)), Terms())
+    context = make_context(material(Issued(SERVER.certificate + STRANGER.pem, SERVER.key)), TLSOptions())
     client = AUTHORITY.client()
     _, theirs = handshake(context, client)
     shown = getattr(theirs, "get_unverified_chain", None)
@@ -117,7 +117,7 @@ def test_the_whole_chain_is_shown():
 
 def test_keys_of_other_kinds():
     key = rsa_key()
-    context = make_context(material(AUTHORITY.issue("localhost", key=key)), Terms())
+    context = make_context(material(AUTHORITY.issue("localhost", key=key)), TLSOptions())
     assert handshake(context, AUTHORITY.client())[1].version() == "TLSv1.3"
 
 
@@ -139,15 +139,15 @@ def test_keys_of_other_kinds():
     ],
 )
 def test_what_can_not_be_used(issued, said):
-    with pytest.raises(MaterialError) as caught:
-        make_context(material(issued), Terms())
+    with pytest.raises(CertificateError) as caught:
+        make_context(material(issued), TLSOptions())
     assert str(caught.value) == said
 
 
 def test_authorities_that_can_not_be_used():
-    broken = Material(SERVER.certificate, SERVER.key, (("/ca.pem", b"no"),))
-    with pytest.raises(MaterialError) as caught:
-        make_context(broken, Terms(clients=ClientAuth.REQUIRE))
+    broken = CertificateBundle(SERVER.certificate, SERVER.key, (("/ca.pem", b"no"),))
+    with pytest.raises(CertificateError) as caught:
+        make_context(broken, TLSOptions(clients=ClientAuth.REQUIRE))
     assert str(caught.value) == "clientcas: /ca.pem: holds no certificate in PEM"
 
 
@@ -169,7 +169,7 @@ YES, NO = True, False
     ],
 )
 def test_what_is_asked_of_clients(tmp_path, asked, none, good, strange):
-    context = make_context(material(authorities=[AUTHORITY]), Terms(clients=asked))
+    context = make_context(material(authorities=[AUTHORITY]), TLSOptions(clients=asked))
     shown = {
         "none": (None, none),
         "good": (AUTHORITY.issue(client=True), good),
@@ -194,12 +194,12 @@ def test_challenges_of_acme_servers_are_answered(clients):
     answer = AUTHORITY.issue("localhost", subject="answer")
     asked = []
 
-    def challenged(host):
+    def challenge_certificate(host):
         asked.append(host)
-        return Material(answer.certificate, answer.key) if host == "localhost" else None
+        return CertificateBundle(answer.certificate, answer.key) if host == "localhost" else None
 
     context = make_context(
-        material(authorities=[AUTHORITY]), Terms(clients=clients, challenged=challenged)
+        material(authorities=[AUTHORITY]), TLSOptions(clients=clients, challenge_certificate=challenge_certificate)
     )
     _, theirs = handshake(context, AUTHORITY.client(), protocols=["acme-tls/1"])
     assert theirs.selected_alpn_protocol() == "acme-tls/1"
@@ -213,7 +213,7 @@ def test_challenges_of_acme_servers_are_answered(clients):
 
 def test_challenges_that_can_not_be_answered_are_seen_as_such():
     asked = []
-    context = make_context(material(), Terms(challenged=asked.append))
+    context = make_context(material(), TLSOptions(challenge_certificate=asked.append))
     for settings in ({}, {"maximum_version": ssl.TLSVersion.TLSv1_2}):
         _, theirs = handshake(context, AUTHORITY.client(**settings), protocols=["acme-tls/1"])
         assert theirs.selected_alpn_protocol() is None

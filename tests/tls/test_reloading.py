@@ -5,8 +5,8 @@ from certificates import Authority
 from twisted.internet.defer import Deferred, execute, fail
 from twisted.internet.task import Clock
 
-from twisted_registry.tls.files import Files
-from twisted_registry.tls.reloading import LOOK, Reloader
+from twisted_registry.tls.files import CertificateFiles
+from twisted_registry.tls.reloading import RELOAD_INTERVAL_S, CertificateReloader
 
 AUTHORITY = Authority()
 
@@ -19,18 +19,18 @@ class Reloading:
         certificate, key = AUTHORITY.issue("old").write(folder)
         authority = folder / "clients.pem"
         authority.write_bytes(AUTHORITY.pem)
-        self.files = Files(certificate, key, (str(authority),))
+        self.files = CertificateFiles(certificate, key, (str(authority),))
         self.used = []
         self.read = lambda: execute(self.files.read)
         self.clock = Clock()
-        self.reloader = Reloader(self.clock, self.files, self._read, self.used.append)
+        self.reloader = CertificateReloader(self.clock, self.files, self._read, self.used.append)
         self.reloader.startService()
 
     def _read(self):
         return self.read()
 
     def look(self, times=1):
-        self.clock.pump([LOOK] * times)
+        self.clock.pump([RELOAD_INTERVAL_S] * times)
 
 
 @pytest.fixture

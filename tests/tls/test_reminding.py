@@ -8,8 +8,8 @@ from certificates import Authority
 from twisted.internet.task import Clock
 from twisted.logger import formatEvent
 
-from twisted_registry.tls.material import Material
-from twisted_registry.tls.reminding import DAY, Reminder
+from twisted_registry.tls.material import CertificateBundle
+from twisted_registry.tls.reminding import WARNING_INTERVAL_S, ExpiryWarning
 
 AUTHORITY = Authority()
 
@@ -18,19 +18,19 @@ def test_an_operator_is_reminded_each_day(logged):
     clock = Clock()
     clock.rightNow = datetime.now(UTC).timestamp()
     shown = [AUTHORITY.issue("a.example", days=30)]
-    reminder = Reminder(clock, lambda: Material(shown[-1].certificate, shown[-1].key))
+    reminder = ExpiryWarning(clock, lambda: CertificateBundle(shown[-1].certificate, shown[-1].key))
     reminder.startService()
     ((level, text),) = _said(logged)
     assert (level, text.partition(",")[0]) == ("info", "certificate for a.example")
-    clock.pump([DAY] * 24)
+    clock.pump([WARNING_INTERVAL_S] * 24)
     assert len(logged) == 1
-    clock.pump([DAY] * 7)
+    clock.pump([WARNING_INTERVAL_S] * 7)
     levels, texts = zip(*_said(logged)[1:], strict=True)
     assert set(levels) == {"warn"}
     assert ["refuse it" in text for text in texts] == [True] * 5 + [False] * 2
     assert ["is not valid since" in text for text in texts] == [False] * 5 + [True] * 2
     shown.append(AUTHORITY.issue("a.example", days=90))
-    clock.pump([DAY] * 3)
+    clock.pump([WARNING_INTERVAL_S] * 3)
     assert len(logged) == 8
     reminder.stopService()
     assert not clock.getDelayedCalls()

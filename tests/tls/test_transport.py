@@ -12,12 +12,12 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from zope.interface.verify import verifyClass
 
-from twisted_registry.auth.clientcertificate import ClientCertificate, ICertified
-from twisted_registry.tls.context import Terms, make_context
-from twisted_registry.tls.endpoint import Switch, TLSEndpoint
-from twisted_registry.tls.material import Material
+from twisted_registry.auth.clientcertificate import ClientCertificate, IClientCertificateTransport
+from twisted_registry.tls.context import TLSOptions, make_context
+from twisted_registry.tls.endpoint import TLSConnectionCreator, TLSEndpoint
+from twisted_registry.tls.material import CertificateBundle
 from twisted_registry.tls.shown import read
-from twisted_registry.tls.transport import CertifiedTransport
+from twisted_registry.tls.transport import ClientCertificateTransport
 
 AUTHORITY = Authority()
 ISSUED = AUTHORITY.issue("localhost")
@@ -38,7 +38,7 @@ class Shown:
 
 
 def test_what_a_certificate_says():
-    verifyClass(ICertified, CertifiedTransport)
+    verifyClass(IClientCertificateTransport, ClientCertificateTransport)
     assert read(
         Shown(
             x509.DNSName("a.example"),
@@ -71,8 +71,8 @@ class Pair:
 
     def __init__(self, client):
         port = Port()
-        context = make_context(Material(ISSUED.certificate, ISSUED.key), Terms())
-        endpoint = TLSEndpoint(Clock(), port, Switch(context))
+        context = make_context(CertificateBundle(ISSUED.certificate, ISSUED.key), TLSOptions())
+        endpoint = TLSEndpoint(Clock(), port, TLSConnectionCreator(context))
         endpoint.listen(Factory.forProtocol(Protocol))
         self.transport = port.factory.buildProtocol(None)
         self.wire = StringTransport()

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted_registry.auth.rights import Right, Rights
 from twisted_registry.repository import layout
 from twisted_registry.storage.memory import MemoryDriver
-from twisted_registry.tokens.records import REMEMBERED, Record, Records, is_stored_token
+from twisted_registry.tokens.records import RECORD_TTL_S, TokenRecord, TokenStore, is_stored_token
 
 RIGHTS = Rights((Right.make(["team/**", "!team/x"], ["push"]),))
 
@@ -26,7 +26,7 @@ class World:
         self.records = self.another()
 
     def another(self):
-        return Records(self.driver, self.clock)
+        return TokenStore(self.driver, self.clock)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ async def test_what_is_stored_does_not_tell_the_token(world):
     assert secret.encode() not in content
     assert secret not in repr(record)
     assert record.hash not in repr(record)
-    assert Record.from_bytes(content) == record
+    assert TokenRecord.from_bytes(content) == record
     assert (record.created, record.expires, record.rights) == (1_000_000, 1_000_060, RIGHTS)
     assert await world.another().check(token, "robot") == record
 
@@ -93,9 +93,9 @@ async def test_a_revocation_is_seen_within_seconds_by_all(world):
     assert await world.records.revoke(record.id)
     assert await world.records.check(token, "robot") is None, "at once by whoever did it"
     assert await other.check(token, "robot"), "remembered"
-    world.clock.advance(REMEMBERED)
+    world.clock.advance(RECORD_TTL_S)
     assert await other.check(token, "robot") is None
-    assert REMEMBERED <= 5
+    assert RECORD_TTL_S <= 5
     assert not await world.records.revoke(record.id)
     for name in ("../upload-secret", "", record.id.upper(), "0" * 16):
         assert not await world.records.revoke(name)
@@ -103,15 +103,15 @@ async def test_a_revocation_is_seen_within_seconds_by_all(world):
 
 @pytest_twisted.ensureDeferred
 async def test_a_list_of_all(world):
-    assert await world.records.all() == []
+    assert await world.records.list_records() == []
     made = []
     for number in range(5):
         made.append((await world.records.create("robot", str(number), 10 * number))[0])
         world.clock.advance(1)
     await world.driver.put(f"{layout.TOKENS}/other", b"{}")
-    assert await world.records.all() == made
-    assert await world.records.purge() == 1
-    assert await world.records.all() == made[1:]
+    assert await world.records.list_records() == made
+    assert await world.records.purge_expired() == 1
+    assert await world.records.list_records() == made[1:]
 
 
 @pytest_twisted.ensureDeferred
@@ -119,7 +119,7 @@ async def test_old_ones_are_removed_now_and_then(world):
     old = await world.records.create_refresh("ada", 10, "stamp")
     world.clock.advance(24 * 3600)
     await world.records.create_refresh("ada", 10, "stamp")
-    (left,) = await world.records.all()
+    (left,) = await world.records.list_records()
     assert not old.startswith(f"twr_{left.id}")
     assert (left.kind, left.name, left.stamp) == ("refresh", "ada", "stamp")
     assert "stamp" not in repr(left).replace("stamp=", "")
@@ -134,7 +134,7 @@ async def test_a_torn_record_opens_no_door(world, content):
     record, token = await world.records.create("robot", "ci", None)
     await world.driver.put(layout.token(record.id), content)
     assert await world.another().check(token, "robot") is None
-    assert await world.another().all() == []
+    assert await world.another().list_records() == []
 
 
 @pytest_twisted.ensureDeferred
@@ -150,4 +150,4 @@ async def test_a_record_under_another_id_opens_no_door(world):
 async def test_many_unknown_ids_do_not_fill_the_memory(world):
     for number in range(5000):
         await world.records.find(f"{number:016x}")
-    assert len(world.records._known) <= 4096
+    assert len(world.records._cache) <= 4096

@@ -11,15 +11,15 @@ from zope.interface.verify import verifyObject
 from twisted_registry.auth.interfaces import Caller
 from twisted_registry.auth.rights import Right, Rights
 from twisted_registry.auth.schemes import IScheme, LoginFailed
-from twisted_registry.auth.scopes import Part, Scope
+from twisted_registry.auth.scopes import ResourceActions, Scope
 from twisted_registry.storage.memory import MemoryDriver
-from twisted_registry.tokens.logins import Logins
-from twisted_registry.tokens.records import REMEMBERED, Records
+from twisted_registry.tokens.logins import Authenticator
+from twisted_registry.tokens.records import RECORD_TTL_S, TokenStore
 from twisted_registry.tokens.scheme import Realm, TokenScheme
-from twisted_registry.tokens.signing import Claims, Signer
+from twisted_registry.tokens.signing import TokenClaims, TokenSigner
 
 RIGHTS = Rights((Right.make(["team/**"], ["push"]),))
-SCOPE = Scope((Part("repository", "team/a", ("pull",)),))
+SCOPE = Scope((ResourceActions("repository", "team/a", ("pull",)),))
 STEP = 0.25
 
 
@@ -30,9 +30,9 @@ class World:
         self.clock = Clock()
         self.clock.advance(1_000_000)
         driver = MemoryDriver(self.clock)
-        self.other = Records(driver, self.clock)
-        self.logins = Logins(None, Records(driver, self.clock))
-        self.signer = Signer(b"secret", self.clock, "here", 300.0, 24 * 3600.0)
+        self.other = TokenStore(driver, self.clock)
+        self.logins = Authenticator(None, TokenStore(driver, self.clock))
+        self.signer = TokenSigner(b"secret", self.clock, "here", 300.0, 24 * 3600.0)
         self.scheme = TokenScheme(Realm(), "here", self._signer, self.logins, self.clock)
 
     async def _signer(self):
@@ -41,8 +41,8 @@ class World:
     async def enter(self, shows):
         """Who shows this, as a request asks it."""
         asked = Caller(shows)
-        login = self.scheme.recall(asked)
-        return login if login is not None else await self.scheme.identify(asked)
+        login = self.scheme.find_cached_login(asked)
+        return login if login is not None else await self.scheme.authenticate(asked)
 
     async def lasts(self, shows):
         """Seconds for which somebody who asks again and again is let in."""
@@ -78,13 +78,13 @@ async def test_a_revocation_holds_within_seconds_however_lately_it_was_used(worl
     record, token = await world.other.create("robot", "ci", None, rights=RIGHTS)
     shows = shown("any", token)
     if derived:
-        holder = await world.logins.of_header(caller("any", token))
-        said = Claims(holder.identity, SCOPE, holder.record)
+        principal = await world.logins.authenticate_header(caller("any", token))
+        said = TokenClaims(principal.identity, SCOPE, principal.record)
         shows = f"Bearer {world.signer.sign(said)}"
     assert await world.logins.records.check(token, "robot") == record
     await world.other.revoke(record.id)
     world.clock.advance(late)
-    assert late + await world.lasts(shows) <= max(REMEMBERED, late)
+    assert late + await world.lasts(shows) <= max(RECORD_TTL_S, late)
 
 
 @pytest_twisted.ensureDeferred
@@ -100,4 +100,4 @@ async def test_neither_a_name_nor_a_password_is_nobody(world):
         with pytest.raises(LoginFailed):
             await world.enter(shown(name, password))
     with pytest.raises(LoginFailed):
-        await world.logins.of_password("", "")
+        await world.logins.authenticate_password("", "")

@@ -14,15 +14,15 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from twisted.internet.task import Clock
 
 from twisted_registry.auth.identity import Identity
-from twisted_registry.auth.rights import Delegate, Right, Rights
-from twisted_registry.auth.scopes import Part, Scope
-from twisted_registry.tokens.signing import LEEWAY, Claims, Signer, TokenInvalid
+from twisted_registry.auth.rights import IdentityWithRights, Right, Rights
+from twisted_registry.auth.scopes import ResourceActions, Scope
+from twisted_registry.tokens.signing import LEEWAY_S, TokenClaims, TokenSigner, TokenInvalid
 
 SECRET = b"the secret of a store, and of who shares it"
 DAY = 24 * 3600.0
 BEGIN = 1_800_000_000 // DAY * DAY
-SCOPE = Scope((Part("repository", "a/b", ("pull",)),))
-ADA = Claims(Identity("ada", frozenset({"team"})), SCOPE)
+SCOPE = Scope((ResourceActions("repository", "a/b", ("pull",)),))
+ADA = TokenClaims(Identity("ada", frozenset({"team"})), SCOPE)
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def clock():
 
 @pytest.fixture
 def signer(clock):
-    return Signer(SECRET, clock, "here", 300.0, DAY)
+    return TokenSigner(SECRET, clock, "here", 300.0, DAY)
 
 
 def encoded(*parts):
@@ -47,7 +47,7 @@ def encoded(*parts):
 
 def refused(signer, token):
     with pytest.raises(TokenInvalid) as caught:
-        signer.read(token)
+        signer.verify(token)
     assert token not in str(caught.value) or not token
     return str(caught.value)
 
@@ -56,15 +56,15 @@ def refused(signer, token):
     "claims",
     [
         ADA,
-        Claims(Identity("")),
-        Claims(Identity("ada"), record="0123456789abcdef"),
-        Claims(
-            Delegate("robot:ci", Rights((Right.make(["a/**", "!a/b"], ["push", "delete"]),))), SCOPE
+        TokenClaims(Identity("")),
+        TokenClaims(Identity("ada"), record="0123456789abcdef"),
+        TokenClaims(
+            IdentityWithRights("robot:ci", Rights((Right.make(["a/**", "!a/b"], ["push", "delete"]),))), SCOPE
         ),
     ],
 )
 def test_what_is_signed_is_read(signer, claims):
-    assert signer.read(signer.sign(claims)) == evolve(claims, expires=BEGIN + 300)
+    assert signer.verify(signer.sign(claims)) == evolve(claims, expires=BEGIN + 300)
     assert "secret" not in repr(signer)
 
 
@@ -85,10 +85,10 @@ def test_every_token_is_another(signer):
 
 def test_another_process_with_the_secret_believes_it_and_no_other(signer, clock):
     token = signer.sign(ADA)
-    assert Signer(SECRET, clock, "here", 300.0, DAY).read(token).identity.name == "ada"
+    assert TokenSigner(SECRET, clock, "here", 300.0, DAY).verify(token).identity.name == "ada"
     for other in (
-        Signer(b"another", clock, "here", 300.0, DAY),
-        Signer(SECRET, clock, "elsewhere", 300.0, DAY),
+        TokenSigner(b"another", clock, "here", 300.0, DAY),
+        TokenSigner(SECRET, clock, "elsewhere", 300.0, DAY),
     ):
         refused(other, token)
 
@@ -96,10 +96,10 @@ def test_another_process_with_the_secret_believes_it_and_no_other(signer, clock)
 def test_when_it_is_good(signer, clock):
     token = signer.sign(ADA)
     early = Clock()
-    early.advance(BEGIN - LEEWAY - 1)
+    early.advance(BEGIN - LEEWAY_S - 1)
     refused(evolve(signer, clock=early), token)
-    clock.advance(300 + LEEWAY - 1)
-    assert signer.read(token)
+    clock.advance(300 + LEEWAY_S - 1)
+    assert signer.verify(token)
     clock.advance(1)
     assert "expired" in refused(signer, token)
 
@@ -111,19 +111,19 @@ def test_a_key_is_believed_for_a_while_after_another_signs(signer, clock):
     after = signer.sign(ADA)
     kids = [jwt.get_unverified_header(token)["kid"] for token in (before, after)]
     assert int(kids[1]) == int(kids[0]) + 1
-    assert signer.read(before)
-    assert signer.read(after)
+    assert signer.verify(before)
+    assert signer.verify(after)
     # A machine whose clock is behind has the key already.
     behind = Clock()
     behind.advance(clock.seconds() - 30)
-    assert evolve(signer, clock=behind).read(after)
+    assert evolve(signer, clock=behind).verify(after)
 
 
 def test_an_old_key_is_not_believed_whatever_it_signs(signer, clock):
     eternal = evolve(signer, lifetime=100 * DAY)
     token = eternal.sign(ADA)
     clock.advance(DAY)
-    assert signer.read(token)
+    assert signer.verify(token)
     clock.advance(DAY)
     assert "no longer in use" in refused(signer, token)
 
@@ -147,7 +147,7 @@ def signed(signer, said, **head):
 
 
 def test_the_forger_of_these_tests_can_sign(signer):
-    assert signer.read(signed(signer, body())).identity.name == "root"
+    assert signer.verify(signed(signer, body())).identity.name == "root"
 
 
 @pytest.mark.parametrize("alg", ["none", "None", "NONE", "nOnE", "", "HS512", "RS256", "EdDSA"])
@@ -192,7 +192,7 @@ def test_key_ids_that_are_none(signer, kid):
     [
         {"exp": None}, {"nbf": None}, {"iss": None}, {"aud": None}, {"sub": None},
         {"iss": "another"}, {"aud": "another"}, {"aud": ["another"]}, {"sub": 1},
-        {"exp": "soon"}, {"exp": {}}, {"nbf": []}, {"exp": BEGIN - LEEWAY}, {"nbf": BEGIN + 3600},
+        {"exp": "soon"}, {"exp": {}}, {"nbf": []}, {"exp": BEGIN - LEEWAY_S}, {"nbf": BEGIN + 3600},
         {"access": "repository:a:pull"}, {"access": {}}, {"groups": 1}, {"rights": 1},
         {"rights": [{}]}, {"rights": [{"repositories": ["a**"], "actions": ["pull"]}]},
     ],

@@ -20,9 +20,9 @@ from twisted.web.server import NOT_DONE_YET, Site
 from twisted_registry.auth.rights import Right
 from twisted_registry.auth.schemes import LoginFailed
 from twisted_registry.errors import RegistryError
-from twisted_registry.tokens.fetching import Fetcher, FetchFailed
+from twisted_registry.tokens.fetching import JSONFetcher, FetchError
 from twisted_registry.tokens.issuerkeys import IssuerKeys
-from twisted_registry.tokens.vouchers import Condition, TrustedIssuer, VoucherRule, Vouchers, fits
+from twisted_registry.tokens.vouchers import ClaimCondition, TrustedIssuer, OIDCRule, OIDCVerifier, matches_pattern
 
 NOW = 1_800_000_000
 DISCOVERY = "/.well-known/openid-configuration"
@@ -82,19 +82,19 @@ class World:
     def __init__(self, issuer, jwks=""):
         self.clock = Clock()
         self.clock.advance(NOW)
-        self.keys = IssuerKeys(issuer.url, jwks, Fetcher(reactor), self.clock)
+        self.keys = IssuerKeys(issuer.url, jwks, JSONFetcher(reactor), self.clock)
         rules = (
-            VoucherRule(
-                (Condition("sub", "repo:acme/*"), Condition("ref", "main")),
+            OIDCRule(
+                (ClaimCondition("sub", "repo:acme/*"), ClaimCondition("ref", "main")),
                 Right.make(["acme/**"], ["push"]),
             ),
-            VoucherRule((Condition("sub", "repo:acme/*"),), Right.make(["acme/**"], ["pull"])),
+            OIDCRule((ClaimCondition("sub", "repo:acme/*"),), Right.make(["acme/**"], ["pull"])),
         )
-        self.vouchers = Vouchers([TrustedIssuer(self.keys, SERVICE, rules)], self.clock)
+        self.vouchers = OIDCVerifier([TrustedIssuer(self.keys, SERVICE, rules)], self.clock)
 
     async def refused(self, token):
         with pytest.raises(LoginFailed) as caught:
-            await self.vouchers.holder(token)
+            await self.vouchers.principal(token)
         assert not token or token not in caught.value.reason
         return caught.value.reason
 
@@ -106,13 +106,13 @@ def world(issuer):
 
 @pytest_twisted.ensureDeferred
 async def test_a_job_gets_what_its_rules_give(issuer, world):
-    holder = await world.vouchers.holder(issuer.sign(NOW))
-    assert holder.identity.name == "ci:repo:acme/app:ref:refs/heads/main"
-    assert [sorted(right.actions) for right in holder.identity.rights.rights] == [
+    principal = await world.vouchers.principal(issuer.sign(NOW))
+    assert principal.identity.name == "ci:repo:acme/app:ref:refs/heads/main"
+    assert [sorted(right.actions) for right in principal.identity.rights.rights] == [
         ["pull", "push"], ["pull"],
     ]  # fmt: skip
-    assert holder.until == NOW + 60
-    branch = await world.vouchers.holder(issuer.sign(NOW, ref="other"))
+    assert principal.until == NOW + 60
+    branch = await world.vouchers.principal(issuer.sign(NOW, ref="other"))
     assert [sorted(right.actions) for right in branch.identity.rights.rights] == [["pull"]]
     assert issuer.asked == [DISCOVERY, "/keys"], "asked once"
 
@@ -155,7 +155,7 @@ async def test_a_secret_that_an_issuer_publishes_is_no_key(issuer, world):
 
 @pytest_twisted.ensureDeferred
 async def test_a_new_key_is_found_and_a_wrong_one_does_not_make_us_ask_again(issuer, world):
-    await world.vouchers.holder(issuer.sign(NOW))
+    await world.vouchers.principal(issuer.sign(NOW))
     issuer.keys = [jwk(key("P-256"), kid="two"), {"kid": "odd", "kty": "?"}, "odd", {"kty": "RSA"}]
 
     def sign():
@@ -165,7 +165,7 @@ async def test_a_new_key_is_found_and_a_wrong_one_does_not_make_us_ask_again(iss
         await world.refused(sign())
     assert len(issuer.asked) == 2, "it was asked a moment ago"
     world.clock.advance(60)
-    await world.vouchers.holder(sign())
+    await world.vouchers.principal(sign())
     assert len(issuer.asked) == 4
     for number in range(20):
         text = mint(key("RSA"), "RS256", issuer.says(NOW), kid=f"no key {number}")
@@ -177,26 +177,26 @@ async def test_a_new_key_is_found_and_a_wrong_one_does_not_make_us_ask_again(iss
 
 @pytest_twisted.ensureDeferred
 async def test_keys_are_asked_for_again_after_an_hour_and_kept_for_a_day(issuer, world):
-    await world.vouchers.holder(issuer.sign(NOW))
+    await world.vouchers.principal(issuer.sign(NOW))
     issuer.answers["/keys"] = None
     for hours, asked in ((1, 4), (12, 6), (10, 8)):
         world.clock.advance(3600 * hours)
-        await world.vouchers.holder(issuer.sign(world.clock.seconds()))
+        await world.vouchers.principal(issuer.sign(world.clock.seconds()))
         assert len(issuer.asked) == asked
     world.clock.advance(3600)
     with pytest.raises(RegistryError) as caught:
-        await world.vouchers.holder(issuer.sign(world.clock.seconds()))
+        await world.vouchers.principal(issuer.sign(world.clock.seconds()))
     assert caught.value.http_status == 503
     assert dict(caught.value.headers)["Retry-After"] == "5"
     del issuer.answers["/keys"]
     world.clock.advance(5)
-    await world.vouchers.holder(issuer.sign(world.clock.seconds()))
+    await world.vouchers.principal(issuer.sign(world.clock.seconds()))
 
 
 @pytest_twisted.ensureDeferred
 async def test_jobs_that_begin_together_ask_once(issuer, world):
     issuer.held = Deferred()
-    waiting = [Deferred.fromCoroutine(world.vouchers.holder(issuer.sign(NOW))) for _ in range(5)]
+    waiting = [Deferred.fromCoroutine(world.vouchers.principal(issuer.sign(NOW))) for _ in range(5)]
     waiting[0].addErrback(lambda _: None).cancel()
     held, issuer.held = issuer.held, None
     held.callback(None)
@@ -208,7 +208,7 @@ async def test_jobs_that_begin_together_ask_once(issuer, world):
 @pytest_twisted.ensureDeferred
 async def test_keys_at_a_url_of_the_operators(issuer):
     world = World(issuer, jwks=f"{issuer.url}/elsewhere")
-    await world.vouchers.holder(issuer.sign(NOW))
+    await world.vouchers.principal(issuer.sign(NOW))
     assert issuer.asked == ["/elsewhere"]
 
 
@@ -236,7 +236,7 @@ async def test_an_issuer_that_answers_oddly(issuer, world, path, answer):
     issuer.answers[path] = answer and answer.replace(b"URL", issuer.url.encode())
     for _ in range(3):
         with pytest.raises(RegistryError) as caught:
-            await world.vouchers.holder(issuer.sign(NOW))
+            await world.vouchers.principal(issuer.sign(NOW))
         assert caught.value.http_status == 503
     assert len(issuer.asked) <= 2
 
@@ -245,11 +245,11 @@ async def test_an_issuer_that_answers_oddly(issuer, world, path, answer):
 async def test_an_issuer_who_does_not_answer_in_time(issuer):
     issuer.held = Deferred()
     clock = Clock()
-    fetcher = Fetcher(reactor)
+    fetcher = JSONFetcher(reactor)
     fetcher._clock = clock
     waiting = Deferred.fromCoroutine(fetcher.json(f"{issuer.url}/keys"))
     clock.advance(10)
-    with pytest.raises(FetchFailed):
+    with pytest.raises(FetchError):
         await waiting
 
 
@@ -265,7 +265,7 @@ async def test_an_issuer_who_does_not_answer_in_time(issuer):
     ],
 )  # fmt: skip
 def test_patterns_of_claims(pattern, text, expected):
-    assert fits(pattern, text) is expected
+    assert matches_pattern(pattern, text) is expected
 
 
 @pytest.mark.parametrize(
@@ -276,12 +276,12 @@ def test_patterns_of_claims(pattern, text, expected):
     ],
 )  # fmt: skip
 def test_claims_that_are_no_text(value, pattern, expected):
-    assert Condition("x", pattern).holds({"x": value}) is expected
-    assert not Condition("y", pattern).holds({"x": value})
+    assert ClaimCondition("x", pattern).matches({"x": value}) is expected
+    assert not ClaimCondition("y", pattern).matches({"x": value})
 
 
 def test_a_rule_without_conditions_is_for_nobody():
-    assert not VoucherRule((), Right.make(["**"], ["pull"])).holds({"sub": "x"})
+    assert not OIDCRule((), Right.make(["**"], ["pull"])).matches({"sub": "x"})
 
 
 ACCESS = """\

@@ -6,8 +6,8 @@ import pytest
 from twisted.internet.interfaces import IReadDescriptor
 from zope.interface.verify import verifyObject
 
-from twisted_registry.workers.control import Control
-from twisted_registry.workers.handover import STOP, framed
+from twisted_registry.workers.control import ControlPipe
+from twisted_registry.workers.handover import STOP_MESSAGE, encode_message
 
 
 class Reactor:
@@ -26,7 +26,7 @@ def pipe():
 
 def watched(reading):
     reactor, told = Reactor(), []
-    control = Control(
+    control = ControlPipe(
         reactor, reading, lambda: told.append("stop"), lambda: told.append("abandon"), told.append
     )
     verifyObject(IReadDescriptor, control)
@@ -39,7 +39,7 @@ def watched(reading):
 def test_a_stop_and_the_end(pipe):
     reading, writing = pipe
     control, reactor, told = watched(reading)
-    stop = framed(STOP)
+    stop = encode_message(STOP_MESSAGE)
     os.write(writing, stop[:9])
     control.doRead()
     assert told == []
@@ -57,7 +57,7 @@ def test_what_else_there_is_to_say(pipe):
     reading, writing = pipe
     control, _, told = watched(reading)
     large = b"x" * 100_000
-    for part in (framed("one") + framed(large)[:40_000], framed(large)[40_000:] + framed(STOP)):
+    for part in (encode_message("one") + encode_message(large)[:40_000], encode_message(large)[40_000:] + encode_message(STOP_MESSAGE)):
         for start in range(0, len(part), 50_000):
             os.write(writing, part[start : start + 50_000])
             control.doRead()

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from twisted_registry.config.loading import load_text
-from twisted_registry.workers.handover import LOADS, Handover, command, environment, framed
+from twisted_registry.workers.handover import LOADS_FD, Handover, worker_command, worker_environment, encode_message
 
 TEXT = """
 version: 0.1
@@ -36,30 +36,30 @@ def through_a_pipe(content):
 def test_a_configuration_arrives_as_it_was_read():
     loaded = load_text(TEXT, {"REGISTRY_HTTP_SECRET": "overridden", "REGISTRY_NONSENSE": "x"})
     assert loaded.warnings
-    arrived = through_a_pipe(framed(Handover(loaded, 1)))
+    arrived = through_a_pipe(encode_message(Handover(loaded, 1)))
     assert arrived.loaded == loaded
     assert arrived.loaded.configuration.http.secret == "overridden"
     assert arrived.number == 1
-    assert arrived.loads == LOADS
+    assert arrived.loads == LOADS_FD
     assert "overridden" not in repr(arrived)
 
 
 def test_that_of_a_bucket_too():
     loaded = load_text(BUCKET, {})
-    arrived = through_a_pipe(framed(Handover(loaded, 2)))
+    arrived = through_a_pipe(encode_message(Handover(loaded, 2)))
     assert arrived.loaded == loaded
     assert arrived.loaded.configuration.storage.bucket.secretkey == "do-not-tell"
 
 
 def test_a_first_process_that_ends_before():
-    content = framed(Handover(load_text(TEXT, {}), 1))
+    content = encode_message(Handover(load_text(TEXT, {}), 1))
     for size in (0, 3, 8, 100, len(content) - 1):
         assert through_a_pipe(content[:size]) is None
 
 
 def test_what_follows_is_left_in_the_pipe():
     reading, writing = os.pipe()
-    os.write(writing, framed(Handover(load_text(TEXT, {}), 1)) + b"more")
+    os.write(writing, encode_message(Handover(load_text(TEXT, {}), 1)) + b"more")
     assert Handover.read(reading) is not None
     assert os.read(reading, 10) == b"more"
     os.close(reading)
@@ -71,7 +71,7 @@ def test_the_environment():
         "PATH": "/bin", "REGISTRY_HTTP_SECRET": "x", "LISTEN_FDS": "1", "LISTEN_PID": "2",
         "NOTIFY_SOCKET": "/run/n", "PYTHONPATH": "/nowhere",
     }  # fmt: skip
-    made = environment(environ)
+    made = worker_environment(environ)
     path = made.pop("PYTHONPATH").split(os.pathsep)
     assert made == {"PATH": "/bin"}
     assert all(Path(entry).is_absolute() and Path(entry).exists() for entry in path)
@@ -79,5 +79,5 @@ def test_the_environment():
 
 
 def test_the_command_tells_nothing():
-    assert command()[0] == sys.executable
-    assert pickle.dumps(command())
+    assert worker_command()[0] == sys.executable
+    assert pickle.dumps(worker_command())

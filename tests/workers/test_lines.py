@@ -7,7 +7,7 @@ import sys
 import pytest
 from processes import environment
 
-from twisted_registry.workers.lines import SharedOutput, shared_lines
+from twisted_registry.workers.lines import LockedOutput, open_locked_output
 
 WRITER = """
 import sys
@@ -39,7 +39,7 @@ def test_lines_of_several_processes_stay_whole():
 def test_a_write_is_at_once(tmp_path):
     path = tmp_path / "log"
     with path.open("wb") as target:
-        stream = shared_lines(target.fileno())
+        stream = open_locked_output(target.fileno())
         stream.write("one\n")
         assert path.read_bytes() == b"one\n"
         stream.write("two \ud800\n")
@@ -55,14 +55,14 @@ def test_what_can_not_be_locked(monkeypatch, tmp_path):
     monkeypatch.setattr("fcntl.lockf", lockf)
     path = tmp_path / "log"
     with path.open("wb") as target:
-        assert SharedOutput(target.fileno()).write(b"line\n") == 5
+        assert LockedOutput(target.fileno()).write(b"line\n") == 5
     assert path.read_bytes() == b"line\n"
 
 
 def test_a_closed_pipe():
     reading, writing = os.pipe()
     os.close(reading)
-    output = SharedOutput(writing)
+    output = LockedOutput(writing)
     with pytest.raises(BrokenPipeError):
         output.write(b"x")
     os.close(writing)

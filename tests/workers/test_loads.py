@@ -4,14 +4,14 @@ import os
 
 import pytest
 
-from twisted_registry.workers.loads import Loads
+from twisted_registry.workers.loads import LoadTable
 
 
 @pytest.fixture
 def tables():
     """The table, as each of three processes sees it."""
-    first = Loads.make(3)
-    made = [first, *(Loads(os.dup(first.fileno()), 3, number) for number in (1, 2))]
+    first = LoadTable.make(3)
+    made = [first, *(LoadTable(os.dup(first.fileno()), 3, number) for number in (1, 2))]
     yield made
     for each in made:
         each.close()

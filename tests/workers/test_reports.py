@@ -15,13 +15,13 @@ from twisted.logger import (
 from zope.interface.verify import verifyObject
 
 from twisted_registry.logs import LineObserver
-from twisted_registry.workers.reports import PID, Reporter, Reports, Signed
+from twisted_registry.workers.reports import PID_FIELD, EventSender, EventReceiver, ProcessIdObserver
 
 
 def sent(do):
     """What a worker writes while ``do`` logs."""
     stream = io.StringIO()
-    reporter = Reporter(stream)
+    reporter = EventSender(stream)
     verifyObject(ILogObserver, reporter)
     do(Logger("some.where", observer=LogPublisher(reporter)))
     return stream.getvalue().encode()
@@ -30,7 +30,7 @@ def sent(do):
 def received(*parts, end=True):
     """The events that the first process logs."""
     events = []
-    reports = Reports(events.append)
+    reports = EventReceiver(events.append)
     reports.pid = 4711
     for part in parts:
         reports.received(part)
@@ -53,7 +53,7 @@ def test_an_event_arrives():
     assert formatEvent(event) == "it\nall broke"
     assert event["log_level"] == LogLevel.warn
     assert event["err.code"] == "odd"
-    assert event[PID] == 4711
+    assert event[PID_FIELD] == 4711
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
@@ -93,7 +93,7 @@ def test_what_an_interpreter_says(content):
         (event,) = received(*parts, end=end)
         assert event["text"] == content.decode("utf-8", "replace")
         assert event["log_level"] == LogLevel.error
-        assert event[PID] == 4711
+        assert event[PID_FIELD] == 4711
 
 
 def test_an_endless_line_is_cut():
@@ -104,8 +104,8 @@ def test_an_endless_line_is_cut():
 
 def test_events_are_signed():
     events = []
-    signed = Signed(events.append)
+    signed = ProcessIdObserver(events.append)
     verifyObject(ILogObserver, signed)
     signed({"a": 1})
-    signed({PID: 3})
-    assert events == [{"a": 1, PID: os.getpid()}, {PID: 3}]
+    signed({PID_FIELD: 3})
+    assert events == [{"a": 1, PID_FIELD: os.getpid()}, {PID_FIELD: 3}]

@@ -14,7 +14,7 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from zope.interface.verify import verifyObject
 
-from twisted_registry.workers.loads import Loads
+from twisted_registry.workers.loads import LoadTable
 from twisted_registry.workers.sharing import AdoptedEndpoint, SharedPort, SharingEndpoint
 
 
@@ -59,8 +59,8 @@ class Shared:
 
     def __init__(self, listening=None):
         self.reactor = Reactor()
-        self.loads = Loads.make(2)
-        self.other = Loads(os.dup(self.loads.fileno()), 2, 1)
+        self.loads = LoadTable.make(2)
+        self.other = LoadTable(os.dup(self.loads.fileno()), 2, 1)
         self.factory = Factory()
         self.factory.count = self.loads.publish
         self.listening = listening or socket.create_server(("127.0.0.1", 0))
@@ -234,7 +234,7 @@ class Endpoint:
 
 
 def test_the_first_process():
-    reactor, loads, factory = Reactor(), Loads.make(2), Factory()
+    reactor, loads, factory = Reactor(), LoadTable.make(2), Factory()
     factory.count = loads.publish
     opened = Port(socket.create_server(("127.0.0.1", 0)))
     endpoint = SharingEndpoint(reactor, Endpoint(opened), loads)
@@ -254,7 +254,7 @@ def test_the_first_process():
 
 
 def test_the_others():
-    reactor, loads, factory = Reactor(), Loads.make(2), Factory()
+    reactor, loads, factory = Reactor(), LoadTable.make(2), Factory()
     with socket.create_server(("127.0.0.1", 0)) as opened:
         endpoint = AdoptedEndpoint(reactor, os.dup(opened.fileno()), loads)
         verifyObject(IStreamServerEndpoint, endpoint)

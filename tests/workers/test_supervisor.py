@@ -16,10 +16,10 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from twisted_registry.config.loading import load_text
-from twisted_registry.tls.material import Material
-from twisted_registry.workers.handover import CONTROL, LISTENER, LOADS, STOP, Handover, framed
-from twisted_registry.workers.loads import Loads
-from twisted_registry.workers.supervisor import Workers
+from twisted_registry.tls.material import CertificateBundle
+from twisted_registry.workers.handover import CONTROL_FD, LISTENER_FD, LOADS_FD, STOP_MESSAGE, Handover, encode_message
+from twisted_registry.workers.loads import LoadTable
+from twisted_registry.workers.supervisor import WorkerSupervisor
 
 TEXT = """
 version: 0.1
@@ -41,7 +41,7 @@ class Process:
         protocol.makeConnection(self)
 
     def writeToChild(self, descriptor, data):
-        assert descriptor == CONTROL
+        assert descriptor == CONTROL_FD
         self.written += data
 
     def signalProcess(self, name):
@@ -56,7 +56,7 @@ class Process:
         os.write(writing, self.written)
         os.close(writing)
         made = Handover.read(reading)
-        assert os.read(reading, 100) in {b"", framed(STOP)}
+        assert os.read(reading, 100) in {b"", encode_message(STOP_MESSAGE)}
         os.close(reading)
         return made
 
@@ -90,7 +90,7 @@ def listening():
 
 @pytest.fixture
 def loads():
-    made = Loads.make(3)
+    made = LoadTable.make(3)
     made.enter()
     yield made
     made.close()
@@ -105,7 +105,7 @@ def reactor():
 
 @pytest.fixture
 def workers(reactor, listening, loads, told):
-    made = Workers(reactor, load_text(TEXT, {}), listening, loads, {"PATH": "/bin"})
+    made = WorkerSupervisor(reactor, load_text(TEXT, {}), listening, loads, {"PATH": "/bin"})
     made.startService()
     assert not reactor.processes  # there is no reactor yet to watch them
     reactor.advance(0)
@@ -118,14 +118,14 @@ def test_all_are_started(workers, reactor, listening, loads):
     assert first.handover().loaded == load_text(TEXT, {})
     assert first.child_fds[1] == 1
     assert first.child_fds[2] == "r"
-    assert first.child_fds[LISTENER] == listening.fileno()
-    assert first.child_fds[LOADS] == loads.fileno()
+    assert first.child_fds[LISTENER_FD] == listening.fileno()
+    assert first.child_fds[LOADS_FD] == loads.fileno()
     assert first.environ["PATH"] == "/bin"
 
 
 def test_who_ends_is_replaced(workers, reactor, loads, told):
     first, _ = reactor.processes
-    theirs = Loads(os.dup(loads.fileno()), 3, 1)
+    theirs = LoadTable(os.dup(loads.fileno()), 3, 1)
     theirs.enter()
     loads.publish(1)
     assert loads.others_have_fewer()
@@ -160,7 +160,7 @@ def test_who_ends_early_waits_longer_and_longer(workers, reactor, told):
 
 
 def test_who_can_not_be_started_is_tried_again(reactor, listening, loads, told):
-    workers = Workers(reactor, load_text(TEXT, {}), listening, loads)
+    workers = WorkerSupervisor(reactor, load_text(TEXT, {}), listening, loads)
     reactor.refuse = True
     before = len(list(Path("/proc/self/fd").iterdir()))
     workers.startService()
@@ -174,12 +174,12 @@ def test_who_can_not_be_started_is_tried_again(reactor, listening, loads, told):
 
 def test_all_show_the_certificate_of_the_moment(workers, reactor):
     first, second = reactor.processes
-    old, new = Material(b"old", b"k"), Material(b"new", b"k")
+    old, new = CertificateBundle(b"old", b"k"), CertificateBundle(b"new", b"k")
     assert first.handover().material is None
     second.end()
-    workers.show(old)
-    workers.show(new)
-    assert first.written.endswith(framed(old) + framed(new))
+    workers.set_certificate(old)
+    workers.set_certificate(new)
+    assert first.written.endswith(encode_message(old) + encode_message(new))
     reactor.advance(0.1)
     assert reactor.processes[-1].handover().material == new
 
@@ -188,7 +188,7 @@ def test_a_stop_waits_for_all(workers, reactor):
     first, second = reactor.processes
     done = []
     workers.stopService().addCallback(done.append)
-    assert all(process.written.endswith(framed(STOP)) for process in (first, second))
+    assert all(process.written.endswith(encode_message(STOP_MESSAGE)) for process in (first, second))
     first.end()
     reactor.advance(24)
     assert not done
@@ -222,7 +222,7 @@ def test_a_stop_between_end_and_replacement(workers, reactor):
 
 
 def test_a_stop_before_the_reactor_runs(reactor, listening, loads):
-    workers = Workers(reactor, load_text(TEXT, {}), listening, loads)
+    workers = WorkerSupervisor(reactor, load_text(TEXT, {}), listening, loads)
     workers.startService()
     done = []
     workers.stopService().addCallback(done.append)

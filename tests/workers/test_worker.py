@@ -23,8 +23,8 @@ from twisted_registry import process, worker
 from twisted_registry.config.loading import load
 from twisted_registry.listener import StartError
 from twisted_registry.service import RegistryService
-from twisted_registry.workers.handover import STOP, Handover, framed
-from twisted_registry.workers.loads import Loads
+from twisted_registry.workers.handover import STOP_MESSAGE, Handover, encode_message
+from twisted_registry.workers.loads import LoadTable
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ async def test_the_first_and_another(loaded, monkeypatch):
     other.privilegedStartService()
     other.startService()
     # Whoever has fewer takes the next.
-    watching = Loads(os.dup(Workers.made.loads.fileno()), 2, 0)
+    watching = LoadTable(os.dup(Workers.made.loads.fileno()), 2, 0)
     made = [HTTPConnection("127.0.0.1", port) for _ in range(2)]
     for each in made:
         each.connect()
@@ -81,7 +81,7 @@ async def test_the_first_and_another(loaded, monkeypatch):
     # Nobody takes more connections, but what is under way goes on.
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
-    other.abandon()
+    other.abort_requests()
     await other.stopService()
     for each in made:
         each.close()
@@ -138,7 +138,7 @@ class Double:
 
     made = None
 
-    def show(self, material):
+    def set_certificate(self, material):
         """Nothing is shown."""
 
     def __init__(self, loaded, reactor, environ, access_log, handover):
@@ -156,7 +156,7 @@ class Double:
     def stopService(self):
         self.did.append("stop")
 
-    def abandon(self):
+    def abort_requests(self):
         self.did.append("abandon")
 
 
@@ -167,7 +167,7 @@ def control(loaded, monkeypatch):
     monkeypatch.setattr(worker.globalLogBeginner, "beginLoggingTo", lambda *_, **__: None)
     before = signal.getsignal(signal.SIGTERM)
     reading, writing = os.pipe()
-    os.write(writing, framed(Handover(loaded, 1)))
+    os.write(writing, encode_message(Handover(loaded, 1)))
     yield reading, writing
     signal.signal(signal.SIGTERM, before)
     os.close(reading)
@@ -179,7 +179,7 @@ def test_working_until_told_to_stop(control):
 
     def during():
         assert Double.made.did == ["listen", "start"]
-        os.write(writing, framed(STOP))
+        os.write(writing, encode_message(STOP_MESSAGE))
         (reader,) = working.readers
         reader.doRead()
         assert working.stopped == 1
@@ -188,7 +188,7 @@ def test_working_until_told_to_stop(control):
 
     working = Reactor()
     working.during = during
-    assert worker.work_until_stopped(working, reading) == 0
+    assert worker.run_worker(working, reading) == 0
     assert Double.made.handover.number == 1
     assert Double.made.environ["PATH"]  # a bucket's credentials may be there
     ((phase, event, function),) = working.triggers
@@ -204,7 +204,7 @@ def test_working_until_the_first_is_gone(control):
 
     working = Reactor()
     working.during = during
-    assert worker.work_until_stopped(working, reading) == 0
+    assert worker.run_worker(working, reading) == 0
     assert Double.made.did == ["listen", "start", "abandon"]
 
 
@@ -213,7 +213,7 @@ def test_a_start_that_fails(control, monkeypatch, capsys):
         raise StartError("no such place")
 
     monkeypatch.setattr(Double, "privilegedStartService", refuse)
-    assert worker.work_until_stopped(Reactor(), control[0]) == 1
+    assert worker.run_worker(Reactor(), control[0]) == 1
     assert capsys.readouterr().err == "twisted-registry: no such place\n"
 
 
@@ -221,7 +221,7 @@ def test_the_first_was_gone_before(monkeypatch):
     monkeypatch.setattr(worker, "RegistryService", None)
     reading, writing = os.pipe()
     os.close(writing)
-    assert worker.work_until_stopped(None, reading) == 0
+    assert worker.run_worker(None, reading) == 0
     os.close(reading)
 
 
@@ -234,10 +234,10 @@ def test_lines_are_shared_where_processes_are_many(loaded, tmp_path, monkeypatch
         alone = load(configured(tmp_path), {})
         assert process.access_log(alone) is out
     observed = []
-    monkeypatch.setattr("twisted_registry.workers.reports.Signed", observed.append)
-    process._observer(alone)
+    monkeypatch.setattr("twisted_registry.workers.reports.ProcessIdObserver", observed.append)
+    process._make_observer(alone)
     assert not observed
-    process._observer(loaded)
+    process._make_observer(loaded)
     assert len(observed) == 1
 
 
@@ -250,8 +250,8 @@ def test_the_program(monkeypatch):
         during.append((given is reactor, *map(signal.getsignal, before)))
         return 3
 
-    monkeypatch.setattr(worker, "work_until_stopped", work)
-    monkeypatch.setattr("twisted_registry.alone.permanent", nullcontext)
+    monkeypatch.setattr(worker, "run_worker", work)
+    monkeypatch.setattr("twisted_registry.alone.freeze_imports", nullcontext)
     try:
         with pytest.raises(SystemExit) as ended:
             runpy.run_module("twisted_registry.workers", run_name="__main__")

@@ -38,7 +38,7 @@ class AccessLog:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._time = (-1, "")
+        self._cached_time = (-1, "")
 
     def log(self, request: Any) -> None:
         """Write the line of ``request``."""
@@ -51,10 +51,10 @@ class AccessLog:
 
     def _now(self, request: Any) -> str:
         now = int(request.site.clock.seconds())
-        second, text = self._time
+        second, text = self._cached_time
         if second != now:
             text = datetime.fromtimestamp(now, UTC).strftime("%d/%b/%Y:%H:%M:%S +0000")
-            self._time = (now, text)
+            self._cached_time = (now, text)
         return text
 
 

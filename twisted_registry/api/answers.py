@@ -1,6 +1,6 @@
 """Answers, and how they reach the client.
 
-A handler returns an :class:`Answer`; sending it is done here, once: short bodies in one piece,
+A handler returns an :class:`Response`; sending it is done here, once: short bodies in one piece,
 blobs by kernel copy or as a producer, long listings page by page as the client takes them.
 """
 
@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from twisted_registry.api.interfaces import IStreamedRequest
+from twisted_registry.api.interfaces import IStreamingRequest
 from twisted_registry.value import Value
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 JSON = "application/json"
 
 #: Of the header fields that are remembered.
-_FIELDS = 12
-_CHARACTERS = 512
+_MAX_CACHED_FIELDS = 12
+_MAX_CACHED_CHARACTERS = 512
 
 
-class Stretch(Protocol):
+class BoundedReader(Protocol):
     """What the store's readers offer (``storage.interfaces.IReader``)."""
 
     size: int
@@ -51,18 +51,18 @@ class Stretch(Protocol):
 
 
 @frozen(eq=False, repr=False)
-class Answer(Value):
+class Response(Value):
     """What to send.
 
     :ivar headers: pairs; a name may come twice.
     :ivar body: bytes, an open stretch of a file, or pieces whose total length is not known.
     :ivar length: Content-Length, where it is not that of the body (HEAD).
-    :ivar ready: ``headers`` as :func:`ready_fields` makes them, if they are at hand.
+    :ivar ready: ``headers`` as :func:`encode_headers` makes them, if they are at hand.
     """
 
     status: int = 200
     headers: Sequence[tuple[str, str]] = ()
-    body: bytes | Stretch | AsyncIterator[bytes] = b""
+    body: bytes | BoundedReader | AsyncIterator[bytes] = b""
     length: int | None = None
     ready: bytes | None = None
 
@@ -73,88 +73,88 @@ class Answer(Value):
         status: int = 200,
         headers: Sequence[tuple[str, str]] = (),
         content_type: str = JSON,
-    ) -> Answer:
+    ) -> Response:
         """An answer that is a JSON document."""
         body = json.dumps(document, separators=(",", ":")).encode()
         return cls(status, (("Content-Type", content_type), *headers), body)
 
 
-class Common:
+class CommonHeaders:
     """The headers of every answer, made ready once."""
 
     def __init__(self, headers: Mapping[str, Sequence[str]]) -> None:
         """:param headers: name -> values."""
         self.headers = headers
         pairs = [(name, value) for name, values in headers.items() for value in values]
-        self.fields = ready_fields(tuple(pairs))
+        self.encoded_headers = encode_headers(tuple(pairs))
 
 
-def ready_fields(headers: tuple[tuple[str, str], ...]) -> bytes:
+def encode_headers(headers: tuple[tuple[str, str], ...]) -> bytes:
     """Header fields as bytes, each with its line break; breaks inside become spaces."""
     # Only fields of a usual length are remembered: nobody shall fill our memory with others.
-    usual = len(headers) <= _FIELDS and sum(len(value) for _, value in headers) <= _CHARACTERS
-    return _remembered(headers) if usual else _made(headers)
+    cacheable = len(headers) <= _MAX_CACHED_FIELDS and sum(len(value) for _, value in headers) <= _MAX_CACHED_CHARACTERS
+    return _encode_headers_cached(headers) if cacheable else _encode_headers(headers)
 
 
-def _made(headers: tuple[tuple[str, str], ...]) -> bytes:
+def _encode_headers(headers: tuple[tuple[str, str], ...]) -> bytes:
     lines = (f"{name}: {' '.join(value.splitlines())}\r\n" for name, value in headers)
     return "".join(lines).encode("utf-8")
 
 
-_remembered = lru_cache(maxsize=4096)(_made)
+_encode_headers_cached = lru_cache(maxsize=4096)(_encode_headers)
 
 
-async def send(answer: Answer, request: Request, common: Common) -> None:
+async def send(response: Response, request: Request, common: CommonHeaders) -> None:
     """Send an answer and finish the request.
 
     :param common: headers of every answer; those of the answer itself come on top.
     """
-    body = answer.body
-    if not IStreamedRequest.providedBy(request):
-        await _send_plainly(answer, request, common)
+    body = response.body
+    if not IStreamingRequest.providedBy(request):
+        await _send_portably(response, request, common)
     elif isinstance(body, bytes):
-        request.sendWhole(answer.status, _all_fields(answer, common), body, answer.length)
+        request.sendResponse(response.status, _encoded_headers(response, common), body, response.length)
     elif hasattr(body, "fileno"):
-        await _send_stretch(body, answer, request, common)  # type: ignore[arg-type]
+        await _send_file(body, response, request, common)  # type: ignore[arg-type]
     else:
-        await _send_plainly(answer, request, common)
+        await _send_portably(response, request, common)
 
 
-def _all_fields(answer: Answer, common: Common) -> bytes:
-    ready = answer.ready
-    return common.fields + (ready_fields(tuple(answer.headers)) if ready is None else ready)
+def _encoded_headers(response: Response, common: CommonHeaders) -> bytes:
+    ready = response.ready
+    return common.encoded_headers + (encode_headers(tuple(response.headers)) if ready is None else ready)
 
 
-async def _send_stretch(body: Stretch, answer: Answer, request: Any, common: Common) -> None:
+async def _send_file(body: BoundedReader, response: Response, request: Any, common: CommonHeaders) -> None:
     """Send a part of a file by kernel copy, if it has a descriptor."""
     descriptor = body.fileno()
     if descriptor is None:
-        await _send_plainly(answer, request, common)
+        await _send_portably(response, request, common)
         return
-    fields = _all_fields(answer, common)
+    encoded_headers = _encoded_headers(response, common)
     try:
-        sent = request.sendWholeFile(answer.status, fields, descriptor, body.offset(), body.size)
+        sent = request.sendFileResponse(response.status, encoded_headers, descriptor, body.offset(), body.size)
         if sent is not None:
             await sent
     finally:
         body.close()
 
 
-async def _send_plainly(answer: Answer, request: Request, common: Common) -> None:
+async def _send_portably(response: Response, request: Request, common: CommonHeaders) -> None:
     """Send with nothing but what every request of twisted.web has."""
-    body = answer.body
+    body = response.body
     try:
-        request.setResponseCode(answer.status)
+        request.setResponseCode(response.status)
         # twisted.web would say text/html where nothing was said.
         request.defaultContentType = None
         for name, values in common.headers.items():
             request.responseHeaders.setRawHeaders(name, list(values))
-        for name, value in answer.headers:
+        for name, value in response.headers:
             request.responseHeaders.addRawHeader(name, value)
         if isinstance(body, bytes):
-            _send_bytes(request, body, answer.length)
+            _send_bytes(request, body, response.length)
         elif isinstance(body, AsyncIterator):
-            await _send_pieces(request, body)
+            await _send_iterator(request, body)
         else:
             request.setHeader("Content-Length", str(body.size))
             await body.deliver(request)
@@ -170,22 +170,22 @@ def _send_bytes(request: Request, body: bytes, length: int | None) -> None:
     request.write(b"" if request.method == b"HEAD" else body)
 
 
-async def _send_pieces(request: Request, pieces: AsyncIterator[bytes]) -> None:
+async def _send_iterator(request: Request, pieces: AsyncIterator[bytes]) -> None:
     if request.method == b"HEAD":
         request.write(b"")
         return
-    pace = Pace()
-    request.registerProducer(pace, True)
+    writer = PausableWriter()
+    request.registerProducer(writer, True)
     try:
         async for piece in pieces:
             request.write(piece)
-            await pace.ready()
+            await writer.ready()
     finally:
         request.unregisterProducer()
 
 
 @implementer(IPushProducer)
-class Pace:
+class PausableWriter:
     """Lets a coroutine write to a consumer no faster than the consumer takes it."""
 
     def __init__(self) -> None:

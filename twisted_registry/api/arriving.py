@@ -14,13 +14,13 @@ from twisted_registry.api.interfaces import BodyAborted, IRequestBody
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from twisted_registry.api.lending import Loan
+    from twisted_registry.api.lending import DirectRead
 
 log = Logger()
 
 
 @implementer(IRequestBody)
-class ArrivingBody:
+class IncomingBody:
     """Hands pieces to a consumer as the channel reads them.
 
     The channel calls :meth:`deliver`, :meth:`end` and :meth:`abort`; the rest is for the
@@ -35,14 +35,14 @@ class ArrivingBody:
     def __init__(
         self,
         length: Any,
-        changed: Callable[[], None],
-        unheard: Callable[[Failure], None],
+        on_change: Callable[[], None],
+        on_unhandled_failure: Callable[[Failure], None],
         *,
         over: bool = False,
     ) -> None:
         self.length = length
-        self.changed = changed
-        self.unheard = unheard
+        self.on_change = on_change
+        self.on_unhandled_failure = on_unhandled_failure
         self.over = over
         self._consumer: Any = None
         self._paused = False
@@ -69,18 +69,18 @@ class ArrivingBody:
         self._consumer = consumer
         done: Deferred[None] = Deferred(lambda _: self.stopProducing())
         self._done = done
-        self.changed()
+        self.on_change()
         return done
 
     def pauseProducing(self) -> None:
         """Deliver no more for now; the socket is not read either."""
         self._paused = True
-        self.changed()
+        self.on_change()
 
     def resumeProducing(self) -> None:
         """Go on."""
         self._paused = False
-        self.changed()
+        self.on_change()
 
     def stopProducing(self) -> None:
         """Deliver no more: the rest is not wanted."""
@@ -93,15 +93,15 @@ class ArrivingBody:
         except Exception:  # noqa: BLE001 (whatever it is, the Resource is to hear of it)
             reason = Failure()
             log.failure("A request body could not be taken", failure=reason)
-            self._fail(reason, self.unheard)
+            self._fail(reason, self.on_unhandled_failure)
 
-    def draw(self) -> Callable[[Loan], Deferred[None] | None] | None:
-        """What lets the consumer read the socket by itself, if it can: its ``draw``.
+    def append_from(self) -> Callable[[DirectRead], Deferred[None] | None] | None:
+        """What lets the consumer read the socket by itself, if it can: its ``append_from``.
 
         That takes a loan, and answers a Deferred that fires when the loan is over, whatever came
         of it; or None if it does not want one.
         """
-        return getattr(self._consumer, "draw", None)
+        return getattr(self._consumer, "append_from", None)
 
     def end(self) -> None:
         """The last byte has been delivered."""
@@ -115,7 +115,7 @@ class ArrivingBody:
         """Nothing will come any more, and not all has."""
         self._fail(reason, lambda _: None)
 
-    def _fail(self, reason: Failure, unheard: Callable[[Failure], None]) -> None:
+    def _fail(self, reason: Failure, on_unhandled_failure: Callable[[Failure], None]) -> None:
         if self.over:
             return
         self.over = True
@@ -123,5 +123,5 @@ class ArrivingBody:
         self._reason = reason
         if self._done is not None:
             self._done.errback(reason)
-            self._done.addErrback(unheard)
-        self.changed()
+            self._done.addErrback(on_unhandled_failure)
+        self.on_change()

@@ -5,56 +5,56 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from twisted_registry.api.answers import Answer, ready_fields
-from twisted_registry.api.conditions import entity_tags, matches
+from twisted_registry.api.answers import Response, encode_headers
+from twisted_registry.api.conditions import parse_entity_tags, etag_matches
 from twisted_registry.api.ranges import RangeUnsatisfiable, parse_range
 from twisted_registry.errors import ErrorCode, RegistryError
 
 if TYPE_CHECKING:
-    from twisted_registry.api.exchange import Exchange
+    from twisted_registry.api.exchange import RequestContext
     from twisted_registry.api.ranges import ByteRange
     from twisted_registry.digest import Digest
 
 #: Fields of a request that want something else than the whole.
-_SPECIAL = frozenset({b"if-none-match", b"range", b"if-range"})
-#: How many of :func:`_fields` belong to answers that do not send it as well.
-_OF_ENTITY = 3
+_CONDITIONAL_HEADERS = frozenset({b"if-none-match", b"range", b"if-range"})
+#: How many of :func:`_blob_headers` belong to answers that do not send it as well.
+_BODILESS_HEADER_COUNT = 3
 
 
-async def get(exchange: Exchange) -> Answer:
+async def get(context: RequestContext) -> Response:
     """Send a blob or a part of it; a redirect if the store has a URL for it.
 
     :raises RegistryError: BLOB_UNKNOWN, RANGE_INVALID.
     """
-    digest = exchange.digest()
-    blobs = exchange.repository.blobs
-    fields, ready = _fields(digest)
-    redirects = exchange.settings.redirect and blobs.has_urls
-    if exchange.method == "GET" and not redirects and _SPECIAL.isdisjoint(exchange.sent):
-        return Answer(200, fields, await blobs.whole(digest), ready=ready)
+    digest = context.digest()
+    blobs = context.repository.blobs
+    fields, ready = _blob_headers(digest)
+    redirects = context.settings.redirect and blobs.has_urls
+    if context.method == "GET" and not redirects and _CONDITIONAL_HEADERS.isdisjoint(context.header_fields):
+        return Response(200, fields, await blobs.open_whole(digest), ready=ready)
     # Who asks by HEAD may leave out a push.
-    size = await (blobs.size if exchange.method == "HEAD" else blobs.pullable)(digest)
-    if matches(exchange.headers("if-none-match"), str(digest)):
-        return Answer(304, fields[:_OF_ENTITY])
+    size = await (blobs.size if context.method == "HEAD" else blobs.size_for_pull)(digest)
+    if etag_matches(context.headers("if-none-match"), str(digest)):
+        return Response(304, fields[:_BODILESS_HEADER_COUNT])
     if redirects:
-        url = await blobs.url(digest, exchange.method, exchange.caller.address)
+        url = await blobs.url(digest, context.method, context.caller.address)
         if url is not None:
-            return Answer(307, [*fields[:_OF_ENTITY], ("Location", url)])
-    wanted = _wanted(exchange, digest, size)
-    if wanted is None:
+            return Response(307, [*fields[:_BODILESS_HEADER_COUNT], ("Location", url)])
+    byte_range = _requested_range(context, digest, size)
+    if byte_range is None:
         status, offset, length = 200, 0, size
     else:
-        status, offset, length = 206, wanted.offset, wanted.length
-        fields = (*fields, ("Content-Range", wanted.content_range(size)))
-    if exchange.method == "HEAD":
-        return Answer(status, fields, length=length)
-    if wanted is None:
-        return Answer(status, fields, await blobs.whole(digest), ready=ready)
-    return Answer(status, fields, await blobs.open(digest, offset, length))
+        status, offset, length = 206, byte_range.offset, byte_range.length
+        fields = (*fields, ("Content-Range", byte_range.content_range(size)))
+    if context.method == "HEAD":
+        return Response(status, fields, length=length)
+    if byte_range is None:
+        return Response(status, fields, await blobs.open_whole(digest), ready=ready)
+    return Response(status, fields, await blobs.open(digest, offset, length))
 
 
 @lru_cache(maxsize=4096)
-def _fields(digest: Digest) -> tuple[tuple[tuple[str, str], ...], bytes]:
+def _blob_headers(digest: Digest) -> tuple[tuple[tuple[str, str], ...], bytes]:
     """What is said of a blob: the first few always, all where its bytes may follow."""
     fields = (
         ("Docker-Content-Digest", str(digest)),
@@ -63,25 +63,25 @@ def _fields(digest: Digest) -> tuple[tuple[tuple[str, str], ...], bytes]:
         ("Accept-Ranges", "bytes"),
         ("Content-Type", "application/octet-stream"),
     )
-    return fields, ready_fields(fields)
+    return fields, encode_headers(fields)
 
 
-async def delete(exchange: Exchange) -> Answer:
+async def delete(context: RequestContext) -> Response:
     """Let the repository no longer hold a blob.
 
     :raises RegistryError: BLOB_UNKNOWN.
     """
-    digest = exchange.digest()
-    await exchange.repository.blobs.delete(digest)
-    return Answer(202, [("Docker-Content-Digest", str(digest))])
+    digest = context.digest()
+    await context.repository.blobs.delete(digest)
+    return Response(202, [("Docker-Content-Digest", str(digest))])
 
 
-def _wanted(exchange: Exchange, digest: Digest, size: int) -> ByteRange | None:
-    condition = exchange.header("if-range")
-    if condition is not None and str(digest) not in entity_tags([condition]):
+def _requested_range(context: RequestContext, digest: Digest, size: int) -> ByteRange | None:
+    condition = context.header("if-range")
+    if condition is not None and str(digest) not in parse_entity_tags([condition]):
         return None
     try:
-        return parse_range(exchange.header("range"), size)
+        return parse_range(context.header("range"), size)
     except RangeUnsatisfiable:
         raise RegistryError(
             ErrorCode.RANGE_INVALID,

@@ -12,17 +12,17 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_registry.api.interfaces import BodyAborted, IRequestBody, IStreamedRequest
+from twisted_registry.api.interfaces import BodyAborted, IRequestBody, IStreamingRequest
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 # As much as a socket's read would have brought.
-_SLICE = 65536
+_SLICE_BYTES = 65536
 
 
 @implementer(IRequestBody)
-class StoredBody:
+class BufferedBody:
     """A body that is complete, handed over slice by slice, one in each turn of the clock."""
 
     def __init__(self, content: BinaryIO, clock: IReactorTime) -> None:
@@ -67,7 +67,7 @@ class StoredBody:
     def _slice(self) -> None:
         self._call = None
         try:
-            piece = self.content.read(_SLICE)
+            piece = self.content.read(_SLICE_BYTES)
             if piece:
                 self._consumer.write(piece)
         except Exception:  # noqa: BLE001 (whoever took the body is to hear of it)
@@ -98,6 +98,6 @@ def request_body(request: Any, clock: IReactorTime) -> Any:
 
     :param clock: paces a body that has been stored.
     """
-    if IStreamedRequest.providedBy(request):
+    if IStreamingRequest.providedBy(request):
         return request.body
-    return StoredBody(request.content, clock)
+    return BufferedBody(request.content, clock)

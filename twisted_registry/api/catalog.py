@@ -11,65 +11,65 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from twisted_registry.api import cursor
-from twisted_registry.api.answers import Answer
-from twisted_registry.api.tags import next_page
+from twisted_registry.api.answers import Response
+from twisted_registry.api.tags import next_link
 from twisted_registry.errors import ErrorCode, RegistryError
 
 if TYPE_CHECKING:
-    from twisted_registry.api.exchange import Exchange
-    from twisted_registry.auth.interfaces import IVisible
+    from twisted_registry.api.exchange import RequestContext
+    from twisted_registry.auth.interfaces import IRepositoryFilter
     from twisted_registry.repository.registry import Registry
 
 #: Names on a page when a client does not say how many, as in Distribution.
-_DEFAULT = 100
+_DEFAULT_PAGE_NAMES = 100
 #: Names that one request looks at, at most, to find those that may be seen.
-_LOOKED_AT = 10_000
+_MAX_SCANNED_NAMES = 10_000
 #: Names that are asked for at once.
-_AT_ONCE = 1000
+_MAX_BATCH_NAMES = 1000
 
 
-async def get(exchange: Exchange) -> Answer:
+async def get(context: RequestContext) -> Response:
     """List ``n`` repositories after ``last``, in the order of whole names.
 
     :raises RegistryError: PAGINATION_NUMBER_INVALID.
     """
-    number, last = exchange.query.number("n"), exchange.query.first("last") or ""
-    limit = exchange.settings.catalog_limit
+    number, last = context.query.number("n"), context.query.first("last") or ""
+    limit = context.settings.catalog_limit
     if number is None:
-        number = min(_DEFAULT, limit)
+        number = min(_DEFAULT_PAGE_NAMES, limit)
     if number > limit:
         raise RegistryError(
             ErrorCode.PAGINATION_NUMBER_INVALID, detail={"n": number, "most": limit}
         )
-    if last.startswith(cursor.MARK):
-        last = await _unsealed(exchange, last)
-    visible = exchange.grant.visible
+    if last.startswith(cursor.CURSOR_PREFIX):
+        last = await _decrypt_last(context, last)
+    visible = context.grant.visible
     following = None
     names: list[str] = []
     if number and visible is None:
-        names, more = await exchange.registry.catalog(last, number)
+        names, more = await context.registry.catalog(last, number)
         following = names[-1] if more else None
     elif number and visible is not None:
-        names, following = await _seen(exchange, visible, last, number)
-    headers = [] if following is None else [("Link", next_page(exchange, following, number))]
-    return Answer.json({"repositories": names}, headers=headers)
+        names, following = await _visible_page(context, visible, last, number)
+    headers = [] if following is None else [("Link", next_link(context, following, number))]
+    return Response.json({"repositories": names}, headers=headers)
 
 
-async def _seen(
-    exchange: Exchange, visible: IVisible, last: str, number: int
+async def _visible_page(
+    context: RequestContext, visible: IRepositoryFilter, last: str, number: int
 ) -> tuple[list[str], str | None]:
     """A page of what may be seen, and where the next one begins."""
-    search = _Search(exchange.registry, visible, last, number)
-    await search.run()
+    search = _VisibleNameSearch(context.registry, visible, last, number)
+    await search.find_names()
     if not search.more:
         return search.found, None
     if len(search.found) == number:
         return search.found, search.found[-1]
-    return search.found, cursor.seal(search.position, await exchange.registry.upload_secret())
+    return search.found, cursor.encrypt_cursor(search.position, await context.registry.upload_secret())
 
 
-async def _unsealed(exchange: Exchange, last: str) -> str:
-    name = cursor.unseal(last, await exchange.registry.upload_secret())
+async def _decrypt_last(context: RequestContext, last: str) -> str:
+    name = cursor.decrypt_cursor(last, await context.registry.upload_secret())
     if name is None:
         raise RegistryError(
             ErrorCode.PAGINATION_NUMBER_INVALID, message="last is no place in this list"
@@ -77,55 +77,55 @@ async def _unsealed(exchange: Exchange, last: str) -> str:
     return name
 
 
-class _Search:
+class _VisibleNameSearch:
     """Looks for ``wanted`` names that may be seen.
 
     :ivar position: the last name that was looked at.
     :ivar more: whether there may be more after that.
     """
 
-    def __init__(self, registry: Registry, visible: IVisible, position: str, wanted: int) -> None:
+    def __init__(self, registry: Registry, visible: IRepositoryFilter, position: str, wanted: int) -> None:
         self.registry = registry
         self.visible = visible
         self.position = position
         self.wanted = wanted
         self.found: list[str] = []
         self.more = False
-        self._left = _LOOKED_AT
-        self._size = min(self.wanted + 1, _AT_ONCE)
+        self._names_left = _MAX_SCANNED_NAMES
+        self._batch_names = min(self.wanted + 1, _MAX_BATCH_NAMES)
 
-    async def run(self) -> None:
+    async def find_names(self) -> None:
         """Look until they are found, or there are no more, or it takes too long."""
         for prefix in self.visible.prefixes:
             if self.position > prefix and not self.position.startswith(prefix):
                 continue
-            await self._below(prefix)
+            await self._scan_prefix(prefix)
             if self.more:
                 return
 
-    async def _below(self, prefix: str) -> None:
+    async def _scan_prefix(self, prefix: str) -> None:
         """Look at the names with a prefix that are after the position."""
-        after = max(self.position, _before(prefix))
+        after = max(self.position, _key_before(prefix))
         while True:
-            if not self._left:
+            if not self._names_left:
                 self.more = True
                 return
-            names, more = await self.registry.catalog(after, min(self._size, self._left))
-            self._size = min(2 * self._size, _AT_ONCE)
+            names, more = await self.registry.catalog(after, min(self._batch_names, self._names_left))
+            self._batch_names = min(2 * self._batch_names, _MAX_BATCH_NAMES)
             for name in names:
                 if not name.startswith(prefix):
                     return
-                if self.visible.shows(name):
+                if self.visible.includes(name):
                     if len(self.found) == self.wanted:
                         self.more = True
                         return
                     self.found.append(name)
                 self.position = after = name
-            self._left -= len(names)
+            self._names_left -= len(names)
             if not more:
                 return
 
 
-def _before(prefix: str) -> str:
+def _key_before(prefix: str) -> str:
     """A text before all that begin with a prefix, and after all others that come before them."""
     return f"{prefix[:-1]}{chr(ord(prefix[-1]) - 1)}\x7f" if prefix else ""

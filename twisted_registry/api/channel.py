@@ -24,37 +24,37 @@ from zope.interface import implementer
 
 from twisted_registry.api.answering import AnsweringConnection
 from twisted_registry.api.framing import CONTINUE
-from twisted_registry.api.head import Head, ShownHead
+from twisted_registry.api.head import RequestHead, ShownHead
 from twisted_registry.api.interfaces import BodyAborted
-from twisted_registry.api.lending import PLENTY, Loan
-from twisted_registry.api.opening import open_output
-from twisted_registry.api.parser import END, Refusal
-from twisted_registry.api.request import RegistryRequest, ShowingRequest
+from twisted_registry.api.lending import DIRECT_READ_MIN_BYTES, DirectRead
+from twisted_registry.api.opening import make_output
+from twisted_registry.api.parser import END_OF_BODY, ParseError
+from twisted_registry.api.request import StreamingRequest, ShowingRequest
 
 if TYPE_CHECKING:
-    from twisted_registry.api.site import RegistrySite
+    from twisted_registry.api.site import HTTPSite
 
 log = Logger()
 
 # A large body comes in large reads: fewer calls, and pieces that are worth a thread's while.
-_BODY_READ = 1024 * 1024
+_BODY_READ_BYTES = 1024 * 1024
 
 
 @implementer(IHalfCloseableProtocol)
-class RegistryChannel(AnsweringConnection):
-    """See the module. Built by :class:`~twisted_registry.api.site.RegistrySite`.
+class HTTPConnection(AnsweringConnection):
+    """See the module. Built by :class:`~twisted_registry.api.site.HTTPSite`.
 
     :ivar peer: the client's address.
     :ivar here: our address.
     :ivar secure: whether the transport is TLS.
     """
 
-    def __init__(self, site: RegistrySite) -> None:
+    def __init__(self, site: HTTPSite) -> None:
         super().__init__(site)
         self._large_reads = False
-        self._plenty = False  # the last read was large: there is more where it came from
-        self._advancing = False
-        self._dropped = 0
+        self._last_read_large = False  # the last read was large: there is more where it came from
+        self._processing_events = False
+        self._discarded_bytes = 0
 
     # What the transport calls
 
@@ -63,38 +63,38 @@ class RegistryChannel(AnsweringConnection):
         transport: Any = self.transport
         self._transport = transport
         self.peer = transport.getPeer()
-        self.here = transport.getHost()
+        self.host = transport.getHost()
         self.secure = ISSLTransport.providedBy(transport)
         on_ip = isinstance(self.peer, IPv4Address | IPv6Address)
         if on_ip and ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
-        self.output = open_output(
-            transport, self.clock, self._moved, self._drained, self.site.turns
+        self.output = make_output(
+            transport, self.clock, self._progressed, self._drained, self.site.tls_send_slots
         )
-        self._set_times()
-        self.site.opened(self)
-        self._watch()
+        self._set_timeouts()
+        self.site.connection_opened(self)
+        self._update_deadline()
 
     def dataReceived(self, data: bytes) -> None:
         """Read everything, then act on it."""
         if self._parser.stopped:
-            self._drop(len(data))
+            self._discard(len(data))
             return
-        self._plenty = len(data) >= PLENTY
+        self._last_read_large = len(data) >= DIRECT_READ_MIN_BYTES
         self._parser.feed(data)
-        self.advance()
+        self.process_events()
 
     def readConnectionLost(self) -> None:
         """The peer will send no more; it may be waiting for an answer, or be gone."""
-        self._ended = True
-        body, head = self._arriving, self._head
+        self._read_closed = True
+        body, head = self._body, self._head
         if self.closing:
-            if self._shut:
+            if self._write_closed:
                 self._transport.loseConnection()
-        elif self.output.deaf() or (body is not None and head is not None and not head.complete):
+        elif self.output.is_peer_gone() or (body is not None and head is not None and not head.complete):
             self.abort()
         else:
-            self.advance()
+            self.process_events()
 
     def writeConnectionLost(self) -> None:
         """We have said that we will send no more."""
@@ -107,9 +107,9 @@ class RegistryChannel(AnsweringConnection):
         self.closing = True
         self.deadline = math.inf
         self._parser.close()
-        self.site.closed(self)
-        self._leave(reason)
-        self.output.lost(reason)
+        self.site.connection_closed(self)
+        self._fail_request(reason)
+        self.output.connection_lost(reason)
 
     # What a Request asks and tells
 
@@ -119,57 +119,57 @@ class RegistryChannel(AnsweringConnection):
 
     def getHost(self) -> Any:
         """Our address."""
-        return self.here
+        return self.host
 
     def isSecure(self) -> bool:
         """Whether the transport is TLS."""
         return self.secure
 
-    def requestDone(self, request: RegistryRequest) -> None:
+    def requestDone(self, request: StreamingRequest) -> None:
         """The answer has been written to its end: go on to the next request, or close."""
         if request is not self.request:
             return
         self.request = None
-        head, body = self._head, self._arriving
+        head, body = self._head, self._body
         assert head is not None
-        if self._expected:
+        if self._unsent_body_bytes:
             log.error("{request} was answered with less than it said", request=request)
             self.abort()
-        elif not self._keep or self.site.draining:
-            self._close(linger=not head.complete or bool(self._events or self._dropped))
+        elif not self._keep_alive or self.site.draining:
+            self._close_when_sent(linger=not head.complete or bool(self._events or self._discarded_bytes))
         if body is not None:
             body.abort(Failure(BodyAborted("the request has been answered")))
-        if not self._advancing:
-            self.advance()
+        if not self._processing_events:
+            self.process_events()
 
     # Order
 
-    def advance(self) -> None:
+    def process_events(self) -> None:
         """Do whatever can be done with the events that wait."""
-        if self._advancing:
+        if self._processing_events:
             return
-        self._advancing = True
-        moved = False
+        self._processing_events = True
+        progressed = False
         try:
-            while self._events and self._step(self._events[0]):
-                moved = True
+            while self._events and self._process_event(self._events[0]):
+                progressed = True
         finally:
-            self._advancing = False
+            self._processing_events = False
         if self.closing:
             return
-        if self._ended and self.request is None and not self.output.pending:
-            self._close(linger=False)
+        if self._read_closed and self.request is None and not self.output.pending:
+            self._close_when_sent(linger=False)
             return
-        if self._arriving is not None:
-            self._ask_for_body()
-            if self._plenty:
-                self._lend()
-        self._read_or_not()
-        self._watch(moved=moved)
+        if self._body is not None:
+            self._prepare_for_body()
+            if self._last_read_large:
+                self._start_direct_read()
+        self._update_reading()
+        self._update_deadline(progressed=progressed)
 
-    def _step(self, event: Head | ShownHead | bytes | Refusal | object) -> bool:
+    def _process_event(self, event: RequestHead | ShownHead | bytes | ParseError | object) -> bool:
         """Act on the first event, unless it has to wait."""
-        body = self._arriving
+        body = self._body
         if isinstance(event, bytes):
             if self.request is None:
                 # Answered without it: _may_keep knows that the rest is small.
@@ -179,94 +179,94 @@ class RegistryChannel(AnsweringConnection):
                 body.deliver(event)
             else:
                 return False
-        elif event is END:
+        elif event is END_OF_BODY:
             self._events.popleft()
-            self._arriving = None
-            self._read_large(large=False)
+            self._body = None
+            self._set_large_reads(large=False)
             if body is not None:
                 body.end()
-        elif isinstance(event, Refusal) and self.request is not None and body is not None:
+        elif isinstance(event, ParseError) and self.request is not None and body is not None:
             # The framing broke in the middle of this request's body.
             self.refuse_request(event.status)
         elif self.request is not None or self.output.pending:
             return False
-        elif isinstance(event, Refusal):
+        elif isinstance(event, ParseError):
             self._refuse(event.status)
         else:
-            self._begin(self._events.popleft())
+            self._begin_request(self._events.popleft())
         return True
 
-    def _begin(self, event: Any) -> None:
+    def _begin_request(self, event: Any) -> None:
         showing = event if isinstance(event, ShownHead) else None
-        head: Head = event if showing is None else showing.head
-        if self._ended and not head.complete:
-            self._close(linger=False)
+        head: RequestHead = event if showing is None else showing.head
+        if self._read_closed and not head.complete:
+            self._close_when_sent(linger=False)
             return
         self._head = head
-        kind = RegistryRequest if showing is None else ShowingRequest
+        kind = StreamingRequest if showing is None else ShowingRequest
         request = self.request = kind(self, head, showing)
-        self._expects = head.expects
+        self._expects_continue = head.expects_continue
         if head.length != 0:
-            self._arriving = request.body
+            self._body = request.body
         request.begin()
 
     # Reading
 
-    def _ask_for_body(self) -> None:
+    def _prepare_for_body(self) -> None:
         """Prepare for a body that somebody has asked for."""
-        body, head = self._arriving, self._head
+        body, head = self._body, self._head
         if body is None or head is None or not body.wanted:
             return
-        if self._expects:
-            self._expects = False
+        if self._expects_continue:
+            self._expects_continue = False
             request = self.request
-            if head.arrived == 0 and request is not None and not request.startedWriting:
+            if head.body_bytes_read == 0 and request is not None and not request.startedWriting:
                 self.output.write(CONTINUE)
-        if head.length is None or head.length > _BODY_READ // 16:
-            self._read_large(large=True)
+        if head.length is None or head.length > _BODY_READ_BYTES // 16:
+            self._set_large_reads(large=True)
 
-    def _read_large(self, *, large: bool) -> None:
-        if large is not self._large_reads and self.output.lends:
+    def _set_large_reads(self, *, large: bool) -> None:
+        if large is not self._large_reads and self.output.supports_direct_read:
             self._large_reads = large
-            self._transport.bufferSize = _BODY_READ if large else type(self._transport).bufferSize
+            self._transport.bufferSize = _BODY_READ_BYTES if large else type(self._transport).bufferSize
 
-    def _lend(self) -> None:
+    def _start_direct_read(self) -> None:
         """Let the body's consumer read the socket by itself, if that is worth a thread."""
-        body, head = self._arriving, self._head
-        if body is None or head is None or head.length is None or not self.output.lends:
+        body, head = self._body, self._head
+        if body is None or head is None or head.length is None or not self.output.supports_direct_read:
             return
-        left = head.length - head.arrived
-        if self._loan is not None or self._events or not body.wanted or left < PLENTY:
+        left = head.length - head.body_bytes_read
+        if self._direct_read is not None or self._events or not body.wanted or left < DIRECT_READ_MIN_BYTES:
             return
-        self._plenty = False
-        draw = body.draw()
-        if draw is None:
+        self._last_read_large = False
+        append_from = body.append_from()
+        if append_from is None:
             return
         source = self.output.borrow()
         if source is None:
             return
-        loan = Loan(source, left)
-        drawn = draw(loan)
-        if drawn is None:
-            loan.close()
+        direct_read = DirectRead(source, left)
+        ended = append_from(direct_read)
+        if ended is None:
+            direct_read.close()
             return
-        self._loan = loan
-        drawn.addCallback(self._returned, loan)
+        self._direct_read = direct_read
+        ended.addCallback(self._direct_read_ended, direct_read)
 
-    def _returned(self, _: None, loan: Loan) -> None:
-        self._loan = None
-        loan.close()
+    def _direct_read_ended(self, _: None, direct_read: DirectRead) -> None:
+        self._direct_read = None
+        direct_read.close()
         if not self._parser.stopped:
-            self._parser.passed(loan.taken)
-            self._watch(moved=True)
-            self.advance()
+            self._parser.skip_body(direct_read.taken)
+            self._update_deadline(progressed=True)
+            self.process_events()
 
-    def _read_or_not(self) -> None:
-        body = self._arriving
+    def _update_reading(self) -> None:
+        body = self._body
         paused = body is not None and body.taken and not (body.over or body.wanted)
         wanted = (
-            not (self._events or paused or self._ended or self._loan is not None)
-            and self._dropped <= self._limits.linger_bytes
+            not (self._events or paused or self._read_closed or self._direct_read is not None)
+            and self._discarded_bytes <= self._limits.linger_bytes
         )
         if wanted is not self._reading:
             self._reading = wanted
@@ -275,23 +275,23 @@ class RegistryChannel(AnsweringConnection):
             else:
                 self._transport.pauseProducing()
 
-    def _drop(self, amount: int) -> None:
+    def _discard(self, amount: int) -> None:
         """Bytes after the last request that we read."""
-        self._dropped += amount
-        if self._dropped <= self._limits.linger_bytes:
+        self._discarded_bytes += amount
+        if self._discarded_bytes <= self._limits.linger_bytes:
             return
-        if self._shut:
+        if self._write_closed:
             self._transport.loseConnection()
         else:
-            self._read_or_not()
+            self._update_reading()
 
     # What the output tells
 
-    def _moved(self) -> None:
-        self._watch(moved=True)
+    def _progressed(self) -> None:
+        self._update_deadline(progressed=True)
 
     def _drained(self) -> None:
         if not self.closing:
-            self.advance()
-        elif self._closed and not self._shut:
-            self._finish()
+            self.process_events()
+        elif self._close_requested and not self._write_closed:
+            self._close_write_side()

@@ -7,30 +7,30 @@ import hmac
 from base64 import urlsafe_b64encode
 from typing import TYPE_CHECKING
 
-from twisted_registry.reference import NAME_LIMIT
+from twisted_registry.reference import MAX_NAME_LENGTH
 
 if TYPE_CHECKING:
     from cryptography.fernet import Fernet
 
 #: What was hidden begins with it, and no name does.
-MARK = "~"
+CURSOR_PREFIX = "~"
 _PURPOSE = b"catalog cursor"
 
 
-def seal(name: str, secret: bytes) -> str:
+def encrypt_cursor(name: str, secret: bytes) -> str:
     """Hide a name, and how long it is.
 
     :param secret: what only registries over the same store have.
     """
-    return MARK + _fernet(secret).encrypt(name.ljust(NAME_LIMIT).encode()).decode("ascii")
+    return CURSOR_PREFIX + _fernet(secret).encrypt(name.ljust(MAX_NAME_LENGTH).encode()).decode("ascii")
 
 
-def unseal(last: str, secret: bytes) -> str | None:
+def decrypt_cursor(last: str, secret: bytes) -> str | None:
     """The name that was hidden; None if it was not hidden with this secret."""
     from cryptography.fernet import InvalidToken  # noqa: PLC0415 - as below
 
     try:
-        return _fernet(secret).decrypt(last.removeprefix(MARK).encode()).decode().rstrip()
+        return _fernet(secret).decrypt(last.removeprefix(CURSOR_PREFIX).encode()).decode().rstrip()
     except InvalidToken:
         return None
 

@@ -27,15 +27,15 @@ from twisted_registry.api import (
     tags,
     uploads,
 )
-from twisted_registry.api.answers import Answer, Common, send
-from twisted_registry.api.exchange import NO_QUERY, Exchange, Query, Settings, read_name
-from twisted_registry.api.headers import header, last_fields
+from twisted_registry.api.answers import Response, CommonHeaders, send
+from twisted_registry.api.exchange import EMPTY_QUERY, RequestContext, Query, APISettings, validate_name
+from twisted_registry.api.headers import header, get_header_fields
 from twisted_registry.api.interfaces import BodyAborted, IStreamingResource
-from twisted_registry.api.refusals import log_refusal
-from twisted_registry.api.running import run
-from twisted_registry.api.urls import caller_of
-from twisted_registry.errors import ErrorCode, RegistryError, no_room
-from twisted_registry.metrics import Answered
+from twisted_registry.api.refusals import log_error_response
+from twisted_registry.api.running import run_until_wait
+from twisted_registry.api.urls import get_caller
+from twisted_registry.errors import ErrorCode, RegistryError, insufficient_storage
+from twisted_registry.metrics import FinishedRequest
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -49,17 +49,17 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-_PUSHING = frozenset({"POST", "PUT", "PATCH"})
-_COMMON = {"Docker-Distribution-Api-Version": ("registry/2.0",)}
+_PUSH_METHODS = frozenset({"POST", "PUT", "PATCH"})
+_COMMON_HEADERS = {"Docker-Distribution-Api-Version": ("registry/2.0",)}
 
 
-async def base(exchange: Exchange) -> Answer:  # noqa: ARG001
+async def get_base(context: RequestContext) -> Response:  # noqa: ARG001
     """Say that this is a registry (end-1)."""
-    return Answer.json({})
+    return Response.json({})
 
 
-HANDLERS: Mapping[tuple[str, str], Callable[[Exchange], Awaitable[Answer]]] = {
-    ("base", "GET"): base,
+HANDLERS: Mapping[tuple[str, str], Callable[[RequestContext], Awaitable[Response]]] = {
+    ("base", "GET"): get_base,
     ("extensions", "GET"): extensions.get,
     ("catalog", "GET"): catalog.get,
     ("tags", "GET"): tags.get,
@@ -89,7 +89,7 @@ class RegistryResource(Resource):
         registry: Registry,
         access: IAccessController,
         clock: IReactorTime,
-        settings: Settings | None = None,
+        settings: APISettings | None = None,
         metrics: IMetricsObserver | None = None,
     ) -> None:
         """Serve ``registry``.
@@ -102,17 +102,17 @@ class RegistryResource(Resource):
         self._registry = registry
         self._access = access
         self._clock = clock
-        self._settings = settings or Settings()
+        self._settings = settings or APISettings()
         self._metrics = metrics
         self._methods = {
-            endpoint.handler: self._allowed(endpoint) for endpoint in routes.ALL_ENDPOINTS
+            endpoint.handler: self._allowed_methods(endpoint) for endpoint in routes.ALL_ENDPOINTS
         }
         process = secrets.token_hex(6)
         self._request_ids = (f"{process}-{number}" for number in count())
-        self._common = Common({**_COMMON, **self._settings.headers})
-        self._full = False
+        self._common = CommonHeaders({**_COMMON_HEADERS, **self._settings.headers})
+        self._storage_full = False
 
-    def limit(self, warning: str, *, full: bool) -> None:
+    def set_storage_state(self, warning: str, *, full: bool) -> None:
         """Warn in every answer from now on, and refuse pushes or take them.
 
         :param warning: a sentence for people, sent as the distribution specification ("Warnings")
@@ -120,51 +120,51 @@ class RegistryResource(Resource):
         :param full: whether POST, PUT and PATCH are answered 507. An upload stays as it is.
         """
         more = {"Warning": (f'299 - "{warning}"',)} if warning else {}
-        self._common = Common({**_COMMON, **self._settings.headers, **more})
-        self._full = full
+        self._common = CommonHeaders({**_COMMON_HEADERS, **self._settings.headers, **more})
+        self._storage_full = full
 
     def render(self, request: Request) -> int:
         """Begin to answer; what has to wait goes on in a coroutine."""
         try:
-            work = run(self._answer(request))
+            work = run_until_wait(self._respond(request))
         except Exception:  # noqa: BLE001 - the border
-            self._broken(Failure(), request)
+            self._on_response_failed(Failure(), request)
             return NOT_DONE_YET
         if work is not None:
             # The request tells of a client that leaves by failing this Deferred.
             request.notifyFinish().addErrback(lambda _: work.cancel())
-            work.addErrback(self._broken, request)
+            work.addErrback(self._on_response_failed, request)
         return NOT_DONE_YET
 
-    async def _answer(self, request: Request) -> None:
-        found = routes.find(tuple(request.postpath or ()))
+    async def _respond(self, request: Request) -> None:
+        route = routes.find_route(tuple(request.postpath or ()))
         if self._metrics is None:
-            await send(await self._outcome(request, found), request, self._common)
+            await send(await self._response_for(request, route), request, self._common)
             return
         began = self._clock.seconds()
-        handler = "unknown" if found is None else found.endpoint.handler
-        self._metrics.started(handler)
+        handler = "unknown" if route is None else route.endpoint.handler
+        self._metrics.request_started(handler)
         status = 499
         try:
-            answer = await self._outcome(request, found)
-            status = answer.status
-            await send(answer, request, self._common)
+            response = await self._response_for(request, route)
+            status = response.status
+            await send(response, request, self._common)
         finally:
-            self._metrics.answered(
-                Answered(
+            self._metrics.request_finished(
+                FinishedRequest(
                     handler,
                     request.method.decode("ascii", "replace"),
                     status,
                     self._clock.seconds() - began,
                     request.sentLength,
-                    _announced(last_fields(request)),
+                    _declared_length(get_header_fields(request)),
                 )
             )
 
-    async def _outcome(self, request: Request, found: routes.Match | None) -> Answer:
+    async def _response_for(self, request: Request, route: routes.RouteMatch | None) -> Response:
         """The answer of the handler, or the one that stands for what it raised."""
         try:
-            return await self._handle(request, found)
+            return await self._call_handler(request, route)
         except RegistryError as error:
             refusal = error
         except CancelledError:
@@ -176,43 +176,43 @@ class RegistryResource(Resource):
         except Exception:  # noqa: BLE001 - the border: whatever it was, the client gets an answer
             log.failure("{method} {uri} failed", method=request.method, uri=request.uri)
             refusal = RegistryError(ErrorCode.UNKNOWN)
-        log_refusal(request, found, refusal)
-        return Answer.json(refusal.as_json(), refusal.http_status, refusal.headers)
+        log_error_response(request, route, refusal)
+        return Response.json(refusal.as_json(), refusal.http_status, refusal.headers)
 
-    async def _handle(self, request: Request, found: routes.Match | None) -> Answer:
+    async def _call_handler(self, request: Request, route: routes.RouteMatch | None) -> Response:
         method = request.method.decode("ascii", "replace")
-        if found is None:
+        if route is None:
             raise RegistryError(ErrorCode.UNSUPPORTED, message="no such endpoint", status=404)
-        if not found.sound:
-            read_name(found.name)
-        methods = self._methods[found.endpoint.handler]
+        if not route.name_is_valid:
+            validate_name(route.name)
+        methods = self._methods[route.endpoint.handler]
         if method == "OPTIONS":
-            return self._options(request, methods)
+            return self._respond_to_options(request, methods)
         if method not in methods:
             raise RegistryError(
                 ErrorCode.UNSUPPORTED,
-                detail="switched off here" if method in found.endpoint.methods else None,
-                headers=(("Allow", _allow(methods)),),
+                detail="switched off here" if method in route.endpoint.methods else None,
+                headers=(("Allow", _allow_value(methods)),),
             )
         target = request.uri
-        query = Query.parse(target.partition(b"?")[2]) if b"?" in target else NO_QUERY
+        query = Query.parse(target.partition(b"?")[2]) if b"?" in target else EMPTY_QUERY
         source = None
-        if found.endpoint.handler == "blob_upload":
+        if route.endpoint.handler == "blob_upload":
             source = query.first("from") or None
         if source is not None:
-            read_name(source)
-        sent = last_fields(request)
-        caller = caller_of(request, sent)
-        grant = await self._granted(caller, found, method, source)
+            validate_name(source)
+        header_fields = get_header_fields(request)
+        caller = get_caller(request, header_fields)
+        grant = await self._authorize(caller, route, method, source)
         request.user = grant.user.encode()  # for the access log
-        if self._full and method in _PUSHING:
-            raise no_room()
-        exchange = Exchange(
+        if self._storage_full and method in _PUSH_METHODS:
+            raise insufficient_storage()
+        context = RequestContext(
             request,
             method,
-            found,
+            route,
             query,
-            sent,
+            header_fields,
             caller,
             grant,
             self._registry,
@@ -220,22 +220,22 @@ class RegistryResource(Resource):
             self._clock,
             self._request_ids,
         )
-        handler = HANDLERS[found.endpoint.handler, "GET" if method == "HEAD" else method]
-        return await handler(exchange)
+        handler = HANDLERS[route.endpoint.handler, "GET" if method == "HEAD" else method]
+        return await handler(context)
 
-    async def _granted(
-        self, caller: Caller, found: routes.Match, method: str, source: str | None
+    async def _authorize(
+        self, caller: Caller, route: routes.RouteMatch, method: str, source: str | None
     ) -> IGrant:
         """What the caller may do, of what the request needs.
 
         Whoever may push, and not pull from the source of a mount, begins an upload instead, and
         learns nothing of the source; but a token that only lacks it is asked to be wider.
         """
-        needed = found.accesses(method)
+        needed = route.required_access(method)
         if source is None:
             return await self._access.authorize(caller, needed)
         try:
-            return await self._access.authorize(caller, found.accesses(method, source))
+            return await self._access.authorize(caller, route.required_access(method, source))
         except RegistryError as refusal:
             try:
                 grant = await self._access.authorize(caller, needed)
@@ -245,33 +245,33 @@ class RegistryResource(Resource):
                 raise
             return grant
 
-    def _allowed(self, endpoint: routes.Endpoint) -> tuple[str, ...]:
+    def _allowed_methods(self, endpoint: routes.Endpoint) -> tuple[str, ...]:
         """The methods of an endpoint that the operator has not switched off."""
         settings = self._settings
         return tuple(
             method
             for method, actions in endpoint.actions.items()
-            if not (settings.read_only and method in routes.WRITING)
+            if not (settings.read_only and method in routes.WRITE_METHODS)
             and (settings.delete or "delete" not in actions)
         )
 
-    def _options(self, request: Request, methods: Sequence[str]) -> Answer:
+    def _respond_to_options(self, request: Request, methods: Sequence[str]) -> Response:
         """Answer a browser that asks beforehand (Fetch standard, CORS preflight).
 
         What the operator put into ``http.headers`` goes out as on every answer; the methods are
         added if an origin is allowed and nothing was said of them.
         """
-        headers = [("Allow", _allow(methods))]
+        headers = [("Allow", _allow_value(methods))]
         names = {name.lower() for name in self._settings.headers}
         if (
             header(request, "access-control-request-method")
             and "access-control-allow-origin" in names
             and "access-control-allow-methods" not in names
         ):
-            headers.append(("Access-Control-Allow-Methods", _allow(methods)))
-        return Answer(204, headers)
+            headers.append(("Access-Control-Allow-Methods", _allow_value(methods)))
+        return Response(204, headers)
 
-    def _broken(self, failure: Failure, request: Request) -> None:
+    def _on_response_failed(self, failure: Failure, request: Request) -> None:
         """The answer could not be sent to its end."""
         if not failure.check(CancelledError):
             log.warn(
@@ -285,13 +285,13 @@ class RegistryResource(Resource):
             request.loseConnection()
 
 
-def _announced(sent: Mapping[bytes, bytes]) -> int | None:
+def _declared_length(header_fields: Mapping[bytes, bytes]) -> int | None:
     """How long the body of a request is, as far as its head tells."""
-    length = sent.get(b"content-length")
+    length = header_fields.get(b"content-length")
     if length is None:
-        return None if b"transfer-encoding" in sent else 0
+        return None if b"transfer-encoding" in header_fields else 0
     return int(length) if length.isdigit() else None
 
 
-def _allow(methods: Sequence[str]) -> str:
+def _allow_value(methods: Sequence[str]) -> str:
     return ", ".join((*methods, "OPTIONS"))

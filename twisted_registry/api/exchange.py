@@ -8,8 +8,8 @@ from urllib.parse import parse_qsl
 from attrs import field, frozen
 
 from twisted_registry.api.body import request_body
-from twisted_registry.api.headers import as_text, every_header
-from twisted_registry.api.urls import Links
+from twisted_registry.api.headers import decode_header, get_header_values
+from twisted_registry.api.urls import URLBuilder
 from twisted_registry.digest import Digest, DigestInvalid
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.reference import NameInvalid, TagInvalid, check_name, parse_reference
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from twisted.web.server import Request
 
     from twisted_registry.api.interfaces import IRequestBody
-    from twisted_registry.api.routes import Match
+    from twisted_registry.api.routes import RouteMatch
     from twisted_registry.auth.interfaces import Caller, IGrant
     from twisted_registry.repository.registry import Registry, Repository
 
 #: Parameters of one query; more are refused.
-_PARAMETERS = 128
+_MAX_PARAMETERS = 128
 
 
 @frozen(eq=False, repr=False)
-class Settings(Value):
+class APISettings(Value):
     """What an operator can set of the API.
 
     :ivar links: how URLs are made.
@@ -45,7 +45,7 @@ class Settings(Value):
     :ivar tags_per_push: how many ``tag`` parameters a manifest PUT may have.
     """
 
-    links: Links = field(factory=Links)
+    links: URLBuilder = field(factory=URLBuilder)
     headers: Mapping[str, Sequence[str]] = field(factory=dict)
     delete: bool = True
     read_only: bool = False
@@ -55,7 +55,7 @@ class Settings(Value):
     tags_per_push: int = 64
 
 
-class Exchange:
+class RequestContext:
     """A request that was allowed, with all that a handler needs.
 
     :ivar sent: the last value of each header, by its name in lower case.
@@ -65,27 +65,27 @@ class Exchange:
         self,
         request: Request,
         method: str,
-        match: Match,
+        match: RouteMatch,
         query: Query,
-        sent: Mapping[bytes, bytes],
+        header_fields: Mapping[bytes, bytes],
         caller: Caller,
         grant: IGrant,
         registry: Registry,
-        settings: Settings,
+        settings: APISettings,
         clock: IReactorTime,
-        ids: Iterator[str],
+        request_ids: Iterator[str],
     ) -> None:
         self.request = request
         self.method = method
         self.match = match
         self.query = query
-        self.sent = sent
+        self.header_fields = header_fields
         self.caller = caller
         self.grant = grant
         self.registry = registry
         self.settings = settings
         self._clock = clock
-        self._ids = ids
+        self._request_ids = request_ids
         self._body: IRequestBody | None = None
         self._origin: Origin | None = None
 
@@ -112,24 +112,24 @@ class Exchange:
                 self.method,
                 caller.host,
                 self.header("user-agent") or "",
-                next(self._ids),
+                next(self._request_ids),
             )
         return self._origin
 
     @property
     def repository(self) -> Repository:
         """The repository that is asked for."""
-        if not self.registry.announces:
+        if not self.registry.has_listener:
             return self.registry.repository(self.match.name)
         return self.registry.repository(self.match.name, self.origin)
 
     def header(self, name: str) -> str | None:
         """The last value of a request header."""
-        return as_text(self.sent.get(name.encode("ascii")))
+        return decode_header(self.header_fields.get(name.encode("ascii")))
 
     def headers(self, name: str) -> Sequence[str]:
         """All values of a request header."""
-        return every_header(self.request, name) if name.encode("ascii") in self.sent else ()
+        return get_header_values(self.request, name) if name.encode("ascii") in self.header_fields else ()
 
     def digest(self) -> Digest:
         """The digest in the path.
@@ -137,7 +137,7 @@ class Exchange:
         :raises RegistryError: DIGEST_INVALID.
         """
         value = self.match.value
-        return value if isinstance(value, Digest) else read_digest(self.match.variable)
+        return value if isinstance(value, Digest) else parse_digest(self.match.variable)
 
     def reference(self) -> Digest | str:
         """The tag or digest in the path.
@@ -173,7 +173,7 @@ class Query(Value):
         try:
             text = raw.decode("ascii")
             pairs = parse_qsl(
-                text, keep_blank_values=True, errors="strict", max_num_fields=_PARAMETERS
+                text, keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS
             )
         except ValueError as error:
             raise RegistryError(
@@ -195,7 +195,7 @@ class Query(Value):
         :raises RegistryError: DIGEST_INVALID.
         """
         text = self.first(name)
-        return read_digest(text) if text else None
+        return parse_digest(text) if text else None
 
     def number(self, name: str) -> int | None:
         """The number in a parameter, or None if it is not there.
@@ -211,10 +211,10 @@ class Query(Value):
 
 
 #: What stands behind a question mark that is not there.
-NO_QUERY = Query(())
+EMPTY_QUERY = Query(())
 
 
-def read_digest(text: str) -> Digest:
+def parse_digest(text: str) -> Digest:
     """Parse a digest that a client sent.
 
     :raises RegistryError: DIGEST_INVALID.
@@ -227,7 +227,7 @@ def read_digest(text: str) -> Digest:
         ) from error
 
 
-def read_name(text: str) -> str:
+def validate_name(text: str) -> str:
     """Check the name of a repository that a client sent.
 
     :raises RegistryError: NAME_INVALID.

@@ -8,37 +8,37 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_registry.api.answers import Answer
+from twisted_registry.api.answers import Response
 from twisted_registry.errors import ErrorCode, RegistryError
 
 if TYPE_CHECKING:
-    from twisted_registry.api.exchange import Exchange
+    from twisted_registry.api.exchange import RequestContext
 
-_REPOSITORY = {
+_REPOSITORY_EXTENSION = {
     "name": "_repository",
     "description": "DELETE removes a repository with all that it holds",
     "endpoints": ["_repository/<name>"],
 }
 
 
-async def get(exchange: Exchange) -> Answer:
+async def get(context: RequestContext) -> Response:
     """List the extensions that are not switched off, of the registry or of a repository.
 
     :raises RegistryError: NAME_UNKNOWN.
     """
-    if exchange.name:
-        if not await exchange.repository.exists():
-            raise RegistryError(ErrorCode.NAME_UNKNOWN, detail={"name": exchange.name})
-        return Answer.json({"extensions": []})
-    settings = exchange.settings
+    if context.name:
+        if not await context.repository.exists():
+            raise RegistryError(ErrorCode.NAME_UNKNOWN, detail={"name": context.name})
+        return Response.json({"extensions": []})
+    settings = context.settings
     served = settings.delete and not settings.read_only
-    return Answer.json({"extensions": [_REPOSITORY] if served else []})
+    return Response.json({"extensions": [_REPOSITORY_EXTENSION] if served else []})
 
 
-async def delete(exchange: Exchange) -> Answer:
+async def delete(context: RequestContext) -> Response:
     """Remove a repository; those below it stay.
 
     :raises RegistryError: NAME_UNKNOWN, DENIED if a tag of it is immutable.
     """
-    await exchange.repository.delete()
-    return Answer(202)
+    await context.repository.delete()
+    return Response(202)

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from twisted.python.threadpool import ThreadPool
 
     #: of (descriptor, size, offset)
-    FileReader: TypeAlias = Callable[[int, int, int], Deferred[bytes]]
+    FileReadFunction: TypeAlias = Callable[[int, int, int], Deferred[bytes]]
 
 # Large enough that the hop to the thread is small beside the read.
-_PIECE = 256 * 1024
+_PIECE_BYTES = 256 * 1024
 # "Only if that needs no waiting"; where a system does not know it, threads read everything.
-_AT_ONCE: int = getattr(os, "RWF_NOWAIT", 0)
+_RWF_NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 
 
-def file_reader(reactor: Any, pool: ThreadPool | None = None) -> FileReader:
+def make_file_reader(reactor: Any, pool: ThreadPool | None = None) -> FileReadFunction:
     """A function of (descriptor, size, offset) that reads without blocking the reactor.
 
     :param pool: where to read; the reactor's own pool if None. A reactor without threads (a
@@ -41,7 +41,7 @@ def file_reader(reactor: Any, pool: ThreadPool | None = None) -> FileReader:
         return lambda descriptor, size, offset: succeed(os.pread(descriptor, size, offset))
 
     def read(descriptor: int, size: int, offset: int) -> Deferred[bytes]:
-        piece = _in_memory(descriptor, size, offset)
+        piece = _read_cached(descriptor, size, offset)
         if piece:
             return succeed(piece)
         # The reactor's own is not made before it is needed: a daemon may still have to fork.
@@ -51,24 +51,24 @@ def file_reader(reactor: Any, pool: ThreadPool | None = None) -> FileReader:
     return read
 
 
-def _in_memory(descriptor: int, size: int, offset: int) -> bytes:
+def _read_cached(descriptor: int, size: int, offset: int) -> bytes:
     """As much of a stretch of a file as the kernel holds from its beginning on; perhaps nothing."""
-    if not _AT_ONCE:
+    if not _RWF_NOWAIT:
         return b""
-    room = bytearray(size)
+    buffer = bytearray(size)
     try:
-        length = os.preadv(descriptor, [room], offset, _AT_ONCE)
+        length = os.preadv(descriptor, [buffer], offset, _RWF_NOWAIT)
     except OSError:
         # It would wait, or the filesystem can not tell: a thread finds out what else it is.
         return b""
-    return bytes(memoryview(room)[:length])
+    return bytes(memoryview(buffer)[:length])
 
 
 @implementer(IPushProducer)
-class FilePump:
+class FileProducer:
     """Writes a range of a file to an IConsumer of pushed data.
 
-    :ivar read: what :func:`file_reader` gave.
+    :ivar read: what :func:`make_file_reader` gave.
     :ivar abort: called when the rest can not or shall not be sent: the consumer's connection
         must not end as if all had been.
     """
@@ -76,7 +76,7 @@ class FilePump:
     def __init__(
         self,
         consumer: Any,
-        read: FileReader,
+        read: FileReadFunction,
         abort: Callable[[], None],
         descriptor: int,
         offset: int,
@@ -102,9 +102,9 @@ class FilePump:
             ConnectionLost if the consumer left. Cancelling aborts.
         """
         self.descriptor = os.dup(self.descriptor)
-        self._done = Deferred(lambda _: self._give_up())
+        self._done = Deferred(lambda _: self._abort_file())
         self.consumer.registerProducer(self, True)
-        self._go()
+        self._write_pieces()
         return self._done
 
     def pauseProducing(self) -> None:
@@ -114,7 +114,7 @@ class FilePump:
     def resumeProducing(self) -> None:
         """Go on."""
         self._paused = False
-        self._go()
+        self._write_pieces()
 
     def stopProducing(self) -> None:
         """The consumer is gone."""
@@ -122,42 +122,42 @@ class FilePump:
             self._end()
             self._done.errback(Failure(ConnectionLost()))
 
-    def _go(self) -> None:
+    def _write_pieces(self) -> None:
         if self._looping:
             return
         self._looping = True
         # A reader without threads answers at once: a loop, not a recursion.
         while self.left and not (self._paused or self._reading or self._over):
             self._reading = True
-            piece = self.read(self.descriptor, min(self.left, _PIECE), self.offset)
-            piece.addCallbacks(self._got, self._failed)
+            piece = self.read(self.descriptor, min(self.left, _PIECE_BYTES), self.offset)
+            piece.addCallbacks(self._piece_read, self._read_failed)
         self._looping = False
         if not (self.left or self._over):
             self._end()
             self.consumer.unregisterProducer()
             self._done.callback(None)
 
-    def _got(self, piece: bytes) -> None:
+    def _piece_read(self, piece: bytes) -> None:
         self._reading = False
         if self._over:
             os.close(self.descriptor)
         elif not piece:
-            self._failed(Failure(EOFError("the file is shorter than said")))
+            self._read_failed(Failure(EOFError("the file is shorter than said")))
         else:
             self.offset += len(piece)
             self.left -= len(piece)
             self.consumer.write(piece)
-            self._go()
+            self._write_pieces()
 
-    def _failed(self, reason: Failure) -> None:
+    def _read_failed(self, reason: Failure) -> None:
         self._reading = False
         if self._over:
             os.close(self.descriptor)
         else:
-            self._give_up()
+            self._abort_file()
             self._done.errback(reason)
 
-    def _give_up(self) -> None:
+    def _abort_file(self) -> None:
         self._end()
         self.consumer.unregisterProducer()
         self.abort()

@@ -25,7 +25,7 @@ def has_body(method: bytes, status: int) -> bool:
     return method != b"HEAD" and status not in NO_BODY
 
 
-class AnswerHead:
+class ResponseHead:
     """A status line and header fields, read for what the channel must know.
 
     :ivar length: of the body, None if there is none or the fields do not say.
@@ -78,7 +78,7 @@ class AnswerHead:
         return head + b"\r\n\r\n"
 
 
-def whole_head(
+def response_head(
     status: int, reason: bytes, date: bytes, fields: bytes, length: int, *, closing: bool
 ) -> bytes:
     """The head of an answer whose fields are ready, each with its line break."""
@@ -93,7 +93,7 @@ def error_body(code: ErrorCode, message: str) -> bytes:
     return json.dumps(RegistryError(code, message=message).as_json()).encode()
 
 
-def refusal(method: bytes, status: int, date: bytes) -> bytes:
+def error_response(method: bytes, status: int, date: bytes) -> bytes:
     """A whole answer to what is not, or no longer, a request; the connection ends with it."""
     phrase = HTTPStatus(status).phrase
     code = ErrorCode.UNSUPPORTED if status in _UNSUPPORTED else ErrorCode.UNKNOWN

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from attrs import define
 
-from twisted_registry.auth.interfaces import Shown
+from twisted_registry.auth.interfaces import RawCredentials
 
 #: What stands before credentials, the usual way.
 SHOWN = b"\r\nAuthorization: "
@@ -16,11 +16,11 @@ SHOWN = b"\r\nAuthorization: "
 _SOUND = bytes(range(0x20, 0x7F))
 _SPACE = 0x20
 #: The end of a head.
-END = b"\r\n\r\n"
+END_OF_HEAD = b"\r\n\r\n"
 
 
 @define(eq=False, repr=False, slots=True)
-class Head:
+class RequestHead:
     """A request line with its header fields, and how much of the body has come so far.
 
     :ivar target: in origin form, or ``*``.
@@ -38,10 +38,10 @@ class Head:
     version: bytes
     headers: list[tuple[bytes, bytes]]
     fields: dict[bytes, bytes]
-    keep: bool
+    keep_alive: bool
     length: int | None = 0
-    expects: bool = False
-    arrived: int = 0
+    expects_continue: bool = False
+    body_bytes_read: int = 0
     complete: bool = True
 
 
@@ -55,21 +55,21 @@ class ShownHead:
     :ivar place: where in it they begin, with the line break and the name before them.
     """
 
-    head: Head
-    shown: Shown
+    head: RequestHead
+    shown: RawCredentials
     data: bytes
     place: int
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """All header fields, as those of :class:`Head`."""
+        """All header fields, as those of :class:`RequestHead`."""
         headers = self.head.headers.copy()
         before = self.data.count(b"\r\n", 0, self.place)
         headers.insert(before, (b"Authorization", self.shown.encode("ascii")))
         return headers
 
 
-def credentials_in(data: bytes, place: int) -> Shown | None:
+def credentials_in(data: bytes, place: int) -> RawCredentials | None:
     """The credentials in a request that ends with its head.
 
     :param place: where :data:`SHOWN` was found; before its end and behind its beginning if what
@@ -80,7 +80,7 @@ def credentials_in(data: bytes, place: int) -> Shown | None:
     raw = data[begin : data.find(b"\r\n", begin)]
     if not raw or raw.translate(None, _SOUND) or raw[0] == _SPACE or raw[-1] == _SPACE:
         return None
-    return Shown(raw.decode("ascii"))
+    return RawCredentials(raw.decode("ascii"))
 
 
 def apart(data: bytes) -> bytes | None:
@@ -90,19 +90,19 @@ def apart(data: bytes) -> bytes | None:
         none, or not in the usual way.
     """
     place = data.find(SHOWN)
-    shown = credentials_in(data, place) if place > 0 and data.endswith(END) else None
+    shown = credentials_in(data, place) if place > 0 and data.endswith(END_OF_HEAD) else None
     return None if shown is None else data[:place] + data[place + len(SHOWN) + len(shown) :]
 
 
 def is_one_head(data: bytes) -> bool:
     """Whether a request that could be read is nothing but its head, without empty lines around."""
-    return data[:1].isalpha() and data.find(END) + len(END) == len(data)
+    return data[:1].isalpha() and data.find(END_OF_HEAD) + len(END_OF_HEAD) == len(data)
 
 
-def without_credentials(head: Head) -> Head | None:
+def without_credentials(head: RequestHead) -> RequestHead | None:
     """A head as if nobody had shown any; None if some are shown more than once."""
     headers = [field for field in head.headers if field[0].lower() != b"authorization"]
     if len(headers) != len(head.headers) - 1:
         return None
     fields = {name: value for name, value in head.fields.items() if name != b"authorization"}
-    return Head(head.method, head.target, head.version, headers, fields, head.keep)
+    return RequestHead(head.method, head.target, head.version, headers, fields, head.keep_alive)

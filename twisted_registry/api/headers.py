@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_registry.api.interfaces import IStreamedRequest
+from twisted_registry.api.interfaces import IStreamingRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from twisted.web.server import Request
 
 
-def last_fields(request: Request) -> Mapping[bytes, bytes]:
+def get_header_fields(request: Request) -> Mapping[bytes, bytes]:
     """The last value of each header, by its name in lower case."""
-    if IStreamedRequest.providedBy(request):
-        fields: Mapping[bytes, bytes] = request.lastFields
+    if IStreamingRequest.providedBy(request):
+        fields: Mapping[bytes, bytes] = request.headerFields
     else:
         fields = request.getAllHeaders()
     return fields
 
 
-def every_header(request: Request, name: str) -> list[str]:
+def get_header_values(request: Request, name: str) -> list[str]:
     """All values of a header, in order."""
     wanted = name.encode("ascii")
     values: Sequence[bytes] = (
-        request.everyField(wanted)
-        if IStreamedRequest.providedBy(request)
+        request.getHeaderValues(wanted)
+        if IStreamingRequest.providedBy(request)
         else request.requestHeaders.getRawHeaders(wanted, ())
     )
     return [value.decode("utf-8", "replace") for value in values]
@@ -37,9 +37,9 @@ def every_header(request: Request, name: str) -> list[str]:
 
 def header(request: Request, name: str) -> str | None:
     """The last value of a header, or None if it was not sent."""
-    return as_text(last_fields(request).get(name.encode("ascii")))
+    return decode_header(get_header_fields(request).get(name.encode("ascii")))
 
 
-def as_text(value: bytes | None) -> str | None:
+def decode_header(value: bytes | None) -> str | None:
     """A value that may not be there."""
     return None if value is None else value.decode("utf-8", "replace")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.defer import Deferred
 
-    from twisted_registry.auth.interfaces import Shown
+    from twisted_registry.auth.interfaces import RawCredentials
 
 
 class BodyAborted(Exception):
@@ -51,21 +51,21 @@ class IRequestBody(IBodyProducer):
     """
 
 
-class IStreamedRequest(Interface):
+class IStreamingRequest(Interface):
     """What a request of our channel has beyond IRequest."""
 
     body: IRequestBody = Attribute("The body on its way in.")
-    lastFields: Mapping[bytes, bytes] = Attribute(
+    headerFields: Mapping[bytes, bytes] = Attribute(
         "The last value of each header of the request, by its name in lower case."
     )
 
-    def everyField(name: bytes) -> Sequence[bytes]:
+    def getHeaderValues(name: bytes) -> Sequence[bytes]:
         """Return all values of a header of the request, in order.
 
         :param name: in lower case.
         """
 
-    def sendWhole(status: int, fields: bytes, body: bytes, length: int | None = None) -> None:
+    def sendResponse(status: int, fields: bytes, body: bytes, length: int | None = None) -> None:
         """Send a whole answer in one piece, and finish.
 
         :param fields: header fields that are ready to be sent, each with its line break, without
@@ -74,10 +74,10 @@ class IStreamedRequest(Interface):
         :param length: Content-Length, where it is not that of ``body`` (HEAD).
         """
 
-    def sendWholeFile(
+    def sendFileResponse(
         status: int, fields: bytes, descriptor: int, offset: int, length: int
     ) -> Deferred[None] | None:
-        """Send a head as :meth:`sendWhole` does, then bytes of a file as :meth:`sendFile` does.
+        """Send a head as :meth:`sendResponse` does, then bytes of a file as :meth:`sendFile` does.
 
         For answers to a GET that have a body. Finishes when all is sent: None says that it is,
         at once; else the Deferred fires then.
@@ -93,12 +93,12 @@ class IStreamedRequest(Interface):
         """
 
 
-class IShowingRequest(IStreamedRequest):
+class IShowingRequest(IStreamingRequest):
     """A request with credentials that its connection keeps for the next one.
 
-    ``lastFields`` are without Authorization as long as ``shown`` is not None.
+    ``headerFields`` are without Authorization as long as ``shown`` is not None.
     """
 
-    shown: Shown | None = Attribute(
+    shown: RawCredentials | None = Attribute(
         "The Authorization header; None if a Resource may have changed it."
     )

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 from attrs import define, field
 
 from twisted_registry.api.head import (
-    END,
+    END_OF_HEAD,
     SHOWN,
-    Head,
+    RequestHead,
     ShownHead,
     apart,
     credentials_in,
@@ -31,7 +31,7 @@ from twisted_registry.api.head import (
 
 if TYPE_CHECKING:
     from twisted_registry.api.limits import Limits
-    from twisted_registry.auth.interfaces import Shown
+    from twisted_registry.auth.interfaces import RawCredentials
 
 #: How many heads are remembered, and of what length in bytes.
 REMEMBERED = 512
@@ -52,10 +52,10 @@ class KnownHeads:
     """
 
     _limits: Limits
-    heads: dict[bytes, Head]
+    heads: dict[bytes, RequestHead]
     last: ShownHead | None = field(init=False, default=None)
 
-    def find(self, data: bytes) -> Head | ShownHead | None:
+    def find(self, data: bytes) -> RequestHead | ShownHead | None:
         """The head of a request that was read before, be it with other credentials."""
         last = self.last
         # Whoever shares the connection shall not find out by the time how much of theirs is right:
@@ -68,7 +68,7 @@ class KnownHeads:
         if place <= 0:
             return self.heads.get(data)
         limits = self._limits
-        if len(data) > limits.header_bytes or not data.endswith(END):
+        if len(data) > limits.header_bytes or not data.endswith(END_OF_HEAD):
             return None
         shown = (last and _same(data, place, last)) or credentials_in(data, place)
         if shown is None:
@@ -79,7 +79,7 @@ class KnownHeads:
         self.last = ShownHead(head, shown, data, place)
         return self.last
 
-    def remember(self, data: bytes, head: Head) -> None:
+    def remember(self, data: bytes, head: RequestHead) -> None:
         """Keep ``data``, which could be read, if it was a whole request and nothing else.
 
         :param head: it said that there is no body.
@@ -98,7 +98,7 @@ class KnownHeads:
                 del heads[next(iter(heads))]
 
 
-def _same(data: bytes, place: int, last: ShownHead) -> Shown | None:
+def _same(data: bytes, place: int, last: ShownHead) -> RawCredentials | None:
     """The last credentials, if a request shows the same."""
     length = len(SHOWN) + len(last.shown) + 2
     begin = last.place

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import socket
 
-    from twisted_registry.securesocket import IBorrowedSocket
+    from twisted_registry.securesocket import IBlockingTLSConnection
 
 #: Bytes of one read that show a fast sender; of less than that nothing is lent.
-PLENTY = 256 * 1024
+DIRECT_READ_MIN_BYTES = 256 * 1024
 # How often, and for how many milliseconds, more is waited for before a sender counts as slow.
-_PATIENCE = 8
-_WAIT = 2
+_MAX_POLLS = 8
+_POLL_TIMEOUT_MS = 2
 
 
-class Loan:
+class DirectRead:
     """The right to read so many bytes of a socket, which nobody else reads meanwhile.
 
     ``read_into`` runs on a thread, and no call of it comes after :attr:`over`. The socket is what
@@ -32,7 +32,7 @@ class Loan:
     :ivar over: whether whoever has the loan is done with it.
     """
 
-    def __init__(self, socket: socket.socket | IBorrowedSocket, left: int) -> None:
+    def __init__(self, socket: socket.socket | IBlockingTLSConnection, left: int) -> None:
         self._socket = socket
         self.left = left
         self.taken = 0
@@ -40,22 +40,22 @@ class Loan:
         self._poller = select.poll()
         self._poller.register(self._socket, select.POLLIN)
 
-    def read_into(self, room: memoryview) -> int:
-        """Fill ``room`` by half at least, if the sender is quick; answers how many bytes that was.
+    def read_into(self, buffer: memoryview) -> int:
+        """Fill ``buffer`` by half at least, if the sender is quick; answers how many bytes that was.
 
         The loan is over after bytes that came slowly, the last, and none: why none come is for the
         owner of the connection to find out.
         """
-        room = room[: self.left]
-        enough = (len(room) + 1) // 2
+        buffer = buffer[: self.left]
+        enough = (len(buffer) + 1) // 2
         filled = waits = 0
         try:
             while filled < enough:
                 try:
-                    length = self._socket.recv_into(room[filled:])
+                    length = self._socket.recv_into(buffer[filled:])
                 except BlockingIOError:
                     waits += 1
-                    if waits > _PATIENCE or not self._poller.poll(_WAIT):
+                    if waits > _MAX_POLLS or not self._poller.poll(_POLL_TIMEOUT_MS):
                         break
                     continue
                 if not length:

@@ -8,9 +8,9 @@ from twisted.internet.interfaces import IReactorThreads
 from twisted.internet.tcp import Connection
 
 from twisted_registry.api.output import Output, TransportOutput
-from twisted_registry.api.secureoutput import SecureOutput
+from twisted_registry.api.secureoutput import TLSOutput
 from twisted_registry.api.socketoutput import SocketOutput
-from twisted_registry.securesocket import ISecureSocket
+from twisted_registry.securesocket import ITLSConnection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
 
-def open_output(
+def make_output(
     transport: Any,
     clock: IReactorTime,
-    moved: Callable[[], None],
+    progressed: Callable[[], None],
     drained: Callable[[], None],
-    turns: DeferredSemaphore,
+    tls_send_slots: DeferredSemaphore,
 ) -> Output:
     """The output that fits a transport.
 
@@ -34,7 +34,7 @@ def open_output(
     :param turns: of the threads that send files over TLS.
     """
     if isinstance(transport, Connection) and not transport.TLS:
-        return SocketOutput(transport, clock, moved, drained)
-    if ISecureSocket.providedBy(transport) and IReactorThreads.providedBy(clock):
-        return SecureOutput(transport, clock, moved, drained, turns)
-    return TransportOutput(transport, clock, moved, drained)
+        return SocketOutput(transport, clock, progressed, drained)
+    if ITLSConnection.providedBy(transport) and IReactorThreads.providedBy(clock):
+        return TLSOutput(transport, clock, progressed, drained, tls_send_slots)
+    return TransportOutput(transport, clock, progressed, drained)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from twisted_registry.api.pull import PushedPull
+from twisted_registry.api.pull import PullToPush
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,13 +30,13 @@ class Output:
     :ivar lends: whether somebody else may read the connection for a while.
     """
 
-    direct = sends_files = lends = False
+    is_plain_socket = sends_files = supports_direct_read = False
 
     def __init__(
         self,
         transport: Any,
         clock: IReactorTime,
-        moved: Callable[[], None],
+        progressed: Callable[[], None],
         drained: Callable[[], None],
     ) -> None:
         """
@@ -46,50 +46,50 @@ class Output:
         self.pending = False
         self._transport = transport
         self._clock = clock
-        self._moved = moved
+        self._progressed = progressed
         self._drained = drained
         self._producer: Any = None
         self._paused = False
-        self._held: list[bytes] | None = None
+        self._corked: list[bytes] | None = None
 
     def write(self, data: bytes) -> None:
-        """Send, or keep if :meth:`hold` said so."""
-        if self._held is None:
+        """Send, or keep if :meth:`cork` said so."""
+        if self._corked is None:
             self._send(data)
         else:
-            self._held.append(data)
+            self._corked.append(data)
 
-    def hold(self) -> None:
-        """Keep what is written until :meth:`release`, to send it in one piece."""
-        self._held = []
+    def cork(self) -> None:
+        """Keep what is written until :meth:`uncork`, to send it in one piece."""
+        self._corked = []
 
-    def release(self) -> None:
+    def uncork(self) -> None:
         """Send what was kept."""
-        held = self.take()
-        if held:
-            self._send(held)
+        corked = self.take_corked()
+        if corked:
+            self._send(corked)
 
-    def take(self) -> bytes:
+    def take_corked(self) -> bytes:
         """What was kept, to be sent in another way or not at all."""
-        held, self._held = self._held, None
-        return b"".join(held) if held else b""
+        corked, self._corked = self._corked, None
+        return b"".join(corked) if corked else b""
 
-    def register(self, producer: Any, *, streaming: bool) -> None:
+    def register_producer(self, producer: Any, *, streaming: bool) -> None:
         """Let a producer send; it is paused and resumed as the peer takes what it sends."""
-        self._producer = producer if streaming else PushedPull(producer, self._clock)
+        self._producer = producer if streaming else PullToPush(producer, self._clock)
         self._paused = False
         if self.pending:
             self._pause()
         elif not streaming:
             self._producer.resumeProducing()
 
-    def unregister(self) -> None:
+    def unregister_producer(self) -> None:
         """The producer has no more."""
         producer, self._producer = self._producer, None
-        if isinstance(producer, PushedPull):
+        if isinstance(producer, PullToPush):
             producer.stop()
 
-    def deaf(self) -> bool:
+    def is_peer_gone(self) -> bool:
         """Whether it is known that the peer takes nothing any more."""
         return False
 
@@ -102,7 +102,7 @@ class Output:
     def close(self) -> None:
         """Nothing will be written any more: keep the transport from waiting for more."""
 
-    def lost(self, reason: Failure) -> None:  # noqa: ARG002 (files have a use for it)
+    def connection_lost(self, reason: Failure) -> None:  # noqa: ARG002 (files have a use for it)
         """The connection is gone: stop the producer, close files."""
         producer, self._producer = self._producer, None
         if producer is not None:
@@ -132,10 +132,10 @@ class TransportOutput(Output):
         self,
         transport: Any,
         clock: IReactorTime,
-        moved: Callable[[], None],
+        progressed: Callable[[], None],
         drained: Callable[[], None],
     ) -> None:
-        super().__init__(transport, clock, moved, drained)
+        super().__init__(transport, clock, progressed, drained)
         transport.registerProducer(self, True)
 
     def close(self) -> None:
@@ -145,7 +145,7 @@ class TransportOutput(Output):
     def pauseProducing(self) -> None:
         """The transport has enough."""
         self.pending = True
-        self._moved()
+        self._progressed()
         self._pause()
 
     def resumeProducing(self) -> None:

@@ -26,7 +26,7 @@ from httptools import (
     HttpRequestParser,
 )
 
-from twisted_registry.api.head import Head, ShownHead
+from twisted_registry.api.head import RequestHead, ShownHead
 from twisted_registry.api.known import KnownHeads
 from twisted_registry.value import Value
 
@@ -37,22 +37,22 @@ if TYPE_CHECKING:
 _AUTHORITY = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*\Z")
 # RFC 9112 section 3.2.1: visible ASCII, and no fragment
 _TARGET = re.compile(rb"[!-\"$-~]+\Z")
-_ABSOLUTE = re.compile(rb"https?://([^/?]+)(.*)\Z", re.IGNORECASE | re.DOTALL)
-_DIGITS = re.compile(rb"[0-9]{1,18}\Z")
+_ABSOLUTE_FORM = re.compile(rb"https?://([^/?]+)(.*)\Z", re.IGNORECASE | re.DOTALL)
+_CONTENT_LENGTH = re.compile(rb"[0-9]{1,18}\Z")
 # Bytes of a read of which a copy is worth avoiding.
-_LARGE = 64 * 1024
+_BYPASS_MIN_BYTES = 64 * 1024
 # What the frame of one chunk may cost beside the chunk, in bytes: its size line and CRLFs.
-_CHUNK_OVERHEAD = 32
+_CHUNK_OVERHEAD_BYTES = 32
 
 
 @frozen(eq=False, repr=False)
-class Refusal(Value):
+class ParseError(Value):
     """The rest of the input can not be read: answer with this status and close."""
 
     status: int
 
 
-class _Refused(Exception):
+class _ParseAborted(Exception):
     """Raised inside a callback to stop llhttp."""
 
     def __init__(self, status: int) -> None:
@@ -60,37 +60,37 @@ class _Refused(Exception):
         self.status = status
 
 
-#: The body of the last :class:`Head` is complete. Not sent for a request without a body.
-END: Final = object()
+#: The body of the last :class:`RequestHead` is complete. Not sent for a request without a body.
+END_OF_BODY: Final = object()
 
 
 class RequestParser:
     """Turns the bytes of one connection into a queue of events.
 
-    :ivar events: in order: a :class:`Head` or :class:`ShownHead`; if it is not complete, pieces of
-        its body as bytes, then :data:`END`; a :class:`Refusal` is always the last.
+    :ivar events: in order: a :class:`RequestHead` or :class:`ShownHead`; if it is not complete, pieces of
+        its body as bytes, then :data:`END_OF_BODY`; a :class:`ParseError` is always the last.
     :ivar in_head: whether the first byte of a request has been read and its head not yet.
     :ivar stopped: whether further bytes are ignored: after a refusal, and after a request that
         asked to close.
     """
 
-    def __init__(self, limits: Limits, heads: dict[bytes, Head] | None = None) -> None:
+    def __init__(self, limits: Limits, heads: dict[bytes, RequestHead] | None = None) -> None:
         """:param heads: what was read before under the same limits, shared by many parsers."""
         self._known = KnownHeads(limits, {} if heads is None else heads)
-        self.events: deque[Head | ShownHead | bytes | Refusal | object] = deque()
+        self.events: deque[RequestHead | ShownHead | bytes | ParseError | object] = deque()
         self.in_head = False
         self.stopped = False
         self._limits = limits
         self._parser = HttpRequestParser(self)
-        self._head: Head | None = None
+        self._head: RequestHead | None = None
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._size = 0  # of the header fields or of the trailer fields
-        self._spent = 0  # read since the head or the chunked body began, beyond the first read
-        self._allowed = 0  # of which so much had a good reason
-        self._fresh = False  # whether that beginning lies in the read at hand
-        self._muted = False
-        self._passing = False  # whether the parser was not shown the body at hand from here on
+        self._fields_bytes = 0  # of the header fields or of the trailer fields
+        self._bytes_read = 0  # read since the head or the chunked body began, beyond the first read
+        self._allowed_bytes = 0  # of which so much had a good reason
+        self._began_in_this_read = False  # whether that beginning lies in the read at hand
+        self._ignoring_callbacks = False
+        self._bypassing = False  # whether the parser was not shown the body at hand from here on
 
     def feed(self, data: bytes) -> None:
         """Read all of ``data``. Never raises on what it holds."""
@@ -101,21 +101,21 @@ class RequestParser:
                 self.events.append(head)
                 return
         before = len(self.events)
-        self._read(data)
+        self._parse(data)
         if between and len(self.events) == before + 1 and not (self.in_head or self.stopped):
             event = self.events[-1]
-            if isinstance(event, Head) and event.length == 0:
+            if isinstance(event, RequestHead) and event.length == 0:
                 self._known.remember(data, event)
 
-    def _read(self, data: bytes) -> None:
+    def _parse(self, data: bytes) -> None:
         while data and not self.stopped:
             head = self._head
             if (
                 head is not None
                 and head.length is not None
-                and (self._passing or len(data) >= _LARGE)
+                and (self._bypassing or len(data) >= _BYPASS_MIN_BYTES)
             ):
-                data = self._pass(data, head, head.length)
+                data = self._bypass_body(data, head, head.length)
                 continue
             try:
                 self._parser.feed_data(data)
@@ -124,7 +124,7 @@ class RequestParser:
                 self._ignore_upgrade()
             except HttpParserCallbackError as error:
                 refused = error.__context__
-                if not isinstance(refused, _Refused):
+                if not isinstance(refused, _ParseAborted):
                     raise
                 self._refuse(refused.status)
             except HttpParserError as error:
@@ -132,7 +132,7 @@ class RequestParser:
                 self._refuse(505 if "HTTP version" in str(error) else 400)
             else:
                 if self.in_head or self._head is not None:
-                    self._count(len(data))
+                    self._limit_overhead(len(data))
                 return
 
     def close(self) -> None:
@@ -145,54 +145,54 @@ class RequestParser:
         # The two refer to each other; the collector need not find out.
         del self._parser
 
-    def _pass(self, data: bytes, head: Head, length: int) -> bytes:
+    def _bypass_body(self, data: bytes, head: RequestHead, length: int) -> bytes:
         """Hand on what belongs to a body of known length, and answer what follows it.
 
         llhttp has nothing to find out about it, and would copy it. A new parser is put behind it.
         """
-        self._passing = True
-        rest = length - head.arrived
+        self._bypassing = True
+        rest = length - head.body_bytes_read
         self.on_body(data if len(data) <= rest else data[:rest])
-        if head.arrived < length:
+        if head.body_bytes_read < length:
             return b""
-        self._end_passing(head)
+        self._end_bypass(head)
         return data[rest:]
 
-    def passed(self, amount: int) -> None:
+    def skip_body(self, amount: int) -> None:
         """So many bytes of a body of known length, and no more than it has, were read elsewhere."""
         head = self._head
         assert head is not None
         assert head.length is not None
-        self._passing = True
-        head.arrived += amount
-        if head.arrived == head.length:
-            self._end_passing(head)
+        self._bypassing = True
+        head.body_bytes_read += amount
+        if head.body_bytes_read == head.length:
+            self._end_bypass(head)
 
-    def _end_passing(self, head: Head) -> None:
-        self._passing = False
+    def _end_bypass(self, head: RequestHead) -> None:
+        self._bypassing = False
         self._parser = HttpRequestParser(self)
         self._end(head)
 
     def _refuse(self, status: int) -> None:
         self.stopped = True
         self.in_head = False
-        self.events.append(Refusal(status))
+        self.events.append(ParseError(status))
 
-    def _count(self, amount: int) -> None:
+    def _limit_overhead(self, amount: int) -> None:
         """Stop a head that never ends, and chunks that are nothing but frame."""
         chunked = self._head is not None and self._head.length is None
         if not (self.in_head or chunked):
             return
-        if self._fresh:
+        if self._began_in_this_read:
             # Where it began in this read is not known; one read more does no harm.
-            self._fresh = False
+            self._began_in_this_read = False
             return
-        self._spent += amount
+        self._bytes_read += amount
         limits = self._limits
         if self.in_head:
-            if self._spent > limits.url_bytes + limits.header_bytes:
+            if self._bytes_read > limits.url_bytes + limits.header_bytes:
                 self._refuse(431)
-        elif self._spent > self._allowed + 2 * limits.header_bytes:
+        elif self._bytes_read > self._allowed_bytes + 2 * limits.header_bytes:
             # twice, because trailer fields have their own limit, and should meet it first
             self._refuse(400)
 
@@ -210,66 +210,66 @@ class RequestParser:
                 if head.length is None
                 else b"Content-Length: %d" % head.length
             )
-            self._muted = True
+            self._ignoring_callbacks = True
             self._parser.feed_data(b"POST / HTTP/1.1\r\n" + framing + b"\r\n\r\n")
-            self._muted = False
+            self._ignoring_callbacks = False
 
     # What llhttp calls
 
     def on_message_begin(self) -> None:
         """The first byte of a request was read."""
-        if self._muted:
+        if self._ignoring_callbacks:
             return
         self._target = b""
         self._headers = []
-        self._size = self._spent = 0
-        self.in_head = self._fresh = True
+        self._fields_bytes = self._bytes_read = 0
+        self.in_head = self._began_in_this_read = True
 
     def on_url(self, part: bytes) -> None:
         """A part of the target was read."""
-        if self._muted:
+        if self._ignoring_callbacks:
             return
         self._target += part
         if len(self._target) > self._limits.url_bytes:
-            raise _Refused(414)
+            raise _ParseAborted(414)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header or trailer field was read."""
-        if self._muted:
+        if self._ignoring_callbacks:
             return
-        self._size += len(name) + len(value) + 4
+        self._fields_bytes += len(name) + len(value) + 4
         headers = self._headers
-        if self._size > self._limits.header_bytes or len(headers) >= self._limits.header_count:
-            raise _Refused(431)
+        if self._fields_bytes > self._limits.header_bytes or len(headers) >= self._limits.header_count:
+            raise _ParseAborted(431)
         # Trailer fields are counted and dropped: nobody here may act on them.
         headers.append((name, value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """The empty line after the header fields was read."""
-        if self._muted:
+        if self._ignoring_callbacks:
             return
         self.in_head = False
         head = self._make_head()
         self._headers = []
-        self._size = 0
+        self._fields_bytes = 0
         self.events.append(head)
         if not head.complete:
             self._head = head
-            self._spent = self._allowed = 0
-            self._fresh = True
-        elif not head.keep:
+            self._bytes_read = self._allowed_bytes = 0
+            self._began_in_this_read = True
+        elif not head.keep_alive:
             self.stopped = True
 
     def on_chunk_header(self) -> None:
         """The size of a chunk was read."""
-        self._allowed += _CHUNK_OVERHEAD
+        self._allowed_bytes += _CHUNK_OVERHEAD_BYTES
 
     def on_body(self, piece: bytes) -> None:
         """A part of the body was read."""
         head = self._head
         assert head is not None
-        head.arrived += len(piece)
-        self._allowed += len(piece)
+        head.body_bytes_read += len(piece)
+        self._allowed_bytes += len(piece)
         self.events.append(piece)
 
     def on_message_complete(self) -> None:
@@ -278,34 +278,34 @@ class RequestParser:
         if head is not None and not self._parser.should_upgrade():
             self._end(head)
 
-    def _end(self, head: Head) -> None:
+    def _end(self, head: RequestHead) -> None:
         head.complete = True
         self._head = None
-        self.events.append(END)
-        if not head.keep:
+        self.events.append(END_OF_BODY)
+        if not head.keep_alive:
             self.stopped = True
 
-    def _make_head(self) -> Head:
+    def _make_head(self) -> RequestHead:
         parser = self._parser
         version = parser.get_http_version()
         if version not in {"1.1", "1.0"}:
-            raise _Refused(505)
+            raise _ParseAborted(505)
         fields: dict[bytes, bytes] = {}
         for name, value in self._headers:
             lower = name.lower()
-            if lower in fields and lower in _SINGLE:
-                raise _Refused(400)
+            if lower in fields and lower in _SINGLETON_FIELDS:
+                raise _ParseAborted(400)
             fields[lower] = value
         method = parser.get_method()
         target = self._origin_form(method, fields, version)
         modern = version == "1.1"
-        head = Head(
+        head = RequestHead(
             method,
             target,
             b"HTTP/1.1" if modern else b"HTTP/1.0",
             self._headers,
             fields,
-            keep=modern and parser.should_keep_alive(),
+            keep_alive=modern and parser.should_keep_alive(),
         )
         if b"transfer-encoding" in fields:
             self._check_coding(fields, modern=modern)
@@ -313,11 +313,11 @@ class RequestParser:
             head.complete = False
         elif b"content-length" in fields:
             digits = fields[b"content-length"]
-            if _DIGITS.match(digits) is None:
-                raise _Refused(400)
+            if _CONTENT_LENGTH.match(digits) is None:
+                raise _ParseAborted(400)
             head.length = int(digits)
             head.complete = head.length == 0
-        head.expects = (
+        head.expects_continue = (
             modern and not head.complete and fields.get(b"expect", b"").lower() == b"100-continue"
         )
         return head
@@ -326,11 +326,11 @@ class RequestParser:
         """Chunked and nothing else (RFC 9112 section 6.1)."""
         coding = fields[b"transfer-encoding"].lower()
         if not modern or b"content-length" in fields:
-            raise _Refused(400)
+            raise _ParseAborted(400)
         if coding != b"chunked":
             # well framed, but coded in a way that we do not know
             last = coding.rpartition(b",")[2].strip()
-            raise _Refused(501 if last == b"chunked" else 400)
+            raise _ParseAborted(501 if last == b"chunked" else 400)
 
     def _origin_form(self, method: bytes, fields: dict[bytes, bytes], version: str) -> bytes:
         """Check Host and target (RFC 9112 section 3.2), and take an absolute target apart."""
@@ -338,20 +338,20 @@ class RequestParser:
         host = fields.get(b"host")
         if host is None:
             if version == "1.1":
-                raise _Refused(400)
+                raise _ParseAborted(400)
         elif _AUTHORITY.match(host) is None:
-            raise _Refused(400)
+            raise _ParseAborted(400)
         if method == b"CONNECT" or _TARGET.match(target) is None:
-            raise _Refused(400)
+            raise _ParseAborted(400)
         if target.startswith(b"/"):
             return target
         if target == b"*":
             if method != b"OPTIONS":
-                raise _Refused(400)
+                raise _ParseAborted(400)
             return target
-        absolute = _ABSOLUTE.match(target)
+        absolute = _ABSOLUTE_FORM.match(target)
         if absolute is None or _AUTHORITY.match(absolute[1]) is None:
-            raise _Refused(400)
+            raise _ParseAborted(400)
         # section 3.2.2: the target's authority replaces what Host said
         self._headers = [field for field in self._headers if field[0].lower() != b"host"]
         self._headers.append((b"Host", absolute[1]))
@@ -360,4 +360,4 @@ class RequestParser:
         return rest if rest.startswith(b"/") else b"/" + rest
 
 
-_SINGLE = frozenset({b"host", b"content-length", b"transfer-encoding"})
+_SINGLETON_FIELDS = frozenset({b"host", b"content-length", b"transfer-encoding"})

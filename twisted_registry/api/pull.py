@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @implementer(IPushProducer)
-class PushedPull:
+class PullToPush:
     """Asks ``producer`` for more, once in each turn of the reactor, while it is not paused."""
 
     def __init__(self, producer: IPullProducer, clock: IReactorTime) -> None:
@@ -25,7 +25,7 @@ class PushedPull:
         """Ask, and go on asking."""
         self._paused = False
         if self._call is None:
-            self._call = self.clock.callLater(0, self._ask)
+            self._call = self.clock.callLater(0, self._ask_for_more)
 
     def pauseProducing(self) -> None:
         """Ask no more for now."""
@@ -43,9 +43,9 @@ class PushedPull:
             self._call.cancel()
             self._call = None
 
-    def _ask(self) -> None:
+    def _ask_for_more(self) -> None:
         self._call = None
         if self._paused:
             return
-        self._call = self.clock.callLater(0, self._ask)
+        self._call = self.clock.callLater(0, self._ask_for_more)
         self.producer.resumeProducing()

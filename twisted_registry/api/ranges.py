@@ -12,17 +12,17 @@ from attrs import frozen
 
 from twisted_registry.value import Value
 
-_SPEC = re.compile(r"([0-9]*)-([0-9]*)", re.ASCII)
-_CHUNK = re.compile(r"(?:bytes )?([0-9]+)-([0-9]+)(?:/(?:[0-9]+|\*))?", re.ASCII)
+_RANGE_RE = re.compile(r"([0-9]*)-([0-9]*)", re.ASCII)
+_CONTENT_RANGE_RE = re.compile(r"(?:bytes )?([0-9]+)-([0-9]+)(?:/(?:[0-9]+|\*))?", re.ASCII)
 #: Digits that a position may have: far beyond any store, and short enough to convert.
-_DIGITS = 19
+_MAX_DIGITS = 19
 
 
 class RangeUnsatisfiable(ValueError):
     """No byte of the content lies in the range."""
 
 
-class ChunkRangeInvalid(ValueError):
+class ContentRangeInvalid(ValueError):
     """A Content-Range that is not ``<first>-<last>``."""
 
 
@@ -48,11 +48,11 @@ def parse_range(header: str | None, size: int) -> ByteRange | None:
     if header is None:
         return None
     unit, _, specs = header.partition("=")
-    match = _SPEC.fullmatch(specs.strip())
+    match = _RANGE_RE.fullmatch(specs.strip())
     if unit.strip().lower() != "bytes" or match is None:
         return None
     first, last = match.groups()
-    if len(first) > _DIGITS or len(last) > _DIGITS or not (first or last):
+    if len(first) > _MAX_DIGITS or len(last) > _MAX_DIGITS or not (first or last):
         return None
     if not first:
         suffix = min(int(last), size)
@@ -68,17 +68,17 @@ def parse_range(header: str | None, size: int) -> ByteRange | None:
     return ByteRange(start, end - start + 1)
 
 
-def parse_chunk_range(header: str) -> ByteRange:
+def parse_content_range(header: str) -> ByteRange:
     """Read the Content-Range of a chunk: ``<first>-<last>``, as the specification has it.
 
     The form of RFC 9110 (``bytes 0-9/10``) is taken as well.
 
-    :raises ChunkRangeInvalid: for anything else.
+    :raises ContentRangeInvalid: for anything else.
     """
-    match = _CHUNK.fullmatch(header.strip())
-    if match is None or any(len(digits) > _DIGITS for digits in match.groups()):
-        raise ChunkRangeInvalid("<first>-<last> is expected")
+    match = _CONTENT_RANGE_RE.fullmatch(header.strip())
+    if match is None or any(len(digits) > _MAX_DIGITS for digits in match.groups()):
+        raise ContentRangeInvalid("<first>-<last> is expected")
     first, last = int(match[1]), int(match[2])
     if last < first:
-        raise ChunkRangeInvalid("the last byte lies before the first")
+        raise ContentRangeInvalid("the last byte lies before the first")
     return ByteRange(first, last - first + 1)

@@ -16,21 +16,21 @@ from twisted_registry.api.urls import client_address
 if TYPE_CHECKING:
     from twisted.web.server import Request
 
-    from twisted_registry.api.routes import Match
+    from twisted_registry.api.routes import RouteMatch
     from twisted_registry.errors import RegistryError
 
 log = Logger()
 
-_EXPECTED = frozenset({401, 404})
+_DEBUG_STATUSES = frozenset({401, 404})
 
 
-def log_refusal(request: Request, found: Match | None, error: RegistryError) -> None:
+def log_error_response(request: Request, route: RouteMatch | None, error: RegistryError) -> None:
     """Note that a request was answered with an error."""
     status = error.http_status
     level = LogLevel.info
     if status >= 500:
         level = LogLevel.error
-    elif status in _EXPECTED:
+    elif status in _DEBUG_STATUSES:
         level = LogLevel.debug
     fields = {
         "http.request.method": request.method.decode("ascii", "replace"),
@@ -43,12 +43,12 @@ def log_refusal(request: Request, found: Match | None, error: RegistryError) -> 
     }
     if error.detail is not None:
         fields["err.detail"] = str(error.detail)
-    if found is not None and found.name:
-        fields["vars.name"] = found.name
-        if found.endpoint.variable:
-            fields[f"vars.{_VARIABLES[found.endpoint.variable]}"] = found.variable
+    if route is not None and route.name:
+        fields["vars.name"] = route.name
+        if route.endpoint.variable:
+            fields[f"vars.{_DISTRIBUTION_VARIABLES[route.endpoint.variable]}"] = route.variable
     log.emit(level, "response completed with error", **fields)
 
 
 #: What Distribution calls the variables of a path.
-_VARIABLES = {"reference": "reference", "digest": "digest", "upload": "uuid"}
+_DISTRIBUTION_VARIABLES = {"reference": "reference", "digest": "digest", "upload": "uuid"}

@@ -28,28 +28,28 @@ from twisted.web.resource import EncodingResourceWrapper
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from twisted_registry.api.arriving import ArrivingBody
-from twisted_registry.api.filepump import FilePump
+from twisted_registry.api.arriving import IncomingBody
+from twisted_registry.api.filepump import FileProducer
 from twisted_registry.api.framing import NO_BODY, error_body, has_body
-from twisted_registry.api.interfaces import IShowingRequest, IStreamedRequest, IStreamingResource
+from twisted_registry.api.interfaces import IShowingRequest, IStreamingRequest, IStreamingResource
 from twisted_registry.errors import ErrorCode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from twisted_registry.api.channel import RegistryChannel
-    from twisted_registry.api.head import Head, ShownHead
-    from twisted_registry.api.site import RegistrySite
-    from twisted_registry.auth.interfaces import Shown
+    from twisted_registry.api.channel import HTTPConnection
+    from twisted_registry.api.head import RequestHead, ShownHead
+    from twisted_registry.api.site import HTTPSite
+    from twisted_registry.auth.interfaces import RawCredentials
 
 log = Logger()
 
 
-_FAILED = error_body(ErrorCode.UNKNOWN, "internal error")
+_INTERNAL_ERROR_BODY = error_body(ErrorCode.UNKNOWN, "internal error")
 
 
-@implementer(IStreamedRequest, IConsumer)
-class RegistryRequest(Request):
+@implementer(IStreamingRequest, IConsumer)
+class StreamingRequest(Request):
     """See the module.
 
     :ivar body: an IRequestBody; empty if the request has none.
@@ -59,19 +59,19 @@ class RegistryRequest(Request):
     """
 
     channel: Any = None  # also when the request is over
-    site: RegistrySite
+    site: HTTPSite
     queued = False
     sitepath: list[bytes]
     _resource: Any = None
 
     def __init__(  # see the module
-        self, channel: RegistryChannel, head: Head, showing: ShownHead | None = None
+        self, channel: HTTPConnection, head: RequestHead, showing: ShownHead | None = None
     ) -> None:
         self.channel = channel
         self.site = channel.site
         self.transport = channel.transport
         self.client = channel.peer
-        self.host = channel.here
+        self.host = channel.host
         self.notifications = []
         self.received_cookies = {}
         self.cookies = []
@@ -111,25 +111,25 @@ class RegistryRequest(Request):
         return BytesIO()
 
     @cached_property
-    def body(self) -> ArrivingBody:
+    def body(self) -> IncomingBody:
         """The body on its way in."""
         length = self.head.length
-        return ArrivingBody(
+        return IncomingBody(
             UNKNOWN_LENGTH if length is None else length,
-            self.channel.advance,
+            self.channel.process_events,
             # An empty body can not be taken badly, and need not tie each request into a cycle.
             _ignore if length == 0 else self.processingFailed,
             over=length == 0,
         )
 
     @property
-    def lastFields(self) -> Mapping[bytes, bytes]:
-        """See :class:`~twisted_registry.api.interfaces.IStreamedRequest`."""
+    def headerFields(self) -> Mapping[bytes, bytes]:
+        """See :class:`~twisted_registry.api.interfaces.IStreamingRequest`."""
         # A Resource in front of ours may have changed what it saw.
         return self.getAllHeaders() if "requestHeaders" in vars(self) else self.head.fields
 
-    def everyField(self, name: bytes) -> Sequence[bytes]:
-        """See :class:`~twisted_registry.api.interfaces.IStreamedRequest`."""
+    def getHeaderValues(self, name: bytes) -> Sequence[bytes]:
+        """See :class:`~twisted_registry.api.interfaces.IStreamingRequest`."""
         head = self.head
         if "requestHeaders" in vars(self) or len(head.fields) != len(head.headers):
             values: Sequence[bytes] = self.requestHeaders.getRawHeaders(name, ())
@@ -191,7 +191,7 @@ class RegistryRequest(Request):
         if length is not UNKNOWN_LENGTH and length > self.site.limits.content_bytes:
             self.channel.refuse_request(413)
             return
-        done = self.body.startProducing(_Collector(self))
+        done = self.body.startProducing(_ContentCollector(self))
         # A body that is aborted takes its request along: there is nobody left to answer.
         done.addCallbacks(self._collected, lambda _: None)
 
@@ -218,10 +218,10 @@ class RegistryRequest(Request):
         self._encoder = None
         self.setResponseCode(500)
         self.setHeader(b"Content-Type", b"application/json")
-        self.setHeader(b"Content-Length", b"%d" % len(_FAILED))
+        self.setHeader(b"Content-Length", b"%d" % len(_INTERNAL_ERROR_BODY))
         if self.producer is not None:
             self.unregisterProducer()
-        self.write(_FAILED)
+        self.write(_INTERNAL_ERROR_BODY)
         self.finish()
 
     # Answering
@@ -232,14 +232,14 @@ class RegistryRequest(Request):
             super().write(data)
             return
         output = self.channel.output
-        output.hold()
+        output.cork()
         try:
             super().write(data)
         finally:
-            output.release()
+            output.uncork()
 
-    def sendWhole(self, status: int, fields: bytes, body: bytes, length: int | None = None) -> None:
-        """See :class:`~twisted_registry.api.interfaces.IStreamedRequest`."""
+    def sendResponse(self, status: int, fields: bytes, body: bytes, length: int | None = None) -> None:
+        """See :class:`~twisted_registry.api.interfaces.IStreamingRequest`."""
         if self._disconnected:
             return
         self.code, self.code_message = status, RESPONSES.get(status, b"Unknown Status")
@@ -247,31 +247,31 @@ class RegistryRequest(Request):
         if self.method == b"HEAD" or status in NO_BODY:
             length, body = len(body) if length is None else length, b""
         self.sentLength = len(body)
-        self.channel.send_whole(status, self.code_message, fields, body, length)
-        self._sent(None)
+        self.channel.send_response(status, self.code_message, fields, body, length)
+        self._response_sent(None)
 
-    def sendWholeFile(
+    def sendFileResponse(
         self, status: int, fields: bytes, descriptor: int, offset: int, length: int
     ) -> Deferred[None] | None:
-        """See :class:`~twisted_registry.api.interfaces.IStreamedRequest`."""
+        """See :class:`~twisted_registry.api.interfaces.IStreamingRequest`."""
         channel = self.channel
         if self._disconnected:
             return fail(ConnectionLost())
         self.code, self.code_message = status, RESPONSES.get(status, b"Unknown Status")
         self.startedWriting = 1
-        head = channel.ready_head(status, self.code_message, fields, length)
+        head = channel.make_response_head(status, self.code_message, fields, length)
         if not channel.output.sends_files:
             channel.output.write(head)
-            pump = FilePump(self, self.site.read_file, channel.abort, descriptor, offset, length)
-            return pump.start().addCallback(self._sent)
+            pump = FileProducer(self, self.site.read_file, channel.abort, descriptor, offset, length)
+            return pump.start().addCallback(self._response_sent)
         self.sentLength = length
-        sent: Deferred[None] | None = channel.send_headed_file(head, descriptor, offset, length)
+        sent: Deferred[None] | None = channel.send_head_and_file(head, descriptor, offset, length)
         if sent is not None:
-            return sent.addCallback(self._sent)
-        self._sent(None)
+            return sent.addCallback(self._response_sent)
+        self._response_sent(None)
         return None
 
-    def _sent(self, _: None) -> None:
+    def _response_sent(self, _: None) -> None:
         """All has been written that there was to say."""
         if self.site.access_log is not None:
             self.site.log(self)
@@ -279,7 +279,7 @@ class RegistryRequest(Request):
         self._cleanup()
 
     def sendFile(self, descriptor: int, offset: int, length: int) -> Deferred[None]:
-        """See :class:`~twisted_registry.api.interfaces.IStreamedRequest`."""
+        """See :class:`~twisted_registry.api.interfaces.IStreamingRequest`."""
         channel = self.channel
         if self._disconnected:
             return fail(ConnectionLost())
@@ -291,11 +291,11 @@ class RegistryRequest(Request):
             or not (self.startedWriting or self.responseHeaders.hasHeader(b"Content-Length"))
             or self.chunked
         ):
-            return FilePump(
+            return FileProducer(
                 self, self.site.read_file, channel.abort, descriptor, offset, length
             ).start()
         if not self.startedWriting:
-            channel.output.hold()
+            channel.output.cork()
             super().write(b"")
         self.sentLength += length
         sent: Deferred[None] = channel.send_file(descriptor, offset, length)
@@ -340,32 +340,32 @@ class RegistryRequest(Request):
 
 
 @implementer(IShowingRequest)
-class ShowingRequest(RegistryRequest):
+class ShowingRequest(StreamingRequest):
     """A request with credentials that the connection keeps."""
 
     showing: ShownHead
 
     @property
-    def shown(self) -> Shown | None:
+    def shown(self) -> RawCredentials | None:
         """See :class:`~twisted_registry.api.interfaces.IShowingRequest`."""
         return None if "requestHeaders" in vars(self) else self.showing.shown
 
-    def everyField(self, name: bytes) -> Sequence[bytes]:
-        """See :class:`~twisted_registry.api.interfaces.IStreamedRequest`."""
+    def getHeaderValues(self, name: bytes) -> Sequence[bytes]:
+        """See :class:`~twisted_registry.api.interfaces.IStreamingRequest`."""
         if name == b"authorization":
             values: Sequence[bytes] = self.requestHeaders.getRawHeaders(name, ())
             return values
-        return super().everyField(name)
+        return super().getHeaderValues(name)
 
 
 def _ignore(_: Failure) -> None:
     """Nobody is interested."""
 
 
-class _Collector:
+class _ContentCollector:
     """What a body's consumer must have: keeps everything in ``content``, up to the limit."""
 
-    def __init__(self, request: RegistryRequest) -> None:
+    def __init__(self, request: StreamingRequest) -> None:
         self._request = request
         self._content: Any = request.content
 

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 #: Methods that an operator can switch off with a read-only registry.
-WRITING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+WRITE_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
-_READ: tuple[Action, ...] = ("pull",)
-_WRITE: tuple[Action, ...] = ("pull", "push")
+_PULL: tuple[Action, ...] = ("pull",)
+_PUSH: tuple[Action, ...] = ("pull", "push")
 _DELETE: tuple[Action, ...] = ("delete",)
 
 
@@ -42,7 +42,7 @@ class Endpoint(Value):
     tail: tuple[str, ...]
     actions: Mapping[str, tuple[Action, ...]]
     variable: str = ""
-    named: bool = True
+    has_name: bool = True
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -51,7 +51,7 @@ class Endpoint(Value):
 
 
 @frozen
-class Match:
+class RouteMatch:
     """An endpoint, and what its path says.
 
     :ivar sound: whether the name, if there has to be one, is one.
@@ -61,127 +61,127 @@ class Match:
     endpoint: Endpoint
     name: str = ""
     variable: str = ""
-    sound: bool = True
+    name_is_valid: bool = True
     value: Digest | str | None = None
-    _needs: dict[str, tuple[Access, ...]] = field(factory=dict, init=False, eq=False, repr=False)
+    _access_by_method: dict[str, tuple[Access, ...]] = field(factory=dict, init=False, eq=False, repr=False)
 
-    def accesses(self, method: str, source: str | None = None) -> tuple[Access, ...]:
+    def required_access(self, method: str, source: str | None = None) -> tuple[Access, ...]:
         """What a request needs.
 
         :param method: one that the endpoint takes.
         :param source: the repository that a blob is to be mounted from.
         """
-        needed = self._needs.get(method)
+        needed = self._access_by_method.get(method)
         if needed is None:
-            needed = self._needs[method] = self._find_accesses(method)
+            needed = self._access_by_method[method] = self._compute_required_access(method)
         return needed if source is None else (*needed, Access("repository", source, "pull"))
 
-    def _find_accesses(self, method: str) -> tuple[Access, ...]:
+    def _compute_required_access(self, method: str) -> tuple[Access, ...]:
         if self.endpoint.handler == "catalog":
             return (CATALOG,)
-        if not self.endpoint.named:
+        if not self.endpoint.has_name:
             return ()
         actions = self.endpoint.actions.get(method, ())
-        return _accesses(self.name, actions)
+        return _repository_access(self.name, actions)
 
 
 @lru_cache(maxsize=4096)
-def _accesses(name: str, actions: tuple[Action, ...]) -> tuple[Access, ...]:
+def _repository_access(name: str, actions: tuple[Action, ...]) -> tuple[Access, ...]:
     """What is done to a repository; one object for all of its paths, as whoever decides may
     remember what was asked.
     """
     return tuple(Access("repository", name, action) for action in actions)
 
 
-BASE = Endpoint("base", (), {"GET": (), "HEAD": ()}, named=False)  # end-1
-CATALOG_LIST = Endpoint("catalog", ("_catalog",), {"GET": (), "HEAD": ()}, named=False)
+BASE = Endpoint("base", (), {"GET": (), "HEAD": ()}, has_name=False)  # end-1
+CATALOG_LIST = Endpoint("catalog", ("_catalog",), {"GET": (), "HEAD": ()}, has_name=False)
 EXTENSIONS = Endpoint(
-    "extensions", ("_oci", "ext", "discover"), {"GET": (), "HEAD": ()}, named=False
+    "extensions", ("_oci", "ext", "discover"), {"GET": (), "HEAD": ()}, has_name=False
 )
 
 ENDPOINTS = (
     # end-8a, end-8b
-    Endpoint("tags", ("tags", "list"), {"GET": _READ, "HEAD": _READ}),
+    Endpoint("tags", ("tags", "list"), {"GET": _PULL, "HEAD": _PULL}),
     # end-3, end-7, end-9
     Endpoint(
         "manifest",
         ("manifests", "*"),
-        {"GET": _READ, "HEAD": _READ, "PUT": _WRITE, "DELETE": _DELETE},
+        {"GET": _PULL, "HEAD": _PULL, "PUT": _PUSH, "DELETE": _DELETE},
         "reference",
     ),
     # end-4, end-11
-    Endpoint("blob_upload", ("blobs", "uploads"), {"POST": _WRITE}),
+    Endpoint("blob_upload", ("blobs", "uploads"), {"POST": _PUSH}),
     # end-5, end-6, end-13, end-14; looking at an upload and giving it up belong to pushing
     Endpoint(
         "blob_upload_chunk",
         ("blobs", "uploads", "*"),
-        {"GET": _WRITE, "HEAD": _WRITE, "PATCH": _WRITE, "PUT": _WRITE, "DELETE": _WRITE},
+        {"GET": _PUSH, "HEAD": _PUSH, "PATCH": _PUSH, "PUT": _PUSH, "DELETE": _PUSH},
         "upload",
     ),
     # end-2, end-10
-    Endpoint("blob", ("blobs", "*"), {"GET": _READ, "HEAD": _READ, "DELETE": _DELETE}, "digest"),
+    Endpoint("blob", ("blobs", "*"), {"GET": _PULL, "HEAD": _PULL, "DELETE": _DELETE}, "digest"),
     # end-12a, end-12b
-    Endpoint("referrers", ("referrers", "*"), {"GET": _READ, "HEAD": _READ}, "digest"),
-    Endpoint("extensions", ("_oci", "ext", "discover"), {"GET": _READ, "HEAD": _READ}),
+    Endpoint("referrers", ("referrers", "*"), {"GET": _PULL, "HEAD": _PULL}, "digest"),
+    Endpoint("extensions", ("_oci", "ext", "discover"), {"GET": _PULL, "HEAD": _PULL}),
 )
 
 #: Ours: a whole repository, whose name is all that follows. No name begins so.
 REPOSITORY = Endpoint("repository", (), {"DELETE": _DELETE})
-_REPOSITORY = "_repository"
+_REPOSITORY_PREFIX = "_repository"
 
 ALL_ENDPOINTS = (BASE, CATALOG_LIST, EXTENSIONS, REPOSITORY, *ENDPOINTS)
 
 #: Of the paths that are remembered.
-_SEGMENTS = 12
-_CHARACTERS = 256
+_MAX_CACHED_SEGMENTS = 12
+_MAX_CACHED_CHARACTERS = 256
 
-_UNNAMED = {endpoint.tail: endpoint for endpoint in (BASE, CATALOG_LIST, EXTENSIONS)}
+_ENDPOINTS_WITHOUT_NAME = {endpoint.tail: endpoint for endpoint in (BASE, CATALOG_LIST, EXTENSIONS)}
 
 
-def find(path: tuple[bytes, ...]) -> Match | None:
+def find_route(path: tuple[bytes, ...]) -> RouteMatch | None:
     """Find the endpoint for what stands behind ``/v2/``.
 
     :param path: segments, as twisted.web decodes them.
     :returns: None also if they are not text or hide a slash.
     """
     # Only paths of a usual length are remembered: nobody shall fill our memory with others.
-    usual = len(path) <= _SEGMENTS and sum(map(len, path)) <= _CHARACTERS
-    return _remembered(path) if usual else _find(path)
+    cacheable = len(path) <= _MAX_CACHED_SEGMENTS and sum(map(len, path)) <= _MAX_CACHED_CHARACTERS
+    return _find_route_cached(path) if cacheable else _find_route(path)
 
 
-def match(segments: tuple[str, ...]) -> Match | None:
+def match_path(segments: tuple[str, ...]) -> RouteMatch | None:
     """Find the endpoint for decoded segments.
 
     :param segments: an empty last one (a trailing slash) is dropped.
     :returns: the match, or None.
     """
     path = segments[:-1] if segments and not segments[-1] else segments
-    unnamed = _UNNAMED.get(path)
+    unnamed = _ENDPOINTS_WITHOUT_NAME.get(path)
     if unnamed is not None:
-        return Match(unnamed)
-    if path and path[0] == _REPOSITORY:
+        return RouteMatch(unnamed)
+    if path and path[0] == _REPOSITORY_PREFIX:
         name = "/".join(path[1:])
-        return Match(REPOSITORY, name, sound=is_name(name)) if name else None
+        return RouteMatch(REPOSITORY, name, name_is_valid=is_name(name)) if name else None
     for endpoint in ENDPOINTS:
         head, tail = path[: -len(endpoint.tail)], path[-len(endpoint.tail) :]
-        if head and _fits(endpoint.tail, tail):
+        if head and _tail_matches(endpoint.tail, tail):
             name, variable = "/".join(head), tail[-1] if endpoint.variable else ""
-            return Match(endpoint, name, variable, is_name(name), _meaning(endpoint, variable))
+            return RouteMatch(endpoint, name, variable, is_name(name), _parse_variable(endpoint, variable))
     return None
 
 
-def _find(path: tuple[bytes, ...]) -> Match | None:
+def _find_route(path: tuple[bytes, ...]) -> RouteMatch | None:
     try:
         segments = tuple(segment.decode("utf-8") for segment in path)
     except UnicodeDecodeError:
         return None
-    return None if any("/" in segment for segment in segments) else match(segments)
+    return None if any("/" in segment for segment in segments) else match_path(segments)
 
 
-_remembered = lru_cache(maxsize=4096)(_find)
+_find_route_cached = lru_cache(maxsize=4096)(_find_route)
 
 
-def _meaning(endpoint: Endpoint, variable: str) -> Digest | str | None:
+def _parse_variable(endpoint: Endpoint, variable: str) -> Digest | str | None:
     try:
         if endpoint.variable == "reference":
             return parse_reference(variable)
@@ -190,5 +190,5 @@ def _meaning(endpoint: Endpoint, variable: str) -> Digest | str | None:
         return None
 
 
-def _fits(pattern: tuple[str, ...], tail: tuple[str, ...]) -> bool:
+def _tail_matches(pattern: tuple[str, ...], tail: tuple[str, ...]) -> bool:
     return all(want in ("*", part) for want, part in zip(pattern, tail, strict=True))

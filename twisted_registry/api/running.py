@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-def run(work: Coroutine[Any, Any, _T]) -> Deferred[_T] | None:
+def run_until_wait(work: Coroutine[Any, Any, _T]) -> Deferred[_T] | None:
     """Run ``work`` until it ends or waits.
 
     :returns: None if it has ended, whatever its result; else a Deferred as
@@ -27,10 +27,10 @@ def run(work: Coroutine[Any, Any, _T]) -> Deferred[_T] | None:
         awaited = work.send(None)
     except StopIteration:
         return None
-    return Deferred.fromCoroutine(_rest(work, awaited))
+    return Deferred.fromCoroutine(_resume(work, awaited))
 
 
-def _rest(
+def _resume(
     work: Coroutine[Any, Any, _T], awaited: Deferred[Any]
 ) -> Generator[Deferred[Any], Any, _T]:
     """What remains of a coroutine that waits for ``awaited``, as a generator of its own."""

@@ -10,8 +10,8 @@ from twisted.logger import Logger
 from twisted.web.resource import getChildForRequest
 from twisted.web.server import Site
 
-from twisted_registry.api.channel import RegistryChannel
-from twisted_registry.api.filepump import file_reader
+from twisted_registry.api.channel import HTTPConnection
+from twisted_registry.api.filepump import make_file_reader
 from twisted_registry.api.limits import Limits
 
 if TYPE_CHECKING:
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from twisted.web.resource import IResource
 
     from twisted_registry.api.accesslog import IAccessLog
-    from twisted_registry.api.head import Head
-    from twisted_registry.api.request import RegistryRequest
+    from twisted_registry.api.head import RequestHead
+    from twisted_registry.api.request import StreamingRequest
 
 log = Logger()
 
 # How late a deadline may be noticed, in seconds; never early.
-_SWEEP_SECONDS = 1
+_DEADLINE_CHECK_INTERVAL_S = 1
 # Threads that send files over TLS at a time: more would only wait for processors, and the pool is
 # that of others, too.
-_TURNS = 4
+_MAX_TLS_SEND_THREADS = 4
 
 
-class RegistrySite(Site):
-    """Serves a Resource tree over :class:`~twisted_registry.api.channel.RegistryChannel`.
+class HTTPSite(Site):
+    """Serves a Resource tree over :class:`~twisted_registry.api.channel.HTTPConnection`.
 
     :param resource: the root.
     :param reactor: the clock of everything here; its thread pool reads files where the kernel
@@ -63,27 +63,27 @@ class RegistrySite(Site):
         self.clock = reactor
         self.limits = Limits() if limits is None else limits
         self.access_log = access_log
-        self.read_file = file_reader(reactor, threadpool)
-        self.turns = DeferredSemaphore(_TURNS)
+        self.read_file = make_file_reader(reactor, threadpool)
+        self.tls_send_slots = DeferredSemaphore(_MAX_TLS_SEND_THREADS)
         self.draining = False
-        self.heads: dict[bytes, Head] = {}
-        self.counted: Callable[[int], object] | None = None
-        self._channels: set[RegistryChannel] = set()
-        self._sweeper: IDelayedCall | None = None
-        self._date = (-1, b"")
-        self._drained: list[Deferred[None]] = []
-        self._left: list[Deferred[None]] = []
+        self.heads: dict[bytes, RequestHead] = {}
+        self.on_connection_count: Callable[[int], object] | None = None
+        self.connections: set[HTTPConnection] = set()
+        self._deadline_call: IDelayedCall | None = None
+        self._cached_date = (-1, b"")
+        self._drain_waiters: list[Deferred[None]] = []
+        self._disconnect_waiters: list[Deferred[None]] = []
 
-    def buildProtocol(self, addr: IAddress | None) -> RegistryChannel:  # type: ignore[override]
+    def buildProtocol(self, addr: IAddress | None) -> HTTPConnection:  # type: ignore[override]
         """A channel for a new connection."""
         del addr
-        return RegistryChannel(self)
+        return HTTPConnection(self)
 
     def acceptableProtocols(self) -> list[bytes]:
         """What to offer in ALPN."""
         return [b"http/1.1"]
 
-    def getResourceFor(self, request: RegistryRequest) -> IResource:
+    def getResourceFor(self, request: StreamingRequest) -> IResource:
         """The Resource that a request is for."""
         request.sitepath = []
         found: IResource = getChildForRequest(self.resource, request)
@@ -103,40 +103,40 @@ class RegistrySite(Site):
         :return: fires with None when no request is under way any more.
         """
         self._begin_to_drain()
-        if not any(channel.busy for channel in self._channels):
+        if not any(channel.busy for channel in self.connections):
             return succeed(None)
-        done: Deferred[None] = Deferred(self._drained.remove)
-        self._drained.append(done)
+        done: Deferred[None] = Deferred(self._drain_waiters.remove)
+        self._drain_waiters.append(done)
         return done
 
-    def part(self) -> Deferred[None]:
+    def disconnect(self) -> Deferred[None]:
         """Close all connections, with what has been answered on its way to the clients.
 
         :return: fires with None when none is left.
         """
-        for channel in list(self._channels):
-            channel.part()
-        if not self._channels:
+        for channel in list(self.connections):
+            channel.disconnect()
+        if not self.connections:
             return succeed(None)
-        done: Deferred[None] = Deferred(self._left.remove)
-        self._left.append(done)
+        done: Deferred[None] = Deferred(self._disconnect_waiters.remove)
+        self._disconnect_waiters.append(done)
         return done
 
     def abort(self) -> None:
         """Reset all connections, whatever they are doing."""
-        for channel in list(self._channels):
+        for channel in list(self.connections):
             channel.abort()
 
     def date(self) -> bytes:
         """Now, as a Date field says it."""
         now = int(self.clock.seconds())
-        second, text = self._date
+        second, text = self._cached_date
         if second != now:
             text = formatdate(now, usegmt=True).encode()
-            self._date = (now, text)
+            self._cached_date = (now, text)
         return text
 
-    def log(self, request: RegistryRequest) -> None:  # type: ignore[override]
+    def log(self, request: StreamingRequest) -> None:  # type: ignore[override]
         """A request is over, answered or not."""
         if self.access_log is not None:
             try:
@@ -146,46 +146,46 @@ class RegistrySite(Site):
 
     # What a channel calls
 
-    def opened(self, channel: RegistryChannel) -> None:
+    def connection_opened(self, channel: HTTPConnection) -> None:
         """A connection is there."""
-        self._channels.add(channel)
-        self._count()
-        if self._sweeper is None:
-            self._sweeper = self.clock.callLater(_SWEEP_SECONDS, self._sweep)
+        self.connections.add(channel)
+        self._report_connection_count()
+        if self._deadline_call is None:
+            self._deadline_call = self.clock.callLater(_DEADLINE_CHECK_INTERVAL_S, self._check_deadlines)
 
-    def closed(self, channel: RegistryChannel) -> None:
+    def connection_closed(self, channel: HTTPConnection) -> None:
         """A connection is gone."""
-        self._channels.discard(channel)
-        self._count()
-        if not self._channels and self._sweeper is not None:
-            self._sweeper.cancel()
-            self._sweeper = None
-        self.settled()
-        if not self._channels:
-            left, self._left = self._left, []
+        self.connections.discard(channel)
+        self._report_connection_count()
+        if not self.connections and self._deadline_call is not None:
+            self._deadline_call.cancel()
+            self._deadline_call = None
+        self.connection_idle()
+        if not self.connections:
+            left, self._disconnect_waiters = self._disconnect_waiters, []
             for done in left:
                 done.callback(None)
 
-    def settled(self) -> None:
+    def connection_idle(self) -> None:
         """A connection may have become idle."""
-        if self._drained and not any(channel.busy for channel in self._channels):
-            drained, self._drained = self._drained, []
+        if self._drain_waiters and not any(channel.busy for channel in self.connections):
+            drained, self._drain_waiters = self._drain_waiters, []
             for done in drained:
                 done.callback(None)
 
-    def _count(self) -> None:
-        if self.counted is not None:
-            self.counted(len(self._channels))
+    def _report_connection_count(self) -> None:
+        if self.on_connection_count is not None:
+            self.on_connection_count(len(self.connections))
 
     def _begin_to_drain(self) -> None:
         self.draining = True
-        for channel in list(self._channels):
+        for channel in list(self.connections):
             channel.drain()
 
-    def _sweep(self) -> None:
+    def _check_deadlines(self) -> None:
         """One pass over all deadlines, rather than a delayed call for each connection."""
         now = self.clock.seconds()
-        self._sweeper = self.clock.callLater(_SWEEP_SECONDS, self._sweep)
-        late = [channel for channel in self._channels if channel.deadline <= now]
+        self._deadline_call = self.clock.callLater(_DEADLINE_CHECK_INTERVAL_S, self._check_deadlines)
+        late = [channel for channel in self.connections if channel.deadline <= now]
         for channel in late:
-            channel.expired()
+            channel.deadline_expired()

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from twisted.internet.tcp import Connection
 
 # A producer is paused while more than this is queued.
-_HIGH_WATER = 65536
+_HIGH_WATER_BYTES = 65536
 # Of one file in one turn, so that the other connections get theirs.
-_FILE_TURN = 1024 * 1024
+_FILE_TURN_BYTES = 1024 * 1024
 
 
-class _FilePart:
+class _FileRange:
     """A range of a file on its way out; ``owned`` if the descriptor is ours to close."""
 
     def __init__(self, descriptor: int, offset: int, left: int, done: Deferred[None]) -> None:
@@ -42,7 +42,7 @@ class _FilePart:
         self.done = done
         self.owned = False
 
-    def keep(self) -> None:
+    def dup_descriptor(self) -> None:
         """Be independent of the descriptor that the caller is going to close."""
         self.descriptor = os.dup(self.descriptor)
         self.owned = True
@@ -61,21 +61,21 @@ class SocketOutput(Output):
     producer, and ``startWriting``, are its public way of saying "tell me when it is writable".
     """
 
-    direct = sends_files = lends = True
+    is_plain_socket = sends_files = supports_direct_read = True
 
     def __init__(
         self,
         transport: Connection,
         clock: IReactorTime,
-        moved: Callable[[], None],
+        progressed: Callable[[], None],
         drained: Callable[[], None],
     ) -> None:
-        super().__init__(transport, clock, moved, drained)
+        super().__init__(transport, clock, progressed, drained)
         self._socket = transport.getHandle()
-        self._queue: deque[bytes | memoryview | _FilePart] = deque()
-        self._queued = 0  # bytes in the queue, without files
-        self._watching = False
-        self._arming = False
+        self._queue: deque[bytes | memoryview | _FileRange] = deque()
+        self._queued_bytes = 0  # bytes in the queue, without files
+        self._waiting_until_writable = False
+        self._registering = False
 
     def _send(self, data: bytes) -> None:
         if not self._queue:
@@ -90,35 +90,35 @@ class SocketOutput(Output):
                 return
             data = memoryview(data)[sent:]  # type: ignore[assignment]
         self._queue.append(data)
-        self._queued += len(data)
-        if self._queued > _HIGH_WATER:
+        self._queued_bytes += len(data)
+        if self._queued_bytes > _HIGH_WATER_BYTES:
             self._pause()
-        self._watch()
+        self._wait_until_writable()
 
     def borrow(self) -> socket:
         """See Output: a duplicate, since that of the connection may be closed at any time."""
         return self._socket.dup()
 
     def send_file(self, descriptor: int, offset: int, length: int) -> Deferred[None]:
-        """Send what was kept and a range of a file; the promise is that of IStreamedRequest."""
+        """Send what was kept and a range of a file; the promise is that of IStreamingRequest."""
         if not length:
             # A head that waits for more would wait for long.
-            self.release()
+            self.uncork()
             return succeed(None)
-        part = _FilePart(descriptor, offset, length, Deferred(self._cancelled))
-        head = self.take()
+        part = _FileRange(descriptor, offset, length, Deferred(self._cancel_file))
+        head = self.take_corked()
         if head:
             self._queue.append(head)
-            self._queued += len(head)
+            self._queued_bytes += len(head)
         self._queue.append(part)
-        if not self._watching:
+        if not self._waiting_until_writable:
             self._flush()
         if part in self._queue:
-            part.keep()
-            self._watch()
+            part.dup_descriptor()
+            self._wait_until_writable()
         return part.done
 
-    def send_headed_file(
+    def send_head_and_file(
         self, head: bytes, descriptor: int, offset: int, length: int
     ) -> Deferred[None] | None:
         """Send a head and a range of a file; None if the kernel took both at once."""
@@ -126,7 +126,7 @@ class SocketOutput(Output):
             self.write(head)
             return None
         sent = 0
-        if not self._queue and length <= _FILE_TURN:
+        if not self._queue and length <= _FILE_TURN_BYTES:
             # Most files that are small enough for one turn go out here. Whatever else comes of
             # it comes again below, and is dealt with there.
             try:
@@ -137,38 +137,38 @@ class SocketOutput(Output):
                 pass
             if sent == length:
                 return None
-        self._held = [head]
+        self._corked = [head]
         return self.send_file(descriptor, offset + sent, length - sent)
 
-    def deaf(self) -> bool:
+    def is_peer_gone(self) -> bool:
         """A Unix socket tells a peer that is gone from one that has only finished sending."""
         poller = select.poll()
         poller.register(self._socket, 0)
         return bool(poller.poll(0))
 
-    def lost(self, reason: Failure) -> None:
+    def connection_lost(self, reason: Failure) -> None:
         """The connection is gone: stop the producer, close files, fail their Deferreds."""
         queue = list(self._queue)
         self._queue.clear()
         self.pending = False
-        super().lost(reason)
+        super().connection_lost(reason)
         for part in queue:
-            if isinstance(part, _FilePart):
+            if isinstance(part, _FileRange):
                 part.close()
                 part.done.errback(reason)
 
     def resumeProducing(self) -> None:
         """The socket is writable."""
-        if self._arming:
+        if self._registering:
             return
         try:
             self._flush()
         finally:
-            if not self._queue and self._watching:
-                self._watching = self.pending = False
+            if not self._queue and self._waiting_until_writable:
+                self._waiting_until_writable = self.pending = False
                 self._transport.unregisterProducer()
         if self._queue:
-            self._moved()
+            self._progressed()
             self._transport.startWriting()
         else:
             self._resume()
@@ -176,30 +176,30 @@ class SocketOutput(Output):
     def stopProducing(self) -> None:
         """The transport is gone; the channel hears of it in its own way."""
 
-    def _watch(self) -> None:
-        if self._watching:
+    def _wait_until_writable(self) -> None:
+        if self._waiting_until_writable:
             return
-        self._watching = self.pending = True
+        self._waiting_until_writable = self.pending = True
         # Registering asks for data at once, long before the socket is writable.
-        self._arming = True
+        self._registering = True
         try:
             self._transport.registerProducer(self, False)
         finally:
-            self._arming = False
+            self._registering = False
         self._transport.startWriting()
-        self._moved()
+        self._progressed()
 
     def _flush(self) -> None:
         queue = self._queue
         try:
             while queue:
                 part = queue[0]
-                if isinstance(part, _FilePart):
-                    if not self._send_part(part):
+                if isinstance(part, _FileRange):
+                    if not self._send_file_turn(part):
                         return
                     continue
                 sent = self._socket.send(part, MSG_MORE if len(queue) > 1 else 0)
-                self._queued -= sent
+                self._queued_bytes -= sent
                 if sent < len(part):
                     queue[0] = memoryview(part)[sent:]
                     return
@@ -207,17 +207,17 @@ class SocketOutput(Output):
         except BlockingIOError:
             return
         except OSError:
-            if isinstance(part, _FilePart):
-                self._drop(part, Failure())
+            if isinstance(part, _FileRange):
+                self._fail_file(part, Failure())
             self._transport.abortConnection()
 
-    def _send_part(self, part: _FilePart) -> bool:
+    def _send_file_turn(self, part: _FileRange) -> bool:
         """Send a turn's worth; whether the part is done with."""
         sent = os.sendfile(
-            self._socket.fileno(), part.descriptor, part.offset, min(part.left, _FILE_TURN)
+            self._socket.fileno(), part.descriptor, part.offset, min(part.left, _FILE_TURN_BYTES)
         )
         if sent == 0:
-            self._drop(part, Failure(EOFError("the file is shorter than said")))
+            self._fail_file(part, Failure(EOFError("the file is shorter than said")))
             return True
         part.offset += sent
         part.left -= sent
@@ -228,16 +228,16 @@ class SocketOutput(Output):
         part.done.callback(None)
         return True
 
-    def _drop(self, part: _FilePart, reason: Failure) -> None:
+    def _fail_file(self, part: _FileRange, reason: Failure) -> None:
         """What was promised can not be kept: nothing after it may be taken for the rest."""
         self._queue.remove(part)
         part.close()
         self._transport.abortConnection()
         part.done.errback(reason)
 
-    def _cancelled(self, done: Deferred[None]) -> None:
+    def _cancel_file(self, done: Deferred[None]) -> None:
         for part in self._queue:
-            if isinstance(part, _FilePart) and part.done is done:
+            if isinstance(part, _FileRange) and part.done is done:
                 self._queue.remove(part)
                 part.close()
                 self._transport.abortConnection()

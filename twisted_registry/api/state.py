@@ -17,7 +17,7 @@ from attrs import frozen
 
 from twisted_registry.value import Value
 
-_MAC = hashlib.sha256().digest_size
+_MAC_BYTES = hashlib.sha256().digest_size
 
 
 class StateInvalid(ValueError):
@@ -59,7 +59,7 @@ class UploadState(Value):
         """
         try:
             raw = urlsafe_b64decode(text.encode("ascii"))
-            mac, document = raw[:_MAC], raw[_MAC:]
+            mac, document = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
             if not hmac.compare_digest(mac, hmac.new(secret, document, hashlib.sha256).digest()):
                 raise StateInvalid("not signed by this registry")
             values = json.loads(document)

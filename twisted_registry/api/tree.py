@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @implementer(IStreamingResource)
-class Folder(Resource):
+class JSONResource(Resource):
     """A place that holds others, and has nothing to say itself.
 
     It streams, so that nobody waits for a body that is not wanted.
@@ -30,22 +30,22 @@ class Folder(Resource):
 
     def getChild(self, path: bytes, request: Request) -> Resource:  # noqa: ARG002
         """Answer for whatever is not there."""
-        return Nothing()
+        return NotFoundResource()
 
     def render(self, request: Request) -> bytes:
         """Say that there is nothing here, whatever the method."""
-        return refused(
+        return render_error(
             request, RegistryError(ErrorCode.UNSUPPORTED, message="no such endpoint", status=404)
         )
 
 
-class Nothing(Folder):
+class NotFoundResource(JSONResource):
     """Stands for every path that is not there."""
 
     isLeaf = True
 
 
-class ProbeResource(Folder):
+class ProbeResource(JSONResource):
     """``GET /``: 200 and nothing, for load balancers, as Distribution answers."""
 
     def getChild(self, path: bytes, request: Request) -> Resource:
@@ -55,13 +55,13 @@ class ProbeResource(Folder):
     def render(self, request: Request) -> bytes:
         """Say nothing, successfully."""
         if request.method not in {b"GET", b"HEAD"}:
-            return read_only(request)
+            return method_not_allowed(request)
         request.defaultContentType = None
         request.setHeader("Cache-Control", "no-cache")
         return b""
 
 
-class Document(Folder):
+class DocumentResource(JSONResource):
     """Something short to download, for everybody.
 
     :ivar type: the media type.
@@ -80,12 +80,12 @@ class Document(Folder):
         if request.postpath:
             return super().render(request)
         if request.method not in {b"GET", b"HEAD"}:
-            return read_only(request)
+            return method_not_allowed(request)
         request.setHeader("Content-Type", self._type)
         return self._content()
 
 
-def mounted(api: Resource, prefix: str, others: Mapping[str, Resource] | None = None) -> Resource:
+def make_root(api: Resource, prefix: str, others: Mapping[str, Resource] | None = None) -> Resource:
     """The tree of a whole site: the API at ``<prefix>v2``, and an answer for probes at ``/``.
 
     :param others: what else there is, by its path below the prefix.
@@ -96,18 +96,18 @@ def mounted(api: Resource, prefix: str, others: Mapping[str, Resource] | None = 
         folder: Resource = root
         for segment in map(str.encode, folders):
             if segment not in folder.children:
-                folder.putChild(segment, Folder())
+                folder.putChild(segment, JSONResource())
             folder = folder.children[segment]
         folder.putChild(name.encode(), resource)
     return root
 
 
-def read_only(request: Request) -> bytes:
+def method_not_allowed(request: Request) -> bytes:
     """Refuse a method that would change what can not be changed."""
-    return refused(request, RegistryError(ErrorCode.UNSUPPORTED, headers=(("Allow", "GET, HEAD"),)))
+    return render_error(request, RegistryError(ErrorCode.UNSUPPORTED, headers=(("Allow", "GET, HEAD"),)))
 
 
-def refused(request: Request, error: RegistryError) -> bytes:
+def render_error(request: Request, error: RegistryError) -> bytes:
     """Make the answer of a request an error, and return its body."""
     request.setResponseCode(error.http_status)
     request.setHeader("Content-Type", JSON)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_registry.api.answers import Answer
-from twisted_registry.api.ranges import ChunkRangeInvalid, parse_chunk_range
+from twisted_registry.api.answers import Response
+from twisted_registry.api.ranges import ContentRangeInvalid, parse_content_range
 from twisted_registry.api.state import StateInvalid, UploadState
 from twisted_registry.auth.interfaces import CATALOG, Access
 from twisted_registry.digest import ALGORITHMS, CANONICAL
@@ -15,86 +15,86 @@ from twisted_registry.repository.uploads import UploadOutOfOrder
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from twisted_registry.api.exchange import Exchange
+    from twisted_registry.api.exchange import RequestContext
     from twisted_registry.api.ranges import ByteRange
     from twisted_registry.digest import Digest
     from twisted_registry.repository.uploads import Upload
 
-_ALGORITHM = "digest-algorithm"
+_ALGORITHM_PARAMETER = "digest-algorithm"
 
 
-async def post(exchange: Exchange) -> Answer:
+async def post(context: RequestContext) -> Response:
     """Begin an upload, take a whole blob, or mount one (end-4, end-11).
 
     A mount that is not possible begins an upload.
     """
-    algorithm = _algorithm(exchange)
-    mount, digest = exchange.query.digest("mount"), exchange.query.digest("digest")
-    repository = exchange.repository
-    if mount is not None and await _mounted(exchange, mount):
-        return _created(exchange, mount)
+    algorithm = _digest_algorithm(context)
+    mount, digest = context.query.digest("mount"), context.query.digest("digest")
+    repository = context.repository
+    if mount is not None and await _try_mount(context, mount):
+        return _created_response(context, mount)
     # A digest without bytes is what Distribution ignores, unless it is that of nothing.
-    if digest is not None and mount is None and (exchange.body.length or digest.is_of_nothing):
-        await repository.uploads.store(digest, exchange.body)
-        return _created(exchange, digest)
+    if digest is not None and mount is None and (context.body.length or digest.is_of_empty_content):
+        await repository.uploads.store_blob(digest, context.body)
+        return _created_response(context, digest)
     upload = await repository.uploads.start()
-    headers = await _progress(exchange, upload, algorithm)
-    if exchange.registry.minimum_chunk:
-        headers.append(("OCI-Chunk-Min-Length", str(exchange.registry.minimum_chunk)))
-    return Answer(202, headers)
+    headers = await _progress_headers(context, upload, algorithm)
+    if context.registry.min_chunk_bytes:
+        headers.append(("OCI-Chunk-Min-Length", str(context.registry.min_chunk_bytes)))
+    return Response(202, headers)
 
 
-async def get(exchange: Exchange) -> Answer:
+async def get(context: RequestContext) -> Response:
     """Say how far an upload is (end-13).
 
     :raises RegistryError: BLOB_UPLOAD_UNKNOWN.
     """
-    upload = await _find(exchange)
-    return Answer(204, await _progress(exchange, upload, _algorithm(exchange)))
+    upload = await _find_upload(context)
+    return Response(204, await _progress_headers(context, upload, _digest_algorithm(context)))
 
 
-async def patch(exchange: Exchange) -> Answer:
+async def patch(context: RequestContext) -> Response:
     """Take a chunk, or a stream of unknown length (end-5).
 
     :raises RegistryError: BLOB_UPLOAD_UNKNOWN, RANGE_INVALID, SIZE_INVALID.
     """
-    algorithm = _algorithm(exchange)
-    upload, start, chunk = await _continued(exchange)
+    algorithm = _digest_algorithm(context)
+    upload, start, chunk = await _resume_upload(context)
     before = upload.size
-    await _in_order(
-        exchange, upload, upload.append(exchange.body, start=start, algorithm=algorithm)
+    await _run_in_order(
+        context, upload, upload.append(context.body, start=start, algorithm=algorithm)
     )
-    await _check_length(exchange, upload, chunk, upload.size - before)
-    return Answer(202, await _progress(exchange, upload, algorithm))
+    await _check_length(context, upload, chunk, upload.size - before)
+    return Response(202, await _progress_headers(context, upload, algorithm))
 
 
-async def put(exchange: Exchange) -> Answer:
+async def put(context: RequestContext) -> Response:
     """Close an upload, with or without a last chunk (end-6).
 
     :raises RegistryError: DIGEST_INVALID, BLOB_UPLOAD_UNKNOWN, RANGE_INVALID, SIZE_INVALID.
     """
-    digest = exchange.query.digest("digest")
+    digest = context.query.digest("digest")
     if digest is None:
-        await _find(exchange)
+        await _find_upload(context)
         raise RegistryError(ErrorCode.DIGEST_INVALID, detail="the digest parameter is missing")
-    upload, start, _ = await _continued(exchange)
-    body = None if exchange.body.length == 0 else exchange.body
-    await _in_order(exchange, upload, upload.finish(digest, body, start=start))
-    return _created(exchange, digest)
+    upload, start, _ = await _resume_upload(context)
+    body = None if context.body.length == 0 else context.body
+    await _run_in_order(context, upload, upload.finish(digest, body, start=start))
+    return _created_response(context, digest)
 
 
-async def delete(exchange: Exchange) -> Answer:
+async def delete(context: RequestContext) -> Response:
     """Give an upload up (end-14).
 
     :raises RegistryError: BLOB_UPLOAD_UNKNOWN.
     """
-    upload = await _find(exchange)
+    upload = await _find_upload(context)
     await upload.discard()
-    return Answer(204)
+    return Response(204)
 
 
-async def _mounted(exchange: Exchange, digest: Digest) -> bool:
-    source, grant = exchange.query.first("from") or None, exchange.grant
+async def _try_mount(context: RequestContext, digest: Digest) -> bool:
+    source, grant = context.query.first("from") or None, context.grant
     if source is None:
         # The blob may come from anywhere: only for those who may see everything.
         permitted = grant.visible is None and grant.permits(CATALOG)
@@ -102,122 +102,122 @@ async def _mounted(exchange: Exchange, digest: Digest) -> bool:
         permitted = grant.permits(Access("repository", source, "pull"))
     if not permitted:
         return False
-    return await exchange.repository.blobs.mount(digest, source) is not None
+    return await context.repository.blobs.mount(digest, source) is not None
 
 
-async def _find(exchange: Exchange) -> Upload:
+async def _find_upload(context: RequestContext) -> Upload:
     try:
-        state = await _state(exchange)
+        state = await _read_state(context)
     except RegistryError:
         state = None
-    _insist_on_owner(exchange, state)
-    return await exchange.repository.uploads.find(exchange.match.variable)
+    _check_owner(context, state)
+    return await context.repository.uploads.find(context.match.variable)
 
 
-def _insist_on_owner(exchange: Exchange, state: UploadState | None) -> None:
+def _check_owner(context: RequestContext, state: UploadState | None) -> None:
     """Raise BLOB_UPLOAD_UNKNOWN if somebody else began the upload, for all that is said of it.
 
     Whoever has a name needs the whole URL that they were given, as in Distribution; an upload
     that Distribution or a stranger began is for whoever has its URL.
     """
-    user = exchange.grant.user
-    unsaid = state is None and user
-    if unsaid or (state is not None and state.owner not in {None, user}):
+    user = context.grant.user
+    lacks_state = state is None and user
+    if lacks_state or (state is not None and state.owner not in {None, user}):
         raise RegistryError(
-            ErrorCode.BLOB_UPLOAD_UNKNOWN, detail={"upload": exchange.match.variable}
+            ErrorCode.BLOB_UPLOAD_UNKNOWN, detail={"upload": context.match.variable}
         )
 
 
-def _algorithm(exchange: Exchange) -> str:
-    algorithm = exchange.query.first(_ALGORITHM) or CANONICAL
+def _digest_algorithm(context: RequestContext) -> str:
+    algorithm = context.query.first(_ALGORITHM_PARAMETER) or CANONICAL
     if algorithm not in ALGORITHMS:
         raise RegistryError(
-            ErrorCode.DIGEST_INVALID, detail={_ALGORITHM: algorithm[:64], "known": [*ALGORITHMS]}
+            ErrorCode.DIGEST_INVALID, detail={_ALGORITHM_PARAMETER: algorithm[:64], "known": [*ALGORITHMS]}
         )
     return algorithm
 
 
-async def _state(exchange: Exchange) -> UploadState | None:
-    text = exchange.query.first("_state")
+async def _read_state(context: RequestContext) -> UploadState | None:
+    text = context.query.first("_state")
     if text is None:
         return None
-    secret = await exchange.registry.upload_secret()
+    secret = await context.registry.upload_secret()
     try:
-        return UploadState.unpack(text, secret, exchange.name, exchange.match.variable)
+        return UploadState.unpack(text, secret, context.name, context.match.variable)
     except StateInvalid as error:
         raise RegistryError(ErrorCode.BLOB_UPLOAD_INVALID, detail=str(error)) from error
 
 
-async def _chunk(exchange: Exchange, upload: Upload) -> ByteRange | None:
-    header = exchange.header("content-range")
+async def _declared_range(context: RequestContext, upload: Upload) -> ByteRange | None:
+    header = context.header("content-range")
     if header is None:
         return None
     try:
-        chunk = parse_chunk_range(header)
-    except ChunkRangeInvalid as error:
-        raise await _out_of_order(exchange, upload, str(error)) from error
-    if isinstance(exchange.body.length, int):
-        await _check_length(exchange, upload, chunk, exchange.body.length)
+        chunk = parse_content_range(header)
+    except ContentRangeInvalid as error:
+        raise await _out_of_order_error(context, upload, str(error)) from error
+    if isinstance(context.body.length, int):
+        await _check_length(context, upload, chunk, context.body.length)
     return chunk
 
 
-async def _continued(exchange: Exchange) -> tuple[Upload, int, ByteRange | None]:
+async def _resume_upload(context: RequestContext) -> tuple[Upload, int, ByteRange | None]:
     """The upload, where the client believes to be, and what it says of this chunk.
 
     A Content-Range says outright where; otherwise the URL that the client was given does, and a
     client without either appends to what is there.
     """
     try:
-        state = await _state(exchange)
+        state = await _read_state(context)
     except RegistryError:
-        await _find(exchange)
+        await _find_upload(context)
         raise
-    _insist_on_owner(exchange, state)
-    if state is not None and exchange.header("content-range") is None:
+    _check_owner(context, state)
+    if state is not None and context.header("content-range") is None:
         # The usual way. The store is not asked: it checks when the bytes are written.
-        upload = exchange.repository.uploads.at(exchange.match.variable, state.offset)
+        upload = context.repository.uploads.resume(context.match.variable, state.offset)
         return upload, state.offset, None
-    upload = await _find(exchange)
-    chunk = await _chunk(exchange, upload)
+    upload = await _find_upload(context)
+    chunk = await _declared_range(context, upload)
     return upload, upload.size if chunk is None else chunk.offset, chunk
 
 
-async def _in_order(exchange: Exchange, upload: Upload, work: Awaitable[int]) -> None:
+async def _run_in_order(context: RequestContext, upload: Upload, work: Awaitable[int]) -> None:
     try:
         await work
     except UploadOutOfOrder as error:
         upload.size = error.size
-        raise await _out_of_order(exchange, upload, error.detail) from error
+        raise await _out_of_order_error(context, upload, error.detail) from error
 
 
 async def _check_length(
-    exchange: Exchange, upload: Upload, chunk: ByteRange | None, length: int
+    context: RequestContext, upload: Upload, chunk: ByteRange | None, length: int
 ) -> None:
     if chunk is not None and chunk.length != length:
         raise RegistryError(
             ErrorCode.SIZE_INVALID,
             detail={"content-range": chunk.length, "received": length},
-            headers=tuple(await _progress(exchange, upload, CANONICAL)),
+            headers=tuple(await _progress_headers(context, upload, CANONICAL)),
         )
 
 
-async def _out_of_order(exchange: Exchange, upload: Upload, detail: object) -> RegistryError:
+async def _out_of_order_error(context: RequestContext, upload: Upload, detail: object) -> RegistryError:
     """416, with what a client needs to go on: where it is, and the URL of the next chunk."""
     return RegistryError(
         ErrorCode.RANGE_INVALID,
         detail=detail,
-        headers=tuple(await _progress(exchange, upload, _algorithm(exchange))),
+        headers=tuple(await _progress_headers(context, upload, _digest_algorithm(context))),
     )
 
 
-async def _progress(exchange: Exchange, upload: Upload, algorithm: str) -> list[tuple[str, str]]:
-    secret = await exchange.registry.upload_secret()
-    owner = exchange.grant.user or None
-    state = UploadState(exchange.name, upload.id, upload.size, owner).pack(secret)
+async def _progress_headers(context: RequestContext, upload: Upload, algorithm: str) -> list[tuple[str, str]]:
+    secret = await context.registry.upload_secret()
+    owner = context.grant.user or None
+    state = UploadState(context.name, upload.id, upload.size, owner).pack(secret)
     query = [("_state", state)]
     if algorithm != CANONICAL:
-        query.insert(0, (_ALGORITHM, algorithm))
-    url = exchange.url(exchange.name, "blobs", "uploads", upload.id, query=query)
+        query.insert(0, (_ALGORITHM_PARAMETER, algorithm))
+    url = context.url(context.name, "blobs", "uploads", upload.id, query=query)
     return [
         ("Location", url),
         # An empty upload is 0-0 too: the form knows no other way to say it.
@@ -226,11 +226,11 @@ async def _progress(exchange: Exchange, upload: Upload, algorithm: str) -> list[
     ]
 
 
-def _created(exchange: Exchange, digest: Digest) -> Answer:
-    return Answer(
+def _created_response(context: RequestContext, digest: Digest) -> Response:
+    return Response(
         201,
         [
-            ("Location", exchange.url(exchange.name, "blobs", str(digest))),
+            ("Location", context.url(context.name, "blobs", str(digest))),
             ("Docker-Content-Digest", str(digest)),
         ],
     )

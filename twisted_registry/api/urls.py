@@ -14,9 +14,9 @@ from urllib.parse import quote, urlencode
 
 from attrs import frozen
 
-from twisted_registry.api.headers import as_text, last_fields
+from twisted_registry.api.headers import decode_header, get_header_fields
 from twisted_registry.api.interfaces import IShowingRequest
-from twisted_registry.auth.clientcertificate import ICertified
+from twisted_registry.auth.clientcertificate import IClientCertificateTransport
 from twisted_registry.auth.interfaces import Caller
 from twisted_registry.value import Value
 
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
     from twisted_registry.auth.clientcertificate import ClientCertificate
 
-_HOST = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
+_HOST_RE = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 #: A name has 253 characters at most (RFC 1035), a port five more.
-_LONGEST_HOST = 260
+_MAX_HOST_LENGTH = 260
 #: Compiled when the first such header comes, which few have; not at each start.
-_FORWARDED = r'\s*([a-z]+)\s*=\s*(?:"([^"]*)"|([^\s;,"]*))\s*'
+_FORWARDED_PATTERN = r'\s*([a-z]+)\s*=\s*(?:"([^"]*)"|([^\s;,"]*))\s*'
 
 
 @frozen(eq=False, repr=False)
-class Links(Value):
+class URLBuilder(Value):
     """Makes URLs.
 
     :ivar host: scheme and host that the operator set, without a path, or empty.
@@ -51,7 +51,7 @@ class Links(Value):
         :param path: segments; slashes in them stay.
         :param query: pairs.
         """
-        prefix = "/".join(quote(segment) for segment in _mounted_at(request))
+        prefix = "/".join(quote(segment) for segment in _mount_path(request))
         text = f"/{prefix}/{'/'.join(quote(segment, safe='/:') for segment in path)}"
         if query:
             text += "?" + urlencode(query, safe="=:")
@@ -61,85 +61,85 @@ class Links(Value):
         """Scheme and host for this client, or an empty string if none can be told."""
         if self.host:
             return self.host.rstrip("/")
-        host, secure = seen_as(request)
+        host, secure = external_host(request)
         return f"{'https' if secure else 'http'}://{host}" if host else ""
 
 
-def seen_as(request: Request) -> tuple[str, bool]:
+def external_host(request: Request) -> tuple[str, bool]:
     """The host that the client asked for (or an empty string), and whether over TLS."""
-    caller = caller_of(request, last_fields(request))
+    caller = get_caller(request, get_header_fields(request))
     return caller.host, caller.secure
 
 
 @lru_cache(maxsize=256)
-def _seen_as(
+def _parse_forwarding_headers(
     forwarded: bytes | None, proto: bytes | None, forwarded_host: bytes | None, host: bytes | None
 ) -> tuple[str, str]:
     """Host and scheme, each of them empty if nothing sound was said of it."""
-    said = _forwarded(as_text(forwarded) or "")
-    found = _first(forwarded_host) or said.get("host", "") or as_text(host) or ""
-    scheme = _first(proto) or said.get("proto", "")
-    sound = len(found) <= _LONGEST_HOST and _HOST.fullmatch(found) is not None
+    said = _parse_forwarded(decode_header(forwarded) or "")
+    found = _first_element(forwarded_host) or said.get("host", "") or decode_header(host) or ""
+    scheme = _first_element(proto) or said.get("proto", "")
+    sound = len(found) <= _MAX_HOST_LENGTH and _HOST_RE.fullmatch(found) is not None
     return found if sound else "", scheme.lower()
 
 
 def client_address(request: Request) -> str:
     """The client's address, or what the nearest proxy says of it: for logs only."""
-    return caller_of(request, last_fields(request)).address
+    return get_caller(request, get_header_fields(request)).address
 
 
-def _peer(request: Request) -> str:
+def _peer_address(request: Request) -> str:
     return str(getattr(request.getClientAddress(), "host", ""))
 
 
 @lru_cache(maxsize=256)
-def _said_of_client(forwarded_for: bytes | None, real: bytes | None) -> str:
+def _forwarded_client_address(forwarded_for: bytes | None, real: bytes | None) -> str:
     """The address that a proxy says the client has, or nothing."""
-    said = _first(forwarded_for) or _first(real)
+    said = _first_element(forwarded_for) or _first_element(real)
     return said if len(said) <= 64 and said.isprintable() else ""
 
 
-def caller_of(request: Request, sent: Mapping[bytes, bytes]) -> Caller:
+def get_caller(request: Request, header_fields: Mapping[bytes, bytes]) -> Caller:
     """Who asks, for the access controller.
 
-    :param sent: what :func:`~twisted_registry.api.headers.last_fields` says.
+    :param sent: what :func:`~twisted_registry.api.headers.get_header_fields` says.
     """
-    get = sent.get
-    host, scheme = _seen_as(
+    get = header_fields.get
+    host, scheme = _parse_forwarding_headers(
         get(b"forwarded"), get(b"x-forwarded-proto"), get(b"x-forwarded-host"), get(b"host")
     )
-    said = _said_of_client(get(b"x-forwarded-for"), get(b"x-real-ip"))
+    said = _forwarded_client_address(get(b"x-forwarded-for"), get(b"x-real-ip"))
     authorization: str | None = request.shown if IShowingRequest.providedBy(request) else None
     if authorization is None:
-        authorization = as_text(get(b"authorization"))
+        authorization = decode_header(get(b"authorization"))
     return Caller(
         authorization,
-        said or _peer(request),
+        said or _peer_address(request),
         host,
         scheme == "https" if scheme else request.isSecure(),
         scheme,
-        _certificate(request),
+        _client_certificate(request),
     )
 
 
-def _certificate(request: Request) -> ClientCertificate | None:
+def _client_certificate(request: Request) -> ClientCertificate | None:
     transport: Any = request.transport
-    if request.isSecure() and ICertified.providedBy(transport):
+    if request.isSecure() and IClientCertificateTransport.providedBy(transport):
         found: ClientCertificate | None = transport.certificate
         return found
     return None
 
 
-def _mounted_at(request: Request) -> list[str]:
+def _mount_path(request: Request) -> list[str]:
     return [segment.decode("utf-8", "replace") for segment in request.prepath or () if segment]
 
 
-def _first(header: bytes | None) -> str:
+def _first_element(header: bytes | None) -> str:
     return header.decode("utf-8", "replace").partition(",")[0].strip() if header else ""
 
 
-def _forwarded(header: str) -> dict[str, str]:
+def _parse_forwarded(header: str) -> dict[str, str]:
     """The first element of a Forwarded header."""
     element = header.partition(",")[0]
-    pairs = (re.fullmatch(_FORWARDED, part, re.IGNORECASE) for part in element.split(";"))
+    pairs = (re.fullmatch(_FORWARDED_PATTERN, part, re.IGNORECASE) for part in element.split(";"))
     return {pair[1].lower(): pair[2] or pair[3] or "" for pair in pairs if pair}

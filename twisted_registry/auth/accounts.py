@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
 
-class IAccounts(Interface):
+class IAccountVersions(Interface):
     """What a checker provides besides ICredentialsChecker if logins may outlive a password."""
 
     def stamp(name: str) -> Deferred[str | None]:

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
 #: Certificates in one chain; a token with more wants to keep us busy.
-_LONGEST = 10
+_MAX_CHAIN = 10
 
 
 @define(eq=False, repr=False)
-class Authorities:
+class TrustAnchors:
     """Certificates that are trusted, and whatever they have vouched for.
 
     :ivar certificates: any of them ends a chain, be it an authority's or not.
@@ -39,21 +39,21 @@ class Authorities:
             self._store.add_cert(X509.from_cryptography(certificate))
 
     @classmethod
-    def from_pem(cls, content: bytes) -> Authorities:
+    def from_pem(cls, content: bytes) -> TrustAnchors:
         """Read a bundle.
 
         :raises ValueError: if it holds no certificate, or one that is broken.
         """
         return cls(load_pem_x509_certificates(content))
 
-    def key_of(self, chain: Any, now: float) -> SigningKey:
+    def verify_chain(self, chain: Any, now: float) -> SigningKey:
         """The key of the first certificate of a chain, if the others lead to one of ours.
 
         :param chain: what a token gives as ``x5c``.
         :param now: for how long certificates are good, in seconds since 1970.
         :raises KeyUnusable: if they do not.
         """
-        if not isinstance(chain, list) or not 0 < len(chain) <= _LONGEST:
+        if not isinstance(chain, list) or not 0 < len(chain) <= _MAX_CHAIN:
             raise KeyUnusable("x5c is no list of certificates")
         leaf, *others = [_certificate(each) for each in chain]
         self._store.set_time(datetime.fromtimestamp(now, UTC))

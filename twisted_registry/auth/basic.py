@@ -13,12 +13,12 @@ from twisted.cred.portal import IRealm, Portal
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import Interface, implementer
 
-from twisted_registry.auth.accounts import IAccounts
-from twisted_registry.auth.challenges import basic
+from twisted_registry.auth.accounts import IAccountVersions
+from twisted_registry.auth.challenges import basic_challenge
 from twisted_registry.auth.identity import ANONYMOUS, Identity, IIdentity
-from twisted_registry.auth.recent import REMEMBERED, RecentLogins, mark_of
+from twisted_registry.auth.recent import LOGIN_TTL_S, LoginCache, credentials_key
 from twisted_registry.auth.schemes import IScheme, Login, LoginFailed
-from twisted_registry.auth.shared import Shared
+from twisted_registry.auth.shared import SingleFlight
 from twisted_registry.errors import ErrorCode, RegistryError
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from twisted_registry.auth.interfaces import Access, Caller
 
 #: Checks under way or waiting for their turn; more are turned away, until some are done.
-_MOST_CHECKS = 64
-_SOON = (("Retry-After", "1"),)
+_MAX_CHECKS = 64
+_RETRY_HEADERS = (("Retry-After", "1"),)
 
 
-class IChanging(Interface):
+class IVersionedChecker(Interface):
     """What a checker provides besides ICredentialsChecker if what it knows may change."""
 
     def version() -> object | None:
@@ -48,7 +48,7 @@ class IChanging(Interface):
 
 
 @implementer(IRealm)
-class People:
+class IdentityRealm:
     """Makes an identity of a name that a checker found."""
 
     def requestAvatar(
@@ -73,9 +73,9 @@ class Basic:
 
     :ivar realm: said in the challenge.
     :ivar portal: gives an :class:`~twisted_registry.auth.identity.IIdentity` for a name and a
-        password. :func:`basic_login` makes one of a checker.
+        password. :func:`make_basic_scheme` makes one of a checker.
     :ivar clock: tells when five minutes are over.
-    :ivar version: see :class:`IChanging`.
+    :ivar version: see :class:`IVersionedChecker`.
     :ivar end: frees what the checkers hold.
     :ivar accounts: tells whether an account is still the same, if a checker can.
     """
@@ -84,23 +84,23 @@ class Basic:
     _portal: Portal
     _clock: IReactorTime
     _version: Callable[[], object | None]
-    _end: Callable[[], Deferred[None]]
-    accounts: IAccounts | None = None
-    _recent: RecentLogins = field(init=False)
-    _checks: dict[tuple[bytes, object], Shared[Login]] = field(init=False, factory=dict)
+    _close: Callable[[], Deferred[None]]
+    accounts: IAccountVersions | None = None
+    _login_cache: LoginCache = field(init=False)
+    _checks: dict[tuple[bytes, object], SingleFlight[Login]] = field(init=False, factory=dict)
 
     def __attrs_post_init__(self) -> None:
-        self._recent = RecentLogins(self._clock)
+        self._login_cache = LoginCache(self._clock)
 
-    def recall(self, caller: Caller) -> Login | None:
+    def find_cached_login(self, caller: Caller) -> Login | None:
         """As promised by :class:`IScheme`."""
         shown = caller.authorization
         if not shown:
             return None
         version = self._version()
-        return None if version is None else self._recent.find(shown, version)
+        return None if version is None else self._login_cache.find(shown, version)
 
-    def identify(self, caller: Caller) -> Deferred[Login | None]:
+    def authenticate(self, caller: Caller) -> Deferred[Login | None]:
         """As promised by :class:`IScheme`.
 
         :raises RegistryError: TOOMANYREQUESTS if too many wait already.
@@ -108,31 +108,31 @@ class Basic:
         shown = caller.authorization
         if shown is None or not is_basic(shown):
             return succeed(None)
-        credentials = credentials_in(shown)
+        credentials = parse_basic(shown)
         if credentials is None:
             return fail(LoginFailed("what was shown is not NAME:PASSWORD in base64"))
-        if is_nobody(credentials):
+        if is_empty_login(credentials):
             return succeed(None)
         version = self._version()
-        key = mark_of(shown), version
+        key = credentials_key(shown), version
         check = self._checks.get(key)
         if check is None:
-            if len(self._checks) >= _MOST_CHECKS:
-                return fail(RegistryError(ErrorCode.TOOMANYREQUESTS, headers=_SOON))
-            check = self._checks[key] = Shared(lambda: self._checks.pop(key))
+            if len(self._checks) >= _MAX_CHECKS:
+                return fail(RegistryError(ErrorCode.TOOMANYREQUESTS, headers=_RETRY_HEADERS))
+            check = self._checks[key] = SingleFlight(lambda: self._checks.pop(key))
             waiting: Deferred[Any] = check.wait()
-            check.begin(self._check(credentials, shown, version))
+            check.start(self._check(credentials, shown, version))
             return waiting
         joined: Deferred[Any] = check.wait()
         return joined
 
     def challenge(self, caller: Caller, accesses: Sequence[Access], error: str) -> str:  # noqa: ARG002
         """As promised by :class:`IScheme`."""
-        return basic(self.realm)
+        return basic_challenge(self.realm)
 
     def close(self) -> Deferred[None]:
         """As promised by :class:`IScheme`."""
-        return self._end()
+        return self._close()
 
     def _check(
         self, credentials: UsernamePassword, shown: str, version: object | None
@@ -140,8 +140,8 @@ class Basic:
         def good(found: tuple[object, IIdentity, object]) -> Login:
             login = Login(found[1])
             if version is not None:
-                until = self._clock.seconds() + REMEMBERED
-                self._recent.keep(shown, login, until, version)
+                until = self._clock.seconds() + LOGIN_TTL_S
+                self._login_cache.store_login(shown, login, until, version)
             return login
 
         def bad(failure: Failure) -> Login:
@@ -153,7 +153,7 @@ class Basic:
         return asked.addCallbacks(good, bad)
 
 
-def basic_login(
+def make_basic_scheme(
     realm: str,
     checker: ICredentialsChecker,
     clock: IReactorTime,
@@ -164,10 +164,10 @@ def basic_login(
     :param realm: said in the challenge.
     :param end: frees what the checker holds.
     """
-    changing = IChanging.providedBy(checker)
+    changing = IVersionedChecker.providedBy(checker)
     version: Callable[[], object] = checker.version if changing else lambda: 0  # type: ignore[attr-defined]
-    accounts: Any = checker if IAccounts.providedBy(checker) else None
-    return Basic(realm, Portal(People(), [checker]), clock, version, end, accounts)
+    accounts: Any = checker if IAccountVersions.providedBy(checker) else None
+    return Basic(realm, Portal(IdentityRealm(), [checker]), clock, version, end, accounts)
 
 
 def is_basic(shown: str) -> bool:
@@ -175,7 +175,7 @@ def is_basic(shown: str) -> bool:
     return shown[:6].lower() == "basic "
 
 
-def is_nobody(credentials: UsernamePassword) -> bool:
+def is_empty_login(credentials: UsernamePassword) -> bool:
     """Whether there is neither a name nor a password in it.
 
     podman and its like answer a challenge with that if they have no login: as good as nothing.
@@ -183,12 +183,12 @@ def is_nobody(credentials: UsernamePassword) -> bool:
     return not (credentials.username or credentials.password)
 
 
-def header_of(name: str, password: str) -> str:
+def basic_authorization(name: str, password: str) -> str:
     """The Authorization header of this scheme for a name and a password."""
     return f"Basic {b64encode(f'{name}:{password}'.encode()).decode('ascii')}"
 
 
-def credentials_in(shown: str) -> UsernamePassword | None:
+def parse_basic(shown: str) -> UsernamePassword | None:
     """Name and password of an Authorization header of this scheme; None if it has none."""
     try:
         name, colon, password = b64decode(shown[6:], validate=True).partition(b":")

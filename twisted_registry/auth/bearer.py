@@ -8,8 +8,8 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from twisted_registry.auth.challenges import bearer, scope_of
-from twisted_registry.auth.recent import REMEMBERED, RecentLogins
+from twisted_registry.auth.challenges import bearer_challenge, format_scope
+from twisted_registry.auth.recent import LOGIN_TTL_S, LoginCache
 from twisted_registry.auth.schemes import IScheme, Login, LoginFailed
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
     from twisted_registry.auth.interfaces import Access, Caller
-    from twisted_registry.auth.tokens import TokenCheck
+    from twisted_registry.auth.tokens import TokenVerifier
 
 
 @implementer(IScheme)
@@ -37,36 +37,36 @@ class Bearer:
     """
 
     realm: str
-    _check: TokenCheck
+    _verifier: TokenVerifier
     _clock: IReactorTime
     _redirect_path: str = ""
-    _recent: RecentLogins = field(init=False)
+    _login_cache: LoginCache = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._recent = RecentLogins(self._clock)
+        self._login_cache = LoginCache(self._clock)
 
-    def recall(self, caller: Caller) -> Login | None:
+    def find_cached_login(self, caller: Caller) -> Login | None:
         """As promised by :class:`IScheme`."""
         shown = caller.authorization
-        return self._recent.find(shown) if shown else None
+        return self._login_cache.find(shown) if shown else None
 
-    def identify(self, caller: Caller) -> Deferred[Login | None]:
+    def authenticate(self, caller: Caller) -> Deferred[Login | None]:
         """As promised by :class:`IScheme`."""
         shown = caller.authorization or ""
         scheme, _, raw = shown.partition(" ")
         if scheme.lower() != "bearer" or not raw:
             return succeed(None)
         try:
-            token = self._check.check(raw)
+            token = self._verifier.check(raw)
         except LoginFailed as error:
             return fail(error)
-        until = min(token.until, self._clock.seconds() + REMEMBERED)
-        self._recent.keep(shown, token.login, until)
+        until = min(token.until, self._clock.seconds() + LOGIN_TTL_S)
+        self._login_cache.store_login(shown, token.login, until)
         return succeed(token.login)
 
     def challenge(self, caller: Caller, accesses: Sequence[Access], error: str) -> str:
         """As promised by :class:`IScheme`."""
-        return bearer(self._realm_for(caller), self._check.service, scope_of(accesses), error)
+        return bearer_challenge(self._realm_for(caller), self._verifier.service, format_scope(accesses), error)
 
     def close(self) -> Deferred[None]:
         """As promised by :class:`IScheme`."""

@@ -10,8 +10,8 @@ from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from twisted_registry.auth.identity import Identity
-from twisted_registry.auth.interfaces import Access, Caller, IConfiguredAccess, IGrant
-from twisted_registry.auth.schemes import Grant, Login, described
+from twisted_registry.auth.interfaces import Access, Caller, IClosableAccessController, IGrant
+from twisted_registry.auth.schemes import Grant, Login, error_detail
 from twisted_registry.errors import ErrorCode, RegistryError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ GROUP: Final = re.compile(r"\{(\d)\}")
 
 
 @frozen
-class UserRule:
+class CertificateUserRule:
     """Makes a user of a certificate.
 
     :ivar source: what of the certificate is looked at.
@@ -41,7 +41,7 @@ class UserRule:
     groups: frozenset[str] = frozenset()
     organization: str = ""
 
-    def user_of(self, certificate: ClientCertificate) -> Identity | None:
+    def identity_for(self, certificate: ClientCertificate) -> Identity | None:
         """The user, or None if this is no rule for the certificate."""
         if self.organization and self.organization not in certificate.organizations:
             return None
@@ -54,7 +54,7 @@ class UserRule:
         return Identity(name, self.groups) if name and name.isprintable() else None
 
 
-@implementer(IConfiguredAccess)
+@implementer(IClosableAccessController)
 @frozen(eq=False, repr=False)
 class CertificateAccess:
     """Knows callers by their certificates, and leaves the others to another controller.
@@ -62,34 +62,34 @@ class CertificateAccess:
     Who shows a certificate and logs in besides is who the login says.
     """
 
-    _rules: Sequence[UserRule]
+    _rules: Sequence[CertificateUserRule]
     _policy: IPolicy
-    _otherwise: IAccessController
+    _fallback: IAccessController
 
     def authorize(self, caller: Caller, accesses: Sequence[Access]) -> Deferred[IGrant]:
         """As promised by :class:`~twisted_registry.auth.interfaces.IAccessController`."""
         certificate = caller.certificate
         login = (
-            self._find(certificate)
+            self._find_login(certificate)
             if certificate is not None and caller.authorization is None
             else None
         )
         if login is None:
-            return self._otherwise.authorize(caller, accesses)
+            return self._fallback.authorize(caller, accesses)
         grant = Grant(login.identity.name, login, self._policy)
         if all(map(grant.permits, accesses)):
             return succeed(grant)
-        return fail(RegistryError(ErrorCode.DENIED, detail=described(accesses)))
+        return fail(RegistryError(ErrorCode.DENIED, detail=error_detail(accesses)))
 
     def close(self) -> Deferred[None]:
-        """As promised by :class:`~twisted_registry.auth.interfaces.IConfiguredAccess`."""
-        if IConfiguredAccess.providedBy(self._otherwise):
-            return self._otherwise.close()
+        """As promised by :class:`~twisted_registry.auth.interfaces.IClosableAccessController`."""
+        if IClosableAccessController.providedBy(self._fallback):
+            return self._fallback.close()
         return succeed(None)
 
-    def _find(self, certificate: ClientCertificate) -> Login | None:
+    def _find_login(self, certificate: ClientCertificate) -> Login | None:
         for rule in self._rules:
-            identity = rule.user_of(certificate)
+            identity = rule.identity_for(certificate)
             if identity is not None:
                 return Login(identity)
         return None

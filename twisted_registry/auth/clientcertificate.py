@@ -28,7 +28,7 @@ class ClientCertificate(Value):
     uri: tuple[str, ...] = ()
 
 
-class ICertified(Interface):
+class IClientCertificateTransport(Interface):
     """A transport that knows whose certificate its peer has shown."""
 
     certificate: ClientCertificate | None = Attribute(

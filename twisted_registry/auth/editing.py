@@ -21,27 +21,27 @@ if TYPE_CHECKING:
 _LOCK_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-def edit(path: str, change: Callable[[bytes], bytes]) -> None:
+def edit_file(path: str, change: Callable[[bytes], bytes]) -> None:
     """Change a file, which is made if it is missing; readable by its owner alone then.
 
     :param change: the new content, from the old one; what it raises leaves the file as it is.
     :raises OSError: if it can not be read or written.
     """
     full = os.path.realpath(path)
-    with _locked(_folder(full)):
+    with _locked_directory(_folder(full)):
         content, found = b"", None
         with suppress(FileNotFoundError), open(full, "rb") as file:
             content, found = file.read(), os.fstat(file.fileno())
         changed = change(content)
         if found is None or changed != content:
-            with beside(full, changed) as hidden:
+            with temporary_file(full, changed) as hidden:
                 if found is not None:
-                    _be_like(hidden, found)
+                    _copy_owner_and_mode(hidden, found)
                 os.rename(hidden, full)
 
 
 @contextmanager
-def beside(path: str, content: bytes) -> Iterator[str]:
+def temporary_file(path: str, content: bytes) -> Iterator[str]:
     """A new, synced file with some content, of a hidden name, readable by its owner alone.
 
     The block may rename it; else it is removed.
@@ -97,7 +97,7 @@ def _folder(path: str) -> str:
     return os.path.dirname(path) or "."
 
 
-def _be_like(path: str, found: os.stat_result) -> None:
+def _copy_owner_and_mode(path: str, found: os.stat_result) -> None:
     """Give a file the owner and permissions of another."""
     made = os.stat(path)
     if (made.st_uid, made.st_gid) != (found.st_uid, found.st_gid):
@@ -106,7 +106,7 @@ def _be_like(path: str, found: os.stat_result) -> None:
 
 
 @contextmanager
-def _locked(folder: str) -> Iterator[None]:
+def _locked_directory(folder: str) -> Iterator[None]:
     """Alone in a folder, among those who ask; what was renamed in it lasts at the end."""
     os.makedirs(folder, 0o700, exist_ok=True)
     fd = os.open(folder, _LOCK_FLAGS)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 #: Bytes of a password that bcrypt looks at.
-LONGEST_PASSWORD = 72
+MAX_PASSWORD_BYTES = 72
 #: Version, cost, salt and hash; 2 stands for 2a, and all versions for one algorithm.
 _BCRYPT = re.compile(rb"\$2[abxy]?\$(\d\d)\$[./A-Za-z0-9]{53}")
 
@@ -25,7 +25,7 @@ class HtpasswdInvalid(Exception):
 
 
 @frozen
-class Users:
+class HtpasswdUsers:
     """What a file says.
 
     :ivar hashes: the bcrypt hash of each name.
@@ -41,7 +41,7 @@ class Users:
         return max((cost_of(each) for each in self.hashes.values()), default=10)
 
 
-def parse(content: bytes) -> Users:
+def parse_htpasswd(content: bytes) -> HtpasswdUsers:
     """Read a file. Blank lines and such that begin with ``#`` are skipped; the last of a name wins.
 
     :raises HtpasswdInvalid: if a line has no colon.
@@ -60,7 +60,7 @@ def parse(content: bytes) -> Users:
             hashes[name] = hashed
         else:
             ignored += 1
-    return Users(hashes, ignored)
+    return HtpasswdUsers(hashes, ignored)
 
 
 def is_user_name(name: bytes) -> bool:
@@ -73,7 +73,7 @@ def is_user_name(name: bytes) -> bool:
 
 
 def cost_of(hashed: bytes) -> int:
-    """The binary logarithm of the rounds of a hash that :func:`parse` took."""
+    """The binary logarithm of the rounds of a hash that :func:`parse_htpasswd` took."""
     found = _BCRYPT.fullmatch(hashed)
     assert found is not None
     return int(found[1])

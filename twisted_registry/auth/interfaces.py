@@ -48,7 +48,7 @@ CATALOG = Access("registry", "catalog", "*")
 MAINTENANCE = Access("registry", "maintenance", "*")
 
 
-class Shown(str):  # noqa: SLOT000 - a slot that may be empty costs more than that
+class RawCredentials(str):  # noqa: SLOT000 - a slot that may be empty costs more than that
     """What a connection shows again and again.
 
     :ivar mark: set by whoever remembers logins, so that it is made once and not for each request.
@@ -61,7 +61,7 @@ class Shown(str):  # noqa: SLOT000 - a slot that may be empty costs more than th
 class Caller:
     """Who asks, as far as the connection and the headers tell.
 
-    :ivar authorization: the Authorization header, never shown in a repr; a :class:`Shown` if the
+    :ivar authorization: the Authorization header, never shown in a repr; a :class:`RawCredentials` if the
         connection showed the same before.
     :ivar address: the peer's address, or what a proxy in front of us said of it.
     :ivar host: the host that the client asked for, for challenges that name a URL.
@@ -78,14 +78,14 @@ class Caller:
     certificate: ClientCertificate | None = None
 
 
-class IVisible(Interface):
+class IRepositoryFilter(Interface):
     """The repositories that somebody may know of."""
 
     prefixes: Sequence[str] = Attribute(
         "Each of the names begins with one of these; in order, none of them begins with another."
     )
 
-    def shows(name: str) -> bool:
+    def includes(name: str) -> bool:
         """Whether a repository is one of them."""
 
 
@@ -93,7 +93,7 @@ class IGrant(Interface):
     """What one caller was found to be allowed."""
 
     user: str = Attribute("The name to log; empty for an anonymous caller.")
-    visible: IVisible | None = Attribute(
+    visible: IRepositoryFilter | None = Attribute(
         "The repositories to list for the caller; None for every one."
     )
 
@@ -113,7 +113,7 @@ class IAccessController(Interface):
         """
 
 
-class IConfiguredAccess(IAccessController):
+class IClosableAccessController(IAccessController):
     """A controller that an operator configured, and that holds files and threads."""
 
     def close() -> Deferred[None]:
@@ -143,7 +143,7 @@ class ISteady(Interface):
 class IPolicy(IScope):
     """Rules: which user may do what."""
 
-    def visible(identity: IIdentity) -> IVisible | None:
+    def visible(identity: IIdentity) -> IRepositoryFilter | None:
         """The repositories that the user may pull; None for every one."""
 
 

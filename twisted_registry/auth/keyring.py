@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
-from twisted_registry.auth.signingkeys import KeyUnusable, SigningKey, ids_of
+from twisted_registry.auth.signingkeys import KeyUnusable, SigningKey, key_ids
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from twisted_registry.auth.authorities import Authorities
+    from twisted_registry.auth.authorities import TrustAnchors
 
 
 #: The members of a public key. To read a private one may take long.
-_PUBLIC = ("kty", "crv", "n", "e", "x", "y")
+_PUBLIC_MEMBERS = ("kty", "crv", "n", "e", "x", "y")
 
 
 @frozen(eq=False)
@@ -28,7 +28,7 @@ class Keyring:
     """
 
     keys: Mapping[str, SigningKey] = field(repr=False)
-    authorities: Authorities | None = None
+    authorities: TrustAnchors | None = None
 
     def find(self, header: Mapping[str, Any], now: float) -> SigningKey:
         """The key that a token was signed with, as far as its header says.
@@ -39,36 +39,36 @@ class Keyring:
         :raises KeyUnusable: if it is none that is trusted.
         """
         if header.get("x5c"):
-            return self._vouched_for(header["x5c"], now)
+            return self._key_from_chain(header["x5c"], now)
         jwk = header.get("jwk")
         if jwk is None:
-            return self._called(header.get("kid"))
+            return self._key_by_id(header.get("kid"))
         if not isinstance(jwk, dict):
             raise KeyUnusable("jwk is no key")
-        brought = SigningKey.from_jwk({name: jwk[name] for name in _PUBLIC if name in jwk})
+        embedded = SigningKey.from_jwk({name: jwk[name] for name in _PUBLIC_MEMBERS if name in jwk})
         if jwk.get("x5c"):
-            key = self._vouched_for(jwk["x5c"], now)
-            if not set(ids_of(key.key)) & set(ids_of(brought.key)):
+            key = self._key_from_chain(jwk["x5c"], now)
+            if not set(key_ids(key.key)) & set(key_ids(embedded.key)):
                 raise KeyUnusable("jwk is another key than that of its x5c")
             return key
-        for name in ids_of(brought.key):
+        for name in key_ids(embedded.key):
             if name in self.keys:
                 return self.keys[name]
         raise KeyUnusable("jwk is no key that is trusted")
 
-    def _vouched_for(self, chain: Any, now: float) -> SigningKey:
+    def _key_from_chain(self, chain: Any, now: float) -> SigningKey:
         if self.authorities is None:
             raise KeyUnusable("x5c is given, and no authority is trusted")
-        return self.authorities.key_of(chain, now)
+        return self.authorities.verify_chain(chain, now)
 
-    def _called(self, name: Any) -> SigningKey:
+    def _key_by_id(self, name: Any) -> SigningKey:
         key = self.keys.get(name) if isinstance(name, str) else None
         if key is None:
             raise KeyUnusable("kid names no key that is trusted")
         return key
 
 
-def make_keyring(authorities: Authorities | None, jwks: bytes | None) -> Keyring:
+def make_keyring(authorities: TrustAnchors | None, jwks: bytes | None) -> Keyring:
     """The keys of certificates, and of a set of keys.
 
     :param jwks: a JWK Set (RFC 7517 section 5); those of its keys that are of no use for signatures
@@ -78,16 +78,16 @@ def make_keyring(authorities: Authorities | None, jwks: bytes | None) -> Keyring
     keys: dict[str, SigningKey] = {}
     for certificate in authorities.certificates if authorities else ():
         public = certificate.public_key()
-        for name in ids_of(public):
+        for name in key_ids(public):
             keys[name] = SigningKey.from_public_key(public)
     if jwks is not None:
-        keys.update(_read(jwks))
+        keys.update(_parse_jwks(jwks))
     if not keys and authorities is None:
         raise KeyUnusable("there is no key for signatures in it")
     return Keyring(keys, authorities)
 
 
-def _read(jwks: bytes) -> dict[str, SigningKey]:
+def _parse_jwks(jwks: bytes) -> dict[str, SigningKey]:
     try:
         document = json.loads(jwks)
         listed = document["keys"]
@@ -104,6 +104,6 @@ def _read(jwks: bytes) -> dict[str, SigningKey]:
         except KeyUnusable as error:
             raise KeyUnusable(f"keys[{number}]: {error}") from None
         names = [jwk["kid"]] if isinstance(jwk.get("kid"), str) else []
-        for name in (*names, *ids_of(key.key)):
+        for name in (*names, *key_ids(key.key)):
             keys[name] = key
     return keys

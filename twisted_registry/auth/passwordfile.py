@@ -19,12 +19,12 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from twisted_registry.auth.accounts import IAccounts
-from twisted_registry.auth.basic import IChanging
-from twisted_registry.auth.editing import beside, with_entry
-from twisted_registry.auth.htpasswd import HtpasswdInvalid, Users, parse
-from twisted_registry.auth.passwords import hash_of, is_nobodys, is_password
-from twisted_registry.auth.schemes import CheckImpossible
+from twisted_registry.auth.accounts import IAccountVersions
+from twisted_registry.auth.basic import IVersionedChecker
+from twisted_registry.auth.editing import temporary_file, with_entry
+from twisted_registry.auth.htpasswd import HtpasswdInvalid, HtpasswdUsers, parse_htpasswd
+from twisted_registry.auth.passwords import hash_password, verify_dummy_password, verify_password
+from twisted_registry.auth.schemes import AuthenticationUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 log = Logger()
 
 #: Nanoseconds: a file that was written so lately may be written again without looking different.
-_FRESH = 20_000_000
+_MIN_AGE_NS = 20_000_000
 #: The user of a file that was missing, as in Distribution.
 FIRST_USER = "docker"
 
 
-@implementer(ICredentialsChecker, IChanging, IAccounts)
+@implementer(ICredentialsChecker, IVersionedChecker, IAccountVersions)
 @define(eq=False, repr=False)
 class PasswordFile:
     """Knows the users of a file.
@@ -56,32 +56,32 @@ class PasswordFile:
 
     credentialInterfaces: Sequence[InterfaceClass] = field(init=False, default=(IUsernamePassword,))
     _path: str
-    _run: Callable[..., Deferred[Any]]
+    _run_in_thread: Callable[..., Deferred[Any]]
     _clock: IReactorTime
-    _known: tuple[object, Users] = field(init=False, default=(None, Users({})))
+    _loaded: tuple[object, HtpasswdUsers] = field(init=False, default=(None, HtpasswdUsers({})))
 
     def version(self) -> object | None:
-        """As promised by :class:`~twisted_registry.auth.basic.IChanging`."""
+        """As promised by :class:`~twisted_registry.auth.basic.IVersionedChecker`."""
         try:
-            return self._mark(os.stat(self._path))  # noqa: PTH116
+            return self._file_version(os.stat(self._path))  # noqa: PTH116
         except OSError:
             return None
 
     def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
         """Fire with the name, or fail with UnauthorizedLogin.
 
-        :raises CheckImpossible: if the file can not be read, or is no htpasswd file.
+        :raises AuthenticationUnavailable: if the file can not be read, or is no htpasswd file.
         """
         return self._check(credentials.username, credentials.password)
 
     @inlineCallbacks
     def _check(self, name: bytes, password: bytes) -> Generator[Any, Any, bytes | tuple[()]]:
-        users: Users = yield self._current()
+        users: HtpasswdUsers = yield self._current_users()
         hashed = users.hashes.get(name)
         found = yield (
-            self._run(is_nobodys, password, users.cost)
+            self._run_in_thread(verify_dummy_password, password, users.cost)
             if hashed is None
-            else self._run(is_password, password, hashed)
+            else self._run_in_thread(verify_password, password, hashed)
         )
         if not found:
             raise UnauthorizedLogin
@@ -89,24 +89,24 @@ class PasswordFile:
 
     @inlineCallbacks
     def stamp(self, name: str) -> Generator[Any, Any, str | None]:
-        """As promised by :class:`~twisted_registry.auth.accounts.IAccounts`.
+        """As promised by :class:`~twisted_registry.auth.accounts.IAccountVersions`.
 
-        :raises CheckImpossible: if the file can not be read, or is no htpasswd file.
+        :raises AuthenticationUnavailable: if the file can not be read, or is no htpasswd file.
         """
-        users: Users = yield self._current()
+        users: HtpasswdUsers = yield self._current_users()
         hashed = users.hashes.get(name.encode())
         return None if hashed is None else sha256(hashed).hexdigest()
 
     @inlineCallbacks
-    def _current(self) -> Generator[Any, Any, Users]:
-        version, users = self._known
+    def _current_users(self) -> Generator[Any, Any, HtpasswdUsers]:
+        version, users = self._loaded
         if version is None or version != self.version():
             try:
-                users = self._learn((yield self._run(self._read)))
+                users = self._store_users((yield self._run_in_thread(self._read)))
             except OSError as error:
-                raise CheckImpossible(f"{self._path}: {error.strerror}") from error
+                raise AuthenticationUnavailable(f"{self._path}: {error.strerror}") from error
             except HtpasswdInvalid as error:
-                raise CheckImpossible(f"{self._path}: {error}") from error
+                raise AuthenticationUnavailable(f"{self._path}: {error}") from error
         return users
 
     def read(self) -> None:
@@ -115,15 +115,15 @@ class PasswordFile:
         :raises OSError: if it can not be read.
         :raises HtpasswdInvalid: if it is no htpasswd file.
         """
-        self._learn(self._read())
+        self._store_users(self._read())
 
-    def _read(self) -> tuple[object | None, Users]:
+    def _read(self) -> tuple[object | None, HtpasswdUsers]:
         with open(self._path, "rb") as file:
-            mark = self._mark(os.fstat(file.fileno()))
-            return mark, parse(file.read())
+            mark = self._file_version(os.fstat(file.fileno()))
+            return mark, parse_htpasswd(file.read())
 
-    def _learn(self, found: tuple[object | None, Users]) -> Users:
-        self._known = found
+    def _store_users(self, found: tuple[object | None, HtpasswdUsers]) -> HtpasswdUsers:
+        self._loaded = found
         _, users = found
         if users.ignored:
             log.warn(
@@ -134,14 +134,14 @@ class PasswordFile:
             )
         return users
 
-    def _mark(self, seen: os.stat_result) -> object | None:
+    def _file_version(self, seen: os.stat_result) -> object | None:
         written = max(seen.st_mtime_ns, seen.st_ctime_ns)
-        if self._clock.seconds() * 1e9 - written < _FRESH:
+        if self._clock.seconds() * 1e9 - written < _MIN_AGE_NS:
             return None
         return seen.st_dev, seen.st_ino, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size
 
 
-def make_missing(path: str) -> str | None:
+def create_if_missing(path: str) -> str | None:
     """Make a file with one user, :data:`FIRST_USER`, where there is none, readable by us alone.
 
     Blocks.
@@ -156,7 +156,7 @@ def make_missing(path: str) -> str | None:
     if folder:
         os.makedirs(folder, 0o700, exist_ok=True)  # noqa: PTH103
     password = token_urlsafe()
-    with beside(path, with_entry(b"", FIRST_USER.encode(), hash_of(password.encode()))) as hidden:
+    with temporary_file(path, with_entry(b"", FIRST_USER.encode(), hash_password(password.encode()))) as hidden:
         try:
             os.link(hidden, path)
         except FileExistsError:  # another was faster

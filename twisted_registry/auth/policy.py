@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @implementer(IPolicy, ISteady)
 @frozen
-class LoggedIn:
+class AuthenticatedPolicy:
     """Whoever has a name may do everything, as in Distribution."""
 
     def allows(self, identity: IIdentity, access: Access) -> bool:  # noqa: ARG002
@@ -30,7 +30,7 @@ class LoggedIn:
 
 @implementer(IPolicy, ISteady)
 @frozen
-class Admitted:
+class TokenScopePolicy:
     """Whoever has shown good credentials may do what these allow, be it without a name: a token
     has its scope. Whoever has shown none may do nothing.
     """

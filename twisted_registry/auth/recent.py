@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
-from twisted_registry.auth.interfaces import Shown
+from twisted_registry.auth.interfaces import RawCredentials
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -22,56 +22,56 @@ if TYPE_CHECKING:
     from twisted_registry.auth.schemes import Login
 
 #: Seconds for which what was good is not checked again.
-REMEMBERED = 300.0
+LOGIN_TTL_S = 300.0
 #: How many are kept; the one longest unused goes.
-MOST = 4096
+MAX_LOGINS = 4096
 #: With a key that no other process has. A copy of it is quicker than a new one.
-_HASH = blake2b(digest_size=16, key=secrets.token_bytes(32))
+_KEYED_HASH = blake2b(digest_size=16, key=secrets.token_bytes(32))
 
 
 @define(eq=False, repr=False)
-class RecentLogins:
+class LoginCache:
     """A bounded number of logins, by what was shown for them.
 
     :ivar clock: tells when they are over.
     """
 
     _clock: IReactorTime
-    _most: int = MOST
-    _kept: OrderedDict[bytes, tuple[Login, float, object]] = field(init=False, factory=OrderedDict)
+    _max_entries: int = MAX_LOGINS
+    _entries: OrderedDict[bytes, tuple[Login, float, object]] = field(init=False, factory=OrderedDict)
 
     def find(self, shown: str, version: object = None) -> Login | None:
         """The login of somebody who showed this, if it still holds.
 
-        :param version: as it was given to :meth:`keep`; another one ends the login.
+        :param version: as it was given to :meth:`store_login`; another one ends the login.
         """
         # A call less, for this is asked for each request.
-        key = (shown.mark if type(shown) is Shown else b"") or mark_of(shown)
-        found = self._kept.get(key)
+        key = (shown.mark if type(shown) is RawCredentials else b"") or credentials_key(shown)
+        found = self._entries.get(key)
         if found is None:
             return None
         login, until, kept = found
         if kept != version or self._clock.seconds() >= until:
-            del self._kept[key]
+            del self._entries[key]
             return None
-        self._kept.move_to_end(key)
+        self._entries.move_to_end(key)
         return login
 
-    def keep(self, shown: str, login: Login, until: float, version: object = None) -> None:
+    def store_login(self, shown: str, login: Login, until: float, version: object = None) -> None:
         """Remember a login.
 
         :param until: the time at which it is over, by the clock.
         """
-        self._kept[mark_of(shown)] = login, until, version
-        if len(self._kept) > self._most:
-            self._kept.popitem(last=False)
+        self._entries[credentials_key(shown)] = login, until, version
+        if len(self._entries) > self._max_entries:
+            self._entries.popitem(last=False)
 
 
-def mark_of(shown: str) -> bytes:
+def credentials_key(shown: str) -> bytes:
     """What stands for something that was shown: a keyed hash."""
-    hashed = _HASH.copy()
+    hashed = _KEYED_HASH.copy()
     hashed.update(shown.encode("utf-8", "replace"))
     mark = hashed.digest()
-    if isinstance(shown, Shown):
+    if isinstance(shown, RawCredentials):
         shown.mark = mark
     return mark

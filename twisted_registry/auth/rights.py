@@ -8,8 +8,8 @@ from attrs import field, frozen
 from zope.interface import implementer
 
 from twisted_registry.auth.identity import IIdentity
-from twisted_registry.auth.interfaces import CATALOG, MAINTENANCE, ISteady, IVisible
-from twisted_registry.globs import Choice
+from twisted_registry.auth.interfaces import CATALOG, MAINTENANCE, ISteady, IRepositoryFilter
+from twisted_registry.globs import GlobSet
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 #: What an action of a rule allows, in the words of :class:`~.interfaces.Access`. A push reads, too:
 #: clients look whether a blob is there.
-MEANING = {
+IMPLIED_ACTIONS = {
     "pull": frozenset({"pull"}),
     "push": frozenset({"pull", "push"}),
     "delete": frozenset({"delete"}),
     "admin": frozenset({"pull", "push", "delete", "*"}),
 }
 #: Answers that are kept of what somebody may do.
-_REMEMBERED = 256
+_MAX_DECISIONS = 256
 
 
 @frozen
@@ -35,7 +35,7 @@ class Right:
     :ivar actions: those of :class:`~twisted_registry.auth.interfaces.Access`.
     """
 
-    repositories: Choice
+    repositories: GlobSet
     actions: frozenset[str]
 
     @classmethod
@@ -45,8 +45,8 @@ class Right:
         :raises GlobInvalid: if one is no pattern.
         :raises KeyError: if one is no action.
         """
-        allowed = frozenset[str]().union(*(MEANING[action] for action in actions))
-        return cls(Choice.parse(repositories), allowed)
+        allowed = frozenset[str]().union(*(IMPLIED_ACTIONS[action] for action in actions))
+        return cls(GlobSet.parse(repositories), allowed)
 
     def as_json(self) -> dict[str, list[str]]:
         """What :meth:`from_json` reads."""
@@ -61,8 +61,8 @@ class Right:
         :raises ValueError: if it is none.
         """
         try:
-            actions = frozenset(said["actions"]) & MEANING["admin"]
-            return cls(Choice.parse(said["repositories"]), actions)
+            actions = frozenset(said["actions"]) & IMPLIED_ACTIONS["admin"]
+            return cls(GlobSet.parse(said["repositories"]), actions)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError("no right") from error
 
@@ -72,7 +72,7 @@ class Rights:
     """All that somebody may do; nothing without a right to it."""
 
     rights: tuple[Right, ...] = ()
-    _allowed: dict[tuple[str, str], bool] = field(init=False, factory=dict, eq=False, repr=False)
+    _decisions: dict[tuple[str, str], bool] = field(init=False, factory=dict, eq=False, repr=False)
 
     def as_json(self) -> list[dict[str, list[str]]]:
         """What :meth:`from_json` reads."""
@@ -89,43 +89,43 @@ class Rights:
     def allow(self, access: Access) -> bool:
         """Whether one of them allows this."""
         if access.type == "registry":
-            return self._allow_in_all(access)
+            return self._allows_registry_access(access)
         key = access.name, access.action
-        allowed = self._allowed.get(key)
+        allowed = self._decisions.get(key)
         if allowed is None:
-            if len(self._allowed) >= _REMEMBERED:
-                self._allowed.clear()
-            allowed = self._allowed[key] = any(
+            if len(self._decisions) >= _MAX_DECISIONS:
+                self._decisions.clear()
+            allowed = self._decisions[key] = any(
                 access.action in right.actions and access.name in right.repositories
                 for right in self.rights
             )
         return allowed
 
-    def _allow_in_all(self, access: Access) -> bool:
+    def _allows_registry_access(self, access: Access) -> bool:
         if access == MAINTENANCE:
             return any(
-                "*" in right.actions and right.repositories.is_everything for right in self.rights
+                "*" in right.actions and right.repositories.matches_everything for right in self.rights
             )
         # Whoever may pull anything may list what they may pull.
         return access == CATALOG and any("pull" in right.actions for right in self.rights)
 
     @property
-    def visible(self) -> IVisible | None:
+    def visible(self) -> IRepositoryFilter | None:
         """The repositories that can be pulled; None if that is every one."""
         choices = tuple(right.repositories for right in self.rights if "pull" in right.actions)
-        return None if any(choice.is_everything for choice in choices) else Visible(choices)
+        return None if any(choice.matches_everything for choice in choices) else RepositoryFilter(choices)
 
 
-@implementer(IVisible)
+@implementer(IRepositoryFilter)
 @frozen
-class Visible:
+class RepositoryFilter:
     """Repositories that one of some choices has."""
 
-    choices: tuple[Choice, ...]
+    choices: tuple[GlobSet, ...]
 
     @property
     def prefixes(self) -> tuple[str, ...]:
-        """As promised by :class:`IVisible`."""
+        """As promised by :class:`IRepositoryFilter`."""
         found: list[str] = []
         for prefix in sorted(glob.prefix for choice in self.choices for glob in choice.included):
             # A prefix of this one, if there is any, is right before it.
@@ -133,14 +133,14 @@ class Visible:
                 found.append(prefix)
         return tuple(found)
 
-    def shows(self, name: str) -> bool:
-        """As promised by :class:`IVisible`."""
+    def includes(self, name: str) -> bool:
+        """As promised by :class:`IRepositoryFilter`."""
         return any(name in choice for choice in self.choices)
 
 
 @implementer(IIdentity, ISteady)
 @frozen
-class Delegate:
+class IdentityWithRights:
     """Somebody who brings their own rights, whom no rule is asked about.
 
     :ivar rights: all that they may do.

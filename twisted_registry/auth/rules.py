@@ -8,20 +8,20 @@ from attrs import define, field, frozen
 from zope.interface import implementer
 
 from twisted_registry.auth.interfaces import CATALOG, IPolicy, ISteady
-from twisted_registry.auth.rights import Delegate, Right, Rights
+from twisted_registry.auth.rights import IdentityWithRights, Right, Rights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from twisted_registry.auth.identity import IIdentity
-    from twisted_registry.auth.interfaces import Access, IVisible
+    from twisted_registry.auth.interfaces import Access, IRepositoryFilter
 
 #: Users whose rights are kept.
-_REMEMBERED = 4096
+_MAX_USERS = 4096
 
 
 @frozen
-class Rule:
+class AccessRule:
     """Some users have a right.
 
     :ivar anonymous: whether everybody has it.
@@ -34,7 +34,7 @@ class Rule:
     authenticated: bool = False
     anonymous: bool = False
 
-    def concerns(self, name: str, groups: frozenset[str]) -> bool:
+    def applies_to(self, name: str, groups: frozenset[str]) -> bool:
         """Whether it is about a user of these groups; about a stranger if the name is empty."""
         if self.anonymous:
             return True
@@ -45,16 +45,16 @@ class Rule:
 
 @implementer(IPolicy, ISteady)
 @define(eq=False, repr=False)
-class Rules:
+class AccessPolicy:
     """Allows what a rule allows.
 
     :ivar rules: all of them.
     :ivar members: the users of each group; a login can say of further groups.
     """
 
-    _rules: tuple[Rule, ...]
+    _rules: tuple[AccessRule, ...]
     _members: Mapping[str, frozenset[str]] = field(factory=dict)
-    _rights: dict[tuple[str, frozenset[str]], Rights] = field(init=False, factory=dict)
+    _rights_by_user: dict[tuple[str, frozenset[str]], Rights] = field(init=False, factory=dict)
 
     def allows(self, identity: IIdentity, access: Access) -> bool:
         """As promised by :class:`IPolicy`."""
@@ -63,22 +63,22 @@ class Rules:
             return True
         return self.rights(identity).allow(access)
 
-    def visible(self, identity: IIdentity) -> IVisible | None:
+    def visible(self, identity: IIdentity) -> IRepositoryFilter | None:
         """As promised by :class:`IPolicy`."""
         return self.rights(identity).visible
 
     def rights(self, identity: IIdentity) -> Rights:
         """All that somebody may do."""
-        if isinstance(identity, Delegate):
+        if isinstance(identity, IdentityWithRights):
             return identity.rights
         key = identity.name, identity.groups
-        found = self._rights.get(key)
+        found = self._rights_by_user.get(key)
         if found is None:
-            if len(self._rights) >= _REMEMBERED:
-                self._rights.clear()
-            found = self._rights[key] = self._find(*key)
+            if len(self._rights_by_user) >= _MAX_USERS:
+                self._rights_by_user.clear()
+            found = self._rights_by_user[key] = self._find_rights(*key)
         return found
 
-    def _find(self, name: str, groups: frozenset[str]) -> Rights:
+    def _find_rights(self, name: str, groups: frozenset[str]) -> Rights:
         mine = groups | {group for group, users in self._members.items() if name in users}
-        return Rights(tuple(rule.right for rule in self._rules if rule.concerns(name, mine)))
+        return Rights(tuple(rule.right for rule in self._rules if rule.applies_to(name, mine)))

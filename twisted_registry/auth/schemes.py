@@ -24,12 +24,12 @@ from twisted_registry.auth.interfaces import (
     CATALOG,
     Access,
     Caller,
-    IConfiguredAccess,
+    IClosableAccessController,
     IGrant,
     IPolicy,
     IScope,
     ISteady,
-    IVisible,
+    IRepositoryFilter,
 )
 from twisted_registry.errors import ErrorCode, RegistryError
 
@@ -71,7 +71,7 @@ class LoginFailed(Exception):
 
 
 @frozen(eq=False)
-class CheckImpossible(Exception):
+class AuthenticationUnavailable(Exception):
     """Whether credentials are good can not be told now, by no fault of the caller.
 
     :ivar reason: one line for the log.
@@ -83,14 +83,14 @@ class CheckImpossible(Exception):
 class IScheme(Interface):
     """A way in which callers say who they are."""
 
-    def recall(caller: Caller) -> Login | None:
+    def find_cached_login(caller: Caller) -> Login | None:
         """The login of a caller whose very credentials were good a moment ago, found at once."""
 
-    def identify(caller: Caller) -> Deferred[Login | None]:
+    def authenticate(caller: Caller) -> Deferred[Login | None]:
         """Fire with the login; with None if the caller shows no credentials of this scheme.
 
         :raises LoginFailed: if they are not believed.
-        :raises CheckImpossible: if that can not be told.
+        :raises AuthenticationUnavailable: if that can not be told.
         :raises RegistryError: to be answered as it is.
         """
 
@@ -115,7 +115,7 @@ class Grant:
     _policy: IPolicy
 
     @property
-    def visible(self) -> IVisible | None:
+    def visible(self) -> IRepositoryFilter | None:
         """As promised by :class:`IGrant`."""
         return self._policy.visible(self._login.identity)
 
@@ -128,10 +128,10 @@ class Grant:
 
 
 #: The login of a caller who has shown nothing.
-NOBODY = Login(ANONYMOUS)
+ANONYMOUS_LOGIN = Login(ANONYMOUS)
 
 
-@implementer(IConfiguredAccess)
+@implementer(IClosableAccessController)
 @define(eq=False, repr=False)
 class SchemeAccess:
     """Asks a scheme who calls, and a policy whether they may.
@@ -152,13 +152,13 @@ class SchemeAccess:
     )
 
     def __attrs_post_init__(self) -> None:
-        self._anonymous = Grant("", NOBODY, self._policy)
+        self._anonymous = Grant("", ANONYMOUS_LOGIN, self._policy)
 
     def authorize(self, caller: Caller, accesses: Sequence[Access]) -> Deferred[IGrant]:
         """As promised by :class:`~twisted_registry.auth.interfaces.IAccessController`."""
-        login = self._scheme.recall(caller)
+        login = self._scheme.find_cached_login(caller)
         if login is None:
-            identified: Deferred[Any] = self._scheme.identify(caller)
+            identified: Deferred[Any] = self._scheme.authenticate(caller)
             return identified.addCallbacks(
                 self._decide,
                 self._failed,
@@ -176,7 +176,7 @@ class SchemeAccess:
         return succeed(grant)
 
     def close(self) -> Deferred[None]:
-        """As promised by :class:`~twisted_registry.auth.interfaces.IConfiguredAccess`."""
+        """As promised by :class:`~twisted_registry.auth.interfaces.IClosableAccessController`."""
         return self._scheme.close()
 
     def _decide(self, login: Login | None, caller: Caller, accesses: Sequence[Access]) -> Grant:
@@ -193,7 +193,7 @@ class SchemeAccess:
                     # A stranger's token: a login may help.
                     raise self._challenge(caller, accesses, "insufficient_scope")
                 # A wider token would not help.
-                raise RegistryError(ErrorCode.DENIED, detail=described(accesses))
+                raise RegistryError(ErrorCode.DENIED, detail=error_detail(accesses))
         if scope is not None:
             for access in accesses:
                 if not scope.allows(identity, access):
@@ -222,7 +222,7 @@ class SchemeAccess:
             raise self._challenge(caller, accesses, error.error) from None
         if isinstance(error, RegistryError | CancelledError):
             raise error
-        if isinstance(error, CheckImpossible):
+        if isinstance(error, AuthenticationUnavailable):
             log.error("access can not be checked: {reason}", reason=error.reason)
         else:
             log.failure("access can not be checked", failure)
@@ -236,12 +236,12 @@ class SchemeAccess:
         value = self._scheme.challenge(caller, accesses, error)
         return RegistryError(
             ErrorCode.UNAUTHORIZED,
-            detail=described(accesses),
+            detail=error_detail(accesses),
             headers=(("WWW-Authenticate", value),),
         )
 
 
-def described(accesses: Sequence[Access]) -> list[dict[str, str]] | None:
+def error_detail(accesses: Sequence[Access]) -> list[dict[str, str]] | None:
     """What was asked for, as Distribution says it in the detail of an error."""
     return [
         {"Type": access.type, "Class": "", "Name": access.name, "Action": access.action}

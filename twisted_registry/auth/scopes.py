@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from twisted_registry.auth.identity import IIdentity
 
 #: Parts of what is asked for in one go; more are left out.
-MOST = 100
+MAX_RESOURCES = 100
 _ACTIONS = frozenset({"pull", "push", "delete", "*"})
 
 
 @frozen
-class Part:
+class ResourceActions:
     """Actions on one resource.
 
     :ivar type: ``repository`` or ``registry``; others are nothing that we have.
@@ -44,13 +44,13 @@ class Part:
 class Scope:
     """What a token says may be done."""
 
-    parts: tuple[Part, ...] = ()
+    resources: tuple[ResourceActions, ...] = ()
     _actions: dict[tuple[str, str], frozenset[str]] = field(init=False, repr=False, eq=False)
 
     @_actions.default
     def _by_resource(self) -> dict[tuple[str, str], frozenset[str]]:
         found: dict[tuple[str, str], frozenset[str]] = {}
-        for part in self.parts:
+        for part in self.resources:
             key = part.type, part.name
             found[key] = found.get(key, frozenset()) | frozenset(part.actions)
         return found
@@ -65,7 +65,7 @@ class Scope:
             return cls()
         if not isinstance(claim, list):
             raise ValueError("access is not a list")  # noqa: TRY004 - all that can be wrong is one
-        return cls(tuple(map(_part, claim)))
+        return cls(tuple(map(_parse_resource, claim)))
 
     def allows(self, identity: IIdentity, access: Access) -> bool:  # noqa: ARG002
         """As promised by :class:`~twisted_registry.auth.interfaces.IScope`."""
@@ -73,7 +73,7 @@ class Scope:
         return access.action in actions or "*" in actions
 
 
-def _part(entry: object) -> Part:
+def _parse_resource(entry: object) -> ResourceActions:
     if not isinstance(entry, dict):
         raise ValueError("access has an entry that is no object")  # noqa: TRY004
     type_, name, actions = entry.get("type", ""), entry.get("name", ""), entry.get("actions") or []
@@ -81,10 +81,10 @@ def _part(entry: object) -> Part:
         raise ValueError("access has an entry without type, name and actions")  # noqa: TRY004
     if not all(isinstance(action, str) for action in actions):
         raise ValueError("access has an action that is no text")
-    return Part(type_, name, tuple(actions))
+    return ResourceActions(type_, name, tuple(actions))
 
 
-def requested(texts: Iterable[str]) -> list[Part]:
+def parse_scopes(texts: Iterable[str]) -> list[ResourceActions]:
     """What somebody asks a token to be good for.
 
     What makes no sense is left out, as what they may not do is: a token is never refused for it.
@@ -99,8 +99,8 @@ def requested(texts: Iterable[str]) -> list[Part]:
         type_ = type_.partition("(")[0]
         known = tuple(dict.fromkeys(each for each in actions.split(",") if each in _ACTIONS))
         if _is_resource(type_, name) and known:
-            found.append(Part(type_, name, known))
-        if len(found) == MOST:
+            found.append(ResourceActions(type_, name, known))
+        if len(found) == MAX_RESOURCES:
             break
     return found
 
@@ -112,9 +112,9 @@ def _is_resource(type_: str, name: str) -> bool:
     return type_ == "repository" and is_name(name)
 
 
-def intersection(asked: Iterable[Part], allows: Callable[[Access], bool]) -> Scope:
+def grant_scope(asked: Iterable[ResourceActions], allows: Callable[[Access], bool]) -> Scope:
     """The part of what is asked for that is allowed."""
-    parts = []
+    resources = []
     for part in asked:
         type_ = cast("Literal['repository', 'registry']", part.type)
         granted = tuple(
@@ -123,5 +123,5 @@ def intersection(asked: Iterable[Part], allows: Callable[[Access], bool]) -> Sco
             if allows(Access(type_, part.name, cast("Action", action)))
         )
         if granted:
-            parts.append(Part(part.type, part.name, granted))
-    return Scope(tuple(parts))
+            resources.append(ResourceActions(part.type, part.name, granted))
+    return Scope(tuple(resources))

@@ -16,36 +16,36 @@ T = TypeVar("T")
 
 
 @define(eq=False, repr=False)
-class Shared(Generic[T]):
+class SingleFlight(Generic[T]):
     """Hands the outcome of a Deferred to whoever waits.
 
     :ivar over: called when there is an outcome, or nobody waits any more: from then on nobody
         may join.
     """
 
-    _over: Callable[[], object]
+    _on_end: Callable[[], object]
     _work: Deferred[None] | None = field(init=False, default=None)
-    _waiting: list[Deferred[T]] = field(init=False, factory=list)
+    _waiters: list[Deferred[T]] = field(init=False, factory=list)
 
     def wait(self) -> Deferred[T]:
         """Fire with the outcome. Cancelling ends the work if nobody else waits."""
-        waiting: Deferred[T] = Deferred(self._left)
-        self._waiting.append(waiting)
+        waiting: Deferred[T] = Deferred(self._waiter_cancelled)
+        self._waiters.append(waiting)
         return waiting
 
-    def begin(self, work: Deferred[T]) -> None:
+    def start(self, work: Deferred[T]) -> None:
         """Take the work, for the first who waits already."""
-        self._work = work.addBoth(self._done)
+        self._work = work.addBoth(self._fire_waiters)
 
-    def _done(self, outcome: T | Failure) -> None:
-        waiting, self._waiting = self._waiting, []
+    def _fire_waiters(self, outcome: T | Failure) -> None:
+        waiting, self._waiters = self._waiters, []
         if waiting:
-            self._over()
+            self._on_end()
         for one in waiting:
             one.callback(outcome)
 
-    def _left(self, waiting: Deferred[T]) -> None:
-        self._waiting.remove(waiting)
-        if not self._waiting and self._work is not None:
-            self._over()
+    def _waiter_cancelled(self, waiting: Deferred[T]) -> None:
+        self._waiters.remove(waiting)
+        if not self._waiters and self._work is not None:
+            self._on_end()
             self._work.cancel()

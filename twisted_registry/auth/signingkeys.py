@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 _RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 #: Bits of an RSA key at least (RFC 7518 section 3.3).
-_RSA_BITS = 2048
+_MIN_RSA_BITS = 2048
 #: Bytes of a secret at least (RFC 7518 section 3.2).
-_SECRETS = {"HS256": 32, "HS384": 48, "HS512": 64}
+_MIN_SECRET_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
 #: RFC 7518 section 3.4: each curve has its algorithm.
 _CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 #: What some algorithms are called in other words.
@@ -38,7 +38,7 @@ _UNREADABLE = (
     *(PyJWTError, ValueError, TypeError, KeyError, AttributeError, UnsupportedAlgorithm),
 )
 #: Bytes of the hash that libtrust takes.
-_LIBTRUST = 30
+_LIBTRUST_BYTES = 30
 
 
 class KeyUnusable(Exception):
@@ -63,7 +63,7 @@ class SigningKey:
         :raises KeyUnusable: if no token is signed with such keys.
         """
         if isinstance(key, RSAPublicKey):
-            if key.key_size < _RSA_BITS:
+            if key.key_size < _MIN_RSA_BITS:
                 raise KeyUnusable(f"it has {key.key_size} bits, which are too few")
             return cls(key, _RSA)
         if isinstance(key, EllipticCurvePublicKey) and key.curve.name in _CURVES:
@@ -88,7 +88,7 @@ class SigningKey:
             # What the library says of it may repeat the whole key.
             raise KeyUnusable("it can not be read as a key") from None
         if isinstance(key, bytes):
-            fitting = {name for name, least in _SECRETS.items() if len(key) >= least}
+            fitting = {name for name, least in _MIN_SECRET_BYTES.items() if len(key) >= least}
             made = cls(key, frozenset(fitting))
         else:
             made = cls.from_public_key(key.public_key() if hasattr(key, "public_key") else key)
@@ -99,7 +99,7 @@ class SigningKey:
         return cls(made.key, fit)
 
 
-def ids_of(key: object) -> tuple[str, ...]:
+def key_ids(key: object) -> tuple[str, ...]:
     """What the ``kid`` of a token may call a public key, without anybody having agreed on it.
 
     The thumbprint of RFC 7638, as Distribution 3 has it; and the fingerprint of libtrust, as
@@ -111,7 +111,7 @@ def ids_of(key: object) -> tuple[str, ...]:
         members = ECAlgorithm.to_jwk(key, as_dict=True)
         numbers = key.public_numbers()
         # Distribution leaves out zeros in front, which the standard wants; 1 of 128 keys has some.
-        short = {**members, "x": _short(numbers.x), "y": _short(numbers.y)}
+        short = {**members, "x": _encode_int(numbers.x), "y": _encode_int(numbers.y)}
         thumbprints = [thumbprint(each, "crv", "kty", "x", "y") for each in (members, short)]
     elif isinstance(key, Ed25519PublicKey):
         thumbprints = [thumbprint(OKPAlgorithm.to_jwk(key, as_dict=True), "crv", "kty", "x")]
@@ -127,18 +127,18 @@ def thumbprint(jwk: Mapping[str, Any], *members: str) -> str:
     """
     document = {name: jwk[name] for name in sorted(members)}
     text = json.dumps(document, separators=(",", ":"))
-    return _text(hashlib.sha256(text.encode()).digest())
+    return _encode_base64url(hashlib.sha256(text.encode()).digest())
 
 
 def _libtrust_id(key: RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey) -> str:
     encoded = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    letters = b32encode(hashlib.sha256(encoded).digest()[:_LIBTRUST]).decode()
+    letters = b32encode(hashlib.sha256(encoded).digest()[:_LIBTRUST_BYTES]).decode()
     return ":".join(letters[start : start + 4] for start in range(0, len(letters), 4))
 
 
-def _short(number: int) -> str:
-    return _text(number.to_bytes((number.bit_length() + 7) // 8, "big"))
+def _encode_int(number: int) -> str:
+    return _encode_base64url(number.to_bytes((number.bit_length() + 7) // 8, "big"))
 
 
-def _text(content: bytes) -> str:
+def _encode_base64url(content: bytes) -> str:
     return urlsafe_b64encode(content).rstrip(b"=").decode()

@@ -8,7 +8,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from twisted_registry.auth.challenges import bearer, scopes_of
+from twisted_registry.auth.challenges import bearer_challenge, format_scope_by_action
 from twisted_registry.auth.identity import Identity
 from twisted_registry.auth.schemes import IScheme, Login
 
@@ -32,17 +32,17 @@ class Silly:
     realm: str
     service: str
 
-    def recall(self, caller: Caller) -> Login | None:
+    def find_cached_login(self, caller: Caller) -> Login | None:
         """As promised by :class:`IScheme`."""
         return _LOGIN if caller.authorization else None
 
-    def identify(self, caller: Caller) -> Deferred[Login | None]:
+    def authenticate(self, caller: Caller) -> Deferred[Login | None]:
         """As promised by :class:`IScheme`."""
-        return succeed(self.recall(caller))
+        return succeed(self.find_cached_login(caller))
 
     def challenge(self, caller: Caller, accesses: Sequence[Access], error: str) -> str:  # noqa: ARG002
         """As promised by :class:`IScheme`."""
-        return bearer(self.realm, self.service, scopes_of(accesses))
+        return bearer_challenge(self.realm, self.service, format_scope_by_action(accesses))
 
     def close(self) -> Deferred[None]:
         """As promised by :class:`IScheme`."""

@@ -30,14 +30,14 @@ T = TypeVar("T")
 Claims: TypeAlias = "Mapping[str, Any]"
 
 #: Seconds by which the clocks of two machines may differ.
-LEEWAY = 60
+LEEWAY_S = 60
 _INVALID = "invalid_token"
 #: What reading may raise, whatever a token holds.
 _UNREADABLE = (*(PyJWTError, ValueError, TypeError, AttributeError, OverflowError, RecursionError),)
 
 
 @frozen
-class Token:
+class VerifiedToken:
     """A token that is believed.
 
     :ivar login: whose it is, and what for.
@@ -49,7 +49,7 @@ class Token:
 
 
 @frozen(eq=False)
-class TokenCheck:
+class TokenVerifier:
     """Believes tokens of one issuer for one service.
 
     :ivar issuer: what ``iss`` must be.
@@ -66,26 +66,26 @@ class TokenCheck:
     algorithms: frozenset[str]
     _jws: PyJWS = field(init=False, factory=PyJWS)
 
-    def check(self, raw: str) -> Token:
+    def check(self, raw: str) -> VerifiedToken:
         """Believe a token, or not.
 
         :raises LoginFailed: if it is not good, or not now.
         """
-        return self._believed(raw, _token)
+        return self._verify(raw, _make_token)
 
     def claims(self, raw: str) -> Claims:
         """All that a token says that is believed.
 
         :raises LoginFailed: if it is not good, or not now.
         """
-        return self._believed(raw, lambda claims, _: claims)
+        return self._verify(raw, lambda claims, _: claims)
 
-    def _believed(self, raw: str, made: Callable[[Claims, float], T]) -> T:
+    def _verify(self, raw: str, made: Callable[[Claims, float], T]) -> T:
         now = self.seconds()
         try:
             key = self.keyring.find(self._jws.get_unverified_header(raw), now)
-            claims = self._signed(raw, key)
-            return made(claims, self._judge(claims, now))
+            claims = self._verify_signature(raw, key)
+            return made(claims, self._check_claims(claims, now))
         except KeyUnusable as error:
             raise LoginFailed(f"a token whose key is not trusted: {error}", _INVALID) from None
         except _UNREADABLE as error:
@@ -93,7 +93,7 @@ class TokenCheck:
             name = type(error).__name__
             raise LoginFailed(f"a token that can not be read: {name}", _INVALID) from None
 
-    def _signed(self, raw: str, key: SigningKey) -> Claims:
+    def _verify_signature(self, raw: str, key: SigningKey) -> Claims:
         allowed = sorted(key.algorithms & self.algorithms)
         if not allowed:
             raise KeyUnusable("its algorithms are not allowed")
@@ -102,7 +102,7 @@ class TokenCheck:
             raise LoginFailed("a token without claims", _INVALID)
         return claims
 
-    def _judge(self, claims: Claims, now: float) -> float:
+    def _check_claims(self, claims: Claims, now: float) -> float:
         """When a token that is good is over."""
         audience = claims.get("aud")
         audiences = audience if isinstance(audience, list) else [audience]
@@ -110,15 +110,15 @@ class TokenCheck:
             raise LoginFailed("a token of another issuer", _INVALID)
         if self.service not in audiences:
             raise LoginFailed("a token for another service", _INVALID)
-        until = _time(claims.get("exp")) + LEEWAY
+        until = _parse_time(claims.get("exp")) + LEEWAY_S
         if now > until:
             raise LoginFailed("a token that is over", _INVALID)
-        if now < _time(claims.get("nbf", 0)) - LEEWAY:
+        if now < _parse_time(claims.get("nbf", 0)) - LEEWAY_S:
             raise LoginFailed("a token that is not good yet", _INVALID)
         return until
 
 
-def _token(claims: Claims, until: float) -> Token:
+def _make_token(claims: Claims, until: float) -> VerifiedToken:
     name = claims.get("sub", "")
     if not isinstance(name, str) or not name.isprintable():
         raise LoginFailed("a token whose subject is no name", _INVALID)
@@ -126,10 +126,10 @@ def _token(claims: Claims, until: float) -> Token:
         scope = Scope.from_claim(claims.get("access"))
     except ValueError:
         raise LoginFailed("a token whose access is no list of rights", _INVALID) from None
-    return Token(Login(Identity(name), scope), until)
+    return VerifiedToken(Login(Identity(name), scope), until)
 
 
-def _time(value: object) -> float:
+def _parse_time(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
         raise LoginFailed("a token without an end, or with a time that is none", _INVALID)
     return float(value)

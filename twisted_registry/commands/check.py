@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from twisted_registry.commands.configured import add_file, complain, loaded
+from twisted_registry.commands.configured import add_config_argument, print_error, load_or_exit
 from twisted_registry.config.effective import effective_yaml
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def arguments(parser: ArgumentParser) -> None:
     """Add what it takes."""
-    add_file(parser)
+    add_config_argument(parser)
 
 
 def run(options: Namespace) -> int:
@@ -22,11 +22,11 @@ def run(options: Namespace) -> int:
 
     :returns: 0; faults end the process with 1.
     """
-    found = loaded(options.file)
-    complain(f"configuration: {found.source}")
+    found = load_or_exit(options.file)
+    print_error(f"configuration: {found.source}")
     for warning in found.warnings:
-        complain(f"warning: {warning}")
+        print_error(f"warning: {warning}")
     for notice in found.notices:
-        complain(notice)
+        print_error(notice)
     sys.stdout.write(effective_yaml(found.configuration))
     return 0

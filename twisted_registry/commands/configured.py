@@ -13,26 +13,26 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser
     from collections.abc import Mapping
 
-    from twisted_registry.config.loading import Loaded
+    from twisted_registry.config.loading import LoadedConfiguration
 
-WITHOUT_FILE = (
+CONFIG_EPILOG = (
     "without FILE: REGISTRY_CONFIGURATION_PATH, /etc/distribution/config.yml, "
     "/etc/docker/registry/config.yml, or a built-in default"
 )
 
 
-def complain(line: str) -> None:
+def print_error(line: str) -> None:
     """Write one line to standard error."""
     sys.stderr.write(f"twisted-registry: {line}\n")
 
 
-def add_file(parser: ArgumentParser) -> None:
+def add_config_argument(parser: ArgumentParser) -> None:
     """Let a command take the path of a configuration."""
-    parser.epilog = WITHOUT_FILE
+    parser.epilog = CONFIG_EPILOG
     parser.add_argument("file", nargs="?", metavar="FILE", help="the configuration (YAML)")
 
 
-def loaded(path: str | None, environ: Mapping[str, str] = os.environ) -> Loaded:
+def load_or_exit(path: str | None, environ: Mapping[str, str] = os.environ) -> LoadedConfiguration:
     """The configuration that a command goes by.
 
     :param path: its file, or None for the usual places.
@@ -43,5 +43,5 @@ def loaded(path: str | None, environ: Mapping[str, str] = os.environ) -> Loaded:
         return load(path, environ)
     except ConfigurationError as error:
         for line in error.lines():
-            complain(line)
+            print_error(line)
         raise SystemExit(1) from error

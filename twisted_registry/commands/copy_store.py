@@ -16,11 +16,11 @@ from attrs import asdict, define
 from twisted.internet.task import LoopingCall
 
 from twisted_registry import alone
-from twisted_registry.commands.configured import complain, loaded
+from twisted_registry.commands.configured import print_error, load_or_exit
 from twisted_registry.commands.once import CommandFailed
-from twisted_registry.commands.progress import WIDTH, Bar
+from twisted_registry.commands.progress import BAR_WIDTH, ProgressBar
 from twisted_registry.listener import StartError
-from twisted_registry.repository.storecopy import Copied, StoreCopy
+from twisted_registry.repository.storecopy import StoreCopyResult, StoreCopy
 from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.store import make_driver
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from twisted_registry.storage.s3.driver import S3Driver
 
 #: Seconds between two looks at how far it is.
-_DRAWN: Final = 0.5
+_REDRAW_INTERVAL_S: Final = 0.5
 _MIB: Final = 1024 * 1024
 
 
@@ -52,20 +52,20 @@ def run(options: Namespace) -> int:
     :returns: the exit status: 1 if it could not go on, or if something of FROM is damaged and was
         left out.
     """
-    source = loaded(options.source, {}).configuration
-    target = loaded(options.target, {}).configuration
+    source = load_or_exit(options.source, {}).configuration
+    target = load_or_exit(options.target, {}).configuration
     fault = _fault(source, target)
     if fault:
-        complain(fault)
+        print_error(fault)
         return 1
-    bar = Bar(sys.stderr) if sys.stderr.isatty() else None
-    copied = alone.once(lambda reactor: _copy(source, target, bar, reactor))
+    bar = ProgressBar(sys.stderr) if sys.stderr.isatty() else None
+    copied = alone.run_once(lambda reactor: _copy(source, target, bar, reactor))
     if bar is not None:
         bar.clear()
     if copied is None:
         return 1
     if not copied.repositories:
-        complain("FROM holds no repository: is its rootdirectory the right one?")
+        print_error("FROM holds no repository: is its rootdirectory the right one?")
         return 1
     if options.json:
         sys.stdout.write(f"{json.dumps(asdict(copied))}\n")
@@ -82,12 +82,12 @@ def _fault(source: Configuration, target: Configuration) -> str:
     files = source.storage.filesystem
     if files is not None and not Path(files.rootdirectory).is_dir():
         return f"storage.filesystem.rootdirectory: {files.rootdirectory}: there is no such folder"
-    if _place(source) == _place(target):
+    if _store_identity(source) == _store_identity(target):
         return "FROM and TO are the same store"
     return ""
 
 
-def _place(configuration: Configuration) -> tuple[str, ...]:
+def _store_identity(configuration: Configuration) -> tuple[str, ...]:
     storage = configuration.storage
     if storage.bucket is not None:
         bucket = storage.bucket
@@ -97,16 +97,16 @@ def _place(configuration: Configuration) -> tuple[str, ...]:
 
 
 async def _copy(
-    source: Configuration, target: Configuration, bar: Bar | None, reactor: Any
-) -> Copied:
+    source: Configuration, target: Configuration, bar: ProgressBar | None, reactor: Any
+) -> StoreCopyResult:
     drivers: list[IStorageDriver] = []
     try:
-        drivers.append(await _opened(source, reactor))
-        drivers.append(await _opened(target, reactor))
+        drivers.append(await _open_checked(source, reactor))
+        drivers.append(await _open_checked(target, reactor))
         copy = StoreCopy(*(CheckedDriver(driver, reactor) for driver in drivers))
-        drawing = LoopingCall(Drawing(copy, bar).draw)
+        drawing = LoopingCall(CopyProgress(copy, bar).draw)
         drawing.clock = reactor
-        drawing.start(_DRAWN)
+        drawing.start(_REDRAW_INTERVAL_S)
         try:
             return await copy.run()
         finally:
@@ -118,14 +118,14 @@ async def _copy(
             await driver.close()
 
 
-async def _opened(configuration: Configuration, reactor: Any) -> IStorageDriver:
+async def _open_checked(configuration: Configuration, reactor: Any) -> IStorageDriver:
     driver = make_driver(configuration, reactor, os.environ)
     if configuration.storage.bucket is not None:
         # Only here: a disk needs none of it.
-        from twisted_registry.objectstore import insist  # noqa: PLC0415
+        from twisted_registry.objectstore import require_bucket  # noqa: PLC0415
 
         try:
-            await insist(configuration.storage.drivers[0], cast("S3Driver", driver))
+            await require_bucket(configuration.storage.drivers[0], cast("S3Driver", driver))
         except BaseException:
             await driver.close()
             raise
@@ -133,11 +133,11 @@ async def _opened(configuration: Configuration, reactor: Any) -> IStorageDriver:
 
 
 @define(eq=False)
-class Drawing:
+class CopyProgress:
     """Shows on a terminal, if there is one, how far a copy is."""
 
     copy: StoreCopy
-    bar: Bar | None
+    bar: ProgressBar | None
 
     def draw(self) -> None:
         """Draw how far it is."""
@@ -145,12 +145,12 @@ class Drawing:
         if self.bar is None:
             return
         if copy.name:
-            self.bar.say(f"linking: {copy.done.repositories} repositories, now {copy.name[:WIDTH]}")
+            self.bar.say(f"linking: {copy.done.repositories} repositories, now {copy.name[:BAR_WIDTH]}")
         else:
-            self.bar.draw("MiB", copy.dealt_with // _MIB, copy.total // _MIB)
+            self.bar.draw("MiB", copy.processed_bytes // _MIB, copy.total // _MIB)
 
 
-def _tell(copied: Copied) -> None:
+def _tell(copied: StoreCopyResult) -> None:
     sys.stdout.write(
         f"{copied.blobs} blobs copied ({copied.bytes} bytes), {copied.present} were there already; "
         f"{copied.manifests} manifests and {copied.tags} tags linked in {copied.repositories} "

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from attrs import asdict
 
 from twisted_registry import alone
-from twisted_registry.commands.configured import add_file, complain, loaded
+from twisted_registry.commands.configured import add_config_argument, print_error, load_or_exit
 from twisted_registry.commands.once import CommandFailed
-from twisted_registry.commands.progress import WIDTH, Bar
-from twisted_registry.commands.store import in_memory, opened, registry_on
+from twisted_registry.commands.progress import BAR_WIDTH, ProgressBar
+from twisted_registry.commands.store import is_in_memory, open_store, make_registry
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.reference import NameInvalid, check_name
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from twisted_registry.config.schema import Configuration
-    from twisted_registry.repository.deletion import Deleted
+    from twisted_registry.repository.deletion import DeletedCounts
 
 
 def arguments(parser: ArgumentParser) -> None:
     """Add what it takes."""
     parser.add_argument("repository", metavar="REPO", help="its name; those below it stay")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    add_file(parser)
+    add_config_argument(parser)
 
 
 def run(options: Namespace) -> int:
@@ -35,13 +35,13 @@ def run(options: Namespace) -> int:
 
     :returns: the exit status: 1 if it is not deleted, or not as a whole.
     """
-    configuration = loaded(options.file).configuration
+    configuration = load_or_exit(options.file).configuration
     fault = _fault(configuration, options.repository)
     if fault:
-        complain(fault)
+        print_error(fault)
         return 1
-    bar = Bar(sys.stderr) if sys.stderr.isatty() else None
-    deleted = alone.once(lambda reactor: _delete(configuration, options.repository, bar, reactor))
+    bar = ProgressBar(sys.stderr) if sys.stderr.isatty() else None
+    deleted = alone.run_once(lambda reactor: _delete(configuration, options.repository, bar, reactor))
     if bar is not None:
         bar.clear()
     if deleted is None:
@@ -50,7 +50,7 @@ def run(options: Namespace) -> int:
         facts = {"repository": options.repository, **asdict(deleted)}
         sys.stdout.write(f"{json.dumps(facts)}\n")
     else:
-        sys.stdout.write(f"{options.repository}: {_said(deleted)} deleted\n")
+        sys.stdout.write(f"{options.repository}: {_summary(deleted)} deleted\n")
         if configuration.storage.maintenance.trash.keep:
             sys.stdout.write(
                 f"twisted-registry trash restore {options.repository} brings it back\n"
@@ -60,7 +60,7 @@ def run(options: Namespace) -> int:
 
 def _fault(configuration: Configuration, name: str) -> str:
     """Why it can not be, or nothing."""
-    if in_memory(configuration):
+    if is_in_memory(configuration):
         return "storage.inmemory: the repositories are in the memory of the process that serves"
     if not configuration.storage.delete.enabled:
         return "storage.delete.enabled: deleting is not enabled"
@@ -74,14 +74,14 @@ def _fault(configuration: Configuration, name: str) -> str:
 
 
 async def _delete(
-    configuration: Configuration, name: str, bar: Bar | None, reactor: Any
-) -> Deleted:
-    def progress(deleted: Deleted) -> None:
+    configuration: Configuration, name: str, bar: ProgressBar | None, reactor: Any
+) -> DeletedCounts:
+    def progress(deleted: DeletedCounts) -> None:
         if bar is not None:
-            bar.say(f"{name[:WIDTH]}: {_said(deleted)}")
+            bar.say(f"{name[:BAR_WIDTH]}: {_summary(deleted)}")
 
-    async with opened(configuration, reactor) as driver:
-        repository = registry_on(configuration, driver, reactor).repository(name)
+    async with open_store(configuration, reactor) as driver:
+        repository = make_registry(configuration, driver, reactor).repository(name)
         try:
             return await repository.delete(progress)
         except RegistryError as error:
@@ -92,5 +92,5 @@ async def _delete(
             raise
 
 
-def _said(deleted: Deleted) -> str:
+def _summary(deleted: DeletedCounts) -> str:
     return f"{deleted.tags} tags, {deleted.manifests} manifests, {deleted.blobs} links to blobs"

@@ -11,11 +11,11 @@ from attrs import asdict
 
 from twisted_registry import alone
 from twisted_registry.collecting import make_explainer
-from twisted_registry.commands.configured import complain
+from twisted_registry.commands.configured import print_error
 from twisted_registry.commands.once import CommandFailed
-from twisted_registry.commands.store import opened
+from twisted_registry.commands.store import open_store
 from twisted_registry.digest import Digest, DigestInvalid
-from twisted_registry.maintenance.explain import described
+from twisted_registry.maintenance.explain import describe_holder
 from twisted_registry.maintenance.marking import CollectionFailed
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from twisted_registry.maintenance.explain import Explanation, Holder
 
 #: Manifests that are printed of each kind; JSON has all.
-_SHOWN = 20
+_MAX_PRINTED = 20
 
 
 def explain(configuration: Configuration, text: str, *, untagged: bool, as_json: bool) -> int:
@@ -37,20 +37,20 @@ def explain(configuration: Configuration, text: str, *, untagged: bool, as_json:
     try:
         digest = Digest.parse(text)
     except DigestInvalid as error:
-        complain(f"--explain: {error}")
+        print_error(f"--explain: {error}")
         return 2
 
     async def look(reactor: Any) -> Explanation:
-        async with opened(configuration, reactor) as driver:
+        async with open_store(configuration, reactor) as driver:
             made = make_explainer(configuration, driver, reactor, untagged=untagged)
             try:
                 return await made.explain(digest)
             except CollectionFailed as error:
                 raise CommandFailed(str(error)) from error
             finally:
-                await made.marking.references.close()
+                await made.mark_phase.references.close()
 
-    found = alone.once(look)
+    found = alone.run_once(look)
     if found is None:
         return 1
     if as_json:
@@ -93,14 +93,14 @@ def _lines(found: Explanation, now: datetime) -> Iterable[str]:
 def _holders(holders: list[Holder], how: str) -> Iterable[str]:
     # Those with a tag first: that is what people look for.
     ordered = sorted(holders, key=lambda holder: not holder.tags)
-    for holder in ordered[:_SHOWN]:
-        reasons = list(described(holder))
+    for holder in ordered[:_MAX_PRINTED]:
+        reasons = list(describe_holder(holder))
         if holder.young_until is not None:
             reasons.append(f"young until {_time(holder.young_until)}")
         why = "; ".join(reasons) or "untagged"
         yield f"  {how}: {holder.repository}@{holder.manifest}: {why}"
-    if len(ordered) > _SHOWN:
-        yield f"  {how}: {len(ordered) - _SHOWN} more"
+    if len(ordered) > _MAX_PRINTED:
+        yield f"  {how}: {len(ordered) - _MAX_PRINTED} more"
 
 
 def _time(second: float | None) -> str:

@@ -15,13 +15,13 @@ from attrs import define, field
 
 from twisted_registry import alone
 from twisted_registry.checks import make_fsck
-from twisted_registry.commands.configured import add_file, complain, loaded
+from twisted_registry.commands.configured import add_config_argument, print_error, load_or_exit
 from twisted_registry.commands.once import CommandFailed
-from twisted_registry.commands.progress import WIDTH, Bar
+from twisted_registry.commands.progress import BAR_WIDTH, ProgressBar
 from twisted_registry.listener import StartError
-from twisted_registry.maintenance.fsck import Checked, Watcher
+from twisted_registry.maintenance.fsck import FsckResult, FsckObserver
 from twisted_registry.storage.checked import CheckedDriver
-from twisted_registry.store import make_driver, make_policy
+from twisted_registry.store import make_driver, make_manifest_policy
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from twisted_registry.repository.checking.damage import Finding
 
 #: The exit status when something is wrong that clients notice.
-DAMAGED = 3
+EXIT_DAMAGED = 3
 _MIB = 1024 * 1024
 
 
 @define(eq=False)
-class Findings(Watcher):
+class FindingPrinter(FsckObserver):
     """Keeps what is found, and prints it line by line.
 
     :ivar out: where to; None prints nothing.
@@ -43,7 +43,7 @@ class Findings(Watcher):
     """
 
     out: TextIO | None
-    bar: Bar | None
+    bar: ProgressBar | None
     kept: list[Finding] = field(factory=list)
     _repositories: int = field(init=False, default=0)
     _drawn: int = field(init=False, default=0)
@@ -59,11 +59,11 @@ class Findings(Watcher):
             self._drawn = done
             self.bar.draw("reading MiB", done // _MIB, total // _MIB)
 
-    def entering(self, name: str) -> None:
+    def repository_started(self, name: str) -> None:
         """Show the repository."""
         self._repositories += 1
         if self.bar is not None:
-            self.bar.say(f"checking: {self._repositories} repositories, now {name[:WIDTH]}")
+            self.bar.say(f"checking: {self._repositories} repositories, now {name[:BAR_WIDTH]}")
 
     def found(self, finding: Finding) -> None:
         """Print it."""
@@ -82,7 +82,7 @@ def arguments(parser: ArgumentParser) -> None:
         help="put right what can be; quarantine corrupt blobs",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    add_file(parser)
+    add_config_argument(parser)
 
 
 def run(options: Namespace) -> int:
@@ -90,13 +90,13 @@ def run(options: Namespace) -> int:
 
     :returns: the exit status: 1 if the check could not go on, 3 if there is damage.
     """
-    configuration = loaded(options.file).configuration
+    configuration = load_or_exit(options.file).configuration
     if "inmemory" in configuration.storage.drivers:
-        complain("storage.inmemory: a store in memory has nothing to check")
+        print_error("storage.inmemory: a store in memory has nothing to check")
         return 1
-    bar = Bar(sys.stderr) if sys.stderr.isatty() else None
-    findings = Findings(None if options.json else sys.stdout, bar)
-    checked = alone.once(lambda reactor: _check(configuration, options, findings, reactor))
+    bar = ProgressBar(sys.stderr) if sys.stderr.isatty() else None
+    findings = FindingPrinter(None if options.json else sys.stdout, bar)
+    checked = alone.run_once(lambda reactor: _check(configuration, options, findings, reactor))
     if bar is not None:
         bar.clear()
     if checked is None:
@@ -108,14 +108,14 @@ def run(options: Namespace) -> int:
     return exit_status(checked)
 
 
-def exit_status(checked: Checked) -> int:
+def exit_status(checked: FsckResult) -> int:
     """What the command ends with: 3 if there is something that clients notice, else 0."""
-    return DAMAGED if checked.damaged or checked.tags else 0
+    return EXIT_DAMAGED if checked.damaged or checked.tags else 0
 
 
 async def _check(
-    configuration: Configuration, options: Namespace, findings: Findings, reactor: Any
-) -> Checked:
+    configuration: Configuration, options: Namespace, findings: FindingPrinter, reactor: Any
+) -> FsckResult:
     try:
         driver = make_driver(configuration, reactor, os.environ)
     except StartError as error:
@@ -124,9 +124,9 @@ async def _check(
         configuration,
         CheckedDriver(driver, reactor),
         reactor,
-        policy=make_policy(configuration),
+        policy=make_manifest_policy(configuration),
         repair=options.repair,
-        watcher=findings,
+        observer=findings,
     )
     try:
         return await fsck.run()
@@ -134,7 +134,7 @@ async def _check(
         await driver.close()
 
 
-def _tell(checked: Checked) -> None:
+def _tell(checked: FsckResult) -> None:
     for tag in checked.tags:
         sys.stdout.write(f"affected tag: {tag}\n")
     sys.stdout.write(
@@ -145,7 +145,7 @@ def _tell(checked: Checked) -> None:
     )
 
 
-def document(checked: Checked, findings: list[Finding]) -> dict[str, object]:
+def document(checked: FsckResult, findings: list[Finding]) -> dict[str, object]:
     """What ``--json`` prints of a check and of what it found."""
     return {
         "files": checked.files,
@@ -171,7 +171,7 @@ def document(checked: Checked, findings: list[Finding]) -> dict[str, object]:
             {
                 "repository": tag.repository,
                 "tag": tag.tag,
-                "because": [str(digest) for digest in tag.because],
+                "because": [str(digest) for digest in tag.causes],
             }
             for tag in checked.tags
         ],

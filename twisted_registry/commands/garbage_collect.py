@@ -14,13 +14,13 @@ from attrs import asdict, define, field
 
 from twisted_registry import alone
 from twisted_registry.collecting import make_collector
-from twisted_registry.commands.configured import add_file, complain, loaded
+from twisted_registry.commands.configured import add_config_argument, print_error, load_or_exit
 from twisted_registry.commands.explaining import explain
 from twisted_registry.commands.once import CommandFailed
-from twisted_registry.commands.progress import WIDTH, Bar
-from twisted_registry.commands.store import in_memory, opened
+from twisted_registry.commands.progress import BAR_WIDTH, ProgressBar
+from twisted_registry.commands.store import is_in_memory, open_store
 from twisted_registry.maintenance.marking import CollectionFailed
-from twisted_registry.maintenance.watcher import Watcher
+from twisted_registry.maintenance.watcher import CollectorObserver
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 
     from twisted_registry.config.schema import Configuration
     from twisted_registry.digest import Digest
-    from twisted_registry.maintenance.garbage import Collected
+    from twisted_registry.maintenance.garbage import CollectionResult
 
 
 @define(eq=False)
-class Lines(Watcher):
+class CollectionPrinter(CollectorObserver):
     """Prints what is going on, as Distribution does."""
 
     out: TextIO
 
-    def marking(self, name: str) -> None:
+    def repository_started(self, name: str) -> None:
         """Name a repository."""
         self._say(name)
 
-    def marked(self, name: str, digest: Digest) -> None:
+    def manifest_kept(self, name: str, digest: Digest) -> None:
         """Name a manifest that is kept."""
         self._say(f"{name}: marking manifest {digest}")
 
@@ -57,16 +57,16 @@ class Lines(Watcher):
 
 
 @define(eq=False)
-class BarWatcher(Watcher):
+class ProgressWatcher(CollectorObserver):
     """Draws a bar: repositories while it marks, then what is removed."""
 
-    bar: Bar
+    bar: ProgressBar
     _repositories: int = field(init=False, default=0)
 
-    def marking(self, name: str) -> None:
+    def repository_started(self, name: str) -> None:
         """Count a repository."""
         self._repositories += 1
-        self.bar.say(f"marking: {self._repositories} repositories, now {name[:WIDTH]}")
+        self.bar.say(f"marking: {self._repositories} repositories, now {name[:BAR_WIDTH]}")
 
     def removed(self, done: int, total: int) -> None:
         """Draw how far it is."""
@@ -89,7 +89,7 @@ def arguments(parser: ArgumentParser) -> None:
         metavar="DIGEST",
         help="remove nothing; say what keeps a blob or manifest, or when it goes",
     )
-    add_file(parser)
+    add_config_argument(parser)
 
 
 def run(options: Namespace) -> int:
@@ -97,18 +97,18 @@ def run(options: Namespace) -> int:
 
     :returns: the exit status: 1 if the run could not go on.
     """
-    configuration = loaded(options.file).configuration
-    if in_memory(configuration):
-        complain("storage.inmemory: a store in memory has nothing to collect")
+    configuration = load_or_exit(options.file).configuration
+    if is_in_memory(configuration):
+        print_error("storage.inmemory: a store in memory has nothing to collect")
         return 1
     if options.explain is not None:
         untagged = options.delete_untagged or configuration.storage.maintenance.gc.deleteuntagged
         return explain(configuration, options.explain, untagged=untagged, as_json=options.json)
-    bar = Bar(sys.stderr) if sys.stderr.isatty() else None
-    watcher = Watcher() if bar is None else BarWatcher(bar)
+    bar = ProgressBar(sys.stderr) if sys.stderr.isatty() else None
+    observer = CollectorObserver() if bar is None else ProgressWatcher(bar)
     if not (options.quiet or options.json or bar):
-        watcher = Lines(sys.stdout)
-    collected = alone.once(lambda reactor: _collect(configuration, options, watcher, reactor))
+        observer = CollectionPrinter(sys.stdout)
+    collected = alone.run_once(lambda reactor: _collect(configuration, options, observer, reactor))
     if bar is not None:
         bar.clear()
     if collected is None:
@@ -122,16 +122,16 @@ def run(options: Namespace) -> int:
 
 
 async def _collect(
-    configuration: Configuration, options: Namespace, watcher: Watcher, reactor: Any
-) -> Collected:
-    async with opened(configuration, reactor) as driver:
+    configuration: Configuration, options: Namespace, observer: CollectorObserver, reactor: Any
+) -> CollectionResult:
+    async with open_store(configuration, reactor) as driver:
         collector = make_collector(
             configuration,
             driver,
             reactor,
             untagged=options.delete_untagged,
             dry_run=options.dry_run,
-            watcher=watcher,
+            observer=observer,
         )
         try:
             return await collector.run()
@@ -141,7 +141,7 @@ async def _collect(
             await collector.references.close()
 
 
-def _tell(collected: Collected, verb: str, grace: float) -> None:
+def _tell(collected: CollectionResult, verb: str, grace: float) -> None:
     sys.stdout.write(
         f"{collected.marked} blobs marked, {collected.blobs} blobs and {collected.manifests} "
         f"manifests {verb} ({collected.size} bytes)\n"

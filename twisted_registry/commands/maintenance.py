@@ -8,21 +8,21 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from twisted_registry import alone
-from twisted_registry.commands.configured import add_file, complain, loaded
+from twisted_registry.commands.configured import add_config_argument, print_error, load_or_exit
 from twisted_registry.commands.once import CommandFailed
-from twisted_registry.commands.store import in_memory, opened, registry_on
-from twisted_registry.upkeep import Upkeep
+from twisted_registry.commands.store import is_in_memory, open_store, make_registry
+from twisted_registry.upkeep import MaintenanceService
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Iterable, Sequence
 
     from twisted_registry.config.schema import Configuration
-    from twisted_registry.maintenance.task import Run
+    from twisted_registry.maintenance.task import TaskRun
     from twisted_registry.storage.interfaces import IStorageDriver
 
 #: Exit status of a run that was passed over, because another process does the same.
-PASSED_OVER = 3
+EXIT_SKIPPED = 3
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -33,7 +33,7 @@ def arguments(parser: ArgumentParser) -> None:
     run_one.add_argument("task", metavar="TASK", help="its name, as status prints it")
     for action in (status, run_one):
         action.add_argument("--json", action="store_true", help="print one JSON document")
-        add_file(action)
+        add_config_argument(action)
 
 
 def run(options: Namespace) -> int:
@@ -41,9 +41,9 @@ def run(options: Namespace) -> int:
 
     :returns: the exit status: 1 if it failed, 3 if another process runs that task.
     """
-    configuration = loaded(options.file).configuration
-    if in_memory(configuration):
-        complain("storage.inmemory: the process that serves it does its own maintenance")
+    configuration = load_or_exit(options.file).configuration
+    if is_in_memory(configuration):
+        print_error("storage.inmemory: the process that serves it does its own maintenance")
         return 1
     if options.action == "status":
         return _status(configuration, options)
@@ -52,10 +52,10 @@ def run(options: Namespace) -> int:
 
 def _status(configuration: Configuration, options: Namespace) -> int:
     async def look(reactor: Any) -> Sequence[dict[str, Any]]:
-        async with opened(configuration, reactor) as driver:
+        async with open_store(configuration, reactor) as driver:
             return await _upkeep(configuration, driver, reactor).status()
 
-    found = alone.once(look)
+    found = alone.run_once(look)
     if found is None:
         return 1
     if options.json:
@@ -66,37 +66,37 @@ def _status(configuration: Configuration, options: Namespace) -> int:
 
 
 def _run(configuration: Configuration, options: Namespace) -> int:
-    async def work(reactor: Any) -> Run:
-        async with opened(configuration, reactor) as driver:
-            upkeep = _upkeep(configuration, driver, reactor)
-            if options.task not in upkeep.chores:
-                known = ", ".join(upkeep.chores)
+    async def work(reactor: Any) -> TaskRun:
+        async with open_store(configuration, reactor) as driver:
+            maintenance_service = _upkeep(configuration, driver, reactor)
+            if options.task not in maintenance_service.chores:
+                known = ", ".join(maintenance_service.chores)
                 raise CommandFailed(f"there is no task {options.task}; known are {known}")
             try:
-                return await upkeep.task(options.task).run()
+                return await maintenance_service.task(options.task).run()
             finally:
                 # It was not started: this ends what is under way, and closes what was opened.
-                await upkeep.stopService()
+                await maintenance_service.stopService()
 
-    run = alone.once(work)
+    run = alone.run_once(work)
     if run is None:
         return 1
     said = run.record("")
     if options.json:
-        told = {"task": options.task, "passed_over": run.passed_over, **said.shown()}
+        told = {"task": options.task, "passed_over": run.skipped, **said.as_dict()}
         sys.stdout.write(f"{json.dumps(told)}\n")
-    elif run.passed_over:
-        complain(f"{options.task}: {run.passed_over}")
+    elif run.skipped:
+        print_error(f"{options.task}: {run.skipped}")
     elif not run.failure:
         sys.stdout.write(f"{options.task}: {_result(said.result)} in {run.seconds:.1f} s\n")
     if run.failure:
-        complain(f"{options.task} failed: {run.failure}")
-    return 1 if run.failure else PASSED_OVER if run.passed_over else 0
+        print_error(f"{options.task} failed: {run.failure}")
+    return 1 if run.failure else EXIT_SKIPPED if run.skipped else 0
 
 
-def _upkeep(configuration: Configuration, driver: IStorageDriver, reactor: Any) -> Upkeep:
-    registry = registry_on(configuration, driver, reactor)
-    return Upkeep(registry, driver, configuration, reactor)
+def _upkeep(configuration: Configuration, driver: IStorageDriver, reactor: Any) -> MaintenanceService:
+    registry = make_registry(configuration, driver, reactor)
+    return MaintenanceService(registry, driver, configuration, reactor)
 
 
 def _lines(task: dict[str, Any]) -> Iterable[str]:

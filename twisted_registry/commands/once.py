@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import globalLogBeginner
 
-from twisted_registry.commands.configured import complain
+from twisted_registry.commands.configured import print_error
 from twisted_registry.errors import RegistryError
 from twisted_registry.logs import make_observer
 
@@ -28,7 +28,7 @@ class CommandFailed(Exception):
 
 
 @define(eq=False)
-class _Work(Generic[T]):
+class _RunOnce(Generic[T]):
     work: Callable[[], Coroutine[Any, Any, T]]
     reactor: Any
     results: list[T] = field(init=False, factory=list)
@@ -53,7 +53,7 @@ class _Work(Generic[T]):
             self.reactor.stop()
 
 
-def once(work: Callable[[], Coroutine[Any, Any, T]], reactor: Any) -> T | None:
+def run_once(work: Callable[[], Coroutine[Any, Any, T]], reactor: Any) -> T | None:
     """Run the reactor until *work* is done, or until a signal comes, which cancels it.
 
     Warnings are logged to standard error. What goes wrong is said there, too: in one line where
@@ -64,7 +64,7 @@ def once(work: Callable[[], Coroutine[Any, Any, T]], reactor: Any) -> T | None:
     """
     observer = make_observer(sys.stderr, "warn", "text", {})
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
-    running = _Work(work, reactor)
+    running = _RunOnce(work, reactor)
     reactor.callWhenRunning(running.start)
     reactor.addSystemEventTrigger("before", "shutdown", running.stop)
     reactor.run()
@@ -72,9 +72,9 @@ def once(work: Callable[[], Coroutine[Any, Any, T]], reactor: Any) -> T | None:
         return running.results[0]
     failure = running.failure
     if failure is None or failure.check(CancelledError):
-        complain("interrupted; nothing is lost, and it can be run again")
+        print_error("interrupted; nothing is lost, and it can be run again")
     elif failure.check(CommandFailed, RegistryError):
-        complain(str(failure.value))
+        print_error(str(failure.value))
     else:
         failure.printTraceback(sys.stderr)
     return None

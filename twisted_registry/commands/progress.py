@@ -10,19 +10,19 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 #: Characters of a bar, and of a name beside it.
-WIDTH = 40
+BAR_WIDTH = 40
 
 
 @define(eq=False)
-class Bar:
+class ProgressBar:
     """One line of a terminal that is drawn again and again."""
 
     out: TextIO
 
     def draw(self, what: str, done: int, total: int) -> None:
         """Draw how far it is: *done* of *total*, in whatever is counted."""
-        filled = "#" * (WIDTH * done // total if total else WIDTH)
-        self.say(f"{what} [{filled:<{WIDTH}}] {done} of {total}")
+        filled = "#" * (BAR_WIDTH * done // total if total else BAR_WIDTH)
+        self.say(f"{what} [{filled:<{BAR_WIDTH}}] {done} of {total}")
 
     def say(self, line: str) -> None:
         """Show a line in the place of the last."""

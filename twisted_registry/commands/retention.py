@@ -10,31 +10,31 @@ from typing import TYPE_CHECKING, Any
 from attrs import asdict, define, field
 
 from twisted_registry import alone
-from twisted_registry.commands.configured import add_file, complain, loaded
+from twisted_registry.commands.configured import add_config_argument, print_error, load_or_exit
 from twisted_registry.commands.once import CommandFailed
-from twisted_registry.commands.store import in_memory, opened, registry_on
-from twisted_registry.commands.table import written
-from twisted_registry.maintenance.turn import NotOurTurn, Turn
-from twisted_registry.repository.turns import Turns
+from twisted_registry.commands.store import is_in_memory, open_store, make_registry
+from twisted_registry.commands.table import format_table
+from twisted_registry.maintenance.turn import RunSkipped, TaskLease
+from twisted_registry.repository.turns import TaskLeases
 from twisted_registry.retaining import make_retention
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from twisted_registry.config.schema import Configuration
-    from twisted_registry.maintenance.retention import Retained, Verdict
+    from twisted_registry.maintenance.retention import RetentionResult, Decision
 
 
 @define(eq=False)
-class _Verdicts:
+class _VerdictCollector:
     """Collects what is printed."""
 
     everything: bool
-    found: list[Verdict] = field(factory=list)
+    found: list[Decision] = field(factory=list)
 
-    def __call__(self, verdict: Verdict) -> None:
-        if self.everything or not verdict.kept:
-            self.found.append(verdict)
+    def __call__(self, decision: Decision) -> None:
+        if self.everything or not decision.kept:
+            self.found.append(decision)
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -45,7 +45,7 @@ def arguments(parser: ArgumentParser) -> None:
         (("--json",), "print one JSON document"),
     ):
         parser.add_argument(*flags, action="store_true", help=text)
-    add_file(parser)
+    add_config_argument(parser)
 
 
 def run(options: Namespace) -> int:
@@ -53,77 +53,77 @@ def run(options: Namespace) -> int:
 
     :returns: the exit status: 1 if it failed, or something could not be dealt with.
     """
-    configuration = loaded(options.file).configuration
-    if in_memory(configuration):
-        complain("storage.inmemory: the process that serves it does its own maintenance")
+    configuration = load_or_exit(options.file).configuration
+    if is_in_memory(configuration):
+        print_error("storage.inmemory: the process that serves it does its own maintenance")
         return 1
     if not configuration.storage.maintenance.retention.rules:
-        complain("storage.maintenance.retention: there are no rules")
+        print_error("storage.maintenance.retention: there are no rules")
         return 1
-    verdicts = _Verdicts(options.all)
-    retained = alone.once(lambda reactor: _retain(configuration, options, verdicts, reactor))
+    decisions = _VerdictCollector(options.all)
+    retained = alone.run_once(lambda reactor: _retain(configuration, options, decisions, reactor))
     if retained is None:
         return 1
     if options.json:
-        told = {**asdict(retained), "verdicts": [_plain(verdict) for verdict in verdicts.found]}
+        told = {**asdict(retained), "verdicts": [_plain(decision) for decision in decisions.found]}
         sys.stdout.write(f"{json.dumps(told)}\n")
     else:
-        _tell(retained, verdicts.found, dry_run=options.dry_run)
+        _tell(retained, decisions.found, dry_run=options.dry_run)
     return 1 if retained.failed else 0
 
 
 async def _retain(
-    configuration: Configuration, options: Namespace, verdicts: _Verdicts, reactor: Any
-) -> Retained:
-    async with opened(configuration, reactor) as driver:
+    configuration: Configuration, options: Namespace, decisions: _VerdictCollector, reactor: Any
+) -> RetentionResult:
+    async with open_store(configuration, reactor) as driver:
         made = make_retention(
             configuration,
-            registry_on(configuration, driver, reactor),
+            make_registry(configuration, driver, reactor),
             driver,
             dry_run=options.dry_run,
-            watch=verdicts,
+            on_decision=decisions,
         )
         if options.dry_run:
             return await made.run()
-        done: list[Retained] = []
+        done: list[RetentionResult] = []
 
         async def work() -> object:
             done.append(await made.run())
             return done[0]
 
         try:
-            await Turn(Turns(driver), "retention", reactor, 0).use(work, due=False)
-        except NotOurTurn as error:
+            await TaskLease(TaskLeases(driver), "retention", reactor, 0).run_exclusively(work, scheduled=False)
+        except RunSkipped as error:
             raise CommandFailed(str(error)) from error
         return done[0]
 
 
-def _plain(verdict: Verdict) -> dict[str, object]:
-    tag = verdict.tag
+def _plain(decision: Decision) -> dict[str, object]:
+    tag = decision.tag
     return {
-        "repository": verdict.repository,
+        "repository": decision.repository,
         "tag": tag.name,
         "digest": str(tag.digest),
         "pushed": tag.pushed,
         "pulled": tag.pulled,
-        "kept": bool(verdict.kept),
-        "reason": verdict.kept,
+        "kept": bool(decision.kept),
+        "reason": decision.kept,
     }
 
 
-def _tell(retained: Retained, verdicts: list[Verdict], *, dry_run: bool) -> None:
+def _tell(retained: RetentionResult, decisions: list[Decision], *, dry_run: bool) -> None:
     rows = [
         (
-            " " if verdict.kept else "-",
-            f"{verdict.repository}:{verdict.tag.name}",
-            _day(verdict.tag.pushed),
-            _day(verdict.tag.pulled),
-            verdict.kept,
+            " " if decision.kept else "-",
+            f"{decision.repository}:{decision.tag.name}",
+            _day(decision.tag.pushed),
+            _day(decision.tag.pulled),
+            decision.kept,
         )
-        for verdict in verdicts
+        for decision in decisions
     ]
     if rows:
-        sys.stdout.write(written((("", "TAG", "PUSHED", "PULLED", "KEPT"), *rows)))
+        sys.stdout.write(format_table((("", "TAG", "PUSHED", "PULLED", "KEPT"), *rows)))
     verb = "would go" if dry_run else "went"
     sys.stdout.write(
         f"{retained.expired} of {retained.tags} tags {verb},"

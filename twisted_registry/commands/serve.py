@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_registry.commands.configured import add_file, loaded
-from twisted_registry.heap import permanent
+from twisted_registry.commands.configured import add_config_argument, load_or_exit
+from twisted_registry.heap import freeze_imports
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def arguments(parser: ArgumentParser) -> None:
     """Add what it takes."""
-    add_file(parser)
+    add_config_argument(parser)
 
 
 def run(options: Namespace) -> int:
@@ -21,8 +21,8 @@ def run(options: Namespace) -> int:
 
     :returns: the exit status: 1 if the registry could not start.
     """
-    configuration = loaded(options.file)
-    with permanent():
+    configuration = load_or_exit(options.file)
+    with freeze_imports():
         # A faulty configuration needs no reactor, which importing it installs.
         from twisted_registry import alone  # noqa: PLC0415
     return alone.run(configuration)

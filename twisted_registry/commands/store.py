@@ -11,8 +11,8 @@ from twisted_registry.listener import StartError
 from twisted_registry.repository.gate import CollectorGate
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.checked import CheckedDriver
-from twisted_registry.store import make_driver, make_policy
-from twisted_registry.upkeep import make_attendance, make_disposal
+from twisted_registry.store import make_driver, make_manifest_policy
+from twisted_registry.upkeep import make_gate_heartbeat, make_trash
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import IStorageDriver
 
 #: Names of folders that are kept, 5 MB: who goes through a whole store once has no use for more.
-_KEPT_NAMES = 50_000
+_MAX_KEPT_NAMES = 50_000
 
 
 @asynccontextmanager
-async def opened(configuration: Configuration, reactor: Any) -> AsyncIterator[IStorageDriver]:
+async def open_store(configuration: Configuration, reactor: Any) -> AsyncIterator[IStorageDriver]:
     """Have the store of a configuration inside the block.
 
     :raises CommandFailed: if its driver can not be as it is configured.
     """
     try:
-        driver = make_driver(configuration, reactor, os.environ, _KEPT_NAMES)
+        driver = make_driver(configuration, reactor, os.environ, _MAX_KEPT_NAMES)
     except StartError as error:
         raise CommandFailed(str(error)) from error
     try:
@@ -40,18 +40,18 @@ async def opened(configuration: Configuration, reactor: Any) -> AsyncIterator[IS
         await driver.close()
 
 
-def registry_on(configuration: Configuration, driver: IStorageDriver, reactor: Any) -> Registry:
+def make_registry(configuration: Configuration, driver: IStorageDriver, reactor: Any) -> Registry:
     """A registry that removes things as the configuration says, and stores nothing."""
     return Registry(
         driver,
         reactor,
-        policy=make_policy(configuration),
-        disposal=make_disposal(configuration, driver, reactor),
+        policy=make_manifest_policy(configuration),
+        deleter=make_trash(configuration, driver, reactor),
     )
 
 
 @asynccontextmanager
-async def attending(
+async def open_writable_registry(
     configuration: Configuration, driver: IStorageDriver, reactor: Any
 ) -> AsyncIterator[Registry]:
     """Have a registry inside the block that may store, since it heeds collectors as others do."""
@@ -60,18 +60,18 @@ async def attending(
         driver,
         reactor,
         gate=gate,
-        policy=make_policy(configuration),
-        disposal=make_disposal(configuration, driver, reactor),
+        policy=make_manifest_policy(configuration),
+        deleter=make_trash(configuration, driver, reactor),
     )
-    await gate.look()
-    attendance = make_attendance(gate, configuration, reactor)
-    attendance.startService()
+    await gate.poll()
+    heartbeat = make_gate_heartbeat(gate, configuration, reactor)
+    heartbeat.startService()
     try:
         yield registry
     finally:
-        await attendance.stopService()
+        await heartbeat.stopService()
 
 
-def in_memory(configuration: Configuration) -> bool:
+def is_in_memory(configuration: Configuration) -> bool:
     """Whether the store is in the memory of another process, where no command reaches it."""
     return "inmemory" in configuration.storage.drivers

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def written(rows: Sequence[Sequence[str]]) -> str:
+def format_table(rows: Sequence[Sequence[str]]) -> str:
     """The lines of a table whose columns are as wide as they have to be."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (

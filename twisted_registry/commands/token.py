@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from twisted_registry import alone
-from twisted_registry.auth.rights import MEANING, Right, Rights
-from twisted_registry.commands.configured import WITHOUT_FILE, complain, loaded
+from twisted_registry.auth.rights import IMPLIED_ACTIONS, Right, Rights
+from twisted_registry.commands.configured import CONFIG_EPILOG, print_error, load_or_exit
 from twisted_registry.commands.once import CommandFailed
-from twisted_registry.commands.store import in_memory, opened
+from twisted_registry.commands.store import is_in_memory, open_store
 from twisted_registry.config import values
 from twisted_registry.globs import GlobInvalid
 from twisted_registry.storage.interfaces import StorageError
-from twisted_registry.tokens.records import Record, Records
+from twisted_registry.tokens.records import TokenRecord, TokenStore
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -31,12 +31,12 @@ _ACTIONS = {
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _DAYS = re.compile(r"([0-9]{1,5})d", re.ASCII)
-_DAY = 24 * 3600.0
+_DAY_S = 24 * 3600.0
 
 
 def arguments(parser: ArgumentParser) -> None:
     """Add what it takes."""
-    parser.epilog = WITHOUT_FILE
+    parser.epilog = CONFIG_EPILOG
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, text in _ACTIONS.items():
         below = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
@@ -50,7 +50,7 @@ def arguments(parser: ArgumentParser) -> None:
                 " given several times",
             )  # fmt: skip
             below.add_argument(
-                "--expires", metavar="AFTER", type=_lifetime, default=90 * _DAY,
+                "--expires", metavar="AFTER", type=_lifetime, default=90 * _DAY_S,
                 help="as 90d (the default), 12h or never",
             )  # fmt: skip
         elif name == "revoke":
@@ -64,14 +64,14 @@ def run(options: Namespace) -> int:
 
     :returns: the exit status: 1 if it could not be done.
     """
-    configuration = loaded(options.file).configuration
-    if in_memory(configuration):
-        complain("storage.inmemory: a store in memory keeps no token")
+    configuration = load_or_exit(options.file).configuration
+    if is_in_memory(configuration):
+        print_error("storage.inmemory: a store in memory keeps no token")
         return 1
     if options.action == "create" and configuration.tokens is None:
-        complain("access.tokens: without the section nobody believes a token")
+        print_error("access.tokens: without the section nobody believes a token")
         return 1
-    lines = alone.once(lambda reactor: _do(configuration, options, reactor))
+    lines = alone.run_once(lambda reactor: _do(configuration, options, reactor))
     if lines is None:
         return 1
     sys.stdout.write("".join(f"{line}\n" for line in lines))
@@ -79,13 +79,13 @@ def run(options: Namespace) -> int:
 
 
 async def _do(configuration: Configuration, options: Namespace, reactor: Any) -> list[str]:
-    async with opened(configuration, reactor) as driver:
-        records = Records(driver, reactor)
+    async with open_store(configuration, reactor) as driver:
+        records = TokenStore(driver, reactor)
         try:
             if options.action == "create":
                 return await _create(records, options)
             if options.action == "list":
-                return _list(await records.all(), reactor.seconds(), as_json=options.json)
+                return _list(await records.list_records(), reactor.seconds(), as_json=options.json)
             if not await records.revoke(options.id):
                 raise CommandFailed(f"no token has the id {options.id!r}")
         except StorageError as error:
@@ -93,19 +93,19 @@ async def _do(configuration: Configuration, options: Namespace, reactor: Any) ->
     return [json.dumps({"revoked": options.id})] if options.json else []
 
 
-async def _create(records: Records, options: Namespace) -> list[str]:
+async def _create(records: TokenStore, options: Namespace) -> list[str]:
     rights = Rights(tuple(options.allow))
     record, token = await records.create("robot", options.name, options.expires, rights=rights)
     if options.json:
         return [json.dumps({**_shown(record), "token": token})]
-    complain(
+    print_error(
         f"the robot {record.name} has the token {record.id}, good {_until(record)}; it can not be"
         f" shown again. To use it: docker login --username {record.name} --password-stdin HOST"
     )
     return [token]
 
 
-def _list(records: list[Record], now: float, *, as_json: bool) -> list[str]:
+def _list(records: list[TokenRecord], now: float, *, as_json: bool) -> list[str]:
     if as_json:
         return [json.dumps([_shown(record) for record in records])]
     lines = []
@@ -119,7 +119,7 @@ def _list(records: list[Record], now: float, *, as_json: bool) -> list[str]:
     return lines
 
 
-def _shown(record: Record) -> dict[str, object]:
+def _shown(record: TokenRecord) -> dict[str, object]:
     return {
         "id": record.id,
         "kind": record.kind,
@@ -134,7 +134,7 @@ def _words(right: dict[str, list[str]]) -> str:
     return f"{','.join(right['repositories'])}:{','.join(right['actions'])}"
 
 
-def _until(record: Record) -> str:
+def _until(record: TokenRecord) -> str:
     return "for ever" if record.expires is None else f"until {_time(record.expires)}"
 
 
@@ -153,9 +153,9 @@ def _name(text: str) -> str:
 def _right(text: str) -> Right:
     patterns, _, actions = text.rpartition(":")
     wanted = actions.split(",")
-    if not set(wanted) <= set(MEANING):
+    if not set(wanted) <= set(IMPLIED_ACTIONS):
         raise argparse.ArgumentTypeError(
-            f"{actions!r} is not some of {', '.join(MEANING)} with commas between"
+            f"{actions!r} is not some of {', '.join(IMPLIED_ACTIONS)} with commas between"
         )
     chosen = patterns.split(",")
     try:
@@ -172,7 +172,7 @@ def _lifetime(text: str) -> float | None:
         return None
     days = _DAYS.fullmatch(text)
     try:
-        seconds = int(days[1]) * _DAY if days else values.duration(text)
+        seconds = int(days[1]) * _DAY_S if days else values.duration(text)
     except ValueError:
         seconds = 0.0
     if seconds <= 0:

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 from attrs import define
 
 from twisted_registry import alone
-from twisted_registry.collecting import make_emptying
-from twisted_registry.commands.configured import add_file, complain, loaded
+from twisted_registry.collecting import make_trash_expiry
+from twisted_registry.commands.configured import add_config_argument, print_error, load_or_exit
 from twisted_registry.commands.once import CommandFailed
-from twisted_registry.commands.progress import Bar
-from twisted_registry.commands.store import attending, in_memory, opened
+from twisted_registry.commands.progress import ProgressBar
+from twisted_registry.commands.store import open_writable_registry, is_in_memory, open_store
 from twisted_registry.config.values import duration
 from twisted_registry.digest import Digest, DigestInvalid
 from twisted_registry.maintenance.marking import CollectionFailed
 from twisted_registry.reference import is_name, is_tag
-from twisted_registry.repository.restoring import GoneForGood, Restoring
+from twisted_registry.repository.restoring import NotRecoverable, Undelete
 from twisted_registry.repository.taghistory import TagHistory
-from twisted_registry.repository.tagrecord import TagRecord
-from twisted_registry.repository.trashed import Kind, TrashCan
+from twisted_registry.repository.tagrecord import TagChangeRecord
+from twisted_registry.repository.trashed import TrashedKind, TrashContents
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
     from twisted_registry.config.schema import Configuration
     from twisted_registry.repository.registry import Registry
-    from twisted_registry.repository.taghistory import Change
-    from twisted_registry.repository.trashed import Trashed
+    from twisted_registry.repository.taghistory import TagChange
+    from twisted_registry.repository.trashed import TrashedItem
     from twisted_registry.storage.interfaces import IStorageDriver
 
 #: Bytes of a record.
-_LIMIT = 1024
+_MAX_RECORD_BYTES = 1024
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -63,7 +63,7 @@ def arguments(parser: ArgumentParser) -> None:
     )
     for action in (listing, history, restore, empty):
         action.add_argument("--json", action="store_true", help="print JSON, a document a line")
-        add_file(action)
+        add_config_argument(action)
 
 
 def run(options: Namespace) -> int:
@@ -71,21 +71,21 @@ def run(options: Namespace) -> int:
 
     :returns: the exit status: 1 if it failed, or something can not come back.
     """
-    configuration = loaded(options.file).configuration
-    if in_memory(configuration):
-        complain("storage.inmemory: the trash is in the memory of the process that serves it")
+    configuration = load_or_exit(options.file).configuration
+    if is_in_memory(configuration):
+        print_error("storage.inmemory: the trash is in the memory of the process that serves it")
         return 1
     action = _ACTIONS[options.action]
-    done = alone.once(lambda reactor: action(configuration, options, reactor))
+    done = alone.run_once(lambda reactor: action(configuration, options, reactor))
     return 1 if done is None else done
 
 
 async def _list(configuration: Configuration, options: Namespace, reactor: Any) -> int:
-    async with opened(configuration, reactor) as driver:
-        can = TrashCan(driver)
-        async for items in can.pages():
+    async with open_store(configuration, reactor) as driver:
+        contents = TrashContents(driver)
+        async for items in contents.pages():
             for item in items:
-                facts = await _facts(can, item)
+                facts = await _facts(contents, item)
                 # A new tag is a part of its history, and nothing that was removed.
                 if facts.get("before", "") is not None:
                     _print(facts, _line(facts), options)
@@ -93,10 +93,10 @@ async def _list(configuration: Configuration, options: Namespace, reactor: Any) 
 
 
 async def _history(configuration: Configuration, options: Namespace, reactor: Any) -> int:
-    wanted = Wanted.parse(options.what)
+    wanted = TrashTarget.parse(options.what)
     if not wanted.tag:
         raise CommandFailed(f"{options.what}: not a tag, as REPO:TAG")
-    async with opened(configuration, reactor) as driver:
+    async with open_store(configuration, reactor) as driver:
         for change in await TagHistory(driver).changes(wanted.repository, wanted.tag):
             facts = _change(change)
             _print(facts, f"{facts['time']}  {_movement(facts)}", options)
@@ -104,19 +104,19 @@ async def _history(configuration: Configuration, options: Namespace, reactor: An
 
 
 async def _restore(configuration: Configuration, options: Namespace, reactor: Any) -> int:
-    wanted, at = Wanted.parse(options.what), moment_of(options.at)
+    wanted, at = TrashTarget.parse(options.what), parse_time(options.at)
     if at is not None and not wanted.tag:
         raise CommandFailed("--at is for tags")
     async with (
-        opened(configuration, reactor) as driver,
-        attending(configuration, driver, reactor) as registry,
+        open_store(configuration, reactor) as driver,
+        open_writable_registry(configuration, driver, reactor) as registry,
     ):
         try:
             faults = await _bring_back(wanted, at, registry, driver)
-        except GoneForGood as error:
+        except NotRecoverable as error:
             raise CommandFailed(str(error)) from error
     for fault in faults:
-        complain(fault)
+        print_error(fault)
     _print(
         {"restored": options.what, "faults": faults},
         f"{options.what}: {'restored in part' if faults else 'restored'}",
@@ -126,11 +126,11 @@ async def _restore(configuration: Configuration, options: Namespace, reactor: An
 
 
 async def _bring_back(
-    wanted: Wanted, at: float | None, registry: Registry, driver: IStorageDriver
+    wanted: TrashTarget, at: float | None, registry: Registry, driver: IStorageDriver
 ) -> list[str]:
-    restoring, name = Restoring(registry), wanted.repository
+    restoring, name = Undelete(registry), wanted.repository
     if wanted.tag:
-        digest = await TagHistory(driver).at(name, wanted.tag, at)
+        digest = await TagHistory(driver).tag_at(name, wanted.tag, at)
         if digest is None:
             when = "before its latest change" if at is None else "then"
             raise CommandFailed(f"{name}:{wanted.tag} named nothing {when} that the trash knows of")
@@ -138,7 +138,7 @@ async def _bring_back(
         return []
     if wanted.digest is None:
         return await restoring.repository(name)
-    if await restoring.was_layer(name, wanted.digest):
+    if await restoring.has_trashed_layer(name, wanted.digest):
         await restoring.layer(name, wanted.digest)
     else:
         await restoring.manifest(name, wanted.digest)
@@ -150,17 +150,17 @@ async def _empty(configuration: Configuration, options: Namespace, reactor: Any)
         keep = duration(options.older_than)
     except ValueError as error:
         raise CommandFailed(f"--older-than {options.older_than}: not a duration, as 48h") from error
-    bar = Bar(sys.stderr) if sys.stderr.isatty() else None
-    async with opened(configuration, reactor) as driver:
-        emptying = make_emptying(configuration, driver, reactor, keep)
+    bar = ProgressBar(sys.stderr) if sys.stderr.isatty() else None
+    async with open_store(configuration, reactor) as driver:
+        trash_expiry = make_trash_expiry(configuration, driver, reactor, keep)
         if bar is not None:
-            emptying.progress = lambda seen: bar.say(f"{seen} things looked at")
+            trash_expiry.progress = lambda seen: bar.say(f"{seen} things looked at")
         try:
-            emptied = await emptying.run()
+            emptied = await trash_expiry.run()
         except CollectionFailed as error:
             raise CommandFailed(str(error)) from error
         finally:
-            await emptying.marking.references.close()
+            await trash_expiry.mark_phase.references.close()
             if bar is not None:
                 bar.clear()
     facts = {"removed": emptied.removed, "bytes": emptied.size, "back": emptied.back}
@@ -175,7 +175,7 @@ _ACTIONS = {"list": _list, "history": _history, "restore": _restore, "empty": _e
 
 
 @define(eq=False)
-class Wanted:
+class TrashTarget:
     """What was named on the command line: a tag, a manifest or blob, or a repository."""
 
     repository: str
@@ -183,7 +183,7 @@ class Wanted:
     digest: Digest | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Wanted:
+    def parse(cls, text: str) -> TrashTarget:
         """Take it apart.
 
         :raises CommandFailed: if it is none of the three.
@@ -201,7 +201,7 @@ class Wanted:
         return cls(name, tag, parsed)
 
 
-def moment_of(text: str | None) -> float | None:
+def parse_time(text: str | None) -> float | None:
     """The seconds since the epoch of a time in ISO 8601.
 
     :raises CommandFailed: if it is none.
@@ -215,24 +215,24 @@ def moment_of(text: str | None) -> float | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-async def _facts(can: TrashCan, item: Trashed) -> dict[str, Any]:
+async def _facts(contents: TrashContents, item: TrashedItem) -> dict[str, Any]:
     facts = {
-        "time": _time(item.stamp.seconds),
-        "cause": item.stamp.cause.value,
+        "time": _time(item.entry_name.seconds),
+        "cause": item.entry_name.reason.value,
         "kind": item.kind.value,
         "repository": item.repository or None,
         "tag": item.tag or None,
         "digest": None if item.digest is None else str(item.digest),
-        "size": item.size if item.kind is Kind.BLOB else None,
+        "size": item.size if item.kind is TrashedKind.BLOB else None,
     }
-    if item.kind is Kind.TAG:
-        record = TagRecord.from_bytes(await can.content(item, _LIMIT) or b"")
+    if item.kind is TrashedKind.TAG:
+        record = TagChangeRecord.from_bytes(await contents.content(item, _MAX_RECORD_BYTES) or b"")
         if record is not None:
             facts |= {"before": _text(record.before), "now": _text(record.now)}
     return facts
 
 
-def _change(change: Change) -> dict[str, Any]:
+def _change(change: TagChange) -> dict[str, Any]:
     return {
         "time": _time(change.seconds),
         "before": _text(change.before),

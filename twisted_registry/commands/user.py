@@ -12,15 +12,15 @@ from getpass import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from twisted_registry.auth.editing import edit, has_entry, with_entry, without_entry
+from twisted_registry.auth.editing import edit_file, has_entry, with_entry, without_entry
 from twisted_registry.auth.htpasswd import (
-    LONGEST_PASSWORD,
+    MAX_PASSWORD_BYTES,
     HtpasswdInvalid,
     cost_of,
     is_user_name,
-    parse,
+    parse_htpasswd,
 )
-from twisted_registry.commands.configured import WITHOUT_FILE, complain, loaded
+from twisted_registry.commands.configured import CONFIG_EPILOG, print_error, load_or_exit
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -35,13 +35,13 @@ _ACTIONS = {
 }
 
 
-class Refused(Exception):
+class UserCommandError(Exception):
     """It can not be done; the text is one line for whoever asked."""
 
 
 def arguments(parser: ArgumentParser) -> None:
     """Add what it takes."""
-    parser.epilog = WITHOUT_FILE
+    parser.epilog = CONFIG_EPILOG
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, text in _ACTIONS.items():
         below = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
@@ -66,22 +66,22 @@ def run(options: Namespace) -> int:
             _print(path, as_json=options.json)
         else:
             _change(path, options.action, _name(options.name))
-    except Refused as error:
-        complain(str(error))
+    except UserCommandError as error:
+        print_error(str(error))
     except HtpasswdInvalid as error:
-        complain(f"{path}: {error}")
+        print_error(f"{path}: {error}")
     except OSError as error:
-        complain(f"{path}: {error.strerror}")
+        print_error(f"{path}: {error.strerror}")
     else:
         return 0
     return 1
 
 
 def _configured(file: str | None) -> str:
-    found = loaded(file)
+    found = load_or_exit(file)
     htpasswd = found.configuration.auth.htpasswd
     if htpasswd is None:
-        complain(f"{_KEY} is not set in {found.source}; give --htpasswd PATH")
+        print_error(f"{_KEY} is not set in {found.source}; give --htpasswd PATH")
         raise SystemExit(1)
     return htpasswd.path
 
@@ -89,7 +89,7 @@ def _configured(file: str | None) -> str:
 def _name(given: str) -> bytes:
     name = given.encode("utf-8", "surrogateescape")
     if not is_user_name(name):
-        raise Refused(f"{given!r} is no name: expected printable text without a colon")
+        raise UserCommandError(f"{given!r} is no name: expected printable text without a colon")
     return name
 
 
@@ -97,12 +97,12 @@ def _change(path: str, action: str, name: bytes) -> None:
     shown = name.decode()
 
     def check(content: bytes) -> None:
-        parse(content)
+        parse_htpasswd(content)
         there = has_entry(content, name)
         if there and action == "add":
-            raise Refused(f"{shown} is there already; passwd gives another password")
+            raise UserCommandError(f"{shown} is there already; passwd gives another password")
         if not there and action != "add":
-            raise Refused(f"{shown} is not there; list shows who is")
+            raise UserCommandError(f"{shown} is not there; list shows who is")
 
     hashed = b"" if action == "remove" else _hash(_password(path, shown, check))
 
@@ -112,7 +112,7 @@ def _change(path: str, action: str, name: bytes) -> None:
             return without_entry(content, name)
         return with_entry(content, name, hashed)
 
-    edit(path, change)
+    edit_file(path, change)
 
 
 def _password(path: str, shown: str, check: Callable[[bytes], None]) -> bytes:
@@ -124,26 +124,26 @@ def _password(path: str, shown: str, check: Callable[[bytes], None]) -> bytes:
     else:
         password = getpass(f"password of {shown}: ").encode()
         if getpass("the same again: ").encode() != password:
-            raise Refused("these were two passwords")
+            raise UserCommandError("these were two passwords")
     if not password:
-        raise Refused("an empty password lets everybody in")
-    if len(password) > LONGEST_PASSWORD:
-        raise Refused(f"more than {LONGEST_PASSWORD} bytes, of which bcrypt would not see the rest")
+        raise UserCommandError("an empty password lets everybody in")
+    if len(password) > MAX_PASSWORD_BYTES:
+        raise UserCommandError(f"more than {MAX_PASSWORD_BYTES} bytes, of which bcrypt would not see the rest")
     if b"\0" in password:
-        raise Refused("a password is text")
+        raise UserCommandError("a password is text")
     return password
 
 
 def _hash(password: bytes) -> bytes:
     try:
-        from twisted_registry.auth.passwords import hash_of  # noqa: PLC0415 - an extra
+        from twisted_registry.auth.passwords import hash_password  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
-        raise Refused(f"needs the package {error.name}: install twisted-registry[auth]") from None
-    return hash_of(password)
+        raise UserCommandError(f"needs the package {error.name}: install twisted-registry[auth]") from None
+    return hash_password(password)
 
 
 def _print(path: str, *, as_json: bool) -> None:
-    users = parse(Path(path).read_bytes())
+    users = parse_htpasswd(Path(path).read_bytes())
     listed = sorted((name.decode(), cost_of(hashed)) for name, hashed in users.hashes.items())
     if as_json:
         found = [{"name": name, "cost": cost} for name, cost in listed]
@@ -151,4 +151,4 @@ def _print(path: str, *, as_json: bool) -> None:
     else:
         sys.stdout.write("".join(f"{name}\n" for name, _ in listed))
     if users.ignored:
-        complain(f"{path}: {users.ignored} lines are of no use: their hash is not bcrypt's")
+        print_error(f"{path}: {users.ignored} lines are of no use: their hash is not bcrypt's")

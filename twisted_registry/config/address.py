@@ -20,11 +20,11 @@ _HOST: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9_])?"
 _NAME: Final = r"[a-z][a-z0-9]*"
 _PART: Final = r"(?:\\.|[^\\:])*"
 _KEYWORD: Final = r"(?s)([^=\\]*)=(.*)"
-_PORTS: Final = frozenset({"tcp", "tcp6", "ssl"})
+_PORT_ENDPOINTS: Final = frozenset({"tcp", "tcp6", "ssl"})
 #: Endpoint names of Twisted whose connections are those of the socket, with nothing around them.
-_PLAIN: Final = frozenset({"tcp", "tcp6", "unix", "systemd"})
+_SOCKET_ENDPOINTS: Final = frozenset({"tcp", "tcp6", "unix", "systemd"})
 #: Endpoint names of Twisted with what they may be told; others come from plugins.
-_KEYWORDS: Final = {
+_ENDPOINT_KEYWORDS: Final = {
     "tcp": {"port", "interface", "backlog"},
     "tcp6": {"port", "interface", "backlog"},
     "unix": {"address", "mode", "backlog", "lockfile"},
@@ -52,7 +52,7 @@ class Address(Value):
     @property
     def shareable(self) -> bool:
         """Whether it is a plain socket, from which several processes can accept."""
-        return self.endpoint.partition(":")[0] in _PLAIN
+        return self.endpoint.partition(":")[0] in _SOCKET_ENDPOINTS
 
 
 def parse_address(text: str, *, unix: bool = False) -> Address:
@@ -64,7 +64,7 @@ def parse_address(text: str, *, unix: bool = False) -> Address:
     name, colon, rest = text.partition(":")
     if not text.isprintable() or not text.strip():
         raise ValueError
-    known = name in _KEYWORDS or name in _PORTS
+    known = name in _ENDPOINT_KEYWORDS or name in _PORT_ENDPOINTS
     # A plugin's endpoint (haproxy:tcp:5000) has more than one colon, or it is HOST:PORT.
     if colon and rest and (known or (re.fullmatch(_NAME, name) and ":" in rest)):
         return _endpoint(text, name)
@@ -90,10 +90,10 @@ def _host_and_port(text: str) -> Address:
 
 def _endpoint(text: str, name: str) -> Address:
     places, words = _split(text[len(name) + 1 :])
-    allowed = _KEYWORDS.get(name)
+    allowed = _ENDPOINT_KEYWORDS.get(name)
     if allowed is not None and (set(words) - allowed or len(places) > 1):
         raise ValueError
-    if name in _PORTS:
+    if name in _PORT_ENDPOINTS:
         port = _port(words["port"] if "port" in words else places[0] if places else "")
         return Address(text, text, words.get("interface", ""), port)
     if name == "unix":

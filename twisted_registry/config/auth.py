@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted_registry.config import values
-from twisted_registry.config.forms import choice, flag, text
-from twisted_registry.config.kinds import Listing, Options, Scalar
-from twisted_registry.config.sections import Section, Values, key, schema
+from twisted_registry.config.forms import choice, boolean, text
+from twisted_registry.config.kinds import ListOf, OpaqueSection, Scalar
+from twisted_registry.config.sections import Section, SectionBase, key, schema
 
 if TYPE_CHECKING:
     from twisted_registry.config.document import Node
@@ -33,7 +33,7 @@ def _line(doc: str) -> Any:
 
 
 @schema
-class Silly(Values):
+class Silly(SectionBase):
     """``auth.silly``."""
 
     realm: str = _line("The realm that challenges name.")
@@ -41,12 +41,12 @@ class Silly(Values):
 
 
 @schema
-class Htpasswd(Values):
+class Htpasswd(SectionBase):
     """``auth.htpasswd``."""
 
     realm: str = _line("The realm that the challenge names.")
     path: str = key(
-        Scalar("a path", values.some_text),
+        Scalar("a path", values.nonempty_text),
         "A file of users, as ``htpasswd -B`` makes it: entries that are not bcrypt are ignored. It"
         " is read again when it changes. Without such a file one is made at the start, with a user"
         " ``docker`` and a password that the log tells once.",
@@ -55,13 +55,13 @@ class Htpasswd(Values):
 
 
 @schema
-class Token(Values):
+class Token(SectionBase):
     """``auth.token``."""
 
     realm: str = _line("The URL that gives tokens, named in challenges.")
     service: str = _line("What tokens must be for (``aud``); named in challenges.")
     issuer: str = key(
-        Scalar("text", values.some_text), "Who must have issued tokens (``iss``).",
+        Scalar("text", values.nonempty_text), "Who must have issued tokens (``iss``).",
         default="", required=True,
     )  # fmt: skip
     rootcertbundle: str = key(
@@ -74,12 +74,12 @@ class Token(Values):
         text("a path"), "A file of public keys that sign tokens, a JWK Set.", default=""
     )
     signingalgorithms: tuple[str, ...] = key(
-        Listing("a list of algorithms", choice(*ALGORITHMS)),
+        ListOf("a list of algorithms", choice(*ALGORITHMS)),
         "How tokens may be signed; a key always signs by algorithms of its kind alone.",
         default=ALGORITHMS,
     )
     autoredirect: bool = key(
-        flag(), "Name the host that the client asked, in place of ``realm``.", default=False
+        boolean(), "Name the host that the client asked, in place of ``realm``.", default=False
     )
     autoredirectpath: str = key(
         Scalar("a path that begins with /", _path), "Where on that host tokens are given.",
@@ -88,25 +88,25 @@ class Token(Values):
 
 
 @schema
-class Auth(Values):
+class Auth(SectionBase):
     """``auth``: at most one key."""
 
-    none: object = key(Options(), "Everybody may do everything; the same as no section.")
+    none: object = key(OpaqueSection(), "Everybody may do everything; the same as no section.")
     silly: Silly | None = key(
-        Section("a section", Silly, empty=True),
+        Section("a section", Silly, allows_empty=True),
         "Take whoever sends an Authorization header, whatever it says. For trials only.",
     )
     htpasswd: Htpasswd | None = key(
-        Section("a section", Htpasswd, empty=True),
+        Section("a section", Htpasswd, allows_empty=True),
         "Ask for a name and a password. Needs ``twisted-registry[auth]``.",
     )
     token: Token | None = key(
-        Section("a section", Token, empty=True),
+        Section("a section", Token, allows_empty=True),
         "Take tokens (JWT) that another service gives. Needs ``twisted-registry[auth]``.",
     )
 
     @property
-    def wanted(self) -> bool:
+    def is_enabled(self) -> bool:
         """Whether anybody is asked who they are."""
         return bool(self.schemes)
 

@@ -5,59 +5,59 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from twisted_registry.config import values
-from twisted_registry.config.forms import choice, flag, text
-from twisted_registry.config.kinds import Listing, Scalar
-from twisted_registry.config.sections import Section, Values, key, schema, section
+from twisted_registry.config.forms import choice, boolean, text
+from twisted_registry.config.kinds import ListOf, Scalar
+from twisted_registry.config.sections import Section, SectionBase, key, schema, section
 
 if TYPE_CHECKING:
     import re
 
     from twisted_registry.config.document import Node
 
-PAGE = 1000
+DEFAULT_PAGE_SIZE = 1000
 
 
 def _entries(node: Node) -> int:
-    entries = values.whole(node)
-    return entries if entries > 0 else PAGE
+    entries = values.integer(node)
+    return entries if entries > 0 else DEFAULT_PAGE_SIZE
 
 
 def _tags(node: Node) -> int:
-    tags = values.whole(node)
+    tags = values.integer(node)
     if tags < 0:
         raise ValueError
-    return tags or PAGE
+    return tags or DEFAULT_PAGE_SIZE
 
 
-def _patterns() -> Listing:
-    return Listing(
+def _patterns() -> ListOf:
+    return ListOf(
         "a list of regular expressions",
         Scalar("a regular expression that Go and Python read alike", values.pattern),
     )
 
 
 @schema
-class Catalog(Values):
+class Catalog(SectionBase):
     """``catalog``."""
 
     maxentries: int = key(
         Scalar("a whole number", _entries), "The largest page of ``_catalog``; 0 or less is 1000.",
-        default=PAGE,
+        default=DEFAULT_PAGE_SIZE,
     )  # fmt: skip
 
 
 @schema
-class Tags(Values):
+class Tags(SectionBase):
     """``tags``."""
 
     maxtags: int = key(
         Scalar("a whole number from 0", _tags), "The largest page of a tag list; 0 is 1000.",
-        default=PAGE,
+        default=DEFAULT_PAGE_SIZE,
     )  # fmt: skip
 
 
 @schema
-class Urls(Values):
+class Urls(SectionBase):
     """``validation.manifests.urls``."""
 
     allow: tuple[re.Pattern[str], ...] = key(
@@ -70,7 +70,7 @@ class Urls(Values):
 
 
 @schema
-class Platform(Values):
+class Platform(SectionBase):
     """``validation.manifests.indexes.platformlist[]``."""
 
     architecture: str = key(text(), "As in an index, e.g. amd64.", default="")
@@ -78,7 +78,7 @@ class Platform(Values):
 
 
 @schema
-class Indexes(Values):
+class Indexes(SectionBase):
     """``validation.manifests.indexes``."""
 
     platforms: str = key(
@@ -86,13 +86,13 @@ class Indexes(Values):
         "Which manifests of an index must be there when it is pushed.", default="all",
     )  # fmt: skip
     platformlist: tuple[Platform, ...] = key(
-        Listing("a list of platforms", Section("a section", Platform)),
+        ListOf("a list of platforms", Section("a section", Platform)),
         "The platforms, if ``platforms`` is list.", default=(),
     )  # fmt: skip
 
 
 @schema
-class Manifests(Values):
+class Manifests(SectionBase):
     """``validation.manifests``."""
 
     urls: Urls = section(Urls, "URLs in manifests; without this section every URL is accepted.")
@@ -100,27 +100,27 @@ class Manifests(Values):
 
 
 @schema
-class Validation(Values):
+class Validation(SectionBase):
     """``validation``."""
 
-    disabled: bool = key(flag(), "Check none of this.", default=False)
-    enabled: bool | None = key(flag(), "The old opposite of ``disabled``; has no effect.")
+    disabled: bool = key(boolean(), "Check none of this.", default=False)
+    enabled: bool | None = key(boolean(), "The old opposite of ``disabled``; has no effect.")
     manifests: Manifests = section(Manifests, "Manifests that are pushed.")
 
 
 @schema
-class RepositoryPolicy(Values):
+class RepositoryPolicy(SectionBase):
     """``policy.repository``."""
 
     classes: tuple[str, ...] = key(
-        Listing("a list of classes", choice("image", "plugin")),
+        ListOf("a list of classes", choice("image", "plugin")),
         "What may be pushed, told by the media type of a manifest's config; empty is anything.",
         default=(),
     )  # fmt: skip
 
 
 @schema
-class Policy(Values):
+class Policy(SectionBase):
     """``policy``."""
 
     repository: RepositoryPolicy = section(RepositoryPolicy, "Repositories.")

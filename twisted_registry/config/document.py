@@ -51,7 +51,7 @@ class Node:
         self.origin = origin
 
     @property
-    def sort(self) -> str:
+    def type_name(self) -> str:
         """What it is, in words that show none of it."""
         if isinstance(self.value, dict):
             return "a mapping"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from twisted_registry.config.schema import Configuration
 
 
-def masked(configuration: Configuration) -> dict[str, Any]:
+def masked_data(configuration: Configuration) -> dict[str, Any]:
     """*configuration* as plain data, defaults included, secrets as ``******``."""
     said: dict[str, Any] = SCHEMA.dump(configuration)
     return said
@@ -21,5 +21,5 @@ def masked(configuration: Configuration) -> dict[str, Any]:
 def effective_yaml(configuration: Configuration) -> str:
     """The same as YAML, ready to print; without secrets it loads to an equal configuration."""
     return yaml.safe_dump(
-        masked(configuration), sort_keys=False, allow_unicode=True, default_flow_style=False
+        masked_data(configuration), sort_keys=False, allow_unicode=True, default_flow_style=False
     )

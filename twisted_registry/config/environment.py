@@ -14,8 +14,8 @@ from attrs import frozen
 
 from twisted_registry.config.document import DocumentError, Node, parse
 from twisted_registry.config.faults import printable
-from twisted_registry.config.kinds import Anything, Kind, Listing, Options, Table
-from twisted_registry.config.sections import Section, keys, unfold
+from twisted_registry.config.kinds import Anything, Kind, ListOf, OpaqueSection, MapOf
+from twisted_registry.config.sections import Section, schema_keys, expand_bare_name
 from twisted_registry.value import Value
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ FILE_VARIABLE = "REGISTRY_CONFIGURATION_PATH"
 #: The version belongs to the file that it describes.
 VERSION_VARIABLE = "REGISTRY_VERSION"
 #: Where podman, skopeo and buildah keep logins: whoever uses them may well have set it.
-_OF_OTHERS = frozenset({"REGISTRY_AUTH_FILE"})
+_FOREIGN_VARIABLES = frozenset({"REGISTRY_AUTH_FILE"})
 
 
 @frozen(eq=False, repr=False)
@@ -52,7 +52,7 @@ class _BadIndexError(Exception):
     """The variable names no item that the list has or could get next."""
 
 
-def override(
+def apply_overrides(
     root: Node, schema: Kind, environ: Mapping[str, str], report: Report
 ) -> tuple[Override, ...]:
     """Apply every variable of *environ* to the tree under *root*, in the order of names.
@@ -63,7 +63,7 @@ def override(
     for name in sorted(environ):
         if not name.startswith(PREFIX) or name == FILE_VARIABLE:
             continue
-        if name == VERSION_VARIABLE or name in _OF_OTHERS:
+        if name == VERSION_VARIABLE or name in _FOREIGN_VARIABLES:
             _ignore(name, report)
             continue
         try:
@@ -99,16 +99,16 @@ class _Writer:
         if not parts:
             node.value, node.text = self.value.value, self.value.text
             node.origin = self.value.origin
-        elif isinstance(kind, Listing):
+        elif isinstance(kind, ListOf):
             self.item(node, kind, parts)
-        elif isinstance(kind, Section | Table | Anything):
+        elif isinstance(kind, Section | MapOf | Anything):
             self.child(node, kind, parts)
         else:
             raise _UnknownKeyError
 
-    def child(self, node: Node, kind: Section | Table | Anything, parts: tuple[str, ...]) -> None:
-        if isinstance(kind, Section) and kind.bare:
-            unfold(node)
+    def child(self, node: Node, kind: Section | MapOf | Anything, parts: tuple[str, ...]) -> None:
+        if isinstance(kind, Section) and kind.allows_bare_name:
+            expand_bare_name(node)
         children = {} if node.value is None else node.value
         if not isinstance(children, dict):
             return  # a fault of the file, told when the tree is read
@@ -119,7 +119,7 @@ class _Writer:
         children[name] = child
         node.value = children
 
-    def item(self, node: Node, kind: Listing, parts: tuple[str, ...]) -> None:
+    def item(self, node: Node, kind: ListOf, parts: tuple[str, ...]) -> None:
         items = [] if node.value is None else node.value
         if not isinstance(items, list):
             return  # a fault of the file, told when the tree is read
@@ -138,16 +138,16 @@ class _Writer:
 
 
 def _name(
-    kind: Section | Table | Anything, present: Iterable[str], parts: tuple[str, ...]
+    kind: Section | MapOf | Anything, present: Iterable[str], parts: tuple[str, ...]
 ) -> tuple[str, Kind, tuple[str, ...]]:
     """The key that the first of *parts* name, its kind, and the parts that remain."""
     if isinstance(kind, Section):
-        known: dict[str, Kind] = {name: spec.kind for name, spec in keys(kind.of).items()}
-    elif isinstance(kind, Table):
+        known: dict[str, Kind] = {name: spec.kind for name, spec in schema_keys(kind.of).items()}
+    elif isinstance(kind, MapOf):
         known = dict.fromkeys(present, kind.item)
-    elif isinstance(kind, Options):
+    elif isinstance(kind, OpaqueSection):
         known = {
-            name: Anything() if below is None else Options(known=below)
+            name: Anything() if below is None else OpaqueSection(known=below)
             for name, below in kind.known.items()
         }
     else:
@@ -155,21 +155,21 @@ def _name(
     by_name = {name.upper(): name for name in known}
     for count in range(len(parts), 0, -1):
         said = "_".join(parts[:count])
-        name = by_name.get(said.upper() if isinstance(kind, Table) else said)
+        name = by_name.get(said.upper() if isinstance(kind, MapOf) else said)
         if name is not None:
             return name, known[name], parts[count:]
-    if isinstance(kind, Table):
-        return _new_name(kind, parts)
-    if isinstance(kind, Section) and not kind.closed:
+    if isinstance(kind, MapOf):
+        return _match_new_name(kind, parts)
+    if isinstance(kind, Section) and not kind.strict:
         raise _UnknownKeyError
-    if isinstance(kind, Options):
+    if isinstance(kind, OpaqueSection):
         raise _UnknownKeyError
     return parts[0].lower(), Anything(), parts[1:]
 
 
-def _new_name(kind: Table, parts: tuple[str, ...]) -> tuple[str, Kind, tuple[str, ...]]:
+def _match_new_name(kind: MapOf, parts: tuple[str, ...]) -> tuple[str, Kind, tuple[str, ...]]:
     """A name that the user makes up: all that remains, but for the index of a list's item."""
-    indexed = isinstance(kind.item, Listing) and len(parts) > 1 and parts[-1].isdecimal()
+    indexed = isinstance(kind.item, ListOf) and len(parts) > 1 and parts[-1].isdecimal()
     count = len(parts) - 1 if indexed else len(parts)
     if isinstance(kind.item, Anything):
         count = 1  # nested, as in Distribution

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MASK = "******"
 #: A value longer than this is cut in a fault line.
-SHOWN = 80
+MAX_VALUE_CHARS = 80
 
 _USERINFO = r"//[^/@\s]*(?:@[^/@\s]*)*@"
 
@@ -34,10 +34,10 @@ def printable(text: str) -> str:
     return text if text.isprintable() else ascii(text)
 
 
-def shown(text: str) -> str:
+def quote_value(text: str) -> str:
     """*text* as a fault line shows a value: quoted, on one line, cut when long."""
     masked = mask_url(text)
-    return repr(masked if len(masked) <= SHOWN else masked[:SHOWN] + "...")
+    return repr(masked if len(masked) <= MAX_VALUE_CHARS else masked[:MAX_VALUE_CHARS] + "...")
 
 
 @frozen(eq=False, repr=False)
@@ -111,7 +111,7 @@ class Report:
         hint = f"; did you mean {near[0]}?" if near else ""
         self.warn(path, f"unknown key, ignored{hint}", origin)
 
-    def stop(self) -> None:
+    def raise_faults(self) -> None:
         """Do nothing if all is well.
 
         :raise ConfigurationError: with every fault found so far.

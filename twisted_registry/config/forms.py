@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted_registry.config import values
-from twisted_registry.config.kinds import Duration, Kind, Listing, Scalar, Table
+from twisted_registry.config.kinds import Duration, Kind, ListOf, Scalar, MapOf
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,15 +20,15 @@ def text(expected: str = "text") -> Kind:
     return Scalar(expected, values.text)
 
 
-def flag() -> Kind:
+def boolean() -> Kind:
     """A real boolean."""
-    return Scalar("true or false", values.flag)
+    return Scalar("true or false", values.boolean)
 
 
-def whole(minimum: int, maximum: int | None = None) -> Kind:
+def integer(minimum: int, maximum: int | None = None) -> Kind:
     """An integer between bounds, which are included."""
     upper = "" if maximum is None else f" to {maximum}"
-    return Scalar(f"a whole number from {minimum}{upper}", _bounded(values.whole, minimum, maximum))
+    return Scalar(f"a whole number from {minimum}{upper}", _bounded(values.integer, minimum, maximum))
 
 
 def size(minimum: int) -> Kind:
@@ -62,18 +62,18 @@ def choice(*names: str, ignore_case: bool = False) -> Kind:
 
 def headers() -> Kind:
     """HTTP headers: a mapping of names to lists of values."""
-    return Table(
+    return MapOf(
         "a mapping of header names to lists of values",
-        Listing("a list of values", Scalar("a header value on one line", values.header_value)),
+        ListOf("a list of values", Scalar("a header value on one line", values.header_value)),
         values.header_name,
         "the name of an HTTP header, and not one that frames the message",
         keep_case=True,
     )
 
 
-def texts(expected: str = "a list of texts") -> Kind:
+def text_list(expected: str = "a list of texts") -> Kind:
     """A list of single values."""
-    return Listing(expected, Scalar("text that is not empty", values.some_text))
+    return ListOf(expected, Scalar("text that is not empty", values.nonempty_text))
 
 
 def _bounded(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from attrs import frozen
 
 from twisted_registry.config import values
-from twisted_registry.config.faults import MASK, Report, mask_url, shown
+from twisted_registry.config.faults import MASK, Report, mask_url, quote_value
 from twisted_registry.value import Value
 
 if TYPE_CHECKING:
@@ -24,36 +24,36 @@ if TYPE_CHECKING:
     from twisted_registry.config.document import Node
 
 
-class Mismatch(Exception):
+class KindMismatchError(Exception):
     """A value is not what its kind takes."""
 
 
 @frozen(eq=False, repr=False)
-class Place(Value):
+class ReadContext(Value):
     """Where the reader stands: the path of the key, and who hears of faults."""
 
     report: Report
     path: str = ""
     secret: bool = False
 
-    def key(self, name: str, *, secret: bool = False) -> Place:
+    def key(self, name: str, *, secret: bool = False) -> ReadContext:
         """The place of a key below this one."""
         below = f"{self.path}.{name}" if self.path else name
-        return Place(self.report, below, self.secret or secret)
+        return ReadContext(self.report, below, self.secret or secret)
 
-    def item(self, index: int) -> Place:
+    def item(self, index: int) -> ReadContext:
         """The place of a list's item."""
-        return Place(self.report, f"{self.path}[{index}]", self.secret)
+        return ReadContext(self.report, f"{self.path}[{index}]", self.secret)
 
     def fault(self, node: Node, kind: Kind) -> None:
         """Report that *node* is not what *kind* takes, without giving a secret away."""
         # What stands for a whole section may be one of its secrets.
-        if isinstance(node.value, dict | list) or not isinstance(kind, Scalar | Listing):
-            value = node.sort
+        if isinstance(node.value, dict | list) or not isinstance(kind, Scalar | ListOf):
+            value = node.type_name
         elif self.secret:
             value = MASK
         else:
-            value = shown(node.text)
+            value = quote_value(node.text)
         self.report.fault(self.path, f"got {value}", kind.expected, node.origin)
 
 
@@ -70,7 +70,7 @@ class Kind(ABC):
         self.expected = expected
 
     @abstractmethod
-    def read(self, node: Node, place: Place) -> Any:
+    def read(self, node: Node, place: ReadContext) -> Any:
         """The value of *node*; faults of its parts go to the place's report.
 
         :raise Mismatch: if it is nothing of this kind.
@@ -88,12 +88,12 @@ class Scalar(Kind):
         super().__init__(expected)
         self.convert = convert
 
-    def read(self, node: Node, place: Place) -> Any:  # noqa: ARG002 - one value has no parts
+    def read(self, node: Node, place: ReadContext) -> Any:  # noqa: ARG002 - one value has no parts
         """As promised by :class:`Kind`."""
         try:
             return self.convert(node)
         except ValueError:
-            raise Mismatch from None
+            raise KindMismatchError from None
 
     def dump(self, value: Any) -> Any:
         """As promised by :class:`Kind`."""
@@ -107,10 +107,10 @@ class Duration(Scalar):
 
     def dump(self, value: Any) -> Any:
         """As promised by :class:`Kind`."""
-        return None if value is None else values.spelled(value)
+        return None if value is None else values.format_duration(value)
 
 
-class Part(Scalar):
+class Percentage(Scalar):
     """A part of a whole, from 0 to 1."""
 
     def dump(self, value: Any) -> Any:
@@ -118,17 +118,17 @@ class Part(Scalar):
         return f"{100 * value:g}%" if value else None
 
 
-class Listing(Kind):
+class ListOf(Kind):
     """A list of one kind; the value is a tuple."""
 
     def __init__(self, expected: str, item: Kind) -> None:
         super().__init__(expected)
         self.item = item
 
-    def read(self, node: Node, place: Place) -> Any:
+    def read(self, node: Node, place: ReadContext) -> Any:
         """As promised by :class:`Kind`."""
         if not isinstance(node.value, list):
-            raise Mismatch
+            raise KindMismatchError
         return tuple(
             value
             for index, child in enumerate(node.value)
@@ -140,7 +140,7 @@ class Listing(Kind):
         return [self.item.dump(item) for item in value]
 
 
-class Table(Kind):
+class MapOf(Kind):
     """A mapping with names of the user's own; the value is a dict.
 
     :ivar item: the kind of the values.
@@ -164,10 +164,10 @@ class Table(Kind):
         self.names = names
         self.keep_case = keep_case
 
-    def read(self, node: Node, place: Place) -> Any:
+    def read(self, node: Node, place: ReadContext) -> Any:
         """As promised by :class:`Kind`."""
         if not isinstance(node.value, dict):
-            raise Mismatch
+            raise KindMismatchError
         table = {}
         for name, child in node.value.items():
             below = place.key(name)
@@ -191,12 +191,12 @@ class Anything(Kind):
     def __init__(self, expected: str = "anything") -> None:
         super().__init__(expected)
 
-    def read(self, node: Node, place: Place) -> Any:  # noqa: ARG002 - nothing can be wrong
+    def read(self, node: Node, place: ReadContext) -> Any:  # noqa: ARG002 - nothing can be wrong
         """As promised by :class:`Kind`."""
         return plain(node)
 
 
-class Options(Anything):
+class OpaqueSection(Anything):
     """A section that is known by the names of its keys, its values being another's business.
 
     :ivar known: the names, each with the names below it, if it is a section.
@@ -208,18 +208,18 @@ class Options(Anything):
         super().__init__("a section")
         self.known = {} if known is None else known
 
-    def read(self, node: Node, place: Place) -> Any:
+    def read(self, node: Node, place: ReadContext) -> Any:
         """As promised by :class:`Kind`."""
         if node.value is None:
             return {}
         if not isinstance(node.value, dict):
-            raise Mismatch
+            raise KindMismatchError
         for name, child in node.value.items():
             below = place.key(name)
             if name not in self.known:
                 place.report.unknown(below.path, name, self.known, child.origin)
             elif self.known[name] and isinstance(child.value, dict):
-                Options(known=self.known[name] or {}).read(child, below)
+                OpaqueSection(known=self.known[name] or {}).read(child, below)
         return plain(node)
 
 
@@ -232,13 +232,13 @@ def plain(node: Node) -> Any:
     return node.value
 
 
-def read(kind: Kind, node: Node, place: Place) -> Any:
+def read(kind: Kind, node: Node, place: ReadContext) -> Any:
     """The value of *node*; None if it has none, or has a fault, which is reported."""
     if node.value is None and not kind.takes_null:
         return None
     try:
         return kind.read(node, place)
-    except Mismatch:
+    except KindMismatchError:
         place.fault(node, kind)
         return None
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 from attrs import frozen
 
 from twisted_registry.config.document import DocumentError, Node, parse
-from twisted_registry.config.environment import FILE_VARIABLE, override
+from twisted_registry.config.environment import FILE_VARIABLE, apply_overrides
 from twisted_registry.config.faults import Report
-from twisted_registry.config.kinds import Place
-from twisted_registry.config.rules import adopt_level, check, choose_driver, drivers_of
+from twisted_registry.config.kinds import ReadContext
+from twisted_registry.config.rules import migrate_loglevel, check_configuration, choose_driver, named_drivers
 from twisted_registry.config.schema import Configuration
 from twisted_registry.config.sections import Section
 from twisted_registry.value import Value
@@ -37,7 +37,7 @@ SCHEMA: Final = Section("a mapping of sections", Configuration)
 
 
 @frozen(eq=False, repr=False)
-class Loaded(Value):
+class LoadedConfiguration(Value):
     """A configuration, and what its reader should hear.
 
     :ivar configuration: checked, with every default filled in.
@@ -57,7 +57,7 @@ def load(
     environ: Mapping[str, str],
     *,
     default_paths: Sequence[str] = DEFAULT_PATHS,
-) -> Loaded:
+) -> LoadedConfiguration:
     """Read the file at *path*, or else the one that the environment or a default names.
 
     :param path: the file that the command line names, or None.
@@ -66,20 +66,20 @@ def load(
     :raise ConfigurationError: with every fault that was found.
     """
     report = Report()
-    found, why = _find(path, environ, default_paths)
+    found, why = _find_file(path, environ, default_paths)
     if found is None:
         return _load(BUILT_IN, "built-in default", why, environ, report)
-    text = _text(found, report)
-    report.stop()
+    text = _read_text(found, report)
+    report.raise_faults()
     return _load(text, found, why, environ, report)
 
 
-def load_text(text: str, environ: Mapping[str, str], origin: str = "configuration") -> Loaded:
+def load_text(text: str, environ: Mapping[str, str], origin: str = "configuration") -> LoadedConfiguration:
     """As :func:`load`, from text instead of a file; *origin* is what faults call it."""
     return _load(text, origin, f"{origin}, given as text", environ, Report())
 
 
-def _find(
+def _find_file(
     path: str | None, environ: Mapping[str, str], default_paths: Sequence[str]
 ) -> tuple[str | None, str]:
     if path is not None:
@@ -93,7 +93,7 @@ def _find(
     return None, "the built-in default, because no file was named or found"
 
 
-def _text(path: str, report: Report) -> str:
+def _read_text(path: str, report: Report) -> str:
     try:
         return Path(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -107,21 +107,21 @@ def _text(path: str, report: Report) -> str:
 
 def _load(
     text: str, origin: str, source: str, environ: Mapping[str, str], report: Report
-) -> Loaded:
+) -> LoadedConfiguration:
     try:
         root = parse(text, origin, report)
     except DocumentError as error:
         report.fault(origin, None, f"is {error}")
         root = Node(None)
-    report.stop()
+    report.raise_faults()
     if not isinstance(root.value, dict):
         report.fault(origin, None, "is not a mapping of sections; it must begin with version: 0.1")
-    report.stop()
-    before = drivers_of(root)
-    overrides = override(root, SCHEMA, environ, report)
+    report.raise_faults()
+    before = named_drivers(root)
+    overrides = apply_overrides(root, SCHEMA, environ, report)
     choose_driver(root, before, overrides, report)
-    adopt_level(root, report)
-    configuration: Configuration = SCHEMA.read(root, Place(report))
-    check(configuration, report)
-    report.stop()
-    return Loaded(configuration, source, tuple(report.warnings), tuple(report.notices))
+    migrate_loglevel(root, report)
+    configuration: Configuration = SCHEMA.read(root, ReadContext(report))
+    check_configuration(configuration, report)
+    report.raise_faults()
+    return LoadedConfiguration(configuration, source, tuple(report.warnings), tuple(report.notices))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_registry.config.forms import choice, flag, text, texts
-from twisted_registry.config.kinds import Anything, Listing, Table
-from twisted_registry.config.sections import Section, Values, key, schema, section
+from twisted_registry.config.forms import choice, boolean, text, text_list
+from twisted_registry.config.kinds import Anything, ListOf, MapOf
+from twisted_registry.config.sections import Section, SectionBase, key, schema, section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,42 +15,42 @@ LEVELS = ("error", "warn", "info", "debug")
 
 
 @schema
-class AccessLog(Values):
+class AccessLog(SectionBase):
     """``log.accesslog``."""
 
     disabled: bool = key(
-        flag(), "Write no access log. Else one line a request goes to standard output, in the"
+        boolean(), "Write no access log. Else one line a request goes to standard output, in the"
         " combined format of Apache.", default=False,
     )  # fmt: skip
 
 
 @schema
-class Smtp(Values):
+class Smtp(SectionBase):
     """``log.hooks[].options.smtp``."""
 
     addr: str = key(text(), "HOST:PORT of the mail server.", default="")
     username: str = key(text(), "User name at the mail server.", default="")
     password: str = key(text(), "Password at the mail server.", default="", secret=True)
-    insecure: bool = key(flag(), "Do not check the server's certificate.", default=False)
+    insecure: bool = key(boolean(), "Do not check the server's certificate.", default=False)
 
 
 @schema
-class HookOptions(Values):
+class HookOptions(SectionBase):
     """``log.hooks[].options``."""
 
     smtp: Smtp = section(Smtp, "The mail server.")
     from_: str = key(text(), "The sender.", default="", name="from")
-    to: tuple[str, ...] = key(texts(), "The recipients.", default=())
+    to: tuple[str, ...] = key(text_list(), "The recipients.", default=())
 
 
 @schema
-class Hook(Values):
+class Hook(SectionBase):
     """``log.hooks[]``."""
 
     type: str = key(choice("mail"), "What the hook does.", default="mail")
-    disabled: bool = key(flag(), "Leave the hook out.", default=False)
+    disabled: bool = key(boolean(), "Leave the hook out.", default=False)
     levels: tuple[str, ...] = key(
-        Listing(
+        ListOf(
             "a list of levels",
             choice("panic", "fatal", "error", "warn", "warning", "info", "debug"),
         ),
@@ -60,7 +60,7 @@ class Hook(Values):
 
 
 @schema
-class Log(Values):
+class Log(SectionBase):
     """``log``."""
 
     level: str = key(
@@ -71,11 +71,11 @@ class Log(Values):
         default="text",
     )  # fmt: skip
     fields: Mapping[str, object] = key(
-        Table("a mapping", Anything()), "Fields that are added to every line.", default={}
+        MapOf("a mapping", Anything()), "Fields that are added to every line.", default={}
     )
     accesslog: AccessLog = section(AccessLog, "The log of requests.")
-    reportcaller: bool = key(flag(), "Accepted; has no effect.", default=False)
+    reportcaller: bool = key(boolean(), "Accepted; has no effect.", default=False)
     hooks: tuple[Hook, ...] = key(
-        Listing("a list of hooks", Section("a section", Hook)),
+        ListOf("a list of hooks", Section("a section", Hook)),
         "Mail for log lines. Not served yet: warned of, and left out.", default=(),
     )  # fmt: skip

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 from twisted_registry.config import values
 from twisted_registry.config.document import Node
-from twisted_registry.config.faults import shown
-from twisted_registry.config.forms import choice, duration, flag, text
-from twisted_registry.config.kinds import Anything, Listing, Scalar, Table
-from twisted_registry.config.sections import Section, Values, key, schema
+from twisted_registry.config.faults import quote_value
+from twisted_registry.config.forms import choice, duration, boolean, text
+from twisted_registry.config.kinds import Anything, ListOf, Scalar, MapOf
+from twisted_registry.config.sections import Section, SectionBase, key, schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,14 +29,14 @@ _NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 @schema
-class Middleware(Values):
+class Middleware(SectionBase):
     """``middleware.registry[]`` and ``.repository[]``."""
 
     name: str = key(text(), "Which one.", default="", required=True)
     options: Mapping[str, object] = key(
-        Table("a section", Anything()), "Its options.", default={}, secret=True
+        MapOf("a section", Anything()), "Its options.", default={}, secret=True
     )
-    disabled: bool = key(flag(), "Leave it out.", default=False)
+    disabled: bool = key(boolean(), "Leave it out.", default=False)
 
 
 def _base(node: Node) -> str:
@@ -53,7 +53,7 @@ def _ranges(node: Node) -> str:
 
 
 @schema
-class StorageOptions(Values):
+class StorageOptions(SectionBase):
     """``middleware.storage[].options`` of all of them."""
 
     baseurl: str = key(
@@ -108,7 +108,7 @@ class StorageOptions(Values):
 
 
 @schema
-class StorageMiddleware(Values):
+class StorageMiddleware(SectionBase):
     """``middleware.storage[]``: each is around those before it."""
 
     name: str = key(
@@ -117,7 +117,7 @@ class StorageMiddleware(Values):
         " ``cloudfront`` sends clients to Amazon's CDN.", default="", required=True,
     )  # fmt: skip
     options: StorageOptions | None = key(Section("a section", StorageOptions), "Its options.")
-    disabled: bool = key(flag(), "Leave it out.", default=False)
+    disabled: bool = key(boolean(), "Leave it out.", default=False)
 
     @property
     def settings(self) -> StorageOptions:
@@ -126,17 +126,17 @@ class StorageMiddleware(Values):
 
 
 @schema
-class Middlewares(Values):
+class Middlewares(SectionBase):
     """``middleware``."""
 
     registry: tuple[Middleware, ...] = key(
-        Listing("a list", Section("a section", Middleware)), "For the registry.", default=()
+        ListOf("a list", Section("a section", Middleware)), "For the registry.", default=()
     )
     repository: tuple[Middleware, ...] = key(
-        Listing("a list", Section("a section", Middleware)), "For repositories.", default=()
+        ListOf("a list", Section("a section", Middleware)), "For repositories.", default=()
     )
     storage: tuple[StorageMiddleware, ...] = key(
-        Listing("a list", Section("a section", StorageMiddleware)), "For the storage.", default=()
+        ListOf("a list", Section("a section", StorageMiddleware)), "For the storage.", default=()
     )
 
 
@@ -156,7 +156,7 @@ def _check_storage(path: str, entry: StorageMiddleware, storage: Storage, report
     if entry.name not in _NEEDS:
         if entry.name:
             report.fault(
-                f"{path}.name", f"got {shown(entry.name)}", "redirect, rewrite or cloudfront"
+                f"{path}.name", f"got {quote_value(entry.name)}", "redirect, rewrite or cloudfront"
             )
         return
     settings = entry.settings
@@ -165,7 +165,7 @@ def _check_storage(path: str, entry: StorageMiddleware, storage: Storage, report
             report.fault(f"{path}.options.{name}", None, f"{entry.name} needs it")
     if entry.name == REDIRECT and settings.baseurl and "://" not in settings.baseurl:
         report.fault(
-            f"{path}.options.baseurl", f"got {shown(settings.baseurl)}", "a URL with a scheme"
+            f"{path}.options.baseurl", f"got {quote_value(settings.baseurl)}", "a URL with a scheme"
         )
     if entry.name == CLOUDFRONT:
         if storage.bucket is None:

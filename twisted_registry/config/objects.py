@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from twisted_registry.config import values
-from twisted_registry.config.faults import shown
+from twisted_registry.config.faults import quote_value
 from twisted_registry.config.forms import choice, text
 from twisted_registry.config.kinds import Scalar
-from twisted_registry.config.sections import Values, key, schema
+from twisted_registry.config.sections import SectionBase, key, schema
 
 if TYPE_CHECKING:
     from twisted_registry.config.document import Node
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _MIB: Final = 1024 * 1024
 #: What S3 allows a part of a multipart upload to have, and a copy in one piece at most.
-LEAST_PART: Final = 5 * _MIB
-LARGEST_PART: Final = 5 * 1024 * _MIB
+MIN_PART_BYTES: Final = 5 * _MIB
+MAX_PART_BYTES: Final = 5 * 1024 * _MIB
 
 STORAGE_CLASSES: Final = (
     "NONE",
@@ -61,13 +61,13 @@ _HOST: Final = r"[A-Za-z0-9._-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?"
 
 
 def _flag(doc: str, default: bool | None) -> Any:  # noqa: FBT001 - the default of a flag
-    return key(Scalar("true or false", values.loose_flag), doc, default=default)
+    return key(Scalar("true or false", values.lenient_boolean), doc, default=default)
 
 
 def _bytes(doc: str, default: int, minimum: int, maximum: int) -> Any:
     def convert(node: Node) -> int:
         try:
-            value = values.loose_whole(node)
+            value = values.lenient_integer(node)
         except ValueError:
             value = values.size(node)
         if not minimum <= value <= maximum:
@@ -81,7 +81,7 @@ def _bytes(doc: str, default: int, minimum: int, maximum: int) -> Any:
 
 
 def _count(node: Node) -> int:
-    value = values.loose_whole(node)
+    value = values.lenient_integer(node)
     if value < 1:
         raise ValueError
     return value
@@ -137,7 +137,7 @@ def _folder(node: Node) -> str:
 
 
 @schema
-class S3(Values):
+class S3(SectionBase):
     """``storage.s3``, and under its other name ``storage.s3aws``."""
 
     bucket: str = key(
@@ -190,16 +190,16 @@ class S3(Values):
                          default="private")  # fmt: skip
     chunksize: int = _bytes(
         "How large the parts of an upload are: also about what an upload holds in memory, twice."
-        , 10 * _MIB, LEAST_PART, LARGEST_PART,
+        , 10 * _MIB, MIN_PART_BYTES, MAX_PART_BYTES,
     )  # fmt: skip
     multipartcopychunksize: int = _bytes(
-        "How large the parts of a copy inside the store are.", 32 * _MIB, LEAST_PART, LARGEST_PART
+        "How large the parts of a copy inside the store are.", 32 * _MIB, MIN_PART_BYTES, MAX_PART_BYTES
     )
     multipartcopymaxconcurrency: int = key(
         Scalar("a whole number from 1", _count), "How many parts are copied at once.", default=100
     )
     multipartcopythresholdsize: int = _bytes(
-        "Larger objects are copied in parts.", 32 * _MIB, 0, LARGEST_PART
+        "Larger objects are copied in parts.", 32 * _MIB, 0, MAX_PART_BYTES
     )
     useragent: str = key(
         Scalar("text on one line", values.header_value), "Added to our own in the User-Agent.",
@@ -225,7 +225,7 @@ def check_s3(name: str, options: S3, report: Report) -> None:
     if not options.bucket:
         report.fault(f"{path}.bucket", None, "the key is required")
     if not options.regionendpoint and not re.fullmatch(_REGION, options.region):
-        got = f"got {shown(options.region) if options.region else 'nothing'}"
+        got = f"got {quote_value(options.region) if options.region else 'nothing'}"
         expected = "a region of AWS such as eu-central-1, or regionendpoint beside it"
         report.fault(f"{path}.region", got, expected)
     if not options.v4auth:
@@ -235,7 +235,7 @@ def check_s3(name: str, options: S3, report: Report) -> None:
     if options.keyid and not options.encrypt:
         report.warn(f"{path}.keyid", "no effect without encrypt: true")
     if options.loglevel.lower() not in {*LOG_LEVELS, "false"}:
-        report.warn(f"{path}.loglevel", f"{shown(options.loglevel)} is unknown, nothing is logged")
+        report.warn(f"{path}.loglevel", f"{quote_value(options.loglevel)} is unknown, nothing is logged")
     if options.regionendpoint:
         for switch in ("usedualstack", "accelerate", "usefipsendpoint"):
             if getattr(options, switch):

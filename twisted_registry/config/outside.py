@@ -5,30 +5,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from twisted_registry.config import values
-from twisted_registry.config.forms import choice, duration, flag, headers, text, texts, whole
-from twisted_registry.config.kinds import Listing, Scalar
-from twisted_registry.config.sections import Section, Values, key, schema, section
+from twisted_registry.config.forms import choice, duration, boolean, headers, text, text_list, integer
+from twisted_registry.config.kinds import ListOf, Scalar
+from twisted_registry.config.sections import Section, SectionBase, key, schema, section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
 @schema
-class RedisPool(Values):
+class RedisPool(SectionBase):
     """``redis.pool``, as in Distribution 2.8."""
 
-    maxidle: int = key(whole(0), "Idle connections that are kept.", default=0)
-    maxactive: int = key(whole(0), "Connections at once; 0 is no limit.", default=0)
+    maxidle: int = key(integer(0), "Idle connections that are kept.", default=0)
+    maxactive: int = key(integer(0), "Connections at once; 0 is no limit.", default=0)
     idletimeout: float = key(duration(), "How long an idle one is kept.", default=0.0)
 
 
 @schema
-class RedisTls(Values):
+class RedisTls(SectionBase):
     """``redis.tls``."""
 
     certificate: str = key(text("a path"), "A PEM file.", default="")
     keyfile: str = key(text("a path"), "A PEM file.", default="", name="key")
-    rootcas: tuple[str, ...] = key(texts("a list of paths"), "PEM files.", default=())
+    rootcas: tuple[str, ...] = key(text_list("a list of paths"), "PEM files.", default=())
 
 
 def _wait(doc: str) -> float:
@@ -37,32 +37,32 @@ def _wait(doc: str) -> float:
 
 
 def _count(doc: str) -> int:
-    value: int = key(whole(-1), doc, default=0)
+    value: int = key(integer(-1), doc, default=0)
     return value
 
 
 @schema
-class Redis(Values):
+class Redis(SectionBase):
     """``redis``, in the shape of Distribution 2.8 (``addr``, ``pool``) or 3."""
 
     addr: str = key(text("HOST:PORT"), "The server (2.8).", default="")
-    addrs: tuple[str, ...] = key(texts("a list of HOST:PORT"), "The servers (3).", default=())
+    addrs: tuple[str, ...] = key(text_list("a list of HOST:PORT"), "The servers (3).", default=())
     username: str = key(text(), "User name.", default="")
     password: str = key(text(), "Password.", default="", secret=True)
-    db: int = key(whole(0), "Number of the database.", default=0)
+    db: int = key(integer(0), "Number of the database.", default=0)
     clientname: str = key(text(), "Name that the client gives itself.", default="")
-    protocol: int = key(whole(0, 3), "Version of the protocol.", default=0)
+    protocol: int = key(integer(0, 3), "Version of the protocol.", default=0)
     sentinelusername: str = key(text(), "User name at the sentinels.", default="")
     sentinelpassword: str = key(text(), "Password at the sentinels.", default="", secret=True)
     mastername: str = key(text(), "Name of the master that sentinels watch.", default="")
     dialtimeout: float = _wait("For connecting.")
     readtimeout: float = _wait("For an answer.")
     writetimeout: float = _wait("For sending.")
-    contexttimeoutenabled: bool = key(flag(), "Honour deadlines of requests.", default=False)
+    contexttimeoutenabled: bool = key(boolean(), "Honour deadlines of requests.", default=False)
     maxretries: int = _count("Attempts after the first.")
     minretrybackoff: float = _wait("Shortest wait before another attempt.")
     maxretrybackoff: float = _wait("Longest wait before another attempt.")
-    poolfifo: bool = key(flag(), "Use idle connections in turn.", default=False)
+    poolfifo: bool = key(boolean(), "Use idle connections in turn.", default=False)
     poolsize: int = _count("Connections kept.")
     pooltimeout: float = _wait("For a free connection.")
     minidleconns: int = _count("Least idle connections.")
@@ -71,12 +71,12 @@ class Redis(Values):
     connmaxidletime: float = _wait("How long an idle connection is kept.")
     connmaxlifetime: float = _wait("How long any connection is kept.")
     maxredirects: int = _count("Redirects within a cluster.")
-    readonly: bool = key(flag(), "Read from replicas.", default=False)
-    routebylatency: bool = key(flag(), "Ask the nearest node.", default=False)
-    routerandomly: bool = key(flag(), "Ask any node.", default=False)
-    disableidentity: bool = key(flag(), "Do not tell the client's name.", default=False)
+    readonly: bool = key(boolean(), "Read from replicas.", default=False)
+    routebylatency: bool = key(boolean(), "Ask the nearest node.", default=False)
+    routerandomly: bool = key(boolean(), "Ask any node.", default=False)
+    disableidentity: bool = key(boolean(), "Do not tell the client's name.", default=False)
     identitysuffix: str = key(text(), "Added to the client's name.", default="")
-    unstableresp3: bool = key(flag(), "Accepted; has no effect.", default=False)
+    unstableresp3: bool = key(boolean(), "Accepted; has no effect.", default=False)
     pool: RedisPool = section(RedisPool, "Connections kept (2.8).")
     tls: RedisTls = section(RedisTls, "TLS to the server.")
 
@@ -92,7 +92,7 @@ class Redis(Values):
 
 
 @schema
-class Exec(Values):
+class Exec(SectionBase):
     """``proxy.exec``."""
 
     command: str = key(text("a path"), "A docker-credential-helper.", default="")
@@ -100,7 +100,7 @@ class Exec(Values):
 
 
 @schema
-class Proxy(Values):
+class Proxy(SectionBase):
     """``proxy``."""
 
     remoteurl: str = key(text("a URL"), "The registry to pull through.", default="")
@@ -112,22 +112,22 @@ class Proxy(Values):
 
 
 @schema
-class Ignore(Values):
+class Ignore(SectionBase):
     """``notifications.endpoints[].ignore``."""
 
-    mediatypes: tuple[str, ...] = key(texts(), "Media types that are left out.", default=())
+    mediatypes: tuple[str, ...] = key(text_list(), "Media types that are left out.", default=())
     actions: tuple[str, ...] = key(
-        Listing("a list of actions", choice("pull", "push", "mount", "delete")),
+        ListOf("a list of actions", choice("pull", "push", "mount", "delete")),
         "Actions that are left out.", default=(),
     )  # fmt: skip
 
 
 @schema
-class Endpoint(Values):
+class Endpoint(SectionBase):
     """``notifications.endpoints[]``."""
 
     name: str = key(text(), "A name for logs and metrics.", default="", required=True)
-    disabled: bool = key(flag(), "Leave it out.", default=False)
+    disabled: bool = key(boolean(), "Leave it out.", default=False)
     url: str = key(
         Scalar("an absolute http or https URL", values.url), "Where events go.", default="",
         required=True,
@@ -136,49 +136,49 @@ class Endpoint(Values):
         headers(), "Headers of each request.", default={}, secret=True
     )
     timeout: float = key(duration(), "For an answer.", default=1.0)
-    threshold: int = key(whole(0), "Failures before a pause.", default=10)
+    threshold: int = key(integer(0), "Failures before a pause.", default=10)
     backoff: float = key(duration(), "How long a pause is.", default=1.0)
-    ignoredmediatypes: tuple[str, ...] = key(texts(), "The old ``ignore``.", default=())
+    ignoredmediatypes: tuple[str, ...] = key(text_list(), "The old ``ignore``.", default=())
     ignore: Ignore = section(Ignore, "Events that are left out.")
 
 
 @schema
-class Events(Values):
+class Events(SectionBase):
     """``notifications.events``."""
 
-    includereferences: bool = key(flag(), "Name what a manifest refers to.", default=False)
+    includereferences: bool = key(boolean(), "Name what a manifest refers to.", default=False)
 
 
 @schema
-class Notifications(Values):
+class Notifications(SectionBase):
     """``notifications``."""
 
     events: Events = section(Events, "What events say.")
     endpoints: tuple[Endpoint, ...] = key(
-        Listing("a list of endpoints", Section("a section", Endpoint)), "Who is told.", default=()
+        ListOf("a list of endpoints", Section("a section", Endpoint)), "Who is told.", default=()
     )
 
 
 @schema
-class StorageHealth(Values):
+class StorageHealth(SectionBase):
     """``health.storagedriver``."""
 
-    enabled: bool = key(flag(), "Look at the store now and then.", default=False)
+    enabled: bool = key(boolean(), "Look at the store now and then.", default=False)
     interval: float = key(duration(), "How often.", default=10.0)
-    threshold: int = key(whole(0), "Failures in a row that count.", default=0)
+    threshold: int = key(integer(0), "Failures in a row that count.", default=0)
 
 
 @schema
-class FileHealth(Values):
+class FileHealth(SectionBase):
     """``health.file[]``."""
 
     file: str = key(text("a path"), "Unhealthy while it exists.", default="", required=True)
     interval: float = key(duration(), "How often to look.", default=10.0)
-    threshold: int = key(whole(0), "Accepted; has no effect.", default=0)
+    threshold: int = key(integer(0), "Accepted; has no effect.", default=0)
 
 
 @schema
-class HttpHealth(Values):
+class HttpHealth(SectionBase):
     """``health.http[]``."""
 
     uri: str = key(
@@ -188,33 +188,33 @@ class HttpHealth(Values):
     headers: Mapping[str, tuple[str, ...]] = key(
         headers(), "Headers of the request.", default={}, secret=True
     )
-    statuscode: int = key(whole(0, 999), "The status that is healthy.", default=200)
+    statuscode: int = key(integer(0, 999), "The status that is healthy.", default=200)
     timeout: float = key(duration(), "For the answer.", default=0.0)
     interval: float = key(duration(), "How often.", default=10.0)
-    threshold: int = key(whole(0), "Failures in a row that count.", default=0)
+    threshold: int = key(integer(0), "Failures in a row that count.", default=0)
 
 
 @schema
-class TcpHealth(Values):
+class TcpHealth(SectionBase):
     """``health.tcp[]``."""
 
     addr: str = key(text("HOST:PORT"), "Where to connect to.", default="", required=True)
     timeout: float = key(duration(), "For the connection.", default=0.0)
     interval: float = key(duration(), "How often.", default=10.0)
-    threshold: int = key(whole(0), "Failures in a row that count.", default=0)
+    threshold: int = key(integer(0), "Failures in a row that count.", default=0)
 
 
 @schema
-class Health(Values):
+class Health(SectionBase):
     """``health``."""
 
     storagedriver: StorageHealth = section(StorageHealth, "The store.")
     file: tuple[FileHealth, ...] = key(
-        Listing("a list", Section("a section", FileHealth)), "Files.", default=()
+        ListOf("a list", Section("a section", FileHealth)), "Files.", default=()
     )
     http: tuple[HttpHealth, ...] = key(
-        Listing("a list", Section("a section", HttpHealth)), "HTTP servers.", default=()
+        ListOf("a list", Section("a section", HttpHealth)), "HTTP servers.", default=()
     )
     tcp: tuple[TcpHealth, ...] = key(
-        Listing("a list", Section("a section", TcpHealth)), "TCP servers.", default=()
+        ListOf("a list", Section("a section", TcpHealth)), "TCP servers.", default=()
     )

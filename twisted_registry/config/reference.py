@@ -10,9 +10,9 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from twisted_registry.config import values
-from twisted_registry.config.kinds import Anything, Duration, Listing, Options, Table
+from twisted_registry.config.kinds import Anything, Duration, ListOf, OpaqueSection, MapOf
 from twisted_registry.config.schema import Configuration
-from twisted_registry.config.sections import Key, Section, keys
+from twisted_registry.config.sections import Key, Section, schema_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,32 +71,32 @@ def reference() -> str:
 
 
 def _section(schema: type, path: str) -> Iterator[str]:
-    for name, spec in keys(schema).items():
+    for name, spec in schema_keys(schema).items():
         here = f"{path}.{name}" if path else name
         if not path:
             yield from ("", name, "~" * len(name), "")
         yield from _entry(spec, here)
         kind = spec.kind
-        if isinstance(kind, Listing) and isinstance(kind.item, Section):
+        if isinstance(kind, ListOf) and isinstance(kind.item, Section):
             here, kind = f"{here}[]", kind.item
         if isinstance(kind, Section):
             yield from _section(kind.of, here)
 
 
 def _entry(spec: Key, path: str) -> Iterator[str]:
-    yield f"``{path}``" + ("  (*ours*)" if spec.ours else "")
+    yield f"``{path}``" + ("  (*ours*)" if spec.extension else "")
     yield f"    {spec.doc}"
     facts = []
-    if not isinstance(spec.kind, Section | Options):
+    if not isinstance(spec.kind, Section | OpaqueSection):
         facts.append(f"Takes {spec.kind.expected}.")
     default = _default(spec)
     if spec.required:
         facts.append("Required.")
     elif default:
         facts.append(f"Default: ``{default}``.")
-    if spec.secret and not isinstance(spec.kind, Anything | Table):
+    if spec.secret and not isinstance(spec.kind, Anything | MapOf):
         facts.append("Never shown.")
-    if isinstance(spec.kind, Options) and spec.kind.known:
+    if isinstance(spec.kind, OpaqueSection) and spec.kind.known:
         facts.append(f"Keys: {', '.join(f'``{name}``' for name in spec.kind.known)}.")
     if facts:
         yield f"    {' '.join(facts)}"
@@ -106,7 +106,7 @@ def _entry(spec: Key, path: str) -> Iterator[str]:
 def _default(spec: Key) -> str:
     value = spec.default
     if isinstance(spec.kind, Duration) and isinstance(value, float):
-        return values.spelled(value)
+        return values.format_duration(value)
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if isinstance(value, int | str) else ""

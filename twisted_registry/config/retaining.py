@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from twisted_registry import globs
 from twisted_registry.config import values
 from twisted_registry.config.access import patterns
-from twisted_registry.config.forms import duration, flag, whole
-from twisted_registry.config.kinds import Listing, Scalar
-from twisted_registry.config.sections import Section, Values, key, schema
+from twisted_registry.config.forms import duration, boolean, integer
+from twisted_registry.config.kinds import ListOf, Scalar
+from twisted_registry.config.sections import Section, SectionBase, key, schema
 
 if TYPE_CHECKING:
     from twisted_registry.config.document import Node
@@ -23,12 +23,12 @@ def _tag_pattern(node: Node) -> str:
 
 
 def _tags(doc: str, **more: Any) -> Any:
-    kind = Listing("a list of patterns", Scalar(globs.EXPECTED_TAG, _tag_pattern))
-    return key(kind, doc, ours=True, **more)
+    kind = ListOf("a list of patterns", Scalar(globs.TAG_GLOB_SYNTAX, _tag_pattern))
+    return key(kind, doc, extension=True, **more)
 
 
 @schema
-class Immutable(Values):
+class Immutable(SectionBase):
     """``storage.maintenance.retention.immutable[]``."""
 
     repositories: tuple[str, ...] = patterns("Where: as in ``access``.")
@@ -39,46 +39,46 @@ class Immutable(Values):
 
 
 @schema
-class Rule(Values):
+class Rule(SectionBase):
     """``storage.maintenance.retention.rules[]``."""
 
     repositories: tuple[str, ...] = patterns("Where: as in ``access``.")
     tags: tuple[str, ...] = _tags("Which tags.", default=("*",))
     newest: int = key(
-        whole(0), "Keep so many of each repository, those that were pushed last.", default=0,
-        ours=True,
+        integer(0), "Keep so many of each repository, those that were pushed last.", default=0,
+        extension=True,
     )  # fmt: skip
     pushedwithin: float = key(
-        duration(), "Keep what was pushed in so long a time.", default=0.0, ours=True
+        duration(), "Keep what was pushed in so long a time.", default=0.0, extension=True
     )
     pulledwithin: float = key(
         duration(), "Keep what was pulled in so long a time, or before that was recorded.",
-        default=0.0, ours=True,
+        default=0.0, extension=True,
     )  # fmt: skip
     always: tuple[str, ...] = _tags("Keep these tags.", default=())
 
 
 @schema
-class Retention(Values):
+class Retention(SectionBase):
     """``storage.maintenance.retention``."""
 
     enabled: bool = key(
-        flag(), "Remove tags that no rule keeps, at intervals.", default=False, ours=True
+        boolean(), "Remove tags that no rule keeps, at intervals.", default=False, extension=True
     )
     interval: float = key(
-        duration(positive=True), "How often to look.", default=24 * 3600.0, ours=True
+        duration(positive=True), "How often to look.", default=24 * 3600.0, extension=True
     )
-    dryrun: bool = key(flag(), "Only log what would go.", default=False, ours=True)
+    dryrun: bool = key(boolean(), "Only log what would go.", default=False, extension=True)
     rules: tuple[Rule, ...] = key(
-        Listing("a list of rules", Section("a section", Rule, closed=True)),
+        ListOf("a list of rules", Section("a section", Rule, strict=True)),
         "What is kept. The first rule that chooses a tag decides; a tag that none chooses stays.",
-        default=(), ours=True,
+        default=(), extension=True,
     )  # fmt: skip
 
     immutable: tuple[Immutable, ...] = key(
-        Listing("a list of rules", Section("a section", Immutable, closed=True)),
+        ListOf("a list of rules", Section("a section", Immutable, strict=True)),
         "Tags that, once they are there, are neither moved nor deleted: 403 ``DENIED``.",
-        default=(), ours=True,
+        default=(), extension=True,
     )  # fmt: skip
 
 

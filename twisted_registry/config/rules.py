@@ -13,7 +13,7 @@ from twisted_registry.config import storing
 from twisted_registry.config.access import check_access
 from twisted_registry.config.address import parse_address
 from twisted_registry.config.document import Node
-from twisted_registry.config.faults import Report, shown
+from twisted_registry.config.faults import Report, quote_value
 from twisted_registry.config.middleware import check_middleware
 from twisted_registry.config.objects import check_s3
 from twisted_registry.config.retaining import check_retention
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from twisted_registry.config.schema import Configuration
 
 #: Seconds: a push must have ended by then.
-_LEAST_GRACE = 3600.0
+_MIN_GRACE_S = 3600.0
 #: How many descriptors a memory cache holds, unless it is said.
-_DESCRIPTORS = 10_000
+_DEFAULT_DESCRIPTORS = 10_000
 
 
-def drivers_of(root: Node) -> tuple[str, ...]:
+def named_drivers(root: Node) -> tuple[str, ...]:
     """The storage drivers that the tree names."""
     storage = _child(root, "storage")
     if storage is None or storage.value is None or isinstance(storage.value, list):
@@ -41,7 +41,7 @@ def drivers_of(root: Node) -> tuple[str, ...]:
     return tuple(name for name in storage.value if name in storing.DRIVERS)
 
 
-def adopt_level(root: Node, report: Report) -> None:
+def migrate_loglevel(root: Node, report: Report) -> None:
     """Read the deprecated ``loglevel`` as ``log.level``, unless that is set too."""
     if not isinstance(root.value, dict) or _child(root, "loglevel") is None:
         return
@@ -63,7 +63,7 @@ def choose_driver(
 
     :param before: the drivers of the file alone.
     """
-    now = drivers_of(root)
+    now = named_drivers(root)
     storage = _child(root, "storage")
     if storage is None or not isinstance(storage.value, dict) or len(now) < 2:
         return
@@ -79,32 +79,32 @@ def choose_driver(
             report.warn(f"storage.{name}", f"replaced by {added[0]} of the environment", origin)
 
 
-def check(configuration: Configuration, report: Report) -> None:
+def check_configuration(configuration: Configuration, report: Report) -> None:
     """Report everything about the whole of *configuration* that is wrong or not served."""
     version = configuration.version
     if version != VERSION:
-        said = f"unsupported version {shown(version)}" if version else "unsupported version: none"
+        said = f"unsupported version {quote_value(version)}" if version else "unsupported version: none"
         report.fault("version", said, f"version: {VERSION}")
     _check_storage(configuration, report)
-    _check_collection(configuration, report)
+    _check_maintenance(configuration, report)
     _check_http(configuration, report)
     if configuration.access is not None:
         check_access(configuration.access, configuration.auth, report)
-    _refuse(configuration, report)
-    _warn(configuration, report)
-    _notice(configuration, report)
+    _refuse_unserved(configuration, report)
+    _warn_unserved(configuration, report)
+    _note_ineffective(configuration, report)
 
 
 def _check_storage(configuration: Configuration, report: Report) -> None:
     storage = configuration.storage
     drivers = storage.drivers
-    served = f"{', '.join(storing.SERVED[:-2])} and s3"
+    served = f"{', '.join(storing.SERVED_DRIVERS[:-2])} and s3"
     if not drivers:
         report.fault("storage", None, f"no storage driver is configured; known are {served}")
     elif len(drivers) > 1:
         report.fault("storage", f"got {', '.join(drivers)}", "exactly one driver")
     for name in drivers:
-        if name not in storing.SERVED:
+        if name not in storing.SERVED_DRIVERS:
             report.fault(f"storage.{name}", None, f"this driver is not served; {served} are")
     for name in ("s3", "s3aws"):
         options: S3 | None = getattr(storage, name)
@@ -114,7 +114,7 @@ def _check_storage(configuration: Configuration, report: Report) -> None:
     if cache == "redis" and configuration.redis is None:
         report.fault("storage.cache.blobdescriptor", "got 'redis'", "a redis section beside it")
     elif cache not in {"", "inmemory", "redis"}:
-        report.warn("storage.cache.blobdescriptor", f"{shown(cache)} is unknown, no cache is used")
+        report.warn("storage.cache.blobdescriptor", f"{quote_value(cache)} is unknown, no cache is used")
     elif cache == "redis":
         _check_redis(configuration, report)
 
@@ -127,12 +127,12 @@ def _check_redis(configuration: Configuration, report: Report) -> None:
     elif not redis.is_one_server:
         report.fault("redis.addrs", "got a cluster or sentinels", "one server: the cache of"
                      " descriptors knows no others")  # fmt: skip
-    if configuration.storage.cache.blobdescriptorsize != _DESCRIPTORS:
+    if configuration.storage.cache.blobdescriptorsize != _DEFAULT_DESCRIPTORS:
         report.warn("storage.cache.blobdescriptorsize", "has no effect with redis, which is to be"
                     " bounded by its own maxmemory and allkeys-lru")  # fmt: skip
 
 
-def _check_collection(configuration: Configuration, report: Report) -> None:
+def _check_maintenance(configuration: Configuration, report: Report) -> None:
     check_retention(configuration.storage.maintenance.retention, report)
     marks = configuration.storage.maintenance.watermark
     if marks.warn and marks.refuse and marks.warn > marks.refuse:
@@ -141,7 +141,7 @@ def _check_collection(configuration: Configuration, report: Report) -> None:
     if (marks.warn or marks.refuse) and configuration.storage.filesystem is None:
         report.warn("storage.maintenance.watermark", "has no effect without storage.filesystem")
     grace = configuration.storage.maintenance.gc.grace
-    if grace < _LEAST_GRACE:
+    if grace < _MIN_GRACE_S:
         report.warn("storage.maintenance.gc.grace", f"{grace:g} s is less than an hour: an image"
                     " whose push takes longer may have to be pushed again")  # fmt: skip
 
@@ -153,12 +153,12 @@ def _check_http(configuration: Configuration, report: Report) -> None:
         try:
             parse_address(http.debug.addr)
         except ValueError:
-            report.fault("http.debug.addr", f"got {shown(http.debug.addr)}", place)
+            report.fault("http.debug.addr", f"got {quote_value(http.debug.addr)}", place)
     try:
         _ = http.address
     except ValueError:
         hint = "; set http.net to unix to listen on a path" if http.addr.startswith("/") else ""
-        report.fault("http.addr", f"got {shown(http.addr)}", f"{place}{hint}")
+        report.fault("http.addr", f"got {quote_value(http.addr)}", f"{place}{hint}")
     else:
         _check_workers(configuration, report)
     check_tls(http, configuration.storage, report)
@@ -172,11 +172,11 @@ def _check_workers(configuration: Configuration, report: Report) -> None:
     if "inmemory" in configuration.storage.drivers:
         report.fault("http.workers", got, "1 with storage.inmemory, which processes can not share")
     if not http.address.shareable:
-        report.fault("http.workers", got, f"1 with http.addr {shown(http.addr)}; several share"
+        report.fault("http.workers", got, f"1 with http.addr {quote_value(http.addr)}; several share"
                      " HOST:PORT, tcp:, tcp6:, unix: and systemd: alone")  # fmt: skip
 
 
-def _refuse(configuration: Configuration, report: Report) -> None:
+def _refuse_unserved(configuration: Configuration, report: Report) -> None:
     auth = configuration.auth
     if auth.token is not None and not (auth.token.rootcertbundle or auth.token.jwks):
         report.fault("auth.token", "got no keys", "rootcertbundle, jwks, or both")
@@ -188,7 +188,7 @@ def _refuse(configuration: Configuration, report: Report) -> None:
     check_middleware(configuration.middleware, configuration.storage, report)
 
 
-def _warn(configuration: Configuration, report: Report) -> None:
+def _warn_unserved(configuration: Configuration, report: Report) -> None:
     later = "is not served yet, the registry goes on without it"
     if any(not endpoint.disabled for endpoint in configuration.notifications.endpoints):
         report.warn("notifications", later)
@@ -198,7 +198,7 @@ def _warn(configuration: Configuration, report: Report) -> None:
         report.warn("log.hooks", later)
 
 
-def _notice(configuration: Configuration, report: Report) -> None:
+def _note_ineffective(configuration: Configuration, report: Report) -> None:
     if configuration.http.h2c is not None or configuration.http.http2 is not None:
         report.notices.append("http: HTTP/2 is not served; http2 and h2c have no effect")
     if configuration.validation.enabled is not None:

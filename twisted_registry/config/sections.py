@@ -14,7 +14,7 @@ from attrs.exceptions import FrozenInstanceError
 
 from twisted_registry.config.document import Node
 from twisted_registry.config.faults import mask_url
-from twisted_registry.config.kinds import Kind, Mismatch, Place, mask, read
+from twisted_registry.config.kinds import Kind, KindMismatchError, ReadContext, mask, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -45,7 +45,7 @@ class Key:
         name: str = "",
         secret: bool = False,
         required: bool = False,
-        ours: bool = False,
+        extension: bool = False,
         section: type | None = None,
     ) -> None:
         self.kind = kind
@@ -54,7 +54,7 @@ class Key:
         self.name = name
         self.secret = secret
         self.required = required
-        self.ours = ours
+        self.extension = extension
         self.section = section
         self.attribute = ""
 
@@ -72,13 +72,13 @@ def key(
     name: str = "",
     secret: bool = False,
     required: bool = False,
-    ours: bool = False,
+    extension: bool = False,
 ) -> Any:
     """A field of a schema class; the arguments are those of :class:`Key`."""
-    return Key(kind, doc, default=default, name=name, secret=secret, required=required, ours=ours)
+    return Key(kind, doc, default=default, name=name, secret=secret, required=required, extension=extension)
 
 
-class Values:
+class SectionBase:
     """The base of the schema's classes: frozen, compared and shown by their keys but secrets.
 
     Written once here, because attrs compiles these methods anew for every class, and with
@@ -116,25 +116,25 @@ class Values:
 
     def _keys(self) -> Iterable[Key]:
         of: Any = type(self)
-        return keys(of).values()
+        return schema_keys(of).values()
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 def schema(cls: type[T]) -> type[T]:
-    """Tell type checkers that *cls*, which must inherit :class:`Values`, takes its fields."""
+    """Tell type checkers that *cls*, which must inherit :class:`SectionBase`, takes its fields."""
     return cls
 
 
 def section(
-    of: type[T], doc: str, *, bare: bool = False, closed: bool = False, ours: bool = False
+    of: type[T], doc: str, *, allows_bare_name: bool = False, strict: bool = False, extension: bool = False
 ) -> T:
     """A field that is always there, with the defaults of *of* when the file is silent."""
-    kind = Section("a section", of, bare=bare, closed=closed)
-    return cast("T", Key(kind, doc, section=of, ours=ours))
+    kind = Section("a section", of, allows_bare_name=allows_bare_name, strict=strict)
+    return cast("T", Key(kind, doc, section=of, extension=extension))
 
 
 @cache
-def keys(of: type) -> Mapping[str, Key]:
+def schema_keys(of: type) -> Mapping[str, Key]:
     """The keys that a class of the schema declares, by name and in order."""
     return {spec.name: spec for spec in vars(of).values() if isinstance(spec, Key)}
 
@@ -155,27 +155,27 @@ class Section(Kind):
         expected: str,
         of: type,
         *,
-        bare: bool = False,
-        closed: bool = False,
-        empty: bool = False,
+        allows_bare_name: bool = False,
+        strict: bool = False,
+        allows_empty: bool = False,
     ) -> None:
         super().__init__(expected)
         self.of = of
-        self.bare = bare
-        self.closed = closed
-        self.empty = empty
+        self.allows_bare_name = allows_bare_name
+        self.strict = strict
+        self.allows_empty = allows_empty
 
-    def read(self, node: Node, place: Place) -> Any:
+    def read(self, node: Node, place: ReadContext) -> Any:
         """As promised by :class:`Kind`."""
-        if self.bare:
-            unfold(node)
+        if self.allows_bare_name:
+            expand_bare_name(node)
         if node.value is None:
-            if not self.empty:
+            if not self.allows_empty:
                 return None
             node = Node({}, node.text, node.origin)
         if not isinstance(node.value, dict):
-            raise Mismatch
-        known = keys(self.of)
+            raise KindMismatchError
+        known = schema_keys(self.of)
         found = {}
         for name, child in node.value.items():
             if name not in known:
@@ -187,15 +187,15 @@ class Section(Kind):
                 found[spec.attribute] = value
         for name, spec in known.items():
             given = name in node.value and node.value[name].value is not None
-            if spec.required and not given and not _idle(node.value):
+            if spec.required and not given and not _is_disabled(node.value):
                 below = place.key(name)
                 place.report.fault(below.path, None, "the key is required", node.origin)
         return self.of(**found)
 
-    def _unknown(self, name: str, node: Node, place: Place) -> None:
-        known = keys(self.of)
+    def _unknown(self, name: str, node: Node, place: ReadContext) -> None:
+        known = schema_keys(self.of)
         below = place.key(name).path
-        if self.closed:
+        if self.strict:
             place.report.fault(below, None, f"unknown; known are {', '.join(known)}", node.origin)
         else:
             place.report.unknown(below, name, known, node.origin)
@@ -203,16 +203,16 @@ class Section(Kind):
     def dump(self, value: Any) -> Any:
         """As promised by :class:`Kind`; secrets masked, what is not set left out."""
         said = {}
-        for name, spec in keys(self.of).items():
+        for name, spec in schema_keys(self.of).items():
             item = getattr(value, spec.attribute)
             plain = None if item is None else spec.kind.dump(item)
-            present = isinstance(spec.kind, Section) and spec.kind.empty and item is not None
+            present = isinstance(spec.kind, Section) and spec.kind.allows_empty and item is not None
             if present or plain not in (None, "", [], {}):
                 said[name] = mask(plain) if spec.secret else plain
         return said
 
 
-def _idle(children: Mapping[str, Node]) -> bool:
+def _is_disabled(children: Mapping[str, Node]) -> bool:
     """Whether a section says of itself that it is off; it may then be incomplete."""
     enabled, disabled = children.get("enabled"), children.get("disabled")
     return (enabled is not None and enabled.value is False) or (
@@ -220,7 +220,7 @@ def _idle(children: Mapping[str, Node]) -> bool:
     )
 
 
-def unfold(node: Node) -> None:
+def expand_bare_name(node: Node) -> None:
     """Turn a bare name, in any case, into a section with that one key; in place."""
     if not isinstance(node.value, dict | list) and node.value is not None:
         node.value = {node.text.lower(): Node(None, "", node.origin)}

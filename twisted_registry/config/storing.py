@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted_registry.config import values
-from twisted_registry.config.forms import flag, size, text, whole
-from twisted_registry.config.kinds import Duration, Kind, Options, Part, Scalar
+from twisted_registry.config.forms import boolean, size, text, integer
+from twisted_registry.config.kinds import Duration, Kind, OpaqueSection, Percentage, Scalar
 from twisted_registry.config.objects import S3
 from twisted_registry.config.retaining import Retention
-from twisted_registry.config.sections import Section, Values, key, schema, section
+from twisted_registry.config.sections import Section, SectionBase, key, schema, section
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,35 +17,35 @@ if TYPE_CHECKING:
     from twisted_registry.config.document import Node
 
 #: The drivers that are served, in the order in which sentences name them.
-SERVED = ("filesystem", "inmemory", "s3", "s3aws")
+SERVED_DRIVERS = ("filesystem", "inmemory", "s3", "s3aws")
 #: The drivers of Distribution that are known and refused.
-REFUSED = ("azure", "gcs", "swift", "oss")
-DRIVERS = (*SERVED, *REFUSED)
-LEAST_THREADS = 25
+UNSERVED_DRIVERS = ("azure", "gcs", "swift", "oss")
+DRIVERS = (*SERVED_DRIVERS, *UNSERVED_DRIVERS)
+MIN_THREADS = 25
 #: Seconds; a presigned URL of S3 can not live longer.
-LONGEST_URL = 7 * 24 * 3600
+MAX_URL_LIFETIME_S = 7 * 24 * 3600
 
 
 def _threads(node: Node) -> int:
-    return max(values.loose_whole(node), LEAST_THREADS)
+    return max(values.lenient_integer(node), MIN_THREADS)
 
 
 def _lifetime(node: Node) -> float:
     value = values.seconds(node)
-    if not 1 <= value <= LONGEST_URL:
+    if not 1 <= value <= MAX_URL_LIFETIME_S:
         raise ValueError
     return value
 
 
-def _keep(node: Node) -> float:
+def _trash_keep(node: Node) -> float:
     # YAML reads "off" as false.
-    return 0.0 if node.value in (False, "off") else values.seconds_of_text(node)
+    return 0.0 if node.value in (False, "off") else values.quoted_seconds(node)
 
 
 def _options(names: str, **below: Mapping[str, None]) -> Any:
     known: dict[str, Mapping[str, None] | None] = dict.fromkeys(names.split())
     return key(
-        Options(known={**known, **below}), "Known from Distribution, not served: refused.",
+        OpaqueSection(known={**known, **below}), "Known from Distribution, not served: refused.",
         default=None, secret=True,
     )  # fmt: skip
 
@@ -55,11 +55,11 @@ def _names(names: str) -> Mapping[str, None]:
 
 
 @schema
-class Filesystem(Values):
+class Filesystem(SectionBase):
     """``storage.filesystem``."""
 
     rootdirectory: str = key(
-        Scalar("a path", values.some_text),
+        Scalar("a path", values.nonempty_text),
         "The directory that holds ``docker/registry/v2``; made if it is missing. A relative path"
         " starts at the working directory.", default="/var/lib/registry",
     )  # fmt: skip
@@ -71,34 +71,34 @@ class Filesystem(Values):
 
 
 @schema
-class InMemory(Values):
+class InMemory(SectionBase):
     """``storage.inmemory``: no keys; everything is gone when the process ends."""
 
 
 @schema
-class Delete(Values):
+class Delete(SectionBase):
     """``storage.delete``."""
 
     enabled: bool = key(
-        flag(), "Allow clients to delete. Else a DELETE is answered 405.", default=False
+        boolean(), "Allow clients to delete. Else a DELETE is answered 405.", default=False
     )
 
 
 @schema
-class Redirect(Values):
+class Redirect(SectionBase):
     """``storage.redirect``."""
 
     disable: bool = key(
-        flag(), "Serve blobs ourselves even if the driver could hand out a URL.", default=False
+        boolean(), "Serve blobs ourselves even if the driver could hand out a URL.", default=False
     )
     lifetime: float = key(
         Duration("a duration from 1s to 168h, as 20m", _lifetime), "How long such a URL is good.",
-        default=20 * 60.0, ours=True,
+        default=20 * 60.0, extension=True,
     )  # fmt: skip
 
 
 @schema
-class Cache(Values):
+class Cache(SectionBase):
     """``storage.cache``."""
 
     blobdescriptor: str = key(
@@ -109,11 +109,11 @@ class Cache(Values):
         text("inmemory or redis"), "The old name of ``blobdescriptor``.", default=""
     )
     blobdescriptorsize: int = key(
-        whole(0), "How many descriptors ``inmemory`` remembers; 0 is no limit.", default=10_000
+        integer(0), "How many descriptors ``inmemory`` remembers; 0 is no limit.", default=10_000
     )
     manifestbytes: int = key(
         size(0), "How much memory each process keeps manifests in, with what it has made ready of"
-        " them; 0 keeps none.", default=64 * 2**20, ours=True,
+        " them; 0 keeps none.", default=64 * 2**20, extension=True,
     )  # fmt: skip
 
     @property
@@ -123,101 +123,101 @@ class Cache(Values):
         return asked if asked in {"inmemory", "redis"} else ""
 
 
-def _part() -> Kind:
-    return Part("a percentage from 1% to 100%", values.part)
+def _percentage() -> Kind:
+    return Percentage("a percentage from 1% to 100%", values.part)
 
 
-def _age() -> Kind:
-    return Duration("text such as 168h", values.seconds_of_text)
+def _duration_text() -> Kind:
+    return Duration("text such as 168h", values.quoted_seconds)
 
 
 @schema
-class UploadPurging(Values):
+class UploadPurging(SectionBase):
     """``storage.maintenance.uploadpurging``; as in Distribution, all keys or none."""
 
-    enabled: bool = key(flag(), "Purge uploads that nobody finished.", default=True)
-    age: float = key(_age(), "How old an upload must be.", default=168 * 3600.0, required=True)
-    interval: float = key(_age(), "How often to look.", default=24 * 3600.0, required=True)
-    dryrun: bool = key(flag(), "Only say what would go.", default=False, required=True)
+    enabled: bool = key(boolean(), "Purge uploads that nobody finished.", default=True)
+    age: float = key(_duration_text(), "How old an upload must be.", default=168 * 3600.0, required=True)
+    interval: float = key(_duration_text(), "How often to look.", default=24 * 3600.0, required=True)
+    dryrun: bool = key(boolean(), "Only say what would go.", default=False, required=True)
 
 
 @schema
-class ReadOnly(Values):
+class ReadOnly(SectionBase):
     """``storage.maintenance.readonly``."""
 
-    enabled: bool = key(flag(), "Answer everything that changes the store with 405.", default=False)
+    enabled: bool = key(boolean(), "Answer everything that changes the store with 405.", default=False)
 
 
 @schema
-class GarbageCollection(Values):
+class GarbageCollection(SectionBase):
     """``storage.maintenance.gc``."""
 
     enabled: bool = key(
-        flag(), "Remove what nothing refers to, while serving.", default=False, ours=True
+        boolean(), "Remove what nothing refers to, while serving.", default=False, extension=True
     )
-    interval: float = key(_age(), "How often to collect.", default=24 * 3600.0, ours=True)
+    interval: float = key(_duration_text(), "How often to collect.", default=24 * 3600.0, extension=True)
     grace: float = key(
-        _age(), "How long everything that was stored is kept. Less than an hour is warned of: a"
-        " push must have ended by then.", default=24 * 3600.0, ours=True,
+        _duration_text(), "How long everything that was stored is kept. Less than an hour is warned of: a"
+        " push must have ended by then.", default=24 * 3600.0, extension=True,
     )  # fmt: skip
     deleteuntagged: bool = key(
-        flag(), "Also remove manifests that neither a tag nor an index with a tag holds, nor their"
-        " subject.", default=False, ours=True,
+        boolean(), "Also remove manifests that neither a tag nor an index with a tag holds, nor their"
+        " subject.", default=False, extension=True,
     )  # fmt: skip
-    dryrun: bool = key(flag(), "Only log what would go.", default=False, ours=True)
+    dryrun: bool = key(boolean(), "Only log what would go.", default=False, extension=True)
     rate: int = key(
-        whole(0), "How many manifests to read, and how many things to remove, in a second; 0 is no"
-        " limit. The less, the more often a run looks through all links.", default=0, ours=True,
+        integer(0), "How many manifests to read, and how many things to remove, in a second; 0 is no"
+        " limit. The less, the more often a run looks through all links.", default=0, extension=True,
     )  # fmt: skip
 
 
 @schema
-class Scrub(Values):
+class Scrub(SectionBase):
     """``storage.maintenance.scrub``."""
 
     enabled: bool = key(
-        flag(), "Read every blob again, and take those away that have changed.", default=False,
-        ours=True,
+        boolean(), "Read every blob again, and take those away that have changed.", default=False,
+        extension=True,
     )  # fmt: skip
     interval: float = key(
-        _age(), "How often to begin. A run that was stopped goes on where it was.",
-        default=7 * 24 * 3600.0, ours=True,
+        _duration_text(), "How often to begin. A run that was stopped goes on where it was.",
+        default=7 * 24 * 3600.0, extension=True,
     )  # fmt: skip
     rate: int = key(
         size(0), "How many bytes are read in a second; 0 is no limit.", default=16 * 2**20,
-        ours=True,
+        extension=True,
     )  # fmt: skip
 
 
 @schema
-class Trash(Values):
+class Trash(SectionBase):
     """``storage.maintenance.trash``."""
 
     keep: float = key(
-        Duration("text such as 168h, or off", _keep), "How long what was deleted, collected or"
-        " overwritten can be brought back; ``off`` removes it at once.", default=0.0, ours=True,
+        Duration("text such as 168h, or off", _trash_keep), "How long what was deleted, collected or"
+        " overwritten can be brought back; ``off`` removes it at once.", default=0.0, extension=True,
     )  # fmt: skip
     interval: float = key(
-        _age(), "How often to remove what has been kept for so long.", default=3600.0, ours=True
+        _duration_text(), "How often to remove what has been kept for so long.", default=3600.0, extension=True
     )
 
 
 @schema
-class Watermark(Values):
+class Watermark(SectionBase):
     """``storage.maintenance.watermark``."""
 
     warn: float = key(
-        _part(), "From this part of the disk on answers have a Warning header; off if not set.",
-        default=0.0, ours=True,
+        _percentage(), "From this part of the disk on answers have a Warning header; off if not set.",
+        default=0.0, extension=True,
     )  # fmt: skip
     refuse: float = key(
-        _part(), "From this part of the disk on pushes are answered 507; off if not set.",
-        default=0.0, ours=True,
+        _percentage(), "From this part of the disk on pushes are answered 507; off if not set.",
+        default=0.0, extension=True,
     )  # fmt: skip
 
 
 @schema
-class Maintenance(Values):
+class Maintenance(SectionBase):
     """``storage.maintenance``."""
 
     uploadpurging: UploadPurging | None = key(
@@ -230,47 +230,47 @@ class Maintenance(Values):
     gc: GarbageCollection = section(
         GarbageCollection,
         "Garbage collection; ``twisted-registry garbage-collect`` goes by ``grace`` as well.",
-        ours=True,
+        extension=True,
     )
     retention: Retention = section(
-        Retention, "Which tags go by themselves, and which never do.", ours=True
+        Retention, "Which tags go by themselves, and which never do.", extension=True
     )
     watermark: Watermark = section(
-        Watermark, "What happens as the disk fills up; for ``storage.filesystem``.", ours=True
+        Watermark, "What happens as the disk fills up; for ``storage.filesystem``.", extension=True
     )
-    scrub: Scrub = section(Scrub, "Bit rot: what is stored is compared with its digest.", ours=True)
+    scrub: Scrub = section(Scrub, "Bit rot: what is stored is compared with its digest.", extension=True)
     trash: Trash = section(
-        Trash, "Keep what is removed for some time, so that it can be brought back.", ours=True
+        Trash, "Keep what is removed for some time, so that it can be brought back.", extension=True
     )
 
 
 @schema
-class Tag(Values):
+class Tag(SectionBase):
     """``storage.tag``."""
 
     concurrencylimit: int = key(
-        whole(0), "How many tags are looked at together when a manifest is deleted; 0 leaves the"
+        integer(0), "How many tags are looked at together when a manifest is deleted; 0 leaves the"
         " choice to the registry.", default=0,
     )  # fmt: skip
 
 
 @schema
-class Storage(Values):
+class Storage(SectionBase):
     """``storage``."""
 
     filesystem: Filesystem | None = key(
-        Section("a section", Filesystem, empty=True), "Keep everything in a directory."
+        Section("a section", Filesystem, allows_empty=True), "Keep everything in a directory."
     )
     inmemory: InMemory | None = key(
-        Section("a section", InMemory, empty=True),
+        Section("a section", InMemory, allows_empty=True),
         "Keep everything in memory. Takes no keys; ``storage: inmemory`` says the same.",
     )
     s3: S3 | None = key(
-        Section("a section", S3, empty=True), "Keep everything in a bucket of S3 or of a store"
+        Section("a section", S3, allows_empty=True), "Keep everything in a bucket of S3 or of a store"
         " that speaks its language.",
     )  # fmt: skip
     s3aws: S3 | None = key(
-        Section("a section", S3, empty=True), "The other name of ``s3``, with the same keys."
+        Section("a section", S3, allows_empty=True), "The other name of ``s3``, with the same keys."
     )
     delete: Delete = section(Delete, "Deletes by clients.")
     redirect: Redirect = section(Redirect, "Redirects to the storage.")

@@ -7,10 +7,10 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from twisted_registry.config.clientusers import ClientUser, check_client_users
-from twisted_registry.config.faults import shown
-from twisted_registry.config.forms import choice, text, texts
-from twisted_registry.config.kinds import Listing, Scalar
-from twisted_registry.config.sections import Section, Values, key, schema, section
+from twisted_registry.config.faults import quote_value
+from twisted_registry.config.forms import choice, text, text_list
+from twisted_registry.config.kinds import ListOf, Scalar
+from twisted_registry.config.sections import Section, SectionBase, key, schema, section
 from twisted_registry.config.values import text as text_of
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from twisted_registry.config.storing import Storage
 
 #: Cipher suites of TLS 1.2 by their IANA names, with what OpenSSL calls them.
-SUITES: Final = {
+TLS12_SUITES: Final = {
     "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": "ECDHE-ECDSA-AES256-GCM-SHA384",
     "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384": "ECDHE-RSA-AES256-GCM-SHA384",
     "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-ECDSA-CHACHA20-POLY1305",
@@ -43,15 +43,15 @@ SUITES: Final = {
 }
 #: Those of TLS 1.3. All of them are good, and Distribution always offers all: to name one is no
 #: fault and changes nothing.
-NEWER: Final = frozenset({
+TLS13_SUITES: Final = frozenset({
     "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_GCM_SHA256",
 })  # fmt: skip
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?"
 #: A host name, perhaps for all those below it. The last label of a name has a letter.
 _NAME: Final = rf"(?:\*\.)?(?:{_LABEL}\.)*(?!\d+\Z){_LABEL}"
 #: How many of SUITES, from its beginning, are offered by default: forward secret and authenticated.
-_DEFAULT: Final = 6
-_DIRECTORY: Final = "https://acme-v02.api.letsencrypt.org/directory"
+_DEFAULT_SUITE_COUNT: Final = 6
+_LETSENCRYPT_DIRECTORY_URL: Final = "https://acme-v02.api.letsencrypt.org/directory"
 
 
 def _is_name(said: str) -> bool:
@@ -73,7 +73,7 @@ def _domain(node: Node) -> str:
 
 
 @schema
-class LetsEncrypt(Values):
+class LetsEncrypt(SectionBase):
     """``http.tls.letsencrypt``."""
 
     cachefile: str = key(
@@ -82,36 +82,36 @@ class LetsEncrypt(Values):
     )  # fmt: skip
     email: str = key(text(), "Whom Let's Encrypt may write to about the account.", default="")
     hosts: tuple[str, ...] = key(
-        Listing("a list of host names", Scalar("a host name of the internet", _domain)),
+        ListOf("a list of host names", Scalar("a host name of the internet", _domain)),
         "The host names of this registry, all in one certificate.", default=(),
     )  # fmt: skip
     directoryurl: str = key(
-        text("a URL"), f"The directory of the ACME server. Empty: ``{_DIRECTORY}``.", default=""
+        text("a URL"), f"The directory of the ACME server. Empty: ``{_LETSENCRYPT_DIRECTORY_URL}``.", default=""
     )
 
     @property
     def directory(self) -> str:
         """Where the ACME server is."""
-        return self.directoryurl or _DIRECTORY
+        return self.directoryurl or _LETSENCRYPT_DIRECTORY_URL
 
 
 @schema
-class Auto(Values):
+class Auto(SectionBase):
     """``http.tls.auto``."""
 
     hosts: tuple[str, ...] = key(
-        Listing("a list of host names and addresses", Scalar("a host name or an address", _host)),
+        ListOf("a list of host names and addresses", Scalar("a host name or an address", _host)),
         "What clients call this registry: names, as ``registry.lan``, and addresses.", default=(),
-        ours=True,
+        extension=True,
     )  # fmt: skip
     folder: str = key(
         text("a path"), "Where authority and certificates are kept. Empty: ``twisted-registry/tls``"
-        " below the root directory of the store.", default="", ours=True,
+        " below the root directory of the store.", default="", extension=True,
     )  # fmt: skip
 
 
 @schema
-class Tls(Values):
+class Tls(SectionBase):
     """``http.tls``."""
 
     certificate: str = key(
@@ -123,7 +123,7 @@ class Tls(Values):
         " passphrase.", default="", name="key",
     )  # fmt: skip
     clientcas: tuple[str, ...] = key(
-        texts("a list of paths"), "PEM files of authorities for certificates of clients. With them"
+        text_list("a list of paths"), "PEM files of authorities for certificates of clients. With them"
         " clients are asked for one.", default=(),
     )  # fmt: skip
     clientauth: str = key(
@@ -138,23 +138,23 @@ class Tls(Values):
         choice("", "tls1.2", "tls1.3"), "The oldest version of TLS. Empty: ``tls1.2``.", default=""
     )
     ciphersuites: tuple[str, ...] = key(
-        Listing("a list of names", choice(*SUITES, *sorted(NEWER))),
+        ListOf("a list of names", choice(*TLS12_SUITES, *sorted(TLS13_SUITES))),
         "IANA names of cipher suites, for TLS 1.2. Empty: ECDHE with AES-GCM or ChaCha20."
         " TLS 1.3 always offers all of its own.", default=(),
     )  # fmt: skip
     letsencrypt: LetsEncrypt = section(LetsEncrypt, "Certificates by ACME.")
     auto: Auto = section(
-        Auto, "An authority and a certificate that the registry makes itself.", closed=True,
-        ours=True,
+        Auto, "An authority and a certificate that the registry makes itself.", strict=True,
+        extension=True,
     )  # fmt: skip
     clientusers: tuple[ClientUser, ...] = key(
-        Listing("a list of rules", Section("a section", ClientUser, closed=True)),
+        ListOf("a list of rules", Section("a section", ClientUser, strict=True)),
         "Which certificates of clients are which user's; the first rule that fits holds. Such a"
-        " client needs no password.", default=(), ours=True,
+        " client needs no password.", default=(), extension=True,
     )  # fmt: skip
 
     @property
-    def wanted(self) -> bool:
+    def is_enabled(self) -> bool:
         """Whether the registry is to be served over TLS."""
         return bool(self.certificate or self.auto.hosts or self.letsencrypt.cachefile)
 
@@ -163,8 +163,8 @@ class Tls(Values):
         """OpenSSL's names of the cipher suites for TLS 1.2; none if it is not to be spoken."""
         if self.minimumtls == "tls1.3":
             return ()
-        names = self.ciphersuites or tuple(SUITES)[:_DEFAULT]
-        return tuple(SUITES[name] for name in names if name in SUITES)
+        names = self.ciphersuites or tuple(TLS12_SUITES)[:_DEFAULT_SUITE_COUNT]
+        return tuple(TLS12_SUITES[name] for name in names if name in TLS12_SUITES)
 
 
 def check_tls(http: Http, storage: Storage, report: Report) -> None:
@@ -174,13 +174,13 @@ def check_tls(http: Http, storage: Storage, report: Report) -> None:
     certificate when the authorities are: either would be a surprise.
     """
     tls = http.tls
-    if not (tls.wanted or tls.auto.folder or tls.letsencrypt.hosts or tls.letsencrypt.email):
+    if not (tls.is_enabled or tls.auto.folder or tls.letsencrypt.hosts or tls.letsencrypt.email):
         _check_none(tls, report)
         return
     _check_source(http, storage, report)
     _check_clients(tls, report)
     if http.addr.startswith("ssl:"):
-        report.fault("http.addr", f"got {shown(http.addr)}",
+        report.fault("http.addr", f"got {quote_value(http.addr)}",
                      "HOST:PORT, because http.tls has the certificate")  # fmt: skip
     _check_suites(tls, report)
 
@@ -223,7 +223,7 @@ def _check_acme(http: Http, report: Report) -> None:
             report.fault("http.tls.letsencrypt.hosts", "got nothing",
                          "what clients call this registry")  # fmt: skip
     elif not acme.directory.startswith("https://"):
-        report.fault("http.tls.letsencrypt.directoryurl", f"got {shown(acme.directory)}",
+        report.fault("http.tls.letsencrypt.directoryurl", f"got {quote_value(acme.directory)}",
                      "a URL that begins with https://")  # fmt: skip
     elif not http.addr.endswith(":443"):
         report.notices.append(

@@ -33,11 +33,11 @@ _TRUE: Final = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE: Final = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 _SIZE: Final = r"(\d{1,15})\s*(KiB|MiB|GiB)?"
 _UNITS: Final = {None: 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-_WORD: Final = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
+_TOKEN: Final = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 _FIELD: Final = r"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?"
 _PREFIX: Final = r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]+/)*"
 #: More processes than this on one socket are a mistake.
-PROCESSES: Final = 64
+MAX_WORKERS: Final = 64
 #: The HTTP machinery owns these; a configured one would break the framing of answers.
 _FRAMING: Final = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding"})
 
@@ -49,7 +49,7 @@ def text(node: Node) -> str:
     return node.text
 
 
-def some_text(node: Node) -> str:
+def nonempty_text(node: Node) -> str:
     """As :func:`text`, and not empty."""
     value = text(node)
     if not value.strip():
@@ -57,14 +57,14 @@ def some_text(node: Node) -> str:
     return value
 
 
-def flag(node: Node) -> bool:
+def boolean(node: Node) -> bool:
     """A real YAML boolean; quoted ones are refused, as Distribution does."""
     if not isinstance(node.value, bool):
         raise ValueError  # noqa: TRY004 - one kind of error for all values
     return node.value
 
 
-def loose_flag(node: Node) -> bool:
+def lenient_boolean(node: Node) -> bool:
     """A YAML boolean, or text that Go's ``strconv.ParseBool`` takes."""
     if isinstance(node.value, bool):
         return node.value
@@ -74,7 +74,7 @@ def loose_flag(node: Node) -> bool:
     return value in _TRUE
 
 
-def whole(node: Node) -> int:
+def integer(node: Node) -> int:
     """A YAML integer of at most 64 bits."""
     if not isinstance(node.value, int) or isinstance(node.value, bool):
         raise ValueError  # noqa: TRY004 - one kind of error for all values
@@ -83,20 +83,20 @@ def whole(node: Node) -> int:
     return node.value
 
 
-def processes(node: Node) -> int:
+def worker_count(node: Node) -> int:
     """A number of processes; ``auto`` is one for each CPU that this process may use."""
     if node.value == "auto":
-        return min(len(os.sched_getaffinity(0)), PROCESSES)
-    count = whole(node)
-    if not 1 <= count <= PROCESSES:
+        return min(len(os.sched_getaffinity(0)), MAX_WORKERS)
+    count = integer(node)
+    if not 1 <= count <= MAX_WORKERS:
         raise ValueError
     return count
 
 
-def loose_whole(node: Node) -> int:
+def lenient_integer(node: Node) -> int:
     """A YAML integer, or text that is one (``"100"``, ``"0x40"``)."""
     if not isinstance(node.value, str):
-        return whole(node)
+        return integer(node)
     value = int(node.value, 0)
     if abs(value) > _LONGEST:
         raise ValueError
@@ -106,7 +106,7 @@ def loose_whole(node: Node) -> int:
 def size(node: Node) -> int:
     """Bytes: a YAML integer, or text with a unit of 1024 (``64KiB``, ``4MiB``)."""
     if not isinstance(node.value, str):
-        return whole(node)
+        return integer(node)
     match = re.fullmatch(_SIZE, node.value.strip(), re.ASCII)
     if match is None:
         raise ValueError
@@ -117,10 +117,10 @@ def seconds(node: Node) -> float:
     """A Go duration in seconds: ``2h10m``, ``1.5h``, ``300ms``; a bare integer is nanoseconds."""
     if isinstance(node.value, str):
         return duration(node.value)
-    return whole(node) / 1e9
+    return integer(node) / 1e9
 
 
-def seconds_of_text(node: Node) -> float:
+def quoted_seconds(node: Node) -> float:
     """As :func:`seconds`, for the keys where Distribution insists on text with a unit."""
     if not isinstance(node.value, str):
         raise ValueError  # noqa: TRY004 - one kind of error for all values
@@ -150,7 +150,7 @@ def duration(said: str) -> float:
     return sign * total / 1e9
 
 
-def spelled(length: float) -> str:
+def format_duration(length: float) -> str:
     """The Go duration that says *length* seconds, as ``2h10m`` or ``1.5s``."""
     nanoseconds = round(abs(length) * 1e9)
     sign = "-" if length < 0 else ""
@@ -229,7 +229,7 @@ def prefix(node: Node) -> str:
 
 def header_name(name: str) -> str:
     """A header's name: a token (RFC 9110 section 5.6.2) that does not frame the message."""
-    if not re.fullmatch(_WORD, name) or name.lower() in _FRAMING:
+    if not re.fullmatch(_TOKEN, name) or name.lower() in _FRAMING:
         raise ValueError
     return name
 

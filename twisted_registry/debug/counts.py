@@ -19,17 +19,17 @@ from twisted_registry.storage.observer import IStorageObserver
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from twisted_registry.metrics import Answered
+    from twisted_registry.metrics import FinishedRequest
 
 #: The name of a family, then the values of its labels.
-Key = tuple[str, ...]
+SeriesKey = tuple[str, ...]
 
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0)
-_BYTES = tuple(1024.0 * 2**power for power in range(22))
+_DURATION_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0)
+_SIZE_BUCKETS_BYTES = tuple(1024.0 * 2**power for power in range(22))
 
 
 @frozen
-class Family:
+class MetricFamily:
     """Numbers of one name.
 
     :ivar text: what they say.
@@ -41,28 +41,28 @@ class Family:
     text: str
     labels: tuple[str, ...]
     bounds: tuple[float, ...] = ()
-    passing: bool = False
+    is_gauge: bool = False
 
 
 #: By the names that CNCF Distribution 2.8.3 gives them, where it has them.
-FAMILIES: Mapping[str, Family] = {
-    "registry_http_requests": Family("Requests.", ("handler", "method", "code")),
-    "registry_http_request_duration_seconds": Family(
-        "From the headers of a request to the end of its answer.", ("handler", "method"), _SECONDS
+METRIC_FAMILIES: Mapping[str, MetricFamily] = {
+    "registry_http_requests": MetricFamily("Requests.", ("handler", "method", "code")),
+    "registry_http_request_duration_seconds": MetricFamily(
+        "From the headers of a request to the end of its answer.", ("handler", "method"), _DURATION_BUCKETS_S
     ),
-    "registry_http_request_size_bytes": Family(
-        "Bodies of requests whose length was told.", ("handler",), _BYTES
+    "registry_http_request_size_bytes": MetricFamily(
+        "Bodies of requests whose length was told.", ("handler",), _SIZE_BUCKETS_BYTES
     ),
-    "registry_http_response_size_bytes": Family("Bodies of answers.", ("handler",), _BYTES),
-    "registry_http_in_flight_requests": Family("Requests under way.", ("handler",), passing=True),
-    "registry_storage_action_seconds": Family(
-        "Calls to the store.", ("driver", "action"), _SECONDS
+    "registry_http_response_size_bytes": MetricFamily("Bodies of answers.", ("handler",), _SIZE_BUCKETS_BYTES),
+    "registry_http_in_flight_requests": MetricFamily("Requests under way.", ("handler",), is_gauge=True),
+    "registry_storage_action_seconds": MetricFamily(
+        "Calls to the store.", ("driver", "action"), _DURATION_BUCKETS_S
     ),
-    "registry_storage_errors": Family("Calls in which the store broke down.", ("driver", "action")),
+    "registry_storage_errors": MetricFamily("Calls in which the store broke down.", ("driver", "action")),
 }
 
 #: What Distribution calls the actions of a driver.
-_ACTIONS = {
+_DISTRIBUTION_ACTIONS = {
     "get": "GetContent",
     "put": "PutContent",
     "stat": "Stat",
@@ -94,29 +94,29 @@ class Histogram:
 class Counts:
     """The numbers of one process, or of several."""
 
-    numbers: dict[Key, float] = field(factory=dict)
-    histograms: dict[Key, Histogram] = field(factory=dict)
+    numbers: dict[SeriesKey, float] = field(factory=dict)
+    histograms: dict[SeriesKey, Histogram] = field(factory=dict)
 
-    def started(self, handler: str) -> None:
+    def request_started(self, handler: str) -> None:
         """As promised by the interface."""
-        self._count(("registry_http_in_flight_requests", handler), 1)
+        self._increment(("registry_http_in_flight_requests", handler), 1)
 
-    def answered(self, answered: Answered) -> None:
+    def request_finished(self, request_finished: FinishedRequest) -> None:
         """As promised by the interface."""
-        handler, method = answered.handler, _method(answered.method)
-        self._count(("registry_http_in_flight_requests", handler), -1)
-        self._count(("registry_http_requests", handler, method, str(answered.status)), 1)
-        self._see(("registry_http_request_duration_seconds", handler, method), answered.seconds)
-        self._see(("registry_http_response_size_bytes", handler), answered.sent)
-        if answered.received is not None:
-            self._see(("registry_http_request_size_bytes", handler), answered.received)
+        handler, method = request_finished.handler, _method_label(request_finished.method)
+        self._increment(("registry_http_in_flight_requests", handler), -1)
+        self._increment(("registry_http_requests", handler, method, str(request_finished.status)), 1)
+        self._observe(("registry_http_request_duration_seconds", handler, method), request_finished.seconds)
+        self._observe(("registry_http_response_size_bytes", handler), request_finished.sent)
+        if request_finished.received is not None:
+            self._observe(("registry_http_request_size_bytes", handler), request_finished.received)
 
-    def observed(self, driver: str, action: str, seconds: float, failed: bool) -> None:  # noqa: FBT001
+    def call_ended(self, driver: str, action: str, seconds: float, failed: bool) -> None:  # noqa: FBT001
         """As promised by the interface."""
-        action = _ACTIONS.get(action, action)
-        self._see(("registry_storage_action_seconds", driver, action), seconds)
+        action = _DISTRIBUTION_ACTIONS.get(action, action)
+        self._observe(("registry_storage_action_seconds", driver, action), seconds)
         if failed:
-            self._count(("registry_storage_errors", driver, action), 1)
+            self._increment(("registry_storage_errors", driver, action), 1)
 
     def add(self, other: Counts, *, gone: bool = False) -> None:
         """Add the numbers of another process.
@@ -124,10 +124,10 @@ class Counts:
         :param gone: it has ended, so what told of its moment counts for nothing.
         """
         for key, number in other.numbers.items():
-            if not (gone and FAMILIES[key[0]].passing):
-                self._count(key, number)
+            if not (gone and METRIC_FAMILIES[key[0]].is_gauge):
+                self._increment(key, number)
         for key, histogram in other.histograms.items():
-            self._histogram(key).add(histogram)
+            self._get_histogram(key).add(histogram)
 
     def to_bytes(self) -> bytes:
         """All numbers, for another process, on one line."""
@@ -149,25 +149,25 @@ class Counts:
             {tuple(key): Histogram(buckets, total) for key, buckets, total in told["histograms"]},
         )
 
-    def _count(self, key: Key, number: float) -> None:
+    def _increment(self, key: SeriesKey, number: float) -> None:
         self.numbers[key] = self.numbers.get(key, 0) + number
 
-    def _see(self, key: Key, value: float) -> None:
-        histogram = self.histograms.get(key) or self._histogram(key)
-        histogram.buckets[bisect_left(FAMILIES[key[0]].bounds, value)] += 1
+    def _observe(self, key: SeriesKey, value: float) -> None:
+        histogram = self.histograms.get(key) or self._get_histogram(key)
+        histogram.buckets[bisect_left(METRIC_FAMILIES[key[0]].bounds, value)] += 1
         histogram.total += value
 
-    def _histogram(self, key: Key) -> Histogram:
+    def _get_histogram(self, key: SeriesKey) -> Histogram:
         found = self.histograms.get(key)
         if found is None:
-            found = Histogram([0] * (len(FAMILIES[key[0]].bounds) + 1))
+            found = Histogram([0] * (len(METRIC_FAMILIES[key[0]].bounds) + 1))
             self.histograms[key] = found
         return found
 
 
-_METHODS = {name: name.lower() for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")}
+_METHOD_LABELS = {name: name.lower() for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")}
 
 
-def _method(name: str) -> str:
+def _method_label(name: str) -> str:
     # A client may send any word, and each would be a number of its own for ever.
-    return _METHODS.get(name, "other")
+    return _METHOD_LABELS.get(name, "other")

@@ -13,7 +13,7 @@ from prometheus_client.core import (
     HistogramMetricFamily,
 )
 
-from twisted_registry.debug.counts import FAMILIES, Histogram
+from twisted_registry.debug.counts import METRIC_FAMILIES, Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def exposed(counts: Counts, tasks: Sequence[Mapping[str, Any]], used: float | None = None) -> bytes:
+def render_metrics(counts: Counts, tasks: Sequence[Mapping[str, Any]], used_ratio: float | None = None) -> bytes:
     """The text for Prometheus.
 
     :param counts: of all processes.
-    :param tasks: of the maintenance, as :meth:`~twisted_registry.upkeep.Upkeep.status` tells.
+    :param tasks: of the maintenance, as :meth:`~twisted_registry.upkeep.MaintenanceService.status` tells.
     :param used: the part of the disk that is used, from 0 to 1; None if nobody watches it.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(counts, tasks, used))
+    registry.register(_Collector(counts, tasks, used_ratio))
     return generate_latest(registry)
 
 
@@ -42,32 +42,32 @@ def exposed(counts: Counts, tasks: Sequence[Mapping[str, Any]], used: float | No
 class _Collector:
     counts: Counts
     tasks: Sequence[Mapping[str, Any]]
-    used: float | None
+    used_ratio: float | None
 
     def collect(self) -> Iterable[Metric]:
-        yield from self._counted()
-        yield from self._maintained()
-        if self.used is not None:
+        yield from self._collect_requests()
+        yield from self._collect_maintenance()
+        if self.used_ratio is not None:
             text = "The part of the disk's blocks or inodes that is used."
-            yield GaugeMetricFamily("registry_storage_used_ratio", text, value=self.used)
+            yield GaugeMetricFamily("registry_storage_used_ratio", text, value=self.used_ratio)
 
-    def _counted(self) -> Iterable[Metric]:
-        for name, family in FAMILIES.items():
+    def _collect_requests(self) -> Iterable[Metric]:
+        for name, family in METRIC_FAMILIES.items():
             if family.bounds:
                 made: Any = HistogramMetricFamily(name, family.text, labels=family.labels)
                 for key, histogram in self.counts.histograms.items():
                     if key[0] == name:
-                        buckets = _buckets(family.bounds, histogram)
+                        buckets = _cumulative_buckets(family.bounds, histogram)
                         made.add_metric(key[1:], buckets, histogram.total)
             else:
-                kind: Any = GaugeMetricFamily if family.passing else CounterMetricFamily
+                kind: Any = GaugeMetricFamily if family.is_gauge else CounterMetricFamily
                 made = kind(name, family.text, labels=family.labels)
                 for key, number in self.counts.numbers.items():
                     if key[0] == name:
                         made.add_metric(key[1:], number)
             yield made
 
-    def _maintained(self) -> Iterable[Metric]:
+    def _collect_maintenance(self) -> Iterable[Metric]:
         labels = ("task",)
         runs = CounterMetricFamily(
             "registry_maintenance_runs", "Runs that ended.", labels=("task", "result")
@@ -106,6 +106,6 @@ class _Collector:
         yield from (runs, began, took, failed, due, running)
 
 
-def _buckets(bounds: Sequence[float], histogram: Histogram) -> list[tuple[str, float]]:
+def _cumulative_buckets(bounds: Sequence[float], histogram: Histogram) -> list[tuple[str, float]]:
     names = [*(str(bound) for bound in bounds), "+Inf"]
     return list(zip(names, accumulate(histogram.buckets), strict=True))

@@ -14,7 +14,7 @@ from twisted.internet.task import LoopingCall
 from zope.interface import implementer
 
 from twisted_registry.debug.counts import Counts
-from twisted_registry.workers.reports import COUNTS, ICounted
+from twisted_registry.workers.reports import COUNTS_PREFIX, ICountsReceiver
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -22,40 +22,40 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
 #: Seconds between two reports: so old may what is said of another process be.
-INTERVAL = 2.0
+REPORT_INTERVAL_S = 2.0
 
 
-@implementer(ICounted)
+@implementer(ICountsReceiver)
 @define(eq=False)
-class Gathered:
+class AggregatedCounts:
     """What this process has counted, and what others have told.
 
     :ivar own: counted by this process.
     """
 
     own: Counts = field(factory=Counts)
-    _others: dict[int, Counts] = field(init=False, factory=dict)
-    _past: Counts = field(init=False, factory=Counts)
+    _by_pid: dict[int, Counts] = field(init=False, factory=dict)
+    _ended: Counts = field(init=False, factory=Counts)
 
     def told(self, pid: int, report: bytes) -> None:
         """Another process told all that it has counted so far."""
-        self._others[pid] = Counts.from_bytes(report)
+        self._by_pid[pid] = Counts.from_bytes(report)
 
     def gone(self, pid: int) -> None:
         """Another process has ended."""
-        last = self._others.pop(pid, None)
+        last = self._by_pid.pop(pid, None)
         if last is not None:
-            self._past.add(last, gone=True)
+            self._ended.add(last, gone=True)
 
     def total(self) -> Counts:
         """The sum over all processes."""
         total = Counts()
-        for counts in (self.own, self._past, *self._others.values()):
+        for counts in (self.own, self._ended, *self._by_pid.values()):
             total.add(counts)
         return total
 
 
-class Reporting(Service):
+class CountsReporter(Service):
     """Tells the first process what this one has counted, while the service runs."""
 
     def __init__(self, counts: Counts, stream: TextIO, clock: IReactorTime) -> None:
@@ -63,25 +63,25 @@ class Reporting(Service):
         self.setName("reporting")
         self._counts = counts
         self._stream = stream
-        self._told = b""
-        self._loop = LoopingCall(self._tell)
+        self._last_report = b""
+        self._loop = LoopingCall(self._write_report)
         self._loop.clock = clock
 
     def startService(self) -> None:
         """Tell at intervals."""
         super().startService()
-        self._loop.start(INTERVAL, now=False)
+        self._loop.start(REPORT_INTERVAL_S, now=False)
 
     def stopService(self) -> None:
         """Tell once more."""
         super().stopService()
         if self._loop.running:
             self._loop.stop()
-        self._tell()
+        self._write_report()
 
-    def _tell(self) -> None:
+    def _write_report(self) -> None:
         content = self._counts.to_bytes()
-        if content != self._told:
-            self._told = content
-            self._stream.write(f"{COUNTS.decode()}{content.decode('ascii')}\n")
+        if content != self._last_report:
+            self._last_report = content
+            self._stream.write(f"{COUNTS_PREFIX.decode()}{content.decode('ascii')}\n")
             self._stream.flush()

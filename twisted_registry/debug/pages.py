@@ -11,10 +11,10 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from twisted_registry.api.answers import JSON
-from twisted_registry.api.headers import last_fields
+from twisted_registry.api.headers import get_header_fields
 from twisted_registry.api.interfaces import IStreamingResource
-from twisted_registry.api.tree import Folder, refused
-from twisted_registry.api.urls import caller_of
+from twisted_registry.api.tree import JSONResource, render_error
+from twisted_registry.api.urls import get_caller
 from twisted_registry.auth.interfaces import MAINTENANCE
 from twisted_registry.errors import ErrorCode, RegistryError
 
@@ -31,13 +31,13 @@ log = Logger()
 
 
 @implementer(IStreamingResource)
-class Page(Folder):
+class DebugPage(JSONResource):
     """Something to read, made anew each time."""
 
-    def __init__(self, make: Callable[[], Awaitable[bytes]], content_type: str = JSON) -> None:
+    def __init__(self, make_content: Callable[[], Awaitable[bytes]], content_type: str = JSON) -> None:
         """Take what makes the text."""
         super().__init__()
-        self._make = make
+        self._make_content = make_content
         self._content_type = content_type
 
     def getChild(self, path: bytes, request: Request) -> Resource:
@@ -48,24 +48,24 @@ class Page(Folder):
         """Answer a GET."""
         if request.method not in {b"GET", b"HEAD"}:
             headers = (("Allow", "GET, HEAD"),)
-            return refused(request, RegistryError(ErrorCode.UNSUPPORTED, headers=headers))
-        return answered(request, self._answer(request))
+            return render_error(request, RegistryError(ErrorCode.UNSUPPORTED, headers=headers))
+        return respond_with(request, self._render_content(request))
 
-    async def _answer(self, request: Request) -> bytes:
-        content = await self._make()
+    async def _render_content(self, request: Request) -> bytes:
+        content = await self._make_content()
         request.setHeader("Content-Type", self._content_type)
         request.setHeader("Cache-Control", "no-store")
         return content
 
 
-class Maintenance(Page):
+class MaintenancePage(DebugPage):
     """The tasks: a GET tells how they are, a POST below it starts one for whoever may."""
 
     isLeaf = True
 
     def __init__(
         self,
-        make: Callable[[], Awaitable[bytes]],
+        make_content: Callable[[], Awaitable[bytes]],
         start: Callable[[str], bool],
         access: IAccessController | None,
         *,
@@ -77,7 +77,7 @@ class Maintenance(Page):
         :param access: the controller that guards the API; None if none is configured.
         :param alone: whether only this machine reaches the page.
         """
-        super().__init__(make)
+        super().__init__(make_content)
         self._start = start
         self._access = access
         self._alone = alone
@@ -89,24 +89,24 @@ class Maintenance(Page):
             return super().render(request)
         if request.method != b"POST":
             error = RegistryError(ErrorCode.UNSUPPORTED, headers=(("Allow", "POST"),))
-            return refused(request, error)
-        return answered(request, self._begin(request, name))
+            return render_error(request, error)
+        return respond_with(request, self._start_task(request, name))
 
-    async def _begin(self, request: Request, name: str) -> bytes:
-        await self._admit(request)
+    async def _start_task(self, request: Request, name: str) -> bytes:
+        await self._authorize(request)
         if not self._start(name):
             raise RegistryError(ErrorCode.UNSUPPORTED, message="no such task", status=404)
         request.setResponseCode(202)
         request.setHeader("Content-Type", JSON)
-        return as_json({"started": name})
+        return encode_json({"started": name})
 
-    async def _admit(self, request: Request) -> None:
-        sent = last_fields(request)
-        if b"origin" in sent:
+    async def _authorize(self, request: Request) -> None:
+        header_fields = get_header_fields(request)
+        if b"origin" in header_fields:
             # A browser says so of what a page of somebody else asks for, from this machine too.
             raise RegistryError(ErrorCode.DENIED, message="not for pages in a browser")
         if self._access is not None:
-            await self._access.authorize(caller_of(request, sent), [MAINTENANCE])
+            await self._access.authorize(get_caller(request, header_fields), [MAINTENANCE])
         elif not self._alone:
             raise RegistryError(
                 ErrorCode.DENIED,
@@ -114,12 +114,12 @@ class Maintenance(Page):
             )
 
 
-def as_json(content: object) -> bytes:
+def encode_json(content: object) -> bytes:
     """A document, for people too."""
     return json.dumps(content, indent=1).encode() + b"\n"
 
 
-def answered(request: Request, work: Any) -> Any:
+def respond_with(request: Request, work: Any) -> Any:
     """Answer a request with what a coroutine returns, or raises."""
     working: Deferred[bytes] = Deferred.fromCoroutine(work)
     gone: list[object] = []
@@ -131,7 +131,7 @@ def answered(request: Request, work: Any) -> Any:
             if not isinstance(error, CancelledError):
                 log.failure("{uri} failed", failure, uri=request.uri)
             error = RegistryError(ErrorCode.UNKNOWN)
-        return refused(request, error)
+        return render_error(request, error)
 
     def send(content: bytes) -> None:
         if not gone:

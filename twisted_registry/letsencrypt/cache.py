@@ -19,25 +19,25 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from zope.interface import implementer
 
-from twisted_registry.letsencrypt.selfsigned import waiting
-from twisted_registry.tls.authority import key_pem, make_key
-from twisted_registry.tls.files import content_of, mark_of, replace
-from twisted_registry.tls.material import ISource, Material, MaterialError
-from twisted_registry.tls.subject import names
+from twisted_registry.letsencrypt.selfsigned import make_placeholder
+from twisted_registry.tls.authority import key_pem, generate_key
+from twisted_registry.tls.files import read_certificate_file, file_version, replace_file
+from twisted_registry.tls.material import ICertificateSource, CertificateBundle, CertificateError
+from twisted_registry.tls.subject import host_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-_KEY: Final = "letsencrypt.cachefile"
+_CONFIG_KEY: Final = "letsencrypt.cachefile"
 _BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 #: Which part of its time a certificate has left when it is replaced: 30 days of 90.
-_LEFT: Final = 1 / 3
+_RENEW_FRACTION: Final = 1 / 3
 
 
-@implementer(ISource)
+@implementer(ICertificateSource)
 @frozen
-class Cache:
+class ACMECache:
     """The folder.
 
     :ivar folder: made if it is missing.
@@ -51,32 +51,32 @@ class Cache:
     now: Callable[[], float]
     authorities: tuple[str, ...] = ()
 
-    def read(self) -> Material:
+    def read(self) -> CertificateBundle:
         """The certificate, or one that nobody vouches for until there is one.
 
-        :raises MaterialError: if that can not be read, or nothing could be kept here.
+        :raises CertificateError: if that can not be read, or nothing could be kept here.
         """
         try:
-            self.account()
-            chain, key = self._kept(self.hosts[0]) or waiting(self.now())
+            self.account_key()
+            chain, key = self._load(self.hosts[0]) or make_placeholder(self.now())
         except OSError as error:
-            raise MaterialError(_KEY, f"{error.filename}: {error.strerror}") from error
-        authorities = tuple((path, content_of("clientcas", path)) for path in self.authorities)
-        return Material(chain, key, authorities)
+            raise CertificateError(_CONFIG_KEY, f"{error.filename}: {error.strerror}") from error
+        authorities = tuple((path, read_certificate_file("clientcas", path)) for path in self.authorities)
+        return CertificateBundle(chain, key, authorities)
 
-    def marks(self) -> tuple[object, ...]:
+    def file_versions(self) -> tuple[object, ...]:
         """What changes when the files do."""
-        return tuple(map(mark_of, (str(self.folder / self.hosts[0]), *self.authorities)))
+        return tuple(map(file_version, (str(self.folder / self.hosts[0]), *self.authorities)))
 
-    def account(self) -> ec.EllipticCurvePrivateKey:
+    def account_key(self) -> ec.EllipticCurvePrivateKey:
         """The key that certificates are ordered with, made if there is none.
 
-        :raises MaterialError: if there is something else in its place.
+        :raises CertificateError: if there is something else in its place.
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self.folder / "acme_account+key"
         if not path.exists():
-            replace(str(path), key_pem(make_key()))
+            replace_file(str(path), key_pem(generate_key()))
         try:
             key = load_pem_private_key(path.read_bytes(), None)
         except (ValueError, TypeError):
@@ -84,44 +84,44 @@ class Cache:
         if not (
             isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1)
         ):
-            raise MaterialError(_KEY, f"{path}: holds no private key of the curve P-256 in PEM")
+            raise CertificateError(_CONFIG_KEY, f"{path}: holds no private key of the curve P-256 in PEM")
         return key
 
-    def due(self) -> float:
+    def renew_at(self) -> float:
         """When it is time for another certificate, in seconds since the epoch; 0 if none fits."""
-        found = self._kept(self.hosts[0])
+        found = self._load(self.hosts[0])
         if found is None:
             return 0.0
         own = x509.load_pem_x509_certificate(found[0])
-        if not set(self.hosts) <= set(names(own)):
+        if not set(self.hosts) <= set(host_names(own)):
             return 0.0
         begin, end = own.not_valid_before_utc.timestamp(), own.not_valid_after_utc.timestamp()
-        return end - (end - begin) * _LEFT
+        return end - (end - begin) * _RENEW_FRACTION
 
-    def keep(self, chain: bytes, key: bytes) -> None:
+    def store_certificate(self, chain: bytes, key: bytes) -> None:
         """Show a certificate from now on; it comes with those that vouch for it, both PEM."""
-        replace(str(self.folder / self.hosts[0]), key + chain)
+        replace_file(str(self.folder / self.hosts[0]), key + chain)
 
     def answer(self, host: str, certificate: bytes, key: bytes) -> None:
         """Show a certificate to whoever comes to see whether the host is ours."""
-        replace(str(self._challenge(host)), key + certificate)
+        replace_file(str(self._challenge_path(host)), key + certificate)
 
-    def forget(self, host: str) -> None:
+    def delete_challenge(self, host: str) -> None:
         """Answer no more."""
-        self._challenge(host).unlink(missing_ok=True)
+        self._challenge_path(host).unlink(missing_ok=True)
 
-    def challenged(self, host: str) -> Material | None:
+    def challenge_certificate(self, host: str) -> CertificateBundle | None:
         """What to show to who asks whether the host is ours; None if nothing was ordered."""
         if host not in self.hosts:
             return None
         try:
-            found = self._kept(f"{host}+token")
+            found = self._load(f"{host}+token")
         except OSError:
             return None
-        return None if found is None else Material(*found)
+        return None if found is None else CertificateBundle(*found)
 
     @contextmanager
-    def alone(self) -> Iterator[bool]:
+    def order_lock(self) -> Iterator[bool]:
         """Whether nobody else orders; if so, nobody does in this block."""
         lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -134,10 +134,10 @@ class Cache:
         finally:
             os.close(lock)
 
-    def _challenge(self, host: str) -> Path:
+    def _challenge_path(self, host: str) -> Path:
         return self.folder / f"{host}+token"
 
-    def _kept(self, name: str) -> tuple[bytes, bytes] | None:
+    def _load(self, name: str) -> tuple[bytes, bytes] | None:
         """A chain and its key; None if they are not there, or broken: then others are made."""
         try:
             content = (self.folder / name).read_bytes()

@@ -25,9 +25,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.web.http_headers import Headers
 
 from twisted_registry import __version__
-from twisted_registry.quiet import quiet_agent
-from twisted_registry.shortbody import short_body
-from twisted_registry.tls.context import reason_of
+from twisted_registry.quiet import make_agent
+from twisted_registry.shortbody import read_limited_body
+from twisted_registry.tls.context import openssl_message
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,15 +36,15 @@ if TYPE_CHECKING:
     from twisted.web.iweb import IAgent
 
 #: Seconds that one answer may take.
-_PATIENCE: Final = 30.0
+_TIMEOUT_S: Final = 30.0
 #: Bytes of one answer; a chain of certificates has a few thousand.
-_LIMIT: Final = 256 * 1024
+_MAX_RESPONSE_BYTES: Final = 256 * 1024
 #: How often one request is sent with other nonces.
-_NONCES: Final = 5
-_PROBLEM: Final = "urn:ietf:params:acme:error:"
+_MAX_ATTEMPTS: Final = 5
+_ERROR_PREFIX: Final = "urn:ietf:params:acme:error:"
 
 
-class AcmeError(Exception):
+class ACMEError(Exception):
     """The server says no, or nothing that makes sense; the text is one line.
 
     :ivar retry_after: seconds after which it may be asked again; 0 if it does not say.
@@ -56,7 +56,7 @@ class AcmeError(Exception):
 
 
 @frozen
-class Reply:
+class ACMEResponse:
     """An answer.
 
     :ivar code: below 400.
@@ -74,18 +74,18 @@ class Reply:
     def document(self) -> dict[str, Any]:
         """What it says.
 
-        :raises AcmeError: if that is no JSON object.
+        :raises ACMEError: if that is no JSON object.
         """
         try:
             said = json.loads(self.content)
         except ValueError:
             said = None
         if not isinstance(said, dict):
-            raise AcmeError(f"{self.url}: answered with no JSON object")
+            raise ACMEError(f"{self.url}: answered with no JSON object")
         return said
 
 
-class AcmeClient:
+class ACMEClient:
     """One account at a server."""
 
     def __init__(
@@ -103,45 +103,45 @@ class AcmeClient:
         self._reactor = reactor
         self._directory = directory
         self._key = JWKEC(key=key)
-        self._client = HTTPClient(agent or quiet_agent(reactor, _PATIENCE))
-        self._places: dict[str, Any] = {}
+        self._client = HTTPClient(agent or make_agent(reactor, _TIMEOUT_S))
+        self._directory_urls: dict[str, Any] = {}
         self._account: str | None = None
         self._nonce = ""
 
-    def place(self, name: str) -> str:
-        """Where the directory says that something is; :meth:`enter` has read it.
+    def directory_url(self, name: str) -> str:
+        """Where the directory says that something is; :meth:`register` has read it.
 
-        :raises AcmeError: if it does not say.
+        :raises ACMEError: if it does not say.
         """
-        found = self._places.get(name)
+        found = self._directory_urls.get(name)
         if not isinstance(found, str):
-            raise AcmeError(f"{self._directory}: names no {name}")
+            raise ACMEError(f"{self._directory}: names no {name}")
         return found
 
-    async def enter(self, email: str) -> str | None:
+    async def register(self, email: str) -> str | None:
         """Read the directory, and find the account, or make it.
 
         :param email: who is to be told of trouble; may be empty.
         :returns: the terms of service that were agreed to, if an account was made; maybe "".
-        :raises AcmeError: if that is not possible.
+        :raises ACMEError: if that is not possible.
         """
-        self._places = (await self._ask("GET", self._directory)).document
+        self._directory_urls = (await self._request("GET", self._directory)).document
         contact = {"contact": [f"mailto:{email}"]} if email else {}
-        reply = await self.post(self.place("newAccount"), {"termsOfServiceAgreed": True, **contact})
+        reply = await self.post(self.directory_url("newAccount"), {"termsOfServiceAgreed": True, **contact})
         if not reply.location:
-            raise AcmeError(f"{reply.url}: answered without the account's URL")
+            raise ACMEError(f"{reply.url}: answered without the account's URL")
         self._account = reply.location
-        meta = self._places.get("meta")
+        meta = self._directory_urls.get("meta")
         terms = meta.get("termsOfService") if isinstance(meta, dict) else None
         return str(terms or "") if reply.code == 201 else None
 
-    async def post(self, url: str, payload: Mapping[str, Any] | None = None) -> Reply:
+    async def post(self, url: str, payload: Mapping[str, Any] | None = None) -> ACMEResponse:
         """Ask for something; without ``payload`` what is at ``url`` is read.
 
-        :raises AcmeError: if the server refuses, or can not be asked.
+        :raises ACMEError: if the server refuses, or can not be asked.
         """
         content = b"" if payload is None else json.dumps(payload).encode()
-        for attempt in range(_NONCES):
+        for attempt in range(_MAX_ATTEMPTS):
             nonce, self._nonce = self._nonce or await self._new_nonce(), ""
             try:
                 signed = JWS.sign(
@@ -153,11 +153,11 @@ class AcmeClient:
                     kid=self._account,
                 )
             except DeserializationError as error:
-                raise AcmeError(f"{url}: gave a nonce that is none") from error
+                raise ACMEError(f"{url}: gave a nonce that is none") from error
             try:
-                return await self._ask("POST", url, signed.json_dumps().encode())
+                return await self._request("POST", url, signed.json_dumps().encode())
             except _BadNonce:
-                if attempt + 1 == _NONCES:
+                if attempt + 1 == _MAX_ATTEMPTS:
                     raise
         raise AssertionError  # pragma: no cover - the loop ends above
 
@@ -166,48 +166,48 @@ class AcmeClient:
         return f"{token}.{encode_b64jose(self._key.thumbprint())}"
 
     async def _new_nonce(self) -> str:
-        url = self.place("newNonce")
-        await self._ask("HEAD", url)
+        url = self.directory_url("newNonce")
+        await self._request("HEAD", url)
         if not self._nonce:
-            raise AcmeError(f"{url}: gave no nonce")
+            raise ACMEError(f"{url}: gave no nonce")
         return self._nonce
 
-    async def _ask(self, method: str, url: str, content: bytes | None = None) -> Reply:
-        waiting = Deferred.fromCoroutine(self._answer(method, url, content))
-        waiting.addTimeout(_PATIENCE, self._reactor)
+    async def _request(self, method: str, url: str, content: bytes | None = None) -> ACMEResponse:
+        waiting = Deferred.fromCoroutine(self._send(method, url, content))
+        waiting.addTimeout(_TIMEOUT_S, self._reactor)
         try:
             return await waiting
-        except (AcmeError, CancelledError):
+        except (ACMEError, CancelledError):
             raise
         except defer.TimeoutError as error:
-            raise AcmeError(f"{url}: no answer within {_PATIENCE:.0f} s") from error
+            raise ACMEError(f"{url}: no answer within {_TIMEOUT_S:.0f} s") from error
         except Exception as error:
-            raise AcmeError(f"{url}: {_cause(error)}") from error
+            raise ACMEError(f"{url}: {_failure_reason(error)}") from error
 
-    async def _answer(self, method: str, url: str, content: bytes | None) -> Reply:
+    async def _send(self, method: str, url: str, content: bytes | None) -> ACMEResponse:
         headers = Headers({"User-Agent": [f"twisted-registry/{__version__}"]})
         if content is not None:
             headers.setRawHeaders("Content-Type", ["application/jose+json"])
         response = await self._client.request(
             method, url, headers=headers, data=content, allow_redirects=False, unbuffered=True
         )
-        told = await short_body(response, _LIMIT)
+        told = await read_limited_body(response, _MAX_RESPONSE_BYTES)
 
         def field(name: str) -> str:
             return str((response.headers.getRawHeaders(name) or [""])[0])
 
         self._nonce = field("Replay-Nonce") or self._nonce
-        wait = _seconds(field("Retry-After"), self._reactor.seconds())
+        wait = _parse_retry_after(field("Retry-After"), self._reactor.seconds())
         if response.code >= 300:
-            raise _refusal(url, response.code, told, wait)
-        return Reply(url, response.code, field("Location"), wait, told)
+            raise _make_error(url, response.code, told, wait)
+        return ACMEResponse(url, response.code, field("Location"), wait, told)
 
 
-class _BadNonce(AcmeError):
+class _BadNonce(ACMEError):
     """The nonce is used or too old; the answer has brought another."""
 
 
-def _refusal(url: str, code: int, content: bytes, wait: float) -> AcmeError:
+def _make_error(url: str, code: int, content: bytes, wait: float) -> ACMEError:
     """What a problem document (RFC 7807) says."""
     try:
         problem = json.loads(content)
@@ -215,20 +215,20 @@ def _refusal(url: str, code: int, content: bytes, wait: float) -> AcmeError:
         said = told(problem)
     except (ValueError, TypeError, AttributeError):
         kind = said = ""
-    failed = _BadNonce if kind == f"{_PROBLEM}badNonce" else AcmeError
+    failed = _BadNonce if kind == f"{_ERROR_PREFIX}badNonce" else ACMEError
     return failed(f"{url}: answered {code}{said and f': {said}'}", wait)
 
 
 def told(problem: Mapping[str, Any]) -> str:
     """A problem document in one line."""
-    kind = str(problem.get("type", "")).removeprefix(_PROBLEM)
+    kind = str(problem.get("type", "")).removeprefix(_ERROR_PREFIX)
     details = [problem.get("detail", "")]
     details += [each.get("detail", "") for each in problem.get("subproblems") or ()]
     said = "; ".join(" ".join(str(detail).split()) for detail in details if detail)
     return ": ".join(filter(None, [kind, said]))
 
 
-def _seconds(retry_after: str, now: float) -> float:
+def _parse_retry_after(retry_after: str, now: float) -> float:
     """What ``Retry-After`` says: seconds, or a date."""
     if retry_after.isdecimal():
         return float(retry_after)
@@ -238,10 +238,10 @@ def _seconds(retry_after: str, now: float) -> float:
         return 0.0
 
 
-def _cause(error: Any) -> str:
+def _failure_reason(error: Any) -> str:
     """Why a connection failed: Twisted hides it in a list of failures."""
     while getattr(error, "reasons", None):
         error = error.reasons[0].value
     if isinstance(error, SSL.Error):
-        return reason_of(error)
+        return openssl_message(error)
     return f"{type(error).__name__}: {error}"

@@ -15,36 +15,36 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from twisted_registry.letsencrypt.client import AcmeError
+from twisted_registry.letsencrypt.client import ACMEError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from twisted_registry.letsencrypt.cache import Cache
+    from twisted_registry.letsencrypt.cache import ACMECache
     from twisted_registry.letsencrypt.order import Orders
 
 log = Logger()
 
 #: Seconds between two looks whether it is time.
-LOOK: Final = 60.0
+CHECK_INTERVAL_S: Final = 60.0
 #: Seconds until a certificate that is good for longer is looked at again: files may be lost.
-_SETTLED: Final = 3600.0
+_RECHECK_S: Final = 3600.0
 #: Seconds until an order that failed is tried again; doubled each time, up to the limit.
-_SOON: Final = 600.0
-_LATE: Final = 24 * 3600.0
+_MIN_RETRY_S: Final = 600.0
+_MAX_RETRY_S: Final = 24 * 3600.0
 #: Seconds until it is looked at again what another process orders.
-_OTHER: Final = 300.0
+_BUSY_RETRY_S: Final = 300.0
 #: Seconds that an order may take.
-_PATIENCE: Final = 1800.0
+_ORDER_TIMEOUT_S: Final = 1800.0
 
 
-class Renewal(Service):
+class CertificateRenewal(Service):
     """Orders certificates in time."""
 
     def __init__(
         self,
         clock: Any,
-        cache: Cache,
+        cache: ACMECache,
         orders: Orders,
         in_thread: Callable[..., Deferred[Any]],
         renewed: Callable[[], object],
@@ -60,21 +60,21 @@ class Renewal(Service):
         self._in_thread = in_thread
         self._renewed = renewed
         self._failures = 0
-        self._next = 0.0
-        self._busy: Deferred[None] | None = None
-        self._loop = LoopingCall(self._look)
+        self._next_attempt = 0.0
+        self._renewing: Deferred[None] | None = None
+        self._loop = LoopingCall(self._check)
         self._loop.clock = clock
 
     def startService(self) -> None:
         """Look now, and from now on."""
         super().startService()
-        self._loop.start(LOOK)
+        self._loop.start(CHECK_INTERVAL_S)
 
     def stopService(self) -> Deferred[None]:
         """Look no more; an order that is under way is given up."""
         super().stopService()
         self._loop.stop()
-        busy, ended = self._busy, Deferred[None]()
+        busy, ended = self._renewing, Deferred[None]()
         if busy is None:
             ended.callback(None)
         else:
@@ -82,53 +82,53 @@ class Renewal(Service):
             busy.cancel()
         return ended
 
-    def soon(self) -> None:
+    def retry_now(self) -> None:
         """Look at the next opportunity, whatever has failed before."""
-        self._failures, self._next = 0, 0.0
+        self._failures, self._next_attempt = 0, 0.0
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         # The loop is not told of the order, which it would wait for: a stop could not cancel it.
-        if self._busy is None and self._clock.seconds() >= self._next:
-            self._busy = Deferred.fromCoroutine(self._renew())
-            self._busy.addBoth(self._done)
+        if self._renewing is None and self._clock.seconds() >= self._next_attempt:
+            self._renewing = Deferred.fromCoroutine(self._renew())
+            self._renewing.addBoth(self._renew_ended)
 
-    def _done(self, _: object) -> None:
-        self._busy = None
+    def _renew_ended(self, _: object) -> None:
+        self._renewing = None
 
     async def _renew(self) -> None:
-        self._next = self._clock.seconds() + _SETTLED
+        self._next_attempt = self._clock.seconds() + _RECHECK_S
         try:
-            with self._cache.alone() as alone:
-                if not alone:
-                    self._next = self._clock.seconds() + _OTHER
+            with self._cache.order_lock() as order_lock:
+                if not order_lock:
+                    self._next_attempt = self._clock.seconds() + _BUSY_RETRY_S
                     return
-                due = await self._in_thread(self._cache.due)
-                if due > self._clock.seconds():
-                    self._next = min(due, self._next)
+                renew_at = await self._in_thread(self._cache.renew_at)
+                if renew_at > self._clock.seconds():
+                    self._next_attempt = min(renew_at, self._next_attempt)
                     return
                 ordering = Deferred.fromCoroutine(self._orders.order())
-                await ordering.addTimeout(_PATIENCE, self._clock)
-        except AcmeError as error:
-            self._again(str(error), error.retry_after)
+                await ordering.addTimeout(_ORDER_TIMEOUT_S, self._clock)
+        except ACMEError as error:
+            self._schedule_retry(str(error), error.retry_after)
         except OSError as error:
-            self._again(f"cachefile: {error.filename}: {error.strerror}")
+            self._schedule_retry(f"cachefile: {error.filename}: {error.strerror}")
         except defer.TimeoutError:
-            self._again(f"no certificate within {_PATIENCE:.0f} s")
+            self._schedule_retry(f"no certificate within {_ORDER_TIMEOUT_S:.0f} s")
         except CancelledError:
             return  # we stop
         except Exception as error:  # noqa: BLE001 - whatever the server's answers lead to
             log.failure("answers of the ACME server make no sense")
-            self._again(f"{type(error).__name__}: {error}")
+            self._schedule_retry(f"{type(error).__name__}: {error}")
         else:
             self._failures = 0
             self._renewed()
 
-    def _again(self, reason: str, wait: float = 0.0) -> None:
+    def _schedule_retry(self, reason: str, wait: float = 0.0) -> None:
         if not self.running:
             return
-        wait = max(wait, min(_SOON * 2**self._failures, _LATE))
+        wait = max(wait, min(_MIN_RETRY_S * 2**self._failures, _MAX_RETRY_S))
         self._failures += 1
-        self._next = self._clock.seconds() + wait
+        self._next_attempt = self._clock.seconds() + wait
         log.error(
             "http.tls.letsencrypt: {reason}; tried again in {minutes:.0f} minutes; the certificate"
             " in use stays",

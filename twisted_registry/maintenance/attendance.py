@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 log = Logger()
 
 
-class Attendance(Service):
+class GateHeartbeat(Service):
     """Lets a gate look at the store every few seconds, while the service runs."""
 
     def __init__(
-        self, gate: CollectorGate, clock: IReactorTime, interval: float, busy: float | None = None
+        self, gate: CollectorGate, clock: IReactorTime, interval: float, busy_interval: float | None = None
     ) -> None:
         """Take the gate.
 
@@ -33,42 +33,42 @@ class Attendance(Service):
         self.setName("attendance")
         self._gate = gate
         self._interval = interval
-        self._busy = busy or interval
+        self._busy_interval = busy_interval or interval
         self._clock = clock
-        self._looked = clock.seconds()
-        self._loop = LoopingCall(self._look_if_due)
+        self._polled_at_s = clock.seconds()
+        self._loop = LoopingCall(self._poll_if_due)
         self._loop.clock = clock
         self._failing = False
-        self._looking: Deferred[None] | None = None
+        self._polling: Deferred[None] | None = None
 
     def startService(self) -> None:
         """Look, and go on looking."""
         super().startService()
-        self._looked = self._clock.seconds() - self._interval
-        self._loop.start(self._busy)
+        self._polled_at_s = self._clock.seconds() - self._interval
+        self._loop.start(self._busy_interval)
 
     def stopService(self) -> Deferred[None]:
         """Look no more, and take the record of this process away."""
         super().stopService()
         if self._loop.running:
             self._loop.stop()
-        return Deferred.fromCoroutine(self._leave())
+        return Deferred.fromCoroutine(self._unregister())
 
-    def _look_if_due(self) -> Deferred[None] | None:
+    def _poll_if_due(self) -> Deferred[None] | None:
         now = self._clock.seconds()
         # Half a turn early, since the clock of a loop is never quite on time.
-        if now - self._looked < self._interval - self._busy / 2 and not self._gate.knows_list:
+        if now - self._polled_at_s < self._interval - self._busy_interval / 2 and not self._gate.has_list:
             return None
-        self._looked = now
-        return self._look()
+        self._polled_at_s = now
+        return self._start_poll()
 
-    def _look(self) -> Deferred[None]:
-        self._looking = looking = Deferred.fromCoroutine(self._attempt())
+    def _start_poll(self) -> Deferred[None]:
+        self._polling = looking = Deferred.fromCoroutine(self._poll_gate())
         return looking
 
-    async def _attempt(self) -> None:
+    async def _poll_gate(self) -> None:
         try:
-            await self._gate.look()
+            await self._gate.poll()
         except CancelledError:
             # The service stops.
             return
@@ -85,13 +85,13 @@ class Attendance(Service):
             self._failing = True
         else:
             self._failing = False
-        self._looking = None
+        self._polling = None
 
-    async def _leave(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
+    async def _unregister(self) -> None:
+        if self._polling is not None:
+            self._polling.cancel()
         try:
-            await self._gate.leave()
+            await self._gate.unregister()
         except StorageError as error:
             log.error("the record of this process could not be removed: {error}", error=error)
         except Exception:  # noqa: BLE001 - it will be found to be old

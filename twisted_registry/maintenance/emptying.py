@@ -9,24 +9,24 @@ from attrs import define, field, frozen
 from twisted.logger import Logger
 
 from twisted_registry.repository import layout
-from twisted_registry.repository.trashed import Kind, Trashed
+from twisted_registry.repository.trashed import TrashedKind, TrashedItem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from twisted_registry.digest import Digest
-    from twisted_registry.maintenance.marking import Marking
-    from twisted_registry.maintenance.needed import Needed
-    from twisted_registry.repository.removal import Removal
+    from twisted_registry.maintenance.marking import MarkPhase
+    from twisted_registry.maintenance.needed import TrashRecovery
+    from twisted_registry.repository.removal import Sweeper
 
 log = Logger()
 
 #: Records of one tag that are kept at most, the latest.
-_OF_A_TAG = 1000
+_MAX_TAG_RECORDS = 1000
 
 
 @frozen
-class Emptied:
+class TrashExpiryResult:
     """What one run did.
 
     :ivar removed: things that are gone for good.
@@ -40,7 +40,7 @@ class Emptied:
 
 
 @define(eq=False)
-class Emptying:
+class TrashExpiry:
     """Empties the trash of one store.
 
     :ivar marking: finds out what is needed.
@@ -49,70 +49,70 @@ class Emptying:
     :ivar progress: told how many things were looked at.
     """
 
-    marking: Marking
-    needed: Needed
-    removal: Removal
+    mark_phase: MarkPhase
+    recovery: TrashRecovery
+    sweeper: Sweeper
     keep: float
     progress: Callable[[int], object] = field(default=lambda _: None)
 
-    async def run(self) -> Emptied:
+    async def run(self) -> TrashExpiryResult:
         """Remove what is older than :attr:`keep`, but bring back what is needed.
 
         :raises CollectionFailed: if what is needed can not be told; then all stays.
         """
-        before = await self.removal.time() - self.keep
+        before = await self.sweeper.store_time() - self.keep
         removed = size = seen = 0
         back: set[Digest] | None = None
-        can = self.needed.recall.can
-        histories = _Histories()
-        async for items in can.pages():
+        contents = self.recovery.recall.contents
+        tag_records = _TagRecordLimiter()
+        async for items in contents.pages():
             seen += len(items)
             self.progress(seen)
-            expired = [item for item in items if item.stamp.seconds < before]
-            if back is None and any(item.kind is Kind.BLOB for item in expired):
+            expired = [item for item in items if item.entry_name.seconds < before]
+            if back is None and any(item.kind is TrashedKind.BLOB for item in expired):
                 # Once, before the first bytes go: it may be that nobody else has looked.
-                back = await self._bring_back()
+                back = await self._restore_needed()
             gone = [item for item in expired if not back or item.digest not in back]
-            gone += histories.surplus(items, set(expired))
+            gone += tag_records.excess(items, set(expired))
             if gone:
-                await can.remove(gone)
+                await contents.remove(gone)
             removed += len(gone)
-            size += sum(item.size for item in gone if item.kind is Kind.BLOB)
+            size += sum(item.size for item in gone if item.kind is TrashedKind.BLOB)
         log.info(
             "trash: {removed} things removed for good ({size} bytes), {back} brought back",
             removed=removed, size=size, back=len(back or ()),
         )  # fmt: skip
-        return Emptied(removed, size, len(back or ()))
+        return TrashExpiryResult(removed, size, len(back or ()))
 
-    async def _bring_back(self) -> set[Digest]:
+    async def _restore_needed(self) -> set[Digest]:
         """Bring back what is needed: again and again, since manifests may be among it."""
         back: set[Digest] = set()
         while True:
-            await self.marking.mark(0.0)
-            found = await self.needed.bring_back()
+            await self.mark_phase.mark(0.0)
+            found = await self.recovery.restore_needed()
             if not found:
                 return back
             back |= found
 
 
 @define(eq=False)
-class _Histories:
+class _TagRecordLimiter:
     """Finds records of tags that are too many; they come tag by tag, in the order of time."""
 
     _folder: str = field(init=False, default="")
-    _latest: deque[Trashed] = field(init=False, factory=deque)
+    _latest: deque[TrashedItem] = field(init=False, factory=deque)
 
-    def surplus(self, items: Sequence[Trashed], expired: set[Trashed]) -> list[Trashed]:
+    def excess(self, items: Sequence[TrashedItem], expired: set[TrashedItem]) -> list[TrashedItem]:
         """What is to go of the next batch, or of the batches before, besides what is expired."""
         found = []
         for item in items:
-            if item.kind is not Kind.TAG or item in expired:
+            if item.kind is not TrashedKind.TAG or item in expired:
                 continue
             folder = layout.trashed_tag(item.repository, item.tag)
             if folder != self._folder:
                 self._folder = folder
                 self._latest.clear()
             self._latest.append(item)
-            if len(self._latest) > _OF_A_TAG:
+            if len(self._latest) > _MAX_TAG_RECORDS:
                 found.append(self._latest.popleft())
         return found

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from twisted_registry.digest import Digest
-    from twisted_registry.maintenance.marking import Marking
+    from twisted_registry.maintenance.marking import MarkPhase
     from twisted_registry.repository.inventory import Inventory
-    from twisted_registry.repository.removal import Removal
+    from twisted_registry.repository.removal import Sweeper
 
 
 @frozen
@@ -77,8 +77,8 @@ class Explainer:
     :ivar grace: seconds for which everything that was stored is kept.
     """
 
-    marking: Marking
-    removal: Removal
+    mark_phase: MarkPhase
+    sweeper: Sweeper
     grace: float
 
     async def explain(self, digest: Digest) -> Explanation:
@@ -87,18 +87,18 @@ class Explainer:
         :raises CollectionFailed: if the store can not be looked through.
         :raises RegistryError: likewise.
         """
-        before = await self.removal.time() - self.grace
+        before = await self.sweeper.store_time() - self.grace
         # What nothing but its youth holds, and what not even that does.
-        later = frozenset((await self.marking.mark(inf)).loose)
-        marked = await self.marking.mark(before)
-        now = frozenset(marked.loose)
-        await self.marking.references.trace(digest)
+        later = frozenset((await self.mark_phase.mark(inf)).unreferenced)
+        mark_result = await self.mark_phase.mark(before)
+        now = frozenset(mark_result.unreferenced)
+        await self.mark_phase.references.trace_dependents(digest)
         holders: list[Holder] = []
         async for name in self._inventory.repositories():
             holders += await self._holders(name, now, later)
-        troubled = tuple([name for name in marked.troubled if await self._links(name, digest)])
+        troubled = tuple([name for name in mark_result.troubled if await self._links(name, digest)])
         listed, leased = await self._listed(digest, {holder.repository for holder in holders})
-        found = await self._inventory.stored(digest)
+        found = await self._inventory.stat_blob(digest)
         stored = None if found is None else found.modified
         goes = None
         if found is not None and not (troubled or any(holder.for_good for holder in holders)):
@@ -109,7 +109,7 @@ class Explainer:
 
     @property
     def _inventory(self) -> Inventory:
-        return self.marking.inventory
+        return self.mark_phase.inventory
 
     async def _holders(
         self,
@@ -119,7 +119,7 @@ class Explainer:
     ) -> list[Holder]:
         needing: list[Digest] = []
         async for digests in self._inventory.revisions(name):
-            needing += await self.marking.references.traced(digests)
+            needing += await self.mark_phase.references.filter_dependents(digests)
         if not needing:
             return []
         tags: dict[Digest, list[str]] = {digest: [] for digest in needing}
@@ -128,9 +128,9 @@ class Explainer:
                 if digest in tags:
                     tags[digest].append(tag)
         indexes: dict[Digest, list[Digest]] = {digest: [] for digest in needing}
-        for index, child in await self.marking.references.between(needing):
+        for index, child in await self.mark_phase.references.references_between(needing):
             indexes[child].append(index)
-        subjects = dict(await self.marking.references.subjects(needing))
+        subjects = dict(await self.mark_phase.references.subjects(needing))
         holders = []
         for digest in sorted(needing):
             holds, for_good = (name, digest) not in now, (name, digest) not in later
@@ -150,8 +150,8 @@ class Explainer:
         return holders
 
     async def _young_until(self, name: str, digest: Digest) -> float | None:
-        revised = await self._inventory.revised(name, digest)
-        return None if revised is None else revised + self.grace
+        pushed_at = await self._inventory.pushed_at(name, digest)
+        return None if pushed_at is None else pushed_at + self.grace
 
     async def _links(self, name: str, digest: Digest) -> bool:
         async for digests in self._inventory.layers(name):
@@ -160,15 +160,15 @@ class Explainer:
         return False
 
     async def _listed(self, digest: Digest, names: set[str]) -> tuple[str, bool]:
-        published = await self.removal.published()
-        if published is None or not (
-            published.names(None, digest) or any(published.names(name, digest) for name in names)
+        published_list = await self.sweeper.published_list()
+        if published_list is None or not (
+            published_list.contains(None, digest) or any(published_list.contains(name, digest) for name in names)
         ):
             return "", False
-        return published.phase.value, digest in await self.removal.leased(published.id)
+        return published_list.phase.value, digest in await self.sweeper.leased_digests(published_list.id)
 
 
-def described(holder: Holder) -> Sequence[str]:
+def describe_holder(holder: Holder) -> Sequence[str]:
     """Why a manifest is held, in words."""
     reasons = []
     if holder.tags:

@@ -6,28 +6,28 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field, frozen
 
-from twisted_registry.repository.checking.damage import Finding, Kind, Severity
-from twisted_registry.repository.failures import translated
+from twisted_registry.repository.checking.damage import Finding, FindingKind, Severity
+from twisted_registry.repository.failures import translate_storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
 
     from twisted_registry.digest import Digest
-    from twisted_registry.maintenance.repair import Repair
-    from twisted_registry.repository.checking.blobs import StoredBlobs
+    from twisted_registry.maintenance.repair import Repairer
+    from twisted_registry.repository.checking.blobs import BlobCheck
     from twisted_registry.repository.checking.trouble import AffectedTag
 
 #: What is wrong with the bytes of a blob.
-_CORRUPT = {Kind.BLOB_CORRUPT, Kind.BLOB_EMPTY, Kind.FILE_UNREADABLE}
+_CORRUPT_KINDS = {FindingKind.BLOB_CORRUPT, FindingKind.BLOB_EMPTY, FindingKind.FILE_UNREADABLE}
 #: As what a finding counts that is not repaired.
-_COUNTED = {
+_COUNTER_NAMES = {
     Severity.DAMAGE: "damaged",
     Severity.SPARSE: "sparse",
     Severity.HARMLESS: "harmless",
 }
 
 
-class Watcher:
+class FsckObserver:
     """Hears what a check does; this one does nothing.
 
     :cvar counts: whether it wants to know how much there is to be read, which takes a look at
@@ -39,7 +39,7 @@ class Watcher:
     def read(self, done: int, total: int) -> None:
         """So many bytes of blobs were read, of so many; 0 if nobody counted."""
 
-    def entering(self, name: str) -> None:
+    def repository_started(self, name: str) -> None:
         """A repository is looked through."""
 
     def found(self, finding: Finding) -> None:
@@ -47,7 +47,7 @@ class Watcher:
 
 
 @frozen
-class Checked:
+class FsckResult:
     """What a check found.
 
     :ivar files: blobs and manifests that were read.
@@ -78,66 +78,66 @@ class Fsck:
     :ivar others: what else is looked at, after the blobs: each yields findings.
     """
 
-    blobs: StoredBlobs
+    blobs: BlobCheck
     corrupt: set[Digest]
-    repair: Repair
-    watcher: Watcher
-    others: list[Callable[[], AsyncIterator[Finding]]] = field(factory=list)
+    repair: Repairer
+    observer: FsckObserver
+    checks: list[Callable[[], AsyncIterator[Finding]]] = field(factory=list)
     tags: list[AffectedTag] = field(factory=list)
     _files: int = field(init=False, default=0)
     _size: int = field(init=False, default=0)
     _repositories: int = field(init=False, default=0)
     _total: int = field(init=False, default=0)
     _counts: dict[str, int] = field(
-        init=False, factory=lambda: dict.fromkeys((*_COUNTED.values(), "repaired"), 0)
+        init=False, factory=lambda: dict.fromkeys((*_COUNTER_NAMES.values(), "repaired"), 0)
     )
-    _mended: set[str] = field(init=False, factory=set)
+    _repaired_paths: set[str] = field(init=False, factory=set)
 
-    @translated
-    async def run(self) -> Checked:
+    @translate_storage_errors
+    async def run(self) -> FsckResult:
         """Look at everything."""
-        if self.watcher.counts:
+        if self.observer.counts:
             async for page in self.blobs.files():
                 if not isinstance(page, Finding):
                     self._total += sum(entry.size or 0 for entry in page)
         await self._read_blobs()
-        for findings in self.others:
+        for findings in self.checks:
             async for finding in findings():
-                await self._take(finding)
-            self._settled(await self.repair.settle())
-        tags = tuple(tag for tag in self.tags if not tag.link or tag.link not in self._mended)
-        return Checked(self._files, self._size, self._repositories, **self._counts, tags=tags)
+                await self._repair(finding)
+            self._count_findings(await self.repair.repair_waiting())
+        tags = tuple(tag for tag in self.tags if not tag.link or tag.link not in self._repaired_paths)
+        return FsckResult(self._files, self._size, self._repositories, **self._counts, tags=tags)
 
-    def entering(self, name: str) -> None:
+    def repository_started(self, name: str) -> None:
         """Count a repository."""
         self._repositories += 1
-        self.watcher.entering(name)
+        self.observer.repository_started(name)
 
     async def _read_blobs(self) -> None:
         async for page in self.blobs.files():
             if isinstance(page, Finding):
-                await self._take(page)
+                await self._repair(page)
                 continue
 
-            for finding in await self.blobs.examine_all(page, self._read):
-                if finding.kind in _CORRUPT and finding.digest is not None:
+            for finding in await self.blobs.examine_all(page, self._count_read):
+                if finding.kind in _CORRUPT_KINDS and finding.digest is not None:
                     self.corrupt.add(finding.digest)
-                await self._take(finding)
-        self._settled(await self.repair.settle())
+                await self._repair(finding)
+        self._count_findings(await self.repair.repair_waiting())
 
-    def _read(self, size: int) -> None:
+    def _count_read(self, size: int) -> None:
         self._files += 1
         self._size += size
-        self.watcher.read(self._size, self._total)
+        self.observer.read(self._size, self._total)
 
-    async def _take(self, finding: Finding) -> None:
-        self._settled(await self.repair.take(finding))
+    async def _repair(self, finding: Finding) -> None:
+        self._count_findings(await self.repair.submit(finding))
 
-    def _settled(self, findings: Iterable[Finding]) -> None:
+    def _count_findings(self, findings: Iterable[Finding]) -> None:
         for finding in findings:
             if finding.repaired:
                 self._counts["repaired"] += 1
-                self._mended.add(finding.path)
+                self._repaired_paths.add(finding.path)
             else:
-                self._counts[_COUNTED[finding.severity]] += 1
-            self.watcher.found(finding)
+                self._counts[_COUNTER_NAMES[finding.severity]] += 1
+            self.observer.found(finding)

@@ -13,14 +13,14 @@ from uuid import uuid4
 
 from attrs import define, evolve, field, frozen
 
-from twisted_registry.maintenance.marking import CollectionFailed, Marked, Marking
-from twisted_registry.maintenance.needed import Needed
-from twisted_registry.maintenance.pace import Pace
-from twisted_registry.maintenance.references import ReferencesLost
-from twisted_registry.maintenance.sentence import SETTLING, TERM, NotAcknowledged, Sentence
-from twisted_registry.maintenance.watcher import Watcher
-from twisted_registry.repository.concurrency import each_of_many
-from twisted_registry.repository.condemned import Condemned, Phase
+from twisted_registry.maintenance.marking import CollectionFailed, MarkResult, MarkPhase
+from twisted_registry.maintenance.needed import TrashRecovery
+from twisted_registry.maintenance.pace import RateLimiter
+from twisted_registry.maintenance.references import ReferenceDatabaseLost
+from twisted_registry.maintenance.sentence import SETTLE_S, LIST_TTL_S, NotAcknowledged, DeleteListProtocol
+from twisted_registry.maintenance.watcher import CollectorObserver
+from twisted_registry.repository.concurrency import map_in_batches
+from twisted_registry.repository.condemned import DeleteList, Phase
 from twisted_registry.repository.inventory import StoredBlob
 
 if TYPE_CHECKING:
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
     from twisted_registry.digest import Digest
-    from twisted_registry.maintenance.references import ReferenceTable
+    from twisted_registry.maintenance.references import ReferenceDatabase
     from twisted_registry.repository.inventory import Inventory
     from twisted_registry.repository.recall import Recall
-    from twisted_registry.repository.removal import Removal
+    from twisted_registry.repository.removal import Sweeper
 
 #: Digests on the first list: what is removed in about ten seconds, for a push may have to wait so
 #: long.
-_AT_ONCE = 2000
+_INITIAL_LIST_SIZE = 2000
 #: Digests on a later one, where the store is faster than that, and seconds in which they go: each
 #: list costs a look at all names.
-_MOST = 10_000
-_SWEEP_SECONDS = 4.0
+_MAX_LIST_SIZE = 10_000
+_TARGET_SWEEP_S = 4.0
 #: Seconds in which what is on one list is to be removed where the pace is set.
-_LIST_SECONDS = 10.0
+_RATED_SWEEP_S = 10.0
 #: By how many times what a look through the store took a list is good for longer.
-_LOOKS = 4.0
+_MARK_TTL_FACTOR = 4.0
 
 
 @frozen
-class Collected:
+class CollectionResult:
     """What a run did.
 
     :ivar repositories: that were looked through.
@@ -84,109 +84,109 @@ class Collector:
     :ivar dry_run: only say what would go.
     :ivar recall: brings back from the trash what is needed, if there is a trash.
     :ivar pace: holds up what reads manifests and removes things, each of which counts one.
-    :ivar settling: see :class:`~twisted_registry.maintenance.sentence.Sentence`.
+    :ivar settling: see :class:`~twisted_registry.maintenance.protocol.DeleteListProtocol`.
     """
 
     inventory: Inventory
-    removal: Removal
-    references: ReferenceTable
+    sweeper: Sweeper
+    references: ReferenceDatabase
     clock: IReactorTime
     grace: float
     untagged: bool = False
     dry_run: bool = False
-    watcher: Watcher = field(factory=Watcher)
+    observer: CollectorObserver = field(factory=CollectorObserver)
     recall: Recall | None = None
-    pace: Pace = field()
-    settling: float = SETTLING
-    _marking: Marking = field(init=False)
+    rate_limiter: RateLimiter = field()
+    settle_s: float = SETTLE_S
+    _mark_phase: MarkPhase = field(init=False)
     #: what was done so far
-    _total: Collected = field(init=False, factory=Collected)
+    _result: CollectionResult = field(init=False, factory=CollectionResult)
     #: whether another round may find more: what manifests that were taken out had held, or what
     #: there was no time for; and what the trash is to give back after a removal
-    _more: bool = field(init=False, default=False)
+    _needs_another_round: bool = field(init=False, default=False)
     #: digests that the next list may have, by what removing those of the last one took
-    _fits: int = field(init=False, factory=lambda: _AT_ONCE)
+    _list_size: int = field(init=False, factory=lambda: _INITIAL_LIST_SIZE)
     #: seconds that the last look through the store took
-    _looked: float = field(init=False, default=0.0)
+    _mark_duration_s: float = field(init=False, default=0.0)
 
-    @pace.default
-    def _any_pace(self) -> Pace:
-        return Pace(self.clock, 0)
+    @rate_limiter.default
+    def _make_rate_limiter(self) -> RateLimiter:
+        return RateLimiter(self.clock, 0)
 
-    @_marking.default
-    def _own_marking(self) -> Marking:
-        return Marking(self.inventory, self.references, self.untagged)
+    @_mark_phase.default
+    def _make_mark_phase(self) -> MarkPhase:
+        return MarkPhase(self.inventory, self.references, self.untagged)
 
-    async def run(self) -> Collected:
+    async def run(self) -> CollectionResult:
         """Collect until nothing more can go.
 
         :raises CollectionFailed: if what is referred to can not be told, or processes do not
             acknowledge the list.
         """
-        self._total = Collected()
-        watcher = self.watcher
-        patient = True
+        self._result = CollectionResult()
+        observer = self.observer
+        may_retry = True
         while True:
-            self._more = False
+            self._needs_another_round = False
             try:
-                await self._round(watcher)
-            except ReferencesLost:
-                if not patient:
+                await self._round(observer)
+            except ReferenceDatabaseLost:
+                if not may_retry:
                     raise
                 # With a table that is new, all manifests are read again.
-                patient, watcher = False, Watcher()
+                may_retry, observer = False, CollectorObserver()
                 continue
             # Later rounds go through the same repositories.
-            watcher = Watcher()
-            total = self._total
+            observer = CollectorObserver()
+            total = self._result
             if self.dry_run:
                 return total
-            if not self._more:
-                return evolve(total, vacated=await self.removal.vacate())
+            if not self._needs_another_round:
+                return evolve(total, vacated=await self.sweeper.prune_empty_repository())
 
-    async def _round(self, watcher: Watcher) -> None:
+    async def _round(self, observer: CollectorObserver) -> None:
         """Look through the store once, and remove what is dead by that, one list after another.
 
         What the first look says only makes the lists, so that one is enough for all of them; each
         is looked at again when it is condemned.
         """
-        before = await self.removal.time() - self.grace
+        before = await self.sweeper.store_time() - self.grace
         began = self.clock.seconds()
-        marked = await self._mark(before, watcher)
-        self._looked = self.clock.seconds() - began
-        self._total = evolve(
-            self._total,
+        marked = await self._mark(before, observer)
+        self._mark_duration_s = self.clock.seconds() - began
+        self._result = evolve(
+            self._result,
             repositories=marked.repositories,
             marked=marked.alive,
             troubled=tuple(marked.troubled),
             young_manifests=marked.young,
             young_blobs=0,
         )
-        manifests, blobs = marked.loose, list[StoredBlob]()
-        async for dead, young in self._dead(before):
-            blobs += dead
-            self._total = evolve(self._total, young_blobs=self._total.young_blobs + young)
-            while len(manifests) + len(blobs) >= self._most and not self.dry_run:
-                await self._remove(before, *self._list_of(manifests, blobs))
+        manifests, blobs = marked.unreferenced, list[StoredBlob]()
+        async for unreachable, young in self._unreachable_blobs(before):
+            blobs += unreachable
+            self._result = evolve(self._result, young_blobs=self._result.young_blobs + young)
+            while len(manifests) + len(blobs) >= self._max_list_size and not self.dry_run:
+                await self._remove_listed(before, *self._take_batch(manifests, blobs))
         if self.dry_run:
-            self.watcher.eligible(manifests, [blob.digest for blob in blobs])
+            self.observer.eligible(manifests, [blob.digest for blob in blobs])
             size = sum(blob.size for blob in blobs)
-            self._count(len(manifests), len(blobs), size)
+            self._add_to_result(len(manifests), len(blobs), size)
         elif manifests or blobs:
-            await self._remove(before, *self._list_of(manifests, blobs))
+            await self._remove_listed(before, *self._take_batch(manifests, blobs))
 
-    def _list_of(
+    def _take_batch(
         self, manifests: list[tuple[str, Digest]], blobs: list[StoredBlob]
     ) -> tuple[Sequence[tuple[str, Digest]], Sequence[StoredBlob]]:
         """Take away as many of what is to go as a list may have."""
-        some = manifests[: self._most]
-        others = blobs[: self._most - len(some)]
+        some = manifests[: self._max_list_size]
+        others = blobs[: self._max_list_size - len(some)]
         del manifests[: len(some)], blobs[: len(others)]
         return some, others
 
-    def _count(self, manifests: int, blobs: int, size: int) -> None:
-        total = self._total
-        self._total = evolve(
+    def _add_to_result(self, manifests: int, blobs: int, size: int) -> None:
+        total = self._result
+        self._result = evolve(
             total,
             manifests=total.manifests + manifests,
             blobs=total.blobs + blobs,
@@ -194,52 +194,52 @@ class Collector:
         )
 
     @property
-    def _most(self) -> int:
+    def _max_list_size(self) -> int:
         """How many digests a list may have, to be gone long before it is void."""
-        rate = self.pace.rate
-        return max(1, min(_AT_ONCE, int(rate * _LIST_SECONDS))) if rate else self._fits
+        rate = self.rate_limiter.rate
+        return max(1, min(_INITIAL_LIST_SIZE, int(rate * _RATED_SWEEP_S))) if rate else self._list_size
 
-    async def _remove(
+    async def _remove_listed(
         self,
         before: float,
         manifests: Sequence[tuple[str, Digest]],
         blobs: Sequence[StoredBlob],
     ) -> None:
-        self.watcher.eligible(manifests, [blob.digest for blob in blobs])
-        proposed = Condemned(
+        self.observer.eligible(manifests, [blob.digest for blob in blobs])
+        proposed = DeleteList(
             str(uuid4()),
             Phase.PROPOSED,
             # Half of it must be enough for another look, and for the sweep.
-            TERM + _LOOKS * self._looked,
+            LIST_TTL_S + _MARK_TTL_FACTOR * self._mark_duration_s,
             frozenset(blob.digest for blob in blobs),
             frozenset(manifests),
         )
-        sentence = Sentence(self.removal, self.clock, self.settling)
+        protocol = DeleteListProtocol(self.sweeper, self.clock, self.settle_s)
         try:
-            await sentence.propose(proposed)
-            leased = await self.removal.leased(proposed.id)
-            self._total = evolve(self._total, leased=max(self._total.leased, len(leased)))
+            await protocol.propose(proposed)
+            leased = await self.sweeper.leased_digests(proposed.id)
+            self._result = evolve(self._result, leased=max(self._result.leased, len(leased)))
             condemned = evolve(
                 proposed,
                 phase=Phase.CONDEMNED,
                 blobs=proposed.blobs - leased,
                 manifests=frozenset(pair for pair in proposed.manifests if pair[1] not in leased),
             )
-            await sentence.condemn(condemned)
+            await protocol.condemn(condemned)
             began = self.clock.seconds()
-            still = await self._marking.look_again(before, condemned.manifests)
-            self._looked = self.clock.seconds() - began
-            dead = await self.references.dead(sorted(condemned.blobs))
-            await self._sweep(before, sentence, sorted(still), dead)
+            still = await self._mark_phase.remark(before, condemned.manifests)
+            self._mark_duration_s = self.clock.seconds() - began
+            unreachable = await self.references.unreachable(sorted(condemned.blobs))
+            await self._sweep(before, protocol, sorted(still), unreachable)
         except NotAcknowledged as error:
             raise CollectionFailed(str(error)) from error
         finally:
-            await self.removal.withdraw(proposed.id)
+            await self.sweeper.withdraw(proposed.id)
 
     async def _sweep(
         self,
         before: float,
-        sentence: Sentence,
+        protocol: DeleteListProtocol,
         manifests: Sequence[tuple[str, Digest]],
         blobs: Sequence[Digest],
     ) -> None:
@@ -251,56 +251,56 @@ class Collector:
             nonlocal done
             done += 1
             if done % 50 == 0 or done == total:
-                self.watcher.removed(done, total)
-            return sentence.in_time()
+                self.observer.removed(done, total)
+            return protocol.in_time()
 
         async def take_out(pair: tuple[str, Digest]) -> None:
             nonlocal taken_out
-            await self.pace.pay(1)
-            if in_time() and await self.removal.remove_revision(*pair, before):
+            await self.rate_limiter.throttle(1)
+            if in_time() and await self.sweeper.remove_revision(*pair, before):
                 taken_out += 1
 
         async def remove(digest: Digest) -> None:
             nonlocal size
-            await self.pace.pay(1)
+            await self.rate_limiter.throttle(1)
             if in_time():
-                removed = await self.removal.remove_blob(digest, before, sentence.in_time)
+                removed = await self.sweeper.remove_blob(digest, before, protocol.in_time)
                 if removed is not None:
                     gone.add(digest)
                     size += removed
 
         began = self.clock.seconds()
-        await each_of_many(take_out, manifests)
-        await each_of_many(remove, blobs)
-        self._fits = _fitting(total, self.clock.seconds() - began)
-        if gone and sentence.in_time():
-            await self.removal.unlink(gone)
-        if total and not taken_out + len(gone) and not sentence.in_time():
+        await map_in_batches(take_out, manifests)
+        await map_in_batches(remove, blobs)
+        self._list_size = _list_size_for(total, self.clock.seconds() - began)
+        if gone and protocol.in_time():
+            await self.sweeper.unlink_blobs(gone)
+        if total and not taken_out + len(gone) and not protocol.in_time():
             raise CollectionFailed("the store took too long to look through, so nothing is removed")
-        self._count(taken_out, len(gone), size)
+        self._add_to_result(taken_out, len(gone), size)
         back = bool(gone) and self.recall is not None
-        self._more |= bool(taken_out) or not sentence.in_time() or back
+        self._needs_another_round |= bool(taken_out) or not protocol.in_time() or back
 
-    async def _mark(self, before: float, watcher: Watcher) -> Marked:
-        marked = await self._marking.mark(before, watcher, self.pace.pay)
+    async def _mark(self, before: float, observer: CollectorObserver) -> MarkResult:
+        marked = await self._mark_phase.mark(before, observer, self.rate_limiter.throttle)
         if self.recall is not None and not self.dry_run:
-            needed = Needed(self.recall, self.references)
-            while await needed.bring_back():
+            recovery = TrashRecovery(self.recall, self.references)
+            while await recovery.restore_needed():
                 # Manifests may be among it.
-                marked = await self._marking.mark(before)
+                marked = await self._mark_phase.mark(before)
         return marked
 
-    async def _dead(self, before: float) -> AsyncIterator[tuple[list[StoredBlob], int]]:
+    async def _unreachable_blobs(self, before: float) -> AsyncIterator[tuple[list[StoredBlob], int]]:
         """Yield blobs that nothing refers to and that are old enough, and how many are not."""
         async for blobs in self.inventory.blobs():
             by_digest = {blob.digest: blob for blob in blobs}
-            dead = [by_digest[digest] for digest in await self.references.dead(list(by_digest))]
-            old = [blob for blob in dead if blob.modified is not None and blob.modified < before]
-            yield old, len(dead) - len(old)
+            unreachable = [by_digest[digest] for digest in await self.references.unreachable(list(by_digest))]
+            old = [blob for blob in unreachable if blob.modified is not None and blob.modified < before]
+            yield old, len(unreachable) - len(old)
 
 
-def _fitting(removed: int, seconds: float) -> int:
+def _list_size_for(removed: int, seconds: float) -> int:
     """How many digests a list may have, if it took so many seconds to remove some."""
-    if seconds <= 0 or removed < _AT_ONCE:
-        return _AT_ONCE
-    return max(_AT_ONCE, min(_MOST, int(removed * _SWEEP_SECONDS / seconds)))
+    if seconds <= 0 or removed < _INITIAL_LIST_SIZE:
+        return _INITIAL_LIST_SIZE
+    return max(_INITIAL_LIST_SIZE, min(_MAX_LIST_SIZE, int(removed * _TARGET_SWEEP_S / seconds)))

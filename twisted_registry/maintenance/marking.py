@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING
 from attrs import define, field
 
 from twisted_registry.errors import RegistryError
-from twisted_registry.maintenance.watcher import Watcher
-from twisted_registry.repository.concurrency import each_of_many
+from twisted_registry.maintenance.watcher import CollectorObserver
+from twisted_registry.repository.concurrency import map_in_batches
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from twisted_registry.digest import Digest
-    from twisted_registry.maintenance.references import ReferenceTable
+    from twisted_registry.maintenance.references import ReferenceDatabase
     from twisted_registry.manifest import References
     from twisted_registry.repository.inventory import Inventory
 
-    Pay = Callable[[float], Awaitable[None]]
+    Throttle = Callable[[float], Awaitable[None]]
 
 
 #: Bytes that tell what a repository held from what it holds.
-_SUM = 16
+_CHECKSUM_BYTES = 16
 
 
 class CollectionFailed(Exception):
@@ -36,7 +36,7 @@ class CollectionFailed(Exception):
 
 
 @define(eq=False)
-class Marked:
+class MarkResult:
     """What a look through all repositories has told.
 
     :ivar repositories: how many there are.
@@ -48,45 +48,45 @@ class Marked:
 
     repositories: int = 0
     alive: int = 0
-    loose: list[tuple[str, Digest]] = field(factory=list)
+    unreferenced: list[tuple[str, Digest]] = field(factory=list)
     troubled: list[str] = field(factory=list)
     young: int = 0
 
 
 @define(eq=False)
-class Marking:
+class MarkPhase:
     """Looks through one store.
 
     :ivar untagged: whether manifests that no tag holds are looked for.
     """
 
     inventory: Inventory
-    references: ReferenceTable
+    references: ReferenceDatabase
     untagged: bool = False
 
     async def mark(
-        self, before: float, watcher: Watcher | None = None, pay: Pay | None = None
-    ) -> Marked:
+        self, before: float, observer: CollectorObserver | None = None, throttle: Throttle | None = None
+    ) -> MarkResult:
         """Find out what is alive, and which manifests nothing holds.
 
         :param before: seconds since the epoch; manifests that were pushed later are not loose.
         :param pay: awaited with 1 for each manifest that is read, to slow that down.
         :raises CollectionFailed: if the store can not be looked through.
         """
-        watcher, marked = watcher or Watcher(), Marked()
-        await self.references.begin()
-        with _looking():
+        observer, marked = observer or CollectorObserver(), MarkResult()
+        await self.references.begin_run()
+        with _raise_collection_failed():
             async for name in self.inventory.repositories():
                 marked.repositories += 1
-                watcher.marking(name)
+                observer.repository_started(name)
                 await self._mark_repository(
-                    name, before, marked, watcher, pay, untagged=self.untagged
+                    name, before, marked, observer, throttle, untagged=self.untagged
                 )
-        marked.alive = await self.references.count()
+        marked.alive = await self.references.count_alive()
         return marked
 
-    async def look_again(
-        self, before: float, suspects: Iterable[tuple[str, Digest]]
+    async def remark(
+        self, before: float, candidates: Iterable[tuple[str, Digest]]
     ) -> set[tuple[str, Digest]]:
         """Find out what has come to be alive since the last mark; what was alive stays so.
 
@@ -95,108 +95,108 @@ class Marking:
         :returns: those of them that nothing holds now.
         :raises CollectionFailed: if the store can not be looked through.
         """
-        suspects = frozenset(suspects)
-        among, marked = {name for name, _ in suspects}, Marked()
-        with _looking():
+        candidates = frozenset(candidates)
+        among, marked = {name for name, _ in candidates}, MarkResult()
+        with _raise_collection_failed():
             async for name in self.inventory.repositories():
-                if name in among or not await self._is_as_it_was(name):
+                if name in among or not await self._is_unchanged(name):
                     await self._mark_repository(
-                        name, before, marked, Watcher(), None, untagged=name in among
+                        name, before, marked, CollectorObserver(), None, untagged=name in among
                     )
-        return {pair for pair in marked.loose if pair in suspects}
+        return {pair for pair in marked.unreferenced if pair in candidates}
 
-    async def _is_as_it_was(self, name: str) -> bool:
-        noted = await self.references.noted(name)
-        if noted is None:
+    async def _is_unchanged(self, name: str) -> bool:
+        saved_checksum = await self.references.saved_checksum(name)
+        if saved_checksum is None:
             return False
-        seen = blake2b(digest_size=_SUM)
+        checksum = blake2b(digest_size=_CHECKSUM_BYTES)
         async for digests in self.inventory.revisions(name):
-            _add(seen, digests)
-        return seen.digest() == noted
+            _update_checksum(checksum, digests)
+        return checksum.digest() == saved_checksum
 
     async def _mark_repository(
         self,
         name: str,
         before: float,
-        marked: Marked,
-        watcher: Watcher,
-        pay: Pay | None,
+        marked: MarkResult,
+        observer: CollectorObserver,
+        throttle: Throttle | None,
         *,
         untagged: bool,
     ) -> None:
         revisions: list[Digest] = []
-        seen = blake2b(digest_size=_SUM)
-        sound = whole = True
+        checksum = blake2b(digest_size=_CHECKSUM_BYTES)
+        readable = whole = True
         async for digests in self.inventory.revisions(name):
-            _add(seen, digests)
-            read, known = await self._learn(digests, pay)
-            sound, whole = sound and read, whole and known
+            _update_checksum(checksum, digests)
+            read, known = await self._load_references(digests, throttle)
+            readable, whole = readable and read, whole and known
             # Whatever a repository holds is kept, tagged or not: what is taken out of it in
             # this round is no longer held in the next.
-            await self.references.keep(digests)
+            await self.references.mark_alive(digests)
             for digest in digests:
-                watcher.marked(name, digest)
+                observer.manifest_kept(name, digest)
             if untagged:
                 revisions += digests
         # Where something could not be read, it is looked for each time.
-        await self.references.note(name, seen.digest() if whole else None)
-        if not sound:
+        await self.references.save_checksum(name, checksum.digest() if whole else None)
+        if not readable:
             # Nobody knows what it refers to: perhaps to anything that the repository holds.
             marked.troubled.append(name)
             async for digests in self.inventory.layers(name):
-                await self.references.keep(digests)
+                await self.references.mark_alive(digests)
         elif untagged:
-            loose, young = await self._loose(name, revisions, before)
-            marked.loose += [(name, digest) for digest in loose]
+            unreferenced, young = await self._find_unreferenced(name, revisions, before)
+            marked.unreferenced += [(name, digest) for digest in unreferenced]
             marked.young += young
 
-    async def _loose(
+    async def _find_unreferenced(
         self, name: str, revisions: Sequence[Digest], before: float
     ) -> tuple[list[Digest], int]:
         """Manifests that nothing holds, and how many more are held by their youth."""
         roots: list[Digest] = []
         async for tags in self.inventory.tags(name):
             roots += [digest for _, digest in tags]
-        loose = await self.references.loose(revisions, roots)
+        unreferenced = await self.references.unreferenced(revisions, roots)
 
         async def is_old(digest: Digest) -> bool:
-            revised = await self.inventory.revised(name, digest)
-            return revised is not None and revised < before
+            pushed_at = await self.inventory.pushed_at(name, digest)
+            return pushed_at is not None and pushed_at < before
 
-        old = await each_of_many(is_old, loose)
-        young = [digest for digest, aged in zip(loose, old, strict=True) if not aged]
+        old = await map_in_batches(is_old, unreferenced)
+        young = [digest for digest, aged in zip(unreferenced, old, strict=True) if not aged]
         if not young:
-            return loose, 0
+            return unreferenced, 0
         # Children are pushed before their index.
-        return await self.references.loose(revisions, [*roots, *young]), len(young)
+        return await self.references.unreferenced(revisions, [*roots, *young]), len(young)
 
-    async def _learn(self, manifests: Sequence[Digest], pay: Pay | None) -> tuple[bool, bool]:
+    async def _load_references(self, manifests: Sequence[Digest], throttle: Throttle | None) -> tuple[bool, bool]:
         """Read the manifests that are not known yet.
 
         :returns: whether all could be read, and whether all their children could as well.
         """
-        sound = whole = True
-        unknown: Sequence[Digest] = await self.references.unknown(manifests)
+        readable = whole = True
+        unknown_manifests: Sequence[Digest] = await self.references.unknown_manifests(manifests)
         optional = False
-        while unknown:
+        while unknown_manifests:
             learnt: list[tuple[Digest, References]] = []
             children: list[Digest] = []
-            async for digest, references in self.inventory.manifests(unknown):
-                if pay is not None:
-                    await pay(1)
+            async for digest, references in self.inventory.manifests(unknown_manifests):
+                if throttle is not None:
+                    await throttle(1)
                 if references is None:
-                    sound, whole = sound and optional, False
+                    readable, whole = readable and optional, False
                 else:
                     learnt.append((digest, references))
                     children += references.manifests
-            await self.references.learn(learnt)
+            await self.references.add_manifests(learnt)
             # Children that the repository does not hold itself; they need not be there.
-            unknown, optional = await self.references.unknown(children), True
-        return sound, whole
+            unknown_manifests, optional = await self.references.unknown_manifests(children), True
+        return readable, whole
 
 
 @contextmanager
-def _looking() -> Iterator[None]:
+def _raise_collection_failed() -> Iterator[None]:
     try:
         yield
     except RegistryError as error:
@@ -205,6 +205,6 @@ def _looking() -> Iterator[None]:
         ) from error
 
 
-def _add(seen: blake2b, digests: Iterable[Digest]) -> None:
+def _update_checksum(checksum: blake2b, digests: Iterable[Digest]) -> None:
     """Add the names of manifests, which come in order, to what tells one set from another."""
-    seen.update("".join(f"{digest}\n" for digest in digests).encode("ascii"))
+    checksum.update("".join(f"{digest}\n" for digest in digests).encode("ascii"))

@@ -12,37 +12,37 @@ from attrs import define
 from twisted.logger import Logger
 
 from twisted_registry.repository import layout
-from twisted_registry.repository.stamps import Cause
-from twisted_registry.repository.trashed import Kind
+from twisted_registry.repository.stamps import TrashReason
+from twisted_registry.repository.trashed import TrashedKind
 
 if TYPE_CHECKING:
     from twisted_registry.digest import Digest
-    from twisted_registry.maintenance.references import ReferenceTable
+    from twisted_registry.maintenance.references import ReferenceDatabase
     from twisted_registry.repository.recall import Recall
 
 log = Logger()
 
 
 @define(eq=False)
-class Needed:
+class TrashRecovery:
     """Goes through the trash after a mark."""
 
     recall: Recall
-    references: ReferenceTable
+    references: ReferenceDatabase
 
-    async def bring_back(self) -> set[Digest]:
+    async def restore_needed(self) -> set[Digest]:
         """Bring back what is alive by the last mark, and gone; return what that was.
 
         The links of repositories to it that the collector took come back as well.
         """
         back: set[Digest] = set()
-        async for items in self.recall.can.pages(layout.TRASHED_BLOBS):
+        async for items in self.recall.contents.pages(layout.TRASHED_BLOBS):
             digests = {item.digest for item in items if item.digest is not None}
-            dead = set(await self.references.dead(sorted(digests)))
-            for digest in sorted(digests - dead):
-                if await self.recall.size(digest) is not None:
+            unreachable = set(await self.references.unreachable(sorted(digests)))
+            for digest in sorted(digests - unreachable):
+                if await self.recall.blob_size(digest) is not None:
                     continue
-                if await self.recall.blob(digest) is not None:
+                if await self.recall.restore_blob(digest) is not None:
                     log.warn("{digest} is needed and came back from the trash", digest=str(digest))
                     back.add(digest)
         if back:
@@ -50,11 +50,11 @@ class Needed:
         return back
 
     async def _link(self, back: set[Digest]) -> None:
-        async for items in self.recall.can.pages(layout.TRASHED_REPOSITORIES):
+        async for items in self.recall.contents.pages(layout.TRASHED_REPOSITORIES):
             for item in items:
                 if (
-                    item.kind is Kind.LAYER
+                    item.kind is TrashedKind.LAYER
                     and item.digest in back
-                    and item.stamp.cause is Cause.COLLECTED
+                    and item.entry_name.reason is TrashReason.COLLECTED
                 ):
-                    await self.recall.layer(item.repository, item.digest)
+                    await self.recall.restore_layer(item.repository, item.digest)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @define(eq=False)
-class Pace:
+class RateLimiter:
     """Holds work up that goes too fast.
 
     :ivar rate: how much is let through in a second, in whatever is counted; 0 is no limit.
@@ -20,14 +20,14 @@ class Pace:
 
     clock: IReactorTime
     rate: float
-    _due: float = 0.0
+    _next_free_at_s: float = 0.0
 
-    async def pay(self, amount: float) -> None:
+    async def throttle(self, amount: float) -> None:
         """Wait until what was let through before is paid for; then let *amount* through."""
         if not self.rate:
             return
         now = self.clock.seconds()
-        due = max(now, self._due)
-        self._due = due + amount / self.rate
+        due = max(now, self._next_free_at_s)
+        self._next_free_at_s = due + amount / self.rate
         if due > now:
             await deferLater(self.clock, due - now, lambda: None)

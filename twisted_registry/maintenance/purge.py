@@ -20,7 +20,7 @@ log = Logger()
 
 
 @frozen(eq=False, repr=False)
-class Purged(Value):
+class UploadPurgeResult(Value):
     """What one run did.
 
     :ivar found: abandoned uploads.
@@ -36,7 +36,7 @@ class Purged(Value):
 
 
 @define(eq=False, repr=False)
-class Purge:
+class UploadPurge:
     """One run after another over all uploads of a registry.
 
     :ivar age: seconds since an upload was last touched after which it is abandoned.
@@ -48,35 +48,35 @@ class Purge:
     age: float
     dry_run: bool
 
-    async def run(self) -> Purged:
+    async def run(self) -> UploadPurgeResult:
         """Remove what is abandoned now; one that can not be removed does not keep the rest."""
         before = self.clock.seconds() - self.age
         found = removed = failed = 0
-        async for upload in self.registry.abandoned_uploads(before):
+        async for upload in self.registry.find_abandoned_uploads(before):
             found += 1
             if self.dry_run:
-                self._say("would purge", upload)
+                self._log_upload("would purge", upload)
                 continue
             try:
                 if await upload.remove():
                     removed += 1
-                    self._say("purged", upload)
+                    self._log_upload("purged", upload)
             except RegistryError:
                 # The cause is in the log already.
                 failed += 1
-        leftovers = 0 if self.dry_run else await self.registry.sweep(before)
+        leftovers = 0 if self.dry_run else await self.registry.remove_leftovers(before)
         log.info(
             "uploads that nobody went on with: {found} found, {removed} purged, {failed} failed; "
             "{leftovers} unfinished files of crashes removed",
             found=found, removed=removed, failed=failed, leftovers=leftovers,
         )  # fmt: skip
-        return Purged(found, removed, failed, leftovers)
+        return UploadPurgeResult(found, removed, failed, leftovers)
 
-    def _say(self, what: str, upload: AbandonedUpload) -> None:
+    def _log_upload(self, what: str, upload: AbandonedUpload) -> None:
         log.info(
             "{what} upload {id} of {repository}, idle for {hours:.0f} h",
             what=what,
             id=upload.id,
             repository=upload.repository,
-            hours=(self.clock.seconds() - upload.touched) / 3600,
+            hours=(self.clock.seconds() - upload.last_activity) / 3600,
         )

@@ -20,7 +20,7 @@ from twisted.logger import Logger
 
 from twisted_registry.digest import Digest
 from twisted_registry.maintenance.marking import CollectionFailed
-from twisted_registry.maintenance.sums import check, sum_of
+from twisted_registry.maintenance.sums import verify_database, reference_checksum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -31,15 +31,15 @@ log = Logger()
 
 T = TypeVar("T")
 
-_VERSION = 2
-_ENDINGS = ("", "-wal", "-shm")
-_KEPT = """
+_SCHEMA_VERSION = 2
+_FILE_SUFFIXES = ("", "-wal", "-shm")
+_SCHEMA = """
 CREATE TABLE IF NOT EXISTS digest (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS manifest (id INTEGER PRIMARY KEY, subject INTEGER, sum INTEGER);
 CREATE TABLE IF NOT EXISTS reference (manifest INTEGER, target INTEGER,
     PRIMARY KEY (manifest, target)) WITHOUT ROWID;
 """
-_OF_A_RUN = """
+_TEMP_SCHEMA = """
 CREATE TEMP TABLE alive (id INTEGER PRIMARY KEY);
 CREATE TEMP TABLE kept (id INTEGER PRIMARY KEY);
 CREATE TEMP TABLE noted (name TEXT PRIMARY KEY, sum BLOB) WITHOUT ROWID;
@@ -49,9 +49,9 @@ CREATE TEMP TABLE needing (id INTEGER PRIMARY KEY);
 # CROSS JOIN has SQLite begin with what stands on the left: what was asked for, which is
 # little. Left to itself it goes through the whole of another table, for each question again.
 #: The names of what was asked for, as far as they are, or are not, in another table.
-_ASKED = "SELECT name FROM asked CROSS JOIN digest USING (id) WHERE id {which}"
+_SELECT_ASKED = "SELECT name FROM asked CROSS JOIN digest USING (id) WHERE id {which}"
 #: Everything that is reached from what was asked for.
-_REACH = """
+_INSERT_REACHABLE = """
 WITH RECURSIVE reach (id) AS (
     SELECT id FROM asked
     UNION
@@ -60,25 +60,25 @@ WITH RECURSIVE reach (id) AS (
 INSERT OR IGNORE INTO {table} SELECT id FROM reach
 """
 #: Revisions whose subject is kept and that are not kept yet.
-_REFERRERS = """
+_SELECT_REFERRERS = """
 SELECT digest.name FROM asked
 CROSS JOIN manifest USING (id)
 CROSS JOIN digest USING (id)
 WHERE manifest.subject IN (SELECT id FROM kept) AND asked.id NOT IN (SELECT id FROM kept)
 """
 #: One step from what needs something to what needs that.
-_NEEDING = """
+_INSERT_DEPENDENTS = """
 INSERT OR IGNORE INTO needing
 SELECT manifest FROM reference WHERE target IN (SELECT id FROM needing)
 """
-_BETWEEN = """
+_SELECT_BETWEEN = """
 SELECT holder.name, held.name FROM asked
 CROSS JOIN reference ON reference.manifest = asked.id
 CROSS JOIN digest AS holder ON holder.id = reference.manifest
 CROSS JOIN digest AS held ON held.id = reference.target
 WHERE reference.target IN (SELECT id FROM asked)
 """
-_SUBJECTS = """
+_SELECT_SUBJECTS = """
 SELECT digest.name, subject.name FROM asked
 CROSS JOIN manifest USING (id)
 CROSS JOIN digest USING (id)
@@ -86,14 +86,14 @@ CROSS JOIN digest AS subject ON subject.id = manifest.subject
 """
 
 
-class ReferencesLost(CollectionFailed):
-    """The file could not be used in the middle of a run; it can at the next ``begin``."""
+class ReferenceDatabaseLost(CollectionFailed):
+    """The file could not be used in the middle of a run; it can at the next ``begin_run``."""
 
 
-class Thread(Protocol):
+class WorkerThread(Protocol):
     """A thread of one's own, such as :class:`~twisted_registry.storage.threads.Threads`."""
 
-    def run(self, work: Callable[..., T], *arguments: Any) -> Deferred[T]:
+    def run_blocking(self, work: Callable[..., T], *arguments: Any) -> Deferred[T]:
         """Fire with what ``work(*arguments)`` returns; calls are made one at a time."""
 
     def close(self) -> Deferred[None]:
@@ -101,7 +101,7 @@ class Thread(Protocol):
 
 
 @define(eq=False)
-class ReferenceTable:
+class ReferenceDatabase:
     """A table of references on disk or in memory.
 
     :ivar path: of the file; ``:memory:`` keeps it in memory.
@@ -109,85 +109,85 @@ class ReferenceTable:
     """
 
     path: str
-    thread: Thread
+    thread: WorkerThread
     _database: sqlite3.Connection | None = field(init=False, default=None)
-    #: which files are open, see :meth:`_found`
-    _files: tuple[tuple[int, int] | None, ...] = field(init=False, default=())
+    #: which files are open, see :meth:`_file_identities`
+    _open_identities: tuple[tuple[int, int] | None, ...] = field(init=False, default=())
     _lost: bool = field(init=False, default=False)
 
-    def unknown(self, manifests: Sequence[Digest]) -> Deferred[list[Digest]]:
+    def unknown_manifests(self, manifests: Sequence[Digest]) -> Deferred[list[Digest]]:
         """Fire with those of ``manifests`` of which it is not known what they refer to."""
-        return self._call(self._unknown, manifests)
+        return self._call(self._unknown_manifests, manifests)
 
-    def learn(self, manifests: Sequence[tuple[Digest, References]]) -> Deferred[None]:
+    def add_manifests(self, manifests: Sequence[tuple[Digest, References]]) -> Deferred[None]:
         """Remember what manifests refer to."""
-        return self._call(self._learn, manifests)
+        return self._call(self._add_manifests, manifests)
 
-    def begin(self) -> Deferred[None]:
-        """Nothing is alive any more. All others raise :class:`ReferencesLost` at damage.
+    def begin_run(self) -> Deferred[None]:
+        """Nothing is alive any more. All others raise :class:`ReferenceDatabaseLost` at damage.
 
         A table that is damaged already is made anew.
         """
-        return Deferred.fromCoroutine(self._begun())
+        return Deferred.fromCoroutine(self._begin_verified())
 
-    def keep(self, digests: Iterable[Digest]) -> Deferred[None]:
+    def mark_alive(self, digests: Iterable[Digest]) -> Deferred[None]:
         """What is named here is alive, and all that it refers to, over any number of steps."""
-        return self._call(self._reach, "alive", digests)
+        return self._call(self._mark_reachable, "alive", digests)
 
-    def note(self, repository: str, sum_: bytes | None) -> Deferred[None]:
-        """Remember until ``begin`` what a repository held when all that it holds was kept."""
-        return self._call(self._note, repository, sum_)
+    def save_checksum(self, repository: str, checksum: bytes | None) -> Deferred[None]:
+        """Remember until ``begin_run`` what a repository held when all that it holds was kept."""
+        return self._call(self._save_checksum, repository, checksum)
 
-    def noted(self, repository: str) -> Deferred[bytes | None]:
+    def saved_checksum(self, repository: str) -> Deferred[bytes | None]:
         """Fire with what was noted last of a repository, or None."""
-        return self._call(self._noted, repository)
+        return self._call(self._saved_checksum, repository)
 
-    def dead(self, digests: Sequence[Digest]) -> Deferred[list[Digest]]:
+    def unreachable(self, digests: Sequence[Digest]) -> Deferred[list[Digest]]:
         """Fire with those of ``digests`` that are not alive."""
-        return self._call(self._dead, digests)
+        return self._call(self._unreachable, digests)
 
-    def count(self) -> Deferred[int]:
+    def count_alive(self) -> Deferred[int]:
         """Fire with how many are alive."""
-        return self._call(self._count)
+        return self._call(self._count_alive)
 
-    def loose(self, revisions: Sequence[Digest], roots: Iterable[Digest]) -> Deferred[list[Digest]]:
+    def unreferenced(self, revisions: Sequence[Digest], roots: Iterable[Digest]) -> Deferred[list[Digest]]:
         """Fire with those of a repository's revisions that nothing holds.
 
         What holds one: a root, what refers to it if that is held, and its subject likewise.
         """
-        return self._call(self._loose, revisions, roots)
+        return self._call(self._find_unreferenced, revisions, roots)
 
-    def trace(self, digest: Digest) -> Deferred[None]:
+    def trace_dependents(self, digest: Digest) -> Deferred[None]:
         """Look for all that needs a digest, over any number of steps; it is one of them."""
-        return self._call(self._trace, digest)
+        return self._call(self._trace_dependents, digest)
 
-    def traced(self, digests: Sequence[Digest]) -> Deferred[list[Digest]]:
+    def filter_dependents(self, digests: Sequence[Digest]) -> Deferred[list[Digest]]:
         """Fire with those of ``digests`` that need what was traced last."""
-        return self._call(self._traced, digests)
+        return self._call(self._filter_dependents, digests)
 
-    def between(self, digests: Sequence[Digest]) -> Deferred[list[tuple[Digest, Digest]]]:
+    def references_between(self, digests: Sequence[Digest]) -> Deferred[list[tuple[Digest, Digest]]]:
         """Fire with what refers to what among ``digests``."""
-        return self._call(self._pairs, digests, _BETWEEN)
+        return self._call(self._pairs, digests, _SELECT_BETWEEN)
 
     def subjects(self, digests: Sequence[Digest]) -> Deferred[list[tuple[Digest, Digest]]]:
         """Fire with those of ``digests`` that have a subject, and with that."""
-        return self._call(self._pairs, digests, _SUBJECTS)
+        return self._call(self._pairs, digests, _SELECT_SUBJECTS)
 
     def close(self) -> Deferred[None]:
         """Close the file, and end the thread."""
-        return self.thread.run(self._close).addCallback(lambda _: self.thread.close())
+        return self.thread.run_blocking(self._close).addCallback(lambda _: self.thread.close())
 
-    async def _begun(self) -> None:
-        await self.thread.run(self._renew)
-        with suppress(ReferencesLost):
-            await self._call(lambda: check(self._db))
-        await self.thread.run(self._renew)
-        await self._call(self._begin)
+    async def _begin_verified(self) -> None:
+        await self.thread.run_blocking(self._close_if_replaced)
+        with suppress(ReferenceDatabaseLost):
+            await self._call(lambda: verify_database(self._db))
+        await self.thread.run_blocking(self._close_if_replaced)
+        await self._call(self._begin_run)
 
     def _call(self, function: Callable[..., T], *arguments: Any) -> Deferred[T]:
         def work() -> T:
             if self._lost:
-                raise ReferencesLost(f"{self.path} was lost in the middle of a run")
+                raise ReferenceDatabaseLost(f"{self.path} was lost in the middle of a run")
             try:
                 if self._database is None:
                     self._database = self._open()
@@ -195,47 +195,47 @@ class ReferenceTable:
                     answer = function(*arguments)
             except sqlite3.DatabaseError as error:
                 self._lose(error)
-                raise ReferencesLost(f"{self.path} can not be used: {error}") from error
-            if self._files != self._found():
+                raise ReferenceDatabaseLost(f"{self.path} can not be used: {error}") from error
+            if self._open_identities != self._file_identities():
                 # Removed, and perhaps made anew by others, with whom it shares what is beside it:
                 # only what was read before is sure to be right.
                 self._close()
                 self._lost = True
-                raise ReferencesLost(f"{self.path} was removed in the middle of a run")
+                raise ReferenceDatabaseLost(f"{self.path} was removed in the middle of a run")
             return answer
 
-        return self.thread.run(work)
+        return self.thread.run_blocking(work)
 
     # What follows runs on the thread.
 
-    def _renew(self) -> None:
+    def _close_if_replaced(self) -> None:
         self._lost = False
-        if self._database is not None and self._files != self._found():
+        if self._database is not None and self._open_identities != self._file_identities():
             self._close()
 
-    def _found(self) -> tuple[tuple[int, int] | None, ...]:
+    def _file_identities(self) -> tuple[tuple[int, int] | None, ...]:
         """Which files are there now: device and node of the table and of what SQLite needs."""
-        return tuple(_node(Path(f"{self.path}{ending}")) for ending in _ENDINGS)
+        return tuple(_file_identity(Path(f"{self.path}{ending}")) for ending in _FILE_SUFFIXES)
 
     def _lose(self, error: sqlite3.DatabaseError) -> None:
         self._lost = True
         with suppress(sqlite3.Error):
             self._close()
-        if not _is_passing(error):
+        if not _is_transient(error):
             self._remove(error)
 
     def _open(self) -> sqlite3.Connection:
         try:
             return self._connect()
         except sqlite3.DatabaseError as error:
-            if _is_passing(error):
+            if _is_transient(error):
                 raise
             self._remove(error)
             return self._connect()
 
     def _remove(self, error: sqlite3.DatabaseError) -> None:
         log.warn("{path} is damaged and made anew: {reason}", path=self.path, reason=str(error))
-        for ending in _ENDINGS:
+        for ending in _FILE_SUFFIXES:
             Path(f"{self.path}{ending}").unlink(missing_ok=True)
 
     def _connect(self) -> sqlite3.Connection:
@@ -249,10 +249,10 @@ class ReferenceTable:
             database.execute("PRAGMA synchronous = NORMAL")
             database.execute("PRAGMA temp_store = FILE")
             _check_version(database)
-            database.executescript(_KEPT)
-            database.execute(f"PRAGMA user_version = {_VERSION}")
-            database.executescript(_OF_A_RUN)
-            self._files = self._found()
+            database.executescript(_SCHEMA)
+            database.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+            database.executescript(_TEMP_SCHEMA)
+            self._open_identities = self._file_identities()
         except BaseException:
             database.close()
             raise
@@ -268,80 +268,80 @@ class ReferenceTable:
         if database is not None:
             database.close()
 
-    def _begin(self) -> None:
+    def _begin_run(self) -> None:
         self._db.execute("DELETE FROM alive")
         self._db.execute("DELETE FROM noted")
 
-    def _note(self, repository: str, sum_: bytes | None) -> None:
-        self._db.execute("INSERT OR REPLACE INTO noted VALUES (?, ?)", (repository, sum_))
+    def _save_checksum(self, repository: str, checksum: bytes | None) -> None:
+        self._db.execute("INSERT OR REPLACE INTO noted VALUES (?, ?)", (repository, checksum))
 
-    def _noted(self, repository: str) -> bytes | None:
+    def _saved_checksum(self, repository: str) -> bytes | None:
         query = "SELECT sum FROM noted WHERE name = ?"
         (found,) = self._db.execute(query, (repository,)).fetchone() or (None,)
         return found
 
-    def _unknown(self, manifests: Sequence[Digest]) -> list[Digest]:
-        self._ask(manifests)
-        return self._answer(_ASKED.format(which="NOT IN (SELECT id FROM manifest)"))
+    def _unknown_manifests(self, manifests: Sequence[Digest]) -> list[Digest]:
+        self._fill_asked(manifests)
+        return self._query_digests(_SELECT_ASKED.format(which="NOT IN (SELECT id FROM manifest)"))
 
-    def _learn(self, manifests: Sequence[tuple[Digest, References]]) -> None:
+    def _add_manifests(self, manifests: Sequence[tuple[Digest, References]]) -> None:
         for digest, references in manifests:
-            known, subject = self._number(digest), references.subject
-            targets = sorted((self._number(target), str(target)) for target in references.digests)
-            sum_ = sum_of(
+            known, subject = self._row_id(digest), references.subject
+            targets = sorted((self._row_id(target), str(target)) for target in references.digests)
+            checksum = reference_checksum(
                 str(digest),
                 None if subject is None else str(subject),
                 [name for _, name in targets],
             )
             self._db.execute(
                 "INSERT OR REPLACE INTO manifest VALUES (?, ?, ?)",
-                (known, None if subject is None else self._number(subject), sum_),
+                (known, None if subject is None else self._row_id(subject), checksum),
             )
             self._db.executemany(
                 "INSERT OR IGNORE INTO reference VALUES (?, ?)",
                 [(known, number) for number, _ in targets],
             )
 
-    def _reach(self, table: str, digests: Iterable[Digest]) -> None:
-        self._ask(digests)
-        self._db.execute(_REACH.format(table=table))
+    def _mark_reachable(self, table: str, digests: Iterable[Digest]) -> None:
+        self._fill_asked(digests)
+        self._db.execute(_INSERT_REACHABLE.format(table=table))
 
-    def _dead(self, digests: Sequence[Digest]) -> list[Digest]:
-        self._ask(digests)
-        return self._answer(_ASKED.format(which="NOT IN (SELECT id FROM alive)"))
+    def _unreachable(self, digests: Sequence[Digest]) -> list[Digest]:
+        self._fill_asked(digests)
+        return self._query_digests(_SELECT_ASKED.format(which="NOT IN (SELECT id FROM alive)"))
 
-    def _count(self) -> int:
-        (count,) = self._db.execute("SELECT count(*) FROM alive").fetchone()
-        return int(count)
+    def _count_alive(self) -> int:
+        (count_alive,) = self._db.execute("SELECT count(*) FROM alive").fetchone()
+        return int(count_alive)
 
-    def _loose(self, revisions: Sequence[Digest], roots: Iterable[Digest]) -> list[Digest]:
+    def _find_unreferenced(self, revisions: Sequence[Digest], roots: Iterable[Digest]) -> list[Digest]:
         self._db.execute("DELETE FROM kept")
         found = list(roots)
         while found:
-            self._reach("kept", found)
-            self._ask(revisions)
-            found = self._answer(_REFERRERS)
-        self._ask(revisions)
-        return self._answer(_ASKED.format(which="NOT IN (SELECT id FROM kept)"))
+            self._mark_reachable("kept", found)
+            self._fill_asked(revisions)
+            found = self._query_digests(_SELECT_REFERRERS)
+        self._fill_asked(revisions)
+        return self._query_digests(_SELECT_ASKED.format(which="NOT IN (SELECT id FROM kept)"))
 
-    def _trace(self, digest: Digest) -> None:
+    def _trace_dependents(self, digest: Digest) -> None:
         self._db.execute("DELETE FROM needing")
-        self._ask([digest])
+        self._fill_asked([digest])
         self._db.execute("INSERT INTO needing SELECT id FROM asked")
         # Each step goes through all references: there is no index for a question so rare.
-        while self._db.execute(_NEEDING).rowcount > 0:
+        while self._db.execute(_INSERT_DEPENDENTS).rowcount > 0:
             pass
 
-    def _traced(self, digests: Sequence[Digest]) -> list[Digest]:
-        self._ask(digests)
-        return self._answer(_ASKED.format(which="IN (SELECT id FROM needing)"))
+    def _filter_dependents(self, digests: Sequence[Digest]) -> list[Digest]:
+        self._fill_asked(digests)
+        return self._query_digests(_SELECT_ASKED.format(which="IN (SELECT id FROM needing)"))
 
     def _pairs(self, digests: Sequence[Digest], query: str) -> list[tuple[Digest, Digest]]:
-        self._ask(digests)
+        self._fill_asked(digests)
         with closing(self._db.execute(query)) as rows:
             return [(Digest.parse(first), Digest.parse(second)) for first, second in rows]
 
-    def _ask(self, digests: Iterable[Digest]) -> None:
+    def _fill_asked(self, digests: Iterable[Digest]) -> None:
         self._db.execute("DELETE FROM asked")
         names = [(str(digest),) for digest in digests]
         self._db.executemany("INSERT OR IGNORE INTO digest (name) VALUES (?)", names)
@@ -349,18 +349,18 @@ class ReferenceTable:
             "INSERT OR IGNORE INTO asked SELECT id FROM digest WHERE name = ?", names
         )
 
-    def _answer(self, query: str) -> list[Digest]:
+    def _query_digests(self, query: str) -> list[Digest]:
         with closing(self._db.execute(query)) as rows:
             return [Digest.parse(name) for (name,) in rows]
 
-    def _number(self, digest: Digest) -> int:
+    def _row_id(self, digest: Digest) -> int:
         name = (str(digest),)
         self._db.execute("INSERT OR IGNORE INTO digest (name) VALUES (?)", name)
         (number,) = self._db.execute("SELECT id FROM digest WHERE name = ?", name).fetchone()
         return int(number)
 
 
-def _node(path: Path) -> tuple[int, int] | None:
+def _file_identity(path: Path) -> tuple[int, int] | None:
     try:
         found = path.stat()
     except OSError:
@@ -368,12 +368,12 @@ def _node(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _is_passing(error: sqlite3.DatabaseError) -> bool:
+def _is_transient(error: sqlite3.DatabaseError) -> bool:
     """Whether the file is whole, and another process or a full disk is in the way."""
     return "locked" in str(error) or "full" in str(error)
 
 
 def _check_version(database: sqlite3.Connection) -> None:
     (version,) = database.execute("PRAGMA user_version").fetchone()
-    if version not in {0, _VERSION}:
+    if version not in {0, _SCHEMA_VERSION}:
         raise sqlite3.DatabaseError(f"it has version {version}")

@@ -12,24 +12,24 @@ from attrs import define, field, frozen
 from twisted.logger import Logger
 
 from twisted_registry.errors import RegistryError
-from twisted_registry.repository.concurrency import each
+from twisted_registry.repository.concurrency import map_concurrently
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from twisted_registry.digest import Digest
-    from twisted_registry.globs import Choice
+    from twisted_registry.globs import GlobSet
     from twisted_registry.repository.inventory import Inventory
     from twisted_registry.repository.pulltimes import PullTimes
     from twisted_registry.repository.registry import Registry
-    from twisted_registry.repository.removal import Removal
-    from twisted_registry.repository.tagchoice import TagChoice
+    from twisted_registry.repository.removal import Sweeper
+    from twisted_registry.repository.tagchoice import TagSelector
 
 log = Logger()
 
 
 @frozen
-class Rule:
+class RetentionRule:
     """What is kept of the tags that it chooses; what several reasons keep is kept once.
 
     :ivar newest: so many of each repository, by the time of their push.
@@ -38,15 +38,15 @@ class Rule:
     :ivar always: tags that stay.
     """
 
-    where: TagChoice
+    selector: TagSelector
     newest: int = 0
     pushed_within: float = 0.0
     pulled_within: float = 0.0
-    always: Choice | None = None
+    always: GlobSet | None = None
 
 
 @frozen
-class Tag:
+class TagTimes:
     """A tag, as it was found.
 
     :ivar pushed: in seconds since the epoch; None if the store does not tell.
@@ -60,19 +60,19 @@ class Tag:
 
 
 @frozen
-class Verdict:
+class Decision:
     """What becomes of a tag.
 
     :ivar kept: why it stays; empty if it goes.
     """
 
     repository: str
-    tag: Tag
+    tag: TagTimes
     kept: str
 
 
 @frozen
-class Retained:
+class RetentionResult:
     """What a run did.
 
     :ivar repositories: that a rule chooses.
@@ -90,8 +90,8 @@ class Retained:
 
 
 def decide(
-    rule: Rule, repository: str, tags: Sequence[Tag], now: float, since: float | None
-) -> list[Verdict]:
+    rule: RetentionRule, repository: str, tags: Sequence[TagTimes], now: float, recording_since: float | None
+) -> list[Decision]:
     """What becomes of the tags of a repository that one rule chooses.
 
     :param since: since when pulls are recorded; None if they are not.
@@ -99,12 +99,12 @@ def decide(
     ordered = sorted(tags, key=lambda tag: (-(tag.pushed or now), tag.name))
     newest = {tag.name for tag in ordered[: rule.newest]}
     return [
-        Verdict(repository, tag, _reason(rule, tag, newest, now, since))
+        Decision(repository, tag, _reason(rule, tag, newest, now, recording_since))
         for tag in sorted(tags, key=lambda tag: tag.name)
     ]
 
 
-def _reason(rule: Rule, tag: Tag, newest: set[str], now: float, since: float | None) -> str:
+def _reason(rule: RetentionRule, tag: TagTimes, newest: set[str], now: float, recording_since: float | None) -> str:
     if rule.always is not None and tag.name in rule.always:
         return "always"
     if tag.name in newest:
@@ -112,24 +112,24 @@ def _reason(rule: Rule, tag: Tag, newest: set[str], now: float, since: float | N
     if tag.pushed is None:
         return "push time unknown"
     if now - tag.pushed < rule.pushed_within:
-        return f"pushed {_days(now - tag.pushed)} ago"
-    return _pulled(tag, rule.pulled_within, now, since) if rule.pulled_within else ""
+        return f"pushed {_format_days(now - tag.pushed)} ago"
+    return _pull_reason(tag, rule.pulled_within, now, recording_since) if rule.pulled_within else ""
 
 
-def _pulled(tag: Tag, within: float, now: float, since: float | None) -> str:
-    if since is None:
+def _pull_reason(tag: TagTimes, within: float, now: float, recording_since: float | None) -> str:
+    if recording_since is None:
         return "pulls not recorded yet"
     if tag.pulled is not None and now - tag.pulled < within:
-        return f"pulled {_days(now - tag.pulled)} ago"
-    return f"pulls recorded for {_days(now - since)}" if now - since < within else ""
+        return f"pulled {_format_days(now - tag.pulled)} ago"
+    return f"pulls recorded for {_format_days(now - recording_since)}" if now - recording_since < within else ""
 
 
-def _days(seconds: float) -> str:
+def _format_days(seconds: float) -> str:
     return f"{seconds / 86400:.1f} d"
 
 
 @define(eq=False)
-class Retention:
+class TagRetention:
     """Goes by rules: for each tag the first one that chooses it.
 
     :ivar immutable: tags that stay, whatever the rules say.
@@ -139,36 +139,36 @@ class Retention:
 
     registry: Registry
     inventory: Inventory
-    removal: Removal
+    sweeper: Sweeper
     pulls: PullTimes
-    rules: Sequence[Rule]
-    immutable: Sequence[TagChoice] = ()
+    rules: Sequence[RetentionRule]
+    immutable: Sequence[TagSelector] = ()
     dry_run: bool = False
-    watch: Callable[[Verdict], object] = lambda _: None
+    on_decision: Callable[[Decision], object] = lambda _: None
     _counts: dict[str, int] = field(init=False, factory=dict)
 
-    async def run(self) -> Retained:
+    async def run(self) -> RetentionResult:
         """Remove what no rule keeps; a repository that can not be read does not keep the rest.
 
         :raises RegistryError: if the store does not answer.
         """
         self._counts = dict.fromkeys(("repositories", "tags", "kept", "expired", "failed"), 0)
-        now = await self.removal.time()
+        now = await self.sweeper.store_time()
         longest = max((rule.pulled_within for rule in self.rules), default=0.0)
-        since = None
+        recording_since = None
         if longest:
-            since = await self.pulls.since()
-            await self.pulls.gather(now - longest)
+            recording_since = await self.pulls.recording_since()
+            await self.pulls.merge_batches(now - longest)
         async for name in self.inventory.repositories():
-            rules = [rule for rule in self.rules if name in rule.where.repositories]
+            rules = [rule for rule in self.rules if name in rule.selector.repositories]
             if rules:
                 self._counts["repositories"] += 1
                 try:
-                    await self._repository(name, rules, now, since)
+                    await self._repository(name, rules, now, recording_since)
                 except RegistryError:
                     # The cause is in the log already.
                     self._counts["failed"] += 1
-        done = Retained(**self._counts)
+        done = RetentionResult(**self._counts)
         log.info(
             "tags: {tags} in {repositories} repositories, {kept} kept, {expired} {verb}",
             verb="would go" if self.dry_run else "expired",
@@ -177,52 +177,52 @@ class Retention:
         return done
 
     async def _repository(
-        self, name: str, rules: Sequence[Rule], now: float, since: float | None
+        self, name: str, rules: Sequence[RetentionRule], now: float, recording_since: float | None
     ) -> None:
         chosen: dict[int, list[tuple[str, Digest]]] = {}
         async for tags in self.inventory.tags(name):
             for tag, digest in tags:
-                number = self._first(rules, name, tag)
+                number = self._first_rule(rules, name, tag)
                 if number is not None:
                     chosen.setdefault(number, []).append((tag, digest))
-        times = await self.pulls.of(name) if since is not None else {}
+        times = await self.pulls.read_times(name) if recording_since is not None else {}
         for number, found in chosen.items():
-            seen = await self._looked_up(name, found, times)
+            seen = await self._load_times(name, found, times)
             self._counts["tags"] += len(seen)
-            await self._carry_out(decide(rules[number], name, seen, now, since))
+            await self._apply(decide(rules[number], name, seen, now, recording_since))
 
-    def _first(self, rules: Sequence[Rule], name: str, tag: str) -> int | None:
-        if any(choice.has(name, tag) for choice in self.immutable):
+    def _first_rule(self, rules: Sequence[RetentionRule], name: str, tag: str) -> int | None:
+        if any(choice.matches(name, tag) for choice in self.immutable):
             return None
         return next(
-            (number for number, rule in enumerate(rules) if rule.where.has(name, tag)), None
+            (number for number, rule in enumerate(rules) if rule.selector.matches(name, tag)), None
         )
 
-    async def _looked_up(
+    async def _load_times(
         self, name: str, found: Iterable[tuple[str, Digest]], times: Mapping[str, float]
-    ) -> list[Tag]:
+    ) -> list[TagTimes]:
         store = self.registry.repository(name).tags
 
-        async def look(pair: tuple[str, Digest]) -> Tag:
+        async def load_times(pair: tuple[str, Digest]) -> TagTimes:
             tag, digest = pair
             pulls = [times[key] for key in (tag, str(digest)) if key in times]
-            return Tag(tag, digest, await store.pushed(tag), max(pulls, default=None))
+            return TagTimes(tag, digest, await store.pushed_at(tag), max(pulls, default=None))
 
-        return await each(look, list(found))
+        return await map_concurrently(load_times, list(found))
 
-    async def _carry_out(self, verdicts: Sequence[Verdict]) -> None:
-        for verdict in verdicts:
-            self.watch(verdict)
-            if verdict.kept:
+    async def _apply(self, decisions: Sequence[Decision]) -> None:
+        for decision in decisions:
+            self.on_decision(decision)
+            if decision.kept:
                 self._counts["kept"] += 1
-            elif self.dry_run or await self._expire(verdict):
+            elif self.dry_run or await self._expire(decision):
                 self._counts["expired"] += 1
 
-    async def _expire(self, verdict: Verdict) -> bool:
-        tag = verdict.tag
+    async def _expire(self, decision: Decision) -> bool:
+        tag = decision.tag
         assert tag.pushed is not None
         try:
-            gone = await self.registry.repository(verdict.repository).tags.expire(
+            gone = await self.registry.repository(decision.repository).tags.delete_if_unchanged(
                 tag.name, tag.digest, tag.pushed
             )
         except RegistryError:
@@ -231,6 +231,6 @@ class Retention:
         if gone:
             log.info(
                 "tag {tag} of {repository} has expired, it named {digest}",
-                tag=tag.name, repository=verdict.repository, digest=str(tag.digest),
+                tag=tag.name, repository=decision.repository, digest=str(tag.digest),
             )  # fmt: skip
         return gone

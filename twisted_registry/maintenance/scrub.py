@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from twisted_registry.errors import RegistryError
 from twisted_registry.repository.checking.damage import Finding, Severity
-from twisted_registry.repository.failures import translated
+from twisted_registry.repository.failures import translate_storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
     from twisted_registry.digest import Digest
-    from twisted_registry.maintenance.repair import Repair
-    from twisted_registry.repository.checking.affected import TagsInNeed
-    from twisted_registry.repository.checking.blobs import StoredBlobs
-    from twisted_registry.repository.checking.bookmark import Bookmark
+    from twisted_registry.maintenance.repair import Repairer
+    from twisted_registry.repository.checking.affected import AffectedTags
+    from twisted_registry.repository.checking.blobs import BlobCheck
+    from twisted_registry.repository.checking.bookmark import ScrubPosition
 
 log = Logger()
 
 #: Seconds after which it is noted how far it has come.
-_NOTED = 60.0
+_POSITION_INTERVAL_S = 60.0
 #: Damaged blobs whose tags are looked for in one go, and affected tags that a result names.
-_AT_ONCE = 100
-_SHOWN = 100
+_DIGESTS_AT_ONCE = 100
+_MAX_TAGS_SHOWN = 100
 
 
 @frozen
-class Scrubbed:
+class ScrubResult:
     """What a run did.
 
     :ivar files: that were read.
@@ -63,35 +63,35 @@ class Scrub:
     :ivar in_need: tells which tags need what is damaged.
     """
 
-    blobs: StoredBlobs
-    repair: Repair
-    bookmark: Bookmark
-    in_need: TagsInNeed
+    blobs: BlobCheck
+    repair: Repairer
+    position: ScrubPosition
+    affected_tags: AffectedTags
     clock: IReactorTime
     _found: list[Finding] = field(init=False, factory=list)
-    _unsaid: list[Digest] = field(init=False, factory=list)
+    _unreported: list[Digest] = field(init=False, factory=list)
     _tags: dict[str, None] = field(init=False, factory=dict)
 
-    @translated
-    async def run(self) -> Scrubbed:
+    @translate_storage_errors
+    async def run(self) -> ScrubResult:
         """Read all that is stored; one at a time, for it is in no hurry."""
-        self._found, self._unsaid, self._tags, files, size = [], [], {}, 0, 0
-        noted = self.clock.seconds()
-        async for page in self.blobs.files(await self.bookmark.read()):
+        self._found, self._unreported, self._tags, files, size = [], [], {}, 0, 0
+        position_saved_at = self.clock.seconds()
+        async for page in self.blobs.files(await self.position.read()):
             if isinstance(page, Finding):
-                self._tell([page])
+                self._log_findings([page])
                 continue
             for entry in page:
                 finding = await self.blobs.examine(entry)
                 files, size = files + 1, size + (entry.size or 0)
                 if finding is not None and finding.severity is Severity.DAMAGE:
-                    await self._take(finding)
-                if self.clock.seconds() - noted >= _NOTED:
-                    await self._settle()
-                    await self.bookmark.write(entry.path)
-                    noted = self.clock.seconds()
-        await self._settle()
-        await self.bookmark.remove()
+                    await self._repair(finding)
+                if self.clock.seconds() - position_saved_at >= _POSITION_INTERVAL_S:
+                    await self._repair_waiting()
+                    await self.position.write(entry.path)
+                    position_saved_at = self.clock.seconds()
+        await self._repair_waiting()
+        await self.position.remove()
         gone = sum(finding.repaired for finding in self._found)
         log.info(
             "blobs read again: {files} with {size} bytes, {damaged} damaged, {gone} of them "
@@ -99,31 +99,31 @@ class Scrub:
             files=files, size=size, damaged=len(self._found), gone=gone,
         )  # fmt: skip
         tags = tuple(self._tags)
-        return Scrubbed(files, size, len(self._found), gone, len(tags), tags[:_SHOWN])
+        return ScrubResult(files, size, len(self._found), gone, len(tags), tags[:_MAX_TAGS_SHOWN])
 
-    async def _take(self, finding: Finding) -> None:
+    async def _repair(self, finding: Finding) -> None:
         if finding.digest is not None:
-            self._unsaid.append(finding.digest)
-        if len(self._unsaid) >= _AT_ONCE:
-            await self._settle()
-        self._tell(await self.repair.take(finding))
+            self._unreported.append(finding.digest)
+        if len(self._unreported) >= _DIGESTS_AT_ONCE:
+            await self._repair_waiting()
+        self._log_findings(await self.repair.submit(finding))
 
-    async def _settle(self) -> None:
-        if self._unsaid:
-            await self._name_tags()
-        self._tell(await self.repair.settle())
+    async def _repair_waiting(self) -> None:
+        if self._unreported:
+            await self._log_affected_tags()
+        self._log_findings(await self.repair.repair_waiting())
 
-    async def _name_tags(self) -> None:
-        digests, self._unsaid = self._unsaid, []
+    async def _log_affected_tags(self) -> None:
+        digests, self._unreported = self._unreported, []
         try:
-            async for tag in self.in_need.of(digests):
+            async for tag in self.affected_tags.of(digests):
                 self._tags[f"{tag.repository}:{tag.tag}"] = None
                 log.error("affected tag: {tag}", tag=str(tag))
         except RegistryError as error:
             # What is damaged goes all the same.
             log.error("not all affected tags can be told: {reason}", reason=str(error))
 
-    def _tell(self, settled: Iterable[Finding]) -> None:
+    def _log_findings(self, settled: Iterable[Finding]) -> None:
         for finding in settled:
             self._found.append(finding)
             log.error(

@@ -13,23 +13,23 @@ from attrs import define
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from twisted_registry.repository.liveness import is_gone
+from twisted_registry.repository.liveness import has_exited
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
-    from twisted_registry.repository.condemned import Condemned, Listed
-    from twisted_registry.repository.removal import Removal
+    from twisted_registry.repository.condemned import DeleteList, DeleteListView
+    from twisted_registry.repository.removal import Sweeper
 
 log = Logger()
 
 #: Seconds after which processes take a list for void, or more. Nothing goes in the second half.
-TERM = 60.0
+LIST_TTL_S = 60.0
 #: Seconds for which acknowledgements are waited for, and between two looks at them.
-_PATIENCE = 60.0
-_LOOK = 0.25
+_ACKNOWLEDGE_TIMEOUT_S = 60.0
+_POLL_INTERVAL_S = 0.25
 #: Seconds within which an object store answers, or has forgotten what it was asked.
-SETTLING = 15.0
+SETTLE_S = 15.0
 
 
 class NotAcknowledged(Exception):
@@ -37,7 +37,7 @@ class NotAcknowledged(Exception):
 
 
 @define(eq=False)
-class Sentence:
+class DeleteListProtocol:
     """Publishes lists, one at a time.
 
     :ivar clock: is never compared with another machine's.
@@ -45,56 +45,56 @@ class Sentence:
         after its end; no less than what a request may lie around.
     """
 
-    removal: Removal
+    sweeper: Sweeper
     clock: IReactorTime
-    settling: float = SETTLING
-    _term: float = TERM
-    _began: float = 0.0
+    settle_s: float = SETTLE_S
+    _ttl_s: float = LIST_TTL_S
+    _proposed_at_s: float = 0.0
 
-    async def propose(self, proposed: Condemned) -> None:
+    async def propose(self, proposed: DeleteList) -> None:
         """Publish a list when that of another collector is gone, and wait for all processes.
 
         :raises NotAcknowledged: if one does not acknowledge it in time.
         """
         while True:
-            self._began, self._term = self.clock.seconds(), proposed.term
-            if await self.removal.propose(proposed):
+            self._proposed_at_s, self._ttl_s = self.clock.seconds(), proposed.ttl_s
+            if await self.sweeper.propose(proposed):
                 break
-            await self._outlast(await self.removal.published())
-        await self._wait_for_all(proposed.id)
+            await self._wait_for_other_list(await self.sweeper.published_list())
+        await self._wait_for_acknowledgements(proposed.id)
 
-    async def condemn(self, condemned: Condemned) -> None:
+    async def condemn(self, condemned: DeleteList) -> None:
         """Replace the proposed list by what is to go of it.
 
         :raises NotAcknowledged: if another collector has taken it away.
         """
-        if not await self.removal.condemn(condemned):
+        if not await self.sweeper.condemn(condemned):
             raise NotAcknowledged("another collector has taken the list away")
 
     def in_time(self) -> bool:
         """Whether something may still be removed: long before anybody takes the list for void."""
-        return self.clock.seconds() - self._began < self._term / 2
+        return self.clock.seconds() - self._proposed_at_s < self._ttl_s / 2
 
-    async def _outlast(self, other: Listed | None) -> None:
+    async def _wait_for_other_list(self, other: DeleteListView | None) -> None:
         """Wait until another collector's list is gone, or void because its collector died."""
         began = self.clock.seconds()
         if other is not None:
             log.info("another collector is at work, or was; waiting")
         while other is not None:
-            term = min(self.settling, other.term) if is_gone(other.owner) else other.term
-            if self.clock.seconds() - began >= term:
-                await self.removal.withdraw(other.id)
+            ttl_s = min(self.settle_s, other.ttl_s) if has_exited(other.owner) else other.ttl_s
+            if self.clock.seconds() - began >= ttl_s:
+                await self.sweeper.withdraw(other.id)
             await self._pause()
-            found = await self.removal.published()
+            found = await self.sweeper.published_list()
             if found is None or found.id != other.id:
                 return
 
-    async def _wait_for_all(self, list_id: str) -> None:
-        until = self.clock.seconds() + _PATIENCE
+    async def _wait_for_acknowledgements(self, list_id: str) -> None:
+        until = self.clock.seconds() + _ACKNOWLEDGE_TIMEOUT_S
         while True:
             missing = [
                 process.id
-                for process in await self.removal.attending()
+                for process in await self.sweeper.live_processes()
                 if process.acknowledged != list_id
             ]
             if not missing:
@@ -106,4 +106,4 @@ class Sentence:
             await self._pause()
 
     async def _pause(self) -> None:
-        await deferLater(self.clock, _LOOK, lambda: None)
+        await deferLater(self.clock, _POLL_INTERVAL_S, lambda: None)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 #: Each manifest with its sum and what that is made of; targets in the order of their numbers.
-_ALL = """
+_SELECT_MANIFESTS = """
 SELECT holder.name, subject.name, (
     SELECT group_concat(name, ' ') FROM (
         SELECT digest.name AS name FROM reference
@@ -29,7 +29,7 @@ LEFT JOIN digest AS subject ON subject.id = manifest.subject
 """
 
 
-def sum_of(name: str, subject: str | None, targets: Iterable[str]) -> int:
+def reference_checksum(name: str, subject: str | None, targets: Iterable[str]) -> int:
     """The sum that is kept with a manifest.
 
     :param name: of the manifest.
@@ -38,7 +38,7 @@ def sum_of(name: str, subject: str | None, targets: Iterable[str]) -> int:
     return crc32(f"{name}\n{subject or ''}\n{' '.join(targets)}".encode())
 
 
-def check(database: sqlite3.Connection) -> None:
+def verify_database(database: sqlite3.Connection) -> None:
     """Read the whole table once, a manifest at a time.
 
     :raises sqlite3.DatabaseError: if something in it is not what was written.
@@ -46,7 +46,7 @@ def check(database: sqlite3.Connection) -> None:
     (found,) = database.execute("PRAGMA integrity_check(1)").fetchone()
     if found != "ok":
         raise sqlite3.DatabaseError(str(found))
-    for name, subject, targets, alone, expected in database.execute(_ALL):
+    for name, subject, targets, alone, expected in database.execute(_SELECT_MANIFESTS):
         whole = name is not None and (subject is None) == bool(alone)
-        if not whole or sum_of(name, subject, [targets or ""]) != expected:
+        if not whole or reference_checksum(name, subject, [targets or ""]) != expected:
             raise sqlite3.DatabaseError(f"what {name} refers to has changed")

@@ -10,8 +10,8 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from twisted_registry.maintenance.turn import NotOurTurn, this_process
-from twisted_registry.repository.turns import Record
+from twisted_registry.maintenance.turn import RunSkipped, host_and_pid
+from twisted_registry.repository.turns import RunRecord
 from twisted_registry.value import Value
 
 if TYPE_CHECKING:
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-    from twisted_registry.maintenance.turn import Turn, Work
+    from twisted_registry.maintenance.turn import TaskLease, Work
 
 log = Logger()
 
 #: Seconds within which the first run begins: registries that were started together should not
 #: do their chores together.
-LATEST_START = 3600.0
+MAX_START_DELAY_S = 3600.0
 
 
 @frozen(eq=False, repr=False)
-class Run(Value):
+class TaskRun(Value):
     """One run that has ended.
 
     :ivar began: seconds since the epoch.
@@ -43,22 +43,22 @@ class Run(Value):
     seconds: float
     result: object
     failure: str = ""
-    passed_over: str = ""
+    skipped: str = ""
 
-    def record(self, settings: str) -> Record:
+    def record(self, settings: str) -> RunRecord:
         """What others who share the store are told of it."""
         result: Any = self.result
-        return Record(
+        return RunRecord(
             self.began,
             self.seconds,
             asdict(result) if has(type(result)) else result,
             self.failure,
-            this_process(),
+            host_and_pid(),
             settings,
         )
 
 
-class Task(Service):
+class PeriodicTask(Service):
     """Runs ``work`` at intervals, one run at a time, until the service stops.
 
     A failure is logged and counted, and does not end the schedule.
@@ -79,7 +79,7 @@ class Task(Service):
         clock: IReactorTime,
         interval: float | None,
         random: Callable[[], float],
-        turn: Turn | None = None,
+        lease: TaskLease | None = None,
     ) -> None:
         """Take what to do and how often.
 
@@ -91,30 +91,30 @@ class Task(Service):
         :param turn: lets one process at a time do it; None if there is no other.
         """
         self.setName(name)
-        self.last: Run | None = None
+        self.last_run: TaskRun | None = None
         self.runs = 0
         self.failures = 0
-        self.passed_over = 0
+        self.skipped = 0
         self._work = work
         self._clock = clock
         self._interval = interval
         self._random = random
-        self._turn = turn
-        self._loop = LoopingCall(self.run, due=True)
+        self._lease = lease
+        self._loop = LoopingCall(self.run, scheduled=True)
         self._loop.clock = clock
-        self._first: IDelayedCall | None = None
-        self._current: Deferred[None] | None = None
-        self._awaited: list[Deferred[Run]] = []
+        self._first_call: IDelayedCall | None = None
+        self._running: Deferred[None] | None = None
+        self._waiters: list[Deferred[TaskRun]] = []
 
     @property
-    def busy(self) -> bool:
+    def is_running(self) -> bool:
         """Whether a run is under way."""
-        return self._current is not None
+        return self._running is not None
 
     @property
     def next(self) -> float | None:
         """When the next run is due, in seconds since the epoch; None if none is planned."""
-        call = self._first if self._first is not None else self._loop.call
+        call = self._first_call if self._first_call is not None else self._loop.call
         return None if call is None else call.getTime()
 
     def startService(self) -> None:
@@ -122,73 +122,73 @@ class Task(Service):
         super().startService()
         if self._interval is None:
             return
-        delay = self._random() * min(self._interval, LATEST_START)
-        self._first = self._clock.callLater(delay, self._begin)
+        delay = self._random() * min(self._interval, MAX_START_DELAY_S)
+        self._first_call = self._clock.callLater(delay, self._start_loop)
 
     def stopService(self) -> Deferred[None]:
         """Plan no more runs, and cancel the one under way; fire when it has ended."""
         super().stopService()
-        if self._first is not None:
-            self._first.cancel()
-            self._first = None
+        if self._first_call is not None:
+            self._first_call.cancel()
+            self._first_call = None
         if self._loop.running:
             self._loop.stop()
-        if self._current is None:
+        if self._running is None:
             return succeed(None)
-        ended = self._joined()
-        self._current.cancel()
+        ended = self._wait_for_run()
+        self._running.cancel()
         return ended.addCallback(lambda _: None)
 
-    def run(self, *, due: bool = False) -> Deferred[Run]:
+    def run(self, *, scheduled: bool = False) -> Deferred[TaskRun]:
         """Run now, or join the run that is under way; fire with how it ended.
 
         Cancelling the Deferred cancels the wait, not the run.
 
         :param due: whether the schedule asks, and does without if another process has done it.
         """
-        ended = self._joined()
-        if self._current is None:
+        ended = self._wait_for_run()
+        if self._running is None:
             # Not before it is known to be under way: it may end at once.
-            self._current = Deferred()
-            work = Deferred.fromCoroutine(self._attempt(due=due))
-            if self._current is not None:
-                self._current = work
+            self._running = Deferred()
+            work = Deferred.fromCoroutine(self._run_once(scheduled=scheduled))
+            if self._running is not None:
+                self._running = work
         return ended
 
-    def _begin(self) -> None:
+    def _start_loop(self) -> None:
         assert self._interval is not None
-        self._first = None
+        self._first_call = None
         self._loop.start(self._interval)
 
-    def _joined(self) -> Deferred[Run]:
-        ended: Deferred[Run] = Deferred()
-        self._awaited.append(ended)
+    def _wait_for_run(self) -> Deferred[TaskRun]:
+        ended: Deferred[TaskRun] = Deferred()
+        self._waiters.append(ended)
         return ended
 
-    async def _attempt(self, *, due: bool) -> None:
-        began, result, failure, passed_over = self._clock.seconds(), None, "", ""
+    async def _run_once(self, *, scheduled: bool) -> None:
+        began, result, failure, skipped = self._clock.seconds(), None, "", ""
         try:
-            turn = self._turn
-            result = await (self._work() if turn is None else turn.use(self._work, due=due))
+            lease = self._lease
+            result = await (self._work() if lease is None else lease.run_exclusively(self._work, scheduled=scheduled))
         except CancelledError:
             failure = "it was stopped"
-        except NotOurTurn as error:
-            passed_over = str(error)
-            log.info("{task} is passed over: {reason}", task=self.name, reason=passed_over)
+        except RunSkipped as error:
+            skipped = str(error)
+            log.info("{task} is passed over: {reason}", task=self.name, reason=skipped)
         except Exception as error:  # noqa: BLE001 - whatever it was, the schedule goes on
             log.failure("{task} failed; it will be tried again", task=self.name)
             failure = f"{type(error).__name__}: {error}"
-        run = Run(began, self._clock.seconds() - began, result, failure, passed_over)
-        if passed_over:
-            self.passed_over += 1
+        run = TaskRun(began, self._clock.seconds() - began, result, failure, skipped)
+        if skipped:
+            self.skipped += 1
         else:
             self.runs += 1
             self.failures += bool(failure)
-            self.last = run
-            if self._turn is not None:
-                await self._turn.note(run.record(self._turn.settings))
-        self._current = None
-        awaited, self._awaited = self._awaited, []
+            self.last_run = run
+            if self._lease is not None:
+                await self._lease.record_run(run.record(self._lease.settings))
+        self._running = None
+        awaited, self._waiters = self._waiters, []
         for ended in awaited:
             if not ended.called:
                 ended.callback(run)

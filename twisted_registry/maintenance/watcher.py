@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from twisted_registry.digest import Digest
 
 
-class Watcher:
+class CollectorObserver:
     """Hears what a run does; this one does nothing."""
 
-    def marking(self, name: str) -> None:
+    def repository_started(self, name: str) -> None:
         """A repository is looked through."""
 
-    def marked(self, name: str, digest: Digest) -> None:
+    def manifest_kept(self, name: str, digest: Digest) -> None:
         """A manifest of it is kept."""
 
     def eligible(self, manifests: Sequence[tuple[str, Digest]], blobs: Sequence[Digest]) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 log = Logger()
 
 
-class Level(IntEnum):
+class FillLevel(IntEnum):
     """How high it stands: room enough, nearly full, too full for pushes."""
 
     ROOM = 0
@@ -35,11 +35,11 @@ class Watermark(Service):
 
     def __init__(
         self,
-        look: Callable[[], Deferred[float]],
-        tell: Callable[[Level], object],
+        measure: Callable[[], Deferred[float]],
+        on_change: Callable[[FillLevel], object],
         clock: IReactorTime,
         interval: float,
-        marks: tuple[float, float],
+        thresholds: tuple[float, float],
         close: Callable[[], Deferred[None]],
     ) -> None:
         """Take what to look at, and whom to tell.
@@ -50,16 +50,16 @@ class Watermark(Service):
         :param close: frees what looking takes, when the service has stopped.
         """
         self.setName("watermark")
-        self.level = Level.ROOM
+        self.level = FillLevel.ROOM
         self.used: float | None = None
-        self._look = look
-        self._tell = tell
+        self._measure = measure
+        self._on_change = on_change
         self._interval = interval
-        self._high, self._full = marks
+        self._high, self._full = thresholds
         self._close = close
-        self._loop = LoopingCall(self._compare)
+        self._loop = LoopingCall(self._start_measurement)
         self._loop.clock = clock
-        self._looking: Deferred[float] | None = None
+        self._measuring: Deferred[float] | None = None
         self._failing = False
 
     def startService(self) -> None:
@@ -72,22 +72,22 @@ class Watermark(Service):
         super().stopService()
         if self._loop.running:
             self._loop.stop()
-        if self._looking is not None:
-            self._looking.cancel()
+        if self._measuring is not None:
+            self._measuring.cancel()
         return self._close()
 
     def status(self) -> dict[str, Any]:
         """How it stands, ready for JSON: ``used``, ``level``, and the marks (0: never)."""
-        marks = {"warn": self._high, "refuse": self._full}
-        return {"used": self.used, "level": self.level.name.lower(), **marks}
+        thresholds = {"warn": self._high, "refuse": self._full}
+        return {"used": self.used, "level": self.level.name.lower(), **thresholds}
 
-    def _compare(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._attempt())
+    def _start_measurement(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._update_level())
 
-    async def _attempt(self) -> None:
+    async def _update_level(self) -> None:
         try:
-            self._looking = self._look()
-            used = await self._looking
+            self._measuring = self._measure()
+            used = await self._measuring
         except CancelledError:
             return
         except Exception:  # noqa: BLE001 - a disk that can not be asked is no full disk
@@ -96,25 +96,25 @@ class Watermark(Service):
             self._failing, self.used = True, None
             return
         finally:
-            self._looking = None
+            self._measuring = None
         self._failing, self.used = False, used
-        level = self._reached(used)
+        level = self._level_of(used)
         if level != self.level:
             self.level = level
-            _say(level, used)
-            self._tell(level)
+            _log_level(level, used)
+            self._on_change(level)
 
-    def _reached(self, used: float) -> Level:
+    def _level_of(self, used: float) -> FillLevel:
         if self._full and used >= self._full:
-            return Level.FULL
-        return Level.HIGH if self._high and used >= self._high else Level.ROOM
+            return FillLevel.FULL
+        return FillLevel.HIGH if self._high and used >= self._high else FillLevel.ROOM
 
 
-def _say(level: Level, used: float) -> None:
+def _log_level(level: FillLevel, used: float) -> None:
     part = f"{100 * used:.1f}"
-    if level is Level.FULL:
+    if level is FillLevel.FULL:
         log.error("the store is {part} % full: pushes are refused, pulls go on", part=part)
-    elif level is Level.HIGH:
+    elif level is FillLevel.HIGH:
         log.warn("the store is {part} % full", part=part)
     else:
         log.info("the store has room again: {part} % are used", part=part)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from twisted_registry.reference import is_upload_id
 from twisted_registry.repository import catalog, layout
-from twisted_registry.repository.failures import translated
+from twisted_registry.repository.failures import translate_storage_errors
 from twisted_registry.storage.interfaces import PathNotFound, WriterBusy
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import Entry, IStorageDriver
 
 #: Uploads that are asked of the store at once.
-_PAGE = 1000
+_PAGE_SIZE = 1000
 #: Bytes of a ``startedat``.
-_LIMIT = 1024
+_MAX_STARTEDAT_BYTES = 1024
 
 
 class AbandonedUpload:
@@ -40,16 +40,16 @@ class AbandonedUpload:
         driver: IStorageDriver,
         repository: str,
         id: str,  # noqa: A002 - what the layout calls it
-        touched: float,
+        last_activity: float,
         before: float,
     ) -> None:
         self.driver = driver
         self.repository = repository
         self.id = id
-        self.touched = touched
+        self.last_activity = last_activity
         self.before = before
 
-    @translated
+    @translate_storage_errors
     async def remove(self) -> bool:
         """Remove it, and return whether it is gone.
 
@@ -65,8 +65,8 @@ class AbandonedUpload:
         except WriterBusy:
             return False
         try:
-            touched = await _touched(self.driver, self.repository, self.id)
-            if touched is None or touched >= self.before:
+            last_activity = await _last_activity(self.driver, self.repository, self.id)
+            if last_activity is None or last_activity >= self.before:
                 return False
             with suppress(PathNotFound):
                 await self.driver.delete(layout.upload(self.repository, self.id))
@@ -76,38 +76,38 @@ class AbandonedUpload:
                 await writer.close()
 
 
-async def abandoned_uploads(
+async def find_abandoned_uploads(
     driver: IStorageDriver, before: float
 ) -> AsyncIterator[AbandonedUpload]:
     """Find the uploads of all repositories that were last touched before a time.
 
     :param before: seconds since the epoch.
     """
-    async for name in catalog.walk(driver, marks=layout.UPLOAD_MARKS):
+    async for name in catalog.walk_repositories(driver, markers=layout.UPLOAD_MARKERS):
         last = ""
         while True:
-            entries = await _page(driver, name, last)
+            entries = await _list_uploads(driver, name, last)
             for entry in entries:
                 if not entry.is_folder or not is_upload_id(entry.path):
                     continue
-                touched = await _touched(driver, name, entry.path)
-                if touched is not None and touched < before:
-                    yield AbandonedUpload(driver, name, entry.path, touched, before)
-            if len(entries) < _PAGE:
+                last_activity = await _last_activity(driver, name, entry.path)
+                if last_activity is not None and last_activity < before:
+                    yield AbandonedUpload(driver, name, entry.path, last_activity, before)
+            if len(entries) < _PAGE_SIZE:
                 break
             last = entries[-1].path
 
 
-@translated
-async def _page(driver: IStorageDriver, name: str, after: str) -> Sequence[Entry]:
+@translate_storage_errors
+async def _list_uploads(driver: IStorageDriver, name: str, after: str) -> Sequence[Entry]:
     try:
-        return await driver.list(layout.uploads(name), after, _PAGE)
+        return await driver.list(layout.uploads(name), after, _PAGE_SIZE)
     except PathNotFound:
         return ()
 
 
-@translated
-async def _touched(driver: IStorageDriver, name: str, upload_id: str) -> float | None:
+@translate_storage_errors
+async def _last_activity(driver: IStorageDriver, name: str, upload_id: str) -> float | None:
     """When an upload was last touched; None if it is gone or nothing tells."""
     try:
         entries = await driver.list(layout.upload(name, upload_id))
@@ -117,7 +117,7 @@ async def _touched(driver: IStorageDriver, name: str, upload_id: str) -> float |
     if times:
         return max(times)
     with suppress(PathNotFound, ValueError):
-        content = await driver.get(layout.upload_started(name, upload_id), _LIMIT)
+        content = await driver.get(layout.upload_started(name, upload_id), _MAX_STARTEDAT_BYTES)
         started = datetime.fromisoformat(content.decode("ascii").strip())
         return started.astimezone(UTC).timestamp()
     with suppress(PathNotFound):

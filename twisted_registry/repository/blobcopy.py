@@ -9,8 +9,8 @@ from attrs import define, field
 from twisted.internet.defer import CancelledError
 
 from twisted_registry.repository import layout
-from twisted_registry.repository.failures import translated
-from twisted_registry.repository.running import Tally
+from twisted_registry.repository.failures import translate_storage_errors
+from twisted_registry.repository.running import RunningHash
 from twisted_registry.storage.interfaces import (
     Move,
     OffsetInvalid,
@@ -38,7 +38,7 @@ class BlobMissing(Exception):
     """The source has no such blob (any more)."""
 
 
-class _OtherBytes(Exception):
+class _DigestMismatch(Exception):
     """What was read has another digest."""
 
 
@@ -51,13 +51,13 @@ class BlobCopier:
 
     source: IStorageDriver
     destination: IStorageDriver
-    finished: int = field(init=False, default=0)
+    finished_bytes: int = field(init=False, default=0)
     _writers: set[IWriter] = field(init=False, factory=set)
 
     @property
-    def copied(self) -> int:
+    def copied_bytes(self) -> int:
         """Bytes that were copied, those of blobs that are under way included."""
-        return self.finished + sum(writer.size for writer in self._writers)
+        return self.finished_bytes + sum(writer.size for writer in self._writers)
 
     async def copy(self, digest: Digest) -> int:
         """Copy a blob, replacing what the destination has under its name; return its size.
@@ -75,45 +75,45 @@ class BlobCopier:
                 raise BlobDamaged(str(error)) from error
             try:
                 size = await self._store(digest, reader)
-            except _OtherBytes as error:
+            except _DigestMismatch as error:
                 found = error
             else:
-                self.finished += size
+                self.finished_bytes += size
                 return size
             finally:
                 reader.close()
         raise BlobDamaged(str(found))
 
-    @translated
-    async def clean(self) -> None:
+    @translate_storage_errors
+    async def delete_interrupted(self) -> None:
         """Remove what copies that were interrupted have left at the destination."""
         with suppress(PathNotFound):
             await self.destination.delete(layout.INCOMING)
 
-    @translated
+    @translate_storage_errors
     async def _store(self, digest: Digest, reader: IReader) -> int:
-        tally = Tally(digest.algorithm)
-        writer = await self._writer(digest, tally)
+        running_hash = RunningHash(digest.algorithm)
+        writer = await self._writer(digest, running_hash)
         self._writers.add(writer)
         try:
-            await _deliver(reader, writer)
-            return await writer.conclude(_Whole(digest, tally).changes)
+            await _copy_stream(reader, writer)
+            return await writer.finalize(_MoveIfVerified(digest, running_hash).changes)
         finally:
             self._writers.remove(writer)
             # After the end it does nothing; otherwise nothing stays of what was begun.
             await writer.cancel()
 
-    async def _writer(self, digest: Digest, tally: Tally) -> IWriter:
+    async def _writer(self, digest: Digest, running_hash: RunningHash) -> IWriter:
         path, destination = layout.incoming(digest), layout.blob(digest)
         try:
-            return await self.destination.writer(path, 0, tally.update, destination=destination)
+            return await self.destination.writer(path, 0, running_hash.update, destination=destination)
         except OffsetInvalid:
             # An earlier copy was killed here.
             await self.destination.delete(path)
-            return await self.destination.writer(path, 0, tally.update, destination=destination)
+            return await self.destination.writer(path, 0, running_hash.update, destination=destination)
 
 
-async def _deliver(reader: IReader, writer: IWriter) -> None:
+async def _copy_stream(reader: IReader, writer: IWriter) -> None:
     """Let a reader write itself into a writer.
 
     :raises BlobDamaged: if it can not be read.
@@ -129,18 +129,18 @@ async def _deliver(reader: IReader, writer: IWriter) -> None:
 
 
 @define(eq=False)
-class _Whole:
+class _MoveIfVerified:
     """Names the bytes, if they are those of the digest."""
 
     digest: Digest
-    tally: Tally
+    running_hash: RunningHash
 
     def changes(self, size: int) -> Sequence[Change]:
         """What to change.
 
-        :raises _OtherBytes: if there is another name for them.
+        :raises _DigestMismatch: if there is another name for them.
         """
-        found = self.tally.digest()
-        if found != self.digest or self.tally.size != size:
-            raise _OtherBytes(f"its bytes are those of {found}")
+        found = self.running_hash.digest()
+        if found != self.digest or self.running_hash.size != size:
+            raise _DigestMismatch(f"its bytes are those of {found}")
         return [Move(layout.incoming(self.digest), layout.blob(self.digest))]

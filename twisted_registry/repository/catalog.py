@@ -17,9 +17,9 @@ from contextlib import suppress
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from twisted_registry.reference import NAME_LIMIT, is_component, is_name
+from twisted_registry.reference import MAX_NAME_LENGTH, is_component, is_name
 from twisted_registry.repository import layout
-from twisted_registry.repository.failures import translated
+from twisted_registry.repository.failures import translate_storage_errors
 from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
 #: Folders that the store is asked about at once, and how many at the first time at least: where
 #: few of them are repositories, more and more are asked about.
-_AT_ONCE = 1024
-_AT_FIRST = 16
+_MAX_BATCH_FOLDERS = 1024
+_FIRST_BATCH_FOLDERS = 16
 #: Names that it answers for each: a folder with more is read by itself.
-_EACH = 64
+_MAX_SUBFOLDERS = 64
 #: Folders that are read ahead at most, some hundred bytes each.
-_AHEAD = 4000
+_MAX_PREFETCHED = 4000
 
 
-async def walk(
-    driver: IStorageDriver, after: str = "", marks: Sequence[str] = layout.REPOSITORY_MARKS
+async def walk_repositories(
+    driver: IStorageDriver, after: str = "", markers: Sequence[str] = layout.REPOSITORY_MARKERS
 ) -> AsyncIterator[str]:
     """Yield the names of repositories in order.
 
@@ -47,18 +47,18 @@ async def walk(
     """
     more = True
     while more:
-        names, more = await page(driver, after, _AT_ONCE, marks)
+        names, more = await page_by_walk(driver, after, _MAX_BATCH_FOLDERS, markers)
         for name in names:
             yield name
             after = name
 
 
-@translated
-async def page(
+@translate_storage_errors
+async def page_by_walk(
     driver: IStorageDriver,
     after: str,
     limit: int,
-    marks: Sequence[str] = layout.REPOSITORY_MARKS,
+    markers: Sequence[str] = layout.REPOSITORY_MARKERS,
 ) -> tuple[list[str], bool]:
     """One page of the names of repositories, and whether there are more.
 
@@ -66,13 +66,13 @@ async def page(
     :param marks: what makes a folder count, see :func:`is_repository`.
     """
     # One more than asked for tells whether there are more.
-    walking = _Walk(driver, after, limit + 1, marks)
+    walking = _CatalogWalk(driver, after, limit + 1, markers)
     await walking.below("", None)
     return walking.found[:limit], len(walking.found) > limit
 
 
-@translated
-async def shown(driver: IStorageDriver, after: str, limit: int) -> tuple[list[str], bool]:
+@translate_storage_errors
+async def list_repositories(driver: IStorageDriver, after: str, limit: int) -> tuple[list[str], bool]:
     """One page for those who look, as :func:`page`, by as few requests as a bucket allows.
 
     Over a bucket that groups keys by a delimiter of two characters, a page of n names of d levels
@@ -87,15 +87,15 @@ async def shown(driver: IStorageDriver, after: str, limit: int) -> tuple[list[st
     :param limit: names; 0 answers none.
     """
     if not limit:
-        return await page(driver, after, 0)
+        return await page_by_walk(driver, after, 0)
     found: list[str] = []
     more = True
     while more and len(found) < limit:
-        answer = await driver.marked(
-            layout.REPOSITORIES, layout.SIGN, layout.REPOSITORY_MARKS, after, limit - len(found)
+        answer = await driver.list_marked(
+            layout.REPOSITORIES, layout.RESERVED_PREFIX, layout.REPOSITORY_MARKERS, after, limit - len(found)
         )
         if answer is None:
-            rest, more = await page(driver, after, limit - len(found))
+            rest, more = await page_by_walk(driver, after, limit - len(found))
             return found + rest, more
         names, more = answer
         found += filter(is_name, names)
@@ -103,54 +103,54 @@ async def shown(driver: IStorageDriver, after: str, limit: int) -> tuple[list[st
     return found, more
 
 
-@translated
-async def mark(driver: IStorageDriver, name: str) -> None:
+@translate_storage_errors
+async def mark_repository(driver: IStorageDriver, name: str) -> None:
     """Make a repository one for Distribution 2.8.3 as well, though it links no blob."""
     try:
         await driver.stat(layout.layers(name))
     except PathNotFound:
-        await driver.put(layout.layers_mark(name), b"")
+        await driver.put(layout.layers_marker(name), b"")
 
 
-@translated
+@translate_storage_errors
 async def is_repository(
-    driver: IStorageDriver, name: str, marks: Sequence[str] = layout.REPOSITORY_MARKS
+    driver: IStorageDriver, name: str, markers: Sequence[str] = layout.REPOSITORY_MARKERS
 ) -> bool:
     """Whether the store knows a repository of this name.
 
     :param marks: the names of folders of which one is enough.
     """
-    return await _is_marked(driver, name, marks)
+    return await _folder_has_marker(driver, name, markers)
 
 
-async def _is_marked(driver: IStorageDriver, name: str, marks: Sequence[str]) -> bool:
+async def _folder_has_marker(driver: IStorageDriver, name: str, markers: Sequence[str]) -> bool:
     folder = layout.repository(name)
-    for mark in marks:
+    for mark in markers:
         with suppress(PathNotFound):
             if (await driver.stat(f"{folder}/{mark}")).is_folder:
                 return True
     return False
 
 
-class _Walk:
-    """A walk until ``wanted`` names are found.
+class _CatalogWalk:
+    """A walk until ``limit`` names are found.
 
     :ivar found: names greater than ``after``, in order.
     """
 
     def __init__(
-        self, driver: IStorageDriver, after: str, wanted: int, marks: Sequence[str]
+        self, driver: IStorageDriver, after: str, limit: int, markers: Sequence[str]
     ) -> None:
         self.driver = driver
         self.after = after
-        self.wanted = wanted
-        self.marks = marks
+        self.limit = limit
+        self.markers = markers
         self.found: list[str] = []
         #: folders that the store was asked about and that the walk has not come to: what is in them
-        self._ahead: dict[str, Sequence[str]] = {}
-        self._least: int = _AT_FIRST
+        self._prefetched: dict[str, Sequence[str]] = {}
+        self._batch_size: int = _FIRST_BATCH_FOLDERS
 
-    async def below(self, prefix: str, inside: Sequence[str] | None) -> None:
+    async def below(self, prefix: str, subfolders: Sequence[str] | None) -> None:
         """Find the names that begin with ``prefix``.
 
         :param inside: all folders there, in order, if they are known.
@@ -158,121 +158,121 @@ class _Walk:
         # Nothing in this folder is both at or before it and greater than ``after``, but what is
         # below the folders whose names it begins with.
         last = self.after[len(prefix) :] if self.after.startswith(prefix) else ""
-        waiting = [(path, below) async for path, below in self._entered(prefix, last)]
+        waiting = [(path, below) async for path, below in self._children_to_resume(prefix, last)]
         while not self._is_full():
             size = self._at_once()
-            names = await self._next(prefix, inside, last, size)
+            names = await self._next(prefix, subfolders, last, size)
             paths = _paths(prefix, names)
             for position, path in enumerate(paths):
                 while waiting and f"{waiting[-1][0]}/" < path:
-                    await self._enter(*waiting.pop())
+                    await self._visit_children(*waiting.pop())
                 if self._is_full():
                     return
-                if path not in self._ahead:
-                    await self._ask(paths[position:])
-                below = self._ahead.pop(path)
-                if await self._marked(path, below):
+                if path not in self._prefetched:
+                    await self._prefetch(paths[position:])
+                below = self._prefetched.pop(path)
+                if await self._has_marker(path, below):
                     self.found.append(path)
-                waiting += _entrance(path, below)
+                waiting += _child_to_visit(path, below)
             if len(names) < size:
                 break
             last = names[-1]
         while waiting and not self._is_full():
-            await self._enter(*waiting.pop())
+            await self._visit_children(*waiting.pop())
 
     def _is_full(self) -> bool:
-        return len(self.found) >= self.wanted
+        return len(self.found) >= self.limit
 
     def _at_once(self) -> int:
         """How many folders to ask about: as many as the page can need, if all are repositories."""
-        return min(max(self.wanted - len(self.found), self._least), _AT_ONCE)
+        return min(max(self.limit - len(self.found), self._batch_size), _MAX_BATCH_FOLDERS)
 
-    async def _enter(self, path: str, inside: Sequence[str] | None) -> None:
+    async def _visit_children(self, path: str, subfolders: Sequence[str] | None) -> None:
         if not self._is_full():
-            await self.below(f"{path}/", inside)
+            await self.below(f"{path}/", subfolders)
 
-    async def _entered(
+    async def _children_to_resume(
         self, prefix: str, last: str
     ) -> AsyncIterator[tuple[str, Sequence[str] | None]]:
         """Yield the folders at or before ``last`` below which there may be names after it."""
         own = last.partition("/")[0]
         # "a" and "a-b" for "a-b-c": a/x and a-b/x sort after it.
         begins = [own[:end] for end in range(1, len(own)) if own[end] < "/"]
-        paths = _paths(prefix, [*begins, own][:NAME_LIMIT])
+        paths = _paths(prefix, [*begins, own][:MAX_NAME_LENGTH])
         for position, path in enumerate(paths):
-            if path not in self._ahead:
-                await self._ask(paths[position:])
-            for entrance in _entrance(path, self._ahead.pop(path)):
+            if path not in self._prefetched:
+                await self._prefetch(paths[position:])
+            for entrance in _child_to_visit(path, self._prefetched.pop(path)):
                 yield entrance
 
     async def _next(
-        self, prefix: str, inside: Sequence[str] | None, last: str, size: int
+        self, prefix: str, subfolders: Sequence[str] | None, last: str, size: int
     ) -> Sequence[str]:
         """The next names of folders in a folder."""
-        if inside is not None:
-            start = bisect_right(inside, last)
-            return inside[start : start + size]
+        if subfolders is not None:
+            start = bisect_right(subfolders, last)
+            return subfolders[start : start + size]
         folder = layout.repository(prefix[:-1]) if prefix else layout.REPOSITORIES
         try:
-            return await self.driver.folders(folder, last, size)
+            return await self.driver.list_folders(folder, last, size)
         except PathNotFound:
             return ()
 
-    async def _marked(self, path: str, inside: Sequence[str]) -> bool:
-        if any(mark in inside for mark in self.marks):
+    async def _has_marker(self, path: str, subfolders: Sequence[str]) -> bool:
+        if any(mark in subfolders for mark in self.markers):
             return True
-        return _may_hold_more(inside) and await _is_marked(self.driver, path, self.marks)
+        return _is_truncated(subfolders) and await _folder_has_marker(self.driver, path, self.markers)
 
-    async def _ask(self, upcoming: Sequence[str]) -> None:
+    async def _prefetch(self, upcoming: Sequence[str]) -> None:
         """Ask about folders, and level by level about what is below them.
 
         :param upcoming: those that the walk comes to next, the first of them now.
         """
         size = self._at_once()
-        self._least = min(2 * self._least, _AT_ONCE)
-        unknown = (path for path in upcoming if path not in self._ahead)
-        asked = list(islice(chain(unknown, self._unknown()), size))
+        self._batch_size = min(2 * self._batch_size, _MAX_BATCH_FOLDERS)
+        unknown = (path for path in upcoming if path not in self._prefetched)
+        asked = list(islice(chain(unknown, self._not_prefetched()), size))
         while asked:
             folders = [layout.repository(path) for path in asked]
-            found = await self.driver.folders_many(folders, _EACH)
-            self._ahead.update(zip(asked, found, strict=True))
-            if len(self._ahead) > _AHEAD:
+            found = await self.driver.list_folders_many(folders, _MAX_SUBFOLDERS)
+            self._prefetched.update(zip(asked, found, strict=True))
+            if len(self._prefetched) > _MAX_PREFETCHED:
                 return
             deeper = chain.from_iterable(map(_below, asked, found))
             asked = list(islice(deeper, size))
 
-    def _unknown(self) -> Iterator[str]:
+    def _not_prefetched(self) -> Iterator[str]:
         """Yield what is below the folders to come and was not asked about."""
-        for path, inside in self._ahead.items():
-            for below in _below(path, inside):
-                if below not in self._ahead:
+        for path, subfolders in self._prefetched.items():
+            for below in _below(path, subfolders):
+                if below not in self._prefetched:
                     yield below
 
 
 def _paths(prefix: str, names: Sequence[str]) -> list[str]:
     """The names in a folder that can be those of repositories, whole."""
-    longest = NAME_LIMIT - len(prefix)
+    longest = MAX_NAME_LENGTH - len(prefix)
     return [prefix + name for name in names if len(name) <= longest and is_component(name)]
 
 
-def _below(path: str, inside: Sequence[str]) -> list[str]:
+def _below(path: str, subfolders: Sequence[str]) -> list[str]:
     """What is below a folder, if all that is in it is known."""
-    folders = () if _may_hold_more(inside) else _not_ours(inside)
+    folders = () if _is_truncated(subfolders) else _possible_components(subfolders)
     return _paths(f"{path}/", folders) if folders else []
 
 
-def _not_ours(inside: Sequence[str]) -> list[str]:
+def _possible_components(subfolders: Sequence[str]) -> list[str]:
     """The folders that could belong to a name: not those that a repository consists of."""
-    return [name for name in inside if not name.startswith("_")]
+    return [name for name in subfolders if not name.startswith("_")]
 
 
-def _may_hold_more(inside: Sequence[str]) -> bool:
-    return len(inside) == _EACH
+def _is_truncated(subfolders: Sequence[str]) -> bool:
+    return len(subfolders) == _MAX_SUBFOLDERS
 
 
-def _entrance(path: str, inside: Sequence[str]) -> list[tuple[str, Sequence[str] | None]]:
+def _child_to_visit(path: str, subfolders: Sequence[str]) -> list[tuple[str, Sequence[str] | None]]:
     """A folder and what is in it, if anything that could be a repository is."""
-    if _may_hold_more(inside):
+    if _is_truncated(subfolders):
         return [(path, None)]
-    folders = _not_ours(inside)
+    folders = _possible_components(subfolders)
     return [(path, folders)] if folders else []

@@ -21,29 +21,29 @@ T = TypeVar("T")
 A = TypeVar("A")
 
 #: Questions to the store under way at once for one request.
-AT_ONCE = 16
+MAX_CONCURRENT = 16
 #: Of many, so many wait for their turn: about 2 KiB each.
-_STRETCH = 512
+_BATCH_ITEMS = 512
 
 
-async def each(
+async def map_concurrently(
     function: Callable[[A], Coroutine[Deferred[object], object, T]],
     items: Iterable[A],
-    at_once: int = AT_ONCE,
+    at_once: int = MAX_CONCURRENT,
 ) -> list[T]:
     """Await ``function(item)`` for all items, a few at a time, and return what they return.
 
     The first error cancels the rest and is raised. Cancelling cancels all.
     """
-    turns = _Turns(function, list(items))
-    working = [Deferred.fromCoroutine(turns.take()) for _ in range(min(at_once, len(turns.items)))]
+    queue = _WorkQueue(function, list(items))
+    working = [Deferred.fromCoroutine(queue.run_worker()) for _ in range(min(at_once, len(queue.items)))]
     # The last first, so that cancelling begins with those that still wait for their turn.
     working.reverse()
     gathered = gatherResults(working, consumeErrors=True)
 
     def stop(_: Deferred[list[None]]) -> None:
         # Before they are cancelled: who takes no notice of that must not go on to the next item.
-        turns.over = True
+        queue.stopped = True
         gathered.cancel()
 
     done: Deferred[list[None]] = Deferred(stop)
@@ -51,19 +51,19 @@ async def each(
     try:
         await done
     except FirstError as first:
-        turns.over = True
+        queue.stopped = True
         for deferred in working:
             deferred.cancel()
         error = first.subFailure.value
         assert error is not None
         raise error from None
-    if turns.over:
+    if queue.stopped:
         raise CancelledError
-    return [turns.results[number] for number in range(len(turns.items))]
+    return [queue.results[number] for number in range(len(queue.items))]
 
 
 @define(eq=False)
-class _Turns(Generic[A, T]):
+class _WorkQueue(Generic[A, T]):
     """Items that wait for their turn.
 
     Each of those who take them goes on to the next by itself: were it begun by the end of another,
@@ -73,28 +73,28 @@ class _Turns(Generic[A, T]):
     function: Callable[[A], Coroutine[Deferred[object], object, T]]
     items: Sequence[A]
     results: dict[int, T] = field(init=False, factory=dict)
-    over: bool = field(init=False, default=False)
+    stopped: bool = field(init=False, default=False)
     _next: int = field(init=False, default=0)
 
-    async def take(self) -> None:
+    async def run_worker(self) -> None:
         """Do one after another, until none is left or one has failed."""
-        while not self.over and self._next < len(self.items):
+        while not self.stopped and self._next < len(self.items):
             number = self._next
             self._next += 1
             try:
                 self.results[number] = await self.function(self.items[number])
             except BaseException:
-                self.over = True
+                self.stopped = True
                 raise
 
 
-async def each_of_many(
+async def map_in_batches(
     function: Callable[[A], Coroutine[Deferred[object], object, T]], items: Sequence[A]
 ) -> list[T]:
-    """The same as :func:`each`, for so many that their turns must not all wait in memory."""
+    """The same as :func:`map_concurrently`, for so many that their turns must not all wait in memory."""
     results: list[T] = []
-    for start in range(0, len(items), _STRETCH):
-        results += await each(function, items[start : start + _STRETCH])
+    for start in range(0, len(items), _BATCH_ITEMS):
+        results += await map_concurrently(function, items[start : start + _BATCH_ITEMS])
     return results
 
 
@@ -105,7 +105,7 @@ class KeyedLock:
         self._locks: dict[object, tuple[DeferredLock, int]] = {}
 
     @asynccontextmanager
-    async def hold(self, key: object) -> AsyncIterator[None]:
+    async def lock(self, key: object) -> AsyncIterator[None]:
         """Keep others with the same key waiting inside the block."""
         lock, users = self._locks.get(key, (None, 0))
         if lock is None:

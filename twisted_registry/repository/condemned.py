@@ -17,7 +17,7 @@ from twisted.logger import Logger
 
 from twisted_registry.digest import ALGORITHMS
 from twisted_registry.repository import layout
-from twisted_registry.repository.liveness import this_process
+from twisted_registry.repository.liveness import process_identity
 from twisted_registry.storage.interfaces import PathNotFound
 from twisted_registry.value import Value
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 log = Logger()
 
 #: Bytes of a list.
-_LIMIT = 64 * 1024 * 1024
+_MAX_LIST_BYTES = 64 * 1024 * 1024
 _DIGEST = "|".join(f"{algorithm}:[0-9a-f]{{{length}}}" for algorithm, length in ALGORITHMS.items())
 #: All lines but the first. One that a crash cut short has no such end.
-_LINES = re.compile(rf"(?:(?:{_DIGEST})(?: [^ \n]+)?\n)*end")
+_ENTRIES = re.compile(rf"(?:(?:{_DIGEST})(?: [^ \n]+)?\n)*end")
 
 
 class Phase(Enum):
@@ -47,16 +47,16 @@ class Phase(Enum):
     CONDEMNED = "condemned"
 
 
-class ListInvalid(ValueError):
+class DeleteListInvalid(ValueError):
     """The file is no such list."""
 
 
-def _count(items: frozenset[object]) -> str:
+def _repr_count(items: frozenset[object]) -> str:
     return str(len(items))
 
 
 @frozen(eq=False, repr=False)
-class Condemned(Value):
+class DeleteList(Value):
     """One list.
 
     :ivar term: seconds after which a process that has seen the list no longer obeys it; its
@@ -68,17 +68,17 @@ class Condemned(Value):
 
     id: str
     phase: Phase
-    term: float
-    blobs: frozenset[Digest] = field(repr=_count)
-    manifests: frozenset[tuple[str, Digest]] = field(factory=frozenset, repr=_count)
-    owner: str = field(factory=this_process, eq=False)
+    ttl_s: float
+    blobs: frozenset[Digest] = field(repr=_repr_count)
+    manifests: frozenset[tuple[str, Digest]] = field(factory=frozenset, repr=_repr_count)
+    owner: str = field(factory=process_identity, eq=False)
 
     def to_bytes(self) -> bytes:
         """The content of the file."""
         return "\n".join(self._lines()).encode("ascii")
 
     def _lines(self) -> Iterable[str]:
-        yield f"{self.id} {self.phase.value} {self.term:g} {self.owner}"
+        yield f"{self.id} {self.phase.value} {self.ttl_s:g} {self.owner}"
         for digest in self.blobs:
             yield str(digest)
         for repository, digest in self.manifests:
@@ -87,21 +87,21 @@ class Condemned(Value):
 
 
 @frozen(eq=False)
-class Listed:
+class DeleteListView:
     """A list as others read it.
 
-    :ivar id: and the others: as in :class:`Condemned`.
+    :ivar id: and the others: as in :class:`DeleteList`.
     :ivar size: bytes of the file.
     """
 
     id: str
     phase: Phase
-    term: float
+    ttl_s: float
     owner: str
     size: int
-    _lines: frozenset[str] = field(repr=_count)
+    _lines: frozenset[str] = field(repr=_repr_count)
 
-    def names(self, repository: str | None, digest: Digest) -> bool:
+    def contains(self, repository: str | None, digest: Digest) -> bool:
         """Whether the list holds a digest, for one repository or (None) for the whole store."""
         line = str(digest)
         return line in self._lines or (
@@ -112,63 +112,63 @@ class Listed:
         """All that is on the list, for the whole store or for a repository."""
         return (line.partition(" ")[0] for line in self._lines)
 
-    def is_in(self, content: bytes) -> bool:
+    def matches_content(self, content: bytes) -> bool:
         """Whether a file still says the same: each phase of a list is written once."""
         return len(content) == self.size and content.startswith(
             f"{self.id} {self.phase.value} ".encode()
         )
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> Listed:
+    def from_bytes(cls, content: bytes) -> DeleteListView:
         """Read the file.
 
-        :raises ListInvalid: if it is torn.
+        :raises DeleteListInvalid: if it is torn.
         """
         first, _, lines = content.decode("ascii", "replace").partition("\n")
-        if not _LINES.fullmatch(lines):
-            raise ListInvalid("it has no end, or a line that is no digest")
+        if not _ENTRIES.fullmatch(lines):
+            raise DeleteListInvalid("it has no end, or a line that is no digest")
         try:
-            list_id, phase, term, owner = first.split(" ")
+            list_id, phase, ttl_s, owner = first.split(" ")
             found = frozenset(lines.split("\n")[:-1])
-            return cls(list_id, Phase(phase), float(term), owner, len(content), found)
+            return cls(list_id, Phase(phase), float(ttl_s), owner, len(content), found)
         except ValueError as error:
-            raise ListInvalid(str(error)) from error
+            raise DeleteListInvalid(str(error)) from error
 
 
-async def read_condemned(driver: IStorageDriver, known: Listed | None = None) -> Listed | None:
+async def read_delete_list(driver: IStorageDriver, known: DeleteListView | None = None) -> DeleteListView | None:
     """The list that is published now, or None.
 
     :param known: what was read before, to be returned if it is still so.
     """
     try:
         return await _read(driver, known)
-    except ListInvalid as error:
+    except DeleteListInvalid as error:
         # Its collector is gone with the power: a living one has written it whole.
         log.warn("the collector's list is torn and counts for nothing: {error}", error=str(error))
         return None
 
 
-async def remove_torn(driver: IStorageDriver) -> bool:
+async def delete_torn_list(driver: IStorageDriver) -> bool:
     """Remove the list if it is torn, and return whether it was."""
-    torn = await is_torn(driver)
+    torn = await is_list_torn(driver)
     if torn:
         with suppress(PathNotFound):
-            await driver.delete(layout.CONDEMNED)
+            await driver.delete(layout.DELETE_LIST)
     return torn
 
 
-async def is_torn(driver: IStorageDriver) -> bool:
+async def is_list_torn(driver: IStorageDriver) -> bool:
     """Whether there is a list that a crash cut short."""
     try:
         await _read(driver)
-    except ListInvalid:
+    except DeleteListInvalid:
         return True
     return False
 
 
-async def _read(driver: IStorageDriver, known: Listed | None = None) -> Listed | None:
+async def _read(driver: IStorageDriver, known: DeleteListView | None = None) -> DeleteListView | None:
     try:
-        content = await driver.get(layout.CONDEMNED, _LIMIT)
+        content = await driver.get(layout.DELETE_LIST, _MAX_LIST_BYTES)
     except PathNotFound:
         return None
-    return known if known is not None and known.is_in(content) else Listed.from_bytes(content)
+    return known if known is not None and known.matches_content(content) else DeleteListView.from_bytes(content)

@@ -19,11 +19,11 @@ from twisted_registry.digest import Digest, DigestInvalid
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.reference import is_tag, is_upload_id
 from twisted_registry.repository import layout
-from twisted_registry.repository.concurrency import each
-from twisted_registry.repository.failures import translated
+from twisted_registry.repository.concurrency import map_concurrently
+from twisted_registry.repository.failures import translate_storage_errors
 from twisted_registry.repository.inventory import Inventory
-from twisted_registry.repository.stamps import Cause
-from twisted_registry.repository.vacancy import vacate
+from twisted_registry.repository.stamps import TrashReason
+from twisted_registry.repository.vacancy import prune_empty_repository
 from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import IStorageDriver
 
 #: How often it is begun anew because of clients that push meanwhile.
-_ROUNDS = 10
-_PAGE = 1000
+_MAX_ROUNDS = 10
+_PAGE_ENTRIES = 1000
 
 
 @frozen
-class Deleted:
+class DeletedCounts:
     """How many things are gone.
 
     :ivar blobs: links to blobs; their bytes go when they are collected.
@@ -50,7 +50,7 @@ class Deleted:
     blobs: int = 0
 
 
-class Deletion:
+class RepositoryDeletion:
     """Deletes one repository.
 
     :ivar tags: of the repository, which say how things are removed and who hears of it.
@@ -63,7 +63,7 @@ class Deletion:
         name: str,
         tags: Tags,
         uploads: Uploads,
-        progress: Callable[[Deleted], object],
+        progress: Callable[[DeletedCounts], object],
     ) -> None:
         self.driver = driver
         self.name = name
@@ -74,17 +74,17 @@ class Deletion:
         self._manifests = 0
         self._blobs = 0
 
-    async def run(self) -> Deleted:
+    async def delete_repository(self) -> DeletedCounts:
         """Remove all that there is.
 
         :raises RegistryError: DENIED if a tag is immutable, UNAVAILABLE if clients push all the
             time.
         """
-        await self.tags.guard_all()
-        for _ in range(_ROUNDS):
+        await self.tags.check_may_delete_all()
+        for _ in range(_MAX_ROUNDS):
             await self._remove_all()
-            if await vacate(self.driver, self.name):
-                return self._deleted()
+            if await prune_empty_repository(self.driver, self.name):
+                return self._counts()
         raise RegistryError(
             ErrorCode.UNAVAILABLE,
             message="clients push to this repository all the time; try again",
@@ -95,62 +95,62 @@ class Deletion:
         inventory = Inventory(self.driver)
         async for count in self.tags.delete_all():
             self._tags += count
-            self.progress(self._deleted())
+            self.progress(self._counts())
         async for digests in inventory.revisions(self.name):
             self._manifests += await self._remove_revisions(digests)
-            self.progress(self._deleted())
+            self.progress(self._counts())
         async for digests in inventory.layers(self.name):
             await self._remove_layers(digests)
             self._blobs += len(digests)
-            self.progress(self._deleted())
+            self.progress(self._counts())
         await self._discard_uploads()
         for folder in layout.manifests(self.name), layout.layers(self.name):
-            await self._tidy(folder)
+            await self._remove_stray_files(folder)
 
-    @translated
+    @translate_storage_errors
     async def _remove_revisions(self, digests: Sequence[Digest]) -> int:
         async def remove(digest: Digest) -> bool:
             try:
-                await self.tags.disposal.revision(self.name, digest, Cause.DELETED)
+                await self.tags.deleter.delete_revision(self.name, digest, TrashReason.DELETED)
             except PathNotFound:
                 return False
-            self.tags.announce("delete", "manifest", digest)
+            self.tags.publish_event("delete", "manifest", digest)
             return True
 
-        return sum(await each(remove, digests))
+        return sum(await map_concurrently(remove, digests))
 
-    @translated
+    @translate_storage_errors
     async def _remove_layers(self, digests: Sequence[Digest]) -> None:
         async def remove(digest: Digest) -> None:
-            await self.tags.disposal.layer(self.name, digest, Cause.DELETED)
-            self.tags.announce("delete", "blob", digest)
+            await self.tags.deleter.delete_layer(self.name, digest, TrashReason.DELETED)
+            self.tags.publish_event("delete", "blob", digest)
 
-        await each(remove, digests)
+        await map_concurrently(remove, digests)
 
-    @translated
+    @translate_storage_errors
     async def _discard_uploads(self) -> None:
         last = ""
         while True:
             try:
-                found = await self.driver.folders(layout.uploads(self.name), last, _PAGE)
+                found = await self.driver.list_folders(layout.uploads(self.name), last, _PAGE_ENTRIES)
             except PathNotFound:
                 return
             for upload in filter(is_upload_id, found):
-                await self.uploads.at(upload, 0).discard()
-            if len(found) < _PAGE:
+                await self.uploads.resume(upload, 0).discard()
+            if len(found) < _PAGE_ENTRIES:
                 return
             last = found[-1]
 
-    @translated
-    async def _tidy(self, folder: str) -> None:
+    @translate_storage_errors
+    async def _remove_stray_files(self, folder: str) -> None:
         """Remove what is no content: whatever a crash, a hand or another program has left."""
         last = ""
         while True:
-            entries = await self.driver.walk(folder, last, _PAGE)
+            entries = await self.driver.walk(folder, last, _PAGE_ENTRIES)
             stray = [entry.path for entry in entries if not self._is_content(entry.path)]
             if stray:
                 await self.driver.delete_many(stray)
-            if len(entries) < _PAGE:
+            if len(entries) < _PAGE_ENTRIES:
                 return
             last = entries[-1].path
 
@@ -163,8 +163,8 @@ class Deletion:
             return len(parts) > 3 and is_tag(parts[2])
         return len(parts) == 5 and parts[1] == "revisions" and _is_digest(*parts[2:4])
 
-    def _deleted(self) -> Deleted:
-        return Deleted(self._tags, self._manifests, self._blobs)
+    def _counts(self) -> DeletedCounts:
+        return DeletedCounts(self._tags, self._manifests, self._blobs)
 
 
 def _is_digest(algorithm: str, hexadecimal: str) -> bool:

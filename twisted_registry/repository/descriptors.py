@@ -27,7 +27,7 @@ class IDescriptorCache(Interface):
     def size(digest: Digest) -> Deferred[int | None]:
         """Fire with the bytes that the content of a digest has, or None if that is not known."""
 
-    def note(digest: Digest, size: int) -> None:
+    def remember_size(digest: Digest, size: int) -> None:
         """Remember the size of the content of a digest."""
 
     def close() -> Deferred[None]:
@@ -35,14 +35,14 @@ class IDescriptorCache(Interface):
 
 
 @implementer(IDescriptorCache)
-class NoDescriptors:
+class NullDescriptorCache:
     """Remembers nothing."""
 
     def size(self, digest: Digest) -> Deferred[int | None]:  # noqa: ARG002
         """Nothing is known."""
         return succeed(None)
 
-    def note(self, digest: Digest, size: int) -> None:
+    def remember_size(self, digest: Digest, size: int) -> None:
         """Forget."""
 
     def close(self) -> Deferred[None]:
@@ -51,7 +51,7 @@ class NoDescriptors:
 
 
 @implementer(IDescriptorCache)
-class MemoryDescriptors:
+class MemoryDescriptorCache:
     """Remembers in this process (``storage.cache.blobdescriptor: inmemory``).
 
     :ivar limit: how many; the one longest unused is dropped. 0 is no limit.
@@ -68,7 +68,7 @@ class MemoryDescriptors:
             self._sizes.move_to_end(digest)
         return succeed(size)
 
-    def note(self, digest: Digest, size: int) -> None:
+    def remember_size(self, digest: Digest, size: int) -> None:
         """Remember."""
         self._sizes[digest] = size
         self._sizes.move_to_end(digest)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from twisted_registry.repository import layout
 from twisted_registry.repository.links import read_link
-from twisted_registry.repository.stamps import Cause, Stamp
-from twisted_registry.repository.tagrecord import TagRecord
+from twisted_registry.repository.stamps import TrashReason, TrashEntry
+from twisted_registry.repository.tagrecord import TagChangeRecord
 from twisted_registry.storage.interfaces import MoveRefused, PathNotFound
 
 if TYPE_CHECKING:
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import IStorageDriver
 
 #: Bytes of a media type.
-_LIMIT = 1024
+_MAX_MEDIA_TYPE_BYTES = 1024
 
 
-class Disposal:
+class Deleter:
     """Removes for good. All methods raise the storage's errors."""
 
-    #: whether :meth:`moved` wants to hear of tags
-    remembers: ClassVar[bool] = False
+    #: whether :meth:`record_tag_change` wants to hear of tags
+    keeps_deleted: ClassVar[bool] = False
 
     def __init__(self, driver: IStorageDriver) -> None:
         self.driver = driver
 
-    async def blob(self, digest: Digest, still: Callable[[], bool]) -> bool:
+    async def delete_blob(self, digest: Digest, still: Callable[[], bool]) -> bool:
         """Remove the bytes of a blob or manifest, and return whether they are gone.
 
         :param still: whether they may go, asked at the last moment, on whatever thread.
@@ -52,49 +52,49 @@ class Disposal:
         await self.driver.delete(layout.blob_folder(digest), durable=False)
         return True
 
-    async def layer(self, name: str, digest: Digest, cause: Cause) -> None:
+    async def delete_layer(self, name: str, digest: Digest, reason: TrashReason) -> None:
         """Remove the link of a repository to a blob; one that is not there is passed over."""
         with suppress(PathNotFound):
             await self.driver.delete(
-                layout.layer(name, digest), durable=cause is not Cause.COLLECTED
+                layout.layer(name, digest), durable=reason is not TrashReason.COLLECTED
             )
 
-    async def revision(self, name: str, digest: Digest, cause: Cause) -> None:  # noqa: ARG002
+    async def delete_revision(self, name: str, digest: Digest, reason: TrashReason) -> None:  # noqa: ARG002
         """Take a manifest out of a repository.
 
         :raises PathNotFound: if it does not hold it.
         """
         await self.driver.delete(layout.revision(name, digest))
 
-    async def tag(self, name: str, tag: str) -> None:
+    async def delete_tag(self, name: str, tag: str) -> None:
         """Remove a tag.
 
         :raises PathNotFound: if there is no such tag.
         """
         await self.driver.delete(layout.tag(name, tag))
 
-    async def moved(self, name: str, tag: str, before: Digest | None, now: Digest) -> None:
+    async def record_tag_change(self, name: str, tag: str, before: Digest | None, now: Digest) -> None:
         """Hear that a tag names a manifest now.
 
         :param before: what it named before; None if it was not there.
         """
 
 
-class Trash(Disposal):
+class Trash(Deleter):
     """Keeps what is removed, below ``twisted-registry/trash`` in the store.
 
     :ivar clock: tells when something was put there.
     """
 
-    remembers: ClassVar[bool] = True
+    keeps_deleted: ClassVar[bool] = True
 
     def __init__(self, driver: IStorageDriver, clock: IReactorTime) -> None:
         super().__init__(driver)
         self.clock = clock
 
-    async def blob(self, digest: Digest, still: Callable[[], bool]) -> bool:
+    async def delete_blob(self, digest: Digest, still: Callable[[], bool]) -> bool:
         """Move the bytes; where that takes time, ``still`` is asked when they are there."""
-        path = f"{layout.trashed_blob(digest)}/{self._stamp(Cause.COLLECTED)}"
+        path = f"{layout.trashed_blob(digest)}/{self._new_entry(TrashReason.COLLECTED)}"
         try:
             await self.driver.move(layout.blob(digest), path, still=still)
         except MoveRefused:
@@ -102,38 +102,38 @@ class Trash(Disposal):
         await self.driver.prune([layout.blob_folder(digest)])
         return True
 
-    async def layer(self, name: str, digest: Digest, cause: Cause) -> None:
+    async def delete_layer(self, name: str, digest: Digest, reason: TrashReason) -> None:
         """Move the link."""
-        path = f"{layout.trashed_layer(name, digest)}/{self._stamp(cause)}"
+        path = f"{layout.trashed_layer(name, digest)}/{self._new_entry(reason)}"
         with suppress(PathNotFound):
             await self.driver.move(layout.layer_link(name, digest), path)
         await self.driver.prune([layout.layer(name, digest)])
 
-    async def revision(self, name: str, digest: Digest, cause: Cause) -> None:
+    async def delete_revision(self, name: str, digest: Digest, reason: TrashReason) -> None:
         """Keep the media type, if the manifest does not tell its own, and that it was there."""
         media_type = b""
         with suppress(PathNotFound):
-            media_type = await self.driver.get(layout.revision_media_type(name, digest), _LIMIT)
-        path = f"{layout.trashed_revision(name, digest)}/{self._stamp(cause)}"
+            media_type = await self.driver.get(layout.revision_media_type(name, digest), _MAX_MEDIA_TYPE_BYTES)
+        path = f"{layout.trashed_revision(name, digest)}/{self._new_entry(reason)}"
         await self.driver.put(path, media_type)
-        await super().revision(name, digest, cause)
+        await super().delete_revision(name, digest, reason)
 
-    async def tag(self, name: str, tag: str) -> None:
+    async def delete_tag(self, name: str, tag: str) -> None:
         """Keep what it named."""
         before = await read_link(self.driver, layout.tag_current(name, tag))
         if before is not None:
-            record = TagRecord(None, before)
-            await self.driver.put(self._tag_path(name, tag, Cause.DELETED), record.to_bytes())
-        await super().tag(name, tag)
+            record = TagChangeRecord(None, before)
+            await self.driver.put(self._tag_entry_path(name, tag, TrashReason.DELETED), record.to_bytes())
+        await super().delete_tag(name, tag)
 
-    async def moved(self, name: str, tag: str, before: Digest | None, now: Digest) -> None:
+    async def record_tag_change(self, name: str, tag: str, before: Digest | None, now: Digest) -> None:
         """Keep what it named and names. It is not synced: a power cut may cost the record."""
-        record = TagRecord(now, before)
-        path = self._tag_path(name, tag, Cause.MOVED)
+        record = TagChangeRecord(now, before)
+        path = self._tag_entry_path(name, tag, TrashReason.MOVED)
         await self.driver.put(path, record.to_bytes(), durable=False)
 
-    def _tag_path(self, name: str, tag: str, cause: Cause) -> str:
-        return f"{layout.trashed_tag(name, tag)}/{self._stamp(cause)}"
+    def _tag_entry_path(self, name: str, tag: str, reason: TrashReason) -> str:
+        return f"{layout.trashed_tag(name, tag)}/{self._new_entry(reason)}"
 
-    def _stamp(self, cause: Cause) -> Stamp:
-        return Stamp.make(self.clock.seconds(), cause)
+    def _new_entry(self, reason: TrashReason) -> TrashEntry:
+        return TrashEntry.make(self.clock.seconds(), reason)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from twisted.logger import Logger
 
-from twisted_registry.errors import ErrorCode, RegistryError, no_room
+from twisted_registry.errors import ErrorCode, RegistryError, insufficient_storage
 from twisted_registry.storage.interfaces import StorageError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def translated(function: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[object, object, T]]:
+def translate_storage_errors(function: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[object, object, T]]:
     """Make ``function`` raise :class:`RegistryError` instead of :class:`StorageError`.
 
     A full store is 507 Insufficient Storage, anything else 503, both with the code UNAVAILABLE.
@@ -38,7 +38,7 @@ def translated(function: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[obj
                 "storage failed: {kind}: {error}", kind=type(error).__name__, error=str(error)
             )
             if error.full:
-                raise no_room() from error
+                raise insufficient_storage() from error
             raise RegistryError(
                 ErrorCode.UNAVAILABLE, message="the store does not answer as it should"
             ) from error

@@ -30,9 +30,9 @@ from zope.interface import implementer
 from twisted_registry.digest import Digest
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.repository import layout
-from twisted_registry.repository.condemned import Phase, read_condemned
+from twisted_registry.repository.condemned import Phase, read_delete_list
 from twisted_registry.repository.interfaces import IPresenceGate
-from twisted_registry.repository.liveness import this_process
+from twisted_registry.repository.liveness import process_identity
 from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
@@ -40,63 +40,63 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IReactorTime
 
-    from twisted_registry.repository.condemned import Listed
+    from twisted_registry.repository.condemned import DeleteListView
     from twisted_registry.storage.interfaces import IStorageDriver
 
 log = Logger()
 
 #: Seconds for which a record counts as the sign of a living process.
-RECORD_TERM = 30.0
+RECORD_TTL_S = 30.0
 #: Seconds without a renewed record after which a process stores no more: it must notice before
 #: others take it for dead.
-_LATE = RECORD_TERM * 0.75
+_RENEWAL_DEADLINE_S = RECORD_TTL_S * 0.75
 #: Seconds for which a push waits for a sweep to pass.
-_PATIENCE = 20.0
+_SWEEP_WAIT_S = 20.0
 #: Digests of which it is remembered that they were called present lately.
-_REMEMBERED = 200_000
+_MAX_RECENT_DIGESTS = 200_000
 
 
-class _Lately:
+class _RecentlyPresent:
     """What was called present in the last one to two spans of time.
 
     :ivar span: seconds.
     """
 
-    def __init__(self, clock: IReactorTime, span: float) -> None:
+    def __init__(self, clock: IReactorTime, window_s: float) -> None:
         self.clock = clock
-        self.span = span
-        self._now: set[str] = set()
-        self._before: set[str] = set()
-        self._turn = 0.0
+        self.window_s = window_s
+        self._current: set[str] = set()
+        self._previous: set[str] = set()
+        self._rotated_at_s = 0.0
 
-    def note(self, digest: Digest) -> None:
+    def add(self, digest: Digest) -> None:
         """Remember a digest."""
         text = str(digest)
-        if text not in self._now or self.clock.seconds() >= self._turn + self.span:
-            self._age()
-            self._now.add(text)
+        if text not in self._current or self.clock.seconds() >= self._rotated_at_s + self.window_s:
+            self._rotate()
+            self._current.add(text)
 
-    def among(self, digests: Iterable[str]) -> set[Digest]:
+    def intersection(self, digests: Iterable[str]) -> set[Digest]:
         """Those of ``digests`` that are remembered."""
-        self._age()
-        found = {text for text in digests if text in self._now or text in self._before}
+        self._rotate()
+        found = {text for text in digests if text in self._current or text in self._previous}
         return {Digest.parse(text) for text in found}
 
-    def _age(self) -> None:
+    def _rotate(self) -> None:
         now = self.clock.seconds()
-        if now >= self._turn + 2 * self.span:
-            self._now, self._before, self._turn = set(), set(), now
-        elif now >= self._turn + self.span or len(self._now) >= _REMEMBERED:
+        if now >= self._rotated_at_s + 2 * self.window_s:
+            self._current, self._previous, self._rotated_at_s = set(), set(), now
+        elif now >= self._rotated_at_s + self.window_s or len(self._current) >= _MAX_RECENT_DIGESTS:
             # More than can be remembered turns sooner: a push that then fails is repeated.
-            self._before, self._now, self._turn = self._now, set(), now
+            self._previous, self._current, self._rotated_at_s = self._current, set(), now
 
 
 @implementer(IPresenceGate)
 class CollectorGate:
     """Obeys the lists of collectors on the same store.
 
-    Somebody must call :meth:`look` every few seconds, see
-    :class:`~twisted_registry.maintenance.attendance.Attendance`.
+    Somebody must call :meth:`poll` every few seconds, see
+    :class:`~twisted_registry.maintenance.attendance.GateHeartbeat`.
 
     :ivar clock: measures terms; it is never compared with another machine's.
     :ivar memory: seconds for which an answer that something is present keeps it from being
@@ -108,51 +108,51 @@ class CollectorGate:
         self,
         driver: IStorageDriver,
         clock: IReactorTime,
-        memory: float = 600.0,
+        recent_s: float = 600.0,
     ) -> None:
         self.driver = driver
         self.clock = clock
-        self.memory = memory
+        self.recent_s = recent_s
         self.id = str(uuid4())
-        self._list: Listed | None = None
+        self._delete_list: DeleteListView | None = None
         #: what was in the store when this process read it last
-        self._read: Listed | None = None
-        self._seen = 0.0
-        self._obeyed = False
+        self._last_read: DeleteListView | None = None
+        self._list_seen_at_s = 0.0
+        self._is_obeying = False
         #: when the last record was begun that a look at the list followed
-        self._attended: float | None = None
+        self._record_written_at_s: float | None = None
         #: the ids of the lists that will be acknowledged when it is quiet, and that were
-        self._quieting = ""
-        self._acknowledged = ""
-        self._recording = DeferredLock()
-        self._lately = _Lately(self.clock, self.memory)
-        self._under_way: set[object] = set()
-        self._quiet: list[tuple[set[object], Deferred[None]]] = []
-        self._changes: list[Deferred[None]] = []
+        self._draining_id = ""
+        self._acknowledged_id = ""
+        self._record_lock = DeferredLock()
+        self._recently_present = _RecentlyPresent(self.clock, self.recent_s)
+        self._operations: set[object] = set()
+        self._drains: list[tuple[set[object], Deferred[None]]] = []
+        self._poll_waiters: list[Deferred[None]] = []
 
-    def admits(self, repository: str | None, digest: Digest) -> bool | Deferred[bool]:
+    def may_report_present(self, repository: str | None, digest: Digest) -> bool | Deferred[bool]:
         """Whether content may be called present; it is kept if that is said."""
-        known = self._list
-        if known is not None and known.names(repository, digest) and not self._is_void():
-            if self._obeyed:
+        known = self._delete_list
+        if known is not None and known.contains(repository, digest) and not self._is_list_expired():
+            if self._is_obeying:
                 return False
-            return Deferred.fromCoroutine(self._leased(known, digest))
-        self._lately.note(digest)
+            return Deferred.fromCoroutine(self._lease_and_report(known, digest))
+        self._recently_present.add(digest)
         return True
 
-    async def passed(self, repository: str, digests: Iterable[Digest]) -> None:
+    async def wait_until_unlisted(self, repository: str, digests: Iterable[Digest]) -> None:
         """Wait until no list that is obeyed names any of ``digests``, or for some seconds."""
         named, began = tuple(digests), self.clock.seconds()
-        while self.clock.seconds() - began < _PATIENCE:
-            known = self._list
-            if known is None or not self._obeyed or self._is_void():
+        while self.clock.seconds() - began < _SWEEP_WAIT_S:
+            known = self._delete_list
+            if known is None or not self._is_obeying or self._is_list_expired():
                 return
-            if not any(known.names(repository, digest) for digest in named):
+            if not any(known.contains(repository, digest) for digest in named):
                 return
-            await self._change()
+            await self._wait_for_poll()
 
     @asynccontextmanager
-    async def storing(self, repository: str, digest: Digest) -> AsyncIterator[None]:
+    async def protect_push(self, repository: str, digest: Digest) -> AsyncIterator[None]:
         """Keep the collector from what is stored inside the block.
 
         :raises RegistryError: UNAVAILABLE, if a sweep does not pass in time or others can not
@@ -160,135 +160,135 @@ class CollectorGate:
         """
         began = self.clock.seconds()
         while (reason := self._reason_to_wait(repository, digest)) is not None:
-            if self.clock.seconds() - began >= _PATIENCE:
+            if self.clock.seconds() - began >= _SWEEP_WAIT_S:
                 raise RegistryError(
                     ErrorCode.UNAVAILABLE,
                     message=f"{reason}; try again",
                     headers=(("Retry-After", "10"),),
                 )
-            await self._change()
-        with self._working():
-            known = self._list
-            if known is not None and known.names(repository, digest) and not self._is_void():
-                await self._lease(known, [digest])
+            await self._wait_for_poll()
+        with self._operation():
+            known = self._delete_list
+            if known is not None and known.contains(repository, digest) and not self._is_list_expired():
+                await self._write_leases(known, [digest])
             yield
 
-    async def refused(self, repository: str, digests: Iterable[Digest]) -> list[Digest]:
+    async def find_listed(self, repository: str, digests: Iterable[Digest]) -> list[Digest]:
         """Which of ``digests`` are condemned by the list as it is in the store now."""
-        fresh = await self._fresh()
+        fresh = await self._read_list()
         if fresh is None or fresh.phase is not Phase.CONDEMNED:
             return []
-        if self._list is not None and fresh.id == self._list.id and self._is_void():
+        if self._delete_list is not None and fresh.id == self._delete_list.id and self._is_list_expired():
             return []
-        return [digest for digest in digests if fresh.names(repository, digest)]
+        return [digest for digest in digests if fresh.contains(repository, digest)]
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Renew the record of this process if it is time, then see whether there is a list.
 
         In this order: who finds no record has published the list before, and so it is found.
         """
-        now, returns = self.clock.seconds(), self._is_late()
-        if returns or now - (self._attended or 0.0) >= RECORD_TERM / 4:
-            await self._record()
+        now, returns = self.clock.seconds(), self._is_record_overdue()
+        if returns or now - (self._record_written_at_s or 0.0) >= RECORD_TTL_S / 4:
+            await self._write_record()
         else:
-            now = self._attended or now
-        fresh = await self._fresh()
-        self._attended = now
-        known, self._list = self._list, fresh
+            now = self._record_written_at_s or now
+        fresh = await self._read_list()
+        self._record_written_at_s = now
+        known, self._delete_list = self._delete_list, fresh
         if fresh is not None and known is not None and fresh.id == known.id:
-            self._list = known
+            self._delete_list = known
         elif fresh is not None:
             # A list that this process finds when it begins to serve may not wait for it.
-            self._seen, self._obeyed = self.clock.seconds(), returns
-        if self._list is not None and self._list.id != self._quieting:
-            await self._acknowledge(self._list)
-        waiting, self._changes = self._changes, []
+            self._list_seen_at_s, self._is_obeying = self.clock.seconds(), returns
+        if self._delete_list is not None and self._delete_list.id != self._draining_id:
+            await self._acknowledge(self._delete_list)
+        waiting, self._poll_waiters = self._poll_waiters, []
         for one in waiting:
             one.callback(None)
 
     @property
-    def knows_list(self) -> bool:
+    def has_list(self) -> bool:
         """Whether there is a list, as far as this process knows: it will soon be replaced."""
-        return self._list is not None
+        return self._delete_list is not None
 
-    async def leave(self) -> None:
+    async def unregister(self) -> None:
         """Take the record away: this process serves no more."""
-        self._attended = None
+        self._record_written_at_s = None
         with suppress(PathNotFound):
             await self.driver.delete(layout.process(self.id))
 
-    async def _fresh(self) -> Listed | None:
-        self._read = await read_condemned(self.driver, self._read)
-        return self._read
+    async def _read_list(self) -> DeleteListView | None:
+        self._last_read = await read_delete_list(self.driver, self._last_read)
+        return self._last_read
 
-    async def _acknowledge(self, fresh: Listed) -> None:
-        before = set(self._under_way)
+    async def _acknowledge(self, fresh: DeleteListView) -> None:
+        before = set(self._operations)
         if fresh.phase is Phase.PROPOSED:
-            await self._lease(fresh, self._lately.among(fresh.digests()))
-        self._quieting = fresh.id
+            await self._write_leases(fresh, self._recently_present.intersection(fresh.digests()))
+        self._draining_id = fresh.id
         quiet: Deferred[None] = Deferred()
-        self._quiet.append((before, quiet))
-        quiet.addCallback(lambda _: self._obey(fresh))
+        self._drains.append((before, quiet))
+        quiet.addCallback(lambda _: self._start_obeying(fresh))
         quiet.addErrback(lambda failure: log.failure("a list could not be acknowledged", failure))
-        self._tell_quiet()
+        self._fire_drained()
 
-    def _obey(self, fresh: Listed) -> Deferred[None]:
-        if self._list is not fresh:
+    def _start_obeying(self, fresh: DeleteListView) -> Deferred[None]:
+        if self._delete_list is not fresh:
             return succeed(None)
-        self._obeyed, self._acknowledged = True, fresh.id
-        return Deferred.fromCoroutine(self._record())
+        self._is_obeying, self._acknowledged_id = True, fresh.id
+        return Deferred.fromCoroutine(self._write_record())
 
-    async def _record(self) -> None:
+    async def _write_record(self) -> None:
         # One after the other, so that an older record never replaces a newer one.
-        async with self._recording:
-            content = f"{self._acknowledged} {this_process()}"
+        async with self._record_lock:
+            content = f"{self._acknowledged_id} {process_identity()}"
             await self.driver.put(layout.process(self.id), content.encode(), durable=False)
 
-    async def _leased(self, known: Listed, digest: Digest) -> bool:
-        with self._working():
-            await self._lease(known, [digest])
-        self._lately.note(digest)
+    async def _lease_and_report(self, known: DeleteListView, digest: Digest) -> bool:
+        with self._operation():
+            await self._write_leases(known, [digest])
+        self._recently_present.add(digest)
         return True
 
-    async def _lease(self, known: Listed, digests: Iterable[Digest]) -> None:
+    async def _write_leases(self, known: DeleteListView, digests: Iterable[Digest]) -> None:
         for digest in digests:
             await self.driver.put(layout.lease(known.id, digest), b"", durable=False)
 
     @contextmanager
-    def _working(self) -> Iterator[None]:
+    def _operation(self) -> Iterator[None]:
         token = object()
-        self._under_way.add(token)
+        self._operations.add(token)
         try:
             yield
         finally:
-            self._under_way.discard(token)
-            for before, _ in self._quiet:
+            self._operations.discard(token)
+            for before, _ in self._drains:
                 before.discard(token)
-            self._tell_quiet()
+            self._fire_drained()
 
-    def _tell_quiet(self) -> None:
-        ended = [quiet for before, quiet in self._quiet if not before]
-        self._quiet = [waiting for waiting in self._quiet if waiting[0]]
+    def _fire_drained(self) -> None:
+        ended = [quiet for before, quiet in self._drains if not before]
+        self._drains = [waiting for waiting in self._drains if waiting[0]]
         for quiet in ended:
             quiet.callback(None)
 
-    def _is_late(self) -> bool:
-        return self._attended is None or self.clock.seconds() - self._attended >= _LATE
+    def _is_record_overdue(self) -> bool:
+        return self._record_written_at_s is None or self.clock.seconds() - self._record_written_at_s >= _RENEWAL_DEADLINE_S
 
-    def _is_void(self) -> bool:
-        return self._list is not None and self.clock.seconds() - self._seen >= self._list.term
+    def _is_list_expired(self) -> bool:
+        return self._delete_list is not None and self.clock.seconds() - self._list_seen_at_s >= self._delete_list.ttl_s
 
     def _reason_to_wait(self, repository: str, digest: Digest) -> str | None:
-        if self._is_late():
+        if self._is_record_overdue():
             return "the store takes no note of this process"
-        known = self._list
-        if known is None or not self._obeyed or self._is_void():
+        known = self._delete_list
+        if known is None or not self._is_obeying or self._is_list_expired():
             return None
-        return "this content is being removed" if known.names(repository, digest) else None
+        return "this content is being removed" if known.contains(repository, digest) else None
 
-    async def _change(self) -> None:
+    async def _wait_for_poll(self) -> None:
         """Wait for the next look; a second at most, since the list may have become void."""
         change: Deferred[None] = Deferred()
-        self._changes.append(change)
+        self._poll_waiters.append(change)
         change.addTimeout(1.0, self.clock, lambda *_: None)
         await change

@@ -28,26 +28,26 @@ class IPresenceGate(Interface):
     :mod:`twisted_registry.repository.gate` says how the three work together.
     """
 
-    def admits(repository: str | None, digest: Digest) -> bool | Deferred[bool]:
+    def may_report_present(repository: str | None, digest: Digest) -> bool | Deferred[bool]:
         """Whether the content may be called present, at once or as a Deferred.
 
         :param repository: the repository that is asked, None for the store as a whole.
         """
 
-    def passed(repository: str, digests: Iterable[Digest]) -> Awaitable[None]:
+    def wait_until_unlisted(repository: str, digests: Iterable[Digest]) -> Awaitable[None]:
         """Wait until ``digests`` are not being removed, for some seconds at most.
 
         Asked before a manifest is refused for what it needs: a collector may be about to let go
         of it, or have done so already.
         """
 
-    def storing(repository: str, digest: Digest) -> AbstractAsyncContextManager[None]:
+    def protect_push(repository: str, digest: Digest) -> AbstractAsyncContextManager[None]:
         """Keep a blob or manifest from being removed while it is stored, inside the block.
 
         :raises RegistryError: UNAVAILABLE, if it is being removed just now.
         """
 
-    def refused(repository: str, digests: Iterable[Digest]) -> Awaitable[Sequence[Digest]]:
+    def find_listed(repository: str, digests: Iterable[Digest]) -> Awaitable[Sequence[Digest]]:
         """Which of ``digests`` are about to be removed, as the store itself says at this moment.
 
         Asked when a manifest has its link and before its push is answered.
@@ -99,20 +99,20 @@ class Event(Value):
 class IRegistryListener(Interface):
     """Hears of what happened, after it is durable and before the client is answered."""
 
-    def happened(event: Event) -> None:
+    def handle_event(event: Event) -> None:
         """Take note; must neither block nor raise."""
 
 
 @implementer(IRegistryListener)
-class NoListener:
+class NullListener:
     """Listens to nothing."""
 
-    def happened(self, event: Event) -> None:
+    def handle_event(self, event: Event) -> None:
         """Pass over it."""
 
 
 @frozen(eq=False, repr=False)
-class Announcer(Value):
+class EventPublisher(Value):
     """Tells the listener of what one request did to one repository."""
 
     listener: IRegistryListener
@@ -124,9 +124,9 @@ class Announcer(Value):
         action: Literal["push", "pull", "mount", "delete"],
         kind: Literal["blob", "manifest", "tag"],
         digest: Digest | None,
-        **facts: Any,
+        **fields: Any,
     ) -> None:
-        """Announce an event; ``facts`` are further fields of :class:`Event`."""
-        if isinstance(self.listener, NoListener):
+        """Announce an event; ``fields`` are further fields of :class:`Event`."""
+        if isinstance(self.listener, NullListener):
             return
-        self.listener.happened(Event(action, kind, self.repository, digest, self.origin, **facts))
+        self.listener.handle_event(Event(action, kind, self.repository, digest, self.origin, **fields))

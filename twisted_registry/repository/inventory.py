@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from twisted_registry.digest import ALGORITHMS, Digest, DigestInvalid
-from twisted_registry.manifest import references_in
+from twisted_registry.manifest import parse_references
 from twisted_registry.repository import catalog, layout
-from twisted_registry.repository.failures import translated
+from twisted_registry.repository.failures import translate_storage_errors
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import Entry, IStorageDriver
 
 #: Names that are asked of the store at once.
-_PAGE = 5000
+_PAGE_ENTRIES = 5000
 #: Manifests that are read at once: they may be large.
-_READ = 64
+_MANIFESTS_AT_ONCE = 64
 #: Bytes of a link, and of a manifest.
-_LINK_LIMIT = 64 * 1024
-_MANIFEST_LIMIT = 64 * 1024 * 1024
+_MAX_LINK_BYTES = 64 * 1024
+_MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 
 
 @frozen
@@ -49,7 +49,7 @@ class Inventory:
 
     def repositories(self) -> AsyncIterator[str]:
         """Yield the names of all repositories that have manifests, in order."""
-        return catalog.walk(self.driver, marks=layout.MANIFEST_MARKS)
+        return catalog.walk_repositories(self.driver, markers=layout.MANIFEST_MARKERS)
 
     async def blobs(self) -> AsyncIterator[Sequence[StoredBlob]]:
         """Yield all blobs and manifests, in batches, in the order of the tree."""
@@ -63,12 +63,12 @@ class Inventory:
                     modified = None if entry.modified is None else entry.modified / 1e9
                     found.append(StoredBlob(digest, entry.size or 0, modified))
             yield found
-            if len(entries) < _PAGE:
+            if len(entries) < _PAGE_ENTRIES:
                 return
             last = entries[-1].path
 
-    @translated
-    async def stored(self, digest: Digest) -> StoredBlob | None:
+    @translate_storage_errors
+    async def stat_blob(self, digest: Digest) -> StoredBlob | None:
         """A blob or manifest, or None if there is none."""
         try:
             entry = await self.driver.stat(layout.blob(digest))
@@ -95,7 +95,7 @@ class Inventory:
         while True:
             names = await self._folders(layout.tags(name), last)
             links = await self._contents(
-                [layout.tag_current(name, tag) for tag in names], _LINK_LIMIT
+                [layout.tag_current(name, tag) for tag in names], _MAX_LINK_BYTES
             )
             found = []
             for tag, content in zip(names, links, strict=True):
@@ -103,7 +103,7 @@ class Inventory:
                     if content is not None:
                         found.append((tag, Digest.parse(content.decode("ascii").strip())))
             yield found
-            if len(names) < _PAGE:
+            if len(names) < _PAGE_ENTRIES:
                 return
             last = names[-1]
 
@@ -111,19 +111,19 @@ class Inventory:
         self, digests: Sequence[Digest]
     ) -> AsyncIterator[tuple[Digest, References | None]]:
         """Read what manifests refer to; None stands for one that is missing or damaged."""
-        for start in range(0, len(digests), _READ):
-            batch = digests[start : start + _READ]
+        for start in range(0, len(digests), _MANIFESTS_AT_ONCE):
+            batch = digests[start : start + _MANIFESTS_AT_ONCE]
             contents = await self._contents(
-                [layout.blob(digest) for digest in batch], _MANIFEST_LIMIT
+                [layout.blob(digest) for digest in batch], _MAX_MANIFEST_BYTES
             )
             for digest, content in zip(batch, contents, strict=True):
                 if content is None or not digest.matches(content):
                     yield digest, None
                 else:
-                    yield digest, references_in(content)
+                    yield digest, parse_references(content)
 
-    @translated
-    async def revised(self, name: str, digest: Digest) -> float | None:
+    @translate_storage_errors
+    async def pushed_at(self, name: str, digest: Digest) -> float | None:
         """When a manifest was pushed to a repository last, in seconds since the epoch.
 
         None if the store does not tell; 0 if it is not there: a crash may have left its folder.
@@ -143,18 +143,18 @@ class Inventory:
                 with suppress(DigestInvalid):
                     found.append(Digest.parse(f"{algorithm}:{name}"))
             yield found
-            if len(names) < _PAGE:
+            if len(names) < _PAGE_ENTRIES:
                 return
             last = names[-1]
 
-    @translated
+    @translate_storage_errors
     async def _folders(self, path: str, after: str) -> Sequence[str]:
         try:
-            return await self.driver.folders(path, after, _PAGE)
+            return await self.driver.list_folders(path, after, _PAGE_ENTRIES)
         except PathNotFound:
             return ()
 
-    @translated
+    @translate_storage_errors
     async def _contents(self, paths: Sequence[str], limit: int) -> Sequence[bytes | None]:
         try:
             return await self.driver.get_many(paths, limit)
@@ -168,6 +168,6 @@ class Inventory:
         except StorageError:
             return None
 
-    @translated
+    @translate_storage_errors
     async def _walk(self, after: str) -> Sequence[Entry]:
-        return await self.driver.walk(layout.BLOBS, after, _PAGE)
+        return await self.driver.walk(layout.BLOBS, after, _PAGE_ENTRIES)

@@ -53,11 +53,11 @@ UPLOAD_SECRET = "twisted-registry/upload-secret"  # noqa: S105 - a path
 TOKENS = "twisted-registry/tokens"
 
 #: Inside the folder of a tag: says which manifest it names.
-CURRENT = "current/link"
+CURRENT_LINK = "current/link"
 
 _COLLECTOR = "twisted-registry/collector"
 #: What a collector means to remove.
-CONDEMNED = f"{_COLLECTOR}/list"
+DELETE_LIST = f"{_COLLECTOR}/list"
 #: Written to learn what time it is for the store.
 CLOCK = f"{_COLLECTOR}/clock"
 LEASES = f"{_COLLECTOR}/leases"
@@ -83,7 +83,7 @@ SCRUB = "twisted-registry/scrub"
 QUARANTINE = "twisted-registry/quarantine"
 
 #: The folders in which nothing lies but what has one of these names.
-KNOWN = {
+KNOWN_FOLDERS = {
     _ROOT: frozenset({"blobs", "repositories"}),
     "twisted-registry": frozenset(
         {
@@ -94,17 +94,17 @@ KNOWN = {
 }
 
 #: What the folders in a repository begin with, and no component of a name.
-SIGN = "_"
+RESERVED_PREFIX = "_"
 #: A folder with one of these is a repository. 2.8.3 looks for the first, 3.x for the second.
-REPOSITORY_MARKS = ("_layers", "_manifests")
+REPOSITORY_MARKERS = ("_layers", "_manifests")
 #: A folder with one of these is, or was, a repository.
-REMAINS_MARKS = (*REPOSITORY_MARKS, "_referrers")
+LEFTOVER_MARKERS = (*REPOSITORY_MARKERS, "_referrers")
 #: A folder with this has manifests, which may refer to blobs.
-MANIFEST_MARKS = ("_manifests",)
+MANIFEST_MARKERS = ("_manifests",)
 #: A folder with this links blobs.
-LAYER_MARKS = ("_layers",)
+LAYER_MARKERS = ("_layers",)
 #: A folder with this has uploads, though it may hold nothing yet.
-UPLOAD_MARKS = ("_uploads",)
+UPLOAD_MARKERS = ("_uploads",)
 
 
 def blob(digest: Digest) -> str:
@@ -139,7 +139,7 @@ def layers(name: str) -> str:
     return f"{REPOSITORIES}/{name}/_layers"
 
 
-def layers_mark(name: str) -> str:
+def layers_marker(name: str) -> str:
     """A file that makes that folder in a repository without blobs of its own."""
     return f"{layers(name)}/repository"
 
@@ -207,7 +207,7 @@ def tag(name: str, tag_name: str) -> str:
 
 def tag_current(name: str, tag_name: str) -> str:
     """Says which manifest a tag names."""
-    return f"{tag(name, tag_name)}/{CURRENT}"
+    return f"{tag(name, tag_name)}/{CURRENT_LINK}"
 
 
 def index(digest: Digest) -> str:
@@ -295,7 +295,7 @@ def task_last(task: str) -> str:
     return f"{_TASKS}/{task}/last"
 
 
-def quarantined(stamp: str, path: str) -> str:
+def quarantine_path(stamp: str, path: str) -> str:
     """Where something lies that was found to be damaged.
 
     :param stamp: tells the runs apart that found it.
@@ -324,21 +324,21 @@ def trashed_blob(digest: Digest) -> str:
     return f"{TRASHED_BLOBS}/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}"
 
 
-def trashed(name: str) -> str:
+def trashed_repository(name: str) -> str:
     """The folder of what was taken out of a repository, and out of those below it."""
     return f"{TRASHED_REPOSITORIES}/{name}"
 
 
 def trashed_layer(name: str, digest: Digest) -> str:
     """The folder of what was kept of a repository's link to a blob."""
-    return f"{trashed(name)}/_layers/{digest.algorithm}/{digest.hex}"
+    return f"{trashed_repository(name)}/_layers/{digest.algorithm}/{digest.hex}"
 
 
 def trashed_revision(name: str, digest: Digest) -> str:
     """The folder of what was kept of a manifest: the media type, if it does not tell its own."""
-    return f"{trashed(name)}/_revisions/{digest.algorithm}/{digest.hex}"
+    return f"{trashed_repository(name)}/_revisions/{digest.algorithm}/{digest.hex}"
 
 
 def trashed_tag(name: str, tag_name: str) -> str:
     """The folder of what a tag named, a file for each change."""
-    return f"{trashed(name)}/_tags/{tag_name}"
+    return f"{trashed_repository(name)}/_tags/{tag_name}"

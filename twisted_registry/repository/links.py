@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 log = Logger()
 
 #: Bytes. A longer file is a damaged disk rather than a link.
-_LIMIT = 64 * 1024
+_MAX_LINK_BYTES = 64 * 1024
 #: How often one is read that holds no digest: the way may be bad, and not the store.
-_READINGS = 2
+_READ_ATTEMPTS = 2
 
 
 async def read_link(driver: IStorageDriver, path: str) -> Digest | None:
     """The digest that a link holds, or None if there is no sound link."""
     digest = None
     try:
-        for _ in range(_READINGS):
-            digest = digest_in(await driver.get(path, _LIMIT))
+        for _ in range(_READ_ATTEMPTS):
+            digest = parse_link(await driver.get(path, _MAX_LINK_BYTES))
             if digest is not None:
                 break
     except PathNotFound:
@@ -45,7 +45,7 @@ async def read_link(driver: IStorageDriver, path: str) -> Digest | None:
     return digest
 
 
-def digest_in(content: bytes) -> Digest | None:
+def parse_link(content: bytes) -> Digest | None:
     """The digest that the bytes of a link are, or None."""
     try:
         return Digest.parse(content.decode("ascii").strip())
@@ -53,9 +53,9 @@ def digest_in(content: bytes) -> Digest | None:
         return None
 
 
-async def links_to(driver: IStorageDriver, digest: Digest, paths: Sequence[str]) -> list[bool]:
+async def match_links(driver: IStorageDriver, digest: Digest, paths: Sequence[str]) -> list[bool]:
     """Which of some links hold a digest; what is not there, or no sound link, holds none."""
-    contents = await driver.get_many(paths, _LIMIT)
+    contents = await driver.get_many(paths, _MAX_LINK_BYTES)
     wanted = str(digest)
     return [
         content is not None and content.decode("ascii", "replace").strip() == wanted
@@ -63,11 +63,11 @@ async def links_to(driver: IStorageDriver, digest: Digest, paths: Sequence[str])
     ]
 
 
-def link(path: str, digest: Digest) -> Put:
+def put_link(path: str, digest: Digest) -> Put:
     """The change that stores a link."""
     return Put(path, str(digest).encode("ascii"))
 
 
 async def write_link(driver: IStorageDriver, path: str, digest: Digest) -> None:
     """Store a link, durably."""
-    await driver.put(path, link(path, digest).content)
+    await driver.put(path, put_link(path, digest).content)

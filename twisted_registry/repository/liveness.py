@@ -10,21 +10,21 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_BOOT_ID_PATH = Path("/proc/sys/kernel/random/boot_id")
 #: Which of the fields after the name of the program (proc_pid_stat(5)) says when it began.
-_STARTED = 19
+_START_TIME_FIELD = 19
 
 
-def this_process() -> str:
+def process_identity() -> str:
     """Names this process, and no other that ever was: a word, empty where that can not be done."""
-    place, began = _place(), _began(os.getpid())
+    place, began = _kernel_and_namespace(), _start_ticks(os.getpid())
     return f"{place}/{os.getpid()}/{began}" if place and began else ""
 
 
-def is_gone(name: str) -> bool:
-    """Whether the process that :func:`this_process` named so has certainly ended, all of it."""
+def has_exited(name: str) -> bool:
+    """Whether the process that :func:`process_identity` named so has certainly ended, all of it."""
     place, pid, began = (["", "", *name.rsplit("/", 2)])[-3:]
-    if not (place and pid.isdecimal()) or place != _place():
+    if not (place and pid.isdecimal()) or place != _kernel_and_namespace():
         return False
     try:
         # One that ended and was not waited for is still found: a thread of it may be at work.
@@ -33,22 +33,22 @@ def is_gone(name: str) -> bool:
         return True
     except PermissionError:
         pass
-    return _began(int(pid)) not in {"", began}
+    return _start_ticks(int(pid)) not in {"", began}
 
 
-def _place() -> str:
+def _kernel_and_namespace() -> str:
     """The kernel that was booted, and the namespace in which ids of processes are unique."""
     try:
-        boot, namespace = _BOOT.read_text().strip(), Path("/proc/self/ns/pid").readlink()
+        boot, namespace = _BOOT_ID_PATH.read_text().strip(), Path("/proc/self/ns/pid").readlink()
     except OSError:
         return ""
     return f"{boot}/{namespace}"
 
 
-def _began(pid: int) -> str:
+def _start_ticks(pid: int) -> str:
     """When a process began, in ticks since the kernel was booted; empty if nobody tells."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
-    return fields[_STARTED] if len(fields) > _STARTED else ""
+    return fields[_START_TIME_FIELD] if len(fields) > _START_TIME_FIELD else ""

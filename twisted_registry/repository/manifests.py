@@ -20,14 +20,14 @@ from twisted_registry.manifest import (
     ManifestInvalid,
     guess_media_type,
     is_media_type,
-    media_type_in,
+    declared_media_type,
     parse_manifest,
 )
 from twisted_registry.repository import catalog, layout
-from twisted_registry.repository.concurrency import each
-from twisted_registry.repository.failures import translated
+from twisted_registry.repository.concurrency import map_concurrently
+from twisted_registry.repository.failures import translate_storage_errors
 from twisted_registry.repository.links import read_link, write_link
-from twisted_registry.repository.stamps import Cause
+from twisted_registry.repository.stamps import TrashReason
 from twisted_registry.storage.interfaces import PathNotFound
 from twisted_registry.value import Value
 
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from twisted_registry.manifest import Descriptor
-    from twisted_registry.repository.disposal import Disposal
-    from twisted_registry.repository.interfaces import Announcer
+    from twisted_registry.repository.disposal import Deleter
+    from twisted_registry.repository.interfaces import EventPublisher
     from twisted_registry.repository.policy import Policy
     from twisted_registry.repository.presence import Presence
-    from twisted_registry.repository.recent import Recent
+    from twisted_registry.repository.recent import MetadataCache
     from twisted_registry.repository.referrers import Referrers
     from twisted_registry.repository.tags import Tags
     from twisted_registry.storage.interfaces import IStorageDriver
@@ -70,13 +70,13 @@ class Precondition(Value):
 
     digests: frozenset[str] | None = None
     absent: bool = False
-    unlike: frozenset[str] = frozenset()
+    none_of: frozenset[str] = frozenset()
 
-    def holds(self, current: Digest | None) -> bool:
+    def is_met_by(self, current: Digest | None) -> bool:
         """Whether a tag that names ``current`` (None: that is not there) may be moved."""
         if current is None:
             return self.digests is None
-        if self.absent or str(current) in self.unlike:
+        if self.absent or str(current) in self.none_of:
             return False
         return not self.digests or str(current) in self.digests
 
@@ -90,29 +90,29 @@ class Manifests:
     def __init__(
         self,
         driver: IStorageDriver,
-        recent: Recent,
+        cache: MetadataCache,
         presence: Presence,
         policy: Policy,
         tags: Tags,
         referrers: Referrers,
-        disposal: Disposal,
+        deleter: Deleter,
         name: str,
-        announce: Announcer,
-        pulls: set[tuple[str, Digest | str]] | None = None,
+        publish_event: EventPublisher,
+        pending_pulls: set[tuple[str, Digest | str]] | None = None,
     ) -> None:
         self.driver = driver
-        self.recent = recent
+        self.cache = cache
         self.presence = presence
         self.policy = policy
         self.tags = tags
         self.referrers = referrers
-        self.disposal = disposal
+        self.deleter = deleter
         self.name = name
-        self.announce = announce
-        self.pulls = pulls
+        self.publish_event = publish_event
+        self.pending_pulls = pending_pulls
 
-    @translated
-    async def get(self, reference: Digest | str, *, asked: bool = False) -> StoredManifest:
+    @translate_storage_errors
+    async def get(self, reference: Digest | str, *, is_query: bool = False) -> StoredManifest:
         """Read a manifest for a client.
 
         :param reference: its digest, or a tag that names it.
@@ -122,13 +122,13 @@ class Manifests:
             are not what its digest says: the next push repairs it.
         """
         # A tag holds what it names.
-        asked = asked and isinstance(reference, Digest)
-        held = await self.presence.pulled(self.name, reference, asked=asked)
-        stored = await self._find(reference, asked=asked) if held is None else held.served
+        is_query = is_query and isinstance(reference, Digest)
+        held = await self.presence.cached_pull(self.name, reference, is_query=is_query)
+        stored = await self._find(reference, is_query=is_query) if held is None else held.stored_manifest
         assert stored is not None
-        if self.pulls is not None:
-            self.pulls.add((self.name, reference))
-        self.announce(
+        if self.pending_pulls is not None:
+            self.pending_pulls.add((self.name, reference))
+        self.publish_event(
             "pull",
             "manifest",
             stored.digest,
@@ -138,8 +138,8 @@ class Manifests:
         )
         return stored
 
-    @translated
-    async def parsed(self, digest: Digest) -> tuple[StoredManifest, Manifest] | None:
+    @translate_storage_errors
+    async def get_parsed(self, digest: Digest) -> tuple[StoredManifest, Manifest] | None:
         """A manifest and what it says, or None if it is not here or not sound."""
         stored = await self._read(digest)
         if stored is None:
@@ -149,7 +149,7 @@ class Manifests:
         except ManifestInvalid:
             return None
 
-    @translated
+    @translate_storage_errors
     async def put(
         self,
         digest: Digest,
@@ -172,26 +172,26 @@ class Manifests:
             manifest = parse_manifest(content, media_type)
         except ManifestInvalid as error:
             raise RegistryError(ErrorCode.MANIFEST_INVALID, detail=str(error)) from error
-        self.policy.check(manifest)
-        if self.policy.validate:
-            await self.presence.gate.passed(self.name, _needed(manifest))
+        self.policy.check_manifest(manifest)
+        if self.policy.check_references:
+            await self.presence.gate.wait_until_unlisted(self.name, _referenced_digests(manifest))
             await self._check_references(manifest, recall=True)
         # Before anything is written: a push that is refused leaves nothing behind.
         for tag in tags:
             if precondition is not None:
-                self._insist(precondition, tag, await self.tags.resolve(tag))
-            await self.tags.insist(tag, digest)
-        async with self.presence.gate.storing(self.name, digest):
+                self._check_precondition(precondition, tag, await self.tags.resolve(tag))
+            await self.tags.check_may_set(tag, digest)
+        async with self.presence.gate.protect_push(self.name, digest):
             await self._store(digest, content, manifest)
-            await self._confirm(digest, manifest)
+            await self._recheck_references(digest, manifest)
             for tag in tags:
                 await self._tag(tag, digest, precondition)
             revision = layout.revision_link(self.name, digest)
             if tags and await read_link(self.driver, revision) != digest:
                 await self._store(digest, content, manifest)
-                await self._confirm_tags(digest, manifest, tags)
+                await self._recheck_or_untag(digest, manifest, tags)
         for name in tags or (None,):
-            self.announce(
+            self.publish_event(
                 "push",
                 "manifest",
                 digest,
@@ -201,83 +201,83 @@ class Manifests:
             )
         return manifest
 
-    @translated
+    @translate_storage_errors
     async def delete(self, digest: Digest) -> list[str]:
         """Remove a manifest and every tag that names it; the tags are returned.
 
         :raises RegistryError: MANIFEST_UNKNOWN if the repository does not hold it, DENIED if an
             immutable tag names it.
         """
-        if await self.presence.manifest(self.name, digest) is None:
-            raise _unknown(digest)
-        await self.tags.guard(digest)
-        held = await self.parsed(digest)
-        removed = await self.tags.delete_all_of(digest)
+        if await self.presence.manifest_size(self.name, digest) is None:
+            raise _manifest_unknown(digest)
+        await self.tags.check_may_delete_manifest(digest)
+        held = await self.get_parsed(digest)
+        removed = await self.tags.delete_tags_of(digest)
         with suppress(PathNotFound):
-            await self.disposal.revision(self.name, digest, Cause.DELETED)
+            await self.deleter.delete_revision(self.name, digest, TrashReason.DELETED)
         # Again, for a push that came in between.
-        removed += await self.tags.delete_all_of(digest, indexed=True)
+        removed += await self.tags.delete_tags_of(digest, indexed=True)
         if held is not None and held[1].subject is not None:
             await self.referrers.remove(held[1].subject.digest, digest)
-        self.announce("delete", "manifest", digest)
+        self.publish_event("delete", "manifest", digest)
         return removed
 
-    async def _find(self, reference: Digest | str, *, asked: bool) -> StoredManifest:
+    async def _find(self, reference: Digest | str, *, is_query: bool) -> StoredManifest:
         digest = reference if isinstance(reference, Digest) else await self.tags.resolve(reference)
         if digest is None:
             raise RegistryError(ErrorCode.MANIFEST_UNKNOWN, detail={"tag": reference})
-        stored = await self._read(digest, asked=asked)
+        stored = await self._read(digest, is_query=is_query)
         if stored is None:
-            raise _unknown(digest)
-        self.recent.remember(self.name, reference, digest)
+            raise _manifest_unknown(digest)
+        self.cache.remember_pull(self.name, reference, digest)
         return stored
 
-    async def _read(self, digest: Digest, *, asked: bool = False) -> StoredManifest | None:
-        held = await self.presence.content(self.name, digest, asked=asked)
+    async def _read(self, digest: Digest, *, is_query: bool = False) -> StoredManifest | None:
+        held = await self.presence.manifest_content(self.name, digest, is_query=is_query)
         if held is None:
             return None
-        if held.served is not None:
-            return held.served
-        if held.declared is None:
+        if held.stored_manifest is not None:
+            return held.stored_manifest
+        if held.media_type is None:
             media_type = await self._media_type(digest, held.content)
             return StoredManifest(digest, media_type, held.content)
-        held.served = StoredManifest(digest, held.declared, held.content)
-        return held.served
+        held.stored_manifest = StoredManifest(digest, held.media_type, held.content)
+        return held.stored_manifest
 
     async def _store(self, digest: Digest, content: bytes, manifest: Manifest) -> None:
-        if await self.recent.content(digest) is None:
+        if await self.cache.read_manifest(digest) is None:
             await self.driver.put(layout.blob(digest), content)
-        if media_type_in(content) is None:
-            await self._keep_media_type(digest, content, manifest.media_type)
+        if declared_media_type(content) is None:
+            await self._store_media_type(digest, content, manifest.media_type)
         await write_link(self.driver, layout.revision_link(self.name, digest), digest)
-        await catalog.mark(self.driver, self.name)
+        await catalog.mark_repository(self.driver, self.name)
         if manifest.subject is not None:
             await self.referrers.add(manifest.subject.digest, digest)
 
-    async def _confirm(self, digest: Digest, manifest: Manifest) -> None:
+    async def _recheck_references(self, digest: Digest, manifest: Manifest) -> None:
         """See to it that what the manifest needs is still there, now that it has its link.
 
         If not, the link stays, as that of a manifest that nobody was told of: taking it away
         could take that of another push of the same manifest.
         """
-        refused = await self.presence.gate.refused(self.name, [digest, *_needed(manifest)])
+        refused = await self.presence.gate.find_listed(self.name, [digest, *_referenced_digests(manifest)])
         if refused:
             raise _blobs_unknown(refused)
-        if self.policy.validate:
+        if self.policy.check_references:
             await self._check_references(manifest)
 
-    async def _confirm_tags(self, digest: Digest, manifest: Manifest, tags: Sequence[str]) -> None:
+    async def _recheck_or_untag(self, digest: Digest, manifest: Manifest, tags: Sequence[str]) -> None:
         """See to it once more, and else take the tags away: the whole repository was deleted."""
         try:
-            await self._confirm(digest, manifest)
+            await self._recheck_references(digest, manifest)
         except RegistryError:
             for tag in tags:
-                async with self.tags.hold(tag):
+                async with self.tags.lock(tag):
                     if await self.tags.resolve(tag) == digest:
                         await self.tags.remove(tag)
             raise
 
-    async def _keep_media_type(self, digest: Digest, content: bytes, media_type: str) -> None:
+    async def _store_media_type(self, digest: Digest, content: bytes, media_type: str) -> None:
         path = layout.revision_media_type(self.name, digest)
         if media_type != (guess_media_type(content) or OCI_IMAGE):
             await self.driver.put(path, media_type.encode("ascii"))
@@ -287,16 +287,16 @@ class Manifests:
             await self.driver.delete(path)
 
     async def _tag(self, tag: str, digest: Digest, precondition: Precondition | None) -> None:
-        async with self.tags.hold(tag):
+        async with self.tags.lock(tag):
             if precondition is None:
                 await self.tags.set(tag, digest)
                 return
-            self._insist(precondition, tag, await self.tags.resolve(tag))
+            self._check_precondition(precondition, tag, await self.tags.resolve(tag))
             if not await self.tags.set(tag, digest, only_new=precondition.absent):
                 raise _precondition_failed(tag)
 
-    def _insist(self, precondition: Precondition, tag: str, current: Digest | None) -> None:
-        if not precondition.holds(current):
+    def _check_precondition(self, precondition: Precondition, tag: str, current: Digest | None) -> None:
+        if not precondition.is_met_by(current):
             raise _precondition_failed(tag)
 
     async def _check_references(self, manifest: Manifest, *, recall: bool = False) -> None:
@@ -306,14 +306,14 @@ class Manifests:
         """
 
         async def missing_blob(descriptor: Descriptor) -> Descriptor | None:
-            there = await self.presence.blob(self.name, descriptor.digest)
+            there = await self.presence.blob_size(self.name, descriptor.digest)
             return descriptor if there is None else None
 
         async def missing_child(descriptor: Descriptor) -> Descriptor | None:
-            there = await self.presence.manifest(self.name, descriptor.digest)
+            there = await self.presence.manifest_size(self.name, descriptor.digest)
             if there is None:
                 # An index may list anything, blobs as well.
-                there = await self.presence.blob(self.name, descriptor.digest)
+                there = await self.presence.blob_size(self.name, descriptor.digest)
             return descriptor if there is None else None
 
         # Only layers may stay elsewhere: what their configuration says of itself is no matter.
@@ -321,27 +321,27 @@ class Manifests:
         if manifest.config is not None:
             blobs.insert(0, manifest.config)
         children = [child for child in manifest.manifests if self.policy.requires_child(child)]
-        gone = [part.digest for part in await each(missing_blob, blobs) if part is not None]
-        lost = [child.digest for child in await each(missing_child, children) if child is not None]
+        gone = [part.digest for part in await map_concurrently(missing_blob, blobs) if part is not None]
+        lost = [child.digest for child in await map_concurrently(missing_child, children) if child is not None]
         if recall and self.presence.recall is not None:
-            gone = [digest for digest in gone if not await self._recalled_blob(digest)]
-            lost = [digest for digest in lost if not await self._recalled_manifest(digest)]
+            gone = [digest for digest in gone if not await self._restore_blob(digest)]
+            lost = [digest for digest in lost if not await self._restore_manifest(digest)]
         if gone or lost:
             raise _blobs_unknown([*gone, *lost])
 
-    async def _recalled_blob(self, digest: Digest) -> bool:
+    async def _restore_blob(self, digest: Digest) -> bool:
         recall = self.presence.recall
         assert recall is not None
-        if not await recall.collected_layer(self.name, digest):
+        if not await recall.collected_layer_entries(self.name, digest):
             return False
-        async with self.presence.gate.storing(self.name, digest):
-            return await recall.layer(self.name, digest)
+        async with self.presence.gate.protect_push(self.name, digest):
+            return await recall.restore_layer(self.name, digest)
 
-    async def _recalled_manifest(self, digest: Digest) -> bool:
+    async def _restore_manifest(self, digest: Digest) -> bool:
         """Push a manifest again that a collector took, with what it needs of its own."""
         recall = self.presence.recall
         assert recall is not None
-        kept = await recall.collected_revision(self.name, digest)
+        kept = await recall.find_collected_manifest(self.name, digest)
         if kept is None:
             return False
         try:
@@ -350,7 +350,7 @@ class Manifests:
             if error.code is not ErrorCode.MANIFEST_BLOB_UNKNOWN:
                 raise
             return False
-        await recall.settled(self.name, digest)
+        await recall.discard_restored(self.name, digest)
         return True
 
     async def _media_type(self, digest: Digest, content: bytes) -> str:
@@ -364,12 +364,12 @@ class Manifests:
         return guess_media_type(content) or OCI_IMAGE
 
 
-def _needed(manifest: Manifest) -> list[Digest]:
+def _referenced_digests(manifest: Manifest) -> list[Digest]:
     """All that a manifest names."""
     return [part.digest for part in (*manifest.blobs, *manifest.manifests)]
 
 
-def _unknown(digest: Digest) -> RegistryError:
+def _manifest_unknown(digest: Digest) -> RegistryError:
     return RegistryError(ErrorCode.MANIFEST_UNKNOWN, detail={"digest": str(digest)})
 
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Literal
 from attrs import frozen
 
 from twisted_registry.errors import ErrorCode, RegistryError
-from twisted_registry.manifest import DOCKER_PLUGIN_CONFIG, Kind
+from twisted_registry.manifest import DOCKER_PLUGIN_CONFIG, ManifestKind
 from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from twisted_registry.manifest import Descriptor, Manifest
-    from twisted_registry.repository.tagchoice import TagChoice
+    from twisted_registry.repository.tagchoice import TagSelector
 
 #: The least that the specification asks a registry to take, in bytes.
-MANIFEST_LIMIT = 4 * 1024 * 1024
+MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 
 _URL = re.compile(r"https?://[^#\s]+", re.IGNORECASE)
 
@@ -37,14 +37,14 @@ class Policy(Value):
     :ivar immutable: tags that are neither moved nor deleted once they are there.
     """
 
-    validate: bool = True
+    check_references: bool = True
     url_allow: tuple[re.Pattern[str], ...] = ()
     url_deny: tuple[re.Pattern[str], ...] = ()
     platforms: Literal["all", "none", "list"] = "all"
     platform_list: frozenset[tuple[str, str]] = frozenset()
     classes: frozenset[str] = frozenset()
-    manifest_limit: int = MANIFEST_LIMIT
-    immutable: tuple[TagChoice, ...] = ()
+    max_manifest_bytes: int = MAX_MANIFEST_BYTES
+    immutable: tuple[TagSelector, ...] = ()
 
     def requires_child(self, child: Descriptor) -> bool:
         """Whether an index may only be pushed when this child is there."""
@@ -53,19 +53,19 @@ class Policy(Value):
         platform = child.platform or {}
         return (platform.get("architecture"), platform.get("os")) in self.platform_list
 
-    def check(self, manifest: Manifest) -> None:
+    def check_manifest(self, manifest: Manifest) -> None:
         """Refuse what the operator does not want.
 
         :raises RegistryError: DENIED for a class, MANIFEST_INVALID for a URL.
         """
-        if self.classes and manifest.kind is Kind.IMAGE and manifest.config is not None:
+        if self.classes and manifest.kind is ManifestKind.IMAGE and manifest.config is not None:
             plugin = manifest.config.media_type == DOCKER_PLUGIN_CONFIG
             found = "plugin" if plugin else "image"
             if found not in self.classes:
                 raise RegistryError(
                     ErrorCode.DENIED, message=f"this registry does not take {found} manifests"
                 )
-        if self.validate:
+        if self.check_references:
             for descriptor in manifest.blobs:
                 for url in descriptor.urls:
                     self._check_url(url)

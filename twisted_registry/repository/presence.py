@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
     from twisted_registry.digest import Digest
     from twisted_registry.repository.recall import Recall
-    from twisted_registry.repository.recent import Content, Recent
+    from twisted_registry.repository.recent import CachedManifest, MetadataCache
     from twisted_registry.storage.streams import IReader
 
 
 @implementer(IPresenceGate)
-class OpenGate:
+class NullGate:
     """No collector: whatever is stored may be called present."""
 
-    def admits(self, repository: str | None, digest: Digest) -> bool:  # noqa: ARG002
+    def may_report_present(self, repository: str | None, digest: Digest) -> bool:  # noqa: ARG002
         """Yes."""
         return True
 
-    def passed(
+    def wait_until_unlisted(
         self,
         repository: str,  # noqa: ARG002
         digests: Iterable[Digest],  # noqa: ARG002
@@ -46,7 +46,7 @@ class OpenGate:
         """At once."""
         return succeed(None)
 
-    def storing(
+    def protect_push(
         self,
         repository: str,  # noqa: ARG002
         digest: Digest,  # noqa: ARG002
@@ -54,7 +54,7 @@ class OpenGate:
         """Nothing is ever removed."""
         return nullcontext()
 
-    def refused(
+    def find_listed(
         self,
         repository: str,  # noqa: ARG002
         digests: Iterable[Digest],  # noqa: ARG002
@@ -70,93 +70,93 @@ class Presence:
     """
 
     def __init__(
-        self, recent: Recent, gate: IPresenceGate | None = None, recall: Recall | None = None
+        self, cache: MetadataCache, gate: IPresenceGate | None = None, recall: Recall | None = None
     ) -> None:
-        self.recent = recent
-        self.gate = OpenGate() if gate is None else gate
+        self.cache = cache
+        self.gate = NullGate() if gate is None else gate
         self.recall = recall
 
-    async def blob(self, repository: str, digest: Digest) -> int | None:
+    async def blob_size(self, repository: str, digest: Digest) -> int | None:
         """The size of a blob that the repository holds, or None."""
         link = layout.layer_link(repository, digest)
-        return await self._linked(repository, link, digest, self.recent.size)
+        return await self._linked(repository, link, digest, self.cache.blob_size)
 
-    async def pullable(self, repository: str, digest: Digest) -> int | None:
+    async def size_for_pull(self, repository: str, digest: Digest) -> int | None:
         """The size of a blob, for a pull: it may be remembered, the link never is."""
         link = layout.layer_link(repository, digest)
-        return await self._linked(repository, link, digest, self.recent.known_size, pull=True)
+        return await self._linked(repository, link, digest, self.cache.cached_size, pull=True)
 
-    async def reader(self, repository: str, digest: Digest) -> IReader | None:
+    async def open_blob(self, repository: str, digest: Digest) -> IReader | None:
         """A blob that the repository holds, open to be read to its end, or None."""
-        reader = self.recent.opened(repository, digest)
+        reader = self.cache.reopen_blob(repository, digest)
         if reader is None:
             reader = await self._open(repository, digest)
             if reader is None:
                 return None
-            self.recent.remember_opened(repository, digest)
-        heard = False
+            self.cache.remember_opened_blob(repository, digest)
+        gate_answered = False
         try:
-            answer = self.gate.admits(repository, digest)
+            answer = self.gate.may_report_present(repository, digest)
             if not isinstance(answer, bool):
                 await answer
-            heard = True
+            gate_answered = True
         finally:
-            if not heard:
+            if not gate_answered:
                 reader.close()
         return reader
 
-    async def manifest(self, repository: str, digest: Digest) -> int | None:
+    async def manifest_size(self, repository: str, digest: Digest) -> int | None:
         """The size of a manifest that the repository holds, or None."""
         link = layout.revision_link(repository, digest)
-        return await self._linked(repository, link, digest, self.recent.size)
+        return await self._linked(repository, link, digest, self.cache.blob_size)
 
-    async def pulled(
-        self, repository: str, reference: Digest | str, *, asked: bool = False
-    ) -> Content | None:
+    async def cached_pull(
+        self, repository: str, reference: Digest | str, *, is_query: bool = False
+    ) -> CachedManifest | None:
         """The manifest that a pull of ``reference`` found before and would find again.
 
         None says nothing: look it up.
 
         :param asked: see :meth:`content`.
         """
-        content = self.recent.pulled(repository, reference)
-        if content is None or content.served is None:
+        content = self.cache.cached_pull(repository, reference)
+        if content is None or content.stored_manifest is None:
             return None
-        answer = self.gate.admits(repository, content.served.digest)
-        return content if answer is True or await _waited_for(answer) or not asked else None
+        answer = self.gate.may_report_present(repository, content.stored_manifest.digest)
+        return content if answer is True or await _maybe_await(answer) or not is_query else None
 
-    async def content(
-        self, repository: str, digest: Digest, *, asked: bool = False
-    ) -> Content | None:
+    async def manifest_content(
+        self, repository: str, digest: Digest, *, is_query: bool = False
+    ) -> CachedManifest | None:
         """The bytes of a manifest that the repository holds, or None if it has none or bad ones.
 
         :param asked: whether this is no pull, but a question, upon which a push may be left out.
         """
-        if await self.recent.link(layout.revision_link(repository, digest)) != digest:
+        if await self.cache.read_link(layout.revision_link(repository, digest)) != digest:
             return None
-        content = await self.recent.content(digest)
+        content = await self.cache.read_manifest(digest)
         if content is None:
             return None
-        admitted = await _waited_for(self.gate.admits(repository, digest))
-        return content if admitted or not asked else None
+        admitted = await _maybe_await(self.gate.may_report_present(repository, digest))
+        return content if admitted or not is_query else None
 
-    async def anywhere(self, digest: Digest) -> int | None:
+    async def size_in_any_repository(self, digest: Digest) -> int | None:
         """The size of a blob that the store holds, whichever repository links it, or None."""
-        size = await self.recent.size(digest)
-        if size is None or not await _waited_for(self.gate.admits(None, digest)):
+        size = await self.cache.blob_size(digest)
+        if size is None or not await _maybe_await(self.gate.may_report_present(None, digest)):
             return None
         return size
 
     async def _open(self, repository: str, digest: Digest) -> IReader | None:
         link = layout.layer_link(repository, digest)
-        if not self.recent.passed(digest):
-            linked = await self.recent.link(link) == digest
-            return await self.recent.reader(digest) if linked else None
+        if not self.cache.was_verified(digest):
+            linked = await self.cache.read_link(link) == digest
+            return await self.cache.open_blob(digest) if linked else None
         # From afar each question takes long, and the bytes are likely to be wanted: ask both.
-        opening = Deferred.fromCoroutine(self.recent.reader(digest))
+        opening = Deferred.fromCoroutine(self.cache.open_blob(digest))
         linked = False
         try:
-            linked = await self.recent.link(link) == digest
+            linked = await self.cache.read_link(link) == digest
         finally:
             if not linked:
                 opening.addCallbacks(_close, lambda _: None)
@@ -174,12 +174,12 @@ class Presence:
     ) -> int | None:
         # The link's name already says the digest; reading it tells a sound link from an empty
         # one that a crash left.
-        if await self.recent.link(link) != digest:
+        if await self.cache.read_link(link) != digest:
             return None
         size = await size_of(digest)
         if size is None:
             return None
-        admitted = await _waited_for(self.gate.admits(repository, digest))
+        admitted = await _maybe_await(self.gate.may_report_present(repository, digest))
         return size if admitted or pull else None
 
 
@@ -188,6 +188,6 @@ def _close(reader: IReader | None) -> None:
         reader.close()
 
 
-async def _waited_for(answer: bool | Deferred[bool]) -> bool:  # noqa: FBT001
+async def _maybe_await(answer: bool | Deferred[bool]) -> bool:  # noqa: FBT001
     """What a gate answers, sooner or later."""
     return answer if isinstance(answer, bool) else await answer

@@ -6,7 +6,7 @@ all times are those of the store's clock. Whoever needs the times gathers these 
 each repository.
 
 What was not recorded is not known to be unused: pulls from before the recording began, or while it
-was interrupted for long, count as if they had happened when it began (:meth:`PullTimes.since`).
+was interrupted for long, count as if they had happened when it began (:meth:`PullTimes.recording_since`).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from uuid import uuid4
 from attrs import define, field
 
 from twisted_registry.repository import layout
-from twisted_registry.repository.failures import translated
-from twisted_registry.repository.removal import Removal
+from twisted_registry.repository.failures import translate_storage_errors
+from twisted_registry.repository.removal import Sweeper
 from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import Entry, IStorageDriver
 
 #: Seconds without a process that records after which pulls count as missed.
-GAP = 7 * 24 * 3600.0
+MAX_GAP_S = 7 * 24 * 3600.0
 #: Pulls in one file, and files that are gathered at once.
-_PART = 10_000
-_FILES = 50
+_MAX_BATCH_PULLS = 10_000
+_BATCHES_PER_PAGE = 50
 #: Seconds for which files stay after they were gathered: should two gather at the same time, and
 #: one undo the other's work, the next one repairs it.
-_STAY = 3600.0
+_BATCH_TTL_S = 3600.0
 #: Bytes of a file.
-_LIMIT = 256 * 1024 * 1024
+_MAX_FILE_BYTES = 256 * 1024 * 1024
 
 
 @define(eq=False)
@@ -45,53 +45,53 @@ class PullTimes:
     """The times of one store."""
 
     driver: IStorageDriver
-    _removal: Removal = field(init=False)
+    _sweeper: Sweeper = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         """Have the clock of the store."""
-        self._removal = Removal(self.driver)
+        self._sweeper = Sweeper(self.driver)
 
-    @translated
-    async def recording(self) -> None:
+    @translate_storage_errors
+    async def mark_recording(self) -> None:
         """Note that this process records pulls now; to be called every few minutes."""
-        last = await self._modified(layout.PULLS_RECORDING)
-        known = await self._modified(layout.PULLS_SINCE)
-        if last is None or known is None or await self._removal.time() - last > GAP:
+        last = await self._modified_at(layout.PULLS_RECORDING)
+        known = await self._modified_at(layout.PULLS_SINCE)
+        if last is None or known is None or await self._sweeper.store_time() - last > MAX_GAP_S:
             await self.driver.put(layout.PULLS_SINCE, b"")
         await self.driver.put(layout.PULLS_RECORDING, b"", durable=False)
 
-    @translated
-    async def note(self, pulls: Collection[tuple[str, Digest | str]]) -> None:
+    @translate_storage_errors
+    async def record_pulls(self, pulls: Collection[tuple[str, Digest | str]]) -> None:
         """Store what was pulled since this was done last: repositories with tags and digests."""
         lines = [f"{reference} {name}" for name, reference in pulls]
-        for start in range(0, len(lines), _PART):
-            content = "\n".join([*lines[start : start + _PART], ""])
+        for start in range(0, len(lines), _MAX_BATCH_PULLS):
+            content = "\n".join([*lines[start : start + _MAX_BATCH_PULLS], ""])
             await self.driver.put(
                 layout.pull_batch(str(uuid4())), content.encode("ascii"), durable=False
             )
 
-    @translated
-    async def since(self) -> float | None:
+    @translate_storage_errors
+    async def recording_since(self) -> float | None:
         """Since when pulls are recorded, in seconds since the epoch; None if they are not."""
-        return await self._modified(layout.PULLS_SINCE)
+        return await self._modified_at(layout.PULLS_SINCE)
 
-    @translated
-    async def gather(self, before: float) -> None:
+    @translate_storage_errors
+    async def merge_batches(self, before: float) -> None:
         """Sort what processes have stored by repository.
 
         Only one process should do that at a time.
 
         :param before: seconds since the epoch; what was pulled earlier need not be remembered.
         """
-        old = await self._removal.time() - _STAY
+        old = await self._sweeper.store_time() - _BATCH_TTL_S
         after = ""
         while True:
             try:
-                entries = await self.driver.list(layout.PULL_BATCHES, after, _FILES)
+                entries = await self.driver.list(layout.PULL_BATCHES, after, _BATCHES_PER_PAGE)
             except PathNotFound:
                 return
-            for name, times in (await self._sorted(entries)).items():
-                await self._merge(name, times, before)
+            for name, times in (await self._read_batches(entries)).items():
+                await self._merge_times(name, times, before)
             await self.driver.delete_many(
                 [
                     layout.pull_batch(entry.path)
@@ -99,15 +99,15 @@ class PullTimes:
                     if entry.modified is not None and entry.modified / 1e9 < old
                 ]
             )
-            if len(entries) < _FILES:
+            if len(entries) < _BATCHES_PER_PAGE:
                 return
             after = entries[-1].path
 
-    @translated
-    async def of(self, name: str) -> Mapping[str, float]:
+    @translate_storage_errors
+    async def read_times(self, name: str) -> Mapping[str, float]:
         """When tags and digests of a repository were pulled, in seconds since the epoch."""
         try:
-            content = await self.driver.get(layout.pull_times(name), _LIMIT)
+            content = await self.driver.get(layout.pull_times(name), _MAX_FILE_BYTES)
         except PathNotFound:
             return {}
         times = {}
@@ -117,8 +117,8 @@ class PullTimes:
                 times[reference] = float(second)
         return times
 
-    async def _merge(self, name: str, times: Mapping[str, float], before: float) -> None:
-        known = await self.of(name)
+    async def _merge_times(self, name: str, times: Mapping[str, float], before: float) -> None:
+        known = await self.read_times(name)
         merged = {
             reference: second
             for reference in {*known, *times}
@@ -128,10 +128,10 @@ class PullTimes:
             lines = [f"{second:.0f} {reference}" for reference, second in sorted(merged.items())]
             await self.driver.put(layout.pull_times(name), "\n".join([*lines, ""]).encode("ascii"))
 
-    async def _sorted(self, entries: Sequence[Entry]) -> dict[str, dict[str, float]]:
+    async def _read_batches(self, entries: Sequence[Entry]) -> dict[str, dict[str, float]]:
         found: dict[str, dict[str, float]] = {}
         paths = [layout.pull_batch(entry.path) for entry in entries]
-        contents = await self.driver.get_many(paths, _LIMIT)
+        contents = await self.driver.get_many(paths, _MAX_FILE_BYTES)
         for entry, content in zip(entries, contents, strict=True):
             second = float(round((entry.modified or 0) / 1e9))
             for line in (content or b"").decode("ascii", "replace").splitlines():
@@ -141,7 +141,7 @@ class PullTimes:
                     times[reference] = max(second, times.get(reference, 0.0))
         return found
 
-    async def _modified(self, path: str) -> float | None:
+    async def _modified_at(self, path: str) -> float | None:
         try:
             entry = await self.driver.stat(path)
         except PathNotFound:

@@ -13,26 +13,26 @@ from attrs import define, field, frozen
 
 from twisted_registry.manifest import is_media_type
 from twisted_registry.repository import layout
-from twisted_registry.repository.failures import translated
+from twisted_registry.repository.failures import translate_storage_errors
 from twisted_registry.repository.links import write_link
-from twisted_registry.repository.recent import READ_LIMIT
-from twisted_registry.repository.stamps import Cause
-from twisted_registry.repository.trashed import TrashCan
+from twisted_registry.repository.recent import MAX_MANIFEST_READ_BYTES
+from twisted_registry.repository.stamps import TrashReason
+from twisted_registry.repository.trashed import TrashContents
 from twisted_registry.storage.interfaces import PathNotFound
 from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from twisted_registry.digest import Digest
-    from twisted_registry.repository.trashed import Trashed
+    from twisted_registry.repository.trashed import TrashedItem
     from twisted_registry.storage.interfaces import IStorageDriver
 
 
 #: Bytes of a media type.
-_MEDIA_TYPE_LIMIT = 1024
+_MAX_MEDIA_TYPE_BYTES = 1024
 
 
 @frozen(eq=False, repr=False)
-class KeptManifest(Value):
+class RecoverableManifest(Value):
     """A manifest whose bytes there still are.
 
     :ivar media_type: None if it tells its own, or nobody knows.
@@ -49,57 +49,57 @@ class Recall:
     driver: IStorageDriver
 
     @property
-    def can(self) -> TrashCan:
+    def contents(self) -> TrashContents:
         """The trash."""
-        return TrashCan(self.driver)
+        return TrashContents(self.driver)
 
-    @translated
-    async def blob(self, digest: Digest) -> int | None:
+    @translate_storage_errors
+    async def restore_blob(self, digest: Digest) -> int | None:
         """Give a blob or manifest its bytes again, if it has none.
 
         :returns: its size; None if there are no bytes in the trash either.
         """
-        size = await self.size(digest)
+        size = await self.blob_size(digest)
         if size is not None:
             return size
-        found = await self.can.folder(layout.trashed_blob(digest))
+        found = await self.contents.folder(layout.trashed_blob(digest))
         for item in reversed(found):
             try:
                 await self.driver.copy(item.path, layout.blob(digest))
             except PathNotFound:
                 # Somebody has emptied it, or was faster.
                 continue
-            await self.can.remove(found)
+            await self.contents.remove(found)
             return item.size
-        return await self.size(digest)
+        return await self.blob_size(digest)
 
-    @translated
-    async def layer(self, name: str, digest: Digest) -> bool:
+    @translate_storage_errors
+    async def restore_layer(self, name: str, digest: Digest) -> bool:
         """Let a repository hold a blob again that a collector took, if its bytes can be had.
 
         :returns: whether it is so. What somebody deleted does not come back like this.
         """
-        found = await self.collected_layer(name, digest)
-        if not found or await self.blob(digest) is None:
+        found = await self.collected_layer_entries(name, digest)
+        if not found or await self.restore_blob(digest) is None:
             return False
         await write_link(self.driver, layout.layer_link(name, digest), digest)
-        await self.can.remove(found)
+        await self.contents.remove(found)
         return True
 
-    async def collected_layer(self, name: str, digest: Digest) -> list[Trashed]:
+    async def collected_layer_entries(self, name: str, digest: Digest) -> list[TrashedItem]:
         """What was kept of a repository's link to a blob that a collector took.
 
         Nothing, if somebody has deleted it since.
         """
-        return _collected(await self.can.folder(layout.trashed_layer(name, digest)))
+        return _if_collected(await self.contents.folder(layout.trashed_layer(name, digest)))
 
-    async def collected_revision(self, name: str, digest: Digest) -> KeptManifest | None:
+    async def find_collected_manifest(self, name: str, digest: Digest) -> RecoverableManifest | None:
         """A manifest that a collector took out of a repository, if its bytes can be had."""
-        found = _collected(await self.can.folder(layout.trashed_revision(name, digest)))
-        return await self.manifest(digest, found[-1]) if found else None
+        found = _if_collected(await self.contents.folder(layout.trashed_revision(name, digest)))
+        return await self.find_manifest(digest, found[-1]) if found else None
 
-    @translated
-    async def manifest(self, digest: Digest, record: Trashed | None) -> KeptManifest | None:
+    @translate_storage_errors
+    async def find_manifest(self, digest: Digest, record: TrashedItem | None) -> RecoverableManifest | None:
         """A manifest, from where its bytes are, or None if they are gone for good or damaged.
 
         :param record: what was kept of it when it was taken out of its repository.
@@ -107,39 +107,39 @@ class Recall:
         content = await self._content(digest)
         if content is None or not digest.matches(content):
             return None
-        kept = None if record is None else await self.can.content(record, _MEDIA_TYPE_LIMIT)
+        kept = None if record is None else await self.contents.content(record, _MAX_MEDIA_TYPE_BYTES)
         media_type = (kept or b"").decode("ascii", "replace")
-        return KeptManifest(content, media_type if is_media_type(media_type) else None)
+        return RecoverableManifest(content, media_type if is_media_type(media_type) else None)
 
-    async def settled(self, name: str, digest: Digest) -> None:
+    async def discard_restored(self, name: str, digest: Digest) -> None:
         """Remove what was kept of a manifest that is in its repository again."""
         for folder in layout.trashed_revision(name, digest), layout.trashed_blob(digest):
-            found = await self.can.folder(folder)
+            found = await self.contents.folder(folder)
             if found:
-                await self.can.remove(found)
+                await self.contents.remove(found)
 
-    async def holds(self, digest: Digest) -> bool:
+    async def has_blob(self, digest: Digest) -> bool:
         """Whether the trash has bytes of a digest."""
-        return bool(await self.can.folder(layout.trashed_blob(digest)))
+        return bool(await self.contents.folder(layout.trashed_blob(digest)))
 
-    async def size(self, digest: Digest) -> int | None:
+    async def blob_size(self, digest: Digest) -> int | None:
         """How many bytes the store has of a digest, or None if it has none."""
         try:
             size = (await self.driver.stat(layout.blob(digest))).size
         except PathNotFound:
             return None
-        return None if not size and not digest.is_of_nothing else size
+        return None if not size and not digest.is_of_empty_content else size
 
     async def _content(self, digest: Digest) -> bytes | None:
         try:
-            return await self.driver.get(layout.blob(digest), READ_LIMIT)
+            return await self.driver.get(layout.blob(digest), MAX_MANIFEST_READ_BYTES)
         except PathNotFound:
-            for item in reversed(await self.can.folder(layout.trashed_blob(digest))):
-                content = await self.can.content(item, READ_LIMIT)
+            for item in reversed(await self.contents.folder(layout.trashed_blob(digest))):
+                content = await self.contents.content(item, MAX_MANIFEST_READ_BYTES)
                 if content is not None:
                     return content
         return None
 
 
-def _collected(found: list[Trashed]) -> list[Trashed]:
-    return found if found and found[-1].stamp.cause is Cause.COLLECTED else []
+def _if_collected(found: list[TrashedItem]) -> list[TrashedItem]:
+    return found if found and found[-1].entry_name.reason is TrashReason.COLLECTED else []

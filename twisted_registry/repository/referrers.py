@@ -16,22 +16,22 @@ from typing import TYPE_CHECKING
 from twisted_registry.digest import ALGORITHMS, Digest, DigestInvalid
 from twisted_registry.manifest import ManifestInvalid, parse_manifest
 from twisted_registry.repository import layout
-from twisted_registry.repository.concurrency import KeyedLock, each
-from twisted_registry.repository.failures import translated
+from twisted_registry.repository.concurrency import KeyedLock, map_concurrently
+from twisted_registry.repository.failures import translate_storage_errors
 from twisted_registry.repository.links import write_link
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
 
 if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import IStorageDriver
 
-_PAGE = 5000
+_PAGE_ENTRIES = 5000
 #: Repositories whose list of searched manifests a process keeps in memory.
-_KEPT = 64
+_MAX_REPOSITORIES = 64
 #: Bytes of a manifest or list that are read at most.
-_LIMIT = 64 * 1024 * 1024
+_MAX_READ_BYTES = 64 * 1024 * 1024
 
 
-class Searched:
+class ScannedRevisions:
     """Which revisions were searched for a subject, by repository."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Searched:
         """Remember the set."""
         self._known[name] = digests
         self._known.move_to_end(name)
-        if len(self._known) > _KEPT:
+        if len(self._known) > _MAX_REPOSITORIES:
             self._known.popitem(last=False)
 
 
@@ -53,64 +53,64 @@ class Referrers:
     """The referrers of one repository."""
 
     def __init__(
-        self, driver: IStorageDriver, searched: Searched, locks: KeyedLock, name: str
+        self, driver: IStorageDriver, scanned: ScannedRevisions, locks: KeyedLock, name: str
     ) -> None:
         self.driver = driver
-        self.searched = searched
+        self.scanned = scanned
         self.locks = locks
         self.name = name
 
-    @translated
+    @translate_storage_errors
     async def add(self, subject: Digest, digest: Digest) -> None:
         """Note that a manifest names a subject."""
         await write_link(self.driver, layout.referrer_link(self.name, subject, digest), digest)
 
-    @translated
+    @translate_storage_errors
     async def remove(self, subject: Digest, digest: Digest) -> None:
         """Forget a manifest that is gone.
 
         It is taken off the list of the searched as well: if another registry takes it in again,
         it is new.
         """
-        async with self.locks.hold(("referrers", self.name)):
-            known = await self._known()
+        async with self.locks.lock(("referrers", self.name)):
+            known = await self._load_scanned()
             if digest in known:
-                await self._save(known - {digest})
+                await self._save_scanned(known - {digest})
             with suppress(PathNotFound):
                 path = layout.referrer_link(self.name, subject, digest)
                 await self.driver.delete(path.rpartition("/")[0])
 
-    @translated
-    async def of(self, subject: Digest, after: str = "") -> list[Digest]:
+    @translate_storage_errors
+    async def list_referrers(self, subject: Digest, after: str = "") -> list[Digest]:
         """What names ``subject``, in the order of the digests' text.
 
         A digest may be of a manifest that is gone: whoever asks looks at each.
 
         :param after: only digests greater than this.
         """
-        await self._search_new()
+        await self._scan_new_revisions()
         found: list[Digest] = []
         folder = layout.referrers(self.name, subject)
         for algorithm in sorted(ALGORITHMS):
             found += await self._digests_in(f"{folder}/{algorithm}", algorithm)
         return [digest for digest in found if str(digest) > after]
 
-    async def _search_new(self) -> None:
-        async with self.locks.hold(("referrers", self.name)):
-            known = await self._known()
+    async def _scan_new_revisions(self) -> None:
+        async with self.locks.lock(("referrers", self.name)):
+            known = await self._load_scanned()
             present: set[Digest] = set()
             for algorithm in ALGORITHMS:
                 folder = layout.revisions(self.name, algorithm)
                 present.update(await self._digests_in(folder, algorithm))
             if present == known:
                 return
-            unread = await each(self._search, sorted(present - known))
-            await self._save(present.difference(digest for digest in unread if digest))
+            unread = await map_concurrently(self._scan_revision, sorted(present - known))
+            await self._save_scanned(present.difference(digest for digest in unread if digest))
 
-    async def _search(self, digest: Digest) -> Digest | None:
+    async def _scan_revision(self, digest: Digest) -> Digest | None:
         """Read one manifest and link its subject; return the digest if it has to be read again."""
         try:
-            content = await self.driver.get(layout.blob(digest), _LIMIT)
+            content = await self.driver.get(layout.blob(digest), _MAX_READ_BYTES)
         except StorageError:
             # Gone or unreadable: the next listing tries again.
             return digest
@@ -123,12 +123,12 @@ class Referrers:
                 await self.add(subject.digest, digest)
         return None
 
-    async def _known(self) -> set[Digest]:
-        known = self.searched.get(self.name)
+    async def _load_scanned(self) -> set[Digest]:
+        known = self.scanned.get(self.name)
         if known is not None:
             return known
         try:
-            content = await self.driver.get(layout.referrers_scanned(self.name), _LIMIT)
+            content = await self.driver.get(layout.referrers_scanned(self.name), _MAX_READ_BYTES)
         except PathNotFound:
             return set()
         digests = set()
@@ -137,8 +137,8 @@ class Referrers:
                 digests.add(Digest.parse(line))
         return digests
 
-    async def _save(self, digests: set[Digest]) -> None:
-        self.searched.keep(self.name, digests)
+    async def _save_scanned(self, digests: set[Digest]) -> None:
+        self.scanned.keep(self.name, digests)
         await self.driver.put(
             layout.referrers_scanned(self.name),
             "\n".join(str(digest) for digest in sorted(digests)).encode("ascii"),
@@ -150,12 +150,12 @@ class Referrers:
         after = ""
         while True:
             try:
-                names = await self.driver.folders(folder, after, _PAGE)
+                names = await self.driver.list_folders(folder, after, _PAGE_ENTRIES)
             except PathNotFound:
                 return digests
             for name in names:
                 with suppress(DigestInvalid):
                     digests.append(Digest.parse(f"{algorithm}:{name}"))
-            if len(names) < _PAGE:
+            if len(names) < _PAGE_ENTRIES:
                 return digests
             after = names[-1]

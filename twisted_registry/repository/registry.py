@@ -10,22 +10,22 @@ from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.repository import catalog, layout
 from twisted_registry.repository.blobs import Blobs
 from twisted_registry.repository.concurrency import KeyedLock
-from twisted_registry.repository.descriptors import NoDescriptors
-from twisted_registry.repository.disposal import Disposal
-from twisted_registry.repository.failures import translated
+from twisted_registry.repository.descriptors import NullDescriptorCache
+from twisted_registry.repository.disposal import Deleter
+from twisted_registry.repository.failures import translate_storage_errors
 from twisted_registry.repository.interfaces import (
-    Announcer,
+    EventPublisher,
     IPresenceGate,
     IRegistryListener,
-    NoListener,
+    NullListener,
     Origin,
 )
 from twisted_registry.repository.manifests import Manifests
 from twisted_registry.repository.policy import Policy
-from twisted_registry.repository.presence import OpenGate, Presence
-from twisted_registry.repository.recent import CONTENT_LIMIT, Recent
-from twisted_registry.repository.referrers import Referrers, Searched
-from twisted_registry.repository.running import RunningDigests
+from twisted_registry.repository.presence import NullGate, Presence
+from twisted_registry.repository.recent import MAX_CONTENT_BYTES, MetadataCache
+from twisted_registry.repository.referrers import Referrers, ScannedRevisions
+from twisted_registry.repository.running import RunningHashes
 from twisted_registry.repository.tags import Tags
 from twisted_registry.repository.uploads import Uploads
 from twisted_registry.storage.interfaces import MethodUnsupported, PathExists, PathNotFound
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
 
     from twisted_registry.digest import Digest
     from twisted_registry.repository.abandoned import AbandonedUpload
-    from twisted_registry.repository.deletion import Deleted
+    from twisted_registry.repository.deletion import DeletedCounts
     from twisted_registry.repository.descriptors import IDescriptorCache
     from twisted_registry.storage.interfaces import IStorageDriver
 
-_NOBODY = Origin()
+_NO_ORIGIN = Origin()
 #: Bytes of the text of an upload secret that are asked for, and that make one at least.
-SECRET_LENGTH = 32
+MIN_SECRET_BYTES = 32
 #: Repositories whose parts are kept for the next request.
-_REMEMBERED = 1000
+_MAX_REPOSITORIES = 1000
 #: Seconds for which a redirect to the store is good, as in Distribution.
-URL_LIFETIME = 20 * 60
+URL_LIFETIME_S = 20 * 60
 
 
 class Registry:
@@ -76,117 +76,117 @@ class Registry:
         gate: IPresenceGate | None = None,
         listener: IRegistryListener | None = None,
         secret: bytes | None = None,
-        url_lifetime: int = URL_LIFETIME,
-        content_limit: int = CONTENT_LIMIT,
-        pulls: set[tuple[str, Digest | str]] | None = None,
-        disposal: Disposal | None = None,
+        url_lifetime_s: int = URL_LIFETIME_S,
+        max_content_bytes: int = MAX_CONTENT_BYTES,
+        pending_pulls: set[tuple[str, Digest | str]] | None = None,
+        deleter: Deleter | None = None,
         descriptors: IDescriptorCache | None = None,
     ) -> None:
         self.driver = driver
         self.clock = clock
         self.policy = Policy() if policy is None else policy
-        self.gate = OpenGate() if gate is None else gate
-        self.listener = NoListener() if listener is None else listener
+        self.gate = NullGate() if gate is None else gate
+        self.listener = NullListener() if listener is None else listener
         self._secret = secret
-        self.url_lifetime = url_lifetime
-        self.content_limit = content_limit
-        self.pulls = pulls
-        self.disposal = Disposal(self.driver) if disposal is None else disposal
-        self.descriptors = NoDescriptors() if descriptors is None else descriptors
-        self.announces = not isinstance(self.listener, NoListener)
-        self._recent = Recent(self.driver, self.content_limit, descriptors=self.descriptors)
-        self._running = RunningDigests()
-        self._searched = Searched()
+        self.url_lifetime_s = url_lifetime_s
+        self.max_content_bytes = max_content_bytes
+        self.pending_pulls = pending_pulls
+        self.deleter = Deleter(self.driver) if deleter is None else deleter
+        self.descriptors = NullDescriptorCache() if descriptors is None else descriptors
+        self.has_listener = not isinstance(self.listener, NullListener)
+        self._cache = MetadataCache(self.driver, self.max_content_bytes, descriptors=self.descriptors)
+        self._running_hashes = RunningHashes()
+        self._scanned = ScannedRevisions()
         self._locks = KeyedLock()
-        self._unheard: OrderedDict[str, Repository] = OrderedDict()
+        self._repositories: OrderedDict[str, Repository] = OrderedDict()
 
     @property
-    def minimum_chunk(self) -> int:
+    def min_chunk_bytes(self) -> int:
         """Bytes that each chunk of an upload but the last should have; 0 if any will do."""
-        return self.driver.minimum_chunk
+        return self.driver.min_chunk_bytes
 
-    def repository(self, name: str, origin: Origin = _NOBODY) -> Repository:
+    def repository(self, name: str, origin: Origin = _NO_ORIGIN) -> Repository:
         """The repository of a name that the caller has checked; it need not exist.
 
         :param origin: who is to be named in the events of what is done through it.
         """
-        if self.announces:
+        if self.has_listener:
             return self._repository(name, origin)
         # Nobody hears who did what: one will do for all.
-        kept = self._unheard.get(name)
+        kept = self._repositories.get(name)
         if kept is None:
-            kept = self._unheard[name] = self._repository(name, _NOBODY)
-            if len(self._unheard) > _REMEMBERED:
-                self._unheard.popitem(last=False)
+            kept = self._repositories[name] = self._repository(name, _NO_ORIGIN)
+            if len(self._repositories) > _MAX_REPOSITORIES:
+                self._repositories.popitem(last=False)
         return kept
 
     def _repository(self, name: str, origin: Origin) -> Repository:
-        announce = Announcer(self.listener, name, origin)
-        presence = Presence(self._recent, self.gate)
-        if self.disposal.remembers:
+        publish_event = EventPublisher(self.listener, name, origin)
+        presence = Presence(self._cache, self.gate)
+        if self.deleter.keeps_deleted:
             # Few have a trash.
             from twisted_registry.repository.recall import Recall  # noqa: PLC0415
 
             presence.recall = Recall(self.driver)
-        disposal = self.disposal
+        deleter = self.deleter
         tags = Tags(
             self.driver,
-            self._recent,
+            self._cache,
             self._locks,
-            disposal,
+            deleter,
             name,
-            announce,
+            publish_event,
             self.policy.immutable,
         )
-        referrers = Referrers(self.driver, self._searched, self._locks, name)
-        blobs = Blobs(self.driver, presence, disposal, name, announce, self.url_lifetime)
+        referrers = Referrers(self.driver, self._scanned, self._locks, name)
+        blobs = Blobs(self.driver, presence, deleter, name, publish_event, self.url_lifetime_s)
         return Repository(
             self.driver,
             name,
             blobs,
-            Uploads(self.driver, self.clock, name, blobs, self._running),
+            Uploads(self.driver, self.clock, name, blobs, self._running_hashes),
             Manifests(
                 self.driver,
-                self._recent,
+                self._cache,
                 presence,
                 self.policy,
                 tags,
                 referrers,
-                disposal,
+                deleter,
                 name,
-                announce,
-                self.pulls,
+                publish_event,
+                self.pending_pulls,
             ),
             tags,
             referrers,
         )
 
     async def catalog(self, after: str, limit: int) -> tuple[list[str], bool]:
-        """One page of repository names, and whether there may be more, see :func:`catalog.shown`.
+        """One page of repository names, and whether there may be more, see :func:`catalog.list_repositories`.
 
         :param after: only names greater than this, in the order of whole names.
         """
-        return await catalog.shown(self.driver, after, limit)
+        return await catalog.list_repositories(self.driver, after, limit)
 
-    def abandoned_uploads(self, before: float) -> AsyncIterator[AbandonedUpload]:
+    def find_abandoned_uploads(self, before: float) -> AsyncIterator[AbandonedUpload]:
         """Find the uploads that were last touched before a time.
 
         :param before: seconds since the epoch.
         """
         # First asked for minutes after the start.
-        from twisted_registry.repository.abandoned import abandoned_uploads  # noqa: PLC0415
+        from twisted_registry.repository.abandoned import find_abandoned_uploads  # noqa: PLC0415
 
-        return abandoned_uploads(self.driver, before)
+        return find_abandoned_uploads(self.driver, before)
 
-    @translated
-    async def sweep(self, before: float) -> int:
+    @translate_storage_errors
+    async def remove_leftovers(self, before: float) -> int:
         """Remove what crashes of the store's own calls have left; return how many there were.
 
         :param before: seconds since the epoch; what changed later stays.
         """
-        return await self.driver.sweep(before)
+        return await self.driver.remove_leftovers(before)
 
-    @translated
+    @translate_storage_errors
     async def upload_secret(self) -> bytes:
         """The key that signs the state in an upload's URL, the same for all who share the store.
 
@@ -194,11 +194,11 @@ class Registry:
         store; so an upload goes on after a restart and on any process.
         """
         if self._secret is None:
-            self._secret = await self._kept_secret()
+            self._secret = await self._load_or_create_secret()
         return self._secret
 
-    async def _kept_secret(self) -> bytes:
-        secret = secrets.token_hex(SECRET_LENGTH).encode("ascii")
+    async def _load_or_create_secret(self) -> bytes:
+        secret = secrets.token_hex(MIN_SECRET_BYTES).encode("ascii")
         try:
             kept = await self.driver.get(layout.UPLOAD_SECRET, 1024)
         except PathNotFound:
@@ -214,7 +214,7 @@ class Registry:
                 kept = await self.driver.get(layout.UPLOAD_SECRET, 1024)
             else:
                 return secret
-        if len(kept) < SECRET_LENGTH:
+        if len(kept) < MIN_SECRET_BYTES:
             # Torn or emptied: anybody could sign with it.
             await self.driver.put(layout.UPLOAD_SECRET, secret)
             return secret
@@ -246,7 +246,7 @@ class Repository:
         """Whether it holds anything, or did until lately."""
         return await catalog.is_repository(self.driver, self.name)
 
-    async def delete(self, progress: Callable[[Deleted], object] = lambda _: None) -> Deleted:
+    async def delete(self, progress: Callable[[DeletedCounts], object] = lambda _: None) -> DeletedCounts:
         """Remove all that it holds; repositories below it stay.
 
         :param progress: told again and again what is gone so far.
@@ -256,6 +256,6 @@ class Repository:
         if not await self.exists():
             raise RegistryError(ErrorCode.NAME_UNKNOWN, detail={"name": self.name})
         # Few repositories are ever deleted.
-        from twisted_registry.repository.deletion import Deletion  # noqa: PLC0415
+        from twisted_registry.repository.deletion import RepositoryDeletion  # noqa: PLC0415
 
-        return await Deletion(self.driver, self.name, self.tags, self.uploads, progress).run()
+        return await RepositoryDeletion(self.driver, self.name, self.tags, self.uploads, progress).delete_repository()

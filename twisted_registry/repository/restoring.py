@@ -1,6 +1,6 @@
 """Brings images, tags and repositories back from the trash by command.
 
-It is a push of what is in the store already: blobs come back inside ``storing`` of the gate, then
+It is a push of what is in the store already: blobs come back inside ``protect_push`` of the gate, then
 the manifest is put as a client would, children first and its tag last. So it may be done beside
 processes that serve and collect, by a process that attends as they do.
 
@@ -15,42 +15,42 @@ from attrs import define, field
 
 from twisted_registry.manifest import ManifestInvalid, parse_manifest
 from twisted_registry.repository import layout
-from twisted_registry.repository.concurrency import each
-from twisted_registry.repository.failures import translated
+from twisted_registry.repository.concurrency import map_concurrently
+from twisted_registry.repository.failures import translate_storage_errors
 from twisted_registry.repository.links import read_link, write_link
 from twisted_registry.repository.recall import Recall
-from twisted_registry.repository.stamps import Cause
+from twisted_registry.repository.stamps import TrashReason
 from twisted_registry.repository.taghistory import TagHistory
-from twisted_registry.repository.trashed import Kind
+from twisted_registry.repository.trashed import TrashedKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from twisted_registry.digest import Digest
     from twisted_registry.manifest import Manifest
-    from twisted_registry.repository.recall import KeptManifest
+    from twisted_registry.repository.recall import RecoverableManifest
     from twisted_registry.repository.registry import Registry
 
 
 #: Tags that are set in one go: collectors wait as long.
-_TAGS = 100
+_TAGS_AT_ONCE = 100
 
 
-class GoneForGood(Exception):
+class NotRecoverable(Exception):
     """Something can not be brought back; the text says what is missing."""
 
 
 @define(eq=False)
-class _Plan:
+class _UndeletePlan:
     """What is to come back, children before what names them."""
 
     blobs: dict[Digest, None] = field(factory=dict)
-    manifests: dict[Digest, KeptManifest] = field(factory=dict)
+    manifests: dict[Digest, RecoverableManifest] = field(factory=dict)
     missing: dict[Digest, None] = field(factory=dict)
 
 
 @define(eq=False)
-class Restoring:
+class Undelete:
     """Brings things back into the repositories of one store.
 
     :ivar registry: whose gate attends.
@@ -61,53 +61,53 @@ class Restoring:
     history: TagHistory = field(init=False)
 
     @recall.default
-    def _own_recall(self) -> Recall:
+    def _make_recall(self) -> Recall:
         return Recall(self.registry.driver)
 
     @history.default
-    def _own_history(self) -> TagHistory:
+    def _make_history(self) -> TagHistory:
         return TagHistory(self.registry.driver)
 
     async def manifest(self, name: str, digest: Digest, tags: Sequence[str] = ()) -> int:
         """Bring a manifest back with all that it needs, then let tags name it.
 
         :returns: how many blobs and manifests the repository holds again, or still.
-        :raises GoneForGood: if something that it needs is neither in the store nor in the trash.
+        :raises NotRecoverable: if something that it needs is neither in the store nor in the trash.
         :raises RegistryError: as a push of it.
         """
-        plan = _Plan()
-        await self._plan(name, digest, plan)
+        plan = _UndeletePlan()
+        await self._plan_manifest(name, digest, plan)
         if plan.missing:
             missing = ", ".join(map(str, plan.missing))
-            raise GoneForGood(f"{name}@{digest} can not come back: {missing} gone for good")
+            raise NotRecoverable(f"{name}@{digest} can not come back: {missing} gone for good")
         for needed in plan.blobs:
             await self.layer(name, needed)
         manifests = self.registry.repository(name).manifests
         for member, kept in plan.manifests.items():
             last = tags if member == digest else ()
             await manifests.put(member, kept.content, kept.media_type, last)
-            await self.recall.settled(name, member)
+            await self.recall.discard_restored(name, member)
         return len(plan.blobs) + len(plan.manifests)
 
-    @translated
+    @translate_storage_errors
     async def layer(self, name: str, digest: Digest) -> None:
         """Let a repository hold a blob again.
 
-        :raises GoneForGood: if its bytes are neither in the store nor in the trash.
+        :raises NotRecoverable: if its bytes are neither in the store nor in the trash.
         """
-        async with self.registry.gate.storing(name, digest):
-            if await self.recall.blob(digest) is None:
-                raise GoneForGood(f"{digest} is gone for good")
+        async with self.registry.gate.protect_push(name, digest):
+            if await self.recall.restore_blob(digest) is None:
+                raise NotRecoverable(f"{digest} is gone for good")
             link = layout.layer_link(name, digest)
             if await read_link(self.recall.driver, link) != digest:
                 await write_link(self.recall.driver, link, digest)
-        kept = await self.recall.can.folder(layout.trashed_layer(name, digest))
+        kept = await self.recall.contents.folder(layout.trashed_layer(name, digest))
         if kept:
-            await self.recall.can.remove(kept)
+            await self.recall.contents.remove(kept)
 
-    async def was_layer(self, name: str, digest: Digest) -> bool:
+    async def has_trashed_layer(self, name: str, digest: Digest) -> bool:
         """Whether the trash has a repository's link to a blob of this digest."""
-        return bool(await self.recall.can.folder(layout.trashed_layer(name, digest)))
+        return bool(await self.recall.contents.folder(layout.trashed_layer(name, digest)))
 
     async def repository(self, name: str) -> list[str]:
         """Bring back all that was deleted in a repository: tags, manifests, links to blobs.
@@ -116,38 +116,38 @@ class Restoring:
 
         :returns: a line for each thing that could not come back.
         """
-        faults: list[str] = []
+        problems: list[str] = []
         tags, others = await self._deleted(name)
         for digest, named in (await self._deleted_tags(name, sorted(tags))).items():
-            for start in range(0, len(named), _TAGS):
-                some = named[start : start + _TAGS]
+            for start in range(0, len(named), _TAGS_AT_ONCE):
+                some = named[start : start + _TAGS_AT_ONCE]
                 try:
                     await self.manifest(name, digest, some)
-                except GoneForGood as error:
-                    faults += [f"{name}:{tag}: {error}" for tag in some]
+                except NotRecoverable as error:
+                    problems += [f"{name}:{tag}: {error}" for tag in some]
         for kind, digest in others:
-            place = layout.trashed_revision if kind is Kind.MANIFEST else layout.trashed_layer
-            if not await self.recall.can.folder(place(name, digest)):
+            place = layout.trashed_revision if kind is TrashedKind.MANIFEST else layout.trashed_layer
+            if not await self.recall.contents.folder(place(name, digest)):
                 # It came back with something else.
                 continue
             try:
-                if kind is Kind.MANIFEST:
+                if kind is TrashedKind.MANIFEST:
                     await self.manifest(name, digest)
                 else:
                     await self.layer(name, digest)
-            except GoneForGood as error:
-                faults.append(str(error))
-        return faults
+            except NotRecoverable as error:
+                problems.append(str(error))
+        return problems
 
-    async def _deleted(self, name: str) -> tuple[set[str], list[tuple[Kind, Digest]]]:
+    async def _deleted(self, name: str) -> tuple[set[str], list[tuple[TrashedKind, Digest]]]:
         """Tags that ever changed, and manifests and links to blobs that somebody deleted."""
         tags: set[str] = set()
-        others: list[tuple[Kind, Digest]] = []
-        async for items in self.recall.can.pages(layout.trashed(name)):
+        others: list[tuple[TrashedKind, Digest]] = []
+        async for items in self.recall.contents.pages(layout.trashed_repository(name)):
             for item in items:
-                if item.repository != name or item.stamp.cause is Cause.COLLECTED:
+                if item.repository != name or item.entry_name.reason is TrashReason.COLLECTED:
                     continue
-                if item.kind is Kind.TAG:
+                if item.kind is TrashedKind.TAG:
                     tags.add(item.tag)
                 elif item.digest is not None:
                     others.append((item.kind, item.digest))
@@ -164,34 +164,34 @@ class Restoring:
             return changes[-1].before if there is None else None
 
         found: dict[Digest, list[str]] = {}
-        for tag, digest in zip(tags, await each(named, tags), strict=True):
+        for tag, digest in zip(tags, await map_concurrently(named, tags), strict=True):
             if digest is not None:
                 found.setdefault(digest, []).append(tag)
         return found
 
-    async def _plan(self, name: str, digest: Digest, plan: _Plan) -> None:
+    async def _plan_manifest(self, name: str, digest: Digest, plan: _UndeletePlan) -> None:
         if digest in plan.manifests or digest in plan.missing:
             return
-        records = await self.recall.can.folder(layout.trashed_revision(name, digest))
-        kept = await self.recall.manifest(digest, records[-1] if records else None)
-        manifest = None if kept is None else _parsed(kept)
+        records = await self.recall.contents.folder(layout.trashed_revision(name, digest))
+        kept = await self.recall.find_manifest(digest, records[-1] if records else None)
+        manifest = None if kept is None else _parse_kept(kept)
         if kept is None or manifest is None:
             plan.missing[digest] = None
             return
         for descriptor in manifest.blobs:
-            if await self._can_be_had(descriptor.digest):
+            if await self._is_available(descriptor.digest):
                 plan.blobs[descriptor.digest] = None
             elif not descriptor.is_foreign:
                 plan.missing[descriptor.digest] = None
         for child in manifest.manifests:
-            await self._plan(name, child.digest, plan)
+            await self._plan_manifest(name, child.digest, plan)
         plan.manifests[digest] = kept
 
-    async def _can_be_had(self, digest: Digest) -> bool:
-        return await self.recall.size(digest) is not None or await self.recall.holds(digest)
+    async def _is_available(self, digest: Digest) -> bool:
+        return await self.recall.blob_size(digest) is not None or await self.recall.has_blob(digest)
 
 
-def _parsed(kept: KeptManifest) -> Manifest | None:
+def _parse_kept(kept: RecoverableManifest) -> Manifest | None:
     try:
         return parse_manifest(kept.content, kept.media_type)
     except ManifestInvalid:

@@ -17,10 +17,10 @@ from twisted_registry.digest import Digest, hasher
 from twisted_registry.value import Value
 
 #: Uploads whose running hash a process keeps; the one longest untouched is dropped.
-_KEPT = 4096
+_MAX_HASHES = 4096
 
 
-class Tally:
+class RunningHash:
     """A hash of the first ``size`` bytes of an upload.
 
     ``update`` runs on the thread that stores, one call at a time.
@@ -74,24 +74,24 @@ class Checkpoint(Value):
             return None
 
 
-class RunningDigests:
+class RunningHashes:
     """The tallies of one process, by upload id."""
 
     def __init__(self) -> None:
-        self._tallies: OrderedDict[str, Tally] = OrderedDict()
+        self._hashes: OrderedDict[str, RunningHash] = OrderedDict()
 
-    def take(self, upload_id: str, size: int, algorithm: str) -> Tally | None:
+    def pop(self, upload_id: str, size: int, algorithm: str) -> RunningHash | None:
         """A tally of exactly the upload's ``size`` bytes, or None if there is none.
 
-        It is the caller's until :meth:`keep`: two writers never share one.
+        It is the caller's until :meth:`put`: two writers never share one.
         """
-        tally = self._tallies.pop(upload_id, None)
+        running_hash = self._hashes.pop(upload_id, None)
         if size == 0:
-            return Tally(algorithm)
-        return tally if tally is not None and tally.size == size else None
+            return RunningHash(algorithm)
+        return running_hash if running_hash is not None and running_hash.size == size else None
 
-    def keep(self, upload_id: str, tally: Tally) -> None:
+    def put(self, upload_id: str, running_hash: RunningHash) -> None:
         """Keep a tally for the next request to the same upload."""
-        self._tallies[upload_id] = tally
-        if len(self._tallies) > _KEPT:
-            self._tallies.popitem(last=False)
+        self._hashes[upload_id] = running_hash
+        if len(self._hashes) > _MAX_HASHES:
+            self._hashes.popitem(last=False)

@@ -15,10 +15,10 @@ from attrs import frozen
 
 from twisted_registry.value import Value
 
-_FORMAT = "%Y%m%dT%H%M%S.%fZ"
+_TIME_FORMAT = "%Y%m%dT%H%M%S.%fZ"
 
 
-class Cause(Enum):
+class TrashReason(Enum):
     """Why it was put there.
 
     COLLECTED: a collector found that nothing needs it. DELETED: somebody asked for it. MOVED: a tag
@@ -31,35 +31,35 @@ class Cause(Enum):
 
 
 @frozen(eq=False, repr=False)
-class Stamp(Value):
+class TrashEntry(Value):
     """The name of a file in the trash.
 
     :ivar seconds: when it was put there, in seconds since the epoch.
     """
 
     seconds: float
-    cause: Cause
+    reason: TrashReason
     unique: str
 
     @classmethod
-    def make(cls, seconds: float, cause: Cause) -> Stamp:
+    def make(cls, seconds: float, reason: TrashReason) -> TrashEntry:
         """A new one, unlike all others."""
-        return cls(seconds, cause, uuid4().hex[:8])
+        return cls(seconds, reason, uuid4().hex[:8])
 
     @classmethod
-    def parse(cls, name: str) -> Stamp:
+    def parse(cls, name: str) -> TrashEntry:
         """Read a name.
 
         :raises ValueError: if it is none of ours.
         """
-        time, cause, unique = name.split("-")
-        return cls(_seconds(time), Cause(cause), unique)
+        time, reason, unique = name.split("-")
+        return cls(_seconds(time), TrashReason(reason), unique)
 
     def __str__(self) -> str:
         """The name."""
         moment = datetime.fromtimestamp(self.seconds, UTC)
-        return f"{moment.strftime(_FORMAT)}-{self.cause.value}-{self.unique}"
+        return f"{moment.strftime(_TIME_FORMAT)}-{self.reason.value}-{self.unique}"
 
 
 def _seconds(time: str) -> float:
-    return datetime.strptime(time, _FORMAT).replace(tzinfo=UTC).timestamp()
+    return datetime.strptime(time, _TIME_FORMAT).replace(tzinfo=UTC).timestamp()

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
-from twisted_registry.manifest import references_in
+from twisted_registry.manifest import parse_references
 from twisted_registry.repository import catalog, layout
 from twisted_registry.repository.blobcopy import BlobCopier, BlobDamaged, BlobMissing
-from twisted_registry.repository.concurrency import KeyedLock, each
-from twisted_registry.repository.failures import translated
-from twisted_registry.repository.links import digest_in, link, read_link
-from twisted_registry.repository.recent import READ_LIMIT
+from twisted_registry.repository.concurrency import KeyedLock, map_concurrently
+from twisted_registry.repository.failures import translate_storage_errors
+from twisted_registry.repository.links import parse_link, put_link, read_link
+from twisted_registry.repository.recent import MAX_MANIFEST_READ_BYTES
 from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import Entry, IStorageDriver
 
 #: Names that are asked of a store at once.
-_PAGE = 1000
+_PAGE_SIZE = 1000
 #: Blobs, and repositories, that are copied at once.
 _BLOBS_AT_ONCE = 6
 _REPOSITORIES_AT_ONCE = 4
 #: Bytes of a link and of the other small files of a repository.
-_SMALL_LIMIT = 64 * 1024
+_MAX_SMALL_FILE_BYTES = 64 * 1024
 #: Links of a repository that are remembered to be at the destination.
-_REMEMBERED = 100_000
+_MAX_COPIED_LINKS = 100_000
 
 
 @define(eq=False)
-class Copied:
+class StoreCopyResult:
     """What was done.
 
     :ivar repositories: that were gone through.
@@ -76,24 +76,24 @@ class StoreCopy:
 
     source: IStorageDriver
     destination: IStorageDriver
-    done: Copied = field(init=False, factory=Copied)
+    done: StoreCopyResult = field(init=False, factory=StoreCopyResult)
     total: int = field(init=False, default=0)
-    passed: int = field(init=False, default=0)
+    present_bytes: int = field(init=False, default=0)
     name: str = field(init=False, default="")
     _damaged: set[Digest] = field(init=False, factory=set)
     _copier: BlobCopier = field(init=False)
     _locks: KeyedLock = field(init=False, factory=KeyedLock)
 
     @_copier.default
-    def _own_copier(self) -> BlobCopier:
+    def _make_copier(self) -> BlobCopier:
         return BlobCopier(self.source, self.destination)
 
     @property
-    def dealt_with(self) -> int:
+    def processed_bytes(self) -> int:
         """Bytes of blobs that are at the destination by now, or on their way."""
-        return self.passed + self._copier.copied
+        return self.present_bytes + self._copier.copied_bytes
 
-    async def run(self) -> Copied:
+    async def run(self) -> StoreCopyResult:
         """Copy everything that the destination lacks.
 
         :raises RegistryError: if one of the stores does not answer as it should.
@@ -101,26 +101,26 @@ class StoreCopy:
         async for entries in self._pages(layout.BLOBS):
             self.total += sum(entry.size or 0 for entry in entries)
         async for entries in self._pages(layout.BLOBS):
-            await self._blobs(entries)
+            await self._copy_blobs(entries)
         more, after = True, ""
         while more:
-            names, more = await catalog.page(self.source, after, _PAGE)
-            await each(self._repository, names, _REPOSITORIES_AT_ONCE)
+            names, more = await catalog.page_by_walk(self.source, after, _PAGE_SIZE)
+            await map_concurrently(self._copy_repository, names, _REPOSITORIES_AT_ONCE)
             after = names[-1] if names else ""
-        await self._copier.clean()
+        await self._copier.delete_interrupted()
         return self.done
 
-    async def _blobs(self, entries: Sequence[Entry]) -> None:
+    async def _copy_blobs(self, entries: Sequence[Entry]) -> None:
         missing = await self._missing(layout.BLOBS, entries)
         lacking = {entry.path for entry in missing}
         for entry in entries:
             if entry.path not in lacking:
-                self.passed += entry.size or 0
+                self.present_bytes += entry.size or 0
                 self.done.present += 1
         digests = (layout.digest_of_blob(entry.path) for entry in missing)
-        await each(self._blob, (one for one in digests if one is not None), _BLOBS_AT_ONCE)
+        await map_concurrently(self._copy_blob, (one for one in digests if one is not None), _BLOBS_AT_ONCE)
 
-    async def _blob(self, digest: Digest) -> bool:
+    async def _copy_blob(self, digest: Digest) -> bool:
         """Copy a blob, and return whether the destination has it now."""
         if digest in self._damaged:
             return False
@@ -137,7 +137,7 @@ class StoreCopy:
         self.done.bytes += size
         return True
 
-    async def _repository(self, name: str) -> None:
+    async def _copy_repository(self, name: str) -> None:
         self.name = name
         self.done.repositories += 1
         copy = _RepositoryCopy(self, name)
@@ -148,12 +148,12 @@ class StoreCopy:
             await copy.revisions(await self._missing(revisions, entries))
         async for entries in self._pages(layout.tags(name)):
             await copy.tags(entries, await self._missing(layout.tags(name), entries))
-        await catalog.mark(self.destination, name)
+        await catalog.mark_repository(self.destination, name)
 
-    @translated
-    async def has_blob(self, digest: Digest) -> bool:
+    @translate_storage_errors
+    async def ensure_blob(self, digest: Digest) -> bool:
         """Make sure that the destination has a blob; False if the source has not."""
-        async with self._locks.hold(digest):
+        async with self._locks.lock(digest):
             try:
                 size = (await self.source.stat(layout.blob(digest))).size
             except PathNotFound:
@@ -163,7 +163,7 @@ class StoreCopy:
                     return True
             except PathNotFound:
                 pass
-            return await self._blob(digest)
+            return await self._copy_blob(digest)
 
     async def _pages(self, prefix: str) -> AsyncIterator[Sequence[Entry]]:
         """Yield all files of the source below a folder, in pages, in order."""
@@ -172,7 +172,7 @@ class StoreCopy:
             entries = await _walk(self.source, prefix, after)
             if entries:
                 yield entries
-            if len(entries) < _PAGE:
+            if len(entries) < _PAGE_SIZE:
                 return
             after = entries[-1].path
 
@@ -187,7 +187,7 @@ class StoreCopy:
                 source = wanted.get(entry.path)
                 if source is not None and source.size == entry.size:
                     del wanted[entry.path]
-            if len(found) < _PAGE or found[-1].path >= entries[-1].path:
+            if len(found) < _PAGE_SIZE or found[-1].path >= entries[-1].path:
                 return list(wanted.values())
             after = found[-1].path
 
@@ -196,111 +196,111 @@ class StoreCopy:
 class _RepositoryCopy:
     """Copies what one repository holds."""
 
-    whole: StoreCopy
+    store_copy: StoreCopy
     name: str
-    _held: OrderedDict[Digest, None] = field(init=False, factory=OrderedDict)
-    _left: set[Digest] = field(init=False, factory=set)
+    _copied_links: OrderedDict[Digest, None] = field(init=False, factory=OrderedDict)
+    _skipped: set[Digest] = field(init=False, factory=set)
     _locks: KeyedLock = field(init=False, factory=KeyedLock)
 
     async def layers(self, missing: Sequence[Entry]) -> None:
         """Copy links of blobs, with their blobs."""
-        links, others = _links_in(missing)
-        await each(self._layer, links)
-        await each(self._as_it_is, others)
+        links, others = _split_links(missing)
+        await map_concurrently(self._copy_layer, links)
+        await map_concurrently(self._copy_file, others)
 
     async def revisions(self, missing: Sequence[Entry]) -> None:
         """Copy manifests."""
-        links, others = _links_in(missing)
-        await each(self._manifest, links)
-        await each(self._as_it_is, others)
+        links, others = _split_links(missing)
+        await map_concurrently(self._copy_manifest, links)
+        await map_concurrently(self._copy_file, others)
 
     async def tags(self, entries: Sequence[Entry], missing: Sequence[Entry]) -> None:
         """Copy tags: what they name, then what they named."""
-        current = [one.path for one in entries if one.path.endswith(f"/{layout.CURRENT}")]
-        source, destination = self.whole.source, self.whole.destination
+        current = [one.path for one in entries if one.path.endswith(f"/{layout.CURRENT_LINK}")]
+        source, destination = self.store_copy.source, self.store_copy.destination
         wanted, found = await _contents(source, current), await _contents(destination, current)
         changed = [
             (path, new)
             for path, new, old in zip(current, wanted, found, strict=True)
             if new is not None and new != old
         ]
-        await each(self._tag, changed)
-        others = (one.path for one in missing if not one.path.endswith(f"/{layout.CURRENT}"))
-        await each(self._as_it_is, others)
+        await map_concurrently(self._copy_tag, changed)
+        others = (one.path for one in missing if not one.path.endswith(f"/{layout.CURRENT_LINK}"))
+        await map_concurrently(self._copy_file, others)
 
-    async def _tag(self, change: tuple[str, bytes]) -> None:
+    async def _copy_tag(self, change: tuple[str, bytes]) -> None:
         path, content = change
-        digest = digest_in(content)
-        if digest is not None and await self._manifest(digest):
-            await _put(self.whole.destination, path, content)
-            self.whole.done.tags += 1
+        digest = parse_link(content)
+        if digest is not None and await self._copy_manifest(digest):
+            await _put(self.store_copy.destination, path, content)
+            self.store_copy.done.tags += 1
 
-    async def _layer(self, digest: Digest) -> bool:
+    async def _copy_layer(self, digest: Digest) -> bool:
         """Copy a blob that the repository holds, and return whether it is there now."""
-        if digest in self._held:
+        if digest in self._copied_links:
             return True
         path = layout.layer_link(self.name, digest)
-        if not await _is_sound(self.whole.destination, path, digest):
-            if not await _is_sound(self.whole.source, path, digest):
+        if not await _is_link_valid(self.store_copy.destination, path, digest):
+            if not await _is_link_valid(self.store_copy.source, path, digest):
                 return False
-            if not await self.whole.has_blob(digest):
+            if not await self.store_copy.ensure_blob(digest):
                 return False
-            await _put(self.whole.destination, path, link(path, digest).content)
-        self._held[digest] = None
-        if len(self._held) > _REMEMBERED:
-            self._held.popitem(last=False)
+            await _put(self.store_copy.destination, path, put_link(path, digest).content)
+        self._copied_links[digest] = None
+        if len(self._copied_links) > _MAX_COPIED_LINKS:
+            self._copied_links.popitem(last=False)
         return True
 
-    async def _manifest(self, digest: Digest) -> bool:
+    async def _copy_manifest(self, digest: Digest) -> bool:
         """Copy a manifest, after all that it refers to; return whether it is there now."""
-        source, destination = self.whole.source, self.whole.destination
+        source, destination = self.store_copy.source, self.store_copy.destination
         path = layout.revision_link(self.name, digest)
-        async with self._locks.hold(digest):
-            if await _is_sound(destination, path, digest):
+        async with self._locks.lock(digest):
+            if await _is_link_valid(destination, path, digest):
                 return True
-            if digest in self._left or not await _is_sound(source, path, digest):
+            if digest in self._skipped or not await _is_link_valid(source, path, digest):
                 return False
             content = await _content(source, layout.blob(digest))
             if content is None or not digest.matches(content):
-                self._leave_out(digest, "its bytes are missing or damaged")
+                self._skip_manifest(digest, "its bytes are missing or damaged")
                 return False
-            for reference in sorted(references_in(content).digests):
-                if not await self._reference(reference):
-                    self._leave_out(digest, f"{reference}, which it refers to, can not be read")
+            for reference in sorted(parse_references(content).digests):
+                if not await self._copy_reference(reference):
+                    self._skip_manifest(digest, f"{reference}, which it refers to, can not be read")
                     return False
-            if not await self.whole.has_blob(digest):
+            if not await self.store_copy.ensure_blob(digest):
                 return False
-            await self._as_it_is(layout.revision_media_type(self.name, digest))
-            await _put(destination, path, link(path, digest).content)
-            self.whole.done.manifests += 1
+            await self._copy_file(layout.revision_media_type(self.name, digest))
+            await _put(destination, path, put_link(path, digest).content)
+            self.store_copy.done.manifests += 1
             return True
 
-    async def _reference(self, digest: Digest) -> bool:
+    async def _copy_reference(self, digest: Digest) -> bool:
         """Copy what a manifest refers to, as far as the repository holds it.
 
         False if it does and there is nothing to copy.
         """
-        if digest in self._held:
+        if digest in self._copied_links:
             return True
-        source = self.whole.source
-        is_layer = await _is_sound(source, layout.layer_link(self.name, digest), digest)
-        if is_layer and not await self._layer(digest):
+        source = self.store_copy.source
+        is_layer = await _is_link_valid(source, layout.layer_link(self.name, digest), digest)
+        if is_layer and not await self._copy_layer(digest):
             return False
-        if await _is_sound(source, layout.revision_link(self.name, digest), digest):
-            return await self._manifest(digest)
+        if await _is_link_valid(source, layout.revision_link(self.name, digest), digest):
+            return await self._copy_manifest(digest)
         return True
 
-    async def _as_it_is(self, path: str) -> None:
-        content = await _content(self.whole.source, path)
+    async def _copy_file(self, path: str) -> None:
+        content = await _content(self.store_copy.source, path)
         if content is not None:
-            await _put(self.whole.destination, path, content)
+            await _put(self.store_copy.destination, path, content)
 
-    def _leave_out(self, digest: Digest, why: str) -> None:
-        self._left.add(digest)
-        self.whole.done.damaged.append(f"{self.name}@{digest}: left out: {why}")
+    def _skip_manifest(self, digest: Digest, why: str) -> None:
+        self._skipped.add(digest)
+        self.store_copy.done.damaged.append(f"{self.name}@{digest}: left out: {why}")
 
 
-def _links_in(entries: Sequence[Entry]) -> tuple[list[Digest], list[str]]:
+def _split_links(entries: Sequence[Entry]) -> tuple[list[Digest], list[str]]:
     """The digests that links are named after, and the paths of all other files."""
     links, others = [], []
     for entry in entries:
@@ -312,29 +312,29 @@ def _links_in(entries: Sequence[Entry]) -> tuple[list[Digest], list[str]]:
     return links, others
 
 
-@translated
+@translate_storage_errors
 async def _walk(driver: IStorageDriver, prefix: str, after: str) -> Sequence[Entry]:
-    return await driver.walk(prefix, after, _PAGE)
+    return await driver.walk(prefix, after, _PAGE_SIZE)
 
 
-@translated
+@translate_storage_errors
 async def _contents(driver: IStorageDriver, paths: Sequence[str]) -> Sequence[bytes | None]:
-    return await driver.get_many(paths, _SMALL_LIMIT)
+    return await driver.get_many(paths, _MAX_SMALL_FILE_BYTES)
 
 
-@translated
+@translate_storage_errors
 async def _content(driver: IStorageDriver, path: str) -> bytes | None:
     try:
-        return await driver.get(path, READ_LIMIT)
+        return await driver.get(path, MAX_MANIFEST_READ_BYTES)
     except PathNotFound:
         return None
 
 
-@translated
-async def _is_sound(driver: IStorageDriver, path: str, digest: Digest) -> bool:
+@translate_storage_errors
+async def _is_link_valid(driver: IStorageDriver, path: str, digest: Digest) -> bool:
     return await read_link(driver, path) == digest
 
 
-@translated
+@translate_storage_errors
 async def _put(driver: IStorageDriver, path: str, content: bytes) -> None:
     await driver.put(path, content)

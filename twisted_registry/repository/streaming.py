@@ -18,7 +18,7 @@ class ContentTooLarge(Exception):
 
 
 @implementer(IPushProducer)
-class _Source:
+class _BodyProducer:
     """A body as a consumer sees it: stopping it also ends the wait for it.
 
     A body's own Deferred need never fire once it is stopped.
@@ -27,7 +27,7 @@ class _Source:
     def __init__(self, body: IBodyProducer) -> None:
         self.body = body
         self.stopped = False
-        self.produced: Deferred[None] | None = None
+        self.finished: Deferred[None] | None = None
 
     def pauseProducing(self) -> None:
         """Pass it on."""
@@ -41,25 +41,25 @@ class _Source:
         """Stop the body, and let whoever awaits it go."""
         self.stopped = True
         self.body.stopProducing()
-        if self.produced is not None:
-            self.produced.cancel()
+        if self.finished is not None:
+            self.finished.cancel()
 
 
-async def stream(body: IBodyProducer, consumer: IConsumer) -> None:
+async def stream_body(body: IBodyProducer, consumer: IConsumer) -> None:
     """Let ``body`` write itself into ``consumer``, which may pause and stop it."""
-    source = _Source(body)
+    source = _BodyProducer(body)
     consumer.registerProducer(source, True)
     try:
-        source.produced = produced = body.startProducing(consumer)
+        source.finished = finished = body.startProducing(consumer)
         if source.stopped:
-            produced.cancel()
-        await produced
+            finished.cancel()
+        await finished
     finally:
         consumer.unregisterProducer()
 
 
 @implementer(IConsumer)
-class Collector:
+class BodyBuffer:
     """Keeps a small body in memory.
 
     :ivar limit: bytes; a body that grows beyond it is stopped.
@@ -99,7 +99,7 @@ class Collector:
         return b"".join(self._pieces)
 
 
-async def collect(body: IBodyProducer, limit: int) -> bytes:
+async def read_body(body: IBodyProducer, limit: int) -> bytes:
     """Take a whole small body.
 
     :param limit: bytes.
@@ -107,9 +107,9 @@ async def collect(body: IBodyProducer, limit: int) -> bytes:
     """
     if isinstance(body.length, int) and body.length > limit:
         raise ContentTooLarge
-    collector = Collector(limit)
+    collector = BodyBuffer(limit)
     try:
-        await stream(body, collector)
+        await stream_body(body, collector)
     except Exception:
         if not collector.overflowed:
             raise

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from twisted_registry.errors import ErrorCode, RegistryError
-from twisted_registry.globs import Choice, Glob
+from twisted_registry.globs import GlobSet, Glob
 from twisted_registry.value import Value
 
 if TYPE_CHECKING:
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
 
 
 @frozen(eq=False, repr=False)
-class TagChoice(Value):
+class TagSelector(Value):
     """Some tags of some repositories."""
 
-    repositories: Choice
-    tags: Choice
+    repositories: GlobSet
+    tags: GlobSet
 
     @classmethod
-    def parse(cls, repositories: Iterable[str], tags: Iterable[str]) -> TagChoice:
+    def parse(cls, repositories: Iterable[str], tags: Iterable[str]) -> TagSelector:
         """Read two lists of patterns.
 
         :raises GlobInvalid: with the first that is none.
         """
-        return cls(Choice.parse(repositories), Choice.parse(tags, Glob.parse_tag))
+        return cls(GlobSet.parse(repositories), GlobSet.parse(tags, Glob.parse_tag))
 
-    def has(self, name: str, tag: str) -> bool:
+    def matches(self, name: str, tag: str) -> bool:
         """Whether a tag of a repository is one of them."""
         return name in self.repositories and tag in self.tags
 
 
-def immutable(tag: str) -> RegistryError:
+def immutable_error(tag: str) -> RegistryError:
     """The answer to whoever would move or delete a tag that stays as it is."""
     return RegistryError(
         ErrorCode.DENIED, message="this tag is immutable here", detail={"tag": tag}

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from attrs import define, frozen
 
 from twisted_registry.repository import layout
-from twisted_registry.repository.failures import translated
+from twisted_registry.repository.failures import translate_storage_errors
 from twisted_registry.repository.links import read_link
-from twisted_registry.repository.tagrecord import TagRecord
-from twisted_registry.repository.trashed import TrashCan
+from twisted_registry.repository.tagrecord import TagChangeRecord
+from twisted_registry.repository.trashed import TrashContents
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import IStorageDriver
 
 #: Bytes of a record.
-_LIMIT = 1024
+_MAX_RECORD_BYTES = 1024
 
 
 @frozen
-class Change:
+class TagChange:
     """One change of a tag.
 
     :ivar seconds: when it was, in seconds since the epoch.
@@ -42,18 +42,18 @@ class TagHistory:
 
     driver: IStorageDriver
 
-    async def changes(self, name: str, tag: str) -> Sequence[Change]:
+    async def changes(self, name: str, tag: str) -> Sequence[TagChange]:
         """What is known of a tag, in the order of time; torn records are passed over."""
-        can = TrashCan(self.driver)
+        contents = TrashContents(self.driver)
         found = []
-        for item in await can.folder(layout.trashed_tag(name, tag)):
-            record = TagRecord.from_bytes(await can.content(item, _LIMIT) or b"")
+        for item in await contents.folder(layout.trashed_tag(name, tag)):
+            record = TagChangeRecord.from_bytes(await contents.content(item, _MAX_RECORD_BYTES) or b"")
             if record is not None:
-                found.append(Change(item.stamp.seconds, record.before, record.now))
+                found.append(TagChange(item.entry_name.seconds, record.before, record.now))
         return found
 
-    @translated
-    async def at(self, name: str, tag: str, seconds: float | None) -> Digest | None:
+    @translate_storage_errors
+    async def tag_at(self, name: str, tag: str, seconds: float | None) -> Digest | None:
         """What a tag named at some time, or None if it was not there.
 
         :param seconds: since the epoch; None means before the latest change.

@@ -15,7 +15,7 @@ _NOTHING = "-"
 
 
 @frozen(eq=False, repr=False)
-class TagRecord(Value):
+class TagChangeRecord(Value):
     """One change.
 
     :ivar now: what the tag named from then on; None if it was removed.
@@ -30,7 +30,7 @@ class TagRecord(Value):
         return f"{self.now or _NOTHING}\n{self.before or _NOTHING}\n".encode("ascii")
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> TagRecord | None:
+    def from_bytes(cls, content: bytes) -> TagChangeRecord | None:
         """Read the file; None if it is torn."""
         try:
             now, before, rest = content.decode("ascii").split("\n")

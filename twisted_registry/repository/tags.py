@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.reference import is_tag
 from twisted_registry.repository import layout
-from twisted_registry.repository.concurrency import each
-from twisted_registry.repository.failures import translated
-from twisted_registry.repository.links import links_to, read_link, write_link
-from twisted_registry.repository.tagchoice import immutable
+from twisted_registry.repository.concurrency import map_concurrently
+from twisted_registry.repository.failures import translate_storage_errors
+from twisted_registry.repository.links import match_links, read_link, write_link
+from twisted_registry.repository.tagchoice import immutable_error
 from twisted_registry.storage.interfaces import MethodUnsupported, PathExists, PathNotFound
 
 if TYPE_CHECKING:
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
     from twisted_registry.digest import Digest
     from twisted_registry.repository.concurrency import KeyedLock
-    from twisted_registry.repository.disposal import Disposal
-    from twisted_registry.repository.interfaces import Announcer
-    from twisted_registry.repository.recent import Recent
-    from twisted_registry.repository.tagchoice import TagChoice
+    from twisted_registry.repository.disposal import Deleter
+    from twisted_registry.repository.interfaces import EventPublisher
+    from twisted_registry.repository.recent import MetadataCache
+    from twisted_registry.repository.tagchoice import TagSelector
     from twisted_registry.storage.interfaces import IStorageDriver
 
 #: Names that are asked of the store at once.
-_PAGE = 5000
+_PAGE_ENTRIES = 5000
 
 
 class Tags:
@@ -39,19 +39,19 @@ class Tags:
     def __init__(
         self,
         driver: IStorageDriver,
-        recent: Recent,
+        cache: MetadataCache,
         locks: KeyedLock,
-        disposal: Disposal,
+        deleter: Deleter,
         name: str,
-        announce: Announcer,
-        immutable: tuple[TagChoice, ...] = (),
+        publish_event: EventPublisher,
+        immutable: tuple[TagSelector, ...] = (),
     ) -> None:
         self.driver = driver
-        self.recent = recent
+        self.cache = cache
         self.locks = locks
-        self.disposal = disposal
+        self.deleter = deleter
         self.name = name
-        self.announce = announce
+        self.publish_event = publish_event
         self.immutable = immutable
 
     @property
@@ -61,38 +61,38 @@ class Tags:
 
     def is_immutable(self, tag: str) -> bool:
         """Whether a tag stays as it is once it is there."""
-        return any(choice.has(self.name, tag) for choice in self.immutable)
+        return any(choice.matches(self.name, tag) for choice in self.immutable)
 
-    @translated
-    async def insist(self, tag: str, digest: Digest) -> None:
+    @translate_storage_errors
+    async def check_may_set(self, tag: str, digest: Digest) -> None:
         """Refuse to let a tag name a manifest if it is immutable and names another.
 
         :raises RegistryError: DENIED.
         """
         if self.is_immutable(tag) and await self.resolve(tag) not in (None, digest):
-            raise immutable(tag)
+            raise immutable_error(tag)
 
     @asynccontextmanager
-    async def hold(self, tag: str) -> AsyncIterator[None]:
+    async def lock(self, tag: str) -> AsyncIterator[None]:
         """Keep others of this host from moving a tag between a look at it and its change.
 
         Who moves it without a look takes part: else a delete by digest could take away what was
         set meanwhile.
         """
-        async with self.locks.hold(("tag", self.name, tag)):
-            release = await self.driver.hold(f"{self.name}:{tag}")
+        async with self.locks.lock(("tag", self.name, tag)):
+            release = await self.driver.lock(f"{self.name}:{tag}")
             try:
                 yield
             finally:
                 if release is not None:
                     release()
 
-    @translated
+    @translate_storage_errors
     async def resolve(self, tag: str) -> Digest | None:
         """Which manifest a tag names, or None if there is no such tag."""
-        return await self.recent.link(layout.tag_current(self.name, tag))
+        return await self.cache.read_link(layout.tag_current(self.name, tag))
 
-    @translated
+    @translate_storage_errors
     async def set(self, tag: str, digest: Digest, *, only_new: bool = False) -> bool:
         """Let a tag name a manifest.
 
@@ -100,17 +100,17 @@ class Tags:
         :returns: whether the tag names the manifest now; false only with ``only_new``.
         :raises RegistryError: DENIED if it is immutable and names another.
         """
-        if not self.disposal.remembers:
+        if not self.deleter.keeps_deleted:
             return await self._set(tag, digest, only_new=only_new)
         before = await self.resolve(tag)
         done = await self._set(tag, digest, only_new=only_new)
         if done and before != digest:
-            await self.disposal.moved(self.name, tag, before, digest)
+            await self.deleter.record_tag_change(self.name, tag, before, digest)
         return done
 
     async def _set(self, tag: str, digest: Digest, *, only_new: bool) -> bool:
         if self.is_immutable(tag):
-            return await self._set_for_good(tag, digest, only_new=only_new)
+            return await self._set_immutable(tag, digest, only_new=only_new)
         await write_link(self.driver, layout.tag_index(self.name, tag, digest), digest)
         current = layout.tag_current(self.name, tag)
         if not only_new:
@@ -130,39 +130,39 @@ class Tags:
             await write_link(self.driver, current, digest)
         return True
 
-    async def _set_for_good(self, tag: str, digest: Digest, *, only_new: bool) -> bool:
+    async def _set_immutable(self, tag: str, digest: Digest, *, only_new: bool) -> bool:
         # Another machine may set it at the same time, and one of the two stays.
         await write_link(self.driver, layout.tag_index(self.name, tag, digest), digest)
         if await self._create(tag, digest):
             return True
-        await self.insist(tag, digest)
+        await self.check_may_set(tag, digest)
         return not only_new
 
-    @translated
+    @translate_storage_errors
     async def delete(self, tag: str) -> None:
         """Remove a tag, and what it once named.
 
         :raises RegistryError: MANIFEST_UNKNOWN if there is no such tag, DENIED if it is immutable.
         """
         if self.is_immutable(tag) and await self.resolve(tag) is not None:
-            raise immutable(tag)
+            raise immutable_error(tag)
         if not await self.remove(tag):
             raise RegistryError(ErrorCode.MANIFEST_UNKNOWN, detail={"tag": tag})
 
-    @translated
-    async def expire(self, tag: str, digest: Digest, pushed: float) -> bool:
+    @translate_storage_errors
+    async def delete_if_unchanged(self, tag: str, digest: Digest, pushed: float) -> bool:
         """Remove a tag if it still is what it was found to be; return whether that is done.
 
         :param digest: what it named.
         :param pushed: when it was set to that, in seconds since the epoch by the store's clock.
         """
-        async with self.hold(tag):
-            if await self.pushed(tag) != pushed or await self.resolve(tag) != digest:
+        async with self.lock(tag):
+            if await self.pushed_at(tag) != pushed or await self.resolve(tag) != digest:
                 return False
             return await self.remove(tag)
 
-    @translated
-    async def pushed(self, tag: str) -> float | None:
+    @translate_storage_errors
+    async def pushed_at(self, tag: str) -> float | None:
         """When a tag was set last, in seconds since the epoch by the store's clock.
 
         None if there is no such tag, or if the store does not tell.
@@ -173,30 +173,30 @@ class Tags:
             return None
         return None if entry.modified is None else entry.modified / 1e9
 
-    @translated
-    async def guard(self, digest: Digest) -> None:
+    @translate_storage_errors
+    async def check_may_delete_manifest(self, digest: Digest) -> None:
         """Refuse to remove a manifest that an immutable tag names.
 
         :raises RegistryError: DENIED.
         """
         if not self.has_immutable:
             return
-        async for names in self._pages("", layout.CURRENT):
+        async for names in self._pages("", layout.CURRENT_LINK):
             kept = list(filter(self.is_immutable, names))
             paths = [layout.tag_current(self.name, tag) for tag in kept]
-            for tag in compress(kept, await links_to(self.driver, digest, paths)):
-                raise immutable(tag)
+            for tag in compress(kept, await match_links(self.driver, digest, paths)):
+                raise immutable_error(tag)
 
-    @translated
-    async def guard_all(self) -> None:
+    @translate_storage_errors
+    async def check_may_delete_all(self) -> None:
         """Refuse to remove all tags if one of them is immutable.
 
         :raises RegistryError: DENIED.
         """
         if self.has_immutable:
-            async for names in self._pages("", layout.CURRENT):
+            async for names in self._pages("", layout.CURRENT_LINK):
                 for tag in filter(self.is_immutable, names):
-                    raise immutable(tag)
+                    raise immutable_error(tag)
 
     async def delete_all(self) -> AsyncIterator[int]:
         """Remove all tags, and folders that look like one; yield how many, again and again.
@@ -206,18 +206,18 @@ class Tags:
         async for names in self._pages("", ""):
             yield await self._delete_many(names)
 
-    @translated
+    @translate_storage_errors
     async def _delete_many(self, tags: Sequence[str]) -> int:
         async def remove(tag: str) -> bool:
-            async with self.hold(tag):
+            async with self.lock(tag):
                 if self.is_immutable(tag) and await self.resolve(tag) is not None:
-                    raise immutable(tag)
+                    raise immutable_error(tag)
                 return await self.remove(tag)
 
-        return sum(await each(remove, tags))
+        return sum(await map_concurrently(remove, tags))
 
-    @translated
-    async def delete_all_of(self, digest: Digest, *, indexed: bool = False) -> list[str]:
+    @translate_storage_errors
+    async def delete_tags_of(self, digest: Digest, *, indexed: bool = False) -> list[str]:
         """Remove every tag that names a manifest, and return them.
 
         :param indexed: look only at tags that any registry has set to it. One that moves a tag
@@ -226,16 +226,16 @@ class Tags:
         """
 
         async def remove(tag: str) -> bool:
-            async with self.hold(tag):
+            async with self.lock(tag):
                 # A push may have moved it on meanwhile.
                 return await self.resolve(tag) == digest and await self.remove(tag)
 
         removed: list[str] = []
         async for names in self._pages("", layout.index(digest) if indexed else ""):
             paths = [layout.tag_current(self.name, tag) for tag in names]
-            linked = await links_to(self.driver, digest, paths)
+            linked = await match_links(self.driver, digest, paths)
             found = list(compress(names, linked))
-            removed += compress(found, await each(remove, found))
+            removed += compress(found, await map_concurrently(remove, found))
         return removed
 
     async def pages(self, after: str = "") -> AsyncIterator[list[str]]:
@@ -243,7 +243,7 @@ class Tags:
 
         :param after: only tags greater than this.
         """
-        async for names in self._pages(after, layout.CURRENT):
+        async for names in self._pages(after, layout.CURRENT_LINK):
             yield names
 
     async def page(self, after: str, limit: int) -> tuple[list[str], bool]:
@@ -252,18 +252,18 @@ class Tags:
         :param after: only tags greater than this; it need not be one.
         :param limit: how many; a folder with no link, or an empty one, is no tag.
         """
-        return await self._page(after, limit, layout.CURRENT)
+        return await self._page(after, limit, layout.CURRENT_LINK)
 
     async def _pages(self, after: str, holding: str) -> AsyncIterator[list[str]]:
         while True:
-            names, more = await self._page(after, _PAGE, holding)
+            names, more = await self._page(after, _PAGE_ENTRIES, holding)
             if names:
                 yield names
                 after = names[-1]
             if not more:
                 return
 
-    @translated
+    @translate_storage_errors
     async def _page(self, after: str, limit: int, holding: str) -> tuple[list[str], bool]:
         """A page of the tags whose folder holds something, such as a link with bytes.
 
@@ -274,7 +274,7 @@ class Tags:
             # One more than asked for tells whether there are more.
             wanted = limit + 1 - len(names)
             try:
-                found = await self.driver.folders(layout.tags(self.name), after, wanted, holding)
+                found = await self.driver.list_folders(layout.tags(self.name), after, wanted, holding)
             except PathNotFound:
                 break
             names += filter(is_tag, found)
@@ -286,8 +286,8 @@ class Tags:
     async def remove(self, tag: str) -> bool:
         """Remove a tag, whatever it is, and return whether it was there; others may move it."""
         try:
-            await self.disposal.tag(self.name, tag)
+            await self.deleter.delete_tag(self.name, tag)
         except PathNotFound:
             return False
-        self.announce("delete", "tag", None, tag=tag)
+        self.publish_event("delete", "tag", None, tag=tag)
         return True

@@ -10,8 +10,8 @@ from attrs import define, frozen
 from twisted_registry.digest import Digest, DigestInvalid
 from twisted_registry.reference import is_name, is_tag
 from twisted_registry.repository import layout
-from twisted_registry.repository.failures import translated
-from twisted_registry.repository.stamps import Stamp
+from twisted_registry.repository.failures import translate_storage_errors
+from twisted_registry.repository.stamps import TrashEntry
 from twisted_registry.storage.interfaces import PathNotFound
 from twisted_registry.value import Value
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from twisted_registry.storage.interfaces import Entry, IStorageDriver
 
-_PAGE = 1000
+_PAGE_ENTRIES = 1000
 
 
-class Kind(Enum):
+class TrashedKind(Enum):
     """What was removed: bytes, a repository's link to them, a manifest of it, a tag of it."""
 
     BLOB = "blob"
@@ -32,11 +32,11 @@ class Kind(Enum):
     TAG = "tag"
 
 
-_KINDS = {"_layers": Kind.LAYER, "_revisions": Kind.MANIFEST, "_tags": Kind.TAG}
+_KINDS = {"_layers": TrashedKind.LAYER, "_revisions": TrashedKind.MANIFEST, "_tags": TrashedKind.TAG}
 
 
 @frozen(eq=False, repr=False)
-class Trashed(Value):
+class TrashedItem(Value):
     """One thing in the trash.
 
     :ivar path: of its file.
@@ -47,8 +47,8 @@ class Trashed(Value):
     """
 
     path: str
-    kind: Kind
-    stamp: Stamp
+    kind: TrashedKind
+    entry_name: TrashEntry
     repository: str = ""
     tag: str = ""
     digest: Digest | None = None
@@ -56,12 +56,12 @@ class Trashed(Value):
 
 
 @define(eq=False, repr=False)
-class TrashCan:
+class TrashContents:
     """The trash of one store."""
 
     driver: IStorageDriver
 
-    async def pages(self, below: str = layout.TRASH) -> AsyncIterator[list[Trashed]]:
+    async def pages(self, below: str = layout.TRASH) -> AsyncIterator[list[TrashedItem]]:
         """Yield all that is there, in batches: what lies in one folder in the order of time.
 
         :param below: only what is in this folder.
@@ -69,26 +69,26 @@ class TrashCan:
         last = ""
         while True:
             entries = await self._walk(below, last)
-            found = (told_by_path(entry) for entry in entries)
+            found = (parse_trash_path(entry) for entry in entries)
             yield [item for item in found if item is not None]
-            if len(entries) < _PAGE:
+            if len(entries) < _PAGE_ENTRIES:
                 return
             last = entries[-1].path
 
-    async def folder(self, path: str) -> list[Trashed]:
+    async def folder(self, path: str) -> list[TrashedItem]:
         """What lies in one folder of the trash, in the order of time."""
         return [item async for page in self.pages(path) for item in page]
 
-    @translated
-    async def remove(self, items: Sequence[Trashed]) -> None:
+    @translate_storage_errors
+    async def remove(self, items: Sequence[TrashedItem]) -> None:
         """Remove things for good; those that are gone are passed over."""
         paths = [item.path for item in items]
         await self.driver.delete_many(paths)
-        folders = {folder for path in paths for folder in _above(path)}
+        folders = {folder for path in paths for folder in _parent_folders(path)}
         await self.driver.prune(sorted(folders, key=len, reverse=True))
 
-    @translated
-    async def content(self, item: Trashed, limit: int) -> bytes | None:
+    @translate_storage_errors
+    async def content(self, item: TrashedItem, limit: int) -> bytes | None:
         """The bytes of a file in the trash, or None if it is gone.
 
         :param limit: bytes.
@@ -98,31 +98,31 @@ class TrashCan:
         except PathNotFound:
             return None
 
-    @translated
+    @translate_storage_errors
     async def _walk(self, below: str, after: str) -> Sequence[Entry]:
-        return await self.driver.walk(below, after, _PAGE)
+        return await self.driver.walk(below, after, _PAGE_ENTRIES)
 
 
-def _above(path: str) -> Iterable[str]:
+def _parent_folders(path: str) -> Iterable[str]:
     """The folders of the trash that a file lies in."""
     while (path := path.rpartition("/")[0]) != layout.TRASH:
         yield path
 
 
-def told_by_path(entry: Entry) -> Trashed | None:
+def parse_trash_path(entry: Entry) -> TrashedItem | None:
     """Tell what a file in the trash is by its path; None if it is none of ours."""
     *parts, name = entry.path.removeprefix(f"{layout.TRASH}/").split("/")
     try:
-        stamp = Stamp.parse(name)
+        entry_name = TrashEntry.parse(name)
         if parts[0] == "blobs":
             digest = Digest.parse(f"{parts[1]}:{parts[3]}")
-            return Trashed(entry.path, Kind.BLOB, stamp, digest=digest, size=entry.size or 0)
+            return TrashedItem(entry.path, TrashedKind.BLOB, entry_name, digest=digest, size=entry.size or 0)
         where = next(place for place, part in enumerate(parts) if part in _KINDS)
         kind, repository, rest = _KINDS[parts[where]], "/".join(parts[1:where]), parts[where + 1 :]
-        tag = rest[0] if kind is Kind.TAG else ""
+        tag = rest[0] if kind is TrashedKind.TAG else ""
         held = None if tag else Digest.parse(":".join(rest))
     except (ValueError, IndexError, StopIteration, DigestInvalid):
         return None
     if not is_name(repository) or (tag and not is_tag(tag)):
         return None
-    return Trashed(entry.path, kind, stamp, repository, tag, held, entry.size or 0)
+    return TrashedItem(entry.path, kind, entry_name, repository, tag, held, entry.size or 0)

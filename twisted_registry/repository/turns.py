@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from attrs import asdict, fields, frozen
 
 from twisted_registry.repository import layout
-from twisted_registry.repository.failures import translated
-from twisted_registry.repository.removal import Removal
+from twisted_registry.repository.failures import translate_storage_errors
+from twisted_registry.repository.removal import Sweeper
 from twisted_registry.storage.interfaces import MethodUnsupported, PathExists, PathNotFound
 from twisted_registry.value import Value
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import IStorageDriver
 
 #: Seconds after which a turn that was not renewed is over.
-TURN_TERM = 60.0
+LEASE_TTL_S = 60.0
 #: Bytes of a file.
-_LIMIT = 1024 * 1024
+_MAX_RECORD_BYTES = 1024 * 1024
 
 
 @frozen(eq=False, repr=False)
-class Record(Value):
+class RunRecord(Value):
     """How a run of a task ended.
 
     :ivar began: seconds since the epoch, by the clock of the process that ran it.
@@ -52,42 +52,42 @@ class Record(Value):
         """The content of the file."""
         return json.dumps(asdict(self), default=str).encode("ascii")
 
-    def shown(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """What people and programs are told of it, ready for JSON."""
         told = {name: value for name, value in asdict(self).items() if name != "settings"}
-        shown: dict[str, Any] = json.loads(json.dumps(told, default=str))
-        return shown
+        as_dict: dict[str, Any] = json.loads(json.dumps(told, default=str))
+        return as_dict
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> Record | None:
+    def from_bytes(cls, content: bytes) -> RunRecord | None:
         """Read the file; None if it is torn, or another version's."""
         try:
             found = json.loads(content)
-            known = {name: found[name] for name in found if name in _FIELDS}
+            known = {name: found[name] for name in found if name in _RECORD_FIELDS}
             record = cls(**known)
             return record if record.began + record.seconds >= 0 else None
         except (ValueError, TypeError):
             return None
 
 
-_FIELDS = frozenset(item.name for item in fields(Record))
+_RECORD_FIELDS = frozenset(item.name for item in fields(RunRecord))
 
 
-class Turns:
+class TaskLeases:
     """The turns of all tasks of a store."""
 
     def __init__(self, driver: IStorageDriver) -> None:
         self.driver = driver
-        self._removal = Removal(driver)
+        self._sweeper = Sweeper(driver)
 
-    @translated
-    async def take(self, task: str, holder: str) -> bool:
+    @translate_storage_errors
+    async def acquire(self, task: str, holder: str) -> bool:
         """Begin a turn, and return whether nobody else has one.
 
         :param holder: names this turn, and no other.
         """
         path, content = layout.task_running(task), holder.encode("ascii")
-        if await self._is_taken(task):
+        if await self._is_held(task):
             return False
         with suppress(PathNotFound):
             await self.driver.delete(path)
@@ -99,7 +99,7 @@ class Turns:
             await self.driver.put(path, content)
         return await self.holder(task) == holder
 
-    @translated
+    @translate_storage_errors
     async def renew(self, task: str, holder: str) -> bool:
         """Go on with a turn, and return whether nobody has taken it over."""
         if await self.holder(task) != holder:
@@ -108,52 +108,52 @@ class Turns:
         await self.driver.put(path, holder.encode("ascii"), durable=False)
         return True
 
-    @translated
-    async def end(self, task: str, holder: str) -> None:
+    @translate_storage_errors
+    async def release(self, task: str, holder: str) -> None:
         """End a turn, if nobody has taken it over."""
         if await self.holder(task) == holder:
             with suppress(PathNotFound):
                 await self.driver.delete(layout.task_running(task))
 
-    @translated
+    @translate_storage_errors
     async def holder(self, task: str) -> str | None:
         """Who has the turn, or had it when he died; None if nobody has."""
         try:
-            content = await self.driver.get(layout.task_running(task), _LIMIT)
+            content = await self.driver.get(layout.task_running(task), _MAX_RECORD_BYTES)
         except PathNotFound:
             return None
         return content.decode("ascii", "replace")
 
-    @translated
-    async def runner(self, task: str) -> str | None:
+    @translate_storage_errors
+    async def current_holder(self, task: str) -> str | None:
         """Who runs a task now; None if nobody does."""
-        return await self.holder(task) if await self._is_taken(task) else None
+        return await self.holder(task) if await self._is_held(task) else None
 
-    @translated
-    async def note(self, task: str, record: Record) -> None:
+    @translate_storage_errors
+    async def record_run(self, task: str, record: RunRecord) -> None:
         """Let all know how a run ended."""
         await self.driver.put(layout.task_last(task), record.to_bytes(), durable=False)
 
-    @translated
-    async def last(self, task: str) -> Record | None:
+    @translate_storage_errors
+    async def last_run(self, task: str) -> RunRecord | None:
         """How the run that ended last went, whoever's it was; None if none is known."""
         try:
-            return Record.from_bytes(await self.driver.get(layout.task_last(task), _LIMIT))
+            return RunRecord.from_bytes(await self.driver.get(layout.task_last(task), _MAX_RECORD_BYTES))
         except PathNotFound:
             return None
 
-    async def age(self, task: str) -> float | None:
+    async def seconds_since_last_run(self, task: str) -> float | None:
         """How many seconds ago that run ended, by the clock of the store; None if none did."""
-        return await self._age(layout.task_last(task))
+        return await self._seconds_since(layout.task_last(task))
 
-    async def _is_taken(self, task: str) -> bool:
-        age = await self._age(layout.task_running(task))
-        return age is not None and age < TURN_TERM
+    async def _is_held(self, task: str) -> bool:
+        age = await self._seconds_since(layout.task_running(task))
+        return age is not None and age < LEASE_TTL_S
 
-    @translated
-    async def _age(self, path: str) -> float | None:
+    @translate_storage_errors
+    async def _seconds_since(self, path: str) -> float | None:
         try:
             entry = await self.driver.stat(path)
         except PathNotFound:
             return None
-        return await self._removal.time() - (entry.modified or 0) / 1e9
+        return await self._sweeper.store_time() - (entry.modified or 0) / 1e9

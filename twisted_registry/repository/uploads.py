@@ -18,10 +18,10 @@ from twisted_registry.digest import CANONICAL, Digest, hasher
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.reference import is_upload_id
 from twisted_registry.repository import layout
-from twisted_registry.repository.failures import translated
-from twisted_registry.repository.links import link
-from twisted_registry.repository.running import Checkpoint, RunningDigests, Tally
-from twisted_registry.repository.streaming import stream
+from twisted_registry.repository.failures import translate_storage_errors
+from twisted_registry.repository.links import put_link
+from twisted_registry.repository.running import Checkpoint, RunningHashes, RunningHash
+from twisted_registry.repository.streaming import stream_body
 from twisted_registry.storage.interfaces import (
     Move,
     OffsetInvalid,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 #: Bytes. A smaller upload is neither synced nor given a checkpoint when a request ends: to read it
 #: again costs less, and after a power cut it may have to be sent again.
-CHECKPOINT_SIZE = 1024 * 1024
+MIN_CHECKPOINT_BYTES = 1024 * 1024
 
 
 @frozen(eq=False)
@@ -64,15 +64,15 @@ class Uploads:
         clock: IReactorTime,
         name: str,
         blobs: Blobs,
-        running: RunningDigests,
+        running_hashes: RunningHashes,
     ) -> None:
         self.driver = driver
         self.clock = clock
         self.name = name
         self.blobs = blobs
-        self.running = running
+        self.running_hashes = running_hashes
 
-    @translated
+    @translate_storage_errors
     async def start(self) -> Upload:
         """Begin an upload."""
         upload = Upload(self, str(uuid4()), 0)
@@ -84,7 +84,7 @@ class Uploads:
         )
         return upload
 
-    @translated
+    @translate_storage_errors
     async def find(self, upload_id: str) -> Upload:
         """Look up an upload.
 
@@ -92,21 +92,21 @@ class Uploads:
         """
         if is_upload_id(upload_id):
             size = await self._stored(layout.upload_data(self.name, upload_id))
-            if size or await self.is_fresh(upload_id):
+            if size or await self.is_started(upload_id):
                 return Upload(self, upload_id, size or 0)
-        raise _unknown(upload_id)
+        raise _upload_unknown(upload_id)
 
-    def at(self, upload_id: str, size: int) -> Upload:
+    def resume(self, upload_id: str, size: int) -> Upload:
         """An upload as its client knows it; whether it is so shows when it is written to.
 
         :param size: how many bytes the client says are stored.
         :raises RegistryError: BLOB_UPLOAD_UNKNOWN for what can not be an upload's id.
         """
         if not is_upload_id(upload_id):
-            raise _unknown(upload_id)
+            raise _upload_unknown(upload_id)
         return Upload(self, upload_id, size)
 
-    async def is_fresh(self, upload_id: str) -> bool:
+    async def is_started(self, upload_id: str) -> bool:
         """Whether an upload without bytes was begun and has not ended.
 
         An upload that has ended must not begin anew: a process that knows the digest of the
@@ -120,13 +120,13 @@ class Uploads:
             return False
         return await self._stored(layout.upload_checkpoint(self.name, upload_id)) is None
 
-    @translated
-    async def store(self, digest: Digest, body: IBodyProducer) -> int:
+    @translate_storage_errors
+    async def store_blob(self, digest: Digest, body: IBodyProducer) -> int:
         """Take a whole blob in one request (end-4b), and return its size.
 
         Nothing stays behind if it does not come whole or has another digest.
         """
-        upload = Upload(self, str(uuid4()), 0, secret=True)
+        upload = Upload(self, str(uuid4()), 0, is_single_request=True)
         try:
             return await upload.finish(digest, body)
         except BaseException:
@@ -153,14 +153,14 @@ class Upload:
         id: str,  # noqa: A002 - what clients and the layout call it
         size: int,
         *,
-        secret: bool = False,
+        is_single_request: bool = False,
     ) -> None:
         self.uploads = uploads
         self.id = id
         self.size = size
-        self.secret = secret
+        self.is_single_request = is_single_request
 
-    @translated
+    @translate_storage_errors
     async def append(
         self, body: IBodyProducer, *, start: int | None = None, algorithm: str = CANONICAL
     ) -> int:
@@ -171,15 +171,15 @@ class Upload:
         :param algorithm: which digest to compute along the way.
         :raises UploadOutOfOrder: if ``start`` is not the end, or another request is writing.
         """
-        writer, tally = await self._open(start, algorithm)
+        writer, running_hash = await self._open(start, algorithm)
         try:
-            await stream(body, writer)
+            await stream_body(body, writer)
         finally:
             # Also when the client has left: what came stays, and can be continued.
-            self.size = await self._let_go(writer, tally)
+            self.size = await self._close_and_checkpoint(writer, running_hash)
         return self.size
 
-    @translated
+    @translate_storage_errors
     async def finish(
         self, digest: Digest, body: IBodyProducer | None = None, *, start: int | None = None
     ) -> int:
@@ -193,43 +193,43 @@ class Upload:
         # Whoever brings all bytes at once says beforehand what they will be called.
         whole = body is not None and self.size == 0
         destination = layout.blob(digest) if whole else None
-        writer, tally = await self._open(start, digest.algorithm, destination)
-        closing = _Closing(self, digest, tally)
+        writer, running_hash = await self._open(start, digest.algorithm, destination)
+        closing = _Commit(self, digest, running_hash)
         # Whether nothing is left that another request could go on with.
-        over = self.secret
+        over = self.is_single_request
         try:
             if body is not None:
-                await stream(body, writer)
-            async with self.uploads.blobs.presence.gate.storing(self.uploads.name, digest):
+                await stream_body(body, writer)
+            async with self.uploads.blobs.presence.gate.protect_push(self.uploads.name, digest):
                 self.size = await self._conclude(writer, closing)
         except PathNotFound as error:
             # Cancelled by another request while this one was under way.
             over = True
-            raise _unknown(self.id) from error
+            raise _upload_unknown(self.id) from error
         finally:
             if over or closing.decided:
                 await writer.close()
             else:
-                await self._let_go(writer, tally)
+                await self._close_and_checkpoint(writer, running_hash)
         if closing.found != digest:
             raise RegistryError(
                 ErrorCode.DIGEST_INVALID,
                 detail={"digest": str(digest), "found": str(closing.found), "size": self.size},
             )
-        self.uploads.blobs.added(digest, self.size)
+        self.uploads.blobs.publish_push(digest, self.size)
         return self.size
 
-    async def _conclude(self, writer: IWriter, closing: _Closing) -> int:
+    async def _conclude(self, writer: IWriter, closing: _Commit) -> int:
         try:
-            return await writer.conclude(closing.changes)
+            return await writer.finalize(closing.changes)
         except _DigestUnknown:
             closing.found = await self._stored_digest(closing.digest.algorithm, writer)
-            return await writer.conclude(closing.changes)
+            return await writer.finalize(closing.changes)
 
-    @translated
+    @translate_storage_errors
     async def discard(self) -> None:
         """Remove the upload; no error if it is gone already (end-14)."""
-        self.uploads.running.take(self.id, 0, CANONICAL)
+        self.uploads.running_hashes.pop(self.id, 0, CANONICAL)
         # In this order: see is_fresh().
         for path in self._started, layout.upload(self.uploads.name, self.id):
             with suppress(PathNotFound):
@@ -249,25 +249,25 @@ class Upload:
 
     async def _open(
         self, start: int | None, algorithm: str, destination: str | None = None
-    ) -> tuple[IWriter, Tally | None]:
+    ) -> tuple[IWriter, RunningHash | None]:
         # The tally is taken for the size that we believe in; the writer checks that belief.
         expected = self.size if start is None else start
         if expected != self.size:
             raise self._out_of_order(self.size)
-        tally = self.uploads.running.take(self.id, expected, algorithm)
+        running_hash = self.uploads.running_hashes.pop(self.id, expected, algorithm)
         # Where nothing is stored yet, it must be an upload that has begun, and not ended.
-        begins = expected == 0 and not self.secret
+        begins = expected == 0 and not self.is_single_request
         try:
             writer = await self.uploads.driver.writer(
                 self._data,
                 expected,
-                None if tally is None else tally.update,
+                None if running_hash is None else running_hash.update,
                 destination=destination,
                 present=self._started if begins else None,
                 absent=self._checkpoint if begins else None,
             )
         except PathNotFound as error:
-            raise _unknown(self.id) from error
+            raise _upload_unknown(self.id) from error
         except OffsetInvalid as error:
             if not error.size:
                 await self.uploads.find(self.id)
@@ -275,31 +275,31 @@ class Upload:
         except WriterBusy as error:
             size = (await self.uploads.find(self.id)).size
             raise self._out_of_order(size, "another request is writing to it") from error
-        if tally is not None and tally.mark != writer.mark:
+        if running_hash is not None and running_hash.mark != writer.mark:
             # As many bytes, and others: another machine has written them.
-            tally = None
-        return writer, tally
+            running_hash = None
+        return writer, running_hash
 
-    async def _let_go(self, writer: IWriter, tally: Tally | None) -> int:
+    async def _close_and_checkpoint(self, writer: IWriter, running_hash: RunningHash | None) -> int:
         """Free the writer, and keep what is known of the bytes if it is known of all of them.
 
         :returns: how many bytes are stored.
         """
         try:
-            if writer.size < CHECKPOINT_SIZE:
+            if writer.size < MIN_CHECKPOINT_BYTES:
                 size = await writer.close()
             else:
                 size = await writer.flush()
-                if tally is not None and tally.size == size:
+                if running_hash is not None and running_hash.size == size:
                     # After the flush: bytes that a power cut damages must not have a checkpoint.
                     await self.uploads.driver.put(
                         self._checkpoint,
-                        Checkpoint(size, tally.digest(), writer.mark).to_bytes(),
+                        Checkpoint(size, running_hash.digest(), writer.mark).to_bytes(),
                         durable=False,
                     )
-            if tally is not None and 0 < tally.size == size:
-                tally.mark = writer.mark
-                self.uploads.running.keep(self.id, tally)
+            if running_hash is not None and 0 < running_hash.size == size:
+                running_hash.mark = writer.mark
+                self.uploads.running_hashes.put(self.id, running_hash)
             return size
         finally:
             await writer.close()
@@ -321,16 +321,16 @@ class Upload:
         ):
             return checkpoint.digest
         reader = await self.uploads.driver.open(self._data)
-        running = hasher(algorithm)
-        await reader.feed(running.update)
-        return Digest.from_hasher(running)
+        running_hashes = hasher(algorithm)
+        await reader.feed(running_hashes.update)
+        return Digest.from_hasher(running_hashes)
 
 
 class _DigestUnknown(Exception):
     """The digest of an upload was not computed along the way."""
 
 
-class _Closing:
+class _Commit:
     """Decides, on the thread that stores, what becomes of an upload that is whole.
 
     :ivar digest: what the client says the whole is.
@@ -339,11 +339,11 @@ class _Closing:
     """
 
     def __init__(
-        self, upload: Upload, digest: Digest, tally: Tally | None, found: Digest | None = None
+        self, upload: Upload, digest: Digest, running_hash: RunningHash | None, found: Digest | None = None
     ) -> None:
         self.upload = upload
         self.digest = digest
-        self.tally = tally
+        self.running_hash = running_hash
         self.found = found
         self.decided = False
 
@@ -352,25 +352,25 @@ class _Closing:
 
         :raises _DigestUnknown: if the digest is to be found out first.
         """
-        tally, upload = self.tally, self.upload
+        running_hash, upload = self.running_hash, self.upload
         if self.found is None:
-            if tally is None or (tally.size, tally.algorithm) != (size, self.digest.algorithm):
+            if running_hash is None or (running_hash.size, running_hash.algorithm) != (size, self.digest.algorithm):
                 raise _DigestUnknown
-            self.found = tally.digest()
+            self.found = running_hash.digest()
         name = upload.uploads.name
         changes: list[Change] = []
-        if not upload.secret:
+        if not upload.is_single_request:
             # First: see Uploads.is_fresh().
             changes.append(Remove(layout.upload_started(name, upload.id)))
         if self.found == self.digest:
             changes += (
                 Move(layout.upload_data(name, upload.id), layout.blob(self.digest)),
-                link(layout.layer_link(name, self.digest), self.digest),
+                put_link(layout.layer_link(name, self.digest), self.digest),
             )
         changes.append(Remove(layout.upload(name, upload.id)))
         self.decided = True
         return changes
 
 
-def _unknown(upload_id: str) -> RegistryError:
+def _upload_unknown(upload_id: str) -> RegistryError:
     return RegistryError(ErrorCode.BLOB_UPLOAD_UNKNOWN, detail={"id": upload_id})

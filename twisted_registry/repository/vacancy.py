@@ -13,60 +13,60 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from twisted_registry.repository import catalog, layout
-from twisted_registry.repository.failures import translated
+from twisted_registry.repository.failures import translate_storage_errors
 from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import IStorageDriver
 
-_PAGE = 1000
+_PAGE_ENTRIES = 1000
 
 
-@translated
-async def vacate(driver: IStorageDriver, name: str) -> bool:
+@translate_storage_errors
+async def prune_empty_repository(driver: IStorageDriver, name: str) -> bool:
     """Let a repository leave the catalog if it holds nothing; return whether it has left.
 
     A file of which nobody knows what it is counts as something.
     """
-    mark = layout.layers_mark(name)
-    if await _holds(driver, layout.layers(name), but=mark):
+    mark = layout.layers_marker(name)
+    if await _has_files(driver, layout.layers(name), except_path=mark):
         return False
-    if await _holds(driver, layout.manifests(name)):
+    if await _has_files(driver, layout.manifests(name)):
         return False
     # Only what was there when it was looked at: a push may bring more.
-    while entries := await driver.walk(layout.all_referrers(name), "", _PAGE):
+    while entries := await driver.walk(layout.all_referrers(name), "", _PAGE_ENTRIES):
         await driver.delete_many([entry.path for entry in entries])
-        if len(entries) < _PAGE:
+        if len(entries) < _PAGE_ENTRIES:
             break
     await driver.delete_many([mark])
     for folder in layout.layers(name), layout.manifests(name), layout.all_referrers(name):
-        await driver.prune(await folders_below(driver, folder))
+        await driver.prune(await list_subfolders(driver, folder))
     parts = name.split("/")
     above = ["/".join(parts[:end]) for end in range(len(parts), 0, -1)]
     await driver.prune([layout.uploads(name), *map(layout.repository, above)])
-    if not await _holds(driver, layout.manifests(name)):
+    if not await _has_files(driver, layout.manifests(name)):
         return True
-    await catalog.mark(driver, name)
+    await catalog.mark_repository(driver, name)
     return False
 
 
-async def folders_below(driver: IStorageDriver, path: str) -> list[str]:
+async def list_subfolders(driver: IStorageDriver, path: str) -> list[str]:
     """A folder and all that are in it, the deepest first; for what is nearly empty."""
     found = []
     last = ""
     while True:
         try:
-            names = await driver.folders(path, last, _PAGE)
+            names = await driver.list_folders(path, last, _PAGE_ENTRIES)
         except PathNotFound:
             break
         for name in names:
-            found += await folders_below(driver, f"{path}/{name}")
-        if len(names) < _PAGE:
+            found += await list_subfolders(driver, f"{path}/{name}")
+        if len(names) < _PAGE_ENTRIES:
             break
         last = names[-1]
     return [*found, path]
 
 
-async def _holds(driver: IStorageDriver, folder: str, but: str = "") -> bool:
+async def _has_files(driver: IStorageDriver, folder: str, except_path: str = "") -> bool:
     """Whether there is any file in a folder, besides one."""
-    return any(entry.path != but for entry in await driver.walk(folder, "", 2))
+    return any(entry.path != except_path for entry in await driver.walk(folder, "", 2))

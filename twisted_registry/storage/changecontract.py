@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_registry.storage.contractkit import raises
+from twisted_registry.storage.contractkit import error_of
 from twisted_registry.storage.interfaces import MoveRefused, PathNotFound
 
 if TYPE_CHECKING:
@@ -45,12 +45,12 @@ async def move_moves(driver: IStorageDriver) -> None:
 async def move_asks_at_the_last_moment(driver: IStorageDriver) -> None:
     """A ``move`` that is not wanted any more leaves the source, and no destination."""
     await driver.put("a/source", b"content")
-    refused = await raises(driver.move("a/source", "b/moved", still=lambda: False))
+    refused = await error_of(driver.move("a/source", "b/moved", still=lambda: False))
     assert isinstance(refused, MoveRefused)
     assert [entry.path for entry in await driver.walk("")] == ["a/source"]
     await driver.move("a/source", "b/moved", still=lambda: True)
     assert await driver.get("b/moved", 7) == b"content"
-    gone = await raises(driver.move("none", "b/moved", still=lambda: True))
+    gone = await error_of(driver.move("none", "b/moved", still=lambda: True))
     assert isinstance(gone, PathNotFound)
     await driver.delete("b/moved")
 
@@ -61,7 +61,7 @@ async def prune_removes_empty_folders(driver: IStorageDriver) -> None:
     await driver.put("a/kept", b"")
     await driver.delete_many(["a/b/c/gone"])
     await driver.prune(["a/kept", "a/b/c", "a/b", "a", "none/at/all"])
-    assert isinstance(await raises(driver.stat("a/b")), PathNotFound)
+    assert isinstance(await error_of(driver.stat("a/b")), PathNotFound)
     assert [entry.path for entry in await driver.walk("")] == ["a/kept"]
     await driver.put("a/b/c/again", b"again")
     assert await driver.get("a/b/c/again", 5) == b"again"
@@ -75,7 +75,7 @@ async def delete_removes(driver: IStorageDriver) -> None:
     await driver.delete("a/bb")
     await driver.delete("a/b")
     assert [entry.path for entry in await driver.walk("")] == ["a/keep"]
-    assert isinstance(await raises(driver.stat("a/b")), PathNotFound)
+    assert isinstance(await error_of(driver.stat("a/b")), PathNotFound)
     assert [entry.path for entry in await driver.list("a")] == ["keep"]
     await driver.put("a/b/one", b"again")
     await driver.delete("a")

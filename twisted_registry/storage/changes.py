@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @inlineCallbacks
-def conclude_in_steps(
+def finalize_in_steps(
     driver: IStorageDriver, writer: IWriter, decide: Callable[[int], Sequence[Change]]
 ) -> Generator[Deferred[Any], Any, int]:
     """Commit ``writer``, make the changes by calls of ``driver``, close it: see IWriter."""

@@ -12,12 +12,12 @@ from zope.interface import implementer
 
 from twisted_registry.storage.interfaces import (
     Entry,
-    Glance,
+    FileVersion,
     IStorageDriver,
     PathInvalid,
     StorageError,
 )
-from twisted_registry.storage.paths import is_any_path, is_path
+from twisted_registry.storage.paths import is_path_uncached, is_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,7 +50,7 @@ class CheckedDriver:
         self.clock = clock
         self.observer = observer
         self.name = driver.name
-        self.minimum_chunk = driver.minimum_chunk
+        self.min_chunk_bytes = driver.min_chunk_bytes
         self.presigns = driver.presigns
 
     def get(self, path: str, limit: int) -> Deferred[bytes]:
@@ -73,17 +73,17 @@ class CheckedDriver:
         """Fire with size and time of a file or folder."""
         return self._call("stat", (path,) if path else (), self.driver.stat, path)
 
-    def glance(self, path: str) -> Glance | None:
+    def peek(self, path: str) -> FileVersion | None:
         """Look at a file at once."""
-        return self.driver.glance(path) if is_path(path) else None
+        return self.driver.peek(path) if is_path(path) else None
 
-    def unchanged(self, looks: Sequence[tuple[str, Glance]]) -> bool:
+    def validate(self, versions: Sequence[tuple[str, FileVersion]]) -> bool:
         """Look at files that were seen before: a path that broke the grammar was not."""
-        return self.driver.unchanged(looks)
+        return self.driver.validate(versions)
 
-    def reopen(self, path: str, seen: Glance) -> IReader | None:
+    def open_cached(self, path: str, version: FileVersion) -> IReader | None:
         """Open a file that looks as it did, at once."""
-        return self.driver.reopen(path, seen)
+        return self.driver.open_cached(path, version)
 
     def copy(self, source: str, destination: str) -> Deferred[None]:
         """Copy a file."""
@@ -128,32 +128,32 @@ class CheckedDriver:
         paths = [path, *(one for one in beside.values() if one is not None)]
         return self._call("writer", paths, self.driver.writer, path, offset, observe, **beside)
 
-    def sweep(self, before: float, *, dry_run: bool = False) -> Deferred[int]:
+    def remove_leftovers(self, before: float, *, dry_run: bool = False) -> Deferred[int]:
         """Remove what calls that a crash cut off have left."""
-        return self._call("sweep", (), partial(self.driver.sweep, dry_run=dry_run), before)
+        return self._call("sweep", (), partial(self.driver.remove_leftovers, dry_run=dry_run), before)
 
     def list(self, path: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
         """Fire with what lies directly in a folder."""
         paths = (path,) if path else ()
         return self._call("list", paths, self.driver.list, path, after, limit)
 
-    def folders(
+    def list_folders(
         self, path: str, after: str = "", limit: int = 1000, holding: str = ""
     ) -> Deferred[Sequence[str]]:
         """Fire with the names of the folders directly in a folder."""
         paths = tuple(one for one in (path, holding) if one)
-        return self._call("folders", paths, self.driver.folders, path, after, limit, holding)
+        return self._call("folders", paths, self.driver.list_folders, path, after, limit, holding)
 
-    def folders_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[Sequence[str]]]:
+    def list_folders_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[Sequence[str]]]:
         """Fire with the names of the folders in many; fail if a path breaks the grammar."""
-        return self._call_many("folders_many", paths, self.driver.folders_many, limit)
+        return self._call_many("folders_many", paths, self.driver.list_folders_many, limit)
 
-    def marked(
+    def list_marked(
         self, path: str, sign: str, marks: Sequence[str], after: str, limit: int
     ) -> Deferred[tuple[Sequence[str], bool] | None]:
         """Fire with folders at any depth that hold marked ones, or with None."""
         paths = (path, sign, *marks)
-        return self._call("marked", paths, self.driver.marked, path, sign, marks, after, limit)
+        return self._call("marked", paths, self.driver.list_marked, path, sign, marks, after, limit)
 
     def walk(self, prefix: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
         """Fire with the files below a folder."""
@@ -164,9 +164,9 @@ class CheckedDriver:
         """Fire with a URL for the file."""
         return self._call("presign", (path,), self.driver.presign, path, method, expires, client)
 
-    def hold(self, name: str) -> Deferred[Callable[[], object] | None]:
+    def lock(self, name: str) -> Deferred[Callable[[], object] | None]:
         """Keep other processes waiting."""
-        return self._call("hold", (), self.driver.hold, name)
+        return self._call("hold", (), self.driver.lock, name)
 
     def close(self) -> Deferred[None]:
         """Close the driver."""
@@ -182,7 +182,7 @@ class CheckedDriver:
         """Call with a list of paths, so many that remembering them would push out the others."""
         paths = tuple(paths)
         for path in paths:
-            if not is_any_path(path):
+            if not is_path_uncached(path):
                 return fail(PathInvalid(path, "is not a path"))
         return self._call(action, paths[:1], method, paths, *arguments)
 
@@ -214,7 +214,7 @@ class CheckedDriver:
         self, result: _T | Failure, observer: IStorageObserver, action: str, started: float
     ) -> _T | Failure:
         failed = isinstance(result, Failure) and _is_breakdown(result.value)
-        observer.observed(self.name, action, self.clock.seconds() - started, failed)
+        observer.call_ended(self.name, action, self.clock.seconds() - started, failed)
         return result
 
     def _explain(self, failure: Failure, action: str, path: str) -> Failure:

@@ -1,6 +1,6 @@
 """The promises of a storage driver as programs: what every driver is tested with.
 
-For authors of drivers too. Run :func:`keeps` with a fresh driver and each of
+For authors of drivers too. Run :func:`check_promise` with a fresh driver and each of
 :data:`ALL_PROMISES`, under any test framework; with pytest and pytest-twisted::
 
     @pytest.mark.parametrize("promise", ALL_PROMISES, ids=lambda promise: promise.__name__)
@@ -19,7 +19,7 @@ from twisted.internet.defer import DeferredList
 from zope.interface.verify import verifyObject
 
 from twisted_registry.storage.changecontract import CHANGE_PROMISES
-from twisted_registry.storage.contractkit import raises
+from twisted_registry.storage.contractkit import error_of
 from twisted_registry.storage.interfaces import (
     IStorageDriver,
     MethodUnsupported,
@@ -34,7 +34,7 @@ from twisted_registry.storage.writercontract import WRITER_PROMISES
 Promise = Callable[[IStorageDriver], Awaitable[None]]
 
 
-async def keeps(driver: IStorageDriver, promise: Promise) -> None:
+async def check_promise(driver: IStorageDriver, promise: Promise) -> None:
     """Fail with AssertionError unless the driver keeps a promise and ends up empty."""
     await promise(driver)
     left = [entry.path for entry in await driver.walk("")]
@@ -45,7 +45,7 @@ async def provides_the_interface(driver: IStorageDriver) -> None:
     """It has every method and attribute, with the right arguments."""
     verifyObject(IStorageDriver, driver)
     assert driver.name
-    assert driver.minimum_chunk >= 0
+    assert driver.min_chunk_bytes >= 0
     assert driver.presigns in {True, False}
 
 
@@ -75,7 +75,7 @@ async def get_many_reads_what_there_is(driver: IStorageDriver) -> None:
     found = [b"22", None, b"1", None, None, None, b"", b"22"]
     assert list(await driver.get_many(asked, 2)) == found
     assert list(await driver.get_many([], 2)) == []
-    assert type(await raises(driver.get_many(["a/one", "two"], 1))) is StorageError
+    assert type(await error_of(driver.get_many(["a/one", "two"], 1))) is StorageError
     await driver.delete_many(["a/one", "two", "empty"])
 
 
@@ -83,7 +83,7 @@ async def get_has_a_limit(driver: IStorageDriver) -> None:
     """A file of more than ``limit`` bytes is an error."""
     await driver.put("file", b"12345")
     assert await driver.get("file", 5) == b"12345"
-    assert type(await raises(driver.get("file", 4))) is StorageError
+    assert type(await error_of(driver.get("file", 4))) is StorageError
     await driver.delete("file")
 
 
@@ -91,49 +91,49 @@ async def what_is_not_there_is_not_found(driver: IStorageDriver) -> None:
     """Each method that needs something says when there is nothing."""
     await driver.put("file", b"")
     for path in ("nothing", "no/folder/at/all", "file/below"):
-        assert isinstance(await raises(driver.get(path, 10)), PathNotFound)
-        assert isinstance(await raises(driver.stat(path)), PathNotFound)
-        assert isinstance(await raises(driver.copy(path, "other")), PathNotFound)
-        assert isinstance(await raises(driver.move(path, "other")), PathNotFound)
-        assert isinstance(await raises(driver.delete(path)), PathNotFound)
-        assert isinstance(await raises(driver.open(path)), PathNotFound)
-        assert isinstance(await raises(driver.list(path)), PathNotFound)
-        assert isinstance(await raises(driver.folders(path)), PathNotFound)
+        assert isinstance(await error_of(driver.get(path, 10)), PathNotFound)
+        assert isinstance(await error_of(driver.stat(path)), PathNotFound)
+        assert isinstance(await error_of(driver.copy(path, "other")), PathNotFound)
+        assert isinstance(await error_of(driver.move(path, "other")), PathNotFound)
+        assert isinstance(await error_of(driver.delete(path)), PathNotFound)
+        assert isinstance(await error_of(driver.open(path)), PathNotFound)
+        assert isinstance(await error_of(driver.list(path)), PathNotFound)
+        assert isinstance(await error_of(driver.list_folders(path)), PathNotFound)
         assert list(await driver.walk(path)) == []
     await driver.delete("file")
 
 
 async def a_glance_tells_one_file_from_another(driver: IStorageDriver) -> None:
-    """``glance`` never says of a changed file what it said before, and sees no folder."""
+    """``peek`` never says of a changed file what it said before, and sees no folder."""
     marks = []
     for content in (b"one", b"two", b"three"):
         await driver.put("folder/file", content)
-        marks.append(driver.glance("folder/file"))
+        marks.append(driver.peek("folder/file"))
     seen = [mark for mark in marks if mark is not None]
-    assert not any(driver.unchanged([("folder/file", mark)]) for mark in seen[:-1])
+    assert not any(driver.validate([("folder/file", mark)]) for mark in seen[:-1])
     if marks[-1] is not None:
         look = ("folder/file", marks[-1])
-        assert driver.unchanged([look, look])
-        assert not driver.unchanged([look, ("folder/other", marks[-1])])
-        reader = driver.reopen(*look)
+        assert driver.validate([look, look])
+        assert not driver.validate([look, ("folder/other", marks[-1])])
+        reader = driver.open_cached(*look)
         assert reader is None or reader.size == len(b"three")
         if reader is not None:
             reader.close()
     assert len(set(seen)) == len(seen)
     assert all(mark.size in (3, 5) for mark in seen)
-    assert driver.glance("folder") is None
+    assert driver.peek("folder") is None
     await driver.delete("folder")
-    assert driver.glance("folder/file") is None
+    assert driver.peek("folder/file") is None
 
 
 async def a_folder_is_no_file(driver: IStorageDriver) -> None:
     """A folder can not be read or moved as a file. (Object stores find no file there.)"""
     await driver.put("folder/file", b"")
     no_file = PathInvalid | PathNotFound
-    assert isinstance(await raises(driver.get("folder", 10)), no_file)
-    assert isinstance(await raises(driver.open("folder")), no_file)
-    assert isinstance(await raises(driver.copy("folder", "other")), no_file)
-    assert isinstance(await raises(driver.move("folder", "other")), no_file)
+    assert isinstance(await error_of(driver.get("folder", 10)), no_file)
+    assert isinstance(await error_of(driver.open("folder")), no_file)
+    assert isinstance(await error_of(driver.copy("folder", "other")), no_file)
+    assert isinstance(await error_of(driver.move("folder", "other")), no_file)
     assert [entry.path for entry in await driver.walk("")] == ["folder/file"]
     await driver.delete("folder")
 
@@ -149,7 +149,7 @@ async def create_stores_once(driver: IStorageDriver) -> None:
         return
     assert len(winners) == 1
     assert all(isinstance(error, PathExists) for error in losers)
-    assert isinstance(await raises(driver.create("a/file", b"late")), PathExists)
+    assert isinstance(await error_of(driver.create("a/file", b"late")), PathExists)
     assert await driver.get("a/file", 1000) == winners[0]
     await driver.delete("a")
     await driver.create("a/file", b"again")
@@ -183,12 +183,12 @@ async def a_folder_changes_with_its_entries(driver: IStorageDriver) -> None:
 
 
 async def sweep_leaves_what_was_stored(driver: IStorageDriver) -> None:
-    """``sweep`` removes leftovers of crashes, of which a healthy store has none."""
+    """``remove_leftovers`` removes leftovers of crashes, of which a healthy store has none."""
     await driver.put("swept/file", b"content")
     writer = await driver.writer("swept/growing", 0)
     writer.write(b"some")
     changed = (await driver.stat("swept/file")).modified
-    assert await driver.sweep((changed or 0) / 1e9) == 0
+    assert await driver.remove_leftovers((changed or 0) / 1e9) == 0
     assert await writer.commit() == 4
     await writer.close()
     assert await driver.get("swept/file", 10) == b"content"
@@ -219,15 +219,15 @@ async def folders_are_answered_in_order(driver: IStorageDriver) -> None:
     for name in reversed(names):
         await driver.put(f"x/{name}/file", b"1")
     await driver.put("x/aa", b"a file")
-    assert list(await driver.folders("x")) == names
-    assert list(await driver.folders("")) == ["x"]
+    assert list(await driver.list_folders("x")) == names
+    assert list(await driver.list_folders("")) == ["x"]
     for limit in range(1, len(names) + 2):
         assert await _folder_pages(driver, "x", limit) == names
-    assert list(await driver.folders("x", "a.")) == names[3:]
-    assert list(await driver.folders("x/a")) == []
+    assert list(await driver.list_folders("x", "a.")) == names[3:]
+    assert list(await driver.list_folders("x/a")) == []
     await driver.put("x/c/d/file", b"1")
     await driver.delete("x/a")
-    assert list(await driver.folders("x")) == ["B", "a-b", "a.b", "b", "c", *names[5:]]
+    assert list(await driver.list_folders("x")) == ["B", "a-b", "a.b", "b", "c", *names[5:]]
     await driver.delete("x")
 
 
@@ -241,7 +241,7 @@ async def folders_may_have_to_hold_something(driver: IStorageDriver) -> None:
     await driver.put("x/c2/current", b"1")
 
     async def holding(after: str = "", limit: int = 1000) -> Sequence[str]:
-        return list(await driver.folders("x", after, limit, "current/link"))
+        return list(await driver.list_folders("x", after, limit, "current/link"))
 
     assert await holding() == ["a", "c", "d", "e"]
     assert await holding("", 3) == ["a", "c", "d"]
@@ -257,49 +257,49 @@ async def folders_may_have_to_hold_something(driver: IStorageDriver) -> None:
     assert await holding() == ["b", "c", "c0"]
     await driver.put("x/e/current/link", b"1")
     assert await holding() == ["b", "c", "c0", "e"]
-    assert list(await driver.folders("", holding="b/current/link")) == ["x"]
+    assert list(await driver.list_folders("", holding="b/current/link")) == ["x"]
     await driver.delete("x")
 
 
 async def folders_many_answers_for_each(driver: IStorageDriver) -> None:
-    """``folders_many`` keeps the order asked for; what is no folder holds none."""
+    """``list_folders_many`` keeps the order asked for; what is no folder holds none."""
     for path in ("x/b/file", "x/a/file", "x/c/file", "y/z/file", "y/file"):
         await driver.put(path, b"1")
     asked = ["y", "none", "x", "x/a", "x/a/file", "x/a/file/below", "y"]
-    found = await driver.folders_many(asked, 10)
+    found = await driver.list_folders_many(asked, 10)
     assert [list(names) for names in found] == [["z"], [], ["a", "b", "c"], [], [], [], ["z"]]
-    assert [list(names) for names in await driver.folders_many(["x", "y"], 2)] == [
+    assert [list(names) for names in await driver.list_folders_many(["x", "y"], 2)] == [
         ["a", "b"],
         ["z"],
     ]
-    assert list(await driver.folders_many([], 2)) == []
+    assert list(await driver.list_folders_many([], 2)) == []
     await driver.delete("x")
     await driver.delete("y")
 
 
 async def marked_answers_all_that_hold_a_mark_or_says_to_walk(driver: IStorageDriver) -> None:
-    """``marked`` finds folders of any depth, in the order of whole paths, unless it is None."""
+    """``list_marked`` finds folders of any depth, in the order of whole paths, unless it is None."""
     names = ["a", "a-b", "a.b", "a/1", "a/b", "a/b/c", "a0", "b"]
     for number, name in enumerate(names):
         await driver.put(f"m/{name}/{('_one/x', '_two/y/z')[number % 2]}", b"1")
     for other in ("a/_three/x", "aa/_three/x", "c/_one", "z/_three/_one"):
         await driver.put(f"m/{other}", b"1")
 
-    async def marked(after: str, limit: int) -> tuple[Sequence[str], bool] | None:
-        return await driver.marked("m", "_", ("_one", "_two"), after, limit)
+    async def list_marked(after: str, limit: int) -> tuple[Sequence[str], bool] | None:
+        return await driver.list_marked("m", "_", ("_one", "_two"), after, limit)
 
-    if await marked("", 1) is not None:
+    if await list_marked("", 1) is not None:
         for after in ("", *names, "a/", "a/a", "z"):
             later = [name for name in names if name > after]
             for limit in range(1, len(names) + 2):
-                answer = await marked(after, limit)
+                answer = await list_marked(after, limit)
                 assert answer is not None
                 found, more = answer
                 assert list(found) == later[:limit]
                 # There may be more while folders without a mark are to come.
                 assert more or len(later) <= limit
                 assert not more or len(found) == limit
-        assert await marked("", 100) == (names, False)
+        assert await list_marked("", 100) == (names, False)
     await driver.delete("m")
 
 
@@ -342,7 +342,7 @@ async def _pages(method: Callable[..., Any], path: str, limit: int) -> list[str]
 async def hold_may_be_taken_again(driver: IStorageDriver) -> None:
     """A name that was let go can be held again; it may be any text."""
     for name in ("a/b:tag", "a name of any kind \n", "a/b:tag", ""):
-        release = await driver.hold(name)
+        release = await driver.lock(name)
         if release is not None:
             release()
 
@@ -350,7 +350,7 @@ async def hold_may_be_taken_again(driver: IStorageDriver) -> None:
 async def _folder_pages(driver: IStorageDriver, path: str, limit: int) -> list[str]:
     found: list[str] = []
     while True:
-        page = await driver.folders(path, found[-1] if found else "", limit)
+        page = await driver.list_folders(path, found[-1] if found else "", limit)
         found += page
         if len(page) < limit:
             return found

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 #: More than any driver reads, writes or keeps at once, and no round number.
-LARGE = bytes(range(251)) * 43_000
+LARGE_CONTENT = bytes(range(251)) * 43_000
 
 
-async def raises(answer: Awaitable[Any]) -> StorageError:
+async def error_of(answer: Awaitable[Any]) -> StorageError:
     """Answer the error that an awaitable fails with."""
     try:
         result = await answer

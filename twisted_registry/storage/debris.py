@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
-from twisted_registry.storage.filelist import leads_astray
-from twisted_registry.storage.newfile import is_hidden_name
+from twisted_registry.storage.filelist import is_broken_or_cyclic_link
+from twisted_registry.storage.newfile import is_temporary_name
 
 if TYPE_CHECKING:
     from os import DirEntry
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from twisted_registry.storage.filetree import FileTree
 
 #: Folders that are looked at in one go: about ten milliseconds when the disk is warm.
-_AT_ONCE = 200
+_FOLDERS_PER_TURN = 200
 
 
 @define(eq=False, repr=False)
-class Sweep:
+class LeftoverScan:
     """One pass over a tree, a bit at a time, so that no thread is taken for long.
 
     :ivar before: seconds since the epoch; what changed later is left alone.
@@ -38,9 +38,9 @@ class Sweep:
     found: int = field(init=False, default=0)
     _folders: list[str] = field(init=False, factory=lambda: [""])
 
-    def go_on(self) -> bool:
+    def scan_some(self) -> bool:
         """Look at some more folders, on a thread, and return whether there are more to come."""
-        for _ in range(_AT_ONCE):
+        for _ in range(_FOLDERS_PER_TURN):
             if not self._folders:
                 break
             self._look_into(self._folders.pop())
@@ -48,7 +48,7 @@ class Sweep:
 
     def _look_into(self, folder: str) -> None:
         try:
-            with self.tree.files.scandir(self.tree.full(folder)) as entries:
+            with self.tree.files.scandir(self.tree.os_path(folder)) as entries:
                 for entry in entries:
                     self._look_at(entry, f"{folder}/{entry.name}" if folder else entry.name)
         except (FileNotFoundError, NotADirectoryError):
@@ -56,9 +56,9 @@ class Sweep:
             return
 
     def _look_at(self, entry: DirEntry[str], path: str) -> None:
-        if is_hidden_name(entry.name):
+        if is_temporary_name(entry.name):
             self._remove_if_old(entry)
-        elif not entry.name.startswith(".") and _is_straight_folder(self.tree, entry):
+        elif not entry.name.startswith(".") and _is_folder_to_enter(self.tree, entry):
             self._folders.append(path)
 
     def _remove_if_old(self, entry: DirEntry[str]) -> None:
@@ -78,5 +78,5 @@ class Sweep:
         self.found += 1
 
 
-def _is_straight_folder(tree: FileTree, entry: DirEntry[str]) -> bool:
-    return entry.is_dir() and not leads_astray(tree, entry)
+def _is_folder_to_enter(tree: FileTree, entry: DirEntry[str]) -> bool:
+    return entry.is_dir() and not is_broken_or_cyclic_link(tree, entry)

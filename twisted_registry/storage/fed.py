@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import StorageError
 
 
-class Fed(ABC):
+class PushConsumer(ABC):
     """What such writers have in common; one says itself when it is full."""
 
     def __init__(self) -> None:

@@ -42,7 +42,7 @@ def list_folder(tree: FileTree, path: str, after: str, limit: int) -> Sequence[E
         missing = limit - len(found)
         names = _names(tree, path, after, missing)
         for name in names:
-            entry = _look(tree, f"{path}/{name}" if path else name, name)
+            entry = _entry_at(tree, f"{path}/{name}" if path else name, name)
             if entry is not None:
                 found.append(entry)
         if len(names) < missing:
@@ -54,10 +54,10 @@ def list_folder(tree: FileTree, path: str, after: str, limit: int) -> Sequence[E
 
 def walk_files(tree: FileTree, prefix: str, after: str, limit: int) -> Sequence[Entry]:
     """Answer the first ``limit`` files below a folder whose path is greater than ``after``."""
-    return list(islice(_below(tree, prefix, after), limit))
+    return list(islice(_walk(tree, prefix, after), limit))
 
 
-def leads_astray(tree: FileTree, entry: DirEntry[str]) -> bool:
+def is_broken_or_cyclic_link(tree: FileTree, entry: DirEntry[str]) -> bool:
     """Whether an entry is a link to nothing, to itself, or to a folder that it lies in."""
     if not entry.is_symlink():
         return False
@@ -72,7 +72,7 @@ def leads_astray(tree: FileTree, entry: DirEntry[str]) -> bool:
 
 def _names(tree: FileTree, path: str, after: str, limit: int) -> list[str]:
     try:
-        with tree.files.scandir(tree.full(path)) as entries:
+        with tree.files.scandir(tree.os_path(path)) as entries:
             visible = (entry.name for entry in entries if _is_visible(tree, entry))
             return nsmallest(limit, (name for name in visible if name > after))
     except FileNotFoundError as error:
@@ -83,24 +83,24 @@ def _names(tree: FileTree, path: str, after: str, limit: int) -> list[str]:
         raise PathInvalid(path, "is a file") from error
 
 
-def _below(tree: FileTree, folder: str, after: str) -> Iterator[Entry]:
+def _walk(tree: FileTree, folder: str, after: str) -> Iterator[Entry]:
     prefix = f"{folder}/" if folder else ""
     try:
-        with tree.files.scandir(tree.full(folder)) as entries:
+        with tree.files.scandir(tree.os_path(folder)) as entries:
             visible = [entry for entry in entries if _is_visible(tree, entry)]
     except (FileNotFoundError, NotADirectoryError):
         return
-    straight = (entry for entry in visible if not leads_astray(tree, entry))
-    for path in sorted(prefix + _key(entry) for entry in straight):
+    straight = (entry for entry in visible if not is_broken_or_cyclic_link(tree, entry))
+    for path in sorted(prefix + _sort_key(entry) for entry in straight):
         if not path.endswith("/"):
-            entry = _look(tree, path, path) if path > after else None
+            entry = _entry_at(tree, path, path) if path > after else None
             if entry is not None and not entry.is_folder:
                 yield entry
         elif path > after or after.startswith(path):
-            yield from _below(tree, path[:-1], after)
+            yield from _walk(tree, path[:-1], after)
 
 
-def _key(entry: DirEntry[str]) -> str:
+def _sort_key(entry: DirEntry[str]) -> str:
     """Answer the name; a folder's with a slash, to sort where the paths below it do.
 
     ``a-b`` comes before ``a/b``, and that before ``a0``.
@@ -111,13 +111,13 @@ def _key(entry: DirEntry[str]) -> str:
 def _is_visible(tree: FileTree, entry: DirEntry[str]) -> bool:
     if is_name(entry.name):
         return True
-    if not entry.name.startswith(".") and not tree.odd_name_seen:
-        tree.odd_name_seen = True
+    if not entry.name.startswith(".") and not tree.odd_name_logged:
+        tree.odd_name_logged = True
         log.warn("passing over {path!r} and other names that no path can spell", path=entry.path)
     return False
 
 
-def _look(tree: FileTree, path: str, name: str) -> Entry | None:
+def _entry_at(tree: FileTree, path: str, name: str) -> Entry | None:
     try:
         return entry_of(name, tree.stat(path))
     except PathNotFound:

@@ -10,7 +10,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from twisted_registry.storage.filetree import ATTEMPTS
+from twisted_registry.storage.filetree import MAX_ATTEMPTS
 from twisted_registry.storage.interfaces import OffsetInvalid, PathNotFound, WriterBusy
 
 if TYPE_CHECKING:
@@ -29,12 +29,12 @@ def open_for_writing(
     :raises WriterBusy: if another writer has the lock.
     :raises PathNotFound: if it is not to be opened.
     """
-    for _ in range(ATTEMPTS):
+    for _ in range(MAX_ATTEMPTS):
         fd = _open(tree, path, offset, makes_folder=present is None)
         try:
             size = _lock(tree, path, fd, offset)
             if size is not None:
-                _look_beside(tree, path, size, present, absent)
+                _check_siblings(tree, path, size, present, absent)
         except BaseException:
             tree.files.close(fd)
             raise
@@ -45,12 +45,12 @@ def open_for_writing(
 
 
 def _open(tree: FileTree, path: str, offset: int | None, *, makes_folder: bool) -> int:
-    full = tree.full(path)
+    os_path = tree.os_path(path)
     flags = os.O_RDWR | (0 if offset else os.O_CREAT)
     try:
         if offset or not makes_folder:
-            return tree.files.open(full, flags)
-        return tree.in_folder(path, lambda: tree.files.open(full, flags))
+            return tree.files.open(os_path, flags)
+        return tree.retry_with_parents(path, lambda: tree.files.open(os_path, flags))
     except FileNotFoundError as error:
         if offset:
             raise OffsetInvalid(path, "is not there", size=0) from error
@@ -64,28 +64,28 @@ def _lock(tree: FileTree, path: str, fd: int, offset: int | None) -> int | None:
     except BlockingIOError as error:
         raise WriterBusy(path) from error
     mine = tree.files.fstat(fd)
-    if not _is_named(tree, path, mine):
+    if not _path_names(tree, path, mine):
         return None
     if offset is not None and offset != mine.st_size:
         raise OffsetInvalid(path, f"ends at {mine.st_size}", size=mine.st_size)
     return mine.st_size
 
 
-def _look_beside(
+def _check_siblings(
     tree: FileTree, path: str, size: int, present: str | None, absent: str | None
 ) -> None:
-    if (present is None or _is_there(tree, present)) and (
-        absent is None or not _is_there(tree, absent)
+    if (present is None or _exists(tree, present)) and (
+        absent is None or not _exists(tree, absent)
     ):
         return
     if not size:
         # Still locked, so it is nobody else's.
         with suppress(FileNotFoundError):
-            tree.files.unlink(tree.full(path))
+            tree.files.unlink(tree.os_path(path))
     raise PathNotFound(path, "may not be written by what lies beside it")
 
 
-def _is_there(tree: FileTree, path: str) -> bool:
+def _exists(tree: FileTree, path: str) -> bool:
     try:
         tree.stat(path)
     except PathNotFound:
@@ -93,14 +93,14 @@ def _is_there(tree: FileTree, path: str) -> bool:
     return True
 
 
-def is_still(tree: FileTree, path: str, fd: int) -> bool:
+def is_same_file(tree: FileTree, path: str, fd: int) -> bool:
     """Whether the path still names the open file."""
-    return _is_named(tree, path, tree.files.fstat(fd))
+    return _path_names(tree, path, tree.files.fstat(fd))
 
 
-def _is_named(tree: FileTree, path: str, mine: os.stat_result) -> bool:
+def _path_names(tree: FileTree, path: str, mine: os.stat_result) -> bool:
     try:
-        named = tree.files.stat(tree.full(path))
+        named = tree.files.stat(tree.os_path(path))
     except (FileNotFoundError, NotADirectoryError):
         return False
     return (mine.st_dev, mine.st_ino) == (named.st_dev, named.st_ino)

@@ -21,25 +21,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-_KINDS: dict[int, type[StorageError]] = {
+_ERROR_CLASSES: dict[int, type[StorageError]] = {
     errno.ENOENT: PathNotFound,
     errno.EEXIST: PathExists,
     errno.ENOTDIR: PathInvalid,
     errno.EISDIR: PathInvalid,
     errno.ENAMETOOLONG: PathInvalid,
 }
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
 #: What a kernel or filesystem answers that can not copy between these two files by itself.
-_NO_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF}
+_COPY_UNSUPPORTED_ERRNOS = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF}
 
 
-def explain(error: OSError, path: str) -> StorageError:
+def translate_oserror(error: OSError, path: str) -> StorageError:
     """Say in the driver's words what the operating system said about ``path``."""
-    kind = _KINDS.get(error.errno or 0, StorageError)
-    return kind(path, error.strerror or repr(error), error.errno in _FULL)
+    kind = _ERROR_CLASSES.get(error.errno or 0, StorageError)
+    return kind(path, error.strerror or repr(error), error.errno in _DISK_FULL_ERRNOS)
 
 
-class OsFiles:
+class OSCalls:
     """The real operating system. Every method is the call of its name; all raise OSError."""
 
     def open(self, path: str, flags: int) -> int:
@@ -66,7 +66,7 @@ class OsFiles:
         """Cut an open file."""
         os.ftruncate(fd, size)
 
-    def begin_writing(self, fd: int, offset: int, length: int) -> None:
+    def start_writeback(self, fd: int, offset: int, length: int) -> None:
         """Let the kernel begin to write a stretch that was not written before; where it can."""
         with suppress(OSError, AttributeError):
             # It throws away only what is on the disk already, so that here nothing is.
@@ -85,7 +85,7 @@ class OsFiles:
         try:
             return os.copy_file_range(source, destination, length)
         except OSError as error:
-            if error.errno not in _NO_COPY:
+            if error.errno not in _COPY_UNSUPPORTED_ERRNOS:
                 raise
             return os.sendfile(destination, source, None, length)
 

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer, IPushProducer
 from zope.interface import implementer
 
-from twisted_registry.storage.fileops import OsFiles, explain
+from twisted_registry.storage.fileops import OSCalls, translate_oserror
 from twisted_registry.storage.interfaces import StorageError
 from twisted_registry.storage.streams import IReader
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from twisted_registry.storage.threads import Threads
 
 #: Bytes read at once: what each download may hold in memory beside its transport's buffer.
-PIECE = 512 * 1024
+PIECE_BYTES = 512 * 1024
 
 
 @implementer(IReader, IPushProducer)
@@ -34,7 +34,7 @@ class FileReader:
 
     def __init__(
         self,
-        files: OsFiles,
+        files: OSCalls,
         threads: Threads,
         path: str,
         fd: int,
@@ -61,14 +61,14 @@ class FileReader:
         done: Deferred[None] = Deferred(lambda _: self._free())
         self._consumer, self._done = consumer, done
         consumer.registerProducer(self, True)
-        self._go_on()
+        self._read_next()
         return done
 
     def feed(self, observe: Callable[[bytes], object]) -> Deferred[None]:
         """Call ``observe`` with the whole stretch, on a thread, and close."""
         self._done = Deferred(lambda _: self._free())
         self._reading = True
-        feeding = self._threads.run(self._feed, observe)
+        feeding = self._threads.run_blocking(self._feed, observe)
         feeding.addCallbacks(self._fed, self._failed)
         return self._done
 
@@ -94,7 +94,7 @@ class FileReader:
     def resumeProducing(self) -> None:
         """Go on."""
         self._paused = False
-        self._go_on()
+        self._read_next()
 
     def stopProducing(self) -> None:
         """The consumer has gone: end as if cancelled."""
@@ -112,7 +112,7 @@ class FileReader:
         if consumer is not None:
             consumer.unregisterProducer()
 
-    def _go_on(self) -> None:
+    def _read_next(self) -> None:
         if self._closed or self._paused or self._reading:
             return
         left = self.size - self._sent
@@ -120,15 +120,15 @@ class FileReader:
             self._finish(None)
             return
         self._reading = True
-        reading = self._threads.run(
-            self._files.pread, self._fd, min(PIECE, left), self._offset + self._sent
+        reading = self._threads.run_blocking(
+            self._files.pread, self._fd, min(PIECE_BYTES, left), self._offset + self._sent
         )
-        reading.addCallbacks(self._arrived, self._failed)
+        reading.addCallbacks(self._piece_read, self._failed)
 
     def _feed(self, observe: Callable[[bytes], object]) -> None:
         """Read and observe to the end, or until closed. On a thread."""
         while self._sent < self.size and not self._closed:
-            wanted = min(PIECE, self.size - self._sent)
+            wanted = min(PIECE_BYTES, self.size - self._sent)
             piece = self._files.pread(self._fd, wanted, self._offset + self._sent)
             if not piece:
                 raise self._too_short()
@@ -145,7 +145,7 @@ class FileReader:
     def _too_short(self) -> StorageError:
         return StorageError(self._path, f"ends after {self._sent} of {self.size} bytes")
 
-    def _arrived(self, piece: bytes) -> None:
+    def _piece_read(self, piece: bytes) -> None:
         self._reading = False
         if self._closed:
             self._release()
@@ -156,7 +156,7 @@ class FileReader:
             assert self._consumer is not None
             # A consumer that pauses meanwhile takes this piece and no more.
             self._consumer.write(piece)
-            self._go_on()
+            self._read_next()
 
     def _failed(self, failure: Failure) -> None:
         self._reading = False
@@ -164,7 +164,7 @@ class FileReader:
             self._release()
             return
         error = failure.value
-        self._finish(explain(error, self._path) if isinstance(error, OSError) else error)
+        self._finish(translate_oserror(error, self._path) if isinstance(error, OSError) else error)
 
     def _finish(self, error: BaseException | None) -> None:
         assert self._done is not None

@@ -15,15 +15,15 @@ from zope.interface import implementer
 
 from twisted_registry.storage.filelist import entry_of, list_folder, walk_files
 from twisted_registry.storage.filelock import open_for_writing
-from twisted_registry.storage.fileops import OsFiles, explain
+from twisted_registry.storage.fileops import OSCalls, translate_oserror
 from twisted_registry.storage.filereader import FileReader
 from twisted_registry.storage.filetree import FileTree
-from twisted_registry.storage.filewriter import FileWriter, Share
-from twisted_registry.storage.folderscans import FRESH, MOST, FolderScans
+from twisted_registry.storage.filewriter import FileWriter, WriteBudget
+from twisted_registry.storage.folderscans import RACY_WINDOW_NS, MAX_CACHED_NAMES, FolderNameCache
 from twisted_registry.storage.hostlock import HostLocks
 from twisted_registry.storage.interfaces import (
     Entry,
-    Glance,
+    FileVersion,
     IStorageDriver,
     MethodUnsupported,
     OffsetInvalid,
@@ -32,7 +32,7 @@ from twisted_registry.storage.interfaces import (
     StorageError,
 )
 from twisted_registry.storage.nearfolders import NearFolders
-from twisted_registry.storage.openfiles import OpenFiles, room_for_open_files
+from twisted_registry.storage.openfiles import OpenFileCache, open_file_limit
 from twisted_registry.storage.threads import Threads
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.base import ReactorBase
 
-    from twisted_registry.storage.debris import Sweep
+    from twisted_registry.storage.debris import LeftoverScan
     from twisted_registry.storage.streams import IReader, IWriter
 
 _T = TypeVar("_T")
@@ -66,26 +66,26 @@ class FilesystemDriver(NearFolders):
         root: str,
         reactor: ReactorBase,
         max_threads: int = 100,
-        kept_open: int | None = None,
-        kept_names: int = MOST,
-        files: OsFiles | None = None,
+        max_open_files: int | None = None,
+        max_cached_names: int = MAX_CACHED_NAMES,
+        files: OSCalls | None = None,
         threads: Threads | None = None,
     ) -> None:
         self.root = root
         self.reactor = reactor
         self.max_threads = max_threads
-        self.kept_open = room_for_open_files() if kept_open is None else kept_open
-        self.kept_names = kept_names
-        self.files = OsFiles() if files is None else files
+        self.max_open_files = open_file_limit() if max_open_files is None else max_open_files
+        self.max_cached_names = max_cached_names
+        self.files = OSCalls() if files is None else files
         self.threads = (
             Threads(self.reactor, self.max_threads, "storage") if threads is None else threads
         )
         self.name = "filesystem"
-        self.minimum_chunk = 0
+        self.min_chunk_bytes = 0
         self._tree = FileTree(self.root.rstrip("/"), self.files)
-        self._share = Share()
-        self._open_files = OpenFiles(self.files, self.kept_open)
-        self._scans = FolderScans(self._tree, self.reactor.seconds, self.kept_names)
+        self._budget = WriteBudget()
+        self._open_files = OpenFileCache(self.files, self.max_open_files)
+        self._folder_names = FolderNameCache(self._tree, self.reactor.seconds, self.max_cached_names)
         self._host_locks = HostLocks(self._tree, self.reactor, self._run)
 
     def get(self, path: str, limit: int) -> Deferred[bytes]:
@@ -108,7 +108,7 @@ class FilesystemDriver(NearFolders):
         """Fire with size and time of a file or folder."""
         return self._run(path, lambda: entry_of(path, self._tree.stat(path)))
 
-    def glance(self, path: str) -> Glance | None:
+    def peek(self, path: str) -> FileVersion | None:
         """Look at a file, whose name and node the kernel has in memory if it was used lately."""
         # Done several times for each pull, so with as few calls as can be.
         try:
@@ -116,32 +116,32 @@ class FilesystemDriver(NearFolders):
         except OSError:
             return None
         written = found.st_mtime_ns
-        if not S_ISREG(found.st_mode) or self.reactor.seconds() * 1e9 - written < FRESH:
+        if not S_ISREG(found.st_mode) or self.reactor.seconds() * 1e9 - written < RACY_WINDOW_NS:
             return None
-        mark = (found.st_ino, written, found.st_ctime_ns)
-        return tuple.__new__(Glance, (found.st_size, mark))
+        identity = (found.st_ino, written, found.st_ctime_ns)
+        return tuple.__new__(FileVersion, (found.st_size, identity))
 
-    def unchanged(self, looks: Sequence[tuple[str, Glance]]) -> bool:
+    def validate(self, versions: Sequence[tuple[str, FileVersion]]) -> bool:
         """Look at files again. What was old enough to be believed is so as long as it looks so."""
         stat, root = self.files.stat, self._tree.root
-        for path, (size, mark) in looks:
+        for path, (size, identity) in versions:
             try:
                 found = stat(f"{root}/{path}")
             except OSError:
                 return False
             if (
                 found.st_size != size
-                or (found.st_ino, found.st_mtime_ns, found.st_ctime_ns) != mark
+                or (found.st_ino, found.st_mtime_ns, found.st_ctime_ns) != identity
             ):
                 return False
         return True
 
-    def reopen(self, path: str, seen: Glance) -> IReader | None:
+    def open_cached(self, path: str, version: FileVersion) -> IReader | None:
         """Open a small file that is kept open."""
-        kept = self._open_files.take(path, seen)
-        if kept is None:
+        cached = self._open_files.acquire(path, version)
+        if cached is None:
             return None
-        return FileReader(self.files, self.threads, path, kept.fd, 0, seen.size, kept.release)
+        return FileReader(self.files, self.threads, path, cached.fd, 0, version.size, cached.release)
 
     def copy(self, source: str, destination: str) -> Deferred[None]:
         """Copy a file within the kernel, where it can."""
@@ -167,21 +167,21 @@ class FilesystemDriver(NearFolders):
 
     def open(self, path: str, offset: int = 0, length: int | None = None) -> Deferred[IReader]:
         """Open a stretch of a file for reading; of a small one that was read lately, at once."""
-        seen = self.glance(path) if self.kept_open else None
-        kept = self._open_files.take(path, seen)
-        if kept is not None and seen is not None:
-            rest = seen.size - offset
+        version = self.peek(path) if self.max_open_files else None
+        cached = self._open_files.acquire(path, version)
+        if cached is not None and version is not None:
+            rest = version.size - offset
             if rest >= 0:
                 size = rest if length is None else min(length, rest)
                 return succeed(
-                    FileReader(self.files, self.threads, path, kept.fd, offset, size, kept.release)
+                    FileReader(self.files, self.threads, path, cached.fd, offset, size, cached.release)
                 )
-            kept.release()
+            cached.release()
 
         def reader(opened: tuple[int, int]) -> IReader:
             fd, size = opened
-            if seen is not None:
-                self._open_files.keep(path, seen, fd)
+            if version is not None:
+                self._open_files.add(path, version, fd)
             release = partial(self.files.close, fd)
             return FileReader(self.files, self.threads, path, fd, offset, size, release)
 
@@ -208,13 +208,13 @@ class FilesystemDriver(NearFolders):
                 self._tree,
                 self.threads,
                 self.reactor,
-                self._share,
+                self._budget,
                 path,
                 fd,
                 size,
                 observe,
                 # It is another file by now, or has another name.
-                lambda: self._open_files.forget(path),
+                lambda: self._open_files.discard(path),
             )
 
         opening = self._run(
@@ -229,29 +229,29 @@ class FilesystemDriver(NearFolders):
         )
         return opening.addCallback(writer)
 
-    def sweep(self, before: float, *, dry_run: bool = False) -> Deferred[int]:
+    def remove_leftovers(self, before: float, *, dry_run: bool = False) -> Deferred[int]:
         """Remove old hidden files and folders, a bit of the tree at a time."""
         # First done minutes after the start.
-        from twisted_registry.storage.debris import Sweep  # noqa: PLC0415
+        from twisted_registry.storage.debris import LeftoverScan  # noqa: PLC0415
 
-        return Deferred.fromCoroutine(self._sweep(Sweep(self._tree, before, dry_run)))
+        return Deferred.fromCoroutine(self._sweep(LeftoverScan(self._tree, before, dry_run)))
 
     def list(self, path: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
         """Fire with what lies directly in a folder."""
         return self._run(path, list_folder, self._tree, path, after, limit)
 
-    def folders(
+    def list_folders(
         self, path: str, after: str = "", limit: int = 1000, holding: str = ""
     ) -> Deferred[Sequence[str]]:
         """Fire with the names of the folders directly in a folder; at once, if that can be."""
-        kept = None if holding else self._scans.kept(path, after, limit)
-        if kept is not None:
-            return succeed(kept)
-        return self._run(path, self._scans.page, path, after, limit, holding)
+        cached = None if holding else self._folder_names.cached(path, after, limit)
+        if cached is not None:
+            return succeed(cached)
+        return self._run(path, self._folder_names.page, path, after, limit, holding)
 
-    def folders_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[Sequence[str]]]:
+    def list_folders_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[Sequence[str]]]:
         """Fire with the names of the folders in each of many, read in one call of a thread."""
-        return self._run("", self._scans.pages, tuple(paths), limit)
+        return self._run("", self._folder_names.pages, tuple(paths), limit)
 
     def walk(self, prefix: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
         """Fire with the files below a folder."""
@@ -261,9 +261,9 @@ class FilesystemDriver(NearFolders):
         """Fail: there is nobody else to ask for these bytes."""
         return fail(MethodUnsupported(path, f"{self.name} has no URLs"))
 
-    def hold(self, name: str) -> Deferred[Callable[[], object] | None]:
+    def lock(self, name: str) -> Deferred[Callable[[], object] | None]:
         """Keep other processes waiting by a lock on a file, one of a few."""
-        return self._host_locks.take(name)
+        return self._host_locks.acquire(name)
 
     def close(self) -> Deferred[None]:
         """Wait for the calls under way and end the threads."""
@@ -281,14 +281,14 @@ class FilesystemDriver(NearFolders):
             try:
                 return work(*arguments)
             except OSError as error:
-                raise explain(error, path) from error
+                raise translate_oserror(error, path) from error
 
-        return self.threads.run(explained, undo=undo)
+        return self.threads.run_blocking(explained, undo=undo)
 
-    async def _sweep(self, sweep: Sweep) -> int:
-        while await self._run("", sweep.go_on):
+    async def _sweep(self, remove_leftovers: LeftoverScan) -> int:
+        while await self._run("", remove_leftovers.scan_some):
             pass
-        return sweep.found
+        return remove_leftovers.found
 
     def _close_opened(self, opened: tuple[int, int]) -> None:
         self.files.close(opened[0])
@@ -317,7 +317,7 @@ def _read_many(tree: FileTree, paths: Sequence[str], limit: int) -> Sequence[byt
         except (PathNotFound, PathInvalid):
             contents.append(None)
         except OSError as error:
-            raise explain(error, path) from error
+            raise translate_oserror(error, path) from error
     return contents
 
 

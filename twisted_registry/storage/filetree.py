@@ -1,7 +1,7 @@
 """Changes to a tree of files that last: what the filesystem driver does on its threads.
 
 A file gets its name only when it is whole: written under a hidden name, synced, renamed; then
-its entry is made to last (:mod:`twisted_registry.storage.lasting`).
+its entry is made to last (:mod:`twisted_registry.storage.dir_syncer`).
 
 A rename between two folders is taken to be one step on the disk, as it is on every file system
 that keeps a journal: when the new name lasts, the old one is gone.
@@ -15,7 +15,7 @@ import stat
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from twisted_registry.storage.fileops import OsFiles, explain
+from twisted_registry.storage.fileops import OSCalls, translate_oserror
 from twisted_registry.storage.interfaces import (
     MoveRefused,
     PathExists,
@@ -25,8 +25,8 @@ from twisted_registry.storage.interfaces import (
     Remove,
     StorageError,
 )
-from twisted_registry.storage.lasting import Lasting
-from twisted_registry.storage.newfile import NewFile, hidden_name
+from twisted_registry.storage.lasting import DirSyncer
+from twisted_registry.storage.newfile import AtomicFile, temporary_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 #: How often a write whose folder is deleted meanwhile makes the folder anew.
-ATTEMPTS = 100
+MAX_ATTEMPTS = 100
 #: Nothing there: no such name, a path through a file, links that go round.
-NOTHING = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+NOT_FOUND_ERRNOS = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 
 class FileTree:
@@ -48,15 +48,15 @@ class FileTree:
     :ivar files: the operating system.
     """
 
-    def __init__(self, root: str, files: OsFiles) -> None:
+    def __init__(self, root: str, files: OSCalls) -> None:
         self.root = root
         self.files = files
         #: whether a name that no path can spell was met, and reported
-        self.odd_name_seen = False
+        self.odd_name_logged = False
         #: what makes names last
-        self.lasting = Lasting(self.root, self.files)
+        self.dir_syncer = DirSyncer(self.root, self.files)
 
-    def full(self, path: str) -> str:
+    def os_path(self, path: str) -> str:
         """Where ``path`` is in the file system."""
         return f"{self.root}/{path}" if path else self.root
 
@@ -64,30 +64,30 @@ class FileTree:
         """Store a small file in one step."""
 
         def attempt() -> None:
-            with NewFile(self.files, self.full(_folder(path))) as new:
+            with AtomicFile(self.files, self.os_path(_folder(path))) as new:
                 new.write(content)
                 if durable:
                     new.sync()
-                    self._show(path, new)
+                    self._publish(path, new)
                 else:
-                    new.rename(self.full(path))
+                    new.rename(self.os_path(path))
 
-        self.in_folder(path, attempt)
+        self.retry_with_parents(path, attempt)
 
     def create(self, path: str, content: bytes) -> None:
         """Store a small file in one step, unless there is one."""
 
         def attempt() -> None:
-            with NewFile(self.files, self.full(_folder(path))) as new:
+            with AtomicFile(self.files, self.os_path(_folder(path))) as new:
                 new.write(content)
                 new.sync()
-                self.files.link(new.path, self.full(path))
+                self.files.link(new.path, self.os_path(path))
 
         try:
-            self.files.stat(self.full(path))
+            self.files.stat(self.os_path(path))
         except (FileNotFoundError, NotADirectoryError):
-            self.in_folder(path, attempt)
-            self.lasting.sync_entries((path,))
+            self.retry_with_parents(path, attempt)
+            self.dir_syncer.fsync_entries((path,))
         else:
             raise PathExists(path)
 
@@ -97,15 +97,15 @@ class FileTree:
         def attempt() -> None:
             fd, _ = self.open_file(source)
             try:
-                with NewFile(self.files, self.full(_folder(destination))) as new:
+                with AtomicFile(self.files, self.os_path(_folder(destination))) as new:
                     new.copy_from(fd)
                     new.sync()
-                    new.rename(self.full(destination))
+                    new.rename(self.os_path(destination))
             finally:
                 self.files.close(fd)
 
-        self.in_folder(destination, attempt)
-        self.lasting.sync_entries((destination,))
+        self.retry_with_parents(destination, attempt)
+        self.dir_syncer.fsync_entries((destination,))
 
     def move(self, source: str, destination: str, still: Callable[[], bool] | None = None) -> None:
         """Move a file; what was durable stays so.
@@ -113,7 +113,7 @@ class FileTree:
         :raises MoveRefused: if ``still`` says no at the last moment.
         """
         self._move(source, destination, still or _always)
-        self.lasting.sync_entries((destination,))
+        self.dir_syncer.fsync_entries((destination,))
 
     def delete(self, path: str, durable: bool = True) -> None:  # noqa: FBT001, FBT002
         """Remove a file, or a folder in one step for those who look."""
@@ -128,40 +128,40 @@ class FileTree:
         """
         with ExitStack() as stack:
             puts = [change for change in changes if isinstance(change, Put)]
-            written = {put: self._written(put, stack) for put in puts}
-            self._change(changes, written)
+            written = {put: self._write_hidden(put, stack) for put in puts}
+            self._apply_changes(changes, written)
 
-    def _change(self, changes: Sequence[Change], written: Mapping[Put, NewFile]) -> None:
+    def _apply_changes(self, changes: Sequence[Change], written: Mapping[Put, AtomicFile]) -> None:
         made: list[str] = []
         for change in changes:
             if isinstance(change, Remove):
-                self.lasting.sync_entries(made)
+                self.dir_syncer.fsync_entries(made)
                 made.clear()
                 with suppress(PathNotFound, FileNotFoundError):
                     self._remove(change.path, durable=False)
             elif isinstance(change, Put):
-                self.lasting.sync_entries(made)
+                self.dir_syncer.fsync_entries(made)
                 made.clear()
                 try:
-                    self._show(change.path, written[change])
+                    self._publish(change.path, written[change])
                 except FileNotFoundError:
                     # Its folder was deleted meanwhile, and what was written there.
                     self.put(change.path, change.content, durable=True)
             else:
                 self._move(change.source, change.destination, _always)
                 made.append(change.destination)
-        self.lasting.sync_entries(made)
+        self.dir_syncer.fsync_entries(made)
 
     def prune(self, paths: Sequence[str]) -> None:
         """Remove folders that are empty; who writes into one meanwhile makes it anew."""
         for path in paths:
             try:
-                self.files.rmdir(self.full(path))
+                self.files.rmdir(self.os_path(path))
             except OSError as error:
-                if error.errno not in {*NOTHING, errno.ENOTEMPTY, errno.EEXIST}:
+                if error.errno not in {*NOT_FOUND_ERRNOS, errno.ENOTEMPTY, errno.EEXIST}:
                     raise
             else:
-                self.lasting.forget(path)
+                self.dir_syncer.forget_folder(path)
 
     def delete_many(self, paths: Sequence[str]) -> None:
         """Remove files; try all of them before failing with the first error."""
@@ -169,15 +169,15 @@ class FileTree:
         changed = set()
         for path in paths:
             try:
-                self.files.unlink(self.full(path))
+                self.files.unlink(self.os_path(path))
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
-                first = first or explain(error, path)
+                first = first or translate_oserror(error, path)
             else:
                 changed.add(_folder(path))
         for folder in changed:
-            self.lasting.sync_folder(folder)
+            self.dir_syncer.fsync_dir(folder)
         if first is not None:
             raise first
 
@@ -187,9 +187,9 @@ class FileTree:
         :raises PathNotFound: if there is neither, or something else.
         """
         try:
-            found = self.files.stat(self.full(path))
+            found = self.files.stat(self.os_path(path))
         except OSError as error:
-            if error.errno in NOTHING:
+            if error.errno in NOT_FOUND_ERRNOS:
                 raise PathNotFound(path) from error
             raise
         if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
@@ -199,7 +199,7 @@ class FileTree:
     def open_file(self, path: str) -> tuple[int, int]:
         """Open a file for reading; answer its descriptor and size."""
         try:
-            fd = self.files.open(self.full(path), os.O_RDONLY | os.O_NONBLOCK)
+            fd = self.files.open(self.os_path(path), os.O_RDONLY | os.O_NONBLOCK)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise PathNotFound(path) from error
         try:
@@ -211,44 +211,44 @@ class FileTree:
             raise
         return fd, found.st_size
 
-    def in_folder(self, path: str, attempt: Callable[[], _T]) -> _T:
+    def retry_with_parents(self, path: str, attempt: Callable[[], _T]) -> _T:
         """Do something that needs the folder of ``path``, which is made when it is missing."""
-        for _ in range(ATTEMPTS):
+        for _ in range(MAX_ATTEMPTS):
             try:
                 return attempt()
             except FileNotFoundError:
-                self._make_folders(self.full(_folder(path)))
+                self._make_folders(self.os_path(_folder(path)))
         raise StorageError(path, "its folder is deleted again and again")
 
-    def _show(self, path: str, new: NewFile) -> None:
+    def _publish(self, path: str, new: AtomicFile) -> None:
         """Give a file its name, for good or not at all: others rely on what they see."""
-        full = self.full(path)
+        os_path = self.os_path(path)
         try:
-            self.files.stat(full)
+            self.files.stat(os_path)
             fresh = False
         except FileNotFoundError:
             fresh = True
-        new.rename(full)
+        new.rename(os_path)
         try:
-            self.lasting.sync_entries((path,))
+            self.dir_syncer.fsync_entries((path,))
         except OSError:
             with suppress(OSError):
-                if fresh and new.is_at(full):
-                    self.files.unlink(full)
+                if fresh and new.is_at(os_path):
+                    self.files.unlink(os_path)
             raise
 
-    def _written(self, put: Put, stack: ExitStack) -> NewFile:
+    def _write_hidden(self, put: Put, stack: ExitStack) -> AtomicFile:
         """The content of a file, under a hidden name beside its own until the stack unwinds."""
 
-        def attempt() -> NewFile:
+        def attempt() -> AtomicFile:
             with ExitStack() as own:
-                new = own.enter_context(NewFile(self.files, self.full(_folder(put.path))))
+                new = own.enter_context(AtomicFile(self.files, self.os_path(_folder(put.path))))
                 new.write(put.content)
                 new.sync()
                 stack.enter_context(own.pop_all())
                 return new
 
-        return self.in_folder(put.path, attempt)
+        return self.retry_with_parents(put.path, attempt)
 
     def _move(self, source: str, destination: str, still: Callable[[], bool]) -> None:
         if stat.S_ISDIR(self.stat(source).st_mode):
@@ -260,13 +260,13 @@ class FileTree:
             if not still():
                 raise MoveRefused(source)
             try:
-                self.files.rename(self.full(source), self.full(destination))
+                self.files.rename(self.os_path(source), self.os_path(destination))
             except FileNotFoundError:
                 self.stat(source)
                 raise
 
         try:
-            self.in_folder(destination, attempt)
+            self.retry_with_parents(destination, attempt)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
@@ -278,39 +278,39 @@ class FileTree:
             self.delete(source)
 
     def _remove(self, path: str, *, durable: bool) -> None:
-        full = self.full(path)
+        os_path = self.os_path(path)
         doomed = ""
         try:
-            self.files.unlink(full)
+            self.files.unlink(os_path)
         except NotADirectoryError as error:
             raise PathNotFound(path) from error
         except (IsADirectoryError, PermissionError):
-            doomed = f"{self.full(_folder(path))}/{hidden_name()}"
-            self.files.rename(full, doomed)
-            self.lasting.forget(path)
+            doomed = f"{self.os_path(_folder(path))}/{temporary_name()}"
+            self.files.rename(os_path, doomed)
+            self.dir_syncer.forget_folder(path)
         if durable:
-            self.lasting.sync_folder(_folder(path))
+            self.dir_syncer.fsync_dir(_folder(path))
         if doomed:
             self.remove_tree(doomed)
 
-    def _make_folders(self, full: str) -> None:
+    def _make_folders(self, os_path: str) -> None:
         try:
-            self.files.mkdir(full)
+            self.files.mkdir(os_path)
         except FileExistsError:
             return
         except FileNotFoundError:
-            self._make_folders(os.path.dirname(full))  # noqa: PTH120
+            self._make_folders(os.path.dirname(os_path))  # noqa: PTH120
             # Deleted again at once? Then the caller comes back.
             with suppress(FileExistsError, FileNotFoundError):
-                self.files.mkdir(full)
-        if not full.startswith(f"{self.root}/"):
+                self.files.mkdir(os_path)
+        if not os_path.startswith(f"{self.root}/"):
             # The root or a folder above it, which no later sync reaches.
-            self.lasting.sync(os.path.dirname(full))  # noqa: PTH120
+            self.dir_syncer.sync(os.path.dirname(os_path))  # noqa: PTH120
 
-    def remove_tree(self, full: str) -> None:
+    def remove_tree(self, os_path: str) -> None:
         """Remove a folder that no path leads to any more; what will not go stays hidden."""
-        for _ in range(ATTEMPTS):
-            with self.files.scandir(full) as entries:
+        for _ in range(MAX_ATTEMPTS):
+            with self.files.scandir(os_path) as entries:
                 found = [(entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries]
             for path, is_folder in found:
                 if is_folder:
@@ -320,7 +320,7 @@ class FileTree:
                     with suppress(FileNotFoundError):
                         self.files.unlink(path)
             try:
-                self.files.rmdir(full)
+                self.files.rmdir(os_path)
             except OSError as error:
                 # A call that found the folder under its old name may still be making a file.
                 if error.errno != errno.ENOTEMPTY:

@@ -17,10 +17,10 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from twisted_registry.storage.fed import Fed
-from twisted_registry.storage.fileops import explain
-from twisted_registry.storage.giveback import LARGE, give_back
-from twisted_registry.storage.growing import SMALL, GrowingFile
+from twisted_registry.storage.fed import PushConsumer
+from twisted_registry.storage.fileops import translate_oserror
+from twisted_registry.storage.giveback import TRIM_THRESHOLD_BYTES, trim_heap
+from twisted_registry.storage.growing import SMALL_WRITE_BYTES, AppendFile
 from twisted_registry.storage.interfaces import StorageError
 from twisted_registry.storage.streams import IWriter
 
@@ -41,14 +41,14 @@ log = Logger()
 
 #: Bytes stored and then hashed at once, give or take one ``write``: as many as a processor's cache
 #: holds.
-BATCH = 512 * 1024
+_BATCH_BYTES = 512 * 1024
 #: Bytes after which a thread that always finds more takes its place behind the others.
-STRETCH = 32 * 1024 * 1024
+_MAX_TURN_BYTES = 32 * 1024 * 1024
 #: Bytes that are drawn, stored and hashed at a time.
-ROOM = 128 * 1024
+_READ_BUFFER_BYTES = 128 * 1024
 
 
-class Share:
+class WriteBudget:
     """How many bytes the writers of a driver may keep waiting, all together.
 
     One upload alone gets enough to keep the disk busy; many at once share, so that memory does
@@ -69,7 +69,7 @@ class Share:
         return max(self.least, min(self.each, self.together // max(self.writers, 1)))
 
 
-class _Sync:
+class _SyncRequest:
     """A caller who waits until the file is on the disk.
 
     :ivar size: up to which byte.
@@ -91,7 +91,7 @@ class _Sync:
 
 
 @implementer(IWriter)
-class FileWriter(Fed):
+class FileWriter(PushConsumer):
     """The one writer of a file, which holds its lock until it ends; ``over`` is called then."""
 
     mark: ClassVar[str] = ""
@@ -101,7 +101,7 @@ class FileWriter(Fed):
         tree: FileTree,
         threads: Threads,
         clock: IReactorTime,
-        share: Share,
+        share: WriteBudget,
         path: str,
         fd: int,
         size: int,
@@ -109,23 +109,23 @@ class FileWriter(Fed):
         over: Callable[[], None],
     ) -> None:
         super().__init__()
-        self._file = GrowingFile(tree, path, fd, size, observe)
+        self._file = AppendFile(tree, path, fd, size, observe)
         self._threads = threads
         self._clock = clock
-        self._share = share
+        self._budget = share
         self._path = path
         self.size = size
         self._over = over
         self._pending: deque[bytes] = deque()
-        self._syncs: list[_Sync] = []
-        self._soon: IDelayedCall | None = None
+        self._syncs: list[_SyncRequest] = []
+        self._batch_call: IDelayedCall | None = None
         self._source: Any = None
         self._drawn: Deferred[None] | None = None
         self._busy = False
-        self._failure_told = False
+        self._failure_reported = False
         self._ended = False
-        self._enders: list[Deferred[int]] = []
-        self._share.writers += 1
+        self._close_waiters: list[Deferred[int]] = []
+        self._budget.writers += 1
 
     def write(self, data: bytes) -> None:
         """Take bytes; dropped after a failure, ``close`` and ``cancel``."""
@@ -134,20 +134,20 @@ class FileWriter(Fed):
         self._pending.append(data)
         self.size += len(data)
         self._pause_if_full()
-        if self._busy or self._soon is not None:
+        if self._busy or self._batch_call is not None:
             return
-        if len(data) < SMALL:
-            self._soon = self._clock.callLater(0, self._turn_ended)
+        if len(data) < SMALL_WRITE_BYTES:
+            self._batch_call = self._clock.callLater(0, self._turn_ended)
         else:
-            self._work()
+            self._start_job()
 
     @property
-    def draw(self) -> Callable[[Any], Deferred[None] | None] | None:
+    def append_from(self) -> Callable[[Any], Deferred[None] | None] | None:
         """What appends from a source, if that is quicker: see :meth:`_draw`.
 
         The bytes of one upload alone are stored sooner if one thread reads and another one stores.
         """
-        return self._draw if self._share.writers > 1 else None
+        return self._draw if self._budget.writers > 1 else None
 
     def _draw(self, source: Any) -> Deferred[None] | None:
         """Append what a source has, after what was written; nothing is written until that is over.
@@ -161,20 +161,20 @@ class FileWriter(Fed):
             return None
         drawn: Deferred[None] = Deferred()
         self._source, self._drawn = source, drawn
-        self._work()
+        self._start_job()
         return drawn
 
     def flush(self) -> Deferred[int]:
         """Fire with the size once all written so far, and the file's name, last."""
-        return self._sync(_Sync(self.size, entry=True))
+        return self._sync(_SyncRequest(self.size, entry=True))
 
     def commit(self) -> Deferred[int]:
         """Fire with the size once all written so far lasts; its name does once it is moved."""
-        return self._sync(_Sync(self.size))
+        return self._sync(_SyncRequest(self.size))
 
-    def conclude(self, decide: Callable[[int], Sequence[Change]]) -> Deferred[int]:
+    def finalize(self, decide: Callable[[int], Sequence[Change]]) -> Deferred[int]:
         """Commit, make the changes that ``decide`` answers, close; all in one job."""
-        return self._sync(_Sync(self.size, decide=decide))
+        return self._sync(_SyncRequest(self.size, decide=decide))
 
     def close(self) -> Deferred[int]:
         """Stop writing, keep what is stored, and unlock."""
@@ -182,53 +182,53 @@ class FileWriter(Fed):
             return succeed(self._file.stored)
         self._ending = True
         ender: Deferred[int] = Deferred()
-        self._enders.append(ender)
-        self._work()
+        self._close_waiters.append(ender)
+        self._start_job()
         return ender
 
     def cancel(self) -> Deferred[None]:
         """Stop writing, remove the file, and unlock."""
-        self._file.removing = self._failure_told = True
+        self._file.removing = self._failure_reported = True
         self._drop_pending(StorageError(self._path, "the writer is cancelled"))
         return self.close().addCallback(lambda _: None)
 
-    def _sync(self, sync: _Sync) -> Deferred[int]:
+    def _sync(self, sync: _SyncRequest) -> Deferred[int]:
         if self._failure is not None:
-            self._failure_told = True
+            self._failure_reported = True
             return fail(self._failure)
         if self._ending:
             return fail(StorageError(self._path, "the writer is closed"))
         self._syncs.append(sync)
-        self._work()
+        self._start_job()
         return sync.waiting
 
     def _turn_ended(self) -> None:
-        self._soon = None
-        self._work()
+        self._batch_call = None
+        self._start_job()
 
-    def _work(self) -> None:
+    def _start_job(self) -> None:
         """Hand the next batch to a thread, unless one is at work."""
         if self._busy or self._ended:
             return
-        if self._soon is not None:
-            self._soon.cancel()
-            self._soon = None
-        batch = self._take()
+        if self._batch_call is not None:
+            self._batch_call.cancel()
+            self._batch_call = None
+        batch = self._take_batch()
         length = sum(map(len, batch))
         due = [sync for sync in self._syncs if sync.size <= self._file.stored + length]
         if batch or due or self._source is not None:
             self._syncs = [sync for sync in self._syncs if sync not in due]
-            entry = any(sync.entry for sync in due) and not self._file.entry_lasts
+            entry = any(sync.entry for sync in due) and not self._file.entry_synced
             decide = next((sync.decide for sync in due if sync.decide is not None), None)
             last = self._ending and not self._pending
             self._busy = True
-            job = self._threads.run(self._store, batch, bool(due), entry, decide, last)
+            job = self._threads.run_blocking(self._store_batch, batch, bool(due), entry, decide, last)
             job.addCallbacks(self._done, self._failed, (due,), errbackArgs=(due,))
         elif self._ending:
             self._busy = True
-            self._threads.run(self._file.release).addBoth(self._released)
+            self._threads.run_blocking(self._file.release).addBoth(self._released)
 
-    def _done(self, fault: Exception | None, due: list[_Sync]) -> None:
+    def _done(self, fault: Exception | None, due: list[_SyncRequest]) -> None:
         self._busy = False
         if self._source is not None and (self._source.over or self._ending):
             self._return_source()
@@ -240,7 +240,7 @@ class FileWriter(Fed):
             else:
                 sync.waiting.callback(sync.size)
         self._resume()
-        self._work()
+        self._start_job()
 
     def _return_source(self) -> None:
         drawn, self._source, self._drawn = self._drawn, None, None
@@ -254,9 +254,9 @@ class FileWriter(Fed):
                 self._producer.resumeProducing()
 
     def _has_room(self) -> bool:
-        return self.size - self._file.stored < self._share.limit // 2
+        return self.size - self._file.stored < self._budget.limit // 2
 
-    def _failed(self, failure: Failure, due: list[_Sync]) -> None:
+    def _failed(self, failure: Failure, due: list[_SyncRequest]) -> None:
         self._busy = False
         error = failure.value
         if not isinstance(error, StorageError):
@@ -264,14 +264,14 @@ class FileWriter(Fed):
             error = StorageError(self._path, repr(error))
         self._failure = error
         self._syncs = due + self._syncs
-        self._failure_told = self._failure_told or bool(self._syncs)
+        self._failure_reported = self._failure_reported or bool(self._syncs)
         self._drop_pending(error)
         self._return_source()
         if self._producer is not None:
             self._producer.stopProducing()
         if self._file.is_freed:
             self._released(failure)
-        self._work()
+        self._start_job()
 
     def _drop_pending(self, why: StorageError) -> None:
         self._pending.clear()
@@ -282,20 +282,20 @@ class FileWriter(Fed):
 
     def _released(self, result: Failure | None) -> None:
         self._ending = self._ended = True
-        self._share.writers -= 1
+        self._budget.writers -= 1
         self._over()
-        if self._file.stored >= LARGE:
+        if self._file.stored >= TRIM_THRESHOLD_BYTES:
             # Nobody waits for it, and a driver that is being closed need not do it.
-            self._threads.run(give_back).addErrback(lambda _: None)
+            self._threads.run_blocking(trim_heap).addErrback(lambda _: None)
         self.size = self._file.stored
         error: BaseException | None = None if result is None else result.value
-        if error is None and not self._failure_told:
+        if error is None and not self._failure_reported:
             error = self._failure
         syncs, self._syncs = self._syncs, []
         for sync in syncs:
             # Asked for while the file was being concluded.
             sync.waiting.errback(StorageError(self._path, "the writer is closed"))
-        enders, self._enders = self._enders, []
+        enders, self._close_waiters = self._close_waiters, []
         for ender in enders:
             if error is None:
                 ender.callback(self._file.stored)
@@ -306,18 +306,18 @@ class FileWriter(Fed):
         if (
             self._producer is not None
             and not self._paused
-            and self.size - self._file.stored > self._share.limit
+            and self.size - self._file.stored > self._budget.limit
         ):
             self._paused = True
             self._producer.pauseProducing()
 
-    def _take(self) -> list[bytes]:
+    def _take_batch(self) -> list[bytes]:
         """Take a batch of what waits, on either thread."""
         batch: list[bytes] = []
         length = 0
         # The reactor's thread may empty it at any time.
         with suppress(IndexError):
-            while length < BATCH:
+            while length < _BATCH_BYTES:
                 piece = self._pending.popleft()
                 batch.append(piece)
                 length += len(piece)
@@ -325,7 +325,7 @@ class FileWriter(Fed):
 
     # What follows runs on a thread, one call at a time.
 
-    def _store(
+    def _store_batch(
         self,
         batch: list[bytes],
         sync: bool,  # noqa: FBT001
@@ -341,25 +341,25 @@ class FileWriter(Fed):
         try:
             file.append(batch)
             if not (sync or last):
-                self._go_on()
+                self._store_more()
             if sync:
-                file.make_last()
+                file.fsync_content()
             if entry:
-                file.make_entry_last()
+                file.fsync_entry()
         except OSError as error:
-            raise explain(error, self._path) from error
-        fault = None if decide is None else file.conclude(decide)
+            raise translate_oserror(error, self._path) from error
+        fault = None if decide is None else file.finalize(decide)
         if last or (decide is not None and fault is None):
             file.release()
         return fault
 
-    def _go_on(self) -> None:
+    def _store_more(self) -> None:
         """Store what has come meanwhile, rather than wait to be called again."""
-        end = self._file.stored + STRETCH
+        end = self._file.stored + _MAX_TURN_BYTES
         while self._file.stored < end:
             if self._paused and self._has_room():
-                self._threads.tell(self._resume)
-            batch = self._take()
+                self._threads.call_from_thread(self._resume)
+            batch = self._take_batch()
             if batch:
                 self._file.append(batch)
             elif self._source is None or self._source.over:
@@ -369,7 +369,7 @@ class FileWriter(Fed):
 
     def _draw_from(self, source: Any, end: int) -> None:
         """Store what comes, as far as ``end``: each piece is hashed while the cache holds it."""
-        room = memoryview(bytearray(ROOM))
+        room = memoryview(bytearray(_READ_BUFFER_BYTES))
         while self._file.stored < end and not (source.over or self._ending):
             length = source.read_into(room)
             if length:

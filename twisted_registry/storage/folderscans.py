@@ -19,7 +19,7 @@ from stat import S_ISDIR, S_ISREG
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from twisted_registry.storage.filetree import NOTHING
+from twisted_registry.storage.filetree import NOT_FOUND_ERRNOS
 from twisted_registry.storage.interfaces import PathInvalid, PathNotFound
 from twisted_registry.storage.paths import is_name
 
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
 
 #: Nanoseconds. Node numbers are used again at once, and kernels stamp coarsely: two versions of a
 #: file or folder made within this time may look the same.
-FRESH = 20_000_000
+RACY_WINDOW_NS = 20_000_000
 #: The same where times are whole seconds, or every other one: on some file systems they all are.
-_FRESH_WHOLE = 2_100_000_000
-_SECOND = 1_000_000_000
+_RACY_WINDOW_COARSE_NS = 2_100_000_000
+_NS_PER_S = 1_000_000_000
 #: Names that are kept at most, of all folders together: about 80 bytes each.
-MOST = 250_000
+MAX_CACHED_NAMES = 250_000
 #: A folder that is kept takes the room of so many names besides.
-_OVERHEAD = 8
+_FOLDER_OVERHEAD_NAMES = 8
 #: For how many paths inside its folders it is kept which of them hold a file there: one byte each.
-_INSIDES = 2
+_MAX_INNER_PATHS = 2
 
 
-class Scan:
+class FolderNames:
     """What was in a folder.
 
     :ivar names: of folders and symbolic links, in order.
@@ -60,38 +60,38 @@ class Scan:
         marks = self._found.get(inside)
         if marks is None:
             marks = bytearray(len(self.names))
-            for oldest in list(self._found)[: 1 - _INSIDES or None]:
+            for oldest in list(self._found)[: 1 - _MAX_INNER_PATHS or None]:
                 # Another thread may have been faster.
                 self._found.pop(oldest, None)
             self._found[inside] = marks
         return marks
 
 
-class FolderScans:
+class FolderNameCache:
     """Reads the names of folders, and keeps a bounded number. Any thread may call.
 
     :ivar seconds: the time, by the clock that stamps files.
     :ivar most: how many names are kept.
     """
 
-    def __init__(self, tree: FileTree, seconds: Callable[[], float], most: int) -> None:
+    def __init__(self, tree: FileTree, seconds: Callable[[], float], max_names: int) -> None:
         self._tree = tree
         self._seconds = seconds
-        self._most = most
-        self._kept: OrderedDict[str, tuple[tuple[int, ...], Scan]] = OrderedDict()
+        self._max_names = max_names
+        self._cache: OrderedDict[str, tuple[tuple[int, ...], FolderNames]] = OrderedDict()
         self._names = 0
         self._lock = Lock()
 
-    def kept(self, path: str, after: str, limit: int) -> Sequence[str] | None:
+    def cached(self, path: str, after: str, limit: int) -> Sequence[str] | None:
         """What :meth:`page` answers, if one look at the folder is enough to know it."""
-        if path not in self._kept:
+        if path not in self._cache:
             return None
         try:
             found = self._tree.stat(path)
         except (PathNotFound, OSError):
             return None
-        scan = self._same(path, _version(found))
-        return None if scan is None or scan.links else _cut(scan, after, limit)
+        scan = self._lookup(path, _version(found))
+        return None if scan is None or scan.links else _slice(scan, after, limit)
 
     def page(self, path: str, after: str, limit: int, holding: str) -> Sequence[str]:
         """The first ``limit`` folders in ``path`` whose name is greater than ``after``.
@@ -102,13 +102,13 @@ class FolderScans:
         """
         scan = self._read(path)
         if not holding and not scan.links:
-            return _cut(scan, after, limit)
+            return _slice(scan, after, limit)
         start = bisect_right(scan.names, after)
         if holding:
-            return self._holding(path, scan, start, limit, holding)
+            return self._page_containing(path, scan, start, limit, holding)
         later = islice(scan.names, start, None)
         base = f"{path}/" if path else ""
-        straight = (name for name in later if name not in scan.links or self._leads(base + name))
+        straight = (name for name in later if name not in scan.links or self._is_link_to_folder(base + name))
         return list(islice(straight, limit))
 
     def pages(self, paths: Sequence[str], limit: int) -> Sequence[Sequence[str]]:
@@ -121,7 +121,7 @@ class FolderScans:
         except (PathNotFound, PathInvalid):
             return ()
 
-    def _holding(self, path: str, scan: Scan, start: int, limit: int, inside: str) -> Sequence[str]:
+    def _page_containing(self, path: str, scan: FolderNames, start: int, limit: int, inside: str) -> Sequence[str]:
         """The first ``limit`` names from ``start`` on with a file in them."""
         names, marks = scan.names, scan.found(inside)
         end = marks.find(0, start, start + limit)
@@ -130,7 +130,7 @@ class FolderScans:
             return names[start : start + limit]
         held = list(names[start:end])
         looked_for = islice(enumerate(names), end, None)
-        for number, name in self._looked_for(path, looked_for, marks, inside):
+        for number, name in self._find_containing(path, looked_for, marks, inside):
             held.append(name)
             if name not in scan.links:
                 marks[number] = 1
@@ -138,7 +138,7 @@ class FolderScans:
                 break
         return held
 
-    def _looked_for(
+    def _find_containing(
         self, path: str, names: Iterator[tuple[int, str]], marks: bytearray, inside: str
     ) -> Iterator[tuple[int, str]]:
         """Those of ``names`` with a file in them that is marked or can be seen now."""
@@ -146,7 +146,7 @@ class FolderScans:
         look = files.stat
         # From the open folder on the way to each is shorter.
         try:
-            folder = files.open(self._tree.full(path), os.O_RDONLY | os.O_DIRECTORY)
+            folder = files.open(self._tree.os_path(path), os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError as error:
             raise PathNotFound(path) from error
         try:
@@ -157,7 +157,7 @@ class FolderScans:
                 try:
                     found = look(f"{name}/{inside}", dir_fd=folder)
                 except OSError as error:
-                    if error.errno in NOTHING:
+                    if error.errno in NOT_FOUND_ERRNOS:
                         continue
                     raise
                 if found.st_size and S_ISREG(found.st_mode):
@@ -165,32 +165,32 @@ class FolderScans:
         finally:
             files.close(folder)
 
-    def _leads(self, path: str) -> bool:
+    def _is_link_to_folder(self, path: str) -> bool:
         """Whether a symbolic link leads to a folder."""
         try:
             return S_ISDIR(self._tree.stat(path).st_mode)
         except PathNotFound:
             return False
 
-    def _read(self, path: str) -> Scan:
+    def _read(self, path: str) -> FolderNames:
         # Before the look: what is changed after it has a later time than what we see.
         now = self._seconds() * 1e9
         found = self._tree.stat(path)
         if not S_ISDIR(found.st_mode):
             raise PathInvalid(path, "is a file")
         version = _version(found)
-        scan = self._same(path, version)
+        scan = self._lookup(path, version)
         if scan is None:
             scan = self._scan(path)
             changed = max(found.st_mtime_ns, found.st_ctime_ns)
-            if now - changed > (FRESH if changed % _SECOND else _FRESH_WHOLE):
+            if now - changed > (RACY_WINDOW_NS if changed % _NS_PER_S else _RACY_WINDOW_COARSE_NS):
                 self._keep(path, version, scan)
         return scan
 
-    def _scan(self, path: str) -> Scan:
+    def _scan(self, path: str) -> FolderNames:
         names, links = [], []
         try:
-            with self._tree.files.scandir(self._tree.full(path)) as entries:
+            with self._tree.files.scandir(self._tree.os_path(path)) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         names.append(entry.name)
@@ -200,40 +200,40 @@ class FolderScans:
             raise PathNotFound(path) from error
         visible = [name for name in names if is_name(name)]
         links = [name for name in links if is_name(name)]
-        return Scan(sorted(visible + links), frozenset(links))
+        return FolderNames(sorted(visible + links), frozenset(links))
 
-    def _same(self, path: str, version: tuple[int, ...]) -> Scan | None:
+    def _lookup(self, path: str, version: tuple[int, ...]) -> FolderNames | None:
         with self._lock:
-            kept = self._kept.get(path)
-            if kept is None:
+            cached = self._cache.get(path)
+            if cached is None:
                 return None
-            if kept[0] != version:
+            if cached[0] != version:
                 self._drop(path)
                 return None
-            self._kept.move_to_end(path)
-            return kept[1]
+            self._cache.move_to_end(path)
+            return cached[1]
 
-    def _keep(self, path: str, version: tuple[int, ...], scan: Scan) -> None:
-        size = len(scan.names) + _OVERHEAD
-        if size > self._most:
+    def _keep(self, path: str, version: tuple[int, ...], scan: FolderNames) -> None:
+        size = len(scan.names) + _FOLDER_OVERHEAD_NAMES
+        if size > self._max_names:
             return
         with self._lock:
-            if path in self._kept:
+            if path in self._cache:
                 self._drop(path)
-            self._kept[path] = version, scan
+            self._cache[path] = version, scan
             self._names += size
-            while self._names > self._most:
-                self._drop(next(iter(self._kept)))
+            while self._names > self._max_names:
+                self._drop(next(iter(self._cache)))
 
     def _drop(self, path: str) -> None:
-        _, scan = self._kept.pop(path)
-        self._names -= len(scan.names) + _OVERHEAD
+        _, scan = self._cache.pop(path)
+        self._names -= len(scan.names) + _FOLDER_OVERHEAD_NAMES
 
 
 def _version(found: stat_result) -> tuple[int, ...]:
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _cut(scan: Scan, after: str, limit: int) -> Sequence[str]:
+def _slice(scan: FolderNames, after: str, limit: int) -> Sequence[str]:
     start = bisect_right(scan.names, after) if after else 0
     return scan.names[start : start + limit]

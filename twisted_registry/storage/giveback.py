@@ -12,13 +12,13 @@ import ctypes
 from typing import Final
 
 #: Bytes of an upload after which it is worth it.
-LARGE: Final = 8 * 1024 * 1024
+TRIM_THRESHOLD_BYTES: Final = 8 * 1024 * 1024
 
 # Other C libraries than glibc have none, nor need it.
-_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
-def give_back() -> None:
+def trim_heap() -> None:
     """Give back what is free; on a thread, since it takes a while."""
-    if _trim is not None:
-        _trim(0)
+    if _malloc_trim is not None:
+        _malloc_trim(0)

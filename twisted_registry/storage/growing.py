@@ -10,8 +10,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from twisted_registry.storage.filelock import is_still
-from twisted_registry.storage.fileops import explain
+from twisted_registry.storage.filelock import is_same_file
+from twisted_registry.storage.fileops import translate_oserror
 from twisted_registry.storage.newfile import write_all
 
 if TYPE_CHECKING:
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import Change
 
 #: Bytes after which the disk is told to begin.
-WRITEBACK = 8 * 1024 * 1024
+_WRITEBACK_BYTES = 8 * 1024 * 1024
 #: Pieces of less than this are copied together, to be written at once.
-SMALL = 64 * 1024
+SMALL_WRITE_BYTES = 64 * 1024
 
 
-class GrowingFile:
+class AppendFile:
     """An open, locked file.
 
     :ivar fd: its descriptor.
@@ -55,14 +55,14 @@ class GrowingFile:
         self._observe = observe
         self.stored = size
         #: bytes that were in it when it was synced last
-        self._lasting = 0
-        self.entry_lasts = False
+        self._synced_size = 0
+        self.entry_synced = False
         self.removing = False
         self.is_freed = False
 
     def append(self, batch: list[bytes]) -> None:
         """Store pieces, and show them to the observer."""
-        if sum(map(len, batch)) < SMALL * len(batch):
+        if sum(map(len, batch)) < SMALL_WRITE_BYTES * len(batch):
             batch = [b"".join(batch)]
         for piece in batch:
             self.append_piece(piece)
@@ -75,41 +75,41 @@ class GrowingFile:
             if self._observe is not None:
                 self._observe(data)
         except BaseException:
-            self._cut(before)
+            self._truncate(before)
             raise
         self.stored += len(data)
-        begun, ready = before // WRITEBACK * WRITEBACK, self.stored // WRITEBACK * WRITEBACK
+        begun, ready = before // _WRITEBACK_BYTES * _WRITEBACK_BYTES, self.stored // _WRITEBACK_BYTES * _WRITEBACK_BYTES
         if begun != ready:
             # So that little is left to be waited for at the end.
-            self._tree.files.begin_writing(self.fd, begun, ready - begun)
+            self._tree.files.start_writeback(self.fd, begun, ready - begun)
 
-    def make_last(self) -> None:
+    def fsync_content(self) -> None:
         """Let what is stored survive a power cut."""
         try:
             self._tree.files.fsync(self.fd)
         except OSError:
             # The kernel reports lost pages once and then calls them clean: a second fsync would
             # succeed with a hole in the file.
-            self._cut(self._lasting)
+            self._truncate(self._synced_size)
             raise
-        self._lasting = self.stored
+        self._synced_size = self.stored
 
-    def make_entry_last(self) -> None:
+    def fsync_entry(self) -> None:
         """Let its name survive a power cut."""
-        self._tree.lasting.sync_entries((self._path,))
-        self.entry_lasts = True
+        self._tree.dir_syncer.fsync_entries((self._path,))
+        self.entry_synced = True
 
-    def conclude(self, decide: Callable[[int], Sequence[Change]]) -> Exception | None:
+    def finalize(self, decide: Callable[[int], Sequence[Change]]) -> Exception | None:
         """Make the changes that are decided on; answer what kept them from being made."""
         try:
             self._tree.change(decide(self.stored))
         except OSError as error:
-            return explain(error, self._path)
+            return translate_oserror(error, self._path)
         except Exception as error:  # noqa: BLE001 (whatever it is, whoever decides is to hear of it)
             return error
         return None
 
-    def _cut(self, size: int) -> None:
+    def _truncate(self, size: int) -> None:
         with suppress(OSError):
             self._tree.files.truncate(self.fd, size)
             self.stored = size
@@ -121,10 +121,10 @@ class GrowingFile:
         """
         try:
             try:
-                if self.removing and is_still(self._tree, self._path, self.fd):
-                    self._tree.files.unlink(self._tree.full(self._path))
+                if self.removing and is_same_file(self._tree, self._path, self.fd):
+                    self._tree.files.unlink(self._tree.os_path(self._path))
             finally:
                 self.is_freed = True
                 self._tree.files.close(self.fd)
         except OSError as error:
-            raise explain(error, self._path) from error
+            raise translate_oserror(error, self._path) from error

@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from twisted_registry.storage.filetree import FileTree
 
 #: A name with a dot: no path leads there.
-_FOLDER = "twisted-registry/.locks"
+_LOCK_FOLDER = "twisted-registry/.locks"
 #: Names that fall on the same file wait for each other, which does no harm.
-_COUNT = 256
+_MAX_LOCK_FILES = 256
 #: Seconds between two attempts, at first and at last.
-_SOON = 0.001
-_LATE = 0.02
+_FIRST_RETRY_S = 0.001
+_MAX_RETRY_S = 0.02
 #: Seconds until a holder is given up for stuck.
-_PATIENCE = 30.0
+_TIMEOUT_S = 30.0
 
 
 class HostLocks:
@@ -44,26 +44,26 @@ class HostLocks:
     """
 
     def __init__(
-        self, tree: FileTree, clock: IReactorTime, run: Callable[..., Deferred[int]]
+        self, tree: FileTree, clock: IReactorTime, run_blocking: Callable[..., Deferred[int]]
     ) -> None:
         self.tree = tree
         self.clock = clock
-        self.run = run
+        self.run_blocking = run_blocking
 
     @inlineCallbacks
-    def take(self, name: str) -> Generator[Any, Any, Callable[[], object] | None]:
+    def acquire(self, name: str) -> Generator[Any, Any, Callable[[], object] | None]:
         """Fire with what lets go, once nobody else has the lock of a name.
 
         :raises StorageError: if somebody has had it for 30 s.
         """
-        path = f"{_FOLDER}/{crc32(name.encode()) % _COUNT:02x}"
-        full = self.tree.full(path)
+        path = f"{_LOCK_FOLDER}/{crc32(name.encode()) % _MAX_LOCK_FILES:02x}"
+        os_path = self.tree.os_path(path)
         files = self.tree.files
         try:
-            fd = files.open(full, os.O_RDWR)
+            fd = files.open(os_path, os.O_RDWR)
         except OSError:
             # It was never used. What else is wrong is told there.
-            fd = yield self.run(path, self._make, path, undo=files.close)
+            fd = yield self.run_blocking(path, self._make, path, undo=files.close)
         try:
             yield from self._lock(fd, path)
         except BaseException:
@@ -72,8 +72,8 @@ class HostLocks:
         return lambda: files.close(fd)
 
     def _lock(self, fd: int, path: str) -> Generator[Any, Any, None]:
-        last = self.clock.seconds() + _PATIENCE
-        pause = _SOON
+        last = self.clock.seconds() + _TIMEOUT_S
+        pause = _FIRST_RETRY_S
         while True:
             try:
                 self.tree.files.lock(fd)
@@ -83,8 +83,8 @@ class HostLocks:
             else:
                 return
             yield deferLater(self.clock, pause)
-            pause = min(2 * pause, _LATE)
+            pause = min(2 * pause, _MAX_RETRY_S)
 
     def _make(self, path: str) -> int:
-        full = self.tree.full(path)
-        return self.tree.in_folder(path, lambda: self.tree.files.open(full, os.O_RDWR | os.O_CREAT))
+        os_path = self.tree.os_path(path)
+        return self.tree.retry_with_parents(path, lambda: self.tree.files.open(os_path, os.O_RDWR | os.O_CREAT))

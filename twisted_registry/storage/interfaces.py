@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from attrs import field, frozen
 from zope.interface import Attribute, Interface
 
-from twisted_registry.storage.paths import is_any_path
+from twisted_registry.storage.paths import is_path_uncached
 from twisted_registry.value import Value
 
 if TYPE_CHECKING:
@@ -103,8 +103,8 @@ class Entry(Value):
         return self.size is None
 
 
-def _keeps_grammar(_: object, __: object, path: str) -> None:
-    if not is_any_path(path):
+def _validate_path(_: object, __: object, path: str) -> None:
+    if not is_path_uncached(path):
         raise PathInvalid(path, "is not a path")
 
 
@@ -115,7 +115,7 @@ class Put(Value):
     :raises PathInvalid: if the path breaks the grammar; likewise of the other changes.
     """
 
-    path: str = field(validator=_keeps_grammar)
+    path: str = field(validator=_validate_path)
     content: bytes
 
 
@@ -123,21 +123,21 @@ class Put(Value):
 class Move(Value):
     """A change: move a file, as :meth:`IStorageDriver.move` does."""
 
-    source: str = field(validator=_keeps_grammar)
-    destination: str = field(validator=_keeps_grammar)
+    source: str = field(validator=_validate_path)
+    destination: str = field(validator=_validate_path)
 
 
 @frozen(eq=False, repr=False)
 class Remove(Value):
     """A change: remove a file or folder if it is there. A power cut may bring it back."""
 
-    path: str = field(validator=_keeps_grammar)
+    path: str = field(validator=_validate_path)
 
 
 Change = Put | Move | Remove
 
 
-class Glance(NamedTuple):
+class FileVersion(NamedTuple):
     """What one look at a file told.
 
     :ivar size: bytes.
@@ -145,7 +145,7 @@ class Glance(NamedTuple):
     """
 
     size: int
-    mark: object
+    identity: object
 
 
 class IStorageDriver(Interface):
@@ -153,7 +153,7 @@ class IStorageDriver(Interface):
 
     name: str = Attribute("What the configuration calls this driver: filesystem, inmemory, s3.")
     presigns: bool = Attribute("Whether presign() has a URL for any method at all.")
-    minimum_chunk: int = Attribute(
+    min_chunk_bytes: int = Attribute(
         "Bytes that each write of an upload but the last should have at least; 0 if any will do."
     )
 
@@ -193,22 +193,22 @@ class IStorageDriver(Interface):
         :raises PathNotFound: if there is nothing.
         """
 
-    def glance(path: str) -> Glance | None:
+    def peek(path: str) -> FileVersion | None:
         """Look at a file at once, on the reactor's thread.
 
         None if there is no such file, if it is so fresh that a change might not be told from it,
         or if the driver would have to wait: whoever gets None asks :meth:`stat` or :meth:`get`.
         """
 
-    def unchanged(looks: Sequence[tuple[str, Glance]]) -> bool:
-        """Whether all of some files look as :meth:`glance` saw them before.
+    def validate(versions: Sequence[tuple[str, FileVersion]]) -> bool:
+        """Whether all of some files look as :meth:`peek` saw them before.
 
         :param looks: their paths, and what was seen of each.
         :returns: False also if the driver would have to wait.
         """
 
-    def reopen(path: str, seen: Glance) -> IReader | None:
-        """Open the whole of a file that was found :meth:`unchanged` just now, at once.
+    def open_cached(path: str, version: FileVersion) -> IReader | None:
+        """Open the whole of a file that was found :meth:`validate` just now, at once.
 
         :param seen: how it looks.
         :returns: None if the driver would have to wait: ask :meth:`open`.
@@ -295,7 +295,7 @@ class IStorageDriver(Interface):
         :raises WriterBusy: while another writer, of any process, holds the path.
         """
 
-    def sweep(before: float, *, dry_run: bool = False) -> Deferred[int]:
+    def remove_leftovers(before: float, *, dry_run: bool = False) -> Deferred[int]:
         """Remove what calls that a crash cut off have left where no path leads.
 
         :param before: seconds since the epoch; what changed later may be in use, and stays.
@@ -312,7 +312,7 @@ class IStorageDriver(Interface):
             folder from none.
         """
 
-    def folders(
+    def list_folders(
         path: str, after: str = "", limit: int = 1000, holding: str = ""
     ) -> Deferred[Sequence[str]]:
         """Fire with the names of the folders directly in a folder, sorted (code points).
@@ -330,7 +330,7 @@ class IStorageDriver(Interface):
             folder from none.
         """
 
-    def folders_many(paths: Sequence[str], limit: int) -> Deferred[Sequence[Sequence[str]]]:
+    def list_folders_many(paths: Sequence[str], limit: int) -> Deferred[Sequence[Sequence[str]]]:
         """Fire with the names of the folders in each of many, in the order asked for.
 
         For a path where there is no folder there are none. Meant for about a thousand paths at
@@ -339,7 +339,7 @@ class IStorageDriver(Interface):
         :param limit: names of each at most; fewer mean that there are no more.
         """
 
-    def marked(
+    def list_marked(
         path: str, sign: str, marks: Sequence[str], after: str, limit: int
     ) -> Deferred[tuple[Sequence[str], bool] | None]:
         """Fire with the folders at any depth that hold a marked one, if that needs no walk.
@@ -374,7 +374,7 @@ class IStorageDriver(Interface):
         :raises MethodUnsupported: if the driver has no URLs, or none for this method.
         """
 
-    def hold(name: str) -> Deferred[Callable[[], object] | None]:
+    def lock(name: str) -> Deferred[Callable[[], object] | None]:
         """Keep other processes of this host that ask for the same name waiting.
 
         Fires with what lets go, which does not block; with None where no other process of this

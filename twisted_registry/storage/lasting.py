@@ -16,25 +16,25 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from twisted_registry.storage.fileops import OsFiles
+    from twisted_registry.storage.fileops import OSCalls
 
 #: How many folders are remembered as synced: about 200 bytes each.
-REMEMBERED = 10_000
+_MAX_SYNCED_FOLDERS = 10_000
 
 
-class Lasting:
+class DirSyncer:
     """Syncs folders below a root, and none of their entries twice.
 
     :ivar root: the folder, absolute.
     :ivar files: the operating system.
     """
 
-    def __init__(self, root: str, files: OsFiles) -> None:
+    def __init__(self, root: str, files: OSCalls) -> None:
         self.root = root
         self.files = files
-        self._settled: dict[str, tuple[int, int]] = {}
+        self._synced: dict[str, tuple[int, int]] = {}
 
-    def sync_entries(self, paths: Iterable[str]) -> None:
+    def fsync_entries(self, paths: Iterable[str]) -> None:
         """Make the entries of ``paths`` last, and those of the folders above them.
 
         From the top down: a file must not reach the disk in a folder that has not.
@@ -47,15 +47,15 @@ class Lasting:
                 self._look_up(_folder(path), due, fresh)
         for folder in sorted(due):
             try:
-                self.sync_folder(folder)
+                self.fsync_dir(folder)
             except FileNotFoundError:
                 fresh.clear()
-        if len(self._settled) + len(fresh) <= REMEMBERED:
-            self._settled.update(fresh)
+        if len(self._synced) + len(fresh) <= _MAX_SYNCED_FOLDERS:
+            self._synced.update(fresh)
         else:
-            self._settled.clear()
+            self._synced.clear()
 
-    def sync_folder(self, folder: str) -> None:
+    def fsync_dir(self, folder: str) -> None:
         """Make what was done in a folder last."""
         self.sync(f"{self.root}/{folder}" if folder else self.root)
 
@@ -71,13 +71,13 @@ class Lasting:
         finally:
             self.files.close(fd)
 
-    def forget(self, folder: str) -> None:
+    def forget_folder(self, folder: str) -> None:
         """A folder and all below it are gone: it must be synced when it comes back."""
         # A folder is remembered together with those above it, so not without this one.
-        if self._settled.pop(folder, None) is not None:
-            for known in list(self._settled):
+        if self._synced.pop(folder, None) is not None:
+            for known in list(self._synced):
                 if known.startswith(f"{folder}/"):
-                    self._settled.pop(known, None)
+                    self._synced.pop(known, None)
 
     def _look_up(self, folder: str, due: set[str], fresh: dict[str, tuple[int, int]]) -> None:
         """Find the folders to sync for an entry in ``folder``."""
@@ -86,7 +86,7 @@ class Lasting:
             found = self.files.stat(f"{self.root}/{folder}")
             # The number tells a folder from one that was deleted and made anew.
             identity = (found.st_dev, found.st_ino)
-            if self._settled.get(folder) == identity:
+            if self._synced.get(folder) == identity:
                 break
             fresh[folder] = identity
             folder = folder.rpartition("/")[0]

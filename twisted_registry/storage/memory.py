@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from twisted_registry.storage.interfaces import (
     Entry,
-    Glance,
+    FileVersion,
     IStorageDriver,
     MethodUnsupported,
     MoveRefused,
@@ -47,7 +47,7 @@ class _Folder:
     entries: dict[str, _Folder | MemoryFile] = field(factory=dict)
     _folders: list[str] | None = field(init=False, default=None)
 
-    def folders(self) -> list[str]:
+    def list_folders(self) -> list[str]:
         """The names of the folders in it, in order; kept until an entry is made or removed."""
         if self._folders is None:
             entries = self.entries.items()
@@ -70,10 +70,10 @@ class MemoryDriver(NearFolders):
 
     clock: IReactorTime
     name: str = "inmemory"
-    minimum_chunk: int = 0
+    min_chunk_bytes: int = 0
     presigns: ClassVar[bool] = False
     _root: _Folder = field(init=False, factory=lambda: _Folder(0))
-    _latest: int = field(init=False, default=0)
+    _last_time_ns: int = field(init=False, default=0)
 
     def get(self, path: str, limit: int) -> Deferred[bytes]:
         """Fire with the whole content of a small file."""
@@ -95,18 +95,18 @@ class MemoryDriver(NearFolders):
         """Fire with size and time of a file or folder."""
         return execute(self._stat, path)
 
-    def glance(self, path: str) -> Glance | None:
+    def peek(self, path: str) -> FileVersion | None:
         """Look at a file."""
         node = self._find(path)
         return (
-            Glance(node.size, (id(node), node.modified)) if isinstance(node, MemoryFile) else None
+            FileVersion(node.size, (id(node), node.modified)) if isinstance(node, MemoryFile) else None
         )
 
-    def unchanged(self, looks: Sequence[tuple[str, Glance]]) -> bool:
+    def validate(self, versions: Sequence[tuple[str, FileVersion]]) -> bool:
         """Look at files again."""
-        return all(self.glance(path) == seen for path, seen in looks)
+        return all(self.peek(path) == version for path, version in versions)
 
-    def reopen(self, path: str, seen: Glance) -> IReader | None:  # noqa: ARG002
+    def open_cached(self, path: str, version: FileVersion) -> IReader | None:  # noqa: ARG002
         """Open a file."""
         return self._open(path, 0, None)
 
@@ -149,7 +149,7 @@ class MemoryDriver(NearFolders):
         """Begin or continue a file."""
         return execute(self._writer, path, offset, observe, present, absent)
 
-    def sweep(self, before: float, *, dry_run: bool = False) -> Deferred[int]:  # noqa: ARG002
+    def remove_leftovers(self, before: float, *, dry_run: bool = False) -> Deferred[int]:  # noqa: ARG002
         """Find nothing: what a crash leaves here is gone with it."""
         return succeed(0)
 
@@ -157,13 +157,13 @@ class MemoryDriver(NearFolders):
         """Fire with what lies directly in a folder."""
         return execute(self._list, path, after, limit)
 
-    def folders(
+    def list_folders(
         self, path: str, after: str = "", limit: int = 1000, holding: str = ""
     ) -> Deferred[Sequence[str]]:
         """Fire with the names of the folders directly in a folder."""
         return execute(self._folders, path, after, limit, holding)
 
-    def folders_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[Sequence[str]]]:
+    def list_folders_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[Sequence[str]]]:
         """Fire with the names of the folders in each of many."""
         return execute(self._folders_many, paths, limit)
 
@@ -175,7 +175,7 @@ class MemoryDriver(NearFolders):
         """Fail: there is nobody else to ask for these bytes."""
         return fail(MethodUnsupported(path, f"{self.name} has no URLs"))
 
-    def hold(self, name: str) -> Deferred[Callable[[], object] | None]:  # noqa: ARG002
+    def lock(self, name: str) -> Deferred[Callable[[], object] | None]:  # noqa: ARG002
         """Nobody else has this memory."""
         return succeed(None)
 
@@ -185,8 +185,8 @@ class MemoryDriver(NearFolders):
 
     def _now(self) -> int:
         # Two changes in one tick of the clock must still be told apart.
-        self._latest = max(int(self.clock.seconds() * 1e9), self._latest + 1)
-        return self._latest
+        self._last_time_ns = max(int(self.clock.seconds() * 1e9), self._last_time_ns + 1)
+        return self._last_time_ns
 
     def _find(self, path: str) -> _Folder | MemoryFile | None:
         node: _Folder | MemoryFile | None = self._root

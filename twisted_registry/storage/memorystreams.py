@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, execute, succeed
 from twisted.internet.interfaces import IConsumer, IPushProducer
 from zope.interface import implementer
 
-from twisted_registry.storage.changes import conclude_in_steps
+from twisted_registry.storage.changes import finalize_in_steps
 from twisted_registry.storage.streams import IReader, IWriter
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import Change, IStorageDriver
 
 #: Bytes that a reader writes at once.
-PIECE = 256 * 1024
+_PIECE_BYTES = 256 * 1024
 
 
 class MemoryFile:
@@ -67,7 +67,7 @@ class MemoryReader:
         done: Deferred[None] = Deferred(lambda _: self._free())
         self._consumer, self._done = consumer, done
         consumer.registerProducer(self, True)
-        self._run()
+        self._write_pieces()
         return done
 
     def feed(self, observe: Callable[[bytes], object]) -> Deferred[None]:
@@ -96,7 +96,7 @@ class MemoryReader:
     def resumeProducing(self) -> None:
         """Go on."""
         self._paused = False
-        self._run()
+        self._write_pieces()
 
     def stopProducing(self) -> None:
         """The consumer has gone: end as if cancelled."""
@@ -108,7 +108,7 @@ class MemoryReader:
         if consumer is not None:
             consumer.unregisterProducer()
 
-    def _run(self) -> None:
+    def _write_pieces(self) -> None:
         # The consumer may pause and resume from within its write.
         if self._running:
             return
@@ -116,7 +116,7 @@ class MemoryReader:
         try:
             while self._consumer is not None and not self._paused and self._sent < self.size:
                 piece = self._file.read(
-                    self._offset + self._sent, min(PIECE, self.size - self._sent)
+                    self._offset + self._sent, min(_PIECE_BYTES, self.size - self._sent)
                 )
                 self._sent += len(piece)
                 self._consumer.write(piece)
@@ -176,9 +176,9 @@ class MemoryWriter:
         """Fire with the size."""
         return succeed(self.size)
 
-    def conclude(self, decide: Callable[[int], Sequence[Change]]) -> Deferred[int]:
+    def finalize(self, decide: Callable[[int], Sequence[Change]]) -> Deferred[int]:
         """Make the changes that ``decide`` answers, and close."""
-        return conclude_in_steps(self._driver, self, decide)
+        return finalize_in_steps(self._driver, self, decide)
 
     def close(self) -> Deferred[int]:
         """Stop writing and unlock."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class NearFolders:
     """A part of an IStorageDriver: a look into a folder costs too little to be saved."""
 
-    def marked(
+    def list_marked(
         self,
         path: str,  # noqa: ARG002
         sign: str,  # noqa: ARG002

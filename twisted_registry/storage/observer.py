@@ -11,7 +11,7 @@ from zope.interface import Interface
 class IStorageObserver(Interface):
     """Told of every call to a driver."""
 
-    def observed(driver: str, action: str, seconds: float, failed: bool) -> None:  # noqa: FBT001
+    def call_ended(driver: str, action: str, seconds: float, failed: bool) -> None:  # noqa: FBT001
         """Take note of a call that has ended.
 
         :param driver: the driver's name.

@@ -7,7 +7,7 @@ import os
 from twisted.internet.defer import CancelledError
 from zope.interface.verify import verifyObject
 
-from twisted_registry.storage.contractkit import LARGE, Sink, raises, store
+from twisted_registry.storage.contractkit import LARGE_CONTENT, Sink, error_of, store
 from twisted_registry.storage.interfaces import (
     IStorageDriver,
     OffsetInvalid,
@@ -30,7 +30,7 @@ async def open_reads_a_stretch(driver: IStorageDriver) -> None:
         assert sink.content == wanted
         assert not sink.is_fed
         reader.close()
-    error = await raises(driver.open("file", 11))
+    error = await error_of(driver.open("file", 11))
     assert isinstance(error, OffsetInvalid)
     assert error.size == 10
     await driver.delete("file")
@@ -38,7 +38,7 @@ async def open_reads_a_stretch(driver: IStorageDriver) -> None:
 
 async def a_reader_honours_pauses(driver: IStorageDriver) -> None:
     """A consumer that pauses at every piece gets no other before it resumes, and gets all."""
-    await store(driver, "file", LARGE)
+    await store(driver, "file", LARGE_CONTENT)
     sink = Sink(pauses=True)
     wanted = sink.wanted
     done = (await driver.open("file")).deliver(sink)
@@ -50,17 +50,17 @@ async def a_reader_honours_pauses(driver: IStorageDriver) -> None:
         assert sink.producer is not None
         wanted = sink.wanted
         sink.producer.resumeProducing()
-        if len(sink.content) == len(LARGE):
+        if len(sink.content) == len(LARGE_CONTENT):
             break
     await done
-    assert sink.content == LARGE
+    assert sink.content == LARGE_CONTENT
     assert count > 1
     await driver.delete("file")
 
 
 async def a_reader_can_be_cancelled(driver: IStorageDriver) -> None:
     """Cancelling, closing, and a consumer that stops, end the delivery at once."""
-    await store(driver, "file", LARGE)
+    await store(driver, "file", LARGE_CONTENT)
     for way in range(3):
         sink = Sink(pauses=True)
         wanted = sink.wanted
@@ -101,10 +101,10 @@ async def a_reader_keeps_what_it_opened(driver: IStorageDriver) -> None:
 
 async def feed_observes(driver: IStorageDriver) -> None:
     """``feed`` shows a stretch to a function, in order."""
-    await store(driver, "file", LARGE)
+    await store(driver, "file", LARGE_CONTENT)
     pieces: list[bytes] = []
-    await (await driver.open("file", 7, len(LARGE) - 20)).feed(pieces.append)
-    assert b"".join(pieces) == LARGE[7:-13]
+    await (await driver.open("file", 7, len(LARGE_CONTENT) - 20)).feed(pieces.append)
+    assert b"".join(pieces) == LARGE_CONTENT[7:-13]
     await driver.delete("file")
 
 

@@ -81,7 +81,7 @@ class IWriter(IConsumer):
         ``flush``), which saves syncing a name that does not stay.
         """
 
-    def conclude(decide: Callable[[int], Sequence[Change]]) -> Deferred[int]:
+    def finalize(decide: Callable[[int], Sequence[Change]]) -> Deferred[int]:
         """Commit, make the changes that ``decide`` answers, close; fire with the size.
 
         All in one go where that saves time. ``decide`` is called with the size, on the thread

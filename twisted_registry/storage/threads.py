@@ -38,7 +38,7 @@ class Threads:
         self._closed = False
         self._closing: list[Deferred[None]] = []
 
-    def run(
+    def run_blocking(
         self, work: Callable[..., _T], *arguments: Any, undo: Callable[[_T], object] | None = None
     ) -> Deferred[_T]:
         """Fire with what ``work(*arguments)`` returns.
@@ -72,7 +72,7 @@ class Threads:
         )
         return answer
 
-    def tell(self, what: Callable[[], object]) -> None:
+    def call_from_thread(self, what: Callable[[], object]) -> None:
         """Call a function on the reactor's thread; to be called on one of ours."""
         self._reactor.callFromThread(what)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from zope.interface.verify import verifyObject
 
-from twisted_registry.storage.contractkit import LARGE, raises, read
+from twisted_registry.storage.contractkit import LARGE_CONTENT, error_of, read
 from twisted_registry.storage.interfaces import (
     Change,
     IStorageDriver,
@@ -29,33 +29,33 @@ async def a_writer_begins_and_continues(driver: IStorageDriver) -> None:
     writer = await driver.writer("a/b/file", 0, seen.append)
     verifyObject(IWriter, writer)
     assert writer.size == 0
-    for start in range(0, len(LARGE), 99_991):
-        writer.write(LARGE[start : start + 99_991])
-    assert writer.size == len(LARGE)
-    assert await writer.flush() == len(LARGE)
-    assert b"".join(seen) == LARGE
-    assert await read(driver, "a/b/file") == LARGE
-    assert await writer.close() == len(LARGE)
-    for offset in (0, 5, len(LARGE) - 1, len(LARGE) + 1):
-        error = await raises(driver.writer("a/b/file", offset))
+    for start in range(0, len(LARGE_CONTENT), 99_991):
+        writer.write(LARGE_CONTENT[start : start + 99_991])
+    assert writer.size == len(LARGE_CONTENT)
+    assert await writer.flush() == len(LARGE_CONTENT)
+    assert b"".join(seen) == LARGE_CONTENT
+    assert await read(driver, "a/b/file") == LARGE_CONTENT
+    assert await writer.close() == len(LARGE_CONTENT)
+    for offset in (0, 5, len(LARGE_CONTENT) - 1, len(LARGE_CONTENT) + 1):
+        error = await error_of(driver.writer("a/b/file", offset))
         assert isinstance(error, OffsetInvalid)
-        assert error.size == len(LARGE)
-    for offset_or_end, addition in ((None, b"more"), (len(LARGE) + 4, b"and more")):
+        assert error.size == len(LARGE_CONTENT)
+    for offset_or_end, addition in ((None, b"more"), (len(LARGE_CONTENT) + 4, b"and more")):
         seen.clear()
         writer = await driver.writer("a/b/file", offset_or_end, seen.append)
         writer.write(addition)
         await writer.close()
         assert b"".join(seen) == addition
-    assert await read(driver, "a/b/file") == LARGE + b"moreand more"
+    assert await read(driver, "a/b/file") == LARGE_CONTENT + b"moreand more"
     await driver.delete("a")
 
 
 async def a_writer_makes_no_file_where_one_is_expected(driver: IStorageDriver) -> None:
     """An offset beyond nothing is wrong, and leaves nothing behind."""
-    error = await raises(driver.writer("no/file", 5))
+    error = await error_of(driver.writer("no/file", 5))
     assert isinstance(error, OffsetInvalid)
     assert error.size == 0
-    assert isinstance(await raises(driver.stat("no/file")), PathNotFound)
+    assert isinstance(await error_of(driver.stat("no/file")), PathNotFound)
 
 
 async def one_writer_at_a_time(driver: IStorageDriver) -> None:
@@ -63,12 +63,12 @@ async def one_writer_at_a_time(driver: IStorageDriver) -> None:
     first = await driver.writer("file", 0)
     other = await driver.writer("other", 0)
     for _ in range(2):
-        assert isinstance(await raises(driver.writer("file")), WriterBusy)
+        assert isinstance(await error_of(driver.writer("file")), WriterBusy)
     first.write(b"12")
     await first.flush()
-    assert isinstance(await raises(driver.writer("file", 2)), WriterBusy)
+    assert isinstance(await error_of(driver.writer("file", 2)), WriterBusy)
     await first.commit()
-    assert isinstance(await raises(driver.writer("file", 2)), WriterBusy)
+    assert isinstance(await error_of(driver.writer("file", 2)), WriterBusy)
     await first.close()
     second = await driver.writer("file", 2)
     await second.cancel()
@@ -87,7 +87,7 @@ async def commit_makes_a_file_that_can_go(driver: IStorageDriver) -> None:
     assert await writer.close() == 7
     assert await writer.close() == 7
     assert await driver.get("blobs/ab/data", 7) == b"content"
-    assert isinstance(await raises(driver.stat("uploads/data")), PathNotFound)
+    assert isinstance(await error_of(driver.stat("uploads/data")), PathNotFound)
     await driver.delete("blobs")
 
 
@@ -107,20 +107,20 @@ async def cancel_removes(driver: IStorageDriver) -> None:
     """``cancel`` takes the file away, and can be called twice, or after ``commit``."""
     for commits in (False, True):
         writer = await driver.writer("a/file", 0)
-        writer.write(LARGE)
+        writer.write(LARGE_CONTENT)
         if commits:
             await writer.commit()
         await writer.cancel()
         await writer.cancel()
         await writer.close()
-        assert isinstance(await raises(driver.stat("a/file")), PathNotFound)
+        assert isinstance(await error_of(driver.stat("a/file")), PathNotFound)
 
 
 async def a_mark_tells_whose_bytes_they_are(driver: IStorageDriver) -> None:
     """What one writer leaves, the next one finds under the same mark; more bytes may change it."""
     writer = await driver.writer("a/file", 0)
     marks = [writer.mark]
-    for content in (b"one", LARGE, b"two"):
+    for content in (b"one", LARGE_CONTENT, b"two"):
         writer.write(content)
         size = await writer.flush()
         left = writer.mark
@@ -135,18 +135,18 @@ async def a_mark_tells_whose_bytes_they_are(driver: IStorageDriver) -> None:
 
 async def a_file_may_know_its_destination(driver: IStorageDriver) -> None:
     """A file that is begun with its later name is there once it is moved, and not before."""
-    for content in (b"", b"small", LARGE, LARGE * 2):
+    for content in (b"", b"small", LARGE_CONTENT, LARGE_CONTENT * 2):
         seen: list[bytes] = []
         writer = await driver.writer("up/file", 0, seen.append, destination="new/name")
         for start in range(0, len(content), 4_999_999):
             writer.write(content[start : start + 4_999_999])
         assert await writer.commit() == len(content)
         assert b"".join(seen) == content
-        assert isinstance(await raises(driver.stat("new/name")), PathNotFound)
+        assert isinstance(await error_of(driver.stat("new/name")), PathNotFound)
         await driver.move("up/file", "new/name")
         await writer.close()
         assert await read(driver, "new/name") == content
-        assert isinstance(await raises(driver.stat("up/file")), PathNotFound)
+        assert isinstance(await error_of(driver.stat("up/file")), PathNotFound)
         await driver.delete("new/name")
 
 
@@ -155,11 +155,11 @@ async def what_was_not_moved_is_not_at_its_destination(driver: IStorageDriver) -
     await driver.put("new/name", b"old")
     for way in ("close", "cancel", "flush"):
         writer = await driver.writer("up/file", 0, destination="new/name")
-        writer.write(LARGE)
+        writer.write(LARGE_CONTENT)
         kept = await writer.flush() if way == "flush" else 0
         await (writer.cancel() if way == "cancel" else writer.close())
         if way == "flush":
-            assert kept in {0, len(LARGE)}
+            assert kept in {0, len(LARGE_CONTENT)}
             again = await driver.writer("up/file", kept)
             await again.cancel()
         elif way == "close":
@@ -170,16 +170,16 @@ async def what_was_not_moved_is_not_at_its_destination(driver: IStorageDriver) -
 
 
 async def conclude_changes_in_order(driver: IStorageDriver) -> None:
-    """``conclude`` makes the changes that were decided on when all was stored, and closes."""
+    """``finalize`` makes the changes that were decided on when all was stored, and closes."""
     await driver.put("uploads/1/startedat", b"now")
     for round_ in (1, 2):
         seen: list[bytes] = []
         writer = await driver.writer("uploads/1/data", 0, seen.append)
-        writer.write(LARGE)
+        writer.write(LARGE_CONTENT)
 
         def decide(size: int, seen: list[bytes] = seen) -> list[Change]:
-            assert size == len(LARGE)
-            assert b"".join(seen) == LARGE
+            assert size == len(LARGE_CONTENT)
+            assert b"".join(seen) == LARGE_CONTENT
             return [
                 Remove("uploads/1/startedat"),
                 Move("uploads/1/data", "blobs/ab/data"),
@@ -188,12 +188,12 @@ async def conclude_changes_in_order(driver: IStorageDriver) -> None:
                 Remove("nothing/there"),
             ]
 
-        assert await writer.conclude(decide) == len(LARGE), round_
-        assert await read(driver, "blobs/ab/data") == LARGE
+        assert await writer.finalize(decide) == len(LARGE_CONTENT), round_
+        assert await read(driver, "blobs/ab/data") == LARGE_CONTENT
         assert await driver.get("links/new/link", 7) == b"content"
-        assert isinstance(await raises(driver.stat("uploads/1")), PathNotFound)
+        assert isinstance(await error_of(driver.stat("uploads/1")), PathNotFound)
         # It is closed.
-        assert await writer.close() == len(LARGE)
+        assert await writer.close() == len(LARGE_CONTENT)
         again = await driver.writer("uploads/1/data", 0)
         await again.cancel()
         await driver.put("uploads/1/startedat", b"again")
@@ -214,17 +214,17 @@ async def a_conclusion_that_fails_leaves_the_writer_open(driver: IStorageDriver)
     writer.write(b"content")
     told = False
     try:
-        await writer.conclude(undecided)
+        await writer.finalize(undecided)
     except Undecided:
         told = True
     assert told
     changes: list[Change] = [Put("b", b""), Move("no/where", "c"), Put("c", b"")]
-    assert isinstance(await raises(writer.conclude(lambda _: changes)), PathNotFound)
+    assert isinstance(await error_of(writer.finalize(lambda _: changes)), PathNotFound)
     assert await driver.get("b", 0) == b""
-    assert isinstance(await raises(driver.stat("c")), PathNotFound)
-    assert isinstance(await raises(driver.writer("a/file", 7)), WriterBusy)
+    assert isinstance(await error_of(driver.stat("c")), PathNotFound)
+    assert isinstance(await error_of(driver.writer("a/file", 7)), WriterBusy)
     assert await writer.commit() == 7
-    assert await writer.conclude(lambda size: [Move("a/file", f"moved/{size}")]) == 7
+    assert await writer.finalize(lambda size: [Move("a/file", f"moved/{size}")]) == 7
     assert await driver.get("moved/7", 7) == b"content"
     await driver.delete("moved")
     await driver.delete("b")
@@ -236,18 +236,18 @@ async def a_writer_looks_at_what_lies_beside(driver: IStorageDriver) -> None:
     def begin() -> Deferred[IWriter]:
         return driver.writer("a/file", 0, present="a/begun", absent="a/ended")
 
-    assert isinstance(await raises(begin()), PathNotFound)
+    assert isinstance(await error_of(begin()), PathNotFound)
     assert list(await driver.walk("a")) == []
     await driver.put("a/begun", b"")
     writer = await begin()
     await writer.close()
     await driver.put("a/ended", b"")
-    assert isinstance(await raises(begin()), PathNotFound)
-    assert isinstance(await raises(driver.stat("a/file")), PathNotFound)
+    assert isinstance(await error_of(begin()), PathNotFound)
+    assert isinstance(await error_of(driver.stat("a/file")), PathNotFound)
     await driver.delete("a/ended")
     await driver.delete("a/begun")
     await driver.put("a/other", b"")
-    assert isinstance(await raises(begin()), PathNotFound)
+    assert isinstance(await error_of(begin()), PathNotFound)
     await driver.delete("a/other")
 
 

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 #: Where clients look for authorities of one registry. containerd does if its ``config_path`` is
 #: this, and needs no ``hosts.toml`` beside it.
-_FOLDERS: Final = {
+_TRUST_DIRECTORIES: Final = {
     "docker": "/etc/docker/certs.d",
     "podman, buildah and skopeo": "/etc/containers/certs.d",
     "containerd": "/etc/containerd/certs.d",
 }
 
 
-def authority_of(chain: bytes) -> bytes:
+def last_certificate(chain: bytes) -> bytes:
     """The last certificate of a chain; both PEM."""
     begin = chain.rindex(b"-----BEGIN CERTIFICATE-----")
     return chain[begin:]
@@ -40,6 +40,6 @@ def advice(host: str, port: int, path: str, certificate: bytes) -> Iterator[str]
     place = host if port == 443 else f"{host}:{port}"
     url = f"https://{place}{path}"
     yield f"clients have to trust our authority: {url}, SHA-256 {fingerprint(certificate)}"
-    for program, folder in _FOLDERS.items():
+    for program, folder in _TRUST_DIRECTORIES.items():
         below = f"{folder}/{place}"
         yield f"to trust it, {program}: mkdir -p {below} && curl -ko {below}/ca.crt {url}"

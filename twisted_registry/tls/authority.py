@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 #: How long the authority is good for: as long as those live who have been told to trust it.
-AUTHORITY_LIFETIME: Final = timedelta(days=3650)
+CA_LIFETIME: Final = timedelta(days=3650)
 #: How long a certificate is good for.
 LIFETIME: Final = timedelta(days=90)
 #: Clients' clocks may be late.
-_EARLIER: Final = timedelta(hours=1)
+_BACKDATE: Final = timedelta(hours=1)
 _PEM: Final = serialization.Encoding.PEM
 
 
 @frozen
-class Authority:
+class CertificateAuthority:
     """A certificate that clients trust, and its key.
 
     :ivar certificate: the certificate.
@@ -36,21 +36,21 @@ class Authority:
     key: ec.EllipticCurvePrivateKey = field(repr=False)
 
     @classmethod
-    def make(cls, name: str, now: float) -> Authority:
+    def make(cls, name: str, now: float) -> CertificateAuthority:
         """A new one.
 
         :param name: what clients see it called.
         :param now: seconds since the epoch.
         """
-        key = make_key()
-        subject = named(name)
-        begin = datetime.fromtimestamp(now, UTC) - _EARLIER
+        key = generate_key()
+        subject = subject_name(name)
+        begin = datetime.fromtimestamp(now, UTC) - _BACKDATE
         certificate = (
             x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
             .not_valid_before(begin)
-            .not_valid_after(begin + AUTHORITY_LIFETIME)
+            .not_valid_after(begin + CA_LIFETIME)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(_usage(signs=True), critical=True)
+            .add_extension(_key_usage(signs=True), critical=True)
             .add_extension(
                 x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
             )
@@ -59,7 +59,7 @@ class Authority:
         return cls(certificate, key)
 
     @classmethod
-    def load(cls, certificate: bytes, key: bytes) -> Authority:
+    def load(cls, certificate: bytes, key: bytes) -> CertificateAuthority:
         """One that was made before, from PEM.
 
         :raises ValueError: if it is none.
@@ -78,21 +78,21 @@ class Authority:
         :param hosts: names and addresses.
         :param now: seconds since the epoch.
         """
-        key = make_key()
-        begin = datetime.fromtimestamp(now, UTC) - _EARLIER
+        key = generate_key()
+        begin = datetime.fromtimestamp(now, UTC) - _BACKDATE
         ours = x509.SubjectKeyIdentifier.from_public_key(self.key.public_key())
         certificate = (
             x509.CertificateBuilder(
                 self.certificate.subject,
-                named(hosts[0]),
+                subject_name(hosts[0]),
                 key.public_key(),
                 x509.random_serial_number(),
             )
             .not_valid_before(begin)
             .not_valid_after(min(begin + LIFETIME, self.certificate.not_valid_after_utc))
-            .add_extension(alternatives(hosts), critical=False)
+            .add_extension(alternative_names(hosts), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(_usage(signs=False), critical=True)
+            .add_extension(_key_usage(signs=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ours), critical=False
@@ -110,7 +110,7 @@ class Authority:
         return self.certificate.public_bytes(_PEM)
 
 
-def make_key() -> ec.EllipticCurvePrivateKey:
+def generate_key() -> ec.EllipticCurvePrivateKey:
     """A new key; every client that speaks TLS 1.2 knows the curve."""
     return ec.generate_private_key(ec.SECP256R1())
 
@@ -120,12 +120,12 @@ def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
 
-def named(name: str) -> x509.Name:
+def subject_name(name: str) -> x509.Name:
     """A subject that has a common name, of which there can be 64 characters."""
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
 
 
-def alternatives(hosts: Sequence[str]) -> x509.SubjectAlternativeName:
+def alternative_names(hosts: Sequence[str]) -> x509.SubjectAlternativeName:
     """Names and addresses as a certificate has them."""
     return x509.SubjectAlternativeName(list(map(_alternative, hosts)))
 
@@ -137,7 +137,7 @@ def _alternative(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
-def _usage(*, signs: bool) -> x509.KeyUsage:
+def _key_usage(*, signs: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=not signs,
         content_commitment=False,

@@ -18,24 +18,24 @@ from attrs import define, field
 from cryptography import x509
 from zope.interface import implementer
 
-from twisted_registry.tls.authority import Authority, key_pem
-from twisted_registry.tls.files import Files, replace
-from twisted_registry.tls.material import ISource, Material, MaterialError
-from twisted_registry.tls.subject import names
+from twisted_registry.tls.authority import CertificateAuthority, key_pem
+from twisted_registry.tls.files import CertificateFiles, replace_file
+from twisted_registry.tls.material import ICertificateSource, CertificateBundle, CertificateError
+from twisted_registry.tls.subject import host_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 #: Seconds before its end at which a certificate is replaced.
-_RENEWED: Final = 30 * 24 * 3600.0
+_RENEW_BEFORE_S: Final = 30 * 24 * 3600.0
 #: Seconds until that is tried again, if it did not succeed.
-_AGAIN: Final = 3600.0
+_RETRY_S: Final = 3600.0
 
 
-@implementer(ISource)
+@implementer(ICertificateSource)
 @define(eq=False, repr=False)
-class Automatic:
+class AutomaticCertificates:
     """Makes certificates.
 
     :ivar folder: where they are kept; made if it is missing.
@@ -48,52 +48,52 @@ class Automatic:
     hosts: Sequence[str]
     now: Callable[[], float]
     authorities: tuple[str, ...] = ()
-    _due: float = field(init=False, default=float("inf"))
+    _renew_at: float = field(init=False, default=float("inf"))
 
-    def read(self) -> Material:
+    def read(self) -> CertificateBundle:
         """The certificate, made if there is none that is good for long enough.
 
-        :raises MaterialError: if there is none and none can be made.
+        :raises CertificateError: if there is none and none can be made.
         """
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with self._alone():
-                self._ensure()
-            return self._files().read()
+            with self._locked():
+                self._ensure_certificate()
+            return self._certificate_files().read()
         except OSError as error:
-            raise MaterialError("auto", f"{error.filename}: {error.strerror}") from error
+            raise CertificateError("auto", f"{error.filename}: {error.strerror}") from error
 
-    def marks(self) -> tuple[object, ...]:
+    def file_versions(self) -> tuple[object, ...]:
         """What changes when the files do, and when it is time for another certificate."""
-        overdue = self.now() - self._due
-        return (*self._files().marks(), overdue // _AGAIN if overdue > 0 else None)
+        overdue = self.now() - self._renew_at
+        return (*self._certificate_files().file_versions(), overdue // _RETRY_S if overdue > 0 else None)
 
-    def _ensure(self) -> None:
-        authority = self._authority()
-        files = self._files()
-        end = self._end_of(files.certificate, authority)
-        if end is None or end - self.now() < _RENEWED:
+    def _ensure_certificate(self) -> None:
+        authority = self._load_or_make_authority()
+        files = self._certificate_files()
+        end = self._expiry_of(files.certificate, authority)
+        if end is None or end - self.now() < _RENEW_BEFORE_S:
             chain, key = authority.issue(self.hosts, self.now())
             # The key first: whoever reads in between finds two that do not fit, and reads again.
-            replace(files.key, key)
-            replace(files.certificate, chain)
-            end = self._end_of(files.certificate, authority)
+            replace_file(files.key, key)
+            replace_file(files.certificate, chain)
+            end = self._expiry_of(files.certificate, authority)
             assert end is not None
-        self._due = max(end - _RENEWED, self.now() + _AGAIN)
+        self._renew_at = max(end - _RENEW_BEFORE_S, self.now() + _RETRY_S)
 
-    def _authority(self) -> Authority:
+    def _load_or_make_authority(self) -> CertificateAuthority:
         certificate, key = self.folder / "ca.crt", self.folder / "ca.key"
         if certificate.exists() and key.exists():
             try:
-                return Authority.load(certificate.read_bytes(), key.read_bytes())
+                return CertificateAuthority.load(certificate.read_bytes(), key.read_bytes())
             except (ValueError, TypeError) as error:
-                raise MaterialError("auto", f"{certificate}, {key}: {error}") from error
-        made = Authority.make(f"registry {self.hosts[0]}", self.now())
-        replace(str(key), key_pem(made.key))
-        replace(str(certificate), made.pem, 0o644)
+                raise CertificateError("auto", f"{certificate}, {key}: {error}") from error
+        made = CertificateAuthority.make(f"registry {self.hosts[0]}", self.now())
+        replace_file(str(key), key_pem(made.key))
+        replace_file(str(certificate), made.pem, 0o644)
         return made
 
-    def _end_of(self, path: str, authority: Authority) -> float | None:
+    def _expiry_of(self, path: str, authority: CertificateAuthority) -> float | None:
         """When the certificate ends; None if it is not the right one."""
         try:
             with open(path, "rb") as file:  # noqa: PTH123 - paths are texts here
@@ -101,17 +101,17 @@ class Automatic:
             found.verify_directly_issued_by(authority.certificate)
         except Exception:  # noqa: BLE001 - whatever is wrong, another one is made
             return None
-        if sorted(names(found)) != sorted(set(self.hosts)):
+        if sorted(host_names(found)) != sorted(set(self.hosts)):
             return None
         return found.not_valid_after_utc.timestamp()
 
-    def _files(self) -> Files:
+    def _certificate_files(self) -> CertificateFiles:
         mark = sha256("\n".join(sorted(self.hosts)).encode()).hexdigest()[:16]
         base = f"{self.folder}/{mark}"
-        return Files(f"{base}.crt", f"{base}.key", self.authorities)
+        return CertificateFiles(f"{base}.crt", f"{base}.key", self.authorities)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[None]:
         lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)

@@ -13,17 +13,17 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
 
-from twisted_registry.tls.material import MaterialError
+from twisted_registry.tls.material import CertificateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from twisted_registry.tls.material import Material
+    from twisted_registry.tls.material import CertificateBundle
 
 #: What is offered in ALPN (RFC 7301).
-_PROTOCOL: Final = b"http/1.1"
+_HTTP_PROTOCOL: Final = b"http/1.1"
 #: What is offered by an ACME server that wants to see whether a host is ours (RFC 8737).
-_CHALLENGE: Final = b"acme-tls/1"
+_ACME_PROTOCOL: Final = b"acme-tls/1"
 _OPTIONS: Final = (
     SSL.OP_NO_COMPRESSION
     # A client could otherwise have us do the costly half of a handshake again and again.
@@ -34,10 +34,10 @@ _OPTIONS: Final = (
 )
 #: OpenSSL's SSL_MODE_ENABLE_PARTIAL_WRITE, which pyOpenSSL sets and does not name: each call ends
 #: after one record.
-_RECORD_BY_RECORD: Final = 0x1
+_MODE_ENABLE_PARTIAL_WRITE: Final = 0x1
 #: Suites of TLS 1.3, in the order of Go and of Mozilla's recommendations: the quickest first, of
 #: those that nobody has to fear for. By itself OpenSSL begins with AES-256.
-_SUITES: Final = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+_TLS13_SUITES: Final = b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 _VERSIONS: Final = {"tls1.2": SSL.TLS1_2_VERSION, "tls1.3": SSL.TLS1_3_VERSION}
 
 
@@ -66,7 +66,7 @@ class ClientAuth(Enum):
 
 
 @frozen
-class Terms:
+class TLSOptions:
     """What an operator says of connections.
 
     :ivar minimum: the oldest version.
@@ -78,37 +78,37 @@ class Terms:
     minimum: Literal["tls1.2", "tls1.3"] = "tls1.2"
     ciphers: Sequence[str] = ()
     clients: ClientAuth = ClientAuth.NONE
-    challenged: Callable[[str], Material | None] | None = None
+    challenge_certificate: Callable[[str], CertificateBundle | None] | None = None
 
 
-def make_context(material: Material, terms: Terms) -> SSL.Context:
+def make_context(material: CertificateBundle, options: TLSOptions) -> SSL.Context:
     """A context for the server's side of connections.
 
-    :raises MaterialError: if certificate, key and authorities can not be used.
+    :raises CertificateError: if certificate, key and authorities can not be used.
     """
     context = SSL.Context(SSL.TLS_METHOD)
     context.set_options(_OPTIONS)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-    context.set_min_proto_version(_VERSIONS[terms.minimum])
-    _hasten(context)
+    context.set_min_proto_version(_VERSIONS[options.minimum])
+    _tune(context)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     # OpenSSL wants one as soon as clients are asked for certificates.
     context.set_session_id(secrets.token_bytes(16))
-    if terms.ciphers:
-        context.set_cipher_list(":".join(terms.ciphers).encode())
-    challenged = terms.challenged
-    context.set_alpn_select_callback(_choose if challenged is None else _answering(challenged))
-    _show(context, material)
-    _ask(context, material, terms.clients)
+    if options.ciphers:
+        context.set_cipher_list(":".join(options.ciphers).encode())
+    challenge_certificate = options.challenge_certificate
+    context.set_alpn_select_callback(_select_protocol if challenge_certificate is None else _answer_challenges(challenge_certificate))
+    _use_certificate(context, material)
+    _request_client_certificates(context, material, options.clients)
     return context
 
 
-def _hasten(context: SSL.Context) -> None:
+def _tune(context: SSL.Context) -> None:
     """Take what newer releases of pyOpenSSL have for large bodies."""
     if hasattr(context, "clear_mode"):
-        context.clear_mode(_RECORD_BY_RECORD)
+        context.clear_mode(_MODE_ENABLE_PARTIAL_WRITE)
     if hasattr(context, "set_tls13_ciphersuites"):
-        context.set_tls13_ciphersuites(_SUITES)
+        context.set_tls13_ciphersuites(_TLS13_SUITES)
 
 
 def missing_ciphers(names: Sequence[str]) -> list[str]:
@@ -123,80 +123,80 @@ def missing_ciphers(names: Sequence[str]) -> list[str]:
     return missing
 
 
-def _show(context: SSL.Context, material: Material) -> None:
-    certificates = _certificates("certificate", material.certificate)
+def _use_certificate(context: SSL.Context, material: CertificateBundle) -> None:
+    certificates = _load_certificates("certificate", material.certificate)
     try:
         key = load_pem_private_key(material.key, None)
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise MaterialError("key", "holds no private key in PEM") from error
+        raise CertificateError("key", "holds no private key in PEM") from error
     except TypeError as error:
-        raise MaterialError("key", "has a passphrase, and must have none") from error
+        raise CertificateError("key", "has a passphrase, and must have none") from error
     own, *others = certificates
     if own.public_key() != key.public_key():
-        raise MaterialError("key", "is not that of the certificate")
+        raise CertificateError("key", "is not that of the certificate")
     try:
         context.use_certificate(own)
         for other in others:
             context.add_extra_chain_cert(other)
         context.use_privatekey(key)  # type: ignore[arg-type]
     except (SSL.Error, TypeError) as error:
-        raise MaterialError("certificate", f"is not accepted: {reason_of(error)}") from error
+        raise CertificateError("certificate", f"is not accepted: {openssl_message(error)}") from error
 
 
-def _ask(context: SSL.Context, material: Material, clients: ClientAuth) -> None:
+def _request_client_certificates(context: SSL.Context, material: CertificateBundle, clients: ClientAuth) -> None:
     if clients is ClientAuth.NONE:
         return
     store = context.get_cert_store()
     assert store is not None
     for path, content in material.authorities:
-        for authority in _certificates("clientcas", content, path):
+        for authority in _load_certificates("clientcas", content, path):
             store.add_cert(X509.from_cryptography(authority))
             # Told to clients, some of whom choose by it.
             context.add_client_ca(authority)
-    context.set_verify(clients.flags, None if clients.verifies else _believe)
+    context.set_verify(clients.flags, None if clients.verifies else _accept_any)
 
 
-def _certificates(name: str, content: bytes, path: str = "") -> list[x509.Certificate]:
+def _load_certificates(name: str, content: bytes, path: str = "") -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(content)
     except ValueError as error:
         where = f"{path}: " if path else ""
-        raise MaterialError(name, f"{where}holds no certificate in PEM") from error
+        raise CertificateError(name, f"{where}holds no certificate in PEM") from error
 
 
-def reason_of(error: Exception) -> str:
+def openssl_message(error: Exception) -> str:
     """What OpenSSL says, without its library and function."""
     reasons = (item[-1] for item in error.args[0]) if isinstance(error, SSL.Error) else ()
     return "; ".join(reasons) or str(error) or type(error).__name__
 
 
-def _choose(connection: SSL.Connection, offered: list[bytes]) -> Any:
+def _select_protocol(connection: SSL.Connection, offered: list[bytes]) -> Any:
     del connection
-    return _PROTOCOL if _PROTOCOL in offered else SSL.NO_OVERLAPPING_PROTOCOLS
+    return _HTTP_PROTOCOL if _HTTP_PROTOCOL in offered else SSL.NO_OVERLAPPING_PROTOCOLS
 
 
-def _answering(challenged: Callable[[str], Material | None]) -> Callable[..., Any]:
+def _answer_challenges(challenge_certificate: Callable[[str], CertificateBundle | None]) -> Callable[..., Any]:
     """Choose, and answer challenges: with another certificate, and nothing asked of the client."""
 
     def choose(connection: SSL.Connection, offered: list[bytes]) -> Any:
-        if _CHALLENGE not in offered:
-            return _choose(connection, offered)
+        if _ACME_PROTOCOL not in offered:
+            return _select_protocol(connection, offered)
         # Before 1.3 the certificate is chosen before the protocol.
         if connection.get_protocol_version() < SSL.TLS1_3_VERSION:
             return SSL.NO_OVERLAPPING_PROTOCOLS
         name = connection.get_servername() or b""
-        material = challenged(name.decode("ascii", "replace").lower())
+        material = challenge_certificate(name.decode("ascii", "replace").lower())
         if material is None:
             return SSL.NO_OVERLAPPING_PROTOCOLS
         context = SSL.Context(SSL.TLS_METHOD)
-        _show(context, material)
+        _use_certificate(context, material)
         connection.set_context(context)
         connection.set_verify(SSL.VERIFY_NONE)
-        return _CHALLENGE
+        return _ACME_PROTOCOL
 
     return choose
 
 
-def _believe(*_: object) -> bool:
+def _accept_any(*_: object) -> bool:
     """Take any certificate: whoever asks for one without verifying it wants to see it only."""
     return True

@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IStream
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
-from twisted_registry.tls.transport import CertifiedTransport
+from twisted_registry.tls.transport import ClientCertificateTransport
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @implementer(IOpenSSLServerConnectionCreator)
 @define(eq=False)
-class Switch:
+class TLSConnectionCreator:
     """Gives every new connection the context of the moment; those that are there keep theirs.
 
     :ivar context: of the next connections.
@@ -31,34 +31,34 @@ class Switch:
 
     def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:
         """As promised by the interface."""
-        if isinstance(protocol, CertifiedTransport):
+        if isinstance(protocol, ClientCertificateTransport):
             protocol.verifies = self.verifies
         return SSL.Connection(self.context, None)
 
 
-class _Factory(TLSMemoryBIOFactory):
+class _TLSFactory(TLSMemoryBIOFactory):
     """As Twisted's, of transports that know whose certificate they were shown.
 
     :ivar switch: where connections get their context.
     """
 
-    protocol = CertifiedTransport
+    protocol = ClientCertificateTransport
 
-    def __init__(self, switch: Switch, factory: IProtocolFactory, reactor: Any) -> None:
-        super().__init__(switch, False, factory, reactor)
-        self.switch = switch
+    def __init__(self, connection_creator: TLSConnectionCreator, factory: IProtocolFactory, reactor: Any) -> None:
+        super().__init__(connection_creator, False, factory, reactor)
+        self.connection_creator = connection_creator
 
 
 @implementer(IStreamServerEndpoint)
 class TLSEndpoint:
     """Listens on another endpoint, with TLS."""
 
-    def __init__(self, reactor: Any, endpoint: IStreamServerEndpoint, switch: Switch) -> None:
+    def __init__(self, reactor: Any, endpoint: IStreamServerEndpoint, connection_creator: TLSConnectionCreator) -> None:
         """Take the endpoint, and where connections get their context."""
         self._reactor = reactor
         self._endpoint = endpoint
-        self._switch = switch
+        self._connection_creator = connection_creator
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """As promised by the interface."""
-        return self._endpoint.listen(_Factory(self._switch, protocolFactory, self._reactor))
+        return self._endpoint.listen(_TLSFactory(self._connection_creator, protocolFactory, self._reactor))

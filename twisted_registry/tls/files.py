@@ -9,12 +9,12 @@ from secrets import token_hex
 from attrs import frozen
 from zope.interface import implementer
 
-from twisted_registry.tls.material import ISource, Material, MaterialError
+from twisted_registry.tls.material import ICertificateSource, CertificateBundle, CertificateError
 
 
-@implementer(ISource)
+@implementer(ICertificateSource)
 @frozen
-class Files:
+class CertificateFiles:
     """Where they are.
 
     :ivar certificate: the file with the certificate and those that vouch for it.
@@ -26,35 +26,35 @@ class Files:
     key: str
     authorities: tuple[str, ...] = ()
 
-    def read(self) -> Material:
+    def read(self) -> CertificateBundle:
         """Read all of them.
 
-        :raises MaterialError: if one can not be read.
+        :raises CertificateError: if one can not be read.
         """
-        return Material(
-            content_of("certificate", self.certificate),
-            content_of("key", self.key),
-            tuple((path, content_of("clientcas", path)) for path in self.authorities),
+        return CertificateBundle(
+            read_certificate_file("certificate", self.certificate),
+            read_certificate_file("key", self.key),
+            tuple((path, read_certificate_file("clientcas", path)) for path in self.authorities),
         )
 
-    def marks(self) -> tuple[object, ...]:
+    def file_versions(self) -> tuple[object, ...]:
         """What tells one version of the files from another, without reading them."""
-        return tuple(map(mark_of, (self.certificate, self.key, *self.authorities)))
+        return tuple(map(file_version, (self.certificate, self.key, *self.authorities)))
 
 
-def content_of(name: str, path: str) -> bytes:
+def read_certificate_file(name: str, path: str) -> bytes:
     """What a file holds.
 
     :param name: the key of ``http.tls`` to blame.
-    :raises MaterialError: if it can not be read.
+    :raises CertificateError: if it can not be read.
     """
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise MaterialError(name, f"{path}: {error.strerror}") from error
+        raise CertificateError(name, f"{path}: {error.strerror}") from error
 
 
-def mark_of(path: str) -> object:
+def file_version(path: str) -> object:
     """What tells one version of a file from another, without reading it."""
     try:
         found = Path(path).stat()
@@ -63,7 +63,7 @@ def mark_of(path: str) -> object:
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
 
-def replace(path: str, content: bytes, mode: int = 0o600) -> None:
+def replace_file(path: str, content: bytes, mode: int = 0o600) -> None:
     """Replace a file, so that it is whole whatever happens."""
     new = f"{path}.{token_hex(8)}"
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

@@ -7,16 +7,16 @@ from contextlib import suppress
 from OpenSSL.SSL import TLS_METHOD, Context, Error, SysCallError
 from twisted.internet.main import CONNECTION_LOST
 
-_SCRATCH = Context(TLS_METHOD)
+_SCRATCH_CONTEXT = Context(TLS_METHOD)
 
 
-def reason_of(error: Error) -> Exception:
+def twisted_reason(error: Error) -> Exception:
     """What an error means; that the peer left without a goodbye is said in Twisted's way.
 
     To be called on the thread that got the error, and for each.
     """
     if isinstance(error, SysCallError):
-        _forget_errors()
+        _clear_error_queue()
         return CONNECTION_LOST
     queue = error.args[0] if error.args else ()
     # OpenSSL 4 has no words for it.
@@ -25,11 +25,11 @@ def reason_of(error: Error) -> Exception:
     return error
 
 
-def _forget_errors() -> None:
+def _clear_error_queue() -> None:
     """Empty OpenSSL's list of this thread's errors.
 
     It says more of a failed system call than pyOpenSSL asks for, and older releases take what is
     left there for an error of the next connection. pyOpenSSL empties it when another call fails.
     """
     with suppress(Error):
-        _SCRATCH.set_cipher_list(b"NO-SUCH-CIPHER")
+        _SCRATCH_CONTEXT.set_cipher_list(b"NO-SUCH-CIPHER")

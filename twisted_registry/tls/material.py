@@ -7,7 +7,7 @@ from zope.interface import Interface
 
 
 @frozen
-class Material:
+class CertificateBundle:
     """What a server shows, and whom it believes; all of it PEM.
 
     :ivar certificate: the certificate, then those that vouch for it.
@@ -20,21 +20,21 @@ class Material:
     authorities: tuple[tuple[str, bytes], ...] = ()
 
 
-class ISource(Interface):
+class ICertificateSource(Interface):
     """Where certificate, key and authorities come from."""
 
-    def read() -> Material:
+    def read() -> CertificateBundle:
         """Read them. Blocks.
 
-        :raises MaterialError: if that is not possible.
+        :raises CertificateError: if that is not possible.
         """
 
-    def marks() -> tuple[object, ...]:
+    def file_versions() -> tuple[object, ...]:
         """What changes when it is time to read them again. Takes a few calls of stat."""
 
 
 @frozen(eq=False)
-class MaterialError(Exception):
+class CertificateError(Exception):
     """Certificate, key and authorities can not be used.
 
     :ivar name: which key of ``http.tls`` is to blame: ``certificate``, ``key``, ``clientcas``.

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from twisted_registry.tls.material import MaterialError
+from twisted_registry.tls.material import CertificateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
     from twisted.python.failure import Failure
 
-    from twisted_registry.tls.material import ISource, Material
+    from twisted_registry.tls.material import ICertificateSource, CertificateBundle
 
 log = Logger()
 
 #: Seconds between two looks.
-LOOK = 5.0
+RELOAD_INTERVAL_S = 5.0
 
 
-class Reloader(Service):
+class CertificateReloader(Service):
     """Looks at files, or whatever certificates come from, and reads them again."""
 
     def __init__(
         self,
         clock: IReactorTime,
-        source: ISource,
-        read: Callable[[], Deferred[Material]],
-        use: Callable[[Material], object],
+        source: ICertificateSource,
+        read: Callable[[], Deferred[CertificateBundle]],
+        use: Callable[[CertificateBundle], object],
     ) -> None:
         """Take the source, as it was when what is in use was read.
 
@@ -48,15 +48,15 @@ class Reloader(Service):
         self._source = source
         self._read = read
         self._use = use
-        self._seen = self._tried = source.marks()
+        self._seen_versions = self._tried_versions = source.file_versions()
         self._lock = DeferredLock()
-        self._loop = LoopingCall(self._look)
+        self._loop = LoopingCall(self._check_files)
         self._loop.clock = clock
 
     def startService(self) -> None:
         """Begin to look."""
         super().startService()
-        self._loop.start(LOOK, now=False)
+        self._loop.start(RELOAD_INTERVAL_S, now=False)
 
     def stopService(self) -> None:
         """Look no more."""
@@ -67,20 +67,20 @@ class Reloader(Service):
         """Read the files now, changed or not; fire when it is done."""
         return self._lock.run(self._reload)
 
-    def _look(self) -> Deferred[None] | None:
-        marks = self._source.marks()
-        settled, self._seen = marks == self._seen, marks
-        if settled and marks != self._tried:
+    def _check_files(self) -> Deferred[None] | None:
+        file_versions = self._source.file_versions()
+        settled, self._seen_versions = file_versions == self._seen_versions, file_versions
+        if settled and file_versions != self._tried_versions:
             return self.reload()
         return None
 
     def _reload(self) -> Deferred[None]:
-        self._tried = self._source.marks()
+        self._tried_versions = self._source.file_versions()
         return self._read().addCallbacks(self._use, self._failed)  # type: ignore[arg-type]
 
     def _failed(self, failure: Failure) -> None:
         error: Any = failure.value
-        if isinstance(error, MaterialError):
+        if isinstance(error, CertificateError):
             log.error("http.tls.{error}; the certificate in use stays", error=error)
         else:
             log.failure("the certificate can not be read again", failure)

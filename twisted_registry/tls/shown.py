@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from OpenSSL.SSL import Connection
 
 
-def shown_by(connection: Connection) -> ClientCertificate | None:
+def peer_certificate(connection: Connection) -> ClientCertificate | None:
     """What the peer of a connection has shown; None before the end of the handshake, too."""
     shown = connection.get_peer_certificate(as_cryptography=True)
     return None if shown is None else read(shown)
@@ -30,13 +30,13 @@ def read(certificate: x509.Certificate) -> ClientCertificate:
         found = x509.SubjectAlternativeName([])
     return ClientCertificate(
         subject.rfc4514_string(),
-        _values(subject, NameOID.COMMON_NAME),
-        _values(subject, NameOID.ORGANIZATION_NAME),
+        _name_attributes(subject, NameOID.COMMON_NAME),
+        _name_attributes(subject, NameOID.ORGANIZATION_NAME),
         tuple(found.get_values_for_type(x509.DNSName)),
         tuple(found.get_values_for_type(x509.RFC822Name)),
         tuple(found.get_values_for_type(x509.UniformResourceIdentifier)),
     )
 
 
-def _values(subject: x509.Name, kind: x509.ObjectIdentifier) -> tuple[str, ...]:
+def _name_attributes(subject: x509.Name, kind: x509.ObjectIdentifier) -> tuple[str, ...]:
     return tuple(str(each.value) for each in subject.get_attributes_for_oid(kind))

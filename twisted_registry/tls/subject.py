@@ -9,18 +9,18 @@ from cryptography import x509
 
 #: A certificate that has no more than this should have been replaced: what renews certificates
 #: does so with a third of their time left, of those for a week too.
-_SOON: Final = timedelta(days=10)
-_SHORT: Final = 1 / 6
+_WARN_BEFORE: Final = timedelta(days=10)
+_WARN_FRACTION: Final = 1 / 6
 
 
-def described(certificate: bytes, now: float) -> tuple[str, bool]:
+def describe_certificate(certificate: bytes, now: float) -> tuple[str, bool]:
     """One line about a certificate, and whether all is well: it is valid, and goes on to be.
 
     :param certificate: PEM; the first is meant.
     :param now: seconds since the epoch.
     """
     own = x509.load_pem_x509_certificate(certificate)
-    whose = ", ".join(names(own)) or own.subject.rfc4514_string() or "nobody"
+    whose = ", ".join(host_names(own)) or own.subject.rfc4514_string() or "nobody"
     begin, end = own.not_valid_before_utc, own.not_valid_after_utc
     moment = datetime.fromtimestamp(now, UTC)
     if moment < begin:
@@ -29,17 +29,17 @@ def described(certificate: bytes, now: float) -> tuple[str, bool]:
         return f"certificate for {whose} is not valid since {end:%Y-%m-%d %H:%M} UTC", False
     until = f"certificate for {whose}, valid until {end:%Y-%m-%d %H:%M} UTC"
     left = end - moment
-    if left < min(_SOON, (end - begin) * _SHORT):
-        return f"{until}: in {_said(left)} clients refuse it", False
+    if left < min(_WARN_BEFORE, (end - begin) * _WARN_FRACTION):
+        return f"{until}: in {_format_duration(left)} clients refuse it", False
     return until, True
 
 
-def _said(left: timedelta) -> str:
+def _format_duration(left: timedelta) -> str:
     hours = left // timedelta(hours=1)
     return f"{left.days} days" if left.days > 1 else f"{hours} hours"
 
 
-def names(certificate: x509.Certificate) -> list[str]:
+def host_names(certificate: x509.Certificate) -> list[str]:
     """The host names and addresses that a certificate is for."""
     try:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value

@@ -11,9 +11,9 @@ from twisted.internet.tcp import Connection
 from twisted.protocols.tls import BufferingTLSTransport
 from zope.interface import implementer
 
-from twisted_registry.auth.clientcertificate import ICertified
-from twisted_registry.tls.connection import SecureConnection
-from twisted_registry.tls.shown import shown_by
+from twisted_registry.auth.clientcertificate import IClientCertificateTransport
+from twisted_registry.tls.connection import TLSConnection
+from twisted_registry.tls.shown import peer_certificate
 
 if TYPE_CHECKING:
     from twisted.python.failure import Failure
@@ -21,42 +21,42 @@ if TYPE_CHECKING:
     from twisted_registry.auth.clientcertificate import ClientCertificate
 
 
-@implementer(ICertified)
-class CertifiedTransport(BufferingTLSTransport):
+@implementer(IClientCertificateTransport)
+class ClientCertificateTransport(BufferingTLSTransport):
     """As Twisted's, over transports that are no sockets.
 
-    A socket of Twisted's own is not wrapped: :class:`SecureConnection` takes its place.
+    A socket of Twisted's own is not wrapped: :class:`TLSConnection` takes its place.
 
     :ivar verifies: whether OpenSSL has verified what was shown; otherwise nothing is said of it.
     """
 
     verifies = False
-    _direct = False
+    _on_socket = False
 
     @cached_property
     def certificate(self) -> ClientCertificate | None:
-        """As promised by :class:`ICertified`."""
+        """As promised by :class:`IClientCertificateTransport`."""
         connection: SSL.Connection | None = self._tlsConnection
-        return shown_by(connection) if self.verifies and connection is not None else None
+        return peer_certificate(connection) if self.verifies and connection is not None else None
 
     def makeConnection(self, transport: Any) -> None:
         """Choose between the two."""
         if not isinstance(transport, Connection) or transport.TLS:
             super().makeConnection(transport)
             return
-        self._direct = True
+        self._on_socket = True
         self.factory.registerProtocol(self)
         protocol = self.wrappedProtocol
-        switch = self.factory.switch  # type: ignore[attr-defined]
-        connection = SSL.Connection(switch.context, transport.getHandle())
+        connection_creator = self.factory.connection_creator  # type: ignore[attr-defined]
+        connection = SSL.Connection(connection_creator.context, transport.getHandle())
         connection.set_accept_state()
         protocol.makeConnection(
-            SecureConnection(connection, transport, protocol, verifies=switch.verifies)
+            TLSConnection(connection, transport, protocol, verifies=connection_creator.verifies)
         )
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Pass it on, if nobody else has."""
-        if self._direct:
+        if self._on_socket:
             self.factory.unregisterProtocol(self)
         else:
             super().connectionLost(reason)

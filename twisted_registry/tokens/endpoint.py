@@ -19,19 +19,19 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-from twisted_registry.api.answers import Answer, Common, send
+from twisted_registry.api.answers import Response, CommonHeaders, send
 from twisted_registry.api.body import request_body
-from twisted_registry.api.exchange import NO_QUERY, Query
-from twisted_registry.api.headers import header, last_fields
+from twisted_registry.api.exchange import EMPTY_QUERY, Query
+from twisted_registry.api.headers import header, get_header_fields
 from twisted_registry.api.interfaces import BodyAborted, IStreamingResource
-from twisted_registry.api.running import run
-from twisted_registry.api.urls import caller_of
-from twisted_registry.auth.challenges import basic
+from twisted_registry.api.running import run_until_wait
+from twisted_registry.api.urls import get_caller
+from twisted_registry.auth.challenges import basic_challenge
 from twisted_registry.auth.schemes import LoginFailed
-from twisted_registry.auth.scopes import Scope, intersection, requested
+from twisted_registry.auth.scopes import Scope, grant_scope, parse_scopes
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.storage.interfaces import StorageError
-from twisted_registry.tokens.signing import Claims
+from twisted_registry.tokens.signing import TokenClaims
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -40,18 +40,18 @@ if TYPE_CHECKING:
     from twisted.web.server import Request
 
     from twisted_registry.auth.interfaces import IPolicy
-    from twisted_registry.tokens.logins import Holder, Logins
-    from twisted_registry.tokens.signing import Signer
+    from twisted_registry.tokens.logins import Principal, Authenticator
+    from twisted_registry.tokens.signing import TokenSigner
 
 log = Logger()
 
 #: Bytes of a form. A token of a CI system has some thousands.
-_FORM = 64 * 1024
-_FIELDS = 128
+_MAX_FORM_BYTES = 64 * 1024
+_MAX_FORM_FIELDS = 128
 _FORM_TYPE = "application/x-www-form-urlencoded"
-_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+_TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 _ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - a name
-_COMMON = Common({"Cache-Control": ("no-store",)})
+_COMMON = CommonHeaders({"Cache-Control": ("no-store",)})
 
 
 @implementer(IStreamingResource)
@@ -62,9 +62,9 @@ class TokenResource(Resource):
 
     def __init__(
         self,
-        logins: Logins,
+        logins: Authenticator,
         policy: IPolicy,
-        signer: Callable[[], Awaitable[Signer]],
+        signer: Callable[[], Awaitable[TokenSigner]],
         clock: IReactorTime,
         refresh_lifetime: float,
         realm: str,
@@ -78,7 +78,7 @@ class TokenResource(Resource):
         :param realm: said to whoever shows a wrong password.
         """
         super().__init__()
-        self._logins = logins
+        self._authenticator = logins
         self._policy = policy
         self._signer = signer
         self._clock = clock
@@ -87,7 +87,7 @@ class TokenResource(Resource):
 
     def render(self, request: Request) -> int:
         """Begin to answer."""
-        work = run(self._answer(request))
+        work = run_until_wait(self._answer(request))
         if work is not None:
             request.notifyFinish().addErrback(lambda _: work.cancel())
             work.addErrback(lambda failure: failure.trap(CancelledError))
@@ -98,113 +98,113 @@ class TokenResource(Resource):
         try:
             answer = await (self._post(request) if post else self._get(request))
         except LoginFailed as error:
-            caller = caller_of(request, last_fields(request))
+            caller = get_caller(request, get_header_fields(request))
             log.info(
                 "login refused: {reason}",
                 reason=error.reason,
                 **{"http.request.remoteaddr": caller.address},
             )
-            headers = () if post else (("WWW-Authenticate", basic(self._realm)),)
+            headers = () if post else (("WWW-Authenticate", basic_challenge(self._realm)),)
             refusal = RegistryError(ErrorCode.UNAUTHORIZED, headers=headers)
-            answer = _refused(refusal, "invalid_grant")
+            answer = _error_response(refusal, "invalid_grant")
         except RegistryError as error:
-            answer = _refused(error, "invalid_request")
+            answer = _error_response(error, "invalid_request")
         except StorageError as error:
             log.error("tokens can not be given: {error}", error=str(error))
-            answer = _refused(RegistryError(ErrorCode.UNAVAILABLE), "temporarily_unavailable")
+            answer = _error_response(RegistryError(ErrorCode.UNAVAILABLE), "temporarily_unavailable")
         except BodyAborted:
-            answer = _refused(RegistryError(ErrorCode.SIZE_INVALID), "invalid_request")
+            answer = _error_response(RegistryError(ErrorCode.SIZE_INVALID), "invalid_request")
         except CancelledError:
             raise
         except Exception:  # noqa: BLE001 - the border: whatever it was, the client gets an answer
             log.failure("a token can not be given")
-            answer = _refused(RegistryError(ErrorCode.UNKNOWN), "server_error")
+            answer = _error_response(RegistryError(ErrorCode.UNKNOWN), "server_error")
         await send(answer, request, _COMMON)
 
-    async def _get(self, request: Request) -> Answer:
+    async def _get(self, request: Request) -> Response:
         if request.method not in {b"GET", b"HEAD"}:
             raise RegistryError(ErrorCode.UNSUPPORTED, headers=(("Allow", "GET, HEAD, POST"),))
         target = request.uri
-        query = Query.parse(target.partition(b"?")[2]) if b"?" in target else NO_QUERY
-        holder = await self._logins.of_header(caller_of(request, last_fields(request)))
+        query = Query.parse(target.partition(b"?")[2]) if b"?" in target else EMPTY_QUERY
+        principal = await self._authenticator.authenticate_header(get_caller(request, get_header_fields(request)))
         refresh = ""
         if query.first("offline_token") == "true":
-            refresh = await self._refresh_token(holder)
-        return await self._given(holder, query.all("scope"), refresh)
+            refresh = await self._create_refresh_token(principal)
+        return await self._issue(principal, query.all("scope"), refresh)
 
-    async def _post(self, request: Request) -> Answer:
-        form = await self._form(request)
+    async def _post(self, request: Request) -> Response:
+        form = await self._read_form(request)
         kind, refresh = form.get("grant_type", ""), ""
         offline = form.get("access_type") == "offline"
         if kind == "refresh_token":
             refresh = form.get("refresh_token", "")
-            holder = await self._logins.of_refresh_token(refresh)
+            principal = await self._authenticator.authenticate_refresh_token(refresh)
         elif kind == "password":
             name, password = form.get("username", ""), form.get("password", "")
-            holder = await self._logins.of_password(name, password)
+            principal = await self._authenticator.authenticate_password(name, password)
             if offline:
-                refresh = await self._refresh_token(holder)
-        elif kind == _EXCHANGE:
-            holder = await self._logins.of_signed(form.get("subject_token", ""))
+                refresh = await self._create_refresh_token(principal)
+        elif kind == _TOKEN_EXCHANGE:
+            principal = await self._authenticator.authenticate_id_token(form.get("subject_token", ""))
         else:
             raise RegistryError(
                 ErrorCode.UNSUPPORTED,
                 message="grant_type has to be password, refresh_token or token-exchange",
                 status=400,
             )
-        more = {"issued_token_type": _ACCESS_TOKEN} if kind == _EXCHANGE else {}
-        return await self._given(holder, [form.get("scope", "")], refresh, more)
+        more = {"issued_token_type": _ACCESS_TOKEN} if kind == _TOKEN_EXCHANGE else {}
+        return await self._issue(principal, [form.get("scope", "")], refresh, more)
 
-    async def _refresh_token(self, holder: Holder) -> str:
+    async def _create_refresh_token(self, principal: Principal) -> str:
         """A token that gets others later; empty if the holder gets none."""
-        if not (self._refresh_lifetime and holder.is_user):
+        if not (self._refresh_lifetime and principal.is_user):
             return ""
-        name = holder.identity.name
-        stamp = await self._logins.stamp(name)
+        name = principal.identity.name
+        stamp = await self._authenticator.stamp(name)
         if stamp is None:
             return ""
-        return await self._logins.records.create_refresh(name, self._refresh_lifetime, stamp)
+        return await self._authenticator.records.create_refresh(name, self._refresh_lifetime, stamp)
 
-    async def _given(
+    async def _issue(
         self,
-        holder: Holder,
+        principal: Principal,
         scopes: Iterable[str],
         refresh: str,
         more: Mapping[str, Any] | None = None,
-    ) -> Answer:
-        identity, signer = holder.identity, await self._signer()
-        asked = requested(scopes)
-        granted = intersection(asked, lambda access: self._policy.allows(identity, access))
-        token = signer.sign(Claims(identity, granted, holder.record))
+    ) -> Response:
+        identity, signer = principal.identity, await self._signer()
+        asked = parse_scopes(scopes)
+        granted = grant_scope(asked, lambda access: self._policy.allows(identity, access))
+        token = signer.sign(TokenClaims(identity, granted, principal.record))
         issued = datetime.fromtimestamp(int(self._clock.seconds()), UTC)
         said: dict[str, Any] = {
             "token": token,
             "access_token": token,
             "token_type": "Bearer",
-            "scope": _words(granted),
+            "scope": _format_scope(granted),
             "expires_in": int(signer.lifetime),
             "issued_at": issued.strftime("%Y-%m-%dT%H:%M:%SZ"),
             **(more or {}),
         }
         if refresh:
             said["refresh_token"] = refresh
-        return Answer.json(said)
+        return Response.json(said)
 
-    async def _form(self, request: Request) -> Mapping[str, str]:
+    async def _read_form(self, request: Request) -> Mapping[str, str]:
         kind = (header(request, "content-type") or "").partition(";")[0].strip().lower()
         if kind != _FORM_TYPE:
             raise RegistryError(
                 ErrorCode.UNSUPPORTED, message=f"the body has to be {_FORM_TYPE}", status=415
             )
         body = request_body(request, self._clock)
-        kept = _Kept(_FORM)
-        if isinstance(body.length, int) and body.length > _FORM:
+        kept = _BodyCollector(_MAX_FORM_BYTES)
+        if isinstance(body.length, int) and body.length > _MAX_FORM_BYTES:
             raise _TOO_LONG
         await body.startProducing(kept)
         try:
             pairs = parse_qs(
                 b"".join(kept.pieces).decode("ascii"), keep_blank_values=True, errors="strict",
-                max_num_fields=_FIELDS,
+                max_num_fields=_MAX_FORM_FIELDS,
             )  # fmt: skip
         except ValueError as error:
             raise RegistryError(
@@ -219,7 +219,7 @@ _TOO_LONG = RegistryError(ErrorCode.SIZE_INVALID, message="the form is too long"
 
 @implementer(IConsumer)
 @define(eq=False)
-class _Kept:
+class _BodyCollector:
     """Keeps a short body."""
 
     _left: int
@@ -239,10 +239,10 @@ class _Kept:
         """Go on."""
 
 
-def _words(scope: Scope) -> str:
-    return " ".join(map(str, scope.parts))
+def _format_scope(scope: Scope) -> str:
+    return " ".join(map(str, scope.resources))
 
 
-def _refused(error: RegistryError, oauth: str) -> Answer:
+def _error_response(error: RegistryError, oauth: str) -> Response:
     """An error in the words of both: RFC 6749 section 5.2, and the distribution specification."""
-    return Answer.json({"error": oauth, **error.as_json()}, error.http_status, error.headers)
+    return Response.json({"error": oauth, **error.as_json()}, error.http_status, error.headers)

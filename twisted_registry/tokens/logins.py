@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 from attrs import define, frozen
 from zope.interface import Interface
 
-from twisted_registry.auth.basic import credentials_in, header_of, is_basic, is_nobody
+from twisted_registry.auth.basic import parse_basic, basic_authorization, is_basic, is_empty_login
 from twisted_registry.auth.identity import ANONYMOUS, Identity, IIdentity
 from twisted_registry.auth.interfaces import Caller
-from twisted_registry.auth.rights import Delegate
+from twisted_registry.auth.rights import IdentityWithRights
 from twisted_registry.auth.schemes import LoginFailed
 from twisted_registry.tokens.records import is_stored_token
 
 if TYPE_CHECKING:
     from twisted_registry.auth.basic import Basic
-    from twisted_registry.tokens.records import Records
+    from twisted_registry.tokens.records import TokenStore
 
 
 @frozen
-class Holder:
+class Principal:
     """Whom a token may be given.
 
     :ivar record: the id of the stored token that was shown, or empty.
@@ -35,13 +35,13 @@ class Holder:
 
 
 #: Whoever has shown nothing.
-STRANGER = Holder(ANONYMOUS)
+ANONYMOUS_PRINCIPAL = Principal(ANONYMOUS)
 
 
-class IVouchers(Interface):
+class IOIDCVerifier(Interface):
     """Believes tokens that others have signed for their jobs."""
 
-    async def holder(token: str) -> Holder:  # noqa: N805 - zope's methods have no self
+    async def principal(token: str) -> Principal:  # noqa: N805 - zope's methods have no self
         """Whom a token is for.
 
         :raises LoginFailed: if it is not believed.
@@ -50,7 +50,7 @@ class IVouchers(Interface):
 
 
 @define(eq=False, repr=False)
-class Logins:
+class Authenticator:
     """Finds out who shows something.
 
     :ivar passwords: knows users, if there are any.
@@ -59,10 +59,10 @@ class Logins:
     """
 
     passwords: Basic | None
-    records: Records
-    _vouchers: IVouchers | None = None
+    records: TokenStore
+    _oidc: IOIDCVerifier | None = None
 
-    async def of_header(self, caller: Caller) -> Holder:
+    async def authenticate_header(self, caller: Caller) -> Principal:
         """Who shows a name and a password in an Authorization header; a stranger without one.
 
         :raises LoginFailed: if they are not believed.
@@ -70,46 +70,46 @@ class Logins:
         """
         shown = caller.authorization
         if not shown:
-            return STRANGER
-        credentials = credentials_in(shown) if is_basic(shown) else None
+            return ANONYMOUS_PRINCIPAL
+        credentials = parse_basic(shown) if is_basic(shown) else None
         if credentials is None:
             raise LoginFailed("what was shown is not NAME:PASSWORD in base64")
-        if is_nobody(credentials):
-            return STRANGER
+        if is_empty_login(credentials):
+            return ANONYMOUS_PRINCIPAL
         password = credentials.password.decode("utf-8", "replace")
         if is_stored_token(password):
-            return await self._robot(password)
-        if self._vouchers is not None and looks_signed(password):
-            return await self.of_signed(password)
+            return await self._authenticate_robot(password)
+        if self._oidc is not None and looks_like_jwt(password):
+            return await self.authenticate_id_token(password)
         if self.passwords is None:
             raise LoginFailed("there are no users, and it is no token")
-        login = self.passwords.recall(caller) or await self.passwords.identify(caller)
+        login = self.passwords.find_cached_login(caller) or await self.passwords.authenticate(caller)
         assert login is not None
-        return Holder(login.identity, is_user=True)
+        return Principal(login.identity, is_user=True)
 
-    async def of_password(self, name: str, password: str) -> Holder:
+    async def authenticate_password(self, name: str, password: str) -> Principal:
         """Who has a name and a password.
 
         :raises LoginFailed: if they are not believed.
         :raises RegistryError: if that can not be found out now.
         """
-        holder = await self.of_header(Caller(header_of(name, password)))
-        if holder is STRANGER:
+        principal = await self.authenticate_header(Caller(basic_authorization(name, password)))
+        if principal is ANONYMOUS_PRINCIPAL:
             raise LoginFailed("there is neither a name nor a password")
-        return holder
+        return principal
 
-    async def of_signed(self, token: str) -> Holder:
+    async def authenticate_id_token(self, token: str) -> Principal:
         """Whom a token of a CI system is for.
 
         :raises LoginFailed: if it is not believed.
         :raises RegistryError: if that can not be found out now.
         """
-        if self._vouchers is None:
+        if self._oidc is None:
             raise LoginFailed("no issuer of tokens is trusted")
-        holder: Holder = await self._vouchers.holder(token)
-        return holder
+        principal: Principal = await self._oidc.principal(token)
+        return principal
 
-    async def of_refresh_token(self, token: str) -> Holder:
+    async def authenticate_refresh_token(self, token: str) -> Principal:
         """Whom a token that refreshes was given, if their account is still the same.
 
         :raises LoginFailed: if it is not believed.
@@ -117,7 +117,7 @@ class Logins:
         record = await self.records.check(token, "refresh")
         if record is None or record.stamp != await self.stamp(record.name):
             raise LoginFailed("the refresh token is unknown, expired, revoked, or its user changed")
-        return Holder(Identity(record.name), record.id)
+        return Principal(Identity(record.name), record.id)
 
     async def stamp(self, name: str) -> str | None:
         """What a user's account looks like; None if they have none."""
@@ -127,17 +127,17 @@ class Logins:
         stamp: str | None = await accounts.stamp(name)
         return stamp
 
-    async def _robot(self, token: str) -> Holder:
+    async def _authenticate_robot(self, token: str) -> Principal:
         record = await self.records.check(token, "robot")
         if record is None:
             raise LoginFailed("the robot's token is unknown, expired or revoked")
-        return Holder(
-            Delegate(f"robot:{record.name}", record.rights),
+        return Principal(
+            IdentityWithRights(f"robot:{record.name}", record.rights),
             record.id,
-            self.records.holds_until(record),
+            self.records.cached_until(record),
         )
 
 
-def looks_signed(text: str) -> bool:
+def looks_like_jwt(text: str) -> bool:
     """Whether a password is meant to be a JWT (RFC 7519): three parts, the first of them JSON."""
     return text.startswith("eyJ") and text.count(".") == 2

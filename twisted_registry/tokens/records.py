@@ -2,7 +2,7 @@
 
 The file says whose the token is, and holds a hash of it. The token is random and long, so a plain
 SHA-256 is as good as a slow hash. Whoever removes the file has revoked the token; every process
-looks again after :data:`REMEMBERED` seconds.
+looks again after :data:`RECORD_TTL_S` seconds.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ if TYPE_CHECKING:
 log = Logger()
 
 #: Seconds for which what was read is believed: so long does a revocation take.
-REMEMBERED = 3.0
+RECORD_TTL_S = 3.0
 #: Records that are kept.
-_MOST = 4096
+_MAX_CACHED = 4096
 #: Bytes of a record.
-_LIMIT = 65536
+_MAX_RECORD_BYTES = 65536
 #: Seconds between two looks for those that have expired.
-_PURGE_EVERY = 24 * 3600.0
+_PURGE_INTERVAL_S = 24 * 3600.0
 #: Records that are listed at once.
-_PAGE = 1000
+_PAGE_SIZE = 1000
 #: How every such token begins, for those who look for secrets that got lost.
-PREFIX = "twr_"
-_TOKEN = re.compile(rf"{PREFIX}([0-9a-f]{{16}})_([0-9a-f]{{64}})", re.ASCII)
-_ID = re.compile(r"[0-9a-f]{16}", re.ASCII)
+TOKEN_PREFIX = "twr_"
+_TOKEN_PATTERN = re.compile(rf"{TOKEN_PREFIX}([0-9a-f]{{16}})_([0-9a-f]{{64}})", re.ASCII)
+_ID_PATTERN = re.compile(r"[0-9a-f]{16}", re.ASCII)
 
-Kind = Literal["robot", "refresh"]
+TokenKind = Literal["robot", "refresh"]
 
 
 @frozen
-class Record:
+class TokenRecord:
     """What is stored of a token.
 
     :ivar kind: ``robot`` or ``refresh``: neither is believed in the other's place.
@@ -58,11 +58,11 @@ class Record:
     :ivar created: seconds since the epoch; likewise ``expires``, None for never.
     :ivar rights: a robot's.
     :ivar stamp: what the user's account looked like; see
-        :class:`~twisted_registry.auth.accounts.IAccounts`.
+        :class:`~twisted_registry.auth.accounts.IAccountVersions`.
     """
 
     id: str
-    kind: Kind
+    kind: TokenKind
     name: str
     hash: str = field(repr=False)
     created: float
@@ -76,7 +76,7 @@ class Record:
         return json.dumps(said, indent=1).encode()
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> Record:
+    def from_bytes(cls, content: bytes) -> TokenRecord:
         """Read the file.
 
         :raises ValueError: if it is none.
@@ -91,11 +91,11 @@ class Record:
 
 def is_stored_token(text: str) -> bool:
     """Whether something that was shown as a password is meant to be such a token."""
-    return text.startswith(PREFIX)
+    return text.startswith(TOKEN_PREFIX)
 
 
 @define(eq=False, repr=False)
-class Records:
+class TokenStore:
     """The tokens of a store.
 
     :ivar driver: the store.
@@ -104,18 +104,18 @@ class Records:
 
     _driver: IStorageDriver
     _clock: IReactorTime
-    _known: dict[str, tuple[float, Record | None]] = field(init=False, factory=dict)
+    _cache: dict[str, tuple[float, TokenRecord | None]] = field(init=False, factory=dict)
     _purge_next: float = field(init=False, default=0.0)
 
     async def create(
         self,
-        kind: Kind,
+        kind: TokenKind,
         name: str,
         lifetime: float | None,
         *,
         rights: Rights = Rights(),  # noqa: B008 - it is frozen
         stamp: str = "",
-    ) -> tuple[Record, str]:
+    ) -> tuple[TokenRecord, str]:
         """Make a token, and answer it with its record: it can not be had again.
 
         :param lifetime: seconds; None for ever.
@@ -123,18 +123,18 @@ class Records:
         """
         token_id, secret = secrets.token_hex(8), secrets.token_hex(32)
         now = self._clock.seconds()
-        record = Record(
+        record = TokenRecord(
             token_id,
             kind,
             name,
-            _hash(secret),
+            _hash_secret(secret),
             now,
             None if lifetime is None else now + lifetime,
             rights,
             stamp,
         )
         await self._driver.put(layout.token(token_id), record.to_bytes())
-        return record, f"{PREFIX}{token_id}_{secret}"
+        return record, f"{TOKEN_PREFIX}{token_id}_{secret}"
 
     async def create_refresh(self, name: str, lifetime: float, stamp: str) -> str:
         """Make a token that refreshes a user's others, and remove old ones now and then.
@@ -145,46 +145,46 @@ class Records:
         """
         now = self._clock.seconds()
         if now >= self._purge_next:
-            self._purge_next = now + _PURGE_EVERY
-            await self.purge()
+            self._purge_next = now + _PURGE_INTERVAL_S
+            await self.purge_expired()
         return (await self.create("refresh", name, lifetime, stamp=stamp))[1]
 
-    async def check(self, token: str, kind: Kind) -> Record | None:
+    async def check(self, token: str, kind: TokenKind) -> TokenRecord | None:
         """The record of a token that is good, or None.
 
         :raises StorageError: if the store does not answer.
         """
-        found = _TOKEN.fullmatch(token)
+        found = _TOKEN_PATTERN.fullmatch(token)
         record = None if found is None else await self.find(found[1])
         if found is None or record is None or record.kind != kind:
             return None
-        return record if hmac.compare_digest(record.hash, _hash(found[2])) else None
+        return record if hmac.compare_digest(record.hash, _hash_secret(found[2])) else None
 
-    async def find(self, token_id: str) -> Record | None:
+    async def find(self, token_id: str) -> TokenRecord | None:
         """The record of an id, if it has not expired.
 
         :raises StorageError: if the store does not answer.
         """
         now = self._clock.seconds()
-        known = self._known.get(token_id)
+        known = self._cache.get(token_id)
         if known is None or now >= known[0]:
-            if len(self._known) >= _MOST:
-                self._known.clear()
-            known = self._known[token_id] = now + REMEMBERED, await self._read(token_id)
+            if len(self._cache) >= _MAX_CACHED:
+                self._cache.clear()
+            known = self._cache[token_id] = now + RECORD_TTL_S, await self._read(token_id)
         record = known[1]
         if record is None or (record.expires is not None and now >= record.expires):
             return None
         return record
 
-    def holds_until(self, record: Record) -> float:
+    def cached_until(self, record: TokenRecord) -> float:
         """The time until which :meth:`find` answers this record without another look.
 
         Whoever remembers what they made of it for longer would make a revocation wait twice.
         """
-        looked_at, _ = self._known.get(record.id, (0.0, None))
+        looked_at, _ = self._cache.get(record.id, (0.0, None))
         return looked_at if record.expires is None else min(looked_at, record.expires)
 
-    async def all(self) -> list[Record]:
+    async def list_records(self) -> list[TokenRecord]:
         """Every record, those that have expired as well, oldest first.
 
         :raises StorageError: if the store does not answer.
@@ -197,16 +197,16 @@ class Records:
 
         :raises StorageError: if the store does not answer.
         """
-        if not _ID.fullmatch(token_id):
+        if not _ID_PATTERN.fullmatch(token_id):
             return False
-        self._known.pop(token_id, None)
+        self._cache.pop(token_id, None)
         try:
             await self._driver.delete(layout.token(token_id))
         except PathNotFound:
             return False
         return True
 
-    async def purge(self) -> int:
+    async def purge_expired(self) -> int:
         """Remove those that have expired, and return how many there were.
 
         :raises StorageError: if the store does not answer.
@@ -214,7 +214,7 @@ class Records:
         now = self._clock.seconds()
         old = [
             record.id
-            for record in await self.all()
+            for record in await self.list_records()
             if record.expires is not None and record.expires <= now
         ]
         for token_id in old:
@@ -226,27 +226,27 @@ class Records:
         while True:
             after = names[-1] if names else ""
             try:
-                entries = await self._driver.list(layout.TOKENS, after, _PAGE)
+                entries = await self._driver.list(layout.TOKENS, after, _PAGE_SIZE)
             except PathNotFound:
                 return names
             names += [entry.path for entry in entries]
-            if len(entries) < _PAGE:
-                return [name for name in names if _ID.fullmatch(name)]
+            if len(entries) < _PAGE_SIZE:
+                return [name for name in names if _ID_PATTERN.fullmatch(name)]
 
-    async def _read(self, token_id: str) -> Record | None:
-        if not _ID.fullmatch(token_id):
+    async def _read(self, token_id: str) -> TokenRecord | None:
+        if not _ID_PATTERN.fullmatch(token_id):
             return None
         try:
-            content = await self._driver.get(layout.token(token_id), _LIMIT)
+            content = await self._driver.get(layout.token(token_id), _MAX_RECORD_BYTES)
         except PathNotFound:
             return None
         try:
-            record = Record.from_bytes(content)
+            record = TokenRecord.from_bytes(content)
         except ValueError:
             log.warn("the record of the token {id} can not be read, and opens no door", id=token_id)
             return None
         return record if record.id == token_id else None
 
 
-def _hash(secret: str) -> str:
+def _hash_secret(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()

@@ -9,10 +9,10 @@ from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from twisted_registry.auth.basic import is_basic
-from twisted_registry.auth.challenges import bearer, scope_of
-from twisted_registry.auth.recent import RecentLogins
+from twisted_registry.auth.challenges import bearer_challenge, format_scope
+from twisted_registry.auth.recent import LoginCache
 from twisted_registry.auth.schemes import IScheme, Login, LoginFailed
-from twisted_registry.tokens.logins import STRANGER
+from twisted_registry.tokens.logins import ANONYMOUS_PRINCIPAL
 from twisted_registry.tokens.signing import TokenInvalid
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
     from twisted_registry.auth.interfaces import Access, Caller
-    from twisted_registry.tokens.logins import Logins
-    from twisted_registry.tokens.signing import Signer
+    from twisted_registry.tokens.logins import Authenticator
+    from twisted_registry.tokens.signing import TokenSigner
 
 #: Where tokens are given, below the prefix of the API.
-PATH = "auth/token"
+TOKEN_PATH = "auth/token"
 
 
 @frozen
@@ -42,7 +42,7 @@ class Realm:
     def url(self, caller: Caller) -> str:
         """The URL as a caller sees it; a path if they say nothing sound of the host."""
         seen = f"{'https' if caller.secure else 'http'}://{caller.host}" if caller.host else ""
-        return f"{self.host.rstrip('/') or seen}{self.prefix}{PATH}"
+        return f"{self.host.rstrip('/') or seen}{self.prefix}{TOKEN_PATH}"
 
 
 @implementer(IScheme)
@@ -59,66 +59,66 @@ class TokenScheme:
 
     realm: Realm
     service: str
-    _signer: Callable[[], Awaitable[Signer]]
-    _logins: Logins
+    _signer: Callable[[], Awaitable[TokenSigner]]
+    _authenticator: Authenticator
     _clock: IReactorTime
-    _end: Callable[[], Deferred[None]] = lambda: succeed(None)
-    _recent: RecentLogins = field(init=False)
+    _close: Callable[[], Deferred[None]] = lambda: succeed(None)
+    _login_cache: LoginCache = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._recent = RecentLogins(self._clock)
+        self._login_cache = LoginCache(self._clock)
 
-    def recall(self, caller: Caller) -> Login | None:
+    def find_cached_login(self, caller: Caller) -> Login | None:
         """As promised by :class:`IScheme`."""
         shown = caller.authorization
         if not shown:
             return None
-        passwords = self._logins.passwords
-        found = self._recent.find(shown)
+        passwords = self._authenticator.passwords
+        found = self._login_cache.find(shown)
         if found is None and passwords is not None and is_basic(shown):
-            return passwords.recall(caller)
+            return passwords.find_cached_login(caller)
         return found
 
-    def identify(self, caller: Caller) -> Deferred[Login | None]:
+    def authenticate(self, caller: Caller) -> Deferred[Login | None]:
         """As promised by :class:`IScheme`."""
         shown = caller.authorization
         if not shown:
             return succeed(None)
-        work = self._bearer(shown) if _is_bearer(shown) else self._password(caller, shown)
+        work = self._authenticate_bearer(shown) if _is_bearer(shown) else self._authenticate_password(caller, shown)
         found: Deferred[Any] = Deferred.fromCoroutine(work)
         return found
 
     def challenge(self, caller: Caller, accesses: Sequence[Access], error: str) -> str:
         """As promised by :class:`IScheme`."""
-        return bearer(self.realm.url(caller), self.service, scope_of(accesses), error)
+        return bearer_challenge(self.realm.url(caller), self.service, format_scope(accesses), error)
 
     def close(self) -> Deferred[None]:
         """As promised by :class:`IScheme`."""
-        return self._end()
+        return self._close()
 
-    async def _password(self, caller: Caller, shown: str) -> Login | None:
-        holder = await self._logins.of_header(caller)
-        if holder is STRANGER:
+    async def _authenticate_password(self, caller: Caller, shown: str) -> Login | None:
+        principal = await self._authenticator.authenticate_header(caller)
+        if principal is ANONYMOUS_PRINCIPAL:
             return None
-        login = Login(holder.identity)
-        if not holder.is_user:
-            self._recent.keep(shown, login, holder.until)
+        login = Login(principal.identity)
+        if not principal.is_user:
+            self._login_cache.store_login(shown, login, principal.until)
         return login
 
-    async def _bearer(self, shown: str) -> Login:
+    async def _authenticate_bearer(self, shown: str) -> Login:
         signer = await self._signer()
         try:
-            claims = signer.read(shown[7:].strip())
+            claims = signer.verify(shown[7:].strip())
         except TokenInvalid as error:
             raise LoginFailed(f"the token is not believed: {error}", "invalid_token") from error
         until = claims.expires
         if claims.record:
-            record = await self._logins.records.find(claims.record)
+            record = await self._authenticator.records.find(claims.record)
             if record is None:
                 raise LoginFailed("what the token was given for is revoked", "invalid_token")
-            until = min(until, self._logins.records.holds_until(record))
+            until = min(until, self._authenticator.records.cached_until(record))
         login = Login(claims.identity, claims.scope)
-        self._recent.keep(shown, login, until)
+        self._login_cache.store_login(shown, login, until)
         return login
 
 

@@ -21,7 +21,7 @@ import jwt
 from attrs import field, frozen
 
 from twisted_registry.auth.identity import Identity
-from twisted_registry.auth.rights import Delegate, Rights
+from twisted_registry.auth.rights import IdentityWithRights, Rights
 from twisted_registry.auth.scopes import Scope
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 #: Who signs.
 ISSUER = "twisted-registry"
 #: Seconds by which the clocks of machines may differ.
-LEEWAY = 60
+LEEWAY_S = 60
 _ALGORITHM = "HS256"
-_PURPOSE = b"twisted-registry token key "
+_KEY_PREFIX = b"twisted-registry token key "
 _KEY_ID = re.compile(r"[0-9]{1,12}", re.ASCII)
 
 
@@ -43,10 +43,10 @@ class TokenInvalid(Exception):
 
 
 @frozen
-class Claims:
+class TokenClaims:
     """What a token says.
 
-    :ivar identity: whose it is; a :class:`~twisted_registry.auth.rights.Delegate` keeps its rights.
+    :ivar identity: whose it is; a :class:`~twisted_registry.auth.rights.IdentityWithRights` keeps its rights.
     :ivar scope: what it is good for.
     :ivar record: the id of the stored token that it was given for, or empty. It is good only as
         long as that is.
@@ -60,7 +60,7 @@ class Claims:
 
 
 @frozen
-class Signer:
+class TokenSigner:
     """Signs and reads tokens.
 
     :ivar secret: what only registries over the same store have.
@@ -75,7 +75,7 @@ class Signer:
     lifetime: float
     rotation: float
 
-    def sign(self, claims: Claims) -> str:
+    def sign(self, claims: TokenClaims) -> str:
         """A token that says this from now on, for as long as tokens live."""
         now = self._clock.seconds()
         said: dict[str, Any] = {
@@ -86,18 +86,18 @@ class Signer:
             "nbf": int(now),
             "exp": int(now + self.lifetime),
             "jti": secrets.token_hex(8),
-            "access": [part.as_json() for part in claims.scope.parts],
+            "access": [part.as_json() for part in claims.scope.resources],
         }
         if claims.identity.groups:
             said["groups"] = sorted(claims.identity.groups)
-        if isinstance(claims.identity, Delegate):
+        if isinstance(claims.identity, IdentityWithRights):
             said["rights"] = claims.identity.rights.as_json()
         if claims.record:
             said["record"] = claims.record
         period = self._period()
         return jwt.encode(said, self._key(period), _ALGORITHM, headers={"kid": str(period)})
 
-    def read(self, token: str) -> Claims:
+    def verify(self, token: str) -> TokenClaims:
         """What a token says that was signed here.
 
         :raises TokenInvalid: if it was not, or is not good now.
@@ -122,7 +122,7 @@ class Signer:
         except (jwt.PyJWTError, ValueError, TypeError) as error:
             raise TokenInvalid(str(error) or type(error).__name__) from error
         now = self._clock.seconds()
-        if now >= claims.expires + LEEWAY or now < begins - LEEWAY:
+        if now >= claims.expires + LEEWAY_S or now < begins - LEEWAY_S:
             raise TokenInvalid("it has expired, or is not good yet")
         return claims
 
@@ -142,13 +142,13 @@ class Signer:
         return int(name)
 
     def _key(self, period: int) -> bytes:
-        return hmac.digest(self._secret, _PURPOSE + str(period).encode(), hashlib.sha256)
+        return hmac.digest(self._secret, _KEY_PREFIX + str(period).encode(), hashlib.sha256)
 
 
-def _claims(said: dict[str, Any]) -> Claims:
+def _claims(said: dict[str, Any]) -> TokenClaims:
     name, groups = said["sub"], frozenset(map(str, said.get("groups", ())))
     identity: IIdentity = Identity(name, groups)
     if "rights" in said:
-        identity = Delegate(name, Rights.from_json(said["rights"]), groups)
+        identity = IdentityWithRights(name, Rights.from_json(said["rights"]), groups)
     scope = Scope.from_claim(said.get("access"))
-    return Claims(identity, scope, str(said.get("record", "")), float(said["exp"]))
+    return TokenClaims(identity, scope, str(said.get("record", "")), float(said["exp"]))

@@ -15,10 +15,10 @@ from jwt.api_jws import PyJWS
 from jwt.exceptions import PyJWTError
 from zope.interface import implementer
 
-from twisted_registry.auth.rights import Delegate, Right, Rights
+from twisted_registry.auth.rights import IdentityWithRights, Right, Rights
 from twisted_registry.auth.schemes import LoginFailed
-from twisted_registry.auth.tokens import TokenCheck
-from twisted_registry.tokens.logins import Holder, IVouchers
+from twisted_registry.auth.tokens import TokenVerifier
+from twisted_registry.tokens.logins import Principal, IOIDCVerifier
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,13 +35,13 @@ ALGORITHMS = frozenset(
     }
 )
 #: Seconds for which a token is not checked again.
-_REMEMBERED = 60.0
+_LOGIN_TTL_S = 60.0
 #: Characters of a subject, which comes to logs and events.
-_LONGEST = 255
+_MAX_SUBJECT_CHARS = 255
 
 
 @frozen
-class Condition:
+class ClaimCondition:
     """What a claim must be.
 
     :ivar pattern: the text of the claim; ``*`` stands for any part of it.
@@ -50,23 +50,23 @@ class Condition:
     claim: str
     pattern: str
 
-    def holds(self, claims: Mapping[str, Any]) -> bool:
+    def matches(self, claims: Mapping[str, Any]) -> bool:
         """Whether a token says so; of a list one entry is enough."""
         value = claims.get(self.claim)
         values = value if isinstance(value, list) else [value]
-        return any(fits(self.pattern, text) for each in values if (text := _text(each)) is not None)
+        return any(matches_pattern(self.pattern, text) for each in values if (text := _claim_text(each)) is not None)
 
 
 @frozen
-class VoucherRule:
+class OIDCRule:
     """Tokens of which all conditions hold have a right."""
 
-    conditions: tuple[Condition, ...]
+    conditions: tuple[ClaimCondition, ...]
     right: Right
 
-    def holds(self, claims: Mapping[str, Any]) -> bool:
+    def matches(self, claims: Mapping[str, Any]) -> bool:
         """Whether it is for a token; for none if it has no condition."""
-        return bool(self.conditions) and all(each.holds(claims) for each in self.conditions)
+        return bool(self.conditions) and all(each.matches(claims) for each in self.conditions)
 
 
 @frozen
@@ -78,12 +78,12 @@ class TrustedIssuer:
 
     keys: IssuerKeys
     audience: str
-    rules: tuple[VoucherRule, ...]
+    rules: tuple[OIDCRule, ...]
 
 
-@implementer(IVouchers)
+@implementer(IOIDCVerifier)
 @define(eq=False, repr=False)
-class Vouchers:
+class OIDCVerifier:
     """Believes the tokens of some issuers.
 
     :ivar issuers: each with a URL of its own.
@@ -92,31 +92,31 @@ class Vouchers:
     _issuers: Sequence[TrustedIssuer]
     _clock: IReactorTime
 
-    async def holder(self, token: str) -> Holder:
-        """As promised by :class:`IVouchers`."""
-        kid, named = _peek(token)
+    async def principal(self, token: str) -> Principal:
+        """As promised by :class:`IOIDCVerifier`."""
+        kid, named = _unverified_key_and_issuer(token)
         issuer = next((each for each in self._issuers if each.keys.issuer == named), None)
         if issuer is None:
             raise LoginFailed("the token is of an issuer that is not trusted")
-        keyring = await issuer.keys.for_key(kid)
-        check = TokenCheck(
+        keyring = await issuer.keys.keyring_for(kid)
+        check = TokenVerifier(
             issuer.keys.issuer, issuer.audience, keyring, self._clock.seconds, ALGORITHMS
         )
         claims = check.claims(token)
-        rights = tuple(rule.right for rule in issuer.rules if rule.holds(claims))
+        rights = tuple(rule.right for rule in issuer.rules if rule.matches(claims))
         subject = claims.get("sub")
         if not isinstance(subject, str) or not subject.isprintable() or not subject:
             raise LoginFailed("the token has no subject")
-        name = f"ci:{subject[:_LONGEST]}"
+        name = f"ci:{subject[:_MAX_SUBJECT_CHARS]}"
         if not rights:
             raise LoginFailed(f"no rule of the issuer is for {name!r}")
         now = self._clock.seconds()
-        return Holder(
-            Delegate(name, Rights(rights)), until=min(now + _REMEMBERED, float(claims["exp"]))
+        return Principal(
+            IdentityWithRights(name, Rights(rights)), until=min(now + _LOGIN_TTL_S, float(claims["exp"]))
         )
 
 
-def fits(pattern: str, text: str) -> bool:
+def matches_pattern(pattern: str, text: str) -> bool:
     """Whether a text is of a form in which ``*`` stands for any characters.
 
     The first place that fits is as good as any, so that nothing is tried twice.
@@ -136,13 +136,13 @@ def fits(pattern: str, text: str) -> bool:
     return position <= end
 
 
-def _text(value: object) -> str | None:
+def _claim_text(value: object) -> str | None:
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if isinstance(value, str | int) else None
 
 
-def _peek(token: str) -> tuple[object, object]:
+def _unverified_key_and_issuer(token: str) -> tuple[object, object]:
     """The key and the issuer that a token names, which nobody has checked yet.
 
     :raises LoginFailed: if it is no token.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.interfaces import IReadDescriptor
 from zope.interface import implementer
 
-from twisted_registry.workers.handover import STOP, Messages
+from twisted_registry.workers.handover import STOP_MESSAGE, MessageDecoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @implementer(IReadDescriptor)
-class Control:
+class ControlPipe:
     """Hears when to stop, when the first process is gone, and what else it has to say."""
 
     def __init__(
@@ -25,8 +25,8 @@ class Control:
         reactor: Any,
         descriptor: int,
         stop: Callable[[], object],
-        abandon: Callable[[], object],
-        told: Callable[[Any], object],
+        abort_requests: Callable[[], object],
+        on_message: Callable[[Any], object],
     ) -> None:
         """Begin to watch.
 
@@ -38,9 +38,9 @@ class Control:
         self._reactor = reactor
         self._descriptor = descriptor
         self._stop = stop
-        self._abandon = abandon
-        self._told = told
-        self._messages = Messages()
+        self._abort_requests = abort_requests
+        self._on_message = on_message
+        self._messages = MessageDecoder()
         reactor.addReader(self)
 
     def fileno(self) -> int:
@@ -55,16 +55,16 @@ class Control:
         """The other end is gone, or the reactor ends; then nothing is left to abandon."""
         del reason
         self._reactor.removeReader(self)
-        self._abandon()
+        self._abort_requests()
 
     def doRead(self) -> None:
         """Something came, or the end."""
         said = os.read(self._descriptor, 65536)
         if not said:
             self._reactor.removeReader(self)
-            self._abandon()
+            self._abort_requests()
         for message in self._messages.received(said):
-            if message == STOP:
+            if message == STOP_MESSAGE:
                 self._stop()
             else:
-                self._told(message)
+                self._on_message(message)

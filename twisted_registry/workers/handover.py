@@ -21,16 +21,16 @@ from attrs import field, frozen
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from twisted_registry.config.loading import Loaded
-    from twisted_registry.tls.material import Material
+    from twisted_registry.config.loading import LoadedConfiguration
+    from twisted_registry.tls.material import CertificateBundle
 
 #: Descriptors of a worker beside standard input, output and error.
-LISTENER: Final = 3
-CONTROL: Final = 4
-LOADS: Final = 5
+LISTENER_FD: Final = 3
+CONTROL_FD: Final = 4
+LOADS_FD: Final = 5
 
 #: Tells a worker, after the handover, to end its requests and then itself.
-STOP: Final = "stop"
+STOP_MESSAGE: Final = "stop"
 
 _SIZE_BYTES: Final = 8
 
@@ -47,11 +47,11 @@ class Handover:
         files may be unreadable for a worker, or hold something else by now.
     """
 
-    loaded: Loaded = field(repr=False)
+    loaded: LoadedConfiguration = field(repr=False)
     number: int
-    listener: int = LISTENER
-    loads: int = LOADS
-    material: Material | None = None
+    listener: int = LISTENER_FD
+    loads: int = LOADS_FD
+    material: CertificateBundle | None = None
 
     @classmethod
     def read(cls, descriptor: int) -> Handover | None:
@@ -64,13 +64,13 @@ class Handover:
         return made
 
 
-def framed(message: object) -> bytes:
+def encode_message(message: object) -> bytes:
     """A message as it goes through the pipe."""
     content = pickle.dumps(message)
     return len(content).to_bytes(_SIZE_BYTES) + content
 
 
-class Messages:
+class MessageDecoder:
     """Takes what follows the handover apart."""
 
     def __init__(self) -> None:
@@ -88,13 +88,13 @@ class Messages:
             yield pickle.loads(content)  # noqa: S301 (as above)
 
 
-def command() -> list[str]:
+def worker_command() -> list[str]:
     """How a worker is started."""
     # -P: what lies in the working directory is no part of the program.
     return [sys.executable, "-P", "-m", "twisted_registry.workers"]
 
 
-def environment(own: Mapping[str, str]) -> dict[str, str]:
+def worker_environment(own: Mapping[str, str]) -> dict[str, str]:
     """The environment of a worker: that of this process, without what the handover tells.
 
     The way to the modules is this process' own, however it was told of it.

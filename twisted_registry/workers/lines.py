@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
-class SharedOutput(io.RawIOBase):
+class LockedOutput(io.RawIOBase):
     """Writes all of its argument before another process writes anything."""
 
     def __init__(self, descriptor: int) -> None:
@@ -47,7 +47,7 @@ class SharedOutput(io.RawIOBase):
         return size
 
 
-def shared_lines(descriptor: int) -> TextIO:
+def open_locked_output(descriptor: int) -> TextIO:
     """A text stream; what one call of ``write`` takes stays together."""
-    output = io.BufferedWriter(SharedOutput(descriptor), 1)
+    output = io.BufferedWriter(LockedOutput(descriptor), 1)
     return io.TextIOWrapper(output, "utf-8", "backslashreplace", write_through=True)

@@ -14,7 +14,7 @@ _ITEM_BYTES = 4
 _ABSENT = 2**31 - 1
 
 
-class Loads:
+class LoadTable:
     """The table, as one of the processes sees it."""
 
     def __init__(self, descriptor: int, count: int, own: int) -> None:
@@ -31,7 +31,7 @@ class Loads:
         self._there = False
 
     @classmethod
-    def make(cls, count: int) -> Loads:
+    def make(cls, count: int) -> LoadTable:
         """A new table for ``count`` processes, none of which is there; this is the first."""
         descriptor = os.memfd_create("loads")
         os.ftruncate(descriptor, count * _ITEM_BYTES)

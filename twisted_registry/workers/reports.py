@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 log = Logger()
 
 #: Names the process in a line of the log.
-PID: Final = "process.pid"
+PID_FIELD: Final = "process.pid"
 #: Begins a line that tells what a worker has counted; no line of JSON does.
-COUNTS: Final = b"counts "
-_MESSAGE: Final = "err.message"
+COUNTS_PREFIX: Final = b"counts "
+_MESSAGE_FIELD: Final = "err.message"
 #: A line longer than this is cut.
-_LONGEST: Final = 1024 * 1024
+_MAX_LINE_BYTES: Final = 1024 * 1024
 
 
 @implementer(ILogObserver)
-class Reporter:
+class EventSender:
     """Sends events to the first process."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -52,13 +52,13 @@ class Reporter:
         failure = event.get("log_failure")
         if failure is not None:
             # JSON has no word for an exception: its message goes beside it.
-            event = {**event, _MESSAGE: failure.getErrorMessage()}
+            event = {**event, _MESSAGE_FIELD: failure.getErrorMessage()}
         self._stream.write(eventAsJSON(event) + "\n")
         self._stream.flush()
 
 
 @implementer(ILogObserver)
-class Signed:
+class ProcessIdObserver:
     """Adds the id of this process to events that name none."""
 
     def __init__(self, observer: ILogObserver) -> None:
@@ -68,10 +68,10 @@ class Signed:
     def __call__(self, event: LogEvent) -> None:
         """Hand one event on."""
         # Asked for each time: twistd makes a daemon of us after it made the observer.
-        self._observer({PID: os.getpid(), **event})
+        self._observer({PID_FIELD: os.getpid(), **event})
 
 
-class ICounted(Interface):
+class ICountsReceiver(Interface):
     """Hears what the other processes have counted."""
 
     def told(pid: int, report: bytes) -> None:
@@ -81,13 +81,13 @@ class ICounted(Interface):
         """A process has ended."""
 
 
-class Reports:
+class EventReceiver:
     """Takes what a worker sends, and logs it here.
 
     :ivar pid: of the worker.
     """
 
-    def __init__(self, observer: ILogObserver, counted: ICounted | None = None) -> None:
+    def __init__(self, observer: ILogObserver, counted: ICountsReceiver | None = None) -> None:
         """Take the observer that is to hear of the events.
 
         :param counted: hears what the worker has counted.
@@ -100,7 +100,7 @@ class Reports:
     def received(self, data: bytes) -> None:
         """Some bytes came."""
         *lines, rest = (self._pending + data).split(b"\n")
-        self._pending = rest[:_LONGEST]
+        self._pending = rest[:_MAX_LINE_BYTES]
         for line in lines:
             self._take(line)
 
@@ -111,21 +111,21 @@ class Reports:
             self._pending = b""
 
     def _take(self, line: bytes) -> None:
-        if self._counted is not None and line.startswith(COUNTS):
-            self._counted.told(self.pid, line.removeprefix(COUNTS))
+        if self._counted is not None and line.startswith(COUNTS_PREFIX):
+            self._counted.told(self.pid, line.removeprefix(COUNTS_PREFIX))
             return
         text = line.decode("utf-8", "replace")
         event = _event(text)
         if event is None:
             # Not our log: the interpreter says something, and it is rarely good.
             Logger("twisted_registry.workers", observer=self._observer).error(
-                "{text}", text=text, **{PID: self.pid}
+                "{text}", text=text, **{PID_FIELD: self.pid}
             )
             return
-        event[PID] = self.pid
+        event[PID_FIELD] = self.pid
         failure = event.get("log_failure")
         if failure is not None:
-            failure.value = event.get(_MESSAGE)
+            failure.value = event.get(_MESSAGE_FIELD)
         level = event.get("log_level", LogLevel.info)
         # How twistd's own log calls the origin of a line.
         event["log_system"] = f"{event.get('log_namespace')}#{level.name} {self.pid}"

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IProtocolFactory
     from twisted.python.failure import Failure
 
-    from twisted_registry.workers.loads import Loads
+    from twisted_registry.workers.loads import LoadTable
 
 log = Logger()
 
 #: Seconds for which a connection is left to a process that has fewer. It may be busy, or stuck.
-_COURTESY = 0.005
+_YIELD_DELAY_S = 0.005
 #: Seconds without accepting when there is no descriptor or memory left.
-_PAUSE = 1
+_ACCEPT_PAUSE_S = 1
 
 
 @implementer(IListeningPort, IReadDescriptor)
@@ -39,7 +39,7 @@ class SharedPort:
     """
 
     def __init__(
-        self, reactor: Any, listening: socket.socket, factory: IProtocolFactory, loads: Loads
+        self, reactor: Any, listening: socket.socket, factory: IProtocolFactory, loads: LoadTable
     ) -> None:
         """Take a listening socket over; nothing is accepted before ``startListening``."""
         self.socket = listening
@@ -96,15 +96,15 @@ class SharedPort:
     def doRead(self) -> None:
         """A connection waits."""
         if self._loads.others_have_fewer():
-            self._stand_back(_COURTESY)
+            self._pause_accepting(_YIELD_DELAY_S)
         else:
             self._accept()
 
-    def _stand_back(self, seconds: float) -> None:
+    def _pause_accepting(self, seconds: float) -> None:
         self._reactor.removeReader(self)
-        self._later = self._reactor.callLater(seconds, self._return)
+        self._later = self._reactor.callLater(seconds, self._resume_accepting)
 
-    def _return(self) -> None:
+    def _resume_accepting(self) -> None:
         self._later = None
         self._reactor.addReader(self)
         # If it waits still, those that it was left to do not come for it.
@@ -121,7 +121,7 @@ class SharedPort:
                 self.stopListening()
                 return
             log.error("a connection can not be accepted: {reason}", reason=error.strerror)
-            self._stand_back(_PAUSE)
+            self._pause_accepting(_ACCEPT_PAUSE_S)
             return
         with connection:
             connection.setblocking(False)
@@ -137,25 +137,25 @@ class SharedPort:
 class SharingEndpoint:
     """Listens on another endpoint, and shares its socket: what the first process does."""
 
-    def __init__(self, reactor: Any, endpoint: IStreamServerEndpoint, loads: Loads) -> None:
+    def __init__(self, reactor: Any, endpoint: IStreamServerEndpoint, loads: LoadTable) -> None:
         """Take the endpoint that opens the socket: TCP, Unix, or one that was handed over."""
         self._reactor = reactor
         self._endpoint = endpoint
         self._loads = loads
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Open the socket, and accept from it; the result is an :class:`OwnedPort`."""
+        """Open the socket, and accept from it; the result is an :class:`PrimaryPort`."""
         return self._endpoint.listen(factory).addCallback(self._share, factory)
 
     def _share(self, port: Any, factory: IProtocolFactory) -> IListeningPort:
         port.stopReading()
         listening = socket.fromfd(port.fileno(), port.addressFamily, socket.SOCK_STREAM)
-        shared = OwnedPort(self._reactor, listening, factory, self._loads, port)
+        shared = PrimaryPort(self._reactor, listening, factory, self._loads, port)
         shared.startListening()
         return shared
 
 
-class OwnedPort(SharedPort):
+class PrimaryPort(SharedPort):
     """As the process has it that opened the socket, and removes a Unix socket's path."""
 
     def __init__(
@@ -163,7 +163,7 @@ class OwnedPort(SharedPort):
         reactor: Any,
         listening: socket.socket,
         factory: IProtocolFactory,
-        loads: Loads,
+        loads: LoadTable,
         port: IListeningPort,
     ) -> None:
         """Take a duplicate of the socket of ``port``, which does not read."""
@@ -180,7 +180,7 @@ class OwnedPort(SharedPort):
 class AdoptedEndpoint:
     """Listens on a socket that the first process has opened."""
 
-    def __init__(self, reactor: Any, descriptor: int, loads: Loads) -> None:
+    def __init__(self, reactor: Any, descriptor: int, loads: LoadTable) -> None:
         """Take the descriptor of the socket, which is closed when listening ends."""
         self._reactor = reactor
         self._descriptor = descriptor

@@ -13,16 +13,16 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import ILogObserver, Logger, globalLogPublisher
 
 from twisted_registry.workers.handover import (
-    CONTROL,
-    LISTENER,
-    LOADS,
-    STOP,
+    CONTROL_FD,
+    LISTENER_FD,
+    LOADS_FD,
+    STOP_MESSAGE,
     Handover,
-    command,
-    environment,
-    framed,
+    worker_command,
+    worker_environment,
+    encode_message,
 )
-from twisted_registry.workers.reports import PID, Reports
+from twisted_registry.workers.reports import PID_FIELD, EventReceiver
 
 if TYPE_CHECKING:
     import socket
@@ -31,34 +31,34 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall
     from twisted.python.failure import Failure
 
-    from twisted_registry.config.loading import Loaded
-    from twisted_registry.tls.material import Material
-    from twisted_registry.workers.loads import Loads
-    from twisted_registry.workers.reports import ICounted
+    from twisted_registry.config.loading import LoadedConfiguration
+    from twisted_registry.tls.material import CertificateBundle
+    from twisted_registry.workers.loads import LoadTable
+    from twisted_registry.workers.reports import ICountsReceiver
 
 log = Logger()
 
 #: Seconds until a worker that ended is replaced; doubled each time one ends early, up to the limit.
-_SOON = 0.1
-_LATE = 30.0
+_MIN_RESTART_DELAY_S = 0.1
+_MAX_RESTART_DELAY_S = 30.0
 #: Seconds after which an end is not early any more.
-_SETTLED = 10.0
+_STABLE_AFTER_S = 10.0
 #: Seconds that a worker gets beyond the drain timeout before it is killed.
-_GRACE = 5.0
+_KILL_GRACE_S = 5.0
 
 
-class Workers(Service):
+class WorkerSupervisor(Service):
     """Starts the other processes with the reactor, and ends when all of them have ended."""
 
     def __init__(
         self,
         reactor: Any,
-        loaded: Loaded,
+        loaded: LoadedConfiguration,
         listening: socket.socket,
-        loads: Loads,
+        loads: LoadTable,
         environ: Mapping[str, str] | None = None,
         observer: ILogObserver | None = None,
-        gathered: ICounted | None = None,
+        gathered: ICountsReceiver | None = None,
     ) -> None:
         """Take what every worker gets.
 
@@ -77,20 +77,20 @@ class Workers(Service):
         self._environ = os.environ if environ is None else environ
         self._observer = globalLogPublisher if observer is None else observer
         self._http = loaded.configuration.http
-        self._material: Material | None = None
-        self._seats = [_Seat(number) for number in range(1, self._http.workers)]
+        self._material: CertificateBundle | None = None
+        self._slots = [WorkerSlot(number) for number in range(1, self._http.workers)]
 
     def startService(self) -> None:
         """Start the workers as soon as the reactor runs."""
         super().startService()
         self._reactor.callWhenRunning(self._start_all)
 
-    def show(self, material: Material) -> None:
+    def set_certificate(self, material: CertificateBundle) -> None:
         """Have all workers, also those that are not there yet, show a certificate from now on."""
         self._material = material
-        for seat in self._seats:
-            if seat.process is not None:
-                seat.process.send(material)
+        for slot in self._slots:
+            if slot.process is not None:
+                slot.process.send(material)
 
     def stopService(self) -> Deferred[None]:
         """Ask all workers to drain and end; fires when none is left."""
@@ -99,79 +99,79 @@ class Workers(Service):
 
     async def _stop(self) -> None:
         ended = []
-        for seat in self._seats:
-            if seat.later is not None:
-                seat.later.cancel()
-                seat.later = None
-            if seat.process is not None:
-                seat.process.send(STOP)
-                ended.append(seat.process.ended)
-        late = self._reactor.callLater(self._http.draintimeout + _GRACE, self._kill)
+        for slot in self._slots:
+            if slot.restart_call is not None:
+                slot.restart_call.cancel()
+                slot.restart_call = None
+            if slot.process is not None:
+                slot.process.send(STOP_MESSAGE)
+                ended.append(slot.process.ended)
+        late = self._reactor.callLater(self._http.draintimeout + _KILL_GRACE_S, self._kill)
         await DeferredList(ended)
         if late.active():
             late.cancel()
 
     def _kill(self) -> None:
-        for seat in self._seats:
-            if seat.process is not None:
-                log.warn("worker {pid} does not end: killed", pid=seat.process.pid)
-                seat.process.kill()
+        for slot in self._slots:
+            if slot.process is not None:
+                log.warn("worker {pid} does not end: killed", pid=slot.process.pid)
+                slot.process.kill()
 
     def _start_all(self) -> None:
-        for seat in self._seats:
-            self._start(seat)
+        for slot in self._slots:
+            self._start(slot)
 
-    def _start(self, seat: _Seat) -> None:
-        seat.later = None
+    def _start(self, slot: WorkerSlot) -> None:
+        slot.restart_call = None
         if not self.running:
             return
-        process = _Process(self, seat, Reports(self._observer, self._gathered))
-        seat.began = self._reactor.seconds()
-        arguments = command()
+        process = WorkerProcess(self, slot, EventReceiver(self._observer, self._gathered))
+        slot.started_at = self._reactor.seconds()
+        arguments = worker_command()
         null = os.open(os.devnull, os.O_RDONLY)
         try:
             self._reactor.spawnProcess(
                 process,
                 arguments[0],
                 arguments,
-                environment(self._environ),
+                worker_environment(self._environ),
                 childFDs={
                     0: null,
                     1: 1,
                     2: "r",
-                    LISTENER: self._listening.fileno(),
-                    CONTROL: "w",
-                    LOADS: self._loads.fileno(),
+                    LISTENER_FD: self._listening.fileno(),
+                    CONTROL_FD: "w",
+                    LOADS_FD: self._loads.fileno(),
                 },
             )
         except OSError as error:
-            self._again(seat, f"a worker can not be started: {error.strerror}")
+            self._restart_later(slot, f"a worker can not be started: {error.strerror}")
             return
         finally:
             os.close(null)
-        seat.process = process
-        process.send(Handover(self._loaded, seat.number, material=self._material))
+        slot.process = process
+        process.send(Handover(self._loaded, slot.number, material=self._material))
 
-    def ended(self, process: _Process, reason: Failure) -> None:
+    def ended(self, process: WorkerProcess, reason: Failure) -> None:
         """A worker is gone."""
-        seat = process.seat
-        seat.process = None
-        self._loads.gone(seat.number)
+        slot = process.slot
+        slot.process = None
+        self._loads.gone(slot.number)
         if self._gathered is not None:
             self._gathered.gone(process.pid)
         if self.running:
             how = "" if reason.check(ProcessDone) else f": {reason.getErrorMessage()}"
-            self._again(seat, f"worker {process.pid} has ended{how}")
+            self._restart_later(slot, f"worker {process.pid} has ended{how}")
 
-    def _again(self, seat: _Seat, why: str) -> None:
-        early = self._reactor.seconds() - seat.began < _SETTLED
-        seat.delay = min(max(_SOON, seat.delay * 2), _LATE) if early else _SOON
-        log.warn("{why}; another one starts in {delay:.1f} s", why=why, delay=seat.delay)
-        seat.later = self._reactor.callLater(seat.delay, self._start, seat)
+    def _restart_later(self, slot: WorkerSlot, why: str) -> None:
+        early = self._reactor.seconds() - slot.started_at < _STABLE_AFTER_S
+        slot.delay = min(max(_MIN_RESTART_DELAY_S, slot.delay * 2), _MAX_RESTART_DELAY_S) if early else _MIN_RESTART_DELAY_S
+        log.warn("{why}; another one starts in {delay:.1f} s", why=why, delay=slot.delay)
+        slot.restart_call = self._reactor.callLater(slot.delay, self._start, slot)
 
 
 @define(eq=False)
-class _Seat:
+class WorkerSlot:
     """The place of one worker, whoever sits there.
 
     :ivar number: from 1; the first process is 0.
@@ -179,19 +179,19 @@ class _Seat:
     """
 
     number: int
-    process: _Process | None = field(default=None, init=False)
-    later: IDelayedCall | None = field(default=None, init=False)
-    began: float = field(default=0.0, init=False)
+    process: WorkerProcess | None = field(default=None, init=False)
+    restart_call: IDelayedCall | None = field(default=None, init=False)
+    started_at: float = field(default=0.0, init=False)
     delay: float = field(default=0.0, init=False)
 
 
-class _Process(ProcessProtocol):
+class WorkerProcess(ProcessProtocol):
     """One process."""
 
     transport: Any
 
-    def __init__(self, workers: Workers, seat: _Seat, reports: Reports) -> None:
-        self.seat = seat
+    def __init__(self, workers: WorkerSupervisor, slot: WorkerSlot, reports: EventReceiver) -> None:
+        self.slot = slot
         self.pid = 0
         self.ended: Deferred[None] = Deferred()
         self._workers = workers
@@ -200,11 +200,11 @@ class _Process(ProcessProtocol):
     def connectionMade(self) -> None:
         """It was started."""
         self.pid = self._reports.pid = self.transport.pid
-        log.info("worker {pid} started", pid=self.pid, **{PID: os.getpid()})
+        log.info("worker {pid} started", pid=self.pid, **{PID_FIELD: os.getpid()})
 
     def send(self, message: object) -> None:
         """Tell it something."""
-        self.transport.writeToChild(CONTROL, framed(message))
+        self.transport.writeToChild(CONTROL_FD, encode_message(message))
 
     def kill(self) -> None:
         """End it at once."""

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, execute, succeed
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
 
-from twisted_registry.storage.middleware.awsclients import AGAIN, AwsClients
+from twisted_registry.storage.middleware.awsclients import RETRY_S, AWSClients
 from twisted_registry.storage.middleware.ipranges import (
     IPRanges,
     IPRangesError,
@@ -156,7 +156,7 @@ class Answer:
 class InlineThreads:
     closed = False
 
-    def run(self, work, *arguments):
+    def run_blocking(self, work, *arguments):
         return execute(work, *arguments)
 
     def close(self):
@@ -176,7 +176,7 @@ def server():
 
 @pytest.fixture
 def clients(clock, server):
-    return AwsClients(
+    return AWSClients(
         clock, server, InlineThreads(), ["eu-west-1"], "https://ranges.example/ip.json"
     )
 
@@ -233,7 +233,7 @@ def test_a_failure_leaves_the_old_ones(clients, server, clock, warnings, fail):
     fail(server)
     assert len(warnings) == 1
     assert "https://ranges.example/ip.json" in warnings[0]
-    clock.advance(AGAIN - 1)
+    clock.advance(RETRY_S - 1)
     assert "192.0.2.1" in clients
     assert len(server.urls) == 2
     clock.advance(1)
@@ -260,13 +260,13 @@ def test_closing_before_anything(clients, server):
 async def test_a_copy_on_this_machine(tmp_path, warnings):
     path = tmp_path / "ip-ranges.json"
     path.write_bytes(SOME)
-    clients = AwsClients(reactor, Server(), Threads(reactor, 1, "test"), url=f"file://{path}")
+    clients = AWSClients(reactor, Server(), Threads(reactor, 1, "test"), url=f"file://{path}")
     assert "192.0.2.1" not in clients
     await clients._updating
     assert "192.0.2.1" in clients
     await clients.close()
 
-    clients = AwsClients(reactor, Server(), Threads(reactor, 1, "test"), url="file:///none")
+    clients = AWSClients(reactor, Server(), Threads(reactor, 1, "test"), url="file:///none")
     assert "192.0.2.1" not in clients
     await clients._updating
     assert "No such file" in warnings[0]

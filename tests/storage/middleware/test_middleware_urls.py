@@ -17,7 +17,7 @@ from zope.interface.verify import verifyObject
 from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.storage.interfaces import IStorageDriver, MethodUnsupported
 from twisted_registry.storage.memory import MemoryDriver
-from twisted_registry.storage.middleware.cloudfront import CloudFront, UrlSigner
+from twisted_registry.storage.middleware.cloudfront import CloudFront, CloudFrontSigner
 from twisted_registry.storage.middleware.redirect import Redirect
 from twisted_registry.storage.middleware.rewrite import Rewrite
 
@@ -69,12 +69,12 @@ def wrapped(request, bucket, clock):
 
 
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-SIGNER = UrlSigner("K2JCJMDEHXQW5F", KEY)
+SIGNER = CloudFrontSigner("K2JCJMDEHXQW5F", KEY)
 
 
 def test_all_else_is_the_drivers(wrapped, bucket):
     assert (wrapped.name, wrapped.presigns) == ("inmemory", True)
-    assert wrapped.minimum_chunk == 0
+    assert wrapped.min_chunk_bytes == 0
     result_of(wrapped.put("a/b", b"content"))
     assert result_of(bucket.get("a/b", 10)) == b"content"
     assert [entry.path for entry in result_of(wrapped.list("a"))] == ["b"]
@@ -224,7 +224,7 @@ def pem(key, form, encryption=None):
     "form", [serialization.PrivateFormat.TraditionalOpenSSL, serialization.PrivateFormat.PKCS8]
 )
 def test_keys_in_files(form):
-    signer = UrlSigner.load("K2JCJMDEHXQW5F", pem(KEY, form))
+    signer = CloudFrontSigner.load("K2JCJMDEHXQW5F", pem(KEY, form))
     check(signer.sign("https://x/a", 5), "https://x/a", 5)
     assert "key" not in repr(signer).replace("key_pair", "")
 
@@ -251,4 +251,4 @@ def test_keys_in_files(form):
 )
 def test_what_is_no_key(content, text):
     with pytest.raises(ValueError, match=text):
-        UrlSigner.load("K", content)
+        CloudFrontSigner.load("K", content)

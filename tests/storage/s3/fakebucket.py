@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from twisted_registry.storage.s3.errors import (
-    Corrupt,
+    InvalidResponse,
     InvalidPart,
     NoSuchUpload,
     NotFound,
@@ -22,7 +22,7 @@ from twisted_registry.storage.s3.errors import (
 )
 from twisted_registry.storage.s3.interfaces import IObjectBody, IS3Client
 from twisted_registry.storage.s3.objects import (
-    DeleteFault,
+    DeleteError,
     MultipartUpload,
     ObjectInfo,
     ObjectListing,
@@ -30,14 +30,14 @@ from twisted_registry.storage.s3.objects import (
     UploadListing,
 )
 
-LEAST_PART = 5 * 1024 * 1024
+MIN_PART_BYTES = 5 * 1024 * 1024
 
 
 @frozen
 class Stored:
     content: bytes
     etag: str
-    note: str = ""
+    metadata: str = ""
 
 
 @define
@@ -109,7 +109,7 @@ class FakeBody:
         if self.consumer is not None and self.sent >= end:
             self.free()
             if self.breaks:
-                self.done.errback(Corrupt("GetObject", "cut short", retry=True))
+                self.done.errback(InvalidResponse("GetObject", "cut short", retryable=True))
             else:
                 self.done.callback(None)
 
@@ -164,7 +164,7 @@ class FakeBucket:
 
     def info(self, key):
         stored = self.found(key)
-        return ObjectInfo(key, len(stored.content), stored.etag, self.now, stored.note)
+        return ObjectInfo(key, len(stored.content), stored.etag, self.now, stored.metadata)
 
     def head_bucket(self):
         return self.do("head_bucket", "", lambda: None)
@@ -195,17 +195,17 @@ class FakeBucket:
             raise S3Error("GetObject", "too large", code="EntityTooLarge")
         return self.info(key), stored.content
 
-    def put_object(self, key, content, *, sha256="", absent=False, note=""):
-        return self.do("put_object", key, self._put, key, content, absent, note)
+    def put_object(self, key, content, *, sha256="", absent=False, metadata=""):
+        return self.do("put_object", key, self._put, key, content, absent, metadata)
 
-    def _put(self, key, content, absent=False, note=""):
+    def _put(self, key, content, absent=False, metadata=""):
         if absent and self.conditional == "unknown":
             raise Unsupported("PutObject", "no conditions", code="NotImplemented", status=501)
         if absent and self.conditional == "obeyed" and key in self.objects:
             raise PreconditionFailed("PutObject", "is there")
         content = content if isinstance(content, bytes) else b"".join(content)
         etag = hashlib.md5(content).hexdigest()
-        self.objects[key] = Stored(content, etag, note)
+        self.objects[key] = Stored(content, etag, metadata)
         return etag
 
     def delete_object(self, key):
@@ -218,7 +218,7 @@ class FakeBucket:
         for key in keys:
             if key not in self.undeletable:
                 self.objects.pop(key, None)
-        return [DeleteFault(k, "AccessDenied", "no") for k in keys if k in self.undeletable]
+        return [DeleteError(k, "AccessDenied", "no") for k in keys if k in self.undeletable]
 
     def copy_object(self, source, destination, *, etag=""):
         return self.do("copy_object", source, self._copy, source, destination, etag)
@@ -251,7 +251,7 @@ class FakeBucket:
             if found:
                 prefixes.append(prefix + head + delimiter)
             else:
-                objects.append(evolve(self.info(key), note=""))
+                objects.append(evolve(self.info(key), metadata=""))
             last = key
         return ObjectListing(tuple(objects), tuple(prefixes), "")
 
@@ -279,7 +279,7 @@ class FakeBucket:
         self._unfinished(key, upload_id).times[number] = self.now
         return Part(number, etag, len(content))
 
-    def upload_part_copy(self, key, upload_id, number, source, stretch=None, *, etag=""):
+    def upload_part_copy(self, key, upload_id, number, source, byte_range=None, *, etag=""):
         return self.do(
             "upload_part_copy",
             source,
@@ -288,16 +288,16 @@ class FakeBucket:
             upload_id,
             number,
             source,
-            stretch,
+            byte_range,
             etag,
         )
 
-    def _part_copy(self, key, upload_id, number, source, stretch, etag):
+    def _part_copy(self, key, upload_id, number, source, byte_range, etag):
         stored = self.found(source)
         if etag and etag != stored.etag:
             raise PreconditionFailed("UploadPartCopy", "changed")
-        offset, length = stretch or (0, len(stored.content))
-        assert stretch is None or len(stored.content) > LEAST_PART
+        offset, length = byte_range or (0, len(stored.content))
+        assert byte_range is None or len(stored.content) > MIN_PART_BYTES
         return self._part(key, upload_id, number, stored.content[offset:][:length]).etag
 
     def complete_multipart_upload(self, key, upload_id, parts):
@@ -309,7 +309,7 @@ class FakeBucket:
         content = []
         for part in parts:
             etag, data = stored.get(part.number, ("", b""))
-            if etag != part.etag or (part is not parts[-1] and len(data) < LEAST_PART):
+            if etag != part.etag or (part is not parts[-1] and len(data) < MIN_PART_BYTES):
                 raise InvalidPart("CompleteMultipartUpload", "is not the part", status=400)
             assert part.size == len(data)
             content.append(data)

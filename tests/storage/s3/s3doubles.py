@@ -15,10 +15,10 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import UNKNOWN_LENGTH, IAgent
 from zope.interface import implementer
 
-from twisted_registry.storage.s3.address import custom
+from twisted_registry.storage.s3.address import endpoint_address
 from twisted_registry.storage.s3.backoff import Backoff
 from twisted_registry.storage.s3.client import S3Client
-from twisted_registry.storage.s3.credentials import Credentials, FixedCredentials
+from twisted_registry.storage.s3.credentials import Credentials, StaticCredentials
 from twisted_registry.storage.s3.sender import Sender
 from twisted_registry.storage.s3.transport import Transport
 
@@ -31,8 +31,8 @@ result_of, failure_of, no_result = (
 
 #: Friday, 24 May 2013, 00:00:00 GMT.
 NOW = 1369353600
-ADDRESS = custom("images", "http://objects:9000")
-CREDENTIALS = FixedCredentials(Credentials("AKID", "hush"))
+ADDRESS = endpoint_address("images", "http://objects:9000")
+CREDENTIALS = StaticCredentials(Credentials("AKID", "hush"))
 
 
 class Connection:
@@ -186,7 +186,7 @@ def make_sender(clock, agent, **options):
         "address": ADDRESS,
         "credentials": CREDENTIALS,
         "user_agent": "tests/1",
-        "backoff": Backoff(chance=lambda: 1.0),
+        "backoff": Backoff(jitter=lambda: 1.0),
         **options,
     }
     return Sender(clock, Transport(clock, agent), **options)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from twisted_registry.storage.s3.address import Address, AddressError, amazon, custom, is_region
+from twisted_registry.storage.s3.address import BucketAddress, AddressError, aws_address, endpoint_address, is_region
 
 
 def url(address, key="a b/c"):
@@ -39,7 +39,7 @@ def url(address, key="a b/c"):
 )
 def test_amazon(options, expected):
     options = {"bucket": "images", "region": "eu-west-1", **options}
-    assert url(amazon(options.pop("bucket"), **options)) == expected
+    assert url(aws_address(options.pop("bucket"), **options)) == expected
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_amazon(options, expected):
 def test_what_acceleration_excludes(options, word):
     options = {"bucket": "images", "region": "eu-west-1", "accelerate": True, **options}
     with pytest.raises(AddressError, match=word):
-        amazon(options.pop("bucket"), **options)
+        aws_address(options.pop("bucket"), **options)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_what_acceleration_excludes(options, word):
 )
 def test_endpoints(endpoint, options, expected):
     options = {"bucket": "images", **options}
-    assert url(custom(options.pop("bucket"), endpoint, **options)) == expected
+    assert url(endpoint_address(options.pop("bucket"), endpoint, **options)) == expected
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_endpoints(endpoint, options, expected):
     ],
 )
 def test_the_region_of_an_endpoint(endpoint, region, expected):
-    assert custom("images", endpoint, region=region).region == expected
+    assert endpoint_address("images", endpoint, region=region).region == expected
 
 
 @pytest.mark.parametrize(
@@ -110,19 +110,19 @@ def test_the_region_of_an_endpoint(endpoint, region, expected):
 )  # fmt: skip
 def test_what_is_no_endpoint(endpoint):
     with pytest.raises(AddressError, match="is no endpoint"):
-        custom("images", endpoint)
+        endpoint_address("images", endpoint)
 
 
 @pytest.mark.parametrize("endpoint", ["http://10.0.0.1:9000", "http://[::1]"])
 def test_no_bucket_stands_before_a_number(endpoint):
     with pytest.raises(AddressError, match="forcepathstyle"):
-        custom("images", endpoint, path_style=False)
+        endpoint_address("images", endpoint, path_style=False)
 
 
 def test_the_bucket_itself():
-    assert Address("b", "r", "https", "b.host").path() == "/"
-    assert Address("b", "r", "https", "host", "/b").path() == "/b"
-    assert Address("b", "r", "https", "host", "/b").url("/b", "x=1") == "https://host/b?x=1"
+    assert BucketAddress("b", "r", "https", "b.host").path() == "/"
+    assert BucketAddress("b", "r", "https", "host", "/b").path() == "/b"
+    assert BucketAddress("b", "r", "https", "host", "/b").url("/b", "x=1") == "https://host/b?x=1"
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ from s3doubles import Response, Sink, endless, failure_of, no_result, result_of
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 
-from twisted_registry.storage.s3.answer import Answer
-from twisted_registry.storage.s3.errors import Corrupt, Unreachable
-from twisted_registry.storage.s3.patience import Patience
+from twisted_registry.storage.s3.answer import S3Response
+from twisted_registry.storage.s3.errors import InvalidResponse, Unreachable
+from twisted_registry.storage.s3.patience import IdleTimeout
 
 IDLE = 30
 
@@ -21,7 +21,7 @@ def clock():
 
 @pytest.fixture
 def make(clock):
-    return lambda response: Answer("GetObject images/a", response, clock, IDLE)
+    return lambda response: S3Response("GetObject images/a", response, clock, IDLE)
 
 
 def test_the_head(make):
@@ -72,7 +72,7 @@ def test_a_body_without_a_length(make):
     [
         ("cut", Unreachable, "the answer broke off after 3 of 6 bytes"),
         ("end", Unreachable, "the answer ended after 3 of 6 bytes"),
-        ("end_somewhere", Corrupt, "the answer does not say where it ends"),
+        ("end_somewhere", InvalidResponse, "the answer does not say where it ends"),
     ],
 )
 @pytest.mark.parametrize("way", ["deliver", "collect"])
@@ -84,7 +84,7 @@ def test_a_body_that_is_not_whole_is_an_error(make, way, end, error, text):
     getattr(response, end)()
     failed = failure_of(done, error).value
     assert str(failed) == f"GetObject images/a: {text}"
-    assert failed.retry
+    assert failed.retryable
     assert sink.producer is None
 
 
@@ -105,7 +105,7 @@ def test_a_body_that_stands_still(make, clock):
     clock.advance(1)
     error = failure_of(done, Unreachable).value
     assert "stood still for 30 s after 3 of 6 bytes" in str(error)
-    assert error.retry
+    assert error.retryable
     assert response.connection.dropped
     # What comes all the same, and the end, are of no interest.
     response.send(b"def")
@@ -204,9 +204,9 @@ def test_more_than_was_allowed(make):
     done = make(response).collect(5)
     response.send(b"abc")
     response.send(b"def")
-    error = failure_of(done, Corrupt).value
+    error = failure_of(done, InvalidResponse).value
     assert "more than 5 bytes" in str(error)
-    assert not error.retry
+    assert not error.retryable
     assert response.connection.dropped
     response.send(b"ghi")
 
@@ -237,11 +237,11 @@ def test_an_answer_has_one_body(make):
 
 def test_patience_that_has_ended_does_not_begin_again(clock):
     ends = []
-    patience = Patience(clock, lambda: ends.append(clock.seconds()))
-    patience.wait(5)
+    idle_timeout = IdleTimeout(clock, lambda: ends.append(clock.seconds()))
+    idle_timeout.restart(5)
     clock.advance(5)
-    patience.wait(5)
-    patience.rest()
+    idle_timeout.restart(5)
+    idle_timeout.cancel()
     clock.advance(5)
     assert ends == [5]
-    assert patience.ended
+    assert idle_timeout.expired

@@ -16,13 +16,13 @@ from twisted_registry.storage.s3.chain import find_credentials
 from twisted_registry.storage.s3.credentials import (
     Credentials,
     CredentialsError,
-    ICredentialsSource,
+    ICredentialsProvider,
 )
 
 try:
     from twisted_registry.storage.s3.botocoresource import (
-        AGAIN,
-        STALE,
+        REFRESH_AFTER_S,
+        MAX_AGE_S,
         BotocoreCredentials,
     )
 except ImportError:
@@ -60,7 +60,7 @@ class HeldThreads:
         self.held = []
         self.closed = False
 
-    def run(self, work):
+    def run_blocking(self, work):
         answer = Deferred()
         self.held.append((work, answer))
         return answer
@@ -94,7 +94,7 @@ def threads():
 @pytest.fixture
 def source(clock, threads, library):
     source = BotocoreCredentials(clock, threads, lambda: library)
-    verifyObject(ICredentialsSource, source)
+    verifyObject(ICredentialsProvider, source)
     return source
 
 
@@ -128,14 +128,14 @@ def test_many_that_ask_at_once_wait_for_one_answer(source, threads, library):
 
 def test_an_answer_is_used_for_a_while(source, threads, clock):
     first(source, threads)
-    clock.advance(AGAIN - 1)
+    clock.advance(REFRESH_AFTER_S - 1)
     assert result_of(source.current()).access_key == "AK1"
     assert threads.held == []
 
 
 def test_it_is_renewed_behind_the_scenes(source, threads, clock):
     first(source, threads)
-    clock.advance(AGAIN)
+    clock.advance(REFRESH_AFTER_S)
     assert result_of(source.current()).access_key == "AK1"
     assert result_of(source.current()).access_key == "AK1"
     assert len(threads.held) == 1
@@ -145,7 +145,7 @@ def test_it_is_renewed_behind_the_scenes(source, threads, clock):
 
 def test_after_a_long_rest_the_new_one_is_waited_for(source, threads, clock):
     first(source, threads)
-    clock.advance(STALE)
+    clock.advance(MAX_AGE_S)
     asked = source.current()
     no_result(asked)
     threads.step()
@@ -172,14 +172,14 @@ def test_a_first_failure_is_told_and_forgotten(source, threads, library):
 def test_a_later_failure_is_a_warning(source, threads, library, clock, warnings):
     first(source, threads)
     library.error = OSError("no route")
-    clock.advance(STALE)
+    clock.advance(MAX_AGE_S)
     asked = source.current()
     threads.step()
     assert result_of(asked).access_key == "AK1"
     assert warnings == ["credentials were not renewed: OSError: no route"]
     assert result_of(source.current()).access_key == "AK1"
     assert threads.held == []
-    clock.advance(AGAIN)
+    clock.advance(REFRESH_AFTER_S)
     source.current()
     assert len(threads.held) == 1
 

@@ -22,10 +22,10 @@ from s3doubles import (
 )
 from zope.interface.verify import verifyObject
 
-from twisted_registry.storage.s3.address import custom
+from twisted_registry.storage.s3.address import endpoint_address
 from twisted_registry.storage.s3.errors import (
-    Corrupt,
-    Denied,
+    InvalidResponse,
+    AccessDenied,
     NoSuchBucket,
     NotFound,
     PreconditionFailed,
@@ -38,7 +38,7 @@ from twisted_registry.storage.s3.interfaces import IObjectBody
 from twisted_registry.storage.s3.objects import (
     ObjectInfo,
 )
-from twisted_registry.storage.s3.storing import Storing
+from twisted_registry.storage.s3.storing import ObjectOptions
 
 
 def test_the_bucket(client, agent):
@@ -136,7 +136,7 @@ def test_get_behind_the_end(client, agent):
 def test_another_stretch_than_that_is_not_taken(client, agent, status, told, size):
     answer = Response(status, {"content-range": told}, b"x" * size, whole=False)
     agent.answers = [answer]
-    failure_of(client.get_object("a", 20, 10), Corrupt)
+    failure_of(client.get_object("a", 20, 10), InvalidResponse)
     assert answer.connection.dropped
 
 
@@ -201,7 +201,7 @@ def test_put(client, agent):
 
 def test_put_more(client, agent):
     agent.answers = [Response(), refusal(412, "PreconditionFailed"), refusal(501, "NotImplemented")]
-    result_of(client.put_object("a", b"x", sha256="abc", absent=True, note="n"))
+    result_of(client.put_object("a", b"x", sha256="abc", absent=True, metadata="n"))
     assert asked(agent.last)[3] == {
         **TYPE,
         "if-none-match": "*",
@@ -215,18 +215,18 @@ def test_put_more(client, agent):
 @pytest.mark.parametrize(
     ("storing", "expected"),
     [
-        (Storing(), {}),
-        (Storing(key_id="k"), {}),
-        (Storing(encrypt=True), {"x-amz-server-side-encryption": "AES256"}),
+        (ObjectOptions(), {}),
+        (ObjectOptions(key_id="k"), {}),
+        (ObjectOptions(encrypt=True), {"x-amz-server-side-encryption": "AES256"}),
         (
-            Storing(encrypt=True, key_id="k"),
+            ObjectOptions(encrypt=True, key_id="k"),
             {
                 "x-amz-server-side-encryption": "aws:kms",
                 "x-amz-server-side-encryption-aws-kms-key-id": "k",
             },
         ),
-        (Storing(storage_class="STANDARD_IA"), {"x-amz-storage-class": "STANDARD_IA"}),
-        (Storing(acl="private"), {"x-amz-acl": "private"}),
+        (ObjectOptions(storage_class="STANDARD_IA"), {"x-amz-storage-class": "STANDARD_IA"}),
+        (ObjectOptions(acl="private"), {"x-amz-acl": "private"}),
     ],
 )
 def test_how_objects_are_kept(clock, storing, expected):
@@ -256,7 +256,7 @@ def test_delete(client, agent):
     assert result_of(client.delete_object("a")) is None
     assert asked(agent.last) == ("DELETE", "/a", {}, {})
     assert result_of(client.delete_object("a")) is None
-    failure_of(client.delete_object("a"), Denied)
+    failure_of(client.delete_object("a"), AccessDenied)
 
 
 def test_copy(client, agent):
@@ -294,7 +294,7 @@ def test_answers_that_are_not_what_was_asked_for(client, agent, clock, body, att
     copying = client.copy_object("a", "b")
     for _ in range(attempts):
         clock.advance(2)
-    failure_of(copying, Corrupt)
+    failure_of(copying, InvalidResponse)
     assert agent.answers == []
 
 
@@ -302,7 +302,7 @@ def test_presign(clock, client):
     url = result_of(client.presign("a", "GET", 60))
     assert url.startswith("http://objects:9000/images/a?")
     assert "X-Amz-Expires=60&" in url
-    public = make_client(clock, Agent(), public=custom("images", "https://public"))
+    public = make_client(clock, Agent(), public=endpoint_address("images", "https://public"))
     assert result_of(public.presign("a", "HEAD", 60)).startswith("https://public/images/a?")
 
 

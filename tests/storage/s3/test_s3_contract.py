@@ -6,7 +6,7 @@ import pytest
 import pytest_twisted
 from s3stores import make_driver
 
-from twisted_registry.storage.contract import ALL_PROMISES, keeps
+from twisted_registry.storage.contract import ALL_PROMISES, check_promise
 
 
 @pytest_twisted.async_yield_fixture(
@@ -27,4 +27,4 @@ async def driver(request, object_stores):
 async def test_promise(promise, driver, request):
     if "moto" in request.node.name and promise.__name__ == "create_stores_once":
         pytest.skip("the double looks first and writes then")
-    await keeps(driver, promise)
+    await check_promise(driver, promise)

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from twisted_registry.storage.contractkit import raises
 from twisted_registry.storage.interfaces import MethodUnsupported, StorageError
-from twisted_registry.storage.s3.copying import CopyRules, at_once
+from twisted_registry.storage.s3.copying import CopyOptions, at_once
 from twisted_registry.storage.s3.driver import S3Driver
 from twisted_registry.storage.s3.errors import S3Error
 
@@ -27,7 +27,7 @@ def bucket():
 
 @pytest_twisted.async_yield_fixture
 async def driver(bucket):
-    rules = CopyRules(threshold=10 * MIB, part=5 * MIB, at_once=2)
+    rules = CopyOptions(threshold=10 * MIB, part=5 * MIB, at_once=2)
     driver = S3Driver(bucket, reactor, "", 5 * MIB, rules)
     yield driver
     await driver.close()

@@ -9,8 +9,8 @@ from twisted_registry.storage.s3.chain import find_credentials
 from twisted_registry.storage.s3.credentials import (
     Credentials,
     CredentialsError,
-    FixedCredentials,
-    ICredentialsSource,
+    StaticCredentials,
+    ICredentialsProvider,
 )
 from twisted_registry.storage.s3.sharedfile import from_environment, from_shared_files
 
@@ -57,7 +57,7 @@ def home(tmp_path):
 
 
 def current(source):
-    verifyObject(ICredentialsSource, source)
+    verifyObject(ICredentialsProvider, source)
     result = []
     source.current().addCallback(result.append)
     return result[0]
@@ -177,5 +177,5 @@ def test_without_the_extra_the_error_says_what_can_be_done(tmp_path, monkeypatch
 
 def test_closing_fixed_ones_does_nothing():
     done = []
-    FixedCredentials(Credentials("AK", "s")).close().addCallback(done.append)
+    StaticCredentials(Credentials("AK", "s")).close().addCallback(done.append)
     assert done == [None]

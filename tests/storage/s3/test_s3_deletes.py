@@ -14,17 +14,17 @@ from s3doubles import (
     xml,
 )
 
-from twisted_registry.storage.s3.documents import parse
+from twisted_registry.storage.s3.documents import parse_xml
 from twisted_registry.storage.s3.errors import (
-    Denied,
+    AccessDenied,
 )
 from twisted_registry.storage.s3.objects import (
-    DeleteFault,
+    DeleteError,
 )
 
 
 def keys_of(request):
-    return [item.text("Key") for item in parse(request.sent).all("Object")]
+    return [item.text("Key") for item in parse_xml(request.sent).all("Object")]
 
 
 def deleted(*faults):
@@ -40,7 +40,7 @@ def deleted(*faults):
 def test_delete_many(client, agent):
     keys = [f"k{number}" for number in range(2001)]
     agent.answers = [deleted(), deleted(("k1000", "AccessDenied")), deleted()]
-    assert result_of(client.delete_objects(keys)) == [DeleteFault("k1000", "AccessDenied", "no")]
+    assert result_of(client.delete_objects(keys)) == [DeleteError("k1000", "AccessDenied", "no")]
     assert [keys_of(request) for request in agent.requests] == [
         keys[:1000], keys[1000:2000], keys[2000:],
     ]  # fmt: skip
@@ -71,7 +71,7 @@ def test_what_the_store_was_too_busy_for_is_deleted_later(client, agent, clock):
     clock.advance(1)
     no_result(deleting)
     clock.advance(2)
-    assert result_of(deleting) == [DeleteFault("b", "AccessDenied", "no")]
+    assert result_of(deleting) == [DeleteError("b", "AccessDenied", "no")]
     assert [keys_of(request) for request in agent.requests] == [
         ["a", "b", "c", "d"], ["a", "c"], ["c"],
     ]  # fmt: skip
@@ -82,12 +82,12 @@ def test_what_the_store_stays_too_busy_for(client, agent, clock):
     deleting = client.delete_objects(["a"])
     for wait in (1, 2, 4):
         clock.advance(wait)
-    assert result_of(deleting) == [DeleteFault("a", "SlowDown", "no")]
+    assert result_of(deleting) == [DeleteError("a", "SlowDown", "no")]
 
 
 def test_all_batches_are_tried(client, agent):
     agent.answers = [
         refusal(403, "AccessDenied"), deleted(), refusal(501, "NotImplemented"),
     ]  # fmt: skip
-    failure_of(client.delete_objects([f"k{number}" for number in range(3000)]), Denied)
+    failure_of(client.delete_objects([f"k{number}" for number in range(3000)]), AccessDenied)
     assert len(agent.requests) == 3

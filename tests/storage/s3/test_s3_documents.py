@@ -8,18 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twisted_registry.storage.s3.documents import (
-    DocumentError,
-    completion,
-    deletion,
+    XMLError,
+    complete_request_xml,
+    delete_request_xml,
     name_decoder,
-    parse,
+    parse_xml,
 )
 
 NAMESPACE = "{http://s3.amazonaws.com/doc/2006-03-01/}"
 
 
 def test_elements_and_their_text():
-    root = parse(
+    root = parse_xml(
         b'<?xml version="1.0" encoding="UTF-8"?>\n<A xmlns="x" xmlns:y="y" y:type="z">'
         b"<B>one</B><C><D>&lt;two&gt; &#252;</D></C><y:B>\n three</y:B><E/></A>"
     )
@@ -49,18 +49,18 @@ def test_elements_and_their_text():
     ],
 )
 def test_what_is_refused(content):
-    with pytest.raises(DocumentError):
-        parse(content)
+    with pytest.raises(XMLError):
+        parse_xml(content)
 
 
 def test_the_deepest():
-    assert parse(b"<A>" * 16 + b"</A>" * 16).name == "A"
+    assert parse_xml(b"<A>" * 16 + b"</A>" * 16).name == "A"
 
 
 @given(st.binary(max_size=200) | st.text(alphabet="<>/A&;!-'\" =?[]").map(str.encode))
 def test_nothing_else_is_raised(content):
-    with contextlib.suppress(DocumentError):
-        parse(content)
+    with contextlib.suppress(XMLError):
+        parse_xml(content)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_nothing_else_is_raised(content):
     ],
 )
 def test_names_are_decoded_if_the_store_encoded_them(encoding, name, expected):
-    decoded = name_decoder(parse(f"<ListBucketResult>{encoding}</ListBucketResult>".encode()))
+    decoded = name_decoder(parse_xml(f"<ListBucketResult>{encoding}</ListBucketResult>".encode()))
     assert decoded(name) == expected
 
 
@@ -81,13 +81,13 @@ KEYS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Cn"
 
 @given(st.lists(KEYS, max_size=5))
 def test_deletion(keys):
-    root = ET.fromstring(deletion(keys))
+    root = ET.fromstring(delete_request_xml(keys))
     assert root.tag == f"{NAMESPACE}Delete"
     assert [each.text or "" for each in root.iter(f"{NAMESPACE}Key")] == keys
     assert root.findtext(f"{NAMESPACE}Quiet") == "true"
 
 
 def test_completion():
-    root = ET.fromstring(completion([(1, "a&b"), (7, "c")]))
+    root = ET.fromstring(complete_request_xml([(1, "a&b"), (7, "c")]))
     assert root.tag == f"{NAMESPACE}CompleteMultipartUpload"
     assert [[each.text for each in part] for part in root] == [["1", '"a&b"'], ["7", '"c"']]

@@ -5,7 +5,7 @@ import pytest_twisted
 from fakebucket import FakeBucket
 from twisted.internet import reactor
 
-from twisted_registry.storage.contract import ALL_PROMISES, keeps
+from twisted_registry.storage.contract import ALL_PROMISES, check_promise
 from twisted_registry.storage.s3.driver import S3Driver
 
 
@@ -28,7 +28,7 @@ async def driver(request):
 @pytest.mark.parametrize("promise", ALL_PROMISES, ids=lambda promise: promise.__name__)
 @pytest_twisted.ensureDeferred
 async def test_promise(promise, driver):
-    await keeps(driver, promise)
+    await check_promise(driver, promise)
 
 
 @pytest.mark.parametrize("after", ["\x00", "a\x00z", "a\x7f", "b\ud800", "a" * 3000])
@@ -41,8 +41,8 @@ async def test_a_name_that_no_store_could_repeat_is_no_error(after):
     for name in names:
         await driver.put(f"x/{name}/file", b"1")
     later = [name for name in names if name > after]
-    assert list(await driver.folders("x", after)) == later
-    assert list(await driver.folders("x", after, holding="file")) == later
+    assert list(await driver.list_folders("x", after)) == later
+    assert list(await driver.list_folders("x", after, holding="file")) == later
     assert [entry.path for entry in await driver.list("x", after)] == later
     paths = sorted(f"x/{name}/file" for name in names)
     walked = [entry.path for entry in await driver.walk("x", f"x/{after}")]

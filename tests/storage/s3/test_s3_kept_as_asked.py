@@ -7,8 +7,8 @@ import pytest_twisted
 from objectstores import BUCKET, client
 from s3stores import make_driver
 
-from twisted_registry.storage.s3.copying import CopyRules
-from twisted_registry.storage.s3.storing import Storing
+from twisted_registry.storage.s3.copying import CopyOptions
+from twisted_registry.storage.s3.storing import ObjectOptions
 
 MIB = 1024 * 1024
 
@@ -16,16 +16,16 @@ MIB = 1024 * 1024
 @pytest.mark.parametrize(
     ("storing", "encryption", "storage_class"),
     [
-        (Storing(encrypt=True, storage_class="STANDARD_IA"), "AES256", "STANDARD_IA"),
-        (Storing(encrypt=True, key_id="alias/registry"), "aws:kms", None),
-        (Storing(), None, None),
+        (ObjectOptions(encrypt=True, storage_class="STANDARD_IA"), "AES256", "STANDARD_IA"),
+        (ObjectOptions(encrypt=True, key_id="alias/registry"), "aws:kms", None),
+        (ObjectOptions(), None, None),
     ],
 )
 @pytest_twisted.ensureDeferred
 async def test_each_way_to_an_object_asks_for_it(object_stores, storing, encryption, storage_class):
     store = object_stores.get("moto")
-    rules = CopyRules(threshold=5 * MIB, part=5 * MIB)
-    driver = make_driver(store, chunk=5 * MIB, copying=rules)
+    rules = CopyOptions(threshold=5 * MIB, part=5 * MIB)
+    driver = make_driver(store, chunk_size=5 * MIB, copy_options=rules)
     driver.client.storing = storing
     await driver.put("put", b"1")
     await driver.create("created", b"1")

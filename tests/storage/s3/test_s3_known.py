@@ -61,9 +61,9 @@ async def test_an_abort_that_fails_is_the_purges_business(bucket, driver):
     other = await driver.client.create_multipart_upload("root/other")
     foreign = await driver.client.create_multipart_upload("somebody/else")
     bucket.uploads[foreign].initiated = 0
-    assert await driver.sweep(1.0) == 1
+    assert await driver.remove_leftovers(1.0) == 1
     assert bucket.uploads.keys() == {other, foreign}
-    assert await driver.sweep(1.5) == 1
+    assert await driver.remove_leftovers(1.5) == 1
     assert bucket.uploads.keys() == {foreign}
 
 
@@ -72,11 +72,11 @@ async def test_what_somebody_still_writes_to_is_no_business_of_the_purge(bucket,
     upload = await driver.client.create_multipart_upload("root/data")
     bucket.now = 5 * 10**9
     await driver.client.upload_part("root/data", upload, 1, noise(CHUNK))
-    assert await driver.sweep(4.0, dry_run=True) == 0
-    assert await driver.sweep(4.0) == 0
+    assert await driver.remove_leftovers(4.0, dry_run=True) == 0
+    assert await driver.remove_leftovers(4.0) == 0
     assert bucket.uploads.keys() == {upload}
     bucket.hooks["list_parts"] = lambda key: NoSuchUpload("ListParts", "it is over", status=404)
-    assert await driver.sweep(6.0) == 0
+    assert await driver.remove_leftovers(6.0) == 0
     bucket.hooks.clear()
-    assert await driver.sweep(6.0) == 1
+    assert await driver.remove_leftovers(6.0) == 1
     assert bucket.uploads == {}

@@ -84,11 +84,11 @@ async def test_an_upload_goes_on_at_the_other_machine(machines):
     content = [bytes([number]) * SIZE for number in range(4)]
     upload_id = (await uploads[0].start()).id
     for number, part in enumerate(content):
-        upload = uploads[number % 2].at(upload_id, number * SIZE)
+        upload = uploads[number % 2].resume(upload_id, number * SIZE)
         assert await upload.append(Body(part)) == (number + 1) * SIZE
     whole = b"".join(content)
     reads = bucket.count("get_object")
-    await uploads[0].at(upload_id, len(whole)).finish(digest_of(whole))
+    await uploads[0].resume(upload_id, len(whole)).finish(digest_of(whole))
     assert bucket.count("get_object") == reads + len(content)  # no machine saw all of it
     assert list(sound(bucket).values()) == [whole]
     assert not [key for key in bucket.objects if "_uploads" in key]
@@ -104,12 +104,12 @@ async def test_two_writers_of_as_many_bytes(machines, order):
     for who in order:
         position = 2 - len(pieces[who])
         part = pieces[who].pop(0)
-        upload = uploads["ab".index(who)].at(upload_id, position * SIZE)
+        upload = uploads["ab".index(who)].resume(upload_id, position * SIZE)
         await attempt(upload.append(Body(part)))
     possible = [b"".join(one) for one in product(
         (b"a" * SIZE, b"b" * SIZE), (b"A" * SIZE, b"B" * SIZE))]  # fmt: skip
     for machine, content in product(uploads, possible):
-        await attempt(machine.at(upload_id, 2 * SIZE).finish(digest_of(content)))
+        await attempt(machine.resume(upload_id, 2 * SIZE).finish(digest_of(content)))
         sound(bucket)
 
 
@@ -132,7 +132,7 @@ async def test_both_write_at_the_same_time(machines, first):
 
     bucket.hooks["put_object"] = hold
     appending = [
-        Deferred.fromCoroutine(uploads[number].at(upload_id, 0).append(Body(content)))
+        Deferred.fromCoroutine(uploads[number].resume(upload_id, 0).append(Body(content)))
         for number, content in enumerate(contents)
     ]
     while len(held) < 2:
@@ -144,7 +144,7 @@ async def test_both_write_at_the_same_time(machines, first):
         assert await one == SIZE
     last = contents[1 - first]
     for machine, content in product(uploads, contents):
-        result = await attempt(machine.at(upload_id, SIZE).finish(digest_of(content)))
+        result = await attempt(machine.resume(upload_id, SIZE).finish(digest_of(content)))
         sound(bucket)
         if not isinstance(result, RegistryError):
             assert content == last

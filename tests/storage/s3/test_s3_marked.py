@@ -48,6 +48,6 @@ async def test_a_page_costs_no_more_than_a_listing_for_each_name_and_level(drive
     for after, limit in (("", 30), ("a", 3), ("a-b/b", 4), ("u03/0", 100), ("", 5)):
         asked.clear()
         following = [name for name in NAMES if name > after]
-        found, more = await catalog.shown(driver, after, limit)
+        found, more = await catalog.list_repositories(driver, after, limit)
         assert (found, more) == (following[:limit], len(following) > limit)
         assert 0 < len(asked) <= len(found) + 3

@@ -15,9 +15,9 @@ from s3doubles import (
 )
 from twisted.internet.error import ConnectError
 
-from twisted_registry.storage.s3.documents import parse
+from twisted_registry.storage.s3.documents import parse_xml
 from twisted_registry.storage.s3.errors import (
-    Corrupt,
+    InvalidResponse,
     InvalidPart,
     NoSuchUpload,
     NotFound,
@@ -95,7 +95,7 @@ def test_complete(client, agent):
         "POST", "/a", {"uploadId": "U"}, {"content-type": "application/xml"},
     )  # fmt: skip
     sent = [
-        (part.text("PartNumber"), part.text("ETag")) for part in parse(agent.last.sent).all("Part")
+        (part.text("PartNumber"), part.text("ETag")) for part in parse_xml(agent.last.sent).all("Part")
     ]
     assert sent == [("1", '"e1"'), ("2", '"e2"')]
 
@@ -197,4 +197,4 @@ def test_list_parts(client, agent):
 
 def test_a_listing_of_parts_that_turns_in_a_circle(client, agent):
     agent.answers = [parts_page(1, "1"), parts_page(1, "1")]
-    failure_of(client.list_parts("a", "U"), Corrupt)
+    failure_of(client.list_parts("a", "U"), InvalidResponse)

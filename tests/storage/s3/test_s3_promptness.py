@@ -6,15 +6,15 @@ from contextlib import closing
 import pytest
 from attrs import define, field
 
-from twisted_registry.storage.s3.endpoints import BUFFER
-from twisted_registry.storage.s3.promptness import prompt
+from twisted_registry.storage.s3.endpoints import READ_BUFFER_BYTES
+from twisted_registry.storage.s3.promptness import enable_quickack
 
 
 @define
 class Transport:
     socket: object = None
     transport: object = field(default=None)
-    bufferSize: int = BUFFER
+    bufferSize: int = READ_BUFFER_BYTES
 
     def __getattribute__(self, name):
         # A plain connection has no transport below it.
@@ -52,7 +52,7 @@ def test_what_is_received_is_acknowledged(pair, tls):
     near.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
     transport = Transport(near)
     protocol = Protocol(Transport(None, transport) if tls else transport)
-    assert prompt(protocol) is protocol
+    assert enable_quickack(protocol) is protocol
     assert not is_quick(near)
     protocol.dataReceived(b"a")
     assert protocol.received == [b"a"]
@@ -64,17 +64,17 @@ def test_what_is_received_is_acknowledged(pair, tls):
 
 def test_in_the_midst_of_much_nobody_waits(pair):
     near, _ = pair
-    protocol = prompt(Protocol(Transport(near)))
+    protocol = enable_quickack(Protocol(Transport(near)))
     near.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
-    protocol.dataReceived(bytes(BUFFER))
+    protocol.dataReceived(bytes(READ_BUFFER_BYTES))
     assert not is_quick(near)
-    assert protocol.transport.bufferSize > BUFFER
-    protocol.dataReceived(bytes(BUFFER - 1))
+    assert protocol.transport.bufferSize > READ_BUFFER_BYTES
+    protocol.dataReceived(bytes(READ_BUFFER_BYTES - 1))
     assert is_quick(near)
-    assert protocol.transport.bufferSize == BUFFER
+    assert protocol.transport.bufferSize == READ_BUFFER_BYTES
 
 
 def test_what_has_no_socket_is_left_alone():
     protocol = Protocol(Transport())
-    assert prompt(protocol) is protocol
+    assert enable_quickack(protocol) is protocol
     assert "dataReceived" not in vars(protocol)

@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.protocol import Factory, Protocol
 
-from twisted_registry.storage.s3.address import AddressError, custom
+from twisted_registry.storage.s3.address import AddressError, endpoint_address
 from twisted_registry.storage.s3.backoff import Backoff
 from twisted_registry.storage.s3.client import S3Client
 from twisted_registry.storage.s3.errors import Unreachable
@@ -138,7 +138,7 @@ class TunnellingFactory(Factory):
 
 
 def client_through(url, proxy_port):
-    address = custom("images", url)
+    address = endpoint_address("images", url)
     proxy = Proxy("127.0.0.1", proxy_port, "Basic b25l")
     transport = make_transport(
         reactor, verify=False, timeouts=Timeouts(connect=5, answer=5, idle=5),

@@ -72,7 +72,7 @@ async def test_an_object_that_is_another_now_is_not_continued(bucket, driver):
 async def test_what_can_not_be_asked_for_again_is_an_error(bucket, driver):
     bucket.breaks = [MIB]
     reader = await driver.open("file")
-    bucket.hooks["get_object"] = lambda key: Unreachable("GetObject", "down", retry=True)
+    bucket.hooks["get_object"] = lambda key: Unreachable("GetObject", "down", retryable=True)
     assert "down" in str(await raises(reader.deliver(Sink())))
     assert bucket.count("get_object") == 4
 

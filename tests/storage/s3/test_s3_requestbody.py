@@ -5,9 +5,9 @@ import os
 import pytest
 from s3doubles import Sink, no_result, result_of
 
-from twisted_registry.storage.s3.requestbody import PIECE, RequestBody, size_of
+from twisted_registry.storage.s3.requestbody import WRITE_BYTES, RequestBody, content_size
 
-CONTENT = os.urandom(2 * PIECE + 123)
+CONTENT = os.urandom(2 * WRITE_BYTES + 123)
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def signs():
 @pytest.mark.parametrize(
     "content",
     [CONTENT, [CONTENT], [b"", CONTENT[:10], b"", CONTENT[10:]], b"small", [], [b""]],
-    ids=lambda content: f"{type(content).__name__}-{size_of(content)}",
+    ids=lambda content: f"{type(content).__name__}-{content_size(content)}",
 )
 def test_everything_is_sent_in_pieces(content, signs):
     sink = Sink()
@@ -28,7 +28,7 @@ def test_everything_is_sent_in_pieces(content, signs):
     assert result_of(body.startProducing(sink)) is None
     assert sink.content == whole
     assert b"" not in sink.pieces
-    assert max(map(len, sink.pieces), default=0) <= PIECE
+    assert max(map(len, sink.pieces), default=0) <= WRITE_BYTES
     assert signs == [True] * len(sink.pieces) + [False]
 
 

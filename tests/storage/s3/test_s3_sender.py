@@ -24,19 +24,19 @@ from twisted.logger import globalLogPublisher
 from twisted_registry.storage.s3.backoff import Backoff
 from twisted_registry.storage.s3.credentials import Credentials
 from twisted_registry.storage.s3.errors import (
-    Corrupt,
-    Denied,
+    InvalidResponse,
+    AccessDenied,
     NotFound,
     S3Error,
-    Skewed,
+    ClockSkewed,
     SlowDown,
     Unreachable,
     WrongRegion,
 )
 from twisted_registry.storage.s3.operation import Operation
-from twisted_registry.storage.s3.sender import SMALL
-from twisted_registry.storage.s3.sigv4 import EMPTY, UNSIGNED, Signer
-from twisted_registry.storage.s3.wirelog import WireLog
+from twisted_registry.storage.s3.sender import MAX_HASHED_BYTES
+from twisted_registry.storage.s3.sigv4 import EMPTY_SHA256, UNSIGNED_PAYLOAD, Signer
+from twisted_registry.storage.s3.wirelog import RequestLog
 
 
 @pytest.fixture
@@ -78,12 +78,12 @@ def test_a_request_is_signed(clock):
 @pytest.mark.parametrize(
     ("content", "sha256", "expected"),
     [
-        (b"", "", EMPTY),
+        (b"", "", EMPTY_SHA256),
         ([b"bo", b"dy"], "", hashlib.sha256(b"body").hexdigest()),
-        (b"x" * SMALL, "", hashlib.sha256(b"x" * SMALL).hexdigest()),
-        (b"x" * (SMALL + 1), "", UNSIGNED),
-        ([b"x" * SMALL, b"x"], "", UNSIGNED),
-        (b"x" * (SMALL + 1), "known", "known"),
+        (b"x" * MAX_HASHED_BYTES, "", hashlib.sha256(b"x" * MAX_HASHED_BYTES).hexdigest()),
+        (b"x" * (MAX_HASHED_BYTES + 1), "", UNSIGNED_PAYLOAD),
+        ([b"x" * MAX_HASHED_BYTES, b"x"], "", UNSIGNED_PAYLOAD),
+        (b"x" * (MAX_HASHED_BYTES + 1), "known", "known"),
     ],
 )
 def test_small_bodies_are_hashed_here(clock, content, sha256, expected):
@@ -110,9 +110,9 @@ def test_what_passes_is_tried_again(clock):
 
 
 def test_waits_differ():
-    error = Unreachable("GetObject", "no", retry=True)
+    error = Unreachable("GetObject", "no", retryable=True)
     chances = iter([0.0, 0.5, 1.0])
-    backoff = Backoff(chance=lambda: next(chances))
+    backoff = Backoff(jitter=lambda: next(chances))
     assert [backoff.delay(error, 3, 0.0) for _ in range(3)] == [0.0, 0.4, 0.8]
     assert 0.0 <= Backoff().delay(error, 1, 0.0) <= 0.2
 
@@ -120,22 +120,22 @@ def test_waits_differ():
 @pytest.mark.parametrize(
     ("error", "attempt", "elapsed", "expected"),
     [
-        (Unreachable("x", "no", retry=True), 1, 0, 0.2),
-        (Unreachable("x", "no", retry=True), 4, 0, 1.6),
-        (Unreachable("x", "no", retry=True), 5, 0, None),
-        (Unreachable("x", "no", retry=True), 1, 60, None),
+        (Unreachable("x", "no", retryable=True), 1, 0, 0.2),
+        (Unreachable("x", "no", retryable=True), 4, 0, 1.6),
+        (Unreachable("x", "no", retryable=True), 5, 0, None),
+        (Unreachable("x", "no", retryable=True), 1, 60, None),
         (Unreachable("x", "no"), 1, 0, None),
-        (SlowDown("x", "no", retry=True), 1, 0, 1.0),
-        (SlowDown("x", "no", retry=True), 4, 0, 8.0),
+        (SlowDown("x", "no", retryable=True), 1, 0, 1.0),
+        (SlowDown("x", "no", retryable=True), 4, 0, 8.0),
     ],
 )
 def test_when_to_try_again(error, attempt, elapsed, expected):
-    assert Backoff(chance=lambda: 1.0).delay(error, attempt, elapsed) == expected
+    assert Backoff(jitter=lambda: 1.0).delay(error, attempt, elapsed) == expected
 
 
 def test_no_wait_is_longer_than_the_longest():
-    backoff = Backoff(attempts=50, chance=lambda: 1.0)
-    assert backoff.delay(SlowDown("x", "no", retry=True), 40, 0) == backoff.longest
+    backoff = Backoff(attempts=50, jitter=lambda: 1.0)
+    assert backoff.delay(SlowDown("x", "no", retryable=True), 40, 0) == backoff.max_delay
 
 
 def test_at_last_the_error_comes_out(clock):
@@ -162,7 +162,7 @@ def test_an_error_says_whether_an_earlier_attempt_may_have_succeeded(clock, answ
 
 @pytest.mark.parametrize(
     ("status", "code", "kind"),
-    [(403, "AccessDenied", Denied), (404, "NoSuchKey", NotFound), (400, "Strange", S3Error)],
+    [(403, "AccessDenied", AccessDenied), (404, "NoSuchKey", NotFound), (400, "Strange", S3Error)],
 )
 def test_what_does_not_pass_is_not_tried_again(clock, status, code, kind):
     agent = Agent(refusal(status, code, "  a\n sentence "))
@@ -175,9 +175,9 @@ def test_what_does_not_pass_is_not_tried_again(clock, status, code, kind):
     ("status", "body", "kind", "message"),
     [
         (404, b"", NotFound, "Not Found"),
-        (403, b"<html><body>no</body></html>", Denied, "Forbidden"),
+        (403, b"<html><body>no</body></html>", AccessDenied, "Forbidden"),
         (599, b"", S3Error, "refused"),
-        (403, b"<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>", Denied,
+        (403, b"<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>", AccessDenied,
          "Forbidden"),
     ],
 )  # fmt: skip
@@ -199,7 +199,7 @@ def test_an_answer_that_can_not_be_used_is_asked_for_again(clock):
     def finish(answer):
         if len(agent.requests) == 1:
             answer.close()
-            raise Corrupt(answer.what, "broken", retry=True)
+            raise InvalidResponse(answer.what, "broken", retryable=True)
         return collect(answer)
 
     agent = Agent(Response(body=b"a"), Response(body=b"b"))
@@ -267,13 +267,13 @@ def test_head_is_refused_without_a_reason_but_with_a_date(clock):
 
 def test_a_refusal_at_the_right_time_is_one(clock):
     agent = Agent(Response(403, {"date": "Fri, 24 May 2013 00:04:59 GMT"}))
-    failure_of(run(make_sender(clock, agent), clock), Denied)
+    failure_of(run(make_sender(clock, agent), clock), AccessDenied)
     assert len(agent.requests) == 1
 
 
 def test_a_clock_that_can_not_be_corrected(clock):
     agent = Agent(*[refusal(403, "RequestTimeTooSkewed", date=LATER) for _ in range(2)])
-    error = failure_of(run(make_sender(clock, agent), clock), Skewed).value
+    error = failure_of(run(make_sender(clock, agent), clock), ClockSkewed).value
     assert "the store's clock is +3600 s ahead of ours" in str(error)
     assert len(agent.requests) == 2
 
@@ -281,7 +281,7 @@ def test_a_clock_that_can_not_be_corrected(clock):
 @pytest.mark.parametrize("date", ["", "yesterday", "Fri, 24 Mai 2013 00:00:00 GMT"])
 def test_without_a_date_nothing_is_corrected(clock, date):
     agent = Agent(*[refusal(403, "RequestTimeTooSkewed", date=date) for _ in range(2)])
-    failure_of(run(make_sender(clock, agent), clock), Skewed)
+    failure_of(run(make_sender(clock, agent), clock), ClockSkewed)
     assert agent.last.headers["x-amz-date"] == "20130524T000000Z"
 
 
@@ -355,7 +355,7 @@ def test_another_region_is_explained_and_not_followed(clock, answer, region, tex
 def test_what_is_logged(clock, logged, level, expected):
     agent = Agent(refusal(500, "InternalError", x_amz_request_id="7A"), refusal(404, "NoSuchKey"))
     credentials = Source(*[succeed(Credentials("AKID", "hush", "token")) for _ in range(2)])
-    sender = make_sender(clock, agent, credentials=credentials, wire=WireLog(level))
+    sender = make_sender(clock, agent, credentials=credentials, request_log=RequestLog(level))
     failure_of(run(sender, clock), NotFound)
     assert len(logged) == len(expected)
     for text, begin in zip(logged, expected, strict=True):

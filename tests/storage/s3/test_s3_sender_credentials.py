@@ -14,7 +14,7 @@ from s3doubles import (
 from senderkit import GET, Source, collect, run
 from twisted.internet.defer import Deferred, fail, succeed
 
-from twisted_registry.storage.s3.address import amazon, custom
+from twisted_registry.storage.s3.address import aws_address, endpoint_address
 from twisted_registry.storage.s3.credentials import Credentials, CredentialsError
 from twisted_registry.storage.s3.errors import (
     BadCredentials,
@@ -58,7 +58,7 @@ def test_waiting_for_credentials(clock):
 
 def test_presigned_urls_are_for_those_who_get_them(clock):
     sender = make_sender(clock, Agent())
-    public = custom("images", "https://images.example", path_style=True)
+    public = endpoint_address("images", "https://images.example", path_style=True)
     url = result_of(sender.presign(public, "GET", "a b", 1200))
     assert url.startswith("https://images.example/images/a%20b?X-Amz-Algorithm=AWS4-HMAC-SHA256&")
     expected = Signer(CREDENTIALS.credentials, "us-east-1").query(
@@ -68,6 +68,6 @@ def test_presigned_urls_are_for_those_who_get_them(clock):
 
 
 def test_presigning_for_the_region_of_the_bucket(clock):
-    address = amazon("images", "eu-west-1")
+    address = aws_address("images", "eu-west-1")
     sender = make_sender(clock, Agent(), address=address)
     assert "%2Feu-west-1%2Fs3%2F" in result_of(sender.presign(address, "GET", "a", 1))

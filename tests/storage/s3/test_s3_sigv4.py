@@ -9,7 +9,7 @@ import pytest
 
 from twisted_registry.storage.s3.credentials import Credentials
 from twisted_registry.storage.s3.sigv4 import (
-    EMPTY,
+    EMPTY_SHA256,
     Signer,
     encoded_path,
     encoded_query,
@@ -102,7 +102,7 @@ def test_queries_are_sorted_by_what_is_sent():
 
 
 def test_the_token_is_signed():
-    added = signer("session").headers("GET", "/", "", {"host": HOST}, EMPTY, NOW)
+    added = signer("session").headers("GET", "/", "", {"host": HOST}, EMPTY_SHA256, NOW)
     assert added["x-amz-security-token"] == "session"
     assert ";x-amz-security-token," in added["authorization"]
     assert "&X-Amz-Security-Token=session&" in signer("session").query("GET", HOST, "/", [], 1, NOW)
@@ -111,13 +111,13 @@ def test_the_token_is_signed():
 def test_the_key_of_yesterday_is_not_used():
     kept, day = signer(), 24 * 3600
     for now in (NOW, NOW + day - 1, NOW + day, NOW):
-        arguments = ("GET", "/", "", {"host": HOST}, EMPTY, now)
+        arguments = ("GET", "/", "", {"host": HOST}, EMPTY_SHA256, now)
         assert kept.headers(*arguments) == signer().headers(*arguments)
 
 
 def test_secrets_are_not_shown():
     used = signer("session")
-    used.headers("GET", "/", "", {"host": HOST}, EMPTY, NOW)
+    used.headers("GET", "/", "", {"host": HOST}, EMPTY_SHA256, NOW)
     assert EXAMPLE.secret_key not in repr(used)
     assert "session" not in repr(used)
     assert repr(used._key) not in repr(used)

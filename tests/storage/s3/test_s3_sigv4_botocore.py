@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twisted_registry.storage.s3.credentials import Credentials
-from twisted_registry.storage.s3.sigv4 import UNSIGNED, Signer, encoded_path, encoded_query
+from twisted_registry.storage.s3.sigv4 import UNSIGNED_PAYLOAD, Signer, encoded_path, encoded_query
 
 try:
     from botocore import auth
@@ -69,7 +69,7 @@ def test_headers(credentials, region, method, host, key, parameters, headers, bo
     with at(now):
         auth.S3SigV4Auth(theirs(credentials), "s3", region).add_auth(request)
 
-    payload = UNSIGNED if body is None else hashlib.sha256(body).hexdigest()
+    payload = UNSIGNED_PAYLOAD if body is None else hashlib.sha256(body).hexdigest()
     added = Signer(credentials, region).headers(
         method, path, query, {"host": host, **headers}, payload, now
     )

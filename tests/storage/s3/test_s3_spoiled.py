@@ -8,7 +8,7 @@ from fakebucket import Stored
 from uploadkit import MIB, noise
 
 from twisted_registry.storage.contractkit import raises, read
-from twisted_registry.storage.s3.plan import Piece, Plan, sealed
+from twisted_registry.storage.s3.plan import Piece, PieceList, with_checksum
 
 
 @pytest.mark.parametrize("spoiled", [1, 3])
@@ -71,15 +71,15 @@ async def test_a_piece_that_comes_back_as_other_bytes_at_the_end(bucket, driver,
 
 @pytest_twisted.ensureDeferred
 async def test_a_damaged_list_is_an_error(bucket, driver):
-    whole = Plan((Piece("a", 5, "e"),)).to_bytes()
+    whole = PieceList((Piece("a", 5, "e"),)).to_bytes()
     for damaged in (
         *(b"", whole[:-1], whole.replace(b"5", b"6"), whole.replace(b'"a"', b'"b"')),
-        *map(sealed, (b"", b"{}", b'{"pieces": [[1]], "spent": []}', b"[" * 5000)),
+        *map(with_checksum, (b"", b"{}", b'{"pieces": [[1]], "spent": []}', b"[" * 5000)),
     ):
-        bucket._put("root/up/data", damaged, note="unfinished 5")
+        bucket._put("root/up/data", damaged, metadata="unfinished 5")
         assert "damaged" in str(await raises(driver.get("up/data", 10)))
         assert "damaged" in str(await raises(driver.writer("up/data", 5)))
-    bucket._put("root/up/data", b"whole", note="something else")
+    bucket._put("root/up/data", b"whole", metadata="something else")
     assert await driver.get("up/data", 10) == b"whole"
 
 
@@ -96,7 +96,7 @@ async def test_a_list_that_was_spoiled_on_its_way_is_read_again(bucket, driver):
             reads.append(key)
             # With the same meaning for whoever reads JSON, and another size.
             content = stored.content.replace(b",5,", b",9,") if len(reads) < 3 else stored.content
-            bucket.objects[key] = Stored(content, stored.etag, note=stored.note)
+            bucket.objects[key] = Stored(content, stored.etag, metadata=stored.metadata)
 
     bucket.hooks["read_object"] = spoil
     assert await driver.get("up/data", 10) == b"12345"

@@ -14,9 +14,9 @@ from s3stores import make_client
 from twisted.internet.defer import succeed
 from twisted.internet.threads import deferToThread
 
-from twisted_registry.storage.s3.address import custom
+from twisted_registry.storage.s3.address import endpoint_address
 from twisted_registry.storage.s3.client import S3Client
-from twisted_registry.storage.s3.credentials import Credentials, FixedCredentials
+from twisted_registry.storage.s3.credentials import Credentials, StaticCredentials
 from twisted_registry.storage.s3.errors import (
     BadCredentials,
     InvalidPart,
@@ -30,9 +30,9 @@ from twisted_registry.storage.s3.errors import (
 )
 from twisted_registry.storage.s3.objects import Part
 from twisted_registry.storage.s3.operation import Operation
-from twisted_registry.storage.s3.storing import Storing
+from twisted_registry.storage.s3.storing import ObjectOptions
 
-LEAST_PART = 5 * 1024 * 1024
+MIN_PART_BYTES = 5 * 1024 * 1024
 STRANGE = "a b+c%2F/ü~/d&<e>=z;w,@:$!*()'\""
 
 
@@ -56,9 +56,9 @@ async def read(client, *arguments):
 @pytest_twisted.ensureDeferred
 async def test_objects(client, root):
     key = root + STRANGE
-    etag = await client.put_object(key, [b"hel", b"lo"], note="noted")
+    etag = await client.put_object(key, [b"hel", b"lo"], metadata="noted")
     info = await client.head_object(key)
-    assert (info.key, info.size, info.etag, info.note) == (key, 5, etag, "noted")
+    assert (info.key, info.size, info.etag, info.metadata) == (key, 5, etag, "noted")
     assert info.modified is not None
     assert await client.read_object(key, 5) == (info, b"hello")
     assert await read(client, key) == b"hello"
@@ -71,7 +71,7 @@ async def test_objects(client, root):
     with pytest.raises(PreconditionFailed):
         await client.get_object(key, etag="other")
     assert await client.copy_object(key, f"{root}copy", etag=etag) == etag
-    assert (await client.head_object(f"{root}copy")).note == "noted"
+    assert (await client.head_object(f"{root}copy")).metadata == "noted"
     with pytest.raises(PreconditionFailed):
         await client.copy_object(key, f"{root}copy", etag="other")
     await client.delete_object(key)
@@ -145,7 +145,7 @@ async def test_listings(client, root):
 
 @pytest_twisted.ensureDeferred
 async def test_uploads(client, root):
-    key, head, tail = f"{root}{STRANGE}", os.urandom(LEAST_PART), b"tail"
+    key, head, tail = f"{root}{STRANGE}", os.urandom(MIN_PART_BYTES), b"tail"
     upload = await client.create_multipart_upload(key)
     assert await client.list_parts(key, upload) == []
     first = await client.upload_part(key, upload, 1, [head[:10], head[10:]])
@@ -159,7 +159,7 @@ async def test_uploads(client, root):
         await client.complete_multipart_upload(key, upload, [first, Part(2, "0" * 32, 4)])
     etag = await client.complete_multipart_upload(key, upload, [first, second])
     info = await client.head_object(key)
-    assert (info.size, info.etag) == (LEAST_PART + 4, etag)
+    assert (info.size, info.etag) == (MIN_PART_BYTES + 4, etag)
     assert etag.endswith("-2")
     assert await read(client, key) == head + tail
     assert (await client.list_multipart_uploads(root)).uploads == ()
@@ -168,12 +168,12 @@ async def test_uploads(client, root):
     plain = f"{root}plain"
     await client.copy_object(key, plain)
     upload = await client.create_multipart_upload(f"{root}copied")
-    await client.upload_part_copy(f"{root}copied", upload, 1, plain, (0, LEAST_PART))
-    await client.upload_part_copy(f"{root}copied", upload, 2, plain, (LEAST_PART, 3))
+    await client.upload_part_copy(f"{root}copied", upload, 1, plain, (0, MIN_PART_BYTES))
+    await client.upload_part_copy(f"{root}copied", upload, 2, plain, (MIN_PART_BYTES, 3))
     parts = await client.list_parts(f"{root}copied", upload)
-    assert [(part.number, part.size) for part in parts] == [(1, LEAST_PART), (2, 3)]
+    assert [(part.number, part.size) for part in parts] == [(1, MIN_PART_BYTES), (2, 3)]
     await client.complete_multipart_upload(f"{root}copied", upload, parts)
-    assert await read(client, f"{root}copied", LEAST_PART - 1) == head[-1:] + b"tai"
+    assert await read(client, f"{root}copied", MIN_PART_BYTES - 1) == head[-1:] + b"tai"
 
 
 @pytest_twisted.ensureDeferred
@@ -219,7 +219,7 @@ async def test_urls_for_others(client, root):
     # For nothing else, and not for ever.
     assert (await deferToThread(ask, url, "DELETE"))[0] == 403
     assert (await deferToThread(ask, url.replace("hello", "x").replace(root, "x/")))[0] == 403
-    client.sender._ahead -= 120
+    client.sender._clock_offset -= 120
     assert (await deferToThread(ask, await client.presign(key, "GET", 60)))[0] == 403
 
 
@@ -227,9 +227,9 @@ async def test_urls_for_others(client, root):
 async def test_a_clock_that_is_wrong(client, root):
     await client.put_object(f"{root}a", b"x")
     for operation in (client.head_bucket, lambda: client.head_object(f"{root}a")):
-        client.sender._ahead = 3600
+        client.sender._clock_offset = 3600
         await operation()
-        assert abs(client.sender._ahead) < 10
+        assert abs(client.sender._clock_offset) < 10
 
 
 @pytest_twisted.ensureDeferred
@@ -239,11 +239,11 @@ async def test_what_is_configured_wrongly(client, store):
         Credentials(store.access_key, "wrong"),
         Credentials("nobody", store.secret_key),
     ):
-        sender._credentials = FixedCredentials(credentials)
+        sender._credentials = StaticCredentials(credentials)
         with pytest.raises(BadCredentials):
             await client.head_bucket()
-    sender._credentials = FixedCredentials(Credentials(store.access_key, store.secret_key))
-    sender.address = custom("nothing-here", store.endpoint)
+    sender._credentials = StaticCredentials(Credentials(store.access_key, store.secret_key))
+    sender.address = endpoint_address("nothing-here", store.endpoint)
     with pytest.raises(NoSuchBucket):
         await client.head_bucket()
 
@@ -272,10 +272,10 @@ async def test_how_objects_are_kept(object_stores):
         return seen.pop()
 
     binary = "application/octet-stream"
-    assert await headers(Storing(), "plain") == ("", "", binary)
-    assert await headers(Storing(encrypt=True), "aes") == ("AES256", "", binary)
-    assert await headers(Storing(encrypt=True, key_id="k"), "kms") == ("aws:kms", "", binary)
-    assert await headers(Storing(storage_class="STANDARD_IA"), "cold") == (
+    assert await headers(ObjectOptions(), "plain") == ("", "", binary)
+    assert await headers(ObjectOptions(encrypt=True), "aes") == ("AES256", "", binary)
+    assert await headers(ObjectOptions(encrypt=True, key_id="k"), "kms") == ("aws:kms", "", binary)
+    assert await headers(ObjectOptions(storage_class="STANDARD_IA"), "cold") == (
         "", "STANDARD_IA", binary,
     )  # fmt: skip
     await plain.close()

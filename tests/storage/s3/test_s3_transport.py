@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import RequestGenerationFailed, ResponseNeverReceived
 
 from twisted_registry.storage.s3.errors import Unreachable
-from twisted_registry.storage.s3.requestbody import PIECE
+from twisted_registry.storage.s3.requestbody import WRITE_BYTES
 from twisted_registry.storage.s3.transport import Timeouts, Transport
 
 TIMES = Timeouts(connect=10, answer=40, idle=20)
@@ -64,7 +64,7 @@ def test_without_an_answer(transport, agent, error, text):
     agent.last.answer.errback(error)
     failed = failure_of(sending, Unreachable).value
     assert text in str(failed)
-    assert failed.retry
+    assert failed.retryable
     assert failed.status == 0
 
 
@@ -81,7 +81,7 @@ def test_silence(transport, agent, clock):
     clock.advance(1)
     failed = failure_of(sending, Unreachable).value
     assert "no sign of life for 50 s" in str(failed)
-    assert failed.retry
+    assert failed.retryable
 
 
 def test_some_answers_take_longer(transport, agent, clock):
@@ -93,7 +93,7 @@ def test_some_answers_take_longer(transport, agent, clock):
 
 
 def test_a_body_that_is_taken_slowly(transport, agent, clock):
-    sending = get(transport, content=b"x" * (3 * PIECE))
+    sending = get(transport, content=b"x" * (3 * WRITE_BYTES))
     sink, body = Sink(pause_after=1), agent.last.body
     sink.producer = body
     body.startProducing(sink)
@@ -108,7 +108,7 @@ def test_a_body_that_is_taken_slowly(transport, agent, clock):
 
 
 def test_a_body_that_is_not_taken(transport, agent, clock):
-    sending = get(transport, content=b"x" * (3 * PIECE))
+    sending = get(transport, content=b"x" * (3 * WRITE_BYTES))
     sink, body = Sink(pause_after=1), agent.last.body
     sink.producer = body
     body.startProducing(sink)

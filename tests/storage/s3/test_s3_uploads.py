@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest_twisted
-from fakebucket import LEAST_PART, FakeBucket
+from fakebucket import MIN_PART_BYTES, FakeBucket
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -43,7 +43,7 @@ async def test_another_machine_goes_on_and_small_pieces_are_joined_once(bucket, 
 @pytest_twisted.ensureDeferred
 async def test_very_small_chunks_do_not_pile_up(bucket, driver, monkeypatch):
     """What was joined is deleted before its names fill the list."""
-    monkeypatch.setattr(sinks, "_SPENT", 20)
+    monkeypatch.setattr(sinks, "_MAX_SUPERSEDED_PIECES", 20)
     content = noise(15 * MIB)
     step = MIB // 4
     for start in range(0, len(content), step):
@@ -294,4 +294,4 @@ async def test_close_waits_for_what_is_on_its_way(bucket, driver):
 
 
 def test_part_size_is_what_the_driver_believes():
-    assert S3Driver(FakeBucket(), reactor).minimum_chunk == LEAST_PART
+    assert S3Driver(FakeBucket(), reactor).min_chunk_bytes == MIN_PART_BYTES

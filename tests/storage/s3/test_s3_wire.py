@@ -16,11 +16,11 @@ from twisted.internet.task import deferLater
 from twisted.logger import globalLogPublisher
 from twisted.web.client import URI, BrowserLikePolicyForHTTPS
 
-from twisted_registry.storage.s3.address import custom
+from twisted_registry.storage.s3.address import endpoint_address
 from twisted_registry.storage.s3.backoff import Backoff
 from twisted_registry.storage.s3.client import S3Client
-from twisted_registry.storage.s3.endpoints import BUFFER, Endpoints
-from twisted_registry.storage.s3.errors import Corrupt, NotFound, S3Error, Unreachable
+from twisted_registry.storage.s3.endpoints import READ_BUFFER_BYTES, StoreEndpointFactory
+from twisted_registry.storage.s3.errors import InvalidResponse, NotFound, S3Error, Unreachable
 from twisted_registry.storage.s3.sender import Sender
 from twisted_registry.storage.s3.transport import Timeouts, make_transport
 
@@ -39,7 +39,7 @@ async def connected(store, port, scheme="http", verify=True, timeouts=None):
         Sender(
             reactor,
             make_transport(reactor, verify=verify, timeouts=timeouts),
-            custom("images", f"{scheme}://127.0.0.1:{port.getHost().port}"),
+            endpoint_address("images", f"{scheme}://127.0.0.1:{port.getHost().port}"),
             CREDENTIALS,
             "tests/1",
             Backoff(attempts=3, base=0.001, slow_base=0.001),
@@ -162,7 +162,7 @@ async def test_what_passes_and_what_does_not(store, client, script):
     store.scripts = [script(), script(), script()]
     with pytest.raises(S3Error) as caught:
         await client.list_objects("")
-    assert caught.value.retry
+    assert caught.value.retryable
     assert store.scripts == []
 
 
@@ -174,7 +174,7 @@ async def test_a_body_that_is_cut_is_never_taken_for_whole(store, client, then):
         body, sink = await client.get_object("a"), Sink()
         with pytest.raises(Unreachable) as caught:
             await body.deliver(sink)
-        assert caught.value.retry
+        assert caught.value.retryable
         assert CONTENT.startswith(sink.content)
         assert sink.producer is None
 
@@ -188,7 +188,7 @@ async def test_a_body_that_ends_with_the_connection_is_not_whole(store, client):
     await client.list_objects("")
     assert store.scripts == []
     store.scripts = [answer(body=b"x", length="none", then="loseConnection") for _ in range(3)]
-    with pytest.raises(Corrupt):
+    with pytest.raises(InvalidResponse):
         await client.get_object("a")
 
 
@@ -348,7 +348,7 @@ async def test_tls(store, certificate, host):
         await client.close()
 
         client = await connected(store, port, "https", verify=False)
-        client.sender.address = custom("images", f"https://{host}:{port.getHost().port}")
+        client.sender.address = endpoint_address("images", f"https://{host}:{port.getHost().port}")
         store.scripts = [answer(body=b"one"), answer(headers="ETag: x\r\n")]
         assert await whole(client) == b"one"
         assert await client.put_object("a", CONTENT) == "x"
@@ -367,10 +367,10 @@ async def test_tls_to_a_store_that_is_believed(store, tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     port = reactor.listenSSL(0, store, certificate.options(), interface="127.0.0.1")
     client = await connected(store, port, "https")
-    client.sender.address = custom("images", f"https://localhost:{port.getHost().port}")
+    client.sender.address = endpoint_address("images", f"https://localhost:{port.getHost().port}")
     store.scripts = [answer(body=b"one")]
     assert await whole(client) == b"one"
-    client.sender.address = custom("images", f"https://127.0.0.1:{port.getHost().port}")
+    client.sender.address = endpoint_address("images", f"https://127.0.0.1:{port.getHost().port}")
     with pytest.raises(Unreachable, match="TLS: the certificate is for another host"):
         await whole(client)
     await client.close()
@@ -381,11 +381,11 @@ async def test_tls_to_a_store_that_is_believed(store, tmp_path, monkeypatch):
 
 @pytest_twisted.ensureDeferred
 async def test_an_endpoint_is_made_once_and_reads_more_at_once(store, port):
-    endpoints = Endpoints(reactor, BrowserLikePolicyForHTTPS(), 5.0)
+    endpoints = StoreEndpointFactory(reactor, BrowserLikePolicyForHTTPS(), 5.0)
     uri = URI.fromBytes(b"http://127.0.0.1:%d/a" % port.getHost().port)
     endpoint = endpoints.endpointForURI(uri)
     assert endpoints.endpointForURI(uri) is endpoint
     assert endpoints.endpointForURI(URI.fromBytes(b"http://127.0.0.1:1/")) is not endpoint
     protocol = await endpoint.connect(Factory.forProtocol(Protocol))
-    assert protocol.transport.bufferSize == BUFFER
+    assert protocol.transport.bufferSize == READ_BUFFER_BYTES
     protocol.transport.abortConnection()

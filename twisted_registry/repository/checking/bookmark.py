@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import IStorageDriver
 
 #: Bytes of a path.
-_LIMIT = 4096
+_MAX_PATH_BYTES = 4096
 
 
 @define(eq=False)
-class Bookmark:
+class ScrubPosition:
     """The bookmark of the scrub. A power cut may lose it: then a run begins anew."""
 
     driver: IStorageDriver
@@ -26,7 +26,7 @@ class Bookmark:
     async def read(self) -> str:
         """The path after which to go on; empty to begin."""
         with suppress(PathNotFound):
-            return (await self.driver.get(layout.SCRUB, _LIMIT)).decode("utf-8", "replace")
+            return (await self.driver.get(layout.SCRUB, _MAX_PATH_BYTES)).decode("utf-8", "replace")
         return ""
 
     async def write(self, path: str) -> None:

@@ -31,7 +31,7 @@ class Severity(Enum):
     HARMLESS = "harmless"
 
 
-class Kind(Enum):
+class FindingKind(Enum):
     """What is wrong, in the words of the report."""
 
     BLOB_CORRUPT = "corrupt blob"
@@ -60,15 +60,15 @@ class Kind(Enum):
     @property
     def severity(self) -> Severity:
         """Whom it concerns, if nothing else is said."""
-        if self is Kind.INDEX_SPARSE:
+        if self is FindingKind.INDEX_SPARSE:
             return Severity.SPARSE
-        return Severity.HARMLESS if self in _HARMLESS else Severity.DAMAGE
+        return Severity.HARMLESS if self in _HARMLESS_KINDS else Severity.DAMAGE
 
 
-_HARMLESS = {
-    *(Kind.BLOB_MISPLACED, Kind.FILE_STRAY, Kind.TYPE_MALFORMED, Kind.TAG_UNFINISHED),
-    *(Kind.REFERRER_UNLISTED, Kind.REPOSITORY_UNMARKED, Kind.UPLOAD_INCOMPLETE),
-    *(Kind.LEFTOVERS, Kind.RECORD_TORN, Kind.TRASH_CORRUPT),
+_HARMLESS_KINDS = {
+    *(FindingKind.BLOB_MISPLACED, FindingKind.FILE_STRAY, FindingKind.TYPE_MALFORMED, FindingKind.TAG_UNFINISHED),
+    *(FindingKind.REFERRER_UNLISTED, FindingKind.REPOSITORY_UNMARKED, FindingKind.UPLOAD_INCOMPLETE),
+    *(FindingKind.LEFTOVERS, FindingKind.RECORD_TORN, FindingKind.TRASH_CORRUPT),
 }
 
 
@@ -87,7 +87,7 @@ class Finding:
     :ivar repaired: whether that was done.
     """
 
-    kind: Kind
+    kind: FindingKind
     path: str
     detail: str = ""
     digest: Digest | None = None
@@ -96,10 +96,10 @@ class Finding:
     repair: Callable[[], Coroutine[object, object, bool]] | None = field(
         default=None, kw_only=True, eq=False, repr=False
     )
-    silence: Digest | None = field(default=None, kw_only=True, eq=False, repr=False)
+    blocked_digest: Digest | None = field(default=None, kw_only=True, eq=False, repr=False)
     repaired: bool = field(default=False, kw_only=True)
 
-    async def mended(self) -> Finding:
+    async def repair_and_report(self) -> Finding:
         """Repair it, and return what then holds."""
         if self.repair is None:
             return self
@@ -109,12 +109,12 @@ class Finding:
             log.error("not repaired: {path}: {error}", path=self.path, error=str(error))
             return self
 
-    def kept(self) -> Finding:
+    def without_repair(self) -> Finding:
         """The same, not to be repaired."""
         return evolve(self, repair=None)
 
     @severity.default
-    def _as_its_kind(self) -> Severity:
+    def _default_severity(self) -> Severity:
         return self.kind.severity
 
     def __str__(self) -> str:

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import Entry, IStorageDriver
 
 #: Bytes that are read in one go, between two looks at the clock.
-STRETCH = 8 * 1024 * 1024
+_READ_BYTES = 8 * 1024 * 1024
 #: How often reading begins again because the file was replaced meanwhile.
 _ATTEMPTS = 3
 
 
 async def stored_digest(
-    driver: IStorageDriver, path: str, algorithm: str, pay: Callable[[int], Awaitable[None]]
+    driver: IStorageDriver, path: str, algorithm: str, throttle: Callable[[int], Awaitable[None]]
 ) -> tuple[Digest, Entry] | None:
     """Read a file, and answer its digest and how the file looked.
 
@@ -33,8 +33,8 @@ async def stored_digest(
         running, read, size = hasher(algorithm), 0, before.size or 0
         try:
             while read < size:
-                length = min(STRETCH, size - read)
-                await pay(length)
+                length = min(_READ_BYTES, size - read)
+                await throttle(length)
                 reader = await driver.open(path, read, length)
                 read += reader.size
                 await reader.feed(running.update)

@@ -8,37 +8,37 @@ from attrs import define
 
 from twisted_registry.digest import Digest, DigestInvalid
 from twisted_registry.repository import layout
-from twisted_registry.repository.checking.damage import Finding, Kind, Severity
+from twisted_registry.repository.checking.damage import Finding, FindingKind, Severity
 from twisted_registry.repository.links import read_link, write_link
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from twisted_registry.repository.checking.placing import Place
-    from twisted_registry.repository.checking.shelf import Shelf
+    from twisted_registry.repository.checking.placing import ClassifiedPath
+    from twisted_registry.repository.checking.shelf import Quarantine
     from twisted_registry.storage.interfaces import IStorageDriver
 
 #: Bytes of a link.
-_LIMIT = 64 * 1024
+_MAX_LINK_BYTES = 64 * 1024
 
 
 @define(eq=False)
-class Links:
+class LinkCheck:
     """The links of a store."""
 
     driver: IStorageDriver
-    shelf: Shelf
+    quarantine: Quarantine
 
-    async def read(self, places: Sequence[Place]) -> list[Digest | Finding | None]:
+    async def read(self, places: Sequence[ClassifiedPath]) -> list[Digest | Finding | None]:
         """Read links, in the order asked for.
 
         :returns: of each the digest that it holds, or what is wrong with it; None if it is gone.
         """
         contents = await self._contents([place.path for place in places])
-        return [_judged(place, content) for place, content in zip(places, contents, strict=True)]
+        return [_judge_link(place, content) for place, content in zip(places, contents, strict=True)]
 
-    async def hold(self, paths: Sequence[str], digests: Sequence[Digest]) -> list[bool]:
+    async def check_targets(self, paths: Sequence[str], digests: Sequence[Digest]) -> list[bool]:
         """Whether each link holds the digest that stands at its place in ``digests``."""
         contents = await self._contents(paths)
         return [
@@ -46,8 +46,8 @@ class Links:
             for content, digest in zip(contents, digests, strict=True)
         ]
 
-    async def mended(
-        self, finding: Finding, place: Place, target: Callable[[], Awaitable[bool]]
+    async def with_link_repair(
+        self, finding: Finding, place: ClassifiedPath, target: Callable[[], Awaitable[bool]]
     ) -> Finding:
         """Let the repair of a broken link be that it says again what its path says.
 
@@ -64,16 +64,16 @@ class Links:
             if await target():
                 await write_link(self.driver, place.path, digest)
                 return True
-            return await self.shelf.take(place.path)
+            return await self.quarantine.isolate(place.path)
 
         return Finding(
             finding.kind, place.path, finding.detail, digest, place.repository,
-            repair=repair, silence=None if await target() else digest,
+            repair=repair, blocked_digest=None if await target() else digest,
         )  # fmt: skip
 
     def dangling(
         self,
-        place: Place,
+        place: ClassifiedPath,
         why: str,
         target: Callable[[], Awaitable[bool]],
         severity: Severity = Severity.DAMAGE,
@@ -84,14 +84,14 @@ class Links:
         """
 
         async def repair() -> bool:
-            return not await target() and await self.shelf.take(place.path)
+            return not await target() and await self.quarantine.isolate(place.path)
 
         return Finding(
-            Kind.LINK_DANGLING, place.path, f"{place.what.value}, {why}", place.digest,
-            place.repository, severity=severity, repair=repair, silence=place.digest,
+            FindingKind.LINK_DANGLING, place.path, f"{place.role.value}, {why}", place.digest,
+            place.repository, severity=severity, repair=repair, blocked_digest=place.digest,
         )  # fmt: skip
 
-    async def is_there(self, place: Place) -> bool:
+    async def is_there(self, place: ClassifiedPath) -> bool:
         """Whether a link has not gone meanwhile."""
         try:
             await self.driver.stat(place.path)
@@ -110,42 +110,42 @@ class Links:
             return False
         except StorageError:
             return True
-        return bool(entry.size) or digest.is_of_nothing
+        return bool(entry.size) or digest.is_of_empty_content
 
-    async def _is_whole(self, place: Place) -> bool:
+    async def _is_whole(self, place: ClassifiedPath) -> bool:
         return await read_link(self.driver, place.path) == place.digest
 
     async def _contents(self, paths: Sequence[str]) -> Sequence[bytes | StorageError | None]:
         try:
-            return await self.driver.get_many(paths, _LIMIT)
+            return await self.driver.get_many(paths, _MAX_LINK_BYTES)
         except StorageError:
             # One by one, so that a bad one does not hide the others.
             return [await self._content(path) for path in paths]
 
     async def _content(self, path: str) -> bytes | StorageError | None:
         try:
-            return await self.driver.get(path, _LIMIT)
+            return await self.driver.get(path, _MAX_LINK_BYTES)
         except PathNotFound:
             return None
         except StorageError as error:
             return error
 
 
-def _judged(place: Place, content: bytes | StorageError | None) -> Digest | Finding | None:
+def _judge_link(place: ClassifiedPath, content: bytes | StorageError | None) -> Digest | Finding | None:
     if content is None:
         return None
-    what = place.what.value
+    role = place.role.value
     if isinstance(content, StorageError):
-        kind, detail = Kind.FILE_UNREADABLE, f"{what}, {content.reason}"
+        kind, detail = FindingKind.FILE_UNREADABLE, f"{role}, {content.reason}"
     elif not content.strip():
-        kind, detail = Kind.LINK_EMPTY, what
+        kind, detail = FindingKind.LINK_EMPTY, role
     else:
         try:
             digest = Digest.parse(content.decode("ascii", "replace").strip())
         except DigestInvalid:
-            kind, detail = Kind.LINK_MALFORMED, what
+            kind, detail = FindingKind.LINK_MALFORMED, role
         else:
             if place.digest in {None, digest}:
                 return digest
-            kind, detail = Kind.LINK_MALFORMED, f"{what}, it names {digest}"
+            kind, detail = FindingKind.LINK_MALFORMED, f"{role}, it names {digest}"
     return Finding(kind, place.path, detail, place.digest, place.repository)

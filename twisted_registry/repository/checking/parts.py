@@ -11,11 +11,11 @@ from twisted_registry.manifest import (
     ManifestInvalid,
     guess_media_type,
     is_media_type,
-    media_type_in,
+    declared_media_type,
     parse_manifest,
 )
 from twisted_registry.repository import layout
-from twisted_registry.repository.checking.damage import Finding, Kind
+from twisted_registry.repository.checking.damage import Finding, FindingKind
 from twisted_registry.repository.links import write_link
 from twisted_registry.storage.interfaces import PathNotFound
 
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
     from twisted_registry.digest import Digest
     from twisted_registry.manifest import Descriptor, Manifest
-    from twisted_registry.repository.checking.links import Links
-    from twisted_registry.repository.checking.sizes import Sizes
+    from twisted_registry.repository.checking.links import LinkCheck
+    from twisted_registry.repository.checking.sizes import BlobSizes
     from twisted_registry.repository.policy import Policy
 
 
 @define(eq=False)
-class Parts:
+class ManifestCheck:
     """Judges manifests by what they refer to.
 
     :ivar corrupt: blobs that were found to be damaged or unreadable, and reported.
     """
 
-    links: Links
-    sizes: Sizes
+    links: LinkCheck
+    sizes: BlobSizes
     policy: Policy
     corrupt: Collection[Digest]
 
@@ -50,24 +50,24 @@ class Parts:
         """
         path = layout.revision_link(repository, digest)
 
-        def found(kind: Kind, detail: str) -> Finding:
+        def found(kind: FindingKind, detail: str) -> Finding:
             return Finding(kind, path, detail, digest, repository)
 
         try:
             manifest = await self._parsed(repository, digest, content)
         except ManifestInvalid as error:
-            yield found(Kind.MANIFEST_INVALID, str(error)), digest
+            yield found(FindingKind.MANIFEST_INVALID, str(error)), digest
             return
         if manifest is None:
             return
         async for kind, detail, part in self._missing(repository, manifest):
             # Taken out of the repository meanwhile, it needs nothing.
-            if (await self.links.hold([path], [digest]))[0]:
+            if (await self.links.check_targets([path], [digest]))[0]:
                 yield found(kind, detail) if kind is not None else None, part
         subject = None if manifest.subject is None else manifest.subject.digest
         if subject is not None:
             listed = layout.referrer_link(repository, subject, digest)
-            if not (await self.links.hold([listed], [digest]))[0]:
+            if not (await self.links.check_targets([listed], [digest]))[0]:
                 yield self._unlisted(repository, listed, digest, subject), digest
 
     async def _parsed(self, repository: str, digest: Digest, content: bytes) -> Manifest | None:
@@ -75,7 +75,7 @@ class Parts:
         try:
             return parse_manifest(content, None)
         except ManifestInvalid:
-            if media_type_in(content) is not None:
+            if declared_media_type(content) is not None:
                 raise
         media_type = await self._media_type(repository, digest)
         if media_type is not None:
@@ -97,14 +97,14 @@ class Parts:
 
     async def _missing(
         self, repository: str, manifest: Manifest
-    ) -> AsyncIterator[tuple[Kind | None, str, Digest]]:
+    ) -> AsyncIterator[tuple[FindingKind | None, str, Digest]]:
         needed = list(_needed(manifest))
         digests = [part.digest for _, part in needed]
         sizes = await self.sizes.of(digests)
-        as_blob = await self.links.hold(
+        as_blob = await self.links.check_targets(
             [layout.layer_link(repository, digest) for digest in digests], digests
         )
-        as_manifest = await self.links.hold(
+        as_manifest = await self.links.check_targets(
             [
                 layout.revision_link(repository, part.digest)
                 for name, part in needed
@@ -119,13 +119,13 @@ class Parts:
             if part.digest in self.corrupt:
                 yield None, "", part.digest
             elif size is None or not (linked or blob_linked):
-                kind = Kind.PART_MISSING if size is None else Kind.PART_UNLINKED
+                kind = FindingKind.PART_MISSING if size is None else FindingKind.PART_UNLINKED
                 if name == "child" and not self.policy.requires_child(part):
-                    kind = Kind.INDEX_SPARSE
+                    kind = FindingKind.INDEX_SPARSE
                 why = "is not in the store" if size is None else "is not in the repository"
                 yield kind, f"{text} {why}", part.digest
             elif size != part.size:
-                yield Kind.SIZE_WRONG, f"{text} has {size} bytes, not {part.size}", part.digest
+                yield FindingKind.SIZE_WRONG, f"{text} has {size} bytes, not {part.size}", part.digest
 
     def _unlisted(self, repository: str, path: str, digest: Digest, subject: Digest) -> Finding:
         async def repair() -> bool:
@@ -133,7 +133,7 @@ class Parts:
             return True
 
         return Finding(
-            Kind.REFERRER_UNLISTED, path, f"its subject is {subject}", digest, repository,
+            FindingKind.REFERRER_UNLISTED, path, f"its subject is {subject}", digest, repository,
             repair=repair,
         )  # fmt: skip
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class What(Enum):
+class FileRole(Enum):
     """What a file is for, in the words of the report."""
 
     LAYER = "layer"
@@ -28,21 +28,21 @@ class What(Enum):
 
 
 @frozen
-class Place:
+class ClassifiedPath:
     """A file in its repository.
 
     :ivar digest: that the path names, or None.
     :ivar tag: that it belongs to; empty if to none.
     """
 
-    what: What
+    role: FileRole
     path: str
     repository: str
     digest: Digest | None = None
     tag: str = ""
 
 
-def placed(path: str) -> Place | None:
+def classify_path(path: str) -> ClassifiedPath | None:
     """What a file below the repositories is, or None if nothing looks for it there."""
     parts = path.removeprefix(f"{layout.REPOSITORIES}/").split("/")
     at = next((number for number, part in enumerate(parts) if part.startswith("_")), 0)
@@ -50,31 +50,31 @@ def placed(path: str) -> Place | None:
     if not is_name(repository):
         return None
     try:
-        found = _inside(parts[at:])
+        found = _classify_below(parts[at:])
     except DigestInvalid:
         return None
     if found is None:
         return None
-    what, digest, tag = found
-    return Place(what, path, repository, digest, tag)
+    role, digest, tag = found
+    return ClassifiedPath(role, path, repository, digest, tag)
 
 
-def _inside(parts: Sequence[str]) -> tuple[What, Digest | None, str] | None:
-    found: tuple[What, Digest | None, str] | None = None
+def _classify_below(parts: Sequence[str]) -> tuple[FileRole, Digest | None, str] | None:
+    found: tuple[FileRole, Digest | None, str] | None = None
     match parts:
         case ["_layers", algorithm, hexadecimal, "link"]:
-            found = What.LAYER, _digest(algorithm, hexadecimal), ""
+            found = FileRole.LAYER, _parse_digest(algorithm, hexadecimal), ""
         case ["_manifests", "revisions", algorithm, hexadecimal, "link"]:
-            found = What.REVISION, _digest(algorithm, hexadecimal), ""
+            found = FileRole.REVISION, _parse_digest(algorithm, hexadecimal), ""
         case ["_manifests", "revisions", algorithm, hexadecimal, "mediatype"]:
-            found = What.MEDIA_TYPE, _digest(algorithm, hexadecimal), ""
+            found = FileRole.MEDIA_TYPE, _parse_digest(algorithm, hexadecimal), ""
         case ["_manifests", "tags", tag, "current", "link"] if is_tag(tag):
-            found = What.TAG, None, tag
+            found = FileRole.TAG, None, tag
         case ["_manifests", "tags", tag, "index", algorithm, hexadecimal, "link"] if is_tag(tag):
-            found = What.TAG_INDEX, _digest(algorithm, hexadecimal), tag
+            found = FileRole.TAG_INDEX, _parse_digest(algorithm, hexadecimal), tag
         case ["_referrers", algorithm, hexadecimal, other, referrer, "link"]:
-            _digest(algorithm, hexadecimal)
-            found = What.REFERRER, _digest(other, referrer), ""
+            _parse_digest(algorithm, hexadecimal)
+            found = FileRole.REFERRER, _parse_digest(other, referrer), ""
         case (
             ["_layers", "repository"]
             | ["_referrers", "scanned"]
@@ -84,9 +84,9 @@ def _inside(parts: Sequence[str]) -> tuple[What, Digest | None, str] | None:
             # Of Distribution.
             | ["_uploads", _, "hashstates", *_]
         ):
-            found = What.OTHER, None, ""
+            found = FileRole.OTHER, None, ""
     return found
 
 
-def _digest(algorithm: str, hexadecimal: str) -> Digest:
+def _parse_digest(algorithm: str, hexadecimal: str) -> Digest:
     return Digest.parse(f"{algorithm}:{hexadecimal}")

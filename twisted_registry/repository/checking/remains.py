@@ -10,11 +10,11 @@ from attrs import define
 
 from twisted_registry.errors import RegistryError
 from twisted_registry.repository import layout
-from twisted_registry.repository.abandoned import abandoned_uploads
-from twisted_registry.repository.checking.damage import Finding, Kind
-from twisted_registry.repository.checking.walking import everything
-from twisted_registry.repository.condemned import is_torn, read_condemned, remove_torn
-from twisted_registry.repository.registry import SECRET_LENGTH
+from twisted_registry.repository.abandoned import find_abandoned_uploads
+from twisted_registry.repository.checking.damage import Finding, FindingKind
+from twisted_registry.repository.checking.walking import list_folder
+from twisted_registry.repository.condemned import is_list_torn, read_delete_list, delete_torn_list
+from twisted_registry.repository.registry import MIN_SECRET_BYTES
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import IStorageDriver
 
 #: Bytes of a secret.
-_SECRET_LIMIT = 1024
+_MAX_SECRET_BYTES = 1024
 
 
 @define(eq=False)
-class Remains:
+class LeftoverCheck:
     """What lies in a store beside images.
 
     :ivar before: seconds since the epoch; what was touched later may be in use, and is passed over.
@@ -39,87 +39,87 @@ class Remains:
 
     async def findings(self) -> AsyncIterator[Finding]:
         """Yield all that should not be there; what can not be read does not hide the rest."""
-        folder, file = Kind.FOLDER_UNREADABLE, Kind.FILE_UNREADABLE
-        looks = [(folder, self._uploads), (folder, self._leftovers), (file, self._list)]
-        looks += [(file, self._secret), (folder, self._leases)]
-        looks += [(folder, partial(self._strays, known)) for known in layout.KNOWN]
-        for unreadable, look in looks:
+        folder, file = FindingKind.FOLDER_UNREADABLE, FindingKind.FILE_UNREADABLE
+        checks = [(folder, self._uploads), (folder, self._leftovers), (file, self._list)]
+        checks += [(file, self._secret), (folder, self._leases)]
+        checks += [(folder, partial(self._strays, known)) for known in layout.KNOWN_FOLDERS]
+        for unreadable, check in checks:
             try:
-                async for finding in look():
+                async for finding in check():
                     yield finding
             except StorageError as error:
                 yield Finding(unreadable, error.path, error.reason)
 
     async def _uploads(self) -> AsyncIterator[Finding]:
         try:
-            async for upload in abandoned_uploads(self.driver, self.before):
+            async for upload in find_abandoned_uploads(self.driver, self.before):
                 finding = await self._upload(upload)
                 if finding is not None:
                     yield finding
         except RegistryError as error:
             yield Finding(
-                Kind.FOLDER_UNREADABLE, layout.REPOSITORIES, f"not all uploads are seen: {error}"
+                FindingKind.FOLDER_UNREADABLE, layout.REPOSITORIES, f"not all uploads are seen: {error}"
             )
 
     async def _upload(self, upload: AbandonedUpload) -> Finding | None:
         path = layout.upload(upload.repository, upload.id)
         try:
-            names = {entry.path for entry in await everything(self.driver, path)}
+            names = {entry.path for entry in await list_folder(self.driver, path)}
         except StorageError as error:
-            return Finding(Kind.FOLDER_UNREADABLE, path, error.reason, None, upload.repository)
+            return Finding(FindingKind.FOLDER_UNREADABLE, path, error.reason, None, upload.repository)
         missing = [name for name in ("data", "startedat") if name not in names]
         if not missing:
             # It waits for its client, or for the purge.
             return None
         return Finding(
-            Kind.UPLOAD_INCOMPLETE, path, f"it has no {' and no '.join(missing)}",
+            FindingKind.UPLOAD_INCOMPLETE, path, f"it has no {' and no '.join(missing)}",
             repository=upload.repository, repair=upload.remove,
         )  # fmt: skip
 
     async def _leftovers(self) -> AsyncIterator[Finding]:
-        count = await self.driver.sweep(self.before, dry_run=True)
+        count = await self.driver.remove_leftovers(self.before, dry_run=True)
         if count:
             yield Finding(
-                Kind.LEFTOVERS, "", f"{count} unfinished files of crashes", repair=self._sweep
+                FindingKind.LEFTOVERS, "", f"{count} unfinished files of crashes", repair=self._sweep
             )
 
     async def _sweep(self) -> bool:
-        return await self.driver.sweep(self.before) > 0
+        return await self.driver.remove_leftovers(self.before) > 0
 
     async def _list(self) -> AsyncIterator[Finding]:
-        if await is_torn(self.driver):
+        if await is_list_torn(self.driver):
             yield Finding(
-                Kind.RECORD_TORN, layout.CONDEMNED, "it counts for nothing",
-                repair=partial(remove_torn, self.driver),
+                FindingKind.RECORD_TORN, layout.DELETE_LIST, "it counts for nothing",
+                repair=partial(delete_torn_list, self.driver),
             )  # fmt: skip
 
     async def _secret(self) -> AsyncIterator[Finding]:
         try:
-            secret = await self.driver.get(layout.UPLOAD_SECRET, _SECRET_LIMIT)
+            secret = await self.driver.get(layout.UPLOAD_SECRET, _MAX_SECRET_BYTES)
         except PathNotFound:
             return
-        if len(secret) < SECRET_LENGTH:
+        if len(secret) < MIN_SECRET_BYTES:
             yield Finding(
-                Kind.RECORD_TORN, layout.UPLOAD_SECRET, "it is made anew when it is needed next"
+                FindingKind.RECORD_TORN, layout.UPLOAD_SECRET, "it is made anew when it is needed next"
             )
 
     async def _leases(self) -> AsyncIterator[Finding]:
         try:
-            published = await read_condemned(self.driver)
+            published = await read_delete_list(self.driver)
         except StorageError:
             # Whose leases are in use can not be told; that much was reported.
             return
-        for entry in await everything(self.driver, layout.LEASES):
+        for entry in await list_folder(self.driver, layout.LEASES):
             folder = layout.leases(entry.path)
             if published is not None and published.id == entry.path:
                 continue
-            if await self._touched(folder, entry.modified) < self.before:
+            if await self._last_change(folder, entry.modified) < self.before:
                 yield Finding(
-                    Kind.LEFTOVERS, folder, "leases of a list that is long gone",
+                    FindingKind.LEFTOVERS, folder, "leases of a list that is long gone",
                     repair=partial(self._delete, folder),
                 )  # fmt: skip
 
-    async def _touched(self, folder: str, modified: int | None) -> float:
+    async def _last_change(self, folder: str, modified: int | None) -> float:
         """When something was put into a folder last; in a bucket its files alone tell."""
         if modified is None:
             times = [entry.modified or 0 for entry in await self.driver.walk(folder)]
@@ -128,10 +128,10 @@ class Remains:
 
     async def _strays(self, folder: str) -> AsyncIterator[Finding]:
         """What somebody else put into a folder in which all names are known."""
-        for entry in await everything(self.driver, folder):
-            if entry.path not in layout.KNOWN[folder]:
+        for entry in await list_folder(self.driver, folder):
+            if entry.path not in layout.KNOWN_FOLDERS[folder]:
                 path = f"{folder}/{entry.path}"
-                yield Finding(Kind.FILE_STRAY, path, "nothing looks for it there")
+                yield Finding(FindingKind.FILE_STRAY, path, "nothing looks for it there")
 
     async def _delete(self, path: str) -> bool:
         with suppress(PathNotFound):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @define(eq=False)
-class Shelf:
+class Quarantine:
     """Takes files away, without destroying them.
 
     :ivar clock: names the folder of a run by the time of its beginning.
@@ -28,19 +28,19 @@ class Shelf:
 
     driver: IStorageDriver
     clock: IReactorTime
-    stamp: str = field(init=False)
+    run_name: str = field(init=False)
 
-    @stamp.default
-    def _now(self) -> str:
+    @run_name.default
+    def _make_run_name(self) -> str:
         return datetime.fromtimestamp(self.clock.seconds(), UTC).strftime("%Y%m%dT%H%M%SZ")
 
-    async def take(self, path: str) -> bool:
+    async def isolate(self, path: str) -> bool:
         """Take a file away, and its folder if nothing else lies in it.
 
         :returns: whether it was there.
         """
         try:
-            await self.driver.move(path, layout.quarantined(self.stamp, path))
+            await self.driver.move(path, layout.quarantine_path(self.run_name, path))
         except PathNotFound:
             return False
         await self.driver.prune([path.rpartition("/")[0]])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from attrs import define, field
 
 from twisted_registry.repository import layout
-from twisted_registry.repository.concurrency import each
+from twisted_registry.repository.concurrency import map_concurrently
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
 
 if TYPE_CHECKING:
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import IStorageDriver
 
 #: Blobs of which it is remembered that they are there: some 25 MB.
-_REMEMBERED = 100_000
+_MAX_KNOWN_SIZES = 100_000
 
 
 @define(eq=False, repr=False)
-class Sizes:
+class BlobSizes:
     """The sizes of blobs; those that are not there are looked for each time.
 
     :ivar unreadable: filled with those of which it can not be told.
@@ -35,7 +35,7 @@ class Sizes:
     async def of(self, digests: Iterable[Digest]) -> Mapping[Digest, int | None]:
         """The size of each blob in bytes, or None where there is none, or none can be read."""
         wanted = list(dict.fromkeys(digests))
-        return dict(zip(wanted, await each(self._size, wanted), strict=True))
+        return dict(zip(wanted, await map_concurrently(self._size, wanted), strict=True))
 
     async def _size(self, digest: Digest) -> int | None:
         known = self._known.get(digest)
@@ -52,6 +52,6 @@ class Sizes:
             return None
         if size is not None:
             self._known[digest] = size
-            if len(self._known) > _REMEMBERED:
+            if len(self._known) > _MAX_KNOWN_SIZES:
                 self._known.popitem(last=False)
         return size

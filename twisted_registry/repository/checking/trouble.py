@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from twisted_registry.digest import Digest
-    from twisted_registry.repository.checking.links import Links
+    from twisted_registry.repository.checking.links import LinkCheck
     from twisted_registry.repository.inventory import Inventory
 
 
@@ -28,16 +28,16 @@ class AffectedTag:
 
     repository: str
     tag: str
-    because: tuple[Digest, ...]
+    causes: tuple[Digest, ...]
     link: str = ""
 
     def __str__(self) -> str:
-        because = ", ".join(map(str, self.because)) or "its own link"
-        return f"{self.repository}:{self.tag} ({because})"
+        causes = ", ".join(map(str, self.causes)) or "its own link"
+        return f"{self.repository}:{self.tag} ({causes})"
 
 
 @define(eq=False)
-class Trouble:
+class RepositoryFindings:
     """A repository that is being looked through. It grows with what is wrong, not with the rest.
 
     :ivar name: of the repository.
@@ -50,58 +50,58 @@ class Trouble:
 
     name: str
     has_manifests: bool = False
-    is_complete: bool = False
+    is_propagated: bool = False
     dangling: list[Digest] = field(factory=list)
     lost: set[Digest] = field(factory=set)
     tagged: set[Digest] = field(factory=set)
     #: the tag whose link was seen last, and the one that was found to have none
     tag: str = ""
     unfinished: str = ""
-    _because: dict[Digest, set[Digest]] = field(factory=dict)
+    _causes: dict[Digest, set[Digest]] = field(factory=dict)
 
-    def blame(self, manifest: Digest, part: Digest) -> None:
+    def add_cause(self, manifest: Digest, part: Digest) -> None:
         """Note what a manifest suffers from."""
-        self._because.setdefault(manifest, set()).add(part)
+        self._causes.setdefault(manifest, set()).add(part)
 
-    def lose(self, manifest: Digest) -> None:
+    def add_lost_manifest(self, manifest: Digest) -> None:
         """Note that the bytes of a manifest are gone."""
         self.lost.add(manifest)
-        self.blame(manifest, manifest)
+        self.add_cause(manifest, manifest)
 
-    def missed(self) -> set[Digest]:
+    def all_causes(self) -> set[Digest]:
         """All that manifests suffer from."""
-        return {part for parts in self._because.values() for part in parts}
+        return {part for parts in self._causes.values() for part in parts}
 
-    def because(self, manifest: Digest) -> tuple[Digest, ...]:
+    def causes(self, manifest: Digest) -> tuple[Digest, ...]:
         """What a manifest suffers from."""
-        return tuple(sorted(self._because.get(manifest, ())))
+        return tuple(sorted(self._causes.get(manifest, ())))
 
-    async def complete(self, inventory: Inventory) -> None:
+    async def propagate_to_indexes(self, inventory: Inventory) -> None:
         """Let indexes suffer from what their children suffer from.
 
         All manifests are read once more for that, but only where something is wrong.
         """
-        self.is_complete = True
+        self.is_propagated = True
         # What can not be read was reported, and ends this early.
         with suppress(RegistryError):
-            while self._because and await self._grow(inventory):
+            while self._causes and await self._propagate_once(inventory):
                 pass
 
-    async def _grow(self, inventory: Inventory) -> bool:
+    async def _propagate_once(self, inventory: Inventory) -> bool:
         grown = False
         async for digests in inventory.revisions(self.name):
             async for digest, references in inventory.manifests(digests):
                 children = () if references is None else references.manifests
-                parts = {part for child in children for part in self._because.get(child, ())}
-                if not parts <= self._because.get(digest, set()):
-                    self._because.setdefault(digest, set()).update(parts)
+                parts = {part for child in children for part in self._causes.get(child, ())}
+                if not parts <= self._causes.get(digest, set()):
+                    self._causes.setdefault(digest, set()).update(parts)
                     grown = True
         return grown
 
-    def holder(self, links: Links) -> Callable[[Digest], Awaitable[bool]]:
+    def manifest_lookup(self, links: LinkCheck) -> Callable[[Digest], Awaitable[bool]]:
         """What asks whether the repository holds a manifest."""
 
         async def holds(digest: Digest) -> bool:
-            return (await links.hold([layout.revision_link(self.name, digest)], [digest]))[0]
+            return (await links.check_targets([layout.revision_link(self.name, digest)], [digest]))[0]
 
         return holds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_registry.repository.checking.damage import Finding, Kind
+from twisted_registry.repository.checking.damage import Finding, FindingKind
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
 
 if TYPE_CHECKING:
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
     from twisted_registry.storage.interfaces import Entry, IStorageDriver
 
-_PAGE = 1000
+_PAGE_SIZE = 1000
 
 
-async def files(
+async def walk_files(
     driver: IStorageDriver, folder: str, after: str = ""
 ) -> AsyncIterator[Sequence[Entry] | Finding]:
     """Yield the files below a folder in the order of whole paths, a page at a time.
@@ -26,38 +26,38 @@ async def files(
     """
     while True:
         try:
-            page = await driver.walk(folder, after, _PAGE)
+            page = await driver.walk(folder, after, _PAGE_SIZE)
         except StorageError:
             break
         yield page
-        if len(page) < _PAGE:
+        if len(page) < _PAGE_SIZE:
             return
         after = page[-1].path
     # Somewhere in it: what lies around that place is looked at folder by folder.
-    async for found in _singly(driver, folder, after):
+    async for found in _walk_by_folder(driver, folder, after):
         yield found
 
 
-async def _singly(
+async def _walk_by_folder(
     driver: IStorageDriver, folder: str, after: str
 ) -> AsyncIterator[Sequence[Entry] | Finding]:
     try:
-        entries = await everything(driver, folder)
+        entries = await list_folder(driver, folder)
     except StorageError as error:
-        yield Finding(Kind.FOLDER_UNREADABLE, folder, error.reason)
+        yield Finding(FindingKind.FOLDER_UNREADABLE, folder, error.reason)
         return
     # As the paths below them sort: ``a-b`` comes before ``a/b``.
     for name, entry in sorted((e.path + "/" if e.is_folder else e.path, e) for e in entries):
         path = f"{folder}/{name}"
         if entry.is_folder:
             if path > after or after.startswith(path):
-                async for found in files(driver, path[:-1], after):
+                async for found in walk_files(driver, path[:-1], after):
                     yield found
         elif path > after:
             yield [type(entry)(path, entry.size, entry.modified)]
 
 
-async def everything(driver: IStorageDriver, folder: str) -> list[Entry]:
+async def list_folder(driver: IStorageDriver, folder: str) -> list[Entry]:
     """What lies directly in a folder; nothing if there is none.
 
     :raises StorageError: if it can not be read.
@@ -65,9 +65,9 @@ async def everything(driver: IStorageDriver, folder: str) -> list[Entry]:
     found: list[Entry] = []
     while True:
         try:
-            page = await driver.list(folder, found[-1].path if found else "", _PAGE)
+            page = await driver.list(folder, found[-1].path if found else "", _PAGE_SIZE)
         except PathNotFound:
             return found
         found += page
-        if len(page) < _PAGE:
+        if len(page) < _PAGE_SIZE:
             return found

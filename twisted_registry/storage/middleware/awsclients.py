@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.logger import Logger
 
 from twisted_registry.storage.middleware.ipranges import (
-    PUBLISHED,
+    IP_RANGES_URL,
     IPRanges,
     IPRangesError,
     parse_ranges,
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 log = Logger()
 
 #: Bytes of the published document: it has about two million.
-LONGEST: Final = 32 * 1024 * 1024
+_MAX_DOCUMENT_BYTES: Final = 32 * 1024 * 1024
 #: Seconds until the next attempt after one that failed.
-AGAIN: Final = 60.0
+RETRY_S: Final = 60.0
 
 
 @define(eq=False)
-class AwsClients:
+class AWSClients:
     """The address ranges, fetched when somebody asks and they are not there or old.
 
     Nobody waits: until they are there, no client is known to be inside.
@@ -51,7 +51,7 @@ class AwsClients:
     _transport: Transport
     _threads: Threads
     _regions: Collection[str] = ()
-    _url: str = PUBLISHED
+    _url: str = IP_RANGES_URL
     _frequency: float = 12 * 3600.0
     _ranges: IPRanges = field(init=False, factory=IPRanges)
     _due: float | None = field(init=False, default=None)
@@ -78,23 +78,23 @@ class AwsClients:
     def _update(self) -> Generator[Any, Any, None]:
         try:
             content = yield self._fetch()
-            self._ranges = yield self._threads.run(parse_ranges, content, self._regions)
+            self._ranges = yield self._threads.run_blocking(parse_ranges, content, self._regions)
         except (S3Error, OSError, IPRangesError) as error:
             # The old ones are better than none.
-            self._due = self._clock.seconds() + min(AGAIN, self._frequency)
+            self._due = self._clock.seconds() + min(RETRY_S, self._frequency)
             log.warn("address ranges of {url}: {error}", url=self._url, error=error)
 
     def _fetch(self) -> Deferred[bytes]:
         parts = urlsplit(self._url)
         if parts.scheme == "file":
-            return self._threads.run(Path(parts.path).read_bytes)
+            return self._threads.run_blocking(Path(parts.path).read_bytes)
         return self._download(parts.netloc)
 
     @inlineCallbacks
     def _download(self, host: str) -> Generator[Any, Any, bytes]:
         what = f"GET {self._url}"
         answer = yield self._transport.send(what, "GET", self._url, {"host": host})
-        content: bytes = yield answer.collect(LONGEST)
+        content: bytes = yield answer.collect(_MAX_DOCUMENT_BYTES)
         if answer.status != 200:
             raise S3Error(what, "no list of address ranges", status=answer.status)
         return content

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 
-from twisted_registry.storage.middleware.elsewhere import Elsewhere, base_of
+from twisted_registry.storage.middleware.elsewhere import URLMiddleware, parse_base_url
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
     from twisted_registry.storage.interfaces import IStorageDriver
-    from twisted_registry.storage.middleware.awsclients import AwsClients
+    from twisted_registry.storage.middleware.awsclients import AWSClients
 
 #: Base64 with letters that may stand in a query.
-_SAFE = bytes.maketrans(b"+=/", b"-_~")
+_TO_URL_SAFE = bytes.maketrans(b"+=/", b"-_~")
 
 
 @frozen
-class UrlSigner:
+class CloudFrontSigner:
     """Signs URLs with a key pair.
 
     :ivar key_pair: its id.
@@ -42,7 +42,7 @@ class UrlSigner:
     _key: RSAPrivateKey = field(repr=False)
 
     @classmethod
-    def load(cls, key_pair: str, pem: bytes) -> UrlSigner:
+    def load(cls, key_pair: str, pem: bytes) -> CloudFrontSigner:
         """Read the private key.
 
         :param pem: an RSA key in PEM, PKCS#1 or PKCS#8, without a password.
@@ -66,11 +66,11 @@ class UrlSigner:
         policy = f'{{"Statement":[{{"Resource":"{url}","Condition":{condition}}}]}}'
         # CloudFront takes SHA-1 from everybody, and other digests only of late.
         signature = self._key.sign(policy.encode(), padding.PKCS1v15(), hashes.SHA1())  # noqa: S303
-        text = base64.b64encode(signature).translate(_SAFE).decode()
+        text = base64.b64encode(signature).translate(_TO_URL_SAFE).decode()
         return f"{url}?Expires={expires}&Signature={text}&Key-Pair-Id={self.key_pair}"
 
 
-class CloudFront(Elsewhere):
+class CloudFront(URLMiddleware):
     """Signed URLs of a distribution whose origin is the bucket; or the driver's own."""
 
     def __init__(
@@ -78,11 +78,11 @@ class CloudFront(Elsewhere):
         driver: IStorageDriver,
         clock: IReactorTime,
         base: str,
-        signer: UrlSigner,
+        signer: CloudFrontSigner,
         *,
         root: str = "",
         duration: float = 20 * 60.0,
-        inside: AwsClients | None = None,
+        inside: AWSClients | None = None,
     ) -> None:
         """Send clients to a distribution.
 
@@ -96,17 +96,17 @@ class CloudFront(Elsewhere):
         super().__init__(driver)
         prefix = root.strip("/")
         self._clock = clock
-        self._base = base_of(base, scheme="https").geturl() + (
+        self._base = parse_base_url(base, scheme="https").geturl() + (
             f"{quote(prefix, safe='/')}/" if prefix else ""
         )
         self._signer = signer
         self._duration = duration
         self._inside = inside
 
-    def locate(self, path: str, method: str, expires: int, client: str) -> Deferred[str]:
+    def make_url(self, path: str, method: str, expires: int, client: str) -> Deferred[str]:
         """Fire with the URL at the distribution, or, for those inside, at the bucket."""
         if self._inside is not None and client in self._inside:
-            return super().locate(path, method, expires, client)
+            return super().make_url(path, method, expires, client)
         until = int(self._clock.seconds() + self._duration)
         return succeed(self._signer.sign(self._base + quote(path, safe="/"), until))
 

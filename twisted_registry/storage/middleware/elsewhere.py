@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
 #: What a client may do without us.
-METHODS: Final = frozenset({"GET", "HEAD"})
+_METHODS: Final = frozenset({"GET", "HEAD"})
 
 _Proxy: Any = proxyForInterface(IStorageDriver, "driver")
 
 
-class Elsewhere(_Proxy):  # type: ignore[misc]
+class URLMiddleware(_Proxy):  # type: ignore[misc]
     """Passes everything on to :attr:`driver`, and has URLs of its own."""
 
     driver: IStorageDriver
@@ -29,16 +29,16 @@ class Elsewhere(_Proxy):  # type: ignore[misc]
 
     def presign(self, path: str, method: str, expires: int, client: str = "") -> Deferred[str]:
         """Fire with a URL that lets its bearer do ``method`` on the file without us."""
-        if method not in METHODS:
+        if method not in _METHODS:
             return fail(MethodUnsupported(path, f"no URL for {method}"))
-        return self.locate(path, method, expires, client)
+        return self.make_url(path, method, expires, client)
 
-    def locate(self, path: str, method: str, expires: int, client: str) -> Deferred[str]:
-        """Fire with the URL; the method is one of :data:`METHODS`."""
+    def make_url(self, path: str, method: str, expires: int, client: str) -> Deferred[str]:
+        """Fire with the URL; the method is one of :data:`_METHODS`."""
         return self.driver.presign(path, method, expires, client)
 
 
-def base_of(url: str, *, scheme: str = "") -> SplitResult:
+def parse_base_url(url: str, *, scheme: str = "") -> SplitResult:
     """Take the URL apart that others are to begin with.
 
     :param scheme: that is meant if the URL has none.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _Network = TypeVar("_Network", IPv4Network, IPv6Network)
 
 #: Where AWS publishes them.
-PUBLISHED: Final = "https://ip-ranges.amazonaws.com/ip-ranges.json"
+IP_RANGES_URL: Final = "https://ip-ranges.amazonaws.com/ip-ranges.json"
 
 
 class IPRangesError(ValueError):
@@ -27,7 +27,7 @@ class IPRangesError(ValueError):
 
 
 @frozen
-class _Spans:
+class _AddressRanges:
     """Stretches of addresses that do not touch, in order."""
 
     first: tuple[int, ...] = ()
@@ -42,8 +42,8 @@ class _Spans:
 class IPRanges:
     """Addresses of both versions."""
 
-    _four: _Spans = field(factory=_Spans, repr=False)
-    _six: _Spans = field(factory=_Spans, repr=False)
+    _ipv4: _AddressRanges = field(factory=_AddressRanges, repr=False)
+    _ipv6: _AddressRanges = field(factory=_AddressRanges, repr=False)
 
     def __contains__(self, address: str) -> bool:
         """Whether a client's address is one of them; what is no address is none."""
@@ -52,7 +52,7 @@ class IPRanges:
         except ValueError:
             return False
         four = getattr(found, "ipv4_mapped", None) or (found if found.version == 4 else None)
-        return int(four) in self._four if four is not None else int(found) in self._six
+        return int(four) in self._ipv4 if four is not None else int(found) in self._ipv6
 
 
 def parse_ranges(content: bytes, regions: Collection[str] = ()) -> IPRanges:
@@ -85,9 +85,9 @@ def _networks(entries: Any, key: str, wanted: set[str]) -> list[IPv4Network | IP
     ]
 
 
-def _spans(networks: Iterable[_Network]) -> _Spans:
+def _spans(networks: Iterable[_Network]) -> _AddressRanges:
     merged = [
         (int(net.network_address), int(net.broadcast_address))
         for net in collapse_addresses(networks)
     ]
-    return _Spans(tuple(first for first, _ in merged), tuple(last for _, last in merged))
+    return _AddressRanges(tuple(first for first, _ in merged), tuple(last for _, last in merged))

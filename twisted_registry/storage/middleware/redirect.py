@@ -7,13 +7,13 @@ from urllib.parse import quote
 
 from twisted.internet.defer import Deferred, succeed
 
-from twisted_registry.storage.middleware.elsewhere import Elsewhere, base_of
+from twisted_registry.storage.middleware.elsewhere import URLMiddleware, parse_base_url
 
 if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import IStorageDriver
 
 
-class Redirect(Elsewhere):
+class Redirect(URLMiddleware):
     """The storage path of a file, behind a base."""
 
     def __init__(self, driver: IStorageDriver, base: str) -> None:
@@ -23,8 +23,8 @@ class Redirect(Elsewhere):
         :raises ValueError: if it is none.
         """
         super().__init__(driver)
-        self._base = base_of(base).geturl()
+        self._base = parse_base_url(base).geturl()
 
-    def locate(self, path: str, method: str, expires: int, client: str) -> Deferred[str]:  # noqa: ARG002
+    def make_url(self, path: str, method: str, expires: int, client: str) -> Deferred[str]:  # noqa: ARG002
         """Fire with the base and the path."""
         return succeed(self._base + quote(path, safe="/"))

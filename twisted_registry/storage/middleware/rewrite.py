@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
-from twisted_registry.storage.middleware.elsewhere import Elsewhere
+from twisted_registry.storage.middleware.elsewhere import URLMiddleware
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import IStorageDriver
 
 
-class Rewrite(Elsewhere):
+class Rewrite(URLMiddleware):
     """The URL of the driver, with other parts."""
 
     def __init__(
@@ -31,9 +31,9 @@ class Rewrite(Elsewhere):
         self._host = host
         self._trim = quote(trim, safe="/%")
 
-    def locate(self, path: str, method: str, expires: int, client: str) -> Deferred[str]:
+    def make_url(self, path: str, method: str, expires: int, client: str) -> Deferred[str]:
         """Fire with the URL of the driver, changed."""
-        return super().locate(path, method, expires, client).addCallback(self._changed)
+        return super().make_url(path, method, expires, client).addCallback(self._changed)
 
     def _changed(self, url: str) -> str:
         parts = urlsplit(url)

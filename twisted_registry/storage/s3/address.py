@@ -39,7 +39,7 @@ class AddressError(ValueError):
 
 
 @frozen
-class Address:
+class BucketAddress:
     """Where a bucket is found.
 
     :ivar bucket: its name.
@@ -69,7 +69,7 @@ def is_region(name: str) -> bool:
     return _REGION.fullmatch(name) is not None
 
 
-def amazon(
+def aws_address(
     bucket: str,
     region: str,
     *,
@@ -78,7 +78,7 @@ def amazon(
     accelerate: bool = False,
     dual_stack: bool = False,
     fips: bool = False,
-) -> Address:
+) -> BucketAddress:
     """Answer where AWS keeps a bucket.
 
     :param path_style: put the bucket into the path. Buckets whose names can not stand before a
@@ -92,7 +92,7 @@ def amazon(
     domain = next(
         (name for start, name in _DOMAINS.items() if region.startswith(start)), "amazonaws.com"
     )
-    fits = _fits(bucket, secure=secure)
+    fits = _is_host_label(bucket, secure=secure)
     stack = ".dualstack" if dual_stack else ""
     if accelerate:
         if path_style:
@@ -105,17 +105,17 @@ def amazon(
     else:
         host = f"s3{'-fips' if fips else ''}{stack}.{region}.{domain}"
     scheme = "https" if secure else "http"
-    return _placed(bucket, region, SplitResult(scheme, host, "", "", ""), path_style or not fits)
+    return _make_address(bucket, region, SplitResult(scheme, host, "", "", ""), path_style or not fits)
 
 
-def custom(
+def endpoint_address(
     bucket: str,
     endpoint: str,
     *,
     region: str = "",
     path_style: bool | None = None,
     secure: bool = True,
-) -> Address:
+) -> BucketAddress:
     """Answer where another store keeps a bucket.
 
     :param endpoint: host, perhaps with a port, a scheme before it and a path behind it.
@@ -124,18 +124,18 @@ def custom(
     :param secure: use TLS where the endpoint names no scheme.
     :raises AddressError: if the endpoint is none, or a bucket can not stand before its host.
     """
-    address = _split(endpoint, secure=secure)
+    address = _split_endpoint(endpoint, secure=secure)
     if path_style is None:
         path_style = True
     elif not path_style:
         host = address.hostname or ""
         if _is_ip(host):
             raise AddressError(f"a bucket can not stand before {host}: set forcepathstyle: true")
-        path_style = not _fits(bucket, secure=address.scheme == "https")
-    return _placed(bucket, region or _region_of(address), address, path_style)
+        path_style = not _is_host_label(bucket, secure=address.scheme == "https")
+    return _make_address(bucket, region or _region_of(address), address, path_style)
 
 
-def _split(endpoint: str, *, secure: bool) -> SplitResult:
+def _split_endpoint(endpoint: str, *, secure: bool) -> SplitResult:
     text = endpoint.strip()
     if "://" not in text:
         text = f"{'https' if secure else 'http'}://{text}"
@@ -156,14 +156,14 @@ def _split(endpoint: str, *, secure: bool) -> SplitResult:
     return address._replace(netloc=host, path=address.path.rstrip("/"))
 
 
-def _placed(bucket: str, region: str, address: SplitResult, path_style: bool) -> Address:  # noqa: FBT001
+def _make_address(bucket: str, region: str, address: SplitResult, path_style: bool) -> BucketAddress:  # noqa: FBT001
     scheme, host, root = address.scheme, address.netloc, encoded_path(address.path)
     if path_style:
-        return Address(bucket, region, scheme, host, f"{root}/{encoded_path(bucket)}")
-    return Address(bucket, region, scheme, f"{bucket}.{host}", root)
+        return BucketAddress(bucket, region, scheme, host, f"{root}/{encoded_path(bucket)}")
+    return BucketAddress(bucket, region, scheme, f"{bucket}.{host}", root)
 
 
-def _fits(bucket: str, *, secure: bool) -> bool:
+def _is_host_label(bucket: str, *, secure: bool) -> bool:
     return (_LABEL if secure else _LABELS).fullmatch(bucket) is not None
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from attrs import define, field
 from twisted.web.iweb import UNKNOWN_LENGTH
 
-from twisted_registry.storage.s3.bodypump import BodyPump
-from twisted_registry.storage.s3.errors import Corrupt
+from twisted_registry.storage.s3.bodypump import BodyReceiver
+from twisted_registry.storage.s3.errors import InvalidResponse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @define(eq=False)
-class Answer:
+class S3Response:
     """An answer of which only the head has been read.
 
     One of :meth:`deliver`, :meth:`collect` and :meth:`close` is to be called, once.
@@ -32,7 +32,7 @@ class Answer:
     _response: IResponse
     _clock: IReactorTime
     _idle: float
-    _pump: BodyPump | None = field(init=False, default=None)
+    _receiver: BodyReceiver | None = field(init=False, default=None)
 
     @property
     def status(self) -> int:
@@ -58,12 +58,12 @@ class Answer:
 
         :raises S3Error: if it breaks off, or is not as long as it should be.
         """
-        return self._make_pump(consumer.write, consumer).start(self._response)
+        return self._make_receiver(consumer.write, consumer).start(self._response)
 
     def collect(self, limit: int) -> Deferred[bytes]:
         """Fire with the whole body.
 
-        :param limit: bytes; a longer body is :class:`Corrupt`.
+        :param limit: bytes; a longer body is :class:`InvalidResponse`.
         """
         pieces: list[bytes] = []
         size = 0
@@ -72,26 +72,26 @@ class Answer:
             nonlocal size
             size += len(data)
             if size > limit:
-                pump.end(Corrupt(self.what, f"the answer has more than {limit} bytes"))
+                receiver.end(InvalidResponse(self.what, f"the answer has more than {limit} bytes"))
             else:
                 pieces.append(data)
 
-        pump = self._make_pump(keep)
-        return pump.start(self._response).addCallback(lambda _: b"".join(pieces))
+        receiver = self._make_receiver(keep)
+        return receiver.start(self._response).addCallback(lambda _: b"".join(pieces))
 
     def close(self) -> None:
         """Drop the connection, unless the body was read to its end. Safe to call at any time."""
-        if self._pump is not None:
-            self._pump.stopProducing()
+        if self._receiver is not None:
+            self._receiver.stopProducing()
             return
-        pump = self._make_pump(lambda _: None)
-        pump.done.addErrback(lambda _: None)
-        pump.stopProducing()
-        pump.start(self._response)
+        receiver = self._make_receiver(lambda _: None)
+        receiver.done.addErrback(lambda _: None)
+        receiver.stopProducing()
+        receiver.start(self._response)
 
-    def _make_pump(
+    def _make_receiver(
         self, write: Callable[[bytes], object], consumer: IConsumer | None = None
-    ) -> BodyPump:
-        assert self._pump is None, "an answer has one body"
-        self._pump = BodyPump(self.what, self.length, self._clock, self._idle, write, consumer)
-        return self._pump
+    ) -> BodyReceiver:
+        assert self._receiver is None, "an answer has one body"
+        self._receiver = BodyReceiver(self.what, self.length, self._clock, self._idle, write, consumer)
+        return self._receiver

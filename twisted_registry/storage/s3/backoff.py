@@ -30,9 +30,9 @@ class Backoff:
     attempts: int = 5
     base: float = 0.2
     slow_base: float = 1.0
-    longest: float = 10.0
-    patience: float = 60.0
-    chance: Callable[[], float] = random.random
+    max_delay: float = 10.0
+    max_elapsed: float = 60.0
+    jitter: Callable[[], float] = random.random
 
     def delay(self, error: S3Error, attempt: int, elapsed: float) -> float | None:
         """Answer after how many seconds to try again, or None for not at all.
@@ -41,11 +41,11 @@ class Backoff:
         :param attempt: the number of the attempt, from 1.
         :param elapsed: seconds since the first began.
         """
-        if not error.retry or attempt >= self.attempts or elapsed >= self.patience:
+        if not error.retryable or attempt >= self.attempts or elapsed >= self.max_elapsed:
             return None
         return self.wait(attempt, slow=isinstance(error, SlowDown))
 
     def wait(self, attempt: int, *, slow: bool) -> float:
         """Answer how many seconds lie between an attempt and the next."""
         base = self.slow_base if slow else self.base
-        return min(self.longest, base * 2.0 ** (attempt - 1)) * self.chance()
+        return min(self.max_delay, base * 2.0 ** (attempt - 1)) * self.jitter()

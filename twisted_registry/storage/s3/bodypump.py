@@ -11,8 +11,8 @@ from twisted.web.client import ResponseDone
 from twisted.web.http import PotentialDataLoss
 from zope.interface import implementer
 
-from twisted_registry.storage.s3.errors import Corrupt, S3Error, Unreachable
-from twisted_registry.storage.s3.patience import Patience
+from twisted_registry.storage.s3.errors import InvalidResponse, S3Error, Unreachable
+from twisted_registry.storage.s3.patience import IdleTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @implementer(IPushProducer)
-class BodyPump(Protocol):
+class BodyReceiver(Protocol):
     """Takes a body from the connection, and gives it to ``write``.
 
     :ivar done: fires when it has all been written; fails if it breaks off, stands still, or has
@@ -54,47 +54,47 @@ class BodyPump(Protocol):
         self._consumer = consumer
         self._received = 0
         self._paused = False
-        self._over = False
-        self._patience = Patience(clock, self._stalled)
+        self._finished = False
+        self._idle_timeout = IdleTimeout(clock, self._stalled)
 
     def start(self, response: IResponse) -> Deferred[None]:
         """Begin, and answer :attr:`done`. One that is over already drops the connection."""
-        if not self._over:
-            self._patience.wait(self._idle)
+        if not self._finished:
+            self._idle_timeout.restart(self._idle)
         if self._consumer is not None:
             self._consumer.registerProducer(self, True)
         response.deliverBody(self)
-        if self._paused and not self._over:
+        if self._paused and not self._finished:
             # deliverBody resumes the connection after it has given us what there was.
             self._producer().pauseProducing()
         return self.done
 
     def connectionMade(self) -> None:
         """Drop the connection if it is not wanted any more."""
-        if self._over:
+        if self._finished:
             self._producer().stopProducing()
 
     def dataReceived(self, data: bytes) -> None:
         """Pass on a piece."""
-        if self._over:
+        if self._finished:
             return
         self._received += len(data)
         if not self._paused:
-            self._patience.wait(self._idle)
+            self._idle_timeout.restart(self._idle)
         self._write(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The body has ended, in one way or another."""
-        if self._over:
+        if self._finished:
             return
         if reason.check(PotentialDataLoss):
-            error: S3Error | None = Corrupt(
-                self._what, "the answer does not say where it ends", retry=True
+            error: S3Error | None = InvalidResponse(
+                self._what, "the answer does not say where it ends", retryable=True
             )
         elif not reason.check(ResponseDone):
-            error = self._cut("broke off")
+            error = self._incomplete_error("broke off")
         elif self._length is not None and self._received != self._length:
-            error = self._cut("ended")
+            error = self._incomplete_error("ended")
         else:
             error = None
         self.end(error)
@@ -111,21 +111,21 @@ class BodyPump(Protocol):
     def pauseProducing(self) -> None:
         """Read no more until resumed. The peer may be as slow as we are."""
         self._paused = True
-        self._patience.rest()
+        self._idle_timeout.cancel()
         if self.transport is not None:
             self._producer().pauseProducing()
 
     def resumeProducing(self) -> None:
         """Go on."""
         self._paused = False
-        if not self._over:
-            self._patience.wait(self._idle)
+        if not self._finished:
+            self._idle_timeout.restart(self._idle)
         if self.transport is not None:
             self._producer().resumeProducing()
 
     def stopProducing(self) -> None:
         """The consumer has gone: end as if cancelled."""
-        if not self._over:
+        if not self._finished:
             self.done.cancel()
 
     def _producer(self) -> IPushProducer:
@@ -137,8 +137,8 @@ class BodyPump(Protocol):
         self._drop()
 
     def _free(self) -> None:
-        self._over = True
-        self._patience.rest()
+        self._finished = True
+        self._idle_timeout.cancel()
         if self._consumer is not None:
             self._consumer.unregisterProducer()
 
@@ -149,10 +149,10 @@ class BodyPump(Protocol):
             self._producer().stopProducing()
 
     def _stalled(self) -> None:
-        self.end(self._cut(f"stood still for {self._idle:g} s"))
+        self.end(self._incomplete_error(f"stood still for {self._idle:g} s"))
 
-    def _cut(self, how: str) -> S3Error:
+    def _incomplete_error(self, how: str) -> S3Error:
         of = "" if self._length is None else f" of {self._length}"
         return Unreachable(
-            self._what, f"the answer {how} after {self._received}{of} bytes", retry=True
+            self._what, f"the answer {how} after {self._received}{of} bytes", retryable=True
         )

@@ -19,7 +19,7 @@ from zope.interface import implementer
 from twisted_registry.storage.s3.credentials import (
     Credentials,
     CredentialsError,
-    ICredentialsSource,
+    ICredentialsProvider,
 )
 
 if TYPE_CHECKING:
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 log = Logger()
 
 #: Seconds after which the library is asked again, while the last answer is still used.
-AGAIN: Final = 60.0
+REFRESH_AFTER_S: Final = 60.0
 #: Seconds after which an answer may be out of date, and a new one is waited for.
-STALE: Final = 540.0
+MAX_AGE_S: Final = 540.0
 
 
 def _find() -> Any:
     return Session().get_credentials()
 
 
-@implementer(ICredentialsSource)
+@implementer(ICredentialsProvider)
 @define(eq=False)
 class BotocoreCredentials:
     """What ``botocore`` finds, kept fresh.
@@ -55,33 +55,33 @@ class BotocoreCredentials:
     _threads: Threads
     _find: Callable[[], Any] = _find
     _source: Any = field(init=False, default=None, repr=False)
-    _known: Credentials | None = field(init=False, default=None)
-    _asked: float = field(init=False, default=0.0)
-    _asking: bool = field(init=False, default=False)
+    _cached: Credentials | None = field(init=False, default=None)
+    _refreshed_at: float = field(init=False, default=0.0)
+    _refreshing: bool = field(init=False, default=False)
     _waiting: list[Deferred[Credentials]] = field(init=False, factory=list)
 
     def current(self) -> Deferred[Credentials]:
         """Fire with the last answer, at once if it is not old."""
-        age = self._clock.seconds() - self._asked
-        if self._known is not None and age < STALE:
-            if age >= AGAIN:
-                self._ask()
-            return succeed(self._known)
+        age = self._clock.seconds() - self._refreshed_at
+        if self._cached is not None and age < MAX_AGE_S:
+            if age >= REFRESH_AFTER_S:
+                self._refresh()
+            return succeed(self._cached)
         answer: Deferred[Credentials] = Deferred()
         self._waiting.append(answer)
-        self._ask()
+        self._refresh()
         return answer
 
     def close(self) -> Deferred[None]:
         """End the thread."""
         return self._threads.close()
 
-    def _ask(self) -> None:
-        if not self._asking:
-            self._asking = True
-            self._threads.run(self._read).addBoth(self._arrived)
+    def _refresh(self) -> None:
+        if not self._refreshing:
+            self._refreshing = True
+            self._threads.run_blocking(self._load).addBoth(self._loaded)
 
-    def _read(self) -> Credentials:
+    def _load(self) -> Credentials:
         """Ask the library. On a thread."""
         if self._source is None:
             self._source = self._find()
@@ -90,24 +90,24 @@ class BotocoreCredentials:
         frozen = self._source.get_frozen_credentials()
         return Credentials(frozen.access_key, frozen.secret_key, frozen.token or "")
 
-    def _arrived(self, result: Credentials | Failure) -> None:
-        self._asking = False
-        self._asked = self._clock.seconds()
+    def _loaded(self, result: Credentials | Failure) -> None:
+        self._refreshing = False
+        self._refreshed_at = self._clock.seconds()
         waiting, self._waiting = self._waiting, []
         if isinstance(result, Failure):
             error = result.value
-            reason = error if isinstance(error, CredentialsError) else _explained(error)
-            if self._known is None:
+            reason = error if isinstance(error, CredentialsError) else _as_credentials_error(error)
+            if self._cached is None:
                 for one in waiting:
                     one.errback(reason)
                 return
             # They may be good for some minutes yet; if they are not, the store will say so.
             log.warn("credentials were not renewed: {reason}", reason=reason)
         else:
-            self._known = result
+            self._cached = result
         for one in waiting:
-            one.callback(self._known)
+            one.callback(self._cached)
 
 
-def _explained(error: BaseException | None) -> CredentialsError:
+def _as_credentials_error(error: BaseException | None) -> CredentialsError:
     return CredentialsError(f"{type(error).__name__}: {error}")

@@ -4,7 +4,7 @@ An upload sends large parts, which it must hold until the store has them. One al
 parts; a hundred at once must not hold a hundred times that. When memory is short, whoever holds
 enough for a part sends it, however large the configured parts are; and if nobody does, the one
 that holds most of what can be sent sends it. Who can send no less than a part, because parts were
-sent before, is never kept waiting below that: there are few of those (:class:`Slots`).
+sent before, is never kept waiting below that: there are few of those (:class:`PartUploadSlots`).
 """
 
 # zope's methods have no self, and their bodies are their docstrings.
@@ -16,15 +16,15 @@ from attrs import define, field
 from zope.interface import Attribute, Interface
 
 
-class IHolder(Interface):
+class IMemoryUser(Interface):
     """Somebody who holds bytes until the store has them."""
 
-    collected: int = Attribute("Bytes that are not on their way yet.")
-    flying: bool = Attribute("Whether bytes are on their way, so that some will be free soon.")
+    buffered: int = Attribute("Bytes that are not on their way yet.")
+    is_uploading: bool = Attribute("Whether bytes are on their way, so that some will be free soon.")
 
-    can_spill: bool = Attribute("Whether what is collected could be sent now.")
+    can_send_early: bool = Attribute("Whether what is collected could be sent now.")
 
-    def spill() -> None:
+    def send_early() -> None:
         """Send what is collected, even if it is little."""
 
     def resume() -> None:
@@ -32,58 +32,58 @@ class IHolder(Interface):
 
 
 @define(eq=False)
-class Budget:
+class MemoryBudget:
     """The bytes of all holders.
 
     :ivar limit: bytes beyond which nobody takes more, as a rule.
     """
 
     limit: int
-    _held: dict[IHolder, int] = field(init=False, factory=dict)
+    _held_bytes: dict[IMemoryUser, int] = field(init=False, factory=dict)
     _total: int = field(init=False, default=0)
 
     @property
-    def is_spent(self) -> bool:
+    def is_exhausted(self) -> bool:
         """Whether there is no memory left to take."""
         return self._total >= self.limit
 
-    def hold(self, holder: IHolder, size: int) -> None:
+    def set_held(self, user: IMemoryUser, size: int) -> None:
         """Take note that a holder holds ``size`` bytes now."""
-        before = self._held.pop(holder, 0)
+        before = self._held_bytes.pop(user, 0)
         if size:
-            self._held[holder] = size
+            self._held_bytes[user] = size
         self._total += size - before
-        if size < before and not self.is_spent:
-            for other in tuple(self._held):
+        if size < before and not self.is_exhausted:
+            for other in tuple(self._held_bytes):
                 other.resume()
         elif size < before:
-            self.relieve()
+            self.free_memory()
 
-    def relieve(self) -> None:
+    def free_memory(self) -> None:
         """If no memory is left, see to it that some will be."""
-        if not self.is_spent or any(holder.flying for holder in self._held):
+        if not self.is_exhausted or any(user.is_uploading for user in self._held_bytes):
             return
-        able = [holder for holder in self._held if holder.can_spill]
+        able = [user for user in self._held_bytes if user.can_send_early]
         if able:
-            max(able, key=lambda holder: holder.collected).spill()
+            max(able, key=lambda user: user.buffered).send_early()
 
 
 @define(eq=False)
-class Slots:
+class PartUploadSlots:
     """How many may do at once what holds memory that can not be freed early.
 
     :ivar free: how many more.
     """
 
-    free: int
+    available: int
 
-    def take(self) -> bool:
+    def acquire(self) -> bool:
         """Take one, if there is one."""
-        if self.free <= 0:
+        if self.available <= 0:
             return False
-        self.free -= 1
+        self.available -= 1
         return True
 
-    def give(self) -> None:
+    def release(self) -> None:
         """Give one back."""
-        self.free += 1
+        self.available += 1

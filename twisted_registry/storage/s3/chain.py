@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from twisted_registry.storage.s3.credentials import (
     Credentials,
     CredentialsError,
-    FixedCredentials,
-    ICredentialsSource,
+    StaticCredentials,
+    ICredentialsProvider,
 )
 from twisted_registry.storage.s3.sharedfile import from_environment, from_shared_files
 from twisted_registry.storage.threads import Threads
@@ -23,7 +23,7 @@ def find_credentials(
     access_key: str = "",
     secret_key: str = "",
     token: str = "",
-) -> ICredentialsSource:
+) -> ICredentialsProvider:
     """Answer the first of: both configured keys, the environment, the profile, AWS's chain.
 
     Reads files, so this is for the start.
@@ -33,10 +33,10 @@ def find_credentials(
         asks AWS's services for roles is not installed.
     """
     if access_key and secret_key:
-        return FixedCredentials(Credentials(access_key, secret_key, token))
+        return StaticCredentials(Credentials(access_key, secret_key, token))
     found = from_environment(environ) or from_shared_files(environ)
     if found is not None:
-        return FixedCredentials(found)
+        return StaticCredentials(found)
     try:
         from twisted_registry.storage.s3.botocoresource import (  # noqa: PLC0415 - an extra
             BotocoreCredentials,

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from zope.interface import implementer
 
 from twisted_registry.storage.s3 import reading
-from twisted_registry.storage.s3.asking import etag_inside, etag_of, given
+from twisted_registry.storage.s3.asking import etag_element, etag_of, non_empty
 from twisted_registry.storage.s3.deletes import Deletes
 from twisted_registry.storage.s3.errors import S3Error
 from twisted_registry.storage.s3.interfaces import IObjectBody, IS3Client
@@ -19,8 +19,8 @@ from twisted_registry.storage.s3.operation import Operation
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from twisted_registry.storage.s3.address import Address
-    from twisted_registry.storage.s3.answer import Answer
+    from twisted_registry.storage.s3.address import BucketAddress
+    from twisted_registry.storage.s3.answer import S3Response
     from twisted_registry.storage.s3.interfaces import Content
     from twisted_registry.storage.s3.objects import ObjectInfo, ObjectListing
 
@@ -33,7 +33,7 @@ class S3Client(MultipartUploads, Deletes):
     :ivar public: the bucket, as those who get presigned URLs are to find it; None as we do.
     """
 
-    _public: Address | None = None
+    _public: BucketAddress | None = None
 
     def head_bucket(self, prefix: str = "") -> Deferred[None]:
         """Ask whether bucket, credentials, region and clock are right."""
@@ -48,11 +48,11 @@ class S3Client(MultipartUploads, Deletes):
             last = "" if length is None else offset + length - 1
             headers["range"] = f"bytes={offset}-{last}"
 
-        def read(answer: Answer) -> Deferred[IObjectBody]:
+        def read(response: S3Response) -> Deferred[IObjectBody]:
             try:
-                return succeed(reading.body_of(answer, key, offset, length))
+                return succeed(reading.open_object_body(response, key, offset, length))
             except S3Error:
-                answer.close()
+                response.close()
                 raise
 
         return self.sender.send(Operation("GetObject", "GET", key, headers=headers), read)
@@ -61,28 +61,28 @@ class S3Client(MultipartUploads, Deletes):
         """Fire with the whole of a small object, and what the store tells of it."""
 
         @inlineCallbacks
-        def read(answer: Answer) -> Generator[Any, Any, tuple[ObjectInfo, bytes]]:
-            if answer.length is not None and answer.length > limit:
-                answer.close()
+        def read(response: S3Response) -> Generator[Any, Any, tuple[ObjectInfo, bytes]]:
+            if response.length is not None and response.length > limit:
+                response.close()
                 raise S3Error(
-                    answer.what,
-                    f"{answer.length} bytes where at most {limit} were expected",
+                    response.what,
+                    f"{response.length} bytes where at most {limit} were expected",
                     code="EntityTooLarge",
                 )
-            content = yield answer.collect(limit)
-            return reading.info_of(answer, key, len(content)), content
+            content = yield response.collect(limit)
+            return reading.parse_object_info(response, key, len(content)), content
 
         return self.sender.send(Operation("GetObject", "GET", key), read)
 
     def put_object(
-        self, key: str, content: Content, *, sha256: str = "", absent: bool = False, note: str = ""
+        self, key: str, content: Content, *, sha256: str = "", absent: bool = False, metadata: str = ""
     ) -> Deferred[str]:
         """Store an object in one step, and fire with its ETag."""
         headers = self.storing.headers()
         if absent:
             headers["if-none-match"] = "*"
-        if note:
-            headers[reading.NOTE] = note
+        if metadata:
+            headers[reading.METADATA_HEADER] = metadata
         operation = Operation(
             "PutObject", "PUT", key, headers=headers, content=content, sha256=sha256
         )
@@ -97,7 +97,7 @@ class S3Client(MultipartUploads, Deletes):
             headers={**self.storing.headers(), **self.source(source, etag)},
             slow=True,
         )
-        return self.ask(operation, "CopyObjectResult", etag_inside)
+        return self.request_document(operation, "CopyObjectResult", etag_element)
 
     def list_objects(
         self,
@@ -118,8 +118,8 @@ class S3Client(MultipartUploads, Deletes):
             "continuation-token": token,
             "max-keys": str(limit),
         }
-        operation = Operation("ListObjectsV2", "GET", parameters=given(parameters))
-        return self.ask(operation, "ListBucketResult", reading.objects_of)
+        operation = Operation("ListObjectsV2", "GET", parameters=non_empty(parameters))
+        return self.request_document(operation, "ListBucketResult", reading.parse_object_listing)
 
     def presign(self, key: str, method: str, expires: int) -> Deferred[str]:
         """Fire with a URL that lets its bearer do ``method``."""

@@ -16,11 +16,11 @@ from twisted_registry.storage.s3.errors import PreconditionFailed, Unsupported
 
 if TYPE_CHECKING:
     from twisted_registry.storage.s3.interfaces import IS3Client
-    from twisted_registry.storage.s3.sinks import Steps
+    from twisted_registry.storage.s3.sinks import DeferredGenerator
 
 
 @define(eq=False)
-class Conditions:
+class ConditionalWriteProbe:
     """What a store was found to do.
 
     :ivar root: the prefix of our keys.
@@ -28,28 +28,28 @@ class Conditions:
 
     _client: IS3Client
     _root: str
-    _known: bool | None = field(init=False, default=None)
+    _supported: bool | None = field(init=False, default=None)
     _waiting: list[Deferred[bool]] = field(init=False, factory=list)
 
     def hold(self) -> Deferred[bool]:
         """Fire with whether the store obeys them; it is asked once."""
-        if self._known is not None:
-            return succeed(self._known)
+        if self._supported is not None:
+            return succeed(self._supported)
         waiting: Deferred[bool] = Deferred()
         self._waiting.append(waiting)
         if len(self._waiting) == 1:
-            self._try().addBoth(self._tell)
+            self._probe().addBoth(self._probed)
         return waiting
 
-    def _tell(self, result: Any) -> None:
+    def _probed(self, result: Any) -> None:
         if isinstance(result, bool):
-            self._known = result
+            self._supported = result
         waiting, self._waiting = self._waiting, []
         for one in waiting:
             one.callback(result)
 
     @inlineCallbacks
-    def _try(self) -> Steps:
+    def _probe(self) -> DeferredGenerator:
         key = f"{self._root}.twisted-registry-{uuid4().hex}"
         try:
             yield self._client.put_object(key, b"", absent=True)

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from twisted_registry.storage.s3.interfaces import IS3Client
-    from twisted_registry.storage.s3.plan import Piece, Plan
-    from twisted_registry.storage.s3.sinks import Steps
+    from twisted_registry.storage.s3.plan import Piece, PieceList
+    from twisted_registry.storage.s3.sinks import DeferredGenerator
 
 log = Logger()
 
 
 @frozen
-class CopyRules:
+class CopyOptions:
     """When and how an object is copied in parts.
 
     :ivar threshold: bytes; larger objects are.
@@ -54,34 +54,34 @@ class Copier:
     """
 
     _client: IS3Client
-    _rules: CopyRules
-    _least: int
+    _options: CopyOptions
+    _min_part_bytes: int
 
     def copy(self, source: ObjectInfo, destination: str) -> Deferred[Any]:
         """Copy an object to another key, in one step for whoever looks there."""
-        if source.size <= self._rules.threshold:
+        if source.size <= self._options.threshold:
             return self._client.copy_object(source.key, destination, etag=source.etag)
         size = source.size
-        starts = range(0, size, self._rules.part)
+        starts = range(0, size, self._options.part)
 
         def one(start: int, upload_id: str, number: int) -> Deferred[Part]:
-            length = min(self._rules.part, size - start)
+            length = min(self._options.part, size - start)
             return self._client.upload_part_copy(
                 destination, upload_id, number, source.key, (start, length), etag=source.etag
             ).addCallback(partial(Part, number, size=length))
 
-        return self._in_parts(destination, [partial(one, start) for start in starts])
+        return self._multipart_copy(destination, [partial(one, start) for start in starts])
 
-    def join(self, plan: Plan, prefix: str, destination: str) -> Deferred[Any]:
+    def join_pieces(self, piece_list: PieceList, prefix: str, destination: str) -> Deferred[Any]:
         """Make one object of the pieces of an unfinished file.
 
         :param prefix: of the keys of the pieces.
         """
-        pieces = plan.pieces
+        pieces = piece_list.pieces
         if len(pieces) == 1:
             (only,) = pieces
             return self.copy(ObjectInfo(prefix + only.name, only.size, only.etag), destination)
-        tail = plan.tail(self._least)
+        tail = piece_list.tail(self._min_part_bytes)
         if len(tail) == len(pieces):
             return self._rewrite(pieces, prefix, destination)
         if len(tail) == 1:
@@ -92,27 +92,27 @@ class Copier:
                 destination, upload_id, number, prefix + piece.name, etag=piece.etag
             ).addCallback(partial(Part, number, size=piece.size))
 
-        makes: list[_Make]
-        makes = [partial(copied, piece) for piece in pieces[: len(pieces) - len(tail)]]
+        part_makers: list[_PartMaker]
+        part_makers = [partial(copied, piece) for piece in pieces[: len(pieces) - len(tail)]]
         if tail:
-            makes.append(partial(self._uploaded, tail, prefix, destination))
-        return self._in_parts(destination, makes)
+            part_makers.append(partial(self._upload_tail, tail, prefix, destination))
+        return self._multipart_copy(destination, part_makers)
 
     @inlineCallbacks
-    def _rewrite(self, pieces: Sequence[Piece], prefix: str, destination: str) -> Steps:
+    def _rewrite(self, pieces: Sequence[Piece], prefix: str, destination: str) -> DeferredGenerator:
         content = yield self._read(pieces, prefix)
         yield self._client.put_object(destination, content)
 
     @inlineCallbacks
-    def _uploaded(
+    def _upload_tail(
         self, pieces: Sequence[Piece], prefix: str, destination: str, upload_id: str, number: int
-    ) -> Steps:
+    ) -> DeferredGenerator:
         content = yield self._read(pieces, prefix)
         part = yield self._client.upload_part(destination, upload_id, number, content)
         return part
 
     @inlineCallbacks
-    def _read(self, pieces: Sequence[Piece], prefix: str) -> Steps:
+    def _read(self, pieces: Sequence[Piece], prefix: str) -> DeferredGenerator:
         content = []
         for piece in pieces:
             found = yield read_piece(self._client, prefix, piece)
@@ -120,12 +120,12 @@ class Copier:
         return content
 
     @inlineCallbacks
-    def _in_parts(self, destination: str, makes: Sequence[_Make]) -> Steps:
+    def _multipart_copy(self, destination: str, part_makers: Sequence[_PartMaker]) -> DeferredGenerator:
         upload_id = yield self._client.create_multipart_upload(destination)
         try:
             parts = yield at_once(
-                self._rules.at_once,
-                [partial(make, upload_id, number) for number, make in enumerate(makes, 1)],
+                self._options.at_once,
+                [partial(make, upload_id, number) for number, make in enumerate(part_makers, 1)],
             )
             yield self._client.complete_multipart_upload(destination, upload_id, parts)
         except BaseException:
@@ -141,11 +141,11 @@ class Copier:
 
 
 if TYPE_CHECKING:
-    _Make = Callable[[str, int], Deferred[Part]]
+    _PartMaker = Callable[[str, int], Deferred[Part]]
 
 
 @inlineCallbacks
-def at_once(limit: int, calls: Sequence[Callable[[], Deferred[Any]]]) -> Steps:
+def at_once(limit: int, calls: Sequence[Callable[[], Deferred[Any]]]) -> DeferredGenerator:
     """Fire with the answers to all calls, at most ``limit`` of which are under way.
 
     After an error no further call is made, and the error comes out when those under way ended.

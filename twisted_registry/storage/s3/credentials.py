@@ -33,7 +33,7 @@ class Credentials:
     token: str = field(default="", repr=False)
 
 
-class ICredentialsSource(Interface):
+class ICredentialsProvider(Interface):
     """Where credentials come from."""
 
     def current() -> Deferred[Credentials]:
@@ -46,9 +46,9 @@ class ICredentialsSource(Interface):
         """Free what is held; nothing is asked for any more."""
 
 
-@implementer(ICredentialsSource)
+@implementer(ICredentialsProvider)
 @frozen
-class FixedCredentials:
+class StaticCredentials:
     """Credentials that never change."""
 
     credentials: Credentials

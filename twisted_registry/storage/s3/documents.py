@@ -16,10 +16,10 @@ from attrs import define, field
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-_DEEPEST: Final = 16
+_MAX_DEPTH: Final = 16
 
 
-class DocumentError(Exception):
+class XMLError(Exception):
     """A document that is no XML, or XML that is not wanted."""
 
 
@@ -57,17 +57,17 @@ class Element:
         self._text.append(text)
 
 
-def parse(content: bytes) -> Element:
+def parse_xml(content: bytes) -> Element:
     """Answer the root of a document.
 
-    :raises DocumentError: if it has none, or one with a DTD, or is nested too deeply.
+    :raises XMLError: if it has none, or one with a DTD, or is nested too deeply.
     """
     top = Element("")
     open_elements = [top]
 
     def start(name: str, _: object) -> None:
-        if len(open_elements) > _DEEPEST:
-            raise DocumentError("nested too deeply")
+        if len(open_elements) > _MAX_DEPTH:
+            raise XMLError("nested too deeply")
         element = Element(name.rpartition(":")[2])
         open_elements[-1].add(element)
         open_elements.append(element)
@@ -76,7 +76,7 @@ def parse(content: bytes) -> Element:
         open_elements[-1].write(text)
 
     def refuse(*_: object) -> None:
-        raise DocumentError("has a DTD")
+        raise XMLError("has a DTD")
 
     parser = expat.ParserCreate()
     parser.buffer_text = True
@@ -87,7 +87,7 @@ def parse(content: bytes) -> Element:
     try:
         parser.Parse(content, True)
     except (expat.ExpatError, LookupError, ValueError) as error:  # encodings raise the latter
-        raise DocumentError(str(error)) from error
+        raise XMLError(str(error)) from error
     return next(iter(top))
 
 
@@ -96,13 +96,13 @@ def name_decoder(listing: Element) -> Callable[[str], str]:
     return unquote_plus if listing.text("EncodingType") == "url" else str
 
 
-def deletion(keys: Iterable[str]) -> bytes:
+def delete_request_xml(keys: Iterable[str]) -> bytes:
     """The body of DeleteObjects; only failures are to be answered."""
     objects = "".join(f"<Object><Key>{escape(key)}</Key></Object>" for key in keys)
     return _document("Delete", f"<Quiet>true</Quiet>{objects}")
 
 
-def completion(parts: Iterable[tuple[int, str]]) -> bytes:
+def complete_request_xml(parts: Iterable[tuple[int, str]]) -> bytes:
     """The body of CompleteMultipartUpload, from numbers and ETags."""
     lines = "".join(
         f'<Part><PartNumber>{number}</PartNumber><ETag>"{escape(etag)}"</ETag></Part>'

@@ -1,7 +1,7 @@
 """The s3 driver: files are objects of a bucket, folders what their keys have in common.
 
 An object that is whole is stored in one step. A file that is still being written is a plan of
-pieces (:mod:`~twisted_registry.storage.s3.plan`), which every process can read and go on with;
+pieces (:mod:`~twisted_registry.storage.s3.piece_list`), which every process can read and go on with;
 it becomes an object when it is moved to its name, by copies inside the store. One whose name is
 known beforehand is a multipart upload to it from the start, and needs no copy.
 
@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from twisted_registry.storage.interfaces import (
     Entry,
-    Glance,
+    FileVersion,
     IStorageDriver,
     MethodUnsupported,
     Move,
@@ -29,20 +29,20 @@ from twisted_registry.storage.interfaces import (
     PathNotFound,
     Remove,
 )
-from twisted_registry.storage.s3.budget import Budget
-from twisted_registry.storage.s3.conditional import Conditions
-from twisted_registry.storage.s3.copying import Copier, CopyRules, at_once
+from twisted_registry.storage.s3.budget import MemoryBudget
+from twisted_registry.storage.s3.conditional import ConditionalWriteProbe
+from twisted_registry.storage.s3.copying import Copier, CopyOptions, at_once
 from twisted_registry.storage.s3.errors import NotFound, PreconditionFailed, RangeUnsatisfiable
-from twisted_registry.storage.s3.failures import nothing, told
-from twisted_registry.storage.s3.files import Files, Found, too_large
-from twisted_registry.storage.s3.keys import Keys
-from twisted_registry.storage.s3.listing import list_folder, list_folders, list_holders, walk_keys
-from twisted_registry.storage.s3.marked import MarkedFolders
-from twisted_registry.storage.s3.moving import Mover
-from twisted_registry.storage.s3.plan import noted_size
+from twisted_registry.storage.s3.failures import none_if_missing, translate_errors
+from twisted_registry.storage.s3.files import FileLookup, StoredFile, too_large_error
+from twisted_registry.storage.s3.keys import KeyMapping
+from twisted_registry.storage.s3.listing import list_folder, list_folders, list_folders_with_file, walk_objects
+from twisted_registry.storage.s3.marked import MarkerListing
+from twisted_registry.storage.s3.moving import FileMover
+from twisted_registry.storage.s3.plan import unfinished_size
 from twisted_registry.storage.s3.reader import ObjectReader
-from twisted_registry.storage.s3.removing import Remover
-from twisted_registry.storage.s3.writers import LEAST_PART, Writers
+from twisted_registry.storage.s3.removing import ObjectDeleter
+from twisted_registry.storage.s3.writers import MIN_PART_BYTES, OpenWriters
 from twisted_registry.storage.threads import Threads
 
 if TYPE_CHECKING:
@@ -52,17 +52,17 @@ if TYPE_CHECKING:
 
     from twisted_registry.storage.interfaces import Change
     from twisted_registry.storage.s3.interfaces import IS3Client
-    from twisted_registry.storage.s3.sinks import Steps
+    from twisted_registry.storage.s3.sinks import DeferredGenerator
     from twisted_registry.storage.s3.writer import ObjectWriter
     from twisted_registry.storage.streams import IReader, IWriter
 
 #: Bytes that all uploads of this process may hold, together.
-MEMORY: Final = 40 * 1024 * 1024
+UPLOAD_MEMORY_BYTES: Final = 40 * 1024 * 1024
 #: Requests of one call that are under way at once.
-AT_ONCE: Final = 24
-_THREADS: Final = 8
+MAX_CONCURRENT_REQUESTS: Final = 24
+_HASH_THREADS: Final = 8
 #: What a store can be asked for by a URL alone.
-_PRESIGNED: Final = frozenset({"GET", "HEAD"})
+_PRESIGNABLE_METHODS: Final = frozenset({"GET", "HEAD"})
 
 
 @implementer(IStorageDriver)
@@ -73,7 +73,7 @@ class S3Driver:
     :ivar client: of the bucket.
     :ivar reactor: for the threads that hash.
     :ivar root: what all keys begin with.
-    :ivar chunk: bytes of the pieces of an upload, at least :data:`LEAST_PART`.
+    :ivar chunk: bytes of the pieces of an upload, at least :data:`MIN_PART_BYTES`.
     :ivar copying: how objects are copied.
     :ivar memory: bytes that all uploads may hold.
     """
@@ -81,128 +81,128 @@ class S3Driver:
     client: IS3Client
     _reactor: ReactorBase
     root: str = ""
-    chunk: int = 10 * 1024 * 1024
-    copying: CopyRules = field(factory=CopyRules)
-    memory: int = MEMORY
+    chunk_size: int = 10 * 1024 * 1024
+    copy_options: CopyOptions = field(factory=CopyOptions)
+    memory: int = UPLOAD_MEMORY_BYTES
     name: str = "s3"
-    minimum_chunk: int = LEAST_PART
+    min_chunk_bytes: int = MIN_PART_BYTES
     presigns: ClassVar[bool] = True
-    _keys: Keys = field(init=False)
-    _files: Files = field(init=False)
+    _keys: KeyMapping = field(init=False)
+    _lookup: FileLookup = field(init=False)
     _copier: Copier = field(init=False)
-    _remover: Remover = field(init=False)
-    _conditions: Conditions = field(init=False)
+    _deleter: ObjectDeleter = field(init=False)
+    _conditional_writes: ConditionalWriteProbe = field(init=False)
     _threads: Threads = field(init=False)
-    _writers: Writers = field(init=False)
-    _mover: Mover = field(init=False)
-    _marked: MarkedFolders = field(init=False)
+    _writers: OpenWriters = field(init=False)
+    _mover: FileMover = field(init=False)
+    _marker_listing: MarkerListing = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         """Put the parts together."""
-        self._keys = Keys(self.root)
-        self._files = Files(self.client, self._keys)
-        self._copier = Copier(self.client, self.copying, LEAST_PART)
-        self._remover = Remover(self.client)
-        self._conditions = Conditions(self.client, self._keys.root)
-        self._marked = MarkedFolders(self.client, AT_ONCE)
-        self._threads = Threads(self._reactor, _THREADS, "s3")
-        self._writers = Writers(
-            self.client, self._keys, self._files, self._copier, self._threads,
-            Budget(self.memory), self.chunk, self._conclude,
+        self._keys = KeyMapping(self.root)
+        self._lookup = FileLookup(self.client, self._keys)
+        self._copier = Copier(self.client, self.copy_options, MIN_PART_BYTES)
+        self._deleter = ObjectDeleter(self.client)
+        self._conditional_writes = ConditionalWriteProbe(self.client, self._keys.root)
+        self._marker_listing = MarkerListing(self.client, MAX_CONCURRENT_REQUESTS)
+        self._threads = Threads(self._reactor, _HASH_THREADS, "s3")
+        self._writers = OpenWriters(
+            self.client, self._keys, self._lookup, self._copier, self._threads,
+            MemoryBudget(self.memory), self.chunk_size, self._apply_changes,
         )  # fmt: skip
-        self._mover = Mover(
-            self.client, self._keys, self._files, self._copier, self._remover, self._writers
+        self._mover = FileMover(
+            self.client, self._keys, self._lookup, self._copier, self._deleter, self._writers
         )
 
-    @told
+    @translate_errors
     @inlineCallbacks
-    def get(self, path: str, limit: int) -> Steps:
+    def get(self, path: str, limit: int) -> DeferredGenerator:
         """Fire with the whole content of a small file."""
-        found, content = self._writers.unfinished(path), b""
+        found, content = self._writers.find_unfinished(path), b""
         if found is None:
-            found, content = yield self._files.read(path, limit)
-        if found.plan is None:
+            found, content = yield self._lookup.read(path, limit)
+        if found.piece_list is None:
             return content
         if found.size > limit:
-            raise too_large(path, found.size, limit)
+            raise too_large_error(path, found.size, limit)
         pieces: list[bytes] = []
         yield self._reader(found).feed(pieces.append)
         return b"".join(pieces)
 
-    @told
+    @translate_errors
     def get_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[bytes | None]]:
         """Fire with the contents of small files."""
 
         def get(path: str) -> Deferred[bytes | None]:
             content: Deferred[bytes | None] = self.get(path, limit)
-            return content.addErrback(nothing)
+            return content.addErrback(none_if_missing)
 
         answers: Deferred[Sequence[bytes | None]]
-        answers = at_once(AT_ONCE, [partial(get, path) for path in paths])
+        answers = at_once(MAX_CONCURRENT_REQUESTS, [partial(get, path) for path in paths])
         return answers
 
-    @told
+    @translate_errors
     def put(self, path: str, content: bytes, *, durable: bool = True) -> Deferred[None]:  # noqa: ARG002
         """Store a small file; what a store has answered is durable."""
-        return self.client.put_object(self._keys.of(path), content).addCallback(lambda _: None)
+        return self.client.put_object(self._keys.object_key(path), content).addCallback(lambda _: None)
 
-    @told
+    @translate_errors
     @inlineCallbacks
-    def create(self, path: str, content: bytes) -> Steps:
+    def create(self, path: str, content: bytes) -> DeferredGenerator:
         """Store a small file where there is none, on stores that can be told to."""
-        if not (yield self._conditions.hold()):
+        if not (yield self._conditional_writes.hold()):
             raise MethodUnsupported(path, "the store has no conditional writes")
         try:
-            yield self.client.put_object(self._keys.of(path), content, absent=True)
+            yield self.client.put_object(self._keys.object_key(path), content, absent=True)
         except PreconditionFailed as error:
             raise PathExists(path) from error
 
-    @told
+    @translate_errors
     @inlineCallbacks
-    def stat(self, path: str) -> Steps:
+    def stat(self, path: str) -> DeferredGenerator:
         """Fire with size and time of a file; a folder has neither."""
         if not path:
             return Entry("", None)
-        found = self._writers.unfinished(path)
+        found = self._writers.find_unfinished(path)
         if found is not None:
             return Entry(path, found.size)
         try:
-            info = yield self.client.head_object(self._keys.of(path))
+            info = yield self.client.head_object(self._keys.object_key(path))
         except NotFound:
             listing = yield self.client.list_objects(self._keys.below(path), limit=1)
             if not listing.objects:
                 raise PathNotFound(path) from None
             return Entry(path, None)
-        size = noted_size(info.note)
+        size = unfinished_size(info.metadata)
         return Entry(path, info.size if size is None else size, info.modified)
 
-    def glance(self, path: str) -> Glance | None:  # noqa: ARG002
+    def peek(self, path: str) -> FileVersion | None:  # noqa: ARG002
         """Return None: the store is far away."""
         return None
 
-    def unchanged(self, looks: Sequence[tuple[str, Glance]]) -> bool:  # noqa: ARG002
+    def validate(self, versions: Sequence[tuple[str, FileVersion]]) -> bool:  # noqa: ARG002
         """Return False: the store is far away."""
         return False
 
-    def reopen(self, path: str, seen: Glance) -> IReader | None:  # noqa: ARG002
+    def open_cached(self, path: str, seen: FileVersion) -> IReader | None:  # noqa: ARG002
         """Return None: the store is far away."""
         return None
 
-    @told
+    @translate_errors
     def copy(self, source: str, destination: str) -> Deferred[None]:
         """Copy a file, inside the store."""
         return self._mover.copy(source, destination)
 
-    @told
+    @translate_errors
     def move(
         self, source: str, destination: str, *, still: Callable[[], bool] | None = None
     ) -> Deferred[None]:
         """Give a file its name; an unfinished file becomes an object."""
         return self._mover.move(source, destination, still=still)
 
-    @told
+    @translate_errors
     @inlineCallbacks
-    def _conclude(self, writer: ObjectWriter, decide: Callable[[int], Sequence[Change]]) -> Steps:
+    def _apply_changes(self, writer: ObjectWriter, decide: Callable[[int], Sequence[Change]]) -> DeferredGenerator:
         """Commit and close a file of this driver, with what is to happen in between.
 
         What is removed goes last, all at once and beside the last small file: it does not matter
@@ -212,34 +212,34 @@ class S3Driver:
         changes = decide(size)
         removed = [change.path for change in changes if isinstance(change, Remove)]
         outermost = [path for path in removed if not _is_below(path, removed)]
-        last = [partial(self._discard, path) for path in outermost]
+        last = [partial(self._delete_if_present, path) for path in outermost]
         others = [change for change in changes if not isinstance(change, Remove)]
         for change in others:
             if isinstance(change, Move):
-                leave = _is_below(change.source, removed)
-                yield self._mover.move(change.source, change.destination, leave=leave)
+                keep_source = _is_below(change.source, removed)
+                yield self._mover.move(change.source, change.destination, keep_source=keep_source)
             elif change is others[-1]:
                 last.append(partial(self.put, change.path, change.content))
             else:
                 yield self.put(change.path, change.content)
-        yield at_once(AT_ONCE, last)
+        yield at_once(MAX_CONCURRENT_REQUESTS, last)
         yield writer.close()
         return size
 
-    def _discard(self, path: str) -> Deferred[None]:
+    def _delete_if_present(self, path: str) -> Deferred[None]:
         gone: Deferred[None] = self.delete(path)
-        return gone.addErrback(nothing)
+        return gone.addErrback(none_if_missing)
 
-    @told
+    @translate_errors
     @inlineCallbacks
-    def delete(self, path: str, *, durable: bool = True) -> Steps:  # noqa: ARG002
+    def delete(self, path: str, *, durable: bool = True) -> DeferredGenerator:  # noqa: ARG002
         """Remove a file, or a folder with all that is in it."""
-        key = self._keys.of(path)
+        key = self._keys.object_key(path)
         info, below = yield at_once(
-            AT_ONCE,
+            MAX_CONCURRENT_REQUESTS,
             [
-                lambda: self.client.head_object(key).addErrback(nothing),
-                lambda: self._remover.below(self._keys.below(path)),
+                lambda: self.client.head_object(key).addErrback(none_if_missing),
+                lambda: self._deleter.below(self._keys.below(path)),
             ],
         )
         if info is None and not below:
@@ -247,41 +247,41 @@ class S3Driver:
         self._writers.removed(path)
         if info is not None:
             yield self.client.delete_object(key)
-            if noted_size(info.note) is not None:
-                yield self._remover.below(self._keys.pieces(path))
+            if unfinished_size(info.metadata) is not None:
+                yield self._deleter.below(self._keys.pieces(path))
 
     def prune(self, paths: Sequence[str]) -> Deferred[None]:  # noqa: ARG002
         """Do nothing: there are no folders."""
         return succeed(None)
 
-    @told
+    @translate_errors
     def delete_many(self, paths: Sequence[str]) -> Deferred[None]:
         """Remove files; pieces of unfinished ones stay until their folder goes."""
-        answer: Deferred[None] = self._remover.keys([self._keys.of(path) for path in paths])
+        answer: Deferred[None] = self._deleter.keys([self._keys.object_key(path) for path in paths])
         return answer
 
-    @told
+    @translate_errors
     @inlineCallbacks
-    def open(self, path: str, offset: int = 0, length: int | None = None) -> Steps:
+    def open(self, path: str, offset: int = 0, length: int | None = None) -> DeferredGenerator:
         """Open a stretch of a file for reading."""
-        found, body = self._writers.unfinished(path), None
-        key = self._keys.of(path)
+        found, body = self._writers.find_unfinished(path), None
+        key = self._keys.object_key(path)
         if found is None and length != 0:
             try:
                 body = yield self.client.get_object(key, offset, length)
             except RangeUnsatisfiable:
-                found = yield self._files.find(path)
+                found = yield self._lookup.find(path)
             else:
-                found = Found(path, body.info)
-                if noted_size(body.info.note) is not None:
+                found = StoredFile(path, body.info)
+                if unfinished_size(body.info.metadata) is not None:
                     body.close()
-                    found, body = (yield self._files.find(path)), None
+                    found, body = (yield self._lookup.find(path)), None
         elif found is None:
-            found = yield self._files.find(path)
-        stretches = self._files.stretches(found, offset, length)
-        return ObjectReader(self.client, self._threads, path, offset, stretches, body)
+            found = yield self._lookup.find(path)
+        ranges = self._lookup.ranges(found, offset, length)
+        return ObjectReader(self.client, self._threads, path, offset, ranges, body)
 
-    @told
+    @translate_errors
     def writer(
         self,
         path: str,
@@ -294,84 +294,84 @@ class S3Driver:
     ) -> Deferred[IWriter]:
         """Begin or continue a file."""
         answer: Deferred[IWriter]
-        answer = self._writers.begin(path, offset, observe, destination, present, absent)
+        answer = self._writers.open_writer(path, offset, observe, destination, present, absent)
         return answer
 
-    @told
-    def sweep(self, before: float, *, dry_run: bool = False) -> Deferred[int]:
+    @translate_errors
+    def remove_leftovers(self, before: float, *, dry_run: bool = False) -> Deferred[int]:
         """Abort multipart uploads that nobody will complete."""
-        answer: Deferred[int] = self._remover.uploads(self._keys.root, before, dry_run=dry_run)
+        answer: Deferred[int] = self._deleter.uploads(self._keys.root, before, dry_run=dry_run)
         return answer
 
-    @told
+    @translate_errors
     @inlineCallbacks
-    def list(self, path: str, after: str = "", limit: int = 1000) -> Steps:
+    def list(self, path: str, after: str = "", limit: int = 1000) -> DeferredGenerator:
         """Fire with what lies directly in a folder."""
         entries = yield list_folder(self.client, self._keys.below(path), after, limit)
         if entries is None and path:
             raise PathNotFound(path)
         return entries or []
 
-    @told
+    @translate_errors
     @inlineCallbacks
-    def folders(self, path: str, after: str = "", limit: int = 1000, holding: str = "") -> Steps:
+    def list_folders(self, path: str, after: str = "", limit: int = 1000, holding: str = "") -> DeferredGenerator:
         """Fire with the names of the folders directly in a folder."""
         prefix = self._keys.below(path)
         if holding:
-            entries = yield list_holders(self.client, prefix, holding, after, limit)
+            entries = yield list_folders_with_file(self.client, prefix, holding, after, limit)
             return [entry.path for entry in entries or ()]
         names = yield list_folders(self.client, prefix, after, limit)
         if names is None and path:
             raise PathNotFound(path)
         return names or []
 
-    @told
-    def folders_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[Sequence[str]]]:
+    @translate_errors
+    def list_folders_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[Sequence[str]]]:
         """Fire with the names of the folders in each of many."""
 
         def names(path: str) -> Deferred[Sequence[str]]:
-            found: Deferred[Sequence[str] | None] = self.folders(path, limit=limit)
-            return found.addErrback(nothing).addCallback(lambda names: names or ())
+            found: Deferred[Sequence[str] | None] = self.list_folders(path, limit=limit)
+            return found.addErrback(none_if_missing).addCallback(lambda names: names or ())
 
         answers: Deferred[Sequence[Sequence[str]]]
-        answers = at_once(AT_ONCE, [partial(names, path) for path in paths])
+        answers = at_once(MAX_CONCURRENT_REQUESTS, [partial(names, path) for path in paths])
         return answers
 
-    @told
-    def marked(
+    @translate_errors
+    def list_marked(
         self, path: str, sign: str, marks: Sequence[str], after: str, limit: int
     ) -> Deferred[tuple[Sequence[str], bool] | None]:
         """Fire with folders at any depth that hold marked ones, if the store can group by those."""
-        return self._marked.page(self._keys.below(path), sign, marks, after, limit)
+        return self._marker_listing.page(self._keys.below(path), sign, marks, after, limit)
 
-    @told
+    @translate_errors
     def walk(self, prefix: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
         """Fire with the files below a folder."""
         keys = self._keys
         answer: Deferred[Sequence[Entry]]
-        answer = walk_keys(self.client, keys.root, keys.below(prefix), after, limit)
+        answer = walk_objects(self.client, keys.root, keys.below(prefix), after, limit)
         return answer
 
-    @told
+    @translate_errors
     def presign(self, path: str, method: str, expires: int, client: str = "") -> Deferred[str]:  # noqa: ARG002
         """Fire with a URL for GET or HEAD."""
-        if method not in _PRESIGNED:
+        if method not in _PRESIGNABLE_METHODS:
             return fail(MethodUnsupported(path, f"there is no URL for {method}"))
-        return self.client.presign(self._keys.of(path), method, expires)
+        return self.client.presign(self._keys.object_key(path), method, expires)
 
-    def hold(self, name: str) -> Deferred[Callable[[], object] | None]:  # noqa: ARG002
+    def lock(self, name: str) -> Deferred[Callable[[], object] | None]:  # noqa: ARG002
         """Keep nobody waiting: S3 has no locks, and its users may be on any host."""
         return succeed(None)
 
     @inlineCallbacks
-    def close(self) -> Steps:
+    def close(self) -> DeferredGenerator:
         """Close connections and threads."""
         yield self.client.close()
         yield self._threads.close()
 
-    def _reader(self, found: Found) -> ObjectReader:
-        stretches = self._files.stretches(found, 0, None)
-        return ObjectReader(self.client, self._threads, found.path, 0, stretches)
+    def _reader(self, found: StoredFile) -> ObjectReader:
+        ranges = self._lookup.ranges(found, 0, None)
+        return ObjectReader(self.client, self._threads, found.path, 0, ranges)
 
 
 def _is_below(path: str, folders: Sequence[str]) -> bool:

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 #: Bytes that a connection reads at once, and that it holds before it lets a body wait. With
 #: Twisted's own 64 KiB a body takes half as much processor time again.
-BUFFER: Final = 256 * 1024
+READ_BUFFER_BYTES: Final = 256 * 1024
 
 
 @implementer(IAgentEndpointFactory)
 @frozen
-class Endpoints:
+class StoreEndpointFactory:
     """Makes endpoints, for the Agent, once for each of the few hosts that a store has.
 
     :ivar policy: whom to believe over TLS.
@@ -63,21 +63,21 @@ class Endpoints:
 
     def direct(self, host: str, port: int) -> IStreamClientEndpoint:
         """Answer an endpoint that nothing stands before."""
-        return _Wide(HostnameEndpoint(self._reactor, host, port, timeout=self._timeout))
+        return _LargeBufferEndpoint(HostnameEndpoint(self._reactor, host, port, timeout=self._timeout))
 
 
 @implementer(IStreamClientEndpoint)
 @frozen
-class _Wide:
+class _LargeBufferEndpoint:
     """An endpoint whose connections read and write more at once."""
 
     _endpoint: IStreamClientEndpoint
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect."""
-        return self._endpoint.connect(protocolFactory).addCallback(_widened)
+        return self._endpoint.connect(protocolFactory).addCallback(_set_buffer_size)
 
 
-def _widened(protocol: IProtocol) -> IProtocol:
-    cast("Connection", cast("Protocol", protocol).transport).bufferSize = BUFFER
+def _set_buffer_size(protocol: IProtocol) -> IProtocol:
+    cast("Connection", cast("Protocol", protocol).transport).bufferSize = READ_BUFFER_BYTES
     return protocol

@@ -25,7 +25,7 @@ class S3Error(Exception):
     code: str = field(default="", kw_only=True)
     status: int = field(default=0, kw_only=True)
     request_id: str = field(default="", kw_only=True)
-    retry: bool = field(default=False, kw_only=True)
+    retryable: bool = field(default=False, kw_only=True)
     repeated: bool = field(default=False, kw_only=True)
 
     def __str__(self) -> str:
@@ -49,15 +49,15 @@ class NoSuchBucket(S3Error):
     """The bucket does not exist."""
 
 
-class Denied(S3Error):
+class AccessDenied(S3Error):
     """The store knows us, and does not let us do that."""
 
 
-class BadCredentials(Denied):
+class BadCredentials(AccessDenied):
     """The store does not know the access key, or the signature does not fit the secret key."""
 
 
-class Skewed(S3Error):
+class ClockSkewed(S3Error):
     """Our clock and the store's are too far apart."""
 
 
@@ -95,7 +95,7 @@ class Unreachable(S3Error):
     """No connection, or no answer in time, or one that broke off."""
 
 
-class Corrupt(S3Error):
+class InvalidResponse(S3Error):
     """An answer that is not what it says it is: cut short, too long, or unreadable."""
 
 
@@ -104,15 +104,15 @@ _CODES: Final[dict[str, type[S3Error]]] = {
     "NoSuchVersion": NotFound,
     "NoSuchUpload": NoSuchUpload,
     "NoSuchBucket": NoSuchBucket,
-    "AccessDenied": Denied,
-    "AllAccessDisabled": Denied,
-    "AccountProblem": Denied,
+    "AccessDenied": AccessDenied,
+    "AllAccessDisabled": AccessDenied,
+    "AccountProblem": AccessDenied,
     "ExpiredToken": BadCredentials,
     "InvalidAccessKeyId": BadCredentials,
     "InvalidToken": BadCredentials,
     "SignatureDoesNotMatch": BadCredentials,
     "TokenRefreshRequired": BadCredentials,
-    "RequestTimeTooSkewed": Skewed,
+    "RequestTimeTooSkewed": ClockSkewed,
     "AuthorizationHeaderMalformed": WrongRegion,
     "AuthorizationQueryParametersError": WrongRegion,
     "IllegalLocationConstraintException": WrongRegion,
@@ -132,7 +132,7 @@ _CODES: Final[dict[str, type[S3Error]]] = {
 _STATUSES: Final[dict[int, type[S3Error]]] = {
     301: WrongRegion,
     307: WrongRegion,
-    403: Denied,
+    403: AccessDenied,
     404: NotFound,
     405: Unsupported,
     412: PreconditionFailed,
@@ -142,7 +142,7 @@ _STATUSES: Final[dict[int, type[S3Error]]] = {
     503: SlowDown,
 }
 #: Failures that pass. A body that did not arrive as it was sent is one of them.
-_PASSING_CODES: Final = frozenset(
+_TRANSIENT_CODES: Final = frozenset(
     {
         "BadDigest",
         "IncompleteBody",
@@ -154,7 +154,7 @@ _PASSING_CODES: Final = frozenset(
         "XAmzContentSHA256Mismatch",
     }
 )
-_PASSING_STATUSES: Final = frozenset({408, 429, 500, 502, 503, 504})
+_TRANSIENT_STATUSES: Final = frozenset({408, 429, 500, 502, 503, 504})
 
 
 def error_class(code: str, status: int) -> type[S3Error]:
@@ -162,6 +162,6 @@ def error_class(code: str, status: int) -> type[S3Error]:
     return _CODES.get(code) or _STATUSES.get(status, S3Error)
 
 
-def passes(code: str, status: int) -> bool:
+def is_transient(code: str, status: int) -> bool:
     """Whether a failure is one that may not be there a little later."""
-    return code in _PASSING_CODES or (status in _PASSING_STATUSES and code not in _CODES)
+    return code in _TRANSIENT_CODES or (status in _TRANSIENT_STATUSES and code not in _CODES)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IConsumer
 
     from twisted_registry.storage.s3.objects import (
-        DeleteFault,
+        DeleteError,
         ObjectInfo,
         ObjectListing,
         Part,
@@ -41,7 +41,7 @@ class IObjectBody(Interface):
 
         Fires when ``length`` bytes were written. Cancelling drops the connection.
 
-        :raises S3Error: :class:`~twisted_registry.storage.s3.errors.Unreachable` or ``Corrupt``
+        :raises S3Error: :class:`~twisted_registry.storage.s3.errors.Unreachable` or ``InvalidResponse``
             if fewer came, after what there was has been written.
         """
 
@@ -68,8 +68,8 @@ class IS3Client(Interface):
 
         :param prefix: of the keys that we may list.
 
-        Fails with ``NoSuchBucket``, ``BadCredentials``, ``Denied``, ``WrongRegion``,
-        ``Skewed`` or ``Unreachable``. HEAD has no body to say which, so this is a listing.
+        Fails with ``NoSuchBucket``, ``BadCredentials``, ``AccessDenied``, ``WrongRegion``,
+        ``ClockSkewed`` or ``Unreachable``. HEAD has no body to say which, so this is a listing.
         """
 
     def head_object(key: str) -> Deferred[ObjectInfo]:
@@ -93,7 +93,7 @@ class IS3Client(Interface):
         """
 
     def put_object(
-        key: str, content: Content, *, sha256: str = "", absent: bool = False, note: str = ""
+        key: str, content: Content, *, sha256: str = "", absent: bool = False, metadata: str = ""
     ) -> Deferred[str]:
         """Store an object in one step, and fire with its ETag.
 
@@ -108,7 +108,7 @@ class IS3Client(Interface):
     def delete_object(key: str) -> Deferred[None]:
         """Delete an object; one that is not there is no error."""
 
-    def delete_objects(keys: Sequence[str]) -> Deferred[Sequence[DeleteFault]]:
+    def delete_objects(keys: Sequence[str]) -> Deferred[Sequence[DeleteError]]:
         """Delete many objects, a thousand in a request, and fire with those that could not be.
 
         An object that is not there is no fault. Every one is tried before an error is raised.
@@ -149,7 +149,7 @@ class IS3Client(Interface):
         upload_id: str,
         number: int,
         source: str,
-        stretch: tuple[int, int] | None = None,
+        byte_range: tuple[int, int] | None = None,
         *,
         etag: str = "",
     ) -> Deferred[str]:

@@ -11,7 +11,7 @@ def _with_slash(root: str) -> str:
 
 
 @frozen
-class Keys:
+class KeyMapping:
     """Translates between the two.
 
     :ivar root: the prefix of all keys, with or without slashes around it.
@@ -19,7 +19,7 @@ class Keys:
 
     root: str = field(converter=_with_slash)
 
-    def of(self, path: str) -> str:
+    def object_key(self, path: str) -> str:
         """The key of a file."""
         return self.root + path
 
@@ -40,6 +40,6 @@ class Keys:
         return f"{self.root}{above}{slash}.{name}/"
 
 
-def is_hidden(path: str) -> bool:
+def is_driver_internal(path: str) -> bool:
     """Whether a path holds a name of the drivers' own, which begins with a dot."""
     return path.startswith(".") or "/." in path

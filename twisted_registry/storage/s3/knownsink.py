@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
     from twisted.internet.defer import Deferred
 
-    from twisted_registry.storage.s3.budget import Slots
+    from twisted_registry.storage.s3.budget import PartUploadSlots
 
 
 @implementer(ISink)
 @define(eq=False)
-class KnownSink:
+class AdaptiveSink:
     """Parts, if there is a slot for them when the first must be stored; pieces otherwise.
 
     Parts can not be small, so whoever writes them must be let hold as much as one. A file that
@@ -30,7 +30,7 @@ class KnownSink:
 
     parts: PartSink
     _pieces: Callable[[], PieceSink]
-    _slots: Slots
+    _slots: PartUploadSlots
     _has_slot: bool = field(init=False, default=False)
     chosen: PieceSink | PartSink | None = field(init=False, default=None)
 
@@ -55,19 +55,19 @@ class KnownSink:
         return self.current.tail
 
     @property
-    def least(self) -> int:
+    def min_part_bytes(self) -> int:
         """Bytes from which on a chunk needs no joining."""
-        return self.current.least
+        return self.current.min_part_bytes
 
     @property
-    def smallest(self) -> int:
+    def min_bytes(self) -> int:
         """Bytes that every chunk but the last must have."""
-        return 1 if self.chosen is None else self.chosen.smallest
+        return 1 if self.chosen is None else self.chosen.min_bytes
 
     @property
-    def keeps(self) -> bool:
+    def is_resumable(self) -> bool:
         """Whether a later writer can go on."""
-        return self.current.keeps
+        return self.current.is_resumable
 
     @property
     def saved(self) -> bool:
@@ -79,7 +79,7 @@ class KnownSink:
         if self.chosen is None and last:
             self.chosen = self.parts
         elif self.chosen is None:
-            self._has_slot = size >= self.parts.least and self._slots.take()
+            self._has_slot = size >= self.parts.min_part_bytes and self._slots.acquire()
             self.chosen = self.parts if self._has_slot else self._pieces()
         return self.current.store(content, size, last=last)
 
@@ -97,10 +97,10 @@ class KnownSink:
         answer: Deferred[None] = self.current.remove()
         return answer
 
-    def leave(self) -> Deferred[None]:
+    def clean_up(self) -> Deferred[None]:
         """Free what no later writer can use."""
         if self._has_slot:
             self._has_slot = False
-            self._slots.give()
-        answer: Deferred[None] = self.current.leave()
+            self._slots.release()
+        answer: Deferred[None] = self.current.clean_up()
         return answer

@@ -18,25 +18,25 @@ from twisted_registry.storage.interfaces import Entry
 from twisted_registry.storage.paths import is_name
 from twisted_registry.storage.s3.copying import at_once
 from twisted_registry.storage.s3.errors import NotFound
-from twisted_registry.storage.s3.keys import is_hidden
+from twisted_registry.storage.s3.keys import is_driver_internal
 
 if TYPE_CHECKING:
     from twisted_registry.storage.s3.interfaces import IS3Client
     from twisted_registry.storage.s3.objects import ObjectListing
-    from twisted_registry.storage.s3.sinks import Steps
+    from twisted_registry.storage.s3.sinks import DeferredGenerator
 
 #: Keys in an answer of the store.
-_PAGE = 1000
+_PAGE_KEYS = 1000
 #: Keys that are asked for beyond those that are wanted, for what is skipped.
-_SPARE = 8
+_EXTRA_KEYS = 8
 #: Folders that are asked for by name at once.
-_AT_ONCE = 8
+_MAX_CONCURRENT_LOOKUPS = 8
 #: Characters of XML, as many as fit into any key.
-_SENDABLE = re.compile(r"[ -~\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]{0,200}")
+_XML_SAFE = re.compile(r"[ -~\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]{0,200}")
 
 
 @define(eq=False)
-class _Page:
+class _FolderPage:
     """What lies in a folder, as far as it was listed.
 
     :ivar prefix: of the keys in the folder.
@@ -51,15 +51,15 @@ class _Page:
     holding: str = ""
     entries: dict[str, Entry] = field(factory=dict)
     last: str = ""
-    anything: bool = False
+    exists: bool = False
 
     def add(self, listing: ObjectListing) -> None:
         """Take what the store listed."""
         for key in listing.prefixes:
-            self._saw(key)
+            self._note_key(key)
             self._take(Entry(key[len(self.prefix) : -1], None))
         for info in listing.objects:
-            self._saw(info.key)
+            self._note_key(info.key)
             name = info.key[len(self.prefix) :]
             if not self.holding:
                 self._take(Entry(name, info.size, info.modified))
@@ -68,8 +68,8 @@ class _Page:
             if rest == self.holding and info.size:
                 self._take(Entry(folder, None))
 
-    def _saw(self, key: str) -> None:
-        self.anything = True
+    def _note_key(self, key: str) -> None:
+        self.exists = True
         self.last = max(self.last, key[len(self.prefix) :])
 
     def _take(self, entry: Entry) -> None:
@@ -80,7 +80,7 @@ class _Page:
         """The first entries by name."""
         return [self.entries[name] for name in sorted(self.entries)[:limit]]
 
-    def doubtful(self, name: str) -> list[str]:
+    def unlisted_candidates(self, name: str) -> list[str]:
         """Names before ``name`` that folders might have which were not listed yet."""
         starts = (name[:end] for end in range(1, len(name)) if name[end] < "/")
         return [
@@ -93,7 +93,7 @@ class _Page:
 
 
 @inlineCallbacks
-def list_folder(client: IS3Client, prefix: str, after: str, limit: int) -> Steps:
+def list_folder(client: IS3Client, prefix: str, after: str, limit: int) -> DeferredGenerator:
     """Fire with the entries of a folder, sorted by name; None if there is no such folder.
 
     Behind ``after`` a folder that is not there is one that ends.
@@ -102,13 +102,13 @@ def list_folder(client: IS3Client, prefix: str, after: str, limit: int) -> Steps
     :param after: only names greater than this.
     :param limit: at most so many.
     """
-    page = _Page(prefix, after)
-    found = yield _fill(client, page, limit, "/")
+    page = _FolderPage(prefix, after)
+    found = yield _fill_page(client, page, limit, "/")
     return found
 
 
 @inlineCallbacks
-def list_folders(client: IS3Client, prefix: str, after: str, limit: int) -> Steps:
+def list_folders(client: IS3Client, prefix: str, after: str, limit: int) -> DeferredGenerator:
     """Fire with the names of the folders in a folder, sorted; None if there is no such folder.
 
     The arguments are those of :func:`list_folder`.
@@ -127,7 +127,7 @@ def list_folders(client: IS3Client, prefix: str, after: str, limit: int) -> Step
 
 
 @inlineCallbacks
-def list_holders(client: IS3Client, prefix: str, holding: str, after: str, limit: int) -> Steps:
+def list_folders_with_file(client: IS3Client, prefix: str, holding: str, after: str, limit: int) -> DeferredGenerator:
     """Fire with those folders in a folder that hold a file with bytes, as :func:`list_folder`.
 
     All keys below are listed, which are few in each folder: one answer tells of hundreds of
@@ -135,40 +135,40 @@ def list_holders(client: IS3Client, prefix: str, holding: str, after: str, limit
 
     :param holding: the path of the file inside them.
     """
-    page = _Page(prefix, after, holding)
-    found = yield _fill(client, page, limit, "")
+    page = _FolderPage(prefix, after, holding)
+    found = yield _fill_page(client, page, limit, "")
     return found
 
 
 @inlineCallbacks
-def _fill(client: IS3Client, page: _Page, limit: int, delimiter: str) -> Steps:
-    after = page.prefix + sendable(page.after) if page.after else ""
-    size = min(_PAGE, limit + _SPARE) if delimiter else _PAGE
+def _fill_page(client: IS3Client, page: _FolderPage, limit: int, delimiter: str) -> DeferredGenerator:
+    after = page.prefix + xml_safe_prefix(page.after) if page.after else ""
+    size = min(_PAGE_KEYS, limit + _EXTRA_KEYS) if delimiter else _PAGE_KEYS
     listing = yield client.list_objects(page.prefix, delimiter=delimiter, after=after, limit=size)
     page.add(listing)
     while listing.token and len(page.entries) < limit:
         listing = yield client.list_objects(page.prefix, delimiter=delimiter, token=listing.token)
         page.add(listing)
     if listing.token:
-        yield _settle(client, page, limit)
-    return page.first(limit) if page.anything or after else None
+        yield _check_candidates(client, page, limit)
+    return page.first(limit) if page.exists or after else None
 
 
 @inlineCallbacks
-def _settle(client: IS3Client, page: _Page, limit: int) -> Steps:
+def _check_candidates(client: IS3Client, page: _FolderPage, limit: int) -> DeferredGenerator:
     """Ask for the folders that belong to the page and are listed behind it."""
     asked: set[str] = set()
     while True:
         last = page.first(limit)[-1].path
-        names = [name for name in page.doubtful(last) if name not in asked]
+        names = [name for name in page.unlisted_candidates(last) if name not in asked]
         if not names:
             return
         asked.update(names)
-        yield at_once(_AT_ONCE, [partial(_look, client, page, name) for name in names])
+        yield at_once(_MAX_CONCURRENT_LOOKUPS, [partial(_check_folder, client, page, name) for name in names])
 
 
 @inlineCallbacks
-def _look(client: IS3Client, page: _Page, name: str) -> Steps:
+def _check_folder(client: IS3Client, page: _FolderPage, name: str) -> DeferredGenerator:
     folder = f"{page.prefix}{name}/"
     if page.holding:
         try:
@@ -181,18 +181,18 @@ def _look(client: IS3Client, page: _Page, name: str) -> Steps:
         page.entries[name] = Entry(name, None)
 
 
-def sendable(after: str) -> str:
+def xml_safe_prefix(after: str) -> str:
     """The beginning of a name that any store takes: what is skipped too little is left out here.
 
     Stores answer with what they were asked, also if it can not stand in a document.
     """
-    match = _SENDABLE.match(after)
+    match = _XML_SAFE.match(after)
     assert match is not None
     return match[0]
 
 
 @inlineCallbacks
-def walk_keys(client: IS3Client, root: str, prefix: str, after: str, limit: int) -> Steps:
+def walk_objects(client: IS3Client, root: str, prefix: str, after: str, limit: int) -> DeferredGenerator:
     """Fire with the files whose keys begin with ``prefix``, sorted by path.
 
     :param root: of all keys: what the paths do not hold.
@@ -203,12 +203,12 @@ def walk_keys(client: IS3Client, root: str, prefix: str, after: str, limit: int)
     token = ""
     while True:
         listing = yield client.list_objects(
-            prefix, after=root + sendable(after) if after else "", token=token, limit=_PAGE
+            prefix, after=root + xml_safe_prefix(after) if after else "", token=token, limit=_PAGE_KEYS
         )
         for info in listing.objects:
             path = info.key[len(root) :]
             # An empty object that stands for a folder is none of ours.
-            if path > after and not is_hidden(path) and not path.endswith("/"):
+            if path > after and not is_driver_internal(path) and not path.endswith("/"):
                 found.append(Entry(path, info.size, info.modified))
         token = listing.token
         if not token or len(found) >= limit:

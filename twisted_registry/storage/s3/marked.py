@@ -18,30 +18,30 @@ from twisted.internet.defer import inlineCallbacks
 from twisted_registry.storage.paths import is_path
 from twisted_registry.storage.s3.copying import at_once
 from twisted_registry.storage.s3.errors import S3Error, Unsupported
-from twisted_registry.storage.s3.listing import sendable
+from twisted_registry.storage.s3.listing import xml_safe_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from twisted_registry.storage.s3.interfaces import IS3Client
     from twisted_registry.storage.s3.objects import ObjectListing
-    from twisted_registry.storage.s3.sinks import Steps
+    from twisted_registry.storage.s3.sinks import DeferredGenerator
 
 #: Lines of an answer of the store: the most that any gives.
-_PAGE: Final = 1000
+_PAGE_KEYS: Final = 1000
 #: Folders of one with marks that are asked for: the marks are among the first.
-_INSIDE: Final = 8
+_MAX_MARKERS: Final = 8
 
 #: The statuses of those who do not know a delimiter.
 _REFUSALS: Final = frozenset({400, 405, 501})
 
 
-class _OtherDelimiter(Exception):
+class _DelimiterUnsupported(Exception):
     """The store did not group as it was asked to."""
 
 
 @define(eq=False)
-class _Names:
+class _GroupedNames:
     """Those that a store listed, and which of them still count.
 
     :ivar prefix: of the keys.
@@ -58,9 +58,9 @@ class _Names:
     sign: str
     after: str
     known: set[str] = field(factory=set)
-    judged: set[str] = field(factory=set)
+    checked: set[str] = field(factory=set)
     last: str = ""
-    grouped: bool = False
+    delimiter_works: bool = False
     token: str = ""
 
     def add(self, listing: ObjectListing) -> None:
@@ -68,15 +68,15 @@ class _Names:
         ending = f"/{self.sign}"
         for key in listing.prefixes:
             if not key.endswith(ending):
-                raise _OtherDelimiter
-            self.grouped = True
+                raise _DelimiterUnsupported
+            self.delimiter_works = True
             self.last = max(self.last, key[len(self.prefix) :])
             name = key[len(self.prefix) : -len(ending)]
-            if name > self.after and is_path(name) and name not in self.judged:
+            if name > self.after and is_path(name) and name not in self.checked:
                 self.known.add(name)
         for info in listing.objects:
             if ending in info.key[len(self.prefix) :]:
-                raise _OtherDelimiter
+                raise _DelimiterUnsupported
             self.last = max(self.last, info.key[len(self.prefix) :])
         self.token = listing.token
 
@@ -91,16 +91,16 @@ class _Names:
                 for start in (last[:end] for end in range(1, len(last)))
                 if start > self.after
                 and f"{start}/{self.sign}" > self.last
-                and start not in self.judged
+                and start not in self.checked
                 and is_path(start)
             ]
         self.known.difference_update(names)
-        self.judged.update(names)
+        self.checked.update(names)
         return names
 
 
 @define(eq=False)
-class MarkedFolders:
+class MarkerListing:
     """Finds them in one bucket.
 
     :ivar limit: requests that are under way at once.
@@ -108,10 +108,10 @@ class MarkedFolders:
 
     _client: IS3Client
     _limit: int
-    _groups: bool | None = field(init=False, default=None)
+    _delimiter_supported: bool | None = field(init=False, default=None)
 
     @inlineCallbacks
-    def page(self, prefix: str, sign: str, marks: Sequence[str], after: str, limit: int) -> Steps:
+    def page(self, prefix: str, sign: str, marks: Sequence[str], after: str, limit: int) -> DeferredGenerator:
         """Fire with names, whether there may be more; or with None, if the store can not do that.
 
         :param prefix: of all keys.
@@ -120,21 +120,21 @@ class MarkedFolders:
         :param after: only names greater than this.
         :param limit: at most so many, and at least 1.
         """
-        if self._groups is False:
+        if self._delimiter_supported is False:
             return None
-        names = _Names(prefix, sign, after)
+        names = _GroupedNames(prefix, sign, after)
         try:
             yield self._list(names)
-        except _OtherDelimiter:
-            self._groups = False
+        except _DelimiterUnsupported:
+            self._delimiter_supported = False
         except S3Error as error:
             # Stores have many words for what they do not know.
             if type(error) not in (S3Error, Unsupported) or error.status not in _REFUSALS:
                 raise
-            self._groups = False
+            self._delimiter_supported = False
         else:
-            self._groups = self._groups or names.grouped or None
-        if not self._groups:
+            self._delimiter_supported = self._delimiter_supported or names.delimiter_works or None
+        if not self._delimiter_supported:
             # An answer without anything may be one to what was not understood.
             return None
         found: list[str] = []
@@ -144,26 +144,26 @@ class MarkedFolders:
             taken = names.take(limit - len(found))
             if not taken:
                 break
-            looks = [partial(self._look, f"{prefix}{name}/", sign, marks) for name in taken]
+            looks = [partial(self._has_marker, f"{prefix}{name}/", sign, marks) for name in taken]
             held = yield at_once(self._limit, looks)
             found += [name for name, marked in zip(taken, held, strict=True) if marked]
         found.sort()
         return found[:limit], bool(names.known or names.token or len(found) > limit)
 
     @inlineCallbacks
-    def _list(self, names: _Names) -> Steps:
-        beginning = names.prefix + sendable(names.after) if names.after else ""
+    def _list(self, names: _GroupedNames) -> DeferredGenerator:
+        beginning = names.prefix + xml_safe_prefix(names.after) if names.after else ""
         delimiter = f"/{names.sign}"
         listing = yield self._client.list_objects(
             names.prefix,
             delimiter=delimiter,
             after=beginning,
             token=names.token,
-            limit=_PAGE,
+            limit=_PAGE_KEYS,
         )
         names.add(listing)
 
     @inlineCallbacks
-    def _look(self, folder: str, sign: str, marks: Sequence[str]) -> Steps:
-        listing = yield self._client.list_objects(folder + sign, delimiter="/", limit=_INSIDE)
+    def _has_marker(self, folder: str, sign: str, marks: Sequence[str]) -> DeferredGenerator:
+        listing = yield self._client.list_objects(folder + sign, delimiter="/", limit=_MAX_MARKERS)
         return any(f"{folder}{mark}/" in listing.prefixes for mark in marks)

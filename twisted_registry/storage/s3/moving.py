@@ -15,31 +15,31 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from twisted_registry.storage.s3.copying import Copier
-    from twisted_registry.storage.s3.files import Files, Found
+    from twisted_registry.storage.s3.files import FileLookup, StoredFile
     from twisted_registry.storage.s3.interfaces import IS3Client
-    from twisted_registry.storage.s3.keys import Keys
-    from twisted_registry.storage.s3.removing import Remover
-    from twisted_registry.storage.s3.sinks import Steps
-    from twisted_registry.storage.s3.writers import Writers
+    from twisted_registry.storage.s3.keys import KeyMapping
+    from twisted_registry.storage.s3.removing import ObjectDeleter
+    from twisted_registry.storage.s3.sinks import DeferredGenerator
+    from twisted_registry.storage.s3.writers import OpenWriters
 
 
 @define(eq=False)
-class Mover:
+class FileMover:
     """Copies and moves files."""
 
     _client: IS3Client
-    _keys: Keys
-    _files: Files
+    _keys: KeyMapping
+    _lookup: FileLookup
     _copier: Copier
-    _remover: Remover
-    _writers: Writers
+    _deleter: ObjectDeleter
+    _writers: OpenWriters
 
     @inlineCallbacks
-    def copy(self, source: str, destination: str) -> Steps:
+    def copy(self, source: str, destination: str) -> DeferredGenerator:
         """Copy a file, whole or not, to a whole one."""
-        found = self._writers.unfinished(source)
+        found = self._writers.find_unfinished(source)
         if found is None:
-            found = yield self._files.find(source)
+            found = yield self._lookup.find(source)
         yield self._copy(found, destination)
 
     @inlineCallbacks
@@ -48,9 +48,9 @@ class Mover:
         source: str,
         destination: str,
         *,
-        leave: bool = False,
+        keep_source: bool = False,
         still: Callable[[], bool] | None = None,
-    ) -> Steps:
+    ) -> DeferredGenerator:
         """Copy a file and delete it; one that was begun under its later name is only published.
 
         :param leave: whether the source is deleted afterwards in any case.
@@ -58,42 +58,42 @@ class Mover:
         """
         sink = self._writers.sink(source)
         if isinstance(sink, PartSink):
-            if sink.destination != self._keys.of(destination):
+            if sink.destination != self._keys.object_key(destination):
                 raise StorageError(source, f"was begun as another file than {destination}")
             yield sink.publish()
             return
         if isinstance(sink, PieceSink) and not sink.is_gone:
             found = self._writers.found(source, sink)
         else:
-            found = yield self._files.find(source)
+            found = yield self._lookup.find(source)
         if source != destination:
             yield self._copy(found, destination)
             if still is not None and not still():
-                yield self._client.delete_object(self._keys.of(destination))
+                yield self._client.delete_object(self._keys.object_key(destination))
                 raise MoveRefused(source)
-            if not leave:
+            if not keep_source:
                 yield self._remove(found)
             if isinstance(sink, PieceSink):
-                sink.moved()
+                sink.mark_moved()
 
     @inlineCallbacks
-    def _copy(self, found: Found, destination: str) -> Steps:
-        key = self._keys.of(destination)
+    def _copy(self, found: StoredFile, destination: str) -> DeferredGenerator:
+        key = self._keys.object_key(destination)
         try:
-            if found.plan is None:
+            if found.piece_list is None:
                 yield self._copier.copy(found.info, key)
-            elif found.plan.pieces:
-                yield self._copier.join(found.plan, self._keys.pieces(found.path), key)
+            elif found.piece_list.pieces:
+                yield self._copier.join_pieces(found.piece_list, self._keys.pieces(found.path), key)
             else:
                 yield self._client.put_object(key, b"")
         except PreconditionFailed as error:
             raise StorageError(found.path, "was changed while it was copied") from error
 
     @inlineCallbacks
-    def _remove(self, found: Found) -> Steps:
-        key = self._keys.of(found.path)
-        if found.plan is None:
+    def _remove(self, found: StoredFile) -> DeferredGenerator:
+        key = self._keys.object_key(found.path)
+        if found.piece_list is None:
             yield self._client.delete_object(key)
         else:
             prefix = self._keys.pieces(found.path)
-            yield self._remover.keys([key, *(prefix + name for name in found.plan.names)])
+            yield self._deleter.keys([key, *(prefix + name for name in found.piece_list.names)])

@@ -8,12 +8,12 @@ from attrs import define
 from twisted.internet.defer import Deferred, inlineCallbacks
 
 from twisted_registry.storage.s3 import reading
-from twisted_registry.storage.s3.asking import Asking, etag_inside, etag_of, given
-from twisted_registry.storage.s3.documents import Element, completion
-from twisted_registry.storage.s3.errors import Corrupt, NoSuchUpload, NotFound, S3Error
+from twisted_registry.storage.s3.asking import ClientBase, etag_element, etag_of, non_empty
+from twisted_registry.storage.s3.documents import Element, complete_request_xml
+from twisted_registry.storage.s3.errors import InvalidResponse, NoSuchUpload, NotFound, S3Error
 from twisted_registry.storage.s3.objects import ObjectInfo, Part, UploadListing
 from twisted_registry.storage.s3.operation import Operation
-from twisted_registry.storage.s3.requestbody import size_of
+from twisted_registry.storage.s3.requestbody import content_size
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @define(eq=False)
-class MultipartUploads(Asking):
+class MultipartUploads(ClientBase):
     """Those of one bucket."""
 
     def create_multipart_upload(self, key: str) -> Deferred[str]:
@@ -34,7 +34,7 @@ class MultipartUploads(Asking):
             (("uploads", ""),),
             headers=self.storing.headers(),
         )
-        return self.ask(operation, "InitiateMultipartUploadResult", _upload_id)
+        return self.request_document(operation, "InitiateMultipartUploadResult", _upload_id)
 
     def upload_part(
         self, key: str, upload_id: str, number: int, content: Content, *, sha256: str = ""
@@ -48,11 +48,11 @@ class MultipartUploads(Asking):
             content=content,
             sha256=sha256,
         )
-        size = size_of(content)
+        size = content_size(content)
         return (
             self.sender.send(operation, etag_of)
             .addCallback(lambda etag: Part(number, etag, size))
-            .addErrback(_no_upload)
+            .addErrback(_as_no_such_upload)
         )
 
     def upload_part_copy(
@@ -61,14 +61,14 @@ class MultipartUploads(Asking):
         upload_id: str,
         number: int,
         source: str,
-        stretch: tuple[int, int] | None = None,
+        byte_range: tuple[int, int] | None = None,
         *,
         etag: str = "",
     ) -> Deferred[str]:
         """Make a part of an object, or of a stretch of it; fire with its ETag."""
         headers = self.source(source, etag)
-        if stretch is not None:
-            offset, length = stretch
+        if byte_range is not None:
+            offset, length = byte_range
             headers["x-amz-copy-source-range"] = f"bytes={offset}-{offset + length - 1}"
         operation = Operation(
             "UploadPartCopy",
@@ -78,7 +78,7 @@ class MultipartUploads(Asking):
             headers=headers,
             slow=True,
         )
-        return self.ask(operation, "CopyPartResult", etag_inside)
+        return self.request_document(operation, "CopyPartResult", etag_element)
 
     @inlineCallbacks
     def complete_multipart_upload(
@@ -91,21 +91,21 @@ class MultipartUploads(Asking):
             key,
             (("uploadId", upload_id),),
             headers={"content-type": "application/xml"},
-            content=completion([(part.number, part.etag) for part in parts]),
+            content=complete_request_xml([(part.number, part.etag) for part in parts]),
             slow=True,
         )
         try:
-            etag: str = yield self.ask(
-                operation, "CompleteMultipartUploadResult", etag_inside
-            ).addErrback(_no_upload)
+            etag: str = yield self.request_document(
+                operation, "CompleteMultipartUploadResult", etag_element
+            ).addErrback(_as_no_such_upload)
         except S3Error as error:
-            ended: NoSuchUpload | None = yield self._ended(key, upload_id, error)
+            ended: NoSuchUpload | None = yield self._why_ended(key, upload_id, error)
             if ended is None:
                 raise
             # The attempt that got no answer may have been the one that ended the upload.
             made: ObjectInfo | None = None
             if error.repeated:
-                made = yield self._made_of(key, parts)
+                made = yield self._find_completed(key, parts)
             if made is None:
                 raise ended from error
             etag = made.etag
@@ -117,7 +117,7 @@ class MultipartUploads(Asking):
     def abort_multipart_upload(self, key: str, upload_id: str) -> Deferred[None]:
         """Forget an upload and its parts; one that is over is no error."""
         operation = Operation("AbortMultipartUpload", "DELETE", key, (("uploadId", upload_id),))
-        return self.remove(operation)
+        return self.request_delete(operation)
 
     def list_multipart_uploads(
         self, prefix: str, *, marker: tuple[str, str] | None = None, limit: int = 1000
@@ -132,9 +132,9 @@ class MultipartUploads(Asking):
             "max-uploads": str(limit),
         }
         operation = Operation(
-            "ListMultipartUploads", "GET", parameters=(("uploads", ""), *given(parameters))
+            "ListMultipartUploads", "GET", parameters=(("uploads", ""), *non_empty(parameters))
         )
-        return self.ask(operation, "ListMultipartUploadsResult", reading.uploads_of)
+        return self.request_document(operation, "ListMultipartUploadsResult", reading.parse_upload_listing)
 
     @inlineCallbacks
     def list_parts(self, key: str, upload_id: str) -> Generator[Any, Any, Sequence[Part]]:
@@ -143,19 +143,19 @@ class MultipartUploads(Asking):
         marker = ""
         while True:
             parameters = {"uploadId": upload_id, "part-number-marker": marker}
-            operation = Operation("ListParts", "GET", key, given(parameters))
-            page, following = yield self.ask(
-                operation, "ListPartsResult", reading.parts_of
-            ).addErrback(_no_upload)
+            operation = Operation("ListParts", "GET", key, non_empty(parameters))
+            page, following = yield self.request_document(
+                operation, "ListPartsResult", reading.parse_part_listing
+            ).addErrback(_as_no_such_upload)
             parts += page
             if not following:
                 return parts
             if following == marker:
-                raise Corrupt(f"ListParts {self.bucket}/{key}", "the listing does not go on")
+                raise InvalidResponse(f"ListParts {self.bucket}/{key}", "the listing does not go on")
             marker = following
 
     @inlineCallbacks
-    def _ended(
+    def _why_ended(
         self, key: str, upload_id: str, error: S3Error
     ) -> Generator[Any, Any, NoSuchUpload | None]:
         """The error that says that an upload is over, if that is why it was not completed.
@@ -172,7 +172,7 @@ class MultipartUploads(Asking):
         return None
 
     @inlineCallbacks
-    def _made_of(self, key: str, parts: Sequence[Part]) -> Generator[Any, Any, ObjectInfo | None]:
+    def _find_completed(self, key: str, parts: Sequence[Part]) -> Generator[Any, Any, ObjectInfo | None]:
         """What lies under a key, if it was made of as many parts with as many bytes."""
         try:
             found: ObjectInfo = yield self.head_object(key)
@@ -191,7 +191,7 @@ def _upload_id(document: Element) -> str:
     return upload_id
 
 
-def _no_upload(failure: Any) -> Any:
+def _as_no_such_upload(failure: Any) -> Any:
     """Stores name what is missing of an upload that is over in several ways."""
     error = failure.value
     if isinstance(error, NotFound) and not isinstance(error, NoSuchUpload):

@@ -24,7 +24,7 @@ class ObjectInfo:
     size: int
     etag: str
     modified: int | None = None
-    note: str = ""
+    metadata: str = ""
 
 
 @frozen
@@ -80,7 +80,7 @@ class Part:
 
 
 @frozen
-class DeleteFault:
+class DeleteError:
     """An object that DeleteObjects could not delete.
 
     :ivar code: why, in the store's words, such as ``AccessDenied``.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @define(eq=False)
-class Patience:
+class IdleTimeout:
     """A timer that each sign of life sets back.
 
     :ivar give_up: called when it runs out, once.
@@ -22,20 +22,20 @@ class Patience:
     """
 
     _clock: IReactorTime
-    _give_up: Callable[[], object]
+    _on_timeout: Callable[[], object]
     seconds: float = field(init=False, default=0.0)
-    ended: bool = field(init=False, default=False)
+    expired: bool = field(init=False, default=False)
     _call: IDelayedCall | None = field(init=False, default=None)
 
-    def wait(self, seconds: float) -> None:
+    def restart(self, seconds: float) -> None:
         """Begin to wait, or begin anew."""
         self.seconds = seconds
         if self._call is not None:
             self._call.reset(seconds)
-        elif not self.ended:
+        elif not self.expired:
             self._call = self._clock.callLater(seconds, self._end)
 
-    def rest(self) -> None:
+    def cancel(self) -> None:
         """Wait for nothing."""
         call, self._call = self._call, None
         if call is not None:
@@ -43,5 +43,5 @@ class Patience:
 
     def _end(self) -> None:
         self._call = None
-        self.ended = True
-        self._give_up()
+        self.expired = True
+        self._on_timeout()

@@ -16,11 +16,11 @@ from zlib import crc32
 from attrs import frozen
 
 #: Bytes that a list can have: some ten thousand pieces have a tenth of it.
-LIMIT: Final = 16 * 1024 * 1024
-_NOTE: Final = re.compile(r"unfinished (\d{1,19})")
+MAX_PIECE_LIST_BYTES: Final = 16 * 1024 * 1024
+_UNFINISHED: Final = re.compile(r"unfinished (\d{1,19})")
 
 
-class PlanDamaged(ValueError):
+class PieceListDamaged(ValueError):
     """What should be a list of pieces is none."""
 
 
@@ -42,7 +42,7 @@ class Piece:
 
 
 @frozen
-class Plan:
+class PieceList:
     """An unfinished file.
 
     :ivar pieces: what it consists of, in order.
@@ -50,7 +50,7 @@ class Plan:
     """
 
     pieces: tuple[Piece, ...] = ()
-    spent: tuple[str, ...] = ()
+    superseded: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -65,58 +65,58 @@ class Plan:
     @property
     def names(self) -> tuple[str, ...]:
         """Of all objects that belong to it."""
-        return (*(piece.name for piece in self.pieces), *self.spent)
+        return (*(piece.name for piece in self.pieces), *self.superseded)
 
     @property
-    def note(self) -> str:
+    def metadata(self) -> str:
         """What marks the object that holds it."""
         return f"unfinished {self.size}"
 
-    def tail(self, least: int) -> tuple[Piece, ...]:
-        """The pieces at the end that are smaller than ``least`` bytes."""
+    def tail(self, min_part_bytes: int) -> tuple[Piece, ...]:
+        """The pieces at the end that are smaller than ``min_part_bytes`` bytes."""
         count = 0
         for piece in reversed(self.pieces):
-            if piece.size >= least:
+            if piece.size >= min_part_bytes:
                 break
             count += 1
         return self.pieces[len(self.pieces) - count :]
 
-    def extended(self, piece: Piece, replaced: tuple[Piece, ...] = ()) -> Plan:
+    def with_piece(self, piece: Piece, replaced: tuple[Piece, ...] = ()) -> PieceList:
         """The plan with one more piece, that also holds the bytes of the last few."""
         kept = self.pieces[: len(self.pieces) - len(replaced)]
-        return Plan((*kept, piece), self.spent + tuple(old.name for old in replaced))
+        return PieceList((*kept, piece), self.superseded + tuple(old.name for old in replaced))
 
     def to_bytes(self) -> bytes:
         """The content of the object that holds it, with its CRC-32 on a line of its own."""
         pieces = [[piece.name, piece.size, piece.etag, piece.crc] for piece in self.pieces]
-        document = {"pieces": pieces, "spent": self.spent}
-        return sealed(json.dumps(document, separators=(",", ":")).encode())
+        document = {"pieces": pieces, "spent": self.superseded}
+        return with_checksum(json.dumps(document, separators=(",", ":")).encode())
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> Plan:
+    def from_bytes(cls, content: bytes) -> PieceList:
         """Read the content of an object that a note marks.
 
-        :raises PlanDamaged: if it is not what :meth:`to_bytes` makes.
+        :raises PieceListDamaged: if it is not what :meth:`to_bytes` makes.
         """
         text, _, _ = content.rpartition(b"\n")
-        if content != sealed(text):
-            raise PlanDamaged("its checksum is not that of its bytes")
+        if content != with_checksum(text):
+            raise PieceListDamaged("its checksum is not that of its bytes")
         try:
             document = json.loads(text)
             pieces = tuple(_piece(*fields) for fields in document["pieces"])
             return cls(pieces, tuple(str(name) for name in document["spent"]))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise PlanDamaged(str(error)) from error
+            raise PieceListDamaged(str(error)) from error
 
 
-def sealed(text: bytes) -> bytes:
+def with_checksum(text: bytes) -> bytes:
     """A list with its checksum: what is changed on its way would name other bytes."""
     return b"%b\n%08x" % (text, crc32(text))
 
 
-def noted_size(note: str) -> int | None:
+def unfinished_size(metadata: str) -> int | None:
     """The size of the unfinished file that an object's note speaks of, or None if of none."""
-    match = _NOTE.fullmatch(note)
+    match = _UNFINISHED.fullmatch(metadata)
     return None if match is None else int(match[1])
 
 

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
-from twisted_registry.storage.s3.endpoints import BUFFER
+from twisted_registry.storage.s3.endpoints import READ_BUFFER_BYTES
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -25,34 +25,34 @@ if TYPE_CHECKING:
 
 #: Bytes to read at once in the midst of a large body, which saves a ninth of the processor time.
 #: Two such pieces are held for a client that is slower than the store.
-_MIDST: Final = 512 * 1024
+_BULK_BUFFER_BYTES: Final = 512 * 1024
 #: The option of Linux; elsewhere nothing is done.
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
 
 @implementer(IAgentEndpointFactory)
 @frozen
-class PromptEndpoints:
+class QuickAckEndpointFactory:
     """Makes the connections of another factory prompt."""
 
     _endpoints: IAgentEndpointFactory
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """Answer the endpoint of a URL."""
-        return _Prompt(self._endpoints.endpointForURI(uri))
+        return _QuickAckEndpoint(self._endpoints.endpointForURI(uri))
 
 
 @implementer(IStreamClientEndpoint)
 @frozen
-class _Prompt:
+class _QuickAckEndpoint:
     _endpoint: IStreamClientEndpoint
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """Connect."""
-        return self._endpoint.connect(protocolFactory).addCallback(prompt)
+        return self._endpoint.connect(protocolFactory).addCallback(enable_quickack)
 
 
-def prompt(protocol: Any) -> Any:
+def enable_quickack(protocol: Any) -> Any:
     """Let a connected protocol acknowledge all that it receives from now on; and answer it."""
     transport = protocol.transport
     # Over TLS the socket is one layer below.
@@ -64,11 +64,11 @@ def prompt(protocol: Any) -> Any:
 
     def received(data: bytes) -> None:
         receive(data)
-        if len(data) >= BUFFER:
+        if len(data) >= READ_BUFFER_BYTES:
             # More is to come, and so much is acknowledged in any case.
-            connection.bufferSize = _MIDST
+            connection.bufferSize = _BULK_BUFFER_BYTES
             return
-        connection.bufferSize = BUFFER
+        connection.bufferSize = READ_BUFFER_BYTES
         # It holds for a few packets only. The socket may be closed by now.
         with suppress(OSError):
             handle.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)

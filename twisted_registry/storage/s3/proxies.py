@@ -44,7 +44,7 @@ def find_proxy(environ: Mapping[str, str], scheme: str, netloc: str) -> Proxy | 
     value = _variable(environ, name)
     store = urlsplit(f"//{netloc}")
     host, port = store.hostname or "", store.port or _PORTS[scheme]
-    if not value or _is_here(host) or _is_left_out(_variable(environ, "NO_PROXY"), host, port):
+    if not value or _is_loopback(host) or _is_excluded(_variable(environ, "NO_PROXY"), host, port):
         return None
     url = urlsplit(value if "://" in value else f"http://{value}")
     try:
@@ -67,21 +67,21 @@ def _authorization(url: SplitResult) -> str:
     return f"Basic {b64encode(pair.encode()).decode()}"
 
 
-def _is_here(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-def _is_left_out(rules: str, host: str, port: int) -> bool:
+def _is_excluded(rules: str, host: str, port: int) -> bool:
     """Whether a host is on the list: ``*``, names and what is below them, addresses, networks."""
     return any(
-        _holds(rule.strip().lower(), host, port) for rule in rules.split(",") if rule.strip()
+        _matches(rule.strip().lower(), host, port) for rule in rules.split(",") if rule.strip()
     )
 
 
-def _holds(rule: str, host: str, port: int) -> bool:
+def _matches(rule: str, host: str, port: int) -> bool:
     if rule == "*":
         return True
     try:

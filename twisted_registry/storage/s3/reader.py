@@ -14,8 +14,8 @@ from twisted.internet.interfaces import IConsumer, IPushProducer
 from zope.interface import implementer
 
 from twisted_registry.storage.interfaces import StorageError
-from twisted_registry.storage.s3.errors import Corrupt, Unreachable
-from twisted_registry.storage.s3.failures import explained
+from twisted_registry.storage.s3.errors import InvalidResponse, Unreachable
+from twisted_registry.storage.s3.failures import to_storage_error
 from twisted_registry.storage.streams import IReader
 
 if TYPE_CHECKING:
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from twisted_registry.storage.s3.interfaces import IObjectBody, IS3Client
-    from twisted_registry.storage.s3.sinks import Steps
+    from twisted_registry.storage.s3.sinks import DeferredGenerator
     from twisted_registry.storage.threads import Threads
 
 #: How often a stretch is asked for again when its answer breaks off.
-_ATTEMPTS: Final = 4
+_MAX_ATTEMPTS: Final = 4
 #: Bytes that are shown to an observer at once.
-_BATCH: Final = 1024 * 1024
+_OBSERVE_BYTES: Final = 1024 * 1024
 
 
 @frozen
-class Stretch:
+class ObjectRange:
     """A part of an object.
 
     :ivar etag: the object's; empty takes any.
@@ -60,37 +60,37 @@ class ObjectReader:
     _threads: Threads
     _path: str
     _offset: int
-    _stretches: Sequence[Stretch]
+    _ranges: Sequence[ObjectRange]
     _body: IObjectBody | None = None
     size: int = field(init=False)
     _consumer: IConsumer | None = field(init=False, default=None)
     _source: IPushProducer | None = field(init=False, default=None)
     _paused: bool = field(init=False, default=False)
-    _waking: Deferred[None] | None = field(init=False, default=None)
-    _work: Deferred[None] | None = field(init=False, default=None)
+    _resumed: Deferred[None] | None = field(init=False, default=None)
+    _delivery: Deferred[None] | None = field(init=False, default=None)
     _done: Deferred[None] | None = field(init=False, default=None)
     _sent: int = field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
         """Count."""
-        self.size = sum(stretch.length for stretch in self._stretches)
+        self.size = sum(object_range.length for object_range in self._ranges)
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
         """Write everything to ``consumer`` as a push producer, and close."""
         done: Deferred[None] = Deferred(lambda _: self._stop())
         self._done, self._consumer = done, consumer
         consumer.registerProducer(self, True)
-        self._work = self._deliver()
-        self._work.addBoth(self._ended)
+        self._delivery = self._deliver()
+        self._delivery.addBoth(self._ended)
         return done
 
     def feed(self, observe: Callable[[bytes], object]) -> Deferred[None]:
         """Call ``observe`` with everything, on a thread, and close."""
-        feeder = _Feeder(self._threads, observe)
+        observer = _ObservingConsumer(self._threads, observe)
         done: Deferred[None] = Deferred(lambda _: delivering.cancel())
-        delivering = self.deliver(feeder)
-        delivering.addCallback(lambda _: feeder.finish())
-        delivering.addErrback(lambda failure: feeder.failure or failure)
+        delivering = self.deliver(observer)
+        delivering.addCallback(lambda _: observer.finish())
+        delivering.addErrback(lambda failure: observer.failure or failure)
         delivering.addBoth(lambda result: None if done.called else done.callback(result))
         return done
 
@@ -118,7 +118,7 @@ class ObjectReader:
         self._paused = False
         if self._source is not None:
             self._source.resumeProducing()
-        waking, self._waking = self._waking, None
+        waking, self._resumed = self._resumed, None
         if waking is not None:
             waking.callback(None)
 
@@ -148,8 +148,8 @@ class ObjectReader:
 
     def _stop(self) -> None:
         self._free()
-        if self._work is not None:
-            self._work.cancel()
+        if self._delivery is not None:
+            self._delivery.cancel()
 
     def _free(self) -> None:
         body, self._body = self._body, None
@@ -168,37 +168,37 @@ class ObjectReader:
         if result is None:
             done.callback(None)
         elif result.check(CancelledError) is None:
-            done.errback(explained(result, self._path))
+            done.errback(to_storage_error(result, self._path))
         else:
             done.errback(result)
 
     @inlineCallbacks
-    def _deliver(self) -> Steps:
+    def _deliver(self) -> DeferredGenerator:
         end = 0
-        for stretch in self._stretches:
-            end += stretch.length
+        for object_range in self._ranges:
+            end += object_range.length
             attempt = 0
             while self._sent < end:
                 if self._paused:
-                    self._waking = Deferred()
-                    yield self._waking
+                    self._resumed = Deferred()
+                    yield self._resumed
                 before = self._sent
                 try:
-                    yield self._pass_on(stretch, end)
-                except (Unreachable, Corrupt):
+                    yield self._deliver_range(object_range, end)
+                except (Unreachable, InvalidResponse):
                     # Progress earns new patience: a long body may break off more than once.
                     attempt = 1 if self._sent > before else attempt + 1
-                    if attempt >= _ATTEMPTS or self._sent > end:
+                    if attempt >= _MAX_ATTEMPTS or self._sent > end:
                         raise
 
     @inlineCallbacks
-    def _pass_on(self, stretch: Stretch, end: int) -> Steps:
+    def _deliver_range(self, object_range: ObjectRange, end: int) -> DeferredGenerator:
         """Write what is left of a stretch, or a part of that if the answer breaks off."""
         body, self._body = self._body, None
         if body is None:
             left = end - self._sent
             body = yield self._client.get_object(
-                stretch.key, stretch.offset + stretch.length - left, left, stretch.etag
+                object_range.key, object_range.offset + object_range.length - left, left, object_range.etag
             )
         yield body.deliver(self)
         if self._sent < end:
@@ -207,7 +207,7 @@ class ObjectReader:
 
 @implementer(IConsumer)
 @define(eq=False)
-class _Feeder:
+class _ObservingConsumer:
     """Shows what it gets to a function, a MiB at a time, on a thread."""
 
     _threads: Threads
@@ -230,28 +230,28 @@ class _Feeder:
         """Collect, and show when there is enough."""
         self._pieces.append(data)
         self._size += len(data)
-        if self._size >= _BATCH and self._busy is None:
+        if self._size >= _OBSERVE_BYTES and self._busy is None:
             if self._producer is not None:
                 self._producer.pauseProducing()
-            self._busy = self._show()
-            self._busy.addCallbacks(self._shown, self._failed)
+            self._busy = self._flush()
+            self._busy.addCallbacks(self._flushed, self._failed)
 
     def finish(self) -> Deferred[None]:
         """Fire when everything was shown."""
         if self._busy is None:
-            return self._show()
-        return self._busy.addCallback(lambda _: self._show())
+            return self._flush()
+        return self._busy.addCallback(lambda _: self._flush())
 
-    def _show(self) -> Deferred[None]:
+    def _flush(self) -> Deferred[None]:
         pieces, self._pieces, self._size = self._pieces, [], 0
 
         def show() -> None:
             for piece in pieces:
                 self._observe(piece)
 
-        return self._threads.run(show)
+        return self._threads.run_blocking(show)
 
-    def _shown(self, _: None) -> None:
+    def _flushed(self, _: None) -> None:
         self._busy = None
         if self._producer is not None:
             self._producer.resumeProducing()

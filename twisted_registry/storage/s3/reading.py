@@ -12,10 +12,10 @@ from twisted.web.http import stringToDatetime
 from zope.interface import implementer
 
 from twisted_registry.storage.s3.documents import name_decoder
-from twisted_registry.storage.s3.errors import Corrupt
+from twisted_registry.storage.s3.errors import InvalidResponse
 from twisted_registry.storage.s3.interfaces import IObjectBody
 from twisted_registry.storage.s3.objects import (
-    DeleteFault,
+    DeleteError,
     MultipartUpload,
     ObjectInfo,
     ObjectListing,
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IConsumer
 
-    from twisted_registry.storage.s3.answer import Answer
+    from twisted_registry.storage.s3.answer import S3Response
     from twisted_registry.storage.s3.documents import Element
 
 #: The header that keeps the note of an object.
-NOTE: Final = "x-amz-meta-twisted-registry"
+METADATA_HEADER: Final = "x-amz-meta-twisted-registry"
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
@@ -42,24 +42,24 @@ class ObjectBody:
 
     info: ObjectInfo
     length: int
-    _answer: Answer
+    _response: S3Response
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
         """Write everything to ``consumer``."""
-        return self._answer.deliver(consumer)
+        return self._response.deliver(consumer)
 
     def collect(self) -> Deferred[bytes]:
         """Fire with everything."""
-        return self._answer.collect(self.length)
+        return self._response.collect(self.length)
 
     def close(self) -> None:
         """Drop the connection unless everything was read."""
-        self._answer.close()
+        self._response.close()
 
 
-def info_of(answer: Answer, key: str, size: int) -> ObjectInfo:
+def parse_object_info(response: S3Response, key: str, size: int) -> ObjectInfo:
     """Read the head of HeadObject or GetObject."""
-    modified = answer.header("last-modified")
+    modified = response.header("last-modified")
     try:
         seconds = stringToDatetime(modified.encode()) if modified else None
     except (ValueError, IndexError, KeyError):
@@ -67,33 +67,33 @@ def info_of(answer: Answer, key: str, size: int) -> ObjectInfo:
     return ObjectInfo(
         key,
         size,
-        etag_of(answer.header("etag")),
+        etag_of(response.header("etag")),
         None if seconds is None else seconds * 10**9,
-        answer.header(NOTE),
+        response.header(METADATA_HEADER),
     )
 
 
-def body_of(answer: Answer, key: str, offset: int, length: int | None) -> ObjectBody:
+def open_object_body(response: S3Response, key: str, offset: int, length: int | None) -> ObjectBody:
     """Read the head of GetObject, of the stretch that was asked for.
 
     :raises Corrupt: if that is not what came.
     """
-    coming = answer.length
+    coming = response.length
     if coming is None:
-        raise Corrupt(answer.what, "the answer does not say how long it is", retry=True)
+        raise InvalidResponse(response.what, "the answer does not say how long it is", retryable=True)
     if offset == 0 and length is None:
-        return ObjectBody(info_of(answer, key, coming), coming, answer)
-    told = answer.header("content-range")
+        return ObjectBody(parse_object_info(response, key, coming), coming, response)
+    told = response.header("content-range")
     found = _CONTENT_RANGE.fullmatch(told)
-    if answer.status != 206 or found is None:
-        raise Corrupt(answer.what, f"a range was asked for, and came not as one: {told!r}")
+    if response.status != 206 or found is None:
+        raise InvalidResponse(response.what, f"a range was asked for, and came not as one: {told!r}")
     first, last, size = (int(number) for number in found.groups())
     wanted = size - offset if length is None else min(length, size - offset)
     if first != offset or last - first + 1 != wanted or coming != wanted:
-        raise Corrupt(
-            answer.what, f"{wanted} bytes from {offset} were asked for; what came is {told!r}"
+        raise InvalidResponse(
+            response.what, f"{wanted} bytes from {offset} were asked for; what came is {told!r}"
         )
-    return ObjectBody(info_of(answer, key, size), coming, answer)
+    return ObjectBody(parse_object_info(response, key, size), coming, response)
 
 
 def etag_of(text: str) -> str:
@@ -101,7 +101,7 @@ def etag_of(text: str) -> str:
     return text.strip().strip('"')
 
 
-def objects_of(document: Element) -> ObjectListing:
+def parse_object_listing(document: Element) -> ObjectListing:
     """Read ListObjectsV2."""
     decoded = name_decoder(document)
     return ObjectListing(
@@ -115,11 +115,11 @@ def objects_of(document: Element) -> ObjectListing:
             for item in document.all("Contents")
         ),
         tuple(decoded(item.text("Prefix")) for item in document.all("CommonPrefixes")),
-        document.text("NextContinuationToken") if _goes_on(document) else "",
+        document.text("NextContinuationToken") if _is_truncated(document) else "",
     )
 
 
-def uploads_of(document: Element) -> UploadListing:
+def parse_upload_listing(document: Element) -> UploadListing:
     """Read ListMultipartUploads."""
     return UploadListing(
         tuple(
@@ -131,12 +131,12 @@ def uploads_of(document: Element) -> UploadListing:
             for item in document.all("Upload")
         ),
         (document.text("NextKeyMarker"), document.text("NextUploadIdMarker"))
-        if _goes_on(document)
+        if _is_truncated(document)
         else None,
     )
 
 
-def parts_of(document: Element) -> tuple[list[Part], str]:
+def parse_part_listing(document: Element) -> tuple[list[Part], str]:
     """Read a page of ListParts, and the marker of the next, which is empty at the end."""
     return [
         Part(
@@ -146,19 +146,19 @@ def parts_of(document: Element) -> tuple[list[Part], str]:
             _nanoseconds(item.text("LastModified")),
         )
         for item in document.all("Part")
-    ], document.text("NextPartNumberMarker") if _goes_on(document) else ""
+    ], document.text("NextPartNumberMarker") if _is_truncated(document) else ""
 
 
-def delete_faults_of(document: Element) -> list[DeleteFault]:
+def parse_delete_errors(document: Element) -> list[DeleteError]:
     """Read DeleteObjects."""
     return [
-        DeleteFault(item.text("Key"), item.text("Code"), item.text("Message"))
+        DeleteError(item.text("Key"), item.text("Code"), item.text("Message"))
         for item in document.all("Error")
         if item.text("Code") != "NoSuchKey"
     ]
 
 
-def _goes_on(document: Element) -> bool:
+def _is_truncated(document: Element) -> bool:
     return document.text("IsTruncated") == "true"
 
 

@@ -16,31 +16,31 @@ if TYPE_CHECKING:
 
     from twisted_registry.storage.s3.interfaces import IS3Client
     from twisted_registry.storage.s3.objects import MultipartUpload
-    from twisted_registry.storage.s3.sinks import Steps
+    from twisted_registry.storage.s3.sinks import DeferredGenerator
 
 
 @define(eq=False)
-class Remover:
+class ObjectDeleter:
     """Deletes in one bucket."""
 
     _client: IS3Client
 
     @inlineCallbacks
-    def keys(self, keys: Sequence[str]) -> Steps:
+    def keys(self, keys: Sequence[str]) -> DeferredGenerator:
         """Delete objects; those that are not there are passed over.
 
         :raises StorageError: if the store could not delete one; every one was tried.
         """
         if not keys:
             return
-        faults = yield self._client.delete_objects(keys)
-        if faults:
-            first = faults[0]
-            more = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
+        errors = yield self._client.delete_objects(keys)
+        if errors:
+            first = errors[0]
+            more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
             raise StorageError(first.key, f"not deleted: {first.code} {first.message}{more}")
 
     @inlineCallbacks
-    def below(self, prefix: str) -> Steps:
+    def below(self, prefix: str) -> DeferredGenerator:
         """Delete every object whose key begins with a prefix; fire with whether there was one."""
         anything = False
         token = ""
@@ -54,7 +54,7 @@ class Remover:
                 return anything
 
     @inlineCallbacks
-    def uploads(self, prefix: str, before: float, *, dry_run: bool = False) -> Steps:
+    def uploads(self, prefix: str, before: float, *, dry_run: bool = False) -> DeferredGenerator:
         """Abort multipart uploads that nobody wrote to since a time; fire with how many they were.
 
         :param before: seconds since the epoch.
@@ -65,7 +65,7 @@ class Remover:
         while True:
             listing = yield self._client.list_multipart_uploads(prefix, marker=marker)
             for upload in listing.uploads:
-                if (yield from self._touched(upload, before)) < before:
+                if (yield from self._last_activity(upload, before)) < before:
                     if not dry_run:
                         yield self._client.abort_multipart_upload(upload.key, upload.upload_id)
                     count += 1
@@ -73,7 +73,7 @@ class Remover:
             if marker is None:
                 return count
 
-    def _touched(self, upload: MultipartUpload, before: float) -> Generator[Any, Any, float]:
+    def _last_activity(self, upload: MultipartUpload, before: float) -> Generator[Any, Any, float]:
         """When somebody wrote to an upload last, in seconds since the epoch.
 
         :param before: what was begun later is not looked at.

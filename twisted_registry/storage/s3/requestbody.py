@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 #: Bytes that are handed to the transport at once. A large piece would be copied or encrypted
 #: whole, and no sign of life would be seen until all of it was sent.
-PIECE = 256 * 1024
+WRITE_BYTES = 256 * 1024
 
 
-def size_of(content: Content) -> int:
+def content_size(content: Content) -> int:
     """How many bytes a content has."""
     return len(content) if isinstance(content, bytes) else sum(map(len, content))
 
@@ -32,15 +32,15 @@ class RequestBody:
     :ivar length: bytes.
     """
 
-    def __init__(self, content: Content, going_on: Callable[[bool], object]) -> None:
+    def __init__(self, content: Content, on_progress: Callable[[bool], object]) -> None:
         """Send nothing yet.
 
         :param going_on: called whenever the transport has taken something, with whether there
             is more to come.
         """
-        self.length = size_of(content)
+        self.length = content_size(content)
         self._pieces = _pieces(content)
-        self._going_on = going_on
+        self._on_progress = on_progress
         self._consumer: IConsumer | None = None
         self._done: Deferred[None] = Deferred()
         self._paused = False
@@ -67,7 +67,7 @@ class RequestBody:
     def _go_on(self) -> None:
         while self._consumer is not None and not self._paused:
             piece = next(self._pieces, None)
-            self._going_on(piece is not None)
+            self._on_progress(piece is not None)
             if piece is None:
                 self._consumer = None
                 self._done.callback(None)
@@ -78,10 +78,10 @@ class RequestBody:
 
 def _pieces(content: Content) -> Iterator[bytes]:
     for block in [content] if isinstance(content, bytes) else content:
-        if len(block) <= PIECE:
+        if len(block) <= WRITE_BYTES:
             if block:
                 yield block
             continue
         view = memoryview(block)
-        for start in range(0, len(block), PIECE):
-            yield bytes(view[start : start + PIECE])
+        for start in range(0, len(block), WRITE_BYTES):
+            yield bytes(view[start : start + WRITE_BYTES])

@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
     from twisted_registry.storage.s3.interfaces import IS3Client
     from twisted_registry.storage.s3.plan import Piece
-    from twisted_registry.storage.s3.sinks import Steps
+    from twisted_registry.storage.s3.sinks import DeferredGenerator
 
 #: How often a piece is read whose bytes are not what they were.
-_READINGS: Final = 3
+_MAX_READS: Final = 3
 
 
 @inlineCallbacks
-def read_piece(client: IS3Client, prefix: str, piece: Piece) -> Steps:
+def read_piece(client: IS3Client, prefix: str, piece: Piece) -> DeferredGenerator:
     """Fire with the bytes of a piece.
 
     :param prefix: of the keys of the pieces.
     :raises StorageError: if what comes is not what was stored, again and again.
     """
     key = prefix + piece.name
-    for _ in range(_READINGS):
+    for _ in range(_MAX_READS):
         _, found = yield client.read_object(key, piece.size)
         if len(found) == piece.size and piece.crc in (None, crc_of([found])):
             return found

@@ -18,11 +18,11 @@ from twisted.web.http import stringToDatetime
 
 from twisted_registry.storage.s3.backoff import Backoff
 from twisted_registry.storage.s3.credentials import CredentialsError
-from twisted_registry.storage.s3.errors import BadCredentials, Denied, S3Error, Skewed
-from twisted_registry.storage.s3.faults import fault_of
-from twisted_registry.storage.s3.requestbody import size_of
-from twisted_registry.storage.s3.sigv4 import EMPTY, UNSIGNED, Signer, encoded_query
-from twisted_registry.storage.s3.wirelog import WireLog
+from twisted_registry.storage.s3.errors import BadCredentials, AccessDenied, S3Error, ClockSkewed
+from twisted_registry.storage.s3.faults import error_from_response
+from twisted_registry.storage.s3.requestbody import content_size
+from twisted_registry.storage.s3.sigv4 import EMPTY_SHA256, UNSIGNED_PAYLOAD, Signer, encoded_query
+from twisted_registry.storage.s3.wirelog import RequestLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
     from twisted.python.failure import Failure
 
-    from twisted_registry.storage.s3.address import Address
-    from twisted_registry.storage.s3.answer import Answer
-    from twisted_registry.storage.s3.credentials import Credentials, ICredentialsSource
+    from twisted_registry.storage.s3.address import BucketAddress
+    from twisted_registry.storage.s3.answer import S3Response
+    from twisted_registry.storage.s3.credentials import Credentials, ICredentialsProvider
     from twisted_registry.storage.s3.interfaces import Content
     from twisted_registry.storage.s3.operation import Operation
     from twisted_registry.storage.s3.transport import Transport
@@ -41,13 +41,13 @@ log = Logger()
 _T = TypeVar("_T")
 
 #: Bytes that are hashed on the reactor's thread: a fraction of a millisecond.
-SMALL: Final = 256 * 1024
+MAX_HASHED_BYTES: Final = 256 * 1024
 #: Bytes of an answer that is no success.
-LONGEST_FAULT: Final = 64 * 1024
+MAX_ERROR_BYTES: Final = 64 * 1024
 #: Seconds that a slow operation may take before it answers.
-SLOW: Final = 300.0
+SLOW_TIMEOUT_S: Final = 300.0
 #: Seconds that clocks may differ by; stores refuse more than 900.
-TOLERATED: Final = 300.0
+MAX_CLOCK_SKEW_S: Final = 300.0
 
 
 @define(eq=False)
@@ -60,17 +60,17 @@ class Sender:
 
     _clock: IReactorTime
     _transport: Transport
-    address: Address
-    _credentials: ICredentialsSource
+    address: BucketAddress
+    _credentials: ICredentialsProvider
     _user_agent: str
     _backoff: Backoff = field(factory=Backoff)
-    _wire: WireLog = field(factory=WireLog)
-    _ahead: float = field(init=False, default=0.0)
+    _request_log: RequestLog = field(factory=RequestLog)
+    _clock_offset: float = field(init=False, default=0.0)
     _signer: Signer | None = field(init=False, default=None)
 
     @inlineCallbacks
     def send(
-        self, operation: Operation, finish: Callable[[Answer], Deferred[_T]]
+        self, operation: Operation, finish: Callable[[S3Response], Deferred[_T]]
     ) -> Generator[Any, Any, _T]:
         """Fire with what ``finish`` makes of the answer, if that is a success.
 
@@ -83,14 +83,14 @@ class Sender:
         while True:
             attempt += 1
             try:
-                answer = yield self._attempt(operation, attempt)
-                result: _T = yield finish(answer)
+                response = yield self._attempt(operation, attempt)
+                result: _T = yield finish(response)
             except S3Error as error:
-                if isinstance(error, Skewed) and not corrected:
+                if isinstance(error, ClockSkewed) and not corrected:
                     corrected = True
                     continue
                 wait = self._backoff.delay(error, attempt, self._clock.seconds() - began)
-                self._wire.failed(error, attempt, wait)
+                self._request_log.log_failure(error, attempt, wait)
                 if wait is None:
                     if repeated:
                         raise evolve(error, repeated=True) from error
@@ -100,7 +100,7 @@ class Sender:
                 return result
             yield deferLater(self._clock, wait)
 
-    def pause(self, attempt: int) -> Deferred[None]:
+    def wait_before_retry(self, attempt: int) -> Deferred[None]:
         """Fire when an attempt at what the store was too busy for may be followed by another.
 
         :param attempt: its number, from 1.
@@ -109,7 +109,7 @@ class Sender:
 
     @inlineCallbacks
     def presign(
-        self, address: Address, method: str, key: str, expires: int
+        self, address: BucketAddress, method: str, key: str, expires: int
     ) -> Generator[Any, Any, str]:
         """Fire with a URL that needs no signature.
 
@@ -128,7 +128,7 @@ class Sender:
         yield self._credentials.close()
 
     @inlineCallbacks
-    def _attempt(self, operation: Operation, attempt: int) -> Generator[Any, Any, Answer]:
+    def _attempt(self, operation: Operation, attempt: int) -> Generator[Any, Any, S3Response]:
         address, began = self.address, self._clock.seconds()
         what = f"{operation.name} {address.bucket}/{operation.key}"
         signer = yield self._current_signer(what)
@@ -138,17 +138,17 @@ class Sender:
         headers.update(signer.headers(operation.method, path, query, headers, payload, self._now()))
         headers["user-agent"] = self._user_agent
         url = address.url(path, query)
-        self._wire.sent(operation.method, url, headers)
-        answer: Answer = yield self._transport.send(
+        self._request_log.log_request(operation.method, url, headers)
+        response: S3Response = yield self._transport.send(
             what, operation.method, url, headers, operation.content,
-            SLOW if operation.slow else None,
+            SLOW_TIMEOUT_S if operation.slow else None,
         )  # fmt: skip
-        self._wire.answered(answer, attempt, self._clock.seconds() - began)
-        if answer.status // 100 == 2:
-            return answer
-        content = yield answer.collect(LONGEST_FAULT)
-        error = fault_of(answer, content, address.region)
-        raise self._skew(error, answer) or error
+        self._request_log.log_response(response, attempt, self._clock.seconds() - began)
+        if response.status // 100 == 2:
+            return response
+        content = yield response.collect(MAX_ERROR_BYTES)
+        error = error_from_response(response, content, address.region)
+        raise self._correct_clock(error, response) or error
 
     def _current_signer(self, what: str) -> Deferred[Signer]:
         def explain(failure: Failure) -> NoReturn:
@@ -164,35 +164,35 @@ class Sender:
         return signer
 
     def _now(self) -> float:
-        return self._clock.seconds() + self._ahead
+        return self._clock.seconds() + self._clock_offset
 
-    def _skew(self, error: S3Error, answer: Answer) -> Skewed | None:
+    def _correct_clock(self, error: S3Error, response: S3Response) -> ClockSkewed | None:
         """Adopt the clock of the store if it refused ours, and answer what to raise instead.
 
         HEAD has no body that would tell why it was refused, but its date does.
         """
         try:
-            there = stringToDatetime(answer.header("date").encode())
+            there = stringToDatetime(response.header("date").encode())
         except (ValueError, IndexError, KeyError):
             return None
         ahead = there - self._now()
-        unexplained = isinstance(error, Denied) and not error.code and abs(ahead) > TOLERATED
-        if not (isinstance(error, Skewed) or unexplained):
+        unexplained = isinstance(error, AccessDenied) and not error.code and abs(ahead) > MAX_CLOCK_SKEW_S
+        if not (isinstance(error, ClockSkewed) or unexplained):
             return None
-        self._ahead += ahead
-        log.warn("the clock of the store is {ahead:+.0f} s ahead of ours", ahead=self._ahead)
-        return Skewed(
+        self._clock_offset += ahead
+        log.warn("the clock of the store is {ahead:+.0f} s ahead of ours", ahead=self._clock_offset)
+        return ClockSkewed(
             error.operation,
-            f"the store's clock is {self._ahead:+.0f} s ahead of ours",
+            f"the store's clock is {self._clock_offset:+.0f} s ahead of ours",
             code=error.code, status=error.status, request_id=error.request_id,
         )  # fmt: skip
 
 
 def _digest(content: Content) -> str:
     if not content:
-        return EMPTY
-    if size_of(content) > SMALL:
-        return UNSIGNED
+        return EMPTY_SHA256
+    if content_size(content) > MAX_HASHED_BYTES:
+        return UNSIGNED_PAYLOAD
     blocks: Sequence[bytes] = [content] if isinstance(content, bytes) else content
     digest = hashlib.sha256()
     for block in blocks:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 #: Keys of a profile that say that its credentials come from elsewhere.
-_ELSEWHERE: Final = frozenset(
+_INDIRECT_KEYS: Final = frozenset(
     {
         "credential_process",
         "credential_source",
@@ -64,7 +64,7 @@ def from_shared_files(environ: Mapping[str, str]) -> Credentials | None:
     if asked and not keys:
         raise CredentialsError(f"the profile {asked!r} is neither in {shared} nor in {config}")
     access, secret = keys.get("aws_access_key_id", ""), keys.get("aws_secret_access_key", "")
-    if _ELSEWHERE & keys.keys() or not (access or secret):
+    if _INDIRECT_KEYS & keys.keys() or not (access or secret):
         return None
     if not access or not secret:
         missing = "aws_secret_access_key" if access else "aws_access_key_id"

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
 #: Stands for the digest of a body that the signature does not cover.
-UNSIGNED: Final = "UNSIGNED-PAYLOAD"
+UNSIGNED_PAYLOAD: Final = "UNSIGNED-PAYLOAD"
 #: The digest of no body.
-EMPTY: Final = hashlib.sha256(b"").hexdigest()
+EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest()
 
 
 def encoded_path(path: str) -> str:
@@ -68,7 +68,7 @@ class Signer:
         :param query: as :func:`encoded_query` gives it, and as it is sent.
         :param headers: what is to be signed, with lower-case names: ``host``, and all that begin
             with ``x-amz-``.
-        :param payload: the SHA-256 of the body in hexadecimal, or :data:`UNSIGNED`.
+        :param payload: the SHA-256 of the body in hexadecimal, or :data:`UNSIGNED_PAYLOAD`.
         :param now: seconds since the epoch, by the clock of the store.
         """
         stamp = _stamp(now)
@@ -112,7 +112,7 @@ class Signer:
         if self.credentials.token:
             signed.append(("X-Amz-Security-Token", self.credentials.token))
         query = encoded_query(signed)
-        signature = self._signature(method, path, query, {"host": host}, UNSIGNED, stamp)
+        signature = self._signature(method, path, query, {"host": host}, UNSIGNED_PAYLOAD, stamp)
         return f"{query}&X-Amz-Signature={signature}"
 
     def _signature(
@@ -130,7 +130,7 @@ class Signer:
         lines += ["", ";".join(names), payload]
         digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
         text = f"{ALGORITHM}\n{stamp}\n{self._scope(stamp)}\n{digest}"
-        return _mac(self._signing_key(stamp[:8]), text).hex()
+        return _hmac_sha256(self._signing_key(stamp[:8]), text).hex()
 
     def _scope(self, stamp: str) -> str:
         return f"{stamp[:8]}/{self.region}/{self.service}/aws4_request"
@@ -139,7 +139,7 @@ class Signer:
         if day != self._day:
             key = f"AWS4{self.credentials.secret_key}".encode()
             for word in (day, self.region, self.service, "aws4_request"):
-                key = _mac(key, word)
+                key = _hmac_sha256(key, word)
             self._day, self._key = day, key
         return self._key
 
@@ -148,5 +148,5 @@ def _stamp(now: float) -> str:
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
 
 
-def _mac(key: bytes, text: str) -> bytes:
+def _hmac_sha256(key: bytes, text: str) -> bytes:
     return hmac.digest(key, text.encode(), "sha256")

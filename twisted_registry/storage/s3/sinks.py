@@ -2,7 +2,7 @@
 
 A file whose later name is known from the start can be a multipart upload to that name: nobody
 sees it before it is completed, and it needs no copy then. Every other one is pieces and a plan of
-them (:mod:`~twisted_registry.storage.s3.plan`), which can be read and continued by anybody.
+them (:mod:`~twisted_registry.storage.s3.piece_list`), which can be read and continued by anybody.
 """
 
 # zope's methods have no self, and their bodies are their docstrings.
@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks, succ
 from zope.interface import Attribute, Interface, implementer
 
 from twisted_registry.storage.interfaces import PathNotFound
-from twisted_registry.storage.s3.plan import Piece, Plan
+from twisted_registry.storage.s3.plan import Piece, PieceList
 from twisted_registry.storage.s3.rereading import crc_of, read_piece
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from twisted_registry.storage.s3.objects import Part
 
 #: Pieces that were joined into others and wait for the end of the upload, as a rule.
-_SPENT: Final = 1000
+_MAX_SUPERSEDED_PIECES: Final = 1000
 #: The answer of a function with ``inlineCallbacks``.
-Steps: TypeAlias = Generator[Deferred[Any], Any, Any]
+DeferredGenerator: TypeAlias = Generator[Deferred[Any], Any, Any]
 
 
 class ISink(Interface):
@@ -40,9 +40,9 @@ class ISink(Interface):
     size: int = Attribute("Bytes that were accepted.")
     mark: str = Attribute("Names them: no other bytes of this file have the same.")
     tail: int = Attribute("Bytes at the end that the next chunk is joined with, if that helps.")
-    smallest: int = Attribute("Bytes that every chunk but the last must have.")
-    least: int = Attribute("Bytes from which on a chunk needs no joining.")
-    keeps: bool = Attribute("Whether a later writer can go on with what was saved.")
+    min_bytes: int = Attribute("Bytes that every chunk but the last must have.")
+    min_part_bytes: int = Attribute("Bytes from which on a chunk needs no joining.")
+    is_resumable: bool = Attribute("Whether a later writer can go on with what was saved.")
     saved: bool = Attribute("Whether a later writer finds all that was accepted.")
 
     def store(content: Sequence[bytes], size: int, *, last: bool) -> Deferred[object]:
@@ -60,12 +60,12 @@ class ISink(Interface):
     def remove() -> Deferred[None]:
         """Take the file and all that belongs to it away."""
 
-    def leave() -> Deferred[None]:
+    def clean_up() -> Deferred[None]:
         """Free what no later writer can use, when nothing is under way any more."""
 
 
 @frozen
-class _Stored:
+class _StoredPiece:
     """A piece that was stored, and those whose bytes it took in."""
 
     piece: Piece
@@ -90,14 +90,14 @@ class PieceSink:
     _client: IS3Client
     _key: str
     _prefix: str
-    plan: Plan
+    piece_list: PieceList
     saved: bool
-    least: int
-    smallest: int = 1
-    keeps: bool = True
+    min_part_bytes: int
+    min_bytes: int = 1
+    is_resumable: bool = True
     _removed: bool = field(init=False, default=False)
     _moved: bool = field(init=False, default=False)
-    _strays: list[str] = field(init=False, factory=list)
+    _unaccepted: list[str] = field(init=False, factory=list)
 
     @property
     def current(self) -> PieceSink:
@@ -105,9 +105,9 @@ class PieceSink:
         return self
 
     @property
-    def is_there(self) -> bool:
+    def has_pieces(self) -> bool:
         """Whether what is known here is more than what the store tells of the file."""
-        return bool(self.plan.pieces) and not self.is_gone
+        return bool(self.piece_list.pieces) and not self.is_gone
 
     @property
     def is_gone(self) -> bool:
@@ -117,82 +117,82 @@ class PieceSink:
     @property
     def size(self) -> int:
         """Bytes that were accepted."""
-        return self.plan.size
+        return self.piece_list.size
 
     @property
     def mark(self) -> str:
         """Names them."""
-        return self.plan.mark
+        return self.piece_list.mark
 
     @property
     def tail(self) -> int:
         """Bytes in pieces that are too small to be parts."""
-        return sum(piece.size for piece in self.plan.tail(self.least))
+        return sum(piece.size for piece in self.piece_list.tail(self.min_part_bytes))
 
     def store(self, content: Sequence[bytes], size: int, *, last: bool) -> Deferred[object]:  # noqa: ARG002
         """Store a piece, with the small ones before it once that makes it large enough."""
-        tail = self.plan.tail(self.least)
-        joined = tail if self.tail + size >= self.least else ()
+        tail = self.piece_list.tail(self.min_part_bytes)
+        joined = tail if self.tail + size >= self.min_part_bytes else ()
         name = uuid4().hex
-        self._strays.append(name)
+        self._unaccepted.append(name)
         answer: Deferred[object] = self._store(name, content, size, joined)
         return answer
 
     @inlineCallbacks
     def _store(
         self, name: str, content: Sequence[bytes], size: int, joined: tuple[Piece, ...]
-    ) -> Steps:
+    ) -> DeferredGenerator:
         before: list[bytes] = []
         for piece in joined:
             found = yield read_piece(self._client, self._prefix, piece)
             before.append(found)
         size += sum(piece.size for piece in joined)
         whole = [*before, *content]
-        crc = crc_of(whole) if size < self.least else None
+        crc = crc_of(whole) if size < self.min_part_bytes else None
         etag = yield self._client.put_object(self._prefix + name, whole)
-        return _Stored(Piece(name, size, etag, crc), joined)
+        return _StoredPiece(Piece(name, size, etag, crc), joined)
 
-    def accept(self, stored: _Stored) -> bool:
+    def accept(self, stored: _StoredPiece) -> bool:
         """Count a piece."""
-        self._strays.remove(stored.piece.name)
-        self.plan = self.plan.extended(stored.piece, stored.replaced)
+        self._unaccepted.remove(stored.piece.name)
+        self.piece_list = self.piece_list.with_piece(stored.piece, stored.replaced)
         self.saved = False
         return True
 
     @inlineCallbacks
-    def save(self) -> Steps:
+    def save(self) -> DeferredGenerator:
         """Write the plan."""
         if self._removed:
             raise PathNotFound(self._key, "was removed while it was being written")
-        plan = self.plan
-        yield self._client.put_object(self._key, plan.to_bytes(), note=plan.note)
-        self.saved = plan is self.plan
-        if self.saved and len(plan.spent) > _SPENT:
+        piece_list = self.piece_list
+        yield self._client.put_object(self._key, piece_list.to_bytes(), metadata=piece_list.metadata)
+        self.saved = piece_list is self.piece_list
+        if self.saved and len(piece_list.superseded) > _MAX_SUPERSEDED_PIECES:
             # Whoever still knows the list before this one fails, as it would at its end.
-            yield self._client.delete_objects([self._prefix + name for name in plan.spent])
-            self.plan = Plan(plan.pieces)
+            yield self._client.delete_objects([self._prefix + name for name in piece_list.superseded])
+            self.piece_list = PieceList(piece_list.pieces)
 
     def removed(self) -> None:
         """Somebody has removed the file: it must not come back."""
         self._removed = True
 
-    def moved(self) -> None:
+    def mark_moved(self) -> None:
         """The file has another name now, and its pieces are gone."""
         self.saved = self._moved = True
 
     @inlineCallbacks
-    def remove(self) -> Steps:
+    def remove(self) -> DeferredGenerator:
         """Delete plan and pieces."""
         if not self._moved:
             yield self._client.delete_objects(
-                [self._key, *(self._prefix + name for name in self.plan.names)]
+                [self._key, *(self._prefix + name for name in self.piece_list.names)]
             )
 
     @inlineCallbacks
-    def leave(self) -> Steps:
+    def clean_up(self) -> DeferredGenerator:
         """Delete what was stored and did not count."""
-        names = [*self._strays, *(self.plan.names if self._removed and not self._moved else ())]
-        self._strays.clear()
+        names = [*self._unaccepted, *(self.piece_list.names if self._removed and not self._moved else ())]
+        self._unaccepted.clear()
         if names:
             yield self._client.delete_objects([self._prefix + name for name in names])
 
@@ -208,14 +208,14 @@ class PartSink:
 
     _client: IS3Client
     destination: str
-    least: int
-    keeps: bool = False
+    min_part_bytes: int
+    is_resumable: bool = False
     tail: int = 0
     mark: str = ""
     saved: bool = True
     is_gone: bool = False
     size: int = field(init=False, default=0)
-    _beginning: DeferredLock = field(init=False, factory=DeferredLock)
+    _create_lock: DeferredLock = field(init=False, factory=DeferredLock)
     _upload_id: str = field(init=False, default="")
     _number: int = field(init=False, default=0)
     _parts: list[Part] = field(init=False, factory=list)
@@ -227,9 +227,9 @@ class PartSink:
         return self
 
     @property
-    def smallest(self) -> int:
+    def min_bytes(self) -> int:
         """Bytes that every part but the last must have."""
-        return self.least
+        return self.min_part_bytes
 
     def store(self, content: Sequence[bytes], size: int, *, last: bool) -> Deferred[object]:
         """Store a part, or keep the only one."""
@@ -241,13 +241,13 @@ class PartSink:
         return answer
 
     @inlineCallbacks
-    def _store(self, content: Sequence[bytes], number: int) -> Steps:
-        yield self._beginning.run(self._begin)
+    def _store(self, content: Sequence[bytes], number: int) -> DeferredGenerator:
+        yield self._create_lock.run(self._begin)
         part = yield self._client.upload_part(self.destination, self._upload_id, number, content)
         return part
 
     @inlineCallbacks
-    def _begin(self) -> Steps:
+    def _begin(self) -> DeferredGenerator:
         if not self._upload_id:
             self._upload_id = yield self._client.create_multipart_upload(self.destination)
 
@@ -261,7 +261,7 @@ class PartSink:
         return True
 
     @inlineCallbacks
-    def publish(self) -> Steps:
+    def publish(self) -> DeferredGenerator:
         """Let everybody see the file under its later name, in one step."""
         if self._parts:
             yield self._client.complete_multipart_upload(
@@ -281,7 +281,7 @@ class PartSink:
         return succeed(None)
 
     @inlineCallbacks
-    def leave(self) -> Steps:
+    def clean_up(self) -> DeferredGenerator:
         """Forget what was not published."""
         upload_id, self._upload_id = self._upload_id, ""
         if upload_id or self._held:

@@ -6,7 +6,7 @@ from attrs import frozen
 
 
 @frozen
-class Storing:
+class ObjectOptions:
     """What the store is told about new objects. What is empty is left to the bucket.
 
     :ivar encrypt: whether the store shall encrypt, by AES256 or by a key of its KMS.

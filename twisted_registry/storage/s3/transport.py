@@ -30,14 +30,14 @@ from twisted.web.client import (
 )
 from twisted.web.http_headers import Headers
 
-from twisted_registry.storage.s3.answer import Answer
-from twisted_registry.storage.s3.endpoints import Endpoints
+from twisted_registry.storage.s3.answer import S3Response
+from twisted_registry.storage.s3.endpoints import StoreEndpointFactory
 from twisted_registry.storage.s3.errors import Unreachable
-from twisted_registry.storage.s3.patience import Patience
-from twisted_registry.storage.s3.promptness import PromptEndpoints
+from twisted_registry.storage.s3.patience import IdleTimeout
+from twisted_registry.storage.s3.promptness import QuickAckEndpointFactory
 from twisted_registry.storage.s3.requestbody import RequestBody
-from twisted_registry.storage.s3.tunnel import ProxiedAgent
-from twisted_registry.storage.s3.unverified import Unverified
+from twisted_registry.storage.s3.tunnel import ProxyAuthorizationAgent
+from twisted_registry.storage.s3.unverified import UnverifiedTLSPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -50,12 +50,12 @@ if TYPE_CHECKING:
 
 #: Idle connections that are kept for the next requests, and for how many seconds. The services
 #: of AWS close theirs after some 20.
-KEPT_CONNECTIONS: Final = 64
-KEPT_SECONDS: Final = 15
+MAX_IDLE_CONNECTIONS: Final = 64
+IDLE_CONNECTION_S: Final = 15
 #: Seconds that closing may take.
-FAREWELL: Final = 5.0
+CLOSE_TIMEOUT_S: Final = 5.0
 
-_NETWORK: Final = (
+_NETWORK_ERRORS: Final = (
     ConnectError,
     ConnectTimeout,
     ConnectingCancelledError,
@@ -105,8 +105,8 @@ class Transport:
         url: str,
         headers: Mapping[str, str],
         content: Content = b"",
-        answer_seconds: float | None = None,
-    ) -> Generator[Deferred[IResponse], Any, Answer]:
+        response_timeout: float | None = None,
+    ) -> Generator[Deferred[IResponse], Any, S3Response]:
         """Fire with the answer, whatever its status, once its head is there.
 
         Cancelling drops the connection.
@@ -119,36 +119,36 @@ class Transport:
         if self._closed:
             raise Unreachable(what, "the connections are closed")
         times = self._timeouts
-        answer_seconds = times.answer if answer_seconds is None else answer_seconds
-        patience = Patience(self._clock, lambda: asking.cancel())  # noqa: PLW0108 - not there yet
-        patience.wait(times.connect + answer_seconds)
+        response_timeout = times.answer if response_timeout is None else response_timeout
+        idle_timeout = IdleTimeout(self._clock, lambda: request.cancel())  # noqa: PLW0108 - not there yet
+        idle_timeout.restart(times.connect + response_timeout)
         body = None
         if content:
             body = RequestBody(
-                content, lambda more: patience.wait(times.idle if more else answer_seconds)
+                content, lambda more: idle_timeout.restart(times.idle if more else response_timeout)
             )
-        asking = self._agent.request(
+        request = self._agent.request(
             method.encode("ascii"),
             url.encode("ascii"),
             Headers({name: [value] for name, value in headers.items()}),
             body,
         )
         try:
-            response = yield asking
+            response = yield request
         except CancelledError:
-            if not patience.ended:
+            if not idle_timeout.expired:
                 raise
-            raise _silent(what, patience) from None
-        except _NETWORK as error:
-            if patience.ended:
-                raise _silent(what, patience) from None
-            cause = _cause(error)
+            raise _timeout_error(what, idle_timeout) from None
+        except _NETWORK_ERRORS as error:
+            if idle_timeout.expired:
+                raise _timeout_error(what, idle_timeout) from None
+            cause = _root_cause(error)
             if isinstance(cause, (CancelledError, ConnectingCancelledError)):
                 raise CancelledError from None
-            raise Unreachable(what, _words(cause), retry=True) from None
+            raise Unreachable(what, _describe_error(cause), retryable=True) from None
         finally:
-            patience.rest()
-        return Answer(what, response, self._clock, times.idle)
+            idle_timeout.cancel()
+        return S3Response(what, response, self._clock, times.idle)
 
     def close(self) -> Deferred[None]:
         """Close idle connections, and others as soon as they are idle."""
@@ -159,7 +159,7 @@ class Transport:
         pool.cachedConnectionTimeout = 0
         closing: Deferred[None] = pool.closeCachedConnections()
         # A peer that does not take part in the farewell shall not keep us.
-        return closing.addTimeout(FAREWELL, self._clock, lambda _, __: None)
+        return closing.addTimeout(CLOSE_TIMEOUT_S, self._clock, lambda _, __: None)
 
 
 def make_transport(
@@ -179,30 +179,30 @@ def make_transport(
     """
     timeouts = timeouts or Timeouts()
     pool = HTTPConnectionPool(reactor)
-    pool.maxPersistentPerHost = KEPT_CONNECTIONS
-    pool.cachedConnectionTimeout = KEPT_SECONDS
+    pool.maxPersistentPerHost = MAX_IDLE_CONNECTIONS
+    pool.cachedConnectionTimeout = IDLE_CONNECTION_S
     # Its own attempts would know nothing of ours.
     pool.retryAutomatically = False
-    policy: IPolicyForHTTPS = BrowserLikePolicyForHTTPS() if verify else Unverified()
-    endpoints = Endpoints(reactor, policy, timeouts.connect, proxy)
-    agent: IAgent = Agent.usingEndpointFactory(reactor, PromptEndpoints(endpoints), pool)
+    policy: IPolicyForHTTPS = BrowserLikePolicyForHTTPS() if verify else UnverifiedTLSPolicy()
+    endpoints = StoreEndpointFactory(reactor, policy, timeouts.connect, proxy)
+    agent: IAgent = Agent.usingEndpointFactory(reactor, QuickAckEndpointFactory(endpoints), pool)
     if proxy is not None and scheme == "http":
         direct = endpoints.direct(proxy.host, proxy.port)
-        agent = ProxiedAgent(ProxyAgent(direct, reactor, pool), proxy.authorization)
+        agent = ProxyAuthorizationAgent(ProxyAgent(direct, reactor, pool), proxy.authorization)
     return Transport(reactor, agent, pool, timeouts)
 
 
-def _silent(what: str, patience: Patience) -> Unreachable:
-    return Unreachable(what, f"no sign of life for {patience.seconds:g} s", retry=True)
+def _timeout_error(what: str, idle_timeout: IdleTimeout) -> Unreachable:
+    return Unreachable(what, f"no sign of life for {idle_timeout.seconds:g} s", retryable=True)
 
 
-def _cause(error: BaseException) -> BaseException:
+def _root_cause(error: BaseException) -> BaseException:
     """What an error of the Agent is about: the first of its reasons, and of theirs."""
     reasons = getattr(error, "reasons", None)
-    return _cause(reasons[0].value) if reasons else error
+    return _root_cause(reasons[0].value) if reasons else error
 
 
-def _words(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     if isinstance(error, SSL.Error):
         # Errors of the library are triples, with the reason at the end; others are not.
         told = error.args[0] if error.args else []

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from twisted_registry.storage.s3.proxies import Proxy
 
 #: Bytes of an answer to CONNECT.
-_LONGEST: Final = 16 * 1024
+_MAX_HEAD_BYTES: Final = 16 * 1024
 
 
 @implementer(IAgent)
 @frozen
-class ProxiedAgent:
+class ProxyAuthorizationAgent:
     """Shows a proxy who we are, in each request.
 
     :ivar agent: which sends them to the proxy.
@@ -78,32 +78,32 @@ class TunnelEndpoint:
         lines = [f"CONNECT {place}:{self._port} HTTP/1.1", f"Host: {place}:{self._port}"]
         if self._proxy.authorization:
             lines.append(f"Proxy-Authorization: {self._proxy.authorization}")
-        tunnel = _Tunnel("\r\n".join([*lines, "", ""]).encode("ascii"), protocolFactory)
-        yield self._endpoint.connect(_Ready(tunnel))
-        inner: IProtocol = yield tunnel.through
+        tunnel = _TunnelProtocol("\r\n".join([*lines, "", ""]).encode("ascii"), protocolFactory)
+        yield self._endpoint.connect(_SingleProtocolFactory(tunnel))
+        inner: IProtocol = yield tunnel.established
         return inner
 
 
-class _Ready(Factory):
+class _SingleProtocolFactory(Factory):
     """Gives away the one protocol that it was made with."""
 
     noisy = False
 
-    def __init__(self, tunnel: _Tunnel) -> None:
+    def __init__(self, tunnel: _TunnelProtocol) -> None:
         self._tunnel = tunnel
 
     def buildProtocol(self, addr: Any) -> Protocol:  # noqa: ARG002
         return self._tunnel
 
 
-class _Tunnel(Protocol):
+class _TunnelProtocol(Protocol):
     """Asks the proxy, and then passes everything on to a protocol that thinks itself connected.
 
     :ivar through: fires with that protocol. Cancelling it drops the connection.
     """
 
     def __init__(self, request: bytes, factory: IProtocolFactory) -> None:
-        self.through: Deferred[IProtocol] = Deferred(lambda _: self._drop())
+        self.established: Deferred[IProtocol] = Deferred(lambda _: self._drop())
         self._request = request
         self._factory = factory
         self._answer = b""
@@ -120,14 +120,14 @@ class _Tunnel(Protocol):
         head, end, rest = self._answer.partition(b"\r\n\r\n")
         if end:
             self._answered(head.split(b"\r\n")[0].split(b" ", 2), rest)
-        elif len(self._answer) > _LONGEST:
+        elif len(self._answer) > _MAX_HEAD_BYTES:
             self._refuse("the proxy answers what is no HTTP")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._inner is not None:
             self._inner.connectionLost(reason)
-        elif not self.through.called:
-            self.through.errback(ConnectError(string="the proxy has closed the connection"))
+        elif not self.established.called:
+            self.established.errback(ConnectError(string="the proxy has closed the connection"))
 
     def _answered(self, words: list[bytes], rest: bytes) -> None:
         status = words[1] if len(words) > 1 else b""
@@ -139,14 +139,14 @@ class _Tunnel(Protocol):
         inner = self._inner = self._factory.buildProtocol(transport.getPeer())
         assert inner is not None
         inner.makeConnection(transport)
-        self.through.callback(inner)
+        self.established.callback(inner)
         if rest:
             inner.dataReceived(rest)
 
     def _refuse(self, why: str) -> None:
         self._drop()
-        if not self.through.called:
-            self.through.errback(ConnectError(string=why))
+        if not self.established.called:
+            self.established.errback(ConnectError(string=why))
 
     def _drop(self) -> None:
         cast("Any", self.transport).abortConnection()

@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 @implementer(IOpenSSLClientConnectionCreator)
 @frozen
-class _Connections:
+class _UnverifiedConnectionCreator:
     context: SSL.Context
     hostname: bytes
 
@@ -29,11 +29,11 @@ class _Connections:
 
 @implementer(IPolicyForHTTPS)
 @frozen
-class Unverified:
+class UnverifiedTLSPolicy:
     """Encrypts, and does not ask who the peer is."""
 
     _context: SSL.Context = field(factory=lambda: CertificateOptions(verify=False).getContext())
 
-    def creatorForNetloc(self, hostname: bytes, port: int) -> _Connections:  # noqa: ARG002
+    def creatorForNetloc(self, hostname: bytes, port: int) -> _UnverifiedConnectionCreator:  # noqa: ARG002
         """Answer what makes connections to a host."""
-        return _Connections(self._context, hostname)
+        return _UnverifiedConnectionCreator(self._context, hostname)

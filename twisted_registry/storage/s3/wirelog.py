@@ -13,12 +13,12 @@ from twisted.logger import Logger
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from twisted_registry.storage.s3.answer import Answer
+    from twisted_registry.storage.s3.answer import S3Response
     from twisted_registry.storage.s3.errors import S3Error
 
 log = Logger()
 
-LEVELS: Final = (
+LOG_LEVELS: Final = (
     "off",
     "debug",
     "debugwithsigning",
@@ -32,10 +32,10 @@ _SECRET: Final = frozenset({"authorization", "x-amz-security-token"})
 
 
 @frozen
-class WireLog:
+class RequestLog:
     """Writes what was asked for, as ``info``: who sets the level wants to see it.
 
-    :ivar level: one of :data:`LEVELS`; anything else is ``off``, as in Distribution.
+    :ivar level: one of :data:`LOG_LEVELS`; anything else is ``off``, as in Distribution.
     """
 
     level: str = "off"
@@ -43,9 +43,9 @@ class WireLog:
     @property
     def is_on(self) -> bool:
         """Whether anything is written at all."""
-        return self.level != "off" and self.level in LEVELS
+        return self.level != "off" and self.level in LOG_LEVELS
 
-    def sent(self, method: str, url: str, headers: Mapping[str, str]) -> None:
+    def log_request(self, method: str, url: str, headers: Mapping[str, str]) -> None:
         """A request goes out."""
         if self.level == "debugwithsigning":
             log.info(
@@ -59,19 +59,19 @@ class WireLog:
             shown = {name: value for name, value in headers.items() if name not in _SECRET}
             log.info("s3 sends: {method} {url} {shown}", method=method, url=url, shown=shown)
 
-    def answered(self, answer: Answer, attempt: int, seconds: float) -> None:
+    def log_response(self, response: S3Response, attempt: int, seconds: float) -> None:
         """The head of an answer is there."""
         if self.is_on:
             log.info(
                 "s3: {what}: {status} after {seconds:.3f} s, attempt {attempt}, request {id}",
-                what=answer.what,
-                status=answer.status,
+                what=response.what,
+                status=response.status,
                 seconds=seconds,
                 attempt=attempt,
-                id=answer.header("x-amz-request-id") or "without an id",
+                id=response.header("x-amz-request-id") or "without an id",
             )
 
-    def failed(self, error: S3Error, attempt: int, wait: float | None) -> None:
+    def log_failure(self, error: S3Error, attempt: int, wait: float | None) -> None:
         """An attempt failed; ``wait`` is None if it was the last."""
         if wait is not None:
             if self.level == "debugwithrequestretries":

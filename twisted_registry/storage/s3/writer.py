@@ -16,10 +16,10 @@ from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from twisted_registry.storage.fed import Fed
+from twisted_registry.storage.fed import PushConsumer
 from twisted_registry.storage.interfaces import StorageError
-from twisted_registry.storage.s3.budget import IHolder
-from twisted_registry.storage.s3.failures import explained
+from twisted_registry.storage.s3.budget import IMemoryUser
+from twisted_registry.storage.s3.failures import to_storage_error
 from twisted_registry.storage.streams import IWriter
 
 if TYPE_CHECKING:
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from twisted_registry.storage.interfaces import Change
-    from twisted_registry.storage.s3.budget import Budget
+    from twisted_registry.storage.s3.budget import MemoryBudget
     from twisted_registry.storage.s3.sinks import ISink
     from twisted_registry.storage.threads import Threads
 
-    Decide: TypeAlias = Callable[[int], Sequence[Change]]
+    ChangesFor: TypeAlias = Callable[[int], Sequence[Change]]
 
 log = Logger()
 
 #: Chunks on their way to the store at once.
-_FLIGHTS = 2
+_MAX_CHUNK_UPLOADS = 2
 
 
 @define(eq=False)
-class _Flight:
+class _ChunkUpload:
     """A chunk on its way.
 
     :ivar stored: what the sink told when it was stored.
@@ -49,13 +49,13 @@ class _Flight:
 
     content: Sequence[bytes]
     size: int
-    landed: bool = field(init=False, default=False)
+    is_done: bool = field(init=False, default=False)
     stored: object = field(init=False, default=None)
-    storing: Deferred[object] = field(init=False, factory=Deferred)
+    deferred: Deferred[object] = field(init=False, factory=Deferred)
 
 
 @define(eq=False)
-class _Sync:
+class _PendingSync:
     """A caller who waits until what was written is stored.
 
     :ivar size: up to which byte.
@@ -64,12 +64,12 @@ class _Sync:
 
     size: int
     saved: bool
-    waiting: Deferred[int] = field(factory=Deferred)
+    deferred: Deferred[int] = field(factory=Deferred)
 
 
-@implementer(IWriter, IHolder)
+@implementer(IWriter, IMemoryUser)
 @define(eq=False)
-class ObjectWriter(Fed):
+class ObjectWriter(PushConsumer):
     """The one writer of a path in this process.
 
     :ivar conclude: makes the changes that end the file.
@@ -77,29 +77,29 @@ class ObjectWriter(Fed):
     :ivar release: called when the path is free again.
     """
 
-    _conclude: Callable[[ObjectWriter, Decide], Deferred[int]]
+    _apply_changes: Callable[[ObjectWriter, ChangesFor], Deferred[int]]
     path: str
     sink: ISink
     _threads: Threads
-    _budget: Budget
+    _budget: MemoryBudget
     _chunk: int
     _release: Callable[[], object]
     _observe: Callable[[bytes], object] | None = None
-    collected: int = field(init=False, default=0)
+    buffered: int = field(init=False, default=0)
     _content: list[bytes] = field(init=False, factory=list)
-    _flights: deque[_Flight] = field(init=False, factory=deque)
-    _syncs: list[_Sync] = field(init=False, factory=list)
-    _spilling: bool = field(init=False, default=False)
+    _uploads: deque[_ChunkUpload] = field(init=False, factory=deque)
+    _syncs: list[_PendingSync] = field(init=False, factory=list)
+    _sending_early: bool = field(init=False, default=False)
     _observing: bool = field(init=False, default=False)
     _saving: bool = field(init=False, default=False)
     #: bytes that the sink keeps in memory
-    _kept: int = field(init=False, default=0)
+    _sink_bytes: int = field(init=False, default=0)
     #: whether somebody asked for the file to be there, even if it is empty
-    _wanted: bool = field(init=False, default=False)
-    _failure_told: bool = field(init=False, default=False)
+    _must_exist: bool = field(init=False, default=False)
+    _failure_reported: bool = field(init=False, default=False)
     _removing: bool = field(init=False, default=False)
     _ended: bool = field(init=False, default=False)
-    _enders: list[Deferred[int]] = field(init=False, factory=list)
+    _closing: list[Deferred[int]] = field(init=False, factory=list)
 
     def __attrs_pre_init__(self) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class ObjectWriter(Fed):
     @property
     def size(self) -> int:
         """Bytes under the path, those still in flight included."""
-        return self.sink.size + sum(flight.size for flight in self._flights) + self.collected
+        return self.sink.size + sum(upload.size for upload in self._uploads) + self.buffered
 
     @property
     def mark(self) -> str:
@@ -115,88 +115,88 @@ class ObjectWriter(Fed):
         return self.sink.mark
 
     @property
-    def flying(self) -> bool:
+    def is_uploading(self) -> bool:
         """Whether bytes are on their way."""
-        return bool(self._flights)
+        return bool(self._uploads)
 
     @property
     def is_settled(self) -> bool:
         """Whether all that was written is stored, and more can not come from here."""
-        return not (self.collected or self._flights)
+        return not (self.buffered or self._uploads)
 
     def write(self, data: bytes) -> None:
         """Take bytes; dropped after a failure, ``close`` and ``cancel``."""
         if self._failure is not None or self._ending or not data:
             return
         self._content.append(data)
-        self.collected += len(data)
-        self._work()
-        self._hold()
+        self.buffered += len(data)
+        self._advance()
+        self._update_budget()
         self._pause_if_full()
 
     def flush(self) -> Deferred[int]:
         """Fire with the size once a later writer finds all written so far."""
-        if self.sink.keeps or self._failure is not None:
+        if self.sink.is_resumable or self._failure is not None:
             return self._sync(saved=True)
         # Part of a file is of no use to anybody; the rest will not come.
         self._ending = True
-        self._drop()
+        self._discard_unstored()
         return succeed(0)
 
     def commit(self) -> Deferred[int]:
         """Fire with the size once all written so far is stored, or ready to be."""
         return self._sync(saved=False)
 
-    def conclude(self, decide: Decide) -> Deferred[int]:
+    def finalize(self, decide: ChangesFor) -> Deferred[int]:
         """Commit, make the changes that ``decide`` answers, and close."""
-        return self._conclude(self, decide)
+        return self._apply_changes(self, decide)
 
     def close(self) -> Deferred[int]:
         """Stop writing, keep what is stored, and let another writer come."""
         if self._ended:
             return succeed(self.sink.size)
         self._ending = True
-        ender: Deferred[int] = Deferred()
-        self._enders.append(ender)
-        self._work()
-        return ender
+        deferred_close: Deferred[int] = Deferred()
+        self._closing.append(deferred_close)
+        self._advance()
+        return deferred_close
 
     def cancel(self) -> Deferred[None]:
         """Stop writing, remove the file, and let another writer come."""
-        self._removing = self._failure_told = True
-        self._drop(StorageError(self.path, "the writer is cancelled"))
+        self._removing = self._failure_reported = True
+        self._discard_unstored(StorageError(self.path, "the writer is cancelled"))
         return self.close().addCallback(lambda _: None)
 
     @property
-    def can_spill(self) -> bool:
+    def can_send_early(self) -> bool:
         """Whether the sink takes what is collected, however little."""
-        return self.collected >= max(self.sink.smallest, 1)
+        return self.buffered >= max(self.sink.min_bytes, 1)
 
-    def spill(self) -> None:
+    def send_early(self) -> None:
         """Send what is collected."""
-        self._spilling = True
-        self._work()
+        self._sending_early = True
+        self._advance()
 
     def resume(self) -> None:
         """Take more bytes, unless two chunks of our own are held already."""
-        full = self.size - self.sink.size >= _FLIGHTS * self._chunk
+        full = self.size - self.sink.size >= _MAX_CHUNK_UPLOADS * self._chunk
         if self._paused and not full and self._producer is not None:
             self._paused = False
             self._producer.resumeProducing()
 
     def _sync(self, *, saved: bool) -> Deferred[int]:
         if self._failure is not None:
-            self._failure_told = True
+            self._failure_reported = True
             return fail(self._failure)
         if self._ending:
             return fail(StorageError(self.path, "the writer is closed"))
-        self._wanted = True
-        sync = _Sync(self.size, saved)
+        self._must_exist = True
+        sync = _PendingSync(self.size, saved)
         self._syncs.append(sync)
-        self._work()
-        return sync.waiting
+        self._advance()
+        return sync.deferred
 
-    def _work(self) -> None:
+    def _advance(self) -> None:
         """Do what can be done now."""
         while not (self._ended or self._saving) and self._may_start():
             self._start()
@@ -209,111 +209,111 @@ class ObjectWriter(Fed):
             wanted = any(sync.saved for sync in due) and not self.sink.saved
             self._save(due, wanted=wanted)
         elif self._ending and self.is_settled:
-            self._end()
+            self._finish()
 
     def _may_start(self) -> bool:
-        flights = self._flights
-        if not self.collected or len(flights) >= _FLIGHTS:
+        uploads = self._uploads
+        if not self.buffered or len(uploads) >= _MAX_CHUNK_UPLOADS:
             return False
-        if flights and (self.sink.tail or flights[-1].size < self.sink.least):
+        if uploads and (self.sink.tail or uploads[-1].size < self.sink.min_part_bytes):
             return False  # what flies may have to be joined with what would follow
         if self._ending or self._syncs:
             return True
-        large = self.sink.least if self._budget.is_spent else self._chunk
-        return self._spilling or self.collected + self.sink.tail >= large
+        large = self.sink.min_part_bytes if self._budget.is_exhausted else self._chunk
+        return self._sending_early or self.buffered + self.sink.tail >= large
 
     def _start(self) -> None:
-        flight = _Flight(self._content, self.collected)
-        self._content, self.collected, self._spilling = [], 0, False
-        self._flights.append(flight)
+        upload = _ChunkUpload(self._content, self.buffered)
+        self._content, self.buffered, self._sending_early = [], 0, False
+        self._uploads.append(upload)
         last = self._ending or bool(self._syncs)
-        flight.storing = self.sink.store(flight.content, flight.size, last=last)
-        flight.storing.addCallback(self._landed, flight)
-        flight.storing.addErrback(self._failed, flight)
+        upload.deferred = self.sink.store(upload.content, upload.size, last=last)
+        upload.deferred.addCallback(self._chunk_stored, upload)
+        upload.deferred.addErrback(self._failed, upload)
 
-    def _landed(self, stored: object, flight: _Flight) -> None:
-        flight.landed, flight.stored = True, stored
-        self._settle()
+    def _chunk_stored(self, stored: object, upload: _ChunkUpload) -> None:
+        upload.is_done, upload.stored = True, stored
+        self._accept_next()
 
-    def _settle(self) -> None:
+    def _accept_next(self) -> None:
         """Count the first chunk if it has landed: they count in order."""
-        if self._observing or not self._flights or not self._flights[0].landed:
+        if self._observing or not self._uploads or not self._uploads[0].is_done:
             return
-        flight = self._flights[0]
+        upload = self._uploads[0]
         if self._observe is None:
-            self._count(None, flight)
+            self._chunk_observed(None, upload)
         else:
             self._observing = True
-            showing = self._threads.run(self._show, flight.content)
-            showing.addCallbacks(self._count, self._failed, (flight,), errbackArgs=(flight,))
+            showing = self._threads.run_blocking(self._observe_chunk, upload.content)
+            showing.addCallbacks(self._chunk_observed, self._failed, (upload,), errbackArgs=(upload,))
 
-    def _show(self, content: Sequence[bytes]) -> None:
+    def _observe_chunk(self, content: Sequence[bytes]) -> None:
         assert self._observe is not None
         for data in content:
             self._observe(data)
 
-    def _count(self, _: None, flight: _Flight) -> None:
+    def _chunk_observed(self, _: None, upload: _ChunkUpload) -> None:
         self._observing = False
-        self._flights.popleft()
-        if not self.sink.accept(flight.stored):
-            self._kept += flight.size
-        self._hold()
+        self._uploads.popleft()
+        if not self.sink.accept(upload.stored):
+            self._sink_bytes += upload.size
+        self._update_budget()
         self._resume_if_free()
-        self._settle()
-        self._work()
+        self._accept_next()
+        self._advance()
 
     def _resume_if_free(self) -> None:
         """Take more bytes if there is memory, or if we hold none of it."""
-        if not self._budget.is_spent or not self.collected:
+        if not self._budget.is_exhausted or not self.buffered:
             self.resume()
 
-    def _failed(self, failure: Failure, flight: _Flight) -> None:
-        if flight not in self._flights:
+    def _failed(self, failure: Failure, upload: _ChunkUpload) -> None:
+        if upload not in self._uploads:
             return  # dropped by an earlier failure, or by the caller
-        if flight is self._flights[0]:
+        if upload is self._uploads[0]:
             self._observing = False
-        self._break(explained(failure, self.path))
+        self._fail(to_storage_error(failure, self.path))
 
-    def _break(self, error: StorageError) -> None:
+    def _fail(self, error: StorageError) -> None:
         self._failure = error
-        self._failure_told = self._failure_told or bool(self._syncs)
-        self._drop(error)
+        self._failure_reported = self._failure_reported or bool(self._syncs)
+        self._discard_unstored(error)
         if self._producer is not None:
             self._producer.stopProducing()
-        self._work()
+        self._advance()
 
-    def _drop(self, why: StorageError | None = None) -> None:
+    def _discard_unstored(self, why: StorageError | None = None) -> None:
         """Forget what is not stored yet, but for what the observer is looking at."""
-        flights = list(self._flights)
-        self._flights.clear()
+        uploads = list(self._uploads)
+        self._uploads.clear()
         if self._observing:
-            self._flights.append(flights.pop(0))
-        for flight in flights:
-            flight.storing.cancel()
-        self._content, self.collected = [], 0
-        self._hold()
+            self._uploads.append(uploads.pop(0))
+        for upload in uploads:
+            upload.deferred.cancel()
+        self._content, self.buffered = [], 0
+        self._update_budget()
         syncs, self._syncs = self._syncs, []
         for sync in syncs:
-            sync.waiting.errback(why or StorageError(self.path, "the rest did not come"))
+            sync.deferred.errback(why or StorageError(self.path, "the rest did not come"))
 
-    def _save(self, due: Sequence[_Sync], *, wanted: bool) -> None:
+    def _save(self, due: Sequence[_PendingSync], *, wanted: bool) -> None:
         self._saving = True
         saving: Deferred[Any] = self.sink.save() if wanted else succeed(None)
 
         def saved(_: object) -> None:
             self._saving = False
             for sync in due:
-                sync.waiting.callback(sync.size)
-            self._work()
+                sync.deferred.callback(sync.size)
+            self._advance()
 
         def failed(failure: Failure) -> None:
             self._saving = False
             self._syncs = [*due, *self._syncs]
-            self._break(explained(failure, self.path))
+            self._fail(to_storage_error(failure, self.path))
 
         saving.addCallbacks(saved, failed)
 
-    def _end(self) -> None:
+    def _finish(self) -> None:
         self._saving = True  # nothing else can begin any more
         if self._removing:
             ending = maybeDeferred(self.sink.remove)
@@ -321,15 +321,15 @@ class ObjectWriter(Fed):
             ending = maybeDeferred(self.sink.save)
         else:
             ending = succeed(None)
-        ending.addBoth(self._leave)
+        ending.addBoth(self._release_sink)
 
     @property
     def _is_worth_saving(self) -> bool:
         if self.sink.current.is_gone:
             return False
-        return bool(self.sink.size) or (self._wanted and self._failure is None)
+        return bool(self.sink.size) or (self._must_exist and self._failure is None)
 
-    def _leave(self, result: Failure | None) -> None:
+    def _release_sink(self, result: Failure | None) -> None:
         def told(failure: Failure) -> None:
             # Strays cost room, and go with the folder of the upload.
             log.warn(
@@ -337,37 +337,37 @@ class ObjectWriter(Fed):
                 path=self.path, error=failure.getErrorMessage(),
             )  # fmt: skip
 
-        leaving = maybeDeferred(self.sink.leave)
+        leaving = maybeDeferred(self.sink.clean_up)
         leaving.addErrback(told)
-        leaving.addCallback(lambda _: self._left(result))
+        leaving.addCallback(lambda _: self._closed(result))
 
-    def _left(self, result: Failure | None) -> None:
+    def _closed(self, result: Failure | None) -> None:
         self._ended = True
-        self._kept = 0
-        self._hold()
+        self._sink_bytes = 0
+        self._update_budget()
         self._release()
         error: BaseException | None = None
         if result is not None:
-            error = explained(result, self.path)
-        elif not self._failure_told:
+            error = to_storage_error(result, self.path)
+        elif not self._failure_reported:
             error = self._failure
-        enders, self._enders = self._enders, []
-        for ender in enders:
+        closing, self._closing = self._closing, []
+        for deferred_close in closing:
             if error is None:
-                ender.callback(self.sink.size)
+                deferred_close.callback(self.sink.size)
             else:
-                ender.errback(error)
+                deferred_close.errback(error)
 
-    def _hold(self) -> None:
-        held = self.size - self.sink.size + self._kept
-        if self._flights and self._flights[0].size < self.sink.least:
+    def _update_budget(self) -> None:
+        held = self.size - self.sink.size + self._sink_bytes
+        if self._uploads and self._uploads[0].size < self.sink.min_part_bytes:
             held += self.sink.tail  # which is read, to be stored again
-        self._budget.hold(self, held)
+        self._budget.set_held(self, held)
 
     def _pause_if_full(self) -> None:
-        short = self._budget.is_spent and self.can_spill
-        full = self.size - self.sink.size >= _FLIGHTS * self._chunk
+        short = self._budget.is_exhausted and self.can_send_early
+        full = self.size - self.sink.size >= _MAX_CHUNK_UPLOADS * self._chunk
         if (full or short) and self._producer is not None and not self._paused:
             self._paused = True
             self._producer.pauseProducing()
-            self._budget.relieve()
+            self._budget.free_memory()

@@ -15,14 +15,14 @@ from twisted_registry.storage.interfaces import (
     StorageError,
     WriterBusy,
 )
-from twisted_registry.storage.s3.budget import Budget, Slots
+from twisted_registry.storage.s3.budget import MemoryBudget, PartUploadSlots
 from twisted_registry.storage.s3.copying import at_once
 from twisted_registry.storage.s3.errors import NotFound
-from twisted_registry.storage.s3.failures import nothing
-from twisted_registry.storage.s3.files import Files, Found
-from twisted_registry.storage.s3.knownsink import KnownSink
+from twisted_registry.storage.s3.failures import none_if_missing
+from twisted_registry.storage.s3.files import FileLookup, StoredFile
+from twisted_registry.storage.s3.knownsink import AdaptiveSink
 from twisted_registry.storage.s3.objects import ObjectInfo
-from twisted_registry.storage.s3.plan import Piece, Plan, noted_size
+from twisted_registry.storage.s3.plan import Piece, PieceList, unfinished_size
 from twisted_registry.storage.s3.sinks import PartSink, PieceSink
 from twisted_registry.storage.s3.writer import ObjectWriter
 
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 
     from twisted_registry.storage.s3.copying import Copier
     from twisted_registry.storage.s3.interfaces import IS3Client
-    from twisted_registry.storage.s3.keys import Keys
-    from twisted_registry.storage.s3.sinks import ISink, Steps
-    from twisted_registry.storage.s3.writer import Decide
+    from twisted_registry.storage.s3.keys import KeyMapping
+    from twisted_registry.storage.s3.sinks import ISink, DeferredGenerator
+    from twisted_registry.storage.s3.writer import ChangesFor
     from twisted_registry.storage.threads import Threads
 
 #: Bytes that a part of a multipart upload must have, unless it is the last.
-LEAST_PART: Final = 5 * 1024 * 1024
+MIN_PART_BYTES: Final = 5 * 1024 * 1024
 #: Uploads at once that are parts of multipart uploads, and can not hold less than one.
-_SLOTS: Final = 6
+_MAX_PART_UPLOADS: Final = 6
 
 
 @define(eq=False)
-class Writers:
+class OpenWriters:
     """The writers of one process.
 
     :ivar budget: of the memory that they share.
@@ -54,19 +54,19 @@ class Writers:
     """
 
     _client: IS3Client
-    _keys: Keys
-    _files: Files
+    _keys: KeyMapping
+    _lookup: FileLookup
     _copier: Copier
     _threads: Threads
-    _budget: Budget
+    _budget: MemoryBudget
     _chunk: int
-    _conclude: Callable[[ObjectWriter, Decide], Deferred[int]]
-    _slots: Slots = field(factory=lambda: Slots(_SLOTS), init=False)
+    _apply_changes: Callable[[ObjectWriter, ChangesFor], Deferred[int]]
+    _slots: PartUploadSlots = field(factory=lambda: PartUploadSlots(_MAX_PART_UPLOADS), init=False)
     #: None while one is being opened
     _open: dict[str, ObjectWriter | None] = field(factory=dict, init=False)
 
     @inlineCallbacks
-    def begin(
+    def open_writer(
         self,
         path: str,
         offset: int | None,
@@ -74,27 +74,27 @@ class Writers:
         destination: str | None,
         present: str | None,
         absent: str | None,
-    ) -> Steps:
+    ) -> DeferredGenerator:
         """Fire with a writer; see ``IStorageDriver.writer``."""
         if path in self._open:
             raise WriterBusy(path)
         self._open[path] = None
         try:
             if present is not None or absent is not None:
-                yield self._look_beside(path, present, absent)
+                yield self._check_preconditions(path, present, absent)
             if destination is not None and offset == 0:
-                yield self._insist_on_nothing(path)
-                parts = PartSink(self._client, self._keys.of(destination), LEAST_PART)
-                new = partial(self._new_sink, path, Plan(), is_saved=False)
-                sink: ISink = KnownSink(parts, new, self._slots)
+                yield self._require_absent(path)
+                parts = PartSink(self._client, self._keys.object_key(destination), MIN_PART_BYTES)
+                new = partial(self._make_piece_sink, path, PieceList(), is_saved=False)
+                sink: ISink = AdaptiveSink(parts, new, self._slots)
             else:
-                sink = yield self._piece_sink(path, offset)
+                sink = yield self._resume_piece_sink(path, offset)
         except BaseException:
             del self._open[path]
             raise
         free = partial(self._open.pop, path)
         writer = self._open[path] = ObjectWriter(
-            self._conclude, path, sink, self._threads, self._budget, self._chunk, free, observe
+            self._apply_changes, path, sink, self._threads, self._budget, self._chunk, free, observe
         )
         return writer
 
@@ -110,17 +110,17 @@ class Writers:
             raise StorageError(path, "is being written")
         return writer.sink.current
 
-    def unfinished(self, path: str) -> Found | None:
+    def find_unfinished(self, path: str) -> StoredFile | None:
         """What was stored of a file that is neither moved nor deleted, if it has a writer."""
         writer = self._open.get(path)
         sink = None if writer is None else writer.sink.current
-        if not isinstance(sink, PieceSink) or not sink.is_there:
+        if not isinstance(sink, PieceSink) or not sink.has_pieces:
             return None
         return self.found(path, sink)
 
-    def found(self, path: str, sink: PieceSink) -> Found:
+    def found(self, path: str, sink: PieceSink) -> StoredFile:
         """What a sink knows of its file."""
-        return Found(path, ObjectInfo(self._keys.of(path), 0, ""), sink.plan)
+        return StoredFile(path, ObjectInfo(self._keys.object_key(path), 0, ""), sink.piece_list)
 
     def removed(self, path: str) -> None:
         """A file or folder was deleted: what is being written there must not come back."""
@@ -130,20 +130,20 @@ class Writers:
                 sink.removed()
 
     @inlineCallbacks
-    def _insist_on_nothing(self, path: str) -> Steps:
-        info = yield self._client.head_object(self._keys.of(path)).addErrback(nothing)
+    def _require_absent(self, path: str) -> DeferredGenerator:
+        info = yield self._client.head_object(self._keys.object_key(path)).addErrback(none_if_missing)
         if info is not None:
-            size = noted_size(info.note)
+            size = unfinished_size(info.metadata)
             size = info.size if size is None else size
             if size:
                 raise OffsetInvalid(path, f"ends at {size}", size=size)
 
     @inlineCallbacks
-    def _look_beside(self, path: str, present: str | None, absent: str | None) -> Steps:
+    def _check_preconditions(self, path: str, present: str | None, absent: str | None) -> DeferredGenerator:
         wanted = [(one, there) for one, there in ((present, True), (absent, False)) if one]
 
         def look(one: str) -> Deferred[ObjectInfo | None]:
-            return self._client.head_object(self._keys.of(one)).addErrback(nothing)
+            return self._client.head_object(self._keys.object_key(one)).addErrback(none_if_missing)
 
         found = yield at_once(len(wanted), [partial(look, one) for one, _ in wanted])
         for info, (_, there) in zip(found, wanted, strict=True):
@@ -151,29 +151,29 @@ class Writers:
                 raise PathNotFound(path, "may not be written by what lies beside it")
 
     @inlineCallbacks
-    def _piece_sink(self, path: str, offset: int | None) -> Steps:
-        found: Found | None = None
+    def _resume_piece_sink(self, path: str, offset: int | None) -> DeferredGenerator:
+        found: StoredFile | None = None
         try:
-            found, _ = yield self._files.read(path, 0)
+            found, _ = yield self._lookup.read(path, 0)
         except NotFound:
             pass
         except StorageError:
-            found = yield self._files.find(path)
+            found = yield self._lookup.find(path)
         size = 0 if found is None else found.size
         if offset is not None and offset != size:
             raise OffsetInvalid(path, f"ends at {size}", size=size)
-        plan = Plan()
-        if found is not None and found.plan is not None:
-            plan = found.plan
+        piece_list = PieceList()
+        if found is not None and found.piece_list is not None:
+            piece_list = found.piece_list
         elif found is not None and size:
             # A whole object that is to grow: the one piece of it, so far.
             name = uuid4().hex
             key = self._keys.pieces(path) + name
             yield self._copier.copy(found.info, key)
             info = yield self._client.head_object(key)
-            plan = Plan((Piece(name, size, info.etag),))
-        return self._new_sink(path, plan, is_saved=found is not None)
+            piece_list = PieceList((Piece(name, size, info.etag),))
+        return self._make_piece_sink(path, piece_list, is_saved=found is not None)
 
-    def _new_sink(self, path: str, plan: Plan, *, is_saved: bool) -> PieceSink:
-        key, prefix = self._keys.of(path), self._keys.pieces(path)
-        return PieceSink(self._client, key, prefix, plan, is_saved, LEAST_PART)
+    def _make_piece_sink(self, path: str, piece_list: PieceList, *, is_saved: bool) -> PieceSink:
+        key, prefix = self._keys.object_key(path), self._keys.pieces(path)
+        return PieceSink(self._client, key, prefix, piece_list, is_saved, MIN_PART_BYTES)
