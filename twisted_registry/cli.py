@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from twisted_registry import __version__
 from twisted_registry.heap import freeze_imports
-from twisted_registry.stack import roomy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +33,6 @@ COMMANDS: Mapping[str, str] = {
 }
 
 
-@roomy
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 

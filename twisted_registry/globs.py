@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 
 from twisted_registry.reference import MAX_NAME_LENGTH
-from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -41,8 +40,8 @@ class GlobInvalid(ValueError):
     """The text is not a pattern."""
 
 
-@frozen(eq=False, repr=False)
-class Glob(Value):
+@frozen
+class Glob:
     """One pattern, without ``!``.
 
     :ivar text: as it was written.
@@ -91,8 +90,8 @@ class Glob(Value):
         return self._pattern.fullmatch(name) is not None
 
 
-@frozen(eq=False, repr=False)
-class GlobSet(Value):
+@frozen
+class GlobSet:
     """What a list of patterns chooses."""
 
     included: tuple[Glob, ...]

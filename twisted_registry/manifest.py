@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from attrs import frozen
 
 from twisted_registry.digest import ALGORITHMS, Digest, DigestInvalid
-from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,8 +67,8 @@ class ManifestInvalid(ValueError):
     """The document is not what its media type says; the text says why."""
 
 
-@frozen(eq=False, repr=False)
-class Descriptor(Value):
+@frozen
+class Descriptor:
     """A reference to content (OCI image specification, descriptor.md).
 
     :ivar size: bytes.
@@ -88,8 +87,8 @@ class Descriptor(Value):
         return bool(self.urls) or self.media_type.startswith(FOREIGN_LAYER_PREFIXES)
 
 
-@frozen(eq=False, repr=False)
-class Manifest(Value):
+@frozen
+class Manifest:
     """What a stored document says.
 
     :ivar media_type: as pushed.
@@ -133,8 +132,8 @@ class Manifest(Value):
         return descriptor
 
 
-@frozen(eq=False, repr=False)
-class References(Value):
+@frozen
+class References:
     """What a stored document refers to, as far as a collector must know.
 
     :ivar digests: of everything that it needs; for a document of a type that is not known,

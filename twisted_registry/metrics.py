@@ -8,11 +8,10 @@ from __future__ import annotations
 from attrs import frozen
 from zope.interface import Interface
 
-from twisted_registry.value import Value
 
 
-@frozen(eq=False, repr=False)
-class FinishedRequest(Value):
+@frozen
+class FinishedRequest:
     """One request that was answered, or whose client left.
 
     :ivar handler: the route's name, as Distribution's metrics call it.

@@ -1,7 +1,7 @@
 """``twistd registry``. :mod:`twisted_registry.alone` is the same without twistd.
 
 All else is imported once it is to be run, so that ``twistd registry --help`` is quick, and inside
-:func:`freeze_imports` and :func:`roomy`, so that the start is.
+:func:`freeze_imports`, so that the start is.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ from twisted.python import usage
 
 from twisted_registry import __version__
 from twisted_registry.heap import freeze_imports
-from twisted_registry.stack import roomy
 
 if TYPE_CHECKING:
     from twisted_registry.service import RegistryService
 
 
-@roomy
 def _reactor() -> Any:
     # twistd has not imported it before us: it is half of the start.
     with freeze_imports():
@@ -47,7 +45,6 @@ class Options(usage.Options):
         sys.exit(0)
 
 
-@roomy
 def makeService(options: Options, reactor: Any = default_reactor) -> RegistryService:
     """Make the service that twistd runs.
 

@@ -17,7 +17,6 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from twisted_registry.api.interfaces import IStreamingRequest
-from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,8 +49,8 @@ class BoundedReader(Protocol):
         """Free what is held."""
 
 
-@frozen(eq=False, repr=False)
-class Response(Value):
+@frozen
+class Response:
     """What to send.
 
     :ivar headers: pairs; a name may come twice.

@@ -14,7 +14,6 @@ from twisted_registry.digest import Digest, DigestInvalid
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.reference import NameInvalid, TagInvalid, check_name, parse_reference
 from twisted_registry.repository.interfaces import Origin
-from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
 _MAX_PARAMETERS = 128
 
 
-@frozen(eq=False, repr=False)
-class APISettings(Value):
+@frozen
+class APISettings:
     """What an operator can set of the API.
 
     :ivar links: how URLs are made.
@@ -158,8 +157,8 @@ class RequestContext:
         return self.settings.links.url(self.request, *path, query=query)
 
 
-@frozen(eq=False, repr=False)
-class Query(Value):
+@frozen
+class Query:
     """The parameters of a URL."""
 
     pairs: tuple[tuple[str, str], ...]

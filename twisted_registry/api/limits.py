@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from twisted_registry.value import Value
 
 MIB = 1024 * 1024
 
 
-@frozen(eq=False, repr=False)
-class Limits(Value):
+@frozen
+class Limits:
     """Sizes in bytes and times in seconds of the HTTP edge.
 
     :ivar url_bytes: a longer request target is answered 414.

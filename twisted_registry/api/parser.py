@@ -28,7 +28,6 @@ from httptools import (
 
 from twisted_registry.api.head import RequestHead, ShownHead
 from twisted_registry.api.known import KnownHeads
-from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from twisted_registry.api.limits import Limits
@@ -45,8 +44,8 @@ _BYPASS_MIN_BYTES = 64 * 1024
 _CHUNK_OVERHEAD_BYTES = 32
 
 
-@frozen(eq=False, repr=False)
-class ParseError(Value):
+@frozen
+class ParseError:
     """The rest of the input can not be read: answer with this status and close."""
 
     status: int

@@ -10,7 +10,6 @@ import re
 
 from attrs import frozen
 
-from twisted_registry.value import Value
 
 _RANGE_RE = re.compile(r"([0-9]*)-([0-9]*)", re.ASCII)
 _CONTENT_RANGE_RE = re.compile(r"(?:bytes )?([0-9]+)-([0-9]+)(?:/(?:[0-9]+|\*))?", re.ASCII)
@@ -26,8 +25,8 @@ class ContentRangeInvalid(ValueError):
     """A Content-Range that is not ``<first>-<last>``."""
 
 
-@frozen(eq=False, repr=False)
-class ByteRange(Value):
+@frozen
+class ByteRange:
     """A stretch of content: ``length`` bytes from ``offset``."""
 
     offset: int

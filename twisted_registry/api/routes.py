@@ -14,7 +14,6 @@ from attrs import field, frozen
 from twisted_registry.auth.interfaces import CATALOG, Access, Action
 from twisted_registry.digest import Digest, DigestInvalid
 from twisted_registry.reference import TagInvalid, is_name, parse_reference
-from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,8 +26,8 @@ _PUSH: tuple[Action, ...] = ("pull", "push")
 _DELETE: tuple[Action, ...] = ("delete",)
 
 
-@frozen(eq=False, repr=False)
-class Endpoint(Value):
+@frozen
+class Endpoint:
     """One row of the table.
 
     :ivar handler: the name in metrics and logs; Distribution's where it has one.

@@ -15,7 +15,6 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 
 from attrs import frozen
 
-from twisted_registry.value import Value
 
 _MAC_BYTES = hashlib.sha256().digest_size
 
@@ -24,8 +23,8 @@ class StateInvalid(ValueError):
     """Not a state that somebody with our secret made for this upload."""
 
 
-@frozen(eq=False, repr=False)
-class UploadState(Value):
+@frozen
+class UploadState:
     """Where an upload was when its URL was given out.
 
     :ivar offset: bytes stored then.

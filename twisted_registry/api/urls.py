@@ -18,7 +18,6 @@ from twisted_registry.api.headers import decode_header, get_header_fields
 from twisted_registry.api.interfaces import IShowingRequest
 from twisted_registry.auth.clientcertificate import IClientCertificateTransport
 from twisted_registry.auth.interfaces import Caller
-from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,8 +33,8 @@ _MAX_HOST_LENGTH = 260
 _FORWARDED_PATTERN = r'\s*([a-z]+)\s*=\s*(?:"([^"]*)"|([^\s;,"]*))\s*'
 
 
-@frozen(eq=False, repr=False)
-class URLBuilder(Value):
+@frozen
+class URLBuilder:
     """Makes URLs.
 
     :ivar host: scheme and host that the operator set, without a path, or empty.

@@ -5,11 +5,10 @@ from __future__ import annotations
 from attrs import frozen
 from zope.interface import Attribute, Interface
 
-from twisted_registry.value import Value
 
 
-@frozen(eq=False, repr=False)
-class ClientCertificate(Value):
+@frozen
+class ClientCertificate:
     """What a verified certificate says of its holder.
 
     :ivar subject: the distinguished name (RFC 4514): ``CN=ci,O=Example``.

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Literal
 from attrs import field, frozen
 from zope.interface import Attribute, Interface, implementer
 
-from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -148,8 +147,8 @@ class IPolicy(IScope):
 
 
 @implementer(IGrant)
-@frozen(eq=False, repr=False)
-class OpenGrant(Value):
+@frozen
+class OpenGrant:
     """Allows everything."""
 
     user: str = ""

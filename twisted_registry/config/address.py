@@ -13,7 +13,6 @@ from typing import Final
 
 from attrs import frozen
 
-from twisted_registry.value import Value
 
 # Patterns are compiled once there is something to match, not at each start.
 _HOST: Final = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252}[A-Za-z0-9_])?"
@@ -32,8 +31,8 @@ _ENDPOINT_KEYWORDS: Final = {
 }
 
 
-@frozen(eq=False, repr=False)
-class Address(Value):
+@frozen
+class Address:
     """A place to listen on.
 
     :ivar text: as it was configured.

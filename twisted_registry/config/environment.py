@@ -16,7 +16,6 @@ from twisted_registry.config.document import DocumentError, Node, parse
 from twisted_registry.config.faults import printable
 from twisted_registry.config.kinds import Anything, Kind, ListOf, OpaqueSection, MapOf
 from twisted_registry.config.sections import Section, schema_keys, expand_bare_name
-from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,8 +31,8 @@ VERSION_VARIABLE = "REGISTRY_VERSION"
 _FOREIGN_VARIABLES = frozenset({"REGISTRY_AUTH_FILE"})
 
 
-@frozen(eq=False, repr=False)
-class Override(Value):
+@frozen
+class Override:
     """A variable that applied.
 
     :ivar variable: its name.

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,8 +39,8 @@ def quote_value(text: str) -> str:
     return repr(masked if len(masked) <= MAX_VALUE_CHARS else masked[:MAX_VALUE_CHARS] + "...")
 
 
-@frozen(eq=False, repr=False)
-class Fault(Value):
+@frozen
+class Fault:
     """One thing that keeps a configuration from being used.
 
     :ivar path: the key, as in ``http.tls.clientcas[0]``.

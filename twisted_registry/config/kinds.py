@@ -16,7 +16,6 @@ from attrs import frozen
 
 from twisted_registry.config import values
 from twisted_registry.config.faults import MASK, Report, mask_url, quote_value
-from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,8 +27,8 @@ class KindMismatchError(Exception):
     """A value is not what its kind takes."""
 
 
-@frozen(eq=False, repr=False)
-class ReadContext(Value):
+@frozen
+class ReadContext:
     """Where the reader stands: the path of the key, and who hears of faults."""
 
     report: Report

@@ -14,7 +14,6 @@ from twisted_registry.config.kinds import ReadContext
 from twisted_registry.config.rules import migrate_loglevel, check_configuration, choose_driver, named_drivers
 from twisted_registry.config.schema import Configuration
 from twisted_registry.config.sections import Section
-from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,8 +35,8 @@ storage:
 SCHEMA: Final = Section("a mapping of sections", Configuration)
 
 
-@frozen(eq=False, repr=False)
-class LoadedConfiguration(Value):
+@frozen
+class LoadedConfiguration:
     """A configuration, and what its reader should hear.
 
     :ivar configuration: checked, with every default filled in.

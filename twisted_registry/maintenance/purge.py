@@ -8,7 +8,6 @@ from attrs import define, frozen
 from twisted.logger import Logger
 
 from twisted_registry.errors import RegistryError
-from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
 log = Logger()
 
 
-@frozen(eq=False, repr=False)
-class UploadPurgeResult(Value):
+@frozen
+class UploadPurgeResult:
     """What one run did.
 
     :ivar found: abandoned uploads.

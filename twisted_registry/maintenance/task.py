@@ -12,7 +12,6 @@ from twisted.logger import Logger
 
 from twisted_registry.maintenance.turn import RunSkipped, host_and_pid
 from twisted_registry.repository.turns import RunRecord
-from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +27,8 @@ log = Logger()
 MAX_START_DELAY_S = 3600.0
 
 
-@frozen(eq=False, repr=False)
-class TaskRun(Value):
+@frozen
+class TaskRun:
     """One run that has ended.
 
     :ivar began: seconds since the epoch.

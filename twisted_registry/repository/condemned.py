@@ -19,7 +19,6 @@ from twisted_registry.digest import ALGORITHMS
 from twisted_registry.repository import layout
 from twisted_registry.repository.liveness import process_identity
 from twisted_registry.storage.interfaces import PathNotFound
-from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -55,8 +54,8 @@ def _repr_count(items: frozenset[object]) -> str:
     return str(len(items))
 
 
-@frozen(eq=False, repr=False)
-class DeleteList(Value):
+@frozen
+class DeleteList:
     """One list.
 
     :ivar term: seconds after which a process that has seen the list no longer obeys it; its

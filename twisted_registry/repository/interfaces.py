@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from attrs import frozen
 from zope.interface import Interface, implementer
 
-from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Sequence
@@ -54,8 +53,8 @@ class IPresenceGate(Interface):
         """
 
 
-@frozen(eq=False, repr=False)
-class Origin(Value):
+@frozen
+class Origin:
     """Who caused an event, as the edge knows it.
 
     :ivar user: the name that was authenticated, or empty.
@@ -74,8 +73,8 @@ class Origin(Value):
     request_id: str = ""
 
 
-@frozen(eq=False, repr=False)
-class Event(Value):
+@frozen
+class Event:
     """Something that happened to content.
 
     :ivar kind: what kind of content.
@@ -111,8 +110,8 @@ class NullListener:
         """Pass over it."""
 
 
-@frozen(eq=False, repr=False)
-class EventPublisher(Value):
+@frozen
+class EventPublisher:
     """Tells the listener of what one request did to one repository."""
 
     listener: IRegistryListener

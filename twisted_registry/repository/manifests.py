@@ -29,7 +29,6 @@ from twisted_registry.repository.failures import translate_storage_errors
 from twisted_registry.repository.links import read_link, write_link
 from twisted_registry.repository.stamps import TrashReason
 from twisted_registry.storage.interfaces import PathNotFound
-from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,8 +44,8 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import IStorageDriver
 
 
-@frozen(eq=False, repr=False)
-class StoredManifest(Value):
+@frozen
+class StoredManifest:
     """A manifest as it is served.
 
     :ivar content: the bytes as pushed.
@@ -59,8 +58,8 @@ class StoredManifest(Value):
     memo: dict[str, Any] = field(factory=dict, init=False, eq=False, repr=False)
 
 
-@frozen(eq=False, repr=False)
-class Precondition(Value):
+@frozen
+class Precondition:
     """What a client wants to be true of a tag before it moves it (RFC 9110 section 13.1).
 
     :ivar digests: the tag must name one of these (If-Match); None asks nothing; empty means any.

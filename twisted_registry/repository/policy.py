@@ -9,7 +9,6 @@ from attrs import frozen
 
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.manifest import DOCKER_PLUGIN_CONFIG, ManifestKind
-from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from twisted_registry.manifest import Descriptor, Manifest
@@ -21,8 +20,8 @@ MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 _URL = re.compile(r"https?://[^#\s]+", re.IGNORECASE)
 
 
-@frozen(eq=False, repr=False)
-class Policy(Value):
+@frozen
+class Policy:
     """Checks of manifests that an operator can tune.
 
     :ivar validate: whether references are checked at all (``validation.disabled``).

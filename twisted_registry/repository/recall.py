@@ -19,7 +19,6 @@ from twisted_registry.repository.recent import MAX_MANIFEST_READ_BYTES
 from twisted_registry.repository.stamps import TrashReason
 from twisted_registry.repository.trashed import TrashContents
 from twisted_registry.storage.interfaces import PathNotFound
-from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from twisted_registry.digest import Digest
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
 _MAX_MEDIA_TYPE_BYTES = 1024
 
 
-@frozen(eq=False, repr=False)
-class RecoverableManifest(Value):
+@frozen
+class RecoverableManifest:
     """A manifest whose bytes there still are.
 
     :ivar media_type: None if it tells its own, or nobody knows.

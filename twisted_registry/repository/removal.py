@@ -21,7 +21,6 @@ from twisted_registry.repository.liveness import has_exited
 from twisted_registry.repository.stamps import TrashReason
 from twisted_registry.repository.vacancy import prune_empty_repository
 from twisted_registry.storage.interfaces import MethodUnsupported, PathExists, PathNotFound
-from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Container, Sequence
@@ -38,8 +37,8 @@ _DEAD_RECORD_TTL_S = 24 * 3600.0
 _MAX_RECORD_BYTES = 1024
 
 
-@frozen(eq=False, repr=False)
-class LiveProcess(Value):
+@frozen
+class LiveProcess:
     """A serving process.
 
     :ivar acknowledged: the id of the list that it obeys, or empty.

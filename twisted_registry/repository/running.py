@@ -14,7 +14,6 @@ from collections import OrderedDict
 from attrs import frozen
 
 from twisted_registry.digest import Digest, hasher
-from twisted_registry.value import Value
 
 #: Uploads whose running hash a process keeps; the one longest untouched is dropped.
 _MAX_HASHES = 4096
@@ -45,8 +44,8 @@ class RunningHash:
         return Digest.from_hasher(self._hasher)
 
 
-@frozen(eq=False, repr=False)
-class Checkpoint(Value):
+@frozen
+class Checkpoint:
     """The digest of an upload's first ``size`` bytes, as kept beside it.
 
     :ivar mark: what the writer of these bytes called them.

@@ -13,7 +13,6 @@ from uuid import uuid4
 
 from attrs import frozen
 
-from twisted_registry.value import Value
 
 _TIME_FORMAT = "%Y%m%dT%H%M%S.%fZ"
 
@@ -30,8 +29,8 @@ class TrashReason(Enum):
     MOVED = "moved"
 
 
-@frozen(eq=False, repr=False)
-class TrashEntry(Value):
+@frozen
+class TrashEntry:
     """The name of a file in the trash.
 
     :ivar seconds: when it was put there, in seconds since the epoch.

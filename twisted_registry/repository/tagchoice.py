@@ -8,14 +8,13 @@ from attrs import frozen
 
 from twisted_registry.errors import ErrorCode, RegistryError
 from twisted_registry.globs import GlobSet, Glob
-from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-@frozen(eq=False, repr=False)
-class TagSelector(Value):
+@frozen
+class TagSelector:
     """Some tags of some repositories."""
 
     repositories: GlobSet

@@ -9,13 +9,12 @@ from __future__ import annotations
 from attrs import frozen
 
 from twisted_registry.digest import Digest, DigestInvalid
-from twisted_registry.value import Value
 
 _NOTHING = "-"
 
 
-@frozen(eq=False, repr=False)
-class TagChangeRecord(Value):
+@frozen
+class TagChangeRecord:
     """One change.
 
     :ivar now: what the tag named from then on; None if it was removed.

@@ -13,7 +13,6 @@ from twisted_registry.repository import layout
 from twisted_registry.repository.failures import translate_storage_errors
 from twisted_registry.repository.stamps import TrashEntry
 from twisted_registry.storage.interfaces import PathNotFound
-from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
@@ -35,8 +34,8 @@ class TrashedKind(Enum):
 _KINDS = {"_layers": TrashedKind.LAYER, "_revisions": TrashedKind.MANIFEST, "_tags": TrashedKind.TAG}
 
 
-@frozen(eq=False, repr=False)
-class TrashedItem(Value):
+@frozen
+class TrashedItem:
     """One thing in the trash.
 
     :ivar path: of its file.

@@ -18,7 +18,6 @@ from twisted_registry.repository import layout
 from twisted_registry.repository.failures import translate_storage_errors
 from twisted_registry.repository.removal import Sweeper
 from twisted_registry.storage.interfaces import MethodUnsupported, PathExists, PathNotFound
-from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import IStorageDriver
@@ -29,8 +28,8 @@ LEASE_TTL_S = 60.0
 _MAX_RECORD_BYTES = 1024 * 1024
 
 
-@frozen(eq=False, repr=False)
-class RunRecord(Value):
+@frozen
+class RunRecord:
     """How a run of a task ended.
 
     :ivar began: seconds since the epoch, by the clock of the process that ran it.

@@ -22,7 +22,6 @@ from attrs import field, frozen
 from zope.interface import Attribute, Interface
 
 from twisted_registry.storage.paths import is_path_uncached
-from twisted_registry.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -83,8 +82,8 @@ class MethodUnsupported(StorageError):
     """This driver can not do that (``presign`` of a method, ``create`` on some stores)."""
 
 
-@frozen(eq=False, repr=False)
-class Entry(Value):
+@frozen
+class Entry:
     """What is stored under a path.
 
     :ivar path: from ``list``: the name inside the folder; elsewhere the whole path.
@@ -108,8 +107,8 @@ def _validate_path(_: object, __: object, path: str) -> None:
         raise PathInvalid(path, "is not a path")
 
 
-@frozen(eq=False, repr=False)
-class Put(Value):
+@frozen
+class Put:
     """A change: store a small file, as :meth:`IStorageDriver.put` does, durably.
 
     :raises PathInvalid: if the path breaks the grammar; likewise of the other changes.
@@ -119,16 +118,16 @@ class Put(Value):
     content: bytes
 
 
-@frozen(eq=False, repr=False)
-class Move(Value):
+@frozen
+class Move:
     """A change: move a file, as :meth:`IStorageDriver.move` does."""
 
     source: str = field(validator=_validate_path)
     destination: str = field(validator=_validate_path)
 
 
-@frozen(eq=False, repr=False)
-class Remove(Value):
+@frozen
+class Remove:
     """A change: remove a file or folder if it is there. A power cut may bring it back."""
 
     path: str = field(validator=_validate_path)
