@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import settings
-from objectstores import ObjectStores
 from twisted.logger import formatEvent, globalLogPublisher
+
+from tests.support.s3_servers import ObjectStores
 
 # No deadline: a busy machine is not a slow program.
 settings.register_profile("fast", deadline=None)

@@ -10,8 +10,8 @@ import socket
 import sys
 
 import pytest
-from processes import SERVE, Running, configured, run
 
+from tests.support.processes import SERVE, Running, configured, run
 from twisted_registry import __version__
 from twisted_registry.cli import COMMANDS, main
 

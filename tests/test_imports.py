@@ -6,7 +6,8 @@ import ast
 from pathlib import Path
 
 import pytest
-from importrules import BANNED, CORE, LATE, MAY_IMPORT, PACKAGE, PURE
+
+from tests.import_rules import BANNED, CORE, LATE, MAY_IMPORT, PACKAGE, PURE
 
 ROOT = Path(__file__).parent.parent / PACKAGE
 
@@ -151,7 +152,7 @@ KNOWN = {
         ("api.tags", "from ..storage import interfaces"),
         ("api", "from ..storage import interfaces"),
         ("api.tags", "from twisted_registry.config.schema import Configuration"),
-        ("api.tags", "from twisted_registry.auth.open import OpenAccess"),
+        ("api.tags", "from twisted_registry.auth.access import OpenAccess"),
         ("api.tags", "from twisted_registry.auth import open"),
         ("api.tags", "if TYPE_CHECKING:\n from twisted_registry.config.schema import X"),
         ("api.tags", "try:\n import twisted_registry.tap\nexcept ImportError: pass"),
@@ -164,7 +165,7 @@ KNOWN = {
         ("digest", "import zope.interface"),
         ("digest", "import os"),
         ("digest", "if TYPE_CHECKING:\n from pathlib import Path"),
-        ("", "from twisted_registry.digest import Digest"),
+        ("", "from twisted_registry.oci.digest import Digest"),
         ("novelty", "import json"),
         ("repository.tags", "def f():\n import json"),
         ("repository.tags", "async def f():\n from json import loads"),
@@ -198,13 +199,13 @@ def test_a_planted_fault_is_found(module, source):
         ("api.tags", "from twisted_registry.auth.interfaces import Grant"),
         ("api.tags", "from twisted_registry.api import tags"),
         ("api.tags", "from . import tags"),
-        ("api.tags", "from twisted_registry.digest import Digest"),
+        ("api.tags", "from twisted_registry.oci.digest import Digest"),
         ("repository.tags", "from twisted_registry.storage.interfaces import Entry"),
         ("repository.tags", "import json, time\ntime.monotonic()"),
         ("digest", "from collections.abc import Mapping\nfrom attrs import frozen"),
         ("tap", "from twisted.internet import reactor"),
         ("tap", "from twisted_registry import __version__"),
-        ("commands.serve", "def f():\n from twisted_registry.alone import run"),
+        ("commands.serve", "def f():\n from twisted_registry.app.standalone import run"),
         ("", "__version__ = '1'"),
         ("api.tags", "self.reactor = clock.time()"),
     ],

@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import TWISTD, Running, configured, run, wait_until
 from twisted.application.service import Application, IServiceCollection
 from twisted.internet import reactor
 from twisted.logger import ILogObserver
 from twisted.python.usage import UsageError
 
+from tests.support.processes import TWISTD, Running, configured, run, wait_until
 from twisted_registry import __version__
-from twisted_registry.service import RegistryService
+from twisted_registry.app.service import RegistryService
 from twisted_registry.tap import Options, makeService
 
 

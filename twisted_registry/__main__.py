@@ -1,5 +1,7 @@
 """``python -m twisted_registry``: the same as the ``twisted-registry`` command."""
 
+from __future__ import annotations
+
 import sys
 
 from twisted_registry.cli import main

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from twisted_registry import __version__
-from twisted_registry.heap import freeze_imports
+from twisted_registry.app.gc_freeze import freeze_imports
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

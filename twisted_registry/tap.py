@@ -1,4 +1,4 @@
-"""``twistd registry``. :mod:`twisted_registry.alone` is the same without twistd.
+"""``twistd registry``. :mod:`twisted_registry.app.standalone` is the same without twistd.
 
 All else is imported once it is to be run, so that ``twistd registry --help`` is quick, and inside
 :func:`freeze_imports`, so that the start is.
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from twisted.python import usage
 
 from twisted_registry import __version__
-from twisted_registry.heap import freeze_imports
+from twisted_registry.app.gc_freeze import freeze_imports
 
 if TYPE_CHECKING:
-    from twisted_registry.service import RegistryService
+    from twisted_registry.app.service import RegistryService
 
 
 def _reactor() -> Any:
@@ -51,5 +51,5 @@ def makeService(options: Options, reactor: Any = default_reactor) -> RegistrySer
     :raises SystemExit: with a line for each fault of the configuration.
     """
     with freeze_imports():
-        from twisted_registry.process import make_twistd_service  # noqa: PLC0415 - see above
+        from twisted_registry.app.process import make_twistd_service  # noqa: PLC0415 - see above
     return make_twistd_service(options["config"], reactor, options.parent or {})

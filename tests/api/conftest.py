@@ -5,18 +5,18 @@ from contextlib import asynccontextmanager
 import pytest
 import pytest_twisted
 from attrs import evolve
-from channel_kit import Kit, Memory
-from client import RegistryClient
-from flavours import BUCKETS, FLAVOURS
-from s3stores import make_driver
 from twisted.internet import reactor
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
-from twisted_registry.api.exchange import APISettings
-from twisted_registry.storage.filesystem import FilesystemDriver
+from tests.api.setups import BUCKETS, FLAVOURS
+from tests.http.connection_kit import Kit, Memory
+from tests.support.http_client import RegistryClient
+from tests.support.s3_stores import make_driver
+from twisted_registry.api.context import APISettings
+from twisted_registry.storage.filesystem.driver import FilesystemDriver
 from twisted_registry.storage.memory import MemoryDriver
-from twisted_registry.testing import serve
+from twisted_registry.testing.server import serve
 
 
 def pytest_configure(config):

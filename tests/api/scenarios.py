@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from attrs import define
-from client import OCI_IMAGE, OCI_INDEX, descriptor, digest_of, image, index, with_query
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from twisted_registry.metrics import IMetricsObserver
+from tests.support.http_client import (
+    OCI_IMAGE,
+    OCI_INDEX,
+    descriptor,
+    digest_of,
+    image,
+    index,
+    with_query,
+)
+from twisted_registry.metrics.interfaces import IMetricsObserver
 
 LAYER, CHUNK, REST = b"layer" * 1000, b"chunk" * 5000, b"rest" * 5000
 DIGEST = digest_of(LAYER)

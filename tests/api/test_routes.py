@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twisted_registry.api import routes
-from twisted_registry.api.endpoint import HANDLERS
+from twisted_registry.api.resource import HANDLERS
 from twisted_registry.auth.interfaces import CATALOG, Access
 
 

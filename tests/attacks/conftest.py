@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import pytest_twisted
-from defended import KINDS, defended
+
+from tests.attacks.defended import KINDS, defended
 
 
 @pytest_twisted.async_yield_fixture(scope="module", params=KINDS)

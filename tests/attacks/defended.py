@@ -9,12 +9,13 @@ from types import SimpleNamespace
 from urllib.parse import quote, urlsplit
 
 from attrs import define, field
-from client import RegistryClient, descriptor, digest_of, image
-from passwordkit import entries, shown
-from services import HTTP, running
-from tokenkit import ISSUER, REALM, SERVICE, claims, jwk, jwks, key, mint
 from twisted.internet import reactor
 from twisted.logger import eventAsText, globalLogPublisher
+
+from tests.support.http_client import RegistryClient, descriptor, digest_of, image
+from tests.support.passwords import entries, shown
+from tests.support.services import HTTP, running
+from tests.support.tokens import ISSUER, REALM, SERVICE, claims, jwk, jwks, key, mint
 
 PASSWORDS, SIGNED, OWN = "passwords", "tokens of another", "tokens of its own"
 KINDS = (PASSWORDS, SIGNED, OWN)

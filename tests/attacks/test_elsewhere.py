@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 
 import pytest
 import pytest_twisted
-from client import digest_of
-from defended import LAYER, OWN, PASSWORDS, SIGNED, USERS, defended
-from tokenkit import REALM
+
+from tests.attacks.defended import LAYER, OWN, PASSWORDS, SIGNED, USERS, defended
+from tests.support.http_client import digest_of
+from tests.support.tokens import REALM
 
 STORE = "https://objects.example/images"
 MIDDLEWARE = f"""\

@@ -12,10 +12,22 @@ from base64 import b64encode, urlsafe_b64decode
 import jwt
 import pytest
 import pytest_twisted
-from defended import OWN, PASSWORDS, SIGNED, TARGET, USERS
-from passwordkit import Counted, shown
-from tokenkit import SECRET, certificate, claims, forge, jwk, key, mint, public_pem, segment, x5c
 from twisted.internet import reactor
+
+from tests.attacks.defended import OWN, PASSWORDS, SIGNED, TARGET, USERS
+from tests.support.passwords import Counted, shown
+from tests.support.tokens import (
+    SECRET,
+    certificate,
+    claims,
+    forge,
+    jwk,
+    key,
+    mint,
+    public_pem,
+    segment,
+    x5c,
+)
 
 SCOPE = "repository:secret/app:pull,push,delete"
 OTHER = key("P-256", "attacker")

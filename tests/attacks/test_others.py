@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import pytest_twisted
-from client import descriptor, digest_of, image, with_query
-from defended import CONFIG, HIDDEN, LAYER, SECRET_IMAGE, SIGNATURE
+
+from tests.attacks.defended import CONFIG, HIDDEN, LAYER, SECRET_IMAGE, SIGNATURE
+from tests.support.http_client import descriptor, digest_of, image, with_query
 
 BLOB, MANIFEST = digest_of(LAYER), digest_of(SECRET_IMAGE)
 #: Refusals: of somebody who may log in, and of somebody who has.

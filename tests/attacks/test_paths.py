@@ -10,8 +10,9 @@ from urllib.parse import quote
 
 import pytest
 import pytest_twisted
-from client import OCI_IMAGE, descriptor, digest_of
-from defended import HIDDEN, LAYER, OWN, SECRET_IMAGE
+
+from tests.attacks.defended import HIDDEN, LAYER, OWN, SECRET_IMAGE
+from tests.support.http_client import OCI_IMAGE, descriptor, digest_of
 
 #: As they stand in a URL. None of them is the name of a repository, a tag, a digest or an upload.
 OUTSIDE = [

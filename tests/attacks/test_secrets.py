@@ -7,10 +7,11 @@ from base64 import b64encode
 from pathlib import Path
 
 import pytest_twisted
-from defended import OWN, PASSWORDS, SERVER_SECRET, STORE, TARGET, USERS, section
-from passwordkit import shown
-from processes import SERVE, Running, configured
 from twisted.web.server import Request
+
+from tests.attacks.defended import OWN, PASSWORDS, SERVER_SECRET, STORE, TARGET, USERS, section
+from tests.support.passwords import shown
+from tests.support.processes import SERVE, Running, configured
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 WRONG = "a-password-that-was-mistyped"

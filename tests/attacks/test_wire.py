@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import pytest
 import pytest_twisted
-from client import connect, digest_of, head
-from defended import HIDDEN, LAYER, OWN, PASSWORDS, TARGET, USERS
-from passwordkit import shown
+
+from tests.attacks.defended import HIDDEN, LAYER, OWN, PASSWORDS, TARGET, USERS
+from tests.support.http_client import connect, digest_of, head
+from tests.support.passwords import shown
 
 OPEN = "/v2/public/app/tags/list"
 UPLOADS = "/v2/secret/app/blobs/uploads/"

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from passwordkit import Counted, Written
+
+from tests.support.passwords import Counted, Written
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from passwordkit import caller, entries, shown
 from twisted.cred.checkers import (
     AllowAnonymousAccess,
     ICredentialsChecker,
@@ -17,11 +16,11 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from tests.support.passwords import caller, entries, shown
+from twisted_registry.auth.access import AuthenticationUnavailable, IScheme, LoginFailed
 from twisted_registry.auth.basic import IdentityRealm, make_basic_scheme
-from twisted_registry.auth.identity import Identity, IIdentity
-from twisted_registry.auth.interfaces import Caller
-from twisted_registry.auth.schemes import AuthenticationUnavailable, IScheme, LoginFailed
-from twisted_registry.errors import RegistryError
+from twisted_registry.auth.interfaces import Caller, Identity, IIdentity
+from twisted_registry.oci.errors import RegistryError
 
 
 @implementer(ICredentialsChecker)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import pytest
-from tokenkit import ISSUER, NOW, REALM, SERVICE, claims, jwk, jwks, key, mint
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from twisted_registry.auth.bearer import Bearer
+from tests.support.tokens import ISSUER, NOW, REALM, SERVICE, claims, jwk, jwks, key, mint
+from twisted_registry.auth.access import (
+    AuthenticatedPolicy,
+    IScheme,
+    SchemeAccess,
+    TokenScopePolicy,
+)
+from twisted_registry.auth.bearer import Bearer, TokenVerifier
 from twisted_registry.auth.interfaces import Access, Caller, RawCredentials
-from twisted_registry.auth.keyring import make_keyring
-from twisted_registry.auth.policy import TokenScopePolicy, AuthenticatedPolicy
-from twisted_registry.auth.schemes import IScheme, SchemeAccess
-from twisted_registry.auth.tokens import TokenVerifier
-from twisted_registry.config.auth import ALGORITHMS
+from twisted_registry.auth.keys import make_keyring
+from twisted_registry.config.access import ALGORITHMS
 
 PULL, PUSH, DELETE = (Access("repository", "a/b", name) for name in ("pull", "push", "delete"))
 CHALLENGE = f'Bearer realm="{REALM}",service="{SERVICE}"'
@@ -113,7 +116,9 @@ def test_a_token_is_checked_once_in_five_minutes(access, check, clock):
 def test_what_a_connection_shows_again_is_the_same_as_ever(access, check):
     good = token()
     again, other = RawCredentials(good), RawCredentials(good + "x")
-    assert [answer(access, each, PULL) for each in (again, good, again, RawCredentials(good))] == ["me"] * 4
+    assert [answer(access, each, PULL) for each in (again, good, again, RawCredentials(good))] == [
+        "me"
+    ] * 4
     assert check.checked == 1
     assert good.encode()[7:] not in again.mark
     assert answer(access, other, PULL)[0] == answer(access, other, PULL)[0] == 401

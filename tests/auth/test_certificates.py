@@ -6,9 +6,8 @@ import pytest
 from twisted.internet.defer import succeed
 from zope.interface.verify import verifyObject
 
-from twisted_registry.accesscontrol import make_access
+from twisted_registry.app.access import make_access
 from twisted_registry.auth.certificates import CertificateAccess
-from twisted_registry.auth.clientcertificate import ClientCertificate
 from twisted_registry.auth.interfaces import (
     CATALOG,
     Access,
@@ -18,7 +17,8 @@ from twisted_registry.auth.interfaces import (
     OpenGrant,
 )
 from twisted_registry.config.loading import load_text
-from twisted_registry.errors import RegistryError
+from twisted_registry.oci.errors import RegistryError
+from twisted_registry.tls.interfaces import ClientCertificate
 
 PULL, PUSH = Access("repository", "a", "pull"), Access("repository", "a", "push")
 HOLDER = ClientCertificate(

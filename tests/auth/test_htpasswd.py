@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from twisted_registry.auth import passwords
-from twisted_registry.auth.htpasswd import HtpasswdInvalid, HtpasswdUsers, cost_of, is_user_name, parse_htpasswd
+from twisted_registry.auth import password_file
+from twisted_registry.auth.htpasswd import (
+    HtpasswdInvalid,
+    HtpasswdUsers,
+    cost_of,
+    is_user_name,
+    parse_htpasswd,
+)
 
 #: In the form that Apache's htpasswd writes.
 APACHE = b"$2y$05$yCtJGvnPvPJ0CtNgSJxhMOwiWI5aVJtkUMJYEtXJlZ9NPrM6Ov/0a"
@@ -54,24 +60,24 @@ def test_a_line_that_is_none_is_told_without_what_it_says():
 
 @pytest.mark.parametrize("version", [b"$2$", b"$2a$", b"$2b$", b"$2x$", b"$2y$"])
 def test_all_versions_are_one_algorithm(version):
-    made = passwords.hash_password(b"secret", 4)
+    made = password_file.hash_password(b"secret", 4)
     assert made.startswith(b"$2y$04$")
     hashed = version + made[4:]
     assert lines(b"me:" + hashed).hashes == {b"me": hashed}
-    assert passwords.verify_password(b"secret", hashed)
-    assert not passwords.verify_password(b"Secret", hashed)
+    assert password_file.verify_password(b"secret", hashed)
+    assert not password_file.verify_password(b"Secret", hashed)
 
 
 def test_only_72_bytes_count():
-    hashed = passwords.hash_password(b"x" * 72, 4)
-    assert passwords.verify_password(b"x" * 73, hashed)
-    assert not passwords.verify_password(b"x" * 71, hashed)
+    hashed = password_file.hash_password(b"x" * 72, 4)
+    assert password_file.verify_password(b"x" * 73, hashed)
+    assert not password_file.verify_password(b"x" * 71, hashed)
 
 
 def test_a_hash_that_bcrypt_never_wrote_is_nobodys():
-    assert not passwords.verify_password(b"x", b"$2a$05$" + b"A" * 53)
-    assert not passwords.verify_password(b"x", b"$2a$99$" + b"." * 53)
+    assert not password_file.verify_password(b"x", b"$2a$05$" + b"A" * 53)
+    assert not password_file.verify_password(b"x", b"$2a$99$" + b"." * 53)
 
 
 def test_nobodys_password():
-    assert not passwords.verify_dummy_password(b"", 4)
+    assert not password_file.verify_dummy_password(b"", 4)

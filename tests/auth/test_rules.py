@@ -5,23 +5,23 @@ from __future__ import annotations
 import pytest
 from zope.interface.verify import verifyObject
 
-from twisted_registry.accessrules import make_access_policy
-from twisted_registry.auth.identity import ANONYMOUS, Identity, IIdentity
+from twisted_registry.app.access import make_access_policy
+from twisted_registry.auth.access import AnonymousOnly, AuthenticatedPolicy
 from twisted_registry.auth.interfaces import (
+    ANONYMOUS,
     CATALOG,
     MAINTENANCE,
     Access,
     Caller,
     IClosableAccessController,
+    Identity,
+    IIdentity,
     IPolicy,
     IRepositoryFilter,
 )
-from twisted_registry.auth.policy import AuthenticatedPolicy
-from twisted_registry.auth.rights import IdentityWithRights, Right, Rights
-from twisted_registry.auth.rules import AccessPolicy
-from twisted_registry.auth.strangers import AnonymousOnly
+from twisted_registry.auth.rules import AccessPolicy, IdentityWithRights, Right, Rights
 from twisted_registry.config.loading import load_text
-from twisted_registry.errors import RegistryError
+from twisted_registry.oci.errors import RegistryError
 
 EVERYTHING = {"pull", "push", "delete", "*"}
 
@@ -52,7 +52,8 @@ def test_without_the_section_another_policy_holds():
 
 def test_an_empty_section_allows_nothing():
     policy = make_access_policy(
-        load_text("version: 0.1\nstorage: inmemory\naccess:\n", {}).configuration.access, AuthenticatedPolicy()
+        load_text("version: 0.1\nstorage: inmemory\naccess:\n", {}).configuration.access,
+        AuthenticatedPolicy(),
     )
     assert verifyObject(IPolicy, policy)
     assert (allowed(policy, ADA), allowed(policy, ANONYMOUS)) == (set(), set())
@@ -156,7 +157,11 @@ def test_an_excluded_repository_is_not_seen_through_everything():
     visible = rules(
         "rules: [{repositories: ['**', '!secret'], users: [ada], allow: [pull]}]"
     ).visible(ADA)
-    assert (visible.prefixes, visible.includes("a"), visible.includes("secret")) == (("",), True, False)
+    assert (visible.prefixes, visible.includes("a"), visible.includes("secret")) == (
+        ("",),
+        True,
+        False,
+    )
 
 
 def test_many_users_do_not_fill_the_memory():

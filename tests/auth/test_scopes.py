@@ -7,9 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zope.interface.verify import verifyObject
 
-from twisted_registry.auth.identity import ANONYMOUS
-from twisted_registry.auth.interfaces import CATALOG, Access, IScope
-from twisted_registry.auth.scopes import MAX_RESOURCES, ResourceActions, Scope, grant_scope, parse_scopes
+from twisted_registry.auth.interfaces import ANONYMOUS, CATALOG, Access, IScope
+from twisted_registry.auth.scopes import (
+    MAX_RESOURCES,
+    ResourceActions,
+    Scope,
+    grant_scope,
+    parse_scopes,
+)
 
 
 def allowed(scope, name="a/b", type_="repository"):
@@ -74,7 +79,10 @@ def test_what_is_asked_for(texts, expected):
 
 
 def test_only_so_much_is_asked_for():
-    assert len(parse_scopes([f"repository:{number}:pull" for number in range(MAX_RESOURCES + 5)])) == MAX_RESOURCES
+    assert (
+        len(parse_scopes([f"repository:{number}:pull" for number in range(MAX_RESOURCES + 5)]))
+        == MAX_RESOURCES
+    )
 
 
 @given(st.lists(st.text(max_size=40), max_size=5))

@@ -2,7 +2,7 @@
 
 import sys
 
-from bench.commandline import main
+from tests.bench.commandline import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -17,20 +17,17 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING
 
-from client import digest_of
-from pullkit import MANIFEST, Connected, served
-from tokenkit import ISSUER, REALM, SERVICE, claims, jwk, jwks, key, mint
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater, react
 
-from twisted_registry.auth.bearer import Bearer
-from twisted_registry.auth.keyring import make_keyring
-from twisted_registry.auth.open import OpenAccess
-from twisted_registry.auth.rights import Right
-from twisted_registry.auth.rules import AccessRule, AccessPolicy
-from twisted_registry.auth.schemes import SchemeAccess
-from twisted_registry.auth.tokens import TokenVerifier
+from tests.support.http_client import digest_of
+from tests.support.pulls import MANIFEST, Connected, served
+from tests.support.tokens import ISSUER, REALM, SERVICE, claims, jwk, jwks, key, mint
+from twisted_registry.auth.access import OpenAccess, SchemeAccess
+from twisted_registry.auth.bearer import Bearer, TokenVerifier
+from twisted_registry.auth.keys import make_keyring
+from twisted_registry.auth.rules import AccessPolicy, AccessRule, Right
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

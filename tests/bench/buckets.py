@@ -6,14 +6,15 @@ import json
 import shutil
 from typing import TYPE_CHECKING
 
-import objectstores
 from attrs import define, field, frozen
+
+from tests.support import s3_servers as objectstores
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from objectstores import Daemons, ObjectStore
+    from tests.support.s3_servers import Daemons, ObjectStore
 
 _START, _PROGRAMS = objectstores.STORES["ceph"]
 

@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
-from bench.copies import SKOPEO, CopyIn, CopyOut
-from bench.deletes import Delete
-from bench.fetches import Fetch
-from bench.footprint import Idle, Peak, Start
-from bench.pulls import ACCEPT, Download, Get
-from bench.pushes import Mount, Push
-from bench.seed import CLIENTS, KIB, REPOSITORY, TAG, TAGGED, Content, Part, named
-from bench.setups import PLAIN, Setup
+from tests.bench.copies import SKOPEO, CopyIn, CopyOut
+from tests.bench.deletes import Delete
+from tests.bench.fetches import Fetch
+from tests.bench.footprint import Idle, Peak, Start
+from tests.bench.pulls import ACCEPT, Download, Get
+from tests.bench.pushes import Mount, Push
+from tests.bench.seed import CLIENTS, KIB, REPOSITORY, TAG, TAGGED, Content, Part, named
+from tests.bench.setups import PLAIN, Setup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from bench.kinds import Serves
-    from bench.samples import Measure
-    from bench.wire import Answer
+    from tests.bench.kinds import Serves
+    from tests.bench.samples import Measure
+    from tests.bench.wire import Answer
 
 TLS = Setup(tls=True)
 LOGGED = Setup(access_log=True)

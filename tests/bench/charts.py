@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.kinds import BARE, DISTRIBUTION, OURS
-from bench.report import number
-from bench.svg import Bar, chart
+from tests.bench.kinds import BARE, DISTRIBUTION, OURS
+from tests.bench.report import number
+from tests.bench.svg import Bar, chart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from bench.figures import Row
-    from bench.record import Record
+    from tests.bench.figures import Row
+    from tests.bench.record import Record
 
 TITLES = {
     "pulls": "Pulls",

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from bench.kinds import environment
+from tests.bench.kinds import environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from bench import kinds, record, report
-from bench.cases import Case, all_cases
-from bench.charts import write_charts
-from bench.fleet import Fleet
-from bench.progress import Progress, duration
-from bench.record import Record, Used
-from bench.rounds import measured
-from bench.samples import Run
-from bench.seed import FULL, QUICK, Content
-from bench.servers import Given, Server
+from tests.bench import kinds, record, report
+from tests.bench.cases import Case, all_cases
+from tests.bench.charts import write_charts
+from tests.bench.fleet import Fleet
+from tests.bench.progress import Progress, duration
+from tests.bench.record import Record, Used
+from tests.bench.rounds import measured
+from tests.bench.samples import Run
+from tests.bench.seed import FULL, QUICK, Content
+from tests.bench.servers import Given, Server
 
 if TYPE_CHECKING:
-    from bench.figures import Row
+    from tests.bench.figures import Row
 
 _DESCRIPTION = """\
 Measure this registry beside others. Starts what is installed (docker-registry, nginx), gives

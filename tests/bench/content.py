@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from bench.wire import MIB, Connection, with_query
+from tests.bench.wire import MIB, Connection, with_query
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

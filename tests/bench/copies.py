@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 from integration.images import assert_layout_holds, write_layout
 
-from bench.samples import Measure, Run, Sample, failed
-from bench.seed import COPIED
+from tests.bench.samples import Measure, Run, Sample, failed
+from tests.bench.seed import COPIED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

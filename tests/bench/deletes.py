@@ -8,9 +8,9 @@ from time import perf_counter
 
 from attrs import frozen
 
-from bench.samples import Measure, Run, Sample, failed
-from bench.seed import DELETABLE, MANIFEST_TYPE, push_manifest
-from bench.wire import Connection
+from tests.bench.samples import Measure, Run, Sample, failed
+from tests.bench.seed import DELETABLE, MANIFEST_TYPE, push_manifest
+from tests.bench.wire import Connection
 
 #: Manifests that each sample deletes, one after the other.
 _TIMES = 3

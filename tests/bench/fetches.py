@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from bench import generator
-from bench.samples import Measure, Run, Sample, sampled
-from bench.seed import CLIENTS, MANY, REPOSITORY
-from bench.wire import MIB, Connection, Places
+from tests.bench import generator
+from tests.bench.samples import Measure, Run, Sample, sampled
+from tests.bench.seed import CLIENTS, MANY, REPOSITORY
+from tests.bench.wire import MIB, Connection, Places
 
 if TYPE_CHECKING:
-    from bench.content import Blob
+    from tests.bench.content import Blob
 
 
 @frozen

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
-from bench.kinds import DISTRIBUTION
+from tests.bench.kinds import DISTRIBUTION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from bench.cases import Case
-    from bench.samples import Sample
+    from tests.bench.cases import Case
+    from tests.bench.samples import Sample
 
 
 @frozen

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from bench import certificate
-from bench.buckets import Gateway
-from bench.seed import Content, Part, SeedError, fill
-from bench.servers import Given, NotUp, Server
-from bench.setups import Setup
-from bench.wire import WireError
+from tests.bench import certificate
+from tests.bench.buckets import Gateway
+from tests.bench.seed import Content, Part, SeedError, fill
+from tests.bench.servers import Given, NotUp, Server
+from tests.bench.setups import Setup
+from tests.bench.wire import WireError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from bench.cases import Case
-    from bench.kinds import Kind
+    from tests.bench.cases import Case
+    from tests.bench.kinds import Kind
 
 
 class Fleet:

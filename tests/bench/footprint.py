@@ -8,7 +8,7 @@ from typing import Final
 
 from attrs import frozen
 
-from bench.samples import Measure, Run, Sample
+from tests.bench.samples import Measure, Run, Sample
 
 #: Starts of a sample: single ones differ by a half where something else runs.
 _STARTS: Final = 3

@@ -6,14 +6,14 @@ import re
 import shutil
 from typing import TYPE_CHECKING
 
-from bench.content import Maker, push
-from bench.servers import Given, NotUp, Server
-from bench.wire import MIB, Connection, WireError
+from tests.bench.content import Maker, push
+from tests.bench.servers import Given, NotUp, Server
+from tests.bench.wire import MIB, Connection, WireError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.setups import Setup
+    from tests.bench.setups import Setup
 
 STRACE = shutil.which("strace")
 _CALLS = ("fsync", "fdatasync", "sync_file_range", "syncfs", "sync")

@@ -15,13 +15,13 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.web.resource import Resource
 from zope.interface import implementer
 
-from twisted_registry.api.endpoint import RegistryResource
-from twisted_registry.api.site import HTTPSite
+from twisted_registry.api.resource import RegistryResource
 from twisted_registry.auth.interfaces import IAccessController, OpenGrant
-from twisted_registry.errors import ErrorCode, RegistryError
+from twisted_registry.http.site import HTTPSite
+from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.repository.presence import NullGate
 from twisted_registry.repository.registry import Registry
-from twisted_registry.storage.filesystem import FilesystemDriver
+from twisted_registry.storage.filesystem.driver import FilesystemDriver
 
 _KEY = b"of every run"
 

@@ -22,11 +22,11 @@ from urllib.parse import urlsplit
 
 from attrs import frozen
 
-from bench.wire import request_bytes
+from tests.bench.wire import request_bytes
 
 if TYPE_CHECKING:
-    from bench.content import Blob
-    from bench.wire import Answer
+    from tests.bench.content import Blob
+    from tests.bench.wire import Answer
 
 WRK = shutil.which("wrk")
 CC = shutil.which("cc")

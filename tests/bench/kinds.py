@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from attrs import evolve, frozen
 
-from bench import buckets, logins
-from bench.setups import PLAIN, Setup
+from tests.bench import buckets, logins
+from tests.bench.setups import PLAIN, Setup
 
 if TYPE_CHECKING:
-    from bench.buckets import Bucket
-    from bench.certificate import Certificate
+    from tests.bench.buckets import Bucket
+    from tests.bench.certificate import Certificate
 
 Serves = Literal["registry", "files", "page"]
 

@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter, process_time
 from urllib.parse import urlsplit
 
-from bench.content import Maker, push
-from bench.wire import (
+from tests.bench.content import Maker, push
+from tests.bench.wire import (
     Connection,
     Places,
     Received,

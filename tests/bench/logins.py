@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.certificate import Certificate
-    from bench.setups import Login
+    from tests.bench.certificate import Certificate
+    from tests.bench.setups import Login
 
 USER, PASSWORD = "bench", "password"
 BASIC = {"Authorization": "Basic " + b64encode(f"{USER}:{PASSWORD}".encode()).decode()}

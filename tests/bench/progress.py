@@ -11,7 +11,7 @@ from attrs import define, field
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bench.figures import Row
+    from tests.bench.figures import Row
 
 _BAR = 24
 

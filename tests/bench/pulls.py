@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
-from bench import generator
-from bench.samples import Measure, Run, Sample, failed, sampled
-from bench.seed import MANIFEST_TYPE, REPOSITORY, Content
-from bench.wire import MIB, Answer, Connection, ask
+from tests.bench import generator
+from tests.bench.samples import Measure, Run, Sample, failed, sampled
+from tests.bench.seed import MANIFEST_TYPE, REPOSITORY, Content
+from tests.bench.wire import MIB, Answer, Connection, ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable

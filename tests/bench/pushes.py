@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from bench import generator
-from bench.content import Maker, push
-from bench.samples import Measure, Run, Sample, sampled
-from bench.seed import MOUNTABLE
-from bench.wire import MIB, Connection, Places, ask
+from tests.bench import generator
+from tests.bench.content import Maker, push
+from tests.bench.samples import Measure, Run, Sample, sampled
+from tests.bench.seed import MOUNTABLE
+from tests.bench.wire import MIB, Connection, Places, ask
 
 if TYPE_CHECKING:
-    from bench.content import Blob
+    from tests.bench.content import Blob
 
 PUSHED = "bench/pushed"
 _TO_CHECK = 64 * 1024

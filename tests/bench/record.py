@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from attrs import asdict, evolve, frozen
 
-from bench.figures import Row
+from tests.bench.figures import Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

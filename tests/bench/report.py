@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.kinds import BARE, DISTRIBUTION, OURS
+from tests.bench.kinds import BARE, DISTRIBUTION, OURS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from bench.figures import Row
-    from bench.record import Record, Used
+    from tests.bench.figures import Row
+    from tests.bench.record import Record, Used
 
 NOTE = (
     "Only the ratios mean anything: the figures depend on the machine and on what else it does.\n"

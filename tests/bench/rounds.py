@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from bench.figures import rows
-from bench.fsyncs import Fsyncs
-from bench.samples import Run, Sample, failed
-from bench.seed import SeedError
-from bench.servers import Given, NotUp, Server
-from bench.wire import WireError
+from tests.bench.figures import rows
+from tests.bench.fsyncs import Fsyncs
+from tests.bench.samples import Run, Sample, failed
+from tests.bench.seed import SeedError
+from tests.bench.servers import Given, NotUp, Server
+from tests.bench.wire import WireError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from bench.cases import Case
-    from bench.figures import Row
-    from bench.fleet import Fleet
-    from bench.progress import Progress
-    from bench.seed import Content
+    from tests.bench.cases import Case
+    from tests.bench.figures import Row
+    from tests.bench.fleet import Fleet
+    from tests.bench.progress import Progress
+    from tests.bench.seed import Content
 
 #: What may go wrong in a sample without an end of all.
 _FAULTS = (

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 
 if TYPE_CHECKING:
-    from bench.generator import Load
-    from bench.seed import Content
+    from tests.bench.generator import Load
+    from tests.bench.seed import Content
 
 
 @frozen

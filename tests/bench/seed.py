@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal
 from attrs import field, frozen
 from integration.images import Image, index
 
-from bench import generator
-from bench.content import Blob, Maker, push
-from bench.wire import MIB, Connection
+from tests.bench import generator
+from tests.bench.content import Blob, Maker, push
+from tests.bench.wire import MIB, Connection
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

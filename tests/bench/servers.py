@@ -8,18 +8,18 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Self
 
-from bench import processes
-from bench.kinds import Place, Serves, environment
-from bench.wire import WireError, ask
+from tests.bench import processes
+from tests.bench.kinds import Place, Serves, environment
+from tests.bench.wire import WireError, ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from bench.buckets import Bucket
-    from bench.certificate import Certificate
-    from bench.kinds import Kind
-    from bench.setups import Setup
+    from tests.bench.buckets import Bucket
+    from tests.bench.certificate import Certificate
+    from tests.bench.kinds import Kind
+    from tests.bench.setups import Setup
 
 PATIENCE = 30
 

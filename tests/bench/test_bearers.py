@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest_twisted
 
-from bench import bearers
+from tests.bench import bearers
 
 
 @pytest_twisted.ensureDeferred

@@ -4,10 +4,10 @@ from itertools import groupby
 
 import pytest
 
-from bench.cases import all_cases
-from bench.kinds import Bare, Distribution, Nginx, Ours
-from bench.seed import FULL, Content
-from bench.setups import PLAIN, Setup
+from tests.bench.cases import all_cases
+from tests.bench.kinds import Bare, Distribution, Nginx, Ours
+from tests.bench.seed import FULL, Content
+from tests.bench.setups import PLAIN, Setup
 
 CASES = all_cases(Content(FULL))
 

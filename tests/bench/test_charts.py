@@ -6,13 +6,13 @@ from xml.etree import ElementTree as ET
 import pytest
 from attrs import evolve
 
-from bench.cases import all_cases
-from bench.charts import draw, picture_of, write_charts
-from bench.figures import rows
-from bench.record import Record
-from bench.samples import Sample
-from bench.seed import QUICK, Content
-from bench.svg import Bar, Scale, chart, scale_of
+from tests.bench.cases import all_cases
+from tests.bench.charts import draw, picture_of, write_charts
+from tests.bench.figures import rows
+from tests.bench.record import Record
+from tests.bench.samples import Sample
+from tests.bench.seed import QUICK, Content
+from tests.bench.svg import Bar, Scale, chart, scale_of
 
 SVG = "{http://www.w3.org/2000/svg}"
 CASES = all_cases(Content(QUICK))

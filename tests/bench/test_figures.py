@@ -2,9 +2,9 @@
 
 import pytest
 
-from bench.cases import Case
-from bench.figures import middle, ratio, round_ratios, rows
-from bench.samples import Measure, Sample, failed
+from tests.bench.cases import Case
+from tests.bench.figures import middle, ratio, round_ratios, rows
+from tests.bench.samples import Measure, Sample, failed
 
 RATE = Case("pushes", "push/s", Measure(), "pushes", pushed=4096)
 TIME = Case("start", "ms", Measure(), "footprint")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from bench.processes import family, memory, processor_seconds
+from tests.bench.processes import family, memory, processor_seconds
 
 PARENT = """
 import subprocess, sys

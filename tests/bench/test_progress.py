@@ -4,10 +4,10 @@ import io
 
 import pytest
 
-from bench.cases import Case
-from bench.figures import rows
-from bench.progress import Progress, duration
-from bench.samples import Measure, Sample, failed
+from tests.bench.cases import Case
+from tests.bench.figures import rows
+from tests.bench.progress import Progress, duration
+from tests.bench.samples import Measure, Sample, failed
 
 CASE = Case("GET", "req/s", Measure(), "manifests")
 

@@ -3,10 +3,10 @@
 import pytest
 from attrs import evolve
 
-from bench.cases import Case
-from bench.figures import rows
-from bench.record import Record, Used, joined, read
-from bench.samples import Measure, Sample
+from tests.bench.cases import Case
+from tests.bench.figures import rows
+from tests.bench.record import Record, Used, joined, read
+from tests.bench.samples import Measure, Sample
 
 
 def run(name, value):

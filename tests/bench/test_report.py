@@ -3,11 +3,11 @@
 import pytest
 from attrs import evolve
 
-from bench.cases import Case
-from bench.figures import rows
-from bench.record import Record, Used
-from bench.report import number, readme, remarks, table, usage
-from bench.samples import Measure, Sample, failed
+from tests.bench.cases import Case
+from tests.bench.figures import rows
+from tests.bench.record import Record, Used
+from tests.bench.report import number, readme, remarks, table, usage
+from tests.bench.samples import Measure, Sample, failed
 
 PUSH = Case("push 4 KiB", "push/s", Measure(), "pushes", pushed=4096, headline=True)
 GET = Case("GET", "req/s", Measure(), "manifests", headline=True)

@@ -6,14 +6,14 @@ import signal
 
 import pytest
 
-from bench.cases import Case
-from bench.fleet import Fleet
-from bench.kinds import Bare
-from bench.progress import Progress
-from bench.rounds import measured
-from bench.samples import Measure, Sample
-from bench.seed import QUICK, Content
-from bench.servers import Given, NotUp
+from tests.bench.cases import Case
+from tests.bench.fleet import Fleet
+from tests.bench.kinds import Bare
+from tests.bench.progress import Progress
+from tests.bench.rounds import measured
+from tests.bench.samples import Measure, Sample
+from tests.bench.seed import QUICK, Content
+from tests.bench.servers import Given, NotUp
 
 
 class Steady(Measure):

@@ -5,7 +5,7 @@ from threading import Thread
 
 import pytest
 
-from bench.wire import (
+from tests.bench.wire import (
     Connection,
     Places,
     WireError,

@@ -7,12 +7,12 @@ import json
 import sys
 
 import pytest
-from processes import CONFIGURATION, SERVE, Running, configured, run
-from pushing import push, sha256
 
+from tests.commands.image_push import push, sha256
+from tests.support.processes import CONFIGURATION, SERVE, Running, configured, run
 from twisted_registry.commands.copy_store import CopyProgress
-from twisted_registry.commands.progress import ProgressBar
-from twisted_registry.repository.storecopy import StoreCopyResult
+from twisted_registry.commands.output import ProgressBar
+from twisted_registry.maintenance.store_copy import StoreCopyResult
 
 COPY = (sys.executable, "-m", "twisted_registry", "copy-store")
 

@@ -12,11 +12,11 @@ import sys
 import time
 
 import pytest
-from processes import CONFIGURATION, SERVE, Running, configured, environment, run
-from pushing import IMAGE, push, sha256
 
+from tests.commands.image_push import IMAGE, push, sha256
+from tests.support.processes import CONFIGURATION, SERVE, Running, configured, environment, run
 from twisted_registry.commands.garbage_collect import ProgressWatcher
-from twisted_registry.commands.progress import ProgressBar
+from twisted_registry.commands.output import ProgressBar
 
 COLLECT = (sys.executable, "-m", "twisted_registry", "garbage-collect")
 

@@ -6,7 +6,8 @@ import json
 import sys
 
 import pytest
-from processes import CONFIGURATION, SERVE, Running, configured, run
+
+from tests.support.processes import CONFIGURATION, SERVE, Running, configured, run
 
 MAINTENANCE = (sys.executable, "-m", "twisted_registry", "maintenance")
 PURGE = "uploadpurging: {{enabled: false, age: 1h, interval: 2h, dryrun: false}}"

@@ -7,7 +7,8 @@ import sys
 from base64 import b64encode
 
 import pytest
-from processes import CONFIGURATION, SERVE, Running, configured, run, wait_until
+
+from tests.support.processes import CONFIGURATION, SERVE, Running, configured, run, wait_until
 
 TOKEN = (sys.executable, "-m", "twisted_registry", "token")
 ACCESS = "access:\n  anonymous: [pull]\n  tokens:\n"

@@ -12,12 +12,12 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from passwordkit import entries
-from processes import configured, environment
 
-from twisted_registry.auth import editing
+from tests.support.passwords import entries
+from tests.support.processes import configured, environment
+from twisted_registry.auth import htpasswd as htpasswd_module
 from twisted_registry.auth.htpasswd import parse_htpasswd
-from twisted_registry.auth.passwords import verify_password
+from twisted_registry.auth.password_file import verify_password
 from twisted_registry.cli import main
 
 #: Runs a command with its standard input as the terminal that it is asked at.
@@ -161,12 +161,14 @@ def test_many_at_once_lose_nothing(file):
     names = [f"user{number}" for number in range(20)]
 
     def add(name):
-        editing.edit_file(str(file), lambda old: editing.with_entry(old, name.encode(), b"x"))
+        htpasswd_module.edit_file(
+            str(file), lambda old: htpasswd_module.with_entry(old, name.encode(), b"x")
+        )
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(add, names)) == [None] * 20
     content = file.read_bytes()
-    assert all(editing.has_entry(content, name.encode()) for name in (*names, "ada", "bob"))
+    assert all(htpasswd_module.has_entry(content, name.encode()) for name in (*names, "ada", "bob"))
 
 
 def test_a_link_stays_a_link(user, tmp_path, file):
@@ -174,7 +176,7 @@ def test_a_link_stays_a_link(user, tmp_path, file):
     link.symlink_to(file)
     assert user(link, "remove", "bob")[0] == 0
     assert link.is_symlink()
-    assert not editing.has_entry(file.read_bytes(), b"bob")
+    assert not htpasswd_module.has_entry(file.read_bytes(), b"bob")
 
 
 def test_an_edit_that_fails_leaves_nothing_behind(file, monkeypatch):
@@ -185,13 +187,13 @@ def test_an_edit_that_fails_leaves_nothing_behind(file, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="No space"):
-        editing.edit_file(str(file), lambda _: b"")
+        htpasswd_module.edit_file(str(file), lambda _: b"")
     assert file.read_bytes() == before
     assert [*file.parent.iterdir()] == [file]
 
 
 def test_of_a_name_that_stands_twice_one_is_left():
     content = b"a:1\n# a:2\nb:1\na:3\n"
-    assert editing.with_entry(content, b"a", b"4") == b"# a:2\nb:1\na:4\n"
-    assert editing.without_entry(content, b"a") == b"# a:2\nb:1\n"
-    assert editing.with_entry(b"", b"a", b"1") == b"a:1\n"
+    assert htpasswd_module.with_entry(content, b"a", b"4") == b"# a:2\nb:1\na:4\n"
+    assert htpasswd_module.without_entry(content, b"a") == b"# a:2\nb:1\n"
+    assert htpasswd_module.with_entry(b"", b"a", b"1") == b"a:1\n"

@@ -23,7 +23,6 @@ import sys
 import time
 from pathlib import Path
 
-from fuzz_inputs import load_corpus, make_cuts, make_input
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.logger import LogLevel, globalLogPublisher
@@ -31,9 +30,9 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
-from twisted_registry.api.interfaces import IStreamingResource
-from twisted_registry.api.limits import Limits
-from twisted_registry.api.site import HTTPSite
+from tests.fuzz.fuzz_inputs import load_corpus, make_cuts, make_input
+from twisted_registry.http.interfaces import IStreamingResource, Limits
+from twisted_registry.http.site import HTTPSite
 
 FOUND = Path(__file__).parent / "found"
 

@@ -10,7 +10,17 @@ from pathlib import Path
 
 import pytest
 from attrs import define
-from servers import AGAINST, DISTRIBUTION, Launcher, Served, end, program, tail, wait_until
+
+from tests.integration.servers import (
+    AGAINST,
+    DISTRIBUTION,
+    Launcher,
+    Served,
+    end,
+    program,
+    tail,
+    wait_until,
+)
 
 
 @pytest.hookimpl(wrapper=True)

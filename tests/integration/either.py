@@ -8,7 +8,8 @@ from itertools import count
 from urllib.parse import urlsplit
 
 from attrs import field, frozen
-from remote import Answer, Remote
+
+from tests.integration.remote import Answer, Remote
 
 
 @frozen

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from attrs import define, field, frozen
-from certificates import Authority
-from passwordkit import entries
-from servers import HERE, OURS, Launcher, Served, own_address
-from tokenkit import ISSUER, SERVICE, certificate, claims, key, mint, pem
 
-from twisted_registry.auth.signingkeys import key_ids
+from tests.integration.servers import HERE, OURS, Launcher, Served, own_address
+from tests.support.certificates import Authority
+from tests.support.passwords import entries
+from tests.support.tokens import ISSUER, SERVICE, certificate, claims, key, mint, pem
+from twisted_registry.auth.keys import key_ids
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from http.client import HTTPSConnection
 from typing import TYPE_CHECKING
 
-from certificates import Authority
-from servers import free_port, program, wait_until
+from tests.integration.servers import free_port, program, wait_until
+from tests.support.certificates import Authority
 
 if TYPE_CHECKING:
     from pathlib import Path

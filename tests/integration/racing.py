@@ -21,10 +21,11 @@ from http.client import HTTPException
 from pathlib import Path
 
 from attrs import define, field
-from either import Either
-from images import Image, encode, noise, sha256
-from remote import Remote, with_digest
-from servers import Bucket, answers, free_port, wait_until
+
+from tests.integration.either import Either
+from tests.integration.images import Image, encode, noise, sha256
+from tests.integration.remote import Remote, with_digest
+from tests.integration.servers import Bucket, answers, free_port, wait_until
 
 CONFIGURATION = """\
 version: 0.1
@@ -336,9 +337,9 @@ def serve() -> int:
     from twisted.internet import reactor
     from twisted.internet.task import deferLater
 
-    from twisted_registry import service
+    from twisted_registry.app import service
     from twisted_registry.cli import main
-    from twisted_registry.repository.gate import CollectorGate
+    from twisted_registry.gc.gate import CollectorGate
     from twisted_registry.repository.presence import NullGate
 
     kept = NullGate if "--open" in sys.argv else CollectorGate
@@ -354,13 +355,17 @@ def serve() -> int:
                 yield held
 
         def may_report_present(self, repository, digest):
-            return (NullGate() if kept is NullGate else super()).may_report_present(repository, digest)
+            return (NullGate() if kept is NullGate else super()).may_report_present(
+                repository, digest
+            )
 
         def find_listed(self, repository, digests):
             return (NullGate() if kept is NullGate else super()).find_listed(repository, digests)
 
         def wait_until_unlisted(self, repository, digests):
-            return (NullGate() if kept is NullGate else super()).wait_until_unlisted(repository, digests)
+            return (NullGate() if kept is NullGate else super()).wait_until_unlisted(
+                repository, digests
+            )
 
         def poll(self):
             # An open gate has no record either: nobody waits for it.

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from attrs import field, frozen
-from images import DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Image, sha256
+
+from tests.integration.images import (
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Image,
+    sha256,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

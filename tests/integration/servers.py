@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from attrs import define, field, frozen
-from remote import Remote
+
+from tests.integration.remote import Remote
 
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-    from objectstores import ObjectStore
+    from tests.support.s3_servers import ObjectStore
 
 OURS = "ours"
 DISTRIBUTION = "distribution"
@@ -71,7 +72,7 @@ class Bucket:
 
     def keys(self) -> list[str]:
         """The keys of all objects there."""
-        from objectstores import client
+        from tests.support.s3_servers import client
 
         pages = client(self.store).get_paginator("list_objects_v2")
         found = pages.paginate(Bucket=self.store.options["bucket"], Prefix=f"{self.prefix}/")

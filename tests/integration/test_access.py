@@ -10,8 +10,9 @@ import json
 import re
 
 import pytest
-from guarded import KINDS, USERS, Guarded
-from images import image, write_archive, write_layout
+
+from tests.integration.guarded import KINDS, USERS, Guarded
+from tests.integration.images import image, write_archive, write_layout
 
 pytestmark = pytest.mark.integration
 

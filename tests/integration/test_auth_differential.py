@@ -11,10 +11,11 @@ import time
 from datetime import UTC, datetime
 
 import pytest
-from images import OCI_MANIFEST, image, sha256
-from passwordkit import entries, shown
-from servers import DISTRIBUTION, OURS
-from tokenkit import (
+
+from tests.integration.images import OCI_MANIFEST, image, sha256
+from tests.integration.servers import DISTRIBUTION, OURS
+from tests.support.passwords import entries, shown
+from tests.support.tokens import (
     ISSUER,
     REALM,
     SERVICE,
@@ -28,8 +29,7 @@ from tokenkit import (
     public_pem,
     x5c,
 )
-
-from twisted_registry.auth.signingkeys import key_ids
+from twisted_registry.auth.keys import key_ids
 
 pytestmark = pytest.mark.integration
 

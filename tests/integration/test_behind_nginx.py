@@ -14,9 +14,10 @@ from uuid import uuid4
 
 import pytest
 from attrs import frozen
-from images import Image, assert_layout_holds, image, write_layout
-from remote import Remote
-from servers import OURS, Bucket, answers, end, free_port, program, wait_until
+
+from tests.integration.images import Image, assert_layout_holds, image, write_layout
+from tests.integration.remote import Remote
+from tests.integration.servers import OURS, Bucket, answers, end, free_port, program, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path

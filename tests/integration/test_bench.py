@@ -13,7 +13,8 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from servers import program
+
+from tests.integration.servers import program
 
 pytestmark = pytest.mark.integration
 

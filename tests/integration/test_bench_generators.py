@@ -7,10 +7,11 @@ from contextlib import suppress
 from threading import Thread
 
 import pytest
-from bench import generator
-from bench.content import Maker
-from bench.wire import MIB, Answer
-from servers import program
+
+from tests.bench import generator
+from tests.bench.content import Maker
+from tests.bench.wire import MIB, Answer
+from tests.integration.servers import program
 
 pytestmark = pytest.mark.integration
 

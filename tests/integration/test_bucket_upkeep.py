@@ -7,12 +7,12 @@ import sys
 from uuid import uuid4
 
 import pytest
-from images import image
-from objectstores import BUCKET, client
-from processes import run
-from servers import OURS, Bucket, free_port, written
 
-from twisted_registry.digest import Digest
+from tests.integration.images import image
+from tests.integration.servers import OURS, Bucket, free_port, written
+from tests.support.processes import run
+from tests.support.s3_servers import BUCKET, client
+from twisted_registry.oci.digest import Digest
 from twisted_registry.repository import layout
 
 pytestmark = pytest.mark.integration

@@ -7,8 +7,9 @@ import subprocess
 import sys
 
 import pytest
-from images import image, index, referrer
-from servers import DISTRIBUTION, OURS, program, written
+
+from tests.integration.images import image, index, referrer
+from tests.integration.servers import DISTRIBUTION, OURS, program, written
 
 pytestmark = pytest.mark.integration
 

@@ -9,8 +9,9 @@ import os
 from uuid import uuid4
 
 import pytest
-from racing import Broken, Race
-from servers import Bucket
+
+from tests.integration.racing import Broken, Race
+from tests.integration.servers import Bucket
 
 pytestmark = pytest.mark.integration
 

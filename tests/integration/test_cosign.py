@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from images import image
+
+from tests.integration.images import image
 
 pytestmark = pytest.mark.integration
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from images import image, index, tarball, write_layout
+
+from tests.integration.images import image, index, tarball, write_layout
 
 pytestmark = pytest.mark.integration
 

@@ -6,7 +6,8 @@ import json
 import re
 
 import pytest
-from images import DOCKER_LIST, DOCKER_MANIFEST, index, sha256, write_archive
+
+from tests.integration.images import DOCKER_LIST, DOCKER_MANIFEST, index, sha256, write_archive
 
 pytestmark = pytest.mark.integration
 

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
-from images import Image, image, index, referrer, sha256
-from processes import run
-from servers import DISTRIBUTION, OURS, Bucket
+
+from tests.integration.images import Image, image, index, referrer, sha256
+from tests.integration.servers import DISTRIBUTION, OURS, Bucket
+from tests.support.processes import run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from remote import Remote
+    from tests.integration.remote import Remote
 
 pytestmark = pytest.mark.integration
 

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 from attrs import define, field
-from images import Image, image, sha256
-from processes import CONFIGURATION, SERVE, Running, configured
-from remote import Remote, with_digest
-from servers import OURS, program
+
+from tests.integration.images import Image, image, sha256
+from tests.integration.remote import Remote, with_digest
+from tests.integration.servers import OURS, program
+from tests.support.processes import CONFIGURATION, SERVE, Running, configured
 
 pytestmark = pytest.mark.integration
 

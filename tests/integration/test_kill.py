@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 
 import pytest
 from attrs import define, field
-from images import Image, image, sha256
-from remote import Remote, with_digest
-from servers import AGAINST
+
+from tests.integration.images import Image, image, sha256
+from tests.integration.remote import Remote, with_digest
+from tests.integration.servers import AGAINST
 
 pytestmark = pytest.mark.integration
 

@@ -6,9 +6,10 @@ import ssl
 from contextlib import closing
 
 import pytest
-from pebble import pebble
-from processes import SERVE, Running, configured, wait_until
-from servers import free_port
+
+from tests.integration.pebble import pebble
+from tests.integration.servers import free_port
+from tests.support.processes import SERVE, Running, configured, wait_until
 
 pytestmark = pytest.mark.integration
 

@@ -6,8 +6,9 @@ import json
 import sys
 
 import pytest
-from images import assert_layout_holds, image, index, write_layout
-from processes import CONFIGURATION, SERVE, Running, configured, run, wait_until
+
+from tests.integration.images import assert_layout_holds, image, index, write_layout
+from tests.support.processes import CONFIGURATION, SERVE, Running, configured, run, wait_until
 
 pytestmark = pytest.mark.integration
 

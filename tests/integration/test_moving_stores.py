@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
-from images import image, index
-from objectstores import BUCKET, client
-from servers import OURS, Bucket, free_port, peak_memory, written
+
+from tests.integration.images import image, index
+from tests.integration.servers import OURS, Bucket, free_port, peak_memory, written
+from tests.support.s3_servers import BUCKET, client
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from images import image, noise, sha256
+
+from tests.integration.images import image, noise, sha256
 
 pytestmark = pytest.mark.integration
 

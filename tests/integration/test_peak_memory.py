@@ -15,14 +15,15 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 import pytest
-from images import noise
-from remote import with_digest
-from servers import AGAINST, OURS, Bucket
+
+from tests.integration.images import noise
+from tests.integration.remote import with_digest
+from tests.integration.servers import AGAINST, OURS, Bucket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from servers import Served
+    from tests.integration.servers import Served
 
 pytestmark = pytest.mark.integration
 

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from images import OCI_INDEX, OCI_MANIFEST, index, noise, sha256
+
+from tests.integration.images import OCI_INDEX, OCI_MANIFEST, index, noise, sha256
 
 pytestmark = pytest.mark.integration
 

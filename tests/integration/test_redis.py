@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_twisted
 from OpenSSL.crypto import FILETYPE_PEM
-from selfsigned import self_signed
-from servers import free_port, program, wait_until
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
+from tests.integration.servers import free_port, program, wait_until
+from tests.support.self_signed import self_signed
+from twisted_registry.app.stores import make_descriptor_cache
 from twisted_registry.config.loading import load
-from twisted_registry.descriptorcache import make_descriptor_cache
-from twisted_registry.digest import Digest
+from twisted_registry.oci.digest import Digest
 
 if TYPE_CHECKING:
     from pathlib import Path

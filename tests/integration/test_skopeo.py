@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from images import (
+
+from tests.integration.images import (
     DOCKER_MANIFEST,
     OCI_ZSTD_LAYER,
     assert_layout_holds,

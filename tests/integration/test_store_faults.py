@@ -10,22 +10,21 @@ from uuid import uuid4
 
 import pytest
 import pytest_twisted
-from faultproxy import BEFORE, WITHIN, FaultProxy
-from images import image, noise
-from objectstores import BUCKET
-from remote import Remote
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 
-from twisted_registry.api.exchange import APISettings
+from tests.integration.faultproxy import BEFORE, WITHIN, FaultProxy
+from tests.integration.images import image, noise
+from tests.integration.remote import Remote
+from tests.support.s3_servers import BUCKET
+from twisted_registry.api.context import APISettings
 from twisted_registry.storage.s3.address import endpoint_address
-from twisted_registry.storage.s3.backoff import Backoff
 from twisted_registry.storage.s3.client import S3Client
 from twisted_registry.storage.s3.credentials import Credentials, StaticCredentials
 from twisted_registry.storage.s3.driver import S3Driver
-from twisted_registry.storage.s3.sender import Sender
+from twisted_registry.storage.s3.sender import Backoff, Sender
 from twisted_registry.storage.s3.transport import Timeouts, make_transport
-from twisted_registry.testing import serve
+from twisted_registry.testing.server import serve
 
 pytestmark = pytest.mark.integration
 

@@ -7,10 +7,11 @@ from http.client import HTTPSConnection
 from ssl import TLSVersion
 
 import pytest
-from certificates import Authority
-from images import assert_layout_holds, image, write_archive, write_layout
-from processes import SERVE, Running, configured, run
-from servers import free_port, own_address, program
+
+from tests.integration.images import assert_layout_holds, image, write_archive, write_layout
+from tests.integration.servers import free_port, own_address, program
+from tests.support.certificates import Authority
+from tests.support.processes import SERVE, Running, configured, run
 
 pytestmark = pytest.mark.integration
 

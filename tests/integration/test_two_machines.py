@@ -13,9 +13,10 @@ from uuid import uuid4
 
 import pytest
 from attrs import frozen
-from either import Either
-from images import image
-from servers import OURS, Bucket
+
+from tests.integration.either import Either
+from tests.integration.images import image
+from tests.integration.servers import OURS, Bucket
 
 pytestmark = pytest.mark.integration
 

@@ -6,8 +6,8 @@ import pytest
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
-from twisted_registry.digest import Digest
 from twisted_registry.maintenance.purge import UploadPurge, UploadPurgeResult
+from twisted_registry.oci.digest import Digest
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.interfaces import StorageError
 from twisted_registry.storage.memory import MemoryDriver
@@ -70,7 +70,9 @@ def test_old_uploads_go_and_young_ones_stay(registry, driver, clock):
     clock.advance(DAY)
     young = start(registry)
     clock.advance(DAY)
-    assert done(UploadPurge(registry, clock, 1.5 * DAY, dry_run=False).run()) == UploadPurgeResult(1, 1, 0, 3)
+    assert done(UploadPurge(registry, clock, 1.5 * DAY, dry_run=False).run()) == UploadPurgeResult(
+        1, 1, 0, 3
+    )
     assert not is_there(registry, old)
     assert is_there(registry, young)
     assert driver.swept == clock.seconds() - 1.5 * DAY
@@ -79,7 +81,9 @@ def test_old_uploads_go_and_young_ones_stay(registry, driver, clock):
 def test_a_dry_run_says_what_would_go_and_removes_nothing(registry, driver, clock, logged):
     old = start(registry)
     clock.advance(2 * DAY)
-    assert done(UploadPurge(registry, clock, DAY, dry_run=True).run()) == UploadPurgeResult(1, 0, 0, 0)
+    assert done(UploadPurge(registry, clock, DAY, dry_run=True).run()) == UploadPurgeResult(
+        1, 0, 0, 0
+    )
     assert is_there(registry, old)
     assert driver.swept is None
     said = [event for event in logged if event.get("what") == "would purge"]
@@ -92,7 +96,9 @@ def test_one_that_will_not_go_does_not_keep_the_rest(registry, driver, clock):
     first, second = sorted(start(registry) for _ in range(2))
     driver.stubborn = first
     clock.advance(2 * DAY)
-    assert done(UploadPurge(registry, clock, DAY, dry_run=False).run()) == UploadPurgeResult(2, 1, 1, 3)
+    assert done(UploadPurge(registry, clock, DAY, dry_run=False).run()) == UploadPurgeResult(
+        2, 1, 1, 3
+    )
     assert is_there(registry, first)
     assert not is_there(registry, second)
 
@@ -103,7 +109,9 @@ def test_one_that_is_being_written_is_counted_as_found_only(registry, driver, cl
     writers = []
     driver.writer(path).addCallback(writers.append)
     clock.advance(2 * DAY)
-    assert done(UploadPurge(registry, clock, DAY, dry_run=False).run()) == UploadPurgeResult(1, 0, 0, 3)
+    assert done(UploadPurge(registry, clock, DAY, dry_run=False).run()) == UploadPurgeResult(
+        1, 0, 0, 3
+    )
     assert writers
 
 

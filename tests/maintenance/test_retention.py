@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import pytest
-from domain import done, result_of
-from trashing import WORLDS
 from twisted.logger import globalLogPublisher
 
-from twisted_registry.digest import Digest
-from twisted_registry.globs import GlobSet, Glob
-from twisted_registry.maintenance.recorder import FLUSH_INTERVAL_S, PullRecorder
-from twisted_registry.maintenance.retention import RetentionResult, TagRetention, RetentionRule, TagTimes, decide
+from tests.repository.trash_kit import WORLDS
+from tests.repository.worlds import done, result_of
+from twisted_registry.gc.sweep import Sweeper
+from twisted_registry.maintenance.pull_times import (
+    FLUSH_INTERVAL_S,
+    MAX_GAP_S,
+    PullRecorder,
+    PullTimes,
+)
+from twisted_registry.maintenance.retention import (
+    RetentionResult,
+    RetentionRule,
+    TagRetention,
+    TagTimes,
+    decide,
+)
+from twisted_registry.oci.digest import Digest
+from twisted_registry.oci.patterns import Glob, GlobSet
 from twisted_registry.repository import layout
 from twisted_registry.repository.inventory import Inventory
-from twisted_registry.repository.pulltimes import MAX_GAP_S, PullTimes
+from twisted_registry.repository.policy import TagSelector
 from twisted_registry.repository.registry import Registry
-from twisted_registry.repository.removal import Sweeper
-from twisted_registry.repository.tagchoice import TagSelector
 from twisted_registry.storage.interfaces import StorageError
 
 DAY = 86_400.0
@@ -289,8 +299,8 @@ def test_the_recording_begins_anew_after_a_long_gap(world, recorder):
 
 
 def test_many_pulls_and_many_files(world, monkeypatch):
-    monkeypatch.setattr("twisted_registry.repository.pulltimes._PART", 7)
-    monkeypatch.setattr("twisted_registry.repository.pulltimes._BATCHES_PER_PAGE", 3)
+    monkeypatch.setattr("twisted_registry.maintenance.pull_times._PART", 7)
+    monkeypatch.setattr("twisted_registry.maintenance.pull_times._BATCHES_PER_PAGE", 3)
     times = PullTimes(world.driver)
     done(times.record_pulls({(f"r{number % 5}", f"t{number}") for number in range(100)}))
     assert len(world.paths("twisted-registry/pulls/batches")) == 15

@@ -13,8 +13,7 @@ sys.path.append(str(Path(__file__).parent.parent / "storage"))
 sys.path.append(str(Path(__file__).parent.parent / "storage/s3"))
 sys.path.append(str(Path(__file__).parent.parent / "maintenance"))
 
-from domain import DiskWorld, GlancingWorld, World
-
+from tests.repository.worlds import DiskWorld, GlancingWorld, World
 from twisted_registry.repository import uploads
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from domain import World, descriptor, done, image, index, result_of
-from watched import fails_at
 
-from twisted_registry.digest import Digest
-from twisted_registry.errors import ErrorCode, RegistryError
-from twisted_registry.manifest import OCI_IMAGE, OCI_INDEX
+from tests.repository.watched_driver import fails_at
+from tests.repository.worlds import World, descriptor, done, image, index, result_of
+from twisted_registry.oci.digest import Digest
+from twisted_registry.oci.errors import ErrorCode, RegistryError
+from twisted_registry.oci.manifest import OCI_IMAGE, OCI_INDEX
 from twisted_registry.repository import layout
-from twisted_registry.repository.descriptors import MemoryDescriptorCache
+from twisted_registry.repository.cache import MemoryDescriptorCache
 from twisted_registry.repository.presence import NullGate
 from twisted_registry.repository.registry import Registry
 

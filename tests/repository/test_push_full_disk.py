@@ -8,20 +8,28 @@ there is room the client goes on where it was.
 from __future__ import annotations
 
 import pytest
-from domain import CONFIG, Body, descriptor, image, result_of
-from fulldisk import FullDiskFiles
-from powerloss import Survival, driver_on
-from pushkit import BLOB, FIRST, SECOND, SETTINGS, TAGGED, blobs_are_whole, has_blob
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from twisted_registry.digest import Digest
-from twisted_registry.errors import ErrorCode, RegistryError
-from twisted_registry.manifest import OCI_IMAGE
+from tests.repository.push_kit import (
+    BLOB,
+    FIRST,
+    SECOND,
+    SETTINGS,
+    TAGGED,
+    blobs_are_whole,
+    has_blob,
+)
+from tests.repository.worlds import CONFIG, Body, descriptor, image, result_of
+from tests.storage.filesystem.full_disk import FullDiskFiles
+from tests.storage.filesystem.power_loss import Survival, driver_on
+from twisted_registry.oci.digest import Digest
+from twisted_registry.oci.errors import ErrorCode, RegistryError
+from twisted_registry.oci.manifest import OCI_IMAGE
 from twisted_registry.repository import uploads
-from twisted_registry.repository.disposal import Deleter, Trash
 from twisted_registry.repository.registry import Registry
-from twisted_registry.storage.newfile import AtomicFile
+from twisted_registry.repository.trash import Deleter, Trash
+from twisted_registry.storage.filesystem.tree import AtomicFile
 
 HELD = image(config=descriptor(SETTINGS, CONFIG), layers=[], annotations={"is": "held"})
 

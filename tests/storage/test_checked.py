@@ -12,16 +12,17 @@ from zope.interface.verify import verifyObject
 from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.storage.interfaces import (
     IStorageDriver,
+    IStorageObserver,
     Move,
     PathInvalid,
     PathNotFound,
     Put,
     Remove,
     StorageError,
+    is_name,
+    is_path,
 )
 from twisted_registry.storage.memory import MemoryDriver
-from twisted_registry.storage.observer import IStorageObserver
-from twisted_registry.storage.paths import is_name, is_path
 
 case = SynchronousTestCase()
 result_of, failure_of = case.successResultOf, case.failureResultOf

@@ -6,9 +6,9 @@ from twisted.internet import reactor
 from twisted.internet.task import Clock
 
 from twisted_registry.storage.checked import CheckedDriver
-from twisted_registry.storage.contract import ALL_PROMISES, check_promise
-from twisted_registry.storage.filesystem import FilesystemDriver
+from twisted_registry.storage.filesystem.driver import FilesystemDriver
 from twisted_registry.storage.memory import MemoryDriver
+from twisted_registry.testing.storage_contract import ALL_PROMISES, check_promise
 
 
 def _memory(_root):

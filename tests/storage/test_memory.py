@@ -4,9 +4,9 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from twisted_registry.storage.contractkit import Sink
 from twisted_registry.storage.interfaces import PathInvalid, StorageError
 from twisted_registry.storage.memory import MemoryDriver
+from twisted_registry.testing.contract_kit import Sink
 
 case = SynchronousTestCase()
 result_of, failure_of = case.successResultOf, case.failureResultOf

@@ -9,7 +9,7 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
 
-from twisted_registry.storage.filesystem import FilesystemDriver
+from twisted_registry.storage.filesystem.driver import FilesystemDriver
 from twisted_registry.storage.interfaces import StorageError
 from twisted_registry.storage.threads import Threads
 

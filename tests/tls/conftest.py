@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from securekit import PARTIAL_WRITE, Pair
+
+from tests.tls.socket_pair import PARTIAL_WRITE, Pair
 
 
 @pytest.fixture(params=[0, PARTIAL_WRITE], ids=["whole", "record by record"])

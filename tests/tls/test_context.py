@@ -6,13 +6,19 @@ import contextlib
 import ssl
 
 import pytest
-from certificates import Authority, Issued, private, rsa_key
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
 
-from twisted_registry.config.tls import TLS12_SUITES
-from twisted_registry.tls.context import ClientAuth, TLSOptions, make_context, missing_ciphers
-from twisted_registry.tls.material import CertificateBundle, CertificateError
+from tests.support.certificates import Authority, Issued, private, rsa_key
+from twisted_registry.config.http import TLS12_SUITES
+from twisted_registry.tls.context import (
+    CertificateBundle,
+    CertificateError,
+    ClientAuth,
+    TLSOptions,
+    make_context,
+    missing_ciphers,
+)
 
 AUTHORITY = Authority()
 STRANGER = Authority("stranger")
@@ -97,7 +103,9 @@ def test_every_cipher_that_go_has_is_known_or_said_to_be_missing():
 def test_the_protocol_is_agreed_upon():
     said = speak(TLSOptions(), AUTHORITY.client(), protocols=["h2", "http/1.1"])
     assert said.selected_alpn_protocol() == "http/1.1"
-    assert speak(TLSOptions(), AUTHORITY.client(), protocols=["h2"]).selected_alpn_protocol() is None
+    assert (
+        speak(TLSOptions(), AUTHORITY.client(), protocols=["h2"]).selected_alpn_protocol() is None
+    )
 
 
 def test_there_are_no_sessions_to_resume():
@@ -106,7 +114,9 @@ def test_there_are_no_sessions_to_resume():
 
 
 def test_the_whole_chain_is_shown():
-    context = make_context(material(Issued(SERVER.certificate + STRANGER.pem, SERVER.key)), TLSOptions())
+    context = make_context(
+        material(Issued(SERVER.certificate + STRANGER.pem, SERVER.key)), TLSOptions()
+    )
     client = AUTHORITY.client()
     _, theirs = handshake(context, client)
     shown = getattr(theirs, "get_unverified_chain", None)
@@ -199,7 +209,8 @@ def test_challenges_of_acme_servers_are_answered(clients):
         return CertificateBundle(answer.certificate, answer.key) if host == "localhost" else None
 
     context = make_context(
-        material(authorities=[AUTHORITY]), TLSOptions(clients=clients, challenge_certificate=challenge_certificate)
+        material(authorities=[AUTHORITY]),
+        TLSOptions(clients=clients, challenge_certificate=challenge_certificate),
     )
     _, theirs = handshake(context, AUTHORITY.client(), protocols=["acme-tls/1"])
     assert theirs.selected_alpn_protocol() == "acme-tls/1"

@@ -8,7 +8,7 @@ import pytest
 import pytest_twisted
 from twisted.internet.task import Clock
 
-from twisted_registry.auth.rights import Right, Rights
+from twisted_registry.auth.rules import Right, Rights
 from twisted_registry.repository import layout
 from twisted_registry.storage.memory import MemoryDriver
 from twisted_registry.tokens.records import RECORD_TTL_S, TokenRecord, TokenStore, is_stored_token

@@ -13,10 +13,10 @@ from attrs import evolve
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from twisted.internet.task import Clock
 
-from twisted_registry.auth.identity import Identity
-from twisted_registry.auth.rights import IdentityWithRights, Right, Rights
+from twisted_registry.auth.interfaces import Identity
+from twisted_registry.auth.rules import IdentityWithRights, Right, Rights
 from twisted_registry.auth.scopes import ResourceActions, Scope
-from twisted_registry.tokens.signing import LEEWAY_S, TokenClaims, TokenSigner, TokenInvalid
+from twisted_registry.tokens.signing import LEEWAY_S, TokenClaims, TokenInvalid, TokenSigner
 
 SECRET = b"the secret of a store, and of who shares it"
 DAY = 24 * 3600.0
@@ -59,7 +59,10 @@ def refused(signer, token):
         TokenClaims(Identity("")),
         TokenClaims(Identity("ada"), record="0123456789abcdef"),
         TokenClaims(
-            IdentityWithRights("robot:ci", Rights((Right.make(["a/**", "!a/b"], ["push", "delete"]),))), SCOPE
+            IdentityWithRights(
+                "robot:ci", Rights((Right.make(["a/**", "!a/b"], ["push", "delete"]),))
+            ),
+            SCOPE,
         ),
     ],
 )

@@ -11,7 +11,8 @@ import threading
 from functools import partial
 
 import pytest
-from family import ask, digest_of, serving
+
+from tests.workers.process_group import ask, digest_of, serving
 
 OCI = "application/vnd.oci.image.manifest.v1+json"
 DELETES = "storage:\n  filesystem:\n    rootdirectory: {root}\n  delete:\n    enabled: true\n"

@@ -6,7 +6,13 @@ import sys
 from pathlib import Path
 
 from twisted_registry.config.loading import load_text
-from twisted_registry.workers.handover import LOADS_FD, Handover, worker_command, worker_environment, encode_message
+from twisted_registry.workers.handover import (
+    LOADS_FD,
+    Handover,
+    encode_message,
+    worker_command,
+    worker_environment,
+)
 
 TEXT = """
 version: 0.1

@@ -16,9 +16,16 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from twisted_registry.config.loading import load_text
-from twisted_registry.tls.material import CertificateBundle
-from twisted_registry.workers.handover import CONTROL_FD, LISTENER_FD, LOADS_FD, STOP_MESSAGE, Handover, encode_message
-from twisted_registry.workers.loads import LoadTable
+from twisted_registry.tls.context import CertificateBundle
+from twisted_registry.workers.handover import (
+    CONTROL_FD,
+    LISTENER_FD,
+    LOADS_FD,
+    STOP_MESSAGE,
+    Handover,
+    encode_message,
+)
+from twisted_registry.workers.port import LoadTable
 from twisted_registry.workers.supervisor import WorkerSupervisor
 
 TEXT = """
@@ -188,7 +195,9 @@ def test_a_stop_waits_for_all(workers, reactor):
     first, second = reactor.processes
     done = []
     workers.stopService().addCallback(done.append)
-    assert all(process.written.endswith(encode_message(STOP_MESSAGE)) for process in (first, second))
+    assert all(
+        process.written.endswith(encode_message(STOP_MESSAGE)) for process in (first, second)
+    )
     first.end()
     reactor.advance(24)
     assert not done

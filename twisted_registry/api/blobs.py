@@ -5,15 +5,15 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from twisted_registry.api.answers import Response, encode_headers
-from twisted_registry.api.conditions import parse_entity_tags, etag_matches
+from twisted_registry.api.preconditions import etag_matches, parse_entity_tags
 from twisted_registry.api.ranges import RangeUnsatisfiable, parse_range
-from twisted_registry.errors import ErrorCode, RegistryError
+from twisted_registry.api.response import Response, encode_headers
+from twisted_registry.oci.errors import ErrorCode, RegistryError
 
 if TYPE_CHECKING:
-    from twisted_registry.api.exchange import RequestContext
+    from twisted_registry.api.context import RequestContext
     from twisted_registry.api.ranges import ByteRange
-    from twisted_registry.digest import Digest
+    from twisted_registry.oci.digest import Digest
 
 #: Fields of a request that want something else than the whole.
 _CONDITIONAL_HEADERS = frozenset({b"if-none-match", b"range", b"if-range"})
@@ -30,7 +30,11 @@ async def get(context: RequestContext) -> Response:
     blobs = context.repository.blobs
     fields, ready = _blob_headers(digest)
     redirects = context.settings.redirect and blobs.has_urls
-    if context.method == "GET" and not redirects and _CONDITIONAL_HEADERS.isdisjoint(context.header_fields):
+    if (
+        context.method == "GET"
+        and not redirects
+        and _CONDITIONAL_HEADERS.isdisjoint(context.header_fields)
+    ):
         return Response(200, fields, await blobs.open_whole(digest), ready=ready)
     # Who asks by HEAD may leave out a push.
     size = await (blobs.size if context.method == "HEAD" else blobs.size_for_pull)(digest)

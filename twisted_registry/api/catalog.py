@@ -4,21 +4,60 @@ Whoever may not pull everything gets the names that they may pull. The walk goes
 next place where such names can be, so that a page costs what it answers, however many others
 there are; where a pattern begins with a star and most names do not match, it ends early, and its
 Link hides the name where it did.
+
+Where a list goes on, in a URL, for those who must not learn what stands there.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+from base64 import urlsafe_b64encode
 from typing import TYPE_CHECKING
 
-from twisted_registry.api import cursor
-from twisted_registry.api.answers import Response
+from twisted_registry.api.response import Response
 from twisted_registry.api.tags import next_link
-from twisted_registry.errors import ErrorCode, RegistryError
+from twisted_registry.oci.errors import ErrorCode, RegistryError
+from twisted_registry.oci.names import MAX_NAME_LENGTH
 
 if TYPE_CHECKING:
-    from twisted_registry.api.exchange import RequestContext
+    from cryptography.fernet import Fernet
+
+    from twisted_registry.api.context import RequestContext
     from twisted_registry.auth.interfaces import IRepositoryFilter
     from twisted_registry.repository.registry import Registry
+
+#: What was hidden begins with it, and no name does.
+CURSOR_PREFIX = "~"
+_PURPOSE = b"catalog cursor"
+
+
+def encrypt_cursor(name: str, secret: bytes) -> str:
+    """Hide a name, and how long it is.
+
+    :param secret: what only registries over the same store have.
+    """
+    return CURSOR_PREFIX + _fernet(secret).encrypt(name.ljust(MAX_NAME_LENGTH).encode()).decode(
+        "ascii"
+    )
+
+
+def decrypt_cursor(last: str, secret: bytes) -> str | None:
+    """The name that was hidden; None if it was not hidden with this secret."""
+    from cryptography.fernet import InvalidToken  # noqa: PLC0415 - as below
+
+    try:
+        return _fernet(secret).decrypt(last.removeprefix(CURSOR_PREFIX).encode()).decode().rstrip()
+    except InvalidToken:
+        return None
+
+
+def _fernet(secret: bytes) -> Fernet:
+    from cryptography.fernet import Fernet  # noqa: PLC0415 - seldom needed, and heavy
+
+    key = hmac.new(secret, _PURPOSE, hashlib.sha256).digest()
+    return Fernet(urlsafe_b64encode(key))
+
 
 #: Names on a page when a client does not say how many, as in Distribution.
 _DEFAULT_PAGE_NAMES = 100
@@ -41,7 +80,7 @@ async def get(context: RequestContext) -> Response:
         raise RegistryError(
             ErrorCode.PAGINATION_NUMBER_INVALID, detail={"n": number, "most": limit}
         )
-    if last.startswith(cursor.CURSOR_PREFIX):
+    if last.startswith(CURSOR_PREFIX):
         last = await _decrypt_last(context, last)
     visible = context.grant.visible
     following = None
@@ -65,11 +104,11 @@ async def _visible_page(
         return search.found, None
     if len(search.found) == number:
         return search.found, search.found[-1]
-    return search.found, cursor.encrypt_cursor(search.position, await context.registry.upload_secret())
+    return search.found, encrypt_cursor(search.position, await context.registry.upload_secret())
 
 
 async def _decrypt_last(context: RequestContext, last: str) -> str:
-    name = cursor.decrypt_cursor(last, await context.registry.upload_secret())
+    name = decrypt_cursor(last, await context.registry.upload_secret())
     if name is None:
         raise RegistryError(
             ErrorCode.PAGINATION_NUMBER_INVALID, message="last is no place in this list"
@@ -84,7 +123,9 @@ class _VisibleNameSearch:
     :ivar more: whether there may be more after that.
     """
 
-    def __init__(self, registry: Registry, visible: IRepositoryFilter, position: str, wanted: int) -> None:
+    def __init__(
+        self, registry: Registry, visible: IRepositoryFilter, position: str, wanted: int
+    ) -> None:
         self.registry = registry
         self.visible = visible
         self.position = position
@@ -110,7 +151,9 @@ class _VisibleNameSearch:
             if not self._names_left:
                 self.more = True
                 return
-            names, more = await self.registry.catalog(after, min(self._batch_names, self._names_left))
+            names, more = await self.registry.catalog(
+                after, min(self._batch_names, self._names_left)
+            )
             self._batch_names = min(2 * self._batch_names, _MAX_BATCH_NAMES)
             for name in names:
                 if not name.startswith(prefix):

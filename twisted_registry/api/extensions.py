@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_registry.api.answers import Response
-from twisted_registry.errors import ErrorCode, RegistryError
+from twisted_registry.api.response import Response
+from twisted_registry.oci.errors import ErrorCode, RegistryError
 
 if TYPE_CHECKING:
-    from twisted_registry.api.exchange import RequestContext
+    from twisted_registry.api.context import RequestContext
 
 _REPOSITORY_EXTENSION = {
     "name": "_repository",

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_registry.api.answers import Response, encode_headers
-from twisted_registry.api.conditions import parse_accept, etag_matches, parse_precondition
-from twisted_registry.digest import Digest
-from twisted_registry.errors import ErrorCode, RegistryError
-from twisted_registry.manifest import KIND_BY_MEDIA_TYPE, ManifestKind, is_media_type
-from twisted_registry.reference import TagInvalid, check_tag
+from twisted_registry.api.preconditions import etag_matches, parse_accept, parse_precondition
+from twisted_registry.api.response import Response, encode_headers
+from twisted_registry.oci.digest import Digest
+from twisted_registry.oci.errors import ErrorCode, RegistryError
+from twisted_registry.oci.manifest import KIND_BY_MEDIA_TYPE, ManifestKind, is_media_type
+from twisted_registry.oci.names import TagInvalid, check_tag
 from twisted_registry.repository.streaming import ContentTooLarge, read_body
 
 if TYPE_CHECKING:
-    from twisted_registry.api.exchange import RequestContext
+    from twisted_registry.api.context import RequestContext
     from twisted_registry.repository.manifests import StoredManifest
 
 
@@ -25,7 +25,10 @@ async def get(context: RequestContext) -> Response:
     reference = context.reference()
     is_query = context.method == "HEAD"
     stored = await context.repository.manifests.get(reference, is_query=is_query)
-    if isinstance(reference, str) and KIND_BY_MEDIA_TYPE.get(stored.media_type) is ManifestKind.INDEX:
+    if (
+        isinstance(reference, str)
+        and KIND_BY_MEDIA_TYPE.get(stored.media_type) is ManifestKind.INDEX
+    ):
         stored = await _image_for_legacy_client(context, stored)
     if_none_match = context.headers("if-none-match")
     if if_none_match and etag_matches(if_none_match, str(stored.digest)):
@@ -85,7 +88,9 @@ async def delete(context: RequestContext) -> Response:
     return Response(202)
 
 
-async def _image_for_legacy_client(context: RequestContext, stored: StoredManifest) -> StoredManifest:
+async def _image_for_legacy_client(
+    context: RequestContext, stored: StoredManifest
+) -> StoredManifest:
     """An image in place of an index, for a client that takes images only.
 
     Clients from before there were indexes get the image for linux/amd64, as from Distribution.

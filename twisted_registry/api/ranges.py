@@ -10,7 +10,6 @@ import re
 
 from attrs import frozen
 
-
 _RANGE_RE = re.compile(r"([0-9]*)-([0-9]*)", re.ASCII)
 _CONTENT_RANGE_RE = re.compile(r"(?:bytes )?([0-9]+)-([0-9]+)(?:/(?:[0-9]+|\*))?", re.ASCII)
 #: Digits that a position may have: far beyond any store, and short enough to convert.

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from twisted_registry.api.answers import Response
-from twisted_registry.manifest import OCI_INDEX
+from twisted_registry.api.response import Response
+from twisted_registry.oci.manifest import OCI_INDEX
 from twisted_registry.repository.policy import MAX_MANIFEST_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from twisted_registry.api.exchange import RequestContext
+    from twisted_registry.api.context import RequestContext
 
 #: What surrounds the descriptors.
 _INDEX_HEAD = b'{"schemaVersion":2,"mediaType":"%b","manifests":[' % OCI_INDEX.encode()

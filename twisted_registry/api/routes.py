@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 
 from twisted_registry.auth.interfaces import CATALOG, Access, Action
-from twisted_registry.digest import Digest, DigestInvalid
-from twisted_registry.reference import TagInvalid, is_name, parse_reference
+from twisted_registry.oci.digest import Digest, DigestInvalid
+from twisted_registry.oci.names import TagInvalid, is_name, parse_reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,7 +62,9 @@ class RouteMatch:
     variable: str = ""
     name_is_valid: bool = True
     value: Digest | str | None = None
-    _access_by_method: dict[str, tuple[Access, ...]] = field(factory=dict, init=False, eq=False, repr=False)
+    _access_by_method: dict[str, tuple[Access, ...]] = field(
+        factory=dict, init=False, eq=False, repr=False
+    )
 
     def required_access(self, method: str, source: str | None = None) -> tuple[Access, ...]:
         """What a request needs.
@@ -165,7 +167,9 @@ def match_path(segments: tuple[str, ...]) -> RouteMatch | None:
         head, tail = path[: -len(endpoint.tail)], path[-len(endpoint.tail) :]
         if head and _tail_matches(endpoint.tail, tail):
             name, variable = "/".join(head), tail[-1] if endpoint.variable else ""
-            return RouteMatch(endpoint, name, variable, is_name(name), _parse_variable(endpoint, variable))
+            return RouteMatch(
+                endpoint, name, variable, is_name(name), _parse_variable(endpoint, variable)
+            )
     return None
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from twisted_registry.api.answers import JSON, Response
-from twisted_registry.errors import ErrorCode, RegistryError
+from twisted_registry.api.response import JSON, Response
+from twisted_registry.oci.errors import ErrorCode, RegistryError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from twisted_registry.api.exchange import RequestContext
+    from twisted_registry.api.context import RequestContext
     from twisted_registry.repository.registry import Repository
 
 #: A longer list is sent in pieces.

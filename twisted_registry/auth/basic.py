@@ -13,13 +13,12 @@ from twisted.cred.portal import IRealm, Portal
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import Interface, implementer
 
-from twisted_registry.auth.accounts import IAccountVersions
-from twisted_registry.auth.challenges import basic_challenge
-from twisted_registry.auth.identity import ANONYMOUS, Identity, IIdentity
-from twisted_registry.auth.recent import LOGIN_TTL_S, LoginCache, credentials_key
-from twisted_registry.auth.schemes import IScheme, Login, LoginFailed
-from twisted_registry.auth.shared import SingleFlight
-from twisted_registry.errors import ErrorCode, RegistryError
+from twisted_registry.auth.access import IScheme, Login, LoginFailed
+from twisted_registry.auth.interfaces import ANONYMOUS, IAccountVersions, Identity, IIdentity
+from twisted_registry.auth.login_cache import LOGIN_TTL_S, LoginCache, credentials_key
+from twisted_registry.auth.scopes import basic_challenge
+from twisted_registry.auth.single_flight import SingleFlight
+from twisted_registry.oci.errors import ErrorCode, RegistryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,7 +71,7 @@ class Basic:
     requests that show the same one meanwhile wait for the same check.
 
     :ivar realm: said in the challenge.
-    :ivar portal: gives an :class:`~twisted_registry.auth.identity.IIdentity` for a name and a
+    :ivar portal: gives an :class:`~twisted_registry.auth.interfaces.IIdentity` for a name and a
         password. :func:`make_basic_scheme` makes one of a checker.
     :ivar clock: tells when five minutes are over.
     :ivar version: see :class:`IVersionedChecker`.

@@ -9,16 +9,21 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from twisted_registry.auth.identity import Identity
-from twisted_registry.auth.interfaces import Access, Caller, IClosableAccessController, IGrant
-from twisted_registry.auth.schemes import Grant, Login, error_detail
-from twisted_registry.errors import ErrorCode, RegistryError
+from twisted_registry.auth.access import Grant, Login, error_detail
+from twisted_registry.auth.interfaces import (
+    Access,
+    Caller,
+    IClosableAccessController,
+    Identity,
+    IGrant,
+)
+from twisted_registry.oci.errors import ErrorCode, RegistryError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from twisted_registry.auth.clientcertificate import ClientCertificate
     from twisted_registry.auth.interfaces import IAccessController, IPolicy
+    from twisted_registry.tls.interfaces import ClientCertificate
 
 #: A group of the pattern, in the name of a user: ``{1}``; ``{0}`` is all of it.
 GROUP: Final = re.compile(r"\{(\d)\}")

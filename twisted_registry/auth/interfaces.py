@@ -3,10 +3,11 @@
 Every route declares what it needs as :class:`Access` records. One point asks the
 :class:`IAccessController` before any body is taken. The vocabulary is that of Distribution's
 token scheme: ``repository:library/alpine:pull,push``.
-"""
 
-# zope's methods have no self.
-# ruff: noqa: N805
+Who somebody was found to be: what a login yields, and what rules are asked about.
+
+Whether an account is still what it was when somebody logged in.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +16,17 @@ from typing import TYPE_CHECKING, Literal
 from attrs import field, frozen
 from zope.interface import Attribute, Interface, implementer
 
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from twisted.internet.defer import Deferred
 
-    from twisted_registry.auth.clientcertificate import ClientCertificate
-    from twisted_registry.auth.identity import IIdentity
+    from twisted_registry.tls.interfaces import ClientCertificate
+    # @@EMPTY
+
+# zope's methods have no self.
+# ruff: noqa: N805
+
 
 Action = Literal["pull", "push", "delete", "*"]
 
@@ -157,3 +161,43 @@ class OpenGrant:
     def permits(self, access: Access) -> bool:  # noqa: ARG002
         """Yes."""
         return True
+
+
+class IIdentity(Interface):
+    """The avatar of :mod:`twisted.cred`: what a portal hands out for good credentials."""
+
+    name: str = Attribute("What the user is called; empty for an anonymous caller.")
+    groups: frozenset[str] = Attribute("The groups that the user is in.")
+
+
+@implementer(IIdentity, ISteady)
+@frozen
+class Identity:
+    """A user, or nobody in particular.
+
+    :ivar name: what the user is called; empty for an anonymous caller.
+    :ivar groups: the groups that the user is in.
+    """
+
+    name: str = ""
+    groups: frozenset[str] = frozenset()
+
+
+#: Whoever has shown no credentials. A good token without a name in it has an identity of its own.
+ANONYMOUS = Identity()
+
+
+# zope's methods have no self.
+# ruff: noqa: N805
+
+
+class IAccountVersions(Interface):
+    """What a checker provides besides ICredentialsChecker if logins may outlive a password."""
+
+    def stamp(name: str) -> Deferred[str | None]:
+        """Fire with what is the same as long as the user has the same password.
+
+        It may be stored, and tells nothing of the password.
+
+        :returns: None if there is no such user.
+        """

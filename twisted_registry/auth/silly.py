@@ -8,9 +8,9 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from twisted_registry.auth.challenges import bearer_challenge, format_scope_by_action
-from twisted_registry.auth.identity import Identity
-from twisted_registry.auth.schemes import IScheme, Login
+from twisted_registry.auth.access import IScheme, Login
+from twisted_registry.auth.interfaces import Identity
+from twisted_registry.auth.scopes import bearer_challenge, format_scope_by_action
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from twisted_registry.commands.configured import add_config_argument, print_error, load_or_exit
-from twisted_registry.config.effective import effective_yaml
+from twisted_registry.commands.configured import add_config_argument, load_or_exit, print_error
+from twisted_registry.config.loading import effective_yaml
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from twisted_registry.config.faults import ConfigurationError
+from twisted_registry.config.document import ConfigurationError
 from twisted_registry.config.loading import load
 
 if TYPE_CHECKING:

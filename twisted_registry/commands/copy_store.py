@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from attrs import asdict, define
 from twisted.internet.task import LoopingCall
 
-from twisted_registry import alone
-from twisted_registry.commands.configured import print_error, load_or_exit
-from twisted_registry.commands.once import CommandFailed
-from twisted_registry.commands.progress import BAR_WIDTH, ProgressBar
-from twisted_registry.listener import StartError
-from twisted_registry.repository.storecopy import StoreCopyResult, StoreCopy
+from twisted_registry.app import standalone
+from twisted_registry.app.listener import StartError
+from twisted_registry.app.standalone import CommandFailed
+from twisted_registry.app.stores import make_driver
+from twisted_registry.commands.configured import load_or_exit, print_error
+from twisted_registry.commands.output import BAR_WIDTH, ProgressBar
+from twisted_registry.maintenance.store_copy import StoreCopy, StoreCopyResult
 from twisted_registry.storage.checked import CheckedDriver
-from twisted_registry.store import make_driver
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -59,7 +59,7 @@ def run(options: Namespace) -> int:
         print_error(fault)
         return 1
     bar = ProgressBar(sys.stderr) if sys.stderr.isatty() else None
-    copied = alone.run_once(lambda reactor: _copy(source, target, bar, reactor))
+    copied = standalone.run_once(lambda reactor: _copy(source, target, bar, reactor))
     if bar is not None:
         bar.clear()
     if copied is None:
@@ -122,7 +122,7 @@ async def _open_checked(configuration: Configuration, reactor: Any) -> IStorageD
     driver = make_driver(configuration, reactor, os.environ)
     if configuration.storage.bucket is not None:
         # Only here: a disk needs none of it.
-        from twisted_registry.objectstore import require_bucket  # noqa: PLC0415
+        from twisted_registry.app.s3 import require_bucket  # noqa: PLC0415
 
         try:
             await require_bucket(configuration.storage.drivers[0], cast("S3Driver", driver))
@@ -145,7 +145,9 @@ class CopyProgress:
         if self.bar is None:
             return
         if copy.name:
-            self.bar.say(f"linking: {copy.done.repositories} repositories, now {copy.name[:BAR_WIDTH]}")
+            self.bar.say(
+                f"linking: {copy.done.repositories} repositories, now {copy.name[:BAR_WIDTH]}"
+            )
         else:
             self.bar.draw("MiB", copy.processed_bytes // _MIB, copy.total // _MIB)
 

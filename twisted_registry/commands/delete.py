@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import asdict
 
-from twisted_registry import alone
-from twisted_registry.commands.configured import add_config_argument, print_error, load_or_exit
-from twisted_registry.commands.once import CommandFailed
-from twisted_registry.commands.progress import BAR_WIDTH, ProgressBar
-from twisted_registry.commands.store import is_in_memory, open_store, make_registry
-from twisted_registry.errors import ErrorCode, RegistryError
-from twisted_registry.reference import NameInvalid, check_name
+from twisted_registry.app import standalone
+from twisted_registry.app.standalone import CommandFailed
+from twisted_registry.commands.configured import add_config_argument, load_or_exit, print_error
+from twisted_registry.commands.output import BAR_WIDTH, ProgressBar
+from twisted_registry.commands.store import is_in_memory, make_registry, open_store
+from twisted_registry.oci.errors import ErrorCode, RegistryError
+from twisted_registry.oci.names import NameInvalid, check_name
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -41,7 +41,9 @@ def run(options: Namespace) -> int:
         print_error(fault)
         return 1
     bar = ProgressBar(sys.stderr) if sys.stderr.isatty() else None
-    deleted = alone.run_once(lambda reactor: _delete(configuration, options.repository, bar, reactor))
+    deleted = standalone.run_once(
+        lambda reactor: _delete(configuration, options.repository, bar, reactor)
+    )
     if bar is not None:
         bar.clear()
     if deleted is None:

@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from attrs import define, field
 
-from twisted_registry import alone
-from twisted_registry.checks import make_fsck
-from twisted_registry.commands.configured import add_config_argument, print_error, load_or_exit
-from twisted_registry.commands.once import CommandFailed
-from twisted_registry.commands.progress import BAR_WIDTH, ProgressBar
-from twisted_registry.listener import StartError
-from twisted_registry.maintenance.fsck import FsckResult, FsckObserver
+from twisted_registry.app import standalone
+from twisted_registry.app.listener import StartError
+from twisted_registry.app.maintenance import make_fsck
+from twisted_registry.app.standalone import CommandFailed
+from twisted_registry.app.stores import make_driver, make_manifest_policy
+from twisted_registry.commands.configured import add_config_argument, load_or_exit, print_error
+from twisted_registry.commands.output import BAR_WIDTH, ProgressBar
+from twisted_registry.integrity.fsck import FsckObserver, FsckResult
 from twisted_registry.storage.checked import CheckedDriver
-from twisted_registry.store import make_driver, make_manifest_policy
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from twisted_registry.config.schema import Configuration
-    from twisted_registry.repository.checking.damage import Finding
+    from twisted_registry.integrity.findings import Finding
 
 #: The exit status when something is wrong that clients notice.
 EXIT_DAMAGED = 3
@@ -96,7 +96,7 @@ def run(options: Namespace) -> int:
         return 1
     bar = ProgressBar(sys.stderr) if sys.stderr.isatty() else None
     findings = FindingPrinter(None if options.json else sys.stdout, bar)
-    checked = alone.run_once(lambda reactor: _check(configuration, options, findings, reactor))
+    checked = standalone.run_once(lambda reactor: _check(configuration, options, findings, reactor))
     if bar is not None:
         bar.clear()
     if checked is None:

@@ -7,11 +7,11 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from twisted_registry import alone
-from twisted_registry.commands.configured import add_config_argument, print_error, load_or_exit
-from twisted_registry.commands.once import CommandFailed
-from twisted_registry.commands.store import is_in_memory, open_store, make_registry
-from twisted_registry.upkeep import MaintenanceService
+from twisted_registry.app import standalone
+from twisted_registry.app.maintenance import MaintenanceService
+from twisted_registry.app.standalone import CommandFailed
+from twisted_registry.commands.configured import add_config_argument, load_or_exit, print_error
+from twisted_registry.commands.store import is_in_memory, make_registry, open_store
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -55,7 +55,7 @@ def _status(configuration: Configuration, options: Namespace) -> int:
         async with open_store(configuration, reactor) as driver:
             return await _upkeep(configuration, driver, reactor).status()
 
-    found = alone.run_once(look)
+    found = standalone.run_once(look)
     if found is None:
         return 1
     if options.json:
@@ -78,7 +78,7 @@ def _run(configuration: Configuration, options: Namespace) -> int:
                 # It was not started: this ends what is under way, and closes what was opened.
                 await maintenance_service.stopService()
 
-    run = alone.run_once(work)
+    run = standalone.run_once(work)
     if run is None:
         return 1
     said = run.record("")
@@ -94,7 +94,9 @@ def _run(configuration: Configuration, options: Namespace) -> int:
     return 1 if run.failure else EXIT_SKIPPED if run.skipped else 0
 
 
-def _upkeep(configuration: Configuration, driver: IStorageDriver, reactor: Any) -> MaintenanceService:
+def _upkeep(
+    configuration: Configuration, driver: IStorageDriver, reactor: Any
+) -> MaintenanceService:
     registry = make_registry(configuration, driver, reactor)
     return MaintenanceService(registry, driver, configuration, reactor)
 

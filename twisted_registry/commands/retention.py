@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import asdict, define, field
 
-from twisted_registry import alone
-from twisted_registry.commands.configured import add_config_argument, print_error, load_or_exit
-from twisted_registry.commands.once import CommandFailed
-from twisted_registry.commands.store import is_in_memory, open_store, make_registry
-from twisted_registry.commands.table import format_table
-from twisted_registry.maintenance.turn import RunSkipped, TaskLease
-from twisted_registry.repository.turns import TaskLeases
-from twisted_registry.retaining import make_retention
+from twisted_registry.app import standalone
+from twisted_registry.app.maintenance import make_retention
+from twisted_registry.app.standalone import CommandFailed
+from twisted_registry.commands.configured import add_config_argument, load_or_exit, print_error
+from twisted_registry.commands.output import format_table
+from twisted_registry.commands.store import is_in_memory, make_registry, open_store
+from twisted_registry.maintenance.lease import RunSkipped, TaskLease, TaskLeases
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from twisted_registry.config.schema import Configuration
-    from twisted_registry.maintenance.retention import RetentionResult, Decision
+    from twisted_registry.maintenance.retention import Decision, RetentionResult
 
 
 @define(eq=False)
@@ -61,7 +60,9 @@ def run(options: Namespace) -> int:
         print_error("storage.maintenance.retention: there are no rules")
         return 1
     decisions = _VerdictCollector(options.all)
-    retained = alone.run_once(lambda reactor: _retain(configuration, options, decisions, reactor))
+    retained = standalone.run_once(
+        lambda reactor: _retain(configuration, options, decisions, reactor)
+    )
     if retained is None:
         return 1
     if options.json:
@@ -92,7 +93,9 @@ async def _retain(
             return done[0]
 
         try:
-            await TaskLease(TaskLeases(driver), "retention", reactor, 0).run_exclusively(work, scheduled=False)
+            await TaskLease(TaskLeases(driver), "retention", reactor, 0).run_exclusively(
+                work, scheduled=False
+            )
         except RunSkipped as error:
             raise CommandFailed(str(error)) from error
         return done[0]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from twisted_registry.app.gc_freeze import freeze_imports
 from twisted_registry.commands.configured import add_config_argument, load_or_exit
-from twisted_registry.heap import freeze_imports
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -24,5 +24,5 @@ def run(options: Namespace) -> int:
     configuration = load_or_exit(options.file)
     with freeze_imports():
         # A faulty configuration needs no reactor, which importing it installs.
-        from twisted_registry import alone  # noqa: PLC0415
-    return alone.run(configuration)
+        from twisted_registry.app import standalone  # noqa: PLC0415
+    return standalone.run(configuration)

@@ -9,13 +9,13 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from twisted_registry import alone
-from twisted_registry.auth.rights import IMPLIED_ACTIONS, Right, Rights
-from twisted_registry.commands.configured import CONFIG_EPILOG, print_error, load_or_exit
-from twisted_registry.commands.once import CommandFailed
+from twisted_registry.app import standalone
+from twisted_registry.app.standalone import CommandFailed
+from twisted_registry.auth.rules import IMPLIED_ACTIONS, Right, Rights
+from twisted_registry.commands.configured import CONFIG_EPILOG, load_or_exit, print_error
 from twisted_registry.commands.store import is_in_memory, open_store
 from twisted_registry.config import values
-from twisted_registry.globs import GlobInvalid
+from twisted_registry.oci.patterns import GlobInvalid
 from twisted_registry.storage.interfaces import StorageError
 from twisted_registry.tokens.records import TokenRecord, TokenStore
 
@@ -71,7 +71,7 @@ def run(options: Namespace) -> int:
     if options.action == "create" and configuration.tokens is None:
         print_error("access.tokens: without the section nobody believes a token")
         return 1
-    lines = alone.run_once(lambda reactor: _do(configuration, options, reactor))
+    lines = standalone.run_once(lambda reactor: _do(configuration, options, reactor))
     if lines is None:
         return 1
     sys.stdout.write("".join(f"{line}\n" for line in lines))

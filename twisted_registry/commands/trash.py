@@ -9,20 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define
 
-from twisted_registry import alone
-from twisted_registry.collecting import make_trash_expiry
-from twisted_registry.commands.configured import add_config_argument, print_error, load_or_exit
-from twisted_registry.commands.once import CommandFailed
-from twisted_registry.commands.progress import ProgressBar
-from twisted_registry.commands.store import open_writable_registry, is_in_memory, open_store
+from twisted_registry.app import standalone
+from twisted_registry.app.collector import make_trash_expiry
+from twisted_registry.app.standalone import CommandFailed
+from twisted_registry.commands.configured import add_config_argument, load_or_exit, print_error
+from twisted_registry.commands.output import ProgressBar
+from twisted_registry.commands.store import is_in_memory, open_store, open_writable_registry
 from twisted_registry.config.values import duration
-from twisted_registry.digest import Digest, DigestInvalid
-from twisted_registry.maintenance.marking import CollectionFailed
-from twisted_registry.reference import is_name, is_tag
-from twisted_registry.repository.restoring import NotRecoverable, Undelete
-from twisted_registry.repository.taghistory import TagHistory
-from twisted_registry.repository.tagrecord import TagChangeRecord
-from twisted_registry.repository.trashed import TrashedKind, TrashContents
+from twisted_registry.gc.mark import CollectionFailed
+from twisted_registry.maintenance.undelete import NotRecoverable, Undelete
+from twisted_registry.oci.digest import Digest, DigestInvalid
+from twisted_registry.oci.names import is_name, is_tag
+from twisted_registry.repository.trash import (
+    TagChangeRecord,
+    TagHistory,
+    TrashContents,
+    TrashedKind,
+)
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -30,8 +33,7 @@ if TYPE_CHECKING:
 
     from twisted_registry.config.schema import Configuration
     from twisted_registry.repository.registry import Registry
-    from twisted_registry.repository.taghistory import TagChange
-    from twisted_registry.repository.trashed import TrashedItem
+    from twisted_registry.repository.trash import TagChange, TrashedItem
     from twisted_registry.storage.interfaces import IStorageDriver
 
 #: Bytes of a record.
@@ -76,7 +78,7 @@ def run(options: Namespace) -> int:
         print_error("storage.inmemory: the trash is in the memory of the process that serves it")
         return 1
     action = _ACTIONS[options.action]
-    done = alone.run_once(lambda reactor: action(configuration, options, reactor))
+    done = standalone.run_once(lambda reactor: action(configuration, options, reactor))
     return 1 if done is None else done
 
 

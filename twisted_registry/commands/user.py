@@ -12,15 +12,18 @@ from getpass import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from twisted_registry.auth.editing import edit_file, has_entry, with_entry, without_entry
 from twisted_registry.auth.htpasswd import (
     MAX_PASSWORD_BYTES,
     HtpasswdInvalid,
     cost_of,
+    edit_file,
+    has_entry,
     is_user_name,
     parse_htpasswd,
+    with_entry,
+    without_entry,
 )
-from twisted_registry.commands.configured import CONFIG_EPILOG, print_error, load_or_exit
+from twisted_registry.commands.configured import CONFIG_EPILOG, load_or_exit, print_error
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -128,7 +131,9 @@ def _password(path: str, shown: str, check: Callable[[bytes], None]) -> bytes:
     if not password:
         raise UserCommandError("an empty password lets everybody in")
     if len(password) > MAX_PASSWORD_BYTES:
-        raise UserCommandError(f"more than {MAX_PASSWORD_BYTES} bytes, of which bcrypt would not see the rest")
+        raise UserCommandError(
+            f"more than {MAX_PASSWORD_BYTES} bytes, of which bcrypt would not see the rest"
+        )
     if b"\0" in password:
         raise UserCommandError("a password is text")
     return password
@@ -136,9 +141,11 @@ def _password(path: str, shown: str, check: Callable[[bytes], None]) -> bytes:
 
 def _hash(password: bytes) -> bytes:
     try:
-        from twisted_registry.auth.passwords import hash_password  # noqa: PLC0415 - an extra
+        from twisted_registry.auth.password_file import hash_password  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
-        raise UserCommandError(f"needs the package {error.name}: install twisted-registry[auth]") from None
+        raise UserCommandError(
+            f"needs the package {error.name}: install twisted-registry[auth]"
+        ) from None
     return hash_password(password)
 
 

@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from twisted_registry.config.document import DocumentError, Node, parse
-from twisted_registry.config.faults import printable
-from twisted_registry.config.kinds import Anything, Kind, ListOf, OpaqueSection, MapOf
-from twisted_registry.config.sections import Section, schema_keys, expand_bare_name
+from twisted_registry.config.document import DocumentError, Node, parse, printable
+from twisted_registry.config.kinds import Anything, Kind, ListOf, MapOf, OpaqueSection
+from twisted_registry.config.sections import Section, expand_bare_name, schema_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from twisted_registry.config.faults import Report
+    from twisted_registry.config.document import Report
 
 PREFIX = "REGISTRY_"
 #: Says which file to read, and overrides nothing.

@@ -5,17 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from twisted_registry.config import values
-from twisted_registry.config.document import Node
-from twisted_registry.config.faults import quote_value
-from twisted_registry.config.forms import choice, duration, boolean, text
-from twisted_registry.config.kinds import Anything, ListOf, Scalar, MapOf
+from twisted_registry.config.document import Node, quote_value
+from twisted_registry.config.kinds import (
+    Anything,
+    ListOf,
+    MapOf,
+    Scalar,
+    boolean,
+    choice,
+    duration,
+    text,
+)
 from twisted_registry.config.sections import Section, SectionBase, key, schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from twisted_registry.config.faults import Report
-    from twisted_registry.config.storing import Storage
+    from twisted_registry.config.document import Report
+    from twisted_registry.config.storage import Storage
 
 REDIRECT: Final = "redirect"
 REWRITE: Final = "rewrite"

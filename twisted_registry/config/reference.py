@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from twisted_registry.config import values
-from twisted_registry.config.kinds import Anything, Duration, ListOf, OpaqueSection, MapOf
+from twisted_registry.config.kinds import Anything, Duration, ListOf, MapOf, OpaqueSection
 from twisted_registry.config.schema import Configuration
 from twisted_registry.config.sections import Key, Section, schema_keys
 

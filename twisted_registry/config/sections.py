@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, dataclass_transf
 
 from attrs.exceptions import FrozenInstanceError
 
-from twisted_registry.config.document import Node
-from twisted_registry.config.faults import mask_url
+from twisted_registry.config.document import Node, mask_url
 from twisted_registry.config.kinds import Kind, KindMismatchError, ReadContext, mask, read
 
 if TYPE_CHECKING:
@@ -75,7 +74,9 @@ def key(
     extension: bool = False,
 ) -> Any:
     """A field of a schema class; the arguments are those of :class:`Key`."""
-    return Key(kind, doc, default=default, name=name, secret=secret, required=required, extension=extension)
+    return Key(
+        kind, doc, default=default, name=name, secret=secret, required=required, extension=extension
+    )
 
 
 class SectionBase:
@@ -126,7 +127,12 @@ def schema(cls: type[T]) -> type[T]:
 
 
 def section(
-    of: type[T], doc: str, *, allows_bare_name: bool = False, strict: bool = False, extension: bool = False
+    of: type[T],
+    doc: str,
+    *,
+    allows_bare_name: bool = False,
+    strict: bool = False,
+    extension: bool = False,
 ) -> T:
     """A field that is always there, with the defaults of *of* when the file is silent."""
     kind = Section("a section", of, allows_bare_name=allows_bare_name, strict=strict)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from attrs import define, frozen
 from twisted.logger import Logger
 
-from twisted_registry.errors import RegistryError
+from twisted_registry.oci.errors import RegistryError
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
-    from twisted_registry.repository.abandoned import AbandonedUpload
     from twisted_registry.repository.registry import Registry
+    from twisted_registry.repository.uploads import AbandonedUpload
 
 log = Logger()
 

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 from attrs import define, field, frozen
 from twisted.logger import Logger
 
-from twisted_registry.errors import RegistryError
+from twisted_registry.oci.errors import RegistryError
 from twisted_registry.repository.concurrency import map_concurrently
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from twisted_registry.digest import Digest
-    from twisted_registry.globs import GlobSet
+    from twisted_registry.gc.sweep import Sweeper
+    from twisted_registry.maintenance.pull_times import PullTimes
+    from twisted_registry.oci.digest import Digest
+    from twisted_registry.oci.patterns import GlobSet
     from twisted_registry.repository.inventory import Inventory
-    from twisted_registry.repository.pulltimes import PullTimes
+    from twisted_registry.repository.policy import TagSelector
     from twisted_registry.repository.registry import Registry
-    from twisted_registry.repository.removal import Sweeper
-    from twisted_registry.repository.tagchoice import TagSelector
 
 log = Logger()
 
@@ -90,7 +90,11 @@ class RetentionResult:
 
 
 def decide(
-    rule: RetentionRule, repository: str, tags: Sequence[TagTimes], now: float, recording_since: float | None
+    rule: RetentionRule,
+    repository: str,
+    tags: Sequence[TagTimes],
+    now: float,
+    recording_since: float | None,
 ) -> list[Decision]:
     """What becomes of the tags of a repository that one rule chooses.
 
@@ -104,7 +108,9 @@ def decide(
     ]
 
 
-def _reason(rule: RetentionRule, tag: TagTimes, newest: set[str], now: float, recording_since: float | None) -> str:
+def _reason(
+    rule: RetentionRule, tag: TagTimes, newest: set[str], now: float, recording_since: float | None
+) -> str:
     if rule.always is not None and tag.name in rule.always:
         return "always"
     if tag.name in newest:
@@ -121,7 +127,11 @@ def _pull_reason(tag: TagTimes, within: float, now: float, recording_since: floa
         return "pulls not recorded yet"
     if tag.pulled is not None and now - tag.pulled < within:
         return f"pulled {_format_days(now - tag.pulled)} ago"
-    return f"pulls recorded for {_format_days(now - recording_since)}" if now - recording_since < within else ""
+    return (
+        f"pulls recorded for {_format_days(now - recording_since)}"
+        if now - recording_since < within
+        else ""
+    )
 
 
 def _format_days(seconds: float) -> str:

@@ -10,15 +10,14 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from twisted_registry.maintenance.turn import RunSkipped, host_and_pid
-from twisted_registry.repository.turns import RunRecord
+from twisted_registry.maintenance.lease import RunRecord, RunSkipped, host_and_pid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-    from twisted_registry.maintenance.turn import TaskLease, Work
+    from twisted_registry.maintenance.lease import TaskLease, Work
 
 log = Logger()
 
@@ -168,7 +167,11 @@ class PeriodicTask(Service):
         began, result, failure, skipped = self._clock.seconds(), None, "", ""
         try:
             lease = self._lease
-            result = await (self._work() if lease is None else lease.run_exclusively(self._work, scheduled=scheduled))
+            result = await (
+                self._work()
+                if lease is None
+                else lease.run_exclusively(self._work, scheduled=scheduled)
+            )
         except CancelledError:
             failure = "it was stopped"
         except RunSkipped as error:

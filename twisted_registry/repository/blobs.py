@@ -5,20 +5,19 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from twisted_registry.errors import ErrorCode, RegistryError
+from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.repository import layout
-from twisted_registry.repository.failures import translate_storage_errors
+from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.repository.links import write_link
-from twisted_registry.repository.stamps import TrashReason
+from twisted_registry.repository.trash import TrashReason
 from twisted_registry.storage.interfaces import MethodUnsupported, PathNotFound
 
 if TYPE_CHECKING:
-    from twisted_registry.digest import Digest
-    from twisted_registry.repository.disposal import Deleter
+    from twisted_registry.oci.digest import Digest
     from twisted_registry.repository.interfaces import EventPublisher
     from twisted_registry.repository.presence import Presence
-    from twisted_registry.storage.interfaces import IStorageDriver
-    from twisted_registry.storage.streams import IReader
+    from twisted_registry.repository.trash import Deleter
+    from twisted_registry.storage.interfaces import IReader, IStorageDriver
 
 
 class Blobs:
@@ -98,7 +97,9 @@ class Blobs:
         if not self.driver.presigns:
             return None
         try:
-            url = await self.driver.presign(layout.blob(digest), method, self.url_lifetime_s, client)
+            url = await self.driver.presign(
+                layout.blob(digest), method, self.url_lifetime_s, client
+            )
         except MethodUnsupported:
             return None
         self.publish_event("pull", "blob", digest)

@@ -1,4 +1,7 @@
-"""Several questions to the store at once, and one change of a thing at a time."""
+"""Several questions to the store at once, and one change of a thing at a time.
+
+So many in a second, and no more.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,12 @@ from twisted.internet.defer import (
     FirstError,
     gatherResults,
 )
+from twisted.internet.task import deferLater
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+
+    from twisted.internet.interfaces import IReactorTime
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -36,7 +42,9 @@ async def map_concurrently(
     The first error cancels the rest and is raised. Cancelling cancels all.
     """
     queue = _WorkQueue(function, list(items))
-    working = [Deferred.fromCoroutine(queue.run_worker()) for _ in range(min(at_once, len(queue.items)))]
+    working = [
+        Deferred.fromCoroutine(queue.run_worker()) for _ in range(min(at_once, len(queue.items)))
+    ]
     # The last first, so that cancelling begins with those that still wait for their turn.
     working.reverse()
     gathered = gatherResults(working, consumeErrors=True)
@@ -121,3 +129,25 @@ class KeyedLock:
             lock, users = self._locks.pop(key)
             if users > 1:
                 self._locks[key] = lock, users - 1
+
+
+@define(eq=False)
+class RateLimiter:
+    """Holds work up that goes too fast.
+
+    :ivar rate: how much is let through in a second, in whatever is counted; 0 is no limit.
+    """
+
+    clock: IReactorTime
+    rate: float
+    _next_free_at_s: float = 0.0
+
+    async def throttle(self, amount: float) -> None:
+        """Wait until what was let through before is paid for; then let *amount* through."""
+        if not self.rate:
+            return
+        now = self.clock.seconds()
+        due = max(now, self._next_free_at_s)
+        self._next_free_at_s = due + amount / self.rate
+        if due > now:
+            await deferLater(self.clock, due - now, lambda: None)

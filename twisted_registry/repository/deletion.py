@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from twisted_registry.digest import Digest, DigestInvalid
-from twisted_registry.errors import ErrorCode, RegistryError
-from twisted_registry.reference import is_tag, is_upload_id
+from twisted_registry.oci.digest import Digest, DigestInvalid
+from twisted_registry.oci.errors import ErrorCode, RegistryError
+from twisted_registry.oci.names import is_tag, is_upload_id
 from twisted_registry.repository import layout
+from twisted_registry.repository.catalog import prune_empty_repository
 from twisted_registry.repository.concurrency import map_concurrently
-from twisted_registry.repository.failures import translate_storage_errors
+from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.repository.inventory import Inventory
-from twisted_registry.repository.stamps import TrashReason
-from twisted_registry.repository.vacancy import prune_empty_repository
+from twisted_registry.repository.trash import TrashReason
 from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
@@ -132,7 +132,9 @@ class RepositoryDeletion:
         last = ""
         while True:
             try:
-                found = await self.driver.list_folders(layout.uploads(self.name), last, _PAGE_ENTRIES)
+                found = await self.driver.list_folders(
+                    layout.uploads(self.name), last, _PAGE_ENTRIES
+                )
             except PathNotFound:
                 return
             for upload in filter(is_upload_id, found):

@@ -1,8 +1,5 @@
 """What is plugged into the domain: the collector's gate, and whoever wants to hear of events."""
 
-# zope's methods have no self.
-# ruff: noqa: N805
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,21 +7,23 @@ from typing import TYPE_CHECKING, Any, Literal
 from attrs import frozen
 from zope.interface import Interface, implementer
 
-
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from twisted.internet.defer import Deferred
 
-    from twisted_registry.digest import Digest
+    from twisted_registry.oci.digest import Digest
+
+# zope's methods have no self.
+# ruff: noqa: N805
 
 
 class IPresenceGate(Interface):
     """Asked before anybody is told that a blob or manifest is here.
 
     A collector that is about to remove something says no, or notes that it is wanted.
-    :mod:`twisted_registry.repository.gate` says how the three work together.
+    :mod:`twisted_registry.gc.gate` says how the three work together.
     """
 
     def may_report_present(repository: str | None, digest: Digest) -> bool | Deferred[bool]:
@@ -128,4 +127,6 @@ class EventPublisher:
         """Announce an event; ``fields`` are further fields of :class:`Event`."""
         if isinstance(self.listener, NullListener):
             return
-        self.listener.handle_event(Event(action, kind, self.repository, digest, self.origin, **fields))
+        self.listener.handle_event(
+            Event(action, kind, self.repository, digest, self.origin, **fields)
+        )

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from twisted_registry.digest import ALGORITHMS, Digest, DigestInvalid
-from twisted_registry.manifest import parse_references
+from twisted_registry.oci.digest import ALGORITHMS, Digest, DigestInvalid
+from twisted_registry.oci.manifest import parse_references
 from twisted_registry.repository import catalog, layout
-from twisted_registry.repository.failures import translate_storage_errors
+from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from twisted_registry.manifest import References
+    from twisted_registry.oci.manifest import References
     from twisted_registry.storage.interfaces import Entry, IStorageDriver
 
 #: Names that are asked of the store at once.

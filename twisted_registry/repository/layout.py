@@ -34,14 +34,14 @@ What Distribution does not know, it ignores::
     twisted-registry/trash/repositories/<name>/_layers/<algorithm>/<hex>/<stamp>
     twisted-registry/trash/repositories/<name>/_revisions/<algorithm>/<hex>/<stamp>
     twisted-registry/trash/repositories/<name>/_tags/<tag>/<stamp>
-    twisted-registry/tls/ is that of :mod:`twisted_registry.tls.automatic`, in directories alone
+    twisted-registry/tls/ is that of :mod:`twisted_registry.tls.sources`, in directories alone
 
 A link is a file that holds a digest as text.
 """
 
 from __future__ import annotations
 
-from twisted_registry.digest import Digest, DigestInvalid
+from twisted_registry.oci.digest import Digest, DigestInvalid
 
 _ROOT = "docker/registry/v2"
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from twisted.logger import Logger
 
-from twisted_registry.digest import Digest, DigestInvalid
+from twisted_registry.oci.digest import Digest, DigestInvalid
 from twisted_registry.storage.interfaces import PathNotFound, Put
 
 if TYPE_CHECKING:

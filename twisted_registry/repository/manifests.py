@@ -12,35 +12,35 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
-from twisted_registry.digest import Digest
-from twisted_registry.errors import ErrorCode, RegistryError
-from twisted_registry.manifest import (
+from twisted_registry.oci.digest import Digest
+from twisted_registry.oci.errors import ErrorCode, RegistryError
+from twisted_registry.oci.manifest import (
     OCI_IMAGE,
     Manifest,
     ManifestInvalid,
+    declared_media_type,
     guess_media_type,
     is_media_type,
-    declared_media_type,
     parse_manifest,
 )
 from twisted_registry.repository import catalog, layout
 from twisted_registry.repository.concurrency import map_concurrently
-from twisted_registry.repository.failures import translate_storage_errors
+from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.repository.links import read_link, write_link
-from twisted_registry.repository.stamps import TrashReason
+from twisted_registry.repository.trash import TrashReason
 from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from twisted_registry.manifest import Descriptor
-    from twisted_registry.repository.disposal import Deleter
+    from twisted_registry.oci.manifest import Descriptor
+    from twisted_registry.repository.cache import MetadataCache
     from twisted_registry.repository.interfaces import EventPublisher
     from twisted_registry.repository.policy import Policy
     from twisted_registry.repository.presence import Presence
-    from twisted_registry.repository.recent import MetadataCache
     from twisted_registry.repository.referrers import Referrers
     from twisted_registry.repository.tags import Tags
+    from twisted_registry.repository.trash import Deleter
     from twisted_registry.storage.interfaces import IStorageDriver
 
 
@@ -123,7 +123,9 @@ class Manifests:
         # A tag holds what it names.
         is_query = is_query and isinstance(reference, Digest)
         held = await self.presence.cached_pull(self.name, reference, is_query=is_query)
-        stored = await self._find(reference, is_query=is_query) if held is None else held.stored_manifest
+        stored = (
+            await self._find(reference, is_query=is_query) if held is None else held.stored_manifest
+        )
         assert stored is not None
         if self.pending_pulls is not None:
             self.pending_pulls.add((self.name, reference))
@@ -259,13 +261,17 @@ class Manifests:
         If not, the link stays, as that of a manifest that nobody was told of: taking it away
         could take that of another push of the same manifest.
         """
-        refused = await self.presence.gate.find_listed(self.name, [digest, *_referenced_digests(manifest)])
+        refused = await self.presence.gate.find_listed(
+            self.name, [digest, *_referenced_digests(manifest)]
+        )
         if refused:
             raise _blobs_unknown(refused)
         if self.policy.check_references:
             await self._check_references(manifest)
 
-    async def _recheck_or_untag(self, digest: Digest, manifest: Manifest, tags: Sequence[str]) -> None:
+    async def _recheck_or_untag(
+        self, digest: Digest, manifest: Manifest, tags: Sequence[str]
+    ) -> None:
         """See to it once more, and else take the tags away: the whole repository was deleted."""
         try:
             await self._recheck_references(digest, manifest)
@@ -294,7 +300,9 @@ class Manifests:
             if not await self.tags.set(tag, digest, only_new=precondition.absent):
                 raise _precondition_failed(tag)
 
-    def _check_precondition(self, precondition: Precondition, tag: str, current: Digest | None) -> None:
+    def _check_precondition(
+        self, precondition: Precondition, tag: str, current: Digest | None
+    ) -> None:
         if not precondition.is_met_by(current):
             raise _precondition_failed(tag)
 
@@ -320,8 +328,14 @@ class Manifests:
         if manifest.config is not None:
             blobs.insert(0, manifest.config)
         children = [child for child in manifest.manifests if self.policy.requires_child(child)]
-        gone = [part.digest for part in await map_concurrently(missing_blob, blobs) if part is not None]
-        lost = [child.digest for child in await map_concurrently(missing_child, children) if child is not None]
+        gone = [
+            part.digest for part in await map_concurrently(missing_blob, blobs) if part is not None
+        ]
+        lost = [
+            child.digest
+            for child in await map_concurrently(missing_child, children)
+            if child is not None
+        ]
         if recall and self.presence.recall is not None:
             gone = [digest for digest in gone if not await self._restore_blob(digest)]
             lost = [digest for digest in lost if not await self._restore_manifest(digest)]

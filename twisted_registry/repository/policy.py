@@ -1,4 +1,7 @@
-"""What a registry takes beyond what the specification forbids."""
+"""What a registry takes beyond what the specification forbids.
+
+Tags that patterns choose, in repositories that patterns choose; and those that never move.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,15 @@ from typing import TYPE_CHECKING, Literal
 
 from attrs import frozen
 
-from twisted_registry.errors import ErrorCode, RegistryError
-from twisted_registry.manifest import DOCKER_PLUGIN_CONFIG, ManifestKind
+from twisted_registry.oci.errors import ErrorCode, RegistryError
+from twisted_registry.oci.manifest import DOCKER_PLUGIN_CONFIG, ManifestKind
+from twisted_registry.oci.patterns import Glob, GlobSet
 
 if TYPE_CHECKING:
-    from twisted_registry.manifest import Descriptor, Manifest
-    from twisted_registry.repository.tagchoice import TagSelector
+    # @@EMPTY
+    from collections.abc import Iterable
+
+    from twisted_registry.oci.manifest import Descriptor, Manifest
 
 #: The least that the specification asks a registry to take, in bytes.
 MAX_MANIFEST_BYTES = 4 * 1024 * 1024
@@ -77,3 +83,30 @@ class Policy:
             raise RegistryError(
                 ErrorCode.MANIFEST_INVALID, detail={"url": url}, message="a URL is not allowed"
             )
+
+
+@frozen
+class TagSelector:
+    """Some tags of some repositories."""
+
+    repositories: GlobSet
+    tags: GlobSet
+
+    @classmethod
+    def parse(cls, repositories: Iterable[str], tags: Iterable[str]) -> TagSelector:
+        """Read two lists of patterns.
+
+        :raises GlobInvalid: with the first that is none.
+        """
+        return cls(GlobSet.parse(repositories), GlobSet.parse(tags, Glob.parse_tag))
+
+    def matches(self, name: str, tag: str) -> bool:
+        """Whether a tag of a repository is one of them."""
+        return name in self.repositories and tag in self.tags
+
+
+def immutable_error(tag: str) -> RegistryError:
+    """The answer to whoever would move or delete a tag that stays as it is."""
+    return RegistryError(
+        ErrorCode.DENIED, message="this tag is immutable here", detail={"tag": tag}
+    )

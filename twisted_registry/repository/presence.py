@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from twisted_registry.digest import Digest
+    from twisted_registry.oci.digest import Digest
+    from twisted_registry.repository.cache import CachedManifest, MetadataCache
     from twisted_registry.repository.recall import Recall
-    from twisted_registry.repository.recent import CachedManifest, MetadataCache
-    from twisted_registry.storage.streams import IReader
+    from twisted_registry.storage.interfaces import IReader
 
 
 @implementer(IPresenceGate)

@@ -11,20 +11,18 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field, frozen
 
-from twisted_registry.manifest import is_media_type
+from twisted_registry.oci.manifest import is_media_type
 from twisted_registry.repository import layout
-from twisted_registry.repository.failures import translate_storage_errors
+from twisted_registry.repository.cache import MAX_MANIFEST_READ_BYTES
+from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.repository.links import write_link
-from twisted_registry.repository.recent import MAX_MANIFEST_READ_BYTES
-from twisted_registry.repository.stamps import TrashReason
-from twisted_registry.repository.trashed import TrashContents
+from twisted_registry.repository.trash import TrashContents, TrashReason
 from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
-    from twisted_registry.digest import Digest
-    from twisted_registry.repository.trashed import TrashedItem
+    from twisted_registry.oci.digest import Digest
+    from twisted_registry.repository.trash import TrashedItem
     from twisted_registry.storage.interfaces import IStorageDriver
-
 
 #: Bytes of a media type.
 _MAX_MEDIA_TYPE_BYTES = 1024
@@ -92,13 +90,17 @@ class Recall:
         """
         return _if_collected(await self.contents.folder(layout.trashed_layer(name, digest)))
 
-    async def find_collected_manifest(self, name: str, digest: Digest) -> RecoverableManifest | None:
+    async def find_collected_manifest(
+        self, name: str, digest: Digest
+    ) -> RecoverableManifest | None:
         """A manifest that a collector took out of a repository, if its bytes can be had."""
         found = _if_collected(await self.contents.folder(layout.trashed_revision(name, digest)))
         return await self.find_manifest(digest, found[-1]) if found else None
 
     @translate_storage_errors
-    async def find_manifest(self, digest: Digest, record: TrashedItem | None) -> RecoverableManifest | None:
+    async def find_manifest(
+        self, digest: Digest, record: TrashedItem | None
+    ) -> RecoverableManifest | None:
         """A manifest, from where its bytes are, or None if they are gone for good or damaged.
 
         :param record: what was kept of it when it was taken out of its repository.
@@ -106,7 +108,9 @@ class Recall:
         content = await self._content(digest)
         if content is None or not digest.matches(content):
             return None
-        kept = None if record is None else await self.contents.content(record, _MAX_MEDIA_TYPE_BYTES)
+        kept = (
+            None if record is None else await self.contents.content(record, _MAX_MEDIA_TYPE_BYTES)
+        )
         media_type = (kept or b"").decode("ascii", "replace")
         return RecoverableManifest(content, media_type if is_media_type(media_type) else None)
 

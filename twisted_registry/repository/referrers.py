@@ -13,11 +13,11 @@ from collections import OrderedDict
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from twisted_registry.digest import ALGORITHMS, Digest, DigestInvalid
-from twisted_registry.manifest import ManifestInvalid, parse_manifest
+from twisted_registry.oci.digest import ALGORITHMS, Digest, DigestInvalid
+from twisted_registry.oci.manifest import ManifestInvalid, parse_manifest
 from twisted_registry.repository import layout
 from twisted_registry.repository.concurrency import KeyedLock, map_concurrently
-from twisted_registry.repository.failures import translate_storage_errors
+from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.repository.links import write_link
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
 

@@ -6,13 +6,12 @@ import secrets
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from twisted_registry.errors import ErrorCode, RegistryError
+from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.repository import catalog, layout
 from twisted_registry.repository.blobs import Blobs
+from twisted_registry.repository.cache import MAX_CONTENT_BYTES, MetadataCache, NullDescriptorCache
 from twisted_registry.repository.concurrency import KeyedLock
-from twisted_registry.repository.descriptors import NullDescriptorCache
-from twisted_registry.repository.disposal import Deleter
-from twisted_registry.repository.failures import translate_storage_errors
+from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.repository.interfaces import (
     EventPublisher,
     IPresenceGate,
@@ -23,11 +22,10 @@ from twisted_registry.repository.interfaces import (
 from twisted_registry.repository.manifests import Manifests
 from twisted_registry.repository.policy import Policy
 from twisted_registry.repository.presence import NullGate, Presence
-from twisted_registry.repository.recent import MAX_CONTENT_BYTES, MetadataCache
 from twisted_registry.repository.referrers import Referrers, ScannedRevisions
-from twisted_registry.repository.running import RunningHashes
 from twisted_registry.repository.tags import Tags
-from twisted_registry.repository.uploads import Uploads
+from twisted_registry.repository.trash import Deleter
+from twisted_registry.repository.uploads import RunningHashes, Uploads
 from twisted_registry.storage.interfaces import MethodUnsupported, PathExists, PathNotFound
 
 if TYPE_CHECKING:
@@ -35,10 +33,10 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IReactorTime
 
-    from twisted_registry.digest import Digest
-    from twisted_registry.repository.abandoned import AbandonedUpload
+    from twisted_registry.oci.digest import Digest
+    from twisted_registry.repository.cache import IDescriptorCache
     from twisted_registry.repository.deletion import DeletedCounts
-    from twisted_registry.repository.descriptors import IDescriptorCache
+    from twisted_registry.repository.uploads import AbandonedUpload
     from twisted_registry.storage.interfaces import IStorageDriver
 
 _NO_ORIGIN = Origin()
@@ -94,7 +92,9 @@ class Registry:
         self.deleter = Deleter(self.driver) if deleter is None else deleter
         self.descriptors = NullDescriptorCache() if descriptors is None else descriptors
         self.has_listener = not isinstance(self.listener, NullListener)
-        self._cache = MetadataCache(self.driver, self.max_content_bytes, descriptors=self.descriptors)
+        self._cache = MetadataCache(
+            self.driver, self.max_content_bytes, descriptors=self.descriptors
+        )
         self._running_hashes = RunningHashes()
         self._scanned = ScannedRevisions()
         self._locks = KeyedLock()
@@ -174,7 +174,7 @@ class Registry:
         :param before: seconds since the epoch.
         """
         # First asked for minutes after the start.
-        from twisted_registry.repository.abandoned import find_abandoned_uploads  # noqa: PLC0415
+        from twisted_registry.repository.uploads import find_abandoned_uploads  # noqa: PLC0415
 
         return find_abandoned_uploads(self.driver, before)
 
@@ -246,7 +246,9 @@ class Repository:
         """Whether it holds anything, or did until lately."""
         return await catalog.is_repository(self.driver, self.name)
 
-    async def delete(self, progress: Callable[[DeletedCounts], object] = lambda _: None) -> DeletedCounts:
+    async def delete(
+        self, progress: Callable[[DeletedCounts], object] = lambda _: None
+    ) -> DeletedCounts:
         """Remove all that it holds; repositories below it stay.
 
         :param progress: told again and again what is gone so far.
@@ -258,4 +260,6 @@ class Repository:
         # Few repositories are ever deleted.
         from twisted_registry.repository.deletion import RepositoryDeletion  # noqa: PLC0415
 
-        return await RepositoryDeletion(self.driver, self.name, self.tags, self.uploads, progress).delete_repository()
+        return await RepositoryDeletion(
+            self.driver, self.name, self.tags, self.uploads, progress
+        ).delete_repository()

@@ -6,24 +6,24 @@ from contextlib import asynccontextmanager
 from itertools import compress
 from typing import TYPE_CHECKING
 
-from twisted_registry.errors import ErrorCode, RegistryError
-from twisted_registry.reference import is_tag
+from twisted_registry.oci.errors import ErrorCode, RegistryError
+from twisted_registry.oci.names import is_tag
 from twisted_registry.repository import layout
 from twisted_registry.repository.concurrency import map_concurrently
-from twisted_registry.repository.failures import translate_storage_errors
+from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.repository.links import match_links, read_link, write_link
-from twisted_registry.repository.tagchoice import immutable_error
+from twisted_registry.repository.policy import immutable_error
 from twisted_registry.storage.interfaces import MethodUnsupported, PathExists, PathNotFound
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from twisted_registry.digest import Digest
+    from twisted_registry.oci.digest import Digest
+    from twisted_registry.repository.cache import MetadataCache
     from twisted_registry.repository.concurrency import KeyedLock
-    from twisted_registry.repository.disposal import Deleter
     from twisted_registry.repository.interfaces import EventPublisher
-    from twisted_registry.repository.recent import MetadataCache
-    from twisted_registry.repository.tagchoice import TagSelector
+    from twisted_registry.repository.policy import TagSelector
+    from twisted_registry.repository.trash import Deleter
     from twisted_registry.storage.interfaces import IStorageDriver
 
 #: Names that are asked of the store at once.
@@ -274,7 +274,9 @@ class Tags:
             # One more than asked for tells whether there are more.
             wanted = limit + 1 - len(names)
             try:
-                found = await self.driver.list_folders(layout.tags(self.name), after, wanted, holding)
+                found = await self.driver.list_folders(
+                    layout.tags(self.name), after, wanted, holding
+                )
             except PathNotFound:
                 break
             names += filter(is_tag, found)

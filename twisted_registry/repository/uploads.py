@@ -3,10 +3,25 @@
 An upload is a folder with the bytes so far. One writer at a time holds it; whatever was written
 when a client leaves stays, so that it can go on, after a restart as well. The digest is compared
 before the bytes move under their name, so that no name ever shows anything else.
+
+Digests of uploads that are still growing.
+
+hashlib can not save its state. So the process that takes an upload keeps the running hash in
+memory, and a checkpoint beside the upload (the digest of everything so far) lets any other
+process, or this one after a restart, close the upload without a second read as long as no
+bytes were added without it. Whoever has neither reads the bytes once, at the end.
+
+Uploads that nobody goes on with.
+
+When an upload was last touched is told by the newest of its files, which an upload that still
+grows keeps young; where the store tells no times, by its ``startedat``; where there is no file at
+all, by its folder. An upload of which nothing tells a time is kept.
 """
 
 from __future__ import annotations
 
+import json
+from collections import OrderedDict
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -14,13 +29,12 @@ from uuid import uuid4
 
 from attrs import field, frozen
 
-from twisted_registry.digest import CANONICAL, Digest, hasher
-from twisted_registry.errors import ErrorCode, RegistryError
-from twisted_registry.reference import is_upload_id
-from twisted_registry.repository import layout
-from twisted_registry.repository.failures import translate_storage_errors
+from twisted_registry.oci.digest import CANONICAL, Digest, hasher
+from twisted_registry.oci.errors import ErrorCode, RegistryError
+from twisted_registry.oci.names import is_upload_id
+from twisted_registry.repository import catalog, layout
+from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.repository.links import put_link
-from twisted_registry.repository.running import Checkpoint, RunningHashes, RunningHash
 from twisted_registry.repository.streaming import stream_body
 from twisted_registry.storage.interfaces import (
     Move,
@@ -31,14 +45,94 @@ from twisted_registry.storage.interfaces import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from twisted.internet.interfaces import IReactorTime
     from twisted.web.iweb import IBodyProducer
 
     from twisted_registry.repository.blobs import Blobs
-    from twisted_registry.storage.interfaces import Change, IStorageDriver
-    from twisted_registry.storage.streams import IWriter
+    from twisted_registry.storage.interfaces import Change, Entry, IStorageDriver, IWriter
+
+#: Uploads whose running hash a process keeps; the one longest untouched is dropped.
+_MAX_HASHES = 4096
+
+
+class RunningHash:
+    """A hash of the first ``size`` bytes of an upload.
+
+    ``update`` runs on the thread that stores, one call at a time.
+
+    :ivar mark: what the writer of these bytes called them: another history of the upload may be
+        as long.
+    """
+
+    def __init__(self, algorithm: str, size: int = 0, mark: str = "") -> None:
+        self.algorithm = algorithm
+        self.size = size
+        self.mark = mark
+        self._hasher = hasher(algorithm)
+
+    def update(self, data: bytes) -> None:
+        """Take more bytes."""
+        self._hasher.update(data)
+        self.size += len(data)
+
+    def digest(self) -> Digest:
+        """The digest of everything so far."""
+        return Digest.from_hasher(self._hasher)
+
+
+@frozen
+class Checkpoint:
+    """The digest of an upload's first ``size`` bytes, as kept beside it.
+
+    :ivar mark: what the writer of these bytes called them.
+    """
+
+    size: int
+    digest: Digest
+    mark: str = ""
+
+    def to_bytes(self) -> bytes:
+        """The content of the file."""
+        document = {"size": self.size, "digest": str(self.digest)}
+        if self.mark:
+            document["mark"] = self.mark
+        return json.dumps(document).encode("ascii")
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Checkpoint | None:
+        """Read the file; None if it is torn."""
+        try:
+            document = json.loads(content)
+            digest = Digest.parse(document["digest"])
+            return cls(int(document["size"]), digest, str(document.get("mark", "")))
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+            return None
+
+
+class RunningHashes:
+    """The tallies of one process, by upload id."""
+
+    def __init__(self) -> None:
+        self._hashes: OrderedDict[str, RunningHash] = OrderedDict()
+
+    def pop(self, upload_id: str, size: int, algorithm: str) -> RunningHash | None:
+        """A tally of exactly the upload's ``size`` bytes, or None if there is none.
+
+        It is the caller's until :meth:`put`: two writers never share one.
+        """
+        running_hash = self._hashes.pop(upload_id, None)
+        if size == 0:
+            return RunningHash(algorithm)
+        return running_hash if running_hash is not None and running_hash.size == size else None
+
+    def put(self, upload_id: str, running_hash: RunningHash) -> None:
+        """Keep a tally for the next request to the same upload."""
+        self._hashes[upload_id] = running_hash
+        if len(self._hashes) > _MAX_HASHES:
+            self._hashes.popitem(last=False)
+
 
 #: Bytes. A smaller upload is neither synced nor given a checkpoint when a request ends: to read it
 #: again costs less, and after a power cut it may have to be sent again.
@@ -339,7 +433,11 @@ class _Commit:
     """
 
     def __init__(
-        self, upload: Upload, digest: Digest, running_hash: RunningHash | None, found: Digest | None = None
+        self,
+        upload: Upload,
+        digest: Digest,
+        running_hash: RunningHash | None,
+        found: Digest | None = None,
     ) -> None:
         self.upload = upload
         self.digest = digest
@@ -354,7 +452,10 @@ class _Commit:
         """
         running_hash, upload = self.running_hash, self.upload
         if self.found is None:
-            if running_hash is None or (running_hash.size, running_hash.algorithm) != (size, self.digest.algorithm):
+            if running_hash is None or (running_hash.size, running_hash.algorithm) != (
+                size,
+                self.digest.algorithm,
+            ):
                 raise _DigestUnknown
             self.found = running_hash.digest()
         name = upload.uploads.name
@@ -374,3 +475,108 @@ class _Commit:
 
 def _upload_unknown(upload_id: str) -> RegistryError:
     return RegistryError(ErrorCode.BLOB_UPLOAD_UNKNOWN, detail={"id": upload_id})
+
+
+#: Uploads that are asked of the store at once.
+_PAGE_SIZE = 1000
+#: Bytes of a ``startedat``.
+_MAX_STARTEDAT_BYTES = 1024
+
+
+class AbandonedUpload:
+    """An upload that was not touched for long.
+
+    :ivar repository: the name of its repository.
+    :ivar touched: when it was, in seconds since the epoch.
+    :ivar before: the time before which it had to be touched last to be called abandoned.
+    """
+
+    def __init__(
+        self,
+        driver: IStorageDriver,
+        repository: str,
+        id: str,  # noqa: A002 - what the layout calls it
+        last_activity: float,
+        before: float,
+    ) -> None:
+        self.driver = driver
+        self.repository = repository
+        self.id = id
+        self.last_activity = last_activity
+        self.before = before
+
+    @translate_storage_errors
+    async def remove(self) -> bool:
+        """Remove it, and return whether it is gone.
+
+        It stays if somebody writes to it, or has gone on with it since it was found.
+        """
+        path = layout.upload_data(self.repository, self.id)
+        writer = None
+        try:
+            # A writer makes the file if there is none; then nothing can be under way.
+            with suppress(PathNotFound):
+                await self.driver.stat(path)
+                writer = await self.driver.writer(path)
+        except WriterBusy:
+            return False
+        try:
+            last_activity = await _last_activity(self.driver, self.repository, self.id)
+            if last_activity is None or last_activity >= self.before:
+                return False
+            with suppress(PathNotFound):
+                await self.driver.delete(layout.upload(self.repository, self.id))
+            return True
+        finally:
+            if writer is not None:
+                await writer.close()
+
+
+async def find_abandoned_uploads(
+    driver: IStorageDriver, before: float
+) -> AsyncIterator[AbandonedUpload]:
+    """Find the uploads of all repositories that were last touched before a time.
+
+    :param before: seconds since the epoch.
+    """
+    async for name in catalog.walk_repositories(driver, markers=layout.UPLOAD_MARKERS):
+        last = ""
+        while True:
+            entries = await _list_uploads(driver, name, last)
+            for entry in entries:
+                if not entry.is_folder or not is_upload_id(entry.path):
+                    continue
+                last_activity = await _last_activity(driver, name, entry.path)
+                if last_activity is not None and last_activity < before:
+                    yield AbandonedUpload(driver, name, entry.path, last_activity, before)
+            if len(entries) < _PAGE_SIZE:
+                break
+            last = entries[-1].path
+
+
+@translate_storage_errors
+async def _list_uploads(driver: IStorageDriver, name: str, after: str) -> Sequence[Entry]:
+    try:
+        return await driver.list(layout.uploads(name), after, _PAGE_SIZE)
+    except PathNotFound:
+        return ()
+
+
+@translate_storage_errors
+async def _last_activity(driver: IStorageDriver, name: str, upload_id: str) -> float | None:
+    """When an upload was last touched; None if it is gone or nothing tells."""
+    try:
+        entries = await driver.list(layout.upload(name, upload_id))
+    except PathNotFound:
+        return None
+    times = [entry.modified / 1e9 for entry in entries if entry.modified is not None]
+    if times:
+        return max(times)
+    with suppress(PathNotFound, ValueError):
+        content = await driver.get(layout.upload_started(name, upload_id), _MAX_STARTEDAT_BYTES)
+        started = datetime.fromisoformat(content.decode("ascii").strip())
+        return started.astimezone(UTC).timestamp()
+    with suppress(PathNotFound):
+        folder = await driver.stat(layout.upload(name, upload_id))
+        return None if folder.modified is None else folder.modified / 1e9
+    return None

@@ -16,16 +16,16 @@ from twisted_registry.storage.interfaces import (
     IStorageDriver,
     PathInvalid,
     StorageError,
+    is_path,
+    is_path_uncached,
 )
-from twisted_registry.storage.paths import is_path_uncached, is_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from twisted.internet.interfaces import IReactorTime
 
-    from twisted_registry.storage.observer import IStorageObserver
-    from twisted_registry.storage.streams import IReader, IWriter
+    from twisted_registry.storage.interfaces import IReader, IStorageObserver, IWriter
 
 log = Logger()
 _T = TypeVar("_T")
@@ -130,7 +130,9 @@ class CheckedDriver:
 
     def remove_leftovers(self, before: float, *, dry_run: bool = False) -> Deferred[int]:
         """Remove what calls that a crash cut off have left."""
-        return self._call("sweep", (), partial(self.driver.remove_leftovers, dry_run=dry_run), before)
+        return self._call(
+            "sweep", (), partial(self.driver.remove_leftovers, dry_run=dry_run), before
+        )
 
     def list(self, path: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
         """Fire with what lies directly in a folder."""
@@ -144,7 +146,9 @@ class CheckedDriver:
         paths = tuple(one for one in (path, holding) if one)
         return self._call("folders", paths, self.driver.list_folders, path, after, limit, holding)
 
-    def list_folders_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[Sequence[str]]]:
+    def list_folders_many(
+        self, paths: Sequence[str], limit: int
+    ) -> Deferred[Sequence[Sequence[str]]]:
         """Fire with the names of the folders in many; fail if a path breaks the grammar."""
         return self._call_many("folders_many", paths, self.driver.list_folders_many, limit)
 

@@ -7,28 +7,79 @@ such names are the drivers' own and are never listed. The root itself is the emp
 :mod:`twisted_registry.storage.checked` keeps that grammar, so that a driver may rely on it.
 
 Drivers answer with Deferreds, never block the reactor, and raise the errors below and no
-others. Bytes stream through the readers and writers of :mod:`~twisted_registry.storage.streams`.
+others. Bytes stream through the readers and writers of :mod:`~twisted_registry.storage.interfaces`.
+
+The grammar of storage paths.
+
+What readers and writers promise: how the bytes of a driver's files stream.
+
+See :mod:`twisted_registry.storage.interfaces` for drivers, paths and errors.
+
+Who is told how long storage takes: metrics, usually.
+
+What drivers whose folders are near do alike.
 """
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from attrs import field, frozen
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IConsumer
+from zope.interface import Attribute, Interface
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    # @@EMPTY
+
+#: Names that begin with a dot are the drivers' own.
+_NAME = r"[^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]*"
+_PATH_PATTERN = re.compile(rf"{_NAME}(?:/{_NAME})*")
+_NAME_PATTERN = re.compile(_NAME)
+#: Bytes of a component, on every common file system.
+_MAX_NAME_BYTES = 255
+
+
+def is_name(name: str) -> bool:
+    """Whether ``name`` can be a component of a path."""
+    return _NAME_PATTERN.fullmatch(name) is not None and _is_text(name)
+
+
+def is_path_uncached(path: str) -> bool:
+    """Whether ``path`` names something below the root of a driver: for one of very many."""
+    return _PATH_PATTERN.fullmatch(path) is not None and _is_text(path) and not _has_long_name(path)
+
+
+#: The same for paths that are asked for again and again.
+is_path = lru_cache(maxsize=16384)(is_path_uncached)
+
+
+def _is_text(path: str) -> bool:
+    # Surrogates stand for bytes that are no UTF-8. To look for them by the patterns above would
+    # take 1 to 2 ms at each start, for the tables that such patterns need.
+    if path.isascii():
+        return True
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _has_long_name(path: str) -> bool:
+    # A character takes one byte or four at most: most paths need no second look.
+    most = len(path) if path.isascii() else len(path) * 4
+    return most > _MAX_NAME_BYTES and any(
+        len(name.encode()) > _MAX_NAME_BYTES for name in path.split("/")
+    )
+
 
 # zope's methods have no self, and their bodies are their docstrings.
 # ruff: noqa: N805
 # mypy: disable-error-code="empty-body"
-
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, NamedTuple
-
-from attrs import field, frozen
-from zope.interface import Attribute, Interface
-
-from twisted_registry.storage.paths import is_path_uncached
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from twisted.internet.defer import Deferred
-
-    from twisted_registry.storage.streams import IReader, IWriter
 
 
 @frozen(eq=False)
@@ -386,3 +437,122 @@ class IStorageDriver(Interface):
 
     def close() -> Deferred[None]:
         """Free threads and connections; writers and readers must be closed before."""
+
+
+# zope's methods have no self, and their bodies are their docstrings.
+# ruff: noqa: N805
+# mypy: disable-error-code="empty-body"
+
+
+class IReader(Interface):
+    """An open stretch of a file. It stays readable when the path is moved or deleted."""
+
+    size: int = Attribute("Bytes that deliver() will write.")
+
+    def deliver(consumer: IConsumer) -> Deferred[None]:
+        """Write the whole stretch to ``consumer`` as a push producer, and close.
+
+        Cancelling the Deferred stops at once and closes. It fails with a ``StorageError`` if fewer
+        bytes than ``size`` could be read, after what there was has been written.
+        """
+
+    def feed(observe: Callable[[bytes], object]) -> Deferred[None]:
+        """Call ``observe`` with the whole stretch, in order, and close.
+
+        The calls are made on the thread that reads: where a hash is best computed. Fails and
+        cancels as :meth:`deliver` does.
+        """
+
+    def fileno() -> int | None:
+        """Return a descriptor of a local file for a kernel copy, or None.
+
+        It belongs to the reader, whose position it does not use: read with offsets.
+        """
+
+    def offset() -> int:
+        """Return where in the file of :meth:`fileno` the stretch begins."""
+
+    def close() -> None:
+        """Free what is held, and cancel what is under way. Safe to call twice."""
+
+
+class IWriter(IConsumer):
+    """The one writer of a path.
+
+    ``write`` never blocks. The registered producer (push only) is paused while more than a
+    few MiB wait to be stored, and told to stop when storing fails; the error itself comes
+    from the next ``flush``, ``commit`` or ``close``, and from every later ``flush`` and
+    ``commit``; ``size`` is then what is stored. The path is locked until ``close`` or
+    ``cancel``, which free everything even when they fail.
+    """
+
+    size: int = Attribute("Bytes under the path, those still in flight included.")
+    mark: str = Attribute(
+        "Which bytes are stored, once ``flush`` or ``commit`` has fired: a writer that finds the"
+        " same mark finds the same bytes. Where no other writer can come between: always empty."
+    )
+
+    def flush() -> Deferred[int]:
+        """Fire with the size once all written so far is stored, readable and power-cut proof."""
+
+    def commit() -> Deferred[int]:
+        """Declare the file whole, and fire with the size once its bytes are power-cut proof.
+
+        Nothing more will be written. The file can be read, moved or deleted while the writer
+        still keeps others away; its name is power-cut proof once it is moved (or after
+        ``flush``), which saves syncing a name that does not stay.
+        """
+
+    def finalize(decide: Callable[[int], Sequence[Change]]) -> Deferred[int]:
+        """Commit, make the changes that ``decide`` answers, close; fire with the size.
+
+        All in one go where that saves time. ``decide`` is called with the size, on the thread
+        that stores, when everything is stored and was observed. The changes are made in order,
+        under the lock of this path, and are power-cut proof when the Deferred fires; before a
+        ``Remove`` what stands before it is. The first that fails ends it. If that, or an
+        exception of ``decide``, fails the Deferred, the writer is still open.
+        """
+
+    def close() -> Deferred[int]:
+        """Stop writing, keep what is stored for a later writer, and unlock.
+
+        What was written is stored, but only ``flush`` and ``commit`` make it last. Safe to call
+        after any of them, and twice.
+        """
+
+    def cancel() -> Deferred[None]:
+        """Stop writing, remove the file, and unlock."""
+
+
+# zope's methods have no self, and their bodies are their docstrings.
+# ruff: noqa: N805
+
+
+class IStorageObserver(Interface):
+    """Told of every call to a driver."""
+
+    def call_ended(driver: str, action: str, seconds: float, failed: bool) -> None:  # noqa: FBT001
+        """Take note of a call that has ended.
+
+        :param driver: the driver's name.
+        :param action: the method's name.
+        :param seconds: from the call until its Deferred fired; for ``open`` and ``writer`` until
+            the stream was open.
+        :param failed: whether the store broke down. That something is not there, exists or is
+            busy is an answer, not a failure.
+        """
+
+
+class NearFolders:
+    """A part of an IStorageDriver: a look into a folder costs too little to be saved."""
+
+    def list_marked(
+        self,
+        path: str,  # noqa: ARG002
+        sign: str,  # noqa: ARG002
+        marks: Sequence[str],  # noqa: ARG002
+        after: str,  # noqa: ARG002
+        limit: int,  # noqa: ARG002
+    ) -> Deferred[tuple[Sequence[str], bool] | None]:
+        """Say to walk: folders are near."""
+        return succeed(None)

@@ -1,4 +1,7 @@
-"""What OpenSSL is told, from PEM: nothing of it is read later, so files may change meanwhile."""
+"""What OpenSSL is told, from PEM: nothing of it is read later, so files may change meanwhile.
+
+Certificates and keys as bytes, and what is wrong with them.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,60 @@ import secrets
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from attrs import frozen
+from attrs import field, frozen
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
-
-from twisted_registry.tls.material import CertificateError
+from zope.interface import Interface
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    # @@EMPTY
 
-    from twisted_registry.tls.material import CertificateBundle
+
+@frozen
+class CertificateBundle:
+    """What a server shows, and whom it believes; all of it PEM.
+
+    :ivar certificate: the certificate, then those that vouch for it.
+    :ivar key: its private key, never shown in a repr.
+    :ivar authorities: certificates of the authorities for clients, by the name of their file.
+    """
+
+    certificate: bytes
+    key: bytes = field(repr=False)
+    authorities: tuple[tuple[str, bytes], ...] = ()
+
+
+class ICertificateSource(Interface):
+    """Where certificate, key and authorities come from."""
+
+    def read() -> CertificateBundle:
+        """Read them. Blocks.
+
+        :raises CertificateError: if that is not possible.
+        """
+
+    def file_versions() -> tuple[object, ...]:
+        """What changes when it is time to read them again. Takes a few calls of stat."""
+
+
+@frozen(eq=False)
+class CertificateError(Exception):
+    """Certificate, key and authorities can not be used.
+
+    :ivar name: which key of ``http.tls`` is to blame: ``certificate``, ``key``, ``clientcas``.
+    :ivar reason: why; one line, never a secret.
+    """
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
 
 #: What is offered in ALPN (RFC 7301).
 _HTTP_PROTOCOL: Final = b"http/1.1"
@@ -97,7 +141,11 @@ def make_context(material: CertificateBundle, options: TLSOptions) -> SSL.Contex
     if options.ciphers:
         context.set_cipher_list(":".join(options.ciphers).encode())
     challenge_certificate = options.challenge_certificate
-    context.set_alpn_select_callback(_select_protocol if challenge_certificate is None else _answer_challenges(challenge_certificate))
+    context.set_alpn_select_callback(
+        _select_protocol
+        if challenge_certificate is None
+        else _answer_challenges(challenge_certificate)
+    )
     _use_certificate(context, material)
     _request_client_certificates(context, material, options.clients)
     return context
@@ -140,10 +188,14 @@ def _use_certificate(context: SSL.Context, material: CertificateBundle) -> None:
             context.add_extra_chain_cert(other)
         context.use_privatekey(key)  # type: ignore[arg-type]
     except (SSL.Error, TypeError) as error:
-        raise CertificateError("certificate", f"is not accepted: {openssl_message(error)}") from error
+        raise CertificateError(
+            "certificate", f"is not accepted: {openssl_message(error)}"
+        ) from error
 
 
-def _request_client_certificates(context: SSL.Context, material: CertificateBundle, clients: ClientAuth) -> None:
+def _request_client_certificates(
+    context: SSL.Context, material: CertificateBundle, clients: ClientAuth
+) -> None:
     if clients is ClientAuth.NONE:
         return
     store = context.get_cert_store()
@@ -175,7 +227,9 @@ def _select_protocol(connection: SSL.Connection, offered: list[bytes]) -> Any:
     return _HTTP_PROTOCOL if _HTTP_PROTOCOL in offered else SSL.NO_OVERLAPPING_PROTOCOLS
 
 
-def _answer_challenges(challenge_certificate: Callable[[str], CertificateBundle | None]) -> Callable[..., Any]:
+def _answer_challenges(
+    challenge_certificate: Callable[[str], CertificateBundle | None],
+) -> Callable[..., Any]:
     """Choose, and answer challenges: with another certificate, and nothing asked of the client."""
 
     def choose(connection: SSL.Connection, offered: list[bytes]) -> Any:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from attrs import asdict, define, field, frozen
 from twisted.logger import Logger
 
-from twisted_registry.auth.rights import Rights
+from twisted_registry.auth.rules import Rights
 from twisted_registry.repository import layout
 from twisted_registry.storage.interfaces import PathNotFound
 
@@ -58,7 +58,7 @@ class TokenRecord:
     :ivar created: seconds since the epoch; likewise ``expires``, None for never.
     :ivar rights: a robot's.
     :ivar stamp: what the user's account looked like; see
-        :class:`~twisted_registry.auth.accounts.IAccountVersions`.
+        :class:`~twisted_registry.auth.interfaces.IAccountVersions`.
     """
 
     id: str

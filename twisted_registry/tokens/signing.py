@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 import jwt
 from attrs import field, frozen
 
-from twisted_registry.auth.identity import Identity
-from twisted_registry.auth.rights import IdentityWithRights, Rights
+from twisted_registry.auth.interfaces import Identity
+from twisted_registry.auth.rules import IdentityWithRights, Rights
 from twisted_registry.auth.scopes import Scope
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
-    from twisted_registry.auth.identity import IIdentity
+    from twisted_registry.auth.interfaces import IIdentity
 
 #: Who signs.
 ISSUER = "twisted-registry"
@@ -46,7 +46,7 @@ class TokenInvalid(Exception):
 class TokenClaims:
     """What a token says.
 
-    :ivar identity: whose it is; a :class:`~twisted_registry.auth.rights.IdentityWithRights` keeps its rights.
+    :ivar identity: whose it is; a :class:`~twisted_registry.auth.rules.IdentityWithRights` keeps its rights.
     :ivar scope: what it is good for.
     :ivar record: the id of the stored token that it was given for, or empty. It is good only as
         long as that is.

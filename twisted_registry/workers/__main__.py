@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 import sys
 
+from twisted_registry.app.standalone import work
+
 # Both go to the whole group of a terminal, and the first process decides what they mean.
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
-from twisted_registry.alone import work  # noqa: E402 (importing takes a while)
 
 sys.exit(work())

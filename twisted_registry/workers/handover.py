@@ -6,6 +6,8 @@ The configuration may hold secrets, so it goes neither on a command line nor int
 which others can read. It goes as it was read, overrides included: all processes serve by the same
 one, those that start later as well. The pipe stays open afterwards. Its end, whatever the reason,
 tells the others that the first process is gone.
+
+A worker's end of the pipe from the first process.
 """
 
 from __future__ import annotations
@@ -14,15 +16,19 @@ import os
 import pickle
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from attrs import field, frozen
+from twisted.internet.interfaces import IReadDescriptor
+from zope.interface import implementer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+
+    from twisted.python.failure import Failure
 
     from twisted_registry.config.loading import LoadedConfiguration
-    from twisted_registry.tls.material import CertificateBundle
+    from twisted_registry.tls.context import CertificateBundle
 
 #: Descriptors of a worker beside standard input, output and error.
 LISTENER_FD: Final = 3
@@ -118,3 +124,57 @@ def _read(descriptor: int, size: int) -> bytes | None:
         parts.append(part)
         size -= len(part)
     return b"".join(parts)
+
+
+@implementer(IReadDescriptor)
+class ControlPipe:
+    """Hears when to stop, when the first process is gone, and what else it has to say."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        descriptor: int,
+        stop: Callable[[], object],
+        abort_requests: Callable[[], object],
+        on_message: Callable[[Any], object],
+    ) -> None:
+        """Begin to watch.
+
+        :param descriptor: the pipe, after the handover was read.
+        :param stop: called when the first process asks for it.
+        :param abandon: called when the first process is gone.
+        :param told: called with every other message.
+        """
+        self._reactor = reactor
+        self._descriptor = descriptor
+        self._stop = stop
+        self._abort_requests = abort_requests
+        self._on_message = on_message
+        self._messages = MessageDecoder()
+        reactor.addReader(self)
+
+    def fileno(self) -> int:
+        """The pipe."""
+        return self._descriptor
+
+    def logPrefix(self) -> str:
+        """A name for the reactor's own messages."""
+        return "control"
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The other end is gone, or the reactor ends; then nothing is left to abandon."""
+        del reason
+        self._reactor.removeReader(self)
+        self._abort_requests()
+
+    def doRead(self) -> None:
+        """Something came, or the end."""
+        said = os.read(self._descriptor, 65536)
+        if not said:
+            self._reactor.removeReader(self)
+            self._abort_requests()
+        for message in self._messages.received(said):
+            if message == STOP_MESSAGE:
+                self._stop()
+            else:
+                self._on_message(message)

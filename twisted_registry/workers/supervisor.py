@@ -18,11 +18,11 @@ from twisted_registry.workers.handover import (
     LOADS_FD,
     STOP_MESSAGE,
     Handover,
+    encode_message,
     worker_command,
     worker_environment,
-    encode_message,
 )
-from twisted_registry.workers.reports import PID_FIELD, EventReceiver
+from twisted_registry.workers.logs import PID_FIELD, EventReceiver
 
 if TYPE_CHECKING:
     import socket
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from twisted_registry.config.loading import LoadedConfiguration
-    from twisted_registry.tls.material import CertificateBundle
-    from twisted_registry.workers.loads import LoadTable
-    from twisted_registry.workers.reports import ICountsReceiver
+    from twisted_registry.tls.context import CertificateBundle
+    from twisted_registry.workers.logs import ICountsReceiver
+    from twisted_registry.workers.port import LoadTable
 
 log = Logger()
 
@@ -165,7 +165,11 @@ class WorkerSupervisor(Service):
 
     def _restart_later(self, slot: WorkerSlot, why: str) -> None:
         early = self._reactor.seconds() - slot.started_at < _STABLE_AFTER_S
-        slot.delay = min(max(_MIN_RESTART_DELAY_S, slot.delay * 2), _MAX_RESTART_DELAY_S) if early else _MIN_RESTART_DELAY_S
+        slot.delay = (
+            min(max(_MIN_RESTART_DELAY_S, slot.delay * 2), _MAX_RESTART_DELAY_S)
+            if early
+            else _MIN_RESTART_DELAY_S
+        )
         log.warn("{why}; another one starts in {delay:.1f} s", why=why, delay=slot.delay)
         slot.restart_call = self._reactor.callLater(slot.delay, self._start, slot)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import pytest_twisted
-from fakebucket import FakeBucket
-from s3doubles import NOW, Agent, make_client
 from twisted.internet import reactor
 from twisted.internet.task import Clock
-from uploadkit import CHUNK
 from zope.interface.verify import verifyObject
 
+from tests.storage.s3.fake_agent import NOW, Agent, make_client
+from tests.storage.s3.fake_bucket import FakeBucket
+from tests.storage.s3.upload_helpers import CHUNK
 from twisted_registry.storage.s3.driver import S3Driver
 from twisted_registry.storage.s3.interfaces import IS3Client
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 
-from twisted_registry.storage.middleware.elsewhere import URLMiddleware, parse_base_url
+from twisted_registry.storage.middleware.urls import URLMiddleware, parse_base_url
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
     from twisted_registry.storage.interfaces import IStorageDriver
-    from twisted_registry.storage.middleware.awsclients import AWSClients
+    from twisted_registry.storage.middleware.aws_ip_ranges import AWSClients
 
 #: Base64 with letters that may stand in a query.
 _TO_URL_SAFE = bytes.maketrans(b"+=/", b"-_~")

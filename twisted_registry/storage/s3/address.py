@@ -105,7 +105,9 @@ def aws_address(
     else:
         host = f"s3{'-fips' if fips else ''}{stack}.{region}.{domain}"
     scheme = "https" if secure else "http"
-    return _make_address(bucket, region, SplitResult(scheme, host, "", "", ""), path_style or not fits)
+    return _make_address(
+        bucket, region, SplitResult(scheme, host, "", "", ""), path_style or not fits
+    )
 
 
 def endpoint_address(
@@ -156,7 +158,9 @@ def _split_endpoint(endpoint: str, *, secure: bool) -> SplitResult:
     return address._replace(netloc=host, path=address.path.rstrip("/"))
 
 
-def _make_address(bucket: str, region: str, address: SplitResult, path_style: bool) -> BucketAddress:  # noqa: FBT001
+def _make_address(
+    bucket: str, region: str, address: SplitResult, path_style: bool
+) -> BucketAddress:  # noqa: FBT001
     scheme, host, root = address.scheme, address.netloc, encoded_path(address.path)
     if path_style:
         return BucketAddress(bucket, region, scheme, host, f"{root}/{encoded_path(bucket)}")

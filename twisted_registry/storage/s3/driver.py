@@ -8,12 +8,18 @@ known beforehand is a multipart upload to it from the start, and needs no copy.
 There are no locks between machines: two writers of one file keep apart because each has its own
 pieces, and because of its :attr:`~twisted_registry.storage.interfaces.IWriter.mark` nobody takes
 the bytes of one for those of the other.
+
+Whether a store refuses to replace an object when it is told so.
+
+Some stores do not know that condition and say so; others ignore it, and would replace what is
+there. So it is tried once, on a key of our own, before anybody relies on it.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+from uuid import uuid4
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail, inlineCallbacks, succeed
@@ -29,19 +35,35 @@ from twisted_registry.storage.interfaces import (
     PathNotFound,
     Remove,
 )
-from twisted_registry.storage.s3.budget import MemoryBudget
-from twisted_registry.storage.s3.conditional import ConditionalWriteProbe
-from twisted_registry.storage.s3.copying import Copier, CopyOptions, at_once
-from twisted_registry.storage.s3.errors import NotFound, PreconditionFailed, RangeUnsatisfiable
-from twisted_registry.storage.s3.failures import none_if_missing, translate_errors
-from twisted_registry.storage.s3.files import FileLookup, StoredFile, too_large_error
-from twisted_registry.storage.s3.keys import KeyMapping
-from twisted_registry.storage.s3.listing import list_folder, list_folders, list_folders_with_file, walk_objects
-from twisted_registry.storage.s3.marked import MarkerListing
-from twisted_registry.storage.s3.moving import FileMover
-from twisted_registry.storage.s3.plan import unfinished_size
+from twisted_registry.storage.s3.errors import (
+    NotFound,
+    PreconditionFailed,
+    RangeUnsatisfiable,
+    Unsupported,
+    none_if_missing,
+    translate_errors,
+)
+from twisted_registry.storage.s3.files import (
+    Copier,
+    CopyOptions,
+    FileLookup,
+    FileMover,
+    KeyMapping,
+    ObjectDeleter,
+    StoredFile,
+    at_once,
+    too_large_error,
+)
+from twisted_registry.storage.s3.listing import (
+    MarkerListing,
+    list_folder,
+    list_folders,
+    list_folders_with_file,
+    walk_objects,
+)
 from twisted_registry.storage.s3.reader import ObjectReader
-from twisted_registry.storage.s3.removing import ObjectDeleter
+from twisted_registry.storage.s3.sinks import unfinished_size
+from twisted_registry.storage.s3.writer import MemoryBudget
 from twisted_registry.storage.s3.writers import MIN_PART_BYTES, OpenWriters
 from twisted_registry.storage.threads import Threads
 
@@ -50,11 +72,57 @@ if TYPE_CHECKING:
 
     from twisted.internet.base import ReactorBase
 
-    from twisted_registry.storage.interfaces import Change
+    from twisted_registry.storage.interfaces import Change, IReader, IWriter
     from twisted_registry.storage.s3.interfaces import IS3Client
     from twisted_registry.storage.s3.sinks import DeferredGenerator
     from twisted_registry.storage.s3.writer import ObjectWriter
-    from twisted_registry.storage.streams import IReader, IWriter
+
+
+@define(eq=False)
+class ConditionalWriteProbe:
+    """What a store was found to do.
+
+    :ivar root: the prefix of our keys.
+    """
+
+    _client: IS3Client
+    _root: str
+    _supported: bool | None = field(init=False, default=None)
+    _waiting: list[Deferred[bool]] = field(init=False, factory=list)
+
+    def hold(self) -> Deferred[bool]:
+        """Fire with whether the store obeys them; it is asked once."""
+        if self._supported is not None:
+            return succeed(self._supported)
+        waiting: Deferred[bool] = Deferred()
+        self._waiting.append(waiting)
+        if len(self._waiting) == 1:
+            self._probe().addBoth(self._probed)
+        return waiting
+
+    def _probed(self, result: Any) -> None:
+        if isinstance(result, bool):
+            self._supported = result
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            one.callback(result)
+
+    @inlineCallbacks
+    def _probe(self) -> DeferredGenerator:
+        key = f"{self._root}.twisted-registry-{uuid4().hex}"
+        try:
+            yield self._client.put_object(key, b"", absent=True)
+        except Unsupported:
+            return False
+        try:
+            yield self._client.put_object(key, b"", absent=True)
+        except PreconditionFailed:
+            return True
+        else:
+            return False
+        finally:
+            yield self._client.delete_object(key)
+
 
 #: Bytes that all uploads of this process may hold, together.
 UPLOAD_MEMORY_BYTES: Final = 40 * 1024 * 1024
@@ -144,7 +212,9 @@ class S3Driver:
     @translate_errors
     def put(self, path: str, content: bytes, *, durable: bool = True) -> Deferred[None]:  # noqa: ARG002
         """Store a small file; what a store has answered is durable."""
-        return self.client.put_object(self._keys.object_key(path), content).addCallback(lambda _: None)
+        return self.client.put_object(self._keys.object_key(path), content).addCallback(
+            lambda _: None
+        )
 
     @translate_errors
     @inlineCallbacks
@@ -202,7 +272,9 @@ class S3Driver:
 
     @translate_errors
     @inlineCallbacks
-    def _apply_changes(self, writer: ObjectWriter, decide: Callable[[int], Sequence[Change]]) -> DeferredGenerator:
+    def _apply_changes(
+        self, writer: ObjectWriter, decide: Callable[[int], Sequence[Change]]
+    ) -> DeferredGenerator:
         """Commit and close a file of this driver, with what is to happen in between.
 
         What is removed goes last, all at once and beside the last small file: it does not matter
@@ -314,7 +386,9 @@ class S3Driver:
 
     @translate_errors
     @inlineCallbacks
-    def list_folders(self, path: str, after: str = "", limit: int = 1000, holding: str = "") -> DeferredGenerator:
+    def list_folders(
+        self, path: str, after: str = "", limit: int = 1000, holding: str = ""
+    ) -> DeferredGenerator:
         """Fire with the names of the folders directly in a folder."""
         prefix = self._keys.below(path)
         if holding:
@@ -326,7 +400,9 @@ class S3Driver:
         return names or []
 
     @translate_errors
-    def list_folders_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[Sequence[str]]]:
+    def list_folders_many(
+        self, paths: Sequence[str], limit: int
+    ) -> Deferred[Sequence[Sequence[str]]]:
         """Fire with the names of the folders in each of many."""
 
         def names(path: str) -> Deferred[Sequence[str]]:

@@ -1,27 +1,34 @@
-"""What the driver asks of a store, in the names of the S3 API."""
+"""What the driver asks of a store, in the names of the S3 API.
 
-# zope's methods have no self, and their bodies are their docstrings.
-# ruff: noqa: N805
-# mypy: disable-error-code="empty-body"
+What a store tells of its objects, and of uploads that are not finished.
+
+ETags are without their quotes everywhere here: some stores leave them out, and some do so only
+in some answers.
+
+One operation of the S3 API, as a request that is not signed yet.
+
+How objects are to be kept: the headers of every request that makes one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
+from attrs import field, frozen
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
+    # @@EMPTY
+    from collections.abc import Mapping
+
     from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IConsumer
 
-    from twisted_registry.storage.s3.objects import (
-        DeleteError,
-        ObjectInfo,
-        ObjectListing,
-        Part,
-        UploadListing,
-    )
+# zope's methods have no self, and their bodies are their docstrings.
+# ruff: noqa: N805
+# mypy: disable-error-code="empty-body"
+
 
 #: A body to send: in one piece or in several, none of which changes, so that it can be sent again.
 Content: TypeAlias = bytes | Sequence[bytes]
@@ -188,3 +195,138 @@ class IS3Client(Interface):
 
     def close() -> Deferred[None]:
         """Close idle connections; what is under way may go on to its end, and nothing begins."""
+
+
+@frozen
+class ObjectInfo:
+    """An object.
+
+    :ivar key: its whole key.
+    :ivar size: bytes.
+    :ivar etag: what its content is known by; a digest of it in some stores only.
+    :ivar modified: nanoseconds since the epoch, or None if the store did not tell.
+    :ivar note: what ``put_object`` was told to keep beside the content; empty in listings.
+    """
+
+    key: str
+    size: int
+    etag: str
+    modified: int | None = None
+    metadata: str = ""
+
+
+@frozen
+class ObjectListing:
+    """A page of ListObjectsV2.
+
+    :ivar objects: in the order of the UTF-8 of their keys.
+    :ivar prefixes: the common prefixes, each with the delimiter at its end.
+    :ivar token: continues the listing; empty if it ends here.
+    """
+
+    objects: tuple[ObjectInfo, ...]
+    prefixes: tuple[str, ...]
+    token: str
+
+
+@frozen
+class MultipartUpload:
+    """An upload that was neither completed nor aborted.
+
+    :ivar initiated: nanoseconds since the epoch, or None if the store did not tell.
+    """
+
+    key: str
+    upload_id: str
+    initiated: int | None = None
+
+
+@frozen
+class UploadListing:
+    """A page of ListMultipartUploads.
+
+    :ivar marker: key and upload id that continue the listing, or None if it ends here.
+    """
+
+    uploads: tuple[MultipartUpload, ...]
+    marker: tuple[str, str] | None
+
+
+@frozen
+class Part:
+    """A part of an upload.
+
+    :ivar number: 1 to 10,000.
+    :ivar size: bytes.
+    :ivar modified: when it was stored, as a listing tells, in nanoseconds since the epoch, or None.
+    """
+
+    number: int
+    etag: str
+    size: int
+    modified: int | None = field(default=None, eq=False)
+
+
+@frozen
+class DeleteError:
+    """An object that DeleteObjects could not delete.
+
+    :ivar code: why, in the store's words, such as ``AccessDenied``.
+    :ivar message: a sentence.
+    """
+
+    key: str
+    code: str
+    message: str
+
+
+@frozen
+class Operation:
+    """A request.
+
+    :ivar name: what the API calls it, such as ``PutObject``.
+    :ivar key: of the object; empty for the bucket itself.
+    :ivar parameters: of the query, not encoded.
+    :ivar headers: with lower-case names; all are signed.
+    :ivar content: the body.
+    :ivar sha256: of the content in hexadecimal; empty if it is not known, and then the content
+        is signed only if it is small.
+    :ivar slow: whether the store may work for minutes before it answers.
+    """
+
+    name: str
+    method: str
+    key: str = ""
+    parameters: tuple[tuple[str, str], ...] = ()
+    headers: Mapping[str, str] = field(factory=dict)
+    content: Content = field(default=b"", repr=False)
+    sha256: str = ""
+    slow: bool = False
+
+
+@frozen
+class ObjectOptions:
+    """What the store is told about new objects. What is empty is left to the bucket.
+
+    :ivar encrypt: whether the store shall encrypt, by AES256 or by a key of its KMS.
+    :ivar key_id: of the key in the KMS; without effect unless ``encrypt``.
+    :ivar storage_class: such as ``STANDARD_IA``.
+    :ivar acl: such as ``private``.
+    """
+
+    encrypt: bool = False
+    key_id: str = ""
+    storage_class: str = ""
+    acl: str = ""
+
+    def headers(self) -> dict[str, str]:
+        """The headers of PutObject, CopyObject and CreateMultipartUpload."""
+        headers = {
+            "content-type": "application/octet-stream",
+            "x-amz-storage-class": self.storage_class,
+            "x-amz-acl": self.acl,
+        }
+        if self.encrypt:
+            headers["x-amz-server-side-encryption"] = "aws:kms" if self.key_id else "AES256"
+            headers["x-amz-server-side-encryption-aws-kms-key-id"] = self.key_id
+        return {name: value for name, value in headers.items() if value}

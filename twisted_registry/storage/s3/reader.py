@@ -13,10 +13,8 @@ from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
 from twisted.internet.interfaces import IConsumer, IPushProducer
 from zope.interface import implementer
 
-from twisted_registry.storage.interfaces import StorageError
-from twisted_registry.storage.s3.errors import InvalidResponse, Unreachable
-from twisted_registry.storage.s3.failures import to_storage_error
-from twisted_registry.storage.streams import IReader
+from twisted_registry.storage.interfaces import IReader, StorageError
+from twisted_registry.storage.s3.errors import InvalidResponse, Unreachable, to_storage_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -198,7 +196,10 @@ class ObjectReader:
         if body is None:
             left = end - self._sent
             body = yield self._client.get_object(
-                object_range.key, object_range.offset + object_range.length - left, left, object_range.etag
+                object_range.key,
+                object_range.offset + object_range.length - left,
+                left,
+                object_range.etag,
             )
         yield body.deliver(self)
         if self._sent < end:

@@ -3,41 +3,155 @@
 Every content can be sent again, so any request that got no answer, or one that asks for
 patience, is repeated; whoever sends what must not be done twice learns from
 :attr:`S3Error.repeated` that it may have been.
+
+When to ask again: later each time, and never all at once.
+
+What ``loglevel`` of the s3 driver adds to the log: requests, without secrets.
+
+The levels are those of AWS's library for Go, which Distribution uses. Each includes ``debug``.
 """
 
 from __future__ import annotations
 
 import hashlib
+import random
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.web.http import stringToDatetime
 
-from twisted_registry.storage.s3.backoff import Backoff
 from twisted_registry.storage.s3.credentials import CredentialsError
-from twisted_registry.storage.s3.errors import BadCredentials, AccessDenied, S3Error, ClockSkewed
-from twisted_registry.storage.s3.faults import error_from_response
-from twisted_registry.storage.s3.requestbody import content_size
+from twisted_registry.storage.s3.errors import (
+    AccessDenied,
+    BadCredentials,
+    ClockSkewed,
+    S3Error,
+    SlowDown,
+)
+from twisted_registry.storage.s3.responses import error_from_response
 from twisted_registry.storage.s3.sigv4 import EMPTY_SHA256, UNSIGNED_PAYLOAD, Signer, encoded_query
-from twisted_registry.storage.s3.wirelog import RequestLog
+from twisted_registry.storage.s3.transport import content_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     from twisted.internet.interfaces import IReactorTime
     from twisted.python.failure import Failure
 
     from twisted_registry.storage.s3.address import BucketAddress
-    from twisted_registry.storage.s3.answer import S3Response
     from twisted_registry.storage.s3.credentials import Credentials, ICredentialsProvider
-    from twisted_registry.storage.s3.interfaces import Content
-    from twisted_registry.storage.s3.operation import Operation
-    from twisted_registry.storage.s3.transport import Transport
+    from twisted_registry.storage.s3.interfaces import Content, Operation
+    from twisted_registry.storage.s3.transport import S3Response, Transport
+
+
+@frozen
+class Backoff:
+    """Exponential back-off with full jitter.
+
+    :ivar attempts: how often a request is sent at most.
+    :ivar base: seconds that the first wait is shorter than; each next one may be twice as long.
+    :ivar slow_base: the same, where the store asks for fewer requests.
+    :ivar longest: seconds that no wait exceeds.
+    :ivar patience: seconds after the first attempt after which there is no other.
+    :ivar chance: answers a number from 0 to 1.
+    """
+
+    attempts: int = 5
+    base: float = 0.2
+    slow_base: float = 1.0
+    max_delay: float = 10.0
+    max_elapsed: float = 60.0
+    jitter: Callable[[], float] = random.random
+
+    def delay(self, error: S3Error, attempt: int, elapsed: float) -> float | None:
+        """Answer after how many seconds to try again, or None for not at all.
+
+        :param error: what the attempt ended with.
+        :param attempt: the number of the attempt, from 1.
+        :param elapsed: seconds since the first began.
+        """
+        if not error.retryable or attempt >= self.attempts or elapsed >= self.max_elapsed:
+            return None
+        return self.wait(attempt, slow=isinstance(error, SlowDown))
+
+    def wait(self, attempt: int, *, slow: bool) -> float:
+        """Answer how many seconds lie between an attempt and the next."""
+        base = self.slow_base if slow else self.base
+        return min(self.max_delay, base * 2.0 ** (attempt - 1)) * self.jitter()
+
 
 log = Logger()
+
+LOG_LEVELS: Final = (
+    "off",
+    "debug",
+    "debugwithsigning",
+    "debugwithhttpbody",
+    "debugwithrequestretries",
+    "debugwithrequesterrors",
+    "debugwitheventstreambody",
+)
+#: Headers that let others do what we may.
+_SECRET: Final = frozenset({"authorization", "x-amz-security-token"})
+
+
+@frozen
+class RequestLog:
+    """Writes what was asked for, as ``info``: who sets the level wants to see it.
+
+    :ivar level: one of :data:`LOG_LEVELS`; anything else is ``off``, as in Distribution.
+    """
+
+    level: str = "off"
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is written at all."""
+        return self.level != "off" and self.level in LOG_LEVELS
+
+    def log_request(self, method: str, url: str, headers: Mapping[str, str]) -> None:
+        """A request goes out."""
+        if self.level == "debugwithsigning":
+            log.info(
+                "s3 signs: {method} {url} with {names} at {date}",
+                method=method,
+                url=url,
+                names=", ".join(sorted(headers)),
+                date=headers["x-amz-date"],
+            )
+        elif self.level == "debugwithhttpbody":
+            shown = {name: value for name, value in headers.items() if name not in _SECRET}
+            log.info("s3 sends: {method} {url} {shown}", method=method, url=url, shown=shown)
+
+    def log_response(self, response: S3Response, attempt: int, seconds: float) -> None:
+        """The head of an answer is there."""
+        if self.is_on:
+            log.info(
+                "s3: {what}: {status} after {seconds:.3f} s, attempt {attempt}, request {id}",
+                what=response.what,
+                status=response.status,
+                seconds=seconds,
+                attempt=attempt,
+                id=response.header("x-amz-request-id") or "without an id",
+            )
+
+    def log_failure(self, error: S3Error, attempt: int, wait: float | None) -> None:
+        """An attempt failed; ``wait`` is None if it was the last."""
+        if wait is not None:
+            if self.level == "debugwithrequestretries":
+                log.info(
+                    "s3: attempt {attempt} failed, another in {wait:.3f} s: {error}",
+                    attempt=attempt,
+                    wait=wait,
+                    error=error,
+                )
+        elif self.level == "debugwithrequesterrors":
+            log.info("s3: attempt {attempt} failed: {error}", attempt=attempt, error=error)
+
+
 _T = TypeVar("_T")
 
 #: Bytes that are hashed on the reactor's thread: a fraction of a millisecond.
@@ -176,7 +290,9 @@ class Sender:
         except (ValueError, IndexError, KeyError):
             return None
         ahead = there - self._now()
-        unexplained = isinstance(error, AccessDenied) and not error.code and abs(ahead) > MAX_CLOCK_SKEW_S
+        unexplained = (
+            isinstance(error, AccessDenied) and not error.code and abs(ahead) > MAX_CLOCK_SKEW_S
+        )
         if not (isinstance(error, ClockSkewed) or unexplained):
             return None
         self._clock_offset += ahead

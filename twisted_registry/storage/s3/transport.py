@@ -2,11 +2,19 @@
 
 This is twisted.web's Agent as it is, and not treq around it: treq takes another 0.15 ms for a
 request, asks for compressed bodies and unpacks them, and keeps cookies.
+
+Giving up on a peer that shows no sign of life.
+
+The body of an answer on its way to whoever wants it, and how it ended.
+
+An answer of the store: its head, and its body when somebody wants it.
+
+The body of a request: bytes in memory, which can be sent as often as necessary.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from attrs import define, field, frozen
 from OpenSSL import SSL
@@ -19,6 +27,8 @@ from twisted.internet.error import (
     DNSLookupError,
 )
 from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.web.client import (
     Agent,
     BrowserLikePolicyForHTTPS,
@@ -26,27 +36,356 @@ from twisted.web.client import (
     ProxyAgent,
     RequestGenerationFailed,
     RequestTransmissionFailed,
+    ResponseDone,
     ResponseFailed,
 )
+from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
+from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
+from zope.interface import implementer
 
-from twisted_registry.storage.s3.answer import S3Response
-from twisted_registry.storage.s3.endpoints import StoreEndpointFactory
-from twisted_registry.storage.s3.errors import Unreachable
-from twisted_registry.storage.s3.patience import IdleTimeout
-from twisted_registry.storage.s3.promptness import QuickAckEndpointFactory
-from twisted_registry.storage.s3.requestbody import RequestBody
-from twisted_registry.storage.s3.tunnel import ProxyAuthorizationAgent
-from twisted_registry.storage.s3.unverified import UnverifiedTLSPolicy
+from twisted_registry.storage.s3.connections import (
+    ProxyAuthorizationAgent,
+    QuickAckEndpointFactory,
+    StoreEndpointFactory,
+    UnverifiedTLSPolicy,
+)
+from twisted_registry.storage.s3.errors import InvalidResponse, S3Error, Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
 
-    from twisted.internet.interfaces import IReactorTime
+    from twisted.internet.interfaces import IConsumer, IDelayedCall, IReactorTime
+    from twisted.python.failure import Failure
     from twisted.web.iweb import IAgent, IPolicyForHTTPS, IResponse
 
+    from twisted_registry.storage.s3.connections import Proxy
     from twisted_registry.storage.s3.interfaces import Content
-    from twisted_registry.storage.s3.proxies import Proxy
+
+
+@define(eq=False)
+class IdleTimeout:
+    """A timer that each sign of life sets back.
+
+    :ivar give_up: called when it runs out, once.
+    :ivar seconds: how long it waits, or waited at last.
+    :ivar ended: whether it ran out.
+    """
+
+    _clock: IReactorTime
+    _on_timeout: Callable[[], object]
+    seconds: float = field(init=False, default=0.0)
+    expired: bool = field(init=False, default=False)
+    _call: IDelayedCall | None = field(init=False, default=None)
+
+    def restart(self, seconds: float) -> None:
+        """Begin to wait, or begin anew."""
+        self.seconds = seconds
+        if self._call is not None:
+            self._call.reset(seconds)
+        elif not self.expired:
+            self._call = self._clock.callLater(seconds, self._end)
+
+    def cancel(self) -> None:
+        """Wait for nothing."""
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+
+    def _end(self) -> None:
+        self._call = None
+        self.expired = True
+        self._on_timeout()
+
+
+@implementer(IPushProducer)
+class BodyReceiver(Protocol):
+    """Takes a body from the connection, and gives it to ``write``.
+
+    :ivar done: fires when it has all been written; fails if it breaks off, stands still, or has
+        not the length that was announced. Cancelling it drops the connection.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        length: int | None,
+        clock: IReactorTime,
+        idle: float,
+        write: Callable[[bytes], object],
+        consumer: IConsumer | None = None,
+    ) -> None:
+        """Take nothing yet.
+
+        :param what: the operation that is answered, for errors.
+        :param length: bytes that must come, if that is known.
+        :param idle: seconds that the connection may stand still, unless we paused it.
+        :param consumer: who may pause; ``write`` is its method then.
+        """
+        self.done: Deferred[None] = Deferred(lambda _: self._leave())
+        self._what = what
+        self._length = length
+        self._idle = idle
+        self._write = write
+        self._consumer = consumer
+        self._received = 0
+        self._paused = False
+        self._finished = False
+        self._idle_timeout = IdleTimeout(clock, self._stalled)
+
+    def start(self, response: IResponse) -> Deferred[None]:
+        """Begin, and answer :attr:`done`. One that is over already drops the connection."""
+        if not self._finished:
+            self._idle_timeout.restart(self._idle)
+        if self._consumer is not None:
+            self._consumer.registerProducer(self, True)
+        response.deliverBody(self)
+        if self._paused and not self._finished:
+            # deliverBody resumes the connection after it has given us what there was.
+            self._producer().pauseProducing()
+        return self.done
+
+    def connectionMade(self) -> None:
+        """Drop the connection if it is not wanted any more."""
+        if self._finished:
+            self._producer().stopProducing()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Pass on a piece."""
+        if self._finished:
+            return
+        self._received += len(data)
+        if not self._paused:
+            self._idle_timeout.restart(self._idle)
+        self._write(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The body has ended, in one way or another."""
+        if self._finished:
+            return
+        if reason.check(PotentialDataLoss):
+            error: S3Error | None = InvalidResponse(
+                self._what, "the answer does not say where it ends", retryable=True
+            )
+        elif not reason.check(ResponseDone):
+            error = self._incomplete_error("broke off")
+        elif self._length is not None and self._received != self._length:
+            error = self._incomplete_error("ended")
+        else:
+            error = None
+        self.end(error)
+
+    def end(self, error: S3Error | None) -> None:
+        """Take no more; the connection is dropped if there is an error."""
+        self._free()
+        if error is None:
+            self.done.callback(None)
+        else:
+            self._drop()
+            self.done.errback(error)
+
+    def pauseProducing(self) -> None:
+        """Read no more until resumed. The peer may be as slow as we are."""
+        self._paused = True
+        self._idle_timeout.cancel()
+        if self.transport is not None:
+            self._producer().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """Go on."""
+        self._paused = False
+        if not self._finished:
+            self._idle_timeout.restart(self._idle)
+        if self.transport is not None:
+            self._producer().resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The consumer has gone: end as if cancelled."""
+        if not self._finished:
+            self.done.cancel()
+
+    def _producer(self) -> IPushProducer:
+        # What a body's protocol has as its transport is a producer, and no more than that.
+        return cast("IPushProducer", self.transport)
+
+    def _leave(self) -> None:
+        self._free()
+        self._drop()
+
+    def _free(self) -> None:
+        self._finished = True
+        self._idle_timeout.cancel()
+        if self._consumer is not None:
+            self._consumer.unregisterProducer()
+
+    def _drop(self) -> None:
+        if self.transport is not None:
+            # Ends a connection over TLS at once too, and does nothing to one that has been
+            # given back to the pool.
+            self._producer().stopProducing()
+
+    def _stalled(self) -> None:
+        self.end(self._incomplete_error(f"stood still for {self._idle:g} s"))
+
+    def _incomplete_error(self, how: str) -> S3Error:
+        of = "" if self._length is None else f" of {self._length}"
+        return Unreachable(
+            self._what, f"the answer {how} after {self._received}{of} bytes", retryable=True
+        )
+
+
+@define(eq=False)
+class S3Response:
+    """An answer of which only the head has been read.
+
+    One of :meth:`deliver`, :meth:`collect` and :meth:`close` is to be called, once.
+
+    :ivar what: the operation that it answers, for errors.
+    :ivar idle: seconds that a body may stand still, unless we paused it.
+    """
+
+    what: str
+    _response: IResponse
+    _clock: IReactorTime
+    _idle: float
+    _receiver: BodyReceiver | None = field(init=False, default=None)
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        code: int = self._response.code
+        return code
+
+    @property
+    def length(self) -> int | None:
+        """Bytes of the body; None if only its end will tell."""
+        length = self._response.length
+        return None if length is UNKNOWN_LENGTH else int(length)
+
+    def header(self, name: str) -> str:
+        """The last value of a header; empty if there is none."""
+        values = self._response.headers.getRawHeaders(name.encode("ascii"), ())
+        return values[-1].decode("utf-8", "replace") if values else ""
+
+    def deliver(self, consumer: IConsumer) -> Deferred[None]:
+        """Write the body to ``consumer`` as a push producer.
+
+        Cancelling the Deferred drops the connection.
+
+        :raises S3Error: if it breaks off, or is not as long as it should be.
+        """
+        return self._make_receiver(consumer.write, consumer).start(self._response)
+
+    def collect(self, limit: int) -> Deferred[bytes]:
+        """Fire with the whole body.
+
+        :param limit: bytes; a longer body is :class:`InvalidResponse`.
+        """
+        pieces: list[bytes] = []
+        size = 0
+
+        def keep(data: bytes) -> None:
+            nonlocal size
+            size += len(data)
+            if size > limit:
+                receiver.end(InvalidResponse(self.what, f"the answer has more than {limit} bytes"))
+            else:
+                pieces.append(data)
+
+        receiver = self._make_receiver(keep)
+        return receiver.start(self._response).addCallback(lambda _: b"".join(pieces))
+
+    def close(self) -> None:
+        """Drop the connection, unless the body was read to its end. Safe to call at any time."""
+        if self._receiver is not None:
+            self._receiver.stopProducing()
+            return
+        receiver = self._make_receiver(lambda _: None)
+        receiver.done.addErrback(lambda _: None)
+        receiver.stopProducing()
+        receiver.start(self._response)
+
+    def _make_receiver(
+        self, write: Callable[[bytes], object], consumer: IConsumer | None = None
+    ) -> BodyReceiver:
+        assert self._receiver is None, "an answer has one body"
+        self._receiver = BodyReceiver(
+            self.what, self.length, self._clock, self._idle, write, consumer
+        )
+        return self._receiver
+
+
+#: Bytes that are handed to the transport at once. A large piece would be copied or encrypted
+#: whole, and no sign of life would be seen until all of it was sent.
+WRITE_BYTES = 256 * 1024
+
+
+def content_size(content: Content) -> int:
+    """How many bytes a content has."""
+    return len(content) if isinstance(content, bytes) else sum(map(len, content))
+
+
+@implementer(IBodyProducer)
+class RequestBody:
+    """Sends a content once.
+
+    :ivar length: bytes.
+    """
+
+    def __init__(self, content: Content, on_progress: Callable[[bool], object]) -> None:
+        """Send nothing yet.
+
+        :param going_on: called whenever the transport has taken something, with whether there
+            is more to come.
+        """
+        self.length = content_size(content)
+        self._pieces = _pieces(content)
+        self._on_progress = on_progress
+        self._consumer: IConsumer | None = None
+        self._done: Deferred[None] = Deferred()
+        self._paused = False
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        """Begin to send; fires when everything has been handed over."""
+        self._consumer = consumer
+        self._go_on()
+        return self._done
+
+    def pauseProducing(self) -> None:
+        """Send no more until resumed."""
+        self._paused = True
+
+    def resumeProducing(self) -> None:
+        """Go on: what was sent so far has left us."""
+        self._paused = False
+        self._go_on()
+
+    def stopProducing(self) -> None:
+        """Stop for good; the Deferred then never fires, as IBodyProducer has it."""
+        self._consumer = None
+
+    def _go_on(self) -> None:
+        while self._consumer is not None and not self._paused:
+            piece = next(self._pieces, None)
+            self._on_progress(piece is not None)
+            if piece is None:
+                self._consumer = None
+                self._done.callback(None)
+            else:
+                # The consumer may pause us from within.
+                self._consumer.write(piece)
+
+
+def _pieces(content: Content) -> Iterator[bytes]:
+    for block in [content] if isinstance(content, bytes) else content:
+        if len(block) <= WRITE_BYTES:
+            if block:
+                yield block
+            continue
+        view = memoryview(block)
+        for start in range(0, len(block), WRITE_BYTES):
+            yield bytes(view[start : start + WRITE_BYTES])
+
 
 #: Idle connections that are kept for the next requests, and for how many seconds. The services
 #: of AWS close theirs after some 20.

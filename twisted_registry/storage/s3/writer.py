@@ -4,6 +4,14 @@ Bytes gather on the reactor's thread until there are enough for a chunk, which i
 to the store while the next one gathers: at most two are. A chunk counts when it and all before
 it are stored, and were shown to the observer, on a thread. One that fails takes all behind it
 with it, and ``size`` tells the truth.
+
+How much memory the uploads of one process may hold, all together.
+
+An upload sends large parts, which it must hold until the store has them. One alone may hold two
+parts; a hundred at once must not hold a hundred times that. When memory is short, whoever holds
+enough for a part sends it, however large the configured parts are; and if nobody does, the one
+that holds most of what can be sent sends it. Who can send no less than a part, because parts were
+sent before, is never kept waiting below that: there are few of those (:class:`PartUploadSlots`).
 """
 
 from __future__ import annotations
@@ -14,13 +22,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.logger import Logger
-from zope.interface import implementer
+from zope.interface import Attribute, Interface, implementer
 
-from twisted_registry.storage.fed import PushConsumer
-from twisted_registry.storage.interfaces import StorageError
-from twisted_registry.storage.s3.budget import IMemoryUser
-from twisted_registry.storage.s3.failures import to_storage_error
-from twisted_registry.storage.streams import IWriter
+from twisted_registry.storage.interfaces import IWriter, StorageError
+from twisted_registry.storage.s3.errors import to_storage_error
+from twisted_registry.storage.writers import PushConsumer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,11 +34,91 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from twisted_registry.storage.interfaces import Change
-    from twisted_registry.storage.s3.budget import MemoryBudget
+
+    # @@EMPTY
     from twisted_registry.storage.s3.sinks import ISink
     from twisted_registry.storage.threads import Threads
 
     ChangesFor: TypeAlias = Callable[[int], Sequence[Change]]
+
+# zope's methods have no self, and their bodies are their docstrings.
+# mypy: disable-error-code="empty-body"
+
+
+class IMemoryUser(Interface):
+    """Somebody who holds bytes until the store has them."""
+
+    buffered: int = Attribute("Bytes that are not on their way yet.")
+    is_uploading: bool = Attribute(
+        "Whether bytes are on their way, so that some will be free soon."
+    )
+
+    can_send_early: bool = Attribute("Whether what is collected could be sent now.")
+
+    def send_early() -> None:
+        """Send what is collected, even if it is little."""
+
+    def resume() -> None:
+        """Take more bytes, unless there is another reason not to."""
+
+
+@define(eq=False)
+class MemoryBudget:
+    """The bytes of all holders.
+
+    :ivar limit: bytes beyond which nobody takes more, as a rule.
+    """
+
+    limit: int
+    _held_bytes: dict[IMemoryUser, int] = field(init=False, factory=dict)
+    _total: int = field(init=False, default=0)
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether there is no memory left to take."""
+        return self._total >= self.limit
+
+    def set_held(self, user: IMemoryUser, size: int) -> None:
+        """Take note that a holder holds ``size`` bytes now."""
+        before = self._held_bytes.pop(user, 0)
+        if size:
+            self._held_bytes[user] = size
+        self._total += size - before
+        if size < before and not self.is_exhausted:
+            for other in tuple(self._held_bytes):
+                other.resume()
+        elif size < before:
+            self.free_memory()
+
+    def free_memory(self) -> None:
+        """If no memory is left, see to it that some will be."""
+        if not self.is_exhausted or any(user.is_uploading for user in self._held_bytes):
+            return
+        able = [user for user in self._held_bytes if user.can_send_early]
+        if able:
+            max(able, key=lambda user: user.buffered).send_early()
+
+
+@define(eq=False)
+class PartUploadSlots:
+    """How many may do at once what holds memory that can not be freed early.
+
+    :ivar free: how many more.
+    """
+
+    available: int
+
+    def acquire(self) -> bool:
+        """Take one, if there is one."""
+        if self.available <= 0:
+            return False
+        self.available -= 1
+        return True
+
+    def release(self) -> None:
+        """Give one back."""
+        self.available += 1
+
 
 log = Logger()
 
@@ -245,7 +331,9 @@ class ObjectWriter(PushConsumer):
         else:
             self._observing = True
             showing = self._threads.run_blocking(self._observe_chunk, upload.content)
-            showing.addCallbacks(self._chunk_observed, self._failed, (upload,), errbackArgs=(upload,))
+            showing.addCallbacks(
+                self._chunk_observed, self._failed, (upload,), errbackArgs=(upload,)
+            )
 
     def _observe_chunk(self, content: Sequence[bytes]) -> None:
         assert self._observe is not None

@@ -15,26 +15,27 @@ from twisted_registry.storage.interfaces import (
     StorageError,
     WriterBusy,
 )
-from twisted_registry.storage.s3.budget import MemoryBudget, PartUploadSlots
-from twisted_registry.storage.s3.copying import at_once
-from twisted_registry.storage.s3.errors import NotFound
-from twisted_registry.storage.s3.failures import none_if_missing
-from twisted_registry.storage.s3.files import FileLookup, StoredFile
-from twisted_registry.storage.s3.knownsink import AdaptiveSink
-from twisted_registry.storage.s3.objects import ObjectInfo
-from twisted_registry.storage.s3.plan import Piece, PieceList, unfinished_size
-from twisted_registry.storage.s3.sinks import PartSink, PieceSink
-from twisted_registry.storage.s3.writer import ObjectWriter
+from twisted_registry.storage.s3.errors import NotFound, none_if_missing
+from twisted_registry.storage.s3.files import FileLookup, StoredFile, at_once
+from twisted_registry.storage.s3.interfaces import ObjectInfo
+from twisted_registry.storage.s3.sinks import (
+    AdaptiveSink,
+    PartSink,
+    Piece,
+    PieceList,
+    PieceSink,
+    unfinished_size,
+)
+from twisted_registry.storage.s3.writer import MemoryBudget, ObjectWriter, PartUploadSlots
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from twisted.internet.defer import Deferred
 
-    from twisted_registry.storage.s3.copying import Copier
+    from twisted_registry.storage.s3.files import Copier, KeyMapping
     from twisted_registry.storage.s3.interfaces import IS3Client
-    from twisted_registry.storage.s3.keys import KeyMapping
-    from twisted_registry.storage.s3.sinks import ISink, DeferredGenerator
+    from twisted_registry.storage.s3.sinks import DeferredGenerator, ISink
     from twisted_registry.storage.s3.writer import ChangesFor
     from twisted_registry.storage.threads import Threads
 
@@ -131,7 +132,9 @@ class OpenWriters:
 
     @inlineCallbacks
     def _require_absent(self, path: str) -> DeferredGenerator:
-        info = yield self._client.head_object(self._keys.object_key(path)).addErrback(none_if_missing)
+        info = yield self._client.head_object(self._keys.object_key(path)).addErrback(
+            none_if_missing
+        )
         if info is not None:
             size = unfinished_size(info.metadata)
             size = info.size if size is None else size
@@ -139,7 +142,9 @@ class OpenWriters:
                 raise OffsetInvalid(path, f"ends at {size}", size=size)
 
     @inlineCallbacks
-    def _check_preconditions(self, path: str, present: str | None, absent: str | None) -> DeferredGenerator:
+    def _check_preconditions(
+        self, path: str, present: str | None, absent: str | None
+    ) -> DeferredGenerator:
         wanted = [(one, there) for one, there in ((present, True), (absent, False)) if one]
 
         def look(one: str) -> Deferred[ObjectInfo | None]:

@@ -1,0 +1,193 @@
+"""From an order to a certificate."""
+
+from __future__ import annotations
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from josepy.b64 import b64decode
+from twisted.internet.defer import Deferred, execute
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from tests.acme.acme_server import BASE, Server
+from tests.support.certificates import PEM, Authority
+from twisted_registry.acme.cache import ACMECache
+from twisted_registry.acme.client import ACMEError
+from twisted_registry.acme.renewal import Orders
+
+AUTHORITY = Authority()
+HOSTS = ("a.example", "b.example")
+AUTHORIZED = {"status": "valid", "identifier": {"type": "dns", "value": "b.example"}}
+
+
+def pending(status="pending", challenge="pending", **more):
+    return {
+        "status": status,
+        "identifier": {"type": "dns", "value": "a.example"},
+        "challenges": [
+            {"type": "http-01", "url": f"{BASE}/no", "status": "pending", "token": "x"},
+            {"type": "tls-alpn-01", "url": f"{BASE}/challenge", "status": challenge,
+             "token": "token", **more},
+        ],
+    }  # fmt: skip
+
+
+class Ordering:
+    """An order at a server that knows it."""
+
+    def __init__(self, folder):
+        self.clock = Clock()
+        self.clock.rightNow = 1_900_000_000.0
+        self.cache = ACMECache(folder, HOSTS, self.clock.seconds)
+        self.cache.read()
+        self.server = Server()
+        self.orders = Orders(self.clock, self.cache, BASE, "a@b.example", execute, self.server)
+        self.order = {
+            "status": "pending",
+            "authorizations": [f"{BASE}/authz/a", f"{BASE}/authz/b"],
+            "finalize": f"{BASE}/finalize",
+        }
+        answer = self.server.answer
+        answer("/order", 201, self.order, Location=f"{BASE}/order/1")
+        answer("/authz/b", 200, AUTHORIZED)
+        answer("/challenge", 200, {})
+
+    def begin(self):
+        self.results = []
+        self.waiting = Deferred.fromCoroutine(self.orders.order())
+        self.waiting.addBoth(self.results.append)
+
+    def fails(self):
+        """Why it has."""
+        (failure,) = self.results
+        assert isinstance(failure, Failure)
+        assert failure.check(ACMEError), failure
+        assert self.cache.challenge_certificate("a.example") is None
+        assert self.cache.renew_at() == 0.0
+        return failure.getErrorMessage()
+
+    def finalized(self):
+        """The public key that a certificate was asked for, and the hosts."""
+        (said,) = [said for said in self.server.said if said.url == f"{BASE}/finalize"]
+        request = x509.load_der_x509_csr(b64decode(said.payload["csr"]))
+        assert request.is_signature_valid
+        names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert names.get_values_for_type(x509.DNSName) == list(HOSTS)
+        return request.public_key()
+
+
+@pytest.fixture
+def ordering(tmp_path):
+    made = Ordering(tmp_path)
+    yield made
+    assert not made.clock.getDelayedCalls()
+
+
+def certificate_for(key):
+    """A certificate of the authority's, for a public key."""
+    template = x509.load_pem_x509_certificate(AUTHORITY.issue(*HOSTS).certificate)
+    builder = x509.CertificateBuilder(
+        template.issuer, template.subject, key, 1, template.not_valid_before_utc,
+        template.not_valid_after_utc, list(template.extensions),
+    )  # fmt: skip
+    return builder.sign(AUTHORITY.key, hashes.SHA256()).public_bytes(PEM)
+
+
+def test_a_certificate_is_had(ordering):
+    server, clock = ordering.server, ordering.clock
+    for status in ("pending", "pending", "pending", "valid"):
+        server.answer("/authz/a", 200, pending(status))
+    server.answer("/order/1", 200, {**ordering.order, "status": "ready"})
+    server.answer("/order/1", 200, {**ordering.order, "status": "processing"}, Retry_After="5")
+    done = {**ordering.order, "status": "valid", "certificate": f"{BASE}/certificate"}
+    server.answer("/order/1", 200, done)
+    server.answer("/finalize", 200, {})
+    ordering.begin()
+    # The server is told that it may look; what it will see is there.
+    assert server.said[-2].url == f"{BASE}/challenge"
+    assert server.said[-2].payload == {}
+    shown = x509.load_pem_x509_certificate(
+        ordering.cache.challenge_certificate("a.example").certificate
+    )
+    assert shown.extensions.get_extension_for_oid(
+        x509.ObjectIdentifier("1.3.6.1.5.5.7.1.31")
+    ).critical
+    clock.advance(2)
+    assert ordering.cache.challenge_certificate("a.example") is not None
+    clock.advance(2)
+    assert ordering.cache.challenge_certificate("a.example") is None
+    key = ordering.finalized()
+    server.answer("/certificate", 200, certificate_for(key) + AUTHORITY.pem)
+    clock.advance(4)
+    assert ordering.results == []
+    clock.advance(1)
+    assert ordering.results == [None]
+    assert x509.load_pem_x509_certificate(ordering.cache.read().certificate).public_key() == key
+    assert [said.url for said in server.said if "/no" in said.url] == [f"{BASE}/nonce"]
+    (order,) = [said.payload for said in server.said if said.url == f"{BASE}/order"]
+    assert order == {"identifiers": [{"type": "dns", "value": host} for host in HOSTS]}
+
+
+def test_a_host_that_is_not_ours_is_said_why(ordering):
+    error = {"type": "urn:ietf:params:acme:error:connection", "detail": "refused"}
+    ordering.server.answer("/authz/a", 200, pending())
+    ordering.server.answer("/authz/a", 200, pending("invalid", "invalid", error=error))
+    ordering.begin()
+    assert ordering.fails() == "a.example could not be shown to be ours: connection: refused"
+
+
+def test_a_challenge_that_was_answered_before_is_only_looked_at(ordering):
+    ordering.server.answer("/authz/a", 200, pending(challenge="processing"))
+    ordering.server.answer("/authz/a", 200, pending("expired"))
+    ordering.begin()
+    assert ordering.fails() == "a.example could not be shown to be ours: it is expired"
+    assert not [said for said in ordering.server.said if said.url == f"{BASE}/challenge"]
+
+
+def test_a_server_has_to_offer_the_challenge(ordering):
+    ordering.server.answer("/authz/a", 200, {**pending(), "challenges": []})
+    ordering.begin()
+    assert ordering.fails() == f"{BASE}/authz/a: has no challenge tls-alpn-01 for a.example"
+
+
+def test_an_order_can_come_to_nothing(ordering):
+    ordering.server.answer("/authz/a", 200, pending("valid"))
+    error = {"type": "urn:ietf:params:acme:error:caa", "detail": "forbidden"}
+    ordering.server.answer("/order/1", 200, {**ordering.order, "status": "invalid", "error": error})
+    ordering.begin()
+    assert ordering.fails() == f"{BASE}/order/1: the order came to nothing: caa: forbidden"
+
+
+@pytest.mark.parametrize(
+    ("chain", "said"),
+    [
+        (b"<html>", "holds no certificate in PEM"),
+        (AUTHORITY.issue(*HOSTS).certificate, "is a certificate for another key"),
+    ],
+)
+def test_what_is_no_certificate_of_ours_is_not_kept(ordering, chain, said):
+    ordering.server.answer("/authz/a", 200, pending("valid"))
+    done = {**ordering.order, "status": "valid", "certificate": f"{BASE}/certificate"}
+    ordering.server.answer("/order/1", 200, done)
+    ordering.server.answer("/certificate", 200, chain)
+    ordering.begin()
+    assert ordering.fails() == f"{BASE}/certificate: {said}"
+
+
+def test_what_is_never_settled_comes_to_an_end(ordering):
+    ordering.server.answer("/authz/a", 200, pending(), Retry_After="3600")
+    ordering.begin()
+    ordering.clock.pump([60] * 59)
+    assert ordering.results == []
+    ordering.clock.advance(60)
+    assert ordering.fails() == f"{BASE}/authz/a: still pending, after 60 looks"
+
+
+def test_an_order_that_is_given_up_answers_no_challenge_any_more(ordering):
+    ordering.server.answer("/authz/a", 200, pending())
+    ordering.begin()
+    assert ordering.cache.challenge_certificate("a.example") is not None
+    ordering.waiting.cancel()
+    assert len(ordering.results) == 1
+    assert ordering.cache.challenge_certificate("a.example") is None

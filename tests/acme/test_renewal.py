@@ -1,0 +1,175 @@
+"""When certificates are ordered."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.defer import Deferred, execute
+from twisted.internet.task import Clock
+
+from twisted_registry.acme.cache import ACMECache
+from twisted_registry.acme.client import ACMEError
+from twisted_registry.acme.renewal import CHECK_INTERVAL_S, CertificateRenewal
+
+HOUR = 3600.0
+
+
+class Orders:
+    """Says what the test has it say: an error, None, or something to wait for."""
+
+    def __init__(self):
+        self.asked = 0
+        self.outcome = None
+
+    async def order(self):
+        self.asked += 1
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        if self.outcome is not None:
+            await self.outcome
+
+
+class Renewing:
+    """A Renewal that believes what ``renew_at`` says."""
+
+    def __init__(self, folder):
+        self.clock = Clock()
+        self.clock.rightNow = 1e9
+        self.orders = Orders()
+        self.renewed = 0
+        self.renew_at = 0.0
+        self.cache = ACMECache(folder, ("a.example",), self.clock.seconds)
+        self.cache.read()
+        self.renewal = CertificateRenewal(
+            self.clock, self.cache, self.orders, self._in_thread, self._renewed
+        )
+
+    def _in_thread(self, call):
+        assert call == self.cache.renew_at
+        return execute(lambda: self.renew_at)
+
+    def _renewed(self):
+        self.renewed += 1
+        self.renew_at = self.clock.seconds() + 60 * 24 * HOUR
+
+    def wait(self, seconds):
+        for _ in range(int(seconds // CHECK_INTERVAL_S)):
+            self.clock.advance(CHECK_INTERVAL_S)
+
+
+@pytest.fixture
+def renewing(tmp_path):
+    made = Renewing(tmp_path)
+    yield made
+    if made.renewal.running:
+        made.renewal.stopService()
+    assert not made.clock.getDelayedCalls()
+    with made.cache.order_lock() as order_lock:
+        assert order_lock
+
+
+def test_it_is_ordered_at_the_start_and_when_it_is_due(renewing):
+    renewing.renewal.startService()
+    assert (renewing.orders.asked, renewing.renewed) == (1, 1)
+    renewing.wait(59 * 24 * HOUR)
+    assert renewing.orders.asked == 1
+    renewing.wait(25 * HOUR)
+    assert (renewing.orders.asked, renewing.renewed) == (2, 2)
+
+
+def test_a_certificate_that_is_lost_is_ordered_within_the_hour(renewing):
+    renewing.renewal.startService()
+    renewing.renew_at = 0.0
+    renewing.wait(HOUR)
+    assert renewing.orders.asked == 2
+
+
+def test_what_fails_is_tried_again_later_and_later(renewing, told):
+    renewing.orders.outcome = ACMEError("no")
+    renewing.renewal.startService()
+    assert told == [
+        "http.tls.letsencrypt: no; tried again in 10 minutes; the certificate in use stays"
+    ]
+    renewing.wait(HOUR - CHECK_INTERVAL_S)
+    # Let's Encrypt bears five in an hour.
+    assert renewing.orders.asked == 3
+    renewing.wait(10 * 24 * HOUR)
+    before = renewing.orders.asked
+    renewing.wait(2 * 24 * HOUR)
+    assert renewing.orders.asked == before + 2
+    assert renewing.renewed == 0
+    renewing.orders.outcome = None
+    renewing.wait(24 * HOUR)
+    assert renewing.renewed == 1
+    renewing.renew_at = 0.0
+    renewing.orders.outcome = ACMEError("no")
+    told.clear()
+    renewing.wait(HOUR)
+    assert "tried again in 10 minutes" in told[0]
+
+
+def test_the_server_says_when_to_ask_again(renewing):
+    renewing.orders.outcome = ACMEError("slowly", 48 * HOUR)
+    renewing.renewal.startService()
+    renewing.wait(47 * HOUR)
+    assert renewing.orders.asked == 1
+    renewing.wait(HOUR)
+    assert renewing.orders.asked == 2
+
+
+def test_an_operator_need_not_wait(renewing):
+    renewing.orders.outcome = ACMEError("no", 48 * HOUR)
+    renewing.renewal.startService()
+    renewing.renewal.retry_now()
+    renewing.wait(CHECK_INTERVAL_S)
+    assert renewing.orders.asked == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left", "/f"), "letsencrypt: cachefile: /f: No space left; tried"),
+        (KeyError("status"), "letsencrypt: KeyError: 'status'; tried again in"),
+    ],
+)
+def test_whatever_else_fails_is_tried_again(renewing, told, error, said):
+    renewing.orders.outcome = error
+    renewing.renewal.startService()
+    assert said in told[-1]
+    renewing.orders.outcome = None
+    renewing.wait(HOUR)
+    assert renewing.renewed == 1
+
+
+def test_an_order_takes_no_longer_than_half_an_hour(renewing, told):
+    renewing.orders.outcome = Deferred()
+    renewing.renewal.startService()
+    renewing.wait(HOUR / 2 - CHECK_INTERVAL_S)
+    assert (renewing.orders.asked, told) == (1, [])
+    renewing.wait(CHECK_INTERVAL_S)
+    assert "no certificate within 1800 s; tried again in 10 minutes" in told[-1]
+
+
+def test_a_stop_gives_an_order_up(renewing, told):
+    cancelled = []
+    renewing.orders.outcome = Deferred(cancelled.append)
+    renewing.renewal.startService()
+    stopped = renewing.renewal.stopService()
+    assert stopped.called
+    assert len(cancelled) == 1
+    assert told == []
+
+
+def test_a_stop_says_nothing_of_what_fails_by_it(renewing, told):
+    renewing.orders.outcome = Deferred(lambda waiting: waiting.errback(ACMEError("lost")))
+    renewing.renewal.startService()
+    assert renewing.renewal.stopService().called
+    assert told == []
+
+
+def test_only_one_process_orders(renewing):
+    with renewing.cache.order_lock():
+        renewing.renewal.startService()
+        renewing.wait(HOUR)
+        assert renewing.orders.asked == 0
+    renewing.wait(HOUR)
+    assert renewing.orders.asked == 1

@@ -1,0 +1,81 @@
+"""Tags of manifests: end-7, with more than one and under conditions."""
+
+from __future__ import annotations
+
+import pytest
+import pytest_twisted
+
+from tests.api.manifest_checks import created, served
+from tests.api.setups import SITES
+from tests.support.http_client import OCI_IMAGE, digest_of, image
+from twisted_registry.api.context import APISettings
+
+
+@pytest_twisted.ensureDeferred
+async def test_further_tags(api):
+    await api.blob(b"{}")
+    content = image()
+    tags = [f"t{number}" for number in range(12)]
+    query = "&".join(f"tag={tag}" for tag in (*tags, "t0"))
+    response = await api.manifest(content, f"{digest_of(content)}?{query}")
+    created(response, api, digest_of(content))
+    assert response.headers.getRawHeaders("OCI-Tag") == tags
+    response = await api.manifest(content, "latest?tag=also&tag=latest")
+    created(response, api, digest_of(content))
+    assert response.headers.getRawHeaders("OCI-Tag") == ["also", "latest"]
+    for tag in (*tags, "latest", "also"):
+        await served(api, content, tag, OCI_IMAGE)
+    response = await api("GET", "a/tags/list")
+    assert response.json()["tags"] == sorted([*tags, "latest", "also"])
+
+
+@pytest.mark.flavours(*SITES)
+@pytest_twisted.ensureDeferred
+async def test_too_many_tags(start):
+    async with start(settings=APISettings(tags_per_push=10)) as api:
+        await api.blob(b"{}")
+        digest = digest_of(image())
+        for number, status in ((10, 201), (11, 414)):
+            query = "&".join(f"tag=n{number}-{tag}" for tag in range(number))
+            assert (await api.manifest(image(), f"{digest}?{query}")).status == status
+        assert len((await api("GET", "a/tags/list")).json()["tags"]) == 10
+        response = await api.manifest(image(), f"{digest}?tag=good&tag=-bad")
+        assert (response.status, response.code) == (400, "TAG_INVALID")
+        assert (await api("GET", "a/manifests/good")).status == 404
+
+
+@pytest_twisted.ensureDeferred
+async def test_tags_move(api):
+    await api.blob(b"{}")
+    one, two = image(annotations={"n": "1"}), image(annotations={"n": "2"})
+    for content in (one, two, one):
+        created(await api.manifest(content), api, digest_of(content))
+        await served(api, content, "latest", OCI_IMAGE)
+    await served(api, two, digest_of(two), OCI_IMAGE)
+
+
+@pytest_twisted.ensureDeferred
+async def test_conditions_of_a_push(api):
+    await api.blob(b"{}")
+    one, two = image(annotations={"n": "1"}), image(annotations={"n": "2"})
+    tag = f'"{digest_of(one)}"'
+    for headers, content, status in (
+        ({"If-Match": "*"}, one, 412),
+        ({"If-Match": tag}, one, 412),
+        ({"If-None-Match": "*"}, one, 201),
+        ({"If-None-Match": "*"}, two, 412),
+        ({"If-None-Match": tag}, two, 412),
+        ({"If-Match": '"sha256:x"'}, two, 412),
+        ({"If-Match": tag}, two, 201),
+        ({"If-Match": tag}, one, 412),
+        ({"If-Match": f'"x", W/"{digest_of(two)}"'}, one, 201),
+        ({"If-Match": "*", "If-None-Match": f'"{digest_of(two)}"'}, two, 201),
+    ):
+        before = (await api("GET", "a/manifests/latest")).body
+        response = await api.manifest(content, **headers)
+        assert response.status == status, headers
+        if status == 412:
+            assert response.code == "PRECONDITION_FAILED"
+            assert (await api("GET", "a/manifests/latest")).body == before
+        else:
+            await served(api, content, "latest", OCI_IMAGE)

@@ -1,0 +1,193 @@
+"""Referrers: end-12."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import pytest_twisted
+
+from tests.api.setups import SITES
+from tests.support.http_client import (
+    CONFIG,
+    OCI_IMAGE,
+    OCI_INDEX,
+    descriptor,
+    digest_of,
+    image,
+    index,
+)
+
+PAGE = 4 * 1024 * 1024
+SUBJECT = image(b"{}", annotations={"is": "the subject"})
+DIGEST = digest_of(SUBJECT)
+
+
+def of(number, **more):
+    return image(
+        b"{}", subject=descriptor(SUBJECT, OCI_IMAGE), annotations={"n": str(number)}, **more
+    )
+
+
+async def listed(api, query="", subject=DIGEST, name="a"):
+    """All referrers, page by page, and how many pages there were."""
+    found, pages = [], 0
+    url = f"/v2/{name}/referrers/{subject}{query}"
+    while url is not None:
+        response = await api.ask("GET", url)
+        assert response.status == 200
+        assert response.get("Content-Type") == OCI_INDEX
+        assert len(response.body) <= PAGE
+        document = response.json()
+        assert (document["schemaVersion"], document["mediaType"]) == (2, OCI_INDEX)
+        assert ("artifactType" in url) == (response.get("OCI-Filters-Applied") == "artifactType")
+        found += document["manifests"]
+        pages += 1
+        link = response.get("Link")
+        url = None
+        if link is not None:
+            assert link.endswith('>; rel="next"')
+            url = link[1:].partition(">")[0]
+    return found, pages
+
+
+@pytest_twisted.ensureDeferred
+async def test_none(api):
+    assert await listed(api) == ([], 1)
+    await api.image()
+    assert await listed(api) == ([], 1)
+    response = await api("HEAD", f"a/referrers/{DIGEST}")
+    assert (response.status, response.get("Content-Type")) == (200, OCI_INDEX)
+
+
+@pytest_twisted.ensureDeferred
+async def test_bad_digests(api):
+    for text in ("x", "latest", "sha256:ab", f"md5:{'0' * 32}", f"sha256:{'G' * 64}"):
+        response = await api("GET", f"a/referrers/{text}")
+        assert (response.status, response.code) == (400, "DIGEST_INVALID")
+
+
+@pytest_twisted.ensureDeferred
+async def test_descriptors(api):
+    await api.blob(b"{}")
+    plain, typed = of(1), of(2, artifactType="application/vnd.example.sbom")
+    as_index = index(subject=descriptor(SUBJECT, OCI_IMAGE))
+    as_typed = index(
+        subject=descriptor(SUBJECT, OCI_IMAGE), artifactType="x/y", annotations={"a": "b"}
+    )
+    for content in (plain, typed):
+        assert (await api.manifest(content, digest_of(content))).status == 201
+    for content in (as_index, as_typed):
+        await api.manifest(content, digest_of(content), media_type=OCI_INDEX)
+    expected = [
+        descriptor(plain, OCI_IMAGE, artifactType=CONFIG, annotations={"n": "1"}),
+        descriptor(
+            typed,
+            OCI_IMAGE,
+            artifactType="application/vnd.example.sbom",
+            annotations={"n": "2"},
+        ),
+        descriptor(as_index, OCI_INDEX),
+        descriptor(as_typed, OCI_INDEX, artifactType="x/y", annotations={"a": "b"}),
+    ]
+    expected.sort(key=lambda item: item["digest"])
+    assert await listed(api) == (expected, 1)
+    # The subject itself changes nothing when it comes.
+    await api.manifest(SUBJECT, "subject")
+    assert await listed(api) == (expected, 1)
+    assert await listed(api, name="b") == ([], 1)
+    for wanted in (CONFIG, "application/vnd.example.sbom", "x/y", "none/such"):
+        found, _ = await listed(api, f"?artifactType={wanted.replace('+', '%2B')}")
+        assert found == [item for item in expected if item.get("artifactType") == wanted]
+    response = await api("GET", f"a/referrers/{DIGEST}?artifactType=")
+    assert response.get("OCI-Filters-Applied") is None
+    assert response.json()["manifests"] == expected
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_deleted_referrer(api):
+    await api.blob(b"{}")
+    for number in (1, 2):
+        await api.manifest(of(number), f"t{number}")
+    assert len((await listed(api))[0]) == 2
+    assert (await api("DELETE", f"a/manifests/{digest_of(of(1))}")).status == 202
+    assert [item["digest"] for item in (await listed(api))[0]] == [digest_of(of(2))]
+    # Its referrers outlive a subject.
+    await api.manifest(SUBJECT, "subject")
+    assert (await api("DELETE", f"a/manifests/{DIGEST}")).status == 202
+    assert [item["digest"] for item in (await listed(api))[0]] == [digest_of(of(2))]
+    await api.manifest(of(1), "again")
+    assert len((await listed(api))[0]) == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_subject_of_another_algorithm(api):
+    await api.blob(b"{}")
+    subject = descriptor(SUBJECT, OCI_IMAGE, "sha512")
+    content = image(b"{}", subject=subject)
+    response = await api.manifest(content, digest_of(content, "sha512"))
+    assert response.get("OCI-Subject") == subject["digest"]
+    found, _ = await listed(api, subject=subject["digest"])
+    assert [item["digest"] for item in found] == [digest_of(content, "sha512")]
+    assert await listed(api) == ([], 1)
+
+
+@pytest.mark.flavours(*SITES)
+@pytest_twisted.ensureDeferred
+async def test_pages(api):
+    """No page is larger than 4 MiB, and none is lost between two."""
+    await api.blob(b"{}")
+    expected = []
+    for number in range(7):
+        content = image(
+            b"{}",
+            subject=descriptor(SUBJECT, OCI_IMAGE),
+            annotations={"n": str(number), "pad": "x" * 1_800_000},
+            artifactType="even/type" if number % 2 == 0 else "odd+type/x",
+        )
+        assert (await api.manifest(content, digest_of(content))).status == 201
+        expected.append((digest_of(content), number))
+    expected.sort()
+    found, pages = await listed(api)
+    assert [item["digest"] for item in found] == [digest for digest, _ in expected]
+    assert pages > 2
+    found, pages = await listed(api, "?artifactType=odd%2Btype/x")
+    assert [item["digest"] for item in found] == [
+        digest for digest, number in expected if number % 2
+    ]
+    assert pages > 1
+
+
+@pytest.mark.flavours(*SITES)
+@pytest_twisted.ensureDeferred
+async def test_a_referrer_that_fills_a_page(api):
+    """One whose annotations would be longer than a manifest may be if they were escaped."""
+    await api.blob(b"{}")
+    document = json.loads(of(1))
+    document["annotations"]["pad"] = "ä" * (PAGE // 4)
+    content = json.dumps(document, ensure_ascii=False).encode()
+    assert (await api.manifest(content, "wide")).status == 201
+    await api.manifest(of(2, artifactType="\ud800"), "small")
+    found, _ = await listed(api)
+    assert {item["digest"] for item in found} == {
+        digest_of(content),
+        digest_of(of(2, artifactType="\ud800")),
+    }
+
+
+@pytest_twisted.ensureDeferred
+async def test_last(api):
+    await api.blob(b"{}")
+    digests = sorted(digest_of(of(number)) for number in range(3))
+    for number in range(3):
+        await api.manifest(of(number), f"t{number}")
+    for last, expected in (
+        (digests[0], digests[1:]),
+        (digests[2], []),
+        ("sha256:", digests),
+        ("", digests),
+        ("..%2F", digests),
+        ("zzz", []),
+    ):
+        found, _ = await listed(api, f"?last={last}")
+        assert [item["digest"] for item in found] == expected

@@ -1,0 +1,160 @@
+"""A store that fails: at each call in turn, for every kind of request."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import fail, succeed
+from zope.interface import implementer
+
+from tests.api.scenarios import SCENARIOS, check, prepare
+from tests.api.setups import SITES
+from tests.api.watched_driver import Watched, failing_at
+from tests.support.http_client import digest_of
+from twisted_registry.storage.interfaces import IReader, StorageError
+from twisted_registry.storage.memory import MemoryDriver
+
+pytestmark = pytest.mark.flavours(*SITES)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
+@pytest_twisted.ensureDeferred
+async def test_a_failing_call(start, clock, logged_errors, scenario):
+    for number in count():
+        full = number % 2 == 1
+        driver = Watched(MemoryDriver(clock), failing_at(None, None))
+        async with start(driver=driver) as api:
+            upload = await prepare(api)
+            driver.calls.clear()
+            driver.before = failing_at(number, StorageError("x", "no such luck", full=full))
+            target = scenario.target(upload)
+            connection_broken = False
+            try:
+                response = await api.ask(scenario.method, target, scenario.headers(), scenario.body)
+            except AssertionError:
+                connection_broken = True  # nothing at all was answered
+            calls = list(driver.calls)
+            driver.before = failing_at(None, None)
+            complained = logged_errors.take()
+            if len(calls) <= number:
+                assert response.status in scenario.statuses
+                assert not complained
+                assert number > 0
+                return
+            assert not any("Traceback" in text for text in complained), complained
+            if connection_broken:
+                assert calls[number] == "deliver"
+            elif response.status >= 500:
+                assert response.status == (507 if full else 503)
+                assert scenario.method == "HEAD" or response.code == "UNAVAILABLE"
+                assert complained[0].startswith("storage failed: StorageError: x: no such luck")
+            elif not response.whole:
+                assert calls[number] == "deliver"
+            else:
+                # What is only an optimisation may fail.
+                assert response.status in scenario.statuses, calls[number]
+            assert driver.opened == 0
+            await check(api, scenario, upload)
+            assert not logged_errors.take()
+
+
+@implementer(IReader)
+class Torn:
+    """A reader that fails after some of what it promised."""
+
+    size = 100
+
+    def deliver(self, consumer):
+        consumer.write(b"x" * 60)
+        return fail(StorageError("x", "torn"))
+
+    def fileno(self):
+        return None
+
+    def offset(self):
+        return 0
+
+    def close(self):
+        pass
+
+
+class Tearing(MemoryDriver):
+    """A store that begins to answer, and fails."""
+
+    def open(self, path, offset=0, length=None):
+        return succeed(Torn())
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_download_that_breaks_off_is_seen_to(start, clock):
+    async with start(driver=Tearing(clock)) as api:
+        digest = await api.blob(b"x" * 100)
+        response = await api("GET", f"a/blobs/{digest}")
+        assert (response.status, response.body) == (200, b"x" * 60)
+        assert not response.whole
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_list_that_breaks_off_is_seen_to(start, clock, logged_errors):
+    driver = Watched(MemoryDriver(clock), failing_at(None, None))
+    async with start(driver=driver) as api:
+        await api.image()
+        tags = api.served.registry.repository("a").tags
+        digest = await tags.resolve("latest")
+        for number in range(5100):
+            await tags.set(f"t{number:05}", digest)
+        driver.calls.clear()
+        lists = []
+
+        def before(number, name):
+            if name == "folders":
+                lists.append(number)
+                if len(lists) == 2:
+                    return fail(StorageError("x", "torn"))
+            return None
+
+        driver.before = before
+        response = await api("GET", "a/tags/list")
+        # Either it was not begun, or it is seen not to be whole.
+        assert response.status == 503 or not response.whole
+        assert len(logged_errors.take()) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_damaged_bytes_of_a_manifest(start, clock, logged_errors):
+    driver = MemoryDriver(clock)
+    async with start(driver=driver) as api:
+        digest = await api.image()
+        hexadecimal = digest.partition(":")[2]
+        path = f"docker/registry/v2/blobs/sha256/{hexadecimal[:2]}/{hexadecimal}/data"
+        await driver.put(path, b"damaged")
+        for reference in ("latest", digest):
+            response = await api("GET", f"a/manifests/{reference}")
+            assert (response.status, response.code) == (404, "MANIFEST_UNKNOWN")
+        assert len(logged_errors.take()) == 2
+        assert await api.image() == digest
+        assert (await api("GET", "a/manifests/latest")).status == 200
+        logged_errors.take()
+
+
+@pytest_twisted.ensureDeferred
+async def test_empty_links(start, clock):
+    """What a crash of another registry leaves counts as missing, and is repaired by a push."""
+    driver = MemoryDriver(clock)
+    async with start(driver=driver) as api:
+        digest = await api.image(b"layer")
+        root = "docker/registry/v2/repositories/a"
+        layer = digest_of(b"layer").partition(":")[2]
+        hexadecimal = digest.partition(":")[2]
+        for path, url in (
+            ("_manifests/tags/latest/current/link", "manifests/latest"),
+            (f"_manifests/revisions/sha256/{hexadecimal}/link", f"manifests/{digest}"),
+            (f"_layers/sha256/{layer}/link", f"blobs/{digest_of(b'layer')}"),
+        ):
+            for content in (b"", b"sha256:", b"\xff", b"x" * 600):
+                await driver.put(f"{root}/{path}", content)
+                assert (await api("GET", f"a/{url}")).status == 404
+            await api.image(b"layer")
+            assert (await api("GET", f"a/{url}")).status == 200

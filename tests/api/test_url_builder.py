@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.web.http_headers import Headers
+from zope.interface import implementer
+
+from twisted_registry.api.context import URLBuilder, client_address, external_host, get_caller
+from twisted_registry.tls.interfaces import ClientCertificate, IClientCertificateTransport
+
+
+class Asked:
+    """As much of a request as URLs need."""
+
+    transport = None
+
+    def __init__(self, headers=None, *, secure=False, prepath=(b"v2",), address=None):
+        self.prepath = list(prepath)
+        self.requestHeaders = Headers()
+        for name, value in (headers or {}).items():
+            self.requestHeaders.addRawHeader(name, value)
+        self._secure = secure
+        self._address = address or IPv4Address("TCP", "192.0.2.7", 1234)
+
+    def getAllHeaders(self):
+        pairs = self.requestHeaders.getAllRawHeaders()
+        return {name.lower(): values[-1] for name, values in pairs}
+
+    def isSecure(self):
+        return self._secure
+
+    def getClientAddress(self):
+        return self._address
+
+
+@pytest.mark.parametrize(
+    ("headers", "secure", "expected"),
+    [
+        ({}, False, ""),
+        ({"Host": "r.example"}, False, "http://r.example"),
+        ({"Host": "r.example:5000"}, True, "https://r.example:5000"),
+        ({"Host": "[2001:db8::1]:5000"}, False, "http://[2001:db8::1]:5000"),
+        ({"Host": "r", "X-Forwarded-Proto": "https"}, False, "https://r"),
+        ({"Host": "r", "X-Forwarded-Proto": "HTTPS, http"}, False, "https://r"),
+        ({"Host": "r", "X-Forwarded-Proto": "http"}, True, "http://r"),
+        ({"Host": "r", "X-Forwarded-Proto": "javascript"}, False, "http://r"),
+        ({"Host": "r", "X-Forwarded-Host": "f.example, g"}, False, "http://f.example"),
+        ({"Host": "r", "Forwarded": "for=1.2.3.4;host=f.example;proto=https"}, False,
+         "https://f.example"),
+        ({"Host": "r", "Forwarded": 'Host="f.example:99"; Proto=https, host=g'}, False,
+         "https://f.example:99"),
+        ({"Host": "r", "Forwarded": "nonsense;;=;host"}, False, "http://r"),
+        ({"Host": "r", "Forwarded": "host=f", "X-Forwarded-Host": "x"}, False, "http://x"),
+        ({"Host": "r", "X-Forwarded-Host": "evil/path"}, False, ""),
+        ({"Host": "r", "X-Forwarded-Host": 'x"><script>'}, False, ""),
+    ],
+)  # fmt: skip
+def test_origin(headers, secure, expected):
+    assert URLBuilder().origin(Asked(headers, secure=secure)) == expected
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["a b", "a/b", "a?b", "a#b", "user@host", "a\\b", "a:port", "a:123456", "[::1", "%41", "a,b",
+     '"', "<>", "é", ""],
+)  # fmt: skip
+def test_a_host_that_is_none_is_not_repeated(host):
+    assert external_host(Asked({"Host": host})) == ("", False)
+    assert URLBuilder().url(Asked({"Host": host}), "a") == "/v2/a"
+
+
+@given(st.text(alphabet=st.characters(codec="latin-1", exclude_characters="\r\n\0"), max_size=40))
+def test_no_host_breaks_out_of_the_url(host):
+    origin = URLBuilder().origin(Asked({"Host": host}))
+    assert not set(origin.removeprefix("http://")) & set(" /?#@\\\"<>'")
+
+
+def test_what_the_operator_says_holds():
+    links = URLBuilder(host="https://registry.example/")
+    asked = Asked({"Host": "r", "X-Forwarded-Host": "x", "X-Forwarded-Proto": "http"})
+    assert links.url(asked, "a", "blobs", "sha256:ab") == (
+        "https://registry.example/v2/a/blobs/sha256:ab"
+    )
+
+
+def test_relative():
+    links = URLBuilder(host="https://registry.example", relative=True)
+    assert links.url(Asked({"Host": "r"}), "a/b", "tags", query=[("n", "1"), ("last", "ä&")]) == (
+        "/v2/a/b/tags?n=1&last=%C3%A4%26"
+    )
+
+
+def test_where_it_is_mounted():
+    asked = Asked({"Host": "r"}, prepath=[b"deep", b"", b"a b", b"v2"])
+    assert URLBuilder().url(asked, "x") == "http://r/deep/a%20b/v2/x"
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, "192.0.2.7"),
+        ({"X-Forwarded-For": "198.51.100.1, 10.0.0.1"}, "198.51.100.1"),
+        ({"X-Real-IP": "198.51.100.2"}, "198.51.100.2"),
+        ({"X-Forwarded-For": "", "X-Real-IP": "198.51.100.2"}, "198.51.100.2"),
+        ({"X-Forwarded-For": "x" * 65}, "192.0.2.7"),
+        ({"X-Forwarded-For": "a\x1b[31m"}, "192.0.2.7"),
+    ],
+)
+def test_client_address(headers, expected):
+    assert client_address(Asked(headers)) == expected
+
+
+def test_a_unix_socket_has_no_address():
+    assert client_address(Asked(address=UNIXAddress(b"/s"))) == ""
+
+
+def test_a_host_longer_than_any_name_is_not_repeated():
+    assert URLBuilder().origin(Asked({"Host": "a" * 260})) == "http://" + "a" * 260
+    assert URLBuilder().origin(Asked({"Host": "a" * 261})) == ""
+
+
+@implementer(IClientCertificateTransport)
+class Certified:
+    """A transport over TLS."""
+
+    certificate = ClientCertificate("CN=a")
+
+
+def test_a_certificate_is_that_of_the_transport():
+    request = Asked(secure=True)
+    assert get_caller(request, {}).certificate is None
+    request.transport = Certified()
+    assert get_caller(request, {}).certificate.subject == "CN=a"

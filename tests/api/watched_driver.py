@@ -1,0 +1,199 @@
+"""Stores that misbehave when a test says so."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred, fail
+from zope.interface import implementer
+
+from twisted_registry.storage.interfaces import IReader, IStorageDriver, IWriter
+from twisted_registry.storage.writers import finalize_in_steps
+
+CALLS = (
+    "get",
+    "put",
+    "create",
+    "stat",
+    "copy",
+    "move",
+    "delete",
+    "delete_many",
+    "open",
+    "writer",
+    "get_many",
+    "list",
+    "folders",
+    "folders_many",
+    "marked",
+    "prune",
+    "walk",
+    "presign",
+    "sweep",
+)
+
+
+@implementer(IStorageDriver)
+class Watched:
+    """Passes every call on, after ``before(call)`` has had its say.
+
+    ``call`` is a number that counts up, and a name. ``before`` returns None, or a Deferred for
+    which the call then waits (and with which it fails).
+    """
+
+    def __init__(self, driver, before):
+        self.driver = driver
+        self.name = driver.name
+        self.min_chunk_bytes = driver.min_chunk_bytes
+        self.presigns = driver.presigns
+        self.before = before
+        self.calls = []
+        self.opened = 0
+
+    def pass_on(self, name, function, *args, **kwargs):
+        self.calls.append(name)
+        first = self.before(len(self.calls) - 1, name)
+        if first is None:
+            return function(*args, **kwargs)
+        return first.addCallback(lambda _: function(*args, **kwargs))
+
+    def lock(self, name):
+        return self.driver.lock(name)
+
+    def peek(self, path):
+        """See nothing, so that everything is asked for, and can be held back or fail."""
+
+    def validate(self, versions):
+        """See nothing."""
+        return False
+
+    def __getattr__(self, name):
+        function = getattr(self.driver, name)
+        if name not in CALLS:
+            return function
+
+        def call(*args, **kwargs):
+            result = self.pass_on(name, function, *args, **kwargs)
+            if name == "open":
+                result.addCallback(lambda reader: WatchedReader(self, reader))
+            elif name == "writer":
+                result.addCallback(lambda writer: WatchedWriter(self, writer))
+            return result
+
+        return call
+
+    def close(self):
+        return self.driver.close()
+
+
+@implementer(IReader)
+class WatchedReader:
+    """A reader of a watched store; ``opened`` counts what is not closed yet."""
+
+    def __init__(self, store, reader):
+        self._store, self._reader = store, reader
+        self.size = reader.size
+        self._closed = False
+        store.opened += 1
+
+    def deliver(self, consumer):
+        return self._store.pass_on("deliver", self._reader.deliver, consumer).addBoth(self._done)
+
+    def feed(self, observe):
+        return self._store.pass_on("feed", self._reader.feed, observe).addBoth(self._done)
+
+    def fileno(self):
+        return self._reader.fileno()
+
+    def offset(self):
+        return self._reader.offset()
+
+    def close(self):
+        self._done(None)
+        self._reader.close()
+
+    def _done(self, result):
+        if not self._closed:
+            self._closed = True
+            self._store.opened -= 1
+        return result
+
+
+@implementer(IWriter)
+class WatchedWriter:
+    """A writer of a watched store."""
+
+    def __init__(self, store, writer):
+        self._store, self._writer = store, writer
+        self._closed = False
+        store.opened += 1
+
+    @property
+    def size(self):
+        return self._writer.size
+
+    @property
+    def mark(self):
+        return self._writer.mark
+
+    def registerProducer(self, producer, streaming):
+        self._writer.registerProducer(producer, streaming)
+
+    def unregisterProducer(self):
+        self._writer.unregisterProducer()
+
+    def write(self, data):
+        self._writer.write(data)
+
+    def flush(self):
+        return self._store.pass_on("flush", self._writer.flush)
+
+    def commit(self):
+        return self._store.pass_on("commit", self._writer.commit)
+
+    def finalize(self, decide):
+        return finalize_in_steps(self._store, self, decide)
+
+    def close(self):
+        return self._end("close")
+
+    def cancel(self):
+        return self._end("cancel")
+
+    def _end(self, name):
+        if not self._closed:
+            self._closed = True
+            self._store.opened -= 1
+        # Freeing works even when the store fails: that is part of the promise.
+        return getattr(self._writer, name)()
+
+
+def refuse(number, name):
+    """Fail a test that touches storage at all."""
+    return fail(AssertionError(f"storage was touched: call {number}, {name}"))
+
+
+def failing_at(number, error):
+    """Fail the call of this number (None: none) with ``error``."""
+
+    def before(call, _name):
+        return fail(error) if call == number else None
+
+    return before
+
+
+class HeldCall:
+    """Holds one call back; ``reached`` fires when it is made."""
+
+    def __init__(self, number):
+        self.number = number
+        self.reached = Deferred()
+        self.cancelled = False
+
+    def __call__(self, call, name):
+        if call != self.number:
+            return None
+        held = Deferred(self._cancel)
+        self.reached.callback(name)
+        return held
+
+    def _cancel(self, _deferred):
+        self.cancelled = True

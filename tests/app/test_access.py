@@ -1,0 +1,236 @@
+"""``auth`` as it is configured: what a start refuses, and what callers meet."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import sys
+
+import pytest
+import pytest_twisted
+from jwt.api_jws import PyJWS
+from twisted.internet import reactor
+from twisted.logger import formatEvent, globalLogPublisher
+
+from tests.support.passwords import Counted, entries, shown
+from tests.support.processes import SERVE, Running, configured
+from tests.support.services import HTTP, MEMORY, header, running
+from tests.support.tokens import (
+    ISSUER,
+    REALM,
+    SERVICE,
+    certificate,
+    claims,
+    jwk,
+    jwks,
+    key,
+    mint,
+    pem,
+    x5c,
+)
+from twisted_registry import auth
+from twisted_registry.app.listener import StartError
+from twisted_registry.app.service import RegistryService
+from twisted_registry.config.loading import load
+
+ME = {"Authorization": shown("me", "secret")}
+LAYER = b"layer"
+DIGEST = f"sha256:{hashlib.sha256(LAYER).hexdigest()}"
+TOO_SHORT = "keys[0]: it is too short, or not of the kind that its alg wants"
+NEED_JWT = ("signingkeys", "authorities", "keyring", "tokens", "bearer")
+TOKEN_CHALLENGE = f'Bearer realm="{REALM}",service="{SERVICE}"'
+CHALLENGE = 'Basic realm="here"'
+
+
+def guarded(path):
+    """A configuration with a file of users."""
+    return f"{MEMORY}{HTTP}auth:\n  htpasswd:\n    realm: here\n    path: {path}\n"
+
+
+def with_tokens(**more):
+    """A configuration with tokens."""
+    lines = {"realm": REALM, "service": SERVICE, "issuer": ISSUER, **more}
+    return f"{MEMORY}{HTTP}auth:\n  token:\n" + "".join(
+        f"    {name}: {value}\n" for name, value in lines.items()
+    )
+
+
+def now_claims():
+    return claims(reactor.seconds())
+
+
+def started(folder, text):
+    return RegistryService(load(configured(folder, text), {}), reactor, {}, io.StringIO())
+
+
+def complaint(folder, text):
+    with pytest.raises(StartError) as caught:
+        started(folder, text)
+    return str(caught.value)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_push_pays_for_one_password(tmp_path, monkeypatch):
+    users = tmp_path / "users"
+    users.write_bytes(entries(me="secret"))
+    # A file of this moment is believed in a moment only; however long the test takes.
+    monkeypatch.setattr("twisted_registry.auth.password_file._FRESH", 0)
+    counted = Counted(monkeypatch)
+    async with running(tmp_path, guarded(users)) as ask:
+        response = await ask("GET", "/v2/")
+        assert (response.code, header(response, "WWW-Authenticate")) == (401, CHALLENGE)
+        assert (await ask("GET", "/v2/", headers=ME)).code == 200
+        for number in range(10):
+            response = await ask("POST", "/v2/a/blobs/uploads/", headers=ME)
+            assert response.code == 202
+            location = header(response, "Location") + f"&digest={DIGEST}"
+            path = location.removeprefix(ask.base)
+            assert (await ask("PUT", path, headers=ME, data=LAYER)).code == 201, number
+        assert len(counted.take()) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_push_checks_one_token(tmp_path, monkeypatch):
+    keys, checked = tmp_path / "keys", []
+    keys.write_bytes(jwks(jwk(key("P-256"), kid="k")))
+    real = PyJWS.decode
+    monkeypatch.setattr(PyJWS, "decode", lambda *a, **more: checked.append(1) or real(*a, **more))
+    headers = {"Authorization": f"Bearer {mint(key('P-256'), 'ES256', now_claims(), kid='k')}"}
+    async with running(tmp_path, with_tokens(jwks=keys)) as ask:
+        response = await ask("POST", "/v2/a/b/blobs/uploads/")
+        scope = 'scope="repository:a/b:pull,push"'
+        assert header(response, "WWW-Authenticate") == f"{TOKEN_CHALLENGE},{scope}"
+        for _ in range(10):
+            path = f"/v2/a/b/blobs/uploads/?digest={DIGEST}"
+            assert (await ask("POST", path, headers=headers, data=LAYER)).code == 201
+        assert len(checked) == 1
+        response = await ask("DELETE", f"/v2/a/b/blobs/{DIGEST}", headers=headers)
+        assert response.code == 405  # switched off, which nobody needs a token to learn
+        response = await ask("GET", "/v2/_catalog", headers=headers)
+        scope = 'scope="registry:catalog:*",error="insufficient_scope"'
+        assert header(response, "WWW-Authenticate") == f"{TOKEN_CHALLENGE},{scope}"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_bundle_of_certificates_and_a_realm_of_our_own(tmp_path):
+    bundle, private = tmp_path / "bundle", key("P-256")
+    own = certificate(private, now=reactor.seconds())
+    bundle.write_bytes(pem(own))
+    more = {"rootcertbundle": bundle, "autoredirect": "true", "autoredirectpath": "/t"}
+    headers = {"Authorization": f"Bearer {mint(private, 'ES256', now_claims(), x5c=x5c(own))}"}
+    async with running(tmp_path, with_tokens(**more)) as ask:
+        response = await ask("GET", "/v2/")
+        host = ask.base.removeprefix("http://")
+        said = f'Bearer realm="https://{host}/t",service="{SERVICE}"'
+        assert header(response, "WWW-Authenticate") == said
+        assert (await ask("GET", "/v2/", headers=headers)).code == 200
+
+
+@pytest.mark.parametrize(
+    ("more", "content", "said"),
+    [
+        ("rootcertbundle", b"x", "expected certificates in PEM"),
+        ("jwks", b"x", "it is no JSON with a list of keys"),
+        ("jwks", jwks({"kty": "oct", "k": "c2VjcmV0", "kid": "a"}), TOO_SHORT),
+        ("jwks", None, "No such file or directory"),
+        ("rootcertbundle", None, "No such file or directory"),
+    ],
+)  # fmt: skip
+def test_a_start_refuses_what_holds_no_keys(tmp_path, more, content, said):
+    path = tmp_path / "keys"
+    if content is not None:
+        path.write_bytes(content)
+    found = complaint(tmp_path, with_tokens(**{more: path}))
+    assert found == f"auth.token.{more}: {path}: {said}"
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_body_is_taken_of_who_may_not(tmp_path):
+    users = tmp_path / "users"
+    users.write_bytes(entries(me="secret"))
+    log = io.StringIO()
+    async with running(tmp_path, guarded(users), log) as ask:
+        path = f"/v2/a/blobs/uploads/?digest={DIGEST}"
+        for headers in ({}, {"Authorization": shown("me", "wrong")}, {"Authorization": "Bearer x"}):
+            response = await ask("POST", path, headers=headers, data=LAYER)
+            assert (response.code, header(response, "WWW-Authenticate")) == (401, CHALLENGE)
+        assert (await ask("HEAD", f"/v2/a/blobs/{DIGEST}", headers=ME)).code == 404
+    assert " me [" in log.getvalue()
+    assert "secret" not in log.getvalue()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_that_is_missing_is_made_and_its_password_told(tmp_path):
+    events = []
+    globalLogPublisher.addObserver(events.append)
+    try:
+        async with running(tmp_path, guarded(tmp_path / "new" / "users")) as ask:
+            told = [formatEvent(event) for event in events if "password" in event]
+            (password,) = [re.search(r"user: docker, password (\S+)", line)[1] for line in told]
+            headers = {"Authorization": shown("docker", password)}
+            assert (await ask("GET", "/v2/", headers=headers)).code == 200
+    finally:
+        globalLogPublisher.removeObserver(events.append)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_that_is_broken_lets_nobody_in_and_tells_the_log(tmp_path):
+    users = tmp_path / "users"
+    users.write_bytes(entries(me="secret"))
+    async with running(tmp_path, guarded(users)) as ask:
+        users.write_bytes(b"no colon\n")
+        response = await ask("GET", "/v2/", headers=ME)
+        assert (response.code, b"colon" in response.body) == (400, False)
+        users.write_bytes(entries(me="secret"))
+        assert (await ask("GET", "/v2/", headers=ME)).code == 200
+
+
+def test_a_start_refuses_what_is_no_file_of_users(tmp_path):
+    users = tmp_path / "users"
+    users.write_bytes(b"my-password\n")
+    said = complaint(tmp_path, guarded(users))
+    assert said == f"auth.htpasswd.path: {users}: line 1: expected NAME:HASH"
+    said = complaint(tmp_path, guarded(f"{users}/below"))
+    assert said == f"auth.htpasswd.path: {users}/below: Not a directory"
+    assert complaint(tmp_path, guarded(tmp_path)).endswith(": Is a directory")
+
+
+@pytest.mark.parametrize(
+    ("package", "ours"), [("bcrypt", ("passwordfile", "passwords")), ("jwt", NEED_JWT)]
+)
+def test_a_start_names_the_extra_that_is_missing(tmp_path, monkeypatch, package, ours):
+    with_jwt = with_tokens(jwks=tmp_path / "keys")
+    text = with_jwt if package == "jwt" else guarded(tmp_path / "users")
+    monkeypatch.setattr(sys, "meta_path", [Without(package), *sys.meta_path])
+    for name in ours:
+        monkeypatch.delitem(sys.modules, f"{auth.__name__}.{name}", raising=False)
+        monkeypatch.delattr(auth, name, raising=False)
+    for name in [each for each in sys.modules if f"{each}.".startswith(f"{package}.")]:
+        monkeypatch.delitem(sys.modules, name)
+    said = complaint(tmp_path, text)
+    assert said.endswith(f"needs the package {package}: install twisted-registry[auth]")
+
+
+class Without:
+    """Finds everything but one module."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def find_spec(self, name, path=None, target=None):
+        if name == self.name:
+            raise ModuleNotFoundError(name=name)
+
+
+def test_all_processes_know_the_users(tmp_path):
+    users = tmp_path / "users"
+    users.write_bytes(entries(me="secret"))
+    more = f"  workers: 2\nauth: {{htpasswd: {{realm: here, path: {users}}}}}\n"
+    with Running(*SERVE, configured(tmp_path, more=more), cwd=tmp_path) as server:
+        assert {server.ask(headers=ME)[0].status for _ in range(10)} == {200}
+        users.write_bytes(entries(you="secret"))
+        assert {server.ask(headers=ME)[0].status for _ in range(10)} == {401}
+        status, out, lines = server.stop()
+    assert status == 0
+    assert shown("me", "secret").split()[1] not in out + "".join(lines)

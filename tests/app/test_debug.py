@@ -1,0 +1,229 @@
+"""``http.debug`` of a registry that was started as an operator starts it."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+from base64 import b64encode
+from http.client import HTTPConnection
+
+import bcrypt
+import pytest
+
+from tests.support.processes import CONFIGURATION, SERVE, Running, configured, run
+from twisted_registry.app.debug import is_loopback
+from twisted_registry.config.http import parse_address
+
+DEBUG = "  debug: {{addr: '127.0.0.1:0', prometheus: {{enabled: true, path: /a/metrics}}}}\n"
+
+
+def started(folder, more=""):
+    path = configured(folder, CONFIGURATION + DEBUG + more)
+    return Running(*SERVE, path, cwd=folder)
+
+
+def asking(server):
+    """A function that asks the debug address."""
+    pattern = r"maintenance: http://127\.0\.0\.1:(\d+)"
+    (port,) = {found[1] for line in server.lines if (found := re.search(pattern, line))}
+
+    def ask(path, method="GET", **headers):
+        connection = HTTPConnection("127.0.0.1", int(port), timeout=30)
+        connection.request(method, path, headers=headers)
+        response = connection.getresponse()
+        content = response.read()
+        connection.close()
+        return response.status, content
+
+    return ask
+
+
+def test_the_pages(tmp_path):
+    with started(tmp_path) as server:
+        ask = asking(server)
+        assert ask("/debug/health") == (200, b"{}")
+        status, content = ask("/debug/vars")
+        assert status == 200
+        assert json.loads(content)["registry"]["pid"] == server.process.pid
+        assert server.ask("GET", "/v2/")[0].status == 200
+        status, content = ask("/a/metrics")
+        assert status == 200
+        assert (
+            b'registry_http_requests_total{code="200",handler="base",method="get"} 1.0' in content
+        )
+        assert ask("/metrics")[0] == ask("/a")[0] == ask("/v2/")[0] == 404
+        assert server.ask("GET", "/debug/health")[0].status == 404
+        assert ask("/debug/maintenance/gc", "POST")[0] == 202
+        for _ in range(100):
+            tasks = json.loads(ask("/debug/maintenance")[1])["tasks"]
+            (gc,) = [task for task in tasks if task["name"] == "gc"]
+            if gc["runs"]:
+                break
+            time.sleep(0.05)
+        assert (gc["enabled"], gc["next"], gc["last"]["result"]["blobs"]) == (False, None, 0)
+        assert ask("/debug/maintenance/dust", "POST")[0] == 404
+        assert server.stop()[0] == 0
+
+
+def test_tasks_are_started_by_those_who_may(tmp_path):
+    with started(tmp_path, "auth: {{silly: {{realm: r, service: s}}}}\n") as server:
+        ask = asking(server)
+        assert ask("/debug/maintenance/gc", "POST")[0] == 401
+        assert ask("/debug/maintenance/gc", "POST", Authorization="Bearer x")[0] == 202
+        server.stop()
+
+
+RULES = """\
+auth: {{htpasswd: {{realm: r, path: {users}}}}}
+access:
+  rules:
+  - {{repositories: ['**'], users: [ada], allow: [admin]}}
+  - {{repositories: ['**'], users: [bob], allow: [push, delete]}}
+"""
+
+
+def test_rules_say_who_may(tmp_path):
+    users = tmp_path / "users"
+    hashed = {name: bcrypt.hashpw(name.encode(), bcrypt.gensalt(4)) for name in ("ada", "bob")}
+    users.write_text("".join(f"{name}:{entry.decode()}\n" for name, entry in hashed.items()))
+    with started(tmp_path, RULES.replace("{users}", str(users))) as server:
+        ask = asking(server)
+
+        def post(task, name=None, password=""):
+            credentials = b64encode(f"{name}:{password}".encode()).decode()
+            headers = {} if name is None else {"Authorization": f"Basic {credentials}"}
+            status, content = ask(f"/debug/maintenance/{task}", "POST", **headers)
+            return status, json.loads(content).get("errors", [{"code": None}])[0]["code"]
+
+        assert post("gc") == (401, "UNAUTHORIZED")
+        assert post("gc", "ada", "wrong") == (401, "UNAUTHORIZED")
+        assert post("gc", "eve", "eve") == (401, "UNAUTHORIZED")
+        assert post("gc", "bob", "bob") == (403, "DENIED")
+        # Whoever may not start one is not told which there are.
+        assert post("dust", "bob", "bob") == (403, "DENIED")
+        (gc,) = [one for one in told(ask) if one["name"] == "gc"]
+        assert (gc["runs"], gc["running"], gc["last"]) == (0, None, None)
+        for task in ("uploadpurging", "gc", "trash", "retention", "scrub"):
+            assert post(task, "ada", "ada") == (202, None)
+        for _ in range(200):
+            tasks = told(ask)
+            if all(task["runs"] for task in tasks):
+                break
+            time.sleep(0.05)
+        assert {task["name"] for task in tasks} == {
+            *("uploadpurging", "gc", "trash", "retention", "scrub")
+        }
+        content = ask("/a/metrics")[1].decode()
+        for task in tasks:
+            name, last = task["name"], task["last"]
+            assert (last["failure"], task["failures"], task["running"]) == ("", 0, None)
+            assert last["result"] is not None
+            shown = {
+                f'runs_total{{result="success",task="{name}"}}': 1.0,
+                f'last_run_failed{{task="{name}"}}': 0.0,
+                f'last_run_duration_seconds{{task="{name}"}}': last["seconds"],
+                f'last_run_timestamp_seconds{{task="{name}"}}': last["began"],
+            }
+            for metric, value in shown.items():
+                (line,) = [one for one in content.splitlines() if metric in one]
+                assert float(line.split()[1]) == value
+        server.stop()
+
+
+def test_how_full_the_disk_is(tmp_path):
+    marks = "storage:\n  maintenance: {{watermark: {{warn: 1%, refuse: 100%}}}}\n"
+    text = (CONFIGURATION + DEBUG).replace("storage:\n", marks)
+    with Running(*SERVE, configured(tmp_path, text), cwd=tmp_path) as server:
+        ask = asking(server)
+        for _ in range(200):
+            shown = json.loads(ask("/debug/maintenance")[1])["watermark"]
+            if shown["used"] is not None:
+                break
+            time.sleep(0.05)
+        assert 0 < shown["used"] < 1
+        assert (shown["level"], shown["refuse"]) == ("high", 1.0)
+        line = f"registry_storage_used_ratio {shown['used']}".partition(".")[0]
+        assert line.encode() in ask("/a/metrics")[1]
+        assert "warning" in {name.lower() for name, _ in server.ask("GET", "/v2/")[0].getheaders()}
+        server.stop()
+
+
+def told(ask):
+    return json.loads(ask("/debug/maintenance")[1])["tasks"]
+
+
+def test_the_first_process_answers_for_all(tmp_path):
+    path = configured(tmp_path, CONFIGURATION + DEBUG + "  workers: 2\n")
+    with Running(*SERVE, path, cwd=tmp_path) as server:
+        ask = asking(server)
+        while not any("serving as worker" in line for line in server.lines):
+            time.sleep(0.05)
+        open_connections = []
+        for _ in range(8):
+            connection = HTTPConnection("127.0.0.1", server.port, timeout=30)
+            connection.request("GET", "/v2/")
+            assert connection.getresponse().read() == b"{}"
+            open_connections.append(connection)
+        for _ in range(200):
+            content = ask("/a/metrics")[1]
+            found = re.search(
+                rb'requests_total{code="200",handler="base",method="get"} (\S+)', content
+            )
+            if found and float(found[1]) == 8:
+                break
+            time.sleep(0.1)
+        assert float(found[1]) == 8
+        for connection in open_connections:
+            connection.close()
+        server.stop()
+
+
+def test_an_address_that_is_taken(tmp_path):
+    with started(tmp_path) as server:
+        pattern = r"maintenance: http://(127\.0\.0\.1:\d+)"
+        (taken,) = {found[1] for line in server.lines if (found := re.search(pattern, line))}
+        other = tmp_path / "other"
+        other.mkdir()
+        path = configured(other, CONFIGURATION + f"  debug: {{{{addr: '{taken}'}}}}\n")
+        status, _, err = run(*SERVE, path, cwd=other)
+        assert status == 1
+        assert err[-1] == (f"twisted-registry: http.debug.addr: {taken}: Address already in use")
+        server.stop()
+
+
+def test_metrics_without_the_extra(tmp_path):
+    script = (
+        "import sys; sys.modules['prometheus_client'] = None\n"
+        "from twisted_registry.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    path = configured(tmp_path, CONFIGURATION + DEBUG)
+    status, _, err = run(sys.executable, "-c", script, "serve", path, cwd=tmp_path)
+    assert status == 1
+    assert err == [
+        (
+            "twisted-registry: http.debug.prometheus.enabled: metrics need prometheus-client;"
+            " install twisted-registry[metrics]"
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "alone"),
+    [
+        ("127.0.0.1:5001", True),
+        ("localhost:5001", True),
+        ("[::1]:5001", True),
+        ("tcp:5001:interface=127.0.0.1", True),
+        ("unix:/run/debug.sock", True),
+        (":5001", False),
+        ("0.0.0.0:5001", False),
+        ("192.0.2.1:5001", False),
+        ("localhost.example:5001", False),
+        ("tcp:5001", False),
+        ("systemd:domain=INET:index=0", False),
+    ],
+)
+def test_who_reaches_an_address(text, alone):
+    assert is_loopback(parse_address(text)) is alone

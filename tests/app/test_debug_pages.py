@@ -1,0 +1,155 @@
+"""The pages of the debug address, over HTTP."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import pytest
+import pytest_twisted
+from attrs import frozen
+from twisted.internet import reactor
+from twisted.internet.defer import fail, maybeDeferred, succeed
+
+from tests.support.http_client import RegistryClient
+from twisted_registry.api.root import JSONResource
+from twisted_registry.app.debug import DebugPage, MaintenancePage
+from twisted_registry.auth.interfaces import MAINTENANCE, OpenGrant
+from twisted_registry.http.site import HTTPSite
+from twisted_registry.oci.errors import ErrorCode, RegistryError
+
+
+@frozen
+class Served:
+    port: int
+
+    @property
+    def host(self):
+        return f"127.0.0.1:{self.port}"
+
+
+class Access:
+    """Lets one in who says the word."""
+
+    def __init__(self):
+        self.asked = []
+
+    def authorize(self, caller, accesses):
+        self.asked += accesses
+        if caller.authorization == "the word":
+            return succeed(OpenGrant("somebody"))
+        headers = (("WWW-Authenticate", 'Basic realm="here"'),)
+        return fail(RegistryError(ErrorCode.UNAUTHORIZED, headers=headers))
+
+
+class Pages:
+    """What is served."""
+
+    def __init__(self):
+        self.started = []
+        self.breaks = None
+
+    async def read(self):
+        if self.breaks is not None:
+            raise self.breaks
+        return b"[]"
+
+    def start(self, name):
+        if name != "gc":
+            return False
+        self.started.append(name)
+        return True
+
+    @asynccontextmanager
+    async def serve(self, access=None, *, alone=True):
+        root = JSONResource()
+        root.putChild(b"page", DebugPage(self.read, "text/x"))
+        root.putChild(b"tasks", MaintenancePage(self.read, self.start, access, alone=alone))
+        site = HTTPSite(root, reactor)
+        port = reactor.listenTCP(0, site, interface="127.0.0.1")
+        try:
+            yield RegistryClient(Served(port.getHost().port), prefix="/")
+        finally:
+            await maybeDeferred(port.stopListening)
+            site.abort()
+
+
+@pytest.fixture
+def pages():
+    return Pages()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_page(pages):
+    async with pages.serve() as ask:
+        for path in ("page", "page/"):
+            answer = await ask("GET", path)
+            assert (answer.status, answer.body, answer.get("Content-Type")) == (
+                200,
+                b"[]",
+                "text/x",
+            )
+            assert answer.get("Cache-Control") == "no-store"
+        assert (await ask("HEAD", "page")).get("Content-Length") == "2"
+        assert (await ask("GET", "page/more")).status == 404
+        answer = await ask("PUT", "page", body=b"x")
+        assert (answer.status, answer.get("Allow")) == (405, "GET, HEAD")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_store_that_does_not_answer(pages):
+    pages.breaks = RegistryError(ErrorCode.UNAVAILABLE)
+    async with pages.serve() as ask:
+        answer = await ask("GET", "page")
+        assert (answer.status, answer.code) == (503, "UNAVAILABLE")
+        pages.breaks = ValueError("what nobody thought of")
+        answer = await ask("GET", "page")
+        assert (answer.status, answer.code) == (500, "UNKNOWN")
+        assert b"nobody" not in answer.body
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_task_is_started_from_this_machine(pages):
+    async with pages.serve() as ask:
+        assert (await ask("GET", "tasks")).body == b"[]"
+        answer = await ask("POST", "tasks/gc", body=b"")
+        assert (answer.status, answer.json()) == (202, {"started": "gc"})
+        assert pages.started == ["gc"]
+        for path in ("tasks/dust", "tasks/gc/x", "tasks/%ff"):
+            assert (await ask("POST", path, body=b"")).status == 404
+        answer = await ask("GET", "tasks/gc")
+        assert (answer.status, answer.get("Allow")) == (405, "POST")
+        assert (await ask("POST", "tasks", body=b"")).status == 405
+    assert pages.started == ["gc"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_page_of_a_browser_starts_one(pages):
+    access = Access()
+    async with pages.serve(access) as ask:
+        headers = {"Origin": "http://evil.example", "Authorization": "the word"}
+        answer = await ask("POST", "tasks/gc", headers, b"")
+        assert (answer.status, answer.code) == (403, "DENIED")
+    assert pages.started == access.asked == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_without_auth_nobody_else_starts_one(pages):
+    async with pages.serve(alone=False) as ask:
+        answer = await ask("POST", "tasks/gc", body=b"")
+        assert (answer.status, answer.code) == (403, "DENIED")
+        assert (await ask("GET", "tasks")).status == 200
+    assert pages.started == []
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest_twisted.ensureDeferred
+async def test_with_auth_it_asks_who_is_there(pages, alone):
+    access = Access()
+    async with pages.serve(access, alone=alone) as ask:
+        answer = await ask("POST", "tasks/gc", body=b"")
+        assert (answer.status, answer.code) == (401, "UNAUTHORIZED")
+        assert answer.get("WWW-Authenticate") == 'Basic realm="here"'
+        assert pages.started == []
+        answer = await ask("POST", "tasks/gc", {"Authorization": "the word"}, b"")
+        assert answer.status == 202
+    assert access.asked == [MAINTENANCE, MAINTENANCE]

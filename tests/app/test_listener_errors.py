@@ -1,0 +1,40 @@
+"""Why a port can not be had."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+from twisted.internet.defer import fail
+from twisted.internet.error import CannotListenError
+from twisted.internet.task import Clock
+
+from twisted_registry.app.listener import HTTPService, StartError
+
+
+class Refusing:
+    """An endpoint that can not listen."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def listen(self, _):
+        return fail(self.error)
+
+
+@pytest.mark.parametrize(
+    ("place", "reason", "said"),
+    [
+        (443, errno.EACCES, (
+            "Permission denied: a low port takes root, or the capability CAP_NET_BIND_SERVICE")),
+        (443, errno.EADDRINUSE, "Address already in use"),
+        ("/s", errno.EACCES, "Permission denied"),
+    ],
+)  # fmt: skip
+def test_a_port_that_can_not_be_had(place, reason, said):
+    error = CannotListenError("", place, OSError(reason, os.strerror(reason)))
+    service = HTTPService(Refusing(error), None, Clock(), 0, "http.addr: x")
+    with pytest.raises(StartError) as caught:
+        service.privilegedStartService()
+    assert str(caught.value) == f"http.addr: x: {said}"

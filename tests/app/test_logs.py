@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import io
+import json
+import re
+
+import pytest
+from twisted.logger import ILogObserver, Logger, LogLevel, LogPublisher
+from zope.interface.verify import verifyObject
+
+from twisted_registry.app.logs import LineObserver, make_observer
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def logged(do, stream=None, **options):
+    stream = io.StringIO() if stream is None else stream
+    observer = make_observer(stream, **options)
+    do(Logger(observer=LogPublisher(observer)))
+    return stream.getvalue()
+
+
+def fail_somewhere(log):
+    try:
+        int("so what")
+    except ValueError:
+        log.failure("it {what}", what="failed")
+
+
+def test_text():
+    line = logged(lambda log: log.info("served {name} to {who}", name="a/b", who="me"))
+    assert re.fullmatch(
+        r'time="\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z" level=info msg="served a/b to me"\n', line
+    )
+
+
+def test_text_with_fields():
+    line = logged(
+        lambda log: log.warn("short"), fields={"service": "registry", "where": "cell 7", "no": ""}
+    )
+    assert line.endswith('level=warning msg=short service=registry where="cell 7" no=""\n')
+
+
+def test_text_keeps_to_its_line():
+    line = logged(lambda log: log.info("{text}", text='a\nb "c" \x1b[31m \\ \x9b1m \ud800'))
+    assert line.count("\n") == 1
+    assert line.isascii()
+    assert r'msg="a\nb \"c\" \u001b[31m \\ \u009b1m \ud800"' in line
+    assert 'msg="ä ö"' in logged(lambda log: log.info("ä ö"))
+
+
+def test_text_of_a_failure():
+    text = logged(fail_somewhere)
+    assert 'level=fatal msg="it failed" err.message="invalid literal' in text
+    assert "Traceback" in text
+    assert "ValueError: invalid literal" in text
+
+
+def test_a_terminal():
+    def do(log):
+        log.info("quite well")
+        log.warn("less so")
+
+    text = logged(do, Terminal())
+    assert re.fullmatch(r"\d\d:\d\d:\d\d quite well\n\d\d:\d\d:\d\d warning: less so\n", text)
+
+
+@pytest.mark.parametrize(
+    ("formatter", "time", "message"),
+    [("json", "time", "msg"), ("logstash", "@timestamp", "message")],
+)
+def test_documents(formatter, time, message):
+    def do(log):
+        log.error("{what} broke", what="it\nall")
+        fail_somewhere(log)
+
+    fields = {"service": "registry", "level": "mine", "odd": object()}
+    first, second = map(json.loads, logged(do, formatter=formatter, fields=fields).splitlines())
+    assert first[message] == "it\nall broke"
+    assert first["level"] == "error"
+    assert first["service"] == "registry"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", first[time])
+    assert (formatter == "logstash") == (first.get("@version") == "1")
+    assert "so what" in second["err.message"]
+    assert "ValueError" in second["err.traceback"]
+
+
+@pytest.mark.parametrize(
+    ("level", "expected"),
+    [
+        ("debug", ["debug", "info", "warning", "error", "fatal"]),
+        ("info", ["info", "warning", "error", "fatal"]),
+        ("warn", ["warning", "error", "fatal"]),
+        ("error", ["error", "fatal"]),
+    ],
+)
+def test_levels(level, expected):
+    def do(log):
+        for each in LogLevel.iterconstants():
+            log.emit(each, "x")
+
+    lines = logged(do, level=level, formatter="json").splitlines()
+    assert [json.loads(line)["level"] for line in lines] == expected
+
+
+def test_an_event_without_a_level():
+    stream = io.StringIO()
+    observer = LineObserver(stream)
+    verifyObject(ILogObserver, observer)
+    observer({"log_time": 0.0, "log_format": "old"})
+    assert stream.getvalue() == 'time="1970-01-01T00:00:00.000000Z" level=info msg=old\n'
+
+
+def test_fields_of_an_event():
+    """Those with a dot in their name are shown; the others only where the format says so."""
+    line = logged(lambda log: log.info("done", authorization="secret", **{"err.code": "denied"}))
+    assert line.endswith("msg=done err.code=denied\n")

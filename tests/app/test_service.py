@@ -1,0 +1,325 @@
+"""What each key of the configuration does to the registry that is served."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import socket
+
+import pytest
+import pytest_twisted
+import treq
+from twisted.internet import reactor
+from twisted.internet.task import Clock
+from twisted.logger import formatEvent, globalLogPublisher
+
+from tests.support.processes import CONFIGURATION, configured
+from tests.support.services import HTTP, MEMORY, header, running
+from twisted_registry.app.listener import StartError, initial_environment
+from twisted_registry.app.service import RegistryService
+from twisted_registry.config.loading import load
+from twisted_registry.integrity.scrub import ScrubResult
+from twisted_registry.maintenance.purge import UploadPurgeResult
+
+LAYER = b"layer"
+DIGEST = f"sha256:{hashlib.sha256(LAYER).hexdigest()}"
+
+
+async def push(ask):
+    response = await ask("POST", f"/v2/a/blobs/uploads/?digest={DIGEST}", data=LAYER)
+    assert response.code == 201
+
+
+@pytest.mark.parametrize("text", [MEMORY + HTTP, CONFIGURATION])
+@pytest_twisted.ensureDeferred
+async def test_a_push_and_a_pull(tmp_path, text):
+    log = io.StringIO()
+    async with running(tmp_path, text.replace("{addr}", "127.0.0.1:0"), log) as ask:
+        assert (await ask("GET", "/")).code == 200
+        await push(ask)
+        assert (await ask("GET", f"/v2/a/blobs/{DIGEST}")).body == LAYER
+    assert [line.split('"')[1].split()[0] for line in log.getvalue().splitlines()] == [
+        "GET",
+        "POST",
+        "GET",
+    ]
+    stored = tmp_path / "store/docker/registry/v2/repositories/a/_layers/sha256"
+    assert stored.exists() == ("filesystem" in text)
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_access_log(tmp_path):
+    log = io.StringIO()
+    async with running(
+        tmp_path, MEMORY + HTTP + "log:\n  accesslog:\n    disabled: true\n", log
+    ) as ask:
+        assert (await ask("GET", "/v2/")).code == 200
+    assert log.getvalue() == ""
+
+
+@pytest.mark.parametrize(("enabled", "status"), [("true", 202), ("false", 405)])
+@pytest_twisted.ensureDeferred
+async def test_delete(tmp_path, enabled, status):
+    text = MEMORY + f"  delete:\n    enabled: {enabled}\n" + HTTP
+    async with running(tmp_path, text) as ask:
+        await push(ask)
+        assert (await ask("DELETE", f"/v2/a/blobs/{DIGEST}")).code == status
+
+
+@pytest_twisted.ensureDeferred
+async def test_read_only(tmp_path):
+    text = MEMORY + "  maintenance:\n    readonly:\n      enabled: true\n" + HTTP
+    async with running(tmp_path, text) as ask:
+        assert (await ask("POST", "/v2/a/blobs/uploads/")).code == 405
+
+
+def chores(folder, maintenance):
+    text = f"{MEMORY}  maintenance: {maintenance}\n{HTTP}" if maintenance else MEMORY + HTTP
+    text = text.replace("{{}}", "{}").replace("{", "{{").replace("}", "}}")
+    service = RegistryService(load(configured(folder, text), {}), Clock(), {}, io.StringIO())
+    if "maintenance" not in service.namedServices:
+        return {}
+    return {task.name: task for task in service.getServiceNamed("maintenance")}
+
+
+PURGING = "uploadpurging: {enabled: %s, age: 2h, interval: 30m, dryrun: false}"
+
+
+@pytest.mark.parametrize(
+    ("maintenance", "interval"),
+    [
+        ("", 24 * 3600),
+        (f"{{{PURGING % 'true'}}}", 1800),
+        (f"{{{PURGING % 'false'}}}", None),
+        ("{readonly: {enabled: true}}", None),
+    ],
+)
+def test_uploads_are_purged_as_configured(tmp_path, maintenance, interval):
+    tasks = chores(tmp_path, maintenance)
+    if interval is None:
+        for task in tasks.values():
+            task.startService()
+            assert task.next is None
+        return
+    task = tasks["uploadpurging"]
+    task.startService()
+    assert 0 <= task.next <= min(interval, 3600)
+    task._clock.advance(3600)
+    assert task.last.result == UploadPurgeResult(0, 0, 0, 0)
+    assert task.next == pytest.approx(task.last.began + interval)
+
+
+def test_blobs_are_read_again_as_configured(tmp_path):
+    task = chores(tmp_path, "{scrub: {enabled: true, interval: 48h, rate: 1MiB}}")["scrub"]
+    task.startService()
+    task._clock.advance(3600)
+    assert task.last.result == ScrubResult(0, 0, 0, 0)
+    assert task.next == pytest.approx(task.last.began + 48 * 3600)
+
+
+@pytest.mark.parametrize(
+    ("keys", "start"),
+    [
+        ("", "{base}/v2/a/"),
+        ("  relativeurls: true\n", "/v2/a/"),
+        ("  host: https://registry.example\n", "https://registry.example/v2/a/"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_locations(tmp_path, keys, start):
+    async with running(tmp_path, MEMORY + HTTP + keys) as ask:
+        response = await ask("POST", "/v2/a/blobs/uploads/")
+        assert header(response, "Location").startswith(start.format(base=ask.base))
+
+
+@pytest_twisted.ensureDeferred
+async def test_prefix_and_headers(tmp_path):
+    text = MEMORY + HTTP + "  prefix: /deep/er/\n  headers:\n    X-Mine: [one, two]\n"
+    async with running(tmp_path, text) as ask:
+        response = await ask("GET", "/deep/er/v2/")
+        assert response.code == 200
+        assert header(response, "X-Mine") == "one, two"
+        assert (await ask("GET", "/v2/")).code == 404
+
+
+@pytest_twisted.ensureDeferred
+async def test_limits_of_lists(tmp_path):
+    text = MEMORY + HTTP + "catalog:\n  maxentries: 1\ntags:\n  maxtags: 1\n"
+    async with running(tmp_path, text) as ask:
+        assert (await ask("GET", "/v2/_catalog?n=2")).code == 400
+        for tag in ("one", "two"):
+            response = await ask(
+                "PUT", f"/v2/a/manifests/{tag}", data=b"{}", headers={"Content-Type": "x/y"}
+            )
+            assert response.code == 201
+        response = await ask("GET", "/v2/a/tags/list?n=2")
+        assert await treq.json_content(response) == {"name": "a", "tags": ["one"]}
+
+
+@pytest_twisted.ensureDeferred
+async def test_limits_of_requests(tmp_path):
+    text = MEMORY + HTTP + (
+        "  limits:\n    manifestbytes: 5MiB\n    urlbytes: 1024\n    headerbytes: 2048\n"
+    )  # fmt: skip
+    async with running(tmp_path, text) as ask:
+        headers = {"Content-Type": "x/y"}
+        for size, status in ((5 * 1024 * 1024, 201), (5 * 1024 * 1024 + 1, 413)):
+            response = await ask("PUT", "/v2/a/manifests/x", data=b"x" * size, headers=headers)
+            assert response.code == status
+        assert (await ask("GET", "/v2/" + "x" * 1100)).code == 414
+        assert (await ask("GET", "/v2/", headers={"X": "x" * 2100})).code == 431
+
+
+@pytest.mark.parametrize(
+    ("keys", "manifest", "status"),
+    [
+        ("validation:\n  disabled: true\n", "missing", 201),
+        ("validation:\n  manifests:\n    indexes:\n      platforms: none\n", "sparse", 201),
+        ("", "missing", 400),
+        ("", "sparse", 400),
+        ("policy:\n  repository:\n    classes: [plugin]\n", "missing", 403),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_validation(tmp_path, keys, manifest, status):
+    config = "application/vnd.oci.image.config.v1+json"
+    one = f'{{"mediaType":"{config}","digest":"{DIGEST}","size":5}}'
+    kind, content = {
+        "missing": ("manifest", f'{{"schemaVersion":2,"config":{one},"layers":[]}}'),
+        "sparse": ("index", f'{{"schemaVersion":2,"manifests":[{one}]}}'),
+    }[manifest]
+    headers = {"Content-Type": f"application/vnd.oci.image.{kind}.v1+json"}
+    async with running(tmp_path, MEMORY + HTTP + keys) as ask:
+        response = await ask("PUT", "/v2/a/manifests/x", data=content.encode(), headers=headers)
+        assert response.code == status
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_secret_of_the_operator(tmp_path):
+    """Uploads go on at another registry with the same secret and store, and only there."""
+    text = CONFIGURATION.replace("{addr}", "127.0.0.1:0")
+    async with running(tmp_path, text) as ask:
+        response = await ask("POST", "/v2/a/blobs/uploads/")
+        location = header(response, "Location").removeprefix(ask.base)
+    async with running(tmp_path, text.replace("do-not-tell", "something else")) as ask:
+        assert (await ask("PATCH", location, data=LAYER)).code == 404
+    async with running(tmp_path, text) as ask:
+        assert (await ask("PATCH", location, data=LAYER)).code == 202
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_can_not_start(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        addr = f"127.0.0.1:{taken.getsockname()[1]}"
+        loaded = load(configured(tmp_path, addr=addr), {})
+        service = RegistryService(loaded, reactor, {}, io.StringIO())
+        with pytest.raises(StartError, match=f"http.addr: {addr}: .*in use"):
+            service.privilegedStartService()
+        await service.stopService()
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("  prefixx: /x/\n", "http.prefixx"),
+        ("  h2c:\n    enabled: true\n", "HTTP/2"),
+        ("health:\n  storagedriver:\n    enabled: true\n", "health"),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_what_an_operator_is_told(tmp_path, keys, expected):
+    told = []
+
+    def observe(event):
+        told.append(formatEvent(event))
+
+    globalLogPublisher.addObserver(observe)
+    try:
+        async with running(tmp_path, MEMORY + HTTP + keys):
+            pass
+    finally:
+        globalLogPublisher.removeObserver(observe)
+    assert any(expected in text for text in told)
+    assert any(text.startswith("listening on http://127.0.0.1:") for text in told)
+
+
+def test_how_much_memory_manifests_take(tmp_path):
+    for said, wanted in (("", 64 * 2**20), ("  cache: {{manifestbytes: 1MiB}}\n", 2**20)):
+        text = MEMORY + said + HTTP
+        service = RegistryService(load(configured(tmp_path, text), {}), Clock(), {}, io.StringIO())
+        assert service.registry.max_content_bytes == wanted
+
+
+def test_a_root_that_is_no_folder(tmp_path):
+    (tmp_path / "store").write_text("")
+    service = RegistryService(load(configured(tmp_path), {}), reactor, {}, io.StringIO())
+    with pytest.raises(StartError, match=r"storage\.filesystem\.rootdirectory: "):
+        service.privilegedStartService()
+
+
+def test_a_root_that_can_only_be_read(tmp_path, monkeypatch):
+    # The tests may run as root, who may write anywhere.
+    monkeypatch.setattr("os.access", lambda path, mode: not mode & os.W_OK)
+    service = RegistryService(load(configured(tmp_path), {}), reactor, {}, io.StringIO())
+    with pytest.raises(StartError, match="can not be written to"):
+        service.privilegedStartService()
+
+
+def test_the_environment_of_the_start(monkeypatch):
+    before = initial_environment()
+    assert before["PATH"]
+    monkeypatch.setenv("ADDED", "later")
+    assert "ADDED" not in initial_environment()
+    monkeypatch.setattr("twisted_registry.app.listener.Path.read_bytes", lambda _: no_such_file())
+    assert initial_environment() == dict(os.environ)
+
+
+def no_such_file():
+    raise FileNotFoundError
+
+
+@pytest_twisted.ensureDeferred
+async def test_rules_say_who_may_do_what(tmp_path):
+    more = (
+        "auth: {{silly: {{realm: r, service: s}}}}\n"
+        "access:\n"
+        "  rules:\n"
+        "  - {{repositories: [open/*], anonymous: true, allow: [pull]}}\n"
+        "  - {{repositories: [open/*], users: [silly], allow: [push]}}\n"
+    )
+    async with running(tmp_path, MEMORY + HTTP + more) as ask:
+        known = {"Authorization": "x"}
+        for name, headers, method, status in (
+            ("open/a", {}, "GET", 404),
+            ("open/a", {}, "POST", 401),
+            ("open/a", known, "POST", 202),
+            ("a", {}, "GET", 401),
+            ("a", known, "GET", 403),
+            ("a", known, "POST", 403),
+        ):
+            path = f"/v2/{name}/" + ("blobs/uploads/" if method == "POST" else "tags/list")
+            response = await ask(method, path, headers=headers)
+            assert response.code == status, (name, method)
+
+
+@pytest_twisted.ensureDeferred
+async def test_without_a_login_everybody_is_a_stranger(tmp_path):
+    more = "access:\n  anonymous: [pull]\n"
+    async with running(tmp_path, MEMORY + HTTP + more) as ask:
+        assert (await ask("GET", "/v2/")).code == 200
+        assert (await ask("GET", "/v2/a/tags/list")).code == 404
+        response = await ask("POST", "/v2/a/blobs/uploads/")
+        assert response.code == 403
+        assert not response.headers.hasHeader("WWW-Authenticate")
+
+
+@pytest_twisted.ensureDeferred
+async def test_access_is_asked_for_as_configured(tmp_path):
+    more = "auth:\n  silly:\n    realm: r\n    service: s\n"
+    async with running(tmp_path, MEMORY + HTTP + more) as ask:
+        response = await ask("GET", "/v2/")
+        assert response.code == 401
+        assert header(response, "WWW-Authenticate") == 'Bearer realm="r",service="s"'
+        response = await ask("GET", "/v2/", headers={"Authorization": "x"})
+        assert response.code == 200

@@ -1,0 +1,111 @@
+"""What a start imports: what is used, and nothing that only comes along."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+
+import pytest
+
+from tests.support.processes import ROOT, Running, configured, run
+
+#: Prints at the end of the process what it has imported.
+TELL = """
+import atexit, sys
+atexit.register(lambda: print("imported", *sys.modules))
+"""
+COMMAND = f"{TELL}from twisted_registry.cli import main\nsys.exit(main(sys.argv[1:]))"
+#: Packages and modules that cost much, or bring much along.
+HEAVY = {
+    *("asyncio", "concurrent", "csv", "ctypes", "difflib", "email", "html", "http", "logging"),
+    *("multiprocessing", "sqlite3", "ssl", "subprocess", "unittest", "urllib.request", "xml"),
+    *("boto3", "botocore", "cattrs", "cryptography", "OpenSSL", "pkg_resources", "requests"),
+    *("service_identity", "treq", "urllib3", "uvloop"),
+    *("twisted.conch", "twisted.mail", "twisted.names", "twisted.trial", "twisted.words"),
+    *("twisted.internet.endpoints", "twisted.internet.testing", "twisted.web.client"),
+    *("twisted.plugins", "twisted.web.static", "twisted.web.test"),
+    *("prometheus_client", "twisted_registry.app.debug", "twisted_registry.debug"),
+    *("bcrypt", "jwt", "twisted.cred", "twisted_registry.app.access"),
+    *("twisted_registry.auth.access", "twisted_registry.config.loading"),
+    "twisted_registry.config.reference",
+    *("twisted_registry.testing.storage_contract", "twisted_registry.storage.memory"),
+    *("twisted_registry.storage.s3", "twisted_registry.testing.server"),
+    "twisted_registry.workers",
+}
+
+
+def imported(out):
+    """What a process has told, of all that it wrote."""
+    (line,) = [line for line in out.splitlines() if line.startswith("imported ")]
+    return set(line.split()[1:])
+
+
+def heavy(modules):
+    return {name for name in HEAVY if any(f"{each}.".startswith(f"{name}.") for each in modules)}
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """What the least that a registry on Twisted could be has imported."""
+    script = f"{TELL}import bare"
+    folder = tmp_path_factory.mktemp("bare")
+    status, out, _ = run(sys.executable, "-c", script, cwd=folder, PYTHONPATH=ROOT / "tests/bench")
+    assert status == 0
+    return imported(out)
+
+
+def pulled(server):
+    """Push an image and pull it."""
+    config = b"{}"
+    digest = f"sha256:{hashlib.sha256(config).hexdigest()}"
+    kind = "application/vnd.oci.image.manifest.v1+json"
+    manifest = (
+        f'{{"schemaVersion": 2, "mediaType": "{kind}", "layers": [], "config": '
+        f'{{"mediaType": "application/x", "digest": "{digest}", "size": {len(config)}}}}}'
+    ).encode()
+    steps = [
+        ("POST", f"/v2/a/blobs/uploads/?digest={digest}", config, {}, 201),
+        ("PUT", "/v2/a/manifests/latest", manifest, {"Content-Type": kind}, 201),
+        ("GET", "/v2/a/manifests/latest", None, {"Accept": kind}, 200),
+        ("GET", f"/v2/a/blobs/{digest}", None, {}, 200),
+    ]
+    for method, target, body, headers, status in steps:
+        assert server.ask(method, target, body, headers)[0].status == status
+
+
+def test_a_registry_that_serves_has_imported_nothing_heavy(tmp_path, bare):
+    command = (sys.executable, "-c", COMMAND, "serve", configured(tmp_path))
+    with Running(*command, cwd=tmp_path) as server:
+        pulled(server)
+        status, out, _ = server.stop()
+    assert status == 0
+    modules = imported(out)
+    assert "twisted_registry.http.output" in modules
+    assert heavy(modules - bare) == set()
+
+
+@pytest.mark.parametrize("argument", ["--version", "--help", "help"])
+def test_a_text_is_printed_at_once(tmp_path, argument):
+    status, out, _ = run(sys.executable, "-c", COMMAND, argument, cwd=tmp_path)
+    assert status == 0
+    found = {name.partition(".")[0] for name in imported(out)}
+    assert not {"twisted", "yaml", "attr", "zope"} & found
+
+
+def test_a_check_needs_no_twisted(tmp_path):
+    path = configured(tmp_path)
+    status, out, _ = run(sys.executable, "-c", COMMAND, "check", path, cwd=tmp_path)
+    assert status == 0
+    assert not [name for name in imported(out) if name.partition(".")[0] == "twisted"]
+
+
+@pytest.mark.parametrize("command", ["garbage-collect", "fsck", "retention"])
+def test_a_command_needs_nothing_that_serves(tmp_path, command):
+    path = configured(tmp_path)
+    (tmp_path / "store").mkdir(exist_ok=True)
+    _, out, _ = run(sys.executable, "-c", COMMAND, command, "--dry-run", path, cwd=tmp_path)
+    modules = imported(out)
+    assert "twisted_registry.app.stores" in modules
+    found = [name for name in modules if name.startswith(("twisted.web", "twisted_registry.api"))]
+    assert found == []
+    assert "twisted_registry.app.service" not in modules

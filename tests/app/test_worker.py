@@ -1,0 +1,262 @@
+"""A whole registry as the first of several processes, and as one of the others, in this process."""
+
+from __future__ import annotations
+
+import io
+import os
+import runpy
+import signal
+import socket
+from contextlib import nullcontext
+from http.client import HTTPConnection
+
+import pytest
+import pytest_twisted
+import treq
+from twisted.application.service import Service
+from twisted.internet import reactor
+from twisted.internet.error import ReactorNotRunning
+from twisted.internet.task import deferLater
+
+from tests.support.processes import configured
+from twisted_registry.app import process, worker
+from twisted_registry.app.listener import StartError
+from twisted_registry.app.service import RegistryService
+from twisted_registry.config.loading import load
+from twisted_registry.workers.handover import STOP_MESSAGE, Handover, encode_message
+from twisted_registry.workers.port import LoadTable
+
+
+@pytest.fixture
+def loaded(tmp_path):
+    return load(configured(tmp_path, more="  workers: 2\n"), {})
+
+
+async def status(port):
+    response = await treq.get(f"http://127.0.0.1:{port}/v2/", persistent=False)
+    await response.content()
+    return response.code
+
+
+class Workers(Service):
+    """Starts nobody."""
+
+    made = None
+
+    def __init__(self, reactor, loaded, listening, loads, gathered=None):
+        Workers.made = self
+        self.listening = listening
+        self.loads = loads
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_first_and_another(loaded, monkeypatch):
+    monkeypatch.setattr("twisted_registry.workers.supervisor.Workers", Workers)
+    first = RegistryService(loaded, reactor, {}, io.StringIO())
+    assert first.is_first
+    first.privilegedStartService()
+    first.startService()
+    assert first.getServiceNamed("workers") is Workers.made
+    port = first.getServiceNamed("http").address.port
+    assert await status(port) == 200
+    handover = Handover(
+        loaded, 1, os.dup(Workers.made.listening.fileno()), os.dup(Workers.made.loads.fileno())
+    )
+    other = RegistryService(loaded, reactor, {}, io.StringIO(), handover=handover)
+    assert not other.is_first
+    # What must be done once is the first one's.
+    assert "maintenance" in first.namedServices
+    assert "maintenance" not in other.namedServices
+    other.privilegedStartService()
+    other.startService()
+    # Whoever has fewer takes the next.
+    watching = LoadTable(os.dup(Workers.made.loads.fileno()), 2, 0)
+    made = [HTTPConnection("127.0.0.1", port) for _ in range(2)]
+    for each in made:
+        each.connect()
+        await deferLater(reactor, 0.1)
+    assert not watching.others_have_fewer()
+    assert await status(port) == 200
+    await first.stopService()
+    # Nobody takes more connections, but what is under way goes on.
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+    other.abort_requests()
+    await other.stopService()
+    for each in made:
+        each.close()
+    watching.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_one_process_shares_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("twisted_registry.workers.supervisor.Workers", None)
+    service = RegistryService(load(configured(tmp_path), {}), reactor, {}, io.StringIO())
+    service.privilegedStartService()
+    assert service.is_first
+    assert "workers" not in service.namedServices
+    await service.stopService()
+
+
+class Reactor:
+    """Runs as long as it takes to call what waits."""
+
+    def __init__(self):
+        self.readers = []
+        self.stopped = 0
+        self.starting = []
+        self.triggers = []
+
+    def addReader(self, reader):
+        self.readers.append(reader)
+
+    def removeReader(self, reader):
+        self.readers.remove(reader)
+
+    def callWhenRunning(self, function, *arguments):
+        self.starting.append((function, arguments))
+
+    def callFromThread(self, function):
+        function()
+
+    def addSystemEventTrigger(self, phase, event, function):
+        self.triggers.append((phase, event, function))
+
+    def stop(self):
+        self.stopped += 1
+        if self.stopped > 1:
+            raise ReactorNotRunning
+
+    def run(self):
+        for function, arguments in self.starting:
+            function(*arguments)
+        self.during()
+
+
+class Double:
+    """In the place of a RegistryService."""
+
+    made = None
+
+    def set_certificate(self, material):
+        """Nothing is shown."""
+
+    def __init__(self, loaded, reactor, environ, access_log, handover):
+        Double.made = self
+        self.handover = handover
+        self.environ = environ
+        self.did = []
+
+    def privilegedStartService(self):
+        self.did.append("listen")
+
+    def startService(self):
+        self.did.append("start")
+
+    def stopService(self):
+        self.did.append("stop")
+
+    def abort_requests(self):
+        self.did.append("abandon")
+
+
+@pytest.fixture
+def control(loaded, monkeypatch):
+    """Both ends of the pipe, with a handover in it; the descriptors and signals are as before."""
+    monkeypatch.setattr(worker, "RegistryService", Double)
+    monkeypatch.setattr(worker.globalLogBeginner, "beginLoggingTo", lambda *_, **__: None)
+    before = signal.getsignal(signal.SIGTERM)
+    reading, writing = os.pipe()
+    os.write(writing, encode_message(Handover(loaded, 1)))
+    yield reading, writing
+    signal.signal(signal.SIGTERM, before)
+    os.close(reading)
+    os.close(writing)
+
+
+def test_working_until_told_to_stop(control):
+    reading, writing = control
+
+    def during():
+        assert Double.made.did == ["listen", "start"]
+        os.write(writing, encode_message(STOP_MESSAGE))
+        (reader,) = working.readers
+        reader.doRead()
+        assert working.stopped == 1
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert working.stopped == 2
+
+    working = Reactor()
+    working.during = during
+    assert worker.run_worker(working, reading) == 0
+    assert Double.made.handover.number == 1
+    assert Double.made.environ["PATH"]  # a bucket's credentials may be there
+    ((phase, event, function),) = working.triggers
+    assert (phase, event, function) == ("before", "shutdown", Double.made.stopService)
+
+
+def test_working_until_the_first_is_gone(control):
+    reading, _ = control
+
+    def during():
+        working.readers[0].connectionLost(None)
+        assert working.stopped == 1
+
+    working = Reactor()
+    working.during = during
+    assert worker.run_worker(working, reading) == 0
+    assert Double.made.did == ["listen", "start", "abandon"]
+
+
+def test_a_start_that_fails(control, monkeypatch, capsys):
+    def refuse(_):
+        raise StartError("no such place")
+
+    monkeypatch.setattr(Double, "privilegedStartService", refuse)
+    assert worker.run_worker(Reactor(), control[0]) == 1
+    assert capsys.readouterr().err == "twisted-registry: no such place\n"
+
+
+def test_the_first_was_gone_before(monkeypatch):
+    monkeypatch.setattr(worker, "RegistryService", None)
+    reading, writing = os.pipe()
+    os.close(writing)
+    assert worker.run_worker(None, reading) == 0
+    os.close(reading)
+
+
+def test_lines_are_shared_where_processes_are_many(loaded, tmp_path, monkeypatch):
+    with (tmp_path / "out").open("w") as out:
+        monkeypatch.setattr("sys.__stdout__", out)
+        stream = process.access_log(loaded)
+        stream.write("line\n")
+        assert (tmp_path / "out").read_text() == "line\n"
+        alone = load(configured(tmp_path), {})
+        assert process.access_log(alone) is out
+    observed = []
+    monkeypatch.setattr("twisted_registry.workers.logs.ProcessIdObserver", observed.append)
+    process._make_observer(alone)
+    assert not observed
+    process._make_observer(loaded)
+    assert len(observed) == 1
+
+
+def test_the_program(monkeypatch):
+    """Started as a program, it is deaf to a terminal before all else, then works."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
+    during = []
+
+    def work(given):
+        during.append((given is reactor, *map(signal.getsignal, before)))
+        return 3
+
+    monkeypatch.setattr(worker, "run_worker", work)
+    monkeypatch.setattr("twisted_registry.app.standalone.freeze_imports", nullcontext)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module("twisted_registry.workers", run_name="__main__")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert ended.value.code == 3
+    assert during == [(True, signal.SIG_IGN, signal.SIG_IGN)]

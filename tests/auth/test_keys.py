@@ -1,0 +1,75 @@
+"""Which keys and bundles of certificates are of use for tokens."""
+
+from __future__ import annotations
+
+import jwt as library
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from tests.auth.token_verifiers import OTHER, ROOT, ROOT_CERTIFICATE, check, refusal, trusts
+from tests.support.tokens import SECRET, jwk, jwks, mint, pem, private_pem, segment
+from twisted_registry.auth.keys import KeyUnusable, SigningKey, TrustAnchors, key_ids, make_keyring
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"{}", b"null", b'{"keys": {}}', b'{"keys": [1]}', b"\xff", b"[" * 100_000],
+)
+def test_a_set_of_keys_that_is_none(content):
+    with pytest.raises(KeyUnusable, match="no JSON with a list of keys"):
+        make_keyring(None, content)
+
+
+@pytest.mark.parametrize(
+    ("listed", "said"),
+    [
+        ({"kty": "RSA", "n": "AQAB", "e": "AQAB"}, "keys[0]: it"),
+        ({}, "can not be read as a key"),
+        ({"kty": "oct", "k": segment(b"hunter2"), "kid": "a"}, "it is too short"),
+        ({"kty": "oct", "k": segment(SECRET), "alg": "RS256"}, "that its alg wants"),
+        ({"kty": "EC", "crv": "secp256k1", "x": "AA", "y": "AA"}, "can not be read as a key"),
+        ({"kty": "OKP", "crv": "X25519", "x": "AA"}, "can not be read as a key"),
+    ],
+)
+def test_a_key_that_is_of_no_use_is_told_without_what_it_says(listed, said):
+    with pytest.raises(KeyUnusable) as caught:
+        make_keyring(None, jwks(listed))
+    assert said in str(caught.value)
+    assert not any(str(value) in str(caught.value) for value in listed.values() if len(value) > 6)
+
+
+def test_keys_for_other_uses_are_left_out():
+    keys = jwks(jwk(OTHER, kid="other", use="enc"), jwk(ROOT, kid="root", use="sig"))
+    trusts(check(keys=keys), mint(ROOT, "ES256", kid="root"))
+    refusal(check(keys=keys), mint(OTHER, "ES256", kid="other"))
+    with pytest.raises(KeyUnusable, match="no key for signatures"):
+        make_keyring(None, jwks(jwk(OTHER, use="enc")))
+    with pytest.raises(KeyUnusable):
+        SigningKey.from_jwk(jwk(OTHER, use="enc"))
+
+
+def test_of_a_private_key_the_public_half_is_kept():
+    algorithm = library.algorithms.get_default_algorithms()["ES256"]
+    private = {**algorithm.to_jwk(OTHER, as_dict=True), "kid": "other"}
+    assert "d" in private
+    checking = check(keys=jwks(private))
+    trusts(checking, mint(OTHER, "ES256", kid="other"))
+    assert not hasattr(checking.keyring.keys["other"].key, "sign")
+
+
+def test_keys_that_are_too_weak_or_unknown_are_refused():
+    small = rsa.generate_private_key(65537, 1024)
+    for weak in (
+        small.public_key(),
+        ec.generate_private_key(ec.SECP256K1()).public_key(),
+        object(),
+    ):
+        with pytest.raises(KeyUnusable):
+            SigningKey.from_public_key(weak)
+    assert key_ids(object()) == key_ids(ec.generate_private_key(ec.SECP256K1()).public_key()) == ()
+
+
+@pytest.mark.parametrize("content", [b"", b"x", private_pem(OTHER), pem(ROOT_CERTIFICATE)[:-60]])
+def test_a_bundle_that_is_none(content):
+    with pytest.raises(ValueError):
+        TrustAnchors.from_pem(content)

@@ -1,0 +1,330 @@
+"""Which tokens are believed, signed with which keys, when, and what for."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+
+import jwt as library
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given
+from hypothesis import strategies as st
+from zope.interface.verify import verifyObject
+
+from tests.auth.token_verifiers import (
+    LEAF,
+    LEAF_CERTIFICATE,
+    OTHER,
+    ROOT,
+    ROOT_CERTIFICATE,
+    check,
+    refusal,
+    trusts,
+)
+from tests.support.tokens import (
+    ISSUER,
+    NOW,
+    SECRET,
+    SERVICE,
+    SIGNING,
+    certificate,
+    claims,
+    forge,
+    jwk,
+    jwks,
+    key,
+    mint,
+    pem,
+    public_pem,
+    segment,
+    x5c,
+)
+from twisted_registry.auth.access import LoginFailed
+from twisted_registry.auth.interfaces import ANONYMOUS, CATALOG, Access, IScope
+from twisted_registry.auth.keys import SigningKey, key_ids
+from twisted_registry.config.access import ALGORITHMS
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm(algorithm):
+    kind = SIGNING.get(algorithm)
+    token = mint(key(kind) if kind else SECRET, algorithm, kid=kind or "secret")
+    trusts(check(), token)
+    others = [each for each in ALGORITHMS if each != algorithm]
+    assert "not allowed" in refusal(check(algorithms=others), token) or kind == "RSA" or not kind
+    refusal(check(), token[:-8] + ("A" * 8 if token[-8:] != "A" * 8 else "B" * 8))
+
+
+def test_what_a_token_is_good_for():
+    access = [
+        {"type": "repository", "name": "a/b", "actions": ["pull"]},
+        {"type": "repository", "class": "image", "name": "a/b", "actions": ["push", "pull"]},
+        {"type": "repository", "name": "c", "actions": ["*"]},
+        {"type": "registry", "name": "catalog", "actions": ["*"]},
+        {"type": "repository", "name": "d", "actions": None},
+        {},
+    ]
+    login = check().check(mint(SECRET, "HS256", claims(access=access), kid="secret")).login
+    assert verifyObject(IScope, login.scope)
+    allowed = {
+        (name, action)
+        for name in ("a/b", "a", "c", "d", "")
+        for action in ("pull", "push", "delete", "*")
+        if login.scope.allows(login.identity, Access("repository", name, action))
+    }
+    assert allowed == {
+        ("a/b", "pull"), ("a/b", "push"),
+        *(("c", action) for action in ("pull", "push", "delete", "*")),
+    }  # fmt: skip
+    assert login.scope.allows(login.identity, CATALOG)
+
+
+@pytest.mark.parametrize("more", [{"access": None}, {"access": []}, {"nbf": None}])
+def test_what_a_token_need_not_say(more):
+    login = check().check(mint(SECRET, "HS256", claims(**more), kid="secret")).login
+    assert "access" not in more or not login.scope.allows(login.identity, CATALOG)
+
+
+@pytest.mark.parametrize("subject", [None, ""])
+def test_a_token_without_a_name_is_more_than_nothing(subject):
+    login = check().check(mint(SECRET, "HS256", claims(sub=subject), kid="secret")).login
+    assert login.identity == ANONYMOUS
+    assert login.identity is not ANONYMOUS
+
+
+@pytest.mark.parametrize("audience", [SERVICE, [SERVICE], ["x", SERVICE]])
+def test_audiences(audience):
+    trusts(check(), mint(SECRET, "HS256", claims(aud=audience), kid="secret"))
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"iss": "another"}, "another issuer"),
+        ({"iss": None}, "another issuer"),
+        ({"iss": [ISSUER]}, "another issuer"),
+        ({"aud": "another"}, "another service"),
+        ({"aud": None}, "another service"),
+        ({"aud": [[SERVICE]]}, "another service"),
+        ({"aud": {SERVICE: 1}}, "another service"),
+        ({"exp": None}, "without an end"),
+        ({"exp": "1e99"}, "without an end"),
+        ({"exp": True}, "without an end"),
+        ({"exp": float("nan")}, "without an end"),
+        ({"exp": float("inf")}, "without an end"),
+        ({"exp": 10**400}, "OverflowError"),
+        ({"nbf": "soon"}, "a time that is none"),
+        ({"sub": 1}, "no name"),
+        ({"sub": "a\nb"}, "no name"),
+        ({"sub": "\ud800"}, "no name"),
+        ({"access": {}}, "no list of rights"),
+        ({"access": "repository"}, "no list of rights"),
+        ({"access": 1}, "no list of rights"),
+        ({"access": [{"type": 1}]}, "no list of rights"),
+        ({"access": [{"name": ["a"]}]}, "no list of rights"),
+        ({"access": [{"actions": "pull"}]}, "no list of rights"),
+        ({"access": [{"actions": [["pull"]]}]}, "no list of rights"),
+    ],
+)
+def test_claims_that_are_wrong(more, reason):
+    token = forge({"alg": "HS256", "kid": "secret"}, claims(**more), SECRET)
+    assert reason in refusal(check(), token)
+
+
+def test_a_minute_between_two_clocks():
+    token = mint(SECRET, "HS256", claims(exp=NOW, nbf=NOW), kid="secret")
+    for offset in (-60, 0, 60):
+        assert check(now=NOW + offset).check(token).until == NOW + 60
+    assert "is over" in refusal(check(now=NOW + 60.1), token)
+    assert "not good yet" in refusal(check(now=NOW - 60.1), token)
+
+
+def test_keys_of_certificates_by_their_names_of_both_generations():
+    checking = check(pem(ROOT_CERTIFICATE, certificate(key("RSA"))), None)
+    for private, algorithm in ((ROOT, "ES256"), (key("RSA"), "RS256")):
+        names = key_ids(private.public_key())
+        for name in names:
+            trusts(checking, mint(private, algorithm, kid=name))
+        assert len(names[-1].split(":")) == 12
+        refusal(checking, mint(OTHER, "ES256", kid=names[0]))
+    refusal(checking, mint(ROOT, "ES256", kid="root"))
+    refusal(checking, mint(ROOT, "ES256"))
+
+
+def test_the_thumbprint_of_the_standard():
+    # RFC 7638 section 3.1.
+    n = (
+        "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMst"
+        "n64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw"
+    )  # fmt: skip
+    made = SigningKey.from_jwk({"kty": "RSA", "e": "AQAB", "n": n})
+    assert key_ids(made.key)[0] == "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
+
+
+def test_a_key_with_a_zero_in_front_has_the_name_that_distribution_gives_it_too():
+    found = {len(key_ids(key("P-256", str(number)).public_key())) for number in range(3)}
+    assert found == {3}
+    number = next(n for n in range(1, 2000) if _x(n) < 2**248)
+    standard, shorter, _ = key_ids(ec.derive_private_key(number, ec.SECP256R1()).public_key())
+    assert standard != shorter
+
+
+def _x(number):
+    return ec.derive_private_key(number, ec.SECP256R1()).public_key().public_numbers().x
+
+
+def test_certificates_vouch_for_keys():
+    middle = key("P-384", "middle")
+    middle_certificate = certificate(middle, (ROOT, ROOT_CERTIFICATE))
+    below = certificate(LEAF, (middle, middle_certificate), authority=False)
+    checking = check(pem(ROOT_CERTIFICATE), None)
+    trusts(checking, mint(LEAF, "ES256", x5c=x5c(LEAF_CERTIFICATE)))
+    trusts(checking, mint(LEAF, "ES256", x5c=x5c(below, middle_certificate)))
+    trusts(checking, mint(ROOT, "ES256", x5c=x5c(ROOT_CERTIFICATE)))
+    trusts(check(pem(LEAF_CERTIFICATE), None), mint(LEAF, "ES256", x5c=x5c(LEAF_CERTIFICATE)))
+    for chain in (
+        [below],
+        [certificate(LEAF)],
+        [certificate(LEAF, (OTHER, ROOT_CERTIFICATE))],
+        [certificate(LEAF, (OTHER, certificate(OTHER)))],
+        [certificate(OTHER, (LEAF, LEAF_CERTIFICATE)), LEAF_CERTIFICATE],
+        [certificate(LEAF, (ROOT, ROOT_CERTIFICATE), ends=-0.5)],
+        [LEAF_CERTIFICATE] * 11,
+    ):
+        refusal(checking, mint(LEAF, "ES256", x5c=x5c(*chain)))
+        refusal(checking, mint(OTHER, "ES256", x5c=x5c(*chain)))
+    refusal(checking, mint(OTHER, "ES256", x5c=x5c(LEAF_CERTIFICATE)))
+    for chain in ("x", ["x"], ["AAAA"], [1], {"a": 1}, x5c(LEAF_CERTIFICATE)[0]):
+        refusal(checking, mint(LEAF, "ES256", x5c=chain))
+    assert "no authority" in refusal(check(), mint(LEAF, "ES256", x5c=x5c(LEAF_CERTIFICATE)))
+
+
+def test_a_chain_is_good_as_long_as_its_certificates():
+    token = mint(LEAF, "ES256", claims(NOW + 2 * 86400), x5c=x5c(LEAF_CERTIFICATE))
+    assert "expired" in refusal(check(pem(ROOT_CERTIFICATE), None, now=NOW + 2 * 86400), token)
+
+
+def test_a_key_that_a_token_brings_along_is_believed_only_if_it_is_ours():
+    checking = check(pem(ROOT_CERTIFICATE))
+    trusts(checking, mint(ROOT, "ES256", jwk=jwk(ROOT)))
+    trusts(checking, mint(key("RSA"), "RS256", jwk=jwk(key("RSA"), kid="x")))
+    trusts(checking, mint(LEAF, "ES256", jwk=jwk(LEAF, x5c=x5c(LEAF_CERTIFICATE))))
+    refusal(checking, mint(OTHER, "ES256", jwk=jwk(OTHER)))
+    refusal(checking, mint(OTHER, "ES256", jwk=jwk(OTHER, kid="P-256")))
+    refusal(checking, mint(OTHER, "ES256", jwk=jwk(OTHER), kid="P-256"))
+    refusal(checking, mint(OTHER, "ES256", jwk=jwk(ROOT)))
+    refusal(checking, mint(OTHER, "ES256", jwk=jwk(OTHER, x5c=x5c(LEAF_CERTIFICATE))))
+    for brought in (
+        "x",
+        {},
+        {"kty": "oct", "k": segment(SECRET)},
+        {"kty": "RSA", "n": "", "e": ""},
+    ):
+        refusal(checking, mint(SECRET, "HS256", jwk=brought))
+
+
+def test_nobody_signs_with_nothing():
+    for name in ("none", "None", "NONE", "nOnE", "", None, 0, ["HS256"], {"a": 1}):
+        for kid in ("secret", "P-256", "RSA"):
+            for secret in (None, b"", SECRET):
+                if (name, kid) != ("HS256", "secret"):
+                    refusal(check(), forge({"alg": name, "kid": kid}, secret=secret))
+    assert refusal(check(), forge({"kid": "secret"}, secret=SECRET))
+    refusal(check(algorithms=["none"]), forge({"alg": "none", "kid": "secret"}))
+
+
+@pytest.mark.parametrize("kind", sorted(set(SIGNING.values())))
+def test_a_public_key_is_no_secret(kind):
+    """The attacker knows the public key, and signs with it as if it were a secret."""
+    private = key(kind)
+    for secret in (
+        public_pem(private),
+        public_pem(private).strip(),
+        b"",
+        json.dumps(jwk(private)).encode(),
+    ):
+        refusal(check(), forge({"alg": "HS256", "kid": kind}, secret=secret))
+
+
+def test_a_key_signs_by_its_own_algorithms_only():
+    keys = jwks(jwk(key("RSA"), kid="a", alg="RS256"), jwk(key("Ed25519"), kid="b", alg="Ed25519"))
+    trusts(check(keys=keys), mint(key("RSA"), "RS256", kid="a"))
+    trusts(check(keys=keys), mint(key("Ed25519"), "EdDSA", kid="b"))
+    refusal(check(keys=keys), mint(key("RSA"), "PS256", kid="a"))
+
+
+@pytest.mark.parametrize(
+    "kid",
+    ["../../../dev/null", "/dev/null", "' OR 1=1 --", "", "P-256\0", "http://evil.example/jwks",
+     "keys[0]", "__class__", None, 1, ["P-256"], {"P-256": 1}],
+)  # fmt: skip
+def test_the_name_of_a_key_opens_nothing(kid):
+    for secret in (None, b"", SECRET):
+        refusal(check(), forge({"alg": "HS256", "kid": kid}, secret=secret))
+
+
+def test_what_a_token_says_of_where_keys_are_is_not_heard():
+    for name in ("jku", "x5u"):
+        refusal(check(), mint(OTHER, "ES256", kid="other", **{name: "http://127.0.0.1:1/"}))
+
+
+def test_extensions_that_must_be_understood_are_not():
+    for crit in (["exp"], ["b64"], [], "exp", [1]):
+        refusal(check(), forge({"alg": "HS256", "kid": "secret", "crit": crit}, secret=SECRET))
+    refusal(check(), forge({"alg": "HS256", "kid": "secret", "b64": False}, secret=SECRET))
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["", ".", "..", "...", "a.b", "a.b.c", "a.b.c.d", "\xe4.\u2603.\ud800", "é" * 100,
+     f"{segment(b'[')}.{segment({})}.", f"{segment(b'[' * 100_000)}.{segment({})}.",
+     f"{segment([])}.{segment({})}.", f"{segment('a')}.{segment({})}."],
+)  # fmt: skip
+def test_what_is_no_token(token):
+    refusal(check(), token)
+
+
+@pytest.mark.parametrize("payload", [b"", b"[", b"[]", b"1", b"null", b"\xff", b"[" * 100_000])
+def test_claims_that_are_no_claims(payload):
+    jws = library.api_jws.PyJWS()
+    token = jws.encode(payload, SECRET, "HS256", headers={"kid": "secret"})
+    refusal(check(), token)
+
+
+@given(st.text(max_size=40), st.text(max_size=40), st.text(max_size=10))
+def test_whatever_comes_is_refused(header, payload, signature):
+    refusal(CHECK, f"{header}.{payload}.{signature}")
+    refusal(CHECK, f"{segment(header.encode('utf-8', 'replace'))}.{segment(payload)}.{signature}")
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=6,
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["alg", "kid", "x5c", "jwk", "crit", "b64", "typ"]), _JSON),
+    st.dictionaries(st.sampled_from(["iss", "aud", "exp", "nbf", "sub", "access"]), _JSON),
+)
+def test_whatever_is_signed_by_nobody_is_refused(header, said):
+    refusal(CHECK, forge(header, said))
+
+
+@given(st.dictionaries(st.sampled_from(["exp", "nbf", "sub", "access"]), _JSON))
+def test_whatever_claims_are_signed_nothing_breaks(said):
+    token = forge({"alg": "HS256", "kid": "secret"}, {**claims(), **said}, SECRET)
+    with suppress(LoginFailed):
+        name = CHECK.check(token).login.identity.name
+        assert name.encode().decode() == said.get("sub", "me")
+
+
+CHECK = check()
+
+
+def test_secrets_are_not_shown():
+    checking = check()
+    assert SECRET.decode()[:12] not in repr(checking)
+    assert SECRET.decode()[:12] not in repr(checking.keyring.keys["secret"])

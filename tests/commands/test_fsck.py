@@ -1,0 +1,210 @@
+"""``fsck`` as an operator runs it."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from contextlib import suppress
+
+import pytest
+
+from tests.commands.image_push import push, sha256
+from tests.support.processes import CONFIGURATION, SERVE, Running, configured, run, wait_until
+from twisted_registry.commands.fsck import FindingPrinter
+from twisted_registry.commands.output import ProgressBar
+from twisted_registry.integrity.findings import Finding, FindingKind
+from twisted_registry.storage.filesystem.tree import temporary_name
+
+FSCK = (sys.executable, "-m", "twisted_registry", "fsck")
+LAYER = b"kept layer"
+
+
+def configuration(folder, more=""):
+    gc = "  maintenance: {{gc: {{grace: 0s}}}}\n  delete: {{enabled: true}}\n"
+    return configured(folder, CONFIGURATION.replace("storage:\n", f"storage:\n{gc}") + more)
+
+
+def tree(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in (folder / "store").rglob("*")
+    }
+
+
+def files(found):
+    """The files of a tree, but for the quarantine and the collector's clock."""
+    return {
+        name: content
+        for name, content in found.items()
+        if content is not None and "/quarantine/" not in name and not name.endswith("/clock")
+    }
+
+
+def blob(folder, content):
+    hexadecimal = sha256(content).partition(":")[2]
+    (found,) = (folder / "store").rglob(f"blobs/**/{hexadecimal}/data")
+    return found
+
+
+@pytest.fixture
+def filled(tmp_path):
+    path = configuration(tmp_path)
+    with Running(*SERVE, path, cwd=tmp_path) as server:
+        push(server, "kept", LAYER)
+        server.stop()
+    return tmp_path, path
+
+
+def test_nothing_is_wrong(filled):
+    folder, path = filled
+    before = tree(folder)
+    status, out, err = run(*FSCK, path, cwd=folder)
+    assert (status, err) == (0, [])
+    assert out.startswith("2 blobs and manifests (")
+    assert out.endswith(
+        " bytes) and 1 repositories checked: "
+        "0 damaged, 0 sparse, 0 harmless, 0 repaired; 0 tags affected\n"
+    )
+    assert tree(folder) == before
+
+
+def test_damage_is_told_and_nothing_is_touched(filled):
+    folder, path = filled
+    blob(folder, LAYER).write_bytes(b"other bytes")
+    (folder / "store" / temporary_name()).write_bytes(b"half")
+    before = tree(folder)
+    status, out, err = run(*FSCK, path, cwd=folder)
+    assert (status, err) == (3, [])
+    first, *lines = out.splitlines()
+    assert first == (
+        f"corrupt blob: {blob(folder, LAYER).relative_to(folder / 'store')}: "
+        f"its 11 bytes are those of {sha256(b'other bytes')}"
+    )
+    assert "leftovers: /: 1 unfinished files of crashes" in lines
+    assert f"affected tag: a:kept ({sha256(LAYER)})" in lines
+    status, out, _ = run(*FSCK, "--json", path, cwd=folder)
+    assert status == 3
+    found = json.loads(out)
+    numbers = [found[name] for name in ("damaged", "sparse", "harmless", "repaired")]
+    assert numbers == [1, 0, 1, 0]
+    assert found["findings"][0]["kind"] == "corrupt blob"
+    assert [one["severity"] for one in found["findings"]] == ["damage", "harmless"]
+    assert found["findings"][0]["digest"] == sha256(LAYER)
+    assert found["tags"] == [{"repository": "a", "tag": "kept", "because": [sha256(LAYER)]}]
+    assert tree(folder) == before
+
+
+def test_a_repair_beside_two_processes_lets_the_next_push_heal(tmp_path):
+    path = configuration(tmp_path, "  workers: 2\n")
+    with Running(*SERVE, path, cwd=tmp_path) as server:
+        push(server, "kept", LAYER)
+        digest = sha256(LAYER)
+
+        def seen():
+            """What connections to either process are told."""
+            answers = [server.ask("GET", f"/v2/a/blobs/{digest}") for _ in range(12)]
+            return {(response.status, len(content)) for response, content in answers}
+
+        assert seen() == {(200, len(LAYER))}
+        damaged = blob(tmp_path, LAYER)
+        damaged.write_bytes(LAYER[:-1] + b"?")
+        status, out, _ = run(*FSCK, "--repair", path, cwd=tmp_path)
+        # Until somebody pushes it, the tag is affected.
+        assert status == 3
+        assert out.splitlines()[0].endswith("(repaired)")
+        assert {answer for answer, _ in seen()} == {404}
+        (quarantined,) = (tmp_path / "store/twisted-registry/quarantine").rglob("data")
+        assert quarantined.read_bytes() == LAYER[:-1] + b"?"
+
+        def pushed():
+            # Until each process has seen that the list is gone, it may refuse the manifest.
+            with suppress(AssertionError):
+                return push(server, "kept", LAYER)
+
+        wait_until(pushed)
+        wait_until(lambda: seen() == {(200, len(LAYER))})
+        assert run(*FSCK, path, cwd=tmp_path)[0] == 0
+        server.stop()
+
+
+def test_what_lies_around_is_removed(filled):
+    folder, path = filled
+    before = tree(folder)
+    (folder / "store" / temporary_name()).write_bytes(b"half")
+    status, out, _ = run(*FSCK, "--repair", path, cwd=folder)
+    assert status == 0
+    assert "leftovers: /: 1 unfinished files of crashes (repaired)" in out
+    assert tree(folder) == before
+
+
+def test_much_at_once(filled):
+    """What can be repaired is, beside what can not; what remains is told again each time."""
+    folder, path = filled
+    store = folder / "store"
+    before = tree(folder)
+    repositories = store / "docker/registry/v2/repositories"
+    (revision,) = repositories.rglob("revisions/**/link")
+    (tag,) = repositories.rglob("current/link")
+    layer = repositories / "a/_layers/sha256" / sha256(LAYER).partition(":")[2] / "link"
+    planted = {
+        revision: b"",
+        tag: b"latest",
+        layer: b"sha256:?",
+        repositories / "a/_layers/sha256/notes": b"?",
+        repositories / "a/_uploads/12345678-1234-1234-1234-123456789abc/startedat": b"?",
+        store / "twisted-registry/collector/list": b"torn",
+        store / "twisted-registry/trash/blobs/sha256/00/0": b"?",
+        store / temporary_name(): b"half",
+    }
+    for file, content in planted.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    status, out, _ = run(*FSCK, "--json", path, cwd=folder)
+    assert status == 3
+    found = json.loads(out)
+    assert {one["kind"] for one in found["findings"]} == {
+        *("empty link", "malformed link", "dangling link", "stray file"),
+        *("incomplete upload", "leftovers", "torn record"),
+    }
+    assert [tag["tag"] for tag in found["tags"]] == ["kept"]
+
+    status, out, _ = run(*FSCK, "--repair", "--json", path, cwd=folder)
+    assert status == 0
+    assert json.loads(out)["tags"] == []
+    strays = {str(file.relative_to(folder)): b"?" for file in planted if planted[file] == b"?"}
+    strays = {name: content for name, content in strays.items() if "_uploads" not in name}
+    assert files(tree(folder)) == {**files(before), **strays}
+    status, out, _ = run(*FSCK, path, cwd=folder)
+    assert status == 0
+    assert [line.partition(":")[0] for line in out.splitlines()[:-1]] == ["stray file"] * 2
+
+
+def test_a_check_that_can_not_be_made(filled):
+    folder, _ = filled
+    status, out, err = run(*FSCK, folder / "none.yml", cwd=folder)
+    assert (status, out) == (1, "")
+    assert "none.yml" in err[-1]
+
+
+def test_a_store_in_memory(tmp_path):
+    path = configured(tmp_path, "version: 0.1\nstorage: inmemory\n")
+    status, out, err = run(*FSCK, path, cwd=tmp_path)
+    assert (status, out) == (1, "")
+    assert err == ["twisted-registry: storage.inmemory: a store in memory has nothing to check"]
+
+
+def test_the_bar():
+    out, lines = io.StringIO(), io.StringIO()
+    findings = FindingPrinter(lines, ProgressBar(out))
+    assert findings.counts
+    findings.read(2**20, 4 * 2**20)
+    findings.read(2**20 + 5, 4 * 2**20)
+    findings.repository_started("x" * 100)
+    findings.found(Finding(FindingKind.FILE_STRAY, "a/b", repaired=True))
+    assert out.getvalue() == (
+        f"\r\x1b[Kreading MiB [{'#' * 10}{' ' * 30}] 1 of 4"
+        f"\r\x1b[Kchecking: 1 repositories, now {'x' * 40}"
+        "\r\x1b[K"
+    )
+    assert lines.getvalue() == "stray file: a/b (repaired)\n"

@@ -1,0 +1,89 @@
+"""``retention`` as an operator runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+import pytest
+
+from tests.support.processes import CONFIGURATION, configured, run
+from twisted_registry.commands.output import format_table
+
+RETENTION = (sys.executable, "-m", "twisted_registry", "retention")
+TAGS = "store/docker/registry/v2/repositories/a/_manifests/tags"
+RULES = """\
+  maintenance:
+    retention:
+      rules:
+      - repositories: ['a']
+        newest: 1
+        always: ['v*']
+"""
+
+
+def tagged(folder, *names):
+    """Lay out tags as a registry does, each a day older than the one before."""
+    digest = "sha256:" + 64 * "a"
+    for index, name in enumerate(names):
+        link = (
+            folder / f"store/docker/registry/v2/repositories/a/_manifests/tags/{name}/current/link"
+        )
+        link.parent.mkdir(parents=True)
+        link.write_text(digest)
+        second = link.stat().st_mtime - 86_400 * (index + 1)
+        os.utime(link, (second, second))
+
+
+@pytest.fixture
+def path(tmp_path):
+    tagged(tmp_path, "new", "old", "v1")
+    return configured(tmp_path, CONFIGURATION.replace("storage:\n", f"storage:\n{RULES}"))
+
+
+def tags(folder):
+    return sorted(entry.name for entry in (folder / TAGS).iterdir())
+
+
+def test_a_dry_run_and_a_run(tmp_path, path):
+    status, out, err = run(*RETENTION, "--dry-run", path, cwd=tmp_path)
+    assert (status, err) == (0, [])
+    head, old, total = out.splitlines()
+    assert head.split() == ["TAG", "PUSHED", "PULLED", "KEPT"]
+    assert old.startswith("-  a:old")
+    assert total == "1 of 3 tags would go, in 1 repositories"
+    assert tags(tmp_path) == ["new", "old", "v1"]
+    status, out, _ = run(*RETENTION, "--all", "--json", path, cwd=tmp_path)
+    assert status == 0
+    found = json.loads(out)
+    assert (found["tags"], found["expired"], found["kept"]) == (3, 1, 2)
+    reasons = {verdict["tag"]: verdict["reason"] for verdict in found["verdicts"]}
+    assert reasons == {"new": "newest 1", "old": "", "v1": "always"}
+    assert tags(tmp_path) == ["new", "v1"]
+    _, out, _ = run(*RETENTION, path, cwd=tmp_path)
+    assert out == "0 of 2 tags went, in 1 repositories\n"
+
+
+def test_another_process_is_at_it(tmp_path, path):
+    turn = tmp_path / "store/twisted-registry/tasks/retention/running"
+    turn.parent.mkdir(parents=True)
+    turn.write_bytes(b"elsewhere 1 it")
+    status, out, err = run(*RETENTION, path, cwd=tmp_path)
+    assert (status, out) == (1, "")
+    assert err == ["twisted-registry: another process is at it"]
+    assert tags(tmp_path) == ["new", "old", "v1"]
+
+
+def test_without_rules(tmp_path):
+    status, _, err = run(*RETENTION, configured(tmp_path), cwd=tmp_path)
+    assert (status, err) == (
+        1,
+        ["twisted-registry: storage.maintenance.retention: there are no rules"],
+    )
+
+
+def test_a_table():
+    assert format_table([("", "A", "B"), ("-", "long", ""), ("", "x", "y")]) == (
+        "   A     B\n-  long\n   x     y\n"
+    )

@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from twisted_registry.config.document import ConfigurationError, Node, Report, parse
+from twisted_registry.config.environment import apply_overrides
+from twisted_registry.config.kinds import plain, text
+from twisted_registry.config.loading import LoadedConfiguration, load_text, masked_data
+from twisted_registry.config.schema import Configuration
+from twisted_registry.config.sections import Section, SectionBase, key, schema, schema_keys
+
+BASE = "version: 0.1\nstorage: {filesystem: {rootdirectory: /data}}\n"
+MEMORY = "version: 0.1\nstorage: inmemory\n"
+
+
+def loaded(text: str, **variables: str) -> LoadedConfiguration:
+    return load_text(text, {f"REGISTRY_{name}": value for name, value in variables.items()}, "f")
+
+
+def faults(text: str, **variables: str) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        loaded(text, **variables)
+    return [str(fault) for fault in caught.value.faults]
+
+
+def test_a_variable_sets_a_key_and_is_yaml():
+    result = loaded(
+        BASE,
+        HTTP_ADDR=":80",
+        HTTP_RELATIVEURLS="true",
+        STORAGE_DELETE_ENABLED="true",
+        STORAGE_FILESYSTEM_MAXTHREADS="30",
+        HTTP_SECRET="0123",
+        HTTP_DRAINTIMEOUT="1m",
+        POLICY_REPOSITORY_CLASSES="[image, plugin]",
+    )
+    configuration = result.configuration
+    assert result.warnings == ()
+    assert configuration.http.addr == ":80"
+    assert configuration.http.relativeurls is True
+    assert configuration.http.secret == "0123"
+    assert configuration.http.draintimeout == 60
+    assert configuration.storage.delete.enabled is True
+    assert configuration.policy.repository.classes == ("image", "plugin")
+    assert configuration.storage.filesystem is not None
+    assert configuration.storage.filesystem.maxthreads == 30
+    assert configuration.storage.filesystem.rootdirectory == "/data"
+
+
+def test_an_empty_variable_takes_a_value_back():
+    assert loaded(BASE + "http: {addr: ':80'}\n", HTTP_ADDR="").configuration.http.addr == (
+        "127.0.0.1:5000"
+    )
+
+
+def test_other_variables_are_not_read():
+    environ = {"HOME": "/root", "registry_http_addr": ":1", "REGISTRYX": "y"}
+    assert load_text(BASE, environ, "f").warnings == ()
+
+
+def test_the_variable_that_names_the_file_overrides_nothing():
+    environ = {"REGISTRY_CONFIGURATION_PATH": "/x"}
+    assert load_text(BASE, environ, "f").warnings == ()
+
+
+def test_variables_apply_in_the_order_of_their_names():
+    result = loaded(BASE, STORAGE_DELETE_ENABLED="true", STORAGE="inmemory")
+    assert result.configuration.storage.drivers == ("inmemory",)
+    assert result.configuration.storage.delete.enabled is True
+
+
+def test_a_section_can_be_replaced_as_a_whole():
+    result = loaded(BASE + "http: {addr: ':80', prefix: /a/}\n", HTTP="{addr: ':81'}")
+    assert result.configuration.http.addr == ":81"
+    assert result.configuration.http.prefix == ""
+
+
+def test_lists_by_index():
+    hosts = "redis: {addrs: ['a:1', 'b:2']}\n"
+
+    def addrs(**variables: str) -> tuple[str, ...]:
+        redis = loaded(BASE + hosts, **variables).configuration.redis
+        assert redis is not None
+        return redis.addrs
+
+    assert addrs(REDIS_ADDRS_0="x:1") == ("x:1", "b:2")
+    assert addrs(REDIS_ADDRS_2="c:3", REDIS_ADDRS_3="d:4") == ("a:1", "b:2", "c:3", "d:4")
+    assert addrs(REDIS_ADDRS="[z:9]") == ("z:9",)
+
+
+@pytest.mark.parametrize("index", ["3", "x", "-1", "", "999999999999", "٢"])
+def test_an_index_beyond_the_next_is_a_fault(index: str):
+    said = faults(BASE + "redis: {addrs: ['a:1', 'b:2']}\n", **{f"REDIS_ADDRS_{index}": "x"})
+    assert len(said) == 1
+    assert said[0].endswith("must name an item of the list by its index, or the next one")
+
+
+def test_a_list_that_is_not_there_yet_begins_at_0():
+    result = loaded(BASE, NOTIFICATIONS_ENDPOINTS_0_NAME="a",
+                    NOTIFICATIONS_ENDPOINTS_0_URL="http://a")  # fmt: skip
+    (endpoint,) = result.configuration.notifications.endpoints
+    assert (endpoint.name, endpoint.url) == ("a", "http://a")
+
+
+def test_both_shapes_of_redis_are_inline():
+    result = loaded(BASE, REDIS_ADDR="a:1", REDIS_DB="3", REDIS_POOL_MAXIDLE="16",
+                    REDIS_POOL_IDLETIMEOUT="300s", REDIS_POOLSIZE="5")  # fmt: skip
+    redis = result.configuration.redis
+    assert redis is not None
+    assert (redis.addr, redis.db, redis.poolsize) == ("a:1", 3, 5)
+    assert (redis.pool.maxidle, redis.pool.idletimeout) == (16, 300)
+
+
+def test_header_names_stand_as_they_are_spelled():
+    result = load_text(BASE + "http: {headers: {X-Old: [a]}}\n", {
+        "REGISTRY_HTTP_HEADERS_Access-Control-Allow-Origin": "['*']",
+        "REGISTRY_HTTP_HEADERS_x-old": "[b]",
+        "REGISTRY_HTTP_HEADERS_X_Under_0": "c",
+        "REGISTRY_HTTP_HEADERS_X_Under_1": "d",
+    })  # fmt: skip
+    assert result.configuration.http.headers == {
+        "X-Old": ("b",),
+        "Access-Control-Allow-Origin": ("*",),
+        "X_Under": ("c", "d"),
+    }
+
+
+def test_names_that_variables_make_are_lower_case():
+    result = loaded(BASE, LOG_FIELDS_SERVICE="registry", LOG_FIELDS_Environment="test")
+    assert result.configuration.log.fields == {"service": "registry", "environment": "test"}
+
+
+def test_keys_with_an_underscore_are_found_by_the_longest_match():
+    text = BASE + "log: {fields: {a: {x: 1}, a_b: 2}}\n"
+    assert loaded(text, LOG_FIELDS_A_B="3").configuration.log.fields == {"a": {"x": 1}, "a_b": 3}
+    assert loaded(text, LOG_FIELDS_A_X="3").configuration.log.fields == {"a": {"x": 3}, "a_b": 2}
+
+
+@schema
+class Retry(SectionBase):
+    max_retries: str = key(text(), "Attempts.", default="")
+    max: str = key(text(), "Another.", default="")
+
+
+def test_a_schema_may_have_keys_with_an_underscore():
+    root = Node(None)
+    kind = Section("a section", Retry)
+    applied = apply_overrides(
+        root, kind, {"REGISTRY_MAX_RETRIES": "5", "REGISTRY_MAX": "6"}, Report()
+    )
+    assert plain(root) == {"max": 6, "max_retries": 5}
+    assert [item.path for item in applied] == [("max",), ("max_retries",)]
+
+
+def test_known_names_below_a_refused_driver():
+    report = Report()
+    root = parse("storage: {azure: {}}", "f", report)
+    apply_overrides(root, Section("a section", Configuration), {
+        "REGISTRY_STORAGE_AZURE_MAX_RETRIES": "5",
+        "REGISTRY_STORAGE_AZURE_CREDENTIALS_SECRET": "s",
+        "REGISTRY_STORAGE_AZURE_MAXRETRIES": "5",
+    }, report)  # fmt: skip
+    assert plain(root) == {"storage": {"azure": {"max_retries": 5, "credentials": {"secret": "s"}}}}
+    assert report.warnings == [
+        "Ignoring unrecognized environment variable REGISTRY_STORAGE_AZURE_MAXRETRIES"
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["PORT", "SERVICE_HOST", "HTTP_ADR", "http_addr", "HTTP_ADDR_X", "REDIS_FOO", "STORAGE_FILE",
+     "STORAGE_FILESYSTEM_ROOT", "VERSION", "", "HTTP_", "A\nB"],
+)  # fmt: skip
+def test_what_names_no_key_is_warned_of_and_changes_nothing(name: str):
+    result = loaded(BASE, **{name: "tcp://10.0.0.1:5000"})
+    (warning,) = result.warnings
+    assert warning.startswith("Ignoring unrecognized environment variable ")
+    assert warning.isprintable()
+    assert result.configuration == loaded(BASE).configuration
+
+
+def test_a_variable_of_podman_is_not_taken_for_ours():
+    """It names a file of logins; there is no kind of ``auth`` that is called so."""
+    result = loaded(BASE, AUTH_FILE="/srv/auth.json")
+    assert list(result.warnings) == [
+        "Ignoring unrecognized environment variable REGISTRY_AUTH_FILE"
+    ]
+    assert not result.configuration.auth.is_enabled
+
+
+def test_the_version_is_not_taken_from_the_environment():
+    assert faults("storage: inmemory\n", VERSION="0.1") == [
+        "version: unsupported version: none, expected version: 0.1"
+    ]
+
+
+def test_a_value_that_is_no_yaml_is_a_fault_and_not_shown():
+    (said,) = faults(BASE, HTTP_SECRET="[hunter2")
+    assert said.startswith("REGISTRY_HTTP_SECRET: the value is not YAML")
+    assert "hunter2" not in said
+
+
+def test_a_fault_names_the_variable():
+    assert faults(BASE, HTTP_NET="udp") == [
+        "http.net: got 'udp', expected tcp or unix (REGISTRY_HTTP_NET)"
+    ]
+
+
+def test_a_scalar_where_a_section_should_be_stays_a_fault_of_the_file():
+    assert faults(BASE + "http: hunter2\n", HTTP_ADDR=":1") == [
+        "http: got a single value, expected a section (f line 3)"
+    ]
+    assert faults(BASE + "redis: {addrs: a}\n", REDIS_ADDRS_0="b") == [
+        "redis.addrs: got 'a', expected a list of HOST:PORT (f line 3)"
+    ]
+
+
+def test_a_driver_of_the_environment_replaces_the_files():
+    result = loaded(MEMORY, STORAGE_FILESYSTEM_ROOTDIRECTORY="/x")
+    assert result.configuration.storage.drivers == ("filesystem",)
+    assert result.warnings == (
+        "storage.inmemory: replaced by filesystem of the environment (f line 2)",
+    )
+    assert loaded(BASE, STORAGE_INMEMORY="").configuration.storage.drivers == ("inmemory",)
+
+
+def test_two_drivers_of_the_environment_are_a_fault():
+    said = faults(BASE, STORAGE_INMEMORY="{}", STORAGE_FILESYSTEM_ROOTDIRECTORY="/x")
+    assert said == ["storage: got filesystem, inmemory, expected exactly one driver"]
+    said = faults(BASE, STORAGE="{inmemory: , filesystem: }")
+    assert said == ["storage: got filesystem, inmemory, expected exactly one driver"]
+
+
+def test_a_replaced_section_and_another_driver_are_a_fault():
+    said = faults(MEMORY, STORAGE="filesystem", STORAGE_INMEMORY="{}")
+    assert said == ["storage: got filesystem, inmemory, expected exactly one driver"]
+
+
+def test_two_drivers_of_the_file_stay_a_fault():
+    said = faults("version: 0.1\nstorage: {inmemory: , filesystem: }\n",
+                  STORAGE_FILESYSTEM_ROOTDIRECTORY="/x")  # fmt: skip
+    assert said == ["storage: got filesystem, inmemory, expected exactly one driver"]
+
+
+def test_a_typo_below_auth_opens_no_door():
+    said = faults(BASE, AUTH_HTPASWD_REALM="x")
+    assert said == [
+        (
+            "auth.htpaswd: unknown; known are none, silly, htpasswd, token"
+            " (REGISTRY_AUTH_HTPASWD_REALM)"
+        )
+    ]
+    assert faults(BASE, AUTH="htpasswd") == [
+        f"auth.htpasswd.{name}: the key is required (REGISTRY_AUTH)" for name in ("realm", "path")
+    ]
+
+
+def every_scalar(of: type, path: str = "") -> list[str]:
+    names = []
+    for spec in schema_keys(of).values():
+        name = f"{path}_{spec.name.upper()}"
+        kind = spec.kind
+        names += every_scalar(kind.of, name) if isinstance(kind, Section) else [name]
+    return names
+
+
+@pytest.mark.parametrize("name", every_scalar(Configuration))
+def test_every_key_of_the_schema_has_its_variable(name: str):
+    root = parse(BASE, "f", Report())
+    report = Report()
+    applied = apply_overrides(
+        root, Section("a section", Configuration), {f"REGISTRY{name}": "x"}, report
+    )
+    assert (len(applied), len(report.warnings)) == ((0, 1) if name == "_VERSION" else (1, 0))
+
+
+def test_loglevel_is_an_old_name():
+    result = loaded(BASE, LOGLEVEL="DEBUG")
+    assert result.configuration.log.level == "debug"
+    assert len(result.notices) == 1
+    log: dict[str, Any] = masked_data(
+        loaded(BASE + "log: {level: error}\n", LOGLEVEL="debug").configuration
+    )
+    assert log["log"]["level"] == "error"
+    assert loaded(BASE + "loglevel: warn\nlog:\n").configuration.log.level == "warn"
+    assert faults(BASE + "loglevel: warn\nlog: x\n") == [
+        "log: got a single value, expected a section (f line 4)"
+    ]

@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from twisted_registry.config.document import ConfigurationError, Fault, mask_url, quote_value
+from twisted_registry.config.loading import DEFAULT_PATHS, LoadedConfiguration, load, load_text
+
+BASE = "version: 0.1\nstorage: inmemory\n"
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def faults(text: str) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        load_text(text, {}, "f")
+    assert str(caught.value).splitlines() == [str(fault) for fault in caught.value.faults]
+    return [str(fault) for fault in caught.value.faults]
+
+
+def warned(text: str) -> tuple[str, ...]:
+    return tuple(load_text(text, {}, "f").warnings)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yml"
+    path.write_text(BASE)
+    return path
+
+
+def sourced(path: Path | None, environ: dict[str, str], *defaults: Path) -> LoadedConfiguration:
+    return load(
+        None if path is None else str(path), environ, default_paths=[str(item) for item in defaults]
+    )
+
+
+def test_the_file_of_the_command_line_comes_first(file: Path, tmp_path: Path):
+    result = sourced(file, {"REGISTRY_CONFIGURATION_PATH": str(tmp_path / "other")})
+    assert result.source == f"{file}, named on the command line"
+    assert result.configuration.storage.drivers == ("inmemory",)
+
+
+def test_then_the_one_that_the_environment_names(file: Path, tmp_path: Path):
+    result = sourced(None, {"REGISTRY_CONFIGURATION_PATH": str(file)}, tmp_path)
+    assert result.source == f"{file}, named by REGISTRY_CONFIGURATION_PATH"
+
+
+def test_then_the_places_of_distribution_in_order(file: Path, tmp_path: Path):
+    result = sourced(None, {}, tmp_path / "missing", file)
+    assert result.source == f"{file}, where Distribution keeps it"
+    assert DEFAULT_PATHS[0] == "/etc/distribution/config.yml"
+
+
+def test_else_the_built_in_default_which_the_environment_can_change(tmp_path: Path):
+    result = sourced(None, {"REGISTRY_HTTP_PREFIX": "/a/"}, tmp_path / "missing")
+    configuration = result.configuration
+    assert result.source.startswith("the built-in default")
+    assert (result.warnings, result.notices) == ((), ())
+    assert configuration.storage.filesystem is not None
+    assert configuration.storage.filesystem.rootdirectory == "./registry-data"
+    assert configuration.storage.delete.enabled is True
+    assert configuration.http.addr == "127.0.0.1:5000"
+    assert configuration.http.prefix == "/a/"
+
+
+def test_a_file_that_can_not_be_read_is_one_line(tmp_path: Path):
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe\x00version")
+    for path, said in (
+        (tmp_path / "missing", "can not be read: No such file or directory"),
+        (tmp_path, "can not be read: Is a directory"),
+        (binary, "is not UTF-8 text"),
+        (Path("a\0b"), "is no path"),
+    ):
+        with pytest.raises(ConfigurationError) as caught:
+            sourced(path, {})
+        (line,) = str(caught.value).splitlines()
+        assert line.endswith(said)
+
+
+@pytest.mark.parametrize("text", ["", "a", "[a]", "5", "~"])
+def test_a_file_that_is_no_mapping_is_one_line(text: str):
+    assert faults(text) == ["f: is not a mapping of sections; it must begin with version: 0.1"]
+
+
+def test_a_file_that_is_no_yaml_is_one_line():
+    assert (
+        faults("version: 0.1\nstorage: [\n")
+        == ["f: is not YAML at line 3: did not find expected node content"]
+        or len(faults("version: 0.1\nstorage: [\n")) == 1
+    )
+
+
+def test_a_byte_order_mark_does_no_harm(tmp_path: Path):
+    path = tmp_path / "config.yml"
+    path.write_bytes(b"\xef\xbb\xbf" + BASE.encode())
+    assert sourced(path, {}).configuration.version == "0.1"
+
+
+def test_the_version_must_be_the_known_one():
+    assert faults("storage: inmemory\n") == [
+        "version: unsupported version: none, expected version: 0.1"
+    ]
+    assert faults("version: 0.2\nstorage: inmemory\n") == [
+        "version: unsupported version '0.2', expected version: 0.1"
+    ]
+    assert faults("version: [1]\nstorage: inmemory\n")[0] == (
+        "version: got a list, expected 0.1 (f line 1)"
+    )
+    assert warned("version: '0.1'\nstorage: inmemory\n") == ()
+
+
+def test_every_fault_is_told_at_once_and_says_where():
+    text = BASE + (
+        "http:\n"
+        "  net: udp\n"
+        "  draintimeout: 5\n"
+        "  relativeurls: 'yes'\n"
+        "  prefix: registry\n"
+        "  host: registry.example\n"
+        "  headers: {X-A: plain, 'B C': [x], D: [\"x\\ny\"], Content-Length: ['3']}\n"
+        "  limits: {manifestbytes: 1MiB, idletimeout: 0s}\n"
+        "log: {level: loud, formatter: xml, accesslog: 5}\n"
+        "tags: {maxtags: -1}\n"
+        "policy: {repository: {classes: [imagee]}}\n"
+        "validation: {manifests: {urls: {allow: ['(']}, indexes: {platforms: some}}}\n"
+    )
+    assert faults(text) == [
+        "http.net: got 'udp', expected tcp or unix (f line 4)",
+        "http.relativeurls: got 'yes', expected true or false (f line 6)",
+        "http.prefix: got 'registry', expected a path that starts and ends with / (f line 7)",
+        (
+            "http.host: got 'registry.example', expected an absolute http or https URL"
+            " without query (f line 8)"
+        ),
+        "http.headers.X-A: got 'plain', expected a list of values (f line 9)",
+        (
+            "http.headers.B C: the key must be the name of an HTTP header, and not one that frames"
+            " the message (f line 9)"
+        ),
+        "http.headers.D[0]: got 'x\\ny', expected a header value on one line (f line 9)",
+        (
+            "http.headers.Content-Length: the key must be the name of an HTTP header, and not one"
+            " that frames the message (f line 9)"
+        ),
+        (
+            "http.limits.manifestbytes: got '1MiB', expected a number of bytes from 4194304, as"
+            " 4194304 or 4MiB (f line 10)"
+        ),
+        (
+            "http.limits.idletimeout: got '0s', expected a duration, longer than 0, as 90s, 2h10m"
+            " or 500ms (f line 10)"
+        ),
+        "log.level: got 'loud', expected error, warn, info or debug (f line 11)",
+        "log.formatter: got 'xml', expected text, json or logstash (f line 11)",
+        "log.accesslog: got a single value, expected a section (f line 11)",
+        "tags.maxtags: got '-1', expected a whole number from 0 (f line 12)",
+        "policy.repository.classes[0]: got 'imagee', expected image or plugin (f line 13)",
+        (
+            "validation.manifests.urls.allow[0]: got '(', expected a regular expression that Go and"
+            " Python read alike (f line 14)"
+        ),
+        (
+            "validation.manifests.indexes.platforms: got 'some', expected all, none or list"
+            " (f line 14)"
+        ),
+    ]
+
+
+def test_unknown_keys_warn_with_the_nearest_known_one():
+    assert warned(BASE + "http: {adr: ':1', zzz: 1}\nstorag: x\n") == (
+        "http.adr: unknown key, ignored; did you mean addr? (f line 3)",
+        "http.zzz: unknown key, ignored (f line 3)",
+        "storag: unknown key, ignored; did you mean storage? (f line 4)",
+    )
+    assert warned("version: 0.1\nstorage: {inmemory: , delte: {enabled: true}}\n") == (
+        "storage.delte: unknown key, ignored; did you mean delete? (f line 2)",
+    )
+
+
+def test_warnings_come_along_with_faults():
+    with pytest.raises(ConfigurationError) as caught:
+        load_text(BASE + "http: {adr: ':1', net: udp}\n", {}, "f")
+    assert len(caught.value.warnings) == 1
+
+
+def test_a_key_without_a_value_is_as_if_it_were_absent():
+    text = (
+        "version: 0.1\nstorage: {inmemory: , cache: , delete: {enabled: }}\nhttp:\nredis:\nauth:\n"
+    )
+    result = load_text(text, {}, "f")
+    assert result.warnings == ()
+    assert result.configuration == load_text(BASE, {}, "f").configuration
+
+
+def test_values_are_typed():
+    configuration = load_text(
+        BASE
+        + """
+http:
+  draintimeout: 5000000000
+  host: https://registry.example/base/
+  headers: {Access-Control-Allow-Origin: ['*', 'b']}
+  limits: {headerbytes: 32KiB, bodytimeout: 2m}
+catalog: {maxentries: -5}
+tags: {maxtags: 0}
+validation:
+  manifests:
+    urls: {allow: ['^https://a/'], deny: [b]}
+    indexes: {platforms: LIST, platformlist: [{architecture: amd64, os: linux}]}
+log: {level: WARN, formatter: json, fields: {service: x, n: 1}}
+""",
+        {},
+    ).configuration
+    assert configuration.http.draintimeout == 5.0
+    assert configuration.http.host == "https://registry.example/base"
+    assert configuration.http.headers == {"Access-Control-Allow-Origin": ("*", "b")}
+    assert configuration.http.limits.headerbytes == 32768
+    assert configuration.http.limits.bodytimeout == 120.0
+    assert configuration.catalog.maxentries == 1000
+    assert configuration.tags.maxtags == 1000
+    (allow,) = configuration.validation.manifests.urls.allow
+    assert allow.search("https://a/b")
+    indexes = configuration.validation.manifests.indexes
+    assert (indexes.platforms, indexes.platformlist[0].os) == ("list", "linux")
+    assert (configuration.log.level, configuration.log.fields) == ("warn", {"service": "x", "n": 1})
+
+
+@pytest.mark.parametrize(
+    ("said", "threads"), [("5", 25), ("-1", 25), ("26", 26), ("'0x40'", 64), ("", 100)]
+)
+def test_maxthreads_is_at_least_25(said: str, threads: int):
+    text = f"version: 0.1\nstorage:\n  filesystem:\n    maxthreads: {said}\n"
+    filesystem = load_text(text, {}).configuration.storage.filesystem
+    assert filesystem is not None
+    assert filesystem.maxthreads == threads
+    assert filesystem.rootdirectory == "/var/lib/registry"
+
+
+@pytest.mark.parametrize("name", ["filesystem", "inmemory"])
+def test_a_driver_may_be_a_name_alone(name: str):
+    for text in (f"storage: {name}", f"storage:\n  {name}:", f"storage: {{{name}: {{}}}}"):
+        assert load_text(f"version: 0.1\n{text}\n", {}).configuration.storage.drivers == (name,)
+
+
+@pytest.mark.parametrize("path", sorted(CONF.glob("*.yml")), ids=lambda path: path.name)
+def test_the_files_that_come_along_load_without_a_word(path: Path):
+    result = load(str(path), {})
+    assert (result.warnings, result.notices) == ((), ())
+
+
+def test_there_are_such_files():
+    assert {path.name for path in CONF.glob("*.yml")} >= {"registry.yml", "memory.yml"}
+
+
+def test_lines_stay_lines():
+    assert (
+        str(Fault("a\nb", "got 'x'", "y", "f line 1")) == "'a\\nb': got 'x', expected y (f line 1)"
+    )
+    assert quote_value("a\nb\u2028") == "'a\\nb\\u2028'"
+    assert len(quote_value("x" * 1000)) < 100
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://user:hunter2@a/b", "https://hunter2@a", "x //u:hunter2@hunter2@a", "//:hunter2@"],
+)
+def test_urls_are_shown_without_passwords(url: str):
+    assert "hunter2" not in mask_url(url)
+    assert mask_url("https://a.example/b@c") == "https://a.example/b@c"

@@ -1,0 +1,148 @@
+"""``middleware``: which is served, and what its options take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from twisted_registry.config.document import ConfigurationError
+from twisted_registry.config.loading import LoadedConfiguration, effective_yaml, load_text
+
+if TYPE_CHECKING:
+    from twisted_registry.config.middleware import StorageMiddleware
+
+MEMORY = "storage: inmemory"
+BUCKET = "storage: {s3: {bucket: b, region: eu-central-1}}"
+PAIR = "privatekey: /k.pem, keypairid: K"
+
+
+def loaded(entry: str, storage: str = BUCKET) -> LoadedConfiguration:
+    return load_text(f"version: 0.1\n{storage}\nmiddleware: {{storage: [{entry}]}}\n", {}, "f")
+
+
+def read(entry: str, storage: str = BUCKET) -> StorageMiddleware:
+    result = loaded(entry, storage)
+    assert result.warnings == ()
+    (found,) = result.configuration.middleware.storage
+    return found
+
+
+def faults(entry: str, storage: str = BUCKET) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        loaded(entry, storage)
+    return [str(fault) for fault in caught.value.faults]
+
+
+def test_redirect():
+    found = read("{name: redirect, options: {baseurl: 'https://a.example/x'}}", MEMORY)
+    assert found.name == "redirect"
+    assert found.settings.baseurl == "https://a.example/x"
+
+
+def test_rewrite():
+    options = "{scheme: https, host: 'a:8443', trimpathprefix: /bucket}"
+    settings = read(f"{{name: rewrite, options: {options}}}").settings
+    assert (settings.scheme, settings.host, settings.trimpathprefix) == (
+        "https", "a:8443", "/bucket",
+    )  # fmt: skip
+
+
+def test_rewrite_needs_nothing():
+    settings = read("{name: rewrite}", MEMORY).settings
+    assert (settings.scheme, settings.host, settings.trimpathprefix) == ("", "", "")
+
+
+def test_cloudfront():
+    settings = read(
+        f"{{name: cloudfront, options: {{baseurl: d1.cloudfront.net, {PAIR}}}}}"
+    ).settings
+    assert (settings.baseurl, settings.privatekey, settings.keypairid) == (
+        "d1.cloudfront.net", "/k.pem", "K",
+    )  # fmt: skip
+    assert (settings.lifetime, settings.ipfilteredby, settings.regions) == (1200, "none", ())
+    assert settings.frequency == 12 * 3600
+    assert settings.iprangesurl == "https://ip-ranges.amazonaws.com/ip-ranges.json"
+
+
+@pytest.mark.parametrize("name", ["updatefrequency", "updatefrenquency"])
+def test_cloudfront_has_more(name: str):
+    settings = read(
+        f"{{name: cloudfront, options: {{baseurl: 'https://d1.cloudfront.net/x/', {PAIR},"
+        f" duration: 5m, ipfilteredby: AWSRegion, awsregion: 'us-east-1, eu-west-1',"
+        f" {name}: 1h, iprangesurl: 'file:///ip-ranges.json'}}}}"
+    ).settings
+    assert (settings.lifetime, settings.ipfilteredby) == (300, "awsregion")
+    assert settings.regions == ("us-east-1", "eu-west-1")
+    assert settings.frequency == 3600
+    assert settings.iprangesurl == "file:///ip-ranges.json"
+
+
+@pytest.mark.parametrize(
+    ("entry", "storage", "expected"),
+    [
+        ("{name: imaginary}", BUCKET, ["[0].name: got 'imaginary', expected redirect, rewrite or"]),
+        ("{options: {}}", BUCKET, ["[0].name: the key is required"]),
+        ("{name: redirect}", BUCKET, ["[0].options.baseurl: redirect needs it"]),
+        (
+            "{name: redirect, options: {baseurl: a.example}}",
+            BUCKET,
+            ["[0].options.baseurl: got 'a.example', expected a URL with a scheme"],
+        ),
+        (
+            "{name: redirect, options: {baseurl: 'ftp://a'}}",
+            BUCKET,
+            [
+                "[0].options.baseurl: got 'ftp://a', expected a URL with",
+                "[0].options.baseurl: redirect needs it",
+            ],
+        ),
+        (
+            "{name: cloudfront}",
+            BUCKET,
+            [f"[0].options.{key}: cloud" for key in ("baseurl", "privatekey", "keypairid")],
+        ),
+        (
+            f"{{name: cloudfront, options: {{baseurl: a, {PAIR}}}}}",
+            MEMORY,
+            ["[0]: cloudfront needs storage.s3"],
+        ),
+        (
+            f"{{name: cloudfront, options: {{baseurl: a, {PAIR}, ipfilteredby: awsregion}}}}",
+            BUCKET,
+            ["[0].options.awsregion: ipfilteredby: awsregion needs it"],
+        ),
+        (
+            f"{{name: cloudfront, options: {{baseurl: a, {PAIR}, ipfilteredby: all}}}}",
+            BUCKET,
+            ["[0].options.ipfilteredby: got 'all', expected none, aws or awsregion"],
+        ),
+        (
+            f"{{name: cloudfront, options: {{baseurl: a, {PAIR}, iprangesurl: 'file://x'}}}}",
+            BUCKET,
+            ["[0].options.iprangesurl: got 'file://x', expected an http, https or file URL"],
+        ),
+        ("{name: rewrite, options: {scheme: ftp}}", BUCKET, ["[0].options.scheme: got 'ftp'"]),
+    ],
+)
+def test_what_is_refused(entry: str, storage: str, expected: list[str]):
+    found = faults(entry, storage)
+    assert len(found) == len(expected)
+    for said, begin in zip(found, expected, strict=True):
+        assert f"middleware.storage{begin}" in said
+
+
+@pytest.mark.parametrize("entry", ["{name: cloudfront, disabled: true}", "{disabled: true}"])
+def test_what_is_disabled_is_not_looked_at(entry: str):
+    assert read(entry, MEMORY).disabled
+
+
+def test_unknown_options_are_warned_of():
+    (said,) = loaded("{name: redirect, options: {baseurl: 'https://a', baseUrl: x}}").warnings
+    assert "middleware.storage[0].options.baseUrl" in said
+
+
+def test_the_key_is_not_shown():
+    result = loaded(f"{{name: cloudfront, options: {{baseurl: a, {PAIR}}}}}")
+    assert "k.pem" not in effective_yaml(result.configuration)
+    assert "k.pem" not in repr(result.configuration)

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from twisted_registry.config.reference import reference
+
+PAGE = Path(__file__).parents[2] / "docs" / "configuration.rst"
+COMMAND = [sys.executable, "-m", "twisted_registry.config.reference"]
+
+
+def test_the_page_in_docs_is_up_to_date():
+    assert PAGE.read_text() == reference(), f"write it anew: {' '.join(COMMAND[1:])} > {PAGE.name}"
+
+
+def test_the_command_writes_the_page():
+    run = subprocess.run(COMMAND, capture_output=True, text=True, check=True, cwd=PAGE.parents[1])
+    assert run.stdout == PAGE.read_text()
+
+
+def test_reading_a_configuration_needs_no_twisted():
+    code = (
+        "import sys, twisted_registry.config.loading;"
+        "print(sorted(name for name in sys.modules if name.split('.')[0] in ('twisted', 'cattrs')))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, check=True, cwd=PAGE.parents[1],
+    )  # fmt: skip
+    assert run.stdout.strip() == "[]"

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from twisted_registry.config import values
+from twisted_registry.config.document import Node, Report, parse
+
+
+def node(text: str) -> Node:
+    return parse(text, "test", Report())
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("0", 0.0),
+        ("5s", 5.0),
+        ("2h10m", 7800.0),
+        ("1.5h", 5400.0),
+        (".5s", 0.5),
+        ("5.s", 5.0),
+        ("+1m", 60.0),
+        ("-1m", -60.0),
+        ("300ms", 0.3),
+        ("10us", 1e-5),
+        ("10\u00b5s", 1e-5),
+        ("10\u03bcs", 1e-5),
+        ("100ns", 1e-7),
+        ("1h1m1s1ms", 3661.001),
+    ],
+)
+def test_durations_of_go(said: str, seconds: float):
+    assert values.duration(said) == pytest.approx(seconds, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "said", ["", "5", "-", "+", "s", ".s", "5 s", "5S", "1d", "1h 1m", "1e3s", "٣s", "300y"]
+)
+def test_what_go_does_not_take_as_a_duration(said: str):
+    with pytest.raises(ValueError):
+        values.duration(said)
+
+
+def test_a_duration_may_not_be_longer_than_go_can_say():
+    assert values.duration("2562047h") > 0
+    with pytest.raises(ValueError):
+        values.duration("2562048h")
+
+
+def test_a_bare_integer_is_nanoseconds_and_a_fraction_is_nothing():
+    assert values.seconds(node("5000000000")) == 5.0
+    for text in ("1.5", "true", "9223372036854775808", "[1s]", "'5'"):
+        with pytest.raises(ValueError):
+            values.seconds(node(text))
+
+
+def test_where_distribution_insists_on_text_a_number_is_refused():
+    assert values.quoted_seconds(node("168h")) == 168 * 3600
+    with pytest.raises(ValueError):
+        values.quoted_seconds(node("0"))
+
+
+@given(st.integers(-(2**53), 2**53))
+@settings(deadline=None)
+def test_a_spelled_duration_reads_back(nanoseconds: int):
+    said = values.format_duration(nanoseconds / 1e9)
+    assert round(values.duration(said) * 1e9) == pytest.approx(nanoseconds, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0, "0s"), (7800, "2h10m"), (1.5, "1.5s"), (3600, "1h"), (-61, "-1m1s")]
+)
+def test_durations_are_spelled_as_people_write_them(seconds: float, said: str):
+    assert values.format_duration(seconds) == said
+
+
+def test_text_is_what_is_spelled():
+    for text in ("0123", "yes", "1.50", "2020-01-01"):
+        assert values.text(node(text)) == text
+    with pytest.raises(ValueError):
+        values.text(node("[a]"))
+    with pytest.raises(ValueError):
+        values.nonempty_text(node("' '"))
+
+
+def test_only_a_bare_word_is_a_flag():
+    assert values.boolean(node("true")) is True
+    assert values.boolean(node("off")) is False
+    for text in ("'true'", "1", "t", "[true]"):
+        with pytest.raises(ValueError):
+            values.boolean(node(text))
+
+
+def test_loose_flags_are_those_of_strconv():
+    for text in ("1", "t", "T", "TRUE", "true", "True", "'true'", "yes"):
+        assert values.lenient_boolean(node(text)) is True
+    for text in ("0", "f", "F", "FALSE", "false", "False", "'false'"):
+        assert values.lenient_boolean(node(text)) is False
+    for text in ("'yes'", "2", "tRUE", "{}"):
+        with pytest.raises(ValueError):
+            values.lenient_boolean(node(text))
+
+
+def test_whole_numbers():
+    assert values.integer(node("-3")) == -3
+    assert values.lenient_integer(node("'0x40'")) == 64
+    assert values.lenient_integer(node("40")) == 40
+    for text in ("1.5", "true", "'1'", "9223372036854775808"):
+        with pytest.raises(ValueError):
+            values.integer(node(text))
+    for text in ("'9223372036854775808'", "'a'", "'99999999999999999999'", "[1]"):
+        with pytest.raises(ValueError):
+            values.lenient_integer(node(text))
+
+
+def test_sizes_have_units_of_1024():
+    assert values.size(node("4194304")) == values.size(node("4MiB")) == 4 * 2**20
+    assert values.size(node("'2 KiB'")) == 2048
+    for text in ("4MB", "1.5MiB", "'-1'", "MiB", "true"):
+        with pytest.raises(ValueError):
+            values.size(node(text))
+
+
+def test_patterns_are_taken_only_if_python_reads_them_as_go_does():
+    assert values.pattern(node(r"^https://[^/]+\.example\.com/")).search("https://a.example.com/")
+    assert values.pattern(node(r"'b\z'")).search("ab")
+    for text in ("'('", "'[[:alpha:]]'", "'a(?i)b'", r"'\pL'", "'a{99999999999}'", "[a]"):
+        with pytest.raises(ValueError):
+            values.pattern(node(text))
+
+
+def test_urls():
+    assert values.url(node("https://a:5/b?c")) == "https://a:5/b?c"
+    assert values.base_url(node("https://a.example/registry/")) == "https://a.example/registry"
+    for text in ("a.example", "ftp://a", "http://", "http://a:99999", "'http://a b'", "http://[",
+                 '"http://a\\n"', "[a]"):  # fmt: skip
+        with pytest.raises(ValueError):
+            values.url(node(text))
+    for text in ("https://a?b", "'https://a#b'", "https://u:p@a"):
+        with pytest.raises(ValueError):
+            values.base_url(node(text))
+
+
+def test_a_prefix_starts_and_ends_with_a_slash():
+    assert values.prefix(node("/a/b-c/")) == "/a/b-c/"
+    assert values.prefix(node("/")) == "/"
+    assert values.prefix(node("''")) == ""
+    for text in ("a/", "/a", "//", "/a//b/", "/../", "/./", "/a b/", "'/a?/'", "'/a#/'", "/%2e/"):
+        with pytest.raises(ValueError):
+            values.prefix(node(text))
+
+
+def test_headers_are_tokens_and_single_lines():
+    assert values.header_name("X-A_b") == "X-A_b"
+    for name in ("", "a b", "a:", "\u00e4", "a\n", "Content-Length", "transfer-encoding"):
+        with pytest.raises(ValueError):
+            values.header_name(name)
+    assert values.header_value(node("'*'")) == "*"
+    assert values.header_value(node("''")) == ""
+    assert values.header_value(node("GET, HEAD")) == "GET, HEAD"
+    for text in ('"a\\nb"', '"a\\r"', '" a"', '"a "', '"\\0"', '"\\u20ac"', "[a]"):
+        with pytest.raises(ValueError):
+            values.header_value(node(text))

@@ -1,0 +1,84 @@
+"""A collector that a test plays, and a gate that listens to it."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import maybeDeferred
+
+from tests.repository.worlds import World, result_of
+from twisted_registry.gc.delete_list import DeleteList, Phase
+from twisted_registry.oci.digest import Digest
+from twisted_registry.oci.errors import ErrorCode
+from twisted_registry.repository import layout
+
+LIST_TTL_S = 120.0
+BLOB = Digest.of(b"blob")
+MANIFEST = Digest.of(b"manifest")
+OTHER = Digest.of(b"other")
+
+
+class Collector:
+    """Publishes lists in a world's store."""
+
+    def __init__(self, world):
+        self.world = world
+        self.number = 0
+
+    def propose(self, *blobs, manifests=()):
+        self.number += 1
+        self.list = DeleteList(
+            f"list-{self.number}",
+            Phase.PROPOSED,
+            LIST_TTL_S,
+            frozenset(blobs),
+            frozenset(manifests),
+        )
+        self.publish()
+
+    def condemn(self):
+        self.list = DeleteList(
+            self.list.id, Phase.CONDEMNED, LIST_TTL_S, self.list.blobs, self.list.manifests
+        )
+        self.publish()
+
+    def publish(self):
+        self.world.write(layout.DELETE_LIST, self.list.to_bytes())
+
+    def withdraw(self):
+        self.world.remove(layout.DELETE_LIST)
+
+    def leases(self):
+        prefix = f"{layout.leases(self.list.id)}/"
+        return {path.removeprefix(prefix) for path in self.world.paths() if prefix in path}
+
+
+def may_report_present(gate, digest, repository="a"):
+    return result_of(maybeDeferred(gate.may_report_present, repository, digest))
+
+
+async def hold(gate, digest, until=None, repository="a"):
+    async with gate.protect_push(repository, digest):
+        if until is not None:
+            await until
+
+
+def refused(world, protect_push):
+    """What is stored now is refused after a while, and the client told to come again."""
+    failures = []
+    protect_push.addErrback(failures.append)
+    world.clock.pump([1.0] * 19)
+    assert failures == []
+    world.clock.pump([1.0] * 2)
+    error = failures[0].value
+    assert (error.code, error.http_status) == (ErrorCode.UNAVAILABLE, 503)
+    assert error.headers == (("Retry-After", "10"),)
+
+
+def lease(digest):
+    return f"{digest.algorithm}/{digest.hex}"
+
+
+def late_world():
+    """A world whose clock shows no small numbers."""
+    world = World()
+    world.clock.advance(1_000_000)
+    return world

@@ -1,0 +1,378 @@
+"""What a collection removes, and above all what it keeps."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.gc.collected_store import DAY, UNTAGGED
+from tests.repository.worlds import ROOT, begin, descriptor, done, image, index
+from twisted_registry.gc import collector as collector_module
+from twisted_registry.gc.collector import CollectionFailed, CollectionResult
+from twisted_registry.oci.digest import Digest
+from twisted_registry.oci.errors import RegistryError
+from twisted_registry.oci.manifest import OCI_IMAGE, OCI_INDEX
+from twisted_registry.repository import layout
+
+
+def test_a_store_without_anything(store):
+    assert store.collect() == CollectionResult()
+
+
+def test_bytes_that_nothing_refers_to_go(store):
+    store.world.blob(b"garbage")
+    kept = store.world.image("v1")
+    store.age()
+    assert store.collect() == CollectionResult(1, 3, 0, 1, 7)
+    assert not store.holds(b"garbage")
+    assert store.is_whole(kept)
+    assert store.told.blobs == [Digest.of(b"garbage")]
+    # The link of the repository to it is gone as well, and the folder of the bytes.
+    text = Digest.of(b"garbage").hex
+    assert not [path for path in store.world.paths() if text in path]
+    assert store.collect() == CollectionResult(1, 3)
+
+
+def test_what_is_young_stays(store):
+    store.world.blob(b"young")
+    store.age(DAY / 2)
+    store.world.blob(b"younger")
+    store.age(DAY * 3 / 4)
+    assert store.collect().blobs == 1
+    assert not store.holds(b"young")
+    assert store.holds(b"younger")
+
+
+def test_bytes_that_were_pushed_again_count_as_young(store):
+    store.world.blob(b"pushed twice")
+    store.age()
+    store.world.blob(b"pushed twice", "other")
+    assert store.collect().blobs == 0
+    assert store.holds(b"pushed twice")
+
+
+def test_a_deleted_image_goes_with_all_that_only_it_needed(store):
+    layer = descriptor(b"own layer")
+    store.world.blob(b"own layer")
+    doomed = store.world.image("old", layers=[layer, descriptor(b"layer")])
+    kept = store.world.image("new")
+    done(store.world.repo().manifests.delete(doomed))
+    store.age()
+    assert store.collect().blobs == 2
+    assert not store.holds(b"own layer")
+    assert layout.blob(doomed) not in store.world.paths()
+    assert store.is_whole(kept)
+
+
+def test_a_blob_of_another_repository_stays(store):
+    kept = store.world.image("v1", "one")
+    other = store.world.image("v1", "two")
+    done(store.world.repo("two").manifests.delete(other))
+    store.age()
+    assert store.collect().blobs == 0
+    assert store.is_whole(kept, "one")
+
+
+def nested(store):
+    """An index of an index of an image with a layer of its own; only the first is tagged."""
+    store.world.blob(b"deep layer")
+    deep = image(layers=[descriptor(b"deep layer")])
+    store.world.image()
+    inner_image = store.world.put(deep, OCI_IMAGE)
+    inner = index(descriptor(deep, OCI_IMAGE))
+    inner_digest = store.world.put(inner, OCI_INDEX)
+    outer = store.world.put(index(descriptor(inner, OCI_INDEX)), OCI_INDEX, "multi")
+    return outer, inner_digest, inner_image
+
+
+def test_indexes_keep_their_children(store):
+    outer, *children = nested(store)
+    store.age()
+    # The image that nested() pushed without a tag goes.
+    assert store.collect(**UNTAGGED).manifests == 1
+    assert all(store.is_whole(digest) for digest in (outer, *children))
+    assert store.holds(b"deep layer")
+
+
+def test_a_referrer_is_kept_with_its_subject_and_goes_with_it(store):
+    subject = store.world.image("v1")
+    named = {"mediaType": OCI_IMAGE, "digest": str(subject), "size": 1}
+    store.world.blob(b"signature")
+    signature = store.world.put(image(subject=named, layers=[descriptor(b"signature")]), OCI_IMAGE)
+    named = {"mediaType": OCI_IMAGE, "digest": str(signature), "size": 1}
+    second = store.world.put(image(subject=named, artifactType="a/b"), OCI_IMAGE)
+    store.age()
+    assert store.collect(**UNTAGGED) == CollectionResult(1, 6)
+    assert store.is_whole(signature)
+    assert store.is_whole(second)
+    done(store.world.repo().tags.delete("v1"))
+    store.age()
+    assert store.collect(**UNTAGGED).manifests == 3
+    assert not [path for path in store.world.paths() if path.startswith(f"{ROOT}/blobs")]
+
+
+def test_without_being_asked_untagged_manifests_stay(store):
+    untagged = store.world.image()
+    store.age()
+    assert store.collect() == CollectionResult(1, 3)
+    assert store.is_whole(untagged)
+
+
+def test_untagged_manifests_go_when_asked_and_what_they_need_with_them(store):
+    store.world.image()
+    store.age()
+    collected = store.collect(**UNTAGGED)
+    assert (collected.manifests, collected.blobs) == (1, 3)
+    assert store.told.manifests[0][0] == "a/b"
+    assert not [path for path in store.world.paths() if path.startswith(f"{ROOT}/blobs")]
+
+
+def test_a_young_index_keeps_its_old_children(store):
+    child = image()
+    store.world.image()
+    store.age()
+    young = store.world.put(index(descriptor(child, OCI_IMAGE)), OCI_INDEX)
+    assert store.collect(**UNTAGGED).manifests == 0
+    assert store.is_whole(young)
+
+
+def test_a_manifest_whose_link_a_crash_left_unwritten_goes(store):
+    """Its folder is there, with a file that has not got its name; nobody was told of it."""
+    digest = store.world.image()
+    store.world.remove(layout.revision_link("a/b", digest))
+    store.world.write(f"{layout.revision('a/b', digest)}/link-unfinished", b"sha")
+    store.age()
+    assert store.collect().blobs == 0
+    assert store.collect(**UNTAGGED).manifests == 1
+    assert not store.holds(b"layer")
+    assert not [path for path in store.world.paths() if digest.hex in path]
+
+
+def test_an_overwritten_tag(store):
+    first = store.world.image("latest")
+    second = store.world.image("latest", artifactType="new/type")
+    store.age()
+    assert store.collect(**UNTAGGED).manifests == 1
+    assert not store.is_whole(first)
+    assert store.is_whole(second)
+
+
+def test_what_a_manifest_of_an_unknown_type_mentions_stays(store):
+    store.world.blob(b"mentioned")
+    content = json.dumps({"a": {"b": [f"see {Digest.of(b'mentioned')}"]}}).encode()
+    store.world.put(content, "application/vnd.unknown+json", "odd")
+    store.world.blob(b"in bytes")
+    store.world.put(b"\xff" + str(Digest.of(b"in bytes")).encode(), "application/x-bytes", "bytes")
+    store.age()
+    assert store.collect(**UNTAGGED) == CollectionResult(1, 4)
+
+
+def test_a_child_that_only_another_repository_holds_is_followed(store):
+    child = image(layers=[descriptor(b"layer")])
+    for content in (b"{}", b"layer"):
+        store.world.blob(content, "one")
+    store.world.put(child, OCI_IMAGE, "v1", "one")
+    parent = index(descriptor(child, OCI_IMAGE))
+    digest = Digest.of(parent)
+    # As a registry that does not check what an index names would have stored it.
+    store.world.write(layout.blob(digest), parent)
+    store.world.write(layout.revision_link("two", digest), str(digest).encode())
+    store.world.write(layout.tag_current("two", "v1"), str(digest).encode())
+    done(store.world.repo("one").manifests.delete(Digest.of(child)))
+    store.age()
+    assert store.collect(**UNTAGGED).blobs == 0
+    assert store.holds(b"layer")
+
+
+def test_a_dry_run_removes_nothing_and_says_what_would_go(store):
+    store.world.blob(b"garbage")
+    store.world.image()
+    store.age()
+    before = store.world.paths()
+    found = store.collect(dry_run=True, **UNTAGGED)
+    assert (found.manifests, found.blobs, found.size) == (1, 1, 7)
+    assert [path for path in store.world.paths() if "collector" not in path] == before
+    assert store.told.blobs == [Digest.of(b"garbage")]
+
+
+def test_many_lists(store, monkeypatch):
+    monkeypatch.setattr(collector_module, "_INITIAL_LIST_SIZE", 3)
+    for number in range(10):
+        store.world.blob(bytes([number]))
+    store.age()
+    assert store.collect().blobs == 10
+    assert store.told.progress[-1] == (1, 1)
+    assert not [path for path in store.world.paths() if "list" in path or "leases" in path]
+
+
+@pytest.mark.parametrize(("seconds", "lists"), [(0.0, 13), (4.0, 13), (1.9, 7), (0.1, 3)])
+def test_a_store_that_is_fast_has_longer_lists(store, monkeypatch, seconds, lists):
+    """What is gone in four seconds, within bounds; by what the list before took."""
+    monkeypatch.setattr(collector_module, "_INITIAL_LIST_SIZE", 3)
+    monkeypatch.setattr(collector_module, "_MAX_LIST_SIZE", 30)
+    for number in range(39):
+        store.world.blob(bytes([number]))
+    store.age()
+    condemned, sizes = [], []
+
+    def before(_number, action, path):
+        if action == "put" and path == layout.DELETE_LIST:
+            condemned.append(path)
+            sizes.append(0)
+        elif action == "delete" and path.startswith(layout.BLOBS):
+            sizes[-1] += 1
+            # As long as the first list takes, in all.
+            store.world.clock.advance(seconds / 3)
+
+    store.world.driver.before = before
+    assert store.collect().blobs == 39
+    assert len(condemned) == lists, sizes
+    assert max(sizes) <= 30
+
+
+def test_one_look_makes_all_lists_and_each_is_looked_at_again(store, monkeypatch):
+    monkeypatch.setattr(collector_module, "_INITIAL_LIST_SIZE", 3)
+    for number in range(10):
+        store.world.blob(bytes([number]))
+    kept = store.world.image("v1")
+    store.age()
+    looks = []
+    revisions = layout.revisions("a/b", "sha256")
+
+    def before(_number, action, path):
+        if action == "folders" and path == revisions:
+            looks.append("look")
+        elif action == "put" and path == layout.DELETE_LIST:
+            looks.append("condemned")
+
+    store.world.driver.before = before
+    assert store.collect().blobs == 10
+    assert looks == ["look", *["condemned", "look"] * 4]
+    assert store.is_whole(kept)
+
+
+def test_what_is_needed_by_the_time_of_a_later_list_stays(store, monkeypatch):
+    """The look that made the lists does not know of it."""
+    monkeypatch.setattr(collector_module, "_INITIAL_LIST_SIZE", 3)
+    for number in range(10):
+        store.world.blob(bytes([number]))
+    for content in (b"{}", b"layer"):
+        store.world.blob(content)
+    store.age()
+    condemned = []
+
+    def before(_number, action, path):
+        if action == "put" and path == layout.DELETE_LIST:
+            condemned.append(path)
+            if len(condemned) == 1:
+                digest = Digest.of(image())
+                store.world.write(layout.blob(digest), image())
+                store.world.write(layout.revision_link("a/b", digest), str(digest).encode())
+
+    store.world.driver.before = before
+    assert store.collect().blobs == 10
+    assert len(condemned) > 2
+    assert store.is_whole(Digest.of(image()))
+
+
+def test_references_are_read_once(store):
+    store.world.image("v1")
+    store.age()
+    store.collect()
+    before = len(store.world.driver.calls)
+    store.collect()
+    again = store.world.driver.calls[before:]
+    assert not [call for call in again if call[0] in {"get_many", "get", "open"}]
+
+
+def test_a_list_that_a_crash_cut_short_is_in_nobodys_way(store):
+    store.world.blob(b"garbage")
+    store.age()
+    store.world.write(layout.DELETE_LIST, b"1 proposed 60\nsha")
+    assert store.collect().blobs == 1
+
+
+# Beside processes that serve.
+
+
+def test_a_sweep_that_takes_long_stops_long_before_the_term(store, monkeypatch):
+    monkeypatch.setattr(collector_module, "_INITIAL_LIST_SIZE", 10)
+    for number in range(10):
+        store.world.blob(bytes([number]))
+    store.age()
+    removed = []
+
+    def before(_number, action, path):
+        if action == "delete" and path.startswith(layout.BLOBS):
+            removed.append(store.world.clock.seconds())
+            store.world.clock.advance(25)
+
+    store.world.driver.before = before
+    began = store.world.clock.seconds()
+    assert store.collect().blobs == 10, "what was left was done in the next rounds"
+    first_list = [time for time in removed if time - began < 30]
+    assert len(first_list) == 2
+
+
+def slow_looks(store, seconds):
+    """Each look at the revisions of a repository takes so long."""
+    kept = layout.revisions("a/b", "sha256")
+
+    def before(_number, action, path):
+        if action == "folders" and path == kept:
+            store.world.clock.advance(seconds())
+
+    store.world.driver.before = before
+
+
+def test_a_store_that_takes_long_to_look_through_is_collected_all_the_same(store):
+    store.world.blob(b"garbage")
+    kept = store.world.image("v1")
+    store.age()
+    slow_looks(store, lambda: 100)
+    assert store.collect().blobs == 1
+    assert store.is_whole(kept)
+
+
+def test_a_second_look_that_takes_far_longer_than_the_first_is_said(store):
+    store.world.blob(b"garbage")
+    store.world.image("v1")
+    store.age()
+    looks = iter([1, 100])
+    slow_looks(store, lambda: next(looks))
+    with pytest.raises(CollectionFailed, match="too long"):
+        store.collect()
+    assert store.holds(b"garbage")
+
+
+@pytest.mark.parametrize("action", ["folders", "walk", "folders_many"])
+def test_a_store_that_can_not_be_looked_through_loses_nothing(store, action):
+    store.world.blob(b"garbage")
+    store.world.image("v1")
+    store.age()
+
+    def before(_number, called, path):
+        if called == action:
+            raise OSError("broken")
+
+    before_paths = store.world.paths()
+    store.world.driver.before = before
+    with pytest.raises((CollectionFailed, RegistryError, OSError)):
+        store.collect()
+    store.world.driver.before = lambda *_: None
+    assert [path for path in store.world.paths() if "collector" not in path] == before_paths
+
+
+def test_a_run_that_is_cancelled_withdraws_its_list(store):
+    gate = store.serve()
+    store.world.blob(b"garbage")
+    store.age()
+    done(gate.poll())
+    running = begin(store.collector().run())
+    running.addErrback(lambda _: None)
+    store.world.clock.advance(1)
+    assert layout.DELETE_LIST in store.world.paths()
+    running.cancel()
+    assert layout.DELETE_LIST not in store.world.paths()
+    assert store.holds(b"garbage")

@@ -1,0 +1,117 @@
+"""A collection of a store that is damaged: it goes on, and whatever might be needed stays."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.gc.collected_store import Store
+from tests.inline_thread import Inline
+from tests.repository.trash_kit import WORLDS, KeptStore
+from tests.repository.worlds import done
+from twisted_registry.gc.reference_db import ReferenceDatabase
+from twisted_registry.repository import layout
+from twisted_registry.storage.interfaces import StorageError
+
+
+@pytest.fixture(params=WORLDS.values(), ids=WORLDS.keys())
+def world(request):
+    return request.param()
+
+
+@pytest.fixture(params=[Store, KeptStore], ids=["for good", "trash"])
+def store(request, world):
+    return request.param(world)
+
+
+@pytest.mark.parametrize("damage", ["missing", "changed", "empty", "unreadable"])
+def test_a_repository_with_a_manifest_that_can_not_be_read_keeps_all_its_blobs(store, damage):
+    needed = b"perhaps needed"
+    store.world.blob(needed)
+    broken = store.world.image("v1")
+    store.world.blob(b"garbage", "other")
+    store.world.image("v1", "other", artifactType="another/one")
+    if damage == "missing":
+        store.world.remove(layout.blob(broken))
+    elif damage != "unreadable":
+        store.world.write(layout.blob(broken), b"{}" if damage == "changed" else b"")
+    else:
+
+        def before(_number, action, path):
+            # A disk that has lost it.
+            if (action == "get_many" and layout.blob(broken) in path) or path == layout.blob(
+                broken
+            ):
+                raise StorageError("", "I/O error")
+
+        store.world.driver.before = before
+    store.age()
+    for settings in ({}, {"untagged": True}):
+        collected = store.collect(**settings)
+        assert collected.troubled == ("a/b",)
+        assert store.holds(needed)
+    assert not store.holds(b"garbage")
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"?" * 10_000)])
+@pytest.mark.parametrize("moment", ["before", "marking", "marked", "eligible", "removed"])
+def test_the_table_of_references_is_lost(store, tmp_path, damage, moment):
+    """Whenever that is, what is needed stays and what is not goes."""
+    path = tmp_path / "references.sqlite"
+    store.references = ReferenceDatabase(str(path), Inline())
+    store.world.blob(b"garbage")
+    kept = store.world.image("v1")
+    store.age()
+    store.collect(dry_run=True)
+    store.world.blob(b"more garbage")
+    store.age()
+    spoilt = []
+
+    def spoil(*_):
+        if not spoilt:
+            spoilt.append(moment)
+            damage(path)
+
+    if moment == "before":
+        spoil()
+    else:
+        setattr(store.told, moment, spoil)
+    assert store.collect().blobs == 2
+    assert store.is_whole(kept)
+    assert store.collect().blobs == 0
+    assert spoilt
+    done(_closed(store))
+
+
+def test_a_reference_that_the_disk_has_changed(store, tmp_path):
+    """A table that is sound but for one value: all that is needed stays, and it is made anew."""
+    path = tmp_path / "references.sqlite"
+    store.references = ReferenceDatabase(str(path), Inline())
+    kept = [store.world.image(tag, artifactType=f"one/{tag}") for tag in ("v1", "v2")]
+    store.age()
+    store.collect()
+    done(_closed(store))
+    before = _references(path)
+    layer = max(target for _, target in before)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE reference SET target = 1 WHERE target = ?", (layer,))
+    store.references = ReferenceDatabase(str(path), Inline())
+    assert store.collect().blobs == 0
+    assert all(store.is_whole(digest) for digest in kept)
+    assert len(_references(path)) == len(before)
+    store.world.blob(b"garbage")
+    store.age()
+    assert store.collect().blobs == 1
+    done(_closed(store))
+
+
+def _references(path):
+    with closing(sqlite3.connect(path)) as database:
+        return database.execute("SELECT manifest, target FROM reference").fetchall()
+
+
+async def _closed(store):
+    await store.references.close()

@@ -1,0 +1,207 @@
+"""A collection beside processes that serve, and beside other collectors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from attrs import evolve
+
+from tests.gc.collected_store import DAY, UNTAGGED, heartbeats_running
+from tests.repository.worlds import begin, done, image
+from twisted_registry.gc.collector import CollectionFailed
+from twisted_registry.gc.delete_list import DeleteList, Phase, process_identity
+from twisted_registry.oci.digest import Digest
+from twisted_registry.oci.errors import RegistryError
+from twisted_registry.oci.manifest import OCI_IMAGE
+from twisted_registry.repository import layout
+
+
+@pytest.fixture(scope="module")
+def gone():
+    """The name of a process that has ended."""
+    if not process_identity():
+        pytest.skip("what has ended is not known for sure here")
+    asked = "from twisted_registry.gc.delete_list import this_process; print(this_process())"
+    done = subprocess.run(
+        [sys.executable, "-c", asked], capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout.strip()
+
+
+def test_a_list_that_another_collector_replaced_is_given_up(store):
+    store.world.blob(b"garbage")
+    store.age()
+
+    def after(_number, action, path):
+        if action == "create" and path == layout.DELETE_LIST:
+            store.world.write(layout.DELETE_LIST, other_list().to_bytes())
+
+    store.world.driver.after = after
+    with pytest.raises(CollectionFailed, match="another collector"):
+        store.collect()
+    assert store.holds(b"garbage")
+    assert store.world.read(layout.DELETE_LIST) == other_list().to_bytes()
+
+
+def test_serving_processes_are_waited_for(store):
+    gate = store.serve()
+    store.world.blob(b"garbage")
+    store.age()
+    done(gate.poll())
+    collecting = []
+    begin(store.collector().run()).addBoth(collecting.append)
+    for _ in range(20):
+        store.world.clock.advance(1)
+    assert collecting == []
+    assert store.holds(b"garbage")
+    done(gate.poll())
+    store.world.clock.advance(1)
+    assert collecting[0].blobs == 1
+    assert not store.holds(b"garbage")
+
+
+def test_a_process_that_never_answers_ends_the_run(store):
+    gate = store.serve()
+    store.world.blob(b"garbage")
+    store.age()
+    done(gate.poll())
+
+    def renew():
+        store.world.write(layout.process(gate.id), b"")
+        store.world.clock.callLater(10, renew)
+
+    renew()
+    with pytest.raises(CollectionFailed, match="1 serving processes"):
+        store.collect()
+    assert store.holds(b"garbage")
+    assert not [path for path in store.world.paths() if path == layout.DELETE_LIST]
+
+
+def test_dead_processes_are_not_waited_for_and_forgotten(store):
+    dead = store.serve()
+    store.world.blob(b"garbage")
+    store.age(2 * DAY)
+    store.world.gate = dead
+    assert store.collect().blobs == 1
+    assert layout.process(dead.id) not in store.world.paths()
+
+
+def test_what_a_client_was_told_of_stays(store):
+    gate = store.serve()
+    store.world.blob(b"old but wanted")
+    store.world.blob(b"garbage")
+    store.age()
+    done(gate.poll())
+    wanted = Digest.of(b"old but wanted")
+    assert done(store.world.repo().blobs.size(wanted)) == 14
+    heartbeats_running(store, gate)
+    collected = store.collect()
+    assert (collected.blobs, collected.leased) == (1, 1)
+    assert store.holds(b"old but wanted")
+
+
+def test_a_push_between_proposal_and_sweep_keeps_what_it_needs(store):
+    """The look after the list is published is what sees it."""
+    for content in (b"{}", b"layer"):
+        store.world.blob(content)
+    store.age()
+    pushed = []
+
+    def before(_number, action, path):
+        if action == "put" and path == layout.DELETE_LIST and not pushed:
+            pushed.append(True)
+            # By a process that does not know of the list.
+            digest = Digest.of(image())
+            store.world.write(layout.blob(digest), image())
+            store.world.write(layout.revision_link("a/b", digest), str(digest).encode())
+
+    store.world.driver.before = before
+    assert store.collect().blobs == 0
+    assert pushed
+    assert store.is_whole(Digest.of(image()))
+
+
+def test_what_a_process_takes_when_another_calls_it_gone_can_be_pulled_from_both(store):
+    """The first has acknowledged a list of which the second does not know yet."""
+    store.world.image("v1")
+    store.age()
+    first, ahead = store.serve(), store.world.registry
+    store.serve()
+    needed = Digest.of(b"layer")
+    proposed = DeleteList("list", Phase.PROPOSED, 120.0, frozenset([needed]))
+    store.world.write(layout.DELETE_LIST, proposed.to_bytes())
+    done(first.poll())
+    taken = store.world.put(image(annotations={"new": "image"}), OCI_IMAGE, "v2")
+    for registry in (ahead, store.world.registry):
+        pulled = store.world.repo(registry=registry)
+        assert done(pulled.manifests.get("v2")).digest == taken
+        done(pulled.blobs.open_whole(needed)).close()
+    # Who asks before a push shall rather push it.
+    with pytest.raises(RegistryError):
+        done(store.world.repo(registry=ahead).blobs.size(needed))
+
+
+def test_an_untagged_manifest_that_is_pushed_again_meanwhile_stays(store):
+    digest = store.world.image()
+    store.age()
+    pushed = []
+
+    def before(_number, action, path):
+        if action == "put" and path == layout.DELETE_LIST and not pushed:
+            pushed.append(True)
+            store.world.write(layout.revision_link("a/b", digest), str(digest).encode())
+
+    store.world.driver.before = before
+    assert store.collect(**UNTAGGED).manifests == 0
+    assert pushed
+    assert store.is_whole(digest)
+
+
+def other_list(phase=Phase.PROPOSED):
+    return DeleteList("other", phase, 120.0, frozenset([Digest.of(b"x")]))
+
+
+def test_another_collector_is_waited_for(store):
+    store.world.blob(b"garbage")
+    store.age()
+    store.world.write(layout.DELETE_LIST, other_list().to_bytes())
+    collecting = []
+    begin(store.collector().run()).addBoth(collecting.append)
+    store.world.clock.pump([0.25] * 40)
+    assert collecting == []
+    store.world.remove(layout.DELETE_LIST)
+    store.world.clock.pump([0.25] * 40)
+    assert collecting[0].blobs == 1
+
+
+def test_a_dead_collector_is_outlasted(store):
+    store.world.blob(b"garbage")
+    store.age()
+    store.world.write(layout.DELETE_LIST, other_list(Phase.CONDEMNED).to_bytes())
+    began = store.world.clock.seconds()
+    assert store.collect().blobs == 1
+    assert 120 <= store.world.clock.seconds() - began < 125
+
+
+@pytest.mark.parametrize("settling", [0.0, 15.0])
+def test_a_collector_that_is_known_to_be_gone_is_hardly_waited_for(store, gone, settle_s):
+    """Only for what it may have asked of an object store."""
+    store.world.blob(b"garbage")
+    store.age()
+    left = evolve(other_list(Phase.CONDEMNED), owner=gone)
+    store.world.write(layout.DELETE_LIST, left.to_bytes())
+    began = store.world.clock.seconds()
+    assert store.collect(settle_s=settle_s).blobs == 1
+    assert settle_s <= store.world.clock.seconds() - began < settle_s + 3
+
+
+def test_a_serving_process_that_is_known_to_be_gone_is_not_waited_for(store, gone):
+    store.world.blob(b"garbage")
+    store.age()
+    store.world.write(layout.process("dead"), f"some-list {gone}".encode())
+    began = store.world.clock.seconds()
+    assert store.collect().blobs == 1
+    assert store.world.clock.seconds() - began < 1
+    assert layout.process("dead") not in store.world.paths()

@@ -1,0 +1,154 @@
+"""The second look through a store finds all that has come to be alive since the first."""
+
+from __future__ import annotations
+
+from itertools import count
+from random import Random
+
+import pytest
+
+from tests.gc.collected_store import Store
+from tests.inline_thread import Inline
+from tests.repository.trash_kit import WORLDS
+from tests.repository.worlds import OCI_IMAGE, OCI_INDEX, descriptor, done, image, index, result_of
+from twisted_registry.gc.mark import MarkPhase
+from twisted_registry.gc.reference_db import ReferenceDatabase
+from twisted_registry.repository import layout
+from twisted_registry.repository.inventory import Inventory
+
+LATER = 4_000_000_000.0
+
+
+@pytest.fixture(params=WORLDS.values(), ids=WORLDS.keys())
+def store(request):
+    return Store(request.param())
+
+
+@pytest.fixture
+def mark_phase(store):
+    return MarkPhase(Inventory(store.world.driver), store.references, untagged=True)
+
+
+def unreachable(store, *digests):
+    return set(done(_dead(store.references, digests)))
+
+
+async def _dead(references, digests):
+    return await references.unreachable(sorted(digests))
+
+
+def own_image(store, number, tag=None, name="a/b", **fields):
+    """Push an image with a layer of its own; answer both."""
+    layer = store.world.blob(b"layer %d" % number, name)
+    store.world.blob(b"{}", name)
+    content = image(layers=[descriptor(b"layer %d" % number)], **fields)
+    return store.world.put(content, OCI_IMAGE, tag, name), layer
+
+
+def test_what_was_pushed_since_is_alive(store, mark_phase):
+    """Into a repository that was there, into a new one, and below an index."""
+    old, layer = own_image(store, 1, "v1")
+    done(mark_phase.mark(LATER))
+    assert unreachable(store, old, layer) == set()
+    second, other = own_image(store, 2, "v2")
+    third, another = own_image(store, 3, "v1", "new/one")
+    assert unreachable(store, second, other, third, another) == {second, other, third, another}
+    done(mark_phase.remark(LATER, ()))
+    assert unreachable(store, old, layer, second, other, third, another) == set()
+
+
+def test_what_was_alive_stays_so(store, mark_phase):
+    """The manifests that a list takes out are no reason to take more than was listed."""
+    old, layer = own_image(store, 1, "v1")
+    done(mark_phase.mark(LATER))
+    store.world.remove(layout.revision("a/b", old))
+    done(mark_phase.remark(LATER, ()))
+    assert unreachable(store, old, layer) == set()
+    done(mark_phase.mark(LATER))
+    assert unreachable(store, old, layer) == {old, layer}
+
+
+def test_suspects_that_are_held_now_are_not_told(store, mark_phase):
+    unreferenced, tagged, child = (own_image(store, number)[0] for number in (1, 2, 3))
+    pairs = {("a/b", digest) for digest in (unreferenced, tagged, child)}
+    assert set(done(mark_phase.mark(LATER)).unreferenced) == pairs
+    own_image(store, 2, "v2")
+    size = len(image(layers=[descriptor(b"layer 3")]))
+    entry = {"mediaType": OCI_IMAGE, "digest": str(child), "size": size}
+    store.world.put(index(entry), OCI_INDEX, "v3")
+    assert done(mark_phase.remark(LATER, pairs)) == {("a/b", unreferenced)}
+    # Only what was asked for.
+    assert done(mark_phase.remark(LATER, [("a/b", child)])) == set()
+    assert done(mark_phase.remark(LATER, [("c/d", unreferenced)])) == set()
+
+
+def test_a_repository_with_something_unreadable_keeps_what_it_came_to_link(store, mark_phase):
+    broken, _ = own_image(store, 1, "v1")
+    store.world.write(layout.blob(broken), b"{}")
+    mark_result = done(mark_phase.mark(LATER))
+    assert mark_result.troubled == ["a/b"]
+    perhaps = store.world.blob(b"perhaps needed")
+    done(mark_phase.remark(LATER, ()))
+    assert unreachable(store, perhaps) == set()
+
+
+def test_only_names_are_read_of_what_is_as_it_was(store, mark_phase):
+    for number in range(3):
+        own_image(store, number, f"v{number}", f"name/{number}")
+    done(mark_phase.mark(LATER))
+    own_image(store, 3, "v3", "name/2")
+    seen = []
+    store.world.driver.before = lambda _number, action, path: seen.append((action, str(path)))
+    done(mark_phase.remark(LATER, ()))
+    read = [path for action, path in seen if action in {"get", "get_many"}]
+    assert read
+    assert not [path for path in read if "name/0" in path or "name/1" in path]
+    assert not [path for action, path in seen if "tags" in path]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_a_whole_look_finds_alive_a_second_look_finds_as_well(seed):
+    """Pushes, deletes, moved tags and indexes, in any order."""
+    random, numbers = Random(seed), count()
+    store = Store(WORLDS["memory"]())
+    mark_phase = MarkPhase(Inventory(store.world.driver), store.references, untagged=True)
+    everything, manifests = set(), []
+
+    def push():
+        name, tag = random.choice(["a/b", "a/c", "d"]), random.choice([None, "v1", "v2"])
+        subject = random.choice([*manifests, (None, None, None)])
+        fields = {} if subject[1] is None else {"subject": subject[2]}
+        number = random.choice([next(numbers), 0])
+        digest, layer = own_image(store, number, tag, name, **fields)
+        content = result_of(store.world.driver.get(layout.blob(digest), 10_000))
+        entry = {"mediaType": OCI_IMAGE, "digest": str(digest), "size": len(content)}
+        manifests.append((name, digest, entry))
+        everything.update((digest, layer))
+
+    def push_index():
+        if manifests:
+            name, digest, entry = random.choice(manifests)
+            if layout.revision_link(name, digest) in store.world.paths():
+                everything.add(store.world.put(index(entry), OCI_INDEX, "many", name))
+
+    def delete():
+        name, digest, _ = random.choice([*manifests, ("", None, None)])
+        if digest is not None and layout.revision_link(name, digest) in store.world.paths():
+            store.world.remove(layout.revision(name, digest))
+
+    def change():
+        for _ in range(random.randrange(1, 6)):
+            random.choice([push, push, push_index, delete])()
+
+    change()
+    candidates = done(mark_phase.mark(LATER)).unreferenced
+    for _ in range(4):
+        change()
+        still = done(mark_phase.remark(LATER, candidates))
+        whole = MarkPhase(
+            Inventory(store.world.driver), ReferenceDatabase(":memory:", Inline()), untagged=True
+        )
+        unreferenced = set(done(whole.mark(LATER)).unreferenced)
+        alive = everything - set(done(_dead(whole.references, everything)))
+        assert alive.isdisjoint(unreachable(store, *alive))
+        assert still == unreferenced.intersection(candidates)

@@ -1,0 +1,241 @@
+"""A site to ask questions of, and a client that speaks raw bytes."""
+
+import json
+
+from attrs import define, field
+from twisted.internet import ssl
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import (
+    TCP4ClientEndpoint,
+    TCP4ServerEndpoint,
+    UNIXClientEndpoint,
+    wrapClientTLS,
+)
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+
+from tests.http.resources import Forking, Sink
+from tests.support.certificates import Authority
+from tests.support.self_signed import self_signed
+from twisted_registry.http.site import HTTPSite
+from twisted_registry.tls.context import CertificateBundle, TLSOptions, make_context
+from twisted_registry.tls.endpoint import TLSConnectionCreator, TLSEndpoint
+
+HOST = b"Host: x\r\n"
+
+
+def get(path=b"/", *fields, method=b"GET", version=b"HTTP/1.1"):
+    """A request without a body."""
+    head = [method + b" " + path + b" " + version]
+    if version == b"HTTP/1.1":
+        head.append(b"Host: x")
+    return b"\r\n".join([*head, *fields]) + b"\r\n\r\n"
+
+
+def put(path, body, *fields, method=b"PUT"):
+    """A request with a body of known length."""
+    return get(path, b"Content-Length: %d" % len(body), *fields, method=method) + body
+
+
+def chunks(path, *pieces, tail=b"0\r\n\r\n"):
+    """A request with a chunked body."""
+    framed = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    return get(path, b"Transfer-Encoding: chunked", method=b"PUT") + framed + tail
+
+
+LAST = get(b"/last", b"Connection: close")
+
+
+@define(eq=False, slots=False)
+class Kit:
+    """A Resource tree and what happened in it."""
+
+    waiting: list = field(factory=list)
+    sinks: list = field(factory=list)
+    events: list = field(factory=list)
+    failures: list = field(factory=list)
+    file: object = None
+    on_write: object = None
+    sink: type[Sink] = Sink
+    sending: object = None
+    ready_head: bool = False
+
+    def failed(self, reason):
+        self.failures.append(reason.type.__name__)
+
+    def tree(self):
+        return Forking(self)
+
+
+class MemoryTransport(StringTransport):
+    """Counts what is asked of the reading side."""
+
+    protocol = None
+
+    def abortConnection(self):
+        self.aborting = True
+        self.disconnecting = True
+
+    aborting = False
+
+
+class Memory:
+    """A connection without a network, on a Clock."""
+
+    def __init__(self, kit, **options):
+        self.kit = kit
+        self.clock = Clock()
+        self.site = HTTPSite(kit.tree(), self.clock, **options)
+        self.transport = MemoryTransport()
+        self.channel = self.site.buildProtocol(None)
+        self.channel.makeConnection(self.transport)
+
+    def send(self, data, cut=None):
+        for piece in [data] if cut is None else cut(data):
+            self.channel.dataReceived(piece)
+        self.clock.advance(0)
+
+    def sent(self):
+        """What came since the last time."""
+        value = self.transport.value()
+        self.transport.clear()
+        return value
+
+    def lose(self, reason):
+        self.channel.connectionLost(reason)
+
+
+class Peer(Protocol):
+    """The client's end of a real connection."""
+
+    def __init__(self):
+        self.data = bytearray()
+        self.closed = False
+        self.reason = None
+        self.waiters = []
+
+    def dataReceived(self, data):
+        self.data += data
+        self.check()
+
+    def connectionLost(self, reason):
+        self.closed = True
+        self.reason = reason
+        self.check()
+
+    def check(self):
+        for waiter in list(self.waiters):
+            predicate, done = waiter
+            if self.closed or predicate(self.data):
+                self.waiters.remove(waiter)
+                done.callback(bytes(self.data))
+
+    def until(self, wanted):
+        """Fires with everything received when it holds ``wanted``, or when all is over."""
+        predicate = wanted if callable(wanted) else (lambda data: wanted in data)
+        done = Deferred()
+        self.waiters.append((predicate, done))
+        self.check()
+        return done
+
+    def end(self):
+        return self.until(lambda _: False)
+
+
+def listen_securely(reactor, factory):
+    """A port of ours on which TLS is spoken."""
+    issued = Authority().issue("localhost")
+    context = make_context(CertificateBundle(issued.certificate, issued.key), TLSOptions())
+    below = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+    ports = []
+    TLSEndpoint(reactor, below, TLSConnectionCreator(context)).listen(factory).addCallback(
+        ports.append
+    )
+    return ports[0]
+
+
+class Listening:
+    """A site on a real socket: ``tls`` is Twisted's, ``secure`` ours."""
+
+    def __init__(self, reactor, kit, kind, folder, **options):
+        self.kit = kit
+        self.site = HTTPSite(kit.tree(), reactor, **options)
+        if kind == "unix":
+            path = str(folder / "socket")
+            self.port = reactor.listenUNIX(path, self.site)
+            self.endpoint = UNIXClientEndpoint(reactor, path)
+        elif kind in {"tls", "secure"}:
+            if kind == "tls":
+                self.port = reactor.listenSSL(
+                    0, self.site, self_signed().options(), interface="127.0.0.1"
+                )
+            else:
+                self.port = listen_securely(reactor, self.site)
+            self.endpoint = wrapClientTLS(
+                ssl.CertificateOptions(),
+                TCP4ClientEndpoint(reactor, "127.0.0.1", self.port.getHost().port),
+            )
+        else:
+            self.port = reactor.listenTCP(0, self.site, interface="127.0.0.1")
+            self.endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port.getHost().port)
+
+    async def connect(self):
+        return await self.endpoint.connect(Factory.forProtocol(Peer))
+
+    async def connect_deaf(self):
+        """A client that reads nothing for now; its TLS handshake is over."""
+        peer = await self.connect()
+        peer.transport.write(get(b"/ready"))
+        await peer.until(b"\r\n\r\nready")
+        peer.data.clear()
+        peer.transport.pauseProducing()
+        return peer
+
+    async def exchange(self, data):
+        """Everything that is answered until the server closes."""
+        peer = await self.connect()
+        peer.transport.write(data)
+        return await peer.end()
+
+    async def close(self):
+        self.site.abort()
+        await self.port.stopListening()
+
+
+def ask(wire, data):
+    wire.send(data)
+    return wire.sent()
+
+
+def bodies(answers):
+    """The bodies of answers that all have a Content-Length."""
+    found = []
+    while answers:
+        head, _, rest = answers.partition(b"\r\n\r\n")
+        fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+        length = int(fields.get(b"content-length", 0))
+        found.append(rest[:length])
+        answers = rest[length:]
+    return found
+
+
+def is_refusal(answer, status):
+    """A status, the registry's JSON, and the end of the connection."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    error = json.loads(body)["errors"][0]
+    return (
+        head.startswith(b"HTTP/1.1 %d " % status)
+        and b"Connection: close" in head
+        and error["code"] == ("UNSUPPORTED" if status in {501, 505} else "UNKNOWN")
+        and isinstance(error["message"], str)
+    )
+
+
+def unchunked(body):
+    content = b""
+    while body:
+        size, _, body = body.partition(b"\r\n")
+        content += body[: int(size, 16)]
+        body = body[int(size, 16) + 2 :]
+    return content

@@ -1,0 +1,262 @@
+"""What a check makes of a store that is in use, or that can not be read."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.gc.collected_store import heartbeats_running
+from tests.integrity.checked_store import (
+    CHILD,
+    INDEX,
+    NAME,
+    PLAIN,
+    REFERRER,
+    CheckedStore,
+    path_of,
+    revision_of,
+)
+from tests.integrity.damage_cases import LAYER, LAYER_LINK
+from tests.repository.trash_kit import WORLDS
+from tests.repository.worlds import descriptor, done, image, index, result_of
+from tests.storage.filesystem.power_loss import ROOT
+from twisted_registry.commands.fsck import document, exit_status
+from twisted_registry.integrity.findings import FindingKind, Severity
+from twisted_registry.oci.digest import Digest
+from twisted_registry.oci.manifest import OCI_IMAGE
+from twisted_registry.repository import layout
+from twisted_registry.repository.policy import Policy
+from twisted_registry.storage.filesystem.tree import temporary_name
+from twisted_registry.storage.interfaces import StorageError
+
+
+@pytest.fixture(params=WORLDS.values(), ids=WORLDS)
+def store(request):
+    return CheckedStore(request.param())
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"{", "no JSON object"),
+        (image(layers="none"), "layers: a list is expected"),
+        (image(config=descriptor(b"none")), f"config {Digest.of(b'none')} is not in the store"),
+        (image(layers=[descriptor(b"none")]), f"layer {Digest.of(b'none')} is not in the store"),
+        (index(descriptor(b"none", OCI_IMAGE)), f"child {Digest.of(b'none')} is not in the store"),
+        (image(layers=[{**descriptor(b"layer"), "size": 4}]), "has 5 bytes, not 4"),
+    ],
+)
+def test_it_says_what_is_wrong_with_a_manifest(store, content, text):
+    store.plant({path_of(content): content, revision_of(content): str(Digest.of(content)).encode()})
+    _, heard = store.check()
+    (finding,) = heard.findings
+    assert text in finding.detail
+    assert str(finding).startswith(f"{finding.kind.value}: {finding.path}")
+    assert (finding.repository, finding.digest) == (NAME, Digest.of(content))
+
+
+def test_manifests_of_other_types_need_nothing(store):
+    old = b'{"schemaVersion": 1, "name": "a/b", "fsLayers": []}'
+    store.world.put(b"\xff", "application/x-bytes", "bytes")
+    digest = Digest.of(old)
+    store.plant(
+        {layout.blob(digest): old, layout.revision_link(NAME, digest): str(digest).encode()},
+    )
+    assert store.check()[1].findings == []
+
+
+def test_an_index_whose_children_need_not_be_there_is_called_sparse(store):
+    content = index(descriptor(b"child", OCI_IMAGE))
+    digest = Digest.of(content)
+    store.plant(
+        {
+            layout.blob(digest): content,
+            layout.revision_link(NAME, digest): str(digest).encode(),
+            layout.tag_current(NAME, "sparse"): str(digest).encode(),
+        }
+    )
+    before = store.tree()
+    for repair in (False, True):
+        found, heard = store.check(policy=Policy(platforms="none"), repair=repair)
+        (finding,) = heard.findings
+        assert (finding.kind, finding.severity) == (FindingKind.INDEX_SPARSE, Severity.SPARSE)
+        assert (found.damaged, found.sparse, found.harmless, found.tags) == (0, 1, 0, ())
+        assert exit_status(found) == 0
+        assert document(found, heard.findings)["sparse"] == 1
+    assert store.tree() == before
+    found, heard = store.check()
+    assert [finding.kind for finding in heard.findings] == [FindingKind.PART_MISSING]
+    assert [tag.tag for tag in found.tags] == ["sparse"]
+
+
+def test_a_folder_that_can_not_be_read_hides_nothing_else(store):
+    store.plant({LAYER_LINK: b""})
+    before_it = store.tree()
+    broken = layout.manifests(NAME)
+
+    def before(_number, action, path):
+        if str(path).startswith(broken) or (action == "walk" and broken.startswith(path)):
+            raise StorageError(path, "the disk is broken")
+
+    store.world.driver.before = before
+    found, heard = store.check(repair=True)
+    assert {(finding.kind, finding.path) for finding in heard.findings} == {
+        (FindingKind.FOLDER_UNREADABLE, broken),
+        (FindingKind.LINK_EMPTY, LAYER_LINK),
+    }
+    assert (found.repositories, found.damaged, found.repaired) == (2, 1, 1)
+    assert exit_status(found) == 3
+    store.world.driver.before = lambda number, action, path: None
+    assert store.tree() == {**before_it, LAYER_LINK: str(Digest.of(b"layer")).encode()}
+
+
+def test_what_heals_between_a_look_and_its_repair_stays(store):
+    """A push beside it stores what was missing."""
+    gone = b"gone for a while"
+    link = layout.layer_link(NAME, Digest.of(gone))
+    store.world.write(link, str(Digest.of(gone)).encode())
+
+    def pushed(_number, action, path):
+        if action == "put" and path == layout.DELETE_LIST:
+            store.world.write(layout.blob(Digest.of(gone)), gone)
+
+    store.world.driver.after = pushed
+    found, heard = store.check(repair=True)
+    assert [finding.kind for finding in heard.findings] == [FindingKind.LINK_DANGLING]
+    assert link in store.world.paths()
+    assert found.repaired == 0
+
+
+def test_what_is_deleted_while_it_is_looked_at_is_no_damage(store):
+    deleted = []
+
+    def delete(_number, action, path):
+        if action == "stat" and path == LAYER and not deleted:
+            # As the collector does, when nothing refers to it any more.
+            deleted.append(True)
+            for digest in (PLAIN, CHILD, INDEX, REFERRER):
+                store.world.remove(layout.revision(NAME, Digest.of(digest)))
+            store.world.remove(layout.layer_link(NAME, Digest.of(b"layer")))
+            for tag in ("plain", "multi"):
+                store.world.remove(layout.tag(NAME, tag))
+            store.world.remove(f"{layout.repository(NAME)}/_referrers")
+
+    store.world.driver.before = delete
+    assert store.check()[1].findings == []
+    assert deleted
+
+
+def test_beside_processes_that_serve_the_next_push_heals(store):
+    gate = store.serve()
+    heartbeats_running(store, gate)
+    store.age(60)
+    store.world.write(LAYER, b"wrong")
+    assert store.check(repair=True)[0].repaired == 1
+    store.world.clock.advance(5)
+    assert not store.is_whole(Digest.of(PLAIN))
+    for name in (NAME, "other"):
+        store.world.blob(b"layer", name)
+    assert store.is_whole(Digest.of(INDEX))
+    assert done(store.world.repo().tags.resolve("plain"))
+    assert store.check()[1].findings == []
+
+
+@pytest.mark.parametrize("folder", [layout.BLOBS, layout.TRASH, layout.uploads(NAME)])
+def test_any_folder_that_can_not_be_read_is_named(store, folder):
+    upload = f"{layout.uploads(NAME)}/12345678-1234-1234-1234-123456789abc/startedat"
+    store.plant({upload: b"2020-01-01T00:00:00Z", upload.replace("startedat", "data"): b""})
+    before_it = store.tree()
+
+    def before(_number, action, path):
+        if str(path).startswith(folder) or (action == "walk" and folder.startswith(path)):
+            raise StorageError(path, "the disk is broken")
+
+    store.world.driver.before = before
+    found, heard = store.check(repair=True)
+    unreadable = {f.path for f in heard.findings if f.kind is FindingKind.FOLDER_UNREADABLE}
+    assert folder in unreadable
+    assert exit_status(found) == 3
+    # What lies in it can not be pulled.
+    assert len(found.tags) == (3 if folder == layout.BLOBS else 0)
+    store.world.driver.before = lambda number, action, path: None
+    assert store.tree() == before_it
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        (layout.DELETE_LIST, FindingKind.FILE_UNREADABLE),
+        (layout.UPLOAD_SECRET, FindingKind.FILE_UNREADABLE),
+        (layout.LEASES, FindingKind.FOLDER_UNREADABLE),
+    ],
+)
+def test_records_that_can_not_be_read_hide_nothing_else(store, path, kind):
+    store.plant({"docker/registry/v2/notes": b"?"})
+    broken = path
+
+    def before(_number, action, path):
+        if path == broken and action in {"get", "list"}:
+            raise StorageError(path, "the disk is broken")
+
+    store.world.driver.before = before
+    _, heard = store.check()
+    found = {(finding.kind, finding.path) for finding in heard.findings}
+    assert found == {(kind, broken), (FindingKind.FILE_STRAY, "docker/registry/v2/notes")}
+
+
+def test_what_is_under_way_is_left_alone(store):
+    """Younger than the grace period, it is not even told."""
+    upload = done(store.world.repo().uploads.start())
+    other = layout.upload_started(NAME, "12345678-1234-1234-1234-123456789abc")
+    store.world.write(other, b"2020-01-01T00:00:00Z")
+    lease = layout.lease("1", Digest.of(b"layer"))
+    store.world.write(lease, b"")
+    before = store.tree()
+    assert store.check(repair=True)[1].findings == []
+    assert store.tree() == before
+    assert done(store.world.repo().uploads.find(upload.id)).size == 0
+    store.age()
+    # One that only waits for its client is for the purge.
+    found = {finding.path for finding in store.check(repair=True)[1].findings}
+    assert layout.upload(NAME, "12345678-1234-1234-1234-123456789abc") in found
+    assert not {other, lease} & set(store.world.paths())
+
+
+def test_unfinished_files_of_crashes_on_a_disk():
+    store = CheckedStore(WORLDS["disk"]())
+    before = store.tree()
+    paths = [f"{ROOT}/{temporary_name()}", f"{ROOT}/{layout.repository(NAME)}/{temporary_name()}"]
+    for path in paths:
+        store.world.disk.close(store.world.disk.open(path, os.O_RDWR | os.O_CREAT))
+    assert store.check()[1].findings == []
+    store.age()
+    found, heard = store.check()
+    (finding,) = heard.findings
+    assert (finding.kind, finding.detail) == (
+        FindingKind.LEFTOVERS,
+        "2 unfinished files of crashes",
+    )
+    assert exit_status(found) == 0
+    for path in paths:
+        assert store.world.disk.stat(path)
+    assert store.check(repair=True)[0].repaired == 1
+    for path in paths:
+        with pytest.raises(FileNotFoundError):
+            store.world.disk.stat(path)
+    assert store.check()[1].findings == []
+    assert store.tree() == before
+
+
+def test_unfinished_uploads_of_crashes_in_a_bucket():
+    store = CheckedStore(WORLDS["bucket"]())
+    before = store.tree()
+    bucket = store.world.bucket
+    result_of(bucket.create_multipart_upload(layout.upload_data(NAME, "abandoned")))
+    store.age()
+    assert [f.kind for f in store.check()[1].findings] == [FindingKind.LEFTOVERS]
+    assert len(bucket.uploads) == 1
+    assert store.check(repair=True)[0].repaired == 1
+    assert bucket.uploads == {}
+    assert store.check()[1].findings == []
+    assert store.tree() == before

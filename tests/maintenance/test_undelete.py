@@ -1,0 +1,193 @@
+"""Images, tags and repositories that come back from the trash by command."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.repository.trash_kit import WORLDS, KeptStore
+from tests.repository.worlds import descriptor, done, image, index
+from twisted_registry.maintenance.undelete import NotRecoverable, Undelete
+from twisted_registry.oci.digest import Digest
+from twisted_registry.oci.manifest import OCI_IMAGE, OCI_INDEX
+from twisted_registry.repository.registry import Registry
+from twisted_registry.repository.trash import TagHistory, TrashedKind
+
+LAYER = Digest.of(b"layer")
+
+
+@pytest.fixture(params=WORLDS.values(), ids=WORLDS.keys())
+def store(request):
+    return KeptStore(request.param())
+
+
+def restoring(store):
+    world = store.world
+    registry = Registry(world.driver, world.clock, gate=world.gate, deleter=store.deleter)
+    return Undelete(registry)
+
+
+def multi(store, tag="multi"):
+    """Push an image and an index that names it."""
+    store.world.image()
+    return store.world.put(index(descriptor(image(), OCI_IMAGE)), OCI_INDEX, tag)
+
+
+def collect_all(store):
+    store.age()
+    store.collect(untagged=True)
+    assert not store.holds(b"layer")
+
+
+def test_an_image_of_which_all_was_collected(store):
+    digest = multi(store)
+    done(store.world.repo().manifests.delete(digest))
+    collect_all(store)
+    assert done(restoring(store).manifest("a/b", digest, ["multi"])) == 4
+    assert store.is_whole(digest)
+    assert store.world.tags() == ["multi"]
+    assert [item.kind for item in store.trash() if item.kind is not TrashedKind.TAG] == []
+    store.age()
+    assert store.collect(untagged=True).blobs == 0
+
+
+def test_an_image_of_which_nothing_was_collected(store):
+    digest = multi(store)
+    done(store.world.repo().manifests.delete(digest))
+    done(store.world.repo().blobs.delete(LAYER))
+    assert done(restoring(store).manifest("a/b", digest)) == 4
+    assert store.is_whole(digest)
+
+
+@pytest.mark.parametrize("part", [b"layer", image()])
+def test_what_is_gone_for_good_is_named_and_nothing_is_done(store, part):
+    digest = multi(store)
+    done(store.world.repo().manifests.delete(digest))
+    collect_all(store)
+    missing = Digest.of(part)
+    (item,) = [item for item in store.trash(TrashedKind.BLOB) if item.digest == missing]
+    store.world.remove(item.path)
+    before = store.world.paths()
+    with pytest.raises(NotRecoverable, match=str(missing)):
+        done(restoring(store).manifest("a/b", digest, ["multi"]))
+    assert store.world.paths() == before
+
+
+def test_a_manifest_that_never_was(store):
+    with pytest.raises(NotRecoverable):
+        done(restoring(store).manifest("a/b", LAYER))
+    with pytest.raises(NotRecoverable):
+        done(restoring(store).layer("a/b", LAYER))
+
+
+def test_a_manifest_whose_type_it_does_not_tell(store):
+    content = image(mediaType=None)
+    for part in (b"{}", b"layer"):
+        store.world.blob(part)
+    docker = "application/vnd.docker.distribution.manifest.v2+json"
+    digest = store.world.put(content, docker, "v1")
+    done(store.world.repo().manifests.delete(digest))
+    collect_all(store)
+    done(restoring(store).manifest("a/b", digest, ["v1"]))
+    assert done(store.world.repo().manifests.get("v1")).media_type == docker
+
+
+def test_a_link_to_a_blob(store):
+    store.world.blob(b"layer")
+    done(store.world.repo().blobs.delete(LAYER))
+    collect_all(store)
+    done(restoring(store).layer("a/b", LAYER))
+    assert done(store.world.repo().blobs.size(LAYER)) == 5
+    assert store.trash() == []
+
+
+def test_all_that_was_deleted_in_a_repository(store):
+    kept = store.world.image("stays", artifactType="kept/type")
+    digest = multi(store)
+    store.world.image("v1", "a/b/c")
+    store.world.clock.advance(1)
+    repository = store.world.repo()
+    done(repository.manifests.delete(digest))
+    done(repository.manifests.delete(Digest.of(image())))
+    done(repository.tags.delete("stays"))
+    done(repository.blobs.delete(LAYER))
+    done(store.world.repo("a/b/c").tags.delete("v1"))
+    assert done(restoring(store).repository("a/b")) == []
+    assert store.world.tags() == ["multi", "stays"]
+    assert store.world.tags("a/b/c") == []
+    assert store.is_whole(digest)
+    assert store.is_whole(kept)
+
+
+def test_many_tags_of_one_image(store, monkeypatch):
+    monkeypatch.setattr("twisted_registry.maintenance.undelete._TAGS", 3)
+    for number in range(8):
+        digest = store.world.image(f"t{number}")
+    store.world.clock.advance(1)
+    done(store.world.repo().manifests.delete(digest))
+    calls = len(store.world.driver.calls)
+    assert done(restoring(store).repository("a/b")) == []
+    assert store.world.tags() == [f"t{number}" for number in range(8)]
+    again = [path for action, path in store.world.driver.calls[calls:] if action == "walk"]
+    assert len([path for path in again if path.endswith(digest.hex)]) < 20
+    assert [item.kind for item in store.trash() if item.kind is not TrashedKind.TAG] == []
+
+
+def test_what_can_not_come_back_does_not_keep_the_rest(store):
+    store.world.image("v1")
+    other = store.world.image("v2", artifactType="other/type")
+    store.world.clock.advance(1)
+    repository = store.world.repo()
+    for tag in ("v1", "v2"):
+        done(repository.tags.delete(tag))
+    done(repository.manifests.delete(other))
+    store.age()
+    store.collect()
+    (item,) = [item for item in store.trash(TrashedKind.BLOB) if item.digest == other]
+    store.world.remove(item.path)
+    first, second = done(restoring(store).repository("a/b"))
+    assert first.startswith("a/b:v2: ")
+    assert str(other) in second
+    assert store.world.tags() == ["v1"]
+
+
+def test_a_tag_that_was_set_again_stays(store):
+    store.world.image("v1")
+    store.world.clock.advance(1)
+    done(store.world.repo().tags.delete("v1"))
+    store.world.clock.advance(1)
+    newer = store.world.image("v1", artifactType="newer/type")
+    assert done(restoring(store).repository("a/b")) == []
+    assert done(store.world.repo().tags.resolve("v1")) == newer
+
+
+def at(store, seconds):
+    return done(TagHistory(store.world.driver).tag_at("a/b", "latest", seconds))
+
+
+def test_the_history_of_a_tag(store):
+    began = store.world.clock.seconds()
+    first = store.world.image("latest")
+    store.world.clock.advance(10)
+    second = store.world.image("latest", artifactType="new/type")
+    store.world.clock.advance(10)
+    done(store.world.repo().tags.delete("latest"))
+    store.world.clock.advance(10)
+    third = store.world.image("latest", artifactType="newest/type")
+    moments = [began - 1, began + 5, began + 15, began + 25, began + 35, None]
+    assert [at(store, moment) for moment in moments] == [None, first, second, None, third, None]
+    found = done(TagHistory(store.world.driver).changes("a/b", "latest"))
+    assert [(change.seconds - began, change.before, change.now) for change in found] == [
+        (0, None, first),
+        (10, first, second),
+        (20, second, None),
+        (30, None, third),
+    ]
+    # A record that a power cut tore; what comes after it tells.
+    for item in store.trash(TrashedKind.TAG)[:2]:
+        store.world.write(item.path, b"sha256:torn")
+    assert at(store, began + 15) == second
+
+
+def test_a_tag_of_which_nothing_is_known(store):
+    assert at(store, None) is None
+    assert at(store, 10.0) is None

@@ -1,0 +1,106 @@
+"""Whatever comes in: a manifest or a refusal comes out."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tests.support.manifests import LAYER, OTHER, entry
+from twisted_registry.oci.digest import Digest
+from twisted_registry.oci.manifest import (
+    KIND_BY_MEDIA_TYPE,
+    OCI_IMAGE,
+    ManifestInvalid,
+    ManifestKind,
+    declared_media_type,
+    guess_media_type,
+    parse_manifest,
+)
+
+JSON = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.text(max_size=20),
+        st.sampled_from(
+            [2, *KIND_BY_MEDIA_TYPE, str(Digest.of(b"x")), 10**30, "https://example.org"]
+        ),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+DESCRIPTOR = st.fixed_dictionaries(
+    {},
+    optional={
+        "mediaType": st.one_of(st.just(LAYER), JSON),
+        "digest": st.one_of(st.just(str(Digest.of(b"x"))), JSON),
+        "size": st.one_of(st.integers(0, 9), JSON),
+        "urls": JSON,
+        "platform": JSON,
+    },
+)
+DESCRIPTORS = st.one_of(st.lists(st.one_of(st.just(entry()), DESCRIPTOR), max_size=3), JSON)
+DOCUMENT = st.fixed_dictionaries(
+    {},
+    optional={
+        "schemaVersion": st.one_of(st.just(2), JSON),
+        "mediaType": st.one_of(st.sampled_from([*KIND_BY_MEDIA_TYPE, OTHER]), JSON),
+        "config": st.one_of(st.just(entry()), DESCRIPTOR, JSON),
+        "layers": DESCRIPTORS,
+        "blobs": DESCRIPTORS,
+        "manifests": DESCRIPTORS,
+        "subject": st.one_of(st.just(entry()), DESCRIPTOR, JSON),
+        "annotations": st.one_of(st.dictionaries(st.text(max_size=3), st.text(max_size=3)), JSON),
+        "artifactType": JSON,
+    },
+)
+NESTED = [b'{"a":' * 100_000, b"[" * 1_000_000, b'{"config":' * 900 + b"{}" + b"}" * 900]
+HOSTILE = st.one_of(
+    st.binary(),
+    st.one_of(DOCUMENT, JSON).map(lambda document: json.dumps(document).encode()),
+    DOCUMENT.map(lambda document: json.dumps(document, ensure_ascii=False)).map(
+        lambda text: text.encode("utf-8", "surrogatepass")
+    ),
+    st.sampled_from(
+        [
+            *NESTED,
+            b'{"schemaVersion": 2, "config": {"size": ' + b"9" * 5000 + b"}}",
+            b'{"schemaVersion": NaN}',
+            b'{"schemaVersion": 2, "manifests": [Infinity]}',
+            b'{"mediaType": "\\ud800/x"}',
+            b'{"annotations": {"\\udfff": "\\ud800"}}',
+        ]
+    ),
+)
+
+
+@settings(max_examples=400)
+@given(HOSTILE, st.sampled_from([None, *KIND_BY_MEDIA_TYPE, OTHER, "", "\r\n"]))
+@example(NESTED[0], OCI_IMAGE)
+@example(NESTED[1], None)
+@example(NESTED[2], None)
+def test_whatever_comes_in_a_manifest_or_a_refusal_comes_out(content, media_type):
+    try:
+        manifest = parse_manifest(content, media_type)
+    except ManifestInvalid:
+        return
+    if media_type is not None:
+        assert manifest.media_type == media_type
+    manifest.media_type.encode("ascii")
+    assert manifest.kind is KIND_BY_MEDIA_TYPE.get(manifest.media_type, ManifestKind.OPAQUE)
+    for descriptor in (*manifest.blobs, *manifest.manifests, *filter(None, [manifest.subject])):
+        assert 0 <= descriptor.size < 2**63
+        assert isinstance(hash(tuple((descriptor.platform or {}).get(key) for key in ("os",))), int)
+    json.dumps(manifest.referrer_descriptor(Digest.of(content), len(content))).encode("ascii")
+
+
+@given(HOSTILE)
+def test_whatever_is_stored_tells_a_type_or_none(content):
+    for found in (declared_media_type(content), guess_media_type(content)):
+        assert found is None or "/" in found

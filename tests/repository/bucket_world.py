@@ -1,0 +1,58 @@
+"""The world of the tests of the domain, in a bucket."""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+
+from tests.inline_thread import Inline
+from tests.repository.worlds import World, result_of
+from tests.storage.s3.fake_bucket import FakeBucket
+from twisted_registry.storage.checked import CheckedDriver
+from twisted_registry.storage.s3.driver import S3Driver
+from twisted_registry.storage.s3.interfaces import ObjectInfo
+
+
+class Timed(dict):
+    """Objects that remember when they were stored."""
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.times = {}
+
+    def __setitem__(self, key, stored):
+        super().__setitem__(key, stored)
+        self.times[key] = int(self.clock.seconds() * 1e9)
+
+
+class TimedBucket(FakeBucket):
+    def info(self, key):
+        stored = self.found(key)
+        return ObjectInfo(
+            key, len(stored.content), stored.etag, self.objects.times[key], stored.metadata
+        )
+
+
+def driver_on(bucket):
+    driver = S3Driver(bucket, None)
+    driver._threads = driver._writers._threads = Inline()
+    return driver
+
+
+class BucketWorld(World):
+    def __init__(self):
+        clock = Clock()
+        self.bucket = TimedBucket(objects=Timed(clock))
+        super().__init__(clock=clock, memory=driver_on(self.bucket))
+
+    def restart(self):
+        from tests.repository.watched_driver import WatchedDriver
+
+        self.memory = driver_on(self.bucket)
+        self.driver = WatchedDriver(CheckedDriver(self.memory, self.clock))
+        self.registry = self.another()
+
+    def exists(self, path):
+        return path in self.paths()
+
+    def remove(self, path):
+        result_of(self.memory.delete(path))

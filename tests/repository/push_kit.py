@@ -1,0 +1,28 @@
+"""What is pushed on disks that fail, and what must be true of the store afterwards."""
+
+from __future__ import annotations
+
+from tests.repository.worlds import CONFIG, LAYER, descriptor, image
+from twisted_registry.oci.digest import Digest
+
+FIRST, SECOND = b"first" * 700, b"second" * 700
+BLOB, SETTINGS = FIRST + SECOND, b'{"os":"linux"}'
+MANIFEST = image(
+    config=descriptor(SETTINGS, CONFIG),
+    layers=[descriptor(BLOB, LAYER)],
+    subject=descriptor(b"subject"),
+)
+MOVED = image(config=descriptor(SETTINGS, CONFIG), layers=[])
+#: What is tagged, in this order.
+TAGGED = (("v1", MANIFEST), ("latest", MANIFEST), ("latest", MOVED))
+
+
+async def has_blob(repository, blob):
+    assert await repository.blobs.size(Digest.of(blob)) == len(blob)
+
+
+async def blobs_are_whole(driver):
+    """Whatever shows under a digest has that digest."""
+    for entry in await driver.walk("docker/registry/v2/blobs"):
+        *_, algorithm, _, encoded, _ = entry.path.split("/")
+        assert Digest(algorithm, encoded).matches(await driver.get(entry.path, 10**6))

@@ -1,0 +1,338 @@
+"""What was read before is only believed while a look at the store says that it is the same."""
+
+import pytest
+
+from tests.repository.worlds import GlancingWorld, done, image, result_of
+from twisted_registry.oci.digest import Digest
+from twisted_registry.oci.errors import ErrorCode, RegistryError
+from twisted_registry.oci.manifest import OCI_IMAGE
+from twisted_registry.repository import layout
+from twisted_registry.repository.cache import ENTRY_OVERHEAD_BYTES, MetadataCache
+
+OTHER = "application/vnd.example.other+json"
+UNTYPED = b'{"schemaVersion": 2}'
+
+
+@pytest.fixture
+def world():
+    return GlancingWorld()
+
+
+@pytest.fixture
+def cache(world):
+    return MetadataCache(world.driver)
+
+
+def reads(world):
+    return [path for action, path in world.driver.calls if action == "get"]
+
+
+def stored(world, content):
+    digest = Digest.of(content)
+    world.write(layout.blob(digest), content)
+    return digest
+
+
+def test_a_link_is_read_once(world, cache):
+    digest = Digest.of(b"x")
+    world.write("link", str(digest).encode())
+    for _ in range(3):
+        assert done(cache.read_link("link")) == digest
+    assert reads(world) == ["link"]
+
+
+def test_a_link_that_changed_is_read_again(world, cache):
+    for content in (b"one", b"two", b"one"):
+        digest = Digest.of(content)
+        world.write("link", str(digest).encode())
+        assert done(cache.read_link("link")) == digest
+    world.remove("link")
+    assert done(cache.read_link("link")) is None
+    world.write("link", b"torn")
+    assert done(cache.read_link("link")) is None
+
+
+def test_a_store_that_can_not_be_looked_at_is_read_each_time(world, cache):
+    world.driver.glances = False
+    digest = stored(world, b"{}")
+    world.write("link", str(digest).encode())
+    for _ in range(2):
+        assert done(cache.read_link("link")) == digest
+        assert done(cache.read_manifest(digest)).content == b"{}"
+        assert done(cache.blob_size(digest)) == 2
+    assert reads(world) == ["link", layout.blob(digest)] * 2
+
+
+def test_a_manifest_is_read_once(world, cache):
+    digest = stored(world, image())
+    for _ in range(3):
+        held = done(cache.read_manifest(digest))
+        assert (held.content, held.media_type) == (image(), OCI_IMAGE)
+    assert reads(world) == [layout.blob(digest)]
+
+
+def test_a_manifest_that_was_damaged_or_removed_is_not_kept(world, cache):
+    digest = stored(world, image())
+    assert done(cache.read_manifest(digest)) is not None
+    world.write(layout.blob(digest), b"damaged")
+    assert done(cache.read_manifest(digest)) is None
+    world.write(layout.blob(digest), image())
+    assert done(cache.read_manifest(digest)).content == image()
+    world.remove(layout.blob(digest))
+    assert done(cache.read_manifest(digest)) is None
+    assert done(cache.blob_size(digest)) is None
+
+
+def test_a_change_while_it_is_read_is_seen_by_the_next(world, cache):
+    first, second = Digest.of(b"1"), Digest.of(b"2")
+    world.write("link", str(first).encode())
+
+    def moved_on(_number, action, _path):
+        if action == "get":
+            world.write("link", str(second).encode())
+
+    world.driver.after = moved_on
+    assert done(cache.read_link("link")) == first
+    world.driver.after = lambda *_: None
+    assert done(cache.read_link("link")) == second
+
+
+def test_no_more_is_kept_than_there_is_room_for(world):
+    cache = MetadataCache(
+        world.driver, max_content_bytes=2 * (10 + ENTRY_OVERHEAD_BYTES), max_links=2
+    )
+    digests = [stored(world, b"%010d" % number) for number in range(3)]
+    for digest in digests:
+        done(cache.read_manifest(digest))
+        path = f"link-{digest.hex}"
+        world.write(path, str(digest).encode())
+        done(cache.read_link(path))
+    before = len(reads(world))
+    for digest in digests[1:]:
+        done(cache.read_manifest(digest))
+        done(cache.read_link(f"link-{digest.hex}"))
+    assert len(reads(world)) == before
+    done(cache.read_manifest(digests[0]))
+    done(cache.read_link(f"link-{digests[0].hex}"))
+    assert len(reads(world)) == before + 2
+
+
+def test_what_is_larger_than_the_room_is_not_kept(world):
+    cache = MetadataCache(world.driver, max_content_bytes=9 + ENTRY_OVERHEAD_BYTES)
+    digest = stored(world, b"0123456789")
+    for _ in range(2):
+        assert done(cache.read_manifest(digest)).content == b"0123456789"
+    assert len(reads(world)) == 2
+
+
+def test_the_gate_is_asked_of_what_is_kept(world):
+    world.image("latest")
+    digest = done(world.repo().tags.resolve("latest"))
+    done(world.repo().manifests.get(digest))
+    before = len(world.gate.asked)
+    calls = len(world.driver.calls)
+    done(world.repo().manifests.get(digest))
+    assert len(world.gate.asked) == before + 1
+    assert len(world.driver.calls) == calls, "a second pull reads nothing"
+    world.gate.condemned.add(digest)
+    assert done(world.repo().manifests.get(digest)).digest == digest
+
+
+def test_a_second_pull_looks_three_times_and_reads_nothing(world):
+    world.image("latest")
+    first = done(world.repo().manifests.get("latest"))
+    calls, looks = len(world.driver.calls), len(world.driver.looks)
+    assert done(world.repo().manifests.get("latest")) is first
+    assert len(world.driver.calls) == calls
+    assert world.driver.looks[looks:] == [
+        layout.tag_current("a/b", "latest"),
+        layout.revision_link("a/b", first.digest),
+        layout.blob(first.digest),
+    ]
+    done(world.repo().manifests.get(first.digest))
+    looks = len(world.driver.looks)
+    assert done(world.repo().manifests.get(first.digest)) is first
+    assert len(world.driver.looks) == looks + 2
+
+
+def blob_of(world, digest):
+    """The content of a blob, read as a whole."""
+    pieces = []
+    result_of(done(world.repo().blobs.open_whole(digest)).feed(pieces.append))
+    return b"".join(pieces)
+
+
+def test_a_blob_that_was_opened_is_looked_at_twice_and_opened_again(world):
+    digest = world.blob(b"content")
+    assert blob_of(world, digest) == b"content"
+    calls, looks, asked = len(world.driver.calls), len(world.driver.looks), len(world.gate.asked)
+    assert blob_of(world, digest) == b"content"
+    assert len(world.driver.calls) == calls
+    assert world.driver.looks[looks:] == [layout.layer_link("a/b", digest), layout.blob(digest)]
+    assert world.gate.asked[asked:] == [("a/b", digest)]
+
+
+def test_a_blob_that_was_opened_and_is_condemned_can_be_pulled(world):
+    digest = world.blob(b"content")
+    blob_of(world, digest)
+    world.gate.condemned.add(digest)
+    assert blob_of(world, digest) == b"content"
+
+
+@pytest.mark.parametrize("lost", ["link", "blob"])
+@pytest.mark.parametrize("left", [None, b""])
+def test_a_blob_that_was_opened_and_is_lost_is_not_there(world, lost, left):
+    digest = world.blob(b"content")
+    path = layout.blob(digest) if lost == "blob" else layout.layer_link("a/b", digest)
+    for _ in range(2):
+        content = world.read(path)
+        blob_of(world, digest)
+        world.remove(path)
+        if left is not None:
+            world.write(path, left)
+        for _ in range(2):
+            with pytest.raises(RegistryError) as caught:
+                blob_of(world, digest)
+            assert caught.value.code is ErrorCode.BLOB_UNKNOWN
+        world.write(path, content)
+        assert blob_of(world, digest) == b"content"
+
+
+def test_no_more_blobs_that_were_opened_are_remembered_than_there_is_room_for(world):
+    cache = MetadataCache(world.driver, max_pulls=2)
+    digests = [world.blob(content) for content in (b"1", b"2", b"3")]
+    for digest in digests:
+        done(cache.read_link(layout.layer_link("a/b", digest)))
+        cache.remember_opened_blob("a/b", digest)
+    assert [cache.reopen_blob("a/b", digest) is not None for digest in digests] == [
+        False,
+        True,
+        True,
+    ]
+
+
+@pytest.mark.parametrize("lost", ["tag", "revision", "blob"])
+def test_a_pull_that_would_find_nothing_finds_nothing(world, lost):
+    """Each of the files that a pull needs is looked at, however often it was pulled."""
+    world.image("latest")
+    for _ in range(2):
+        stored = done(world.repo().manifests.get("latest"))
+    path = {
+        "tag": layout.tag_current("a/b", "latest"),
+        "revision": layout.revision_link("a/b", stored.digest),
+        "blob": layout.blob(stored.digest),
+    }[lost]
+    content = world.read(path)
+    world.remove(path)
+    for _ in range(2):
+        assert unknown(world, "latest")
+    world.write(path, content)
+    assert done(world.repo().manifests.get("latest")) == stored
+    world.write(path, b"torn")
+    assert unknown(world, "latest")
+
+
+def unknown(world, reference):
+    with pytest.raises(RegistryError) as caught:
+        done(world.repo().manifests.get(reference))
+    return caught.value.code is ErrorCode.MANIFEST_UNKNOWN
+
+
+def test_the_gate_is_asked_of_every_pull(world):
+    world.image("latest")
+    for number in range(3):
+        digest = done(world.repo().manifests.get("latest")).digest
+        assert world.gate.asked[-1] == ("a/b", digest)
+        assert world.gate.asked.count(("a/b", digest)) == number + 1
+    # It is asked so that it knows, not for leave.
+    world.gate.condemned.add(digest)
+    assert done(world.repo().manifests.get("latest")).digest == digest
+
+
+def test_a_pull_is_of_one_repository(world):
+    world.image("latest")
+    done(world.repo().manifests.get("latest"))
+    with pytest.raises(RegistryError):
+        done(world.repo("b").manifests.get("latest"))
+
+
+def test_every_pull_is_heard_of(world):
+    world.image("latest")
+    world.listener.take()
+    for _ in range(3):
+        done(world.repo().manifests.get("latest"))
+    assert world.listener.brief() == [("pull", "manifest", "latest")] * 3
+
+
+def test_what_has_no_type_of_its_own_is_looked_up_each_time(world):
+    """Its type is a file beside the link, which somebody else may change."""
+    digest = world.put(UNTYPED, OTHER, "latest")
+    assert done(world.repo().manifests.get("latest")).media_type == OTHER
+    world.write(layout.revision_media_type("a/b", digest), b"application/vnd.example.more+json")
+    assert done(world.repo().manifests.get("latest")).media_type.endswith("more+json")
+
+
+def test_only_so_many_pulls_are_remembered(world):
+    cache = MetadataCache(world.driver, max_pulls=1)
+    world.image("latest")
+    digest = done(world.repo().tags.resolve("latest"))
+
+    def pull(reference):
+        done(cache.read_link(layout.tag_current("a/b", "latest")))
+        done(cache.read_link(layout.revision_link("a/b", digest)))
+        done(cache.read_manifest(digest))
+        cache.remember_pull("a/b", reference, digest)
+
+    pull("latest")
+    pull(digest)
+    assert cache.cached_pull("a/b", "latest") is None
+    assert cache.cached_pull("a/b", digest).content == image()
+
+
+def test_what_was_not_kept_is_not_remembered(world):
+    """Links or a manifest that could not be kept, or belong to another pull by now."""
+    world.image("latest")
+    digest = done(world.repo().tags.resolve("latest"))
+    cache = MetadataCache(world.driver)
+    cache.remember_pull("a/b", "latest", digest)
+    assert cache.cached_pull("a/b", "latest") is None
+    done(cache.read_link(layout.tag_current("a/b", "latest")))
+    cache.remember_pull("a/b", "latest", Digest.of(b"another"))
+    done(cache.read_link(layout.revision_link("a/b", digest)))
+    cache.remember_pull("a/b", "latest", digest)
+    assert cache.cached_pull("a/b", "latest") is None
+    done(cache.read_manifest(digest))
+    cache.remember_pull("a/b", "latest", digest)
+    assert cache.cached_pull("a/b", "latest") is not None
+
+
+def test_what_made_room_for_others_is_read_again(world):
+    cache = MetadataCache(world.driver, max_content_bytes=ENTRY_OVERHEAD_BYTES + len(image()))
+    world.image("latest")
+    digest = done(world.repo().tags.resolve("latest"))
+    done(cache.read_link(layout.revision_link("a/b", digest)))
+    done(cache.read_manifest(digest))
+    cache.remember_pull("a/b", digest, digest)
+    assert cache.cached_pull("a/b", digest) is not None
+    done(cache.read_manifest(stored(world, b"{}")))
+    assert cache.cached_pull("a/b", digest) is None
+
+
+def test_another_process_is_seen_at_once(world):
+    """Two registries over one store: a tag moved or deleted by one is so for the other."""
+    world.image("latest")
+    other = world.another()
+    mine, theirs = world.repo(), world.repo(registry=other)
+    first = done(mine.tags.resolve("latest"))
+    done(mine.manifests.get(first))
+    assert done(mine.manifests.get("latest")).digest == first
+    content = image(annotations={"v": "2"})
+    second = Digest.of(content)
+    done(theirs.manifests.put(second, content, OCI_IMAGE, ["latest"]))
+    assert done(mine.tags.resolve("latest")) == second
+    assert done(mine.manifests.get("latest")).digest == second
+    done(theirs.manifests.delete(second))
+    assert done(mine.tags.resolve("latest")) is None
+    assert unknown(world, "latest")
+    assert done(mine.manifests.get_parsed(second)) is None
+    assert result_of(world.memory.get(layout.blob(second), 10**6)) == content

@@ -1,0 +1,197 @@
+"""Manifests in the store: what is served, and what must be there first."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.repository.manifest_kit import OTHER, UNTYPED, get, refusal
+from tests.repository.watched_driver import fails_at
+from tests.repository.worlds import CONFIG, LAYER, descriptor, done, image, index
+from twisted_registry.oci.digest import Digest
+from twisted_registry.oci.errors import ErrorCode
+from twisted_registry.oci.manifest import DOCKER_IMAGE, OCI_ARTIFACT, OCI_IMAGE, OCI_INDEX
+from twisted_registry.repository import layout
+
+# What is served.
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
+def test_byte_for_byte_with_its_type(stocked, algorithm):
+    content = b"\n " + image() + b"\n"
+    digest = Digest.of(content, algorithm)
+    manifest = done(stocked.repo().manifests.put(digest, content, OCI_IMAGE, ["v1", "v2"]))
+    assert manifest.media_type == OCI_IMAGE
+    stored = get(stocked, digest)
+    assert (stored.digest, stored.media_type, stored.content) == (digest, OCI_IMAGE, content)
+    assert done(stocked.repo().tags.resolve("v1")) == digest
+    assert done(stocked.repo().tags.resolve("v2")) == digest
+    assert refusal(get, stocked, digest, name="other").code is ErrorCode.MANIFEST_UNKNOWN
+    stocked.check()
+
+
+def test_the_digest_must_be_that_of_the_content(stocked):
+    manifests = stocked.repo().manifests
+    error = refusal(done, manifests.put(Digest.of(b"x"), image(), OCI_IMAGE, ["v1"]))
+    assert error.code is ErrorCode.DIGEST_INVALID
+    assert stocked.tags() == []
+
+
+@pytest.mark.parametrize("content", [b"text \xff", b"", b"{}", b"[1]"])
+def test_a_type_that_nobody_knows_comes_back_as_it_was_pushed(world, content):
+    digest = world.put(content, OTHER, "v1")
+    world.restart()
+    assert (get(world, digest).media_type, get(world, digest).content) == (OTHER, content)
+
+
+def test_the_last_push_decides_the_type_of_a_document_that_tells_none(stocked):
+    for media_type in (OCI_IMAGE, DOCKER_IMAGE, OTHER, OCI_IMAGE, DOCKER_IMAGE):
+        digest = stocked.put(UNTYPED, media_type)
+        assert get(stocked, digest).media_type == media_type
+
+
+def test_no_type_is_kept_that_the_shape_tells(stocked):
+    listing = json.dumps({"schemaVersion": 2, "manifests": []}).encode()
+    for content, media_type in ((UNTYPED, OCI_IMAGE), (listing, OCI_INDEX), (image(), OCI_IMAGE)):
+        digest = stocked.put(content, media_type)
+        assert not stocked.exists(layout.revision_media_type("a/b", digest))
+        assert get(stocked, digest).media_type == media_type
+
+
+def test_a_repository_has_its_own_type_for_the_same_bytes(stocked):
+    digest = stocked.put(UNTYPED, DOCKER_IMAGE)
+    stocked.put(UNTYPED, OTHER, name="other")
+    assert get(stocked, digest).media_type == DOCKER_IMAGE
+    assert get(stocked, digest, name="other").media_type == OTHER
+
+
+@pytest.mark.parametrize("torn", [b"", b"\xff", b"a/b\r\nx: y", b"nonsense", b"x" * 1000])
+def test_a_torn_type_is_none(stocked, torn):
+    digest = stocked.put(UNTYPED, OTHER)
+    stocked.write(layout.revision_media_type("a/b", digest), torn)
+    assert get(stocked, digest).media_type == OCI_IMAGE
+
+
+def test_what_distribution_wrote_is_read(stocked):
+    for content, media_type in (
+        (UNTYPED, OCI_IMAGE),
+        (image(mediaType=DOCKER_IMAGE), DOCKER_IMAGE),
+        (index(mediaType=""), OCI_INDEX),
+    ):
+        digest = Digest.of(content)
+        stocked.write(layout.blob(digest), content)
+        stocked.write(layout.revision_link("a/b", digest), str(digest).encode())
+        assert get(stocked, digest).media_type == media_type
+
+
+@pytest.mark.parametrize("damage", [b"", b"x", image()[:-1]])
+def test_damaged_bytes_are_not_served_and_the_next_push_repairs_them(stocked, damage):
+    digest = stocked.put(image(), OCI_IMAGE, "v1")
+    stocked.write(layout.blob(digest), damage)
+    assert refusal(get, stocked, digest).code is ErrorCode.MANIFEST_UNKNOWN
+    assert done(stocked.repo().manifests.get_parsed(digest)) is None
+    stocked.put(image(), OCI_IMAGE)
+    assert get(stocked, digest).content == image()
+
+
+def test_a_torn_revision_link_is_healed_by_the_next_push(stocked):
+    digest = stocked.put(image(), OCI_IMAGE, "v1")
+    stocked.write(layout.revision_link("a/b", digest), b"")
+    assert refusal(get, stocked, digest).code is ErrorCode.MANIFEST_UNKNOWN
+    stocked.put(image(), OCI_IMAGE)
+    assert get(stocked, digest).content == image()
+
+
+def test_what_a_stored_manifest_says_is_read_only_if_it_is_sound(stocked):
+    content = b"not what it says"
+    digest = Digest.of(content)
+    stocked.write(layout.blob(digest), content)
+    stocked.write(layout.revision_link("a/b", digest), str(digest).encode())
+    assert done(stocked.repo().manifests.get_parsed(digest)) is None
+    assert done(stocked.repo().manifests.get_parsed(Digest.of(b"none"))) is None
+
+
+# What must be there first.
+
+
+def test_all_that_is_missing_is_told_and_nothing_is_written(world):
+    error = refusal(world.put, image(), OCI_IMAGE, "v1")
+    assert error.code is ErrorCode.MANIFEST_BLOB_UNKNOWN
+    assert error.detail == {"digests": [str(Digest.of(b"{}")), str(Digest.of(b"layer"))]}
+    assert world.paths() == []
+
+
+def test_blobs_of_another_repository_do_not_count(stocked):
+    assert refusal(stocked.put, image(), OCI_IMAGE, name="other").code is (
+        ErrorCode.MANIFEST_BLOB_UNKNOWN
+    )
+
+
+def test_a_configuration_must_be_held_whatever_it_says_of_itself(world):
+    # Only layers may stay elsewhere.
+    world.blob(b"layer")
+    for fields in (
+        {"urls": ["https://example.org/config"]},
+        {"mediaType": "application/vnd.oci.image.layer.nondistributable.v1.tar"},
+    ):
+        content = image(config={**descriptor(b"{}", CONFIG), **fields})
+        error = refusal(world.put, content, OCI_IMAGE)
+        assert error.detail == {"digests": [str(Digest.of(b"{}"))]}
+
+
+def test_a_foreign_layer_need_not_be_held(stocked):
+    layers = [
+        descriptor(b"elsewhere", urls=["https://example.org/layer"]),
+        descriptor(b"elsewhere", "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"),
+    ]
+    stocked.put(image(layers=layers), OCI_IMAGE)
+
+
+def test_the_blobs_of_an_artifact_must_be_held(world):
+    content = json.dumps({"mediaType": OCI_ARTIFACT, "blobs": [descriptor(b"x")]}).encode()
+    assert refusal(world.put, content, OCI_ARTIFACT).code is ErrorCode.MANIFEST_BLOB_UNKNOWN
+    world.blob(b"x")
+    world.put(content, OCI_ARTIFACT)
+
+
+def test_the_children_of_an_index_must_be_held_as_manifests_or_blobs(stocked):
+    content = index(descriptor(image(), OCI_IMAGE), descriptor(b"layer", LAYER))
+    error = refusal(stocked.put, content, OCI_INDEX)
+    assert error.detail == {"digests": [str(Digest.of(image()))]}
+    stocked.put(image(), OCI_IMAGE)
+    stocked.put(content, OCI_INDEX, "v1")
+    stocked.put(index(descriptor(content, OCI_INDEX)), OCI_INDEX)
+    stocked.put(index(), OCI_INDEX)
+
+
+def test_many_children_at_once(stocked):
+    children = [descriptor(str(number).encode(), OCI_IMAGE) for number in range(500)]
+    error = refusal(stocked.put, index(*children), OCI_INDEX)
+    assert error.detail == {"digests": [child["digest"] for child in children]}
+
+
+def test_a_subject_need_not_be_there(stocked):
+    manifest = done(
+        stocked.repo().manifests.put(
+            Digest.of(image(subject=descriptor(b"later"))),
+            image(subject=descriptor(b"later")),
+            OCI_IMAGE,
+        )
+    )
+    assert manifest.subject.digest == Digest.of(b"later")
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"text", image(schemaVersion=1)])
+def test_what_is_no_manifest_is_refused(stocked, content):
+    assert refusal(stocked.put, content, OCI_IMAGE).code is ErrorCode.MANIFEST_INVALID
+
+
+def test_a_store_that_fails_is_no_missing_blob(stocked):
+    # Two blobs, each with a link to read and bytes to look at.
+    for number in range(2 if stocked.glances else 4):
+        stocked.registry = stocked.another()  # which remembers nothing
+        count = len(stocked.driver.calls)
+        stocked.driver.before = fails_at(count + number)
+        error = refusal(stocked.put, image(), OCI_IMAGE)
+        assert error.code is ErrorCode.UNAVAILABLE

@@ -1,0 +1,287 @@
+"""Referrers: in any order, after restarts, and in stores that others wrote."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.repository.watched_driver import Pauses
+from tests.repository.worlds import CONFIG, World, begin, descriptor, done, image, index, result_of
+from twisted_registry.oci.digest import Digest
+from twisted_registry.oci.errors import ErrorCode, RegistryError
+from twisted_registry.oci.manifest import OCI_ARTIFACT, OCI_IMAGE, OCI_INDEX
+from twisted_registry.repository import layout, referrers
+from twisted_registry.repository.referrers import ScannedRevisions
+
+SUBJECT = Digest.of(image())
+OTHER = "application/vnd.example.thing.v1+json"
+
+
+def referrer(number=0, **fields):
+    return image(subject=descriptor(image(), OCI_IMAGE), annotations={"n": str(number)}, **fields)
+
+
+@pytest.fixture
+def stocked(world):
+    world.blob(b"{}")
+    world.blob(b"layer")
+    return world
+
+
+def write_as_distribution(world, content, tag=None, name="a/b"):
+    """A push to a registry that knows nothing of referrers."""
+    digest = Digest.of(content)
+    world.write(layout.blob(digest), content)
+    world.write(layout.revision_link(name, digest), str(digest).encode())
+    if tag:
+        world.write(layout.tag_current(name, tag), str(digest).encode())
+    return digest
+
+
+def delete_as_distribution(world, digest, name="a/b"):
+    world.remove(layout.revision_link(name, digest))
+    world.remove(layout.revision(name, digest))
+
+
+def scans(world):
+    """How often manifests were read in search of subjects."""
+    return sum(action == "get" and path.endswith("/data") for action, path in world.driver.calls)
+
+
+@pytest.mark.parametrize("first", ["subject", "referrer"])
+def test_the_subject_may_come_first_or_last(stocked, first):
+    if first == "subject":
+        stocked.put(image(), OCI_IMAGE)
+    found = stocked.put(referrer(), OCI_IMAGE)
+    if first == "referrer":
+        stocked.put(image(), OCI_IMAGE)
+    assert stocked.referrers(SUBJECT) == [found]
+    assert stocked.referrers(found) == []
+    assert stocked.referrers(SUBJECT, name="other") == []
+
+
+def test_a_repository_that_is_not_there_has_none(world):
+    assert world.referrers(SUBJECT) == []
+    assert not world.paths()
+
+
+def test_every_kind_of_manifest_may_refer(stocked):
+    subject = descriptor(image(), OCI_IMAGE)
+    expected = [
+        stocked.put(referrer(), OCI_IMAGE),
+        stocked.put(index(subject=subject), OCI_INDEX),
+        stocked.put(
+            json.dumps({"mediaType": OCI_ARTIFACT, "subject": subject}).encode(), OCI_ARTIFACT
+        ),
+        stocked.put(json.dumps({"mediaType": OTHER, "subject": subject}).encode(), OTHER),
+        stocked.put(json.dumps({"subject": subject, "untyped": 1}).encode(), OTHER),
+    ]
+    assert stocked.referrers(SUBJECT) == sorted(expected)
+    stocked.restart()
+    assert stocked.referrers(SUBJECT) == sorted(expected)
+
+
+@pytest.mark.parametrize("algorithm", ["sha384", "sha512"])
+def test_digests_of_other_algorithms(stocked, algorithm):
+    subject = Digest.of(b"subject", algorithm)
+    content = image(subject={**descriptor(b"subject"), "digest": str(subject)})
+    expected = []
+    for of in ("sha256", algorithm):
+        digest = Digest.of(content, of)
+        done(stocked.repo().manifests.put(digest, content, OCI_IMAGE))
+        expected.append(digest)
+    assert stocked.referrers(subject) == sorted(expected)
+
+
+def test_the_order_is_that_of_the_digests_and_after_is_not_among_them(stocked):
+    expected = sorted(stocked.put(referrer(number), OCI_IMAGE) for number in range(8))
+    of = stocked.repo().referrers.of
+    assert done(of(SUBJECT)) == expected
+    for position, digest in enumerate(expected):
+        assert done(of(SUBJECT, str(digest))) == expected[position + 1 :]
+    assert done(of(SUBJECT, "a")) == expected
+    assert done(of(SUBJECT, "z")) == []
+
+
+def test_more_than_one_page_of_links(stocked, monkeypatch):
+    monkeypatch.setattr(referrers, "_PAGE", 3)
+    expected = sorted(stocked.put(referrer(number), OCI_IMAGE) for number in range(10))
+    stocked.restart()
+    assert stocked.referrers(SUBJECT) == expected
+
+
+def test_a_referrer_that_is_deleted_is_gone(stocked):
+    first, second = (stocked.put(referrer(number), OCI_IMAGE) for number in range(2))
+    assert stocked.referrers(SUBJECT) == sorted([first, second])
+    done(stocked.repo().manifests.delete(first))
+    assert stocked.referrers(SUBJECT) == [second]
+    assert not stocked.exists(layout.referrer_link("a/b", SUBJECT, first))
+    stocked.put(referrer(0), OCI_IMAGE)
+    assert stocked.referrers(SUBJECT) == sorted([first, second])
+
+
+def test_referrers_outlive_their_subject(stocked):
+    subject = stocked.put(image(), OCI_IMAGE)
+    found = stocked.put(referrer(), OCI_IMAGE)
+    done(stocked.repo().manifests.delete(subject))
+    assert stocked.referrers(SUBJECT) == [found]
+
+
+# Stores that others wrote.
+
+
+def test_what_was_pushed_without_us_is_found_and_read_once(stocked):
+    expected = [write_as_distribution(stocked, referrer(number)) for number in range(5)]
+    write_as_distribution(stocked, image())
+    assert stocked.referrers(SUBJECT) == sorted(expected)
+    assert scans(stocked) >= 6
+    for _ in range(2):
+        stocked.restart()
+        assert done(stocked.repo().referrers.list_referrers(SUBJECT)) == sorted(expected)
+        assert done(stocked.repo().referrers.list_referrers(Digest.of(b"other"))) == []
+        assert scans(stocked) == 0
+
+
+def test_what_is_pushed_without_us_later_is_found(stocked):
+    first = stocked.put(referrer(1), OCI_IMAGE)
+    assert stocked.referrers(SUBJECT) == [first]
+    second = write_as_distribution(stocked, referrer(2))
+    assert stocked.referrers(SUBJECT) == sorted([first, second])
+
+
+def test_what_is_deleted_without_us_is_gone_and_comes_back(stocked):
+    first = write_as_distribution(stocked, referrer(1))
+    assert stocked.referrers(SUBJECT) == [first]
+    delete_as_distribution(stocked, first)
+    assert stocked.referrers(SUBJECT) == []
+    write_as_distribution(stocked, referrer(1))
+    stocked.restart()
+    assert stocked.referrers(SUBJECT) == [first]
+
+
+def test_what_we_deleted_and_another_registry_takes_in_again_is_found(stocked):
+    first = stocked.put(referrer(1), OCI_IMAGE)
+    assert stocked.referrers(SUBJECT) == [first]
+    done(stocked.repo().manifests.delete(first))
+    stocked.restart()
+    write_as_distribution(stocked, referrer(1))
+    assert stocked.referrers(SUBJECT) == [first]
+
+
+def test_the_lists_of_older_clients_are_taken_in(stocked):
+    """A client of a registry without the endpoint keeps an index under a tag of the digest."""
+    stocked.put(image(), OCI_IMAGE, "v1")
+    found = write_as_distribution(stocked, referrer())
+    listing = index({**descriptor(referrer(), OCI_IMAGE), "artifactType": CONFIG})
+    write_as_distribution(stocked, listing, f"sha256-{SUBJECT.hex}")
+    assert stocked.referrers(SUBJECT) == [found]
+
+
+def test_links_to_what_is_gone_are_not_listed(stocked):
+    found = stocked.put(referrer(), OCI_IMAGE)
+    gone = Digest.of(b"gone")
+    stocked.write(layout.referrer_link("a/b", SUBJECT, gone), str(gone).encode())
+    stocked.write(f"{layout.referrers('a/b', SUBJECT)}/sha256/nonsense/link", b"x")
+    stocked.write(f"{layout.referrers('a/b', SUBJECT)}/md5/{'a' * 32}/link", b"x")
+    assert stocked.referrers(SUBJECT) == [found]
+    # A link under a subject that the manifest does not name.
+    stocked.write(layout.referrer_link("a/b", gone, found), str(found).encode())
+    assert stocked.referrers(gone) == []
+
+
+@pytest.mark.parametrize("torn", [b"", b"\xff\x00", b"sha256:", b"nonsense\n" * 9])
+def test_a_torn_list_of_what_was_searched_means_one_more_search(stocked, torn):
+    found = write_as_distribution(stocked, referrer())
+    assert stocked.referrers(SUBJECT) == [found]
+    stocked.write(layout.referrers_scanned("a/b"), torn)
+    stocked.remove(layout.referrer_link("a/b", SUBJECT, found))
+    stocked.restart()
+    assert stocked.referrers(SUBJECT) == [found]
+
+
+def test_half_a_list_of_what_was_searched_is_half_believed(stocked):
+    found = sorted(write_as_distribution(stocked, referrer(number)) for number in range(4))
+    assert stocked.referrers(SUBJECT) == found
+    content = stocked.read(layout.referrers_scanned("a/b"))
+    stocked.write(layout.referrers_scanned("a/b"), content[: len(content) // 2])
+    stocked.restart()
+    assert stocked.referrers(SUBJECT) == found
+
+
+@pytest.mark.parametrize("damage", [b"", b"x", None])
+def test_a_manifest_that_could_not_be_read_is_read_again(stocked, damage):
+    found = write_as_distribution(stocked, referrer())
+    if damage is None:
+        stocked.remove(layout.blob(found))
+    else:
+        stocked.write(layout.blob(found), damage)
+    assert stocked.referrers(SUBJECT) == []
+    stocked.write(layout.blob(found), referrer())
+    assert stocked.referrers(SUBJECT) == [found]
+
+
+def test_a_manifest_that_is_none_is_read_once(stocked):
+    write_as_distribution(stocked, b"text")
+    assert stocked.referrers(SUBJECT) == []
+    stocked.restart()
+    assert stocked.referrers(SUBJECT) == []
+    assert scans(stocked) == 0
+
+
+def test_a_referrer_that_a_delete_of_it_overtakes_is_listed(stocked):
+    digest = stocked.put(referrer(), OCI_IMAGE)
+    assert stocked.referrers(SUBJECT) == [digest]
+    pauses = Pauses("delete", digest.hex)
+    stocked.driver.before = pauses
+    delete = begin(stocked.repo().manifests.delete(digest))
+    # The revision is about to go; let it, and hold the removal of the link.
+    (revision,) = pauses.waiting
+    pauses.waiting.clear()
+    revision.callback(None)
+    assert pauses.waiting
+    pauses.holding = False
+    stocked.put(referrer(), OCI_IMAGE)
+    pauses.release()
+    result_of(delete)
+    assert stocked.referrers(SUBJECT) == [digest]
+
+
+def test_two_listings_at_once_search_once(stocked):
+    found = [write_as_distribution(stocked, referrer(number)) for number in range(3)]
+    pauses = Pauses("get", "/data")
+    stocked.driver.before = pauses
+    listings = [begin(stocked.repo().referrers.list_referrers(SUBJECT)) for _ in range(3)]
+    assert len(pauses.waiting) == 3
+    pauses.release()
+    for listing in listings:
+        assert result_of(listing) == sorted(found)
+    assert scans(stocked) == 3
+
+
+def test_a_store_that_fails_is_no_empty_list(stocked):
+    stocked.put(referrer(), OCI_IMAGE)
+
+    def broken(_number, action, path):
+        if action == "folders":
+            raise OSError(path)
+
+    stocked.driver.before = broken
+    with pytest.raises(OSError):
+        done(stocked.repo().referrers.list_referrers(SUBJECT))
+
+
+def test_a_process_remembers_a_bounded_number_of_repositories():
+    scanned = ScannedRevisions()
+    for number in range(100):
+        scanned.keep(str(number), {SUBJECT})
+    assert scanned.get("0") is None
+    assert scanned.get("99") == {SUBJECT}
+    assert World().referrers(SUBJECT) == []
+
+
+def test_the_codes_of_errors_are_the_stores(stocked):
+    stocked.write(layout.referrers("a/b", SUBJECT) + "/sha256", b"a file")
+    with pytest.raises(RegistryError) as caught:
+        done(stocked.repo().referrers.list_referrers(SUBJECT))
+    assert caught.value.code is ErrorCode.UNAVAILABLE

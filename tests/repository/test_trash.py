@@ -1,0 +1,195 @@
+"""What goes into the trash, how it is emptied, and what comes back by itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.gc.collected_store import DAY, heartbeats_running
+from tests.repository.trash_kit import WEEK, WORLDS, KeptStore
+from tests.repository.worlds import done, image
+from twisted_registry.gc.expire_trash import TrashExpiryResult
+from twisted_registry.gc.sweep import Sweeper
+from twisted_registry.oci.digest import Digest
+from twisted_registry.repository import layout
+from twisted_registry.repository.trash import TagChangeRecord, TrashedKind
+
+
+@pytest.fixture(params=WORLDS.values(), ids=WORLDS.keys())
+def store(request):
+    return KeptStore(request.param())
+
+
+def test_what_the_collector_sweeps_is_in_the_trash(store):
+    store.world.blob(b"garbage")
+    kept = store.world.image("v1")
+    store.age()
+    assert store.collect().blobs == 1
+    assert not store.holds(b"garbage")
+    assert store.is_whole(kept)
+    (blob,), (layer,) = store.trash(TrashedKind.BLOB), store.trash(TrashedKind.LAYER)
+    assert (blob.digest, blob.size, layer.digest) == (Digest.of(b"garbage"), 7, blob.digest)
+    assert layer.repository == "a/b"
+    assert layer.kind is TrashedKind.LAYER
+    assert store.world.read(blob.path) == b"garbage"
+    assert store.world.read(layer.path) == str(blob.digest).encode()
+    # Of what was moved no empty folder is left.
+    assert not store.world.exists(layout.blob_folder(blob.digest))
+    assert not store.world.exists(layout.layer("a/b", blob.digest))
+
+
+def test_untagged_manifests_that_are_collected(store):
+    digest = store.world.image(media_type="application/vnd.oci.image.manifest.v1+json")
+    store.age()
+    assert store.collect(untagged=True).manifests == 1
+    (item,) = store.trash(TrashedKind.MANIFEST)
+    assert (item.repository, item.digest, item.entry_name.reason.value) == (
+        "a/b",
+        digest,
+        "collected",
+    )
+
+
+def test_what_clients_delete(store):
+    digest = store.world.image("v1")
+    store.world.put(image(), "application/vnd.oci.image.manifest.v1+json", "v2")
+    repository = store.world.repo()
+    done(repository.tags.delete("v2"))
+    done(repository.manifests.delete(digest))
+    layer = Digest.of(b"layer")
+    done(repository.blobs.delete(layer))
+    assert [
+        (item.kind, item.digest) for item in store.trash() if item.kind is not TrashedKind.TAG
+    ] == [
+        (TrashedKind.LAYER, layer),
+        (TrashedKind.MANIFEST, digest),
+    ]
+    records = {
+        item.tag: TagChangeRecord.from_bytes(store.world.read(item.path))
+        for item in store.trash(TrashedKind.TAG)
+        if item.entry_name.reason.value == "deleted"
+    }
+    assert records == {"v1": TagChangeRecord(None, digest), "v2": TagChangeRecord(None, digest)}
+    assert store.world.tags() == []
+    assert {
+        item.entry_name.reason.value for item in store.trash() if item.kind is not TrashedKind.TAG
+    } == {"deleted"}
+
+
+def test_a_tag_that_moves_and_one_that_stays(store):
+    first = store.world.image("latest")
+    again = store.world.put(image(), "application/vnd.oci.image.manifest.v1+json", "latest")
+    assert first == again
+    store.world.clock.advance(1)
+    second = store.world.image("latest", artifactType="new/type")
+    records = [TagChangeRecord.from_bytes(store.world.read(item.path)) for item in store.trash()]
+    assert records == [TagChangeRecord(first, None), TagChangeRecord(second, first)]
+
+
+def test_a_media_type_that_the_manifest_does_not_tell_is_kept(store):
+    content = image(mediaType=None)
+    for part in (b"{}", b"layer"):
+        store.world.blob(part)
+    docker = "application/vnd.docker.distribution.manifest.v2+json"
+    digest = store.world.put(content, docker)
+    done(store.world.repo().manifests.delete(digest))
+    (item,) = store.trash(TrashedKind.MANIFEST)
+    assert store.world.read(item.path) == docker.encode()
+
+
+def test_emptied_when_its_time_has_come(store):
+    store.world.blob(b"garbage")
+    store.world.image("v1")
+    store.age()
+    store.collect()
+    store.age(WEEK - DAY)
+    done(store.world.repo().tags.delete("v1"))
+    assert store.empty() == TrashExpiryResult(1, 0, 0)
+    assert len(store.trash()) == 3
+    store.age(2 * DAY)
+    assert store.empty() == TrashExpiryResult(2, 7, 0)
+    (left,) = store.trash()
+    assert left.tag == "v1"
+    store.age(WEEK)
+    assert store.empty() == TrashExpiryResult(1, 0, 0)
+    assert store.empty() == TrashExpiryResult(0, 0, 0)
+    assert not store.world.exists(f"{layout.TRASH}/blobs")
+    assert not store.world.exists(f"{layout.TRASH}/repositories")
+
+
+def test_what_is_needed_comes_back_instead_of_going(store):
+    """As after a collector that stalled where it must not."""
+    kept = store.world.image("v1")
+    layer = Digest.of(b"layer")
+    store.age()
+    for digest in (layer, kept):
+        assert done(store.deleter.delete_blob(digest, lambda: True))
+    done(Sweeper(store.world.driver, store.deleter).unlink({layer}))
+    assert not store.is_whole(kept)
+    store.age(2 * WEEK)
+    assert store.empty().back == 2
+    assert store.is_whole(kept)
+    assert not store.trash(TrashedKind.BLOB)
+
+
+def test_a_collection_brings_back_what_is_needed(store):
+    kept = store.world.image("v1")
+    store.age()
+    for digest in (kept, Digest.of(b"layer")):
+        assert done(store.deleter.delete_blob(digest, lambda: True))
+    assert store.collect(untagged=True).troubled == ()
+    assert store.is_whole(kept)
+
+
+def test_a_dry_run_brings_nothing_back(store):
+    store.world.image("v1")
+    assert done(store.deleter.delete_blob(Digest.of(b"layer"), lambda: True))
+    store.collect(dry_run=True)
+    assert not store.holds(b"layer")
+
+
+def test_a_removal_that_comes_too_late_is_none(store):
+    store.world.blob(b"garbage")
+    digest = Digest.of(b"garbage")
+    assert not done(store.deleter.delete_blob(digest, lambda: False))
+    assert store.holds(b"garbage")
+    assert store.trash(TrashedKind.BLOB) == []
+
+
+def test_beside_a_process_that_serves(store):
+    gate = store.serve()
+    store.serve_with_trash()
+    store.world.blob(b"garbage")
+    store.age()
+    done(gate.poll())
+    heartbeats_running(store, gate)
+    assert store.collect().blobs == 1
+    assert [item.digest for item in store.trash(TrashedKind.BLOB)] == [Digest.of(b"garbage")]
+
+
+def test_of_one_tag_only_the_latest_records_stay(store, monkeypatch):
+    monkeypatch.setattr("twisted_registry.gc.expire_trash._MAX_TAG_RECORDS", 3)
+    for number in range(5):
+        store.world.image("latest", artifactType=f"a/{number}")
+        store.world.clock.advance(1)
+    store.world.image("other")
+    assert store.empty() == TrashExpiryResult(2, 0, 0)
+    assert [item.tag for item in store.trash(TrashedKind.TAG)] == ["latest"] * 3 + ["other"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "blobs/sha256/aa/short/20270101T000000.000000Z-collected-1",
+        "blobs/stray",
+        f"blobs/sha256/aa/{'a' * 64}/yesterday",
+        "repositories/A/_tags/v1/20270101T000000.000000Z-deleted-1",
+        "repositories/a/_tags/-/20270101T000000.000000Z-deleted-1",
+        "repositories/a/_tags/v1/deeper/20270101T000000.000000Z-deleted-1/more",
+        "repositories/a/20270101T000000.000000Z-deleted-1",
+        "other",
+    ],
+)
+def test_what_is_none_of_ours_is_passed_over(store, name):
+    store.world.write(f"{layout.TRASH}/{name}", b"")
+    assert store.trash() == []
+    assert store.empty(0.0) == TrashExpiryResult(0, 0, 0)

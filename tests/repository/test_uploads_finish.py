@@ -1,0 +1,282 @@
+"""Uploads: stores that fail, and how an upload ends once and for all."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.defer import CancelledError
+
+from tests.repository.upload_kit import (
+    BOTH,
+    A,
+    B,
+    append,
+    find,
+    finish,
+    folder,
+    is_known,
+    reads,
+    size_of,
+    start,
+)
+from tests.repository.watched_driver import Pauses, dies_at, fails_at
+from tests.repository.worlds import Body, ClientGone, SlowBody, World, begin, done, result_of
+from twisted_registry.oci.digest import Digest
+from twisted_registry.oci.errors import ErrorCode, RegistryError
+from twisted_registry.repository import layout
+from twisted_registry.repository.uploads import RunningHash, RunningHashes, UploadOutOfOrder
+
+# Stores that fail.
+
+
+def push(world, upload_id):
+    append(world, upload_id, A)
+    finish(world, upload_id, BOTH, B)
+
+
+def calls_of_a_push():
+    world = World()
+    push(world, start(world))
+    return [action for action, _ in world.driver.calls]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("full", [False, True])
+def test_whatever_call_fails_the_client_is_told_and_can_go_on(when, full):
+    actions = calls_of_a_push()
+    assert len(actions) > 10
+    for number, action in enumerate(actions):
+        if (action, when) == ("writer", "after"):
+            # A writer that was not handed out holds no lock: the driver's own tests.
+            continue
+        world = World()
+        setattr(world.driver, when, fails_at(number, full=full))
+        upload_id = start(world) if number else None
+        with pytest.raises(RegistryError) as caught:
+            push(world, upload_id or start(world))
+        assert caught.value.code is ErrorCode.UNAVAILABLE
+        assert caught.value.http_status == (507 if full else 503)
+        setattr(world.driver, when, lambda *_: None)
+        if upload_id is None or not is_known(world, upload_id):
+            upload_id = start(world)
+        size = find(world, upload_id).size
+        append(world, upload_id, (A + B)[size:], start=size)
+        assert finish(world, upload_id, BOTH) == 20, number
+        assert size_of(world, BOTH) == 20
+        world.check()
+
+
+@pytest.mark.parametrize("hook", ["before", "after"])
+def test_a_crash_at_any_call_leaves_nothing_partial_and_the_push_can_be_completed(hook):
+    for fatal in range(len(calls_of_a_push())):
+        world = World()
+        setattr(world.driver, hook, dies_at(fatal))
+        upload_id = start(world) if fatal else None
+        with pytest.raises(RegistryError):
+            push(world, upload_id or start(world))
+        world.restart()
+        world.check()
+        if upload_id is None or not is_known(world, upload_id):
+            upload_id = start(world)
+        size = find(world, upload_id).size
+        append(world, upload_id, (A + B)[size:], start=size)
+        assert finish(world, upload_id, BOTH) == 20
+        world.check()
+
+
+def test_a_link_that_can_not_be_written_ends_the_upload(world):
+    # Its bytes have moved already: nothing is left to resume, and nobody may begin it again.
+    upload_id = start(world)
+    append(world, upload_id, A)
+    link = layout.layer_link("a/b", Digest.of(A))
+
+    def broken(_number, action, path):
+        if (action, path) == ("put", link):
+            fails_at(0)(0, action, path)
+
+    world.driver.before = broken
+    with pytest.raises(RegistryError) as caught:
+        finish(world, upload_id, Digest.of(A))
+    assert caught.value.code is ErrorCode.UNAVAILABLE
+    assert not is_known(world, upload_id)
+    assert size_of(world, Digest.of(A)) is None
+
+
+# An upload that has ended stays ended: what is known of its bytes would else be told of others.
+
+
+def test_a_chunk_that_comes_after_the_end_of_an_empty_upload_does_not_begin_it_anew(world):
+    upload_id = start(world)
+    late = find(world, upload_id)
+    assert finish(world, upload_id, Digest.of(A), A) == 10
+    body = Body(B)
+    with pytest.raises(RegistryError) as caught:
+        done(late.append(body))
+    assert caught.value.code is ErrorCode.BLOB_UPLOAD_UNKNOWN
+    assert not body.started
+    assert not world.paths(folder(upload_id))
+
+
+@pytest.mark.parametrize("ending", ["finish", "discard"])
+def test_no_race_puts_other_bytes_under_a_digest(world, ending):
+    """Two processes; the first knows the digest of A's bytes, the second ends the upload.
+
+    A chunk that raced with the end would write B under the same id, and the first process would
+    move it to the name of A.
+    """
+    other = world.another()
+    upload_id = start(world)
+    late = find(world, upload_id, other)
+    append(world, upload_id, A)
+    if ending == "finish":
+        done(find(world, upload_id, other).finish(Digest.of(A)))
+    else:
+        done(find(world, upload_id, other).discard())
+    with pytest.raises(RegistryError):
+        done(late.append(Body(B)))
+    assert not is_known(world, upload_id)
+    if ending == "finish":
+        assert world.read(layout.blob(Digest.of(A))) == A
+    world.check()
+
+
+def moved_and_stopped(world, known_by="append"):
+    """One process knows the digest of A; another moves A to its name, and stops right there."""
+    other = world.another()
+    upload_id = start(world)
+    upload = find(world, upload_id)
+    if known_by == "append":
+        done(upload.append(Body(A)))
+    else:
+        with pytest.raises(ClientGone):
+            done(upload.finish(Digest.of(A), Body(A, error=ClientGone())))
+    pauses = Pauses("move", "/data")
+    world.driver.after = pauses
+    moving = begin(find(world, upload_id, other).finish(Digest.of(A)))
+    moving.cancel()
+    with pytest.raises(CancelledError):
+        result_of(moving)
+    pauses.holding = False
+    assert world.read(layout.blob(Digest.of(A))) == A
+    return upload_id
+
+
+def cannot_begin(world, upload_id):
+    assert not is_known(world, upload_id)
+    fresh = done(world.repo(registry=world.another()).uploads.start())
+    fresh.id = upload_id
+    with pytest.raises(RegistryError) as caught:
+        done(fresh.append(Body(B)))
+    assert caught.value.code is ErrorCode.BLOB_UPLOAD_UNKNOWN
+    assert not world.exists(layout.upload_data("a/b", upload_id))
+    world.check()
+
+
+@pytest.mark.parametrize("known_by", ["append", "finish"])
+def test_an_upload_whose_bytes_have_moved_does_not_begin_anew(world, known_by):
+    """Bytes written to the same id now would come under the digest of A."""
+    cannot_begin(world, moved_and_stopped(world, known_by))
+
+
+@pytest.mark.usefixtures("all_are_large")
+def test_nor_does_it_when_a_power_cut_brings_back_that_it_began(world):
+    """A checkpoint that is left beside no bytes would be believed of others."""
+    upload_id = moved_and_stopped(world)
+    assert not world.exists(layout.upload_started("a/b", upload_id))
+    world.write(layout.upload_started("a/b", upload_id), b"2023-11-14T22:13:20Z")
+    cannot_begin(world, upload_id)
+    world.remove(layout.upload_checkpoint("a/b", upload_id))
+    assert is_known(world, upload_id)
+
+
+def test_an_empty_chunk_does_not_end_an_upload(world):
+    upload_id = start(world)
+    for _ in range(2):
+        assert append(world, upload_id) == 0
+        assert append(world, upload_id, b"") == 0
+        world.restart()
+    append(world, upload_id, A)
+    assert finish(world, upload_id, Digest.of(A)) == 10
+
+
+def test_an_upload_that_is_cancelled_under_a_writer_does_not_come_back(world):
+    upload_id = start(world)
+    append(world, upload_id, A)
+    body = SlowBody()
+    under_way = begin(find(world, upload_id).finish(BOTH, body))
+    done(find(world, upload_id).discard())
+    body.arrive(B)
+    body.end()
+    with pytest.raises(RegistryError) as caught:
+        result_of(under_way)
+    assert caught.value.code is ErrorCode.BLOB_UPLOAD_UNKNOWN
+    assert size_of(world, BOTH) is None
+    assert not is_known(world, upload_id)
+
+
+def test_discarding_twice_is_no_error(world):
+    upload_id = start(world)
+    append(world, upload_id, A)
+    upload = find(world, upload_id)
+    done(upload.discard())
+    done(upload.discard())
+    assert not is_known(world, upload_id)
+    assert world.paths() == []
+
+
+def test_two_closing_requests_at_once_give_one_blob(world):
+    upload_id = start(world)
+    append(world, upload_id, A)
+    pauses = Pauses("move", "/data")
+    first_upload = find(world, upload_id)
+    world.driver.before = pauses
+    first = begin(first_upload.finish(Digest.of(A)))
+    with pytest.raises(UploadOutOfOrder):
+        done(find(world, upload_id).finish(Digest.of(A)))
+    pauses.release()
+    assert result_of(first) == 10
+    world.check()
+
+
+# What a process remembers.
+
+
+def test_a_hash_that_has_not_seen_all_is_not_believed(world):
+    # What a driver promises of a failure in the middle: stored, but perhaps not observed.
+    world.driver.observes = False
+    assert done(world.repo().uploads.store_blob(Digest.of(A), Body(A))) == 10
+    assert reads(world) == 1
+    upload_id = start(world)
+    append(world, upload_id, A)
+    world.driver.observes = True
+    assert finish(world, upload_id, BOTH, B) == 20
+    assert reads(world) == 2
+    upload_id = start(world)
+    append(world, upload_id, A)
+    world.driver.observes = False
+    append(world, upload_id, B)
+    world.restart()
+    assert finish(world, upload_id, BOTH) == 20
+    assert reads(world) == 1
+    world.check()
+
+
+def test_running_digests_forget_the_one_longest_untouched():
+    running_hashes = RunningHashes()
+    for number in range(5000):
+        running_hash = RunningHash("sha256")
+        running_hash.update(b"x")
+        running_hashes.put(str(number), running_hash)
+    assert running_hashes.pop("0", 1, "sha256") is None
+    kept = running_hashes.pop("4999", 1, "sha256")
+    assert kept.digest() == Digest.of(b"x")
+    assert running_hashes.pop("4999", 1, "sha256") is None
+
+
+def test_a_tally_of_another_size_is_no_use():
+    running_hashes = RunningHashes()
+    running_hash = RunningHash("sha256")
+    running_hash.update(b"xx")
+    running_hashes.put("a", running_hash)
+    assert running_hashes.pop("a", 1, "sha256") is None
+    assert running_hashes.pop("a", 2, "sha256") is None
+    assert running_hashes.pop("a", 0, "sha512").digest() == Digest.of(b"", "sha512")

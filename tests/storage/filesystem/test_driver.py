@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+from threading import Thread
+
+import pytest
+from twisted.logger import globalLogPublisher
+
+from tests.storage.filesystem.counting_oscalls import BROKEN, FaultyFiles
+from tests.storage.filesystem.kit import failure_of, inline, paths, result_of
+from twisted_registry.storage.filesystem.oscalls import OSCalls
+from twisted_registry.storage.interfaces import PathExists, PathInvalid, PathNotFound, StorageError
+
+
+def hidden(root):
+    return [path for path in root.rglob("*") if path.name.startswith(".")]
+
+
+class Meddling(OSCalls):
+    """Does something else just before the first call of one kind."""
+
+    def __init__(self, name, meddle):
+        def first(*arguments):
+            delattr(self, name)
+            meddle()
+            return getattr(self, name)(*arguments)
+
+        setattr(self, name, first)
+
+
+def test_the_root_is_made_when_it_is_written_to(tmp_path):
+    driver = inline(tmp_path / "not" / "there" / "")
+    failure_of(driver.get("file", 10), PathNotFound)
+    assert paths(driver.walk("")) == []
+    assert not (tmp_path / "not").exists()
+    result_of(driver.put("file", b"content"))
+    assert (tmp_path / "not" / "there" / "file").read_bytes() == b"content"
+
+
+def test_files_have_the_permissions_of_the_umask(driver, tmp_path):
+    before = os.umask(0o027)
+    try:
+        result_of(driver.put("folder/file", b""))
+        writer = result_of(driver.writer("folder/data"))
+        result_of(writer.close())
+    finally:
+        os.umask(before)
+    assert (tmp_path / "folder/file").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "folder/data").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o750
+
+
+@pytest.mark.parametrize("path", ["file/below", "file/far/below"])
+def test_nothing_can_be_stored_below_a_file(driver, tmp_path, path):
+    result_of(driver.put("file", b""))
+    failure_of(driver.put(path, b""), PathInvalid)
+    failure_of(driver.create(path, b""), PathInvalid)
+    failure_of(driver.writer(path), PathInvalid)
+    failure_of(driver.copy("file", path), PathInvalid)
+    assert hidden(tmp_path) == []
+
+
+def test_a_folder_can_not_become_a_file(driver, tmp_path):
+    result_of(driver.put("folder/file", b""))
+    result_of(driver.put("other", b""))
+    failure_of(driver.put("folder", b""), PathInvalid)
+    failure_of(driver.create("folder", b""), PathExists)
+    failure_of(driver.writer("folder"), PathInvalid)
+    failure_of(driver.copy("other", "folder"), PathInvalid)
+    failure_of(driver.move("other", "folder"), PathInvalid)
+    failure_of(driver.move("folder", "elsewhere"), PathInvalid)
+    failure_of(driver.delete_many(["folder", "other"]), PathInvalid)
+    failure_of(driver.list("folder/file"), PathInvalid)
+    assert paths(driver.walk("")) == ["folder/file"]
+    assert hidden(tmp_path) == []
+
+
+def test_a_name_that_is_too_long(driver):
+    failure_of(driver.put("x" * 256, b""), PathInvalid)
+
+
+@pytest.mark.parametrize("call", ["open", "pwrite", "rename", "link"])
+def test_a_folder_deleted_meanwhile_is_made_anew(tmp_path, call):
+    other = inline(tmp_path)
+    result_of(other.put("folder/old", b""))
+
+    def meddle():
+        result_of(other.delete("folder"))
+
+    driver = inline(tmp_path, Meddling(call, meddle))
+    store = driver.create if call == "link" else driver.put
+    result_of(store("folder/new", b"content"))
+    assert paths(driver.walk("")) == ["folder/new"]
+    assert hidden(tmp_path) == []
+
+
+def test_a_folder_deleted_before_its_move(tmp_path):
+    other = inline(tmp_path)
+    result_of(other.put("source", b"content"))
+    result_of(other.put("folder/old", b""))
+    driver = inline(tmp_path, Meddling("rename", lambda: result_of(other.delete("folder"))))
+    result_of(driver.move("source", "folder/new"))
+    assert paths(driver.walk("")) == ["folder/new"]
+
+
+def test_a_source_deleted_before_its_move(tmp_path):
+    other = inline(tmp_path)
+    result_of(other.put("source", b"content"))
+    driver = inline(tmp_path, Meddling("rename", lambda: result_of(other.delete("source"))))
+    failure_of(driver.move("source", "folder/new"), PathNotFound)
+
+
+def test_a_folder_deleted_right_after_the_put(tmp_path):
+    other = inline(tmp_path)
+
+    class Late(OSCalls):
+        def rename(self, source, destination):
+            super().rename(source, destination)
+            result_of(other.delete("folder"))
+
+    result_of(inline(tmp_path, Late()).put("folder/new", b"content"))
+    assert paths(other.walk("")) == []
+
+
+def test_a_folder_that_is_always_deleted(tmp_path):
+    class Hostile(OSCalls):
+        def open(self, path, flags):
+            if flags & os.O_CREAT:
+                raise FileNotFoundError(errno.ENOENT, "gone")
+            return super().open(path, flags)
+
+    failure_of(inline(tmp_path, Hostile()).put("folder/file", b""), StorageError)
+
+
+def test_threads_that_put_and_delete_the_same_folder(driver, tmp_path):
+    tree = driver._tree
+    errors = []
+
+    def run(work, *arguments):
+        try:
+            for _ in range(200):
+                work(*arguments)
+        except Exception as error:  # noqa: BLE001
+            errors.append(error)
+
+    def delete():
+        with suppress(PathNotFound, FileNotFoundError):
+            tree.delete("a/b")
+
+    threads = [
+        Thread(target=run, args=(tree.put, "a/b/c/d", b"content", False)),
+        Thread(target=run, args=(tree.put, "a/b/e", b"content", False)),
+        Thread(target=run, args=(delete,)),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert hidden(tmp_path) == []
+
+
+def test_names_that_no_path_can_spell_are_passed_over(driver, tmp_path):
+    for name in (b"\xff\xfe", b"new\nline", b".hidden", b"good", b"caf\xc3\xa9"):
+        folder = tmp_path / "folder" / os.fsdecode(name)
+        folder.mkdir(parents=True)
+        (folder / "file").touch()
+    events = []
+    globalLogPublisher.addObserver(events.append)
+    try:
+        for _ in range(2):
+            assert paths(driver.list("folder")) == ["café", "good"]
+            assert paths(driver.walk("")) == ["folder/café/file", "folder/good/file"]
+    finally:
+        globalLogPublisher.removeObserver(events.append)
+    assert len([event for event in events if "no path can spell" in event["log_format"]]) == 1
+    result_of(driver.delete("folder"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unfinished_files_are_never_seen(tmp_path):
+    class Looking(OSCalls):
+        seen = 0
+
+        def rename(self, source, destination):
+            driver = inline(tmp_path)
+            Looking.seen += 1
+            assert paths(driver.list("")) == []
+            assert paths(driver.walk("")) == []
+            super().rename(source, destination)
+
+    result_of(inline(tmp_path, Looking()).put("file", b"content"))
+    assert Looking.seen == 1
+
+
+def test_a_deleted_folder_goes_in_one_step(tmp_path):
+    class Looking(OSCalls):
+        def rmdir(self, path):
+            assert paths(inline(tmp_path).list("")) == ["other"]
+            super().rmdir(path)
+
+    driver = inline(tmp_path, Looking())
+    for path in ("folder/a/b/file", "folder/c", "other"):
+        result_of(driver.put(path, b""))
+    result_of(driver.delete("folder"))
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+@pytest.mark.parametrize("fault", [errno.ENOTEMPTY, BROKEN])
+def test_a_folder_that_does_not_go_at_once(tmp_path, fault):
+    driver = inline(tmp_path, FaultyFiles(rmdir=[fault]))
+    result_of(driver.put("folder/file", b""))
+    deleting = driver.delete("folder")
+    if fault == BROKEN:
+        failure_of(deleting, StorageError)
+    else:
+        result_of(deleting)
+        assert hidden(tmp_path) == []
+    assert paths(driver.list("")) == []
+
+
+def test_links_to_other_places_are_followed(driver, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    root = tmp_path / "root"
+    for folder in (elsewhere / "sub", root):
+        folder.mkdir(parents=True)
+    (elsewhere / "sub" / "file").write_bytes(b"content")
+    (root / "folder").symlink_to(elsewhere)
+    (root / "link").symlink_to(elsewhere / "sub" / "file")
+    (root / "dangling").symlink_to(tmp_path / "nothing")
+    driver = inline(root)
+    assert paths(driver.list("")) == ["folder", "link"]
+    assert paths(driver.walk("")) == ["folder/sub/file", "link"]
+    assert result_of(driver.get("link", 7)) == b"content"
+    assert result_of(driver.stat("folder")).is_folder
+    result_of(driver.put("folder/new", b"new"))
+    assert (elsewhere / "new").read_bytes() == b"new"
+    result_of(driver.delete("folder"))
+    assert (elsewhere / "sub" / "file").exists()
+    assert paths(driver.walk("")) == ["link"]
+
+
+def test_links_that_lead_back_are_passed_over(driver, tmp_path):
+    result_of(driver.put("a/b/file", b""))
+    (tmp_path / "a/b/up").symlink_to("..")
+    (tmp_path / "a/b/top").symlink_to(tmp_path)
+    (tmp_path / "a/self").symlink_to("self")
+    (tmp_path / "a/twin").symlink_to("b")
+    assert paths(driver.walk("")) == ["a/b/file", "a/twin/file"]
+
+
+def test_what_is_neither_file_nor_folder_is_not_there(driver, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert paths(driver.list("")) == []
+    assert paths(driver.walk("")) == []
+    failure_of(driver.stat("pipe"), PathNotFound)
+    failure_of(driver.get("pipe", 1), StorageError)
+
+
+def test_a_page_is_full_though_entries_vanish(driver, tmp_path):
+    for number in range(10):
+        result_of(driver.put(f"file{number}", b"", durable=False))
+
+    def meddle():
+        result_of(driver.delete_many(["file0", "file2", "file3"]))
+
+    other = inline(tmp_path, Meddling("stat", meddle))
+    assert paths(other.list("", limit=4)) == ["file1", "file4", "file5", "file6"]
+
+
+def test_the_names_of_folders_need_not_be_remembered(driver, tmp_path, monkeypatch):
+    monkeypatch.setattr("twisted_registry.storage.filesystem.tree.REMEMBERED", 3)
+    for number in range(9):
+        result_of(driver.put(f"a/{number}/file", b"content"))
+    assert len(driver._tree.dir_syncer._synced) <= 3
+    assert len(paths(driver.walk(""))) == 9

@@ -1,0 +1,144 @@
+"""The sweep of what crashes leave: old hidden files and folders of ours, and nothing else."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.storage.filesystem.power_loss import InlineThreads
+from twisted_registry.storage.filesystem import listing
+from twisted_registry.storage.filesystem.driver import FilesystemDriver
+from twisted_registry.storage.filesystem.oscalls import OSCalls
+from twisted_registry.storage.filesystem.tree import is_temporary_name, temporary_name
+
+result_of = SynchronousTestCase().successResultOf
+#: Seconds since the epoch, long after and long before any test.
+LATER, EARLIER = 2**33, 10**9
+
+
+def inline(root, files=None):
+    return FilesystemDriver(str(root), Clock(), files=files or OSCalls(), threads=InlineThreads())
+
+
+@pytest.fixture
+def driver(tmp_path):
+    return inline(tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path, driver):
+    result_of(driver.put("a/b/kept", b"1"))
+    return tmp_path / "a" / "b"
+
+
+def everything(root):
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
+
+
+def test_old_unfinished_files_and_folders_go(tmp_path, driver, folder):
+    for where in (tmp_path, folder):
+        (where / temporary_name()).write_bytes(b"half")
+        doomed = where / temporary_name()
+        (doomed / "below").mkdir(parents=True)
+        (doomed / "below" / "file").write_bytes(b"")
+    before = everything(tmp_path)
+    assert result_of(driver.remove_leftovers(LATER, dry_run=True)) == 4
+    assert everything(tmp_path) == before
+    assert result_of(driver.remove_leftovers(LATER)) == 4
+    assert everything(tmp_path) == ["a", "a/b", "a/b/kept"]
+    assert result_of(driver.remove_leftovers(LATER)) == 0
+
+
+def test_what_changed_later_stays(tmp_path, driver, folder):
+    (folder / temporary_name()).write_bytes(b"being written")
+    (folder / temporary_name()).mkdir()
+    # An old time of change that a copy brought along does not make it old.
+    copied = folder / temporary_name()
+    copied.write_bytes(b"")
+    os.utime(copied, (0, 0))
+    before = everything(tmp_path)
+    assert result_of(driver.remove_leftovers(EARLIER)) == 0
+    assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".snapshot", ".nfs0001", ".0123456789abcde.tmp", ".0123456789ABCDEF.tmp", "x.tmp", ".tmp"],
+)
+def test_other_names_stay(driver, folder, name):
+    (folder / name).write_bytes(b"")
+    assert result_of(driver.remove_leftovers(LATER)) == 0
+    assert (folder / name).exists()
+
+
+def test_hidden_folders_of_others_are_not_looked_into(driver, folder):
+    (folder / ".snapshot").mkdir()
+    other = folder / ".snapshot" / temporary_name()
+    other.write_bytes(b"")
+    assert result_of(driver.remove_leftovers(LATER)) == 0
+    assert other.exists()
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path, driver, folder):
+    elsewhere = tmp_path.parent / f"{tmp_path.name}-elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / temporary_name()).write_bytes(b"")
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "circle").symlink_to(tmp_path)
+    (folder / "dangling").symlink_to(tmp_path / "none")
+    assert result_of(driver.remove_leftovers(LATER)) == 1
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_link_with_a_hidden_name_goes_itself(tmp_path, driver, folder):
+    (folder / temporary_name()).symlink_to(tmp_path / "a")
+    assert result_of(driver.remove_leftovers(LATER)) == 1
+    assert (folder / "kept").exists()
+
+
+def test_a_large_tree_takes_several_turns(tmp_path, driver, monkeypatch):
+    monkeypatch.setattr(listing, "_AT_ONCE", 3)
+    for number in range(10):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / temporary_name()).write_bytes(b"")
+    remove_leftovers = listing.LeftoverScan(driver._tree, LATER)
+    turns = 1
+    while remove_leftovers.scan_some():
+        turns += 1
+    assert (turns, remove_leftovers.found) == (4, 10)
+    result_of(driver.put("a/b", b""))
+    assert result_of(driver.remove_leftovers(LATER)) == 0
+
+
+class Vanishing(OSCalls):
+    """Everything is gone just before it is touched."""
+
+    def unlink(self, path):
+        super().unlink(path)
+        super().unlink(path)
+
+    def scandir(self, path):
+        if path.endswith("gone"):
+            os.rmdir(path)  # noqa: PTH106 - the layer mirrors os
+        return super().scandir(path)
+
+
+def test_what_others_remove_meanwhile_is_no_error(tmp_path):
+    (tmp_path / temporary_name()).write_bytes(b"")
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / temporary_name()).write_bytes(b"")
+    assert result_of(inline(tmp_path, Vanishing()).remove_leftovers(LATER)) == 0
+    assert everything(tmp_path) == ["there"]
+
+
+def test_no_tree_at_all(tmp_path):
+    assert result_of(inline(tmp_path / "none").remove_leftovers(LATER)) == 0
+
+
+def test_names():
+    assert is_temporary_name(temporary_name())
+    assert not is_temporary_name(f"{temporary_name()}x")

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.storage.filesystem.counting_oscalls import BROKEN, FaultyFiles
+from tests.storage.filesystem.power_loss import InlineThreads
+from twisted_registry.storage.filesystem.driver import FilesystemDriver
+from twisted_registry.storage.filesystem.oscalls import OSCalls
+from twisted_registry.storage.filesystem.reader import PIECE_BYTES
+from twisted_registry.testing.contract_kit import Sink
+
+case = SynchronousTestCase()
+result_of, failure_of, no_result = (
+    case.successResultOf,
+    case.failureResultOf,
+    case.assertNoResult,
+)
+CONTENT = os.urandom(2 * PIECE_BYTES + 12_345)
+
+
+class HeldThreads(InlineThreads):
+    """Runs at once, or, while ``held`` is a list, when told to."""
+
+    held = None
+
+    def run_blocking(self, work, *arguments, undo=None):
+        if self.held is None:
+            return super().run(work, *arguments, undo=undo)
+        answer = Deferred()
+        self.held.append((work, arguments, answer))
+        return answer
+
+    def step(self):
+        work, arguments, answer = self.held.pop(0)
+        super().run(work, *arguments).chainDeferred(answer)
+
+
+@pytest.fixture
+def threads():
+    return HeldThreads()
+
+
+@pytest.fixture
+def reader(tmp_path, threads):
+    (tmp_path / "file").write_bytes(CONTENT)
+    before = descriptors(tmp_path)
+    reader = open_file(tmp_path, threads)
+    threads.held = []
+    yield reader
+    reader.close()
+    while threads.held:
+        threads.step()
+    assert descriptors(tmp_path) == before
+
+
+def open_file(root, threads, files=None):
+    driver = FilesystemDriver(str(root), Clock(), files=files or OSCalls(), threads=threads)
+    return result_of(driver.open("file"))
+
+
+def descriptors(root):
+    """How many are open below *root*; what else the process has open is others' business."""
+    links = (os.path.realpath(link) for link in Path("/proc/self/fd").iterdir())
+    return sum(link.startswith(str(root)) for link in links)
+
+
+def test_pieces_come_one_by_one(reader, threads):
+    sink = Sink()
+    done = reader.deliver(sink)
+    for count in (1, 2, 3):
+        assert len(threads.held) == 1
+        threads.step()
+        assert len(sink.received) == count
+    assert max(map(len, sink.received)) == PIECE_BYTES
+    assert result_of(done) is None
+    assert sink.content == CONTENT
+    assert reader.fileno() is None
+
+
+def test_a_pause_lets_one_piece_through_at_most(reader, threads):
+    sink = Sink()
+    done = reader.deliver(sink)
+    sink.producer.pauseProducing()
+    threads.step()
+    assert len(sink.received) == 1
+    assert threads.held == []
+    sink.producer.resumeProducing()
+    sink.producer.resumeProducing()
+    assert len(threads.held) == 1
+    while threads.held:
+        threads.step()
+    result_of(done)
+    assert sink.content == CONTENT
+
+
+@pytest.mark.parametrize("how", ["cancel", "stop", "close"])
+@pytest.mark.parametrize("fault", [None, BROKEN])
+def test_ending_while_a_piece_is_read(tmp_path, threads, how, fault):
+    (tmp_path / "file").write_bytes(CONTENT)
+    before = descriptors(tmp_path)
+    reader = open_file(tmp_path, threads, FaultyFiles(pread=[fault]))
+    threads.held = []
+    sink = Sink()
+    done = reader.deliver(sink)
+    fd = reader._fd
+    {"cancel": done.cancel, "stop": reader.stopProducing, "close": reader.close}[how]()
+    assert not sink.is_fed
+    # The thread still reads: its descriptor must not become another file's.
+    os.fstat(fd)
+    threads.step()
+    assert descriptors(tmp_path) == before
+    assert sink.received == []
+    failure_of(done, CancelledError)
+    reader.stopProducing()
+
+
+def test_a_consumer_that_stops_within_write(reader, threads):
+    class Leaving(Sink):
+        def write(self, data):
+            super().write(data)
+            self.producer.stopProducing()
+
+    sink = Leaving()
+    done = reader.deliver(sink)
+    threads.step()
+    failure_of(done, CancelledError)
+    assert threads.held == []
+
+
+def test_feeding_can_be_cancelled(reader, threads):
+    pieces = []
+
+    def observe(piece):
+        pieces.append(piece)
+        feeding.cancel()
+
+    feeding = reader.feed(observe)
+    threads.step()
+    failure_of(feeding, CancelledError)
+    assert len(pieces) == 1
+
+
+def test_feeding_runs_in_one_call(reader, threads):
+    pieces = []
+    feeding = reader.feed(pieces.append)
+    threads.step()
+    result_of(feeding)
+    assert b"".join(pieces) == CONTENT
+
+
+def test_an_observer_that_fails_fails_the_feed(reader, threads):
+    def observe(_):
+        raise ValueError("cannot hash")
+
+    feeding = reader.feed(observe)
+    threads.step()
+    failure_of(feeding, ValueError)
+
+
+def test_what_is_opened_for_nobody_is_closed(tmp_path):
+    """The driver hands the pool a way to free what a cancelled caller no longer takes."""
+    (tmp_path / "file").write_bytes(CONTENT)
+    before = descriptors(tmp_path)
+
+    class Cancelled(InlineThreads):
+        def run_blocking(self, work, *arguments, undo=None):
+            undo(work(*arguments))
+            return Deferred()
+
+    driver = FilesystemDriver(str(tmp_path), Clock(), threads=Cancelled())
+    no_result(driver.open("file"))
+    no_result(driver.writer("file"))
+    assert descriptors(tmp_path) == before

@@ -1,0 +1,38 @@
+"""Requests to a store that a test plays, and their outcome."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import succeed
+
+from twisted_registry.storage.s3.interfaces import Operation
+
+
+class Source:
+    def __init__(self, *results):
+        self.results = list(results)
+        self.closed = False
+
+    def current(self):
+        return self.results.pop(0)
+
+    def close(self):
+        self.closed = True
+        return succeed(None)
+
+
+GET = Operation("GetObject", "GET", "a b")
+LATER = "Fri, 24 May 2013 01:00:00 GMT"
+
+
+def collect(answer):
+    return answer.collect(1000)
+
+
+def run(sender, clock, operation=GET, finish=collect, seconds=60.0):
+    """Send, and let the waits between the attempts pass."""
+    sending = sender.send(operation, finish)
+    for _ in range(int(seconds * 10)):
+        if sending.called:
+            break
+        clock.advance(0.1)
+    return sending

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+
+from tests.storage.s3.fake_bucket import FakeBucket
+from twisted_registry.storage.s3.driver import S3Driver
+from twisted_registry.testing.storage_contract import ALL_PROMISES, check_promise
+
+
+@pytest_twisted.async_yield_fixture(params=["usual", "small", "unconditional", "careless"])
+async def driver(request):
+    """The fake with pages of a thousand keys or of two, and with all sorts of conditions."""
+    bucket = FakeBucket()
+    if request.param == "small":
+        bucket = FakeBucket(page=2, piece=1_000_003)
+    elif request.param != "usual":
+        bucket = FakeBucket(conditional="unknown" if request.param == "unconditional" else "")
+    driver = S3Driver(bucket, reactor, "/some/root", 5 * 1024 * 1024)
+    yield driver
+    await driver.close()
+    assert bucket.closed
+    assert bucket.objects == {}
+    assert bucket.uploads == {}
+
+
+@pytest.mark.parametrize("promise", ALL_PROMISES, ids=lambda promise: promise.__name__)
+@pytest_twisted.ensureDeferred
+async def test_promise(promise, driver):
+    await check_promise(driver, promise)
+
+
+@pytest.mark.parametrize("after", ["\x00", "a\x00z", "a\x7f", "b\ud800", "a" * 3000])
+@pytest_twisted.ensureDeferred
+async def test_a_name_that_no_store_could_repeat_is_no_error(after):
+    """Clients say where a page begins, and stores put that into their XML."""
+    bucket = FakeBucket()
+    driver = S3Driver(bucket, reactor)
+    names = ["a", "a-", "aa", "b", "c"]
+    for name in names:
+        await driver.put(f"x/{name}/file", b"1")
+    later = [name for name in names if name > after]
+    assert list(await driver.list_folders("x", after)) == later
+    assert list(await driver.list_folders("x", after, holding="file")) == later
+    assert [entry.path for entry in await driver.list("x", after)] == later
+    paths = sorted(f"x/{name}/file" for name in names)
+    walked = [entry.path for entry in await driver.walk("x", f"x/{after}")]
+    assert walked == [path for path in paths if path > f"x/{after}"]
+    await driver.close()

@@ -1,0 +1,122 @@
+"""Copies inside the store, and deletes of many objects."""
+
+from __future__ import annotations
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+
+from tests.storage.s3.fake_bucket import FakeBucket
+from twisted_registry.storage.interfaces import MethodUnsupported, StorageError
+from twisted_registry.storage.s3.driver import S3Driver
+from twisted_registry.storage.s3.errors import S3Error
+from twisted_registry.storage.s3.files import CopyOptions, at_once
+from twisted_registry.testing.contract_kit import raises
+
+MIB = 1024 * 1024
+CONTENT = bytes(range(256)) * (18 * 4096) + b"!"
+
+
+@pytest.fixture
+def bucket():
+    bucket = FakeBucket()
+    bucket._put("source", CONTENT)
+    return bucket
+
+
+@pytest_twisted.async_yield_fixture
+async def driver(bucket):
+    rules = CopyOptions(threshold=10 * MIB, part=5 * MIB, at_once=2)
+    driver = S3Driver(bucket, reactor, "", 5 * MIB, rules)
+    yield driver
+    await driver.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_large_object_is_copied_in_parts_a_few_at_a_time(bucket, driver):
+    held = []
+
+    def hold(key):
+        held.append(Deferred())
+        return held[-1]
+
+    bucket.hooks["upload_part_copy"] = hold
+    copying = driver.copy("source", "copy")
+    assert len(held) == 2
+    while not copying.called:
+        held.pop(0).callback(None)
+    await copying
+    assert bucket.count("upload_part_copy") == 4
+    assert bucket.objects["copy"].content == CONTENT
+    assert bucket.uploads == {}
+    bucket.hooks.clear()
+    await driver.move("copy", "moved")
+    assert bucket.objects.keys() == {"source", "moved"}
+
+
+@pytest.mark.parametrize("operation", ["upload_part_copy", "complete_multipart_upload"])
+@pytest_twisted.ensureDeferred
+async def test_a_copy_that_fails_leaves_nothing(bucket, driver, operation):
+    bucket.hooks[operation] = lambda key: S3Error(operation, "no", status=500)
+    assert isinstance(await raises(driver.move("source", "copy")), StorageError)
+    assert bucket.objects.keys() == {"source"}
+    assert bucket.uploads == {}
+    assert bucket.count(operation) in {1, 2}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_copy_that_can_not_even_be_aborted(bucket, driver):
+    bucket.hooks["upload_part_copy"] = lambda key: S3Error("UploadPartCopy", "no", status=500)
+    bucket.hooks["abort_multipart_upload"] = lambda key: S3Error("Abort", "neither", status=500)
+    assert "no" in str(await raises(driver.copy("source", "copy")))
+    assert len(bucket.uploads) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_source_that_changes_meanwhile(bucket, driver):
+    bucket.hooks["upload_part_copy"] = lambda key: bucket._put("source", CONTENT[::-1]) and None
+    assert "was changed while" in str(await raises(driver.copy("source", "copy")))
+    assert "copy" not in bucket.objects
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_the_store_does_not_delete_is_told(bucket, driver):
+    for number in range(3):
+        bucket._put(f"x/{number}", b"")
+    bucket.undeletable = {"x/0", "x/1"}
+    for deleting in (driver.delete("x"), driver.delete_many(["x/0", "x/1"])):
+        assert "AccessDenied no and 1 more" in str(await raises(deleting))
+    bucket.undeletable = {"x/0"}
+    assert str(await raises(driver.delete("x"))).endswith("not deleted: AccessDenied no")
+    assert bucket.objects.keys() == {"source", "x/0"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_trial_of_conditions_that_fails_is_made_again(bucket, driver):
+    bucket.hooks["put_object"] = lambda key: S3Error("PutObject", "busy", status=500)
+    one, two = driver.create("a", b""), driver.create("b", b"")
+    for creating in (one, two):
+        assert "busy" in str(await raises(creating))
+    bucket.hooks.clear()
+    await driver.create("a", b"1")
+    assert sorted(bucket.objects) == ["a", "source"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_there_are_urls_for_reading_alone(driver):
+    assert await driver.presign("a", "HEAD", 5) == "https://store/a?HEAD&5"
+    assert isinstance(await raises(driver.presign("a", "PUT", 5)), MethodUnsupported)
+
+
+@pytest_twisted.ensureDeferred
+async def test_after_an_error_nothing_else_is_begun():
+    begun = []
+
+    def call(number):
+        begun.append(number)
+        raise ValueError(number)
+
+    with pytest.raises(ValueError, match="0"):
+        await at_once(1, [lambda number=number: call(number) for number in range(3)])
+    assert begun == [0]

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import os
+from collections import namedtuple
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred, execute, succeed
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from twisted_registry.storage.s3.credentials import (
+    Credentials,
+    CredentialsError,
+    ICredentialsProvider,
+    find_credentials,
+)
+
+try:
+    from twisted_registry.storage.s3.botocore_credentials import (
+        MAX_AGE_S,
+        REFRESH_AFTER_S,
+        BotocoreCredentials,
+    )
+except ImportError:
+    if os.environ.get("CI") == "true":
+        raise
+    pytest.skip("botocore is not installed", allow_module_level=True)
+
+case = SynchronousTestCase()
+result_of, failure_of, no_result = (
+    case.successResultOf,
+    case.failureResultOf,
+    case.assertNoResult,
+)
+Frozen = namedtuple("Frozen", "access_key secret_key token")  # noqa: PYI024 - as botocore's
+
+
+class Library:
+    """Hands out the next credentials each time, or an error."""
+
+    def __init__(self):
+        self.calls = 0
+        self.error = None
+
+    def get_frozen_credentials(self):
+        self.calls += 1
+        if self.error is not None:
+            raise self.error
+        return Frozen(f"AK{self.calls}", "hush", None)
+
+
+class HeldThreads:
+    """Runs what it was given when told to."""
+
+    def __init__(self):
+        self.held = []
+        self.closed = False
+
+    def run_blocking(self, work):
+        answer = Deferred()
+        self.held.append((work, answer))
+        return answer
+
+    def step(self):
+        work, answer = self.held.pop(0)
+        execute(work).chainDeferred(answer)
+
+    def close(self):
+        self.closed = True
+        return succeed(None)
+
+
+@pytest.fixture
+def clock():
+    clock = Clock()
+    clock.advance(1_000_000)
+    return clock
+
+
+@pytest.fixture
+def library():
+    return Library()
+
+
+@pytest.fixture
+def threads():
+    return HeldThreads()
+
+
+@pytest.fixture
+def source(clock, threads, library):
+    source = BotocoreCredentials(clock, threads, lambda: library)
+    verifyObject(ICredentialsProvider, source)
+    return source
+
+
+@pytest.fixture
+def warnings():
+    events = []
+
+    def observe(event):
+        if event["log_level"] is LogLevel.warn:
+            events.append(event["log_format"].format(**event))
+
+    globalLogPublisher.addObserver(observe)
+    yield events
+    globalLogPublisher.removeObserver(observe)
+
+
+def first(source, threads):
+    asked = source.current()
+    threads.step()
+    return result_of(asked)
+
+
+def test_many_that_ask_at_once_wait_for_one_answer(source, threads, library):
+    asked = [source.current() for _ in range(3)]
+    no_result(asked[0])
+    threads.step()
+    assert [result_of(one) for one in asked] == [Credentials("AK1", "hush")] * 3
+    assert library.calls == 1
+    assert threads.held == []
+
+
+def test_an_answer_is_used_for_a_while(source, threads, clock):
+    first(source, threads)
+    clock.advance(REFRESH_AFTER_S - 1)
+    assert result_of(source.current()).access_key == "AK1"
+    assert threads.held == []
+
+
+def test_it_is_renewed_behind_the_scenes(source, threads, clock):
+    first(source, threads)
+    clock.advance(REFRESH_AFTER_S)
+    assert result_of(source.current()).access_key == "AK1"
+    assert result_of(source.current()).access_key == "AK1"
+    assert len(threads.held) == 1
+    threads.step()
+    assert result_of(source.current()).access_key == "AK2"
+
+
+def test_after_a_long_rest_the_new_one_is_waited_for(source, threads, clock):
+    first(source, threads)
+    clock.advance(MAX_AGE_S)
+    asked = source.current()
+    no_result(asked)
+    threads.step()
+    assert result_of(asked).access_key == "AK2"
+
+
+def test_who_no_longer_waits_gets_nothing(source, threads):
+    asked, other = source.current(), source.current()
+    asked.cancel()
+    failure_of(asked, CancelledError)
+    threads.step()
+    assert result_of(other).access_key == "AK1"
+
+
+def test_a_first_failure_is_told_and_forgotten(source, threads, library):
+    library.error = OSError("no route")
+    asked = source.current()
+    threads.step()
+    assert str(failure_of(asked, CredentialsError).value) == "OSError: no route"
+    library.error = None
+    assert first(source, threads).access_key == "AK2"
+
+
+def test_a_later_failure_is_a_warning(source, threads, library, clock, warnings):
+    first(source, threads)
+    library.error = OSError("no route")
+    clock.advance(MAX_AGE_S)
+    asked = source.current()
+    threads.step()
+    assert result_of(asked).access_key == "AK1"
+    assert warnings == ["credentials were not renewed: OSError: no route"]
+    assert result_of(source.current()).access_key == "AK1"
+    assert threads.held == []
+    clock.advance(REFRESH_AFTER_S)
+    source.current()
+    assert len(threads.held) == 1
+
+
+def test_none_are_found(clock, threads):
+    asked = BotocoreCredentials(clock, threads, lambda: None).current()
+    threads.step()
+    assert "no credentials were found" in str(failure_of(asked, CredentialsError).value)
+
+
+def test_closing_ends_the_thread(source, threads):
+    result_of(source.close())
+    assert threads.closed
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_real_library_finds_what_a_program_says(tmp_path, monkeypatch):
+    program = tmp_path / "program"
+    program.write_text(
+        '#!/bin/sh\necho \'{"Version": 1, "AccessKeyId": "AKPROGRAM", "SecretAccessKey": "hush",'
+        ' "SessionToken": "token"}\'\n'
+    )
+    program.chmod(0o755)
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "config").write_text(f"[default]\ncredential_process = {program}\n")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    source = find_credentials(reactor, {"HOME": str(tmp_path)})
+    try:
+        assert await source.current() == Credentials("AKPROGRAM", "hush", "token")
+    finally:
+        await source.close()

@@ -1,0 +1,103 @@
+"""Pieces and lists of them that come back as other bytes than were stored."""
+
+from __future__ import annotations
+
+import pytest
+import pytest_twisted
+
+from tests.storage.s3.fake_bucket import Stored
+from tests.storage.s3.upload_helpers import MIB, noise
+from twisted_registry.storage.s3.sinks import Piece, PieceList, with_checksum
+from twisted_registry.testing.contract_kit import raises, read
+
+
+@pytest.mark.parametrize("spoiled", [1, 3])
+@pytest_twisted.ensureDeferred
+async def test_a_piece_that_comes_back_as_other_bytes(bucket, driver, spoiled):
+    """It is read again, and never joined: its digest was computed when it came."""
+    content = noise(6 * MIB)
+    writer = await driver.writer("up/data", 0)
+    writer.write(content[:MIB])
+    await writer.close()
+    right, reads = {}, []
+
+    def spoil(key):
+        if "/.data/" in key:
+            stored = right.setdefault(key, bucket.objects[key])
+            reads.append(key)
+            bad = Stored(b"?" + stored.content[1:], stored.etag)
+            bucket.objects[key] = bad if len(reads) <= spoiled else stored
+
+    bucket.hooks["read_object"] = spoil
+    writer = await driver.writer("up/data", MIB)
+    writer.write(content[MIB:])
+    if spoiled == 1:
+        assert await writer.flush() == len(content)
+        assert await read(driver, "up/data") == content
+    else:
+        assert "other bytes" in str(await raises(writer.flush()))
+        assert writer.size == MIB
+    await writer.close()
+
+
+@pytest.mark.parametrize("spoiled", [1, 3])
+@pytest.mark.parametrize("large", [False, True], ids=["all are small", "the last two are small"])
+@pytest_twisted.ensureDeferred
+async def test_a_piece_that_comes_back_as_other_bytes_at_the_end(bucket, driver, large, spoiled):
+    """It is read again, and never becomes a part of the blob."""
+    chunks = [noise(6 * MIB)] * large + [b"123", b"456"]
+    writer = await driver.writer("up/data", 0)
+    for chunk in chunks:
+        writer.write(chunk)
+        await writer.flush()
+    await writer.commit()
+    right, reads = {}, []
+
+    def spoil(key):
+        stored = right.setdefault(key, bucket.objects[key])
+        reads.append(key)
+        bad = Stored(b"?" + stored.content[1:], stored.etag)
+        bucket.objects[key] = bad if len(reads) <= spoiled else stored
+
+    bucket.hooks["read_object"] = spoil
+    if spoiled == 1:
+        await driver.move("up/data", "blob")
+        assert bucket.objects["root/blob"].content == b"".join(chunks)
+    else:
+        assert "other bytes" in str(await raises(driver.move("up/data", "blob")))
+        assert "root/blob" not in bucket.objects
+    await writer.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_damaged_list_is_an_error(bucket, driver):
+    whole = PieceList((Piece("a", 5, "e"),)).to_bytes()
+    for damaged in (
+        *(b"", whole[:-1], whole.replace(b"5", b"6"), whole.replace(b'"a"', b'"b"')),
+        *map(with_checksum, (b"", b"{}", b'{"pieces": [[1]], "spent": []}', b"[" * 5000)),
+    ):
+        bucket._put("root/up/data", damaged, metadata="unfinished 5")
+        assert "damaged" in str(await raises(driver.get("up/data", 10)))
+        assert "damaged" in str(await raises(driver.writer("up/data", 5)))
+    bucket._put("root/up/data", b"whole", metadata="something else")
+    assert await driver.get("up/data", 10) == b"whole"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_list_that_was_spoiled_on_its_way_is_read_again(bucket, driver):
+    writer = await driver.writer("up/data", 0)
+    writer.write(b"12345")
+    await writer.close()
+    stored = bucket.objects["root/up/data"]
+    reads = []
+
+    def spoil(key):
+        if key == "root/up/data":
+            reads.append(key)
+            # With the same meaning for whoever reads JSON, and another size.
+            content = stored.content.replace(b",5,", b",9,") if len(reads) < 3 else stored.content
+            bucket.objects[key] = Stored(content, stored.etag, metadata=stored.metadata)
+
+    bucket.hooks["read_object"] = spoil
+    assert await driver.get("up/data", 10) == b"12345"
+    assert len(reads) == 3

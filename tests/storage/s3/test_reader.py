@@ -1,0 +1,147 @@
+"""Reading: answers that break off, objects that change, consumers that stop."""
+
+from __future__ import annotations
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+
+from tests.storage.s3.fake_bucket import FakeBucket
+from twisted_registry.storage.interfaces import StorageError
+from twisted_registry.storage.s3.driver import S3Driver
+from twisted_registry.storage.s3.errors import Unreachable
+from twisted_registry.testing.contract_kit import Sink, raises
+
+MIB = 1024 * 1024
+CONTENT = bytes(range(256)) * (4 * 4096 + 1)
+
+
+@pytest.fixture
+def bucket():
+    bucket = FakeBucket()
+    bucket._put("file", CONTENT)
+    return bucket
+
+
+@pytest_twisted.async_yield_fixture
+async def driver(bucket):
+    driver = S3Driver(bucket, reactor, "", 5 * MIB)
+    yield driver
+    await driver.close()
+
+
+async def read(driver, **stretch):
+    sink = Sink()
+    await (await driver.open("file", **stretch)).deliver(sink)
+    return sink.content
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_answer_that_breaks_off_is_continued_where_it_ended(bucket, driver):
+    bucket.breaks = [3 * MIB, 2 * MIB, 5]
+    assert await read(driver) == CONTENT
+    assert bucket.count("get_object") == 4
+    bucket.breaks = [100]
+    assert await read(driver, offset=7, length=MIB) == CONTENT[7 : MIB + 7]
+
+
+@pytest_twisted.ensureDeferred
+async def test_after_four_answers_without_a_byte_it_is_an_error(bucket, driver):
+    reader = await driver.open("file", 5)
+    bucket.breaks = [len(CONTENT) - 5] * 9
+    bucket._put("file", CONTENT)
+    sink = Sink()
+    reader._body = None
+    assert "cut short" in str(await raises(reader.deliver(sink)))
+    assert sink.content == b""
+    assert not sink.is_fed
+    assert bucket.count("get_object") == 5
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_object_that_is_another_now_is_not_continued(bucket, driver):
+    bucket.breaks = [3 * MIB]
+    reader = await driver.open("file")
+    bucket._put("file", CONTENT[::-1])
+    assert isinstance(await raises(reader.deliver(Sink())), StorageError)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_can_not_be_asked_for_again_is_an_error(bucket, driver):
+    bucket.breaks = [MIB]
+    reader = await driver.open("file")
+    bucket.hooks["get_object"] = lambda key: Unreachable("GetObject", "down", retryable=True)
+    assert "down" in str(await raises(reader.deliver(Sink())))
+    assert bucket.count("get_object") == 4
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_pause_between_two_answers(bucket, driver):
+    """No second answer is asked for before the consumer wants more; and then it is."""
+    writer = await driver.writer("up/data", 0)
+    writer.write(CONTENT)
+    writer.write(CONTENT)
+    await writer.flush()
+    await writer.close()
+    bucket.piece = 10 * MIB
+    sink = Sink(pauses=True)
+    done = (await driver.open("up/data")).deliver(sink)
+    asked = bucket.count("get_object")
+    for _ in range(3):
+        await deferLater(reactor, 0)
+    assert bucket.count("get_object") == asked
+    while not done.called:
+        sink.producer.resumeProducing()
+        await deferLater(reactor, 0)
+    assert sink.content == CONTENT * 2
+    await driver.delete("up")
+
+
+@pytest_twisted.ensureDeferred
+async def test_leaving_while_an_answer_is_awaited(bucket, driver):
+    bucket.breaks = [MIB]
+    reader = await driver.open("file")
+    bucket.hooks["get_object"] = lambda key: Deferred()
+    sink = Sink()
+    done = reader.deliver(sink)
+    sink.producer.stopProducing()
+    with pytest.raises(CancelledError):
+        await done
+    assert not sink.is_fed
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_observer_that_fails_ends_a_feed(bucket, driver):
+    seen = []
+
+    def observe(data):
+        seen.append(len(data))
+        if len(seen) == 2:
+            raise RuntimeError("enough")
+
+    feeding = (await driver.open("file")).feed(observe)
+    with pytest.raises(RuntimeError):
+        await feeding
+    assert sum(seen) < len(CONTENT)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_feed_can_be_cancelled(bucket, driver):
+    bucket.hooks["get_object"] = lambda key: None if len(bucket.asked) < 2 else Deferred()
+    bucket.breaks = [MIB]
+    feeding = (await driver.open("file")).feed(lambda data: None)
+    feeding.cancel()
+    with pytest.raises(CancelledError):
+        await feeding
+    bucket.hooks.clear()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_reader_that_is_not_wanted_drops_its_answer(bucket, driver):
+    reader = await driver.open("file")
+    body = reader._body
+    reader.close()
+    assert body.closed
+    reader.close()

@@ -1,0 +1,80 @@
+"""Files whose later name is known when they begin."""
+
+from __future__ import annotations
+
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.task import deferLater
+
+from tests.storage.s3.upload_helpers import CHUNK, noise
+from twisted_registry.storage.interfaces import StorageError
+from twisted_registry.storage.s3.errors import NoSuchUpload, S3Error, SlowDown
+from twisted_registry.testing.contract_kit import raises
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_known_destination_costs_one_request_or_no_copy(bucket, driver):
+    for size, requests in (
+        (5, ["put_object"]),
+        (
+            3 * CHUNK - 7,
+            ["create_multipart_upload", *["upload_part"] * 3, "complete_multipart_upload"],
+        ),
+    ):
+        bucket.asked.clear()
+        writer = await driver.writer("up/data", 0, destination="blob")
+        content = noise(size)
+        for start in range(0, size, CHUNK):
+            writer.write(content[start : start + CHUNK])
+            await deferLater(reactor, 0)
+        assert await writer.commit() == size
+        assert isinstance(await raises(driver.move("up/data", "elsewhere")), StorageError)
+        await driver.move("up/data", "blob")
+        await writer.close()
+        assert [name for name, _ in bucket.asked] == ["head_object", *requests]
+        assert bucket.objects["root/blob"].content == content
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_part_that_can_not_be_stored_leaves_nothing(bucket, driver):
+    bucket.hooks["upload_part"] = lambda key: SlowDown("UploadPart", "slow down", status=503)
+    writer = await driver.writer("up/data", 0, destination="blob")
+    writer.write(noise(CHUNK))
+    assert isinstance(await raises(writer.commit()), StorageError)
+    await writer.close()
+    assert bucket.objects == {}
+    assert bucket.uploads == {}
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_abort_that_fails_is_the_purges_business(bucket, driver):
+    bucket.hooks["abort_multipart_upload"] = lambda key: S3Error("Abort", "no", status=500)
+    writer = await driver.writer("up/data", 0, destination="blob")
+    writer.write(noise(CHUNK))
+    await writer.cancel()
+    assert len(bucket.uploads) == 1
+    bucket.hooks.clear()
+    bucket.page = 1
+    bucket.now = 10**9
+    other = await driver.client.create_multipart_upload("root/other")
+    foreign = await driver.client.create_multipart_upload("somebody/else")
+    bucket.uploads[foreign].initiated = 0
+    assert await driver.remove_leftovers(1.0) == 1
+    assert bucket.uploads.keys() == {other, foreign}
+    assert await driver.remove_leftovers(1.5) == 1
+    assert bucket.uploads.keys() == {foreign}
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_somebody_still_writes_to_is_no_business_of_the_purge(bucket, driver):
+    upload = await driver.client.create_multipart_upload("root/data")
+    bucket.now = 5 * 10**9
+    await driver.client.upload_part("root/data", upload, 1, noise(CHUNK))
+    assert await driver.remove_leftovers(4.0, dry_run=True) == 0
+    assert await driver.remove_leftovers(4.0) == 0
+    assert bucket.uploads.keys() == {upload}
+    bucket.hooks["list_parts"] = lambda key: NoSuchUpload("ListParts", "it is over", status=404)
+    assert await driver.remove_leftovers(6.0) == 0
+    bucket.hooks.clear()
+    assert await driver.remove_leftovers(6.0) == 1
+    assert bucket.uploads == {}

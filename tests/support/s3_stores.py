@@ -1,0 +1,28 @@
+"""Drivers over the stores of :mod:`objectstores`."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from twisted.internet import reactor
+
+from tests.support.s3_servers import BUCKET
+from twisted_registry.storage.s3.address import endpoint_address
+from twisted_registry.storage.s3.client import S3Client
+from twisted_registry.storage.s3.credentials import Credentials, StaticCredentials
+from twisted_registry.storage.s3.driver import S3Driver
+from twisted_registry.storage.s3.sender import Sender
+from twisted_registry.storage.s3.transport import make_transport
+
+
+def make_client(store):
+    """A client of the store's bucket."""
+    credentials = StaticCredentials(Credentials(store.access_key, store.secret_key))
+    address = endpoint_address(BUCKET, store.endpoint)
+    return S3Client(Sender(reactor, make_transport(reactor), address, credentials, "tests"))
+
+
+def make_driver(store, *, root=None, **options):
+    """A driver over the store's bucket, below a root of its own unless one is named."""
+    root = f"{uuid4().hex}/deeper" if root is None else root
+    return S3Driver(make_client(store), reactor, root, **options)

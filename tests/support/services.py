@@ -1,0 +1,47 @@
+"""Registries as services in this process, from a configuration, as a program starts them."""
+
+from __future__ import annotations
+
+import io
+from contextlib import asynccontextmanager
+
+import treq
+from twisted.application.service import IService
+from twisted.internet import reactor
+from zope.interface.verify import verifyObject
+
+from tests.support.processes import configured
+from twisted_registry.app.service import RegistryService
+from twisted_registry.config.loading import load
+
+MEMORY = "version: 0.1\nstorage:\n  inmemory: {{}}\n"
+HTTP = "http:\n  addr: 127.0.0.1:0\n"
+
+
+@asynccontextmanager
+async def running(folder, text, log=None):
+    """A service from a configuration; a function that sends requests to it."""
+    loaded = load(configured(folder, text), {})
+    service = RegistryService(loaded, reactor, {}, io.StringIO() if log is None else log)
+    verifyObject(IService, service)
+    service.privilegedStartService()
+    service.startService()
+    base = f"http://127.0.0.1:{service.getServiceNamed('http').address.port}"
+
+    async def ask(method, path, **more):
+        response = await treq.request(
+            method, base + path, persistent=False, allow_redirects=False, **more
+        )
+        response.body = await response.content()
+        return response
+
+    ask.base = base
+    try:
+        yield ask
+    finally:
+        await service.stopService()
+
+
+def header(response, name):
+    """All values of a header of a response, or an empty string."""
+    return ", ".join(response.headers.getRawHeaders(name, ()))

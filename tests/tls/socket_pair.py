@@ -1,0 +1,146 @@
+"""Both ends of a connection over TLS on a socket, in one thread: the client is Python's ssl."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+
+from OpenSSL import SSL
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from tests.support.certificates import Authority
+from twisted_registry.tls.context import CertificateBundle, TLSOptions, make_context
+from twisted_registry.tls.socket import TLSConnection
+
+AUTHORITY = Authority()
+ISSUED = AUTHORITY.issue("localhost")
+MUCH = bytes(range(251)) * 8_001
+PARTIAL_WRITE = 0x1
+
+
+class Reactor(Clock):
+    """Knows who wants to read and to write, and asks them when the test says so."""
+
+    def __init__(self):
+        super().__init__()
+        self.readers, self.writers = set(), set()
+        self.addReader, self.removeReader = self.readers.add, self.readers.discard
+        self.addWriter, self.removeWriter = self.writers.add, self.writers.discard
+
+    def turn(self):
+        """One turn; whether anything happened."""
+        before = bool(self.calls)
+        self.advance(0)
+        ready, writable, _ = select.select(list(self.readers), list(self.writers), [], 0)
+        for one, step in [(one, "doRead") for one in ready] + [
+            (one, "doWrite") for one in writable
+        ]:
+            if one in self.readers | self.writers and (why := getattr(one, step)()) is not None:
+                self.readers.discard(one)
+                self.writers.discard(one)
+                one.connectionLost(Failure(why))
+        return before or bool(ready)
+
+
+class Below:
+    """A connection of Twisted's, as far as it is needed."""
+
+    closed = None
+
+    def __init__(self, reactor, end):
+        self.reactor, self.end = reactor, end
+        self.fileno = end.fileno
+
+    def stopReading(self):
+        pass
+
+    def connectionLost(self, reason):
+        self.closed = reason
+        self.end.close()
+
+
+class Noting(Protocol):
+    def __init__(self):
+        self.received = b""
+        self.reason = None
+
+    def dataReceived(self, data):
+        self.received += data
+
+    def connectionLost(self, reason):
+        self.reason = reason
+
+
+class Pair:
+    """Both ends."""
+
+    def __init__(self, mode=0, client=None, protocols=()):
+        self.reactor = Reactor()
+        ours, self.theirs = socket.socketpair()
+        ours.setblocking(False)
+        self.theirs.setblocking(False)
+        context = make_context(CertificateBundle(ISSUED.certificate, ISSUED.key), TLSOptions())
+        context.set_mode(mode)
+        connection = SSL.Connection(context, ours)
+        connection.set_accept_state()
+        self.below = Below(self.reactor, ours)
+        self.protocol = Noting()
+        self.ours = TLSConnection(connection, self.below, self.protocol, verifies=True)
+        self.protocol.makeConnection(self.ours)
+        self.coming, self.going = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = client or AUTHORITY.client()
+        if protocols:
+            client.set_alpn_protocols(protocols)
+        self.client = client.wrap_bio(self.coming, self.going, server_hostname="localhost")
+        self.ended = False
+
+    def carry(self):
+        """Between the client and its socket."""
+        if self.going.pending:
+            self.theirs.sendall(self.going.read())
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            while data := self.theirs.recv(1 << 20):
+                self.coming.write(data)
+
+    def shake_hands(self):
+        for _ in range(4):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self.client.do_handshake()
+            self.carry()
+            self.turn()
+        return self
+
+    def turn(self):
+        for _ in range(3):
+            self.reactor.turn()
+
+    def send(self, data):
+        self.client.write(data)
+        self.carry()
+
+    def received(self):
+        """All that the client gets."""
+        found, idle = bytearray(), 0
+        while idle < 3:
+            self.carry()
+            size = len(found)
+            try:
+                while data := self.client.read(1 << 20):
+                    found += data
+                self.ended = True
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLZeroReturnError:
+                self.ended = True
+            self.turn()
+            idle = idle + 1 if len(found) == size else 0
+        return bytes(found)
+
+    def say_goodbye(self):
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.client.unwrap()
+        self.carry()

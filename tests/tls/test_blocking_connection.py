@@ -1,0 +1,121 @@
+"""A connection over TLS in the hands of somebody else."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+
+from tests.tls.socket_pair import MUCH, Pair
+
+
+def test_a_borrower_has_it_for_itself(pair):
+    assert pair.ours.lendable
+    borrowed = pair.ours.borrow()
+    assert borrowed.fileno() == pair.below.end.fileno()
+    assert not pair.ours.lendable
+    assert not pair.reactor.readers
+    pair.ours.write(b"afterwards")
+    pair.ours.loseConnection()
+    assert borrowed.send(memoryview(b"first ")) == 6
+    pair.send(b"heard, and more")
+    pair.turn()
+    room = memoryview(bytearray(5))
+    assert borrowed.recv_into(room) == 5
+    assert room == b"heard"
+    assert pair.protocol.received == b""
+    borrowed.close()
+    # The rest of the record is in no socket any more.
+    assert pair.received() == b"first afterwards"
+    assert pair.protocol.received == b", and more"
+    assert pair.ended
+
+
+def fill(borrowed):
+    """Send until the socket takes no more; the same bytes, as must be."""
+    with contextlib.suppress(BlockingIOError):
+        while borrowed.send(memoryview(MUCH)):
+            pass
+
+
+def test_what_a_borrower_is_told(pair):
+    borrowed = pair.ours.borrow()
+    with pytest.raises(BlockingIOError):
+        borrowed.recv_into(memoryview(bytearray(9)))
+    fill(borrowed)
+    pair.say_goodbye()
+    assert borrowed.recv_into(memoryview(bytearray(9))) == 0
+    pair.theirs.close()
+    with pytest.raises(ConnectionError):
+        borrowed.send(memoryview(MUCH))
+    borrowed.close()
+    pair.turn()
+    assert pair.protocol.reason is not None
+
+
+def test_what_a_borrower_is_told_of_a_peer_without_a_goodbye(pair):
+    borrowed = pair.ours.borrow()
+    pair.theirs.close()
+    with pytest.raises(ConnectionError):
+        borrowed.recv_into(memoryview(bytearray(9)))
+
+
+def test_the_socket_outlives_a_connection_that_is_lent(pair):
+    borrowed = pair.ours.borrow()
+    pair.ours.abortConnection()
+    with pytest.raises(ConnectionAbortedError):
+        borrowed.send(memoryview(b"x"))
+    with pytest.raises(ConnectionAbortedError):
+        borrowed.recv_into(memoryview(bytearray(1)))
+    pair.turn()
+    assert pair.protocol.reason.check(ConnectionAborted)
+    assert not pair.below.closed
+    borrowed.close()
+    assert pair.below.closed.check(ConnectionAborted)
+
+
+def test_to_be_told_when_there_is_room(pair):
+    told = []
+    pair.ours.write(MUCH)
+    assert not pair.ours.lendable
+    pair.ours.whenWritable().addCallback(told.append)
+    pair.turn()
+    assert not told
+    assert pair.received() == MUCH
+    assert told == [None]
+    pair.ours.whenWritable().addErrback(told.append)
+    pair.ours.abortConnection()
+    pair.turn()
+    assert told[1].check(ConnectionAborted)
+    pair.ours.whenWritable().addErrback(told.append)
+    assert told[2].check(ConnectionLost)
+
+
+def test_a_peer_that_leaves_in_the_middle_of_what_is_lent(pair):
+    told = []
+    borrowed = pair.ours.borrow()
+    fill(borrowed)
+    borrowed.close()
+    pair.ours.whenWritable().addErrback(told.append)
+    pair.say_goodbye()
+    pair.turn()
+    assert told[0].check(ConnectionDone)
+    assert pair.protocol.reason.check(ConnectionDone)
+
+
+@pytest.mark.parametrize("lent", [True, False])
+def test_the_loss_of_one_connection_is_not_that_of_the_next(pair, lent):
+    """OpenSSL notes errors by thread."""
+    lost = Pair().shake_hands()
+    borrowed = lost.ours.borrow() if lent else None
+    lost.theirs.close()
+    if lent:
+        with pytest.raises(ConnectionError):
+            borrowed.send(memoryview(MUCH))
+        borrowed.close()
+    else:
+        lost.ours.write(MUCH)
+    lost.turn()
+    assert lost.protocol.reason.check(ConnectionLost)
+    fill(pair.ours.borrow())

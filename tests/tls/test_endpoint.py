@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import contextlib
+import ssl
+
+import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from zope.interface.verify import verifyClass
+
+from tests.support.certificates import Authority
+from twisted_registry.tls.context import CertificateBundle, TLSOptions, make_context
+from twisted_registry.tls.endpoint import (
+    ClientCertificateTransport,
+    TLSConnectionCreator,
+    TLSEndpoint,
+)
+from twisted_registry.tls.interfaces import ClientCertificate, IClientCertificateTransport
+from twisted_registry.tls.socket import read
+
+AUTHORITY = Authority()
+ISSUED = AUTHORITY.issue("localhost")
+NOISE = bytes(range(251)) * 4001  # more than seven pieces, and not whole ones
+
+
+class Shown:
+    """What is asked of a certificate."""
+
+    def __init__(self, *alternatives):
+        self.subject = x509.Name([
+            x509.NameAttribute(NameOID.COMMON_NAME, "a,O=Admins"),
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Example"),
+        ])  # fmt: skip
+        names = x509.SubjectAlternativeName(alternatives)
+        extensions = [x509.Extension(names.oid, False, names)] if alternatives else []
+        self.extensions = x509.Extensions(extensions)
+
+
+def test_what_a_certificate_says():
+    verifyClass(IClientCertificateTransport, ClientCertificateTransport)
+    assert read(
+        Shown(
+            x509.DNSName("a.example"),
+            x509.RFC822Name("a@example.com"),
+            x509.UniformResourceIdentifier("spiffe://a"),
+        )
+    ) == ClientCertificate(
+        r"O=Example,CN=a\,O=Admins",
+        ("a,O=Admins",),
+        ("Example",),
+        ("a.example",),
+        ("a@example.com",),
+        ("spiffe://a",),
+    )
+
+
+def test_without_alternative_names():
+    assert read(Shown()).dns == ()
+
+
+class Port:
+    """An endpoint that keeps the factory."""
+
+    def listen(self, factory):
+        self.factory = factory
+
+
+class Pair:
+    """Our end of a connection over TLS, and a client's, in memory."""
+
+    def __init__(self, client):
+        port = Port()
+        context = make_context(CertificateBundle(ISSUED.certificate, ISSUED.key), TLSOptions())
+        endpoint = TLSEndpoint(Clock(), port, TLSConnectionCreator(context))
+        endpoint.listen(Factory.forProtocol(Protocol))
+        self.transport = port.factory.buildProtocol(None)
+        self.wire = StringTransport()
+        self._coming, self._going = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.client = client.wrap_bio(self._coming, self._going, server_hostname="localhost")
+        self.transport.makeConnection(self.wire)
+
+    def exchange(self):
+        """Carry over what waits on either side."""
+        if self._going.pending:
+            self.transport.dataReceived(self._going.read())
+        self._coming.write(self.wire.value())
+        self.wire.clear()
+
+    def shake_hands(self):
+        for _ in range(4):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self.client.do_handshake()
+            self.exchange()
+
+    def received(self):
+        """What the client reads."""
+        self.exchange()
+        found = []
+        with contextlib.suppress(ssl.SSLWantReadError):
+            while data := self.client.read(65536):
+                found.append(data)
+        return b"".join(found)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_much_is_sent_whole(version):
+    pair = Pair(AUTHORITY.client(maximum_version=version))
+    pair.shake_hands()
+    pair.transport.write(NOISE)
+    assert pair.received() == NOISE
+
+
+def test_what_is_written_before_the_handshake_is_sent_after_it():
+    pair = Pair(AUTHORITY.client())
+    pair.transport.write(NOISE)
+    assert pair.received() == b""
+    pair.shake_hands()
+    assert pair.received() == NOISE

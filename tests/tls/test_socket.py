@@ -1,0 +1,271 @@
+"""TLS on a socket."""
+
+from __future__ import annotations
+
+import ssl
+
+import pytest
+from OpenSSL import SSL
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IHandshakeListener
+from zope.interface import directlyProvides
+from zope.interface.verify import verifyClass, verifyObject
+
+from tests.tls.socket_pair import AUTHORITY, MUCH, Pair
+from twisted_registry.tls.interfaces import (
+    IBlockingTLSConnection,
+    IClientCertificateTransport,
+    ITLSConnection,
+)
+from twisted_registry.tls.socket import BlockingTLSConnection, TLSConnection
+
+
+def test_the_interfaces(pair):
+    verifyClass(IClientCertificateTransport, TLSConnection)
+    verifyClass(IBlockingTLSConnection, BlockingTLSConnection)
+    verifyObject(ITLSConnection, pair.ours)
+    assert pair.ours.certificate is None
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_what_is_written_before_the_handshake_is_sent_after_it(version):
+    pair = Pair(client=AUTHORITY.client(maximum_version=version))
+    pair.ours.write(b"early")
+    pair.turn()
+    pair.shake_hands()
+    assert pair.received() == b"early"
+    pair.send(b"heard")
+    pair.turn()
+    assert pair.protocol.received == b"heard"
+
+
+def test_a_small_answer_leaves_at_once(pair):
+    pair.ours.write(b"small")
+    assert not pair.reactor.writers
+    pair.carry()
+    assert pair.client.read(10) == b"small"
+
+
+def test_more_than_a_socket_holds(pair):
+    pair.ours.write(MUCH)
+    pair.ours.write(b"")
+    pair.ours.writeSequence([b"and ", b"more"])
+    assert pair.reactor.writers
+    assert pair.received() == MUCH + b"and more"
+    assert not pair.reactor.writers
+
+
+def test_much_is_read_in_large_pieces(pair):
+    pieces = []
+    pair.protocol.dataReceived = pieces.append
+    pair.send(bytes(100_000))
+    pair.turn()
+    assert len(b"".join(pieces)) == 100_000
+    assert len(pieces[0]) == 65536
+
+
+def test_nothing_is_read_while_nobody_wants_it(pair):
+    pair.ours.pauseProducing()
+    pair.send(b"later")
+    pair.turn()
+    assert pair.protocol.received == b""
+    pair.ours.resumeProducing()
+    pair.turn()
+    assert pair.protocol.received == b"later"
+
+
+class Pushing:
+    def __init__(self):
+        self.log = []
+
+    def pauseProducing(self):
+        self.log.append("pause")
+
+    def resumeProducing(self):
+        self.log.append("resume")
+
+    def stopProducing(self):
+        self.log.append("stop")
+
+
+def test_a_producer_is_held_to_the_pace_of_the_peer(pair):
+    producer = Pushing()
+    pair.ours.registerProducer(producer, True)
+    with pytest.raises(RuntimeError):
+        pair.ours.registerProducer(producer, True)
+    pair.ours.write(b"x")
+    assert producer.log == []
+    pair.ours.write(MUCH)
+    pair.ours.write(MUCH)
+    assert producer.log == ["pause"]
+    assert pair.received() == b"x" + MUCH + MUCH
+    assert producer.log == ["pause", "resume"]
+    pair.ours.abortConnection()
+    pair.turn()
+    assert producer.log == ["pause", "resume", "stop"]
+    pair.ours.registerProducer(producer, True)
+    assert producer.log[3:] == ["stop"]
+
+
+class Pulled:
+    def __init__(self, transport, times):
+        self.transport, self.times = transport, times
+
+    def resumeProducing(self):
+        self.times -= 1
+        self.transport.write(b"12345")
+        if not self.times:
+            self.transport.unregisterProducer()
+
+
+def test_a_producer_that_is_pulled(pair):
+    pair.ours.registerProducer(Pulled(pair.ours, 7), False)
+    pair.ours.loseConnection()
+    assert pair.received() == b"12345" * 7
+    assert pair.ended
+
+
+def test_goodbyes_from_our_side(pair):
+    pair.ours.write(MUCH)
+    pair.ours.loseConnection()
+    pair.ours.loseConnection()
+    pair.ours.write(b"too late")
+    assert pair.received() == MUCH
+    assert pair.ended
+    assert pair.protocol.reason is None
+    pair.say_goodbye()
+    pair.turn()
+    assert pair.protocol.reason.check(ConnectionDone)
+    assert pair.below.closed
+
+
+def test_not_to_wait_for_a_goodbye(pair):
+    pair.ours.loseWriteConnection()
+    pair.turn()
+    assert not pair.below.closed
+    pair.ours.hangUp()
+    pair.ours.hangUp()
+    pair.turn()
+    assert pair.below.closed.check(ConnectionDone)
+    assert pair.protocol.reason.check(ConnectionDone)
+
+
+def test_goodbyes_from_the_peer(pair):
+    pair.say_goodbye()
+    pair.turn()
+    assert pair.protocol.reason.check(ConnectionDone)
+    pair.carry()
+    with pytest.raises(ssl.SSLZeroReturnError):
+        pair.client.read(1)
+
+
+def test_what_was_written_reaches_a_peer_that_says_goodbye(pair):
+    pair.ours.write(MUCH)
+    pair.say_goodbye()
+    pair.turn()
+    pair.ours.write(b"not this")
+    pair.received()
+    assert pair.protocol.reason.check(ConnectionDone)
+    assert not pair.ours._queue
+
+
+def test_an_end_without_a_goodbye_is_a_loss(pair):
+    pair.theirs.close()
+    pair.turn()
+    assert pair.protocol.reason.check(ConnectionLost)
+
+
+def test_writing_to_a_peer_that_is_gone(pair):
+    pair.theirs.close()
+    pair.ours.write(b"x")
+    pair.ours.write(b"x")
+    assert pair.protocol.reason is None
+    pair.turn()
+    assert pair.protocol.reason.check(ConnectionLost)
+    pair.ours.write(b"x")
+    pair.ours.loseConnection()
+    pair.ours.abortConnection()
+    pair.turn()
+
+
+def test_no_handshake_no_goodbye():
+    pair = Pair()
+    pair.ours.loseConnection()
+    pair.turn()
+    assert pair.protocol.reason.check(ConnectionAborted)
+    assert pair.ours.certificate is None
+
+
+def test_what_is_no_tls():
+    pair = Pair()
+    pair.theirs.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    pair.turn()
+    assert pair.protocol.reason.check(SSL.Error)
+    assert pair.below.closed
+
+
+def once(error, call):
+    """A call that first raises ``error``."""
+    errors = [error]
+
+    def calling(*arguments):
+        if errors:
+            raise errors.pop()
+        return call(*arguments)
+
+    return calling
+
+
+def test_a_change_of_keys_that_has_to_wait(pair):
+    """OpenSSL answers one when it reads, which may have to wait for room to write."""
+    connection = pair.ours.getHandle()
+    connection.recv = once(SSL.WantWriteError(), connection.recv)
+    pair.send(b"heard")
+    assert pair.ours.doRead() is None
+    assert pair.protocol.received == b""
+    assert pair.reactor.writers
+    pair.turn()
+    assert pair.protocol.received == b"heard"
+    assert not pair.reactor.writers
+
+
+def test_a_goodbye_that_has_to_wait(pair):
+    connection = pair.ours.getHandle()
+    connection.shutdown = once(SSL.WantWriteError(), connection.shutdown)
+    pair.ours.loseConnection()
+    assert pair.reactor.writers
+    assert pair.received() == b""
+    assert pair.ended
+    assert not pair.reactor.writers
+
+
+def test_a_handshake_that_has_to_wait():
+    pair = Pair()
+    connection = pair.ours.getHandle()
+    connection.do_handshake = once(SSL.WantWriteError(), connection.do_handshake)
+    assert pair.ours.doRead() is None
+    assert pair.reactor.writers
+    pair.shake_hands()
+    pair.send(b"heard")
+    pair.turn()
+    assert pair.protocol.received == b"heard"
+
+
+def test_what_the_protocol_is_told_of_the_handshake():
+    told = []
+    pair = Pair(protocols=["http/1.1"])
+    directlyProvides(pair.protocol, IHandshakeListener)
+    pair.protocol.handshakeCompleted = lambda: told.append(pair.ours.negotiatedProtocol)
+    pair.shake_hands()
+    assert told == [b"http/1.1"]
+    assert Pair().shake_hands().ours.negotiatedProtocol is None
+
+
+def test_a_producer_may_end_after_the_connection(pair):
+    pair.ours.registerProducer(Pushing(), True)
+    pair.ours.loseConnection()
+    pair.protocol.connectionLost = lambda _reason: pair.ours.unregisterProducer()
+    pair.theirs.close()
+    pair.turn()
+    assert pair.below.closed
+    pair.ours.unregisterProducer()

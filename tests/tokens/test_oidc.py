@@ -1,0 +1,352 @@
+"""Tokens of CI systems: an issuer that these tests run, and who may do what with its tokens."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import Clock
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Site
+
+from tests.support.passwords import shown
+from tests.support.services import HTTP, MEMORY, running
+from tests.support.tokens import SECRET, SERVICE, claims, forge, jwk, key, mint
+from tests.tokens.test_resource import bearing, granted, posted, token
+from twisted_registry.auth.access import LoginFailed
+from twisted_registry.auth.rules import Right
+from twisted_registry.oci.errors import RegistryError
+from twisted_registry.tokens.oidc import (
+    ClaimCondition,
+    FetchError,
+    IssuerKeys,
+    JSONFetcher,
+    OIDCRule,
+    OIDCVerifier,
+    TrustedIssuer,
+    matches_pattern,
+)
+
+NOW = 1_800_000_000
+DISCOVERY = "/.well-known/openid-configuration"
+
+
+class Issuer(Resource):
+    """A CI system; what it answers can be changed, and is counted."""
+
+    isLeaf = True
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+        self.keys = [jwk(key("RSA"), kid="one")]
+        self.answers = {}
+        self.held = None
+
+    def render(self, request):
+        path = request.path.decode()
+        self.asked.append(path)
+        if self.held is not None:
+            self.held.addCallback(lambda _: (request.write(self.answer(path)), request.finish()))
+            return NOT_DONE_YET
+        if path in self.answers and self.answers[path] is None:
+            request.setResponseCode(500)
+            return b"{}"
+        return self.answer(path)
+
+    def answer(self, path):
+        if path in self.answers:
+            return self.answers[path]
+        if path == DISCOVERY:
+            return json.dumps({"issuer": self.url, "jwks_uri": f"{self.url}/keys"}).encode()
+        return json.dumps({"keys": self.keys}).encode()
+
+    def says(self, now=None, **more):
+        """The claims of one of its tokens."""
+        said = {"iss": self.url, "sub": "repo:acme/app:ref:refs/heads/main", "ref": "main"}
+        return claims(reactor.seconds() if now is None else now, access=None, **{**said, **more})
+
+    def sign(self, now=None, **more):
+        return mint(key("RSA"), "RS256", self.says(now, **more), kid="one")
+
+
+@pytest_twisted.async_yield_fixture
+async def issuer():
+    made = Issuer()
+    port = reactor.listenTCP(0, Site(made), interface="127.0.0.1")
+    made.url = f"http://127.0.0.1:{port.getHost().port}"
+    yield made
+    await maybeDeferred(port.stopListening)
+
+
+class World:
+    """What believes the tokens of an issuer, at a time that a test sets."""
+
+    def __init__(self, issuer, jwks=""):
+        self.clock = Clock()
+        self.clock.advance(NOW)
+        self.keys = IssuerKeys(issuer.url, jwks, JSONFetcher(reactor), self.clock)
+        rules = (
+            OIDCRule(
+                (ClaimCondition("sub", "repo:acme/*"), ClaimCondition("ref", "main")),
+                Right.make(["acme/**"], ["push"]),
+            ),
+            OIDCRule((ClaimCondition("sub", "repo:acme/*"),), Right.make(["acme/**"], ["pull"])),
+        )
+        self.vouchers = OIDCVerifier([TrustedIssuer(self.keys, SERVICE, rules)], self.clock)
+
+    async def refused(self, token):
+        with pytest.raises(LoginFailed) as caught:
+            await self.vouchers.principal(token)
+        assert not token or token not in caught.value.reason
+        return caught.value.reason
+
+
+@pytest.fixture
+def world(issuer):
+    return World(issuer)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_job_gets_what_its_rules_give(issuer, world):
+    principal = await world.vouchers.principal(issuer.sign(NOW))
+    assert principal.identity.name == "ci:repo:acme/app:ref:refs/heads/main"
+    assert [sorted(right.actions) for right in principal.identity.rights.rights] == [
+        ["pull", "push"], ["pull"],
+    ]  # fmt: skip
+    assert principal.until == NOW + 60
+    branch = await world.vouchers.principal(issuer.sign(NOW, ref="other"))
+    assert [sorted(right.actions) for right in branch.identity.rights.rights] == [["pull"]]
+    assert issuer.asked == [DISCOVERY, "/keys"], "asked once"
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_not_believed(issuer, world):
+    other = mint(key("RSA", "other"), "RS256", issuer.says(NOW), kid="one")
+    for text, reason in (
+        (issuer.sign(NOW, sub="repo:acm/app"), "no rule"),
+        (issuer.sign(NOW, sub="x:repo:acme/app"), "no rule"),
+        (issuer.sign(NOW, sub=["repo:acme/app"]), "no subject"),
+        (issuer.sign(NOW, sub="repo:acme/a\nb"), "no subject"),
+        (issuer.sign(NOW, sub=None), "no subject"),
+        (issuer.sign(NOW, iss="http://another"), "not trusted"),
+        (forge({"alg": "RS256", "kid": "one"}, issuer.says(NOW, iss=[issuer.url])), "not trusted"),
+        (issuer.sign(NOW, iss=None), "not trusted"),
+        (issuer.sign(NOW, aud="another"), "another service"),
+        (issuer.sign(NOW, aud=None), "another service"),
+        (issuer.sign(NOW - 1000), "over"),
+        (issuer.sign(NOW, exp=None), "without an end"),
+        (issuer.sign(NOW + 1000), "not good yet"),
+        (other, "can not be read"),
+        (forge({"alg": "none", "kid": "one"}, issuer.says(NOW)), "can not be read"),
+        (forge({"alg": "none", "kid": "one"}, issuer.says(NOW), SECRET), "can not be read"),
+        (forge({"alg": "HS256", "kid": "one"}, issuer.says(NOW), SECRET), "can not be read"),
+        (mint(key("RSA", "x"), "RS256", issuer.says(NOW), jwk=jwk(key("RSA", "x"))), "not trusted"),
+        ("eyJhbGciOiJIUzI1NiJ9..", "can not be read"),
+        ("eyJ.eyJ.x", "can not be read"),
+        ("", "can not be read"),
+    ):
+        said = await world.refused(text)
+        assert reason in said, (said, reason)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_secret_that_an_issuer_publishes_is_no_key(issuer, world):
+    issuer.keys = [{"kty": "oct", "k": "YWFh" * 16, "kid": "one"}, *issuer.keys[1:]]
+    assert await world.refused(mint(b"aaa" * 16, "HS256", issuer.says(NOW), kid="one"))
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_new_key_is_found_and_a_wrong_one_does_not_make_us_ask_again(issuer, world):
+    await world.vouchers.principal(issuer.sign(NOW))
+    issuer.keys = [jwk(key("P-256"), kid="two"), {"kid": "odd", "kty": "?"}, "odd", {"kty": "RSA"}]
+
+    def sign():
+        return mint(key("P-256"), "ES256", issuer.says(world.clock.seconds()), kid="two")
+
+    for _ in range(5):
+        await world.refused(sign())
+    assert len(issuer.asked) == 2, "it was asked a moment ago"
+    world.clock.advance(60)
+    await world.vouchers.principal(sign())
+    assert len(issuer.asked) == 4
+    for number in range(20):
+        text = mint(key("RSA"), "RS256", issuer.says(NOW), kid=f"no key {number}")
+        await world.refused(text)
+    assert len(issuer.asked) == 4
+    # The old key is gone, once the issuer no longer has it.
+    await world.refused(issuer.sign(world.clock.seconds()))
+
+
+@pytest_twisted.ensureDeferred
+async def test_keys_are_asked_for_again_after_an_hour_and_kept_for_a_day(issuer, world):
+    await world.vouchers.principal(issuer.sign(NOW))
+    issuer.answers["/keys"] = None
+    for hours, asked in ((1, 4), (12, 6), (10, 8)):
+        world.clock.advance(3600 * hours)
+        await world.vouchers.principal(issuer.sign(world.clock.seconds()))
+        assert len(issuer.asked) == asked
+    world.clock.advance(3600)
+    with pytest.raises(RegistryError) as caught:
+        await world.vouchers.principal(issuer.sign(world.clock.seconds()))
+    assert caught.value.http_status == 503
+    assert dict(caught.value.headers)["Retry-After"] == "5"
+    del issuer.answers["/keys"]
+    world.clock.advance(5)
+    await world.vouchers.principal(issuer.sign(world.clock.seconds()))
+
+
+@pytest_twisted.ensureDeferred
+async def test_jobs_that_begin_together_ask_once(issuer, world):
+    issuer.held = Deferred()
+    waiting = [Deferred.fromCoroutine(world.vouchers.principal(issuer.sign(NOW))) for _ in range(5)]
+    waiting[0].addErrback(lambda _: None).cancel()
+    held, issuer.held = issuer.held, None
+    held.callback(None)
+    for each in waiting[1:]:
+        assert (await each).identity.name
+    assert issuer.asked == [DISCOVERY, "/keys"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_keys_at_a_url_of_the_operators(issuer):
+    world = World(issuer, jwks=f"{issuer.url}/elsewhere")
+    await world.vouchers.principal(issuer.sign(NOW))
+    assert issuer.asked == ["/elsewhere"]
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        (DISCOVERY, b"{}"),
+        (DISCOVERY, b"[]"),
+        (DISCOVERY, b'{"issuer": "http://another", "jwks_uri": "http://127.0.0.1:1/"}'),
+        (DISCOVERY, b'{"issuer": "URL", "jwks_uri": "file:///etc/passwd"}'),
+        (DISCOVERY, b'{"issuer": "URL", "jwks_uri": "http://127.0.0.1:1/"}'),
+        (DISCOVERY, b'{"issuer": "URL", "jwks_uri": 1}'),
+        (DISCOVERY, b'{"issuer": "URL", "jwks_uri": "http://"}'),
+        (DISCOVERY, None),
+        ("/keys", b""),
+        ("/keys", b"{}"),
+        ("/keys", b"[]"),
+        ("/keys", b'{"keys": {}}'),
+        ("/keys", b" " * 300_000),
+        ("/keys", None),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_an_issuer_that_answers_oddly(issuer, world, path, answer):
+    issuer.answers[path] = answer and answer.replace(b"URL", issuer.url.encode())
+    for _ in range(3):
+        with pytest.raises(RegistryError) as caught:
+            await world.vouchers.principal(issuer.sign(NOW))
+        assert caught.value.http_status == 503
+    assert len(issuer.asked) <= 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_issuer_who_does_not_answer_in_time(issuer):
+    issuer.held = Deferred()
+    clock = Clock()
+    fetcher = JSONFetcher(reactor)
+    fetcher._clock = clock
+    waiting = Deferred.fromCoroutine(fetcher.json(f"{issuer.url}/keys"))
+    clock.advance(10)
+    with pytest.raises(FetchError):
+        await waiting
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "expected"),
+    [
+        ("a", "a", True), ("a", "ab", False), ("a*", "ab", True), ("*b", "ab", True),
+        ("a*a", "a", False), ("a*a", "aa", True), ("*", "", True), ("", "", True), ("", "a", False),
+        ("a*b*c", "a-b-c", True), ("a*b*c", "a-c-b", False), ("*b*b*", "b", False),
+        ("*b*b*", "xbyb", True), ("**", "x", True), ("a?", "ab", False), ("[ab]", "a", False),
+        ("repo:acme/*:ref:*", "repo:acme/app:ref:x", True), ("*ab*ab", "abab", True),
+        ("*ab*ab", "ab", False), ("ab*ba", "aba", False),
+    ],
+)  # fmt: skip
+def test_patterns_of_claims(pattern, text, expected):
+    assert matches_pattern(pattern, text) is expected
+
+
+@pytest.mark.parametrize(
+    ("value", "pattern", "expected"),
+    [
+        (True, "true", True), (False, "true", False), (7, "7", True), (["a", "b"], "b", True),
+        ([], "*", False), (None, "*", False), ({}, "*", False), (1.5, "*", False), ("", "*", True),
+    ],
+)  # fmt: skip
+def test_claims_that_are_no_text(value, pattern, expected):
+    assert ClaimCondition("x", pattern).matches({"x": value}) is expected
+    assert not ClaimCondition("y", pattern).matches({"x": value})
+
+
+def test_a_rule_without_conditions_is_for_nobody():
+    assert not OIDCRule((), Right.make(["**"], ["pull"])).matches({"sub": "x"})
+
+
+ACCESS = """\
+access:
+  tokens:
+  issuers:
+  - issuer: {url}
+    audience: registry.example
+    rules:
+    - claims: {{{{sub: 'repo:acme/*', protected: 'true'}}}}
+      repositories: [acme/**]
+      allow: [push]
+"""
+
+
+@asynccontextmanager
+async def trusting(folder, issuer):
+    async with running(folder, MEMORY + HTTP + ACCESS.format(url=issuer.url)) as ask:
+        yield ask
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_job_logs_in_with_its_token_as_a_password(tmp_path, issuer):
+    async with trusting(tmp_path, issuer) as ask:
+        job = {"Authorization": shown("ci", issuer.sign(protected=True))}
+        scope = "repository:acme/app:pull,push repository:other:pull"
+        given = await token(ask, scope, offline_token="true", headers=job)
+        assert granted(given) == (
+            "ci:repo:acme/app:ref:refs/heads/main", ["repository:acme/app:pull,push"],
+        )  # fmt: skip
+        assert "refresh_token" not in given.said
+        path = "/v2/acme/app/blobs/uploads/"
+        assert (await ask("POST", path, headers=bearing(given))).code == 202
+        assert (await ask("POST", path, headers=job)).code == 202
+        assert (await ask("POST", "/v2/other/blobs/uploads/", headers=job)).code == 403
+        # The CI system's token is none of ours.
+        wrong = {"Authorization": f"Bearer {issuer.sign(protected=True)}"}
+        assert (await ask("GET", "/v2/", headers=wrong)).code == 401
+        for more in ({"protected": False}, {}, {"protected": True, "aud": "x"}):
+            job = {"Authorization": shown("ci", issuer.sign(**more))}
+            assert (await token(ask, headers=job)).code == 401
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_job_exchanges_its_token(tmp_path, issuer):
+    kind = "urn:ietf:params:oauth:grant-type:token-exchange"
+    async with trusting(tmp_path, issuer) as ask:
+        given = await posted(
+            ask, grant_type=kind, subject_token=issuer.sign(protected=True),
+            subject_token_type="urn:ietf:params:oauth:token-type:jwt",
+            scope="repository:acme/app:push",
+        )  # fmt: skip
+        assert given.code == 200
+        assert given.said["issued_token_type"] == "urn:ietf:params:oauth:token-type:access_token"
+        assert granted(given)[1] == ["repository:acme/app:push"]
+        refused = await posted(ask, grant_type=kind, subject_token=issuer.sign())
+        assert (refused.code, refused.said["error"]) == (401, "invalid_grant")
+        issuer.answers["/keys"] = None
+    async with trusting(tmp_path, issuer) as ask:
+        response = await posted(ask, grant_type=kind, subject_token=issuer.sign(protected=True))
+        assert response.code == 503

@@ -1,0 +1,329 @@
+"""Tokens that the registry gives, as clients ask for them and use them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from contextlib import asynccontextmanager
+from urllib.parse import quote
+
+import jwt
+import pytest
+import pytest_twisted
+from twisted.internet.defer import succeed
+from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
+from zope.interface import implementer
+
+from tests.support.passwords import entries, shown
+from tests.support.services import HTTP, MEMORY, header, running
+
+LAYER = b"layer"
+DIGEST = f"sha256:{hashlib.sha256(LAYER).hexdigest()}"
+ADA, EVE = shown("ada", "secret"), shown("eve", "secret")
+RULES = """\
+access:
+  rules:
+  - {{repositories: [open/*], anonymous: true, allow: [pull]}}
+  - {{repositories: [open/*, team/**], users: [ada], allow: [push]}}
+  tokens:
+"""
+OPEN = "repository:open/a:pull"
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+DISK = "version: 0.1\nstorage:\n  filesystem: {{rootdirectory: {root}}}\n"
+
+
+@asynccontextmanager
+async def registry(folder, more="", http=HTTP, store=MEMORY):
+    """A registry with the users ada and eve; ``more`` is said of tokens."""
+    users = folder / "users"
+    users.write_bytes(entries(ada="secret", eve="secret"))
+    auth = f"auth:\n  htpasswd: {{{{realm: here, path: {users}}}}}\n"
+    async with running(folder, store + http + auth + RULES + more) as ask:
+        ask.users = users
+        yield ask
+
+
+async def token(ask, *scopes, headers=None, **more):
+    """The answer to a client that asks for a token."""
+    query = "&".join(
+        [f"scope={quote(scope)}" for scope in scopes] + [f"{key}={more[key]}" for key in more]
+    )
+    response = await ask("GET", f"/auth/token?service=x&{query}", headers=headers or {})
+    response.said = json.loads(response.body)
+    return response
+
+
+async def posted(ask, **form):
+    body = "&".join(f"{name}={quote(value)}" for name, value in form.items()).encode()
+    response = await ask("POST", "/auth/token", headers=FORM, data=body)
+    response.said = json.loads(response.body)
+    return response
+
+
+def bearing(response):
+    return {"Authorization": f"Bearer {response.said['token']}"}
+
+
+def granted(response):
+    """What a token says, without a look at who signed it."""
+    claims = jwt.decode(response.said["token"], options={"verify_signature": False})
+    scopes = [
+        f"{each['type']}:{each['name']}:{','.join(each['actions'])}" for each in claims["access"]
+    ]
+    assert response.said["scope"] == " ".join(scopes)
+    return claims["sub"], scopes
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_push_as_docker_does_it(tmp_path):
+    async with registry(tmp_path) as ask:
+        response = await ask("GET", "/v2/")
+        assert response.code == 401
+        realm = f'Bearer realm="{ask.base}/auth/token",service="twisted-registry"'
+        assert header(response, "WWW-Authenticate") == realm
+        login = await token(ask, account="ada", client_id="docker", headers={"Authorization": ADA})
+        assert login.code == 200
+        assert (await ask("GET", "/v2/", headers=bearing(login))).code == 200
+
+        path = f"/v2/team/app/blobs/uploads/?digest={DIGEST}"
+        response = await ask("POST", path, data=LAYER)
+        assert response.code == 401
+        asked = header(response, "WWW-Authenticate")
+        assert asked == f'{realm},scope="repository:team/app:pull,push"'
+        (scope,) = re.findall('scope="([^"]+)"', asked)
+        # One that is too narrow is told what it lacks.
+        response = await ask("POST", path, data=LAYER, headers=bearing(login))
+        assert response.code == 401
+        assert header(response, "WWW-Authenticate") == f'{asked},error="insufficient_scope"'
+        wider = await token(ask, scope, headers={"Authorization": ADA})
+        assert granted(wider) == ("ada", [scope])
+        assert (await ask("POST", path, data=LAYER, headers=bearing(wider))).code == 201
+        assert header(wider, "Cache-Control") == "no-store"
+        assert header(wider, "Content-Type") == "application/json"
+        assert 60 <= wider.said["expires_in"] == 300
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", wider.said["issued_at"])
+        # A name and a password still do, for those who do not know better.
+        response = await ask("GET", "/v2/team/app/tags/list", headers={"Authorization": ADA})
+        assert response.code == 200
+
+
+@pytest.mark.parametrize(
+    ("who", "asked", "expected"),
+    [
+        (ADA, ["repository:team/a:pull,push,delete"], ["repository:team/a:pull,push"]),
+        (ADA, ["repository:secret:pull", "repository:open/a:pull"], ["repository:open/a:pull"]),
+        (ADA, ["repository:secret:pull repository:team/a:push"], ["repository:team/a:push"]),
+        (ADA, ["registry:catalog:*"], ["registry:catalog:*"]),
+        (EVE, [f"repository:{name}:pull,push" for name in ("team/a", "open/a")], [OPEN]),
+        (None, [f"repository:{name}:pull,push" for name in ("team/a", "open/a")], [OPEN]),
+        (None, [], []),
+        (ADA, ["repository:team/a:*", "registry:other:*", "repository:**:pull", "x", ""], []),
+        (ADA, ['repository:team/a:pull,push"\r\nX: y'], ["repository:team/a:pull"]),
+        (ADA, ["repository:team/../secret:pull", "repository:team/a%2Fb:pull"], []),
+    ],
+)  # fmt: skip
+@pytest_twisted.ensureDeferred
+async def test_a_token_is_for_what_may_be_done_of_what_was_asked(tmp_path, who, asked, expected):
+    async with registry(tmp_path) as ask:
+        response = await token(ask, *asked, headers={"Authorization": who} if who else {})
+        assert response.code == 200
+        assert granted(response)[1] == expected
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_strangers_token(tmp_path):
+    async with registry(tmp_path) as ask:
+        given = await token(ask, "repository:open/a:pull", "repository:team/a:pull")
+        assert granted(given) == ("", ["repository:open/a:pull"])
+        assert (await ask("GET", "/v2/open/a/tags/list", headers=bearing(given))).code == 404
+        response = await ask("GET", "/v2/team/a/tags/list", headers=bearing(given))
+        assert response.code == 401, "a login may help"
+        assert "insufficient_scope" in header(response, "WWW-Authenticate")
+        assert (await ask("GET", "/v2/open/a/tags/list")).code == 404, "no token is needed"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_token_does_not_outlive_a_rule(tmp_path):
+    """Rules are asked at each request: a token that another registry of the store gave, too."""
+    async with registry(tmp_path) as ask:
+        given = await token(ask, "repository:team/a:pull", headers={"Authorization": ADA})
+        response = await ask("GET", "/v2/team/b/tags/list", headers=bearing(given))
+        assert response.code == 401
+        response = await ask("GET", "/v2/secret/tags/list", headers=bearing(given))
+        assert response.code == 403
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        shown("ada", "wrong"),
+        shown("mallory", "secret"),
+        "Basic !",
+        "Bearer x",
+        "x",
+        shown("ada", ""),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_wrong_password_gets_no_token(tmp_path, authorization):
+    async with registry(tmp_path) as ask:
+        response = await token(ask, headers={"Authorization": authorization})
+        assert response.code == 401
+        assert response.said["errors"][0]["code"] == "UNAUTHORIZED"
+        assert header(response, "WWW-Authenticate") == 'Basic realm="twisted-registry"'
+        assert "token" not in response.said
+
+
+@pytest_twisted.ensureDeferred
+async def test_oauth(tmp_path):
+    async with registry(tmp_path) as ask:
+        response = await posted(
+            ask, grant_type="password", username="ada", password="secret", client_id="x",
+            scope="repository:team/a:pull,push repository:secret:pull", access_type="offline",
+        )  # fmt: skip
+        assert response.code == 200
+        assert response.said["token_type"] == "Bearer"
+        assert granted(response) == ("ada", ["repository:team/a:pull,push"])
+        assert response.said["refresh_token"]
+        response = await posted(ask, grant_type="password", username="ada", password="secret")
+        assert "refresh_token" not in response.said
+        response = await posted(ask, grant_type="password", username="ada", password="wrong")
+        assert (response.code, response.said["error"]) == (401, "invalid_grant")
+        response = await posted(ask, grant_type="refresh_token", refresh_token="wrong")
+        assert (response.code, response.said["error"]) == (401, "invalid_grant")
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status"),
+    [
+        (b"", {}, 400),
+        (b"grant_type=authorization_code", {}, 400),
+        (b"grant_type=password", {}, 401),
+        (b"grant_type=urn:ietf:params:oauth:grant-type:token-exchange&subject_token=x", {}, 401),
+        (b"{}", {"Content-Type": "application/json"}, 415),
+        (b"a=%FF", {}, 400),
+        (b"\xff", {}, 400),
+        (b"a=b&" * 200, {}, 400),
+        (b"a" * 70_000, {}, 413),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_form_that_can_not_be_served(tmp_path, body, headers, status):
+    async with registry(tmp_path) as ask:
+        response = await ask("POST", "/auth/token", headers={**FORM, **headers}, data=body)
+        assert response.code == status
+        said = json.loads(response.body)
+        assert said["error"]
+        assert said["errors"][0]["code"]
+        response = await ask("POST", "/auth/token", headers={**FORM, **headers}, data=Chunks(body))
+        assert response.code == status
+
+
+@implementer(IBodyProducer)
+class Chunks:
+    """A body whose length is not told beforehand."""
+
+    length = UNKNOWN_LENGTH
+
+    def __init__(self, body):
+        self.body = body
+
+    def startProducing(self, consumer):
+        consumer.write(self.body)
+        return succeed(None)
+
+    def pauseProducing(self):
+        pass
+
+    resumeProducing = stopProducing = pauseProducing
+
+
+@pytest_twisted.ensureDeferred
+async def test_other_methods_and_places(tmp_path):
+    async with registry(tmp_path) as ask:
+        response = await ask("PUT", "/auth/token")
+        assert (response.code, header(response, "Allow")) == (405, "GET, HEAD, POST")
+        assert (await ask("HEAD", "/auth/token")).code == 200
+        for path in ("/auth", "/auth/", "/auth/other", "/v2/auth/token"):
+            assert (await ask("GET", path)).code in {401, 404}, path
+        assert (await ask("GET", "/")).code == 200
+
+
+@pytest_twisted.ensureDeferred
+async def test_below_a_prefix_and_behind_a_proxy(tmp_path):
+    http = f"{HTTP}  prefix: /images/\n"
+    async with registry(tmp_path, http=http) as ask:
+        sent = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "example.com"}
+        response = await ask("GET", "/images/v2/", headers=sent)
+        assert 'realm="https://example.com/images/auth/token"' in header(
+            response, "WWW-Authenticate"
+        )
+        assert (await ask("GET", "/images/auth/token")).code == 200
+        assert (await ask("GET", "/auth/token")).code == 404
+    async with registry(tmp_path, http=f"{HTTP}  host: https://known.example\n") as ask:
+        response = await ask("GET", "/v2/", headers=sent)
+        assert 'realm="https://known.example/auth/token"' in header(response, "WWW-Authenticate")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_refresh_token_lasts_as_long_as_the_account_is_the_same(tmp_path):
+    async with registry(tmp_path) as ask:
+        login = await token(ask, offline_token="true", headers={"Authorization": ADA})
+        refresh = login.said["refresh_token"]
+        for _ in range(2):
+            # Clients do not keep another one, so that the same is good again.
+            again = await posted(
+                ask,
+                grant_type="refresh_token",
+                refresh_token=refresh,
+                scope="repository:team/a:pull",
+            )
+            assert granted(again) == ("ada", ["repository:team/a:pull"])
+            assert again.said["refresh_token"] == refresh
+        assert (await ask("GET", "/v2/team/a/tags/list", headers=bearing(again))).code == 404
+        # It is nothing else: no password, no bearer token.
+        assert (await token(ask, headers={"Authorization": shown("ada", refresh)})).code == 401
+        assert (
+            await ask("GET", "/v2/", headers={"Authorization": f"Bearer {refresh}"})
+        ).code == 401
+        ask.users.write_bytes(entries(ada="another", eve="secret"))
+        response = await posted(ask, grant_type="refresh_token", refresh_token=refresh)
+        assert response.code == 401
+        ask.users.write_bytes(entries(eve="secret"))
+        response = await posted(ask, grant_type="refresh_token", refresh_token=refresh)
+        assert response.code == 401
+
+
+@pytest_twisted.ensureDeferred
+async def test_registries_over_one_store_believe_each_other_and_no_others(tmp_path):
+    """As machines do that share a bucket; none of them was told a secret."""
+    (tmp_path / "other").mkdir()
+    async with (
+        registry(tmp_path, store=DISK) as one,
+        registry(tmp_path, store=DISK) as two,
+        registry(tmp_path / "other", store=DISK) as other,
+    ):
+        login = await token(one, offline_token="true", headers={"Authorization": ADA})
+        refresh = {"grant_type": "refresh_token", "refresh_token": login.said["refresh_token"]}
+        for ask, code in ((one, 200), (two, 200), (other, 401)):
+            assert (await ask("GET", "/v2/", headers=bearing(login))).code == code
+            assert (await posted(ask, **refresh)).code == code
+
+
+@pytest_twisted.ensureDeferred
+async def test_strangers_get_no_refresh_token(tmp_path):
+    async with registry(tmp_path) as ask:
+        assert "refresh_token" not in (await token(ask, offline_token="true")).said
+    async with registry(tmp_path, "    refresh: 0s\n") as ask:
+        login = await token(ask, offline_token="true", headers={"Authorization": ADA})
+        assert "refresh_token" not in login.said
+
+
+@pytest_twisted.ensureDeferred
+async def test_without_users_there_are_strangers_and_robots(tmp_path):
+    async with running(tmp_path, MEMORY + HTTP + RULES) as ask:
+        assert (await token(ask, "repository:open/a:pull")).code == 200
+        assert (await token(ask, headers={"Authorization": ADA})).code == 401

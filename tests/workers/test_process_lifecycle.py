@@ -1,0 +1,385 @@
+"""Several processes, driven with signals as operators, terminals and systemd do it."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import signal
+import socket
+import sys
+from http.client import HTTPConnection
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from tests.support.processes import (
+    CONFIGURATION,
+    SERVE,
+    TWISTD,
+    Running,
+    configured,
+    run,
+    wait_until,
+)
+from tests.workers.process_group import Family, ask, children, is_there, serving
+
+DRAIN = "  workers: 2\n  draintimeout: 30s\n"
+
+
+def slow_upload(connection):
+    """Begin a PATCH on an open connection; half of it is there."""
+    response, _ = ask(connection, "POST", "/v2/a/blobs/uploads/", b"")
+    connection.putrequest("PATCH", response.getheader("Location"))
+    connection.putheader("Content-Length", "10")
+    connection.putheader("Expect", "100-continue")
+    connection.endheaders()
+    assert connection.sock.recv(1000).startswith(b"HTTP/1.1 100")
+    connection.send(b"first")
+
+
+def finish(connection):
+    """Send the other half; the answer's status."""
+    connection.send(b"other")
+    response = connection.getresponse()
+    assert response.getheader("Range") == "0-9"
+    return response.status
+
+
+def quiet(lines):
+    """Nothing went wrong."""
+    wrong = [line for line in lines if "level=info" not in line]
+    print(*wrong, sep="\n")
+    return not [line for line in wrong if "Traceback" in line or "level=error" in line]
+
+
+def test_connections_are_spread(tmp_path):
+    with serving(tmp_path) as family:
+        for count in (1, 16):
+            made = family.connections(count)
+            for connection, _ in made:
+                assert ask(connection, "GET", "/v2/")[0].status == 200
+            shares = [pid for _, pid in made]
+            assert count == 1 or 6 <= shares.count(family.first) <= 10
+            for connection, _ in made:
+                connection.close()
+        status, out, lines = family.stop()
+    assert status == 0
+    assert out.count('"GET /v2/ HTTP/1.1" 200') == 17
+    assert quiet(lines)
+    assert len([line for line in lines if "listening on" in line]) == 1
+    assert all(re.search(r" process\.pid=\d+$", line) for line in lines)
+    assert len({line.rpartition("=")[2] for line in lines}) == 2
+
+
+def test_a_worker_that_is_killed_is_replaced(tmp_path):
+    with serving(tmp_path) as family:
+        (old,) = family.others
+        os.kill(old, signal.SIGKILL)
+        while old in family.others or not family.others:
+            assert family.ask()[0].status == 200
+        family.settle(2)
+        (new,) = family.others
+        assert new != old
+        family.one_for_each()
+        (line,) = family.said(f"worker {old} has ended")
+        assert "signal 9" in line
+        assert family.stop()[0] == 0
+
+
+def test_a_worker_that_is_told_to_stop_drains_and_is_replaced(tmp_path):
+    with serving(tmp_path, more=DRAIN) as family:
+        (old,) = family.others
+        _, connection = family.one_for_each()
+        slow_upload(connection)
+        os.kill(old, signal.SIGTERM)
+        os.kill(old, signal.SIGTERM)
+        wait_until(lambda: family.said("no new connections"))
+        assert is_there(old)
+        assert finish(connection) == 202
+        family.settle(2)
+        assert not is_there(old)
+        assert len(family.others) == 1
+        status, _, lines = family.stop()
+    assert status == 0
+    assert quiet(lines)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_what_a_terminal_sends_does_not_kill_a_worker(tmp_path, number):
+    with serving(tmp_path) as family:
+        (worker,) = family.others
+        os.kill(worker, number)
+        _, connection = family.one_for_each()
+        assert ask(connection, "GET", "/v2/")[0].status == 200
+        assert family.others == {worker}
+        assert family.stop()[0] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_drains_all(tmp_path, number):
+    with serving(tmp_path, more=DRAIN) as family:
+        (worker,) = family.others
+        connections = family.one_for_each()
+        for connection in connections:
+            slow_upload(connection)
+        family.process.send_signal(number)
+        wait_until(lambda: len(family.said("no new connections")) == 2)
+        with pytest.raises(OSError):
+            socket.create_connection(("127.0.0.1", family.port)).close()
+        own, other = connections
+        assert finish(own) == 202
+        # The first process has nothing to do any more, and waits for the other.
+        with pytest.raises(TimeoutError):
+            wait_for_end(family, 0.5)
+        assert is_there(worker)
+        assert finish(other) == 202
+        status = family.process.wait(30)
+        assert not is_there(worker)
+        _, out, lines = family.stop()
+    assert status == 0
+    assert quiet(lines)
+    assert out.count('"PATCH ') == 2
+
+
+def wait_for_end(family, seconds):
+    wait = family.process.wait
+    try:
+        return wait(seconds)
+    except Exception as error:
+        raise TimeoutError from error
+
+
+def test_a_drain_that_takes_too_long(tmp_path):
+    more = "  workers: 2\n  draintimeout: 100ms\n"
+    with serving(tmp_path, more=more) as family:
+        for connection in family.one_for_each():
+            slow_upload(connection)
+        status, _, lines = family.stop()
+    assert status == 0
+    assert quiet(lines)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_at_once(tmp_path, number):
+    """As systemd stops a unit, and a terminal a command: nobody is replaced meanwhile."""
+    with serving(tmp_path, more="  workers: 3\n", count=3) as family:
+        workers = family.others
+        for pid in (*workers, family.first):
+            os.kill(pid, number)
+        assert family.process.wait(30) == 0
+        assert not any(map(is_there, workers))
+        _, _, lines = family.stop()
+    assert quiet(lines)
+    assert len([line for line in lines if "started" in line]) == 2
+
+
+def test_nobody_is_left_when_the_first_is_killed(tmp_path):
+    path = configured(tmp_path, more=DRAIN)
+    with Family(*SERVE, path, cwd=tmp_path) as family:
+        (worker,) = family.others
+        for connection in family.one_for_each():
+            slow_upload(connection)
+        family.process.kill()
+        wait_until(lambda: not is_there(worker), 5)
+        addr = f"127.0.0.1:{family.port}"
+    # The address is free again.
+    with Running(*SERVE, configured(tmp_path, addr=addr, more=DRAIN), cwd=tmp_path) as again:
+        assert again.ask()[0].status == 200
+
+
+def test_a_first_that_is_killed_while_others_start(tmp_path):
+    with Running(*SERVE, configured(tmp_path, more=DRAIN), cwd=tmp_path) as server:
+        (worker,) = wait_until(lambda: children(server.process.pid))
+        server.process.kill()
+        wait_until(lambda: not is_there(worker), 10)
+
+
+def test_a_stop_while_others_start(tmp_path):
+    with Running(*SERVE, configured(tmp_path, more=DRAIN), cwd=tmp_path) as server:
+        wait_until(lambda: children(server.process.pid))
+        status, _, lines = server.stop()
+    assert status == 0
+    assert quiet(lines)
+
+
+def test_no_secret_shows(tmp_path):
+    """Neither the file's nor the environment's; yet both count."""
+    path = configured(tmp_path, more=f"{DRAIN}  headers:\n    X-From: [the file]\n")
+    environ = {
+        "REGISTRY_HTTP_SECRET": "overridden-secret",
+        "REGISTRY_HTTP_HEADERS_X-From": "['the environment']",
+    }
+    with Family(*SERVE, path, cwd=tmp_path, **environ) as family:
+        (worker,) = family.others
+        command = Path(f"/proc/{worker}/cmdline").read_bytes()
+        around = Path(f"/proc/{worker}/environ").read_bytes()
+        for secret in (b"overridden-secret", b"do-not-tell", b"REGISTRY_"):
+            assert secret not in command + around
+        for connection in family.one_for_each():
+            assert ask(connection, "GET", "/v2/")[0].getheader("X-From") == "the environment"
+        status, out, lines = family.stop()
+    assert status == 0
+    assert "-secret" not in out + "".join(lines)
+
+
+def over_unix(path, hold=False):
+    """GET /v2/ over a unix socket; the status."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(30)
+        connection.connect(str(path))
+        connection.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        return response.status
+
+
+def test_a_unix_socket(tmp_path):
+    path = tmp_path / "registry.sock"
+    configuration = configured(tmp_path, addr=path, more="  net: unix\n  workers: 2\n")
+    with Family(*SERVE, configuration, cwd=tmp_path) as family:
+        idle = []
+        for _ in range(16):
+            idle.append(socket.socket(socket.AF_UNIX))
+            idle[-1].connect(str(path))
+        assert over_unix(path) == 200
+        (worker,) = family.others
+        # Both have some of them, beside the sockets that they have anyway.
+        counts = [len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in (family.first, worker)]
+        assert min(counts) > 15
+        for each in idle:
+            each.close()
+        os.kill(worker, signal.SIGTERM)
+        family.settle(2)
+        assert path.exists()
+        assert [over_unix(path) for _ in range(4)] == [200] * 4
+        assert family.stop()[0] == 0
+    assert not path.exists()
+
+
+HAND_OVER = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3, inheritable=True)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+
+
+def test_a_socket_that_systemd_hands_over(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as waiting:
+        number = str(waiting.fileno())
+        path = configured(tmp_path, addr="127.0.0.1:1", more="  workers: 2\n")
+        command = (sys.executable, "-c", HAND_OVER, number, *SERVE[1:], path)
+        with Family(*command, cwd=tmp_path, pass_fds=(waiting.fileno(),)) as family:
+            assert family.port == waiting.getsockname()[1]
+            for connection in family.one_for_each():
+                assert ask(connection, "GET", "/v2/")[0].status == 200
+            assert family.stop()[0] == 0
+
+
+def test_three_over_ipv6(tmp_path):
+    path = configured(tmp_path, addr="'[::1]:0'", more="  workers: 3\n")
+    with Family(*SERVE, path, cwd=tmp_path, count=3) as family:
+        (line,) = family.said("listening on")
+        port = int(re.search(r"\[::1\]:(\d+)", line)[1])
+        made = [HTTPConnection("::1", port, timeout=30) for _ in range(6)]
+        for connection in made:
+            assert ask(connection, "GET", "/v2/")[0].status == 200
+        status, out, _ = family.stop()
+    assert status == 0
+    assert out.count("::1 - - ") == 6
+
+
+def test_twistd(tmp_path):
+    path = configured(tmp_path, more=DRAIN)
+    with Family(*TWISTD, "registry", "--config", path, cwd=tmp_path) as family:
+        (worker,) = family.others
+        for connection in family.one_for_each():
+            assert ask(connection, "GET", "/v2/")[0].status == 200
+        status, out, lines = family.stop()
+    assert status == -signal.SIGTERM
+    assert out.count('"GET /v2/ HTTP/1.1" 200') == 2
+    assert quiet(lines)
+    assert not is_there(worker)
+    assert {line.rpartition("=")[2] for line in lines} >= {str(family.first), str(worker)}
+
+
+def test_long_lines_of_the_access_log_stay_whole(tmp_path):
+    """They go through a pipe, which is read slowly."""
+    with serving(tmp_path) as family:
+        connections = family.one_for_each()
+
+        def hammer(connection, letter):
+            for _ in range(150):
+                path = f"/v2/?{letter * 7000}"
+                ask(connection, "GET", path, headers={"User-Agent": letter * 7000})
+
+        threads = [Thread(target=hammer, args=each) for each in zip(connections, "ab", strict=True)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        status, out, _ = family.stop()
+    lines = out.splitlines()
+    assert (status, len(lines)) == (0, 300)
+    whole = re.compile(
+        r'127\.0\.0\.1 - - \[[^]]+\] "GET /v2/\?(.)\1{6999} HTTP/1.1" 200 2 "-" "\1{7000}"'
+    )
+    assert all(whole.fullmatch(line) for line in lines)
+
+
+DAEMON = (*TWISTD[:3], "--pidfile=it.pid", "--logfile=it.log")
+
+
+def test_a_daemon(tmp_path):
+    path = configured(tmp_path, more=DRAIN)
+    status, _, lines = run(*DAEMON, "registry", "--config", path, cwd=tmp_path)
+    assert status == 0, lines
+    log, pidfile = tmp_path / "it.log", tmp_path / "it.pid"
+    wait_until(lambda: log.exists() and "serving as worker" in log.read_text())
+    first = int(pidfile.read_text())
+    try:
+        (worker,) = children(first)
+        (line,) = [line for line in log.read_text().splitlines() if "serving as worker" in line]
+        assert f"[twisted_registry.app.service#info {worker}]" in line
+        port = int(re.search(r"listening on http://127\.0\.0\.1:(\d+)", log.read_text())[1])
+        connections = [HTTPConnection("127.0.0.1", port, timeout=30) for _ in range(2)]
+        for connection in connections:
+            assert ask(connection, "GET", "/v2/")[0].status == 200
+    finally:
+        os.kill(first, signal.SIGTERM)
+    wait_until(lambda: not is_there(first))
+    assert not is_there(worker)
+    assert not pidfile.exists()
+    assert "Traceback" not in log.read_text()
+
+
+def test_memory_can_not_be_shared(tmp_path):
+    text = "version: 0.1\nstorage: inmemory\nhttp:\n  workers: 2\n"
+    status, out, lines = run(*SERVE, configured(tmp_path, text), cwd=tmp_path)
+    assert (status, out) == (1, "")
+    (line,) = lines
+    assert "http.workers: got 2, expected 1 with storage.inmemory" in line
+
+
+def test_a_worker_that_can_not_start(tmp_path):
+    """It is tried again, later and later, and said in a line; the first serves meanwhile."""
+    store = tmp_path / "store"
+    with Running(*SERVE, configured(tmp_path, CONFIGURATION, more=DRAIN), cwd=tmp_path) as server:
+        (worker,) = wait_until(lambda: children(server.process.pid))
+        os.kill(worker, signal.SIGKILL)
+        store.rename(tmp_path / "elsewhere")
+        store.write_text("")
+        wait_until(lambda: sum("starts in" in line for line in server.lines) >= 3)
+        store.unlink()
+        assert server.ask()[0].status == 200
+        status, _, lines = server.stop()
+    assert status == 0
+    assert [re.search(r"starts in ([\d.]+) s", line)[1] for line in lines if "starts in" in line][
+        :3
+    ] == ["0.1", "0.2", "0.4"]
+    said = [line for line in lines if "storage.filesystem.rootdirectory" in line]
+    assert said
+    assert "level=error" in said[0]
+    assert not [line for line in lines if "Traceback" in line]

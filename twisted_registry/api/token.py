@@ -1,0 +1,250 @@
+"""``/auth/token``: where clients get tokens, as Distribution's token scheme has it, or OAuth 2.
+
+``GET`` with a name and a password, or nothing; ``POST`` with a password, a refresh token (RFC 6749
+sections 4.3 and 6) or a token of a CI system (RFC 8693). What is granted is the part of what was
+asked for that the caller may do; it is never an error to ask for too much.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+from attrs import define, field
+from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IConsumer
+from twisted.logger import Logger
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+from zope.interface import implementer
+
+from twisted_registry.api.context import EMPTY_QUERY, Query, get_caller, get_header_fields, header
+from twisted_registry.api.response import CommonHeaders, Response, run_until_wait, send
+from twisted_registry.auth.access import LoginFailed
+from twisted_registry.auth.scopes import Scope, basic_challenge, grant_scope, parse_scopes
+from twisted_registry.http.body import request_body
+from twisted_registry.http.interfaces import BodyAborted, IStreamingResource
+from twisted_registry.oci.errors import ErrorCode, RegistryError
+from twisted_registry.storage.interfaces import StorageError
+from twisted_registry.tokens.signing import TokenClaims
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+    from twisted.internet.interfaces import IReactorTime
+    from twisted.web.server import Request
+
+    from twisted_registry.auth.interfaces import IPolicy
+    from twisted_registry.tokens.logins import Authenticator, Principal
+    from twisted_registry.tokens.signing import TokenSigner
+
+log = Logger()
+
+#: Bytes of a form. A token of a CI system has some thousands.
+_MAX_FORM_BYTES = 64 * 1024
+_MAX_FORM_FIELDS = 128
+_FORM_TYPE = "application/x-www-form-urlencoded"
+_TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+_ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - a name
+_COMMON = CommonHeaders({"Cache-Control": ("no-store",)})
+
+
+@implementer(IStreamingResource)
+class TokenResource(Resource):
+    """Gives tokens."""
+
+    isLeaf = True
+
+    def __init__(
+        self,
+        logins: Authenticator,
+        policy: IPolicy,
+        signer: Callable[[], Awaitable[TokenSigner]],
+        clock: IReactorTime,
+        refresh_lifetime: float,
+        realm: str,
+    ) -> None:
+        """Give tokens.
+
+        :param logins: tells who asks.
+        :param policy: tells what they may.
+        :param signer: signs; its secret may have to be read first.
+        :param refresh_lifetime: seconds for which a refresh token is good; none are given if 0.
+        :param realm: said to whoever shows a wrong password.
+        """
+        super().__init__()
+        self._authenticator = logins
+        self._policy = policy
+        self._signer = signer
+        self._clock = clock
+        self._refresh_lifetime = refresh_lifetime
+        self._realm = realm
+
+    def render(self, request: Request) -> int:
+        """Begin to answer."""
+        work = run_until_wait(self._answer(request))
+        if work is not None:
+            request.notifyFinish().addErrback(lambda _: work.cancel())
+            work.addErrback(lambda failure: failure.trap(CancelledError))
+        return NOT_DONE_YET
+
+    async def _answer(self, request: Request) -> None:
+        post = request.method == b"POST"
+        try:
+            answer = await (self._post(request) if post else self._get(request))
+        except LoginFailed as error:
+            caller = get_caller(request, get_header_fields(request))
+            log.info(
+                "login refused: {reason}",
+                reason=error.reason,
+                **{"http.request.remoteaddr": caller.address},
+            )
+            headers = () if post else (("WWW-Authenticate", basic_challenge(self._realm)),)
+            refusal = RegistryError(ErrorCode.UNAUTHORIZED, headers=headers)
+            answer = _error_response(refusal, "invalid_grant")
+        except RegistryError as error:
+            answer = _error_response(error, "invalid_request")
+        except StorageError as error:
+            log.error("tokens can not be given: {error}", error=str(error))
+            answer = _error_response(
+                RegistryError(ErrorCode.UNAVAILABLE), "temporarily_unavailable"
+            )
+        except BodyAborted:
+            answer = _error_response(RegistryError(ErrorCode.SIZE_INVALID), "invalid_request")
+        except CancelledError:
+            raise
+        except Exception:  # noqa: BLE001 - the border: whatever it was, the client gets an answer
+            log.failure("a token can not be given")
+            answer = _error_response(RegistryError(ErrorCode.UNKNOWN), "server_error")
+        await send(answer, request, _COMMON)
+
+    async def _get(self, request: Request) -> Response:
+        if request.method not in {b"GET", b"HEAD"}:
+            raise RegistryError(ErrorCode.UNSUPPORTED, headers=(("Allow", "GET, HEAD, POST"),))
+        target = request.uri
+        query = Query.parse(target.partition(b"?")[2]) if b"?" in target else EMPTY_QUERY
+        principal = await self._authenticator.authenticate_header(
+            get_caller(request, get_header_fields(request))
+        )
+        refresh = ""
+        if query.first("offline_token") == "true":
+            refresh = await self._create_refresh_token(principal)
+        return await self._issue(principal, query.all("scope"), refresh)
+
+    async def _post(self, request: Request) -> Response:
+        form = await self._read_form(request)
+        kind, refresh = form.get("grant_type", ""), ""
+        offline = form.get("access_type") == "offline"
+        if kind == "refresh_token":
+            refresh = form.get("refresh_token", "")
+            principal = await self._authenticator.authenticate_refresh_token(refresh)
+        elif kind == "password":
+            name, password = form.get("username", ""), form.get("password", "")
+            principal = await self._authenticator.authenticate_password(name, password)
+            if offline:
+                refresh = await self._create_refresh_token(principal)
+        elif kind == _TOKEN_EXCHANGE:
+            principal = await self._authenticator.authenticate_id_token(
+                form.get("subject_token", "")
+            )
+        else:
+            raise RegistryError(
+                ErrorCode.UNSUPPORTED,
+                message="grant_type has to be password, refresh_token or token-exchange",
+                status=400,
+            )
+        more = {"issued_token_type": _ACCESS_TOKEN} if kind == _TOKEN_EXCHANGE else {}
+        return await self._issue(principal, [form.get("scope", "")], refresh, more)
+
+    async def _create_refresh_token(self, principal: Principal) -> str:
+        """A token that gets others later; empty if the holder gets none."""
+        if not (self._refresh_lifetime and principal.is_user):
+            return ""
+        name = principal.identity.name
+        stamp = await self._authenticator.stamp(name)
+        if stamp is None:
+            return ""
+        return await self._authenticator.records.create_refresh(name, self._refresh_lifetime, stamp)
+
+    async def _issue(
+        self,
+        principal: Principal,
+        scopes: Iterable[str],
+        refresh: str,
+        more: Mapping[str, Any] | None = None,
+    ) -> Response:
+        identity, signer = principal.identity, await self._signer()
+        asked = parse_scopes(scopes)
+        granted = grant_scope(asked, lambda access: self._policy.allows(identity, access))
+        token = signer.sign(TokenClaims(identity, granted, principal.record))
+        issued = datetime.fromtimestamp(int(self._clock.seconds()), UTC)
+        said: dict[str, Any] = {
+            "token": token,
+            "access_token": token,
+            "token_type": "Bearer",
+            "scope": _format_scope(granted),
+            "expires_in": int(signer.lifetime),
+            "issued_at": issued.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            **(more or {}),
+        }
+        if refresh:
+            said["refresh_token"] = refresh
+        return Response.json(said)
+
+    async def _read_form(self, request: Request) -> Mapping[str, str]:
+        kind = (header(request, "content-type") or "").partition(";")[0].strip().lower()
+        if kind != _FORM_TYPE:
+            raise RegistryError(
+                ErrorCode.UNSUPPORTED, message=f"the body has to be {_FORM_TYPE}", status=415
+            )
+        body = request_body(request, self._clock)
+        kept = _BodyCollector(_MAX_FORM_BYTES)
+        if isinstance(body.length, int) and body.length > _MAX_FORM_BYTES:
+            raise _TOO_LONG
+        await body.startProducing(kept)
+        try:
+            pairs = parse_qs(
+                b"".join(kept.pieces).decode("ascii"), keep_blank_values=True, errors="strict",
+                max_num_fields=_MAX_FORM_FIELDS,
+            )  # fmt: skip
+        except ValueError as error:
+            raise RegistryError(
+                ErrorCode.UNSUPPORTED, message="the form can not be read", status=400
+            ) from error
+        return {name: " ".join(values) if name == "scope" else values[0]
+                for name, values in pairs.items()}  # fmt: skip
+
+
+_TOO_LONG = RegistryError(ErrorCode.SIZE_INVALID, message="the form is too long", status=413)
+
+
+@implementer(IConsumer)
+@define(eq=False)
+class _BodyCollector:
+    """Keeps a short body."""
+
+    _left: int
+    pieces: list[bytes] = field(init=False, factory=list)
+
+    def write(self, data: bytes) -> None:
+        """Keep a piece."""
+        self._left -= len(data)
+        if self._left < 0:
+            raise _TOO_LONG
+        self.pieces.append(data)
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:  # noqa: FBT001
+        """Take whatever comes."""
+
+    def unregisterProducer(self) -> None:
+        """Go on."""
+
+
+def _format_scope(scope: Scope) -> str:
+    return " ".join(map(str, scope.resources))
+
+
+def _error_response(error: RegistryError, oauth: str) -> Response:
+    """An error in the words of both: RFC 6749 section 5.2, and the distribution specification."""
+    return Response.json({"error": oauth, **error.as_json()}, error.http_status, error.headers)

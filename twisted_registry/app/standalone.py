@@ -1,0 +1,113 @@
+"""A registry, or one piece of work on its store, in a process of its own without twistd.
+
+This and :mod:`twisted_registry.tap` are the only modules with a reactor of their own. Here nothing
+reads options as twistd does, so that nothing for it is imported.
+
+One piece of work on a reactor that runs for it alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from attrs import define, field
+from twisted.internet import reactor as default_reactor
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ReactorNotRunning
+from twisted.logger import globalLogBeginner
+
+from twisted_registry.app.gc_freeze import freeze_imports
+from twisted_registry.app.logs import make_observer
+from twisted_registry.oci.errors import RegistryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from twisted.python.failure import Failure
+
+    from twisted_registry.config.loading import LoadedConfiguration
+
+T = TypeVar("T")
+
+
+def run(loaded: LoadedConfiguration, reactor: Any = default_reactor) -> int:
+    """Serve until a signal comes, without twistd.
+
+    :returns: the exit status: 1 if the registry could not start.
+    """
+    with freeze_imports():
+        from twisted_registry.app.process import serve  # noqa: PLC0415 - see tap.py
+    return serve(loaded, reactor)
+
+
+def work(reactor: Any = default_reactor) -> int:
+    """Serve as one of several processes: what the first of them starts.
+
+    :returns: the exit status.
+    """
+    with freeze_imports():
+        from twisted_registry.app.worker import run_worker  # noqa: PLC0415 - see tap.py
+    return run_worker(reactor)
+
+
+class CommandFailed(Exception):
+    """A command can not go on; the text is one line for whoever ran it."""
+
+
+@define(eq=False)
+class _RunOnce(Generic[T]):
+    work: Callable[[Any], Coroutine[Any, Any, T]]
+    reactor: Any
+    results: list[T] = field(init=False, factory=list)
+    failure: Failure | None = field(init=False, default=None)
+    _running: Deferred[None] | None = field(init=False, default=None)
+
+    def start(self) -> None:
+        running = Deferred.fromCoroutine(self.work(self.reactor))
+        self._running = running.addCallbacks(self.results.append, self._failed).addBoth(self._over)
+
+    def stop(self) -> Deferred[None] | None:
+        if self._running is not None:
+            self._running.cancel()
+        return self._running
+
+    def _failed(self, failure: Failure) -> None:
+        self.failure = failure
+
+    def _over(self, _: None) -> None:
+        # While it stops already, it must not be told to.
+        with suppress(ReactorNotRunning):
+            self.reactor.stop()
+
+
+def run_once(
+    work: Callable[[Any], Coroutine[Any, Any, T]], reactor: Any = default_reactor
+) -> T | None:
+    """Run the reactor until *work* is done, or until a signal comes, which cancels it.
+
+    Warnings are logged to standard error. What goes wrong is said there, too: in one line where
+    it is a :class:`CommandFailed` or a :class:`~twisted_registry.oci.errors.RegistryError`, and where
+    it was interrupted; with a traceback where nobody thought of it.
+
+    :returns: what *work* returned, which must not be None; None if it failed.
+    """
+    observer = make_observer(sys.stderr, "warn", "text", {})
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+    running = _RunOnce(work, reactor)
+    reactor.callWhenRunning(running.start)
+    reactor.addSystemEventTrigger("before", "shutdown", running.stop)
+    reactor.run()
+    if running.results:
+        return running.results[0]
+    failure = running.failure
+    if failure is None or failure.check(CancelledError):
+        sys.stderr.write(
+            "twisted-registry: interrupted; nothing is lost, and it can be run again\n"
+        )
+    elif failure.check(CommandFailed, RegistryError):
+        sys.stderr.write(f"twisted-registry: {failure.value}\n")
+    else:
+        failure.printTraceback(sys.stderr)
+    return None

@@ -1,0 +1,52 @@
+"""One of several processes, for as long as the first one says."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import suppress
+from typing import Any
+
+from twisted.internet.error import ReactorNotRunning
+from twisted.logger import globalLogBeginner
+
+from twisted_registry.app.logs import filter_level
+from twisted_registry.app.process import access_log, run
+from twisted_registry.app.service import RegistryService
+from twisted_registry.workers.handover import CONTROL_FD, ControlPipe, Handover
+from twisted_registry.workers.logs import EventSender
+
+
+def run_worker(reactor: Any, control: int = CONTROL_FD) -> int:
+    """Serve until the first process says that it is enough, or is gone, or SIGTERM comes.
+
+    :param control: the descriptor of the pipe from the first process.
+    :returns: the exit status: 1 if the registry could not start.
+    """
+    handover = Handover.read(control)
+    if handover is None:
+        return 0
+    loaded = handover.loaded
+    observer = filter_level(loaded.configuration.log.level or "info", EventSender(sys.stderr))
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+    # What systemd handed over is the first one's business; the credentials of a store are not.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("LISTEN")}
+    service = RegistryService(loaded, reactor, environ, access_log(loaded), handover=handover)
+
+    def stop() -> None:
+        # Asked for by the first process and by a signal at the same time, it is done once.
+        with suppress(ReactorNotRunning):
+            reactor.stop()
+
+    def abort_requests() -> None:
+        service.abort_requests()
+        stop()
+
+    def terminated(*_: object) -> None:
+        reactor.callFromThread(stop)
+
+    ControlPipe(reactor, control, stop, abort_requests, service.set_certificate)
+    # When the reactor runs, it has put a handler of its own there, which can not be called twice.
+    reactor.callWhenRunning(signal.signal, signal.SIGTERM, terminated)
+    return run(service, reactor)

@@ -1,1 +1,0 @@
-"""What a second address tells of a registry: health, metrics, maintenance."""

@@ -1,0 +1,183 @@
+"""Says what keeps a blob or manifest, or when it goes (``garbage-collect --explain``)."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from attrs import define, frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twisted_registry.gc.mark import MarkPhase
+    from twisted_registry.gc.sweep import Sweeper
+    from twisted_registry.oci.digest import Digest
+    from twisted_registry.repository.inventory import Inventory
+
+
+@frozen
+class Holder:
+    """A manifest of a repository that is the content, or needs it, be it by way of others.
+
+    :ivar tags: that name it.
+    :ivar indexes: that the repository holds and that list it.
+    :ivar subject: what it refers to as its subject.
+    :ivar young_until: the end of its grace period, in seconds since the epoch, if nothing else
+        holds it; else None.
+    :ivar holds: whether it keeps the content now.
+    :ivar for_good: whether it does so whatever time passes.
+    """
+
+    repository: str
+    manifest: Digest
+    tags: tuple[str, ...]
+    indexes: tuple[Digest, ...]
+    subject: Digest | None
+    young_until: float | None
+    holds: bool
+    for_good: bool
+
+
+@frozen
+class Explanation:
+    """Why content stays, or when it goes.
+
+    :ivar size: bytes; None if it is not stored.
+    :ivar stored: when, in seconds since the epoch, by the clock of the store.
+    :ivar holders: all manifests that need it.
+    :ivar troubled: repositories that link it and hold a manifest that can not be read: perhaps
+        that one needs it.
+    :ivar listed: ``proposed`` or ``condemned`` if a collector is about to remove it; else empty.
+    :ivar leased: whether a client was told of it since it was proposed.
+    :ivar goes: the end of the last grace period, after which a collection removes it; None if it
+        is kept.
+    """
+
+    digest: Digest
+    size: int | None
+    stored: float | None
+    holders: tuple[Holder, ...]
+    troubled: tuple[str, ...]
+    listed: str
+    leased: bool
+    goes: float | None
+
+    @property
+    def kept(self) -> bool:
+        """Whether a collection leaves it, however late it comes."""
+        return self.size is not None and self.goes is None
+
+
+@define(eq=False)
+class Explainer:
+    """Looks through a store for what needs one digest.
+
+    :ivar marking: looks for manifests that no tag holds, if ``untagged`` is set.
+    :ivar grace: seconds for which everything that was stored is kept.
+    """
+
+    mark_phase: MarkPhase
+    sweeper: Sweeper
+    grace: float
+
+    async def explain(self, digest: Digest) -> Explanation:
+        """Find out why a digest stays.
+
+        :raises CollectionFailed: if the store can not be looked through.
+        :raises RegistryError: likewise.
+        """
+        before = await self.sweeper.store_time() - self.grace
+        # What nothing but its youth holds, and what not even that does.
+        later = frozenset((await self.mark_phase.mark(inf)).unreferenced)
+        mark_result = await self.mark_phase.mark(before)
+        now = frozenset(mark_result.unreferenced)
+        await self.mark_phase.references.trace_dependents(digest)
+        holders: list[Holder] = []
+        async for name in self._inventory.repositories():
+            holders += await self._holders(name, now, later)
+        troubled = tuple([name for name in mark_result.troubled if await self._links(name, digest)])
+        listed, leased = await self._listed(digest, {holder.repository for holder in holders})
+        found = await self._inventory.stat_blob(digest)
+        stored = None if found is None else found.modified
+        goes = None
+        if found is not None and not (troubled or any(holder.for_good for holder in holders)):
+            ends = [holder.young_until for holder in holders if holder.young_until is not None]
+            goes = max([*ends, (stored or 0.0) + self.grace])
+        size = None if found is None else found.size
+        return Explanation(digest, size, stored, tuple(holders), troubled, listed, leased, goes)
+
+    @property
+    def _inventory(self) -> Inventory:
+        return self.mark_phase.inventory
+
+    async def _holders(
+        self,
+        name: str,
+        now: frozenset[tuple[str, Digest]],
+        later: frozenset[tuple[str, Digest]],
+    ) -> list[Holder]:
+        needing: list[Digest] = []
+        async for digests in self._inventory.revisions(name):
+            needing += await self.mark_phase.references.filter_dependents(digests)
+        if not needing:
+            return []
+        tags: dict[Digest, list[str]] = {digest: [] for digest in needing}
+        async for page in self._inventory.tags(name):
+            for tag, digest in page:
+                if digest in tags:
+                    tags[digest].append(tag)
+        indexes: dict[Digest, list[Digest]] = {digest: [] for digest in needing}
+        for index, child in await self.mark_phase.references.references_between(needing):
+            indexes[child].append(index)
+        subjects = dict(await self.mark_phase.references.subjects(needing))
+        holders = []
+        for digest in sorted(needing):
+            holds, for_good = (name, digest) not in now, (name, digest) not in later
+            until = None if for_good or not holds else await self._young_until(name, digest)
+            holders.append(
+                Holder(
+                    name,
+                    digest,
+                    tuple(tags[digest]),
+                    tuple(sorted(indexes[digest])),
+                    subjects.get(digest),
+                    until,
+                    holds,
+                    for_good,
+                )
+            )
+        return holders
+
+    async def _young_until(self, name: str, digest: Digest) -> float | None:
+        pushed_at = await self._inventory.pushed_at(name, digest)
+        return None if pushed_at is None else pushed_at + self.grace
+
+    async def _links(self, name: str, digest: Digest) -> bool:
+        async for digests in self._inventory.layers(name):
+            if digest in digests:
+                return True
+        return False
+
+    async def _listed(self, digest: Digest, names: set[str]) -> tuple[str, bool]:
+        published_list = await self.sweeper.published_list()
+        if published_list is None or not (
+            published_list.contains(None, digest)
+            or any(published_list.contains(name, digest) for name in names)
+        ):
+            return "", False
+        return published_list.phase.value, digest in await self.sweeper.leased_digests(
+            published_list.id
+        )
+
+
+def describe_holder(holder: Holder) -> Sequence[str]:
+    """Why a manifest is held, in words."""
+    reasons = []
+    if holder.tags:
+        reasons.append(f"tagged {', '.join(holder.tags)}")
+    if holder.indexes:
+        reasons.append(f"listed by {', '.join(map(str, holder.indexes))}")
+    if holder.subject is not None:
+        reasons.append(f"refers to {holder.subject}")
+    return reasons

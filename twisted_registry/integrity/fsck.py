@@ -1,0 +1,219 @@
+"""The check of a whole store: every blob, every link, every manifest, and what lies beside them.
+
+Puts right what was found, while others serve the store.
+
+Some of it can only be judged and taken away while nobody stores the same content: that goes on a
+list like the collector's, which every serving process obeys (:mod:`~.protocol`). So a push that
+brings a damaged blob anew waits until the damaged one is gone, and is not taken away with it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from attrs import define, evolve, field, frozen
+from twisted.logger import Logger
+
+from twisted_registry.gc.delete_list import (
+    LIST_TTL_S,
+    DeleteList,
+    DeleteListProtocol,
+    NotAcknowledged,
+    Phase,
+)
+from twisted_registry.integrity.findings import Finding, FindingKind, Severity
+from twisted_registry.repository.errors import translate_storage_errors
+
+if TYPE_CHECKING:
+    # @@EMPTY
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+
+    from twisted.internet.interfaces import IReactorTime
+
+    from twisted_registry.gc.sweep import Sweeper
+    from twisted_registry.integrity.affected import AffectedTag
+    from twisted_registry.integrity.blobs import BlobCheck
+    from twisted_registry.oci.digest import Digest
+
+#: What is wrong with the bytes of a blob.
+_CORRUPT_KINDS = {FindingKind.BLOB_CORRUPT, FindingKind.BLOB_EMPTY, FindingKind.FILE_UNREADABLE}
+#: As what a finding counts that is not repaired.
+_COUNTER_NAMES = {
+    Severity.DAMAGE: "damaged",
+    Severity.SPARSE: "sparse",
+    Severity.HARMLESS: "harmless",
+}
+
+
+class FsckObserver:
+    """Hears what a check does; this one does nothing.
+
+    :cvar counts: whether it wants to know how much there is to be read, which takes a look at
+        every blob.
+    """
+
+    counts = False
+
+    def read(self, done: int, total: int) -> None:
+        """So many bytes of blobs were read, of so many; 0 if nobody counted."""
+
+    def repository_started(self, name: str) -> None:
+        """A repository is looked through."""
+
+    def found(self, finding: Finding) -> None:
+        """Something is wrong, and was repaired or not."""
+
+
+@frozen
+class FsckResult:
+    """What a check found.
+
+    :ivar files: blobs and manifests that were read.
+    :ivar size: their bytes.
+    :ivar repositories: that were looked through.
+    :ivar damaged: findings that clients notice and that are still so.
+    :ivar sparse: indexes without some of their children, which the configuration allows.
+    :ivar harmless: findings that nobody notices and that are still so.
+    :ivar repaired: those that were put right.
+    :ivar tags: that can not be pulled whole.
+    """
+
+    files: int
+    size: int
+    repositories: int
+    damaged: int
+    sparse: int
+    harmless: int
+    repaired: int
+    tags: tuple[AffectedTag, ...]
+
+
+@define(eq=False)
+class Fsck:
+    """One check of a store.
+
+    :ivar corrupt: filled with the blobs that are damaged, before repositories are looked at.
+    :ivar others: what else is looked at, after the blobs: each yields findings.
+    """
+
+    blobs: BlobCheck
+    corrupt: set[Digest]
+    repair: Repairer
+    observer: FsckObserver
+    checks: list[Callable[[], AsyncIterator[Finding]]] = field(factory=list)
+    tags: list[AffectedTag] = field(factory=list)
+    _files: int = field(init=False, default=0)
+    _size: int = field(init=False, default=0)
+    _repositories: int = field(init=False, default=0)
+    _total: int = field(init=False, default=0)
+    _counts: dict[str, int] = field(
+        init=False, factory=lambda: dict.fromkeys((*_COUNTER_NAMES.values(), "repaired"), 0)
+    )
+    _repaired_paths: set[str] = field(init=False, factory=set)
+
+    @translate_storage_errors
+    async def run(self) -> FsckResult:
+        """Look at everything."""
+        if self.observer.counts:
+            async for page in self.blobs.files():
+                if not isinstance(page, Finding):
+                    self._total += sum(entry.size or 0 for entry in page)
+        await self._read_blobs()
+        for findings in self.checks:
+            async for finding in findings():
+                await self._repair(finding)
+            self._count_findings(await self.repair.repair_waiting())
+        tags = tuple(
+            tag for tag in self.tags if not tag.link or tag.link not in self._repaired_paths
+        )
+        return FsckResult(self._files, self._size, self._repositories, **self._counts, tags=tags)
+
+    def repository_started(self, name: str) -> None:
+        """Count a repository."""
+        self._repositories += 1
+        self.observer.repository_started(name)
+
+    async def _read_blobs(self) -> None:
+        async for page in self.blobs.files():
+            if isinstance(page, Finding):
+                await self._repair(page)
+                continue
+
+            for finding in await self.blobs.examine_all(page, self._count_read):
+                if finding.kind in _CORRUPT_KINDS and finding.digest is not None:
+                    self.corrupt.add(finding.digest)
+                await self._repair(finding)
+        self._count_findings(await self.repair.repair_waiting())
+
+    def _count_read(self, size: int) -> None:
+        self._files += 1
+        self._size += size
+        self.observer.read(self._size, self._total)
+
+    async def _repair(self, finding: Finding) -> None:
+        self._count_findings(await self.repair.submit(finding))
+
+    def _count_findings(self, findings: Iterable[Finding]) -> None:
+        for finding in findings:
+            if finding.repaired:
+                self._counts["repaired"] += 1
+                self._repaired_paths.add(finding.path)
+            else:
+                self._counts[_COUNTER_NAMES[finding.severity]] += 1
+            self.observer.found(finding)
+
+
+log = Logger()
+
+#: Findings that wait for a list of theirs.
+_MAX_WAITING = 500
+
+
+@define(eq=False)
+class Repairer:
+    """Repairs of one run.
+
+    :ivar enabled: whether anything is repaired at all.
+    """
+
+    sweeper: Sweeper
+    clock: IReactorTime
+    enabled: bool = True
+    _waiting: list[Finding] = field(init=False, factory=list)
+
+    async def submit(self, finding: Finding) -> Sequence[Finding]:
+        """Repair what was found, now or with others; return those that are settled by now."""
+        if not self.enabled or finding.repair is None:
+            return [finding]
+        if finding.blocked_digest is None:
+            return [await finding.repair_and_report()]
+        self._waiting.append(finding)
+        return await self.repair_waiting() if len(self._waiting) >= _MAX_WAITING else ()
+
+    async def repair_waiting(self) -> Sequence[Finding]:
+        """Repair all that waits, and return it."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return waiting
+        blobs = frozenset(
+            finding.blocked_digest for finding in waiting if finding.blocked_digest is not None
+        )
+        proposed = DeleteList(str(uuid4()), Phase.PROPOSED, LIST_TTL_S, blobs)
+        protocol = DeleteListProtocol(self.sweeper, self.clock)
+        try:
+            await protocol.propose(proposed)
+            await protocol.condemn(evolve(proposed, phase=Phase.CONDEMNED))
+            return [
+                await finding.repair_and_report() if protocol.in_time() else finding
+                for finding in waiting
+            ]
+        except NotAcknowledged as error:
+            log.error(
+                "{count} things are not repaired in this run: {reason}",
+                count=len(waiting),
+                reason=str(error),
+            )
+            return waiting
+        finally:
+            await self.sweeper.withdraw(proposed.id)

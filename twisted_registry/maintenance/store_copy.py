@@ -1,0 +1,471 @@
+"""One blob from a store into another: hashed on the way, named only when it is whole.
+
+A whole store into another, beside registries that serve either.
+
+Everything is copied before what names it: the blobs, then for each repository the links of its
+blobs, its manifests (children first, and each only when all that it refers to is there), its
+tags. So the destination never shows an image that is not whole, whatever is pushed to the source
+meanwhile, and wherever the copy is interrupted. What is there already is left, so that a second
+run copies what the first did not.
+
+Nothing is removed at the destination. Uploads that are not finished stay behind, and so does what
+can be made again: the links of referrers, and the notes of a collector.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from attrs import define, field
+from twisted.internet.defer import CancelledError
+
+from twisted_registry.oci.manifest import parse_references
+from twisted_registry.repository import catalog, layout
+from twisted_registry.repository.cache import MAX_MANIFEST_READ_BYTES
+from twisted_registry.repository.concurrency import KeyedLock, map_concurrently
+from twisted_registry.repository.errors import translate_storage_errors
+from twisted_registry.repository.links import parse_link, put_link, read_link
+from twisted_registry.repository.uploads import RunningHash
+from twisted_registry.storage.interfaces import Move, OffsetInvalid, PathNotFound, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from twisted_registry.oci.digest import Digest
+    from twisted_registry.storage.interfaces import Change, Entry, IReader, IStorageDriver, IWriter
+
+#: How often the bytes of a blob are read that are not those of its digest: the way may be bad, and
+#: not the store.
+_ATTEMPTS = 2
+
+
+class BlobDamaged(Exception):
+    """The source has not the bytes of this digest; the text says what it has."""
+
+
+class BlobMissing(Exception):
+    """The source has no such blob (any more)."""
+
+
+class _DigestMismatch(Exception):
+    """What was read has another digest."""
+
+
+@define(eq=False, repr=False)
+class BlobCopier:
+    """Copies blobs.
+
+    :ivar finished: bytes of the blobs that were copied.
+    """
+
+    source: IStorageDriver
+    destination: IStorageDriver
+    finished_bytes: int = field(init=False, default=0)
+    _writers: set[IWriter] = field(init=False, factory=set)
+
+    @property
+    def copied_bytes(self) -> int:
+        """Bytes that were copied, those of blobs that are under way included."""
+        return self.finished_bytes + sum(writer.size for writer in self._writers)
+
+    async def copy(self, digest: Digest) -> int:
+        """Copy a blob, replacing what the destination has under its name; return its size.
+
+        :raises BlobMissing: if there is none.
+        :raises BlobDamaged: if the source has other bytes under its name, or can not read them.
+        :raises RegistryError: if the destination can not take it.
+        """
+        for _ in range(_ATTEMPTS):
+            try:
+                reader: IReader = await self.source.open(layout.blob(digest))
+            except PathNotFound as error:
+                raise BlobMissing from error
+            except StorageError as error:
+                raise BlobDamaged(str(error)) from error
+            try:
+                size = await self._store(digest, reader)
+            except _DigestMismatch as error:
+                found = error
+            else:
+                self.finished_bytes += size
+                return size
+            finally:
+                reader.close()
+        raise BlobDamaged(str(found))
+
+    @translate_storage_errors
+    async def delete_interrupted(self) -> None:
+        """Remove what copies that were interrupted have left at the destination."""
+        with suppress(PathNotFound):
+            await self.destination.delete(layout.INCOMING)
+
+    @translate_storage_errors
+    async def _store(self, digest: Digest, reader: IReader) -> int:
+        running_hash = RunningHash(digest.algorithm)
+        writer = await self._writer(digest, running_hash)
+        self._writers.add(writer)
+        try:
+            await _copy_stream(reader, writer)
+            return await writer.finalize(_MoveIfVerified(digest, running_hash).changes)
+        finally:
+            self._writers.remove(writer)
+            # After the end it does nothing; otherwise nothing stays of what was begun.
+            await writer.cancel()
+
+    async def _writer(self, digest: Digest, running_hash: RunningHash) -> IWriter:
+        path, destination = layout.incoming(digest), layout.blob(digest)
+        try:
+            return await self.destination.writer(
+                path, 0, running_hash.update, destination=destination
+            )
+        except OffsetInvalid:
+            # An earlier copy was killed here.
+            await self.destination.delete(path)
+            return await self.destination.writer(
+                path, 0, running_hash.update, destination=destination
+            )
+
+
+async def _copy_stream(reader: IReader, writer: IWriter) -> None:
+    """Let a reader write itself into a writer.
+
+    :raises BlobDamaged: if it can not be read.
+    """
+    try:
+        await reader.deliver(writer)
+    except CancelledError:
+        # If the writer has stopped it, that tells why.
+        await writer.flush()
+        raise
+    except StorageError as error:
+        raise BlobDamaged(str(error)) from error
+
+
+@define(eq=False)
+class _MoveIfVerified:
+    """Names the bytes, if they are those of the digest."""
+
+    digest: Digest
+    running_hash: RunningHash
+
+    def changes(self, size: int) -> Sequence[Change]:
+        """What to change.
+
+        :raises _DigestMismatch: if there is another name for them.
+        """
+        found = self.running_hash.digest()
+        if found != self.digest or self.running_hash.size != size:
+            raise _DigestMismatch(f"its bytes are those of {found}")
+        return [Move(layout.incoming(self.digest), layout.blob(self.digest))]
+
+
+#: Names that are asked of a store at once.
+_PAGE_SIZE = 1000
+#: Blobs, and repositories, that are copied at once.
+_BLOBS_AT_ONCE = 6
+_REPOSITORIES_AT_ONCE = 4
+#: Bytes of a link and of the other small files of a repository.
+_MAX_SMALL_FILE_BYTES = 64 * 1024
+#: Links of a repository that are remembered to be at the destination.
+_MAX_COPIED_LINKS = 100_000
+
+
+@define(eq=False)
+class StoreCopyResult:
+    """What was done.
+
+    :ivar repositories: that were gone through.
+    :ivar blobs: that were copied, manifests included, and ``bytes`` of them.
+    :ivar present: blobs that were there already.
+    :ivar manifests: links of manifests that were made.
+    :ivar tags: that were made or changed.
+    :ivar damaged: what the source could not give, a sentence each.
+    """
+
+    repositories: int = 0
+    blobs: int = 0
+    bytes: int = 0
+    present: int = 0
+    manifests: int = 0
+    tags: int = 0
+    damaged: list[str] = field(factory=list)
+
+
+@define(eq=False, repr=False)
+class StoreCopy:
+    """Copies a store.
+
+    :ivar done: what was done so far.
+    :ivar total: bytes of all blobs of the source, once they were counted.
+    :ivar passed: bytes of those that need not be copied, because they are there.
+    :ivar name: the repository that was begun last.
+    """
+
+    source: IStorageDriver
+    destination: IStorageDriver
+    done: StoreCopyResult = field(init=False, factory=StoreCopyResult)
+    total: int = field(init=False, default=0)
+    present_bytes: int = field(init=False, default=0)
+    name: str = field(init=False, default="")
+    _damaged: set[Digest] = field(init=False, factory=set)
+    _copier: BlobCopier = field(init=False)
+    _locks: KeyedLock = field(init=False, factory=KeyedLock)
+
+    @_copier.default
+    def _make_copier(self) -> BlobCopier:
+        return BlobCopier(self.source, self.destination)
+
+    @property
+    def processed_bytes(self) -> int:
+        """Bytes of blobs that are at the destination by now, or on their way."""
+        return self.present_bytes + self._copier.copied_bytes
+
+    async def run(self) -> StoreCopyResult:
+        """Copy everything that the destination lacks.
+
+        :raises RegistryError: if one of the stores does not answer as it should.
+        """
+        async for entries in self._pages(layout.BLOBS):
+            self.total += sum(entry.size or 0 for entry in entries)
+        async for entries in self._pages(layout.BLOBS):
+            await self._copy_blobs(entries)
+        more, after = True, ""
+        while more:
+            names, more = await catalog.page_by_walk(self.source, after, _PAGE_SIZE)
+            await map_concurrently(self._copy_repository, names, _REPOSITORIES_AT_ONCE)
+            after = names[-1] if names else ""
+        await self._copier.delete_interrupted()
+        return self.done
+
+    async def _copy_blobs(self, entries: Sequence[Entry]) -> None:
+        missing = await self._missing(layout.BLOBS, entries)
+        lacking = {entry.path for entry in missing}
+        for entry in entries:
+            if entry.path not in lacking:
+                self.present_bytes += entry.size or 0
+                self.done.present += 1
+        digests = (layout.digest_of_blob(entry.path) for entry in missing)
+        await map_concurrently(
+            self._copy_blob, (one for one in digests if one is not None), _BLOBS_AT_ONCE
+        )
+
+    async def _copy_blob(self, digest: Digest) -> bool:
+        """Copy a blob, and return whether the destination has it now."""
+        if digest in self._damaged:
+            return False
+        try:
+            size = await self._copier.copy(digest)
+        except BlobMissing:
+            # Collected since it was listed.
+            return False
+        except BlobDamaged as error:
+            self._damaged.add(digest)
+            self.done.damaged.append(f"{digest}: {error}")
+            return False
+        self.done.blobs += 1
+        self.done.bytes += size
+        return True
+
+    async def _copy_repository(self, name: str) -> None:
+        self.name = name
+        self.done.repositories += 1
+        copy = _RepositoryCopy(self, name)
+        async for entries in self._pages(layout.layers(name)):
+            await copy.layers(await self._missing(layout.layers(name), entries))
+        revisions = layout.all_revisions(name)
+        async for entries in self._pages(revisions):
+            await copy.revisions(await self._missing(revisions, entries))
+        async for entries in self._pages(layout.tags(name)):
+            await copy.tags(entries, await self._missing(layout.tags(name), entries))
+        await catalog.mark_repository(self.destination, name)
+
+    @translate_storage_errors
+    async def ensure_blob(self, digest: Digest) -> bool:
+        """Make sure that the destination has a blob; False if the source has not."""
+        async with self._locks.lock(digest):
+            try:
+                size = (await self.source.stat(layout.blob(digest))).size
+            except PathNotFound:
+                return False
+            try:
+                if (await self.destination.stat(layout.blob(digest))).size == size:
+                    return True
+            except PathNotFound:
+                pass
+            return await self._copy_blob(digest)
+
+    async def _pages(self, prefix: str) -> AsyncIterator[Sequence[Entry]]:
+        """Yield all files of the source below a folder, in pages, in order."""
+        after = ""
+        while True:
+            entries = await _walk(self.source, prefix, after)
+            if entries:
+                yield entries
+            if len(entries) < _PAGE_SIZE:
+                return
+            after = entries[-1].path
+
+    async def _missing(self, prefix: str, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Those of a page of :meth:`_pages` that the destination lacks, or has in another size."""
+        wanted = {entry.path: entry for entry in entries}
+        # Somewhat before the first.
+        after = entries[0].path[:-1]
+        while True:
+            found = await _walk(self.destination, prefix, after)
+            for entry in found:
+                source = wanted.get(entry.path)
+                if source is not None and source.size == entry.size:
+                    del wanted[entry.path]
+            if len(found) < _PAGE_SIZE or found[-1].path >= entries[-1].path:
+                return list(wanted.values())
+            after = found[-1].path
+
+
+@define(eq=False, repr=False)
+class _RepositoryCopy:
+    """Copies what one repository holds."""
+
+    store_copy: StoreCopy
+    name: str
+    _copied_links: OrderedDict[Digest, None] = field(init=False, factory=OrderedDict)
+    _skipped: set[Digest] = field(init=False, factory=set)
+    _locks: KeyedLock = field(init=False, factory=KeyedLock)
+
+    async def layers(self, missing: Sequence[Entry]) -> None:
+        """Copy links of blobs, with their blobs."""
+        links, others = _split_links(missing)
+        await map_concurrently(self._copy_layer, links)
+        await map_concurrently(self._copy_file, others)
+
+    async def revisions(self, missing: Sequence[Entry]) -> None:
+        """Copy manifests."""
+        links, others = _split_links(missing)
+        await map_concurrently(self._copy_manifest, links)
+        await map_concurrently(self._copy_file, others)
+
+    async def tags(self, entries: Sequence[Entry], missing: Sequence[Entry]) -> None:
+        """Copy tags: what they name, then what they named."""
+        current = [one.path for one in entries if one.path.endswith(f"/{layout.CURRENT_LINK}")]
+        source, destination = self.store_copy.source, self.store_copy.destination
+        wanted, found = await _contents(source, current), await _contents(destination, current)
+        changed = [
+            (path, new)
+            for path, new, old in zip(current, wanted, found, strict=True)
+            if new is not None and new != old
+        ]
+        await map_concurrently(self._copy_tag, changed)
+        others = (one.path for one in missing if not one.path.endswith(f"/{layout.CURRENT_LINK}"))
+        await map_concurrently(self._copy_file, others)
+
+    async def _copy_tag(self, change: tuple[str, bytes]) -> None:
+        path, content = change
+        digest = parse_link(content)
+        if digest is not None and await self._copy_manifest(digest):
+            await _put(self.store_copy.destination, path, content)
+            self.store_copy.done.tags += 1
+
+    async def _copy_layer(self, digest: Digest) -> bool:
+        """Copy a blob that the repository holds, and return whether it is there now."""
+        if digest in self._copied_links:
+            return True
+        path = layout.layer_link(self.name, digest)
+        if not await _is_link_valid(self.store_copy.destination, path, digest):
+            if not await _is_link_valid(self.store_copy.source, path, digest):
+                return False
+            if not await self.store_copy.ensure_blob(digest):
+                return False
+            await _put(self.store_copy.destination, path, put_link(path, digest).content)
+        self._copied_links[digest] = None
+        if len(self._copied_links) > _MAX_COPIED_LINKS:
+            self._copied_links.popitem(last=False)
+        return True
+
+    async def _copy_manifest(self, digest: Digest) -> bool:
+        """Copy a manifest, after all that it refers to; return whether it is there now."""
+        source, destination = self.store_copy.source, self.store_copy.destination
+        path = layout.revision_link(self.name, digest)
+        async with self._locks.lock(digest):
+            if await _is_link_valid(destination, path, digest):
+                return True
+            if digest in self._skipped or not await _is_link_valid(source, path, digest):
+                return False
+            content = await _content(source, layout.blob(digest))
+            if content is None or not digest.matches(content):
+                self._skip_manifest(digest, "its bytes are missing or damaged")
+                return False
+            for reference in sorted(parse_references(content).digests):
+                if not await self._copy_reference(reference):
+                    self._skip_manifest(digest, f"{reference}, which it refers to, can not be read")
+                    return False
+            if not await self.store_copy.ensure_blob(digest):
+                return False
+            await self._copy_file(layout.revision_media_type(self.name, digest))
+            await _put(destination, path, put_link(path, digest).content)
+            self.store_copy.done.manifests += 1
+            return True
+
+    async def _copy_reference(self, digest: Digest) -> bool:
+        """Copy what a manifest refers to, as far as the repository holds it.
+
+        False if it does and there is nothing to copy.
+        """
+        if digest in self._copied_links:
+            return True
+        source = self.store_copy.source
+        is_layer = await _is_link_valid(source, layout.layer_link(self.name, digest), digest)
+        if is_layer and not await self._copy_layer(digest):
+            return False
+        if await _is_link_valid(source, layout.revision_link(self.name, digest), digest):
+            return await self._copy_manifest(digest)
+        return True
+
+    async def _copy_file(self, path: str) -> None:
+        content = await _content(self.store_copy.source, path)
+        if content is not None:
+            await _put(self.store_copy.destination, path, content)
+
+    def _skip_manifest(self, digest: Digest, why: str) -> None:
+        self._skipped.add(digest)
+        self.store_copy.done.damaged.append(f"{self.name}@{digest}: left out: {why}")
+
+
+def _split_links(entries: Sequence[Entry]) -> tuple[list[Digest], list[str]]:
+    """The digests that links are named after, and the paths of all other files."""
+    links, others = [], []
+    for entry in entries:
+        digest = layout.digest_of_link(entry.path)
+        if digest is None:
+            others.append(entry.path)
+        elif entry.size:
+            links.append(digest)
+    return links, others
+
+
+@translate_storage_errors
+async def _walk(driver: IStorageDriver, prefix: str, after: str) -> Sequence[Entry]:
+    return await driver.walk(prefix, after, _PAGE_SIZE)
+
+
+@translate_storage_errors
+async def _contents(driver: IStorageDriver, paths: Sequence[str]) -> Sequence[bytes | None]:
+    return await driver.get_many(paths, _MAX_SMALL_FILE_BYTES)
+
+
+@translate_storage_errors
+async def _content(driver: IStorageDriver, path: str) -> bytes | None:
+    try:
+        return await driver.get(path, MAX_MANIFEST_READ_BYTES)
+    except PathNotFound:
+        return None
+
+
+@translate_storage_errors
+async def _is_link_valid(driver: IStorageDriver, path: str, digest: Digest) -> bool:
+    return await read_link(driver, path) == digest
+
+
+@translate_storage_errors
+async def _put(driver: IStorageDriver, path: str, content: bytes) -> None:
+    await driver.put(path, content)

@@ -1,0 +1,113 @@
+"""Numbers as Prometheus reads them; needs the extra ``metrics``."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+from attrs import define
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+
+from twisted_registry.metrics.counts import METRIC_FAMILIES, Histogram
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from prometheus_client.core import Metric
+
+    from twisted_registry.metrics.counts import Counts
+
+#: The media type of the text.
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def render_metrics(
+    counts: Counts, tasks: Sequence[Mapping[str, Any]], used_ratio: float | None = None
+) -> bytes:
+    """The text for Prometheus.
+
+    :param counts: of all processes.
+    :param tasks: of the maintenance, as :meth:`~twisted_registry.app.maintenance.MaintenanceService.status` tells.
+    :param used: the part of the disk that is used, from 0 to 1; None if nobody watches it.
+    """
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(counts, tasks, used_ratio))
+    return generate_latest(registry)
+
+
+@define(eq=False)
+class _Collector:
+    counts: Counts
+    tasks: Sequence[Mapping[str, Any]]
+    used_ratio: float | None
+
+    def collect(self) -> Iterable[Metric]:
+        yield from self._collect_requests()
+        yield from self._collect_maintenance()
+        if self.used_ratio is not None:
+            text = "The part of the disk's blocks or inodes that is used."
+            yield GaugeMetricFamily("registry_storage_used_ratio", text, value=self.used_ratio)
+
+    def _collect_requests(self) -> Iterable[Metric]:
+        for name, family in METRIC_FAMILIES.items():
+            if family.bounds:
+                made: Any = HistogramMetricFamily(name, family.text, labels=family.labels)
+                for key, histogram in self.counts.histograms.items():
+                    if key[0] == name:
+                        buckets = _cumulative_buckets(family.bounds, histogram)
+                        made.add_metric(key[1:], buckets, histogram.total)
+            else:
+                kind: Any = GaugeMetricFamily if family.is_gauge else CounterMetricFamily
+                made = kind(name, family.text, labels=family.labels)
+                for key, number in self.counts.numbers.items():
+                    if key[0] == name:
+                        made.add_metric(key[1:], number)
+            yield made
+
+    def _collect_maintenance(self) -> Iterable[Metric]:
+        labels = ("task",)
+        runs = CounterMetricFamily(
+            "registry_maintenance_runs", "Runs that ended.", labels=("task", "result")
+        )
+        began = GaugeMetricFamily(
+            "registry_maintenance_last_run_timestamp_seconds",
+            "When the run that ended last began, on any machine.",
+            labels=labels,
+        )
+        took = GaugeMetricFamily(
+            "registry_maintenance_last_run_duration_seconds", "How long it took.", labels=labels
+        )
+        failed = GaugeMetricFamily(
+            "registry_maintenance_last_run_failed", "Whether it failed.", labels=labels
+        )
+        due = GaugeMetricFamily(
+            "registry_maintenance_next_run_timestamp_seconds",
+            "When this machine looks whether a run is due.",
+            labels=labels,
+        )
+        running = GaugeMetricFamily(
+            "registry_maintenance_running", "Whether any machine is at it.", labels=labels
+        )
+        for task in self.tasks:
+            name, last = task["name"], task["last"]
+            runs.add_metric((name, "success"), task["runs"] - task["failures"])
+            runs.add_metric((name, "failure"), task["failures"])
+            runs.add_metric((name, "passed_over"), task["passed_over"])
+            running.add_metric((name,), float(task["running"] is not None))
+            if task["next"] is not None:
+                due.add_metric((name,), task["next"])
+            if last is not None:
+                began.add_metric((name,), last["began"])
+                took.add_metric((name,), last["seconds"])
+                failed.add_metric((name,), float(bool(last["failure"])))
+        yield from (runs, began, took, failed, due, running)
+
+
+def _cumulative_buckets(bounds: Sequence[float], histogram: Histogram) -> list[tuple[str, float]]:
+    names = [*(str(bound) for bound in bounds), "+Inf"]
+    return list(zip(names, accumulate(histogram.buckets), strict=True))

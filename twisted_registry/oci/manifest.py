@@ -1,0 +1,375 @@
+"""Manifests as the registry needs them: what a document is, and what it refers to.
+
+OCI image specification, manifest.md and image-index.md; Docker image manifest version 2,
+schema 2. A manifest is stored and served byte for byte; nothing here writes one. Types that
+are not known are accepted as opaque, as the distribution specification asks.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from attrs import frozen
+
+from twisted_registry.oci.digest import ALGORITHMS, Digest, DigestInvalid
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+OCI_IMAGE = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_ARTIFACT = "application/vnd.oci.artifact.manifest.v1+json"
+DOCKER_IMAGE = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_PLUGIN_CONFIG = "application/vnd.docker.plugin.v1+json"
+
+#: Layers that stay where their ``urls`` point; a registry need not hold them.
+FOREIGN_LAYER_PREFIXES = (
+    "application/vnd.oci.image.layer.nondistributable.v1.",
+    "application/vnd.docker.image.rootfs.foreign.",
+)
+
+
+#: What a Content-Type may be without its parameters (RFC 6838 section 4.2, first characters not
+#: looked at): a stored manifest is served under the type that it tells of itself.
+_MEDIA_TYPE_RE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}", re.ASCII)
+
+_DIGEST_RE = re.compile(
+    "|".join(f"{name}:[0-9a-f]{{{length}}}" for name, length in ALGORITHMS.items()).encode()
+)
+
+#: Sizes are signed 64-bit numbers for every program that reads them.
+_SIZE_LIMIT_BYTES = 2**63
+
+
+class ManifestKind(Enum):
+    """What a manifest is, whoever's media type it carries."""
+
+    IMAGE = "image"
+    INDEX = "index"
+    ARTIFACT = "artifact"
+    OPAQUE = "opaque"
+
+
+KIND_BY_MEDIA_TYPE = {
+    OCI_IMAGE: ManifestKind.IMAGE,
+    DOCKER_IMAGE: ManifestKind.IMAGE,
+    OCI_INDEX: ManifestKind.INDEX,
+    DOCKER_INDEX: ManifestKind.INDEX,
+    OCI_ARTIFACT: ManifestKind.ARTIFACT,
+}
+
+
+class ManifestInvalid(ValueError):
+    """The document is not what its media type says; the text says why."""
+
+
+@frozen
+class Descriptor:
+    """A reference to content (OCI image specification, descriptor.md).
+
+    :ivar size: bytes.
+    :ivar platform: the raw ``platform`` object of an index entry, or None.
+    """
+
+    media_type: str
+    digest: Digest
+    size: int
+    urls: tuple[str, ...] = ()
+    platform: Mapping[str, Any] | None = None
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether this, as a layer, need not be held by a registry."""
+        return bool(self.urls) or self.media_type.startswith(FOREIGN_LAYER_PREFIXES)
+
+
+@frozen
+class Manifest:
+    """What a stored document says.
+
+    :ivar media_type: as pushed.
+    :ivar layers: of an image its layers, of an artifact its blobs.
+    :ivar manifests: of an index its children.
+    :ivar annotations: top-level annotations, or None if there are none.
+    """
+
+    media_type: str
+    kind: ManifestKind
+    config: Descriptor | None = None
+    layers: tuple[Descriptor, ...] = ()
+    manifests: tuple[Descriptor, ...] = ()
+    subject: Descriptor | None = None
+    artifact_type: str | None = None
+    annotations: Mapping[str, str] | None = None
+
+    @property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """Configuration and layers: what must be there as blobs."""
+        return self.layers if self.config is None else (self.config, *self.layers)
+
+    def referrer_descriptor(self, digest: Digest, size: int) -> dict[str, object]:
+        """The descriptor of this manifest in the list of its subject's referrers.
+
+        Distribution specification, "Listing Referrers": an image without an artifact type takes
+        its configuration's media type, an index none.
+        """
+        descriptor: dict[str, object] = {
+            "mediaType": self.media_type,
+            "digest": str(digest),
+            "size": size,
+        }
+        artifact_type = self.artifact_type
+        if not artifact_type and self.kind is ManifestKind.IMAGE and self.config is not None:
+            artifact_type = self.config.media_type
+        if artifact_type:
+            descriptor["artifactType"] = artifact_type
+        if self.annotations:
+            descriptor["annotations"] = dict(self.annotations)
+        return descriptor
+
+
+@frozen
+class References:
+    """What a stored document refers to, as far as a collector must know.
+
+    :ivar digests: of everything that it needs; for a document of a type that is not known,
+        everything in it that looks like a digest.
+    :ivar manifests: those of them that are manifests, and refer to more.
+    """
+
+    digests: frozenset[Digest]
+    manifests: frozenset[Digest] = frozenset()
+    subject: Digest | None = None
+
+
+def parse_references(content: bytes) -> References:
+    """Read what a stored document refers to; rather too much than too little."""
+    try:
+        manifest = parse_manifest(content, None)
+    except ManifestInvalid:
+        return References(_find_digests(content))
+    subject = None if manifest.subject is None else manifest.subject.digest
+    if manifest.kind is ManifestKind.OPAQUE:
+        return References(_find_digests(content), subject=subject)
+    return References(
+        frozenset(part.digest for part in (*manifest.blobs, *manifest.manifests)),
+        frozenset(
+            child.digest for child in manifest.manifests if child.media_type in KIND_BY_MEDIA_TYPE
+        ),
+        subject,
+    )
+
+
+def _find_digests(content: bytes) -> frozenset[Digest]:
+    found = (match.decode("ascii").split(":") for match in _DIGEST_RE.findall(content))
+    return frozenset(Digest(algorithm, hexadecimal) for algorithm, hexadecimal in found)
+
+
+def is_media_type(value: object) -> TypeGuard[str]:
+    """Whether ``value`` is a media type without parameters."""
+    return isinstance(value, str) and _MEDIA_TYPE_RE.fullmatch(value) is not None
+
+
+def parse_manifest(content: bytes, media_type: str | None) -> Manifest:
+    """Read a manifest.
+
+    :param content: the bytes as pushed.
+    :param media_type: the Content-Type without parameters; None takes what the document says
+        of itself.
+    :raises ManifestInvalid: if the document is not what its type promises.
+    """
+    document = _load_json_object(content)
+    declared = document.get("mediaType") if document is not None else None
+    if declared == "":
+        # As little as none, in the words of Go programs.
+        declared = None
+    if declared is not None and not is_media_type(declared):
+        raise ManifestInvalid("mediaType: a media type is expected")
+    if media_type is None:
+        media_type = declared or _guess_media_type(document)
+        if media_type is None:
+            raise ManifestInvalid("neither a Content-Type nor a mediaType says what this is")
+    elif not is_media_type(media_type):
+        raise ManifestInvalid("the Content-Type is not a media type")
+    elif declared and declared != media_type:
+        raise ManifestInvalid(f"mediaType is {declared}, but the Content-Type says {media_type}")
+    kind = KIND_BY_MEDIA_TYPE.get(media_type, ManifestKind.OPAQUE)
+    if kind is ManifestKind.OPAQUE:
+        return _parse_opaque(document, media_type)
+    if document is None:
+        raise ManifestInvalid("not a JSON object in UTF-8 that names every key once")
+    _check_shape(document, kind)
+    return Manifest(
+        media_type,
+        kind,
+        config=_parse_descriptor(document["config"], "config")
+        if kind is ManifestKind.IMAGE
+        else None,
+        layers=_parse_layers(document, kind),
+        manifests=_parse_descriptors(document, "manifests") if kind is ManifestKind.INDEX else (),
+        subject=_parse_subject(document),
+        artifact_type=_parse_optional_string(document, "artifactType"),
+        annotations=_parse_annotations(document),
+    )
+
+
+def declared_media_type(content: bytes) -> str | None:
+    """What a stored document tells of its own media type, if it tells it beyond doubt.
+
+    None for one without a ``mediaType``: such a manifest may have been pushed under any type.
+    """
+    document = _load_json_object(content)
+    declared = document.get("mediaType") if document is not None else None
+    return declared if is_media_type(declared) else None
+
+
+def guess_media_type(content: bytes) -> str | None:
+    """The OCI type whose shape a document without ``mediaType`` has, or None."""
+    return _guess_media_type(_load_json_object(content))
+
+
+def _load_json_object(content: bytes) -> dict[str, Any] | None:
+    try:
+        # Decoded here, because json guesses the encoding of bytes and lets half characters pass.
+        document = json.loads(
+            content.decode("utf-8"),
+            parse_constant=_reject_constant,
+            object_pairs_hook=_reject_duplicate_keys,
+        )
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _reject_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a key that stands twice: programs differ in which of the two they read."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _guess_media_type(document: dict[str, Any] | None) -> str | None:
+    if document is None:
+        return None
+    if isinstance(document.get("manifests"), list):
+        return OCI_INDEX
+    if isinstance(document.get("config"), dict):
+        return OCI_IMAGE
+    return None
+
+
+def _parse_opaque(document: dict[str, Any] | None, media_type: str) -> Manifest:
+    if document is None:
+        return Manifest(media_type, ManifestKind.OPAQUE)
+    try:
+        subject = _parse_subject(document)
+        annotations = _parse_annotations(document)
+    except ManifestInvalid:
+        # Whatever these fields mean in a type that nobody here knows, it is not our business.
+        subject = annotations = None
+    artifact_type = document.get("artifactType")
+    return Manifest(
+        media_type,
+        ManifestKind.OPAQUE,
+        subject=subject,
+        artifact_type=artifact_type if isinstance(artifact_type, str) else None,
+        annotations=annotations,
+    )
+
+
+def _check_shape(document: dict[str, Any], kind: ManifestKind) -> None:
+    if kind is not ManifestKind.ARTIFACT:
+        version = document.get("schemaVersion")
+        if type(version) is not int or version != 2:
+            raise ManifestInvalid("schemaVersion: 2 is expected")
+    # A document that reads both as an image and as an index means different things to different
+    # clients (CVE-2021-41190).
+    if kind is ManifestKind.INDEX and ("layers" in document or "config" in document):
+        raise ManifestInvalid("an index has neither config nor layers")
+    if kind is ManifestKind.IMAGE:
+        if "manifests" in document:
+            raise ManifestInvalid("an image has no manifests")
+        if "config" not in document:
+            raise ManifestInvalid("config: a descriptor is expected")
+
+
+def _parse_layers(document: dict[str, Any], kind: ManifestKind) -> tuple[Descriptor, ...]:
+    if kind is ManifestKind.INDEX:
+        return ()
+    return _parse_descriptors(document, "layers" if kind is ManifestKind.IMAGE else "blobs")
+
+
+def _parse_descriptors(document: dict[str, Any], key: str) -> tuple[Descriptor, ...]:
+    items = document.get(key)
+    if items is None:
+        return ()
+    if not isinstance(items, list):
+        raise ManifestInvalid(f"{key}: a list is expected")
+    return tuple(_parse_descriptor(item, f"{key}[{index}]") for index, item in enumerate(items))
+
+
+def _parse_descriptor(item: object, where: str) -> Descriptor:
+    if not isinstance(item, dict):
+        raise ManifestInvalid(f"{where}: a descriptor is expected")
+    media_type, text, size = item.get("mediaType"), item.get("digest"), item.get("size")
+    if not isinstance(media_type, str):
+        raise ManifestInvalid(f"{where}.mediaType: a string is expected")
+    if not isinstance(text, str):
+        raise ManifestInvalid(f"{where}.digest: a string is expected")
+    try:
+        digest = Digest.parse(text)
+    except DigestInvalid as error:
+        raise ManifestInvalid(f"{where}.digest: {error}") from error
+    if type(size) is not int or not 0 <= size < _SIZE_LIMIT_BYTES:
+        raise ManifestInvalid(f"{where}.size: a number of bytes is expected")
+    urls = item.get("urls")
+    if urls is None:
+        urls = []
+    if not isinstance(urls, list) or not all(isinstance(url, str) for url in urls):
+        raise ManifestInvalid(f"{where}.urls: a list of strings is expected")
+    return Descriptor(media_type, digest, size, tuple(urls), _parse_platform(item, where))
+
+
+def _parse_platform(item: dict[str, Any], where: str) -> Mapping[str, Any] | None:
+    platform = item.get("platform")
+    if platform is None:
+        return None
+    if not isinstance(platform, dict):
+        raise ManifestInvalid(f"{where}.platform: an object is expected")
+    for key in ("architecture", "os"):
+        value = platform.get(key)
+        if value is not None and not isinstance(value, str):
+            raise ManifestInvalid(f"{where}.platform.{key}: a string is expected")
+    return platform
+
+
+def _parse_subject(document: dict[str, Any]) -> Descriptor | None:
+    subject = document.get("subject")
+    return None if subject is None else _parse_descriptor(subject, "subject")
+
+
+def _parse_optional_string(document: dict[str, Any], key: str) -> str | None:
+    value = document.get(key)
+    if value is not None and not isinstance(value, str):
+        raise ManifestInvalid(f"{key}: a string is expected")
+    return value
+
+
+def _parse_annotations(document: dict[str, Any]) -> Mapping[str, str] | None:
+    annotations = document.get("annotations")
+    if annotations is None:
+        return None
+    if not isinstance(annotations, dict) or not all(
+        isinstance(value, str) for value in annotations.values()
+    ):
+        raise ManifestInvalid("annotations: an object of strings is expected")
+    return annotations
