@@ -75,7 +75,7 @@ async def test_a_push_pays_for_one_password(tmp_path, monkeypatch):
     users = tmp_path / "users"
     users.write_bytes(entries(me="secret"))
     # A file of this moment is believed in a moment only; however long the test takes.
-    monkeypatch.setattr("twisted_registry.auth.password_file._FRESH", 0)
+    monkeypatch.setattr("twisted_registry.auth.password_file._MIN_AGE_NS", 0)
     counted = Counted(monkeypatch)
     async with running(tmp_path, guarded(users)) as ask:
         response = await ask("GET", "/v2/")

@@ -222,7 +222,7 @@ def test_a_cipher_that_is_not_there_stops_the_start(tmp_path):
 def test_acme_is_an_extra(tmp_path, monkeypatch):
     more = f"  tls:\n    letsencrypt: {{cachefile: {tmp_path}/acme, hosts: [a.example]}}\n"
     configuration = load(configured(tmp_path, more=more), {}).configuration
-    for name in [name for name in sys.modules if name.startswith("twisted_registry.letsencrypt.")]:
+    for name in [name for name in sys.modules if name.startswith("twisted_registry.acme.")]:
         if not name.endswith((".cache", ".selfsigned")):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "acme", None)

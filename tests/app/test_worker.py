@@ -51,7 +51,7 @@ class Workers(Service):
 
 @pytest_twisted.ensureDeferred
 async def test_the_first_and_another(loaded, monkeypatch):
-    monkeypatch.setattr("twisted_registry.workers.supervisor.Workers", Workers)
+    monkeypatch.setattr("twisted_registry.workers.supervisor.WorkerSupervisor", Workers)
     first = RegistryService(loaded, reactor, {}, io.StringIO())
     assert first.is_first
     first.privilegedStartService()
@@ -90,7 +90,7 @@ async def test_the_first_and_another(loaded, monkeypatch):
 
 @pytest_twisted.ensureDeferred
 async def test_one_process_shares_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("twisted_registry.workers.supervisor.Workers", None)
+    monkeypatch.setattr("twisted_registry.workers.supervisor.WorkerSupervisor", None)
     service = RegistryService(load(configured(tmp_path), {}), reactor, {}, io.StringIO())
     service.privilegedStartService()
     assert service.is_first

@@ -1,4 +1,4 @@
-"""``PYTHONPATH=tests python -m bench``."""
+"""``python -m tests.bench``."""
 
 import sys
 

@@ -1,6 +1,6 @@
 """What a bearer token costs a warm GET of a manifest, in this process and without a client.
 
-``PYTHONPATH=tests python -m bench.bearers``. The time is from the bytes read to the bytes in the
+``python -m tests.bench.bearers``. The time is from the bytes read to the bytes in the
 socket. Two registries get the same requests in turn, one of them with a token that it has seen
 before, so that a busy moment meets both alike. A whole server under load is what ``--group logins``
 of ``python -m bench`` measures.
@@ -47,7 +47,7 @@ Times = dict[tuple[str, bool], list[float]]
 
 def main(arguments: list[str]) -> None:
     """Measure, and print."""
-    parser = argparse.ArgumentParser(prog="bench.bearers", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tests.bench.bearers", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3000, help="of each kind (3000)")
     rounds = parser.parse_args(arguments).rounds
     react(lambda _: Deferred.fromCoroutine(measured(rounds)).addCallback(_show))

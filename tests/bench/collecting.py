@@ -1,6 +1,6 @@
 """How long a collection takes, and how much memory: ours beside Distribution's, on like stores.
 
-``PYTHONPATH=tests python -m bench.collecting`` makes a store for each, file by file, in which every
+``python -m tests.bench.collecting`` makes a store for each, file by file, in which every
 tenth manifest has lost its link, and lets each collect twice. The first time there is something to
 remove, and nothing is known of the manifests; the second time neither is so.
 """
@@ -165,7 +165,7 @@ def commands(asked: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
 
 def main() -> int:
     """Measure what the command line asks for, and print a table."""
-    parser = argparse.ArgumentParser(prog="bench.collecting", description=__doc__)
+    parser = argparse.ArgumentParser(prog="tests.bench.collecting", description=__doc__)
     add = parser.add_argument
     add("--manifests", type=int, default=2000)
     add("--layers", type=int, default=4, help="of each manifest alone, beside its configuration")

@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from attrs import frozen
-from integration.images import assert_layout_holds, write_layout
+from tests.integration.images import assert_layout_holds, write_layout
 
 from tests.bench.samples import Measure, Run, Sample, failed
 from tests.bench.seed import COPIED

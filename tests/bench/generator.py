@@ -78,12 +78,12 @@ class Generator:
     def __init__(self, kind: str, server, **spec) -> None:
         self._spec = json.dumps({"kind": kind, "url": server.url, **_headed(server, spec)})
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.load"],
+            [sys.executable, "-m", "tests.bench.load"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(_HERE.parent)},
+            env={**os.environ, "PYTHONPATH": str(_HERE.parents[1])},
         )
 
     def __enter__(self) -> Self:

@@ -26,7 +26,6 @@ NGINX = "nginx"
 BARE = "bare"
 
 ROOT = Path(__file__).parents[2]
-_HERE = Path(__file__).parent
 
 #: Ours and Distribution read it. Nothing is logged of a request, but in the access log.
 _REGISTRY = """\
@@ -138,7 +137,7 @@ class Ours:
     def command(self, place: Place) -> list[str]:
         """What to run; writes the configuration."""
         if place.setup.gated:
-            return [sys.executable, str(_HERE / "gated.py"), str(place.store), str(place.port)]
+            return [sys.executable, "-m", "tests.bench.gated", str(place.store), str(place.port)]
         more = f"  workers: {place.setup.workers}\n" if place.setup.workers > 1 else ""
         return [*_COMMAND, "serve", _configured(place, more)]
 
@@ -222,7 +221,7 @@ class Bare:
         return {}
 
     def command(self, place: Place) -> list[str]:
-        return [sys.executable, str(_HERE / "bare.py"), str(place.port)]
+        return [sys.executable, "-m", "tests.bench.bare", str(place.port)]
 
     def version(self) -> str:
         return _output(

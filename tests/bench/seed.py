@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
-from integration.images import Image, index
+from tests.integration.images import Image, index
 
 from tests.bench import generator
 from tests.bench.content import Blob, Maker, push

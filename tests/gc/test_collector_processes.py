@@ -185,7 +185,7 @@ def test_a_dead_collector_is_outlasted(store):
     assert 120 <= store.world.clock.seconds() - began < 125
 
 
-@pytest.mark.parametrize("settling", [0.0, 15.0])
+@pytest.mark.parametrize("settle_s", [0.0, 15.0])
 def test_a_collector_that_is_known_to_be_gone_is_hardly_waited_for(store, gone, settle_s):
     """Only for what it may have asked of an object store."""
     store.world.blob(b"garbage")

@@ -7,7 +7,7 @@ import pytest
 from tests.gc.collected_store import DAY, Store, drive
 from tests.repository.worlds import World, descriptor, done, image, index
 from twisted_registry.gc.delete_list import DeleteList, Phase
-from twisted_registry.gc.explain import Explainer, described
+from twisted_registry.gc.explain import Explainer, describe_holder
 from twisted_registry.gc.mark import MarkPhase
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.manifest import OCI_IMAGE, OCI_INDEX
@@ -54,7 +54,7 @@ def test_tags_keep_it(store):
         ("a/b", one, ("latest", "v1")),
         ("other", one, ("v1",)),
     ]
-    assert described(found.holders[0]) == ["tagged latest, v1"]
+    assert describe_holder(found.holders[0]) == ["tagged latest, v1"]
     assert explain(store, one).holders == found.holders
 
 
@@ -66,8 +66,8 @@ def test_an_index_keeps_its_children_and_what_they_need(store):
     found = explain(store, LAYER)
     holders = {each.manifest: each for each in found.holders}
     assert set(holders) == {child, outer}
-    assert described(holders[child]) == [f"listed by {outer}"]
-    assert described(holders[outer]) == ["tagged multi"]
+    assert describe_holder(holders[child]) == [f"listed by {outer}"]
+    assert describe_holder(holders[outer]) == ["tagged multi"]
     assert all(each.for_good for each in found.holders)
 
 
@@ -80,7 +80,7 @@ def test_a_subject_keeps_its_referrers(store):
     store.age()
     (holder,) = explain(store, Digest.of(b"signature")).holders
     assert (holder.manifest, holder.for_good) == (signature, True)
-    assert described(holder) == [f"refers to {subject}"]
+    assert describe_holder(holder) == [f"refers to {subject}"]
 
 
 def test_nothing_keeps_it(store):
@@ -123,7 +123,7 @@ def test_an_old_manifest_without_a_tag_does_not_keep_it_if_those_go(store):
     assert found.goes < store.world.clock.seconds()
     stays = explain(store, LAYER, untagged=False)
     assert stays.kept
-    assert described(stays.holders[0]) == []
+    assert describe_holder(stays.holders[0]) == []
 
 
 def test_a_manifest_that_can_not_be_read_keeps_what_its_repository_links(store):

@@ -14,8 +14,6 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.web.server import Site
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
-
 from tests.fuzz import fuzz_channel, fuzz_inputs
 
 TOKEN = st.text("abcXYZ019-_.~", min_size=1, max_size=8).map(str.encode)

@@ -255,11 +255,12 @@ class Race:
                 self.servers[port] = self._start(port)
 
     def _start(self, port: int) -> subprocess.Popen[bytes]:
-        command = [sys.executable, __file__, str(self._configured(port))]
+        command = [sys.executable, "-m", "tests.integration.racing", str(self._configured(port))]
         log = self.work / f"race-{port}.log"
         with log.open("ab") as out:
             process = subprocess.Popen(
                 [*command, *([] if self.gate else ["--open"])],
+                cwd=Path(__file__).parents[2],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

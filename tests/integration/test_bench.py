@@ -26,7 +26,7 @@ def environment(tmp_path):
     """Each test has a folder of its own for the stores."""
     return {
         **os.environ,
-        "PYTHONPATH": f"{ROOT / 'tests'}:{ROOT}",
+        "PYTHONPATH": str(ROOT),
         "TMPDIR": str(tmp_path),
     }
 
@@ -37,7 +37,7 @@ def bench(environment):
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "bench", *map(str, arguments)],
+            [sys.executable, "-m", "tests.bench", *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -138,7 +138,7 @@ def test_longer_lists_and_the_cases_of_a_whole_run(bench):
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_shows_what_it_has(environment, tmp_path, by):
-    command = [sys.executable, "-m", "bench", "--quick", "--group", "manifests"]
+    command = [sys.executable, "-m", "tests.bench", "--quick", "--group", "manifests"]
     running = subprocess.Popen(
         [*command, "--json", str(tmp_path / "bench.json")],
         stdout=subprocess.PIPE,

@@ -180,7 +180,7 @@ def test_a_process_that_does_not_answer_keeps_it_for_the_next_run(store):
 
 
 def test_many_are_taken_away_in_parts(store, monkeypatch):
-    monkeypatch.setattr(fsck, "_AT_ONCE", 2)
+    monkeypatch.setattr(fsck, "_MAX_WAITING", 2)
     for number in range(5):
         digest = store.world.blob(bytes([number]))
         store.world.write(layout.blob(digest), b"rot")
@@ -263,7 +263,7 @@ def test_it_names_the_tags_of_a_damaged_manifest(store, logged):
 
 
 def test_many_damaged_blobs_are_told_of_in_parts(store, monkeypatch):
-    monkeypatch.setattr(module, "_AT_ONCE", 2)
+    monkeypatch.setattr(module, "_DIGESTS_AT_ONCE", 2)
     for number in range(5):
         layer = bytes([number]) * 10
         store.world.blob(layer)

@@ -120,7 +120,7 @@ def test_a_process_that_is_gone_is_waited_for_no_longer_than_a_term(driver, ther
     assert there.task.is_running
 
 
-@pytest.mark.parametrize("pid", [os.getpid(), 2**22 + 1])
+@pytest.mark.parametrize("pid", [os.getpid(), 2**22 + 1], ids=["reused", "free"])
 def test_a_dead_process_of_this_host_is_not_waited_for(driver, here, pid):
     host = module.host_and_pid().split()[0]
     result_of(driver.put(RUNNING, f"{host} {pid} dead".encode()))

@@ -299,7 +299,7 @@ def test_the_recording_begins_anew_after_a_long_gap(world, recorder):
 
 
 def test_many_pulls_and_many_files(world, monkeypatch):
-    monkeypatch.setattr("twisted_registry.maintenance.pull_times._PART", 7)
+    monkeypatch.setattr("twisted_registry.maintenance.pull_times._MAX_BATCH_PULLS", 7)
     monkeypatch.setattr("twisted_registry.maintenance.pull_times._BATCHES_PER_PAGE", 3)
     times = PullTimes(world.driver)
     done(times.record_pulls({(f"r{number % 5}", f"t{number}") for number in range(100)}))

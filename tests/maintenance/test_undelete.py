@@ -119,7 +119,7 @@ def test_all_that_was_deleted_in_a_repository(store):
 
 
 def test_many_tags_of_one_image(store, monkeypatch):
-    monkeypatch.setattr("twisted_registry.maintenance.undelete._TAGS", 3)
+    monkeypatch.setattr("twisted_registry.maintenance.undelete._TAGS_AT_ONCE", 3)
     for number in range(8):
         digest = store.world.image(f"t{number}")
     store.world.clock.advance(1)

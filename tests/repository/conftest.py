@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-
-# A disk that loses power lies with the tests of the storage drivers, as does a double of a bucket;
-# threads that are none lie with those of the maintenance.
-sys.path.append(str(Path(__file__).parent.parent / "storage"))
-sys.path.append(str(Path(__file__).parent.parent / "storage/s3"))
-sys.path.append(str(Path(__file__).parent.parent / "maintenance"))
 
 from tests.repository.worlds import DiskWorld, GlancingWorld, World
 from twisted_registry.repository import uploads

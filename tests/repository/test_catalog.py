@@ -89,7 +89,7 @@ def test_a_page_does_not_read_the_rest_of_the_tree(world):
 
 
 def test_folders_of_many_entries(world, monkeypatch):
-    monkeypatch.setattr(catalog, "_AT_ONCE", 3)
+    monkeypatch.setattr(catalog, "_FIRST_BATCH_FOLDERS", 3)
     names = [f"n{number:02}" for number in range(10)]
     make(world, *names)
     assert page(world) == (names, False)
@@ -123,7 +123,7 @@ def test_no_more_is_read_ahead_than_allowed(world, monkeypatch):
 
 @pytest.mark.parametrize("each", [2, 3, 4, 5])
 def test_a_folder_of_many_is_read_by_itself(world, monkeypatch, each):
-    monkeypatch.setattr(catalog, "_EACH", each)
+    monkeypatch.setattr(catalog, "_MAX_SUBFOLDERS", each)
     names = ["a", "a-b", "a/0", "a/1", "a/2", "a/b", "a/b/c", "a/z", "b/c/d", "b/c/e", "b/c/f"]
     make(world, *names)
     world.write(layout.upload_started("b/c", "x"), b"x")

@@ -33,9 +33,9 @@ def put_second(world, **precondition):
         ({"digests": frozenset([str(FIRST), str(SECOND)])}, False, True),
         ({"digests": frozenset([str(SECOND)])}, False, False),
         ({"absent": True}, True, False),
-        ({"unlike": frozenset([str(FIRST)])}, True, False),
-        ({"unlike": frozenset([str(SECOND)])}, True, True),
-        ({"digests": frozenset(), "unlike": frozenset([str(FIRST)])}, False, False),
+        ({"none_of": frozenset([str(FIRST)])}, True, False),
+        ({"none_of": frozenset([str(SECOND)])}, True, True),
+        ({"digests": frozenset(), "none_of": frozenset([str(FIRST)])}, False, False),
         ({"digests": frozenset(), "absent": True}, False, False),
     ],
 )

@@ -105,7 +105,7 @@ def test_the_order_is_that_of_the_digests_and_after_is_not_among_them(stocked):
 
 
 def test_more_than_one_page_of_links(stocked, monkeypatch):
-    monkeypatch.setattr(referrers, "_PAGE", 3)
+    monkeypatch.setattr(referrers, "_PAGE_ENTRIES", 3)
     expected = sorted(stocked.put(referrer(number), OCI_IMAGE) for number in range(10))
     stocked.restart()
     assert stocked.referrers(SUBJECT) == expected

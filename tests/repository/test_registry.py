@@ -357,7 +357,7 @@ def test_a_driver_with_urls():
 
 def test_parts_are_kept_where_nobody_hears_who_did_what(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr("twisted_registry.repository.registry._REMEMBERED", 2)
+    monkeypatch.setattr("twisted_registry.repository.registry._MAX_REPOSITORIES", 2)
     registry = Registry(MemoryDriver(clock), clock)
     first = registry.repository("a")
     assert registry.repository("a", ORIGIN) is first

@@ -92,7 +92,7 @@ def test_walking_in_pages_of_any_length_finds_every_tag_once(names, torn, limit,
 
 
 def test_long_runs_of_what_is_no_tag_do_not_end_the_list(world, monkeypatch):
-    monkeypatch.setattr(tags, "_PAGE", 3)
+    monkeypatch.setattr(tags, "_PAGE_ENTRIES", 3)
     for number in range(20):
         world.write(layout.tag_index("a/b", f"b{number:02}", DIGEST), b"x")
     set_tags(world, "a", "c", "d")
@@ -127,7 +127,7 @@ def test_deleting_a_tag_leaves_nothing_of_it(world):
 
 
 def test_deleting_all_of_a_digest_reads_every_tag(world, monkeypatch):
-    monkeypatch.setattr(tags, "_PAGE", 4)
+    monkeypatch.setattr(tags, "_PAGE_ENTRIES", 4)
     set_tags(world, *(f"old{number:02}" for number in range(20)))
     done(world.repo().tags.set("new", Digest.of(b"other")))
     world.write(layout.tag_current("a/b", "torn"), b"")

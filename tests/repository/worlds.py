@@ -190,7 +190,7 @@ class World:
 
     def another(self):
         """A second process beside the first."""
-        other = {} if self.deleter is None else {"disposal": self.deleter}
+        other = {} if self.deleter is None else {"deleter": self.deleter}
         return Registry(
             self.driver,
             self.clock,

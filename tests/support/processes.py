@@ -12,7 +12,7 @@ from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from threading import Event, Thread
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SERVE = (sys.executable, "-m", "twisted_registry", "serve")
 TWISTD = (
     sys.executable,

@@ -29,7 +29,7 @@ async def status(method, url, **more):
     return response.code
 
 
-@pytest.mark.parametrize("stock_site", [False, True])
+@pytest.mark.parametrize("use_twisted_site", [False, True])
 @pytest_twisted.ensureDeferred
 async def test_serve(use_twisted_site):
     async with serve(reactor, use_twisted_site=use_twisted_site) as served:
@@ -43,7 +43,7 @@ async def test_serve(use_twisted_site):
         await status("GET", served.url + "/v2/")
 
 
-@pytest.mark.parametrize("stock_site", [False, True])
+@pytest.mark.parametrize("use_twisted_site", [False, True])
 @pytest_twisted.ensureDeferred
 async def test_tls_is_one_word(use_twisted_site):
     async with serve(reactor, tls=True, use_twisted_site=use_twisted_site) as served:

@@ -64,7 +64,7 @@ class Precondition:
 
     :ivar digests: the tag must name one of these (If-Match); None asks nothing; empty means any.
     :ivar absent: the tag must not name any manifest (If-None-Match: ``*``).
-    :ivar unlike: the tag must name none of these (If-None-Match with digests).
+    :ivar none_of: the tag must name none of these (If-None-Match with digests).
     """
 
     digests: frozenset[str] | None = None

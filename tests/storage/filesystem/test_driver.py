@@ -271,7 +271,7 @@ def test_a_page_is_full_though_entries_vanish(driver, tmp_path):
 
 
 def test_the_names_of_folders_need_not_be_remembered(driver, tmp_path, monkeypatch):
-    monkeypatch.setattr("twisted_registry.storage.filesystem.tree.REMEMBERED", 3)
+    monkeypatch.setattr("twisted_registry.storage.filesystem.tree._MAX_SYNCED_FOLDERS", 3)
     for number in range(9):
         result_of(driver.put(f"a/{number}/file", b"content"))
     assert len(driver._tree.dir_syncer._synced) <= 3

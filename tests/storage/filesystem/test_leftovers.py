@@ -100,7 +100,7 @@ def test_a_link_with_a_hidden_name_goes_itself(tmp_path, driver, folder):
 
 
 def test_a_large_tree_takes_several_turns(tmp_path, driver, monkeypatch):
-    monkeypatch.setattr(listing, "_AT_ONCE", 3)
+    monkeypatch.setattr(listing, "_FOLDERS_PER_TURN", 3)
     for number in range(10):
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / temporary_name()).write_bytes(b"")

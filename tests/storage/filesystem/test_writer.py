@@ -45,7 +45,7 @@ def test_small_writes_gather_while_a_batch_is_under_way(held):
 
 def test_a_thread_goes_on_with_what_has_come_meanwhile(held, monkeypatch):
     writer, threads = held
-    monkeypatch.setattr(writer_module, "STRETCH", 3 * MIB)
+    monkeypatch.setattr(writer_module, "_MAX_TURN_BYTES", 3 * MIB)
     for _ in range(10):
         writer.write(b"x" * MIB)
     assert len(threads.waiting) == 1

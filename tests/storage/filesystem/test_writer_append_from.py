@@ -56,7 +56,7 @@ def test_what_is_drawn_follows_what_was_written(held):
 
 def test_what_is_drawn_takes_its_turn(held, monkeypatch):
     writer, threads = held
-    monkeypatch.setattr(writer_module, "STRETCH", 250)
+    monkeypatch.setattr(writer_module, "_MAX_TURN_BYTES", 250)
     source = Source(*[b"x" * 100] * 9)
     drawn = drawn_by(writer, source)
     threads.step()

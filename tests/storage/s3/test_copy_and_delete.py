@@ -12,7 +12,7 @@ from twisted_registry.storage.interfaces import MethodUnsupported, StorageError
 from twisted_registry.storage.s3.driver import S3Driver
 from twisted_registry.storage.s3.errors import S3Error
 from twisted_registry.storage.s3.files import CopyOptions, at_once
-from twisted_registry.testing.contract_kit import raises
+from twisted_registry.testing.contract_kit import error_of
 
 MIB = 1024 * 1024
 CONTENT = bytes(range(256)) * (18 * 4096) + b"!"
@@ -59,7 +59,7 @@ async def test_a_large_object_is_copied_in_parts_a_few_at_a_time(bucket, driver)
 @pytest_twisted.ensureDeferred
 async def test_a_copy_that_fails_leaves_nothing(bucket, driver, operation):
     bucket.hooks[operation] = lambda key: S3Error(operation, "no", status=500)
-    assert isinstance(await raises(driver.move("source", "copy")), StorageError)
+    assert isinstance(await error_of(driver.move("source", "copy")), StorageError)
     assert bucket.objects.keys() == {"source"}
     assert bucket.uploads == {}
     assert bucket.count(operation) in {1, 2}
@@ -69,14 +69,14 @@ async def test_a_copy_that_fails_leaves_nothing(bucket, driver, operation):
 async def test_a_copy_that_can_not_even_be_aborted(bucket, driver):
     bucket.hooks["upload_part_copy"] = lambda key: S3Error("UploadPartCopy", "no", status=500)
     bucket.hooks["abort_multipart_upload"] = lambda key: S3Error("Abort", "neither", status=500)
-    assert "no" in str(await raises(driver.copy("source", "copy")))
+    assert "no" in str(await error_of(driver.copy("source", "copy")))
     assert len(bucket.uploads) == 1
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_source_that_changes_meanwhile(bucket, driver):
     bucket.hooks["upload_part_copy"] = lambda key: bucket._put("source", CONTENT[::-1]) and None
-    assert "was changed while" in str(await raises(driver.copy("source", "copy")))
+    assert "was changed while" in str(await error_of(driver.copy("source", "copy")))
     assert "copy" not in bucket.objects
 
 
@@ -86,9 +86,9 @@ async def test_what_the_store_does_not_delete_is_told(bucket, driver):
         bucket._put(f"x/{number}", b"")
     bucket.undeletable = {"x/0", "x/1"}
     for deleting in (driver.delete("x"), driver.delete_many(["x/0", "x/1"])):
-        assert "AccessDenied no and 1 more" in str(await raises(deleting))
+        assert "AccessDenied no and 1 more" in str(await error_of(deleting))
     bucket.undeletable = {"x/0"}
-    assert str(await raises(driver.delete("x"))).endswith("not deleted: AccessDenied no")
+    assert str(await error_of(driver.delete("x"))).endswith("not deleted: AccessDenied no")
     assert bucket.objects.keys() == {"source", "x/0"}
 
 
@@ -97,7 +97,7 @@ async def test_a_trial_of_conditions_that_fails_is_made_again(bucket, driver):
     bucket.hooks["put_object"] = lambda key: S3Error("PutObject", "busy", status=500)
     one, two = driver.create("a", b""), driver.create("b", b"")
     for creating in (one, two):
-        assert "busy" in str(await raises(creating))
+        assert "busy" in str(await error_of(creating))
     bucket.hooks.clear()
     await driver.create("a", b"1")
     assert sorted(bucket.objects) == ["a", "source"]
@@ -106,7 +106,7 @@ async def test_a_trial_of_conditions_that_fails_is_made_again(bucket, driver):
 @pytest_twisted.ensureDeferred
 async def test_there_are_urls_for_reading_alone(driver):
     assert await driver.presign("a", "HEAD", 5) == "https://store/a?HEAD&5"
-    assert isinstance(await raises(driver.presign("a", "PUT", 5)), MethodUnsupported)
+    assert isinstance(await error_of(driver.presign("a", "PUT", 5)), MethodUnsupported)
 
 
 @pytest_twisted.ensureDeferred

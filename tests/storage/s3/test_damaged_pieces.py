@@ -8,7 +8,7 @@ import pytest_twisted
 from tests.storage.s3.fake_bucket import Stored
 from tests.storage.s3.upload_helpers import MIB, noise
 from twisted_registry.storage.s3.sinks import Piece, PieceList, with_checksum
-from twisted_registry.testing.contract_kit import raises, read
+from twisted_registry.testing.contract_kit import error_of, read
 
 
 @pytest.mark.parametrize("spoiled", [1, 3])
@@ -35,7 +35,7 @@ async def test_a_piece_that_comes_back_as_other_bytes(bucket, driver, spoiled):
         assert await writer.flush() == len(content)
         assert await read(driver, "up/data") == content
     else:
-        assert "other bytes" in str(await raises(writer.flush()))
+        assert "other bytes" in str(await error_of(writer.flush()))
         assert writer.size == MIB
     await writer.close()
 
@@ -64,7 +64,7 @@ async def test_a_piece_that_comes_back_as_other_bytes_at_the_end(bucket, driver,
         await driver.move("up/data", "blob")
         assert bucket.objects["root/blob"].content == b"".join(chunks)
     else:
-        assert "other bytes" in str(await raises(driver.move("up/data", "blob")))
+        assert "other bytes" in str(await error_of(driver.move("up/data", "blob")))
         assert "root/blob" not in bucket.objects
     await writer.close()
 
@@ -77,8 +77,8 @@ async def test_a_damaged_list_is_an_error(bucket, driver):
         *map(with_checksum, (b"", b"{}", b'{"pieces": [[1]], "spent": []}', b"[" * 5000)),
     ):
         bucket._put("root/up/data", damaged, metadata="unfinished 5")
-        assert "damaged" in str(await raises(driver.get("up/data", 10)))
-        assert "damaged" in str(await raises(driver.writer("up/data", 5)))
+        assert "damaged" in str(await error_of(driver.get("up/data", 10)))
+        assert "damaged" in str(await error_of(driver.writer("up/data", 5)))
     bucket._put("root/up/data", b"whole", metadata="something else")
     assert await driver.get("up/data", 10) == b"whole"
 

@@ -12,7 +12,7 @@ from tests.storage.s3.fake_bucket import FakeBucket
 from twisted_registry.storage.interfaces import StorageError
 from twisted_registry.storage.s3.driver import S3Driver
 from twisted_registry.storage.s3.errors import Unreachable
-from twisted_registry.testing.contract_kit import Sink, raises
+from twisted_registry.testing.contract_kit import Sink, error_of
 
 MIB = 1024 * 1024
 CONTENT = bytes(range(256)) * (4 * 4096 + 1)
@@ -54,7 +54,7 @@ async def test_after_four_answers_without_a_byte_it_is_an_error(bucket, driver):
     bucket._put("file", CONTENT)
     sink = Sink()
     reader._body = None
-    assert "cut short" in str(await raises(reader.deliver(sink)))
+    assert "cut short" in str(await error_of(reader.deliver(sink)))
     assert sink.content == b""
     assert not sink.is_fed
     assert bucket.count("get_object") == 5
@@ -65,7 +65,7 @@ async def test_an_object_that_is_another_now_is_not_continued(bucket, driver):
     bucket.breaks = [3 * MIB]
     reader = await driver.open("file")
     bucket._put("file", CONTENT[::-1])
-    assert isinstance(await raises(reader.deliver(Sink())), StorageError)
+    assert isinstance(await error_of(reader.deliver(Sink())), StorageError)
 
 
 @pytest_twisted.ensureDeferred
@@ -73,7 +73,7 @@ async def test_what_can_not_be_asked_for_again_is_an_error(bucket, driver):
     bucket.breaks = [MIB]
     reader = await driver.open("file")
     bucket.hooks["get_object"] = lambda key: Unreachable("GetObject", "down", retryable=True)
-    assert "down" in str(await raises(reader.deliver(Sink())))
+    assert "down" in str(await error_of(reader.deliver(Sink())))
     assert bucket.count("get_object") == 4
 
 

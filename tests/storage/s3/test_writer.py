@@ -18,7 +18,7 @@ from twisted_registry.storage.interfaces import (
 from twisted_registry.storage.s3 import sinks
 from twisted_registry.storage.s3.driver import S3Driver
 from twisted_registry.storage.s3.errors import S3Error, SlowDown
-from twisted_registry.testing.contract_kit import raises, read
+from twisted_registry.testing.contract_kit import error_of, read
 
 
 @pytest_twisted.ensureDeferred
@@ -98,7 +98,7 @@ async def test_two_machines_of_which_each_believes_to_be_alone(bucket, machines)
     await machines[0].move("up/data", "blob")
     await late.close()
     assert bucket.objects["root/blob"].content == b"startsecond"
-    assert isinstance(await raises(machines[1].move("up/data", "other")), PathNotFound)
+    assert isinstance(await error_of(machines[1].move("up/data", "other")), PathNotFound)
     assert "root/other" not in bucket.objects
     await second.cancel()
     await machines[0].delete("up")
@@ -113,7 +113,7 @@ async def test_the_other_machine_has_another_size(machines):
     second.write(b"12345")
     await second.flush()
     await first.close()
-    error = await raises(machines[0].writer("up/data", 3))
+    error = await error_of(machines[0].writer("up/data", 3))
     assert isinstance(error, OffsetInvalid)
     assert error.size == 5
     await second.cancel()
@@ -136,11 +136,11 @@ async def test_a_piece_that_can_not_be_stored_is_not_counted(bucket, driver):
     for start in range(0, len(content), MIB):
         writer.write(content[start : start + MIB])
         await deferLater(reactor, 0)
-    error = await raises(writer.flush())
+    error = await error_of(writer.flush())
     assert "slow down" in str(error)
     assert source.asked[-1] == "stop"
     assert writer.size == 2 * CHUNK
-    assert (await raises(writer.commit())) is error
+    assert (await error_of(writer.commit())) is error
     bucket.hooks.clear()
     assert await writer.close() == 2 * CHUNK
     assert b"".join(seen) == content[: 2 * CHUNK]
@@ -163,7 +163,7 @@ async def test_an_earlier_piece_that_fails_takes_the_later_ones_along(bucket, dr
     writer.write(noise(CHUNK, 2))
     flushing = writer.flush()
     held.errback(SlowDown("PutObject", "slow down", status=503))
-    assert isinstance(await raises(flushing), StorageError)
+    assert isinstance(await error_of(flushing), StorageError)
     assert writer.size == 0
     bucket.hooks.clear()
     assert await writer.close() == 0
@@ -178,10 +178,10 @@ async def test_a_list_that_can_not_be_stored_fails_the_flush(bucket, driver):
     bucket.hooks["put_object"] = lambda key: (
         S3Error("PutObject", "no room", status=507) if key == "root/up/data" else None
     )
-    error = await raises(writer.flush())
+    error = await error_of(writer.flush())
     assert error.full
-    assert isinstance(await raises(writer.close()), StorageError)
-    assert isinstance(await raises(driver.stat("up/data")), StorageError)
+    assert isinstance(await error_of(writer.close()), StorageError)
+    assert isinstance(await error_of(driver.stat("up/data")), StorageError)
     bucket.hooks.clear()
     await (await driver.writer("up/data", 0)).cancel()
 
@@ -193,7 +193,7 @@ async def test_an_observer_that_fails_is_an_error(driver, bucket):
 
     writer = await driver.writer("up/data", 0, observe)
     writer.write(b"bytes")
-    assert "no" in str(await raises(writer.flush()))
+    assert "no" in str(await error_of(writer.flush()))
     assert writer.size == 0
     await writer.close()
     assert bucket.objects == {}
@@ -206,7 +206,7 @@ async def test_what_is_deleted_while_it_is_written_does_not_come_back(bucket, dr
     await writer.flush()
     await driver.delete("up")
     writer.write(b"more")
-    assert isinstance(await raises(writer.flush()), PathNotFound)
+    assert isinstance(await error_of(writer.flush()), PathNotFound)
     await writer.close()
     assert bucket.objects == {}
 
@@ -226,7 +226,7 @@ async def test_what_is_being_written_can_not_be_moved(bucket, driver):
     bucket.hooks["put_object"] = lambda key: Deferred()
     writer = await driver.writer("up/data", 0)
     writer.write(b"some")
-    assert "being written" in str(await raises(driver.move("up/data", "blob")))
+    assert "being written" in str(await error_of(driver.move("up/data", "blob")))
     cancelling = writer.cancel()
     assert await cancelling is None
     assert bucket.objects == {}
@@ -237,7 +237,7 @@ async def test_a_writer_that_could_not_be_opened_holds_nothing(bucket, driver):
     waiting = Deferred()
     bucket.hooks["read_object"] = lambda key: waiting
     opening = driver.writer("up/data", 0)
-    assert isinstance(await raises(driver.writer("up/data", 0)), WriterBusy)
+    assert isinstance(await error_of(driver.writer("up/data", 0)), WriterBusy)
     opening.addErrback(lambda _: None)
     opening.cancel()
     bucket.hooks.clear()
@@ -268,12 +268,12 @@ async def test_an_unfinished_file_is_read_like_any_other(bucket, driver):
     for closed in (False, True):
         await (writer.close() if closed else writer.flush())
         assert await driver.get("up/data", len(content)) == content
-        assert "more than 5" in str(await raises(driver.get("up/data", 5)))
+        assert "more than 5" in str(await error_of(driver.get("up/data", 5)))
         for offset, length in ((0, 1), (CHUNK - 3, 7), (len(content) - 2, 9), (len(content), 1)):
             pieces = []
             await (await driver.open("up/data", offset, length)).feed(pieces.append)
             assert b"".join(pieces) == content[offset:][:length]
-        assert isinstance(await raises(driver.open("up/data", len(content) + 1)), OffsetInvalid)
+        assert isinstance(await error_of(driver.open("up/data", len(content) + 1)), OffsetInvalid)
         await driver.copy("up/data", "copy")
         assert bucket.objects["root/copy"].content == content
     await driver.delete("up")
@@ -289,7 +289,7 @@ async def test_close_waits_for_what_is_on_its_way(bucket, driver):
     assert not closing.called
     held.callback(None)
     assert await closing == await again == 5
-    assert isinstance(await raises(writer.flush()), StorageError)
+    assert isinstance(await error_of(writer.flush()), StorageError)
     assert await driver.get("up/data", 5) == b"12345"
 
 

@@ -9,7 +9,7 @@ from twisted.internet.task import deferLater
 from tests.storage.s3.upload_helpers import CHUNK, noise
 from twisted_registry.storage.interfaces import StorageError
 from twisted_registry.storage.s3.errors import NoSuchUpload, S3Error, SlowDown
-from twisted_registry.testing.contract_kit import raises
+from twisted_registry.testing.contract_kit import error_of
 
 
 @pytest_twisted.ensureDeferred
@@ -28,7 +28,7 @@ async def test_a_known_destination_costs_one_request_or_no_copy(bucket, driver):
             writer.write(content[start : start + CHUNK])
             await deferLater(reactor, 0)
         assert await writer.commit() == size
-        assert isinstance(await raises(driver.move("up/data", "elsewhere")), StorageError)
+        assert isinstance(await error_of(driver.move("up/data", "elsewhere")), StorageError)
         await driver.move("up/data", "blob")
         await writer.close()
         assert [name for name, _ in bucket.asked] == ["head_object", *requests]
@@ -40,7 +40,7 @@ async def test_a_part_that_can_not_be_stored_leaves_nothing(bucket, driver):
     bucket.hooks["upload_part"] = lambda key: SlowDown("UploadPart", "slow down", status=503)
     writer = await driver.writer("up/data", 0, destination="blob")
     writer.write(noise(CHUNK))
-    assert isinstance(await raises(writer.commit()), StorageError)
+    assert isinstance(await error_of(writer.commit()), StorageError)
     await writer.close()
     assert bucket.objects == {}
     assert bucket.uploads == {}

@@ -203,7 +203,7 @@ def error_from_response(response: S3Response, content: bytes, region: str) -> S3
         "code": code,
         "status": response.status,
         "request_id": response.header("x-amz-request-id") or document.text("RequestId"),
-        "retry": is_transient(code, response.status),
+        "retryable": is_transient(code, response.status),
     }
     if kind is WrongRegion:
         right = response.header("x-amz-bucket-region") or document.text("Region")
