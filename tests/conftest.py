@@ -1,4 +1,4 @@
-"""How long hypothesis looks: ``--hypothesis-profile=nightly`` for twenty times as long."""
+"""Fixtures of all tests. ``--hypothesis-profile=nightly`` runs twenty times as many examples."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from twisted.logger import formatEvent, globalLogPublisher
 
 from tests.support.s3_servers import ObjectStores
 
-# No deadline: a busy machine is not a slow program.
+# No deadline: a busy machine would fail tests that are fast enough.
 settings.register_profile("fast", deadline=None)
 settings.register_profile("nightly", deadline=None, max_examples=2000)
 settings.load_profile("fast")
@@ -16,15 +16,15 @@ settings.load_profile("fast")
 
 @pytest.fixture(scope="session")
 def object_stores(tmp_path_factory):
-    """The object stores of a run, each started when a test first asks for it."""
+    """The S3 servers of the test run; each starts when a test first uses it."""
     stores = ObjectStores(tmp_path_factory.mktemp("object-stores"))
     yield stores
     stores.close()
 
 
 @pytest.fixture
-def logged():
-    """The events of the log meanwhile."""
+def log_events():
+    """Collect the log events of the test."""
     events = []
     globalLogPublisher.addObserver(events.append)
     yield events
@@ -32,8 +32,8 @@ def logged():
 
 
 @pytest.fixture
-def told():
-    """The lines of the log meanwhile, without time and level."""
+def log_lines():
+    """Collect the formatted log messages of the test, without time and level."""
     lines = []
 
     def observe(event):

@@ -83,10 +83,10 @@ def test_a_certificate_that_is_lost_is_ordered_within_the_hour(renewing):
     assert renewing.orders.asked == 2
 
 
-def test_what_fails_is_tried_again_later_and_later(renewing, told):
+def test_what_fails_is_tried_again_later_and_later(renewing, log_lines):
     renewing.orders.outcome = ACMEError("no")
     renewing.renewal.startService()
-    assert told == [
+    assert log_lines == [
         "http.tls.letsencrypt: no; tried again in 10 minutes; the certificate in use stays"
     ]
     renewing.wait(HOUR - CHECK_INTERVAL_S)
@@ -102,9 +102,9 @@ def test_what_fails_is_tried_again_later_and_later(renewing, told):
     assert renewing.renewed == 1
     renewing.renew_at = 0.0
     renewing.orders.outcome = ACMEError("no")
-    told.clear()
+    log_lines.clear()
     renewing.wait(HOUR)
-    assert "tried again in 10 minutes" in told[0]
+    assert "tried again in 10 minutes" in log_lines[0]
 
 
 def test_the_server_says_when_to_ask_again(renewing):
@@ -131,39 +131,39 @@ def test_an_operator_need_not_wait(renewing):
         (KeyError("status"), "letsencrypt: KeyError: 'status'; tried again in"),
     ],
 )
-def test_whatever_else_fails_is_tried_again(renewing, told, error, said):
+def test_whatever_else_fails_is_tried_again(renewing, log_lines, error, said):
     renewing.orders.outcome = error
     renewing.renewal.startService()
-    assert said in told[-1]
+    assert said in log_lines[-1]
     renewing.orders.outcome = None
     renewing.wait(HOUR)
     assert renewing.renewed == 1
 
 
-def test_an_order_takes_no_longer_than_half_an_hour(renewing, told):
+def test_an_order_takes_no_longer_than_half_an_hour(renewing, log_lines):
     renewing.orders.outcome = Deferred()
     renewing.renewal.startService()
     renewing.wait(HOUR / 2 - CHECK_INTERVAL_S)
-    assert (renewing.orders.asked, told) == (1, [])
+    assert (renewing.orders.asked, log_lines) == (1, [])
     renewing.wait(CHECK_INTERVAL_S)
-    assert "no certificate within 1800 s; tried again in 10 minutes" in told[-1]
+    assert "no certificate within 1800 s; tried again in 10 minutes" in log_lines[-1]
 
 
-def test_a_stop_gives_an_order_up(renewing, told):
+def test_a_stop_gives_an_order_up(renewing, log_lines):
     cancelled = []
     renewing.orders.outcome = Deferred(cancelled.append)
     renewing.renewal.startService()
     stopped = renewing.renewal.stopService()
     assert stopped.called
     assert len(cancelled) == 1
-    assert told == []
+    assert log_lines == []
 
 
-def test_a_stop_says_nothing_of_what_fails_by_it(renewing, told):
+def test_a_stop_says_nothing_of_what_fails_by_it(renewing, log_lines):
     renewing.orders.outcome = Deferred(lambda waiting: waiting.errback(ACMEError("lost")))
     renewing.renewal.startService()
     assert renewing.renewal.stopService().called
-    assert told == []
+    assert log_lines == []
 
 
 def test_only_one_process_orders(renewing):

@@ -48,7 +48,7 @@ async def test_metrics_of_every_route(start, endpoint, method):
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_observer_that_breaks_ends_the_connection(start, logged):
+async def test_an_observer_that_breaks_ends_the_connection(start, log_events):
     """It may not raise; if it does, nobody waits for an answer that will not come."""
 
     class Broken(Metrics):
@@ -60,7 +60,7 @@ async def test_an_observer_that_breaks_ends_the_connection(start, logged):
         connection.send(head("GET", "/v2/", host=api.host))
         await connection.closed
         assert connection.received == b""
-        assert any("broke off" in event.get("log_format", "") for event in logged)
+        assert any("broke off" in event.get("log_format", "") for event in log_events)
 
 
 @pytest_twisted.ensureDeferred

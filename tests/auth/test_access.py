@@ -156,12 +156,12 @@ def test_what_goes_wrong_is_told_to_the_log_and_not_to_the_client():
     assert any("log_failure" in event for event in events)
 
 
-def test_what_can_not_be_told_is_one_line_of_the_log(logged):
+def test_what_can_not_be_told_is_one_line_of_the_log(log_events):
     assert refused(ask(Told(AuthenticationUnavailable("no file")), TokenScopePolicy(), PULL)) == (
         400,
         None,
     )
-    (event,) = [event for event in logged if event.get("reason") == "no file"]
+    (event,) = [event for event in log_events if event.get("reason") == "no file"]
     assert "log_failure" not in event
 
 

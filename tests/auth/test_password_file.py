@@ -103,12 +103,12 @@ def test_a_file_that_can_not_be_read_is_no_refusal(written):
         checker.read()
 
 
-def test_lines_of_no_use_are_told_once_for_each_version(written, logged):
+def test_lines_of_no_use_are_told_once_for_each_version(written, log_events):
     written.write(entries(me="secret") + b"a:x\nb:y\n")
     checker = written.checker()
     checker.read()
     ask(checker, b"me", b"secret")
-    (event,) = [event for event in logged if "ignored" in event]
+    (event,) = [event for event in log_events if "ignored" in event]
     assert (event["ignored"], event["path"]) == (2, str(written.path))
 
 

@@ -12,10 +12,10 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from attrs import frozen
-from tests.integration.images import assert_layout_holds, write_layout
 
 from tests.bench.samples import Measure, Run, Sample, failed
 from tests.bench.seed import COPIED
+from tests.integration.images import assert_layout_holds, write_layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

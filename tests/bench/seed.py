@@ -8,11 +8,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
-from tests.integration.images import Image, index
 
 from tests.bench import generator
 from tests.bench.content import Blob, Maker, push
 from tests.bench.wire import MIB, Connection
+from tests.integration.images import Image, index
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -115,13 +115,13 @@ def test_a_look_that_fails_is_logged_once_and_tried_again(heartbeat, gate, clock
     assert len(failures) == 2
 
 
-def test_a_store_that_is_down_is_a_line(heartbeat, gate, clock, failures, told):
+def test_a_store_that_is_down_is_a_line(heartbeat, gate, clock, failures, log_lines):
     gate.fails, gate.error = True, StorageError("a/path", "refused")
     clock.pump([1.0] * 6)
     assert gate.looks == 4
     assert stopped(heartbeat)
     assert failures == []
-    first, second = told
+    first, second = log_lines
     assert first.startswith("the collector's list could not be looked at; it will be tried again: ")
     assert second.startswith("the record of this process could not be removed: ")
     assert "refused" in first

@@ -194,12 +194,12 @@ def test_nothing_can_be_injected_into_a_head(wire):
 # Failures
 
 
-def test_a_resource_that_raises_is_a_clean_500(wire, logged):
+def test_a_resource_that_raises_is_a_clean_500(wire, log_events):
     answer = ask(wire, get(b"/boom"))
     assert answer.startswith(b"HTTP/1.1 500 ")
     assert json.loads(bodies(answer)[0])["errors"][0]["code"] == "UNKNOWN"
     assert b"secret" not in answer.lower()
-    assert [event for event in logged if "log_failure" in event]
+    assert [event for event in log_events if "log_failure" in event]
     assert ask(wire, get(b"/n")).endswith(b"\r\n\r\nn")
 
 
@@ -211,10 +211,10 @@ def test_whatever_raises_before_the_answer_is_a_clean_500(wire, path):
     assert bodies(answer)[1] == b"n"
 
 
-def test_a_resource_that_raises_for_a_client_that_left(wire, kit, logged):
+def test_a_resource_that_raises_for_a_client_that_left(wire, kit, log_events):
     kit.wire = wire
     assert ask(wire, get(b"/gone")) == b""
-    assert [event for event in logged if "log_failure" in event]
+    assert [event for event in log_events if "log_failure" in event]
 
 
 def test_a_length_that_is_none_breaks_the_connection(wire, kit):
@@ -236,12 +236,12 @@ def test_an_answer_can_be_encoded(wire):
     assert gzip.decompress(unchunked(body)) == b"zip"
 
 
-def test_a_resource_that_raises_late_breaks_the_connection(wire, logged):
+def test_a_resource_that_raises_late_breaks_the_connection(wire, log_events):
     answer = ask(wire, get(b"/late_boom"))
     assert b"secret" not in answer
     assert not answer.endswith(b"0\r\n\r\n")
     assert wire.transport.aborting
-    assert [event for event in logged if "log_failure" in event]
+    assert [event for event in log_events if "log_failure" in event]
 
 
 @pytest.mark.parametrize("path", [b"/short", b"/long"])
@@ -252,7 +252,7 @@ def test_an_answer_unlike_its_length_breaks_the_connection(wire, path):
     assert b"too long" not in answer
 
 
-def test_a_body_that_is_taken_badly_is_a_500(wire, kit, logged):
+def test_a_body_that_is_taken_badly_is_a_500(wire, kit, log_events):
     def explode(_sink, _piece):
         raise ValueError("secret")
 
@@ -261,7 +261,7 @@ def test_a_body_that_is_taken_badly_is_a_500(wire, kit, logged):
     answer = ask(wire, put(b"/s/take", b"abc"))
     assert answer.startswith(b"HTTP/1.1 500 ")
     assert b"secret" not in answer
-    assert [event for event in logged if "log_failure" in event]
+    assert [event for event in log_events if "log_failure" in event]
 
 
 def test_whoever_took_the_body_hears_what_its_consumer_raised(wire, kit):

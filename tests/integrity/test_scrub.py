@@ -230,11 +230,11 @@ def test_a_file_or_folder_that_can_not_be_read_does_not_keep_the_rest(store):
     assert (found.files, found.damaged, found.quarantined) == (2, 1, 0)
 
 
-def said(logged):
-    return [event["tag"] for event in logged if event["log_format"].startswith("affected tag")]
+def said(log_events):
+    return [event["tag"] for event in log_events if event["log_format"].startswith("affected tag")]
 
 
-def test_it_names_each_tag_that_needs_what_is_damaged(store, logged):
+def test_it_names_each_tag_that_needs_what_is_damaged(store, log_events):
     child = store.world.image(annotations={"is": "child"})
     inner = index(descriptor(store.world.read(layout.blob(child)), OCI_IMAGE))
     store.world.put(inner, OCI_INDEX)
@@ -247,19 +247,19 @@ def test_it_names_each_tag_that_needs_what_is_damaged(store, logged):
     found = scrubbed(store)
     assert (found.quarantined, found.tags) == (1, 2)
     assert found.affected == ("a/b:all", "other:v1")
-    assert said(logged) == [f"{tag} ({Digest.of(b'layer')})" for tag in found.affected]
+    assert said(log_events) == [f"{tag} ({Digest.of(b'layer')})" for tag in found.affected]
     # It was said when it was found: the next run finds nothing.
     assert scrubbed(store).tags == 0
 
 
-def test_it_names_the_tags_of_a_damaged_manifest(store, logged):
+def test_it_names_the_tags_of_a_damaged_manifest(store, log_events):
     digest = store.world.image("v1")
     store.world.put(
         index(descriptor(store.world.read(layout.blob(digest)), OCI_IMAGE)), OCI_INDEX, "all"
     )
     store.world.write(layout.blob(digest), b"{}")
     assert scrubbed(store).affected == ("a/b:all", "a/b:v1")
-    assert said(logged) == [f"a/b:all ({digest})", f"a/b:v1 ({digest})"]
+    assert said(log_events) == [f"a/b:all ({digest})", f"a/b:v1 ({digest})"]
 
 
 def test_many_damaged_blobs_are_told_of_in_parts(store, monkeypatch):
@@ -275,7 +275,7 @@ def test_many_damaged_blobs_are_told_of_in_parts(store, monkeypatch):
     assert sorted(found.affected) == [f"a/b:v{number}" for number in range(5)]
 
 
-def test_a_repository_that_can_not_be_read_keeps_nothing_from_the_quarantine(store, logged):
+def test_a_repository_that_can_not_be_read_keeps_nothing_from_the_quarantine(store, log_events):
     store.world.image("v1")
     store.world.write(LAYER, b"wrong")
 
@@ -286,10 +286,10 @@ def test_a_repository_that_can_not_be_read_keeps_nothing_from_the_quarantine(sto
     store.world.driver.before = before
     found = scrubbed(store)
     assert (found.quarantined, found.tags) == (1, 0)
-    assert any("not all affected tags" in event["log_format"] for event in logged)
+    assert any("not all affected tags" in event["log_format"] for event in log_events)
 
 
-def test_a_run_that_is_stopped_names_the_tags_the_next_time(store, logged):
+def test_a_run_that_is_stopped_names_the_tags_the_next_time(store, log_events):
     store.world.image("v1")
     store.world.write(LAYER, b"wrong")
     held = []
@@ -306,6 +306,6 @@ def test_a_run_that_is_stopped_names_the_tags_the_next_time(store, logged):
     assert held
     running.cancel()
     store.world.driver.before = lambda number, action, path: None
-    assert not said(logged)
+    assert not said(log_events)
     assert store.world.read(LAYER) == b"wrong"
     assert scrubbed(store).affected == ("a/b:v1",)

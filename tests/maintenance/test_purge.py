@@ -78,7 +78,7 @@ def test_old_uploads_go_and_young_ones_stay(registry, driver, clock):
     assert driver.swept == clock.seconds() - 1.5 * DAY
 
 
-def test_a_dry_run_says_what_would_go_and_removes_nothing(registry, driver, clock, logged):
+def test_a_dry_run_says_what_would_go_and_removes_nothing(registry, driver, clock, log_events):
     old = start(registry)
     clock.advance(2 * DAY)
     assert done(UploadPurge(registry, clock, DAY, dry_run=True).run()) == UploadPurgeResult(
@@ -86,7 +86,7 @@ def test_a_dry_run_says_what_would_go_and_removes_nothing(registry, driver, cloc
     )
     assert is_there(registry, old)
     assert driver.swept is None
-    said = [event for event in logged if event.get("what") == "would purge"]
+    said = [event for event in log_events if event.get("what") == "would purge"]
     assert [(event["id"], event["repository"], event["hours"]) for event in said] == [
         (old, "a", 48)
     ]

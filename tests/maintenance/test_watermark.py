@@ -58,7 +58,7 @@ def levels(disk, clock, *parts):
     return disk.told
 
 
-def test_it_is_told_when_a_mark_is_passed(disk, clock, logged):
+def test_it_is_told_when_a_mark_is_passed(disk, clock, log_events):
     watermark(disk, clock)
     assert levels(disk, clock, 0.7, 0.8, 0.85, 0.9, 1.0, 0.89, 0.1) == [
         FillLevel.HIGH,
@@ -66,13 +66,13 @@ def test_it_is_told_when_a_mark_is_passed(disk, clock, logged):
         FillLevel.HIGH,
         FillLevel.ROOM,
     ]
-    assert [event["log_level"] for event in logged] == [
+    assert [event["log_level"] for event in log_events] == [
         LogLevel.warn,
         LogLevel.error,
         LogLevel.warn,
         LogLevel.info,
     ]
-    assert logged[1]["part"] == "90.0"
+    assert log_events[1]["part"] == "90.0"
 
 
 def test_it_says_how_it_stands(disk, clock):
@@ -99,14 +99,14 @@ def test_one_mark_alone(disk, clock):
     assert levels(other, clock, 1.0, 0.1) == [FillLevel.HIGH, FillLevel.ROOM]
 
 
-def test_a_disk_that_can_not_be_asked_changes_nothing(disk, clock, logged):
+def test_a_disk_that_can_not_be_asked_changes_nothing(disk, clock, log_events):
     watermark(disk, clock)
     levels(disk, clock, 0.95)
     for _ in range(2):
         disk.used = fail(OSError("it is gone"))
         clock.advance(5)
     assert disk.told == [FillLevel.FULL]
-    assert len([event for event in logged if "log_failure" in event]) == 1
+    assert len([event for event in log_events if "log_failure" in event]) == 1
     assert levels(disk, clock, 0.1) == [FillLevel.FULL, FillLevel.ROOM]
 
 

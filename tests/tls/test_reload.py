@@ -87,22 +87,24 @@ def test_a_link_that_points_elsewhere_counts(reloading, tmp_path):
     assert reloading.used[1].key == b"two"
 
 
-def test_what_can_not_be_used_is_told_once_and_changes_nothing(reloading, told):
+def test_what_can_not_be_used_is_told_once_and_changes_nothing(reloading, log_lines):
     key = reloading.folder / "server.key"
     key.rename(reloading.folder / "away")
     reloading.look(10)
-    assert told == [f"http.tls.key: {key}: No such file or directory; the certificate in use stays"]
+    assert log_lines == [
+        f"http.tls.key: {key}: No such file or directory; the certificate in use stays"
+    ]
     assert reloading.used == []
     (reloading.folder / "away").rename(key)
     reloading.look(2)
     assert len(reloading.used) == 1
 
 
-def test_an_error_that_nobody_thought_of_does_not_end_the_looks(reloading, told):
+def test_an_error_that_nobody_thought_of_does_not_end_the_looks(reloading, log_lines):
     reloading.read = lambda: fail(ZeroDivisionError())
     (reloading.folder / "server.key").write_bytes(b"x")
     reloading.look(2)
-    assert told[0].startswith("the certificate can not be read again")
+    assert log_lines[0].startswith("the certificate can not be read again")
     reloading.read = lambda: execute(reloading.files.read)
     (reloading.folder / "server.key").write_bytes(b"xx")
     reloading.look(2)

@@ -111,7 +111,7 @@ def reactor():
 
 
 @pytest.fixture
-def workers(reactor, listening, loads, told):
+def workers(reactor, listening, loads, log_lines):
     made = WorkerSupervisor(reactor, load_text(TEXT, {}), listening, loads, {"PATH": "/bin"})
     made.startService()
     assert not reactor.processes  # there is no reactor yet to watch them
@@ -130,7 +130,7 @@ def test_all_are_started(workers, reactor, listening, loads):
     assert first.environ["PATH"] == "/bin"
 
 
-def test_who_ends_is_replaced(workers, reactor, loads, told):
+def test_who_ends_is_replaced(workers, reactor, loads, log_lines):
     first, _ = reactor.processes
     theirs = LoadTable(os.dup(loads.fileno()), 3, 1)
     theirs.enter()
@@ -143,12 +143,12 @@ def test_who_ends_is_replaced(workers, reactor, loads, told):
     assert len(reactor.processes) == 2
     reactor.advance(0.02)
     assert [process.handover().number for process in reactor.processes] == [1, 2, 1]
-    (line,) = [line for line in told if "has ended" in line]
+    (line,) = [line for line in log_lines if "has ended" in line]
     assert line.startswith("worker 1000 has ended: ")
     theirs.close()
 
 
-def test_who_ends_early_waits_longer_and_longer(workers, reactor, told):
+def test_who_ends_early_waits_longer_and_longer(workers, reactor, log_lines):
     def waits(count):
         seen = []
         for _ in range(count):
@@ -163,16 +163,16 @@ def test_who_ends_early_waits_longer_and_longer(workers, reactor, told):
     assert waits(11) == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0]
     reactor.advance(11)
     assert waits(2) == [0.1, 0.2]
-    assert any("another one starts in 0.8 s" in line for line in told)
+    assert any("another one starts in 0.8 s" in line for line in log_lines)
 
 
-def test_who_can_not_be_started_is_tried_again(reactor, listening, loads, told):
+def test_who_can_not_be_started_is_tried_again(reactor, listening, loads, log_lines):
     workers = WorkerSupervisor(reactor, load_text(TEXT, {}), listening, loads)
     reactor.refuse = True
     before = len(list(Path("/proc/self/fd").iterdir()))
     workers.startService()
     reactor.advance(0)
-    assert sum("can not be started: Resource temporarily" in line for line in told) == 2
+    assert sum("can not be started: Resource temporarily" in line for line in log_lines) == 2
     reactor.refuse = False
     reactor.advance(0.1)
     assert len(reactor.processes) == 2
@@ -207,14 +207,14 @@ def test_a_stop_waits_for_all(workers, reactor):
     assert len(reactor.processes) == 2
 
 
-def test_who_does_not_stop_is_killed(workers, reactor, told):
+def test_who_does_not_stop_is_killed(workers, reactor, log_lines):
     first, second = reactor.processes
     done = []
     workers.stopService().addCallback(done.append)
     first.end()
     reactor.advance(25)
     assert (first.signals, second.signals) == ([], ["KILL"])
-    assert any("worker 1001 does not end" in line for line in told)
+    assert any("worker 1001 does not end" in line for line in log_lines)
     assert not done
     second.end(status=1)
     assert done == [None]
@@ -240,11 +240,11 @@ def test_a_stop_before_the_reactor_runs(reactor, listening, loads):
     assert not reactor.processes
 
 
-def test_what_workers_log_is_logged(workers, reactor, told):
+def test_what_workers_log_is_logged(workers, reactor, log_lines):
     process, _ = reactor.processes
     process.protocol.childDataReceived(2, b"half a ")
-    assert "half a " not in told
+    assert "half a " not in log_lines
     process.protocol.childDataReceived(2, b"line\nlast words")
-    assert told[-1] == "half a line"
+    assert log_lines[-1] == "half a line"
     process.end(status=1)
-    assert "last words" in told
+    assert "last words" in log_lines
