@@ -96,12 +96,12 @@ def test_digests_of_other_algorithms(stocked, algorithm):
 
 def test_the_order_is_that_of_the_digests_and_after_is_not_among_them(stocked):
     expected = sorted(stocked.put(referrer(number), OCI_IMAGE) for number in range(8))
-    of = stocked.repo().referrers.of
-    assert done(of(SUBJECT)) == expected
+    list_referrers = stocked.repo().referrers.list_referrers
+    assert done(list_referrers(SUBJECT)) == expected
     for position, digest in enumerate(expected):
-        assert done(of(SUBJECT, str(digest))) == expected[position + 1 :]
-    assert done(of(SUBJECT, "a")) == expected
-    assert done(of(SUBJECT, "z")) == []
+        assert done(list_referrers(SUBJECT, str(digest))) == expected[position + 1 :]
+    assert done(list_referrers(SUBJECT, "a")) == expected
+    assert done(list_referrers(SUBJECT, "z")) == []
 
 
 def test_more_than_one_page_of_links(stocked, monkeypatch):
@@ -263,7 +263,7 @@ def test_a_store_that_fails_is_no_empty_list(stocked):
     stocked.put(referrer(), OCI_IMAGE)
 
     def broken(_number, action, path):
-        if action == "folders":
+        if action == "list_folders":
             raise OSError(path)
 
     stocked.driver.before = broken

@@ -123,7 +123,7 @@ def test_what_is_needed_comes_back_instead_of_going(store):
     store.age()
     for digest in (layer, kept):
         assert done(store.deleter.delete_blob(digest, lambda: True))
-    done(Sweeper(store.world.driver, store.deleter).unlink({layer}))
+    done(Sweeper(store.world.driver, store.deleter).unlink_blobs({layer}))
     assert not store.is_whole(kept)
     store.age(2 * WEEK)
     assert store.empty().back == 2

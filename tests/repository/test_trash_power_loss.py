@@ -27,25 +27,25 @@ async def prepare(driver):
 
 
 async def blob(trash):
-    await trash.blob(LAYER, lambda: True)
+    await trash.delete_blob(LAYER, lambda: True)
 
 
 async def layer(trash):
-    await trash.layer("a/b", LAYER, TrashReason.COLLECTED)
+    await trash.delete_layer("a/b", LAYER, TrashReason.COLLECTED)
 
 
 async def revision(trash):
-    await trash.revision("a/b", MANIFEST, TrashReason.DELETED)
+    await trash.delete_revision("a/b", MANIFEST, TrashReason.DELETED)
 
 
 async def tag(trash):
-    await trash.tag("a/b", "v1")
+    await trash.delete_tag("a/b", "v1")
 
 
 async def there_and_back(trash):
-    await trash.blob(LAYER, lambda: True)
-    await trash.layer("a/b", LAYER, TrashReason.COLLECTED)
-    assert await Recall(trash.driver).layer("a/b", LAYER)
+    await trash.delete_blob(LAYER, lambda: True)
+    await trash.delete_layer("a/b", LAYER, TrashReason.COLLECTED)
+    assert await Recall(trash.driver).restore_layer("a/b", LAYER)
 
 
 #: What is done, where it lay, where it lies then, and what its file holds: before, and then.
