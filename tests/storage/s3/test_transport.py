@@ -84,7 +84,7 @@ def test_silence(transport, agent, clock):
 
 
 def test_some_answers_take_longer(transport, agent, clock):
-    sending = get(transport, answer_seconds=300)
+    sending = get(transport, response_timeout=300)
     clock.advance(309)
     no_result(sending)
     clock.advance(1)
