@@ -1,4 +1,4 @@
-"""What the README tells people to write has to run."""
+"""The examples of the README and of docs/embedding.rst run as printed."""
 
 import os
 import re
@@ -8,9 +8,11 @@ import sys
 import textwrap
 from pathlib import Path
 
-README = Path(__file__).parent.parent / "README.rst"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.rst"
+EMBEDDING = ROOT / "docs" / "embedding.rst"
 
-# Ask the registry that the snippet started, then end it.
+# Appended to the example: send one request to the registry, then stop the reactor.
 ASK = """
 from urllib.request import urlopen
 from twisted.internet.threads import deferToThread
@@ -22,8 +24,8 @@ reactor.run()
 """
 
 
-def blocks():
-    text = README.read_text(encoding="utf-8")
+def blocks(path):
+    text = path.read_text(encoding="utf-8")
     return [textwrap.dedent(block) for block in re.findall(r"::\n\n((?:    .*\n|\n)+)", text)]
 
 
@@ -33,8 +35,8 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def test_the_snippet_for_embedding_serves(tmp_path):
-    snippet = next(block for block in blocks() if "RegistryResource(" in block)
+def test_the_mounting_example_serves(tmp_path):
+    snippet = next(block for block in blocks(EMBEDDING) if "RegistryResource(" in block)
     port = free_port()
     program = snippet.replace("/srv/images", str(tmp_path / "images")).replace("5000", str(port))
     program = program.replace("reactor.run()\n", ASK.format(port=port))
@@ -44,27 +46,24 @@ def test_the_snippet_for_embedding_serves(tmp_path):
         text=True,
         timeout=60,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(README.parent)},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert ran.stdout.splitlines()[:1] == ["{}"], ran.stdout + ran.stderr
 
 
-def test_the_configuration_it_shows_is_sound():
+def test_the_configuration_example_is_valid():
     from twisted_registry.config.loading import load_text
 
-    shown = next(block for block in blocks() if block.startswith("version: 0.1"))
+    shown = next(block for block in blocks(README) if block.startswith("version: 0.1"))
     loaded = load_text(shown, {})
     assert loaded.configuration.http.draintimeout == 30
     assert not loaded.warnings
 
 
-def test_the_make_targets_it_names_exist():
-    makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
-    named = {
-        name
-        for block in blocks()
-        for line in re.findall(r"make ((?:[a-z]+ ?)+)", block)
-        for name in line.split()
-    }
+def test_the_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    text = README.read_text(encoding="utf-8")
+    commands = re.findall(r"(?:``|\$ )make ([a-z ]+)", text)
+    named = {name for command in commands for name in command.split()}
     assert named >= {"serve", "test"}
     assert all(f"\n{name}:" in makefile for name in named), named
