@@ -10,7 +10,6 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
 from tests.api.setups import BUCKETS, FLAVOURS
-from tests.http.connection_kit import Kit, Memory
 from tests.support.http_client import RegistryClient
 from tests.support.s3_stores import make_driver
 from twisted_registry.api.context import APISettings
@@ -112,15 +111,3 @@ async def api(start):
 def clock():
     """A clock that stands still, for stores whose times do not matter."""
     return Clock()
-
-
-@pytest.fixture
-def kit():
-    """A Resource tree for the tests of the channel."""
-    return Kit()
-
-
-@pytest.fixture
-def wire(kit):
-    """A connection in memory."""
-    return Memory(kit)
