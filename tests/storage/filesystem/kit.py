@@ -50,7 +50,7 @@ class HeldThreads(InlineThreads):
 
     def step(self):
         work, arguments, answer = self.waiting.pop(0)
-        super().run(work, *arguments).chainDeferred(answer)
+        super().run_blocking(work, *arguments).chainDeferred(answer)
 
 
 def descriptors():

@@ -135,7 +135,7 @@ def test_two_that_read_a_folder_at_once(tmp_path):
     for _ in range(2):
         assert folders(driver) == ["a", "b"]
     assert scans(files) == 2
-    assert driver._scans._names == 10
+    assert driver._folder_names._names == 10
 
 
 def test_a_folder_that_goes_while_it_is_read(tmp_path):
@@ -196,7 +196,7 @@ def test_no_more_names_are_kept_than_allowed(tmp_path, files):
     # The one that was asked for least lately goes.
     assert [reads(f"x{number}") for number in (0, 3, 0, 2, 1)] == [0, 1, 0, 0, 1]
     assert [reads("large"), reads("large"), reads("x1")] == [1, 1, 0]
-    assert driver._scans._names <= 40
+    assert driver._folder_names._names <= 40
 
 
 def test_symbolic_links_are_looked_at_each_time(driver, files, tmp_path):

@@ -31,14 +31,14 @@ class HeldThreads(InlineThreads):
 
     def run_blocking(self, work, *arguments, undo=None):
         if self.held is None:
-            return super().run(work, *arguments, undo=undo)
+            return super().run_blocking(work, *arguments, undo=undo)
         answer = Deferred()
         self.held.append((work, arguments, answer))
         return answer
 
     def step(self):
         work, arguments, answer = self.held.pop(0)
-        super().run(work, *arguments).chainDeferred(answer)
+        super().run_blocking(work, *arguments).chainDeferred(answer)
 
 
 @pytest.fixture

@@ -22,18 +22,18 @@ result_of = SynchronousTestCase().successResultOf
 #: Prints how many KiB stay of what lay between pieces that are in use, before and after.
 PIECES = """
 import os
-from twisted_registry.storage.filesystem.writer import give_back
+from twisted_registry.storage.filesystem.writer import trim_heap
 
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE") // 1024
 
 begin = resident()
-pieces = [b"x" * 100_000 for _ in range(100)]
-kept = pieces[::10]
+pieces = [b"x" * 100_000 for _ in range(200)]
+kept = pieces[::20]
 del pieces
 print(resident() - begin)
-give_back()
+trim_heap()
 print(resident() - begin)
 """
 
@@ -66,7 +66,7 @@ def test_not_once_the_threads_are_gone(tmp_path):
         def run_blocking(self, work, *arguments, undo=None):
             if work is writer_module.trim_heap:
                 return fail(StorageError("", "the driver is closed"))
-            return super().run(work, *arguments, undo=undo)
+            return super().run_blocking(work, *arguments, undo=undo)
 
     driver = FilesystemDriver(str(tmp_path), Clock(), threads=Gone())
     writer = result_of(driver.writer("file", 0))
