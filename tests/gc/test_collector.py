@@ -241,7 +241,7 @@ def test_one_look_makes_all_lists_and_each_is_looked_at_again(store, monkeypatch
     revisions = layout.revisions("a/b", "sha256")
 
     def before(_number, action, path):
-        if action == "folders" and path == revisions:
+        if action == "list_folders" and path == revisions:
             looks.append("look")
         elif action == "put" and path == layout.DELETE_LIST:
             looks.append("condemned")
@@ -320,7 +320,7 @@ def slow_looks(store, seconds):
     kept = layout.revisions("a/b", "sha256")
 
     def before(_number, action, path):
-        if action == "folders" and path == kept:
+        if action == "list_folders" and path == kept:
             store.world.clock.advance(seconds())
 
     store.world.driver.before = before
@@ -346,7 +346,7 @@ def test_a_second_look_that_takes_far_longer_than_the_first_is_said(store):
     assert store.holds(b"garbage")
 
 
-@pytest.mark.parametrize("action", ["folders", "walk", "folders_many"])
+@pytest.mark.parametrize("action", ["list_folders", "walk", "list_folders_many"])
 def test_a_store_that_can_not_be_looked_through_loses_nothing(store, action):
     store.world.blob(b"garbage")
     store.world.image("v1")

@@ -57,7 +57,9 @@ def test_a_repository_with_a_manifest_that_can_not_be_read_keeps_all_its_blobs(s
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"?" * 10_000)])
-@pytest.mark.parametrize("moment", ["before", "marking", "marked", "eligible", "removed"])
+@pytest.mark.parametrize(
+    "moment", ["before", "repository_started", "manifest_kept", "eligible", "removed"]
+)
 def test_the_table_of_references_is_lost(store, tmp_path, damage, moment):
     """Whenever that is, what is needed stays and what is not goes."""
     path = tmp_path / "references.sqlite"

@@ -23,7 +23,9 @@ def gone():
     """The name of a process that has ended."""
     if not process_identity():
         pytest.skip("what has ended is not known for sure here")
-    asked = "from twisted_registry.gc.delete_list import this_process; print(this_process())"
+    asked = (
+        "from twisted_registry.gc.delete_list import process_identity; print(process_identity())"
+    )
     done = subprocess.run(
         [sys.executable, "-c", asked], capture_output=True, text=True, check=True, timeout=60
     )

@@ -19,7 +19,7 @@ LIST = DeleteList(
 )
 def test_it_is_read_as_it_was_written(condemned):
     listed = DeleteListView.from_bytes(condemned.to_bytes())
-    for name in ("id", "phase", "term", "owner"):
+    for name in ("id", "phase", "ttl_s", "owner"):
         assert getattr(listed, name) == getattr(condemned, name)
     everything = [*condemned.blobs, *(digest for _, digest in condemned.manifests)]
     assert sorted(listed.digests()) == sorted(map(str, everything))

@@ -14,8 +14,8 @@ from twisted_registry.gc.delete_list import has_exited, process_identity
 #: Says its name, and goes on until its input ends.
 PROGRAM = """
 import sys
-from twisted_registry.gc.delete_list import this_process
-print(this_process(), flush=True)
+from twisted_registry.gc.delete_list import process_identity
+print(process_identity(), flush=True)
 sys.stdin.read()
 """
 
