@@ -109,7 +109,7 @@ async def test_a_list_that_breaks_off_is_seen_to(start, clock, logged_errors):
         lists = []
 
         def before(number, name):
-            if name == "folders":
+            if name == "list_folders":
                 lists.append(number)
                 if len(lists) == 2:
                     return fail(StorageError("x", "torn"))
