@@ -151,8 +151,8 @@ class RequestEnds:
     def request_started(self, handler):
         """Pass over it."""
 
-    def request_finished(self, request_finished):
-        self.statuses.append(request_finished.status)
+    def request_finished(self, request):
+        self.statuses.append(request.status)
         waiting, self._waiting = self._waiting, []
         for done in waiting:
             done.callback(None)

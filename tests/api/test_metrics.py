@@ -27,8 +27,8 @@ class Metrics:
     def request_started(self, handler):
         self.began.append(handler)
 
-    def request_finished(self, request_finished):
-        self.over.append(request_finished)
+    def request_finished(self, request):
+        self.over.append(request)
         if self.waiting is not None:
             self.waiting.callback(None)
 
@@ -43,8 +43,8 @@ async def test_metrics_of_every_route(start, endpoint, method):
         (over,) = metrics.over
         assert metrics.began == [over.handler] == [endpoint.handler]
         assert (over.method, over.status) == (method, response.status)
-        assert over.sent == len(response.body)
-        assert over.seconds >= 0
+        assert over.sent_bytes == len(response.body)
+        assert over.duration_s >= 0
 
 
 @pytest_twisted.ensureDeferred

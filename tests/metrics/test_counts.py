@@ -1,4 +1,4 @@
-"""What is counted, added up over processes, and told to Prometheus."""
+"""Counts of requests and storage calls, their sum over processes, and their Prometheus text."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ from twisted_registry.metrics.counts import (
     Counts,
     CountsReporter,
 )
-from twisted_registry.metrics.interfaces import FinishedRequest, IMetricsObserver
+from twisted_registry.metrics.interfaces import (
+    FinishedRequest,
+    ICountsReceiver,
+    IMetricsObserver,
+)
 from twisted_registry.metrics.prometheus import render_metrics
 from twisted_registry.storage.interfaces import IStorageObserver
-from twisted_registry.workers.logs import COUNTS_PREFIX, EventReceiver, ICountsReceiver
+from twisted_registry.workers.logs import EventReceiver
 
+#: One entry of ``MaintenanceService.status()``.
 TASK = {
     "name": "gc",
     "enabled": True,
@@ -30,10 +35,11 @@ TASK = {
     "failures": 1,
     "passed_over": 4,
 }
+IN_FLIGHT = ("registry_http_in_flight_requests", "blob")
 
 
 def samples(counts, tasks=()):
-    """What Prometheus reads: the value of each name with its labels, in the order of theirs."""
+    """Parse the Prometheus text; keys are the name and the label values, sorted by label."""
     text = render_metrics(counts, tasks).decode()
     return {
         (sample.name, *sample.labels.values()): sample.value
@@ -42,34 +48,40 @@ def samples(counts, tasks=()):
     }
 
 
-def counted(**changed):
-    """The numbers after one request, and one call to the store."""
+def make_counts(**changed):
+    """Count one request and one storage call."""
     counts = Counts()
-    given = {"handler": "blob", "method": "GET", "status": 200, "seconds": 0.02, "sent": 3000}
+    fields = {
+        "handler": "blob",
+        "method": "GET",
+        "status": 200,
+        "duration_s": 0.02,
+        "sent_bytes": 3000,
+    }
     counts.request_started("blob")
-    counts.request_finished(FinishedRequest(**{**given, **changed}))
+    counts.request_finished(FinishedRequest(**{**fields, **changed}))
     counts.call_ended("filesystem", "get", 0.3, False)
     return counts
 
 
-def test_the_interfaces():
+def test_counts_provide_the_interfaces():
     verifyObject(IMetricsObserver, Counts())
     verifyObject(IStorageObserver, Counts())
     verifyObject(ICountsReceiver, AggregatedCounts())
 
 
-def test_a_request_and_a_call_to_the_store():
-    counts = counted()
+def test_requests_and_storage_calls_become_samples():
+    counts = make_counts()
     counts.call_ended("filesystem", "folders_many", 0.1, True)
     found = samples(counts)
     assert found["registry_http_requests_total", "200", "blob", "get"] == 1
-    assert found["registry_http_in_flight_requests", "blob"] == 0
-    seconds = "registry_http_request_duration_seconds"
-    assert found[f"{seconds}_bucket", "blob", "0.01", "get"] == 0
-    assert found[f"{seconds}_bucket", "blob", "0.025", "get"] == 1
-    assert found[f"{seconds}_bucket", "blob", "+Inf", "get"] == 1
-    assert found[f"{seconds}_sum", "blob", "get"] == 0.02
-    assert found[f"{seconds}_count", "blob", "get"] == 1
+    assert found[IN_FLIGHT] == 0
+    duration = "registry_http_request_duration_seconds"
+    assert found[f"{duration}_bucket", "blob", "0.01", "get"] == 0
+    assert found[f"{duration}_bucket", "blob", "0.025", "get"] == 1
+    assert found[f"{duration}_bucket", "blob", "+Inf", "get"] == 1
+    assert found[f"{duration}_sum", "blob", "get"] == 0.02
+    assert found[f"{duration}_count", "blob", "get"] == 1
     assert found["registry_http_response_size_bytes_bucket", "blob", "2048.0"] == 0
     assert found["registry_http_response_size_bytes_bucket", "blob", "4096.0"] == 1
     assert found["registry_http_request_size_bytes_sum", "blob"] == 0
@@ -77,23 +89,24 @@ def test_a_request_and_a_call_to_the_store():
     assert found["registry_storage_errors_total", "folders_many", "filesystem"] == 1
 
 
-def test_what_is_under_way():
-    counts = counted()
+def test_a_started_request_is_in_flight():
+    counts = make_counts()
     counts.request_started("blob")
-    assert samples(counts)["registry_http_in_flight_requests", "blob"] == 1
+    assert samples(counts)[IN_FLIGHT] == 1
 
 
-def test_a_body_of_unknown_length_is_not_measured():
-    names = {name for name, *_ in samples(counted(received=None))}
+def test_a_request_body_of_unknown_length_has_no_size_sample():
+    names = {name for name, *_ in samples(make_counts(received_bytes=None))}
     assert "registry_http_request_size_bytes_count" not in names
 
 
 @pytest.mark.parametrize("method", ["BREW", "get", ""])
-def test_made_up_methods_are_one(method):
-    assert samples(counted(method=method))["registry_http_requests_total", "200", "blob", "other"]
+def test_unknown_methods_share_one_label(method):
+    found = samples(make_counts(method=method))
+    assert found["registry_http_requests_total", "200", "blob", "other"] == 1
 
 
-def test_the_tasks():
+def test_maintenance_tasks_become_samples():
     found = samples(Counts(), [TASK, {**TASK, "name": "idle", "last": None, "next": None}])
     assert found["registry_maintenance_runs_total", "success", "gc"] == 2
     assert found["registry_maintenance_runs_total", "failure", "gc"] == 1
@@ -106,57 +119,55 @@ def test_the_tasks():
     assert ("registry_maintenance_last_run_timestamp_seconds", "idle") not in found
 
 
-def test_how_full_the_disk_is():
-    assert (
-        "registry_storage_used_ratio 0.25"
-        in render_metrics(Counts(), [], 0.25).decode().splitlines()
-    )
+def test_disk_usage_is_a_sample_only_with_a_watermark():
+    lines = render_metrics(Counts(), [], 0.25).decode().splitlines()
+    assert "registry_storage_used_ratio 0.25" in lines
     assert b"registry_storage_used_ratio" not in render_metrics(Counts(), [])
 
 
-def requests(counts):
+def count_requests(counts):
     return samples(counts).get(("registry_http_requests_total", "200", "blob", "get"), 0)
 
 
-def test_several_processes_are_added_up():
-    gathered = AggregatedCounts(counted())
-    gathered.told(7, counted().to_bytes())
-    gathered.told(8, counted().to_bytes())
-    gathered.told(8, counted().to_bytes())  # all that it counted so far, not what is new
-    found = samples(gathered.total())
-    assert requests(gathered.total()) == 3
+def test_counts_of_several_processes_are_summed():
+    aggregated = AggregatedCounts(make_counts())
+    aggregated.update(7, make_counts().to_bytes())
+    aggregated.update(8, make_counts().to_bytes())
+    aggregated.update(8, make_counts().to_bytes())  # a report replaces the previous one
+    found = samples(aggregated.total())
+    assert count_requests(aggregated.total()) == 3
     assert found["registry_storage_action_seconds_sum", "GetContent", "filesystem"] == (
         pytest.approx(0.9)
     )
 
 
-def test_what_a_process_counted_outlives_it_but_not_what_it_was_doing():
-    gathered = AggregatedCounts()
-    counts = counted()
+def test_counters_of_an_ended_process_are_kept_and_its_gauges_dropped():
+    aggregated = AggregatedCounts()
+    counts = make_counts()
     counts.request_started("blob")
-    gathered.told(7, counts.to_bytes())
-    assert samples(gathered.total())["registry_http_in_flight_requests", "blob"] == 1
-    gathered.gone(7)
-    gathered.gone(7)
-    assert requests(gathered.total()) == 1
-    assert samples(gathered.total()).get(("registry_http_in_flight_requests", "blob"), 0) == 0
+    aggregated.update(7, counts.to_bytes())
+    assert samples(aggregated.total())[IN_FLIGHT] == 1
+    aggregated.process_ended(7)
+    aggregated.process_ended(7)
+    assert count_requests(aggregated.total()) == 1
+    assert samples(aggregated.total()).get(IN_FLIGHT, 0) == 0
 
 
-def test_a_worker_tells_the_first_process():
-    clock, stream, gathered = Clock(), io.StringIO(), AggregatedCounts()
-    counts = counted()
-    reporting = CountsReporter(counts, stream, clock)
-    reporting.startService()
+def test_a_reporter_writes_a_line_when_counts_have_changed():
+    clock, stream, aggregated = Clock(), io.StringIO(), AggregatedCounts()
+    counts = make_counts()
+    reporter = CountsReporter(counts, stream, clock)
+    reporter.startService()
     clock.advance(REPORT_INTERVAL_S)
     clock.advance(REPORT_INTERVAL_S)
-    assert stream.getvalue().count(COUNTS_PREFIX.decode()) == 1, "nothing new was told"
+    assert len(stream.getvalue().splitlines()) == 1, "the second report had nothing new"
     counts.request_started("blob")
     counts.request_finished(FinishedRequest("blob", "GET", 200, 0.1, 1))
-    reporting.stopService()
+    reporter.stopService()
     assert clock.getDelayedCalls() == []
-    logged = []
-    reports = EventReceiver(logged.append, gathered)
-    reports.pid = 7
-    reports.received(stream.getvalue().encode())
-    assert logged == []
-    assert requests(gathered.total()) == 2
+    log_events = []
+    receiver = EventReceiver(log_events.append, aggregated)
+    receiver.pid = 7
+    receiver.received(stream.getvalue().encode())
+    assert log_events == []
+    assert count_requests(aggregated.total()) == 2

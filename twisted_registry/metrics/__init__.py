@@ -1,1 +1,1 @@
-"""metrics."""
+"""Measurements of requests and storage calls, and their export to Prometheus."""

@@ -1,6 +1,8 @@
-"""The seam for measurements: what the edge tells of every request."""
+"""Interfaces for measurements: what the API reports of every request, and what workers count."""
 
 from __future__ import annotations
+
+from typing import Final
 
 from attrs import frozen
 from zope.interface import Interface
@@ -8,32 +10,50 @@ from zope.interface import Interface
 # zope's methods have no self.
 # ruff: noqa: N805
 
+#: First bytes of a line with the counts of a worker, on the pipe that also carries its log. No
+#: JSON document begins with them.
+COUNTS_PREFIX: Final = b"counts "
+
 
 @frozen
 class FinishedRequest:
-    """One request that was answered, or whose client left.
+    """One request that was answered, or whose client disconnected.
 
-    :ivar handler: the route's name, as Distribution's metrics call it.
-    :ivar status: 499 if the client left before there was an answer.
-    :ivar seconds: from the headers to the end of the answer.
-    :ivar sent: bytes of the answer's body.
-    :ivar received: bytes of the request's body as its head told them, 0 without one; None if the
-        head did not tell.
+    :ivar handler: the name of the endpoint, as in Distribution's metrics.
+    :ivar method: the request method as the client sent it.
+    :ivar status: the status of the response; 499 if the client disconnected before it began.
+    :ivar duration_s: seconds from the end of the request's headers to the end of the response.
+    :ivar sent_bytes: size of the response body.
+    :ivar received_bytes: size of the request body by its Content-Length, 0 without a body; None if
+        the headers do not declare it.
     """
 
     handler: str
     method: str
     status: int
-    seconds: float
-    sent: int
-    received: int | None = 0
+    duration_s: float
+    sent_bytes: int
+    received_bytes: int | None = 0
 
 
 class IMetricsObserver(Interface):
-    """Hears of requests."""
+    """Receives the start and the end of every request."""
 
     def request_started(handler: str) -> None:
-        """Note that a request is under way; must neither block nor raise."""
+        """Note that a request has begun; must neither block nor raise."""
 
-    def request_finished(request_finished: FinishedRequest) -> None:
-        """Note that it is over; must neither block nor raise."""
+    def request_finished(request: FinishedRequest) -> None:
+        """Note that a request has ended; must neither block nor raise."""
+
+
+class ICountsReceiver(Interface):
+    """Receives the counts of other processes."""
+
+    def update(pid: int, report: bytes) -> None:
+        """Replace the counts of a process.
+
+        :param report: everything that the process has counted since it started.
+        """
+
+    def process_ended(pid: int) -> None:
+        """Note that a process has ended."""

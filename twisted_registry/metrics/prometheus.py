@@ -1,4 +1,4 @@
-"""Numbers as Prometheus reads them; needs the extra ``metrics``."""
+"""Prometheus text format of the counts; needs the extra ``metrics``."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ if TYPE_CHECKING:
 
     from twisted_registry.metrics.counts import Counts
 
-#: The media type of the text.
+#: Content-Type of :func:`render_metrics`.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def render_metrics(
     counts: Counts, tasks: Sequence[Mapping[str, Any]], used_ratio: float | None = None
 ) -> bytes:
-    """The text for Prometheus.
+    """Render all metrics in the Prometheus text format.
 
-    :param counts: of all processes.
-    :param tasks: of the maintenance, as :meth:`~twisted_registry.app.maintenance.MaintenanceService.status` tells.
-    :param used: the part of the disk that is used, from 0 to 1; None if nobody watches it.
+    :param counts: the sum over all processes.
+    :param tasks: the maintenance tasks, as
+        :meth:`~twisted_registry.app.maintenance.MaintenanceService.status` returns them.
+    :param used_ratio: the used part of the disk from 0 to 1; None if no watermark is configured.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(counts, tasks, used_ratio))
@@ -50,48 +51,52 @@ class _Collector:
         yield from self._collect_requests()
         yield from self._collect_maintenance()
         if self.used_ratio is not None:
-            text = "The part of the disk's blocks or inodes that is used."
+            text = "Used part of the disk's blocks or inodes, the larger of both."
             yield GaugeMetricFamily("registry_storage_used_ratio", text, value=self.used_ratio)
 
     def _collect_requests(self) -> Iterable[Metric]:
         for name, family in METRIC_FAMILIES.items():
             if family.bounds:
-                made: Any = HistogramMetricFamily(name, family.text, labels=family.labels)
+                metric: Any = HistogramMetricFamily(
+                    name, family.documentation, labels=family.labels
+                )
                 for key, histogram in self.counts.histograms.items():
                     if key[0] == name:
                         buckets = _cumulative_buckets(family.bounds, histogram)
-                        made.add_metric(key[1:], buckets, histogram.total)
+                        metric.add_metric(key[1:], buckets, histogram.total)
             else:
                 kind: Any = GaugeMetricFamily if family.is_gauge else CounterMetricFamily
-                made = kind(name, family.text, labels=family.labels)
-                for key, number in self.counts.numbers.items():
+                metric = kind(name, family.documentation, labels=family.labels)
+                for key, value in self.counts.values.items():
                     if key[0] == name:
-                        made.add_metric(key[1:], number)
-            yield made
+                        metric.add_metric(key[1:], value)
+            yield metric
 
     def _collect_maintenance(self) -> Iterable[Metric]:
         labels = ("task",)
         runs = CounterMetricFamily(
-            "registry_maintenance_runs", "Runs that ended.", labels=("task", "result")
+            "registry_maintenance_runs", "Finished runs.", labels=("task", "result")
         )
         began = GaugeMetricFamily(
             "registry_maintenance_last_run_timestamp_seconds",
-            "When the run that ended last began, on any machine.",
+            "Start of the run that ended last, on any machine.",
             labels=labels,
         )
         took = GaugeMetricFamily(
-            "registry_maintenance_last_run_duration_seconds", "How long it took.", labels=labels
+            "registry_maintenance_last_run_duration_seconds", "Duration of that run.", labels=labels
         )
         failed = GaugeMetricFamily(
-            "registry_maintenance_last_run_failed", "Whether it failed.", labels=labels
+            "registry_maintenance_last_run_failed", "Whether that run failed.", labels=labels
         )
         due = GaugeMetricFamily(
             "registry_maintenance_next_run_timestamp_seconds",
-            "When this machine looks whether a run is due.",
+            "When this process next checks whether a run is due.",
             labels=labels,
         )
         running = GaugeMetricFamily(
-            "registry_maintenance_running", "Whether any machine is at it.", labels=labels
+            "registry_maintenance_running",
+            "Whether a run is in progress on any machine.",
+            labels=labels,
         )
         for task in self.tasks:
             name, last = task["name"], task["last"]

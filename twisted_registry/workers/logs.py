@@ -27,7 +27,9 @@ from twisted.logger import (
     eventAsJSON,
     eventFromJSON,
 )
-from zope.interface import Interface, implementer
+from zope.interface import implementer
+
+from twisted_registry.metrics.interfaces import COUNTS_PREFIX
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -35,16 +37,12 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
     from twisted.logger import LogEvent
 
-# zope's methods have no self.
-# ruff: noqa: N805
-
+    from twisted_registry.metrics.interfaces import ICountsReceiver
 
 log = Logger()
 
 #: Names the process in a line of the log.
 PID_FIELD: Final = "process.pid"
-#: Begins a line that tells what a worker has counted; no line of JSON does.
-COUNTS_PREFIX: Final = b"counts "
 _MESSAGE_FIELD: Final = "err.message"
 #: A line longer than this is cut.
 _MAX_LINE_BYTES: Final = 1024 * 1024
@@ -82,16 +80,6 @@ class ProcessIdObserver:
         self._observer({PID_FIELD: os.getpid(), **event})
 
 
-class ICountsReceiver(Interface):
-    """Hears what the other processes have counted."""
-
-    def told(pid: int, report: bytes) -> None:
-        """A process told all that it has counted so far."""
-
-    def gone(pid: int) -> None:
-        """A process has ended."""
-
-
 class EventReceiver:
     """Takes what a worker sends, and logs it here.
 
@@ -123,7 +111,7 @@ class EventReceiver:
 
     def _take(self, line: bytes) -> None:
         if self._counted is not None and line.startswith(COUNTS_PREFIX):
-            self._counted.told(self.pid, line.removeprefix(COUNTS_PREFIX))
+            self._counted.update(self.pid, line.removeprefix(COUNTS_PREFIX))
             return
         text = line.decode("utf-8", "replace")
         event = _event(text)

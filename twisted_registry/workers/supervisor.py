@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from twisted_registry.config.loading import LoadedConfiguration
+    from twisted_registry.metrics.interfaces import ICountsReceiver
     from twisted_registry.tls.context import CertificateBundle
-    from twisted_registry.workers.logs import ICountsReceiver
     from twisted_registry.workers.port import LoadTable
 
 log = Logger()
@@ -158,7 +158,7 @@ class WorkerSupervisor(Service):
         slot.process = None
         self._loads.gone(slot.number)
         if self._gathered is not None:
-            self._gathered.gone(process.pid)
+            self._gathered.process_ended(process.pid)
         if self.running:
             how = "" if reason.check(ProcessDone) else f": {reason.getErrorMessage()}"
             self._restart_later(slot, f"worker {process.pid} has ended{how}")
