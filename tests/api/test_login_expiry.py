@@ -12,7 +12,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 
 from tests.support.passwords import Written, caller, entries, shown
-from tests.support.pulls import served
+from tests.support.served_image import serve_image
 from tests.support.tokens import ISSUER, NOW, REALM, SERVICE, claims, jwk, jwks, key, mint
 from twisted_registry.auth.access import AuthenticatedPolicy, SchemeAccess, TokenScopePolicy
 from twisted_registry.auth.basic import make_basic_scheme
@@ -52,7 +52,7 @@ async def statuses(connected, authorization, repository="a/b", times=3):
     request = f"GET /v2/{repository}/manifests/latest HTTP/1.1\r\nHost: x\r\n{line}\r\n".encode()
     found = set()
     for _ in range(times):
-        answer = await connected.ask(request, b"}")
+        answer = await connected.request(request, b"}")
         found.add(int(answer[9:12]))
     return found
 
@@ -60,7 +60,7 @@ async def statuses(connected, authorization, repository="a/b", times=3):
 @pytest_twisted.ensureDeferred
 async def test_a_token_ends_on_a_connection_that_goes_on(tmp_path):
     clock = clock_of(NOW)
-    async with served(tmp_path, bearer(clock, TokenScopePolicy())) as connected:
+    async with serve_image(tmp_path, bearer(clock, TokenScopePolicy())) as connected:
         good = token(exp=NOW + 100)
         assert await statuses(connected, good) == {200}
         clock.advance(159)
@@ -76,7 +76,7 @@ async def test_a_user_is_refused_from_the_next_request_on(tmp_path):
     access = SchemeAccess(
         make_basic_scheme("here", written.checker(), written.clock), AuthenticatedPolicy()
     )
-    async with served(tmp_path, access) as connected:
+    async with serve_image(tmp_path, access) as connected:
         assert await statuses(connected, shown("me", "secret")) == {200}
         written.write(entries(you="other"))
         assert await statuses(connected, shown("me", "secret")) == {401}
@@ -96,7 +96,7 @@ async def test_a_robot_that_was_revoked_is_out_after_seconds(tmp_path):
 
     access = SchemeAccess(TokenScheme(Realm(), "here", signs, logins, clock), AccessPolicy(()))
     record, secret = await other.records.create("robot", "ci", None, rights=RIGHTS)
-    async with served(tmp_path, access) as connected:
+    async with serve_image(tmp_path, access) as connected:
         identity = (await logins.authenticate_header(caller("any", secret))).identity
         derived = "Bearer " + signer.sign(TokenClaims(identity, SCOPE, record.id))
         for shows in (shown("any", secret), derived):
@@ -111,7 +111,7 @@ async def test_a_robot_that_was_revoked_is_out_after_seconds(tmp_path):
 async def test_the_same_token_is_asked_for_each_repository(tmp_path):
     access = bearer(clock_of(NOW), TokenScopePolicy())
     good = token()
-    async with served(tmp_path, access) as connected:
+    async with serve_image(tmp_path, access) as connected:
         for _ in range(2):
             assert await statuses(connected, good) == {200}
             assert await statuses(connected, good, "a/c") == {401}
@@ -121,7 +121,7 @@ async def test_the_same_token_is_asked_for_each_repository(tmp_path):
 async def test_users_who_share_a_connection_share_no_login(tmp_path):
     """As behind a proxy."""
     mine = AccessPolicy((AccessRule(Right.make(["a/**"], ["pull"]), frozenset({"me"})),))
-    async with served(tmp_path, bearer(clock_of(NOW), mine)) as connected:
+    async with serve_image(tmp_path, bearer(clock_of(NOW), mine)) as connected:
         me, you = token(), token(sub="you")
         # Of the same length, and different at the end, at the start, or in no more than the case.
         wrong = (me[:-4] + "AAAA", me.replace("ey", "yE", 1), me.swapcase())
@@ -151,7 +151,7 @@ class Guard(Resource):
 @pytest_twisted.ensureDeferred
 async def test_what_stands_in_front_sees_credentials_and_may_take_them_away(tmp_path, keep, status):
     seen = []
-    async with served(tmp_path, bearer(clock_of(NOW), TokenScopePolicy())) as connected:
+    async with serve_image(tmp_path, bearer(clock_of(NOW), TokenScopePolicy())) as connected:
         connected.protocol.site.resource = Guard(connected.protocol.site.resource, seen, keep)
         good = token()
         assert await statuses(connected, good) == {status}
@@ -165,6 +165,6 @@ async def test_headers_that_are_put_in_place_of_what_came_count(tmp_path):
             request.requestHeaders = Headers()
             return self.behind.getChildWithDefault(path, request)
 
-    async with served(tmp_path, bearer(clock_of(NOW), TokenScopePolicy())) as connected:
+    async with serve_image(tmp_path, bearer(clock_of(NOW), TokenScopePolicy())) as connected:
         connected.protocol.site.resource = Replacing(connected.protocol.site.resource, [], True)
         assert await statuses(connected, token()) == {401}

@@ -22,7 +22,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater, react
 
 from tests.support.http_client import digest_of
-from tests.support.pulls import MANIFEST, Connected, served
+from tests.support.served_image import MANIFEST, SocketConnection, serve_image
 from tests.support.tokens import ISSUER, REALM, SERVICE, claims, jwk, jwks, key, mint
 from twisted_registry.auth.access import OpenAccess, SchemeAccess
 from twisted_registry.auth.bearer import Bearer, TokenVerifier
@@ -76,12 +76,15 @@ async def measured(rounds: int) -> Times:
     """The times of so many requests of each kind."""
     with tempfile.TemporaryDirectory(prefix="registry-bench-") as folder:
         places = Path(folder, "open"), Path(folder, "tokens")
-        async with served(places[0], OpenAccess()) as one, served(places[1], _access()) as other:
+        async with (
+            serve_image(places[0], OpenAccess()) as one,
+            serve_image(places[1], _access()) as other,
+        ):
             pair = {False: one, True: other}
             for _ in range(3):
                 for shows, connected in pair.items():
                     for reference in _REFERENCES:
-                        await connected.ask(_request(reference, shows=shows), MANIFEST)
+                        await connected.request(_request(reference, shows=shows), MANIFEST)
             gc.collect()
             gc.disable()
             try:
@@ -90,7 +93,7 @@ async def measured(rounds: int) -> Times:
                 gc.enable()
 
 
-async def _times(pair: dict[bool, Connected], rounds: int) -> Times:
+async def _times(pair: dict[bool, SocketConnection], rounds: int) -> Times:
     times: Times = {}
     tag, digest = _REFERENCES
     for _ in range(rounds):
@@ -98,7 +101,7 @@ async def _times(pair: dict[bool, Connected], rounds: int) -> Times:
             _timed(kept, tag, shows=shows)
             times.setdefault((AGAIN, shows), []).append(_timed(kept, tag, shows=shows))
             times.setdefault((OTHER, shows), []).append(_timed(kept, digest, shows=shows))
-            new = Connected(kept.protocol.site)
+            new = SocketConnection(kept.protocol.site)
             times.setdefault((FIRST, shows), []).append(_timed(new, tag, shows=shows))
             times.setdefault((SECOND, shows), []).append(_timed(new, tag, shows=shows))
             new.close()
@@ -106,12 +109,12 @@ async def _times(pair: dict[bool, Connected], rounds: int) -> Times:
     return times
 
 
-def _timed(connected: Connected, reference: bytes, *, shows: bool) -> float:
+def _timed(connected: SocketConnection, reference: bytes, *, shows: bool) -> float:
     request = _request(reference, shows=shows)
     began = time.perf_counter()
     connected.protocol.dataReceived(request)
     ended = time.perf_counter()
-    answer = connected.received()
+    answer = connected.receive()
     assert answer.startswith(b"HTTP/1.1 200 "), answer
     assert answer.endswith(MANIFEST), "it waited for something"
     return ended - began

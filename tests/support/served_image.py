@@ -1,4 +1,8 @@
-"""A registry that holds one image, and connections to it whose reads a test makes itself."""
+"""A site that serves one image from files, and TCP connections to it that a test reads itself.
+
+No reactor takes part in a warm pull: the test passes the request to the protocol, and reads the
+response from the other end of the socket.
+"""
 
 from __future__ import annotations
 
@@ -22,40 +26,44 @@ MANIFEST = image(b"{}", BLOB)
 STORE = "docker/registry/v2"
 
 
-def write(root, path, content):
+def write_file(root, path, content):
     file = root / STORE / path
     file.parent.mkdir(parents=True)
     file.write_bytes(content)
 
 
-def fill(root):
-    """What a push of an image leaves, as far as a pull needs it."""
+def write_image(root):
+    """Write the files that a pull of ``a/b:latest`` reads."""
     for content in (BLOB, MANIFEST):
         name = digest_of(content).partition(":")[2]
-        write(root, f"blobs/sha256/{name[:2]}/{name}/data", content)
+        write_file(root, f"blobs/sha256/{name[:2]}/{name}/data", content)
     folder = "repositories/a/b"
     digest, name = digest_of(MANIFEST), digest_of(MANIFEST).partition(":")[2]
-    write(root, f"{folder}/_manifests/tags/latest/current/link", digest.encode())
-    write(root, f"{folder}/_manifests/revisions/sha256/{name}/link", digest.encode())
+    write_file(root, f"{folder}/_manifests/tags/latest/current/link", digest.encode())
+    write_file(root, f"{folder}/_manifests/revisions/sha256/{name}/link", digest.encode())
     digest, name = digest_of(BLOB), digest_of(BLOB).partition(":")[2]
-    write(root, f"{folder}/_layers/sha256/{name}/link", digest.encode())
+    write_file(root, f"{folder}/_layers/sha256/{name}/link", digest.encode())
 
 
-class Connected:
-    """A TCP connection to a site, whose reads the test makes itself."""
+class SocketConnection:
+    """A TCP connection to a site.
+
+    :ivar protocol: the server's protocol; pass requests to its ``dataReceived``.
+    """
 
     def __init__(self, site):
         with closing(socket.create_server(("127.0.0.1", 0))) as listener:
             self.client = socket.create_connection(listener.getsockname())
-            served, address = listener.accept()
-        served.setblocking(False)
+            accepted, address = listener.accept()
+        accepted.setblocking(False)
         self.client.setblocking(False)
         self.client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * len(BLOB))
         self.protocol = site.buildProtocol(None)
-        self.transport = Server(served, self.protocol, address, _Port, 0, reactor)
+        self.transport = Server(accepted, self.protocol, address, _Port, 0, reactor)
         self.protocol.makeConnection(self.transport)
 
-    def received(self):
+    def receive(self):
+        """Return the bytes that the site has sent."""
         data = b""
         while True:
             try:
@@ -66,13 +74,16 @@ class Connected:
                 return data
             data += piece
 
-    async def ask(self, request, ending):
-        """Send a request, and wait for an answer that ends so."""
+    async def request(self, request, ending, interval=0.01):
+        """Send a request, and wait for a response that ends with ``ending``.
+
+        :param interval: seconds between two looks at the socket.
+        """
         self.protocol.dataReceived(request)
-        data = self.received()
+        data = self.receive()
         while not data.endswith(ending):
-            await deferLater(reactor, 0.01)
-            data += self.received()
+            await deferLater(reactor, interval)
+            data += self.receive()
         return data
 
     def close(self):
@@ -81,29 +92,22 @@ class Connected:
 
 
 class _Port:
-    """As much of a listening port as a connection asks for."""
+    """The part of a listening port that a connection uses."""
 
     _realPortNumber = 0
 
 
 @asynccontextmanager
-async def served(folder, access):
-    """A connection to a registry that holds an image."""
-    fill(folder)
-    await deferLater(reactor, 0.05)  # files that were written just now are not believed
+async def serve_image(folder, access):
+    """Serve the image from ``folder``, and open one connection to the site."""
+    write_image(folder)
+    await deferLater(reactor, 0.05)  # files that were written just now are not cached
     driver = FilesystemDriver(str(folder), reactor)
     registry = Registry(CheckedDriver(driver, reactor), reactor, pending_pulls=set())
     site = HTTPSite(make_root(RegistryResource(registry, access, reactor), ""), reactor)
-    connected = Connected(site)
+    connection = SocketConnection(site)
     try:
-        yield connected
+        yield connection
     finally:
-        connected.close()
+        connection.close()
         await driver.close()
-
-
-async def warm(connected, head, content):
-    """Ask until all is known that will be."""
-    for _ in range(3):
-        answer = await connected.ask(head + b"\r\n", content)
-        assert answer.startswith(b"HTTP/1.1 200 ")
