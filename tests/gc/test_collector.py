@@ -8,7 +8,6 @@ import pytest
 
 from tests.gc.collected_store import DAY, UNTAGGED
 from tests.repository.worlds import ROOT, begin, descriptor, done, image, index
-from twisted_registry.gc import collector as collector_module
 from twisted_registry.gc.collector import CollectionFailed, CollectionResult
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.errors import RegistryError
@@ -196,21 +195,18 @@ def test_a_dry_run_removes_nothing_and_says_what_would_go(store):
     assert store.told.blobs == [Digest.of(b"garbage")]
 
 
-def test_many_lists(store, monkeypatch):
-    monkeypatch.setattr(collector_module, "_INITIAL_LIST_SIZE", 3)
+def test_garbage_beyond_one_list_is_removed_with_several(store):
     for number in range(10):
         store.world.blob(bytes([number]))
     store.age()
-    assert store.collect().blobs == 10
+    assert store.collect(min_list_digests=3).blobs == 10
     assert store.told.progress[-1] == (1, 1)
     assert not [path for path in store.world.paths() if "list" in path or "leases" in path]
 
 
 @pytest.mark.parametrize(("seconds", "lists"), [(0.0, 13), (4.0, 13), (1.9, 7), (0.1, 3)])
-def test_a_store_that_is_fast_has_longer_lists(store, monkeypatch, seconds, lists):
+def test_a_store_that_is_fast_has_longer_lists(store, seconds, lists):
     """What is gone in four seconds, within bounds; by what the list before took."""
-    monkeypatch.setattr(collector_module, "_INITIAL_LIST_SIZE", 3)
-    monkeypatch.setattr(collector_module, "_MAX_LIST_SIZE", 30)
     for number in range(39):
         store.world.blob(bytes([number]))
     store.age()
@@ -226,13 +222,12 @@ def test_a_store_that_is_fast_has_longer_lists(store, monkeypatch, seconds, list
             store.world.clock.advance(seconds / 3)
 
     store.world.driver.before = before
-    assert store.collect().blobs == 39
+    assert store.collect(min_list_digests=3, max_list_digests=30).blobs == 39
     assert len(condemned) == lists, sizes
     assert max(sizes) <= 30
 
 
-def test_one_look_makes_all_lists_and_each_is_looked_at_again(store, monkeypatch):
-    monkeypatch.setattr(collector_module, "_INITIAL_LIST_SIZE", 3)
+def test_one_look_makes_all_lists_and_each_is_looked_at_again(store):
     for number in range(10):
         store.world.blob(bytes([number]))
     kept = store.world.image("v1")
@@ -247,14 +242,13 @@ def test_one_look_makes_all_lists_and_each_is_looked_at_again(store, monkeypatch
             looks.append("condemned")
 
     store.world.driver.before = before
-    assert store.collect().blobs == 10
+    assert store.collect(min_list_digests=3).blobs == 10
     assert looks == ["look", *["condemned", "look"] * 4]
     assert store.is_whole(kept)
 
 
-def test_what_is_needed_by_the_time_of_a_later_list_stays(store, monkeypatch):
+def test_what_is_needed_by_the_time_of_a_later_list_stays(store):
     """The look that made the lists does not know of it."""
-    monkeypatch.setattr(collector_module, "_INITIAL_LIST_SIZE", 3)
     for number in range(10):
         store.world.blob(bytes([number]))
     for content in (b"{}", b"layer"):
@@ -271,7 +265,7 @@ def test_what_is_needed_by_the_time_of_a_later_list_stays(store, monkeypatch):
                 store.world.write(layout.revision_link("a/b", digest), str(digest).encode())
 
     store.world.driver.before = before
-    assert store.collect().blobs == 10
+    assert store.collect(min_list_digests=3).blobs == 10
     assert len(condemned) > 2
     assert store.is_whole(Digest.of(image()))
 
@@ -296,8 +290,7 @@ def test_a_list_that_a_crash_cut_short_is_in_nobodys_way(store):
 # Beside processes that serve.
 
 
-def test_a_sweep_that_takes_long_stops_long_before_the_term(store, monkeypatch):
-    monkeypatch.setattr(collector_module, "_INITIAL_LIST_SIZE", 10)
+def test_a_sweep_that_takes_long_stops_long_before_the_term(store):
     for number in range(10):
         store.world.blob(bytes([number]))
     store.age()
@@ -310,7 +303,9 @@ def test_a_sweep_that_takes_long_stops_long_before_the_term(store, monkeypatch):
 
     store.world.driver.before = before
     began = store.world.clock.seconds()
-    assert store.collect().blobs == 10, "what was left was done in the next rounds"
+    assert store.collect(min_list_digests=10).blobs == 10, (
+        "what was left was done in the next rounds"
+    )
     first_list = [time for time in removed if time - began < 30]
     assert len(first_list) == 2
 

@@ -11,11 +11,12 @@ from attrs import evolve
 from tests.gc.collected_store import DAY, UNTAGGED, heartbeats_running
 from tests.repository.worlds import begin, done, image
 from twisted_registry.gc.collector import CollectionFailed
-from twisted_registry.gc.delete_list import DeleteList, Phase, process_identity
+from twisted_registry.gc.delete_list import DeleteList, Phase
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.errors import RegistryError
 from twisted_registry.oci.manifest import OCI_IMAGE
 from twisted_registry.repository import layout
+from twisted_registry.repository.liveness import process_identity
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +24,7 @@ def gone():
     """The name of a process that has ended."""
     if not process_identity():
         pytest.skip("what has ended is not known for sure here")
-    asked = (
-        "from twisted_registry.gc.delete_list import process_identity; print(process_identity())"
-    )
+    asked = "from twisted_registry.repository import liveness; print(liveness.process_identity())"
     done = subprocess.run(
         [sys.executable, "-c", asked], capture_output=True, text=True, check=True, timeout=60
     )

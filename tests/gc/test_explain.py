@@ -24,7 +24,7 @@ def store():
 def explain(store, digest, *, untagged=True):
     collector = store.collector()
     mark_phase = MarkPhase(collector.inventory, store.references, untagged)
-    return drive(store.world, Explainer(mark_phase, collector.sweeper, DAY).explain(digest))
+    return drive(store.world, Explainer(mark_phase, DAY).explain(digest))
 
 
 def goes(store, digest, explanation):

@@ -20,11 +20,11 @@ from tests.gc.gate_kit import (
 )
 from tests.repository.worlds import begin, done, result_of
 from twisted_registry.gc import gate as gate_module
-from twisted_registry.gc.delete_list import process_identity
 from twisted_registry.gc.gate import CollectorGate
 from twisted_registry.oci.digest import Digest
 from twisted_registry.repository import layout
 from twisted_registry.repository.interfaces import IPresenceGate
+from twisted_registry.repository.liveness import process_identity
 from twisted_registry.storage.interfaces import StorageError
 
 

@@ -7,7 +7,6 @@ from twisted.logger import globalLogPublisher
 
 from tests.repository.trash_kit import WORLDS
 from tests.repository.worlds import done, result_of
-from twisted_registry.gc.sweep import Sweeper
 from twisted_registry.maintenance.pull_times import (
     FLUSH_INTERVAL_S,
     MAX_GAP_S,
@@ -98,7 +97,6 @@ def retention(world, *rules, **more):
     return TagRetention(
         Registry(world.driver, world.clock),
         Inventory(world.driver),
-        Sweeper(world.driver),
         PullTimes(world.driver),
         rules,
         **more,

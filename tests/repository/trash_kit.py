@@ -52,7 +52,7 @@ class KeptStore(Store):
         driver = self.world.driver
         mark_phase = MarkPhase(Inventory(driver), self.references)
         recovery = TrashRecovery(Recall(driver), self.references)
-        return drive(self.world, TrashExpiry(mark_phase, recovery, Sweeper(driver), keep).run())
+        return drive(self.world, TrashExpiry(mark_phase, recovery, keep).run())
 
     def trash(self, kind=None):
         async def found():

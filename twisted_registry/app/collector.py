@@ -64,7 +64,7 @@ def make_explainer(
     :param driver: of the store of a configuration.
     """
     mark_phase = MarkPhase(Inventory(driver), _references(configuration, reactor), untagged)
-    return Explainer(mark_phase, Sweeper(driver), configuration.storage.maintenance.gc.grace)
+    return Explainer(mark_phase, configuration.storage.maintenance.gc.grace)
 
 
 def make_trash_expiry(
@@ -77,7 +77,7 @@ def make_trash_expiry(
     """
     references = _references(configuration, reactor)
     mark_phase = MarkPhase(Inventory(driver), references)
-    return TrashExpiry(mark_phase, TrashRecovery(Recall(driver), references), Sweeper(driver), keep)
+    return TrashExpiry(mark_phase, TrashRecovery(Recall(driver), references), keep)
 
 
 def _references(configuration: Configuration, reactor: Any) -> ReferenceDatabase:

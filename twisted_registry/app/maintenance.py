@@ -21,7 +21,6 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 
 from twisted_registry.gc.gate import GateHeartbeat
-from twisted_registry.gc.sweep import Sweeper
 from twisted_registry.integrity.affected import AffectedTags
 from twisted_registry.integrity.blobs import BlobCheck, BlobSizes, Quarantine
 from twisted_registry.integrity.fsck import Fsck, Repairer
@@ -76,7 +75,7 @@ def make_pull_recorder(
 ) -> PullRecorder:
     """What records them."""
     # Only here, as below: few have such rules.
-    from twisted_registry.maintenance.pull_times import (
+    from twisted_registry.maintenance.pull_times import (  # noqa: PLC0415
         PullRecorder,
         PullTimes,
     )
@@ -96,9 +95,8 @@ def make_retention(
 
     :param driver: of the registry's store.
     """
-    from twisted_registry.gc.sweep import Sweeper  # noqa: PLC0415
     from twisted_registry.maintenance.pull_times import PullTimes  # noqa: PLC0415
-    from twisted_registry.maintenance.retention import RetentionRule, TagRetention
+    from twisted_registry.maintenance.retention import RetentionRule, TagRetention  # noqa: PLC0415
     from twisted_registry.repository.inventory import Inventory  # noqa: PLC0415
 
     rules = [
@@ -114,7 +112,6 @@ def make_retention(
     return TagRetention(
         registry,
         Inventory(driver),
-        Sweeper(driver),
         PullTimes(driver),
         rules,
         immutable_tags(configuration),
@@ -351,7 +348,7 @@ def make_scrub(
         affected_tags = AffectedTags(LinkCheck(driver, quarantine), Inventory(driver))
         return Scrub(
             BlobCheck(driver, quarantine, rate_limiter.throttle),
-            Repairer(Sweeper(driver), reactor),
+            Repairer(driver, reactor),
             ScrubPosition(driver),
             affected_tags,
             reactor,
@@ -383,7 +380,7 @@ def make_fsck(
     fsck = Fsck(
         BlobCheck(driver, quarantine, RateLimiter(reactor, 0).throttle),
         corrupt,
-        Repairer(Sweeper(driver), reactor, repair),
+        Repairer(driver, reactor, repair),
         observer,
     )
     repositories = RepositoryCheck(
@@ -411,7 +408,7 @@ def make_watermark(
     if filesystem is None or not (marks.warn or marks.refuse):
         return None
     # Only here: few ask for it.
-    from twisted_registry.maintenance.watermark import FillLevel, Watermark
+    from twisted_registry.maintenance.watermark import FillLevel, Watermark  # noqa: PLC0415
     from twisted_registry.storage.threads import Threads  # noqa: PLC0415
 
     # A disk that does not answer must hold up nothing else.

@@ -1,9 +1,10 @@
-"""The collector: removes what nothing refers to, while clients push.
+"""The garbage collector: remove what nothing refers to while clients push.
 
-:mod:`twisted_registry.gc.gate` describes the protocol, and
-``tests/maintenance/collector_model.py`` tries it out. A round marks, and makes lists of what is
-dead by that. Each goes: propose it; wait until every process has acknowledged it; take off it what
-was leased; condemn the rest; look again; remove what is condemned and still dead; withdraw it.
+:mod:`twisted_registry.gc.gate` describes the protocol, and ``tests/gc/collector_model.py`` checks
+it. A run has one or more rounds. Each round marks the whole store once and puts the unreachable
+content on delete lists. For each list the collector proposes it, waits until every serving process
+has acknowledged it, takes leased digests off it, condemns the rest, marks again, removes what is
+condemned and still unreachable, and withdraws the list.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from twisted_registry.gc.expire_trash import TrashRecovery
 from twisted_registry.gc.mark import CollectionFailed, CollectorObserver, MarkPhase, MarkResult
 from twisted_registry.gc.reference_db import ReferenceDatabaseLost
 from twisted_registry.repository.concurrency import RateLimiter, map_in_batches
-from twisted_registry.repository.inventory import StoredBlob
+from twisted_registry.repository.inventory import StoredBlob, store_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -38,33 +39,35 @@ if TYPE_CHECKING:
     from twisted_registry.repository.inventory import Inventory
     from twisted_registry.repository.recall import Recall
 
-#: Digests on the first list: what is removed in about ten seconds, for a push may have to wait so
-#: long.
-_INITIAL_LIST_SIZE = 2000
-#: Digests on a later one, where the store is faster than that, and seconds in which they go: each
-#: list costs a look at all names.
-_MAX_LIST_SIZE = 10_000
+#: Digests on the first list, and the least on a later one. They are removed in about ten seconds; a
+#: push may wait that long.
+_MIN_LIST_DIGESTS = 2000
+#: Digests on a later list, at most, if the store removes them within the target. Longer lists are
+#: better because each list costs one listing of all revisions.
+_MAX_LIST_DIGESTS = 10_000
 _TARGET_SWEEP_S = 4.0
-#: Seconds in which what is on one list is to be removed where the pace is set.
+#: Seconds within which one list is removed if a rate limit is set.
 _RATED_SWEEP_S = 10.0
-#: By how many times what a look through the store took a list is good for longer.
+#: A list lives longer by this multiple of the duration of the last mark.
 _MARK_TTL_FACTOR = 4.0
+#: The observer is told of progress after every so many removals.
+_PROGRESS_ITEMS = 50
 
 
 @frozen
 class CollectionResult:
-    """What a run did.
+    """What a run removed, or in a dry run would remove.
 
-    :ivar repositories: that were looked through.
+    :ivar repositories: repositories that were marked.
     :ivar marked: blobs and manifests that something refers to.
-    :ivar manifests: revisions that were taken out of their repositories, or would be.
-    :ivar blobs: blobs and manifests whose bytes are gone, or would be.
+    :ivar manifests: revisions taken out of their repositories.
+    :ivar blobs: blobs and manifests whose bytes were removed.
     :ivar size: their bytes.
-    :ivar leased: what stays because clients were told of it meanwhile.
-    :ivar troubled: repositories that hold something unreadable, of which all is kept.
-    :ivar vacated: repositories that hold nothing any more, and left the catalog.
-    :ivar young_manifests: revisions that stay only because they are younger than the grace.
-    :ivar young_blobs: blobs and manifests to which nothing refers, whose bytes are younger.
+    :ivar leased: content kept because it was reported as present to a client meanwhile.
+    :ivar troubled: repositories with something unreadable, of which everything is kept.
+    :ivar vacated: empty repositories that were removed from the catalog.
+    :ivar young_manifests: unreferenced revisions that stay because of the grace period alone.
+    :ivar young_blobs: unreachable blobs and manifests that stay because of it.
     """
 
     repositories: int = 0
@@ -81,14 +84,16 @@ class CollectionResult:
 
 @define(eq=False)
 class Collector:
-    """Collects garbage of one store.
+    """Collects the garbage of one store.
 
     :ivar grace: seconds for which everything that was stored is kept.
-    :ivar untagged: whether manifests that no tag holds go as well.
-    :ivar dry_run: only say what would go.
-    :ivar recall: brings back from the trash what is needed, if there is a trash.
-    :ivar pace: holds up what reads manifests and removes things, each of which counts one.
-    :ivar settling: see :class:`~twisted_registry.maintenance.protocol.DeleteListProtocol`.
+    :ivar untagged: whether manifests that no tag holds are removed as well.
+    :ivar dry_run: only report what would be removed.
+    :ivar recall: restores needed content from the trash; None without a trash.
+    :ivar rate_limiter: limits manifests read and items removed, together, per second.
+    :ivar settle_s: see :class:`~twisted_registry.gc.delete_list.DeleteListProtocol`.
+    :ivar min_list_digests: digests on the first list, and the least on a later one.
+    :ivar max_list_digests: digests on a list, at most.
     """
 
     inventory: Inventory
@@ -102,30 +107,36 @@ class Collector:
     recall: Recall | None = None
     rate_limiter: RateLimiter = field()
     settle_s: float = SETTLE_S
+    min_list_digests: int = _MIN_LIST_DIGESTS
+    max_list_digests: int = _MAX_LIST_DIGESTS
     _mark_phase: MarkPhase = field(init=False)
-    #: what was done so far
     _result: CollectionResult = field(init=False, factory=CollectionResult)
-    #: whether another round may find more: what manifests that were taken out had held, or what
-    #: there was no time for; and what the trash is to give back after a removal
+    #: whether another round may find more: content of the manifests that were taken out, or items
+    #: for which the time ran out; and, after removals, content to restore from the trash
     _needs_another_round: bool = field(init=False, default=False)
-    #: digests that the next list may have, by what removing those of the last one took
-    _list_size: int = field(init=False, factory=lambda: _INITIAL_LIST_SIZE)
-    #: seconds that the last look through the store took
+    #: digests that the next list may have, estimated from the last sweep
+    _list_digests: int = field(init=False)
+    #: seconds that the last mark took
     _mark_duration_s: float = field(init=False, default=0.0)
 
     @rate_limiter.default
     def _make_rate_limiter(self) -> RateLimiter:
         return RateLimiter(self.clock, 0)
 
+    @_list_digests.default
+    def _make_list_digests(self) -> int:
+        return self.min_list_digests
+
     @_mark_phase.default
     def _make_mark_phase(self) -> MarkPhase:
         return MarkPhase(self.inventory, self.references, self.untagged)
 
     async def run(self) -> CollectionResult:
-        """Collect until nothing more can go.
+        """Collect until nothing more can be removed.
 
-        :raises CollectionFailed: if what is referred to can not be told, or processes do not
-            acknowledge the list.
+        :raises CollectionFailed: if the store cannot be marked, or a serving process does not
+            acknowledge a list.
+        :raises RegistryError: if the store fails.
         """
         self._result = CollectionResult()
         observer = self.observer
@@ -137,24 +148,24 @@ class Collector:
             except ReferenceDatabaseLost:
                 if not may_retry:
                     raise
-                # With a table that is new, all manifests are read again.
+                # The database is created anew, from all manifests.
                 may_retry, observer = False, CollectorObserver()
                 continue
-            # Later rounds go through the same repositories.
+            # Later rounds visit the same repositories.
             observer = CollectorObserver()
-            total = self._result
             if self.dry_run:
-                return total
+                return self._result
             if not self._needs_another_round:
-                return evolve(total, vacated=await self.sweeper.prune_empty_repository())
+                pruned = await self.sweeper.prune_empty_repositories()
+                return evolve(self._result, vacated=pruned)
 
     async def _round(self, observer: CollectorObserver) -> None:
-        """Look through the store once, and remove what is dead by that, one list after another.
+        """Mark the store once, and remove what is unreachable, one list after another.
 
-        What the first look says only makes the lists, so that one is enough for all of them; each
-        is looked at again when it is condemned.
+        The first mark only selects candidates, so one is enough for all lists. Each list has a mark
+        of its own after it is condemned.
         """
-        before = await self.sweeper.store_time() - self.grace
+        before = await store_time(self.inventory.driver) - self.grace
         began = self.clock.seconds()
         marked = await self._mark(before, observer)
         self._mark_duration_s = self.clock.seconds() - began
@@ -170,7 +181,7 @@ class Collector:
         async for unreachable, young in self._unreachable_blobs(before):
             blobs += unreachable
             self._result = evolve(self._result, young_blobs=self._result.young_blobs + young)
-            while len(manifests) + len(blobs) >= self._max_list_size and not self.dry_run:
+            while len(manifests) + len(blobs) >= self._next_list_digests and not self.dry_run:
                 await self._remove_listed(before, *self._take_batch(manifests, blobs))
         if self.dry_run:
             self.observer.eligible(manifests, [blob.digest for blob in blobs])
@@ -182,11 +193,11 @@ class Collector:
     def _take_batch(
         self, manifests: list[tuple[str, Digest]], blobs: list[StoredBlob]
     ) -> tuple[Sequence[tuple[str, Digest]], Sequence[StoredBlob]]:
-        """Take away as many of what is to go as a list may have."""
-        some = manifests[: self._max_list_size]
-        others = blobs[: self._max_list_size - len(some)]
-        del manifests[: len(some)], blobs[: len(others)]
-        return some, others
+        """Remove from the front of both lists what fits on one delete list, and return it."""
+        first_manifests = manifests[: self._next_list_digests]
+        first_blobs = blobs[: self._next_list_digests - len(first_manifests)]
+        del manifests[: len(first_manifests)], blobs[: len(first_blobs)]
+        return first_manifests, first_blobs
 
     def _add_to_result(self, manifests: int, blobs: int, size: int) -> None:
         total = self._result
@@ -198,12 +209,12 @@ class Collector:
         )
 
     @property
-    def _max_list_size(self) -> int:
-        """How many digests a list may have, to be gone long before it is void."""
+    def _next_list_digests(self) -> int:
+        """Digests that the next list may have, so that it is swept long before it expires."""
         rate = self.rate_limiter.rate
-        return (
-            max(1, min(_INITIAL_LIST_SIZE, int(rate * _RATED_SWEEP_S))) if rate else self._list_size
-        )
+        if rate:
+            return max(1, min(self.min_list_digests, int(rate * _RATED_SWEEP_S)))
+        return self._list_digests
 
     async def _remove_listed(
         self,
@@ -215,15 +226,15 @@ class Collector:
         proposed = DeleteList(
             str(uuid4()),
             Phase.PROPOSED,
-            # Half of it must be enough for another look, and for the sweep.
+            # The second mark and the sweep have to fit into half of it.
             LIST_TTL_S + _MARK_TTL_FACTOR * self._mark_duration_s,
             frozenset(blob.digest for blob in blobs),
             frozenset(manifests),
         )
-        protocol = DeleteListProtocol(self.sweeper, self.clock, self.settle_s)
+        protocol = DeleteListProtocol(self.inventory.driver, self.clock, self.settle_s)
         try:
             await protocol.propose(proposed)
-            leased = await self.sweeper.leased_digests(proposed.id)
+            leased = await protocol.leased_digests(proposed.id)
             self._result = evolve(self._result, leased=max(self._result.leased, len(leased)))
             condemned = evolve(
                 proposed,
@@ -233,14 +244,14 @@ class Collector:
             )
             await protocol.condemn(condemned)
             began = self.clock.seconds()
-            still = await self._mark_phase.remark(before, condemned.manifests)
+            unreferenced = await self._mark_phase.remark(before, condemned.manifests)
             self._mark_duration_s = self.clock.seconds() - began
             unreachable = await self.references.unreachable(sorted(condemned.blobs))
-            await self._sweep(before, protocol, sorted(still), unreachable)
+            await self._sweep(before, protocol, sorted(unreferenced), unreachable)
         except NotAcknowledged as error:
             raise CollectionFailed(str(error)) from error
         finally:
-            await self.sweeper.withdraw(proposed.id)
+            await protocol.withdraw(proposed.id)
 
     async def _sweep(
         self,
@@ -250,56 +261,59 @@ class Collector:
         blobs: Sequence[Digest],
     ) -> None:
         total, done, size = len(manifests) + len(blobs), 0, 0
-        gone: set[Digest] = set()
-        taken_out = 0
+        removed_blobs: set[Digest] = set()
+        removed_revisions = 0
 
         def in_time() -> bool:
             nonlocal done
             done += 1
-            if done % 50 == 0 or done == total:
+            if done % _PROGRESS_ITEMS == 0 or done == total:
                 self.observer.removed(done, total)
             return protocol.in_time()
 
-        async def take_out(pair: tuple[str, Digest]) -> None:
-            nonlocal taken_out
+        async def remove_revision(pair: tuple[str, Digest]) -> None:
+            nonlocal removed_revisions
             await self.rate_limiter.throttle(1)
             if in_time() and await self.sweeper.remove_revision(*pair, before):
-                taken_out += 1
+                removed_revisions += 1
 
-        async def remove(digest: Digest) -> None:
+        async def remove_blob(digest: Digest) -> None:
             nonlocal size
             await self.rate_limiter.throttle(1)
             if in_time():
-                removed = await self.sweeper.remove_blob(digest, before, protocol.in_time)
-                if removed is not None:
-                    gone.add(digest)
-                    size += removed
+                removed_bytes = await self.sweeper.remove_blob(digest, before, protocol.in_time)
+                if removed_bytes is not None:
+                    removed_blobs.add(digest)
+                    size += removed_bytes
 
         began = self.clock.seconds()
-        await map_in_batches(take_out, manifests)
-        await map_in_batches(remove, blobs)
-        self._list_size = _list_size_for(total, self.clock.seconds() - began)
-        if gone and protocol.in_time():
-            await self.sweeper.unlink_blobs(gone)
-        if total and not taken_out + len(gone) and not protocol.in_time():
-            raise CollectionFailed("the store took too long to look through, so nothing is removed")
-        self._add_to_result(taken_out, len(gone), size)
-        back = bool(gone) and self.recall is not None
-        self._needs_another_round |= bool(taken_out) or not protocol.in_time() or back
+        await map_in_batches(remove_revision, manifests)
+        await map_in_batches(remove_blob, blobs)
+        self._list_digests = self._digests_removable(total, self.clock.seconds() - began)
+        if removed_blobs and protocol.in_time():
+            await self.sweeper.unlink_blobs(removed_blobs)
+        if total and not removed_revisions + len(removed_blobs) and not protocol.in_time():
+            raise CollectionFailed("marking the store took too long, nothing is removed")
+        self._add_to_result(removed_revisions, len(removed_blobs), size)
+        self._needs_another_round |= (
+            bool(removed_revisions)
+            or not protocol.in_time()
+            or (bool(removed_blobs) and self.recall is not None)
+        )
 
     async def _mark(self, before: float, observer: CollectorObserver) -> MarkResult:
         marked = await self._mark_phase.mark(before, observer, self.rate_limiter.throttle)
         if self.recall is not None and not self.dry_run:
             recovery = TrashRecovery(self.recall, self.references)
             while await recovery.restore_needed():
-                # Manifests may be among it.
+                # Restored manifests may refer to more.
                 marked = await self._mark_phase.mark(before)
         return marked
 
     async def _unreachable_blobs(
         self, before: float
     ) -> AsyncIterator[tuple[list[StoredBlob], int]]:
-        """Yield blobs that nothing refers to and that are old enough, and how many are not."""
+        """Yield unreachable blobs older than ``before``, and the number of younger ones."""
         async for blobs in self.inventory.blobs():
             by_digest = {blob.digest: blob for blob in blobs}
             unreachable = [
@@ -310,9 +324,13 @@ class Collector:
             ]
             yield old, len(unreachable) - len(old)
 
+    def _digests_removable(self, removed: int, seconds: float) -> int:
+        """Return how many digests the next list may have.
 
-def _list_size_for(removed: int, seconds: float) -> int:
-    """How many digests a list may have, if it took so many seconds to remove some."""
-    if seconds <= 0 or removed < _INITIAL_LIST_SIZE:
-        return _INITIAL_LIST_SIZE
-    return max(_INITIAL_LIST_SIZE, min(_MAX_LIST_SIZE, int(removed * _TARGET_SWEEP_S / seconds)))
+        :param removed: digests on the last list.
+        :param seconds: how long their removal took.
+        """
+        if seconds <= 0 or removed < self.min_list_digests:
+            return self.min_list_digests
+        removable = int(removed * _TARGET_SWEEP_S / seconds)
+        return max(self.min_list_digests, min(self.max_list_digests, removable))

@@ -1,107 +1,70 @@
-"""Which process it is, told so exactly that its end can be known for sure.
+"""The published delete list: what a collector is about to remove.
 
-A record that a process left behind counts for a while, since nobody can tell one that is slow from
-one that is gone. Of a process in the same namespace of the same kernel that can be told. Where it
-can not, the answer is that it may live.
+:mod:`twisted_registry.gc.gate` describes the protocol. This module has the file itself
+(:class:`DeleteList` to write it, :class:`DeleteListView` to read it), the leases and the records of
+serving processes beside it, and the collector's side of the protocol (:class:`DeleteListProtocol`).
+fsck and scrub use the same protocol before they move damaged content to the quarantine.
 
-What a collector means to remove, as it publishes it in the store.
-
-A text file: a line with the list's id, its phase, its term and its collector; then a line for each
-blob, and one for each manifest of a repository. It is replaced in one step, and gone when the sweep
-has passed. Who reads it keeps the lines as they are: there may be thousands, and clients wait.
-
-A list of what is to be removed, from its proposal to its end: the collector's side of the gate.
-
-Whoever takes anything out of a store that others serve goes this way, see
-:mod:`twisted_registry.gc.gate`: propose a list; wait until every process has acknowledged
-it; condemn what is still to go; look again; remove; withdraw the list.
+The list is one text file. Its first line has the ID of the list, its phase, its time to live and
+the identity of the collector's process. One line follows for each blob, then one for each manifest
+with its repository, then ``end``. The file is replaced in one step and deleted after the sweep.
+Readers keep the lines as text, because there may be thousands and clients are waiting.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from contextlib import suppress
 from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attrs import define, field, frozen
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from twisted_registry.oci.digest import ALGORITHMS
+from twisted_registry.oci.digest import ALGORITHMS, Digest, DigestInvalid
 from twisted_registry.repository import layout
-from twisted_registry.storage.interfaces import PathNotFound
+from twisted_registry.repository.errors import translate_storage_errors
+from twisted_registry.repository.inventory import store_time
+from twisted_registry.repository.liveness import has_exited, process_identity
+from twisted_registry.storage.interfaces import MethodUnsupported, PathExists, PathNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from twisted.internet.interfaces import IReactorTime
 
-    # @@EMPTY
-    from twisted_registry.gc.sweep import Sweeper
-    from twisted_registry.oci.digest import Digest
-    from twisted_registry.storage.interfaces import IStorageDriver
-
-_BOOT_ID_PATH = Path("/proc/sys/kernel/random/boot_id")
-#: Which of the fields after the name of the program (proc_pid_stat(5)) says when it began.
-_START_TIME_FIELD = 19
-
-
-def process_identity() -> str:
-    """Names this process, and no other that ever was: a word, empty where that can not be done."""
-    place, began = _kernel_and_namespace(), _start_ticks(os.getpid())
-    return f"{place}/{os.getpid()}/{began}" if place and began else ""
-
-
-def has_exited(name: str) -> bool:
-    """Whether the process that :func:`process_identity` named so has certainly ended, all of it."""
-    place, pid, began = (["", "", *name.rsplit("/", 2)])[-3:]
-    if not (place and pid.isdecimal()) or place != _kernel_and_namespace():
-        return False
-    try:
-        # One that ended and was not waited for is still found: a thread of it may be at work.
-        os.kill(int(pid), 0)
-    except (ProcessLookupError, OverflowError):
-        return True
-    except PermissionError:
-        pass
-    return _start_ticks(int(pid)) not in {"", began}
-
-
-def _kernel_and_namespace() -> str:
-    """The kernel that was booted, and the namespace in which ids of processes are unique."""
-    try:
-        boot, namespace = _BOOT_ID_PATH.read_text().strip(), Path("/proc/self/ns/pid").readlink()
-    except OSError:
-        return ""
-    return f"{boot}/{namespace}"
-
-
-def _start_ticks(pid: int) -> str:
-    """When a process began, in ticks since the kernel was booted; empty if nobody tells."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return fields[_START_TIME_FIELD] if len(fields) > _START_TIME_FIELD else ""
-
+    from twisted_registry.storage.interfaces import Entry, IStorageDriver
 
 log = Logger()
 
-#: Bytes of a list.
+#: Seconds after which serving processes ignore a list, at least. Nothing is removed in the second
+#: half of this time.
+LIST_TTL_S = 60.0
+#: Seconds for which the record of a serving process counts as a sign of life.
+RECORD_TTL_S = 30.0
+#: Seconds within which an object store completes a request, or drops it.
+SETTLE_S = 15.0
+#: Seconds after which the record of a dead process is deleted.
+_DEAD_RECORD_TTL_S = 24 * 3600.0
+#: Seconds to wait for all acknowledgements, and between two checks for them.
+_ACKNOWLEDGE_TIMEOUT_S = 60.0
+_POLL_INTERVAL_S = 0.25
+
 _MAX_LIST_BYTES = 64 * 1024 * 1024
+_MAX_RECORD_BYTES = 1024
+_PAGE_ENTRIES = 1000
+
 _DIGEST = "|".join(f"{algorithm}:[0-9a-f]{{{length}}}" for algorithm, length in ALGORITHMS.items())
-#: All lines but the first. One that a crash cut short has no such end.
+#: All lines but the first. A file that a crash cut short has no such end.
 _ENTRIES = re.compile(rf"(?:(?:{_DIGEST})(?: [^ \n]+)?\n)*end")
 
 
 class Phase(Enum):
-    """How far a list is.
+    """The phase of a list.
 
-    PROPOSED: whoever calls something on it present takes a lease. CONDEMNED: what is on it is
-    gone for everybody who may push, and may be removed.
+    PROPOSED: a process that reports a listed digest as present writes a lease for it. CONDEMNED:
+    listed digests are reported as absent to pushing clients, and may be removed.
     """
 
     PROPOSED = "proposed"
@@ -109,7 +72,11 @@ class Phase(Enum):
 
 
 class DeleteListInvalid(ValueError):
-    """The file is no such list."""
+    """The file is not a complete delete list."""
+
+
+class NotAcknowledged(Exception):
+    """Nothing may be removed: a serving process did not acknowledge, or the list was withdrawn."""
 
 
 def _repr_count(items: frozenset[object]) -> str:
@@ -118,13 +85,13 @@ def _repr_count(items: frozenset[object]) -> str:
 
 @frozen
 class DeleteList:
-    """One list.
+    """A list as its collector writes it.
 
-    :ivar term: seconds after which a process that has seen the list no longer obeys it; its
-        collector stops removing long before.
-    :ivar blobs: bytes that nothing references.
-    :ivar manifests: revisions to be taken out of a repository.
-    :ivar owner: the collector's process, see :mod:`~twisted_registry.gc.delete_list`.
+    :ivar ttl_s: seconds after which a process that has seen the list ignores it. The collector
+        stops removing after half of this time.
+    :ivar blobs: blobs and manifests whose bytes nothing references.
+    :ivar manifests: revisions to be taken out of a repository: its name, and the digest.
+    :ivar owner: the collector's process, see :func:`~.liveness.process_identity`.
     """
 
     id: str
@@ -135,7 +102,7 @@ class DeleteList:
     owner: str = field(factory=process_identity, eq=False)
 
     def to_bytes(self) -> bytes:
-        """The content of the file."""
+        """Return the content of the file."""
         return "\n".join(self._lines()).encode("ascii")
 
     def _lines(self) -> Iterable[str]:
@@ -149,9 +116,10 @@ class DeleteList:
 
 @frozen(eq=False)
 class DeleteListView:
-    """A list as others read it.
+    """A list as other processes read it.
 
-    :ivar id: and the others: as in :class:`DeleteList`.
+    The attributes are those of :class:`DeleteList`.
+
     :ivar size: bytes of the file.
     """
 
@@ -163,35 +131,38 @@ class DeleteListView:
     _lines: frozenset[str] = field(repr=_repr_count)
 
     def contains(self, repository: str | None, digest: Digest) -> bool:
-        """Whether the list holds a digest, for one repository or (None) for the whole store."""
+        """Return whether a digest is listed.
+
+        :param repository: a repository, whose manifests count as well; None for blobs only.
+        """
         line = str(digest)
         return line in self._lines or (
             repository is not None and f"{line} {repository}" in self._lines
         )
 
     def digests(self) -> Iterator[str]:
-        """All that is on the list, for the whole store or for a repository."""
+        """Return all listed digests: blobs, and manifests of any repository."""
         return (line.partition(" ")[0] for line in self._lines)
 
     def matches_content(self, content: bytes) -> bool:
-        """Whether a file still says the same: each phase of a list is written once."""
+        """Return whether a file still has this list: each phase of a list is written once."""
         return len(content) == self.size and content.startswith(
             f"{self.id} {self.phase.value} ".encode()
         )
 
     @classmethod
     def from_bytes(cls, content: bytes) -> DeleteListView:
-        """Read the file.
+        """Parse the file.
 
-        :raises DeleteListInvalid: if it is torn.
+        :raises DeleteListInvalid: if it is incomplete or malformed.
         """
         first, _, lines = content.decode("ascii", "replace").partition("\n")
         if not _ENTRIES.fullmatch(lines):
-            raise DeleteListInvalid("it has no end, or a line that is no digest")
+            raise DeleteListInvalid("no end line, or a line that is not a digest")
         try:
             list_id, phase, ttl_s, owner = first.split(" ")
-            found = frozenset(lines.split("\n")[:-1])
-            return cls(list_id, Phase(phase), float(ttl_s), owner, len(content), found)
+            entries = frozenset(lines.split("\n")[:-1])
+            return cls(list_id, Phase(phase), float(ttl_s), owner, len(content), entries)
         except ValueError as error:
             raise DeleteListInvalid(str(error)) from error
 
@@ -199,20 +170,36 @@ class DeleteListView:
 async def read_delete_list(
     driver: IStorageDriver, known: DeleteListView | None = None
 ) -> DeleteListView | None:
-    """The list that is published now, or None.
+    """Return the list that is published now, or None. A torn list counts as none.
 
-    :param known: what was read before, to be returned if it is still so.
+    :param known: an earlier result; returned if the file has not changed since.
+    :raises StorageError: if the store fails.
     """
     try:
         return await _read(driver, known)
     except DeleteListInvalid as error:
-        # Its collector is gone with the power: a living one has written it whole.
-        log.warn("the collector's list is torn and counts for nothing: {error}", error=str(error))
+        # Its collector crashed with the power: a live one has written the whole file.
+        log.warn("delete list is torn and ignored: {error}", error=str(error))
         return None
 
 
+async def is_list_torn(driver: IStorageDriver) -> bool:
+    """Return whether a list is published that a crash cut short.
+
+    :raises StorageError: if the store fails.
+    """
+    try:
+        await _read(driver)
+    except DeleteListInvalid:
+        return True
+    return False
+
+
 async def delete_torn_list(driver: IStorageDriver) -> bool:
-    """Remove the list if it is torn, and return whether it was."""
+    """Delete the published list if it is torn, and return whether it was.
+
+    :raises StorageError: if the store fails.
+    """
     torn = await is_list_torn(driver)
     if torn:
         with suppress(PathNotFound):
@@ -220,13 +207,137 @@ async def delete_torn_list(driver: IStorageDriver) -> bool:
     return torn
 
 
-async def is_list_torn(driver: IStorageDriver) -> bool:
-    """Whether there is a list that a crash cut short."""
-    try:
-        await _read(driver)
-    except DeleteListInvalid:
+async def read_leases(driver: IStorageDriver, list_id: str) -> set[Digest]:
+    """Return the digests that were reported as present to clients while a list was proposed.
+
+    :raises StorageError: if the store fails.
+    """
+    found: set[Digest] = set()
+    for algorithm in ALGORITHMS:
+        for entry in await _list_folder(driver, f"{layout.leases(list_id)}/{algorithm}"):
+            with suppress(DigestInvalid):
+                found.add(Digest.parse(f"{algorithm}:{entry.path}"))
+    return found
+
+
+@define(eq=False)
+class DeleteListProtocol:
+    """The collector's side of the protocol, for one list at a time.
+
+    All methods but :meth:`in_time` raise :class:`~twisted_registry.oci.errors.RegistryError` if the
+    store fails.
+
+    :ivar clock: measures the age of the list; it is never compared with another machine's.
+    :ivar settle_s: seconds for which a request of a dead collector may still take effect. A system
+        call ends with its process, a request to an object store does not.
+    """
+
+    driver: IStorageDriver
+    clock: IReactorTime
+    settle_s: float = SETTLE_S
+    _ttl_s: float = field(init=False, default=LIST_TTL_S)
+    _proposed_at_s: float = field(init=False, default=0.0)
+
+    @translate_storage_errors
+    async def propose(self, proposed: DeleteList) -> None:
+        """Publish a list, and wait until every serving process has acknowledged it.
+
+        While another collector's list is published, wait until it is withdrawn or expires.
+
+        :raises NotAcknowledged: if a process does not acknowledge it in time.
+        """
+        while True:
+            self._proposed_at_s, self._ttl_s = self.clock.seconds(), proposed.ttl_s
+            if await self._create(proposed):
+                break
+            await self._wait_for_other_list()
+        await self._wait_for_acknowledgements(proposed.id)
+
+    @translate_storage_errors
+    async def leased_digests(self, list_id: str) -> set[Digest]:
+        """Return what has to be taken off the list, see :func:`read_leases`."""
+        return await read_leases(self.driver, list_id)
+
+    @translate_storage_errors
+    async def condemn(self, condemned: DeleteList) -> None:
+        """Replace the proposed list by the digests that are still to be removed.
+
+        :raises NotAcknowledged: if another collector has withdrawn the list.
+        """
+        published = await read_delete_list(self.driver)
+        if published is None or published.id != condemned.id:
+            raise NotAcknowledged("another collector has withdrawn the list")
+        await self.driver.put(layout.DELETE_LIST, condemned.to_bytes())
+
+    def in_time(self) -> bool:
+        """Return whether the collector may still remove: not half of the list's time has passed."""
+        return self.clock.seconds() - self._proposed_at_s < self._ttl_s / 2
+
+    @translate_storage_errors
+    async def withdraw(self, list_id: str) -> None:
+        """Delete a list and its leases. Another collector's list stays."""
+        published = await read_delete_list(self.driver)
+        if published is None or published.id == list_id:
+            with suppress(PathNotFound):
+                await self.driver.delete(layout.DELETE_LIST)
+        with suppress(PathNotFound):
+            await self.driver.delete(layout.leases(list_id))
+
+    async def _create(self, proposed: DeleteList) -> bool:
+        """Publish a list unless one is published, and return whether that is done."""
+        try:
+            await self.driver.create(layout.DELETE_LIST, proposed.to_bytes())
+        except PathExists:
+            # Nobody owns a torn list, so nobody else would ever delete it.
+            await delete_torn_list(self.driver)
+            return False
+        except MethodUnsupported:
+            if await read_delete_list(self.driver) is not None:
+                return False
+            await self.driver.put(layout.DELETE_LIST, proposed.to_bytes())
         return True
-    return False
+
+    async def _wait_for_other_list(self) -> None:
+        """Wait until the published list is withdrawn, or withdraw it when it has expired."""
+        began, other = self.clock.seconds(), await read_delete_list(self.driver)
+        if other is None:
+            return
+        log.info("waiting for the delete list of another collector list={id}", id=other.id)
+        while True:
+            ttl_s = min(self.settle_s, other.ttl_s) if has_exited(other.owner) else other.ttl_s
+            if self.clock.seconds() - began >= ttl_s:
+                await self.withdraw(other.id)
+            await self._pause()
+            published = await read_delete_list(self.driver)
+            if published is None or published.id != other.id:
+                return
+
+    async def _wait_for_acknowledgements(self, list_id: str) -> None:
+        deadline = self.clock.seconds() + _ACKNOWLEDGE_TIMEOUT_S
+        while missing := await self._count_unacknowledged(list_id):
+            if self.clock.seconds() >= deadline:
+                raise NotAcknowledged(
+                    f"{missing} serving processes did not acknowledge the list in time"
+                )
+            await self._pause()
+
+    async def _count_unacknowledged(self, list_id: str) -> int:
+        """Count the live processes that do not obey a list; delete the records of dead ones."""
+        now, count = await store_time(self.driver), 0
+        for entry in await _list_folder(self.driver, layout.PROCESSES):
+            age = None if entry.modified is None else now - entry.modified / 1e9
+            path = layout.process(entry.path)
+            with suppress(PathNotFound):
+                content = await self.driver.get(path, _MAX_RECORD_BYTES)
+                acknowledged, _, owner = content.decode("utf-8", "replace").partition(" ")
+                if has_exited(owner) or (age is not None and age > _DEAD_RECORD_TTL_S):
+                    await self.driver.delete(path)
+                elif (age is None or age < RECORD_TTL_S) and acknowledged != list_id:
+                    count += 1
+        return count
+
+    async def _pause(self) -> None:
+        await deferLater(self.clock, _POLL_INTERVAL_S, lambda: None)
 
 
 async def _read(
@@ -243,87 +354,14 @@ async def _read(
     )
 
 
-#: Seconds after which processes take a list for void, or more. Nothing goes in the second half.
-LIST_TTL_S = 60.0
-#: Seconds for which acknowledgements are waited for, and between two looks at them.
-_ACKNOWLEDGE_TIMEOUT_S = 60.0
-_POLL_INTERVAL_S = 0.25
-#: Seconds within which an object store answers, or has forgotten what it was asked.
-SETTLE_S = 15.0
-
-
-class NotAcknowledged(Exception):
-    """A serving process does not answer, or the list is gone: nothing may be removed."""
-
-
-@define(eq=False)
-class DeleteListProtocol:
-    """Publishes lists, one at a time.
-
-    :ivar clock: is never compared with another machine's.
-    :ivar settling: seconds for which what a collector asked of the store may still take effect
-        after its end; no less than what a request may lie around.
-    """
-
-    sweeper: Sweeper
-    clock: IReactorTime
-    settle_s: float = SETTLE_S
-    _ttl_s: float = LIST_TTL_S
-    _proposed_at_s: float = 0.0
-
-    async def propose(self, proposed: DeleteList) -> None:
-        """Publish a list when that of another collector is gone, and wait for all processes.
-
-        :raises NotAcknowledged: if one does not acknowledge it in time.
-        """
-        while True:
-            self._proposed_at_s, self._ttl_s = self.clock.seconds(), proposed.ttl_s
-            if await self.sweeper.propose(proposed):
-                break
-            await self._wait_for_other_list(await self.sweeper.published_list())
-        await self._wait_for_acknowledgements(proposed.id)
-
-    async def condemn(self, condemned: DeleteList) -> None:
-        """Replace the proposed list by what is to go of it.
-
-        :raises NotAcknowledged: if another collector has taken it away.
-        """
-        if not await self.sweeper.condemn(condemned):
-            raise NotAcknowledged("another collector has taken the list away")
-
-    def in_time(self) -> bool:
-        """Whether something may still be removed: long before anybody takes the list for void."""
-        return self.clock.seconds() - self._proposed_at_s < self._ttl_s / 2
-
-    async def _wait_for_other_list(self, other: DeleteListView | None) -> None:
-        """Wait until another collector's list is gone, or void because its collector died."""
-        began = self.clock.seconds()
-        if other is not None:
-            log.info("another collector is at work, or was; waiting")
-        while other is not None:
-            ttl_s = min(self.settle_s, other.ttl_s) if has_exited(other.owner) else other.ttl_s
-            if self.clock.seconds() - began >= ttl_s:
-                await self.sweeper.withdraw(other.id)
-            await self._pause()
-            found = await self.sweeper.published_list()
-            if found is None or found.id != other.id:
-                return
-
-    async def _wait_for_acknowledgements(self, list_id: str) -> None:
-        until = self.clock.seconds() + _ACKNOWLEDGE_TIMEOUT_S
-        while True:
-            missing = [
-                process.id
-                for process in await self.sweeper.live_processes()
-                if process.acknowledged != list_id
-            ]
-            if not missing:
-                return
-            if self.clock.seconds() >= until:
-                raise NotAcknowledged(
-                    f"{len(missing)} serving processes did not acknowledge the list in time"
-                )
-            await self._pause()
-
-    async def _pause(self) -> None:
-        await deferLater(self.clock, _POLL_INTERVAL_S, lambda: None)
+async def _list_folder(driver: IStorageDriver, folder: str) -> Sequence[Entry]:
+    """Return all entries of a folder; none if it does not exist."""
+    found: list[Entry] = []
+    while True:
+        try:
+            page = await driver.list(folder, found[-1].path if found else "", _PAGE_ENTRIES)
+        except PathNotFound:
+            return found
+        found += page
+        if len(page) < _PAGE_ENTRIES:
+            return found

@@ -1,9 +1,8 @@
-"""Empties the trash of what has been there for long enough (``storage.maintenance.trash.keep``).
+"""Expire the trash (``storage.maintenance.trash.keep``), and restore from it what is needed.
 
-Brings back from the trash what a stored manifest turns out to need.
-
-That can be so after a collector stalled for minutes between its last look at the time and one
-removal, which is the one hole that its protocol leaves; or after a hand has restored links.
+The trash has needed content after the collector stalled between its last check of the time and a
+removal, see :mod:`twisted_registry.gc.gate`, or after links were restored by hand. So the store is
+marked before bytes are removed from the trash for good, and what is reachable is restored.
 """
 
 from __future__ import annotations
@@ -15,22 +14,20 @@ from attrs import define, field, frozen
 from twisted.logger import Logger
 
 from twisted_registry.repository import layout
+from twisted_registry.repository.inventory import store_time
 from twisted_registry.repository.trash import TrashedItem, TrashedKind, TrashReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from twisted_registry.gc.mark import MarkPhase
-
-    # @@EMPTY
     from twisted_registry.gc.reference_db import ReferenceDatabase
-    from twisted_registry.gc.sweep import Sweeper
     from twisted_registry.oci.digest import Digest
     from twisted_registry.repository.recall import Recall
 
 log = Logger()
 
-#: Records of one tag that are kept at most, the latest.
+#: The latest records of each tag that are kept, at most.
 _MAX_TAG_RECORDS = 1000
 
 
@@ -38,9 +35,9 @@ _MAX_TAG_RECORDS = 1000
 class TrashExpiryResult:
     """What one run did.
 
-    :ivar removed: things that are gone for good.
+    :ivar removed: items removed for good.
     :ivar size: bytes of the blobs and manifests among them.
-    :ivar back: blobs and manifests that a stored manifest needs, and that came back instead.
+    :ivar back: blobs and manifests restored because a stored manifest needs them.
     """
 
     removed: int
@@ -50,69 +47,68 @@ class TrashExpiryResult:
 
 @define(eq=False)
 class TrashExpiry:
-    """Empties the trash of one store.
+    """Expires the trash of one store.
 
-    :ivar marking: finds out what is needed.
-    :ivar removal: tells what time it is for the store.
-    :ivar keep: seconds for which things stay in the trash.
-    :ivar progress: told how many things were looked at.
+    :ivar mark_phase: finds what is needed.
+    :ivar recovery: restores it.
+    :ivar keep: seconds for which items stay in the trash.
+    :ivar progress: called with the number of items seen so far.
     """
 
     mark_phase: MarkPhase
     recovery: TrashRecovery
-    sweeper: Sweeper
     keep: float
     progress: Callable[[int], object] = field(default=lambda _: None)
 
     async def run(self) -> TrashExpiryResult:
-        """Remove what is older than :attr:`keep`, but bring back what is needed.
+        """Remove items older than :attr:`keep`, and restore what is needed.
 
-        :raises CollectionFailed: if what is needed can not be told; then all stays.
+        :raises CollectionFailed: if the store cannot be marked; then everything stays.
         """
-        before = await self.sweeper.store_time() - self.keep
+        before = await store_time(self.mark_phase.inventory.driver) - self.keep
         removed = size = seen = 0
-        back: set[Digest] | None = None
+        restored: set[Digest] | None = None
         contents = self.recovery.recall.contents
         tag_records = _TagRecordLimiter()
         async for items in contents.pages():
             seen += len(items)
             self.progress(seen)
             expired = [item for item in items if item.entry_name.seconds < before]
-            if back is None and any(item.kind is TrashedKind.BLOB for item in expired):
-                # Once, before the first bytes go: it may be that nobody else has looked.
-                back = await self._restore_needed()
-            gone = [item for item in expired if not back or item.digest not in back]
-            gone += tag_records.excess(items, set(expired))
-            if gone:
-                await contents.remove(gone)
-            removed += len(gone)
-            size += sum(item.size for item in gone if item.kind is TrashedKind.BLOB)
+            if restored is None and any(item.kind is TrashedKind.BLOB for item in expired):
+                # Once, before the first bytes are removed: no collection may have run since.
+                restored = await self._restore_needed()
+            doomed = [item for item in expired if not restored or item.digest not in restored]
+            doomed += tag_records.excess(items, set(expired))
+            if doomed:
+                await contents.remove(doomed)
+            removed += len(doomed)
+            size += sum(item.size for item in doomed if item.kind is TrashedKind.BLOB)
         log.info(
-            "trash: {removed} things removed for good ({size} bytes), {back} brought back",
-            removed=removed, size=size, back=len(back or ()),
+            "trash expired removed={removed} bytes={size} restored={restored}",
+            removed=removed, size=size, restored=len(restored or ()),
         )  # fmt: skip
-        return TrashExpiryResult(removed, size, len(back or ()))
+        return TrashExpiryResult(removed, size, len(restored or ()))
 
     async def _restore_needed(self) -> set[Digest]:
-        """Bring back what is needed: again and again, since manifests may be among it."""
-        back: set[Digest] = set()
+        """Restore what is needed, and repeat: restored manifests may need more."""
+        restored: set[Digest] = set()
         while True:
             await self.mark_phase.mark(0.0)
             found = await self.recovery.restore_needed()
             if not found:
-                return back
-            back |= found
+                return restored
+            restored |= found
 
 
 @define(eq=False)
 class _TagRecordLimiter:
-    """Finds records of tags that are too many; they come tag by tag, in the order of time."""
+    """Finds excess records of tags. They arrive tag by tag, in the order of time."""
 
     _folder: str = field(init=False, default="")
     _latest: deque[TrashedItem] = field(init=False, factory=deque)
 
     def excess(self, items: Sequence[TrashedItem], expired: set[TrashedItem]) -> list[TrashedItem]:
-        """What is to go of the next batch, or of the batches before, besides what is expired."""
+        """Return excess records of this batch or earlier ones, besides the expired ones."""
         found = []
         for item in items:
             if item.kind is not TrashedKind.TAG or item in expired:
@@ -129,17 +125,17 @@ class _TagRecordLimiter:
 
 @define(eq=False)
 class TrashRecovery:
-    """Goes through the trash after a mark."""
+    """Restores needed content from the trash after a mark."""
 
     recall: Recall
     references: ReferenceDatabase
 
     async def restore_needed(self) -> set[Digest]:
-        """Bring back what is alive by the last mark, and gone; return what that was.
+        """Restore what the last mark reached and the store lacks; return its digests.
 
-        The links of repositories to it that the collector took come back as well.
+        Links of repositories to it that the collector removed are restored as well.
         """
-        back: set[Digest] = set()
+        restored: set[Digest] = set()
         async for items in self.recall.contents.pages(layout.TRASHED_BLOBS):
             digests = {item.digest for item in items if item.digest is not None}
             unreachable = set(await self.references.unreachable(sorted(digests)))
@@ -147,18 +143,20 @@ class TrashRecovery:
                 if await self.recall.blob_size(digest) is not None:
                     continue
                 if await self.recall.restore_blob(digest) is not None:
-                    log.warn("{digest} is needed and came back from the trash", digest=str(digest))
-                    back.add(digest)
-        if back:
-            await self._link(back)
-        return back
+                    log.warn(
+                        "restored from the trash, still needed: digest={digest}", digest=digest
+                    )
+                    restored.add(digest)
+        if restored:
+            await self._restore_links(restored)
+        return restored
 
-    async def _link(self, back: set[Digest]) -> None:
+    async def _restore_links(self, restored: set[Digest]) -> None:
         async for items in self.recall.contents.pages(layout.TRASHED_REPOSITORIES):
             for item in items:
                 if (
                     item.kind is TrashedKind.LAYER
-                    and item.digest in back
+                    and item.digest in restored
                     and item.entry_name.reason is TrashReason.COLLECTED
                 ):
                     await self.recall.restore_layer(item.repository, item.digest)

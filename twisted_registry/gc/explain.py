@@ -1,4 +1,4 @@
-"""Says what keeps a blob or manifest, or when it goes (``garbage-collect --explain``)."""
+"""Explain why content is kept, or when it will be removed (``garbage-collect --explain``)."""
 
 from __future__ import annotations
 
@@ -7,26 +7,29 @@ from typing import TYPE_CHECKING
 
 from attrs import define, frozen
 
+from twisted_registry.gc.delete_list import read_delete_list, read_leases
+from twisted_registry.repository.errors import translate_storage_errors
+from twisted_registry.repository.inventory import store_time
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from twisted_registry.gc.mark import MarkPhase
-    from twisted_registry.gc.sweep import Sweeper
     from twisted_registry.oci.digest import Digest
     from twisted_registry.repository.inventory import Inventory
 
 
 @frozen
 class Holder:
-    """A manifest of a repository that is the content, or needs it, be it by way of others.
+    """A manifest of a repository that is the content, or needs it directly or indirectly.
 
-    :ivar tags: that name it.
-    :ivar indexes: that the repository holds and that list it.
-    :ivar subject: what it refers to as its subject.
+    :ivar tags: the tags that name it.
+    :ivar indexes: the indexes of the repository that list it.
+    :ivar subject: the digest of its subject, if it has one.
     :ivar young_until: the end of its grace period, in seconds since the epoch, if nothing else
-        holds it; else None.
+        holds it; otherwise None.
     :ivar holds: whether it keeps the content now.
-    :ivar for_good: whether it does so whatever time passes.
+    :ivar for_good: whether it keeps the content regardless of the grace period.
     """
 
     repository: str
@@ -41,17 +44,16 @@ class Holder:
 
 @frozen
 class Explanation:
-    """Why content stays, or when it goes.
+    """Why content is kept, or when it will be removed.
 
     :ivar size: bytes; None if it is not stored.
-    :ivar stored: when, in seconds since the epoch, by the clock of the store.
+    :ivar stored: when it was stored, in seconds since the epoch, by the clock of the store.
     :ivar holders: all manifests that need it.
-    :ivar troubled: repositories that link it and hold a manifest that can not be read: perhaps
-        that one needs it.
+    :ivar troubled: repositories that link it and hold an unreadable manifest, which may need it.
     :ivar listed: ``proposed`` or ``condemned`` if a collector is about to remove it; else empty.
-    :ivar leased: whether a client was told of it since it was proposed.
-    :ivar goes: the end of the last grace period, after which a collection removes it; None if it
-        is kept.
+    :ivar leased: whether it was reported as present to a client since it was proposed.
+    :ivar goes: the end of the last grace period, after which a collection removes it, in seconds
+        since the epoch; None if it is kept.
     """
 
     digest: Digest
@@ -65,37 +67,35 @@ class Explanation:
 
     @property
     def kept(self) -> bool:
-        """Whether a collection leaves it, however late it comes."""
+        """Whether it is stored, and no later collection removes it."""
         return self.size is not None and self.goes is None
 
 
 @define(eq=False)
 class Explainer:
-    """Looks through a store for what needs one digest.
+    """Searches one store for what needs a digest.
 
-    :ivar marking: looks for manifests that no tag holds, if ``untagged`` is set.
+    :ivar mark_phase: marks the store; finds manifests that no tag holds if ``untagged`` is set.
     :ivar grace: seconds for which everything that was stored is kept.
     """
 
     mark_phase: MarkPhase
-    sweeper: Sweeper
     grace: float
 
     async def explain(self, digest: Digest) -> Explanation:
-        """Find out why a digest stays.
+        """Find out why a digest is kept.
 
-        :raises CollectionFailed: if the store can not be looked through.
-        :raises RegistryError: likewise.
+        :raises CollectionFailed: if the store cannot be marked.
+        :raises RegistryError: if the store fails.
         """
-        before = await self.sweeper.store_time() - self.grace
-        # What nothing but its youth holds, and what not even that does.
-        later = frozenset((await self.mark_phase.mark(inf)).unreferenced)
+        before = await store_time(self._inventory.driver) - self.grace
+        without_grace = frozenset((await self.mark_phase.mark(inf)).unreferenced)
         mark_result = await self.mark_phase.mark(before)
-        now = frozenset(mark_result.unreferenced)
+        unreferenced = frozenset(mark_result.unreferenced)
         await self.mark_phase.references.trace_dependents(digest)
         holders: list[Holder] = []
         async for name in self._inventory.repositories():
-            holders += await self._holders(name, now, later)
+            holders += await self._holders(name, unreferenced, without_grace)
         troubled = tuple([name for name in mark_result.troubled if await self._links(name, digest)])
         listed, leased = await self._listed(digest, {holder.repository for holder in holders})
         found = await self._inventory.stat_blob(digest)
@@ -114,8 +114,8 @@ class Explainer:
     async def _holders(
         self,
         name: str,
-        now: frozenset[tuple[str, Digest]],
-        later: frozenset[tuple[str, Digest]],
+        unreferenced: frozenset[tuple[str, Digest]],
+        without_grace: frozenset[tuple[str, Digest]],
     ) -> list[Holder]:
         needing: list[Digest] = []
         async for digests in self._inventory.revisions(name):
@@ -133,7 +133,8 @@ class Explainer:
         subjects = dict(await self.mark_phase.references.subjects(needing))
         holders = []
         for digest in sorted(needing):
-            holds, for_good = (name, digest) not in now, (name, digest) not in later
+            holds = (name, digest) not in unreferenced
+            for_good = (name, digest) not in without_grace
             until = None if for_good or not holds else await self._young_until(name, digest)
             holders.append(
                 Holder(
@@ -159,20 +160,21 @@ class Explainer:
                 return True
         return False
 
+    @translate_storage_errors
     async def _listed(self, digest: Digest, names: set[str]) -> tuple[str, bool]:
-        published_list = await self.sweeper.published_list()
-        if published_list is None or not (
-            published_list.contains(None, digest)
-            or any(published_list.contains(name, digest) for name in names)
+        """Return the phase of the delete list that has a digest, and whether it is leased."""
+        driver = self._inventory.driver
+        published = await read_delete_list(driver)
+        if published is None or not (
+            published.contains(None, digest)
+            or any(published.contains(name, digest) for name in names)
         ):
             return "", False
-        return published_list.phase.value, digest in await self.sweeper.leased_digests(
-            published_list.id
-        )
+        return published.phase.value, digest in await read_leases(driver, published.id)
 
 
 def describe_holder(holder: Holder) -> Sequence[str]:
-    """Why a manifest is held, in words."""
+    """Return the reasons that hold a manifest, as text."""
     reasons = []
     if holder.tags:
         reasons.append(f"tagged {', '.join(holder.tags)}")

@@ -31,11 +31,12 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from twisted_registry.gc.delete_list import Phase, process_identity, read_delete_list
+from twisted_registry.gc.delete_list import RECORD_TTL_S, Phase, read_delete_list
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.repository import layout
 from twisted_registry.repository.interfaces import IPresenceGate
+from twisted_registry.repository.liveness import process_identity
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
 
 if TYPE_CHECKING:
@@ -49,8 +50,6 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-#: Seconds for which a record counts as the sign of a living process.
-RECORD_TTL_S = 30.0
 #: Seconds without a renewed record after which a process stores no more: it must notice before
 #: others take it for dead.
 _RENEWAL_DEADLINE_S = RECORD_TTL_S * 0.75

@@ -1,9 +1,7 @@
-"""Who hears what a collection does.
+"""The mark phase: find what is reachable, and which manifests nothing refers to.
 
-Finding out what is alive: the first half of a collection, and all of other looks at a store.
-
-What a manifest refers to never changes, so whatever comes to be alive between two looks does so by
-a revision that was not there before. That is all that a second look has to find.
+What a manifest refers to never changes. So whatever becomes reachable between two marks does so by
+a revision that was not there at the first, and a second mark only has to find new revisions.
 """
 
 from __future__ import annotations
@@ -27,40 +25,40 @@ if TYPE_CHECKING:
 
     Throttle = Callable[[float], Awaitable[None]]
 
-
-class CollectorObserver:
-    """Hears what a run does; this one does nothing."""
-
-    def repository_started(self, name: str) -> None:
-        """A repository is looked through."""
-
-    def manifest_kept(self, name: str, digest: Digest) -> None:
-        """A manifest of it is kept."""
-
-    def eligible(self, manifests: Sequence[tuple[str, Digest]], blobs: Sequence[Digest]) -> None:
-        """These may go."""
-
-    def removed(self, done: int, total: int) -> None:
-        """So many of them were dealt with."""
-
-
-#: Bytes that tell what a repository held from what it holds.
+#: Size of the checksum over the names of a repository's revisions.
 _CHECKSUM_BYTES = 16
 
 
 class CollectionFailed(Exception):
-    """The run could not go on; the text says why. Nothing is lost, and it can be run again."""
+    """The run was given up, and nothing needed was removed; the text has the reason."""
+
+
+class CollectorObserver:
+    """Receives the progress of a collection; this one ignores it."""
+
+    def repository_started(self, name: str) -> None:
+        """A repository is being marked."""
+
+    def manifest_kept(self, name: str, digest: Digest) -> None:
+        """A manifest of that repository is kept."""
+
+    def eligible(self, manifests: Sequence[tuple[str, Digest]], blobs: Sequence[Digest]) -> None:
+        """These are about to be removed, or would be in a dry run."""
+
+    def removed(self, done: int, total: int) -> None:
+        """``done`` of the ``total`` items on a list were processed."""
 
 
 @define(eq=False)
 class MarkResult:
-    """What a look through all repositories has told.
+    """The result of marking all repositories.
 
     :ivar repositories: how many there are.
-    :ivar alive: blobs and manifests that something refers to; the table has their names.
-    :ivar loose: manifests that nothing holds, old enough to go.
-    :ivar troubled: repositories that hold something unreadable, of which all is kept.
-    :ivar young: manifests that nothing holds, and that were pushed too lately to go.
+    :ivar alive: number of reachable blobs and manifests; the database has their digests.
+    :ivar unreferenced: manifests that nothing holds and that are older than the grace period, with
+        their repositories.
+    :ivar troubled: repositories with something unreadable, of which everything is kept.
+    :ivar young: number of manifests that nothing but the grace period holds.
     """
 
     repositories: int = 0
@@ -72,9 +70,9 @@ class MarkResult:
 
 @define(eq=False)
 class MarkPhase:
-    """Looks through one store.
+    """Marks one store.
 
-    :ivar untagged: whether manifests that no tag holds are looked for.
+    :ivar untagged: whether to find manifests that no tag holds.
     """
 
     inventory: Inventory
@@ -87,11 +85,11 @@ class MarkPhase:
         observer: CollectorObserver | None = None,
         throttle: Throttle | None = None,
     ) -> MarkResult:
-        """Find out what is alive, and which manifests nothing holds.
+        """Mark what is reachable, and find the manifests that nothing holds.
 
-        :param before: seconds since the epoch; manifests that were pushed later are not loose.
-        :param pay: awaited with 1 for each manifest that is read, to slow that down.
-        :raises CollectionFailed: if the store can not be looked through.
+        :param before: seconds since the epoch; manifests that were pushed later are kept.
+        :param throttle: awaited with 1 for each manifest that is read.
+        :raises CollectionFailed: if the store cannot be read.
         """
         observer, marked = observer or CollectorObserver(), MarkResult()
         await self.references.begin_run()
@@ -108,12 +106,12 @@ class MarkPhase:
     async def remark(
         self, before: float, candidates: Iterable[tuple[str, Digest]]
     ) -> set[tuple[str, Digest]]:
-        """Find out what has come to be alive since the last mark; what was alive stays so.
+        """Mark what has become reachable since the last mark. What was marked stays marked.
 
         :param before: as in :meth:`mark`.
-        :param suspects: manifests, with their repositories, that nothing held then.
-        :returns: those of them that nothing holds now.
-        :raises CollectionFailed: if the store can not be looked through.
+        :param candidates: repositories and manifests that nothing held at the last mark.
+        :returns: the candidates that nothing holds now.
+        :raises CollectionFailed: if the store cannot be read.
         """
         candidates = frozenset(candidates)
         among, marked = {name for name, _ in candidates}, MarkResult()
@@ -151,17 +149,17 @@ class MarkPhase:
             _update_checksum(checksum, digests)
             read, known = await self._load_references(digests, throttle)
             readable, whole = readable and read, whole and known
-            # Whatever a repository holds is kept, tagged or not: what is taken out of it in
-            # this round is no longer held in the next.
+            # Tagged or not, every revision keeps its content. That of a revision that is taken
+            # out in this round becomes unreachable in the next one.
             await self.references.mark_alive(digests)
             for digest in digests:
                 observer.manifest_kept(name, digest)
             if untagged:
                 revisions += digests
-        # Where something could not be read, it is looked for each time.
+        # A repository with something unreadable is marked again each time.
         await self.references.save_checksum(name, checksum.digest() if whole else None)
         if not readable:
-            # Nobody knows what it refers to: perhaps to anything that the repository holds.
+            # An unreadable manifest may refer to any blob of its repository.
             marked.troubled.append(name)
             async for digests in self.inventory.layers(name):
                 await self.references.mark_alive(digests)
@@ -173,7 +171,7 @@ class MarkPhase:
     async def _find_unreferenced(
         self, name: str, revisions: Sequence[Digest], before: float
     ) -> tuple[list[Digest], int]:
-        """Manifests that nothing holds, and how many more are held by their youth."""
+        """Return old manifests that nothing holds, and the number of young ones."""
         roots: list[Digest] = []
         async for tags in self.inventory.tags(name):
             roots += [digest for _, digest in tags]
@@ -187,21 +185,21 @@ class MarkPhase:
         young = [digest for digest, aged in zip(unreferenced, old, strict=True) if not aged]
         if not young:
             return unreferenced, 0
-        # Children are pushed before their index.
+        # A young index keeps its children, which are older.
         return await self.references.unreferenced(revisions, [*roots, *young]), len(young)
 
     async def _load_references(
         self, manifests: Sequence[Digest], throttle: Throttle | None
     ) -> tuple[bool, bool]:
-        """Read the manifests that are not known yet.
+        """Read the manifests that are not in the database yet.
 
-        :returns: whether all could be read, and whether all their children could as well.
+        :returns: whether all of them could be read, and whether all their children could as well.
         """
         readable = whole = True
         unknown_manifests: Sequence[Digest] = await self.references.unknown_manifests(manifests)
         optional = False
         while unknown_manifests:
-            learnt: list[tuple[Digest, References]] = []
+            contents: list[tuple[Digest, References]] = []
             children: list[Digest] = []
             async for digest, references in self.inventory.manifests(unknown_manifests):
                 if throttle is not None:
@@ -209,10 +207,10 @@ class MarkPhase:
                 if references is None:
                     readable, whole = readable and optional, False
                 else:
-                    learnt.append((digest, references))
+                    contents.append((digest, references))
                     children += references.manifests
-            await self.references.add_manifests(learnt)
-            # Children that the repository does not hold itself; they need not be there.
+            await self.references.add_manifests(contents)
+            # Children that the repository does not hold itself: they may be missing.
             unknown_manifests, optional = await self.references.unknown_manifests(children), True
         return readable, whole
 
@@ -223,10 +221,10 @@ def _raise_collection_failed() -> Iterator[None]:
         yield
     except RegistryError as error:
         raise CollectionFailed(
-            "the store could not be looked through, so nothing is removed"
+            "the store could not be read completely, nothing is removed"
         ) from error
 
 
 def _update_checksum(checksum: blake2b, digests: Iterable[Digest]) -> None:
-    """Add the names of manifests, which come in order, to what tells one set from another."""
+    """Add the digests of revisions, which come in order, to a checksum."""
     checksum.update("".join(f"{digest}\n" for digest in digests).encode("ascii"))

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IReactorTime
 
-    from twisted_registry.gc.sweep import Sweeper
     from twisted_registry.integrity.affected import AffectedTag
     from twisted_registry.integrity.blobs import BlobCheck
     from twisted_registry.oci.digest import Digest
+    from twisted_registry.storage.interfaces import IStorageDriver
 
 #: What is wrong with the bytes of a blob.
 _CORRUPT_KINDS = {FindingKind.BLOB_CORRUPT, FindingKind.BLOB_EMPTY, FindingKind.FILE_UNREADABLE}
@@ -177,7 +177,7 @@ class Repairer:
     :ivar enabled: whether anything is repaired at all.
     """
 
-    sweeper: Sweeper
+    driver: IStorageDriver
     clock: IReactorTime
     enabled: bool = True
     _waiting: list[Finding] = field(init=False, factory=list)
@@ -200,7 +200,7 @@ class Repairer:
             finding.blocked_digest for finding in waiting if finding.blocked_digest is not None
         )
         proposed = DeleteList(str(uuid4()), Phase.PROPOSED, LIST_TTL_S, blobs)
-        protocol = DeleteListProtocol(self.sweeper, self.clock)
+        protocol = DeleteListProtocol(self.driver, self.clock)
         try:
             await protocol.propose(proposed)
             await protocol.condemn(evolve(proposed, phase=Phase.CONDEMNED))
@@ -216,4 +216,4 @@ class Repairer:
             )
             return waiting
         finally:
-            await self.sweeper.withdraw(proposed.id)
+            await protocol.withdraw(proposed.id)

@@ -22,9 +22,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from twisted_registry.gc.sweep import Sweeper
 from twisted_registry.repository import layout
 from twisted_registry.repository.errors import translate_storage_errors
+from twisted_registry.repository.inventory import store_time
 from twisted_registry.storage.interfaces import MethodUnsupported, PathExists, PathNotFound
 
 if TYPE_CHECKING:
@@ -92,7 +92,6 @@ class TaskLeases:
 
     def __init__(self, driver: IStorageDriver) -> None:
         self.driver = driver
-        self._sweeper = Sweeper(driver)
 
     @translate_storage_errors
     async def acquire(self, task: str, holder: str) -> bool:
@@ -172,7 +171,7 @@ class TaskLeases:
             entry = await self.driver.stat(path)
         except PathNotFound:
             return None
-        return await self._sweeper.store_time() - (entry.modified or 0) / 1e9
+        return await store_time(self.driver) - (entry.modified or 0) / 1e9
 
 
 log = Logger()

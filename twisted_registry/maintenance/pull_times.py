@@ -17,15 +17,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from attrs import define, field
+from attrs import define
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from twisted_registry.gc.sweep import Sweeper
 from twisted_registry.repository import layout
 from twisted_registry.repository.errors import translate_storage_errors
+from twisted_registry.repository.inventory import store_time
 from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
@@ -104,18 +104,13 @@ class PullTimes:
     """The times of one store."""
 
     driver: IStorageDriver
-    _sweeper: Sweeper = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        """Have the clock of the store."""
-        self._sweeper = Sweeper(self.driver)
 
     @translate_storage_errors
     async def mark_recording(self) -> None:
         """Note that this process records pulls now; to be called every few minutes."""
         last = await self._modified_at(layout.PULLS_RECORDING)
         known = await self._modified_at(layout.PULLS_SINCE)
-        if last is None or known is None or await self._sweeper.store_time() - last > MAX_GAP_S:
+        if last is None or known is None or await store_time(self.driver) - last > MAX_GAP_S:
             await self.driver.put(layout.PULLS_SINCE, b"")
         await self.driver.put(layout.PULLS_RECORDING, b"", durable=False)
 
@@ -142,7 +137,7 @@ class PullTimes:
 
         :param before: seconds since the epoch; what was pulled earlier need not be remembered.
         """
-        old = await self._sweeper.store_time() - _BATCH_TTL_S
+        old = await store_time(self.driver) - _BATCH_TTL_S
         after = ""
         while True:
             try:

@@ -13,11 +13,11 @@ from twisted.logger import Logger
 
 from twisted_registry.oci.errors import RegistryError
 from twisted_registry.repository.concurrency import map_concurrently
+from twisted_registry.repository.inventory import store_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from twisted_registry.gc.sweep import Sweeper
     from twisted_registry.maintenance.pull_times import PullTimes
     from twisted_registry.oci.digest import Digest
     from twisted_registry.oci.patterns import GlobSet
@@ -149,7 +149,6 @@ class TagRetention:
 
     registry: Registry
     inventory: Inventory
-    sweeper: Sweeper
     pulls: PullTimes
     rules: Sequence[RetentionRule]
     immutable: Sequence[TagSelector] = ()
@@ -163,7 +162,7 @@ class TagRetention:
         :raises RegistryError: if the store does not answer.
         """
         self._counts = dict.fromkeys(("repositories", "tags", "kept", "expired", "failed"), 0)
-        now = await self.sweeper.store_time()
+        now = await store_time(self.inventory.driver)
         longest = max((rule.pulled_within for rule in self.rules), default=0.0)
         recording_since = None
         if longest:

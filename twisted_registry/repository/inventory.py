@@ -41,6 +41,19 @@ class StoredBlob:
     modified: float | None
 
 
+@translate_storage_errors
+async def store_time(driver: IStorageDriver) -> float:
+    """Return the current time of the store, in seconds since the epoch.
+
+    Ages of files are measured by the clock that stamps them, which may be another machine's.
+
+    :raises RegistryError: if the store fails.
+    """
+    await driver.put(layout.CLOCK, b"", durable=False)
+    entry = await driver.stat(layout.CLOCK)
+    return (entry.modified or 0) / 1e9
+
+
 class Inventory:
     """Goes through a store. What is damaged counts as not there, and is said to be so."""
 

@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
-from twisted_registry.gc import delete_list
-from twisted_registry.gc.delete_list import has_exited, process_identity
+from twisted_registry.repository import liveness
+from twisted_registry.repository.liveness import has_exited, process_identity
 
 #: Says its name, and goes on until its input ends.
 PROGRAM = """
 import sys
-from twisted_registry.gc.delete_list import process_identity
+from twisted_registry.repository.liveness import process_identity
 print(process_identity(), flush=True)
 sys.stdin.read()
 """
@@ -62,7 +62,7 @@ def test_nothing_is_known_of_what_is_no_name(name):
 
 def test_where_nothing_tells_nothing_is_known(monkeypatch, tmp_path):
     name = process_identity()
-    monkeypatch.setattr(delete_list, "_BOOT_ID_PATH", tmp_path / "none")
+    monkeypatch.setattr(liveness, "_BOOT_ID_PATH", tmp_path / "none")
     assert process_identity() == ""
     assert not has_exited(name)
     assert not has_exited("//1")
