@@ -1,4 +1,4 @@
-"""How the ``s3`` section becomes a driver, and what the store says of it at the start."""
+"""The driver of the ``s3`` section, and the check of the bucket at the start."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from urllib.request import urlopen
 from uuid import uuid4
 
 import pytest
+import pytest_twisted
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
 
+from tests.storage.s3.scripted_server import Script, Store, answer
 from tests.support.processes import ROOT, SERVE, TWISTD, Running, run
 from twisted_registry.app.listener import StartError
 from twisted_registry.app.s3 import BucketCheck, find_misconfiguration, make_s3_driver
 from twisted_registry.app.service import RegistryService
 from twisted_registry.config.loading import load_text
-from twisted_registry.storage.s3.connections import Proxy
 from twisted_registry.storage.s3.driver import S3Driver
 from twisted_registry.storage.s3.errors import (
     AccessDenied,
@@ -71,52 +72,94 @@ def presigned(driver):
         ("region: us-east-1, redirectendpoint: 'https://public'", "https://images.public/a"),
     ],
 )  # fmt: skip
-def test_where_the_bucket_is(text, url):
+def test_address_of_the_bucket(text, url):
     assert presigned(made(f"{text}, {KEYS}")) == url
 
 
-def test_the_options_arrive():
+def test_options_reach_the_driver():
     driver = made(
         f"region: us-east-1, {KEYS}, chunksize: 6MiB, multipartcopychunksize: 7MiB,"
         " multipartcopythresholdsize: 8MiB, multipartcopymaxconcurrency: 9, encrypt: true,"
-        " keyid: k, storageclass: NONE, objectacl: public-read, useragent: mine, loglevel: debug"
+        " keyid: k, storageclass: NONE, objectacl: public-read"
     )
     assert driver.chunk_size == 6 * 2**20
     assert (driver.copy_options.part, driver.copy_options.threshold) == (7 * 2**20, 8 * 2**20)
     assert driver.copy_options.at_once == 9
-    assert driver.client.storing.headers() == {
+    assert driver.client.object_options.headers() == {
         "content-type": "application/octet-stream",
         "x-amz-acl": "public-read",
         "x-amz-server-side-encryption": "aws:kms",
         "x-amz-server-side-encryption-aws-kms-key-id": "k",
     }
-    assert driver.client.sender._user_agent.endswith(" mine")
-    assert driver.client.sender._user_agent.startswith("twisted-registry/")
-    assert driver.client.sender._request_log.is_on
 
 
-def test_credentials_may_be_in_the_environment():
+def test_credentials_of_the_environment():
     environ = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "hunter2"}
     assert presigned(made("region: us-east-1", environ))
 
 
-def test_a_proxy_may_be_in_the_environment():
+@pytest_twisted.async_yield_fixture
+async def server():
+    """A server on loopback that tests script."""
+    server = Store()
+    port = reactor.listenTCP(0, server, interface="127.0.0.1")
+    server.netloc = f"127.0.0.1:{port.getHost().port}"
+    yield server
+    await port.stopListening()
+    for connection in server.connections:
+        await connection.lost
+
+
+@pytest_twisted.ensureDeferred
+async def test_user_agent_and_loglevel_reach_the_requests(server):
+    server.scripts = [answer(404, b"<Error><Code>NoSuchBucket</Code></Error>")]
+    driver = made(
+        f"regionendpoint: 'http://{server.netloc}', useragent: mine, loglevel: debug, {KEYS}"
+    )
+    events = []
+    globalLogPublisher.addObserver(events.append)
+    try:
+        with pytest.raises(NoSuchBucket):
+            await driver.client.head_bucket()
+    finally:
+        globalLogPublisher.removeObserver(events.append)
+        await driver.close()
+    (agent,) = [fields[b"user-agent"] for _, fields, _ in server.requests]
+    assert agent.startswith(b"twisted-registry/")
+    assert agent.endswith(b" mine")
+    assert any("s3 response" in str(event.get("log_format")) for event in events)
+
+
+@pytest_twisted.ensureDeferred
+async def test_requests_use_the_proxy_of_the_environment(server):
+    arrived = Deferred()
+    server.scripts = [Script(arrived.callback)]
+    environ = {"HTTPS_PROXY": f"http://{server.netloc}"}
+    driver = made(f"region: eu-central-1, {KEYS}", environ)
+    checking = driver.client.head_bucket()
+    await arrived
+    checking.cancel()
+    with pytest.raises(CancelledError):
+        await checking
+    await driver.close()
+    assert server.requests[0][0] == "CONNECT images.s3.eu-central-1.amazonaws.com:443 HTTP/1.1"
+
+
+def test_invalid_proxy_ends_the_start_unless_it_is_not_used():
     environ = {"HTTPS_PROXY": "socks5://p:1"}
-    with pytest.raises(StartError, match=r"^storage\.s3: HTTPS_PROXY is no proxy"):
+    with pytest.raises(StartError, match=r"^storage\.s3: HTTPS_PROXY is not a supported proxy"):
         made(f"region: eu-central-1, {KEYS}", environ)
     assert made(f"regionendpoint: 'https://127.0.0.1:1', {KEYS}", environ)
-    environ = {"HTTPS_PROXY": "http://p:1"}
-    sender = made(f"region: eu-central-1, {KEYS}", environ).client.sender
-    agent = sender._transport._agent
-    assert agent._endpointFactory._endpoints._proxy == Proxy("p", 1)
 
 
-def test_what_makes_no_address_ends_the_start():
-    with pytest.raises(StartError, match=r"storage\.s3: accelerate does not go with forcepath"):
+def test_invalid_address_ends_the_start():
+    with pytest.raises(
+        StartError, match=r"storage\.s3: accelerate cannot be combined with forcepath"
+    ):
         made(f"region: us-east-1, accelerate: true, forcepathstyle: true, {KEYS}")
 
 
-def test_a_profile_that_is_broken_ends_the_start(tmp_path):
+def test_invalid_profile_ends_the_start(tmp_path):
     (tmp_path / "credentials").write_text("[other]\n")
     environ = {
         "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "credentials"), "AWS_PROFILE": "missing",
@@ -128,20 +171,20 @@ def test_a_profile_that_is_broken_ends_the_start(tmp_path):
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        (NoSuchBucket, "storage.s3.bucket: there is no such bucket: "),
-        (NotFound, "storage.s3.bucket: there is no such bucket: "),
-        (WrongRegion, "storage.s3.region: the bucket is elsewhere: "),
+        (NoSuchBucket, "storage.s3.bucket: the bucket does not exist: "),
+        (NotFound, "storage.s3.bucket: the bucket does not exist: "),
+        (WrongRegion, "storage.s3.region: the bucket is in another region: "),
         (ClockSkewed, "storage.s3: the clock of this machine is wrong: "),
-        (BadCredentials, "storage.s3.accesskey: the store does not accept the credentials: "),
-        (AccessDenied, "storage.s3.bucket: the credentials are good, and do not allow to list"),
+        (BadCredentials, "storage.s3.accesskey: the store refuses the credentials: "),
+        (AccessDenied, "storage.s3.bucket: the credentials do not permit listing"),
     ],
 )
-def test_each_mistake_has_its_sentence(error, told):
+def test_misconfigurations_name_the_option(error, told):
     assert str(find_misconfiguration(error("ListObjectsV2 b", "no"), "s3")).startswith(told)
 
 
 @pytest.mark.parametrize("error", [Unreachable("List", "down"), S3Error("List", "?"), None])
-def test_a_store_that_is_down_is_no_mistake(error):
+def test_unreachable_store_is_no_misconfiguration(error):
     assert find_misconfiguration(error, "s3") is None
 
 
@@ -153,32 +196,32 @@ class Client:
         return self.answer
 
 
-def asked(answer):
-    """What the log says, and what the registry gives up for."""
-    logged, given_up = [], []
+def run_check(response):
+    """Return the levels of the log events, and the errors that end the start."""
+    logged, errors = [], []
     globalLogPublisher.addObserver(logged.append)
     try:
-        check = BucketCheck("s3", S3Driver(Client(answer), reactor), given_up.append)
+        check = BucketCheck("s3", S3Driver(Client(response), reactor), errors.append)
         check.startService()
         check.stopService()
     finally:
         globalLogPublisher.removeObserver(logged.append)
-    return [event["log_level"] for event in logged], given_up
+    return [event["log_level"] for event in logged], errors
 
 
-def test_the_check_gives_up_for_mistakes_alone():
-    assert asked(succeed(None)) == ([], [])
-    assert asked(fail(Unreachable("List", "down"))) == ([LogLevel.error], [])
-    levels, given_up = asked(fail(NoSuchBucket("List", "no")))
+def test_only_misconfigurations_end_the_start():
+    assert run_check(succeed(None)) == ([], [])
+    assert run_check(fail(Unreachable("List", "down"))) == ([LogLevel.error], [])
+    levels, errors = run_check(fail(NoSuchBucket("List", "no")))
     assert levels == [LogLevel.critical]
-    assert "no such bucket" in str(given_up[0])
+    assert "does not exist" in str(errors[0])
 
 
-def test_a_stop_waits_for_no_answer():
-    assert asked(Deferred()) == ([], [])
+def test_stop_cancels_the_check():
+    assert run_check(Deferred()) == ([], [])
 
 
-def test_the_service_gives_up_only_if_somebody_listens():
+def test_service_reports_a_misconfiguration_to_its_callback():
     loaded = load_text(options(f"region: us-east-1, {KEYS}", "s3aws"), {})
     service = RegistryService(loaded, reactor, {}, io.StringIO())
     assert isinstance(service.driver, S3Driver)
@@ -196,7 +239,7 @@ def test_the_service_gives_up_only_if_somebody_listens():
         ("s3: {bucket: b, region: eu-west-1, accesskey: a, secretkey: b}", 10.0),
     ],
 )
-def test_a_store_that_may_count_requests_is_looked_at_less_often(storage, seconds):
+def test_bucket_is_polled_less_often_for_deletions(storage, seconds):
     text = f"version: 0.1\nstorage: {{{storage}}}\n"
     service = RegistryService(load_text(text, {}), Clock(), {}, io.StringIO())
     looking = []
@@ -232,7 +275,7 @@ def configured(tmp_path, store, **changed):
     return str(path)
 
 
-def test_a_registry_over_a_bucket_says_so(tmp_path, object_stores):
+def test_start_logs_the_bucket(tmp_path, object_stores):
     path = configured(tmp_path, object_stores.get("moto"))
     with Running(*SERVE, path, cwd=tmp_path) as running:
         assert any("objects in the bucket registry of http://127" in one for one in running.lines)
@@ -241,16 +284,16 @@ def test_a_registry_over_a_bucket_says_so(tmp_path, object_stores):
     assert [line for line in lines if "error" in line or "Traceback" in line] == []
 
 
-def test_a_bucket_that_is_not_there_ends_the_start(tmp_path, object_stores):
+def test_missing_bucket_ends_the_start(tmp_path, object_stores):
     path = configured(tmp_path, object_stores.get("moto"), bucket="nowhere")
     for command in (SERVE, (*TWISTD, "registry", "-c")):
         status, _, lines = run(*command, path, cwd=tmp_path)
         assert status == 1
-        (told,) = [line for line in lines if "storage.s3.bucket: there is no such bucket" in line]
+        (told,) = [line for line in lines if "storage.s3.bucket: the bucket does not exist" in line]
         assert "NoSuchBucket" in told
 
 
-def test_a_section_that_makes_no_driver_ends_the_start(tmp_path, object_stores):
+def test_bucket_before_an_ip_address_ends_the_start(tmp_path, object_stores):
     path = configured(tmp_path, object_stores.get("moto"), bucket="UPPER")
     text = (tmp_path / "registry.yml").read_text()
     text = text.replace("regionendpoint", "forcepathstyle: false, regionendpoint")
@@ -258,20 +301,20 @@ def test_a_section_that_makes_no_driver_ends_the_start(tmp_path, object_stores):
     for command in (SERVE, (*TWISTD, "registry", "-c")):
         status, _, lines = run(*command, path, cwd=tmp_path)
         assert status == 1
-        assert lines[-1].startswith("twisted-registry: storage.s3: a bucket can not stand before")
+        assert lines[-1].startswith("twisted-registry: storage.s3: 127.0.0.1 is an IP address")
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"bucket": "nowhere"}, "storage.s3.bucket: there is no such bucket"),
-        ({"secret": "wrong"}, "storage.s3.accesskey: the store does not accept the credentials"),
-        ({"access": "wrong"}, "storage.s3.accesskey: the store does not accept the credentials"),
+        ({"bucket": "nowhere"}, "storage.s3.bucket: the bucket does not exist"),
+        ({"secret": "wrong"}, "storage.s3.accesskey: the store refuses the credentials"),
+        ({"access": "wrong"}, "storage.s3.accesskey: the store refuses the credentials"),
     ],
 )
 @pytest.mark.parametrize("kind", ["swift", "ceph"])
-def test_real_stores_tell_what_is_wrong(tmp_path, object_stores, kind, changed, told):
+def test_misconfigurations_on_real_stores(tmp_path, object_stores, kind, changed, told):
     path = configured(tmp_path, object_stores.get(kind), **changed)
     status, _, lines = run(*SERVE, path, cwd=tmp_path)
     assert status == 1
@@ -279,8 +322,8 @@ def test_real_stores_tell_what_is_wrong(tmp_path, object_stores, kind, changed, 
 
 
 @pytest.mark.integration
-def test_the_example_works_as_it_is_written(tmp_path, object_stores):
-    """Ceph as the example has it, but for the ports."""
+def test_example_configuration_works(tmp_path, object_stores):
+    """With Ceph, as in the example except for the ports."""
     text = (ROOT / "conf" / "s3.yml").read_text()
     ports = {
         "http://127.0.0.1:7480": object_stores.get("ceph").endpoint,

@@ -51,14 +51,14 @@ def proxy(object_stores):
 
 def driver_over(store, endpoint):
     """A driver that does not wait for long."""
-    timeouts = Timeouts(connect=1, answer=1, idle=1)
+    timeouts = Timeouts(connect_s=1, response_s=1, idle_s=1)
     sender = Sender(
         reactor,
         make_transport(reactor, timeouts=timeouts),
         endpoint_address(BUCKET, endpoint),
         StaticCredentials(Credentials(store.access_key, store.secret_key)),
         "tests",
-        Backoff(attempts=3, base=0.001, slow_base=0.001),
+        Backoff(attempts=3, base_s=0.001, slow_base_s=0.001),
     )
     return S3Driver(S3Client(sender), reactor, f"faults-{uuid4().hex}", chunk_size=5 * MIB)
 

@@ -1,6 +1,6 @@
-"""The ``s3`` section joined to constructors: a part of service.py, for the driver that needs most.
+"""Build the s3 driver from its configuration section, and check the bucket at the start.
 
-Imported only where that section is configured.
+Imported only if the section is configured.
 """
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-#: What is wrong for an error of the first request, and with which option.
+#: Errors of the first request that a wrong option causes: class, option, description.
 _MISCONFIGURATIONS: Final[tuple[tuple[type[S3Error], str, str], ...]] = (
-    (NoSuchBucket, "bucket", "there is no such bucket"),
-    (WrongRegion, "region", "the bucket is elsewhere"),
+    (NoSuchBucket, "bucket", "the bucket does not exist"),
+    (WrongRegion, "region", "the bucket is in another region"),
     (ClockSkewed, "", "the clock of this machine is wrong"),
-    (BadCredentials, "accesskey", "the store does not accept the credentials"),
-    (AccessDenied, "bucket", "the credentials are good, and do not allow to list the bucket"),
-    (NotFound, "bucket", "there is no such bucket"),
+    (BadCredentials, "accesskey", "the store refuses the credentials"),
+    (AccessDenied, "bucket", "the credentials do not permit listing the bucket"),
+    (NotFound, "bucket", "the bucket does not exist"),
 )
 
 
 def make_s3_driver(name: str, options: S3, reactor: Any, environ: Mapping[str, str]) -> S3Driver:
-    """Build the driver; nothing is asked of the store yet.
+    """Build the driver, without a request to the store.
 
-    :param name: what the section is called: s3 or s3aws.
-    :param environ: where credentials and proxies may be.
-    :raises StartError: if the options make no address, or no credentials are found.
+    :param name: name of the section: s3 or s3aws.
+    :param environ: environment variables, which may set credentials and proxies.
+    :raises StartError: if the address is invalid or no credentials are found.
     """
     try:
         address, public = _addresses(options)
@@ -74,16 +74,16 @@ def make_s3_driver(name: str, options: S3, reactor: Any, environ: Mapping[str, s
         raise StartError(f"storage.{name}: {error}") from error
     except CredentialsError as error:
         raise StartError(f"storage.{name}.accesskey: {error}") from error
-    agent = f"twisted-registry/{__version__} {options.useragent}".strip()
+    user_agent = f"twisted-registry/{__version__} {options.useragent}".strip()
     sender = Sender(
         reactor,
-        make_transport(reactor, verify=not options.skipverify, scheme=address.scheme, proxy=proxy),
+        make_transport(reactor, verify=not options.skipverify, proxy=proxy),
         address,
         credentials,
-        agent,
+        user_agent,
         request_log=RequestLog(options.loglevel.lower()),
     )
-    storing = ObjectOptions(
+    object_options = ObjectOptions(
         options.encrypt,
         options.keyid,
         "" if options.storageclass == "NONE" else options.storageclass,
@@ -94,12 +94,12 @@ def make_s3_driver(name: str, options: S3, reactor: Any, environ: Mapping[str, s
         options.multipartcopychunksize,
         options.multipartcopymaxconcurrency,
     )
-    client = S3Client(sender, storing, public)
+    client = S3Client(sender, object_options, public)
     return S3Driver(client, reactor, options.rootdirectory, options.chunksize, copy_options)
 
 
 def _addresses(options: S3) -> tuple[BucketAddress, BucketAddress | None]:
-    """Where we find the bucket, and where clients do if that is elsewhere."""
+    """Return the address of the bucket, and its address in redirects if that is another."""
     if options.regionendpoint:
         address = endpoint_address(
             options.bucket,
@@ -120,84 +120,84 @@ def _addresses(options: S3) -> tuple[BucketAddress, BucketAddress | None]:
         )
     if not options.redirectendpoint:
         return address, None
-    in_path = options.forcepathstyle
+    path_style = options.forcepathstyle
     return address, endpoint_address(
         options.bucket,
         options.redirectendpoint,
         region=address.region,
-        path_style=bool(options.regionendpoint) if in_path is None else in_path,
+        path_style=bool(options.regionendpoint) if path_style is None else path_style,
         secure=options.secure,
     )
 
 
 class BucketCheck(Service):
-    """Asks the store for one key when the registry starts.
+    """Lists one key of the bucket when the registry starts.
 
-    What is configured wrongly (bucket, region, credentials, clock) ends the start. A store that
-    is down or overloaded does not: it may come back, and a registry that restarts meanwhile
-    should be there then.
+    A wrong configuration (bucket, region, credentials, clock) ends the start. A store that is down
+    or overloaded does not: it may recover, and a registry that restarts meanwhile should be up by
+    then.
+
+    :ivar checked: fires when the result was handled.
     """
 
     def __init__(
         self, name: str, driver: S3Driver, on_start_error: Callable[[StartError], object]
     ) -> None:
-        """Take what to ask.
+        """Check the bucket of ``driver``.
 
-        :param name: what the section is called: s3 or s3aws.
-        :param give_up: called with what is configured wrongly, after it was logged.
+        :param name: name of the section: s3 or s3aws.
+        :param on_start_error: called with a configuration error, after it was logged.
         """
         self._name = name
         self._driver = driver
         self._on_start_error = on_start_error
-        #: Fires when the answer is there and was told.
         self.checked: Deferred[None] = succeed(None)
 
     def startService(self) -> None:
-        """Ask."""
+        """Send the request."""
         super().startService()
         self.checked = self._driver.client.head_bucket()
-        self.checked.addErrback(self._failed)
+        self.checked.addErrback(self._check_failed)
 
     def stopService(self) -> None:
-        """Wait for the answer no longer."""
+        """Cancel the request."""
         self.checked.cancel()
 
-    def _failed(self, failure: Failure) -> None:
+    def _check_failed(self, failure: Failure) -> None:
         error = failure.value
         if isinstance(error, CancelledError):
             return
-        fault = find_misconfiguration(error, self._name)
-        if fault is None:
+        start_error = find_misconfiguration(error, self._name)
+        if start_error is None:
             log.error(
-                "the store does not answer as it should; the registry goes on, and so may the"
-                " store: {error}",
+                "the s3 store failed the first request, starting nevertheless: error={error}",
                 error=str(error),
             )
             return
-        log.critical("{error}", error=str(fault))
-        self._on_start_error(fault)
+        log.critical("{error}", error=str(start_error))
+        self._on_start_error(start_error)
 
 
 async def require_bucket(name: str, driver: S3Driver) -> None:
-    """Ask the store for one key; what is wrong, for whatever reason, is an error.
+    """List one key of the bucket, for commands that need the store.
 
-    :param name: what the section is called.
-    :raises StartError: with what is configured wrongly, or why there is no answer.
+    :param name: name of the section.
+    :raises StartError: if the request fails for any reason.
     """
     try:
         await driver.client.head_bucket()
     except S3Error as error:
-        fault = find_misconfiguration(error, name)
-        raise fault or StartError(f"storage.{name}: {error}") from error
+        start_error = find_misconfiguration(error, name)
+        raise start_error or StartError(f"storage.{name}: {error}") from error
 
 
 def find_misconfiguration(error: BaseException | None, name: str) -> StartError | None:
-    """Which option an error of the first request speaks of, and how; None if of none.
+    """Return the configuration error that caused an error of the first request, or None.
 
-    :param name: what the section is called.
+    :param name: name of the section.
     """
-    for kind, option, words in _MISCONFIGURATIONS:
+    for kind, option, description in _MISCONFIGURATIONS:
         if isinstance(error, kind):
             key = f"storage.{name}.{option}".rstrip(".")
-            return StartError(f"{key}: {words}: {error}")
+            return StartError(f"{key}: {description}: {error}")
     return None

@@ -1,4 +1,4 @@
-"""Doubles below the client: an agent that is answered by the test, and answers to give."""
+"""A fake Agent that tests answer, and responses for it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CREDENTIALS = StaticCredentials(Credentials("AKID", "hush"))
 
 
 class Connection:
-    """What a body's protocol has as its transport."""
+    """The transport of a body protocol."""
 
     def __init__(self):
         self.paused = True
@@ -52,7 +52,7 @@ class Connection:
 
 
 class Response:
-    """An answer; the test sends its body, at once or bit by bit."""
+    """A response whose body the test sends, at once or in pieces."""
 
     def __init__(self, code=200, headers=None, body=b"", length=None, whole=True):
         self.code = code
@@ -98,13 +98,13 @@ def refusal(status, code, message="no", more="", **headers):
 
 
 def endless(code=200, headers=None, length=None):
-    """An answer of which only the head has come."""
+    """A response of which only the head has arrived."""
     return Response(code, headers, length=UNKNOWN_LENGTH if length is None else length, whole=False)
 
 
 @define
 class Request:
-    """What the agent was asked for."""
+    """A request that the agent received."""
 
     method: str
     url: str
@@ -116,9 +116,9 @@ class Request:
 
 @implementer(IAgent)
 class Agent:
-    """Keeps requests, and answers them with what is in ``answers``, or leaves that to the test.
+    """Records requests, and answers them from ``answers``; without any, the test answers.
 
-    An answer is a response, an exception, or a function that makes one of the request.
+    An answer is a response, an exception, or a function of the request that returns a response.
     """
 
     def __init__(self, *answers):
@@ -191,9 +191,9 @@ def make_sender(clock, agent, **options):
     return Sender(clock, Transport(clock, agent), **options)
 
 
-def make_client(clock, agent, storing=None, public=None, **options):
+def make_client(clock, agent, object_options=None, public=None, **options):
     sender = make_sender(clock, agent, **options)
-    more = {} if storing is None else {"storing": storing}
+    more = {} if object_options is None else {"object_options": object_options}
     return S3Client(sender, public=public, **more)
 
 
@@ -203,7 +203,7 @@ TYPE = {"content-type": "application/octet-stream"}
 
 
 def asked(request):
-    """The method, path and query of a request, and the headers that say something of it."""
+    """Return method, path, query and operation-specific headers of a request."""
     parts = urlsplit(request.url)
     assert parts.netloc == "objects:9000"
     usual = {"host", "user-agent", "authorization", "x-amz-date", "x-amz-content-sha256"}

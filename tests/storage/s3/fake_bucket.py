@@ -1,4 +1,4 @@
-"""A bucket in memory, as strict as AWS about parts and conditions, that can be told to fail."""
+"""A bucket in memory that checks parts and conditions as AWS does, with failure hooks."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Unfinished:
 @implementer(IObjectBody, IPushProducer)
 @define(eq=False)
 class FakeBody:
-    """Writes in pieces; ``breaks`` bytes before the end it breaks off."""
+    """A body in pieces, which fails ``breaks`` bytes before its end."""
 
     info: ObjectInfo
     content: bytes
@@ -118,10 +118,11 @@ class FakeBody:
 @implementer(IS3Client)
 @define(eq=False)
 class FakeBucket:
-    """The operations, at once; ``asked`` names them, ``hooks`` may hold or fail them.
+    """Operations that complete at once, unless a hook delays them or makes them fail.
 
-    :ivar hooks: by operation: called with the key, returns None, an error, or a Deferred to wait
-        for before anything is done.
+    :ivar asked: names and keys of all operations.
+    :ivar hooks: by operation: called with the key; returns None, an error, or a Deferred to wait
+        for before the operation.
     """
 
     bucket: str = "bucket"
@@ -196,13 +197,13 @@ class FakeBucket:
             raise S3Error("GetObject", "too large", code="EntityTooLarge")
         return self.info(key), stored.content
 
-    def put_object(self, key, content, *, sha256="", absent=False, metadata=""):
-        return self.do("put_object", key, self._put, key, content, absent, metadata)
+    def put_object(self, key, content, *, sha256="", if_none_match=False, metadata=""):
+        return self.do("put_object", key, self.store, key, content, if_none_match, metadata)
 
-    def _put(self, key, content, absent=False, metadata=""):
-        if absent and self.conditional == "unknown":
+    def store(self, key, content, if_none_match=False, metadata=""):
+        if if_none_match and self.conditional == "unknown":
             raise Unsupported("PutObject", "no conditions", code="NotImplemented", status=501)
-        if absent and self.conditional == "obeyed" and key in self.objects:
+        if if_none_match and self.conditional == "obeyed" and key in self.objects:
             raise PreconditionFailed("PutObject", "is there")
         content = content if isinstance(content, bytes) else b"".join(content)
         etag = hashlib.md5(content).hexdigest()

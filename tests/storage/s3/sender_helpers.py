@@ -1,4 +1,4 @@
-"""Requests to a store that a test plays, and their outcome."""
+"""Helpers that send operations to a fake agent."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from twisted.internet.defer import succeed
 from twisted_registry.storage.s3.interfaces import Operation
 
 
-class Source:
+class FakeCredentials:
     def __init__(self, *results):
         self.results = list(results)
         self.closed = False
@@ -28,9 +28,9 @@ def collect(answer):
     return answer.collect(1000)
 
 
-def run(sender, clock, operation=GET, finish=collect, seconds=60.0):
-    """Send, and let the waits between the attempts pass."""
-    sending = sender.send(operation, finish)
+def run(sender, clock, operation=GET, read=collect, seconds=60.0):
+    """Send an operation, and advance the clock past the delays between attempts."""
+    sending = sender.send(operation, read)
     for _ in range(int(seconds * 10)):
         if sending.called:
             break

@@ -43,7 +43,7 @@ def url(address, key="a b/c"):
         ({"region": "eusc-de-east-1"}, "https://images.s3.eusc-de-east-1.amazonaws.eu/a%20b/c"),
     ],
 )
-def test_amazon(options, expected):
+def test_aws_urls(options, expected):
     options = {"bucket": "images", "region": "eu-west-1", **options}
     assert url(aws_address(options.pop("bucket"), **options)) == expected
 
@@ -56,7 +56,7 @@ def test_amazon(options, expected):
         ({"bucket": "my.images"}, "my.images"),
     ],
 )
-def test_what_acceleration_excludes(options, word):
+def test_options_that_exclude_acceleration(options, word):
     options = {"bucket": "images", "region": "eu-west-1", "accelerate": True, **options}
     with pytest.raises(AddressError, match=word):
         aws_address(options.pop("bucket"), **options)
@@ -86,7 +86,7 @@ def test_what_acceleration_excludes(options, word):
         ("objects", {"path_style": True}, "https://objects/images/a%20b/c"),
     ],
 )
-def test_endpoints(endpoint, options, expected):
+def test_endpoint_urls(endpoint, options, expected):
     options = {"bucket": "images", **options}
     assert url(endpoint_address(options.pop("bucket"), endpoint, **options)) == expected
 
@@ -102,7 +102,7 @@ def test_endpoints(endpoint, options, expected):
         ("https://s3-accelerate.amazonaws.com", "", "us-east-1"),
     ],
 )
-def test_the_region_of_an_endpoint(endpoint, region, expected):
+def test_region_of_an_endpoint(endpoint, region, expected):
     assert endpoint_address("images", endpoint, region=region).region == expected
 
 
@@ -114,18 +114,18 @@ def test_the_region_of_an_endpoint(endpoint, region, expected):
         "s3://bucket",
     ],
 )  # fmt: skip
-def test_what_is_no_endpoint(endpoint):
-    with pytest.raises(AddressError, match="is no endpoint"):
+def test_invalid_endpoints_are_refused(endpoint):
+    with pytest.raises(AddressError, match="is not an endpoint"):
         endpoint_address("images", endpoint)
 
 
 @pytest.mark.parametrize("endpoint", ["http://10.0.0.1:9000", "http://[::1]"])
-def test_no_bucket_stands_before_a_number(endpoint):
+def test_ip_address_requires_path_style(endpoint):
     with pytest.raises(AddressError, match="forcepathstyle"):
         endpoint_address("images", endpoint, path_style=False)
 
 
-def test_the_bucket_itself():
+def test_path_and_url_of_the_bucket():
     assert BucketAddress("b", "r", "https", "b.host").path() == "/"
     assert BucketAddress("b", "r", "https", "host", "/b").path() == "/b"
     assert BucketAddress("b", "r", "https", "host", "/b").url("/b", "x=1") == "https://host/b?x=1"
@@ -139,5 +139,5 @@ def test_the_bucket_itself():
         ("us-east", False), ("eu", False), ("us-east-1a", False), ("", False),
     ],
 )  # fmt: skip
-def test_names_of_regions(name, expected):
+def test_form_of_region_names(name, expected):
     assert is_region(name) is expected

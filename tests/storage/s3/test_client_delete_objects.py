@@ -1,4 +1,4 @@
-"""Many objects that are deleted at once, some of which stay."""
+"""Deletion of many objects in one request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def deleted(*faults):
     )
 
 
-def test_delete_many(client, agent):
+def test_delete_objects_in_batches(client, agent):
     keys = [f"k{number}" for number in range(2001)]
     agent.answers = [deleted(), deleted(("k1000", "AccessDenied")), deleted()]
     assert result_of(client.delete_objects(keys)) == [DeleteError("k1000", "AccessDenied", "no")]
@@ -38,17 +38,17 @@ def test_delete_many(client, agent):
     )  # fmt: skip
 
 
-def test_delete_nothing(client, agent):
+def test_delete_objects_without_keys_sends_nothing(client, agent):
     assert result_of(client.delete_objects([])) == []
     assert agent.requests == []
 
 
-def test_what_was_not_there_is_no_fault(client, agent):
+def test_missing_object_is_not_an_error(client, agent):
     agent.answers = [deleted(("a", "NoSuchKey"))]
     assert result_of(client.delete_objects(["a"])) == []
 
 
-def test_what_the_store_was_too_busy_for_is_deleted_later(client, agent, clock):
+def test_transient_errors_of_keys_are_retried(client, agent, clock):
     agent.answers = [
         deleted(("a", "SlowDown"), ("b", "AccessDenied"), ("c", "InternalError")),
         deleted(("c", "SlowDown")),
@@ -65,7 +65,7 @@ def test_what_the_store_was_too_busy_for_is_deleted_later(client, agent, clock):
     ]  # fmt: skip
 
 
-def test_what_the_store_stays_too_busy_for(client, agent, clock):
+def test_persistent_transient_errors_are_returned(client, agent, clock):
     agent.answers = [deleted(("a", "SlowDown")) for _ in range(4)]
     deleting = client.delete_objects(["a"])
     for wait in (1, 2, 4):
@@ -73,7 +73,7 @@ def test_what_the_store_stays_too_busy_for(client, agent, clock):
     assert result_of(deleting) == [DeleteError("a", "SlowDown", "no")]
 
 
-def test_all_batches_are_tried(client, agent):
+def test_all_batches_are_sent_before_an_error_is_raised(client, agent):
     agent.answers = [
         refusal(403, "AccessDenied"), deleted(), refusal(501, "NotImplemented"),
     ]  # fmt: skip

@@ -13,7 +13,7 @@ CONTENTS = (
 )
 
 
-def test_list(client, agent):
+def test_list_objects(client, agent):
     agent.answers = [
         xml(
             "ListBucketResult",
@@ -33,7 +33,7 @@ def test_list(client, agent):
     )  # fmt: skip
 
 
-def test_list_on(client, agent):
+def test_list_objects_continues_with_a_token(client, agent):
     agent.answers = [
         xml(
             "ListBucketResult",
@@ -62,14 +62,14 @@ def test_list_on(client, agent):
         ("", None),
     ],
 )
-def test_times_in_listings(client, agent, time, expected):
+def test_times_of_listed_objects(client, agent, time, expected):
     item = f"<Contents><Key>a</Key><Size>1</Size><LastModified>{time}</LastModified></Contents>"
     agent.answers = [xml("ListBucketResult", item)]
     (found,) = result_of(client.list_objects("")).objects
     assert found == ObjectInfo("a", 1, "", expected)
 
 
-def test_a_listing_without_sizes(client, agent, clock):
+def test_listing_without_sizes_is_retried(client, agent, clock):
     agent.answers = [xml("ListBucketResult", "<Contents><Key>a</Key></Contents>")]
     agent.answers.append(xml("ListBucketResult"))
     listing = client.list_objects("")
@@ -77,7 +77,7 @@ def test_a_listing_without_sizes(client, agent, clock):
     assert result_of(listing).objects == ()
 
 
-def test_list_uploads(client, agent):
+def test_list_multipart_uploads(client, agent):
     agent.answers = [
         xml(
             "ListMultipartUploadsResult",

@@ -1,4 +1,4 @@
-"""Multipart uploads, as the client makes them."""
+"""Multipart uploads of the client."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from twisted_registry.storage.s3.interfaces import Part
 from twisted_registry.storage.s3.xml import parse_xml
 
 
-def test_create(client, agent, clock):
+def test_create_multipart_upload(client, agent, clock):
     agent.answers = [
         xml("InitiateMultipartUploadResult", "<UploadId>U/1</UploadId>"),
         xml("InitiateMultipartUploadResult"),
@@ -49,7 +49,7 @@ def test_upload_part(client, agent):
 
 
 @pytest.mark.parametrize("code", ["NoSuchUpload", "NoSuchKey", ""])
-def test_uploads_that_are_over(client, agent, code):
+def test_missing_upload_is_no_such_upload(client, agent, code):
     agent.answers = [refusal(404, code) for _ in range(4)]
     failure_of(client.upload_part("a", "U", 1, b"x"), NoSuchUpload)
     failure_of(client.list_parts("a", "U"), NoSuchUpload)
@@ -72,7 +72,7 @@ def test_upload_part_copy(client, agent):
     }
 
 
-def test_a_part_whose_source_is_missing(client, agent):
+def test_missing_source_of_a_part_is_not_found(client, agent):
     agent.answers = [refusal(404, "NoSuchKey"), refusal(404, "NoSuchUpload")]
     missing = failure_of(client.upload_part_copy("a", "U", 2, "b"), NotFound).value
     assert not isinstance(missing, NoSuchUpload)
@@ -86,7 +86,7 @@ def completed(etag="made-2"):
     return xml("CompleteMultipartUploadResult", f"<ETag>{etag}</ETag>")
 
 
-def test_complete(client, agent):
+def test_complete_multipart_upload(client, agent):
     agent.answers = [completed()]
     assert result_of(client.complete_multipart_upload("a", "U", PARTS)) == "made-2"
     assert asked(agent.last) == (
@@ -101,19 +101,19 @@ def test_complete(client, agent):
 
 @pytest.mark.parametrize("code", ["InvalidPart", "InvalidPartOrder", "EntityTooSmall"])
 @pytest.mark.parametrize("status", [200, 400])
-def test_parts_that_do_not_fit(client, agent, code, status):
+def test_invalid_parts(client, agent, code, status):
     agent.answers = [refusal(status, code)]
     failure_of(client.complete_multipart_upload("a", "U", PARTS), InvalidPart)
 
 
-def test_completing_fails_after_it_was_answered(client, agent, clock):
+def test_transient_error_in_a_completion_response_is_retried(client, agent, clock):
     agent.answers = [refusal(200, "InternalError"), completed()]
     completing = client.complete_multipart_upload("a", "U", PARTS)
     clock.advance(1)
     assert result_of(completing) == "made-2"
 
 
-def test_completing_may_have_succeeded_without_an_answer(client, agent, clock):
+def test_completion_that_succeeded_without_a_response(client, agent, clock):
     agent.answers = [
         ConnectError(),
         refusal(404, "NoSuchUpload"),
@@ -134,20 +134,20 @@ def test_completing_may_have_succeeded_without_an_answer(client, agent, clock):
     ],
     ids=["nothing", "other parts", "another size"],
 )
-def test_or_the_upload_may_be_over_for_another_reason(client, agent, clock, found):
+def test_missing_upload_after_a_lost_response(client, agent, clock, found):
     agent.answers = [ConnectError(), refusal(404, "NoSuchUpload"), found]
     completing = client.complete_multipart_upload("a", "U", PARTS)
     clock.advance(1)
     failure_of(completing, NoSuchUpload)
 
 
-def test_what_was_over_before_is_not_looked_for(client, agent):
+def test_missing_upload_on_the_first_attempt_is_not_searched(client, agent):
     agent.answers = [refusal(404, "NoSuchUpload")]
     failure_of(client.complete_multipart_upload("a", "U", PARTS), NoSuchUpload)
     assert len(agent.requests) == 1
 
 
-def test_completing_twice_on_ceph(client, agent):
+def test_completion_response_without_an_etag_on_ceph(client, agent):
     agent.answers = [completed(""), Response(200, {"content-length": "8", "etag": '"made-2"'})]
     assert result_of(client.complete_multipart_upload("a", "U", PARTS)) == "made-2"
 
@@ -156,7 +156,7 @@ def busy(count):
     return [refusal(500, "InternalError", "completion is in progress") for _ in range(count)]
 
 
-def test_an_upload_that_is_over_on_ceph(client, agent, clock):
+def test_missing_upload_on_ceph(client, agent, clock):
     agent.answers = [*busy(5), refusal(404, "NoSuchKey"), Response(404)]
     completing = client.complete_multipart_upload("a", "U", PARTS)
     for _ in range(4):
@@ -165,7 +165,7 @@ def test_an_upload_that_is_over_on_ceph(client, agent, clock):
     assert [request.method for request in agent.requests] == ["POST"] * 5 + ["GET", "HEAD"]
 
 
-def test_an_upload_that_is_not_over_in_spite_of_errors(client, agent, clock):
+def test_internal_error_of_an_existing_upload(client, agent, clock):
     agent.answers = [*busy(5), parts_page(1, "")]
     completing = client.complete_multipart_upload("a", "U", PARTS)
     for _ in range(4):
@@ -194,6 +194,6 @@ def test_list_parts(client, agent):
     ]
 
 
-def test_a_listing_of_parts_that_turns_in_a_circle(client, agent):
+def test_repeated_page_of_parts_is_an_error(client, agent):
     agent.answers = [parts_page(1, "1"), parts_page(1, "1")]
     failure_of(client.list_parts("a", "U"), InvalidResponse)

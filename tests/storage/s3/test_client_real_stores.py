@@ -1,4 +1,4 @@
-"""The client's operations on real stores, and the headers that a double shows."""
+"""The operations of the client on real stores; object options on moto."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ async def client(store):
 
 @pytest.fixture
 def root():
-    """What the keys of one test begin with."""
+    """The key prefix of one test."""
     return f"{uuid4().hex}/"
 
 
 async def read(client, *arguments):
-    return await (await client.get_object(*arguments)).collect()
+    return await (await client.get_object(*arguments)).collect(2 * MIN_PART_BYTES)
 
 
 @pytest_twisted.ensureDeferred
-async def test_objects(client, root):
+async def test_operations_on_objects(client, root):
     key = root + STRANGE
     etag = await client.put_object(key, [b"hel", b"lo"], metadata="noted")
     info = await client.head_object(key)
@@ -82,7 +82,7 @@ async def test_objects(client, root):
 
 
 @pytest_twisted.ensureDeferred
-async def test_nothing_at_all(client, root):
+async def test_empty_object(client, root):
     await client.put_object(f"{root}empty", b"")
     assert (await client.head_object(f"{root}empty")).size == 0
     assert await read(client, f"{root}empty") == b""
@@ -90,19 +90,19 @@ async def test_nothing_at_all(client, root):
 
 
 @pytest_twisted.ensureDeferred
-async def test_only_what_is_not_there(client, root):
+async def test_put_object_if_none_match(client, root):
     key = f"{root}once"
     try:
-        await client.put_object(key, b"one", absent=True)
+        await client.put_object(key, b"one", if_none_match=True)
     except Unsupported:
         return
     with pytest.raises(PreconditionFailed):
-        await client.put_object(key, b"two", absent=True)
+        await client.put_object(key, b"two", if_none_match=True)
     assert await read(client, key) == b"one"
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_was_changed_on_the_way_is_refused(client, root):
+async def test_content_with_another_digest_is_refused(client, root):
     content = os.urandom(1_000_000)
     await client.put_object(f"{root}a", content, sha256=hashlib.sha256(content).hexdigest())
     with pytest.raises(S3Error):
@@ -142,7 +142,7 @@ async def test_listings(client, root):
 
 
 @pytest_twisted.ensureDeferred
-async def test_uploads(client, root):
+async def test_operations_on_uploads(client, root):
     key, head, tail = f"{root}{STRANGE}", os.urandom(MIN_PART_BYTES), b"tail"
     upload = await client.create_multipart_upload(key)
     assert await client.list_parts(key, upload) == []
@@ -175,7 +175,7 @@ async def test_uploads(client, root):
 
 
 @pytest_twisted.ensureDeferred
-async def test_uploads_that_are_over(client, root):
+async def test_aborted_upload_is_no_such_upload(client, root):
     key = f"{root}a"
     upload = await client.create_multipart_upload(key)
     part = await client.upload_part(key, upload, 1, b"x")
@@ -190,7 +190,7 @@ async def test_uploads_that_are_over(client, root):
 
 
 @pytest_twisted.ensureDeferred
-async def test_parts_that_are_too_small(client, root):
+async def test_small_part_is_invalid(client, root):
     upload = await client.create_multipart_upload(f"{root}a")
     parts = [await client.upload_part(f"{root}a", upload, n, b"x") for n in (1, 2)]
     with pytest.raises(InvalidPart):
@@ -199,7 +199,7 @@ async def test_parts_that_are_too_small(client, root):
 
 
 @pytest_twisted.ensureDeferred
-async def test_urls_for_others(client, root):
+async def test_presigned_urls(client, root):
     key = root + STRANGE
     await client.put_object(key, b"hello")
 
@@ -214,24 +214,24 @@ async def test_urls_for_others(client, root):
     assert await deferToThread(ask, url) == (200, b"hello")
     assert await deferToThread(ask, url, Range="bytes=1-2") == (206, b"el")
     assert await deferToThread(ask, await client.presign(key, "HEAD", 60), "HEAD") == (200, b"")
-    # For nothing else, and not for ever.
+    # It permits nothing else, and expires.
     assert (await deferToThread(ask, url, "DELETE"))[0] == 403
     assert (await deferToThread(ask, url.replace("hello", "x").replace(root, "x/")))[0] == 403
-    client.sender._clock_offset -= 120
+    client.sender._clock_offset_s -= 120
     assert (await deferToThread(ask, await client.presign(key, "GET", 60)))[0] == 403
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_clock_that_is_wrong(client, root):
+async def test_wrong_clock_is_corrected(client, root):
     await client.put_object(f"{root}a", b"x")
     for operation in (client.head_bucket, lambda: client.head_object(f"{root}a")):
-        client.sender._clock_offset = 3600
+        client.sender._clock_offset_s = 3600
         await operation()
-        assert abs(client.sender._clock_offset) < 10
+        assert abs(client.sender._clock_offset_s) < 10
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_is_configured_wrongly(client, store):
+async def test_wrong_credentials_and_bucket(client, store):
     sender = client.sender
     for credentials in (
         Credentials(store.access_key, "wrong"),
@@ -247,12 +247,12 @@ async def test_what_is_configured_wrongly(client, store):
 
 
 @pytest_twisted.ensureDeferred
-async def test_how_objects_are_kept(object_stores):
-    """On a double, since the real stores have other classes and keys."""
+async def test_object_options(object_stores):
+    """On moto, since the real stores have other storage classes and keys."""
     plain = make_client(object_stores.get("moto"))
 
-    async def headers(storing, key):
-        client = S3Client(plain.sender, storing)
+    async def headers(object_options, key):
+        client = S3Client(plain.sender, object_options)
         await client.put_object(key, b"x")
         await client.copy_object(key, f"{key}-copy")
         upload = await client.create_multipart_upload(f"{key}-parts")

@@ -1,4 +1,4 @@
-"""Proxies: which the environment names, and requests that go through one."""
+"""The proxy variables of the environment, and requests through a proxy."""
 
 from __future__ import annotations
 
@@ -26,16 +26,20 @@ BOTH = {"HTTP_PROXY": "http://plain:3128", "HTTPS_PROXY": "http://secure:3129"}
     ("environ", "scheme", "expected"),
     [
         ({}, "https", None),
-        (BOTH, "http", Proxy("plain", 3128)),
+        (BOTH, "http", Proxy("plain", 3128, tunnels=False)),
         (BOTH, "https", Proxy("secure", 3129)),
-        ({"http_proxy": "plain"}, "http", Proxy("plain", 80)),
+        ({"http_proxy": "plain"}, "http", Proxy("plain", 80, tunnels=False)),
         ({"http_proxy": "plain"}, "https", None),
         ({"https_proxy": "a:1", "HTTPS_PROXY": "b:2"}, "https", Proxy("b", 2)),
-        ({"HTTP_PROXY": "http://me:a%40b@p:1/"}, "http", Proxy("p", 1, "Basic bWU6YUBi")),
-        ({"HTTP_PROXY": "[::1]:8"}, "http", Proxy("::1", 8)),
+        (
+            {"HTTP_PROXY": "http://me:a%40b@p:1/"},
+            "http",
+            Proxy("p", 1, "Basic bWU6YUBi", tunnels=False),
+        ),
+        ({"HTTP_PROXY": "[::1]:8"}, "http", Proxy("::1", 8, tunnels=False)),
     ],
 )
-def test_which_one(environ, scheme, expected):
+def test_proxy_is_chosen_by_scheme(environ, scheme, expected):
     assert find_proxy(environ, scheme, "images.example") == expected
 
 
@@ -64,7 +68,7 @@ def test_which_one(environ, scheme, expected):
         ("", "localhost", True),
     ],
 )
-def test_who_is_asked_directly(rules, netloc, direct):
+def test_no_proxy_rules_select_direct_connections(rules, netloc, direct):
     environ = {**BOTH, "NO_PROXY": rules}
     assert (find_proxy(environ, "http", netloc) is None) == direct
 
@@ -72,19 +76,19 @@ def test_who_is_asked_directly(rules, netloc, direct):
 @pytest.mark.parametrize(
     "value", ["socks5://p:1", "https://p:1", "http://", "http://p:x", "p:99999"]
 )
-def test_what_is_no_proxy_is_told_without_its_password(value):
+def test_invalid_proxy_is_reported_without_its_password(value):
     value = value.replace("//p", "//me:secret@p")
-    with pytest.raises(AddressError, match=r"^HTTP_PROXY is no proxy") as caught:
+    with pytest.raises(AddressError, match=r"^HTTP_PROXY is not a supported proxy") as caught:
         find_proxy({"HTTP_PROXY": value}, "http", "images.example")
     assert "secret" not in str(caught.value)
 
 
-def test_a_password_is_not_shown():
+def test_repr_of_a_proxy_has_no_password():
     assert "hush" not in repr(Proxy("p", 1, "Basic hush"))
 
 
 class Tunnelling(Protocol):
-    """A proxy that connects to a port of this machine, whatever host it is asked for."""
+    """A proxy that connects to a local port, whatever host is requested."""
 
     def __init__(self, proxy):
         self.proxy = proxy
@@ -138,10 +142,9 @@ class TunnellingFactory(Factory):
 
 def client_through(url, proxy_port):
     address = endpoint_address("images", url)
-    proxy = Proxy("127.0.0.1", proxy_port, "Basic b25l")
+    proxy = Proxy("127.0.0.1", proxy_port, "Basic b25l", tunnels=address.scheme == "https")
     transport = make_transport(
-        reactor, verify=False, timeouts=Timeouts(connect=5, answer=5, idle=5),
-        scheme=address.scheme, proxy=proxy,
+        reactor, verify=False, timeouts=Timeouts(connect_s=5, response_s=5, idle_s=5), proxy=proxy,
     )  # fmt: skip
     backoff = Backoff(attempts=1)
     return S3Client(Sender(reactor, transport, address, CREDENTIALS, "tests/1", backoff))
@@ -149,11 +152,11 @@ def client_through(url, proxy_port):
 
 async def whole(client):
     body = await client.get_object("a")
-    return await body.collect()
+    return await body.collect(10)
 
 
 @pytest_twisted.ensureDeferred
-async def test_without_tls_a_proxy_gets_whole_requests():
+async def test_http_requests_are_sent_whole_to_the_proxy():
     proxy = Store()
     proxy.scripts = [answer(body=b"one"), answer(body=b"two")]
     port = reactor.listenTCP(0, proxy, interface="127.0.0.1")
@@ -171,7 +174,7 @@ async def test_without_tls_a_proxy_gets_whole_requests():
 
 
 @pytest_twisted.ensureDeferred
-async def test_tls_goes_through_a_tunnel():
+async def test_https_requests_use_a_tunnel():
     store = Store()
     store.scripts = [answer(body=b"one"), answer(body=b"two")]
     far = reactor.listenSSL(0, store, self_signed().options(), interface="127.0.0.1")
@@ -196,13 +199,13 @@ async def test_tls_goes_through_a_tunnel():
     ("says", "told"),
     [
         (b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "407 Proxy Auth"),
-        (b"HTTP/1.1", "closed the connection"),
-        (b"x" * 20_000, "no HTTP"),
-        (b"nonsense\r\n\r\n", "does not let us through"),
+        (b"HTTP/1.1", "proxy closed the connection"),
+        (b"x" * 20_000, "does not answer with HTTP"),
+        (b"nonsense\r\n\r\n", "refuses the connection"),
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_a_proxy_that_lets_nobody_through(says, told):
+async def test_proxy_that_refuses_a_tunnel_is_unreachable(says, told):
     proxy = TunnellingFactory(says=says)
     port = reactor.listenTCP(0, proxy, interface="127.0.0.1")
     client = client_through("https://store.example", port.getHost().port)

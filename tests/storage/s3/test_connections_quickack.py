@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 from attrs import define, field
 
-from twisted_registry.storage.s3.connections import READ_BUFFER_BYTES, enable_quickack
+from twisted_registry.storage.s3.connections import READ_BUFFER_BYTES, tune_connection
 
 
 @define
@@ -46,12 +46,12 @@ def pair():
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_what_is_received_is_acknowledged(pair, tls):
+def test_received_data_is_acknowledged_at_once(pair, tls):
     near, _ = pair
     near.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
     transport = Transport(near)
     protocol = Protocol(Transport(None, transport) if tls else transport)
-    assert enable_quickack(protocol) is protocol
+    assert tune_connection(protocol) is protocol
     assert not is_quick(near)
     protocol.dataReceived(b"a")
     assert protocol.received == [b"a"]
@@ -61,9 +61,9 @@ def test_what_is_received_is_acknowledged(pair, tls):
     assert protocol.received == [b"a", b"b"]
 
 
-def test_in_the_midst_of_much_nobody_waits(pair):
+def test_large_reads_use_a_larger_buffer_and_no_quickack(pair):
     near, _ = pair
-    protocol = enable_quickack(Protocol(Transport(near)))
+    protocol = tune_connection(Protocol(Transport(near)))
     near.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
     protocol.dataReceived(bytes(READ_BUFFER_BYTES))
     assert not is_quick(near)
@@ -73,7 +73,7 @@ def test_in_the_midst_of_much_nobody_waits(pair):
     assert protocol.transport.bufferSize == READ_BUFFER_BYTES
 
 
-def test_what_has_no_socket_is_left_alone():
+def test_protocol_without_a_socket_is_not_patched():
     protocol = Protocol(Transport())
-    assert enable_quickack(protocol) is protocol
+    assert tune_connection(protocol) is protocol
     assert "dataReceived" not in vars(protocol)

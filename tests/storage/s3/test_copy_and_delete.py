@@ -21,7 +21,7 @@ CONTENT = bytes(range(256)) * (18 * 4096) + b"!"
 @pytest.fixture
 def bucket():
     bucket = FakeBucket()
-    bucket._put("source", CONTENT)
+    bucket.store("source", CONTENT)
     return bucket
 
 
@@ -75,7 +75,7 @@ async def test_a_copy_that_can_not_even_be_aborted(bucket, driver):
 
 @pytest_twisted.ensureDeferred
 async def test_a_source_that_changes_meanwhile(bucket, driver):
-    bucket.hooks["upload_part_copy"] = lambda key: bucket._put("source", CONTENT[::-1]) and None
+    bucket.hooks["upload_part_copy"] = lambda key: bucket.store("source", CONTENT[::-1]) and None
     assert "was changed while" in str(await error_of(driver.copy("source", "copy")))
     assert "copy" not in bucket.objects
 
@@ -83,7 +83,7 @@ async def test_a_source_that_changes_meanwhile(bucket, driver):
 @pytest_twisted.ensureDeferred
 async def test_what_the_store_does_not_delete_is_told(bucket, driver):
     for number in range(3):
-        bucket._put(f"x/{number}", b"")
+        bucket.store(f"x/{number}", b"")
     bucket.undeletable = {"x/0", "x/1"}
     for deleting in (driver.delete("x"), driver.delete_many(["x/0", "x/1"])):
         assert "AccessDenied no and 1 more" in str(await error_of(deleting))

@@ -138,7 +138,7 @@ def test_half_a_pair_in_a_profile(home):
 @pytest.mark.parametrize("content", [b"aws_secret_access_key=hush", b"[a]\nhush\n", b"\xffhush"])
 def test_a_file_that_is_none_of_profiles(home, content):
     (home / ".aws" / "credentials").write_bytes(content)
-    with pytest.raises(CredentialsError, match="is no file of AWS profiles") as caught:
+    with pytest.raises(CredentialsError, match="is not a valid file of AWS profiles") as caught:
         from_shared_files({"HOME": str(home)})
     assert "hush" not in repr(caught.value)
     assert caught.value.__suppress_context__

@@ -176,7 +176,9 @@ def test_a_later_failure_is_a_warning(source, threads, library, clock, warnings)
     asked = source.current()
     threads.step()
     assert result_of(asked).access_key == "AK1"
-    assert warnings == ["credentials were not renewed: OSError: no route"]
+    assert warnings == [
+        "cannot refresh the s3 credentials, using the previous ones: error=OSError: no route"
+    ]
     assert result_of(source.current()).access_key == "AK1"
     assert threads.held == []
     clock.advance(REFRESH_AFTER_S)
@@ -187,7 +189,7 @@ def test_a_later_failure_is_a_warning(source, threads, library, clock, warnings)
 def test_none_are_found(clock, threads):
     asked = BotocoreCredentials(clock, threads, lambda: None).current()
     threads.step()
-    assert "no credentials were found" in str(failure_of(asked, CredentialsError).value)
+    assert "no credentials and no role" in str(failure_of(asked, CredentialsError).value)
 
 
 def test_closing_ends_the_thread(source, threads):

@@ -76,10 +76,10 @@ async def test_a_damaged_list_is_an_error(bucket, driver):
         *(b"", whole[:-1], whole.replace(b"5", b"6"), whole.replace(b'"a"', b'"b"')),
         *map(with_checksum, (b"", b"{}", b'{"pieces": [[1]], "spent": []}', b"[" * 5000)),
     ):
-        bucket._put("root/up/data", damaged, metadata="unfinished 5")
+        bucket.store("root/up/data", damaged, metadata="unfinished 5")
         assert "damaged" in str(await error_of(driver.get("up/data", 10)))
         assert "damaged" in str(await error_of(driver.writer("up/data", 5)))
-    bucket._put("root/up/data", b"whole", metadata="something else")
+    bucket.store("root/up/data", b"whole", metadata="something else")
     assert await driver.get("up/data", 10) == b"whole"
 
 

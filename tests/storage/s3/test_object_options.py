@@ -14,7 +14,7 @@ MIB = 1024 * 1024
 
 
 @pytest.mark.parametrize(
-    ("storing", "encryption", "storage_class"),
+    ("object_options", "encryption", "storage_class"),
     [
         (ObjectOptions(encrypt=True, storage_class="STANDARD_IA"), "AES256", "STANDARD_IA"),
         (ObjectOptions(encrypt=True, key_id="alias/registry"), "aws:kms", None),
@@ -22,11 +22,13 @@ MIB = 1024 * 1024
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_each_way_to_an_object_asks_for_it(object_stores, storing, encryption, storage_class):
+async def test_each_way_to_an_object_asks_for_it(
+    object_stores, object_options, encryption, storage_class
+):
     store = object_stores.get("moto")
     rules = CopyOptions(threshold=5 * MIB, part=5 * MIB)
     driver = make_driver(store, chunk_size=5 * MIB, copy_options=rules)
-    driver.client.storing = storing
+    driver.client.object_options = object_options
     await driver.put("put", b"1")
     await driver.create("created", b"1")
     for name, size in (("one", 1), ("two", 12 * MIB)):

@@ -21,7 +21,7 @@ CONTENT = bytes(range(256)) * (4 * 4096 + 1)
 @pytest.fixture
 def bucket():
     bucket = FakeBucket()
-    bucket._put("file", CONTENT)
+    bucket.store("file", CONTENT)
     return bucket
 
 
@@ -51,7 +51,7 @@ async def test_an_answer_that_breaks_off_is_continued_where_it_ended(bucket, dri
 async def test_after_four_answers_without_a_byte_it_is_an_error(bucket, driver):
     reader = await driver.open("file", 5)
     bucket.breaks = [len(CONTENT) - 5] * 9
-    bucket._put("file", CONTENT)
+    bucket.store("file", CONTENT)
     sink = Sink()
     reader._body = None
     assert "cut short" in str(await error_of(reader.deliver(sink)))
@@ -64,7 +64,7 @@ async def test_after_four_answers_without_a_byte_it_is_an_error(bucket, driver):
 async def test_an_object_that_is_another_now_is_not_continued(bucket, driver):
     bucket.breaks = [3 * MIB]
     reader = await driver.open("file")
-    bucket._put("file", CONTENT[::-1])
+    bucket.store("file", CONTENT[::-1])
     assert isinstance(await error_of(reader.deliver(Sink())), StorageError)
 
 

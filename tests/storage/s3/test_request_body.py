@@ -5,13 +5,14 @@ import os
 import pytest
 
 from tests.storage.s3.fake_agent import Sink, no_result, result_of
-from twisted_registry.storage.s3.transport import WRITE_BYTES, RequestBody, content_size
+from twisted_registry.storage.s3.interfaces import content_size
+from twisted_registry.storage.s3.transport import WRITE_BYTES, RequestBody
 
 CONTENT = os.urandom(2 * WRITE_BYTES + 123)
 
 
 @pytest.fixture
-def signs():
+def progress():
     return []
 
 
@@ -20,21 +21,21 @@ def signs():
     [CONTENT, [CONTENT], [b"", CONTENT[:10], b"", CONTENT[10:]], b"small", [], [b""]],
     ids=lambda content: f"{type(content).__name__}-{content_size(content)}",
 )
-def test_everything_is_sent_in_pieces(content, signs):
+def test_content_is_sent_in_pieces(content, progress):
     sink = Sink()
-    body = RequestBody(content, signs.append)
+    body = RequestBody(content, progress.append)
     whole = content if isinstance(content, bytes) else b"".join(content)
     assert body.length == len(whole)
     assert result_of(body.startProducing(sink)) is None
     assert sink.content == whole
     assert b"" not in sink.pieces
     assert max(map(len, sink.pieces), default=0) <= WRITE_BYTES
-    assert signs == [True] * len(sink.pieces) + [False]
+    assert progress == [True] * len(sink.pieces) + [False]
 
 
-def test_the_consumer_may_pause(signs):
+def test_consumer_may_pause_and_resume(progress):
     sink = Sink(pause_after=1)
-    body = RequestBody(CONTENT, signs.append)
+    body = RequestBody(CONTENT, progress.append)
     sink.producer = body
     done = body.startProducing(sink)
     assert len(sink.pieces) == 1
@@ -45,12 +46,12 @@ def test_the_consumer_may_pause(signs):
     body.resumeProducing()
     assert result_of(done) is None
     body.resumeProducing()
-    assert signs == [True, True, True, False]
+    assert progress == [True, True, True, False]
 
 
-def test_stopped_it_sends_no_more(signs):
+def test_stopped_body_sends_nothing(progress):
     sink = Sink(pause_after=1)
-    body = RequestBody(CONTENT, signs.append)
+    body = RequestBody(CONTENT, progress.append)
     sink.producer = body
     done = body.startProducing(sink)
     body.stopProducing()

@@ -23,7 +23,7 @@ def make(clock):
     return lambda response: S3Response("GetObject images/a", response, clock, IDLE)
 
 
-def test_the_head(make):
+def test_status_length_and_headers(make):
     answer = make(Response(206, {"ETag": "one", "X": "ü"}, b"12345"))
     assert (answer.status, answer.length) == (206, 5)
     assert answer.header("etag") == "one"
@@ -32,7 +32,7 @@ def test_the_head(make):
     assert make(endless()).length is None
 
 
-def test_a_body_that_is_there_already(make):
+def test_body_that_arrived_with_the_head(make):
     sink = Sink()
     assert result_of(make(Response(body=b"12345")).deliver(sink)) is None
     assert sink.content == b"12345"
@@ -41,7 +41,7 @@ def test_a_body_that_is_there_already(make):
     assert result_of(make(Response()).collect(0)) == b""
 
 
-def test_a_body_that_comes_bit_by_bit(make, clock):
+def test_body_in_pieces_with_delays_below_the_timeout(make, clock):
     response, sink = endless(length=6), Sink()
     done = make(response).deliver(sink)
     for data in (b"ab", b"cd", b"ef"):
@@ -53,12 +53,12 @@ def test_a_body_that_comes_bit_by_bit(make, clock):
     assert result_of(done) is None
     assert sink.content == b"abcdef"
     assert not response.connection.dropped
-    # A consumer may come too late with this.
+    # Calls after the end have no effect.
     producer.pauseProducing()
     producer.resumeProducing()
 
 
-def test_a_body_without_a_length(make):
+def test_body_without_a_length(make):
     response = endless()
     done = make(response).collect(10)
     response.send(b"abc")
@@ -69,13 +69,13 @@ def test_a_body_without_a_length(make):
 @pytest.mark.parametrize(
     ("end", "error", "text"),
     [
-        ("cut", Unreachable, "the answer broke off after 3 of 6 bytes"),
-        ("end", Unreachable, "the answer ended after 3 of 6 bytes"),
-        ("end_somewhere", InvalidResponse, "the answer does not say where it ends"),
+        ("cut", Unreachable, "the connection was lost after 3 of 6 bytes"),
+        ("end", Unreachable, "the response ended after 3 of 6 bytes"),
+        ("end_somewhere", InvalidResponse, "the response has no length and no end"),
     ],
 )
 @pytest.mark.parametrize("way", ["deliver", "collect"])
-def test_a_body_that_is_not_whole_is_an_error(make, way, end, error, text):
+def test_incomplete_body_is_an_error(make, way, end, error, text):
     response, sink = endless(length=6), Sink()
     answer = make(response)
     done = answer.deliver(sink) if way == "deliver" else answer.collect(10)
@@ -87,15 +87,15 @@ def test_a_body_that_is_not_whole_is_an_error(make, way, end, error, text):
     assert sink.producer is None
 
 
-def test_a_body_without_a_length_that_breaks_off(make):
+def test_lost_connection_fails_a_body_without_a_length(make):
     response = endless()
     done = make(response).collect(10)
     response.send(b"abc")
     response.cut()
-    assert "broke off after 3 bytes" in str(failure_of(done, Unreachable).value)
+    assert "connection was lost after 3 bytes" in str(failure_of(done, Unreachable).value)
 
 
-def test_a_body_that_stands_still(make, clock):
+def test_idle_body_times_out(make, clock):
     response, sink = endless(length=6), Sink()
     done = make(response).deliver(sink)
     response.send(b"abc")
@@ -103,22 +103,22 @@ def test_a_body_that_stands_still(make, clock):
     no_result(done)
     clock.advance(1)
     error = failure_of(done, Unreachable).value
-    assert "stood still for 30 s after 3 of 6 bytes" in str(error)
+    assert "no data for 30 s after 3 of 6 bytes" in str(error)
     assert error.retryable
     assert response.connection.dropped
-    # What comes all the same, and the end, are of no interest.
+    # Later data and the end of the connection are ignored.
     response.send(b"def")
     response.cut()
     assert sink.content == b"abc"
     assert sink.producer is None
 
 
-def test_a_slow_consumer_is_waited_for(make, clock):
+def test_paused_body_has_no_timeout(make, clock):
     response, sink = endless(length=6), Sink(pause_after=1)
     done = make(response).deliver(sink)
     response.send(b"abc")
     assert response.connection.paused
-    # What was decrypted already may come in spite of the pause.
+    # Data that was decrypted before the pause may still arrive.
     response.send(b"de")
     assert response.connection.paused
     clock.advance(100 * IDLE)
@@ -132,7 +132,7 @@ def test_a_slow_consumer_is_waited_for(make, clock):
     assert sink.content == b"abcdef"
 
 
-def test_once_resumed_it_may_stand_still_no_longer(make, clock):
+def test_resumed_body_has_the_timeout_again(make, clock):
     response, sink = endless(length=6), Sink()
     done = make(response).deliver(sink)
     sink.producer.pauseProducing()
@@ -142,7 +142,7 @@ def test_once_resumed_it_may_stand_still_no_longer(make, clock):
     failure_of(done, Unreachable)
 
 
-def test_a_consumer_that_pauses_at_once(make):
+def test_consumer_may_pause_during_registration(make):
     class Busy(Sink):
         def registerProducer(self, producer, streaming):
             super().registerProducer(producer, streaming)
@@ -158,7 +158,7 @@ def test_a_consumer_that_pauses_at_once(make):
     assert result_of(done) is None
 
 
-def test_a_consumer_that_changes_its_mind_before_anything_has_come(make):
+def test_consumer_may_pause_and_resume_during_registration(make):
     class Hesitant(Sink):
         def registerProducer(self, producer, streaming):
             super().registerProducer(producer, streaming)
@@ -174,7 +174,7 @@ def test_a_consumer_that_changes_its_mind_before_anything_has_come(make):
 
 
 @pytest.mark.parametrize("leave", ["cancel", "stop", "close"])
-def test_leaving(make, leave):
+def test_stopping_drops_the_connection(make, leave):
     response, sink = endless(length=6), Sink()
     answer = make(response)
     done = answer.deliver(sink)
@@ -187,7 +187,7 @@ def test_leaving(make, leave):
     answer.close()
 
 
-def test_a_consumer_that_leaves_within_its_write(make):
+def test_consumer_may_stop_during_a_write(make):
     class Leaver(Sink):
         def write(self, data):
             super().write(data)
@@ -198,7 +198,7 @@ def test_a_consumer_that_leaves_within_its_write(make):
     assert response.connection.dropped
 
 
-def test_more_than_was_allowed(make):
+def test_collect_refuses_a_body_above_the_limit(make):
     response = endless()
     done = make(response).collect(5)
     response.send(b"abc")
@@ -210,7 +210,7 @@ def test_more_than_was_allowed(make):
     response.send(b"ghi")
 
 
-def test_closing_what_nobody_asked_for(make):
+def test_close_before_reading_drops_the_connection(make):
     response = endless(length=6)
     answer = make(response)
     answer.close()
@@ -219,7 +219,7 @@ def test_closing_what_nobody_asked_for(make):
     answer.close()
 
 
-def test_closing_after_the_end_changes_nothing(make):
+def test_close_after_reading_keeps_the_connection(make):
     response = Response(body=b"abc")
     answer = make(response)
     result_of(answer.collect(3))
@@ -227,14 +227,14 @@ def test_closing_after_the_end_changes_nothing(make):
     assert not response.connection.dropped
 
 
-def test_an_answer_has_one_body(make):
+def test_body_can_be_read_once(make):
     answer = make(Response(body=b"abc"))
     result_of(answer.collect(3))
     with pytest.raises(AssertionError):
         answer.collect(3)
 
 
-def test_patience_that_has_ended_does_not_begin_again(clock):
+def test_expired_idle_timeout_does_not_restart(clock):
     ends = []
     idle_timeout = IdleTimeout(clock, lambda: ends.append(clock.seconds()))
     idle_timeout.restart(5)

@@ -20,7 +20,7 @@ from tests.storage.s3.fake_agent import (
     refusal,
     result_of,
 )
-from tests.storage.s3.sender_helpers import GET, LATER, Source, collect, run
+from tests.storage.s3.sender_helpers import GET, LATER, FakeCredentials, collect, run
 from twisted_registry.storage.s3.credentials import Credentials
 from twisted_registry.storage.s3.errors import (
     AccessDenied,
@@ -84,14 +84,14 @@ def test_a_request_is_signed(clock):
         (b"x" * (MAX_HASHED_BYTES + 1), "known", "known"),
     ],
 )
-def test_small_bodies_are_hashed_here(clock, content, sha256, expected):
+def test_small_bodies_are_hashed_and_large_ones_are_unsigned(clock, content, sha256, expected):
     agent = Agent(Response())
     operation = Operation("PutObject", "PUT", "a", content=content, sha256=sha256)
     result_of(run(make_sender(clock, agent), clock, operation))
     assert agent.last.headers["x-amz-content-sha256"] == expected
 
 
-def test_what_passes_is_tried_again(clock):
+def test_transient_errors_are_retried(clock):
     agent = Agent(
         ConnectError("refused"),
         refusal(500, "InternalError"),
@@ -102,17 +102,17 @@ def test_what_passes_is_tried_again(clock):
     operation = Operation("PutObject", "PUT", "a", content=b"body")
     assert result_of(run(make_sender(clock, agent), clock, operation)) == b"content"
     assert [request.sent for request in agent.requests] == [b"body"] * 5
-    # 0.2, 0.4 and 0.8 s, and 8 s where the store was too busy; each time signed anew.
+    # Delays of 0.2, 0.4 and 0.8 s, and 8 s after SlowDown; each attempt has a new signature.
     assert clock.seconds() - NOW == pytest.approx(9.4, abs=0.5)
     assert len({request.headers["x-amz-date"] for request in agent.requests}) > 1
 
 
-def test_waits_differ():
+def test_delays_are_random_up_to_their_maximum():
     error = Unreachable("GetObject", "no", retryable=True)
-    chances = iter([0.0, 0.5, 1.0])
-    backoff = Backoff(jitter=lambda: next(chances))
-    assert [backoff.delay(error, 3, 0.0) for _ in range(3)] == [0.0, 0.4, 0.8]
-    assert 0.0 <= Backoff().delay(error, 1, 0.0) <= 0.2
+    numbers = iter([0.0, 0.5, 1.0])
+    backoff = Backoff(jitter=lambda: next(numbers))
+    assert [backoff.retry_delay_s(error, 3, 0.0) for _ in range(3)] == [0.0, 0.4, 0.8]
+    assert 0.0 <= Backoff().retry_delay_s(error, 1, 0.0) <= 0.2
 
 
 @pytest.mark.parametrize(
@@ -127,16 +127,16 @@ def test_waits_differ():
         (SlowDown("x", "no", retryable=True), 4, 0, 8.0),
     ],
 )
-def test_when_to_try_again(error, attempt, elapsed, expected):
-    assert Backoff(jitter=lambda: 1.0).delay(error, attempt, elapsed) == expected
+def test_delay_depends_on_error_and_attempt(error, attempt, elapsed, expected):
+    assert Backoff(jitter=lambda: 1.0).retry_delay_s(error, attempt, elapsed) == expected
 
 
-def test_no_wait_is_longer_than_the_longest():
+def test_delay_has_an_upper_limit():
     backoff = Backoff(attempts=50, jitter=lambda: 1.0)
-    assert backoff.delay(SlowDown("x", "no", retryable=True), 40, 0) == backoff.max_delay
+    assert backoff.retry_delay_s(SlowDown("x", "no", retryable=True), 40, 0) == 10.0
 
 
-def test_at_last_the_error_comes_out(clock):
+def test_last_attempt_raises_its_error(clock):
     agent = Agent(*[refusal(503, "SlowDown", x_amz_request_id="7A") for _ in range(5)])
     error = failure_of(run(make_sender(clock, agent), clock), SlowDown).value
     assert len(agent.requests) == 5
@@ -144,7 +144,7 @@ def test_at_last_the_error_comes_out(clock):
 
 
 @pytest.mark.parametrize(
-    ("answers", "repeated"),
+    ("answers", "may_have_applied"),
     [
         ([refusal(404, "NoSuchKey")], False),
         ([refusal(400, "RequestTimeout"), refusal(404, "NoSuchKey")], False),
@@ -153,16 +153,16 @@ def test_at_last_the_error_comes_out(clock):
         ([ConnectError(), refusal(400, "RequestTimeout"), refusal(404, "NoSuchKey")], True),
     ],
 )
-def test_an_error_says_whether_an_earlier_attempt_may_have_succeeded(clock, answers, repeated):
+def test_error_says_whether_an_earlier_attempt_may_have_succeeded(clock, answers, may_have_applied):
     sending = run(make_sender(clock, Agent(*answers)), clock)
-    assert failure_of(sending, NotFound).value.repeated is repeated
+    assert failure_of(sending, NotFound).value.may_have_applied is may_have_applied
 
 
 @pytest.mark.parametrize(
     ("status", "code", "kind"),
     [(403, "AccessDenied", AccessDenied), (404, "NoSuchKey", NotFound), (400, "Strange", S3Error)],
 )
-def test_what_does_not_pass_is_not_tried_again(clock, status, code, kind):
+def test_permanent_errors_are_not_retried(clock, status, code, kind):
     agent = Agent(refusal(status, code, "  a\n sentence "))
     error = failure_of(run(make_sender(clock, agent), clock), kind).value
     assert (error.code, error.status, error.message) == (code, status, "a sentence")
@@ -179,12 +179,12 @@ def test_what_does_not_pass_is_not_tried_again(clock, status, code, kind):
          "Forbidden"),
     ],
 )  # fmt: skip
-def test_answers_that_explain_little(clock, status, body, kind, message):
+def test_error_responses_without_details(clock, status, body, kind, message):
     sending = run(make_sender(clock, Agent(Response(status, body=body))), clock)
     assert failure_of(sending, kind).value.message == message
 
 
-def test_an_explanation_that_breaks_off_is_asked_for_again(clock):
+def test_truncated_error_response_is_retried(clock):
     broken = endless(404, length=10)
     agent = Agent(broken, refusal(404, "NoSuchKey"))
     sending = make_sender(clock, agent).send(GET, collect)
@@ -193,29 +193,28 @@ def test_an_explanation_that_breaks_off_is_asked_for_again(clock):
     failure_of(sending, NotFound)
 
 
-def test_an_answer_that_can_not_be_used_is_asked_for_again(clock):
-    def finish(answer):
+def test_response_that_cannot_be_read_is_retried(clock):
+    def read(answer):
         if len(agent.requests) == 1:
             answer.close()
-            raise InvalidResponse(answer.what, "broken", retryable=True)
+            raise InvalidResponse(answer.operation_name, "broken", retryable=True)
         return collect(answer)
 
     agent = Agent(Response(body=b"a"), Response(body=b"b"))
-    assert result_of(run(make_sender(clock, agent), clock, finish=finish)) == b"b"
+    assert result_of(run(make_sender(clock, agent), clock, read=read)) == b"b"
 
 
-def test_a_stall_is_tried_again(clock):
+def test_timeout_is_retried_until_the_total_time_is_over(clock):
     agent = Agent()
     sending = make_sender(clock, agent).send(GET, collect)
     clock.advance(40)
     clock.advance(0.2)
     assert len(agent.requests) == 2
-    # But not for ever: a client waits for us.
     clock.advance(40)
     failure_of(sending, Unreachable)
 
 
-def test_slow_operations_get_their_time(clock):
+def test_slow_operations_have_a_longer_timeout(clock):
     agent = Agent()
     operation = Operation("CopyObject", "PUT", "a", slow=True)
     sending = make_sender(clock, agent).send(operation, collect)
@@ -226,7 +225,7 @@ def test_slow_operations_get_their_time(clock):
 
 
 @pytest.mark.parametrize("when", ["request", "wait", "body"])
-def test_leaving(clock, when):
+def test_cancelling_stops_requests_delays_and_bodies(clock, when):
     broken = endless(length=10)
     agent = Agent(*{"request": [], "wait": [ConnectError()], "body": [broken]}[when])
     sending = make_sender(clock, agent).send(GET, collect)
@@ -238,10 +237,7 @@ def test_leaving(clock, when):
     assert broken.connection.dropped is (when == "body")
 
 
-# Clocks.
-
-
-def test_a_clock_that_is_wrong_is_corrected(clock, logged):
+def test_clock_of_the_store_is_adopted_if_it_refuses_ours(clock, logged):
     agent = Agent(refusal(403, "RequestTimeTooSkewed", date=LATER), Response(), Response())
     sender = make_sender(clock, agent)
     result_of(run(sender, clock))
@@ -250,40 +246,38 @@ def test_a_clock_that_is_wrong_is_corrected(clock, logged):
         "20130524T000000Z",
         "20130524T010000Z",
     ]
-    # And stays so.
     result_of(run(sender, clock))
     assert agent.last.headers["x-amz-date"] == "20130524T010000Z"
-    assert logged == ["the clock of the store is +3600 s ahead of ours"]
+    (line,) = logged
+    assert line.startswith("the clocks of the store and of this machine differ")
+    assert line.endswith("offset_s=+3600")
     assert "20130524T010000Z" in result_of(sender.presign(ADDRESS, "GET", "a", 60))
 
 
-def test_head_is_refused_without_a_reason_but_with_a_date(clock):
+def test_clock_is_corrected_by_the_date_of_a_head_response(clock):
     agent = Agent(Response(403, {"date": LATER}), Response())
     result_of(run(make_sender(clock, agent), clock, Operation("HeadObject", "HEAD", "a")))
     assert agent.last.headers["x-amz-date"] == "20130524T010000Z"
 
 
-def test_a_refusal_at_the_right_time_is_one(clock):
+def test_access_denied_with_a_correct_clock_is_raised(clock):
     agent = Agent(Response(403, {"date": "Fri, 24 May 2013 00:04:59 GMT"}))
     failure_of(run(make_sender(clock, agent), clock), AccessDenied)
     assert len(agent.requests) == 1
 
 
-def test_a_clock_that_can_not_be_corrected(clock):
+def test_clock_skew_after_a_correction_is_raised(clock):
     agent = Agent(*[refusal(403, "RequestTimeTooSkewed", date=LATER) for _ in range(2)])
     error = failure_of(run(make_sender(clock, agent), clock), ClockSkewed).value
-    assert "the store's clock is +3600 s ahead of ours" in str(error)
+    assert "the clock of the store is +3600 s ahead of this machine" in str(error)
     assert len(agent.requests) == 2
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "Fri, 24 Mai 2013 00:00:00 GMT"])
-def test_without_a_date_nothing_is_corrected(clock, date):
+def test_clock_is_not_corrected_without_a_valid_date(clock, date):
     agent = Agent(*[refusal(403, "RequestTimeTooSkewed", date=date) for _ in range(2)])
     failure_of(run(make_sender(clock, agent), clock), ClockSkewed)
     assert agent.last.headers["x-amz-date"] == "20130524T000000Z"
-
-
-# Regions.
 
 
 @pytest.mark.parametrize(
@@ -292,23 +286,23 @@ def test_without_a_date_nothing_is_corrected(clock, date):
         (
             Response(301, {"x-amz-bucket-region": "eu-west-1"}),
             "eu-west-1",
-            "the bucket is in the region eu-west-1, and not in us-east-1",
+            "the bucket is in the region eu-west-1, not in us-east-1",
         ),
         (
             refusal(400, "AuthorizationHeaderMalformed", more="<Region>eu-west-1</Region>"),
             "eu-west-1",
-            "the bucket is in the region eu-west-1, and not in us-east-1",
+            "the bucket is in the region eu-west-1, not in us-east-1",
         ),
         (
             refusal(301, "PermanentRedirect", more="<Endpoint>b.s3-eu.example</Endpoint>"),
             "",
-            "the bucket is to be asked for at b.s3-eu.example",
+            "the bucket has another endpoint: b.s3-eu.example",
         ),
-        (Response(307, {"location": "http://elsewhere/"}), "", "the bucket is elsewhere"),
+        (Response(307, {"location": "http://elsewhere/"}), "", "the bucket is in another region"),
         (refusal(400, "AuthorizationHeaderMalformed", "bad"), "", "bad"),
     ],
 )
-def test_another_region_is_explained_and_not_followed(clock, answer, region, text):
+def test_wrong_region_is_explained_and_not_followed(clock, answer, region, text):
     agent = Agent(answer)
     error = failure_of(run(make_sender(clock, agent), clock), WrongRegion).value
     assert error.region == region
@@ -316,43 +310,60 @@ def test_another_region_is_explained_and_not_followed(clock, answer, region, tex
     assert len(agent.requests) == 1
 
 
-# Credentials.
-
-
-# URLs.
-
-
-# The log.
-
-
 @pytest.mark.parametrize(
     ("level", "expected"),
     [
         ("off", []),
         ("nonsense", []),
-        ("debug", ["s3: GetObject images/a b: 500", "s3: GetObject images/a b: 404"]),
+        (
+            "debug",
+            [
+                "s3 response: operation=GetObject images/a b status=500 seconds=",
+                "s3 response: operation=GetObject images/a b status=404 seconds=",
+            ],
+        ),
         (
             "debugwithsigning",
-            ["s3 signs: GET http://objects:9000/images/a%20b with ", "s3: ", "s3 signs: ", "s3: "],
+            [
+                "s3 request signed: method=GET url=http://objects:9000/images/a%20b headers=",
+                "s3 response: ",
+                "s3 request signed: ",
+                "s3 response: ",
+            ],
         ),
         (
             "debugwithhttpbody",
-            ["s3 sends: GET http://objects:9000/images/a%20b {", "s3: ", "s3 sends: ", "s3: "],
+            [
+                "s3 request: method=GET url=http://objects:9000/images/a%20b headers={",
+                "s3 response: ",
+                "s3 request: ",
+                "s3 response: ",
+            ],
         ),
         (
             "debugwithrequestretries",
-            ["s3: Get", "s3: attempt 1 failed, another in 0.200 s: GetObject", "s3: Get"],
+            [
+                "s3 response: ",
+                "s3 request failed, retrying: attempt=1 delay_s=0.200 error=GetObject",
+                "s3 response: ",
+            ],
         ),
         (
             "debugwithrequesterrors",
-            ["s3: Get", "s3: Get", "s3: attempt 2 failed: GetObject images/a b: no ("],
+            [
+                "s3 response: ",
+                "s3 response: ",
+                "s3 request failed: attempt=2 error=GetObject images/a b: no (",
+            ],
         ),
-        ("debugwitheventstreambody", ["s3: ", "s3: "]),
+        ("debugwitheventstreambody", ["s3 response: ", "s3 response: "]),
     ],
 )
-def test_what_is_logged(clock, logged, level, expected):
+def test_log_levels_select_lines_without_secrets(clock, logged, level, expected):
     agent = Agent(refusal(500, "InternalError", x_amz_request_id="7A"), refusal(404, "NoSuchKey"))
-    credentials = Source(*[succeed(Credentials("AKID", "hush", "token")) for _ in range(2)])
+    credentials = FakeCredentials(
+        *[succeed(Credentials("AKID", "hush", "token")) for _ in range(2)]
+    )
     sender = make_sender(clock, agent, credentials=credentials, request_log=RequestLog(level))
     failure_of(run(sender, clock), NotFound)
     assert len(logged) == len(expected)

@@ -1,4 +1,4 @@
-"""With which credentials requests are signed, and URLs for others."""
+"""Credentials of requests, and presigned URLs."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ from tests.storage.s3.fake_agent import (
     make_sender,
     result_of,
 )
-from tests.storage.s3.sender_helpers import GET, Source, collect, run
+from tests.storage.s3.sender_helpers import GET, FakeCredentials, collect, run
 from twisted_registry.storage.s3.address import aws_address, endpoint_address
 from twisted_registry.storage.s3.credentials import Credentials, CredentialsError
 from twisted_registry.storage.s3.errors import BadCredentials
 from twisted_registry.storage.s3.sigv4 import Signer
 
 
-def test_without_credentials_nothing_is_sent(clock):
+def test_request_fails_without_credentials(clock):
     agent = Agent()
-    sender = make_sender(clock, agent, credentials=Source(fail(CredentialsError("none found"))))
+    sender = make_sender(
+        clock, agent, credentials=FakeCredentials(fail(CredentialsError("none found")))
+    )
     error = failure_of(sender.send(GET, collect), BadCredentials).value
     assert "none found" in str(error)
     assert agent.requests == []
 
 
-def test_credentials_that_change(clock):
+def test_current_credentials_sign_each_request(clock):
     agent = Agent(*[Response() for _ in range(3)])
-    source = Source(
+    source = FakeCredentials(
         *(succeed(Credentials(*pair)) for pair in [("A", "s"), ("A", "s"), ("B", "s", "token")])
     )
     sender = make_sender(clock, agent, credentials=source)
@@ -45,16 +47,16 @@ def test_credentials_that_change(clock):
     assert source.closed
 
 
-def test_waiting_for_credentials(clock):
+def test_request_waits_for_credentials(clock):
     waiting = Deferred()
     agent = Agent(Response())
-    sending = make_sender(clock, agent, credentials=Source(waiting)).send(GET, collect)
+    sending = make_sender(clock, agent, credentials=FakeCredentials(waiting)).send(GET, collect)
     assert agent.requests == []
     waiting.callback(Credentials("A", "s"))
     result_of(sending)
 
 
-def test_presigned_urls_are_for_those_who_get_them(clock):
+def test_presigned_url_has_the_given_address(clock):
     sender = make_sender(clock, Agent())
     public = endpoint_address("images", "https://images.example", path_style=True)
     url = result_of(sender.presign(public, "GET", "a b", 1200))
@@ -65,7 +67,7 @@ def test_presigned_urls_are_for_those_who_get_them(clock):
     assert url.endswith(f"?{expected}")
 
 
-def test_presigning_for_the_region_of_the_bucket(clock):
+def test_presigned_url_has_the_region_of_the_bucket(clock):
     address = aws_address("images", "eu-west-1")
     sender = make_sender(clock, Agent(), address=address)
     assert "%2Feu-west-1%2Fs3%2F" in result_of(sender.presign(address, "GET", "a", 1))

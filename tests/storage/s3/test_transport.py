@@ -16,19 +16,19 @@ from tests.storage.s3.fake_agent import Response, Sink, failure_of, no_result, r
 from twisted_registry.storage.s3.errors import Unreachable
 from twisted_registry.storage.s3.transport import WRITE_BYTES, Timeouts, Transport
 
-TIMES = Timeouts(connect=10, answer=40, idle=20)
+TIMEOUTS = Timeouts(connect_s=10, response_s=40, idle_s=20)
 
 
 @pytest.fixture
 def transport(clock, agent):
-    return Transport(clock, agent, timeouts=TIMES)
+    return Transport(clock, agent, timeouts=TIMEOUTS)
 
 
 def get(transport, **options):
     return transport.send("GetObject b/k", "GET", "http://h/b/k?x=%2F", {"host": "h"}, **options)
 
 
-def test_a_request_and_its_answer(transport, agent):
+def test_request_and_response(transport, agent):
     sending = get(transport)
     no_result(sending)
     assert (agent.last.method, agent.last.url) == ("GET", "http://h/b/k?x=%2F")
@@ -58,7 +58,7 @@ def test_a_request_and_its_answer(transport, agent):
         (RequestGenerationFailed([Failure(ConnectionLost())]), "was lost in a non-clean"),
     ],
 )
-def test_without_an_answer(transport, agent, error, text):
+def test_network_errors_are_unreachable(transport, agent, error, text):
     sending = get(transport)
     agent.last.answer.errback(error)
     failed = failure_of(sending, Unreachable).value
@@ -67,61 +67,61 @@ def test_without_an_answer(transport, agent, error, text):
     assert failed.status == 0
 
 
-def test_a_mistake_of_ours_is_none_of_the_network(transport, agent):
+def test_programming_errors_are_not_translated(transport, agent):
     sending = get(transport)
-    agent.last.answer.errback(TypeError("ours"))
+    agent.last.answer.errback(TypeError("bug"))
     failure_of(sending, TypeError)
 
 
-def test_silence(transport, agent, clock):
+def test_missing_response_times_out(transport, agent, clock):
     sending = get(transport)
-    clock.advance(TIMES.connect + TIMES.answer - 1)
+    clock.advance(TIMEOUTS.connect_s + TIMEOUTS.response_s - 1)
     no_result(sending)
     clock.advance(1)
     failed = failure_of(sending, Unreachable).value
-    assert "no sign of life for 50 s" in str(failed)
+    assert "no progress for 50 s" in str(failed)
     assert failed.retryable
 
 
-def test_some_answers_take_longer(transport, agent, clock):
-    sending = get(transport, response_timeout=300)
+def test_response_timeout_can_be_longer(transport, agent, clock):
+    sending = get(transport, response_timeout_s=300)
     clock.advance(309)
     no_result(sending)
     clock.advance(1)
     failure_of(sending, Unreachable)
 
 
-def test_a_body_that_is_taken_slowly(transport, agent, clock):
+def test_slow_upload_within_the_idle_timeout(transport, agent, clock):
     sending = get(transport, content=b"x" * (3 * WRITE_BYTES))
     sink, body = Sink(pause_after=1), agent.last.body
     sink.producer = body
     body.startProducing(sink)
     for _ in range(3):
-        clock.advance(TIMES.idle - 1)
+        clock.advance(TIMEOUTS.idle_s - 1)
         body.resumeProducing()
-    # Now the store has everything, and may think about it.
-    clock.advance(TIMES.answer - 1)
+    # The request was sent; the response timeout applies.
+    clock.advance(TIMEOUTS.response_s - 1)
     no_result(sending)
     agent.last.answer.callback(Response())
     result_of(sending)
 
 
-def test_a_body_that_is_not_taken(transport, agent, clock):
+def test_stalled_upload_times_out(transport, agent, clock):
     sending = get(transport, content=b"x" * (3 * WRITE_BYTES))
     sink, body = Sink(pause_after=1), agent.last.body
     sink.producer = body
     body.startProducing(sink)
-    clock.advance(TIMES.idle)
-    assert "no sign of life for 20 s" in str(failure_of(sending, Unreachable).value)
+    clock.advance(TIMEOUTS.idle_s)
+    assert "no progress for 20 s" in str(failure_of(sending, Unreachable).value)
 
 
-def test_an_agent_that_words_a_cancellation_in_its_own_way(transport, agent, clock):
-    """While a body is being sent, a cancelled request fails to be generated."""
+def test_timeout_during_an_upload_is_unreachable(transport, agent, clock):
+    """While a body is sent, a cancelled request fails with RequestGenerationFailed."""
     sending = get(transport, content=b"x")
     agent.last.answer._canceller = lambda answer: answer.errback(
         RequestGenerationFailed([Failure(CancelledError())])
     )
-    clock.advance(TIMES.connect + TIMES.answer)
+    clock.advance(TIMEOUTS.connect_s + TIMEOUTS.response_s)
     failure_of(sending, Unreachable)
 
 
@@ -129,7 +129,7 @@ def test_an_agent_that_words_a_cancellation_in_its_own_way(transport, agent, clo
     "error",
     [None, ConnectingCancelledError("h"), RequestGenerationFailed([Failure(CancelledError())])],
 )
-def test_leaving(transport, agent, error):
+def test_cancelling_a_request(transport, agent, error):
     sending = get(transport)
     if error is not None:
         agent.last.answer._canceller = lambda answer: answer.errback(error)
@@ -137,7 +137,7 @@ def test_leaving(transport, agent, error):
     failure_of(sending, CancelledError)
 
 
-def test_closed(transport, agent):
+def test_closed_transport_sends_nothing(transport, agent):
     result_of(transport.close())
     assert "are closed" in str(failure_of(get(transport), Unreachable).value)
     assert agent.requests == []

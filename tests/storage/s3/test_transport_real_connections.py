@@ -1,4 +1,4 @@
-"""The client over real connections, to a server that misbehaves."""
+"""The client over network connections to a server that misbehaves."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def store():
 
 
 async def connected(store, port, scheme="http", verify=True, timeouts=None):
-    timeouts = timeouts or Timeouts(connect=5, answer=5, idle=5)
+    timeouts = timeouts or Timeouts(connect_s=5, response_s=5, idle_s=5)
     return S3Client(
         Sender(
             reactor,
@@ -41,7 +41,7 @@ async def connected(store, port, scheme="http", verify=True, timeouts=None):
             endpoint_address("images", f"{scheme}://127.0.0.1:{port.getHost().port}"),
             CREDENTIALS,
             "tests/1",
-            Backoff(attempts=3, base=0.001, slow_base=0.001),
+            Backoff(attempts=3, base_s=0.001, slow_base_s=0.001),
         )
     )
 
@@ -66,18 +66,20 @@ async def client(store, port):
 
 @pytest_twisted.async_yield_fixture
 async def impatient(store, port):
-    client = await connected(store, port, timeouts=Timeouts(connect=1, answer=0.2, idle=0.2))
+    client = await connected(
+        store, port, timeouts=Timeouts(connect_s=1, response_s=0.2, idle_s=0.2)
+    )
     yield client
     await client.close()
 
 
 async def whole(client, key="a"):
     body = await client.get_object(key)
-    return await body.collect()
+    return await body.collect(len(CONTENT))
 
 
 @pytest_twisted.ensureDeferred
-async def test_connections_are_kept(store, client):
+async def test_connections_are_reused(store, client):
     store.scripts = [
         answer(body=b"one"),
         answer(404, b"<Error><Code>NoSuchKey</Code></Error>"),
@@ -103,7 +105,7 @@ async def test_connections_are_kept(store, client):
 
 
 @pytest_twisted.ensureDeferred
-async def test_paths_arrive_as_they_were_signed(store, client):
+async def test_path_is_sent_as_it_was_signed(store, client):
     store.scripts = [answer(body=b"x")]
     await whole(client, "a/../b//c d;e=f?g#h%2Fü~*'()@:!$&,")
     assert store.requests[0][0] == (
@@ -113,14 +115,14 @@ async def test_paths_arrive_as_they_were_signed(store, client):
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_answer_in_chunks(store, client):
+async def test_chunked_response(store, client):
     body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(LISTING), LISTING)
     store.scripts = [answer(body=body, length="none", headers="Transfer-Encoding: chunked\r\n")]
     assert (await client.list_objects("")).objects == ()
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_large_body_is_sent_whole_again(store, client):
+async def test_retry_sends_the_whole_body_again(store, client):
     pieces = [CONTENT[:1000], CONTENT[1000:2_000_000], CONTENT[2_000_000:]]
     store.scripts = [drop(early=True), drop(), answer(headers="ETag: x\r\n")]
     assert await client.put_object("a", pieces) == "x"
@@ -129,7 +131,7 @@ async def test_a_large_body_is_sent_whole_again(store, client):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_store_that_refuses_before_the_body_is_there(store, client):
+async def test_refusal_before_the_body_was_sent_is_retried(store, client):
     early = answer(503, b"<Error><Code>SlowDown</Code></Error>", then="loseConnection")
     early.early = True
     store.scripts = [early, answer(headers="ETag: x\r\n")]
@@ -137,7 +139,7 @@ async def test_a_store_that_refuses_before_the_body_is_there(store, client):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_kept_connection_that_has_been_closed(store, client):
+async def test_closed_idle_connection_is_replaced(store, client):
     store.scripts = [answer(body=b"one"), drop(), answer(body=b"two")]
     assert await whole(client) == b"one"
     assert await whole(client) == b"two"
@@ -155,7 +157,7 @@ async def test_a_kept_connection_that_has_been_closed(store, client):
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_what_passes_and_what_does_not(store, client, script):
+async def test_transient_failures_are_retried_and_then_raised(store, client, script):
     store.scripts = [script(), script(), answer(body=LISTING)]
     assert (await client.list_objects("")).objects == ()
     store.scripts = [script(), script(), script()]
@@ -167,7 +169,7 @@ async def test_what_passes_and_what_does_not(store, client, script):
 
 @pytest.mark.parametrize("then", ["loseConnection", "abortConnection"])
 @pytest_twisted.ensureDeferred
-async def test_a_body_that_is_cut_is_never_taken_for_whole(store, client, then):
+async def test_truncated_body_is_an_error(store, client, then):
     for taken in (0, 1, len(CONTENT) - 1):
         store.scripts = [answer(body=CONTENT[:taken], length=len(CONTENT), then=then)]
         body, sink = await client.get_object("a"), Sink()
@@ -179,7 +181,7 @@ async def test_a_body_that_is_cut_is_never_taken_for_whole(store, client, then):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_body_that_ends_with_the_connection_is_not_whole(store, client):
+async def test_body_without_length_and_end_is_an_error(store, client):
     store.scripts = [
         answer(body=LISTING, length="none", then="loseConnection"),
         answer(body=LISTING),
@@ -192,14 +194,14 @@ async def test_a_body_that_ends_with_the_connection_is_not_whole(store, client):
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_comes_after_a_body_is_not_taken_for_an_answer(store, client):
+async def test_data_after_a_body_is_not_a_response(store, client):
     store.scripts = [answer(body=b"onetwo", length=3), answer(body=b"two")]
     assert await whole(client) == b"one"
     assert await whole(client) == b"two"
 
 
 @pytest_twisted.ensureDeferred
-async def test_silence(store, impatient):
+async def test_response_timeout_is_retried(store, impatient):
     store.scripts = [silence(), answer(body=b"one")]
     assert await whole(impatient) == b"one"
     assert len(store.connections) == 2
@@ -207,28 +209,28 @@ async def test_silence(store, impatient):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_body_that_is_not_taken(store, impatient):
+async def test_stalled_upload_is_retried(store, impatient):
     def stop(connection):
         connection.transport.pauseProducing()
 
     store.scripts = [Script(stop, early=True), answer(headers="ETag: x\r\n")]
     assert await impatient.put_object("a", [CONTENT] * 5) == "x"
-    # Reading again is what shows that the connection was dropped.
+    # The server notices the lost connection only when it reads.
     store.connections[0].transport.resumeProducing()
     await store.connections[0].lost
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_body_that_stands_still(store, impatient):
+async def test_idle_body_times_out(store, impatient):
     store.scripts = [answer(body=CONTENT[:10], length=20)]
     body = await impatient.get_object("a")
-    with pytest.raises(Unreachable, match=r"stood still for 0.2 s after 10 of 20 bytes"):
-        await body.collect()
+    with pytest.raises(Unreachable, match=r"no data for 0.2 s after 10 of 20 bytes"):
+        await body.collect(20)
     await store.connections[0].lost
 
 
 class Endless:
-    """Writes for as long as it may, and counts."""
+    """Writes until paused, and counts."""
 
     def __init__(self, transport):
         self.transport = transport
@@ -260,9 +262,7 @@ def endless(writers):
 
 @pytest.mark.parametrize("secure", [False, True])
 @pytest_twisted.ensureDeferred
-async def test_a_slow_consumer_slows_the_store_down_and_leaving_ends_it(
-    store, port, client, secure, certificate
-):
+async def test_backpressure_and_cancellation_of_a_body(store, port, client, secure, certificate):
     writers = []
     store.scripts = [endless(writers)]
     listening = None
@@ -293,7 +293,7 @@ async def test_a_slow_consumer_slows_the_store_down_and_leaving_ends_it(
 
 
 @pytest_twisted.ensureDeferred
-async def test_closing_an_answer_that_nobody_wants(store, client):
+async def test_closing_an_unread_body_drops_the_connection(store, client):
     writers = []
     store.scripts = [endless(writers)]
     (await client.get_object("a")).close()
@@ -301,7 +301,7 @@ async def test_closing_an_answer_that_nobody_wants(store, client):
 
 
 @pytest_twisted.ensureDeferred
-async def test_closing_the_client(store, client):
+async def test_closed_client_finishes_requests_under_way(store, client):
     arrived = Deferred()
     waiting = Script(arrived.callback)
     store.scripts = [answer(body=b"one"), waiting]
@@ -309,7 +309,6 @@ async def test_closing_the_client(store, client):
     reading = client.read_object("a", 10)
     connection = await arrived
     await client.close()
-    # What is under way goes on to its end; its connection is closed then.
     answer(body=b"two").act(connection)
     assert (await reading)[1] == b"two"
     await connection.lost
@@ -318,7 +317,7 @@ async def test_closing_the_client(store, client):
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_log_is_not_told_of_connections(store, client):
+async def test_connections_are_not_logged(store, client):
     events = []
     globalLogPublisher.addObserver(events.append)
     try:
@@ -338,7 +337,7 @@ def certificate():
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 @pytest_twisted.ensureDeferred
-async def test_tls(store, certificate, host):
+async def test_tls_with_and_without_verification(store, certificate, host):
     port = reactor.listenSSL(0, store, certificate.options(), interface="127.0.0.1")
     try:
         client = await connected(store, port, "https")
@@ -360,7 +359,7 @@ async def test_tls(store, certificate, host):
 
 
 @pytest_twisted.ensureDeferred
-async def test_tls_to_a_store_that_is_believed(store, tmp_path, monkeypatch):
+async def test_tls_verifies_the_host_name(store, tmp_path, monkeypatch):
     certificate = self_signed("localhost")
     (tmp_path / "ca.pem").write_bytes(certificate.dumpPEM())
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
@@ -379,7 +378,7 @@ async def test_tls_to_a_store_that_is_believed(store, tmp_path, monkeypatch):
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_endpoint_is_made_once_and_reads_more_at_once(store, port):
+async def test_endpoint_is_kept_and_has_a_large_buffer(store, port):
     endpoints = StoreEndpointFactory(reactor, BrowserLikePolicyForHTTPS(), 5.0)
     uri = URI.fromBytes(b"http://127.0.0.1:%d/a" % port.getHost().port)
     endpoint = endpoints.endpointForURI(uri)

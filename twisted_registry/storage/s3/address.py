@@ -1,7 +1,7 @@
-"""Where a bucket is found: the host and path of its URLs.
+"""Addresses of buckets: host and path of their URLs.
 
-A bucket is either the first step of the path (path style) or a name before that of the host
-(virtual-hosted style), which AWS asks for and certificates and name servers must know.
+The bucket is either the first segment of the path (path style) or a label before the host name
+(virtual-hosted style). AWS requires the latter; certificates and name servers must cover it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ from attrs import field, frozen
 
 from twisted_registry.storage.s3.sigv4 import encoded_path
 
-#: What a store that has no regions calls its own, as a rule.
+#: Region that most stores without regions use.
 DEFAULT_REGION: Final = "us-east-1"
 _REGION: Final = re.compile(r"[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}")
-#: A bucket that can stand before a host name, and be covered by a certificate of ``*.host``.
+#: Bucket names that are a single host label, which a certificate for ``*.host`` covers.
 _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{1,61}[a-z0-9])")
+#: Bucket names that are one or more host labels.
 _LABELS: Final = re.compile(r"(?=.{3,63}$)[a-z0-9]([a-z0-9.-]*[a-z0-9])")
 _AWS_HOST: Final = re.compile(r"s3[.-]([a-z0-9-]+)\.amazonaws\.com(\.cn)?")
-_PORTS: Final = {"http": 80, "https": 443}
-#: Domains of the partitions of AWS other than the usual one, by the beginning of the region.
+#: Default port of each URL scheme.
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+#: Domains of AWS partitions other than ``amazonaws.com``, by prefix of the region.
 _DOMAINS: Final = {
     "cn-": "amazonaws.com.cn",
     "us-iso-": "c2s.ic.gov",
@@ -35,18 +37,18 @@ _DOMAINS: Final = {
 
 
 class AddressError(ValueError):
-    """The settings do not make an address; the text says which of them, and why."""
+    """Raised for settings that are no valid address; the message says which, and why."""
 
 
 @frozen
 class BucketAddress:
-    """Where a bucket is found.
+    """The address of a bucket.
 
-    :ivar bucket: its name.
-    :ivar region: what to sign for.
+    :ivar bucket: name of the bucket.
+    :ivar region: region to sign requests for.
     :ivar scheme: ``http`` or ``https``.
-    :ivar host: with the port, if it is not the usual one.
-    :ivar root: the path of the bucket, encoded and without a slash at its end.
+    :ivar host: host name, with the port unless it is the default.
+    :ivar root: path of the bucket, percent-encoded and without a trailing slash.
     """
 
     bucket: str
@@ -56,16 +58,16 @@ class BucketAddress:
     root: str = field(default="")
 
     def path(self, key: str = "") -> str:
-        """The path of an object, or of the bucket itself, as it is sent and signed."""
+        """Return the encoded path of an object or of the bucket, as it is sent and signed."""
         return f"{self.root}/{encoded_path(key)}" if key else self.root or "/"
 
     def url(self, path: str, query: str = "") -> str:
-        """The URL of a path of :meth:`path`, with an encoded query."""
+        """Return the URL of a path from :meth:`path` and an encoded query."""
         return f"{self.scheme}://{self.host}{path}{'?' if query else ''}{query}"
 
 
 def is_region(name: str) -> bool:
-    """Whether AWS could have a region of this name; a list of those would be out of date soon."""
+    """Return whether a name has the form of an AWS region; a list would soon be out of date."""
     return _REGION.fullmatch(name) is not None
 
 
@@ -79,34 +81,34 @@ def aws_address(
     dual_stack: bool = False,
     fips: bool = False,
 ) -> BucketAddress:
-    """Answer where AWS keeps a bucket.
+    """Return the address of a bucket on AWS.
 
-    :param path_style: put the bucket into the path. Buckets whose names can not stand before a
-        host, or with dots over TLS, go there in any case.
+    :param path_style: use path style. It is always used for bucket names that are no host label,
+        or that contain dots over TLS.
     :param secure: use TLS.
-    :param accelerate: go through the nearest edge of AWS's own net.
-    :param dual_stack: use names that have IPv6 addresses as well.
-    :param fips: use hosts with certified cryptography.
+    :param accelerate: use S3 Transfer Acceleration.
+    :param dual_stack: use host names with IPv6 addresses.
+    :param fips: use endpoints with FIPS-validated cryptography.
     :raises AddressError: if the settings exclude each other.
     """
     domain = next(
         (name for start, name in _DOMAINS.items() if region.startswith(start)), "amazonaws.com"
     )
-    fits = _is_host_label(bucket, secure=secure)
+    path_style_needed = path_style or not _is_host_label(bucket, secure=secure)
     stack = ".dualstack" if dual_stack else ""
     if accelerate:
         if path_style:
-            raise AddressError("accelerate does not go with forcepathstyle")
+            raise AddressError("accelerate cannot be combined with forcepathstyle")
         if fips:
-            raise AddressError("accelerate does not go with usefipsendpoint")
+            raise AddressError("accelerate cannot be combined with usefipsendpoint")
         if not _LABEL.fullmatch(bucket):
-            raise AddressError(f"accelerate does not go with the name of the bucket {bucket!r}")
+            raise AddressError(f"accelerate cannot be used with the bucket name {bucket!r}")
         host = f"s3-accelerate{stack}.{domain}"
     else:
         host = f"s3{'-fips' if fips else ''}{stack}.{region}.{domain}"
     scheme = "https" if secure else "http"
     return _make_address(
-        bucket, region, SplitResult(scheme, host, "", "", ""), path_style or not fits
+        bucket, region, SplitResult(scheme, host, "", "", ""), path_style=path_style_needed
     )
 
 
@@ -118,13 +120,15 @@ def endpoint_address(
     path_style: bool | None = None,
     secure: bool = True,
 ) -> BucketAddress:
-    """Answer where another store keeps a bucket.
+    """Return the address of a bucket on a store with a configured endpoint.
 
-    :param endpoint: host, perhaps with a port, a scheme before it and a path behind it.
-    :param region: what to sign for; if empty, what a host of AWS names, else ``us-east-1``.
-    :param path_style: None means yes, as most stores want it.
-    :param secure: use TLS where the endpoint names no scheme.
-    :raises AddressError: if the endpoint is none, or a bucket can not stand before its host.
+    :param endpoint: host, optionally with scheme, port and path.
+    :param region: region to sign requests for. If empty, the region in an AWS host name, otherwise
+        ``us-east-1``.
+    :param path_style: whether to use path style; None means True, which most stores require.
+    :param secure: use TLS if the endpoint has no scheme.
+    :raises AddressError: if the endpoint is invalid, or is an IP address with
+        ``path_style=False``.
     """
     address = _split_endpoint(endpoint, secure=secure)
     if path_style is None:
@@ -132,9 +136,11 @@ def endpoint_address(
     elif not path_style:
         host = address.hostname or ""
         if _is_ip(host):
-            raise AddressError(f"a bucket can not stand before {host}: set forcepathstyle: true")
+            raise AddressError(
+                f"{host} is an IP address and cannot follow a bucket name: set forcepathstyle: true"
+            )
         path_style = not _is_host_label(bucket, secure=address.scheme == "https")
-    return _make_address(bucket, region or _region_of(address), address, path_style)
+    return _make_address(bucket, region or _region_of(address), address, path_style=path_style)
 
 
 def _split_endpoint(endpoint: str, *, secure: bool) -> SplitResult:
@@ -145,22 +151,24 @@ def _split_endpoint(endpoint: str, *, secure: bool) -> SplitResult:
         address = urlsplit(text)
         port = address.port
     except ValueError as error:
-        raise AddressError(f"{endpoint!r} is no endpoint: {error}") from error
-    if address.scheme not in _PORTS:
-        raise AddressError(f"{endpoint!r} is no endpoint: neither http nor https")
+        raise AddressError(f"{endpoint!r} is not an endpoint: {error}") from error
+    if address.scheme not in DEFAULT_PORTS:
+        raise AddressError(f"{endpoint!r} is not an endpoint: the scheme is neither http nor https")
     if not address.hostname or not re.fullmatch(r"[A-Za-z0-9.:_-]+", address.hostname):
-        raise AddressError(f"{endpoint!r} is no endpoint: it names no host")
+        raise AddressError(f"{endpoint!r} is not an endpoint: it has no valid host")
     if address.username is not None or address.query or address.fragment:
-        raise AddressError(f"{endpoint!r} is no endpoint: only host, port and path may be given")
+        raise AddressError(
+            f"{endpoint!r} is not an endpoint: only scheme, host, port and path are allowed"
+        )
     host = f"[{address.hostname}]" if ":" in address.hostname else address.hostname
-    if port is not None and port != _PORTS[address.scheme]:
+    if port is not None and port != DEFAULT_PORTS[address.scheme]:
         host = f"{host}:{port}"
     return address._replace(netloc=host, path=address.path.rstrip("/"))
 
 
 def _make_address(
-    bucket: str, region: str, address: SplitResult, path_style: bool
-) -> BucketAddress:  # noqa: FBT001
+    bucket: str, region: str, address: SplitResult, *, path_style: bool
+) -> BucketAddress:
     scheme, host, root = address.scheme, address.netloc, encoded_path(address.path)
     if path_style:
         return BucketAddress(bucket, region, scheme, host, f"{root}/{encoded_path(bucket)}")

@@ -1,8 +1,9 @@
-"""Credentials from wherever AWS's own library finds them: roles of machines, tasks and pods.
+"""Credentials from AWS's library, botocore: roles of machines, tasks and pods.
 
-It asks servers, and blocks meanwhile, so that it is asked on a thread; and it has new
-credentials made in the last ten minutes of the old ones. Hence the two ages below: what it gave
-not long ago is good, so nobody waits for the next answer unless the last one is old.
+This module needs the extra ``aws``. botocore blocks while it queries servers, so it is called on a
+thread. It renews temporary credentials in the last ten minutes of their life. Credentials are
+therefore used for :data:`MAX_AGE_S` after they were returned, and requests wait for a refresh only
+after that.
 """
 
 from __future__ import annotations
@@ -31,29 +32,30 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-#: Seconds after which the library is asked again, while the last answer is still used.
+#: Age after which credentials are refreshed in the background.
 REFRESH_AFTER_S: Final = 60.0
-#: Seconds after which an answer may be out of date, and a new one is waited for.
+#: Age after which credentials may have expired, so that requests wait for a refresh.
 MAX_AGE_S: Final = 540.0
 
 
-def _find() -> Any:
+def _find_source() -> Any:
     return Session().get_credentials()
 
 
 @implementer(ICredentialsProvider)
 @define(eq=False)
 class BotocoreCredentials:
-    """What ``botocore`` finds, kept fresh.
+    """Credentials that botocore finds, refreshed before they expire.
 
-    :ivar clock: tells how old an answer is.
-    :ivar threads: where the library is asked; ours to close.
-    :ivar find: answers its credentials, or None. Called once.
+    :ivar clock: for the age of the credentials.
+    :ivar threads: runs botocore; closed with this object.
+    :ivar find_source: returns botocore's credentials object, or None. Called on a thread until it
+        returns one.
     """
 
     _clock: IReactorTime
     _threads: Threads
-    _find: Callable[[], Any] = _find
+    _find_source: Callable[[], Any] = _find_source
     _source: Any = field(init=False, default=None, repr=False)
     _cached: Credentials | None = field(init=False, default=None)
     _refreshed_at: float = field(init=False, default=0.0)
@@ -61,19 +63,19 @@ class BotocoreCredentials:
     _waiting: list[Deferred[Credentials]] = field(init=False, factory=list)
 
     def current(self) -> Deferred[Credentials]:
-        """Fire with the last answer, at once if it is not old."""
+        """Fire with the credentials, at once if they are not too old."""
         age = self._clock.seconds() - self._refreshed_at
         if self._cached is not None and age < MAX_AGE_S:
             if age >= REFRESH_AFTER_S:
                 self._refresh()
             return succeed(self._cached)
-        answer: Deferred[Credentials] = Deferred()
-        self._waiting.append(answer)
+        waiting: Deferred[Credentials] = Deferred()
+        self._waiting.append(waiting)
         self._refresh()
-        return answer
+        return waiting
 
     def close(self) -> Deferred[None]:
-        """End the thread."""
+        """Stop the thread."""
         return self._threads.close()
 
     def _refresh(self) -> None:
@@ -82,11 +84,11 @@ class BotocoreCredentials:
             self._threads.run_blocking(self._load).addBoth(self._loaded)
 
     def _load(self) -> Credentials:
-        """Ask the library. On a thread."""
+        """Get the credentials from botocore. Runs on a thread."""
         if self._source is None:
-            self._source = self._find()
+            self._source = self._find_source()
         if self._source is None:
-            raise CredentialsError("no credentials were found, nor a role that has some")
+            raise CredentialsError("no credentials and no role with credentials were found")
         frozen = self._source.get_frozen_credentials()
         return Credentials(frozen.access_key, frozen.secret_key, frozen.token or "")
 
@@ -98,15 +100,18 @@ class BotocoreCredentials:
             error = result.value
             reason = error if isinstance(error, CredentialsError) else _as_credentials_error(error)
             if self._cached is None:
-                for one in waiting:
-                    one.errback(reason)
+                for deferred in waiting:
+                    deferred.errback(reason)
                 return
-            # They may be good for some minutes yet; if they are not, the store will say so.
-            log.warn("credentials were not renewed: {reason}", reason=reason)
+            # They may be valid for some minutes. If not, the store will refuse them.
+            log.warn(
+                "cannot refresh the s3 credentials, using the previous ones: error={reason}",
+                reason=reason,
+            )
         else:
             self._cached = result
-        for one in waiting:
-            one.callback(self._cached)
+        for deferred in waiting:
+            deferred.callback(self._cached)
 
 
 def _as_credentials_error(error: BaseException | None) -> CredentialsError:

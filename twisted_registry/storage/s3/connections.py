@@ -1,19 +1,12 @@
-"""Connections through a proxy: whole requests are handed to it, or it is made a tunnel for TLS.
+"""Connections to the store: endpoints, proxies and TLS without verification.
 
-Connections to the store, made without a word.
+Some stores (Ceph's gateway in its default setup) send the head of a response, and send the body
+only after the head was acknowledged. Linux delays acknowledgements by 40 ms to combine them with
+data, and a client has none to send. Connections therefore use ``TCP_QUICKACK``.
 
-Connections that acknowledge at once what they receive.
-
-Some stores (Ceph's gateway, as it is installed) send the head of an answer, and its body only once
-that was acknowledged. Linux keeps an acknowledgement back for 40 ms, to send it along with data of
-ours, of which there are none: so each small answer would take that long.
-
-Which proxy stands between us and the store, as the environment says.
-
-The variables are those that Distribution heeds: ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY``,
-also in lower case. This machine itself is never asked through a proxy.
-
-TLS to whoever answers, for ``skipverify``.
+The proxy variables are those of Distribution: ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY``,
+in upper or lower case. Loopback addresses never use a proxy. Requests to ``http`` URLs are sent to
+the proxy as a whole; ``https`` uses a tunnel (CONNECT, RFC 9110 section 9.3.6).
 """
 
 from __future__ import annotations
@@ -25,7 +18,7 @@ from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 from OpenSSL import SSL
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred, inlineCallbacks
@@ -37,30 +30,206 @@ from twisted.internet.ssl import CertificateOptions
 from twisted.web.iweb import IAgent, IAgentEndpointFactory, IPolicyForHTTPS
 from zope.interface import implementer
 
-from twisted_registry.http.client import QuietEndpoint
-from twisted_registry.storage.s3.address import AddressError
+from twisted_registry.storage.s3.address import DEFAULT_PORTS, AddressError
 
 if TYPE_CHECKING:
-    # @@EMPTY
-    from collections.abc import Generator, Mapping
+    from collections.abc import Mapping
 
     from twisted.internet.interfaces import IProtocol, IProtocolFactory
-    from twisted.internet.tcp import Connection
     from twisted.python.failure import Failure
     from twisted.web.client import URI
     from twisted.web.http_headers import Headers
     from twisted.web.iweb import IBodyProducer, IResponse
 
-#: Bytes of an answer to CONNECT.
+    from twisted_registry.storage.s3.interfaces import DeferredGenerator
+
+#: Read buffer, and write buffer limit, of a connection. With Twisted's 64 KiB a body takes half as
+#: much processor time again.
+READ_BUFFER_BYTES: Final = 256 * 1024
+#: Read buffer while a large body arrives. Two such blocks are held for a client that is slower
+#: than the store.
+_BULK_BUFFER_BYTES: Final = 512 * 1024
+#: Socket option of Linux; None elsewhere.
+_QUICKACK: Final = getattr(socket, "TCP_QUICKACK", None)
+#: Maximum size of the response head to CONNECT.
 _MAX_HEAD_BYTES: Final = 16 * 1024
+
+
+@frozen
+class Proxy:
+    """An HTTP proxy, which is reached without TLS.
+
+    :ivar authorization: value of ``Proxy-Authorization``, or empty.
+    :ivar tunnels: whether to use CONNECT, for ``https`` stores, or to send whole requests.
+    """
+
+    host: str
+    port: int
+    authorization: str = field(default="", repr=False)
+    tunnels: bool = True
+
+
+def find_proxy(environ: Mapping[str, str], scheme: str, netloc: str) -> Proxy | None:
+    """Return the proxy for a host, or None to connect directly.
+
+    :param scheme: of the URLs: http or https.
+    :param netloc: the host, with the port unless it is the default of the scheme.
+    :raises AddressError: if the value of a variable is not a supported proxy.
+    """
+    variable = f"{scheme.upper()}_PROXY"
+    value = _variable(environ, variable)
+    store = urlsplit(f"//{netloc}")
+    host, port = store.hostname or "", store.port or DEFAULT_PORTS[scheme]
+    if not value or _is_loopback(host) or _is_excluded(_variable(environ, "NO_PROXY"), host, port):
+        return None
+    url = urlsplit(value if "://" in value else f"http://{value}")
+    try:
+        if url.scheme == "http" and url.hostname:
+            return Proxy(
+                url.hostname,
+                url.port or DEFAULT_PORTS["http"],
+                _basic_authorization(url),
+                tunnels=scheme == "https",
+            )
+    except ValueError:
+        pass
+    # The message omits the value, which may contain a password.
+    raise AddressError(f"{variable} is not a supported proxy URL: expected http://HOST:PORT")
+
+
+def _variable(environ: Mapping[str, str], name: str) -> str:
+    return (environ.get(name) or environ.get(name.lower()) or "").strip()
+
+
+def _basic_authorization(url: SplitResult) -> str:
+    if url.username is None:
+        return ""
+    pair = f"{unquote(url.username)}:{unquote(url.password or '')}"
+    return f"Basic {b64encode(pair.encode()).decode()}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_excluded(rules: str, host: str, port: int) -> bool:
+    """Return whether a rule of ``NO_PROXY`` matches: ``*``, a domain, an address or a network."""
+    return any(
+        _rule_matches(rule.strip().lower(), host, port) for rule in rules.split(",") if rule.strip()
+    )
+
+
+def _rule_matches(rule: str, host: str, port: int) -> bool:
+    if rule == "*":
+        return True
+    try:
+        return ip_address(host) in ip_network(rule, strict=False)
+    except ValueError:
+        pass
+    name, colon, rule_port = rule.rpartition(":")
+    if colon and rule_port.isdecimal():
+        if int(rule_port) != port:
+            return False
+        rule = name
+    name = rule.removeprefix("*").removeprefix(".")
+    is_subdomain = host.endswith(f".{name}")
+    return is_subdomain or (host == name and not rule.startswith(("*", ".")))
+
+
+@implementer(IAgentEndpointFactory)
+@frozen
+class StoreEndpointFactory:
+    """Makes endpoints for the Agent, and keeps one for each host of the store.
+
+    :ivar policy: verifies certificates.
+    :ivar connect_timeout_s: maximum time for a connection.
+    :ivar proxy: the proxy to tunnel through; None connects directly.
+    """
+
+    _reactor: Any
+    _policy: IPolicyForHTTPS
+    _connect_timeout_s: float
+    _proxy: Proxy | None = None
+    _endpoints: dict[bytes, IStreamClientEndpoint] = field(init=False, factory=dict)
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        """Return the endpoint of a URL."""
+        # The Agent calls this for every request, and parsing the host name is slow.
+        key = b"%b://%b" % (uri.scheme, uri.netloc)
+        if key not in self._endpoints:
+            self._endpoints[key] = self._make_endpoint(uri)
+        return self._endpoints[key]
+
+    def proxy_endpoint(self, proxy: Proxy) -> IStreamClientEndpoint:
+        """Return the endpoint of a proxy that takes whole requests."""
+        return StoreEndpoint(self._host_endpoint(proxy.host, proxy.port))
+
+    def _make_endpoint(self, uri: URI) -> IStreamClientEndpoint:
+        host, proxy = uri.host.decode("ascii"), self._proxy
+        if proxy is None:
+            endpoint = self._host_endpoint(host, uri.port)
+        else:
+            proxy_endpoint = self._host_endpoint(proxy.host, proxy.port)
+            endpoint = TunnelEndpoint(proxy_endpoint, proxy, host, uri.port)
+        if uri.scheme == b"https":
+            endpoint = wrapClientTLS(self._policy.creatorForNetloc(uri.host, uri.port), endpoint)
+        return StoreEndpoint(endpoint)
+
+    def _host_endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
+        return HostnameEndpoint(self._reactor, host, port, timeout=self._connect_timeout_s)
+
+
+@implementer(IStreamClientEndpoint)
+@frozen
+class StoreEndpoint:
+    """Makes connections with large buffers and quick acknowledgements, without log lines."""
+
+    _endpoint: IStreamClientEndpoint
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Connect."""
+        cast("Factory", protocolFactory).noisy = False
+        return self._endpoint.connect(protocolFactory).addCallback(tune_connection)
+
+
+def tune_connection(protocol: Any) -> Any:
+    """Set the buffer size of a connected protocol, and acknowledge all that it receives at once.
+
+    :returns: the protocol.
+    """
+    transport = protocol.transport
+    # Over TLS the socket belongs to the transport below.
+    connection = getattr(transport, "transport", transport)
+    connection.bufferSize = READ_BUFFER_BYTES
+    handle = getattr(connection, "socket", None)
+    if _QUICKACK is None or not isinstance(handle, socket.socket):
+        return protocol
+    data_received = protocol.dataReceived
+
+    def receive(data: bytes) -> None:
+        data_received(data)
+        if len(data) >= READ_BUFFER_BYTES:
+            # More will follow, and this much is acknowledged without the option.
+            connection.bufferSize = _BULK_BUFFER_BYTES
+            return
+        connection.bufferSize = READ_BUFFER_BYTES
+        # The kernel resets the option after a few packets. The socket may be closed by now.
+        with suppress(OSError):
+            handle.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+
+    protocol.dataReceived = receive
+    return protocol
 
 
 @implementer(IAgent)
 @frozen
 class ProxyAuthorizationAgent:
-    """Shows a proxy who we are, in each request.
+    """Adds the credentials of the proxy to every request.
 
-    :ivar agent: which sends them to the proxy.
+    :ivar agent: sends the requests to the proxy.
     """
 
     _agent: IAgent
@@ -84,10 +253,11 @@ class ProxyAuthorizationAgent:
 @implementer(IStreamClientEndpoint)
 @frozen
 class TunnelEndpoint:
-    """Connects to a host through a proxy that is asked to ``CONNECT``.
+    """Connects to a host through a proxy with ``CONNECT``.
 
-    :ivar endpoint: of the proxy.
-    :ivar host: where to; ``port`` likewise.
+    :ivar endpoint: endpoint of the proxy.
+    :ivar host: host to connect to.
+    :ivar port: port to connect to.
     """
 
     _endpoint: IStreamClientEndpoint
@@ -96,47 +266,41 @@ class TunnelEndpoint:
     _port: int
 
     @inlineCallbacks
-    def connect(
-        self, protocolFactory: IProtocolFactory
-    ) -> Generator[Deferred[Any], Any, IProtocol]:
-        """Connect, and fire when the proxy has let us through.
+    def connect(self, protocolFactory: IProtocolFactory) -> DeferredGenerator[IProtocol]:
+        """Connect, and fire when the tunnel is established.
 
-        :raises ConnectError: if it does not.
+        :raises ConnectError: if the proxy refuses.
         """
-        place = f"[{self._host}]" if ":" in self._host else self._host
-        lines = [f"CONNECT {place}:{self._port} HTTP/1.1", f"Host: {place}:{self._port}"]
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        lines = [f"CONNECT {host}:{self._port} HTTP/1.1", f"Host: {host}:{self._port}"]
         if self._proxy.authorization:
             lines.append(f"Proxy-Authorization: {self._proxy.authorization}")
-        tunnel = _TunnelProtocol("\r\n".join([*lines, "", ""]).encode("ascii"), protocolFactory)
-        yield self._endpoint.connect(_SingleProtocolFactory(tunnel))
+        request = "\r\n".join([*lines, "", ""]).encode("ascii")
+        tunnel = _TunnelProtocol(request, protocolFactory)
+        factory = Factory.forProtocol(lambda: tunnel)
+        factory.noisy = False
+        yield self._endpoint.connect(factory)
         inner: IProtocol = yield tunnel.established
         return inner
 
 
-class _SingleProtocolFactory(Factory):
-    """Gives away the one protocol that it was made with."""
-
-    noisy = False
-
-    def __init__(self, tunnel: _TunnelProtocol) -> None:
-        self._tunnel = tunnel
-
-    def buildProtocol(self, addr: Any) -> Protocol:  # noqa: ARG002
-        return self._tunnel
-
-
+@define(eq=False)
 class _TunnelProtocol(Protocol):
-    """Asks the proxy, and then passes everything on to a protocol that thinks itself connected.
+    """Sends CONNECT to a proxy, and then passes all data to the inner protocol.
 
-    :ivar through: fires with that protocol. Cancelling it drops the connection.
+    :ivar request: the CONNECT request.
+    :ivar inner_factory: makes the inner protocol.
+    :ivar established: fires with the inner protocol. Cancelling it drops the connection.
     """
 
-    def __init__(self, request: bytes, factory: IProtocolFactory) -> None:
-        self.established: Deferred[IProtocol] = Deferred(lambda _: self._drop())
-        self._request = request
-        self._factory = factory
-        self._answer = b""
-        self._inner: IProtocol | None = None
+    _request: bytes
+    _inner_factory: IProtocolFactory
+    established: Deferred[IProtocol] = field(init=False)
+    _response: bytes = field(init=False, default=b"")
+    _inner: IProtocol | None = field(init=False, default=None)
+
+    def __attrs_post_init__(self) -> None:
+        self.established = Deferred(lambda _: self._drop_connection())
 
     def connectionMade(self) -> None:
         cast("Any", self.transport).write(self._request)
@@ -145,237 +309,52 @@ class _TunnelProtocol(Protocol):
         if self._inner is not None:
             self._inner.dataReceived(data)
             return
-        self._answer += data
-        head, end, rest = self._answer.partition(b"\r\n\r\n")
+        self._response += data
+        head, end, rest = self._response.partition(b"\r\n\r\n")
         if end:
-            self._answered(head.split(b"\r\n")[0].split(b" ", 2), rest)
-        elif len(self._answer) > _MAX_HEAD_BYTES:
-            self._refuse("the proxy answers what is no HTTP")
+            self._head_received(head.split(b"\r\n")[0].split(b" ", 2), rest)
+        elif len(self._response) > _MAX_HEAD_BYTES:
+            self._fail("the proxy does not answer with HTTP")
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._inner is not None:
             self._inner.connectionLost(reason)
         elif not self.established.called:
-            self.established.errback(ConnectError(string="the proxy has closed the connection"))
+            self.established.errback(ConnectError(string="the proxy closed the connection"))
 
-    def _answered(self, words: list[bytes], rest: bytes) -> None:
-        status = words[1] if len(words) > 1 else b""
+    def _head_received(self, status_line: list[bytes], rest: bytes) -> None:
+        status = status_line[1] if len(status_line) > 1 else b""
         if not status.startswith(b"2"):
-            said = b" ".join(words[1:]).decode("latin-1")[:100]
-            self._refuse(f"the proxy does not let us through: {said!r}")
+            reason = b" ".join(status_line[1:]).decode("latin-1")[:100]
+            self._fail(f"the proxy refuses the connection: {reason!r}")
             return
         transport = cast("Any", self.transport)
-        inner = self._inner = self._factory.buildProtocol(transport.getPeer())
+        inner = self._inner = self._inner_factory.buildProtocol(transport.getPeer())
         assert inner is not None
         inner.makeConnection(transport)
         self.established.callback(inner)
         if rest:
             inner.dataReceived(rest)
 
-    def _refuse(self, why: str) -> None:
-        self._drop()
+    def _fail(self, message: str) -> None:
+        self._drop_connection()
         if not self.established.called:
-            self.established.errback(ConnectError(string=why))
+            self.established.errback(ConnectError(string=message))
 
-    def _drop(self) -> None:
+    def _drop_connection(self) -> None:
         cast("Any", self.transport).abortConnection()
 
 
-#: Bytes that a connection reads at once, and that it holds before it lets a body wait. With
-#: Twisted's own 64 KiB a body takes half as much processor time again.
-READ_BUFFER_BYTES: Final = 256 * 1024
-
-
-@implementer(IAgentEndpointFactory)
+@implementer(IPolicyForHTTPS)
 @frozen
-class StoreEndpointFactory:
-    """Makes endpoints, for the Agent, once for each of the few hosts that a store has.
+class UnverifiedTLSPolicy:
+    """TLS without verification of certificates, for ``skipverify``."""
 
-    :ivar policy: whom to believe over TLS.
-    :ivar timeout: seconds that a connection may take.
-    :ivar proxy: what stands in between, if anything does.
-    """
+    _context: SSL.Context = field(factory=lambda: CertificateOptions(verify=False).getContext())
 
-    _reactor: Any
-    _policy: IPolicyForHTTPS
-    _timeout: float
-    _proxy: Proxy | None = None
-    _made: dict[bytes, IStreamClientEndpoint] = field(init=False, factory=dict)
-
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        """Answer the endpoint of a URL."""
-        # The Agent asks for each request, and checking the name of a host takes a while.
-        key = b"%b://%b" % (uri.scheme, uri.netloc)
-        if key not in self._made:
-            self._made[key] = self._make(uri)
-        return self._made[key]
-
-    def _make(self, uri: URI) -> IStreamClientEndpoint:
-        host, proxy = uri.host.decode("ascii"), self._proxy
-        if proxy is None:
-            endpoint = self.direct(host, uri.port)
-        else:
-            endpoint = TunnelEndpoint(self.direct(proxy.host, proxy.port), proxy, host, uri.port)
-        if uri.scheme == b"https":
-            endpoint = wrapClientTLS(self._policy.creatorForNetloc(uri.host, uri.port), endpoint)
-        return QuietEndpoint(endpoint)
-
-    def direct(self, host: str, port: int) -> IStreamClientEndpoint:
-        """Answer an endpoint that nothing stands before."""
-        return _LargeBufferEndpoint(
-            HostnameEndpoint(self._reactor, host, port, timeout=self._timeout)
-        )
-
-
-@implementer(IStreamClientEndpoint)
-@frozen
-class _LargeBufferEndpoint:
-    """An endpoint whose connections read and write more at once."""
-
-    _endpoint: IStreamClientEndpoint
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Connect."""
-        return self._endpoint.connect(protocolFactory).addCallback(_set_buffer_size)
-
-
-def _set_buffer_size(protocol: IProtocol) -> IProtocol:
-    cast("Connection", cast("Protocol", protocol).transport).bufferSize = READ_BUFFER_BYTES
-    return protocol
-
-
-#: Bytes to read at once in the midst of a large body, which saves a ninth of the processor time.
-#: Two such pieces are held for a client that is slower than the store.
-_BULK_BUFFER_BYTES: Final = 512 * 1024
-#: The option of Linux; elsewhere nothing is done.
-_QUICKACK = getattr(socket, "TCP_QUICKACK", None)
-
-
-@implementer(IAgentEndpointFactory)
-@frozen
-class QuickAckEndpointFactory:
-    """Makes the connections of another factory prompt."""
-
-    _endpoints: IAgentEndpointFactory
-
-    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        """Answer the endpoint of a URL."""
-        return _QuickAckEndpoint(self._endpoints.endpointForURI(uri))
-
-
-@implementer(IStreamClientEndpoint)
-@frozen
-class _QuickAckEndpoint:
-    _endpoint: IStreamClientEndpoint
-
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """Connect."""
-        return self._endpoint.connect(protocolFactory).addCallback(enable_quickack)
-
-
-def enable_quickack(protocol: Any) -> Any:
-    """Let a connected protocol acknowledge all that it receives from now on; and answer it."""
-    transport = protocol.transport
-    # Over TLS the socket is one layer below.
-    connection = getattr(transport, "transport", transport)
-    handle = getattr(connection, "socket", None)
-    if _QUICKACK is None or not isinstance(handle, socket.socket):
-        return protocol
-    receive = protocol.dataReceived
-
-    def received(data: bytes) -> None:
-        receive(data)
-        if len(data) >= READ_BUFFER_BYTES:
-            # More is to come, and so much is acknowledged in any case.
-            connection.bufferSize = _BULK_BUFFER_BYTES
-            return
-        connection.bufferSize = READ_BUFFER_BYTES
-        # It holds for a few packets only. The socket may be closed by now.
-        with suppress(OSError):
-            handle.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
-
-    protocol.dataReceived = received
-    return protocol
-
-
-_PORTS: Final = {"http": 80, "https": 443}
-
-
-@frozen
-class Proxy:
-    """Where it listens, over plain HTTP.
-
-    :ivar authorization: what it wants to see of us, or empty.
-    """
-
-    host: str
-    port: int
-    authorization: str = field(default="", repr=False)
-
-
-def find_proxy(environ: Mapping[str, str], scheme: str, netloc: str) -> Proxy | None:
-    """Answer the proxy for a host, or None if we go there directly.
-
-    :param scheme: how the host is asked: http or https.
-    :param netloc: the host, with a port if it is not the usual one.
-    :raises AddressError: if a variable does not name one that we can use.
-    """
-    name = f"{scheme.upper()}_PROXY"
-    value = _variable(environ, name)
-    store = urlsplit(f"//{netloc}")
-    host, port = store.hostname or "", store.port or _PORTS[scheme]
-    if not value or _is_loopback(host) or _is_excluded(_variable(environ, "NO_PROXY"), host, port):
-        return None
-    url = urlsplit(value if "://" in value else f"http://{value}")
-    try:
-        if url.scheme == "http" and url.hostname:
-            return Proxy(url.hostname, url.port or _PORTS["http"], _authorization(url))
-    except ValueError:
-        pass
-    # Not the value: it may hold a password.
-    raise AddressError(f"{name} is no proxy that can be used: http://HOST:PORT is expected")
-
-
-def _variable(environ: Mapping[str, str], name: str) -> str:
-    return (environ.get(name) or environ.get(name.lower()) or "").strip()
-
-
-def _authorization(url: SplitResult) -> str:
-    if url.username is None:
-        return ""
-    pair = f"{unquote(url.username)}:{unquote(url.password or '')}"
-    return f"Basic {b64encode(pair.encode()).decode()}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _is_excluded(rules: str, host: str, port: int) -> bool:
-    """Whether a host is on the list: ``*``, names and what is below them, addresses, networks."""
-    return any(
-        _matches(rule.strip().lower(), host, port) for rule in rules.split(",") if rule.strip()
-    )
-
-
-def _matches(rule: str, host: str, port: int) -> bool:
-    if rule == "*":
-        return True
-    try:
-        return ip_address(host) in ip_network(rule, strict=False)
-    except ValueError:
-        pass
-    name, colon, wanted = rule.rpartition(":")
-    if colon and wanted.isdecimal():
-        if int(wanted) != port:
-            return False
-        rule = name
-    name = rule.removeprefix("*").removeprefix(".")
-    below = host.endswith(f".{name}")
-    return below or (host == name and not rule.startswith(("*", ".")))
+    def creatorForNetloc(self, hostname: bytes, port: int) -> _UnverifiedConnectionCreator:  # noqa: ARG002
+        """Return the creator of TLS connections to a host."""
+        return _UnverifiedConnectionCreator(self._context, hostname)
 
 
 @implementer(IOpenSSLClientConnectionCreator)
@@ -385,22 +364,10 @@ class _UnverifiedConnectionCreator:
     hostname: bytes
 
     def clientConnectionForTLS(self, protocol: object) -> SSL.Connection:  # noqa: ARG002
-        """Answer a connection that names the host, and checks nothing."""
+        """Return a connection with SNI and without verification."""
         connection = SSL.Connection(self.context, None)
         name = self.hostname.decode("ascii")
-        # RFC 6066 section 3: an address is no name.
+        # RFC 6066 section 3: an address is not a server name.
         if not (isIPAddress(name) or isIPv6Address(name)):
             connection.set_tlsext_host_name(self.hostname)
         return connection
-
-
-@implementer(IPolicyForHTTPS)
-@frozen
-class UnverifiedTLSPolicy:
-    """Encrypts, and does not ask who the peer is."""
-
-    _context: SSL.Context = field(factory=lambda: CertificateOptions(verify=False).getContext())
-
-    def creatorForNetloc(self, hostname: bytes, port: int) -> _UnverifiedConnectionCreator:  # noqa: ARG002
-        """Answer what makes connections to a host."""
-        return _UnverifiedConnectionCreator(self._context, hostname)

@@ -1,11 +1,8 @@
-"""Who we are to the store: a key pair, perhaps for a while only.
+"""Credentials for the store, and where they are looked for.
 
-Credentials from the environment, and from the files that AWS's tools share.
-
-Read once, at the start, without AWS's own library. What these files may say besides plain keys
-(roles to assume, programs to ask, single sign-on) is left to that library.
-
-Where credentials are looked for, in order.
+Credentials come from the configuration, the environment, or the files that AWS's tools share,
+which are read once, at the start. Profiles that refer to other sources (roles, programs, single
+sign-on) are left to AWS's library, botocore.
 """
 
 from __future__ import annotations
@@ -31,16 +28,16 @@ if TYPE_CHECKING:
 
 
 class CredentialsError(Exception):
-    """No credentials could be had; the text says where they were looked for, and never one."""
+    """Raised if there are no valid credentials. The message never contains any."""
 
 
 @frozen
 class Credentials:
-    """A key pair.
+    """An access key pair.
 
-    :ivar access_key: the public half.
-    :ivar secret_key: the secret half.
-    :ivar token: the session that temporary keys belong to, or empty.
+    :ivar access_key: access key id.
+    :ivar secret_key: secret access key.
+    :ivar token: session token of temporary keys, or empty.
     """
 
     access_key: str
@@ -49,16 +46,16 @@ class Credentials:
 
 
 class ICredentialsProvider(Interface):
-    """Where credentials come from."""
+    """A source of credentials."""
 
     def current() -> Deferred[Credentials]:
-        """Fire with credentials that are good now.
+        """Fire with credentials that are valid now.
 
         :raises CredentialsError: if there are none.
         """
 
     def close() -> Deferred[None]:
-        """Free what is held; nothing is asked for any more."""
+        """Release all resources. Credentials are no longer available."""
 
 
 @implementer(ICredentialsProvider)
@@ -69,15 +66,15 @@ class StaticCredentials:
     credentials: Credentials
 
     def current(self) -> Deferred[Credentials]:
-        """Fire with them."""
+        """Fire with the credentials."""
         return succeed(self.credentials)
 
     def close(self) -> Deferred[None]:
-        """Do nothing: nothing is held."""
+        """Do nothing: there are no resources."""
         return succeed(None)
 
 
-#: Keys of a profile that say that its credentials come from elsewhere.
+#: Keys of a profile whose credentials come from another source.
 _INDIRECT_KEYS: Final = frozenset(
     {
         "credential_process",
@@ -92,9 +89,9 @@ _INDIRECT_KEYS: Final = frozenset(
 
 
 def from_environment(environ: Mapping[str, str]) -> Credentials | None:
-    """Answer what ``AWS_ACCESS_KEY_ID`` and its companions hold, if they do.
+    """Return the credentials in ``AWS_ACCESS_KEY_ID`` and its companions, if they are set.
 
-    :raises CredentialsError: if only one half of the pair is set.
+    :raises CredentialsError: if only one key of the pair is set.
     """
     access = environ.get("AWS_ACCESS_KEY_ID") or environ.get("AWS_ACCESS_KEY") or ""
     secret = environ.get("AWS_SECRET_ACCESS_KEY") or environ.get("AWS_SECRET_KEY") or ""
@@ -102,28 +99,31 @@ def from_environment(environ: Mapping[str, str]) -> Credentials | None:
         return None
     if not access or not secret:
         missing = "AWS_SECRET_ACCESS_KEY" if access else "AWS_ACCESS_KEY_ID"
-        raise CredentialsError(f"{missing} is not set, and its companion is")
+        raise CredentialsError(f"{missing} is not set, but its companion is")
     return Credentials(access, secret, environ.get("AWS_SESSION_TOKEN", ""))
 
 
 def from_shared_files(environ: Mapping[str, str]) -> Credentials | None:
-    """Answer the keys of the profile, or None if it has none, or has them from elsewhere.
+    """Return the keys of the profile, or None if it has none or refers to another source.
 
-    The profile is ``AWS_PROFILE``, else ``default``; the files are
-    ``AWS_SHARED_CREDENTIALS_FILE``, else ``~/.aws/credentials``, and ``AWS_CONFIG_FILE``, else
-    ``~/.aws/config``, where the sections of profiles are called ``profile NAME``.
+    The profile is ``AWS_PROFILE`` or ``default``. The files are ``AWS_SHARED_CREDENTIALS_FILE``
+    or ``~/.aws/credentials``, and ``AWS_CONFIG_FILE`` or ``~/.aws/config``, in which the section
+    of a profile is named ``profile NAME``.
 
-    :raises CredentialsError: if a file can not be understood, a profile was asked for by name
-        and is nowhere, or lacks one half of the pair.
+    :raises CredentialsError: if a file is malformed, a profile that was set by name does not
+        exist, or a profile has only one key of the pair.
     """
-    asked = environ.get("AWS_PROFILE") or environ.get("AWS_DEFAULT_PROFILE") or ""
-    profile = asked or "default"
-    shared = _file(environ, "AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")
-    config = _file(environ, "AWS_CONFIG_FILE", "~/.aws/config")
+    selected = environ.get("AWS_PROFILE") or environ.get("AWS_DEFAULT_PROFILE") or ""
+    profile = selected or "default"
+    shared = _file_path(environ, "AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")
+    config = _file_path(environ, "AWS_CONFIG_FILE", "~/.aws/config")
     in_config = ("default",) if profile == "default" else ()
-    keys = {**_keys(config, f"profile {profile}", *in_config), **_keys(shared, profile)}
-    if asked and not keys:
-        raise CredentialsError(f"the profile {asked!r} is neither in {shared} nor in {config}")
+    keys = {
+        **_read_section(config, f"profile {profile}", *in_config),
+        **_read_section(shared, profile),
+    }
+    if selected and not keys:
+        raise CredentialsError(f"the profile {selected!r} is neither in {shared} nor in {config}")
     access, secret = keys.get("aws_access_key_id", ""), keys.get("aws_secret_access_key", "")
     if _INDIRECT_KEYS & keys.keys() or not (access or secret):
         return None
@@ -133,26 +133,26 @@ def from_shared_files(environ: Mapping[str, str]) -> Credentials | None:
     return Credentials(access, secret, keys.get("aws_session_token", ""))
 
 
-def _file(environ: Mapping[str, str], variable: str, default: str) -> Path:
+def _file_path(environ: Mapping[str, str], variable: str, default: str) -> Path:
     path = Path(environ.get(variable) or default)
     home = environ.get("HOME") or "/"
     return Path(home, *path.parts[1:]) if path.parts[0] == "~" else path
 
 
-def _keys(path: Path, *sections: str) -> dict[str, str]:
-    """The keys of the first of the sections that a file has."""
+def _read_section(path: Path, *sections: str) -> dict[str, str]:
+    """Return the keys of the first of the sections that exists in a file."""
     parser = ConfigParser(interpolation=None, strict=False, default_section="")
     try:
         with path.open(encoding="utf-8") as file:
             parser.read_file(file)
     except (FileNotFoundError, PermissionError):
-        # Services are often kept out of home directories, and need nothing there.
+        # Services often cannot access home directories, and need nothing there.
         return {}
     except OSError as error:
         raise CredentialsError(f"{path}: {error.strerror}") from error
     except (ConfigError, UnicodeDecodeError):
-        # Not from the error: its text may show a line of the file, and that a secret.
-        raise CredentialsError(f"{path} is no file of AWS profiles") from None
+        # Without the error, whose text may contain a line of the file with a secret.
+        raise CredentialsError(f"{path} is not a valid file of AWS profiles") from None
     found = next((name for name in sections if parser.has_section(name)), None)
     return {} if found is None else dict(parser.items(found))
 
@@ -164,13 +164,13 @@ def find_credentials(
     secret_key: str = "",
     token: str = "",
 ) -> ICredentialsProvider:
-    """Answer the first of: both configured keys, the environment, the profile, AWS's chain.
+    """Return the first of: the configured keys, the environment, the profile, botocore's chain.
 
-    Reads files, so this is for the start.
+    This reads files and blocks, so call it at the start only.
 
-    :param environ: variables, of which ``HOME`` and those that begin with ``AWS_`` count.
-    :raises CredentialsError: if what is found is broken, or nothing is, and the extra that
-        asks AWS's services for roles is not installed.
+    :param environ: environment; ``HOME`` and variables that begin with ``AWS_`` are used.
+    :raises CredentialsError: if the first source is invalid, or if there is none and the extra
+        ``aws`` (botocore) is not installed.
     """
     if access_key and secret_key:
         return StaticCredentials(Credentials(access_key, secret_key, token))
@@ -178,7 +178,9 @@ def find_credentials(
     if found is not None:
         return StaticCredentials(found)
     try:
-        from twisted_registry.storage.s3.botocore_credentials import BotocoreCredentials
+        from twisted_registry.storage.s3.botocore_credentials import (  # noqa: PLC0415
+            BotocoreCredentials,
+        )
     except ImportError as error:
         raise CredentialsError(
             "no credentials: set accesskey and secretkey, or AWS_ACCESS_KEY_ID and"

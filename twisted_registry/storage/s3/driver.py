@@ -1,18 +1,13 @@
-"""The s3 driver: files are objects of a bucket, folders what their keys have in common.
+"""The s3 storage driver: files are objects of a bucket, folders are common prefixes of keys.
 
-An object that is whole is stored in one step. A file that is still being written is a plan of
-pieces (:mod:`~twisted_registry.storage.s3.piece_list`), which every process can read and go on with;
-it becomes an object when it is moved to its name, by copies inside the store. One whose name is
-known beforehand is a multipart upload to it from the start, and needs no copy.
+A complete file is one object, stored in one request. A file that is still being written is a list
+of pieces (:class:`~twisted_registry.storage.s3.sinks.PieceList`), which every process can read and
+continue. Moving it to its name copies the pieces to one object inside the store. A file whose name
+is known from the start is a multipart upload to that name, which needs no copy.
 
-There are no locks between machines: two writers of one file keep apart because each has its own
-pieces, and because of its :attr:`~twisted_registry.storage.interfaces.IWriter.mark` nobody takes
-the bytes of one for those of the other.
-
-Whether a store refuses to replace an object when it is told so.
-
-Some stores do not know that condition and say so; others ignore it, and would replace what is
-there. So it is tried once, on a key of our own, before anybody relies on it.
+There are no locks across machines. Two writers of one file do not affect each other because each
+has its own pieces; their :attr:`~twisted_registry.storage.interfaces.IWriter.mark` tells their
+contents apart.
 """
 
 from __future__ import annotations
@@ -111,11 +106,11 @@ class ConditionalWriteProbe:
     def _probe(self) -> DeferredGenerator:
         key = f"{self._root}.twisted-registry-{uuid4().hex}"
         try:
-            yield self._client.put_object(key, b"", absent=True)
+            yield self._client.put_object(key, b"", if_none_match=True)
         except Unsupported:
             return False
         try:
-            yield self._client.put_object(key, b"", absent=True)
+            yield self._client.put_object(key, b"", if_none_match=True)
         except PreconditionFailed:
             return True
         else:
@@ -223,7 +218,7 @@ class S3Driver:
         if not (yield self._conditional_writes.hold()):
             raise MethodUnsupported(path, "the store has no conditional writes")
         try:
-            yield self.client.put_object(self._keys.object_key(path), content, absent=True)
+            yield self.client.put_object(self._keys.object_key(path), content, if_none_match=True)
         except PreconditionFailed as error:
             raise PathExists(path) from error
 

@@ -1,7 +1,4 @@
-"""What goes wrong with a store, as exceptions with the store's own code and request id.
-
-What a store refuses or fails at, in the words of the driver's interface.
-"""
+"""Errors of the S3 client, and their translation to the errors of storage drivers."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 from attrs import field, frozen
 
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
-from twisted_registry.storage.s3.sinks import PieceListDamaged
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,18 +15,22 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
     from twisted.python.failure import Failure
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
 
 @frozen(eq=False)
 class S3Error(Exception):
-    """The store refused, failed, or could not be asked.
+    """Raised if the store refused a request, failed, or could not be reached.
 
-    :ivar operation: what was asked of it, such as ``GetObject registry/a/b``.
-    :ivar message: a sentence for people, without secrets.
-    :ivar code: the store's own word, such as ``NoSuchKey``; empty if it gave none.
-    :ivar status: of the answer; 0 if there was none.
-    :ivar request_id: what the store's own log knows the request by, or empty.
-    :ivar retry: whether the same request may succeed a little later.
-    :ivar repeated: whether an earlier attempt got no answer, and may have been carried out.
+    :ivar operation: the failed operation, such as ``GetObject registry/a/b``.
+    :ivar message: text for people, without secrets.
+    :ivar code: error code of the store, such as ``NoSuchKey``; empty if there was none.
+    :ivar status: HTTP status of the response; 0 if there was none.
+    :ivar request_id: id of the request in the log of the store, or empty.
+    :ivar retryable: whether the same request may succeed later.
+    :ivar may_have_applied: whether an earlier attempt got no response, so that the store may have
+        executed it.
     """
 
     operation: str
@@ -39,23 +39,23 @@ class S3Error(Exception):
     status: int = field(default=0, kw_only=True)
     request_id: str = field(default="", kw_only=True)
     retryable: bool = field(default=False, kw_only=True)
-    repeated: bool = field(default=False, kw_only=True)
+    may_have_applied: bool = field(default=False, kw_only=True)
 
     def __str__(self) -> str:
-        facts = [
+        details = [
             *filter(None, [self.code, str(self.status or "")]),
             *([f"request {self.request_id}"] if self.request_id else []),
         ]
-        told = f" ({', '.join(facts)})" if facts else ""
-        return f"{self.operation}: {self.message}{told}"
+        suffix = f" ({', '.join(details)})" if details else ""
+        return f"{self.operation}: {self.message}{suffix}"
 
 
 class NotFound(S3Error):
-    """No such object (or, where HEAD can not tell, no such bucket)."""
+    """The object does not exist. After HEAD, the bucket may be missing as well."""
 
 
 class NoSuchUpload(NotFound):
-    """No such multipart upload: it was completed or aborted."""
+    """The multipart upload does not exist: it was completed or aborted."""
 
 
 class NoSuchBucket(S3Error):
@@ -63,53 +63,57 @@ class NoSuchBucket(S3Error):
 
 
 class AccessDenied(S3Error):
-    """The store knows us, and does not let us do that."""
+    """The credentials are valid but do not permit the operation."""
 
 
 class BadCredentials(AccessDenied):
-    """The store does not know the access key, or the signature does not fit the secret key."""
+    """The access key is unknown, or the signature does not match the secret key."""
 
 
 class ClockSkewed(S3Error):
-    """Our clock and the store's are too far apart."""
+    """The clocks of this machine and of the store differ too much."""
 
 
 @frozen(eq=False)
 class WrongRegion(S3Error):
-    """The bucket is elsewhere.
+    """The bucket is in another region.
 
-    :ivar region: where, or empty if the store did not tell.
+    :ivar region: the region of the bucket; empty if the store did not report it.
     """
 
     region: str = field(default="", kw_only=True)
 
 
 class SlowDown(S3Error):
-    """The store asks for fewer requests, and went on asking through all attempts."""
+    """The store limits the request rate, and did so for every attempt."""
 
 
 class PreconditionFailed(S3Error):
-    """A condition of the request does not hold: something is (or is not) there already."""
+    """A condition of the request, such as ``If-Match`` or ``If-None-Match``, is not met."""
 
 
 class RangeUnsatisfiable(S3Error):
-    """The range begins at or behind the end of the object."""
+    """The range begins at or after the end of the object."""
 
 
 class InvalidPart(S3Error):
-    """A part that an upload was to be completed with is missing, changed, or too small."""
+    """A part of a completed upload is missing, has another ETag, or is too small."""
 
 
 class Unsupported(S3Error):
-    """The store has no such operation or option."""
+    """The store does not implement the operation or an option of it."""
 
 
 class Unreachable(S3Error):
-    """No connection, or no answer in time, or one that broke off."""
+    """The connection failed, timed out, or was lost."""
 
 
 class InvalidResponse(S3Error):
-    """An answer that is not what it says it is: cut short, too long, or unreadable."""
+    """The response is truncated, too long, malformed or not of the requested range."""
+
+
+class PieceListDamaged(ValueError):
+    """Raised for a piece list with a wrong checksum or format."""
 
 
 _CODES: Final[dict[str, type[S3Error]]] = {
@@ -154,7 +158,7 @@ _STATUSES: Final[dict[int, type[S3Error]]] = {
     501: Unsupported,
     503: SlowDown,
 }
-#: Failures that pass. A body that did not arrive as it was sent is one of them.
+#: Codes of temporary failures. A request body that was damaged on its way is one of them.
 _TRANSIENT_CODES: Final = frozenset(
     {
         "BadDigest",
@@ -168,68 +172,63 @@ _TRANSIENT_CODES: Final = frozenset(
     }
 )
 _TRANSIENT_STATUSES: Final = frozenset({408, 429, 500, 502, 503, 504})
+#: Codes and status of a store without free space.
+_FULL_CODES: Final = frozenset({"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage"})
+_INSUFFICIENT_STORAGE: Final = 507
 
 
 def error_class(code: str, status: int) -> type[S3Error]:
-    """Which error a code of the store means, or, where there is none, a status."""
+    """Return the exception class for an error code or, without a known code, for a status."""
     return _CODES.get(code) or _STATUSES.get(status, S3Error)
 
 
 def is_transient(code: str, status: int) -> bool:
-    """Whether a failure is one that may not be there a little later."""
+    """Return whether a request that failed with this code or status may succeed later."""
     return code in _TRANSIENT_CODES or (status in _TRANSIENT_STATUSES and code not in _CODES)
 
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
-_FULL: Final = frozenset({"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage"})
-_INSUFFICIENT_STORAGE: Final = 507
-
-
 def translate_error(error: BaseException, path: str) -> BaseException:
-    """What the driver raises for an error of the client; one of another family stays as it is."""
+    """Return the driver's error for an error of the client; other errors are returned as is."""
     if isinstance(error, NotFound) and not isinstance(error, NoSuchUpload):
         return PathNotFound(path, str(error))
     if isinstance(error, S3Error):
-        full = error.code in _FULL or error.status == _INSUFFICIENT_STORAGE
+        full = error.code in _FULL_CODES or error.status == _INSUFFICIENT_STORAGE
         return StorageError(path, str(error), full=full)
     if isinstance(error, PieceListDamaged):
-        return StorageError(path, f"its list of pieces is damaged: {error}")
+        return StorageError(path, f"its piece list is damaged: {error}")
     return error
 
 
 def to_storage_error(failure: Failure, path: str) -> StorageError:
-    """As :func:`translate_error`, and always a storage error."""
+    """Convert any failure to a StorageError, as :func:`translate_error` does where it applies."""
     error = failure.value
     assert error is not None
-    translate_errors = translate_error(error, path)
-    return (
-        translate_errors
-        if isinstance(translate_errors, StorageError)
-        else StorageError(path, repr(error))
-    )
+    translated = translate_error(error, path)
+    return translated if isinstance(translated, StorageError) else StorageError(path, repr(error))
 
 
 def none_if_missing(failure: Failure) -> None:
-    """Say None for what is not there."""
+    """Errback that replaces NotFound and PathNotFound by None."""
     failure.trap(NotFound, PathNotFound)
 
 
-def translate_errors(method: Callable[P, Deferred[T]]) -> Callable[P, Deferred[T]]:
-    """Raise the driver's errors for those of the client; the path is the first argument."""
+def translate_errors(method: Callable[_P, Deferred[_T]]) -> Callable[_P, Deferred[_T]]:
+    """Decorate a driver method so that it raises the driver's errors.
+
+    The first argument of the method, if it is a string, is the path of the error.
+    """
 
     @wraps(method)
-    def call(*args: P.args, **kwargs: P.kwargs) -> Deferred[T]:
-        def tell(failure: Failure) -> Failure:
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> Deferred[_T]:
+        def translate(failure: Failure) -> Failure:
             error = failure.value
             assert error is not None
             path = args[1] if len(args) > 1 else ""
-            explanation = translate_error(error, path if isinstance(path, str) else "")
-            if explanation is error:
+            translated = translate_error(error, path if isinstance(path, str) else "")
+            if translated is error:
                 return failure
-            raise explanation from error
+            raise translated from error
 
-        return method(*args, **kwargs).addErrback(tell)
+        return method(*args, **kwargs).addErrback(translate)
 
     return call

@@ -29,7 +29,12 @@ from twisted.internet.defer import (
 from twisted.logger import Logger
 
 from twisted_registry.storage.interfaces import MoveRefused, OffsetInvalid, StorageError
-from twisted_registry.storage.s3.errors import NoSuchUpload, PreconditionFailed, S3Error
+from twisted_registry.storage.s3.errors import (
+    NoSuchUpload,
+    PieceListDamaged,
+    PreconditionFailed,
+    S3Error,
+)
 from twisted_registry.storage.s3.interfaces import ObjectInfo, Part
 from twisted_registry.storage.s3.reader import ObjectRange
 from twisted_registry.storage.s3.sinks import (
@@ -37,7 +42,6 @@ from twisted_registry.storage.s3.sinks import (
     PartSink,
     Piece,
     PieceList,
-    PieceListDamaged,
     PieceSink,
     read_piece,
     unfinished_size,

@@ -1,7 +1,4 @@
-"""Answers to operations, as values.
-
-What an answer that is no success says.
-"""
+"""Convert S3 responses to values and errors."""
 
 from __future__ import annotations
 
@@ -11,9 +8,7 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import frozen
 from twisted.web.http import stringToDatetime
-from zope.interface import implementer
 
 from twisted_registry.storage.s3.errors import (
     InvalidResponse,
@@ -23,7 +18,6 @@ from twisted_registry.storage.s3.errors import (
 )
 from twisted_registry.storage.s3.interfaces import (
     DeleteError,
-    IObjectBody,
     MultipartUpload,
     ObjectInfo,
     ObjectListing,
@@ -33,113 +27,87 @@ from twisted_registry.storage.s3.interfaces import (
 from twisted_registry.storage.s3.xml import Element, XMLError, name_decoder, parse_xml
 
 if TYPE_CHECKING:
-    from twisted.internet.defer import Deferred
-    from twisted.internet.interfaces import IConsumer
-
     from twisted_registry.storage.s3.errors import S3Error
     from twisted_registry.storage.s3.transport import S3Response
 
-#: The header that keeps the note of an object.
+#: Header of the user metadata of an object.
 METADATA_HEADER: Final = "x-amz-meta-twisted-registry"
+#: Maximum length of the store's error message in our errors.
+_MAX_MESSAGE_CHARS: Final = 300
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
-@implementer(IObjectBody)
-@frozen(eq=False)
-class ObjectBody:
-    """The body of an object."""
-
-    info: ObjectInfo
-    length: int
-    _response: S3Response
-
-    def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        """Write everything to ``consumer``."""
-        return self._response.deliver(consumer)
-
-    def collect(self) -> Deferred[bytes]:
-        """Fire with everything."""
-        return self._response.collect(self.length)
-
-    def close(self) -> None:
-        """Drop the connection unless everything was read."""
-        self._response.close()
+def unquote_etag(text: str) -> str:
+    """Return an ETag without its quotes."""
+    return text.strip().strip('"')
 
 
 def parse_object_info(response: S3Response, key: str, size: int) -> ObjectInfo:
-    """Read the head of HeadObject or GetObject."""
-    modified = response.header("last-modified")
-    try:
-        seconds = stringToDatetime(modified.encode()) if modified else None
-    except (ValueError, IndexError, KeyError):
-        seconds = None
+    """Parse the response headers of HeadObject or GetObject."""
     return ObjectInfo(
         key,
         size,
-        etag_of(response.header("etag")),
-        None if seconds is None else seconds * 10**9,
+        unquote_etag(response.header("etag")),
+        _last_modified_ns(response.header("last-modified")),
         response.header(METADATA_HEADER),
     )
 
 
-def open_object_body(response: S3Response, key: str, offset: int, length: int | None) -> ObjectBody:
-    """Read the head of GetObject, of the stretch that was asked for.
+def parse_range_info(response: S3Response, key: str, offset: int, length: int | None) -> ObjectInfo:
+    """Check that a GetObject response has the requested range, and return the object's metadata.
 
-    :raises Corrupt: if that is not what came.
+    :param offset: first byte that was requested.
+    :param length: maximum number of bytes that was requested; None for all that follow.
+    :raises InvalidResponse: if the response has no length or another range.
     """
-    coming = response.length
-    if coming is None:
+    body_length = response.length
+    if body_length is None:
         raise InvalidResponse(
-            response.what, "the answer does not say how long it is", retryable=True
+            response.operation_name, "the response does not announce its length", retryable=True
         )
     if offset == 0 and length is None:
-        return ObjectBody(parse_object_info(response, key, coming), coming, response)
-    told = response.header("content-range")
-    found = _CONTENT_RANGE.fullmatch(told)
-    if response.status != 206 or found is None:
+        return parse_object_info(response, key, body_length)
+    header = response.header("content-range")
+    match = _CONTENT_RANGE.fullmatch(header)
+    if response.status != 206 or match is None:
         raise InvalidResponse(
-            response.what, f"a range was asked for, and came not as one: {told!r}"
+            response.operation_name,
+            f"a range was requested, but the response is none: {header!r}",
         )
-    first, last, size = (int(number) for number in found.groups())
+    first, last, size = (int(number) for number in match.groups())
     wanted = size - offset if length is None else min(length, size - offset)
-    if first != offset or last - first + 1 != wanted or coming != wanted:
+    if first != offset or last - first + 1 != wanted or body_length != wanted:
         raise InvalidResponse(
-            response.what, f"{wanted} bytes from {offset} were asked for; what came is {told!r}"
+            response.operation_name,
+            f"{wanted} bytes from {offset} were requested, but the response has {header!r}",
         )
-    return ObjectBody(parse_object_info(response, key, size), coming, response)
-
-
-def etag_of(text: str) -> str:
-    """An ETag without its quotes."""
-    return text.strip().strip('"')
+    return parse_object_info(response, key, size)
 
 
 def parse_object_listing(document: Element) -> ObjectListing:
-    """Read ListObjectsV2."""
-    decoded = name_decoder(document)
+    """Parse the response of ListObjectsV2."""
+    decode = name_decoder(document)
     return ObjectListing(
         tuple(
             ObjectInfo(
-                decoded(item.text("Key")),
+                decode(item.text("Key")),
                 int(item.text("Size")),
-                etag_of(item.text("ETag")),
-                _nanoseconds(item.text("LastModified")),
+                unquote_etag(item.text("ETag")),
+                _iso_time_ns(item.text("LastModified")),
             )
             for item in document.all("Contents")
         ),
-        tuple(decoded(item.text("Prefix")) for item in document.all("CommonPrefixes")),
+        tuple(decode(item.text("Prefix")) for item in document.all("CommonPrefixes")),
         document.text("NextContinuationToken") if _is_truncated(document) else "",
     )
 
 
 def parse_upload_listing(document: Element) -> UploadListing:
-    """Read ListMultipartUploads."""
+    """Parse the response of ListMultipartUploads."""
     return UploadListing(
         tuple(
             MultipartUpload(
-                item.text("Key"),
-                item.text("UploadId"),
-                _nanoseconds(item.text("Initiated")),
+                item.text("Key"), item.text("UploadId"), _iso_time_ns(item.text("Initiated"))
             )
             for item in document.all("Upload")
         ),
@@ -150,20 +118,36 @@ def parse_upload_listing(document: Element) -> UploadListing:
 
 
 def parse_part_listing(document: Element) -> tuple[list[Part], str]:
-    """Read a page of ListParts, and the marker of the next, which is empty at the end."""
+    """Parse a page of ListParts; the second value is the next marker, empty on the last page."""
     return [
         Part(
             int(item.text("PartNumber")),
-            etag_of(item.text("ETag")),
+            unquote_etag(item.text("ETag")),
             int(item.text("Size")),
-            _nanoseconds(item.text("LastModified")),
+            _iso_time_ns(item.text("LastModified")),
         )
         for item in document.all("Part")
     ], document.text("NextPartNumberMarker") if _is_truncated(document) else ""
 
 
+def parse_upload_id(document: Element) -> str:
+    """Parse the response of CreateMultipartUpload.
+
+    :raises ValueError: if it has no upload id.
+    """
+    upload_id = document.text("UploadId")
+    if not upload_id:
+        raise ValueError("it has no upload id")
+    return upload_id
+
+
+def parse_etag(document: Element) -> str:
+    """Return the ETag element of a document."""
+    return unquote_etag(document.text("ETag"))
+
+
 def parse_delete_errors(document: Element) -> list[DeleteError]:
-    """Read DeleteObjects."""
+    """Parse the response of DeleteObjects; missing keys are not errors."""
     return [
         DeleteError(item.text("Key"), item.text("Code"), item.text("Message"))
         for item in document.all("Error")
@@ -171,55 +155,39 @@ def parse_delete_errors(document: Element) -> list[DeleteError]:
     ]
 
 
-def _is_truncated(document: Element) -> bool:
-    return document.text("IsTruncated") == "true"
+def parse_error(response: S3Response, content: bytes, region: str) -> S3Error:
+    """Return the error that a response reports.
 
-
-def _nanoseconds(text: str) -> int | None:
-    """Nanoseconds since the epoch, of a time such as ``2013-05-24T00:00:00.000Z``."""
-    whole, _, fraction = text.removesuffix("Z").partition(".")
-    try:
-        seconds = calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S"))
-        return seconds * 10**9 + int(fraction.ljust(9, "0")[:9] or 0)
-    except ValueError:
-        return None
-
-
-#: Characters of the store's own sentence that are passed on.
-_MAX_MESSAGE_CHARS: Final = 300
-
-
-def error_from_response(response: S3Response, content: bytes, region: str) -> S3Error:
-    """Answer the error that an answer stands for.
-
-    :param content: its body; empty after HEAD, and perhaps no XML if it is not the store's own.
-    :param region: that we signed for.
+    :param content: the response body: empty after HEAD, and not XML if a proxy generated it.
+    :param region: the region that the request was signed for.
     """
-    document = _document(content)
+    document = _error_element(content)
     code = document.text("Code")
     message = " ".join(document.text("Message").split())[:_MAX_MESSAGE_CHARS]
     kind = error_class(code, response.status)
-    facts: dict[str, Any] = {
+    details: dict[str, Any] = {
         "code": code,
         "status": response.status,
         "request_id": response.header("x-amz-request-id") or document.text("RequestId"),
         "retryable": is_transient(code, response.status),
     }
-    if kind is WrongRegion:
-        right = response.header("x-amz-bucket-region") or document.text("Region")
-        if right and right != region:
-            message = f"the bucket is in the region {right}, and not in {region}"
-        elif document.text("Endpoint"):
-            message = (
-                f"the bucket is to be asked for at {document.text('Endpoint')[:_MAX_MESSAGE_CHARS]}"
-            )
-        return WrongRegion(
-            response.what, message or "the bucket is elsewhere", region=right, **facts
-        )
-    return kind(response.what, message or _phrase(response.status), **facts)
+    if kind is not WrongRegion:
+        return kind(response.operation_name, message or _phrase(response.status), **details)
+    bucket_region = response.header("x-amz-bucket-region") or document.text("Region")
+    endpoint = document.text("Endpoint")
+    if bucket_region and bucket_region != region:
+        message = f"the bucket is in the region {bucket_region}, not in {region}"
+    elif endpoint:
+        message = f"the bucket has another endpoint: {endpoint[:_MAX_MESSAGE_CHARS]}"
+    return WrongRegion(
+        response.operation_name,
+        message or "the bucket is in another region",
+        region=bucket_region,
+        **details,
+    )
 
 
-def _document(content: bytes) -> Element:
+def _error_element(content: bytes) -> Element:
     try:
         document = parse_xml(content)
     except XMLError:
@@ -232,3 +200,25 @@ def _phrase(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:
         return "refused"
+
+
+def _is_truncated(document: Element) -> bool:
+    return document.text("IsTruncated") == "true"
+
+
+def _last_modified_ns(text: str) -> int | None:
+    """Convert an HTTP date to nanoseconds since the epoch; None if it is invalid."""
+    try:
+        return stringToDatetime(text.encode()) * 10**9 if text else None
+    except (ValueError, IndexError, KeyError):
+        return None
+
+
+def _iso_time_ns(text: str) -> int | None:
+    """Convert a time such as ``2013-05-24T00:00:00.000Z`` to nanoseconds since the epoch."""
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    try:
+        seconds = calendar.timegm(time.strptime(whole, "%Y-%m-%dT%H:%M:%S"))
+        return seconds * 10**9 + int(fraction.ljust(9, "0")[:9] or 0)
+    except ValueError:
+        return None

@@ -1,21 +1,15 @@
-"""Signs operations, sends them, and sends them again where that helps.
+"""Sign, send and retry operations, and log them as ``loglevel`` of the s3 driver says.
 
-Every content can be sent again, so any request that got no answer, or one that asks for
-patience, is repeated; whoever sends what must not be done twice learns from
-:attr:`S3Error.repeated` that it may have been.
-
-When to ask again: later each time, and never all at once.
-
-What ``loglevel`` of the s3 driver adds to the log: requests, without secrets.
-
-The levels are those of AWS's library for Go, which Distribution uses. Each includes ``debug``.
+Request contents can be resent, so any request that got no response, or whose error is temporary,
+is retried. :attr:`S3Error.may_have_applied` tells callers of operations that must not be repeated
+that an earlier attempt may have been executed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred, inlineCallbacks
@@ -31,60 +25,27 @@ from twisted_registry.storage.s3.errors import (
     S3Error,
     SlowDown,
 )
-from twisted_registry.storage.s3.responses import error_from_response
+from twisted_registry.storage.s3.interfaces import content_size
+from twisted_registry.storage.s3.responses import parse_error
 from twisted_registry.storage.s3.sigv4 import EMPTY_SHA256, UNSIGNED_PAYLOAD, Signer, encoded_query
-from twisted_registry.storage.s3.transport import content_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from twisted.internet.interfaces import IReactorTime
     from twisted.python.failure import Failure
 
     from twisted_registry.storage.s3.address import BucketAddress
     from twisted_registry.storage.s3.credentials import Credentials, ICredentialsProvider
-    from twisted_registry.storage.s3.interfaces import Content, Operation
+    from twisted_registry.storage.s3.interfaces import Content, DeferredGenerator, Operation
     from twisted_registry.storage.s3.transport import S3Response, Transport
 
-
-@frozen
-class Backoff:
-    """Exponential back-off with full jitter.
-
-    :ivar attempts: how often a request is sent at most.
-    :ivar base: seconds that the first wait is shorter than; each next one may be twice as long.
-    :ivar slow_base: the same, where the store asks for fewer requests.
-    :ivar longest: seconds that no wait exceeds.
-    :ivar patience: seconds after the first attempt after which there is no other.
-    :ivar chance: answers a number from 0 to 1.
-    """
-
-    attempts: int = 5
-    base: float = 0.2
-    slow_base: float = 1.0
-    max_delay: float = 10.0
-    max_elapsed: float = 60.0
-    jitter: Callable[[], float] = random.random
-
-    def delay(self, error: S3Error, attempt: int, elapsed: float) -> float | None:
-        """Answer after how many seconds to try again, or None for not at all.
-
-        :param error: what the attempt ended with.
-        :param attempt: the number of the attempt, from 1.
-        :param elapsed: seconds since the first began.
-        """
-        if not error.retryable or attempt >= self.attempts or elapsed >= self.max_elapsed:
-            return None
-        return self.wait(attempt, slow=isinstance(error, SlowDown))
-
-    def wait(self, attempt: int, *, slow: bool) -> float:
-        """Answer how many seconds lie between an attempt and the next."""
-        base = self.slow_base if slow else self.base
-        return min(self.max_delay, base * 2.0 ** (attempt - 1)) * self.jitter()
-
+_T = TypeVar("_T")
 
 log = Logger()
 
+#: Values of ``loglevel``: those of AWS's library for Go, which Distribution uses. All levels
+#: except ``off`` include ``debug``.
 LOG_LEVELS: Final = (
     "off",
     "debug",
@@ -94,74 +55,120 @@ LOG_LEVELS: Final = (
     "debugwithrequesterrors",
     "debugwitheventstreambody",
 )
-#: Headers that let others do what we may.
-_SECRET: Final = frozenset({"authorization", "x-amz-security-token"})
+#: Headers that must not be logged.
+_SECRET_HEADERS: Final = frozenset({"authorization", "x-amz-security-token"})
+#: Contents up to this size are hashed, which blocks the reactor for a fraction of a millisecond.
+MAX_HASHED_BYTES: Final = 256 * 1024
+#: Maximum size of an error response.
+MAX_ERROR_BYTES: Final = 64 * 1024
+#: How long to wait for the response to a slow operation.
+SLOW_TIMEOUT_S: Final = 300.0
+#: Clock difference above which a HEAD that was refused without a code is taken for ClockSkewed.
+#: Stores refuse differences above 900 s.
+MAX_CLOCK_SKEW_S: Final = 300.0
+
+
+@frozen
+class Backoff:
+    """Exponential backoff with full jitter.
+
+    :ivar attempts: maximum number of attempts.
+    :ivar base_s: maximum first delay; each following maximum is twice as long.
+    :ivar slow_base_s: the same after :class:`SlowDown`.
+    :ivar max_delay_s: upper limit of all delays.
+    :ivar max_elapsed_s: time since the first attempt after which no other is made.
+    :ivar jitter: returns a random number from 0 to 1.
+    """
+
+    attempts: int = 5
+    base_s: float = 0.2
+    slow_base_s: float = 1.0
+    max_delay_s: float = 10.0
+    max_elapsed_s: float = 60.0
+    jitter: Callable[[], float] = random.random
+
+    def retry_delay_s(self, error: S3Error, attempt: int, elapsed_s: float) -> float | None:
+        """Return the delay before the next attempt, or None if there is none.
+
+        :param error: the result of the attempt.
+        :param attempt: number of the attempt, from 1.
+        :param elapsed_s: seconds since the first attempt began.
+        """
+        if not error.retryable or attempt >= self.attempts or elapsed_s >= self.max_elapsed_s:
+            return None
+        return self.delay_s(attempt, slow=isinstance(error, SlowDown))
+
+    def delay_s(self, attempt: int, *, slow: bool) -> float:
+        """Return the delay after an attempt.
+
+        :param attempt: number of the attempt, from 1.
+        :param slow: whether the store limits the request rate.
+        """
+        base_s = self.slow_base_s if slow else self.base_s
+        return min(self.max_delay_s, base_s * 2.0 ** (attempt - 1)) * self.jitter()
 
 
 @frozen
 class RequestLog:
-    """Writes what was asked for, as ``info``: who sets the level wants to see it.
+    """Logs requests at level ``info``, without secrets.
 
-    :ivar level: one of :data:`LOG_LEVELS`; anything else is ``off``, as in Distribution.
+    :ivar level: one of :data:`LOG_LEVELS`; other values mean ``off``, as in Distribution.
     """
 
     level: str = "off"
 
     @property
     def is_on(self) -> bool:
-        """Whether anything is written at all."""
+        """Whether anything is logged."""
         return self.level != "off" and self.level in LOG_LEVELS
 
     def log_request(self, method: str, url: str, headers: Mapping[str, str]) -> None:
-        """A request goes out."""
+        """Log a request before it is sent."""
         if self.level == "debugwithsigning":
             log.info(
-                "s3 signs: {method} {url} with {names} at {date}",
+                "s3 request signed: method={method} url={url} headers={names} date={date}",
                 method=method,
                 url=url,
                 names=", ".join(sorted(headers)),
                 date=headers["x-amz-date"],
             )
         elif self.level == "debugwithhttpbody":
-            shown = {name: value for name, value in headers.items() if name not in _SECRET}
-            log.info("s3 sends: {method} {url} {shown}", method=method, url=url, shown=shown)
+            shown = {name: value for name, value in headers.items() if name not in _SECRET_HEADERS}
+            log.info(
+                "s3 request: method={method} url={url} headers={shown}",
+                method=method,
+                url=url,
+                shown=shown,
+            )
 
     def log_response(self, response: S3Response, attempt: int, seconds: float) -> None:
-        """The head of an answer is there."""
+        """Log the head of a response."""
         if self.is_on:
             log.info(
-                "s3: {what}: {status} after {seconds:.3f} s, attempt {attempt}, request {id}",
-                what=response.what,
+                "s3 response: operation={operation_name} status={status} seconds={seconds:.3f}"
+                " attempt={attempt} request_id={id}",
+                operation_name=response.operation_name,
                 status=response.status,
                 seconds=seconds,
                 attempt=attempt,
-                id=response.header("x-amz-request-id") or "without an id",
+                id=response.header("x-amz-request-id") or "-",
             )
 
-    def log_failure(self, error: S3Error, attempt: int, wait: float | None) -> None:
-        """An attempt failed; ``wait`` is None if it was the last."""
-        if wait is not None:
+    def log_failure(self, error: S3Error, attempt: int, delay_s: float | None) -> None:
+        """Log a failed attempt; ``delay_s`` is None if no other follows."""
+        if delay_s is not None:
             if self.level == "debugwithrequestretries":
                 log.info(
-                    "s3: attempt {attempt} failed, another in {wait:.3f} s: {error}",
+                    "s3 request failed, retrying: attempt={attempt} delay_s={delay_s:.3f}"
+                    " error={error}",
                     attempt=attempt,
-                    wait=wait,
+                    delay_s=delay_s,
                     error=error,
                 )
         elif self.level == "debugwithrequesterrors":
-            log.info("s3: attempt {attempt} failed: {error}", attempt=attempt, error=error)
-
-
-_T = TypeVar("_T")
-
-#: Bytes that are hashed on the reactor's thread: a fraction of a millisecond.
-MAX_HASHED_BYTES: Final = 256 * 1024
-#: Bytes of an answer that is no success.
-MAX_ERROR_BYTES: Final = 64 * 1024
-#: Seconds that a slow operation may take before it answers.
-SLOW_TIMEOUT_S: Final = 300.0
-#: Seconds that clocks may differ by; stores refuse more than 900.
-MAX_CLOCK_SKEW_S: Final = 300.0
+            log.info(
+                "s3 request failed: attempt={attempt} error={error}", attempt=attempt, error=error
+            )
 
 
 @define(eq=False)
@@ -169,7 +176,8 @@ class Sender:
     """Sends operations on one bucket.
 
     :ivar address: of the bucket.
-    :ivar user_agent: what we call ourselves.
+    :ivar credentials: source of the credentials; closed with the sender.
+    :ivar user_agent: value of the ``User-Agent`` header.
     """
 
     _clock: IReactorTime
@@ -179,132 +187,144 @@ class Sender:
     _user_agent: str
     _backoff: Backoff = field(factory=Backoff)
     _request_log: RequestLog = field(factory=RequestLog)
-    _clock_offset: float = field(init=False, default=0.0)
+    #: clock of the store minus clock of this machine
+    _clock_offset_s: float = 0.0
     _signer: Signer | None = field(init=False, default=None)
 
     @inlineCallbacks
     def send(
-        self, operation: Operation, finish: Callable[[S3Response], Deferred[_T]]
-    ) -> Generator[Any, Any, _T]:
-        """Fire with what ``finish`` makes of the answer, if that is a success.
+        self, operation: Operation, read: Callable[[S3Response], Deferred[_T]]
+    ) -> DeferredGenerator[_T]:
+        """Send an operation until it succeeds, and fire with what ``read`` fires with.
 
-        :param finish: called with the answer; if it fails with an error that may pass, the
+        :param read: called with a successful response. If it fails with a retryable error, the
             operation is sent again.
-        :raises S3Error: if none of the attempts was a success.
+        :raises S3Error: the error of the last attempt.
         """
-        began = self._clock.seconds()
-        attempt, repeated, corrected = 0, False, False
+        started = self._clock.seconds()
+        attempt, may_have_applied, clock_corrected = 0, False, False
         while True:
             attempt += 1
             try:
-                response = yield self._attempt(operation, attempt)
-                result: _T = yield finish(response)
+                response: S3Response = yield self._attempt(operation, attempt)
+                result: _T = yield read(response)
             except S3Error as error:
-                if isinstance(error, ClockSkewed) and not corrected:
-                    corrected = True
+                if isinstance(error, ClockSkewed) and not clock_corrected:
+                    clock_corrected = True
                     continue
-                wait = self._backoff.delay(error, attempt, self._clock.seconds() - began)
-                self._request_log.log_failure(error, attempt, wait)
-                if wait is None:
-                    if repeated:
-                        raise evolve(error, repeated=True) from error
+                elapsed_s = self._clock.seconds() - started
+                delay_s = self._backoff.retry_delay_s(error, attempt, elapsed_s)
+                self._request_log.log_failure(error, attempt, delay_s)
+                if delay_s is None:
+                    if may_have_applied:
+                        raise evolve(error, may_have_applied=True) from error
                     raise
-                repeated = repeated or not 400 <= error.status < 500
+                may_have_applied = may_have_applied or not 400 <= error.status < 500
             else:
                 return result
-            yield deferLater(self._clock, wait)
+            yield deferLater(self._clock, delay_s)
 
     def wait_before_retry(self, attempt: int) -> Deferred[None]:
-        """Fire when an attempt at what the store was too busy for may be followed by another.
+        """Fire when an operation may be retried that the store was too busy for.
 
-        :param attempt: its number, from 1.
+        :param attempt: number of the last attempt, from 1.
         """
-        return deferLater(self._clock, self._backoff.wait(attempt, slow=True))
+        return deferLater(self._clock, self._backoff.delay_s(attempt, slow=True))
 
     @inlineCallbacks
     def presign(
         self, address: BucketAddress, method: str, key: str, expires: int
-    ) -> Generator[Any, Any, str]:
-        """Fire with a URL that needs no signature.
+    ) -> DeferredGenerator[str]:
+        """Fire with a presigned URL.
 
-        :param address: the bucket, as the bearer of the URL is to find it.
+        :param address: of the bucket in the URL.
         :param expires: seconds.
         """
-        signer = yield self._current_signer(f"presign {method} {key}")
+        signer: Signer = yield self._current_signer(f"presign {method} {key}")
         path = address.path(key)
-        query = signer.query(method, address.host, path, (), expires, self._now())
+        query = signer.query(method, address.host, path, (), expires, self._store_time())
         return address.url(path, query)
 
     @inlineCallbacks
-    def close(self) -> Generator[Any, Any, None]:
-        """Close the connections, and the source of the credentials."""
+    def close(self) -> DeferredGenerator[None]:
+        """Close the transport and the source of the credentials."""
         yield self._transport.close()
         yield self._credentials.close()
 
     @inlineCallbacks
-    def _attempt(self, operation: Operation, attempt: int) -> Generator[Any, Any, S3Response]:
-        address, began = self.address, self._clock.seconds()
-        what = f"{operation.name} {address.bucket}/{operation.key}"
-        signer = yield self._current_signer(what)
+    def _attempt(self, operation: Operation, attempt: int) -> DeferredGenerator[S3Response]:
+        address, started = self.address, self._clock.seconds()
+        operation_name = f"{operation.name} {address.bucket}/{operation.key}"
+        signer: Signer = yield self._current_signer(operation_name)
         path, query = address.path(operation.key), encoded_query(operation.parameters)
         headers = {"host": address.host, **operation.headers}
-        payload = operation.sha256 or _digest(operation.content)
-        headers.update(signer.headers(operation.method, path, query, headers, payload, self._now()))
+        payload = operation.sha256 or _payload_digest(operation.content)
+        headers.update(
+            signer.headers(operation.method, path, query, headers, payload, self._store_time())
+        )
         headers["user-agent"] = self._user_agent
         url = address.url(path, query)
         self._request_log.log_request(operation.method, url, headers)
         response: S3Response = yield self._transport.send(
-            what, operation.method, url, headers, operation.content,
+            operation_name, operation.method, url, headers, operation.content,
             SLOW_TIMEOUT_S if operation.slow else None,
         )  # fmt: skip
-        self._request_log.log_response(response, attempt, self._clock.seconds() - began)
+        self._request_log.log_response(response, attempt, self._clock.seconds() - started)
         if response.status // 100 == 2:
             return response
-        content = yield response.collect(MAX_ERROR_BYTES)
-        error = error_from_response(response, content, address.region)
+        content: bytes = yield response.collect(MAX_ERROR_BYTES)
+        error = parse_error(response, content, address.region)
         raise self._correct_clock(error, response) or error
 
-    def _current_signer(self, what: str) -> Deferred[Signer]:
-        def explain(failure: Failure) -> NoReturn:
+    def _current_signer(self, operation_name: str) -> Deferred[Signer]:
+        def fail(failure: Failure) -> NoReturn:
             failure.trap(CredentialsError)
-            raise BadCredentials(what, failure.getErrorMessage()) from failure.value
+            raise BadCredentials(operation_name, failure.getErrorMessage()) from failure.value
 
-        return self._credentials.current().addCallbacks(self._signer_of, explain)
+        return self._credentials.current().addCallbacks(self._signer_for, fail)
 
-    def _signer_of(self, credentials: Credentials) -> Signer:
+    def _signer_for(self, credentials: Credentials) -> Signer:
         signer = self._signer
         if signer is None or signer.credentials != credentials:
             signer = self._signer = Signer(credentials, self.address.region)
         return signer
 
-    def _now(self) -> float:
-        return self._clock.seconds() + self._clock_offset
+    def _store_time(self) -> float:
+        """Return seconds since the epoch by the clock of the store."""
+        return self._clock.seconds() + self._clock_offset_s
 
     def _correct_clock(self, error: S3Error, response: S3Response) -> ClockSkewed | None:
-        """Adopt the clock of the store if it refused ours, and answer what to raise instead.
+        """Adopt the clock of the store if it refused that of this machine.
 
-        HEAD has no body that would tell why it was refused, but its date does.
+        A HEAD response has no body that could name the error, but it has a date.
+
+        :returns: the error to raise instead; None if the clock was not the reason.
         """
         try:
-            there = stringToDatetime(response.header("date").encode())
+            store_time = stringToDatetime(response.header("date").encode())
         except (ValueError, IndexError, KeyError):
             return None
-        ahead = there - self._now()
-        unexplained = (
-            isinstance(error, AccessDenied) and not error.code and abs(ahead) > MAX_CLOCK_SKEW_S
+        skew_s = store_time - self._store_time()
+        is_unexplained = (
+            isinstance(error, AccessDenied) and not error.code and abs(skew_s) > MAX_CLOCK_SKEW_S
         )
-        if not (isinstance(error, ClockSkewed) or unexplained):
+        if not (isinstance(error, ClockSkewed) or is_unexplained):
             return None
-        self._clock_offset += ahead
-        log.warn("the clock of the store is {ahead:+.0f} s ahead of ours", ahead=self._clock_offset)
+        self._clock_offset_s += skew_s
+        log.warn(
+            "the clocks of the store and of this machine differ, adopting that of the store:"
+            " offset_s={offset_s:+.0f}",
+            offset_s=self._clock_offset_s,
+        )
         return ClockSkewed(
             error.operation,
-            f"the store's clock is {self._clock_offset:+.0f} s ahead of ours",
+            f"the clock of the store is {self._clock_offset_s:+.0f} s ahead of this machine",
             code=error.code, status=error.status, request_id=error.request_id,
         )  # fmt: skip
 
 
-def _digest(content: Content) -> str:
+def _payload_digest(content: Content) -> str:
+    """Return the SHA-256 to sign; large contents are not signed."""
     if not content:
         return EMPTY_SHA256
     if content_size(content) > MAX_HASHED_BYTES:

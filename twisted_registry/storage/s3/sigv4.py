@@ -1,8 +1,7 @@
-"""Signature version 4 of AWS, for S3: of headers, and of URLs that carry their signature.
+"""AWS Signature Version 4 for S3: signed headers and presigned URLs.
 
-The rules are those of "Authenticating Requests (AWS Signature Version 4)" in the Amazon S3 API
-reference. S3 differs from other services in one point: the path is percent-encoded once, and
-neither normalised nor encoded again. Nothing here asks for the time or does input or output.
+Source: "Authenticating Requests (AWS Signature Version 4)" in the Amazon S3 API Reference. Unlike
+for other services, the path is percent-encoded once, and not normalised. All functions are pure.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ if TYPE_CHECKING:
     from twisted_registry.storage.s3.credentials import Credentials
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
-#: Stands for the digest of a body that the signature does not cover.
+#: Used instead of the SHA-256 of a body that is not signed.
 UNSIGNED_PAYLOAD: Final = "UNSIGNED-PAYLOAD"
-#: The digest of no body.
+#: SHA-256 of an empty body.
 EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest()
 
 
 def encoded_path(path: str) -> str:
-    """Percent-encode a path as it is sent and signed; slashes stay."""
+    """Percent-encode a path, except slashes, as it is sent and signed."""
     return quote(path, safe="/")
 
 
@@ -40,11 +39,10 @@ def encoded_query(parameters: Iterable[tuple[str, str]]) -> str:
 
 @define(eq=False)
 class Signer:
-    """Signs with one key pair for one region; the key that is derived from them lasts a day.
+    """Signs with one key pair for one region. The derived signing key is kept for its day.
 
-    :ivar credentials: whose signature it is.
-    :ivar region: where the bucket is.
-    :ivar service: ``s3``, as a rule.
+    :ivar region: region of the bucket.
+    :ivar service: AWS service.
     """
 
     credentials: Credentials
@@ -62,13 +60,13 @@ class Signer:
         payload: str,
         now: float,
     ) -> dict[str, str]:
-        """Answer the headers that a request needs besides, the signature among them.
+        """Return the headers to add to a request, including the signature.
 
-        :param path: as :func:`encoded_path` gives it, and as it is sent.
-        :param query: as :func:`encoded_query` gives it, and as it is sent.
-        :param headers: what is to be signed, with lower-case names: ``host``, and all that begin
-            with ``x-amz-``.
-        :param payload: the SHA-256 of the body in hexadecimal, or :data:`UNSIGNED_PAYLOAD`.
+        :param path: from :func:`encoded_path`, as it is sent.
+        :param query: from :func:`encoded_query`, as it is sent.
+        :param headers: headers to sign, with lower-case names: ``host``, and all that begin with
+            ``x-amz-``.
+        :param payload: hexadecimal SHA-256 of the body, or :data:`UNSIGNED_PAYLOAD`.
         :param now: seconds since the epoch, by the clock of the store.
         """
         stamp = _stamp(now)
@@ -92,11 +90,11 @@ class Signer:
         expires: int,
         now: float,
     ) -> str:
-        """Answer the query that makes a URL one that needs no header (a presigned URL).
+        """Return the query of a presigned URL.
 
-        :param host: with the port, if it is not the usual one.
-        :param path: as :func:`encoded_path` gives it, and as it is sent.
-        :param parameters: further ones, not encoded.
+        :param host: host name, with the port unless it is the default.
+        :param path: from :func:`encoded_path`, as it is sent.
+        :param parameters: additional query parameters, not encoded.
         :param expires: seconds from ``now``.
         :param now: seconds since the epoch, by the clock of the store.
         """

@@ -32,6 +32,7 @@ from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks, succ
 from zope.interface import Attribute, Interface, implementer
 
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
+from twisted_registry.storage.s3.errors import PieceListDamaged
 
 if TYPE_CHECKING:
     # @@EMPTY
@@ -73,10 +74,6 @@ def crc_of(content: Sequence[bytes]) -> int:
 #: Bytes that a list can have: some ten thousand pieces have a tenth of it.
 MAX_PIECE_LIST_BYTES: Final = 16 * 1024 * 1024
 _UNFINISHED: Final = re.compile(r"unfinished (\d{1,19})")
-
-
-class PieceListDamaged(ValueError):
-    """What should be a list of pieces is none."""
 
 
 @frozen

@@ -1,7 +1,7 @@
-"""The XML of answers and of requests.
+"""XML of S3 requests and responses.
 
-Documents come from a server that we only half trust: those with a DTD are refused, so that no
-entity is ever expanded, and depth and (by the caller) size are bounded.
+The server is not fully trusted: documents with a DTD are refused, so that entities are never
+expanded. The nesting depth is limited here, the size by the caller.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 _MAX_DEPTH: Final = 16
+_NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
 
 
 class XMLError(Exception):
-    """A document that is no XML, or XML that is not wanted."""
+    """Raised for a document that is not well-formed or not accepted."""
 
 
 @define(eq=False)
 class Element:
-    """An element, without its namespace and attributes.
+    """An XML element, without namespace and attributes.
 
-    :ivar name: its name.
+    :ivar name: local name.
     """
 
     name: str
@@ -38,29 +39,29 @@ class Element:
         return iter(self._children)
 
     def all(self, name: str) -> Iterator[Element]:
-        """The elements of a name directly in this one."""
+        """Return the direct children of a name."""
         return (child for child in self._children if child.name == name)
 
     def text(self, *path: str) -> str:
-        """The text of the first element along a path of names; empty if there is none."""
+        """Return the text of the first descendant along a path of names; empty if missing."""
         if path:
             found = next(self.all(path[0]), None)
             return "" if found is None else found.text(*path[1:])
         return "".join(self._text)
 
-    def add(self, child: Element) -> None:
-        """Put an element at the end."""
+    def add_child(self, child: Element) -> None:
+        """Append a child element."""
         self._children.append(child)
 
-    def write(self, text: str) -> None:
-        """Put text at the end."""
+    def add_text(self, text: str) -> None:
+        """Append text."""
         self._text.append(text)
 
 
 def parse_xml(content: bytes) -> Element:
-    """Answer the root of a document.
+    """Parse a document and return its root element.
 
-    :raises XMLError: if it has none, or one with a DTD, or is nested too deeply.
+    :raises XMLError: if it is not well-formed, has a DTD or is nested too deeply.
     """
     top = Element("")
     open_elements = [top]
@@ -69,11 +70,11 @@ def parse_xml(content: bytes) -> Element:
         if len(open_elements) > _MAX_DEPTH:
             raise XMLError("nested too deeply")
         element = Element(name.rpartition(":")[2])
-        open_elements[-1].add(element)
+        open_elements[-1].add_child(element)
         open_elements.append(element)
 
-    def write(text: str) -> None:
-        open_elements[-1].write(text)
+    def add_text(text: str) -> None:
+        open_elements[-1].add_text(text)
 
     def refuse(*_: object) -> None:
         raise XMLError("has a DTD")
@@ -82,28 +83,28 @@ def parse_xml(content: bytes) -> Element:
     parser.buffer_text = True
     parser.StartElementHandler = start
     parser.EndElementHandler = lambda _: open_elements.pop()
-    parser.CharacterDataHandler = write
+    parser.CharacterDataHandler = add_text
     parser.StartDoctypeDeclHandler = refuse
     try:
         parser.Parse(content, True)
-    except (expat.ExpatError, LookupError, ValueError) as error:  # encodings raise the latter
+    except (expat.ExpatError, LookupError, ValueError) as error:  # encodings raise the last two
         raise XMLError(str(error)) from error
     return next(iter(top))
 
 
 def name_decoder(listing: Element) -> Callable[[str], str]:
-    """Answer what makes keys of the names in a listing, which may or may not be URL-encoded."""
+    """Return the function that decodes the keys of a listing, which may be URL-encoded."""
     return unquote_plus if listing.text("EncodingType") == "url" else str
 
 
 def delete_request_xml(keys: Iterable[str]) -> bytes:
-    """The body of DeleteObjects; only failures are to be answered."""
+    """Return the body of DeleteObjects in quiet mode, which reports failures only."""
     objects = "".join(f"<Object><Key>{escape(key)}</Key></Object>" for key in keys)
     return _document("Delete", f"<Quiet>true</Quiet>{objects}")
 
 
 def complete_request_xml(parts: Iterable[tuple[int, str]]) -> bytes:
-    """The body of CompleteMultipartUpload, from numbers and ETags."""
+    """Return the body of CompleteMultipartUpload for part numbers and ETags."""
     lines = "".join(
         f'<Part><PartNumber>{number}</PartNumber><ETag>"{escape(etag)}"</ETag></Part>'
         for number, etag in parts
@@ -112,5 +113,4 @@ def complete_request_xml(parts: Iterable[tuple[int, str]]) -> bytes:
 
 
 def _document(name: str, content: str) -> bytes:
-    namespace = "http://s3.amazonaws.com/doc/2006-03-01/"
-    return f'<{name} xmlns="{namespace}">{content}</{name}>'.encode()
+    return f'<{name} xmlns="{_NAMESPACE}">{content}</{name}>'.encode()
