@@ -15,7 +15,7 @@ from twisted_registry.oci.errors import ErrorCode, RegistryError
 @implementer(IGrant)
 class Grant:
     user = "somebody"
-    visible = None
+    visible_repositories = None
 
     def __init__(self, allowed):
         self.permits = allowed

@@ -37,8 +37,8 @@ from twisted_registry.config.loading import load
 ME = {"Authorization": shown("me", "secret")}
 LAYER = b"layer"
 DIGEST = f"sha256:{hashlib.sha256(LAYER).hexdigest()}"
-TOO_SHORT = "keys[0]: it is too short, or not of the kind that its alg wants"
-NEED_JWT = ("signingkeys", "authorities", "keyring", "tokens", "bearer")
+TOO_SHORT = "keys[0]: the key is too short or does not fit its alg"
+NEED_JWT = ("bearer", "keys")
 TOKEN_CHALLENGE = f'Bearer realm="{REALM}",service="{SERVICE}"'
 CHALLENGE = 'Basic realm="here"'
 
@@ -131,7 +131,7 @@ async def test_a_bundle_of_certificates_and_a_realm_of_our_own(tmp_path):
     ("more", "content", "said"),
     [
         ("rootcertbundle", b"x", "expected certificates in PEM"),
-        ("jwks", b"x", "it is no JSON with a list of keys"),
+        ("jwks", b"x", "expected JSON with a list of keys"),
         ("jwks", jwks({"kty": "oct", "k": "c2VjcmV0", "kid": "a"}), TOO_SHORT),
         ("jwks", None, "No such file or directory"),
         ("rootcertbundle", None, "No such file or directory"),
@@ -196,9 +196,7 @@ def test_a_start_refuses_what_is_no_file_of_users(tmp_path):
     assert complaint(tmp_path, guarded(tmp_path)).endswith(": Is a directory")
 
 
-@pytest.mark.parametrize(
-    ("package", "ours"), [("bcrypt", ("passwordfile", "passwords")), ("jwt", NEED_JWT)]
-)
+@pytest.mark.parametrize(("package", "ours"), [("bcrypt", ("password_file",)), ("jwt", NEED_JWT)])
 def test_a_start_names_the_extra_that_is_missing(tmp_path, monkeypatch, package, ours):
     with_jwt = with_tokens(jwks=tmp_path / "keys")
     text = with_jwt if package == "jwt" else guarded(tmp_path / "users")

@@ -13,7 +13,8 @@ from twisted.internet.defer import fail, maybeDeferred, succeed
 from tests.support.http_client import RegistryClient
 from twisted_registry.api.root import JSONResource
 from twisted_registry.app.debug import DebugPage, MaintenancePage
-from twisted_registry.auth.interfaces import MAINTENANCE, OpenGrant
+from twisted_registry.auth.access import OpenGrant
+from twisted_registry.auth.interfaces import MAINTENANCE
 from twisted_registry.http.site import HTTPSite
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 

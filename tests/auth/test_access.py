@@ -1,20 +1,19 @@
-"""A scheme says who calls, a policy what they may: which answer each pair gets."""
+"""SchemeAccess: which response each combination of scheme and policy gives."""
 
 from __future__ import annotations
 
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.logger import globalLogPublisher
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from twisted_registry.auth.access import (
-    DECIDED,
     AuthenticatedPolicy,
     AuthenticationUnavailable,
     IScheme,
     Login,
     LoginFailed,
+    OpenAccess,
     SchemeAccess,
     TokenScopePolicy,
 )
@@ -23,12 +22,12 @@ from twisted_registry.auth.interfaces import (
     CATALOG,
     Access,
     Caller,
+    IAccessController,
     IClosableAccessController,
     Identity,
     IGrant,
     IIdentity,
     IPolicy,
-    ISteady,
 )
 from twisted_registry.auth.silly import Silly
 from twisted_registry.oci.errors import ErrorCode, RegistryError
@@ -39,7 +38,7 @@ ME = Identity("me")
 
 @implementer(IPolicy)
 class Only:
-    """A policy, or a scope, that allows some things to those that pass a test."""
+    """A policy, or a scope, that allows some accesses to the identities that pass a test."""
 
     def __init__(self, *accesses, who=lambda _: True):
         self.accesses, self.who = accesses, who
@@ -47,143 +46,172 @@ class Only:
     def allows(self, identity, access):
         return access in self.accesses and self.who(identity)
 
-    def visible(self, identity):
+    def visible_repositories(self, identity):
         return None
 
 
 @implementer(IScheme)
-class Told:
-    """A scheme whose answer a test sets."""
+class FakeScheme:
+    """A scheme that returns what a test sets."""
 
-    def __init__(self, answer=None, recalled=None):
-        self.answer, self.recalled = answer, recalled
+    def __init__(self, result=None, cached=None):
+        self.result, self.cached = result, cached
 
     def find_cached_login(self, caller):
-        return self.recalled
+        return self.cached
 
     def authenticate(self, caller):
-        if isinstance(self.answer, Deferred):
-            return self.answer
-        return fail(self.answer) if isinstance(self.answer, Exception) else succeed(self.answer)
+        if isinstance(self.result, Deferred):
+            return self.result
+        return fail(self.result) if isinstance(self.result, Exception) else succeed(self.result)
 
     def challenge(self, caller, accesses, error):
-        return f"Told {len(accesses)} {error}".rstrip()
+        return f"Fake {len(accesses)} {error}".rstrip()
 
     def close(self):
         return succeed(None)
 
 
-def ask(scheme, policy, *accesses):
+def authorize(scheme, policy, *accesses):
     """The grant, or the error."""
-    answers = []
-    SchemeAccess(scheme, policy).authorize(Caller(), accesses).addBoth(answers.append)
-    (answer,) = answers
-    return getattr(answer, "value", answer)
+    results = []
+    SchemeAccess(scheme, policy).authorize(Caller(), accesses).addBoth(results.append)
+    (result,) = results
+    return getattr(result, "value", result)
 
 
-def refused(answer):
-    assert isinstance(answer, RegistryError)
-    return answer.http_status, dict(answer.headers).get("WWW-Authenticate")
+def status_and_challenge(error):
+    assert isinstance(error, RegistryError)
+    return error.http_status, dict(error.headers).get("WWW-Authenticate")
 
 
-@pytest.fixture(params=["identify", "recall"])
-def known(request):
-    """Makes the scheme that knows a login, at once or after having asked."""
-    return Told if request.param == "identify" else lambda login: Told(ZeroDivisionError(), login)
+@pytest.fixture(params=["authenticated", "cached"])
+def scheme_for(request):
+    """Makes a scheme that knows a login: after authentication, or from its cache."""
+    if request.param == "authenticated":
+        return FakeScheme
+    return lambda login: FakeScheme(ZeroDivisionError(), login)
 
 
-def test_who_is_known_and_may_gets_a_grant(known):
-    grant = ask(known(Login(ME)), Only(PULL, PUSH), PULL, PUSH)
+def test_allowed_caller_gets_a_grant(scheme_for):
+    grant = authorize(scheme_for(Login(ME)), Only(PULL, PUSH), PULL, PUSH)
     assert verifyObject(IGrant, grant)
     assert (grant.user, grant.permits(PULL), grant.permits(CATALOG)) == ("me", True, False)
-    assert grant.visible is None
+    assert grant.visible_repositories is None
 
 
-def test_a_grant_is_no_wider_than_its_scope(known):
-    grant = ask(known(Login(ME, Only(PULL))), TokenScopePolicy(), PULL)
+def test_grant_is_limited_by_the_scope(scheme_for):
+    grant = authorize(scheme_for(Login(ME, Only(PULL))), TokenScopePolicy(), PULL)
     assert (grant.permits(PULL), grant.permits(PUSH)) == (True, False)
 
 
-def test_who_is_known_and_may_not_is_denied(known):
-    answer = ask(known(Login(ME)), Only(PULL), PULL, PUSH)
-    assert refused(answer) == (403, None)
-    assert answer.detail[1] == {
+def test_authenticated_caller_without_permission_is_denied(scheme_for):
+    error = authorize(scheme_for(Login(ME)), Only(PULL), PULL, PUSH)
+    assert status_and_challenge(error) == (403, None)
+    assert error.detail[1] == {
         "Type": "repository", "Class": "", "Name": "a/b", "Action": "push",
     }  # fmt: skip
 
 
-def test_a_token_that_is_too_narrow_is_asked_to_be_wider(known):
-    answer = ask(known(Login(ME, Only(PULL))), TokenScopePolicy(), PULL, PUSH)
-    assert refused(answer) == (401, "Told 2 insufficient_scope")
+def test_token_with_too_narrow_a_scope_is_challenged(scheme_for):
+    error = authorize(scheme_for(Login(ME, Only(PULL))), TokenScopePolicy(), PULL, PUSH)
+    assert status_and_challenge(error) == (401, "Fake 2 insufficient_scope")
 
 
 @pytest.mark.parametrize("scope", [(PULL, PUSH), (PULL,)])
-def test_a_token_opens_nothing_that_the_policy_forbids(known, scope):
-    """Neither does a wider one, so that none is asked for."""
-    assert refused(ask(known(Login(ME, Only(*scope))), Only(PULL), PULL, PUSH)) == (403, None)
+def test_scope_does_not_widen_the_policy(scheme_for, scope):
+    """A wider token would not help either, so there is no challenge."""
+    error = authorize(scheme_for(Login(ME, Only(*scope))), Only(PULL), PULL, PUSH)
+    assert status_and_challenge(error) == (403, None)
 
 
-def test_a_stranger_may_what_the_policy_lets_strangers_do():
+def test_change_of_policy_or_scope_takes_effect_at_the_next_request(scheme_for):
+    policy, scope = Only(PULL), Only(PULL)
+    scheme = scheme_for(Login(ME, scope))
+    access = SchemeAccess(scheme, policy)
+
+    def is_granted():
+        results = []
+        access.authorize(Caller(), (PULL,)).addBoth(results.append)
+        return IGrant.providedBy(results[0])
+
+    assert is_granted()
+    policy.accesses = ()
+    assert not is_granted()
+    policy.accesses, scope.accesses = (PULL,), ()
+    assert not is_granted()
+
+
+def test_anonymous_caller_may_do_what_the_policy_allows():
     policy = Only(PULL, who=lambda identity: not identity.name)
-    grant = ask(Told(), policy, PULL)
+    grant = authorize(FakeScheme(), policy, PULL)
     assert (grant.user, grant.permits(PULL), grant.permits(PUSH)) == ("", True, False)
-    assert refused(ask(Told(), policy, PUSH)) == (401, "Told 1")
+    assert status_and_challenge(authorize(FakeScheme(), policy, PUSH)) == (401, "Fake 1")
 
 
-def test_the_version_check_asks_for_a_login_even_where_strangers_may_pull():
-    assert refused(ask(Told(), TokenScopePolicy())) == (401, "Told 0")
-    assert ask(Told(Login(ME)), Only()).user == "me"
+def test_version_check_is_challenged_even_where_anonymous_pulls_are_allowed():
+    assert status_and_challenge(authorize(FakeScheme(), TokenScopePolicy())) == (401, "Fake 0")
+    assert authorize(FakeScheme(Login(ME)), Only()).user == "me"
 
 
-def test_the_catalog_asks_for_a_login_even_where_strangers_may_see_some_of_it():
+def test_catalog_is_challenged_even_where_anonymous_callers_may_see_some_of_it():
     everything = Only(PULL, CATALOG)
-    assert refused(ask(Told(), everything, CATALOG)) == (401, "Told 1")
-    assert ask(Told(Login(ANONYMOUS, Only(CATALOG))), everything, CATALOG).user == ""
+    assert status_and_challenge(authorize(FakeScheme(), everything, CATALOG)) == (401, "Fake 1")
+    grant = authorize(FakeScheme(Login(ANONYMOUS, Only(CATALOG))), everything, CATALOG)
+    assert grant.user == ""
 
 
-def test_what_is_not_believed_is_challenged():
+def test_rejected_credentials_are_challenged():
     error = LoginFailed("for a reason", "invalid_token")
-    assert refused(ask(Told(error), TokenScopePolicy(), PULL)) == (401, "Told 1 invalid_token")
+    assert status_and_challenge(authorize(FakeScheme(error), TokenScopePolicy(), PULL)) == (
+        401, "Fake 1 invalid_token",
+    )  # fmt: skip
 
 
-def test_what_goes_wrong_is_told_to_the_log_and_not_to_the_client():
-    events = []
-    globalLogPublisher.addObserver(events.append)
-    answer = ask(Told(OSError(13, "secret")), TokenScopePolicy(), PULL)
-    globalLogPublisher.removeObserver(events.append)
-    assert refused(answer) == (400, None)
-    assert "secret" not in str(answer.as_json())
-    assert any("log_failure" in event for event in events)
+def test_unexpected_error_is_logged_and_not_sent_to_the_client(log_events):
+    error = authorize(FakeScheme(OSError(13, "secret")), TokenScopePolicy(), PULL)
+    assert status_and_challenge(error) == (400, None)
+    assert "secret" not in str(error.as_json())
+    assert any("log_failure" in event for event in log_events)
 
 
-def test_what_can_not_be_told_is_one_line_of_the_log(log_events):
-    assert refused(ask(Told(AuthenticationUnavailable("no file")), TokenScopePolicy(), PULL)) == (
-        400,
-        None,
-    )
+def test_unavailable_authentication_is_logged_without_a_traceback(log_events):
+    error = AuthenticationUnavailable("no file")
+    refused = authorize(FakeScheme(error), TokenScopePolicy(), PULL)
+    assert status_and_challenge(refused) == (400, None)
     (event,) = [event for event in log_events if event.get("reason") == "no file"]
     assert "log_failure" not in event
 
 
-def test_an_answer_of_the_scheme_goes_through():
+def test_registry_error_of_the_scheme_is_passed_through():
     error = RegistryError(ErrorCode.TOOMANYREQUESTS)
-    assert ask(Told(error), TokenScopePolicy(), PULL) is error
+    assert authorize(FakeScheme(error), TokenScopePolicy(), PULL) is error
 
 
-def test_a_client_that_leaves_ends_the_question():
-    gone = []
-    waiting = Deferred(gone.append)
-    SchemeAccess(Told(waiting), TokenScopePolicy()).authorize(Caller(), (PULL,)).addErrback(
+def test_cancelling_the_request_cancels_the_authentication():
+    cancelled = []
+    waiting = Deferred(cancelled.append)
+    SchemeAccess(FakeScheme(waiting), TokenScopePolicy()).authorize(Caller(), (PULL,)).addErrback(
         lambda _: None
     ).cancel()
-    assert gone == [waiting]
+    assert cancelled == [waiting]
 
 
-def test_logged_in_is_whoever_has_a_name():
+def test_authenticated_policy_allows_everything_to_named_users():
     policy = AuthenticatedPolicy()
     assert verifyObject(IPolicy, policy)
     assert policy.allows(ME, CATALOG)
     assert not policy.allows(Identity(), PULL)
+
+
+def test_open_access_permits_everything():
+    access = OpenAccess()
+    assert verifyObject(IAccessController, access)
+    grants = []
+    access.authorize(Caller(), (PUSH,)).addCallback(grants.append)
+    assert verifyObject(IGrant, grants[0])
+    assert (grants[0].user, grants[0].permits(CATALOG)) == ("", True)
+    assert grants[0].visible_repositories is None
 
 
 @pytest.mark.parametrize(
@@ -195,89 +223,25 @@ def test_logged_in_is_whoever_has_a_name():
         ((CATALOG,), ',scope="registry:catalog:*"'),
     ],
 )
-def test_silly_challenges(accesses, scope):
+def test_silly_challenge_names_each_action(accesses, scope):
     scheme = Silly('the "realm"\\', "service")
     assert verifyObject(IScheme, scheme)
     assert verifyObject(IClosableAccessController, SchemeAccess(scheme, AuthenticatedPolicy()))
-    assert refused(ask(scheme, AuthenticatedPolicy(), *accesses)) == (
+    assert status_and_challenge(authorize(scheme, AuthenticatedPolicy(), *accesses)) == (
         401, f'Bearer realm="the \\"realm\\"\\\\",service="service"{scope}',
     )  # fmt: skip
 
 
-def test_silly_takes_anything():
+def test_silly_accepts_any_authorization():
     access = SchemeAccess(Silly("realm", "service"), AuthenticatedPolicy())
-    for said in ("x", "Basic !!", "Bearer"):
+    for authorization in ("x", "Basic !!", "Bearer"):
         grants = []
-        access.authorize(Caller(said), (PUSH,)).addCallback(grants.append)
+        access.authorize(Caller(authorization), (PUSH,)).addCallback(grants.append)
         assert grants[0].user == "silly"
-    answers = []
-    access.authorize(Caller(""), ()).addErrback(answers.append)
-    assert answers[0].value.http_status == 401
+    failures = []
+    access.authorize(Caller(""), ()).addErrback(failures.append)
+    assert failures[0].value.http_status == 401
 
 
-def test_an_identity_is_an_avatar():
+def test_identity_provides_the_avatar_interface():
     assert verifyObject(IIdentity, ME)
-
-
-@implementer(IIdentity)
-class Changing:
-    """Somebody of another program, who may be in other groups tomorrow."""
-
-    name, groups = "me", frozenset()
-
-
-@implementer(ISteady)
-class Steady(Only):
-    """It counts how often it is asked."""
-
-    asked = 0
-
-    def allows(self, identity, access):
-        self.asked += 1
-        return super().allows(identity, access)
-
-
-def granted(access, *accesses):
-    """Whether it grants one and the same object of what is asked for, twice each."""
-    answers = []
-    for each in accesses * 2:
-        access.authorize(Caller(), each).addBoth(answers.append)
-    return [IGrant.providedBy(answer) for answer in answers]
-
-
-def test_what_is_steady_is_asked_once_for_each_login():
-    policy, scheme = Steady(PULL), Told(recalled=Login(ME))
-    access, pull, push = SchemeAccess(scheme, policy), (PULL,), (PULL, PUSH)
-    assert granted(access, pull, push) == [True, False] * 2
-    assert policy.asked == 5, "what was refused is asked again"
-    # Another login of the same user, and another object that says the same.
-    scheme.recalled = Login(ME)
-    assert granted(access, pull, (PULL,)) == [True] * 4
-    assert policy.asked == 7
-    # It is still the scheme that says whether there is a login.
-    scheme.recalled, scheme.answer = None, LoginFailed("over")
-    assert granted(access, pull) == [False] * 2
-
-
-@pytest.mark.parametrize(
-    ("login", "policy"),
-    [
-        (Login(ME), Only(PULL)),
-        (Login(ME, Only(PULL)), TokenScopePolicy()),
-        (Login(Changing()), Steady(PULL)),
-    ],
-)
-def test_what_may_change_is_asked_each_time(login, policy):
-    access, pull = SchemeAccess(Told(recalled=login), policy), (PULL,)
-    assert granted(access, pull) == [True] * 2
-    (login.scope or policy).accesses = ()
-    assert granted(access, pull) == [False] * 2
-
-
-def test_what_was_decided_is_kept_of_so_many():
-    access = SchemeAccess(Told(recalled=Login(ME)), TokenScopePolicy())
-    for number in range(DECIDED + 5):
-        access.authorize(Caller(), (Access("repository", f"a{number}", "pull"),))
-    assert 0 < len(access._decided) <= DECIDED
-    assert granted(access, [PULL]) == [True] * 2
-    assert len(access._decided) <= 5, "a list may be changed"

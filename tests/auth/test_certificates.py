@@ -7,6 +7,7 @@ from twisted.internet.defer import succeed
 from zope.interface.verify import verifyObject
 
 from twisted_registry.app.access import make_access
+from twisted_registry.auth.access import OpenGrant
 from twisted_registry.auth.certificates import CertificateAccess
 from twisted_registry.auth.interfaces import (
     CATALOG,
@@ -14,7 +15,6 @@ from twisted_registry.auth.interfaces import (
     Caller,
     IAccessController,
     IClosableAccessController,
-    OpenGrant,
 )
 from twisted_registry.config.loading import load_text
 from twisted_registry.oci.errors import RegistryError

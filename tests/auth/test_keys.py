@@ -16,19 +16,19 @@ from twisted_registry.auth.keys import KeyUnusable, SigningKey, TrustAnchors, ke
     [b"", b"[]", b"{}", b"null", b'{"keys": {}}', b'{"keys": [1]}', b"\xff", b"[" * 100_000],
 )
 def test_a_set_of_keys_that_is_none(content):
-    with pytest.raises(KeyUnusable, match="no JSON with a list of keys"):
+    with pytest.raises(KeyUnusable, match="expected JSON with a list of keys"):
         make_keyring(None, content)
 
 
 @pytest.mark.parametrize(
     ("listed", "said"),
     [
-        ({"kty": "RSA", "n": "AQAB", "e": "AQAB"}, "keys[0]: it"),
-        ({}, "can not be read as a key"),
-        ({"kty": "oct", "k": segment(b"hunter2"), "kid": "a"}, "it is too short"),
-        ({"kty": "oct", "k": segment(SECRET), "alg": "RS256"}, "that its alg wants"),
-        ({"kty": "EC", "crv": "secp256k1", "x": "AA", "y": "AA"}, "can not be read as a key"),
-        ({"kty": "OKP", "crv": "X25519", "x": "AA"}, "can not be read as a key"),
+        ({"kty": "RSA", "n": "AQAB", "e": "AQAB"}, "keys[0]: the key cannot be read"),
+        ({}, "cannot be read"),
+        ({"kty": "oct", "k": segment(b"hunter2"), "kid": "a"}, "is too short"),
+        ({"kty": "oct", "k": segment(SECRET), "alg": "RS256"}, "does not fit its alg"),
+        ({"kty": "EC", "crv": "secp256k1", "x": "AA", "y": "AA"}, "cannot be read"),
+        ({"kty": "OKP", "crv": "X25519", "x": "AA"}, "cannot be read"),
     ],
 )
 def test_a_key_that_is_of_no_use_is_told_without_what_it_says(listed, said):

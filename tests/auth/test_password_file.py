@@ -100,13 +100,13 @@ def test_a_file_that_can_not_be_read_is_no_refusal(written):
     written.write(b"torn")
     assert ask(checker, b"me", b"secret") is AuthenticationUnavailable
     with pytest.raises(HtpasswdInvalid):
-        checker.read()
+        checker.load()
 
 
 def test_lines_of_no_use_are_told_once_for_each_version(written, log_events):
     written.write(entries(me="secret") + b"a:x\nb:y\n")
     checker = written.checker()
-    checker.read()
+    checker.load()
     ask(checker, b"me", b"secret")
     (event,) = [event for event in log_events if "ignored" in event]
     assert (event["ignored"], event["path"]) == (2, str(written.path))

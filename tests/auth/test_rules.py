@@ -145,20 +145,20 @@ def test_who_may_list_what():
     assert policy.allows(EVE, CATALOG), "an empty list is no secret"
     assert not policy.allows(ANONYMOUS, CATALOG)
     assert not policy.allows(BOB, Access("registry", "other", "*"))
-    assert policy.visible(BOB) is None
-    visible = policy.visible(ADA)
+    assert policy.visible_repositories(BOB) is None
+    visible = policy.visible_repositories(ADA)
     assert verifyObject(IRepositoryFilter, visible)
     assert visible.prefixes == ("lib", "team/", "z")
     names = ["team/x", "team/secret", "library/x", "other/x", "z", "zz"]
     assert [name for name in names if visible.includes(name)] == ["team/x", "library/x", "z"]
-    assert policy.visible(EVE).prefixes == ()
-    assert not policy.visible(EVE).includes("z")
+    assert policy.visible_repositories(EVE).prefixes == ()
+    assert not policy.visible_repositories(EVE).includes("z")
 
 
 def test_an_excluded_repository_is_not_seen_through_everything():
     visible = rules(
         "rules: [{repositories: ['**', '!secret'], users: [ada], allow: [pull]}]"
-    ).visible(ADA)
+    ).visible_repositories(ADA)
     assert (visible.prefixes, visible.includes("a"), visible.includes("secret")) == (
         ("",),
         True,

@@ -39,10 +39,10 @@ def check(bundle=None, keys=SET, algorithms=ALGORITHMS, now=NOW):
 
 def refusal(checking, token):
     with pytest.raises(LoginFailed) as caught:
-        checking.check(token)
+        checking.verify(token)
     assert caught.value.error == "invalid_token"
     return caught.value.reason
 
 
 def trusts(checking, token):
-    assert checking.check(token).login.identity == Identity("me")
+    assert checking.verify(token).login.identity == Identity("me")

@@ -16,7 +16,8 @@ from twisted.web.resource import Resource
 from zope.interface import implementer
 
 from twisted_registry.api.resource import RegistryResource
-from twisted_registry.auth.interfaces import IAccessController, OpenGrant
+from twisted_registry.auth.access import OpenGrant
+from twisted_registry.auth.interfaces import IAccessController
 from twisted_registry.http.site import HTTPSite
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.repository.presence import NullGate

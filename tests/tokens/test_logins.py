@@ -80,7 +80,7 @@ async def test_a_revocation_holds_within_seconds_however_lately_it_was_used(worl
         principal = await world.logins.authenticate_header(caller("any", token))
         said = TokenClaims(principal.identity, SCOPE, principal.record)
         shows = f"Bearer {world.signer.sign(said)}"
-    assert await world.logins.records.check(token, "robot") == record
+    assert await world.logins.records.verify(token, "robot") == record
     await world.other.revoke(record.id)
     world.clock.advance(late)
     assert late + await world.lasts(shows) <= max(RECORD_TTL_S, late)

@@ -46,7 +46,7 @@ async def test_what_is_stored_does_not_tell_the_token(world):
     assert record.hash not in repr(record)
     assert TokenRecord.from_bytes(content) == record
     assert (record.created, record.expires, record.rights) == (1_000_000, 1_000_060, RIGHTS)
-    assert await world.another().check(token, "robot") == record
+    assert await world.another().verify(token, "robot") == record
 
 
 def changed(token, position):
@@ -56,7 +56,7 @@ def changed(token, position):
 @pytest_twisted.ensureDeferred
 async def test_what_is_no_token(world):
     record, token = await world.records.create("robot", "ci", None)
-    assert await world.records.check(token, "refresh") is None
+    assert await world.records.verify(token, "refresh") is None
     wrong = [
         changed(token, 5),
         changed(token, 40),
@@ -68,9 +68,9 @@ async def test_what_is_no_token(world):
     ]
     wrong += [f"twr_{'../' * 5}_{'0' * 64}", f"twr_{record.id}_{record.hash}", record.id]
     for text in wrong:
-        assert await world.records.check(text, "robot") is None, text
-    assert await world.records.check(token, "robot")
-    assert await world.records.find("../upload-secret") is None
+        assert await world.records.verify(text, "robot") is None, text
+    assert await world.records.verify(token, "robot")
+    assert await world.records.find_record("../upload-secret") is None
 
 
 @pytest_twisted.ensureDeferred
@@ -78,23 +78,23 @@ async def test_when_it_expires(world):
     _, token = await world.records.create("robot", "ci", 60)
     _, eternal = await world.records.create("robot", "forever", None)
     world.clock.advance(59)
-    assert await world.records.check(token, "robot")
+    assert await world.records.verify(token, "robot")
     world.clock.advance(1)
-    assert await world.records.check(token, "robot") is None
+    assert await world.records.verify(token, "robot") is None
     world.clock.advance(10**9)
-    assert await world.records.check(eternal, "robot")
+    assert await world.records.verify(eternal, "robot")
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_revocation_is_seen_within_seconds_by_all(world):
     record, token = await world.records.create("robot", "ci", None)
     other = world.another()
-    assert await other.check(token, "robot")
+    assert await other.verify(token, "robot")
     assert await world.records.revoke(record.id)
-    assert await world.records.check(token, "robot") is None, "at once by whoever did it"
-    assert await other.check(token, "robot"), "remembered"
+    assert await world.records.verify(token, "robot") is None, "at once by whoever did it"
+    assert await other.verify(token, "robot"), "remembered"
     world.clock.advance(RECORD_TTL_S)
-    assert await other.check(token, "robot") is None
+    assert await other.verify(token, "robot") is None
     assert RECORD_TTL_S <= 5
     assert not await world.records.revoke(record.id)
     for name in ("../upload-secret", "", record.id.upper(), "0" * 16):
@@ -133,7 +133,7 @@ async def test_old_ones_are_removed_now_and_then(world):
 async def test_a_torn_record_opens_no_door(world, content):
     record, token = await world.records.create("robot", "ci", None)
     await world.driver.put(layout.token(record.id), content)
-    assert await world.another().check(token, "robot") is None
+    assert await world.another().verify(token, "robot") is None
     assert await world.another().list_records() == []
 
 
@@ -143,11 +143,16 @@ async def test_a_record_under_another_id_opens_no_door(world):
     said = json.loads(await world.driver.get(layout.token(record.id), 10_000))
     await world.driver.put(layout.token("0" * 16), json.dumps(said).encode())
     moved = token.replace(record.id, "0" * 16)
-    assert await world.another().check(moved, "robot") is None
+    assert await world.another().verify(moved, "robot") is None
 
 
 @pytest_twisted.ensureDeferred
-async def test_many_unknown_ids_do_not_fill_the_memory(world):
-    for number in range(5000):
-        await world.records.find(f"{number:016x}")
-    assert len(world.records._cache) <= 4096
+async def test_cache_is_bounded_even_for_unknown_ids(world):
+    record, token = await world.records.create("robot", "ci", None)
+    assert await world.records.verify(token, "robot")
+    await world.another().revoke(record.id)
+    for number in range(4095):
+        await world.records.find_record(f"{number:016x}")
+    assert await world.records.verify(token, "robot"), "still cached"
+    await world.records.find_record("f" * 16)
+    assert await world.records.verify(token, "robot") is None, "the oldest entry is evicted"

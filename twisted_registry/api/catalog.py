@@ -82,7 +82,7 @@ async def get(context: RequestContext) -> Response:
         )
     if last.startswith(CURSOR_PREFIX):
         last = await _decrypt_last(context, last)
-    visible = context.grant.visible
+    visible = context.grant.visible_repositories
     following = None
     names: list[str] = []
     if number and visible is None:

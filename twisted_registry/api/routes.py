@@ -83,15 +83,7 @@ class RouteMatch:
         if not self.endpoint.has_name:
             return ()
         actions = self.endpoint.actions.get(method, ())
-        return _repository_access(self.name, actions)
-
-
-@lru_cache(maxsize=4096)
-def _repository_access(name: str, actions: tuple[Action, ...]) -> tuple[Access, ...]:
-    """What is done to a repository; one object for all of its paths, as whoever decides may
-    remember what was asked.
-    """
-    return tuple(Access("repository", name, action) for action in actions)
+        return tuple(Access("repository", self.name, action) for action in actions)
 
 
 BASE = Endpoint("base", (), {"GET": (), "HEAD": ()}, has_name=False)  # end-1

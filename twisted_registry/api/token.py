@@ -1,8 +1,8 @@
-"""``/auth/token``: where clients get tokens, as Distribution's token scheme has it, or OAuth 2.
+"""The token service ``/auth/token``, for Distribution's token scheme and for OAuth 2.
 
-``GET`` with a name and a password, or nothing; ``POST`` with a password, a refresh token (RFC 6749
-sections 4.3 and 6) or a token of a CI system (RFC 8693). What is granted is the part of what was
-asked for that the caller may do; it is never an error to ask for too much.
+``GET`` takes a user name and password, or no credentials. ``POST`` takes a password, a refresh
+token (RFC 6749 sections 4.3 and 6) or a token of a CI system (RFC 8693). The granted scope is the
+allowed part of the requested one; requesting too much is not an error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from twisted_registry.api.context import EMPTY_QUERY, Query, get_caller, get_header_fields, header
 from twisted_registry.api.response import CommonHeaders, Response, run_until_wait, send
-from twisted_registry.auth.access import LoginFailed
+from twisted_registry.auth.access import LoginFailed, log_login_failure
 from twisted_registry.auth.scopes import Scope, basic_challenge, grant_scope, parse_scopes
 from twisted_registry.http.body import request_body
 from twisted_registry.http.interfaces import BodyAborted, IStreamingResource
@@ -41,40 +41,42 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-#: Bytes of a form. A token of a CI system has some thousands.
+#: Size limit of a form in bytes; a token of a CI system has a few thousand.
 _MAX_FORM_BYTES = 64 * 1024
 _MAX_FORM_FIELDS = 128
 _FORM_TYPE = "application/x-www-form-urlencoded"
-_TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+_TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - a name
 _ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - a name
 _COMMON = CommonHeaders({"Cache-Control": ("no-store",)})
+_FORM_TOO_LARGE = RegistryError(ErrorCode.SIZE_INVALID, message="the form is too large", status=413)
 
 
 @implementer(IStreamingResource)
 class TokenResource(Resource):
-    """Gives tokens."""
+    """Issues tokens."""
 
     isLeaf = True
 
     def __init__(
         self,
-        logins: Authenticator,
+        authenticator: Authenticator,
         policy: IPolicy,
         signer: Callable[[], Awaitable[TokenSigner]],
         clock: IReactorTime,
         refresh_lifetime: float,
         realm: str,
     ) -> None:
-        """Give tokens.
+        """Issue tokens.
 
-        :param logins: tells who asks.
-        :param policy: tells what they may.
-        :param signer: signs; its secret may have to be read first.
-        :param refresh_lifetime: seconds for which a refresh token is good; none are given if 0.
-        :param realm: said to whoever shows a wrong password.
+        :param authenticator: authenticates the callers.
+        :param policy: decides which part of a requested scope is granted.
+        :param signer: returns the signer; its secret may have to be read first.
+        :param clock: the current time.
+        :param refresh_lifetime: the lifetime of a refresh token in seconds; 0 to issue none.
+        :param realm: the realm of the challenge after a wrong password.
         """
         super().__init__()
-        self._authenticator = logins
+        self._authenticator = authenticator
         self._policy = policy
         self._signer = signer
         self._clock = clock
@@ -82,7 +84,7 @@ class TokenResource(Resource):
         self._realm = realm
 
     def render(self, request: Request) -> int:
-        """Begin to answer."""
+        """Start the coroutine that sends the response."""
         work = run_until_wait(self._answer(request))
         if work is not None:
             request.notifyFinish().addErrback(lambda _: work.cancel())
@@ -92,32 +94,27 @@ class TokenResource(Resource):
     async def _answer(self, request: Request) -> None:
         post = request.method == b"POST"
         try:
-            answer = await (self._post(request) if post else self._get(request))
+            response = await (self._post(request) if post else self._get(request))
         except LoginFailed as error:
-            caller = get_caller(request, get_header_fields(request))
-            log.info(
-                "login refused: {reason}",
-                reason=error.reason,
-                **{"http.request.remoteaddr": caller.address},
-            )
+            log_login_failure(error, get_caller(request, get_header_fields(request)))
             headers = () if post else (("WWW-Authenticate", basic_challenge(self._realm)),)
             refusal = RegistryError(ErrorCode.UNAUTHORIZED, headers=headers)
-            answer = _error_response(refusal, "invalid_grant")
+            response = _error_response(refusal, "invalid_grant")
         except RegistryError as error:
-            answer = _error_response(error, "invalid_request")
+            response = _error_response(error, "invalid_request")
         except StorageError as error:
-            log.error("tokens can not be given: {error}", error=str(error))
-            answer = _error_response(
+            log.error("cannot issue tokens: {error}", error=str(error))
+            response = _error_response(
                 RegistryError(ErrorCode.UNAVAILABLE), "temporarily_unavailable"
             )
         except BodyAborted:
-            answer = _error_response(RegistryError(ErrorCode.SIZE_INVALID), "invalid_request")
+            response = _error_response(RegistryError(ErrorCode.SIZE_INVALID), "invalid_request")
         except CancelledError:
             raise
-        except Exception:  # noqa: BLE001 - the border: whatever it was, the client gets an answer
-            log.failure("a token can not be given")
-            answer = _error_response(RegistryError(ErrorCode.UNKNOWN), "server_error")
-        await send(answer, request, _COMMON)
+        except Exception:  # noqa: BLE001 - the client gets a response to any error
+            log.failure("cannot issue a token")
+            response = _error_response(RegistryError(ErrorCode.UNKNOWN), "server_error")
+        await send(response, request, _COMMON)
 
     async def _get(self, request: Request) -> Response:
         if request.method not in {b"GET", b"HEAD"}:
@@ -151,21 +148,22 @@ class TokenResource(Resource):
         else:
             raise RegistryError(
                 ErrorCode.UNSUPPORTED,
-                message="grant_type has to be password, refresh_token or token-exchange",
+                message="grant_type must be password, refresh_token or token-exchange",
                 status=400,
             )
         more = {"issued_token_type": _ACCESS_TOKEN} if kind == _TOKEN_EXCHANGE else {}
         return await self._issue(principal, [form.get("scope", "")], refresh, more)
 
     async def _create_refresh_token(self, principal: Principal) -> str:
-        """A token that gets others later; empty if the holder gets none."""
+        """Return a new refresh token; empty if the principal cannot have one."""
         if not (self._refresh_lifetime and principal.is_user):
             return ""
         name = principal.identity.name
-        stamp = await self._authenticator.stamp(name)
-        if stamp is None:
+        version = await self._authenticator.account_version(name)
+        if version is None:
             return ""
-        return await self._authenticator.records.create_refresh(name, self._refresh_lifetime, stamp)
+        records = self._authenticator.records
+        return await records.create_refresh(name, self._refresh_lifetime, version)
 
     async def _issue(
         self,
@@ -175,11 +173,12 @@ class TokenResource(Resource):
         more: Mapping[str, Any] | None = None,
     ) -> Response:
         identity, signer = principal.identity, await self._signer()
-        asked = parse_scopes(scopes)
-        granted = grant_scope(asked, lambda access: self._policy.allows(identity, access))
+        granted = grant_scope(
+            parse_scopes(scopes), lambda access: self._policy.allows(identity, access)
+        )
         token = signer.sign(TokenClaims(identity, granted, principal.record))
         issued = datetime.fromtimestamp(int(self._clock.seconds()), UTC)
-        said: dict[str, Any] = {
+        document: dict[str, Any] = {
             "token": token,
             "access_token": token,
             "token_type": "Bearer",
@@ -189,56 +188,59 @@ class TokenResource(Resource):
             **(more or {}),
         }
         if refresh:
-            said["refresh_token"] = refresh
-        return Response.json(said)
+            document["refresh_token"] = refresh
+        return Response.json(document)
 
     async def _read_form(self, request: Request) -> Mapping[str, str]:
         kind = (header(request, "content-type") or "").partition(";")[0].strip().lower()
         if kind != _FORM_TYPE:
             raise RegistryError(
-                ErrorCode.UNSUPPORTED, message=f"the body has to be {_FORM_TYPE}", status=415
+                ErrorCode.UNSUPPORTED, message=f"the body must be {_FORM_TYPE}", status=415
             )
         body = request_body(request, self._clock)
-        kept = _BodyCollector(_MAX_FORM_BYTES)
+        collector = _BodyCollector(_MAX_FORM_BYTES)
         if isinstance(body.length, int) and body.length > _MAX_FORM_BYTES:
-            raise _TOO_LONG
-        await body.startProducing(kept)
+            raise _FORM_TOO_LARGE
+        await body.startProducing(collector)
         try:
-            pairs = parse_qs(
-                b"".join(kept.pieces).decode("ascii"), keep_blank_values=True, errors="strict",
+            fields = parse_qs(
+                b"".join(collector.pieces).decode("ascii"), keep_blank_values=True, errors="strict",
                 max_num_fields=_MAX_FORM_FIELDS,
             )  # fmt: skip
         except ValueError as error:
             raise RegistryError(
-                ErrorCode.UNSUPPORTED, message="the form can not be read", status=400
+                ErrorCode.UNSUPPORTED, message="the form cannot be read", status=400
             ) from error
         return {name: " ".join(values) if name == "scope" else values[0]
-                for name, values in pairs.items()}  # fmt: skip
-
-
-_TOO_LONG = RegistryError(ErrorCode.SIZE_INVALID, message="the form is too long", status=413)
+                for name, values in fields.items()}  # fmt: skip
 
 
 @implementer(IConsumer)
 @define(eq=False)
 class _BodyCollector:
-    """Keeps a short body."""
+    """A consumer that keeps a body in memory, up to a size limit.
+
+    :ivar left: the remaining bytes.
+    """
 
     _left: int
     pieces: list[bytes] = field(init=False, factory=list)
 
     def write(self, data: bytes) -> None:
-        """Keep a piece."""
+        """Append data.
+
+        :raises RegistryError: SIZE_INVALID if the body exceeds the limit.
+        """
         self._left -= len(data)
         if self._left < 0:
-            raise _TOO_LONG
+            raise _FORM_TOO_LARGE
         self.pieces.append(data)
 
     def registerProducer(self, producer: object, streaming: bool) -> None:  # noqa: FBT001
-        """Take whatever comes."""
+        """Do nothing: the consumer never pauses its producer."""
 
     def unregisterProducer(self) -> None:
-        """Go on."""
+        """Do nothing."""
 
 
 def _format_scope(scope: Scope) -> str:
@@ -246,5 +248,5 @@ def _format_scope(scope: Scope) -> str:
 
 
 def _error_response(error: RegistryError, oauth: str) -> Response:
-    """An error in the words of both: RFC 6749 section 5.2, and the distribution specification."""
+    """Return an error in the forms of RFC 6749 section 5.2 and of the distribution-spec."""
     return Response.json({"error": oauth, **error.as_json()}, error.http_status, error.headers)

@@ -173,7 +173,7 @@ async def _try_mount(context: RequestContext, digest: Digest) -> bool:
     source, grant = context.query.first("from") or None, context.grant
     if source is None:
         # The blob may come from anywhere: only for those who may see everything.
-        permitted = grant.visible is None and grant.permits(CATALOG)
+        permitted = grant.visible_repositories is None and grant.permits(CATALOG)
     else:
         permitted = grant.permits(Access("repository", source, "pull"))
     if not permitted:

@@ -101,7 +101,7 @@ def make_scheme(auth: Auth, reactor: Any) -> IScheme:
 def _htpasswd(options: Htpasswd, reactor: Any) -> IScheme:
     key = "auth.htpasswd"
     try:
-        from twisted_registry.auth import basic, password_file
+        from twisted_registry.auth import basic, password_file  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise missing_extra_error(key, error) from error
     # Passwords may take half of the processors: the others are for those who are known already.
@@ -109,7 +109,7 @@ def _htpasswd(options: Htpasswd, reactor: Any) -> IScheme:
     file = password_file.PasswordFile(options.path, threads.run_blocking, reactor)
     try:
         password = password_file.create_if_missing(options.path)
-        file.read()
+        file.load()
     except OSError as error:
         raise StartError(f"{key}.path: {options.path}: {error.strerror}") from error
     except HtpasswdInvalid as error:
@@ -128,9 +128,8 @@ def _htpasswd(options: Htpasswd, reactor: Any) -> IScheme:
 def _token(options: Token, reactor: Any) -> IScheme:
     key = "auth.token"
     try:
-        from twisted_registry.auth import bearer
-        from twisted_registry.auth import bearer as bearer_module
-        from twisted_registry.auth import keys as keys_module
+        from twisted_registry.auth import bearer  # noqa: PLC0415 - an extra
+        from twisted_registry.auth import keys as keys_module  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise missing_extra_error(key, error) from error
     trusted, jwks = None, None
@@ -148,7 +147,7 @@ def _token(options: Token, reactor: Any) -> IScheme:
     except keys_module.KeyUnusable as error:
         name = "jwks" if options.jwks else "rootcertbundle"
         raise StartError(f"{key}.{name}: {getattr(options, name)}: {error}") from error
-    check = bearer_module.TokenVerifier(
+    check = bearer.TokenVerifier(
         options.issuer, options.service, keys, reactor.seconds, frozenset(options.signingalgorithms)
     )
     path = options.autoredirectpath if options.autoredirect else ""

@@ -1,16 +1,15 @@
-"""Authentication and authorisation put together: a scheme says who calls, a policy what they may.
+"""Access controllers: a scheme authenticates the caller, a policy authorizes the request.
 
-The answers are Distribution's. Whoever has shown nothing, or something that is not believed, gets
-401 with a challenge. Whoever is known and may not gets 403, because asking for the same login
-again would not help; a token that is good but too narrow gets 401, because a wider one may be
-had. What goes wrong beyond that (a file that can not be read) is told to the log, and to the
-client as 400 without a reason.
+The status codes are those of CNCF Distribution:
 
-Rules that need no configuration.
+- No credentials, or credentials that are not accepted: 401 with a challenge.
+- An authenticated caller that the policy does not allow: 403, because another login with the same
+  credentials would not help.
+- A valid token with too narrow a scope: 401, because the client can get a wider token.
+- Any other failure, for example an unreadable file: logged, and answered with 400 without a reason.
 
-A policy without a scheme: nobody can log in, and everybody may do what strangers may.
-
-No authentication: everybody may do everything, as in Distribution without ``auth``.
+:class:`SchemeAccess` combines a scheme with a policy. :class:`AnonymousOnly` has a policy and no
+scheme. :class:`OpenAccess` allows everything, as Distribution does without an ``auth`` section.
 """
 
 from __future__ import annotations
@@ -33,8 +32,6 @@ from twisted_registry.auth.interfaces import (
     IPolicy,
     IRepositoryFilter,
     IScope,
-    ISteady,
-    OpenGrant,
 )
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 
@@ -45,22 +42,22 @@ if TYPE_CHECKING:
 
     from twisted_registry.auth.interfaces import IIdentity
 
-# zope's methods have no self.
+# The methods of a zope.interface Interface have no self.
 # ruff: noqa: N805
-
 
 log = Logger()
 
-#: Decisions that are remembered.
-DECIDED = 4096
+#: Tolerated difference between two clocks when the times in a token are checked, in seconds.
+LEEWAY_S = 60
 
 
 @frozen
 class Login:
-    """What credentials were good for.
+    """The result of a successful authentication.
 
-    :ivar identity: whose they are.
-    :ivar scope: what they are limited to, beyond the policy; None if they are not.
+    :ivar identity: the authenticated user.
+    :ivar scope: the scope of the token, which narrows the policy; None if the credentials have
+        no scope.
     """
 
     identity: IIdentity
@@ -69,10 +66,10 @@ class Login:
 
 @frozen(eq=False)
 class LoginFailed(Exception):
-    """The credentials are not believed.
+    """The credentials are not accepted.
 
-    :ivar reason: for the log; never a secret.
-    :ivar error: what the challenge says of it (RFC 6750 section 3.1), or empty.
+    :ivar reason: the reason for the log; never contains a secret.
+    :ivar error: the ``error`` of the challenge (RFC 6750 section 3.1), or empty.
     """
 
     reason: str
@@ -81,7 +78,7 @@ class LoginFailed(Exception):
 
 @frozen(eq=False)
 class AuthenticationUnavailable(Exception):
-    """Whether credentials are good can not be told now, by no fault of the caller.
+    """The credentials cannot be checked now, for a reason that is not the caller's fault.
 
     :ivar reason: one line for the log.
     """
@@ -90,156 +87,138 @@ class AuthenticationUnavailable(Exception):
 
 
 class IScheme(Interface):
-    """A way in which callers say who they are."""
+    """An authentication scheme: it reads credentials from a request and issues challenges."""
 
     def find_cached_login(caller: Caller) -> Login | None:
-        """The login of a caller whose very credentials were good a moment ago, found at once."""
+        """Return the login that the same credentials gave a short time ago, without waiting."""
 
     def authenticate(caller: Caller) -> Deferred[Login | None]:
-        """Fire with the login; with None if the caller shows no credentials of this scheme.
+        """Fire with the login, or with None if the caller has no credentials of this scheme.
 
-        :raises LoginFailed: if they are not believed.
-        :raises AuthenticationUnavailable: if that can not be told.
-        :raises RegistryError: to be answered as it is.
+        :raises LoginFailed: if the credentials are not accepted.
+        :raises AuthenticationUnavailable: if the credentials cannot be checked now.
+        :raises RegistryError: to be sent to the client unchanged.
         """
 
     def challenge(caller: Caller, accesses: Sequence[Access], error: str) -> str:
-        """The value of WWW-Authenticate that asks for a login.
+        """Return the value of the WWW-Authenticate header.
 
-        :param accesses: what the caller wants to do.
-        :param error: what was wrong with what they showed, or empty.
+        :param accesses: the accesses that the request needs.
+        :param error: the ``error`` of the challenge if credentials were rejected, or empty.
         """
 
     def close() -> Deferred[None]:
-        """Free what it holds."""
+        """Release the resources of the scheme."""
 
 
 @implementer(IGrant)
-@define(eq=False, repr=False)  # one is made for each request, and frozen ones take longer to make
+@define(eq=False, repr=False)  # one per request; creating a frozen instance is slower
 class Grant:
     """What a login may do under a policy."""
 
-    user: str
     _login: Login
     _policy: IPolicy
 
     @property
-    def visible(self) -> IRepositoryFilter | None:
-        """As promised by :class:`IGrant`."""
-        return self._policy.visible(self._login.identity)
+    def user(self) -> str:
+        """The name of the user; empty for an anonymous caller."""
+        return self._login.identity.name
+
+    @property
+    def visible_repositories(self) -> IRepositoryFilter | None:
+        """The repositories that the policy shows to the user; None for all of them."""
+        return self._policy.visible_repositories(self._login.identity)
 
     def permits(self, access: Access) -> bool:
-        """As promised by :class:`IGrant`."""
+        """Return whether both the scope and the policy allow the access."""
         scope = self._login.scope
         return (scope is None or scope.allows(self._login.identity, access)) and (
             self._policy.allows(self._login.identity, access)
         )
 
 
-#: The login of a caller who has shown nothing.
+#: The login of a caller without credentials.
 ANONYMOUS_LOGIN = Login(ANONYMOUS)
 
 
 @implementer(IClosableAccessController)
 @define(eq=False, repr=False)
 class SchemeAccess:
-    """Asks a scheme who calls, and a policy whether they may.
+    """An access controller that asks a scheme for the login and a policy for the permission.
 
-    The scheme is asked for each request. What the very login that it recalls was found to be
-    allowed is not found out again, where all that decides is steady. It is remembered by which
-    objects login and accesses are, and holds both, so that no others can be taken for them.
+    Both are asked for each request. A scheme may cache logins; decisions are not cached.
 
-    :ivar scheme: who calls.
-    :ivar policy: whether they may.
+    :ivar scheme: authenticates callers.
+    :ivar policy: decides what an authenticated or anonymous caller may do.
     """
 
     _scheme: IScheme
     _policy: IPolicy
     _anonymous: Grant = field(init=False)
-    _decided: dict[tuple[int, int], tuple[Grant, Sequence[Access]]] = field(
-        init=False, factory=dict
-    )
 
     def __attrs_post_init__(self) -> None:
-        self._anonymous = Grant("", ANONYMOUS_LOGIN, self._policy)
+        self._anonymous = Grant(ANONYMOUS_LOGIN, self._policy)
 
     def authorize(self, caller: Caller, accesses: Sequence[Access]) -> Deferred[IGrant]:
-        """As promised by :class:`~twisted_registry.auth.interfaces.IAccessController`."""
+        """Authenticate the caller and check the accesses against scope and policy."""
         login = self._scheme.find_cached_login(caller)
         if login is None:
-            identified: Deferred[Any] = self._scheme.authenticate(caller)
-            return identified.addCallbacks(
+            authenticated: Deferred[Any] = self._scheme.authenticate(caller)
+            return authenticated.addCallbacks(
                 self._decide,
-                self._failed,
+                self._authentication_failed,
                 callbackArgs=(caller, accesses),
                 errbackArgs=(caller, accesses),
             )
-        decided = self._decided.get((id(login), id(accesses)))
-        if decided is not None:
-            return succeed(decided[0])
         try:
-            grant = self._decide(login, caller, accesses)
+            return succeed(self._decide(login, caller, accesses))
         except RegistryError as error:
             return fail(error)
-        self._remember(grant, login, accesses)
-        return succeed(grant)
 
     def close(self) -> Deferred[None]:
-        """As promised by :class:`~twisted_registry.auth.interfaces.IClosableAccessController`."""
+        """Close the scheme."""
         return self._scheme.close()
 
     def _decide(self, login: Login | None, caller: Caller, accesses: Sequence[Access]) -> Grant:
         if login is None:
-            # The version check is where clients learn how to log in: it always asks. So does the
-            # list of repositories, which would be shorter for those who wait to be asked.
+            # Clients learn from the version check how to log in, so it always sends a challenge.
+            # So does the catalog: an anonymous client would otherwise get a shorter list than its
+            # credentials allow, without a reason to send them.
             if accesses and CATALOG not in accesses and all(map(self._anonymous.permits, accesses)):
                 return self._anonymous
-            raise self._challenge(caller, accesses)
+            raise self._unauthorized(caller, accesses)
         scope, identity, policy = login.scope, login.identity, self._policy
         for access in accesses:
             if not policy.allows(identity, access):
                 if not identity.name:
-                    # A stranger's token: a login may help.
-                    raise self._challenge(caller, accesses, "insufficient_scope")
+                    # An anonymous token: logging in may help.
+                    raise self._unauthorized(caller, accesses, "insufficient_scope")
                 # A wider token would not help.
                 raise RegistryError(ErrorCode.DENIED, detail=error_detail(accesses))
         if scope is not None:
             for access in accesses:
                 if not scope.allows(identity, access):
-                    raise self._challenge(caller, accesses, "insufficient_scope")
-        return Grant(identity.name, login, policy)
+                    raise self._unauthorized(caller, accesses, "insufficient_scope")
+        return Grant(login, policy)
 
-    def _remember(self, grant: Grant, login: Login, accesses: Sequence[Access]) -> None:
-        if not isinstance(accesses, tuple) or not all(
-            decider is None or ISteady.providedBy(decider)
-            for decider in (self._policy, login.identity, login.scope)
-        ):
-            return
-        if len(self._decided) >= DECIDED:
-            self._decided.clear()
-        # The grant holds the login.
-        self._decided[id(login), id(accesses)] = grant, accesses
-
-    def _failed(self, failure: Failure, caller: Caller, accesses: Sequence[Access]) -> IGrant:
+    def _authentication_failed(
+        self, failure: Failure, caller: Caller, accesses: Sequence[Access]
+    ) -> IGrant:
         error = failure.value
         if isinstance(error, LoginFailed):
-            log.info(
-                "login refused: {reason}",
-                reason=error.reason,
-                **{"http.request.remoteaddr": caller.address},
-            )
-            raise self._challenge(caller, accesses, error.error) from None
+            log_login_failure(error, caller)
+            raise self._unauthorized(caller, accesses, error.error) from None
         if isinstance(error, RegistryError | CancelledError):
             raise error
         if isinstance(error, AuthenticationUnavailable):
-            log.error("access can not be checked: {reason}", reason=error.reason)
+            log.error("access cannot be checked: {reason}", reason=error.reason)
         else:
-            log.failure("access can not be checked", failure)
+            log.failure("access cannot be checked", failure)
         raise RegistryError(
-            ErrorCode.UNKNOWN, message="access can not be checked", status=400
+            ErrorCode.UNKNOWN, message="access cannot be checked", status=400
         ) from None
 
-    def _challenge(
+    def _unauthorized(
         self, caller: Caller, accesses: Sequence[Access], error: str = ""
     ) -> RegistryError:
         value = self._scheme.challenge(caller, accesses, error)
@@ -250,68 +229,101 @@ class SchemeAccess:
         )
 
 
+def log_login_failure(error: LoginFailed, caller: Caller) -> None:
+    """Log rejected credentials with the address of the caller."""
+    log.info(
+        "login refused: {reason}",
+        reason=error.reason,
+        **{"http.request.remoteaddr": caller.address},
+    )
+
+
 def error_detail(accesses: Sequence[Access]) -> list[dict[str, str]] | None:
-    """What was asked for, as Distribution says it in the detail of an error."""
+    """Return the accesses in the form of Distribution's error detail; None for no accesses."""
     return [
         {"Type": access.type, "Class": "", "Name": access.name, "Action": access.action}
         for access in accesses
     ] or None
 
 
-@implementer(IPolicy, ISteady)
+def grant_or_deny(login: Login, policy: IPolicy, accesses: Sequence[Access]) -> Deferred[IGrant]:
+    """Fire with a grant if the login may do all of the accesses, or fail with DENIED."""
+    grant = Grant(login, policy)
+    if all(map(grant.permits, accesses)):
+        return succeed(grant)
+    return fail(RegistryError(ErrorCode.DENIED, detail=error_detail(accesses)))
+
+
+@implementer(IPolicy)
 @frozen
 class AuthenticatedPolicy:
-    """Whoever has a name may do everything, as in Distribution."""
+    """A policy that allows everything to every caller with a name, as Distribution does."""
 
     def allows(self, identity: IIdentity, access: Access) -> bool:  # noqa: ARG002
-        """See the class."""
+        """Return whether the identity has a name."""
         return bool(identity.name)
 
-    def visible(self, identity: IIdentity) -> None:
-        """Everything."""
+    def visible_repositories(self, identity: IIdentity) -> None:
+        """Return None: every repository is visible."""
 
 
-@implementer(IPolicy, ISteady)
+@implementer(IPolicy)
 @frozen
 class TokenScopePolicy:
-    """Whoever has shown good credentials may do what these allow, be it without a name: a token
-    has its scope. Whoever has shown none may do nothing.
+    """A policy that allows everything to every caller with a token, even an anonymous one.
+
+    The scope of the token is the limit. A caller without a token may do nothing.
     """
 
     def allows(self, identity: IIdentity, access: Access) -> bool:  # noqa: ARG002
-        """See the class."""
+        """Return whether the caller has presented a token."""
         return identity is not ANONYMOUS
 
-    def visible(self, identity: IIdentity) -> None:
-        """Everything."""
+    def visible_repositories(self, identity: IIdentity) -> None:
+        """Return None: every repository is visible."""
 
 
 @implementer(IClosableAccessController)
 @define(eq=False, repr=False)
 class AnonymousOnly:
-    """Asks a policy what strangers may; there is no login that could help."""
+    """An access controller without a scheme: every caller is anonymous.
+
+    It sends no challenge, because there is no way to log in.
+
+    :ivar policy: decides what anonymous callers may do.
+    """
 
     _policy: IPolicy
 
     def authorize(self, caller: Caller, accesses: Sequence[Access]) -> Deferred[IGrant]:  # noqa: ARG002
-        """As promised by :class:`~twisted_registry.auth.interfaces.IAccessController`."""
-        grant = Grant("", ANONYMOUS_LOGIN, self._policy)
-        if all(map(grant.permits, accesses)):
-            return succeed(grant)
-        return fail(RegistryError(ErrorCode.DENIED, detail=error_detail(accesses)))
+        """Check the accesses against the policy."""
+        return grant_or_deny(ANONYMOUS_LOGIN, self._policy, accesses)
 
     def close(self) -> Deferred[None]:
-        """As promised by :class:`~twisted_registry.auth.interfaces.IClosableAccessController`."""
+        """Do nothing: there are no resources to release."""
         return succeed(None)
 
 
-_GRANT = OpenGrant()
+@implementer(IGrant)
+@frozen
+class OpenGrant:
+    """A grant that permits everything."""
+
+    user: str = ""
+    visible_repositories: None = None
+
+    def permits(self, access: Access) -> bool:  # noqa: ARG002
+        """Return True."""
+        return True
+
+
+_OPEN_GRANT = OpenGrant()
 
 
 @implementer(IAccessController)
 class OpenAccess:
-    """Grants every request."""
+    """An access controller that permits every request."""
 
     def authorize(self, caller: Caller, accesses: Sequence[Access]) -> Deferred[IGrant]:  # noqa: ARG002
-        """Say yes."""
-        return succeed(_GRANT)
+        """Fire with a grant that permits everything."""
+        return succeed(_OPEN_GRANT)

@@ -1,4 +1,4 @@
-"""Names and passwords (RFC 7617), asked of whatever checkers of :mod:`twisted.cred` there are."""
+"""The Basic scheme: user names and passwords (RFC 7617), checked with :mod:`twisted.cred`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from zope.interface import Interface, implementer
 
 from twisted_registry.auth.access import IScheme, Login, LoginFailed
 from twisted_registry.auth.interfaces import ANONYMOUS, IAccountVersions, Identity, IIdentity
-from twisted_registry.auth.login_cache import LOGIN_TTL_S, LoginCache, credentials_key
+from twisted_registry.auth.login_cache import (
+    LOGIN_TTL_S,
+    MAX_LOGINS,
+    LoginCache,
+    credentials_key,
+)
 from twisted_registry.auth.scopes import basic_challenge
 from twisted_registry.auth.single_flight import SingleFlight
 from twisted_registry.oci.errors import ErrorCode, RegistryError
@@ -29,26 +34,26 @@ if TYPE_CHECKING:
 
     from twisted_registry.auth.interfaces import Access, Caller
 
-#: Checks under way or waiting for their turn; more are turned away, until some are done.
+#: Password checks that run or wait for a thread. Further ones are rejected with TOOMANYREQUESTS.
 _MAX_CHECKS = 64
 _RETRY_HEADERS = (("Retry-After", "1"),)
 
 
 class IVersionedChecker(Interface):
-    """What a checker provides besides ICredentialsChecker if what it knows may change."""
+    """Optional interface of an ICredentialsChecker whose passwords can change."""
 
     def version() -> object | None:
-        """Answer what is the same as long as every password that was right still is.
+        """Return a value that stays equal as long as every password that was right still is.
 
-        Asked for each request, on the reactor's thread: it must not wait.
+        Called for each request on the reactor thread, so it must not block.
 
-        :returns: None if that can not be told, and nothing should be remembered.
+        :returns: None if the version is unknown; logins are not cached then.
         """
 
 
 @implementer(IRealm)
 class IdentityRealm:
-    """Makes an identity of a name that a checker found."""
+    """A realm that makes an :class:`~twisted_registry.auth.interfaces.Identity` of a name."""
 
     def requestAvatar(
         self,
@@ -56,7 +61,7 @@ class IdentityRealm:
         mind: object,  # noqa: ARG002
         *interfaces: type[Interface],
     ) -> tuple[type[Interface], object, Callable[[], None]]:
-        """As promised by IRealm."""
+        """Return the identity with the name; the anonymous identity for an empty one."""
         assert IIdentity in interfaces
         name = avatarId.decode("utf-8", "replace") if avatarId else ""
         return IIdentity, Identity(name) if name else ANONYMOUS, lambda: None
@@ -65,18 +70,19 @@ class IdentityRealm:
 @implementer(IScheme)
 @define(eq=False, repr=False)
 class Basic:
-    """Asks for a name and a password.
+    """A scheme for user names and passwords.
 
-    A password that was right is not checked again for five minutes, unless the version changes;
-    requests that show the same one meanwhile wait for the same check.
+    A password that was right is not checked again for five minutes, unless the version of the
+    checker changes. Requests with the same credentials share one check.
 
-    :ivar realm: said in the challenge.
-    :ivar portal: gives an :class:`~twisted_registry.auth.interfaces.IIdentity` for a name and a
-        password. :func:`make_basic_scheme` makes one of a checker.
-    :ivar clock: tells when five minutes are over.
+    :ivar realm: the realm of the challenge.
+    :ivar portal: returns an :class:`~twisted_registry.auth.interfaces.IIdentity` for a user name
+        and password. :func:`make_basic_scheme` makes one for a checker.
+    :ivar clock: for the lifetime of cached logins.
     :ivar version: see :class:`IVersionedChecker`.
-    :ivar end: frees what the checkers hold.
-    :ivar accounts: tells whether an account is still the same, if a checker can.
+    :ivar close: releases the resources of the checkers.
+    :ivar accounts: tells whether an account has changed, if a checker supports that.
+    :ivar max_logins: the number of cached logins.
     """
 
     realm: str
@@ -85,112 +91,119 @@ class Basic:
     _version: Callable[[], object | None]
     _close: Callable[[], Deferred[None]]
     accounts: IAccountVersions | None = None
+    _max_logins: int = MAX_LOGINS
     _login_cache: LoginCache = field(init=False)
     _checks: dict[tuple[bytes, object], SingleFlight[Login]] = field(init=False, factory=dict)
 
     def __attrs_post_init__(self) -> None:
-        self._login_cache = LoginCache(self._clock)
+        self._login_cache = LoginCache(self._clock, self._max_logins)
 
     def find_cached_login(self, caller: Caller) -> Login | None:
-        """As promised by :class:`IScheme`."""
-        shown = caller.authorization
-        if not shown:
+        """Return the cached login for the credentials, if the version has not changed."""
+        authorization = caller.authorization
+        if not authorization:
             return None
         version = self._version()
-        return None if version is None else self._login_cache.find(shown, version)
+        return None if version is None else self._login_cache.find_login(authorization, version)
 
     def authenticate(self, caller: Caller) -> Deferred[Login | None]:
-        """As promised by :class:`IScheme`.
+        """Check user name and password with the portal.
 
-        :raises RegistryError: TOOMANYREQUESTS if too many wait already.
+        :raises LoginFailed: if the credentials are malformed or wrong.
+        :raises RegistryError: TOOMANYREQUESTS if too many checks are waiting.
         """
-        shown = caller.authorization
-        if shown is None or not is_basic(shown):
+        authorization = caller.authorization
+        if authorization is None or not is_basic(authorization):
             return succeed(None)
-        credentials = parse_basic(shown)
+        credentials = parse_basic(authorization)
         if credentials is None:
-            return fail(LoginFailed("what was shown is not NAME:PASSWORD in base64"))
+            return fail(LoginFailed("the credentials are not NAME:PASSWORD in base64"))
         if is_empty_login(credentials):
             return succeed(None)
         version = self._version()
-        key = credentials_key(shown), version
+        key = credentials_key(authorization), version
         check = self._checks.get(key)
         if check is None:
             if len(self._checks) >= _MAX_CHECKS:
                 return fail(RegistryError(ErrorCode.TOOMANYREQUESTS, headers=_RETRY_HEADERS))
             check = self._checks[key] = SingleFlight(lambda: self._checks.pop(key))
-            waiting: Deferred[Any] = check.wait()
-            check.start(self._check(credentials, shown, version))
-            return waiting
+            first: Deferred[Any] = check.wait()
+            check.start(self._check(credentials, authorization, version))
+            return first
         joined: Deferred[Any] = check.wait()
         return joined
 
     def challenge(self, caller: Caller, accesses: Sequence[Access], error: str) -> str:  # noqa: ARG002
-        """As promised by :class:`IScheme`."""
+        """Return the challenge for a user name and password; it names no error."""
         return basic_challenge(self.realm)
 
     def close(self) -> Deferred[None]:
-        """As promised by :class:`IScheme`."""
+        """Release the resources of the checkers."""
         return self._close()
 
     def _check(
-        self, credentials: UsernamePassword, shown: str, version: object | None
+        self, credentials: UsernamePassword, authorization: str, version: object | None
     ) -> Deferred[Login]:
-        def good(found: tuple[object, IIdentity, object]) -> Login:
-            login = Login(found[1])
+        def cache_login(avatar: tuple[object, IIdentity, object]) -> Login:
+            login = Login(avatar[1])
             if version is not None:
-                until = self._clock.seconds() + LOGIN_TTL_S
-                self._login_cache.store_login(shown, login, until, version)
+                expires = self._clock.seconds() + LOGIN_TTL_S
+                self._login_cache.store_login(authorization, login, expires, version)
             return login
 
-        def bad(failure: Failure) -> Login:
+        def reject(failure: Failure) -> Login:
             failure.trap(UnauthorizedLogin, UnhandledCredentials)
             name = credentials.username.decode("utf-8", "replace")
             raise LoginFailed(f"unknown user or wrong password: {name[:64]!r}") from None
 
-        asked: Deferred[Any] = self._portal.login(credentials, None, IIdentity)
-        return asked.addCallbacks(good, bad)
+        avatar: Deferred[Any] = self._portal.login(credentials, None, IIdentity)
+        return avatar.addCallbacks(cache_login, reject)
 
 
 def make_basic_scheme(
     realm: str,
     checker: ICredentialsChecker,
     clock: IReactorTime,
-    end: Callable[[], Deferred[None]] = lambda: succeed(None),
+    close: Callable[[], Deferred[None]] = lambda: succeed(None),
+    *,
+    max_logins: int = MAX_LOGINS,
 ) -> Basic:
-    """The scheme over one checker for IUsernamePassword, yours or one of twisted.cred.
+    """Make the scheme for one checker of IUsernamePassword, such as those of twisted.cred.
 
-    :param realm: said in the challenge.
-    :param end: frees what the checker holds.
+    :param realm: the realm of the challenge.
+    :param clock: for the lifetime of cached logins.
+    :param close: releases the resources of the checker.
+    :param max_logins: the number of cached logins.
     """
-    changing = IVersionedChecker.providedBy(checker)
-    version: Callable[[], object] = checker.version if changing else lambda: 0  # type: ignore[attr-defined]
+    is_versioned = IVersionedChecker.providedBy(checker)
+    version: Callable[[], object] = checker.version if is_versioned else lambda: 0  # type: ignore[attr-defined]
     accounts: Any = checker if IAccountVersions.providedBy(checker) else None
-    return Basic(realm, Portal(IdentityRealm(), [checker]), clock, version, end, accounts)
+    portal = Portal(IdentityRealm(), [checker])
+    return Basic(realm, portal, clock, version, close, accounts, max_logins)
 
 
-def is_basic(shown: str) -> bool:
-    """Whether an Authorization header is of this scheme."""
-    return shown[:6].lower() == "basic "
+def is_basic(authorization: str) -> bool:
+    """Return whether an Authorization header has this scheme."""
+    return authorization[:6].lower() == "basic "
 
 
 def is_empty_login(credentials: UsernamePassword) -> bool:
-    """Whether there is neither a name nor a password in it.
+    """Return whether user name and password are both empty.
 
-    podman and its like answer a challenge with that if they have no login: as good as nothing.
+    podman and related tools send such credentials if they have no login; they count as none.
     """
     return not (credentials.username or credentials.password)
 
 
 def basic_authorization(name: str, password: str) -> str:
-    """The Authorization header of this scheme for a name and a password."""
+    """Return the Authorization header of this scheme for a user name and password."""
     return f"Basic {b64encode(f'{name}:{password}'.encode()).decode('ascii')}"
 
 
-def parse_basic(shown: str) -> UsernamePassword | None:
-    """Name and password of an Authorization header of this scheme; None if it has none."""
+def parse_basic(authorization: str) -> UsernamePassword | None:
+    """Return the credentials of an Authorization header of this scheme; None if malformed."""
     try:
-        name, colon, password = b64decode(shown[6:], validate=True).partition(b":")
+        name, colon, password = b64decode(authorization[6:], validate=True).partition(b":")
     except (binascii.Error, ValueError):
         return None
     return UsernamePassword(name, password) if colon else None

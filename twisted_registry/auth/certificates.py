@@ -1,4 +1,4 @@
-"""Whoever shows a certificate is the user that rules make of it, without a password."""
+"""Authentication by client certificates: rules make a user of a verified certificate."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 from typing import TYPE_CHECKING, Final, Literal
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from twisted_registry.auth.access import Grant, Login, error_detail
+from twisted_registry.auth.access import Login, grant_or_deny
 from twisted_registry.auth.interfaces import (
     Access,
     Caller,
@@ -17,7 +17,6 @@ from twisted_registry.auth.interfaces import (
     Identity,
     IGrant,
 )
-from twisted_registry.oci.errors import ErrorCode, RegistryError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,19 +24,19 @@ if TYPE_CHECKING:
     from twisted_registry.auth.interfaces import IAccessController, IPolicy
     from twisted_registry.tls.interfaces import ClientCertificate
 
-#: A group of the pattern, in the name of a user: ``{1}``; ``{0}`` is all of it.
+#: A reference to a group of the pattern in the name of a user: ``{1}``; ``{0}`` is the whole match.
 GROUP: Final = re.compile(r"\{(\d)\}")
 
 
 @frozen
 class CertificateUserRule:
-    """Makes a user of a certificate.
+    """A rule that makes a user of the certificates that match it.
 
-    :ivar source: what of the certificate is looked at.
-    :ivar pattern: what it has to be, from its beginning to its end.
-    :ivar user: what the user is called; ``{1}`` stands for a group of the pattern.
-    :ivar groups: the groups that the user is in.
-    :ivar organization: an organization that the subject has to name, or empty.
+    :ivar source: the attribute of the certificate that the pattern is matched against.
+    :ivar pattern: must match one value of the attribute completely.
+    :ivar user: the name of the user; ``{1}`` is replaced by the first group of the pattern.
+    :ivar groups: the groups of the user.
+    :ivar organization: an organization that the subject must contain, or empty.
     """
 
     source: Literal["cn", "dns", "email", "uri"]
@@ -47,24 +46,29 @@ class CertificateUserRule:
     organization: str = ""
 
     def identity_for(self, certificate: ClientCertificate) -> Identity | None:
-        """The user, or None if this is no rule for the certificate."""
+        """Return the user, or None if the rule does not match the certificate."""
         if self.organization and self.organization not in certificate.organizations:
             return None
         values: Sequence[str] = getattr(certificate, self.source)
-        found = next(filter(None, map(self.pattern.fullmatch, values)), None)
-        if found is None:
+        match = next(filter(None, map(self.pattern.fullmatch, values)), None)
+        if match is None:
             return None
-        name = GROUP.sub(lambda group: found[int(group[1])] or "", self.user)
-        # Names come to logs and events.
+        name = GROUP.sub(lambda group: match[int(group[1])] or "", self.user)
+        # The name is written to logs and events.
         return Identity(name, self.groups) if name and name.isprintable() else None
 
 
 @implementer(IClosableAccessController)
 @frozen(eq=False, repr=False)
 class CertificateAccess:
-    """Knows callers by their certificates, and leaves the others to another controller.
+    """An access controller for callers with a client certificate.
 
-    Who shows a certificate and logs in besides is who the login says.
+    Requests without a certificate that matches a rule go to another controller. So do requests
+    with an Authorization header: it takes precedence over the certificate.
+
+    :ivar rules: the first rule that matches decides.
+    :ivar policy: decides what the users may do.
+    :ivar fallback: the controller for the other requests.
     """
 
     _rules: Sequence[CertificateUserRule]
@@ -72,7 +76,7 @@ class CertificateAccess:
     _fallback: IAccessController
 
     def authorize(self, caller: Caller, accesses: Sequence[Access]) -> Deferred[IGrant]:
-        """As promised by :class:`~twisted_registry.auth.interfaces.IAccessController`."""
+        """Check the accesses of the user of the certificate against the policy."""
         certificate = caller.certificate
         login = (
             self._find_login(certificate)
@@ -81,13 +85,10 @@ class CertificateAccess:
         )
         if login is None:
             return self._fallback.authorize(caller, accesses)
-        grant = Grant(login.identity.name, login, self._policy)
-        if all(map(grant.permits, accesses)):
-            return succeed(grant)
-        return fail(RegistryError(ErrorCode.DENIED, detail=error_detail(accesses)))
+        return grant_or_deny(login, self._policy, accesses)
 
     def close(self) -> Deferred[None]:
-        """As promised by :class:`~twisted_registry.auth.interfaces.IClosableAccessController`."""
+        """Close the other controller, if it can be closed."""
         if IClosableAccessController.providedBy(self._fallback):
             return self._fallback.close()
         return succeed(None)

@@ -1,12 +1,10 @@
-"""The seam between routes and whoever decides: what is asked, and what is answered.
+"""Interfaces between request handling and access control.
 
-Every route declares what it needs as :class:`Access` records. One point asks the
-:class:`IAccessController` before any body is taken. The vocabulary is that of Distribution's
+Every route declares what it needs as :class:`Access` values, and asks the
+:class:`IAccessController` before it reads a request body. The vocabulary is that of Distribution's
 token scheme: ``repository:library/alpine:pull,push``.
 
-Who somebody was found to be: what a login yields, and what rules are asked about.
-
-Whether an account is still what it was when somebody logged in.
+A login yields an :class:`IIdentity`; an :class:`IPolicy` decides what the identity may do.
 """
 
 from __future__ import annotations
@@ -22,9 +20,8 @@ if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
     from twisted_registry.tls.interfaces import ClientCertificate
-    # @@EMPTY
 
-# zope's methods have no self.
+# The methods of a zope.interface Interface have no self.
 # ruff: noqa: N805
 
 
@@ -33,11 +30,11 @@ Action = Literal["pull", "push", "delete", "*"]
 
 @frozen
 class Access:
-    """One thing that a request wants to do.
+    """One action on one resource.
 
     :ivar type: ``repository`` or ``registry``.
-    :ivar name: the repository, or ``catalog`` or ``maintenance``.
-    :ivar action: what is done to it.
+    :ivar name: the repository, or ``catalog`` or ``maintenance`` for the type ``registry``.
+    :ivar action: the action.
     """
 
     type: Literal["repository", "registry"]
@@ -45,9 +42,9 @@ class Access:
     action: Action
 
 
-#: Listing every repository; whoever may do that may also mount a blob without naming a source.
+#: Listing all repositories. It also permits mounting a blob without naming a source repository.
 CATALOG = Access("registry", "catalog", "*")
-#: Starting the tasks of the maintenance; for whoever may administer every repository.
+#: Starting maintenance tasks; permitted to administrators of every repository.
 MAINTENANCE = Access("registry", "maintenance", "*")
 
 
@@ -62,15 +59,14 @@ class RawCredentials(str):  # noqa: SLOT000 - a slot that may be empty costs mor
 
 @frozen
 class Caller:
-    """Who asks, as far as the connection and the headers tell.
+    """The sender of a request, as far as connection and headers tell.
 
-    :ivar authorization: the Authorization header, never shown in a repr; a :class:`RawCredentials` if the
-        connection showed the same before.
-    :ivar address: the peer's address, or what a proxy in front of us said of it.
-    :ivar host: the host that the client asked for, for challenges that name a URL.
-    :ivar secure: whether the client's connection was over TLS.
-    :ivar scheme: what a proxy in front of us said of that, or empty.
-    :ivar certificate: the client's, if it has shown one that was verified.
+    :ivar authorization: the value of the Authorization header; not part of the repr.
+    :ivar address: the address of the client, or the one that a trusted proxy reports.
+    :ivar host: the requested host, for challenges that contain a URL.
+    :ivar secure: whether the client's connection uses TLS.
+    :ivar scheme: the scheme that a trusted proxy reports, or empty.
+    :ivar certificate: the verified client certificate, or None.
     """
 
     authorization: str | None = field(repr=False, default=None)
@@ -82,122 +78,101 @@ class Caller:
 
 
 class IRepositoryFilter(Interface):
-    """The repositories that somebody may know of."""
+    """The repositories that a user may see."""
 
     prefixes: Sequence[str] = Attribute(
-        "Each of the names begins with one of these; in order, none of them begins with another."
+        "Every visible name begins with one of these; sorted, and none is a prefix of another."
     )
 
     def includes(name: str) -> bool:
-        """Whether a repository is one of them."""
+        """Return whether a repository is visible."""
 
 
 class IGrant(Interface):
-    """What one caller was found to be allowed."""
+    """The permissions of the sender of one request."""
 
     user: str = Attribute("The name to log; empty for an anonymous caller.")
-    visible: IRepositoryFilter | None = Attribute(
-        "The repositories to list for the caller; None for every one."
+    visible_repositories: IRepositoryFilter | None = Attribute(
+        "The repositories to list for the caller; None for all of them."
     )
 
     def permits(access: Access) -> bool:
-        """Whether the caller may do this as well, beyond what was asked for."""
+        """Return whether the caller may also do this, beyond the accesses already granted."""
 
 
 class IAccessController(Interface):
-    """Decides over requests."""
+    """Authorizes requests."""
 
     def authorize(caller: Caller, accesses: Sequence[Access]) -> Deferred[IGrant]:
         """Fire with a grant if ``caller`` may do all of ``accesses``.
 
-        :param accesses: what the route needs; empty for the version check at ``/v2/``, which
-            still asks for a login where one is needed.
+        :param accesses: the accesses that the route needs; empty for the version check at
+            ``/v2/``, which still needs a login where one is required.
         :raises RegistryError: UNAUTHORIZED with the challenge in its headers, or DENIED.
         """
 
 
 class IClosableAccessController(IAccessController):
-    """A controller that an operator configured, and that holds files and threads."""
+    """An access controller that holds resources such as files and threads."""
 
     def close() -> Deferred[None]:
-        """Free them; fire when that is done."""
+        """Release the resources; fire when that is done."""
 
 
 class IScope(Interface):
-    """Bounds: what may be done at most."""
+    """An upper limit of what an identity may do."""
 
     def allows(identity: IIdentity, access: Access) -> bool:
-        """Whether the user may do this.
+        """Return whether the identity may do this.
 
-        Asked once or more for each request, on the reactor's thread: it must not wait.
+        Called at least once per request on the reactor thread, so it must not block.
 
-        :param identity: without a name for an anonymous caller.
+        :param identity: has an empty name for an anonymous caller.
         """
 
 
-class ISteady(Interface):
-    """A marker on identities and :class:`IScope`: it is and says the same for ever.
-
-    What one of them allowed another may be remembered as long as a login holds. Without the marker
-    it is asked for each request.
-    """
-
-
 class IPolicy(IScope):
-    """Rules: which user may do what."""
+    """Rules that say which user may do what."""
 
-    def visible(identity: IIdentity) -> IRepositoryFilter | None:
-        """The repositories that the user may pull; None for every one."""
-
-
-@implementer(IGrant)
-@frozen
-class OpenGrant:
-    """Allows everything."""
-
-    user: str = ""
-    visible: None = None
-
-    def permits(self, access: Access) -> bool:  # noqa: ARG002
-        """Yes."""
-        return True
+    def visible_repositories(identity: IIdentity) -> IRepositoryFilter | None:
+        """Return the repositories that the user may pull; None for all of them."""
 
 
 class IIdentity(Interface):
-    """The avatar of :mod:`twisted.cred`: what a portal hands out for good credentials."""
+    """A user: the avatar that a :mod:`twisted.cred` portal returns for valid credentials."""
 
-    name: str = Attribute("What the user is called; empty for an anonymous caller.")
-    groups: frozenset[str] = Attribute("The groups that the user is in.")
+    name: str = Attribute("The name of the user; empty for an anonymous caller.")
+    groups: frozenset[str] = Attribute("The groups of the user.")
 
 
-@implementer(IIdentity, ISteady)
+@implementer(IIdentity)
 @frozen
 class Identity:
-    """A user, or nobody in particular.
+    """A named user, or an anonymous caller.
 
-    :ivar name: what the user is called; empty for an anonymous caller.
-    :ivar groups: the groups that the user is in.
+    :ivar name: the name of the user; empty for an anonymous caller.
+    :ivar groups: the groups of the user.
     """
 
     name: str = ""
     groups: frozenset[str] = frozenset()
 
 
-#: Whoever has shown no credentials. A good token without a name in it has an identity of its own.
+#: The identity of a caller without credentials. A caller with a valid token that contains no name
+#: has another identity with an empty name.
 ANONYMOUS = Identity()
 
 
-# zope's methods have no self.
-# ruff: noqa: N805
-
-
 class IAccountVersions(Interface):
-    """What a checker provides besides ICredentialsChecker if logins may outlive a password."""
+    """Optional interface of a credentials checker: detects that an account has changed.
 
-    def stamp(name: str) -> Deferred[str | None]:
-        """Fire with what is the same as long as the user has the same password.
+    A checker needs it if logins shall be able to outlive a request, for example refresh tokens.
+    """
 
-        It may be stored, and tells nothing of the password.
+    def account_version(name: str) -> Deferred[str | None]:
+        """Fire with a text that changes when the password of the user changes.
 
-        :returns: None if there is no such user.
+        The text may be stored and reveals nothing about the password.
+
+        :returns: None if the user does not exist.
         """

@@ -1,11 +1,12 @@
-"""Keys that tokens may be signed with: what each may sign, and what tokens call it.
+"""Trusted keys for token signatures, and the key that a token was signed with.
 
-A key is good for the algorithms of its kind and for no others, whatever a token says: a public key
-is never taken for the secret of an HMAC.
+A key may be used for the algorithms of its type and for no others, whatever a token says: a public
+key is never used as the secret of an HMAC.
 
-All keys that tokens may be signed with, and which of them a token means.
+The header of a token refers to a key by ``kid``, by the key itself (``jwk``), or by a chain of
+certificates (``x5c``, RFC 7515 section 4.1.6) that leads to a trusted certificate.
 
-Authorities whose certificates vouch for the keys of tokens (``x5c``, RFC 7515 section 4.1.6).
+This module needs the package ``PyJWT`` (the extra ``auth``).
 """
 
 from __future__ import annotations
@@ -30,38 +31,41 @@ from jwt.exceptions import PyJWTError
 from OpenSSL.crypto import X509, X509Store, X509StoreContext, X509StoreContextError, X509StoreFlags
 
 if TYPE_CHECKING:
-    # @@EMPTY
     from collections.abc import Mapping, Sequence
 
     from cryptography.x509 import Certificate
 
-_RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
-#: Bits of an RSA key at least (RFC 7518 section 3.3).
+_RSA_ALGORITHMS = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
+#: The minimum size of an RSA key in bits (RFC 7518 section 3.3).
 _MIN_RSA_BITS = 2048
-#: Bytes of a secret at least (RFC 7518 section 3.2).
+#: The minimum size of an HMAC secret in bytes (RFC 7518 section 3.2).
 _MIN_SECRET_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}
-#: RFC 7518 section 3.4: each curve has its algorithm.
+#: The algorithm of each curve (RFC 7518 section 3.4).
 _CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
-#: What some algorithms are called in other words.
+#: Other names of algorithms.
 _ALIASES = {"Ed25519": "EdDSA"}
-#: What reading a key may raise, whatever it says.
+#: The exceptions that reading a malformed key can raise.
 _UNREADABLE = (
     *(PyJWTError, ValueError, TypeError, KeyError, AttributeError, UnsupportedAlgorithm),
 )
-#: Bytes of the hash that libtrust takes.
+#: Bytes of the hash in a libtrust key id.
 _LIBTRUST_BYTES = 30
+#: The members of a public JWK. Reading the members of a private key can take long.
+_PUBLIC_MEMBERS = ("kty", "crv", "n", "e", "x", "y")
+#: Certificates in an ``x5c`` chain; longer chains are rejected, because verifying them takes long.
+_MAX_CHAIN_LENGTH = 10
 
 
 class KeyUnusable(Exception):
-    """No token can be checked with this; the text says why, and holds no secret."""
+    """A key cannot be used for token signatures; the text says why and contains no secret."""
 
 
 @frozen(eq=False)
 class SigningKey:
-    """A key that is trusted.
+    """A key for verifying signatures.
 
-    :ivar key: a public key of ``cryptography``, or the bytes of a secret.
-    :ivar algorithms: what it may have signed with, in the words of RFC 7518.
+    :ivar key: a public key of ``cryptography``, or the bytes of an HMAC secret.
+    :ivar algorithms: the algorithms that it may be used for, named as in RFC 7518.
     """
 
     key: Any = field(repr=False)
@@ -69,59 +73,61 @@ class SigningKey:
 
     @classmethod
     def from_public_key(cls, key: object) -> SigningKey:
-        """A key for all algorithms of its kind.
+        """Make a key for all algorithms of its type.
 
-        :raises KeyUnusable: if no token is signed with such keys.
+        :raises KeyUnusable: if keys of this type or size are not used for tokens.
         """
         if isinstance(key, RSAPublicKey):
             if key.key_size < _MIN_RSA_BITS:
-                raise KeyUnusable(f"it has {key.key_size} bits, which are too few")
-            return cls(key, _RSA)
+                raise KeyUnusable(f"the RSA key has {key.key_size} bits, {_MIN_RSA_BITS} needed")
+            return cls(key, _RSA_ALGORITHMS)
         if isinstance(key, EllipticCurvePublicKey) and key.curve.name in _CURVES:
             return cls(key, frozenset({_CURVES[key.curve.name]}))
         if isinstance(key, Ed25519PublicKey):
             return cls(key, frozenset({"EdDSA"}))
-        raise KeyUnusable("no tokens are signed with keys of this kind")
+        raise KeyUnusable("keys of this type are not used for tokens")
 
     @classmethod
     def from_jwk(cls, jwk: Mapping[str, Any]) -> SigningKey:
-        """A key from its JSON (RFC 7517); of a private key the public half.
+        """Make a key from a JWK (RFC 7517). Of a private key only the public half is kept.
 
-        :raises KeyUnusable: if it is none, or not for signatures.
+        :raises KeyUnusable: if the JWK is malformed or not for signatures.
         """
         if jwk.get("use", "sig") != "sig":
-            raise KeyUnusable("it is not for signatures")
+            raise KeyUnusable("the key is not for signatures")
         try:
-            # What its alg says is looked at below: the library takes it for the kind of the key.
-            material = {name: value for name, value in jwk.items() if name != "alg"}
-            key: Any = PyJWK.from_dict(material).key
+            # The library would take alg for the type of the key; it is checked below.
+            members = {name: value for name, value in jwk.items() if name != "alg"}
+            key: Any = PyJWK.from_dict(members).key
         except _UNREADABLE:
-            # What the library says of it may repeat the whole key.
-            raise KeyUnusable("it can not be read as a key") from None
+            # The library's message may contain the whole key.
+            raise KeyUnusable("the key cannot be read") from None
         if isinstance(key, bytes):
             fitting = {name for name, least in _MIN_SECRET_BYTES.items() if len(key) >= least}
-            made = cls(key, frozenset(fitting))
+            signing_key = cls(key, frozenset(fitting))
         else:
-            made = cls.from_public_key(key.public_key() if hasattr(key, "public_key") else key)
+            public = key.public_key() if hasattr(key, "public_key") else key
+            signing_key = cls.from_public_key(public)
         alg = jwk.get("alg")
-        fit = made.algorithms if alg is None else made.algorithms & {_ALIASES.get(alg, alg)}
-        if not fit:
-            raise KeyUnusable("it is too short, or not of the kind that its alg wants")
-        return cls(made.key, fit)
+        algorithms = signing_key.algorithms
+        if alg is not None:
+            algorithms &= {_ALIASES.get(alg, alg)} if isinstance(alg, str) else set()
+        if not algorithms:
+            raise KeyUnusable("the key is too short or does not fit its alg")
+        return cls(signing_key.key, algorithms)
 
 
 def key_ids(key: object) -> tuple[str, ...]:
-    """What the ``kid`` of a token may call a public key, without anybody having agreed on it.
+    """Return the values of ``kid`` that Distribution derives from a public key.
 
-    The thumbprint of RFC 7638, as Distribution 3 has it; and the fingerprint of libtrust, as
-    Distribution 2 has it.
+    Distribution 3 uses the thumbprint of RFC 7638, Distribution 2 the fingerprint of libtrust.
     """
     if isinstance(key, RSAPublicKey):
         thumbprints = [thumbprint(RSAAlgorithm.to_jwk(key, as_dict=True), "e", "kty", "n")]
     elif isinstance(key, EllipticCurvePublicKey) and key.curve.name in _CURVES:
         members = ECAlgorithm.to_jwk(key, as_dict=True)
         numbers = key.public_numbers()
-        # Distribution leaves out zeros in front, which the standard wants; 1 of 128 keys has some.
+        # Distribution omits the leading zeros that the RFC requires; 1 of 128 keys has some.
         short = {**members, "x": _encode_int(numbers.x), "y": _encode_int(numbers.y)}
         thumbprints = [thumbprint(each, "crv", "kty", "x", "y") for each in (members, short)]
     elif isinstance(key, Ed25519PublicKey):
@@ -132,9 +138,9 @@ def key_ids(key: object) -> tuple[str, ...]:
 
 
 def thumbprint(jwk: Mapping[str, Any], *members: str) -> str:
-    """The thumbprint of a key (RFC 7638 section 3).
+    """Return the thumbprint of a key (RFC 7638 section 3).
 
-    :param members: those that the standard asks for its kind.
+    :param members: the members that the RFC requires for the type of the key.
     """
     document = {name: jwk[name] for name in sorted(members)}
     text = json.dumps(document, separators=(",", ":"))
@@ -155,109 +161,11 @@ def _encode_base64url(content: bytes) -> str:
     return urlsafe_b64encode(content).rstrip(b"=").decode()
 
 
-#: The members of a public key. To read a private one may take long.
-_PUBLIC_MEMBERS = ("kty", "crv", "n", "e", "x", "y")
-
-
-@frozen(eq=False)
-class Keyring:
-    """Trusted keys, by what tokens call them.
-
-    :ivar keys: by ``kid``.
-    :ivar authorities: who vouches for others; None if nobody does.
-    """
-
-    keys: Mapping[str, SigningKey] = field(repr=False)
-    authorities: TrustAnchors | None = None
-
-    def find(self, header: Mapping[str, Any], now: float) -> SigningKey:
-        """The key that a token was signed with, as far as its header says.
-
-        A key that the token itself brings along is only looked up among ours, never believed.
-
-        :param now: in seconds since 1970.
-        :raises KeyUnusable: if it is none that is trusted.
-        """
-        if header.get("x5c"):
-            return self._key_from_chain(header["x5c"], now)
-        jwk = header.get("jwk")
-        if jwk is None:
-            return self._key_by_id(header.get("kid"))
-        if not isinstance(jwk, dict):
-            raise KeyUnusable("jwk is no key")
-        embedded = SigningKey.from_jwk({name: jwk[name] for name in _PUBLIC_MEMBERS if name in jwk})
-        if jwk.get("x5c"):
-            key = self._key_from_chain(jwk["x5c"], now)
-            if not set(key_ids(key.key)) & set(key_ids(embedded.key)):
-                raise KeyUnusable("jwk is another key than that of its x5c")
-            return key
-        for name in key_ids(embedded.key):
-            if name in self.keys:
-                return self.keys[name]
-        raise KeyUnusable("jwk is no key that is trusted")
-
-    def _key_from_chain(self, chain: Any, now: float) -> SigningKey:
-        if self.authorities is None:
-            raise KeyUnusable("x5c is given, and no authority is trusted")
-        return self.authorities.verify_chain(chain, now)
-
-    def _key_by_id(self, name: Any) -> SigningKey:
-        key = self.keys.get(name) if isinstance(name, str) else None
-        if key is None:
-            raise KeyUnusable("kid names no key that is trusted")
-        return key
-
-
-def make_keyring(authorities: TrustAnchors | None, jwks: bytes | None) -> Keyring:
-    """The keys of certificates, and of a set of keys.
-
-    :param jwks: a JWK Set (RFC 7517 section 5); those of its keys that are of no use for signatures
-        are left out.
-    :raises KeyUnusable: if the set can not be read, or nothing is trusted.
-    """
-    keys: dict[str, SigningKey] = {}
-    for certificate in authorities.certificates if authorities else ():
-        public = certificate.public_key()
-        for name in key_ids(public):
-            keys[name] = SigningKey.from_public_key(public)
-    if jwks is not None:
-        keys.update(_parse_jwks(jwks))
-    if not keys and authorities is None:
-        raise KeyUnusable("there is no key for signatures in it")
-    return Keyring(keys, authorities)
-
-
-def _parse_jwks(jwks: bytes) -> dict[str, SigningKey]:
-    try:
-        document = json.loads(jwks)
-        listed = document["keys"]
-    except (ValueError, RecursionError, KeyError, TypeError):
-        listed = None
-    if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
-        raise KeyUnusable("it is no JSON with a list of keys")
-    keys: dict[str, SigningKey] = {}
-    for number, jwk in enumerate(listed):
-        if jwk.get("use", "sig") != "sig":
-            continue
-        try:
-            key = SigningKey.from_jwk(jwk)
-        except KeyUnusable as error:
-            raise KeyUnusable(f"keys[{number}]: {error}") from None
-        names = [jwk["kid"]] if isinstance(jwk.get("kid"), str) else []
-        for name in (*names, *key_ids(key.key)):
-            keys[name] = key
-    return keys
-
-
-#: Certificates in one chain; a token with more wants to keep us busy.
-_MAX_CHAIN = 10
-
-
 @define(eq=False, repr=False)
 class TrustAnchors:
-    """Certificates that are trusted, and whatever they have vouched for.
+    """Trusted certificates, for verifying chains of certificates.
 
-    :ivar certificates: any of them ends a chain, be it an authority's or not.
+    :ivar certificates: each may end a chain, whether it belongs to an authority or not.
     """
 
     certificates: Sequence[Certificate]
@@ -270,34 +178,123 @@ class TrustAnchors:
 
     @classmethod
     def from_pem(cls, content: bytes) -> TrustAnchors:
-        """Read a bundle.
+        """Read certificates in PEM.
 
-        :raises ValueError: if it holds no certificate, or one that is broken.
+        :raises ValueError: if there is no certificate, or a malformed one.
         """
         return cls(load_pem_x509_certificates(content))
 
     def verify_chain(self, chain: Any, now: float) -> SigningKey:
-        """The key of the first certificate of a chain, if the others lead to one of ours.
+        """Return the key of the first certificate of a chain that leads to a trusted one.
 
-        :param chain: what a token gives as ``x5c``.
-        :param now: for how long certificates are good, in seconds since 1970.
-        :raises KeyUnusable: if they do not.
+        :param chain: the ``x5c`` of a token.
+        :param now: the time at which the certificates must be valid, in seconds since 1970.
+        :raises KeyUnusable: if the chain is malformed or not trusted.
         """
-        if not isinstance(chain, list) or not 0 < len(chain) <= _MAX_CHAIN:
-            raise KeyUnusable("x5c is no list of certificates")
-        leaf, *others = [_certificate(each) for each in chain]
+        if not isinstance(chain, list) or not 0 < len(chain) <= _MAX_CHAIN_LENGTH:
+            raise KeyUnusable("x5c is not a list of certificates")
+        leaf, *others = [_load_certificate(each) for each in chain]
         self._store.set_time(datetime.fromtimestamp(now, UTC))
         context = X509StoreContext(self._store, leaf, others)
         try:
             context.verify_certificate()
         except X509StoreContextError as error:
-            raise KeyUnusable(f"x5c leads to no certificate that is trusted: {error}") from None
+            raise KeyUnusable(f"x5c leads to no trusted certificate: {error}") from None
         return SigningKey.from_public_key(leaf.get_pubkey().to_cryptography_key())
 
 
-def _certificate(text: object) -> X509:
+def _load_certificate(text: object) -> X509:
     try:
         content = b64decode(str(text), validate=True)
         return X509.from_cryptography(load_der_x509_certificate(content))
     except (binascii.Error, ValueError, UnsupportedAlgorithm):
-        raise KeyUnusable("x5c holds something that is no certificate") from None
+        raise KeyUnusable("x5c contains an invalid certificate") from None
+
+
+@frozen(eq=False)
+class Keyring:
+    """The trusted keys.
+
+    :ivar keys: keys by ``kid``.
+    :ivar authorities: trusted certificates for ``x5c`` chains; None to reject all chains.
+    """
+
+    keys: Mapping[str, SigningKey] = field(repr=False)
+    authorities: TrustAnchors | None = None
+
+    def find_key(self, header: Mapping[str, Any], now: float) -> SigningKey:
+        """Return the trusted key that the header of a token refers to.
+
+        A key inside the header only selects one of the trusted keys; it is not trusted itself.
+
+        :param now: in seconds since 1970.
+        :raises KeyUnusable: if the key is not trusted.
+        """
+        if header.get("x5c"):
+            return self._key_from_chain(header["x5c"], now)
+        jwk = header.get("jwk")
+        if jwk is None:
+            return self._key_by_id(header.get("kid"))
+        if not isinstance(jwk, dict):
+            raise KeyUnusable("jwk is not a key")
+        embedded = SigningKey.from_jwk({name: jwk[name] for name in _PUBLIC_MEMBERS if name in jwk})
+        if jwk.get("x5c"):
+            key = self._key_from_chain(jwk["x5c"], now)
+            if not set(key_ids(key.key)) & set(key_ids(embedded.key)):
+                raise KeyUnusable("jwk and its x5c have different keys")
+            return key
+        for name in key_ids(embedded.key):
+            if name in self.keys:
+                return self.keys[name]
+        raise KeyUnusable("jwk is not a trusted key")
+
+    def _key_from_chain(self, chain: Any, now: float) -> SigningKey:
+        if self.authorities is None:
+            raise KeyUnusable("x5c is not accepted: no authority is trusted")
+        return self.authorities.verify_chain(chain, now)
+
+    def _key_by_id(self, name: Any) -> SigningKey:
+        key = self.keys.get(name) if isinstance(name, str) else None
+        if key is None:
+            raise KeyUnusable("kid is not the id of a trusted key")
+        return key
+
+
+def make_keyring(authorities: TrustAnchors | None, jwks: bytes | None) -> Keyring:
+    """Return a keyring with the keys of certificates and of a JWK Set.
+
+    :param jwks: a JWK Set (RFC 7517 section 5). Keys that are not for signatures are ignored.
+    :raises KeyUnusable: if the set is malformed, or nothing would be trusted.
+    """
+    keys: dict[str, SigningKey] = {}
+    for certificate in authorities.certificates if authorities else ():
+        public = certificate.public_key()
+        for name in key_ids(public):
+            keys[name] = SigningKey.from_public_key(public)
+    if jwks is not None:
+        keys.update(_parse_jwks(jwks))
+    if not keys and authorities is None:
+        raise KeyUnusable("there is no key for signatures")
+    return Keyring(keys, authorities)
+
+
+def _parse_jwks(jwks: bytes) -> dict[str, SigningKey]:
+    try:
+        document = json.loads(jwks)
+        listed = document["keys"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        listed = None
+    if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
+        raise KeyUnusable("expected JSON with a list of keys")
+    keys: dict[str, SigningKey] = {}
+    for number, jwk in enumerate(listed):
+        if jwk.get("use", "sig") != "sig":
+            continue
+        try:
+            key = SigningKey.from_jwk(jwk)
+        except KeyUnusable as error:
+            raise KeyUnusable(f"keys[{number}]: {error}") from None
+        names = [jwk["kid"]] if isinstance(jwk.get("kid"), str) else []
+        for name in (*names, *key_ids(key.key)):
+            keys[name] = key
+    return keys

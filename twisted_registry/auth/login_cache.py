@@ -42,7 +42,7 @@ class LoginCache:
         init=False, factory=OrderedDict
     )
 
-    def find(self, shown: str, version: object = None) -> Login | None:
+    def find_login(self, shown: str, version: object = None) -> Login | None:
         """The login of somebody who showed this, if it still holds.
 
         :param version: as it was given to :meth:`store_login`; another one ends the login.

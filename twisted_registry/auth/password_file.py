@@ -1,13 +1,16 @@
-"""bcrypt, as Distribution's library does it. All of it takes long: call it on a thread.
+"""The users of an htpasswd file, as a checker for :mod:`twisted.cred`.
 
-The users of an htpasswd file, which is read again when it has changed.
+The file is read again when it has changed. Passwords are hashed with bcrypt, as Distribution does;
+the functions that hash take long, so call them on a thread.
+
+This module needs the package ``bcrypt`` (the extra ``auth``).
 """
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from hashlib import sha256
+from pathlib import Path
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +30,10 @@ from twisted_registry.auth.htpasswd import (
     HtpasswdInvalid,
     HtpasswdUsers,
     parse_htpasswd,
-    temporary_file,
     with_entry,
 )
 from twisted_registry.auth.interfaces import IAccountVersions
+from twisted_registry.storage.files import temporary_file, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -38,57 +41,52 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
     from zope.interface.interface import InterfaceClass
 
-#: The binary logarithm of the rounds of a new hash: Distribution's, some 70 ms.
-DEFAULT_COST = 10
-
-
-def verify_password(password: bytes, hashed: bytes) -> bool:
-    """Whether a hash is that of a password, of which only the first 72 bytes count."""
-    # The library knows the first version by its later name only.
-    known = b"$2a" + hashed[2:] if hashed.startswith(b"$2$") else hashed
-    try:
-        return bcrypt.checkpw(password[:MAX_PASSWORD_BYTES], known)
-    except ValueError:  # a salt or a hash that bcrypt never wrote
-        return False
-
-
-def verify_dummy_password(password: bytes, cost: int) -> bool:
-    """Take as long as :func:`verify_password` does, for a hash of nobody's password."""
-    return verify_password(password, b"$2b$%02d$%s" % (cost, b"." * 53))
-
-
-def hash_password(password: bytes, cost: int = DEFAULT_COST) -> bytes:
-    """A new hash, in the version that Apache writes.
-
-    :param password: at most 72 bytes.
-    """
-    return b"$2y" + bcrypt.hashpw(password, bcrypt.gensalt(cost))[3:]
-
-
-# A file of secrets is made with the calls that say how.
-# ruff: noqa: PTH123
-
-
 log = Logger()
 
-#: Nanoseconds: a file that was written so lately may be written again without looking different.
+#: The cost of a new hash (the binary logarithm of the rounds), as in Distribution.
+DEFAULT_COST = 10
+#: A file modified less than this many nanoseconds ago may change again and look the same.
 _MIN_AGE_NS = 20_000_000
 #: The user of a file that was missing, as in Distribution.
 FIRST_USER = "docker"
 
 
+def verify_password(password: bytes, hashed: bytes) -> bool:
+    """Return whether a password matches a hash. Only its first 72 bytes count. Takes long."""
+    # The library knows version 2 only as version 2a.
+    known = b"$2a" + hashed[2:] if hashed.startswith(b"$2$") else hashed
+    try:
+        return bcrypt.checkpw(password[:MAX_PASSWORD_BYTES], known)
+    except ValueError:  # bcrypt rejects the salt or the hash
+        return False
+
+
+def verify_dummy_password(password: bytes, cost: int) -> bool:
+    """Return False after the time that :func:`verify_password` needs for a hash of this cost."""
+    return verify_password(password, b"$2b$%02d$%s" % (cost, b"." * 53))
+
+
+def hash_password(password: bytes, cost: int = DEFAULT_COST) -> bytes:
+    """Return a new hash of version 2y, as Apache writes it. Takes long.
+
+    :param password: at most 72 bytes.
+    :param cost: the binary logarithm of the rounds.
+    """
+    return b"$2y" + bcrypt.hashpw(password, bcrypt.gensalt(cost))[3:]
+
+
 @implementer(ICredentialsChecker, IVersionedChecker, IAccountVersions)
 @define(eq=False, repr=False)
 class PasswordFile:
-    """Knows the users of a file.
+    """A credentials checker for the users of an htpasswd file.
 
-    Whether a password is right is found on a thread, and for a name that is unknown in the same
-    time.
+    Passwords are checked on a thread. Unknown names take as long as wrong passwords, so that
+    callers cannot find out which names exist.
 
     :ivar path: the file.
-    :ivar run: makes a call on a thread; how many it makes at a time bounds the processors that
-        passwords take.
-    :ivar clock: the time, by the clock that stamps files.
+    :ivar run_in_thread: runs a function on a thread. The number of its threads limits the
+        processors used for hashing.
+    :ivar clock: the time, by the clock that sets the modification times of files.
     """
 
     credentialInterfaces: Sequence[InterfaceClass] = field(init=False, default=(IUsernamePassword,))
@@ -98,16 +96,16 @@ class PasswordFile:
     _loaded: tuple[object, HtpasswdUsers] = field(init=False, default=(None, HtpasswdUsers({})))
 
     def version(self) -> object | None:
-        """As promised by :class:`~twisted_registry.auth.basic.IVersionedChecker`."""
+        """Return the version of the file; None if it is missing or was modified just now."""
         try:
-            return self._file_version(os.stat(self._path))  # noqa: PTH116
+            return self._settled_version(os.stat(self._path))  # noqa: PTH116 - for each request
         except OSError:
             return None
 
     def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
         """Fire with the name, or fail with UnauthorizedLogin.
 
-        :raises AuthenticationUnavailable: if the file can not be read, or is no htpasswd file.
+        :raises AuthenticationUnavailable: if the file cannot be read or is not an htpasswd file.
         """
         return self._check(credentials.username, credentials.password)
 
@@ -115,20 +113,20 @@ class PasswordFile:
     def _check(self, name: bytes, password: bytes) -> Generator[Any, Any, bytes | tuple[()]]:
         users: HtpasswdUsers = yield self._current_users()
         hashed = users.hashes.get(name)
-        found = yield (
+        is_right = yield (
             self._run_in_thread(verify_dummy_password, password, users.cost)
             if hashed is None
             else self._run_in_thread(verify_password, password, hashed)
         )
-        if not found:
+        if not is_right:
             raise UnauthorizedLogin
         return name
 
     @inlineCallbacks
-    def stamp(self, name: str) -> Generator[Any, Any, str | None]:
-        """As promised by :class:`~twisted_registry.auth.interfaces.IAccountVersions`.
+    def account_version(self, name: str) -> Generator[Any, Any, str | None]:
+        """Fire with a hash of the user's password hash; with None if the user does not exist.
 
-        :raises AuthenticationUnavailable: if the file can not be read, or is no htpasswd file.
+        :raises AuthenticationUnavailable: if the file cannot be read or is not an htpasswd file.
         """
         users: HtpasswdUsers = yield self._current_users()
         hashed = users.hashes.get(name.encode())
@@ -146,58 +144,56 @@ class PasswordFile:
                 raise AuthenticationUnavailable(f"{self._path}: {error}") from error
         return users
 
-    def read(self) -> None:
-        """Read the file, at the start. Blocks.
+    def load(self) -> None:
+        """Read the file, before the first request. Blocks.
 
-        :raises OSError: if it can not be read.
-        :raises HtpasswdInvalid: if it is no htpasswd file.
+        :raises OSError: if the file cannot be read.
+        :raises HtpasswdInvalid: if it is not an htpasswd file.
         """
         self._store_users(self._read())
 
     def _read(self) -> tuple[object | None, HtpasswdUsers]:
-        with open(self._path, "rb") as file:
-            mark = self._file_version(os.fstat(file.fileno()))
-            return mark, parse_htpasswd(file.read())
+        with Path(self._path).open("rb") as file:
+            version = self._settled_version(os.fstat(file.fileno()))
+            return version, parse_htpasswd(file.read())
 
-    def _store_users(self, found: tuple[object | None, HtpasswdUsers]) -> HtpasswdUsers:
-        self._loaded = found
-        _, users = found
+    def _store_users(self, loaded: tuple[object | None, HtpasswdUsers]) -> HtpasswdUsers:
+        self._loaded = loaded
+        _, users = loaded
         if users.ignored:
             log.warn(
-                "{path}: {ignored} lines are not NAME:HASH with a hash of bcrypt, and open no door"
-                " (htpasswd -B makes such)",
+                "{path}: {ignored} lines are ignored: expected NAME:HASH with a bcrypt hash"
+                " (use htpasswd -B)",
                 path=self._path,
                 ignored=users.ignored,
             )
         return users
 
-    def _file_version(self, seen: os.stat_result) -> object | None:
-        written = max(seen.st_mtime_ns, seen.st_ctime_ns)
-        if self._clock.seconds() * 1e9 - written < _MIN_AGE_NS:
+    def _settled_version(self, status: os.stat_result) -> object | None:
+        modified = max(status.st_mtime_ns, status.st_ctime_ns)
+        if self._clock.seconds() * 1e9 - modified < _MIN_AGE_NS:
             return None
-        return seen.st_dev, seen.st_ino, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size
+        return version_of(status)
 
 
 def create_if_missing(path: str) -> str | None:
-    """Make a file with one user, :data:`FIRST_USER`, where there is none, readable by us alone.
+    """Create a file with the user :data:`FIRST_USER`, readable only by its owner. Blocks.
 
-    Blocks.
-
-    :returns: the password, which nobody can find out later; None if there is a file.
-    :raises OSError: if it can be neither found nor made.
+    :returns: the generated password, which is stored nowhere else; None if the file exists.
+    :raises OSError: if the file can be neither found nor created.
     """
-    with suppress(FileNotFoundError):
-        os.stat(path)  # noqa: PTH116
+    target = Path(path)
+    try:
+        target.stat()
+    except FileNotFoundError:
+        target.parent.mkdir(0o700, parents=True, exist_ok=True)
+    else:
         return None
-    folder = os.path.dirname(path)  # noqa: PTH120
-    if folder:
-        os.makedirs(folder, 0o700, exist_ok=True)  # noqa: PTH103
     password = token_urlsafe()
-    with temporary_file(
-        path, with_entry(b"", FIRST_USER.encode(), hash_password(password.encode()))
-    ) as hidden:
+    content = with_entry(b"", FIRST_USER.encode(), hash_password(password.encode()))
+    with temporary_file(path, content) as hidden:
         try:
-            os.link(hidden, path)
-        except FileExistsError:  # another was faster
+            target.hardlink_to(hidden)
+        except FileExistsError:  # another process has created it meanwhile
             return None
     return password

@@ -1,6 +1,7 @@
-"""The rules of ``access``: each adds to what the others allow, and nothing takes away.
+"""The rules of the ``access`` section: who may do what in which repositories.
 
-What somebody may do, and what they may see of it.
+A :class:`Right` is a set of actions in a set of repositories. An :class:`AccessRule` gives a right
+to some users. Each rule adds to what the others allow; no rule takes anything away.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from twisted_registry.auth.interfaces import (
     IIdentity,
     IPolicy,
     IRepositoryFilter,
-    ISteady,
 )
 from twisted_registry.oci.patterns import GlobSet
 
@@ -25,23 +25,25 @@ if TYPE_CHECKING:
 
     from twisted_registry.auth.interfaces import Access
 
-#: What an action of a rule allows, in the words of :class:`~.interfaces.Access`. A push reads, too:
-#: clients look whether a blob is there.
+#: The actions of :class:`~.interfaces.Access` that an action of a rule allows. A push includes
+#: pulls, because clients check whether a blob exists before they upload it.
 IMPLIED_ACTIONS = {
     "pull": frozenset({"pull"}),
     "push": frozenset({"pull", "push"}),
     "delete": frozenset({"delete"}),
     "admin": frozenset({"pull", "push", "delete", "*"}),
 }
-#: Answers that are kept of what somebody may do.
+#: Cached decisions per :class:`Rights`.
 _MAX_DECISIONS = 256
+#: Users whose rights are cached.
+_MAX_USERS = 4096
 
 
 @frozen
 class Right:
-    """Some actions in some repositories.
+    """Permission for some actions in some repositories.
 
-    :ivar actions: those of :class:`~twisted_registry.auth.interfaces.Access`.
+    :ivar actions: actions of :class:`~twisted_registry.auth.interfaces.Access`.
     """
 
     repositories: GlobSet
@@ -49,54 +51,54 @@ class Right:
 
     @classmethod
     def make(cls, repositories: Iterable[str], actions: Iterable[str]) -> Right:
-        """A right from patterns and the actions of a rule.
+        """Make a right from patterns and the actions of a rule.
 
-        :raises GlobInvalid: if one is no pattern.
-        :raises KeyError: if one is no action.
+        :raises GlobInvalid: if a pattern is invalid.
+        :raises KeyError: if an action is unknown.
         """
         allowed = frozenset[str]().union(*(IMPLIED_ACTIONS[action] for action in actions))
         return cls(GlobSet.parse(repositories), allowed)
 
     def as_json(self) -> dict[str, list[str]]:
-        """What :meth:`from_json` reads."""
-        chosen = [glob.text for glob in self.repositories.included]
-        chosen += [f"!{glob.text}" for glob in self.repositories.excluded]
-        return {"repositories": chosen, "actions": sorted(self.actions)}
+        """Return the JSON object that :meth:`from_json` reads."""
+        patterns = [glob.text for glob in self.repositories.included]
+        patterns += [f"!{glob.text}" for glob in self.repositories.excluded]
+        return {"repositories": patterns, "actions": sorted(self.actions)}
 
     @classmethod
-    def from_json(cls, said: Mapping[str, Iterable[str]]) -> Right:
-        """Read a right again.
+    def from_json(cls, document: Mapping[str, Iterable[str]]) -> Right:
+        """Make a right from the JSON object of :meth:`as_json`.
 
-        :raises ValueError: if it is none.
+        :raises ValueError: if the object is not a right.
         """
         try:
-            actions = frozenset(said["actions"]) & IMPLIED_ACTIONS["admin"]
-            return cls(GlobSet.parse(said["repositories"]), actions)
+            actions = frozenset(document["actions"]) & IMPLIED_ACTIONS["admin"]
+            return cls(GlobSet.parse(document["repositories"]), actions)
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError("no right") from error
+            raise ValueError("invalid right") from error
 
 
 @frozen
 class Rights:
-    """All that somebody may do; nothing without a right to it."""
+    """All rights of one user. An access without a matching right is not allowed."""
 
     rights: tuple[Right, ...] = ()
     _decisions: dict[tuple[str, str], bool] = field(init=False, factory=dict, eq=False, repr=False)
 
     def as_json(self) -> list[dict[str, list[str]]]:
-        """What :meth:`from_json` reads."""
+        """Return the JSON array that :meth:`from_json` reads."""
         return [right.as_json() for right in self.rights]
 
     @classmethod
-    def from_json(cls, said: Iterable[Mapping[str, Iterable[str]]]) -> Rights:
-        """Read rights again.
+    def from_json(cls, documents: Iterable[Mapping[str, Iterable[str]]]) -> Rights:
+        """Make rights from the JSON array of :meth:`as_json`.
 
-        :raises ValueError: if they are none.
+        :raises ValueError: if an entry is not a right.
         """
-        return cls(tuple(map(Right.from_json, said)))
+        return cls(tuple(map(Right.from_json, documents)))
 
-    def allow(self, access: Access) -> bool:
-        """Whether one of them allows this."""
+    def allows(self, access: Access) -> bool:
+        """Return whether one of the rights allows the access."""
         if access.type == "registry":
             return self._allows_registry_access(access)
         key = access.name, access.action
@@ -116,12 +118,12 @@ class Rights:
                 "*" in right.actions and right.repositories.matches_everything
                 for right in self.rights
             )
-        # Whoever may pull anything may list what they may pull.
+        # A user who may pull from any repository may list the repositories visible to them.
         return access == CATALOG and any("pull" in right.actions for right in self.rights)
 
     @property
-    def visible(self) -> IRepositoryFilter | None:
-        """The repositories that can be pulled; None if that is every one."""
+    def visible_repositories(self) -> IRepositoryFilter | None:
+        """The repositories that the user may pull; None for all of them."""
         choices = tuple(right.repositories for right in self.rights if "pull" in right.actions)
         return (
             None
@@ -133,31 +135,33 @@ class Rights:
 @implementer(IRepositoryFilter)
 @frozen
 class RepositoryFilter:
-    """Repositories that one of some choices has."""
+    """The union of several sets of repositories."""
 
     choices: tuple[GlobSet, ...]
 
     @property
     def prefixes(self) -> tuple[str, ...]:
-        """As promised by :class:`IRepositoryFilter`."""
-        found: list[str] = []
+        """The literal prefixes of the patterns, sorted; none is a prefix of another."""
+        prefixes: list[str] = []
         for prefix in sorted(glob.prefix for choice in self.choices for glob in choice.included):
-            # A prefix of this one, if there is any, is right before it.
-            if not found or not prefix.startswith(found[-1]):
-                found.append(prefix)
-        return tuple(found)
+            # In sorted order, a prefix of this one directly precedes it.
+            if not prefixes or not prefix.startswith(prefixes[-1]):
+                prefixes.append(prefix)
+        return tuple(prefixes)
 
     def includes(self, name: str) -> bool:
-        """As promised by :class:`IRepositoryFilter`."""
+        """Return whether one of the sets contains the repository."""
         return any(name in choice for choice in self.choices)
 
 
-@implementer(IIdentity, ISteady)
+@implementer(IIdentity)
 @frozen
 class IdentityWithRights:
-    """Somebody who brings their own rights, whom no rule is asked about.
+    """A user with rights that come with the credentials; no rule applies to this user.
 
-    :ivar rights: all that they may do.
+    Robots and the jobs of CI systems have such identities.
+
+    :ivar rights: everything that the user may do.
     """
 
     name: str
@@ -165,16 +169,15 @@ class IdentityWithRights:
     groups: frozenset[str] = frozenset()
 
 
-#: Users whose rights are kept.
-_MAX_USERS = 4096
-
-
 @frozen
 class AccessRule:
-    """Some users have a right.
+    """A right for some users.
 
-    :ivar anonymous: whether everybody has it.
-    :ivar authenticated: whether everybody with a name has it.
+    :ivar right: the right.
+    :ivar users: the names of users who have it.
+    :ivar groups: the groups whose members have it.
+    :ivar authenticated: whether every caller with a name has it.
+    :ivar anonymous: whether every caller has it.
     """
 
     right: Right
@@ -184,7 +187,10 @@ class AccessRule:
     anonymous: bool = False
 
     def applies_to(self, name: str, groups: frozenset[str]) -> bool:
-        """Whether it is about a user of these groups; about a stranger if the name is empty."""
+        """Return whether the rule gives its right to a user in these groups.
+
+        :param name: empty for an anonymous caller.
+        """
         if self.anonymous:
             return True
         return bool(name) and (
@@ -192,13 +198,13 @@ class AccessRule:
         )
 
 
-@implementer(IPolicy, ISteady)
+@implementer(IPolicy)
 @define(eq=False, repr=False)
 class AccessPolicy:
-    """Allows what a rule allows.
+    """A policy that allows what at least one rule allows.
 
-    :ivar rules: all of them.
-    :ivar members: the users of each group; a login can say of further groups.
+    :ivar rules: the rules.
+    :ivar members: the users of each group. An identity may name further groups.
     """
 
     _rules: tuple[AccessRule, ...]
@@ -206,18 +212,18 @@ class AccessPolicy:
     _rights_by_user: dict[tuple[str, frozenset[str]], Rights] = field(init=False, factory=dict)
 
     def allows(self, identity: IIdentity, access: Access) -> bool:
-        """As promised by :class:`IPolicy`."""
+        """Return whether a rule, or the rights of the identity itself, allow the access."""
         if access.type == "registry" and access == CATALOG and identity.name:
-            # Their list may be empty, which is no secret to them.
+            # Every named user may list the visible repositories, even if there are none.
             return True
-        return self.rights(identity).allow(access)
+        return self.rights(identity).allows(access)
 
-    def visible(self, identity: IIdentity) -> IRepositoryFilter | None:
-        """As promised by :class:`IPolicy`."""
-        return self.rights(identity).visible
+    def visible_repositories(self, identity: IIdentity) -> IRepositoryFilter | None:
+        """Return the repositories that the user may pull; None for all of them."""
+        return self.rights(identity).visible_repositories
 
     def rights(self, identity: IIdentity) -> Rights:
-        """All that somebody may do."""
+        """Return all rights of an identity."""
         if isinstance(identity, IdentityWithRights):
             return identity.rights
         key = identity.name, identity.groups
@@ -229,5 +235,7 @@ class AccessPolicy:
         return found
 
     def _find_rights(self, name: str, groups: frozenset[str]) -> Rights:
-        mine = groups | {group for group, users in self._members.items() if name in users}
-        return Rights(tuple(rule.right for rule in self._rules if rule.applies_to(name, mine)))
+        all_groups = groups | {group for group, users in self._members.items() if name in users}
+        return Rights(
+            tuple(rule.right for rule in self._rules if rule.applies_to(name, all_groups))
+        )

@@ -1,4 +1,4 @@
-"""``silly``: any Authorization will do. For trying out how clients behave, and nothing else."""
+"""Distribution's ``silly`` scheme: accepts any Authorization header. For testing clients only."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ _LOGIN = Login(Identity("silly"))
 @implementer(IScheme)
 @frozen
 class Silly:
-    """Takes whoever shows something for the user "silly".
+    """A scheme that logs in every caller with an Authorization header as the user "silly".
 
-    :ivar realm: said in the challenge.
-    :ivar service: said in the challenge.
+    :ivar realm: the realm of the challenge.
+    :ivar service: the service of the challenge.
     """
 
     realm: str
     service: str
 
     def find_cached_login(self, caller: Caller) -> Login | None:
-        """As promised by :class:`IScheme`."""
+        """Return the login, or None without an Authorization header."""
         return _LOGIN if caller.authorization else None
 
     def authenticate(self, caller: Caller) -> Deferred[Login | None]:
-        """As promised by :class:`IScheme`."""
+        """Fire with the login, or with None without an Authorization header."""
         return succeed(self.find_cached_login(caller))
 
     def challenge(self, caller: Caller, accesses: Sequence[Access], error: str) -> str:  # noqa: ARG002
-        """As promised by :class:`IScheme`."""
+        """Return a challenge for a token, with a separate scope for each action."""
         return bearer_challenge(self.realm, self.service, format_scope_by_action(accesses))
 
     def close(self) -> Deferred[None]:
-        """As promised by :class:`IScheme`."""
+        """Do nothing: there are no resources to release."""
         return succeed(None)

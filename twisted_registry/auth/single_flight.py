@@ -1,4 +1,4 @@
-"""One piece of work that several wait for; it is given up when none of them does any more."""
+"""One operation with several waiters; it is cancelled when the last waiter is."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 @define(eq=False, repr=False)
 class SingleFlight(Generic[T]):
-    """Hands the outcome of a Deferred to whoever waits.
+    """Passes the result of one Deferred to several waiters.
 
-    :ivar over: called when there is an outcome, or nobody waits any more: from then on nobody
-        may join.
+    :ivar on_end: called when there is a result, or when the last waiter has been cancelled. From
+        then on :meth:`wait` must not be called.
     """
 
     _on_end: Callable[[], object]
@@ -28,24 +28,24 @@ class SingleFlight(Generic[T]):
     _waiters: list[Deferred[T]] = field(init=False, factory=list)
 
     def wait(self) -> Deferred[T]:
-        """Fire with the outcome. Cancelling ends the work if nobody else waits."""
-        waiting: Deferred[T] = Deferred(self._waiter_cancelled)
-        self._waiters.append(waiting)
-        return waiting
+        """Fire with the result. Cancelling the last waiter cancels the operation."""
+        waiter: Deferred[T] = Deferred(self._waiter_cancelled)
+        self._waiters.append(waiter)
+        return waiter
 
     def start(self, work: Deferred[T]) -> None:
-        """Take the work, for the first who waits already."""
+        """Set the operation to wait for. Call :meth:`wait` for the first waiter before this."""
         self._work = work.addBoth(self._fire_waiters)
 
-    def _fire_waiters(self, outcome: T | Failure) -> None:
-        waiting, self._waiters = self._waiters, []
-        if waiting:
+    def _fire_waiters(self, result: T | Failure) -> None:
+        waiters, self._waiters = self._waiters, []
+        if waiters:
             self._on_end()
-        for one in waiting:
-            one.callback(outcome)
+        for waiter in waiters:
+            waiter.callback(result)
 
-    def _waiter_cancelled(self, waiting: Deferred[T]) -> None:
-        self._waiters.remove(waiting)
+    def _waiter_cancelled(self, waiter: Deferred[T]) -> None:
+        self._waiters.remove(waiter)
         if not self._waiters and self._work is not None:
             self._on_end()
             self._work.cancel()

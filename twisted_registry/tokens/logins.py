@@ -1,6 +1,9 @@
-"""Whoever asks for a token, or shows what is as good as a password: users, robots, CI systems.
+"""Authentication with the registry's own tokens, and for getting such tokens.
 
-Our own tokens as a scheme: bearer tokens that we signed, or a name and a password.
+:class:`Authenticator` finds the :class:`Principal` that a password, a robot token, a refresh token
+or the token of a CI system belongs to. :class:`TokenScheme` is the scheme for requests: it accepts
+bearer tokens that this registry has signed, and everything that the Authenticator accepts in a
+Basic Authorization header.
 """
 
 from __future__ import annotations
@@ -28,48 +31,50 @@ if TYPE_CHECKING:
     from twisted_registry.auth.basic import Basic
     from twisted_registry.auth.interfaces import Access
     from twisted_registry.tokens.records import TokenStore
-
-    # @@EMPTY
     from twisted_registry.tokens.signing import TokenSigner
+
+#: The path of the token service, relative to the prefix of the API.
+TOKEN_PATH = "auth/token"  # noqa: S105 - a path
 
 
 @frozen
 class Principal:
-    """Whom a token may be given.
+    """An authenticated user, robot or CI job, which can get a token.
 
-    :ivar record: the id of the stored token that was shown, or empty.
-    :ivar until: the time until which what was shown is good without another look.
-    :ivar is_user: whether it is a user, whose password was right.
+    :ivar identity: the identity.
+    :ivar record: the id of the stored token that was presented, or empty.
+    :ivar expires: the time until which the credentials may be cached, in seconds since the epoch.
+    :ivar is_user: whether this is a user with a password.
     """
 
     identity: IIdentity
     record: str = ""
-    until: float = 0.0
+    expires: float = 0.0
     is_user: bool = False
 
 
-#: Whoever has shown nothing.
+#: The principal of a caller without credentials.
 ANONYMOUS_PRINCIPAL = Principal(ANONYMOUS)
 
 
 class IOIDCVerifier(Interface):
-    """Believes tokens that others have signed for their jobs."""
+    """Verifies the tokens that CI systems sign for their jobs (OpenID Connect)."""
 
-    async def principal(token: str) -> Principal:  # noqa: N805 - zope's methods have no self
-        """Whom a token is for.
+    async def authenticate(token: str) -> Principal:  # noqa: N805 - zope methods have no self
+        """Return the principal of a token.
 
-        :raises LoginFailed: if it is not believed.
-        :raises RegistryError: UNAVAILABLE if that can not be found out now.
+        :raises LoginFailed: if the token is not accepted.
+        :raises RegistryError: UNAVAILABLE if the issuer's keys cannot be fetched now.
         """
 
 
 @define(eq=False, repr=False)
 class Authenticator:
-    """Finds out who shows something.
+    """Authenticates users, robots and CI jobs.
 
-    :ivar passwords: knows users, if there are any.
-    :ivar records: knows robots, and who may refresh.
-    :ivar vouchers: knows CI systems, if any are trusted.
+    :ivar passwords: the scheme for users with passwords; None if there are no users.
+    :ivar records: the stored tokens of robots, and the refresh tokens.
+    :ivar oidc: verifies the tokens of CI systems; None if no issuer is trusted.
     """
 
     passwords: Basic | None
@@ -77,17 +82,19 @@ class Authenticator:
     _oidc: IOIDCVerifier | None = None
 
     async def authenticate_header(self, caller: Caller) -> Principal:
-        """Who shows a name and a password in an Authorization header; a stranger without one.
+        """Authenticate by a Basic Authorization header. Without one, the caller is anonymous.
 
-        :raises LoginFailed: if they are not believed.
-        :raises RegistryError: if that can not be found out now.
+        The password can be a user's password, a robot token or the token of a CI system.
+
+        :raises LoginFailed: if the credentials are not accepted.
+        :raises RegistryError: if they cannot be checked now.
         """
-        shown = caller.authorization
-        if not shown:
+        authorization = caller.authorization
+        if not authorization:
             return ANONYMOUS_PRINCIPAL
-        credentials = parse_basic(shown) if is_basic(shown) else None
+        credentials = parse_basic(authorization) if is_basic(authorization) else None
         if credentials is None:
-            raise LoginFailed("what was shown is not NAME:PASSWORD in base64")
+            raise LoginFailed("the credentials are not NAME:PASSWORD in base64")
         if is_empty_login(credentials):
             return ANONYMOUS_PRINCIPAL
         password = credentials.password.decode("utf-8", "replace")
@@ -96,7 +103,7 @@ class Authenticator:
         if self._oidc is not None and looks_like_jwt(password):
             return await self.authenticate_id_token(password)
         if self.passwords is None:
-            raise LoginFailed("there are no users, and it is no token")
+            raise LoginFailed("there are no users, and the password is not a token")
         login = self.passwords.find_cached_login(caller) or await self.passwords.authenticate(
             caller
         )
@@ -104,49 +111,49 @@ class Authenticator:
         return Principal(login.identity, is_user=True)
 
     async def authenticate_password(self, name: str, password: str) -> Principal:
-        """Who has a name and a password.
+        """Authenticate by a user name and password, as in :meth:`authenticate_header`.
 
-        :raises LoginFailed: if they are not believed.
-        :raises RegistryError: if that can not be found out now.
+        :raises LoginFailed: if the credentials are empty or not accepted.
+        :raises RegistryError: if they cannot be checked now.
         """
         principal = await self.authenticate_header(Caller(basic_authorization(name, password)))
         if principal is ANONYMOUS_PRINCIPAL:
-            raise LoginFailed("there is neither a name nor a password")
+            raise LoginFailed("user name and password are empty")
         return principal
 
     async def authenticate_id_token(self, token: str) -> Principal:
-        """Whom a token of a CI system is for.
+        """Authenticate by the token of a CI system.
 
-        :raises LoginFailed: if it is not believed.
-        :raises RegistryError: if that can not be found out now.
+        :raises LoginFailed: if the token is not accepted.
+        :raises RegistryError: if it cannot be checked now.
         """
         if self._oidc is None:
             raise LoginFailed("no issuer of tokens is trusted")
-        principal: Principal = await self._oidc.principal(token)
+        principal: Principal = await self._oidc.authenticate(token)
         return principal
 
     async def authenticate_refresh_token(self, token: str) -> Principal:
-        """Whom a token that refreshes was given, if their account is still the same.
+        """Authenticate by a refresh token. The user's account must not have changed since.
 
-        :raises LoginFailed: if it is not believed.
+        :raises LoginFailed: if the token is not accepted.
         """
-        record = await self.records.check(token, "refresh")
-        if record is None or record.stamp != await self.stamp(record.name):
+        record = await self.records.verify(token, "refresh")
+        if record is None or record.stamp != await self.account_version(record.name):
             raise LoginFailed("the refresh token is unknown, expired, revoked, or its user changed")
         return Principal(Identity(record.name), record.id)
 
-    async def stamp(self, name: str) -> str | None:
-        """What a user's account looks like; None if they have none."""
+    async def account_version(self, name: str) -> str | None:
+        """Return the version of a user's account; None if there is no such user."""
         accounts = None if self.passwords is None else self.passwords.accounts
         if accounts is None:
             return None
-        stamp: str | None = await accounts.stamp(name)
-        return stamp
+        version: str | None = await accounts.account_version(name)
+        return version
 
     async def _authenticate_robot(self, token: str) -> Principal:
-        record = await self.records.check(token, "robot")
+        record = await self.records.verify(token, "robot")
         if record is None:
-            raise LoginFailed("the robot's token is unknown, expired or revoked")
+            raise LoginFailed("the robot token is unknown, expired or revoked")
         return Principal(
             IdentityWithRights(f"robot:{record.name}", record.rights),
             record.id,
@@ -155,41 +162,39 @@ class Authenticator:
 
 
 def looks_like_jwt(text: str) -> bool:
-    """Whether a password is meant to be a JWT (RFC 7519): three parts, the first of them JSON."""
+    """Return whether a password is meant to be a JWT (RFC 7519): three parts, the first JSON."""
     return text.startswith("eyJ") and text.count(".") == 2
-
-
-#: Where tokens are given, below the prefix of the API.
-TOKEN_PATH = "auth/token"
 
 
 @frozen
 class Realm:
-    """The URL of the place where tokens are given.
+    """The URL of the token service.
 
-    :ivar host: scheme and host that the operator set, or empty: then what the client asked for.
-    :ivar prefix: of the path; begins and ends with a slash.
+    :ivar host: the configured scheme and host, or empty to use what the client has requested.
+    :ivar prefix: the prefix of the API's path; begins and ends with a slash.
     """
 
     host: str = ""
     prefix: str = "/"
 
     def url(self, caller: Caller) -> str:
-        """The URL as a caller sees it; a path if they say nothing sound of the host."""
-        seen = f"{'https' if caller.secure else 'http'}://{caller.host}" if caller.host else ""
-        return f"{self.host.rstrip('/') or seen}{self.prefix}{TOKEN_PATH}"
+        """Return the URL for a caller; only the path if the requested host is unknown."""
+        requested = f"{'https' if caller.secure else 'http'}://{caller.host}" if caller.host else ""
+        return f"{self.host.rstrip('/') or requested}{self.prefix}{TOKEN_PATH}"
 
 
 @implementer(IScheme)
 @define(eq=False, repr=False)
 class TokenScheme:
-    """Believes tokens that we signed, and whatever one gets a token for.
+    """A scheme for bearer tokens of this registry, and for all that the Authenticator accepts.
 
-    :ivar realm: where tokens are given.
-    :ivar signer: reads tokens. Its secret may have to be read first.
-    :ivar logins: knows users, robots and CI systems.
-    :ivar service: said in the challenge.
-    :ivar end: frees what it holds.
+    :ivar realm: the URL of the token service.
+    :ivar service: the service of the challenge.
+    :ivar signer: returns the signer that verifies bearer tokens; its secret may have to be read
+        first.
+    :ivar authenticator: authenticates users, robots and CI jobs.
+    :ivar clock: for the lifetime of cached logins.
+    :ivar close: releases the resources of the scheme for passwords.
     """
 
     realm: Realm
@@ -204,62 +209,64 @@ class TokenScheme:
         self._login_cache = LoginCache(self._clock)
 
     def find_cached_login(self, caller: Caller) -> Login | None:
-        """As promised by :class:`IScheme`."""
-        shown = caller.authorization
-        if not shown:
+        """Return the cached login for a token or a password."""
+        authorization = caller.authorization
+        if not authorization:
             return None
         passwords = self._authenticator.passwords
-        found = self._login_cache.find(shown)
-        if found is None and passwords is not None and is_basic(shown):
+        login = self._login_cache.find_login(authorization)
+        if login is None and passwords is not None and is_basic(authorization):
             return passwords.find_cached_login(caller)
-        return found
+        return login
 
     def authenticate(self, caller: Caller) -> Deferred[Login | None]:
-        """As promised by :class:`IScheme`."""
-        shown = caller.authorization
-        if not shown:
+        """Authenticate by the Authorization header and cache the login."""
+        authorization = caller.authorization
+        if not authorization:
             return succeed(None)
         work = (
-            self._authenticate_bearer(shown)
-            if _is_bearer(shown)
-            else self._authenticate_password(caller, shown)
+            self._authenticate_bearer(authorization)
+            if _is_bearer(authorization)
+            else self._authenticate_password(caller, authorization)
         )
-        found: Deferred[Any] = Deferred.fromCoroutine(work)
-        return found
+        login: Deferred[Any] = Deferred.fromCoroutine(work)
+        return login
 
     def challenge(self, caller: Caller, accesses: Sequence[Access], error: str) -> str:
-        """As promised by :class:`IScheme`."""
+        """Return the challenge for a token with a scope for the accesses."""
         return bearer_challenge(self.realm.url(caller), self.service, format_scope(accesses), error)
 
     def close(self) -> Deferred[None]:
-        """As promised by :class:`IScheme`."""
+        """Release the resources of the scheme for passwords."""
         return self._close()
 
-    async def _authenticate_password(self, caller: Caller, shown: str) -> Login | None:
+    async def _authenticate_password(self, caller: Caller, authorization: str) -> Login | None:
         principal = await self._authenticator.authenticate_header(caller)
         if principal is ANONYMOUS_PRINCIPAL:
             return None
         login = Login(principal.identity)
         if not principal.is_user:
-            self._login_cache.store_login(shown, login, principal.until)
+            self._login_cache.store_login(authorization, login, principal.expires)
         return login
 
-    async def _authenticate_bearer(self, shown: str) -> Login:
+    async def _authenticate_bearer(self, authorization: str) -> Login:
         signer = await self._signer()
         try:
-            claims = signer.verify(shown[7:].strip())
+            claims = signer.verify(authorization[7:].strip())
         except TokenInvalid as error:
-            raise LoginFailed(f"the token is not believed: {error}", "invalid_token") from error
-        until = claims.expires
+            raise LoginFailed(f"token rejected: {error}", "invalid_token") from error
+        expires = claims.expires
         if claims.record:
-            record = await self._authenticator.records.find(claims.record)
+            record = await self._authenticator.records.find_record(claims.record)
             if record is None:
-                raise LoginFailed("what the token was given for is revoked", "invalid_token")
-            until = min(until, self._authenticator.records.cached_until(record))
+                raise LoginFailed(
+                    "token rejected: the token it was issued for is revoked", "invalid_token"
+                )
+            expires = min(expires, self._authenticator.records.cached_until(record))
         login = Login(claims.identity, claims.scope)
-        self._login_cache.store_login(shown, login, until)
+        self._login_cache.store_login(authorization, login, expires)
         return login
 
 
-def _is_bearer(shown: str) -> bool:
-    return shown[:7].lower() == "bearer "
+def _is_bearer(authorization: str) -> bool:
+    return authorization[:7].lower() == "bearer "

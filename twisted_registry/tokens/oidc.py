@@ -1,11 +1,11 @@
-"""Tokens that CI systems sign for their jobs (OpenID Connect), in the place of a password.
+"""Tokens that CI systems sign for their jobs (OpenID Connect), accepted instead of a password.
 
-An issuer speaks for very many: that a token is genuine says little. So a rule has to name what the
-claims must be, and gives rights of its own.
+One issuer signs tokens for very many accounts, so a valid signature says little. A rule therefore
+lists the values that claims must have, and gives rights of its own.
 
-Short JSON documents of other servers: fetched in time, and never more of one than is sane.
+The public keys of an issuer are fetched when they are needed, and cached (RFC 7517).
 
-The public keys of an issuer, fetched when they are needed, and kept (RFC 7517).
+This module needs the packages ``PyJWT`` and ``treq`` (the extra ``auth``).
 """
 
 from __future__ import annotations
@@ -37,35 +37,56 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from twisted.internet.interfaces import IReactorTime
-
-    # @@EMPTY
     from twisted.web.iweb import IAgent
 
-#: Only such as need a private key: what an issuer publishes is no secret.
+# treq has no type annotations.
+# mypy: disable-error-code="no-untyped-call"
+
+log = Logger()
+
+#: Accepted signature algorithms. None uses a shared secret: an issuer's keys are public.
 ALGORITHMS = frozenset(
     {
         *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
         *("ES256", "ES384", "ES512", "EdDSA"),
     }
 )
-#: Seconds for which a token is not checked again.
+#: How long a login with a token is cached, in seconds.
 _LOGIN_TTL_S = 60.0
-#: Characters of a subject, which comes to logs and events.
+#: The part of a subject that is used as a name; names are written to logs and events.
 _MAX_SUBJECT_CHARS = 255
+
+#: Time limit of a request to an issuer, in seconds.
+_TIMEOUT_S = 10.0
+#: Size limit of a document in bytes; a set of keys has a few thousand.
+_MAX_DOCUMENT_BYTES = 256 * 1024
+
+#: Seconds for which fetched keys are used without a new request, unless a token names another key.
+_FRESH_S = 3600.0
+#: Minimum seconds between two requests, whatever keys the tokens name.
+_MIN_INTERVAL_S = 60.0
+#: The same after a failed request.
+_RETRY_S = 5.0
+#: Seconds for which fetched keys are used while the issuer does not respond.
+_MAX_AGE_S = 24 * 3600.0
+#: Keys of one issuer; further ones are ignored.
+_MAX_KEYS = 100
+_DISCOVERY_PATH = "/.well-known/openid-configuration"
 
 
 @frozen
 class ClaimCondition:
-    """What a claim must be.
+    """A condition for the value of one claim.
 
-    :ivar pattern: the text of the claim; ``*`` stands for any part of it.
+    :ivar claim: the name of the claim.
+    :ivar pattern: the required value; ``*`` matches any characters.
     """
 
     claim: str
     pattern: str
 
     def matches(self, claims: Mapping[str, Any]) -> bool:
-        """Whether a token says so; of a list one entry is enough."""
+        """Return whether the claim, or one entry of it if it is a list, matches the pattern."""
         value = claims.get(self.claim)
         values = value if isinstance(value, list) else [value]
         return any(
@@ -77,21 +98,23 @@ class ClaimCondition:
 
 @frozen
 class OIDCRule:
-    """Tokens of which all conditions hold have a right."""
+    """A right for the tokens that fulfil all conditions."""
 
     conditions: tuple[ClaimCondition, ...]
     right: Right
 
     def matches(self, claims: Mapping[str, Any]) -> bool:
-        """Whether it is for a token; for none if it has no condition."""
+        """Return whether all conditions are fulfilled; False without conditions."""
         return bool(self.conditions) and all(each.matches(claims) for each in self.conditions)
 
 
 @frozen
 class TrustedIssuer:
-    """Somebody whose tokens are believed.
+    """An issuer whose tokens are accepted.
 
-    :ivar audience: what a token must be for.
+    :ivar keys: the issuer's keys.
+    :ivar audience: the required audience of the tokens.
+    :ivar rules: the rules; a token gets the rights of all rules that match.
     """
 
     keys: IssuerKeys
@@ -102,43 +125,45 @@ class TrustedIssuer:
 @implementer(IOIDCVerifier)
 @define(eq=False, repr=False)
 class OIDCVerifier:
-    """Believes the tokens of some issuers.
+    """Verifies the tokens of several issuers.
 
-    :ivar issuers: each with a URL of its own.
+    :ivar issuers: the issuers, each with a different URL.
+    :ivar clock: the current time.
     """
 
     _issuers: Sequence[TrustedIssuer]
     _clock: IReactorTime
 
-    async def principal(self, token: str) -> Principal:
-        """As promised by :class:`IOIDCVerifier`."""
+    async def authenticate(self, token: str) -> Principal:
+        """Verify a token and return a principal with the rights of the rules that match."""
         kid, named = _unverified_key_and_issuer(token)
         issuer = next((each for each in self._issuers if each.keys.issuer == named), None)
         if issuer is None:
-            raise LoginFailed("the token is of an issuer that is not trusted")
+            raise LoginFailed("the issuer of the token is not trusted")
         keyring = await issuer.keys.keyring_for(kid)
-        check = TokenVerifier(
+        verifier = TokenVerifier(
             issuer.keys.issuer, issuer.audience, keyring, self._clock.seconds, ALGORITHMS
         )
-        claims = check.claims(token)
+        claims = verifier.verify_claims(token)
         rights = tuple(rule.right for rule in issuer.rules if rule.matches(claims))
         subject = claims.get("sub")
         if not isinstance(subject, str) or not subject.isprintable() or not subject:
             raise LoginFailed("the token has no subject")
         name = f"ci:{subject[:_MAX_SUBJECT_CHARS]}"
         if not rights:
-            raise LoginFailed(f"no rule of the issuer is for {name!r}")
+            raise LoginFailed(f"no rule of the issuer matches {name!r}")
         now = self._clock.seconds()
         return Principal(
             IdentityWithRights(name, Rights(rights)),
-            until=min(now + _LOGIN_TTL_S, float(claims["exp"])),
+            expires=min(now + _LOGIN_TTL_S, float(claims["exp"])),
         )
 
 
 def matches_pattern(pattern: str, text: str) -> bool:
-    """Whether a text is of a form in which ``*`` stands for any characters.
+    """Return whether a text matches a pattern in which ``*`` stands for any characters.
 
-    The first place that fits is as good as any, so that nothing is tried twice.
+    Each part is searched once, from left to right, so the time is linear: taking the first match
+    of a part never prevents a match of the rest.
     """
     first, *others = pattern.split("*")
     if not others:
@@ -162,9 +187,9 @@ def _claim_text(value: object) -> str | None:
 
 
 def _unverified_key_and_issuer(token: str) -> tuple[object, object]:
-    """The key and the issuer that a token names, which nobody has checked yet.
+    """Return the key id and the issuer that a token names, before its signature is verified.
 
-    :raises LoginFailed: if it is no token.
+    :raises LoginFailed: if the token is malformed.
     """
     try:
         header = PyJWS().get_unverified_header(token)
@@ -172,35 +197,28 @@ def _unverified_key_and_issuer(token: str) -> tuple[object, object]:
         claims = json.loads(urlsafe_b64decode(body + "=" * (-len(body) % 4)))
         return header.get("kid"), claims.get("iss")
     except (PyJWTError, ValueError, AttributeError, IndexError, RecursionError) as error:
-        raise LoginFailed("the token can not be read") from error
-
-
-# treq types none of its functions.
-# mypy: disable-error-code="no-untyped-call"
-
-
-#: Seconds.
-_TIMEOUT_S = 10.0
-#: Bytes. A set of keys has a few thousand.
-_MAX_DOCUMENT_BYTES = 256 * 1024
+        raise LoginFailed("the token cannot be read") from error
 
 
 class FetchError(Exception):
-    """The document could not be had; the text says why."""
+    """The document could not be fetched; the text says why."""
 
 
 class JSONFetcher:
-    """Fetches documents."""
+    """Fetches JSON documents over HTTP."""
 
     def __init__(self, reactor: Any, agent: IAgent | None = None) -> None:
-        """Fetch them with ``agent``, or one that checks certificates as browsers do."""
+        """Use an agent.
+
+        :param agent: by default one that verifies certificates as browsers do.
+        """
         self._clock: IReactorTime = reactor
         self._client = HTTPClient(agent or make_agent(reactor, _TIMEOUT_S))
 
-    async def json(self, url: str) -> Any:
-        """A document. Redirects are not followed.
+    async def fetch(self, url: str) -> Any:
+        """Fetch a document and parse it. Redirects are not followed.
 
-        :raises FetchError: if it does not come, or is not JSON.
+        :raises FetchError: if there is no response in time, or the document is not JSON.
         """
         waiting: Deferred[bytes] = Deferred.fromCoroutine(self._content(url))
         waiting.addTimeout(_TIMEOUT_S, self._clock)
@@ -220,31 +238,18 @@ class JSONFetcher:
         )
         content = await read_limited_body(response, _MAX_DOCUMENT_BYTES)
         if response.code != 200:
-            raise FetchError(f"{url}: answered {response.code}")
+            raise FetchError(f"{url}: status {response.code}")
         return content
-
-
-log = Logger()
-
-#: Seconds for which keys are taken to be all there are, as long as no token names another.
-_FRESH_S = 3600.0
-#: Seconds between two questions at least, whatever tokens name.
-_MIN_INTERVAL_S = 60.0
-#: The same, after one that was not answered.
-_RETRY_S = 5.0
-#: Seconds for which keys are believed of an issuer who does not answer.
-_MAX_AGE_S = 24 * 3600.0
-#: Keys of one issuer; more are left out.
-_MAX_KEYS = 100
-_DISCOVERY_PATH = "/.well-known/openid-configuration"
 
 
 @define(eq=False, repr=False)
 class IssuerKeys:
-    """The keys of one issuer.
+    """The public keys of one issuer.
 
-    :ivar issuer: its URL.
-    :ivar jwks: the URL of its keys; empty to ask the issuer for it (OpenID Connect Discovery).
+    :ivar issuer: the URL of the issuer.
+    :ivar jwks: the URL of its keys; empty to find it with OpenID Connect Discovery.
+    :ivar fetcher: fetches the documents.
+    :ivar clock: for the age of the keys.
     """
 
     issuer: str
@@ -257,45 +262,45 @@ class IssuerKeys:
     _refreshing: SingleFlight[None] | None = field(init=False, default=None)
 
     async def keyring_for(self, kid: object) -> Keyring:
-        """The keys, asked for anew if there may be one that a token names and we do not know.
+        """Return the keys; fetch them first if they are old or do not contain a key.
 
-        :raises RegistryError: UNAVAILABLE if none are known and the issuer does not answer.
+        :param kid: the key id that a token names.
+        :raises RegistryError: UNAVAILABLE if there are no keys and the issuer does not respond.
         """
         now = self._clock.seconds()
         age = None if self._fetched is None else now - self._fetched
-        known = isinstance(kid, str) and kid in self._keys
-        wanted = age is None or age >= _FRESH_S or not known
-        if wanted and (now >= self._next_fetch or self._refreshing is not None):
+        is_known = isinstance(kid, str) and kid in self._keys
+        is_needed = age is None or age >= _FRESH_S or not is_known
+        if is_needed and (now >= self._next_fetch or self._refreshing is not None):
             await self._refresh()
         if self._fetched is None or self._clock.seconds() - self._fetched >= _MAX_AGE_S:
             raise RegistryError(
                 ErrorCode.UNAVAILABLE,
-                message="the issuer of the token can not be asked for its keys",
+                message="the keys of the token's issuer cannot be fetched",
                 headers=(("Retry-After", str(int(_RETRY_S))),),
             )
         return Keyring(self._keys)
 
     def _refresh(self) -> Deferred[None]:
-        """Ask once for all who wait."""
+        """Fetch the keys, once for all waiting requests."""
         if self._refreshing is None:
             self._next_fetch = self._clock.seconds() + _MIN_INTERVAL_S
             self._refreshing = SingleFlight(self._refresh_ended)
-            waiting = self._refreshing.wait()
-            self._refreshing.start(Deferred.fromCoroutine(self._fetch()))
-            return waiting
+            first = self._refreshing.wait()
+            self._refreshing.start(Deferred.fromCoroutine(self._fetch_keys()))
+            return first
         return self._refreshing.wait()
 
     def _refresh_ended(self) -> None:
         self._refreshing = None
 
-    async def _fetch(self) -> None:
+    async def _fetch_keys(self) -> None:
         try:
-            keys = _parse_keys(
-                await self._fetcher.json(self._jwks or await self._discover_jwks_uri())
-            )
+            url = self._jwks or await self._discover_jwks_uri()
+            keys = _parse_keys(await self._fetcher.fetch(url))
         except FetchError as error:
             log.warn(
-                "the keys of {issuer} can not be fetched: {error}",
+                "the keys of {issuer} cannot be fetched: {error}",
                 issuer=self.issuer,
                 error=str(error),
             )
@@ -306,23 +311,23 @@ class IssuerKeys:
 
     async def _discover_jwks_uri(self) -> str:
         url = self.issuer.rstrip("/") + _DISCOVERY_PATH
-        said = await self._fetcher.json(url)
-        found = said.get("jwks_uri") if isinstance(said, dict) else None
-        if not isinstance(found, str) or said.get("issuer") != self.issuer:
-            raise FetchError(f"{url}: is not about this issuer, or names no keys")
-        if urlsplit(found).scheme not in {"https", urlsplit(self.issuer).scheme}:
-            raise FetchError(f"{url}: keys that do not come over TLS are not believed")
-        return found
+        document = await self._fetcher.fetch(url)
+        uri = document.get("jwks_uri") if isinstance(document, dict) else None
+        if not isinstance(uri, str) or document.get("issuer") != self.issuer:
+            raise FetchError(f"{url}: names another issuer, or no jwks_uri")
+        if urlsplit(uri).scheme not in {"https", urlsplit(self.issuer).scheme}:
+            raise FetchError(f"{url}: jwks_uri must use https")
+        return uri
 
 
 def _parse_keys(document: Any) -> Mapping[str, SigningKey]:
-    """Those keys of a set that can sign tokens; others may be for other purposes.
+    """Return the keys of a JWK Set that can verify tokens; others are ignored.
 
-    :raises FetchError: if it is no set of keys.
+    :raises FetchError: if the document is not a JWK Set.
     """
     listed = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(listed, list):
-        raise FetchError("the answer is no set of keys")
+        raise FetchError("the response is not a set of keys")
     keys = {}
     for jwk in listed[:_MAX_KEYS]:
         if not isinstance(jwk, dict) or not isinstance(jwk.get("kid"), str):
@@ -330,5 +335,5 @@ def _parse_keys(document: Any) -> Mapping[str, SigningKey]:
         try:
             keys[jwk["kid"]] = SigningKey.from_jwk(jwk)
         except KeyUnusable as error:
-            log.debug("a key is of no use: {error}", error=str(error))
+            log.debug("ignoring a key of an issuer: {error}", error=str(error))
     return keys

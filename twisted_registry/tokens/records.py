@@ -1,8 +1,8 @@
-"""Tokens that last: robots' and those that refresh others, each a small file in the store.
+"""Stored tokens: robot tokens and refresh tokens, each with a small file in the store.
 
-The file says whose the token is, and holds a hash of it. The token is random and long, so a plain
-SHA-256 is as good as a slow hash. Whoever removes the file has revoked the token; every process
-looks again after :data:`RECORD_TTL_S` seconds.
+The file describes the token and contains a hash of it. A token has 256 random bits, so a plain
+SHA-256 is as good as a slow hash. Deleting the file revokes the token; each process reads the file
+again after :data:`RECORD_TTL_S` seconds.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-#: Seconds for which what was read is believed: so long does a revocation take.
+#: How long a record is cached, in seconds. A revocation takes effect within this time.
 RECORD_TTL_S = 3.0
-#: Records that are kept.
+#: Cached records, including the ids that have no record.
 _MAX_CACHED = 4096
-#: Bytes of a record.
+#: The size limit of a file in bytes.
 _MAX_RECORD_BYTES = 65536
-#: Seconds between two looks for those that have expired.
+#: Seconds between two purges of expired records.
 _PURGE_INTERVAL_S = 24 * 3600.0
-#: Records that are listed at once.
+#: Entries per call when the records are listed.
 _PAGE_SIZE = 1000
-#: How every such token begins, for those who look for secrets that got lost.
-TOKEN_PREFIX = "twr_"
+#: The prefix of every stored token, so that scanners can find leaked ones.
+TOKEN_PREFIX = "twr_"  # noqa: S105 - a prefix
 _TOKEN_PATTERN = re.compile(rf"{TOKEN_PREFIX}([0-9a-f]{{16}})_([0-9a-f]{{64}})", re.ASCII)
 _ID_PATTERN = re.compile(r"[0-9a-f]{16}", re.ASCII)
 
@@ -50,14 +50,18 @@ TokenKind = Literal["robot", "refresh"]
 
 @frozen
 class TokenRecord:
-    """What is stored of a token.
+    """The stored description of a token.
 
-    :ivar kind: ``robot`` or ``refresh``: neither is believed in the other's place.
-    :ivar name: of the robot, or of the user that the token refreshes.
-    :ivar hash: of the token.
-    :ivar created: seconds since the epoch; likewise ``expires``, None for never.
-    :ivar rights: a robot's.
-    :ivar stamp: what the user's account looked like; see
+    The names of the attributes are the keys of the JSON file.
+
+    :ivar id: 16 hexadecimal digits, the name of the file.
+    :ivar kind: ``robot`` or ``refresh``; a token of one kind is not accepted as one of the other.
+    :ivar name: the name of the robot, or of the user that a refresh token belongs to.
+    :ivar hash: the SHA-256 of the secret part of the token.
+    :ivar created: when it was created, in seconds since the epoch.
+    :ivar expires: when it expires, in seconds since the epoch; None for never.
+    :ivar rights: the rights of a robot.
+    :ivar stamp: the account version of the user when a refresh token was created; see
         :class:`~twisted_registry.auth.interfaces.IAccountVersions`.
     """
 
@@ -71,41 +75,41 @@ class TokenRecord:
     stamp: str = field(repr=False, default="")
 
     def to_bytes(self) -> bytes:
-        """The content of the file."""
-        said = asdict(self, recurse=False) | {"rights": self.rights.as_json()}
-        return json.dumps(said, indent=1).encode()
+        """Return the content of the file."""
+        document = asdict(self, recurse=False) | {"rights": self.rights.as_json()}
+        return json.dumps(document, indent=1).encode()
 
     @classmethod
     def from_bytes(cls, content: bytes) -> TokenRecord:
-        """Read the file.
+        """Parse the content of a file.
 
-        :raises ValueError: if it is none.
+        :raises ValueError: if it is not a record.
         """
-        said: Any = json.loads(content)
+        document: Any = json.loads(content)
         try:
-            rights = Rights.from_json(said.pop("rights"))
-            return cls(**said, rights=rights)
+            rights = Rights.from_json(document.pop("rights"))
+            return cls(**document, rights=rights)
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError("no record of a token") from error
+            raise ValueError("invalid record of a token") from error
 
 
 def is_stored_token(text: str) -> bool:
-    """Whether something that was shown as a password is meant to be such a token."""
+    """Return whether a password is meant to be a stored token."""
     return text.startswith(TOKEN_PREFIX)
 
 
 @define(eq=False, repr=False)
 class TokenStore:
-    """The tokens of a store.
+    """Creates, verifies, lists and revokes the stored tokens.
 
     :ivar driver: the store.
-    :ivar clock: tells when they expire.
+    :ivar clock: for expiry and for the lifetime of cached records.
     """
 
     _driver: IStorageDriver
     _clock: IReactorTime
     _cache: dict[str, tuple[float, TokenRecord | None]] = field(init=False, factory=dict)
-    _purge_next: float = field(init=False, default=0.0)
+    _next_purge: float = field(init=False, default=0.0)
 
     async def create(
         self,
@@ -116,10 +120,11 @@ class TokenStore:
         rights: Rights = Rights(),  # noqa: B008 - it is frozen
         stamp: str = "",
     ) -> tuple[TokenRecord, str]:
-        """Make a token, and answer it with its record: it can not be had again.
+        """Create a token and return its record and the token, which is stored nowhere.
 
-        :param lifetime: seconds; None for ever.
-        :raises StorageError: if it can not be stored.
+        :param lifetime: in seconds; None for a token that never expires.
+        :param stamp: the account version of the user, for a refresh token.
+        :raises StorageError: if the record cannot be stored.
         """
         token_id, secret = secrets.token_hex(8), secrets.token_hex(32)
         now = self._clock.seconds()
@@ -136,66 +141,70 @@ class TokenStore:
         await self._driver.put(layout.token(token_id), record.to_bytes())
         return record, f"{TOKEN_PREFIX}{token_id}_{secret}"
 
-    async def create_refresh(self, name: str, lifetime: float, stamp: str) -> str:
-        """Make a token that refreshes a user's others, and remove old ones now and then.
+    async def create_refresh(self, name: str, lifetime: float, account_version: str) -> str:
+        """Create a refresh token of a user. Once a day this also purges expired records.
 
-        :param lifetime: seconds.
-        :param stamp: what the user's account looks like.
-        :raises StorageError: if it can not be stored.
+        :param lifetime: in seconds.
+        :param account_version: the current version of the user's account.
+        :raises StorageError: if the record cannot be stored.
         """
         now = self._clock.seconds()
-        if now >= self._purge_next:
-            self._purge_next = now + _PURGE_INTERVAL_S
+        if now >= self._next_purge:
+            self._next_purge = now + _PURGE_INTERVAL_S
             await self.purge_expired()
-        return (await self.create("refresh", name, lifetime, stamp=stamp))[1]
+        return (await self.create("refresh", name, lifetime, stamp=account_version))[1]
 
-    async def check(self, token: str, kind: TokenKind) -> TokenRecord | None:
-        """The record of a token that is good, or None.
+    async def verify(self, token: str, kind: TokenKind) -> TokenRecord | None:
+        """Return the record of a valid token; None if it is invalid, expired or revoked.
 
-        :raises StorageError: if the store does not answer.
+        :raises StorageError: if the store cannot be read.
         """
-        found = _TOKEN_PATTERN.fullmatch(token)
-        record = None if found is None else await self.find(found[1])
-        if found is None or record is None or record.kind != kind:
+        match = _TOKEN_PATTERN.fullmatch(token)
+        record = None if match is None else await self.find_record(match[1])
+        if match is None or record is None or record.kind != kind:
             return None
-        return record if hmac.compare_digest(record.hash, _hash_secret(found[2])) else None
+        return record if hmac.compare_digest(record.hash, _hash_secret(match[2])) else None
 
-    async def find(self, token_id: str) -> TokenRecord | None:
-        """The record of an id, if it has not expired.
+    async def find_record(self, token_id: str) -> TokenRecord | None:
+        """Return the record with an id, if it exists and has not expired.
 
-        :raises StorageError: if the store does not answer.
+        :raises StorageError: if the store cannot be read.
         """
         now = self._clock.seconds()
-        known = self._cache.get(token_id)
-        if known is None or now >= known[0]:
-            if len(self._cache) >= _MAX_CACHED:
-                self._cache.clear()
-            known = self._cache[token_id] = now + RECORD_TTL_S, await self._read(token_id)
-        record = known[1]
+        cached = self._cache.get(token_id)
+        if cached is None or now >= cached[0]:
+            cached = now + RECORD_TTL_S, await self._read(token_id)
+            self._cache.pop(token_id, None)
+            while len(self._cache) >= _MAX_CACHED:
+                # Only the oldest: a flood of unknown ids must not evict all valid ones at once.
+                del self._cache[next(iter(self._cache))]
+            self._cache[token_id] = cached
+        record = cached[1]
         if record is None or (record.expires is not None and now >= record.expires):
             return None
         return record
 
     def cached_until(self, record: TokenRecord) -> float:
-        """The time until which :meth:`find` answers this record without another look.
+        """Return the time until which :meth:`find_record` returns this record from its cache.
 
-        Whoever remembers what they made of it for longer would make a revocation wait twice.
+        A caller that caches something derived from the record must not keep it longer; otherwise
+        a revocation would take effect later than :data:`RECORD_TTL_S`.
         """
-        looked_at, _ = self._cache.get(record.id, (0.0, None))
-        return looked_at if record.expires is None else min(looked_at, record.expires)
+        until, _ = self._cache.get(record.id, (0.0, None))
+        return until if record.expires is None else min(until, record.expires)
 
     async def list_records(self) -> list[TokenRecord]:
-        """Every record, those that have expired as well, oldest first.
+        """Return all records, including expired ones, oldest first.
 
-        :raises StorageError: if the store does not answer.
+        :raises StorageError: if the store cannot be read.
         """
-        found = [record for name in await self._ids() if (record := await self._read(name))]
-        return sorted(found, key=lambda record: (record.created, record.id))
+        records = [record for name in await self._ids() if (record := await self._read(name))]
+        return sorted(records, key=lambda record: (record.created, record.id))
 
     async def revoke(self, token_id: str) -> bool:
-        """Remove a token for good; return whether there was one.
+        """Delete a record; return whether there was one.
 
-        :raises StorageError: if the store does not answer.
+        :raises StorageError: if the store cannot be changed.
         """
         if not _ID_PATTERN.fullmatch(token_id):
             return False
@@ -207,19 +216,19 @@ class TokenStore:
         return True
 
     async def purge_expired(self) -> int:
-        """Remove those that have expired, and return how many there were.
+        """Delete the expired records and return their number.
 
-        :raises StorageError: if the store does not answer.
+        :raises StorageError: if the store cannot be read or changed.
         """
         now = self._clock.seconds()
-        old = [
+        expired = [
             record.id
             for record in await self.list_records()
             if record.expires is not None and record.expires <= now
         ]
-        for token_id in old:
+        for token_id in expired:
             await self.revoke(token_id)
-        return len(old)
+        return len(expired)
 
     async def _ids(self) -> Iterable[str]:
         names: list[str] = []
@@ -243,7 +252,7 @@ class TokenStore:
         try:
             record = TokenRecord.from_bytes(content)
         except ValueError:
-            log.warn("the record of the token {id} can not be read, and opens no door", id=token_id)
+            log.warn("token rejected: its record cannot be read: id={id}", id=token_id)
             return None
         return record if record.id == token_id else None
 

@@ -1,12 +1,14 @@
-"""Short-lived bearer tokens: JWTs that this registry signs and that no other believes.
+"""Short-lived bearer tokens: JWTs that this registry signs and verifies itself.
 
-The keys are derived from one secret, ``http.secret`` or the one that the store keeps, and from the
-number of the period in which they are used. So all processes and machines that share the secret
-have the same keys without telling each other; a key is no longer used after a period, and
-believed for one more, which outlasts every token; and nothing is written. Whoever replaces the
-secret ends all tokens, which clients answer by asking for new ones.
+The keys are derived from one secret (``http.secret``, or the secret in the store) and the number
+of the current period. All processes and machines with the same secret therefore have the same
+keys without communicating, and no key is stored. A key signs for one period and is accepted for
+one more, which is longer than any token lives. Replacing the secret invalidates all tokens;
+clients then get new ones.
 
-Only HMAC with SHA-256 is believed, whatever the head of a token says (RFC 8725 section 3.1).
+Only HMAC with SHA-256 is accepted, whatever the header of a token says (RFC 8725 section 3.1).
+
+This module needs the package ``PyJWT`` (the extra ``auth``).
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import jwt
 from attrs import field, frozen
 
+from twisted_registry.auth.access import LEEWAY_S
 from twisted_registry.auth.interfaces import Identity
 from twisted_registry.auth.rules import IdentityWithRights, Rights
 from twisted_registry.auth.scopes import Scope
@@ -29,28 +32,27 @@ if TYPE_CHECKING:
 
     from twisted_registry.auth.interfaces import IIdentity
 
-#: Who signs.
+#: The ``iss`` claim of the tokens.
 ISSUER = "twisted-registry"
-#: Seconds by which the clocks of machines may differ.
-LEEWAY_S = 60
 _ALGORITHM = "HS256"
 _KEY_PREFIX = b"twisted-registry token key "
 _KEY_ID = re.compile(r"[0-9]{1,12}", re.ASCII)
 
 
 class TokenInvalid(Exception):
-    """A token is not believed; the text says why, without the token."""
+    """The token is not accepted; the text says why and does not contain the token."""
 
 
 @frozen
 class TokenClaims:
-    """What a token says.
+    """The content of a token.
 
-    :ivar identity: whose it is; a :class:`~twisted_registry.auth.rules.IdentityWithRights` keeps its rights.
-    :ivar scope: what it is good for.
-    :ivar record: the id of the stored token that it was given for, or empty. It is good only as
-        long as that is.
-    :ivar expires: seconds since the epoch.
+    :ivar identity: the user. The rights of an
+        :class:`~twisted_registry.auth.rules.IdentityWithRights` are part of the token.
+    :ivar scope: the scope.
+    :ivar record: the id of the stored token that the token was issued for, or empty. Revoking the
+        stored token revokes this one.
+    :ivar expires: when the token expires, in seconds since the epoch.
     """
 
     identity: IIdentity
@@ -61,12 +63,13 @@ class TokenClaims:
 
 @frozen
 class TokenSigner:
-    """Signs and reads tokens.
+    """Signs and verifies tokens.
 
-    :ivar secret: what only registries over the same store have.
-    :ivar service: the audience.
-    :ivar lifetime: seconds for which a token is good.
-    :ivar rotation: seconds for which a key signs.
+    :ivar secret: the secret that all registries over the same store share.
+    :ivar clock: the current time.
+    :ivar service: the audience of the tokens.
+    :ivar lifetime: the lifetime of a token in seconds.
+    :ivar rotation: the length of a period in seconds.
     """
 
     _secret: bytes = field(repr=False)
@@ -76,9 +79,9 @@ class TokenSigner:
     rotation: float
 
     def sign(self, claims: TokenClaims) -> str:
-        """A token that says this from now on, for as long as tokens live."""
+        """Return a token that is valid from now on for :attr:`lifetime` seconds."""
         now = self._clock.seconds()
-        said: dict[str, Any] = {
+        payload: dict[str, Any] = {
             "iss": ISSUER,
             "sub": claims.identity.name,
             "aud": self.service,
@@ -89,21 +92,21 @@ class TokenSigner:
             "access": [part.as_json() for part in claims.scope.resources],
         }
         if claims.identity.groups:
-            said["groups"] = sorted(claims.identity.groups)
+            payload["groups"] = sorted(claims.identity.groups)
         if isinstance(claims.identity, IdentityWithRights):
-            said["rights"] = claims.identity.rights.as_json()
+            payload["rights"] = claims.identity.rights.as_json()
         if claims.record:
-            said["record"] = claims.record
+            payload["record"] = claims.record
         period = self._period()
-        return jwt.encode(said, self._key(period), _ALGORITHM, headers={"kid": str(period)})
+        return jwt.encode(payload, self._key(period), _ALGORITHM, headers={"kid": str(period)})
 
     def verify(self, token: str) -> TokenClaims:
-        """What a token says that was signed here.
+        """Verify a token and return its content.
 
-        :raises TokenInvalid: if it was not, or is not good now.
+        :raises TokenInvalid: if it has no valid signature, is expired or not yet valid.
         """
         try:
-            said = jwt.decode(
+            payload = jwt.decode(
                 token,
                 self._key(self._period_of(token)),
                 [_ALGORITHM],
@@ -111,32 +114,32 @@ class TokenSigner:
                 issuer=ISSUER,
                 options={
                     "require": ["exp", "nbf", "iss", "aud", "sub"],
-                    # By our own clock, below.
+                    # The times are compared with the reactor's clock below.
                     "verify_exp": False,
                     "verify_nbf": False,
                     "verify_iat": False,
                 },
             )
-            claims = _claims(said)
-            begins = float(said["nbf"])
+            claims = _parse_claims(payload)
+            not_before = float(payload["nbf"])
         except (jwt.PyJWTError, ValueError, TypeError) as error:
             raise TokenInvalid(str(error) or type(error).__name__) from error
         now = self._clock.seconds()
-        if now >= claims.expires + LEEWAY_S or now < begins - LEEWAY_S:
-            raise TokenInvalid("it has expired, or is not good yet")
+        if now >= claims.expires + LEEWAY_S or now < not_before - LEEWAY_S:
+            raise TokenInvalid("it has expired or is not yet valid")
         return claims
 
     def _period(self) -> int:
         return int(self._clock.seconds() // self.rotation)
 
     def _period_of(self, token: str) -> int:
-        """The period that a token names, if its key may still, or already, be in use.
+        """Return the period that a token names, if it is the current one or next to it.
 
-        :raises TokenInvalid: if not.
+        :raises TokenInvalid: if it is another one.
         """
         name = jwt.get_unverified_header(token).get("kid")
         if not isinstance(name, str) or not _KEY_ID.fullmatch(name):
-            raise TokenInvalid("its key has no name of ours")
+            raise TokenInvalid("its kid is not the number of a period")
         if abs(int(name) - self._period()) > 1:
             raise TokenInvalid("its key is no longer in use")
         return int(name)
@@ -145,10 +148,10 @@ class TokenSigner:
         return hmac.digest(self._secret, _KEY_PREFIX + str(period).encode(), hashlib.sha256)
 
 
-def _claims(said: dict[str, Any]) -> TokenClaims:
-    name, groups = said["sub"], frozenset(map(str, said.get("groups", ())))
+def _parse_claims(payload: dict[str, Any]) -> TokenClaims:
+    name, groups = payload["sub"], frozenset(map(str, payload.get("groups", ())))
     identity: IIdentity = Identity(name, groups)
-    if "rights" in said:
-        identity = IdentityWithRights(name, Rights.from_json(said["rights"]), groups)
-    scope = Scope.from_claim(said.get("access"))
-    return TokenClaims(identity, scope, str(said.get("record", "")), float(said["exp"]))
+    if "rights" in payload:
+        identity = IdentityWithRights(name, Rights.from_json(payload["rights"]), groups)
+    scope = Scope.from_claim(payload.get("access"))
+    return TokenClaims(identity, scope, str(payload.get("record", "")), float(payload["exp"]))
