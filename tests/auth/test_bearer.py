@@ -14,7 +14,7 @@ from twisted_registry.auth.access import (
     TokenScopePolicy,
 )
 from twisted_registry.auth.bearer import Bearer, TokenVerifier
-from twisted_registry.auth.interfaces import Access, Caller, RawCredentials
+from twisted_registry.auth.interfaces import Access, Caller
 from twisted_registry.auth.keys import make_keyring
 from twisted_registry.config.access import ALGORITHMS
 
@@ -111,18 +111,6 @@ def test_a_token_is_checked_once_in_five_minutes(access, check, clock):
         for _ in range(10):
             assert answer(access, good, PULL) == "me"
         assert check.checked == checked
-
-
-def test_what_a_connection_shows_again_is_the_same_as_ever(access, check):
-    good = token()
-    again, other = RawCredentials(good), RawCredentials(good + "x")
-    assert [answer(access, each, PULL) for each in (again, good, again, RawCredentials(good))] == [
-        "me"
-    ] * 4
-    assert check.checked == 1
-    assert good.encode()[7:] not in again.mark
-    assert answer(access, other, PULL)[0] == answer(access, other, PULL)[0] == 401
-    assert check.checked == 3
 
 
 def test_a_token_is_forgotten_when_it_is_over(access, check, clock):

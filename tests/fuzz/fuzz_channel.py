@@ -42,6 +42,13 @@ LIMITS = Limits(
 )
 
 
+REFUSED = b"refused: "
+
+
+def make_error_body(_status, message):
+    return b"text/plain", REFUSED + message.encode()
+
+
 class Sink:
     def __init__(self):
         self.received = b""
@@ -115,7 +122,7 @@ def run(data, cuts):
             failures.append(event)
 
     clock = Clock()
-    site = HTTPSite(Root(seen), clock, limits=LIMITS)
+    site = HTTPSite(Root(seen), clock, limits=LIMITS, make_error_body=make_error_body)
     transport = Transport()
     channel = site.buildProtocol(None)
     globalLogPublisher.addObserver(observe)
@@ -149,7 +156,7 @@ def check_answers(methods, sent, closed):
         length = re.search(rb"\r\nContent-Length: (\d+)", head)
         # A request line that is refused is not known to be a HEAD.
         bodiless = (
-            count < len(methods) and methods[count] == b"HEAD" and not rest.startswith(b'{"errors"')
+            count < len(methods) and methods[count] == b"HEAD" and not rest.startswith(REFUSED)
         )
         size = 0 if bodiless or length is None else int(length[1])
         close = b"\r\nConnection: close" in head

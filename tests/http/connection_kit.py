@@ -1,7 +1,5 @@
 """A site to ask questions of, and a client that speaks raw bytes."""
 
-import json
-
 from attrs import define, field
 from twisted.internet import ssl
 from twisted.internet.defer import Deferred
@@ -220,15 +218,14 @@ def bodies(answers):
     return found
 
 
-def is_refusal(answer, status):
-    """A status, the registry's JSON, and the end of the connection."""
-    head, _, body = answer.partition(b"\r\n\r\n")
-    error = json.loads(body)["errors"][0]
+def is_error_response(response, status):
+    """Whether this is an error without a Resource, after which the connection closes."""
+    head, _, body = response.partition(b"\r\n\r\n")
     return (
         head.startswith(b"HTTP/1.1 %d " % status)
         and b"Connection: close" in head
-        and error["code"] == ("UNSUPPORTED" if status in {501, 505} else "UNKNOWN")
-        and isinstance(error["message"], str)
+        and b"Content-Type: text/plain" in head
+        and body.startswith(b"%d " % status)
     )
 
 

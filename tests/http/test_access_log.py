@@ -10,7 +10,8 @@ from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from tests.http.connection_kit import Kit, Memory, get
-from twisted_registry.http.site import AccessLog, IAccessLog
+from twisted_registry.http.interfaces import IAccessLog
+from twisted_registry.http.site import AccessLog
 
 
 @pytest.fixture

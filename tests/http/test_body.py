@@ -172,6 +172,7 @@ class Slow:
 
     def __call__(self, descriptor, size, offset):
         read = Deferred()
+        self.descriptor = descriptor
         self.reads.append((read, descriptor, size, offset))
         return read
 
@@ -210,7 +211,7 @@ def test_a_pump_reads_ahead_of_nobody(pumped):
     assert done.called
     assert len(consumer.data) == 600_000
     assert consumer.producer is None
-    assert not is_open(pump.descriptor)
+    assert not is_open(slow.descriptor)
 
 
 def test_a_pump_stops_with_its_consumer_and_frees_the_file_after_the_read(pumped):
@@ -220,9 +221,9 @@ def test_a_pump_stops_with_its_consumer_and_frees_the_file_after_the_read(pumped
     pump.stopProducing()
     pump.stopProducing()
     assert failures[0].check(ConnectionLost)
-    assert is_open(pump.descriptor)
+    assert is_open(slow.descriptor)
     slow.end()
-    assert not is_open(pump.descriptor)
+    assert not is_open(slow.descriptor)
     assert consumer.data == b""
     assert not consumer.aborted
 
@@ -232,7 +233,7 @@ def test_a_read_that_fails_after_the_end_frees_the_file(pumped):
     pump.start().addErrback(lambda _: None)
     pump.stopProducing()
     slow.reads[0][0].errback(OSError())
-    assert not is_open(pump.descriptor)
+    assert not is_open(slow.descriptor)
 
 
 def test_cancelling_a_pump_aborts_its_consumer(pumped):
@@ -244,7 +245,7 @@ def test_cancelling_a_pump_aborts_its_consumer(pumped):
     assert consumer.aborted == 1
     assert consumer.producer is None
     slow.end()
-    assert not is_open(pump.descriptor)
+    assert not is_open(slow.descriptor)
 
 
 @pytest.mark.parametrize("outcome", [b"", OSError()])
@@ -255,7 +256,7 @@ def test_a_file_that_can_not_be_read_aborts_the_consumer(pumped, outcome):
     slow.reads[0][0].callback(outcome if outcome == b"" else Failure(outcome))
     assert failures[0].check(EOFError if outcome == b"" else OSError)
     assert consumer.aborted == 1
-    assert not is_open(pump.descriptor)
+    assert not is_open(slow.descriptor)
 
 
 def test_a_clock_reads_where_it_stands(file, clock):

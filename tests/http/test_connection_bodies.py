@@ -3,7 +3,7 @@
 import pytest
 from twisted.web.iweb import UNKNOWN_LENGTH
 
-from tests.http.connection_kit import Memory, ask, bodies, chunks, get, is_refusal, put
+from tests.http.connection_kit import Memory, ask, bodies, chunks, get, is_error_response, put
 from tests.http.resources import Sink
 from twisted_registry.http.interfaces import BodyAborted, Limits
 
@@ -19,10 +19,10 @@ def test_an_ordinary_resource_sees_the_whole_body(wire):
 def test_a_collected_body_has_a_limit(kit):
     wire = Memory(kit, limits=Limits(content_bytes=5))
     wire.send(get(b"/x", b"Content-Length: 6", b"Expect: 100-continue", method=b"PUT"))
-    assert is_refusal(wire.sent(), 413)
+    assert is_error_response(wire.sent(), 413)
     wire = Memory(kit, limits=Limits(content_bytes=5))
     wire.send(chunks(b"/x", b"abc", b"def"))
-    assert is_refusal(wire.sent(), 413)
+    assert is_error_response(wire.sent(), 413)
     assert bodies(ask(Memory(kit, limits=Limits(content_bytes=5)), put(b"/x", b"abcde"))) == [
         b"xabcde"
     ]

@@ -4,7 +4,16 @@ import pytest
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
-from tests.http.connection_kit import HOST, LAST, Memory, ask, bodies, chunks, get, is_refusal
+from tests.http.connection_kit import (
+    HOST,
+    LAST,
+    Memory,
+    ask,
+    bodies,
+    chunks,
+    get,
+    is_error_response,
+)
 from tests.http.resources import Sink
 from twisted_registry.http.interfaces import Limits
 
@@ -106,7 +115,7 @@ from twisted_registry.http.interfaces import Limits
 def test_what_is_refused(wire, data, status, cut):
     wire.send(data, cut=cut and (lambda whole: [bytes([b]) for b in whole]))
     answer = wire.sent()
-    assert is_refusal(answer, status), answer
+    assert is_error_response(answer, status), answer
     assert answer.count(b"HTTP/1.1 ") == 1
     assert wire.transport.disconnecting
     wire.send(get(b"/smuggled"))
@@ -120,13 +129,13 @@ def test_garbage_after_good_requests_is_refused_in_its_turn(wire, kit):
     kit.waiting[0].finish()
     answer = wire.sent()
     assert answer.startswith(b"HTTP/1.1 200 ")
-    assert is_refusal(answer[answer.index(b"HTTP/1.1 400") :], 400)
+    assert is_error_response(answer[answer.index(b"HTTP/1.1 400") :], 400)
     assert wire.transport.disconnecting
 
 
 def test_broken_framing_ends_the_request_whose_body_it_is(wire, kit):
     wire.send(chunks(b"/s/take", b"abc", tail=b"zz\r\n"))
-    assert is_refusal(wire.sent(), 400)
+    assert is_error_response(wire.sent(), 400)
     assert kit.failures == ["BodyAborted"]
     assert kit.waiting[0].code == 400
     wire = Memory(kit)
@@ -146,7 +155,7 @@ def test_broken_framing_waits_for_the_body_before_it(wire, kit):
     sink = Sink()
     kit.waiting[0].body.startProducing(sink)
     assert bytes(sink.received) == b"abc"
-    assert is_refusal(wire.sent(), 400)
+    assert is_error_response(wire.sent(), 400)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +211,7 @@ def test_a_slow_head_is_408(kit):
         wire.clock.advance(1.9)
     assert wire.sent() == b""
     wire.clock.pump([1] * 3)
-    assert is_refusal(wire.sent(), 408)
+    assert is_error_response(wire.sent(), 408)
     assert wire.transport.disconnecting
 
 
@@ -214,7 +223,7 @@ def test_a_stalled_body_is_408(kit):
         wire.send(b"a")
     assert wire.sent() == b""
     wire.clock.pump([1] * 12)
-    assert is_refusal(wire.sent(), 408)
+    assert is_error_response(wire.sent(), 408)
     assert kit.failures == ["BodyAborted"]
 
 
@@ -232,7 +241,7 @@ def test_the_frame_of_chunks_is_not_progress(kit):
     for _ in range(6):
         wire.send(b"x")
         wire.clock.advance(2)
-    assert is_refusal(wire.sent(), 408)
+    assert is_error_response(wire.sent(), 408)
 
 
 def test_the_application_may_take_its_time(kit):

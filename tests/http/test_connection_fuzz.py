@@ -4,8 +4,6 @@ The long run over the same promises is ``tests/fuzz/fuzz_channel.py``.
 """
 
 import re
-import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given

@@ -37,10 +37,10 @@ def test_a_quick_sender_goes_on(ends):
     far.sendall(b"x" * 100)
     room = bytearray(150)
     direct_read = DirectRead(near, 1000)
-    assert direct_read.read_into(memoryview(room)) == direct_read.taken == 100
+    assert direct_read.read_into(memoryview(room)) == direct_read.bytes_read == 100
     assert room == b"x" * 100 + bytes(50)
     assert direct_read.left == 900
-    assert not direct_read.over
+    assert not direct_read.finished
 
 
 def test_a_slow_sender_has_had_its_loan(ends):
@@ -48,7 +48,7 @@ def test_a_slow_sender_has_had_its_loan(ends):
     far.sendall(b"x" * 10)
     direct_read = DirectRead(near, 1000)
     assert direct_read.read_into(memoryview(bytearray(150))) == 10
-    assert direct_read.over
+    assert direct_read.finished
 
 
 def test_no_more_is_read_than_was_lent(ends):
@@ -57,7 +57,7 @@ def test_no_more_is_read_than_was_lent(ends):
     direct_read = DirectRead(near, 5)
     room = bytearray(8)
     assert direct_read.read_into(memoryview(room)) == 5
-    assert direct_read.over
+    assert direct_read.finished
     assert room == b"12345" + bytes(3)
     assert near.recv(8) == b"GET"
 
@@ -68,10 +68,10 @@ def test_a_loan_ends_with_the_connection(ends, which):
     far.sendall(b"12")
     direct_read = DirectRead(near, 9)
     assert direct_read.read_into(memoryview(bytearray(3))) == 2
-    assert not direct_read.over
+    assert not direct_read.finished
     ends[which].close()
     assert direct_read.read_into(memoryview(bytearray(3))) == 0
-    assert direct_read.over
+    assert direct_read.finished
 
 
 @define(eq=False)
@@ -87,7 +87,7 @@ class Drawing(Sink):
 
     def _draw(self, direct_read):
         room = memoryview(bytearray(77_777))
-        while not direct_read.over:
+        while not direct_read.finished:
             length = direct_read.read_into(room)
             self.received += room[:length]
             self.drawn += length

@@ -6,7 +6,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
 from tests.http.connection_kit import LAST, Kit, Listening, get
-from twisted_registry.http import site, tls_output
+from twisted_registry.http import tls_output
 
 MIB = 1024 * 1024
 CONTENT = bytes(range(251)) * (8 * MIB // 251)
@@ -54,7 +54,7 @@ async def test_a_small_file_that_is_not_in_memory(server, monkeypatch):
 
 @pytest_twisted.ensureDeferred
 async def test_those_who_read_nothing_keep_nobody_from_a_thread(server):
-    deaf = [await server.connect_deaf() for _ in range(site._MAX_TLS_SEND_THREADS + 2)]
+    deaf = [await server.connect_deaf() for _ in range(server.site.tls_send_slots.limit + 2)]
     for peer in deaf:
         peer.transport.write(FILE)
     answer = await server.exchange(FILE + LAST)

@@ -22,7 +22,7 @@ from attrs import field, frozen
 
 from twisted_registry.auth.interfaces import Caller
 from twisted_registry.http.body import request_body
-from twisted_registry.http.interfaces import IShowingRequest, IStreamingRequest
+from twisted_registry.http.interfaces import IStreamingRequest
 from twisted_registry.oci.digest import Digest, DigestInvalid
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.oci.names import NameInvalid, TagInvalid, check_name, parse_reference
@@ -154,11 +154,8 @@ def get_caller(request: Request, header_fields: Mapping[bytes, bytes]) -> Caller
         get(b"forwarded"), get(b"x-forwarded-proto"), get(b"x-forwarded-host"), get(b"host")
     )
     said = _forwarded_client_address(get(b"x-forwarded-for"), get(b"x-real-ip"))
-    authorization: str | None = request.shown if IShowingRequest.providedBy(request) else None
-    if authorization is None:
-        authorization = decode_header(get(b"authorization"))
     return Caller(
-        authorization,
+        decode_header(get(b"authorization")),
         said or _peer_address(request),
         host,
         scheme == "https" if scheme else request.isSecure(),

@@ -6,6 +6,7 @@ twisted.web's own pages for what is not there are HTML; clients of a registry re
 from __future__ import annotations
 
 import json
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from twisted.web.resource import Resource
@@ -116,3 +117,14 @@ def render_error(request: Request, error: RegistryError) -> bytes:
     for name, value in error.headers:
         request.setHeader(name, value)
     return json.dumps(error.as_json(), separators=(",", ":")).encode()
+
+
+def make_error_body(status: int, message: str) -> tuple[bytes, bytes]:
+    """Make the body of an error that the HTTP engine answers itself, such as a malformed request.
+
+    :returns: Content-Type and body, as :class:`~twisted_registry.http.site.HTTPSite` takes them.
+    """
+    unsupported = status in {HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED}
+    code = ErrorCode.UNSUPPORTED if unsupported else ErrorCode.UNKNOWN
+    error = RegistryError(code, message=message)
+    return JSON.encode(), json.dumps(error.as_json()).encode()

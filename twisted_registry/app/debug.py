@@ -23,7 +23,7 @@ from zope.interface import implementer
 from twisted_registry import __version__
 from twisted_registry.api.context import get_caller, get_header_fields
 from twisted_registry.api.response import JSON
-from twisted_registry.api.root import JSONResource, render_error
+from twisted_registry.api.root import JSONResource, make_error_body, render_error
 from twisted_registry.app.listener import HTTPService, StartError, describe_address, make_endpoint
 from twisted_registry.auth.interfaces import MAINTENANCE
 from twisted_registry.config.http import parse_address
@@ -233,7 +233,9 @@ class DebugAddress:
         except StartError as error:
             raise StartError(f"{key}: {error}") from error
         site = HTTPSite(
-            self._tree(maintenance_service, access, address, watermark_status), self._reactor
+            self._tree(maintenance_service, access, address, watermark_status),
+            self._reactor,
+            make_error_body=make_error_body,
         )
         listener = DebugListener(endpoint, site, self._reactor, 0, key)
         listener.setName("debug")

@@ -19,7 +19,7 @@ from twisted.logger import ILogObserver, Logger
 
 from twisted_registry.api.context import APISettings, URLBuilder
 from twisted_registry.api.resource import RegistryResource
-from twisted_registry.api.root import make_root
+from twisted_registry.api.root import make_error_body, make_root
 from twisted_registry.app.listener import HTTPService, StartError, describe_address, make_endpoint
 from twisted_registry.app.maintenance import (
     MaintenanceService,
@@ -200,6 +200,7 @@ class RegistryService(MultiService):
             reactor,
             limits=make_limits(configuration),
             access_log=AccessLog(access_log) if is_enabled else None,
+            make_error_body=make_error_body,
         )
 
         self._add_maintenance(gate, checked)

@@ -48,15 +48,6 @@ CATALOG = Access("registry", "catalog", "*")
 MAINTENANCE = Access("registry", "maintenance", "*")
 
 
-class RawCredentials(str):  # noqa: SLOT000 - a slot that may be empty costs more than that
-    """What a connection shows again and again.
-
-    :ivar mark: set by whoever remembers logins, so that it is made once and not for each request.
-    """
-
-    mark = b""
-
-
 @frozen
 class Caller:
     """The sender of a request, as far as connection and headers tell.

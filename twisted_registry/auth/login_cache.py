@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 
 from attrs import define, field
 
-from twisted_registry.auth.interfaces import RawCredentials
-
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
@@ -47,8 +45,7 @@ class LoginCache:
 
         :param version: as it was given to :meth:`store_login`; another one ends the login.
         """
-        # A call less, for this is asked for each request.
-        key = (shown.mark if type(shown) is RawCredentials else b"") or credentials_key(shown)
+        key = credentials_key(shown)
         found = self._entries.get(key)
         if found is None:
             return None
@@ -73,7 +70,4 @@ def credentials_key(shown: str) -> bytes:
     """What stands for something that was shown: a keyed hash."""
     hashed = _KEYED_HASH.copy()
     hashed.update(shown.encode("utf-8", "replace"))
-    mark = hashed.digest()
-    if isinstance(shown, RawCredentials):
-        shown.mark = mark
-    return mark
+    return hashed.digest()

@@ -1,7 +1,4 @@
-"""Connections to other servers, made without a word: Twisted logs two lines for each.
-
-Bodies of answers that have to be short: kept in memory, and never more of one than is sane.
-"""
+"""HTTP client for other services: an Agent that does not log, and size limits for responses."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ if TYPE_CHECKING:
 @implementer(IStreamClientEndpoint)
 @frozen
 class QuietEndpoint:
-    """An endpoint whose factories do not tell the log that they start and stop."""
+    """An endpoint that sets ``noisy`` of factories to False: they do not log start and stop."""
 
     _endpoint: IStreamClientEndpoint
 
@@ -40,13 +37,13 @@ class QuietEndpoint:
 @implementer(IAgentEndpointFactory)
 @frozen
 class _ClientEndpointFactory:
-    """Makes endpoints that check certificates as browsers do."""
+    """Makes endpoints that verify certificates as browsers do."""
 
     reactor: Any
     connect_timeout_s: float
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        """Answer the endpoint of a URL."""
+        """Return the endpoint of a URL."""
         endpoint: IStreamClientEndpoint = HostnameEndpoint(
             self.reactor, uri.host.decode("ascii"), uri.port, timeout=self.connect_timeout_s
         )
@@ -57,9 +54,9 @@ class _ClientEndpointFactory:
 
 
 def make_agent(reactor: Any, connect_timeout_s: float) -> IAgent:
-    """Twisted's Agent, with a connection for each request.
+    """Return Twisted's Agent, with a new connection for each request.
 
-    :param seconds: how long connecting may take.
+    :param connect_timeout_s: how long connecting may take.
     """
     agent: IAgent = Agent.usingEndpointFactory(
         reactor, _ClientEndpointFactory(reactor, connect_timeout_s)
@@ -68,24 +65,25 @@ def make_agent(reactor: Any, connect_timeout_s: float) -> IAgent:
 
 
 class BodyTooLong(Exception):
-    """There is more than was asked for; the text says so."""
+    """The body of a response is longer than the limit, which the message contains."""
 
 
 async def read_limited_body(response: Any, limit: int) -> bytes:
-    """The body of an answer that nothing has read yet; the connection ends if nobody waits for it.
+    """Read the body of a response. Cancelling closes the connection.
 
-    :param response: an ``IResponse``, or treq's of a request with ``unbuffered``.
+    :param response: an IResponse, or a response of treq to a request with ``unbuffered``; its body
+        has not been read.
     :param limit: bytes.
-    :raises BodyTooLong: if it has more.
+    :raises BodyTooLong: if the body is longer; the connection is closed.
     """
-    kept = _LimitedBodyProtocol(limit)
-    response.deliverBody(kept)
-    return await kept.done
+    protocol = _LimitedBodyProtocol(limit)
+    response.deliverBody(protocol)
+    return await protocol.done
 
 
 @define(eq=False)
 class _LimitedBodyProtocol(Protocol):
-    """Keeps a short body."""
+    """Collects a body up to a limit."""
 
     limit: int
     done: Deferred[bytes] = field(init=False)
@@ -93,19 +91,19 @@ class _LimitedBodyProtocol(Protocol):
     _length: int = field(init=False, default=0)
 
     @done.default
-    def _ended_when_nobody_waits(self) -> Deferred[bytes]:
-        return Deferred(lambda _: self._end())
+    def _make_done(self) -> Deferred[bytes]:
+        return Deferred(lambda _: self._abort())
 
     def dataReceived(self, data: bytes) -> None:
-        """Keep a piece."""
+        """Collect a piece."""
         self._length += len(data)
         if self._length > self.limit:
-            self._end()
+            self._abort()
         else:
             self._pieces.append(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Tell who waits."""
+        """Fire ``done`` at the end of the body."""
         if self.done.called:
             return
         if self._length > self.limit:
@@ -115,8 +113,9 @@ class _LimitedBodyProtocol(Protocol):
         else:
             self.done.errback(reason)
 
-    def _end(self) -> None:
+    def _abort(self) -> None:
         transport: Any = self.transport
-        # One of twisted.web's own, which ends the connection below.
-        end = getattr(transport, "abortConnection", None) or transport.stopProducing
-        end()
+        # The transport of a body has no abortConnection in every version of Twisted; there
+        # ``stopProducing`` closes the connection.
+        abort = getattr(transport, "abortConnection", None) or transport.stopProducing
+        abort()

@@ -1,14 +1,13 @@
-"""What our HTTP channel offers to a Resource beyond what twisted.web's own does.
+"""Interfaces of the HTTP engine, and its limits.
 
-Everything here has a plain fallback (:mod:`twisted_registry.http.body`), so that the same
-Resource tree works under a stock :class:`twisted.web.server.Site`.
-
-What one connection may cost before it has proved anything.
+A Resource tree that uses them also works under a stock :class:`twisted.web.server.Site`:
+:mod:`twisted_registry.http.body` has the fallback for bodies.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import frozen
 from twisted.web.iweb import IBodyProducer
@@ -18,114 +17,35 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from twisted.internet.defer import Deferred
+    from twisted.web.server import Request
 
-    from twisted_registry.auth.interfaces import RawCredentials
-
-# zope's methods have no self.
+# Methods of zope.interface take no self.
 # ruff: noqa: N805
 
-
-class BodyAborted(Exception):
-    """The body will not come whole: the sender left, stalled, or broke the framing; or whoever
-    took it told it to stop.
-    """
-
-
-class IStreamingResource(Interface):
-    """A marker on a Resource whose ``render`` wants to run as soon as the headers are in.
-
-    ``request.body`` is then an :class:`IRequestBody`. Without the marker the channel collects a
-    small body in ``request.content`` first, as twisted.web does.
-    """
-
-
-class IRequestBody(IBodyProducer):
-    """A request's body that is still arriving.
-
-    Before ``startProducing`` no ``100 Continue`` is sent, and no more is read from the socket than
-    one read brings: only a socket that is read tells that its peer has left. ``length`` is the
-    Content-Length, or ``UNKNOWN_LENGTH`` for a chunked body.
-
-    Unlike an outgoing body, its Deferred always fires: with None after the last byte, or with
-    :class:`BodyAborted`, also after ``stopProducing``. Cancelling it is ``stopProducing``. What
-    the consumer's ``write`` raises is what it fails with; if nobody handles that, the channel
-    answers 500. When the body was aborted from outside, the request is over as well: its
-    ``notifyFinish`` fails, and the channel has answered for it or closed.
-    """
-
-
-class IStreamingRequest(Interface):
-    """What a request of our channel has beyond IRequest."""
-
-    body: IRequestBody = Attribute("The body on its way in.")
-    headerFields: Mapping[bytes, bytes] = Attribute(
-        "The last value of each header of the request, by its name in lower case."
-    )
-
-    def getHeaderValues(name: bytes) -> Sequence[bytes]:
-        """Return all values of a header of the request, in order.
-
-        :param name: in lower case.
-        """
-
-    def sendResponse(status: int, fields: bytes, body: bytes, length: int | None = None) -> None:
-        """Send a whole answer in one piece, and finish.
-
-        :param fields: header fields that are ready to be sent, each with its line break, without
-            Date, Content-Length and Connection, which are added.
-        :param body: left out where an answer has none.
-        :param length: Content-Length, where it is not that of ``body`` (HEAD).
-        """
-
-    def sendFileResponse(
-        status: int, fields: bytes, descriptor: int, offset: int, length: int
-    ) -> Deferred[None] | None:
-        """Send a head as :meth:`sendResponse` does, then bytes of a file as :meth:`sendFile` does.
-
-        For answers to a GET that have a body. Finishes when all is sent: None says that it is,
-        at once; else the Deferred fires then.
-        """
-
-    def sendFile(descriptor: int, offset: int, length: int) -> Deferred[None]:
-        """Send headers not yet written, then bytes of a file, by kernel copy where possible.
-
-        The caller has set Content-Length and calls ``finish`` after the Deferred fires. The
-        descriptor may be closed once this returns: the channel keeps a duplicate as long as it
-        needs one. Cancelling stops sending and closes the connection. The Deferred fails when
-        the client leaves or the file is shorter than said.
-        """
-
-
-class IShowingRequest(IStreamingRequest):
-    """A request with credentials that its connection keeps for the next one.
-
-    ``headerFields`` are without Authorization as long as ``shown`` is not None.
-    """
-
-    shown: RawCredentials | None = Attribute(
-        "The Authorization header; None if a Resource may have changed it."
-    )
-
-
 MIB = 1024 * 1024
+
+#: Makes the body of an error that no Resource answers: takes the status and a message, returns
+#: Content-Type and body.
+MakeErrorBody: TypeAlias = Callable[[int, str], tuple[bytes, bytes]]
 
 
 @frozen
 class Limits:
-    """Sizes in bytes and times in seconds of the HTTP edge.
+    """Sizes in bytes and times in seconds.
 
-    :ivar url_bytes: a longer request target is answered 414.
-    :ivar header_bytes: header fields of one request together (and its trailer fields); 431.
-    :ivar header_count: number of header fields of one request; 431.
+    :ivar url_bytes: of a request target; a longer one is answered 414.
+    :ivar header_bytes: of the header fields of one request, and of its trailer fields; 431.
+    :ivar header_count: header fields of one request; 431.
     :ivar header_seconds: from the first byte of a request to the end of its head; 408.
     :ivar idle_seconds: between two requests, and before the first.
-    :ivar body_seconds: without a byte of a body that is wanted (408), or of an answer taken.
-    :ivar content_bytes: a body collected for a Resource that does not stream; 413.
-    :ivar linger_bytes: of a body that nobody took, read and dropped so that the sender gets to
-        see the answer: more than a chunk that we ask for has (5 MiB, over a bucket).
-    :ivar linger_seconds: given to a peer to take note of the end of a connection.
-    :ivar half_closed_seconds: a peer that closed its sending side after a whole request may
-        have left or may be waiting; an answer that has not begun by then is not waited for.
+    :ivar body_seconds: without progress of a body that the application reads (408), or of a
+        response that is being sent.
+    :ivar content_bytes: of a body that is collected for a Resource that does not stream; 413.
+    :ivar linger_bytes: of an unread body that are received and discarded so that the sender can
+        read the response. More than the largest chunk that the registry asks for (5 MiB, on S3).
+    :ivar linger_seconds: for a peer to close after the end of a connection.
+    :ivar half_closed_seconds: for a response to begin, after a peer has closed its sending side
+        behind a whole request: it may have left or be waiting.
     """
 
     url_bytes: int = 8192
@@ -138,3 +58,93 @@ class Limits:
     linger_bytes: int = 8 * MIB
     linger_seconds: float = 5
     half_closed_seconds: float = 2
+
+
+class BodyAborted(Exception):
+    """A request's body ends early: the client left, stalled or broke the framing, or the
+    application stopped it.
+    """
+
+
+class IStreamingResource(Interface):
+    """A marker on a Resource that is rendered as soon as the head of a request is complete.
+
+    ``request.body`` is then an :class:`IRequestBody`. For a Resource without the marker the body is
+    collected in ``request.content`` first, as twisted.web does.
+    """
+
+
+class IRequestBody(IBodyProducer):
+    """The body of a request.
+
+    ``length`` is the Content-Length, or ``UNKNOWN_LENGTH`` for a chunked body. Before
+    ``startProducing`` no ``100 Continue`` is sent, and at most one read's worth is read from the
+    socket: reading is the only way to notice that the peer has left.
+
+    Unlike that of an outgoing body, the Deferred always fires: with None after the last byte, or
+    with :class:`BodyAborted`, also after ``stopProducing``. Cancelling it is ``stopProducing``. It
+    fails with the exception that the consumer's ``write`` raises; if nothing handles that, the
+    response is 500. If the body was aborted by the client or the server, the request has ended as
+    well: ``notifyFinish`` fails, and the connection has responded or closed.
+
+    A consumer may have an attribute ``append_from``: None, or a callable that takes a
+    :class:`~twisted_registry.http.body.DirectRead` and reads from the socket on a thread. It
+    returns a Deferred that fires with None, whatever happens, when it has stopped reading, or None
+    to get the body by ``write`` instead.
+    """
+
+
+class IStreamingRequest(Interface):
+    """What requests of this engine offer in addition to IRequest."""
+
+    body: IRequestBody = Attribute("The body of the request.")
+    headerFields: Mapping[bytes, bytes] = Attribute(
+        "The last value of each header of the request, by its name in lower case."
+    )
+
+    def getHeaderValues(name: bytes) -> Sequence[bytes]:
+        """Return all values of a header of the request, in order.
+
+        :param name: in lower case.
+        """
+
+    def sendResponse(status: int, fields: bytes, body: bytes, length: int | None = None) -> None:
+        """Send a complete response in one piece, and finish.
+
+        :param fields: encoded header fields, each with its line break, without Date, Content-Length
+            and Connection, which are added.
+        :param body: not sent for HEAD and for a status without a body.
+        :param length: Content-Length, if it is not the length of ``body`` (HEAD).
+        """
+
+    def sendFileResponse(
+        status: int, fields: bytes, descriptor: int, offset: int, length: int
+    ) -> Deferred[None] | None:
+        """Send a head as :meth:`sendResponse` does, then bytes of a file as :meth:`sendFile` does.
+
+        For a response to GET that has a body. Finishes when everything has been sent.
+
+        :returns: None if that is the case at once; otherwise a Deferred that fires then.
+        """
+
+    def sendFile(descriptor: int, offset: int, length: int) -> Deferred[None]:
+        """Send headers not yet written, then bytes of a file, with ``sendfile`` where possible.
+
+        The caller has set Content-Length, and calls ``finish`` after the Deferred has fired. It may
+        close the descriptor once this returns. Cancelling stops sending and closes the connection.
+
+        :returns: fires with None when everything has been sent; fails if the client leaves or the
+            file is shorter than ``offset + length``.
+        """
+
+
+class IAccessLog(Interface):
+    """Is called for every request when it ends."""
+
+    def log(request: Request) -> None:
+        """Log a request that was answered, or whose client left.
+
+        ``code`` is 499 if the client left before the response began, or the status with which the
+        server refused the request. ``sentLength``, ``duration`` (seconds), ``user`` and everything
+        that the client sent are available as well.
+        """

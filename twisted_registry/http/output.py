@@ -1,15 +1,8 @@
-"""The sending side of one connection, over any transport.
+"""Sending side of a connection over any transport, and sending of files piece by piece.
 
-Bytes go out in order, and a producer is held to the pace at which they leave. Here the
-transport keeps the queue; :mod:`~twisted_registry.http.socket_output` has the way around it, and
-:mod:`~twisted_registry.http.tls_output` the one over TLS.
-
-A pull producer made to look like a push producer.
-
-A range of a file, read without waiting and written to any consumer that can be paused.
-
-What ``sendfile`` does where it can not be used: over TLS, and under a stock Site. What the kernel
-has in memory is read at once; what it has to fetch from the disk, on a thread.
+Bytes are sent in order, and a producer is paused while many of them are waiting. Here the
+transport has the queue. :mod:`~twisted_registry.http.socket_output` sends to a socket directly,
+:mod:`~twisted_registry.http.tls_output` sends files over TLS on threads.
 """
 
 from __future__ import annotations
@@ -17,6 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IPushProducer, IReactorThreads
@@ -31,12 +25,88 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IPullProducer, IReactorTime
     from twisted.python.threadpool import ThreadPool
 
+    #: Takes a descriptor, a size in bytes and an offset.
     FileReadFunction: TypeAlias = Callable[[int, int, int], Deferred[bytes]]
+
+# Large enough that the hop to a thread costs little compared with the read.
+_PIECE_BYTES = 256 * 1024
+# Linux: read only what needs no waiting. Where it is missing, threads read everything.
+_RWF_NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
+
+
+def read_cached(descriptor: int, buffer: bytearray | memoryview, offset: int) -> int:
+    """Read the beginning of a range of a file as far as the kernel has it in memory.
+
+    :returns: the number of bytes; 0 if the first is not in memory, if the file system cannot tell,
+        or on an error, which a blocking read will raise.
+    """
+    if not _RWF_NOWAIT:
+        return 0
+    try:
+        return os.preadv(descriptor, [buffer], offset, _RWF_NOWAIT)
+    except OSError:
+        return 0
+
+
+def make_file_reader(reactor: Any, pool: ThreadPool | None = None) -> FileReadFunction:
+    """Return a function that reads from a file without blocking the reactor.
+
+    It reads at once what the kernel has in memory, and on a thread what has to come from the disk.
+    It may return less than was asked for; b"" only at the end of the file.
+
+    :param pool: where to read; the reactor's own pool if None. A reactor without threads (a
+        Clock) reads without one.
+    """
+    if pool is None and not IReactorThreads.providedBy(reactor):
+        return lambda descriptor, size, offset: succeed(os.pread(descriptor, size, offset))
+
+    def read(descriptor: int, size: int, offset: int) -> Deferred[bytes]:
+        buffer = bytearray(size)
+        length = read_cached(descriptor, buffer, offset)
+        if length:
+            return succeed(bytes(memoryview(buffer)[:length]))
+        # The reactor's pool is not made before it is needed: a daemon may still have to fork.
+        threads = reactor.getThreadPool() if pool is None else pool
+        return deferToThreadPool(reactor, threads, os.pread, descriptor, size, offset)
+
+    return read
+
+
+@define(eq=False)
+class FileRange:
+    """The part of a file that still has to be sent.
+
+    :ivar offset: of the next byte.
+    :ivar left: bytes.
+    :ivar done: for the caller; fires when everything has been sent, or fails.
+    """
+
+    descriptor: int
+    offset: int
+    left: int
+    done: Deferred[None]
+    _owned: bool = field(init=False, default=False)
+
+    def dup_descriptor(self) -> None:
+        """Become independent of the descriptor that the caller is going to close."""
+        self.descriptor = os.dup(self.descriptor)
+        self._owned = True
+
+    def advance(self, amount: int) -> None:
+        """Take so many bytes off the beginning."""
+        self.offset += amount
+        self.left -= amount
+
+    def close(self) -> None:
+        """Close the descriptor if it is a duplicate."""
+        if self._owned:
+            self._owned = False
+            os.close(self.descriptor)
 
 
 @implementer(IPushProducer)
 class PullToPush:
-    """Asks ``producer`` for more, once in each turn of the reactor, while it is not paused."""
+    """Makes a push producer of a pull producer: resumes it in each turn of the reactor."""
 
     def __init__(self, producer: IPullProducer, clock: IReactorTime) -> None:
         self.producer = producer
@@ -45,45 +115,45 @@ class PullToPush:
         self._paused = True
 
     def resumeProducing(self) -> None:
-        """Ask, and go on asking."""
+        """Start, or start again after a pause."""
         self._paused = False
         if self._call is None:
-            self._call = self.clock.callLater(0, self._ask_for_more)
+            self._call = self.clock.callLater(0, self._resume_producer)
 
     def pauseProducing(self) -> None:
-        """Ask no more for now."""
+        """Resume the producer no more for now."""
         self._paused = True
 
     def stopProducing(self) -> None:
-        """Tell the producer that nobody listens any more."""
+        """Stop the producer: the consumer is gone."""
         self.stop()
         self.producer.stopProducing()
 
     def stop(self) -> None:
-        """Ask no more, ever."""
+        """Never resume the producer again."""
         self._paused = True
         if self._call is not None:
             self._call.cancel()
             self._call = None
 
-    def _ask_for_more(self) -> None:
+    def _resume_producer(self) -> None:
         self._call = None
         if self._paused:
             return
-        self._call = self.clock.callLater(0, self._ask_for_more)
+        self._call = self.clock.callLater(0, self._resume_producer)
         self.producer.resumeProducing()
 
 
 class Output:
-    """What all kinds have: a producer, which is paused while much is waiting.
+    """Base of all outputs: holds one producer, which is paused while much is waiting.
 
-    :ivar pending: whether something that was written has not been handed on yet.
-    :ivar direct: whether what is sent goes to the socket as it is.
-    :ivar sends_files: whether files can be handed over, to ``send_file``.
-    :ivar lends: whether somebody else may read the connection for a while.
+    :cvar is_plain_socket: whether bytes are sent to the socket as they are.
+    :cvar supports_direct_io: whether there are ``send_file``, ``send_head_and_file`` and
+        ``open_direct_read``.
+    :ivar pending: whether bytes that were written are waiting to be sent.
     """
 
-    is_plain_socket = sends_files = supports_direct_read = False
+    is_plain_socket = supports_direct_io = False
 
     def __init__(
         self,
@@ -92,9 +162,10 @@ class Output:
         progressed: Callable[[], None],
         drained: Callable[[], None],
     ) -> None:
-        """
-        :param moved: called when waiting begins, and when a part of what waits was taken.
-        :param drained: called when nothing waits any more.
+        """Take a connected transport.
+
+        :param progressed: called when bytes begin to wait, and when a part of them was sent.
+        :param drained: called when no bytes are waiting any more.
         """
         self.pending = False
         self._transport = transport
@@ -106,7 +177,7 @@ class Output:
         self._corked: list[bytes] | None = None
 
     def write(self, data: bytes) -> None:
-        """Send, or keep if :meth:`cork` said so."""
+        """Send bytes, or keep them after :meth:`cork`."""
         if self._corked is None:
             self._send(data)
         else:
@@ -123,12 +194,12 @@ class Output:
             self._send(corked)
 
     def take_corked(self) -> bytes:
-        """What was kept, to be sent in another way or not at all."""
+        """Return what was kept, to send it in another way or to drop it."""
         corked, self._corked = self._corked, None
         return b"".join(corked) if corked else b""
 
     def register_producer(self, producer: Any, *, streaming: bool) -> None:
-        """Let a producer send; it is paused and resumed as the peer takes what it sends."""
+        """Pause and resume a producer as the peer accepts data."""
         self._producer = producer if streaming else PullToPush(producer, self._clock)
         self._paused = False
         if self.pending:
@@ -137,26 +208,28 @@ class Output:
             self._producer.resumeProducing()
 
     def unregister_producer(self) -> None:
-        """The producer has no more."""
+        """Detach the producer."""
         producer, self._producer = self._producer, None
         if isinstance(producer, PullToPush):
             producer.stop()
 
     def is_peer_gone(self) -> bool:
-        """Whether it is known that the peer takes nothing any more."""
+        """Return whether the peer certainly accepts no more data."""
         return False
 
-    def borrow(self) -> Any:
-        """Something to read from in our place: with ``recv_into``, ``fileno`` and ``close``.
+    def open_direct_read(self) -> Any:
+        """Return an object for a thread to read from: ``recv_into``, ``fileno`` and ``close``.
 
-        :return: None if that can not be now. Only of an output that lends.
+        Only with ``supports_direct_io``. Until it is closed, nothing else reads the connection.
+
+        :returns: None if that is not possible now.
         """
 
     def close(self) -> None:
-        """Nothing will be written any more: keep the transport from waiting for more."""
+        """Let the transport close when it has sent everything. Nothing is written afterwards."""
 
-    def connection_lost(self, reason: Failure) -> None:  # noqa: ARG002 (files have a use for it)
-        """The connection is gone: stop the producer, close files."""
+    def connection_lost(self, reason: Failure) -> None:  # noqa: ARG002 (used by subclasses)
+        """Stop the producer, close files and fail their Deferreds."""
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.stopProducing()
@@ -179,7 +252,7 @@ class Output:
 
 @implementer(IPushProducer)
 class TransportOutput(Output):
-    """Over a transport that queues, and pauses us when it has enough."""
+    """Sends over a transport that has a queue and pauses its producer, which is this output."""
 
     def __init__(
         self,
@@ -188,74 +261,38 @@ class TransportOutput(Output):
         progressed: Callable[[], None],
         drained: Callable[[], None],
     ) -> None:
+        """Register with the transport; see :class:`Output`."""
         super().__init__(transport, clock, progressed, drained)
         transport.registerProducer(self, True)
 
     def close(self) -> None:
-        """The transport does not close as long as a producer is registered."""
+        """Unregister: a transport does not close while a producer is registered."""
         self._transport.unregisterProducer()
 
     def pauseProducing(self) -> None:
-        """The transport has enough."""
+        """Pause the producer: the queue of the transport is full."""
         self.pending = True
         self._progressed()
         self._pause()
 
     def resumeProducing(self) -> None:
-        """The transport has handed everything on."""
+        """Resume the producer: the queue of the transport is empty."""
         self.pending = False
         self._resume()
 
     def stopProducing(self) -> None:
-        """The transport is gone; the channel hears of it in its own way."""
-
-
-# Large enough that the hop to the thread is small beside the read.
-_PIECE_BYTES = 256 * 1024
-# "Only if that needs no waiting"; where a system does not know it, threads read everything.
-_RWF_NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
-
-
-def make_file_reader(reactor: Any, pool: ThreadPool | None = None) -> FileReadFunction:
-    """A function of (descriptor, size, offset) that reads without blocking the reactor.
-
-    :param pool: where to read; the reactor's own pool if None. A reactor without threads (a
-        Clock) reads where it stands.
-    """
-    if pool is None and not IReactorThreads.providedBy(reactor):
-        return lambda descriptor, size, offset: succeed(os.pread(descriptor, size, offset))
-
-    def read(descriptor: int, size: int, offset: int) -> Deferred[bytes]:
-        piece = _read_cached(descriptor, size, offset)
-        if piece:
-            return succeed(piece)
-        # The reactor's own is not made before it is needed: a daemon may still have to fork.
-        threads = reactor.getThreadPool() if pool is None else pool
-        return deferToThreadPool(reactor, threads, os.pread, descriptor, size, offset)
-
-    return read
-
-
-def _read_cached(descriptor: int, size: int, offset: int) -> bytes:
-    """As much of a stretch of a file as the kernel holds from its beginning on; perhaps nothing."""
-    if not _RWF_NOWAIT:
-        return b""
-    buffer = bytearray(size)
-    try:
-        length = os.preadv(descriptor, [buffer], offset, _RWF_NOWAIT)
-    except OSError:
-        # It would wait, or the filesystem can not tell: a thread finds out what else it is.
-        return b""
-    return bytes(memoryview(buffer)[:length])
+        """Do nothing: the connection handles the loss of its transport."""
 
 
 @implementer(IPushProducer)
 class FileProducer:
-    """Writes a range of a file to an IConsumer of pushed data.
+    """Reads a range of a file, and writes it to an IConsumer that pauses its producer.
 
-    :ivar read: what :func:`make_file_reader` gave.
-    :ivar abort: called when the rest can not or shall not be sent: the consumer's connection
-        must not end as if all had been.
+    Replaces ``sendfile`` where that is not possible: over TLS, and under a stock Site.
+
+    :ivar read: what :func:`make_file_reader` returned.
+    :ivar abort: called when the rest cannot be sent: the connection of the consumer must not end as
+        if everything had been.
     """
 
     def __init__(
@@ -265,90 +302,89 @@ class FileProducer:
         abort: Callable[[], None],
         descriptor: int,
         offset: int,
-        left: int,
+        length: int,
     ) -> None:
         self.consumer = consumer
         self.read = read
         self.abort = abort
-        self.descriptor = descriptor
-        self.offset = offset
-        self.left = left
-        self._done: Deferred[None]
+        self._file = FileRange(
+            descriptor, offset, length, Deferred(lambda _: self._abort_consumer())
+        )
         self._paused = False
         self._reading = False
         self._looping = False
-        self._over = False
+        self._finished = False
 
     def start(self) -> Deferred[None]:
-        """Begin. The caller's descriptor may be closed once this returns.
+        """Start. The caller may close its descriptor afterwards.
 
-        :return: fires with None when the last byte has been written to the consumer. Fails with
-            EOFError if the file is shorter than said, with OSError if it can not be read, with
-            ConnectionLost if the consumer left. Cancelling aborts.
+        :returns: fires with None when the last byte has been written to the consumer. Fails with
+            EOFError if the file is too short, with OSError if it cannot be read, with
+            ConnectionLost if the consumer is gone. Cancelling aborts.
         """
-        self.descriptor = os.dup(self.descriptor)
-        self._done = Deferred(lambda _: self._abort_file())
+        self._file.dup_descriptor()
         self.consumer.registerProducer(self, True)
         self._write_pieces()
-        return self._done
+        return self._file.done
 
     def pauseProducing(self) -> None:
-        """Write no more for now."""
+        """Write nothing for now."""
         self._paused = True
 
     def resumeProducing(self) -> None:
-        """Go on."""
+        """Continue to write."""
         self._paused = False
         self._write_pieces()
 
     def stopProducing(self) -> None:
-        """The consumer is gone."""
-        if not self._over:
+        """Stop: the consumer is gone."""
+        if not self._finished:
             self._end()
-            self._done.errback(Failure(ConnectionLost()))
+            self._file.done.errback(Failure(ConnectionLost()))
 
     def _write_pieces(self) -> None:
         if self._looping:
             return
         self._looping = True
-        # A reader without threads answers at once: a loop, not a recursion.
-        while self.left and not (self._paused or self._reading or self._over):
+        file = self._file
+        # A read may end at once, so this is a loop and not a recursion.
+        while file.left and not (self._paused or self._reading or self._finished):
             self._reading = True
-            piece = self.read(self.descriptor, min(self.left, _PIECE_BYTES), self.offset)
+            piece = self.read(file.descriptor, min(file.left, _PIECE_BYTES), file.offset)
             piece.addCallbacks(self._piece_read, self._read_failed)
         self._looping = False
-        if not (self.left or self._over):
+        if not (file.left or self._finished):
             self._end()
             self.consumer.unregisterProducer()
-            self._done.callback(None)
+            file.done.callback(None)
 
     def _piece_read(self, piece: bytes) -> None:
         self._reading = False
-        if self._over:
-            os.close(self.descriptor)
+        if self._finished:
+            self._file.close()
         elif not piece:
-            self._read_failed(Failure(EOFError("the file is shorter than said")))
+            self._read_failed(Failure(EOFError("the file is shorter than announced")))
         else:
-            self.offset += len(piece)
-            self.left -= len(piece)
+            self._file.advance(len(piece))
             self.consumer.write(piece)
             self._write_pieces()
 
     def _read_failed(self, reason: Failure) -> None:
         self._reading = False
-        if self._over:
-            os.close(self.descriptor)
+        if self._finished:
+            self._file.close()
         else:
-            self._abort_file()
-            self._done.errback(reason)
+            self._abort_consumer()
+            self._file.done.errback(reason)
 
-    def _abort_file(self) -> None:
+    def _abort_consumer(self) -> None:
         self._end()
         self.consumer.unregisterProducer()
         self.abort()
 
     def _end(self) -> None:
-        self._over = True
-        # A thread that is reading must not find another file under the number: it closes.
+        self._finished = True
+        # The number of a descriptor that a thread reads from must not be used again: a read that is
+        # under way closes it.
         if not self._reading:
-            os.close(self.descriptor)
+            self._file.close()

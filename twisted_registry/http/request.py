@@ -1,12 +1,11 @@
-"""One request of our channel: twisted.web's own, with a body that streams and files that fly.
+"""twisted.web Request with a streaming body and responses from files.
 
-Everything that a twisted.web Resource knows of a Request is inherited. What differs is when it
+It inherits everything that a twisted.web Resource knows of a Request. The difference is when it
 runs: a Resource marked :class:`~twisted_registry.http.interfaces.IStreamingResource` is rendered
-when the head is in; all others when the whole body is in ``content``, as twisted.web does.
+when the head is complete; others when the whole body is in ``content``, as in twisted.web.
 
-A short answer costs less than the objects that twisted.web makes for each request. So its
-constructors are not called: the attributes that they would set are set here, or made when
-somebody first asks for them. A test compares the two.
+twisted.web's constructors cost more than a short response. They are not called: the attributes that
+they set are set here, or made on first use. A test compares the two.
 """
 
 from __future__ import annotations
@@ -29,44 +28,36 @@ from twisted.web.server import Request
 from zope.interface import implementer
 
 from twisted_registry.http.body import IncomingBody
-from twisted_registry.http.framing import NO_BODY, error_body, has_body
-from twisted_registry.http.interfaces import IShowingRequest, IStreamingRequest, IStreamingResource
+from twisted_registry.http.framing import NO_BODY, has_body
+from twisted_registry.http.interfaces import IStreamingRequest, IStreamingResource
 from twisted_registry.http.output import FileProducer
-from twisted_registry.oci.errors import ErrorCode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from twisted_registry.auth.interfaces import RawCredentials
     from twisted_registry.http.connection import HTTPConnection
-    from twisted_registry.http.parser import RequestHead, ShownHead
+    from twisted_registry.http.parser import RequestHead
     from twisted_registry.http.site import HTTPSite
 
 log = Logger()
 
 
-_INTERNAL_ERROR_BODY = error_body(ErrorCode.UNKNOWN, "internal error")
-
-
 @implementer(IStreamingRequest, IConsumer)
 class StreamingRequest(Request):
-    """See the module.
+    """One request of an :class:`~twisted_registry.http.connection.HTTPConnection`.
 
-    :ivar body: an IRequestBody; empty if the request has none.
-    :ivar showing: the head with the credentials, if the connection keeps them.
-    :ivar user: as bytes, set by whoever found out who is asking; the access log names it.
-    :ivar started: when the head was in, in seconds of the reactor's clock.
+    :ivar head: as it was parsed.
+    :ivar user: the authenticated user's name as bytes, set by the application for the access log.
+    :ivar started_at: when the head was complete, in seconds of the site's clock.
     """
 
-    channel: Any = None  # also when the request is over
+    channel: Any = None  # also after the request has ended
     site: HTTPSite
     queued = False
     sitepath: list[bytes]
     _resource: Any = None
 
-    def __init__(  # see the module
-        self, channel: HTTPConnection, head: RequestHead, showing: ShownHead | None = None
-    ) -> None:
+    def __init__(self, channel: HTTPConnection, head: RequestHead) -> None:
         self.channel = channel
         self.site = channel.site
         self.transport = channel.transport
@@ -77,59 +68,60 @@ class StreamingRequest(Request):
         self.cookies = []
         self._adapterCache: dict[Any, Any] = {}
         self.head = head
-        self.showing = showing
         self.method = head.method
         self.uri = head.target
         self.clientproto = head.version
         self.path = head.target.partition(b"?")[0]
-        self.started = channel.clock.seconds()
+        self.started_at = channel.clock.seconds()
         if b"cookie" in head.fields:
             self.parseCookies()
 
+    # Attributes that are made on first use
+
     @cached_property
     def requestHeaders(self) -> Headers:  # type: ignore[override]
-        """What the client sent."""
+        """Header fields of the request."""
         headers = Headers()
-        for name, value in (self.showing or self.head).headers:
+        for name, value in self.head.headers:
             headers.addRawHeader(name, value)
         return headers
 
     @cached_property
     def responseHeaders(self) -> Headers:  # type: ignore[override]
-        """What it gets: so far the date."""
+        """Header fields of the response; at first only Date."""
         return Headers({b"Date": [self.site.date()]})
 
     @cached_property
     def args(self) -> dict[bytes, list[bytes]]:  # type: ignore[override]
-        """The parameters of the URL, and of a form."""
+        """The parameters of the URL and of a form."""
         query = self.uri.partition(b"?")[2]
         return parse_qs(query, True) if query else {}
 
     @cached_property
     def content(self) -> BytesIO:  # type: ignore[override]
-        """The body of a request for a Resource that does not stream."""
+        """The body, for a Resource that does not stream."""
         return BytesIO()
 
     @cached_property
     def body(self) -> IncomingBody:
-        """The body on its way in."""
+        """The body, for a Resource that streams."""
         length = self.head.length
         return IncomingBody(
             UNKNOWN_LENGTH if length is None else length,
             self.channel.process_events,
-            # An empty body can not be taken badly, and need not tie each request into a cycle.
+            # No consumer can fail on an empty body; a bound method would make a reference cycle.
             _ignore if length == 0 else self.processingFailed,
-            over=length == 0,
+            finished=length == 0,
         )
 
     @property
     def headerFields(self) -> Mapping[bytes, bytes]:
-        """See :class:`~twisted_registry.http.interfaces.IStreamingRequest`."""
-        # A Resource in front of ours may have changed what it saw.
+        """The last value of each header, by its name in lower case."""
+        # A Resource that wraps this one may have changed ``requestHeaders``.
         return self.getAllHeaders() if "requestHeaders" in vars(self) else self.head.fields
 
     def getHeaderValues(self, name: bytes) -> Sequence[bytes]:
-        """See :class:`~twisted_registry.http.interfaces.IStreamingRequest`."""
+        """Return all values of a header, in order."""
         head = self.head
         if "requestHeaders" in vars(self) or len(head.fields) != len(head.headers):
             values: Sequence[bytes] = self.requestHeaders.getRawHeaders(name, ())
@@ -139,28 +131,23 @@ class StreamingRequest(Request):
 
     @property
     def _parsePOSTFormSubmission(self) -> bool:  # type: ignore[override]
-        # The oldest Twisted parses forms always.
+        # Twisted 24.11 always parses forms, and its Site has no such attribute.
         return getattr(self.site, "_parsePOSTFormSubmission", True)
 
     @property
     def duration(self) -> float:
-        """Seconds since the head was in."""
-        seconds: float = self.site.clock.seconds() - self.started
+        """Seconds since the head was complete."""
+        seconds: float = self.site.clock.seconds() - self.started_at
         return seconds
-
-    def isSecure(self) -> bool:
-        """Whether the transport is TLS."""
-        channel = self.channel
-        return channel is not None and channel.secure
 
     # Running
 
     def begin(self) -> None:
-        """The head is in: find the Resource, and run it now or when it has the whole body."""
+        """Find the Resource, and run it now or when the whole body has been received."""
         self.prepath = []
         parts = self.path[1:].split(b"/")
         self.postpath = [unquote_to_bytes(part) for part in parts] if b"%" in self.path else parts
-        # "*" asks the server as a whole: RFC 9110 section 9.3.7
+        # "*" means the server as a whole (RFC 9110 section 9.3.7).
         if self.path != b"*":
             try:
                 self._resource = self.site.getResourceFor(self)
@@ -173,16 +160,16 @@ class StreamingRequest(Request):
             self._collect()
 
     def process(self) -> None:
-        """Run the Resource."""
-        found = self._resource
-        if found is None:
+        """Render the Resource."""
+        resource = self._resource
+        if resource is None:
             self.setResponseCode(204)
             self.finish()
             return
         try:
-            if isinstance(found, EncodingResourceWrapper):
-                self._encoder = found.getEncoder(self)
-            self.render(found)
+            if isinstance(resource, EncodingResourceWrapper):
+                self._encoder = resource.getEncoder(self)
+            self.render(resource)
         except Exception:  # noqa: BLE001 (a Resource may raise anything)
             self.processingFailed(Failure())
 
@@ -192,18 +179,18 @@ class StreamingRequest(Request):
             self.channel.refuse_request(413)
             return
         done = self.body.startProducing(_ContentCollector(self))
-        # A body that is aborted takes its request along: there is nobody left to answer.
-        done.addCallbacks(self._collected, lambda _: None)
+        # If the body is aborted, the connection fails the request as well.
+        done.addCallbacks(self._collected, _ignore)
 
     def _collected(self, _: None) -> None:
         try:
-            # decodes forms, then calls process(), which raises nothing
+            # Decodes forms, then calls ``process``, which raises nothing.
             self.requestReceived(self.method, self.uri, self.clientproto)
-        except Exception:  # noqa: BLE001 (twisted.web has no word for a form that it can not read)
+        except Exception:  # noqa: BLE001 (twisted.web lets any exception of its form parsers out)
             self.channel.refuse_request(400)
 
     def processingFailed(self, reason: Failure) -> None:
-        """Say that something went wrong, but not what, and only if nothing has been said yet."""
+        """Log a failure, and respond 500 without details; reset if a response has begun."""
         log.failure("{method} {uri} failed", reason, method=self.method, uri=self.uri)
         if self._disconnected or self.finished:
             return
@@ -216,18 +203,19 @@ class StreamingRequest(Request):
         self.etag = self.lastModified = None
         self.cookies = []
         self._encoder = None
+        content_type, body = self.site.make_error_body(500, "internal error")
         self.setResponseCode(500)
-        self.setHeader(b"Content-Type", b"application/json")
-        self.setHeader(b"Content-Length", b"%d" % len(_INTERNAL_ERROR_BODY))
+        self.setHeader(b"Content-Type", content_type)
+        self.setHeader(b"Content-Length", b"%d" % len(body))
         if self.producer is not None:
             self.unregisterProducer()
-        self.write(_INTERNAL_ERROR_BODY)
+        self.write(body)
         self.finish()
 
-    # Answering
+    # Responding
 
     def write(self, data: bytes) -> None:
-        """Send a part of the answer; the head leaves together with the first."""
+        """Send a part of the response; the head is sent together with the first part."""
         if self.startedWriting or self._disconnected or self.finished:
             super().write(data)
             return
@@ -241,7 +229,7 @@ class StreamingRequest(Request):
     def sendResponse(
         self, status: int, fields: bytes, body: bytes, length: int | None = None
     ) -> None:
-        """See :class:`~twisted_registry.http.interfaces.IStreamingRequest`."""
+        """Send a complete response in one piece, and finish."""
         if self._disconnected:
             return
         self.code, self.code_message = status, RESPONSES.get(status, b"Unknown Status")
@@ -255,19 +243,19 @@ class StreamingRequest(Request):
     def sendFileResponse(
         self, status: int, fields: bytes, descriptor: int, offset: int, length: int
     ) -> Deferred[None] | None:
-        """See :class:`~twisted_registry.http.interfaces.IStreamingRequest`."""
+        """Send a head and bytes of a file, and finish."""
         channel = self.channel
         if self._disconnected:
             return fail(ConnectionLost())
         self.code, self.code_message = status, RESPONSES.get(status, b"Unknown Status")
         self.startedWriting = 1
         head = channel.make_response_head(status, self.code_message, fields, length)
-        if not channel.output.sends_files:
+        if not channel.output.supports_direct_io:
             channel.output.write(head)
-            pump = FileProducer(
+            producer = FileProducer(
                 self, self.site.read_file, channel.abort, descriptor, offset, length
             )
-            return pump.start().addCallback(self._response_sent)
+            return producer.start().addCallback(self._response_sent)
         self.sentLength = length
         sent: Deferred[None] | None = channel.send_head_and_file(head, descriptor, offset, length)
         if sent is not None:
@@ -275,22 +263,15 @@ class StreamingRequest(Request):
         self._response_sent(None)
         return None
 
-    def _response_sent(self, _: None) -> None:
-        """All has been written that there was to say."""
-        if self.site.access_log is not None:
-            self.site.log(self)
-        self.finished = 1
-        self._cleanup()
-
     def sendFile(self, descriptor: int, offset: int, length: int) -> Deferred[None]:
-        """See :class:`~twisted_registry.http.interfaces.IStreamingRequest`."""
+        """Send headers not yet written, then bytes of a file."""
         channel = self.channel
         if self._disconnected:
             return fail(ConnectionLost())
         if not has_body(self.method, self.code):
             self.write(b"")
             return succeed(None)
-        if not channel.output.sends_files or (
+        if not channel.output.supports_direct_io or (
             self._encoder is not None
             or not (self.startedWriting or self.responseHeaders.hasHeader(b"Content-Length"))
             or self.chunked
@@ -306,21 +287,37 @@ class StreamingRequest(Request):
         return sent
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:  # noqa: FBT001
-        """Let ``producer`` write this request's answer."""
+        """Let ``producer`` write the response."""
         if self._disconnected:
             producer.stopProducing()
             return
         super().registerProducer(producer, streaming)
 
     def unregisterProducer(self) -> None:
-        """The producer has written all, or there is nobody left to write to."""
+        """Detach the producer."""
         if self._disconnected:
             self.producer = None
             return
         super().unregisterProducer()
 
+    def connectionLost(self, reason: Failure) -> None:
+        """Fail the request: the response cannot be sent any more."""
+        if not self.startedWriting and self.code == 200:
+            # For the access log: the client did not wait.
+            self.setResponseCode(499, b"Client Closed Request")
+        self.site.log(self)
+        self.producer = None
+        super().connectionLost(reason)
+
+    def _response_sent(self, _: None) -> None:
+        """Finish, after a response was written completely without ``finish``."""
+        if self.site.access_log is not None:
+            self.site.log(self)
+        self.finished = 1
+        self._cleanup()
+
     def _cleanup(self) -> None:
-        # As twisted.web's, which would make what was never asked for in order to close it.
+        # Replaces twisted.web's method, which would make ``content`` only to close it.
         if self.producer is not None:
             super()._cleanup()
             return
@@ -333,41 +330,13 @@ class StreamingRequest(Request):
         for done in waiting:
             done.callback(None)
 
-    def connectionLost(self, reason: Failure) -> None:
-        """The answer can not be sent any more."""
-        if not self.startedWriting and self.code == 200:
-            # the access log's way to say that the client did not wait
-            self.setResponseCode(499, b"Client Closed Request")
-        self.site.log(self)
-        self.producer = None
-        super().connectionLost(reason)
-
-
-@implementer(IShowingRequest)
-class ShowingRequest(StreamingRequest):
-    """A request with credentials that the connection keeps."""
-
-    showing: ShownHead
-
-    @property
-    def shown(self) -> RawCredentials | None:
-        """See :class:`~twisted_registry.http.interfaces.IShowingRequest`."""
-        return None if "requestHeaders" in vars(self) else self.showing.shown
-
-    def getHeaderValues(self, name: bytes) -> Sequence[bytes]:
-        """See :class:`~twisted_registry.http.interfaces.IStreamingRequest`."""
-        if name == b"authorization":
-            values: Sequence[bytes] = self.requestHeaders.getRawHeaders(name, ())
-            return values
-        return super().getHeaderValues(name)
-
 
 def _ignore(_: Failure) -> None:
-    """Nobody is interested."""
+    """Do nothing."""
 
 
 class _ContentCollector:
-    """What a body's consumer must have: keeps everything in ``content``, up to the limit."""
+    """A consumer that collects a body in ``content``, up to the limit ``content_bytes``."""
 
     def __init__(self, request: StreamingRequest) -> None:
         self._request = request

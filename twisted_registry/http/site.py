@@ -1,7 +1,4 @@
-"""The factory of our channel: what all connections of one listener share.
-
-One line for each request, in Apache's combined format.
-"""
+"""Factory of HTTP connections, with what they share; access log in Apache's combined format."""
 
 from __future__ import annotations
 
@@ -13,11 +10,13 @@ from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
 from twisted.logger import Logger
 from twisted.web.resource import getChildForRequest
 from twisted.web.server import Site
-from zope.interface import Interface, implementer
+from zope.interface import implementer
 
 from twisted_registry.http.connection import HTTPConnection
-from twisted_registry.http.interfaces import Limits
+from twisted_registry.http.framing import plain_error_body
+from twisted_registry.http.interfaces import IAccessLog, Limits
 from twisted_registry.http.output import make_file_reader
+from twisted_registry.http.parser import HeadCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,36 +25,42 @@ if TYPE_CHECKING:
     from twisted.python.threadpool import ThreadPool
     from twisted.web.resource import IResource
 
-    # @@EMPTY
-    from twisted.web.server import Request
-
-    from twisted_registry.http.parser import RequestHead
+    from twisted_registry.http.interfaces import MakeErrorBody
     from twisted_registry.http.request import StreamingRequest
 
 log = Logger()
 
-# How late a deadline may be noticed, in seconds; never early.
+# A deadline is noticed up to so many seconds late, and never early.
 _DEADLINE_CHECK_INTERVAL_S = 1
-# Threads that send files over TLS at a time: more would only wait for processors, and the pool is
-# that of others, too.
+# Threads that send files over TLS at a time: more would only wait for processors, and the pool has
+# other users.
 _MAX_TLS_SEND_THREADS = 4
+# Escapes in the access log: characters that could end the line or the field, or control a terminal.
+_ESCAPES: dict[int, str] = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0x100))}
+_ESCAPES[ord('"')] = '\\"'
+_ESCAPES[ord("\\")] = "\\\\"
 
 
 class HTTPSite(Site):
     """Serves a Resource tree over :class:`~twisted_registry.http.connection.HTTPConnection`.
 
-    :param resource: the root.
-    :param reactor: the clock of everything here; its thread pool reads files where the kernel
-        can not send them.
+    :param resource: the root of the tree.
+    :param reactor: the clock of all connections. Its thread pool reads files where ``sendfile``
+        does not work.
     :param limits: sizes and times.
-    :param access_log: an IAccessLog, told of every request when it is over.
+    :param access_log: logs every request when it ends.
     :param threadpool: another pool to read files on.
-    :ivar turns: of threads that send files over TLS.
-    :ivar heads: requests that were read before, for the parsers.
-    :ivar counted: told how many connections there are, each time that this changes.
+    :param make_error_body: makes the bodies of errors that no Resource answers; plain text if left
+        out.
+    :ivar tls_send_slots: limits the threads that send files over TLS.
+    :ivar head_cache: shared by the parsers of all connections.
+    :ivar read_file: see :func:`~twisted_registry.http.output.make_file_reader`.
+    :ivar draining: whether every response is the last one of its connection.
+    :ivar connections: the open connections.
+    :ivar on_connection_count: called with the number of connections when it changes; may be set.
     """
 
-    #: Twisted would log the start and the end of a factory, by its address in memory.
+    #: Otherwise Twisted logs the start and the stop of the factory.
     noisy = False
 
     def __init__(
@@ -65,64 +70,64 @@ class HTTPSite(Site):
         limits: Limits | None = None,
         access_log: IAccessLog | None = None,
         threadpool: ThreadPool | None = None,
+        make_error_body: MakeErrorBody = plain_error_body,
     ) -> None:
         super().__init__(resource, reactor=reactor)
         self.clock = reactor
         self.limits = Limits() if limits is None else limits
         self.access_log = access_log
+        self.make_error_body = make_error_body
         self.read_file = make_file_reader(reactor, threadpool)
         self.tls_send_slots = DeferredSemaphore(_MAX_TLS_SEND_THREADS)
+        self.head_cache = HeadCache(self.limits)
         self.draining = False
-        self.heads: dict[bytes, RequestHead] = {}
-        self.on_connection_count: Callable[[int], object] | None = None
         self.connections: set[HTTPConnection] = set()
+        self.on_connection_count: Callable[[int], object] | None = None
         self._deadline_call: IDelayedCall | None = None
         self._cached_date = (-1, b"")
         self._drain_waiters: list[Deferred[None]] = []
         self._disconnect_waiters: list[Deferred[None]] = []
 
+    # Called by Twisted
+
     def buildProtocol(self, addr: IAddress | None) -> HTTPConnection:  # type: ignore[override]
-        """A channel for a new connection."""
+        """Return the protocol of a new connection."""
         del addr
         return HTTPConnection(self)
 
     def acceptableProtocols(self) -> list[bytes]:
-        """What to offer in ALPN."""
+        """Return what to offer in ALPN."""
         return [b"http/1.1"]
 
-    def getResourceFor(self, request: StreamingRequest) -> IResource:
-        """The Resource that a request is for."""
-        request.sitepath = []
-        found: IResource = getChildForRequest(self.resource, request)
-        return found
-
     def startFactory(self) -> None:
-        """A listener opened."""
+        """Accept requests, after a listener was opened."""
         self.draining = False
 
     def stopFactory(self) -> None:
-        """The last listener closed: end what is idle, finish what is under way."""
+        """Drain, after the last listener was closed."""
         self._begin_to_drain()
+
+    # Called by the application
 
     def drain(self) -> Deferred[None]:
-        """Take no further requests: idle connections close, busy ones after their answer.
+        """Accept no further requests: close idle connections now, busy ones after their response.
 
-        :return: fires with None when no request is under way any more.
+        :returns: fires with None when no connection is busy.
         """
         self._begin_to_drain()
-        if not any(channel.busy for channel in self.connections):
+        if not any(connection.busy for connection in self.connections):
             return succeed(None)
         done: Deferred[None] = Deferred(self._drain_waiters.remove)
         self._drain_waiters.append(done)
         return done
 
     def disconnect(self) -> Deferred[None]:
-        """Close all connections, with what has been answered on its way to the clients.
+        """Close all connections. Complete responses still reach their clients.
 
-        :return: fires with None when none is left.
+        :returns: fires with None when no connection is left.
         """
-        for channel in list(self.connections):
-            channel.disconnect()
+        for connection in list(self.connections):
+            connection.disconnect()
         if not self.connections:
             return succeed(None)
         done: Deferred[None] = Deferred(self._disconnect_waiters.remove)
@@ -130,12 +135,20 @@ class HTTPSite(Site):
         return done
 
     def abort(self) -> None:
-        """Reset all connections, whatever they are doing."""
-        for channel in list(self.connections):
-            channel.abort()
+        """Reset all connections."""
+        for connection in list(self.connections):
+            connection.abort()
+
+    # Called by connections and requests
+
+    def getResourceFor(self, request: StreamingRequest) -> IResource:
+        """Return the Resource of a request."""
+        request.sitepath = []
+        resource: IResource = getChildForRequest(self.resource, request)
+        return resource
 
     def date(self) -> bytes:
-        """Now, as a Date field says it."""
+        """Return the current time as the value of a Date field."""
         now = int(self.clock.seconds())
         second, text = self._cached_date
         if second != now:
@@ -144,42 +157,40 @@ class HTTPSite(Site):
         return text
 
     def log(self, request: StreamingRequest) -> None:  # type: ignore[override]
-        """A request is over, answered or not."""
+        """Write a request that has ended to the access log."""
         if self.access_log is not None:
             try:
                 self.access_log.log(request)
-            except Exception:  # noqa: BLE001 (a full disk must not break the answers)
+            except Exception:  # noqa: BLE001 (a full disk must not break responses)
                 log.failure("The access log failed")
 
-    # What a channel calls
-
-    def connection_opened(self, channel: HTTPConnection) -> None:
-        """A connection is there."""
-        self.connections.add(channel)
+    def connection_opened(self, connection: HTTPConnection) -> None:
+        """Add a connection."""
+        self.connections.add(connection)
         self._report_connection_count()
         if self._deadline_call is None:
             self._deadline_call = self.clock.callLater(
                 _DEADLINE_CHECK_INTERVAL_S, self._check_deadlines
             )
 
-    def connection_closed(self, channel: HTTPConnection) -> None:
-        """A connection is gone."""
-        self.connections.discard(channel)
+    def connection_closed(self, connection: HTTPConnection) -> None:
+        """Remove a connection."""
+        self.connections.discard(connection)
         self._report_connection_count()
         if not self.connections and self._deadline_call is not None:
             self._deadline_call.cancel()
             self._deadline_call = None
         self.connection_idle()
         if not self.connections:
-            left, self._disconnect_waiters = self._disconnect_waiters, []
-            for done in left:
+            waiters, self._disconnect_waiters = self._disconnect_waiters, []
+            for done in waiters:
                 done.callback(None)
 
     def connection_idle(self) -> None:
-        """A connection may have become idle."""
-        if self._drain_waiters and not any(channel.busy for channel in self.connections):
-            drained, self._drain_waiters = self._drain_waiters, []
-            for done in drained:
+        """Check whether all connections are idle, after one may have become idle."""
+        if self._drain_waiters and not any(connection.busy for connection in self.connections):
+            waiters, self._drain_waiters = self._drain_waiters, []
+            for done in waiters:
                 done.callback(None)
 
     def _report_connection_count(self) -> None:
@@ -188,44 +199,25 @@ class HTTPSite(Site):
 
     def _begin_to_drain(self) -> None:
         self.draining = True
-        for channel in list(self.connections):
-            channel.drain()
+        for connection in list(self.connections):
+            connection.close_if_idle()
 
     def _check_deadlines(self) -> None:
-        """One pass over all deadlines, rather than a delayed call for each connection."""
+        # One pass over all deadlines costs less than a delayed call for each connection.
         now = self.clock.seconds()
         self._deadline_call = self.clock.callLater(
             _DEADLINE_CHECK_INTERVAL_S, self._check_deadlines
         )
-        late = [channel for channel in self.connections if channel.deadline <= now]
-        for channel in late:
-            channel.deadline_expired()
-
-
-# What could end the line or the field, or steer a terminal.
-_ESCAPES: dict[int, str] = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0x100))}
-_ESCAPES[ord('"')] = '\\"'
-_ESCAPES[ord("\\")] = "\\\\"
-
-
-class IAccessLog(Interface):
-    """Something that wants to know of every request when it is over."""
-
-    def log(request: Request) -> None:  # noqa: N805 (zope's methods have no self)
-        """A request was answered, or its client left: then ``code`` is 499 unless an answer
-        had begun, or the status with which the channel refused it.
-
-        ``code``, ``sentLength``, ``duration`` (seconds), ``user`` and everything that
-        the client sent can be asked for.
-        """
+        for connection in [each for each in self.connections if each.deadline <= now]:
+            connection.deadline_expired()
 
 
 @implementer(IAccessLog)
 class AccessLog:
-    """Writes to a text stream, one ``write`` for each line.
+    """Writes a line for each request to a text stream, with one ``write`` per line.
 
-    The time of a line is that of the request's site. The user is ``request.user``, which the
-    API sets to the name that it has verified; what a client merely says is not logged.
+    The time is that of the clock of the request's site. The user is ``request.user``, which the
+    application sets to an authenticated name; unverified names are not logged.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -235,13 +227,13 @@ class AccessLog:
     def log(self, request: Any) -> None:
         """Write the line of ``request``."""
         self._stream.write(
-            f"{_address(request)} - {_user(request)} [{self._now(request)}]"
-            f' "{_quoted(request.method)} {_quoted(request.uri)} {_quoted(request.clientproto)}"'
+            f"{_client_host(request)} - {_user(request)} [{self._timestamp(request)}]"
+            f' "{_escape(request.method)} {_escape(request.uri)} {_escape(request.clientproto)}"'
             f" {request.code} {request.sentLength or '-'}"
             f' "{_header(request, b"referer")}" "{_header(request, b"user-agent")}"\n'
         )
 
-    def _now(self, request: Any) -> str:
+    def _timestamp(self, request: Any) -> str:
         now = int(request.site.clock.seconds())
         second, text = self._cached_time
         if second != now:
@@ -250,21 +242,21 @@ class AccessLog:
         return text
 
 
-def _address(request: Any) -> str:
-    """The client's host; a Unix socket has none."""
+def _client_host(request: Any) -> str:
+    # The address of a Unix socket has no host.
     return getattr(request.getClientAddress(), "host", None) or "-"
 
 
-def _quoted(value: bytes) -> str:
+def _escape(value: bytes) -> str:
     return value.decode("latin-1").translate(_ESCAPES)
 
 
 def _user(request: Any) -> str:
-    """The name stands without quotes and so may hold no space either."""
+    # The field is not quoted, so spaces have to be escaped as well.
     user: bytes = getattr(request, "user", b"")
-    return _quoted(user).replace(" ", "\\x20") or "-"
+    return _escape(user).replace(" ", "\\x20") or "-"
 
 
 def _header(request: Any, name: bytes) -> str:
     value = request.getHeader(name)
-    return "-" if value is None else _quoted(value)
+    return "-" if value is None else _escape(value)

@@ -1,8 +1,8 @@
-"""The sending side of a connection over TLS that can be lent to a thread.
+"""Sending side of a connection over TLS that a thread can use in the reactor's place.
 
-A large file is read and encrypted by a thread, in turns, as long as the peer takes it: OpenSSL
-works without the interpreter's lock, and the reactor's thread has nothing to do with the bytes. A
-peer that is slow occupies no thread, since the reactor waits in its place.
+A thread reads and encrypts a large file, in turns, as long as the peer accepts it: OpenSSL works
+without the interpreter's lock, and the bytes do not pass through the reactor's thread. For a slow
+peer the reactor waits, not a thread.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 
-from twisted_registry.http.output import TransportOutput
+from twisted_registry.http.output import FileRange, TransportOutput, read_cached
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,94 +26,79 @@ if TYPE_CHECKING:
 
     from twisted_registry.tls.interfaces import IBlockingTLSConnection
 
-# What is read and encrypted at a time: the cache of a processor holds it.
+# Read and encrypted at a time: fits into the cache of a processor.
 _PIECE_BYTES = 128 * 1024
-# Of one file in one turn, so that others get a thread.
+# At most so much of a file is sent in one turn, so that other connections get a thread.
 _TURN_BYTES = 16 * 1024 * 1024
-# How often in a turn, and for how many milliseconds, a peer is waited for.
+# How often in a turn, and for how many milliseconds, a thread waits for the peer.
 _MAX_POLLS = 64
 _POLL_TIMEOUT_MS = 4
-# "Only if that needs no waiting"; where a system does not know it, threads read everything.
-_RWF_NOWAIT: int = getattr(os, "RWF_NOWAIT", 0)
 
 
 class _FileSend:
-    """A range of a file on its way out, and what of it was read but not sent.
+    """A file that is being sent in turns, and the bytes that were read but not sent.
 
-    :ivar done: fires as IStreamingRequest promises.
+    :ivar file: what has not been read.
     """
 
-    def __init__(self, descriptor: int, offset: int, left: int, done: Deferred[None]) -> None:
-        self.done = done
-        self._descriptor = os.dup(descriptor)
-        self._offset = offset
-        self._left = left
-        self._buffer = memoryview(bytearray(min(left, _PIECE_BYTES)))
+    def __init__(self, file: FileRange) -> None:
+        self.file = file
+        self._buffer = memoryview(bytearray(min(file.left, _PIECE_BYTES)))
         self._unsent = self._buffer[:0]
 
     @property
     def left(self) -> int:
         """Bytes that have not been sent."""
-        return self._left + len(self._unsent)
+        return self.file.left + len(self._unsent)
 
-    def send_turn(self, borrowed: IBlockingTLSConnection) -> bool:
-        """Send, on a thread, for a while; answers whether the peer takes nothing more for now.
+    def send_turn(self, connection: IBlockingTLSConnection) -> bool:
+        """Send one turn. Called on a thread.
 
-        :raises EOFError: if the file is shorter than said.
-        :raises OSError: if it can not be read, or the connection is lost.
+        :returns: whether the peer accepts nothing more for now.
+        :raises EOFError: if the file is too short.
+        :raises OSError: if it cannot be read, or the connection is lost.
         """
         poller = select.poll()
-        poller.register(borrowed.fileno(), select.POLLOUT)
-        end, waits = self.left - _TURN_BYTES, 0
+        poller.register(connection.fileno(), select.POLLOUT)
+        end, polls = self.left - _TURN_BYTES, 0
         while self.left > max(end, 0):
             if not self._unsent:
                 self._read_piece()
             try:
-                sent = borrowed.send(self._unsent)
+                sent = connection.send(self._unsent)
             except BlockingIOError:
-                waits += 1
-                if waits > _MAX_POLLS or not poller.poll(_POLL_TIMEOUT_MS):
+                polls += 1
+                if polls > _MAX_POLLS or not poller.poll(_POLL_TIMEOUT_MS):
                     return True
                 continue
             self._unsent = self._unsent[sent:]
         return False
 
     def _read_piece(self) -> None:
-        buffer = self._buffer[: self._left]
-        length = os.preadv(self._descriptor, [buffer], self._offset)
+        file = self.file
+        buffer = self._buffer[: file.left]
+        length = os.preadv(file.descriptor, [buffer], file.offset)
         if not length:
-            raise EOFError("the file is shorter than said")
-        self._offset += length
-        self._left -= length
+            raise EOFError("the file is shorter than announced")
+        file.advance(length)
         self._unsent = buffer[:length]
-
-    def close(self) -> None:
-        """Free the file."""
-        os.close(self._descriptor)
 
 
 def _head_and_cached_file(
     head: bytes, descriptor: int, offset: int, length: int
 ) -> bytearray | None:
-    """A head and a range of a file, if the kernel has it in memory."""
+    """Return a head and a range of a file in one piece; None if the range is not in memory."""
     whole = bytearray(len(head) + length)
     whole[: len(head)] = head
-    buffer = memoryview(whole)[len(head) :]
-    try:
-        got = os.preadv(descriptor, [buffer], offset, _RWF_NOWAIT) if length else 0
-    except OSError:
-        # It would wait, or the filesystem can not tell: a thread finds out what else it is.
+    if length and read_cached(descriptor, memoryview(whole)[len(head) :], offset) != length:
         return None
-    return whole if got == length else None
+    return whole
 
 
 class TLSOutput(TransportOutput):
-    """See the module.
+    """Sends over an ITLSConnection, and files on threads."""
 
-    :ivar turns: how many threads all outputs together may have.
-    """
-
-    sends_files = supports_direct_read = True
+    supports_direct_io = True
 
     def __init__(
         self,
@@ -123,18 +108,23 @@ class TLSOutput(TransportOutput):
         drained: Callable[[], None],
         tls_send_slots: DeferredSemaphore,
     ) -> None:
+        """Register with the transport; see Output.
+
+        :param clock: a reactor with threads.
+        :param tls_send_slots: limits how many threads all outputs use together.
+        """
         super().__init__(transport, clock, progressed, drained)
         self._tls_send_slots = tls_send_slots
-        self._file: _FileSend | None = None
-        self._file_in_thread: _FileSend | None = None  # a thread has it
+        self._sending: _FileSend | None = None
+        self._sending_on_thread: _FileSend | None = None
 
-    def borrow(self) -> IBlockingTLSConnection | None:
-        """See Output."""
+    def open_direct_read(self) -> IBlockingTLSConnection | None:
+        """Return the TLS connection, if it can be used by a thread now."""
         transport = self._transport
         return transport.borrow() if transport.lendable else None
 
     def send_file(self, descriptor: int, offset: int, length: int) -> Deferred[None]:
-        """Send what was kept and a range of a file; the promise is that of IStreamingRequest."""
+        """Send corked bytes and a range of a file; the Deferred is that of IStreamingRequest."""
         return self.send_head_and_file(self.take_corked(), descriptor, offset, length) or succeed(
             None
         )
@@ -142,78 +132,84 @@ class TLSOutput(TransportOutput):
     def send_head_and_file(
         self, head: bytes, descriptor: int, offset: int, length: int
     ) -> Deferred[None] | None:
-        """Send a head and a range of a file; None if both were written at once."""
+        """Send a head and a range of a file. Returns None if both were written at once."""
         if length <= _PIECE_BYTES and not self.pending:
             whole = _head_and_cached_file(head, descriptor, offset, length)
             if whole is not None:
                 self.write(whole)  # type: ignore[arg-type]
                 return None
         self.write(head)
-        done: Deferred[None] = Deferred(lambda _: self._abort_file())
-        self._file = _FileSend(descriptor, offset, length, done)
+        file = FileRange(descriptor, offset, length, Deferred(lambda _: self._abort_file()))
+        file.dup_descriptor()
+        self._sending = _FileSend(file)
         self.pending = True
         self._progressed()
         self._queue_turn()
-        return done
+        return file.done
 
     def pauseProducing(self) -> None:
-        """The transport has enough; a file waits for it anyway."""
-        if self._file is None:
+        """Pause the producer, unless a file is being sent: that waits for the transport itself."""
+        if self._sending is None:
             super().pauseProducing()
 
     def resumeProducing(self) -> None:
-        """The transport has handed everything on."""
-        if self._file is None:
+        """Resume the producer, unless a file is being sent."""
+        if self._sending is None:
             super().resumeProducing()
 
     def connection_lost(self, reason: Failure) -> None:
-        """The connection is gone: stop the producer, close the file, fail its Deferred."""
+        """Stop the producer, close the file and fail its Deferred."""
         super().connection_lost(reason)
         sending = self._clear_file()
         if sending is not None:
-            sending.done.errback(Failure(ConnectionLost()))
+            sending.file.done.errback(Failure(ConnectionLost()))
 
     def _queue_turn(self) -> None:
-        if self._file is not None:
+        if self._sending is not None:
             self._tls_send_slots.run(self._start_turn)
 
     def _start_turn(self) -> Deferred[None] | None:
-        """Have a thread send for a while, if there is still something to send."""
-        sending = self._file
+        """Send one turn on a thread, if there is still a file to send."""
+        sending = self._sending
         if sending is None:
             return None
         if not self._transport.lendable:
             self._continue_when_writable()
             return None
         reactor: Any = self._clock
-        self._file_in_thread = sending
-        borrowed, before = self._transport.borrow(), sending.left
-        send_turn = deferToThreadPool(reactor, reactor.getThreadPool(), sending.send_turn, borrowed)
-        return send_turn.addBoth(self._turn_ended, sending, borrowed, before)
+        self._sending_on_thread = sending
+        connection, before = self._transport.borrow(), sending.left
+        turn = deferToThreadPool(reactor, reactor.getThreadPool(), sending.send_turn, connection)
+        return turn.addBoth(self._turn_ended, sending, connection, before)
 
     def _continue_when_writable(self) -> None:
-        # If the connection is lost, that is heard of elsewhere.
+        # The loss of the connection is reported to ``connection_lost`` as well.
         self._transport.whenWritable().addCallbacks(lambda _: self._queue_turn(), lambda _: None)
 
     def _turn_ended(
-        self, blocked: Any, sending: _FileSend, borrowed: IBlockingTLSConnection, before: int
+        self, blocked: Any, sending: _FileSend, connection: IBlockingTLSConnection, before: int
     ) -> None:
-        """A turn is over, in one way or another."""
-        self._file_in_thread = None
-        borrowed.close()
-        if self._file is not sending:
-            # It was given up meanwhile.
-            sending.close()
+        """Continue, finish or fail after a turn.
+
+        :param blocked: result of ``send_turn``.
+        :param before: bytes that were left before the turn.
+        """
+        self._sending_on_thread = None
+        connection.close()
+        if self._sending is not sending:
+            # It was aborted during the turn.
+            sending.file.close()
         elif isinstance(blocked, Failure) and blocked.check(ConnectionError):
-            # The request is to hear of that first, or else it looks like a fault of ours.
+            # ``connection_lost`` fails the file, after the request has been failed: otherwise the
+            # error would be logged as one of the server.
             self._transport.abortConnection()
         elif isinstance(blocked, Failure):
             self._abort_file()
-            sending.done.errback(blocked)
+            sending.file.done.errback(blocked)
         elif not sending.left:
             self._clear_file()
             self.pending = False
-            sending.done.callback(None)
+            sending.file.done.callback(None)
             self._resume()
         else:
             if sending.left < before:
@@ -224,12 +220,12 @@ class TLSOutput(TransportOutput):
                 self._queue_turn()
 
     def _abort_file(self) -> None:
-        """What was promised can not be kept: nothing after it may be taken for the rest."""
+        """Reset the connection, so that the client takes nothing else for the rest of the file."""
         self._clear_file()
         self._transport.abortConnection()
 
     def _clear_file(self) -> _FileSend | None:
-        sending, self._file = self._file, None
-        if sending is not None and sending is not self._file_in_thread:
-            sending.close()
+        sending, self._sending = self._sending, None
+        if sending is not None and sending is not self._sending_on_thread:
+            sending.file.close()
         return sending

@@ -21,7 +21,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.web.server import Site
 
 from twisted_registry.api.resource import RegistryResource
-from twisted_registry.api.root import make_root
+from twisted_registry.api.root import make_error_body, make_root
 from twisted_registry.app.listener import TCPEndpoint
 from twisted_registry.auth.access import AuthenticatedPolicy, OpenAccess, SchemeAccess
 from twisted_registry.auth.basic import make_basic_scheme
@@ -101,7 +101,11 @@ async def serve(
     )
     api = RegistryResource(registry, access or OpenAccess(), reactor, settings, metrics)
     tree = make_root(api, prefix)
-    site: Any = Site(tree, reactor=reactor) if use_twisted_site else HTTPSite(tree, reactor, limits)
+    site: Any = (
+        Site(tree, reactor=reactor)
+        if use_twisted_site
+        else HTTPSite(tree, reactor, limits, make_error_body=make_error_body)
+    )
     with TemporaryDirectory() as folder:
         endpoint: IStreamServerEndpoint = TCPEndpoint(reactor, 0, "127.0.0.1")
         if tls:

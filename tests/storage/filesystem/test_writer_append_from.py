@@ -14,12 +14,12 @@ class Source:
 
     def __init__(self, *pieces):
         self.pieces = list(pieces)
-        self.over = False
+        self.finished = False
 
     def read_into(self, room):
         piece = self.pieces.pop(0)
         room[: len(piece)] = piece
-        self.over = not self.pieces
+        self.finished = not self.pieces
         return len(piece)
 
 
@@ -61,7 +61,7 @@ def test_what_is_drawn_takes_its_turn(held, monkeypatch):
     drawn = drawn_by(writer, source)
     threads.step()
     result_of(drawn)
-    assert source.over
+    assert source.finished
     assert writer.size == 300
     assert not threads.waiting
 

@@ -368,7 +368,7 @@ class FileWriter(PushConsumer):
 
     def _done(self, fault: Exception | None, due: list[_SyncRequest]) -> None:
         self._busy = False
-        if self._source is not None and (self._source.over or self._ending):
+        if self._source is not None and (self._source.finished or self._ending):
             self._return_source()
         if self._file.is_freed:
             self._released(None)
@@ -500,7 +500,7 @@ class FileWriter(PushConsumer):
             batch = self._take_batch()
             if batch:
                 self._file.append(batch)
-            elif self._source is None or self._source.over:
+            elif self._source is None or self._source.finished:
                 return
             else:
                 self._draw_from(self._source, end)
@@ -508,9 +508,9 @@ class FileWriter(PushConsumer):
     def _draw_from(self, source: Any, end: int) -> None:
         """Store what comes, as far as ``end``: each piece is hashed while the cache holds it."""
         room = memoryview(bytearray(_READ_BUFFER_BYTES))
-        while self._file.stored < end and not (source.over or self._ending):
+        while self._file.stored < end and not (source.finished or self._ending):
             length = source.read_into(room)
             if length:
                 self.size += length
                 self._file.append_piece(cast("bytes", room[:length]))
-        source.over = True
+        source.finished = True
