@@ -338,7 +338,7 @@ class RegistryService(MultiService):
         http = self._loaded.configuration.http
         if self._handover is None and http.workers == 1:
             return self._own_endpoint()
-        from twisted_registry.workers.port import (
+        from twisted_registry.workers.port import (  # noqa: PLC0415
             AdoptedEndpoint,
             LoadTable,
             SharingEndpoint,

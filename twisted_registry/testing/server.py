@@ -137,8 +137,8 @@ def _password_access(users: Mapping[str, str], reactor: Any) -> IAccessControlle
 
 def _with_tls(reactor: Any, endpoint: IStreamServerEndpoint, folder: str) -> IStreamServerEndpoint:
     # Tests without TLS need none of it.
-    from twisted_registry.tls.context import TLSOptions, make_context
-    from twisted_registry.tls.endpoint import TLSConnectionCreator, TLSEndpoint
+    from twisted_registry.tls.context import TLSOptions, make_context  # noqa: PLC0415
+    from twisted_registry.tls.endpoint import TLSConnectionCreator, TLSEndpoint  # noqa: PLC0415
     from twisted_registry.tls.sources import AutomaticCertificates  # noqa: PLC0415
 
     hosts = ("127.0.0.1", "::1", "localhost")
