@@ -17,7 +17,7 @@ atexit.register(lambda: print("imported", *sys.modules))
 COMMAND = f"{TELL}from twisted_registry.cli import main\nsys.exit(main(sys.argv[1:]))"
 #: Packages and modules that cost much, or bring much along.
 HEAVY = {
-    *("asyncio", "concurrent", "csv", "ctypes", "difflib", "email", "html", "http", "logging"),
+    *("asyncio", "concurrent", "csv", "ctypes", "email", "html", "http", "logging"),
     *("multiprocessing", "sqlite3", "ssl", "subprocess", "unittest", "urllib.request", "xml"),
     *("boto3", "botocore", "cattrs", "cryptography", "OpenSSL", "pkg_resources", "requests"),
     *("service_identity", "treq", "urllib3", "uvloop"),

@@ -1,9 +1,12 @@
+"""Addresses: HOST:PORT, socket paths and endpoint strings."""
+
 from __future__ import annotations
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
 
 from twisted_registry.config.http import parse_address
@@ -41,7 +44,7 @@ def test_socket_paths():
     "text",
     ["systemd:domain=INET:index=0", "systemd:domain=UNIX:name=http", "haproxy:tcp:5000"],
 )
-def test_other_endpoints_pass_as_they_are(text: str):
+def test_other_endpoint_strings_are_kept(text: str):
     address = parse_address(text)
     assert (address.endpoint, address.port, address.path) == (text, None, "")
 
@@ -55,7 +58,7 @@ def test_other_endpoints_pass_as_they_are(text: str):
         "tcp:5000:interface=a\n", ":٣", "unix:/a\\",
     ],
 )  # fmt: skip
-def test_what_is_no_address(text: str):
+def test_invalid_addresses_raise_value_error(text: str):
     with pytest.raises(ValueError):
         parse_address(text)
 
@@ -63,22 +66,22 @@ def test_what_is_no_address(text: str):
 @pytest.mark.parametrize(
     "text", [":5000", "127.0.0.1:5000", "[::1]:5000", "unix:/run/x.sock", "tcp6:80"]
 )
-def test_twisted_takes_the_endpoint(text: str):
+def test_twisted_parses_the_endpoint_string(text: str):
     assert serverFromString(MemoryReactorClock(), parse_address(text).endpoint) is not None
 
 
 @given(st.text(alphabet=st.sampled_from("/a:=\\ b."), min_size=1))
 @settings(deadline=None)
-def test_twisted_finds_the_path_in_the_endpoint(tail: str):
+def test_twisted_listens_on_the_path_of_the_address(tail: str):
     path = f"/{tail}"
-    address = parse_address(path, unix=True)
-    endpoint = serverFromString(MemoryReactorClock(), address.endpoint)
-    assert endpoint._address == path
+    reactor = MemoryReactorClock()
+    serverFromString(reactor, parse_address(path, unix=True).endpoint).listen(Factory())
+    assert reactor.unixServers[0][0] == path
 
 
 @given(st.text(), st.booleans())
 @settings(deadline=None)
-def test_any_text_is_an_address_or_a_value_error(text: str, unix: bool):
+def test_any_text_is_an_address_or_raises_value_error(text: str, unix: bool):
     try:
         address = parse_address(text, unix=unix)
     except ValueError:

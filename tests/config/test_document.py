@@ -1,23 +1,30 @@
+"""YAML documents: values, origins, and errors that quote nothing of the text."""
+
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import yaml
 
-from twisted_registry.config import document
 from twisted_registry.config.document import DocumentError, Node, Report, parse
-from twisted_registry.config.kinds import plain
+from twisted_registry.config.kinds import to_plain_data
+
+#: PyYAML's loaders: in Python, and that of libyaml if it is available.
+LOADERS = [yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)]
 
 
-def read(text: str) -> tuple[object, list[str]]:
+def read(text: str, **options: Any) -> tuple[object, list[str]]:
+    """The plain data of *text*, and the faults."""
     report = Report()
-    return plain(parse(text, "f.yml", report)), [str(fault) for fault in report.faults]
+    root = parse(text, "f.yml", report, **options)
+    return to_plain_data(root), [str(fault) for fault in report.faults]
 
 
-@pytest.mark.parametrize("loader", [yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)])
-def test_the_values_of_yaml(loader: type, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(document, "_LOADER", loader)
+@pytest.mark.parametrize("loader", LOADERS)
+def test_both_loaders_read_the_same_values(loader: type):
     text = "a: 1\nb: [1.5, yes, ~, 'x', 0x10]\n2: 2020-01-01\nc: &c {d: e}\nf: {<<: *c, g: h}\n"
-    assert read(text) == (
+    assert read(text, loader=loader) == (
         {
             "a": 1,
             "b": [1.5, True, None, "x", 16],
@@ -29,9 +36,11 @@ def test_the_values_of_yaml(loader: type, monkeypatch: pytest.MonkeyPatch):
     )
 
 
-def test_a_merge_takes_a_list_and_yields_to_the_mapping_itself():
+def test_keys_of_a_mapping_take_precedence_over_merged_ones():
     assert read("<<: [{a: 1, b: 1}, {b: 2, c: 2}]\nc: 3\n")[0] == {"a": 1, "b": 1, "c": 3}
-    assert read("<<: a\n")[1] == ["configuration: <<: takes mappings (f.yml line 1)"]
+    assert read("<<: a\n")[1] == [
+        "configuration: << merges a mapping or a list of mappings (f.yml line 1)"
+    ]
 
 
 def test_lines_and_spelling_are_kept():
@@ -42,26 +51,26 @@ def test_lines_and_spelling_are_kept():
     assert (inner.value["b"].text, inner.value["b"].origin) == ("007", "f.yml line 2")
 
 
-def test_a_key_that_stands_twice_is_a_fault():
-    assert read("a:\n  b: 1\n  b: 2\n")[1] == ["a.b: the key stands here twice (f.yml line 3)"]
+def test_a_duplicate_key_is_a_fault():
+    assert read("a:\n  b: 1\n  b: 2\n")[1] == ["a.b: duplicate key (f.yml line 3)"]
 
 
 @pytest.mark.parametrize("text", ["a: !x hunter2", "a: !!int hunter2", "a: !!bool hunter2",
                                   "a: !!float ''", "a: 0x_", "a: !hunter2 x"])  # fmt: skip
-def test_a_value_must_fit_its_tag(text: str):
-    assert read(text) == ({"a": None}, ["a: the value does not fit its YAML tag (f.yml line 1)"])
+def test_a_value_must_match_its_tag(text: str):
+    assert read(text) == ({"a": None}, ["a: the value does not match its YAML tag (f.yml line 1)"])
 
 
-def test_keys_are_single_values():
+def test_a_key_must_be_a_single_value():
     assert read("? [a]\n: b\n")[1] == ["configuration: a key must be a single value (f.yml line 1)"]
 
 
-def test_a_number_beyond_counting_is_text():
+def test_a_huge_integer_is_read_as_text():
     digits = "0x" + "f" * 5000
     assert read(f"a: {digits}")[0] == {"a": digits}
 
 
-@pytest.mark.parametrize("loader", [yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)])
+@pytest.mark.parametrize("loader", LOADERS)
 @pytest.mark.parametrize(
     "text",
     [
@@ -73,17 +82,29 @@ def test_a_number_beyond_counting_is_text():
         "e: [*d,*d,*d,*d,*d,*d,*d,*d,*d]\n"),
     ],
 )  # fmt: skip
-def test_what_is_no_yaml_gives_one_line_that_shows_none_of_it(
-    text: str, loader: type, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(document, "_LOADER", loader)
+def test_the_error_of_invalid_yaml_is_one_line_and_quotes_nothing(text: str, loader: type):
     with pytest.raises(DocumentError) as caught:
-        parse(text, "f.yml", Report())
-    said = str(caught.value)
-    assert said.isprintable()
-    assert "hunter2" not in said
+        parse(text, "f.yml", Report(), loader=loader)
+    message = str(caught.value)
+    assert message.isprintable()
+    assert "hunter2" not in message
 
 
-def test_a_node_shows_no_value():
+def test_the_repr_of_a_node_shows_no_value():
     assert "hunter2" not in repr(parse("password: hunter2", "f.yml", Report()))
     assert Node([]).type_name == "a list"
+
+
+@pytest.mark.parametrize(
+    ("path", "origin"),
+    [
+        ("a.b[1]", "f.yml line 3"),
+        ("a.b[2]", "f.yml line 2"),
+        ("a.c.d", "f.yml line 2"),
+        ("x", ""),
+        ("", ""),
+    ],
+)
+def test_the_origin_of_a_path_is_that_of_its_deepest_node(path: str, origin: str):
+    root = parse("a:\n  b: [1,\n  2]\n", "f.yml", Report())
+    assert root.find_origin(path) == origin

@@ -1,32 +1,24 @@
+"""``REGISTRY_*`` variables: which key they set, and what happens if there is none."""
+
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
 
-from twisted_registry.config.document import ConfigurationError, Node, Report, parse
+from tests.config.config_loading import MEMORY, fault_lines, load_config
+from twisted_registry.config.document import Node, Report, parse
 from twisted_registry.config.environment import apply_overrides
-from twisted_registry.config.kinds import plain, text
-from twisted_registry.config.loading import LoadedConfiguration, load_text, masked_data
+from twisted_registry.config.kinds import text, to_plain_data
+from twisted_registry.config.loading import load_text, masked_data
 from twisted_registry.config.schema import Configuration
-from twisted_registry.config.sections import Section, SectionBase, key, schema, schema_keys
+from twisted_registry.config.sections import Section, SectionBase, key, schema_keys
 
 BASE = "version: 0.1\nstorage: {filesystem: {rootdirectory: /data}}\n"
-MEMORY = "version: 0.1\nstorage: inmemory\n"
-
-
-def loaded(text: str, **variables: str) -> LoadedConfiguration:
-    return load_text(text, {f"REGISTRY_{name}": value for name, value in variables.items()}, "f")
-
-
-def faults(text: str, **variables: str) -> list[str]:
-    with pytest.raises(ConfigurationError) as caught:
-        loaded(text, **variables)
-    return [str(fault) for fault in caught.value.faults]
 
 
 def test_a_variable_sets_a_key_and_is_yaml():
-    result = loaded(
+    result = load_config(
         BASE,
         HTTP_ADDR=":80",
         HTTP_RELATIVEURLS="true",
@@ -49,8 +41,8 @@ def test_a_variable_sets_a_key_and_is_yaml():
     assert configuration.storage.filesystem.rootdirectory == "/data"
 
 
-def test_an_empty_variable_takes_a_value_back():
-    assert loaded(BASE + "http: {addr: ':80'}\n", HTTP_ADDR="").configuration.http.addr == (
+def test_an_empty_variable_restores_the_default():
+    assert load_config(BASE + "http: {addr: ':80'}\n", HTTP_ADDR="").configuration.http.addr == (
         "127.0.0.1:5000"
     )
 
@@ -66,22 +58,22 @@ def test_the_variable_that_names_the_file_overrides_nothing():
 
 
 def test_variables_apply_in_the_order_of_their_names():
-    result = loaded(BASE, STORAGE_DELETE_ENABLED="true", STORAGE="inmemory")
+    result = load_config(BASE, STORAGE_DELETE_ENABLED="true", STORAGE="inmemory")
     assert result.configuration.storage.drivers == ("inmemory",)
     assert result.configuration.storage.delete.enabled is True
 
 
 def test_a_section_can_be_replaced_as_a_whole():
-    result = loaded(BASE + "http: {addr: ':80', prefix: /a/}\n", HTTP="{addr: ':81'}")
+    result = load_config(BASE + "http: {addr: ':80', prefix: /a/}\n", HTTP="{addr: ':81'}")
     assert result.configuration.http.addr == ":81"
     assert result.configuration.http.prefix == ""
 
 
-def test_lists_by_index():
+def test_an_index_replaces_or_appends_an_item():
     hosts = "redis: {addrs: ['a:1', 'b:2']}\n"
 
     def addrs(**variables: str) -> tuple[str, ...]:
-        redis = loaded(BASE + hosts, **variables).configuration.redis
+        redis = load_config(BASE + hosts, **variables).configuration.redis
         assert redis is not None
         return redis.addrs
 
@@ -92,20 +84,20 @@ def test_lists_by_index():
 
 @pytest.mark.parametrize("index", ["3", "x", "-1", "", "999999999999", "٢"])
 def test_an_index_beyond_the_next_is_a_fault(index: str):
-    said = faults(BASE + "redis: {addrs: ['a:1', 'b:2']}\n", **{f"REDIS_ADDRS_{index}": "x"})
+    said = fault_lines(BASE + "redis: {addrs: ['a:1', 'b:2']}\n", **{f"REDIS_ADDRS_{index}": "x"})
     assert len(said) == 1
-    assert said[0].endswith("must name an item of the list by its index, or the next one")
+    assert said[0].endswith("the index must be that of an item of the list, or the next one")
 
 
-def test_a_list_that_is_not_there_yet_begins_at_0():
-    result = loaded(BASE, NOTIFICATIONS_ENDPOINTS_0_NAME="a",
+def test_index_0_creates_a_missing_list():
+    result = load_config(BASE, NOTIFICATIONS_ENDPOINTS_0_NAME="a",
                     NOTIFICATIONS_ENDPOINTS_0_URL="http://a")  # fmt: skip
     (endpoint,) = result.configuration.notifications.endpoints
     assert (endpoint.name, endpoint.url) == ("a", "http://a")
 
 
-def test_both_shapes_of_redis_are_inline():
-    result = loaded(BASE, REDIS_ADDR="a:1", REDIS_DB="3", REDIS_POOL_MAXIDLE="16",
+def test_variables_set_both_shapes_of_redis():
+    result = load_config(BASE, REDIS_ADDR="a:1", REDIS_DB="3", REDIS_POOL_MAXIDLE="16",
                     REDIS_POOL_IDLETIMEOUT="300s", REDIS_POOLSIZE="5")  # fmt: skip
     redis = result.configuration.redis
     assert redis is not None
@@ -113,7 +105,7 @@ def test_both_shapes_of_redis_are_inline():
     assert (redis.pool.maxidle, redis.pool.idletimeout) == (16, 300)
 
 
-def test_header_names_stand_as_they_are_spelled():
+def test_header_names_keep_their_case():
     result = load_text(BASE + "http: {headers: {X-Old: [a]}}\n", {
         "REGISTRY_HTTP_HEADERS_Access-Control-Allow-Origin": "['*']",
         "REGISTRY_HTTP_HEADERS_x-old": "[b]",
@@ -127,18 +119,23 @@ def test_header_names_stand_as_they_are_spelled():
     }
 
 
-def test_names_that_variables_make_are_lower_case():
-    result = loaded(BASE, LOG_FIELDS_SERVICE="registry", LOG_FIELDS_Environment="test")
+def test_new_names_of_other_mappings_are_lower_case():
+    result = load_config(BASE, LOG_FIELDS_SERVICE="registry", LOG_FIELDS_Environment="test")
     assert result.configuration.log.fields == {"service": "registry", "environment": "test"}
 
 
 def test_keys_with_an_underscore_are_found_by_the_longest_match():
     text = BASE + "log: {fields: {a: {x: 1}, a_b: 2}}\n"
-    assert loaded(text, LOG_FIELDS_A_B="3").configuration.log.fields == {"a": {"x": 1}, "a_b": 3}
-    assert loaded(text, LOG_FIELDS_A_X="3").configuration.log.fields == {"a": {"x": 3}, "a_b": 2}
+    assert load_config(text, LOG_FIELDS_A_B="3").configuration.log.fields == {
+        "a": {"x": 1},
+        "a_b": 3,
+    }
+    assert load_config(text, LOG_FIELDS_A_X="3").configuration.log.fields == {
+        "a": {"x": 3},
+        "a_b": 2,
+    }
 
 
-@schema
 class Retry(SectionBase):
     max_retries: str = key(text(), "Attempts.", default="")
     max: str = key(text(), "Another.", default="")
@@ -146,23 +143,25 @@ class Retry(SectionBase):
 
 def test_a_schema_may_have_keys_with_an_underscore():
     root = Node(None)
-    kind = Section("a section", Retry)
+    kind = Section(Retry)
     applied = apply_overrides(
         root, kind, {"REGISTRY_MAX_RETRIES": "5", "REGISTRY_MAX": "6"}, Report()
     )
-    assert plain(root) == {"max": 6, "max_retries": 5}
+    assert to_plain_data(root) == {"max": 6, "max_retries": 5}
     assert [item.path for item in applied] == [("max",), ("max_retries",)]
 
 
-def test_known_names_below_a_refused_driver():
+def test_options_of_a_rejected_driver_keep_their_underscores():
     report = Report()
     root = parse("storage: {azure: {}}", "f", report)
-    apply_overrides(root, Section("a section", Configuration), {
+    apply_overrides(root, Section(Configuration), {
         "REGISTRY_STORAGE_AZURE_MAX_RETRIES": "5",
         "REGISTRY_STORAGE_AZURE_CREDENTIALS_SECRET": "s",
         "REGISTRY_STORAGE_AZURE_MAXRETRIES": "5",
     }, report)  # fmt: skip
-    assert plain(root) == {"storage": {"azure": {"max_retries": 5, "credentials": {"secret": "s"}}}}
+    assert to_plain_data(root) == {
+        "storage": {"azure": {"max_retries": 5, "credentials": {"secret": "s"}}}
+    }
     assert report.warnings == [
         "Ignoring unrecognized environment variable REGISTRY_STORAGE_AZURE_MAXRETRIES"
     ]
@@ -173,17 +172,17 @@ def test_known_names_below_a_refused_driver():
     ["PORT", "SERVICE_HOST", "HTTP_ADR", "http_addr", "HTTP_ADDR_X", "REDIS_FOO", "STORAGE_FILE",
      "STORAGE_FILESYSTEM_ROOT", "VERSION", "", "HTTP_", "A\nB"],
 )  # fmt: skip
-def test_what_names_no_key_is_warned_of_and_changes_nothing(name: str):
-    result = loaded(BASE, **{name: "tcp://10.0.0.1:5000"})
+def test_a_variable_that_names_no_key_adds_a_warning_and_changes_nothing(name: str):
+    result = load_config(BASE, **{name: "tcp://10.0.0.1:5000"})
     (warning,) = result.warnings
     assert warning.startswith("Ignoring unrecognized environment variable ")
     assert warning.isprintable()
-    assert result.configuration == loaded(BASE).configuration
+    assert result.configuration == load_config(BASE).configuration
 
 
-def test_a_variable_of_podman_is_not_taken_for_ours():
-    """It names a file of logins; there is no kind of ``auth`` that is called so."""
-    result = loaded(BASE, AUTH_FILE="/srv/auth.json")
+def test_the_login_file_of_podman_is_not_an_override():
+    """REGISTRY_AUTH_FILE would set ``auth.file``, and ``auth`` is strict."""
+    result = load_config(BASE, AUTH_FILE="/srv/auth.json")
     assert list(result.warnings) == [
         "Ignoring unrecognized environment variable REGISTRY_AUTH_FILE"
     ]
@@ -191,78 +190,82 @@ def test_a_variable_of_podman_is_not_taken_for_ours():
 
 
 def test_the_version_is_not_taken_from_the_environment():
-    assert faults("storage: inmemory\n", VERSION="0.1") == [
-        "version: unsupported version: none, expected version: 0.1"
+    assert fault_lines("storage: inmemory\n", VERSION="0.1") == [
+        "version: not set, expected 0.1 (f)"
     ]
 
 
-def test_a_value_that_is_no_yaml_is_a_fault_and_not_shown():
-    (said,) = faults(BASE, HTTP_SECRET="[hunter2")
+def test_a_value_that_is_not_yaml_is_a_fault_and_not_shown():
+    (said,) = fault_lines(BASE, HTTP_SECRET="[hunter2")
     assert said.startswith("REGISTRY_HTTP_SECRET: the value is not YAML")
     assert "hunter2" not in said
 
 
 def test_a_fault_names_the_variable():
-    assert faults(BASE, HTTP_NET="udp") == [
+    assert fault_lines(BASE, HTTP_NET="udp") == [
         "http.net: got 'udp', expected tcp or unix (REGISTRY_HTTP_NET)"
     ]
 
 
-def test_a_scalar_where_a_section_should_be_stays_a_fault_of_the_file():
-    assert faults(BASE + "http: hunter2\n", HTTP_ADDR=":1") == [
+def test_a_variable_does_not_hide_a_fault_of_the_file():
+    assert fault_lines(BASE + "http: hunter2\n", HTTP_ADDR=":1") == [
         "http: got a single value, expected a section (f line 3)"
     ]
-    assert faults(BASE + "redis: {addrs: a}\n", REDIS_ADDRS_0="b") == [
+    assert fault_lines(BASE + "redis: {addrs: a}\n", REDIS_ADDRS_0="b") == [
         "redis.addrs: got 'a', expected a list of HOST:PORT (f line 3)"
     ]
 
 
-def test_a_driver_of_the_environment_replaces_the_files():
-    result = loaded(MEMORY, STORAGE_FILESYSTEM_ROOTDIRECTORY="/x")
+def test_a_driver_of_the_environment_replaces_that_of_the_file():
+    result = load_config(MEMORY, STORAGE_FILESYSTEM_ROOTDIRECTORY="/x")
     assert result.configuration.storage.drivers == ("filesystem",)
     assert result.warnings == (
         "storage.inmemory: replaced by filesystem of the environment (f line 2)",
     )
-    assert loaded(BASE, STORAGE_INMEMORY="").configuration.storage.drivers == ("inmemory",)
+    assert load_config(BASE, STORAGE_INMEMORY="").configuration.storage.drivers == ("inmemory",)
 
 
 def test_two_drivers_of_the_environment_are_a_fault():
-    said = faults(BASE, STORAGE_INMEMORY="{}", STORAGE_FILESYSTEM_ROOTDIRECTORY="/x")
-    assert said == ["storage: got filesystem, inmemory, expected exactly one driver"]
-    said = faults(BASE, STORAGE="{inmemory: , filesystem: }")
-    assert said == ["storage: got filesystem, inmemory, expected exactly one driver"]
+    said = fault_lines(BASE, STORAGE_INMEMORY="{}", STORAGE_FILESYSTEM_ROOTDIRECTORY="/x")
+    assert said == ["storage: got filesystem, inmemory, expected exactly one driver (f line 2)"]
+    said = fault_lines(BASE, STORAGE="{inmemory: , filesystem: }")
+    assert said == [
+        "storage: got filesystem, inmemory, expected exactly one driver (REGISTRY_STORAGE)"
+    ]
 
 
 def test_a_replaced_section_and_another_driver_are_a_fault():
-    said = faults(MEMORY, STORAGE="filesystem", STORAGE_INMEMORY="{}")
-    assert said == ["storage: got filesystem, inmemory, expected exactly one driver"]
+    said = fault_lines(MEMORY, STORAGE="filesystem", STORAGE_INMEMORY="{}")
+    assert said == [
+        "storage: got filesystem, inmemory, expected exactly one driver (REGISTRY_STORAGE)"
+    ]
 
 
 def test_two_drivers_of_the_file_stay_a_fault():
-    said = faults("version: 0.1\nstorage: {inmemory: , filesystem: }\n",
+    said = fault_lines("version: 0.1\nstorage: {inmemory: , filesystem: }\n",
                   STORAGE_FILESYSTEM_ROOTDIRECTORY="/x")  # fmt: skip
-    assert said == ["storage: got filesystem, inmemory, expected exactly one driver"]
+    assert said == ["storage: got filesystem, inmemory, expected exactly one driver (f line 2)"]
 
 
-def test_a_typo_below_auth_opens_no_door():
-    said = faults(BASE, AUTH_HTPASWD_REALM="x")
+def test_a_typo_below_auth_is_a_fault():
+    said = fault_lines(BASE, AUTH_HTPASWD_REALM="x")
     assert said == [
         (
-            "auth.htpaswd: unknown; known are none, silly, htpasswd, token"
+            "auth.htpaswd: unknown key, expected one of none, silly, htpasswd, token"
             " (REGISTRY_AUTH_HTPASWD_REALM)"
         )
     ]
-    assert faults(BASE, AUTH="htpasswd") == [
-        f"auth.htpasswd.{name}: the key is required (REGISTRY_AUTH)" for name in ("realm", "path")
+    assert fault_lines(BASE, AUTH="htpasswd") == [
+        f"auth.htpasswd.{name}: this key is required (REGISTRY_AUTH)" for name in ("realm", "path")
     ]
 
 
-def every_scalar(of: type, path: str = "") -> list[str]:
+def every_scalar(cls: type, path: str = "") -> list[str]:
     names = []
-    for spec in schema_keys(of).values():
+    for spec in schema_keys(cls).values():
         name = f"{path}_{spec.name.upper()}"
         kind = spec.kind
-        names += every_scalar(kind.of, name) if isinstance(kind, Section) else [name]
+        names += every_scalar(kind.cls, name) if isinstance(kind, Section) else [name]
     return names
 
 
@@ -270,21 +273,19 @@ def every_scalar(of: type, path: str = "") -> list[str]:
 def test_every_key_of_the_schema_has_its_variable(name: str):
     root = parse(BASE, "f", Report())
     report = Report()
-    applied = apply_overrides(
-        root, Section("a section", Configuration), {f"REGISTRY{name}": "x"}, report
-    )
+    applied = apply_overrides(root, Section(Configuration), {f"REGISTRY{name}": "x"}, report)
     assert (len(applied), len(report.warnings)) == ((0, 1) if name == "_VERSION" else (1, 0))
 
 
-def test_loglevel_is_an_old_name():
-    result = loaded(BASE, LOGLEVEL="DEBUG")
+def test_loglevel_is_the_old_name_of_log_level():
+    result = load_config(BASE, LOGLEVEL="DEBUG")
     assert result.configuration.log.level == "debug"
     assert len(result.notices) == 1
     log: dict[str, Any] = masked_data(
-        loaded(BASE + "log: {level: error}\n", LOGLEVEL="debug").configuration
+        load_config(BASE + "log: {level: error}\n", LOGLEVEL="debug").configuration
     )
     assert log["log"]["level"] == "error"
-    assert loaded(BASE + "loglevel: warn\nlog:\n").configuration.log.level == "warn"
-    assert faults(BASE + "loglevel: warn\nlog: x\n") == [
+    assert load_config(BASE + "loglevel: warn\nlog:\n").configuration.log.level == "warn"
+    assert fault_lines(BASE + "loglevel: warn\nlog: x\n") == [
         "log: got a single value, expected a section (f line 4)"
     ]

@@ -1,4 +1,4 @@
-"""``conf/access.yml``, the example of a team: what it says comes true."""
+"""The example ``conf/access.yml``: its rules, its tokens, and its commented-out parts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEXT = (Path(__file__).parents[2] / "conf" / "access.yml").read_text()
 EVERYTHING = {"pull", "push", "delete", "*"}
 
 
-def loaded(text=TEXT):
+def load_example(text=TEXT):
     found = load_text(text, {}, "conf/access.yml")
     assert (found.warnings, found.notices) == ((), ())
     return found.configuration
@@ -46,25 +46,25 @@ def allowed(configuration, name, repository):
         ("docker", "production/a", EVERYTHING),
     ],
 )
-def test_who_may_what(name, repository, actions):
-    assert allowed(loaded(), name, repository) == actions
+def test_the_rules_allow_what_the_comments_say(name, repository, actions):
+    assert allowed(load_example(), name, repository) == actions
 
 
-def test_there_are_passwords_and_tokens():
-    found = loaded()
+def test_users_log_in_with_passwords_and_get_tokens():
+    found = load_example()
     assert found.auth.htpasswd.path == "./registry-users"
     assert found.tokens.lifetime == 300
     assert not found.http.tls.is_enabled
 
 
-def test_the_least_that_there_is():
+def test_without_rules_the_general_permissions_apply():
     short = re.sub(r"(?ms)^  groups:.*?(?=^  # Give tokens)", "", TEXT)
-    found = loaded(re.sub(r"(?m)^  # ((?:anonymous|authenticated): .*)", r"  \1", short))
+    found = load_example(re.sub(r"(?m)^  # ((?:anonymous|authenticated): .*)", r"  \1", short))
     assert found.access.rules == ()
     assert allowed(found, "", "a") == {"pull"}
     assert allowed(found, "somebody", "a") == {"pull", "push"}
 
 
-def test_tls_is_made_when_it_is_asked_for():
-    found = loaded(re.sub(r"(?m)^  # (tls:|  auto:|    hosts: .*)$", r"  \1", TEXT))
+def test_the_commented_tls_section_is_valid():
+    found = load_example(re.sub(r"(?m)^  # (tls:|  auto:|    hosts: .*)$", r"  \1", TEXT))
     assert found.http.tls.auto.hosts == ("registry.example.com",)

@@ -1,4 +1,4 @@
-"""The example of all that goes on beside serving."""
+"""The example ``conf/maintenance.yml``: every key of the maintenance sections."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from twisted_registry.config.storage import (
 EXAMPLE = Path(__file__).parents[2] / "conf" / "maintenance.yml"
 
 
-def test_the_example():
-    loaded = load_text(EXAMPLE.read_text(), {}, "conf/maintenance.yml")
-    assert loaded.warnings == ()
-    made = loaded.configuration.storage.maintenance
-    assert {chore.name for chore in chores(made) if chore.enabled} == {
+def test_the_example_enables_every_task():
+    result = load_text(EXAMPLE.read_text(), {}, "conf/maintenance.yml")
+    assert result.warnings == ()
+    maintenance = result.configuration.storage.maintenance
+    assert {chore.name for chore in chores(maintenance) if chore.enabled} == {
         *("uploadpurging", "gc", "trash", "retention", "scrub")
     }
-    assert (made.watermark.warn, made.watermark.refuse) == (0.85, 0.95)
-    assert made.retention.rules[0].newest == 10
-    assert made.scrub.rate == 16 * 2**20
+    assert (maintenance.watermark.warn, maintenance.watermark.refuse) == (0.85, 0.95)
+    assert maintenance.retention.rules[0].newest == 10
+    assert maintenance.scrub.rate == 16 * 2**20
 
 
 def test_the_example_has_every_key():
-    said = yaml.safe_load(EXAMPLE.read_text())["storage"]["maintenance"]
-    assert set(said) == set(schema_keys(Maintenance))
+    example = yaml.safe_load(EXAMPLE.read_text())["storage"]["maintenance"]
+    assert set(example) == set(schema_keys(Maintenance))
     sections = {
         "uploadpurging": UploadPurging,
         "gc": GarbageCollection,
@@ -49,18 +49,20 @@ def test_the_example_has_every_key():
         "watermark": Watermark,
         "readonly": ReadOnly,
     }
-    for name, schema in sections.items():
-        assert set(said[name]) == set(schema_keys(schema)), name
-    assert set(said["retention"]["rules"][0]) == set(schema_keys(Rule))
-    assert set(said["retention"]["immutable"][0]) == set(schema_keys(Immutable))
+    for name, cls in sections.items():
+        assert set(example[name]) == set(schema_keys(cls)), name
+    assert set(example["retention"]["rules"][0]) == set(schema_keys(Rule))
+    assert set(example["retention"]["immutable"][0]) == set(schema_keys(Immutable))
 
 
-def test_its_defaults_are_those_that_it_says():
-    """Where the example says what would be so without it."""
-    made = load_text(EXAMPLE.read_text(), {}, "conf/maintenance.yml").configuration
+def test_commented_defaults_are_those_of_the_schema():
+    """Where the example names a default, it is that of the schema."""
+    configuration = load_text(EXAMPLE.read_text(), {}, "conf/maintenance.yml").configuration
     default = Maintenance()
-    assert made.storage.maintenance.uploadpurging == default.uploadpurging
+    assert configuration.storage.maintenance.uploadpurging == default.uploadpurging
     for name in ("interval", "grace", "deleteuntagged", "dryrun", "rate"):
-        assert getattr(made.storage.maintenance.gc, name) == getattr(default.gc, name)
+        assert getattr(configuration.storage.maintenance.gc, name) == getattr(default.gc, name)
     for name in ("interval", "rate"):
-        assert getattr(made.storage.maintenance.scrub, name) == getattr(default.scrub, name)
+        assert getattr(configuration.storage.maintenance.scrub, name) == getattr(
+            default.scrub, name
+        )

@@ -1,4 +1,4 @@
-"""Whatever is in the file and the environment: a configuration, or faults of one line each."""
+"""Any file and environment gives a configuration, or faults of one line each."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ ANYTHING = st.recursive(
 )
 
 
-def like(kind: Any) -> st.SearchStrategy[Any]:
-    """Mostly what *kind* takes, with the secrets filled in, and sometimes anything."""
+def values_like(kind: Any) -> st.SearchStrategy[Any]:
+    """Mostly values of *kind*, with secrets filled in, and sometimes any value."""
     if isinstance(kind, Section):
         known = {
             name: st.just(SECRET) if spec.secret and not isinstance(spec.kind, Anything | MapOf)
-            else like(spec.kind)
-            for name, spec in schema_keys(kind.of).items()
+            else values_like(spec.kind)
+            for name, spec in schema_keys(kind.cls).items()
         }  # fmt: skip
         return st.one_of(
             st.fixed_dictionaries({}, optional=known), st.fixed_dictionaries({}, optional=known),
@@ -46,17 +46,19 @@ def like(kind: Any) -> st.SearchStrategy[Any]:
             SCALARS,
         )  # fmt: skip
     if isinstance(kind, ListOf):
-        return st.one_of(st.lists(like(kind.item), max_size=2), ANYTHING)
+        return st.one_of(st.lists(values_like(kind.item), max_size=2), ANYTHING)
     if isinstance(kind, MapOf):
         return st.one_of(
-            st.dictionaries(st.sampled_from(["X-A", "b c", "d"]), like(kind.item), max_size=2),
+            st.dictionaries(
+                st.sampled_from(["X-A", "b c", "d"]), values_like(kind.item), max_size=2
+            ),
             ANYTHING,
         )
     return st.one_of(SCALARS, ANYTHING)
 
 
-def told(text: str, environ: dict[str, str]) -> str:
-    """Everything that is said about a configuration; fails if that is not in lines."""
+def output_of(text: str, environ: dict[str, str]) -> str:
+    """All output about a configuration; asserts that faults and warnings are single lines."""
     try:
         loaded = load_text(text, environ, "f")
     except ConfigurationError as error:
@@ -77,19 +79,21 @@ def told(text: str, environ: dict[str, str]) -> str:
     return "\n".join(lines) + rest
 
 
-@given(like(SCHEMA), st.sampled_from(["", "version: 0.1", "version: 0.1\nstorage: inmemory"]))
+@given(
+    values_like(SCHEMA), st.sampled_from(["", "version: 0.1", "version: 0.1\nstorage: inmemory"])
+)
 @FUZZ
-def test_any_structure(data: Any, head: str):
+def test_any_structure_is_loaded_or_reported(data: Any, head: str):
     if isinstance(data, dict) and head:
         data = {**data, **yaml.safe_load(head)}
-    told(yaml.safe_dump(data, allow_unicode=True), {})
+    output_of(yaml.safe_dump(data, allow_unicode=True), {})
 
 
 @given(st.text(alphabet=st.sampled_from("ab:-[]{}&*!|>'\"%@#,? \n\t0.1<~\\"), max_size=60))
 @FUZZ
-def test_any_text(text: str):
-    told(text, {})
-    told(f"version: 0.1\nstorage: inmemory\n{text}", {})
+def test_any_text_is_loaded_or_reported(text: str):
+    output_of(text, {})
+    output_of(f"version: 0.1\nstorage: inmemory\n{text}", {})
 
 
 NAMES = st.lists(
@@ -118,13 +122,13 @@ NAMES = st.lists(
 )  # fmt: skip
 @FUZZ
 @example({"REGISTRY_LOG_FIELDS_A_0_B": "[[]]"}, "storage: inmemory")
-def test_any_environment(environ: dict[str, str], body: str):
-    told(f"version: 0.1\n{body}\n", environ)
+def test_any_environment_is_applied_or_reported(environ: dict[str, str], body: str):
+    output_of(f"version: 0.1\n{body}\n", environ)
 
 
 @st.composite
 def secrets(draw: st.DrawFn) -> tuple[dict[str, Any], dict[str, str]]:
-    """A secret put at one of the secret keys, by the file or the environment, in any shape."""
+    """A secret at one of the secret keys, in the file or the environment, in any shape."""
     paths = list(secret_paths(SCHEMA))
     path = draw(st.sampled_from(paths))
     value: Any = draw(
@@ -144,7 +148,7 @@ def secret_paths(kind: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]
     if isinstance(kind, ListOf):
         return secret_paths(kind.item, (*path, "[]"))
     if isinstance(kind, Section):
-        for name, spec in schema_keys(kind.of).items():
+        for name, spec in schema_keys(kind.cls).items():
             if spec.secret and not isinstance(spec.kind, Anything | MapOf):
                 found.append((*path, name))
             else:
@@ -154,13 +158,13 @@ def secret_paths(kind: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]
 
 @given(secrets(), st.booleans())
 @FUZZ
-def test_no_secret_is_ever_told(where: tuple[dict[str, Any], dict[str, str]], sound: bool):
+def test_no_secret_is_ever_printed(where: tuple[dict[str, Any], dict[str, str]], sound: bool):
     data, environ = where
     head = {"version": "0.1", "storage": "inmemory"} if sound else {"http": {"net": "x"}}
-    said = told(yaml.safe_dump({**head, **data}), environ)
+    said = output_of(yaml.safe_dump({**head, **data}), environ)
     assert SECRET not in said
 
 
-def test_there_are_secrets_to_look_for():
+def test_the_schema_has_secret_keys():
     assert ("http", "secret") in secret_paths(SCHEMA)
     assert ("log", "hooks", "[]", "options", "smtp", "password") in secret_paths(SCHEMA)

@@ -1,13 +1,15 @@
+"""The effective configuration as YAML: masked secrets, and the shape of the file."""
+
 from __future__ import annotations
 
 import attrs
 import pytest
 import yaml
 
+from tests.config.config_loading import MEMORY
 from twisted_registry.config.loading import effective_yaml, load_text, masked_data
 from twisted_registry.config.reference import reference
 
-BASE = "version: 0.1\nstorage: inmemory\n"
 FULL = """
 version: 0.1
 log:
@@ -49,7 +51,7 @@ reporting: {newrelic: {licensekey: hunter2}}
 """
 
 
-def test_secrets_are_never_said():
+def test_secrets_are_masked():
     result = load_text(FULL, {}, "f")
     said = effective_yaml(result.configuration)
     assert "hunter2" not in said
@@ -64,7 +66,7 @@ def test_secrets_are_never_said():
     assert data["reporting"] == {"newrelic": {"licensekey": "******"}}
 
 
-def test_it_has_the_shape_of_the_file():
+def test_the_output_has_the_shape_of_the_file():
     data = yaml.safe_load(effective_yaml(load_text(FULL, {}).configuration))
     assert data["version"] == "0.1"
     assert data["storage"]["filesystem"] == {"rootdirectory": "/data", "maxthreads": 50}
@@ -74,12 +76,12 @@ def test_it_has_the_shape_of_the_file():
     assert data["http"]["limits"]["manifestbytes"] == 4 * 2**20
     assert data["log"]["hooks"][0]["options"]["from"] == "a@b"
     assert data["validation"]["manifests"]["urls"] == {"allow": ["^https://"], "deny": ["x"]}
-    assert "password" not in masked_data(load_text(BASE, {}).configuration)["proxy"]
-    assert masked_data(load_text(BASE, {}).configuration)["storage"]["inmemory"] == {}
+    assert "password" not in masked_data(load_text(MEMORY, {}).configuration)["proxy"]
+    assert masked_data(load_text(MEMORY, {}).configuration)["storage"]["inmemory"] == {}
 
 
-@pytest.mark.parametrize("text", [BASE, FULL.replace("u:hunter2@", "").replace("hunter2", "x")])
-def test_it_loads_again_as_the_same_but_for_the_secrets(text: str):
+@pytest.mark.parametrize("text", [MEMORY, FULL.replace("u:hunter2@", "").replace("hunter2", "x")])
+def test_the_output_loads_as_the_same_configuration(text: str):
     first = load_text(text, {})
     said = effective_yaml(first.configuration)
     again = load_text(said, {})
@@ -89,20 +91,20 @@ def test_it_loads_again_as_the_same_but_for_the_secrets(text: str):
         assert again.configuration == first.configuration
 
 
-def test_configurations_are_compared_by_their_keys():
-    one, two = load_text(BASE, {}).configuration, load_text(BASE, {}).configuration
+def test_configurations_are_frozen_and_compared_by_value():
+    one, two = load_text(MEMORY, {}).configuration, load_text(MEMORY, {}).configuration
     assert one == two
     assert hash(one) == hash(two)
-    assert one != load_text(BASE + "http: {secret: a}\n", {}).configuration
+    assert one != load_text(MEMORY + "http: {secret: a}\n", {}).configuration
     assert one != one.http
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         one.http.addr = "x"  # type: ignore[misc]
 
 
-def test_the_reference_tells_of_every_part():
+def test_the_reference_has_keys_defaults_and_extensions():
     said = reference()
-    assert "``http.addr``\n    Where to listen." in said
+    assert "``http.addr``\n    The address to listen on: " in said
     assert "``notifications.endpoints[].url``" in said
-    assert "``http.limits.manifestbytes``  (*ours*)" in said
+    assert "``http.limits.manifestbytes``  (*extension*)" in said
     assert "Default: ``127.0.0.1:5000``." in said
     assert "Default: ``168h``." in said

@@ -1,4 +1,4 @@
-"""``middleware``: which is served, and what its options take."""
+"""The ``middleware`` section: storage middleware and its options."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from twisted_registry.config.document import ConfigurationError
-from twisted_registry.config.loading import LoadedConfiguration, effective_yaml, load_text
+from tests.config.config_loading import fault_lines, load_config
+from twisted_registry.config.loading import LoadedConfiguration, effective_yaml
 
 if TYPE_CHECKING:
     from twisted_registry.config.middleware import StorageMiddleware
@@ -17,30 +17,28 @@ BUCKET = "storage: {s3: {bucket: b, region: eu-central-1}}"
 PAIR = "privatekey: /k.pem, keypairid: K"
 
 
-def loaded(entry: str, storage: str = BUCKET) -> LoadedConfiguration:
-    return load_text(f"version: 0.1\n{storage}\nmiddleware: {{storage: [{entry}]}}\n", {}, "f")
+def load_entry(entry: str, storage: str = BUCKET) -> LoadedConfiguration:
+    return load_config(f"version: 0.1\n{storage}\nmiddleware: {{storage: [{entry}]}}\n")
 
 
 def read(entry: str, storage: str = BUCKET) -> StorageMiddleware:
-    result = loaded(entry, storage)
+    result = load_entry(entry, storage)
     assert result.warnings == ()
     (found,) = result.configuration.middleware.storage
     return found
 
 
 def faults(entry: str, storage: str = BUCKET) -> list[str]:
-    with pytest.raises(ConfigurationError) as caught:
-        loaded(entry, storage)
-    return [str(fault) for fault in caught.value.faults]
+    return fault_lines(f"version: 0.1\n{storage}\nmiddleware: {{storage: [{entry}]}}\n")
 
 
-def test_redirect():
+def test_redirect_takes_a_base_url():
     found = read("{name: redirect, options: {baseurl: 'https://a.example/x'}}", MEMORY)
     assert found.name == "redirect"
     assert found.settings.baseurl == "https://a.example/x"
 
 
-def test_rewrite():
+def test_rewrite_takes_scheme_host_and_prefix():
     options = "{scheme: https, host: 'a:8443', trimpathprefix: /bucket}"
     settings = read(f"{{name: rewrite, options: {options}}}").settings
     assert (settings.scheme, settings.host, settings.trimpathprefix) == (
@@ -48,12 +46,12 @@ def test_rewrite():
     )  # fmt: skip
 
 
-def test_rewrite_needs_nothing():
+def test_rewrite_requires_no_option():
     settings = read("{name: rewrite}", MEMORY).settings
     assert (settings.scheme, settings.host, settings.trimpathprefix) == ("", "", "")
 
 
-def test_cloudfront():
+def test_cloudfront_has_defaults():
     settings = read(
         f"{{name: cloudfront, options: {{baseurl: d1.cloudfront.net, {PAIR}}}}}"
     ).settings
@@ -66,7 +64,7 @@ def test_cloudfront():
 
 
 @pytest.mark.parametrize("name", ["updatefrequency", "updatefrenquency"])
-def test_cloudfront_has_more(name: str):
+def test_cloudfront_takes_lifetime_and_ip_filter(name: str):
     settings = read(
         f"{{name: cloudfront, options: {{baseurl: 'https://d1.cloudfront.net/x/', {PAIR},"
         f" duration: 5m, ipfilteredby: AWSRegion, awsregion: 'us-east-1, eu-west-1',"
@@ -82,8 +80,8 @@ def test_cloudfront_has_more(name: str):
     ("entry", "storage", "expected"),
     [
         ("{name: imaginary}", BUCKET, ["[0].name: got 'imaginary', expected redirect, rewrite or"]),
-        ("{options: {}}", BUCKET, ["[0].name: the key is required"]),
-        ("{name: redirect}", BUCKET, ["[0].options.baseurl: redirect needs it"]),
+        ("{options: {}}", BUCKET, ["[0].name: this key is required"]),
+        ("{name: redirect}", BUCKET, ["[0].options.baseurl: this key is required by redirect"]),
         (
             "{name: redirect, options: {baseurl: a.example}}",
             BUCKET,
@@ -94,23 +92,26 @@ def test_cloudfront_has_more(name: str):
             BUCKET,
             [
                 "[0].options.baseurl: got 'ftp://a', expected a URL with",
-                "[0].options.baseurl: redirect needs it",
+                "[0].options.baseurl: this key is required by redirect",
             ],
         ),
         (
             "{name: cloudfront}",
             BUCKET,
-            [f"[0].options.{key}: cloud" for key in ("baseurl", "privatekey", "keypairid")],
+            [
+                f"[0].options.{key}: this key is required by cloudfront"
+                for key in ("baseurl", "privatekey", "keypairid")
+            ],
         ),
         (
             f"{{name: cloudfront, options: {{baseurl: a, {PAIR}}}}}",
             MEMORY,
-            ["[0]: cloudfront needs storage.s3"],
+            ["[0]: cloudfront requires storage.s3"],
         ),
         (
             f"{{name: cloudfront, options: {{baseurl: a, {PAIR}, ipfilteredby: awsregion}}}}",
             BUCKET,
-            ["[0].options.awsregion: ipfilteredby: awsregion needs it"],
+            ["[0].options.awsregion: this key is required by ipfilteredby: awsregion"],
         ),
         (
             f"{{name: cloudfront, options: {{baseurl: a, {PAIR}, ipfilteredby: all}}}}",
@@ -125,7 +126,7 @@ def test_cloudfront_has_more(name: str):
         ("{name: rewrite, options: {scheme: ftp}}", BUCKET, ["[0].options.scheme: got 'ftp'"]),
     ],
 )
-def test_what_is_refused(entry: str, storage: str, expected: list[str]):
+def test_invalid_options_are_faults(entry: str, storage: str, expected: list[str]):
     found = faults(entry, storage)
     assert len(found) == len(expected)
     for said, begin in zip(found, expected, strict=True):
@@ -133,16 +134,16 @@ def test_what_is_refused(entry: str, storage: str, expected: list[str]):
 
 
 @pytest.mark.parametrize("entry", ["{name: cloudfront, disabled: true}", "{disabled: true}"])
-def test_what_is_disabled_is_not_looked_at(entry: str):
+def test_a_disabled_entry_is_not_checked(entry: str):
     assert read(entry, MEMORY).disabled
 
 
-def test_unknown_options_are_warned_of():
-    (said,) = loaded("{name: redirect, options: {baseurl: 'https://a', baseUrl: x}}").warnings
+def test_unknown_options_add_a_warning():
+    (said,) = load_entry("{name: redirect, options: {baseurl: 'https://a', baseUrl: x}}").warnings
     assert "middleware.storage[0].options.baseUrl" in said
 
 
-def test_the_key_is_not_shown():
-    result = loaded(f"{{name: cloudfront, options: {{baseurl: a, {PAIR}}}}}")
+def test_the_private_key_is_masked():
+    result = load_entry(f"{{name: cloudfront, options: {{baseurl: a, {PAIR}}}}}")
     assert "k.pem" not in effective_yaml(result.configuration)
     assert "k.pem" not in repr(result.configuration)

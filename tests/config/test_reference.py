@@ -1,3 +1,5 @@
+"""The generated reference, and the imports that loading a configuration needs."""
+
 from __future__ import annotations
 
 import subprocess
@@ -10,16 +12,16 @@ PAGE = Path(__file__).parents[2] / "docs" / "configuration.rst"
 COMMAND = [sys.executable, "-m", "twisted_registry.config.reference"]
 
 
-def test_the_page_in_docs_is_up_to_date():
-    assert PAGE.read_text() == reference(), f"write it anew: {' '.join(COMMAND[1:])} > {PAGE.name}"
+def test_the_reference_in_docs_is_up_to_date():
+    assert PAGE.read_text() == reference(), f"regenerate it: {' '.join(COMMAND[1:])} > {PAGE.name}"
 
 
-def test_the_command_writes_the_page():
+def test_the_command_writes_the_reference():
     run = subprocess.run(COMMAND, capture_output=True, text=True, check=True, cwd=PAGE.parents[1])
     assert run.stdout == PAGE.read_text()
 
 
-def test_reading_a_configuration_needs_no_twisted():
+def test_loading_a_configuration_does_not_import_twisted():
     code = (
         "import sys, twisted_registry.config.loading;"
         "print(sorted(name for name in sys.modules if name.split('.')[0] in ('twisted', 'cattrs')))"

@@ -19,7 +19,7 @@ from twisted_registry.repository.redis_cache import REPLY_TIMEOUT_S, RedisDescri
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IStreamClientEndpoint
 
-    from twisted_registry.config.unserved import Redis
+    from twisted_registry.config.redis import Redis
 
 #: Connections to Redis: questions queue up on each, so that few do for many.
 _DEFAULT_CONNECTIONS: Final = 2

@@ -370,7 +370,7 @@ class RegistryService(MultiService):
         filesystem, bucket = storage.filesystem, storage.bucket
         if bucket is not None:
             below = f" below {bucket.rootdirectory}" if bucket.rootdirectory else ""
-            return f"objects in the bucket {bucket.bucket} of {bucket.where}{below}"
+            return f"objects in the bucket {bucket.bucket} of {bucket.description}{below}"
         if filesystem is None:
             return "in memory: everything is gone when this process ends"
         return f"files below {Path(filesystem.rootdirectory).absolute()}"

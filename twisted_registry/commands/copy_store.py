@@ -91,7 +91,7 @@ def _store_identity(configuration: Configuration) -> tuple[str, ...]:
     storage = configuration.storage
     if storage.bucket is not None:
         bucket = storage.bucket
-        return "bucket", bucket.where, bucket.bucket, bucket.rootdirectory.strip("/")
+        return "bucket", bucket.description, bucket.bucket, bucket.rootdirectory.strip("/")
     assert storage.filesystem is not None
     return "folder", str(Path(storage.filesystem.rootdirectory).resolve())
 

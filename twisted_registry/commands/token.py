@@ -172,7 +172,7 @@ def _lifetime(text: str) -> float | None:
         return None
     days = _DAYS.fullmatch(text)
     try:
-        seconds = int(days[1]) * _DAY_S if days else values.duration(text)
+        seconds = int(days[1]) * _DAY_S if days else values.parse_duration(text)
     except ValueError:
         seconds = 0.0
     if seconds <= 0:

@@ -15,7 +15,7 @@ from twisted_registry.app.standalone import CommandFailed
 from twisted_registry.commands.configured import add_config_argument, load_or_exit, print_error
 from twisted_registry.commands.output import ProgressBar
 from twisted_registry.commands.store import is_in_memory, open_store, open_writable_registry
-from twisted_registry.config.values import duration
+from twisted_registry.config.values import parse_duration
 from twisted_registry.gc.mark import CollectionFailed
 from twisted_registry.maintenance.undelete import NotRecoverable, Undelete
 from twisted_registry.oci.digest import Digest, DigestInvalid
@@ -149,7 +149,7 @@ async def _bring_back(
 
 async def _empty(configuration: Configuration, options: Namespace, reactor: Any) -> int:
     try:
-        keep = duration(options.older_than)
+        keep = parse_duration(options.older_than)
     except ValueError as error:
         raise CommandFailed(f"--older-than {options.older_than}: not a duration, as 48h") from error
     bar = ProgressBar(sys.stderr) if sys.stderr.isatty() else None

@@ -1,1 +1,1 @@
-"""The configuration file and its environment overrides, checked once at the edge."""
+"""The configuration: file, environment overrides, schema and checks."""

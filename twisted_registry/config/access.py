@@ -1,11 +1,12 @@
-"""``access``: what users, groups and strangers may do. Distribution has no such section.
+"""The ``auth`` and ``access`` sections: authentication and access rules.
 
-``auth``: how users say who they are.
+``auth`` says how clients authenticate, as in Distribution. ``access`` says what users, groups and
+anonymous clients may do; Distribution has no such section.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from twisted_registry.config import values
@@ -23,174 +24,313 @@ from twisted_registry.config.kinds import (
     text,
     text_list,
 )
-from twisted_registry.config.sections import Section, SectionBase, key, schema
-from twisted_registry.oci import patterns as patterns_module
+from twisted_registry.config.sections import Section, SectionBase, key
+from twisted_registry.oci.patterns import GLOB_SYNTAX, Glob
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    # @@EMPTY
     from twisted_registry.config.document import Node, Report
 
-#: Seconds. Clients take a token to be good for that long, at least.
-_MIN_LIFETIME_S = 60.0
-#: Seconds. A key is believed for one such time after it has signed last.
-_MIN_ROTATION_S = 3600.0
-#: Hosts to which the way is short.
-_LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
-#: What a rule can allow; ``push`` includes ``pull``, ``admin`` everything.
-ACTIONS = ("pull", "push", "delete", "admin")
+#: Clients assume that a token is valid for at least this long.
+_MIN_LIFETIME_S: Final = 60.0
+#: A key is accepted for one more rotation after it has signed last.
+_MIN_ROTATION_S: Final = 3600.0
+#: Hosts that an issuer may have without https.
+_LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+#: What a rule can allow; ``push`` includes ``pull``, ``admin`` includes everything.
+ACTIONS: Final = ("pull", "push", "delete", "admin")
+#: The signature algorithms of tokens (RFC 7518 section 3.1, RFC 8037).
+ALGORITHMS: Final = (
+    *("EdDSA", "HS256", "HS384", "HS512", "RS256", "RS384", "RS512"),
+    *("ES256", "ES384", "ES512", "PS256", "PS384", "PS512"),
+)
 
 
-def _pattern(node: Node) -> str:
-    """A pattern of :mod:`twisted_registry.oci.patterns`, perhaps with ``!`` in front."""
-    said = values.text(node)
-    patterns_module.Glob.parse(said.removeprefix("!"))
-    return said
+def _glob(node: Node) -> str:
+    """Check a pattern of :mod:`twisted_registry.oci.patterns`, optionally with ``!`` in front."""
+    pattern = values.text(node)
+    Glob.parse(pattern.removeprefix("!"))
+    return pattern
 
 
-def actions(doc: str) -> Any:
-    """A key that takes actions."""
+def _url_path(node: Node) -> str:
+    value = values.text(node)
+    if not value.startswith("/") or not value.isascii() or not value.isprintable():
+        raise ValueError
+    return value
+
+
+def _duration_from(minimum_s: float) -> Kind:
+    def convert(node: Node) -> float:
+        seconds = values.duration_seconds(node)
+        if seconds < minimum_s:
+            raise ValueError
+        return seconds
+
+    return Duration(f"a duration of at least {values.format_duration(minimum_s)}", convert)
+
+
+def actions_key(doc: str) -> Any:
+    """Declare a key that takes a list of actions."""
     return key(ListOf("a list of actions", choice(*ACTIONS)), doc, default=(), extension=True)
 
 
-def patterns(doc: str) -> Any:
-    """A key that takes patterns."""
-    kind = ListOf("a list of patterns", Scalar(patterns_module.GLOB_SYNTAX, _pattern))
+def patterns_key(doc: str) -> Any:
+    """Declare a required key that takes a list of patterns of repository names."""
+    kind = ListOf("a list of patterns", Scalar(GLOB_SYNTAX, _glob))
     return key(kind, doc, default=(), required=True, extension=True)
 
 
-@schema
-class Rule(SectionBase):
-    """``access.rules[]``: somebody may do something."""
+def _header_text_key(doc: str) -> Any:
+    """Declare a required key whose value is sent in a header."""
+    return key(Scalar("text on one line", values.header_value), doc, default="", required=True)
 
-    repositories: tuple[str, ...] = patterns(
-        "Where: names and patterns, as ``library/*``, ``team/**`` or ``**``; one with ``!`` in"
-        " front takes away what the others choose."
+
+class Silly(SectionBase):
+    """``auth.silly``."""
+
+    realm: str = _header_text_key("The realm named in challenges.")
+    service: str = _header_text_key("The service named in challenges.")
+
+
+class Htpasswd(SectionBase):
+    """``auth.htpasswd``."""
+
+    realm: str = _header_text_key("The realm named in the challenge.")
+    path: str = key(
+        Scalar("a path", values.nonempty_text),
+        "The file of users and password hashes, as ``htpasswd -B`` writes it. Entries whose hash is"
+        " not bcrypt are ignored. The file is read again when it changes. If it does not exist, it"
+        " is created at the start with a user ``docker``, whose password is written to the log"
+        " once.",
+        default="",
+        required=True,
+    )
+
+
+class Token(SectionBase):
+    """``auth.token``."""
+
+    realm: str = _header_text_key("The URL of the token server, named in challenges.")
+    service: str = _header_text_key(
+        "The audience that tokens must have (``aud``), named in challenges."
+    )
+    issuer: str = key(
+        Scalar("text that is not empty", values.nonempty_text),
+        "The issuer that tokens must have (``iss``).",
+        default="",
+        required=True,
+    )
+    rootcertbundle: str = key(
+        text("a path"),
+        "A PEM file of certificates. Tokens are accepted if they are signed by the key of one of"
+        " them, or by a key that one of them has certified (``x5c``). Either this or ``jwks`` must"
+        " be set.",
+        default="",
+    )
+    jwks: str = key(text("a path"), "A JWK Set file of public keys that sign tokens.", default="")
+    signingalgorithms: tuple[str, ...] = key(
+        ListOf("a list of algorithms", choice(*ALGORITHMS)),
+        "The accepted signature algorithms. A key is only used with algorithms of its own type.",
+        default=ALGORITHMS,
+    )
+    autoredirect: bool = key(
+        boolean(),
+        "In challenges, name the host of the request instead of ``realm``.",
+        default=False,
+    )
+    autoredirectpath: str = key(
+        Scalar("a path that begins with /", _url_path),
+        "The path of the token server on the host that ``autoredirect`` names.",
+        default="/auth/token",
+    )
+
+
+class Auth(SectionBase):
+    """``auth``: at most one key."""
+
+    none: object = key(
+        OpaqueSection(), "No authentication: every client may do everything, as without ``auth``."
+    )
+    silly: Silly | None = key(
+        Section(Silly, allows_empty=True),
+        "Accept any request that has an Authorization header, whatever its value. For tests only.",
+    )
+    htpasswd: Htpasswd | None = key(
+        Section(Htpasswd, allows_empty=True),
+        "Authenticate users by name and password. Needs ``twisted-registry[auth]``.",
+    )
+    token: Token | None = key(
+        Section(Token, allows_empty=True),
+        "Accept tokens (JWT) of a separate token server. Needs ``twisted-registry[auth]``.",
+    )
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether clients have to authenticate."""
+        return bool(self.schemes)
+
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        """The configured ways of authentication; at most one, once checked."""
+        return tuple(
+            name for name in ("silly", "htpasswd", "token") if getattr(self, name) is not None
+        )
+
+
+class Rule(SectionBase):
+    """``access.rules[]``."""
+
+    repositories: tuple[str, ...] = patterns_key(
+        "Where: names and patterns of repositories, such as ``library/*``, ``team/**`` or ``**``. A"
+        " pattern with ``!`` in front excludes what the others include."
     )
     users: tuple[str, ...] = key(
         text_list("a list of users"), "Who: users by name.", default=(), extension=True
     )
     groups: tuple[str, ...] = key(
-        text_list("a list of groups"), "Who: groups.", default=(), extension=True
+        text_list("a list of groups"), "Who: members of these groups.", default=(), extension=True
     )
     authenticated: bool = key(
-        boolean(), "Who: everybody who has logged in.", default=False, extension=True
+        boolean(), "Who: every authenticated user.", default=False, extension=True
     )
-    anonymous: bool = key(boolean(), "Who: everybody.", default=False, extension=True)
-    allow: tuple[str, ...] = actions(
-        "What: ``pull``, ``push`` (which includes ``pull``), ``delete``, or ``admin``, which is all"
-        " of them."
+    anonymous: bool = key(
+        boolean(), "Who: everyone, authenticated or not.", default=False, extension=True
+    )
+    allow: tuple[str, ...] = actions_key(
+        "What: ``pull``, ``push`` (which includes ``pull``), ``delete``, or ``admin``, which"
+        " includes all of them."
     )
 
 
-def _duration_from(seconds: float) -> Kind:
-    expected = f"a duration from {values.format_duration(seconds)}"
-
-    def convert(node: Node) -> float:
-        value = values.seconds(node)
-        if value < seconds:
-            raise ValueError
-        return value
-
-    return Duration(expected, convert)
-
-
-@schema
 class Tokens(SectionBase):
-    """``access.tokens``: tokens that this registry gives, at ``/auth/token``."""
+    """``access.tokens``: the token server of this registry, at ``/auth/token``."""
 
     disabled: bool = key(
         boolean(),
-        "Give none, also where everybody may do something.",
+        "Issue no tokens, even if the section would be implied.",
         default=False,
         extension=True,
     )
     service: str = key(
-        Scalar("text on one line", values.header_value), "What clients and tokens call this"
-        " registry.", default="twisted-registry", extension=True,
-    )  # fmt: skip
+        Scalar("text on one line", values.header_value),
+        "The name of this registry in challenges and tokens.",
+        default="twisted-registry",
+        extension=True,
+    )
     lifetime: float = key(
-        _duration_from(_MIN_LIFETIME_S), "How long a token is good.", default=300.0, extension=True
+        _duration_from(_MIN_LIFETIME_S),
+        "How long a token is valid.",
+        default=300.0,
+        extension=True,
     )
     refresh: float = key(
-        duration(), "How long a token that refreshes others is good, which ``docker login`` keeps"
-        " in the place of the password; 0 gives none.", default=30 * 24 * 3600.0, extension=True,
-    )  # fmt: skip
+        duration(),
+        "How long a refresh token is valid, which ``docker login`` stores instead of the password."
+        " 0 issues none.",
+        default=30 * 24 * 3600.0,
+        extension=True,
+    )
     rotation: float = key(
-        _duration_from(_MIN_ROTATION_S), "How long a key signs, before the next one does.",
-        default=24 * 3600.0, extension=True,
-    )  # fmt: skip
+        _duration_from(_MIN_ROTATION_S),
+        "How long a key signs tokens before the next one replaces it.",
+        default=24 * 3600.0,
+        extension=True,
+    )
 
 
-@schema
 class IssuerRule(SectionBase):
-    """``access.issuers[].rules[]``: some of its tokens may do something."""
+    """``access.issuers[].rules[]``."""
 
     claims: Mapping[str, str] = key(
-        MapOf("a mapping of claims to patterns", text()), "Which: what claims have to be, all of"
-        " them; ``*`` stands for any characters.", default={}, required=True, extension=True,
-    )  # fmt: skip
-    repositories: tuple[str, ...] = patterns("Where, as in ``access.rules[]``.")
-    allow: tuple[str, ...] = actions("What, as in ``access.rules[]``.")
+        MapOf("a mapping of claims to patterns", text()),
+        "Which tokens: the claims that must match, all of them. In a pattern ``*`` matches any"
+        " characters.",
+        default={},
+        required=True,
+        extension=True,
+    )
+    repositories: tuple[str, ...] = patterns_key("Where, as in ``access.rules[]``.")
+    allow: tuple[str, ...] = actions_key("What, as in ``access.rules[]``.")
 
 
-@schema
 class Issuer(SectionBase):
     """``access.issuers[]``: a CI system that signs tokens for its jobs (OpenID Connect)."""
 
     issuer: str = key(
-        Scalar("an http or https URL", values.url), "Its URL, as tokens have it in ``iss``.",
-        default="", required=True, extension=True,
-    )  # fmt: skip
+        Scalar("an http or https URL", values.url),
+        "The URL of the issuer, as tokens have it in ``iss``.",
+        default="",
+        required=True,
+        extension=True,
+    )
     jwks: str = key(
-        Scalar("an http or https URL", values.url), "The URL of its keys; without it the issuer is"
-        " asked for that.", default="", extension=True,
-    )  # fmt: skip
+        Scalar("an http or https URL", values.url),
+        "The URL of the issuer's keys. If not set, it is read from the issuer's OpenID"
+        " configuration.",
+        default="",
+        extension=True,
+    )
     audience: str = key(
-        Scalar("text that is not empty", values.nonempty_text), "What tokens have to be for (``aud``).",
-        default="", required=True, extension=True,
-    )  # fmt: skip
+        Scalar("text that is not empty", values.nonempty_text),
+        "The audience that tokens must have (``aud``).",
+        default="",
+        required=True,
+        extension=True,
+    )
     rules: tuple[IssuerRule, ...] = key(
-        ListOf("a list of rules", Section("a section", IssuerRule, strict=True)), "Which of its"
-        " tokens may do what.", default=(), required=True, extension=True,
-    )  # fmt: skip
+        ListOf("a list of rules", Section(IssuerRule, strict=True)),
+        "What the issuer's tokens may do.",
+        default=(),
+        required=True,
+        extension=True,
+    )
 
 
-@schema
 class AccessRules(SectionBase):
-    """``access``: what is not allowed here is not allowed."""
+    """``access``: everything that the section does not allow is denied."""
 
-    anonymous: tuple[str, ...] = actions("What everybody may do, in every repository.")
-    authenticated: tuple[str, ...] = actions(
-        "What everybody who has logged in may do, in every repository."
+    anonymous: tuple[str, ...] = actions_key(
+        "What everyone may do in every repository, authenticated or not."
+    )
+    authenticated: tuple[str, ...] = actions_key(
+        "What every authenticated user may do in every repository."
     )
     groups: Mapping[str, tuple[str, ...]] = key(
         MapOf("a mapping of groups to lists of users", text_list("a list of users")),
-        "Groups: a name, and who is in it.", default={}, extension=True,
-    )  # fmt: skip
+        "Groups and their members.",
+        default={},
+        extension=True,
+    )
     rules: tuple[Rule, ...] = key(
-        ListOf("a list of rules", Section("a section", Rule, strict=True)),
-        "Further rules; each one adds to what others allow.", default=(), extension=True,
-    )  # fmt: skip
+        ListOf("a list of rules", Section(Rule, strict=True)),
+        "Further rules. Each one adds to what the others allow.",
+        default=(),
+        extension=True,
+    )
     issuers: tuple[Issuer, ...] = key(
-        ListOf("a list of issuers", Section("a section", Issuer, strict=True)), "CI systems whose"
-        " tokens are believed in the place of a password. Needs ``tokens``.", default=(), extension=True,
-    )  # fmt: skip
+        ListOf("a list of issuers", Section(Issuer, strict=True)),
+        "CI systems whose tokens are accepted instead of a password. Needs ``tokens``.",
+        default=(),
+        extension=True,
+    )
     tokens: Tokens | None = key(
-        Section("a section", Tokens, strict=True, allows_empty=True), "Give and believe tokens. It counts"
-        " as said where ``auth.htpasswd`` is and strangers may do something: docker asks nobody but"
-        " a giver of tokens without a login. Needs ``twisted-registry[auth]``.", extension=True,
-    )  # fmt: skip
+        Section(Tokens, strict=True, allows_empty=True),
+        "Issue and accept tokens. The section is implied if ``auth.htpasswd`` is set and anonymous"
+        " clients may do something, because docker without a login only sends requests to"
+        " registries that issue tokens. Needs ``twisted-registry[auth]``.",
+        extension=True,
+    )
 
     @property
     def allows_anonymous(self) -> bool:
-        """Whether they may do anything anywhere."""
+        """Whether anonymous clients may do anything anywhere."""
         return bool(self.anonymous) or any(rule.anonymous for rule in self.rules)
 
 
 def effective_tokens(access: AccessRules | None, auth: Auth) -> Tokens | None:
-    """How tokens are given; None if they are not."""
+    """Return the settings of the token server; None if this registry issues no tokens."""
     if access is None:
         return None
     implied = auth.htpasswd is not None and access.allows_anonymous
@@ -199,32 +339,31 @@ def effective_tokens(access: AccessRules | None, auth: Auth) -> Tokens | None:
 
 
 def check_access(access: AccessRules, auth: Auth, report: Report) -> None:
-    """Report rules that say nothing, groups that nobody is in, and tokens for nobody."""
+    """Report rules without effect, unknown groups, and tokens that cannot work."""
     _check_tokens(access.tokens, auth, report)
     if access.issuers and effective_tokens(access, auth) is None:
-        report.fault("access.issuers", None, "access.tokens is needed to give them tokens")
+        report.add_fault("access.issuers", None, "access.tokens is required for issuers")
     _check_issuers(access, report)
     for index, rule in enumerate(access.rules):
         path = f"access.rules[{index}]"
         if not (rule.users or rule.groups or rule.authenticated or rule.anonymous):
-            report.fault(path, None, "the rule names nobody; it needs users, groups,"
-                         " authenticated: true or anonymous: true")  # fmt: skip
+            report.add_fault(
+                path, "got no users", "users, groups, authenticated: true or anonymous: true"
+            )
         if "*" in rule.users:
-            report.fault(f"{path}.users", f"got {quote_value('*')}", "names of users; authenticated: true"
-                         " is everybody who has logged in")  # fmt: skip
-        _check_right(path, rule, report)
+            report.add_fault(
+                f"{path}.users",
+                f"got {quote_value('*')}",
+                "names of users; use authenticated: true for every authenticated user",
+            )
+        _check_grant(path, rule, report)
         for group in rule.groups:
             if group not in access.groups:
-                report.warn(
-                    f"{path}.groups", f"nobody is in {quote_value(group)}, unless a login says so"
+                report.add_warning(
+                    f"{path}.groups",
+                    f"the group {quote_value(group)} is not in access.groups; it has only members"
+                    " whose login names it",
                 )
-
-
-def _check_patterns(path: str, chosen: tuple[str, ...], report: Report) -> None:
-    """Report patterns that choose nothing, for all that they take away."""
-    if all(text.startswith("!") for text in chosen):
-        said = quote_value(", ".join(chosen)) if chosen else "nothing"
-        report.fault(path, f"got {said}", "at least one pattern without !, as **")
 
 
 def _check_issuers(access: AccessRules, report: Report) -> None:
@@ -232,27 +371,37 @@ def _check_issuers(access: AccessRules, report: Report) -> None:
     for index, issuer in enumerate(access.issuers):
         path = f"access.issuers[{index}]"
         if issuer.issuer in seen:
-            report.fault(
-                f"{path}.issuer", f"got {quote_value(issuer.issuer)} again", "each but once"
+            report.add_fault(
+                f"{path}.issuer", f"got {quote_value(issuer.issuer)} again", "each issuer once"
             )
         seen.add(issuer.issuer)
         for name in ("issuer", "jwks"):
             url = urlsplit(getattr(issuer, name))
             if url.scheme == "http" and url.hostname not in _LOOPBACK_HOSTS:
-                report.fault(f"{path}.{name}", f"got {quote_value(url.geturl())}", "an https URL: whoever"
-                             " is on the way could sign tokens")  # fmt: skip
+                report.add_fault(
+                    f"{path}.{name}",
+                    f"got {quote_value(url.geturl())}",
+                    "an https URL, because keys sent without TLS can be forged",
+                )
         for number, rule in enumerate(issuer.rules):
-            below = f"{path}.rules[{number}]"
+            rule_path = f"{path}.rules[{number}]"
             if not rule.claims:
-                report.fault(f"{below}.claims", "got nothing", "a claim, as sub: an issuer speaks"
-                             " for everybody who uses it")  # fmt: skip
-            _check_right(below, rule, report)
+                report.add_fault(
+                    f"{rule_path}.claims",
+                    "got none",
+                    "a claim such as sub, because an issuer signs tokens for all of its users",
+                )
+            _check_grant(rule_path, rule, report)
 
 
-def _check_right(path: str, rule: Rule | IssuerRule, report: Report) -> None:
+def _check_grant(path: str, rule: Rule | IssuerRule, report: Report) -> None:
     if not rule.allow:
-        report.fault(f"{path}.allow", "got nothing", f"some of {', '.join(ACTIONS)}")
-    _check_patterns(f"{path}.repositories", rule.repositories, report)
+        report.add_fault(f"{path}.allow", "got none", f"some of {', '.join(ACTIONS)}")
+    if all(pattern.startswith("!") for pattern in rule.repositories):
+        got = quote_value(", ".join(rule.repositories)) if rule.repositories else "none"
+        report.add_fault(
+            f"{path}.repositories", f"got {got}", "at least one pattern without !, such as **"
+        )
 
 
 def _check_tokens(tokens: Tokens | None, auth: Auth, report: Report) -> None:
@@ -260,114 +409,14 @@ def _check_tokens(tokens: Tokens | None, auth: Auth, report: Report) -> None:
         return
     others = [name for name in auth.schemes if name != "htpasswd"]
     if others:
-        report.fault("access.tokens", None, f"auth.{others[0]} has tokens of its own; it goes with"
-                     " auth.htpasswd, or without auth")  # fmt: skip
+        report.add_fault(
+            "access.tokens",
+            None,
+            f"cannot be used with auth.{others[0]}; use auth.htpasswd, or no auth section",
+        )
     if tokens.rotation < tokens.lifetime:
-        report.fault("access.tokens.rotation", f"got {values.format_duration(tokens.rotation)}",
-                     "at least the lifetime of a token")  # fmt: skip
-
-
-#: How a token may be signed (RFC 7518 section 3.1, RFC 8037).
-ALGORITHMS = (
-    *("EdDSA", "HS256", "HS384", "HS512", "RS256", "RS384", "RS512"),
-    *("ES256", "ES384", "ES512", "PS256", "PS384", "PS512"),
-)
-
-
-def _path(node: Node) -> str:
-    """A path that a URL can hold."""
-    value = values.text(node)
-    if not value.startswith("/") or not value.isascii() or not value.isprintable():
-        raise ValueError
-    return value
-
-
-def _line(doc: str) -> Any:
-    """Text that a header can hold."""
-    return key(Scalar("text on one line", values.header_value), doc, default="", required=True)
-
-
-@schema
-class Silly(SectionBase):
-    """``auth.silly``."""
-
-    realm: str = _line("The realm that challenges name.")
-    service: str = _line("The service that challenges name.")
-
-
-@schema
-class Htpasswd(SectionBase):
-    """``auth.htpasswd``."""
-
-    realm: str = _line("The realm that the challenge names.")
-    path: str = key(
-        Scalar("a path", values.nonempty_text),
-        "A file of users, as ``htpasswd -B`` makes it: entries that are not bcrypt are ignored. It"
-        " is read again when it changes. Without such a file one is made at the start, with a user"
-        " ``docker`` and a password that the log tells once.",
-        default="", required=True,
-    )  # fmt: skip
-
-
-@schema
-class Token(SectionBase):
-    """``auth.token``."""
-
-    realm: str = _line("The URL that gives tokens, named in challenges.")
-    service: str = _line("What tokens must be for (``aud``); named in challenges.")
-    issuer: str = key(
-        Scalar("text", values.nonempty_text), "Who must have issued tokens (``iss``).",
-        default="", required=True,
-    )  # fmt: skip
-    rootcertbundle: str = key(
-        text("a path"),
-        "A PEM file of certificates whose keys sign tokens, or vouch for keys that do (``x5c``)."
-        " This or ``jwks`` must be there.",
-        default="",
-    )
-    jwks: str = key(
-        text("a path"), "A file of public keys that sign tokens, a JWK Set.", default=""
-    )
-    signingalgorithms: tuple[str, ...] = key(
-        ListOf("a list of algorithms", choice(*ALGORITHMS)),
-        "How tokens may be signed; a key always signs by algorithms of its kind alone.",
-        default=ALGORITHMS,
-    )
-    autoredirect: bool = key(
-        boolean(), "Name the host that the client asked, in place of ``realm``.", default=False
-    )
-    autoredirectpath: str = key(
-        Scalar("a path that begins with /", _path), "Where on that host tokens are given.",
-        default="/auth/token",
-    )  # fmt: skip
-
-
-@schema
-class Auth(SectionBase):
-    """``auth``: at most one key."""
-
-    none: object = key(OpaqueSection(), "Everybody may do everything; the same as no section.")
-    silly: Silly | None = key(
-        Section("a section", Silly, allows_empty=True),
-        "Take whoever sends an Authorization header, whatever it says. For trials only.",
-    )
-    htpasswd: Htpasswd | None = key(
-        Section("a section", Htpasswd, allows_empty=True),
-        "Ask for a name and a password. Needs ``twisted-registry[auth]``.",
-    )
-    token: Token | None = key(
-        Section("a section", Token, allows_empty=True),
-        "Take tokens (JWT) that another service gives. Needs ``twisted-registry[auth]``.",
-    )
-
-    @property
-    def is_enabled(self) -> bool:
-        """Whether anybody is asked who they are."""
-        return bool(self.schemes)
-
-    @property
-    def schemes(self) -> tuple[str, ...]:
-        """The keys that say how somebody is asked."""
-        return tuple(
-            name for name in ("silly", "htpasswd", "token") if getattr(self, name) is not None
+        report.add_fault(
+            "access.tokens.rotation",
+            f"got {values.format_duration(tokens.rotation)}",
+            f"at least access.tokens.lifetime, {values.format_duration(tokens.lifetime)}",
         )

@@ -1,200 +1,226 @@
-"""YAML text as a tree that still knows its lines and its spelling.
+"""YAML documents as trees that keep line numbers and spelling, and the report of faults.
 
 Distribution reads a scalar into a text field as it is spelled (``password: 0123`` is four
-characters), and a fault line should say where the value was written. Both are lost once
-YAML has become plain dictionaries, so the tree keeps them.
+characters), and a fault should name the line of its value. Plain dictionaries keep neither, so
+:func:`parse` returns a tree of :class:`Node`.
 
-What is wrong with a configuration: every fault at once, one line each, no secret in any.
-
-A fault names the key, shows what stands there and says what was expected. Values of secret
-keys, and user names and passwords inside URLs, are replaced by asterisks before a line is
-made, so that whatever prints a line needs no care.
+A :class:`Report` collects every fault of a configuration, so that all of them are printed at once,
+one line each: key, value, what was expected, and where the value was written. Values of secret
+keys, and user names and passwords in URLs, are masked before a line is made.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, TypeAlias
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import yaml
-from attrs import frozen
+from attrs import define, field, frozen
 from yaml.constructor import SafeConstructor
 from yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from yaml.nodes import Node as YamlNode
 
 if TYPE_CHECKING:
-    # @@EMPTY
     from collections.abc import Iterable
 
 Plain: TypeAlias = bool | int | float | str | None
 
-#: Aliases can make a small file huge; no honest configuration comes near these.
-MAX_VALUES = 20_000
-MAX_DEPTH = 40
-MAX_NUMBER = 2**64
+#: Limits of a document. Aliases can expand a small file to a huge tree.
+MAX_NODES: Final = 20_000
+MAX_DEPTH: Final = 40
+#: Integers from here on are kept as text: Python refuses to print very long ones.
+MAX_INTEGER: Final = 2**64
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_SCALARS = SafeConstructor()
-_TAG = "tag:yaml.org,2002:"
-_QUOTED = re.compile(r"(['\"]).{4,}\1")
+#: The YAML loader: that of libyaml if PyYAML was built with it.
+YAML_LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SCALARS: Final = SafeConstructor()
+_TAG_PREFIX: Final = "tag:yaml.org,2002:"
+_QUOTED: Final = re.compile(r"(['\"]).{4,}\1")
+
+#: Printed in place of a secret.
+MASK: Final = "******"
+#: Longer values are cut in a fault.
+MAX_VALUE_CHARS: Final = 80
+_USERINFO: Final = re.compile(r"//[^/@\s]*(?:@[^/@\s]*)*@")
+_PATH_PART: Final = re.compile(r"[^.\[\]]+")
 
 
 class DocumentError(ValueError):
-    """The text is not usable YAML; the message says why and shows none of it."""
+    """The text is not usable YAML. The message gives the reason and quotes nothing of the text."""
 
 
+@define(eq=False, repr=False)
 class Node:
-    """One value of the tree, changed in place by the environment.
+    """One value of the tree. Environment variables change it in place.
 
-    :ivar value: a scalar, or the children by key or in order.
-    :ivar text: a scalar as it is spelled.
-    :ivar origin: where it was written, for fault lines.
+    :ivar value: a scalar, the children by key, or the children in order.
+    :ivar text: a scalar as it is spelled; empty for a mapping or list.
+    :ivar origin: where the value was written, for faults: file and line, or a variable.
     """
 
-    def __init__(
-        self, value: Plain | dict[str, Node] | list[Node], text: str = "", origin: str = ""
-    ) -> None:
-        self.value = value
-        self.text = text
-        self.origin = origin
+    value: Plain | dict[str, Node] | list[Node]
+    text: str = ""
+    origin: str = ""
 
     @property
     def type_name(self) -> str:
-        """What it is, in words that show none of it."""
+        """The type of the value in words, for faults that must not show the value."""
         if isinstance(self.value, dict):
             return "a mapping"
         return "a list" if isinstance(self.value, list) else "a single value"
 
+    def find_origin(self, path: str) -> str:
+        """Return the origin of the deepest node on *path* that exists below this node.
 
-def parse(text: str, origin: str, report: Report, *, lines: bool = True) -> Node:
-    """The tree of the one YAML document in *text*.
+        :param path: a key as in ``http.tls.clientcas[0]``.
+        :return: an empty text if not even the first part of *path* exists.
+        """
+        node, origin = self, ""
+        for part in _PATH_PART.findall(path):
+            child: Node | None = None
+            if isinstance(node.value, dict):
+                child = node.value.get(part)
+            elif isinstance(node.value, list) and part.isdecimal() and int(part) < len(node.value):
+                child = node.value[int(part)]
+            if child is None:
+                break
+            node, origin = child, child.origin
+        return origin
 
-    :param origin: what to name in faults: the file, or the environment variable.
-    :param report: takes duplicate keys and unknown tags.
-    :param lines: add line numbers to *origin*.
-    :raise DocumentError: if it is not YAML, or too deep, or too large.
+
+def parse(
+    text: str,
+    origin: str,
+    report: Report,
+    *,
+    with_lines: bool = True,
+    loader: Any = YAML_LOADER,
+) -> Node:
+    """Parse the one YAML document in *text*.
+
+    :param origin: the name of the source in faults: the file, or the environment variable.
+    :param report: receives duplicate keys and values that do not match their tag.
+    :param with_lines: add line numbers to *origin*.
+    :param loader: the loader class of PyYAML.
+    :raise DocumentError: if the text is not YAML, is nested too deeply or has too many values.
     """
     try:
-        root = yaml.compose(text, Loader=_LOADER)
+        root = yaml.compose(text, Loader=loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = f" at line {mark.line + 1}" if mark and lines else ""
-        # The parser may quote what it choked on, and that may be a password.
+        line = f" at line {mark.line + 1}" if mark and with_lines else ""
+        # The parser may quote the text that it rejects, which may be a password.
         problem = _QUOTED.sub("it", error.problem or "")
         raise DocumentError(f"not YAML{line}: {problem}") from None
     except (yaml.YAMLError, UnicodeError):
-        raise DocumentError("not YAML: holds a character that YAML does not allow") from None
+        raise DocumentError("not YAML: contains a character that YAML does not allow") from None
     except RecursionError:
         raise DocumentError("nested too deeply") from None
-    return _Reader(origin, report, lines=lines).node(root, "", 0)
+    return _TreeBuilder(origin, report, with_lines).build(root, "", 0)
 
 
-class _Reader:
-    def __init__(self, origin: str, report: Report, *, lines: bool) -> None:
-        self.origin = origin
-        self.report = report
-        self.lines = lines
-        self.count = 0
+@define(eq=False)
+class _TreeBuilder:
+    """Converts the nodes of PyYAML."""
 
-    def node(self, node: YamlNode | None, path: str, depth: int) -> Node:
-        self.count += 1
-        if depth > MAX_DEPTH or self.count > MAX_VALUES:
+    origin: str
+    report: Report
+    with_lines: bool
+    _count: int = field(init=False, default=0)
+
+    def build(self, node: YamlNode | None, path: str, depth: int) -> Node:
+        self._count += 1
+        if depth > MAX_DEPTH or self._count > MAX_NODES:
             raise DocumentError("nested too deeply" if depth > MAX_DEPTH else "too many values")
         if node is None:
             return Node(None, "", self.origin)
-        origin = self.where(node)
+        origin = self._origin_of(node)
         if isinstance(node, MappingNode):
-            return Node(self.mapping(node, path, depth), "", origin)
+            return Node(self._build_mapping(node, path, depth), "", origin)
         if isinstance(node, SequenceNode):
             items = [
-                self.node(item, f"{path}[{index}]", depth + 1)
+                self.build(item, f"{path}[{index}]", depth + 1)
                 for index, item in enumerate(node.value)
             ]
             return Node(items, "", origin)
         assert isinstance(node, ScalarNode)
-        scalar = self.scalar(node, path, origin)
-        return Node(scalar, str(node.value), origin)
+        return Node(self._build_scalar(node, path, origin), str(node.value), origin)
 
-    def where(self, node: YamlNode) -> str:
-        if not self.lines:
+    def _origin_of(self, node: YamlNode) -> str:
+        if not self.with_lines:
             return self.origin
         return f"{self.origin} line {node.start_mark.line + 1}"
 
-    def mapping(self, node: MappingNode, path: str, depth: int) -> dict[str, Node]:
-        own: dict[str, Node] = {}
+    def _build_mapping(self, node: MappingNode, path: str, depth: int) -> dict[str, Node]:
+        children: dict[str, Node] = {}
         merged: dict[str, Node] = {}
         for key, value in node.value:
+            origin = self._origin_of(key)
             if not isinstance(key, ScalarNode):
-                self.report.fault(path, None, "a key must be a single value", self.where(key))
+                self.report.add_fault(path, None, "a key must be a single value", origin)
                 continue
-            if key.tag == f"{_TAG}merge":
+            if key.tag == f"{_TAG_PREFIX}merge":
                 for source in value.value if isinstance(value, SequenceNode) else [value]:
-                    child = self.node(source, path, depth + 1).value
+                    child = self.build(source, path, depth + 1).value
                     if isinstance(child, dict):
                         merged = {**child, **merged}
                     else:
-                        self.report.fault(path, None, "<<: takes mappings", self.where(key))
+                        self.report.add_fault(
+                            path, None, "<< merges a mapping or a list of mappings", origin
+                        )
                 continue
             name = str(key.value)
-            below = f"{path}.{name}" if path else name
-            if name in own:
-                self.report.fault(below, None, "the key stands here twice", self.where(key))
-            own[name] = self.node(value, below, depth + 1)
-        return {**merged, **own}
+            child_path = f"{path}.{name}" if path else name
+            if name in children:
+                self.report.add_fault(child_path, None, "duplicate key", origin)
+            children[name] = self.build(value, child_path, depth + 1)
+        return {**merged, **children}
 
-    def scalar(self, node: ScalarNode, path: str, origin: str) -> Plain:
-        tag = node.tag.removeprefix(_TAG)
+    def _build_scalar(self, node: ScalarNode, path: str, origin: str) -> Plain:
         try:
-            match tag:
+            match node.tag.removeprefix(_TAG_PREFIX):
                 case "null":
                     return None
                 case "bool":
                     return bool(_SCALARS.construct_yaml_bool(node))
                 case "int":
                     number = int(_SCALARS.construct_yaml_int(node))
-                    # Nothing here counts that far, and Python refuses to print longer ones.
-                    return number if abs(number) < MAX_NUMBER else str(node.value)
+                    return number if abs(number) < MAX_INTEGER else str(node.value)
                 case "float":
                     return float(_SCALARS.construct_yaml_float(node))
                 case "str" | "timestamp" | "value" | "merge":
                     return str(node.value)
         except (ValueError, LookupError, OverflowError):
             pass
-        self.report.fault(path, None, "the value does not fit its YAML tag", origin)
+        self.report.add_fault(path, None, "the value does not match its YAML tag", origin)
         return None
 
 
-MASK = "******"
-#: A value longer than this is cut in a fault line.
-MAX_VALUE_CHARS = 80
-
-_USERINFO = r"//[^/@\s]*(?:@[^/@\s]*)*@"
-
-
 def mask_url(text: str) -> str:
-    """*text* with user name and password of any URL in it replaced (``//******@host``)."""
-    return re.sub(_USERINFO, f"//{MASK}@", text)
+    """Return *text* with user name and password of each URL replaced: ``//******@host``."""
+    return _USERINFO.sub(f"//{MASK}@", text)
 
 
 def printable(text: str) -> str:
-    """*text* on one line: as it is, or quoted and escaped if it holds control characters."""
+    """Return *text* as it is, or quoted and escaped if it contains control characters."""
     return text if text.isprintable() else ascii(text)
 
 
 def quote_value(text: str) -> str:
-    """*text* as a fault line shows a value: quoted, on one line, cut when long."""
+    """Return *text* as a fault shows a value: URLs masked, cut if long, quoted, on one line."""
     masked = mask_url(text)
     return repr(masked if len(masked) <= MAX_VALUE_CHARS else masked[:MAX_VALUE_CHARS] + "...")
 
 
 @frozen
 class Fault:
-    """One thing that keeps a configuration from being used.
+    """One reason why a configuration cannot be used.
 
     :ivar path: the key, as in ``http.tls.clientcas[0]``.
-    :ivar value: what stands there, ready to print; None if the sentence needs no value.
-    :ivar expected: what should stand there; a whole sentence if *value* is None.
-    :ivar origin: where it was written: a line of the file or an environment variable.
+    :ivar value: the value found, ready to print; None if *expected* is a whole sentence.
+    :ivar expected: what the value should be; a whole sentence if *value* is None.
+    :ivar origin: where the value was written: file and line, or an environment variable.
     """
 
     path: str
@@ -203,16 +229,16 @@ class Fault:
     origin: str = ""
 
     def __str__(self) -> str:
-        said = self.expected if self.value is None else f"{self.value}, expected {self.expected}"
-        where = f" ({self.origin})" if self.origin and self.origin != self.path else ""
-        return f"{printable(self.path) or 'configuration'}: {said}{printable(where)}"
+        text = self.expected if self.value is None else f"{self.value}, expected {self.expected}"
+        origin = f" ({self.origin})" if self.origin and self.origin != self.path else ""
+        return f"{printable(self.path) or 'configuration'}: {text}{printable(origin)}"
 
 
 class ConfigurationError(Exception):
-    """The configuration can not be used.
+    """The configuration cannot be used.
 
-    :ivar faults: everything that was found, in the order of the file.
-    :ivar warnings: what would have been warned of, had it been usable.
+    :ivar faults: every fault found, in the order of the file.
+    :ivar warnings: the warnings found along with them.
     """
 
     def __init__(self, faults: tuple[Fault, ...], warnings: tuple[str, ...] = ()) -> None:
@@ -224,44 +250,37 @@ class ConfigurationError(Exception):
         return "\n".join(str(fault) for fault in self.faults)
 
     def lines(self) -> list[str]:
-        """What an operator should read: a line for each fault, then for each warning."""
+        """Return the lines to print: one for each fault, then one for each warning."""
         return [*map(str, self.faults), *(f"warning: {warning}" for warning in self.warnings)]
 
 
+@define(eq=False)
 class Report:
-    """What is found while a configuration is read."""
+    """The faults, warnings and notices found while a configuration is read."""
 
-    def __init__(
-        self,
-        faults: list[Fault] | None = None,
-        warnings: list[str] | None = None,
-        notices: list[str] | None = None,
-    ) -> None:
-        self.faults = [] if faults is None else faults
-        self.warnings = [] if warnings is None else warnings
-        self.notices = [] if notices is None else notices
+    faults: list[Fault] = field(factory=list)
+    warnings: list[str] = field(factory=list)
+    notices: list[str] = field(factory=list)
 
-    def fault(self, path: str, value: str | None, expected: str, origin: str = "") -> None:
-        """Remember one fault."""
+    def add_fault(self, path: str, value: str | None, expected: str, origin: str = "") -> None:
+        """Add one fault; the arguments are those of :class:`Fault`."""
         self.faults.append(Fault(path, value, expected, origin))
 
-    def warn(self, path: str, sentence: str, origin: str = "") -> None:
-        """Remember one warning about the key *path*."""
-        where = f" ({origin})" if origin else ""
-        self.warnings.append(f"{printable(path)}: {printable(sentence + where)}")
+    def add_warning(self, path: str, sentence: str, origin: str = "") -> None:
+        """Add one warning about the key *path*."""
+        suffix = f" ({origin})" if origin else ""
+        self.warnings.append(f"{printable(path)}: {printable(sentence + suffix)}")
 
-    def unknown(self, path: str, name: str, known: Iterable[str], origin: str) -> None:
-        """Warn that the key *path*, whose last part is *name*, is none of *known*."""
-        from difflib import get_close_matches  # noqa: PLC0415 - most files need no such help
-
+    def warn_unknown_key(self, path: str, name: str, known: Iterable[str], origin: str) -> None:
+        """Warn that the key *path*, whose last part is *name*, is not one of *known*."""
         near = get_close_matches(name, list(known), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        self.warn(path, f"unknown key, ignored{hint}", origin)
+        self.add_warning(path, f"unknown key, ignored{hint}", origin)
 
     def raise_faults(self) -> None:
-        """Do nothing if all is well.
+        """Raise the faults found so far, if there are any.
 
-        :raise ConfigurationError: with every fault found so far.
+        :raise ConfigurationError: with all faults and warnings.
         """
         if self.faults:
             raise ConfigurationError(tuple(self.faults), tuple(self.warnings))

@@ -1,16 +1,16 @@
-"""``REGISTRY_*`` variables laid over the file, as Distribution does it.
+"""``REGISTRY_*`` environment variables that override the file, as in Distribution.
 
-``REGISTRY_HTTP_ADDR`` is ``http.addr``; a value is YAML; a number is a place in a list, and
-the one after the last appends; the variables apply in the order of their names, so that
-``REGISTRY_STORAGE=inmemory`` replaces the section before ``REGISTRY_STORAGE_DELETE_ENABLED``
-adds to it. Keys that hold an underscore are found by the longest match.
+``REGISTRY_HTTP_ADDR`` is ``http.addr``. The value is YAML. A number is an index of a list; the
+first index past the end appends. The variables apply in the order of their names, so that
+``REGISTRY_STORAGE=inmemory`` replaces the section before ``REGISTRY_STORAGE_DELETE_ENABLED`` adds
+to it. Keys that contain an underscore are found by the longest match.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from twisted_registry.config.document import DocumentError, Node, parse, printable
 from twisted_registry.config.kinds import Anything, Kind, ListOf, MapOf, OpaqueSection
@@ -21,20 +21,21 @@ if TYPE_CHECKING:
 
     from twisted_registry.config.document import Report
 
-PREFIX = "REGISTRY_"
-#: Says which file to read, and overrides nothing.
-FILE_VARIABLE = "REGISTRY_CONFIGURATION_PATH"
-#: The version belongs to the file that it describes.
-VERSION_VARIABLE = "REGISTRY_VERSION"
-#: Where podman, skopeo and buildah keep logins: whoever uses them may well have set it.
-_FOREIGN_VARIABLES = frozenset({"REGISTRY_AUTH_FILE"})
+PREFIX: Final = "REGISTRY_"
+#: Names the file to read. It is not an override.
+FILE_VARIABLE: Final = "REGISTRY_CONFIGURATION_PATH"
+#: Not an override: ``version`` is the format of the file.
+VERSION_VARIABLE: Final = "REGISTRY_VERSION"
+#: ``REGISTRY_AUTH_FILE`` is where podman, skopeo and buildah store logins.
+_FOREIGN_VARIABLES: Final = frozenset({"REGISTRY_AUTH_FILE"})
+_MAX_INDEX_DIGITS: Final = 5
 
 
 @frozen
 class Override:
-    """A variable that applied.
+    """A variable that was applied.
 
-    :ivar variable: its name.
+    :ivar variable: the name of the variable.
     :ivar path: the key that it set, part by part.
     """
 
@@ -43,86 +44,97 @@ class Override:
 
 
 class _UnknownKeyError(Exception):
-    """The variable names no key."""
+    """The variable does not name a key."""
 
 
 class _BadIndexError(Exception):
-    """The variable names no item that the list has or could get next."""
+    """The variable names neither an item of the list nor the next one."""
 
 
 def apply_overrides(
     root: Node, schema: Kind, environ: Mapping[str, str], report: Report
 ) -> tuple[Override, ...]:
-    """Apply every variable of *environ* to the tree under *root*, in the order of names.
+    """Apply every variable of *environ* to the tree below *root*, in the order of names.
 
-    :return: those that named a key of *schema*; the others are warned of.
+    :return: the variables that name a key of *schema*. Others add a warning to *report*.
     """
     applied = []
     for name in sorted(environ):
         if not name.startswith(PREFIX) or name == FILE_VARIABLE:
             continue
         if name == VERSION_VARIABLE or name in _FOREIGN_VARIABLES:
-            _ignore(name, report)
+            _warn_unknown_variable(name, report)
             continue
         try:
-            value = parse(environ[name], name, report, lines=False)
+            value = parse(environ[name], name, report, with_lines=False)
         except DocumentError as error:
-            report.fault(name, None, f"the value is {error}; quote it if it is text")
+            report.add_fault(name, None, f"the value is {error}; quote it if it is text")
             continue
-        parts = tuple(name.removeprefix(PREFIX).split("_"))
-        writer = _Writer(value)
+        writer = _OverrideWriter(value)
         try:
-            writer.write(root, schema, parts)
+            writer.write(root, schema, tuple(name.removeprefix(PREFIX).split("_")))
         except _UnknownKeyError:
-            _ignore(name, report)
+            _warn_unknown_variable(name, report)
         except _BadIndexError:
-            report.fault(name, None, "must name an item of the list by its index, or the next one")
+            report.add_fault(
+                name, None, "the index must be that of an item of the list, or the next one"
+            )
         else:
             applied.append(Override(name, tuple(writer.path)))
     return tuple(applied)
 
 
-def _ignore(name: str, report: Report) -> None:
+def _warn_unknown_variable(name: str, report: Report) -> None:
     report.warnings.append(f"Ignoring unrecognized environment variable {printable(name)}")
 
 
-class _Writer:
-    """Carries one value down to its place; nothing changes unless the place is found."""
+@define(eq=False)
+class _OverrideWriter:
+    """Writes one value into the tree. Nothing changes if the variable names no key.
 
-    def __init__(self, value: Node, path: list[str] | None = None) -> None:
-        self.value = value
-        self.path = [] if path is None else path
+    :ivar path: the key found so far, part by part.
+    """
+
+    value: Node
+    path: list[str] = field(init=False, factory=list)
 
     def write(self, node: Node, kind: Kind, parts: tuple[str, ...]) -> None:
+        """Write the value to the key *parts* below *node*.
+
+        :raise _UnknownKeyError: if *parts* are not a key of *kind*.
+        :raise _BadIndexError: if an index is out of range.
+        """
         if not parts:
             node.value, node.text = self.value.value, self.value.text
             node.origin = self.value.origin
         elif isinstance(kind, ListOf):
-            self.item(node, kind, parts)
+            self._write_item(node, kind, parts)
         elif isinstance(kind, Section | MapOf | Anything):
-            self.child(node, kind, parts)
+            self._write_child(node, kind, parts)
         else:
             raise _UnknownKeyError
 
-    def child(self, node: Node, kind: Section | MapOf | Anything, parts: tuple[str, ...]) -> None:
+    def _write_child(
+        self, node: Node, kind: Section | MapOf | Anything, parts: tuple[str, ...]
+    ) -> None:
         if isinstance(kind, Section) and kind.allows_bare_name:
             expand_bare_name(node)
         children = {} if node.value is None else node.value
         if not isinstance(children, dict):
-            return  # a fault of the file, told when the tree is read
-        name, below, rest = _name(kind, children, parts)
+            return  # a fault of the file, reported when the tree is read
+        name, child_kind, rest = _match_key(kind, children, parts)
         child = children.get(name) or Node(None, "", self.value.origin)
         self.path.append(name)
-        self.write(child, below, rest)
+        self.write(child, child_kind, rest)
         children[name] = child
         node.value = children
 
-    def item(self, node: Node, kind: ListOf, parts: tuple[str, ...]) -> None:
+    def _write_item(self, node: Node, kind: ListOf, parts: tuple[str, ...]) -> None:
         items = [] if node.value is None else node.value
         if not isinstance(items, list):
-            return  # a fault of the file, told when the tree is read
+            return  # a fault of the file, reported when the tree is read
         digits = parts[0]
-        if not (digits.isascii() and digits.isdecimal() and len(digits) < 6):
+        if not (digits.isascii() and digits.isdecimal() and len(digits) <= _MAX_INDEX_DIGITS):
             raise _BadIndexError
         index = int(digits)
         if index > len(items):
@@ -135,12 +147,16 @@ class _Writer:
         node.value = items
 
 
-def _name(
+def _match_key(
     kind: Section | MapOf | Anything, present: Iterable[str], parts: tuple[str, ...]
 ) -> tuple[str, Kind, tuple[str, ...]]:
-    """The key that the first of *parts* name, its kind, and the parts that remain."""
+    """Return the key that *parts* begin with, its kind, and the remaining parts.
+
+    :param present: the keys that the mapping has.
+    :raise _UnknownKeyError: if there is no such key.
+    """
     if isinstance(kind, Section):
-        known: dict[str, Kind] = {name: spec.kind for name, spec in schema_keys(kind.of).items()}
+        known: dict[str, Kind] = {name: spec.kind for name, spec in schema_keys(kind.cls).items()}
     elif isinstance(kind, MapOf):
         known = dict.fromkeys(present, kind.item)
     elif isinstance(kind, OpaqueSection):
@@ -152,21 +168,19 @@ def _name(
         known = dict.fromkeys(present, kind)
     by_name = {name.upper(): name for name in known}
     for count in range(len(parts), 0, -1):
-        said = "_".join(parts[:count])
-        name = by_name.get(said.upper() if isinstance(kind, MapOf) else said)
+        joined = "_".join(parts[:count])
+        name = by_name.get(joined.upper() if isinstance(kind, MapOf) else joined)
         if name is not None:
             return name, known[name], parts[count:]
     if isinstance(kind, MapOf):
-        return _match_new_name(kind, parts)
-    if isinstance(kind, Section) and not kind.strict:
-        raise _UnknownKeyError
-    if isinstance(kind, OpaqueSection):
+        return _match_new_key(kind, parts)
+    if isinstance(kind, OpaqueSection) or (isinstance(kind, Section) and not kind.strict):
         raise _UnknownKeyError
     return parts[0].lower(), Anything(), parts[1:]
 
 
-def _match_new_name(kind: MapOf, parts: tuple[str, ...]) -> tuple[str, Kind, tuple[str, ...]]:
-    """A name that the user makes up: all that remains, but for the index of a list's item."""
+def _match_new_key(kind: MapOf, parts: tuple[str, ...]) -> tuple[str, Kind, tuple[str, ...]]:
+    """Return a key that the mapping does not have yet: all parts, without the index of a list."""
     indexed = isinstance(kind.item, ListOf) and len(parts) > 1 and parts[-1].isdecimal()
     count = len(parts) - 1 if indexed else len(parts)
     if isinstance(kind.item, Anything):

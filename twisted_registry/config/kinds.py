@@ -1,11 +1,10 @@
-"""How a value of the file is read, checked and said again: scalars, lists, tables.
+"""Kinds of values: how a value of the file is read, checked and written back.
 
-The schema is classes whose fields name one of these kinds each. That is little enough
-that we do it ourselves: a general structuring library such as cattrs costs 45 to 65 ms at
-every start, reads dictionaries that have lost their lines and spelling, and does not know
-keys that should only warn.
+Each field of the schema has a kind. The kinds are written here instead of using a structuring
+library such as cattrs, because such a library reads plain dictionaries, which have lost line
+numbers and spelling, and cannot warn about unknown keys instead of rejecting them.
 
-Short names for the kinds that the schema uses again and again.
+The functions at the end make the kinds that the schema uses often.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from abc import ABC, abstractmethod
 from re import Pattern
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from twisted_registry.config import values
 from twisted_registry.config.document import MASK, Report, mask_url, quote_value
@@ -24,228 +23,231 @@ if TYPE_CHECKING:
 
     from twisted_registry.config.document import Node
 
+T = TypeVar("T")
+
 
 class KindMismatchError(Exception):
-    """A value is not what its kind takes."""
+    """A value does not match its kind."""
 
 
 @frozen
 class ReadContext:
-    """Where the reader stands: the path of the key, and who hears of faults."""
+    """The position of the reader.
+
+    :ivar report: receives faults and warnings.
+    :ivar path: the key being read, as in ``http.tls.clientcas[0]``.
+    :ivar secret: the value must not be shown in a fault.
+    """
 
     report: Report
     path: str = ""
     secret: bool = False
 
-    def key(self, name: str, *, secret: bool = False) -> ReadContext:
-        """The place of a key below this one."""
-        below = f"{self.path}.{name}" if self.path else name
-        return ReadContext(self.report, below, self.secret or secret)
+    def child(self, name: str, *, secret: bool = False) -> ReadContext:
+        """Return the context of the key *name* below this one."""
+        path = f"{self.path}.{name}" if self.path else name
+        return ReadContext(self.report, path, self.secret or secret)
 
     def item(self, index: int) -> ReadContext:
-        """The place of a list's item."""
+        """Return the context of one item of a list."""
         return ReadContext(self.report, f"{self.path}[{index}]", self.secret)
 
-    def fault(self, node: Node, kind: Kind) -> None:
-        """Report that *node* is not what *kind* takes, without giving a secret away."""
-        # What stands for a whole section may be one of its secrets.
+    def add_fault(self, node: Node, kind: Kind) -> None:
+        """Report that *node* does not match *kind*, without showing a secret."""
+        # A single value given for a section may be one of the section's secrets.
         if isinstance(node.value, dict | list) or not isinstance(kind, Scalar | ListOf):
             value = node.type_name
         elif self.secret:
             value = MASK
         else:
             value = quote_value(node.text)
-        self.report.fault(self.path, f"got {value}", kind.expected, node.origin)
+        self.report.add_fault(self.path, f"got {value}", kind.expected, node.origin)
 
 
+@define(eq=False)
 class Kind(ABC):
-    """What a key takes.
+    """The type of a key.
 
-    :ivar expected: in words, for fault lines and the reference.
+    :ivar expected: the type in words, for faults and the reference.
     """
 
-    #: a key without a value is still read, not as if the key were absent
+    #: Whether a key without a value is read, instead of being treated as absent.
     takes_null: ClassVar[bool] = False
 
-    def __init__(self, expected: str) -> None:
-        self.expected = expected
+    expected: str
 
     @abstractmethod
-    def read(self, node: Node, place: ReadContext) -> Any:
-        """The value of *node*; faults of its parts go to the place's report.
+    def read_node(self, node: Node, context: ReadContext) -> Any:
+        """Return the value of *node*. Faults of its parts are added to the context's report.
 
-        :raise Mismatch: if it is nothing of this kind.
+        :raise KindMismatchError: if the node itself does not match this kind.
         """
 
     def dump(self, value: Any) -> Any:
-        """*value* as YAML says it."""
+        """Return *value* as plain data for YAML, with passwords in URLs masked."""
         return value
 
 
+@define(eq=False)
 class Scalar(Kind):
-    """One value, read by a function of :mod:`twisted_registry.config.values`."""
+    """A single value.
 
-    def __init__(self, expected: str, convert: Callable[[Node], Any]) -> None:
-        super().__init__(expected)
-        self.convert = convert
+    :ivar convert: one of the functions of :mod:`twisted_registry.config.values`; raises ValueError.
+    """
 
-    def read(self, node: Node, place: ReadContext) -> Any:  # noqa: ARG002 - one value has no parts
-        """As promised by :class:`Kind`."""
+    convert: Callable[[Node], Any]
+
+    def read_node(self, node: Node, context: ReadContext) -> Any:  # noqa: ARG002 - no parts
+        """Convert the value."""
         try:
             return self.convert(node)
         except ValueError:
             raise KindMismatchError from None
 
     def dump(self, value: Any) -> Any:
-        """As promised by :class:`Kind`."""
+        """Return the value, or the source of a regular expression."""
         if isinstance(value, Pattern):
             return value.pattern
         return mask_url(value) if isinstance(value, str) else value
 
 
+@define(eq=False)
 class Duration(Scalar):
-    """A length of time in seconds."""
+    """A length of time; the value is in seconds."""
 
     def dump(self, value: Any) -> Any:
-        """As promised by :class:`Kind`."""
+        """Return the value as a duration in Go's syntax."""
         return None if value is None else values.format_duration(value)
 
 
+@define(eq=False)
 class Percentage(Scalar):
-    """A part of a whole, from 0 to 1."""
+    """A percentage; the value is a fraction from 0 to 1."""
 
     def dump(self, value: Any) -> Any:
-        """As promised by :class:`Kind`."""
+        """Return the value as text such as ``85%``."""
         return f"{100 * value:g}%" if value else None
 
 
+@define(eq=False)
 class ListOf(Kind):
-    """A list of one kind; the value is a tuple."""
+    """A list of values of one kind; the value is a tuple."""
 
-    def __init__(self, expected: str, item: Kind) -> None:
-        super().__init__(expected)
-        self.item = item
+    item: Kind
 
-    def read(self, node: Node, place: ReadContext) -> Any:
-        """As promised by :class:`Kind`."""
+    def read_node(self, node: Node, context: ReadContext) -> Any:
+        """Read the items; an item with a fault is left out."""
         if not isinstance(node.value, list):
             raise KindMismatchError
         return tuple(
             value
             for index, child in enumerate(node.value)
-            if (value := read(self.item, child, place.item(index))) is not None
+            if (value := read_node(self.item, child, context.item(index))) is not None
         )
 
     def dump(self, value: Any) -> Any:
-        """As promised by :class:`Kind`."""
+        """Return the items as a list."""
         return [self.item.dump(item) for item in value]
 
 
+@define(eq=False)
 class MapOf(Kind):
-    """A mapping with names of the user's own; the value is a dict.
+    """A mapping whose keys the user chooses; the value is a dict.
 
     :ivar item: the kind of the values.
-    :ivar name: checks a name; raises ValueError.
-    :ivar names: what a name must be, for fault lines.
-    :ivar keep_case: names that the environment makes are not lower-cased.
+    :ivar check_name: checks a key; raises ValueError.
+    :ivar name_expected: what a key must be, for faults.
+    :ivar keep_case: keep the case of keys given by environment variables, instead of lower-casing.
     """
 
-    def __init__(
-        self,
-        expected: str,
-        item: Kind,
-        name: Callable[[str], str] = str,
-        names: str = "a name",
-        *,
-        keep_case: bool = False,
-    ) -> None:
-        super().__init__(expected)
-        self.item = item
-        self.name = name
-        self.names = names
-        self.keep_case = keep_case
+    item: Kind
+    check_name: Callable[[str], object] = str
+    name_expected: str = "a name"
+    keep_case: bool = field(default=False, kw_only=True)
 
-    def read(self, node: Node, place: ReadContext) -> Any:
-        """As promised by :class:`Kind`."""
+    def read_node(self, node: Node, context: ReadContext) -> Any:
+        """Check the keys and read the values; a value with a fault is left out."""
         if not isinstance(node.value, dict):
             raise KindMismatchError
         table = {}
         for name, child in node.value.items():
-            below = place.key(name)
+            child_context = context.child(name)
             try:
-                self.name(name)
+                self.check_name(name)
             except ValueError:
-                place.report.fault(below.path, None, f"the key must be {self.names}", child.origin)
-            value = read(self.item, child, below)
+                context.report.add_fault(
+                    child_context.path, None, f"the key must be {self.name_expected}", child.origin
+                )
+            value = read_node(self.item, child, child_context)
             if value is not None:
                 table[name] = value
         return table
 
     def dump(self, value: Any) -> Any:
-        """As promised by :class:`Kind`."""
+        """Return the values by key."""
         return {name: self.item.dump(item) for name, item in value.items()}
 
 
+@define(eq=False)
 class Anything(Kind):
-    """Whatever YAML can say, as plain data."""
+    """Any YAML value; the value is plain data."""
 
-    def __init__(self, expected: str = "anything") -> None:
-        super().__init__(expected)
+    expected: str = "any value"
 
-    def read(self, node: Node, place: ReadContext) -> Any:  # noqa: ARG002 - nothing can be wrong
-        """As promised by :class:`Kind`."""
-        return plain(node)
+    def read_node(self, node: Node, context: ReadContext) -> Any:  # noqa: ARG002 - always matches
+        """Return the node as plain data."""
+        return to_plain_data(node)
 
 
+@define(eq=False)
 class OpaqueSection(Anything):
-    """A section that is known by the names of its keys, its values being another's business.
+    """A section of which only the names of the keys are checked.
 
-    :ivar known: the names, each with the names below it, if it is a section.
+    :ivar known: the names, each with the names below it if it is a section.
     """
 
     takes_null: ClassVar[bool] = True
 
-    def __init__(self, known: Mapping[str, Mapping[str, None] | None] | None = None) -> None:
-        super().__init__("a section")
-        self.known = {} if known is None else known
+    expected: str = field(default="a section", init=False)
+    known: Mapping[str, Mapping[str, None] | None] = field(factory=dict, kw_only=True)
 
-    def read(self, node: Node, place: ReadContext) -> Any:
-        """As promised by :class:`Kind`."""
+    def read_node(self, node: Node, context: ReadContext) -> Any:
+        """Return the section as plain data, and warn about unknown keys."""
         if node.value is None:
             return {}
         if not isinstance(node.value, dict):
             raise KindMismatchError
         for name, child in node.value.items():
-            below = place.key(name)
+            child_context = context.child(name)
             if name not in self.known:
-                place.report.unknown(below.path, name, self.known, child.origin)
+                context.report.warn_unknown_key(child_context.path, name, self.known, child.origin)
             elif self.known[name] and isinstance(child.value, dict):
-                OpaqueSection(known=self.known[name] or {}).read(child, below)
-        return plain(node)
+                OpaqueSection(known=self.known[name] or {}).read_node(child, child_context)
+        return to_plain_data(node)
 
 
-def plain(node: Node) -> Any:
-    """*node* as dictionaries, lists and single values."""
+def to_plain_data(node: Node) -> Any:
+    """Return *node* as dictionaries, lists and single values."""
     if isinstance(node.value, dict):
-        return {name: plain(child) for name, child in node.value.items()}
+        return {name: to_plain_data(child) for name, child in node.value.items()}
     if isinstance(node.value, list):
-        return [plain(child) for child in node.value]
+        return [to_plain_data(child) for child in node.value]
     return node.value
 
 
-def read(kind: Kind, node: Node, place: ReadContext) -> Any:
-    """The value of *node*; None if it has none, or has a fault, which is reported."""
+def read_node(kind: Kind, node: Node, context: ReadContext) -> Any:
+    """Return the value of *node*; None if it has no value, or a fault, which is reported."""
     if node.value is None and not kind.takes_null:
         return None
     try:
-        return kind.read(node, place)
+        return kind.read_node(node, context)
     except KindMismatchError:
-        place.fault(node, kind)
+        context.add_fault(node, kind)
         return None
 
 
 def mask(data: Any) -> Any:
-    """Plain *data* with every single value replaced by asterisks."""
+    """Return plain *data* with every single value replaced by asterisks."""
     if isinstance(data, dict):
         return {name: mask(item) for name, item in data.items()}
     if isinstance(data, list):
@@ -253,45 +255,41 @@ def mask(data: Any) -> Any:
     return MASK
 
 
-T = TypeVar("T")
-
-
 def text(expected: str = "text") -> Kind:
-    """Any single value, as it is spelled."""
+    """Make the kind of any single value, read as it is spelled."""
     return Scalar(expected, values.text)
 
 
 def boolean() -> Kind:
-    """A real boolean."""
+    """Make the kind of a YAML boolean."""
     return Scalar("true or false", values.boolean)
 
 
 def integer(minimum: int, maximum: int | None = None) -> Kind:
-    """An integer between bounds, which are included."""
-    upper = "" if maximum is None else f" to {maximum}"
-    return Scalar(
-        f"a whole number from {minimum}{upper}", _bounded(values.integer, minimum, maximum)
-    )
+    """Make the kind of an integer within inclusive bounds."""
+    upper = "or more" if maximum is None else f"to {maximum}"
+    return Scalar(f"an integer, {minimum} {upper}", _bounded(values.integer, minimum, maximum))
 
 
 def size(minimum: int) -> Kind:
-    """A number of bytes."""
+    """Make the kind of a number of bytes."""
     return Scalar(
-        f"a number of bytes from {minimum}, as 4194304 or 4MiB", _bounded(values.size, minimum)
+        f"a number of bytes, {minimum} or more, such as 4194304 or 4MiB",
+        _bounded(values.size, minimum),
     )
 
 
 def duration(*, positive: bool = False) -> Kind:
-    """Seconds, written as a Go duration."""
-    least = "longer than 0" if positive else "0 or longer"
+    """Make the kind of a duration in Go's syntax; the value is in seconds."""
+    bound = "longer than 0" if positive else "0 or longer"
     return Duration(
-        f"a duration, {least}, as 90s, 2h10m or 500ms",
-        _bounded(values.seconds, 1e-9 if positive else 0),
+        f"a duration, {bound}, such as 90s, 2h10m or 500ms",
+        _bounded(values.duration_seconds, 1e-9 if positive else 0),
     )
 
 
 def choice(*names: str, ignore_case: bool = False) -> Kind:
-    """One of some words."""
+    """Make the kind of one of some words."""
 
     def convert(node: Node) -> str:
         value = values.text(node)
@@ -300,22 +298,22 @@ def choice(*names: str, ignore_case: bool = False) -> Kind:
             raise ValueError
         return value
 
-    return Scalar(_either(names), convert)
+    return Scalar(_either([name or "empty" for name in names]), convert)
 
 
 def headers() -> Kind:
-    """HTTP headers: a mapping of names to lists of values."""
+    """Make the kind of HTTP headers: a mapping of names to lists of values."""
     return MapOf(
         "a mapping of header names to lists of values",
         ListOf("a list of values", Scalar("a header value on one line", values.header_value)),
         values.header_name,
-        "the name of an HTTP header, and not one that frames the message",
+        "an HTTP header name, and not one that frames the message",
         keep_case=True,
     )
 
 
 def text_list(expected: str = "a list of texts") -> Kind:
-    """A list of single values."""
+    """Make the kind of a list of single values that are not empty."""
     return ListOf(expected, Scalar("text that is not empty", values.nonempty_text))
 
 
@@ -323,14 +321,14 @@ def _bounded(
     convert: Callable[[Node], T], minimum: float, maximum: float | None = None
 ) -> Callable[[Node], T]:
     def bounded(node: Node) -> T:
-        value: Any = convert(node)
-        if value < minimum or (maximum is not None and value > maximum):
+        value = convert(node)
+        number: Any = value
+        if number < minimum or (maximum is not None and number > maximum):
             raise ValueError
-        made: T = value
-        return made
+        return value
 
     return bounded
 
 
-def _either(names: tuple[str, ...]) -> str:
+def _either(names: list[str]) -> str:
     return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -1,4 +1,4 @@
-"""``middleware``: what stands between the registry and its storage; only that kind is served."""
+"""The ``middleware`` section. Only storage middleware is served: redirect, rewrite, cloudfront."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from twisted_registry.config.kinds import (
     duration,
     text,
 )
-from twisted_registry.config.sections import Section, SectionBase, key, schema
+from twisted_registry.config.sections import Section, SectionBase, key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,80 +27,92 @@ if TYPE_CHECKING:
 REDIRECT: Final = "redirect"
 REWRITE: Final = "rewrite"
 CLOUDFRONT: Final = "cloudfront"
-#: What each needs among the options.
-_NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
+_REQUIRED_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     REDIRECT: ("baseurl",),
     REWRITE: (),
     CLOUDFRONT: ("baseurl", "privatekey", "keypairid"),
 }
 
 
-@schema
-class Middleware(SectionBase):
-    """``middleware.registry[]`` and ``.repository[]``."""
-
-    name: str = key(text(), "Which one.", default="", required=True)
-    options: Mapping[str, object] = key(
-        MapOf("a section", Anything()), "Its options.", default={}, secret=True
-    )
-    disabled: bool = key(boolean(), "Leave it out.", default=False)
-
-
-def _base(node: Node) -> str:
-    """A URL that others can begin with; its scheme may be missing."""
+def _base_url(node: Node) -> str:
+    """Check a URL to which a path can be appended; its scheme may be missing."""
     value = values.text(node)
     full = value if "://" in value else f"https://{value}"
     values.base_url(Node(full, full, node.origin))
     return value
 
 
-def _ranges(node: Node) -> str:
+def _ip_ranges_url(node: Node) -> str:
     value = values.text(node)
     return value if value.startswith("file:///") else values.url(node)
 
 
-@schema
+class Middleware(SectionBase):
+    """``middleware.registry[]`` and ``middleware.repository[]``."""
+
+    name: str = key(text(), "The name of the middleware.", default="", required=True)
+    options: Mapping[str, object] = key(
+        MapOf("a section", Anything()), "Its options.", default={}, secret=True
+    )
+    disabled: bool = key(boolean(), "Ignore this entry.", default=False)
+
+
 class StorageOptions(SectionBase):
-    """``middleware.storage[].options`` of all of them."""
+    """``middleware.storage[].options``."""
 
     baseurl: str = key(
-        Scalar("a URL with a scheme and a host, perhaps with a path", _base), "``redirect`` and"
-        " ``cloudfront``: what the URLs begin with. For ``cloudfront`` it is https unless it says"
-        " otherwise.", default="",
-    )  # fmt: skip
+        Scalar("a URL with scheme and host, optionally with a path", _base_url),
+        "``redirect`` and ``cloudfront``: the beginning of URLs. For ``cloudfront`` the scheme may"
+        " be missing; it is https then.",
+        default="",
+    )
     privatekey: str = key(
-        text("a path"), "``cloudfront``: the file with the private key, RSA in PEM.", default="",
+        text("a path"),
+        "``cloudfront``: the file of the private key (RSA, PEM).",
+        default="",
         secret=True,
-    )  # fmt: skip
-    keypairid: str = key(text(), "``cloudfront``: the id of the key pair.", default="")
+    )
+    keypairid: str = key(text(), "``cloudfront``: the ID of the key pair.", default="")
     lifetime: float = key(
-        duration(positive=True), "``cloudfront``: how long a URL is good.", default=20 * 60.0,
+        duration(positive=True),
+        "``cloudfront``: how long a URL is valid.",
+        default=20 * 60.0,
         name="duration",
-    )  # fmt: skip
+    )
     ipfilteredby: str = key(
-        choice("none", "aws", "awsregion", ignore_case=True), "``cloudfront``: which clients are"
-        " sent to the bucket instead: those inside AWS, or inside some of its regions.",
+        choice("none", "aws", "awsregion", ignore_case=True),
+        "``cloudfront``: which clients are redirected to the bucket instead: none, those within"
+        " AWS, or those within some of its regions.",
         default="none",
-    )  # fmt: skip
+    )
     awsregion: str = key(
-        text("names of regions with commas between them"), "``cloudfront``: the regions of"
-        " ``ipfilteredby: awsregion``.", default="",
-    )  # fmt: skip
+        text("names of regions separated by commas"),
+        "``cloudfront``: the regions of ``ipfilteredby: awsregion``.",
+        default="",
+    )
     updatefrequency: float | None = key(
-        duration(positive=True), "``cloudfront``: for how long the list of AWS's addresses is"
-        " good; 12h unless it says otherwise.",
-    )  # fmt: skip
+        duration(positive=True),
+        "``cloudfront``: the time between two updates of the list of AWS addresses; 12h if not"
+        " set.",
+    )
     updatefrenquency: float | None = key(
-        duration(positive=True), "The same; how Distribution spelled it at first."
+        duration(positive=True), "The first spelling of ``updatefrequency`` in Distribution."
     )
     iprangesurl: str = key(
-        Scalar("an http, https or file URL", _ranges), "``cloudfront``: where that list is.",
+        Scalar("an http, https or file URL", _ip_ranges_url),
+        "``cloudfront``: the URL of the list of AWS addresses.",
         default="https://ip-ranges.amazonaws.com/ip-ranges.json",
-    )  # fmt: skip
-    scheme: str = key(choice("", "http", "https"), "``rewrite``: the scheme instead.", default="")
-    host: str = key(text("HOST or HOST:PORT"), "``rewrite``: the host instead.", default="")
+    )
+    scheme: str = key(
+        choice("", "http", "https"),
+        "``rewrite``: replaces the scheme. Empty: unchanged.",
+        default="",
+    )
+    host: str = key(
+        text("HOST or HOST:PORT"), "``rewrite``: replaces the host. Empty: unchanged.", default=""
+    )
     trimpathprefix: str = key(
-        text("a path"), "``rewrite``: what the path loses at its beginning.", default=""
+        text("a path"), "``rewrite``: removed from the beginning of the path.", default=""
     )
 
     @property
@@ -110,21 +122,23 @@ class StorageOptions(SectionBase):
 
     @property
     def frequency(self) -> float:
-        """Seconds, under whichever name they were given."""
+        """The update frequency in seconds, under either of its names."""
         return self.updatefrequency or self.updatefrenquency or 12 * 3600.0
 
 
-@schema
 class StorageMiddleware(SectionBase):
-    """``middleware.storage[]``: each is around those before it."""
+    """``middleware.storage[]``: each entry wraps those before it."""
 
     name: str = key(
-        text("redirect, rewrite or cloudfront"), "Which one: ``redirect`` sends clients to a web"
-        " server that has the same storage, ``rewrite`` changes the URLs of the driver,"
-        " ``cloudfront`` sends clients to Amazon's CDN.", default="", required=True,
-    )  # fmt: skip
-    options: StorageOptions | None = key(Section("a section", StorageOptions), "Its options.")
-    disabled: bool = key(boolean(), "Leave it out.", default=False)
+        text("redirect, rewrite or cloudfront"),
+        "The name of the middleware: ``redirect`` redirects clients to a web server with the same"
+        " content, ``rewrite`` changes the URLs of the driver, ``cloudfront`` redirects clients to"
+        " Amazon CloudFront.",
+        default="",
+        required=True,
+    )
+    options: StorageOptions | None = key(Section(StorageOptions), "Its options.")
+    disabled: bool = key(boolean(), "Ignore this entry.", default=False)
 
     @property
     def settings(self) -> StorageOptions:
@@ -132,50 +146,62 @@ class StorageMiddleware(SectionBase):
         return self.options or StorageOptions()
 
 
-@schema
 class Middlewares(SectionBase):
     """``middleware``."""
 
     registry: tuple[Middleware, ...] = key(
-        ListOf("a list", Section("a section", Middleware)), "For the registry.", default=()
+        ListOf("a list of middleware", Section(Middleware)),
+        "Registry middleware. Not served: rejected unless ``disabled``.",
+        default=(),
     )
     repository: tuple[Middleware, ...] = key(
-        ListOf("a list", Section("a section", Middleware)), "For repositories.", default=()
+        ListOf("a list of middleware", Section(Middleware)),
+        "Repository middleware. Not served: rejected unless ``disabled``.",
+        default=(),
     )
     storage: tuple[StorageMiddleware, ...] = key(
-        ListOf("a list", Section("a section", StorageMiddleware)), "For the storage.", default=()
+        ListOf("a list of middleware", Section(StorageMiddleware)),
+        "Storage middleware: changes the URLs of redirects.",
+        default=(),
     )
 
 
 def check_middleware(middlewares: Middlewares, storage: Storage, report: Report) -> None:
-    """Report what can not be served, and options that are missing."""
-    for sort in ("registry", "repository"):
-        for index, entry in enumerate(getattr(middlewares, sort)):
+    """Report middleware that is not served, and missing options."""
+    for kind in ("registry", "repository"):
+        for index, entry in enumerate(getattr(middlewares, kind)):
             if not entry.disabled:
-                report.fault(f"middleware.{sort}[{index}]", None, "this is not served;"
-                             " remove it, or set its disabled to true")  # fmt: skip
+                report.add_fault(
+                    f"middleware.{kind}[{index}]",
+                    None,
+                    f"{kind} middleware is not served; remove it, or set its disabled to true",
+                )
     for index, entry in enumerate(middlewares.storage):
         if not entry.disabled:
             _check_storage(f"middleware.storage[{index}]", entry, storage, report)
 
 
 def _check_storage(path: str, entry: StorageMiddleware, storage: Storage, report: Report) -> None:
-    if entry.name not in _NEEDS:
+    if entry.name not in _REQUIRED_OPTIONS:
         if entry.name:
-            report.fault(
+            report.add_fault(
                 f"{path}.name", f"got {quote_value(entry.name)}", "redirect, rewrite or cloudfront"
             )
         return
     settings = entry.settings
-    for name in _NEEDS[entry.name]:
+    for name in _REQUIRED_OPTIONS[entry.name]:
         if not getattr(settings, name):
-            report.fault(f"{path}.options.{name}", None, f"{entry.name} needs it")
+            report.add_fault(
+                f"{path}.options.{name}", None, f"this key is required by {entry.name}"
+            )
     if entry.name == REDIRECT and settings.baseurl and "://" not in settings.baseurl:
-        report.fault(
+        report.add_fault(
             f"{path}.options.baseurl", f"got {quote_value(settings.baseurl)}", "a URL with a scheme"
         )
     if entry.name == CLOUDFRONT:
         if storage.bucket is None:
-            report.fault(path, None, "cloudfront needs storage.s3")
+            report.add_fault(path, None, "cloudfront requires storage.s3")
         if settings.ipfilteredby == "awsregion" and not settings.regions:
-            report.fault(f"{path}.options.awsregion", None, "ipfilteredby: awsregion needs it")
+            report.add_fault(
+                f"{path}.options.awsregion", None, "this key is required by ipfilteredby: awsregion"
+            )

@@ -1,7 +1,7 @@
-"""The reference of the configuration, written from the schema.
+"""The reference of the configuration, generated from the schema.
 
-``python -m twisted_registry.config.reference > docs/configuration.rst`` writes it anew; a
-test fails while the file differs.
+``python -m twisted_registry.config.reference > docs/configuration.rst`` writes it. A test fails if
+the file differs.
 """
 
 from __future__ import annotations
@@ -21,44 +21,45 @@ INTRODUCTION: Final = """\
 Configuration
 =============
 
-.. This file is made from the schema: ``python -m twisted_registry.config.reference``.
+.. Generated from the schema: ``python -m twisted_registry.config.reference``.
 
 The registry reads the YAML file of CNCF Distribution (``registry:2`` and ``registry:3``).
-``twisted-registry check FILE`` reads a file, prints every fault it has, and else prints the
-configuration as it holds, defaults included and secrets masked.
+``twisted-registry check FILE`` validates a file. It prints every fault, or else the effective
+configuration, with defaults and with masked secrets.
 
-Which file
-----------
+Configuration file
+------------------
 
-The first of these that is there:
+The first of these that exists is read:
 
 1. the file named on the command line;
-2. the file that ``REGISTRY_CONFIGURATION_PATH`` names;
+2. the file named by ``REGISTRY_CONFIGURATION_PATH``;
 3. ``/etc/distribution/config.yml``, then ``/etc/docker/registry/config.yml``;
-4. none: the registry listens on 127.0.0.1:5000, keeps its content in ``./registry-data`` and
-   allows deletes.
+4. a built-in default: the registry listens on 127.0.0.1:5000, stores content in
+   ``./registry-data`` and allows deletes.
 
-Environment
------------
+Environment variables
+---------------------
 
 Every key can be set by a variable: ``http.addr`` is ``REGISTRY_HTTP_ADDR``, and
-``http.tls.clientcas[0]`` is ``REGISTRY_HTTP_TLS_CLIENTCAS_0`` (an index may be at most one past
-the end, and then appends). A value is YAML. A whole section can be replaced
-(``REGISTRY_STORAGE=inmemory``); the variables apply in the order of their names, so that a
-section comes before its keys. A header's name stands as it is spelled:
-``REGISTRY_HTTP_HEADERS_Access-Control-Allow-Origin="['*']"``. Variables that name no key are
-warned of and ignored. If the file has one storage driver and the variables another, the
-variables win, with a warning.
+``http.tls.clientcas[0]`` is ``REGISTRY_HTTP_TLS_CLIENTCAS_0``. The first index past the end of a
+list appends an item. A value is YAML. A whole section can be replaced
+(``REGISTRY_STORAGE=inmemory``). The variables apply in the order of their names, so that a section
+comes before its keys. The name of a header keeps its case:
+``REGISTRY_HTTP_HEADERS_Access-Control-Allow-Origin="['*']"``. A variable that names no key is
+ignored with a warning. If the file and the variables name different storage drivers, that of the
+variables is used, with a warning.
 
 Values
 ------
 
-Durations are those of Go: ``90s``, ``2h10m``, ``1.5h``, ``500ms``; a bare number counts
-nanoseconds. ``true`` and ``false`` are bare words; quoted they are text, and refused. Numbers of
-bytes may have a unit: ``64KiB``, ``4MiB``. Unknown keys are ignored with a warning that names
-the nearest known one. Faults stop the start, all of them in one go, one line each.
+Durations have the syntax of Go: ``90s``, ``2h10m``, ``1.5h``, ``500ms``. A number without a unit
+is nanoseconds. ``true`` and ``false`` are written without quotes: with quotes they are text, and
+rejected. A number of bytes can have a unit: ``64KiB``, ``4MiB``. Unknown keys are ignored with a
+warning that names the nearest known key. Faults prevent the start. All of them are printed, one
+line each: the key, its value, what was expected, and where the value was written.
 
-Keys marked *ours* are unknown to Distribution, which ignores them: one file serves both.
+Keys marked *extension* do not exist in Distribution, which ignores them: both can use one file.
 
 Keys
 ----
@@ -66,36 +67,36 @@ Keys
 
 
 def reference() -> str:
-    """The page, as reStructuredText."""
+    """Return the page as reStructuredText."""
     return INTRODUCTION + "\n" + "\n".join(_section(Configuration, ""))
 
 
-def _section(schema: type, path: str) -> Iterator[str]:
-    for name, spec in schema_keys(schema).items():
-        here = f"{path}.{name}" if path else name
-        if not path:
+def _section(cls: type, parent: str) -> Iterator[str]:
+    for name, spec in schema_keys(cls).items():
+        path = f"{parent}.{name}" if parent else name
+        if not parent:
             yield from ("", name, "~" * len(name), "")
-        yield from _entry(spec, here)
+        yield from _entry(spec, path)
         kind = spec.kind
         if isinstance(kind, ListOf) and isinstance(kind.item, Section):
-            here, kind = f"{here}[]", kind.item
+            path, kind = f"{path}[]", kind.item
         if isinstance(kind, Section):
-            yield from _section(kind.of, here)
+            yield from _section(kind.cls, path)
 
 
 def _entry(spec: Key, path: str) -> Iterator[str]:
-    yield f"``{path}``" + ("  (*ours*)" if spec.extension else "")
+    yield f"``{path}``" + ("  (*extension*)" if spec.extension else "")
     yield f"    {spec.doc}"
     facts = []
     if not isinstance(spec.kind, Section | OpaqueSection):
-        facts.append(f"Takes {spec.kind.expected}.")
+        facts.append(f"Value: {spec.kind.expected}.")
     default = _default(spec)
     if spec.required:
         facts.append("Required.")
     elif default:
         facts.append(f"Default: ``{default}``.")
     if spec.secret and not isinstance(spec.kind, Anything | MapOf):
-        facts.append("Never shown.")
+        facts.append("Masked in output.")
     if isinstance(spec.kind, OpaqueSection) and spec.kind.known:
         facts.append(f"Keys: {', '.join(f'``{name}``' for name in spec.kind.known)}.")
     if facts:

@@ -1,6 +1,6 @@
-"""``storage.s3``: a bucket of an S3-compatible store.
+"""The ``storage.s3`` section: a bucket of an S3-compatible store.
 
-The options, their ranges and their defaults are those of Distribution 2.8 and 3.x. Like there,
+The options, their ranges and their defaults are those of Distribution 2.8 and 3.x. As there,
 numbers and booleans may be quoted.
 """
 
@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 from twisted_registry.config import values
 from twisted_registry.config.document import quote_value
 from twisted_registry.config.kinds import Scalar, choice, text
-from twisted_registry.config.sections import SectionBase, key, schema
+from twisted_registry.config.sections import SectionBase, key
 
 if TYPE_CHECKING:
     from twisted_registry.config.document import Node, Report
 
 _MIB: Final = 1024 * 1024
-#: What S3 allows a part of a multipart upload to have, and a copy in one piece at most.
+#: The limits of S3 for the parts of a multipart upload; the maximum also applies to one copy.
 MIN_PART_BYTES: Final = 5 * _MIB
 MAX_PART_BYTES: Final = 5 * 1024 * _MIB
 
@@ -52,17 +52,18 @@ LOG_LEVELS: Final = (
     "debugwithrequesterrors",
     "debugwitheventstreambody",
 )
-# Patterns are compiled by whoever has such a store, not at each start.
-_REGION: Final = r"[a-z]{2,4}(?:-[a-z]+){1,3}-\d{1,2}"
-_BUCKET: Final = r"[A-Za-z0-9._-]{1,255}"
-_HOST: Final = r"[A-Za-z0-9._-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?"
+_REGION: Final = re.compile(r"[a-z]{2,4}(?:-[a-z]+){1,3}-\d{1,2}")
+_BUCKET: Final = re.compile(r"[A-Za-z0-9._-]{1,255}")
+_HOST: Final = re.compile(r"[A-Za-z0-9._-]+(?::\d{1,5})?|\[[0-9A-Fa-f:.]+\](?::\d{1,5})?")
 
 
-def _flag(doc: str, default: bool | None) -> Any:  # noqa: FBT001 - the default of a flag
+def _flag_key(doc: str, default: bool | None) -> Any:  # noqa: FBT001 - the default of a flag
     return key(Scalar("true or false", values.lenient_boolean), doc, default=default)
 
 
-def _bytes(doc: str, default: int, minimum: int, maximum: int) -> Any:
+def _size_key(doc: str, default: int, minimum: int, maximum: int) -> Any:
+    """Declare a key that takes a number of bytes within inclusive bounds."""
+
     def convert(node: Node) -> int:
         try:
             value = values.lenient_integer(node)
@@ -72,10 +73,8 @@ def _bytes(doc: str, default: int, minimum: int, maximum: int) -> Any:
             raise ValueError
         return value
 
-    return key(
-        Scalar(f"a number of bytes from {minimum} to {maximum}, as 10485760 or 10MiB", convert),
-        doc, default=default,
-    )  # fmt: skip
+    expected = f"a number of bytes from {minimum} to {maximum}, such as 10485760 or 10MiB"
+    return key(Scalar(expected, convert), doc, default=default)
 
 
 def _count(node: Node) -> int:
@@ -87,7 +86,7 @@ def _count(node: Node) -> int:
 
 def _bucket(node: Node) -> str:
     value = values.text(node)
-    if not re.fullmatch(_BUCKET, value):
+    if not _BUCKET.fullmatch(value):
         raise ValueError
     return value
 
@@ -100,12 +99,12 @@ def _storage_class(node: Node) -> str:
 
 
 def _endpoint(node: Node) -> str:
-    """A host, perhaps with a port, or the URL of one, perhaps with a path."""
+    """Check a host with an optional port, or an http or https URL with an optional path."""
     value = values.text(node).strip()
-    if not value or re.fullmatch(_HOST, value):
+    if not value or _HOST.fullmatch(value):
         return value
     parts = urlsplit(value)
-    _origin(f"{parts.scheme}://{parts.netloc}")
+    _url_without_path(f"{parts.scheme}://{parts.netloc}")
     if "?" in value or "#" in value or not value.isprintable() or " " in value:
         raise ValueError
     return value
@@ -113,133 +112,156 @@ def _endpoint(node: Node) -> str:
 
 def _public_endpoint(node: Node) -> str:
     value = values.text(node).strip()
-    return _origin(value) if value else ""
+    return _url_without_path(value) if value else ""
 
 
-def _origin(value: str) -> str:
+def _url_without_path(value: str) -> str:
     parts = urlsplit(value)
-    _ = parts.port  # raises ValueError unless it is a port
-    if parts.scheme not in {"http", "https"} or not re.fullmatch(_HOST, parts.netloc):
+    _ = parts.port  # raises ValueError if it is not a port
+    if parts.scheme not in {"http", "https"} or not _HOST.fullmatch(parts.netloc):
         raise ValueError
     if parts.path not in {"", "/"} or "?" in value or "#" in value:
         raise ValueError
     return value.rstrip("/")
 
 
-def _folder(node: Node) -> str:
-    """A key prefix, without the slashes around it."""
+def _key_prefix(node: Node) -> str:
+    """Check a prefix of keys, and return it without slashes around it."""
     value = values.text(node).strip("/")
     if value and ({"", ".", ".."} & set(value.split("/")) or not value.isprintable()):
         raise ValueError
     return value
 
 
-@schema
 class S3(SectionBase):
     """``storage.s3``, and under its other name ``storage.s3aws``."""
 
     bucket: str = key(
-        Scalar("the name of a bucket", _bucket), "The bucket, which must exist. Required.",
+        Scalar("the name of a bucket", _bucket),
+        "The bucket, which must exist. Required.",
         default="",
-    )  # fmt: skip
+    )
     region: str = key(
-        text("a region such as eu-central-1"), "The region of the bucket. Required unless"
-        " ``regionendpoint`` is set; it is us-east-1 then.", default="",
-    )  # fmt: skip
+        text("a region such as eu-central-1"),
+        "The region of the bucket. Required unless ``regionendpoint`` is set; then the default is"
+        " us-east-1.",
+        default="",
+    )
     regionendpoint: str = key(
         Scalar("a host, HOST:PORT, or an http or https URL", _endpoint),
-        "Where a store that is not AWS listens. Without a scheme, ``secure`` decides.", default="",
-    )  # fmt: skip
-    forcepathstyle: bool | None = _flag(
-        "Name the bucket in the path, not in the host. Without it: whenever ``regionendpoint`` is"
-        " set (as Distribution 2.8 does; 3.x never does).", None,
-    )  # fmt: skip
+        "The address of a store other than AWS. Without a scheme, ``secure`` selects it.",
+        default="",
+    )
+    forcepathstyle: bool | None = _flag_key(
+        "Put the name of the bucket into the path instead of the host. If not set: true if"
+        " ``regionendpoint`` is set (as in Distribution 2.8; 3.x has false).",
+        None,
+    )
     redirectendpoint: str = key(
-        Scalar("an http or https URL without a path", _public_endpoint), "Where clients reach the"
-        " store, if not where we do: only the URLs of redirects name it.", default="",
-    )  # fmt: skip
+        Scalar("an http or https URL without a path", _public_endpoint),
+        "The address of the store for clients, if it differs from the one that the registry uses."
+        " It is only used in redirects.",
+        default="",
+    )
     rootdirectory: str = key(
-        Scalar("a path without empty components, . and ..", _folder),
-        "A prefix of all keys, with or without a slash before it.", default="",
-    )  # fmt: skip
+        Scalar("a path without empty components, . and ..", _key_prefix),
+        "A prefix of all keys, with or without a leading slash.",
+        default="",
+    )
     accesskey: str = key(
-        text(), "Credentials, together with ``secretkey``. Without both: those of the environment"
-        " (``AWS_ACCESS_KEY_ID``...), then the shared credentials file.",
-        default="", secret=True,
-    )  # fmt: skip
-    secretkey: str = key(text(), "See ``accesskey``.", default="", secret=True)
+        text(),
+        "The access key; needs ``secretkey``. If neither is set, credentials are read from the"
+        " environment (``AWS_ACCESS_KEY_ID`` etc.), then from the shared credentials file.",
+        default="",
+        secret=True,
+    )
+    secretkey: str = key(text(), "The secret key of ``accesskey``.", default="", secret=True)
     sessiontoken: str = key(
-        text(), "The session that ``accesskey`` belongs to, if it is temporary.",
-        default="", secret=True,
-    )  # fmt: skip
-    secure: bool = _flag("Use https.", True)
-    skipverify: bool = _flag("Accept any certificate of the store.", False)
-    v4auth: bool = _flag(
-        "Sign with version 4. There is no other here: false is warned of.",
+        text(),
+        "The session token of ``accesskey``, if it is temporary.",
+        default="",
+        secret=True,
+    )
+    secure: bool = _flag_key("Use https.", True)
+    skipverify: bool = _flag_key("Do not verify the certificate of the store.", False)
+    v4auth: bool = _flag_key(
+        "Sign requests with signature version 4. No other version is supported: false has no effect"
+        " and adds a warning.",
         True,
     )
-    encrypt: bool = _flag("Ask the store to encrypt: AES256, or with ``keyid``.", False)
-    keyid: str = key(text(), "The KMS key to encrypt with.", default="")
+    encrypt: bool = _flag_key(
+        "Request server-side encryption: with the KMS key ``keyid``, or AES256 without it.", False
+    )
+    keyid: str = key(text(), "The KMS key of ``encrypt``.", default="")
     storageclass: str = key(
         Scalar(f"{', '.join(STORAGE_CLASSES[:-1])} or {STORAGE_CLASSES[-1]}", _storage_class),
-        "The storage class of what is written, in any case; NONE sends none.", default="STANDARD",
-    )  # fmt: skip
-    objectacl: str = key(choice(*OBJECT_ACLS), "The canned ACL of what is written.",
-                         default="private")  # fmt: skip
-    chunksize: int = _bytes(
-        "How large the parts of an upload are: also about what an upload holds in memory, twice."
-        , 10 * _MIB, MIN_PART_BYTES, MAX_PART_BYTES,
-    )  # fmt: skip
-    multipartcopychunksize: int = _bytes(
-        "How large the parts of a copy inside the store are.",
+        "The storage class of new objects, in any case. NONE sends no storage class.",
+        default="STANDARD",
+    )
+    objectacl: str = key(choice(*OBJECT_ACLS), "The canned ACL of new objects.", default="private")
+    chunksize: int = _size_key(
+        "The size of the parts of an upload. An upload holds about twice as much in memory.",
+        10 * _MIB,
+        MIN_PART_BYTES,
+        MAX_PART_BYTES,
+    )
+    multipartcopychunksize: int = _size_key(
+        "The size of the parts of a copy within the store.",
         32 * _MIB,
         MIN_PART_BYTES,
         MAX_PART_BYTES,
     )
     multipartcopymaxconcurrency: int = key(
-        Scalar("a whole number from 1", _count), "How many parts are copied at once.", default=100
+        Scalar("an integer, 1 or more", _count),
+        "How many parts are copied at the same time.",
+        default=100,
     )
-    multipartcopythresholdsize: int = _bytes(
-        "Larger objects are copied in parts.", 32 * _MIB, 0, MAX_PART_BYTES
+    multipartcopythresholdsize: int = _size_key(
+        "The size above which an object is copied in parts.", 32 * _MIB, 0, MAX_PART_BYTES
     )
     useragent: str = key(
-        Scalar("text on one line", values.header_value), "Added to our own in the User-Agent.",
+        Scalar("text on one line", values.header_value),
+        "Text added to the registry's own User-Agent header.",
         default="",
-    )  # fmt: skip
-    usedualstack: bool = _flag("Use AWS's endpoints for IPv4 and IPv6.", False)
-    accelerate: bool = _flag("Use AWS's transfer acceleration.", False)
-    usefipsendpoint: bool = _flag("Use AWS's FIPS endpoints.", False)
+    )
+    usedualstack: bool = _flag_key("Use the dual-stack endpoints of AWS (IPv4 and IPv6).", False)
+    accelerate: bool = _flag_key("Use the transfer acceleration of AWS.", False)
+    usefipsendpoint: bool = _flag_key("Use the FIPS endpoints of AWS.", False)
     loglevel: str = key(
-        text(f"{', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}"), "Log the requests to the"
-        " store, without secrets. Unknown words mean off.", default="off",
-    )  # fmt: skip
+        text(f"{', '.join(LOG_LEVELS[:-1])} or {LOG_LEVELS[-1]}"),
+        "Log requests to the store, without secrets. Other values mean off.",
+        default="off",
+    )
 
     @property
-    def where(self) -> str:
-        """Which store it is, for people."""
+    def description(self) -> str:
+        """The store in words, for logs and messages."""
         return self.regionendpoint or f"AWS in {self.region}"
 
 
 def check_s3(name: str, options: S3, report: Report) -> None:
-    """Report what no single option can tell."""
+    """Report combinations of options that are wrong or have no effect.
+
+    :param name: the name of the section: ``s3`` or ``s3aws``.
+    """
     path = f"storage.{name}"
     if not options.bucket:
-        report.fault(f"{path}.bucket", None, "the key is required")
-    if not options.regionendpoint and not re.fullmatch(_REGION, options.region):
-        got = f"got {quote_value(options.region) if options.region else 'nothing'}"
-        expected = "a region of AWS such as eu-central-1, or regionendpoint beside it"
-        report.fault(f"{path}.region", got, expected)
+        report.add_fault(f"{path}.bucket", None, "this key is required")
+    if not options.regionendpoint and not _REGION.fullmatch(options.region):
+        got = f"got {quote_value(options.region)}" if options.region else "not set"
+        expected = "a region of AWS such as eu-central-1, or regionendpoint for another store"
+        report.add_fault(f"{path}.region", got, expected)
     if not options.v4auth:
-        report.warn(f"{path}.v4auth", "no effect; requests are signed with version 4")
+        report.add_warning(f"{path}.v4auth", "no effect; requests are signed with version 4")
     if bool(options.accesskey) != bool(options.secretkey):
-        report.warn(f"{path}.accesskey", "no effect; accesskey and secretkey go together")
+        report.add_warning(f"{path}.accesskey", "no effect without both accesskey and secretkey")
     if options.keyid and not options.encrypt:
-        report.warn(f"{path}.keyid", "no effect without encrypt: true")
+        report.add_warning(f"{path}.keyid", "no effect without encrypt: true")
     if options.loglevel.lower() not in {*LOG_LEVELS, "false"}:
-        report.warn(
-            f"{path}.loglevel", f"{quote_value(options.loglevel)} is unknown, nothing is logged"
+        report.add_warning(
+            f"{path}.loglevel", f"{quote_value(options.loglevel)} is unknown; nothing is logged"
         )
     if options.regionendpoint:
         for switch in ("usedualstack", "accelerate", "usefipsendpoint"):
             if getattr(options, switch):
-                report.warn(f"{path}.{switch}", "no effect beside regionendpoint")
+                report.add_warning(f"{path}.{switch}", "no effect with regionendpoint")

@@ -1,13 +1,12 @@
-"""The whole file: ``version`` and the sections, each with its class in a module beside this.
+"""The schema of the whole file: ``version`` and the sections.
 
-Sections about what may be pushed and how lists are cut: validation, policy, catalog, tags.
-
-The ``log`` section: what is written, how, and what goes along with every line.
+Small sections are declared here: ``log``, ``validation``, ``policy``, ``catalog`` and ``tags``. The
+others have a module of their own in this package.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from twisted_registry.config import values
 from twisted_registry.config.access import AccessRules, Auth, Tokens, effective_tokens
@@ -23,9 +22,10 @@ from twisted_registry.config.kinds import (
     text_list,
 )
 from twisted_registry.config.middleware import Middlewares
-from twisted_registry.config.sections import Section, SectionBase, key, schema, section
+from twisted_registry.config.redis import Redis
+from twisted_registry.config.sections import Section, SectionBase, key, section
 from twisted_registry.config.storage import Storage
-from twisted_registry.config.unserved import Health, Notifications, Proxy, Redis
+from twisted_registry.config.unserved import Health, Notifications, Proxy
 
 if TYPE_CHECKING:
     import re
@@ -33,142 +33,51 @@ if TYPE_CHECKING:
 
     from twisted_registry.config.document import Node
 
-DEFAULT_PAGE_SIZE = 1000
+#: The version of the file format.
+VERSION: Final = "0.1"
+DEFAULT_PAGE_SIZE: Final = 1000
+LEVELS: Final = ("error", "warn", "info", "debug")
 
 
-def _entries(node: Node) -> int:
+def _catalog_page_size(node: Node) -> int:
     entries = values.integer(node)
     return entries if entries > 0 else DEFAULT_PAGE_SIZE
 
 
-def _tags(node: Node) -> int:
+def _tags_page_size(node: Node) -> int:
     tags = values.integer(node)
     if tags < 0:
         raise ValueError
     return tags or DEFAULT_PAGE_SIZE
 
 
-def _patterns() -> ListOf:
+def _regex_list() -> ListOf:
     return ListOf(
         "a list of regular expressions",
-        Scalar("a regular expression that Go and Python read alike", values.pattern),
+        Scalar("a regular expression that means the same in Go and Python", values.regex),
     )
 
 
-@schema
-class Catalog(SectionBase):
-    """``catalog``."""
-
-    maxentries: int = key(
-        Scalar("a whole number", _entries), "The largest page of ``_catalog``; 0 or less is 1000.",
-        default=DEFAULT_PAGE_SIZE,
-    )  # fmt: skip
-
-
-@schema
-class Tags(SectionBase):
-    """``tags``."""
-
-    maxtags: int = key(
-        Scalar("a whole number from 0", _tags), "The largest page of a tag list; 0 is 1000.",
-        default=DEFAULT_PAGE_SIZE,
-    )  # fmt: skip
-
-
-@schema
-class Urls(SectionBase):
-    """``validation.manifests.urls``."""
-
-    allow: tuple[re.Pattern[str], ...] = key(
-        _patterns(), "URLs of layers must match one of these (found anywhere in the URL).",
-        default=(),
-    )  # fmt: skip
-    deny: tuple[re.Pattern[str], ...] = key(
-        _patterns(), "URLs of layers must match none of these.", default=()
-    )
-
-
-@schema
-class Platform(SectionBase):
-    """``validation.manifests.indexes.platformlist[]``."""
-
-    architecture: str = key(text(), "As in an index, e.g. amd64.", default="")
-    os: str = key(text(), "As in an index, e.g. linux.", default="")
-
-
-@schema
-class Indexes(SectionBase):
-    """``validation.manifests.indexes``."""
-
-    platforms: str = key(
-        choice("all", "none", "list", ignore_case=True),
-        "Which manifests of an index must be there when it is pushed.", default="all",
-    )  # fmt: skip
-    platformlist: tuple[Platform, ...] = key(
-        ListOf("a list of platforms", Section("a section", Platform)),
-        "The platforms, if ``platforms`` is list.", default=(),
-    )  # fmt: skip
-
-
-@schema
-class Manifests(SectionBase):
-    """``validation.manifests``."""
-
-    urls: Urls = section(Urls, "URLs in manifests; without this section every URL is accepted.")
-    indexes: Indexes = section(Indexes, "Indexes whose manifests are partly elsewhere.")
-
-
-@schema
-class Validation(SectionBase):
-    """``validation``."""
-
-    disabled: bool = key(boolean(), "Check none of this.", default=False)
-    enabled: bool | None = key(boolean(), "The old opposite of ``disabled``; has no effect.")
-    manifests: Manifests = section(Manifests, "Manifests that are pushed.")
-
-
-@schema
-class RepositoryPolicy(SectionBase):
-    """``policy.repository``."""
-
-    classes: tuple[str, ...] = key(
-        ListOf("a list of classes", choice("image", "plugin")),
-        "What may be pushed, told by the media type of a manifest's config; empty is anything.",
-        default=(),
-    )  # fmt: skip
-
-
-@schema
-class Policy(SectionBase):
-    """``policy``."""
-
-    repository: RepositoryPolicy = section(RepositoryPolicy, "Repositories.")
-
-
-LEVELS = ("error", "warn", "info", "debug")
-
-
-@schema
 class AccessLog(SectionBase):
     """``log.accesslog``."""
 
     disabled: bool = key(
-        boolean(), "Write no access log. Else one line a request goes to standard output, in the"
-        " combined format of Apache.", default=False,
-    )  # fmt: skip
+        boolean(),
+        "Write no access log. Otherwise each request is a line on standard output, in Apache's"
+        " combined format.",
+        default=False,
+    )
 
 
-@schema
 class Smtp(SectionBase):
     """``log.hooks[].options.smtp``."""
 
     addr: str = key(text(), "HOST:PORT of the mail server.", default="")
-    username: str = key(text(), "User name at the mail server.", default="")
-    password: str = key(text(), "Password at the mail server.", default="", secret=True)
-    insecure: bool = key(boolean(), "Do not check the server's certificate.", default=False)
+    username: str = key(text(), "The user name at the mail server.", default="")
+    password: str = key(text(), "The password at the mail server.", default="", secret=True)
+    insecure: bool = key(boolean(), "Do not verify the server's certificate.", default=False)
 
 
-@schema
 class HookOptions(SectionBase):
     """``log.hooks[].options``."""
 
@@ -177,98 +86,193 @@ class HookOptions(SectionBase):
     to: tuple[str, ...] = key(text_list(), "The recipients.", default=())
 
 
-@schema
 class Hook(SectionBase):
     """``log.hooks[]``."""
 
-    type: str = key(choice("mail"), "What the hook does.", default="mail")
-    disabled: bool = key(boolean(), "Leave the hook out.", default=False)
+    type: str = key(choice("mail"), "The type of the hook.", default="mail")
+    disabled: bool = key(boolean(), "Ignore this entry.", default=False)
     levels: tuple[str, ...] = key(
         ListOf(
             "a list of levels",
             choice("panic", "fatal", "error", "warn", "warning", "info", "debug"),
         ),
-        "The levels that it acts on.", default=(),
-    )  # fmt: skip
-    options: HookOptions = section(HookOptions, "How to send.")
+        "The levels that are sent.",
+        default=(),
+    )
+    options: HookOptions = section(HookOptions, "The options of the hook.")
 
 
-@schema
 class Log(SectionBase):
     """``log``."""
 
     level: str = key(
-        choice(*LEVELS, ignore_case=True), "The least level that is written.", default="info"
+        choice(*LEVELS, ignore_case=True), "The lowest level that is logged.", default="info"
     )
     formatter: str = key(
-        choice("text", "json", "logstash"), "The shape of a line: text is ``key=value`` pairs.",
+        choice("text", "json", "logstash"),
+        "The format of a line; text is ``key=value`` pairs.",
         default="text",
-    )  # fmt: skip
+    )
     fields: Mapping[str, object] = key(
         MapOf("a mapping", Anything()), "Fields that are added to every line.", default={}
     )
-    accesslog: AccessLog = section(AccessLog, "The log of requests.")
+    accesslog: AccessLog = section(AccessLog, "The access log.")
     reportcaller: bool = key(boolean(), "Accepted; has no effect.", default=False)
     hooks: tuple[Hook, ...] = key(
-        ListOf("a list of hooks", Section("a section", Hook)),
-        "Mail for log lines. Not served yet: warned of, and left out.", default=(),
-    )  # fmt: skip
+        ListOf("a list of hooks", Section(Hook)),
+        "Log lines that are sent by mail. Not served yet: ignored with a warning.",
+        default=(),
+    )
 
 
-VERSION = "0.1"
+class Urls(SectionBase):
+    """``validation.manifests.urls``."""
+
+    allow: tuple[re.Pattern[str], ...] = key(
+        _regex_list(),
+        "Each URL of a layer must match one of these; a match anywhere in the URL is enough.",
+        default=(),
+    )
+    deny: tuple[re.Pattern[str], ...] = key(
+        _regex_list(), "No URL of a layer may match one of these.", default=()
+    )
 
 
-@schema
+class Platform(SectionBase):
+    """``validation.manifests.indexes.platformlist[]``."""
+
+    architecture: str = key(text(), "The architecture, such as amd64.", default="")
+    os: str = key(text(), "The operating system, such as linux.", default="")
+
+
+class Indexes(SectionBase):
+    """``validation.manifests.indexes``."""
+
+    platforms: str = key(
+        choice("all", "none", "list", ignore_case=True),
+        "Which manifests of an index must exist when it is pushed.",
+        default="all",
+    )
+    platformlist: tuple[Platform, ...] = key(
+        ListOf("a list of platforms", Section(Platform)),
+        "The platforms if ``platforms`` is list.",
+        default=(),
+    )
+
+
+class Manifests(SectionBase):
+    """``validation.manifests``."""
+
+    urls: Urls = section(
+        Urls, "URLs of layers in manifests. Without this section every URL is accepted."
+    )
+    indexes: Indexes = section(Indexes, "References of indexes.")
+
+
+class Validation(SectionBase):
+    """``validation``."""
+
+    disabled: bool = key(boolean(), "Do not validate pushed manifests.", default=False)
+    enabled: bool | None = key(boolean(), "Replaced by ``disabled``; has no effect.")
+    manifests: Manifests = section(Manifests, "Pushed manifests.")
+
+
+class RepositoryPolicy(SectionBase):
+    """``policy.repository``."""
+
+    classes: tuple[str, ...] = key(
+        ListOf("a list of classes", choice("image", "plugin")),
+        "The kinds of content that may be pushed, by the media type of a manifest's config. Empty:"
+        " any.",
+        default=(),
+    )
+
+
+class Policy(SectionBase):
+    """``policy``."""
+
+    repository: RepositoryPolicy = section(RepositoryPolicy, "The policy of repositories.")
+
+
+class Catalog(SectionBase):
+    """``catalog``."""
+
+    maxentries: int = key(
+        Scalar("an integer", _catalog_page_size),
+        "The largest page of ``_catalog``; 0 or less is 1000.",
+        default=DEFAULT_PAGE_SIZE,
+    )
+
+
+class Tags(SectionBase):
+    """``tags``."""
+
+    maxtags: int = key(
+        Scalar("an integer, 0 or more", _tags_page_size),
+        "The largest page of a tag list; 0 is 1000.",
+        default=DEFAULT_PAGE_SIZE,
+    )
+
+
 class Configuration(SectionBase):
-    """A configuration: typed, with every default filled in."""
+    """The whole configuration."""
 
-    version: str = key(text(f"{VERSION}"), "The version of the format, always 0.1.", default="")
-    log: Log = section(Log, "What is logged, and how.")
-    loglevel: str | None = key(choice(*LEVELS, ignore_case=True), "The old place of ``log.level``.")
+    version: str = key(text(VERSION), "The version of the format: 0.1.", default="")
+    log: Log = section(Log, "Logging.")
+    loglevel: str | None = key(choice(*LEVELS, ignore_case=True), "The old name of ``log.level``.")
     storage: Storage = section(
         Storage,
-        "Where content is kept: exactly one driver, and what holds for each.",
+        "Where content is stored: exactly one driver, and options for all of them.",
         allows_bare_name=True,
     )
     auth: Auth = section(
-        Auth, "Who may do what. ``auth: none`` is short for that one key.",
-        allows_bare_name=True, strict=True,
-    )  # fmt: skip
+        Auth,
+        "Authentication. ``auth: none`` is short for that one key.",
+        allows_bare_name=True,
+        strict=True,
+    )
     access: AccessRules | None = key(
-        Section("a section", AccessRules, strict=True, allows_empty=True),
-        "Who may do what. With the section, what it does not allow is not allowed; without it,"
-        " whoever has logged in may do everything, and a token opens what it says.", extension=True,
-    )  # fmt: skip
-    http: Http = section(Http, "Where the registry listens and what its answers say.")
-    validation: Validation = section(Validation, "What may be pushed.")
-    policy: Policy = section(Policy, "What kind of content is taken.")
+        Section(AccessRules, strict=True, allows_empty=True),
+        "Access rules. With this section, everything that it does not allow is denied. Without it,"
+        " every authenticated user may do everything, and a token allows what its scope says.",
+        extension=True,
+    )
+    http: Http = section(Http, "The HTTP server.")
+    validation: Validation = section(Validation, "Validation of pushed manifests.")
+    policy: Policy = section(Policy, "The kinds of content that may be pushed.")
     catalog: Catalog = section(Catalog, "The list of repositories.")
     tags: Tags = section(Tags, "Lists of tags.")
     notifications: Notifications = section(
-        Notifications, "Not served yet: warned of, and left out."
+        Notifications, "Notifications. Not served yet: ignored with a warning."
     )
     redis: Redis | None = key(
-        Section("a section", Redis), "Not served yet: warned of, and left out."
+        Section(Redis),
+        "The Redis server of ``storage.cache.blobdescriptor: redis``. The registry uses the"
+        " address, ``username``, ``password``, ``db``, ``poolsize``, ``dialtimeout``,"
+        " ``readtimeout`` and ``tls``; the other keys have no effect. Needs"
+        " ``twisted-registry[redis]``.",
     )
     health: Health | None = key(
-        Section("a section", Health), "Not served yet: warned of, and left out."
+        Section(Health), "Health checks. Not served yet: ignored with a warning."
     )
-    proxy: Proxy = section(Proxy, "Not served yet: refused when ``remoteurl`` is set.")
-    middleware: Middlewares = section(
-        Middlewares, "Not served: refused, unless ``disabled`` is true."
+    proxy: Proxy = section(
+        Proxy, "A pull-through cache. Not served yet: rejected if ``remoteurl`` is set."
     )
-    reporting: object = key(Anything(), "Gone from Distribution; accepted, no effect.", secret=True)
+    middleware: Middlewares = section(Middlewares, "Middleware. Only storage middleware is served.")
+    reporting: object = key(
+        Anything(), "Removed from Distribution. Accepted; has no effect.", secret=True
+    )
     compatibility: object = key(
-        Anything(), "Gone from Distribution; accepted, no effect.", secret=True
+        Anything(), "Removed from Distribution. Accepted; has no effect.", secret=True
     )
 
     @property
     def controls_access(self) -> bool:
-        """Whether anybody is asked who they are, or refused anything."""
+        """Whether clients have to authenticate, or may be denied anything."""
         users = self.http.tls.clientusers
         return self.auth.is_enabled or self.access is not None or bool(users)
 
     @property
     def tokens(self) -> Tokens | None:
-        """How this registry gives tokens of its own; None if it gives none."""
+        """The settings of the token server; None if this registry issues no tokens."""
         return effective_tokens(self.access, self.auth)

@@ -1,8 +1,8 @@
-"""Sections: what a field of a schema class declares, and how a mapping becomes an instance.
+"""Sections: how the classes of the schema are declared, and how a mapping becomes an instance.
 
-A field made by :func:`key` or :func:`section` is a :class:`Key`: the kind that reads the
-value, the sentence for the reference, and whether it is secret. The reader, the environment,
-the masked print and the reference all go by it.
+A field made by :func:`key` or :func:`section` is a :class:`Key`: the kind that reads the value, its
+documentation, and whether it is secret. The reader, the environment variables, the masked output
+and the reference all use it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast, dataclass_transform
 
+from attrs import define, field
 from attrs.exceptions import FrozenInstanceError
 
 from twisted_registry.config.document import Node, mask_url
-from twisted_registry.config.kinds import Kind, KindMismatchError, ReadContext, mask, read
+from twisted_registry.config.kinds import Kind, KindMismatchError, ReadContext, mask, read_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,44 +22,33 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+@define(eq=False)
 class Key:
-    """What a field of the schema declares beside its type.
+    """One key of a section.
 
     :ivar kind: reads and checks the value.
-    :ivar doc: the sentence of the reference.
-    :ivar default: what holds when the key is absent.
-    :ivar name: as the file spells it.
-    :ivar secret: never shown.
-    :ivar required: a section must have it, unless it is switched off.
-    :ivar ours: Distribution does not know it (and ignores it).
-    :ivar section: the class whose defaults hold when the key is absent.
-    :ivar attribute: the field of the class.
+    :ivar doc: the text of the reference.
+    :ivar default: the value if the key is absent.
+    :ivar name: the name in the file; that of the field if not given.
+    :ivar secret: the value is masked in all output.
+    :ivar required: the key must be set, unless the section is disabled.
+    :ivar extension: Distribution does not have the key, and ignores it.
+    :ivar section: the class whose defaults apply if the key is absent.
+    :ivar attribute: the name of the field of the class.
     """
 
-    def __init__(
-        self,
-        kind: Kind,
-        doc: str,
-        *,
-        default: Any = None,
-        name: str = "",
-        secret: bool = False,
-        required: bool = False,
-        extension: bool = False,
-        section: type | None = None,
-    ) -> None:
-        self.kind = kind
-        self.doc = doc
-        self.default = default
-        self.name = name
-        self.secret = secret
-        self.required = required
-        self.extension = extension
-        self.section = section
-        self.attribute = ""
+    kind: Kind
+    doc: str
+    default: Any = field(default=None, kw_only=True)
+    name: str = field(default="", kw_only=True)
+    secret: bool = field(default=False, kw_only=True)
+    required: bool = field(default=False, kw_only=True)
+    extension: bool = field(default=False, kw_only=True)
+    section: type | None = field(default=None, kw_only=True)
+    attribute: str = field(default="", init=False)
 
     def __set_name__(self, _owner: type, attribute: str) -> None:
-        """Learn from Python what the field is called."""
+        """Store the name of the field."""
         self.attribute = attribute
         self.name = self.name or attribute
 
@@ -73,21 +63,25 @@ def key(
     required: bool = False,
     extension: bool = False,
 ) -> Any:
-    """A field of a schema class; the arguments are those of :class:`Key`."""
+    """Declare a field of a schema class; the arguments are those of :class:`Key`."""
     return Key(
         kind, doc, default=default, name=name, secret=secret, required=required, extension=extension
     )
 
 
+@dataclass_transform(kw_only_default=True, frozen_default=True)
 class SectionBase:
-    """The base of the schema's classes: frozen, compared and shown by their keys but secrets.
+    """Base of the schema classes: frozen, compared by value, and shown without secrets.
 
-    Written once here, because attrs compiles these methods anew for every class, and with
-    some fifty of them that alone would take 15 to 20 ms of every start.
+    It does what ``attrs.frozen`` would do with fields declared by :func:`key`, which are
+    descriptions of keys and not defaults.
     """
 
     def __init__(self, **given: Any) -> None:
-        """Take the fields by name; those that are not given have their defaults."""
+        """Set the fields by name; the others get their defaults.
+
+        :raise TypeError: if there is no such field.
+        """
         values = vars(self)
         for spec in self._keys():
             if spec.attribute in given:
@@ -104,75 +98,64 @@ class SectionBase:
         return vars(self) == vars(other) if type(other) is type(self) else NotImplemented
 
     def __hash__(self) -> int:
-        # Tables are dictionaries, which have no hash; nobody keeps many configurations.
+        # Values may be dictionaries, which have no hash.
         return hash(type(self))
 
     def __repr__(self) -> str:
-        shown = (
+        fields = (
             f"{spec.attribute}={getattr(self, spec.attribute)!r}"
             for spec in self._keys()
             if not spec.secret
         )
-        return mask_url(f"{type(self).__name__}({', '.join(shown)})")
+        return mask_url(f"{type(self).__name__}({', '.join(fields)})")
 
     def _keys(self) -> Iterable[Key]:
-        of: Any = type(self)
-        return schema_keys(of).values()
-
-
-@dataclass_transform(kw_only_default=True, frozen_default=True)
-def schema(cls: type[T]) -> type[T]:
-    """Tell type checkers that *cls*, which must inherit :class:`SectionBase`, takes its fields."""
-    return cls
+        cls: Any = type(self)
+        return schema_keys(cls).values()
 
 
 def section(
-    of: type[T],
+    cls: type[T],
     doc: str,
     *,
     allows_bare_name: bool = False,
     strict: bool = False,
     extension: bool = False,
 ) -> T:
-    """A field that is always there, with the defaults of *of* when the file is silent."""
-    kind = Section("a section", of, allows_bare_name=allows_bare_name, strict=strict)
-    return cast("T", Key(kind, doc, section=of, extension=extension))
+    """Declare a field that is always set: with the defaults of *cls* if the key is absent.
+
+    The arguments are those of :class:`Key` and :class:`Section`.
+    """
+    kind = Section(cls, allows_bare_name=allows_bare_name, strict=strict)
+    return cast("T", Key(kind, doc, section=cls, extension=extension))
 
 
 @cache
-def schema_keys(of: type) -> Mapping[str, Key]:
-    """The keys that a class of the schema declares, by name and in order."""
-    return {spec.name: spec for spec in vars(of).values() if isinstance(spec, Key)}
+def schema_keys(cls: type) -> Mapping[str, Key]:
+    """Return the keys that a schema class declares, by their name in the file, in order."""
+    return {spec.name: spec for spec in vars(cls).values() if isinstance(spec, Key)}
 
 
+@define(eq=False)
 class Section(Kind):
-    """A mapping whose keys a class of the schema declares; the value is an instance.
+    """A mapping whose keys a schema class declares; the value is an instance of the class.
 
-    :ivar of: the class of the schema.
-    :ivar bare: a name alone stands for a section with that one key (``storage: inmemory``).
-    :ivar closed: an unknown key is a fault, where ignoring it would be dangerous.
-    :ivar empty: present without a value is a section, too (``inmemory:``).
+    :ivar cls: the schema class.
+    :ivar allows_bare_name: a single word is a section with that one key (``storage: inmemory``).
+    :ivar strict: an unknown key is a fault, because ignoring it would be dangerous.
+    :ivar allows_empty: the key without a value is an empty section (``inmemory:``), not absent.
     """
 
     takes_null: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        expected: str,
-        of: type,
-        *,
-        allows_bare_name: bool = False,
-        strict: bool = False,
-        allows_empty: bool = False,
-    ) -> None:
-        super().__init__(expected)
-        self.of = of
-        self.allows_bare_name = allows_bare_name
-        self.strict = strict
-        self.allows_empty = allows_empty
+    cls: type
+    expected: str = "a section"
+    allows_bare_name: bool = field(default=False, kw_only=True)
+    strict: bool = field(default=False, kw_only=True)
+    allows_empty: bool = field(default=False, kw_only=True)
 
-    def read(self, node: Node, place: ReadContext) -> Any:
-        """As promised by :class:`Kind`."""
+    def read_node(self, node: Node, context: ReadContext) -> Any:
+        """Read the keys, and report unknown and missing ones."""
         if self.allows_bare_name:
             expand_bare_name(node)
         if node.value is None:
@@ -181,45 +164,48 @@ class Section(Kind):
             node = Node({}, node.text, node.origin)
         if not isinstance(node.value, dict):
             raise KindMismatchError
-        known = schema_keys(self.of)
+        known = schema_keys(self.cls)
         found = {}
         for name, child in node.value.items():
             if name not in known:
-                self._unknown(name, child, place)
+                self._report_unknown(name, child, context)
                 continue
             spec = known[name]
-            value = read(spec.kind, child, place.key(name, secret=spec.secret))
+            value = read_node(spec.kind, child, context.child(name, secret=spec.secret))
             if value is not None:
                 found[spec.attribute] = value
         for name, spec in known.items():
-            given = name in node.value and node.value[name].value is not None
-            if spec.required and not given and not _is_disabled(node.value):
-                below = place.key(name)
-                place.report.fault(below.path, None, "the key is required", node.origin)
-        return self.of(**found)
+            is_set = name in node.value and node.value[name].value is not None
+            if spec.required and not is_set and not _is_disabled(node.value):
+                path = context.child(name).path
+                context.report.add_fault(path, None, "this key is required", node.origin)
+        return self.cls(**found)
 
-    def _unknown(self, name: str, node: Node, place: ReadContext) -> None:
-        known = schema_keys(self.of)
-        below = place.key(name).path
+    def _report_unknown(self, name: str, node: Node, context: ReadContext) -> None:
+        known = schema_keys(self.cls)
+        path = context.child(name).path
         if self.strict:
-            place.report.fault(below, None, f"unknown; known are {', '.join(known)}", node.origin)
+            expected = f"unknown key, expected one of {', '.join(known)}"
+            context.report.add_fault(path, None, expected, node.origin)
         else:
-            place.report.unknown(below, name, known, node.origin)
+            context.report.warn_unknown_key(path, name, known, node.origin)
 
     def dump(self, value: Any) -> Any:
-        """As promised by :class:`Kind`; secrets masked, what is not set left out."""
-        said = {}
-        for name, spec in schema_keys(self.of).items():
+        """Return the keys that have a value as plain data, with secrets masked."""
+        data = {}
+        for name, spec in schema_keys(self.cls).items():
             item = getattr(value, spec.attribute)
             plain = None if item is None else spec.kind.dump(item)
-            present = isinstance(spec.kind, Section) and spec.kind.allows_empty and item is not None
-            if present or plain not in (None, "", [], {}):
-                said[name] = mask(plain) if spec.secret else plain
-        return said
+            keeps_empty = (
+                isinstance(spec.kind, Section) and spec.kind.allows_empty and item is not None
+            )
+            if keeps_empty or plain not in (None, "", [], {}):
+                data[name] = mask(plain) if spec.secret else plain
+        return data
 
 
 def _is_disabled(children: Mapping[str, Node]) -> bool:
-    """Whether a section says of itself that it is off; it may then be incomplete."""
+    """Whether a section is switched off by its own keys; it may then be incomplete."""
     enabled, disabled = children.get("enabled"), children.get("disabled")
     return (enabled is not None and enabled.value is False) or (
         disabled is not None and disabled.value is True
@@ -227,6 +213,6 @@ def _is_disabled(children: Mapping[str, Node]) -> bool:
 
 
 def expand_bare_name(node: Node) -> None:
-    """Turn a bare name, in any case, into a section with that one key; in place."""
+    """Turn a single word, in any case, into a section with that one key; in place."""
     if not isinstance(node.value, dict | list) and node.value is not None:
         node.value = {node.text.lower(): Node(None, "", node.origin)}

@@ -1,14 +1,11 @@
-"""``storage.maintenance.retention``: which tags go by themselves, and which never do.
-
-The ``storage`` section: exactly one driver, and what holds for all of them.
-"""
+"""The ``storage`` section: the driver, and deletes, redirects, caches and maintenance."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted_registry.config import values
-from twisted_registry.config.access import patterns
+from twisted_registry.config.access import patterns_key
 from twisted_registry.config.kinds import (
     Duration,
     Kind,
@@ -23,393 +20,442 @@ from twisted_registry.config.kinds import (
     text,
 )
 from twisted_registry.config.s3 import S3
-from twisted_registry.config.sections import Section, SectionBase, key, schema, section
-from twisted_registry.oci import patterns as patterns_module
+from twisted_registry.config.sections import Section, SectionBase, key, section
+from twisted_registry.oci.patterns import TAG_GLOB_SYNTAX, Glob
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from twisted_registry.config.document import Node, Report
 
-
-def _tag_pattern(node: Node) -> str:
-    said = values.text(node)
-    patterns_module.Glob.parse_tag(said.removeprefix("!"))
-    return said
-
-
-def _tags(doc: str, **more: Any) -> Any:
-    kind = ListOf("a list of patterns", Scalar(patterns_module.TAG_GLOB_SYNTAX, _tag_pattern))
-    return key(kind, doc, extension=True, **more)
-
-
-@schema
-class Immutable(SectionBase):
-    """``storage.maintenance.retention.immutable[]``."""
-
-    repositories: tuple[str, ...] = patterns("Where: as in ``access``.")
-    tags: tuple[str, ...] = _tags(
-        "Which tags: names and patterns, as ``v*``; one with ``!`` in front takes away what the"
-        " others choose.", default=(), required=True,
-    )  # fmt: skip
+#: The drivers that are served, in the order of messages. ``s3aws`` is another name of ``s3``.
+SERVED_DRIVERS: Final = ("filesystem", "inmemory", "s3", "s3aws")
+#: The drivers of Distribution that are known and rejected.
+UNSERVED_DRIVERS: Final = ("azure", "gcs", "swift", "oss")
+DRIVERS: Final = (*SERVED_DRIVERS, *UNSERVED_DRIVERS)
+MIN_THREADS: Final = 25
+#: S3 does not presign URLs for longer.
+MAX_URL_LIFETIME_S: Final = 7 * 24 * 3600
+#: The default of ``storage.cache.blobdescriptorsize``.
+DEFAULT_DESCRIPTORS: Final = 10_000
 
 
-@schema
-class Rule(SectionBase):
-    """``storage.maintenance.retention.rules[]``."""
-
-    repositories: tuple[str, ...] = patterns("Where: as in ``access``.")
-    tags: tuple[str, ...] = _tags("Which tags.", default=("*",))
-    newest: int = key(
-        integer(0), "Keep so many of each repository, those that were pushed last.", default=0,
-        extension=True,
-    )  # fmt: skip
-    pushedwithin: float = key(
-        duration(), "Keep what was pushed in so long a time.", default=0.0, extension=True
-    )
-    pulledwithin: float = key(
-        duration(), "Keep what was pulled in so long a time, or before that was recorded.",
-        default=0.0, extension=True,
-    )  # fmt: skip
-    always: tuple[str, ...] = _tags("Keep these tags.", default=())
-
-
-@schema
-class Retention(SectionBase):
-    """``storage.maintenance.retention``."""
-
-    enabled: bool = key(
-        boolean(), "Remove tags that no rule keeps, at intervals.", default=False, extension=True
-    )
-    interval: float = key(
-        duration(positive=True), "How often to look.", default=24 * 3600.0, extension=True
-    )
-    dryrun: bool = key(boolean(), "Only log what would go.", default=False, extension=True)
-    rules: tuple[Rule, ...] = key(
-        ListOf("a list of rules", Section("a section", Rule, strict=True)),
-        "What is kept. The first rule that chooses a tag decides; a tag that none chooses stays.",
-        default=(), extension=True,
-    )  # fmt: skip
-
-    immutable: tuple[Immutable, ...] = key(
-        ListOf("a list of rules", Section("a section", Immutable, strict=True)),
-        "Tags that, once they are there, are neither moved nor deleted: 403 ``DENIED``.",
-        default=(), extension=True,
-    )  # fmt: skip
-
-
-def check_retention(retention: Retention, report: Report) -> None:
-    """Report rules that would remove everything."""
-    for number, rule in enumerate(retention.rules):
-        place = f"storage.maintenance.retention.rules[{number}]"
-        if not (rule.newest or rule.pushedwithin or rule.pulledwithin or rule.always):
-            report.fault(place, "keeps nothing", "newest, pushedwithin, pulledwithin or always")
-    if retention.enabled and not retention.rules:
-        report.fault("storage.maintenance.retention.enabled", "got true", "rules beside it")
-
-
-#: The drivers that are served, in the order in which sentences name them.
-SERVED_DRIVERS = ("filesystem", "inmemory", "s3", "s3aws")
-#: The drivers of Distribution that are known and refused.
-UNSERVED_DRIVERS = ("azure", "gcs", "swift", "oss")
-DRIVERS = (*SERVED_DRIVERS, *UNSERVED_DRIVERS)
-MIN_THREADS = 25
-#: Seconds; a presigned URL of S3 can not live longer.
-MAX_URL_LIFETIME_S = 7 * 24 * 3600
+def _tag_glob(node: Node) -> str:
+    pattern = values.text(node)
+    Glob.parse_tag(pattern.removeprefix("!"))
+    return pattern
 
 
 def _threads(node: Node) -> int:
     return max(values.lenient_integer(node), MIN_THREADS)
 
 
-def _lifetime(node: Node) -> float:
-    value = values.seconds(node)
-    if not 1 <= value <= MAX_URL_LIFETIME_S:
+def _url_lifetime(node: Node) -> float:
+    seconds = values.duration_seconds(node)
+    if not 1 <= seconds <= MAX_URL_LIFETIME_S:
         raise ValueError
-    return value
+    return seconds
 
 
 def _trash_keep(node: Node) -> float:
     # YAML reads "off" as false.
-    return 0.0 if node.value in (False, "off") else values.quoted_seconds(node)
+    return 0.0 if node.value in (False, "off") else values.text_duration_seconds(node)
 
 
-def _options(names: str, **below: Mapping[str, None]) -> Any:
+def _percentage() -> Kind:
+    return Percentage("a percentage from 1% to 100%", values.percentage)
+
+
+def _text_duration() -> Kind:
+    return Duration("a duration with a unit, such as 168h", values.text_duration_seconds)
+
+
+def _tags_key(doc: str, **more: Any) -> Any:
+    """Declare a key that takes a list of patterns of tags."""
+    kind = ListOf("a list of patterns", Scalar(TAG_GLOB_SYNTAX, _tag_glob))
+    return key(kind, doc, extension=True, **more)
+
+
+def _unserved_driver_key(names: str, **below: str) -> Any:
+    """Declare a section of a driver that is rejected.
+
+    :param names: the names of its keys, separated by spaces.
+    :param below: the names of the keys of sections below it.
+    """
     known: dict[str, Mapping[str, None] | None] = dict.fromkeys(names.split())
+    known |= {name: dict.fromkeys(keys.split()) for name, keys in below.items()}
     return key(
-        OpaqueSection(known={**known, **below}), "Known from Distribution, not served: refused.",
+        OpaqueSection(known=known), "A driver of Distribution that is not served: rejected.",
         default=None, secret=True,
     )  # fmt: skip
 
 
-def _names(names: str) -> Mapping[str, None]:
-    return dict.fromkeys(names.split())
-
-
-@schema
 class Filesystem(SectionBase):
     """``storage.filesystem``."""
 
     rootdirectory: str = key(
         Scalar("a path", values.nonempty_text),
-        "The directory that holds ``docker/registry/v2``; made if it is missing. A relative path"
-        " starts at the working directory.", default="/var/lib/registry",
-    )  # fmt: skip
+        "The directory that contains ``docker/registry/v2``. It is created if it does not exist. A"
+        " relative path is relative to the working directory.",
+        default="/var/lib/registry",
+    )
     maxthreads: int = key(
-        Scalar("a whole number", _threads),
-        "How many threads may wait for the disk at once. Less than 25 is taken as 25.",
+        Scalar("an integer", _threads),
+        "The number of threads for disk access. Less than 25 is read as 25.",
         default=100,
-    )  # fmt: skip
+    )
 
 
-@schema
 class InMemory(SectionBase):
-    """``storage.inmemory``: no keys; everything is gone when the process ends."""
+    """``storage.inmemory``: no keys."""
 
 
-@schema
 class Delete(SectionBase):
     """``storage.delete``."""
 
     enabled: bool = key(
-        boolean(), "Allow clients to delete. Else a DELETE is answered 405.", default=False
+        boolean(),
+        "Allow clients to delete manifests and blobs. Otherwise DELETE returns 405.",
+        default=False,
     )
 
 
-@schema
 class Redirect(SectionBase):
     """``storage.redirect``."""
 
     disable: bool = key(
-        boolean(), "Serve blobs ourselves even if the driver could hand out a URL.", default=False
+        boolean(),
+        "Send blobs through the registry, even if the driver can redirect to a URL.",
+        default=False,
     )
     lifetime: float = key(
-        Duration("a duration from 1s to 168h, as 20m", _lifetime), "How long such a URL is good.",
-        default=20 * 60.0, extension=True,
-    )  # fmt: skip
+        Duration("a duration from 1s to 168h, such as 20m", _url_lifetime),
+        "How long such a URL is valid.",
+        default=20 * 60.0,
+        extension=True,
+    )
 
 
-@schema
 class Cache(SectionBase):
     """``storage.cache``."""
 
     blobdescriptor: str = key(
-        text("inmemory or redis"), "Where sizes and media types are remembered: ``inmemory`` or"
-        " ``redis``, which needs the ``redis`` section.", default="",
-    )  # fmt: skip
+        text("inmemory or redis"),
+        "Where the sizes and media types of blobs are cached: ``inmemory``, or ``redis``, which"
+        " needs the ``redis`` section. Empty: not at all.",
+        default="",
+    )
     layerinfo: str = key(
         text("inmemory or redis"), "The old name of ``blobdescriptor``.", default=""
     )
     blobdescriptorsize: int = key(
-        integer(0), "How many descriptors ``inmemory`` remembers; 0 is no limit.", default=10_000
+        integer(0),
+        "The most descriptors that ``inmemory`` caches; 0 is no limit.",
+        default=DEFAULT_DESCRIPTORS,
     )
     manifestbytes: int = key(
-        size(0), "How much memory each process keeps manifests in, with what it has made ready of"
-        " them; 0 keeps none.", default=64 * 2**20, extension=True,
-    )  # fmt: skip
+        size(0),
+        "The memory of each process for cached manifests and what is computed from them, in bytes;"
+        " 0 caches none.",
+        default=64 * 2**20,
+        extension=True,
+    )
 
     @property
     def kind(self) -> str:
-        """Of the cache of descriptors, under whichever of its names: inmemory, redis, or empty."""
-        asked = self.blobdescriptor or self.layerinfo
-        return asked if asked in {"inmemory", "redis"} else ""
+        """The descriptor cache, under either of its names: inmemory, redis, or empty."""
+        name = self.blobdescriptor or self.layerinfo
+        return name if name in {"inmemory", "redis"} else ""
 
 
-def _percentage() -> Kind:
-    return Percentage("a percentage from 1% to 100%", values.part)
-
-
-def _duration_text() -> Kind:
-    return Duration("text such as 168h", values.quoted_seconds)
-
-
-@schema
 class UploadPurging(SectionBase):
     """``storage.maintenance.uploadpurging``; as in Distribution, all keys or none."""
 
-    enabled: bool = key(boolean(), "Purge uploads that nobody finished.", default=True)
+    enabled: bool = key(boolean(), "Delete unfinished uploads at intervals.", default=True)
     age: float = key(
-        _duration_text(), "How old an upload must be.", default=168 * 3600.0, required=True
+        _text_duration(),
+        "The age from which an unfinished upload is deleted.",
+        default=168 * 3600.0,
+        required=True,
     )
     interval: float = key(
-        _duration_text(), "How often to look.", default=24 * 3600.0, required=True
+        _text_duration(), "The time between two runs.", default=24 * 3600.0, required=True
     )
-    dryrun: bool = key(boolean(), "Only say what would go.", default=False, required=True)
+    dryrun: bool = key(boolean(), "Only log what would be deleted.", default=False, required=True)
 
 
-@schema
 class ReadOnly(SectionBase):
     """``storage.maintenance.readonly``."""
 
     enabled: bool = key(
-        boolean(), "Answer everything that changes the store with 405.", default=False
+        boolean(), "Return 405 for every request that would change the store.", default=False
     )
 
 
-@schema
 class GarbageCollection(SectionBase):
     """``storage.maintenance.gc``."""
 
     enabled: bool = key(
-        boolean(), "Remove what nothing refers to, while serving.", default=False, extension=True
+        boolean(),
+        "Delete unreferenced content at intervals, while serving.",
+        default=False,
+        extension=True,
     )
     interval: float = key(
-        _duration_text(), "How often to collect.", default=24 * 3600.0, extension=True
+        _text_duration(), "The time between two runs.", default=24 * 3600.0, extension=True
     )
     grace: float = key(
-        _duration_text(), "How long everything that was stored is kept. Less than an hour is warned of: a"
-        " push must have ended by then.", default=24 * 3600.0, extension=True,
-    )  # fmt: skip
+        _text_duration(),
+        "How long content is kept after it was stored, referenced or not. Less than an hour adds a"
+        " warning, because a push must be complete within this time.",
+        default=24 * 3600.0,
+        extension=True,
+    )
     deleteuntagged: bool = key(
-        boolean(), "Also remove manifests that neither a tag nor an index with a tag holds, nor their"
-        " subject.", default=False, extension=True,
-    )  # fmt: skip
-    dryrun: bool = key(boolean(), "Only log what would go.", default=False, extension=True)
+        boolean(),
+        "Also delete manifests that have no tag, are not part of a tagged index, and whose subject"
+        " is not kept either.",
+        default=False,
+        extension=True,
+    )
+    dryrun: bool = key(boolean(), "Only log what would be deleted.", default=False, extension=True)
     rate: int = key(
-        integer(0), "How many manifests to read, and how many things to remove, in a second; 0 is no"
-        " limit. The less, the more often a run looks through all links.", default=0, extension=True,
-    )  # fmt: skip
+        integer(0),
+        "The most manifests read, and the most items deleted, in a second; 0 is no limit. A lower"
+        " rate makes a run scan all links more often.",
+        default=0,
+        extension=True,
+    )
 
 
-@schema
+class Immutable(SectionBase):
+    """``storage.maintenance.retention.immutable[]``."""
+
+    repositories: tuple[str, ...] = patterns_key("Which repositories, as in ``access.rules[]``.")
+    tags: tuple[str, ...] = _tags_key(
+        "Which tags: names and patterns, such as ``v*``. A pattern with ``!`` in front excludes"
+        " what the others include.",
+        default=(),
+        required=True,
+    )
+
+
+class Rule(SectionBase):
+    """``storage.maintenance.retention.rules[]``."""
+
+    repositories: tuple[str, ...] = patterns_key("Which repositories, as in ``access.rules[]``.")
+    tags: tuple[str, ...] = _tags_key("Which tags, as in ``immutable[]``.", default=("*",))
+    newest: int = key(
+        integer(0),
+        "Keep this many tags of each repository: those pushed last.",
+        default=0,
+        extension=True,
+    )
+    pushedwithin: float = key(
+        duration(), "Keep tags pushed within this time.", default=0.0, extension=True
+    )
+    pulledwithin: float = key(
+        duration(),
+        "Keep tags pulled within this time, and tags whose pulls have been recorded for a shorter"
+        " time.",
+        default=0.0,
+        extension=True,
+    )
+    always: tuple[str, ...] = _tags_key("Keep these tags.", default=())
+
+
+class Retention(SectionBase):
+    """``storage.maintenance.retention``."""
+
+    enabled: bool = key(
+        boolean(),
+        "Delete tags that no rule keeps, at intervals.",
+        default=False,
+        extension=True,
+    )
+    interval: float = key(
+        duration(positive=True),
+        "The time between two runs.",
+        default=24 * 3600.0,
+        extension=True,
+    )
+    dryrun: bool = key(boolean(), "Only log what would be deleted.", default=False, extension=True)
+    rules: tuple[Rule, ...] = key(
+        ListOf("a list of rules", Section(Rule, strict=True)),
+        "Which tags are kept. The first rule that matches a tag decides. A tag that no rule matches"
+        " is kept.",
+        default=(),
+        extension=True,
+    )
+    immutable: tuple[Immutable, ...] = key(
+        ListOf("a list of rules", Section(Immutable, strict=True)),
+        "Tags that cannot be moved or deleted once they exist: 403 ``DENIED``.",
+        default=(),
+        extension=True,
+    )
+
+
 class Scrub(SectionBase):
     """``storage.maintenance.scrub``."""
 
     enabled: bool = key(
-        boolean(), "Read every blob again, and take those away that have changed.", default=False,
+        boolean(),
+        "Read every blob at intervals, and quarantine those whose content has changed.",
+        default=False,
         extension=True,
-    )  # fmt: skip
+    )
     interval: float = key(
-        _duration_text(), "How often to begin. A run that was stopped goes on where it was.",
-        default=7 * 24 * 3600.0, extension=True,
-    )  # fmt: skip
-    rate: int = key(
-        size(0), "How many bytes are read in a second; 0 is no limit.", default=16 * 2**20,
+        _text_duration(),
+        "The time between the starts of two runs. An interrupted run continues where it stopped.",
+        default=7 * 24 * 3600.0,
         extension=True,
-    )  # fmt: skip
+    )
+    rate: int = key(
+        size(0),
+        "The most bytes read in a second; 0 is no limit.",
+        default=16 * 2**20,
+        extension=True,
+    )
 
 
-@schema
 class Trash(SectionBase):
     """``storage.maintenance.trash``."""
 
     keep: float = key(
-        Duration("text such as 168h, or off", _trash_keep), "How long what was deleted, collected or"
-        " overwritten can be brought back; ``off`` removes it at once.", default=0.0, extension=True,
-    )  # fmt: skip
+        Duration("a duration with a unit, such as 168h, or off", _trash_keep),
+        "How long deleted, collected or overwritten content can be restored. ``off`` deletes it"
+        " immediately.",
+        default=0.0,
+        extension=True,
+    )
     interval: float = key(
-        _duration_text(),
-        "How often to remove what has been kept for so long.",
+        _text_duration(),
+        "The time between two deletions of expired content.",
         default=3600.0,
         extension=True,
     )
 
 
-@schema
 class Watermark(SectionBase):
     """``storage.maintenance.watermark``."""
 
     warn: float = key(
-        _percentage(), "From this part of the disk on answers have a Warning header; off if not set.",
-        default=0.0, extension=True,
-    )  # fmt: skip
+        _percentage(),
+        "The disk usage from which responses have a Warning header; off if not set.",
+        default=0.0,
+        extension=True,
+    )
     refuse: float = key(
-        _percentage(), "From this part of the disk on pushes are answered 507; off if not set.",
-        default=0.0, extension=True,
-    )  # fmt: skip
+        _percentage(),
+        "The disk usage from which pushes return 507; off if not set.",
+        default=0.0,
+        extension=True,
+    )
 
 
-@schema
 class Maintenance(SectionBase):
     """``storage.maintenance``."""
 
     uploadpurging: UploadPurging | None = key(
-        Section("a section", UploadPurging),
-        "Purge uploads that nobody went on with; without the section, as its defaults say. What a"
-        " crash left of unfinished files goes with them.",
+        Section(UploadPurging),
+        "Deletion of unfinished uploads, and of temporary files that a crash has left. Without the"
+        " section the defaults apply.",
         default=UploadPurging(),
     )
     readonly: ReadOnly = section(ReadOnly, "Serve pulls only.")
     gc: GarbageCollection = section(
         GarbageCollection,
-        "Garbage collection; ``twisted-registry garbage-collect`` goes by ``grace`` as well.",
+        "Garbage collection. ``grace`` also applies to ``twisted-registry garbage-collect``.",
         extension=True,
     )
     retention: Retention = section(
-        Retention, "Which tags go by themselves, and which never do.", extension=True
+        Retention, "Retention rules of tags, and immutable tags.", extension=True
     )
     watermark: Watermark = section(
-        Watermark, "What happens as the disk fills up; for ``storage.filesystem``.", extension=True
+        Watermark, "Limits of disk usage; for ``storage.filesystem``.", extension=True
     )
     scrub: Scrub = section(
-        Scrub, "Bit rot: what is stored is compared with its digest.", extension=True
+        Scrub, "Detection of bit rot: stored content is compared with its digest.", extension=True
     )
     trash: Trash = section(
-        Trash, "Keep what is removed for some time, so that it can be brought back.", extension=True
+        Trash, "Keep deleted content for some time, so that it can be restored.", extension=True
     )
 
 
-@schema
 class Tag(SectionBase):
     """``storage.tag``."""
 
     concurrencylimit: int = key(
-        integer(0), "How many tags are looked at together when a manifest is deleted; 0 leaves the"
-        " choice to the registry.", default=0,
-    )  # fmt: skip
+        integer(0),
+        "How many tags are looked up at the same time when a manifest is deleted; 0 uses the"
+        " default of the registry.",
+        default=0,
+    )
 
 
-@schema
 class Storage(SectionBase):
     """``storage``."""
 
     filesystem: Filesystem | None = key(
-        Section("a section", Filesystem, allows_empty=True), "Keep everything in a directory."
+        Section(Filesystem, allows_empty=True), "Store everything in a directory."
     )
     inmemory: InMemory | None = key(
-        Section("a section", InMemory, allows_empty=True),
-        "Keep everything in memory. Takes no keys; ``storage: inmemory`` says the same.",
+        Section(InMemory, allows_empty=True),
+        "Store everything in memory; it is lost when the process ends. The section has no keys:"
+        " ``storage: inmemory`` is the same.",
     )
     s3: S3 | None = key(
-        Section("a section", S3, allows_empty=True), "Keep everything in a bucket of S3 or of a store"
-        " that speaks its language.",
-    )  # fmt: skip
-    s3aws: S3 | None = key(
-        Section("a section", S3, allows_empty=True), "The other name of ``s3``, with the same keys."
+        Section(S3, allows_empty=True),
+        "Store everything in a bucket of S3 or of an S3-compatible store.",
     )
-    delete: Delete = section(Delete, "Deletes by clients.")
-    redirect: Redirect = section(Redirect, "Redirects to the storage.")
-    cache: Cache = section(Cache, "A cache of descriptors. Accepted; there is none yet.")
-    maintenance: Maintenance = section(Maintenance, "What goes on beside serving.")
+    s3aws: S3 | None = key(
+        Section(S3, allows_empty=True), "Another name of ``s3``, with the same keys."
+    )
+    delete: Delete = section(Delete, "Deletion by clients.")
+    redirect: Redirect = section(Redirect, "Redirects of blob pulls to the store.")
+    cache: Cache = section(Cache, "Caches of blob descriptors and manifests.")
+    maintenance: Maintenance = section(Maintenance, "Periodic tasks, and the read-only mode.")
     tag: Tag = section(Tag, "Lookups of tags.")
-    azure: object = _options(
+    azure: object = _unserved_driver_key(
         """accountname accountkey container connectionstring serviceurl realm rootdirectory
         max_retries retry_delay skipverify""",
-        credentials=_names("type clientid tenantid secret"),
+        credentials="type clientid tenantid secret",
     )
-    gcs: object = _options(
+    gcs: object = _unserved_driver_key(
         "bucket keyfile rootdirectory chunksize useragent maxconcurrency",
-        credentials=_names(
-            """type project_id private_key_id private_key client_email client_id auth_uri
-            token_uri auth_provider_x509_cert_url client_x509_cert_url universe_domain"""
-        ),
+        credentials="""type project_id private_key_id private_key client_email client_id auth_uri
+            token_uri auth_provider_x509_cert_url client_x509_cert_url universe_domain""",
     )
-    swift: object = _options(
+    swift: object = _unserved_driver_key(
         """authurl username password container region tenant tenantid domain domainid
         tenantdomain tenantdomainid trustid insecureskipverify chunksize prefix secretkey
         accesskey authversion endpointtype tempurlcontainerkey tempurlmethods"""
     )
-    oss: object = _options(
+    oss: object = _unserved_driver_key(
         """accesskeyid accesskeysecret region endpoint internal bucket encrypt
         encryptionkeyid secure chunksize rootdirectory"""
     )
 
     @property
     def drivers(self) -> tuple[str, ...]:
-        """The names of the drivers that are set; one, once the configuration is checked."""
+        """The names of the drivers that are set; exactly one, once checked."""
         return tuple(name for name in DRIVERS if getattr(self, name) is not None)
 
     @property
     def bucket(self) -> S3 | None:
-        """The options of ``s3``, under whichever of its names."""
+        """The options of ``s3``, under either of its names."""
         return self.s3 or self.s3aws
+
+
+def check_retention(retention: Retention, report: Report) -> None:
+    """Report rules that would delete every tag that they match."""
+    path = "storage.maintenance.retention"
+    for number, rule in enumerate(retention.rules):
+        if not (rule.newest or rule.pushedwithin or rule.pulledwithin or rule.always):
+            report.add_fault(
+                f"{path}.rules[{number}]",
+                "keeps nothing",
+                "newest, pushedwithin, pulledwithin or always",
+            )
+    if retention.enabled and not retention.rules:
+        report.add_fault(f"{path}.enabled", "got true without rules", "at least one rule")
