@@ -19,7 +19,6 @@ from tests.gc.gate_kit import (
     refused,
 )
 from tests.repository.worlds import begin, done, result_of
-from twisted_registry.gc import gate as gate_module
 from twisted_registry.gc.gate import CollectorGate
 from twisted_registry.oci.digest import Digest
 from twisted_registry.repository import layout
@@ -122,8 +121,9 @@ def test_what_was_called_gone_is_not_remembered_as_present(world, gate, collecto
     assert collector.leases() == set()
 
 
-def test_what_is_remembered_is_bounded(world, gate, collector, monkeypatch):
-    monkeypatch.setattr(gate_module, "_MAX_RECENT_DIGESTS", 2)
+def test_number_of_recent_digests_is_bounded(world, collector):
+    gate = CollectorGate(world.driver, world.clock, max_recent_digests=2)
+    done(gate.poll())
     digests = [Digest.of(bytes([number])) for number in range(5)]
     for digest in digests:
         assert may_report_present(gate, digest)

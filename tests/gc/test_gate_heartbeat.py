@@ -1,4 +1,4 @@
-"""The service that lets the gate look."""
+"""The service that polls the gate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Gate:
     has_list = False
 
     def __init__(self):
-        self.looks = 0
+        self.polls = 0
         self.left = False
         self.fails = False
         self.error = OSError("broken")
@@ -25,7 +25,7 @@ class Gate:
         self.cancelled = False
 
     async def poll(self):
-        self.looks += 1
+        self.polls += 1
         if self.fails:
             raise self.error
         if self.waits is not None:
@@ -77,36 +77,36 @@ def stopped(heartbeat):
     return results == [None]
 
 
-def test_it_looks_at_once_and_again_and_again(heartbeat, gate, clock):
-    assert gate.looks == 1
+def test_gate_is_polled_at_once_and_periodically(heartbeat, gate, clock):
+    assert gate.polls == 1
     clock.pump([1.0] * 6)
-    assert gate.looks == 4
+    assert gate.polls == 4
     assert stopped(heartbeat)
     assert gate.left
     clock.pump([1.0] * 6)
-    assert gate.looks == 4
+    assert gate.polls == 4
     assert clock.getDelayedCalls() == []
 
 
-def test_stopping_before_the_start(gate, clock):
+def test_stop_before_start_polls_nothing(gate, clock):
     assert stopped(GateHeartbeat(gate, clock, 2.0))
-    assert gate.looks == 0
+    assert gate.polls == 0
 
 
-def test_one_look_at_a_time(heartbeat, gate, clock):
+def test_polls_do_not_overlap(heartbeat, gate, clock):
     gate.waits = Deferred()
     clock.pump([1.0] * 10)
-    assert gate.looks == 2
+    assert gate.polls == 2
     gate.waits, waits = succeed(None), gate.waits
     waits.callback(None)
     clock.advance(2)
-    assert gate.looks == 3
+    assert gate.polls == 3
 
 
-def test_a_look_that_fails_is_logged_once_and_tried_again(heartbeat, gate, clock, failures):
+def test_repeated_failure_is_logged_once_and_retried(heartbeat, gate, clock, failures):
     gate.fails = True
     clock.pump([1.0] * 6)
-    assert gate.looks == 4
+    assert gate.polls == 4
     assert len(failures) == 1
     gate.fails = False
     clock.advance(2)
@@ -115,20 +115,20 @@ def test_a_look_that_fails_is_logged_once_and_tried_again(heartbeat, gate, clock
     assert len(failures) == 2
 
 
-def test_a_store_that_is_down_is_a_line(heartbeat, gate, clock, failures, log_lines):
+def test_storage_error_is_logged_without_traceback(heartbeat, gate, clock, failures, log_lines):
     gate.fails, gate.error = True, StorageError("a/path", "refused")
     clock.pump([1.0] * 6)
-    assert gate.looks == 4
+    assert gate.polls == 4
     assert stopped(heartbeat)
     assert failures == []
     first, second = log_lines
-    assert first.startswith("the collector's list could not be looked at; it will be tried again: ")
-    assert second.startswith("the record of this process could not be removed: ")
+    assert first.startswith("delete list could not be read, will retry: ")
+    assert second.startswith("record of this process could not be deleted: ")
     assert "refused" in first
     assert "refused" in second
 
 
-def test_stopping_cancels_the_look(heartbeat, gate, clock, failures):
+def test_stop_cancels_the_poll_under_way(heartbeat, gate, clock, failures):
     gate.waits = Deferred()
     clock.advance(2)
     assert stopped(heartbeat)
@@ -137,25 +137,25 @@ def test_stopping_cancels_the_look(heartbeat, gate, clock, failures):
     assert failures == []
 
 
-def test_a_record_that_can_not_be_removed_keeps_nobody(heartbeat, gate, failures):
+def test_stop_succeeds_although_the_record_cannot_be_deleted(heartbeat, gate, failures):
     gate.fails = True
     assert stopped(heartbeat)
     assert len(failures) == 1
 
 
-def test_who_knows_of_a_list_looks_more_often(gate, clock):
+def test_gate_is_polled_more_often_while_a_list_is_published(gate, clock):
     heartbeat = GateHeartbeat(gate, clock, 10.0, 2.0)
     heartbeat.startService()
     clock.pump([1.0] * 9)
-    assert gate.looks == 1
+    assert gate.polls == 1
     clock.advance(1)
-    assert gate.looks == 2
+    assert gate.polls == 2
     gate.has_list = True
     clock.pump([1.0] * 4)
-    assert gate.looks == 4
+    assert gate.polls == 4
     gate.has_list = False
     clock.pump([1.0] * 9)
-    assert gate.looks == 4
+    assert gate.polls == 4
     clock.advance(1)
-    assert gate.looks == 5
+    assert gate.polls == 5
     heartbeat.stopService()

@@ -1,22 +1,161 @@
-"""The gate between clients and the collector, in every process that serves.
+"""The gate between serving processes and the garbage collector, and their protocol.
 
-Removing while clients push is safe by an order of steps, not by locks or clocks: the collector
-condemns a list of what it means to remove, and only then looks once more whether something refers
-to it; a manifest PUT writes its link, then reads the list afresh, then looks once more at what it
-refers to. One of the two sees the other, whatever the rest of this module does.
+Setting
+=======
 
-The rest keeps pushes from failing, and bytes that were pushed again from being removed. A list is
-proposed first. From the time that a process sees it until it acknowledges it, whatever it calls
-present although it is listed gets a lease, which takes it off the list; so does what it called
-present shortly before, since the client may be about to build on it. It acknowledges once all that
-was begun before has ended; from then on what is listed is gone for clients that ask before they
-push (who pulls gets what is there), and bytes of the same digest wait for the sweep to pass. The
-collector waits for every process that has a record.
+Several processes serve one store. A collector, in one of them or in a command, removes what nothing
+refers to, without stopping pushes. The danger: a client finds a blob present and does not upload
+it; the collector has marked the store before and removes the blob; the client pushes a manifest
+that needs it.
 
-A list whose term has passed since it was first seen is void, so that a collector that dies blocks
-nobody for long.
+There are no locks between processes, and clocks of machines are never compared. The protocol needs
+this of the store: a small file is replaced in one step; a read or listing that begins after a write
+has completed sees it; files have modification times by one clock, the store's.
 
-Keeps the collector's gate of this process informed, and others informed of this process.
+Terms: *mark* lists all revisions and follows what they refer to; what it does not reach is
+*garbage* if it was stored before the grace period. A *list* names garbage to be removed, see
+:mod:`~twisted_registry.gc.delete_list`. A *revision* is the link by which a repository holds a
+manifest. *Young* means stored within the grace period.
+
+Rules
+=====
+
+Safety (no image that was answered 201 is broken):
+
+1.  The collector publishes a list as condemned, and marks again *after* that. It removes only what
+    is condemned and was not reached by this second mark.
+2.  A manifest PUT writes its revision link, and *after* that reads the list from the store. If the
+    list is condemned and names the manifest or anything it refers to, the PUT is refused.
+3.  *After* that, a manifest PUT checks once more that everything it refers to is stored.
+4.  The collector looks at the modification time before each removal and leaves what is young, and
+    removes only during the first half of the list's time to live (TTL), counted from before the
+    list was published. A serving process obeys a list for its whole TTL, counted from when it first
+    saw it. So removals end while the list is still obeyed.
+
+Liveness (pushes succeed, and bytes that are pushed again are not removed):
+
+5.  A process that begins to serve writes its record, and then reads the list. It renews the record
+    every 7.5 seconds. Others consider it dead after 30; after 22.5 it stores nothing more itself.
+6.  The collector proposes a list before it condemns it. A process that has seen the proposal writes
+    a *lease* for each listed digest that it reports as present or stores, and for each that it
+    reported as present during the last ten minutes (less if the grace period is shorter).
+7.  A process acknowledges a list in its record when every store and lease that it had begun before
+    it saw the list has ended. From then on it *obeys*: clients that ask before a push (HEAD, mount,
+    existence checks of a PUT) find listed digests absent, and a push of a listed digest waits for
+    the list to be withdrawn, for at most 20 seconds.
+8.  The collector waits until every process with a live record has acknowledged, and then takes
+    leased digests off the list before it condemns it.
+9.  A pull ignores the list: nobody leaves out an upload because of a pull, and a listed digest may
+    be needed by a manifest that another process has accepted.
+10. A refused manifest PUT leaves its link. Removing it could remove that of a concurrent push of
+    the same manifest; without a tag it is collected later.
+
+Why no image that was answered 201 is broken
+============================================
+
+Let a PUT write its link at ``L``, read the list at ``R`` and check presence at ``P``, so that
+``L < R < P``. Let a collector condemn at ``C``, mark at ``M``, remove at ``D`` and withdraw at
+``W``, so that ``C < M < D < W``. Take one blob on the list, and a PUT that needs it.
+
+*   ``R < C``: then ``L < M``. The mark finds the link, reaches the blob, and leaves it (rule 1).
+*   ``C < R < W``: the PUT reads the condemned list and is refused (rule 2).
+*   ``W < R``: then ``D < P``. Either the blob was removed, and the PUT is refused (rule 3); or it
+    is present, and this list never removes it.
+*   The list expired before ``R``, because its collector died: nothing is removed after half of the
+    TTL (rule 4), so again ``D < P``.
+
+Leases, records and acknowledgements do not occur in this argument: an unknown process, or one that
+ignores rules 5 to 8, has failed pushes, not broken images. For a revision on a list the argument is
+the same: rule 2 covers the manifest itself, and a tagged PUT reads its own link at ``P``.
+
+``tests/gc/collector_model.py`` tries every interleaving of two serving processes and a collector,
+with stalls, crashes and returns, and shows for each rule what breaks without it.
+
+States
+======
+
+====================  ==============================  ============================================
+State                 Reported to clients that push   Left by
+====================  ==============================  ============================================
+Blob or manifest
+reachable             present                         its last revision removed: garbage
+young                 present                         time: garbage, or reachable
+garbage               present                         collector: proposed
+proposed              present, with a lease; absent   lease: garbage, off the list; collector:
+                      once acknowledged               condemned
+condemned             absent                          second mark: reachable; sweep: removed
+removed               absent; a push stores it again  push: young
+List
+none                                                  collector creates it: proposed
+proposed                                              condemned; withdrawn; expired
+condemned                                             withdrawn after the sweep; expired
+expired               as if there were none           the next collector withdraws it
+Gate
+unregistered          nothing is stored               :meth:`CollectorGate.poll`: serving, or
+                                                      obeying if there is a list
+serving               everything stored is present    a list is seen: draining
+draining              listed: present, with a lease   older operations end: obeying
+obeying               listed: absent; pushes wait     withdrawn or expired: serving
+overdue               nothing is stored               the record is renewed: serving, or obeying
+====================  ==============================  ============================================
+
+Events
+======
+
+==========================  =======================================================================
+Event                       Reaction
+==========================  =======================================================================
+HEAD or mount               :meth:`CollectorGate.may_report_present`: remember the digest; draining,
+                            write a lease first; obeying, answer absent
+blob or manifest is stored  :meth:`CollectorGate.protect_push`: wait while listed and obeying;
+                            refuse when overdue; draining, write a lease first
+manifest PUT, before        :meth:`CollectorGate.wait_until_unlisted` for what it refers to
+manifest PUT, after link    :meth:`CollectorGate.find_listed` (rule 2), then presence (rule 3)
+a new list is read          leases for recent digests, then acknowledge (rules 6 and 7)
+record is missing           the collector does not wait for that process; its pushes may fail
+acknowledgement is missing  the collector gives up after 60 seconds and removes nothing
+another list is published   a collector waits for its end, or for its TTL, and then withdraws it; if
+                            its owner has certainly exited, only for requests under way to settle
+==========================  =======================================================================
+
+Crashes
+=======
+
+==============================  ===================================================================
+Crash                           Consequence
+==============================  ===================================================================
+collector, list proposed        the list expires after its TTL; nothing was removed
+collector, list condemned       as above; until then pushes of listed digests wait, then fail with
+                                503; what was not removed is found by the next collection
+collector, during a removal     a file is removed or not; with a trash it is in one place or both;
+                                links to removed blobs stay until fsck or a push of the blob
+collector, before withdrawal    the list and its leases are withdrawn by the next collector
+power cut while listing         a torn list counts as none, and is deleted
+process, after a lease          the digest stays for one more collection
+process, before its answer      the client was told nothing; the link stays as garbage (rule 10)
+process, while it serves        its record expires; in one PID namespace it is ignored at once
+==============================  ===================================================================
+
+Not guaranteed
+==============
+
+*   **A collector that stalls between its last look at the clock and one removal**, for more than
+    half of the list's TTL (30 seconds or more: a suspended machine, SIGSTOP, a hanging disk or
+    request), removes when the list is no longer obeyed. A blob that a manifest came to need
+    meanwhile is lost, and so is a revision that was pushed again meanwhile, although both PUTs were
+    answered 201. The same happens if a clock is stepped that far while a list is published. With a
+    trash, the next mark finds such a blob and restores it; ``registry trash restore`` restores a
+    revision. Without a trash, the image has to be pushed again.
+*   **A process that stalls for longer than its record lives (30 seconds) while it stores content**
+    is not waited for. Bytes that it stores again may be removed at that moment, although the blob
+    PUT is answered 201. The manifest PUT that follows is refused (rule 3), and the client has to
+    push again. A manifest that is pushed without a tag, and was garbage before, can lose its link.
+*   A push may fail although nothing is wrong: with 503 if a sweep takes longer than 20 seconds,
+    with MANIFEST_BLOB_UNKNOWN if its blobs were condemned between two of its requests.
+*   A blob that no manifest refers to when its grace period ends is garbage, also if its client is
+    still busy with the rest of the image. At most 200,000 recent digests are remembered (rule 6).
+*   Programs that write to the same store without this gate, such as CNCF Distribution, are not
+    protected.
 """
 
 from __future__ import annotations
@@ -25,6 +164,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from attrs import define, field
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock, succeed
 from twisted.internet.task import LoopingCall
@@ -46,31 +186,36 @@ if TYPE_CHECKING:
 
     from twisted_registry.gc.delete_list import DeleteListView
     from twisted_registry.storage.interfaces import IStorageDriver
-    # @@EMPTY
 
 log = Logger()
 
-#: Seconds without a renewed record after which a process stores no more: it must notice before
-#: others take it for dead.
+#: Seconds without a renewed record after which a process stores nothing more. It has to stop before
+#: others consider it dead.
 _RENEWAL_DEADLINE_S = RECORD_TTL_S * 0.75
-#: Seconds for which a push waits for a sweep to pass.
+#: Seconds after which a record is renewed.
+_RENEWAL_INTERVAL_S = RECORD_TTL_S / 4
+#: Seconds for which a push waits for a sweep.
 _SWEEP_WAIT_S = 20.0
-#: Digests of which it is remembered that they were called present lately.
+_RETRY_AFTER_S = 10
+#: Seconds after which a waiting push checks again without a poll: the list may have expired.
+_EXPIRY_CHECK_S = 1.0
 _MAX_RECENT_DIGESTS = 200_000
 
 
-class _RecentlyPresent:
-    """What was called present in the last one to two spans of time.
+@define(eq=False)
+class _RecentDigests:
+    """Digests that were reported as present within the last one to two time windows.
 
-    :ivar span: seconds.
+    :ivar window_s: length of a window in seconds.
+    :ivar max_digests: digests per window; when there are more, the window ends early.
     """
 
-    def __init__(self, clock: IReactorTime, window_s: float) -> None:
-        self.clock = clock
-        self.window_s = window_s
-        self._current: set[str] = set()
-        self._previous: set[str] = set()
-        self._rotated_at_s = 0.0
+    clock: IReactorTime
+    window_s: float
+    max_digests: int
+    _current: set[str] = field(init=False, factory=set)
+    _previous: set[str] = field(init=False, factory=set)
+    _rotated_at_s: float = field(init=False, default=0.0)
 
     def add(self, digest: Digest) -> None:
         """Remember a digest."""
@@ -80,7 +225,7 @@ class _RecentlyPresent:
             self._current.add(text)
 
     def intersection(self, digests: Iterable[str]) -> set[Digest]:
-        """Those of ``digests`` that are remembered."""
+        """Return those of ``digests`` that are remembered."""
         self._rotate()
         found = {text for text in digests if text in self._current or text in self._previous}
         return {Digest.parse(text) for text in found}
@@ -89,62 +234,65 @@ class _RecentlyPresent:
         now = self.clock.seconds()
         if now >= self._rotated_at_s + 2 * self.window_s:
             self._current, self._previous, self._rotated_at_s = set(), set(), now
-        elif now >= self._rotated_at_s + self.window_s or len(self._current) >= _MAX_RECENT_DIGESTS:
-            # More than can be remembered turns sooner: a push that then fails is repeated.
+        elif now >= self._rotated_at_s + self.window_s or len(self._current) >= self.max_digests:
+            # A push that fails because a window ended early is repeated by its client.
             self._previous, self._current, self._rotated_at_s = self._current, set(), now
 
 
 @implementer(IPresenceGate)
+@define(eq=False)
 class CollectorGate:
-    """Obeys the lists of collectors on the same store.
+    """Obeys the delete lists of collectors on the same store.
 
-    Somebody must call :meth:`poll` every few seconds, see
-    :class:`~twisted_registry.gc.gate.GateHeartbeat`.
+    :meth:`poll` has to be called every few seconds, see :class:`GateHeartbeat`.
 
-    :ivar clock: measures terms; it is never compared with another machine's.
-    :ivar memory: seconds for which an answer that something is present keeps it from being
-        proposed.
-    :ivar id: of this process.
+    :ivar clock: measures the age of lists and records; it is never compared with another machine's.
+    :ivar recent_s: seconds for which a digest that was reported as present is leased when a list
+        names it.
+    :ivar max_recent_digests: digests that are remembered for that, in each of two windows.
+    :ivar id: the name of this process's record.
     """
 
-    def __init__(
-        self,
-        driver: IStorageDriver,
-        clock: IReactorTime,
-        recent_s: float = 600.0,
-    ) -> None:
-        self.driver = driver
-        self.clock = clock
-        self.recent_s = recent_s
-        self.id = str(uuid4())
-        self._delete_list: DeleteListView | None = None
-        #: what was in the store when this process read it last
-        self._last_read: DeleteListView | None = None
-        self._list_seen_at_s = 0.0
-        self._is_obeying = False
-        #: when the last record was begun that a look at the list followed
-        self._record_written_at_s: float | None = None
-        #: the ids of the lists that will be acknowledged when it is quiet, and that were
-        self._draining_id = ""
-        self._acknowledged_id = ""
-        self._record_lock = DeferredLock()
-        self._recently_present = _RecentlyPresent(self.clock, self.recent_s)
-        self._operations: set[object] = set()
-        self._drains: list[tuple[set[object], Deferred[None]]] = []
-        self._poll_waiters: list[Deferred[None]] = []
+    driver: IStorageDriver
+    clock: IReactorTime
+    recent_s: float = 600.0
+    max_recent_digests: int = _MAX_RECENT_DIGESTS
+    id: str = field(init=False, factory=lambda: str(uuid4()))
+    #: the list that applies, from the last poll
+    _delete_list: DeleteListView | None = field(init=False, default=None)
+    #: the last list that was read for any purpose
+    _last_read: DeleteListView | None = field(init=False, default=None)
+    _list_seen_at_s: float = field(init=False, default=0.0)
+    _is_obeying: bool = field(init=False, default=False)
+    #: when the last record was written that was followed by a read of the list
+    _record_written_at_s: float | None = field(init=False, default=None)
+    #: IDs of the list that is acknowledged as soon as older operations end, and that was last
+    _draining_id: str = field(init=False, default="")
+    _acknowledged_id: str = field(init=False, default="")
+    _record_lock: DeferredLock = field(init=False, factory=DeferredLock)
+    _recent_digests: _RecentDigests = field(init=False)
+    #: one token for each store or lease under way
+    _operations: set[object] = field(init=False, factory=set)
+    #: tokens that have to end before a Deferred fires
+    _drains: list[tuple[set[object], Deferred[None]]] = field(init=False, factory=list)
+    _poll_waiters: list[Deferred[None]] = field(init=False, factory=list)
+
+    @_recent_digests.default
+    def _make_recent_digests(self) -> _RecentDigests:
+        return _RecentDigests(self.clock, self.recent_s, self.max_recent_digests)
 
     def may_report_present(self, repository: str | None, digest: Digest) -> bool | Deferred[bool]:
-        """Whether content may be called present; it is kept if that is said."""
+        """Return whether content may be reported as present; if so, it will be kept."""
         known = self._delete_list
         if known is not None and known.contains(repository, digest) and not self._is_list_expired():
             if self._is_obeying:
                 return False
             return Deferred.fromCoroutine(self._lease_and_report(known, digest))
-        self._recently_present.add(digest)
+        self._recent_digests.add(digest)
         return True
 
     async def wait_until_unlisted(self, repository: str, digests: Iterable[Digest]) -> None:
-        """Wait until no list that is obeyed names any of ``digests``, or for some seconds."""
+        """Wait until the obeyed list names none of ``digests``, for at most 20 seconds."""
         named, began = tuple(digests), self.clock.seconds()
         while self.clock.seconds() - began < _SWEEP_WAIT_S:
             known = self._delete_list
@@ -156,10 +304,10 @@ class CollectorGate:
 
     @asynccontextmanager
     async def protect_push(self, repository: str, digest: Digest) -> AsyncIterator[None]:
-        """Keep the collector from what is stored inside the block.
+        """Keep the collector from removing what is stored inside the block.
 
-        :raises RegistryError: UNAVAILABLE, if a sweep does not pass in time or others can not
-            know that this process lives.
+        :raises RegistryError: UNAVAILABLE if the digest stays condemned for 20 seconds, or the
+            record of this process could not be renewed.
         """
         began = self.clock.seconds()
         while (reason := self._reason_to_wait(repository, digest)) is not None:
@@ -167,7 +315,7 @@ class CollectorGate:
                 raise RegistryError(
                     ErrorCode.UNAVAILABLE,
                     message=f"{reason}; try again",
-                    headers=(("Retry-After", "10"),),
+                    headers=(("Retry-After", str(_RETRY_AFTER_S)),),
                 )
             await self._wait_for_poll()
         with self._operation():
@@ -181,7 +329,7 @@ class CollectorGate:
             yield
 
     async def find_listed(self, repository: str, digests: Iterable[Digest]) -> list[Digest]:
-        """Which of ``digests`` are condemned by the list as it is in the store now."""
+        """Return which of ``digests`` are condemned by the list in the store now (rule 2)."""
         fresh = await self._read_list()
         if fresh is None or fresh.phase is not Phase.CONDEMNED:
             return []
@@ -194,12 +342,14 @@ class CollectorGate:
         return [digest for digest in digests if fresh.contains(repository, digest)]
 
     async def poll(self) -> None:
-        """Renew the record of this process if it is time, then see whether there is a list.
+        """Renew the record of this process if it is due, then read the list (rule 5).
 
-        In this order: who finds no record has published the list before, and so it is found.
+        A collector that misses the record has published its list before, so the list is found.
+
+        :raises StorageError: if the store fails.
         """
-        now, returns = self.clock.seconds(), self._is_record_overdue()
-        if returns or now - (self._record_written_at_s or 0.0) >= RECORD_TTL_S / 4:
+        now, is_registering = self.clock.seconds(), self._is_record_overdue()
+        if is_registering or now - (self._record_written_at_s or 0.0) >= _RENEWAL_INTERVAL_S:
             await self._write_record()
         else:
             now = self._record_written_at_s or now
@@ -209,21 +359,24 @@ class CollectorGate:
         if fresh is not None and known is not None and fresh.id == known.id:
             self._delete_list = known
         elif fresh is not None:
-            # A list that this process finds when it begins to serve may not wait for it.
-            self._list_seen_at_s, self._is_obeying = self.clock.seconds(), returns
+            # The collector of a list that is there at registration may not wait for this process.
+            self._list_seen_at_s, self._is_obeying = self.clock.seconds(), is_registering
         if self._delete_list is not None and self._delete_list.id != self._draining_id:
             await self._acknowledge(self._delete_list)
-        waiting, self._poll_waiters = self._poll_waiters, []
-        for one in waiting:
-            one.callback(None)
+        waiters, self._poll_waiters = self._poll_waiters, []
+        for waiter in waiters:
+            waiter.callback(None)
 
     @property
     def has_list(self) -> bool:
-        """Whether there is a list, as far as this process knows: it will soon be replaced."""
+        """Whether a list was published at the last poll."""
         return self._delete_list is not None
 
     async def unregister(self) -> None:
-        """Take the record away: this process serves no more."""
+        """Delete the record of this process, which stops serving.
+
+        :raises StorageError: if the store fails.
+        """
         self._record_written_at_s = None
         with suppress(PathNotFound):
             await self.driver.delete(layout.process(self.id))
@@ -233,14 +386,18 @@ class CollectorGate:
         return self._last_read
 
     async def _acknowledge(self, fresh: DeleteListView) -> None:
-        before = set(self._operations)
+        older = set(self._operations)
         if fresh.phase is Phase.PROPOSED:
-            await self._write_leases(fresh, self._recently_present.intersection(fresh.digests()))
+            await self._write_leases(fresh, self._recent_digests.intersection(fresh.digests()))
         self._draining_id = fresh.id
-        quiet: Deferred[None] = Deferred()
-        self._drains.append((before, quiet))
-        quiet.addCallback(lambda _: self._start_obeying(fresh))
-        quiet.addErrback(lambda failure: log.failure("a list could not be acknowledged", failure))
+        drained: Deferred[None] = Deferred()
+        self._drains.append((older, drained))
+        drained.addCallback(lambda _: self._start_obeying(fresh))
+        drained.addErrback(
+            lambda failure: log.failure(
+                "delete list could not be acknowledged list={id}", failure, id=fresh.id
+            )
+        )
         self._fire_drained()
 
     def _start_obeying(self, fresh: DeleteListView) -> Deferred[None]:
@@ -250,7 +407,7 @@ class CollectorGate:
         return Deferred.fromCoroutine(self._write_record())
 
     async def _write_record(self) -> None:
-        # One after the other, so that an older record never replaces a newer one.
+        # One at a time, so that an older record never replaces a newer one.
         async with self._record_lock:
             content = f"{self._acknowledged_id} {process_identity()}"
             await self.driver.put(layout.process(self.id), content.encode(), durable=False)
@@ -258,7 +415,7 @@ class CollectorGate:
     async def _lease_and_report(self, known: DeleteListView, digest: Digest) -> bool:
         with self._operation():
             await self._write_leases(known, [digest])
-        self._recently_present.add(digest)
+        self._recent_digests.add(digest)
         return True
 
     async def _write_leases(self, known: DeleteListView, digests: Iterable[Digest]) -> None:
@@ -273,15 +430,15 @@ class CollectorGate:
             yield
         finally:
             self._operations.discard(token)
-            for before, _ in self._drains:
-                before.discard(token)
+            for older, _ in self._drains:
+                older.discard(token)
             self._fire_drained()
 
     def _fire_drained(self) -> None:
-        ended = [quiet for before, quiet in self._drains if not before]
-        self._drains = [waiting for waiting in self._drains if waiting[0]]
-        for quiet in ended:
-            quiet.callback(None)
+        finished = [drained for older, drained in self._drains if not older]
+        self._drains = [drain for drain in self._drains if drain[0]]
+        for drained in finished:
+            drained.callback(None)
 
     def _is_record_overdue(self) -> bool:
         return (
@@ -297,101 +454,98 @@ class CollectorGate:
 
     def _reason_to_wait(self, repository: str, digest: Digest) -> str | None:
         if self._is_record_overdue():
-            return "the store takes no note of this process"
+            return "the record of this process could not be renewed"
         known = self._delete_list
         if known is None or not self._is_obeying or self._is_list_expired():
             return None
         return "this content is being removed" if known.contains(repository, digest) else None
 
     async def _wait_for_poll(self) -> None:
-        """Wait for the next look; a second at most, since the list may have become void."""
-        change: Deferred[None] = Deferred()
-        self._poll_waiters.append(change)
-        change.addTimeout(1.0, self.clock, lambda *_: None)
-        await change
+        """Wait for the next poll, or until the list may have expired."""
+        polled: Deferred[None] = Deferred()
+        self._poll_waiters.append(polled)
+        polled.addTimeout(_EXPIRY_CHECK_S, self.clock, lambda *_: None)
+        await polled
 
 
 class GateHeartbeat(Service):
-    """Lets a gate look at the store every few seconds, while the service runs."""
+    """Polls a gate every few seconds while the service runs.
+
+    :ivar interval_s: seconds between two polls.
+    :ivar busy_interval_s: the same while a list is published, because pushes may wait for its end.
+    """
 
     def __init__(
         self,
         gate: CollectorGate,
         clock: IReactorTime,
-        interval: float,
-        busy_interval: float | None = None,
+        interval_s: float,
+        busy_interval_s: float | None = None,
     ) -> None:
-        """Take the gate.
+        """Prepare the service.
 
-        :param interval: seconds from one look to the next.
-        :param busy: the same while there is a list, since pushes may wait for its end.
+        :param interval_s: seconds between two polls.
+        :param busy_interval_s: seconds between two polls while a list is published; None for the
+            same.
         """
-        self.setName("attendance")
-        self._gate = gate
-        self._interval = interval
-        self._busy_interval = busy_interval or interval
-        self._clock = clock
+        self.setName("gate-heartbeat")
+        self.gate = gate
+        self.clock = clock
+        self.interval_s = interval_s
+        self.busy_interval_s = busy_interval_s or interval_s
         self._polled_at_s = clock.seconds()
         self._loop = LoopingCall(self._poll_if_due)
         self._loop.clock = clock
-        self._failing = False
+        self._is_failing = False
         self._polling: Deferred[None] | None = None
 
     def startService(self) -> None:
-        """Look, and go on looking."""
+        """Poll now, and then periodically."""
         super().startService()
-        self._polled_at_s = self._clock.seconds() - self._interval
-        self._loop.start(self._busy_interval)
+        self._polled_at_s = self.clock.seconds() - self.interval_s
+        self._loop.start(self.busy_interval_s)
 
     def stopService(self) -> Deferred[None]:
-        """Look no more, and take the record of this process away."""
+        """Stop polling, and delete the record of this process."""
         super().stopService()
         if self._loop.running:
             self._loop.stop()
         return Deferred.fromCoroutine(self._unregister())
 
     def _poll_if_due(self) -> Deferred[None] | None:
-        now = self._clock.seconds()
-        # Half a turn early, since the clock of a loop is never quite on time.
-        if (
-            now - self._polled_at_s < self._interval - self._busy_interval / 2
-            and not self._gate.has_list
-        ):
+        now = self.clock.seconds()
+        # Half a beat early, because the calls of a LoopingCall are never exactly on time.
+        idle_s = now - self._polled_at_s
+        if idle_s < self.interval_s - self.busy_interval_s / 2 and not self.gate.has_list:
             return None
         self._polled_at_s = now
-        return self._start_poll()
+        self._polling = Deferred.fromCoroutine(self._poll())
+        return self._polling
 
-    def _start_poll(self) -> Deferred[None]:
-        self._polling = looking = Deferred.fromCoroutine(self._poll_gate())
-        return looking
-
-    async def _poll_gate(self) -> None:
+    async def _poll(self) -> None:
         try:
-            await self._gate.poll()
+            await self.gate.poll()
         except CancelledError:
             # The service stops.
             return
         except StorageError as error:
-            if not self._failing:
-                log.error(
-                    "the collector's list could not be looked at; it will be tried again: {error}",
-                    error=error,
-                )
-            self._failing = True
-        except Exception:  # noqa: BLE001 - whatever it was, it is tried again
-            if not self._failing:
-                log.failure("the collector's list could not be looked at; it will be tried again")
-            self._failing = True
+            if not self._is_failing:
+                log.error("delete list could not be read, will retry: {error}", error=error)
+            self._is_failing = True
+        except Exception:  # noqa: BLE001 - any error is retried
+            if not self._is_failing:
+                log.failure("delete list could not be read, will retry")
+            self._is_failing = True
         else:
-            self._failing = False
+            self._is_failing = False
         self._polling = None
 
     async def _unregister(self) -> None:
         if self._polling is not None:
             self._polling.cancel()
         try:
-            await self._gate.unregister()
+            await self.gate.unregister()
         except StorageError as error:
-            log.error("the record of this process could not be removed: {error}", error=error)
-        except Exception:  # noqa: BLE001 - it will be found to be old
-            log.failure("the record of this process could not be removed")
+            log.error("record of this process could not be deleted: {error}", error=error)
+        except Exception:  # noqa: BLE001 - the record expires by itself
+            log.failure("record of this process could not be deleted")
