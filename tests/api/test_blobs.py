@@ -7,11 +7,12 @@ import os
 import pytest
 import pytest_twisted
 from twisted.internet.defer import fail, succeed
+from zope.interface import implementer
 
 from tests.api.setups import SITES
 from tests.support.http_client import digest_of
 from twisted_registry.api.context import APISettings
-from twisted_registry.storage.interfaces import MethodUnsupported
+from twisted_registry.storage.interfaces import IPresigner, MethodUnsupported
 from twisted_registry.storage.memory import MemoryDriver
 
 CONTENT = bytes(range(256)) * 4
@@ -153,10 +154,9 @@ async def test_if_none_match(api):
     assert response.status == 200
 
 
+@implementer(IPresigner)
 class Presigning(MemoryDriver):
     """A store whose GET URLs are somewhere else."""
-
-    presigns = True
 
     def presign(self, path, method, expires, client):
         if method not in {"GET", "HEAD"}:

@@ -70,12 +70,6 @@ class Torn:
         consumer.write(b"x" * 60)
         return fail(StorageError("x", "torn"))
 
-    def fileno(self):
-        return None
-
-    def offset(self):
-        return 0
-
     def close(self):
         pass
 

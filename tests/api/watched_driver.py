@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from twisted.internet.defer import Deferred, fail
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 
-from twisted_registry.storage.interfaces import IReader, IStorageDriver, IWriter
+from twisted_registry.storage.interfaces import (
+    OPTIONAL_INTERFACES,
+    IFastLookup,
+    ILocalFileReader,
+    IReader,
+    IStorageDriver,
+    IWriter,
+)
 from twisted_registry.storage.writers import finalize_in_steps
 
 #: Methods that a test neither holds back nor fails; every other one is watched, whatever its name.
-UNWATCHED = {"open_cached", "close"}
+UNWATCHED = {"close", "lock"}
 
 
 @implementer(IStorageDriver)
@@ -24,7 +31,6 @@ class Watched:
         self.driver = driver
         self.name = driver.name
         self.min_chunk_bytes = driver.min_chunk_bytes
-        self.presigns = driver.presigns
         self.before = before
         self.calls = []
         self.opened = 0
@@ -36,18 +42,18 @@ class Watched:
             return function(*args, **kwargs)
         return first.addCallback(lambda _: function(*args, **kwargs))
 
-    def lock(self, name):
-        return self.driver.lock(name)
-
-    def peek(self, path):
-        """See nothing, so that everything is asked for, and can be held back or fail."""
-
-    def validate(self, versions):
-        """See nothing."""
-        return False
+    def __conform__(self, interface):
+        """Watch the optional interfaces, too; without IFastLookup, every read is a call."""
+        if interface not in OPTIONAL_INTERFACES or interface is IFastLookup:
+            return None
+        optional = interface(self.driver, None)
+        return None if optional is None else WatchedOptional(self, optional)
 
     def __getattr__(self, name):
-        function = getattr(self.driver, name)
+        return self.watched(self.driver, name)
+
+    def watched(self, target, name):
+        function = getattr(target, name)
         if name in UNWATCHED or not callable(function):
             return function
 
@@ -65,6 +71,16 @@ class Watched:
         return self.driver.close()
 
 
+class WatchedOptional:
+    """An optional interface of a watched store."""
+
+    def __init__(self, store, optional):
+        self._store, self._optional = store, optional
+
+    def __getattr__(self, name):
+        return self._store.watched(self._optional, name)
+
+
 @implementer(IReader)
 class WatchedReader:
     """A reader of a watched store; ``opened`` counts what is not closed yet."""
@@ -74,18 +90,15 @@ class WatchedReader:
         self.size = reader.size
         self._closed = False
         store.opened += 1
+        if ILocalFileReader.providedBy(reader):
+            alsoProvides(self, ILocalFileReader)
+            self.fileno, self.offset = reader.fileno, reader.offset
 
     def deliver(self, consumer):
         return self._store.pass_on("deliver", self._reader.deliver, consumer).addBoth(self._done)
 
     def feed(self, observe):
         return self._store.pass_on("feed", self._reader.feed, observe).addBoth(self._done)
-
-    def fileno(self):
-        return self._reader.fileno()
-
-    def offset(self):
-        return self._reader.offset()
 
     def close(self):
         self._done(None)

@@ -15,6 +15,7 @@ from twisted_registry.app.listener import StartError
 from twisted_registry.app.middleware import apply_middleware
 from twisted_registry.app.service import RegistryService
 from twisted_registry.config.loading import load_text
+from twisted_registry.storage.interfaces import IPresigner
 
 BUCKET = (
     "{s3: {bucket: images, regionendpoint: 'http://objects:9000', rootdirectory: /deep,"
@@ -28,7 +29,7 @@ def service(entries, storage=BUCKET):
 
 
 async def url(driver, client="192.0.2.1"):
-    return await driver.presign("docker/a", "GET", 60, client)
+    return await IPresigner(driver).presign("docker/a", "GET", 60, client)
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ async def test_redirect_around_any_driver():
     made = service("{name: redirect, options: {baseurl: 'https://a/x'}}", "inmemory")
     assert made.driver.name == "inmemory"
     assert await url(made.driver) == "https://a/x/docker/a"
-    assert made.registry.driver.presigns
+    assert IPresigner(made.registry.driver, None) is not None
     await made.driver.close()
 
 

@@ -280,7 +280,7 @@ def test_a_repository_that_can_not_be_read_keeps_nothing_from_the_quarantine(sto
     store.world.write(LAYER, b"wrong")
 
     def before(_number, action, path):
-        if action in {"list", "folders"} and path.startswith(layout.REPOSITORIES):
+        if action in {"list", "list_folders"} and path.startswith(layout.REPOSITORIES):
             raise StorageError(path, "the disk is broken")
 
     store.world.driver.before = before
@@ -295,7 +295,7 @@ def test_a_run_that_is_stopped_names_the_tags_the_next_time(store, log_events):
     held = []
 
     def hold(_number, action, path):
-        if action == "folders" and path.endswith("/tags"):
+        if action == "list_folders" and path.endswith("/tags"):
             held.append(Deferred())
             return held[-1]
         return None

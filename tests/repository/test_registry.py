@@ -7,6 +7,7 @@ from contextlib import suppress
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import Clock
+from zope.interface import implementer
 
 from tests.repository.watched_driver import Pauses, fails_at
 from tests.repository.worlds import ORIGIN, Body, SlowBody, World, begin, done, result_of
@@ -23,6 +24,7 @@ from twisted_registry.repository.streaming import (
     stream_body,
 )
 from twisted_registry.storage.interfaces import (
+    IPresigner,
     OffsetInvalid,
     PathExists,
     PathInvalid,
@@ -344,12 +346,13 @@ def test_a_store_that_fails_while_it_is_written_to_ends_the_request(way):
 
 
 def test_a_driver_with_urls():
-    world = World()
+    @implementer(IPresigner)
+    class Presigning(MemoryDriver):
+        def presign(self, path, method, expires, client=""):
+            return succeed(f"{method} {path} {expires}")
+
+    world = World(memory=Presigning(Clock()))
     digest = world.blob(b"x")
-    world.driver.presigns = True
-    world.driver.presign = lambda path, method, expires, client: succeed(
-        f"{method} {path} {expires}"
-    )
     url = done(world.repo().blobs.url(digest, "HEAD"))
     assert url == f"HEAD {layout.blob(digest)} 1200"
     assert world.listener.brief()[-1] == ("pull", "blob", None)

@@ -5,7 +5,14 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred, maybeDeferred
 from zope.interface import implementer
 
-from twisted_registry.storage.interfaces import IStorageDriver, StorageError
+from twisted_registry.storage.fallbacks import fast_lookup
+from twisted_registry.storage.interfaces import (
+    OPTIONAL_INTERFACES,
+    IFastLookup,
+    IHostLock,
+    IStorageDriver,
+    StorageError,
+)
 from twisted_registry.storage.writers import finalize_in_steps
 
 
@@ -19,7 +26,6 @@ class WatchedDriver:
         self.glances = glances
         self.name = driver.name
         self.min_chunk_bytes = driver.min_chunk_bytes
-        self.presigns = driver.presigns
         self.calls = []
         self.looks = []
         #: False: what is written is stored, but the hash does not hear of it.
@@ -38,18 +44,15 @@ class WatchedDriver:
 
         return calling.addBoth(answered)
 
-    def lock(self, name):
-        return self.driver.lock(name)
-
-    def peek(self, path):
-        self.looks.append(path)
-        return self.driver.peek(path) if self.glances else None
-
-    def validate(self, looks):
-        return all(self.peek(path) == seen for path, seen in looks)
-
-    def open_cached(self, path, seen):
-        return self.driver.open_cached(path, seen)
+    def __conform__(self, interface):
+        if interface is IFastLookup:
+            return WatchedLookup(self)
+        if interface is IHostLock:
+            return IHostLock(self.driver, None)
+        if interface not in OPTIONAL_INTERFACES:
+            return None
+        optional = interface(self.driver, None)
+        return None if optional is None else WatchedOptional(self, optional)
 
     def writes(self):
         """The calls that change the store."""
@@ -65,10 +68,41 @@ class WatchedDriver:
         return opening.addCallback(lambda writer: WatchedWriter(self, path, writer))
 
     def __getattr__(self, action):
-        method = getattr(self.driver, action)
+        return self.watched(self.driver, action)
+
+    def watched(self, target, action):
+        method = getattr(target, action)
         return lambda path, *args, **kwargs: self.call(
             action, path, lambda: method(path, *args, **kwargs)
         )
+
+
+class WatchedOptional:
+    """An optional interface of a watched driver."""
+
+    def __init__(self, watched, optional):
+        self._watched, self._optional = watched, optional
+
+    def __getattr__(self, action):
+        return self._watched.watched(self._optional, action)
+
+
+class WatchedLookup:
+    """Notes which files are peeked at, and finds nothing unless the driver ``glances``."""
+
+    def __init__(self, watched):
+        self._watched = watched
+        self._lookup = fast_lookup(watched.driver)
+
+    def peek(self, path):
+        self._watched.looks.append(path)
+        return self._lookup.peek(path) if self._watched.glances else None
+
+    def validate(self, versions):
+        return all(self.peek(path) == version for path, version in versions)
+
+    def open_cached(self, path, version):
+        return self._lookup.open_cached(path, version)
 
 
 class WatchedWriter:

@@ -11,6 +11,11 @@ from zope.interface.verify import verifyObject
 
 from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.storage.interfaces import (
+    OPTIONAL_INTERFACES,
+    IBulkLookup,
+    IFolders,
+    IMarkerListing,
+    IPresigner,
     IStorageDriver,
     IStorageObserver,
     Move,
@@ -35,7 +40,7 @@ GOOD = ["a", "a/b", "a.b/c..", "_uploads", "x" * 255, "a b", "\u00e9" * 127, "-"
 
 CALLS = {
     "get": lambda driver, path: driver.get(path, 10),
-    "get_many": lambda driver, path: driver.get_many(["fine", path], 10),
+    "get_many": lambda driver, path: IBulkLookup(driver).get_many(["fine", path], 10),
     "put": lambda driver, path: driver.put(path, b""),
     "create": lambda driver, path: driver.create(path, b""),
     "stat": lambda driver, path: driver.stat(path),
@@ -44,24 +49,31 @@ CALLS = {
     "move": lambda driver, path: driver.move("fine", path),
     "move from": lambda driver, path: driver.move(path, "fine"),
     "delete": lambda driver, path: driver.delete(path),
-    "delete_many": lambda driver, path: driver.delete_many(["fine", path]),
+    "delete_many": lambda driver, path: IBulkLookup(driver).delete_many(["fine", path]),
+    "prune": lambda driver, path: IFolders(driver).prune(["fine", path]),
     "open": lambda driver, path: driver.open(path),
     "writer": lambda driver, path: driver.writer(path),
     "writer with destination": lambda driver, path: driver.writer("fine", 0, destination=path),
     "writer with present": lambda driver, path: driver.writer("fine", 0, present=path),
     "writer with absent": lambda driver, path: driver.writer("fine", 0, absent=path),
     "list": lambda driver, path: driver.list(path),
-    "folders": lambda driver, path: driver.list_folders(path),
-    "folders holding": lambda driver, path: driver.list_folders("", holding=path),
-    "folders_many": lambda driver, path: driver.list_folders_many(["fine", path], 10),
-    "marked": lambda driver, path: driver.list_marked(path, "_", ("_a",), "", 10),
-    "marked with sign": lambda driver, path: driver.list_marked("fine", path, ("_a",), "", 10),
-    "marked with mark": lambda driver, path: driver.list_marked("fine", "_", ("_a", path), "", 10),
+    "folders": lambda driver, path: IBulkLookup(driver).list_folders(path),
+    "folders containing": lambda driver, path: IBulkLookup(driver).list_folders(
+        "", containing=path
+    ),
+    "folders_many": lambda driver, path: IBulkLookup(driver).list_folders_many(["fine", path], 10),
+    "marked": lambda driver, path: IMarkerListing(driver).list_marked(path, "_", ("_a",), "", 10),
+    "marked with sign": lambda driver, path: IMarkerListing(driver).list_marked(
+        "fine", path, ("_a",), "", 10
+    ),
+    "marked with mark": lambda driver, path: IMarkerListing(driver).list_marked(
+        "fine", "_", ("_a", path), "", 10
+    ),
     "walk": lambda driver, path: driver.walk(path),
-    "presign": lambda driver, path: driver.presign(path, "GET", 60),
+    "presign": lambda driver, path: IPresigner(driver).presign(path, "GET", 60),
 }
 #: The empty path is the root, or means nothing in particular.
-OF_THE_ROOT = {"stat", "list", "folders", "folders holding", "walk"}
+OF_THE_ROOT = {"stat", "list", "folders", "folders containing", "walk"}
 
 
 @implementer(IStorageObserver)
@@ -73,15 +85,18 @@ class Observer:
         self.seen.append((driver, action, seconds, failed))
 
 
+@implementer(IStorageDriver, *sorted(OPTIONAL_INTERFACES, key=str))
 class Broken:
     """A driver all of whose methods do one thing."""
 
     name = "broken"
     min_chunk_bytes = 5
-    presigns = False
 
     def __init__(self, action):
         self._action = action
+
+    def __conform__(self, _interface):
+        return None
 
     def __getattr__(self, name):
         return lambda *_, **__: self._action()
@@ -125,6 +140,18 @@ def test_it_looks_like_the_driver(checked):
     broken = CheckedDriver(Broken(None), Clock())
     assert (broken.name, broken.min_chunk_bytes) == ("broken", 5)
     assert checked.name == "inmemory"
+
+
+@pytest.mark.parametrize("interface", sorted(OPTIONAL_INTERFACES, key=str))
+def test_it_provides_the_optional_interfaces_of_the_driver(interface):
+    whole = CheckedDriver(Broken(None), Clock())
+    verifyObject(interface, interface(whole))
+    assert interface(CheckedDriver(whole, Clock()), None) is not None
+
+
+@pytest.mark.parametrize("interface", sorted(OPTIONAL_INTERFACES, key=str))
+def test_it_provides_no_interface_that_the_driver_does_not(checked, interface):
+    assert (interface(checked, None) is None) == (interface(checked.driver, None) is None)
 
 
 @pytest.mark.parametrize("call", CALLS)

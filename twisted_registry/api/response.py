@@ -22,6 +22,7 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from twisted_registry.http.interfaces import IStreamingRequest
+from twisted_registry.storage.interfaces import ILocalFileReader
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator, Mapping, Sequence
@@ -80,12 +81,6 @@ class BoundedReader(Protocol):
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
         """Write everything to the consumer."""
-
-    def fileno(self) -> int | None:
-        """Return a descriptor for a kernel copy, or None."""
-
-    def offset(self) -> int:
-        """Return where in that file to begin."""
 
     def close(self) -> None:
         """Free what is held."""
@@ -160,8 +155,8 @@ async def send(response: Response, request: Request, common: CommonHeaders) -> N
         request.sendResponse(
             response.status, _encoded_headers(response, common), body, response.length
         )
-    elif hasattr(body, "fileno"):
-        await _send_file(body, response, request, common)  # type: ignore[arg-type]
+    elif ILocalFileReader.providedBy(body):
+        await _send_file(body, response, request, common)
     else:
         await _send_portably(response, request, common)
 
@@ -174,17 +169,13 @@ def _encoded_headers(response: Response, common: CommonHeaders) -> bytes:
 
 
 async def _send_file(
-    body: BoundedReader, response: Response, request: Any, common: CommonHeaders
+    body: ILocalFileReader, response: Response, request: Any, common: CommonHeaders
 ) -> None:
-    """Send a part of a file by kernel copy, if it has a descriptor."""
-    descriptor = body.fileno()
-    if descriptor is None:
-        await _send_portably(response, request, common)
-        return
+    """Send a part of a file by kernel copy."""
     encoded_headers = _encoded_headers(response, common)
     try:
         sent = request.sendFileResponse(
-            response.status, encoded_headers, descriptor, body.offset(), body.size
+            response.status, encoded_headers, body.fileno(), body.offset(), body.size
         )
         if sent is not None:
             await sent

@@ -14,12 +14,13 @@ from twisted_registry.repository import catalog, layout
 from twisted_registry.repository.concurrency import map_in_batches
 from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.repository.trash import Deleter, TrashReason
+from twisted_registry.storage.fallbacks import bulk_lookup
 from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Container
 
-    from twisted_registry.storage.interfaces import IStorageDriver
+    from twisted_registry.storage.interfaces import IBulkLookup, IStorageDriver
 
 #: Links listed per call: the folder is read again for each page.
 _LINK_PAGE_ENTRIES = 5000
@@ -36,10 +37,15 @@ class Sweeper:
 
     driver: IStorageDriver
     deleter: Deleter = field()
+    _bulk: IBulkLookup = field(init=False)
 
     @deleter.default
     def _make_deleter(self) -> Deleter:
         return Deleter(self.driver)
+
+    @_bulk.default
+    def _adapt_driver(self) -> IBulkLookup:
+        return bulk_lookup(self.driver)
 
     @translate_storage_errors
     async def remove_blob(
@@ -107,7 +113,7 @@ class Sweeper:
         folder, last = f"{layout.layers(name)}/{algorithm}", ""
         while True:
             try:
-                names = await self.driver.list_folders(folder, last, _LINK_PAGE_ENTRIES)
+                names = await self._bulk.list_folders(folder, last, _LINK_PAGE_ENTRIES)
             except PathNotFound:
                 return
             await map_in_batches(

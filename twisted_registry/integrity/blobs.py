@@ -23,6 +23,7 @@ from twisted_registry.integrity.findings import Finding, FindingKind
 from twisted_registry.oci.digest import ALGORITHMS, Digest, DigestInvalid, hasher
 from twisted_registry.repository import layout
 from twisted_registry.repository.concurrency import map_concurrently
+from twisted_registry.storage.fallbacks import folders
 from twisted_registry.storage.interfaces import OffsetInvalid, PathNotFound, StorageError
 
 if TYPE_CHECKING:
@@ -263,7 +264,7 @@ class Quarantine:
             await self.driver.move(path, layout.quarantine_path(self.run_name, path))
         except PathNotFound:
             return False
-        await self.driver.prune([path.rpartition("/")[0]])
+        await folders(self.driver).prune([path.rpartition("/")[0]])
         return True
 
 

@@ -21,6 +21,7 @@ from twisted_registry.repository.registry import MIN_SECRET_BYTES
 from twisted_registry.repository.trash import TagChangeRecord, parse_trash_path
 from twisted_registry.repository.trash import TrashedKind as Thing
 from twisted_registry.repository.uploads import find_abandoned_uploads
+from twisted_registry.storage.fallbacks import leftovers
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class LeftoverCheck:
         )  # fmt: skip
 
     async def _leftovers(self) -> AsyncIterator[Finding]:
-        count = await self.driver.remove_leftovers(self.before, dry_run=True)
+        count = await leftovers(self.driver).remove_leftovers(self.before, dry_run=True)
         if count:
             yield Finding(
                 FindingKind.LEFTOVERS,
@@ -99,7 +100,7 @@ class LeftoverCheck:
             )
 
     async def _sweep(self) -> bool:
-        return await self.driver.remove_leftovers(self.before) > 0
+        return await leftovers(self.driver).remove_leftovers(self.before) > 0
 
     async def _list(self) -> AsyncIterator[Finding]:
         if await is_list_torn(self.driver):

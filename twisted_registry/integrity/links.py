@@ -15,6 +15,7 @@ from twisted_registry.oci.digest import Digest, DigestInvalid
 from twisted_registry.oci.names import is_name, is_tag
 from twisted_registry.repository import layout
 from twisted_registry.repository.links import read_link, write_link
+from twisted_registry.storage.fallbacks import bulk_lookup
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class LinkCheck:
 
     async def _contents(self, paths: Sequence[str]) -> Sequence[bytes | StorageError | None]:
         try:
-            return await self.driver.get_many(paths, _MAX_LINK_BYTES)
+            return await bulk_lookup(self.driver).get_many(paths, _MAX_LINK_BYTES)
         except StorageError:
             # One by one, so that a bad one does not hide the others.
             return [await self._content(path) for path in paths]

@@ -18,6 +18,7 @@ from twisted_registry.oci.digest import ALGORITHMS, Digest
 from twisted_registry.oci.manifest import is_media_type
 from twisted_registry.repository import layout
 from twisted_registry.repository.links import read_link, write_link
+from twisted_registry.storage.fallbacks import host_lock
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
 
 if TYPE_CHECKING:
@@ -128,14 +129,13 @@ class TagCheck:
         ]
         if len(named) != 1 or not await self.state.manifest_lookup(self.links)(named[0]):
             return False
-        release = await self.links.driver.lock(f"{place.repository}:{place.tag}")
+        release = await host_lock(self.links.driver).lock(f"{place.repository}:{place.tag}")
         try:
             if await read_link(self.links.driver, place.path) is not None:
                 return False
             await write_link(self.links.driver, place.path, named[0])
         finally:
-            if release is not None:
-                release()
+            release()
         return True
 
 

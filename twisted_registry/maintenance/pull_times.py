@@ -26,6 +26,7 @@ from twisted.logger import Logger
 from twisted_registry.repository import layout
 from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.repository.inventory import store_time
+from twisted_registry.storage.fallbacks import bulk_lookup
 from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class PullTimes:
                 return
             for name, times in (await self._read_batches(entries)).items():
                 await self._merge_times(name, times, before)
-            await self.driver.delete_many(
+            await bulk_lookup(self.driver).delete_many(
                 [
                     layout.pull_batch(entry.path)
                     for entry in entries
@@ -185,7 +186,7 @@ class PullTimes:
     async def _read_batches(self, entries: Sequence[Entry]) -> dict[str, dict[str, float]]:
         found: dict[str, dict[str, float]] = {}
         paths = [layout.pull_batch(entry.path) for entry in entries]
-        contents = await self.driver.get_many(paths, _MAX_FILE_BYTES)
+        contents = await bulk_lookup(self.driver).get_many(paths, _MAX_FILE_BYTES)
         for entry, content in zip(entries, contents, strict=True):
             second = float(round((entry.modified or 0) / 1e9))
             for line in (content or b"").decode("ascii", "replace").splitlines():

@@ -28,6 +28,7 @@ from twisted_registry.repository.concurrency import KeyedLock, map_concurrently
 from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.repository.links import parse_link, put_link, read_link
 from twisted_registry.repository.uploads import RunningHash
+from twisted_registry.storage.fallbacks import bulk_lookup
 from twisted_registry.storage.interfaces import Move, OffsetInvalid, PathNotFound, StorageError
 
 if TYPE_CHECKING:
@@ -450,7 +451,7 @@ async def _walk(driver: IStorageDriver, prefix: str, after: str) -> Sequence[Ent
 
 @translate_storage_errors
 async def _contents(driver: IStorageDriver, paths: Sequence[str]) -> Sequence[bytes | None]:
-    return await driver.get_many(paths, _MAX_SMALL_FILE_BYTES)
+    return await bulk_lookup(driver).get_many(paths, _MAX_SMALL_FILE_BYTES)
 
 
 @translate_storage_errors

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from twisted_registry.repository.interfaces import EventPublisher
     from twisted_registry.repository.presence import Presence
     from twisted_registry.repository.trash import Deleter
-    from twisted_registry.storage.interfaces import IReader, IStorageDriver
+    from twisted_registry.storage.interfaces import IPresigner, IReader, IStorageDriver
 
 
 class Blobs:
@@ -30,6 +30,7 @@ class Blobs:
     def __init__(
         self,
         driver: IStorageDriver,
+        presigner: IPresigner | None,
         presence: Presence,
         deleter: Deleter,
         name: str,
@@ -37,12 +38,13 @@ class Blobs:
         url_lifetime_s: int,
     ) -> None:
         self.driver = driver
+        self.presigner = presigner
         self.presence = presence
         self.deleter = deleter
         self.name = name
         self.publish_event = publish_event
         self.url_lifetime_s = url_lifetime_s
-        self.has_urls = driver.presigns
+        self.has_urls = presigner is not None
 
     @translate_storage_errors
     async def size(self, digest: Digest) -> int:
@@ -94,10 +96,10 @@ class Blobs:
 
         :param client: its address, on which it may depend; empty if it is not known.
         """
-        if not self.driver.presigns:
+        if self.presigner is None:
             return None
         try:
-            url = await self.driver.presign(
+            url = await self.presigner.presign(
                 layout.blob(digest), method, self.url_lifetime_s, client
             )
         except MethodUnsupported:

@@ -8,7 +8,7 @@ What was read before and has not changed since.
 
 A pull asks for the same links and manifests again and again. Each hit is checked against the
 store by one look at the file, on the reactor's thread, where the driver can do that without
-waiting (:meth:`~twisted_registry.storage.interfaces.IStorageDriver.peek`): so a change made by
+waiting (:meth:`~twisted_registry.storage.interfaces.IFastLookup.peek`): so a change made by
 anybody is seen by the next request, and what is gone is gone. Where it can not, everything is
 read anew. Nothing here says who holds what; :mod:`twisted_registry.repository.presence` does.
 """
@@ -25,7 +25,8 @@ from zope.interface import Interface, implementer
 from twisted_registry.oci.manifest import declared_media_type
 from twisted_registry.repository import layout
 from twisted_registry.repository.links import read_link
-from twisted_registry.storage.interfaces import PathNotFound
+from twisted_registry.storage.fallbacks import fast_lookup
+from twisted_registry.storage.interfaces import ILocalFileReader, PathNotFound
 
 if TYPE_CHECKING:
     from twisted_registry.oci.digest import Digest
@@ -155,6 +156,7 @@ class MetadataCache:
         descriptors: IDescriptorCache | None = None,
     ) -> None:
         self.driver = driver
+        self.lookup = fast_lookup(driver)
         self.max_content_bytes = max_content_bytes
         self.max_links = max_links
         self.max_pulls = max_pulls
@@ -184,7 +186,7 @@ class MetadataCache:
         if (
             kept is None
             or kept[0] != pull.versions[-1][1]
-            or not self.driver.validate(pull.versions)
+            or not self.lookup.validate(pull.versions)
         ):
             del self._pulls[key]
             return None
@@ -219,16 +221,16 @@ class MetadataCache:
         versions = self._opened_blobs.get(key)
         if versions is None:
             return None
-        if not self.driver.validate(versions):
+        if not self.lookup.validate(versions):
             del self._opened_blobs[key]
             return None
-        return self.driver.open_cached(*versions[1])
+        return self.lookup.open_cached(*versions[1])
 
     def remember_opened_blob(self, repository: str, digest: Digest) -> None:
         """Note that a pull has just opened a blob, for :meth:`reopen_blob`."""
         link = self._links.get(path := layout.layer_link(repository, digest))
         file = layout.blob(digest)
-        version = self.driver.peek(file)
+        version = self.lookup.peek(file)
         if link is None or link[1] != digest or version is None or version.size == 0:
             return
         self._opened_blobs[repository, digest.hex] = (path, link[0]), (file, version)
@@ -241,7 +243,7 @@ class MetadataCache:
 
     async def read_link(self, path: str) -> Digest | None:
         """The digest that a link holds, or None if there is no sound link."""
-        version = self.driver.peek(path)
+        version = self.lookup.peek(path)
         if version is None:
             return await read_link(self.driver, path)
         kept = self._links.get(path)
@@ -263,7 +265,7 @@ class MetadataCache:
         not sync leaves such files.
         """
         path = layout.blob(digest)
-        version = self.driver.peek(path)
+        version = self.lookup.peek(path)
         if version is not None:
             size: int | None = version.size
         else:
@@ -278,7 +280,7 @@ class MetadataCache:
 
         For pulls alone: whoever follows it to the store sees there if the blob is gone.
         """
-        if self.driver.peek(layout.blob(digest)) is not None:
+        if self.lookup.peek(layout.blob(digest)) is not None:
             return await self.blob_size(digest)
         size: int | None = await self.descriptors.size(digest)
         if size is None:
@@ -301,7 +303,7 @@ class MetadataCache:
         if reader.size == 0 and not digest.is_of_empty_content:
             reader.close()
             return None
-        if reader.fileno() is None and self.driver.peek(path) is None:
+        if not ILocalFileReader.providedBy(reader) and self.lookup.peek(path) is None:
             # Most read files of this machine.
             from twisted_registry.repository.verification import (
                 Fingerprints,
@@ -316,7 +318,7 @@ class MetadataCache:
     async def read_manifest(self, digest: Digest) -> CachedManifest | None:
         """The bytes of a manifest that the store holds, or None if it has none or damaged ones."""
         path = layout.blob(digest)
-        version = self.driver.peek(path)
+        version = self.lookup.peek(path)
         if version is not None:
             kept = self._contents.get(digest)
             if kept is not None and kept[0] == version:

@@ -29,12 +29,13 @@ from typing import TYPE_CHECKING
 from twisted_registry.oci.names import MAX_NAME_LENGTH, is_component, is_name
 from twisted_registry.repository import layout
 from twisted_registry.repository.errors import translate_storage_errors
+from twisted_registry.storage.fallbacks import bulk_lookup, find_marker_listing, folders
 from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
-    from twisted_registry.storage.interfaces import IStorageDriver
+    from twisted_registry.storage.interfaces import IBulkLookup, IStorageDriver
 
 #: Folders that the store is asked about at once, and how many at the first time at least: where
 #: few of them are repositories, more and more are asked about.
@@ -97,12 +98,13 @@ async def list_repositories(
 
     :param limit: names; 0 answers none.
     """
-    if not limit:
-        return await page_by_walk(driver, after, 0)
+    marker_listing = find_marker_listing(driver)
+    if not limit or marker_listing is None:
+        return await page_by_walk(driver, after, limit)
     found: list[str] = []
     more = True
     while more and len(found) < limit:
-        answer = await driver.list_marked(
+        answer = await marker_listing.list_marked(
             layout.REPOSITORIES,
             layout.RESERVED_PREFIX,
             layout.REPOSITORY_MARKERS,
@@ -157,6 +159,7 @@ class _CatalogWalk:
         self, driver: IStorageDriver, after: str, limit: int, markers: Sequence[str]
     ) -> None:
         self.driver = driver
+        self.bulk = bulk_lookup(driver)
         self.after = after
         self.limit = limit
         self.markers = markers
@@ -229,7 +232,7 @@ class _CatalogWalk:
             return subfolders[start : start + size]
         folder = layout.repository(prefix[:-1]) if prefix else layout.REPOSITORIES
         try:
-            return await self.driver.list_folders(folder, last, size)
+            return await self.bulk.list_folders(folder, last, size)
         except PathNotFound:
             return ()
 
@@ -251,7 +254,7 @@ class _CatalogWalk:
         asked = list(islice(chain(unknown, self._not_prefetched()), size))
         while asked:
             folders = [layout.repository(path) for path in asked]
-            found = await self.driver.list_folders_many(folders, _MAX_SUBFOLDERS)
+            found = await self.bulk.list_folders_many(folders, _MAX_SUBFOLDERS)
             self._prefetched.update(zip(asked, found, strict=True))
             if len(self._prefetched) > _MAX_PREFETCHED:
                 return
@@ -305,38 +308,39 @@ async def prune_empty_repository(driver: IStorageDriver, name: str) -> bool:
     A file of which nobody knows what it is counts as something.
     """
     mark = layout.layers_marker(name)
+    bulk, pruner = bulk_lookup(driver), folders(driver)
     if await _has_files(driver, layout.layers(name), except_path=mark):
         return False
     if await _has_files(driver, layout.manifests(name)):
         return False
     # Only what was there when it was looked at: a push may bring more.
     while entries := await driver.walk(layout.all_referrers(name), "", _PAGE_ENTRIES):
-        await driver.delete_many([entry.path for entry in entries])
+        await bulk.delete_many([entry.path for entry in entries])
         if len(entries) < _PAGE_ENTRIES:
             break
-    await driver.delete_many([mark])
+    await bulk.delete_many([mark])
     for folder in layout.layers(name), layout.manifests(name), layout.all_referrers(name):
-        await driver.prune(await list_subfolders(driver, folder))
+        await pruner.prune(await list_subfolders(bulk, folder))
     parts = name.split("/")
     above = ["/".join(parts[:end]) for end in range(len(parts), 0, -1)]
-    await driver.prune([layout.uploads(name), *map(layout.repository, above)])
+    await pruner.prune([layout.uploads(name), *map(layout.repository, above)])
     if not await _has_files(driver, layout.manifests(name)):
         return True
     await mark_repository(driver, name)
     return False
 
 
-async def list_subfolders(driver: IStorageDriver, path: str) -> list[str]:
+async def list_subfolders(bulk: IBulkLookup, path: str) -> list[str]:
     """A folder and all that are in it, the deepest first; for what is nearly empty."""
     found = []
     last = ""
     while True:
         try:
-            names = await driver.list_folders(path, last, _PAGE_ENTRIES)
+            names = await bulk.list_folders(path, last, _PAGE_ENTRIES)
         except PathNotFound:
             break
         for name in names:
-            found += await list_subfolders(driver, f"{path}/{name}")
+            found += await list_subfolders(bulk, f"{path}/{name}")
         if len(names) < _PAGE_ENTRIES:
             break
         last = names[-1]

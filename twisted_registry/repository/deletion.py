@@ -24,6 +24,7 @@ from twisted_registry.repository.concurrency import map_concurrently
 from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.repository.inventory import Inventory
 from twisted_registry.repository.trash import TrashReason
+from twisted_registry.storage.fallbacks import bulk_lookup
 from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class RepositoryDeletion:
         progress: Callable[[DeletedCounts], object],
     ) -> None:
         self.driver = driver
+        self.bulk = bulk_lookup(driver)
         self.name = name
         self.tags = tags
         self.uploads = uploads
@@ -132,9 +134,7 @@ class RepositoryDeletion:
         last = ""
         while True:
             try:
-                found = await self.driver.list_folders(
-                    layout.uploads(self.name), last, _PAGE_ENTRIES
-                )
+                found = await self.bulk.list_folders(layout.uploads(self.name), last, _PAGE_ENTRIES)
             except PathNotFound:
                 return
             for upload in filter(is_upload_id, found):
@@ -151,7 +151,7 @@ class RepositoryDeletion:
             entries = await self.driver.walk(folder, last, _PAGE_ENTRIES)
             stray = [entry.path for entry in entries if not self._is_content(entry.path)]
             if stray:
-                await self.driver.delete_many(stray)
+                await self.bulk.delete_many(stray)
             if len(entries) < _PAGE_ENTRIES:
                 return
             last = entries[-1].path

@@ -11,6 +11,7 @@ from twisted_registry.oci.digest import ALGORITHMS, Digest, DigestInvalid
 from twisted_registry.oci.manifest import parse_references
 from twisted_registry.repository import catalog, layout
 from twisted_registry.repository.errors import translate_storage_errors
+from twisted_registry.storage.fallbacks import bulk_lookup
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Inventory:
 
     def __init__(self, driver: IStorageDriver) -> None:
         self.driver = driver
+        self.bulk = bulk_lookup(driver)
 
     def repositories(self) -> AsyncIterator[str]:
         """Yield the names of all repositories that have manifests, in order."""
@@ -163,14 +165,14 @@ class Inventory:
     @translate_storage_errors
     async def _folders(self, path: str, after: str) -> Sequence[str]:
         try:
-            return await self.driver.list_folders(path, after, _PAGE_ENTRIES)
+            return await self.bulk.list_folders(path, after, _PAGE_ENTRIES)
         except PathNotFound:
             return ()
 
     @translate_storage_errors
     async def _contents(self, paths: Sequence[str], limit: int) -> Sequence[bytes | None]:
         try:
-            return await self.driver.get_many(paths, limit)
+            return await self.bulk.get_many(paths, limit)
         except StorageError:
             # One by one, so that a bad one does not hide the others.
             return [await self._content(path, limit) for path in paths]

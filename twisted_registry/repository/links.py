@@ -16,7 +16,7 @@ from twisted_registry.storage.interfaces import PathNotFound, Put
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from twisted_registry.storage.interfaces import IStorageDriver
+    from twisted_registry.storage.interfaces import IBulkLookup, IStorageDriver
 
 log = Logger()
 
@@ -53,9 +53,9 @@ def parse_link(content: bytes) -> Digest | None:
         return None
 
 
-async def match_links(driver: IStorageDriver, digest: Digest, paths: Sequence[str]) -> list[bool]:
+async def match_links(bulk: IBulkLookup, digest: Digest, paths: Sequence[str]) -> list[bool]:
     """Which of some links hold a digest; what is not there, or no sound link, holds none."""
-    contents = await driver.get_many(paths, _MAX_LINK_BYTES)
+    contents = await bulk.get_many(paths, _MAX_LINK_BYTES)
     wanted = str(digest)
     return [
         content is not None and content.decode("ascii", "replace").strip() == wanted

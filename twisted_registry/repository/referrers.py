@@ -22,7 +22,7 @@ from twisted_registry.repository.links import write_link
 from twisted_registry.storage.interfaces import PathNotFound, StorageError
 
 if TYPE_CHECKING:
-    from twisted_registry.storage.interfaces import IStorageDriver
+    from twisted_registry.storage.interfaces import IBulkLookup, IStorageDriver
 
 _PAGE_ENTRIES = 5000
 #: Repositories whose list of searched manifests a process keeps in memory.
@@ -53,9 +53,15 @@ class Referrers:
     """The referrers of one repository."""
 
     def __init__(
-        self, driver: IStorageDriver, scanned: ScannedRevisions, locks: KeyedLock, name: str
+        self,
+        driver: IStorageDriver,
+        bulk: IBulkLookup,
+        scanned: ScannedRevisions,
+        locks: KeyedLock,
+        name: str,
     ) -> None:
         self.driver = driver
+        self.bulk = bulk
         self.scanned = scanned
         self.locks = locks
         self.name = name
@@ -150,7 +156,7 @@ class Referrers:
         after = ""
         while True:
             try:
-                names = await self.driver.list_folders(folder, after, _PAGE_ENTRIES)
+                names = await self.bulk.list_folders(folder, after, _PAGE_ENTRIES)
             except PathNotFound:
                 return digests
             for name in names:

@@ -26,6 +26,12 @@ from twisted_registry.repository.referrers import Referrers, ScannedRevisions
 from twisted_registry.repository.tags import Tags
 from twisted_registry.repository.trash import Deleter
 from twisted_registry.repository.uploads import RunningHashes, Uploads
+from twisted_registry.storage.fallbacks import (
+    bulk_lookup,
+    find_presigner,
+    host_lock,
+    leftovers,
+)
 from twisted_registry.storage.interfaces import MethodUnsupported, PathExists, PathNotFound
 
 if TYPE_CHECKING:
@@ -95,6 +101,9 @@ class Registry:
         self._cache = MetadataCache(
             self.driver, self.max_content_bytes, descriptors=self.descriptors
         )
+        self._bulk = bulk_lookup(driver)
+        self._host_lock = host_lock(driver)
+        self._presigner = find_presigner(driver)
         self._running_hashes = RunningHashes()
         self._scanned = ScannedRevisions()
         self._locks = KeyedLock()
@@ -131,6 +140,8 @@ class Registry:
         deleter = self.deleter
         tags = Tags(
             self.driver,
+            self._bulk,
+            self._host_lock,
             self._cache,
             self._locks,
             deleter,
@@ -138,8 +149,16 @@ class Registry:
             publish_event,
             self.policy.immutable,
         )
-        referrers = Referrers(self.driver, self._scanned, self._locks, name)
-        blobs = Blobs(self.driver, presence, deleter, name, publish_event, self.url_lifetime_s)
+        referrers = Referrers(self.driver, self._bulk, self._scanned, self._locks, name)
+        blobs = Blobs(
+            self.driver,
+            self._presigner,
+            presence,
+            deleter,
+            name,
+            publish_event,
+            self.url_lifetime_s,
+        )
         return Repository(
             self.driver,
             name,
@@ -184,7 +203,7 @@ class Registry:
 
         :param before: seconds since the epoch; what changed later stays.
         """
-        return await self.driver.remove_leftovers(before)
+        return await leftovers(self.driver).remove_leftovers(before)
 
     @translate_storage_errors
     async def upload_secret(self) -> bytes:

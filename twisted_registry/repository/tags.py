@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from twisted_registry.repository.interfaces import EventPublisher
     from twisted_registry.repository.policy import TagSelector
     from twisted_registry.repository.trash import Deleter
-    from twisted_registry.storage.interfaces import IStorageDriver
+    from twisted_registry.storage.interfaces import IBulkLookup, IHostLock, IStorageDriver
 
 #: Names that are asked of the store at once.
 _PAGE_ENTRIES = 5000
@@ -39,6 +39,8 @@ class Tags:
     def __init__(
         self,
         driver: IStorageDriver,
+        bulk: IBulkLookup,
+        host_lock: IHostLock,
         cache: MetadataCache,
         locks: KeyedLock,
         deleter: Deleter,
@@ -47,6 +49,8 @@ class Tags:
         immutable: tuple[TagSelector, ...] = (),
     ) -> None:
         self.driver = driver
+        self.bulk = bulk
+        self.host_lock = host_lock
         self.cache = cache
         self.locks = locks
         self.deleter = deleter
@@ -80,12 +84,11 @@ class Tags:
         set meanwhile.
         """
         async with self.locks.lock(("tag", self.name, tag)):
-            release = await self.driver.lock(f"{self.name}:{tag}")
+            release = await self.host_lock.lock(f"{self.name}:{tag}")
             try:
                 yield
             finally:
-                if release is not None:
-                    release()
+                release()
 
     @translate_storage_errors
     async def resolve(self, tag: str) -> Digest | None:
@@ -184,7 +187,7 @@ class Tags:
         async for names in self._pages("", layout.CURRENT_LINK):
             kept = list(filter(self.is_immutable, names))
             paths = [layout.tag_current(self.name, tag) for tag in kept]
-            for tag in compress(kept, await match_links(self.driver, digest, paths)):
+            for tag in compress(kept, await match_links(self.bulk, digest, paths)):
                 raise immutable_error(tag)
 
     @translate_storage_errors
@@ -233,7 +236,7 @@ class Tags:
         removed: list[str] = []
         async for names in self._pages("", layout.index(digest) if indexed else ""):
             paths = [layout.tag_current(self.name, tag) for tag in names]
-            linked = await match_links(self.driver, digest, paths)
+            linked = await match_links(self.bulk, digest, paths)
             found = list(compress(names, linked))
             removed += compress(found, await map_concurrently(remove, found))
         return removed
@@ -274,9 +277,7 @@ class Tags:
             # One more than asked for tells whether there are more.
             wanted = limit + 1 - len(names)
             try:
-                found = await self.driver.list_folders(
-                    layout.tags(self.name), after, wanted, holding
-                )
+                found = await self.bulk.list_folders(layout.tags(self.name), after, wanted, holding)
             except PathNotFound:
                 break
             names += filter(is_tag, found)

@@ -38,6 +38,7 @@ from twisted_registry.oci.names import is_name, is_tag
 from twisted_registry.repository import layout
 from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.repository.links import read_link
+from twisted_registry.storage.fallbacks import bulk_lookup, folders
 from twisted_registry.storage.interfaces import MoveRefused, PathNotFound
 
 if TYPE_CHECKING:
@@ -194,6 +195,7 @@ class Trash(Deleter):
 
     def __init__(self, driver: IStorageDriver, clock: IReactorTime) -> None:
         super().__init__(driver)
+        self.folders = folders(driver)
         self.clock = clock
 
     async def delete_blob(self, digest: Digest, still: Callable[[], bool]) -> bool:
@@ -203,7 +205,7 @@ class Trash(Deleter):
             await self.driver.move(layout.blob(digest), path, still=still)
         except MoveRefused:
             return False
-        await self.driver.prune([layout.blob_folder(digest)])
+        await self.folders.prune([layout.blob_folder(digest)])
         return True
 
     async def delete_layer(self, name: str, digest: Digest, reason: TrashReason) -> None:
@@ -211,7 +213,7 @@ class Trash(Deleter):
         path = f"{layout.trashed_layer(name, digest)}/{self._new_entry(reason)}"
         with suppress(PathNotFound):
             await self.driver.move(layout.layer_link(name, digest), path)
-        await self.driver.prune([layout.layer(name, digest)])
+        await self.folders.prune([layout.layer(name, digest)])
 
     async def delete_revision(self, name: str, digest: Digest, reason: TrashReason) -> None:
         """Keep the media type, if the manifest does not tell its own, and that it was there."""
@@ -316,9 +318,9 @@ class TrashContents:
     async def remove(self, items: Sequence[TrashedItem]) -> None:
         """Remove things for good; those that are gone are passed over."""
         paths = [item.path for item in items]
-        await self.driver.delete_many(paths)
-        folders = {folder for path in paths for folder in _parent_folders(path)}
-        await self.driver.prune(sorted(folders, key=len, reverse=True))
+        await bulk_lookup(self.driver).delete_many(paths)
+        parents = {folder for path in paths for folder in _parent_folders(path)}
+        await folders(self.driver).prune(sorted(parents, key=len, reverse=True))
 
     @translate_storage_errors
     async def content(self, item: TrashedItem, limit: int) -> bytes | None:

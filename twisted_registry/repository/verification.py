@@ -77,14 +77,6 @@ class VerifiedReader:
         """Pass it on: whoever is shown the bytes hashes them."""
         return self._reader.feed(observe)
 
-    def fileno(self) -> int | None:
-        """Return None: a copy by the kernel would not be seen."""
-        return None
-
-    def offset(self) -> int:
-        """Return where the blob begins."""
-        return self._reader.offset()
-
     def close(self) -> None:
         """Close the reader."""
         self._reader.close()

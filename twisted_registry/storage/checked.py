@@ -1,18 +1,26 @@
-"""What every driver needs, once: paths that keep the grammar, errors of one family, times."""
+"""A driver behind checks: valid paths, errors of one family, durations."""
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_registry.storage.interfaces import (
+    OPTIONAL_INTERFACES,
     Entry,
     FileVersion,
+    IBulkLookup,
+    IFastLookup,
+    IFolders,
+    IHostLock,
+    ILeftovers,
+    IMarkerListing,
+    IPresigner,
     IStorageDriver,
     PathInvalid,
     StorageError,
@@ -33,14 +41,15 @@ _T = TypeVar("_T")
 
 @implementer(IStorageDriver)
 class CheckedDriver:
-    """A driver behind a guard.
+    """Passes calls to a driver if their paths are valid, and checks what comes back.
 
-    A path that breaks the grammar never reaches the driver and is :class:`PathInvalid`. An
-    exception that no driver may raise is logged and becomes a :class:`StorageError`.
+    A path that breaks the grammar fails with :class:`PathInvalid` and never reaches the driver.
+    An exception that drivers must not raise is logged and becomes a :class:`StorageError`. The
+    optional interfaces of the driver are provided, too, with the same checks.
 
-    :ivar driver: the driver itself.
-    :ivar clock: measures how long calls take.
-    :ivar observer: is told.
+    :ivar driver: the driver.
+    :ivar clock: measures the duration of calls.
+    :ivar observer: receives the durations.
     """
 
     def __init__(
@@ -51,67 +60,35 @@ class CheckedDriver:
         self.observer = observer
         self.name = driver.name
         self.min_chunk_bytes = driver.min_chunk_bytes
-        self.presigns = driver.presigns
+        self._optional: dict[Any, Any] = {
+            interface: _CHECKED[interface](self, provided)
+            for interface in OPTIONAL_INTERFACES
+            if (provided := interface(driver, None)) is not None
+        }
+
+    def __conform__(self, interface: Any) -> Any:
+        """Return the checked form of an optional interface of the driver."""
+        return self._optional.get(interface)
 
     def get(self, path: str, limit: int) -> Deferred[bytes]:
-        """Fire with the whole content of a small file."""
-        return self._call("get", (path,), self.driver.get, path, limit)
-
-    def get_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[bytes | None]]:
-        """Fire with the contents of small files; fail if one of the paths breaks the grammar."""
-        return self._call_many("get_many", paths, self.driver.get_many, limit)
+        """Check and pass on."""
+        return self.call("get", (path,), self.driver.get, path, limit)
 
     def put(self, path: str, content: bytes, *, durable: bool = True) -> Deferred[None]:
-        """Store a small file."""
-        return self._call("put", (path,), self.driver.put, path, content, durable=durable)
+        """Check and pass on."""
+        return self.call("put", (path,), self.driver.put, path, content, durable=durable)
 
     def create(self, path: str, content: bytes) -> Deferred[None]:
-        """Store a small file where there is none."""
-        return self._call("create", (path,), self.driver.create, path, content)
+        """Check and pass on."""
+        return self.call("create", (path,), self.driver.create, path, content)
 
     def stat(self, path: str) -> Deferred[Entry]:
-        """Fire with size and time of a file or folder."""
-        return self._call("stat", (path,) if path else (), self.driver.stat, path)
-
-    def peek(self, path: str) -> FileVersion | None:
-        """Look at a file at once."""
-        return self.driver.peek(path) if is_path(path) else None
-
-    def validate(self, versions: Sequence[tuple[str, FileVersion]]) -> bool:
-        """Look at files that were seen before: a path that broke the grammar was not."""
-        return self.driver.validate(versions)
-
-    def open_cached(self, path: str, version: FileVersion) -> IReader | None:
-        """Open a file that looks as it did, at once."""
-        return self.driver.open_cached(path, version)
-
-    def copy(self, source: str, destination: str) -> Deferred[None]:
-        """Copy a file."""
-        paths = (source, destination)
-        return self._call("copy", paths, self.driver.copy, source, destination)
-
-    def move(
-        self, source: str, destination: str, *, still: Callable[[], bool] | None = None
-    ) -> Deferred[None]:
-        """Move a file."""
-        paths = (source, destination)
-        return self._call("move", paths, self.driver.move, source, destination, still=still)
-
-    def delete(self, path: str, *, durable: bool = True) -> Deferred[None]:
-        """Remove a file or folder, but never the root."""
-        return self._call("delete", (path,), self.driver.delete, path, durable=durable)
-
-    def prune(self, paths: Sequence[str]) -> Deferred[None]:
-        """Remove folders that are empty."""
-        return self._call_many("prune", paths, self.driver.prune)
-
-    def delete_many(self, paths: Sequence[str]) -> Deferred[None]:
-        """Remove files; none at all if one of the paths breaks the grammar."""
-        return self._call_many("delete_many", paths, self.driver.delete_many)
+        """Check and pass on; the root is valid."""
+        return self.call("stat", (path,) if path else (), self.driver.stat, path)
 
     def open(self, path: str, offset: int = 0, length: int | None = None) -> Deferred[IReader]:
-        """Open a stretch of a file for reading."""
-        return self._call("open", (path,), self.driver.open, path, offset, length)
+        """Check and pass on."""
+        return self.call("open", (path,), self.driver.open, path, offset, length)
 
     def writer(
         self,
@@ -123,74 +100,57 @@ class CheckedDriver:
         present: str | None = None,
         absent: str | None = None,
     ) -> Deferred[IWriter]:
-        """Begin or continue a file."""
-        beside = {"destination": destination, "present": present, "absent": absent}
-        paths = [path, *(one for one in beside.values() if one is not None)]
-        return self._call("writer", paths, self.driver.writer, path, offset, observe, **beside)
+        """Check and pass on."""
+        others = {"destination": destination, "present": present, "absent": absent}
+        paths = [path, *(other for other in others.values() if other is not None)]
+        return self.call("writer", paths, self.driver.writer, path, offset, observe, **others)
 
-    def remove_leftovers(self, before: float, *, dry_run: bool = False) -> Deferred[int]:
-        """Remove what calls that a crash cut off have left."""
-        return self._call(
-            "sweep", (), partial(self.driver.remove_leftovers, dry_run=dry_run), before
-        )
+    def copy(self, source: str, destination: str) -> Deferred[None]:
+        """Check and pass on."""
+        paths = (source, destination)
+        return self.call("copy", paths, self.driver.copy, source, destination)
+
+    def move(
+        self, source: str, destination: str, *, still: Callable[[], bool] | None = None
+    ) -> Deferred[None]:
+        """Check and pass on."""
+        paths = (source, destination)
+        return self.call("move", paths, self.driver.move, source, destination, still=still)
+
+    def delete(self, path: str, *, durable: bool = True) -> Deferred[None]:
+        """Check and pass on; the root is not valid."""
+        return self.call("delete", (path,), self.driver.delete, path, durable=durable)
 
     def list(self, path: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
-        """Fire with what lies directly in a folder."""
+        """Check and pass on; the root is valid."""
         paths = (path,) if path else ()
-        return self._call("list", paths, self.driver.list, path, after, limit)
-
-    def list_folders(
-        self, path: str, after: str = "", limit: int = 1000, holding: str = ""
-    ) -> Deferred[Sequence[str]]:
-        """Fire with the names of the folders directly in a folder."""
-        paths = tuple(one for one in (path, holding) if one)
-        return self._call("folders", paths, self.driver.list_folders, path, after, limit, holding)
-
-    def list_folders_many(
-        self, paths: Sequence[str], limit: int
-    ) -> Deferred[Sequence[Sequence[str]]]:
-        """Fire with the names of the folders in many; fail if a path breaks the grammar."""
-        return self._call_many("folders_many", paths, self.driver.list_folders_many, limit)
-
-    def list_marked(
-        self, path: str, sign: str, marks: Sequence[str], after: str, limit: int
-    ) -> Deferred[tuple[Sequence[str], bool] | None]:
-        """Fire with folders at any depth that hold marked ones, or with None."""
-        paths = (path, sign, *marks)
-        return self._call("marked", paths, self.driver.list_marked, path, sign, marks, after, limit)
+        return self.call("list", paths, self.driver.list, path, after, limit)
 
     def walk(self, prefix: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
-        """Fire with the files below a folder."""
+        """Check and pass on; the root is valid."""
         paths = (prefix,) if prefix else ()
-        return self._call("walk", paths, self.driver.walk, prefix, after, limit)
-
-    def presign(self, path: str, method: str, expires: int, client: str = "") -> Deferred[str]:
-        """Fire with a URL for the file."""
-        return self._call("presign", (path,), self.driver.presign, path, method, expires, client)
-
-    def lock(self, name: str) -> Deferred[Callable[[], object] | None]:
-        """Keep other processes waiting."""
-        return self._call("hold", (), self.driver.lock, name)
+        return self.call("walk", paths, self.driver.walk, prefix, after, limit)
 
     def close(self) -> Deferred[None]:
         """Close the driver."""
-        return self._call("close", (), self.driver.close)
+        return self.call("close", (), self.driver.close)
 
-    def _call_many(
+    def call_many(
         self,
         action: str,
         paths: Sequence[str],
         method: Callable[..., Deferred[_T]],
         *arguments: Any,
     ) -> Deferred[_T]:
-        """Call with a list of paths, so many that remembering them would push out the others."""
+        """Call a method of the driver whose first argument is ``paths``, if all are valid."""
         paths = tuple(paths)
+        # So many paths would displace all others in the cache of is_path().
         for path in paths:
             if not is_path_uncached(path):
                 return fail(PathInvalid(path, "is not a path"))
-        return self._call(action, paths[:1], method, paths, *arguments)
+        return self.call(action, paths[:1], method, paths, *arguments)
 
-    def _call(
+    def call(
         self,
         action: str,
         paths: Sequence[str],
@@ -198,6 +158,10 @@ class CheckedDriver:
         *arguments: Any,
         **options: Any,
     ) -> Deferred[_T]:
+        """Call a method of the driver if ``paths`` are valid.
+
+        :param action: what the observer and the log call it.
+        """
         for path in paths:
             if not is_path(path):
                 return fail(PathInvalid(path, "is not a path"))
@@ -205,12 +169,12 @@ class CheckedDriver:
         started = 0.0 if observer is None else self.clock.seconds()
         try:
             answer = method(*arguments, **options)
-        except Exception:  # noqa: BLE001 (whatever it is, it is explained below)
+        except Exception:  # noqa: BLE001 - _explain() handles any
             answer = fail()
         if observer is not None:
             answer.addBoth(self._report, observer, action, started)
         elif answer.called and not isinstance(answer.result, Failure | Deferred):
-            # There is nothing to explain, nor will be.
+            # It has succeeded: there is no error to translate.
             return answer
         return answer.addErrback(self._explain, action, paths[0] if paths else "")
 
@@ -236,7 +200,125 @@ class CheckedDriver:
 
 
 def _is_breakdown(error: BaseException | None) -> bool:
-    """Whether an error says that the store broke down, rather than how things are."""
+    """Return whether an error means that the store is broken, and not the state of a file."""
     return not isinstance(error, CancelledError) and (
         type(error) is StorageError or not isinstance(error, StorageError)
     )
+
+
+@implementer(IFastLookup)
+class _CheckedFastLookup:
+    def __init__(self, _: CheckedDriver, inner: IFastLookup) -> None:
+        self._peek = inner.peek
+        # Versions come from peek(), so their paths are valid.
+        self.validate = inner.validate
+        self.open_cached = inner.open_cached
+
+    def peek(self, path: str) -> FileVersion | None:
+        """Check and pass on; no file has an invalid path."""
+        return self._peek(path) if is_path(path) else None
+
+
+@implementer(IBulkLookup)
+@frozen(eq=False)
+class _CheckedBulkLookup:
+    _checked: CheckedDriver
+    _inner: IBulkLookup
+
+    def get_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[bytes | None]]:
+        """Check and pass on; one invalid path fails the call."""
+        return self._checked.call_many("get_many", paths, self._inner.get_many, limit)
+
+    def delete_many(self, paths: Sequence[str]) -> Deferred[None]:
+        """Check and pass on; one invalid path fails the call."""
+        return self._checked.call_many("delete_many", paths, self._inner.delete_many)
+
+    def list_folders(
+        self, path: str, after: str = "", limit: int = 1000, containing: str = ""
+    ) -> Deferred[Sequence[str]]:
+        """Check and pass on; the root is valid."""
+        return self._checked.call(
+            "folders", tuple(given for given in (path, containing) if given),
+            self._inner.list_folders, path, after, limit, containing,
+        )  # fmt: skip
+
+    def list_folders_many(
+        self, paths: Sequence[str], limit: int
+    ) -> Deferred[Sequence[Sequence[str]]]:
+        """Check and pass on; one invalid path fails the call."""
+        return self._checked.call_many("folders_many", paths, self._inner.list_folders_many, limit)
+
+
+@implementer(IFolders)
+@frozen(eq=False)
+class _CheckedFolders:
+    _checked: CheckedDriver
+    _inner: IFolders
+
+    def prune(self, paths: Sequence[str]) -> Deferred[None]:
+        """Check and pass on; one invalid path fails the call."""
+        return self._checked.call_many("prune", paths, self._inner.prune)
+
+
+@implementer(ILeftovers)
+@frozen(eq=False)
+class _CheckedLeftovers:
+    _checked: CheckedDriver
+    _inner: ILeftovers
+
+    def remove_leftovers(self, before: float, *, dry_run: bool = False) -> Deferred[int]:
+        """Pass on."""
+        return self._checked.call(
+            "sweep", (), self._inner.remove_leftovers, before, dry_run=dry_run
+        )
+
+
+@implementer(IPresigner)
+@frozen(eq=False)
+class _CheckedPresigner:
+    _checked: CheckedDriver
+    _inner: IPresigner
+
+    def presign(self, path: str, method: str, expires: int, client: str = "") -> Deferred[str]:
+        """Check and pass on."""
+        return self._checked.call(
+            "presign", (path,), self._inner.presign, path, method, expires, client
+        )
+
+
+@implementer(IHostLock)
+@frozen(eq=False)
+class _CheckedHostLock:
+    _checked: CheckedDriver
+    _inner: IHostLock
+
+    def lock(self, name: str) -> Deferred[Callable[[], object]]:
+        """Pass on; the name is not a path."""
+        return self._checked.call("hold", (), self._inner.lock, name)
+
+
+@implementer(IMarkerListing)
+@frozen(eq=False)
+class _CheckedMarkerListing:
+    _checked: CheckedDriver
+    _inner: IMarkerListing
+
+    def list_marked(
+        self, path: str, sign: str, marks: Sequence[str], after: str, limit: int
+    ) -> Deferred[tuple[Sequence[str], bool] | None]:
+        """Check and pass on; the markers must be valid, too."""
+        return self._checked.call(
+            "marked", (path, sign, *marks),
+            self._inner.list_marked, path, sign, marks, after, limit,
+        )  # fmt: skip
+
+
+_CHECKED: dict[Any, Callable[[CheckedDriver, Any], object]] = {
+    IFastLookup: _CheckedFastLookup,
+    IBulkLookup: _CheckedBulkLookup,
+    IFolders: _CheckedFolders,
+    ILeftovers: _CheckedLeftovers,
+    IPresigner: _CheckedPresigner,
+    IHostLock: _CheckedHostLock,
+    IMarkerListing: _CheckedMarkerListing,
+}

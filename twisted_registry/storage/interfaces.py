@@ -1,23 +1,20 @@
-"""What a storage driver promises.
+"""Interfaces, value types and errors of storage drivers.
 
-A driver keeps bytes under paths and knows nothing of registries. A path is relative to the
-driver's root: components joined by ``/``, no leading or trailing slash, none of them empty,
-longer than 255 bytes of UTF-8 or with control characters, and none that begins with a dot:
-such names are the drivers' own and are never listed. The root itself is the empty string.
-:mod:`twisted_registry.storage.checked` keeps that grammar, so that a driver may rely on it.
+A driver stores bytes under paths. It knows nothing of registries. :class:`IStorageDriver` has the
+methods that every driver needs. What only some stores can do, or do faster, is in small optional
+interfaces: :class:`IFastLookup`, :class:`IBulkLookup`, :class:`IFolders`, :class:`ILeftovers`,
+:class:`IPresigner`, :class:`IHostLock` and :class:`IMarkerListing`. Users of a driver adapt it,
+``IBulkLookup(driver, None)``, when they are made; :mod:`twisted_registry.storage.fallbacks` does
+that and has a substitute for each. A driver that wraps another one answers for it by
+``__conform__`` (see :data:`OPTIONAL_INTERFACES`).
 
-Drivers answer with Deferreds, never block the reactor, and raise the errors below and no
-others. Bytes stream through the readers and writers of :mod:`~twisted_registry.storage.interfaces`.
+A path is relative to the driver's root: components joined by ``/``, without a leading or trailing
+slash. A component is not empty, has at most 255 bytes of UTF-8 and no control characters, and does
+not begin with a dot: such names belong to the drivers and are never listed. The root itself is the
+empty string. :class:`~twisted_registry.storage.checked.CheckedDriver` enforces this grammar, so
+drivers can rely on it.
 
-The grammar of storage paths.
-
-What readers and writers promise: how the bytes of a driver's files stream.
-
-See :mod:`twisted_registry.storage.interfaces` for drivers, paths and errors.
-
-Who is told how long storage takes: metrics, usually.
-
-What drivers whose folders are near do alike.
+Drivers return Deferreds, never block the reactor, and raise only the errors below.
 """
 
 from __future__ import annotations
@@ -27,39 +24,45 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from attrs import field, frozen
-from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IConsumer
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    # @@EMPTY
 
-#: Names that begin with a dot are the drivers' own.
+    from twisted.internet.defer import Deferred
+
+# zope's methods have no self, and their bodies are their docstrings.
+# ruff: noqa: N805
+# mypy: disable-error-code="empty-body"
+
 _NAME = r"[^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]*"
 _PATH_PATTERN = re.compile(rf"{_NAME}(?:/{_NAME})*")
 _NAME_PATTERN = re.compile(_NAME)
-#: Bytes of a component, on every common file system.
+#: Limit of a component on every common file system.
 _MAX_NAME_BYTES = 255
+_MAX_CACHED_PATHS = 16384
 
 
 def is_name(name: str) -> bool:
-    """Whether ``name`` can be a component of a path."""
+    """Return whether ``name`` can be a component of a path."""
     return _NAME_PATTERN.fullmatch(name) is not None and _is_text(name)
 
 
 def is_path_uncached(path: str) -> bool:
-    """Whether ``path`` names something below the root of a driver: for one of very many."""
+    """Return whether ``path`` is valid and is not the root.
+
+    For paths that are checked once. Use :func:`is_path` for paths that are used repeatedly.
+    """
     return _PATH_PATTERN.fullmatch(path) is not None and _is_text(path) and not _has_long_name(path)
 
 
-#: The same for paths that are asked for again and again.
-is_path = lru_cache(maxsize=16384)(is_path_uncached)
+is_path = lru_cache(maxsize=_MAX_CACHED_PATHS)(is_path_uncached)
 
 
 def _is_text(path: str) -> bool:
-    # Surrogates stand for bytes that are no UTF-8. To look for them by the patterns above would
-    # take 1 to 2 ms at each start, for the tables that such patterns need.
+    # Surrogates stand for bytes that are not UTF-8. Excluding them in the patterns above would
+    # make compiling the patterns slow.
     if path.isascii():
         return True
     try:
@@ -70,25 +73,20 @@ def _is_text(path: str) -> bool:
 
 
 def _has_long_name(path: str) -> bool:
-    # A character takes one byte or four at most: most paths need no second look.
+    # A character takes one to four bytes, so most paths need no second check.
     most = len(path) if path.isascii() else len(path) * 4
     return most > _MAX_NAME_BYTES and any(
         len(name.encode()) > _MAX_NAME_BYTES for name in path.split("/")
     )
 
 
-# zope's methods have no self, and their bodies are their docstrings.
-# ruff: noqa: N805
-# mypy: disable-error-code="empty-body"
-
-
 @frozen(eq=False)
 class StorageError(Exception):
-    """Something that the driver could not do.
+    """The driver failed to do something.
 
-    :ivar path: the path that it was asked for.
-    :ivar reason: a sentence for the log.
-    :ivar full: whether the store has no room left.
+    :ivar path: the path of the call.
+    :ivar reason: the cause, for the log.
+    :ivar full: whether the store has no space left.
     """
 
     path: str
@@ -104,43 +102,43 @@ class PathNotFound(StorageError):
 
 
 class PathExists(StorageError):
-    """Something is stored under this path already."""
+    """Something is already stored under this path."""
 
 
 class PathInvalid(StorageError):
-    """The path breaks the grammar, or is a folder where a file was meant, or the reverse."""
+    """The path breaks the grammar, or is a folder where a file is needed, or the reverse."""
 
 
 class WriterBusy(StorageError):
-    """Another writer holds this path."""
+    """Another writer has locked this path."""
 
 
 @frozen(eq=False)
 class OffsetInvalid(StorageError):
-    """The offset is not one where this path can be read or continued.
+    """The file cannot be read or continued at this offset.
 
-    :ivar size: how many bytes are stored.
+    :ivar size: bytes that are stored.
     """
 
     size: int = field(default=0, kw_only=True)
 
 
 class MoveRefused(StorageError):
-    """Whoever wanted this moved no longer wanted it when it was about to go."""
+    """The ``still`` callback vetoed the move."""
 
 
 class MethodUnsupported(StorageError):
-    """This driver can not do that (``presign`` of a method, ``create`` on some stores)."""
+    """The driver does not support this (``presign`` of a method, ``create`` on some stores)."""
 
 
 @frozen
 class Entry:
-    """What is stored under a path.
+    """A file or folder.
 
-    :ivar path: from ``list``: the name inside the folder; elsewhere the whole path.
+    :ivar path: from ``list``: the name inside the folder; otherwise the whole path.
     :ivar size: bytes; None for a folder.
-    :ivar modified: nanoseconds since the epoch, or None if the store does not tell. A folder's
-        changes whenever an entry is made or removed in it, on drivers that tell it at all.
+    :ivar modified: nanoseconds since the epoch, or None if the store has no time. The time of a
+        folder changes when an entry is added or removed, on drivers that have one for folders.
     """
 
     path: str
@@ -160,9 +158,9 @@ def _validate_path(_: object, __: object, path: str) -> None:
 
 @frozen
 class Put:
-    """A change: store a small file, as :meth:`IStorageDriver.put` does, durably.
+    """A change: store a small file durably, as :meth:`IStorageDriver.put` does.
 
-    :raises PathInvalid: if the path breaks the grammar; likewise of the other changes.
+    :raises PathInvalid: if the path breaks the grammar; the other changes do so too.
     """
 
     path: str = field(validator=_validate_path)
@@ -179,7 +177,7 @@ class Move:
 
 @frozen
 class Remove:
-    """A change: remove a file or folder if it is there. A power cut may bring it back."""
+    """A change: delete a file or folder if it exists. A power cut may bring it back."""
 
     path: str = field(validator=_validate_path)
 
@@ -188,23 +186,121 @@ Change = Put | Move | Remove
 
 
 class FileVersion(NamedTuple):
-    """What one look at a file told.
+    """The state of a file, from :meth:`IFastLookup.peek`.
 
     :ivar size: bytes.
-    :ivar mark: as long as the file under a path is the same, so is this.
+    :ivar identity: equal as long as the path names the same, unchanged file.
     """
 
     size: int
     identity: object
 
 
-class IStorageDriver(Interface):
-    """Bytes under paths."""
+class IReader(Interface):
+    """An open range of a file. It stays readable when the path is moved or deleted."""
 
-    name: str = Attribute("What the configuration calls this driver: filesystem, inmemory, s3.")
-    presigns: bool = Attribute("Whether presign() has a URL for any method at all.")
+    size: int = Attribute("Bytes that deliver() writes.")
+
+    def deliver(consumer: IConsumer) -> Deferred[None]:
+        """Write the whole range to ``consumer`` as a push producer, and close.
+
+        Cancelling the Deferred stops at once and closes. The Deferred fails with a
+        ``StorageError`` if fewer bytes than ``size`` can be read; what can be read is written
+        before.
+        """
+
+    def feed(observe: Callable[[bytes], object]) -> Deferred[None]:
+        """Call ``observe`` with the whole range, in order, and close.
+
+        The calls are made on the thread that reads, which is the best place to compute a hash.
+        The Deferred fails and can be cancelled like that of :meth:`deliver`.
+        """
+
+    def close() -> None:
+        """Free all resources and cancel a running delivery. Safe to call twice."""
+
+
+class ILocalFileReader(IReader):
+    """A reader of a file of this machine, which the kernel can copy (``sendfile``)."""
+
+    def fileno() -> int:
+        """Return the descriptor of the file.
+
+        It belongs to the reader and is valid until the reader is closed. Its position is not
+        used: read at offsets.
+        """
+
+    def offset() -> int:
+        """Return where in the file the range begins."""
+
+
+class IWriter(IConsumer):
+    """The only writer of a path.
+
+    ``write`` never blocks. The registered producer (push only) is paused while more than a few MiB
+    wait to be stored. It is stopped when storing fails. The error is raised by the next ``flush``,
+    ``commit`` or ``close``, and by every later ``flush`` and ``commit``; ``size`` then counts the
+    bytes that are stored. The path is locked until ``close`` or ``cancel``; both free everything
+    even if they fail.
+    """
+
+    size: int = Attribute("Bytes under the path, including those that wait to be stored.")
+    mark: str = Attribute(
+        "Identifies the stored bytes, once ``flush`` or ``commit`` has fired: a later writer with"
+        " the same value continues the same bytes. Empty if no other writer can interfere."
+    )
+
+    def flush() -> Deferred[int]:
+        """Fire with the size once all bytes written so far are stored, readable and durable."""
+
+    def commit() -> Deferred[int]:
+        """Declare the file complete; fire with its size once its bytes are durable.
+
+        Nothing may be written after this. The file can be read, moved or deleted while the writer
+        still locks the path. Its name is durable once it is moved (or after ``flush``): a name
+        that does not stay need not be synced.
+        """
+
+    def finalize(decide: Callable[[int], Sequence[Change]]) -> Deferred[int]:
+        """Commit, make the changes that ``decide`` returns, close; fire with the size.
+
+        Drivers do this in one step where that saves time. ``decide`` is called with the size, on
+        the thread that stores, after all bytes are stored and observed. The changes are made in
+        order, while this path is locked, and are durable when the Deferred fires; the changes
+        before a ``Remove`` are durable before it is made. The first error stops. If a change or
+        ``decide`` fails, the Deferred fails and the writer is still open.
+        """
+
+    def close() -> Deferred[int]:
+        """Stop writing, keep what is stored for a later writer, and unlock.
+
+        All written bytes are stored, but only ``flush`` and ``commit`` make them durable. Safe to
+        call after any of them, and twice.
+        """
+
+    def cancel() -> Deferred[None]:
+        """Stop writing, delete the file, and unlock."""
+
+
+class IDirectWriter(IWriter):
+    """A writer that can read from a source itself, on the thread that stores."""
+
+    append_from: Callable[[object], Deferred[None] | None] | None = Attribute(
+        "None while reading directly is not faster than ``write``. Otherwise a function: it"
+        " appends what a source has, after all that was written; nothing may be written until"
+        " its Deferred fires, which it always does with None. It returns None if the writer"
+        " takes nothing more. The source has ``read_into(memoryview)``, which is called on a"
+        " thread and returns how many bytes it stored in the buffer, and the attribute ``over``:"
+        " true when the source has no more bytes for now, and set by the writer to end it."
+    )
+
+
+class IStorageDriver(Interface):
+    """Bytes under paths: the methods of every driver."""
+
+    name: str = Attribute("The driver's name in the configuration: filesystem, inmemory, s3.")
     min_chunk_bytes: int = Attribute(
-        "Bytes that each write of an upload but the last should have at least; 0 if any will do."
+        "Minimum bytes of each write of an upload except the last; 0 for no minimum."
     )
 
     def get(path: str, limit: int) -> Deferred[bytes]:
@@ -214,27 +310,20 @@ class IStorageDriver(Interface):
         :raises PathNotFound: if there is no such file.
         """
 
-    def get_many(paths: Sequence[str], limit: int) -> Deferred[Sequence[bytes | None]]:
-        """Fire with the contents of small files, in the order asked for.
-
-        None stands for one where there is no such file. Meant for some thousands of paths at a
-        time.
-
-        :param limit: bytes of each; a larger file is a :class:`StorageError`.
-        """
-
     def put(path: str, content: bytes, *, durable: bool = True) -> Deferred[None]:
-        """Store a small file, replacing what was there, in one step.
+        """Store a small file atomically, replacing an existing one.
 
-        Nobody ever reads a part of it. Unless ``durable`` is false, it survives a power cut
-        once the Deferred fires; otherwise a power cut (not a crash of this process) may lose it
-        or leave it empty.
+        A reader never sees a part of it.
+
+        :param durable: whether the file must survive a power cut once the Deferred fires. If
+            false, a power cut (but not a crash of this process) may lose or empty it.
         """
 
     def create(path: str, content: bytes) -> Deferred[None]:
-        """Store a small file where there is none, as durably as ``put``.
+        """Store a small file if the path is free, as durably as ``put``.
 
-        :raises PathExists: if there is one; of several that race, one succeeds.
+        :raises PathExists: if the path is taken; of several concurrent calls, one succeeds.
+        :raises MethodUnsupported: if the store cannot do this atomically.
         """
 
     def stat(path: str) -> Deferred[Entry]:
@@ -243,76 +332,15 @@ class IStorageDriver(Interface):
         :raises PathNotFound: if there is nothing.
         """
 
-    def peek(path: str) -> FileVersion | None:
-        """Look at a file at once, on the reactor's thread.
-
-        None if there is no such file, if it is so fresh that a change might not be told from it,
-        or if the driver would have to wait: whoever gets None asks :meth:`stat` or :meth:`get`.
-        """
-
-    def validate(versions: Sequence[tuple[str, FileVersion]]) -> bool:
-        """Whether all of some files look as :meth:`peek` saw them before.
-
-        :param looks: their paths, and what was seen of each.
-        :returns: False also if the driver would have to wait.
-        """
-
-    def open_cached(path: str, version: FileVersion) -> IReader | None:
-        """Open the whole of a file that was found :meth:`validate` just now, at once.
-
-        :param seen: how it looks.
-        :returns: None if the driver would have to wait: ask :meth:`open`.
-        """
-
-    def copy(source: str, destination: str) -> Deferred[None]:
-        """Copy a file, replacing the destination in one step, durably.
-
-        :raises PathNotFound: if there is no source.
-        """
-
-    def move(
-        source: str, destination: str, *, still: Callable[[], bool] | None = None
-    ) -> Deferred[None]:
-        """Move a file, replacing the destination in one step, as durable as it was.
-
-        A committed file is power-cut proof under its new name once the Deferred fires; it has
-        its new name before it loses the old one, or both in one step.
-
-        :param still: asked, on whatever thread, when nothing is left to do that takes long; if
-            it says no, the source stays, and the destination is as if it had not been moved to.
-        :raises PathNotFound: if there is no source.
-        :raises MoveRefused: if ``still`` said no.
-        """
-
-    def delete(path: str, *, durable: bool = True) -> Deferred[None]:
-        """Remove a file, or a folder with all that is in it.
-
-        Unless ``durable`` is false, it does not come back when the power is cut.
-        A folder vanishes in one step where the store can do that. Folders that this leaves
-        empty may stay or go.
-
-        :raises PathNotFound: if there is nothing.
-        """
-
-    def prune(paths: Sequence[str]) -> Deferred[None]:
-        """Remove folders that are empty, in the order given; others, and what is none, stay.
-
-        A power cut may bring them back. On a store without folders there is nothing to do.
-        """
-
-    def delete_many(paths: Sequence[str]) -> Deferred[None]:
-        """Remove files; those that are not there are passed over.
-
-        Every one is tried before an error is raised.
-        """
-
     def open(path: str, offset: int = 0, length: int | None = None) -> Deferred[IReader]:
-        """Open a stretch of a file for reading.
+        """Open a range of a file for reading.
 
-        :param offset: where to begin, at most the file's size.
-        :param length: bytes; cut at the end of the file; None is all that remains.
+        The reader may provide :class:`ILocalFileReader`.
+
+        :param offset: where the range begins, at most the size of the file.
+        :param length: bytes, truncated at the end of the file; None means up to the end.
         :raises PathNotFound: if there is no such file.
-        :raises OffsetInvalid: if the offset lies beyond the end.
+        :raises OffsetInvalid: if the offset is beyond the end.
         """
 
     def writer(
@@ -326,233 +354,232 @@ class IStorageDriver(Interface):
     ) -> Deferred[IWriter]:
         """Begin or continue a file.
 
-        :param offset: the size that the caller believes the file to have, 0 for a new one;
-            None continues where it ends.
-        :param observe: called with all that is written, in order, in runs of any length, on the
-            thread that stores it, after it is stored: where a hash is best computed. After a
-            failure it is up to date if it has seen as many bytes as ``size`` counts, and void
-            otherwise.
-        :param destination: where the caller will move the file, if he begins it now, writes all
-            of it, and knows. A store without renames prepares it there, unseen by anybody. The
-            file may then be moved nowhere else, and may be neither there nor readable under
-            ``path``; ``flush`` may keep nothing of it, and tell so.
-        :param present: the path of a file in the same folder that must be there.
-        :param absent: likewise of one that must not. Both are looked at when this path is locked.
-        :raises PathNotFound: if one of them is otherwise. A file that has no bytes is removed
-            then: it may have been made just now.
-        :raises OffsetInvalid: if the file has another size than ``offset``; one that is not
-            there has none.
-        :raises WriterBusy: while another writer, of any process, holds the path.
+        The writer may provide :class:`IDirectWriter`.
+
+        :param offset: the expected size of the file, 0 for a new one; None continues at its end.
+        :param observe: called with all written bytes, in order, in pieces of any length, after
+            they are stored and on the thread that stores them, which is the best place to compute
+            a hash. After a failure the observer is up to date if it has seen as many bytes as
+            ``size`` counts, and unusable otherwise.
+        :param destination: where the caller will move the file, if it is a new file that is
+            written completely by this writer. A store that cannot rename prepares the file there,
+            invisible. The file may then be moved nowhere else, and may neither exist nor be
+            readable under ``path``; ``flush`` may keep nothing, and fires with the size it kept.
+        :param present: the path of a file in the same folder that must exist.
+        :param absent: the path of a file in the same folder that must not exist. Both are checked
+            after this path is locked.
+        :raises PathNotFound: if ``present`` or ``absent`` is not as required. An empty file under
+            ``path`` is then deleted: this call may have made it.
+        :raises OffsetInvalid: if the size is not ``offset``; a missing file has size 0.
+        :raises WriterBusy: while another writer, of any process, has locked the path.
         """
 
-    def remove_leftovers(before: float, *, dry_run: bool = False) -> Deferred[int]:
-        """Remove what calls that a crash cut off have left where no path leads.
+    def copy(source: str, destination: str) -> Deferred[None]:
+        """Copy a file atomically and durably, replacing the destination.
 
-        :param before: seconds since the epoch; what changed later may be in use, and stays.
-        :param dry_run: remove nothing.
-        :returns: how many such files, folders or unfinished transfers are gone, or would be.
+        :raises PathNotFound: if there is no source.
+        """
+
+    def move(
+        source: str, destination: str, *, still: Callable[[], bool] | None = None
+    ) -> Deferred[None]:
+        """Move a file atomically, replacing the destination; it stays as durable as it was.
+
+        A committed file is durable under its new name once the Deferred fires. It gets the new
+        name before it loses the old one, or at the same moment.
+
+        :param still: called on any thread as the last step that does not take long. If it returns
+            false, the source stays and the destination is unchanged.
+        :raises PathNotFound: if there is no source.
+        :raises MoveRefused: if ``still`` returned false.
+        """
+
+    def delete(path: str, *, durable: bool = True) -> Deferred[None]:
+        """Delete a file, or a folder with all its content.
+
+        A folder disappears atomically where the store can do that. Parent folders that become
+        empty may stay or be deleted.
+
+        :param durable: whether a power cut must not bring it back.
+        :raises PathNotFound: if there is nothing.
         """
 
     def list(path: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
-        """Fire with what lies directly in a folder, sorted by name (code points).
+        """Fire with the entries of a folder, sorted by name (code points).
 
         :param after: only names greater than this.
-        :param limit: at most so many; fewer mean that the folder ends here.
-        :raises PathNotFound: if there is no such folder; object stores can not tell an empty
+        :param limit: maximum number; fewer mean that there are no more.
+        :raises PathNotFound: if there is no such folder; object stores cannot distinguish an empty
             folder from none.
-        """
-
-    def list_folders(
-        path: str, after: str = "", limit: int = 1000, holding: str = ""
-    ) -> Deferred[Sequence[str]]:
-        """Fire with the names of the folders directly in a folder, sorted (code points).
-
-        What :meth:`list` tells of folders, for those who ask again and again: a driver may keep
-        the names as long as it can tell that they are the same.
-
-        :param after: only names greater than this.
-        :param limit: at most so many; fewer mean that there are no more.
-        :param holding: only folders that hold, under this path inside them, a file of at least
-            one byte. One that is stored is seen by the next call. If it is removed or emptied
-            while its folder stays, that may be seen only when a folder is made or removed in
-            ``path``: whoever takes it away removes its folder, as the registry does with tags.
-        :raises PathNotFound: if there is no such folder; object stores can not tell an empty
-            folder from none.
-        """
-
-    def list_folders_many(paths: Sequence[str], limit: int) -> Deferred[Sequence[Sequence[str]]]:
-        """Fire with the names of the folders in each of many, in the order asked for.
-
-        For a path where there is no folder there are none. Meant for about a thousand paths at
-        a time.
-
-        :param limit: names of each at most; fewer mean that there are no more.
-        """
-
-    def list_marked(
-        path: str, sign: str, marks: Sequence[str], after: str, limit: int
-    ) -> Deferred[tuple[Sequence[str], bool] | None]:
-        """Fire with the folders at any depth that hold a marked one, if that needs no walk.
-
-        They come as paths from ``path`` on, sorted, and with whether there may be more, which is
-        sure only where it is false. None says: walk. So does a driver to which folders are near,
-        and one whose store turns out not to be able to.
-
-        What must not miss any folder walks in any case: this relies on a less common ability of
-        the store.
-
-        :param sign: what the names of all marks begin with. Folders that hold others do not.
-        :param marks: names of folders of which one is enough.
-        :param after: only paths greater than this.
-        :param limit: at most so many, and at least 1.
         """
 
     def walk(prefix: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
         """Fire with the files below a folder, at any depth, sorted by whole path.
 
-        :param prefix: the folder; one that is not there holds nothing.
+        :param prefix: the folder; one that does not exist has no files.
         :param after: only paths greater than this.
-        :param limit: at most so many; fewer mean that there are no more.
-        """
-
-    def presign(path: str, method: str, expires: int, client: str = "") -> Deferred[str]:
-        """Fire with a URL that lets its bearer do ``method`` on the file without us.
-
-        :param expires: seconds.
-        :param client: the address of whoever will use it, for stores that are reached in several
-            ways; empty if it is not known.
-        :raises MethodUnsupported: if the driver has no URLs, or none for this method.
-        """
-
-    def lock(name: str) -> Deferred[Callable[[], object] | None]:
-        """Keep other processes of this host that ask for the same name waiting.
-
-        Fires with what lets go, which does not block; with None where no other process of this
-        host can be kept waiting. Within this process the caller sees to it himself. Nobody may
-        hold a second name.
-
-        :param name: any text.
-        :raises StorageError: if another process does not let go for long.
+        :param limit: maximum number; fewer mean that there are no more.
         """
 
     def close() -> Deferred[None]:
-        """Free threads and connections; writers and readers must be closed before."""
+        """Free threads and connections. Writers and readers must be closed before."""
 
 
-# zope's methods have no self, and their bodies are their docstrings.
-# ruff: noqa: N805
-# mypy: disable-error-code="empty-body"
+class IFastLookup(Interface):
+    """Optional: synchronous checks of files, on the reactor's thread, that never wait."""
 
+    def peek(path: str) -> FileVersion | None:
+        """Return the state of a file.
 
-class IReader(Interface):
-    """An open stretch of a file. It stays readable when the path is moved or deleted."""
-
-    size: int = Attribute("Bytes that deliver() will write.")
-
-    def deliver(consumer: IConsumer) -> Deferred[None]:
-        """Write the whole stretch to ``consumer`` as a push producer, and close.
-
-        Cancelling the Deferred stops at once and closes. It fails with a ``StorageError`` if fewer
-        bytes than ``size`` could be read, after what there was has been written.
+        None if there is no such file, if it is so new that a later change could go unnoticed, or
+        if the driver would have to wait: call ``stat`` or ``get``.
         """
 
-    def feed(observe: Callable[[bytes], object]) -> Deferred[None]:
-        """Call ``observe`` with the whole stretch, in order, and close.
+    def validate(versions: Sequence[tuple[str, FileVersion]]) -> bool:
+        """Return whether all of some files are unchanged.
 
-        The calls are made on the thread that reads: where a hash is best computed. Fails and
-        cancels as :meth:`deliver` does.
+        :param versions: paths, and what :meth:`peek` returned for each.
+        :returns: false also if the driver would have to wait.
         """
 
-    def fileno() -> int | None:
-        """Return a descriptor of a local file for a kernel copy, or None.
+    def open_cached(path: str, version: FileVersion) -> IReader | None:
+        """Open a whole file that :meth:`validate` has just found unchanged.
 
-        It belongs to the reader, whose position it does not use: read with offsets.
+        :returns: None if the driver would have to wait: call ``open``.
         """
 
-    def offset() -> int:
-        """Return where in the file of :meth:`fileno` the stretch begins."""
 
-    def close() -> None:
-        """Free what is held, and cancel what is under way. Safe to call twice."""
+class IBulkLookup(Interface):
+    """Optional: operations on many paths in one call, and listings of folders."""
 
+    def get_many(paths: Sequence[str], limit: int) -> Deferred[Sequence[bytes | None]]:
+        """Fire with the contents of small files, in the order of ``paths``.
 
-class IWriter(IConsumer):
-    """The one writer of a path.
+        A missing file is None. Meant for some thousands of paths at a time.
 
-    ``write`` never blocks. The registered producer (push only) is paused while more than a
-    few MiB wait to be stored, and told to stop when storing fails; the error itself comes
-    from the next ``flush``, ``commit`` or ``close``, and from every later ``flush`` and
-    ``commit``; ``size`` is then what is stored. The path is locked until ``close`` or
-    ``cancel``, which free everything even when they fail.
-    """
-
-    size: int = Attribute("Bytes under the path, those still in flight included.")
-    mark: str = Attribute(
-        "Which bytes are stored, once ``flush`` or ``commit`` has fired: a writer that finds the"
-        " same mark finds the same bytes. Where no other writer can come between: always empty."
-    )
-
-    def flush() -> Deferred[int]:
-        """Fire with the size once all written so far is stored, readable and power-cut proof."""
-
-    def commit() -> Deferred[int]:
-        """Declare the file whole, and fire with the size once its bytes are power-cut proof.
-
-        Nothing more will be written. The file can be read, moved or deleted while the writer
-        still keeps others away; its name is power-cut proof once it is moved (or after
-        ``flush``), which saves syncing a name that does not stay.
+        :param limit: bytes of each; a larger file is a :class:`StorageError`.
         """
 
-    def finalize(decide: Callable[[int], Sequence[Change]]) -> Deferred[int]:
-        """Commit, make the changes that ``decide`` answers, close; fire with the size.
+    def delete_many(paths: Sequence[str]) -> Deferred[None]:
+        """Delete files; missing ones are skipped.
 
-        All in one go where that saves time. ``decide`` is called with the size, on the thread
-        that stores, when everything is stored and was observed. The changes are made in order,
-        under the lock of this path, and are power-cut proof when the Deferred fires; before a
-        ``Remove`` what stands before it is. The first that fails ends it. If that, or an
-        exception of ``decide``, fails the Deferred, the writer is still open.
+        All are tried before an error is raised.
         """
 
-    def close() -> Deferred[int]:
-        """Stop writing, keep what is stored for a later writer, and unlock.
+    def list_folders(
+        path: str, after: str = "", limit: int = 1000, containing: str = ""
+    ) -> Deferred[Sequence[str]]:
+        """Fire with the names of the folders in a folder, sorted (code points).
 
-        What was written is stored, but only ``flush`` and ``commit`` make it last. Safe to call
-        after any of them, and twice.
+        A driver may cache the names as long as it can detect changes.
+
+        :param after: only names greater than this.
+        :param limit: maximum number; fewer mean that there are no more.
+        :param containing: only folders that contain a file of at least one byte under this path
+            inside them. A file that is stored is seen by the next call. If it is removed or
+            emptied while its folder stays, that may be seen only after a folder is added to or
+            removed from ``path``; so remove its folder with it, as the registry does with tags.
+        :raises PathNotFound: if there is no such folder; object stores cannot distinguish an empty
+            folder from none.
         """
 
-    def cancel() -> Deferred[None]:
-        """Stop writing, remove the file, and unlock."""
+    def list_folders_many(paths: Sequence[str], limit: int) -> Deferred[Sequence[Sequence[str]]]:
+        """Fire with the names of the folders in each of many folders, in the order of ``paths``.
+
+        A missing folder has none. Meant for about a thousand paths at a time.
+
+        :param limit: maximum number of names of each; fewer mean that there are no more.
+        """
 
 
-# zope's methods have no self, and their bodies are their docstrings.
-# ruff: noqa: N805
+class IFolders(Interface):
+    """Optional: a store where empty folders exist."""
+
+    def prune(paths: Sequence[str]) -> Deferred[None]:
+        """Delete those folders that are empty, in the order given; all other paths are skipped.
+
+        A power cut may bring them back.
+        """
+
+
+class ILeftovers(Interface):
+    """Optional: a store in which a crash leaves data under no path."""
+
+    def remove_leftovers(before: float, *, dry_run: bool = False) -> Deferred[int]:
+        """Delete what interrupted calls have left where no path leads.
+
+        :param before: seconds since the epoch; what changed later may be in use, and stays.
+        :param dry_run: delete nothing.
+        :returns: number of files, folders or unfinished transfers that are deleted, or would be.
+        """
+
+
+class IPresigner(Interface):
+    """Optional: a store that clients can reach by URL."""
+
+    def presign(path: str, method: str, expires: int, client: str = "") -> Deferred[str]:
+        """Fire with a URL that permits ``method`` on the file without further authentication.
+
+        :param expires: seconds.
+        :param client: the address of the client, for stores that are reached in several ways;
+            empty if it is not known.
+        :raises MethodUnsupported: if there is no URL for this method.
+        """
+
+
+class IHostLock(Interface):
+    """Optional: locks between the processes of this host."""
+
+    def lock(name: str) -> Deferred[Callable[[], object]]:
+        """Wait until no other process of this host has the lock ``name``, and take it.
+
+        Callers of the same process must exclude each other themselves. A caller may hold only one
+        lock at a time.
+
+        :param name: any text.
+        :returns: fires with a function that releases the lock and does not block.
+        :raises StorageError: if another process keeps the lock for too long.
+        """
+
+
+class IMarkerListing(Interface):
+    """Optional: a store that finds folders by marker without walking the tree."""
+
+    def list_marked(
+        path: str, sign: str, marks: Sequence[str], after: str, limit: int
+    ) -> Deferred[tuple[Sequence[str], bool] | None]:
+        """Fire with the folders, at any depth, that contain a marker.
+
+        They are paths relative to ``path``, sorted. The flag says whether there may be more; it
+        is reliable only if it is false. Fires with None if the store turns out not to support
+        this: walk instead. Callers that must not miss a folder always walk, because this relies
+        on a less common feature of the store.
+
+        :param sign: the prefix of the names of all markers. Folders with other names that begin
+            with it do not count.
+        :param marks: names of folders of which one is enough.
+        :param after: only paths greater than this.
+        :param limit: maximum number, at least 1.
+        """
+
+
+#: The optional interfaces of drivers. A driver that wraps another one returns, from
+#: ``__conform__``, its own implementation of these, or that of the driver inside, or None.
+OPTIONAL_INTERFACES = frozenset(
+    {IFastLookup, IBulkLookup, IFolders, ILeftovers, IPresigner, IHostLock, IMarkerListing}
+)
 
 
 class IStorageObserver(Interface):
-    """Told of every call to a driver."""
+    """Receives the duration of every call to a driver, usually for metrics."""
 
     def call_ended(driver: str, action: str, seconds: float, failed: bool) -> None:  # noqa: FBT001
-        """Take note of a call that has ended.
+        """Record a call that has ended.
 
         :param driver: the driver's name.
-        :param action: the method's name.
+        :param action: a name for the method.
         :param seconds: from the call until its Deferred fired; for ``open`` and ``writer`` until
             the stream was open.
-        :param failed: whether the store broke down. That something is not there, exists or is
-            busy is an answer, not a failure.
+        :param failed: whether the store is broken. That something is missing, exists or is locked
+            is a result, not a failure.
         """
-
-
-class NearFolders:
-    """A part of an IStorageDriver: a look into a folder costs too little to be saved."""
-
-    def list_marked(
-        self,
-        path: str,  # noqa: ARG002
-        sign: str,  # noqa: ARG002
-        marks: Sequence[str],  # noqa: ARG002
-        after: str,  # noqa: ARG002
-        limit: int,  # noqa: ARG002
-    ) -> Deferred[tuple[Sequence[str], bool] | None]:
-        """Say to walk: folders are near."""
-        return succeed(None)

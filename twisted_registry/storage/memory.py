@@ -14,19 +14,20 @@ from itertools import islice
 from typing import TYPE_CHECKING, ClassVar
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, execute, fail, succeed
+from twisted.internet.defer import Deferred, execute, succeed
 from twisted.internet.interfaces import IConsumer, IPushProducer
 from zope.interface import implementer
 
 from twisted_registry.storage.interfaces import (
     Entry,
     FileVersion,
+    IBulkLookup,
+    IFastLookup,
+    IFolders,
     IReader,
     IStorageDriver,
     IWriter,
-    MethodUnsupported,
     MoveRefused,
-    NearFolders,
     OffsetInvalid,
     PathExists,
     PathInvalid,
@@ -99,14 +100,6 @@ class MemoryReader:
         return execute(observe, self._file.read(self._offset, self.size)).addCallback(
             lambda _: self.close()
         )
-
-    def fileno(self) -> int | None:
-        """Return None: there is no descriptor."""
-        return None
-
-    def offset(self) -> int:
-        """Return where the stretch begins."""
-        return self._offset
 
     def close(self) -> None:
         """End a delivery under way, as if it were cancelled."""
@@ -239,9 +232,9 @@ class _Folder:
         self._folders = None
 
 
-@implementer(IStorageDriver)
+@implementer(IStorageDriver, IFastLookup, IBulkLookup, IFolders)
 @define(eq=False, repr=False)
-class MemoryDriver(NearFolders):
+class MemoryDriver:
     """A tree of folders and files in memory.
 
     :ivar clock: where the times of files and folders come from.
@@ -250,7 +243,6 @@ class MemoryDriver(NearFolders):
     clock: IReactorTime
     name: str = "inmemory"
     min_chunk_bytes: int = 0
-    presigns: ClassVar[bool] = False
     _root: _Folder = field(init=False, factory=lambda: _Folder(0))
     _last_time_ns: int = field(init=False, default=0)
 
@@ -330,19 +322,15 @@ class MemoryDriver(NearFolders):
         """Begin or continue a file."""
         return execute(self._writer, path, offset, observe, present, absent)
 
-    def remove_leftovers(self, before: float, *, dry_run: bool = False) -> Deferred[int]:  # noqa: ARG002
-        """Find nothing: what a crash leaves here is gone with it."""
-        return succeed(0)
-
     def list(self, path: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
         """Fire with what lies directly in a folder."""
         return execute(self._list, path, after, limit)
 
     def list_folders(
-        self, path: str, after: str = "", limit: int = 1000, holding: str = ""
+        self, path: str, after: str = "", limit: int = 1000, containing: str = ""
     ) -> Deferred[Sequence[str]]:
         """Fire with the names of the folders directly in a folder."""
-        return execute(self._folders, path, after, limit, holding)
+        return execute(self._folders, path, after, limit, containing)
 
     def list_folders_many(
         self, paths: Sequence[str], limit: int
@@ -353,14 +341,6 @@ class MemoryDriver(NearFolders):
     def walk(self, prefix: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
         """Fire with the files below a folder."""
         return execute(self._walk, prefix, after, limit)
-
-    def presign(self, path: str, method: str, expires: int, client: str = "") -> Deferred[str]:  # noqa: ARG002
-        """Fail: there is nobody else to ask for these bytes."""
-        return fail(MethodUnsupported(path, f"{self.name} has no URLs"))
-
-    def lock(self, name: str) -> Deferred[Callable[[], object] | None]:  # noqa: ARG002
-        """Nobody else has this memory."""
-        return succeed(None)
 
     def close(self) -> Deferred[None]:
         """Do nothing: what is stored goes with the process."""
@@ -517,17 +497,19 @@ class MemoryDriver(NearFolders):
             raise PathInvalid(path, "is a file")
         return node
 
-    def _folders(self, path: str, after: str, limit: int, holding: str) -> Sequence[str]:
+    def _folders(self, path: str, after: str, limit: int, containing: str) -> Sequence[str]:
         names = self._folder(path).list_folders()
         start = bisect_right(names, after)
-        if not holding:
+        if not containing:
             return names[start : start + limit]
         later = (names[position] for position in range(start, len(names)))
         base = f"{path}/" if path else ""
-        return list(islice((name for name in later if self._is_full(base + name, holding)), limit))
+        return list(
+            islice((name for name in later if self._has_file(base + name, containing)), limit)
+        )
 
-    def _is_full(self, folder: str, holding: str) -> bool:
-        node = self._find(f"{folder}/{holding}")
+    def _has_file(self, folder: str, containing: str) -> bool:
+        node = self._find(f"{folder}/{containing}")
         return isinstance(node, MemoryFile) and node.size > 0
 
     def _folders_many(self, paths: Sequence[str], limit: int) -> Sequence[Sequence[str]]:

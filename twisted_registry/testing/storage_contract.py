@@ -16,13 +16,22 @@ For authors of drivers too. Run :func:`check_promise` with a fresh driver and ea
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 from twisted.internet.defer import DeferredList
 from zope.interface.verify import verifyObject
 
+from twisted_registry.storage.fallbacks import (
+    bulk_lookup,
+    fast_lookup,
+    find_marker_listing,
+    find_presigner,
+    folders,
+    host_lock,
+    leftovers,
+)
 from twisted_registry.storage.interfaces import (
+    OPTIONAL_INTERFACES,
     IStorageDriver,
     MethodUnsupported,
     MoveRefused,
@@ -78,8 +87,8 @@ async def prune_removes_empty_folders(driver: IStorageDriver) -> None:
     """``prune`` takes folders away that hold nothing, and nothing else."""
     await driver.put("a/b/c/gone", b"")
     await driver.put("a/kept", b"")
-    await driver.delete_many(["a/b/c/gone"])
-    await driver.prune(["a/kept", "a/b/c", "a/b", "a", "none/at/all"])
+    await bulk_lookup(driver).delete_many(["a/b/c/gone"])
+    await folders(driver).prune(["a/kept", "a/b/c", "a/b", "a", "none/at/all"])
     assert isinstance(await error_of(driver.stat("a/b")), PathNotFound)
     assert [entry.path for entry in await driver.walk("")] == ["a/kept"]
     await driver.put("a/b/c/again", b"again")
@@ -104,8 +113,8 @@ async def delete_many_passes_over_what_is_gone(driver: IStorageDriver) -> None:
     """``delete_many`` removes what there is of a list."""
     for path in ("a/one", "b/two", "b/keep"):
         await driver.put(path, b"")
-    await driver.delete_many(["a/none", "a/one", "no/folder", "b/two", "b/keep/below"])
-    await driver.delete_many([])
+    await bulk_lookup(driver).delete_many(["a/none", "a/one", "no/folder", "b/two", "b/keep/below"])
+    await bulk_lookup(driver).delete_many([])
     assert [entry.path for entry in await driver.walk("")] == ["b/keep"]
     await driver.delete("b")
 
@@ -135,7 +144,9 @@ async def provides_the_interface(driver: IStorageDriver) -> None:
     verifyObject(IStorageDriver, driver)
     assert driver.name
     assert driver.min_chunk_bytes >= 0
-    assert driver.presigns in {True, False}
+    for interface in OPTIONAL_INTERFACES:
+        provided = interface(driver, None)
+        assert provided is None or verifyObject(interface, provided)
 
 
 async def put_stores(driver: IStorageDriver) -> None:
@@ -162,10 +173,10 @@ async def get_many_reads_what_there_is(driver: IStorageDriver) -> None:
     await driver.put("empty", b"")
     asked = ["two", "nothing", "a/one", "two/below", "a", "no/folder", "empty", "two"]
     found = [b"22", None, b"1", None, None, None, b"", b"22"]
-    assert list(await driver.get_many(asked, 2)) == found
-    assert list(await driver.get_many([], 2)) == []
-    assert type(await error_of(driver.get_many(["a/one", "two"], 1))) is StorageError
-    await driver.delete_many(["a/one", "two", "empty"])
+    assert list(await bulk_lookup(driver).get_many(asked, 2)) == found
+    assert list(await bulk_lookup(driver).get_many([], 2)) == []
+    assert type(await error_of(bulk_lookup(driver).get_many(["a/one", "two"], 1))) is StorageError
+    await bulk_lookup(driver).delete_many(["a/one", "two", "empty"])
 
 
 async def get_has_a_limit(driver: IStorageDriver) -> None:
@@ -187,7 +198,7 @@ async def what_is_not_there_is_not_found(driver: IStorageDriver) -> None:
         assert isinstance(await error_of(driver.delete(path)), PathNotFound)
         assert isinstance(await error_of(driver.open(path)), PathNotFound)
         assert isinstance(await error_of(driver.list(path)), PathNotFound)
-        assert isinstance(await error_of(driver.list_folders(path)), PathNotFound)
+        assert isinstance(await error_of(bulk_lookup(driver).list_folders(path)), PathNotFound)
         assert list(await driver.walk(path)) == []
     await driver.delete("file")
 
@@ -197,22 +208,22 @@ async def a_glance_tells_one_file_from_another(driver: IStorageDriver) -> None:
     marks = []
     for content in (b"one", b"two", b"three"):
         await driver.put("folder/file", content)
-        marks.append(driver.peek("folder/file"))
+        marks.append(fast_lookup(driver).peek("folder/file"))
     seen = [mark for mark in marks if mark is not None]
-    assert not any(driver.validate([("folder/file", mark)]) for mark in seen[:-1])
+    assert not any(fast_lookup(driver).validate([("folder/file", mark)]) for mark in seen[:-1])
     if marks[-1] is not None:
         look = ("folder/file", marks[-1])
-        assert driver.validate([look, look])
-        assert not driver.validate([look, ("folder/other", marks[-1])])
-        reader = driver.open_cached(*look)
+        assert fast_lookup(driver).validate([look, look])
+        assert not fast_lookup(driver).validate([look, ("folder/other", marks[-1])])
+        reader = fast_lookup(driver).open_cached(*look)
         assert reader is None or reader.size == len(b"three")
         if reader is not None:
             reader.close()
     assert len(set(seen)) == len(seen)
     assert all(mark.size in (3, 5) for mark in seen)
-    assert driver.peek("folder") is None
+    assert fast_lookup(driver).peek("folder") is None
     await driver.delete("folder")
-    assert driver.peek("folder/file") is None
+    assert fast_lookup(driver).peek("folder/file") is None
 
 
 async def a_folder_is_no_file(driver: IStorageDriver) -> None:
@@ -277,7 +288,7 @@ async def sweep_leaves_what_was_stored(driver: IStorageDriver) -> None:
     writer = await driver.writer("swept/growing", 0)
     writer.write(b"some")
     changed = (await driver.stat("swept/file")).modified
-    assert await driver.remove_leftovers((changed or 0) / 1e9) == 0
+    assert await leftovers(driver).remove_leftovers((changed or 0) / 1e9) == 0
     assert await writer.commit() == 4
     await writer.close()
     assert await driver.get("swept/file", 10) == b"content"
@@ -308,15 +319,22 @@ async def folders_are_answered_in_order(driver: IStorageDriver) -> None:
     for name in reversed(names):
         await driver.put(f"x/{name}/file", b"1")
     await driver.put("x/aa", b"a file")
-    assert list(await driver.list_folders("x")) == names
-    assert list(await driver.list_folders("")) == ["x"]
+    assert list(await bulk_lookup(driver).list_folders("x")) == names
+    assert list(await bulk_lookup(driver).list_folders("")) == ["x"]
     for limit in range(1, len(names) + 2):
         assert await _folder_pages(driver, "x", limit) == names
-    assert list(await driver.list_folders("x", "a.")) == names[3:]
-    assert list(await driver.list_folders("x/a")) == []
+    assert list(await bulk_lookup(driver).list_folders("x", "a.")) == names[3:]
+    assert list(await bulk_lookup(driver).list_folders("x/a")) == []
     await driver.put("x/c/d/file", b"1")
     await driver.delete("x/a")
-    assert list(await driver.list_folders("x")) == ["B", "a-b", "a.b", "b", "c", *names[5:]]
+    assert list(await bulk_lookup(driver).list_folders("x")) == [
+        "B",
+        "a-b",
+        "a.b",
+        "b",
+        "c",
+        *names[5:],
+    ]
     await driver.delete("x")
 
 
@@ -330,7 +348,7 @@ async def folders_may_have_to_hold_something(driver: IStorageDriver) -> None:
     await driver.put("x/c2/current", b"1")
 
     async def holding(after: str = "", limit: int = 1000) -> Sequence[str]:
-        return list(await driver.list_folders("x", after, limit, "current/link"))
+        return list(await bulk_lookup(driver).list_folders("x", after, limit, "current/link"))
 
     assert await holding() == ["a", "c", "d", "e"]
     assert await holding("", 3) == ["a", "c", "d"]
@@ -346,7 +364,7 @@ async def folders_may_have_to_hold_something(driver: IStorageDriver) -> None:
     assert await holding() == ["b", "c", "c0"]
     await driver.put("x/e/current/link", b"1")
     assert await holding() == ["b", "c", "c0", "e"]
-    assert list(await driver.list_folders("", holding="b/current/link")) == ["x"]
+    assert list(await bulk_lookup(driver).list_folders("", containing="b/current/link")) == ["x"]
     await driver.delete("x")
 
 
@@ -355,13 +373,15 @@ async def folders_many_answers_for_each(driver: IStorageDriver) -> None:
     for path in ("x/b/file", "x/a/file", "x/c/file", "y/z/file", "y/file"):
         await driver.put(path, b"1")
     asked = ["y", "none", "x", "x/a", "x/a/file", "x/a/file/below", "y"]
-    found = await driver.list_folders_many(asked, 10)
+    found = await bulk_lookup(driver).list_folders_many(asked, 10)
     assert [list(names) for names in found] == [["z"], [], ["a", "b", "c"], [], [], [], ["z"]]
-    assert [list(names) for names in await driver.list_folders_many(["x", "y"], 2)] == [
+    assert [
+        list(names) for names in await bulk_lookup(driver).list_folders_many(["x", "y"], 2)
+    ] == [
         ["a", "b"],
         ["z"],
     ]
-    assert list(await driver.list_folders_many([], 2)) == []
+    assert list(await bulk_lookup(driver).list_folders_many([], 2)) == []
     await driver.delete("x")
     await driver.delete("y")
 
@@ -374,8 +394,12 @@ async def marked_answers_all_that_hold_a_mark_or_says_to_walk(driver: IStorageDr
     for other in ("a/_three/x", "aa/_three/x", "c/_one", "z/_three/_one"):
         await driver.put(f"m/{other}", b"1")
 
+    marker_listing = find_marker_listing(driver)
+
     async def list_marked(after: str, limit: int) -> tuple[Sequence[str], bool] | None:
-        return await driver.list_marked("m", "_", ("_one", "_two"), after, limit)
+        if marker_listing is None:
+            return None
+        return await marker_listing.list_marked("m", "_", ("_one", "_two"), after, limit)
 
     if await list_marked("", 1) is not None:
         for after in ("", *names, "a/", "a/a", "z"):
@@ -413,8 +437,9 @@ async def walk_answers_all_files_in_order(driver: IStorageDriver) -> None:
 async def presign_answers_a_url_or_not(driver: IStorageDriver) -> None:
     """``presign`` gives a URL, or says that the driver has none."""
     await driver.put("file", b"")
-    with suppress(MethodUnsupported):
-        assert "://" in await driver.presign("file", "GET", 60)
+    presigner = find_presigner(driver)
+    if presigner is not None:
+        assert "://" in await presigner.presign("file", "GET", 60)
     await driver.delete("file")
 
 
@@ -431,15 +456,14 @@ async def _pages(method: Callable[..., Any], path: str, limit: int) -> list[str]
 async def hold_may_be_taken_again(driver: IStorageDriver) -> None:
     """A name that was let go can be held again; it may be any text."""
     for name in ("a/b:tag", "a name of any kind \n", "a/b:tag", ""):
-        release = await driver.lock(name)
-        if release is not None:
-            release()
+        release = await host_lock(driver).lock(name)
+        release()
 
 
 async def _folder_pages(driver: IStorageDriver, path: str, limit: int) -> list[str]:
     found: list[str] = []
     while True:
-        page = await driver.list_folders(path, found[-1] if found else "", limit)
+        page = await bulk_lookup(driver).list_folders(path, found[-1] if found else "", limit)
         found += page
         if len(page) < limit:
             return found

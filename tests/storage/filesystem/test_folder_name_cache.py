@@ -82,7 +82,7 @@ def test_what_is_known_is_answered_without_a_thread(driver, tmp_path):
     assert folders(driver) == ["a", "b"]
     assert folders(driver, after="a") == ["b"]
     make(tmp_path, "x/c")
-    for options in ({}, {"holding": "file"}):
+    for options in ({}, {"containing": "file"}):
         with pytest.raises(AssertionError, match="asked for a thread"):
             folders(driver, **options)
 
@@ -207,11 +207,11 @@ def test_symbolic_links_are_looked_at_each_time(driver, files, tmp_path):
     (tmp_path / "elsewhere/d/file").write_bytes(b"1")
     assert folders(driver) == ["a", "b", "c"]
     assert folders(driver, limit=2) == ["a", "b"]
-    assert folders(driver, holding="d/file") == ["b"]
+    assert folders(driver, containing="d/file") == ["b"]
     make(tmp_path, "later")
     (tmp_path / "elsewhere").rename(tmp_path / "moved")
     assert folders(driver) == ["a", "c", "dangling"]
-    assert folders(driver, holding="d/file") == []
+    assert folders(driver, containing="d/file") == []
     assert scans(files) == 1
 
 
@@ -228,7 +228,7 @@ def test_a_disk_that_fails_is_no_empty_folder(tmp_path):
     asked = [
         lambda driver: driver.list_folders("x"),
         lambda driver: driver.list_folders_many(["x"], 10),
-        lambda driver: driver.list_folders("x", holding="a/file"),
+        lambda driver: driver.list_folders("x", containing="a/file"),
     ]
     for ask in asked:
         for call in ("stat", "scandir"):
@@ -244,7 +244,7 @@ def test_a_disk_that_fails_is_no_empty_folder(tmp_path):
 def test_a_folder_that_goes_before_its_folders_are_looked_at(tmp_path):
     make(tmp_path, "x/a")
     driver = driver_on(tmp_path, FaultyFiles(open=[errno.ENOENT]))
-    failure_of(driver.list_folders("x", holding="file"), PathNotFound)
+    failure_of(driver.list_folders("x", containing="file"), PathNotFound)
 
 
 def test_no_descriptor_is_lost(tmp_path):
@@ -253,8 +253,8 @@ def test_no_descriptor_is_lost(tmp_path):
         (tmp_path / "x" / name / "file").write_bytes(b"1")
     before = len(list(Path("/proc/self/fd").iterdir()))
     driver = driver_on(tmp_path, FaultyFiles(stat=[None, errno.EIO]))
-    failure_of(driver.list_folders("x", holding="file"), StorageError)
-    assert folders(driver, holding="file", limit=1) == ["a"]
+    failure_of(driver.list_folders("x", containing="file"), StorageError)
+    assert folders(driver, containing="file", limit=1) == ["a"]
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
@@ -270,37 +270,37 @@ def test_what_was_found_in_a_folder_is_not_looked_for_again(driver, files, tmp_p
         result_of(driver.put(f"x/{name}/link", b"1"))
     result_of(driver.put("x/bb/other", b"1"))
     held = ["a", "b", "c", "d"]
-    assert folders(driver, holding="link") == held
+    assert folders(driver, containing="link") == held
     looks = files.calls["stat"]
-    assert folders(driver, holding="link") == held
+    assert folders(driver, containing="link") == held
     # At the folder itself, and at the one that had none.
     assert files.calls["stat"] - looks == 2
-    assert folders(driver, holding="link", after="bb", limit=1) == ["c"]
-    assert folders(driver, holding="link", after="b") == ["c", "d"]
+    assert folders(driver, containing="link", after="bb", limit=1) == ["c"]
+    assert folders(driver, containing="link", after="b") == ["c", "d"]
     result_of(driver.put("x/bb/link", b"1"))
-    assert folders(driver, holding="link", limit=3) == ["a", "b", "bb"]
-    assert folders(driver, holding="link") == ["a", "b", "bb", "c", "d"]
-    assert folders(driver, holding="other") == ["bb"]
+    assert folders(driver, containing="link", limit=3) == ["a", "b", "bb"]
+    assert folders(driver, containing="link") == ["a", "b", "bb", "c", "d"]
+    assert folders(driver, containing="other") == ["bb"]
 
 
 def test_what_was_found_is_forgotten_with_the_version_of_the_folder(driver, tmp_path):
     for name in ("a", "b"):
         result_of(driver.put(f"x/{name}/link", b"1"))
-    assert folders(driver, holding="link") == ["a", "b"]
+    assert folders(driver, containing="link") == ["a", "b"]
     (tmp_path / "x/a/link").unlink()
     result_of(driver.put("x/c/link", b"1"))
     os.utime(tmp_path / "x")
-    assert folders(driver, holding="link") == ["b", "c"]
+    assert folders(driver, containing="link") == ["b", "c"]
 
 
 def test_of_few_paths_it_is_kept_where_they_were_found(driver, files, tmp_path):
     for inside in ("one", "two", "three"):
         result_of(driver.put(f"x/a/{inside}", b"1"))
-        assert folders(driver, holding=inside) == ["a"]
+        assert folders(driver, containing=inside) == ["a"]
     looks = files.calls["stat"]
-    assert folders(driver, holding="three") == folders(driver, holding="two") == ["a"]
+    assert folders(driver, containing="three") == folders(driver, containing="two") == ["a"]
     assert files.calls["stat"] - looks == 2
-    assert folders(driver, holding="one") == ["a"]
+    assert folders(driver, containing="one") == ["a"]
     assert files.calls["stat"] - looks == 4
 
 
@@ -308,6 +308,6 @@ def test_what_a_symbolic_link_leads_to_is_looked_at_each_time(driver, tmp_path):
     result_of(driver.put("y/link", b"1"))
     make(tmp_path, "x")
     (tmp_path / "x/a").symlink_to(tmp_path / "y")
-    assert folders(driver, holding="link") == ["a"]
+    assert folders(driver, containing="link") == ["a"]
     (tmp_path / "y/link").unlink()
-    assert folders(driver, holding="link") == []
+    assert folders(driver, containing="link") == []

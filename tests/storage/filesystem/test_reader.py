@@ -80,7 +80,8 @@ def test_pieces_come_one_by_one(reader, threads):
     assert max(map(len, sink.received)) == PIECE_BYTES
     assert result_of(done) is None
     assert sink.content == CONTENT
-    assert reader.fileno() is None
+    with pytest.raises(ValueError, match="closed"):
+        reader.fileno()
 
 
 def test_a_pause_lets_one_piece_through_at_most(reader, threads):

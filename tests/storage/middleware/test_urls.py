@@ -12,10 +12,18 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from twisted.internet.defer import succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from twisted_registry.storage.checked import CheckedDriver
-from twisted_registry.storage.interfaces import IStorageDriver, MethodUnsupported
+from twisted_registry.storage.interfaces import (
+    IBulkLookup,
+    IFolders,
+    ILeftovers,
+    IPresigner,
+    IStorageDriver,
+    MethodUnsupported,
+)
 from twisted_registry.storage.memory import MemoryDriver
 from twisted_registry.storage.middleware.cloudfront import CloudFront, CloudFrontSigner
 from twisted_registry.storage.middleware.urls import Redirect, Rewrite
@@ -27,10 +35,10 @@ PATH = "docker/registry/v2/blobs/sha256/ab/ab+c d/data"
 QUOTED = "docker/registry/v2/blobs/sha256/ab/ab%2Bc%20d/data"
 
 
+@implementer(IPresigner)
 class Bucket(MemoryDriver):
     """A store with URLs."""
 
-    presigns = True
     closed = False
 
     def presign(self, path, method, expires, client=""):
@@ -55,7 +63,9 @@ def bucket(clock):
 
 def url_of(driver, path=PATH, method="GET", client="192.0.2.1"):
     verifyObject(IStorageDriver, driver)
-    return result_of(driver.presign(path, method, 60, client))
+    presigner = IPresigner(driver)
+    verifyObject(IPresigner, presigner)
+    return result_of(presigner.presign(path, method, 60, client))
 
 
 @pytest.fixture(params=["redirect", "rewrite", "cloudfront"])
@@ -72,11 +82,15 @@ SIGNER = CloudFrontSigner("K2JCJMDEHXQW5F", KEY)
 
 
 def test_all_else_is_the_drivers(wrapped, bucket):
-    assert (wrapped.name, wrapped.presigns) == ("inmemory", True)
+    assert wrapped.name == "inmemory"
     assert wrapped.min_chunk_bytes == 0
     result_of(wrapped.put("a/b", b"content"))
     assert result_of(bucket.get("a/b", 10)) == b"content"
     assert [entry.path for entry in result_of(wrapped.list("a"))] == ["b"]
+    assert IBulkLookup(wrapped) is bucket
+    assert IFolders(wrapped) is bucket
+    assert ILeftovers(wrapped, None) is None
+    assert IStorageDriver(wrapped) is wrapped
     result_of(wrapped.close())
     assert bucket.closed
 
@@ -88,7 +102,6 @@ def test_other_methods_have_no_url(wrapped):
 
 def test_the_guard_around_them(wrapped, clock):
     guarded = CheckedDriver(wrapped, clock)
-    assert guarded.presigns
     assert url_of(guarded, "a/b") == url_of(wrapped, "a/b")
 
 
@@ -106,7 +119,6 @@ def test_redirect(bucket, base, expected):
 
 def test_redirect_gives_urls_to_drivers_that_have_none(clock):
     driver = Redirect(MemoryDriver(clock), "https://mirror.example")
-    assert driver.presigns
     assert url_of(driver, "a") == "https://mirror.example/a"
 
 
@@ -140,7 +152,7 @@ def test_rewrite(bucket, options, expected):
 
 def test_rewrite_makes_no_urls(clock):
     driver = Rewrite(MemoryDriver(clock), "https")
-    assert not driver.presigns
+    assert IPresigner(driver, None) is None
     failure_of(driver.presign("a", "GET", 60), MethodUnsupported)
 
 

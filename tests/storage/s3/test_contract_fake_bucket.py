@@ -42,7 +42,7 @@ async def test_a_name_that_no_store_could_repeat_is_no_error(after):
         await driver.put(f"x/{name}/file", b"1")
     later = [name for name in names if name > after]
     assert list(await driver.list_folders("x", after)) == later
-    assert list(await driver.list_folders("x", after, holding="file")) == later
+    assert list(await driver.list_folders("x", after, containing="file")) == later
     assert [entry.path for entry in await driver.list("x", after)] == later
     paths = sorted(f"x/{name}/file" for name in names)
     walked = [entry.path for entry in await driver.walk("x", f"x/{after}")]

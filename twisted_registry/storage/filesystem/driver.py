@@ -15,9 +15,9 @@ import resource
 from collections import OrderedDict
 from functools import partial
 from stat import S_ISREG
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from twisted_registry.storage.filesystem.listing import (
@@ -36,9 +36,12 @@ from twisted_registry.storage.filesystem.writer import FileWriter, WriteBudget
 from twisted_registry.storage.interfaces import (
     Entry,
     FileVersion,
+    IBulkLookup,
+    IFastLookup,
+    IFolders,
+    IHostLock,
+    ILeftovers,
     IStorageDriver,
-    MethodUnsupported,
-    NearFolders,
     OffsetInvalid,
     PathInvalid,
     PathNotFound,
@@ -145,8 +148,8 @@ class OpenFileCache:
 _T = TypeVar("_T")
 
 
-@implementer(IStorageDriver)
-class FilesystemDriver(NearFolders):
+@implementer(IStorageDriver, IFastLookup, IBulkLookup, IFolders, ILeftovers, IHostLock)
+class FilesystemDriver:
     """Files below a root folder.
 
     :ivar root: the folder, absolute; made when it is first written to.
@@ -157,8 +160,6 @@ class FilesystemDriver(NearFolders):
     :ivar files: the operating system, for tests to replace.
     :ivar threads: the pool, for tests to replace.
     """
-
-    presigns: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -346,13 +347,13 @@ class FilesystemDriver(NearFolders):
         return self._run(path, list_folder, self._tree, path, after, limit)
 
     def list_folders(
-        self, path: str, after: str = "", limit: int = 1000, holding: str = ""
+        self, path: str, after: str = "", limit: int = 1000, containing: str = ""
     ) -> Deferred[Sequence[str]]:
         """Fire with the names of the folders directly in a folder; at once, if that can be."""
-        cached = None if holding else self._folder_names.cached(path, after, limit)
+        cached = None if containing else self._folder_names.cached(path, after, limit)
         if cached is not None:
             return succeed(cached)
-        return self._run(path, self._folder_names.page, path, after, limit, holding)
+        return self._run(path, self._folder_names.page, path, after, limit, containing)
 
     def list_folders_many(
         self, paths: Sequence[str], limit: int
@@ -364,11 +365,7 @@ class FilesystemDriver(NearFolders):
         """Fire with the files below a folder."""
         return self._run(prefix, walk_files, self._tree, prefix, after, limit)
 
-    def presign(self, path: str, method: str, expires: int, client: str = "") -> Deferred[str]:  # noqa: ARG002
-        """Fail: there is nobody else to ask for these bytes."""
-        return fail(MethodUnsupported(path, f"{self.name} has no URLs"))
-
-    def lock(self, name: str) -> Deferred[Callable[[], object] | None]:
+    def lock(self, name: str) -> Deferred[Callable[[], object]]:
         """Keep other processes waiting by a lock on a file, one of a few."""
         return self._host_locks.acquire(name)
 

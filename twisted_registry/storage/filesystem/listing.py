@@ -110,19 +110,19 @@ class FolderNameCache:
         scan = self._lookup(path, _version(found))
         return None if scan is None or scan.links else _slice(scan, after, limit)
 
-    def page(self, path: str, after: str, limit: int, holding: str) -> Sequence[str]:
+    def page(self, path: str, after: str, limit: int, containing: str) -> Sequence[str]:
         """The first ``limit`` folders in ``path`` whose name is greater than ``after``.
 
-        :param holding: only those with a file of at least one byte under this path inside them.
+        :param containing: only those with a file of at least one byte under this path inside them.
         :raises PathNotFound: if there is no such folder.
         :raises PathInvalid: if it is a file.
         """
         scan = self._read(path)
-        if not holding and not scan.links:
+        if not containing and not scan.links:
             return _slice(scan, after, limit)
         start = bisect_right(scan.names, after)
-        if holding:
-            return self._page_containing(path, scan, start, limit, holding)
+        if containing:
+            return self._page_containing(path, scan, start, limit, containing)
         later = islice(scan.names, start, None)
         base = f"{path}/" if path else ""
         straight = (

@@ -63,7 +63,7 @@ class HostLocks:
         self.run_blocking = run_blocking
 
     @inlineCallbacks
-    def acquire(self, name: str) -> Generator[Any, Any, Callable[[], object] | None]:
+    def acquire(self, name: str) -> Generator[Any, Any, Callable[[], object]]:
         """Fire with what lets go, once nobody else has the lock of a name.
 
         :raises StorageError: if somebody has had it for 30 s.

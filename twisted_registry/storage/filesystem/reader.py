@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IConsumer, IPushProducer
 from zope.interface import implementer
 
 from twisted_registry.storage.filesystem.oscalls import OSCalls, translate_oserror
-from twisted_registry.storage.interfaces import IReader, StorageError
+from twisted_registry.storage.interfaces import ILocalFileReader, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PIECE_BYTES = 512 * 1024
 
 
-@implementer(IReader, IPushProducer)
+@implementer(ILocalFileReader, IPushProducer)
 class FileReader:
     """A stretch of an open file.
 
@@ -71,9 +71,14 @@ class FileReader:
         feeding.addCallbacks(self._fed, self._failed)
         return self._done
 
-    def fileno(self) -> int | None:
-        """Return the descriptor, or None once closed."""
-        return None if self._closed else self._fd
+    def fileno(self) -> int:
+        """Return the descriptor.
+
+        :raises ValueError: if the reader is closed: the number may belong to another file.
+        """
+        if self._closed:
+            raise ValueError("the reader is closed")
+        return self._fd
 
     def offset(self) -> int:
         """Return where in the file the stretch begins."""

@@ -12,8 +12,15 @@ from urllib.parse import quote, urlsplit
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.components import proxyForInterface
+from zope.interface import alsoProvides
 
-from twisted_registry.storage.interfaces import IStorageDriver, MethodUnsupported
+from twisted_registry.storage.fallbacks import find_presigner
+from twisted_registry.storage.interfaces import (
+    OPTIONAL_INTERFACES,
+    IPresigner,
+    IStorageDriver,
+    MethodUnsupported,
+)
 
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
@@ -28,7 +35,24 @@ class URLMiddleware(_Proxy):  # type: ignore[misc]
     """Passes everything on to :attr:`driver`, and has URLs of its own."""
 
     driver: IStorageDriver
-    presigns = True
+
+    def __init__(self, driver: IStorageDriver) -> None:
+        super().__init__(driver)
+        #: what the driver has of URLs
+        self.presigner = find_presigner(driver)
+        if self.has_urls:
+            alsoProvides(self, IPresigner)
+
+    def __conform__(self, interface: Any) -> Any:
+        """Return the driver's implementation of an optional interface, except for URLs."""
+        if interface is IPresigner or interface not in OPTIONAL_INTERFACES:
+            return None
+        return interface(self.driver, None)
+
+    @property
+    def has_urls(self) -> bool:
+        """Whether there are URLs at all."""
+        return True
 
     def presign(self, path: str, method: str, expires: int, client: str = "") -> Deferred[str]:
         """Fire with a URL that lets its bearer do ``method`` on the file without us."""
@@ -38,7 +62,9 @@ class URLMiddleware(_Proxy):  # type: ignore[misc]
 
     def make_url(self, path: str, method: str, expires: int, client: str) -> Deferred[str]:
         """Fire with the URL; the method is one of :data:`_METHODS`."""
-        return self.driver.presign(path, method, expires, client)
+        if self.presigner is None:
+            return fail(MethodUnsupported(path, f"{self.driver.name} has no URLs"))
+        return self.presigner.presign(path, method, expires, client)
 
 
 def parse_base_url(url: str, *, scheme: str = "") -> SplitResult:
@@ -86,10 +112,14 @@ class Rewrite(URLMiddleware):
         :param trim: what the path loses if it begins with that.
         """
         super().__init__(driver)
-        self.presigns = driver.presigns
         self._scheme = scheme
         self._host = host
         self._trim = quote(trim, safe="/%")
+
+    @property
+    def has_urls(self) -> bool:
+        """Whether the driver has URLs."""
+        return self.presigner is not None
 
     def make_url(self, path: str, method: str, expires: int, client: str) -> Deferred[str]:
         """Fire with the URL of the driver, changed."""

@@ -13,7 +13,7 @@ contents apart.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from attrs import define, field
@@ -22,7 +22,10 @@ from zope.interface import implementer
 
 from twisted_registry.storage.interfaces import (
     Entry,
-    FileVersion,
+    IBulkLookup,
+    ILeftovers,
+    IMarkerListing,
+    IPresigner,
     IStorageDriver,
     MethodUnsupported,
     Move,
@@ -67,7 +70,7 @@ if TYPE_CHECKING:
 
     from twisted.internet.base import ReactorBase
 
-    from twisted_registry.storage.interfaces import Change, IReader, IWriter
+    from twisted_registry.storage.interfaces import Change, IWriter
     from twisted_registry.storage.s3.interfaces import IS3Client
     from twisted_registry.storage.s3.sinks import DeferredGenerator
     from twisted_registry.storage.s3.writer import ObjectWriter
@@ -128,7 +131,7 @@ _HASH_THREADS: Final = 8
 _PRESIGNABLE_METHODS: Final = frozenset({"GET", "HEAD"})
 
 
-@implementer(IStorageDriver)
+@implementer(IStorageDriver, IBulkLookup, ILeftovers, IPresigner, IMarkerListing)
 @define(eq=False)
 class S3Driver:
     """Objects of one bucket.
@@ -149,7 +152,6 @@ class S3Driver:
     memory: int = UPLOAD_MEMORY_BYTES
     name: str = "s3"
     min_chunk_bytes: int = MIN_PART_BYTES
-    presigns: ClassVar[bool] = True
     _keys: KeyMapping = field(init=False)
     _lookup: FileLookup = field(init=False)
     _copier: Copier = field(init=False)
@@ -241,18 +243,6 @@ class S3Driver:
         size = unfinished_size(info.metadata)
         return Entry(path, info.size if size is None else size, info.modified)
 
-    def peek(self, path: str) -> FileVersion | None:  # noqa: ARG002
-        """Return None: the store is far away."""
-        return None
-
-    def validate(self, versions: Sequence[tuple[str, FileVersion]]) -> bool:  # noqa: ARG002
-        """Return False: the store is far away."""
-        return False
-
-    def open_cached(self, path: str, seen: FileVersion) -> IReader | None:  # noqa: ARG002
-        """Return None: the store is far away."""
-        return None
-
     @translate_errors
     def copy(self, source: str, destination: str) -> Deferred[None]:
         """Copy a file, inside the store."""
@@ -317,10 +307,6 @@ class S3Driver:
             if unfinished_size(info.metadata) is not None:
                 yield self._deleter.below(self._keys.pieces(path))
 
-    def prune(self, paths: Sequence[str]) -> Deferred[None]:  # noqa: ARG002
-        """Do nothing: there are no folders."""
-        return succeed(None)
-
     @translate_errors
     def delete_many(self, paths: Sequence[str]) -> Deferred[None]:
         """Remove files; pieces of unfinished ones stay until their folder goes."""
@@ -382,12 +368,12 @@ class S3Driver:
     @translate_errors
     @inlineCallbacks
     def list_folders(
-        self, path: str, after: str = "", limit: int = 1000, holding: str = ""
+        self, path: str, after: str = "", limit: int = 1000, containing: str = ""
     ) -> DeferredGenerator:
         """Fire with the names of the folders directly in a folder."""
         prefix = self._keys.below(path)
-        if holding:
-            entries = yield list_folders_with_file(self.client, prefix, holding, after, limit)
+        if containing:
+            entries = yield list_folders_with_file(self.client, prefix, containing, after, limit)
             return [entry.path for entry in entries or ()]
         names = yield list_folders(self.client, prefix, after, limit)
         if names is None and path:
@@ -429,10 +415,6 @@ class S3Driver:
         if method not in _PRESIGNABLE_METHODS:
             return fail(MethodUnsupported(path, f"there is no URL for {method}"))
         return self.client.presign(self._keys.object_key(path), method, expires)
-
-    def lock(self, name: str) -> Deferred[Callable[[], object] | None]:  # noqa: ARG002
-        """Keep nobody waiting: S3 has no locks, and its users may be on any host."""
-        return succeed(None)
 
     @inlineCallbacks
     def close(self) -> DeferredGenerator:

@@ -92,14 +92,6 @@ class ObjectReader:
         delivering.addBoth(lambda result: None if done.called else done.callback(result))
         return done
 
-    def fileno(self) -> int | None:
-        """Return None: there is no descriptor."""
-        return None
-
-    def offset(self) -> int:
-        """Return where in the file the first stretch begins."""
-        return self._offset
-
     def close(self) -> None:
         """Drop the connection; a delivery under way ends as if cancelled."""
         self._free()
