@@ -305,7 +305,7 @@ class MetadataCache:
             return None
         if not ILocalFileReader.providedBy(reader) and self.lookup.peek(path) is None:
             # Most read files of this machine.
-            from twisted_registry.repository.verification import (
+            from twisted_registry.repository.verification import (  # noqa: PLC0415
                 Fingerprints,
                 VerifiedReader,
             )
