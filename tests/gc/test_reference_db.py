@@ -1,4 +1,4 @@
-"""The table of references, on disk."""
+"""The database of references, on disk."""
 
 from __future__ import annotations
 
@@ -24,6 +24,19 @@ def path(tmp_path):
 
 
 @pytest.fixture
+def connections(monkeypatch):
+    """Collect the connections that are opened."""
+    opened, connect = [], sqlite3.connect
+
+    def collecting_connect(*args, **kwargs):
+        opened.append(connect(*args, **kwargs))
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", collecting_connect)
+    return opened
+
+
+@pytest.fixture
 def database(path):
     database = ReferenceDatabase(str(path), Inline())
     yield database
@@ -39,7 +52,7 @@ def add_manifests(database, **references):
     )
 
 
-def test_what_is_kept_is_alive_with_all_that_it_refers_to(database):
+def test_marked_digest_is_reachable_with_all_that_it_refers_to(database):
     add_manifests(database, a=[B, LONG], b=[C])
     result_of(database.begin_run())
     everything = [A, B, C, D, LONG]
@@ -51,13 +64,13 @@ def test_what_is_kept_is_alive_with_all_that_it_refers_to(database):
     assert result_of(database.count_alive()) == 0
 
 
-def test_circles_end(database):
+def test_circular_references_are_followed_once(database):
     add_manifests(database, a=[B], b=[A])
     result_of(database.mark_alive([A]))
     assert result_of(database.unreachable([A, B])) == []
 
 
-def test_what_was_learnt_is_known_after_a_restart(database, path):
+def test_references_are_kept_between_runs_and_reachability_is_not(database, path):
     assert sorted(result_of(database.unknown_manifests([A, B]))) == sorted([A, B])
     add_manifests(database, a=[B])
     assert result_of(database.unknown_manifests([A, B])) == [B]
@@ -65,12 +78,12 @@ def test_what_was_learnt_is_known_after_a_restart(database, path):
     assert result_of(again.unknown_manifests([A, B])) == [B]
     result_of(again.mark_alive([A]))
     assert result_of(again.unreachable([B])) == []
-    assert result_of(database.unreachable([B])) == [B], "what is alive is a matter of one run"
+    assert result_of(database.unreachable([B])) == [B], "reachability belongs to one run"
     result_of(again.close())
     result_of(again.close())
 
 
-def test_what_holds_a_revision(database):
+def test_roots_references_and_subjects_hold_revisions(database):
     result_of(
         database.add_manifests(
             [
@@ -85,19 +98,19 @@ def test_what_holds_a_revision(database):
     assert result_of(database.unreferenced(revisions, [A])) == [E]
     assert sorted(result_of(database.unreferenced(revisions, []))) == sorted(revisions)
     assert sorted(result_of(database.unreferenced(revisions, [B]))) == sorted([A, C, D, E])
-    # A referrer that another repository holds holds nothing here.
+    # A referrer in another repository holds nothing in this one.
     assert result_of(database.unreferenced([A, D], [A])) == [D]
 
 
 @pytest.mark.parametrize("content", [b"no database at all" * 100, b""])
-def test_a_damaged_file_is_made_anew(database, path, content):
+def test_damaged_file_is_recreated(database, path, content):
     path.parent.mkdir()
     path.write_bytes(content)
     add_manifests(database, a=[B])
     assert result_of(database.unknown_manifests([A])) == []
 
 
-def test_a_file_of_another_version_is_made_anew(database, path):
+def test_file_of_another_schema_version_is_recreated(database, path):
     path.parent.mkdir()
     other = sqlite3.connect(path)
     other.executescript("CREATE TABLE manifest (other TEXT); PRAGMA user_version = 99")
@@ -111,8 +124,8 @@ def lost(deferred):
 
 
 @pytest.mark.parametrize("ending", ["", "-wal", "-shm"])
-def test_a_file_that_is_removed_while_it_is_used(database, path, ending):
-    """Whatever might not be right is not answered, until the next run begins."""
+def test_file_deleted_during_a_run_ends_the_run(database, path, ending):
+    """Possibly wrong results are not returned until the next run begins."""
     add_manifests(database, a=[B])
     result_of(database.begin_run())
     result_of(database.mark_alive([A]))
@@ -127,7 +140,7 @@ def test_a_file_that_is_removed_while_it_is_used(database, path, ending):
     assert result_of(database.unreachable([A, B, C])) == [C]
 
 
-def test_a_file_that_is_removed_and_made_anew_by_others(database, path):
+def test_file_recreated_by_another_process_ends_the_run(database, path):
     add_manifests(database, a=[B])
     path.unlink()
     for ending in ("-wal", "-shm"):
@@ -142,7 +155,7 @@ def test_a_file_that_is_removed_and_made_anew_by_others(database, path):
     result_of(other.close())
 
 
-def test_a_file_that_is_damaged_while_it_is_used(database, path):
+def test_file_damaged_during_a_run_ends_the_run(database, path):
     add_manifests(database, a=[B])
     result_of(database.begin_run())
     result_of(database.mark_alive([A]))
@@ -157,16 +170,16 @@ def test_a_file_that_is_damaged_while_it_is_used(database, path):
     lost(again.add_manifests(learnt))
     result_of(again.begin_run())
     assert result_of(again.unknown_manifests([A])) == [A]
-    # The other finds out that it is no longer there.
+    # The other connection detects that its file was replaced.
     lost(database.unreachable([A, B]))
     result_of(again.close())
 
 
-def test_a_file_that_somebody_else_keeps_locked_stays(database, path):
+def test_locked_file_ends_the_run_and_is_not_replaced(database, path, connections):
     add_manifests(database, a=[B])
     other = sqlite3.connect(path)
     other.execute("BEGIN EXCLUSIVE")
-    database._database.execute("PRAGMA busy_timeout = 1")
+    connections[0].execute("PRAGMA busy_timeout = 1")
     lost(database.add_manifests([(C, References(frozenset()))]))
     other.rollback()
     other.close()
@@ -174,7 +187,7 @@ def test_a_file_that_somebody_else_keeps_locked_stays(database, path):
     assert result_of(database.unknown_manifests([A])) == []
 
 
-def test_a_part_of_what_was_to_be_learnt_is_never_kept(database, path):
+def test_failed_addition_stores_nothing(database, path):
     class Broken:
         subject = None
 
@@ -189,11 +202,12 @@ def test_a_part_of_what_was_to_be_learnt_is_never_kept(database, path):
     assert sorted(result_of(database.unknown_manifests([A, C]))) == sorted([A, C])
 
 
-def test_no_question_goes_through_the_whole_table(database):
-    """Each repository asks, so that the work would grow with the square of the store."""
+def test_no_query_scans_a_whole_table(database, connections):
+    """There are queries for each repository, so the work would grow with the store squared."""
     add_manifests(database, a=[B, C], b=[C])
     statements = set()
-    database._db.set_trace_callback(statements.add)
+    (connection,) = connections
+    connection.set_trace_callback(statements.add)
     for asking in (
         database.unknown_manifests([A, D]),
         database.mark_alive([A]),
@@ -204,10 +218,10 @@ def test_no_question_goes_through_the_whole_table(database):
         database.filter_dependents([A, B]),
     ):
         result_of(asking)
-    database._db.set_trace_callback(None)
+    connection.set_trace_callback(None)
     asked = [text for text in statements if text.lstrip().startswith(("SELECT", "WITH", "INSERT"))]
     assert len(asked) > 7
-    plans = {text: database._db.execute(f"EXPLAIN QUERY PLAN {text}").fetchall() for text in asked}
+    plans = {text: connection.execute(f"EXPLAIN QUERY PLAN {text}").fetchall() for text in asked}
     kept = {"SCAN digest", "SCAN manifest", "SCAN reference"}
     for text, plan in plans.items():
         assert not [step for *_, step in plan if step in kept], text
@@ -228,7 +242,7 @@ FLIPS = {
 
 
 @pytest.mark.parametrize("statement", FLIPS.values(), ids=FLIPS.keys())
-def test_a_value_that_was_changed_in_a_sound_table(database, path, statement):
+def test_changed_value_in_a_valid_database_is_detected(database, path, statement):
     result_of(database.add_manifests([(A, References(frozenset([B, C]), subject=E))]))
     result_of(database.begin_run())
     assert result_of(database.unknown_manifests([A, D])) == [D]
@@ -242,8 +256,8 @@ def test_a_value_that_was_changed_in_a_sound_table(database, path, statement):
     assert result_of(database.unreachable([B, C, D])) == [D]
 
 
-def test_bytes_that_were_changed_in_the_file(database, path):
-    """Each place of a name: in the table, or in the index by which it is looked for."""
+def test_changed_bytes_in_the_file_are_detected(database, path):
+    """A digest is stored in the table and in the index."""
     add_manifests(database, a=[B])
     result_of(database.close())
     whole = path.read_bytes()

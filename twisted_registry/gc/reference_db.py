@@ -1,17 +1,17 @@
-"""Whether a table of references still says what was written into it.
+"""Database of what manifests refer to, and of what is reachable in the current run.
 
-A disk may change a value and leave a sound table behind: one reference less, and a blob that is
-needed looks dead. So each manifest has a sum over its name and all names that it refers to, and a
-table is believed for a run only if all of them are right, and its indexes as well: a name that an
-index hides would be taken for new.
+What a manifest refers to never changes, so each manifest is read once and its references are kept
+in SQLite between runs, outside of memory. The file can be deleted at any time, even while it is
+used: it is rebuilt from the manifests.
 
-What manifests refer to, remembered between runs of the collector; and what is alive in one.
+Which digests are reachable is known to the connection only, in temporary tables. So if the file
+turns out to be damaged, the run ends with :class:`ReferenceDatabaseLost`: a fresh file would make
+everything look unreachable.
 
-What a manifest refers to never changes, so it is read once. SQLite keeps it outside of memory. The
-file can be removed at any time, also while it is in use: it is made again from the manifests. What
-is alive is remembered by the connection alone, so a file that is found to be damaged ends the run:
-to go on with another would be to take everything for dead. When a look through the store begins,
-:mod:`~twisted_registry.gc.reference_db` tells whether the file still says what was written.
+A disk that changes a value may leave a valid database behind, with one reference less, and a needed
+blob would look unreachable. So each manifest has a checksum over its digest and all that it refers
+to, and the file is used for a run only if all checksums and indexes are right. An index that hides
+a digest would make it look new.
 """
 
 from __future__ import annotations
@@ -34,48 +34,12 @@ if TYPE_CHECKING:
 
     from twisted_registry.oci.manifest import References
 
-#: Each manifest with its sum and what that is made of; targets in the order of their numbers.
-_SELECT_MANIFESTS = """
-SELECT holder.name, subject.name, (
-    SELECT group_concat(name, ' ') FROM (
-        SELECT digest.name AS name FROM reference
-        CROSS JOIN digest ON digest.id = reference.target
-        WHERE reference.manifest = manifest.id ORDER BY reference.target
-    )
-), manifest.subject IS NULL, manifest.sum FROM manifest
-LEFT JOIN digest AS holder ON holder.id = manifest.id
-LEFT JOIN digest AS subject ON subject.id = manifest.subject
-"""
-
-
-def reference_checksum(name: str, subject: str | None, targets: Iterable[str]) -> int:
-    """The sum that is kept with a manifest.
-
-    :param name: of the manifest.
-    :param targets: the names of what it refers to, in the order of their numbers in the table.
-    """
-    return crc32(f"{name}\n{subject or ''}\n{' '.join(targets)}".encode())
-
-
-def verify_database(database: sqlite3.Connection) -> None:
-    """Read the whole table once, a manifest at a time.
-
-    :raises sqlite3.DatabaseError: if something in it is not what was written.
-    """
-    (found,) = database.execute("PRAGMA integrity_check(1)").fetchone()
-    if found != "ok":
-        raise sqlite3.DatabaseError(str(found))
-    for name, subject, targets, alone, expected in database.execute(_SELECT_MANIFESTS):
-        whole = name is not None and (subject is None) == bool(alone)
-        if not whole or reference_checksum(name, subject, [targets or ""]) != expected:
-            raise sqlite3.DatabaseError(f"what {name} refers to has changed")
-
-
 log = Logger()
 
 T = TypeVar("T")
 
 _SCHEMA_VERSION = 2
+#: The database, its write-ahead log, and the index of that.
 _FILE_SUFFIXES = ("", "-wal", "-shm")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS digest (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
@@ -90,11 +54,11 @@ CREATE TEMP TABLE noted (name TEXT PRIMARY KEY, sum BLOB) WITHOUT ROWID;
 CREATE TEMP TABLE asked (id INTEGER PRIMARY KEY);
 CREATE TEMP TABLE needing (id INTEGER PRIMARY KEY);
 """
-# CROSS JOIN has SQLite begin with what stands on the left: what was asked for, which is
-# little. Left to itself it goes through the whole of another table, for each question again.
-#: The names of what was asked for, as far as they are, or are not, in another table.
+# CROSS JOIN makes SQLite start with the table on the left, which is the short list of the query's
+# digests. Its own choice is to scan another table completely, for each query.
+#: The digests of the query that are, or are not, in another table.
 _SELECT_ASKED = "SELECT name FROM asked CROSS JOIN digest USING (id) WHERE id {which}"
-#: Everything that is reached from what was asked for.
+#: All that is reachable from the digests of the query.
 _INSERT_REACHABLE = """
 WITH RECURSIVE reach (id) AS (
     SELECT id FROM asked
@@ -103,18 +67,19 @@ WITH RECURSIVE reach (id) AS (
 )
 INSERT OR IGNORE INTO {table} SELECT id FROM reach
 """
-#: Revisions whose subject is kept and that are not kept yet.
+#: Revisions of the query whose subject is kept and that are not kept themselves yet.
 _SELECT_REFERRERS = """
 SELECT digest.name FROM asked
 CROSS JOIN manifest USING (id)
 CROSS JOIN digest USING (id)
 WHERE manifest.subject IN (SELECT id FROM kept) AND asked.id NOT IN (SELECT id FROM kept)
 """
-#: One step from what needs something to what needs that.
+#: One step from dependents to their dependents.
 _INSERT_DEPENDENTS = """
 INSERT OR IGNORE INTO needing
 SELECT manifest FROM reference WHERE target IN (SELECT id FROM needing)
 """
+#: References between digests of the query.
 _SELECT_BETWEEN = """
 SELECT holder.name, held.name FROM asked
 CROSS JOIN reference ON reference.manifest = asked.id
@@ -122,6 +87,7 @@ CROSS JOIN digest AS holder ON holder.id = reference.manifest
 CROSS JOIN digest AS held ON held.id = reference.target
 WHERE reference.target IN (SELECT id FROM asked)
 """
+#: Digests of the query that have a subject, with the subject.
 _SELECT_SUBJECTS = """
 SELECT digest.name, subject.name FROM asked
 CROSS JOIN manifest USING (id)
@@ -130,68 +96,82 @@ CROSS JOIN digest AS subject ON subject.id = manifest.subject
 """
 
 
+#: Each manifest with its checksum and the values it covers; targets in the order of their IDs.
+_SELECT_MANIFESTS = """
+SELECT holder.name, subject.name, (
+    SELECT group_concat(name, ' ') FROM (
+        SELECT digest.name AS name FROM reference
+        CROSS JOIN digest ON digest.id = reference.target
+        WHERE reference.manifest = manifest.id ORDER BY reference.target
+    )
+), manifest.subject IS NULL, manifest.sum FROM manifest
+LEFT JOIN digest AS holder ON holder.id = manifest.id
+LEFT JOIN digest AS subject ON subject.id = manifest.subject
+"""
+
+
 class ReferenceDatabaseLost(CollectionFailed):
-    """The file could not be used in the middle of a run; it can at the next ``begin_run``."""
+    """The file became unusable during a run; the next ``begin_run`` replaces it."""
 
 
 class WorkerThread(Protocol):
-    """A thread of one's own, such as :class:`~twisted_registry.storage.threads.Threads`."""
+    """A dedicated thread, such as :class:`~twisted_registry.storage.threads.Threads` of size 1."""
 
     def run_blocking(self, work: Callable[..., T], *arguments: Any) -> Deferred[T]:
-        """Fire with what ``work(*arguments)`` returns; calls are made one at a time."""
+        """Fire with the result of ``work(*arguments)``; calls run one at a time."""
 
     def close(self) -> Deferred[None]:
-        """Fire once it has ended."""
+        """End the thread, and fire when it has ended."""
 
 
 @define(eq=False)
 class ReferenceDatabase:
-    """A table of references on disk or in memory.
+    """The references of one store, and the reachable digests of one run.
 
-    :ivar path: of the file; ``:memory:`` keeps it in memory.
-    :ivar thread: where the calls are made, one at a time.
+    All Deferreds but that of :meth:`begin_run` fail with :class:`ReferenceDatabaseLost` if the file
+    is damaged, deleted or locked.
+
+    :ivar path: path of the file, or ``:memory:``.
+    :ivar thread: runs all calls, one at a time.
     """
 
     path: str
     thread: WorkerThread
     _database: sqlite3.Connection | None = field(init=False, default=None)
-    #: which files are open, see :meth:`_file_identities`
+    #: the files that are open, see :meth:`_file_identities`
     _open_identities: tuple[tuple[int, int] | None, ...] = field(init=False, default=())
-    _lost: bool = field(init=False, default=False)
+    _is_lost: bool = field(init=False, default=False)
 
     def unknown_manifests(self, manifests: Sequence[Digest]) -> Deferred[list[Digest]]:
-        """Fire with those of ``manifests`` of which it is not known what they refer to."""
+        """Fire with those of ``manifests`` whose references are not in the database."""
         return self._call(self._unknown_manifests, manifests)
 
     def add_manifests(self, manifests: Sequence[tuple[Digest, References]]) -> Deferred[None]:
-        """Remember what manifests refer to."""
+        """Store what manifests refer to: all of them, or none."""
         return self._call(self._add_manifests, manifests)
 
     def begin_run(self) -> Deferred[None]:
-        """Nothing is alive any more. All others raise :class:`ReferenceDatabaseLost` at damage.
-
-        A table that is damaged already is made anew.
-        """
+        """Verify the file, replace it if it is damaged, and mark nothing as reachable."""
         return Deferred.fromCoroutine(self._begin_verified())
 
     def mark_alive(self, digests: Iterable[Digest]) -> Deferred[None]:
-        """What is named here is alive, and all that it refers to, over any number of steps."""
+        """Mark digests as reachable, and all that they refer to, directly or indirectly."""
         return self._call(self._mark_reachable, "alive", digests)
 
     def save_checksum(self, repository: str, checksum: bytes | None) -> Deferred[None]:
-        """Remember until ``begin_run`` what a repository held when all that it holds was kept."""
+        """Store a checksum of a repository's revisions until the next ``begin_run``."""
         return self._call(self._save_checksum, repository, checksum)
 
     def saved_checksum(self, repository: str) -> Deferred[bytes | None]:
-        """Fire with what was noted last of a repository, or None."""
+        """Fire with the checksum that was saved last for a repository, or None."""
         return self._call(self._saved_checksum, repository)
 
     def unreachable(self, digests: Sequence[Digest]) -> Deferred[list[Digest]]:
-        """Fire with those of ``digests`` that are not alive."""
+        """Fire with those of ``digests`` that are not marked as reachable."""
         return self._call(self._unreachable, digests)
 
     def count_alive(self) -> Deferred[int]:
-        """Fire with how many are alive."""
+        """Fire with the number of reachable digests."""
         return self._call(self._count_alive)
 
     def unreferenced(
@@ -199,27 +179,28 @@ class ReferenceDatabase:
     ) -> Deferred[list[Digest]]:
         """Fire with those of a repository's revisions that nothing holds.
 
-        What holds one: a root, what refers to it if that is held, and its subject likewise.
+        A revision is held if it is a root, if a held manifest refers to it, or if its subject is
+        held.
         """
         return self._call(self._find_unreferenced, revisions, roots)
 
     def trace_dependents(self, digest: Digest) -> Deferred[None]:
-        """Look for all that needs a digest, over any number of steps; it is one of them."""
+        """Find all that needs a digest, directly or indirectly, including itself."""
         return self._call(self._trace_dependents, digest)
 
     def filter_dependents(self, digests: Sequence[Digest]) -> Deferred[list[Digest]]:
-        """Fire with those of ``digests`` that need what was traced last."""
+        """Fire with those of ``digests`` that need the digest that was traced last."""
         return self._call(self._filter_dependents, digests)
 
     def references_between(
         self, digests: Sequence[Digest]
     ) -> Deferred[list[tuple[Digest, Digest]]]:
-        """Fire with what refers to what among ``digests``."""
-        return self._call(self._pairs, digests, _SELECT_BETWEEN)
+        """Fire with the references among ``digests``, as pairs of holder and target."""
+        return self._call(self._select_pairs, digests, _SELECT_BETWEEN)
 
     def subjects(self, digests: Sequence[Digest]) -> Deferred[list[tuple[Digest, Digest]]]:
-        """Fire with those of ``digests`` that have a subject, and with that."""
-        return self._call(self._pairs, digests, _SELECT_SUBJECTS)
+        """Fire with those of ``digests`` that have a subject, as pairs with the subject."""
+        return self._call(self._select_pairs, digests, _SELECT_SUBJECTS)
 
     def close(self) -> Deferred[None]:
         """Close the file, and end the thread."""
@@ -228,45 +209,45 @@ class ReferenceDatabase:
     async def _begin_verified(self) -> None:
         await self.thread.run_blocking(self._close_if_replaced)
         with suppress(ReferenceDatabaseLost):
-            await self._call(lambda: verify_database(self._db))
+            await self._call(lambda: _verify(self._db))
         await self.thread.run_blocking(self._close_if_replaced)
         await self._call(self._begin_run)
 
     def _call(self, function: Callable[..., T], *arguments: Any) -> Deferred[T]:
         def work() -> T:
-            if self._lost:
-                raise ReferenceDatabaseLost(f"{self.path} was lost in the middle of a run")
+            if self._is_lost:
+                raise ReferenceDatabaseLost(f"{self.path} was lost during a run")
             try:
                 if self._database is None:
                     self._database = self._open()
                 with self._database:
-                    answer = function(*arguments)
+                    result = function(*arguments)
             except sqlite3.DatabaseError as error:
                 self._lose(error)
-                raise ReferenceDatabaseLost(f"{self.path} can not be used: {error}") from error
+                raise ReferenceDatabaseLost(f"{self.path} cannot be used: {error}") from error
             if self._open_identities != self._file_identities():
-                # Removed, and perhaps made anew by others, with whom it shares what is beside it:
-                # only what was read before is sure to be right.
+                # The file was deleted and perhaps recreated by another process. Both would share
+                # the log beside it, so only what was read before is right.
                 self._close()
-                self._lost = True
-                raise ReferenceDatabaseLost(f"{self.path} was removed in the middle of a run")
-            return answer
+                self._is_lost = True
+                raise ReferenceDatabaseLost(f"{self.path} was deleted during a run")
+            return result
 
         return self.thread.run_blocking(work)
 
-    # What follows runs on the thread.
+    # All methods below run on the thread.
 
     def _close_if_replaced(self) -> None:
-        self._lost = False
+        self._is_lost = False
         if self._database is not None and self._open_identities != self._file_identities():
             self._close()
 
     def _file_identities(self) -> tuple[tuple[int, int] | None, ...]:
-        """Which files are there now: device and node of the table and of what SQLite needs."""
+        """Return device and inode of the database and of the files beside it, now."""
         return tuple(_file_identity(Path(f"{self.path}{ending}")) for ending in _FILE_SUFFIXES)
 
     def _lose(self, error: sqlite3.DatabaseError) -> None:
-        self._lost = True
+        self._is_lost = True
         with suppress(sqlite3.Error):
             self._close()
         if not _is_transient(error):
@@ -282,7 +263,10 @@ class ReferenceDatabase:
             return self._connect()
 
     def _remove(self, error: sqlite3.DatabaseError) -> None:
-        log.warn("{path} is damaged and made anew: {reason}", path=self.path, reason=str(error))
+        log.warn(
+            "reference database is damaged and recreated path={path}: {reason}",
+            path=self.path, reason=str(error),
+        )  # fmt: skip
         for ending in _FILE_SUFFIXES:
             Path(f"{self.path}{ending}").unlink(missing_ok=True)
 
@@ -291,8 +275,8 @@ class ReferenceDatabase:
             Path(self.path).parent.mkdir(parents=True, exist_ok=True)
         database = sqlite3.connect(self.path, check_same_thread=False)
         try:
-            # A power cut may cost what was learnt last, but never a part of it: a manifest that
-            # is known with half of its references would be the end of the other half.
+            # A power cut may lose the last transactions, but never a part of one. A manifest with
+            # half of its references would make the other half look unreachable.
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")
             database.execute("PRAGMA temp_store = FILE")
@@ -334,20 +318,20 @@ class ReferenceDatabase:
 
     def _add_manifests(self, manifests: Sequence[tuple[Digest, References]]) -> None:
         for digest, references in manifests:
-            known, subject = self._row_id(digest), references.subject
+            manifest_id, subject = self._row_id(digest), references.subject
             targets = sorted((self._row_id(target), str(target)) for target in references.digests)
-            checksum = reference_checksum(
+            checksum = _reference_checksum(
                 str(digest),
                 None if subject is None else str(subject),
                 [name for _, name in targets],
             )
             self._db.execute(
                 "INSERT OR REPLACE INTO manifest VALUES (?, ?, ?)",
-                (known, None if subject is None else self._row_id(subject), checksum),
+                (manifest_id, None if subject is None else self._row_id(subject), checksum),
             )
             self._db.executemany(
                 "INSERT OR IGNORE INTO reference VALUES (?, ?)",
-                [(known, number) for number, _ in targets],
+                [(manifest_id, target_id) for target_id, _ in targets],
             )
 
     def _mark_reachable(self, table: str, digests: Iterable[Digest]) -> None:
@@ -378,7 +362,7 @@ class ReferenceDatabase:
         self._db.execute("DELETE FROM needing")
         self._fill_asked([digest])
         self._db.execute("INSERT INTO needing SELECT id FROM asked")
-        # Each step goes through all references: there is no index for a question so rare.
+        # Each step scans all references: this query is too rare for an index.
         while self._db.execute(_INSERT_DEPENDENTS).rowcount > 0:
             pass
 
@@ -386,7 +370,7 @@ class ReferenceDatabase:
         self._fill_asked(digests)
         return self._query_digests(_SELECT_ASKED.format(which="IN (SELECT id FROM needing)"))
 
-    def _pairs(self, digests: Sequence[Digest], query: str) -> list[tuple[Digest, Digest]]:
+    def _select_pairs(self, digests: Sequence[Digest], query: str) -> list[tuple[Digest, Digest]]:
         self._fill_asked(digests)
         with closing(self._db.execute(query)) as rows:
             return [(Digest.parse(first), Digest.parse(second)) for first, second in rows]
@@ -419,11 +403,34 @@ def _file_identity(path: Path) -> tuple[int, int] | None:
 
 
 def _is_transient(error: sqlite3.DatabaseError) -> bool:
-    """Whether the file is whole, and another process or a full disk is in the way."""
+    """Return whether the file is sound, and a lock or a full disk caused an error."""
     return "locked" in str(error) or "full" in str(error)
 
 
 def _check_version(database: sqlite3.Connection) -> None:
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if version not in {0, _SCHEMA_VERSION}:
-        raise sqlite3.DatabaseError(f"it has version {version}")
+        raise sqlite3.DatabaseError(f"schema version {version} is not supported")
+
+
+def _reference_checksum(name: str, subject: str | None, targets: Iterable[str]) -> int:
+    """Return the checksum that is stored with a manifest.
+
+    :param name: digest of the manifest.
+    :param targets: digests of all that it refers to, in the order of their IDs in the database.
+    """
+    return crc32(f"{name}\n{subject or ''}\n{' '.join(targets)}".encode())
+
+
+def _verify(database: sqlite3.Connection) -> None:
+    """Read the whole database once, a manifest at a time.
+
+    :raises sqlite3.DatabaseError: if a value or index is not what was written.
+    """
+    (found,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+    if found != "ok":
+        raise sqlite3.DatabaseError(str(found))
+    for name, subject, targets, has_no_subject, expected in database.execute(_SELECT_MANIFESTS):
+        is_complete = name is not None and (subject is None) == bool(has_no_subject)
+        if not is_complete or _reference_checksum(name, subject, [targets or ""]) != expected:
+            raise sqlite3.DatabaseError(f"the references of {name} have changed")
