@@ -1,14 +1,16 @@
 """A model of the collector's protocol, small enough to try every interleaving.
 
-What is removed goes into the trash, where a manifest PUT that misses it finds it, and which may be
-emptied at any time: at once, too, which is the same as no trash.
+See :mod:`twisted_registry.gc.gate` for the protocol. The model has one blob, which is garbage, and
+one manifest that needs it. Two serving processes each take a push: the blob, unless they report it
+as present, and then the manifest. One collector runs once. Each step is one access to the store.
+Between any two steps every other process may act, stall beyond its term, or come back.
 
-One blob that nothing references and that is old enough to go, one manifest that names it. Two
-serving processes each take a push: the blob, unless they call it present, then the manifest. One
-collector goes through its steps. Every step is one access to the store, and between any two of
-them any other process may act, stall beyond its term, or come back.
+Removed bytes go to the trash, where a manifest PUT that misses them finds them. The trash may be
+emptied at any time. If that is at once, it is the same as having no trash.
 
-The safeguards are switches, so that a test can show what each of them is for.
+The model does not include revisions on a list (``garbage-collect --delete-untagged``).
+
+Each safeguard is a switch, so that a test can show what it is for.
 """
 
 from __future__ import annotations
@@ -20,33 +22,37 @@ SERVERS = (0, 1)
 
 
 class Rules(NamedTuple):
-    """The safeguards.
+    """Safeguards, and what may happen. The numbers are those of the rules in ``gate.py``.
 
-    ``second_look``: the collector marks again after it has published what is condemned.
-    ``read_back``: a manifest PUT reads the condemned list after its link is written.
-    ``probe``: and after that looks for its blob once more.
-    ``quiet``: a process acknowledges a list once what it began before has ended.
-    ``punctual``: a process that could not renew its record in time refuses what it would store.
-    ``record_first``: a process that (again) begins to serve writes its record, then reads the list.
-    ``lapses``: a process may stall for longer than its record is good in the middle of a step.
-    ``stalls``: the collector may, between its last look at the time and the removal.
+    :ivar second_mark: 1: the collector marks again after it has published the condemned list.
+    :ivar read_list: 2: a manifest PUT reads the list after its link is written.
+    :ivar check_presence: 3: after that, it checks once more that its blob is stored.
+    :ivar drain: 7: a process acknowledges a list when what it began before has ended.
+    :ivar stop_when_overdue: 5: a process that could not renew its record stores nothing more.
+    :ivar record_first: 5: a process that begins to serve writes its record, then reads the list.
+    :ivar processes_stall: a process may stall for longer than its record lives during a step.
+    :ivar collector_stalls: the collector may stall between its last look at the clock and the
+        removal.
     """
 
-    second_look: bool = True
-    read_back: bool = True
-    probe: bool = True
-    quiet: bool = True
-    punctual: bool = True
+    second_mark: bool = True
+    read_list: bool = True
+    check_presence: bool = True
+    drain: bool = True
+    stop_when_overdue: bool = True
     record_first: bool = True
-    lapses: bool = True
-    stalls: bool = False
+    processes_stall: bool = True
+    collector_stalls: bool = False
 
 
 class Server(NamedTuple):
     """A serving process.
 
-    ``step``: where its push is. ``serves``: it believes that others know it to live.
-    ``record``: whether they do. ``seen``, ``obeys``: whether it knows the list, and obeys it.
+    :ivar step: the step of its push.
+    :ivar serves: whether it considers its record to be alive.
+    :ivar record: whether other processes do.
+    :ivar seen: whether it has seen the list.
+    :ivar obeys: whether it obeys the list.
     """
 
     step: str = "head"
@@ -57,11 +63,12 @@ class Server(NamedTuple):
 
 
 class Store(NamedTuple):
-    """What all processes see.
+    """What all processes share.
 
-    ``blob``: "old", "fresh" (pushed again since the proposal), "trash", "" (gone) or "lost" (gone
-    although it was pushed again).
-    ``listed``: "", "proposed", "condemned" or "void" (its term has passed).
+    :ivar blob: "old", "fresh" (pushed again since the proposal), "trash", "" (removed) or "lost"
+        (removed although it was pushed again).
+    :ivar links: whether the push of each process has written its link.
+    :ivar listed: "", "proposed", "condemned" or "expired".
     """
 
     blob: str = "old"
@@ -71,51 +78,55 @@ class Store(NamedTuple):
 
 
 class State(NamedTuple):
-    """Everything. ``doomed``: what the collector's last mark told of the blob."""
+    """The whole state.
+
+    :ivar collector: the next step of the collector.
+    :ivar unreachable: whether the collector's last mark missed the blob.
+    """
 
     store: Store = Store()
     servers: tuple[Server, Server] = (Server(), Server())
     collector: str = "propose"
-    doomed: bool = False
+    unreachable: bool = False
 
 
-#: Steps of a push that has passed the gate and not ended.
+#: Steps of a push that is inside the gate.
 UNDER_WAY = {"leasing", "moving", "copying", "linking", "reading", "probing"}
 
 
-class Turn:
-    """One step of one server, from one state."""
+class ServerStep:
+    """The possible next steps of one server, from one state."""
 
     def __init__(self, state, number, rules):
         self.state = state
         self.number = number
         self.rules = rules
         self.store = state.store
-        self.me = state.servers[number]
+        self.server = state.servers[number]
         self.listed = self.store.listed in {"proposed", "condemned"}
-        #: Whether this process tells its clients that the blob is gone.
-        self.gone = self.me.obeys and self.listed
+        #: whether this process reports the blob as absent to clients that push
+        self.is_hidden = self.server.obeys and self.listed
         self.is_there = self.store.blob in {"old", "fresh"}
-        self.may_store = self.me.serves or not rules.punctual
+        self.may_store = self.server.serves or not rules.stop_when_overdue
 
     def after(self, step=None, store=None, **changes):
         servers = list(self.state.servers)
-        servers[self.number] = self.me._replace(step=step or self.me.step, **changes)
+        servers[self.number] = self.server._replace(step=step or self.server.step, **changes)
         return self.state._replace(store=store or self.store, servers=tuple(servers))
 
     def push(self):
-        """The next step of the push; none at its end."""
-        step = getattr(self, f"_{self.me.step}", None)
+        """Yield the next steps of the push; none at its end."""
+        step = getattr(self, f"_{self.server.step}", None)
         if step is not None:
             yield step()
-        if self.me.step == "head":
-            # Some clients do not ask.
+        if self.server.step == "head":
+            # Some clients upload without asking.
             yield self.after("commit")
 
     def _head(self):
-        if self.gone:
+        if self.is_hidden:
             return self.after("commit")
-        return self.after("leasing" if self.me.seen and self.listed else "looking")
+        return self.after("leasing" if self.server.seen and self.listed else "looking")
 
     def _leasing(self):
         return self.after("looking", self.store._replace(leased=True))
@@ -124,21 +135,21 @@ class Turn:
         return self.after("check" if self.is_there else "commit")
 
     def _commit(self):
-        # It waits for the sweep to pass, with a bound.
-        return self.after("refused" if self.gone or not self.may_store else "moving")
+        # It waits for the sweep, for a limited time.
+        return self.after("refused" if self.is_hidden or not self.may_store else "moving")
 
     def _moving(self):
         return self.after("check", self.store._replace(blob="fresh"))
 
     def _check(self):
-        fine = self.is_there and not self.gone and self.may_store
+        fine = self.is_there and not self.is_hidden and self.may_store
         if self.store.blob == "trash":
             return self.after("recalling")
         return self.after("linking" if fine else "refused")
 
     def _recalling(self):
-        # As a commit of the same bytes; only that they may be gone from the trash by now.
-        if self.gone or not self.may_store or not self.store.blob:
+        # Like a commit of the same bytes, but they may have been removed from the trash.
+        if self.is_hidden or not self.may_store or not self.store.blob:
             return self.after("refused")
         return self.after("copying")
 
@@ -150,70 +161,69 @@ class Turn:
     def _linking(self):
         links = tuple(link or self.number == which for which, link in enumerate(self.store.links))
         return self.after(
-            "reading" if self.rules.read_back else "pushed", self.store._replace(links=links)
+            "reading" if self.rules.read_list else "pushed", self.store._replace(links=links)
         )
 
     def _reading(self):
-        fine = self.store.listed != "condemned" and self.may_store
-        if not fine:
+        if self.store.listed == "condemned":
             return self.after("refused")
-        return self.after("probing" if self.rules.probe else "pushed")
+        return self.after("probing" if self.rules.check_presence else "pushed")
 
     def _probing(self):
         return self.after("pushed" if self.is_there else "refused")
 
-    def attend(self):
-        """What the process does beside its push: its record, the list, its acknowledgement."""
-        me = self.me
-        if me.serves and (self.rules.lapses or me.step not in UNDER_WAY):
-            # It could not renew its record; it notices before others do.
+    def poll(self):
+        """Yield the steps beside the push: the record, the list and the acknowledgement."""
+        server = self.server
+        if server.serves and (self.rules.processes_stall or server.step not in UNDER_WAY):
+            # It could not renew its record, and detects that before others do.
             yield self.after(serves=False)
-        elif me.record and not me.serves:
+        elif server.record and not server.serves:
             yield self.after(record=False)
-        if not me.serves:
+        if not server.serves:
             yield from self._begin_to_serve()
-        elif self.listed and not me.seen:
+        elif self.listed and not server.seen:
             yield self.after(seen=True)
-        quiet = me.step not in UNDER_WAY or not self.rules.quiet
-        if me.serves and me.seen and not me.obeys and quiet:
+        drained = server.step not in UNDER_WAY or not self.rules.drain
+        if server.serves and server.seen and not server.obeys and drained:
             yield self.after(obeys=True)
 
     def _begin_to_serve(self):
-        me = self.me
+        server = self.server
         if self.rules.record_first:
-            if not me.record:
+            if not server.record:
                 yield self.after(record=True)
             else:
-                # A list that it finds may not wait for it: it obeys at once.
+                # The collector of this list may not wait for it, so it obeys at once.
                 yield self.after(serves=True, seen=self.listed, obeys=self.listed)
-        elif not me.record:
-            # The other way round: what it read may be old by the time that others know of it.
+        elif not server.record:
+            # In the other order, the list may change before others know of this process.
             yield self.after(record=True, serves=True)
 
 
-class Collection:
-    """One step of the collector, from one state."""
+class CollectorStep:
+    """The possible next steps of the collector, from one state."""
 
     def __init__(self, state, rules):
         self.state = state
         self.rules = rules
         self.store = state.store
 
-    def after(self, step, doomed=None, **changes):
+    def after(self, step, unreachable=None, **changes):
         return self.state._replace(
             store=self.store._replace(**changes),
             collector=step,
-            doomed=self.state.doomed if doomed is None else doomed,
+            unreachable=self.state.unreachable if unreachable is None else unreachable,
         )
 
-    def go_on(self):
-        """The next step; and stalling until the term of the list has passed."""
+    def advance(self):
+        """Yield the next step, and a stall until the list has expired."""
         following = getattr(self, f"_{self.state.collector}", lambda: None)()
         if following is not None:
             yield following
         listed = self.store.listed in {"proposed", "condemned"}
-        if listed and (self.state.collector != "remove" or self.rules.stalls):
-            yield self.state._replace(store=self.store._replace(listed="void"))
+        if listed and (self.state.collector != "remove" or self.rules.collector_stalls):
+            yield self.state._replace(store=self.store._replace(listed="expired"))
 
     def _propose(self):
         return None if any(self.store.links) else self.after("wait", listed="proposed")
@@ -228,15 +238,15 @@ class Collection:
     def _condemn(self):
         if self.store.listed != "proposed":
             return self.after("withdraw")
-        following = "mark" if self.rules.second_look else "sweep"
-        return self.after(following, doomed=True, listed="condemned")
+        following = "mark" if self.rules.second_mark else "sweep"
+        return self.after(following, unreachable=True, listed="condemned")
 
     def _mark(self):
         return self.after("sweep", not any(self.store.links) and self.store.blob == "old")
 
     def _sweep(self):
         in_time = self.store.listed == "condemned"
-        return self.after("remove" if self.state.doomed and in_time else "withdraw")
+        return self.after("remove" if self.state.unreachable and in_time else "withdraw")
 
     def _remove(self):
         if self.store.blob == "fresh":
@@ -249,16 +259,16 @@ class Collection:
 
 def _steps(state, rules):
     for number in SERVERS:
-        turn = Turn(state, number, rules)
+        turn = ServerStep(state, number, rules)
         yield from turn.push()
-        yield from turn.attend()
-    yield from Collection(state, rules).go_on()
+        yield from turn.poll()
+    yield from CollectorStep(state, rules).advance()
     if state.store.blob == "trash":
         yield state._replace(store=state.store._replace(blob=""))
 
 
 def is_broken(state):
-    """Whether a manifest that was answered 201 has lost its blob, or its own link."""
+    """Return whether a manifest that was answered 201 lacks its blob or its link."""
     return any(
         server.step == "pushed"
         and not (state.store.links[number] and state.store.blob in {"old", "fresh"})
@@ -267,19 +277,22 @@ def is_broken(state):
 
 
 def is_lost(state):
-    """Whether bytes that were pushed again were removed: no image is broken, but a push fails."""
+    """Return whether bytes that were pushed again were removed: that push will fail."""
     return state.store.blob == "lost"
 
 
 def _sorted(state):
-    """The same state with the servers in order: which is which does not matter."""
+    """Return the same state with the servers in order: which is which does not matter."""
     pairs = sorted(zip(state.servers, state.store.links, strict=True))
     servers, links = zip(*pairs, strict=True)
     return state._replace(servers=servers, store=state.store._replace(links=links))
 
 
 def explore(rules, is_bad):
-    """Try everything; return the states that were reached, and the way to a bad one or None."""
+    """Try all interleavings.
+
+    :returns: the states that were reached, and the path to a bad one or None.
+    """
     begin = State()
     came_from = {begin: None}
     waiting = deque([begin])

@@ -1,4 +1,4 @@
-"""The collector's protocol holds in every interleaving, and each safeguard is needed."""
+"""The collector's protocol in every interleaving, with and without each safeguard."""
 
 from __future__ import annotations
 
@@ -6,47 +6,52 @@ import pytest
 
 from tests.gc.collector_model import Rules, explore, is_broken, is_lost
 
-# Hundreds of thousands of states: seconds, but minutes under coverage on a machine that is busy.
+# Hundreds of thousands of states: seconds, or minutes under coverage on a busy machine.
 pytestmark = pytest.mark.timeout(900)
 
 
-def test_no_image_that_was_answered_201_is_ever_broken():
+def test_no_image_that_was_answered_201_is_broken():
     states, way = explore(Rules(), is_broken)
     assert way is None
-    # It is not safe because nothing happens.
+    # Both pushes succeed in some interleavings, and the blob is removed in some.
     assert any(all(server.step == "pushed" for server in state.servers) for state in states)
     assert any(not state.store.blob for state in states)
-    # What is in the trash comes back for a push, unless somebody empties it just then.
+    # A push restores bytes from the trash, unless they are removed from it at that moment.
     copying = [state for state in states if "copying" in {one.step for one in state.servers}]
     assert {"trash", ""} <= {state.store.blob for state in copying}
 
 
 @pytest.mark.parametrize(
     "missing",
-    [{"second_look": False}, {"read_back": False}, {"probe": False}, {"stalls": True}],
+    [
+        {"second_mark": False},
+        {"read_list": False},
+        {"check_presence": False},
+        {"collector_stalls": True},
+    ],
     ids=lambda rules: next(iter(rules)),
 )
-def test_without_a_safeguard_images_break(missing):
+def test_images_break_without_each_safeguard(missing):
     _, way = explore(Rules(**missing), is_broken)
     assert way is not None
 
 
-def test_no_bytes_that_were_pushed_again_are_lost_unless_a_process_stalls_for_long():
-    _, way = explore(Rules(lapses=False), is_lost)
+def test_bytes_pushed_again_are_not_lost_unless_a_process_stalls():
+    _, way = explore(Rules(processes_stall=False), is_lost)
     assert way is None
 
 
 @pytest.mark.parametrize(
     "missing",
     [
-        {"second_look": False},
-        {"quiet": False},
+        {"second_mark": False},
+        {"drain": False},
         {"record_first": False},
-        {"lapses": True},
-        {"stalls": True},
+        {"processes_stall": True},
+        {"collector_stalls": True},
     ],
     ids=lambda rules: next(iter(rules)),
 )
-def test_without_a_safeguard_bytes_are_lost(missing):
-    _, way = explore(Rules(**{"lapses": False, **missing}), is_lost)
+def test_bytes_are_lost_without_each_safeguard(missing):
+    _, way = explore(Rules(**{"processes_stall": False, **missing}), is_lost)
     assert way is not None
