@@ -30,7 +30,7 @@ from tests.support.tokens import (
     x5c,
 )
 from twisted_registry import auth
-from twisted_registry.app.listener import StartError
+from twisted_registry.app.errors import StartError
 from twisted_registry.app.service import RegistryService
 from twisted_registry.config.loading import load
 

@@ -13,7 +13,8 @@ from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactor
 from zope.interface.verify import verifyObject
 
-from twisted_registry.app.listener import StartError, TCPEndpoint, describe_address, make_endpoint
+from twisted_registry.app.errors import StartError
+from twisted_registry.app.listener import TCPEndpoint, describe_address, make_endpoint
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from twisted.internet.defer import fail
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import Clock
 
-from twisted_registry.app.listener import HTTPService, StartError
+from twisted_registry.app.errors import StartError
+from twisted_registry.app.listener import HTTPService
 
 
 class Refusing:

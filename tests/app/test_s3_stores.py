@@ -16,7 +16,7 @@ from twisted.logger import LogLevel, globalLogPublisher
 
 from tests.storage.s3.scripted_server import Script, Store, answer
 from tests.support.processes import ROOT, SERVE, TWISTD, Running, run
-from twisted_registry.app.listener import StartError
+from twisted_registry.app.errors import StartError
 from twisted_registry.app.s3 import BucketCheck, find_misconfiguration, make_s3_driver
 from twisted_registry.app.service import RegistryService
 from twisted_registry.config.loading import load_text

@@ -16,7 +16,8 @@ from twisted.logger import formatEvent, globalLogPublisher
 
 from tests.support.processes import CONFIGURATION, configured
 from tests.support.services import HTTP, MEMORY, header, running
-from twisted_registry.app.listener import StartError, initial_environment
+from twisted_registry.app.errors import StartError
+from twisted_registry.app.listener import initial_environment
 from twisted_registry.app.service import RegistryService
 from twisted_registry.config.loading import load
 from twisted_registry.integrity.scrub import ScrubResult
@@ -106,16 +107,16 @@ def test_uploads_are_purged_as_configured(tmp_path, maintenance, interval):
     task.startService()
     assert 0 <= task.next <= min(interval, 3600)
     task._clock.advance(3600)
-    assert task.last.result == UploadPurgeResult(0, 0, 0, 0)
-    assert task.next == pytest.approx(task.last.began + interval)
+    assert task.last_run.result == UploadPurgeResult(0, 0, 0, 0)
+    assert task.next == pytest.approx(task.last_run.began + interval)
 
 
 def test_blobs_are_read_again_as_configured(tmp_path):
     task = chores(tmp_path, "{scrub: {enabled: true, interval: 48h, rate: 1MiB}}")["scrub"]
     task.startService()
     task._clock.advance(3600)
-    assert task.last.result == ScrubResult(0, 0, 0, 0)
-    assert task.next == pytest.approx(task.last.began + 48 * 3600)
+    assert task.last_run.result == ScrubResult(0, 0, 0, 0)
+    assert task.next == pytest.approx(task.last_run.began + 48 * 3600)
 
 
 @pytest.mark.parametrize(

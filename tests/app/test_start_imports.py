@@ -24,13 +24,10 @@ HEAVY = {
     *("twisted.conch", "twisted.mail", "twisted.names", "twisted.trial", "twisted.words"),
     *("twisted.internet.endpoints", "twisted.internet.testing", "twisted.web.client"),
     *("twisted.plugins", "twisted.web.static", "twisted.web.test"),
-    *("prometheus_client", "twisted_registry.app.debug", "twisted_registry.debug"),
-    *("bcrypt", "jwt", "twisted.cred", "twisted_registry.app.access"),
-    *("twisted_registry.auth.access", "twisted_registry.config.loading"),
-    "twisted_registry.config.reference",
-    *("twisted_registry.testing.storage_contract", "twisted_registry.storage.memory"),
-    *("twisted_registry.storage.s3", "twisted_registry.testing.server"),
-    "twisted_registry.workers",
+    *("prometheus_client", "bcrypt", "jwt", "twisted.cred", "txredisapi", "acme"),
+    *("twisted_registry.acme", "twisted_registry.tls.socket", "twisted_registry.tokens"),
+    *("twisted_registry.config.reference", "twisted_registry.gc.collector"),
+    *("twisted_registry.storage.s3", "twisted_registry.testing"),
 }
 
 

@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 
 from tests.support.certificates import Authority
 from tests.support.processes import SERVE, TWISTD, Running, configured, environment, run, wait_until
-from twisted_registry.app.listener import StartError
+from twisted_registry.app.errors import StartError
 from twisted_registry.app.tls import TLSService
 from twisted_registry.config.loading import load
 from twisted_registry.tls.context import missing_ciphers

@@ -20,7 +20,7 @@ from twisted.internet.task import deferLater
 
 from tests.support.processes import configured
 from twisted_registry.app import process, worker
-from twisted_registry.app.listener import StartError
+from twisted_registry.app.errors import StartError
 from twisted_registry.app.service import RegistryService
 from twisted_registry.config.loading import load
 from twisted_registry.workers.handover import STOP_MESSAGE, Handover, encode_message
@@ -228,11 +228,11 @@ def test_the_first_was_gone_before(monkeypatch):
 def test_lines_are_shared_where_processes_are_many(loaded, tmp_path, monkeypatch):
     with (tmp_path / "out").open("w") as out:
         monkeypatch.setattr("sys.__stdout__", out)
-        stream = process.access_log(loaded)
+        stream = process.open_access_log(loaded)
         stream.write("line\n")
         assert (tmp_path / "out").read_text() == "line\n"
         alone = load(configured(tmp_path), {})
-        assert process.access_log(alone) is out
+        assert process.open_access_log(alone) is out
     observed = []
     monkeypatch.setattr("twisted_registry.workers.logs.ProcessIdObserver", observed.append)
     process._make_observer(alone)
@@ -254,7 +254,7 @@ def test_the_program(monkeypatch):
     monkeypatch.setattr("twisted_registry.app.standalone.freeze_imports", nullcontext)
     try:
         with pytest.raises(SystemExit) as ended:
-            runpy.run_module("twisted_registry.workers", run_name="__main__")
+            runpy.run_module("twisted_registry.app", run_name="__main__")
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -9,7 +9,7 @@ import pytest
 from tests.commands.image_push import push
 from tests.commands.operator_shell import TEXT, Operator
 from tests.support.processes import SERVE, Running, configured, run, wait_until
-from twisted_registry.app.standalone import CommandFailed
+from twisted_registry.app.errors import CommandFailed
 from twisted_registry.commands.trash import TrashTarget, parse_time
 from twisted_registry.oci.digest import Digest
 

@@ -13,7 +13,7 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, capturedLogs
 from zope.interface.verify import verifyObject
 
-from twisted_registry.app.listener import StartError
+from twisted_registry.app.errors import StartError
 from twisted_registry.app.stores import make_descriptor_cache
 from twisted_registry.config.loading import load
 from twisted_registry.oci.digest import Digest

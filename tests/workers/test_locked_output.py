@@ -11,8 +11,8 @@ from twisted_registry.workers.logs import LockedOutput, open_locked_output
 
 WRITER = """
 import sys
-from twisted_registry.workers.logs import shared_lines
-stream = shared_lines(1)
+from twisted_registry.workers.logs import open_locked_output
+stream = open_locked_output(1)
 for number in range(300):
     size = 20_000 if number % 10 == 0 else 80
     stream.write(sys.argv[1] * size + "\\n")

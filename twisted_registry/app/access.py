@@ -1,12 +1,6 @@
-"""``access`` joined to constructors: a part of accesscontrol.py.
+"""Make the access controller of a configuration: ``auth``, ``access`` and ``http.tls.clientusers``.
 
-The schemes of ``auth`` joined to constructors: a part of service.py.
-
-A scheme is imported if it is configured: one brings bcrypt along, another cryptography.
-
-``auth`` and ``access`` joined to constructors: a part of service.py, imported where needed.
-
-``http.tls.clientusers`` joined to constructors: a part of accesscontrol.py.
+Schemes are imported only if they are configured: they need the extra ``auth`` (bcrypt, PyJWT).
 """
 
 from __future__ import annotations
@@ -18,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from attrs import field, frozen
 from twisted.logger import Logger
 
-from twisted_registry.app.listener import StartError
+from twisted_registry.app.errors import StartError
 from twisted_registry.auth.access import (
     AnonymousOnly,
     AuthenticatedPolicy,
@@ -49,7 +43,10 @@ if TYPE_CHECKING:
     from twisted_registry.config.schema import Configuration
     from twisted_registry.repository.registry import Registry
 
-_EVERYWHERE = ("**",)
+log = Logger()
+
+#: The pattern of rules that hold for all repositories.
+_ALL_REPOSITORIES = ("**",)
 
 
 def make_access_policy(access: AccessRules | None, otherwise: IPolicy) -> IPolicy:
@@ -64,9 +61,9 @@ def make_access_policy(access: AccessRules | None, otherwise: IPolicy) -> IPolic
 
 def _rules(access: AccessRules) -> Iterator[AccessRule]:
     if access.anonymous:
-        yield AccessRule(Right.make(_EVERYWHERE, access.anonymous), anonymous=True)
+        yield AccessRule(Right.make(_ALL_REPOSITORIES, access.anonymous), anonymous=True)
     if access.authenticated:
-        yield AccessRule(Right.make(_EVERYWHERE, access.authenticated), authenticated=True)
+        yield AccessRule(Right.make(_ALL_REPOSITORIES, access.authenticated), authenticated=True)
     for rule in access.rules:
         yield AccessRule(
             Right.make(rule.repositories, rule.allow),
@@ -79,9 +76,6 @@ def _rules(access: AccessRules) -> Iterator[AccessRule]:
 
 def _members(groups: Mapping[str, tuple[str, ...]]) -> Mapping[str, frozenset[str]]:
     return {name: frozenset(users) for name, users in groups.items()}
-
-
-log = Logger()
 
 
 def make_scheme(auth: Auth, reactor: Any) -> IScheme:
@@ -129,29 +123,33 @@ def _token(options: Token, reactor: Any) -> IScheme:
     key = "auth.token"
     try:
         from twisted_registry.auth import bearer  # noqa: PLC0415 - an extra
-        from twisted_registry.auth import keys as keys_module  # noqa: PLC0415 - an extra
+        from twisted_registry.auth import keys as auth_keys  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise missing_extra_error(key, error) from error
     trusted, jwks = None, None
     if options.rootcertbundle:
         content = _content(f"{key}.rootcertbundle", options.rootcertbundle)
         try:
-            trusted = keys_module.TrustAnchors.from_pem(content)
+            trusted = auth_keys.TrustAnchors.from_pem(content)
         except ValueError:
             raise StartError(f"{key}.rootcertbundle: {options.rootcertbundle}: expected"
                              " certificates in PEM") from None  # fmt: skip
     if options.jwks:
         jwks = _content(f"{key}.jwks", options.jwks)
     try:
-        keys = keys_module.make_keyring(trusted, jwks)
-    except keys_module.KeyUnusable as error:
+        keyring = auth_keys.make_keyring(trusted, jwks)
+    except auth_keys.KeyUnusable as error:
         name = "jwks" if options.jwks else "rootcertbundle"
         raise StartError(f"{key}.{name}: {getattr(options, name)}: {error}") from error
-    check = bearer.TokenVerifier(
-        options.issuer, options.service, keys, reactor.seconds, frozenset(options.signingalgorithms)
+    verifier = bearer.TokenVerifier(
+        options.issuer,
+        options.service,
+        keyring,
+        reactor.seconds,
+        frozenset(options.signingalgorithms),
     )
     path = options.autoredirectpath if options.autoredirect else ""
-    scheme: IScheme = bearer.Bearer(options.realm, check, reactor, path)
+    scheme: IScheme = bearer.Bearer(options.realm, verifier, reactor, path)
     return scheme
 
 
@@ -208,8 +206,6 @@ def make_access(
     else:
         access = AnonymousOnly(policy) if scheme is None else SchemeAccess(scheme, policy)
     if tls.clientusers:
-        # @@EMPTY
-
         access = make_certificate_access(tls, policy, access)
     return AccessControl(access, pages)
 

@@ -24,7 +24,8 @@ from twisted_registry import __version__
 from twisted_registry.api.context import get_caller, get_header_fields
 from twisted_registry.api.response import JSON
 from twisted_registry.api.root import JSONResource, make_error_body, render_error
-from twisted_registry.app.listener import HTTPService, StartError, describe_address, make_endpoint
+from twisted_registry.app.errors import StartError
+from twisted_registry.app.listener import HTTPService, describe_address, make_endpoint
 from twisted_registry.auth.interfaces import MAINTENANCE
 from twisted_registry.config.http import parse_address
 from twisted_registry.http.interfaces import IStreamingResource

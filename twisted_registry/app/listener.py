@@ -18,6 +18,8 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from twisted_registry.app.errors import StartError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -37,10 +39,6 @@ _BACKLOG = 4096
 _CLOSE_WAIT_S = 3.0
 #: The endpoint strings that HOST:PORT becomes.
 _TCP_ENDPOINT = re.compile(r"tcp(6?):(\d+)(?::interface=((?:[^:\\]|\\.)*))?")
-
-
-class StartError(Exception):
-    """The registry can not start; the text is one line for the operator."""
 
 
 class HTTPService(Service):

@@ -212,7 +212,6 @@ def _make_retention_run(service: MaintenanceService) -> Work:
 
 def _make_scrub_run(service: MaintenanceService) -> Work:
     # Only here: few processes read all that is stored.
-    # @@EMPTY
 
     return make_scrub(service.configuration, service.driver, service.reactor)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from twisted_registry.app.listener import StartError
+from twisted_registry.app.errors import StartError
 from twisted_registry.config.middleware import CLOUDFRONT, REDIRECT
 from twisted_registry.storage.middleware.urls import Redirect, Rewrite
 

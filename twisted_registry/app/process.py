@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger, globalLogBeginner
 
-from twisted_registry.app.listener import StartError, initial_environment
+from twisted_registry.app.errors import StartError
+from twisted_registry.app.listener import initial_environment
 from twisted_registry.app.logs import make_observer
 from twisted_registry.app.service import RegistryService
 from twisted_registry.config.document import ConfigurationError
@@ -70,7 +71,7 @@ def make_twistd_service(
     observer = _make_observer(loaded) if _uses_own_observer(options) else None
     try:
         service = _TwistdService(
-            loaded, reactor, initial_environment(), access_log(loaded), observer
+            loaded, reactor, initial_environment(), open_access_log(loaded), observer
         )
     except StartError as error:
         raise SystemExit(f"twisted-registry: {error}") from error
@@ -98,18 +99,18 @@ def _uses_own_observer(options: Mapping[str, Any]) -> bool:
     return bool(options.get("nodaemon")) and not named
 
 
-def serve(loaded: LoadedConfiguration, reactor: Any) -> int:
+def serve_until_stopped(loaded: LoadedConfiguration, reactor: Any) -> int:
     """Serve until a signal comes, without twistd.
 
     :returns: the exit status: 1 if the registry could not start.
     """
     globalLogBeginner.beginLoggingTo([_make_observer(loaded)], redirectStandardIO=False)
     try:
-        service = RegistryService(loaded, reactor, initial_environment(), access_log(loaded))
+        service = RegistryService(loaded, reactor, initial_environment(), open_access_log(loaded))
     except StartError as error:
         return _report_start_error(error)
     install_signal_handlers(service, reactor)
-    return run(service, reactor)
+    return run_service(service, reactor)
 
 
 def install_signal_handlers(service: RegistryService, reactor: Any) -> None:
@@ -149,7 +150,7 @@ def _has_controlling_terminal() -> bool:
     return True
 
 
-def run(service: RegistryService, reactor: Any) -> int:
+def run_service(service: RegistryService, reactor: Any) -> int:
     """Run a service until the reactor stops.
 
     :returns: the exit status: 1 if the service could not start, which is said on standard error.
@@ -177,7 +178,7 @@ def _report_start_error(error: StartError) -> int:
     return 1
 
 
-def access_log(loaded: LoadedConfiguration) -> TextIO:
+def open_access_log(loaded: LoadedConfiguration) -> TextIO:
     """Where the access log goes: standard output, which several processes may share."""
     # twistd puts a log in the place of sys.stdout; access lines go to the real one.
     stream = sys.__stdout__ or sys.stdout

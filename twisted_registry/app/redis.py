@@ -13,7 +13,7 @@ from OpenSSL import SSL
 from twisted.internet import ssl
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
 
-from twisted_registry.app.listener import StartError
+from twisted_registry.app.errors import StartError
 from twisted_registry.repository.redis_cache import REPLY_TIMEOUT_S, RedisDescriptorCache
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
 
 from twisted_registry import __version__
-from twisted_registry.app.listener import StartError
+from twisted_registry.app.errors import StartError
 from twisted_registry.storage.s3.address import (
     AddressError,
     BucketAddress,

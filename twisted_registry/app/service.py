@@ -20,7 +20,8 @@ from twisted.logger import ILogObserver, Logger
 from twisted_registry.api.context import APISettings, URLBuilder
 from twisted_registry.api.resource import RegistryResource
 from twisted_registry.api.root import make_error_body, make_root
-from twisted_registry.app.listener import HTTPService, StartError, describe_address, make_endpoint
+from twisted_registry.app.errors import StartError
+from twisted_registry.app.listener import HTTPService, describe_address, make_endpoint
 from twisted_registry.app.maintenance import (
     MaintenanceService,
     make_gate_heartbeat,

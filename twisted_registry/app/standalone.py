@@ -18,6 +18,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import globalLogBeginner
 
+from twisted_registry.app.errors import CommandFailed
 from twisted_registry.app.gc_freeze import freeze_imports
 from twisted_registry.app.logs import make_observer
 from twisted_registry.oci.errors import RegistryError
@@ -32,17 +33,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def run(loaded: LoadedConfiguration, reactor: Any = default_reactor) -> int:
+def serve(loaded: LoadedConfiguration, reactor: Any = default_reactor) -> int:
     """Serve until a signal comes, without twistd.
 
     :returns: the exit status: 1 if the registry could not start.
     """
     with freeze_imports():
-        from twisted_registry.app.process import serve  # noqa: PLC0415 - see tap.py
-    return serve(loaded, reactor)
+        from twisted_registry.app.process import serve_until_stopped  # noqa: PLC0415 - see tap.py
+    return serve_until_stopped(loaded, reactor)
 
 
-def work(reactor: Any = default_reactor) -> int:
+def run_worker_process(reactor: Any = default_reactor) -> int:
     """Serve as one of several processes: what the first of them starts.
 
     :returns: the exit status.
@@ -50,10 +51,6 @@ def work(reactor: Any = default_reactor) -> int:
     with freeze_imports():
         from twisted_registry.app.worker import run_worker  # noqa: PLC0415 - see tap.py
     return run_worker(reactor)
-
-
-class CommandFailed(Exception):
-    """A command can not go on; the text is one line for whoever ran it."""
 
 
 @define(eq=False)

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from twisted_registry.acme.cache import ACMECache
 from twisted_registry.api.root import DocumentResource
-from twisted_registry.app.listener import StartError
+from twisted_registry.app.errors import StartError
 from twisted_registry.tls.authority import advice, last_certificate
 from twisted_registry.tls.context import (
     CertificateError,

@@ -12,7 +12,7 @@ from twisted.internet.error import ReactorNotRunning
 from twisted.logger import globalLogBeginner
 
 from twisted_registry.app.logs import filter_level
-from twisted_registry.app.process import access_log, run
+from twisted_registry.app.process import open_access_log, run_service
 from twisted_registry.app.service import RegistryService
 from twisted_registry.workers.handover import CONTROL_FD, ControlPipe, Handover
 from twisted_registry.workers.logs import EventSender
@@ -32,7 +32,7 @@ def run_worker(reactor: Any, control: int = CONTROL_FD) -> int:
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     # What systemd handed over is the first one's business; the credentials of a store are not.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("LISTEN")}
-    service = RegistryService(loaded, reactor, environ, access_log(loaded), handover=handover)
+    service = RegistryService(loaded, reactor, environ, open_access_log(loaded), handover=handover)
 
     def stop() -> None:
         # Asked for by the first process and by a signal at the same time, it is done once.
@@ -49,4 +49,4 @@ def run_worker(reactor: Any, control: int = CONTROL_FD) -> int:
     ControlPipe(reactor, control, stop, abort_requests, service.set_certificate)
     # When the reactor runs, it has put a handler of its own there, which can not be called twice.
     reactor.callWhenRunning(signal.signal, signal.SIGTERM, terminated)
-    return run(service, reactor)
+    return run_service(service, reactor)

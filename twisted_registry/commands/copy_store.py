@@ -16,8 +16,7 @@ from attrs import asdict, define
 from twisted.internet.task import LoopingCall
 
 from twisted_registry.app import standalone
-from twisted_registry.app.listener import StartError
-from twisted_registry.app.standalone import CommandFailed
+from twisted_registry.app.errors import CommandFailed, StartError
 from twisted_registry.app.stores import make_driver
 from twisted_registry.commands.configured import load_or_exit, print_error
 from twisted_registry.commands.output import BAR_WIDTH, ProgressBar

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from attrs import define, field
 
 from twisted_registry.app import standalone
-from twisted_registry.app.listener import StartError
+from twisted_registry.app.errors import CommandFailed, StartError
 from twisted_registry.app.maintenance import make_fsck
-from twisted_registry.app.standalone import CommandFailed
 from twisted_registry.app.stores import make_driver, make_manifest_policy
 from twisted_registry.commands.configured import add_config_argument, load_or_exit, print_error
 from twisted_registry.commands.output import BAR_WIDTH, ProgressBar

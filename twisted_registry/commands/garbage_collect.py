@@ -17,7 +17,7 @@ from attrs import asdict, define, field
 
 from twisted_registry.app import standalone
 from twisted_registry.app.collector import make_collector, make_explainer
-from twisted_registry.app.standalone import CommandFailed
+from twisted_registry.app.errors import CommandFailed
 from twisted_registry.commands.configured import add_config_argument, load_or_exit, print_error
 from twisted_registry.commands.output import BAR_WIDTH, ProgressBar
 from twisted_registry.commands.store import is_in_memory, open_store

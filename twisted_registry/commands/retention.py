@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from attrs import asdict, define, field
 
 from twisted_registry.app import standalone
+from twisted_registry.app.errors import CommandFailed
 from twisted_registry.app.maintenance import make_retention
-from twisted_registry.app.standalone import CommandFailed
 from twisted_registry.commands.configured import add_config_argument, load_or_exit, print_error
 from twisted_registry.commands.output import format_table
 from twisted_registry.commands.store import is_in_memory, make_registry, open_store

@@ -25,4 +25,4 @@ def run(options: Namespace) -> int:
     with freeze_imports():
         # A faulty configuration needs no reactor, which importing it installs.
         from twisted_registry.app import standalone  # noqa: PLC0415
-    return standalone.run(configuration)
+    return standalone.serve(configuration)

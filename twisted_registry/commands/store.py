@@ -6,9 +6,8 @@ import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from twisted_registry.app.listener import StartError
+from twisted_registry.app.errors import CommandFailed, StartError
 from twisted_registry.app.maintenance import make_gate_heartbeat, make_trash
-from twisted_registry.app.standalone import CommandFailed
 from twisted_registry.app.stores import make_driver, make_manifest_policy
 from twisted_registry.gc.gate import CollectorGate
 from twisted_registry.repository.registry import Registry

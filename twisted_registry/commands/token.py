@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from twisted_registry.app import standalone
-from twisted_registry.app.standalone import CommandFailed
+from twisted_registry.app.errors import CommandFailed
 from twisted_registry.auth.rules import IMPLIED_ACTIONS, Right, Rights
 from twisted_registry.commands.configured import CONFIG_EPILOG, load_or_exit, print_error
 from twisted_registry.commands.store import is_in_memory, open_store

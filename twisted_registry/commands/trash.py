@@ -11,7 +11,7 @@ from attrs import define
 
 from twisted_registry.app import standalone
 from twisted_registry.app.collector import make_trash_expiry
-from twisted_registry.app.standalone import CommandFailed
+from twisted_registry.app.errors import CommandFailed
 from twisted_registry.commands.configured import add_config_argument, load_or_exit, print_error
 from twisted_registry.commands.output import ProgressBar
 from twisted_registry.commands.store import is_in_memory, open_store, open_writable_registry

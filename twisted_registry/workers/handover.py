@@ -97,7 +97,7 @@ class MessageDecoder:
 def worker_command() -> list[str]:
     """How a worker is started."""
     # -P: what lies in the working directory is no part of the program.
-    return [sys.executable, "-P", "-m", "twisted_registry.workers"]
+    return [sys.executable, "-P", "-m", "twisted_registry.app"]
 
 
 def worker_environment(own: Mapping[str, str]) -> dict[str, str]:

@@ -1,0 +1,14 @@
+"""``python -m twisted_registry.app``: a further serving process, started by the first one."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from twisted_registry.app.standalone import run_worker_process
+
+# A terminal sends both to its whole process group; the first process decides what they mean.
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+sys.exit(run_worker_process())
