@@ -55,7 +55,10 @@ def _cloudfront(
 ) -> IStorageDriver:
     # Each brings much along that the others have no use for.
     from twisted_registry.storage.middleware.aws_ip_ranges import AWSClients  # noqa: PLC0415
-    from twisted_registry.storage.middleware.cloudfront import CloudFront, CloudFrontSigner
+    from twisted_registry.storage.middleware.cloudfront import (  # noqa: PLC0415
+        CloudFront,
+        CloudFrontSigner,
+    )
     from twisted_registry.storage.s3.transport import make_transport  # noqa: PLC0415
     from twisted_registry.storage.threads import Threads  # noqa: PLC0415
 

@@ -160,7 +160,7 @@ class TLSService(MultiService):
         if not isinstance(self._source, ACMECache):
             return None
         try:
-            from twisted_registry.acme.renewal import (
+            from twisted_registry.acme.renewal import (  # noqa: PLC0415 - an extra
                 CertificateRenewal,
                 Orders,
             )
