@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.http.connection_kit import Kit, Memory
+from tests.http.connection_kit import FILE_CONTENT, Kit, MemoryConnection
 
 
 @pytest.fixture
@@ -12,6 +12,15 @@ def kit():
 
 
 @pytest.fixture
+def file_kit(tmp_path):
+    """A kit with a file of FILE_CONTENT."""
+    kit = Kit()
+    kit.file = tmp_path / "file"
+    kit.file.write_bytes(FILE_CONTENT)
+    return kit
+
+
+@pytest.fixture
 def wire(kit):
     """A connection in memory, on a Clock."""
-    return Memory(kit)
+    return MemoryConnection(kit)

@@ -1,7 +1,9 @@
-"""A site to ask questions of, and a client that speaks raw bytes."""
+"""Servers and clients for tests of the HTTP engine: in memory and on sockets, with raw bytes."""
+
+from pathlib import Path
 
 from attrs import define, field
-from twisted.internet import ssl
+from twisted.internet import reactor, ssl
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
@@ -10,10 +12,10 @@ from twisted.internet.endpoints import (
     wrapClientTLS,
 )
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import StringTransport
 
-from tests.http.resources import Forking, Sink
+from tests.http.resources import RootResource, Sink
 from tests.support.certificates import Authority
 from tests.support.self_signed import self_signed
 from twisted_registry.http.site import HTTPSite
@@ -21,6 +23,9 @@ from twisted_registry.tls.context import CertificateBundle, TLSOptions, make_con
 from twisted_registry.tls.endpoint import TLSConnectionCreator, TLSEndpoint
 
 HOST = b"Host: x\r\n"
+MIB = 1024 * 1024
+#: 8 MiB. The period is a prime, so that no piece looks like another.
+FILE_CONTENT = (bytes(range(251)) * (8 * MIB // 251 + 1))[: 8 * MIB]
 
 
 def get(path=b"/", *fields, method=b"GET", version=b"HTTP/1.1"):
@@ -47,7 +52,16 @@ LAST = get(b"/last", b"Connection: close")
 
 @define(eq=False, slots=False)
 class Kit:
-    """A Resource tree and what happened in it."""
+    """Options of a Resource tree, and a record of what happened in it.
+
+    :ivar waiting: requests that were received and not answered.
+    :ivar sinks: consumers of bodies.
+    :ivar events: how requests ended: "finished", or the name of an exception.
+    :ivar failures: names of exceptions with which bodies and files failed.
+    :ivar file: the path of the file that ``/file`` sends.
+    :ivar sending: the Deferred of that file.
+    :ivar ready_head: whether ``/file`` uses sendFileResponse instead of sendFile.
+    """
 
     waiting: list = field(factory=list)
     sinks: list = field(factory=list)
@@ -63,11 +77,11 @@ class Kit:
         self.failures.append(reason.type.__name__)
 
     def tree(self):
-        return Forking(self)
+        return RootResource(self)
 
 
 class MemoryTransport(StringTransport):
-    """Counts what is asked of the reading side."""
+    """A transport whose ``aborting`` says whether the connection was reset."""
 
     protocol = None
 
@@ -78,34 +92,34 @@ class MemoryTransport(StringTransport):
     aborting = False
 
 
-class Memory:
-    """A connection without a network, on a Clock."""
+class MemoryConnection:
+    """A server's connection without a network, on a Clock."""
 
     def __init__(self, kit, **options):
         self.kit = kit
         self.clock = Clock()
         self.site = HTTPSite(kit.tree(), self.clock, **options)
         self.transport = MemoryTransport()
-        self.channel = self.site.buildProtocol(None)
-        self.channel.makeConnection(self.transport)
+        self.connection = self.site.buildProtocol(None)
+        self.connection.makeConnection(self.transport)
 
     def send(self, data, cut=None):
         for piece in [data] if cut is None else cut(data):
-            self.channel.dataReceived(piece)
+            self.connection.dataReceived(piece)
         self.clock.advance(0)
 
     def sent(self):
-        """What came since the last time."""
+        """Return what was sent since the last call."""
         value = self.transport.value()
         self.transport.clear()
         return value
 
     def lose(self, reason):
-        self.channel.connectionLost(reason)
+        self.connection.connectionLost(reason)
 
 
 class Peer(Protocol):
-    """The client's end of a real connection."""
+    """The client's end of a connection on a socket."""
 
     def __init__(self):
         self.data = bytearray()
@@ -130,7 +144,10 @@ class Peer(Protocol):
                 done.callback(bytes(self.data))
 
     def until(self, wanted):
-        """Fires with everything received when it holds ``wanted``, or when all is over."""
+        """Fire with everything received once ``wanted`` is in it, or when the connection is lost.
+
+        :param wanted: bytes, or a predicate of the received bytes.
+        """
         predicate = wanted if callable(wanted) else (lambda data: wanted in data)
         done = Deferred()
         self.waiters.append((predicate, done))
@@ -141,8 +158,8 @@ class Peer(Protocol):
         return self.until(lambda _: False)
 
 
-def listen_securely(reactor, factory):
-    """A port of ours on which TLS is spoken."""
+def listen_tls(factory):
+    """Listen with the registry's own TLS transport."""
     issued = Authority().issue("localhost")
     context = make_context(CertificateBundle(issued.certificate, issued.key), TLSOptions())
     below = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
@@ -153,23 +170,26 @@ def listen_securely(reactor, factory):
     return ports[0]
 
 
-class Listening:
-    """A site on a real socket: ``tls`` is Twisted's, ``secure`` ours."""
+class ListeningServer:
+    """A site on a socket.
 
-    def __init__(self, reactor, kit, kind, folder, **options):
+    :param kind: ``tcp``, ``unix``, ``tls`` for Twisted's TLS, or ``own-tls`` for the registry's.
+    """
+
+    def __init__(self, kit, kind, folder, **options):
         self.kit = kit
         self.site = HTTPSite(kit.tree(), reactor, **options)
         if kind == "unix":
             path = str(folder / "socket")
             self.port = reactor.listenUNIX(path, self.site)
             self.endpoint = UNIXClientEndpoint(reactor, path)
-        elif kind in {"tls", "secure"}:
+        elif kind in {"tls", "own-tls"}:
             if kind == "tls":
                 self.port = reactor.listenSSL(
                     0, self.site, self_signed().options(), interface="127.0.0.1"
                 )
             else:
-                self.port = listen_securely(reactor, self.site)
+                self.port = listen_tls(self.site)
             self.endpoint = wrapClientTLS(
                 ssl.CertificateOptions(),
                 TCP4ClientEndpoint(reactor, "127.0.0.1", self.port.getHost().port),
@@ -181,8 +201,8 @@ class Listening:
     async def connect(self):
         return await self.endpoint.connect(Factory.forProtocol(Peer))
 
-    async def connect_deaf(self):
-        """A client that reads nothing for now; its TLS handshake is over."""
+    async def connect_paused(self):
+        """Connect a client that reads nothing until it is resumed, after its TLS handshake."""
         peer = await self.connect()
         peer.transport.write(get(b"/ready"))
         await peer.until(b"\r\n\r\nready")
@@ -191,7 +211,7 @@ class Listening:
         return peer
 
     async def exchange(self, data):
-        """Everything that is answered until the server closes."""
+        """Return everything that is received until the server closes."""
         peer = await self.connect()
         peer.transport.write(data)
         return await peer.end()
@@ -201,20 +221,31 @@ class Listening:
         await self.port.stopListening()
 
 
+async def until(condition):
+    """Let the reactor run until a condition holds. The timeout of the test is the limit."""
+    while not condition():
+        await deferLater(reactor, 0.001)
+
+
+def open_descriptors():
+    """Return how many descriptors this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def ask(wire, data):
     wire.send(data)
     return wire.sent()
 
 
-def bodies(answers):
-    """The bodies of answers that all have a Content-Length."""
+def bodies(responses):
+    """The bodies of responses that all have a Content-Length."""
     found = []
-    while answers:
-        head, _, rest = answers.partition(b"\r\n\r\n")
+    while responses:
+        head, _, rest = responses.partition(b"\r\n\r\n")
         fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
         length = int(fields.get(b"content-length", 0))
         found.append(rest[:length])
-        answers = rest[length:]
+        responses = rest[length:]
     return found
 
 

@@ -1,4 +1,4 @@
-"""Resources to ask questions of: they note what happens to them."""
+"""Resources that record in a kit what happens to them."""
 
 import os
 
@@ -15,7 +15,7 @@ from twisted_registry.http.interfaces import IStreamingResource
 
 @define(eq=False)
 class Sink:
-    """Takes a body as it comes."""
+    """A consumer that collects a body."""
 
     received: bytearray = field(factory=bytearray)
     pieces: int = 0
@@ -28,8 +28,8 @@ class Sink:
             self.on_write(self, piece)
 
 
-class Plain(Resource):
-    """An ordinary Resource: knows nothing of our channel."""
+class PlainResource(Resource):
+    """A plain Resource, which answers by the first segment of its path."""
 
     isLeaf = True
 
@@ -62,7 +62,7 @@ class Plain(Resource):
         return repr(parts).encode()
 
     def on_producing(self, request):
-        """Raises after a producer has been registered, before anything was written."""
+        """Raise after a producer was registered and before anything was written."""
         request.registerProducer(self, True)
         raise ValueError("the secret word")
 
@@ -126,7 +126,7 @@ class Plain(Resource):
         return b"bye"
 
     def on_wait(self, request):
-        """Answers when the test says so."""
+        """Leave the response to the test."""
         self.kit.waiting.append(request)
         request.notifyFinish().addCallbacks(
             lambda _: self.kit.events.append("finished"),
@@ -135,7 +135,7 @@ class Plain(Resource):
         return NOT_DONE_YET
 
     def on_whole(self, request):
-        """Answers in one piece, with fields that are ready."""
+        """Respond in one piece, with encoded header fields."""
         status = int(request.args.get(b"status", [b"200"])[0])
         length = request.args.get(b"length")
         request.sendResponse(
@@ -161,8 +161,8 @@ class Plain(Resource):
 
 
 @implementer(IStreamingResource)
-class Streaming(Plain):
-    """Sees a request before its body."""
+class StreamingResource(PlainResource):
+    """A Resource that is rendered before the body has been received."""
 
     def on_take(self, request):
         sink = self.kit.sink(on_write=self.kit.on_write)
@@ -190,8 +190,8 @@ class Streaming(Plain):
         return b"streaming"
 
 
-class Forking(Resource):
-    """``/s/...`` streams, all else does not."""
+class RootResource(Resource):
+    """The root: ``/s/...`` streams, other paths do not."""
 
     def __init__(self, kit):
         super().__init__()
@@ -199,19 +199,19 @@ class Forking(Resource):
 
     def getChild(self, name, request):
         if name == b"s":
-            return Deeper(self.kit)
+            return StreamingFolder(self.kit)
         if name == b"nowhere":
             raise ValueError("the secret word")
         if name == b"zip":
-            return EncodingResourceWrapper(Plain(self.kit), [GzipEncoderFactory()])
-        return Plain(self.kit)
+            return EncodingResourceWrapper(PlainResource(self.kit), [GzipEncoderFactory()])
+        return PlainResource(self.kit)
 
 
-class Deeper(Resource):
+class StreamingFolder(Resource):
     def __init__(self, kit):
         super().__init__()
         self.kit = kit
 
     def getChild(self, name, request):
         request.path = b"/" + name
-        return Streaming(self.kit)
+        return StreamingResource(self.kit)

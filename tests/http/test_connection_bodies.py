@@ -1,14 +1,22 @@
-"""The channel on a Clock and in memory: bodies on their way in."""
+"""Connections in memory: bodies of requests."""
 
 import pytest
 from twisted.web.iweb import UNKNOWN_LENGTH
 
-from tests.http.connection_kit import Memory, ask, bodies, chunks, get, is_error_response, put
+from tests.http.connection_kit import (
+    MemoryConnection,
+    ask,
+    bodies,
+    chunks,
+    get,
+    is_error_response,
+    put,
+)
 from tests.http.resources import Sink
 from twisted_registry.http.interfaces import BodyAborted, Limits
 
 
-def test_an_ordinary_resource_sees_the_whole_body(wire):
+def test_a_plain_resource_sees_the_whole_body(wire):
     wire.send(get(b"/x", b"Content-Length: 6", method=b"PUT") + b"abc")
     assert wire.sent() == b""
     wire.send(b"def")
@@ -16,16 +24,16 @@ def test_an_ordinary_resource_sees_the_whole_body(wire):
     assert bodies(ask(wire, chunks(b"/x", b"abc", b"def") + get(b"/n"))) == [b"xabcdef", b"n"]
 
 
-def test_a_collected_body_has_a_limit(kit):
-    wire = Memory(kit, limits=Limits(content_bytes=5))
+def test_a_collected_body_above_the_limit_is_413(kit):
+    wire = MemoryConnection(kit, limits=Limits(content_bytes=5))
     wire.send(get(b"/x", b"Content-Length: 6", b"Expect: 100-continue", method=b"PUT"))
     assert is_error_response(wire.sent(), 413)
-    wire = Memory(kit, limits=Limits(content_bytes=5))
+    wire = MemoryConnection(kit, limits=Limits(content_bytes=5))
     wire.send(chunks(b"/x", b"abc", b"def"))
     assert is_error_response(wire.sent(), 413)
-    assert bodies(ask(Memory(kit, limits=Limits(content_bytes=5)), put(b"/x", b"abcde"))) == [
-        b"xabcde"
-    ]
+    assert bodies(
+        ask(MemoryConnection(kit, limits=Limits(content_bytes=5)), put(b"/x", b"abcde"))
+    ) == [b"xabcde"]
 
 
 def test_a_streaming_resource_sees_the_head_first(wire, kit):
@@ -46,23 +54,23 @@ def test_a_streaming_resource_sees_the_head_first(wire, kit):
         (chunks(b"/s/length"), UNKNOWN_LENGTH),
     ],
 )
-def test_a_body_knows_its_length(wire, data, length):
+def test_body_length_is_the_content_length_or_unknown(wire, data, length):
     assert repr(length).encode() in ask(wire, data)
 
 
-def test_an_empty_body_is_over_at_once(wire, kit):
+def test_an_empty_body_finishes_at_once(wire, kit):
     assert bodies(ask(wire, get(b"/s/take"))) == [b" 0 0"]
     assert bodies(ask(wire, chunks(b"/s/take"))) == [b" 0 0"]
     assert bodies(ask(wire, put(b"/s/take", b"") + get(b"/n"))) == [b" 0 0", b"n"]
 
 
-def test_a_body_can_not_be_taken_twice(wire, kit):
+def test_a_body_cannot_be_taken_twice(wire, kit):
     wire.send(get(b"/s/take", b"Content-Length: 6", method=b"PUT"))
     with pytest.raises(RuntimeError):
         kit.waiting[0].body.startProducing(Sink())
 
 
-def test_a_body_waits_until_it_is_wanted(wire, kit):
+def test_an_unread_body_pauses_the_socket_until_it_is_read(wire, kit):
     wire.send(get(b"/s/wait", b"Content-Length: 6", method=b"PUT"))
     assert wire.transport.producerState == "producing"
     wire.send(b"abc")
@@ -78,7 +86,7 @@ def test_a_body_waits_until_it_is_wanted(wire, kit):
     assert not wire.transport.disconnecting
 
 
-def test_a_paused_body_stops_the_socket(wire, kit):
+def test_a_paused_body_pauses_the_socket(wire, kit):
     kit.on_write = lambda _sink, _piece: kit.waiting[0].body.pauseProducing()
     wire.send(chunks(b"/s/take", b"abc", b"def"))
     sink = kit.sinks[0]
@@ -90,7 +98,7 @@ def test_a_paused_body_stops_the_socket(wire, kit):
     assert wire.transport.producerState == "producing"
 
 
-def test_pausing_between_two_reads_stops_the_socket(wire, kit):
+def test_pausing_a_body_between_reads_pauses_the_socket(wire, kit):
     wire.send(get(b"/s/take", b"Content-Length: 6", method=b"PUT") + b"a")
     body = kit.waiting[0].body
     body.pauseProducing()
@@ -99,7 +107,7 @@ def test_pausing_between_two_reads_stops_the_socket(wire, kit):
     assert wire.transport.producerState == "producing"
 
 
-def test_a_body_that_was_stopped_is_aborted(wire, kit):
+def test_a_stopped_body_is_aborted_and_its_rest_discarded(wire, kit):
     wire.send(get(b"/s/take", b"Content-Length: 6", method=b"PUT") + b"a")
     kit.waiting[0].body.stopProducing()
     assert kit.failures == ["BodyAborted"]
@@ -110,21 +118,21 @@ def test_a_body_that_was_stopped_is_aborted(wire, kit):
     assert bytes(kit.sinks[0].received) == b"a"
 
 
-def test_cancelling_the_body_is_stopping_it(wire, kit):
+def test_cancelling_the_deferred_of_a_body_stops_it(wire, kit):
     wire.send(get(b"/s/wait", b"Content-Length: 6", method=b"PUT"))
     taken = kit.waiting[0].body.startProducing(Sink())
     failures = []
     taken.addErrback(failures.append)
     taken.cancel()
     assert failures[0].check(BodyAborted)
-    again = Memory(kit)
+    again = MemoryConnection(kit)
     again.send(get(b"/s/wait", b"Content-Length: 6", method=b"PUT"))
     kit.waiting[1].body.stopProducing()
     kit.waiting[1].body.startProducing(Sink()).addErrback(failures.append)
     assert failures[1].check(BodyAborted)
 
 
-def test_100_continue_goes_out_when_the_body_is_wanted(wire, kit):
+def test_100_continue_is_sent_when_the_body_is_read(wire, kit):
     head = get(b"/s/wait", b"Content-Length: 5", b"Expect: 100-continue", method=b"PUT")
     wire.send(head)
     assert wire.sent() == b""
@@ -138,7 +146,7 @@ def test_100_continue_goes_out_when_the_body_is_wanted(wire, kit):
     )
 
 
-def test_100_continue_is_not_sent_to_who_does_not_wait(wire):
+def test_100_continue_is_not_sent_after_the_body_has_come(wire):
     assert b"100 Continue" not in ask(wire, put(b"/x", b"abc", b"Expect: 100-continue"))
     assert b"100 Continue" not in ask(wire, put(b"/s/take", b"abc", b"Expect: 100-continue"))
     assert b"100 Continue" not in ask(
@@ -146,7 +154,7 @@ def test_100_continue_is_not_sent_to_who_does_not_wait(wire):
     )
 
 
-def test_100_continue_waits_for_its_turn(wire, kit):
+def test_100_continue_is_sent_after_the_response_before_it(wire, kit):
     wire.send(
         get(b"/wait")
         + get(b"/s/take", b"Content-Length: 2", b"Expect: 100-continue", method=b"PUT")
@@ -158,15 +166,15 @@ def test_100_continue_waits_for_its_turn(wire, kit):
     assert answer.endswith(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-def test_a_small_rest_of_a_body_nobody_took_is_swallowed(wire):
+def test_the_small_rest_of_an_unread_body_is_discarded(wire):
     answer = ask(wire, get(b"/s/refuse", b"Content-Length: 6", method=b"PUT") + b"abc")
     assert answer.startswith(b"HTTP/1.1 401 ")
     assert b"Connection: close" not in answer
     assert ask(wire, b"def" + get(b"/n")).endswith(b"\r\n\r\nn")
 
 
-def test_a_body_nobody_took_that_is_here_already_is_swallowed(kit):
-    wire = Memory(kit, limits=Limits(linger_bytes=1))
+def test_an_unread_body_that_was_received_is_discarded(kit):
+    wire = MemoryConnection(kit, limits=Limits(linger_bytes=1))
     answers = ask(wire, chunks(b"/s/refuse", b"abcdef") + get(b"/n"))
     assert answers.startswith(b"HTTP/1.1 401 ")
     assert answers.endswith(b"\r\n\r\nn")
@@ -180,7 +188,7 @@ def test_a_body_nobody_took_that_is_here_already_is_swallowed(kit):
         chunks(b"/s/refuse", b"abc", tail=b""),
     ],
 )
-def test_a_body_nobody_took_whose_end_is_not_in_sight_closes(wire, data):
+def test_an_unread_body_of_unknown_rest_closes_the_connection(wire, data):
     answer = ask(wire, data)
     assert answer.startswith(b"HTTP/1.1 401 ")
     assert b"100 Continue" not in answer

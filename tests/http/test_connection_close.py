@@ -1,4 +1,4 @@
-"""The channel on a Clock and in memory: clients that leave, producers, draining."""
+"""Connections in memory: clients that leave, producers, draining."""
 
 import gc
 import warnings
@@ -9,14 +9,12 @@ from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from tests.http.connection_kit import LAST, Memory, bodies, get
+from tests.http.connection_kit import LAST, MemoryConnection, bodies, get
 from tests.http.resources import Sink
 from twisted_registry.http.interfaces import BodyAborted, Limits
 
-# Leaving
 
-
-def test_a_client_that_leaves_is_noticed_by_everybody(wire, kit):
+def test_a_lost_connection_fails_request_body_and_producer(wire, kit):
     wire.send(get(b"/s/wait", b"Content-Length: 6", method=b"PUT"))
     request = kit.waiting[0]
     failures = []
@@ -28,7 +26,7 @@ def test_a_client_that_leaves_is_noticed_by_everybody(wire, kit):
     assert kit.events == ["ConnectionAborted"]
     assert producer.calls == ["stop"]
     assert request.code == 499
-    # and what it does afterwards does no harm
+    # What the Resource does afterwards has no effect.
     request.write(b"x")
     request.unregisterProducer()
     request.registerProducer(producer, True)
@@ -37,7 +35,7 @@ def test_a_client_that_leaves_is_noticed_by_everybody(wire, kit):
     request.sendFile(0, 0, 1).addErrback(sent.append)
     request.sendFileResponse(200, b"", 0, 0, 1).addErrback(sent.append)
     assert len(sent) == 2
-    request.sendResponse(200, b"", b"nobody is there")
+    request.sendResponse(200, b"", b"too late")
     with pytest.raises(RuntimeError):
         request.finish()
 
@@ -53,7 +51,7 @@ def test_a_client_that_leaves_is_noticed_by_everybody(wire, kit):
         (b"GET", b"?status=404", b"Content-Length: 5\r\n", b"whole"),
     ],
 )
-def test_a_whole_answer_with_fields_that_are_ready(wire, method, query, head, body):
+def test_send_response_sends_head_and_body(wire, method, query, head, body):
     wire.send(get(b"/whole" + query, method=method) + LAST)
     first, _, rest = wire.sent().partition(b"\r\n\r\n")
     lines = first.split(b"\r\n")
@@ -64,12 +62,12 @@ def test_a_whole_answer_with_fields_that_are_ready(wire, method, query, head, bo
     assert rest.startswith(body + b"HTTP/1.1 200 OK")
 
 
-def test_a_whole_answer_that_is_the_last_says_so(wire):
+def test_send_response_announces_the_close(wire):
     wire.send(get(b"/whole", b"Connection: close"))
     assert b"Connection: close\r\n\r\nwhole" in wire.sent()
 
 
-def test_a_finished_request_hears_so(wire, kit):
+def test_a_finished_request_cannot_be_written_to(wire, kit):
     wire.send(get(b"/wait"))
     kit.waiting[0].finish()
     assert kit.events == ["finished"]
@@ -80,20 +78,20 @@ def test_a_finished_request_hears_so(wire, kit):
         kit.waiting[0].write(b"x")
 
 
-def test_refusing_nothing_does_nothing(wire):
-    wire.channel.refuse_request(400)
+def test_refuse_request_without_a_request_does_nothing(wire):
+    wire.connection.refuse_request(400)
     assert wire.sent() == b""
     assert not wire.transport.disconnecting
 
 
-def test_a_tls_handshake_that_fails_leaves_nothing(wire):
+def test_a_connection_lost_before_it_was_made_is_ignored(wire):
     channel = wire.site.buildProtocol(None)
     channel.connectionLost(Failure(ConnectionDone()))
     assert len(wire.site.connections) == 1
 
 
-def test_what_follows_the_last_request_is_not_read_for_ever(kit):
-    wire = Memory(kit, limits=Limits(linger_bytes=100))
+def test_data_after_the_last_request_is_limited(kit):
+    wire = MemoryConnection(kit, limits=Limits(linger_bytes=100))
     wire.send(get(b"/wait", b"Connection: close"))
     wire.send(b"x" * 100)
     assert wire.transport.producerState == "producing"
@@ -103,16 +101,16 @@ def test_what_follows_the_last_request_is_not_read_for_ever(kit):
     assert wire.transport.disconnecting
 
 
-def test_a_file_after_the_connection_was_lost(wire, kit):
+def test_a_response_is_not_continued_after_an_abort(wire, kit):
     wire.send(get(b"/wait"))
     kit.waiting[0].setHeader(b"Content-Length", b"3")
     kit.waiting[0].write(b"abc")
-    wire.channel.abort()
+    wire.connection.abort()
     kit.waiting[0].write(b"more")
     assert wire.sent().endswith(b"abc")
 
 
-def test_losing_a_request_on_purpose(wire, kit):
+def test_lose_connection_closes_after_what_was_written(wire, kit):
     wire.send(get(b"/wait"))
     kit.waiting[0].setHeader(b"Content-Length", b"5")
     kit.waiting[0].write(b"abc")
@@ -121,52 +119,49 @@ def test_losing_a_request_on_purpose(wire, kit):
     assert not wire.transport.aborting
 
 
-def test_an_answer_that_only_the_end_delimits_is_broken_visibly(wire, kit):
+def test_an_unfinished_response_without_framing_is_reset(wire, kit):
     wire.send(get(b"/wait", version=b"HTTP/1.0"))
     kit.waiting[0].write(b"abc")
     kit.waiting[0].loseConnection()
     assert wire.transport.aborting
 
 
-def test_a_half_closed_client_gets_its_answers(wire, kit):
-    verifyObject(IHalfCloseableProtocol, wire.channel)
+def test_a_half_closed_client_gets_its_responses(wire, kit):
+    verifyObject(IHalfCloseableProtocol, wire.connection)
     wire.send(get(b"/wait") + get(b"/b"))
-    wire.channel.readConnectionLost()
+    wire.connection.readConnectionLost()
     kit.waiting[0].setHeader(b"Content-Length", b"0")
     kit.waiting[0].finish()
     assert bodies(wire.sent()) == [b"", b"b"]
     assert wire.transport.disconnecting
 
 
-def test_a_half_closed_client_is_not_waited_for_for_ever(kit):
-    wire = Memory(kit, limits=Limits(half_closed_seconds=5))
+def test_a_half_closed_client_is_reset_after_a_time(kit):
+    wire = MemoryConnection(kit, limits=Limits(half_closed_seconds=5))
     wire.send(get(b"/wait"))
-    wire.channel.readConnectionLost()
+    wire.connection.readConnectionLost()
     wire.clock.pump([1] * 4)
     assert not wire.transport.aborting
     wire.clock.pump([1] * 3)
     assert wire.transport.aborting
 
 
-def test_a_client_that_ends_in_the_middle_has_left(wire, kit):
+def test_a_client_that_half_closes_inside_a_request_has_left(wire, kit):
     wire.send(get(b"/s/take", b"Content-Length: 6", method=b"PUT") + b"abc")
-    wire.channel.readConnectionLost()
+    wire.connection.readConnectionLost()
     assert wire.transport.aborting
-    wire = Memory(kit)
+    wire = MemoryConnection(kit)
     wire.send(b"GET / HT")
-    wire.channel.readConnectionLost()
+    wire.connection.readConnectionLost()
     assert wire.transport.disconnecting
-    wire = Memory(kit)
-    wire.channel.readConnectionLost()
+    wire = MemoryConnection(kit)
+    wire.connection.readConnectionLost()
     assert wire.transport.disconnecting
-    wire = Memory(kit)
+    wire = MemoryConnection(kit)
     wire.send(get(b"/wait") + get(b"/s/take", b"Content-Length: 6", method=b"PUT"))
-    wire.channel.readConnectionLost()
+    wire.connection.readConnectionLost()
     kit.waiting[-1].finish()
     assert wire.transport.disconnecting
-
-
-# Producers
 
 
 class Recorder:
@@ -208,7 +203,7 @@ def test_a_push_producer_is_paused_and_resumed(wire, kit):
     assert producer.calls == ["pause", "resume", "pause"]
 
 
-def test_a_pull_producer_is_asked_until_it_has_no_more(wire, kit):
+def test_a_pull_producer_is_resumed_until_it_unregisters(wire, kit):
     wire.send(get(b"/wait", version=b"HTTP/1.0"))
     producer = Recorder(kit.waiting[0], pieces=5)
     producer.resumed = lambda calls: len(calls) == 2 and wire.transport.producer.pauseProducing()
@@ -231,7 +226,7 @@ def test_a_pull_producer_is_stopped_with_the_connection(wire, kit):
     assert not wire.clock.getDelayedCalls()
 
 
-def test_the_next_request_waits_for_the_answer_before_it_to_leave(wire, kit):
+def test_the_next_request_waits_until_the_response_is_sent(wire, kit):
     wire.send(get(b"/wait") + get(b"/b"))
     wire.transport.producer.pauseProducing()
     kit.waiting[0].setHeader(b"Content-Length", b"0")
@@ -241,7 +236,7 @@ def test_the_next_request_waits_for_the_answer_before_it_to_leave(wire, kit):
     assert bodies(wire.sent()) == [b"b"]
 
 
-def test_closing_waits_for_what_was_written(wire, kit):
+def test_closing_waits_until_the_response_is_sent(wire, kit):
     wire.send(get(b"/wait", b"Connection: close"))
     wire.transport.producer.pauseProducing()
     kit.waiting[0].finish()
@@ -250,10 +245,7 @@ def test_closing_waits_for_what_was_written(wire, kit):
     assert wire.transport.disconnecting
 
 
-# The site
-
-
-def test_draining_ends_what_is_idle_and_waits_for_the_rest(wire, kit):
+def test_draining_closes_idle_connections_and_waits_for_busy_ones(wire, kit):
     idle = wire.site.buildProtocol(None)
     transport = type(wire.transport)()
     idle.makeConnection(transport)
@@ -268,7 +260,7 @@ def test_draining_ends_what_is_idle_and_waits_for_the_rest(wire, kit):
     assert wire.site.drain().called
 
 
-def test_draining_can_be_cut_short(wire, kit):
+def test_abort_ends_draining(wire, kit):
     wire.send(get(b"/wait"))
     done = wire.site.drain()
     wire.site.abort()
@@ -278,7 +270,7 @@ def test_draining_can_be_cut_short(wire, kit):
     assert kit.events == ["ConnectionAborted"]
 
 
-def test_a_stop_closes_what_is_answered_and_resets_the_rest(wire, kit):
+def test_disconnect_resets_only_unanswered_connections(wire, kit):
     wire.send(get(b"/wait"))
     answered = wire.site.buildProtocol(None)
     transport = type(wire.transport)()
@@ -296,13 +288,13 @@ def test_a_stop_closes_what_is_answered_and_resets_the_rest(wire, kit):
     assert kit.events == ["ConnectionAborted"]
 
 
-def test_a_stop_leaves_who_still_sends_to_read_our_answer(wire):
+def test_disconnect_lets_a_sending_client_read_the_response(wire):
     wire.send(get(b"/s/refuse", b"Content-Length: 9000000", method=b"PUT"))
     wire.site.disconnect()
     assert not wire.transport.aborting
 
 
-def test_a_listener_that_closes_ends_keep_alive(wire, kit):
+def test_closing_the_listener_ends_keep_alive(wire, kit):
     wire.site.doStart()
     wire.send(get(b"/a"))
     wire.site.doStop()
@@ -312,7 +304,7 @@ def test_a_listener_that_closes_ends_keep_alive(wire, kit):
     wire.site.doStop()
 
 
-def test_a_request_leaves_no_work_for_the_collector(wire):
+def test_a_request_makes_no_reference_cycles(wire):
     wire.send(get(b"/a"))
     gc.collect()
     wire.send(get(b"/b") * 10)

@@ -1,4 +1,4 @@
-"""The channel on a Clock and in memory: what is refused, and what takes too long."""
+"""Connections in memory: malformed requests, and deadlines."""
 
 import pytest
 from twisted.internet.error import ConnectionDone
@@ -7,7 +7,7 @@ from twisted.python.failure import Failure
 from tests.http.connection_kit import (
     HOST,
     LAST,
-    Memory,
+    MemoryConnection,
     ask,
     bodies,
     chunks,
@@ -16,8 +16,6 @@ from tests.http.connection_kit import (
 )
 from tests.http.resources import Sink
 from twisted_registry.http.interfaces import Limits
-
-# Refusals
 
 
 @pytest.mark.parametrize(
@@ -112,7 +110,7 @@ from twisted_registry.http.interfaces import Limits
     ],
 )
 @pytest.mark.parametrize("cut", [None, 1])
-def test_what_is_refused(wire, data, status, cut):
+def test_malformed_input_is_refused_once(wire, data, status, cut):
     wire.send(data, cut=cut and (lambda whole: [bytes([b]) for b in whole]))
     answer = wire.sent()
     assert is_error_response(answer, status), answer
@@ -122,7 +120,7 @@ def test_what_is_refused(wire, data, status, cut):
     assert wire.sent() == b""
 
 
-def test_garbage_after_good_requests_is_refused_in_its_turn(wire, kit):
+def test_garbage_is_refused_after_the_responses_before_it(wire, kit):
     wire.send(get(b"/ok") + get(b"/wait") + b"\x01\x02")
     assert bodies(wire.sent()) == [b"ok"]
     kit.waiting[0].setHeader(b"Content-Length", b"0")
@@ -133,12 +131,12 @@ def test_garbage_after_good_requests_is_refused_in_its_turn(wire, kit):
     assert wire.transport.disconnecting
 
 
-def test_broken_framing_ends_the_request_whose_body_it_is(wire, kit):
+def test_broken_framing_fails_the_request_of_the_body(wire, kit):
     wire.send(chunks(b"/s/take", b"abc", tail=b"zz\r\n"))
     assert is_error_response(wire.sent(), 400)
     assert kit.failures == ["BodyAborted"]
     assert kit.waiting[0].code == 400
-    wire = Memory(kit)
+    wire = MemoryConnection(kit)
     wire.send(chunks(b"/s/wait", b"abc", tail=b""))
     kit.waiting[-1].body.startProducing(Sink())
     kit.waiting[-1].write(b"begun")
@@ -149,7 +147,7 @@ def test_broken_framing_ends_the_request_whose_body_it_is(wire, kit):
     assert kit.events == ["BodyAborted"]
 
 
-def test_broken_framing_waits_for_the_body_before_it(wire, kit):
+def test_broken_framing_is_refused_after_the_body_before_it(wire, kit):
     wire.send(chunks(b"/s/wait", b"abc", tail=b"zz\r\n"))
     assert wire.sent() == b""
     sink = Sink()
@@ -173,7 +171,7 @@ def test_broken_framing_waits_for_the_body_before_it(wire, kit):
         (chunks(b"/s/take", tail=b"0\r\nX: "), b"a" * 1000),
     ],
 )
-def test_nothing_endless_is_read_for_ever(wire, start, more):
+def test_endless_heads_and_chunk_framing_are_refused(wire, start, more):
     wire.send(start)
     for _ in range(40):
         wire.send(more)
@@ -183,17 +181,14 @@ def test_nothing_endless_is_read_for_ever(wire, start, more):
     assert wire.transport.disconnecting
 
 
-def test_small_chunks_are_not_mistaken_for_frame(wire, kit):
+def test_many_small_chunks_are_accepted(wire, kit):
     pieces = [b"x" for _ in range(30000)]
     answer = ask(wire, chunks(b"/s/take", *pieces))
     assert bodies(answer) == [b"xxxxxxxx 30000 30000"]
 
 
-# Times
-
-
-def test_an_idle_connection_is_closed(kit):
-    wire = Memory(kit, limits=Limits(idle_seconds=60))
+def test_an_idle_connection_is_closed_after_a_time(kit):
+    wire = MemoryConnection(kit, limits=Limits(idle_seconds=60))
     wire.clock.advance(59.5)
     assert not wire.transport.disconnecting
     wire.send(get(b"/a"))
@@ -205,7 +200,7 @@ def test_an_idle_connection_is_closed(kit):
 
 
 def test_a_slow_head_is_408(kit):
-    wire = Memory(kit, limits=Limits(header_seconds=20))
+    wire = MemoryConnection(kit, limits=Limits(header_seconds=20))
     for byte in b"GET / HTTP/1.1\r\n"[:10]:
         wire.send(bytes([byte]))
         wire.clock.advance(1.9)
@@ -216,7 +211,7 @@ def test_a_slow_head_is_408(kit):
 
 
 def test_a_stalled_body_is_408(kit):
-    wire = Memory(kit, limits=Limits(body_seconds=10))
+    wire = MemoryConnection(kit, limits=Limits(body_seconds=10))
     wire.send(get(b"/s/take", b"Content-Length: 50", method=b"PUT"))
     for _ in range(20):
         wire.clock.advance(9)
@@ -228,15 +223,15 @@ def test_a_stalled_body_is_408(kit):
 
 
 def test_empty_lines_between_requests_are_not_progress(kit):
-    wire = Memory(kit, limits=Limits(idle_seconds=10))
+    wire = MemoryConnection(kit, limits=Limits(idle_seconds=10))
     for _ in range(6):
         wire.send(b"\r\n")
         wire.clock.advance(2)
     assert wire.transport.disconnecting
 
 
-def test_the_frame_of_chunks_is_not_progress(kit):
-    wire = Memory(kit, limits=Limits(body_seconds=10))
+def test_chunk_framing_is_not_progress(kit):
+    wire = MemoryConnection(kit, limits=Limits(body_seconds=10))
     wire.send(chunks(b"/s/take", b"abc", tail=b"1;"))
     for _ in range(6):
         wire.send(b"x")
@@ -244,8 +239,8 @@ def test_the_frame_of_chunks_is_not_progress(kit):
     assert is_error_response(wire.sent(), 408)
 
 
-def test_the_application_may_take_its_time(kit):
-    wire = Memory(kit)
+def test_the_application_has_no_deadline(kit):
+    wire = MemoryConnection(kit)
     wire.send(get(b"/s/wait", b"Content-Length: 50", method=b"PUT"))
     wire.clock.pump([1] * 1000)
     assert not wire.transport.disconnecting
@@ -256,8 +251,8 @@ def test_the_application_may_take_its_time(kit):
     assert not wire.transport.disconnecting
 
 
-def test_a_client_that_takes_nothing_is_reset(kit):
-    wire = Memory(kit, limits=Limits(body_seconds=10))
+def test_a_client_that_does_not_read_is_reset(kit):
+    wire = MemoryConnection(kit, limits=Limits(body_seconds=10))
     wire.send(get(b"/wait"))
     wire.transport.producer.pauseProducing()
     wire.clock.pump([1] * 9)
@@ -266,8 +261,8 @@ def test_a_client_that_takes_nothing_is_reset(kit):
     assert wire.transport.aborting
 
 
-def test_a_peer_that_does_not_close_is_reset(kit):
-    wire = Memory(kit, limits=Limits(body_seconds=10))
+def test_a_client_that_does_not_close_is_reset(kit):
+    wire = MemoryConnection(kit, limits=Limits(body_seconds=10))
     wire.send(LAST)
     assert wire.transport.disconnecting
     assert not wire.transport.aborting
@@ -275,7 +270,7 @@ def test_a_peer_that_does_not_close_is_reset(kit):
     assert wire.transport.aborting
 
 
-def test_no_clock_runs_without_connections(wire):
+def test_no_delayed_call_remains_without_connections(wire):
     assert wire.clock.getDelayedCalls()
     wire.lose(Failure(ConnectionDone()))
     assert not wire.clock.getDelayedCalls()

@@ -1,6 +1,6 @@
-"""Properties of the channel: however bytes are cut, and whatever they are.
+"""Properties of connections for any bytes, however they are split.
 
-The long run over the same promises is ``tests/fuzz/fuzz_channel.py``.
+The long run over the same properties is ``tests/fuzz/fuzz_channel.py``.
 """
 
 import re
@@ -44,7 +44,7 @@ def cuts(draw, data):
 
 
 @given(st.data())
-def test_valid_requests_are_all_answered_however_they_are_cut(data):
+def test_valid_requests_are_answered_however_they_are_split(data):
     stream = b"".join(data.draw(st.lists(requests(), min_size=1, max_size=4)))
     seen, sent, closed = fuzz_channel.run(stream, [])
     assert len(seen) == len(fuzz_channel.reference(stream))
@@ -54,7 +54,7 @@ def test_valid_requests_are_all_answered_however_they_are_cut(data):
 
 
 @given(st.data())
-def test_any_bytes_keep_the_promises(data):
+def test_any_bytes_keep_the_properties(data):
     pieces = st.one_of(
         requests(("/", "/s/x", "/s/refuse", "*", "http://h/p")),
         st.sampled_from(fuzz_inputs.TOKENS),
@@ -65,19 +65,19 @@ def test_any_bytes_keep_the_promises(data):
 
 
 @given(st.randoms(use_true_random=False))
-def test_mutations_of_the_corpus_keep_the_promises(rng):
+def test_mutations_of_the_corpus_keep_the_properties(rng):
     data = fuzz_inputs.make_input(rng, fuzz_inputs.load_corpus())
     fuzz_channel.check(data, fuzz_inputs.make_cuts(rng, len(data)))
 
 
 @pytest.mark.parametrize("path", sorted(fuzz_inputs.CORPUS.glob("*.http")), ids=lambda p: p.stem)
-def test_the_corpus_keeps_the_promises(path):
+def test_the_corpus_keeps_the_properties(path):
     data = path.read_bytes()
     fuzz_channel.check(data, [list(range(1, len(data)))])
 
 
 def stock(some):
-    """What twisted.web's own channel answers to the same requests over the same Resources."""
+    """Return what twisted.web itself answers to the same requests with the same Resources."""
     seen = []
     site = Site(fuzz_channel.Root(seen), reactor=Clock())
     site.log = lambda request: None
@@ -91,20 +91,20 @@ def stock(some):
 
 
 @given(st.lists(requests(("/", "/a/b?c=d", "/%2e", "/x//y")), min_size=1, max_size=4))
-def test_valid_requests_are_answered_as_twisted_web_answers_them(some):
+def test_valid_requests_are_answered_as_by_twisted_web(some):
     stream = b"".join(some)
     seen, sent, _ = fuzz_channel.run(stream, [])
     their_seen, theirs = stock(some)
     assert seen == their_seen
-    # The version is not announced, and the clock is another.
+    # Server is not sent, and Date differs.
     untold = re.compile(rb"(?:Server|Date): [^\r]*\r\n")
     assert sorted(untold.sub(b"", sent).split(b"\r\n")) == sorted(
         untold.sub(b"", theirs).split(b"\r\n")
     )
 
 
-def test_a_broken_promise_is_noticed(monkeypatch):
-    """The fuzzer itself: a channel that smuggles is caught."""
+def test_the_fuzzer_detects_smuggling(monkeypatch):
+    """A check of the fuzzer itself."""
     monkeypatch.setattr(fuzz_channel, "reference", lambda _: [])
     with pytest.raises(fuzz_channel.Broken):
         fuzz_channel.check(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", [])

@@ -1,4 +1,4 @@
-"""The channel on a Clock and in memory: requests, their answers, and what fails."""
+"""Connections in memory: requests, responses and exceptions."""
 
 import gzip
 
@@ -20,8 +20,6 @@ from tests.http.connection_kit import (
 )
 from twisted_registry.http.interfaces import IRequestBody, IStreamingRequest
 
-# Answers
-
 
 def test_a_request_is_answered_and_another_may_follow(wire):
     answer = ask(wire, get(b"/hello"))
@@ -33,7 +31,7 @@ def test_a_request_is_answered_and_another_may_follow(wire):
     assert ask(wire, get(b"/again")).endswith(b"\r\n\r\nagain")
 
 
-def test_bytes_may_come_one_at_a_time(wire):
+def test_requests_may_arrive_byte_by_byte(wire):
     wire.send(put(b"/x", b"abc") + get(b"/y"), cut=lambda data: [bytes([b]) for b in data])
     assert bodies(wire.sent()) == [b"xabc", b"y"]
 
@@ -111,14 +109,14 @@ def test_204_and_304_have_no_body_and_no_length(wire):
     assert b"Last-Modified: Thu, 01 Jan 1970 00:16:40 GMT" in answer
 
 
-def test_head_and_body_leave_in_one_write(wire, monkeypatch):
+def test_head_and_body_are_sent_in_one_write(wire, monkeypatch):
     writes = []
     monkeypatch.setattr(wire.transport, "write", writes.append)
     wire.send(get(b"/hello"))
     assert len(writes) == 1
 
 
-def test_what_resources_use_of_a_request(wire, kit):
+def test_a_request_offers_what_twisted_web_resources_use(wire, kit):
     answer = ask(
         wire,
         get(b"/inspect/%41/b?q=1&q=2&r=%41", b"X-One: 1", b"x-one:  2 ", b"Cookie: c=d"),
@@ -154,19 +152,19 @@ def test_what_resources_use_of_a_request(wire, kit):
     assert request.channel is None
 
 
-def test_a_posted_form_becomes_arguments(wire):
+def test_a_posted_form_is_parsed_into_args(wire):
     wire.send(
         put(b"/inspect", b"a=b", b"Content-Type: application/x-www-form-urlencoded", method=b"POST")
     )
     assert b"{b'a': [b'b']}" in wire.sent()
 
 
-def test_a_form_that_can_not_be_read_is_a_bad_request(wire):
+def test_a_malformed_form_is_400(wire):
     wire.send(put(b"/inspect", b"--", b"Content-Type: multipart/form-data", method=b"POST"))
     assert is_error_response(wire.sent(), 400)
 
 
-def test_the_asterisk_is_answered_without_a_resource(wire):
+def test_options_asterisk_is_answered_without_a_resource(wire):
     assert ask(wire, get(b"*", method=b"OPTIONS")).startswith(b"HTTP/1.1 204 ")
     assert ask(wire, get(b"/n")).endswith(b"\r\n\r\nn")
 
@@ -182,7 +180,7 @@ def test_an_absolute_target_replaces_the_host(wire):
 def test_an_upgrade_is_ignored(wire):
     upgrade = (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAA")
     assert bodies(ask(wire, get(b"/u", *upgrade) + get(b"/v"))) == [b"u", b"v"]
-    # with a body, which is a body and not the next request
+    # With a body, which must not be parsed as the next request.
     smuggled = get(b"/admin")
     assert bodies(ask(wire, put(b"/u", smuggled, *upgrade) + get(b"/v"))) == [
         b"u" + smuggled,
@@ -192,17 +190,14 @@ def test_an_upgrade_is_ignored(wire):
     assert bodies(ask(wire, data + get(b"/v"))) == [b"uabc", b"v"]
 
 
-def test_nothing_can_be_injected_into_a_head(wire):
+def test_line_breaks_cannot_be_injected_into_a_response_head(wire):
     answer = ask(wire, get(b"/inject"))
     head = answer.partition(b"\r\n\r\n")[0].split(b"\r\n")
     assert not [line for line in head if line.startswith((b"X-B", b"X-C", b"X-D"))]
     assert answer.endswith(b"\r\n\r\ninjected")
 
 
-# Failures
-
-
-def test_a_resource_that_raises_is_a_clean_500(wire, log_events):
+def test_an_exception_of_a_resource_is_500_without_details(wire, log_events):
     answer = ask(wire, get(b"/boom"))
     assert answer.startswith(b"HTTP/1.1 500 ")
     assert bodies(answer)[0] == b"500 internal error\n"
@@ -212,20 +207,20 @@ def test_a_resource_that_raises_is_a_clean_500(wire, log_events):
 
 
 @pytest.mark.parametrize("path", [b"/nowhere", b"/producing"])
-def test_whatever_raises_before_the_answer_is_a_clean_500(wire, path):
+def test_an_exception_before_the_response_is_500_without_details(wire, path):
     answer = ask(wire, get(path) + get(b"/n"))
     assert answer.startswith(b"HTTP/1.1 500 ")
     assert b"secret" not in answer
     assert bodies(answer)[1] == b"n"
 
 
-def test_a_resource_that_raises_for_a_client_that_left(wire, kit, log_events):
+def test_an_exception_after_the_client_left_is_logged(wire, kit, log_events):
     kit.wire = wire
     assert ask(wire, get(b"/gone")) == b""
     assert [event for event in log_events if "log_failure" in event]
 
 
-def test_a_length_that_is_none_breaks_the_connection(wire, kit):
+def test_a_malformed_content_length_resets_the_connection(wire, kit):
     wire.send(get(b"/wait"))
     kit.waiting[0].setHeader(b"Content-Length", b"many")
     with pytest.raises(ValueError):
@@ -235,7 +230,7 @@ def test_a_length_that_is_none_breaks_the_connection(wire, kit):
     assert wire.sent() == b""
 
 
-def test_an_answer_can_be_encoded(wire):
+def test_a_response_can_be_encoded(wire):
     answer = ask(wire, get(b"/zip", b"Accept-Encoding: gzip", b"Connection: close"))
     assert b"Content-Encoding: gzip\r\n" in answer
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -244,7 +239,7 @@ def test_an_answer_can_be_encoded(wire):
     assert gzip.decompress(unchunked(body)) == b"zip"
 
 
-def test_a_resource_that_raises_late_breaks_the_connection(wire, log_events):
+def test_an_exception_after_the_head_resets_the_connection(wire, log_events):
     answer = ask(wire, get(b"/late_boom"))
     assert b"secret" not in answer
     assert not answer.endswith(b"0\r\n\r\n")
@@ -253,14 +248,14 @@ def test_a_resource_that_raises_late_breaks_the_connection(wire, log_events):
 
 
 @pytest.mark.parametrize("path", [b"/short", b"/long"])
-def test_an_answer_unlike_its_length_breaks_the_connection(wire, path):
+def test_a_response_that_breaks_its_content_length_resets_the_connection(wire, path):
     answer = ask(wire, get(path) + get(b"/n"))
     assert wire.transport.aborting
     assert answer.count(b"HTTP/1.1") <= 1
     assert b"too long" not in answer
 
 
-def test_a_body_that_is_taken_badly_is_a_500(wire, kit, log_events):
+def test_an_unhandled_exception_of_a_body_consumer_is_500(wire, kit, log_events):
     def explode(_sink, _piece):
         raise ValueError("secret")
 
@@ -272,7 +267,7 @@ def test_a_body_that_is_taken_badly_is_a_500(wire, kit, log_events):
     assert [event for event in log_events if "log_failure" in event]
 
 
-def test_whoever_took_the_body_hears_what_its_consumer_raised(wire, kit):
+def test_an_exception_of_a_body_consumer_fails_its_deferred(wire, kit):
     def explode(_sink, _piece):
         raise ValueError("secret")
 

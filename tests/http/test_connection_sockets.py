@@ -1,9 +1,8 @@
-"""The channel on real sockets: TCP, Unix and TLS."""
+"""Connections on sockets: TCP, Unix and TLS."""
 
 import math
 import socket
 import struct
-from pathlib import Path
 
 import pytest
 import pytest_twisted
@@ -11,55 +10,45 @@ from twisted.internet import reactor
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import deferLater
 
-from tests.http.connection_kit import LAST, Kit, Listening, chunks, get, put, unchunked
+from tests.http.connection_kit import (
+    FILE_CONTENT,
+    LAST,
+    MIB,
+    ListeningServer,
+    chunks,
+    get,
+    open_descriptors,
+    put,
+    unchunked,
+    until,
+)
 from tests.http.resources import Sink
-from twisted_registry.app.listener import HTTPService
 from twisted_registry.http.interfaces import Limits
 
-MIB = 1024 * 1024
 
-
-@pytest.fixture
-def kit(tmp_path):
-    kit = Kit()
-    kit.file = tmp_path / "file"
-    kit.file.write_bytes(bytes(range(256)) * (8 * MIB // 256))
-    return kit
-
-
-async def until(condition):
-    """Let the reactor turn until something holds; the test's timeout is the limit."""
-    while not condition():
-        await deferLater(reactor, 0.001)
-
-
-def descriptors():
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
-@pytest_twisted.async_yield_fixture(params=["tcp", "unix", "tls", "secure"])
-async def server(request, kit, tmp_path):
-    listening = Listening(reactor, kit, request.param, tmp_path)
+@pytest_twisted.async_yield_fixture(params=["tcp", "unix", "tls", "own-tls"])
+async def server(request, file_kit, tmp_path):
+    listening = ListeningServer(file_kit, request.param, tmp_path)
     listening.kind = request.param
     yield listening
     await listening.close()
 
 
-@pytest.fixture(params=["fields of its own", "fields that are ready"])
-def head(request, kit):
-    """How the head of a file's answer is made."""
-    kit.ready_head = request.param == "fields that are ready"
+@pytest.fixture(params=["sendFile", "sendFileResponse"])
+def head(request, file_kit):
+    """Both ways to send a file."""
+    file_kit.ready_head = request.param == "sendFileResponse"
 
 
 @pytest_twisted.async_yield_fixture
-async def tcp(kit, tmp_path):
-    listening = Listening(reactor, kit, "tcp", tmp_path, limits=Limits(linger_seconds=0.2))
+async def tcp(file_kit, tmp_path):
+    listening = ListeningServer(file_kit, "tcp", tmp_path, limits=Limits(linger_seconds=0.2))
     yield listening
     await listening.close()
 
 
 @pytest_twisted.ensureDeferred
-async def test_answers(server):
+async def test_requests_are_answered_in_order_on_every_transport(server):
     answer = await server.exchange(
         get(b"/a") + put(b"/b", b"c") + get(b"/pieces") + chunks(b"/s/take", b"abc", b"d") + LAST
     )
@@ -70,13 +59,13 @@ async def test_answers(server):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_request_knows_whether_it_is_secure(server):
+async def test_is_secure_is_true_over_tls(server):
     answer = await server.exchange(get(b"/inspect", b"Connection: close"))
-    assert (b"True)" in answer) is (server.kind in {"tls", "secure"})
+    assert (b"True)" in answer) is (server.kind in {"tls", "own-tls"})
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_refusal_can_be_read_by_a_client_that_still_sends(server):
+async def test_a_client_that_still_sends_can_read_the_refusal(server):
     peer = await server.connect()
     peer.transport.write(get(b"/s/refuse", b"Content-Length: 9000000", method=b"PUT"))
     for _ in range(10):
@@ -87,8 +76,8 @@ async def test_a_refusal_can_be_read_by_a_client_that_still_sends(server):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_client_that_never_stops_sending_is_cut_off(kit, tmp_path):
-    server = Listening(reactor, kit, "tcp", tmp_path, limits=Limits(linger_bytes=100_000))
+async def test_a_client_that_never_stops_sending_is_disconnected(file_kit, tmp_path):
+    server = ListeningServer(file_kit, "tcp", tmp_path, limits=Limits(linger_bytes=100_000))
     peer = await server.connect()
     peer.transport.write(get(b"/s/refuse", b"Content-Length: 900000000", method=b"PUT"))
     await peer.until(b"no")
@@ -114,8 +103,8 @@ class Flood:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_body_is_held_back_at_the_sender(server, kit):
-    kit.on_write = lambda _sink, _piece: kit.waiting[0].body.pauseProducing()
+async def test_a_paused_body_stops_the_sender(server, file_kit):
+    file_kit.on_write = lambda _sink, _piece: file_kit.waiting[0].body.pauseProducing()
     peer = await server.connect()
     sender = Flood()
     sender.peer = peer
@@ -126,13 +115,13 @@ async def test_a_body_is_held_back_at_the_sender(server, kit):
     while sender.sent != before:
         before = sender.sent
         await deferLater(reactor, 0.05)
-    assert len(kit.sinks[0].received) <= MIB
+    assert len(file_kit.sinks[0].received) <= MIB
     assert sender.sent < 50 * MIB
     peer.transport.abortConnection()
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_large_body_comes_in_large_pieces(tcp, kit):
+async def test_a_large_body_is_read_in_large_pieces(tcp, file_kit):
     body = bytes(8 * MIB)
     peer = await tcp.connect()
     peer.transport.write(get(b"/s/take", b"Content-Length: %d" % len(body), method=b"PUT"))
@@ -140,16 +129,16 @@ async def test_a_large_body_comes_in_large_pieces(tcp, kit):
     await peer.until(b"%d " % len(body))
     channel = next(iter(tcp.site.connections))
     assert channel.transport.bufferSize == 65536
-    assert kit.sinks[0].pieces < len(body) / 65536
+    assert file_kit.sinks[0].pieces < len(body) / 65536
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_answer_waits_for_a_slow_reader(server, kit):
+async def test_a_producer_is_paused_for_a_slow_reader(server, file_kit):
     producer = Filler(64)
-    peer = await server.connect_deaf()
+    peer = await server.connect_paused()
     peer.transport.write(get(b"/wait", b"Connection: close"))
-    await until(lambda: kit.waiting)
-    producer.start(kit.waiting[0])
+    await until(lambda: file_kit.waiting)
+    producer.start(file_kit.waiting[0])
     await until(lambda: producer.paused)
     assert producer.left
     peer.transport.resumeProducing()
@@ -193,22 +182,22 @@ class Filler:
 )
 @pytest.mark.usefixtures("head")
 @pytest_twisted.ensureDeferred
-async def test_a_range_of_a_file(server, kit, size, offset):
-    before = descriptors()
+async def test_a_range_of_a_file_is_sent(server, file_kit, size, offset):
+    before = open_descriptors()
     peer = await server.connect()
     peer.transport.write(get(b"/file?size=%d&offset=%d" % (size, offset)) + LAST)
     answer = await peer.end()
     head, _, rest = answer.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 206 " if kit.ready_head else b"HTTP/1.1 200 ")
-    assert (b"X-Ready: 1" in head) is kit.ready_head
+    assert head.startswith(b"HTTP/1.1 206 " if file_kit.ready_head else b"HTTP/1.1 200 ")
+    assert (b"X-Ready: 1" in head) is file_kit.ready_head
     assert b"Content-Length: %d" % size in head
-    assert rest[:size] == kit.file.read_bytes()[offset : offset + size]
+    assert rest[:size] == FILE_CONTENT[offset : offset + size]
     assert rest[size:].startswith(b"HTTP/1.1 200 OK")
-    await until(lambda: descriptors() <= before)
+    await until(lambda: open_descriptors() <= before)
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_file_is_not_sent_to_head(server):
+async def test_head_gets_no_file(server):
     answer = await server.exchange(get(b"/file?size=5", method=b"HEAD") + LAST)
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"Content-Length: 5\r\n" in answer
@@ -217,101 +206,101 @@ async def test_a_file_is_not_sent_to_head(server):
 
 @pytest.mark.usefixtures("head")
 @pytest_twisted.ensureDeferred
-async def test_a_file_waits_for_a_slow_reader(server, kit):
-    peer = await server.connect_deaf()
+async def test_a_file_waits_for_a_slow_reader(server, file_kit):
+    peer = await server.connect_paused()
     peer.transport.write(get(b"/file?size=%d" % (8 * MIB)) + LAST)
-    await until(lambda: kit.sending)
+    await until(lambda: file_kit.sending)
     for _ in range(20):
         await deferLater(reactor, 0.001)
-    assert not kit.sending.called
+    assert not file_kit.sending.called
     peer.transport.resumeProducing()
     answer = await peer.end()
-    assert answer.partition(b"\r\n\r\n")[2][: 8 * MIB] == kit.file.read_bytes()
+    assert answer.partition(b"\r\n\r\n")[2][: 8 * MIB] == FILE_CONTENT
     assert answer.endswith(b"\r\n\r\nlast")
 
 
 @pytest.mark.usefixtures("head")
 @pytest_twisted.ensureDeferred
-async def test_a_file_shorter_than_said_breaks_the_connection(server, kit):
-    before = descriptors()
+async def test_a_file_that_is_too_short_resets_the_connection(server, file_kit):
+    before = open_descriptors()
     size = 9 * MIB
     answer = await server.exchange(get(b"/file?size=%d" % size) + LAST)
     assert len(answer.partition(b"\r\n\r\n")[2]) <= 8 * MIB
-    await until(lambda: kit.failures)
-    assert kit.failures == ["EOFError"]
-    await until(lambda: descriptors() <= before)
+    await until(lambda: file_kit.failures)
+    assert file_kit.failures == ["EOFError"]
+    await until(lambda: open_descriptors() <= before)
 
 
 @pytest.mark.usefixtures("head")
 @pytest_twisted.ensureDeferred
-async def test_a_file_that_can_not_be_read_breaks_the_connection(server, kit, tmp_path):
-    kit.file = tmp_path
+async def test_a_file_that_cannot_be_read_resets_the_connection(server, file_kit, tmp_path):
+    file_kit.file = tmp_path
     answer = await server.exchange(get(b"/file?size=10") + LAST)
     assert b"last" not in answer
-    await until(lambda: kit.failures)
-    assert kit.failures in (["IsADirectoryError"], ["OSError"])
+    await until(lambda: file_kit.failures)
+    assert file_kit.failures in (["IsADirectoryError"], ["OSError"])
 
 
 @pytest.mark.usefixtures("head")
 @pytest_twisted.ensureDeferred
-async def test_a_client_that_leaves_frees_the_file(server, kit):
-    before = descriptors()
-    peer = await server.connect_deaf()
+async def test_the_file_is_closed_when_the_client_leaves(server, file_kit):
+    before = open_descriptors()
+    peer = await server.connect_paused()
     peer.transport.write(get(b"/file?size=%d" % (8 * MIB)))
-    await until(lambda: kit.sending)
+    await until(lambda: file_kit.sending)
     peer.transport.abortConnection()
-    await until(lambda: kit.failures)
-    assert kit.failures in (["ConnectionLost"], ["ConnectionDone"])
-    await until(lambda: descriptors() <= before)
+    await until(lambda: file_kit.failures)
+    assert file_kit.failures in (["ConnectionLost"], ["ConnectionDone"])
+    await until(lambda: open_descriptors() <= before)
 
 
 @pytest.mark.usefixtures("head")
 @pytest_twisted.ensureDeferred
-async def test_cancelling_a_file_breaks_the_connection(server, kit):
-    before = descriptors()
-    peer = await server.connect_deaf()
+async def test_cancelling_a_file_resets_the_connection(server, file_kit):
+    before = open_descriptors()
+    peer = await server.connect_paused()
     peer.transport.write(get(b"/file?size=%d" % (8 * MIB)))
-    await until(lambda: kit.sending)
-    kit.sending.cancel()
+    await until(lambda: file_kit.sending)
+    file_kit.sending.cancel()
     peer.transport.resumeProducing()
     answer = await peer.end()
     assert len(answer) < 8 * MIB
-    assert kit.failures == ["CancelledError"]
-    await until(lambda: descriptors() <= before)
+    assert file_kit.failures == ["CancelledError"]
+    await until(lambda: open_descriptors() <= before)
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_client_that_leaves_ends_its_request(server, kit):
+async def test_a_request_fails_when_the_client_leaves(server, file_kit):
     peer = await server.connect()
     peer.transport.write(get(b"/wait"))
-    await until(lambda: kit.waiting)
+    await until(lambda: file_kit.waiting)
     peer.transport.abortConnection()
-    await until(lambda: kit.events)
-    assert kit.events != ["finished"]
-    assert kit.waiting[0].code == 499
+    await until(lambda: file_kit.events)
+    assert file_kit.events != ["finished"]
+    assert file_kit.waiting[0].code == 499
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_client_that_leaves_in_a_body_aborts_it(server, kit):
+async def test_a_body_is_aborted_when_the_client_leaves(server, file_kit):
     peer = await server.connect()
     peer.transport.write(get(b"/s/take", b"Content-Length: 50", method=b"PUT") + b"abc")
-    await until(lambda: kit.sinks and kit.sinks[0].received)
+    await until(lambda: file_kit.sinks and file_kit.sinks[0].received)
     peer.transport.loseConnection()
-    await until(lambda: kit.failures)
-    assert kit.failures == ["BodyAborted"]
+    await until(lambda: file_kit.failures)
+    assert file_kit.failures == ["BodyAborted"]
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_client_that_closed_its_sending_side_gets_its_answer(kit, tmp_path):
+async def test_a_half_closed_client_gets_its_response_on_every_transport(file_kit, tmp_path):
     for kind in ("tcp", "unix"):
-        server = Listening(reactor, kit, kind, tmp_path)
+        server = ListeningServer(file_kit, kind, tmp_path)
         peer = await server.connect()
         peer.transport.write(get(b"/wait"))
         peer.transport.loseWriteConnection()
-        await until(lambda: kit.waiting)
+        await until(lambda: file_kit.waiting)
         channel = next(iter(server.site.connections))
         await until(lambda: channel.deadline < math.inf)  # noqa: B023
-        request = kit.waiting.pop()
+        request = file_kit.waiting.pop()
         request.write(b"late")
         request.finish()
         assert (await peer.end()).endswith(b"4\r\nlate\r\n0\r\n\r\n")
@@ -319,14 +308,14 @@ async def test_a_client_that_closed_its_sending_side_gets_its_answer(kit, tmp_pa
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_reset_connection_is_survived(tcp, kit):
-    """The peer's kernel answers what we send with a reset."""
+async def test_a_request_fails_when_the_client_resets_the_connection(tcp, file_kit):
+    """The client's kernel replies to data with RST."""
     peer = socket.create_connection(("127.0.0.1", tcp.port.getHost().port))
     peer.sendall(get(b"/wait") + get(b"/b"))
-    await until(lambda: kit.waiting)
+    await until(lambda: file_kit.waiting)
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     peer.close()
-    request = kit.waiting[0]
+    request = file_kit.waiting[0]
     lost = []
     request.notifyFinish().addErrback(lost.append)
     while not lost:
@@ -336,11 +325,11 @@ async def test_a_reset_connection_is_survived(tcp, kit):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_peer_that_is_told_of_the_end_and_stays_is_closed(tcp):
+async def test_a_client_that_does_not_close_is_disconnected(tcp):
     peer = socket.create_connection(("127.0.0.1", tcp.port.getHost().port))
     peer.sendall(b"nonsense\r\n\r\n")
     await until(lambda: tcp.site.connections)
-    # linger_seconds is short here, and the sweep comes once a second
+    # linger_seconds is short here, and deadlines are checked once a second.
     await until(lambda: not tcp.site.connections)
     answer = peer.recv(65536)
     assert answer.startswith(b"HTTP/1.1 400 ")
@@ -348,8 +337,8 @@ async def test_a_peer_that_is_told_of_the_end_and_stays_is_closed(tcp):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_handshake_that_never_comes_is_waited_for_as_for_a_request(kit, tmp_path):
-    server = Listening(reactor, kit, "secure", tmp_path, limits=Limits(idle_seconds=0.2))
+async def test_a_missing_tls_handshake_counts_as_idle(file_kit, tmp_path):
+    server = ListeningServer(file_kit, "own-tls", tmp_path, limits=Limits(idle_seconds=0.2))
     peer = socket.create_connection(("127.0.0.1", server.port.getHost().port))
     await until(lambda: server.site.connections)
     await until(lambda: not server.site.connections)
@@ -373,46 +362,47 @@ async def test_many_idle_connections_share_one_delayed_call(tcp):
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_last_answer_arrives_though_the_server_stops(server, kit):
-    """Nor does a stop wait for clients that have nothing to wait for, and do not listen."""
-    await server.connect_deaf()
-    peer = await server.connect_deaf()
+async def test_the_last_response_arrives_although_the_server_stops(server, file_kit):
+    """Nor does the stop wait for idle clients that do not read."""
+    await server.connect_paused()
+    peer = await server.connect_paused()
     peer.transport.write(get(b"/wait"))
-    await until(lambda: kit.waiting)
-    stopped = HTTPService(None, server.site, reactor, 30).stopService()
-    kit.waiting[0].write(b"x" * 60_000)
-    kit.waiting[0].finish()
-    await stopped
+    await until(lambda: file_kit.waiting)
+    drained = server.site.drain()
+    file_kit.waiting[0].write(b"x" * 60_000)
+    file_kit.waiting[0].finish()
+    await drained
+    await server.site.disconnect()
     assert not server.site.connections
     peer.transport.resumeProducing()
     assert unchunked((await peer.end()).partition(b"\r\n\r\n")[2]) == b"x" * 60_000
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_request_can_be_told_to_take_a_stream(server, kit):
-    """An IReader delivers itself to any IConsumer."""
+async def test_a_request_accepts_a_push_producer(server, file_kit):
+    """As a reader of the storage, which delivers to any IConsumer."""
     peer = await server.connect()
     peer.transport.write(get(b"/wait", b"Connection: close"))
-    await until(lambda: kit.waiting)
-    Filler(3).start(kit.waiting[0])
+    await until(lambda: file_kit.waiting)
+    Filler(3).start(file_kit.waiting[0])
     assert (await peer.end()).endswith(b"0\r\n\r\n")
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_body_that_is_not_taken_stays_at_the_sender(server, kit):
+async def test_100_continue_is_sent_on_every_transport_when_the_body_is_read(server, file_kit):
     peer = await server.connect()
     peer.transport.write(
         get(b"/s/wait", b"Content-Length: 5", b"Expect: 100-continue", method=b"PUT")
     )
-    await until(lambda: kit.waiting)
+    await until(lambda: file_kit.waiting)
     assert peer.data == b""
     sink = Sink()
-    taken = kit.waiting[0].body.startProducing(sink)
+    taken = file_kit.waiting[0].body.startProducing(sink)
     await peer.until(b"100 Continue\r\n\r\n")
     peer.transport.write(b"hello")
     await taken
     assert bytes(sink.received) == b"hello"
-    kit.waiting[0].finish()
+    file_kit.waiting[0].finish()
     await peer.until(b"200 OK")
     peer.transport.loseConnection()
     await peer.end()

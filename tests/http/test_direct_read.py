@@ -1,8 +1,7 @@
-"""A body that its consumer reads from the socket by itself."""
+"""Bodies that a consumer reads from the socket on a thread."""
 
 import os
 import socket
-from pathlib import Path
 
 import pytest
 import pytest_twisted
@@ -12,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
-from tests.http.connection_kit import Kit, Listening, get, put
+from tests.http.connection_kit import Kit, ListeningServer, get, open_descriptors, put, until
 from tests.http.resources import Sink
 from twisted_registry.http import body as body_module
 from twisted_registry.http import connection as connection_module
@@ -23,7 +22,7 @@ PUT = get(b"/s/take", b"Content-Length: %d" % len(BODY), method=b"PUT")
 
 
 @pytest.fixture
-def ends(monkeypatch):
+def socket_ends(monkeypatch):
     monkeypatch.setattr(body_module, "_POLL_TIMEOUT_MS", 0)
     near, far = socket.socketpair()
     near.setblocking(False)
@@ -32,184 +31,174 @@ def ends(monkeypatch):
     far.close()
 
 
-def test_a_quick_sender_goes_on(ends):
-    near, far = ends
+def test_a_read_from_a_fast_sender_is_not_finished(socket_ends):
+    near, far = socket_ends
     far.sendall(b"x" * 100)
-    room = bytearray(150)
+    buffer = bytearray(150)
     direct_read = DirectRead(near, 1000)
-    assert direct_read.read_into(memoryview(room)) == direct_read.bytes_read == 100
-    assert room == b"x" * 100 + bytes(50)
+    assert direct_read.read_into(memoryview(buffer)) == direct_read.bytes_read == 100
+    assert buffer == b"x" * 100 + bytes(50)
     assert direct_read.left == 900
     assert not direct_read.finished
 
 
-def test_a_slow_sender_has_had_its_loan(ends):
-    near, far = ends
+def test_a_slow_sender_finishes_the_read(socket_ends):
+    near, far = socket_ends
     far.sendall(b"x" * 10)
     direct_read = DirectRead(near, 1000)
     assert direct_read.read_into(memoryview(bytearray(150))) == 10
     assert direct_read.finished
 
 
-def test_no_more_is_read_than_was_lent(ends):
-    near, far = ends
+def test_a_direct_read_does_not_exceed_its_length(socket_ends):
+    near, far = socket_ends
     far.sendall(b"12345GET")
     direct_read = DirectRead(near, 5)
-    room = bytearray(8)
-    assert direct_read.read_into(memoryview(room)) == 5
+    buffer = bytearray(8)
+    assert direct_read.read_into(memoryview(buffer)) == 5
     assert direct_read.finished
-    assert room == b"12345" + bytes(3)
+    assert buffer == b"12345" + bytes(3)
     assert near.recv(8) == b"GET"
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_loan_ends_with_the_connection(ends, which):
-    near, far = ends
+def test_a_lost_connection_finishes_the_read(socket_ends, which):
+    near, far = socket_ends
     far.sendall(b"12")
     direct_read = DirectRead(near, 9)
     assert direct_read.read_into(memoryview(bytearray(3))) == 2
     assert not direct_read.finished
-    ends[which].close()
+    socket_ends[which].close()
     assert direct_read.read_into(memoryview(bytearray(3))) == 0
     assert direct_read.finished
 
 
 @define(eq=False)
-class Drawing(Sink):
-    """Reads by itself, on a thread, in pieces that are not those of the reactor."""
+class DirectSink(Sink):
+    """A consumer that reads on a thread, in pieces of another size than the reactor's."""
 
-    loans: int = 0
-    drawn: int = 0
+    direct_reads: int = 0
+    directly_read: int = 0
 
     def append_from(self, direct_read):
-        self.loans += 1
-        return deferToThread(self._draw, direct_read)
+        self.direct_reads += 1
+        return deferToThread(self._read, direct_read)
 
-    def _draw(self, direct_read):
-        room = memoryview(bytearray(77_777))
+    def _read(self, direct_read):
+        buffer = memoryview(bytearray(77_777))
         while not direct_read.finished:
-            length = direct_read.read_into(room)
-            self.received += room[:length]
-            self.drawn += length
+            length = direct_read.read_into(buffer)
+            self.received += buffer[:length]
+            self.directly_read += length
 
 
 @define(eq=False)
-class Waiting(Drawing):
-    """Gives back its loan when the test says so, and wants no other."""
+class HeldSink(DirectSink):
+    """A consumer whose only direct read ends when the test fires ``released``."""
 
-    back: Deferred | None = None
+    released: Deferred | None = None
 
     def append_from(self, direct_read):
-        self.loans += 1
-        if self.back is None:
-            self.back = Deferred()
-            return self.back
+        self.direct_reads += 1
+        if self.released is None:
+            self.released = Deferred()
+            return self.released
         return None
 
 
 @define(eq=False)
-class Unwilling(Drawing):
-    """Wants no loan this time."""
+class DecliningSink(DirectSink):
+    """A consumer that declines every direct read."""
 
     def append_from(self, direct_read):
-        self.loans += 1
+        self.direct_reads += 1
 
 
 @pytest.fixture
-def kit(monkeypatch):
-    # The client's end has its turns on the same thread, and sends little in each.
+def direct_kit(monkeypatch):
+    # The client sends on the same reactor, and so little in each turn.
     monkeypatch.setattr(connection_module, "DIRECT_READ_MIN_BYTES", 65536)
-    return Kit(sink=Drawing)
+    return Kit(sink=DirectSink)
 
 
-@pytest_twisted.async_yield_fixture(params=["tcp", "unix", "secure"])
-async def server(request, kit, tmp_path):
-    listening = Listening(reactor, kit, request.param, tmp_path)
+@pytest_twisted.async_yield_fixture(params=["tcp", "unix", "own-tls"])
+async def direct_server(request, direct_kit, tmp_path):
+    listening = ListeningServer(direct_kit, request.param, tmp_path)
     yield listening
     await listening.close()
 
 
-async def until(condition):
-    """Let the reactor turn until something holds; the test's timeout is the limit."""
-    while not condition():
-        await deferLater(reactor, 0.001)
-
-
-def descriptors():
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
-async def lent(server, kit, sink):
-    """A client whose body is lent to a sink of a kind."""
-    kit.sink = sink
-    peer = await server.connect()
+async def start_direct_read(direct_server, direct_kit, sink):
+    """Connect a client whose body is read directly by a sink of the given class."""
+    direct_kit.sink = sink
+    peer = await direct_server.connect()
     peer.transport.write(PUT + BODY[:1_000_000])
-    await until(lambda: kit.sinks and kit.sinks[0].loans)
-    return peer, kit.sinks[0]
+    await until(lambda: direct_kit.sinks and direct_kit.sinks[0].direct_reads)
+    return peer, direct_kit.sinks[0]
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_is_read_elsewhere_is_in_its_place(server, kit):
-    peer = await server.connect()
-    await until(lambda: server.site.connections)
-    before = descriptors()
+async def test_a_body_read_on_a_thread_is_complete(direct_server, direct_kit):
+    peer = await direct_server.connect()
+    await until(lambda: direct_server.site.connections)
+    before = open_descriptors()
     peer.transport.write(PUT + BODY + put(b"/s/take", b"more") + get(b"/a"))
     await peer.until(lambda data: data.endswith(b"\r\n\r\na"))
-    first, second = kit.sinks
+    first, second = direct_kit.sinks
     assert bytes(first.received) == BODY
     assert bytes(second.received) == b"more"
-    assert first.drawn
-    assert not second.loans
-    assert descriptors() == before
+    assert first.directly_read
+    assert not second.direct_reads
+    assert open_descriptors() == before
 
 
 @pytest_twisted.ensureDeferred
-async def test_whoever_wants_no_loan_gets_the_bytes(server, kit):
-    kit.sink = Unwilling
-    peer = await server.connect()
+async def test_a_consumer_that_declines_a_direct_read_is_written_to(direct_server, direct_kit):
+    direct_kit.sink = DecliningSink
+    peer = await direct_server.connect()
     peer.transport.write(PUT + BODY)
     await peer.until(b"%d " % len(BODY))
-    assert kit.sinks[0].loans
-    assert bytes(kit.sinks[0].received) == BODY
+    assert direct_kit.sinks[0].direct_reads
+    assert bytes(direct_kit.sinks[0].received) == BODY
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_client_that_leaves_during_a_loan_is_noticed_after_it(server, kit):
-    before = descriptors()
-    peer, sink = await lent(server, kit, Waiting)
+async def test_a_client_that_leaves_is_noticed_after_the_direct_read(direct_server, direct_kit):
+    before = open_descriptors()
+    peer, sink = await start_direct_read(direct_server, direct_kit, HeldSink)
     peer.transport.abortConnection()
     await peer.end()
-    assert not kit.failures
-    sink.back.callback(None)
-    await until(lambda: kit.failures)
-    assert kit.failures == ["BodyAborted"]
-    await until(lambda: descriptors() == before)
+    assert not direct_kit.failures
+    sink.released.callback(None)
+    await until(lambda: direct_kit.failures)
+    assert direct_kit.failures == ["BodyAborted"]
+    await until(lambda: open_descriptors() == before)
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_reactor_reads_on_when_it_has_the_socket_again(server, kit):
-    peer, sink = await lent(server, kit, Waiting)
+async def test_the_reactor_reads_on_after_the_direct_read(direct_server, direct_kit):
+    peer, sink = await start_direct_read(direct_server, direct_kit, HeldSink)
     peer.transport.write(BODY[1_000_000:])
     had = len(sink.received)
     await deferLater(reactor, 0.02)
     assert len(sink.received) == had
-    sink.back.callback(None)
+    sink.released.callback(None)
     await peer.until(b"%d " % len(BODY))
     assert bytes(sink.received) == BODY
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_connection_may_end_during_a_loan(server, kit):
-    peer, sink = await lent(server, kit, Waiting)
-    server.site.abort()
-    sink.back.callback(None)
+async def test_an_abort_during_a_direct_read_fails_the_body(direct_server, direct_kit):
+    peer, sink = await start_direct_read(direct_server, direct_kit, HeldSink)
+    direct_server.site.abort()
+    sink.released.callback(None)
     await peer.end()
-    assert kit.failures == ["BodyAborted"]
+    assert direct_kit.failures == ["BodyAborted"]
 
 
 @pytest_twisted.ensureDeferred
-async def test_no_sender_is_late_during_a_loan(server, kit):
-    _peer, _sink = await lent(server, kit, Waiting)
-    (connection,) = server.site.connections
+async def test_a_direct_read_has_no_deadline(direct_server, direct_kit):
+    _peer, _sink = await start_direct_read(direct_server, direct_kit, HeldSink)
+    (connection,) = direct_server.site.connections
     assert connection.deadline == float("inf")
-    kit.waiting[0].body.stopProducing()
+    direct_kit.waiting[0].body.stopProducing()

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tests.http.connection_kit import chunks, get, put
 from twisted_registry.http.interfaces import Limits
 from twisted_registry.http.parser import (
-    _MAX_CACHED_HEAD_BYTES,
-    _MAX_CACHED_HEADS,
+    MAX_CACHED_HEAD_BYTES,
+    MAX_CACHED_HEADS,
     HeadCache,
     RequestHead,
     RequestParser,
@@ -88,7 +88,7 @@ def test_connections_share_the_head_of_equal_requests(cache):
         get(b"/", b"Proxy-Authorization: secret"),
         get(b"/", b"Upgrade: h2c", b"Connection: Upgrade"),
         get(b"/", b"Connection: close"),
-        get(b"/", b"X: " + _MAX_CACHED_HEAD_BYTES * b"x"),
+        get(b"/", b"X: " + MAX_CACHED_HEAD_BYTES * b"x"),
         get(b"/", version=b"HTTP/1.0"),
         get(b"/") + get(b"/"),
         get(b"/") + b"GET",
@@ -130,7 +130,7 @@ def test_the_cache_is_not_used_after_an_error(cache):
 def test_the_oldest_head_is_dropped_when_the_cache_is_full(cache):
     (oldest,) = parse(get(b"/0"), cache)
     (second,) = parse(get(b"/1"), cache)
-    for number in range(2, _MAX_CACHED_HEADS + 1):
+    for number in range(2, MAX_CACHED_HEADS + 1):
         parse(get(b"/%d" % number), cache)
     assert parse(get(b"/1"), cache) == [second]
     assert parse(get(b"/0"), cache) != [oldest]

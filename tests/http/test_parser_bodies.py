@@ -1,4 +1,4 @@
-"""Large bodies of known length pass by llhttp, and nobody can tell from the events."""
+"""Large bodies of known length bypass llhttp without a difference in the events."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def put(body, fields=b""):
     return head + body
 
 
-def told(events):
-    """What a parser found, with the pieces of a body put together."""
+def joined(events):
+    """Return the events of a parser with the pieces of each body joined."""
     found = []
     for event in events:
         if isinstance(event, bytes) and found and isinstance(found[-1], bytes):
@@ -41,8 +41,8 @@ def parsed(*reads):
     return parser
 
 
-def cut(data, *places):
-    edges = [0, *sorted(min(place, len(data)) for place in places), len(data)]
+def cut(data, *ends):
+    edges = [0, *sorted(min(place, len(data)) for place in ends), len(data)]
     return [data[start:end] for start, end in pairwise(edges)]
 
 
@@ -58,9 +58,9 @@ def test_a_large_read_is_not_copied():
 
 
 @given(st.lists(st.integers(0, 2 * len(BODY) + 400), max_size=6))
-def test_it_does_not_matter_where_the_reads_end(places):
+def test_events_do_not_depend_on_the_ends_of_reads(ends):
     data = put(BODY) + NEXT + put(b"small") + put(BODY) + NEXT
-    events = told(parsed(*cut(data, *places)).events)
+    events = joined(parsed(*cut(data, *ends)).events)
     assert events == [
         (b"/x", len(BODY), len(BODY), True), BODY, END_OF_BODY,
         (b"/next", 0, 0, True),
@@ -70,41 +70,41 @@ def test_it_does_not_matter_where_the_reads_end(places):
     ]  # fmt: skip
 
 
-def test_small_reads_follow_a_large_one():
+def test_small_reads_after_a_large_one_are_part_of_the_body():
     whole = put(BODY)
     head = len(whole) - len(BODY)
     parser = parsed(*cut(whole, head, head + 70 * KIB, head + 70 * KIB + 1, len(whole) - 1))
     parser.feed(NEXT)
-    assert told(parser.events)[1:] == [BODY, END_OF_BODY, (b"/next", 0, 0, True)]
+    assert joined(parser.events)[1:] == [BODY, END_OF_BODY, (b"/next", 0, 0, True)]
 
 
 @pytest.mark.parametrize(
     ("rest", "expected"),
     [(b"GET /\x00 HTTP/1.1\r\n\r\n", [ParseError(400)]), (b"", []), (b"GE", [])],
 )
-def test_what_follows_is_read_as_strictly_as_ever(rest, expected):
+def test_input_after_a_large_body_is_parsed_strictly(rest, expected):
     whole = put(BODY)
     parser = parsed(*cut(whole, len(whole) - len(BODY)))
     parser.feed(rest)
-    assert told(parser.events)[3:] == expected
+    assert joined(parser.events)[3:] == expected
     assert parser.in_head is (rest == b"GE")
 
 
-def test_a_client_that_asks_to_close_is_not_heard_any_more():
+def test_input_after_the_last_request_is_ignored():
     whole = put(BODY, b"Connection: close\r\n")
     parser = parsed(*cut(whole + NEXT, len(whole) - len(BODY)))
-    assert told(parser.events)[1:] == [BODY, END_OF_BODY]
+    assert joined(parser.events)[1:] == [BODY, END_OF_BODY]
     assert parser.stopped
 
 
-def test_an_upgrade_is_ignored_before_a_large_body_too():
+def test_an_upgrade_before_a_large_body_is_ignored():
     whole = put(BODY, b"Connection: upgrade\r\nUpgrade: other\r\n")
     parser = parsed(*cut(whole + NEXT, len(whole) - len(BODY) + 5))
-    assert told(parser.events)[1:] == [BODY, END_OF_BODY, (b"/next", 0, 0, True)]
+    assert joined(parser.events)[1:] == [BODY, END_OF_BODY, (b"/next", 0, 0, True)]
 
 
-def test_a_chunked_body_is_parsed():
+def test_a_large_chunked_body_is_parsed():
     chunk = b"%x\r\n%b\r\n" % (len(BODY), BODY)
     head = b"PUT /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     parser = parsed(head, chunk[: 100 * KIB], chunk[100 * KIB :], b"0\r\n\r\n" + NEXT)
-    assert told(parser.events)[1:] == [BODY, END_OF_BODY, (b"/next", 0, 0, True)]
+    assert joined(parser.events)[1:] == [BODY, END_OF_BODY, (b"/next", 0, 0, True)]

@@ -1,4 +1,4 @@
-"""What a socket is asked for to send a head and a file, and what comes of each answer."""
+"""Heads and files that are sent to a socket, and what happens when it does not accept all."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from twisted_registry.http.socket_output import SocketOutput
 CONTENT = b"content"
 
 
-class Plug:
-    """A socket that takes what it is told to of each send, and then all; notes the flags."""
+class PartialSocket:
+    """A socket whose first sends accept given numbers of bytes, or raise; records the flags."""
 
     def __init__(self, real, *takes):
         self.real = real
@@ -57,7 +57,7 @@ class Transport:
 
 
 @pytest.fixture
-def ends():
+def socket_pair():
     ours, theirs = socket.socketpair()
     with closing(ours), closing(theirs):
         yield ours, theirs
@@ -73,51 +73,51 @@ def descriptor(tmp_path):
 
 
 def output(ours, *takes):
-    transport = Transport(Plug(ours, *takes))
+    transport = Transport(PartialSocket(ours, *takes))
     return SocketOutput(transport, Clock(), lambda: None, lambda: None), transport
 
 
-def test_all_at_once(ends, descriptor):
-    out, transport = output(ends[0])
+def test_head_and_file_are_sent_at_once(socket_pair, descriptor):
+    out, transport = output(socket_pair[0])
     assert out.send_head_and_file(b"head ", descriptor, 2, 3) is None
-    assert ends[1].recv(100) == b"head nte"
+    assert socket_pair[1].recv(100) == b"head nte"
     assert transport.handle.flags == [socket.MSG_MORE]
     assert not out.pending
 
 
 @pytest.mark.parametrize("takes", [(BlockingIOError(),), (2,), (2, BlockingIOError()), (5, 1)])
-def test_what_was_not_taken_goes_out_when_it_can(ends, descriptor, takes):
-    out, transport = output(ends[0], *takes)
+def test_the_rest_is_sent_when_the_socket_is_writable(socket_pair, descriptor, takes):
+    out, transport = output(socket_pair[0], *takes)
     sent = out.send_head_and_file(b"head ", descriptor, 0, len(CONTENT))
     if sent is not None and not sent.called:
         transport.producer.resumeProducing()
         assert sent.called
-    assert ends[1].recv(100) == b"head " + CONTENT
+    assert socket_pair[1].recv(100) == b"head " + CONTENT
     assert not transport.aborted
 
 
-def test_behind_something_that_waits(ends, descriptor):
-    out, transport = output(ends[0], BlockingIOError())
+def test_a_file_is_queued_behind_waiting_bytes(socket_pair, descriptor):
+    out, transport = output(socket_pair[0], BlockingIOError())
     out.write(b"first ")
     sent = out.send_head_and_file(b"head ", descriptor, 0, len(CONTENT))
     assert out.pending
     transport.producer.resumeProducing()
     assert sent.called
-    assert ends[1].recv(100) == b"first head " + CONTENT
+    assert socket_pair[1].recv(100) == b"first head " + CONTENT
 
 
-def test_a_head_without_a_body_does_not_wait_for_one(ends, descriptor):
-    out, transport = output(ends[0])
+def test_a_head_without_a_body_is_sent_without_msg_more(socket_pair, descriptor):
+    out, transport = output(socket_pair[0])
     assert out.send_head_and_file(b"head", descriptor, 0, 0) is None
     out.cork()
     out.write(b"head")
     assert out.send_file(descriptor, 0, 0).called
     assert transport.handle.flags == [0, 0]
-    assert ends[1].recv(100) == b"headhead"
+    assert socket_pair[1].recv(100) == b"headhead"
 
 
-def test_a_broken_connection_is_reset(ends, descriptor):
-    out, transport = output(ends[0], OSError(), OSError())
+def test_an_error_of_the_socket_aborts_and_fails_the_file(socket_pair, descriptor):
+    out, transport = output(socket_pair[0], OSError(), OSError())
     sent = out.send_head_and_file(b"head", descriptor, 0, 3)
     assert transport.aborted
     failed = []
@@ -126,8 +126,8 @@ def test_a_broken_connection_is_reset(ends, descriptor):
     assert failed[0].type is ConnectionError
 
 
-def test_a_file_that_is_shorter_than_said_resets_the_connection(ends, descriptor):
-    out, transport = output(ends[0])
+def test_a_file_that_is_too_short_aborts(socket_pair, descriptor):
+    out, transport = output(socket_pair[0])
     failed = []
     out.send_head_and_file(b"head", descriptor, 0, len(CONTENT) + 1).addErrback(failed.append)
     assert failed[0].type is EOFError

@@ -43,8 +43,8 @@ _END_OF_HEAD = b"\r\n\r\n"
 _AUTHORIZATION = b"\r\nAuthorization: "
 _PRINTABLE = bytes(range(0x20, 0x7F))
 _SPACE = 0x20
-_MAX_CACHED_HEADS: Final = 512
-_MAX_CACHED_HEAD_BYTES: Final = 1024
+MAX_CACHED_HEADS: Final = 512
+MAX_CACHED_HEAD_BYTES: Final = 1024
 # Requests with these fields are not cached: the first three are secrets, and an Upgrade changes the
 # state of llhttp. Credentials in Authorization are cut out first.
 _UNCACHED_FIELDS = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"upgrade"})
@@ -93,7 +93,7 @@ class HeadCache:
     It holds no credentials: the Authorization line is cut out of the bytes and of the head. A
     request with credentials gets a copy of the cached head, with its own Authorization field last.
 
-    Bounded: :data:`_MAX_CACHED_HEADS` of :data:`_MAX_CACHED_HEAD_BYTES`; the oldest goes first.
+    Bounded: :data:`MAX_CACHED_HEADS` of :data:`MAX_CACHED_HEAD_BYTES`; the oldest goes first.
 
     :param limits: of the parsers that use the cache.
     """
@@ -139,9 +139,9 @@ class HeadCache:
             fields = head.fields.copy()
             del fields[b"authorization"]
             head = head.replace_headers(headers, fields)
-        if len(data) <= _MAX_CACHED_HEAD_BYTES and _UNCACHED_FIELDS.isdisjoint(head.fields):
+        if len(data) <= MAX_CACHED_HEAD_BYTES and _UNCACHED_FIELDS.isdisjoint(head.fields):
             self._heads[data] = head
-            if len(self._heads) > _MAX_CACHED_HEADS:
+            if len(self._heads) > MAX_CACHED_HEADS:
                 del self._heads[next(iter(self._heads))]
 
 
