@@ -125,8 +125,8 @@ class WatchedWriter:
         return self._writer.size
 
     @property
-    def mark(self):
-        return self._writer.mark
+    def content_id(self):
+        return self._writer.content_id
 
     def registerProducer(self, producer, streaming):
         self._writer.registerProducer(producer, streaming)

@@ -62,14 +62,14 @@ class RunningHash:
 
     ``update`` runs on the thread that stores, one call at a time.
 
-    :ivar mark: what the writer of these bytes called them: another history of the upload may be
+    :ivar content_id: identifies the bytes to their writer: another history of the upload may be
         as long.
     """
 
-    def __init__(self, algorithm: str, size: int = 0, mark: str = "") -> None:
+    def __init__(self, algorithm: str, size: int = 0, content_id: str = "") -> None:
         self.algorithm = algorithm
         self.size = size
-        self.mark = mark
+        self.content_id = content_id
         self._hasher = hasher(algorithm)
 
     def update(self, data: bytes) -> None:
@@ -86,18 +86,18 @@ class RunningHash:
 class Checkpoint:
     """The digest of an upload's first ``size`` bytes, as kept beside it.
 
-    :ivar mark: what the writer of these bytes called them.
+    :ivar content_id: identifies the bytes to their writer.
     """
 
     size: int
     digest: Digest
-    mark: str = ""
+    content_id: str = ""
 
     def to_bytes(self) -> bytes:
         """The content of the file."""
         document = {"size": self.size, "digest": str(self.digest)}
-        if self.mark:
-            document["mark"] = self.mark
+        if self.content_id:
+            document["mark"] = self.content_id
         return json.dumps(document).encode("ascii")
 
     @classmethod
@@ -369,7 +369,7 @@ class Upload:
         except WriterBusy as error:
             size = (await self.uploads.find(self.id)).size
             raise self._out_of_order(size, "another request is writing to it") from error
-        if running_hash is not None and running_hash.mark != writer.mark:
+        if running_hash is not None and running_hash.content_id != writer.content_id:
             # As many bytes, and others: another machine has written them.
             running_hash = None
         return writer, running_hash
@@ -388,11 +388,11 @@ class Upload:
                     # After the flush: bytes that a power cut damages must not have a checkpoint.
                     await self.uploads.driver.put(
                         self._checkpoint,
-                        Checkpoint(size, running_hash.digest(), writer.mark).to_bytes(),
+                        Checkpoint(size, running_hash.digest(), writer.content_id).to_bytes(),
                         durable=False,
                     )
             if running_hash is not None and 0 < running_hash.size == size:
-                running_hash.mark = writer.mark
+                running_hash.content_id = writer.content_id
                 self.uploads.running_hashes.put(self.id, running_hash)
             return size
         finally:
@@ -410,7 +410,7 @@ class Upload:
             )
         if (
             checkpoint is not None
-            and (checkpoint.size, checkpoint.mark) == (writer.size, writer.mark)
+            and (checkpoint.size, checkpoint.content_id) == (writer.size, writer.content_id)
             and checkpoint.digest.algorithm == algorithm
         ):
             return checkpoint.digest

@@ -245,7 +245,7 @@ class IWriter(IConsumer):
     """
 
     size: int = Attribute("Bytes under the path, including those that wait to be stored.")
-    mark: str = Attribute(
+    content_id: str = Attribute(
         "Identifies the stored bytes, once ``flush`` or ``commit`` has fired: a later writer with"
         " the same value continues the same bytes. Empty if no other writer can interfere."
     )

@@ -160,7 +160,7 @@ class MemoryWriter:
     _now: Callable[[], int]
     _discard: Callable[[], None]
     _observe: Callable[[bytes], object] | None = None
-    mark: ClassVar[str] = ""
+    content_id: ClassVar[str] = ""
     _open: bool = field(init=False, default=True)
 
     def __attrs_post_init__(self) -> None:

@@ -248,14 +248,14 @@ async def cancel_removes(driver: IStorageDriver) -> None:
 async def a_mark_tells_whose_bytes_they_are(driver: IStorageDriver) -> None:
     """What one writer leaves, the next one finds under the same mark; more bytes may change it."""
     writer = await driver.writer("a/file", 0)
-    marks = [writer.mark]
+    marks = [writer.content_id]
     for content in (b"one", LARGE_CONTENT, b"two"):
         writer.write(content)
         size = await writer.flush()
-        left = writer.mark
+        left = writer.content_id
         await writer.close()
         writer = await driver.writer("a/file", size)
-        assert writer.mark == left
+        assert writer.content_id == left
         marks.append(left)
     await writer.close()
     assert len(set(marks)) in {1, len(marks)}

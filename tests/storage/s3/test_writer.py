@@ -76,18 +76,18 @@ async def test_two_machines_of_which_each_believes_to_be_alone(bucket, machines)
     writer = await machines[0].writer("up/data", 0)
     writer.write(b"start")
     await writer.flush()
-    mark = writer.mark
+    content_id = writer.content_id
     await writer.close()
     first, second = [await driver.writer("up/data", 5) for driver in machines]
-    assert first.mark == second.mark == mark
+    assert first.content_id == second.content_id == content_id
     first.write(b"first!")
     second.write(b"second")
     assert await first.flush() == await second.flush() == 11
-    assert len({first.mark, second.mark, mark}) == 3
+    assert len({first.content_id, second.content_id, content_id}) == 3
     await first.close()
     # The list that was written last is the upload.
     third = await machines[0].writer("up/data", 11)
-    assert third.mark == second.mark
+    assert third.content_id == second.content_id
     assert await read(machines[0], "up/data") == b"startsecond"
     await third.close()
     # What a writer commits is what it knows, whatever another has made of the upload since.

@@ -230,7 +230,7 @@ class _SyncRequest:
 class FileWriter(PushConsumer):
     """The one writer of a file, which holds its lock until it ends; ``over`` is called then."""
 
-    mark: ClassVar[str] = ""
+    content_id: ClassVar[str] = ""
 
     def __init__(
         self,

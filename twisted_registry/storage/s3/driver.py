@@ -6,7 +6,7 @@ continue. Moving it to its name copies the pieces to one object inside the store
 is known from the start is a multipart upload to that name, which needs no copy.
 
 There are no locks across machines. Two writers of one file do not affect each other because each
-has its own pieces; their :attr:`~twisted_registry.storage.interfaces.IWriter.mark` tells their
+has its own pieces; their :attr:`~twisted_registry.storage.interfaces.IWriter.content_id` tells their
 contents apart.
 """
 

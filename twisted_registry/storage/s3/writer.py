@@ -196,7 +196,7 @@ class ObjectWriter(PushConsumer):
         return self.sink.size + sum(upload.size for upload in self._uploads) + self.buffered
 
     @property
-    def mark(self) -> str:
+    def content_id(self) -> str:
         """Names the bytes that are stored."""
         return self.sink.mark
 
