@@ -14,16 +14,16 @@ ROOT = Path(__file__).parent.parent / PACKAGE
 #: Imports for type checkers count as well.
 LAYERS = {
     "oci": (),
-    "tls": (),
+    "tls": ("storage.files",),
     "metrics": ("storage.interfaces",),
     "http": ("tls.interfaces",),
     "config": ("oci.patterns",),
     "storage": ("http.client", "oci"),
     "repository": ("storage.fallbacks", "storage.interfaces", "oci"),
-    "auth": ("tls.interfaces", "oci"),
+    "auth": ("tls.interfaces", "storage.files", "oci"),
     "tokens": ("auth", "http.client", "repository.layout", "storage.interfaces", "oci"),
-    "acme": ("tls", "http.client", ""),
-    "workers": ("config.loading", "metrics.interfaces", "tls.context"),
+    "acme": ("tls", "http.client", "storage.files", ""),
+    "workers": ("config.loading", "metrics.interfaces", "tls.interfaces"),
     "gc": ("repository", "storage.fallbacks", "storage.interfaces", "oci"),
     "integrity": (
         *("gc.delete_list", "repository", "storage.fallbacks", "storage.interfaces", "oci"),

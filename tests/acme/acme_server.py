@@ -1,4 +1,4 @@
-"""An ACME server in memory, that says what a test has it say."""
+"""An ACME server in memory, with the responses that a test sets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DIRECTORY = {
 
 @implementer(IResponse)
 class Response:
-    """An answer."""
+    """A response."""
 
     version = (b"HTTP", 1, 1)
     phrase = b""
@@ -40,21 +40,21 @@ class Response:
         self.length = len(content)
 
     def setPreviousResponse(self, response):
-        """Never asked."""
+        """Do nothing."""
 
     def deliverBody(self, protocol):
-        """All at once."""
+        """Deliver the body at once."""
         protocol.makeConnection(self)
         protocol.dataReceived(self.content)
         protocol.connectionLost(Failure(ResponseDone()))
 
     def stopProducing(self):
-        """Nothing more comes."""
+        """Do nothing."""
 
 
 @frozen
-class Said:
-    """A request: what was signed, where, and by whom."""
+class SignedRequest:
+    """A request with its signed payload and protected header."""
 
     method: str
     url: str
@@ -65,10 +65,10 @@ class Said:
 @implementer(IAgent)
 @define(eq=False)
 class Server:
-    """Answers what is next for a URL; the last answer for a URL again and again.
+    """Sends the next response set for a URL; the last one again and again.
 
-    :ivar said: what it was asked.
-    :ivar nonces: those that it has given, and nobody has used.
+    :ivar said: the requests.
+    :ivar nonces: the issued nonces that have not been used.
     """
 
     answers: dict = field(factory=dict)
@@ -83,22 +83,22 @@ class Server:
         self.answer("/account", 201, {}, Location=f"{BASE}/account/1")
 
     def answer(self, path, code, document="", **headers):
-        """Say what comes next for a path."""
+        """Set the next response for a path."""
         content = document if isinstance(document, bytes) else json.dumps(document).encode()
         fields = {name.replace("_", "-"): [value] for name, value in headers.items()}
         self.answers.setdefault(BASE + path, deque()).append((code, fields, content))
 
     def refuse(self, path, code, kind, detail="", **more):
-        """Say that the next request for a path is refused."""
+        """Set the next response for a path to an error."""
         problem = {"type": f"urn:ietf:params:acme:error:{kind}", "detail": detail}
         self.answer(path, code, problem, **more)
 
     def request(self, method, uri, headers=None, bodyProducer=None):
-        """As promised by the interface."""
+        """Record a request and return its response."""
         assert headers.getRawHeaders("User-Agent")[0].startswith("twisted-registry/")
         content = b""
         if bodyProducer is not None:
-            # Twisted's, which would read it in the reactor's next turns.
+            # Twisted's producer would read it later, in the reactor.
             content = bodyProducer._inputFile.read()
             assert headers.getRawHeaders("Content-Type") == ["application/jose+json"]
         url = uri.decode()
@@ -109,17 +109,17 @@ class Server:
             return fail(code)
         if code is None:
             return Deferred()
-        told = Headers(fields)
+        fields_sent = Headers(fields)
         if url != BASE:
             self.given += 1
             nonce = f"nonce{self.given:07}"
             self.nonces.add(nonce)
-            told.setRawHeaders("Replay-Nonce", [nonce])
-        return succeed(Response(code, told, content))
+            fields_sent.setRawHeaders("Replay-Nonce", [nonce])
+        return succeed(Response(code, fields_sent, content))
 
     def _read(self, method, url, content):
         if not content:
-            return Said(method, url, None, {})
+            return SignedRequest(method, url, None, {})
         signed = JWS.json_loads(content)
         protected = json.loads(b64decode(json.loads(content)["protected"]))
         if "jwk" in protected:
@@ -127,4 +127,4 @@ class Server:
         assert signed.verify(self.key)
         assert protected["url"] == url
         self.nonces.remove(protected["nonce"])
-        return Said(method, url, json.loads(signed.payload or b"null"), protected)
+        return SignedRequest(method, url, json.loads(signed.payload or b"null"), protected)

@@ -1,4 +1,4 @@
-"""From an order to a certificate."""
+"""Orders of certificates."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def pending(status="pending", challenge="pending", **more):
 
 
 class Ordering:
-    """An order at a server that knows it."""
+    """An order, and the server that it is placed at."""
 
     def __init__(self, folder):
         self.clock = Clock()
         self.clock.rightNow = 1_900_000_000.0
         self.cache = ACMECache(folder, HOSTS, self.clock.seconds)
-        self.cache.read()
+        self.cache.load()
         self.server = Server()
         self.orders = Orders(self.clock, self.cache, BASE, "a@b.example", execute, self.server)
         self.order = {
@@ -104,7 +104,7 @@ def test_a_certificate_is_had(ordering):
     server.answer("/order/1", 200, done)
     server.answer("/finalize", 200, {})
     ordering.begin()
-    # The server is told that it may look; what it will see is there.
+    # The server is notified when the challenge certificate is stored.
     assert server.said[-2].url == f"{BASE}/challenge"
     assert server.said[-2].payload == {}
     shown = x509.load_pem_x509_certificate(
@@ -123,50 +123,50 @@ def test_a_certificate_is_had(ordering):
     assert ordering.results == []
     clock.advance(1)
     assert ordering.results == [None]
-    assert x509.load_pem_x509_certificate(ordering.cache.read().certificate).public_key() == key
+    assert x509.load_pem_x509_certificate(ordering.cache.load().certificate).public_key() == key
     assert [said.url for said in server.said if "/no" in said.url] == [f"{BASE}/nonce"]
     (order,) = [said.payload for said in server.said if said.url == f"{BASE}/order"]
     assert order == {"identifiers": [{"type": "dns", "value": host} for host in HOSTS]}
 
 
-def test_a_host_that_is_not_ours_is_said_why(ordering):
+def test_failed_validation_has_a_reason(ordering):
     error = {"type": "urn:ietf:params:acme:error:connection", "detail": "refused"}
     ordering.server.answer("/authz/a", 200, pending())
     ordering.server.answer("/authz/a", 200, pending("invalid", "invalid", error=error))
     ordering.begin()
-    assert ordering.fails() == "a.example could not be shown to be ours: connection: refused"
+    assert ordering.fails() == "validation of a.example failed: connection: refused"
 
 
-def test_a_challenge_that_was_answered_before_is_only_looked_at(ordering):
+def test_challenge_in_progress_is_only_polled(ordering):
     ordering.server.answer("/authz/a", 200, pending(challenge="processing"))
     ordering.server.answer("/authz/a", 200, pending("expired"))
     ordering.begin()
-    assert ordering.fails() == "a.example could not be shown to be ours: it is expired"
+    assert ordering.fails() == "validation of a.example failed: status expired"
     assert not [said for said in ordering.server.said if said.url == f"{BASE}/challenge"]
 
 
-def test_a_server_has_to_offer_the_challenge(ordering):
+def test_missing_challenge_type_is_an_error(ordering):
     ordering.server.answer("/authz/a", 200, {**pending(), "challenges": []})
     ordering.begin()
-    assert ordering.fails() == f"{BASE}/authz/a: has no challenge tls-alpn-01 for a.example"
+    assert ordering.fails() == f"{BASE}/authz/a: no challenge tls-alpn-01 for a.example"
 
 
-def test_an_order_can_come_to_nothing(ordering):
+def test_failed_order_has_a_reason(ordering):
     ordering.server.answer("/authz/a", 200, pending("valid"))
     error = {"type": "urn:ietf:params:acme:error:caa", "detail": "forbidden"}
     ordering.server.answer("/order/1", 200, {**ordering.order, "status": "invalid", "error": error})
     ordering.begin()
-    assert ordering.fails() == f"{BASE}/order/1: the order came to nothing: caa: forbidden"
+    assert ordering.fails() == f"{BASE}/order/1: the order failed: caa: forbidden"
 
 
 @pytest.mark.parametrize(
     ("chain", "said"),
     [
-        (b"<html>", "holds no certificate in PEM"),
-        (AUTHORITY.issue(*HOSTS).certificate, "is a certificate for another key"),
+        (b"<html>", "contains no certificate in PEM"),
+        (AUTHORITY.issue(*HOSTS).certificate, "is for another key"),
     ],
 )
-def test_what_is_no_certificate_of_ours_is_not_kept(ordering, chain, said):
+def test_wrong_certificate_is_not_stored(ordering, chain, said):
     ordering.server.answer("/authz/a", 200, pending("valid"))
     done = {**ordering.order, "status": "valid", "certificate": f"{BASE}/certificate"}
     ordering.server.answer("/order/1", 200, done)
@@ -175,16 +175,16 @@ def test_what_is_no_certificate_of_ours_is_not_kept(ordering, chain, said):
     assert ordering.fails() == f"{BASE}/certificate: {said}"
 
 
-def test_what_is_never_settled_comes_to_an_end(ordering):
+def test_polling_ends(ordering):
     ordering.server.answer("/authz/a", 200, pending(), Retry_After="3600")
     ordering.begin()
     ordering.clock.pump([60] * 59)
     assert ordering.results == []
     ordering.clock.advance(60)
-    assert ordering.fails() == f"{BASE}/authz/a: still pending, after 60 looks"
+    assert ordering.fails() == f"{BASE}/authz/a: still pending after 60 polls"
 
 
-def test_an_order_that_is_given_up_answers_no_challenge_any_more(ordering):
+def test_cancelled_order_deletes_its_challenge(ordering):
     ordering.server.answer("/authz/a", 200, pending())
     ordering.begin()
     assert ordering.cache.challenge_certificate("a.example") is not None

@@ -1,4 +1,4 @@
-"""When certificates are ordered."""
+"""The service that orders certificates."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HOUR = 3600.0
 
 
 class Orders:
-    """Says what the test has it say: an error, None, or something to wait for."""
+    """Orders with a result that the test sets: an error, None, or a Deferred to wait for."""
 
     def __init__(self):
         self.asked = 0
@@ -29,7 +29,7 @@ class Orders:
 
 
 class Renewing:
-    """A Renewal that believes what ``renew_at`` says."""
+    """A CertificateRenewal whose time of renewal the test sets."""
 
     def __init__(self, folder):
         self.clock = Clock()
@@ -38,7 +38,7 @@ class Renewing:
         self.renewed = 0
         self.renew_at = 0.0
         self.cache = ACMECache(folder, ("a.example",), self.clock.seconds)
-        self.cache.read()
+        self.cache.load()
         self.renewal = CertificateRenewal(
             self.clock, self.cache, self.orders, self._in_thread, self._renewed
         )
@@ -63,11 +63,11 @@ def renewing(tmp_path):
     if made.renewal.running:
         made.renewal.stopService()
     assert not made.clock.getDelayedCalls()
-    with made.cache.order_lock() as order_lock:
-        assert order_lock
+    with made.cache.order_lock() as acquired:
+        assert acquired
 
 
-def test_it_is_ordered_at_the_start_and_when_it_is_due(renewing):
+def test_order_at_the_start_and_when_due(renewing):
     renewing.renewal.startService()
     assert (renewing.orders.asked, renewing.renewed) == (1, 1)
     renewing.wait(59 * 24 * HOUR)
@@ -76,21 +76,21 @@ def test_it_is_ordered_at_the_start_and_when_it_is_due(renewing):
     assert (renewing.orders.asked, renewing.renewed) == (2, 2)
 
 
-def test_a_certificate_that_is_lost_is_ordered_within_the_hour(renewing):
+def test_lost_certificate_is_ordered_within_an_hour(renewing):
     renewing.renewal.startService()
     renewing.renew_at = 0.0
     renewing.wait(HOUR)
     assert renewing.orders.asked == 2
 
 
-def test_what_fails_is_tried_again_later_and_later(renewing, log_lines):
+def test_failed_order_is_repeated_after_increasing_pauses(renewing, log_lines):
     renewing.orders.outcome = ACMEError("no")
     renewing.renewal.startService()
     assert log_lines == [
-        "http.tls.letsencrypt: no; tried again in 10 minutes; the certificate in use stays"
+        "http.tls.letsencrypt: no; next attempt in 10 minutes; the certificate in use stays"
     ]
     renewing.wait(HOUR - CHECK_INTERVAL_S)
-    # Let's Encrypt bears five in an hour.
+    # Let's Encrypt allows five failures in an hour.
     assert renewing.orders.asked == 3
     renewing.wait(10 * 24 * HOUR)
     before = renewing.orders.asked
@@ -104,10 +104,10 @@ def test_what_fails_is_tried_again_later_and_later(renewing, log_lines):
     renewing.orders.outcome = ACMEError("no")
     log_lines.clear()
     renewing.wait(HOUR)
-    assert "tried again in 10 minutes" in log_lines[0]
+    assert "next attempt in 10 minutes" in log_lines[0]
 
 
-def test_the_server_says_when_to_ask_again(renewing):
+def test_retry_after_of_the_server_is_respected(renewing):
     renewing.orders.outcome = ACMEError("slowly", 48 * HOUR)
     renewing.renewal.startService()
     renewing.wait(47 * HOUR)
@@ -116,7 +116,7 @@ def test_the_server_says_when_to_ask_again(renewing):
     assert renewing.orders.asked == 2
 
 
-def test_an_operator_need_not_wait(renewing):
+def test_retry_now_skips_the_pause(renewing):
     renewing.orders.outcome = ACMEError("no", 48 * HOUR)
     renewing.renewal.startService()
     renewing.renewal.retry_now()
@@ -127,11 +127,11 @@ def test_an_operator_need_not_wait(renewing):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (OSError(28, "No space left", "/f"), "letsencrypt: cachefile: /f: No space left; tried"),
-        (KeyError("status"), "letsencrypt: KeyError: 'status'; tried again in"),
+        (OSError(28, "No space left", "/f"), "letsencrypt: cachefile: /f: No space left; next"),
+        (KeyError("status"), "letsencrypt: KeyError: 'status'; next attempt in"),
     ],
 )
-def test_whatever_else_fails_is_tried_again(renewing, log_lines, error, said):
+def test_unexpected_error_is_logged_and_retried(renewing, log_lines, error, said):
     renewing.orders.outcome = error
     renewing.renewal.startService()
     assert said in log_lines[-1]
@@ -140,16 +140,16 @@ def test_whatever_else_fails_is_tried_again(renewing, log_lines, error, said):
     assert renewing.renewed == 1
 
 
-def test_an_order_takes_no_longer_than_half_an_hour(renewing, log_lines):
+def test_order_times_out_after_half_an_hour(renewing, log_lines):
     renewing.orders.outcome = Deferred()
     renewing.renewal.startService()
     renewing.wait(HOUR / 2 - CHECK_INTERVAL_S)
     assert (renewing.orders.asked, log_lines) == (1, [])
     renewing.wait(CHECK_INTERVAL_S)
-    assert "no certificate within 1800 s; tried again in 10 minutes" in log_lines[-1]
+    assert "no certificate within 1800 s; next attempt in 10 minutes" in log_lines[-1]
 
 
-def test_a_stop_gives_an_order_up(renewing, log_lines):
+def test_stop_cancels_an_order(renewing, log_lines):
     cancelled = []
     renewing.orders.outcome = Deferred(cancelled.append)
     renewing.renewal.startService()
@@ -159,14 +159,14 @@ def test_a_stop_gives_an_order_up(renewing, log_lines):
     assert log_lines == []
 
 
-def test_a_stop_says_nothing_of_what_fails_by_it(renewing, log_lines):
+def test_stop_logs_no_failure(renewing, log_lines):
     renewing.orders.outcome = Deferred(lambda waiting: waiting.errback(ACMEError("lost")))
     renewing.renewal.startService()
     assert renewing.renewal.stopService().called
     assert log_lines == []
 
 
-def test_only_one_process_orders(renewing):
+def test_no_order_while_another_process_orders(renewing):
     with renewing.cache.order_lock():
         renewing.renewal.startService()
         renewing.wait(HOUR)

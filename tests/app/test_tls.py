@@ -190,12 +190,12 @@ def no_file(folder):
 
 def another_key(folder):
     (folder / "server.key").write_bytes(AUTHORITY.issue().key)
-    return "key: is not that of the certificate"
+    return "key: does not match the certificate"
 
 
 def no_certificate(folder):
     (folder / "server.pem").write_text("hello")
-    return "certificate: holds no certificate in PEM"
+    return "certificate: contains no certificate in PEM"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from tests.http.resources import RootResource, Sink
 from tests.support.certificates import Authority
 from tests.support.self_signed import self_signed
 from twisted_registry.http.site import HTTPSite
-from twisted_registry.tls.context import CertificateBundle, TLSOptions, make_context
+from twisted_registry.tls.context import TLSOptions, make_context
+from twisted_registry.tls.interfaces import CertificateBundle
 from twisted_registry.tls.endpoint import TLSConnectionCreator, TLSEndpoint
 
 HOST = b"Host: x\r\n"

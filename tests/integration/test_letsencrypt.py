@@ -45,7 +45,7 @@ def test_a_certificate_is_ordered_and_kept(tmp_path):
         path = configured(tmp_path, addr=f"127.0.0.1:{port}", more=more)
         with Running(*SERVE, path, cwd=tmp_path, **acme.environ) as served:
             wait_until(lambda: is_said(served, f"certificate for {', '.join(HOSTS)}, valid until"))
-            assert is_said(served, "an account was made, and its terms agreed to: data:text")
+            assert is_said(served, "ACME account created, terms of service accepted: data:text")
             assert is_said(served, f"docker push {HOSTS[0]}:{port}/NAME")
             trusting = acme.client()
             wait_until(lambda: _is_trusted(served, trusting))
@@ -82,8 +82,8 @@ def test_hosts_that_are_not_ours_are_told_of_and_the_registry_serves(tmp_path):
         careless = ssl.create_default_context()
         careless.check_hostname, careless.verify_mode = False, ssl.CERT_NONE
         with Running(*SERVE, path, cwd=tmp_path, secure=careless, **acme.environ) as served:
-            wait_until(lambda: is_said(served, "tried again in 10 minutes"))
-            (line,) = is_said(served, "could not be shown to be ours: unauthorized: Failed to")
+            wait_until(lambda: is_said(served, "next attempt in 10 minutes"))
+            (line,) = is_said(served, "failed: unauthorized: Failed to")
             assert "level=error" in line
             assert served.ask()[0].status == 200
             assert is_said(served, "certificate for CN=waiting for a certificate")

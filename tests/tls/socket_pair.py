@@ -13,7 +13,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from tests.support.certificates import Authority
-from twisted_registry.tls.context import CertificateBundle, TLSOptions, make_context
+from twisted_registry.tls.context import TLSOptions, make_context
+from twisted_registry.tls.interfaces import CertificateBundle
 from twisted_registry.tls.socket import TLSConnection
 
 AUTHORITY = Authority()

@@ -1,4 +1,4 @@
-"""What OpenSSL is told, seen by clients: Python's ssl module, in memory."""
+"""Contexts as clients see them: Python's ssl module, in memory."""
 
 from __future__ import annotations
 
@@ -11,21 +11,15 @@ from OpenSSL import SSL
 
 from tests.support.certificates import Authority, Issued, private, rsa_key
 from twisted_registry.config.http import TLS12_SUITES
-from twisted_registry.tls.context import (
-    CertificateBundle,
-    CertificateError,
-    ClientAuth,
-    TLSOptions,
-    make_context,
-    missing_ciphers,
-)
+from twisted_registry.tls.context import ClientAuth, TLSOptions, make_context, missing_ciphers
+from twisted_registry.tls.interfaces import CertificateBundle, CertificateError
 
 AUTHORITY = Authority()
 STRANGER = Authority("stranger")
 SERVER = AUTHORITY.issue("localhost")
 
 
-def material(issued=SERVER, authorities=()):
+def bundle(issued=SERVER, authorities=()):
     return CertificateBundle(
         issued.certificate, issued.key, tuple((f"/{ca.name}.pem", ca.pem) for ca in authorities)
     )
@@ -55,12 +49,12 @@ def handshake(context, client, *, protocols=()):
     return ours, theirs
 
 
-def speak(terms, client, **more):
+def speak(options, client, **more):
     """The client's end after a handshake."""
-    return handshake(make_context(material(), terms), client, **more)[1]
+    return handshake(make_context(bundle(), options), client, **more)[1]
 
 
-def test_the_version_is_at_least_1_2():
+def test_minimum_version_is_tls_1_2():
     assert speak(TLSOptions(), AUTHORITY.client()).version() == "TLSv1.3"
     older = AUTHORITY.client(maximum_version=ssl.TLSVersion.TLSv1_2)
     assert speak(TLSOptions(), older).version() == "TLSv1.2"
@@ -72,35 +66,35 @@ def test_the_version_is_at_least_1_2():
         speak(TLSOptions(), oldest)
 
 
-def test_the_version_is_at_least_what_was_configured():
+def test_configured_minimum_version():
     older = AUTHORITY.client(maximum_version=ssl.TLSVersion.TLSv1_2)
     with pytest.raises(SSL.Error, match="unsupported protocol"):
         speak(TLSOptions("tls1.3"), older)
 
 
-def test_ciphers_are_those_that_were_configured():
+def test_configured_ciphers():
     older = AUTHORITY.client(maximum_version=ssl.TLSVersion.TLSv1_2)
-    terms = TLSOptions(ciphers=["ECDHE-ECDSA-CHACHA20-POLY1305"])
-    assert speak(terms, older).cipher()[0] == "ECDHE-ECDSA-CHACHA20-POLY1305"
+    options = TLSOptions(ciphers=["ECDHE-ECDSA-CHACHA20-POLY1305"])
+    assert speak(options, older).cipher()[0] == "ECDHE-ECDSA-CHACHA20-POLY1305"
     older.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256")
     with pytest.raises(SSL.Error, match="no shared cipher"):
-        speak(terms, older)
+        speak(options, older)
 
 
 @pytest.mark.skipif(
-    not hasattr(SSL.Context, "set_tls13_ciphersuites"), reason="an older pyOpenSSL can not"
+    not hasattr(SSL.Context, "set_tls13_ciphersuites"), reason="needs a newer pyOpenSSL"
 )
-def test_the_quickest_of_the_newer_ciphers_is_the_first():
+def test_fastest_tls_1_3_cipher_is_preferred():
     assert speak(TLSOptions(), AUTHORITY.client()).cipher()[0] == "TLS_AES_128_GCM_SHA256"
 
 
-def test_every_cipher_that_go_has_is_known_or_said_to_be_missing():
+def test_missing_ciphers_are_reported():
     assert missing_ciphers(["AES128-SHA", "NO-SUCH-CIPHER"]) == ["NO-SUCH-CIPHER"]
     triple = {"ECDHE-RSA-DES-CBC3-SHA", "DES-CBC3-SHA"}
     assert set(missing_ciphers(tuple(TLS12_SUITES.values()))) <= triple
 
 
-def test_the_protocol_is_agreed_upon():
+def test_http_1_1_is_negotiated():
     said = speak(TLSOptions(), AUTHORITY.client(), protocols=["h2", "http/1.1"])
     assert said.selected_alpn_protocol() == "http/1.1"
     assert (
@@ -108,14 +102,14 @@ def test_the_protocol_is_agreed_upon():
     )
 
 
-def test_there_are_no_sessions_to_resume():
+def test_sessions_have_no_tickets():
     older = AUTHORITY.client(maximum_version=ssl.TLSVersion.TLSv1_2)
     assert not speak(TLSOptions(), older).session.has_ticket
 
 
-def test_the_whole_chain_is_shown():
+def test_the_whole_chain_is_sent():
     context = make_context(
-        material(Issued(SERVER.certificate + STRANGER.pem, SERVER.key)), TLSOptions()
+        bundle(Issued(SERVER.certificate + STRANGER.pem, SERVER.key)), TLSOptions()
     )
     client = AUTHORITY.client()
     _, theirs = handshake(context, client)
@@ -125,44 +119,44 @@ def test_the_whole_chain_is_shown():
         assert len(shown()) == 2
 
 
-def test_keys_of_other_kinds():
+def test_rsa_key():
     key = rsa_key()
-    context = make_context(material(AUTHORITY.issue("localhost", key=key)), TLSOptions())
+    context = make_context(bundle(AUTHORITY.issue("localhost", key=key)), TLSOptions())
     assert handshake(context, AUTHORITY.client())[1].version() == "TLSv1.3"
 
 
 @pytest.mark.parametrize(
     ("issued", "said"),
     [
-        (Issued(b"", SERVER.key), "certificate: holds no certificate in PEM"),
-        (Issued(SERVER.key, SERVER.key), "certificate: holds no certificate in PEM"),
-        (Issued(SERVER.certificate, b"x"), "key: holds no private key in PEM"),
-        (Issued(SERVER.certificate, SERVER.certificate), "key: holds no private key in PEM"),
+        (Issued(b"", SERVER.key), "certificate: contains no certificate in PEM"),
+        (Issued(SERVER.key, SERVER.key), "certificate: contains no certificate in PEM"),
+        (Issued(SERVER.certificate, b"x"), "key: contains no private key in PEM"),
+        (Issued(SERVER.certificate, SERVER.certificate), "key: contains no private key in PEM"),
         (
             Issued(SERVER.certificate, private(load_pem_private_key(SERVER.key, None), b"secret")),
-            "key: has a passphrase, and must have none",
+            "key: must not have a passphrase",
         ),
         (
             Issued(SERVER.certificate, STRANGER.issue().key),
-            "key: is not that of the certificate",
+            "key: does not match the certificate",
         ),
     ],
 )
-def test_what_can_not_be_used(issued, said):
+def test_unusable_certificate_and_key_are_errors(issued, said):
     with pytest.raises(CertificateError) as caught:
-        make_context(material(issued), TLSOptions())
+        make_context(bundle(issued), TLSOptions())
     assert str(caught.value) == said
 
 
-def test_authorities_that_can_not_be_used():
+def test_unusable_authority_is_an_error():
     broken = CertificateBundle(SERVER.certificate, SERVER.key, (("/ca.pem", b"no"),))
     with pytest.raises(CertificateError) as caught:
-        make_context(broken, TLSOptions(clients=ClientAuth.REQUIRE))
-    assert str(caught.value) == "clientcas: /ca.pem: holds no certificate in PEM"
+        make_context(broken, TLSOptions(client_auth=ClientAuth.REQUIRE))
+    assert str(caught.value) == "clientcas: /ca.pem: contains no certificate in PEM"
 
 
-def test_a_key_is_not_shown():
-    assert "PRIVATE" not in repr(material())
+def test_key_is_not_in_the_repr():
+    assert "PRIVATE" not in repr(bundle())
 
 
 YES, NO = True, False
@@ -178,8 +172,8 @@ YES, NO = True, False
         (ClientAuth.REQUIRE, NO, YES, NO),
     ],
 )
-def test_what_is_asked_of_clients(tmp_path, asked, none, good, strange):
-    context = make_context(material(authorities=[AUTHORITY]), TLSOptions(clients=asked))
+def test_client_auth(tmp_path, asked, none, good, strange):
+    context = make_context(bundle(authorities=[AUTHORITY]), TLSOptions(client_auth=asked))
     shown = {
         "none": (None, none),
         "good": (AUTHORITY.issue(client=True), good),
@@ -199,8 +193,8 @@ def test_what_is_asked_of_clients(tmp_path, asked, none, good, strange):
                 assert (certificate is None) == (issued is None or asked is ClientAuth.NONE)
 
 
-@pytest.mark.parametrize("clients", [ClientAuth.NONE, ClientAuth.REQUIRE])
-def test_challenges_of_acme_servers_are_answered(clients):
+@pytest.mark.parametrize("client_auth", [ClientAuth.NONE, ClientAuth.REQUIRE])
+def test_acme_challenge_is_answered(client_auth):
     answer = AUTHORITY.issue("localhost", subject="answer")
     asked = []
 
@@ -209,24 +203,24 @@ def test_challenges_of_acme_servers_are_answered(clients):
         return CertificateBundle(answer.certificate, answer.key) if host == "localhost" else None
 
     context = make_context(
-        material(authorities=[AUTHORITY]),
-        TLSOptions(clients=clients, challenge_certificate=challenge_certificate),
+        bundle(authorities=[AUTHORITY]),
+        TLSOptions(client_auth=client_auth, challenge_certificate=challenge_certificate),
     )
     _, theirs = handshake(context, AUTHORITY.client(), protocols=["acme-tls/1"])
     assert theirs.selected_alpn_protocol() == "acme-tls/1"
     assert theirs.getpeercert()["subject"] == ((("commonName", "answer"),),)
     assert asked == ["localhost"]
-    # Nobody else sees it.
-    if clients is ClientAuth.NONE:
+    # Other clients do not see it.
+    if client_auth is ClientAuth.NONE:
         _, theirs = handshake(context, AUTHORITY.client(), protocols=["http/1.1"])
         assert theirs.getpeercert()["subject"] == ((("commonName", "server"),),)
 
 
-def test_challenges_that_can_not_be_answered_are_seen_as_such():
+def test_unknown_acme_challenge_gets_no_protocol():
     asked = []
-    context = make_context(material(), TLSOptions(challenge_certificate=asked.append))
+    context = make_context(bundle(), TLSOptions(challenge_certificate=asked.append))
     for settings in ({}, {"maximum_version": ssl.TLSVersion.TLSv1_2}):
         _, theirs = handshake(context, AUTHORITY.client(**settings), protocols=["acme-tls/1"])
         assert theirs.selected_alpn_protocol() is None
-    # With 1.2 the certificate has been chosen by then.
+    # With TLS 1.2 the certificate has been chosen before.
     assert asked == ["localhost"]

@@ -12,22 +12,26 @@ from twisted.internet.testing import StringTransport
 from zope.interface.verify import verifyClass
 
 from tests.support.certificates import Authority
-from twisted_registry.tls.context import CertificateBundle, TLSOptions, make_context
+from twisted_registry.tls.certificates import parse_client_certificate
+from twisted_registry.tls.context import TLSOptions, make_context
 from twisted_registry.tls.endpoint import (
     ClientCertificateTransport,
     TLSConnectionCreator,
     TLSEndpoint,
 )
-from twisted_registry.tls.interfaces import ClientCertificate, IClientCertificateTransport
-from twisted_registry.tls.socket import read
+from twisted_registry.tls.interfaces import (
+    CertificateBundle,
+    ClientCertificate,
+    IClientCertificateTransport,
+)
 
 AUTHORITY = Authority()
 ISSUED = AUTHORITY.issue("localhost")
 NOISE = bytes(range(251)) * 4001  # more than seven pieces, and not whole ones
 
 
-class Shown:
-    """What is asked of a certificate."""
+class Certificate:
+    """The parts of a certificate that are read."""
 
     def __init__(self, *alternatives):
         self.subject = x509.Name([
@@ -39,10 +43,10 @@ class Shown:
         self.extensions = x509.Extensions(extensions)
 
 
-def test_what_a_certificate_says():
+def test_client_certificate_is_parsed():
     verifyClass(IClientCertificateTransport, ClientCertificateTransport)
-    assert read(
-        Shown(
+    assert parse_client_certificate(
+        Certificate(
             x509.DNSName("a.example"),
             x509.RFC822Name("a@example.com"),
             x509.UniformResourceIdentifier("spiffe://a"),
@@ -57,19 +61,19 @@ def test_what_a_certificate_says():
     )
 
 
-def test_without_alternative_names():
-    assert read(Shown()).dns == ()
+def test_client_certificate_without_alternative_names():
+    assert parse_client_certificate(Certificate()).dns == ()
 
 
 class Port:
-    """An endpoint that keeps the factory."""
+    """An endpoint that stores the factory."""
 
     def listen(self, factory):
         self.factory = factory
 
 
 class Pair:
-    """Our end of a connection over TLS, and a client's, in memory."""
+    """Both ends of a TLS connection in memory."""
 
     def __init__(self, client):
         port = Port()
@@ -83,7 +87,7 @@ class Pair:
         self.transport.makeConnection(self.wire)
 
     def exchange(self):
-        """Carry over what waits on either side."""
+        """Pass the waiting data of each side to the other."""
         if self._going.pending:
             self.transport.dataReceived(self._going.read())
         self._coming.write(self.wire.value())
@@ -96,7 +100,7 @@ class Pair:
             self.exchange()
 
     def received(self):
-        """What the client reads."""
+        """All that the client reads."""
         self.exchange()
         found = []
         with contextlib.suppress(ssl.SSLWantReadError):
@@ -106,14 +110,14 @@ class Pair:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_much_is_sent_whole(version):
+def test_large_data_is_sent_completely(version):
     pair = Pair(AUTHORITY.client(maximum_version=version))
     pair.shake_hands()
     pair.transport.write(NOISE)
     assert pair.received() == NOISE
 
 
-def test_what_is_written_before_the_handshake_is_sent_after_it():
+def test_data_written_before_the_handshake_is_sent_after_it():
     pair = Pair(AUTHORITY.client())
     pair.transport.write(NOISE)
     assert pair.received() == b""

@@ -12,7 +12,7 @@ AUTHORITY = Authority()
 
 
 class Reloading:
-    """A Reloader over files in a folder."""
+    """A CertificateReloader for files in a folder."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -21,7 +21,7 @@ class Reloading:
         authority.write_bytes(AUTHORITY.pem)
         self.files = CertificateFiles(certificate, key, (str(authority),))
         self.used = []
-        self.read = lambda: execute(self.files.read)
+        self.read = lambda: execute(self.files.load)
         self.clock = Clock()
         self.reloader = CertificateReloader(self.clock, self.files, self._read, self.used.append)
         self.reloader.startService()
@@ -41,13 +41,13 @@ def reloading(tmp_path):
     assert not made.clock.getDelayedCalls()
 
 
-def test_what_does_not_change_is_not_read(reloading):
+def test_unchanged_files_are_not_read(reloading):
     reloading.read = None
     reloading.look(10)
     assert reloading.used == []
 
 
-def test_what_has_settled_is_read_once(reloading):
+def test_changed_files_are_read_once_they_have_settled(reloading):
     issued = AUTHORITY.issue("new")
     issued.write(reloading.folder)
     reloading.look()
@@ -57,7 +57,7 @@ def test_what_has_settled_is_read_once(reloading):
     assert (used.certificate, used.key) == (issued.certificate, issued.key)
 
 
-def test_what_is_being_written_is_left_alone(reloading):
+def test_files_that_keep_changing_are_not_read(reloading):
     key = reloading.folder / "server.key"
     for size in range(1, 5):
         key.write_bytes(b"x" * size)
@@ -67,13 +67,13 @@ def test_what_is_being_written_is_left_alone(reloading):
     assert reloading.used[0].key == b"xxxx"
 
 
-def test_every_file_counts(reloading):
+def test_change_of_an_authority_is_noticed(reloading):
     (reloading.folder / "clients.pem").write_bytes(Authority("other").pem)
     reloading.look(2)
     assert len(reloading.used) == 1
 
 
-def test_a_link_that_points_elsewhere_counts(reloading, tmp_path):
+def test_change_of_a_symbolic_link_is_noticed(reloading, tmp_path):
     for name in ("server.pem", "server.key"):
         (tmp_path / name).rename(tmp_path / f"1-{name}")
         (tmp_path / f"2-{name}").write_bytes(b"two")
@@ -87,7 +87,7 @@ def test_a_link_that_points_elsewhere_counts(reloading, tmp_path):
     assert reloading.used[1].key == b"two"
 
 
-def test_what_can_not_be_used_is_told_once_and_changes_nothing(reloading, log_lines):
+def test_unusable_file_is_logged_once_and_changes_nothing(reloading, log_lines):
     key = reloading.folder / "server.key"
     key.rename(reloading.folder / "away")
     reloading.look(10)
@@ -100,18 +100,18 @@ def test_what_can_not_be_used_is_told_once_and_changes_nothing(reloading, log_li
     assert len(reloading.used) == 1
 
 
-def test_an_error_that_nobody_thought_of_does_not_end_the_looks(reloading, log_lines):
+def test_unexpected_error_does_not_stop_the_checks(reloading, log_lines):
     reloading.read = lambda: fail(ZeroDivisionError())
     (reloading.folder / "server.key").write_bytes(b"x")
     reloading.look(2)
-    assert log_lines[0].startswith("the certificate can not be read again")
-    reloading.read = lambda: execute(reloading.files.read)
+    assert log_lines[0].startswith("cannot load the certificate again")
+    reloading.read = lambda: execute(reloading.files.load)
     (reloading.folder / "server.key").write_bytes(b"xx")
     reloading.look(2)
     assert len(reloading.used) == 1
 
 
-def test_they_can_be_read_at_once_and_one_reading_waits_for_another(reloading):
+def test_reloads_on_request_run_one_after_another(reloading):
     waiting = []
 
     def read():

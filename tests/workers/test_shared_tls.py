@@ -60,7 +60,7 @@ def test_a_signal_changes_the_certificate_of_all_and_ends_no_connection(tmp_path
         # A key that does not fit: the old certificate stays, and one line says why.
         (tmp_path / "server.key").write_bytes(new.key)
         family.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: family.said("is not that of the certificate; the certificate in use"))
+        wait_until(lambda: family.said("does not match the certificate; the certificate in use"))
         # Whoever starts while the files are wrong shows what the others show.
         os.kill(worker, signal.SIGKILL)
         family.settle(2)

@@ -16,7 +16,7 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from twisted_registry.config.loading import load_text
-from twisted_registry.tls.context import CertificateBundle
+from twisted_registry.tls.interfaces import CertificateBundle
 from twisted_registry.workers.handover import (
     CONTROL_FD,
     LISTENER_FD,

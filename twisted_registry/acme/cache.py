@@ -1,18 +1,16 @@
-"""Account, certificate and open challenges in a folder.
+"""The folder with the ACME account key, the certificate and the open challenges.
 
-Names and contents are those of golang.org/x/crypto/acme/autocert: the folder that Distribution
-calls ``cachefile`` can be taken over as it is, and given back. One certificate is for all hosts,
-and has the name of the first. All processes that share the folder answer challenges and show the
-certificate; a lock of the kernel's lets one of them order at a time. All of this blocks.
+Names and contents of the files are those of golang.org/x/crypto/acme/autocert, so the folder that
+Distribution calls ``cachefile`` can be used by either. One certificate is for all hosts; its file
+has the name of the first host. All processes that share the folder answer challenges and use the
+certificate; a lock lets one of them order at a time. All functions here block.
 
-Certificates that nobody vouches for: what proves that a host is ours, and what waits.
+The certificates that answer challenges, and the placeholder until there is a certificate, are
+self-signed.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
@@ -24,35 +22,42 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from zope.interface import implementer
 
-from twisted_registry.tls.authority import alternative_names, generate_key, key_pem, subject_name
-from twisted_registry.tls.context import CertificateBundle, CertificateError, ICertificateSource
-from twisted_registry.tls.sources import (
-    file_version,
-    host_names,
-    read_certificate_file,
-    replace_file,
+from twisted_registry.storage.files import exclusive_lock, file_version, replace_file
+from twisted_registry.tls.authority import (
+    BACKDATE,
+    alternative_names,
+    generate_key,
+    key_pem,
+    subject_name,
 )
+from twisted_registry.tls.certificates import host_names
+from twisted_registry.tls.interfaces import CertificateBundle, CertificateError, ICertificateSource
+from twisted_registry.tls.sources import read_certificate_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 #: ``id-pe-acmeIdentifier`` (RFC 8737, section 3).
 _ACME_IDENTIFIER: Final = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.31")
-#: The head of 32 bytes in DER.
+#: The DER header of an OCTET STRING with 32 bytes.
 _OCTETS_32: Final = b"\x04\x20"
-#: What clients see that come before there is a certificate.
+#: The common name of the placeholder certificate.
 PLACEHOLDER_NAME: Final = "waiting for a certificate"
 _SELF_SIGNED_LIFETIME: Final = timedelta(days=7)
-#: The clocks of others may be late.
-_BACKDATE: Final = timedelta(hours=1)
+#: The configuration key that errors name.
+_CONFIG_KEY: Final = "letsencrypt.cachefile"
+_BEGIN_CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
+#: A certificate is replaced when this part of its lifetime is left: 30 days of 90.
+_RENEW_FRACTION: Final = 1 / 3
 
 
 def make_challenge_certificate(host: str, authorization: str, now: float) -> tuple[bytes, bytes]:
-    """The certificate that answers a challenge for a host, and its key; both PEM.
+    """Return the certificate that answers a challenge for a host, and its key; both PEM.
 
     :param authorization: the key authorization (RFC 8555, section 8.1).
-    :param now: seconds since the epoch.
+    :param now: in seconds since the epoch.
     """
     digest = _OCTETS_32 + sha256(authorization.encode()).digest()
     return _self_sign(
@@ -66,9 +71,9 @@ def make_challenge_certificate(host: str, authorization: str, now: float) -> tup
 
 
 def make_placeholder(now: float) -> tuple[bytes, bytes]:
-    """The certificate until there is one, which is for no host, and its key; both PEM.
+    """Return a certificate without host names, and its key; both PEM.
 
-    :param now: seconds since the epoch.
+    :param now: in seconds since the epoch.
     """
     return _self_sign(PLACEHOLDER_NAME, now, [])
 
@@ -77,7 +82,7 @@ def _self_sign(
     name: str, now: float, extensions: Sequence[tuple[x509.ExtensionType, bool]]
 ) -> tuple[bytes, bytes]:
     key = generate_key()
-    begin = datetime.fromtimestamp(now, UTC) - _BACKDATE
+    begin = datetime.fromtimestamp(now, UTC) - BACKDATE
     builder = (
         x509.CertificateBuilder(
             subject_name(name), subject_name(name), key.public_key(), x509.random_serial_number()
@@ -87,25 +92,19 @@ def _self_sign(
     )
     for extension, critical in extensions:
         builder = builder.add_extension(extension, critical=critical)
-    made = builder.sign(key, hashes.SHA256())
-    return made.public_bytes(serialization.Encoding.PEM), key_pem(key)
-
-
-_CONFIG_KEY: Final = "letsencrypt.cachefile"
-_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
-#: Which part of its time a certificate has left when it is replaced: 30 days of 90.
-_RENEW_FRACTION: Final = 1 / 3
+    certificate = builder.sign(key, hashes.SHA256())
+    return certificate.public_bytes(serialization.Encoding.PEM), key_pem(key)
 
 
 @implementer(ICertificateSource)
 @frozen
 class ACMECache:
-    """The folder.
+    """The folder, as a source of the server's certificate.
 
-    :ivar folder: made if it is missing.
-    :ivar hosts: the names that the certificate is for.
-    :ivar now: answers the time, in seconds since the epoch.
-    :ivar authorities: files with authorities for clients.
+    :ivar folder: the folder; created if it is missing.
+    :ivar hosts: the host names of the certificate.
+    :ivar now: returns the time in seconds since the epoch.
+    :ivar authorities: the files with the authorities for client certificates.
     """
 
     folder: Path
@@ -113,10 +112,10 @@ class ACMECache:
     now: Callable[[], float]
     authorities: tuple[str, ...] = ()
 
-    def read(self) -> CertificateBundle:
-        """The certificate, or one that nobody vouches for until there is one.
+    def load(self) -> CertificateBundle:
+        """Return the certificate, or a self-signed placeholder until there is one.
 
-        :raises CertificateError: if that can not be read, or nothing could be kept here.
+        :raises CertificateError: if the folder cannot be read or written.
         """
         try:
             self.account_key()
@@ -129,13 +128,13 @@ class ACMECache:
         return CertificateBundle(chain, key, authorities)
 
     def file_versions(self) -> tuple[object, ...]:
-        """What changes when the files do."""
+        """Return the versions of the certificate and of the authorities."""
         return tuple(map(file_version, (str(self.folder / self.hosts[0]), *self.authorities)))
 
     def account_key(self) -> ec.EllipticCurvePrivateKey:
-        """The key that certificates are ordered with, made if there is none.
+        """Return the key of the ACME account; create it if it is missing.
 
-        :raises CertificateError: if there is something else in its place.
+        :raises CertificateError: if the file contains something else.
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self.folder / "acme_account+key"
@@ -149,67 +148,60 @@ class ACMECache:
             isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1)
         ):
             raise CertificateError(
-                _CONFIG_KEY, f"{path}: holds no private key of the curve P-256 in PEM"
+                _CONFIG_KEY, f"{path}: contains no private key of the curve P-256 in PEM"
             )
         return key
 
     def renew_at(self) -> float:
-        """When it is time for another certificate, in seconds since the epoch; 0 if none fits."""
-        found = self._load(self.hosts[0])
-        if found is None:
+        """Return when to order a certificate, in seconds since the epoch; 0 for immediately."""
+        loaded = self._load(self.hosts[0])
+        if loaded is None:
             return 0.0
-        own = x509.load_pem_x509_certificate(found[0])
+        own = x509.load_pem_x509_certificate(loaded[0])
         if not set(self.hosts) <= set(host_names(own)):
             return 0.0
         begin, end = own.not_valid_before_utc.timestamp(), own.not_valid_after_utc.timestamp()
         return end - (end - begin) * _RENEW_FRACTION
 
     def store_certificate(self, chain: bytes, key: bytes) -> None:
-        """Show a certificate from now on; it comes with those that vouch for it, both PEM."""
+        """Store a certificate with its intermediate certificates, and its key; both PEM."""
         replace_file(str(self.folder / self.hosts[0]), key + chain)
 
-    def answer(self, host: str, certificate: bytes, key: bytes) -> None:
-        """Show a certificate to whoever comes to see whether the host is ours."""
+    def store_challenge(self, host: str, certificate: bytes, key: bytes) -> None:
+        """Store the certificate that answers a challenge for a host, and its key; both PEM."""
         replace_file(str(self._challenge_path(host)), key + certificate)
 
     def delete_challenge(self, host: str) -> None:
-        """Answer no more."""
+        """Delete the certificate that answers a challenge."""
         self._challenge_path(host).unlink(missing_ok=True)
 
     def challenge_certificate(self, host: str) -> CertificateBundle | None:
-        """What to show to who asks whether the host is ours; None if nothing was ordered."""
+        """Return the certificate that answers a challenge for a host; None without a challenge."""
         if host not in self.hosts:
             return None
         try:
-            found = self._load(f"{host}+token")
+            loaded = self._load(f"{host}+token")
         except OSError:
             return None
-        return None if found is None else CertificateBundle(*found)
+        return None if loaded is None else CertificateBundle(*loaded)
 
-    @contextmanager
-    def order_lock(self) -> Iterator[bool]:
-        """Whether nobody else orders; if so, nobody does in this block."""
-        lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
-        finally:
-            os.close(lock)
+    def order_lock(self) -> AbstractContextManager[bool]:
+        """Return a context manager that tries to get the lock for ordering, without waiting.
+
+        Its value is False if another process orders.
+        """
+        return exclusive_lock(str(self.folder / "lock"), wait=False)
 
     def _challenge_path(self, host: str) -> Path:
         return self.folder / f"{host}+token"
 
     def _load(self, name: str) -> tuple[bytes, bytes] | None:
-        """A chain and its key; None if they are not there, or broken: then others are made."""
+        """Return a chain and its key; None if they are missing or malformed."""
         try:
             content = (self.folder / name).read_bytes()
         except FileNotFoundError:
             return None
-        key, begin, rest = content.partition(_BEGIN)
+        key, begin, rest = content.partition(_BEGIN_CERTIFICATE)
         try:
             private = load_pem_private_key(key, None)
             own = x509.load_pem_x509_certificate(begin + rest)

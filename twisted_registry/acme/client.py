@@ -1,6 +1,8 @@
-"""Requests that an ACME server takes (RFC 8555, section 6): signed, each with a nonce of its own.
+"""An ACME client (RFC 8555): signed requests, each with a new nonce (section 6).
 
-The ``acme`` package signs; its own client blocks, and is not used.
+The package ``acme`` signs the requests; its own client is not used, because it blocks.
+
+This module needs the packages ``acme`` and ``treq`` (the extra ``acme``).
 """
 
 from __future__ import annotations
@@ -31,23 +33,22 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from twisted.web.iweb import IAgent
 
-# treq types none of its functions.
+# treq has no type annotations.
 # mypy: disable-error-code="no-untyped-call"
 
-
-#: Seconds that one answer may take.
+#: Time limit of one request, in seconds.
 _TIMEOUT_S: Final = 30.0
-#: Bytes of one answer; a chain of certificates has a few thousand.
+#: Size limit of a response in bytes; a chain of certificates has a few thousand.
 _MAX_RESPONSE_BYTES: Final = 256 * 1024
-#: How often one request is sent with other nonces.
+#: How often a request is sent again because its nonce was rejected.
 _MAX_ATTEMPTS: Final = 5
 _ERROR_PREFIX: Final = "urn:ietf:params:acme:error:"
 
 
 class ACMEError(Exception):
-    """The server says no, or nothing that makes sense; the text is one line.
+    """The server rejects a request, or cannot be reached; the text is one line.
 
-    :ivar retry_after: seconds after which it may be asked again; 0 if it does not say.
+    :ivar retry_after: seconds after which to try again; 0 if the server does not say.
     """
 
     def __init__(self, reason: str, retry_after: float = 0.0) -> None:
@@ -57,11 +58,13 @@ class ACMEError(Exception):
 
 @frozen
 class ACMEResponse:
-    """An answer.
+    """A successful response.
 
-    :ivar code: below 400.
-    :ivar location: where what was made is, or empty.
-    :ivar retry_after: seconds after which to ask again; 0 if it does not say.
+    :ivar url: the requested URL.
+    :ivar code: the status code, below 300.
+    :ivar location: the URL of a created object, or empty.
+    :ivar retry_after: seconds after which to poll again; 0 if the server does not say.
+    :ivar content: the body.
     """
 
     url: str
@@ -72,21 +75,21 @@ class ACMEResponse:
 
     @property
     def document(self) -> dict[str, Any]:
-        """What it says.
+        """The body as a JSON object.
 
-        :raises ACMEError: if that is no JSON object.
+        :raises ACMEError: if it is not a JSON object.
         """
         try:
-            said = json.loads(self.content)
+            document = json.loads(self.content)
         except ValueError:
-            said = None
-        if not isinstance(said, dict):
-            raise ACMEError(f"{self.url}: answered with no JSON object")
-        return said
+            document = None
+        if not isinstance(document, dict):
+            raise ACMEError(f"{self.url}: the response is not a JSON object")
+        return document
 
 
 class ACMEClient:
-    """One account at a server."""
+    """An account on an ACME server."""
 
     def __init__(
         self,
@@ -95,10 +98,11 @@ class ACMEClient:
         key: EllipticCurvePrivateKey,
         agent: IAgent | None = None,
     ) -> None:
-        """Take who to ask, and the key of the account, of the curve P-256.
+        """Make a client.
 
         :param directory: the URL of the server's directory.
-        :param agent: one that checks certificates as browsers do, by default.
+        :param key: the key of the account, on the curve P-256.
+        :param agent: by default one that verifies certificates as browsers do.
         """
         self._reactor = reactor
         self._directory = directory
@@ -109,21 +113,22 @@ class ACMEClient:
         self._nonce = ""
 
     def directory_url(self, name: str) -> str:
-        """Where the directory says that something is; :meth:`register` has read it.
+        """Return a URL of the directory. :meth:`register` must have read the directory.
 
-        :raises ACMEError: if it does not say.
+        :raises ACMEError: if the directory has no such URL.
         """
-        found = self._directory_urls.get(name)
-        if not isinstance(found, str):
-            raise ACMEError(f"{self._directory}: names no {name}")
-        return found
+        url = self._directory_urls.get(name)
+        if not isinstance(url, str):
+            raise ACMEError(f"{self._directory}: the directory has no {name}")
+        return url
 
     async def register(self, email: str) -> str | None:
-        """Read the directory, and find the account, or make it.
+        """Read the directory, and find or create the account.
 
-        :param email: who is to be told of trouble; may be empty.
-        :returns: the terms of service that were agreed to, if an account was made; maybe "".
-        :raises ACMEError: if that is not possible.
+        :param email: the contact for notifications; may be empty.
+        :returns: the URL of the accepted terms of service if the account is new, which may be
+            empty; None if the account already existed.
+        :raises ACMEError: if there is no account.
         """
         self._directory_urls = (await self._request("GET", self._directory)).document
         contact = {"contact": [f"mailto:{email}"]} if email else {}
@@ -131,16 +136,17 @@ class ACMEClient:
             self.directory_url("newAccount"), {"termsOfServiceAgreed": True, **contact}
         )
         if not reply.location:
-            raise ACMEError(f"{reply.url}: answered without the account's URL")
+            raise ACMEError(f"{reply.url}: the response has no account URL")
         self._account = reply.location
         meta = self._directory_urls.get("meta")
         terms = meta.get("termsOfService") if isinstance(meta, dict) else None
         return str(terms or "") if reply.code == 201 else None
 
     async def post(self, url: str, payload: Mapping[str, Any] | None = None) -> ACMEResponse:
-        """Ask for something; without ``payload`` what is at ``url`` is read.
+        """Send a signed request.
 
-        :raises ACMEError: if the server refuses, or can not be asked.
+        :param payload: the payload; None to read the object at ``url`` (POST-as-GET).
+        :raises ACMEError: if the server rejects the request or cannot be reached.
         """
         content = b"" if payload is None else json.dumps(payload).encode()
         for attempt in range(_MAX_ATTEMPTS):
@@ -155,23 +161,23 @@ class ACMEClient:
                     kid=self._account,
                 )
             except DeserializationError as error:
-                raise ACMEError(f"{url}: gave a nonce that is none") from error
+                raise ACMEError(f"{url}: the nonce is malformed") from error
             try:
                 return await self._request("POST", url, signed.json_dumps().encode())
             except _BadNonce:
                 if attempt + 1 == _MAX_ATTEMPTS:
                     raise
-        raise AssertionError  # pragma: no cover - the loop ends above
+        raise AssertionError  # pragma: no cover - the loop always returns or raises
 
     def authorization(self, token: str) -> str:
-        """What proves to the server that a challenge is answered by this account (section 8.1)."""
+        """Return the key authorization for a challenge (RFC 8555, section 8.1)."""
         return f"{token}.{encode_b64jose(self._key.thumbprint())}"
 
     async def _new_nonce(self) -> str:
         url = self.directory_url("newNonce")
         await self._request("HEAD", url)
         if not self._nonce:
-            raise ACMEError(f"{url}: gave no nonce")
+            raise ACMEError(f"{url}: the response has no nonce")
         return self._nonce
 
     async def _request(self, method: str, url: str, content: bytes | None = None) -> ACMEResponse:
@@ -182,7 +188,7 @@ class ACMEClient:
         except (ACMEError, CancelledError):
             raise
         except defer.TimeoutError as error:
-            raise ACMEError(f"{url}: no answer within {_TIMEOUT_S:.0f} s") from error
+            raise ACMEError(f"{url}: no response within {_TIMEOUT_S:.0f} s") from error
         except Exception as error:
             raise ACMEError(f"{url}: {_failure_reason(error)}") from error
 
@@ -193,45 +199,45 @@ class ACMEClient:
         response = await self._client.request(
             method, url, headers=headers, data=content, allow_redirects=False, unbuffered=True
         )
-        told = await read_limited_body(response, _MAX_RESPONSE_BYTES)
+        body = await read_limited_body(response, _MAX_RESPONSE_BYTES)
 
-        def field(name: str) -> str:
+        def header(name: str) -> str:
             return str((response.headers.getRawHeaders(name) or [""])[0])
 
-        self._nonce = field("Replay-Nonce") or self._nonce
-        wait = _parse_retry_after(field("Retry-After"), self._reactor.seconds())
+        self._nonce = header("Replay-Nonce") or self._nonce
+        wait = _parse_retry_after(header("Retry-After"), self._reactor.seconds())
         if response.code >= 300:
-            raise _make_error(url, response.code, told, wait)
-        return ACMEResponse(url, response.code, field("Location"), wait, told)
+            raise _make_error(url, response.code, body, wait)
+        return ACMEResponse(url, response.code, header("Location"), wait, body)
 
 
 class _BadNonce(ACMEError):
-    """The nonce is used or too old; the answer has brought another."""
+    """The nonce is already used or too old; the response contains a new one."""
 
 
 def _make_error(url: str, code: int, content: bytes, wait: float) -> ACMEError:
-    """What a problem document (RFC 7807) says."""
+    """Return the error for a response with a problem document (RFC 7807)."""
     try:
         problem = json.loads(content)
         kind = problem.get("type", "")
-        said = told(problem)
+        text = format_problem(problem)
     except (ValueError, TypeError, AttributeError):
-        kind = said = ""
-    failed = _BadNonce if kind == f"{_ERROR_PREFIX}badNonce" else ACMEError
-    return failed(f"{url}: answered {code}{said and f': {said}'}", wait)
+        kind = text = ""
+    error_class = _BadNonce if kind == f"{_ERROR_PREFIX}badNonce" else ACMEError
+    return error_class(f"{url}: status {code}{text and f': {text}'}", wait)
 
 
-def told(problem: Mapping[str, Any]) -> str:
-    """A problem document in one line."""
+def format_problem(problem: Mapping[str, Any]) -> str:
+    """Return a problem document (RFC 7807) as one line."""
     kind = str(problem.get("type", "")).removeprefix(_ERROR_PREFIX)
     details = [problem.get("detail", "")]
     details += [each.get("detail", "") for each in problem.get("subproblems") or ()]
-    said = "; ".join(" ".join(str(detail).split()) for detail in details if detail)
-    return ": ".join(filter(None, [kind, said]))
+    text = "; ".join(" ".join(str(detail).split()) for detail in details if detail)
+    return ": ".join(filter(None, [kind, text]))
 
 
 def _parse_retry_after(retry_after: str, now: float) -> float:
-    """What ``Retry-After`` says: seconds, or a date."""
+    """Return the seconds of a Retry-After header, which contains seconds or a date."""
     if retry_after.isdecimal():
         return float(retry_after)
     try:
@@ -241,7 +247,7 @@ def _parse_retry_after(retry_after: str, now: float) -> float:
 
 
 def _failure_reason(error: Any) -> str:
-    """Why a connection failed: Twisted hides it in a list of failures."""
+    """Return why a connection failed. Twisted wraps the reason in a list of failures."""
     while getattr(error, "reasons", None):
         error = error.reasons[0].value
     if isinstance(error, SSL.Error):

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from twisted_registry.repository.interfaces import IPresenceGate
     from twisted_registry.storage.interfaces import IStorageDriver
     from twisted_registry.storage.s3.driver import S3Driver
-    from twisted_registry.tls.context import CertificateBundle
+    from twisted_registry.tls.interfaces import CertificateBundle
     from twisted_registry.workers.handover import Handover
     from twisted_registry.workers.port import LoadTable, SharedPort
 

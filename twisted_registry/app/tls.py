@@ -13,15 +13,15 @@ from twisted.logger import Logger
 from twisted_registry.acme.cache import ACMECache
 from twisted_registry.api.root import DocumentResource
 from twisted_registry.app.errors import StartError
-from twisted_registry.tls.authority import advice, last_certificate
+from twisted_registry.tls.authority import last_certificate, trust_instructions
 from twisted_registry.tls.context import (
-    CertificateError,
     ClientAuth,
     TLSOptions,
     make_context,
     missing_ciphers,
 )
 from twisted_registry.tls.endpoint import TLSConnectionCreator, TLSEndpoint
+from twisted_registry.tls.interfaces import CertificateError
 from twisted_registry.tls.reload import CertificateReloader, ExpiryWarning
 from twisted_registry.tls.sources import AutomaticCertificates, CertificateFiles
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from twisted_registry.acme.renewal import CertificateRenewal
     from twisted_registry.config.http import Tls
     from twisted_registry.config.schema import Configuration
-    from twisted_registry.tls.context import CertificateBundle, ICertificateSource
+    from twisted_registry.tls.interfaces import CertificateBundle, ICertificateSource
 
 log = Logger()
 
@@ -99,10 +99,10 @@ class TLSService(MultiService):
                 self._reminder.setServiceParent(self)
                 if self._renewal is not None:
                     self._renewal.setServiceParent(self)
-                self._material = self._source.read()
+                self._material = self._source.load()
             context = make_context(self._material, self._tls_options)
             self._connection_creator = TLSConnectionCreator(
-                context, self._tls_options.clients.verifies
+                context, self._tls_options.client_auth.verifies
             )
         except CertificateError as error:
             raise StartError(f"http.tls.{error}") from error
@@ -122,7 +122,9 @@ class TLSService(MultiService):
         """
         hosts = self._section.auto.hosts
         if hosts and isinstance(address, IPv4Address | IPv6Address):
-            for line in advice(hosts[0], address.port, self._download, self._authority()):
+            for line in trust_instructions(
+                hosts[0], address.port, self._download, self._authority()
+            ):
                 log.info("{line}", line=line)
 
     def wrap_endpoint(self, endpoint: IStreamServerEndpoint) -> IStreamServerEndpoint:
@@ -184,7 +186,7 @@ class TLSService(MultiService):
         return self._in_thread(self._read_checked)
 
     def _read_checked(self) -> CertificateBundle:
-        material = self._source.read()
+        material = self._source.load()
         make_context(material, self._tls_options)
         return material
 

@@ -142,7 +142,7 @@ def _with_tls(reactor: Any, endpoint: IStreamServerEndpoint, folder: str) -> ISt
     from twisted_registry.tls.sources import AutomaticCertificates  # noqa: PLC0415
 
     hosts = ("127.0.0.1", "::1", "localhost")
-    material = AutomaticCertificates(Path(folder), hosts, reactor.seconds).read()
+    material = AutomaticCertificates(Path(folder), hosts, reactor.seconds).load()
     secure: IStreamServerEndpoint = TLSEndpoint(
         reactor, endpoint, TLSConnectionCreator(make_context(material, TLSOptions()))
     )

@@ -1,6 +1,6 @@
-"""An authority of our own: who vouches for the certificates that we make ourselves.
+"""A certificate authority for certificates that the registry issues to itself.
 
-What to do on a client that is to trust an authority of our own.
+Also the instructions for making clients trust the authority.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-#: How long the authority is good for: as long as those live who have been told to trust it.
+#: The lifetime of the authority. Clients have to be changed after it, so it is long.
 CA_LIFETIME: Final = timedelta(days=3650)
-#: How long a certificate is good for.
+#: The lifetime of an issued certificate.
 LIFETIME: Final = timedelta(days=90)
-#: Clients' clocks may be late.
-_BACKDATE: Final = timedelta(hours=1)
+#: How long before its creation a certificate becomes valid, for clients whose clocks are late.
+BACKDATE: Final = timedelta(hours=1)
 _PEM: Final = serialization.Encoding.PEM
 
 
 @frozen
 class CertificateAuthority:
-    """A certificate that clients trust, and its key.
+    """A certificate authority.
 
-    :ivar certificate: the certificate.
-    :ivar key: never shown.
+    :ivar certificate: its certificate, which clients trust.
+    :ivar key: its private key; not part of the repr.
     """
 
     certificate: x509.Certificate
@@ -40,14 +40,14 @@ class CertificateAuthority:
 
     @classmethod
     def make(cls, name: str, now: float) -> CertificateAuthority:
-        """A new one.
+        """Create a new authority.
 
-        :param name: what clients see it called.
-        :param now: seconds since the epoch.
+        :param name: its common name, as clients see it.
+        :param now: in seconds since the epoch.
         """
         key = generate_key()
         subject = subject_name(name)
-        begin = datetime.fromtimestamp(now, UTC) - _BACKDATE
+        begin = datetime.fromtimestamp(now, UTC) - BACKDATE
         certificate = (
             x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
             .not_valid_before(begin)
@@ -63,27 +63,27 @@ class CertificateAuthority:
 
     @classmethod
     def load(cls, certificate: bytes, key: bytes) -> CertificateAuthority:
-        """One that was made before, from PEM.
+        """Load an authority from PEM.
 
-        :raises ValueError: if it is none.
+        :raises ValueError: if certificate or key are malformed, or do not fit together.
         """
-        loaded = serialization.load_pem_private_key(key, None)
-        found = x509.load_pem_x509_certificate(certificate)
-        if not isinstance(loaded, ec.EllipticCurvePrivateKey):
-            raise ValueError("holds no key of an elliptic curve")  # noqa: TRY004 - bad content
-        if loaded.public_key() != found.public_key():
-            raise ValueError("key and certificate are not of one authority")
-        return cls(found, loaded)
+        private_key = serialization.load_pem_private_key(key, None)
+        own = x509.load_pem_x509_certificate(certificate)
+        if not isinstance(private_key, ec.EllipticCurvePrivateKey):
+            raise ValueError("the key is not of an elliptic curve")  # noqa: TRY004 - bad content
+        if private_key.public_key() != own.public_key():
+            raise ValueError("key and certificate do not match")
+        return cls(own, private_key)
 
     def issue(self, hosts: Sequence[str], now: float) -> tuple[bytes, bytes]:
-        """A certificate for hosts followed by ours, and its key; both PEM.
+        """Issue a certificate; return it followed by the authority's, and its key, both PEM.
 
-        :param hosts: names and addresses.
-        :param now: seconds since the epoch.
+        :param hosts: host names and IP addresses.
+        :param now: in seconds since the epoch.
         """
         key = generate_key()
-        begin = datetime.fromtimestamp(now, UTC) - _BACKDATE
-        ours = x509.SubjectKeyIdentifier.from_public_key(self.key.public_key())
+        begin = datetime.fromtimestamp(now, UTC) - BACKDATE
+        issuer_id = x509.SubjectKeyIdentifier.from_public_key(self.key.public_key())
         certificate = (
             x509.CertificateBuilder(
                 self.certificate.subject,
@@ -98,7 +98,8 @@ class CertificateAuthority:
             .add_extension(_key_usage(signs=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
             .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ours), critical=False
+                x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_id),
+                critical=False,
             )
             .add_extension(
                 x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
@@ -109,31 +110,31 @@ class CertificateAuthority:
 
     @property
     def pem(self) -> bytes:
-        """The certificate."""
+        """The certificate of the authority in PEM."""
         return self.certificate.public_bytes(_PEM)
 
 
 def generate_key() -> ec.EllipticCurvePrivateKey:
-    """A new key; every client that speaks TLS 1.2 knows the curve."""
+    """Return a new key on the curve P-256, which every client with TLS 1.2 supports."""
     return ec.generate_private_key(ec.SECP256R1())
 
 
 def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """A key, without a passphrase."""
+    """Return a key in PEM, without a passphrase."""
     return key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
 
 def subject_name(name: str) -> x509.Name:
-    """A subject that has a common name, of which there can be 64 characters."""
+    """Return a subject with a common name, which is cut off after 64 characters."""
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
 
 
 def alternative_names(hosts: Sequence[str]) -> x509.SubjectAlternativeName:
-    """Names and addresses as a certificate has them."""
-    return x509.SubjectAlternativeName(list(map(_alternative, hosts)))
+    """Return the extension with host names and IP addresses."""
+    return x509.SubjectAlternativeName(list(map(_general_name, hosts)))
 
 
-def _alternative(host: str) -> x509.GeneralName:
+def _general_name(host: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ip_address(host))
     except ValueError:
@@ -154,8 +155,8 @@ def _key_usage(*, signs: bool) -> x509.KeyUsage:
     )
 
 
-#: Where clients look for authorities of one registry. containerd does if its ``config_path`` is
-#: this, and needs no ``hosts.toml`` beside it.
+#: The directories where clients look for the authorities of a registry. containerd does so if its
+#: ``config_path`` is this directory; it needs no ``hosts.toml``.
 _TRUST_DIRECTORIES: Final = {
     "docker": "/etc/docker/certs.d",
     "podman, buildah and skopeo": "/etc/containers/certs.d",
@@ -164,26 +165,27 @@ _TRUST_DIRECTORIES: Final = {
 
 
 def last_certificate(chain: bytes) -> bytes:
-    """The last certificate of a chain; both PEM."""
-    begin = chain.rindex(b"-----BEGIN CERTIFICATE-----")
-    return chain[begin:]
+    """Return the last certificate of a chain; both PEM."""
+    return chain[chain.rindex(b"-----BEGIN CERTIFICATE-----") :]
 
 
 def fingerprint(certificate: bytes) -> str:
-    """The SHA-256 of a certificate in PEM, as ``openssl x509 -fingerprint`` shows it."""
+    """Return the SHA-256 of a certificate in PEM, formatted like ``openssl x509 -fingerprint``."""
     return x509.load_pem_x509_certificate(certificate).fingerprint(hashes.SHA256()).hex(":").upper()
 
 
-def advice(host: str, port: int, path: str, certificate: bytes) -> Iterator[str]:
-    """Lines for an operator.
+def trust_instructions(host: str, port: int, path: str, certificate: bytes) -> Iterator[str]:
+    """Yield lines that tell an operator how to make clients trust the authority.
 
-    :param host: what clients call this registry.
-    :param path: where the certificate can be downloaded from.
-    :param certificate: of the authority, PEM.
+    :param host: the name of the registry for clients.
+    :param port: the port of the registry.
+    :param path: the path of the URL from which clients can download the certificate.
+    :param certificate: the certificate of the authority in PEM.
     """
-    place = host if port == 443 else f"{host}:{port}"
-    url = f"https://{place}{path}"
-    yield f"clients have to trust our authority: {url}, SHA-256 {fingerprint(certificate)}"
+    address = host if port == 443 else f"{host}:{port}"
+    url = f"https://{address}{path}"
+    digest = fingerprint(certificate)
+    yield f"clients have to trust the authority of this registry: {url}, SHA-256 {digest}"
     for program, folder in _TRUST_DIRECTORIES.items():
-        below = f"{folder}/{place}"
-        yield f"to trust it, {program}: mkdir -p {below} && curl -ko {below}/ca.crt {url}"
+        target = f"{folder}/{address}"
+        yield f"to trust it, {program}: mkdir -p {target} && curl -ko {target}/ca.crt {url}"

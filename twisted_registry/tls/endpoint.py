@@ -1,14 +1,11 @@
-"""Listening with TLS on whatever listens without: a port, a shared socket, a path.
-
-A connection over TLS that knows whose certificate its peer has shown.
-"""
+"""A stream server endpoint that adds TLS to another endpoint: a port, a shared socket, a path."""
 
 from __future__ import annotations
 
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from attrs import define
+from attrs import define, frozen
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IStreamServerEndpoint
 from twisted.internet.protocol import connectionDone
@@ -16,8 +13,9 @@ from twisted.internet.tcp import Connection
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from zope.interface import implementer
 
+from twisted_registry.tls.certificates import peer_certificate
 from twisted_registry.tls.interfaces import IClientCertificateTransport
-from twisted_registry.tls.socket import TLSConnection, peer_certificate
+from twisted_registry.tls.socket import TLSConnection
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
@@ -29,28 +27,29 @@ if TYPE_CHECKING:
 
 @implementer(IClientCertificateTransport)
 class ClientCertificateTransport(BufferingTLSTransport):
-    """As Twisted's, over transports that are no sockets.
+    """Twisted's TLS transport with the client certificate, for transports without a socket.
 
-    A socket of Twisted's own is not wrapped: :class:`TLSConnection` takes its place.
+    If the transport is one of Twisted's sockets, a :class:`TLSConnection` takes its place, and this
+    object only tells the factory about the end of the connection.
 
-    :ivar verifies: whether OpenSSL has verified what was shown; otherwise nothing is said of it.
+    :ivar verifies: whether OpenSSL verifies client certificates. If not, they are ignored.
     """
 
     verifies = False
-    _on_socket = False
+    _is_replaced = False
 
     @cached_property
     def certificate(self) -> ClientCertificate | None:
-        """As promised by :class:`IClientCertificateTransport`."""
+        """The verified certificate of the peer."""
         connection: SSL.Connection | None = self._tlsConnection
         return peer_certificate(connection) if self.verifies and connection is not None else None
 
     def makeConnection(self, transport: Any) -> None:
-        """Choose between the two."""
+        """Run TLS in memory over the transport, or replace it by a TLSConnection on its socket."""
         if not isinstance(transport, Connection) or transport.TLS:
             super().makeConnection(transport)
             return
-        self._on_socket = True
+        self._is_replaced = True
         self.factory.registerProtocol(self)
         protocol = self.wrappedProtocol
         connection_creator = self.factory.connection_creator  # type: ignore[attr-defined]
@@ -61,8 +60,8 @@ class ClientCertificateTransport(BufferingTLSTransport):
         )
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Pass it on, if nobody else has."""
-        if self._on_socket:
+        """Notify the protocol, unless the TLSConnection has done so."""
+        if self._is_replaced:
             self.factory.unregisterProtocol(self)
         else:
             super().connectionLost(reason)
@@ -71,26 +70,26 @@ class ClientCertificateTransport(BufferingTLSTransport):
 @implementer(IOpenSSLServerConnectionCreator)
 @define(eq=False)
 class TLSConnectionCreator:
-    """Gives every new connection the context of the moment; those that are there keep theirs.
+    """Creates OpenSSL connections with the current context; existing ones keep theirs.
 
-    :ivar context: of the next connections.
-    :ivar verifies: whether it verifies what clients show.
+    :ivar context: the context of new connections.
+    :ivar verifies: whether the context verifies client certificates.
     """
 
     context: SSL.Context
     verifies: bool = False
 
     def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:
-        """As promised by the interface."""
+        """Return a new connection in memory."""
         if isinstance(protocol, ClientCertificateTransport):
             protocol.verifies = self.verifies
         return SSL.Connection(self.context, None)
 
 
 class _TLSFactory(TLSMemoryBIOFactory):
-    """As Twisted's, of transports that know whose certificate they were shown.
+    """A factory of :class:`ClientCertificateTransport`.
 
-    :ivar switch: where connections get their context.
+    :ivar connection_creator: creates the OpenSSL connections.
     """
 
     protocol = ClientCertificateTransport
@@ -103,22 +102,21 @@ class _TLSFactory(TLSMemoryBIOFactory):
 
 
 @implementer(IStreamServerEndpoint)
+@frozen(eq=False)
 class TLSEndpoint:
-    """Listens on another endpoint, with TLS."""
+    """Listens on another endpoint with TLS.
 
-    def __init__(
-        self,
-        reactor: Any,
-        endpoint: IStreamServerEndpoint,
-        connection_creator: TLSConnectionCreator,
-    ) -> None:
-        """Take the endpoint, and where connections get their context."""
-        self._reactor = reactor
-        self._endpoint = endpoint
-        self._connection_creator = connection_creator
+    :ivar reactor: the reactor.
+    :ivar endpoint: the other endpoint.
+    :ivar connection_creator: creates the OpenSSL connections.
+    """
+
+    _reactor: Any
+    _endpoint: IStreamServerEndpoint
+    _connection_creator: TLSConnectionCreator
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """As promised by the interface."""
+        """Listen on the other endpoint."""
         return self._endpoint.listen(
             _TLSFactory(self._connection_creator, protocolFactory, self._reactor)
         )

@@ -1,24 +1,72 @@
-"""The certificate that a client has shown, and that one of our authorities vouches for.
+"""Interfaces and values of TLS: certificates, their sources, and connections.
 
-What a connection over TLS that has its socket for itself offers beyond Twisted's transports.
+Importing this module imports no OpenSSL.
 """
 
 from __future__ import annotations
 
-from attrs import frozen
+from attrs import field, frozen
 from zope.interface import Attribute, Interface
+
+# The methods of a zope.interface Interface have no self.
+# ruff: noqa: N805
+
+
+@frozen
+class CertificateBundle:
+    """The certificates and the key of a server, all in PEM.
+
+    :ivar certificate: the certificate, followed by its intermediate certificates.
+    :ivar key: the private key; not part of the repr.
+    :ivar authorities: the authorities for client certificates: name and content of each file.
+    """
+
+    certificate: bytes
+    key: bytes = field(repr=False)
+    authorities: tuple[tuple[str, bytes], ...] = ()
+
+
+@frozen(eq=False)
+class CertificateError(Exception):
+    """Certificate, key or authorities cannot be used.
+
+    :ivar name: the faulty key of ``http.tls``: ``certificate``, ``key``, ``clientcas``.
+    :ivar reason: one line; contains no secret.
+    """
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+class ICertificateSource(Interface):
+    """Provides certificate, key and authorities."""
+
+    def load() -> CertificateBundle:
+        """Return the current bundle. Blocks.
+
+        :raises CertificateError: if it cannot be read or created.
+        """
+
+    def file_versions() -> tuple[object, ...]:
+        """Return a value that changes when the bundle must be loaded again.
+
+        It takes a few calls of ``stat``.
+        """
 
 
 @frozen
 class ClientCertificate:
-    """What a verified certificate says of its holder.
+    """The content of a verified client certificate.
 
     :ivar subject: the distinguished name (RFC 4514): ``CN=ci,O=Example``.
-    :ivar cn: the common names in it.
-    :ivar organizations: the organizations in it.
-    :ivar dns: host names among the alternative names (RFC 5280 section 4.2.1.6).
-    :ivar email: e-mail addresses among them.
-    :ivar uri: URIs among them, as the SPIFFE id of a workload.
+    :ivar cn: the common names of the subject.
+    :ivar organizations: the organizations of the subject.
+    :ivar dns: the host names among the alternative names (RFC 5280 section 4.2.1.6).
+    :ivar email: the e-mail addresses among them.
+    :ivar uri: the URIs among them, for example the SPIFFE ID of a workload.
     """
 
     subject: str
@@ -30,56 +78,53 @@ class ClientCertificate:
 
 
 class IClientCertificateTransport(Interface):
-    """A transport that knows whose certificate its peer has shown."""
+    """A transport that knows the client certificate of its peer."""
 
     certificate: ClientCertificate | None = Attribute(
-        "The peer's, once the handshake is over; None if it has shown none that was verified."
+        "The verified certificate of the peer after the handshake; None if there is none."
     )
 
 
-# zope.interface methods take no self.
-# ruff: noqa: N805
-
-
 class IBlockingTLSConnection(Interface):
-    """A connection in the hands of a thread: what is read and sent is in the clear.
+    """A TLS connection for a thread, which sends and receives plain text.
 
-    Of ``send`` and ``recv_into`` a thread calls one at a time. ``send`` raises BlockingIOError when
-    nothing can be sent now: the next call of it, by whomever, must be of the same bytes. Both
-    raise OSError once the connection is lost, or is to be.
+    The thread makes one call at a time. When ``send`` raises BlockingIOError, the next call of
+    ``send``, by any caller, must pass the same bytes. ``send`` and ``recv_into`` raise OSError when
+    the connection is lost, or is to be closed.
     """
 
     def fileno() -> int:
-        """The descriptor to poll when one of the others raised BlockingIOError."""
+        """Return the descriptor to poll after a BlockingIOError."""
 
     def send(octets: memoryview) -> int:
-        """Send the beginning of ``octets``, and answer how many that were."""
+        """Send the beginning of ``octets`` and return the number of sent bytes."""
 
     def recv_into(room: memoryview) -> int:
-        """Fill the beginning of ``room``, and answer how far; with nothing if nothing follows."""
+        """Fill the beginning of ``room`` and return the number of bytes; 0 at the end."""
 
     def close() -> None:
-        """Give the connection back. Called by the reactor's thread, and once."""
+        """Return the connection to the reactor. Called once, in the reactor thread."""
 
 
 class ITLSConnection(Interface):
-    """A connection over TLS that can be lent."""
+    """A TLS connection that a thread can borrow from the reactor."""
 
-    bufferSize: int = Attribute("How many bytes are read at most before they are delivered.")
-    lendable: bool = Attribute("Whether nothing waits to be sent, and the connection is up.")
+    bufferSize: int = Attribute("The maximum number of bytes per delivery.")
+    lendable: bool = Attribute("Whether the connection is up and has nothing waiting to be sent.")
 
     def borrow() -> IBlockingTLSConnection:
-        """Lend the connection, if it is lendable: until it is given back nothing else uses it.
+        """Lend the connection, if it is lendable. The reactor does not use it until its return.
 
-        What is written meanwhile is sent afterwards. An abort waits for the return, and makes the
-        calls of the borrower fail.
+        Data written meanwhile is sent after the return. Aborting the connection makes the calls
+        of the borrower fail, and takes effect after the return.
         """
 
     def whenWritable() -> object:
-        """A Deferred that fires with None when nothing waits, and the socket takes bytes again.
+        """Return a Deferred that fires with None when the socket accepts data again.
 
-        It fails if the connection is lost. There is one at a time.
+        All data written before has been sent then. The Deferred fails if the connection is lost.
+        Only one can be pending.
         """
 
     def hangUp() -> None:
-        """Close now, and not when the peer has said goodbye, too."""
+        """Close the connection without waiting for the close_notify alert of the peer."""

@@ -1,11 +1,4 @@
-"""Reading certificates again while connections go on.
-
-Files are looked at every few seconds, and read when they have changed and then stayed the same for
-one look: certificate and key are two files, and who renews them writes one after the other. What
-can not be used is told to the log once, and changes nothing.
-
-Telling the log, each day, of a certificate that nobody has renewed.
-"""
+"""Services for the certificate in use: reloading it, and warning before it expires."""
 
 from __future__ import annotations
 
@@ -16,8 +9,8 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from twisted_registry.tls.context import CertificateError
-from twisted_registry.tls.sources import describe_certificate
+from twisted_registry.tls.certificates import describe_certificate
+from twisted_registry.tls.interfaces import CertificateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,31 +18,38 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
     from twisted.python.failure import Failure
 
-    from twisted_registry.tls.context import CertificateBundle, ICertificateSource
+    from twisted_registry.tls.interfaces import CertificateBundle, ICertificateSource
 
 log = Logger()
 
-#: Seconds between two looks.
-RELOAD_INTERVAL_S = 5.0
+#: Seconds between two checks for changed files.
+RELOAD_INTERVAL_S: Final = 5.0
+#: Seconds between two checks of the expiry.
+WARNING_INTERVAL_S: Final = 24 * 3600.0
 
 
 class CertificateReloader(Service):
-    """Looks at files, or whatever certificates come from, and reads them again."""
+    """Loads the certificate again when its files have changed; existing connections continue.
+
+    The files are checked every few seconds, and loaded when they have changed and then stayed the
+    same for one interval: certificate and key are two files that are replaced one after the other.
+    A failure is logged once, and the certificate in use stays.
+    """
 
     def __init__(
         self,
         clock: IReactorTime,
         source: ICertificateSource,
-        read: Callable[[], Deferred[CertificateBundle]],
+        load: Callable[[], Deferred[CertificateBundle]],
         use: Callable[[CertificateBundle], object],
     ) -> None:
-        """Take the source, as it was when what is in use was read.
+        """Watch a source from now on; create this before the first bundle is loaded.
 
-        :param read: reads and checks them, on a thread; a Deferred of what they hold.
-        :param use: called with it, if it can be used.
+        :param load: loads and checks the bundle of the source on a thread.
+        :param use: called with each new bundle.
         """
         self._source = source
-        self._read = read
+        self._load = load
         self._use = use
         self._seen_versions = self._tried_versions = source.file_versions()
         self._lock = DeferredLock()
@@ -57,17 +57,17 @@ class CertificateReloader(Service):
         self._loop.clock = clock
 
     def startService(self) -> None:
-        """Begin to look."""
+        """Start checking the files."""
         super().startService()
         self._loop.start(RELOAD_INTERVAL_S, now=False)
 
     def stopService(self) -> None:
-        """Look no more."""
+        """Stop checking the files."""
         super().stopService()
         self._loop.stop()
 
     def reload(self) -> Deferred[None]:
-        """Read the files now, changed or not; fire when it is done."""
+        """Load the files now, changed or not; fire when that is done."""
         return self._lock.run(self._reload)
 
     def _check_files(self) -> Deferred[None] | None:
@@ -79,50 +79,51 @@ class CertificateReloader(Service):
 
     def _reload(self) -> Deferred[None]:
         self._tried_versions = self._source.file_versions()
-        return self._read().addCallbacks(self._use, self._failed)  # type: ignore[arg-type]
+        return self._load().addCallbacks(self._use, self._load_failed)  # type: ignore[arg-type]
 
-    def _failed(self, failure: Failure) -> None:
+    def _load_failed(self, failure: Failure) -> None:
         error: Any = failure.value
         if isinstance(error, CertificateError):
             log.error("http.tls.{error}; the certificate in use stays", error=error)
         else:
-            log.failure("the certificate can not be read again", failure)
-
-
-#: Seconds between two looks.
-WARNING_INTERVAL_S: Final = 24 * 3600.0
+            log.failure("cannot load the certificate again; the one in use stays", failure)
 
 
 class ExpiryWarning(Service):
-    """Says whose certificate is shown, at the start; then only if something is wrong with it."""
+    """Logs the certificate in use at the start, and later each day if it expires soon."""
 
-    def __init__(self, clock: IReactorTime, shown: Callable[[], CertificateBundle]) -> None:
-        """Take what answers what is shown."""
+    def __init__(
+        self, clock: IReactorTime, current_bundle: Callable[[], CertificateBundle]
+    ) -> None:
+        """Watch the bundle in use.
+
+        :param current_bundle: returns the bundle in use.
+        """
         self._clock = clock
-        self._current_bundle = shown
+        self._current_bundle = current_bundle
         self._loop = LoopingCall(self.log_expiry, quiet=True)
         self._loop.clock = clock
 
     def startService(self) -> None:
-        """Tell, and look from now on."""
+        """Log the certificate, and start the daily checks."""
         super().startService()
         self.log_expiry()
         self._loop.start(WARNING_INTERVAL_S, now=False)
 
     def stopService(self) -> None:
-        """Look no more."""
+        """Stop the daily checks."""
         super().stopService()
         self._loop.stop()
 
     def log_expiry(self, *, quiet: bool = False) -> None:
-        """Tell of what is shown.
+        """Log the certificate in use and when it expires.
 
-        :param quiet: say nothing if it is valid, and goes on to be.
+        :param quiet: log nothing if the certificate is valid and does not expire soon.
         """
-        text, valid = describe_certificate(
+        text, is_valid = describe_certificate(
             self._current_bundle().certificate, self._clock.seconds()
         )
-        if not valid:
+        if not is_valid:
             log.warn("{certificate}", certificate=text)
         elif not quiet:
             log.info("{certificate}", certificate=text)

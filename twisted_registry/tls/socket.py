@@ -1,30 +1,18 @@
-"""The place of one of Twisted's connections between a socket and the reactor.
-
-Why a connection over TLS is lost, and how the next one is not.
-
-The sending side of a connection over TLS on a socket: a queue, and its producer.
-
-A connection over TLS in the hands of a thread.
-
-What clients show of themselves: certificates, in words that access control understands.
-
-TLS on a socket itself.
+"""TLS directly on a socket.
 
 Twisted's TLS is a protocol over any transport: OpenSSL works between two buffers in memory, and
-what comes of it is copied from there, joined, queued and sent. Here OpenSSL reads and writes the
-socket, and a thread may do so in the reactor's place (:class:`ITLSConnection`).
+the encrypted data is copied, joined, queued and sent from there. :class:`TLSConnection` lets
+OpenSSL read and write the socket itself, and can lend the connection to a thread
+(:class:`~twisted_registry.tls.interfaces.ITLSConnection`).
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import deque
 from contextlib import suppress
 from errno import ECONNABORTED
 from typing import TYPE_CHECKING, Any
 
-from cryptography import x509
-from cryptography.x509.oid import NameOID
 from OpenSSL.SSL import (
     TLS_METHOD,
     Connection,
@@ -51,262 +39,70 @@ from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_registry.tls.certificates import peer_certificate
 from twisted_registry.tls.interfaces import (
-    ClientCertificate,
     IBlockingTLSConnection,
     IClientCertificateTransport,
     ITLSConnection,
 )
 
 if TYPE_CHECKING:
-    # @@EMPTY
     from collections.abc import Callable, Iterable
 
     from twisted.internet.interfaces import IProtocol
 
+    from twisted_registry.tls.interfaces import ClientCertificate
 
-class SocketDescriptor:
-    """Watched by the reactor in the place of a connection, which has only its socket to keep.
-
-    A subclass is an IReadWriteDescriptor.
-    """
-
-    def __init__(self, below: Any) -> None:
-        """Take the place of ``below``, a TCP or Unix connection; nothing is watched yet."""
-        self._transport = below
-        self._reactor = below.reactor
-        self._reading = False  # the reactor tells us when something can be read
-        self._writing = False
-        self._lost = False
-        below.stopReading()
-
-    def fileno(self) -> int:
-        """The socket's."""
-        return -1 if self._lost else self._transport.fileno()
-
-    def logPrefix(self) -> str:
-        """That of the connection below."""
-        return self._transport.logPrefix()  # type: ignore[no-any-return]
-
-    def getPeer(self) -> Any:
-        """The peer's address."""
-        return self._transport.getPeer()
-
-    def getHost(self) -> Any:
-        """Our address."""
-        return self._transport.getHost()
-
-    def getTcpNoDelay(self) -> bool:
-        """As promised by ITCPTransport; so are the next three."""
-        return self._transport.getTcpNoDelay()  # type: ignore[no-any-return]
-
-    def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: FBT001, D102
-        self._transport.setTcpNoDelay(enabled)
-
-    def getTcpKeepAlive(self) -> bool:  # noqa: D102
-        return self._transport.getTcpKeepAlive()  # type: ignore[no-any-return]
-
-    def setTcpKeepAlive(self, enabled: bool) -> None:  # noqa: FBT001, D102
-        self._transport.setTcpKeepAlive(enabled)
-
-    def _set_reading(self, *, reading: bool) -> None:
-        if reading is not self._reading:
-            self._reading = reading
-            (self._reactor.addReader if reading else self._reactor.removeReader)(self)
-
-    def _start_writing(self) -> None:
-        """Be told when something can be written."""
-        if not self._writing:
-            self._writing = True
-            self._reactor.addWriter(self)
-
-    def _stop_writing(self) -> None:
-        if self._writing:
-            self._writing = False
-            self._reactor.removeWriter(self)
-
-    def _stop_watching(self) -> None:
-        self._stop_writing()
-        self._set_reading(reading=False)
-
-    def _close(self, reason: Failure) -> None:
-        self._transport.connectionLost(reason)
-
-
+#: The maximum size of the data in a TLS record in bytes (RFC 8446 section 5.1). One call of
+#: OpenSSL reads at most one record.
+_MAX_RECORD_BYTES = 16384
+#: A producer is paused while more bytes than this are queued.
+_HIGH_WATER_BYTES = 65536
 _SCRATCH_CONTEXT = Context(TLS_METHOD)
 
 
 def twisted_reason(error: Error) -> Exception:
-    """What an error means; that the peer left without a goodbye is said in Twisted's way.
+    """Return Twisted's exception for an OpenSSL error.
 
-    To be called on the thread that got the error, and for each.
+    Must be called for each error, in the thread in which it occurred. A connection closed without
+    a close_notify alert gives ConnectionLost.
     """
     if isinstance(error, SysCallError):
         _clear_error_queue()
         return CONNECTION_LOST
     queue = error.args[0] if error.args else ()
-    # OpenSSL 4 has no words for it.
+    # OpenSSL 4 gives no text for it.
     if not queue or queue[-1][-1].casefold().startswith("unexpected eof"):
         return CONNECTION_LOST
     return error
 
 
 def _clear_error_queue() -> None:
-    """Empty OpenSSL's list of this thread's errors.
+    """Clear the error queue that OpenSSL keeps for the current thread.
 
-    It says more of a failed system call than pyOpenSSL asks for, and older releases take what is
-    left there for an error of the next connection. pyOpenSSL empties it when another call fails.
+    After a failed system call the queue contains more than pyOpenSSL reads, and older releases
+    take the rest for an error of the next connection. pyOpenSSL empties the queue when any other
+    call fails, so this makes one fail.
     """
     with suppress(Error):
         _SCRATCH_CONTEXT.set_cipher_list(b"NO-SUCH-CIPHER")
 
 
-# A producer is paused while more than this is queued.
-_HIGH_WATER_BYTES = 65536
-
-
-class TLSSender(SocketDescriptor, ABC):
-    """An IConsumer, which a subclass makes a transport of.
-
-    :ivar disconnecting: whether no more shall be written.
-    """
-
-    def __init__(self, connection: Connection, below: Any) -> None:
-        """Take OpenSSL's connection on the socket of ``below``."""
-        super().__init__(below)
-        self.disconnecting = False
-        self._connection = connection
-        self._handshake_done = False  # the handshake is over
-        self._queue: deque[bytes | memoryview] = deque()
-        self._queued = 0
-        self._producer: Any = None
-        self._streaming = False
-        self._paused = False
-        self._waiting: Deferred[None] | None = None
-        self._blocking_connection: BlockingTLSConnection | None = None
-        self._shutdown_received = False  # the peer has said goodbye
-        self._aborting = False
-
-    def write(self, data: bytes) -> None:
-        """Send, at once if nothing waits."""
-        if self._lost or self._shutdown_received or (self.disconnecting and self._producer is None):
-            return
-        if not data:
-            return
-        queue = self._queue
-        queue.append(data)
-        self._queued += len(data)
-        if not self._handshake_done or self._blocking_connection is not None:
-            pass
-        elif len(queue) == 1:
-            lost = self._flush()
-            if lost is not None:
-                self._lose_later(lost)
-                return
-            if not queue:
-                return
-            self._wait_to_write()
-        listens = self._producer is not None and self._streaming and not self._paused
-        if listens and self._queued > _HIGH_WATER_BYTES:
-            self._paused = True
-            self._producer.pauseProducing()
-
-    def writeSequence(self, data: Iterable[bytes]) -> None:
-        """Send several, as one."""
-        self.write(b"".join(data))
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:  # noqa: FBT001
-        """Pause and resume ``producer`` as what it writes is sent."""
-        if self._producer is not None:
-            raise RuntimeError(f"there is a producer: {self._producer}")
-        if self._lost:
-            producer.stopProducing()
-            return
-        self._producer, self._streaming, self._paused = producer, streaming, False
-        if not streaming:
-            producer.resumeProducing()
-            self._wait_to_write()
-
-    def unregisterProducer(self) -> None:
-        """It has written everything."""
-        self._producer = None
-        if self.disconnecting and not self._queue:
-            self._shut_down()
-
-    def _flush(self) -> Exception | None:
-        """Send from the queue what can be sent now."""
-        queue, connection = self._queue, self._connection
-        try:
-            while queue:
-                piece = queue[0]
-                sent = connection.send(piece)
-                self._queued -= sent
-                if sent < len(piece):
-                    # Record by record, by an older pyOpenSSL.
-                    queue[0] = memoryview(piece)[sent:]
-                else:
-                    queue.popleft()
-        except WantWriteError:
-            return None
-        except Error as error:
-            return twisted_reason(error)
-        return None
-
-    def _queue_emptied(self) -> Exception | None:
-        """Nothing waits any more: who waited for that?"""
-        if self._shutdown_received:
-            return self._peer_closed()
-        waiting, producer = self._waiting, self._producer
-        if producer is not None and not self._streaming:
-            producer.resumeProducing()
-            return None
-        self._stop_writing()
-        if producer is not None and self._paused:
-            self._paused = False
-            producer.resumeProducing()
-        if waiting is not None:
-            self._waiting = None
-            waiting.callback(None)
-        if self.disconnecting and not self._queue:
-            self._shut_down()
-        return None
-
-    def _wait_to_write(self) -> None:
-        if not (self._aborting or self._lost or self._blocking_connection is not None):
-            self._start_writing()
-
-    # Of the subclass
-
-    @abstractmethod
-    def _lose_later(self, reason: Exception) -> None:
-        """End, but not from within whatever called."""
-
-    @abstractmethod
-    def _peer_closed(self) -> Exception | None:
-        """The peer has said goodbye; what is on its way still gets there."""
-
-    @abstractmethod
-    def _shut_down(self) -> None:
-        """Tell the peer, unless something is still to be sent."""
-
-
-# The most that a record holds: no call reads more.
-_MAX_RECORD_BYTES = 16384
-
-
 @implementer(IBlockingTLSConnection)
 class BlockingTLSConnection:
-    """As the interface says. OpenSSL works without the interpreter's lock.
+    """A TLS connection borrowed by a thread. OpenSSL runs without the interpreter lock.
 
-    :ivar revoked: whether the thread shall come back at once.
+    :ivar revoked: whether the thread shall return the connection at once; its calls fail then.
     """
 
     def __init__(
         self, connection: Connection, descriptor: int, on_return: Callable[[], None]
     ) -> None:
-        """Take what is lent.
+        """Borrow a connection.
 
-        :param returned: called by :meth:`close`.
+        :param connection: OpenSSL's connection.
+        :param descriptor: the descriptor of the socket.
+        :param on_return: called by :meth:`close`.
         """
         self.revoked = False
         self._connection = connection
@@ -314,11 +110,11 @@ class BlockingTLSConnection:
         self._on_return = on_return
 
     def fileno(self) -> int:
-        """The socket's."""
+        """Return the descriptor of the socket."""
         return self._descriptor
 
     def send(self, octets: memoryview) -> int:
-        """See :class:`IBlockingTLSConnection`."""
+        """Encrypt and send data; return the number of accepted bytes."""
         self._check_revoked()
         try:
             return self._connection.send(octets)
@@ -328,7 +124,7 @@ class BlockingTLSConnection:
             raise ConnectionError(twisted_reason(error)) from error
 
     def recv_into(self, room: memoryview) -> int:
-        """See :class:`IBlockingTLSConnection`."""
+        """Receive and decrypt data into ``room``; return the number of bytes."""
         self._check_revoked()
         try:
             return self._connection.recv_into(room, min(len(room), _MAX_RECORD_BYTES))
@@ -340,79 +136,130 @@ class BlockingTLSConnection:
             raise ConnectionError(twisted_reason(error)) from error
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Return the connection to the reactor."""
         self._on_return()
 
     def _check_revoked(self) -> None:
         if self.revoked:
-            raise ConnectionAbortedError(ECONNABORTED, "the connection is to be closed")
-
-
-def peer_certificate(connection: Connection) -> ClientCertificate | None:
-    """What the peer of a connection has shown; None before the end of the handshake, too."""
-    shown = connection.get_peer_certificate(as_cryptography=True)
-    return None if shown is None else read(shown)
-
-
-def read(certificate: x509.Certificate) -> ClientCertificate:
-    """What a certificate says of its holder."""
-    subject = certificate.subject
-    try:
-        found: Any = certificate.extensions.get_extension_for_class(
-            x509.SubjectAlternativeName
-        ).value
-    except (x509.ExtensionNotFound, ValueError):
-        found = x509.SubjectAlternativeName([])
-    return ClientCertificate(
-        subject.rfc4514_string(),
-        _name_attributes(subject, NameOID.COMMON_NAME),
-        _name_attributes(subject, NameOID.ORGANIZATION_NAME),
-        tuple(found.get_values_for_type(x509.DNSName)),
-        tuple(found.get_values_for_type(x509.RFC822Name)),
-        tuple(found.get_values_for_type(x509.UniformResourceIdentifier)),
-    )
-
-
-def _name_attributes(subject: x509.Name, kind: x509.ObjectIdentifier) -> tuple[str, ...]:
-    return tuple(str(each.value) for each in subject.get_attributes_for_oid(kind))
-
-
-#: The most that a record of TLS holds: what one call reads at most (RFC 8446 section 5.1).
+            raise ConnectionAbortedError(ECONNABORTED, "the connection is being closed")
 
 
 @implementer(
     ISSLTransport, IReadWriteDescriptor, IConsumer, IPushProducer, ISystemHandle, INegotiated,
     ILoggingContext, IClientCertificateTransport, ITLSConnection,
 )  # fmt: skip
-class TLSConnection(TLSSender):
-    """See the module."""
+class TLSConnection:
+    """The server's end of a TLS connection: transport, consumer and reactor descriptor in one.
+
+    Twisted's connection below only keeps the socket and closes it. The reactor watches this object
+    instead.
+
+    :ivar disconnecting: whether the connection is being closed, so that nothing may be written.
+    """
 
     bufferSize = 65536
 
     def __init__(
-        self, connection: Connection, below: Any, protocol: IProtocol, *, verifies: bool
+        self, connection: Connection, transport: Any, protocol: IProtocol, *, verifies: bool
     ) -> None:
-        """Take an end of a connection that has not shaken hands yet.
+        """Take over a connection before its handshake.
 
-        :param connection: OpenSSL's, on the socket of ``below``.
-        :param below: Twisted's connection; it keeps the socket, and closes it.
-        :param verifies: whether OpenSSL verifies what clients show.
+        :param connection: OpenSSL's connection on the socket of ``transport``.
+        :param transport: Twisted's TCP or Unix connection.
+        :param protocol: receives the decrypted data.
+        :param verifies: whether OpenSSL verifies client certificates.
         """
-        super().__init__(connection, below)
+        self._connection = connection
+        self._transport = transport
         self._protocol: Any = protocol
         self._verifies = verifies
+        self._reactor = transport.reactor
         self._certificate: ClientCertificate | None = None
         self._certificate_read = False
-        self._read_wanted = True  # somebody wants what can be read
-        self._reads_when_writable = False
-        self._shutdown_sent = False  # we have said goodbye
+
+        # States of the connection.
+        self.disconnecting = False
+        self._handshake_done = False
+        self._shutdown_sent = False  # close_notify has been sent
+        self._shutdown_received = False  # close_notify has been received
+        self._aborting = False  # connectionLost is scheduled
+        self._lost = False  # connectionLost has been called
         self._reason = Failure(CONNECTION_LOST)
+        self._blocking_connection: BlockingTLSConnection | None = None
+
+        # What the reactor watches.
+        self._reading = False
+        self._writing = False
+        self._read_wanted = True  # the protocol accepts data
+        self._reads_when_writable = False
+
+        # Data to be sent, and who waits for that.
+        self._queue: deque[bytes | memoryview] = deque()
+        self._queued_bytes = 0
+        self._producer: Any = None
+        self._streaming = False
+        self._producer_paused = False
+        self._waiting: Deferred[None] | None = None
+
+        transport.stopReading()
         self._update_reading()
 
-    # What the reactor calls
+    def fileno(self) -> int:
+        """Return the descriptor of the socket; -1 if the connection is lost."""
+        return -1 if self._lost else self._transport.fileno()
+
+    def logPrefix(self) -> str:
+        """Return the log prefix of Twisted's connection."""
+        return self._transport.logPrefix()  # type: ignore[no-any-return]
+
+    def getPeer(self) -> Any:
+        """Return the address of the peer."""
+        return self._transport.getPeer()
+
+    def getHost(self) -> Any:
+        """Return the local address."""
+        return self._transport.getHost()
+
+    def getTcpNoDelay(self) -> bool:
+        """Return whether TCP_NODELAY is set."""
+        return self._transport.getTcpNoDelay()  # type: ignore[no-any-return]
+
+    def setTcpNoDelay(self, enabled: bool) -> None:  # noqa: FBT001
+        """Set or clear TCP_NODELAY."""
+        self._transport.setTcpNoDelay(enabled)
+
+    def getTcpKeepAlive(self) -> bool:
+        """Return whether SO_KEEPALIVE is set."""
+        return self._transport.getTcpKeepAlive()  # type: ignore[no-any-return]
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:  # noqa: FBT001
+        """Set or clear SO_KEEPALIVE."""
+        self._transport.setTcpKeepAlive(enabled)
+
+    def getHandle(self) -> Connection:
+        """Return OpenSSL's connection."""
+        return self._connection
+
+    def getPeerCertificate(self) -> Any:
+        """Return the certificate of the peer, verified or not."""
+        return self._connection.get_peer_certificate()
+
+    @property
+    def negotiatedProtocol(self) -> bytes | None:
+        """The protocol agreed on by ALPN (RFC 7301)."""
+        return self._connection.get_alpn_proto_negotiated() or None
+
+    @property
+    def certificate(self) -> ClientCertificate | None:
+        """The verified certificate of the peer, parsed once."""
+        if not self._certificate_read and self._handshake_done:
+            self._certificate_read = True
+            if self._verifies:
+                self._certificate = peer_certificate(self._connection)
+        return self._certificate
 
     def doRead(self) -> Any:
-        """Read what has come, and deliver it."""
+        """Read and deliver data. Called by the reactor."""
         if not self._handshake_done:
             return self._handshake()
         connection = self._connection
@@ -421,7 +268,7 @@ class TLSConnection(TLSSender):
         except WantReadError:
             return None
         except WantWriteError:
-            # A change of keys, which wants to be answered.
+            # The peer has changed its keys, and OpenSSL has to answer.
             self._reads_when_writable = True
             self._wait_to_write()
             return None
@@ -429,27 +276,40 @@ class TLSConnection(TLSSender):
             return self._peer_closed()
         except Error as error:
             return twisted_reason(error)
-        # A whole record is seldom alone. What is shorter is: a call to find that out can be saved.
+        # A full record is usually followed by another one; a shorter one is not, so that a call
+        # of OpenSSL is saved.
         if len(data) == _MAX_RECORD_BYTES:
             data = self._read_more_records(data)
         self._protocol.dataReceived(data)
         return None
 
+    def _read_more_records(self, data: bytes) -> bytes:
+        """Read the records after a full one. An error here occurs again at the next read."""
+        pieces, size, connection = [data], len(data), self._connection
+        try:
+            while len(data) == _MAX_RECORD_BYTES and size < self.bufferSize:
+                data = connection.recv(_MAX_RECORD_BYTES)
+                pieces.append(data)
+                size += len(data)
+        except Error as error:
+            twisted_reason(error)
+        return b"".join(pieces)
+
     def doWrite(self) -> Any:
-        """The socket takes bytes again."""
+        """Send queued data. Called by the reactor."""
         if not self._handshake_done:
             return self._handshake()
         if self._reads_when_writable:
             self._reads_when_writable = False
-            if (lost := self.doRead()) is not None:
-                return lost
+            if (reason := self.doRead()) is not None:
+                return reason
         if self._aborting or self._blocking_connection is not None:
             return None
-        lost = self._flush()
-        return self._queue_emptied() if lost is None and not self._queue else lost
+        reason = self._flush()
+        return self._queue_emptied() if reason is None and not self._queue else reason
 
     def connectionLost(self, reason: Failure) -> None:
-        """It is over: close the socket, and tell all who have to do with it."""
+        """Close the socket and notify producer, waiter and protocol. Called by the reactor."""
         if self._lost:
             return
         self._stop_watching()
@@ -459,9 +319,9 @@ class TLSConnection(TLSSender):
         protocol, self._protocol = self._protocol, None
         self._queue.clear()
         if self._blocking_connection is None:
-            self._close(reason)
+            self._transport.connectionLost(reason)
         else:
-            # The socket must not be closed, nor its number given to another, under a thread.
+            # The descriptor must stay open, and must not be reused, while a thread uses it.
             self._blocking_connection.revoked = True
             self._reason = reason
         if producer is not None:
@@ -470,10 +330,141 @@ class TLSConnection(TLSSender):
             waiting.errback(reason)
         protocol.connectionLost(reason)
 
-    # ITransport
+    def write(self, data: bytes) -> None:
+        """Send data, immediately if nothing is queued."""
+        if self._lost or self._shutdown_received or (self.disconnecting and self._producer is None):
+            return
+        if not data:
+            return
+        queue = self._queue
+        queue.append(data)
+        self._queued_bytes += len(data)
+        if not self._handshake_done or self._blocking_connection is not None:
+            pass
+        elif len(queue) == 1:
+            reason = self._flush()
+            if reason is not None:
+                self._lose_later(reason)
+                return
+            if not queue:
+                return
+            self._wait_to_write()
+        may_pause = self._producer is not None and self._streaming and not self._producer_paused
+        if may_pause and self._queued_bytes > _HIGH_WATER_BYTES:
+            self._producer_paused = True
+            self._producer.pauseProducing()
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        """Send several pieces of data as one."""
+        self.write(b"".join(data))
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:  # noqa: FBT001
+        """Register a producer, which is paused while too much data is queued."""
+        if self._producer is not None:
+            raise RuntimeError(f"a producer is already registered: {self._producer}")
+        if self._lost:
+            producer.stopProducing()
+            return
+        self._producer, self._streaming, self._producer_paused = producer, streaming, False
+        if not streaming:
+            producer.resumeProducing()
+            self._wait_to_write()
+
+    def unregisterProducer(self) -> None:
+        """Unregister the producer, which has written everything."""
+        self._producer = None
+        if self.disconnecting and not self._queue:
+            self._shut_down()
+
+    def _flush(self) -> Exception | None:
+        """Send as much of the queue as the socket accepts; return why the connection is lost."""
+        queue, connection = self._queue, self._connection
+        try:
+            while queue:
+                piece = queue[0]
+                sent = connection.send(piece)
+                self._queued_bytes -= sent
+                if sent < len(piece):
+                    # Older releases of pyOpenSSL send one record per call.
+                    queue[0] = memoryview(piece)[sent:]
+                else:
+                    queue.popleft()
+        except WantWriteError:
+            return None
+        except Error as error:
+            return twisted_reason(error)
+        return None
+
+    def _queue_emptied(self) -> Exception | None:
+        """Continue after the last queued byte was sent; return why the connection is lost."""
+        if self._shutdown_received:
+            return self._peer_closed()
+        waiting, producer = self._waiting, self._producer
+        if producer is not None and not self._streaming:
+            producer.resumeProducing()
+            return None
+        self._stop_writing()
+        if producer is not None and self._producer_paused:
+            self._producer_paused = False
+            producer.resumeProducing()
+        if waiting is not None:
+            self._waiting = None
+            waiting.callback(None)
+        if self.disconnecting and not self._queue:
+            self._shut_down()
+        return None
+
+    def pauseProducing(self) -> None:
+        """Stop reading."""
+        self._read_wanted = False
+        self._update_reading()
+
+    def resumeProducing(self) -> None:
+        """Continue reading."""
+        self._read_wanted = True
+        self._update_reading()
+
+    def stopProducing(self) -> None:
+        """Close the connection: no more data is wanted."""
+        self.loseConnection()
+
+    @property
+    def lendable(self) -> bool:
+        """Whether the connection can be borrowed now."""
+        closing = self._aborting or self._shutdown_sent or self._shutdown_received or self._lost
+        return self._handshake_done and not (closing or self._queue or self._blocking_connection)
+
+    def borrow(self) -> BlockingTLSConnection:
+        """Lend the connection to a thread; the reactor stops watching it."""
+        assert self.lendable
+        self._blocking_connection = BlockingTLSConnection(
+            self._connection, self.fileno(), self._returned
+        )
+        self._stop_watching()
+        return self._blocking_connection
+
+    def _returned(self) -> None:
+        self._blocking_connection = None
+        if self._lost:
+            self._transport.connectionLost(self._reason)
+            return
+        self._update_reading()
+        if self._queue or self._waiting is not None:
+            self._wait_to_write()
+        elif self.disconnecting:
+            self._shut_down()
+
+    def whenWritable(self) -> Deferred[None]:
+        """Fire when the queue is empty and the socket accepts data."""
+        if self._lost or self._aborting:
+            return fail(Failure(CONNECTION_LOST))
+        assert self._waiting is None
+        self._waiting = Deferred()
+        self._wait_to_write()
+        return self._waiting
 
     def loseConnection(self) -> None:
-        """Send what waits, say goodbye, and close when the peer has done so."""
+        """Send queued data and close_notify, and close when the peer has answered."""
         if self.disconnecting or self._lost:
             return
         if not (self._handshake_done or self._queue):
@@ -485,98 +476,21 @@ class TLSConnection(TLSSender):
             self._shut_down()
 
     def loseWriteConnection(self) -> None:
-        """TLS has no half of a connection to close that clients would know of: close all of it."""
+        """Close the whole connection: clients do not expect a TLS connection to be half-closed."""
         self.loseConnection()
 
     def abortConnection(self) -> None:
-        """Close, whatever waits: the peer sees that this is no end."""
+        """Close at once, discarding queued data. Without close_notify, the peer sees an error."""
         if self._lost or self._aborting:
             return
         self.disconnecting = True
         self._lose_later(ConnectionAborted())
 
     def hangUp(self) -> None:
-        """See :class:`ITLSConnection`."""
+        """Close at once, without waiting for the close_notify of the peer."""
         if not (self._lost or self._aborting):
             self.disconnecting = True
             self._lose_later(CONNECTION_DONE)
-
-    def getHandle(self) -> Connection:
-        """OpenSSL's connection."""
-        return self._connection
-
-    def getPeerCertificate(self) -> Any:
-        """What the peer has shown, verified or not."""
-        return self._connection.get_peer_certificate()
-
-    @property
-    def negotiatedProtocol(self) -> bytes | None:
-        """What was agreed on by ALPN."""
-        return self._connection.get_alpn_proto_negotiated() or None
-
-    @property
-    def certificate(self) -> ClientCertificate | None:
-        """As promised by :class:`IClientCertificateTransport`."""
-        if not self._certificate_read and self._handshake_done:
-            self._certificate_read = True
-            if self._verifies:
-                self._certificate = peer_certificate(self._connection)
-        return self._certificate
-
-    # IPushProducer, IConsumer
-
-    def pauseProducing(self) -> None:
-        """Read no more for now."""
-        self._read_wanted = False
-        self._update_reading()
-
-    def resumeProducing(self) -> None:
-        """Read on."""
-        self._read_wanted = True
-        self._update_reading()
-
-    def stopProducing(self) -> None:
-        """Nobody wants what would be read."""
-        self.loseConnection()
-
-    # ITLSConnection
-
-    @property
-    def lendable(self) -> bool:
-        """Whether the connection can be borrowed now."""
-        closing = self._aborting or self._shutdown_sent or self._shutdown_received or self._lost
-        return self._handshake_done and not (closing or self._queue or self._blocking_connection)
-
-    def borrow(self) -> BlockingTLSConnection:
-        """See :class:`ITLSConnection`."""
-        assert self.lendable
-        self._blocking_connection = BlockingTLSConnection(
-            self._connection, self.fileno(), self._returned
-        )
-        self._stop_watching()
-        return self._blocking_connection
-
-    def whenWritable(self) -> Deferred[None]:
-        """See :class:`ITLSConnection`."""
-        if self._lost or self._aborting:
-            return fail(Failure(CONNECTION_LOST))
-        assert self._waiting is None
-        self._waiting = Deferred()
-        self._wait_to_write()
-        return self._waiting
-
-    def _returned(self) -> None:
-        self._blocking_connection = None
-        if self._lost:
-            self._close(self._reason)
-            return
-        self._update_reading()
-        if self._queue or self._waiting is not None:
-            self._wait_to_write()
-        elif self.disconnecting:
-            self._shut_down()
-
-    # Steps
 
     def _handshake(self) -> Exception | None:
         try:
@@ -598,19 +512,8 @@ class TLSConnection(TLSSender):
             self._protocol.handshakeCompleted()
         return None
 
-    def _read_more_records(self, data: bytes) -> bytes:
-        """What has come together with a whole record; what fails here fails again next time."""
-        pieces, size, connection = [data], len(data), self._connection
-        try:
-            while len(data) == _MAX_RECORD_BYTES and size < self.bufferSize:
-                data = connection.recv(_MAX_RECORD_BYTES)
-                pieces.append(data)
-                size += len(data)
-        except Error as error:
-            twisted_reason(error)
-        return b"".join(pieces)
-
     def _shut_down(self) -> None:
+        """Send close_notify, unless something else has to be sent first."""
         if (
             self._shutdown_sent
             or self._aborting
@@ -620,7 +523,7 @@ class TLSConnection(TLSSender):
         ):
             return
         try:
-            both = self._connection.shutdown()
+            is_complete = self._connection.shutdown()
         except WantWriteError:
             self._wait_to_write()
             return
@@ -628,17 +531,17 @@ class TLSConnection(TLSSender):
             self._lose_later(twisted_reason(error))
             return
         self._shutdown_sent = True
-        if both:
+        if is_complete:
             self._lose_later(CONNECTION_DONE)
 
     def _peer_closed(self) -> Exception | None:
-        """The peer has said goodbye; what is on its way still gets there."""
+        """Handle close_notify of the peer: queued data is sent before the connection is closed."""
         if self._queue:
             self._shutdown_received = True
             self._update_reading()
             return None
         if self._waiting is None:
-            # Or else the rest of something has to be sent first.
+            # With a waiter, a part of a record may be unsent: OpenSSL must not start another one.
             try:
                 self._connection.shutdown()
             except Error as error:
@@ -646,28 +549,47 @@ class TLSConnection(TLSSender):
         return CONNECTION_DONE
 
     def _lose_later(self, reason: Exception) -> None:
-        """End, but not from within whatever called."""
+        """Call connectionLost in the next iteration of the reactor, not inside the caller."""
         self._aborting = True
         if self._blocking_connection is not None:
             self._blocking_connection.revoked = True
         self._stop_watching()
         self._reactor.callLater(0, self.connectionLost, Failure(reason))
 
-    # What the reactor watches
-
     def _update_reading(self) -> None:
-        """Read if that is wanted: by whoever is above us, or for a handshake or a goodbye."""
+        """Watch for data if the protocol, the handshake or the closing needs it."""
         wanted = (
             (self._read_wanted or not self._handshake_done or self.disconnecting)
             and not (self._shutdown_received or self._aborting or self._lost)
             and self._blocking_connection is None
         )
-        again = wanted and not self._reading
+        resumed = wanted and not self._reading
         self._set_reading(reading=wanted)
-        if again and self._handshake_done and self._connection.pending():
-            # A borrower has left a part of a record, of which no socket tells.
-            self._reactor.callLater(0, self._read_rest)
+        if resumed and self._handshake_done and self._connection.pending():
+            # A borrower has read a part of a record; the socket does not signal the rest.
+            self._reactor.callLater(0, self._read_pending)
 
-    def _read_rest(self) -> None:
-        if self._reading and (lost := self.doRead()) is not None:
-            self.connectionLost(Failure(lost))
+    def _read_pending(self) -> None:
+        if self._reading and (reason := self.doRead()) is not None:
+            self.connectionLost(Failure(reason))
+
+    def _set_reading(self, *, reading: bool) -> None:
+        if reading is not self._reading:
+            self._reading = reading
+            (self._reactor.addReader if reading else self._reactor.removeReader)(self)
+
+    def _wait_to_write(self) -> None:
+        if self._aborting or self._lost or self._blocking_connection is not None:
+            return
+        if not self._writing:
+            self._writing = True
+            self._reactor.addWriter(self)
+
+    def _stop_writing(self) -> None:
+        if self._writing:
+            self._writing = False
+            self._reactor.removeWriter(self)
+
+    def _stop_watching(self) -> None:
+        self._stop_writing()
+        self._set_reading(reading=False)

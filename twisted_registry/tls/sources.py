@@ -1,96 +1,59 @@
-"""Whose a certificate is, in words.
-
-Certificates and keys in files.
-
-Certificates that we make ourselves, kept in a folder with the authority that vouches for them.
-
-``ca.crt`` and ``ca.key`` are the authority; clients trust it once. Beside them lies a certificate
-for each set of hosts that was asked for, with its key: registries with different hosts can share
-the authority. Whoever finds something missing, or soon too old, makes it; a lock of the kernel's
-keeps two of them from doing so at once. All of this blocks: call it on a thread.
-"""
+"""Sources of the server's certificate: configured files, or certificates that it issues itself."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from secrets import token_hex
 from typing import TYPE_CHECKING, Final
 
 from attrs import define, field, frozen
 from cryptography import x509
 from zope.interface import implementer
 
+from twisted_registry.storage.files import exclusive_lock, file_version, replace_file
 from twisted_registry.tls.authority import CertificateAuthority, key_pem
-from twisted_registry.tls.context import CertificateBundle, CertificateError, ICertificateSource
+from twisted_registry.tls.certificates import host_names
+from twisted_registry.tls.interfaces import CertificateBundle, CertificateError, ICertificateSource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
-#: A certificate that has no more than this should have been replaced: what renews certificates
-#: does so with a third of their time left, of those for a week too.
-_WARN_BEFORE: Final = timedelta(days=10)
-_WARN_FRACTION: Final = 1 / 6
+#: How many seconds before its end a certificate is replaced.
+_RENEW_BEFORE_S: Final = 30 * 24 * 3600.0
+#: Seconds until that is tried again after a failure.
+_RETRY_S: Final = 3600.0
 
 
-def describe_certificate(certificate: bytes, now: float) -> tuple[str, bool]:
-    """One line about a certificate, and whether all is well: it is valid, and goes on to be.
+def read_certificate_file(name: str, path: str) -> bytes:
+    """Return the content of a file.
 
-    :param certificate: PEM; the first is meant.
-    :param now: seconds since the epoch.
+    :param name: the key of ``http.tls`` to name in the error.
+    :raises CertificateError: if the file cannot be read.
     """
-    own = x509.load_pem_x509_certificate(certificate)
-    whose = ", ".join(host_names(own)) or own.subject.rfc4514_string() or "nobody"
-    begin, end = own.not_valid_before_utc, own.not_valid_after_utc
-    moment = datetime.fromtimestamp(now, UTC)
-    if moment < begin:
-        return f"certificate for {whose} is not valid before {begin:%Y-%m-%d %H:%M} UTC", False
-    if moment > end:
-        return f"certificate for {whose} is not valid since {end:%Y-%m-%d %H:%M} UTC", False
-    until = f"certificate for {whose}, valid until {end:%Y-%m-%d %H:%M} UTC"
-    left = end - moment
-    if left < min(_WARN_BEFORE, (end - begin) * _WARN_FRACTION):
-        return f"{until}: in {_format_duration(left)} clients refuse it", False
-    return until, True
-
-
-def _format_duration(left: timedelta) -> str:
-    hours = left // timedelta(hours=1)
-    return f"{left.days} days" if left.days > 1 else f"{hours} hours"
-
-
-def host_names(certificate: x509.Certificate) -> list[str]:
-    """The host names and addresses that a certificate is for."""
     try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return []
-    addresses = map(str, found.get_values_for_type(x509.IPAddress))
-    return [*found.get_values_for_type(x509.DNSName), *addresses]
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise CertificateError(name, f"{path}: {error.strerror}") from error
 
 
 @implementer(ICertificateSource)
 @frozen
 class CertificateFiles:
-    """Where they are.
+    """Certificate and key in files.
 
-    :ivar certificate: the file with the certificate and those that vouch for it.
+    :ivar certificate: the file with the certificate and its intermediate certificates.
     :ivar key: the file with the private key.
-    :ivar authorities: files with authorities for clients.
+    :ivar authorities: the files with the authorities for client certificates.
     """
 
     certificate: str
     key: str
     authorities: tuple[str, ...] = ()
 
-    def read(self) -> CertificateBundle:
-        """Read all of them.
+    def load(self) -> CertificateBundle:
+        """Read all files.
 
-        :raises CertificateError: if one can not be read.
+        :raises CertificateError: if one cannot be read.
         """
         return CertificateBundle(
             read_certificate_file("certificate", self.certificate),
@@ -99,57 +62,24 @@ class CertificateFiles:
         )
 
     def file_versions(self) -> tuple[object, ...]:
-        """What tells one version of the files from another, without reading them."""
+        """Return the versions of the files."""
         return tuple(map(file_version, (self.certificate, self.key, *self.authorities)))
-
-
-def read_certificate_file(name: str, path: str) -> bytes:
-    """What a file holds.
-
-    :param name: the key of ``http.tls`` to blame.
-    :raises CertificateError: if it can not be read.
-    """
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise CertificateError(name, f"{path}: {error.strerror}") from error
-
-
-def file_version(path: str) -> object:
-    """What tells one version of a file from another, without reading it."""
-    try:
-        found = Path(path).stat()
-    except OSError as error:
-        return error.errno
-    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size
-
-
-def replace_file(path: str, content: bytes, mode: int = 0o600) -> None:
-    """Replace a file, so that it is whole whatever happens."""
-    new = f"{path}.{token_hex(8)}"
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with open(descriptor, "wb") as file:  # noqa: PTH123 - the mode is for the first moment
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
-    os.rename(new, path)  # noqa: PTH104 - paths are texts here
-
-
-#: Seconds before its end at which a certificate is replaced.
-_RENEW_BEFORE_S: Final = 30 * 24 * 3600.0
-#: Seconds until that is tried again, if it did not succeed.
-_RETRY_S: Final = 3600.0
 
 
 @implementer(ICertificateSource)
 @define(eq=False, repr=False)
 class AutomaticCertificates:
-    """Makes certificates.
+    """Certificates that the registry issues itself, in a folder with their authority.
 
-    :ivar folder: where they are kept; made if it is missing.
-    :ivar hosts: names and addresses of this registry.
-    :ivar now: answers the time, in seconds since the epoch.
-    :ivar authorities: files with authorities for clients.
+    ``ca.crt`` and ``ca.key`` are the authority, which clients have to trust once. The folder also
+    has a certificate and a key for each set of hosts, so that registries with different hosts can
+    share the authority. A missing or expiring file is created by the first process that notices;
+    a lock makes the others wait.
+
+    :ivar folder: the folder; created if it is missing.
+    :ivar hosts: the host names and IP addresses of the registry.
+    :ivar now: returns the time in seconds since the epoch.
+    :ivar authorities: the files with the authorities for client certificates.
     """
 
     folder: Path
@@ -158,21 +88,21 @@ class AutomaticCertificates:
     authorities: tuple[str, ...] = ()
     _renew_at: float = field(init=False, default=float("inf"))
 
-    def read(self) -> CertificateBundle:
-        """The certificate, made if there is none that is good for long enough.
+    def load(self) -> CertificateBundle:
+        """Return the certificate; issue one first if there is none that is valid long enough.
 
-        :raises CertificateError: if there is none and none can be made.
+        :raises CertificateError: if there is none and none can be issued.
         """
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with self._locked():
+            with exclusive_lock(str(self.folder / "lock")):
                 self._ensure_certificate()
-            return self._certificate_files().read()
+            return self._certificate_files().load()
         except OSError as error:
             raise CertificateError("auto", f"{error.filename}: {error.strerror}") from error
 
     def file_versions(self) -> tuple[object, ...]:
-        """What changes when the files do, and when it is time for another certificate."""
+        """Return the versions of the files; changes also when the certificate has to be renewed."""
         overdue = self.now() - self._renew_at
         return (
             *self._certificate_files().file_versions(),
@@ -185,7 +115,8 @@ class AutomaticCertificates:
         end = self._expiry_of(files.certificate, authority)
         if end is None or end - self.now() < _RENEW_BEFORE_S:
             chain, key = authority.issue(self.hosts, self.now())
-            # The key first: whoever reads in between finds two that do not fit, and reads again.
+            # A process that reads between the two calls finds that they do not match, and reads
+            # again when the second file has changed.
             replace_file(files.key, key)
             replace_file(files.certificate, chain)
             end = self._expiry_of(files.certificate, authority)
@@ -199,33 +130,23 @@ class AutomaticCertificates:
                 return CertificateAuthority.load(certificate.read_bytes(), key.read_bytes())
             except (ValueError, TypeError) as error:
                 raise CertificateError("auto", f"{certificate}, {key}: {error}") from error
-        made = CertificateAuthority.make(f"registry {self.hosts[0]}", self.now())
-        replace_file(str(key), key_pem(made.key))
-        replace_file(str(certificate), made.pem, 0o644)
-        return made
+        authority = CertificateAuthority.make(f"registry {self.hosts[0]}", self.now())
+        replace_file(str(key), key_pem(authority.key))
+        replace_file(str(certificate), authority.pem, 0o644)
+        return authority
 
     def _expiry_of(self, path: str, authority: CertificateAuthority) -> float | None:
-        """When the certificate ends; None if it is not the right one."""
+        """Return when the certificate expires; None if it is missing or not the right one."""
         try:
-            with open(path, "rb") as file:  # noqa: PTH123 - paths are texts here
-                found = x509.load_pem_x509_certificate(file.read())
-            found.verify_directly_issued_by(authority.certificate)
-        except Exception:  # noqa: BLE001 - whatever is wrong, another one is made
+            certificate = x509.load_pem_x509_certificate(Path(path).read_bytes())
+            certificate.verify_directly_issued_by(authority.certificate)
+        except Exception:  # noqa: BLE001 - after any error a new certificate is issued
             return None
-        if sorted(host_names(found)) != sorted(set(self.hosts)):
+        if sorted(host_names(certificate)) != sorted(set(self.hosts)):
             return None
-        return found.not_valid_after_utc.timestamp()
+        return certificate.not_valid_after_utc.timestamp()
 
     def _certificate_files(self) -> CertificateFiles:
-        mark = sha256("\n".join(sorted(self.hosts)).encode()).hexdigest()[:16]
-        base = f"{self.folder}/{mark}"
+        digest = sha256("\n".join(sorted(self.hosts)).encode()).hexdigest()[:16]
+        base = f"{self.folder}/{digest}"
         return CertificateFiles(f"{base}.crt", f"{base}.key", self.authorities)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(lock)

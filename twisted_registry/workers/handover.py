@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from twisted_registry.config.loading import LoadedConfiguration
-    from twisted_registry.tls.context import CertificateBundle
+    from twisted_registry.tls.interfaces import CertificateBundle
 
 #: Descriptors of a worker beside standard input, output and error.
 LISTENER_FD: Final = 3

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from twisted_registry.config.loading import LoadedConfiguration
     from twisted_registry.metrics.interfaces import ICountsReceiver
-    from twisted_registry.tls.context import CertificateBundle
+    from twisted_registry.tls.interfaces import CertificateBundle
     from twisted_registry.workers.port import LoadTable
 
 log = Logger()
