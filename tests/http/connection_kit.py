@@ -20,8 +20,8 @@ from tests.support.certificates import Authority
 from tests.support.self_signed import self_signed
 from twisted_registry.http.site import HTTPSite
 from twisted_registry.tls.context import TLSOptions, make_context
-from twisted_registry.tls.interfaces import CertificateBundle
 from twisted_registry.tls.endpoint import TLSConnectionCreator, TLSEndpoint
+from twisted_registry.tls.interfaces import CertificateBundle
 
 HOST = b"Host: x\r\n"
 MIB = 1024 * 1024
