@@ -31,6 +31,7 @@ from twisted_registry.storage.s3.errors import (
     Unreachable,
     WrongRegion,
 )
+from twisted_registry.storage.s3.files import CopyOptions
 
 KEYS = "accesskey: AKIA, secretkey: hunter2"
 
@@ -82,8 +83,7 @@ def test_options_reach_the_driver():
         " keyid: k, storageclass: NONE, objectacl: public-read"
     )
     assert driver.chunk_size == 6 * 2**20
-    assert (driver.copy_options.part, driver.copy_options.threshold) == (7 * 2**20, 8 * 2**20)
-    assert driver.copy_options.at_once == 9
+    assert driver.copy_options == CopyOptions(8 * 2**20, 7 * 2**20, 9)
     assert driver.client.object_options.headers() == {
         "content-type": "application/octet-stream",
         "x-amz-acl": "public-read",

@@ -33,9 +33,7 @@ class TimedBucket(FakeBucket):
 
 
 def driver_on(bucket):
-    driver = S3Driver(bucket, None)
-    driver._threads = driver._writers._threads = Inline()
-    return driver
+    return S3Driver(bucket, None, threads=Inline())
 
 
 class BucketWorld(World):

@@ -1,4 +1,4 @@
-"""Drivers over the stores of :mod:`objectstores`."""
+"""Clients and drivers of the stores of :mod:`tests.support.s3_servers`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from twisted_registry.storage.s3.transport import make_transport
 
 
 def make_client(store):
-    """A client of the store's bucket."""
+    """Return a client of the test bucket."""
     credentials = StaticCredentials(Credentials(store.access_key, store.secret_key))
     address = endpoint_address(BUCKET, store.endpoint)
     return S3Client(Sender(reactor, make_transport(reactor), address, credentials, "tests"))
 
 
 def make_driver(store, *, root=None, **options):
-    """A driver over the store's bucket, below a root of its own unless one is named."""
+    """Return a driver over the test bucket, below a new root unless one is given."""
     root = f"{uuid4().hex}/deeper" if root is None else root
     return S3Driver(make_client(store), reactor, root, **options)

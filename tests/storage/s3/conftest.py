@@ -1,4 +1,4 @@
-"""A client that talks to a double of the Agent, drivers over a double of a bucket, real stores."""
+"""Fixtures: a client over a fake Agent, drivers over a fake bucket, real stores."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def bucket():
 
 @pytest_twisted.async_yield_fixture
 async def machines(bucket):
-    """Two processes over one bucket."""
+    """Two drivers over one bucket, as of two processes."""
     drivers = [S3Driver(bucket, reactor, "root", CHUNK) for _ in range(2)]
     yield drivers
     for driver in drivers:

@@ -121,6 +121,8 @@ class FakeBucket:
     """Operations that complete at once, unless a hook delays them or makes them fail.
 
     :ivar asked: names and keys of all operations.
+    :ivar breaks: for the next bodies: how many bytes before its end each fails.
+    :ivar bodies: all bodies of ``get_object``.
     :ivar hooks: by operation: called with the key; returns None, an error, or a Deferred to wait
         for before the operation.
     """
@@ -134,6 +136,7 @@ class FakeBucket:
     asked: list[tuple[str, str]] = field(factory=list)
     hooks: dict[str, object] = field(factory=dict)
     breaks: list[int] = field(factory=list)
+    bodies: list[FakeBody] = field(factory=list)
     undeletable: set[str] = field(factory=set)
     ids: object = field(factory=lambda: count(1))
     now: int = 0
@@ -186,7 +189,8 @@ class FakeBucket:
             raise RangeUnsatisfiable("GetObject", "behind the end")
         content = stored.content[offset:][:length]
         breaks = self.breaks.pop(0) if self.breaks else 0
-        return FakeBody(self.info(key), content, self.piece, breaks)
+        self.bodies.append(FakeBody(self.info(key), content, self.piece, breaks))
+        return self.bodies[-1]
 
     def read_object(self, key, limit):
         return self.do("read_object", key, self._read, key, limit)

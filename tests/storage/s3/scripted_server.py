@@ -1,4 +1,4 @@
-"""A server on loopback that answers, or misbehaves, as it is told."""
+"""An HTTP server on loopback that runs a script for each request."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from twisted.internet.protocol import Factory, Protocol
 
 
 class Script:
-    """What to do with one request.
+    """What to do with a request.
 
-    :ivar early: whether to do it when the head is there, without waiting for the body.
+    :ivar act: called with the connection.
+    :ivar early: whether to call it when the head has arrived, before the body.
     """
 
     def __init__(self, act, *, early=False):
@@ -19,7 +20,7 @@ class Script:
 
 
 def answer(status=200, body=b"", headers="", length=None, then=None):
-    """Send an answer, perhaps with another length than it has; then perhaps end."""
+    """Send a response, optionally with a wrong length, then optionally close."""
 
     def act(connection):
         size = len(body) if length is None else length
@@ -27,7 +28,7 @@ def answer(status=200, body=b"", headers="", length=None, then=None):
         head = f"HTTP/1.1 {status} X\r\n{announced}{headers}\r\n"
         connection.transport.write(head.encode() + body)
         if then == "abortConnection":
-            # Not before what was written has gone.
+            # The written data must be sent before.
             reactor.callLater(0.02, connection.transport.abortConnection)
         elif then is not None:
             connection.transport.loseConnection()
@@ -44,7 +45,7 @@ def drop(*, early=False):
 
 
 class Connection(Protocol):
-    """Takes requests apart, and runs the next script for each."""
+    """Parses requests, and runs the next script for each."""
 
     def __init__(self, store):
         self.store = store
@@ -85,8 +86,8 @@ class Connection(Protocol):
 class Store(Factory):
     """The server.
 
-    :ivar scripts: what to do with the next requests.
-    :ivar requests: what came: request line, headers, body.
+    :ivar scripts: for the next requests.
+    :ivar requests: received requests: request line, headers, body.
     """
 
     noisy = False

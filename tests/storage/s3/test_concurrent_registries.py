@@ -1,6 +1,6 @@
-"""Two registries over one bucket: an upload that both write to never gets a name that is not its.
+"""Two registries over one bucket: concurrent writes never store a blob under another digest.
 
-They share nothing but the store, so each believes to be alone.
+The registries share nothing except the store.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from twisted_registry.oci.errors import RegistryError
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.s3.driver import S3Driver
 
-#: Long enough for a checkpoint beside the upload.
+#: Large enough for a checkpoint of the upload.
 SIZE = 1024 * 1024
 
 
@@ -50,8 +50,8 @@ def digest_of(content):
     return Digest.parse("sha256:" + hashlib.sha256(content).hexdigest())
 
 
-def sound(bucket):
-    """Every blob of the bucket, by the digest that its key says, which must be its own."""
+def checked_blobs(bucket):
+    """Return all blobs by digest, and check the digests."""
     found = {}
     for key, stored in bucket.objects.items():
         if "/blobs/" in key:
@@ -79,7 +79,7 @@ async def attempt(answer):
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_upload_goes_on_at_the_other_machine(machines):
+async def test_upload_is_continued_by_another_registry(machines):
     bucket, uploads = machines
     content = [bytes([number]) * SIZE for number in range(4)]
     upload_id = (await uploads[0].start()).id
@@ -89,15 +89,17 @@ async def test_an_upload_goes_on_at_the_other_machine(machines):
     whole = b"".join(content)
     reads = bucket.count("get_object")
     await uploads[0].resume(upload_id, len(whole)).finish(digest_of(whole))
-    assert bucket.count("get_object") == reads + len(content)  # no machine saw all of it
-    assert list(sound(bucket).values()) == [whole]
+    assert bucket.count("get_object") == reads + len(
+        content
+    )  # no process has the digest of all of it
+    assert list(checked_blobs(bucket).values()) == [whole]
     assert not [key for key in bucket.objects if "_uploads" in key]
 
 
 @pytest.mark.parametrize("order", sorted(set(permutations("aabb"))))
 @pytest_twisted.ensureDeferred
-async def test_two_writers_of_as_many_bytes(machines, order):
-    """Every order of two chunks of each; then both close, for either digest."""
+async def test_interleaved_writes_of_the_same_size(machines, order):
+    """All orders of two chunks of each; then both finish, for all possible digests."""
     bucket, uploads = machines
     pieces = {"a": [b"a" * SIZE, b"A" * SIZE], "b": [b"b" * SIZE, b"B" * SIZE]}
     upload_id = (await uploads[0].start()).id
@@ -110,15 +112,13 @@ async def test_two_writers_of_as_many_bytes(machines, order):
         (b"a" * SIZE, b"b" * SIZE), (b"A" * SIZE, b"B" * SIZE))]  # fmt: skip
     for machine, content in product(uploads, possible):
         await attempt(machine.resume(upload_id, 2 * SIZE).finish(digest_of(content)))
-        sound(bucket)
+        checked_blobs(bucket)
 
 
 @pytest.mark.parametrize("first", [0, 1])
 @pytest_twisted.ensureDeferred
-async def test_both_write_at_the_same_time(machines, first):
-    """Both have the upload open; whichever list is written last, no digest is believed of it
-    that was computed of the other's bytes.
-    """
+async def test_simultaneous_writes_of_the_same_size(machines, first):
+    """The digest of one writer is never accepted for the bytes of the other."""
     bucket, uploads = machines
     upload_id = (await uploads[0].start()).id
     contents = [b"x" * SIZE, b"y" * SIZE]
@@ -145,6 +145,6 @@ async def test_both_write_at_the_same_time(machines, first):
     last = contents[1 - first]
     for machine, content in product(uploads, contents):
         result = await attempt(machine.resume(upload_id, SIZE).finish(digest_of(content)))
-        sound(bucket)
+        checked_blobs(bucket)
         if not isinstance(result, RegistryError):
             assert content == last

@@ -11,7 +11,7 @@ from twisted_registry.testing.storage_contract import ALL_PROMISES, check_promis
 
 @pytest_twisted.async_yield_fixture(params=["usual", "small", "unconditional", "careless"])
 async def driver(request):
-    """The fake with pages of a thousand keys or of two, and with all sorts of conditions."""
+    """Fakes with pages of 1000 and of 2 keys, and with and without conditional writes."""
     bucket = FakeBucket()
     if request.param == "small":
         bucket = FakeBucket(page=2, piece=1_000_003)
@@ -33,8 +33,8 @@ async def test_promise(promise, driver):
 
 @pytest.mark.parametrize("after", ["\x00", "a\x00z", "a\x7f", "b\ud800", "a" * 3000])
 @pytest_twisted.ensureDeferred
-async def test_a_name_that_no_store_could_repeat_is_no_error(after):
-    """Clients say where a page begins, and stores put that into their XML."""
+async def test_names_that_xml_cannot_contain(after):
+    """Stores repeat the start of a page, which clients choose, in their XML."""
     bucket = FakeBucket()
     driver = S3Driver(bucket, reactor)
     names = ["a", "a-", "aa", "b", "c"]

@@ -1,4 +1,4 @@
-"""The promises of every driver, kept by s3 on real stores and on a double."""
+"""The storage contract, on real stores and on moto."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ async def driver(request, object_stores):
 @pytest_twisted.ensureDeferred
 async def test_promise(promise, driver, request):
     if "moto" in request.node.name and promise.__name__ == "create_stores_once":
-        pytest.skip("the double looks first and writes then")
+        pytest.skip("moto checks and writes in two steps")
     await check_promise(driver, promise)

@@ -1,4 +1,4 @@
-"""Copies inside the store, and deletes of many objects."""
+"""Copies inside the store, deletion of many objects, and conditional writes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.storage.s3.fake_bucket import FakeBucket
 from twisted_registry.storage.interfaces import MethodUnsupported, StorageError
 from twisted_registry.storage.s3.driver import S3Driver
 from twisted_registry.storage.s3.errors import S3Error
-from twisted_registry.storage.s3.files import CopyOptions, at_once
+from twisted_registry.storage.s3.files import CopyOptions, gather_limited
 from twisted_registry.testing.contract_kit import error_of
 
 MIB = 1024 * 1024
@@ -27,14 +27,14 @@ def bucket():
 
 @pytest_twisted.async_yield_fixture
 async def driver(bucket):
-    rules = CopyOptions(threshold=10 * MIB, part=5 * MIB, at_once=2)
+    rules = CopyOptions(10 * MIB, 5 * MIB, max_concurrent_parts=2)
     driver = S3Driver(bucket, reactor, "", 5 * MIB, rules)
     yield driver
     await driver.close()
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_large_object_is_copied_in_parts_a_few_at_a_time(bucket, driver):
+async def test_large_object_is_copied_in_concurrent_parts(bucket, driver):
     held = []
 
     def hold(key):
@@ -57,7 +57,7 @@ async def test_a_large_object_is_copied_in_parts_a_few_at_a_time(bucket, driver)
 
 @pytest.mark.parametrize("operation", ["upload_part_copy", "complete_multipart_upload"])
 @pytest_twisted.ensureDeferred
-async def test_a_copy_that_fails_leaves_nothing(bucket, driver, operation):
+async def test_failed_copy_leaves_no_object_and_no_upload(bucket, driver, operation):
     bucket.hooks[operation] = lambda key: S3Error(operation, "no", status=500)
     assert isinstance(await error_of(driver.move("source", "copy")), StorageError)
     assert bucket.objects.keys() == {"source"}
@@ -66,7 +66,7 @@ async def test_a_copy_that_fails_leaves_nothing(bucket, driver, operation):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_copy_that_can_not_even_be_aborted(bucket, driver):
+async def test_failed_copy_that_cannot_be_aborted_raises_its_error(bucket, driver):
     bucket.hooks["upload_part_copy"] = lambda key: S3Error("UploadPartCopy", "no", status=500)
     bucket.hooks["abort_multipart_upload"] = lambda key: S3Error("Abort", "neither", status=500)
     assert "no" in str(await error_of(driver.copy("source", "copy")))
@@ -74,14 +74,14 @@ async def test_a_copy_that_can_not_even_be_aborted(bucket, driver):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_source_that_changes_meanwhile(bucket, driver):
+async def test_copy_fails_if_the_source_changes(bucket, driver):
     bucket.hooks["upload_part_copy"] = lambda key: bucket.store("source", CONTENT[::-1]) and None
     assert "was changed while" in str(await error_of(driver.copy("source", "copy")))
     assert "copy" not in bucket.objects
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_the_store_does_not_delete_is_told(bucket, driver):
+async def test_objects_that_cannot_be_deleted_are_reported(bucket, driver):
     for number in range(3):
         bucket.store(f"x/{number}", b"")
     bucket.undeletable = {"x/0", "x/1"}
@@ -93,7 +93,7 @@ async def test_what_the_store_does_not_delete_is_told(bucket, driver):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_trial_of_conditions_that_fails_is_made_again(bucket, driver):
+async def test_failed_probe_of_conditional_writes_is_repeated(bucket, driver):
     bucket.hooks["put_object"] = lambda key: S3Error("PutObject", "busy", status=500)
     one, two = driver.create("a", b""), driver.create("b", b"")
     for creating in (one, two):
@@ -104,19 +104,19 @@ async def test_a_trial_of_conditions_that_fails_is_made_again(bucket, driver):
 
 
 @pytest_twisted.ensureDeferred
-async def test_there_are_urls_for_reading_alone(driver):
+async def test_presigned_urls_are_for_get_and_head(driver):
     assert await driver.presign("a", "HEAD", 5) == "https://store/a?HEAD&5"
     assert isinstance(await error_of(driver.presign("a", "PUT", 5)), MethodUnsupported)
 
 
 @pytest_twisted.ensureDeferred
-async def test_after_an_error_nothing_else_is_begun():
-    begun = []
+async def test_gather_limited_starts_no_call_after_an_error():
+    started = []
 
     def call(number):
-        begun.append(number)
+        started.append(number)
         raise ValueError(number)
 
     with pytest.raises(ValueError, match="0"):
-        await at_once(1, [lambda number=number: call(number) for number in range(3)])
-    assert begun == [0]
+        await gather_limited(1, [lambda number=number: call(number) for number in range(3)])
+    assert started == [0]

@@ -31,17 +31,17 @@ from twisted_registry.storage.s3.errors import S3Error, error_class
         ("", 500, S3Error),
     ],
 )
-def test_the_code_counts_and_then_the_status(code, status, expected):
+def test_error_class_depends_on_code_then_status(code, status, expected):
     assert error_class(code, status) is expected
 
 
-def test_an_error_says_what_was_asked_and_what_the_store_said():
+def test_text_of_an_error():
     error = S3Error("GetObject b/k", "no such key", code="NoSuchKey", status=404, request_id="7A")
     assert str(error) == "GetObject b/k: no such key (NoSuchKey, 404, request 7A)"
     assert str(S3Error("GetObject b/k", "no answer")) == "GetObject b/k: no answer"
 
 
-def test_secrets_are_not_shown():
+def test_repr_of_credentials_has_no_secrets():
     shown = repr(Credentials("AKID", "hush", "hush"))
     assert "AKID" in shown
     assert "hush" not in shown

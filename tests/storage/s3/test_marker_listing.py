@@ -1,4 +1,4 @@
-"""Repositories found in a page of a real store, and what that takes."""
+"""Marker listing of repositories on real stores, and its number of requests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def driver(store):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_page_costs_no_more_than_a_listing_for_each_name_and_level(driver, monkeypatch):
+async def test_page_needs_about_one_listing_for_each_name(driver, monkeypatch):
     digest = Digest.of(b"x")
     await gatherResults(
         [

@@ -1,4 +1,4 @@
-"""How objects are kept: what every request says that makes one, as a store sees it."""
+"""Object options, as they are stored by each operation that creates an object."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ MIB = 1024 * 1024
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_each_way_to_an_object_asks_for_it(
+async def test_every_created_object_has_the_options(
     object_stores, object_options, encryption, storage_class
 ):
     store = object_stores.get("moto")
-    rules = CopyOptions(threshold=5 * MIB, part=5 * MIB)
+    rules = CopyOptions(5 * MIB, 5 * MIB)
     driver = make_driver(store, chunk_size=5 * MIB, copy_options=rules)
     driver.client.object_options = object_options
     await driver.put("put", b"1")

@@ -1,4 +1,4 @@
-"""Unfinished files: pieces, joins, failures, two machines on one of them."""
+"""Unfinished files: pieces, joins, failures, and two processes that write one file."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from twisted_registry.storage.interfaces import (
     StorageError,
     WriterBusy,
 )
-from twisted_registry.storage.s3 import sinks
 from twisted_registry.storage.s3.driver import S3Driver
 from twisted_registry.storage.s3.errors import S3Error, SlowDown
+from twisted_registry.storage.s3.sinks import PieceList, PieceSink
 from twisted_registry.testing.contract_kit import error_of, read
 
 
 @pytest_twisted.ensureDeferred
-async def test_another_machine_goes_on_and_small_pieces_are_joined_once(bucket, machines):
+async def test_another_process_continues_and_small_pieces_are_joined_once(bucket, machines):
     content = noise(17 * MIB + 5)
     for number, start in enumerate(range(0, len(content), MIB)):
         writer = await machines[number % 2].writer("up/data", start)
@@ -30,7 +30,7 @@ async def test_another_machine_goes_on_and_small_pieces_are_joined_once(bucket, 
         assert await writer.flush() == min(start + MIB, len(content))
         await writer.close()
     reads = [key for name, key in bucket.asked if name == "read_object" and "/.data/" in key]
-    assert len(reads) == 12  # each piece of a MiB but the last of five, and those at the end
+    assert len(reads) == 12  # all pieces of 1 MiB except the last of five, and those at the end
     assert (await machines[0].stat("up/data")).size == len(content)
     assert await read(machines[1], "up/data") == content
     await machines[1].move("up/data", "blob")
@@ -41,15 +41,15 @@ async def test_another_machine_goes_on_and_small_pieces_are_joined_once(bucket, 
 
 
 @pytest_twisted.ensureDeferred
-async def test_very_small_chunks_do_not_pile_up(bucket, driver, monkeypatch):
-    """What was joined is deleted before its names fill the list."""
-    monkeypatch.setattr(sinks, "_MAX_SUPERSEDED_PIECES", 20)
+async def test_superseded_pieces_are_deleted_before_they_fill_the_list(bucket, driver):
     content = noise(15 * MIB)
     step = MIB // 4
+    sink = PieceSink(
+        bucket, "root/up/data", "root/up/.data/", PieceList(), False, 5 * MIB, max_superseded=20
+    )
     for start in range(0, len(content), step):
-        writer = await driver.writer("up/data", start)
-        writer.write(content[start : start + step])
-        await writer.close()
+        sink.accept(await sink.store([content[start : start + step]], step, last=False))
+        await sink.save()
         assert len(bucket.objects) <= 45
     assert await read(driver, "up/data") == content
     await driver.move("up/data", "blob")
@@ -58,7 +58,7 @@ async def test_very_small_chunks_do_not_pile_up(bucket, driver, monkeypatch):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_file_of_small_pieces_alone_is_put_together(bucket, driver):
+async def test_file_of_small_pieces_is_rewritten(bucket, driver):
     writer = await driver.writer("up/data", 0)
     for _ in range(3):
         writer.write(b"123")
@@ -71,8 +71,8 @@ async def test_a_file_of_small_pieces_alone_is_put_together(bucket, driver):
 
 
 @pytest_twisted.ensureDeferred
-async def test_two_machines_of_which_each_believes_to_be_alone(bucket, machines):
-    """Of the same length and of the same start, and never one's bytes under the other's mark."""
+async def test_two_processes_that_write_the_same_file(bucket, machines):
+    """Contents of the same length and beginning have different marks."""
     writer = await machines[0].writer("up/data", 0)
     writer.write(b"start")
     await writer.flush()
@@ -85,12 +85,12 @@ async def test_two_machines_of_which_each_believes_to_be_alone(bucket, machines)
     assert await first.flush() == await second.flush() == 11
     assert len({first.content_id, second.content_id, content_id}) == 3
     await first.close()
-    # The list that was written last is the upload.
+    # The piece list that was stored last is the file.
     third = await machines[0].writer("up/data", 11)
     assert third.content_id == second.content_id
     assert await read(machines[0], "up/data") == b"startsecond"
     await third.close()
-    # What a writer commits is what it knows, whatever another has made of the upload since.
+    # A writer commits the content that it opened, although another writer changed the file.
     late = await machines[0].writer("up/data", 11)
     second.write(b" and more")
     await second.flush()
@@ -106,7 +106,7 @@ async def test_two_machines_of_which_each_believes_to_be_alone(bucket, machines)
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_other_machine_has_another_size(machines):
+async def test_size_of_the_last_stored_list_counts(machines):
     first, second = [await driver.writer("up/data", 0) for driver in machines]
     first.write(b"123")
     await first.flush()
@@ -120,12 +120,12 @@ async def test_the_other_machine_has_another_size(machines):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_piece_that_can_not_be_stored_is_not_counted(bucket, driver):
+async def test_failed_piece_is_not_part_of_the_file(bucket, driver):
     content = noise(4 * CHUNK)
     seen = []
     writer = await driver.writer("up/data", 0, seen.append)
-    writer.registerProducer(Source(), True)
-    source = writer._producer
+    source = Source()
+    writer.registerProducer(source, True)
     keys = []
 
     def third_fails(key):
@@ -155,7 +155,7 @@ async def test_a_piece_that_can_not_be_stored_is_not_counted(bucket, driver):
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_earlier_piece_that_fails_takes_the_later_ones_along(bucket, driver):
+async def test_failed_piece_discards_later_ones(bucket, driver):
     held = Deferred()
     bucket.hooks["put_object"] = lambda key: held if bucket.count("put_object") == 1 else None
     writer = await driver.writer("up/data", 0)
@@ -167,16 +167,16 @@ async def test_an_earlier_piece_that_fails_takes_the_later_ones_along(bucket, dr
     assert writer.size == 0
     bucket.hooks.clear()
     assert await writer.close() == 0
-    # What landed behind it is gone, and nothing says that there was an upload.
+    # The later piece was deleted, and no list was stored.
     assert bucket.objects == {}
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_list_that_can_not_be_stored_fails_the_flush(bucket, driver):
+async def test_failed_piece_list_fails_the_flush(bucket, driver):
     writer = await driver.writer("up/data", 0)
     writer.write(b"bytes")
     bucket.hooks["put_object"] = lambda key: (
-        S3Error("PutObject", "no room", status=507) if key == "root/up/data" else None
+        S3Error("PutObject", "disk full", status=507) if key == "root/up/data" else None
     )
     error = await error_of(writer.flush())
     assert error.full
@@ -187,7 +187,7 @@ async def test_a_list_that_can_not_be_stored_fails_the_flush(bucket, driver):
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_observer_that_fails_is_an_error(driver, bucket):
+async def test_failed_observer_fails_the_flush(driver, bucket):
     def observe(data):
         raise RuntimeError("no")
 
@@ -200,7 +200,7 @@ async def test_an_observer_that_fails_is_an_error(driver, bucket):
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_is_deleted_while_it_is_written_does_not_come_back(bucket, driver):
+async def test_file_that_was_deleted_while_it_is_written_is_not_restored(bucket, driver):
     writer = await driver.writer("up/data", 0)
     writer.write(b"some")
     await writer.flush()
@@ -212,7 +212,7 @@ async def test_what_is_deleted_while_it_is_written_does_not_come_back(bucket, dr
 
 
 @pytest_twisted.ensureDeferred
-async def test_delete_of_an_unfinished_file_takes_its_pieces(bucket, driver):
+async def test_delete_of_an_unfinished_file_deletes_its_pieces(bucket, driver):
     writer = await driver.writer("up/data", 0)
     writer.write(noise(CHUNK + 5))
     await writer.close()
@@ -222,7 +222,7 @@ async def test_delete_of_an_unfinished_file_takes_its_pieces(bucket, driver):
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_is_being_written_can_not_be_moved(bucket, driver):
+async def test_file_with_unstored_bytes_cannot_be_moved(bucket, driver):
     bucket.hooks["put_object"] = lambda key: Deferred()
     writer = await driver.writer("up/data", 0)
     writer.write(b"some")
@@ -233,7 +233,7 @@ async def test_what_is_being_written_can_not_be_moved(bucket, driver):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_writer_that_could_not_be_opened_holds_nothing(bucket, driver):
+async def test_cancelled_open_releases_the_path(bucket, driver):
     waiting = Deferred()
     bucket.hooks["read_object"] = lambda key: waiting
     opening = driver.writer("up/data", 0)
@@ -245,7 +245,7 @@ async def test_a_writer_that_could_not_be_opened_holds_nothing(bucket, driver):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_whole_object_can_grow(bucket, driver):
+async def test_complete_file_can_be_appended_to(bucket, driver):
     for size in (0, 7, CHUNK):
         content = noise(size)
         await driver.put("up/data", content)
@@ -261,7 +261,7 @@ async def test_a_whole_object_can_grow(bucket, driver):
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_unfinished_file_is_read_like_any_other(bucket, driver):
+async def test_unfinished_file_can_be_read_and_copied(bucket, driver):
     content = noise(2 * CHUNK + 100)
     writer = await driver.writer("up/data", 0)
     writer.write(content)
@@ -280,7 +280,7 @@ async def test_an_unfinished_file_is_read_like_any_other(bucket, driver):
 
 
 @pytest_twisted.ensureDeferred
-async def test_close_waits_for_what_is_on_its_way(bucket, driver):
+async def test_close_waits_for_pending_chunks(bucket, driver):
     held = Deferred()
     bucket.hooks["put_object"] = lambda key: held if "/.data/" in key else None
     writer = await driver.writer("up/data", 0)
@@ -293,5 +293,5 @@ async def test_close_waits_for_what_is_on_its_way(bucket, driver):
     assert await driver.get("up/data", 5) == b"12345"
 
 
-def test_part_size_is_what_the_driver_believes():
+def test_minimum_chunk_is_the_minimum_part():
     assert S3Driver(FakeBucket(), reactor).min_chunk_bytes == MIN_PART_BYTES

@@ -1,4 +1,4 @@
-"""Files whose later name is known when they begin."""
+"""Files whose later name is known from the start."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twisted_registry.testing.contract_kit import error_of
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_known_destination_costs_one_request_or_no_copy(bucket, driver):
+async def test_known_destination_needs_no_copy(bucket, driver):
     for size, requests in (
         (5, ["put_object"]),
         (
@@ -36,7 +36,7 @@ async def test_a_known_destination_costs_one_request_or_no_copy(bucket, driver):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_part_that_can_not_be_stored_leaves_nothing(bucket, driver):
+async def test_failed_part_leaves_no_object_and_no_upload(bucket, driver):
     bucket.hooks["upload_part"] = lambda key: SlowDown("UploadPart", "slow down", status=503)
     writer = await driver.writer("up/data", 0, destination="blob")
     writer.write(noise(CHUNK))
@@ -47,7 +47,7 @@ async def test_a_part_that_can_not_be_stored_leaves_nothing(bucket, driver):
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_abort_that_fails_is_the_purges_business(bucket, driver):
+async def test_upload_that_was_not_aborted_is_removed_as_leftover(bucket, driver):
     bucket.hooks["abort_multipart_upload"] = lambda key: S3Error("Abort", "no", status=500)
     writer = await driver.writer("up/data", 0, destination="blob")
     writer.write(noise(CHUNK))
@@ -66,7 +66,7 @@ async def test_an_abort_that_fails_is_the_purges_business(bucket, driver):
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_somebody_still_writes_to_is_no_business_of_the_purge(bucket, driver):
+async def test_upload_with_recent_parts_is_no_leftover(bucket, driver):
     upload = await driver.client.create_multipart_upload("root/data")
     bucket.now = 5 * 10**9
     await driver.client.upload_part("root/data", upload, 1, noise(CHUNK))

@@ -1,4 +1,4 @@
-"""What uploads hold in memory, each and all together."""
+"""The memory that uploads hold."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from twisted.internet.task import deferLater
 
 from tests.storage.s3.upload_helpers import CHUNK, MIB, Source, noise
 from twisted_registry.storage.s3.driver import S3Driver
+from twisted_registry.storage.s3.writer import MemoryBudget
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_producer_waits_while_two_pieces_are_held(bucket, driver):
+async def test_producer_is_paused_while_two_chunks_are_held(bucket, driver):
     held = []
 
     def hold(key):
@@ -51,9 +52,10 @@ async def test_a_producer_waits_while_two_pieces_are_held(bucket, driver):
 
 
 @pytest_twisted.ensureDeferred
-async def test_memory_is_shared(bucket):
-    """Many uploads hold no more than the budget, and each comes to its end."""
-    driver = S3Driver(bucket, reactor, "root", CHUNK, memory=8 * MIB)
+async def test_uploads_share_the_memory_budget(bucket):
+    """Many uploads together stay near the budget, and all of them finish."""
+    budget = MemoryBudget(8 * MIB)
+    driver = S3Driver(bucket, reactor, "root", CHUNK, budget=budget)
     writers = [await driver.writer(f"up{number}/data", 0) for number in range(12)]
     sources = [Source() for _ in writers]
     for writer, source in zip(writers, sources, strict=True):
@@ -68,7 +70,7 @@ async def test_memory_is_shared(bucket):
                 start = positions[number]
                 writer.write(contents[number][start : start + MIB // 2])
                 positions[number] += MIB // 2
-                highest = max(highest, driver._writers._budget._total)
+                highest = max(highest, budget.held_bytes)
         await deferLater(reactor, 0)
     assert highest <= 10 * MIB
     for number, writer in enumerate(writers):
@@ -77,15 +79,16 @@ async def test_memory_is_shared(bucket):
         await driver.move(f"up{number}/data", f"blob{number}")
         await writer.close()
         assert bucket.objects[f"root/blob{number}"].content == contents[number]
-    assert driver._writers._budget._total == 0
+    assert budget.held_bytes == 0
     assert len(bucket.objects) == len(writers)
     await driver.close()
 
 
 @pytest_twisted.ensureDeferred
-async def test_memory_is_shared_by_files_that_know_their_destination(bucket):
-    """They can send no less than a part: one goes on until it has that, whatever is left."""
-    driver = S3Driver(bucket, reactor, "root", CHUNK, memory=6 * MIB)
+async def test_uploads_of_parts_share_the_memory_budget(bucket):
+    """One writer continues until it has enough for a part, although the budget is exhausted."""
+    budget = MemoryBudget(6 * MIB)
+    driver = S3Driver(bucket, reactor, "root", CHUNK, budget=budget)
     writers = [await driver.writer(f"up{n}", 0, destination=f"blob{n}") for n in range(4)]
     sources = [Source() for _ in writers]
     for writer, source in zip(writers, sources, strict=True):
@@ -104,5 +107,5 @@ async def test_memory_is_shared_by_files_that_know_their_destination(bucket):
         await writer.close()
         assert bucket.objects[f"root/blob{number}"].content == noise(MIB, number) * 12
     assert bucket.uploads == {}
-    assert driver._writers._budget._total == 0
+    assert budget.held_bytes == 0
     await driver.close()

@@ -1,4 +1,4 @@
-"""What the tests of unfinished files share."""
+"""Helpers of the tests of unfinished files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def noise(size, seed=1):
 @implementer(IPushProducer)
 @define(eq=False)
 class Source:
-    """Notes what a writer asks of it."""
+    """A push producer that records its calls."""
 
     asked: list[str] = field(factory=list)
 

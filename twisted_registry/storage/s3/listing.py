@@ -1,16 +1,14 @@
-"""Names in a folder, in the order of the names.
+"""Listings of folders, of all files below a folder, and of folders that contain markers.
 
-A store lists keys in the order of their bytes, and a folder's key ends with a slash: so ``a-b``
-comes before ``a/``, though ``a`` is the smaller name. A page is cut where no folder that is yet
-to come could belong before its end; the few that could are asked for by name.
+A store lists keys in byte order, and the common prefix of a folder ends with a slash. Therefore
+``a-b`` is listed before ``a/``, although the name ``a`` sorts first. A page ends where no folder
+that is listed later could sort before its end; the few names that could are looked up one by one.
 
-Folders that hold marked ones, at any depth, without a walk through the tree.
-
-The keys of a repository go on with ``/_layers/`` or ``/_manifests/`` behind its name. A listing
-whose delimiter is ``/_`` answers one line for all that begins alike up to there: the names of up
-to a thousand repositories at any depth, each of which is then looked at by a listing of its own.
-That a delimiter may have two characters is so on AWS, Ceph and Swift. A store that takes only a
-slash, or only the first of them, is told by its error or its answer.
+Marker listing finds folders at any depth without a walk. The keys of a repository continue with
+``/_layers/`` or ``/_manifests/`` after its name. A listing with the delimiter ``/_`` returns one
+common prefix for each repository, up to 1000 at any depth, and each is then checked by a listing
+of its own. AWS, Ceph and Swift support delimiters of two characters. A store that accepts only a
+slash, or uses only the first character, is recognized by its error or its response.
 """
 
 from __future__ import annotations
@@ -20,59 +18,64 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from attrs import define, field
-from twisted.internet.defer import inlineCallbacks
+from twisted.internet.defer import Deferred, inlineCallbacks
 
 from twisted_registry.storage.interfaces import Entry, is_name, is_path
 from twisted_registry.storage.s3.errors import NotFound, S3Error, Unsupported
-from twisted_registry.storage.s3.files import at_once, is_driver_internal
+from twisted_registry.storage.s3.files import gather_limited, is_driver_internal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from twisted_registry.storage.s3.interfaces import IS3Client, ObjectListing
-    from twisted_registry.storage.s3.sinks import DeferredGenerator
+    from twisted_registry.storage.s3.interfaces import (
+        DeferredGenerator,
+        IS3Client,
+        ObjectListing,
+    )
 
-#: Keys in an answer of the store.
-_PAGE_KEYS = 1000
-#: Keys that are asked for beyond those that are wanted, for what is skipped.
-_EXTRA_KEYS = 8
-#: Folders that are asked for by name at once.
-_MAX_CONCURRENT_LOOKUPS = 8
-#: Characters of XML, as many as fit into any key.
-_XML_SAFE = re.compile(r"[ -~\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]{0,200}")
+#: Keys and prefixes in a page: the maximum of S3.
+_PAGE_KEYS: Final = 1000
+#: Additional keys to request, since some are skipped.
+_EXTRA_KEYS: Final = 8
+#: Folders that are looked up at the same time.
+_MAX_CONCURRENT_LOOKUPS: Final = 8
+#: Characters that XML can contain, as many as fit into any key.
+_XML_SAFE: Final = re.compile(r"[ -~\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]{0,200}")
 
 
 @define(eq=False)
 class _FolderPage:
-    """What lies in a folder, as far as it was listed.
+    """The entries of a folder that were listed so far.
 
     :ivar prefix: of the keys in the folder.
-    :ivar after: names up to this are left out.
-    :ivar holding: what a folder must hold to be of interest; empty takes all, and files too.
-    :ivar last: the last key that was listed, behind the prefix.
-    :ivar anything: whether the store knows any key of the folder.
+    :ivar after: only names greater than this.
+    :ivar required_file: select only subfolders that contain a file of this path that is not
+        empty; "" selects all entries.
+    :ivar entries: by name.
+    :ivar last: the last listed key, without the prefix.
+    :ivar exists: whether the folder has any key.
     """
 
     prefix: str
     after: str
-    holding: str = ""
+    required_file: str = ""
     entries: dict[str, Entry] = field(factory=dict)
     last: str = ""
     exists: bool = False
 
     def add(self, listing: ObjectListing) -> None:
-        """Take what the store listed."""
+        """Add a page of the store."""
         for key in listing.prefixes:
             self._note_key(key)
             self._take(Entry(key[len(self.prefix) : -1], None))
         for info in listing.objects:
             self._note_key(info.key)
             name = info.key[len(self.prefix) :]
-            if not self.holding:
+            if not self.required_file:
                 self._take(Entry(name, info.size, info.modified))
                 continue
             folder, _, rest = name.partition("/")
-            if rest == self.holding and info.size:
+            if rest == self.required_file and info.size:
                 self._take(Entry(folder, None))
 
     def _note_key(self, key: str) -> None:
@@ -84,46 +87,47 @@ class _FolderPage:
             self.entries[entry.path] = entry
 
     def first(self, limit: int) -> list[Entry]:
-        """The first entries by name."""
+        """Return the first entries by name."""
         return [self.entries[name] for name in sorted(self.entries)[:limit]]
 
     def unlisted_candidates(self, name: str) -> list[str]:
-        """Names before ``name`` that folders might have which were not listed yet."""
+        """Return prefixes of ``name`` that may be folders which were not listed yet."""
         starts = (name[:end] for end in range(1, len(name)) if name[end] < "/")
         return [
             start
             for start in starts
             if start > self.after
-            and f"{start}/{self.holding}" > self.last
+            and f"{start}/{self.required_file}" > self.last
             and start not in self.entries
         ]
 
 
-@inlineCallbacks
-def list_folder(client: IS3Client, prefix: str, after: str, limit: int) -> DeferredGenerator:
-    """Fire with the entries of a folder, sorted by name; None if there is no such folder.
+def list_folder(
+    client: IS3Client, prefix: str, after: str, limit: int
+) -> Deferred[list[Entry] | None]:
+    """Fire with the entries of a folder, sorted by name; None if the folder does not exist.
 
-    Behind ``after`` a folder that is not there is one that ends.
+    With ``after``, a missing folder has no entries.
 
-    :param prefix: of its keys.
+    :param prefix: of the keys in the folder.
     :param after: only names greater than this.
-    :param limit: at most so many.
+    :param limit: maximum number of entries.
     """
-    page = _FolderPage(prefix, after)
-    found = yield _fill_page(client, page, limit, "/")
-    return found
+    return _fill_page(client, _FolderPage(prefix, after), limit, "/")
 
 
 @inlineCallbacks
-def list_folders(client: IS3Client, prefix: str, after: str, limit: int) -> DeferredGenerator:
-    """Fire with the names of the folders in a folder, sorted; None if there is no such folder.
+def list_folders(
+    client: IS3Client, prefix: str, after: str, limit: int
+) -> DeferredGenerator[list[str] | None]:
+    """Fire with the names of the subfolders, sorted; None if the folder does not exist.
 
     The arguments are those of :func:`list_folder`.
     """
     names: list[str] = []
     while len(names) < limit:
         wanted = limit - len(names)
-        entries = yield list_folder(client, prefix, after, wanted)
+        entries: list[Entry] | None = yield list_folder(client, prefix, after, wanted)
         if entries is None:
             return None
         names += [entry.path for entry in entries if entry.is_folder]
@@ -133,29 +137,29 @@ def list_folders(client: IS3Client, prefix: str, after: str, limit: int) -> Defe
     return names
 
 
-@inlineCallbacks
 def list_folders_with_file(
-    client: IS3Client, prefix: str, holding: str, after: str, limit: int
-) -> DeferredGenerator:
-    """Fire with those folders in a folder that hold a file with bytes, as :func:`list_folder`.
+    client: IS3Client, prefix: str, required_file: str, after: str, limit: int
+) -> Deferred[list[Entry] | None]:
+    """Fire with the subfolders that contain a file that is not empty, as :func:`list_folder`.
 
-    All keys below are listed, which are few in each folder: one answer tells of hundreds of
-    folders, where to ask for each would take hundreds.
+    All keys below the folder are listed. Subfolders have few keys, so that one page covers hundreds
+    of them, which would otherwise need a request each.
 
-    :param holding: the path of the file inside them.
+    :param required_file: path of the file in the subfolder.
     """
-    page = _FolderPage(prefix, after, holding)
-    found = yield _fill_page(client, page, limit, "")
-    return found
+    return _fill_page(client, _FolderPage(prefix, after, required_file), limit, "")
 
 
 @inlineCallbacks
 def _fill_page(
     client: IS3Client, page: _FolderPage, limit: int, delimiter: str
-) -> DeferredGenerator:
+) -> DeferredGenerator[list[Entry] | None]:
+    """List until the page is full; fire with its entries, None if the folder does not exist."""
     after = page.prefix + xml_safe_prefix(page.after) if page.after else ""
     size = min(_PAGE_KEYS, limit + _EXTRA_KEYS) if delimiter else _PAGE_KEYS
-    listing = yield client.list_objects(page.prefix, delimiter=delimiter, after=after, limit=size)
+    listing: ObjectListing = yield client.list_objects(
+        page.prefix, delimiter=delimiter, after=after, limit=size
+    )
     page.add(listing)
     while listing.token and len(page.entries) < limit:
         listing = yield client.list_objects(page.prefix, delimiter=delimiter, token=listing.token)
@@ -166,38 +170,40 @@ def _fill_page(
 
 
 @inlineCallbacks
-def _check_candidates(client: IS3Client, page: _FolderPage, limit: int) -> DeferredGenerator:
-    """Ask for the folders that belong to the page and are listed behind it."""
-    asked: set[str] = set()
+def _check_candidates(client: IS3Client, page: _FolderPage, limit: int) -> DeferredGenerator[None]:
+    """Look up folders that belong to the page but are listed after it."""
+    checked: set[str] = set()
     while True:
         last = page.first(limit)[-1].path
-        names = [name for name in page.unlisted_candidates(last) if name not in asked]
+        names = [name for name in page.unlisted_candidates(last) if name not in checked]
         if not names:
             return
-        asked.update(names)
-        yield at_once(
+        checked.update(names)
+        yield gather_limited(
             _MAX_CONCURRENT_LOOKUPS, [partial(_check_folder, client, page, name) for name in names]
         )
 
 
 @inlineCallbacks
-def _check_folder(client: IS3Client, page: _FolderPage, name: str) -> DeferredGenerator:
+def _check_folder(client: IS3Client, page: _FolderPage, name: str) -> DeferredGenerator[None]:
+    """Add a folder to the page if it exists, and contains the required file."""
     folder = f"{page.prefix}{name}/"
-    if page.holding:
+    if page.required_file:
         try:
-            there = (yield client.head_object(folder + page.holding)).size > 0
+            exists = (yield client.head_object(folder + page.required_file)).size > 0
         except NotFound:
-            there = False
+            exists = False
     else:
-        there = bool((yield client.list_objects(folder, limit=1)).objects)
-    if there:
+        exists = bool((yield client.list_objects(folder, limit=1)).objects)
+    if exists:
         page.entries[name] = Entry(name, None)
 
 
 def xml_safe_prefix(after: str) -> str:
-    """The beginning of a name that any store takes: what is skipped too little is left out here.
+    """Return the beginning of a name that XML can contain.
 
-    Stores answer with what they were asked, also if it can not stand in a document.
+    Stores repeat ``start-after`` in the response. A shorter value lists more keys, which the caller
+    skips.
     """
     match = _XML_SAFE.match(after)
     assert match is not None
@@ -207,17 +213,17 @@ def xml_safe_prefix(after: str) -> str:
 @inlineCallbacks
 def walk_objects(
     client: IS3Client, root: str, prefix: str, after: str, limit: int
-) -> DeferredGenerator:
+) -> DeferredGenerator[Sequence[Entry]]:
     """Fire with the files whose keys begin with ``prefix``, sorted by path.
 
-    :param root: of all keys: what the paths do not hold.
+    :param root: prefix of all keys, which paths do not contain.
     :param after: only paths greater than this.
-    :param limit: at most so many.
+    :param limit: maximum number of files.
     """
     found: list[Entry] = []
     token = ""
     while True:
-        listing = yield client.list_objects(
+        listing: ObjectListing = yield client.list_objects(
             prefix,
             after=root + xml_safe_prefix(after) if after else "",
             token=token,
@@ -225,7 +231,7 @@ def walk_objects(
         )
         for info in listing.objects:
             path = info.key[len(root) :]
-            # An empty object that stands for a folder is none of ours.
+            # Other programs store empty objects with a trailing slash for folders.
             if path > after and not is_driver_internal(path) and not path.endswith("/"):
                 found.append(Entry(path, info.size, info.modified))
         token = listing.token
@@ -233,31 +239,29 @@ def walk_objects(
             return found[:limit]
 
 
-#: Lines of an answer of the store: the most that any gives.
-_PAGE_KEYS_MARKED: Final = 1000
-#: Folders of one with marks that are asked for: the marks are among the first.
+#: Prefixes to request of a folder: its markers are among the first.
 _MAX_MARKERS: Final = 8
 
-#: The statuses of those who do not know a delimiter.
+#: Statuses of stores that do not support the delimiter.
 _REFUSALS: Final = frozenset({400, 405, 501})
 
 
 class _DelimiterUnsupported(Exception):
-    """The store did not group as it was asked to."""
+    """Raised if the response is not grouped by the delimiter."""
 
 
 @define(eq=False)
 class _GroupedNames:
-    """Those that a store listed, and which of them still count.
+    """Names of folders from a listing with a delimiter.
 
     :ivar prefix: of the keys.
-    :ivar sign: what all marks begin with.
-    :ivar after: names up to this are left out.
-    :ivar known: names that were listed and not looked at, in no order.
-    :ivar judged: names that were looked at.
-    :ivar last: the last key that was listed, behind the prefix.
-    :ivar grouped: whether the store has shown that it takes the delimiter.
-    :ivar token: of what follows; empty at the end, and before the beginning.
+    :ivar sign: prefix of the names of all markers.
+    :ivar after: only names greater than this.
+    :ivar known: listed names that were not checked for markers yet.
+    :ivar checked: names that were checked.
+    :ivar last: the last listed key, without the prefix.
+    :ivar delimiter_works: whether a response was grouped by the delimiter.
+    :ivar token: continuation token; empty at the end and before the first page.
     """
 
     prefix: str
@@ -270,7 +274,7 @@ class _GroupedNames:
     token: str = ""
 
     def add(self, listing: ObjectListing) -> None:
-        """Take what the store listed."""
+        """Add a page of the store."""
         ending = f"/{self.sign}"
         for key in listing.prefixes:
             if not key.endswith(ending):
@@ -286,11 +290,11 @@ class _GroupedNames:
             self.last = max(self.last, info.key[len(self.prefix) :])
         self.token = listing.token
 
-    def take(self, wanted: int) -> list[str]:
-        """The next names to look at, which do not count as known any more."""
-        names = sorted(self.known)[:wanted]
+    def take(self, count: int) -> list[str]:
+        """Return the next names to check: known ones up to ``count``, and unlisted ones before."""
+        names = sorted(self.known)[:count]
         if names and self.token:
-            # Smaller ones that are listed later: "a" after "a-b", "a.b" and "a/1".
+            # Smaller names may be listed later: "a" after "a-b", "a.b" and "a/1".
             last = names[-1]
             names += [
                 start
@@ -307,26 +311,27 @@ class _GroupedNames:
 
 @define(eq=False)
 class MarkerListing:
-    """Finds them in one bucket.
+    """Finds folders that contain markers.
 
-    :ivar limit: requests that are under way at once.
+    :ivar max_concurrent: maximum number of pending requests.
     """
 
     _client: IS3Client
-    _limit: int
+    _max_concurrent: int
     _delimiter_supported: bool | None = field(init=False, default=None)
 
     @inlineCallbacks
     def page(
         self, prefix: str, sign: str, marks: Sequence[str], after: str, limit: int
-    ) -> DeferredGenerator:
-        """Fire with names, whether there may be more; or with None, if the store can not do that.
+    ) -> DeferredGenerator[tuple[Sequence[str], bool] | None]:
+        """Fire with names and whether there may be more; None if the store cannot group names.
 
         :param prefix: of all keys.
-        :param sign: what the marks begin with, and no folder that holds others.
-        :param marks: the names of folders of which one is enough.
+        :param sign: prefix of the names of all markers, and of no other folder that contains
+            subfolders.
+        :param marks: names of the markers; a folder must contain one of them.
         :param after: only names greater than this.
-        :param limit: at most so many, and at least 1.
+        :param limit: maximum number of names, at least 1.
         """
         if self._delimiter_supported is False:
             return None
@@ -336,14 +341,14 @@ class MarkerListing:
         except _DelimiterUnsupported:
             self._delimiter_supported = False
         except S3Error as error:
-            # Stores have many words for what they do not know.
+            # Stores report unsupported parameters with different codes.
             if type(error) not in (S3Error, Unsupported) or error.status not in _REFUSALS:
                 raise
             self._delimiter_supported = False
         else:
             self._delimiter_supported = self._delimiter_supported or names.delimiter_works or None
         if not self._delimiter_supported:
-            # An answer without anything may be one to what was not understood.
+            # An empty response may also come from a store that ignores the delimiter.
             return None
         found: list[str] = []
         while len(found) < limit:
@@ -352,26 +357,28 @@ class MarkerListing:
             taken = names.take(limit - len(found))
             if not taken:
                 break
-            looks = [partial(self._has_marker, f"{prefix}{name}/", sign, marks) for name in taken]
-            held = yield at_once(self._limit, looks)
-            found += [name for name, marked in zip(taken, held, strict=True) if marked]
+            checks = [partial(self._has_marker, f"{prefix}{name}/", sign, marks) for name in taken]
+            has_marker: Sequence[bool] = yield gather_limited(self._max_concurrent, checks)
+            found += [name for name, marked in zip(taken, has_marker, strict=True) if marked]
         found.sort()
         return found[:limit], bool(names.known or names.token or len(found) > limit)
 
     @inlineCallbacks
-    def _list(self, names: _GroupedNames) -> DeferredGenerator:
-        beginning = names.prefix + xml_safe_prefix(names.after) if names.after else ""
+    def _list(self, names: _GroupedNames) -> DeferredGenerator[None]:
+        after = names.prefix + xml_safe_prefix(names.after) if names.after else ""
         delimiter = f"/{names.sign}"
-        listing = yield self._client.list_objects(
+        listing: ObjectListing = yield self._client.list_objects(
             names.prefix,
             delimiter=delimiter,
-            after=beginning,
+            after=after,
             token=names.token,
-            limit=_PAGE_KEYS_MARKED,
+            limit=_PAGE_KEYS,
         )
         names.add(listing)
 
     @inlineCallbacks
-    def _has_marker(self, folder: str, sign: str, marks: Sequence[str]) -> DeferredGenerator:
-        listing = yield self._client.list_objects(folder + sign, delimiter="/", limit=_MAX_MARKERS)
+    def _has_marker(self, folder: str, sign: str, marks: Sequence[str]) -> DeferredGenerator[bool]:
+        listing: ObjectListing = yield self._client.list_objects(
+            folder + sign, delimiter="/", limit=_MAX_MARKERS
+        )
         return any(f"{folder}{mark}/" in listing.prefixes for mark in marks)

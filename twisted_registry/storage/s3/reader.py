@@ -1,7 +1,7 @@
-"""The reader of the s3 driver: bytes of one object, or of several in a row.
+"""The reader of the s3 driver: one or more ranges of objects, read as one file.
 
-What comes from the store passes through with the consumer's pauses. An answer that breaks off
-is asked for again from where it ended, if the object is still the same.
+Bytes are passed to the consumer as they arrive; its pauses reach the connection. If a response is
+truncated, the rest is requested again, provided that the object has not changed.
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IProducer
     from twisted.python.failure import Failure
 
-    from twisted_registry.storage.s3.interfaces import IObjectBody, IS3Client
-    from twisted_registry.storage.s3.sinks import DeferredGenerator
+    from twisted_registry.storage.s3.interfaces import DeferredGenerator, IObjectBody, IS3Client
     from twisted_registry.storage.threads import Threads
 
-#: How often a stretch is asked for again when its answer breaks off.
+#: How often a range is requested without receiving any bytes.
 _MAX_ATTEMPTS: Final = 4
-#: Bytes that are shown to an observer at once.
+#: Bytes that are collected before an observer is called on a thread.
 _OBSERVE_BYTES: Final = 1024 * 1024
 
 
 @frozen
 class ObjectRange:
-    """A part of an object.
+    """A range of an object.
 
-    :ivar etag: the object's; empty takes any.
+    :ivar offset: first byte.
+    :ivar length: bytes.
+    :ivar etag: required ETag of the object; empty accepts any.
     """
 
     key: str
@@ -48,16 +49,17 @@ class ObjectRange:
 @implementer(IReader, IPushProducer, IConsumer)
 @define(eq=False)
 class ObjectReader:
-    """Stretches in a row, as one.
+    """Reads ranges of objects one after the other.
 
-    :ivar stretches: what to read.
-    :ivar body: the answer to the first of them, if it was asked for already.
+    :ivar path: of the file, for errors.
+    :ivar ranges: ranges to read.
+    :ivar body: the response to the first of them, if it was requested before.
+    :ivar size: bytes of all ranges.
     """
 
     _client: IS3Client
     _threads: Threads
     _path: str
-    _offset: int
     _ranges: Sequence[ObjectRange]
     _body: IObjectBody | None = None
     size: int = field(init=False)
@@ -70,20 +72,20 @@ class ObjectReader:
     _sent: int = field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
-        """Count."""
+        """Compute the size."""
         self.size = sum(object_range.length for object_range in self._ranges)
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        """Write everything to ``consumer`` as a push producer, and close."""
-        done: Deferred[None] = Deferred(lambda _: self._stop())
+        """Write all bytes to ``consumer`` as a push producer, and close."""
+        done: Deferred[None] = Deferred(lambda _: self._cancel())
         self._done, self._consumer = done, consumer
         consumer.registerProducer(self, True)
         self._delivery = self._deliver()
-        self._delivery.addBoth(self._ended)
+        self._delivery.addBoth(self._delivered)
         return done
 
     def feed(self, observe: Callable[[bytes], object]) -> Deferred[None]:
-        """Call ``observe`` with everything, on a thread, and close."""
+        """Call ``observe`` with all bytes, on a thread, and close."""
         observer = _ObservingConsumer(self._threads, observe)
         done: Deferred[None] = Deferred(lambda _: delivering.cancel())
         delivering = self.deliver(observer)
@@ -93,55 +95,55 @@ class ObjectReader:
         return done
 
     def close(self) -> None:
-        """Drop the connection; a delivery under way ends as if cancelled."""
-        self._free()
+        """Drop the connection; a pending delivery is cancelled."""
+        self._release()
         self.stopProducing()
 
     def pauseProducing(self) -> None:
-        """Write no more until resumed."""
+        """Pause until resumed."""
         self._paused = True
         if self._source is not None:
             self._source.pauseProducing()
 
     def resumeProducing(self) -> None:
-        """Go on."""
+        """Continue."""
         self._paused = False
         if self._source is not None:
             self._source.resumeProducing()
-        waking, self._resumed = self._resumed, None
-        if waking is not None:
-            waking.callback(None)
+        resumed, self._resumed = self._resumed, None
+        if resumed is not None:
+            resumed.callback(None)
 
     def stopProducing(self) -> None:
-        """The consumer has gone: end as if cancelled."""
+        """Cancel the delivery."""
         if self._done is not None and not self._done.called:
             self._done.cancel()
 
-    # As the consumer of a body, which is another producer each time.
+    # The following methods are the consumer of the response bodies.
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:  # noqa: FBT001
-        """Take the producer of a body."""
+        """Set the producer: a response body."""
         assert streaming
         self._source = cast("IPushProducer", producer)
         if self._paused:
             self._source.pauseProducing()
 
     def unregisterProducer(self) -> None:
-        """Let it go."""
+        """Unset the producer."""
         self._source = None
 
     def write(self, data: bytes) -> None:
-        """Pass bytes on."""
+        """Write bytes to the consumer."""
         self._sent += len(data)
         if self._consumer is not None:
             self._consumer.write(data)
 
-    def _stop(self) -> None:
-        self._free()
+    def _cancel(self) -> None:
+        self._release()
         if self._delivery is not None:
             self._delivery.cancel()
 
-    def _free(self) -> None:
+    def _release(self) -> None:
         body, self._body = self._body, None
         if body is not None:
             body.close()
@@ -149,8 +151,8 @@ class ObjectReader:
         if consumer is not None:
             consumer.unregisterProducer()
 
-    def _ended(self, result: Failure | None) -> None:
-        self._free()
+    def _delivered(self, result: Failure | None) -> None:
+        self._release()
         done = self._done
         assert done is not None
         if done.called:
@@ -163,7 +165,7 @@ class ObjectReader:
             done.errback(result)
 
     @inlineCallbacks
-    def _deliver(self) -> DeferredGenerator:
+    def _deliver(self) -> DeferredGenerator[None]:
         end = 0
         for object_range in self._ranges:
             end += object_range.length
@@ -176,14 +178,14 @@ class ObjectReader:
                 try:
                     yield self._deliver_range(object_range, end)
                 except (Unreachable, InvalidResponse):
-                    # Progress earns new patience: a long body may break off more than once.
+                    # A long body may be truncated several times, so progress resets the count.
                     attempt = 1 if self._sent > before else attempt + 1
                     if attempt >= _MAX_ATTEMPTS or self._sent > end:
                         raise
 
     @inlineCallbacks
-    def _deliver_range(self, object_range: ObjectRange, end: int) -> DeferredGenerator:
-        """Write what is left of a stretch, or a part of that if the answer breaks off."""
+    def _deliver_range(self, object_range: ObjectRange, end: int) -> DeferredGenerator[None]:
+        """Deliver the rest of a range, which ends at the position ``end`` of all bytes."""
         body, self._body = self._body, None
         if body is None:
             left = end - self._sent
@@ -195,13 +197,13 @@ class ObjectReader:
             )
         yield body.deliver(self)
         if self._sent < end:
-            raise StorageError(self._path, f"has {end - self._sent} bytes less than it had")
+            raise StorageError(self._path, f"has become {end - self._sent} bytes shorter")
 
 
 @implementer(IConsumer)
 @define(eq=False)
 class _ObservingConsumer:
-    """Shows what it gets to a function, a MiB at a time, on a thread."""
+    """Calls a function with blocks of about a MiB, on a thread."""
 
     _threads: Threads
     _observe: Callable[[bytes], object]
@@ -212,15 +214,15 @@ class _ObservingConsumer:
     _producer: IPushProducer | None = field(init=False, default=None)
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:  # noqa: ARG002, FBT001
-        """Take the reader."""
+        """Set the producer: the reader."""
         self._producer = cast("IPushProducer", producer)
 
     def unregisterProducer(self) -> None:
-        """Let it go."""
+        """Unset the producer."""
         self._producer = None
 
     def write(self, data: bytes) -> None:
-        """Collect, and show when there is enough."""
+        """Collect bytes; call the observer when there are enough."""
         self._pieces.append(data)
         self._size += len(data)
         if self._size >= _OBSERVE_BYTES and self._busy is None:
@@ -230,7 +232,7 @@ class _ObservingConsumer:
             self._busy.addCallbacks(self._flushed, self._failed)
 
     def finish(self) -> Deferred[None]:
-        """Fire when everything was shown."""
+        """Fire when the observer was called with all bytes."""
         if self._busy is None:
             return self._flush()
         return self._busy.addCallback(lambda _: self._flush())
@@ -238,11 +240,11 @@ class _ObservingConsumer:
     def _flush(self) -> Deferred[None]:
         pieces, self._pieces, self._size = self._pieces, [], 0
 
-        def show() -> None:
+        def call_observer() -> None:
             for piece in pieces:
                 self._observe(piece)
 
-        return self._threads.run_blocking(show)
+        return self._threads.run_blocking(call_observer)
 
     def _flushed(self, _: None) -> None:
         self._busy = None

@@ -1,23 +1,21 @@
-"""The writer of the s3 driver.
+"""The writer of the s3 driver, and the memory budget that all writers of a process share.
 
-Bytes gather on the reactor's thread until there are enough for a chunk, which is then on its way
-to the store while the next one gathers: at most two are. A chunk counts when it and all before
-it are stored, and were shown to the observer, on a thread. One that fails takes all behind it
-with it, and ``size`` tells the truth.
+A writer collects bytes on the reactor's thread until they make a chunk. At most two chunks are
+stored at the same time, while the next one is collected. A chunk counts when it and all chunks
+before it were stored and passed to the observer, on a thread. A chunk that fails discards all
+chunks after it, and ``size`` is reduced accordingly.
 
-How much memory the uploads of one process may hold, all together.
-
-An upload sends large parts, which it must hold until the store has them. One alone may hold two
-parts; a hundred at once must not hold a hundred times that. When memory is short, whoever holds
-enough for a part sends it, however large the configured parts are; and if nobody does, the one
-that holds most of what can be sent sends it. Who can send no less than a part, because parts were
-sent before, is never kept waiting below that: there are few of those (:class:`PartUploadSlots`).
+An upload sends large chunks, which it must hold until the store has them. One upload may hold two
+chunks. When the memory of all uploads is exhausted, a writer sends what it has as soon as that is
+enough for a part, whatever the configured chunk size is. If no writer is sending, the one with the
+most bytes that can be sent sends them. A writer whose chunks cannot be smaller than a part, because
+it uploads parts, is never paused below that size; :class:`PartUploadSlots` limits their number.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
@@ -34,103 +32,100 @@ if TYPE_CHECKING:
     from twisted.python.failure import Failure
 
     from twisted_registry.storage.interfaces import Change
-
-    # @@EMPTY
     from twisted_registry.storage.s3.sinks import ISink
     from twisted_registry.storage.threads import Threads
 
+    #: Returns the changes that finish a file of a size.
     ChangesFor: TypeAlias = Callable[[int], Sequence[Change]]
 
 # zope's methods have no self, and their bodies are their docstrings.
 # mypy: disable-error-code="empty-body"
 
+log = Logger()
+
+#: Chunks of a writer that are stored at the same time.
+_MAX_CHUNK_UPLOADS: Final = 2
+
 
 class IMemoryUser(Interface):
-    """Somebody who holds bytes until the store has them."""
+    """A user of the memory budget."""
 
-    buffered: int = Attribute("Bytes that are not on their way yet.")
-    is_uploading: bool = Attribute(
-        "Whether bytes are on their way, so that some will be free soon."
-    )
-
-    can_send_early: bool = Attribute("Whether what is collected could be sent now.")
+    buffered: int = Attribute("Collected bytes that are not being stored yet.")
+    is_uploading: bool = Attribute("Whether chunks are being stored, which will free memory.")
+    can_send_early: bool = Attribute("Whether the collected bytes can be stored now.")
 
     def send_early() -> None:
-        """Send what is collected, even if it is little."""
+        """Store the collected bytes, although they are less than a chunk."""
 
     def resume() -> None:
-        """Take more bytes, unless there is another reason not to."""
+        """Accept more bytes, unless there is another reason to pause."""
 
 
 @define(eq=False)
 class MemoryBudget:
-    """The bytes of all holders.
+    """The memory that all writers of a process share.
 
-    :ivar limit: bytes beyond which nobody takes more, as a rule.
+    :ivar limit: bytes above which writers are paused.
+    :ivar held_bytes: bytes that all users hold.
     """
 
     limit: int
-    _held_bytes: dict[IMemoryUser, int] = field(init=False, factory=dict)
-    _total: int = field(init=False, default=0)
+    held_bytes: int = field(init=False, default=0)
+    _held_by_user: dict[IMemoryUser, int] = field(init=False, factory=dict)
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether there is no memory left to take."""
-        return self._total >= self.limit
+        """Whether the limit is reached."""
+        return self.held_bytes >= self.limit
 
     def set_held(self, user: IMemoryUser, size: int) -> None:
-        """Take note that a holder holds ``size`` bytes now."""
-        before = self._held_bytes.pop(user, 0)
+        """Record how many bytes a user holds, and resume other users if memory became free."""
+        before = self._held_by_user.pop(user, 0)
         if size:
-            self._held_bytes[user] = size
-        self._total += size - before
+            self._held_by_user[user] = size
+        self.held_bytes += size - before
         if size < before and not self.is_exhausted:
-            for other in tuple(self._held_bytes):
+            for other in tuple(self._held_by_user):
                 other.resume()
         elif size < before:
             self.free_memory()
 
     def free_memory(self) -> None:
-        """If no memory is left, see to it that some will be."""
-        if not self.is_exhausted or any(user.is_uploading for user in self._held_bytes):
+        """If the memory is exhausted and no chunk is being stored, make a user store one."""
+        if not self.is_exhausted or any(user.is_uploading for user in self._held_by_user):
             return
-        able = [user for user in self._held_bytes if user.can_send_early]
+        able = [user for user in self._held_by_user if user.can_send_early]
         if able:
             max(able, key=lambda user: user.buffered).send_early()
 
 
 @define(eq=False)
 class PartUploadSlots:
-    """How many may do at once what holds memory that can not be freed early.
+    """Limits the number of writers that upload parts and cannot free memory early.
 
-    :ivar free: how many more.
+    :ivar available: number of free slots.
     """
 
     available: int
 
     def acquire(self) -> bool:
-        """Take one, if there is one."""
+        """Take a slot; False if none is free."""
         if self.available <= 0:
             return False
         self.available -= 1
         return True
 
     def release(self) -> None:
-        """Give one back."""
+        """Return a slot."""
         self.available += 1
-
-
-log = Logger()
-
-#: Chunks on their way to the store at once.
-_MAX_CHUNK_UPLOADS = 2
 
 
 @define(eq=False)
 class _ChunkUpload:
-    """A chunk on its way.
+    """A chunk that is being stored.
 
-    :ivar stored: what the sink told when it was stored.
+    :ivar is_done: whether it was stored.
+    :ivar stored: the result of the sink.
     """
 
     content: Sequence[bytes]
@@ -142,14 +137,14 @@ class _ChunkUpload:
 
 @define(eq=False)
 class _PendingSync:
-    """A caller who waits until what was written is stored.
+    """A caller that waits until all bytes written so far are stored.
 
-    :ivar size: up to which byte.
-    :ivar saved: whether a later writer must find it.
+    :ivar size: size of the file up to which bytes must be stored.
+    :ivar must_save: whether later writers must find them.
     """
 
     size: int
-    saved: bool
+    must_save: bool
     deferred: Deferred[int] = field(factory=Deferred)
 
 
@@ -158,9 +153,10 @@ class _PendingSync:
 class ObjectWriter(PushConsumer):
     """The one writer of a path in this process.
 
-    :ivar conclude: makes the changes that end the file.
-    :ivar chunk: bytes of a chunk, if memory allows.
+    :ivar apply_changes: makes the changes that finish the file.
+    :ivar chunk_bytes: size of a chunk, if memory permits.
     :ivar release: called when the path is free again.
+    :ivar observe: called with all bytes, on a thread.
     """
 
     _apply_changes: Callable[[ObjectWriter, ChangesFor], Deferred[int]]
@@ -168,7 +164,7 @@ class ObjectWriter(PushConsumer):
     sink: ISink
     _threads: Threads
     _budget: MemoryBudget
-    _chunk: int
+    _chunk_bytes: int
     _release: Callable[[], object]
     _observe: Callable[[bytes], object] | None = None
     buffered: int = field(init=False, default=0)
@@ -178,9 +174,9 @@ class ObjectWriter(PushConsumer):
     _sending_early: bool = field(init=False, default=False)
     _observing: bool = field(init=False, default=False)
     _saving: bool = field(init=False, default=False)
-    #: bytes that the sink keeps in memory
+    #: accepted bytes that the sink keeps in memory
     _sink_bytes: int = field(init=False, default=0)
-    #: whether somebody asked for the file to be there, even if it is empty
+    #: whether to create the file even if it is empty
     _must_exist: bool = field(init=False, default=False)
     _failure_reported: bool = field(init=False, default=False)
     _removing: bool = field(init=False, default=False)
@@ -192,26 +188,26 @@ class ObjectWriter(PushConsumer):
 
     @property
     def size(self) -> int:
-        """Bytes under the path, those still in flight included."""
+        """Bytes of the file, including those that are not stored yet."""
         return self.sink.size + sum(upload.size for upload in self._uploads) + self.buffered
 
     @property
     def content_id(self) -> str:
-        """Names the bytes that are stored."""
-        return self.sink.mark
+        """Identifies the stored bytes."""
+        return self.sink.content_id
 
     @property
     def is_uploading(self) -> bool:
-        """Whether bytes are on their way."""
+        """Whether chunks are being stored."""
         return bool(self._uploads)
 
     @property
     def is_settled(self) -> bool:
-        """Whether all that was written is stored, and more can not come from here."""
+        """Whether all written bytes are stored."""
         return not (self.buffered or self._uploads)
 
     def write(self, data: bytes) -> None:
-        """Take bytes; dropped after a failure, ``close`` and ``cancel``."""
+        """Accept bytes; ignored after a failure, ``close`` and ``cancel``."""
         if self._failure is not None or self._ending or not data:
             return
         self._content.append(data)
@@ -221,24 +217,24 @@ class ObjectWriter(PushConsumer):
         self._pause_if_full()
 
     def flush(self) -> Deferred[int]:
-        """Fire with the size once a later writer finds all written so far."""
+        """Fire with the size when later writers find all bytes written so far."""
         if self.sink.is_resumable or self._failure is not None:
-            return self._sync(saved=True)
-        # Part of a file is of no use to anybody; the rest will not come.
+            return self._sync(must_save=True)
+        # Nobody can continue this file, and the rest of it will not be written.
         self._ending = True
         self._discard_unstored()
         return succeed(0)
 
     def commit(self) -> Deferred[int]:
-        """Fire with the size once all written so far is stored, or ready to be."""
-        return self._sync(saved=False)
+        """Fire with the size when all bytes written so far are stored, or kept for ``finalize``."""
+        return self._sync(must_save=False)
 
     def finalize(self, decide: ChangesFor) -> Deferred[int]:
-        """Commit, make the changes that ``decide`` answers, and close."""
+        """Commit, make the changes that ``decide`` returns, and close."""
         return self._apply_changes(self, decide)
 
     def close(self) -> Deferred[int]:
-        """Stop writing, keep what is stored, and let another writer come."""
+        """Stop writing, keep the stored bytes, and release the path."""
         if self._ended:
             return succeed(self.sink.size)
         self._ending = True
@@ -248,52 +244,52 @@ class ObjectWriter(PushConsumer):
         return deferred_close
 
     def cancel(self) -> Deferred[None]:
-        """Stop writing, remove the file, and let another writer come."""
+        """Stop writing, remove the file, and release the path."""
         self._removing = self._failure_reported = True
         self._discard_unstored(StorageError(self.path, "the writer is cancelled"))
         return self.close().addCallback(lambda _: None)
 
     @property
     def can_send_early(self) -> bool:
-        """Whether the sink takes what is collected, however little."""
+        """Whether the collected bytes are enough for a chunk of the sink."""
         return self.buffered >= max(self.sink.min_bytes, 1)
 
     def send_early(self) -> None:
-        """Send what is collected."""
+        """Store the collected bytes."""
         self._sending_early = True
         self._advance()
 
     def resume(self) -> None:
-        """Take more bytes, unless two chunks of our own are held already."""
-        full = self.size - self.sink.size >= _MAX_CHUNK_UPLOADS * self._chunk
+        """Resume the producer, unless this writer holds two chunks."""
+        full = self.size - self.sink.size >= _MAX_CHUNK_UPLOADS * self._chunk_bytes
         if self._paused and not full and self._producer is not None:
             self._paused = False
             self._producer.resumeProducing()
 
-    def _sync(self, *, saved: bool) -> Deferred[int]:
+    def _sync(self, *, must_save: bool) -> Deferred[int]:
         if self._failure is not None:
             self._failure_reported = True
             return fail(self._failure)
         if self._ending:
             return fail(StorageError(self.path, "the writer is closed"))
         self._must_exist = True
-        sync = _PendingSync(self.size, saved)
+        sync = _PendingSync(self.size, must_save)
         self._syncs.append(sync)
         self._advance()
         return sync.deferred
 
     def _advance(self) -> None:
-        """Do what can be done now."""
+        """Start all work that is possible now."""
         while not (self._ended or self._saving) and self._may_start():
             self._start()
-        # A store that answers at once may have brought us here before.
+        # This method is called recursively if the sink stores a chunk at once.
         if self._ended or self._saving:
             return
         due = [sync for sync in self._syncs if sync.size <= self.sink.size]
         if due:
             self._syncs = [sync for sync in self._syncs if sync not in due]
-            wanted = any(sync.saved for sync in due) and not self.sink.saved
-            self._save(due, wanted=wanted)
+            must_save = any(sync.must_save for sync in due) and not self.sink.is_saved
+            self._save(due, must_save=must_save)
         elif self._ending and self.is_settled:
             self._finish()
 
@@ -301,12 +297,12 @@ class ObjectWriter(PushConsumer):
         uploads = self._uploads
         if not self.buffered or len(uploads) >= _MAX_CHUNK_UPLOADS:
             return False
-        if uploads and (self.sink.tail or uploads[-1].size < self.sink.min_part_bytes):
-            return False  # what flies may have to be joined with what would follow
+        if uploads and (self.sink.tail_bytes or uploads[-1].size < self.sink.min_part_bytes):
+            return False  # the pending chunk may have to be joined with the next one
         if self._ending or self._syncs:
             return True
-        large = self.sink.min_part_bytes if self._budget.is_exhausted else self._chunk
-        return self._sending_early or self.buffered + self.sink.tail >= large
+        large = self.sink.min_part_bytes if self._budget.is_exhausted else self._chunk_bytes
+        return self._sending_early or self.buffered + self.sink.tail_bytes >= large
 
     def _start(self) -> None:
         upload = _ChunkUpload(self._content, self.buffered)
@@ -322,7 +318,7 @@ class ObjectWriter(PushConsumer):
         self._accept_next()
 
     def _accept_next(self) -> None:
-        """Count the first chunk if it has landed: they count in order."""
+        """Accept the first chunk if it was stored. Chunks are accepted in order."""
         if self._observing or not self._uploads or not self._uploads[0].is_done:
             return
         upload = self._uploads[0]
@@ -330,8 +326,8 @@ class ObjectWriter(PushConsumer):
             self._chunk_observed(None, upload)
         else:
             self._observing = True
-            showing = self._threads.run_blocking(self._observe_chunk, upload.content)
-            showing.addCallbacks(
+            observing = self._threads.run_blocking(self._observe_chunk, upload.content)
+            observing.addCallbacks(
                 self._chunk_observed, self._failed, (upload,), errbackArgs=(upload,)
             )
 
@@ -351,13 +347,13 @@ class ObjectWriter(PushConsumer):
         self._advance()
 
     def _resume_if_free(self) -> None:
-        """Take more bytes if there is memory, or if we hold none of it."""
+        """Resume the producer if there is memory, or if this writer has collected no bytes."""
         if not self._budget.is_exhausted or not self.buffered:
             self.resume()
 
     def _failed(self, failure: Failure, upload: _ChunkUpload) -> None:
         if upload not in self._uploads:
-            return  # dropped by an earlier failure, or by the caller
+            return  # discarded by an earlier failure or by the caller
         if upload is self._uploads[0]:
             self._observing = False
         self._fail(to_storage_error(failure, self.path))
@@ -370,8 +366,8 @@ class ObjectWriter(PushConsumer):
             self._producer.stopProducing()
         self._advance()
 
-    def _discard_unstored(self, why: StorageError | None = None) -> None:
-        """Forget what is not stored yet, but for what the observer is looking at."""
+    def _discard_unstored(self, error: StorageError | None = None) -> None:
+        """Discard bytes that are not stored, except the chunk that is being observed."""
         uploads = list(self._uploads)
         self._uploads.clear()
         if self._observing:
@@ -382,11 +378,11 @@ class ObjectWriter(PushConsumer):
         self._update_budget()
         syncs, self._syncs = self._syncs, []
         for sync in syncs:
-            sync.deferred.errback(why or StorageError(self.path, "the rest did not come"))
+            sync.deferred.errback(error or StorageError(self.path, "the upload is incomplete"))
 
-    def _save(self, due: Sequence[_PendingSync], *, wanted: bool) -> None:
+    def _save(self, due: Sequence[_PendingSync], *, must_save: bool) -> None:
         self._saving = True
-        saving: Deferred[Any] = self.sink.save() if wanted else succeed(None)
+        saving: Deferred[Any] = self.sink.save() if must_save else succeed(None)
 
         def saved(_: object) -> None:
             self._saving = False
@@ -402,10 +398,10 @@ class ObjectWriter(PushConsumer):
         saving.addCallbacks(saved, failed)
 
     def _finish(self) -> None:
-        self._saving = True  # nothing else can begin any more
+        self._saving = True  # no other work may start
         if self._removing:
             ending = maybeDeferred(self.sink.remove)
-        elif not self.sink.saved and self._is_worth_saving:
+        elif not self.sink.is_saved and self._is_worth_saving:
             ending = maybeDeferred(self.sink.save)
         else:
             ending = succeed(None)
@@ -418,16 +414,16 @@ class ObjectWriter(PushConsumer):
         return bool(self.sink.size) or (self._must_exist and self._failure is None)
 
     def _release_sink(self, result: Failure | None) -> None:
-        def told(failure: Failure) -> None:
-            # Strays cost room, and go with the folder of the upload.
+        def log_error(failure: Failure) -> None:
+            # They use space until the folder of the upload is deleted.
             log.warn(
-                "pieces of {path} that nobody needs could not be removed: {error}",
+                "cannot delete unused pieces of an upload: path={path} error={error}",
                 path=self.path, error=failure.getErrorMessage(),
             )  # fmt: skip
 
-        leaving = maybeDeferred(self.sink.clean_up)
-        leaving.addErrback(told)
-        leaving.addCallback(lambda _: self._closed(result))
+        cleaning = maybeDeferred(self.sink.clean_up)
+        cleaning.addErrback(log_error)
+        cleaning.addCallback(lambda _: self._closed(result))
 
     def _closed(self, result: Failure | None) -> None:
         self._ended = True
@@ -449,12 +445,12 @@ class ObjectWriter(PushConsumer):
     def _update_budget(self) -> None:
         held = self.size - self.sink.size + self._sink_bytes
         if self._uploads and self._uploads[0].size < self.sink.min_part_bytes:
-            held += self.sink.tail  # which is read, to be stored again
+            held += self.sink.tail_bytes  # read, to be stored again with the chunk
         self._budget.set_held(self, held)
 
     def _pause_if_full(self) -> None:
         short = self._budget.is_exhausted and self.can_send_early
-        full = self.size - self.sink.size >= _MAX_CHUNK_UPLOADS * self._chunk
+        full = self.size - self.sink.size >= _MAX_CHUNK_UPLOADS * self._chunk_bytes
         if (full or short) and self._producer is not None and not self._paused:
             self._paused = True
             self._producer.pauseProducing()
