@@ -21,8 +21,10 @@ TEST = [
     "moto[server]>=5",
     "prometheus-client>=0.20",
     "pytest>=8",
+    "pytest-randomly>=3.15",
     "pytest-timeout>=2.3",
     "pytest-twisted>=1.14",
+    "pytest-xdist>=3.6",
     "txredisapi>=1.6",
 ]
 
