@@ -22,7 +22,7 @@ serve: $(VENV)/.installed
 	$(BIN)/twisted-registry serve conf/registry.yml
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m "not integration and not nightly" $(ARGS)
+	$(BIN)/python -m pytest -n logical --dist worksteal -m "not integration and not nightly" $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
