@@ -1,8 +1,6 @@
-"""Who runs a task, of several processes on one store."""
+"""Which of several processes on one store runs a task."""
 
 from __future__ import annotations
-
-import os
 
 import pytest
 from twisted.internet.defer import Deferred, fail
@@ -10,15 +8,15 @@ from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 
 from tests.repository.worlds import done, result_of
-from twisted_registry.maintenance import lease as module
 from twisted_registry.maintenance.lease import (
     LEASE_TTL_S,
-    RunRecord,
     RunSkipped,
     TaskLease,
-    TaskLeases,
+    TaskRun,
+    host_and_pid,
 )
 from twisted_registry.maintenance.task import PeriodicTask
+from twisted_registry.repository.liveness import process_identity
 from twisted_registry.storage.interfaces import MethodUnsupported, StorageError
 from twisted_registry.storage.memory import MemoryDriver
 
@@ -34,8 +32,8 @@ def clock():
     return clock
 
 
-class Simple(MemoryDriver):
-    """A store that can be like one without conditional writes, or break."""
+class LeaseDriver(MemoryDriver):
+    """A store that may lack conditional writes, or fail."""
 
     conditional = True
     broken = False
@@ -53,18 +51,18 @@ class Simple(MemoryDriver):
 
 @pytest.fixture(params=[True, False], ids=["conditional", "unconditional"])
 def driver(clock, request):
-    driver = Simple(clock)
+    driver = LeaseDriver(clock)
     driver.conditional = request.param
     return driver
 
 
 class Process:
-    """One of several, with a task whose runs end when the test says so."""
+    """One of several processes, with a task whose runs the test ends."""
 
     def __init__(self, driver, clock, settings="same"):
         self.begun = []
-        turn = TaskLease(TaskLeases(driver), "sweep", clock, HOUR, settings)
-        self.task = PeriodicTask("sweep", self.work, clock, HOUR, lambda: 0.0, turn)
+        self.lease = TaskLease(driver, "sweep", clock, HOUR, settings)
+        self.task = PeriodicTask("sweep", self.work, clock, HOUR, lambda: 0.0, self.lease)
 
     async def work(self):
         waiting = Deferred()
@@ -86,13 +84,12 @@ def here(driver, clock):
 
 
 @pytest.fixture
-def there(driver, clock, monkeypatch):
-    """A process of another host, as the records tell."""
-    monkeypatch.setattr(module, "_is_alive", lambda _: True)
+def there(driver, clock):
+    """A second process."""
     return Process(driver, clock)
 
 
-def test_one_at_a_time(here, there):
+def test_task_runs_in_one_process_at_a_time(here, there):
     here.run()
     (run,) = there.run()
     assert run.skipped == "another process is at it"
@@ -102,7 +99,7 @@ def test_one_at_a_time(here, there):
     assert there.task.is_running
 
 
-def test_a_long_run_keeps_its_turn(here, there, clock):
+def test_lease_is_renewed_during_a_long_run(here, there, clock):
     here.run()
     for _ in range(20):
         clock.advance(LEASE_TTL_S / 4)
@@ -111,7 +108,7 @@ def test_a_long_run_keeps_its_turn(here, there, clock):
     assert clock.getDelayedCalls() == []
 
 
-def test_a_process_that_is_gone_is_waited_for_no_longer_than_a_term(driver, there, clock):
+def test_lease_that_is_not_renewed_expires(driver, there, clock):
     result_of(driver.put(RUNNING, b"elsewhere 1 it"))
     clock.advance(LEASE_TTL_S * 0.9)
     assert there.run()[0].skipped
@@ -120,21 +117,33 @@ def test_a_process_that_is_gone_is_waited_for_no_longer_than_a_term(driver, ther
     assert there.task.is_running
 
 
-@pytest.mark.parametrize("pid", [os.getpid(), 2**22 + 1], ids=["reused", "free"])
-def test_a_dead_process_of_this_host_is_not_waited_for(driver, here, pid):
-    host = module.host_and_pid().split()[0]
-    result_of(driver.put(RUNNING, f"{host} {pid} dead".encode()))
+@pytest.mark.skipif(not process_identity(), reason="needs /proc")
+@pytest.mark.parametrize("is_reused", [False, True], ids=["free", "reused"])
+def test_lease_of_an_exited_process_is_taken_over_at_once(driver, here, is_reused):
+    place, pid, started = process_identity().rsplit("/", 2)
+    dead = f"{place}/{pid}/{int(started) - 1}" if is_reused else f"{place}/{2**22 + 1}/{started}"
+    result_of(driver.put(RUNNING, f"{host_and_pid()} an-id {dead}".encode()))
     here.run()
     assert here.task.is_running
 
 
-def test_a_living_process_of_this_host_is(driver, here):
-    host = module.host_and_pid().split()[0]
-    result_of(driver.put(RUNNING, f"{host} {os.getppid()} lives".encode()))
+def test_lease_of_a_live_process_is_not_taken_over(driver, here):
+    alive = f"{host_and_pid()} an-id {process_identity()}"
+    result_of(driver.put(RUNNING, alive.encode()))
     assert here.run()[0].skipped
 
 
-def test_what_others_did_lately_is_not_done_again_for_the_schedule_alone(here, there, clock):
+def test_current_holder_is_shown_without_its_identity(here):
+    assert done(here.lease.current_holder()) is None
+    here.run()
+    holder = done(here.lease.current_holder())
+    assert holder.startswith(f"{host_and_pid()} ")
+    assert len(holder.split()) == 3
+    here.ends()
+    assert done(here.lease.current_holder()) is None
+
+
+def test_scheduled_run_is_skipped_if_another_process_ran_the_task_recently(here, there, clock):
     here.run()
     clock.advance(60)
     here.ends()
@@ -146,14 +155,14 @@ def test_what_others_did_lately_is_not_done_again_for_the_schedule_alone(here, t
     assert there.task.is_running
 
 
-def test_by_hand_it_is(here, there):
+def test_manual_run_is_not_skipped_after_a_recent_run(here, there):
     here.run()
     here.ends()
     there.run()
     assert there.task.is_running
 
 
-def test_what_failed_is_done_again(here, there):
+def test_scheduled_run_is_not_skipped_after_a_failure(here, there):
     runs = here.run()
     here.begun[0].errback(OSError("broken"))
     assert runs[0].failure
@@ -161,7 +170,7 @@ def test_what_failed_is_done_again(here, there):
     assert there.task.is_running
 
 
-def test_so_is_what_was_done_under_other_settings(here, driver, clock):
+def test_scheduled_run_is_not_skipped_after_a_run_with_other_settings(here, driver, clock):
     here.run()
     here.ends()
     other = Process(driver, clock, "others")
@@ -169,28 +178,28 @@ def test_so_is_what_was_done_under_other_settings(here, driver, clock):
     assert other.task.is_running
 
 
-def test_all_know_how_it_went(driver, here, there, clock):
+def test_all_processes_read_the_record_of_the_last_run(driver, here, there, clock):
     here.run()
     clock.advance(3)
     here.ends({"gone": 2})
-    last_run = done(there.task._lease.leases.last_run("sweep"))
+    last_run = done(there.lease.last_run())
     assert (last_run.seconds, last_run.result, last_run.failure) == (3.0, {"gone": 2}, "")
-    assert last_run.by == module.host_and_pid()
+    assert last_run.by == host_and_pid()
     result_of(driver.put(LAST, b"{"))
-    assert done(there.task._lease.leases.last_run("sweep")) is None
+    assert done(there.lease.last_run()) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"7", b"[]", b'{"began": "x", "seconds": 1}', b"{}"])
-def test_a_torn_record_is_none(content):
-    assert RunRecord.from_bytes(content) is None
+def test_torn_record_is_ignored(content):
+    assert TaskRun.from_bytes(content) is None
 
 
-def test_a_record_of_a_later_version_is_read():
+def test_record_of_a_later_version_is_read():
     content = b'{"began": 1, "seconds": 2, "novelty": 3}'
-    assert RunRecord.from_bytes(content) == RunRecord(1, 2)
+    assert TaskRun.from_bytes(content) == TaskRun(1, 2)
 
 
-def test_a_turn_that_was_taken_over_is_neither_renewed_nor_given_back(driver, here, clock):
+def test_lease_that_was_taken_over_is_neither_renewed_nor_released(driver, here, clock):
     here.run()
     result_of(driver.put(RUNNING, b"elsewhere 1 it"))
     clock.advance(LEASE_TTL_S / 4)
@@ -199,7 +208,7 @@ def test_a_turn_that_was_taken_over_is_neither_renewed_nor_given_back(driver, he
     assert (here.task.runs, here.task.failures) == (1, 0)
 
 
-def test_a_store_that_breaks_meanwhile_does_not_fail_the_run(driver, here, clock):
+def test_run_succeeds_although_the_store_fails_meanwhile(driver, here, clock):
     failures = []
     globalLogPublisher.addObserver(failures.append)
     try:
@@ -212,12 +221,12 @@ def test_a_store_that_breaks_meanwhile_does_not_fail_the_run(driver, here, clock
     assert [run.result for run in ended] == [5]
     said = {event["log_format"] for event in failures if "log_failure" in event}
     assert said == {
-        "the turn of {task} could not be renewed",
-        "the end of {task} could not be noted",
+        "lease could not be renewed task={task}",
+        "run could not be recorded task={task}",
     }
 
 
-def test_whoever_stops_gives_the_turn_back(here, there):
+def test_stopping_the_service_releases_the_lease(here, there):
     here.run()
     here.task.startService()
     here.task.stopService()
@@ -225,9 +234,23 @@ def test_whoever_stops_gives_the_turn_back(here, there):
     assert there.task.is_running
 
 
-def test_what_is_asked_for_without_a_task(driver, clock):
-    turn = TaskLease(TaskLeases(driver), "sweep", clock, HOUR)
+def test_work_is_not_started_while_the_lease_is_held(driver, clock):
+    lease = TaskLease(driver, "sweep", clock, HOUR)
     result_of(driver.put(RUNNING, b"elsewhere 1 it"))
     with pytest.raises(RunSkipped):
-        done(turn.run_exclusively(None, scheduled=False))
-    assert done(turn.leases.current_holder("sweep")) == "elsewhere 1 it"
+        done(lease.run_exclusively(None, scheduled=False))
+    assert done(lease.current_holder()) == "elsewhere 1 it"
+
+
+def test_record_has_plain_values_and_is_shown_without_settings():
+    run = TaskRun(1.0, 2.0, TaskRun(3.0, 4.0), by="host 1", settings="secret")
+    stored = TaskRun.from_bytes(run.to_bytes())
+    assert stored.settings == "secret"
+    assert stored.result["began"] == 3.0
+    assert run.as_dict() == {
+        "began": 1.0,
+        "seconds": 2.0,
+        "result": stored.result,
+        "failure": "",
+        "by": "host 1",
+    }

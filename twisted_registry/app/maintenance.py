@@ -29,7 +29,7 @@ from twisted_registry.integrity.links import LinkCheck
 from twisted_registry.integrity.manifests import ManifestCheck
 from twisted_registry.integrity.repositories import RepositoryCheck
 from twisted_registry.integrity.scrub import Scrub, ScrubPosition
-from twisted_registry.maintenance.lease import TaskLease, TaskLeases
+from twisted_registry.maintenance.lease import TaskLease
 from twisted_registry.maintenance.task import PeriodicTask
 from twisted_registry.oci.patterns import Glob, GlobSet
 from twisted_registry.repository.concurrency import RateLimiter
@@ -238,7 +238,7 @@ class MaintenanceService(MultiService):
         self.configuration = configuration
         self.reactor = reactor
         self._closing: list[Callable[[], Deferred[None]]] = []
-        self.leases = TaskLeases(driver)
+        self.leases: dict[str, TaskLease] = {}
         self.chores: Mapping[str, TaskDefinition] = {
             chore.name: chore for chore in chores(self.maintenance)
         }
@@ -265,13 +265,14 @@ class MaintenanceService(MultiService):
         found = []
         for chore in self.chores.values():
             task = self.task(chore.name)
-            last_run = await self.leases.last_run(chore.name)
+            lease = self.leases[chore.name]
+            last_run = await lease.last_run()
             found.append(
                 {
                     "name": chore.name,
                     "enabled": chore.enabled,
                     "interval": chore.interval,
-                    "running": await self.leases.current_holder(chore.name),
+                    "running": await lease.current_holder(),
                     "last": None if last_run is None else last_run.as_dict(),
                     "next": task.next,
                     "runs": task.runs,
@@ -290,8 +291,9 @@ class MaintenanceService(MultiService):
             return await made[0]()
 
         lease = TaskLease(
-            self.leases, chore.name, self.reactor, chore.interval, repr(chore.settings)
+            self.driver, chore.name, self.reactor, chore.interval, repr(chore.settings)
         )
+        self.leases[chore.name] = lease
         interval = chore.interval if chore.enabled else None
         return PeriodicTask(chore.name, work, self.reactor, interval, random, lease)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from twisted_registry.config.schema import Configuration
-    from twisted_registry.maintenance.task import TaskRun
+    from twisted_registry.maintenance.lease import TaskRun
     from twisted_registry.storage.interfaces import IStorageDriver
 
 #: Exit status of a run that was passed over, because another process does the same.
@@ -81,14 +81,14 @@ def _run(configuration: Configuration, options: Namespace) -> int:
     run = standalone.run_once(work)
     if run is None:
         return 1
-    said = run.record("")
+    shown = run.as_dict()
     if options.json:
-        told = {"task": options.task, "passed_over": run.skipped, **said.as_dict()}
+        told = {"task": options.task, "passed_over": run.skipped, **shown}
         sys.stdout.write(f"{json.dumps(told)}\n")
     elif run.skipped:
         print_error(f"{options.task}: {run.skipped}")
     elif not run.failure:
-        sys.stdout.write(f"{options.task}: {_result(said.result)} in {run.seconds:.1f} s\n")
+        sys.stdout.write(f"{options.task}: {_result(shown['result'])} in {run.seconds:.1f} s\n")
     if run.failure:
         print_error(f"{options.task} failed: {run.failure}")
     return 1 if run.failure else EXIT_SKIPPED if run.skipped else 0

@@ -15,7 +15,7 @@ from twisted_registry.app.maintenance import make_retention
 from twisted_registry.commands.configured import add_config_argument, load_or_exit, print_error
 from twisted_registry.commands.output import format_table
 from twisted_registry.commands.store import is_in_memory, make_registry, open_store
-from twisted_registry.maintenance.lease import RunSkipped, TaskLease, TaskLeases
+from twisted_registry.maintenance.lease import RunSkipped, TaskLease
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -93,9 +93,7 @@ async def _retain(
             return done[0]
 
         try:
-            await TaskLease(TaskLeases(driver), "retention", reactor, 0).run_exclusively(
-                work, scheduled=False
-            )
+            await TaskLease(driver, "retention", reactor, 0).run_exclusively(work, scheduled=False)
         except RunSkipped as error:
             raise CommandFailed(str(error)) from error
         return done[0]

@@ -1,11 +1,12 @@
-"""Whose turn it is: of all processes that share a store, one at a time runs a task.
+"""Leases by which one process at a time runs a task, of all processes that share a store.
 
-A file that only one can create says who runs a task; its time is renewed for as long as the run
-goes on. One that was not renewed for a while was left by a process that is gone, and is taken over.
-Two that take it over in the same moment may both go on: no task relies on being alone, it would
-only do the work twice.
+The lease is a file that only one process can create. It has the holder, and its modification time
+is renewed while the task runs. A lease that was not renewed for a minute, or whose holder has
+certainly exited, was left by a dead process and is taken over. Two processes that take it over at
+the same moment may both run the task: all tasks are safe then, the work is only done twice.
 
-One run of a task among all processes that share a store.
+Beside the lease, the record of the last run is stored, so that a process does not repeat what
+another one has done shortly before.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from attrs import asdict, fields, frozen
+from attrs import asdict, define, field, frozen, has
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -25,6 +26,7 @@ from twisted.logger import Logger
 from twisted_registry.repository import layout
 from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.repository.inventory import store_time
+from twisted_registry.repository.liveness import has_exited, process_identity
 from twisted_registry.storage.interfaces import MethodUnsupported, PathExists, PathNotFound
 
 if TYPE_CHECKING:
@@ -34,73 +36,156 @@ if TYPE_CHECKING:
 
     from twisted_registry.storage.interfaces import IStorageDriver
 
-    # @@EMPTY
     Work = Callable[[], Coroutine[Deferred[object], object, object]]
 
-#: Seconds after which a turn that was not renewed is over.
+log = Logger()
+
+#: Seconds after which a lease that was not renewed is over.
 LEASE_TTL_S = 60.0
-#: Bytes of a file.
-_MAX_RECORD_BYTES = 1024 * 1024
+_RENEWAL_INTERVAL_S = LEASE_TTL_S / 4
+_MAX_FILE_BYTES = 1024 * 1024
+#: Fields of :class:`TaskRun` that are stored.
+_RECORD_FIELDS = ("began", "seconds", "result", "failure", "by", "settings")
+
+
+class RunSkipped(Exception):
+    """The task is not run; the text has the reason."""
 
 
 @frozen
-class RunRecord:
-    """How a run of a task ended.
+class TaskRun:
+    """One run of a task that has ended.
 
     :ivar began: seconds since the epoch, by the clock of the process that ran it.
     :ivar seconds: how long it took.
-    :ivar result: what it answered, as JSON can say it; None if it failed.
-    :ivar failure: why it failed; empty if it did not.
-    :ivar by: host and process.
-    :ivar settings: what the task was told to do, in words that are compared and not read.
+    :ivar result: what it returned; of a stored run, as plain JSON values. None if it failed.
+    :ivar failure: why it failed; empty if it succeeded.
+    :ivar skipped: why it was left to another process; empty if it was run. Not stored.
+    :ivar by: host name and process ID.
+    :ivar settings: the settings of the task, as text that is only compared.
     """
 
     began: float
     seconds: float
     result: Any = None
     failure: str = ""
+    skipped: str = ""
     by: str = ""
     settings: str = ""
 
     def to_bytes(self) -> bytes:
-        """The content of the file."""
-        return json.dumps(asdict(self), default=str).encode("ascii")
+        """Return the content of the record of this run."""
+        return json.dumps(self._plain()).encode("ascii")
 
     def as_dict(self) -> dict[str, Any]:
-        """What people and programs are told of it, ready for JSON."""
-        told = {name: value for name, value in asdict(self).items() if name != "settings"}
-        as_dict: dict[str, Any] = json.loads(json.dumps(told, default=str))
-        return as_dict
+        """Return what is shown of it, ready for JSON: all that is stored, without the settings."""
+        plain = self._plain()
+        del plain["settings"]
+        return plain
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> RunRecord | None:
-        """Read the file; None if it is torn, or another version's."""
+    def from_bytes(cls, content: bytes) -> TaskRun | None:
+        """Parse a record; None if it is torn. Fields of later versions are ignored."""
         try:
             found = json.loads(content)
-            known = {name: found[name] for name in found if name in _RECORD_FIELDS}
-            record = cls(**known)
-            return record if record.began + record.seconds >= 0 else None
+            run = cls(**{name: found[name] for name in found if name in _RECORD_FIELDS})
+            return run if run.began + run.seconds >= 0 else None
         except (ValueError, TypeError):
             return None
 
+    def _plain(self) -> dict[str, Any]:
+        result = asdict(self.result) if has(type(self.result)) else self.result
+        fields = {name: getattr(self, name) for name in _RECORD_FIELDS}
+        plain: dict[str, Any] = json.loads(json.dumps({**fields, "result": result}, default=str))
+        return plain
 
-_RECORD_FIELDS = frozenset(item.name for item in fields(RunRecord))
+
+def host_and_pid() -> str:
+    """Return the name of this process in records."""
+    return f"{socket.gethostname()} {os.getpid()}"
 
 
-class TaskLeases:
-    """The turns of all tasks of a store."""
+@define(eq=False)
+class TaskLease:
+    """The lease of one task, as one process uses it.
 
-    def __init__(self, driver: IStorageDriver) -> None:
-        self.driver = driver
+    :ivar task: name of the task.
+    :ivar interval_s: seconds between two scheduled runs. A scheduled run is skipped if another
+        process ran the task less than half of that ago, with the same settings.
+    :ivar settings: the settings of the task, as text that is only compared.
+    """
+
+    driver: IStorageDriver
+    task: str
+    clock: IReactorTime
+    interval_s: float
+    settings: str = ""
+    _is_taken_over: bool = field(init=False, default=False)
+
+    async def run_exclusively(self, work: Work, *, scheduled: bool) -> object:
+        """Run the task while holding the lease, and return its result.
+
+        :param scheduled: whether the run may be skipped because another process did it recently.
+        :raises RunSkipped: if another process runs the task, or did so recently.
+        :raises RegistryError: if the store fails.
+        """
+        if scheduled:
+            await self._skip_if_recent()
+        holder = f"{host_and_pid()} {uuid4()} {process_identity()}"
+        if not await self._acquire(holder):
+            raise RunSkipped("another process is at it")
+        renewal = LoopingCall(self._start_renewal, holder)
+        renewal.clock = self.clock
+        renewal_ended = renewal.start(_RENEWAL_INTERVAL_S, now=False)
+        try:
+            return await work()
+        finally:
+            renewal.stop()
+            # A renewal under way would restore the lease after its release.
+            await renewal_ended
+            try:
+                await self._release(holder)
+            except Exception:  # noqa: BLE001 - the lease expires by itself
+                log.failure("lease could not be released task={task}", task=self.task)
+
+    async def record_run(self, run: TaskRun) -> None:
+        """Store the record of a run. An error is logged only: the run itself has succeeded."""
+        try:
+            path = layout.task_last(self.task)
+            await self.driver.put(path, run.to_bytes(), durable=False)
+        except Exception:  # noqa: BLE001 - the next run is recorded again
+            log.failure("run could not be recorded task={task}", task=self.task)
 
     @translate_storage_errors
-    async def acquire(self, task: str, holder: str) -> bool:
-        """Begin a turn, and return whether nobody else has one.
+    async def last_run(self) -> TaskRun | None:
+        """Return the last run of any process; None if there is none, or its record is torn."""
+        try:
+            path = layout.task_last(self.task)
+            return TaskRun.from_bytes(await self.driver.get(path, _MAX_FILE_BYTES))
+        except PathNotFound:
+            return None
 
-        :param holder: names this turn, and no other.
-        """
-        path, content = layout.task_running(task), holder.encode("ascii")
-        if await self._is_held(task):
+    @translate_storage_errors
+    async def current_holder(self) -> str | None:
+        """Return host name, process ID and lease ID of who runs the task now, or None."""
+        if not await self._is_held():
+            return None
+        holder = await self._read_holder()
+        return None if holder is None else " ".join(holder.split(" ")[:3])
+
+    async def _skip_if_recent(self) -> None:
+        run = await self.last_run()
+        if run is None or run.failure or run.settings != self.settings:
+            return
+        ago = await self._seconds_since(layout.task_last(self.task))
+        if ago is not None and ago + run.seconds < self.interval_s / 2:
+            raise RunSkipped(f"{run.by} did it {ago:.0f} s ago")
+
+    @translate_storage_errors
+    async def _acquire(self, holder: str) -> bool:
+        """Take the lease unless another process holds it, and return whether that is done."""
+        path, content = layout.task_running(self.task), holder.encode("ascii")
+        if await self._is_held():
             return False
         with suppress(PathNotFound):
             await self.driver.delete(path)
@@ -110,177 +195,50 @@ class TaskLeases:
             return False
         except MethodUnsupported:
             await self.driver.put(path, content)
-        return await self.holder(task) == holder
+        return await self._read_holder() == holder
 
     @translate_storage_errors
-    async def renew(self, task: str, holder: str) -> bool:
-        """Go on with a turn, and return whether nobody has taken it over."""
-        if await self.holder(task) != holder:
-            return False
-        path = layout.task_running(task)
-        await self.driver.put(path, holder.encode("ascii"), durable=False)
-        return True
-
-    @translate_storage_errors
-    async def release(self, task: str, holder: str) -> None:
-        """End a turn, if nobody has taken it over."""
-        if await self.holder(task) == holder:
+    async def _release(self, holder: str) -> None:
+        if await self._read_holder() == holder:
             with suppress(PathNotFound):
-                await self.driver.delete(layout.task_running(task))
+                await self.driver.delete(layout.task_running(self.task))
+
+    async def _is_held(self) -> bool:
+        age = await self._seconds_since(layout.task_running(self.task))
+        if age is None or age >= LEASE_TTL_S:
+            return False
+        *_, identity = (await self._read_holder() or "").rpartition(" ")
+        return not has_exited(identity)
 
     @translate_storage_errors
-    async def holder(self, task: str) -> str | None:
-        """Who has the turn, or had it when he died; None if nobody has."""
+    async def _read_holder(self) -> str | None:
         try:
-            content = await self.driver.get(layout.task_running(task), _MAX_RECORD_BYTES)
+            content = await self.driver.get(layout.task_running(self.task), _MAX_FILE_BYTES)
         except PathNotFound:
             return None
         return content.decode("ascii", "replace")
 
     @translate_storage_errors
-    async def current_holder(self, task: str) -> str | None:
-        """Who runs a task now; None if nobody does."""
-        return await self.holder(task) if await self._is_held(task) else None
-
-    @translate_storage_errors
-    async def record_run(self, task: str, record: RunRecord) -> None:
-        """Let all know how a run ended."""
-        await self.driver.put(layout.task_last(task), record.to_bytes(), durable=False)
-
-    @translate_storage_errors
-    async def last_run(self, task: str) -> RunRecord | None:
-        """How the run that ended last went, whoever's it was; None if none is known."""
-        try:
-            return RunRecord.from_bytes(
-                await self.driver.get(layout.task_last(task), _MAX_RECORD_BYTES)
-            )
-        except PathNotFound:
-            return None
-
-    async def seconds_since_last_run(self, task: str) -> float | None:
-        """How many seconds ago that run ended, by the clock of the store; None if none did."""
-        return await self._seconds_since(layout.task_last(task))
-
-    async def _is_held(self, task: str) -> bool:
-        age = await self._seconds_since(layout.task_running(task))
-        return age is not None and age < LEASE_TTL_S
-
-    @translate_storage_errors
     async def _seconds_since(self, path: str) -> float | None:
+        """Return how long ago a file was written, by the clock of the store; None without one."""
         try:
             entry = await self.driver.stat(path)
         except PathNotFound:
             return None
         return await store_time(self.driver) - (entry.modified or 0) / 1e9
 
-
-log = Logger()
-
-
-class RunSkipped(Exception):
-    """The run is passed over; the text says why."""
-
-
-def host_and_pid() -> str:
-    """What this process is called in records."""
-    return f"{socket.gethostname()} {os.getpid()}"
-
-
-class TaskLease:
-    """The turns of this process at one task.
-
-    :ivar task: its name.
-    :ivar interval: seconds from one run to the next. A run that is due is passed over if another
-        process did it less than half of that ago, and was told to do the same.
-    :ivar settings: what the task is told to do.
-    """
-
-    def __init__(
-        self,
-        leases: TaskLeases,
-        task: str,
-        clock: IReactorTime,
-        interval: float,
-        settings: str = "",
-    ) -> None:
-        self.leases = leases
-        self.task = task
-        self.clock = clock
-        self.interval = interval
-        self.settings = settings
-        self._taken_over = False
-
-    async def run_exclusively(self, work: Work, *, scheduled: bool) -> object:
-        """Do the work unless another process does it.
-
-        :param due: whether it is done for the schedule alone.
-        :raises RunSkipped: if another process does it, or has done.
-        """
-        if scheduled:
-            await self._skip_if_recent()
-        holder = f"{host_and_pid()} {uuid4()}"
-        await self._release_dead_holder()
-        if not await self.leases.acquire(self.task, holder):
-            raise RunSkipped("another process is at it")
-        beat = LoopingCall(self._start_renewal, holder)
-        beat.clock = self.clock
-        over = beat.start(LEASE_TTL_S / 4, now=False)
-        try:
-            return await work()
-        finally:
-            beat.stop()
-            # What is under way would bring back what is given back here.
-            await over
-            try:
-                await self.leases.release(self.task, holder)
-            except Exception:  # noqa: BLE001 - it will be found to be old
-                log.failure("the turn of {task} could not be given back", task=self.task)
-
-    async def record_run(self, record: RunRecord) -> None:
-        """Let all know how a run ended; that this fails is no failure of the run."""
-        try:
-            await self.leases.record_run(self.task, record)
-        except Exception:  # noqa: BLE001 - the next run is noted again
-            log.failure("the end of {task} could not be noted", task=self.task)
-
-    async def _skip_if_recent(self) -> None:
-        last_run = await self.leases.last_run(self.task)
-        if last_run is None or last_run.failure or last_run.settings != self.settings:
-            return
-        ended = await self.leases.seconds_since_last_run(self.task)
-        if ended is not None and ended + last_run.seconds < self.interval / 2:
-            raise RunSkipped(f"{last_run.by} did it {ended:.0f} s ago")
-
-    async def _release_dead_holder(self) -> None:
-        """Do not wait for a process of this host that is gone, or was our own predecessor."""
-        found = await self.leases.holder(self.task)
-        host, _, rest = (found or "").partition(" ")
-        pid = rest.partition(" ")[0]
-        if found and host == socket.gethostname() and pid.isdecimal() and not _is_alive(int(pid)):
-            await self.leases.release(self.task, found)
-
     def _start_renewal(self, holder: str) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._renew_lease(holder))
+        return Deferred.fromCoroutine(self._renew(holder))
 
-    async def _renew_lease(self, holder: str) -> None:
+    async def _renew(self, holder: str) -> None:
         try:
-            if not await self.leases.renew(self.task, holder) and not self._taken_over:
-                self._taken_over = True
-                log.warn("another process runs {task} as well, which does no harm", task=self.task)
+            if await self._read_holder() == holder:
+                path = layout.task_running(self.task)
+                await self.driver.put(path, holder.encode("ascii"), durable=False)
+            elif not self._is_taken_over:
+                self._is_taken_over = True
+                log.warn("lease was taken over, two processes run task={task}", task=self.task)
         except CancelledError:
             return
-        except Exception:  # noqa: BLE001 - the next beat tries again
-            log.failure("the turn of {task} could not be renewed", task=self.task)
-
-
-def _is_alive(pid: int) -> bool:
-    """Whether another process of this host has an id."""
-    if pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
+        except Exception:  # noqa: BLE001 - retried with the next renewal
+            log.failure("lease could not be renewed task={task}", task=self.task)

@@ -1,16 +1,15 @@
-"""A chore that is done again and again: a LoopingCall in a Service."""
+"""A service that runs a task at intervals."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from attrs import asdict, frozen, has
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from twisted_registry.maintenance.lease import RunRecord, RunSkipped, host_and_pid
+from twisted_registry.maintenance.lease import RunSkipped, TaskRun, host_and_pid
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,72 +20,40 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-#: Seconds within which the first run begins: registries that were started together should not
-#: do their chores together.
+#: Seconds within which the first run begins, at most. Registries that are started together should
+#: not run their tasks together.
 MAX_START_DELAY_S = 3600.0
 
 
-@frozen
-class TaskRun:
-    """One run that has ended.
-
-    :ivar began: seconds since the epoch.
-    :ivar seconds: how long it took.
-    :ivar result: what it answered; None if it failed.
-    :ivar failure: why it failed; empty if it did not.
-    :ivar passed_over: why nothing was done, because another process did it; else empty.
-    """
-
-    began: float
-    seconds: float
-    result: object
-    failure: str = ""
-    skipped: str = ""
-
-    def record(self, settings: str) -> RunRecord:
-        """What others who share the store are told of it."""
-        result: Any = self.result
-        return RunRecord(
-            self.began,
-            self.seconds,
-            asdict(result) if has(type(result)) else result,
-            self.failure,
-            host_and_pid(),
-            settings,
-        )
-
-
 class PeriodicTask(Service):
-    """Runs ``work`` at intervals, one run at a time, until the service stops.
+    """Runs a task at intervals, one run at a time, until the service stops.
 
-    A failure is logged and counted, and does not end the schedule.
+    A failure is logged and counted, and the task is run again at the next interval.
 
-    :ivar name: of the task.
-    :ivar last: the run of this process that ended last and was not passed over, or None.
-    :ivar runs: how many have ended.
-    :ivar failures: how many of them failed.
-    :ivar passed_over: how many were left to another process, beside those.
+    :ivar last_run: the last run of this process that was not skipped, or None.
+    :ivar runs: number of runs that have ended.
+    :ivar failures: number of these that failed.
+    :ivar skipped: number of runs that were left to another process; not among ``runs``.
     """
-
-    name: str
 
     def __init__(
         self,
         name: str,
         work: Work,
         clock: IReactorTime,
-        interval: float | None,
+        interval_s: float | None,
         random: Callable[[], float],
         lease: TaskLease | None = None,
     ) -> None:
-        """Take what to do and how often.
+        """Prepare the service.
 
-        :param work: what one run does; cancelled when the service stops.
-        :param interval: seconds from the beginning of a run to that of the next; a beginning
-            that falls into a longer run is left out. None: it is only run by hand.
-        :param random: answers a number from 0 up to 1: after that part of the interval, or of
-            an hour if that is less, the first run begins.
-        :param turn: lets one process at a time do it; None if there is no other.
+        :param name: name of the task and of the service.
+        :param work: runs the task once; cancelled when the service stops.
+        :param interval_s: seconds from the start of a run to that of the next. A start that falls
+            into a longer run is skipped. None: the task is only run by :meth:`run`.
+        :param random: returns a number in [0, 1): the first run starts after that part of the
+            interval, or of an hour if that is less.
+        :param lease: lets one process at a time run the task; None if there is no other process.
         """
         self.setName(name)
         self.last_run: TaskRun | None = None
@@ -95,7 +62,7 @@ class PeriodicTask(Service):
         self.skipped = 0
         self._work = work
         self._clock = clock
-        self._interval = interval
+        self._interval_s = interval_s
         self._random = random
         self._lease = lease
         self._loop = LoopingCall(self.run, scheduled=True)
@@ -106,7 +73,7 @@ class PeriodicTask(Service):
 
     @property
     def is_running(self) -> bool:
-        """Whether a run is under way."""
+        """Whether the task is being run."""
         return self._running is not None
 
     @property
@@ -116,15 +83,15 @@ class PeriodicTask(Service):
         return None if call is None else call.getTime()
 
     def startService(self) -> None:
-        """Plan the first run."""
+        """Schedule the first run."""
         super().startService()
-        if self._interval is None:
+        if self._interval_s is None:
             return
-        delay = self._random() * min(self._interval, MAX_START_DELAY_S)
+        delay = self._random() * min(self._interval_s, MAX_START_DELAY_S)
         self._first_call = self._clock.callLater(delay, self._start_loop)
 
     def stopService(self) -> Deferred[None]:
-        """Plan no more runs, and cancel the one under way; fire when it has ended."""
+        """Schedule no more runs, cancel the current one, and fire when it has ended."""
         super().stopService()
         if self._first_call is not None:
             self._first_call.cancel()
@@ -138,15 +105,15 @@ class PeriodicTask(Service):
         return ended.addCallback(lambda _: None)
 
     def run(self, *, scheduled: bool = False) -> Deferred[TaskRun]:
-        """Run now, or join the run that is under way; fire with how it ended.
+        """Run now, or join the current run; fire with the run when it has ended.
 
         Cancelling the Deferred cancels the wait, not the run.
 
-        :param due: whether the schedule asks, and does without if another process has done it.
+        :param scheduled: whether the run may be skipped because another process did it recently.
         """
         ended = self._wait_for_run()
         if self._running is None:
-            # Not before it is known to be under way: it may end at once.
+            # Set before the work starts, because it may end at once.
             self._running = Deferred()
             work = Deferred.fromCoroutine(self._run_once(scheduled=scheduled))
             if self._running is not None:
@@ -154,9 +121,9 @@ class PeriodicTask(Service):
         return ended
 
     def _start_loop(self) -> None:
-        assert self._interval is not None
+        assert self._interval_s is not None
         self._first_call = None
-        self._loop.start(self._interval)
+        self._loop.start(self._interval_s)
 
     def _wait_for_run(self) -> Deferred[TaskRun]:
         ended: Deferred[TaskRun] = Deferred()
@@ -165,8 +132,8 @@ class PeriodicTask(Service):
 
     async def _run_once(self, *, scheduled: bool) -> None:
         began, result, failure, skipped = self._clock.seconds(), None, "", ""
+        lease = self._lease
         try:
-            lease = self._lease
             result = await (
                 self._work()
                 if lease is None
@@ -176,21 +143,23 @@ class PeriodicTask(Service):
             failure = "it was stopped"
         except RunSkipped as error:
             skipped = str(error)
-            log.info("{task} is passed over: {reason}", task=self.name, reason=skipped)
-        except Exception as error:  # noqa: BLE001 - whatever it was, the schedule goes on
-            log.failure("{task} failed; it will be tried again", task=self.name)
+            log.info("task is skipped task={task}: {reason}", task=self.name, reason=skipped)
+        except Exception as error:  # noqa: BLE001 - the schedule continues after any error
+            log.failure("task failed, will be run again task={task}", task=self.name)
             failure = f"{type(error).__name__}: {error}"
-        run = TaskRun(began, self._clock.seconds() - began, result, failure, skipped)
+        settings = "" if lease is None else lease.settings
+        seconds = self._clock.seconds() - began
+        run = TaskRun(began, seconds, result, failure, skipped, host_and_pid(), settings)
         if skipped:
             self.skipped += 1
         else:
             self.runs += 1
             self.failures += bool(failure)
             self.last_run = run
-            if self._lease is not None:
-                await self._lease.record_run(run.record(self._lease.settings))
+            if lease is not None:
+                await lease.record_run(run)
         self._running = None
-        awaited, self._waiters = self._waiters, []
-        for ended in awaited:
+        waiters, self._waiters = self._waiters, []
+        for ended in waiters:
             if not ended.called:
                 ended.callback(run)
