@@ -148,7 +148,7 @@ class HTTPConnection(Protocol):
         self.closing = False
         self._close_requested = False  # close when everything written has been sent
         self._write_closed = False  # everything has been sent
-        self._disconnecting = False  # the transport was told to close
+        self._disconnecting = False  # the transport is closing
 
     # Called by the transport
 
@@ -453,7 +453,7 @@ class HTTPConnection(Protocol):
         """Return the head of a complete response, and decide whether another may follow.
 
         :param fields: encoded header fields, each with its line break.
-        :param length: Content-Length; what is written afterwards is checked against it.
+        :param length: Content-Length; bytes that are written afterwards are checked against it.
         """
         self._unsent_body_bytes, self._self_delimited = length, True
         self._keep_alive = self._can_keep_alive()

@@ -184,7 +184,7 @@ class Output:
             self._corked.append(data)
 
     def cork(self) -> None:
-        """Keep what is written until :meth:`uncork`, to send it in one piece."""
+        """Keep written bytes until :meth:`uncork`, to send them in one piece."""
         self._corked = []
 
     def uncork(self) -> None:

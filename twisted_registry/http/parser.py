@@ -155,7 +155,8 @@ def _cut_credentials(data: bytes, start: int) -> tuple[bytes, bytes] | None:
     if start < 0 or not data.endswith(_END_OF_HEAD):
         return None
     begin = start + len(_AUTHORIZATION)
-    end = data.find(b"\r\n", begin)
+    # One byte is found much faster than two. A CR without LF is in no cached head.
+    end = data.find(b"\r", begin)
     raw = data[begin:end]
     if not raw or raw.translate(None, _PRINTABLE) or raw[0] == _SPACE or raw[-1] == _SPACE:
         return None
@@ -228,7 +229,7 @@ class RequestParser:
                 cache.store(data, event)
 
     def skip_body(self, amount: int) -> None:
-        """Count bytes of a body of known length that were read from the socket by somebody else.
+        """Count bytes of a body of known length that a thread read from the socket directly.
 
         :param amount: at most as many bytes as the body still has.
         """

@@ -36,7 +36,7 @@ _FILE_TURN_BYTES = 1024 * 1024
 class SocketOutput(Output):
     """Sends to the socket of one of Twisted's connections.
 
-    The transport must have nothing of its own to send. A registered pull producer, and
+    Nothing else may write to the transport. A registered pull producer, and
     ``startWriting``, are the public way to be called when its socket is writable.
     """
 
@@ -120,7 +120,7 @@ class SocketOutput(Output):
                 part.done.errback(reason)
 
     def resumeProducing(self) -> None:
-        """Send what is queued: the socket is writable."""
+        """Send the queue: the socket is writable."""
         if self._registering:
             return
         try:
