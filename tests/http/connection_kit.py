@@ -179,6 +179,7 @@ class ListeningServer:
 
     def __init__(self, kit, kind, folder, **options):
         self.kit = kit
+        self.peers = []
         self.site = HTTPSite(kit.tree(), reactor, **options)
         if kind == "unix":
             path = str(folder / "socket")
@@ -200,7 +201,9 @@ class ListeningServer:
             self.endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port.getHost().port)
 
     async def connect(self):
-        return await self.endpoint.connect(Factory.forProtocol(Peer))
+        peer = await self.endpoint.connect(Factory.forProtocol(Peer))
+        self.peers.append(peer)
+        return peer
 
     async def connect_paused(self):
         """Connect a client that reads nothing until it is resumed, after its TLS handshake."""
@@ -218,8 +221,13 @@ class ListeningServer:
         return await peer.end()
 
     async def close(self):
-        self.site.abort()
+        """Close the port and both ends of all connections."""
         await self.port.stopListening()
+        self.site.abort()
+        for peer in self.peers:
+            if not peer.closed:
+                peer.transport.abortConnection()
+        await until(lambda: not self.site.connections and all(each.closed for each in self.peers))
 
 
 async def until(condition):

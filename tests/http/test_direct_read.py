@@ -198,7 +198,8 @@ async def test_an_abort_during_a_direct_read_fails_the_body(direct_server, direc
 
 @pytest_twisted.ensureDeferred
 async def test_a_direct_read_has_no_deadline(direct_server, direct_kit):
-    _peer, _sink = await start_direct_read(direct_server, direct_kit, HeldSink)
+    _, sink = await start_direct_read(direct_server, direct_kit, HeldSink)
     (connection,) = direct_server.site.connections
     assert connection.deadline == float("inf")
     direct_kit.waiting[0].body.stopProducing()
+    sink.released.callback(None)
