@@ -256,8 +256,8 @@ def test_watermarks(disk, tmp_path):
         status, _, lines = server.stop()
         assert status == 0
     for words in (
-        "% full: pushes are refused",
-        "has room again",
-        'level=warning msg="the store is',
+        "store is full, pushes are refused",
+        "store has space again",
+        'level=warning msg="store is',
     ):
         assert any(words in line for line in lines), words

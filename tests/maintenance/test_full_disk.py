@@ -1,4 +1,4 @@
-"""What chores do on a disk that is full at each of the changes that they make: nothing is lost."""
+"""Maintenance on a disk that is full at each of its changes in turn: nothing is lost."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def once(request):
 
 
 def heartbeats_running(store, gate):
-    """Let a gate look at the store, also while it can not note that it did."""
+    """Poll a gate periodically, also while its record cannot be written."""
 
     def poll():
         with suppress(*FAILS):
@@ -42,7 +42,7 @@ def heartbeats_running(store, gate):
 
 
 @pytest.mark.parametrize("kind", [Store, KeptStore], ids=["for good", "into a trash"])
-def test_a_collection_through_every_full_disk(once, kind):
+def test_collection_on_a_disk_full_at_each_change(once, kind):
     room, failed, reached = 0, 0, True
     while reached:
         store = kind(FullDisk())
@@ -57,7 +57,7 @@ def test_a_collection_through_every_full_disk(once, kind):
             store.collect(untagged=True)
         except FAILS:
             failed += 1
-        # Pulls go on, and what is removed is what may go.
+        # Pulls succeed, and only garbage was removed.
         assert store.is_whole(kept), disk.refused
         reached, disk.room = bool(disk.refused), None
         store.age(60)
@@ -65,7 +65,7 @@ def test_a_collection_through_every_full_disk(once, kind):
         assert store.is_whole(kept), disk.refused
         assert not store.holds(b"garbage")
         assert done(world.repo().manifests.get_parsed(loose)) is None
-        # A list that could not be withdrawn is void by now.
+        # A list that could not be withdrawn has expired.
         store.age(300)
         world.blob(b"garbage")
         assert world.image("v2") == kept
@@ -75,7 +75,7 @@ def test_a_collection_through_every_full_disk(once, kind):
 
 
 @pytest.mark.parametrize("name", ["flipped blob", "malformed layer link"])
-def test_a_repair_through_every_full_disk(once, name):
+def test_repair_on_a_disk_full_at_each_change(once, name):
     damage = DAMAGE[name]
     room, reached = 0, True
     while reached:
@@ -88,7 +88,7 @@ def test_a_repair_through_every_full_disk(once, name):
             store.check(repair=True)
         after = store.tree()
         reached, disk.room = bool(disk.refused), None
-        # Each file is as it was or as the repair leaves it, or in the quarantine.
+        # Each file is unchanged, or repaired, or in the quarantine.
         expected = {**before, **damage.mended}
         for path in {*before, *after} - {layout.DELETE_LIST}:
             assert after.get(path) in (before.get(path), expected.get(path)), (path, disk.refused)

@@ -1,4 +1,4 @@
-"""What one run of the purge does to a registry."""
+"""Purge of abandoned uploads."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def done(coroutine):
 
 
 @implementer(ILeftovers)
-class Swept(MemoryDriver):
-    """A store that has something to sweep, and folders that will not go."""
+class LeftoverDriver(MemoryDriver):
+    """A store with unfinished files of crashes, and one folder that cannot be deleted."""
 
     swept = None
     stubborn = ""
@@ -51,7 +51,7 @@ def clock():
 
 @pytest.fixture
 def driver(clock):
-    return Swept(clock)
+    return LeftoverDriver(clock)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def is_there(registry, upload_id, name="a"):
     return done(registry.repository(name).uploads.is_started(upload_id))
 
 
-def test_old_uploads_go_and_young_ones_stay(registry, driver, clock):
+def test_abandoned_uploads_are_removed_and_recent_ones_stay(registry, driver, clock):
     old = start(registry)
     clock.advance(DAY)
     young = start(registry)
@@ -80,7 +80,7 @@ def test_old_uploads_go_and_young_ones_stay(registry, driver, clock):
     assert driver.swept == clock.seconds() - 1.5 * DAY
 
 
-def test_a_dry_run_says_what_would_go_and_removes_nothing(registry, driver, clock, log_events):
+def test_dry_run_logs_abandoned_uploads_and_removes_nothing(registry, driver, clock, log_events):
     old = start(registry)
     clock.advance(2 * DAY)
     assert done(UploadPurge(registry, clock, DAY, dry_run=True).run()) == UploadPurgeResult(
@@ -94,7 +94,7 @@ def test_a_dry_run_says_what_would_go_and_removes_nothing(registry, driver, cloc
     ]
 
 
-def test_one_that_will_not_go_does_not_keep_the_rest(registry, driver, clock):
+def test_upload_that_cannot_be_removed_is_skipped(registry, driver, clock):
     first, second = sorted(start(registry) for _ in range(2))
     driver.stubborn = first
     clock.advance(2 * DAY)
@@ -105,7 +105,7 @@ def test_one_that_will_not_go_does_not_keep_the_rest(registry, driver, clock):
     assert not is_there(registry, second)
 
 
-def test_one_that_is_being_written_is_counted_as_found_only(registry, driver, clock):
+def test_upload_that_is_being_written_is_not_removed(registry, driver, clock):
     upload_id = start(registry)
     path = f"docker/registry/v2/repositories/a/_uploads/{upload_id}/data"
     writers = []
@@ -117,7 +117,7 @@ def test_one_that_is_being_written_is_counted_as_found_only(registry, driver, cl
     assert writers
 
 
-def test_blobs_are_none_of_its_business(registry, clock):
+def test_blobs_are_not_purged(registry, clock):
     class Body:
         length = 4
 

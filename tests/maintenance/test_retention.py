@@ -1,16 +1,12 @@
-"""Which tags rules keep, and what a run does about the others."""
+"""Decisions of retention rules, and the removal of tags that no rule keeps."""
 
 from __future__ import annotations
 
 import pytest
-from twisted.logger import globalLogPublisher
 
 from tests.repository.trash_kit import WORLDS
-from tests.repository.worlds import done, result_of
+from tests.repository.worlds import done
 from twisted_registry.maintenance.pull_times import (
-    FLUSH_INTERVAL_S,
-    MAX_GAP_S,
-    PullRecorder,
     PullTimes,
 )
 from twisted_registry.maintenance.retention import (
@@ -35,7 +31,7 @@ DIGEST = Digest.of(b"manifest")
 
 
 def tag(name, pushed=100.0, pulled=None):
-    """A tag that was pushed, and perhaps pulled, so many days ago."""
+    """Return a tag that was pushed, and perhaps pulled, that many days ago."""
     return TagTimes(
         name,
         DIGEST,
@@ -45,42 +41,42 @@ def tag(name, pushed=100.0, pulled=None):
 
 
 def kept(rule, *tags, recording_since=None):
-    """The tags that stay, with the reason."""
+    """Return the tags that are kept, with the reason."""
     decisions = decide(rule, "a", tags, NOW, recording_since)
     assert [decision.tag for decision in decisions] == sorted(tags, key=lambda each: each.name)
     return {decision.tag.name: decision.kept for decision in decisions if decision.kept}
 
 
-def test_the_newest():
+def test_newest_tags_are_kept():
     tags = [tag("a", 3), tag("b", 1), tag("c", 2), tag("d", 2)]
     assert kept(RetentionRule(ALL, newest=2), *tags) == {"b": "newest 2", "c": "newest 2"}
     assert len(kept(RetentionRule(ALL, newest=9), *tags)) == 4
 
 
-def test_what_was_pushed_lately():
+def test_recently_pushed_tags_are_kept():
     rule = RetentionRule(ALL, pushed_within=2 * DAY)
     assert kept(rule, tag("a", 1.5), tag("b", 2), tag("c", 3)) == {"a": "pushed 1.5 d ago"}
 
 
-def test_what_always_stays():
+def test_tags_matched_by_always_are_kept():
     rule = RetentionRule(ALL, always=GlobSet.parse(["v*", "!v*-rc"], Glob.parse_tag))
     assert kept(rule, tag("v1"), tag("v1-rc"), tag("x")) == {"v1": "always"}
 
 
-def test_what_was_pulled_lately():
+def test_recently_pulled_tags_are_kept():
     rule = RetentionRule(ALL, pulled_within=10 * DAY)
     tags = [tag("a", pulled=9), tag("b", pulled=10), tag("c")]
     assert kept(rule, *tags, recording_since=NOW - 50 * DAY) == {"a": "pulled 9.0 d ago"}
 
 
-def test_what_is_not_known_to_be_unused_stays():
+def test_tags_with_unknown_times_are_kept():
     rule = RetentionRule(ALL, pulled_within=10 * DAY)
     assert kept(rule, tag("a")) == {"a": "pulls not recorded yet"}
     assert kept(rule, tag("a"), recording_since=NOW - 4 * DAY) == {"a": "pulls recorded for 4.0 d"}
     assert kept(RetentionRule(ALL, newest=0), tag("a", None)) == {"a": "push time unknown"}
 
 
-def test_one_reason_is_enough():
+def test_one_of_several_reasons_keeps_a_tag():
     rule = RetentionRule(ALL, 1, 2 * DAY, 10 * DAY, GlobSet.parse(["z"], Glob.parse_tag))
     tags = [tag("a", 0.5), tag("b", 1), tag("c", 5, pulled=1), tag("d", 5), tag("z", 5)]
     assert list(kept(rule, *tags, recording_since=0.0)) == ["a", "b", "c", "z"]
@@ -104,13 +100,13 @@ def retention(world, *rules, **more):
 
 
 def in_days(world, *names, name="a/b"):
-    """Push a tag a day, and let a day pass after the last."""
+    """Push one tag per day; a day passes after the last."""
     for index, tag_name in enumerate(names):
         world.image(tag_name, name, annotations={"n": str(index)})
         world.clock.advance(DAY)
 
 
-def test_a_run(world):
+def test_run_applies_the_first_rule_that_selects_a_tag(world):
     in_days(world, "one", "two", "three", "stable")
     in_days(world, "one", "two", name="c")
     in_days(world, "one", name="other")
@@ -137,7 +133,7 @@ def test_a_run(world):
     world.check()
 
 
-def test_immutable_tags_stay(world):
+def test_immutable_tags_are_kept(world):
     in_days(world, "v1", "v2")
     immutable = [TagSelector.parse(["**"], ["v1"])]
     made = retention(world, RetentionRule(ALL, pushed_within=1), immutable=immutable)
@@ -145,7 +141,7 @@ def test_immutable_tags_stay(world):
     assert world.tags() == ["v1"]
 
 
-def test_a_tag_that_is_pushed_meanwhile_stays(world):
+def test_tag_pushed_during_the_run_is_kept(world):
     in_days(world, "one", "two")
 
     def again(decision):
@@ -157,7 +153,7 @@ def test_a_tag_that_is_pushed_meanwhile_stays(world):
     assert world.tags() == ["one", "two"]
 
 
-def test_a_repository_that_can_not_be_read_does_not_keep_the_rest(world):
+def test_unreadable_repository_is_skipped(world):
     for name in ("a/b", "c"):
         in_days(world, "one", "two", name=name)
     broken = layout.tag_current("a/b", "one")
@@ -170,149 +166,3 @@ def test_a_repository_that_can_not_be_read_does_not_keep_the_rest(world):
     made = done(retention(world, RetentionRule(ALL, newest=1)).run())
     assert (made.failed, made.expired) == (1, 1)
     assert world.tags("c") == ["two"]
-
-
-# Pulls.
-
-
-@pytest.fixture
-def pending_pulls():
-    return set()
-
-
-@pytest.fixture
-def served(world, pending_pulls):
-    """The same store behind a registry that notes pulls."""
-    return Registry(world.driver, world.clock, pending_pulls=pending_pulls)
-
-
-@pytest.fixture
-def recorder(world, pending_pulls):
-    return PullRecorder(pending_pulls, PullTimes(world.driver), world.clock)
-
-
-def pull(served, reference, name="a/b"):
-    done(served.repository(name).manifests.get(reference))
-
-
-def test_pulls_keep_tags(world, served, pending_pulls, recorder):
-    in_days(world, "by-tag", "by-digest", "unused")
-    digest = done(world.repo().tags.resolve("by-digest"))
-    recorder.startService()
-    world.clock.pump([DAY] * 20)
-    pull(served, "by-tag")
-    pull(served, digest)
-    pull(served, "by-tag")
-    assert pending_pulls == {("a/b", "by-tag"), ("a/b", digest)}
-    world.clock.advance(FLUSH_INTERVAL_S)
-    assert pending_pulls == set()
-    rule = RetentionRule(ALL, pulled_within=10 * DAY)
-    for _ in range(2):
-        assert done(retention(world, rule, dry_run=True).run()).expired == 1
-        # What was gathered is remembered when the files of the processes are gone.
-        world.clock.advance(2 * 3600)
-    assert world.paths("twisted-registry/pulls/batches") == []
-    done(retention(world, rule).run())
-    assert world.tags() == ["by-digest", "by-tag"]
-    world.clock.pump([DAY] * 11)
-    done(retention(world, rule).run())
-    assert world.tags() == []
-
-
-def test_several_processes_record_pulls(world):
-    in_days(world, "one", "two", "both", "unused")
-    recorders = []
-    for reference in ("one", "two"):
-        pending_pulls = set()
-        served = Registry(world.driver, world.clock, pending_pulls=pending_pulls)
-        recorders.append(PullRecorder(pending_pulls, PullTimes(world.driver), world.clock))
-        recorders[-1].startService()
-        for tag_name in (reference, "both"):
-            pull(served, tag_name)
-    world.clock.pump([DAY] * 3)
-    rule = RetentionRule(ALL, pulled_within=10 * DAY)
-    # Nothing is known to be unused for as long as that.
-    assert done(retention(world, rule).run()).expired == 0
-    world.clock.pump([DAY] * 6)
-    assert done(retention(world, rule).run()).expired == 0
-    world.clock.pump([DAY])
-    assert done(retention(world, rule).run()).expired == 1
-    assert world.tags() == ["both", "one", "two"]
-    for recorder in recorders:
-        recorder.stopService()
-
-
-def test_a_pull_that_fails_is_none(world, served, pending_pulls):
-    with pytest.raises(Exception, match="MANIFEST_UNKNOWN"):
-        pull(served, "nothing")
-    assert pending_pulls == set()
-
-
-def test_what_is_left_is_recorded_at_the_end(world, served, pending_pulls, recorder):
-    in_days(world, "one")
-    recorder.startService()
-    pull(served, "one")
-    stopped = []
-    recorder.stopService().addCallback(stopped.append)
-    assert stopped == [None]
-    assert world.clock.getDelayedCalls() == []
-    times = PullTimes(world.driver)
-    done(times.merge_batches(0.0))
-    assert done(times.read_times("a/b")) == {"one": world.clock.seconds()}
-
-
-def test_a_store_that_breaks_loses_no_pull(world, pending_pulls, recorder):
-    def breaks(_number, action, path):
-        if action == "put":
-            raise StorageError(path, "it broke")
-
-    recorder.startService()
-    pending_pulls.add(("a", "tag"))
-    events = []
-    globalLogPublisher.addObserver(events.append)
-    try:
-        world.driver.before = breaks
-        world.clock.advance(FLUSH_INTERVAL_S)
-        assert pending_pulls == {("a", "tag")}
-        assert any("log_failure" in event for event in events)
-        world.driver.before = lambda *_: None
-        world.clock.advance(FLUSH_INTERVAL_S)
-    finally:
-        globalLogPublisher.removeObserver(events.append)
-    assert pending_pulls == set()
-
-
-def test_the_recording_begins_anew_after_a_long_gap(world, recorder):
-    times = PullTimes(world.driver)
-    assert done(times.recording_since()) is None
-    done(times.mark_recording())
-    first = done(times.recording_since())
-    for _ in range(3):
-        world.clock.advance(MAX_GAP_S * 0.9)
-        done(times.mark_recording())
-    assert done(times.recording_since()) == first
-    world.clock.advance(MAX_GAP_S * 1.1)
-    done(times.mark_recording())
-    assert done(times.recording_since()) == world.clock.seconds()
-
-
-def test_many_pulls_and_many_files(world, monkeypatch):
-    monkeypatch.setattr("twisted_registry.maintenance.pull_times._MAX_BATCH_PULLS", 7)
-    monkeypatch.setattr("twisted_registry.maintenance.pull_times._BATCHES_PER_PAGE", 3)
-    times = PullTimes(world.driver)
-    done(times.record_pulls({(f"r{number % 5}", f"t{number}") for number in range(100)}))
-    assert len(world.paths("twisted-registry/pulls/batches")) == 15
-    done(times.merge_batches(0.0))
-    assert sum(len(done(times.read_times(f"r{number}"))) for number in range(5)) == 100
-    done(times.merge_batches(world.clock.seconds() + 1))
-    assert [done(times.read_times(f"r{number}")) for number in range(5)] == [{}] * 5
-
-
-def test_torn_files_count_for_nothing(world):
-    world.write(layout.pull_batch("torn"), b"\xff\n\ntag\nsha256:00 a\n")
-    world.write(layout.pull_times("a"), b"x y\n12 tag\n\n")
-    times = PullTimes(world.driver)
-    assert done(times.read_times("a")) == {"tag": 12.0}
-    done(times.merge_batches(0.0))
-    assert set(done(times.read_times("a"))) == {"tag", "sha256:00"}
-    assert result_of(world.driver.stat(layout.pull_times("a"))).size

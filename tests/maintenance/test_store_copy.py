@@ -1,4 +1,4 @@
-"""A store copied into another: whole, verified, again and again, beside pushes."""
+"""Copies of a store: completeness, verification, repetition, interruption, concurrent pushes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BLOBS = "docker/registry/v2/blobs"
 
 
 def filled(world):
-    """Two repositories with what there is: tags, an index, a referrer, other digests and types."""
+    """Fill repositories with tags, an index, a referrer, another digest algorithm and type."""
     world.image("latest")
     world.image("latest", "a/b/c", annotations={"n": "1"})
     child = world.image(annotations={"n": "2"})
@@ -38,7 +38,7 @@ def blob_path(digest):
 
 
 def kept(world):
-    """What is to be copied, with its content."""
+    """Return the files that are copied, with their content."""
     return {
         path: world.read(path)
         for path in world.paths()
@@ -61,32 +61,32 @@ def target(request):
 
 
 def test_everything_is_copied(source, target):
-    told = copied(source, target)
+    result = copied(source, target)
     assert kept(target) == kept(source)
     assert not target.paths("twisted-registry")
     target.check()
     blobs = source.paths(BLOBS)
-    assert (told.repositories, told.manifests, told.tags) == (3, 6, 4)
-    assert (told.blobs, told.present, told.damaged) == (len(blobs), 0, [])
-    assert told.bytes == sum(len(source.read(path)) for path in blobs)
+    assert (result.repositories, result.manifests, result.tags) == (3, 6, 4)
+    assert (result.blobs, result.present, result.damaged) == (len(blobs), 0, [])
+    assert result.bytes == sum(len(source.read(path)) for path in blobs)
     subject = Digest.of(image(annotations={"n": "2"}))
     assert target.referrers(subject) == source.referrers(subject)
     stored = done(target.repo("odd").tags.resolve("odd"))
     assert stored == Digest.of(b"of its own kind")
 
 
-def test_a_second_run_copies_what_is_new(source, target):
+def test_second_run_copies_only_what_is_new(source, target):
     copied(source, target)
     again = copied(source, target)
     assert (again.blobs, again.manifests, again.tags) == (0, 0, 0)
     assert again.present == len(source.paths(BLOBS))
     source.image("latest", annotations={"n": "3"})
-    told = copied(source, target)
-    assert (told.blobs, told.manifests, told.tags) == (1, 1, 1)
+    result = copied(source, target)
+    assert (result.blobs, result.manifests, result.tags) == (1, 1, 1)
     assert kept(target) == kept(source)
 
 
-def test_a_copy_that_dies_at_any_step_shows_nothing_that_is_not_whole():
+def test_copy_interrupted_at_any_step_shows_complete_images_only():
     source, fatal = filled(World()), 0
     complete = kept(source)
     while True:
@@ -109,7 +109,7 @@ def test_a_copy_that_dies_at_any_step_shows_nothing_that_is_not_whole():
 
 
 def assert_whole(world):
-    """Every manifest that is linked has all that it refers to."""
+    """Check that each linked manifest has everything that it refers to."""
     for path in world.paths(f"{BLOBS[:-5]}repositories"):
         name, _, rest = path.removeprefix(f"{BLOBS[:-5]}repositories/").partition("/_manifests/")
         if rest.startswith("revisions/") and rest.endswith("/link"):
@@ -121,7 +121,7 @@ def assert_whole(world):
                 assert done(world.repo(name).manifests.get_parsed(part.digest)) is not None
 
 
-def test_what_is_pushed_meanwhile_is_copied_whole_or_not_at_all():
+def test_image_pushed_during_the_copy_is_copied_completely_or_not_at_all():
     number = 0
     while True:
         source, target = filled(World()), World()
@@ -149,49 +149,49 @@ def test_what_is_pushed_meanwhile_is_copied_whole_or_not_at_all():
     assert number > 60
 
 
-def test_damaged_bytes_are_left_out_with_what_refers_to_them(source, target):
+def test_damaged_blob_is_not_copied_nor_what_refers_to_it(source, target):
     layer, digest = b"damaged later", Digest.of(b"damaged later")
     source.blob(layer)
     broken = source.image("broken", layers=[descriptor(layer)])
     source.write(blob_path(digest), b"other bytes!!")
-    told = copied(source, target)
-    assert told.damaged == [
+    result = copied(source, target)
+    assert result.damaged == [
         f"{digest}: its bytes are those of {Digest.of(b'other bytes!!')}",
-        f"a/b@{broken}: left out: {digest}, which it refers to, can not be read",
+        f"a/b@{broken}: not copied: {digest}, which it refers to, cannot be read",
     ]
     assert "broken" not in target.tags()
     assert "latest" in target.tags()
     target.check()
     assert_whole(target)
-    # Once it is repaired, a second run brings it.
+    # A second run copies it after its repair.
     source.write(blob_path(digest), layer)
     assert copied(source, target).damaged == []
     assert "broken" in target.tags()
 
 
-def test_a_manifest_whose_bytes_are_damaged(source, target):
+def test_damaged_manifest_is_not_copied(source, target):
     doomed = source.image("doomed", annotations={"n": "4"})
     source.write(blob_path(doomed), b"torn")
-    told = copied(source, target)
-    assert f"a/b@{doomed}: left out: its bytes are missing or damaged" in told.damaged
+    result = copied(source, target)
+    assert f"a/b@{doomed}: not copied: its content is missing or damaged" in result.damaged
     assert "doomed" not in target.tags()
 
 
-def test_links_that_a_crash_left_empty_are_not_copied(source, target):
+def test_links_torn_by_a_crash_are_not_copied(source, target):
     layer = source.blob(b"of an empty link")
     path = f"docker/registry/v2/repositories/a/b/_layers/sha256/{layer.hex}/link"
     source.write(path, b"")
     revision = source.image("torn", annotations={"n": "5"})
     torn = f"docker/registry/v2/repositories/a/b/_manifests/revisions/sha256/{revision.hex}/link"
     source.write(torn, b"sha256:")
-    told = copied(source, target)
-    assert told.damaged == []
+    result = copied(source, target)
+    assert result.damaged == []
     assert path not in target.paths()
     assert torn not in target.paths()
     assert "torn" not in target.tags()
 
 
-def test_what_a_sparse_index_leaves_out_is_left_out(target):
+def test_sparse_index_is_copied_without_its_missing_children(target):
     source = World()
     away = descriptor(b"not here", OCI_IMAGE)
     path = f"docker/registry/v2/repositories/s/_manifests/revisions/sha256/{'{}'}/link"
@@ -199,18 +199,18 @@ def test_what_a_sparse_index_leaves_out_is_left_out(target):
     digest = Digest.of(content)
     source.write(blob_path(digest), content)
     source.write(path.format(digest.hex), str(digest).encode())
-    told = copied(source, target)
-    assert (told.manifests, told.damaged) == (1, [])
+    result = copied(source, target)
+    assert (result.manifests, result.damaged) == (1, [])
 
 
-def test_a_torn_copy_at_the_destination_is_replaced(source, target):
+def test_torn_blob_at_the_destination_is_replaced(source, target):
     digest = Digest.of(b"layer")
     target.write(blob_path(digest), b"")
     copied(source, target)
     assert target.read(blob_path(digest)) == b"layer"
 
 
-def test_bytes_that_were_spoiled_on_the_way_are_read_again(source, target):
+def test_blob_that_was_corrupted_on_the_way_is_read_again(source, target):
     blob = source.paths(BLOBS)[0]
     right, reads = source.read(blob), []
 
@@ -225,13 +225,13 @@ def test_bytes_that_were_spoiled_on_the_way_are_read_again(source, target):
             source.write(path, right)
 
     source.driver.before, source.driver.after = spoil, mend
-    told = copied(source, target)
+    result = copied(source, target)
     assert len(reads) == 2
-    assert told.damaged == []
+    assert result.damaged == []
     assert target.read(blob) == right
 
 
-def test_a_store_that_breaks_down_ends_it(source, target):
+def test_failure_of_either_store_ends_the_copy(source, target):
     for world in source, target:
         world.driver.before = fails_at(len(world.driver.calls) + 20)
         with pytest.raises(RegistryError):
@@ -241,7 +241,7 @@ def test_a_store_that_breaks_down_ends_it(source, target):
     assert kept(target) == kept(source)
 
 
-def test_how_far_it_is(source, target):
+def test_progress_reaches_the_total(source, target):
     copy = StoreCopy(source.driver, target.driver)
     assert (copy.processed_bytes, copy.total) == (0, 0)
     done(copy.run())
@@ -251,7 +251,7 @@ def test_how_far_it_is(source, target):
     assert again.processed_bytes == copy.total
 
 
-def test_files_that_nobody_knows_are_copied_as_they_are(source, target):
+def test_unknown_files_are_copied_unchanged(source, target):
     path = "docker/registry/v2/repositories/a/b/_manifests/tags/latest/own"
     source.write(path, b"1")
     copied(source, target)

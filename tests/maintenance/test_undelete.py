@@ -1,4 +1,4 @@
-"""Images, tags and repositories that come back from the trash by command."""
+"""Images, tags and repositories that are restored from the trash by command."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def store(request):
     return KeptStore(request.param())
 
 
-def restoring(store):
+def make_undelete(store, **settings):
     world = store.world
     registry = Registry(world.driver, world.clock, gate=world.gate, deleter=store.deleter)
-    return Undelete(registry)
+    return Undelete(registry, **settings)
 
 
 def multi(store, tag="multi"):
@@ -38,11 +38,11 @@ def collect_all(store):
     assert not store.holds(b"layer")
 
 
-def test_an_image_of_which_all_was_collected(store):
+def test_collected_image_is_restored(store):
     digest = multi(store)
     done(store.world.repo().manifests.delete(digest))
     collect_all(store)
-    assert done(restoring(store).manifest("a/b", digest, ["multi"])) == 4
+    assert done(make_undelete(store).manifest("a/b", digest, ["multi"])) == 4
     assert store.is_whole(digest)
     assert store.world.tags() == ["multi"]
     assert [item.kind for item in store.trash() if item.kind is not TrashedKind.TAG] == []
@@ -50,16 +50,16 @@ def test_an_image_of_which_all_was_collected(store):
     assert store.collect(untagged=True).blobs == 0
 
 
-def test_an_image_of_which_nothing_was_collected(store):
+def test_deleted_image_is_restored_before_its_collection(store):
     digest = multi(store)
     done(store.world.repo().manifests.delete(digest))
     done(store.world.repo().blobs.delete(LAYER))
-    assert done(restoring(store).manifest("a/b", digest)) == 4
+    assert done(make_undelete(store).manifest("a/b", digest)) == 4
     assert store.is_whole(digest)
 
 
 @pytest.mark.parametrize("part", [b"layer", image()])
-def test_what_is_gone_for_good_is_named_and_nothing_is_done(store, part):
+def test_incomplete_image_is_not_touched_and_what_is_missing_is_named(store, part):
     digest = multi(store)
     done(store.world.repo().manifests.delete(digest))
     collect_all(store)
@@ -68,18 +68,18 @@ def test_what_is_gone_for_good_is_named_and_nothing_is_done(store, part):
     store.world.remove(item.path)
     before = store.world.paths()
     with pytest.raises(NotRecoverable, match=str(missing)):
-        done(restoring(store).manifest("a/b", digest, ["multi"]))
+        done(make_undelete(store).manifest("a/b", digest, ["multi"]))
     assert store.world.paths() == before
 
 
-def test_a_manifest_that_never_was(store):
+def test_unknown_digest_is_not_recoverable(store):
     with pytest.raises(NotRecoverable):
-        done(restoring(store).manifest("a/b", LAYER))
+        done(make_undelete(store).manifest("a/b", LAYER))
     with pytest.raises(NotRecoverable):
-        done(restoring(store).layer("a/b", LAYER))
+        done(make_undelete(store).layer("a/b", LAYER))
 
 
-def test_a_manifest_whose_type_it_does_not_tell(store):
+def test_manifest_without_media_type_keeps_the_type_of_its_push(store):
     content = image(mediaType=None)
     for part in (b"{}", b"layer"):
         store.world.blob(part)
@@ -87,20 +87,20 @@ def test_a_manifest_whose_type_it_does_not_tell(store):
     digest = store.world.put(content, docker, "v1")
     done(store.world.repo().manifests.delete(digest))
     collect_all(store)
-    done(restoring(store).manifest("a/b", digest, ["v1"]))
+    done(make_undelete(store).manifest("a/b", digest, ["v1"]))
     assert done(store.world.repo().manifests.get("v1")).media_type == docker
 
 
-def test_a_link_to_a_blob(store):
+def test_deleted_blob_is_restored(store):
     store.world.blob(b"layer")
     done(store.world.repo().blobs.delete(LAYER))
     collect_all(store)
-    done(restoring(store).layer("a/b", LAYER))
+    done(make_undelete(store).layer("a/b", LAYER))
     assert done(store.world.repo().blobs.size(LAYER)) == 5
     assert store.trash() == []
 
 
-def test_all_that_was_deleted_in_a_repository(store):
+def test_deleted_content_of_a_repository_is_restored(store):
     kept = store.world.image("stays", artifactType="kept/type")
     digest = multi(store)
     store.world.image("v1", "a/b/c")
@@ -111,28 +111,27 @@ def test_all_that_was_deleted_in_a_repository(store):
     done(repository.tags.delete("stays"))
     done(repository.blobs.delete(LAYER))
     done(store.world.repo("a/b/c").tags.delete("v1"))
-    assert done(restoring(store).repository("a/b")) == []
+    assert done(make_undelete(store).repository("a/b")) == []
     assert store.world.tags() == ["multi", "stays"]
     assert store.world.tags("a/b/c") == []
     assert store.is_whole(digest)
     assert store.is_whole(kept)
 
 
-def test_many_tags_of_one_image(store, monkeypatch):
-    monkeypatch.setattr("twisted_registry.maintenance.undelete._TAGS_AT_ONCE", 3)
+def test_many_tags_of_one_image_are_restored_with_few_lookups(store):
     for number in range(8):
         digest = store.world.image(f"t{number}")
     store.world.clock.advance(1)
     done(store.world.repo().manifests.delete(digest))
     calls = len(store.world.driver.calls)
-    assert done(restoring(store).repository("a/b")) == []
+    assert done(make_undelete(store, tags_per_put=3).repository("a/b")) == []
     assert store.world.tags() == [f"t{number}" for number in range(8)]
     again = [path for action, path in store.world.driver.calls[calls:] if action == "walk"]
     assert len([path for path in again if path.endswith(digest.hex)]) < 20
     assert [item.kind for item in store.trash() if item.kind is not TrashedKind.TAG] == []
 
 
-def test_what_can_not_come_back_does_not_keep_the_rest(store):
+def test_repository_is_restored_except_for_incomplete_images(store):
     store.world.image("v1")
     other = store.world.image("v2", artifactType="other/type")
     store.world.clock.advance(1)
@@ -144,19 +143,19 @@ def test_what_can_not_come_back_does_not_keep_the_rest(store):
     store.collect()
     (item,) = [item for item in store.trash(TrashedKind.BLOB) if item.digest == other]
     store.world.remove(item.path)
-    first, second = done(restoring(store).repository("a/b"))
+    first, second = done(make_undelete(store).repository("a/b"))
     assert first.startswith("a/b:v2: ")
     assert str(other) in second
     assert store.world.tags() == ["v1"]
 
 
-def test_a_tag_that_was_set_again_stays(store):
+def test_tag_that_was_set_again_is_not_changed(store):
     store.world.image("v1")
     store.world.clock.advance(1)
     done(store.world.repo().tags.delete("v1"))
     store.world.clock.advance(1)
     newer = store.world.image("v1", artifactType="newer/type")
-    assert done(restoring(store).repository("a/b")) == []
+    assert done(make_undelete(store).repository("a/b")) == []
     assert done(store.world.repo().tags.resolve("v1")) == newer
 
 
@@ -164,7 +163,7 @@ def at(store, seconds):
     return done(TagHistory(store.world.driver).tag_at("a/b", "latest", seconds))
 
 
-def test_the_history_of_a_tag(store):
+def test_history_of_a_tag_has_each_change(store):
     began = store.world.clock.seconds()
     first = store.world.image("latest")
     store.world.clock.advance(10)
@@ -182,12 +181,12 @@ def test_the_history_of_a_tag(store):
         (20, second, None),
         (30, None, third),
     ]
-    # A record that a power cut tore; what comes after it tells.
+    # The next record replaces those that a power cut tore.
     for item in store.trash(TrashedKind.TAG)[:2]:
         store.world.write(item.path, b"sha256:torn")
     assert at(store, began + 15) == second
 
 
-def test_a_tag_of_which_nothing_is_known(store):
+def test_tag_without_history_has_no_earlier_digest(store):
     assert at(store, None) is None
     assert at(store, 10.0) is None

@@ -1,4 +1,4 @@
-"""What is told as a disk fills up, by a clock and a disk that the test sets."""
+"""Levels that are reported as a disk fills up, with a clock and a disk that the test controls."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from twisted_registry.maintenance.watermark import FillLevel, Watermark
 
 
 class Disk:
-    """So full as the test says."""
+    """A disk whose usage the test sets."""
 
     def __init__(self):
         self.used = succeed(0.0)
-        self.told = []
+        self.levels = []
         self.closed = 0
 
     def measure(self):
@@ -45,22 +45,22 @@ def disk():
 
 
 def watermark(disk, clock, *marks):
-    made = Watermark(disk.measure, disk.told.append, clock, 5.0, marks or (0.8, 0.9), disk.close)
+    made = Watermark(disk.measure, disk.levels.append, clock, 5.0, marks or (0.8, 0.9), disk.close)
     verifyObject(IService, made)
     made.startService()
     return made
 
 
-def levels(disk, clock, *parts):
+def reported_levels(disk, clock, *parts):
     for part in parts:
         disk.at(part)
         clock.advance(5)
-    return disk.told
+    return disk.levels
 
 
-def test_it_is_told_when_a_mark_is_passed(disk, clock, log_events):
+def test_each_crossed_threshold_is_reported_and_logged(disk, clock, log_events):
     watermark(disk, clock)
-    assert levels(disk, clock, 0.7, 0.8, 0.85, 0.9, 1.0, 0.89, 0.1) == [
+    assert reported_levels(disk, clock, 0.7, 0.8, 0.85, 0.9, 1.0, 0.89, 0.1) == [
         FillLevel.HIGH,
         FillLevel.FULL,
         FillLevel.HIGH,
@@ -72,45 +72,45 @@ def test_it_is_told_when_a_mark_is_passed(disk, clock, log_events):
         LogLevel.warn,
         LogLevel.info,
     ]
-    assert log_events[1]["part"] == "90.0"
+    assert log_events[1]["percent"] == "90.0"
 
 
-def test_it_says_how_it_stands(disk, clock):
+def test_status_has_usage_level_and_thresholds(disk, clock):
     made = watermark(disk, clock, 0.8, 0.9)
-    levels(disk, clock, 0.85)
+    reported_levels(disk, clock, 0.85)
     assert made.status() == {"used": 0.85, "level": "high", "warn": 0.8, "refuse": 0.9}
     disk.used = fail(OSError("it is gone"))
     clock.advance(5)
-    # The level stays as it was; how much is used nobody knows.
+    # The level stays; the usage is unknown.
     assert made.status() == {"used": None, "level": "high", "warn": 0.8, "refuse": 0.9}
 
 
-def test_it_is_told_at_once(disk, clock):
+def test_level_is_reported_at_start(disk, clock):
     disk.at(0.95)
     watermark(disk, clock)
-    assert disk.told == [FillLevel.FULL]
+    assert disk.levels == [FillLevel.FULL]
 
 
-def test_one_mark_alone(disk, clock):
+def test_either_threshold_may_be_unset(disk, clock):
     watermark(disk, clock, 0.0, 0.9)
-    assert levels(disk, clock, 0.89, 0.9, 0.1) == [FillLevel.FULL, FillLevel.ROOM]
+    assert reported_levels(disk, clock, 0.89, 0.9, 0.1) == [FillLevel.FULL, FillLevel.ROOM]
     other = Disk()
     watermark(other, clock, 0.8, 0.0)
-    assert levels(other, clock, 1.0, 0.1) == [FillLevel.HIGH, FillLevel.ROOM]
+    assert reported_levels(other, clock, 1.0, 0.1) == [FillLevel.HIGH, FillLevel.ROOM]
 
 
-def test_a_disk_that_can_not_be_asked_changes_nothing(disk, clock, log_events):
+def test_failed_measurement_keeps_the_level_and_is_logged_once(disk, clock, log_events):
     watermark(disk, clock)
-    levels(disk, clock, 0.95)
+    reported_levels(disk, clock, 0.95)
     for _ in range(2):
         disk.used = fail(OSError("it is gone"))
         clock.advance(5)
-    assert disk.told == [FillLevel.FULL]
+    assert disk.levels == [FillLevel.FULL]
     assert len([event for event in log_events if "log_failure" in event]) == 1
-    assert levels(disk, clock, 0.1) == [FillLevel.FULL, FillLevel.ROOM]
+    assert reported_levels(disk, clock, 0.1) == [FillLevel.FULL, FillLevel.ROOM]
 
 
-def test_a_disk_that_hangs_keeps_nobody_from_stopping(disk, clock):
+def test_stopping_cancels_a_hanging_measurement(disk, clock):
     disk.used = Deferred()
     made = watermark(disk, clock)
     clock.advance(60)
@@ -120,8 +120,8 @@ def test_a_disk_that_hangs_keeps_nobody_from_stopping(disk, clock):
     assert clock.getDelayedCalls() == []
 
 
-def found(**fields):
-    """What a system tells of a filesystem of a hundred blocks and inodes, half of them used."""
+def statvfs_with(**fields):
+    """Return a statvfs() for 100 blocks and 100 inodes, half of them used."""
     names = ["bsize", "frsize", "blocks", "bfree", "bavail"]
     names += ["files", "ffree", "favail", "flag", "namemax"]
     values = {
@@ -148,9 +148,9 @@ def found(**fields):
         ({"blocks": 0, "bfree": 0, "bavail": 0, "files": 0}, 0.0),
     ],
 )
-def test_which_part_is_used(fields, part):
-    assert used_fraction("/x", found(**fields)) == pytest.approx(part)
+def test_used_fraction_is_the_larger_of_blocks_and_inodes(fields, part):
+    assert used_fraction("/x", statvfs_with(**fields)) == pytest.approx(part)
 
 
-def test_a_real_disk(tmp_path):
+def test_used_fraction_of_a_real_disk(tmp_path):
     assert 0 <= used_fraction(str(tmp_path)) <= 1

@@ -1,1 +1,1 @@
-"""gc."""
+"""Garbage collection while clients push; the protocol is described in ``gate.py``."""

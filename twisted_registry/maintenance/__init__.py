@@ -1,1 +1,1 @@
-"""Chores that go on beside serving; of paths they know nothing."""
+"""Periodic work on a store besides garbage collection and checks."""

@@ -1,14 +1,12 @@
-"""Stores what was pulled, every few minutes.
+"""Recorded times of pulls, for retention rules that keep what was pulled recently.
 
-When manifests were pulled last, as far as it was recorded.
+A pull only adds to a set in memory. Every few minutes each process writes its set as a small file,
+whose modification time is the time of all pulls in it. So processes do not wait for each other, and
+all times are by the store's clock. Retention merges these files into one file per repository.
 
-A pull only adds to a set in memory. Every few minutes each process stores what is in its set as a
-small file of its own, whose time is the time of all pulls in it; so nobody waits for anybody, and
-all times are those of the store's clock. Whoever needs the times gathers these files into one for
-each repository.
-
-What was not recorded is not known to be unused: pulls from before the recording began, or while it
-was interrupted for long, count as if they had happened when it began (:meth:`PullTimes.recording_since`).
+Pulls that were not recorded are not known to be missing: pulls from before the recording started,
+or while it was interrupted for long, count as if they had happened when it started
+(:meth:`PullTimes.recording_since`).
 """
 
 from __future__ import annotations
@@ -30,7 +28,6 @@ from twisted_registry.storage.fallbacks import bulk_lookup
 from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
-    # @@EMPTY
     from collections.abc import Collection, Mapping, Sequence
 
     from twisted.internet.interfaces import IReactorTime
@@ -40,75 +37,36 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-#: Seconds between two files: what a crash may cost.
+#: Seconds between two files of a process: the pulls that a crash may lose.
 FLUSH_INTERVAL_S = 300.0
-
-
-class PullRecorder(Service):
-    """Empties a set of pulls into the store, while the service runs and once when it stops."""
-
-    def __init__(
-        self, pending_pulls: set[tuple[str, Digest | str]], times: PullTimes, clock: IReactorTime
-    ) -> None:
-        """Take the set that pulls are added to, and where they go."""
-        self.setName("recorder")
-        self._pulls = pending_pulls
-        self._times = times
-        self._loop = LoopingCall(self._start_flush)
-        self._loop.clock = clock
-        self._loop_ended: Deferred[LoopingCall] | None = None
-
-    def startService(self) -> None:
-        """Record at intervals, and say at once that this is done from now on."""
-        super().startService()
-        self._loop_ended = self._loop.start(FLUSH_INTERVAL_S)
-
-    def stopService(self) -> Deferred[None]:
-        """Record what is left."""
-        super().stopService()
-        return Deferred.fromCoroutine(self._flush_and_stop())
-
-    async def _flush_and_stop(self) -> None:
-        if self._loop_ended is not None:
-            self._loop.stop()
-            await self._loop_ended
-        await self._flush()
-
-    def _start_flush(self) -> Deferred[None]:
-        return Deferred.fromCoroutine(self._flush())
-
-    async def _flush(self) -> None:
-        taken = set(self._pulls)
-        self._pulls.clear()
-        try:
-            await self._times.mark_recording()
-            await self._times.record_pulls(taken)
-        except Exception:  # noqa: BLE001 - whatever it was, it is tried again
-            self._pulls.update(taken)
-            log.failure("what was pulled could not be recorded; it will be tried again")
-
-
-#: Seconds without a process that records after which pulls count as missed.
+#: Seconds without any recording process after which pulls count as missed.
 MAX_GAP_S = 7 * 24 * 3600.0
-#: Pulls in one file, and files that are gathered at once.
+#: Pulls in one file, and files that are merged together.
 _MAX_BATCH_PULLS = 10_000
 _BATCHES_PER_PAGE = 50
-#: Seconds for which files stay after they were gathered: should two gather at the same time, and
-#: one undo the other's work, the next one repairs it.
+#: Seconds for which files stay after they were merged. If two processes merge at the same time and
+#: one overwrites the result of the other, the next run repairs it.
 _BATCH_TTL_S = 3600.0
-#: Bytes of a file.
 _MAX_FILE_BYTES = 256 * 1024 * 1024
 
 
 @define(eq=False)
 class PullTimes:
-    """The times of one store."""
+    """The times of pulls in one store.
+
+    All methods raise :class:`~twisted_registry.oci.errors.RegistryError` if the store fails.
+
+    :ivar batch_pulls: pulls in one file, at most.
+    :ivar page_batches: files that are merged together.
+    """
 
     driver: IStorageDriver
+    batch_pulls: int = _MAX_BATCH_PULLS
+    page_batches: int = _BATCHES_PER_PAGE
 
     @translate_storage_errors
     async def mark_recording(self) -> None:
-        """Note that this process records pulls now; to be called every few minutes."""
+        """Record that this process records pulls; to be called every few minutes."""
         last = await self._modified_at(layout.PULLS_RECORDING)
         known = await self._modified_at(layout.PULLS_SINCE)
         if last is None or known is None or await store_time(self.driver) - last > MAX_GAP_S:
@@ -117,32 +75,32 @@ class PullTimes:
 
     @translate_storage_errors
     async def record_pulls(self, pulls: Collection[tuple[str, Digest | str]]) -> None:
-        """Store what was pulled since this was done last: repositories with tags and digests."""
+        """Store pulls, as repository names with a tag or digest."""
         lines = [f"{reference} {name}" for name, reference in pulls]
-        for start in range(0, len(lines), _MAX_BATCH_PULLS):
-            content = "\n".join([*lines[start : start + _MAX_BATCH_PULLS], ""])
+        for start in range(0, len(lines), self.batch_pulls):
+            content = "\n".join([*lines[start : start + self.batch_pulls], ""])
             await self.driver.put(
                 layout.pull_batch(str(uuid4())), content.encode("ascii"), durable=False
             )
 
     @translate_storage_errors
     async def recording_since(self) -> float | None:
-        """Since when pulls are recorded, in seconds since the epoch; None if they are not."""
+        """Return since when pulls are recorded: seconds since the epoch, or None if they are not."""
         return await self._modified_at(layout.PULLS_SINCE)
 
     @translate_storage_errors
     async def merge_batches(self, before: float) -> None:
-        """Sort what processes have stored by repository.
+        """Merge the files of all processes into one file per repository.
 
         Only one process should do that at a time.
 
-        :param before: seconds since the epoch; what was pulled earlier need not be remembered.
+        :param before: seconds since the epoch; earlier pulls are dropped.
         """
         old = await store_time(self.driver) - _BATCH_TTL_S
         after = ""
         while True:
             try:
-                entries = await self.driver.list(layout.PULL_BATCHES, after, _BATCHES_PER_PAGE)
+                entries = await self.driver.list(layout.PULL_BATCHES, after, self.page_batches)
             except PathNotFound:
                 return
             for name, times in (await self._read_batches(entries)).items():
@@ -154,13 +112,13 @@ class PullTimes:
                     if entry.modified is not None and entry.modified / 1e9 < old
                 ]
             )
-            if len(entries) < _BATCHES_PER_PAGE:
+            if len(entries) < self.page_batches:
                 return
             after = entries[-1].path
 
     @translate_storage_errors
     async def read_times(self, name: str) -> Mapping[str, float]:
-        """When tags and digests of a repository were pulled, in seconds since the epoch."""
+        """Return when tags and digests were pulled from a repository: seconds since the epoch."""
         try:
             content = await self.driver.get(layout.pull_times(name), _MAX_FILE_BYTES)
         except PathNotFound:
@@ -202,3 +160,50 @@ class PullTimes:
         except PathNotFound:
             return None
         return (entry.modified or 0) / 1e9
+
+
+class PullRecorder(Service):
+    """Moves pulls from a set into the store, periodically and when the service stops."""
+
+    def __init__(
+        self, pending_pulls: set[tuple[str, Digest | str]], times: PullTimes, clock: IReactorTime
+    ) -> None:
+        """Prepare the service.
+
+        :param pending_pulls: the set to which pulls are added, and from which they are moved.
+        """
+        self.setName("pull-recorder")
+        self._pulls = pending_pulls
+        self._times = times
+        self._loop = LoopingCall(self._start_flush)
+        self._loop.clock = clock
+        self._loop_ended: Deferred[LoopingCall] | None = None
+
+    def startService(self) -> None:
+        """Record periodically; the first time now, which marks the start of the recording."""
+        super().startService()
+        self._loop_ended = self._loop.start(FLUSH_INTERVAL_S)
+
+    def stopService(self) -> Deferred[None]:
+        """Record the remaining pulls."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._flush_and_stop())
+
+    async def _flush_and_stop(self) -> None:
+        if self._loop_ended is not None:
+            self._loop.stop()
+            await self._loop_ended
+        await self._flush()
+
+    def _start_flush(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._flush())
+
+    async def _flush(self) -> None:
+        pulls = set(self._pulls)
+        self._pulls.clear()
+        try:
+            await self._times.mark_recording()
+            await self._times.record_pulls(pulls)
+        except Exception:  # noqa: BLE001 - any error is retried
+            self._pulls.update(pulls)
+            log.failure("pulls could not be recorded, will retry")

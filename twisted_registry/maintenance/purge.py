@@ -1,4 +1,4 @@
-"""Removes uploads that nobody went on with (``storage.maintenance.uploadpurging``)."""
+"""Purge of abandoned uploads (``storage.maintenance.uploadpurging``)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class UploadPurgeResult:
     """What one run did.
 
     :ivar found: abandoned uploads.
-    :ivar removed: those that are gone; none in a dry run.
-    :ivar failed: those that could not be removed.
-    :ivar leftovers: unfinished files of crashes that are gone.
+    :ivar removed: abandoned uploads that were removed; 0 in a dry run.
+    :ivar failed: abandoned uploads that could not be removed.
+    :ivar leftovers: unfinished files of crashed processes that were removed.
     """
 
     found: int
@@ -36,10 +36,10 @@ class UploadPurgeResult:
 
 @define(eq=False, repr=False)
 class UploadPurge:
-    """One run after another over all uploads of a registry.
+    """Removes abandoned uploads of a registry.
 
-    :ivar age: seconds since an upload was last touched after which it is abandoned.
-    :ivar dry_run: only say what would go.
+    :ivar age: seconds without activity after which an upload is abandoned.
+    :ivar dry_run: only log what would be removed.
     """
 
     registry: Registry
@@ -48,7 +48,10 @@ class UploadPurge:
     dry_run: bool
 
     async def run(self) -> UploadPurgeResult:
-        """Remove what is abandoned now; one that can not be removed does not keep the rest."""
+        """Remove the uploads that are abandoned now. One that cannot be removed is skipped.
+
+        :raises RegistryError: if the store fails otherwise.
+        """
         before = self.clock.seconds() - self.age
         found = removed = failed = 0
         async for upload in self.registry.find_abandoned_uploads(before):
@@ -61,19 +64,19 @@ class UploadPurge:
                     removed += 1
                     self._log_upload("purged", upload)
             except RegistryError:
-                # The cause is in the log already.
+                # The storage error is logged already.
                 failed += 1
         leftovers = 0 if self.dry_run else await self.registry.remove_leftovers(before)
         log.info(
-            "uploads that nobody went on with: {found} found, {removed} purged, {failed} failed; "
-            "{leftovers} unfinished files of crashes removed",
+            "abandoned uploads found={found} purged={removed} failed={failed}, "
+            "unfinished files removed={leftovers}",
             found=found, removed=removed, failed=failed, leftovers=leftovers,
         )  # fmt: skip
         return UploadPurgeResult(found, removed, failed, leftovers)
 
     def _log_upload(self, what: str, upload: AbandonedUpload) -> None:
         log.info(
-            "{what} upload {id} of {repository}, idle for {hours:.0f} h",
+            "{what} upload id={id} repository={repository} idle_hours={hours:.0f}",
             what=what,
             id=upload.id,
             repository=upload.repository,

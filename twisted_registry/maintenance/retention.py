@@ -1,7 +1,7 @@
-"""Removes tags that rules no longer keep (``storage.maintenance.retention``).
+"""Removal of tags that no retention rule keeps (``storage.maintenance.retention``).
 
-Deleting is slower than keeping: a tag that no rule chooses stays, one of several reasons to keep it
-is enough, and what is not known (when it was pushed, or pulled) speaks for it.
+In doubt a tag is kept: if no rule selects it, if one of several reasons keeps it, or if it is
+unknown when it was pushed or pulled.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ log = Logger()
 
 @frozen
 class RetentionRule:
-    """What is kept of the tags that it chooses; what several reasons keep is kept once.
+    """The tags that a rule selects, and which of them it keeps; one reason is enough.
 
-    :ivar newest: so many of each repository, by the time of their push.
-    :ivar pushed_within: what was pushed in the last so many seconds.
-    :ivar pulled_within: what was pulled in the last so many seconds.
-    :ivar always: tags that stay.
+    :ivar selector: the tags to which the rule applies.
+    :ivar newest: keep this number of tags of each repository, by the time of their push.
+    :ivar pushed_within: keep tags that were pushed within this number of seconds.
+    :ivar pulled_within: keep tags that were pulled within this number of seconds; 0 for no such
+        reason.
+    :ivar always: keep these tags.
     """
 
     selector: TagSelector
@@ -47,10 +49,10 @@ class RetentionRule:
 
 @frozen
 class TagTimes:
-    """A tag, as it was found.
+    """A tag with its times.
 
-    :ivar pushed: in seconds since the epoch; None if the store does not tell.
-    :ivar pulled: likewise, it or its manifest; None if no pull is known.
+    :ivar pushed: when it was pushed, in seconds since the epoch; None if unknown.
+    :ivar pulled: when it or its manifest was pulled last; None if no pull is known.
     """
 
     name: str
@@ -61,9 +63,9 @@ class TagTimes:
 
 @frozen
 class Decision:
-    """What becomes of a tag.
+    """The decision on one tag.
 
-    :ivar kept: why it stays; empty if it goes.
+    :ivar kept: why it is kept; empty if it is removed.
     """
 
     repository: str
@@ -75,11 +77,11 @@ class Decision:
 class RetentionResult:
     """What a run did.
 
-    :ivar repositories: that a rule chooses.
-    :ivar tags: of these that a rule chooses.
-    :ivar kept: tags that stay.
-    :ivar expired: tags that are gone, or would be.
-    :ivar failed: repositories or tags that could not be dealt with.
+    :ivar repositories: repositories that a rule selects.
+    :ivar tags: tags in them that a rule selects.
+    :ivar kept: tags that are kept.
+    :ivar expired: tags that were removed, or would be in a dry run.
+    :ivar failed: repositories and tags that could not be processed.
     """
 
     repositories: int
@@ -96,9 +98,10 @@ def decide(
     now: float,
     recording_since: float | None,
 ) -> list[Decision]:
-    """What becomes of the tags of a repository that one rule chooses.
+    """Decide on the tags of a repository that one rule selects.
 
-    :param since: since when pulls are recorded; None if they are not.
+    :param now: seconds since the epoch, by the clock of the store.
+    :param recording_since: since when pulls are recorded; None if they are not.
     """
     ordered = sorted(tags, key=lambda tag: (-(tag.pushed or now), tag.name))
     newest = {tag.name for tag in ordered[: rule.newest]}
@@ -140,11 +143,11 @@ def _format_days(seconds: float) -> str:
 
 @define(eq=False)
 class TagRetention:
-    """Goes by rules: for each tag the first one that chooses it.
+    """Applies rules to all tags of a store: to each tag the first rule that selects it.
 
-    :ivar immutable: tags that stay, whatever the rules say.
-    :ivar dry_run: only say what would go.
-    :ivar watch: hears each verdict.
+    :ivar immutable: tags that are never removed.
+    :ivar dry_run: only report what would be removed.
+    :ivar on_decision: called with each decision.
     """
 
     registry: Registry
@@ -157,9 +160,9 @@ class TagRetention:
     _counts: dict[str, int] = field(init=False, factory=dict)
 
     async def run(self) -> RetentionResult:
-        """Remove what no rule keeps; a repository that can not be read does not keep the rest.
+        """Remove the tags that no rule keeps. Repositories that cannot be read are skipped.
 
-        :raises RegistryError: if the store does not answer.
+        :raises RegistryError: if the store fails otherwise.
         """
         self._counts = dict.fromkeys(("repositories", "tags", "kept", "expired", "failed"), 0)
         now = await store_time(self.inventory.driver)
@@ -175,13 +178,14 @@ class TagRetention:
                 try:
                     await self._repository(name, rules, now, recording_since)
                 except RegistryError:
-                    # The cause is in the log already.
+                    # The storage error is logged already.
                     self._counts["failed"] += 1
         done = RetentionResult(**self._counts)
         log.info(
-            "tags: {tags} in {repositories} repositories, {kept} kept, {expired} {verb}",
-            verb="would go" if self.dry_run else "expired",
-            tags=done.tags, repositories=done.repositories, kept=done.kept, expired=done.expired,
+            "tag retention repositories={repositories} tags={tags} kept={kept} expired={expired} "
+            "dry_run={dry_run}",
+            repositories=done.repositories, tags=done.tags, kept=done.kept, expired=done.expired,
+            dry_run=self.dry_run,
         )  # fmt: skip
         return done
 
@@ -239,7 +243,7 @@ class TagRetention:
             return False
         if gone:
             log.info(
-                "tag {tag} of {repository} has expired, it named {digest}",
+                "tag expired repository={repository} tag={tag} digest={digest}",
                 tag=tag.name, repository=decision.repository, digest=str(tag.digest),
             )  # fmt: skip
         return gone

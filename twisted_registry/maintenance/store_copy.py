@@ -1,15 +1,14 @@
-"""One blob from a store into another: hashed on the way, named only when it is whole.
-
-A whole store into another, beside registries that serve either.
+"""Copy one store into another, while registries serve either.
 
 Everything is copied before what names it: the blobs, then for each repository the links of its
-blobs, its manifests (children first, and each only when all that it refers to is there), its
-tags. So the destination never shows an image that is not whole, whatever is pushed to the source
-meanwhile, and wherever the copy is interrupted. What is there already is left, so that a second
-run copies what the first did not.
+blobs, its manifests (children first, and each only when everything that it refers to is copied) and
+its tags. So the destination never shows an incomplete image, whatever is pushed to the source
+meanwhile, and wherever the copy is interrupted. What exists at the destination is not copied again,
+so a second run copies what the first did not. Blobs are hashed on the way, and get their final name
+when the digest is right.
 
-Nothing is removed at the destination. Uploads that are not finished stay behind, and so does what
-can be made again: the links of referrers, and the notes of a collector.
+Nothing is deleted at the destination. Unfinished uploads are not copied, and neither is what can be
+rebuilt: the links of referrers, and the files of the collector.
 """
 
 from __future__ import annotations
@@ -37,28 +36,35 @@ if TYPE_CHECKING:
     from twisted_registry.oci.digest import Digest
     from twisted_registry.storage.interfaces import Change, Entry, IReader, IStorageDriver, IWriter
 
-#: How often the bytes of a blob are read that are not those of its digest: the way may be bad, and
-#: not the store.
+#: How often a blob is read if its digest is wrong: the network may be at fault, not the store.
 _ATTEMPTS = 2
+_PAGE_ENTRIES = 1000
+#: Blobs, and repositories, that are copied at the same time.
+_BLOBS_AT_ONCE = 6
+_REPOSITORIES_AT_ONCE = 4
+#: Size limit of links and of the other small files of a repository.
+_MAX_SMALL_FILE_BYTES = 64 * 1024
+#: Links of a repository that are remembered as copied.
+_MAX_COPIED_LINKS = 100_000
 
 
 class BlobDamaged(Exception):
-    """The source has not the bytes of this digest; the text says what it has."""
+    """The source has other bytes under this digest, or cannot read them; the text says which."""
 
 
 class BlobMissing(Exception):
-    """The source has no such blob (any more)."""
+    """The source has no such blob, or no longer."""
 
 
 class _DigestMismatch(Exception):
-    """What was read has another digest."""
+    """The bytes that were read have another digest."""
 
 
 @define(eq=False, repr=False)
 class BlobCopier:
-    """Copies blobs.
+    """Copies blobs between two stores.
 
-    :ivar finished: bytes of the blobs that were copied.
+    :ivar finished_bytes: bytes of the blobs that were copied completely.
     """
 
     source: IStorageDriver
@@ -68,15 +74,16 @@ class BlobCopier:
 
     @property
     def copied_bytes(self) -> int:
-        """Bytes that were copied, those of blobs that are under way included."""
+        """Bytes that were copied, including those of unfinished blobs."""
         return self.finished_bytes + sum(writer.size for writer in self._writers)
 
     async def copy(self, digest: Digest) -> int:
-        """Copy a blob, replacing what the destination has under its name; return its size.
+        """Copy a blob, replacing one of the same digest at the destination.
 
-        :raises BlobMissing: if there is none.
-        :raises BlobDamaged: if the source has other bytes under its name, or can not read them.
-        :raises RegistryError: if the destination can not take it.
+        :returns: its size in bytes.
+        :raises BlobMissing: if the source does not have it.
+        :raises BlobDamaged: if the source has other bytes under its digest, or cannot read them.
+        :raises RegistryError: if the destination cannot store it.
         """
         for _ in range(_ATTEMPTS):
             try:
@@ -98,7 +105,7 @@ class BlobCopier:
 
     @translate_storage_errors
     async def delete_interrupted(self) -> None:
-        """Remove what copies that were interrupted have left at the destination."""
+        """Delete what interrupted copies left at the destination."""
         with suppress(PathNotFound):
             await self.destination.delete(layout.INCOMING)
 
@@ -112,7 +119,7 @@ class BlobCopier:
             return await writer.finalize(_MoveIfVerified(digest, running_hash).changes)
         finally:
             self._writers.remove(writer)
-            # After the end it does nothing; otherwise nothing stays of what was begun.
+            # Without effect after finalize(); otherwise it discards what was written.
             await writer.cancel()
 
     async def _writer(self, digest: Digest, running_hash: RunningHash) -> IWriter:
@@ -122,7 +129,7 @@ class BlobCopier:
                 path, 0, running_hash.update, destination=destination
             )
         except OffsetInvalid:
-            # An earlier copy was killed here.
+            # An interrupted copy left a file.
             await self.destination.delete(path)
             return await self.destination.writer(
                 path, 0, running_hash.update, destination=destination
@@ -130,14 +137,14 @@ class BlobCopier:
 
 
 async def _copy_stream(reader: IReader, writer: IWriter) -> None:
-    """Let a reader write itself into a writer.
+    """Write all that a reader delivers.
 
-    :raises BlobDamaged: if it can not be read.
+    :raises BlobDamaged: if it cannot be read.
     """
     try:
         await reader.deliver(writer)
     except CancelledError:
-        # If the writer has stopped it, that tells why.
+        # If the writer has stopped the reader, this raises the reason.
         await writer.flush()
         raise
     except StorageError as error:
@@ -146,15 +153,15 @@ async def _copy_stream(reader: IReader, writer: IWriter) -> None:
 
 @define(eq=False)
 class _MoveIfVerified:
-    """Names the bytes, if they are those of the digest."""
+    """Moves a blob to its final path, if its digest is right."""
 
     digest: Digest
     running_hash: RunningHash
 
     def changes(self, size: int) -> Sequence[Change]:
-        """What to change.
+        """Return the change that stores the blob.
 
-        :raises _DigestMismatch: if there is another name for them.
+        :raises _DigestMismatch: if its bytes have another digest.
         """
         found = self.running_hash.digest()
         if found != self.digest or self.running_hash.size != size:
@@ -162,27 +169,17 @@ class _MoveIfVerified:
         return [Move(layout.incoming(self.digest), layout.blob(self.digest))]
 
 
-#: Names that are asked of a store at once.
-_PAGE_SIZE = 1000
-#: Blobs, and repositories, that are copied at once.
-_BLOBS_AT_ONCE = 6
-_REPOSITORIES_AT_ONCE = 4
-#: Bytes of a link and of the other small files of a repository.
-_MAX_SMALL_FILE_BYTES = 64 * 1024
-#: Links of a repository that are remembered to be at the destination.
-_MAX_COPIED_LINKS = 100_000
-
-
 @define(eq=False)
 class StoreCopyResult:
-    """What was done.
+    """What was copied.
 
-    :ivar repositories: that were gone through.
-    :ivar blobs: that were copied, manifests included, and ``bytes`` of them.
-    :ivar present: blobs that were there already.
-    :ivar manifests: links of manifests that were made.
-    :ivar tags: that were made or changed.
-    :ivar damaged: what the source could not give, a sentence each.
+    :ivar repositories: repositories that were visited.
+    :ivar blobs: blobs and manifests that were copied.
+    :ivar bytes: their bytes.
+    :ivar present: blobs and manifests that the destination had already.
+    :ivar manifests: links of manifests that were created.
+    :ivar tags: tags that were created or changed.
+    :ivar damaged: what could not be copied from the source, a sentence each.
     """
 
     repositories: int = 0
@@ -196,12 +193,12 @@ class StoreCopyResult:
 
 @define(eq=False, repr=False)
 class StoreCopy:
-    """Copies a store.
+    """Copies a whole store.
 
-    :ivar done: what was done so far.
-    :ivar total: bytes of all blobs of the source, once they were counted.
-    :ivar passed: bytes of those that need not be copied, because they are there.
-    :ivar name: the repository that was begun last.
+    :ivar done: what was copied so far.
+    :ivar total: bytes of all blobs of the source, as far as they were counted.
+    :ivar present_bytes: bytes of the blobs that the destination had already.
+    :ivar name: the repository that was started last.
     """
 
     source: IStorageDriver
@@ -220,13 +217,13 @@ class StoreCopy:
 
     @property
     def processed_bytes(self) -> int:
-        """Bytes of blobs that are at the destination by now, or on their way."""
+        """Bytes of blobs that the destination has, including those of unfinished blobs."""
         return self.present_bytes + self._copier.copied_bytes
 
     async def run(self) -> StoreCopyResult:
         """Copy everything that the destination lacks.
 
-        :raises RegistryError: if one of the stores does not answer as it should.
+        :raises RegistryError: if one of the stores fails.
         """
         async for entries in self._pages(layout.BLOBS):
             self.total += sum(entry.size or 0 for entry in entries)
@@ -234,7 +231,7 @@ class StoreCopy:
             await self._copy_blobs(entries)
         more, after = True, ""
         while more:
-            names, more = await catalog.page_by_walk(self.source, after, _PAGE_SIZE)
+            names, more = await catalog.page_by_walk(self.source, after, _PAGE_ENTRIES)
             await map_concurrently(self._copy_repository, names, _REPOSITORIES_AT_ONCE)
             after = names[-1] if names else ""
         await self._copier.delete_interrupted()
@@ -253,13 +250,13 @@ class StoreCopy:
         )
 
     async def _copy_blob(self, digest: Digest) -> bool:
-        """Copy a blob, and return whether the destination has it now."""
+        """Copy a blob, and return whether that is done."""
         if digest in self._damaged:
             return False
         try:
             size = await self._copier.copy(digest)
         except BlobMissing:
-            # Collected since it was listed.
+            # It was collected after it was listed.
             return False
         except BlobDamaged as error:
             self._damaged.add(digest)
@@ -284,7 +281,7 @@ class StoreCopy:
 
     @translate_storage_errors
     async def ensure_blob(self, digest: Digest) -> bool:
-        """Make sure that the destination has a blob; False if the source has not."""
+        """Copy a blob if the destination lacks it; return False if the source lacks it."""
         async with self._locks.lock(digest):
             try:
                 size = (await self.source.stat(layout.blob(digest))).size
@@ -298,20 +295,20 @@ class StoreCopy:
             return await self._copy_blob(digest)
 
     async def _pages(self, prefix: str) -> AsyncIterator[Sequence[Entry]]:
-        """Yield all files of the source below a folder, in pages, in order."""
+        """Yield all files of the source below a folder, in pages, sorted by path."""
         after = ""
         while True:
             entries = await _walk(self.source, prefix, after)
             if entries:
                 yield entries
-            if len(entries) < _PAGE_SIZE:
+            if len(entries) < _PAGE_ENTRIES:
                 return
             after = entries[-1].path
 
     async def _missing(self, prefix: str, entries: Sequence[Entry]) -> Sequence[Entry]:
-        """Those of a page of :meth:`_pages` that the destination lacks, or has in another size."""
+        """Return the entries of a page that the destination lacks or has in another size."""
         wanted = {entry.path: entry for entry in entries}
-        # Somewhat before the first.
+        # A path that sorts before the first.
         after = entries[0].path[:-1]
         while True:
             found = await _walk(self.destination, prefix, after)
@@ -319,14 +316,14 @@ class StoreCopy:
                 source = wanted.get(entry.path)
                 if source is not None and source.size == entry.size:
                     del wanted[entry.path]
-            if len(found) < _PAGE_SIZE or found[-1].path >= entries[-1].path:
+            if len(found) < _PAGE_ENTRIES or found[-1].path >= entries[-1].path:
                 return list(wanted.values())
             after = found[-1].path
 
 
 @define(eq=False, repr=False)
 class _RepositoryCopy:
-    """Copies what one repository holds."""
+    """Copies the content of one repository."""
 
     store_copy: StoreCopy
     name: str
@@ -335,7 +332,7 @@ class _RepositoryCopy:
     _locks: KeyedLock = field(init=False, factory=KeyedLock)
 
     async def layers(self, missing: Sequence[Entry]) -> None:
-        """Copy links of blobs, with their blobs."""
+        """Copy links of blobs, and their blobs."""
         links, others = _split_links(missing)
         await map_concurrently(self._copy_layer, links)
         await map_concurrently(self._copy_file, others)
@@ -347,7 +344,7 @@ class _RepositoryCopy:
         await map_concurrently(self._copy_file, others)
 
     async def tags(self, entries: Sequence[Entry], missing: Sequence[Entry]) -> None:
-        """Copy tags: what they name, then what they named."""
+        """Copy tags: their current manifests, then their indexes of earlier ones."""
         current = [one.path for one in entries if one.path.endswith(f"/{layout.CURRENT_LINK}")]
         source, destination = self.store_copy.source, self.store_copy.destination
         wanted, found = await _contents(source, current), await _contents(destination, current)
@@ -368,7 +365,7 @@ class _RepositoryCopy:
             self.store_copy.done.tags += 1
 
     async def _copy_layer(self, digest: Digest) -> bool:
-        """Copy a blob that the repository holds, and return whether it is there now."""
+        """Copy a blob and its link; return whether the destination has both now."""
         if digest in self._copied_links:
             return True
         path = layout.layer_link(self.name, digest)
@@ -384,7 +381,7 @@ class _RepositoryCopy:
         return True
 
     async def _copy_manifest(self, digest: Digest) -> bool:
-        """Copy a manifest, after all that it refers to; return whether it is there now."""
+        """Copy a manifest after everything that it refers to; return whether it is there now."""
         source, destination = self.store_copy.source, self.store_copy.destination
         path = layout.revision_link(self.name, digest)
         async with self._locks.lock(digest):
@@ -394,11 +391,11 @@ class _RepositoryCopy:
                 return False
             content = await _content(source, layout.blob(digest))
             if content is None or not digest.matches(content):
-                self._skip_manifest(digest, "its bytes are missing or damaged")
+                self._skip_manifest(digest, "its content is missing or damaged")
                 return False
             for reference in sorted(parse_references(content).digests):
                 if not await self._copy_reference(reference):
-                    self._skip_manifest(digest, f"{reference}, which it refers to, can not be read")
+                    self._skip_manifest(digest, f"{reference}, which it refers to, cannot be read")
                     return False
             if not await self.store_copy.ensure_blob(digest):
                 return False
@@ -408,9 +405,9 @@ class _RepositoryCopy:
             return True
 
     async def _copy_reference(self, digest: Digest) -> bool:
-        """Copy what a manifest refers to, as far as the repository holds it.
+        """Copy what a manifest refers to, if the repository holds it.
 
-        False if it does and there is nothing to copy.
+        :returns: False if the repository holds it and it cannot be copied.
         """
         if digest in self._copied_links:
             return True
@@ -429,11 +426,11 @@ class _RepositoryCopy:
 
     def _skip_manifest(self, digest: Digest, why: str) -> None:
         self._skipped.add(digest)
-        self.store_copy.done.damaged.append(f"{self.name}@{digest}: left out: {why}")
+        self.store_copy.done.damaged.append(f"{self.name}@{digest}: not copied: {why}")
 
 
 def _split_links(entries: Sequence[Entry]) -> tuple[list[Digest], list[str]]:
-    """The digests that links are named after, and the paths of all other files."""
+    """Return the digests of links, and the paths of all other files."""
     links, others = [], []
     for entry in entries:
         digest = layout.digest_of_link(entry.path)
@@ -446,7 +443,7 @@ def _split_links(entries: Sequence[Entry]) -> tuple[list[Digest], list[str]]:
 
 @translate_storage_errors
 async def _walk(driver: IStorageDriver, prefix: str, after: str) -> Sequence[Entry]:
-    return await driver.walk(prefix, after, _PAGE_SIZE)
+    return await driver.walk(prefix, after, _PAGE_ENTRIES)
 
 
 @translate_storage_errors

@@ -1,10 +1,12 @@
-"""Brings images, tags and repositories back from the trash by command.
+"""Restore images, tags and repositories from the trash by command.
 
-It is a push of what is in the store already: blobs come back inside ``protect_push`` of the gate, then
-the manifest is put as a client would, children first and its tag last. So it may be done beside
-processes that serve and collect, by a process that attends as they do.
+Restoring is a push of content that the store already has. Blobs are restored while the gate
+protects them, then the manifests are put as a client would, children first and tags last. So it is
+safe beside processes that serve or collect, as long as this process registers with the collector
+as they do.
 
-First it is found out whether everything is there: what can not come back whole is left alone.
+Before anything is changed, the trash is searched for everything that is needed. An image that
+cannot be restored completely is not touched.
 """
 
 from __future__ import annotations
@@ -29,17 +31,17 @@ if TYPE_CHECKING:
     from twisted_registry.repository.recall import RecoverableManifest
     from twisted_registry.repository.registry import Registry
 
-#: Tags that are set in one go: collectors wait as long.
-_TAGS_AT_ONCE = 100
+#: Tags that are set by one manifest PUT. Collectors wait for its end.
+_TAGS_PER_PUT = 100
 
 
 class NotRecoverable(Exception):
-    """Something can not be brought back; the text says what is missing."""
+    """Something cannot be restored; the text says what is missing."""
 
 
 @define(eq=False)
 class _UndeletePlan:
-    """What is to come back, children before what names them."""
+    """What has to be restored, children before their indexes, and what is missing."""
 
     blobs: dict[Digest, None] = field(factory=dict)
     manifests: dict[Digest, RecoverableManifest] = field(factory=dict)
@@ -48,12 +50,14 @@ class _UndeletePlan:
 
 @define(eq=False)
 class Undelete:
-    """Brings things back into the repositories of one store.
+    """Restores content of the repositories of one store.
 
-    :ivar registry: whose gate attends.
+    :ivar registry: the registry, whose gate has to be polled meanwhile.
+    :ivar tags_per_put: tags that are set by one manifest PUT, at most.
     """
 
     registry: Registry
+    tags_per_put: int = _TAGS_PER_PUT
     recall: Recall = field(init=False)
     history: TagHistory = field(init=False)
 
@@ -66,35 +70,37 @@ class Undelete:
         return TagHistory(self.registry.driver)
 
     async def manifest(self, name: str, digest: Digest, tags: Sequence[str] = ()) -> int:
-        """Bring a manifest back with all that it needs, then let tags name it.
+        """Restore a manifest with all that it needs, and then its tags.
 
-        :returns: how many blobs and manifests the repository holds again, or still.
+        :param tags: tags that shall name it.
+        :returns: the number of blobs and manifests that it consists of.
         :raises NotRecoverable: if something that it needs is neither in the store nor in the trash.
-        :raises RegistryError: as a push of it.
+        :raises RegistryError: as for a push of it.
         """
         plan = _UndeletePlan()
         await self._plan_manifest(name, digest, plan)
         if plan.missing:
             missing = ", ".join(map(str, plan.missing))
-            raise NotRecoverable(f"{name}@{digest} can not come back: {missing} gone for good")
+            raise NotRecoverable(f"{name}@{digest} cannot be restored: {missing} no longer exists")
         for needed in plan.blobs:
             await self.layer(name, needed)
         manifests = self.registry.repository(name).manifests
         for member, kept in plan.manifests.items():
-            last = tags if member == digest else ()
-            await manifests.put(member, kept.content, kept.media_type, last)
+            own_tags = tags if member == digest else ()
+            await manifests.put(member, kept.content, kept.media_type, own_tags)
             await self.recall.discard_restored(name, member)
         return len(plan.blobs) + len(plan.manifests)
 
     @translate_storage_errors
     async def layer(self, name: str, digest: Digest) -> None:
-        """Let a repository hold a blob again.
+        """Restore a blob of a repository.
 
         :raises NotRecoverable: if its bytes are neither in the store nor in the trash.
+        :raises RegistryError: if the store fails.
         """
         async with self.registry.gate.protect_push(name, digest):
             if await self.recall.restore_blob(digest) is None:
-                raise NotRecoverable(f"{digest} is gone for good")
+                raise NotRecoverable(f"{digest} no longer exists")
             link = layout.layer_link(name, digest)
             if await read_link(self.recall.driver, link) != digest:
                 await write_link(self.recall.driver, link, digest)
@@ -103,31 +109,31 @@ class Undelete:
             await self.recall.contents.remove(kept)
 
     async def has_trashed_layer(self, name: str, digest: Digest) -> bool:
-        """Whether the trash has a repository's link to a blob of this digest."""
+        """Return whether the trash has a repository's link to a blob."""
         return bool(await self.recall.contents.folder(layout.trashed_layer(name, digest)))
 
     async def repository(self, name: str) -> list[str]:
-        """Bring back all that was deleted in a repository: tags, manifests, links to blobs.
+        """Restore everything that was deleted in a repository: tags, manifests, links to blobs.
 
-        A tag that is there stays as it is.
+        Existing tags are not changed.
 
-        :returns: a line for each thing that could not come back.
+        :returns: a line for each item that could not be restored.
         """
         problems: list[str] = []
         tags, others = await self._deleted(name)
         for digest, named in (await self._deleted_tags(name, sorted(tags))).items():
-            for start in range(0, len(named), _TAGS_AT_ONCE):
-                some = named[start : start + _TAGS_AT_ONCE]
+            for start in range(0, len(named), self.tags_per_put):
+                batch = named[start : start + self.tags_per_put]
                 try:
-                    await self.manifest(name, digest, some)
+                    await self.manifest(name, digest, batch)
                 except NotRecoverable as error:
-                    problems += [f"{name}:{tag}: {error}" for tag in some]
+                    problems += [f"{name}:{tag}: {error}" for tag in batch]
         for kind, digest in others:
-            place = (
+            folder_of = (
                 layout.trashed_revision if kind is TrashedKind.MANIFEST else layout.trashed_layer
             )
-            if not await self.recall.contents.folder(place(name, digest)):
-                # It came back with something else.
+            if not await self.recall.contents.folder(folder_of(name, digest)):
+                # It was restored with a manifest before.
                 continue
             try:
                 if kind is TrashedKind.MANIFEST:
@@ -139,7 +145,7 @@ class Undelete:
         return problems
 
     async def _deleted(self, name: str) -> tuple[set[str], list[tuple[TrashedKind, Digest]]]:
-        """Tags that ever changed, and manifests and links to blobs that somebody deleted."""
+        """Return tags that ever changed, and manifests and links to blobs that were deleted."""
         tags: set[str] = set()
         others: list[tuple[TrashedKind, Digest]] = []
         async for items in self.recall.contents.pages(layout.trashed_repository(name)):
@@ -153,17 +159,17 @@ class Undelete:
         return tags, others
 
     async def _deleted_tags(self, name: str, tags: Sequence[str]) -> dict[Digest, list[str]]:
-        """What tags named that were deleted and not set again, each with its tags."""
+        """Return the digests that deleted tags named, each with its tags that do not exist now."""
 
-        async def named(tag: str) -> Digest | None:
+        async def last_digest(tag: str) -> Digest | None:
             changes = await self.history.changes(name, tag)
             if not changes or changes[-1].now is not None:
                 return None
-            there = await self.registry.repository(name).tags.resolve(tag)
-            return changes[-1].before if there is None else None
+            current = await self.registry.repository(name).tags.resolve(tag)
+            return changes[-1].before if current is None else None
 
         found: dict[Digest, list[str]] = {}
-        for tag, digest in zip(tags, await map_concurrently(named, tags), strict=True):
+        for tag, digest in zip(tags, await map_concurrently(last_digest, tags), strict=True):
             if digest is not None:
                 found.setdefault(digest, []).append(tag)
         return found

@@ -1,4 +1,4 @@
-"""How full the store is, looked at every few seconds (``storage.maintenance.watermark``)."""
+"""Fill level of the disk, measured every few seconds (``storage.maintenance.watermark``)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = Logger()
 
 
 class FillLevel(IntEnum):
-    """How high it stands: room enough, nearly full, too full for pushes."""
+    """ROOM: enough space; HIGH: nearly full; FULL: pushes are refused."""
 
     ROOM = 0
     HIGH = 1
@@ -27,10 +27,10 @@ class FillLevel(IntEnum):
 
 
 class Watermark(Service):
-    """Compares, while the service runs, and tells when the level changes.
+    """Measures how full the store is while the service runs, and reports changes of the level.
 
-    :ivar level: as it was found last.
-    :ivar used: the part of the store that was used then, from 0 to 1; None if that can not be told.
+    :ivar level: the level at the last measurement.
+    :ivar used: the fraction of the store that was used then, from 0 to 1; None if unknown.
     """
 
     def __init__(
@@ -38,37 +38,38 @@ class Watermark(Service):
         measure: Callable[[], Deferred[float]],
         on_change: Callable[[FillLevel], object],
         clock: IReactorTime,
-        interval: float,
+        interval_s: float,
         thresholds: tuple[float, float],
         close: Callable[[], Deferred[None]],
     ) -> None:
-        """Take what to look at, and whom to tell.
+        """Prepare the service.
 
-        :param look: fires with the part of the store that is used, from 0 to 1.
-        :param interval: seconds from one look to the next.
-        :param marks: from which part on it is nearly full, and too full for pushes; 0 is never.
-        :param close: frees what looking takes, when the service has stopped.
+        :param measure: fires with the fraction of the store that is used, from 0 to 1.
+        :param on_change: called with the new level.
+        :param interval_s: seconds between two measurements.
+        :param thresholds: the fractions from which on the level is HIGH and FULL; 0 means never.
+        :param close: frees the resources of ``measure``; called when the service stops.
         """
         self.setName("watermark")
         self.level = FillLevel.ROOM
         self.used: float | None = None
         self._measure = measure
         self._on_change = on_change
-        self._interval = interval
+        self._interval_s = interval_s
         self._high, self._full = thresholds
         self._close = close
         self._loop = LoopingCall(self._start_measurement)
         self._loop.clock = clock
         self._measuring: Deferred[float] | None = None
-        self._failing = False
+        self._is_failing = False
 
     def startService(self) -> None:
-        """Look, and go on looking."""
+        """Measure now, and then periodically."""
         super().startService()
-        self._loop.start(self._interval)
+        self._loop.start(self._interval_s)
 
     def stopService(self) -> Deferred[None]:
-        """Look no more."""
+        """Stop measuring, and cancel the measurement under way."""
         super().stopService()
         if self._loop.running:
             self._loop.stop()
@@ -77,7 +78,7 @@ class Watermark(Service):
         return self._close()
 
     def status(self) -> dict[str, Any]:
-        """How it stands, ready for JSON: ``used``, ``level``, and the marks (0: never)."""
+        """Return ``used``, ``level`` and the thresholds ``warn`` and ``refuse``, ready for JSON."""
         thresholds = {"warn": self._high, "refuse": self._full}
         return {"used": self.used, "level": self.level.name.lower(), **thresholds}
 
@@ -90,14 +91,14 @@ class Watermark(Service):
             used = await self._measuring
         except CancelledError:
             return
-        except Exception:  # noqa: BLE001 - a disk that can not be asked is no full disk
-            if not self._failing:
-                log.failure("how full the store is can not be told; it will be tried again")
-            self._failing, self.used = True, None
+        except Exception:  # noqa: BLE001 - an unreadable disk is not a full disk
+            if not self._is_failing:
+                log.failure("disk usage could not be measured, will retry")
+            self._is_failing, self.used = True, None
             return
         finally:
             self._measuring = None
-        self._failing, self.used = False, used
+        self._is_failing, self.used = False, used
         level = self._level_of(used)
         if level != self.level:
             self.level = level
@@ -111,10 +112,10 @@ class Watermark(Service):
 
 
 def _log_level(level: FillLevel, used: float) -> None:
-    part = f"{100 * used:.1f}"
+    percent = f"{100 * used:.1f}"
     if level is FillLevel.FULL:
-        log.error("the store is {part} % full: pushes are refused, pulls go on", part=part)
+        log.error("store is full, pushes are refused used_percent={percent}", percent=percent)
     elif level is FillLevel.HIGH:
-        log.warn("the store is {part} % full", part=part)
+        log.warn("store is nearly full used_percent={percent}", percent=percent)
     else:
-        log.info("the store has room again: {part} % are used", part=part)
+        log.info("store has space again used_percent={percent}", percent=percent)
