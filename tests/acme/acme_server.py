@@ -76,6 +76,7 @@ class Server:
     nonces: set = field(factory=set)
     key: JWK | None = None
     given: int = 0
+    sends_malformed_nonces: bool = False
 
     def __attrs_post_init__(self):
         self.answer("", 200, DIRECTORY)
@@ -112,7 +113,7 @@ class Server:
         fields_sent = Headers(fields)
         if url != BASE:
             self.given += 1
-            nonce = f"nonce{self.given:07}"
+            nonce = "a" if self.sends_malformed_nonces else f"nonce{self.given:07}"
             self.nonces.add(nonce)
             fields_sent.setRawHeaders("Replay-Nonce", [nonce])
         return succeed(Response(code, fields_sent, content))

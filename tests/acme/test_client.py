@@ -143,7 +143,9 @@ def test_large_response_is_an_error(server, client):
 
 def test_malformed_nonce_is_an_error(server, client):
     result(client.register(""))
-    client._nonce = "a"
+    server.answer("/x", 200, {})
+    server.sends_malformed_nonces = True
+    result(client.post(f"{BASE}/x"))
     assert "the nonce is malformed" in str(refused(client.post(f"{BASE}/x")))
 
 

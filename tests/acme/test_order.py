@@ -94,7 +94,7 @@ def certificate_for(key):
     return builder.sign(AUTHORITY.key, hashes.SHA256()).public_bytes(PEM)
 
 
-def test_a_certificate_is_had(ordering):
+def test_certificate_is_ordered(ordering):
     server, clock = ordering.server, ordering.clock
     for status in ("pending", "pending", "pending", "valid"):
         server.answer("/authz/a", 200, pending(status))

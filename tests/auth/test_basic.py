@@ -18,14 +18,14 @@ from zope.interface.verify import verifyObject
 
 from tests.support.passwords import caller, entries, shown
 from twisted_registry.auth.access import AuthenticationUnavailable, IScheme, LoginFailed
-from twisted_registry.auth.basic import IdentityRealm, make_basic_scheme
+from twisted_registry.auth.basic import IdentityRealm, IVersionedChecker, make_basic_scheme
 from twisted_registry.auth.interfaces import Caller, Identity, IIdentity
 from twisted_registry.oci.errors import RegistryError
 
 
 @implementer(ICredentialsChecker)
-class Slow:
-    """A checker that answers when a test says so."""
+class SlowChecker:
+    """A checker whose results a test sets, each with a Deferred."""
 
     credentialInterfaces = (IUsernamePassword,)
 
@@ -39,6 +39,18 @@ class Slow:
 
         self.asked.append(Deferred(gone))
         return self.asked[-1]
+
+
+@implementer(IVersionedChecker)
+class VersionedChecker(SlowChecker):
+    """A SlowChecker with a version that a test sets."""
+
+    def __init__(self, version):
+        super().__init__()
+        self.current_version = version
+
+    def version(self):
+        return self.current_version
 
 
 def taken(waiting):
@@ -64,19 +76,19 @@ def scheme(written):
     return make_basic_scheme("here", written.checker(), written.clock)
 
 
-def test_it_is_a_scheme(scheme):
+def test_scheme_and_challenge(scheme):
     assert verifyObject(IScheme, scheme)
     assert scheme.challenge(Caller(), (), "x") == 'Basic realm="here"'
 
 
-def test_a_push_costs_one_check(scheme, counted):
+def test_repeated_requests_cost_one_check(scheme, counted):
     assert enter(scheme) == ("me", False)
     assert [enter(scheme) for _ in range(50)] == [("me", True)] * 50
     assert counted.take() == [4]
 
 
-def test_requests_that_come_together_share_a_check():
-    checker = Slow()
+def test_concurrent_requests_share_a_check():
+    checker = SlowChecker()
     scheme = make_basic_scheme("here", checker, Clock())
     waiting = [scheme.authenticate(caller("me", "secret")) for _ in range(5)]
     other = scheme.authenticate(caller("me", "other"))
@@ -88,8 +100,8 @@ def test_requests_that_come_together_share_a_check():
     assert enter(scheme) == ("me", True)
 
 
-def test_a_check_goes_on_as_long_as_anybody_waits():
-    checker = Slow()
+def test_check_is_cancelled_with_its_last_waiter():
+    checker = SlowChecker()
     scheme = make_basic_scheme("here", checker, Clock())
     first, second = (scheme.authenticate(caller("me", "secret")) for _ in range(2))
     first.cancel()
@@ -102,8 +114,8 @@ def test_a_check_goes_on_as_long_as_anybody_waits():
     assert len(checker.asked) == 2
 
 
-def test_a_checker_that_heeds_no_cancelling_does_no_harm():
-    checker = Slow()
+def test_result_after_cancelling_is_ignored():
+    checker = SlowChecker()
     scheme = make_basic_scheme("here", checker, Clock())
     checker.requestAvatarId = lambda _: ignoring
     ignoring = Deferred(lambda waiting: waiting.callback(b"late"))
@@ -112,8 +124,8 @@ def test_a_checker_that_heeds_no_cancelling_does_no_harm():
     assert isinstance(taken(waiting), CancelledError)
 
 
-def test_too_many_checks_are_turned_away():
-    checker = Slow()
+def test_too_many_checks_are_rejected():
+    checker = SlowChecker()
     scheme = make_basic_scheme("here", checker, Clock())
     for number in range(64):
         scheme.authenticate(caller("me", str(number)))
@@ -126,7 +138,7 @@ def test_too_many_checks_are_turned_away():
     assert len(checker.asked) == 65
 
 
-def test_what_is_wrong_is_checked_each_time_and_told_without_the_password(scheme, counted):
+def test_wrong_password_is_checked_each_time_and_not_logged(scheme, counted):
     for _ in range(3):
         failed, _ = enter(scheme, password="hunter2")
         assert failed.reason == "unknown user or wrong password: 'me'"
@@ -136,7 +148,7 @@ def test_what_is_wrong_is_checked_each_time_and_told_without_the_password(scheme
     assert counted.take() == [4]
 
 
-def test_five_minutes(scheme, written, counted):
+def test_login_expires_after_five_minutes(scheme, written, counted):
     enter(scheme)
     written.clock.advance(299)
     assert enter(scheme) == ("me", True)
@@ -145,7 +157,7 @@ def test_five_minutes(scheme, written, counted):
     assert len(counted.take()) == 2
 
 
-def test_a_change_of_the_file_ends_what_is_remembered(scheme, written):
+def test_change_of_the_file_ends_cached_logins(scheme, written):
     enter(scheme)
     written.write(entries(me="other"))
     assert isinstance(enter(scheme)[0], LoginFailed)
@@ -155,13 +167,11 @@ def test_a_change_of_the_file_ends_what_is_remembered(scheme, written):
     assert isinstance(enter(scheme, password="other")[0], AuthenticationUnavailable)
 
 
-def test_a_change_while_a_check_is_under_way_is_not_missed(written):
-    checker = Slow()
-    versions = [1]
+def test_change_during_a_check_is_noticed(written):
+    checker = VersionedChecker(1)
     scheme = make_basic_scheme("here", checker, Clock())
-    scheme._version = lambda: versions[-1]
     waiting = [scheme.authenticate(caller("me", "secret"))]
-    versions.append(2)
+    checker.current_version = 2
     waiting.append(scheme.authenticate(caller("me", "secret")))
     assert len(checker.asked) == 2
     checker.asked[0].callback(b"me")
@@ -171,22 +181,19 @@ def test_a_change_while_a_check_is_under_way_is_not_missed(written):
     assert isinstance(taken(waiting[1]), LoginFailed)
 
 
-def test_what_may_change_unseen_is_not_remembered(scheme, counted):
-    scheme._version = lambda: None
-    assert [enter(scheme) for _ in range(2)] == [("me", False)] * 2
-    assert len(counted.take()) == 2
+def test_logins_of_an_unknown_version_are_not_cached():
+    checker = VersionedChecker(None)
+    scheme = make_basic_scheme("here", checker, Clock())
+    for number in range(2):
+        assert scheme.find_cached_login(caller("me", "secret")) is None
+        waiting = scheme.authenticate(caller("me", "secret"))
+        checker.asked[number].callback(b"me")
+        assert taken(waiting) == "me"
 
 
-def test_no_password_rests_in_memory(scheme):
-    enter(scheme)
-    kept = repr(list(scheme._login_cache._entries.items()))
-    assert "secret" not in kept
-    assert shown("me", "secret") not in kept
-
-
-def test_a_bounded_number_is_remembered(scheme, written):
-    scheme._login_cache._max_entries = 2
+def test_a_bounded_number_of_logins_is_cached(written):
     written.write(entries(a="1", b="2", c="3"))
+    scheme = make_basic_scheme("here", written.checker(), written.clock, max_logins=2)
     for name, password in (("a", "1"), ("b", "2"), ("a", "1"), ("c", "3")):
         enter(scheme, name, password)
     assert enter(scheme, "a", "1") == ("a", True)
@@ -195,7 +202,7 @@ def test_a_bounded_number_is_remembered(scheme, written):
 
 
 @pytest.mark.parametrize("said", [None, "", "Bearer abc", "Basic", "basicx", "Digest a=b"])
-def test_what_is_of_another_scheme_is_nothing(scheme, said):
+def test_header_of_another_scheme_is_ignored(scheme, said):
     assert scheme.find_cached_login(Caller(said)) is None
     assert taken(scheme.authenticate(Caller(said))) is None
 
@@ -204,12 +211,12 @@ def test_what_is_of_another_scheme_is_nothing(scheme, said):
     "said",
     ["Basic ", "Basic !!", "Basic bWU=", "Basic  bWU6c2VjcmV0", "Basic bWU6c2VjcmV", "basic \xe4"],
 )
-def test_what_can_not_be_read_is_not_believed(scheme, counted, said):
+def test_malformed_header_is_rejected(scheme, counted, said):
     assert isinstance(taken(scheme.authenticate(Caller(said))), LoginFailed)
     assert counted.take() == []
 
 
-def test_neither_a_name_nor_a_password_is_nobody(scheme, counted):
+def test_empty_login_is_anonymous(scheme, counted):
     """podman answers a challenge with that where it has no login, and wants what is open."""
     assert taken(scheme.authenticate(caller("", ""))) is None
     assert counted.take() == []
@@ -217,18 +224,18 @@ def test_neither_a_name_nor_a_password_is_nobody(scheme, counted):
         assert isinstance(taken(scheme.authenticate(caller(name, password))), LoginFailed)
 
 
-def test_the_name_of_the_scheme_in_any_case(scheme):
+def test_scheme_name_is_case_insensitive(scheme):
     said = "bAsIC" + shown("me", "secret")[5:]
     assert taken(scheme.authenticate(Caller(said))) == "me"
 
 
-def test_colons_and_letters_of_a_password(written):
+def test_password_with_colons_and_non_ascii_characters(written):
     written.write(entries(me="a:ß:"))
     scheme = make_basic_scheme("here", written.checker(), written.clock)
     assert enter(scheme, "me", "a:ß:") == ("me", False)
 
 
-def test_checkers_of_cred_are_plugged_in():
+def test_checker_of_twisted_cred():
     checker = InMemoryUsernamePasswordDatabaseDontUse(me=b"secret")
     clock = Clock()
     scheme = make_basic_scheme("here", checker, clock)
@@ -239,12 +246,12 @@ def test_checkers_of_cred_are_plugged_in():
     assert enter(scheme) == ("me", False)
 
 
-def test_a_checker_of_other_credentials_lets_nobody_in():
+def test_checker_of_other_credentials_rejects_all():
     scheme = make_basic_scheme("here", AllowAnonymousAccess(), Clock())
     assert isinstance(enter(scheme)[0], LoginFailed)
 
 
-def test_people():
+def test_identity_realm():
     people = IdentityRealm()
     assert verifyObject(IRealm, people)
     for avatar, identity in ((b"me", Identity("me")), ((), Identity()), (b"", Identity())):
@@ -252,7 +259,7 @@ def test_people():
         assert (interface, found, logout()) == (IIdentity, identity, None)
 
 
-def test_closing_closes_what_the_checker_holds(written):
+def test_close_releases_the_resources_of_the_checker(written):
     ended = Deferred()
     scheme = make_basic_scheme("here", written.checker(), written.clock, lambda: ended)
     assert scheme.close() is ended

@@ -67,7 +67,7 @@ def answer(access, shown, *accesses, **more):
     return found.http_status, dict(found.headers).get("WWW-Authenticate")
 
 
-def test_it_is_a_scheme(check, clock):
+def test_scheme(check, clock):
     assert verifyObject(IScheme, Bearer(REALM, check, clock))
     assert Bearer(REALM, check, clock).close().called
 
@@ -90,13 +90,13 @@ def test_challenges(access):
     assert answer(access, "bEARER" + good[6:], PULL) == "me"
 
 
-def test_a_token_without_a_name_is_good_for_its_scope(access):
+def test_token_without_a_name_has_its_scope(access):
     nameless = token(sub="")
     assert answer(access, nameless, PULL) == ""
     assert answer(access, nameless, DELETE)[0] == 401
 
 
-def test_a_rule_that_wants_a_name_holds_for_tokens_too(check, clock):
+def test_policy_that_requires_a_name_applies_to_tokens(check, clock):
     access = SchemeAccess(Bearer(REALM, check, clock), AuthenticatedPolicy())
     assert answer(access, token(), PULL) == "me"
     status, challenge = answer(access, token(sub=""), PULL)
@@ -104,7 +104,7 @@ def test_a_rule_that_wants_a_name_holds_for_tokens_too(check, clock):
     assert challenge.endswith('error="insufficient_scope"')
 
 
-def test_a_token_is_checked_once_in_five_minutes(access, check, clock):
+def test_token_is_verified_once_in_five_minutes(access, check, clock):
     good = token(exp=NOW + 3600)
     for seconds, checked in ((0, 1), (100, 1), (199, 1), (1, 2), (100, 2)):
         clock.advance(seconds)
@@ -113,7 +113,7 @@ def test_a_token_is_checked_once_in_five_minutes(access, check, clock):
         assert check.checked == checked
 
 
-def test_a_token_is_forgotten_when_it_is_over(access, check, clock):
+def test_expired_token_is_not_cached(access, check, clock):
     good = token(exp=NOW + 100)
     assert answer(access, good, PULL) == "me"
     clock.advance(161)
@@ -121,7 +121,7 @@ def test_a_token_is_forgotten_when_it_is_over(access, check, clock):
     assert check.checked == 2
 
 
-def test_a_token_that_is_not_good_is_checked_each_time(access, check):
+def test_invalid_token_is_verified_each_time(access, check):
     for _ in range(3):
         assert answer(access, "Bearer x", PULL)[0] == 401
     assert check.checked == 3
@@ -137,7 +137,7 @@ def test_a_token_that_is_not_good_is_checked_each_time(access, check):
         ("", "http", REALM),
     ],
 )
-def test_the_realm_on_the_host_that_was_asked(check, clock, host, scheme, realm):
+def test_realm_on_the_requested_host(check, clock, host, scheme, realm):
     access = SchemeAccess(Bearer(REALM, check, clock, "/auth/token"), TokenScopePolicy())
     said = answer(access, None, host=host, scheme=scheme)
     assert said == (401, f'Bearer realm="{realm}",service="{SERVICE}"')

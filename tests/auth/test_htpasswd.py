@@ -21,14 +21,14 @@ def lines(*given):
     return parse_htpasswd(b"\n".join(given))
 
 
-def test_what_a_file_says():
+def test_file_is_parsed():
     other = APACHE.replace(b"$05$", b"$12$")
     users = lines(b"# people", b"", b"  me:" + APACHE + b"\r", b"you:" + other, b" ")
     assert users == HtpasswdUsers({b"me": APACHE, b"you": other}, 0)
     assert (cost_of(APACHE), users.cost, lines().cost) == (5, 12, 10)
 
 
-def test_hashes_are_not_shown():
+def test_hashes_are_not_in_the_repr():
     assert "$2y" not in repr(lines(b"me:" + APACHE))
 
 
@@ -37,29 +37,29 @@ def test_hashes_are_not_shown():
     [b"", b"secret", b"$apr1$abc$NlhuBqv/5jhqpEy0ebBjR0", b"{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=",
      APACHE[:-1], APACHE + b"0", b"$3y" + APACHE[3:], APACHE + b":x"],
 )  # fmt: skip
-def test_other_hashes_open_no_door(hashed):
+def test_other_hashes_are_ignored(hashed):
     assert lines(b"me:" + hashed, b"you:" + APACHE) == HtpasswdUsers({b"you": APACHE}, 1)
 
 
-def test_the_last_of_a_name_counts_even_if_it_opens_no_door():
+def test_last_line_of_a_name_counts_even_if_invalid():
     assert lines(b"me:" + APACHE, b"me:x").hashes == {}
     assert lines(b"me:x", b"me:" + APACHE).hashes == {b"me": APACHE}
 
 
 @pytest.mark.parametrize("name", [b"", b"\xff", b"a\tb", b"a\x7f"])
-def test_names_that_nobody_can_have(name):
+def test_invalid_names_are_ignored(name):
     assert lines(name + b":" + APACHE) == HtpasswdUsers({}, 1)
     assert not is_user_name(name)
 
 
-def test_a_line_that_is_none_is_told_without_what_it_says():
+def test_error_names_the_line_without_its_content():
     with pytest.raises(HtpasswdInvalid) as caught:
         lines(b"# a", b"me:" + APACHE, b"my-password")
     assert str(caught.value) == "line 3: expected NAME:HASH"
 
 
 @pytest.mark.parametrize("version", [b"$2$", b"$2a$", b"$2b$", b"$2x$", b"$2y$"])
-def test_all_versions_are_one_algorithm(version):
+def test_all_versions_of_bcrypt_are_accepted(version):
     made = password_file.hash_password(b"secret", 4)
     assert made.startswith(b"$2y$04$")
     hashed = version + made[4:]
@@ -68,16 +68,16 @@ def test_all_versions_are_one_algorithm(version):
     assert not password_file.verify_password(b"Secret", hashed)
 
 
-def test_only_72_bytes_count():
+def test_only_72_bytes_of_a_password_count():
     hashed = password_file.hash_password(b"x" * 72, 4)
     assert password_file.verify_password(b"x" * 73, hashed)
     assert not password_file.verify_password(b"x" * 71, hashed)
 
 
-def test_a_hash_that_bcrypt_never_wrote_is_nobodys():
+def test_impossible_hash_matches_no_password():
     assert not password_file.verify_password(b"x", b"$2a$05$" + b"A" * 53)
     assert not password_file.verify_password(b"x", b"$2a$99$" + b"." * 53)
 
 
-def test_nobodys_password():
+def test_dummy_hash_matches_no_password():
     assert not password_file.verify_dummy_password(b"", 4)

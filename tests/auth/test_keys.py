@@ -15,7 +15,7 @@ from twisted_registry.auth.keys import KeyUnusable, SigningKey, TrustAnchors, ke
     "content",
     [b"", b"[]", b"{}", b"null", b'{"keys": {}}', b'{"keys": [1]}', b"\xff", b"[" * 100_000],
 )
-def test_a_set_of_keys_that_is_none(content):
+def test_malformed_key_set_is_an_error(content):
     with pytest.raises(KeyUnusable, match="expected JSON with a list of keys"):
         make_keyring(None, content)
 
@@ -31,14 +31,14 @@ def test_a_set_of_keys_that_is_none(content):
         ({"kty": "OKP", "crv": "X25519", "x": "AA"}, "cannot be read"),
     ],
 )
-def test_a_key_that_is_of_no_use_is_told_without_what_it_says(listed, said):
+def test_error_of_an_unusable_key_does_not_contain_it(listed, said):
     with pytest.raises(KeyUnusable) as caught:
         make_keyring(None, jwks(listed))
     assert said in str(caught.value)
     assert not any(str(value) in str(caught.value) for value in listed.values() if len(value) > 6)
 
 
-def test_keys_for_other_uses_are_left_out():
+def test_keys_for_other_uses_are_ignored():
     keys = jwks(jwk(OTHER, kid="other", use="enc"), jwk(ROOT, kid="root", use="sig"))
     trusts(check(keys=keys), mint(ROOT, "ES256", kid="root"))
     refusal(check(keys=keys), mint(OTHER, "ES256", kid="other"))
@@ -48,7 +48,7 @@ def test_keys_for_other_uses_are_left_out():
         SigningKey.from_jwk(jwk(OTHER, use="enc"))
 
 
-def test_of_a_private_key_the_public_half_is_kept():
+def test_only_the_public_half_of_a_private_key_is_kept():
     algorithm = library.algorithms.get_default_algorithms()["ES256"]
     private = {**algorithm.to_jwk(OTHER, as_dict=True), "kid": "other"}
     assert "d" in private
@@ -57,7 +57,7 @@ def test_of_a_private_key_the_public_half_is_kept():
     assert not hasattr(checking.keyring.keys["other"].key, "sign")
 
 
-def test_keys_that_are_too_weak_or_unknown_are_refused():
+def test_weak_and_unknown_keys_are_rejected():
     small = rsa.generate_private_key(65537, 1024)
     for weak in (
         small.public_key(),
@@ -70,6 +70,6 @@ def test_keys_that_are_too_weak_or_unknown_are_refused():
 
 
 @pytest.mark.parametrize("content", [b"", b"x", private_pem(OTHER), pem(ROOT_CERTIFICATE)[:-60]])
-def test_a_bundle_that_is_none(content):
+def test_malformed_certificate_bundle_is_an_error(content):
     with pytest.raises(ValueError):
         TrustAnchors.from_pem(content)

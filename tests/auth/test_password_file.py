@@ -32,12 +32,12 @@ def ask(checker, name, password):
     return getattr(answer, "type", answer)
 
 
-def test_it_is_a_checker(written):
+def test_checker_interfaces(written):
     assert verifyObject(ICredentialsChecker, written.checker())
     assert verifyObject(IVersionedChecker, written.checker())
 
 
-def test_who_is_known(written):
+def test_passwords_are_checked(written):
     written.write(entries(me="secret", you="other"))
     checker = written.checker()
     assert ask(checker, b"me", b"secret") == b"me"
@@ -45,7 +45,7 @@ def test_who_is_known(written):
         assert ask(checker, name, password) is UnauthorizedLogin
 
 
-def test_a_name_that_is_unknown_costs_what_a_known_one_does(written, counted):
+def test_unknown_name_costs_as_much_as_a_known_one(written, counted):
     dear = b"dear:" + hash_password(b"x", 5) + b"\n"
     written.write(entries(me="secret") + dear + b"weak:$apr1$abc$NlhuBqv/5jhqpEy0ebBjR0\n")
     checker = written.checker()
@@ -56,7 +56,7 @@ def test_a_name_that_is_unknown_costs_what_a_known_one_does(written, counted):
     assert counted.take() == [4]
 
 
-def test_it_is_read_again_when_it_has_changed_and_only_then(written):
+def test_file_is_read_again_only_when_it_has_changed(written):
     written.write(entries(me="secret"))
     checker = written.checker()
     version = checker.version()
@@ -70,7 +70,7 @@ def test_it_is_read_again_when_it_has_changed_and_only_then(written):
     assert written.reads == 2
 
 
-def test_a_file_that_took_its_place_is_read_even_if_it_looks_as_old(written):
+def test_replaced_file_with_the_same_time_is_read(written):
     written.write(entries(me="secret"))
     checker = written.checker()
     assert ask(checker, b"me", b"secret") == b"me"
@@ -83,7 +83,7 @@ def test_a_file_that_took_its_place_is_read_even_if_it_looks_as_old(written):
     assert ask(checker, b"me", b"changed") == b"me"
 
 
-def test_a_file_that_was_just_written_may_be_written_again_unseen(written):
+def test_file_modified_just_now_has_no_version(written):
     written.write(entries(me="secret"), settled=False)
     checker = written.checker()
     written.clock.rightNow = written.path.stat().st_mtime_ns / 1e9
@@ -93,7 +93,7 @@ def test_a_file_that_was_just_written_may_be_written_again_unseen(written):
         assert written.reads == reads
 
 
-def test_a_file_that_can_not_be_read_is_no_refusal(written):
+def test_unreadable_file_makes_authentication_unavailable(written):
     checker = written.checker()
     assert ask(checker, b"me", b"secret") is AuthenticationUnavailable
     assert checker.version() is None
@@ -103,7 +103,7 @@ def test_a_file_that_can_not_be_read_is_no_refusal(written):
         checker.load()
 
 
-def test_lines_of_no_use_are_told_once_for_each_version(written, log_events):
+def test_ignored_lines_are_logged_once_for_each_version(written, log_events):
     written.write(entries(me="secret") + b"a:x\nb:y\n")
     checker = written.checker()
     checker.load()
@@ -112,7 +112,7 @@ def test_lines_of_no_use_are_told_once_for_each_version(written, log_events):
     assert (event["ignored"], event["path"]) == (2, str(written.path))
 
 
-def test_a_client_that_leaves_ends_the_question(written):
+def test_cancelling_cancels_the_check(written):
     written.write(entries(me="secret"))
     gone = []
     checker = PasswordFile(str(written.path), lambda *_: Deferred(gone.append), written.clock)
@@ -122,7 +122,7 @@ def test_a_client_that_leaves_ends_the_question(written):
     assert len(gone) == 1
 
 
-def test_a_file_that_is_missing_is_made(tmp_path):
+def test_missing_file_is_created(tmp_path):
     path = tmp_path / "new" / "folders" / "users"
     password = create_if_missing(str(path))
     users = parse_htpasswd(path.read_bytes())
@@ -133,7 +133,7 @@ def test_a_file_that_is_missing_is_made(tmp_path):
     assert create_if_missing(str(path)) is None
 
 
-def test_a_file_that_another_makes_meanwhile_stays(tmp_path, monkeypatch):
+def test_file_created_by_another_process_is_kept(tmp_path, monkeypatch):
     path = tmp_path / "users"
     real = os.link
 
@@ -147,7 +147,7 @@ def test_a_file_that_another_makes_meanwhile_stays(tmp_path, monkeypatch):
     assert path.read_bytes() == b"theirs"
 
 
-def test_a_file_here(tmp_path, monkeypatch):
+def test_file_in_the_current_directory_is_created(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert create_if_missing("users")
     assert [*tmp_path.iterdir()] == [tmp_path / "users"]

@@ -47,12 +47,12 @@ def allowed(policy, identity, name="team/app"):
 ADA, BOB, EVE = Identity("ada"), Identity("bob"), Identity("eve")
 
 
-def test_without_the_section_another_policy_holds():
+def test_default_policy_without_the_section():
     otherwise = AuthenticatedPolicy()
     assert make_access_policy(None, otherwise) is otherwise
 
 
-def test_an_empty_section_allows_nothing():
+def test_empty_section_allows_nothing():
     policy = make_access_policy(
         load_text("version: 0.1\nstorage: inmemory\naccess:\n", {}).configuration.access,
         AuthenticatedPolicy(),
@@ -61,7 +61,7 @@ def test_an_empty_section_allows_nothing():
     assert (allowed(policy, ADA), allowed(policy, ANONYMOUS)) == (set(), set())
 
 
-def test_three_lines_let_everybody_pull_and_users_push():
+def test_anonymous_pulls_and_authenticated_pushes():
     policy = rules("anonymous: [pull]\nauthenticated: [pull, push]")
     assert allowed(policy, ANONYMOUS) == {"pull"}
     assert allowed(policy, ADA) == {"pull", "push"}
@@ -76,7 +76,7 @@ def test_three_lines_let_everybody_pull_and_users_push():
         ("admin", EVERYTHING),
     ],
 )
-def test_what_an_action_means(action, means):
+def test_implied_actions(action, means):
     policy = rules(f"rules: [{{repositories: ['**'], users: [ada], allow: [{action}]}}]")
     assert allowed(policy, ADA) == means
     assert allowed(policy, BOB) == allowed(policy, ANONYMOUS) == set()
@@ -103,7 +103,7 @@ def test_rules_add_up():
         assert allowed(policy, identity, "public/x") == {"pull"}
 
 
-def test_a_login_may_say_of_groups():
+def test_groups_of_the_identity_count():
     policy = rules(
         "groups: {team: [ada]}\nrules: [{repositories: ['**'], groups: [team], allow: [pull]}]"
     )
@@ -113,7 +113,7 @@ def test_a_login_may_say_of_groups():
     assert allowed(policy, Identity("", frozenset({"team"}))) == set()
 
 
-def test_whoever_brings_rights_has_those_and_no_others():
+def test_identity_with_rights_has_only_those():
     policy = rules("authenticated: [admin]\nanonymous: [pull]")
     robot = IdentityWithRights("robot", Rights((Right.make(["ci/*"], ["push"]),)))
     assert verifyObject(IIdentity, robot)
@@ -121,7 +121,7 @@ def test_whoever_brings_rights_has_those_and_no_others():
     assert allowed(policy, robot, "ci/app") == {"pull", "push"}
 
 
-def test_whoever_may_administer_everything_starts_tasks():
+def test_administrators_of_everything_may_start_maintenance():
     policy = rules(
         "anonymous: [pull]\n"
         "rules:\n"
@@ -133,7 +133,7 @@ def test_whoever_may_administer_everything_starts_tasks():
     assert may == [True, False, False, False]
 
 
-def test_who_may_list_what():
+def test_visible_repositories():
     policy = rules(
         "rules:\n"
         "- {repositories: [team/**, '!team/secret', team/a/b, lib*/x, z], users: [ada],"
@@ -155,7 +155,7 @@ def test_who_may_list_what():
     assert not policy.visible_repositories(EVE).includes("z")
 
 
-def test_an_excluded_repository_is_not_seen_through_everything():
+def test_excluded_repository_is_not_visible():
     visible = rules(
         "rules: [{repositories: ['**', '!secret'], users: [ada], allow: [pull]}]"
     ).visible_repositories(ADA)
@@ -173,7 +173,7 @@ def test_rights_of_a_bounded_number_of_users_are_cached():
     assert policy.rights(ADA) is policy.rights(ADA)
 
 
-def test_without_a_way_to_log_in_everybody_is_a_stranger():
+def test_anonymous_only_ignores_credentials():
     access = AnonymousOnly(rules("anonymous: [pull]"))
     assert verifyObject(IClosableAccessController, access)
     caller = Caller("Basic YTpi")

@@ -25,7 +25,7 @@ def allowed(scope, name="a/b", type_="repository"):
     }
 
 
-def test_what_a_token_says():
+def test_access_claim_is_parsed():
     scope = Scope.from_claim([
         {"type": "repository", "class": "", "name": "a/b", "actions": ["pull"]},
         {"type": "repository", "name": "a/b", "actions": ["push", "other"]},
@@ -56,7 +56,7 @@ def test_what_a_token_says():
         [{"type": "repository", "name": "a", "actions": [["pull"]]}],
     ],
 )
-def test_a_token_that_says_it_otherwise(claim):
+def test_malformed_access_claim_is_an_error(claim):
     with pytest.raises(ValueError, match="access"):
         Scope.from_claim(claim)
 
@@ -74,11 +74,11 @@ def test_a_token_that_says_it_otherwise(claim):
         (["repository:a:read", "user:a:pull", "repository::pull", "pull", ":", "", "a:b"], ""),
     ],
 )
-def test_what_is_asked_for(texts, expected):
+def test_requested_scopes_are_parsed(texts, expected):
     assert " ".join(map(str, parse_scopes(texts))) == expected
 
 
-def test_only_so_much_is_asked_for():
+def test_number_of_requested_resources_is_limited():
     assert (
         len(parse_scopes([f"repository:{number}:pull" for number in range(MAX_RESOURCES + 5)]))
         == MAX_RESOURCES
@@ -86,13 +86,13 @@ def test_only_so_much_is_asked_for():
 
 
 @given(st.lists(st.text(max_size=40), max_size=5))
-def test_nothing_that_is_asked_for_is_an_error(texts):
+def test_requested_scopes_are_never_an_error(texts):
     for part in parse_scopes(texts):
         assert part.name
         assert set(part.actions) <= {"pull", "push", "delete", "*"}
 
 
-def test_what_is_granted_is_what_is_allowed_of_it():
+def test_granted_scope_is_the_allowed_part():
     asked = parse_scopes(["repository:a:pull,push,delete repository:b:push registry:catalog:*"])
     scope = grant_scope(asked, lambda access: access.name == "a" and access.action != "delete")
     assert scope == Scope((ResourceActions("repository", "a", ("pull", "push")),))

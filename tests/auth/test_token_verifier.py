@@ -47,7 +47,7 @@ from twisted_registry.config.access import ALGORITHMS
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_every_algorithm(algorithm):
+def test_algorithms(algorithm):
     kind = SIGNING.get(algorithm)
     token = mint(key(kind) if kind else SECRET, algorithm, kid=kind or "secret")
     trusts(check(), token)
@@ -56,7 +56,7 @@ def test_every_algorithm(algorithm):
     refusal(check(), token[:-8] + ("A" * 8 if token[-8:] != "A" * 8 else "B" * 8))
 
 
-def test_what_a_token_is_good_for():
+def test_scope_of_a_token():
     access = [
         {"type": "repository", "name": "a/b", "actions": ["pull"]},
         {"type": "repository", "class": "image", "name": "a/b", "actions": ["push", "pull"]},
@@ -81,20 +81,20 @@ def test_what_a_token_is_good_for():
 
 
 @pytest.mark.parametrize("more", [{"access": None}, {"access": []}, {"nbf": None}])
-def test_what_a_token_need_not_say(more):
+def test_optional_claims(more):
     login = check().verify(mint(SECRET, "HS256", claims(**more), kid="secret")).login
     assert "access" not in more or not login.scope.allows(login.identity, CATALOG)
 
 
 @pytest.mark.parametrize("subject", [None, ""])
-def test_a_token_without_a_name_is_more_than_nothing(subject):
+def test_token_without_a_name_is_not_anonymous(subject):
     login = check().verify(mint(SECRET, "HS256", claims(sub=subject), kid="secret")).login
     assert login.identity == ANONYMOUS
     assert login.identity is not ANONYMOUS
 
 
 @pytest.mark.parametrize("audience", [SERVICE, [SERVICE], ["x", SERVICE]])
-def test_audiences(audience):
+def test_audience_may_be_a_list(audience):
     trusts(check(), mint(SECRET, "HS256", claims(aud=audience), kid="secret"))
 
 
@@ -127,12 +127,12 @@ def test_audiences(audience):
         ({"access": [{"actions": [["pull"]]}]}, "access "),
     ],
 )
-def test_claims_that_are_wrong(more, reason):
+def test_wrong_claims_are_rejected(more, reason):
     token = forge({"alg": "HS256", "kid": "secret"}, claims(**more), SECRET)
     assert reason in refusal(check(), token)
 
 
-def test_a_minute_between_two_clocks():
+def test_leeway_of_a_minute():
     token = mint(SECRET, "HS256", claims(exp=NOW, nbf=NOW), kid="secret")
     for offset in (-60, 0, 60):
         assert check(now=NOW + offset).verify(token).expires == NOW + 60
@@ -140,7 +140,7 @@ def test_a_minute_between_two_clocks():
     assert "not yet valid" in refusal(check(now=NOW - 60.1), token)
 
 
-def test_keys_of_certificates_by_their_names_of_both_generations():
+def test_certificate_keys_have_the_ids_of_distribution_2_and_3():
     checking = check(pem(ROOT_CERTIFICATE, certificate(key("RSA"))), None)
     for private, algorithm in ((ROOT, "ES256"), (key("RSA"), "RS256")):
         names = key_ids(private.public_key())
@@ -152,7 +152,7 @@ def test_keys_of_certificates_by_their_names_of_both_generations():
     refusal(checking, mint(ROOT, "ES256"))
 
 
-def test_the_thumbprint_of_the_standard():
+def test_thumbprint_of_rfc_7638():
     # RFC 7638 section 3.1.
     n = (
         "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMst"
@@ -162,7 +162,7 @@ def test_the_thumbprint_of_the_standard():
     assert key_ids(made.key)[0] == "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
 
 
-def test_a_key_with_a_zero_in_front_has_the_name_that_distribution_gives_it_too():
+def test_key_with_leading_zeros_also_has_the_id_of_distribution():
     found = {len(key_ids(key("P-256", str(number)).public_key())) for number in range(3)}
     assert found == {3}
     number = next(n for n in range(1, 2000) if _x(n) < 2**248)
@@ -174,7 +174,7 @@ def _x(number):
     return ec.derive_private_key(number, ec.SECP256R1()).public_key().public_numbers().x
 
 
-def test_certificates_vouch_for_keys():
+def test_certificate_chains():
     middle = key("P-384", "middle")
     middle_certificate = certificate(middle, (ROOT, ROOT_CERTIFICATE))
     below = certificate(LEAF, (middle, middle_certificate), authority=False)
@@ -200,12 +200,12 @@ def test_certificates_vouch_for_keys():
     assert "no authority" in refusal(check(), mint(LEAF, "ES256", x5c=x5c(LEAF_CERTIFICATE)))
 
 
-def test_a_chain_is_good_as_long_as_its_certificates():
+def test_expired_chain_is_rejected():
     token = mint(LEAF, "ES256", claims(NOW + 2 * 86400), x5c=x5c(LEAF_CERTIFICATE))
     assert "expired" in refusal(check(pem(ROOT_CERTIFICATE), None, now=NOW + 2 * 86400), token)
 
 
-def test_a_key_that_a_token_brings_along_is_believed_only_if_it_is_ours():
+def test_embedded_key_must_be_trusted():
     checking = check(pem(ROOT_CERTIFICATE))
     trusts(checking, mint(ROOT, "ES256", jwk=jwk(ROOT)))
     trusts(checking, mint(key("RSA"), "RS256", jwk=jwk(key("RSA"), kid="x")))
@@ -224,7 +224,7 @@ def test_a_key_that_a_token_brings_along_is_believed_only_if_it_is_ours():
         refusal(checking, mint(SECRET, "HS256", jwk=brought))
 
 
-def test_nobody_signs_with_nothing():
+def test_unsigned_tokens_are_rejected():
     for name in ("none", "None", "NONE", "nOnE", "", None, 0, ["HS256"], {"a": 1}):
         for kid in ("secret", "P-256", "RSA"):
             for secret in (None, b"", SECRET):
@@ -235,7 +235,7 @@ def test_nobody_signs_with_nothing():
 
 
 @pytest.mark.parametrize("kind", sorted(set(SIGNING.values())))
-def test_a_public_key_is_no_secret(kind):
+def test_public_key_is_not_accepted_as_hmac_secret(kind):
     """The attacker knows the public key, and signs with it as if it were a secret."""
     private = key(kind)
     for secret in (
@@ -247,7 +247,7 @@ def test_a_public_key_is_no_secret(kind):
         refusal(check(), forge({"alg": "HS256", "kid": kind}, secret=secret))
 
 
-def test_a_key_signs_by_its_own_algorithms_only():
+def test_key_is_limited_to_its_algorithms():
     keys = jwks(jwk(key("RSA"), kid="a", alg="RS256"), jwk(key("Ed25519"), kid="b", alg="Ed25519"))
     trusts(check(keys=keys), mint(key("RSA"), "RS256", kid="a"))
     trusts(check(keys=keys), mint(key("Ed25519"), "EdDSA", kid="b"))
@@ -259,17 +259,17 @@ def test_a_key_signs_by_its_own_algorithms_only():
     ["../../../dev/null", "/dev/null", "' OR 1=1 --", "", "P-256\0", "http://evil.example/jwks",
      "keys[0]", "__class__", None, 1, ["P-256"], {"P-256": 1}],
 )  # fmt: skip
-def test_the_name_of_a_key_opens_nothing(kid):
+def test_malicious_key_ids_are_rejected(kid):
     for secret in (None, b"", SECRET):
         refusal(check(), forge({"alg": "HS256", "kid": kid}, secret=secret))
 
 
-def test_what_a_token_says_of_where_keys_are_is_not_heard():
+def test_key_urls_are_ignored():
     for name in ("jku", "x5u"):
         refusal(check(), mint(OTHER, "ES256", kid="other", **{name: "http://127.0.0.1:1/"}))
 
 
-def test_extensions_that_must_be_understood_are_not():
+def test_critical_extensions_are_rejected():
     for crit in (["exp"], ["b64"], [], "exp", [1]):
         refusal(check(), forge({"alg": "HS256", "kid": "secret", "crit": crit}, secret=SECRET))
     refusal(check(), forge({"alg": "HS256", "kid": "secret", "b64": False}, secret=SECRET))
@@ -281,19 +281,19 @@ def test_extensions_that_must_be_understood_are_not():
      f"{segment(b'[')}.{segment({})}.", f"{segment(b'[' * 100_000)}.{segment({})}.",
      f"{segment([])}.{segment({})}.", f"{segment('a')}.{segment({})}."],
 )  # fmt: skip
-def test_what_is_no_token(token):
+def test_malformed_tokens_are_rejected(token):
     refusal(check(), token)
 
 
 @pytest.mark.parametrize("payload", [b"", b"[", b"[]", b"1", b"null", b"\xff", b"[" * 100_000])
-def test_claims_that_are_no_claims(payload):
+def test_malformed_claims_are_rejected(payload):
     jws = library.api_jws.PyJWS()
     token = jws.encode(payload, SECRET, "HS256", headers={"kid": "secret"})
     refusal(check(), token)
 
 
 @given(st.text(max_size=40), st.text(max_size=40), st.text(max_size=10))
-def test_whatever_comes_is_refused(header, payload, signature):
+def test_random_text_is_rejected(header, payload, signature):
     refusal(CHECK, f"{header}.{payload}.{signature}")
     refusal(CHECK, f"{segment(header.encode('utf-8', 'replace'))}.{segment(payload)}.{signature}")
 
@@ -309,12 +309,12 @@ _JSON = st.recursive(
     st.dictionaries(st.sampled_from(["alg", "kid", "x5c", "jwk", "crit", "b64", "typ"]), _JSON),
     st.dictionaries(st.sampled_from(["iss", "aud", "exp", "nbf", "sub", "access"]), _JSON),
 )
-def test_whatever_is_signed_by_nobody_is_refused(header, said):
+def test_random_unsigned_tokens_are_rejected(header, said):
     refusal(CHECK, forge(header, said))
 
 
 @given(st.dictionaries(st.sampled_from(["exp", "nbf", "sub", "access"]), _JSON))
-def test_whatever_claims_are_signed_nothing_breaks(said):
+def test_random_signed_claims_raise_nothing_else(said):
     token = forge({"alg": "HS256", "kid": "secret"}, {**claims(), **said}, SECRET)
     with suppress(LoginFailed):
         name = CHECK.verify(token).login.identity.name
@@ -324,7 +324,7 @@ def test_whatever_claims_are_signed_nothing_breaks(said):
 CHECK = check()
 
 
-def test_secrets_are_not_shown():
+def test_secrets_are_not_in_the_repr():
     checking = check()
     assert SECRET.decode()[:12] not in repr(checking)
     assert SECRET.decode()[:12] not in repr(checking.keyring.keys["secret"])

@@ -10,7 +10,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone, Connection
 from tests.tls.socket_pair import MUCH, Pair
 
 
-def test_a_borrower_has_it_for_itself(pair):
+def test_reactor_does_not_use_a_borrowed_connection(pair):
     assert pair.ours.lendable
     borrowed = pair.ours.borrow()
     assert borrowed.fileno() == pair.below.end.fileno()
@@ -39,7 +39,7 @@ def fill(borrowed):
             pass
 
 
-def test_what_a_borrower_is_told(pair):
+def test_errors_of_a_borrowed_connection(pair):
     borrowed = pair.ours.borrow()
     with pytest.raises(BlockingIOError):
         borrowed.recv_into(memoryview(bytearray(9)))
@@ -54,14 +54,14 @@ def test_what_a_borrower_is_told(pair):
     assert pair.protocol.reason is not None
 
 
-def test_what_a_borrower_is_told_of_a_peer_without_a_goodbye(pair):
+def test_end_without_close_notify_is_an_error(pair):
     borrowed = pair.ours.borrow()
     pair.theirs.close()
     with pytest.raises(ConnectionError):
         borrowed.recv_into(memoryview(bytearray(9)))
 
 
-def test_the_socket_outlives_a_connection_that_is_lent(pair):
+def test_socket_stays_open_until_the_return(pair):
     borrowed = pair.ours.borrow()
     pair.ours.abortConnection()
     with pytest.raises(ConnectionAbortedError):
@@ -75,7 +75,7 @@ def test_the_socket_outlives_a_connection_that_is_lent(pair):
     assert pair.below.closed.check(ConnectionAborted)
 
 
-def test_to_be_told_when_there_is_room(pair):
+def test_when_writable(pair):
     told = []
     pair.ours.write(MUCH)
     assert not pair.ours.lendable
@@ -92,7 +92,7 @@ def test_to_be_told_when_there_is_room(pair):
     assert told[2].check(ConnectionLost)
 
 
-def test_a_peer_that_leaves_in_the_middle_of_what_is_lent(pair):
+def test_peer_closes_while_a_record_is_unsent(pair):
     told = []
     borrowed = pair.ours.borrow()
     fill(borrowed)
@@ -105,7 +105,7 @@ def test_a_peer_that_leaves_in_the_middle_of_what_is_lent(pair):
 
 
 @pytest.mark.parametrize("lent", [True, False])
-def test_the_loss_of_one_connection_is_not_that_of_the_next(pair, lent):
+def test_error_of_one_connection_does_not_affect_the_next(pair, lent):
     """OpenSSL notes errors by thread."""
     lost = Pair().shake_hands()
     borrowed = lost.ours.borrow() if lent else None

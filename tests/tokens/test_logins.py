@@ -62,14 +62,14 @@ def world():
     return World()
 
 
-def test_it_is_a_scheme(world):
+def test_scheme(world):
     assert verifyObject(IScheme, world.scheme)
 
 
 @pytest.mark.parametrize("late", [0, 1, 2.75, 3, 10])
 @pytest.mark.parametrize("derived", [False, True])
 @pytest_twisted.ensureDeferred
-async def test_a_revocation_holds_within_seconds_however_lately_it_was_used(world, late, derived):
+async def test_revocation_takes_effect_within_the_ttl_of_one_cache(world, late, derived):
     """What was found in the store and what was made of it are not remembered one after another.
 
     :param late: seconds between the last look into the store, and the first use after it.
@@ -87,13 +87,13 @@ async def test_a_revocation_holds_within_seconds_however_lately_it_was_used(worl
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_robot_is_not_remembered_beyond_its_end(world):
+async def test_robot_token_is_not_cached_beyond_its_expiry(world):
     _, token = await world.other.create("robot", "ci", 10, rights=RIGHTS)
     assert await world.lasts(shown("any", token)) == 10
 
 
 @pytest_twisted.ensureDeferred
-async def test_neither_a_name_nor_a_password_is_nobody(world):
+async def test_empty_login_is_anonymous(world):
     assert await world.enter(shown("", "")) is None
     for name, password in (("a", ""), ("", "a"), ("a", "b")):
         with pytest.raises(LoginFailed):

@@ -19,6 +19,7 @@ from tests.support.tokens import SECRET, SERVICE, claims, forge, jwk, key, mint
 from tests.tokens.test_resource import bearing, granted, posted, token
 from twisted_registry.auth.access import LoginFailed
 from twisted_registry.auth.rules import Right
+from twisted_registry.http.client import make_agent
 from twisted_registry.oci.errors import RegistryError
 from twisted_registry.tokens.oidc import (
     ClaimCondition,
@@ -112,7 +113,7 @@ def world(issuer):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_job_gets_what_its_rules_give(issuer, world):
+async def test_job_gets_the_rights_of_matching_rules(issuer, world):
     principal = await world.verifier.authenticate(issuer.sign(NOW))
     assert principal.identity.name == "ci:repo:acme/app:ref:refs/heads/main"
     assert [sorted(right.actions) for right in principal.identity.rights.rights] == [
@@ -125,7 +126,7 @@ async def test_a_job_gets_what_its_rules_give(issuer, world):
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_is_not_believed(issuer, world):
+async def test_invalid_tokens_are_rejected(issuer, world):
     other = mint(key("RSA", "other"), "RS256", issuer.says(NOW), kid="one")
     for text, reason in (
         (issuer.sign(NOW, sub="repo:acm/app"), "no rule"),
@@ -158,13 +159,13 @@ async def test_what_is_not_believed(issuer, world):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_secret_that_an_issuer_publishes_is_no_key(issuer, world):
+async def test_published_hmac_secret_is_not_a_key(issuer, world):
     issuer.keys = [{"kty": "oct", "k": "YWFh" * 16, "kid": "one"}, *issuer.keys[1:]]
     assert await world.refused(mint(b"aaa" * 16, "HS256", issuer.says(NOW), kid="one"))
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_new_key_is_found_and_a_wrong_one_does_not_make_us_ask_again(issuer, world):
+async def test_new_key_is_fetched_and_unknown_keys_do_not_cause_a_flood(issuer, world):
     await world.verifier.authenticate(issuer.sign(NOW))
     issuer.keys = [jwk(key("P-256"), kid="two"), {"kid": "odd", "kty": "?"}, "odd", {"kty": "RSA"}]
 
@@ -186,7 +187,7 @@ async def test_a_new_key_is_found_and_a_wrong_one_does_not_make_us_ask_again(iss
 
 
 @pytest_twisted.ensureDeferred
-async def test_keys_are_asked_for_again_after_an_hour_and_kept_for_a_day(issuer, world):
+async def test_keys_are_fetched_again_after_an_hour_and_kept_for_a_day(issuer, world):
     await world.verifier.authenticate(issuer.sign(NOW))
     issuer.answers["/keys"] = None
     for hours, asked in ((1, 4), (12, 6), (10, 8)):
@@ -204,7 +205,7 @@ async def test_keys_are_asked_for_again_after_an_hour_and_kept_for_a_day(issuer,
 
 
 @pytest_twisted.ensureDeferred
-async def test_jobs_that_begin_together_ask_once(issuer, world):
+async def test_concurrent_jobs_fetch_the_keys_once(issuer, world):
     issuer.held = Deferred()
     waiting = [
         Deferred.fromCoroutine(world.verifier.authenticate(issuer.sign(NOW))) for _ in range(5)
@@ -218,7 +219,7 @@ async def test_jobs_that_begin_together_ask_once(issuer, world):
 
 
 @pytest_twisted.ensureDeferred
-async def test_keys_at_a_url_of_the_operators(issuer):
+async def test_configured_url_of_the_keys(issuer):
     world = World(issuer, jwks=f"{issuer.url}/elsewhere")
     await world.verifier.authenticate(issuer.sign(NOW))
     assert issuer.asked == ["/elsewhere"]
@@ -244,7 +245,7 @@ async def test_keys_at_a_url_of_the_operators(issuer):
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_an_issuer_that_answers_oddly(issuer, world, path, answer):
+async def test_malformed_responses_of_the_issuer(issuer, world, path, answer):
     issuer.answers[path] = answer and answer.replace(b"URL", issuer.url.encode())
     for _ in range(3):
         with pytest.raises(RegistryError) as caught:
@@ -254,11 +255,10 @@ async def test_an_issuer_that_answers_oddly(issuer, world, path, answer):
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_issuer_who_does_not_answer_in_time(issuer):
+async def test_request_to_the_issuer_times_out(issuer):
     issuer.held = Deferred()
     clock = Clock()
-    fetcher = JSONFetcher(reactor)
-    fetcher._clock = clock
+    fetcher = JSONFetcher(clock, make_agent(reactor, 10))
     waiting = Deferred.fromCoroutine(fetcher.fetch(f"{issuer.url}/keys"))
     clock.advance(10)
     with pytest.raises(FetchError):
@@ -276,7 +276,7 @@ async def test_an_issuer_who_does_not_answer_in_time(issuer):
         ("*ab*ab", "ab", False), ("ab*ba", "aba", False),
     ],
 )  # fmt: skip
-def test_patterns_of_claims(pattern, text, expected):
+def test_patterns(pattern, text, expected):
     assert matches_pattern(pattern, text) is expected
 
 
@@ -287,12 +287,12 @@ def test_patterns_of_claims(pattern, text, expected):
         ([], "*", False), (None, "*", False), ({}, "*", False), (1.5, "*", False), ("", "*", True),
     ],
 )  # fmt: skip
-def test_claims_that_are_no_text(value, pattern, expected):
+def test_claims_of_other_types(value, pattern, expected):
     assert ClaimCondition("x", pattern).matches({"x": value}) is expected
     assert not ClaimCondition("y", pattern).matches({"x": value})
 
 
-def test_a_rule_without_conditions_is_for_nobody():
+def test_rule_without_conditions_matches_nothing():
     assert not OIDCRule((), Right.make(["**"], ["pull"])).matches({"sub": "x"})
 
 
@@ -316,7 +316,7 @@ async def trusting(folder, issuer):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_job_logs_in_with_its_token_as_a_password(tmp_path, issuer):
+async def test_job_uses_its_token_as_a_password(tmp_path, issuer):
     async with trusting(tmp_path, issuer) as ask:
         job = {"Authorization": shown("ci", issuer.sign(protected=True))}
         scope = "repository:acme/app:pull,push repository:other:pull"
@@ -338,7 +338,7 @@ async def test_a_job_logs_in_with_its_token_as_a_password(tmp_path, issuer):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_job_exchanges_its_token(tmp_path, issuer):
+async def test_token_exchange(tmp_path, issuer):
     kind = "urn:ietf:params:oauth:grant-type:token-exchange"
     async with trusting(tmp_path, issuer) as ask:
         given = await posted(

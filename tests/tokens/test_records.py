@@ -35,7 +35,7 @@ def world():
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_is_stored_does_not_tell_the_token(world):
+async def test_stored_record_does_not_contain_the_token(world):
     record, token = await world.records.create("robot", "ci", 60, rights=RIGHTS)
     assert is_stored_token(token)
     content = await world.driver.get(layout.token(record.id), 10_000)
@@ -54,7 +54,7 @@ def changed(token, position):
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_is_no_token(world):
+async def test_wrong_tokens_are_rejected(world):
     record, token = await world.records.create("robot", "ci", None)
     assert await world.records.verify(token, "refresh") is None
     wrong = [
@@ -74,7 +74,7 @@ async def test_what_is_no_token(world):
 
 
 @pytest_twisted.ensureDeferred
-async def test_when_it_expires(world):
+async def test_token_expires(world):
     _, token = await world.records.create("robot", "ci", 60)
     _, eternal = await world.records.create("robot", "forever", None)
     world.clock.advance(59)
@@ -86,7 +86,7 @@ async def test_when_it_expires(world):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_revocation_is_seen_within_seconds_by_all(world):
+async def test_revocation_takes_effect_everywhere_within_seconds(world):
     record, token = await world.records.create("robot", "ci", None)
     other = world.another()
     assert await other.verify(token, "robot")
@@ -102,7 +102,7 @@ async def test_a_revocation_is_seen_within_seconds_by_all(world):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_list_of_all(world):
+async def test_records_are_listed_and_purged(world):
     assert await world.records.list_records() == []
     made = []
     for number in range(5):
@@ -115,7 +115,7 @@ async def test_a_list_of_all(world):
 
 
 @pytest_twisted.ensureDeferred
-async def test_old_ones_are_removed_now_and_then(world):
+async def test_expired_refresh_tokens_are_purged(world):
     old = await world.records.create_refresh("ada", 10, "stamp")
     world.clock.advance(24 * 3600)
     await world.records.create_refresh("ada", 10, "stamp")
@@ -130,7 +130,7 @@ async def test_old_ones_are_removed_now_and_then(world):
     [b"", b"{}", b"[]", b"null", b"\xff", b'{"rights": []}', b'{"rights": 1, "id": "x"}'],
 )
 @pytest_twisted.ensureDeferred
-async def test_a_torn_record_opens_no_door(world, content):
+async def test_malformed_record_is_rejected(world, content):
     record, token = await world.records.create("robot", "ci", None)
     await world.driver.put(layout.token(record.id), content)
     assert await world.another().verify(token, "robot") is None
@@ -138,7 +138,7 @@ async def test_a_torn_record_opens_no_door(world, content):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_record_under_another_id_opens_no_door(world):
+async def test_record_under_another_id_is_rejected(world):
     record, token = await world.records.create("robot", "ci", None)
     said = json.loads(await world.driver.get(layout.token(record.id), 10_000))
     await world.driver.put(layout.token("0" * 16), json.dumps(said).encode())

@@ -78,7 +78,7 @@ def granted(response):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_push_as_docker_does_it(tmp_path):
+async def test_push_with_tokens_as_docker_does_it(tmp_path):
     async with registry(tmp_path) as ask:
         response = await ask("GET", "/v2/")
         assert response.code == 401
@@ -126,7 +126,7 @@ async def test_a_push_as_docker_does_it(tmp_path):
     ],
 )  # fmt: skip
 @pytest_twisted.ensureDeferred
-async def test_a_token_is_for_what_may_be_done_of_what_was_asked(tmp_path, who, asked, expected):
+async def test_granted_scope_is_the_allowed_part(tmp_path, who, asked, expected):
     async with registry(tmp_path) as ask:
         response = await token(ask, *asked, headers={"Authorization": who} if who else {})
         assert response.code == 200
@@ -134,7 +134,7 @@ async def test_a_token_is_for_what_may_be_done_of_what_was_asked(tmp_path, who, 
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_strangers_token(tmp_path):
+async def test_anonymous_token(tmp_path):
     async with registry(tmp_path) as ask:
         given = await token(ask, "repository:open/a:pull", "repository:team/a:pull")
         assert granted(given) == ("", ["repository:open/a:pull"])
@@ -146,7 +146,7 @@ async def test_a_strangers_token(tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_token_does_not_outlive_a_rule(tmp_path):
+async def test_rules_are_checked_at_each_request(tmp_path):
     """Rules are asked at each request: a token that another registry of the store gave, too."""
     async with registry(tmp_path) as ask:
         given = await token(ask, "repository:team/a:pull", headers={"Authorization": ADA})
@@ -168,7 +168,7 @@ async def test_a_token_does_not_outlive_a_rule(tmp_path):
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_a_wrong_password_gets_no_token(tmp_path, authorization):
+async def test_wrong_credentials_get_no_token(tmp_path, authorization):
     async with registry(tmp_path) as ask:
         response = await token(ask, headers={"Authorization": authorization})
         assert response.code == 401
@@ -178,7 +178,7 @@ async def test_a_wrong_password_gets_no_token(tmp_path, authorization):
 
 
 @pytest_twisted.ensureDeferred
-async def test_oauth(tmp_path):
+async def test_oauth_password_grant(tmp_path):
     async with registry(tmp_path) as ask:
         response = await posted(
             ask, grant_type="password", username="ada", password="secret", client_id="x",
@@ -211,7 +211,7 @@ async def test_oauth(tmp_path):
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_a_form_that_can_not_be_served(tmp_path, body, headers, status):
+async def test_invalid_forms_are_rejected(tmp_path, body, headers, status):
     async with registry(tmp_path) as ask:
         response = await ask("POST", "/auth/token", headers={**FORM, **headers}, data=body)
         assert response.code == status
@@ -242,7 +242,7 @@ class Chunks:
 
 
 @pytest_twisted.ensureDeferred
-async def test_other_methods_and_places(tmp_path):
+async def test_other_methods_and_paths(tmp_path):
     async with registry(tmp_path) as ask:
         response = await ask("PUT", "/auth/token")
         assert (response.code, header(response, "Allow")) == (405, "GET, HEAD, POST")
@@ -253,7 +253,7 @@ async def test_other_methods_and_places(tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_below_a_prefix_and_behind_a_proxy(tmp_path):
+async def test_realm_with_a_prefix_and_behind_a_proxy(tmp_path):
     http = f"{HTTP}  prefix: /images/\n"
     async with registry(tmp_path, http=http) as ask:
         sent = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "example.com"}
@@ -269,7 +269,7 @@ async def test_below_a_prefix_and_behind_a_proxy(tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_refresh_token_lasts_as_long_as_the_account_is_the_same(tmp_path):
+async def test_refresh_token_is_valid_until_the_account_changes(tmp_path):
     async with registry(tmp_path) as ask:
         login = await token(ask, offline_token="true", headers={"Authorization": ADA})
         refresh = login.said["refresh_token"]
@@ -298,7 +298,7 @@ async def test_a_refresh_token_lasts_as_long_as_the_account_is_the_same(tmp_path
 
 
 @pytest_twisted.ensureDeferred
-async def test_registries_over_one_store_believe_each_other_and_no_others(tmp_path):
+async def test_registries_with_the_same_store_accept_each_others_tokens(tmp_path):
     """As machines do that share a bucket; none of them was told a secret."""
     (tmp_path / "other").mkdir()
     async with (
@@ -314,7 +314,7 @@ async def test_registries_over_one_store_believe_each_other_and_no_others(tmp_pa
 
 
 @pytest_twisted.ensureDeferred
-async def test_strangers_get_no_refresh_token(tmp_path):
+async def test_anonymous_callers_get_no_refresh_token(tmp_path):
     async with registry(tmp_path) as ask:
         assert "refresh_token" not in (await token(ask, offline_token="true")).said
     async with registry(tmp_path, "    refresh: 0s\n") as ask:
@@ -323,7 +323,7 @@ async def test_strangers_get_no_refresh_token(tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_without_users_there_are_strangers_and_robots(tmp_path):
+async def test_tokens_without_users(tmp_path):
     async with running(tmp_path, MEMORY + HTTP + RULES) as ask:
         assert (await token(ask, "repository:open/a:pull")).code == 200
         assert (await token(ask, headers={"Authorization": ADA})).code == 401

@@ -1,8 +1,7 @@
-"""Logins that were found to be good a moment ago, so that a push pays for one and not for each
-request.
+"""A cache of recent logins, so that credentials are not verified again for each request.
 
-What was shown is kept as a keyed hash: no password and no token rests in memory longer than the
-request that brought it.
+The key of a login is a keyed hash of the Authorization header: passwords and tokens are not kept
+in memory longer than the request that contains them.
 """
 
 from __future__ import annotations
@@ -19,19 +18,20 @@ if TYPE_CHECKING:
 
     from twisted_registry.auth.access import Login
 
-#: Seconds for which what was good is not checked again.
+#: How long verified credentials are not verified again, in seconds.
 LOGIN_TTL_S = 300.0
-#: How many are kept; the one longest unused goes.
+#: Cached logins; the least recently used one is evicted.
 MAX_LOGINS = 4096
-#: With a key that no other process has. A copy of it is quicker than a new one.
+#: Its key is random for each process. Copying the object is faster than making a new one.
 _KEYED_HASH = blake2b(digest_size=16, key=secrets.token_bytes(32))
 
 
 @define(eq=False, repr=False)
 class LoginCache:
-    """A bounded number of logins, by what was shown for them.
+    """Logins by their Authorization headers.
 
-    :ivar clock: tells when they are over.
+    :ivar clock: for the expiry of the logins.
+    :ivar max_entries: the number of cached logins.
     """
 
     _clock: IReactorTime
@@ -40,34 +40,37 @@ class LoginCache:
         init=False, factory=OrderedDict
     )
 
-    def find_login(self, shown: str, version: object = None) -> Login | None:
-        """The login of somebody who showed this, if it still holds.
+    def find_login(self, authorization: str, version: object = None) -> Login | None:
+        """Return the login for a header, if it has not expired and the version is the same.
 
-        :param version: as it was given to :meth:`store_login`; another one ends the login.
+        :param version: compared with the version that was stored; another one removes the login.
         """
-        key = credentials_key(shown)
-        found = self._entries.get(key)
-        if found is None:
+        key = credentials_key(authorization)
+        entry = self._entries.get(key)
+        if entry is None:
             return None
-        login, until, kept = found
-        if kept != version or self._clock.seconds() >= until:
+        login, expires, stored_version = entry
+        if stored_version != version or self._clock.seconds() >= expires:
             del self._entries[key]
             return None
         self._entries.move_to_end(key)
         return login
 
-    def store_login(self, shown: str, login: Login, until: float, version: object = None) -> None:
-        """Remember a login.
+    def store_login(
+        self, authorization: str, login: Login, expires: float, version: object = None
+    ) -> None:
+        """Store a login.
 
-        :param until: the time at which it is over, by the clock.
+        :param expires: when the login expires, by the clock.
+        :param version: the version of the accounts, see :meth:`find_login`.
         """
-        self._entries[credentials_key(shown)] = login, until, version
+        self._entries[credentials_key(authorization)] = login, expires, version
         if len(self._entries) > self._max_entries:
             self._entries.popitem(last=False)
 
 
-def credentials_key(shown: str) -> bytes:
-    """What stands for something that was shown: a keyed hash."""
+def credentials_key(authorization: str) -> bytes:
+    """Return the keyed hash of an Authorization header."""
     hashed = _KEYED_HASH.copy()
-    hashed.update(shown.encode("utf-8", "replace"))
+    hashed.update(authorization.encode("utf-8", "replace"))
     return hashed.digest()
