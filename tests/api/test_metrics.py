@@ -60,7 +60,7 @@ async def test_an_observer_that_breaks_ends_the_connection(start, log_events):
         connection.send(head("GET", "/v2/", host=api.host))
         await connection.closed
         assert connection.received == b""
-        assert any("broke off" in event.get("log_format", "") for event in log_events)
+        assert any("response incomplete" in event.get("log_format", "") for event in log_events)
 
 
 @pytest_twisted.ensureDeferred

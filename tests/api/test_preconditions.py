@@ -1,3 +1,5 @@
+"""Parsers of Accept, If-Match and If-None-Match."""
+
 from __future__ import annotations
 
 import pytest
@@ -29,7 +31,7 @@ OCI = "application/vnd.oci.image.index.v1+json"
         (["*"], {"*"}),
     ],
 )
-def test_entity_tags(headers, expected):
+def test_parse_entity_tags(headers, expected):
     assert parse_entity_tags(headers) == expected
 
 
@@ -46,16 +48,16 @@ def test_entity_tags(headers, expected):
         ([""], False),
     ],
 )
-def test_matches(headers, expected):
+def test_if_none_match_matches_an_entity_tag(headers, expected):
     assert etag_matches(headers, "a") is expected
 
 
 @given(st.lists(st.text(max_size=20), max_size=4))
-def test_no_text_breaks_entity_tags(headers):
+def test_parse_entity_tags_accepts_any_text(headers):
     assert all(isinstance(tag, str) for tag in parse_entity_tags(headers))
 
 
-def test_without_headers_nothing_is_asked():
+def test_no_headers_are_no_precondition():
     assert parse_precondition([], []) is None
 
 
@@ -71,12 +73,14 @@ def test_without_headers_nothing_is_asked():
         ([f'"{ONE}"'], [f'"{TWO}"'], False, True, False),
     ],
 )
-def test_precondition(if_match, if_none_match, absent, one, two):
-    asked = parse_precondition(if_match, if_none_match)
-    assert [asked.is_met_by(current) for current in (None, ONE, TWO)] == [absent, one, two]
+def test_precondition_on_an_absent_tag_and_on_two_digests(
+    if_match, if_none_match, absent, one, two
+):
+    precondition = parse_precondition(if_match, if_none_match)
+    assert [precondition.is_met_by(current) for current in (None, ONE, TWO)] == [absent, one, two]
 
 
-def test_an_empty_if_match_holds_of_no_tag():
+def test_an_empty_if_match_matches_no_digest():
     assert not parse_precondition([""], []).is_met_by(ONE)
 
 
@@ -101,10 +105,10 @@ def test_an_empty_if_match_holds_of_no_tag():
         (["*/*;q=0"], False),
     ],
 )
-def test_accepted(headers, expected):
-    assert (OCI in AcceptedTypes(headers)) is expected
+def test_accepted_types(headers, expected):
+    assert (OCI in AcceptedTypes.parse(headers)) is expected
 
 
 @given(st.lists(st.text(max_size=30), max_size=4))
-def test_no_text_breaks_accepted(headers):
-    assert (OCI in AcceptedTypes(headers)) in {True, False}
+def test_accepted_types_parse_any_text(headers):
+    assert (OCI in AcceptedTypes.parse(headers)) in {True, False}

@@ -219,7 +219,7 @@ async def test_embedding(where):
 
 
 @pytest.mark.parametrize(
-    ("links", "headers", "origin"),
+    ("urls", "headers", "origin"),
     [
         (URLBuilder(), {"Host": "r.example:5000"}, "http://r.example:5000"),
         (URLBuilder(), {"Host": "r", "X-Forwarded-Proto": "https"}, "https://r"),
@@ -243,8 +243,8 @@ async def test_embedding(where):
     ],
 )  # fmt: skip
 @pytest_twisted.ensureDeferred
-async def test_locations(start, links, headers, origin):
-    async with start(settings=APISettings(links=links)) as api:
+async def test_locations(start, urls, headers, origin):
+    async with start(settings=APISettings(urls=urls)) as api:
         response = await api("POST", "a/b/blobs/uploads/", headers, b"")
         if origin is None:
             # The channel may refuse it; if not, it is not repeated.

@@ -1,3 +1,5 @@
+"""The table of endpoints, and the search for the endpoint of a path."""
+
 from __future__ import annotations
 
 import pytest
@@ -42,7 +44,7 @@ def find(path):
         ("a//tags/list", "tags", "a/", ""),
     ],
 )
-def test_match(path, handler, name, variable):
+def test_a_path_has_endpoint_name_and_variable(path, handler, name, variable):
     found = find(path)
     assert (found.endpoint.handler, found.name, found.variable) == (handler, name, variable)
 
@@ -68,15 +70,15 @@ def test_match(path, handler, name, variable):
         "a/_repository/b",
     ],
 )
-def test_no_match(path):
+def test_a_path_without_endpoint_has_no_route(path):
     assert find(path) is None
 
 
-def test_no_segments_are_the_base():
+def test_an_empty_path_is_the_base_endpoint():
     assert routes.match_path(()).endpoint is routes.BASE
 
 
-def test_every_route_has_handlers():
+def test_every_method_of_every_endpoint_has_a_handler():
     endpoints = routes.ALL_ENDPOINTS
     wanted = {
         (endpoint.handler, "GET" if method == "HEAD" else method)
@@ -86,7 +88,7 @@ def test_every_route_has_handlers():
     assert wanted == set(HANDLERS)
 
 
-def test_what_may_be_read_may_be_asked_for_with_head():
+def test_every_endpoint_with_get_has_head():
     for endpoint in routes.ENDPOINTS:
         assert ("GET" in endpoint.methods) == ("HEAD" in endpoint.methods)
 
@@ -99,7 +101,7 @@ def repository(name, *actions):
     return tuple(Access("repository", name, action) for action in actions)
 
 
-def test_accesses():
+def test_required_access_by_endpoint_and_method():
     assert required_access("", "GET") == ()
     assert required_access("_oci/ext/discover", "GET") == ()
     assert required_access("_catalog", "GET") == (CATALOG,)
@@ -113,24 +115,31 @@ def test_accesses():
     )
 
 
-def test_every_named_route_needs_something():
+def test_every_endpoint_with_a_name_requires_access():
     for endpoint in routes.ENDPOINTS:
         for method in endpoint.methods:
             assert routes.RouteMatch(endpoint, "a").required_access(method)
 
 
 @given(st.lists(st.text(alphabet="a/._-:%\0 ", max_size=5), max_size=6))
-def test_no_path_breaks_it(segments):
+def test_any_segments_are_matched_or_rejected(segments):
     found = routes.match_path(tuple(segments))
     if found is not None and found.endpoint.has_name:
         assert found.name or segments[0] == ""
 
 
-def test_long_paths_are_found_but_not_remembered():
-    before = routes._find_route_cached.cache_info().currsize
-    for number in range(3):
-        found = routes.match_path((f"{number}{'a' * 300}", "tags", "list"))
-        assert found.endpoint.handler == "tags"
-        found = routes.match_path((*[f"{number}"] * 20, "tags", "list"))
-        assert found.endpoint.handler == "tags"
-    assert routes._find_route_cached.cache_info().currsize == before
+@pytest.mark.parametrize(
+    ("name", "is_cached"),
+    [([b"a"], True), ([b"a" * 300], False), ([b"a"] * 20, False)],
+    ids=["usual", "long segment", "many segments"],
+)
+def test_only_paths_of_usual_length_are_cached(name, is_cached):
+    path = (*name, b"tags", b"list")
+    found = routes.find_route(path)
+    assert found.endpoint.handler == "tags"
+    assert (routes.find_route(path) is found) is is_cached
+
+
+@pytest.mark.parametrize("segment", [b"a/b", b"\xff"])
+def test_a_segment_with_a_slash_or_of_invalid_utf_8_has_no_route(segment):
+    assert routes.find_route((segment, b"tags", b"list")) is None

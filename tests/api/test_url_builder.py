@@ -1,3 +1,5 @@
+"""URLs behind proxies, and the caller of a request."""
+
 from __future__ import annotations
 
 import pytest
@@ -7,12 +9,12 @@ from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
-from twisted_registry.api.context import URLBuilder, client_address, external_host, get_caller
+from twisted_registry.api.context import URLBuilder, get_caller, get_header_fields
 from twisted_registry.tls.interfaces import ClientCertificate, IClientCertificateTransport
 
 
-class Asked:
-    """As much of a request as URLs need."""
+class FakeRequest:
+    """The part of a request that URLs and callers use."""
 
     transport = None
 
@@ -33,6 +35,10 @@ class Asked:
 
     def getClientAddress(self):
         return self._address
+
+
+def caller_of(request):
+    return get_caller(request, get_header_fields(request))
 
 
 @pytest.mark.parametrize(
@@ -57,8 +63,8 @@ class Asked:
         ({"Host": "r", "X-Forwarded-Host": 'x"><script>'}, False, ""),
     ],
 )  # fmt: skip
-def test_origin(headers, secure, expected):
-    assert URLBuilder().origin(Asked(headers, secure=secure)) == expected
+def test_the_origin_is_that_of_the_client_facing_proxy(headers, secure, expected):
+    assert URLBuilder().origin(FakeRequest(headers, secure=secure)) == expected
 
 
 @pytest.mark.parametrize(
@@ -66,35 +72,36 @@ def test_origin(headers, secure, expected):
     ["a b", "a/b", "a?b", "a#b", "user@host", "a\\b", "a:port", "a:123456", "[::1", "%41", "a,b",
      '"', "<>", "é", ""],
 )  # fmt: skip
-def test_a_host_that_is_none_is_not_repeated(host):
-    assert external_host(Asked({"Host": host})) == ("", False)
-    assert URLBuilder().url(Asked({"Host": host}), "a") == "/v2/a"
+def test_a_malformed_host_is_not_repeated(host):
+    caller = caller_of(FakeRequest({"Host": host}))
+    assert (caller.host, caller.secure) == ("", False)
+    assert URLBuilder().url(FakeRequest({"Host": host}), "a") == "/v2/a"
 
 
 @given(st.text(alphabet=st.characters(codec="latin-1", exclude_characters="\r\n\0"), max_size=40))
-def test_no_host_breaks_out_of_the_url(host):
-    origin = URLBuilder().origin(Asked({"Host": host}))
+def test_no_host_adds_url_delimiters(host):
+    origin = URLBuilder().origin(FakeRequest({"Host": host}))
     assert not set(origin.removeprefix("http://")) & set(" /?#@\\\"<>'")
 
 
-def test_what_the_operator_says_holds():
-    links = URLBuilder(host="https://registry.example/")
-    asked = Asked({"Host": "r", "X-Forwarded-Host": "x", "X-Forwarded-Proto": "http"})
-    assert links.url(asked, "a", "blobs", "sha256:ab") == (
+def test_a_configured_host_overrides_headers():
+    urls = URLBuilder(host="https://registry.example/")
+    request = FakeRequest({"Host": "r", "X-Forwarded-Host": "x", "X-Forwarded-Proto": "http"})
+    assert urls.url(request, "a", "blobs", "sha256:ab") == (
         "https://registry.example/v2/a/blobs/sha256:ab"
     )
 
 
-def test_relative():
-    links = URLBuilder(host="https://registry.example", relative=True)
-    assert links.url(Asked({"Host": "r"}), "a/b", "tags", query=[("n", "1"), ("last", "ä&")]) == (
-        "/v2/a/b/tags?n=1&last=%C3%A4%26"
-    )
+def test_relative_urls_are_paths():
+    urls = URLBuilder(host="https://registry.example", relative=True)
+    assert urls.url(
+        FakeRequest({"Host": "r"}), "a/b", "tags", query=[("n", "1"), ("last", "ä&")]
+    ) == ("/v2/a/b/tags?n=1&last=%C3%A4%26")
 
 
-def test_where_it_is_mounted():
-    asked = Asked({"Host": "r"}, prepath=[b"deep", b"", b"a b", b"v2"])
-    assert URLBuilder().url(asked, "x") == "http://r/deep/a%20b/v2/x"
+def test_urls_begin_with_the_mount_path():
+    request = FakeRequest({"Host": "r"}, prepath=[b"deep", b"", b"a b", b"v2"])
+    assert URLBuilder().url(request, "x") == "http://r/deep/a%20b/v2/x"
 
 
 @pytest.mark.parametrize(
@@ -108,28 +115,28 @@ def test_where_it_is_mounted():
         ({"X-Forwarded-For": "a\x1b[31m"}, "192.0.2.7"),
     ],
 )
-def test_client_address(headers, expected):
-    assert client_address(Asked(headers)) == expected
+def test_the_address_is_that_of_the_client_before_the_proxy(headers, expected):
+    assert caller_of(FakeRequest(headers)).address == expected
 
 
-def test_a_unix_socket_has_no_address():
-    assert client_address(Asked(address=UNIXAddress(b"/s"))) == ""
+def test_a_client_on_a_unix_socket_has_no_address():
+    assert caller_of(FakeRequest(address=UNIXAddress(b"/s"))).address == ""
 
 
-def test_a_host_longer_than_any_name_is_not_repeated():
-    assert URLBuilder().origin(Asked({"Host": "a" * 260})) == "http://" + "a" * 260
-    assert URLBuilder().origin(Asked({"Host": "a" * 261})) == ""
+def test_a_too_long_host_is_not_repeated():
+    assert URLBuilder().origin(FakeRequest({"Host": "a" * 260})) == "http://" + "a" * 260
+    assert URLBuilder().origin(FakeRequest({"Host": "a" * 261})) == ""
 
 
 @implementer(IClientCertificateTransport)
-class Certified:
-    """A transport over TLS."""
+class TransportWithCertificate:
+    """A TLS transport with a client certificate."""
 
     certificate = ClientCertificate("CN=a")
 
 
-def test_a_certificate_is_that_of_the_transport():
-    request = Asked(secure=True)
+def test_the_caller_has_the_certificate_of_the_transport():
+    request = FakeRequest(secure=True)
     assert get_caller(request, {}).certificate is None
-    request.transport = Certified()
+    request.transport = TransportWithCertificate()
     assert get_caller(request, {}).certificate.subject == "CN=a"

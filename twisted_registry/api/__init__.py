@@ -1,1 +1,1 @@
-"""HTTP only: one file for each resource of the distribution specification."""
+"""The HTTP API of the distribution specification: one module for each resource below ``/v2/``."""

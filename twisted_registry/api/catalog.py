@@ -1,11 +1,10 @@
-"""``/v2/_catalog``: all repositories, an endpoint of Docker's that the specification lacks.
+"""``/v2/_catalog``: the list of repositories, an endpoint of Docker's registry API.
 
-Whoever may not pull everything gets the names that they may pull. The walk goes from one to the
-next place where such names can be, so that a page costs what it answers, however many others
-there are; where a pattern begins with a star and most names do not match, it ends early, and its
-Link hides the name where it did.
-
-Where a list goes on, in a URL, for those who must not learn what stands there.
+A caller without access to the whole catalog gets the repositories that they may pull. The walk
+jumps from one prefix that may contain such names to the next, so that a page costs what it
+returns, however many other repositories exist. Where a pattern begins with a star and most names
+do not match, the page ends early. The Link of such a page contains the last name that was looked
+at; it is encrypted, because the caller may not be allowed to see it.
 """
 
 from __future__ import annotations
@@ -15,8 +14,9 @@ import hmac
 from base64 import urlsafe_b64encode
 from typing import TYPE_CHECKING
 
+from attrs import define, field
+
 from twisted_registry.api.response import Response
-from twisted_registry.api.tags import next_link
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.oci.names import MAX_NAME_LENGTH
 
@@ -27,43 +27,15 @@ if TYPE_CHECKING:
     from twisted_registry.auth.interfaces import IRepositoryFilter
     from twisted_registry.repository.registry import Registry
 
-#: What was hidden begins with it, and no name does.
+#: First character of an encrypted ``last``; no repository name begins with it.
 CURSOR_PREFIX = "~"
-_PURPOSE = b"catalog cursor"
+_CURSOR_PURPOSE = b"catalog cursor"
 
-
-def encrypt_cursor(name: str, secret: bytes) -> str:
-    """Hide a name, and how long it is.
-
-    :param secret: what only registries over the same store have.
-    """
-    return CURSOR_PREFIX + _fernet(secret).encrypt(name.ljust(MAX_NAME_LENGTH).encode()).decode(
-        "ascii"
-    )
-
-
-def decrypt_cursor(last: str, secret: bytes) -> str | None:
-    """The name that was hidden; None if it was not hidden with this secret."""
-    from cryptography.fernet import InvalidToken  # noqa: PLC0415 - as below
-
-    try:
-        return _fernet(secret).decrypt(last.removeprefix(CURSOR_PREFIX).encode()).decode().rstrip()
-    except InvalidToken:
-        return None
-
-
-def _fernet(secret: bytes) -> Fernet:
-    from cryptography.fernet import Fernet  # noqa: PLC0415 - seldom needed, and heavy
-
-    key = hmac.new(secret, _PURPOSE, hashlib.sha256).digest()
-    return Fernet(urlsafe_b64encode(key))
-
-
-#: Names on a page when a client does not say how many, as in Distribution.
+#: Page size if the client names none, as in Distribution.
 _DEFAULT_PAGE_NAMES = 100
-#: Names that one request looks at, at most, to find those that may be seen.
+#: Maximum number of names that one request looks at.
 _MAX_SCANNED_NAMES = 10_000
-#: Names that are asked for at once.
+#: Maximum number of names in one call of ``Registry.catalog``.
 _MAX_BATCH_NAMES = 1000
 
 
@@ -83,21 +55,61 @@ async def get(context: RequestContext) -> Response:
     if last.startswith(CURSOR_PREFIX):
         last = await _decrypt_last(context, last)
     visible = context.grant.visible_repositories
-    following = None
+    next_last = None
     names: list[str] = []
     if number and visible is None:
         names, more = await context.registry.catalog(last, number)
-        following = names[-1] if more else None
+        next_last = names[-1] if more else None
     elif number and visible is not None:
-        names, following = await _visible_page(context, visible, last, number)
-    headers = [] if following is None else [("Link", next_link(context, following, number))]
+        names, next_last = await _visible_page(context, visible, last, number)
+    headers = []
+    if next_last is not None:
+        query = [("last", next_last), ("n", str(number))]
+        headers.append(context.next_page_link("_catalog", query=query))
     return Response.json({"repositories": names}, headers=headers)
+
+
+def encrypt_cursor(name: str, secret: bytes) -> str:
+    """Encrypt a name and its length.
+
+    :param secret: shared by the registries over one store.
+    """
+    return CURSOR_PREFIX + _fernet(secret).encrypt(name.ljust(MAX_NAME_LENGTH).encode()).decode(
+        "ascii"
+    )
+
+
+def decrypt_cursor(last: str, secret: bytes) -> str | None:
+    """Return the name in a cursor; None if it was not encrypted with this secret."""
+    from cryptography.fernet import InvalidToken  # noqa: PLC0415 - as in _fernet
+
+    try:
+        return _fernet(secret).decrypt(last.removeprefix(CURSOR_PREFIX).encode()).decode().rstrip()
+    except InvalidToken:
+        return None
+
+
+def _fernet(secret: bytes) -> Fernet:
+    # cryptography is heavy, and few installations restrict the catalog.
+    from cryptography.fernet import Fernet  # noqa: PLC0415
+
+    key = hmac.new(secret, _CURSOR_PURPOSE, hashlib.sha256).digest()
+    return Fernet(urlsafe_b64encode(key))
+
+
+async def _decrypt_last(context: RequestContext, last: str) -> str:
+    name = decrypt_cursor(last, await context.registry.upload_secret())
+    if name is None:
+        raise RegistryError(
+            ErrorCode.PAGINATION_NUMBER_INVALID, message="last is no position in this list"
+        )
+    return name
 
 
 async def _visible_page(
     context: RequestContext, visible: IRepositoryFilter, last: str, number: int
 ) -> tuple[list[str], str | None]:
-    """A page of what may be seen, and where the next one begins."""
+    """Return a page of visible names, and the ``last`` of the next page if there may be one."""
     search = _VisibleNameSearch(context.registry, visible, last, number)
     await search.find_names()
     if not search.more:
@@ -107,36 +119,29 @@ async def _visible_page(
     return search.found, encrypt_cursor(search.position, await context.registry.upload_secret())
 
 
-async def _decrypt_last(context: RequestContext, last: str) -> str:
-    name = decrypt_cursor(last, await context.registry.upload_secret())
-    if name is None:
-        raise RegistryError(
-            ErrorCode.PAGINATION_NUMBER_INVALID, message="last is no place in this list"
-        )
-    return name
-
-
+@define(eq=False)
 class _VisibleNameSearch:
-    """Looks for ``wanted`` names that may be seen.
+    """Searches for ``wanted`` visible names after ``position``.
 
     :ivar position: the last name that was looked at.
-    :ivar more: whether there may be more after that.
+    :ivar more: whether there may be more visible names after it.
     """
 
-    def __init__(
-        self, registry: Registry, visible: IRepositoryFilter, position: str, wanted: int
-    ) -> None:
-        self.registry = registry
-        self.visible = visible
-        self.position = position
-        self.wanted = wanted
-        self.found: list[str] = []
-        self.more = False
-        self._names_left = _MAX_SCANNED_NAMES
-        self._batch_names = min(self.wanted + 1, _MAX_BATCH_NAMES)
+    registry: Registry
+    visible: IRepositoryFilter
+    position: str
+    wanted: int
+    found: list[str] = field(init=False, factory=list)
+    more: bool = field(init=False, default=False)
+    _names_left: int = field(init=False, factory=lambda: _MAX_SCANNED_NAMES)
+    _batch_names: int = field(init=False)
+
+    @_batch_names.default
+    def _first_batch_names(self) -> int:
+        return min(self.wanted + 1, _MAX_BATCH_NAMES)
 
     async def find_names(self) -> None:
-        """Look until they are found, or there are no more, or it takes too long."""
+        """Search until enough names are found, there are no more, or the limit is reached."""
         for prefix in self.visible.prefixes:
             if self.position > prefix and not self.position.startswith(prefix):
                 continue
@@ -145,7 +150,7 @@ class _VisibleNameSearch:
                 return
 
     async def _scan_prefix(self, prefix: str) -> None:
-        """Look at the names with a prefix that are after the position."""
+        """Look at the names after the position that begin with ``prefix``."""
         after = max(self.position, _key_before(prefix))
         while True:
             if not self._names_left:
@@ -170,5 +175,5 @@ class _VisibleNameSearch:
 
 
 def _key_before(prefix: str) -> str:
-    """A text before all that begin with a prefix, and after all others that come before them."""
+    """Return a key that sorts before all names with ``prefix``, and after all smaller names."""
     return f"{prefix[:-1]}{chr(ord(prefix[-1]) - 1)}\x7f" if prefix else ""

@@ -1,24 +1,21 @@
-"""Reading request headers: whatever bytes a client sends are text in some way, never an error.
+"""The context of an API request: headers, URLs, query, caller, and the repository it is about.
 
-``Request.getHeader`` raises on a value that is not UTF-8.
+Request headers are decoded as UTF-8 with replacement characters, so that no bytes of a client are
+an error; ``Request.getHeader`` raises on values that are not UTF-8.
 
-Absolute URLs as the client sees us, behind proxies as well.
-
-``http.host`` beats everything; then what a proxy says (``X-Forwarded-Proto``,
-``X-Forwarded-Host``, RFC 7239 ``Forwarded``), then ``Host``. What does not look like a host is
-not repeated: the answer is then a path, which clients resolve themselves.
-
-One request on its way through a handler: what it asks, read strictly.
+Absolute URLs are those that the client uses, also behind proxies: ``http.host`` of the
+configuration, then ``X-Forwarded-Proto`` and ``X-Forwarded-Host``, then ``Forwarded`` (RFC 7239),
+then ``Host``. A value that does not look like a host is ignored; the URL is then a path, which
+clients resolve themselves.
 """
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlencode
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from twisted_registry.auth.interfaces import Caller
 from twisted_registry.http.body import request_body
@@ -41,9 +38,25 @@ if TYPE_CHECKING:
     from twisted_registry.repository.registry import Registry, Repository
     from twisted_registry.tls.interfaces import ClientCertificate
 
+#: Parameters of one query; a request with more is refused.
+_MAX_PARAMETERS = 128
+_MAX_NUMBER_DIGITS = 18
+#: A host name has at most 253 characters (RFC 1035), a port six with its colon.
+_MAX_HOST_LENGTH = 260
+_MAX_ADDRESS_LENGTH = 64
+#: Request headers of proxies that describe the client's own request.
+_FORWARDING_HEADERS = frozenset(
+    {
+        *(b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto"),
+        b"x-real-ip",
+    }
+)
+_HOST_RE = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
+_FORWARDED_RE = re.compile(r'\s*([a-z]+)\s*=\s*(?:"([^"]*)"|([^\s;,"]*))\s*', re.IGNORECASE)
+
 
 def get_header_fields(request: Request) -> Mapping[bytes, bytes]:
-    """The last value of each header, by its name in lower case."""
+    """Return the last value of each request header, by its name in lower case."""
     if IStreamingRequest.providedBy(request):
         fields: Mapping[bytes, bytes] = request.headerFields
     else:
@@ -52,116 +65,72 @@ def get_header_fields(request: Request) -> Mapping[bytes, bytes]:
 
 
 def get_header_values(request: Request, name: str) -> list[str]:
-    """All values of a header, in order."""
-    wanted = name.encode("ascii")
+    """Return all values of a request header, in order."""
+    encoded_name = name.encode("ascii")
     values: Sequence[bytes] = (
-        request.getHeaderValues(wanted)
+        request.getHeaderValues(encoded_name)
         if IStreamingRequest.providedBy(request)
-        else request.requestHeaders.getRawHeaders(wanted, ())
+        else request.requestHeaders.getRawHeaders(encoded_name, ())
     )
     return [value.decode("utf-8", "replace") for value in values]
 
 
 def header(request: Request, name: str) -> str | None:
-    """The last value of a header, or None if it was not sent."""
+    """Return the last value of a request header, or None without the header."""
     return decode_header(get_header_fields(request).get(name.encode("ascii")))
 
 
 def decode_header(value: bytes | None) -> str | None:
-    """A value that may not be there."""
+    """Decode a header value; None stays None."""
     return None if value is None else value.decode("utf-8", "replace")
 
 
-_HOST_RE = re.compile(r"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
-#: A name has 253 characters at most (RFC 1035), a port five more.
-_MAX_HOST_LENGTH = 260
-#: Compiled when the first such header comes, which few have; not at each start.
-_FORWARDED_PATTERN = r'\s*([a-z]+)\s*=\s*(?:"([^"]*)"|([^\s;,"]*))\s*'
-
-
-@frozen
-class URLBuilder:
-    """Makes URLs.
-
-    :ivar host: scheme and host that the operator set, without a path, or empty.
-    :ivar relative: whether paths are enough.
-    """
-
-    host: str = ""
-    relative: bool = False
-
-    def url(self, request: Request, *path: str, query: Sequence[tuple[str, str]] = ()) -> str:
-        """A URL below the place where the API is mounted.
-
-        :param path: segments; slashes in them stay.
-        :param query: pairs.
-        """
-        prefix = "/".join(quote(segment) for segment in _mount_path(request))
-        text = f"/{prefix}/{'/'.join(quote(segment, safe='/:') for segment in path)}"
-        if query:
-            text += "?" + urlencode(query, safe="=:")
-        return text if self.relative else self.origin(request) + text
-
-    def origin(self, request: Request) -> str:
-        """Scheme and host for this client, or an empty string if none can be told."""
-        if self.host:
-            return self.host.rstrip("/")
-        host, secure = external_host(request)
-        return f"{'https' if secure else 'http'}://{host}" if host else ""
-
-
-def external_host(request: Request) -> tuple[str, bool]:
-    """The host that the client asked for (or an empty string), and whether over TLS."""
-    caller = get_caller(request, get_header_fields(request))
-    return caller.host, caller.secure
-
-
-@lru_cache(maxsize=256)
-def _parse_forwarding_headers(
-    forwarded: bytes | None, proto: bytes | None, forwarded_host: bytes | None, host: bytes | None
-) -> tuple[str, str]:
-    """Host and scheme, each of them empty if nothing sound was said of it."""
-    said = _parse_forwarded(decode_header(forwarded) or "")
-    found = _first_element(forwarded_host) or said.get("host", "") or decode_header(host) or ""
-    scheme = _first_element(proto) or said.get("proto", "")
-    sound = len(found) <= _MAX_HOST_LENGTH and _HOST_RE.fullmatch(found) is not None
-    return found if sound else "", scheme.lower()
-
-
-def client_address(request: Request) -> str:
-    """The client's address, or what the nearest proxy says of it: for logs only."""
-    return get_caller(request, get_header_fields(request)).address
-
-
-def _peer_address(request: Request) -> str:
-    return str(getattr(request.getClientAddress(), "host", ""))
-
-
-@lru_cache(maxsize=256)
-def _forwarded_client_address(forwarded_for: bytes | None, real: bytes | None) -> str:
-    """The address that a proxy says the client has, or nothing."""
-    said = _first_element(forwarded_for) or _first_element(real)
-    return said if len(said) <= 64 and said.isprintable() else ""
-
-
 def get_caller(request: Request, header_fields: Mapping[bytes, bytes]) -> Caller:
-    """Who asks, for the access controller.
+    """Return the caller, for the access controller.
 
-    :param sent: what :func:`~twisted_registry.api.context.get_header_fields` says.
+    :param header_fields: as from :func:`get_header_fields`.
     """
+    host, scheme = _requested_host(header_fields)
     get = header_fields.get
-    host, scheme = _parse_forwarding_headers(
-        get(b"forwarded"), get(b"x-forwarded-proto"), get(b"x-forwarded-host"), get(b"host")
-    )
-    said = _forwarded_client_address(get(b"x-forwarded-for"), get(b"x-real-ip"))
+    address = ""
+    if not _FORWARDING_HEADERS.isdisjoint(header_fields):
+        address = _first_element(get(b"x-forwarded-for")) or _first_element(get(b"x-real-ip"))
+    if not address or len(address) > _MAX_ADDRESS_LENGTH or not address.isprintable():
+        address = str(getattr(request.getClientAddress(), "host", ""))
     return Caller(
         decode_header(get(b"authorization")),
-        said or _peer_address(request),
+        address,
         host,
         scheme == "https" if scheme else request.isSecure(),
         scheme,
         _client_certificate(request),
     )
+
+
+def _requested_host(header_fields: Mapping[bytes, bytes]) -> tuple[str, str]:
+    """Return host and scheme of the client's URL; empty where they are unknown or malformed."""
+    get = header_fields.get
+    host, scheme = get(b"host", b"").decode("utf-8", "replace"), ""
+    if not _FORWARDING_HEADERS.isdisjoint(header_fields):
+        forwarded = _parse_forwarded(get(b"forwarded"))
+        host = _first_element(get(b"x-forwarded-host")) or forwarded.get("host") or host
+        scheme = _first_element(get(b"x-forwarded-proto")) or forwarded.get("proto", "")
+    is_valid = len(host) <= _MAX_HOST_LENGTH and _HOST_RE.fullmatch(host) is not None
+    return host if is_valid else "", scheme.lower()
+
+
+def _first_element(value: bytes | None) -> str:
+    """Return the first element of a comma-separated header."""
+    return value.decode("utf-8", "replace").partition(",")[0].strip() if value else ""
+
+
+def _parse_forwarded(value: bytes | None) -> dict[str, str]:
+    """Return the parameters in the first element of a Forwarded header."""
+    if value is None:
+        return {}
+    element = value.decode("utf-8", "replace").partition(",")[0]
+    pairs = map(_FORWARDED_RE.fullmatch, element.split(";"))
+    return {pair[1].lower(): pair[2] or pair[3] or "" for pair in pairs if pair}
 
 
 def _client_certificate(request: Request) -> ClientCertificate | None:
@@ -172,40 +141,53 @@ def _client_certificate(request: Request) -> ClientCertificate | None:
     return None
 
 
-def _mount_path(request: Request) -> list[str]:
-    return [segment.decode("utf-8", "replace") for segment in request.prepath or () if segment]
+@frozen
+class URLBuilder:
+    """Builds URLs of the API.
 
+    :ivar host: scheme and host that the operator configured, without a path; or empty.
+    :ivar relative: whether to build paths without scheme and host.
+    """
 
-def _first_element(header: bytes | None) -> str:
-    return header.decode("utf-8", "replace").partition(",")[0].strip() if header else ""
+    host: str = ""
+    relative: bool = False
 
+    def url(self, request: Request, *path: str, query: Sequence[tuple[str, str]] = ()) -> str:
+        """Return a URL below the mount point of the API.
 
-def _parse_forwarded(header: str) -> dict[str, str]:
-    """The first element of a Forwarded header."""
-    element = header.partition(",")[0]
-    pairs = (re.fullmatch(_FORWARDED_PATTERN, part, re.IGNORECASE) for part in element.split(";"))
-    return {pair[1].lower(): pair[2] or pair[3] or "" for pair in pairs if pair}
+        :param path: segments; slashes in them are kept.
+        :param query: pairs.
+        """
+        mount_path = [segment.decode("utf-8", "replace") for segment in request.prepath or ()]
+        prefix = "/".join(quote(segment) for segment in mount_path if segment)
+        text = f"/{prefix}/{'/'.join(quote(segment, safe='/:') for segment in path)}"
+        if query:
+            text += "?" + urlencode(query, safe="=:")
+        return text if self.relative else self.origin(request) + text
 
-
-#: Parameters of one query; more are refused.
-_MAX_PARAMETERS = 128
+    def origin(self, request: Request) -> str:
+        """Return scheme and host for this client, or an empty string if the host is unknown."""
+        if self.host:
+            return self.host.rstrip("/")
+        caller = get_caller(request, get_header_fields(request))
+        return f"{'https' if caller.secure else 'http'}://{caller.host}" if caller.host else ""
 
 
 @frozen
 class APISettings:
-    """What an operator can set of the API.
+    """Settings of the API.
 
-    :ivar links: how URLs are made.
-    :ivar headers: name -> values, on every answer.
+    :ivar urls: builds URLs.
+    :ivar headers: name -> values, for every response.
     :ivar delete: whether manifests, tags and blobs may be deleted.
-    :ivar read_only: whether nothing may be written.
-    :ivar redirect: whether clients are sent to the store for blobs where it has URLs.
+    :ivar read_only: whether all writes are refused.
+    :ivar redirect: whether blob pulls are redirected to the store where it has URLs.
     :ivar catalog_limit: the largest ``n`` of the catalog.
-    :ivar tags_limit: the largest ``n`` of a list of tags; larger ones are cut to it.
-    :ivar tags_per_push: how many ``tag`` parameters a manifest PUT may have.
+    :ivar tags_limit: the largest page of a list of tags; a larger ``n`` is reduced to it.
+    :ivar tags_per_push: the maximum number of ``tag`` parameters of a manifest PUT.
     """
 
-    links: URLBuilder = field(factory=URLBuilder)
+    urls: URLBuilder = field(factory=URLBuilder)
     headers: Mapping[str, Sequence[str]] = field(factory=dict)
     delete: bool = True
     read_only: bool = False
@@ -215,124 +197,113 @@ class APISettings:
     tags_per_push: int = 64
 
 
+# No generated repr: it would contain the Authorization header.
+@define(eq=False, repr=False)
 class RequestContext:
-    """A request that was allowed, with all that a handler needs.
+    """An authorized request, with everything that a handler needs.
 
-    :ivar sent: the last value of each header, by its name in lower case.
+    :ivar header_fields: the last value of each request header, by its name in lower case.
     """
 
-    def __init__(
-        self,
-        request: Request,
-        method: str,
-        match: RouteMatch,
-        query: Query,
-        header_fields: Mapping[bytes, bytes],
-        caller: Caller,
-        grant: IGrant,
-        registry: Registry,
-        settings: APISettings,
-        clock: IReactorTime,
-        request_ids: Iterator[str],
-    ) -> None:
-        self.request = request
-        self.method = method
-        self.match = match
-        self.query = query
-        self.header_fields = header_fields
-        self.caller = caller
-        self.grant = grant
-        self.registry = registry
-        self.settings = settings
-        self._clock = clock
-        self._request_ids = request_ids
-        self._body: IRequestBody | None = None
-        self._origin: Origin | None = None
+    request: Request
+    method: str
+    route: RouteMatch
+    query: Query
+    header_fields: Mapping[bytes, bytes]
+    caller: Caller
+    grant: IGrant
+    registry: Registry
+    settings: APISettings
+    _clock: IReactorTime
+    _request_ids: Iterator[str]
+    _body: IRequestBody | None = field(init=False, default=None)
+    _repository: Repository | None = field(init=False, default=None)
 
     @property
     def name(self) -> str:
-        """The repository's name, checked when the request was routed."""
-        return self.match.name
+        """The repository name; it was validated when the request was routed."""
+        return self.route.name
 
     @property
     def body(self) -> IRequestBody:
-        """What the client sends."""
+        """The request body."""
         if self._body is None:
             self._body = request_body(self.request, self._clock)
         return self._body
 
     @property
-    def origin(self) -> Origin:
-        """Who is to be named in events."""
-        if self._origin is None:
-            caller = self.caller
-            self._origin = Origin(
-                self.grant.user,
-                caller.address,
-                self.method,
-                caller.host,
-                self.header("user-agent") or "",
-                next(self._request_ids),
-            )
-        return self._origin
-
-    @property
     def repository(self) -> Repository:
-        """The repository that is asked for."""
-        if not self.registry.has_listener:
-            return self.registry.repository(self.match.name)
-        return self.registry.repository(self.match.name, self.origin)
+        """The repository in the path; its events name this request as their origin."""
+        if self._repository is None:
+            self._repository = self._open_repository()
+        return self._repository
 
     def header(self, name: str) -> str | None:
-        """The last value of a request header."""
+        """Return the last value of a request header, or None."""
         return decode_header(self.header_fields.get(name.encode("ascii")))
 
-    def headers(self, name: str) -> Sequence[str]:
-        """All values of a request header."""
-        return (
-            get_header_values(self.request, name)
-            if name.encode("ascii") in self.header_fields
-            else ()
-        )
+    def header_values(self, name: str) -> Sequence[str]:
+        """Return all values of a request header."""
+        if name.encode("ascii") not in self.header_fields:
+            return ()
+        return get_header_values(self.request, name)
 
     def digest(self) -> Digest:
-        """The digest in the path.
+        """Return the digest in the path.
 
         :raises RegistryError: DIGEST_INVALID.
         """
-        value = self.match.value
-        return value if isinstance(value, Digest) else parse_digest(self.match.variable)
+        parsed = self.route.parsed
+        return parsed if isinstance(parsed, Digest) else parse_digest(self.route.variable)
 
     def reference(self) -> Digest | str:
-        """The tag or digest in the path.
+        """Return the tag or digest in the path.
 
         :raises RegistryError: DIGEST_INVALID or TAG_INVALID.
         """
-        if self.match.value is not None:
-            return self.match.value
+        if self.route.parsed is not None:
+            return self.route.parsed
         try:
-            return parse_reference(self.match.variable)
+            return parse_reference(self.route.variable)
         except DigestInvalid as error:
             raise RegistryError(ErrorCode.DIGEST_INVALID, detail=str(error)) from error
         except TagInvalid as error:
             raise RegistryError(ErrorCode.TAG_INVALID, detail=str(error)) from error
 
     def url(self, *path: str, query: Sequence[tuple[str, str]] = ()) -> str:
-        """A URL of ours as the client sees it."""
-        return self.settings.links.url(self.request, *path, query=query)
+        """Return a URL of the API as the client sees it."""
+        return self.settings.urls.url(self.request, *path, query=query)
+
+    def next_page_link(self, *path: str, query: Sequence[tuple[str, str]]) -> tuple[str, str]:
+        """Return the Link header that names the next page of a list (RFC 8288)."""
+        return "Link", f'<{self.url(*path, query=query)}>; rel="next"'
+
+    def _open_repository(self) -> Repository:
+        if not self.registry.has_listener:
+            return self.registry.repository(self.route.name)
+        origin = Origin(
+            self.grant.user,
+            self.caller.address,
+            self.method,
+            self.caller.host,
+            self.header("user-agent") or "",
+            next(self._request_ids),
+        )
+        return self.registry.repository(self.route.name, origin)
 
 
 @frozen
 class Query:
-    """The parameters of a URL."""
+    """The query parameters of a request."""
 
     pairs: tuple[tuple[str, str], ...]
 
     @classmethod
     def parse(cls, raw: bytes) -> Query:
-        """Read what stands behind the question mark.
+        """Parse a query.
 
-        :raises RegistryError: 400 UNSUPPORTED if it is not text, or has very many parameters.
+        :param raw: the target after the question mark.
+        :raises RegistryError: 400 UNSUPPORTED if it is malformed or has too many parameters.
         """
         try:
             text = raw.decode("ascii")
@@ -341,20 +312,20 @@ class Query:
             )
         except ValueError as error:
             raise RegistryError(
-                ErrorCode.UNSUPPORTED, message="the query can not be read", status=400
+                ErrorCode.UNSUPPORTED, message="the query cannot be parsed", status=400
             ) from error
         return cls(tuple(pairs))
 
     def first(self, name: str) -> str | None:
-        """The first value of a parameter, or None."""
+        """Return the first value of a parameter, or None."""
         return next((value for key, value in self.pairs if key == name), None)
 
     def all(self, name: str) -> list[str]:
-        """All values of a parameter."""
+        """Return all values of a parameter."""
         return [value for key, value in self.pairs if key == name]
 
     def digest(self, name: str) -> Digest | None:
-        """The digest in a parameter, or None if it is not there or empty.
+        """Return the digest in a parameter, or None if it is missing or empty.
 
         :raises RegistryError: DIGEST_INVALID.
         """
@@ -362,19 +333,19 @@ class Query:
         return parse_digest(text) if text else None
 
     def number(self, name: str) -> int | None:
-        """The number in a parameter, or None if it is not there.
+        """Return the number in a parameter, or None if it is missing.
 
-        :raises RegistryError: PAGINATION_NUMBER_INVALID if it is not one, or below zero.
+        :raises RegistryError: PAGINATION_NUMBER_INVALID if it is not a number, or negative.
         """
         text = self.first(name)
         if text is None:
             return None
-        if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        if not (text.isascii() and text.isdigit() and len(text) <= _MAX_NUMBER_DIGITS):
             raise RegistryError(ErrorCode.PAGINATION_NUMBER_INVALID, detail={name: text[:64]})
         return int(text)
 
 
-#: What stands behind a question mark that is not there.
+#: The query of a target without a question mark.
 EMPTY_QUERY = Query(())
 
 
@@ -392,7 +363,7 @@ def parse_digest(text: str) -> Digest:
 
 
 def validate_name(text: str) -> str:
-    """Check the name of a repository that a client sent.
+    """Check a repository name that a client sent, and return it.
 
     :raises RegistryError: NAME_INVALID.
     """

@@ -1,7 +1,7 @@
-"""What is not of the distribution specification, and how clients find out.
+"""Extensions of the distribution specification, and their discovery.
 
-``/v2/_oci/ext/discover`` is the specification's own way (``extensions/_oci.md``). There is one
-extension: ``DELETE /v2/_repository/<name>`` removes a whole repository.
+``/v2/_oci/ext/discover`` lists them, as ``extensions/_oci.md`` of the specification defines.
+There is one: ``DELETE /v2/_repository/<name>`` removes a whole repository.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _REPOSITORY_EXTENSION = {
 
 
 async def get(context: RequestContext) -> Response:
-    """List the extensions that are not switched off, of the registry or of a repository.
+    """List the enabled extensions of the registry, or of a repository.
 
     :raises RegistryError: NAME_UNKNOWN.
     """
@@ -36,9 +36,9 @@ async def get(context: RequestContext) -> Response:
 
 
 async def delete(context: RequestContext) -> Response:
-    """Remove a repository; those below it stay.
+    """Remove a repository; repositories below its name remain.
 
-    :raises RegistryError: NAME_UNKNOWN, DENIED if a tag of it is immutable.
+    :raises RegistryError: NAME_UNKNOWN, DENIED if it has an immutable tag.
     """
     await context.repository.delete()
     return Response(202)

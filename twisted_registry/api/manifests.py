@@ -1,11 +1,11 @@
-"""``/v2/<name>/manifests/<reference>``: end-3, end-7 and end-9."""
+"""``/v2/<name>/manifests/<reference>``: end-3, end-7 and end-9 of the specification."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from twisted_registry.api.preconditions import etag_matches, parse_accept, parse_precondition
-from twisted_registry.api.response import Response, encode_headers
+from twisted_registry.api.preconditions import AcceptedTypes, etag_matches, parse_precondition
+from twisted_registry.api.response import Response
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 from twisted_registry.oci.manifest import KIND_BY_MEDIA_TYPE, ManifestKind, is_media_type
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 async def get(context: RequestContext) -> Response:
-    """Send a manifest byte for byte.
+    """Send a manifest, byte for byte as it was pushed.
 
     :raises RegistryError: MANIFEST_UNKNOWN.
     """
@@ -30,31 +30,25 @@ async def get(context: RequestContext) -> Response:
         and KIND_BY_MEDIA_TYPE.get(stored.media_type) is ManifestKind.INDEX
     ):
         stored = await _image_for_legacy_client(context, stored)
-    if_none_match = context.headers("if-none-match")
-    if if_none_match and etag_matches(if_none_match, str(stored.digest)):
-        return Response(304, _digest_headers(stored.digest))
-    response: Response | None = stored.memo.get("answer")
-    if response is None:
-        headers = (("Content-Type", stored.media_type), *_digest_headers(stored.digest))
-        response = Response(200, headers, stored.content, ready=encode_headers(headers))
-        stored.memo["answer"] = response
-    return response
-
-
-def _digest_headers(digest: Digest) -> tuple[tuple[str, str], ...]:
-    return (("Docker-Content-Digest", str(digest)), ("ETag", f'"{digest}"'))
+    digest = str(stored.digest)
+    headers = (("Docker-Content-Digest", digest), ("ETag", f'"{digest}"'))
+    if etag_matches(context.header_values("if-none-match"), digest):
+        return Response(304, headers)
+    return Response(200, (("Content-Type", stored.media_type), *headers), stored.content)
 
 
 async def put(context: RequestContext) -> Response:
-    """Take a manifest, by tag or by digest, with further tags as parameters.
+    """Store a manifest by tag or by digest; ``tag`` parameters add further tags (end-7b).
 
-    :raises RegistryError: TAG_INVALID, SIZE_INVALID with 413, and what
-        :meth:`~twisted_registry.repository.manifests.Manifests.put` raises.
+    :raises RegistryError: TAG_INVALID, SIZE_INVALID with status 413, and the errors of
+        :meth:`~twisted_registry.repository.manifests.Manifests.put`.
     """
     reference = context.reference()
     media_type = _content_type(context)
     tags = _tag_parameters(context)
-    condition = parse_precondition(context.headers("if-match"), context.headers("if-none-match"))
+    precondition = parse_precondition(
+        context.header_values("if-match"), context.header_values("if-none-match")
+    )
     content = await _read_content(context)
     if isinstance(reference, str):
         digest = Digest.of(content)
@@ -62,7 +56,7 @@ async def put(context: RequestContext) -> Response:
     else:
         digest, tags_to_set = reference, tags
     manifest = await context.repository.manifests.put(
-        digest, content, media_type, tags_to_set, condition
+        digest, content, media_type, tags_to_set, precondition
     )
     headers = [
         ("Location", context.url(context.name, "manifests", str(digest))),
@@ -75,7 +69,7 @@ async def put(context: RequestContext) -> Response:
 
 
 async def delete(context: RequestContext) -> Response:
-    """Remove a tag, or a manifest with all tags that name it.
+    """Remove a tag, or a manifest with all of its tags.
 
     :raises RegistryError: MANIFEST_UNKNOWN.
     """
@@ -91,22 +85,22 @@ async def delete(context: RequestContext) -> Response:
 async def _image_for_legacy_client(
     context: RequestContext, stored: StoredManifest
 ) -> StoredManifest:
-    """An image in place of an index, for a client that takes images only.
+    """Return the image for linux/amd64 of an index, for a client that does not accept indexes.
 
-    Clients from before there were indexes get the image for linux/amd64, as from Distribution.
-    An index that the client does not name is otherwise no reason to say that it is not there.
+    Distribution does the same for clients that are older than image indexes. If the client accepts
+    no such image either, the index itself is returned, rather than a 404.
     """
-    accepted = parse_accept(tuple(context.headers("accept")))
+    accepted = AcceptedTypes.parse(context.header_values("accept"))
     if stored.media_type in accepted:
         return stored
-    repository = context.repository
-    index = await repository.manifests.get_parsed(stored.digest)
+    manifests = context.repository.manifests
+    index = await manifests.get_parsed(stored.digest)
     for child in index[1].manifests if index is not None else ():
         platform = child.platform or {}
         if (platform.get("os"), platform.get("architecture")) != ("linux", "amd64"):
             continue
         if child.media_type in accepted:
-            image = await repository.manifests.get_parsed(child.digest)
+            image = await manifests.get_parsed(child.digest)
             if image is not None:
                 return image[0]
     return stored
@@ -123,7 +117,7 @@ def _content_type(context: RequestContext) -> str | None:
 
 
 def _tag_parameters(context: RequestContext) -> list[str]:
-    """The ``tag`` parameters, each once (end-7b)."""
+    """Return the ``tag`` parameters without duplicates (end-7b)."""
     tags = list(dict.fromkeys(context.query.all("tag")))
     if len(tags) > context.settings.tags_per_push:
         raise RegistryError(

@@ -1,23 +1,24 @@
-"""Accept and the conditional headers, pure (RFC 9110 sections 8.8.3, 12.5.1 and 13.1)."""
+"""Parsers of Accept and of conditional headers (RFC 9110 sections 8.8.3, 12.5.1 and 13.1)."""
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import TYPE_CHECKING
+
+from attrs import frozen
 
 from twisted_registry.repository.manifests import Precondition
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _ENTITY_TAG_RE = re.compile(r'(?:W/)?"([^"]*)"|([^\s,"]+)', re.ASCII)
 
 
 def parse_entity_tags(headers: Sequence[str]) -> frozenset[str]:
-    """The entity tags of If-Match or If-None-Match, without quotes and weakness.
+    """Return the entity tags of If-Match or If-None-Match, without quotes and ``W/``.
 
-    A bare digest is taken for a tag, as Distribution takes it.
+    A digest without quotes is accepted as an entity tag, as in Distribution.
     """
     return frozenset(
         match[1] or match[2] for header in headers for match in _ENTITY_TAG_RE.finditer(header)
@@ -25,7 +26,10 @@ def parse_entity_tags(headers: Sequence[str]) -> frozenset[str]:
 
 
 def etag_matches(headers: Sequence[str], etag: str) -> bool:
-    """Whether If-None-Match names ``etag`` (without quotes) or anything."""
+    """Whether If-None-Match contains ``etag`` or ``*``.
+
+    :param etag: without quotes.
+    """
     if not headers:
         return False
     tags = parse_entity_tags(headers)
@@ -35,12 +39,12 @@ def etag_matches(headers: Sequence[str], etag: str) -> bool:
 def parse_precondition(
     if_match: Sequence[str], if_none_match: Sequence[str]
 ) -> Precondition | None:
-    """What If-Match and If-None-Match of a PUT ask of the tag, or None if neither is there."""
+    """Return the precondition of a PUT on the current digest of the tag; None without headers."""
     if not if_match and not if_none_match:
         return None
     wanted = None
     if if_match:
-        # Nothing that can be read names no tag at all, rather than any.
+        # A header without a valid entity tag matches nothing, rather than everything.
         wanted = parse_entity_tags(if_match) or frozenset({""})
         if "*" in wanted:
             wanted = frozenset()
@@ -48,19 +52,22 @@ def parse_precondition(
     return Precondition(wanted, absent="*" in none_of, none_of=none_of - {"*"})
 
 
+@frozen
 class AcceptedTypes:
-    """The media types that a client takes."""
+    """The media types that a client accepts."""
 
-    def __init__(self, headers: Sequence[str]) -> None:
-        """Read Accept headers; none at all means everything."""
-        self._ranges: dict[str, bool] = {}
+    _ranges: Mapping[str, bool]
+
+    @classmethod
+    def parse(cls, headers: Sequence[str]) -> AcceptedTypes:
+        """Parse Accept headers; without any, every type is accepted."""
+        ranges: dict[str, bool] = {}
         for header in headers:
             for item in header.split(","):
                 media_range, *parameters = (part.strip().lower() for part in item.split(";"))
                 if media_range:
-                    self._ranges[media_range] = not any(map(_is_zero_quality, parameters))
-        if not self._ranges:
-            self._ranges["*/*"] = True
+                    ranges[media_range] = not any(map(_is_zero_quality, parameters))
+        return cls(ranges or {"*/*": True})
 
     def __contains__(self, media_type: object) -> bool:
         kind = str(media_type).lower()
@@ -68,12 +75,6 @@ class AcceptedTypes:
             if media_range in self._ranges:
                 return self._ranges[media_range]
         return False
-
-
-@lru_cache(maxsize=256)
-def parse_accept(headers: tuple[str, ...]) -> AcceptedTypes:
-    """What Accept headers take: each kind of client sends the same ones time and again."""
-    return AcceptedTypes(headers)
 
 
 def _is_zero_quality(parameter: str) -> bool:

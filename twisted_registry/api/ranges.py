@@ -1,7 +1,7 @@
-"""Ranges of bytes, pure: what clients ask for and what they say they send.
+"""Parsers of ``Range`` and ``Content-Range``.
 
-RFC 9110 section 14 for ``Range`` and ``If-Range``; the distribution specification, "Pushing a
-blob in chunks", for its own form of ``Content-Range``.
+``Range`` is that of RFC 9110 section 14. The distribution specification, "Pushing a blob in
+chunks", defines its own form of ``Content-Range``.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from attrs import frozen
 
 _RANGE_RE = re.compile(r"([0-9]*)-([0-9]*)", re.ASCII)
 _CONTENT_RANGE_RE = re.compile(r"(?:bytes )?([0-9]+)-([0-9]+)(?:/(?:[0-9]+|\*))?", re.ASCII)
-#: Digits that a position may have: far beyond any store, and short enough to convert.
+#: Maximum digits of a position: larger than any store, and cheap to convert.
 _MAX_DIGITS = 19
 
 
 class RangeUnsatisfiable(ValueError):
-    """No byte of the content lies in the range."""
+    """The range does not overlap the content."""
 
 
 class ContentRangeInvalid(ValueError):
@@ -26,22 +26,25 @@ class ContentRangeInvalid(ValueError):
 
 @frozen
 class ByteRange:
-    """A stretch of content: ``length`` bytes from ``offset``."""
+    """``length`` bytes from ``offset``."""
 
     offset: int
     length: int
 
     def content_range(self, size: int) -> str:
-        """The Content-Range of an answer with this stretch."""
+        """Return the Content-Range of a response with this range.
+
+        :param size: of the whole content in bytes.
+        """
         return f"bytes {self.offset}-{self.offset + self.length - 1}/{size}"
 
 
 def parse_range(header: str | None, size: int) -> ByteRange | None:
-    """Which part of ``size`` bytes a Range header asks for.
+    """Parse a Range header for content of ``size`` bytes.
 
-    :returns: None for the whole: no header, several ranges, another unit, or bad syntax, all of
-        which a server may ignore.
-    :raises RangeUnsatisfiable: if the range lies outside, or ends before it begins.
+    :returns: None for the whole content: without the header, and for several ranges, another unit
+        or bad syntax, which a server may ignore.
+    :raises RangeUnsatisfiable: if the range is outside of the content, or ends before it begins.
     """
     if header is None:
         return None
@@ -59,24 +62,22 @@ def parse_range(header: str | None, size: int) -> ByteRange | None:
         return ByteRange(size - suffix, suffix)
     start = int(first)
     end = min(int(last), size - 1) if last else size - 1
-    # A last byte before the first may be ignored or refused (section 14.2); the specification's
-    # conformance suite takes ignoring it for a lack of ranges.
+    # A last byte before the first may be ignored or refused (section 14.2). The conformance suite
+    # of the distribution specification counts ignoring it as missing support for ranges.
     if start >= size or (last and int(last) < start):
         raise RangeUnsatisfiable
     return ByteRange(start, end - start + 1)
 
 
 def parse_content_range(header: str) -> ByteRange:
-    """Read the Content-Range of a chunk: ``<first>-<last>``, as the specification has it.
+    """Parse the Content-Range of a chunk: ``<first>-<last>``, or ``bytes 0-9/10`` (RFC 9110).
 
-    The form of RFC 9110 (``bytes 0-9/10``) is taken as well.
-
-    :raises ContentRangeInvalid: for anything else.
+    :raises ContentRangeInvalid: for any other form.
     """
     match = _CONTENT_RANGE_RE.fullmatch(header.strip())
     if match is None or any(len(digits) > _MAX_DIGITS for digits in match.groups()):
-        raise ContentRangeInvalid("<first>-<last> is expected")
+        raise ContentRangeInvalid("expected <first>-<last>")
     first, last = int(match[1]), int(match[2])
     if last < first:
-        raise ContentRangeInvalid("the last byte lies before the first")
+        raise ContentRangeInvalid("the last byte is before the first")
     return ByteRange(first, last - first + 1)

@@ -1,4 +1,4 @@
-"""``/v2/<name>/referrers/<digest>``: end-12."""
+"""``/v2/<name>/referrers/<digest>``: end-12 of the distribution specification."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ if TYPE_CHECKING:
 
     from twisted_registry.api.context import RequestContext
 
-#: What surrounds the descriptors.
+#: The parts of the image index before and after the descriptors.
 _INDEX_HEAD = b'{"schemaVersion":2,"mediaType":"%b","manifests":[' % OCI_INDEX.encode()
 _INDEX_TAIL = b"]}"
 
 
 async def get(context: RequestContext) -> Response:
-    """List the manifests that name a digest as their subject, as an image index.
+    """List the manifests with a given subject, as an image index.
 
-    The answer is a page of at most 4 MiB, with a Link to the next; never 404.
+    A page has at most :data:`MAX_MANIFEST_BYTES` (4 MiB), and a Link to the next page. A subject
+    without referrers, or that does not exist, has an empty list.
 
     :raises RegistryError: DIGEST_INVALID.
     """
@@ -36,11 +37,14 @@ async def get(context: RequestContext) -> Response:
     if artifact_type is not None:
         headers.append(("OCI-Filters-Applied", "artifactType"))
     for digest in await repository.referrers.list_referrers(subject, last):
-        held = await repository.manifests.get_parsed(digest)
-        # A link outlives a manifest that somebody else removed.
-        if held is None or held[1].subject is None or held[1].subject.digest != subject:
+        found_manifest = await repository.manifests.get_parsed(digest)
+        # The link may be older than the deletion of its manifest.
+        if found_manifest is None:
             continue
-        descriptor = held[1].referrer_descriptor(digest, len(held[0].content))
+        stored, manifest = found_manifest
+        if manifest.subject is None or manifest.subject.digest != subject:
+            continue
+        descriptor = manifest.referrer_descriptor(digest, len(stored.content))
         if artifact_type is not None and descriptor.get("artifactType") != artifact_type:
             continue
         piece = _encode_descriptor(descriptor)
@@ -49,8 +53,8 @@ async def get(context: RequestContext) -> Response:
             query = [("last", last)]
             if artifact_type is not None:
                 query.append(("artifactType", artifact_type))
-            url = context.url(context.name, "referrers", str(subject), query=query)
-            headers.append(("Link", f'<{url}>; rel="next"'))
+            path = (context.name, "referrers", str(subject))
+            headers.append(context.next_page_link(*path, query=query))
             break
         found.append(piece)
         last = str(digest)
@@ -58,9 +62,9 @@ async def get(context: RequestContext) -> Response:
 
 
 def _encode_descriptor(descriptor: Mapping[str, object]) -> bytes:
-    """A descriptor as JSON, no longer than it was in its manifest."""
+    """Encode a descriptor as JSON, no longer than it was in its manifest."""
     try:
         return json.dumps(descriptor, separators=(",", ":"), ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        # Half of a surrogate pair, which nothing but an escape can say.
+        # A lone surrogate can only be written as an escape.
         return json.dumps(descriptor, separators=(",", ":")).encode()

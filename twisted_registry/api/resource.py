@@ -1,12 +1,11 @@
-"""Log lines of requests that were refused, with the field names that Distribution's logs have.
+"""The Resource of the API: routing, authorization, dispatch to a handler, and error responses.
 
-What is not there is asked for all the time (a push looks for every layer first), and so is a
-login; these go to the debug level.
+``render`` runs as soon as the request headers are complete, before the body is read. A client that
+disconnects cancels the handler's coroutine wherever it waits; its ``finally`` blocks free what the
+handler holds.
 
-The one Resource of the API: routes, asks for access, runs a handler, renders what it raises.
-
-``render`` runs when the headers are in, before any byte of a body is taken. A client that leaves
-cancels the handler, wherever it waits, and the handler's ``finally`` blocks free what it holds.
+Error responses are logged with the field names of Distribution. 401 and 404 are part of normal
+operation (a push checks every layer first), so they are logged at the debug level.
 """
 
 from __future__ import annotations
@@ -37,16 +36,20 @@ from twisted_registry.api.context import (
     APISettings,
     Query,
     RequestContext,
-    client_address,
     get_caller,
     get_header_fields,
     header,
     validate_name,
 )
-from twisted_registry.api.response import CommonHeaders, Response, run_until_wait, send
+from twisted_registry.api.response import CommonHeaders, Response, run_until_wait, send_response
 from twisted_registry.http.interfaces import BodyAborted, IStreamingResource
 from twisted_registry.metrics.interfaces import FinishedRequest
-from twisted_registry.oci.errors import ErrorCode, RegistryError, insufficient_storage
+from twisted_registry.oci.errors import (
+    ErrorCode,
+    RegistryError,
+    insufficient_storage,
+    method_not_allowed,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -61,45 +64,15 @@ if TYPE_CHECKING:
 
 log = Logger()
 
+_PUSH_METHODS = frozenset({"POST", "PUT", "PATCH"})
+_COMMON_HEADERS = {"Docker-Distribution-Api-Version": ("registry/2.0",)}
 _DEBUG_STATUSES = frozenset({401, 404})
-
-
-def log_error_response(request: Request, route: RouteMatch | None, error: RegistryError) -> None:
-    """Note that a request was answered with an error."""
-    status = error.http_status
-    level = LogLevel.info
-    if status >= 500:
-        level = LogLevel.error
-    elif status in _DEBUG_STATUSES:
-        level = LogLevel.debug
-    fields = {
-        "http.request.method": request.method.decode("ascii", "replace"),
-        "http.request.uri": request.uri.decode("ascii", "backslashreplace"),
-        "http.request.remoteaddr": client_address(request),
-        "http.request.useragent": header(request, "user-agent") or "",
-        "http.response.status": status,
-        "err.code": error.code.name.lower(),
-        "err.message": error.message or error.code.message,
-    }
-    if error.detail is not None:
-        fields["err.detail"] = str(error.detail)
-    if route is not None and route.name:
-        fields["vars.name"] = route.name
-        if route.endpoint.variable:
-            fields[f"vars.{_DISTRIBUTION_VARIABLES[route.endpoint.variable]}"] = route.variable
-    log.emit(level, "response completed with error", **fields)
-
-
-#: What Distribution calls the variables of a path.
+#: Names of path variables in Distribution's logs.
 _DISTRIBUTION_VARIABLES = {"reference": "reference", "digest": "digest", "upload": "uuid"}
 
 
-_PUSH_METHODS = frozenset({"POST", "PUT", "PATCH"})
-_COMMON_HEADERS = {"Docker-Distribution-Api-Version": ("registry/2.0",)}
-
-
 async def get_base(context: RequestContext) -> Response:  # noqa: ARG001
-    """Say that this is a registry (end-1)."""
+    """Answer the version check (end-1)."""
     return Response.json({})
 
 
@@ -125,7 +98,12 @@ HANDLERS: Mapping[tuple[str, str], Callable[[RequestContext], Awaitable[Response
 
 @implementer(IStreamingResource)
 class RegistryResource(Resource):
-    """The API, to be mounted as ``v2`` wherever a program likes."""
+    """The API, to be mounted as ``v2``.
+
+    :param access: authorizes each request before its body is read.
+    :param clock: times requests and idle bodies.
+    :param metrics: receives the start and the end of every request.
+    """
 
     isLeaf = True
 
@@ -137,12 +115,6 @@ class RegistryResource(Resource):
         settings: APISettings | None = None,
         metrics: IMetricsObserver | None = None,
     ) -> None:
-        """Serve ``registry``.
-
-        :param access: asked before each request, and before its body is taken.
-        :param clock: times requests.
-        :param metrics: hears of every request, if somebody measures.
-        """
         super().__init__()
         self._registry = registry
         self._access = access
@@ -158,25 +130,25 @@ class RegistryResource(Resource):
         self._storage_full = False
 
     def set_storage_state(self, warning: str, *, full: bool) -> None:
-        """Warn in every answer from now on, and refuse pushes or take them.
+        """Set the warning in every response, and whether pushes are refused.
 
-        :param warning: a sentence for people, sent as the distribution specification ("Warnings")
-            has it; empty for none.
-        :param full: whether POST, PUT and PATCH are answered 507. An upload stays as it is.
+        :param warning: a message for people, for the Warning header of the distribution
+            specification ("Warnings"); empty for none.
+        :param full: whether POST, PUT and PATCH are answered 507. Started uploads are kept.
         """
-        more = {"Warning": (f'299 - "{warning}"',)} if warning else {}
-        self._common = CommonHeaders({**_COMMON_HEADERS, **self._settings.headers, **more})
+        warnings = {"Warning": (f'299 - "{warning}"',)} if warning else {}
+        self._common = CommonHeaders({**_COMMON_HEADERS, **self._settings.headers, **warnings})
         self._storage_full = full
 
     def render(self, request: Request) -> int:
-        """Begin to answer; what has to wait goes on in a coroutine."""
+        """Start the response; a handler that waits continues as a coroutine."""
         try:
             work = run_until_wait(self._respond(request))
-        except Exception:  # noqa: BLE001 - the border
+        except Exception:  # noqa: BLE001 - any error closes the connection
             self._on_response_failed(Failure(), request)
             return NOT_DONE_YET
         if work is not None:
-            # The request tells of a client that leaves by failing this Deferred.
+            # This Deferred fails when the client disconnects.
             request.notifyFinish().addErrback(lambda _: work.cancel())
             work.addErrback(self._on_response_failed, request)
         return NOT_DONE_YET
@@ -184,45 +156,45 @@ class RegistryResource(Resource):
     async def _respond(self, request: Request) -> None:
         route = routes.find_route(tuple(request.postpath or ()))
         if self._metrics is None:
-            await send(await self._response_for(request, route), request, self._common)
+            await send_response(await self._response_for(request, route), request, self._common)
             return
-        began = self._clock.seconds()
+        started = self._clock.seconds()
         handler = "unknown" if route is None else route.endpoint.handler
         self._metrics.request_started(handler)
         status = 499
         try:
             response = await self._response_for(request, route)
             status = response.status
-            await send(response, request, self._common)
+            await send_response(response, request, self._common)
         finally:
             self._metrics.request_finished(
                 FinishedRequest(
                     handler,
                     request.method.decode("ascii", "replace"),
                     status,
-                    self._clock.seconds() - began,
+                    self._clock.seconds() - started,
                     request.sentLength,
                     _declared_length(get_header_fields(request)),
                 )
             )
 
     async def _response_for(self, request: Request, route: routes.RouteMatch | None) -> Response:
-        """The answer of the handler, or the one that stands for what it raised."""
+        """Return the response of the handler, or of the error that it raised."""
         try:
             return await self._call_handler(request, route)
-        except RegistryError as error:
-            refusal = error
+        except RegistryError as raised:
+            error = raised
         except CancelledError:
             raise
-        except BodyAborted as error:
-            refusal = RegistryError(
-                ErrorCode.SIZE_INVALID, message="the body did not arrive whole", detail=str(error)
+        except BodyAborted as raised:
+            error = RegistryError(
+                ErrorCode.SIZE_INVALID, message="the body is incomplete", detail=str(raised)
             )
-        except Exception:  # noqa: BLE001 - the border: whatever it was, the client gets an answer
+        except Exception:  # noqa: BLE001 - the client gets a response to any error
             log.failure("{method} {uri} failed", method=request.method, uri=request.uri)
-            refusal = RegistryError(ErrorCode.UNKNOWN)
-        log_error_response(request, route, refusal)
-        return Response.json(refusal.as_json(), refusal.http_status, refusal.headers)
+            error = RegistryError(ErrorCode.UNKNOWN)
+        _log_error_response(request, route, error)
+        return Response.from_error(error)
 
     async def _call_handler(self, request: Request, route: routes.RouteMatch | None) -> Response:
         method = request.method.decode("ascii", "replace")
@@ -234,11 +206,9 @@ class RegistryResource(Resource):
         if method == "OPTIONS":
             return self._respond_to_options(request, methods)
         if method not in methods:
-            raise RegistryError(
-                ErrorCode.UNSUPPORTED,
-                detail="switched off here" if method in route.endpoint.methods else None,
-                headers=(("Allow", _allow_value(methods)),),
-            )
+            disabled = method in route.endpoint.methods
+            detail = "disabled by the configuration" if disabled else None
+            raise method_not_allowed(*methods, "OPTIONS", detail=detail)
         target = request.uri
         query = Query.parse(target.partition(b"?")[2]) if b"?" in target else EMPTY_QUERY
         source = None
@@ -249,7 +219,7 @@ class RegistryResource(Resource):
         header_fields = get_header_fields(request)
         caller = get_caller(request, header_fields)
         grant = await self._authorize(caller, route, method, source)
-        request.user = grant.user.encode()  # for the access log
+        request.user = grant.user.encode()  # twisted.web's access log prints it
         if self._storage_full and method in _PUSH_METHODS:
             raise insufficient_storage()
         context = RequestContext(
@@ -271,10 +241,11 @@ class RegistryResource(Resource):
     async def _authorize(
         self, caller: Caller, route: routes.RouteMatch, method: str, source: str | None
     ) -> IGrant:
-        """What the caller may do, of what the request needs.
+        """Authorize a request.
 
-        Whoever may push, and not pull from the source of a mount, begins an upload instead, and
-        learns nothing of the source; but a token that only lacks it is asked to be wider.
+        A caller who may push, but not pull from the source of a mount, starts an upload instead,
+        and learns nothing about the source. An authenticated caller whose token does not cover the
+        source is challenged for a wider token.
         """
         needed = route.required_access(method)
         if source is None:
@@ -291,7 +262,7 @@ class RegistryResource(Resource):
             return grant
 
     def _allowed_methods(self, endpoint: routes.Endpoint) -> tuple[str, ...]:
-        """The methods of an endpoint that the operator has not switched off."""
+        """Return the methods of an endpoint that the settings allow."""
         settings = self._settings
         return tuple(
             method
@@ -301,42 +272,65 @@ class RegistryResource(Resource):
         )
 
     def _respond_to_options(self, request: Request, methods: Sequence[str]) -> Response:
-        """Answer a browser that asks beforehand (Fetch standard, CORS preflight).
+        """Answer OPTIONS, also as a CORS preflight request of a browser (Fetch standard).
 
-        What the operator put into ``http.headers`` goes out as on every answer; the methods are
-        added if an origin is allowed and nothing was said of them.
+        ``http.headers`` of the configuration is part of every response. The allowed methods are
+        added if it allows an origin, and does not set them.
         """
-        headers = [("Allow", _allow_value(methods))]
+        allow = ", ".join((*methods, "OPTIONS"))
+        headers = [("Allow", allow)]
         names = {name.lower() for name in self._settings.headers}
         if (
             header(request, "access-control-request-method")
             and "access-control-allow-origin" in names
             and "access-control-allow-methods" not in names
         ):
-            headers.append(("Access-Control-Allow-Methods", _allow_value(methods)))
+            headers.append(("Access-Control-Allow-Methods", allow))
         return Response(204, headers)
 
     def _on_response_failed(self, failure: Failure, request: Request) -> None:
-        """The answer could not be sent to its end."""
+        """Close the connection after a response that could not be completed."""
         if not failure.check(CancelledError):
             log.warn(
-                "{method} {uri}: the answer broke off: {reason}",
+                "{method} {uri}: response incomplete: {reason}",
                 method=request.method,
                 uri=request.uri,
                 reason=failure.getErrorMessage(),
             )
         if request.channel is not None:
-            # Whoever gets less than was announced must not take it for the whole.
+            # The client must not take an incomplete response for a complete one.
             request.loseConnection()
 
 
 def _declared_length(header_fields: Mapping[bytes, bytes]) -> int | None:
-    """How long the body of a request is, as far as its head tells."""
+    """Return the length of a request body by its headers; None if they do not declare it."""
     length = header_fields.get(b"content-length")
     if length is None:
         return None if b"transfer-encoding" in header_fields else 0
     return int(length) if length.isdigit() else None
 
 
-def _allow_value(methods: Sequence[str]) -> str:
-    return ", ".join((*methods, "OPTIONS"))
+def _log_error_response(request: Request, route: RouteMatch | None, error: RegistryError) -> None:
+    status = error.http_status
+    level = LogLevel.info
+    if status >= 500:
+        level = LogLevel.error
+    elif status in _DEBUG_STATUSES:
+        level = LogLevel.debug
+    header_fields = get_header_fields(request)
+    fields = {
+        "http.request.method": request.method.decode("ascii", "replace"),
+        "http.request.uri": request.uri.decode("ascii", "backslashreplace"),
+        "http.request.remoteaddr": get_caller(request, header_fields).address,
+        "http.request.useragent": header(request, "user-agent") or "",
+        "http.response.status": status,
+        "err.code": error.code.name.lower(),
+        "err.message": error.message or error.code.message,
+    }
+    if error.detail is not None:
+        fields["err.detail"] = str(error.detail)
+    if route is not None and route.name:
+        fields["vars.name"] = route.name
+        if route.endpoint.variable:
+            fields[f"vars.{_DISTRIBUTION_VARIABLES[route.endpoint.variable]}"] = route.variable
+    log.emit(level, "response completed with error", **fields)

@@ -1,22 +1,20 @@
-"""Coroutines that seldom wait: run to their end at once, with a Deferred only for one that does.
+"""Responses of the API, and how they are sent to the client.
 
-A warm pull waits for nothing. What ``Deferred.fromCoroutine`` prepares for waiting costs as much
-as the whole of its handler.
+A handler returns a :class:`Response`; :func:`send_response` is the only place that sends one: a
+short body in one piece, a blob by sendfile or as a producer, a long listing piece by piece as fast
+as the client reads it.
 
-Answers, and how they reach the client.
-
-A handler returns an :class:`Response`; sending it is done here, once: short bodies in one piece,
-blobs by kernel copy or as a producer, long listings page by page as the client takes them.
+:func:`run_until_wait` starts a handler's coroutine. A warm pull never waits, and the bookkeeping of
+``Deferred.fromCoroutine`` would cost as much as its whole handler.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from attrs import frozen
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
@@ -27,155 +25,102 @@ from twisted_registry.storage.interfaces import ILocalFileReader
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator, Mapping, Sequence
 
-    from twisted.internet.interfaces import IConsumer
     from twisted.web.server import Request
+
+    from twisted_registry.oci.errors import RegistryError
+    from twisted_registry.storage.interfaces import IReader
+
+JSON = "application/json"
 
 _T = TypeVar("_T")
 
 
-def run_until_wait(work: Coroutine[Any, Any, _T]) -> Deferred[_T] | None:
-    """Run ``work`` until it ends or waits.
-
-    :returns: None if it has ended, whatever its result; else a Deferred as
-        ``Deferred.fromCoroutine`` gives it, of which the first step has been made.
-    :raises Exception: what it raised before it waited.
-    """
-    try:
-        awaited = work.send(None)
-    except StopIteration:
-        return None
-    return Deferred.fromCoroutine(_resume(work, awaited))
-
-
-def _resume(
-    work: Coroutine[Any, Any, _T], awaited: Deferred[Any]
-) -> Generator[Deferred[Any], Any, _T]:
-    """What remains of a coroutine that waits for ``awaited``, as a generator of its own."""
-    try:
-        while True:
-            try:
-                result = yield awaited
-            except GeneratorExit:
-                work.close()
-                raise
-            except BaseException as error:  # noqa: BLE001 (it is the coroutine's to handle)
-                awaited = work.throw(error)
-            else:
-                awaited = work.send(result)
-    except StopIteration as end:
-        outcome: _T = end.value
-        return outcome
-
-
-JSON = "application/json"
-
-#: Of the header fields that are remembered.
-_MAX_CACHED_FIELDS = 12
-_MAX_CACHED_CHARACTERS = 512
-
-
-class BoundedReader(Protocol):
-    """What the store's readers offer (``storage.interfaces.IReader``)."""
-
-    size: int
-
-    def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        """Write everything to the consumer."""
-
-    def close(self) -> None:
-        """Free what is held."""
-
-
 @frozen
 class Response:
-    """What to send.
+    """A response to be sent.
 
-    :ivar headers: pairs; a name may come twice.
-    :ivar body: bytes, an open stretch of a file, or pieces whose total length is not known.
-    :ivar length: Content-Length, where it is not that of the body (HEAD).
-    :ivar ready: ``headers`` as :func:`encode_headers` makes them, if they are at hand.
+    :ivar headers: pairs; a name may occur twice.
+    :ivar body: bytes, an open reader, or pieces of unknown total length.
+    :ivar length: the Content-Length if it is not the length of ``body`` (HEAD).
     """
 
     status: int = 200
     headers: Sequence[tuple[str, str]] = ()
-    body: bytes | BoundedReader | AsyncIterator[bytes] = b""
+    body: bytes | IReader | AsyncIterator[bytes] = b""
     length: int | None = None
-    ready: bytes | None = None
 
     @classmethod
     def json(
-        cls,
-        document: object,
-        status: int = 200,
-        headers: Sequence[tuple[str, str]] = (),
-        content_type: str = JSON,
+        cls, document: object, status: int = 200, headers: Sequence[tuple[str, str]] = ()
     ) -> Response:
-        """An answer that is a JSON document."""
-        body = json.dumps(document, separators=(",", ":")).encode()
-        return cls(status, (("Content-Type", content_type), *headers), body)
+        """Return a response with a JSON document."""
+        return cls(status, (("Content-Type", JSON), *headers), encode_json(document))
+
+    @classmethod
+    def from_error(cls, error: RegistryError, more: Mapping[str, object] | None = None) -> Response:
+        """Return the response for an error (distribution specification, "Error Codes").
+
+        :param more: further members of the JSON document.
+        """
+        return cls.json({**(more or {}), **error.as_json()}, error.http_status, error.headers)
 
 
+@frozen
 class CommonHeaders:
-    """The headers of every answer, made ready once."""
+    """The headers of every response, encoded once.
 
-    def __init__(self, headers: Mapping[str, Sequence[str]]) -> None:
-        """:param headers: name -> values."""
-        self.headers = headers
-        pairs = [(name, value) for name, values in headers.items() for value in values]
-        self.encoded_headers = encode_headers(tuple(pairs))
+    :ivar headers: name -> values.
+    """
 
+    headers: Mapping[str, Sequence[str]]
+    encoded: bytes = field(init=False)
 
-def encode_headers(headers: tuple[tuple[str, str], ...]) -> bytes:
-    """Header fields as bytes, each with its line break; breaks inside become spaces."""
-    # Only fields of a usual length are remembered: nobody shall fill our memory with others.
-    cacheable = (
-        len(headers) <= _MAX_CACHED_FIELDS
-        and sum(len(value) for _, value in headers) <= _MAX_CACHED_CHARACTERS
-    )
-    return _encode_headers_cached(headers) if cacheable else _encode_headers(headers)
+    @encoded.default
+    def _encode(self) -> bytes:
+        return encode_headers(
+            [(name, value) for name, values in self.headers.items() for value in values]
+        )
 
 
-def _encode_headers(headers: tuple[tuple[str, str], ...]) -> bytes:
-    lines = (f"{name}: {' '.join(value.splitlines())}\r\n" for name, value in headers)
+def encode_json(document: object) -> bytes:
+    """Encode a JSON document without whitespace."""
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def encode_headers(headers: Sequence[tuple[str, str]]) -> bytes:
+    """Encode header fields, each with its line break; line breaks in values become spaces."""
+    lines = [
+        f"{name}: {value if value.isprintable() else ' '.join(value.splitlines())}\r\n"
+        for name, value in headers
+    ]
     return "".join(lines).encode("utf-8")
 
 
-_encode_headers_cached = lru_cache(maxsize=4096)(_encode_headers)
+async def send_response(response: Response, request: Request, common: CommonHeaders) -> None:
+    """Send a response and finish the request.
 
-
-async def send(response: Response, request: Request, common: CommonHeaders) -> None:
-    """Send an answer and finish the request.
-
-    :param common: headers of every answer; those of the answer itself come on top.
+    :param common: headers of every response; those of ``response`` are added to them.
     """
     body = response.body
     if not IStreamingRequest.providedBy(request):
         await _send_portably(response, request, common)
     elif isinstance(body, bytes):
-        request.sendResponse(
-            response.status, _encoded_headers(response, common), body, response.length
-        )
+        fields = common.encoded + encode_headers(response.headers)
+        request.sendResponse(response.status, fields, body, response.length)
     elif ILocalFileReader.providedBy(body):
         await _send_file(body, response, request, common)
     else:
         await _send_portably(response, request, common)
 
 
-def _encoded_headers(response: Response, common: CommonHeaders) -> bytes:
-    ready = response.ready
-    return common.encoded_headers + (
-        encode_headers(tuple(response.headers)) if ready is None else ready
-    )
-
-
 async def _send_file(
     body: ILocalFileReader, response: Response, request: Any, common: CommonHeaders
 ) -> None:
-    """Send a part of a file by kernel copy."""
-    encoded_headers = _encoded_headers(response, common)
+    """Send a part of a file by sendfile."""
+    fields = common.encoded + encode_headers(response.headers)
     try:
         sent = request.sendFileResponse(
-            response.status, encoded_headers, body.fileno(), body.offset(), body.size
+            response.status, fields, body.fileno(), body.offset(), body.size
         )
         if sent is not None:
             await sent
@@ -184,11 +129,11 @@ async def _send_file(
 
 
 async def _send_portably(response: Response, request: Request, common: CommonHeaders) -> None:
-    """Send with nothing but what every request of twisted.web has."""
+    """Send a response with the methods that every twisted.web request has."""
     body = response.body
     try:
         request.setResponseCode(response.status)
-        # twisted.web would say text/html where nothing was said.
+        # Otherwise twisted.web adds text/html to a response without Content-Type.
         request.defaultContentType = None
         for name, values in common.headers.items():
             request.responseHeaders.setRawHeaders(name, list(values))
@@ -222,35 +167,69 @@ async def _send_iterator(request: Request, pieces: AsyncIterator[bytes]) -> None
     try:
         async for piece in pieces:
             request.write(piece)
-            await writer.ready()
+            await writer.wait_until_ready()
     finally:
         request.unregisterProducer()
 
 
 @implementer(IPushProducer)
+@define(eq=False)
 class PausableWriter:
-    """Lets a coroutine write to a consumer no faster than the consumer takes it."""
+    """Lets a coroutine write to a consumer no faster than the consumer takes the data."""
 
-    def __init__(self) -> None:
-        self._paused = False
-        self._waiting: Deferred[None] | None = None
+    _paused: bool = field(init=False, default=False)
+    _waiting: Deferred[None] | None = field(init=False, default=None)
 
-    async def ready(self) -> None:
-        """Return when the consumer takes more."""
+    async def wait_until_ready(self) -> None:
+        """Return when the consumer takes more data."""
         if self._paused:
             self._waiting = Deferred()
             await self._waiting
 
     def pauseProducing(self) -> None:
-        """Make :meth:`ready` wait."""
+        """Make :meth:`wait_until_ready` wait."""
         self._paused = True
 
     def resumeProducing(self) -> None:
-        """Let :meth:`ready` return."""
+        """Let :meth:`wait_until_ready` return."""
         self._paused = False
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             waiting.callback(None)
 
     def stopProducing(self) -> None:
-        """Do nothing: a client that leaves cancels the coroutine."""
+        """Do nothing: a client that disconnects cancels the coroutine."""
+
+
+def run_until_wait(work: Coroutine[Any, Any, _T]) -> Deferred[_T] | None:
+    """Run a coroutine until it ends or waits.
+
+    :returns: None if it has ended, whatever its result; otherwise a Deferred as from
+        ``Deferred.fromCoroutine``, after the coroutine's first step.
+    :raises Exception: what the coroutine raised before it waited.
+    """
+    try:
+        awaited = work.send(None)
+    except StopIteration:
+        return None
+    return Deferred.fromCoroutine(_resume(work, awaited))
+
+
+def _resume(
+    work: Coroutine[Any, Any, _T], awaited: Deferred[Any]
+) -> Generator[Deferred[Any], Any, _T]:
+    """Run the rest of a coroutine that waits for ``awaited``."""
+    try:
+        while True:
+            try:
+                result = yield awaited
+            except GeneratorExit:
+                work.close()
+                raise
+            except BaseException as error:  # noqa: BLE001 - the coroutine handles it
+                awaited = work.throw(error)
+            else:
+                awaited = work.send(result)
+    except StopIteration as end:
+        outcome: _T = end.value
+        return outcome

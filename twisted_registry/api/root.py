@@ -1,20 +1,19 @@
-"""The Resource tree of a whole site: the API, an answer for probes, and nothing else.
+"""The Resource tree of a whole site: the API, the probe at ``/``, and JSON errors elsewhere.
 
-twisted.web's own pages for what is not there are HTML; clients of a registry read JSON.
+twisted.web renders missing pages as HTML; clients of a registry parse JSON.
 """
 
 from __future__ import annotations
 
-import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from twisted.web.resource import Resource
 from zope.interface import implementer
 
-from twisted_registry.api.response import JSON
+from twisted_registry.api.response import JSON, Response, encode_json
 from twisted_registry.http.interfaces import IStreamingResource
-from twisted_registry.oci.errors import ErrorCode, RegistryError
+from twisted_registry.oci.errors import ErrorCode, RegistryError, method_not_allowed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,107 +23,110 @@ if TYPE_CHECKING:
 
 @implementer(IStreamingResource)
 class JSONResource(Resource):
-    """A place that holds others, and has nothing to say itself.
+    """A folder of resources without content of its own: 404 in JSON.
 
-    It streams, so that nobody waits for a body that is not wanted.
+    It renders as soon as the headers are complete, so that no client waits for an unwanted body
+    to be read.
     """
 
     def getChild(self, path: bytes, request: Request) -> Resource:  # noqa: ARG002
-        """Answer for whatever is not there."""
+        """Return a resource that answers 404."""
         return NotFoundResource()
 
     def render(self, request: Request) -> bytes:
-        """Say that there is nothing here, whatever the method."""
+        """Answer 404 to every method."""
         return render_error(
             request, RegistryError(ErrorCode.UNSUPPORTED, message="no such endpoint", status=404)
         )
 
 
 class NotFoundResource(JSONResource):
-    """Stands for every path that is not there."""
+    """Answers 404 for a path and everything below it."""
 
     isLeaf = True
 
 
 class ProbeResource(JSONResource):
-    """``GET /``: 200 and nothing, for load balancers, as Distribution answers."""
+    """``GET /``: an empty 200 for load balancers, as from Distribution."""
 
     def getChild(self, path: bytes, request: Request) -> Resource:
-        """Answer for the folder itself."""
+        """Return this resource for the path with a trailing slash."""
         return self if not path and not request.postpath else super().getChild(path, request)
 
     def render(self, request: Request) -> bytes:
-        """Say nothing, successfully."""
+        """Answer GET and HEAD."""
         if request.method not in {b"GET", b"HEAD"}:
-            return method_not_allowed(request)
+            return render_error(request, method_not_allowed("GET", "HEAD"))
         request.defaultContentType = None
         request.setHeader("Cache-Control", "no-cache")
         return b""
 
 
 class DocumentResource(JSONResource):
-    """Something short to download, for everybody.
+    """A short public document.
 
-    :ivar type: the media type.
-    :ivar content: answers what it holds at this moment.
+    :param content_type: its media type.
+    :param content: returns its current content.
     """
 
     isLeaf = True
 
-    def __init__(self, type_: str, content: Callable[[], bytes]) -> None:
+    def __init__(self, content_type: str, content: Callable[[], bytes]) -> None:
         super().__init__()
-        self._type = type_
+        self._content_type = content_type
         self._content = content
 
     def render(self, request: Request) -> bytes:
-        """Answer with the content."""
+        """Answer GET and HEAD with the document."""
         if request.postpath:
             return super().render(request)
         if request.method not in {b"GET", b"HEAD"}:
-            return method_not_allowed(request)
-        request.setHeader("Content-Type", self._type)
+            return render_error(request, method_not_allowed("GET", "HEAD"))
+        request.setHeader("Content-Type", self._content_type)
         return self._content()
 
 
 def make_root(api: Resource, prefix: str, others: Mapping[str, Resource] | None = None) -> Resource:
-    """The tree of a whole site: the API at ``<prefix>v2``, and an answer for probes at ``/``.
+    """Return the tree of a whole site: the API at ``<prefix>v2``, and the probe at ``/``.
 
-    :param others: what else there is, by its path below the prefix.
+    :param others: further resources by their paths below the prefix.
     """
     root = ProbeResource()
     for path, resource in {"v2": api, **(others or {})}.items():
-        *folders, name = filter(None, f"{prefix}/{path}".split("/"))
-        folder: Resource = root
-        for segment in map(str.encode, folders):
-            if segment not in folder.children:
-                folder.putChild(segment, JSONResource())
-            folder = folder.children[segment]
-        folder.putChild(name.encode(), resource)
+        put_path(root, f"{prefix}/{path}", resource)
     return root
 
 
-def method_not_allowed(request: Request) -> bytes:
-    """Refuse a method that would change what can not be changed."""
-    return render_error(
-        request, RegistryError(ErrorCode.UNSUPPORTED, headers=(("Allow", "GET, HEAD"),))
-    )
+def put_path(root: Resource, path: str, resource: Resource) -> None:
+    """Mount a resource under a path with slashes, and create the folders above it."""
+    *folders, name = (segment.encode() for segment in path.split("/") if segment)
+    folder = root
+    for segment in folders:
+        if segment not in folder.children:
+            folder.putChild(segment, JSONResource())
+        folder = folder.children[segment]
+    folder.putChild(name, resource)
 
 
 def render_error(request: Request, error: RegistryError) -> bytes:
-    """Make the answer of a request an error, and return its body."""
-    request.setResponseCode(error.http_status)
-    request.setHeader("Content-Type", JSON)
-    for name, value in error.headers:
+    """Make an error the response of a request, and return the body.
+
+    For a Resource whose ``render`` returns its body.
+    """
+    response = Response.from_error(error)
+    request.setResponseCode(response.status)
+    for name, value in response.headers:
         request.setHeader(name, value)
-    return json.dumps(error.as_json(), separators=(",", ":")).encode()
+    body = response.body
+    assert isinstance(body, bytes)
+    return body
 
 
 def make_error_body(status: int, message: str) -> tuple[bytes, bytes]:
-    """Make the body of an error that the HTTP engine answers itself, such as a malformed request.
+    """Return the body of an error that the HTTP engine answers itself, such as a malformed request.
 
     :returns: Content-Type and body, as :class:`~twisted_registry.http.site.HTTPSite` takes them.
     """
     unsupported = status in {HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED}
     code = ErrorCode.UNSUPPORTED if unsupported else ErrorCode.UNKNOWN
-    error = RegistryError(code, message=message)
-    return JSON.encode(), json.dumps(error.as_json()).encode()
+    return JSON.encode(), encode_json(RegistryError(code, message=message).as_json())

@@ -1,7 +1,7 @@
-"""Routes are data: what each endpoint is called, takes, and needs.
+"""The table of endpoints, and the search for the endpoint of a path.
 
-Names hold slashes, so paths are matched from the right. The identifiers end-1 to end-14 are
-those of the distribution specification.
+Repository names contain slashes, so paths are matched from the right. The identifiers end-1 to
+end-14 are those of the distribution specification.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from attrs import field, frozen
+from attrs import frozen
 
 from twisted_registry.auth.interfaces import CATALOG, Access, Action
 from twisted_registry.oci.digest import Digest, DigestInvalid
@@ -18,8 +18,13 @@ from twisted_registry.oci.names import TagInvalid, is_name, parse_reference
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Methods that an operator can switch off with a read-only registry.
+#: Methods that a read-only registry refuses.
 WRITE_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+#: Limits of a path that is cached, so that unusual ones cannot fill the memory.
+_MAX_CACHED_SEGMENTS = 12
+_MAX_CACHED_CHARACTERS = 256
+_MAX_CACHED_PATHS = 4096
 
 _PULL: tuple[Action, ...] = ("pull",)
 _PUSH: tuple[Action, ...] = ("pull", "push")
@@ -30,11 +35,11 @@ _DELETE: tuple[Action, ...] = ("delete",)
 class Endpoint:
     """One row of the table.
 
-    :ivar handler: the name in metrics and logs; Distribution's where it has one.
-    :ivar tail: what the path ends with, behind the name; ``*`` is a variable.
-    :ivar variable: what the ``*`` is called.
-    :ivar actions: method -> what it does to the repository.
-    :ivar named: whether a repository's name stands in front.
+    :ivar handler: the name in metrics and logs; that of Distribution where it has one.
+    :ivar tail: the path segments after the repository name; ``*`` is a variable.
+    :ivar actions: method -> required actions on the repository.
+    :ivar variable: the name of the ``*``.
+    :ivar has_name: whether the path begins with a repository name.
     """
 
     handler: str
@@ -45,45 +50,8 @@ class Endpoint:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """The methods that it takes."""
+        """The supported methods."""
         return tuple(self.actions)
-
-
-@frozen
-class RouteMatch:
-    """An endpoint, and what its path says.
-
-    :ivar sound: whether the name, if there has to be one, is one.
-    :ivar value: what the variable means; None if it means nothing, or is an upload's id.
-    """
-
-    endpoint: Endpoint
-    name: str = ""
-    variable: str = ""
-    name_is_valid: bool = True
-    value: Digest | str | None = None
-    _access_by_method: dict[str, tuple[Access, ...]] = field(
-        factory=dict, init=False, eq=False, repr=False
-    )
-
-    def required_access(self, method: str, source: str | None = None) -> tuple[Access, ...]:
-        """What a request needs.
-
-        :param method: one that the endpoint takes.
-        :param source: the repository that a blob is to be mounted from.
-        """
-        needed = self._access_by_method.get(method)
-        if needed is None:
-            needed = self._access_by_method[method] = self._compute_required_access(method)
-        return needed if source is None else (*needed, Access("repository", source, "pull"))
-
-    def _compute_required_access(self, method: str) -> tuple[Access, ...]:
-        if self.endpoint.handler == "catalog":
-            return (CATALOG,)
-        if not self.endpoint.has_name:
-            return ()
-        actions = self.endpoint.actions.get(method, ())
-        return tuple(Access("repository", self.name, action) for action in actions)
 
 
 BASE = Endpoint("base", (), {"GET": (), "HEAD": ()}, has_name=False)  # end-1
@@ -104,7 +72,7 @@ ENDPOINTS = (
     ),
     # end-4, end-11
     Endpoint("blob_upload", ("blobs", "uploads"), {"POST": _PUSH}),
-    # end-5, end-6, end-13, end-14; looking at an upload and giving it up belong to pushing
+    # end-5, end-6, end-13, end-14; the status and the cancellation of an upload need push access
     Endpoint(
         "blob_upload_chunk",
         ("blobs", "uploads", "*"),
@@ -118,26 +86,53 @@ ENDPOINTS = (
     Endpoint("extensions", ("_oci", "ext", "discover"), {"GET": _PULL, "HEAD": _PULL}),
 )
 
-#: Ours: a whole repository, whose name is all that follows. No name begins so.
+#: Extension: a whole repository; its name is the rest of the path.
 REPOSITORY = Endpoint("repository", (), {"DELETE": _DELETE})
+#: No repository name begins with an underscore.
 _REPOSITORY_PREFIX = "_repository"
 
 ALL_ENDPOINTS = (BASE, CATALOG_LIST, EXTENSIONS, REPOSITORY, *ENDPOINTS)
 
-#: Of the paths that are remembered.
-_MAX_CACHED_SEGMENTS = 12
-_MAX_CACHED_CHARACTERS = 256
-
 _ENDPOINTS_WITHOUT_NAME = {endpoint.tail: endpoint for endpoint in (BASE, CATALOG_LIST, EXTENSIONS)}
 
 
+@frozen
+class RouteMatch:
+    """An endpoint, and the values in its path.
+
+    :ivar name: the repository name; empty for an endpoint without one.
+    :ivar name_is_valid: whether ``name`` has the form of a repository name.
+    :ivar parsed: the variable as a digest or tag; None if it is malformed, or an upload id.
+    """
+
+    endpoint: Endpoint
+    name: str = ""
+    variable: str = ""
+    name_is_valid: bool = True
+    parsed: Digest | str | None = None
+
+    def required_access(self, method: str, source: str | None = None) -> tuple[Access, ...]:
+        """Return the access that a request needs.
+
+        :param method: a method that the endpoint supports.
+        :param source: the repository that a blob is to be mounted from.
+        """
+        if self.endpoint.handler == "catalog":
+            return (CATALOG,)
+        if not self.endpoint.has_name:
+            return ()
+        actions = self.endpoint.actions.get(method, ())
+        needed = tuple([Access("repository", self.name, action) for action in actions])
+        return needed if source is None else (*needed, Access("repository", source, "pull"))
+
+
 def find_route(path: tuple[bytes, ...]) -> RouteMatch | None:
-    """Find the endpoint for what stands behind ``/v2/``.
+    """Find the endpoint for the path after ``/v2/``.
 
     :param path: segments, as twisted.web decodes them.
-    :returns: None also if they are not text or hide a slash.
+    :returns: None if there is no such endpoint, if a segment contains a slash, or if it is not
+        valid UTF-8.
     """
-    # Only paths of a usual length are remembered: nobody shall fill our memory with others.
     cacheable = len(path) <= _MAX_CACHED_SEGMENTS and sum(map(len, path)) <= _MAX_CACHED_CHARACTERS
     return _find_route_cached(path) if cacheable else _find_route(path)
 
@@ -145,13 +140,12 @@ def find_route(path: tuple[bytes, ...]) -> RouteMatch | None:
 def match_path(segments: tuple[str, ...]) -> RouteMatch | None:
     """Find the endpoint for decoded segments.
 
-    :param segments: an empty last one (a trailing slash) is dropped.
-    :returns: the match, or None.
+    :param segments: an empty last one (a trailing slash) is ignored.
     """
     path = segments[:-1] if segments and not segments[-1] else segments
-    unnamed = _ENDPOINTS_WITHOUT_NAME.get(path)
-    if unnamed is not None:
-        return RouteMatch(unnamed)
+    without_name = _ENDPOINTS_WITHOUT_NAME.get(path)
+    if without_name is not None:
+        return RouteMatch(without_name)
     if path and path[0] == _REPOSITORY_PREFIX:
         name = "/".join(path[1:])
         return RouteMatch(REPOSITORY, name, name_is_valid=is_name(name)) if name else None
@@ -173,7 +167,7 @@ def _find_route(path: tuple[bytes, ...]) -> RouteMatch | None:
     return None if any("/" in segment for segment in segments) else match_path(segments)
 
 
-_find_route_cached = lru_cache(maxsize=4096)(_find_route)
+_find_route_cached = lru_cache(maxsize=_MAX_CACHED_PATHS)(_find_route)
 
 
 def _parse_variable(endpoint: Endpoint, variable: str) -> Digest | str | None:

@@ -1,11 +1,11 @@
-"""``/v2/<name>/tags/list``: end-8."""
+"""``/v2/<name>/tags/list``: end-8 of the distribution specification."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
 
-from twisted_registry.api.response import JSON, Response
+from twisted_registry.api.response import JSON, Response, encode_json
 from twisted_registry.oci.errors import ErrorCode, RegistryError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _MAX_UNSTREAMED_TAGS = 5000
 
 
 async def get(context: RequestContext) -> Response:
-    """List tags: all of them, or a page of ``n`` after ``last``.
+    """List all tags, or a page of ``n`` tags after ``last``.
 
     :raises RegistryError: NAME_UNKNOWN, PAGINATION_NUMBER_INVALID.
     """
@@ -27,22 +27,19 @@ async def get(context: RequestContext) -> Response:
     if number is None:
         return await _list_all(context, last)
     limit = min(number, context.settings.tags_limit)
-    # Asking for nothing gets nothing, and no link to more of it.
+    # n=0 returns no tags, and no link to the next page.
     names, more = await context.repository.tags.page(last, limit) if limit else ([], False)
     await _require_repository(context, names)
-    headers = [("Link", next_link(context, names[-1], number))] if more else []
+    headers = []
+    if more:
+        path = (*context.name.split("/"), "tags", "list")
+        query = [("last", names[-1]), ("n", str(number))]
+        headers.append(context.next_page_link(*path, query=query))
     return Response.json({"name": context.name, "tags": names}, headers=headers)
 
 
-def next_link(context: RequestContext, last: str, number: int) -> str:
-    """The Link header of a page (RFC 8288): where the list goes on."""
-    path = [*context.name.split("/"), "tags", "list"] if context.name else ["_catalog"]
-    url = context.url(*path, query=[("last", last), ("n", str(number))])
-    return f'<{url}>; rel="next"'
-
-
 async def _require_repository(context: RequestContext, tags: Sequence[str]) -> None:
-    """Raise NAME_UNKNOWN if there is no such repository: what has a tag is one."""
+    """Raise NAME_UNKNOWN if the repository does not exist; one with tags does."""
     if not tags and not await context.repository.exists():
         raise RegistryError(ErrorCode.NAME_UNKNOWN, detail={"name": context.name})
 
@@ -57,7 +54,7 @@ async def _list_all(context: RequestContext, last: str) -> Response:
 
 
 async def _stream_tags(repository: Repository, names: list[str]) -> AsyncIterator[bytes]:
-    """The document in pieces, so that no list is too long to be held."""
+    """Yield the JSON document in pieces, so that the list is never in memory as a whole."""
     yield b'{"name":' + json.dumps(repository.name).encode() + b',"tags":[' + _encode_items(names)
     async for more in repository.tags.pages(names[-1]):
         yield b"," + _encode_items(more)
@@ -65,4 +62,5 @@ async def _stream_tags(repository: Repository, names: list[str]) -> AsyncIterato
 
 
 def _encode_items(names: list[str]) -> bytes:
-    return json.dumps(names, separators=(",", ":"))[1:-1].encode()
+    """Encode a JSON list without its brackets."""
+    return encode_json(names)[1:-1]

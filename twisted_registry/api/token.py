@@ -20,12 +20,12 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from twisted_registry.api.context import EMPTY_QUERY, Query, get_caller, get_header_fields, header
-from twisted_registry.api.response import CommonHeaders, Response, run_until_wait, send
+from twisted_registry.api.response import CommonHeaders, Response, run_until_wait, send_response
 from twisted_registry.auth.access import LoginFailed, log_login_failure
 from twisted_registry.auth.scopes import Scope, basic_challenge, grant_scope, parse_scopes
 from twisted_registry.http.body import request_body
 from twisted_registry.http.interfaces import BodyAborted, IStreamingResource
-from twisted_registry.oci.errors import ErrorCode, RegistryError
+from twisted_registry.oci.errors import ErrorCode, RegistryError, method_not_allowed
 from twisted_registry.storage.interfaces import StorageError
 from twisted_registry.tokens.signing import TokenClaims
 
@@ -47,7 +47,7 @@ _MAX_FORM_FIELDS = 128
 _FORM_TYPE = "application/x-www-form-urlencoded"
 _TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105 - a name
 _ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - a name
-_COMMON = CommonHeaders({"Cache-Control": ("no-store",)})
+_COMMON_HEADERS = CommonHeaders({"Cache-Control": ("no-store",)})
 _FORM_TOO_LARGE = RegistryError(ErrorCode.SIZE_INVALID, message="the form is too large", status=413)
 
 
@@ -114,11 +114,11 @@ class TokenResource(Resource):
         except Exception:  # noqa: BLE001 - the client gets a response to any error
             log.failure("cannot issue a token")
             response = _error_response(RegistryError(ErrorCode.UNKNOWN), "server_error")
-        await send(response, request, _COMMON)
+        await send_response(response, request, _COMMON_HEADERS)
 
     async def _get(self, request: Request) -> Response:
         if request.method not in {b"GET", b"HEAD"}:
-            raise RegistryError(ErrorCode.UNSUPPORTED, headers=(("Allow", "GET, HEAD, POST"),))
+            raise method_not_allowed("GET", "HEAD", "POST")
         target = request.uri
         query = Query.parse(target.partition(b"?")[2]) if b"?" in target else EMPTY_QUERY
         principal = await self._authenticator.authenticate_header(
@@ -249,4 +249,4 @@ def _format_scope(scope: Scope) -> str:
 
 def _error_response(error: RegistryError, oauth: str) -> Response:
     """Return an error in the forms of RFC 6749 section 5.2 and of the distribution-spec."""
-    return Response.json({"error": oauth, **error.as_json()}, error.http_status, error.headers)
+    return Response.from_error(error, {"error": oauth})

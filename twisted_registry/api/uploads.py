@@ -1,10 +1,9 @@
-"""``/v2/<name>/blobs/uploads/``: end-4 to end-6, end-11, end-13 and end-14.
+"""``/v2/<name>/blobs/uploads/``: end-4 to end-6, end-11, end-13 and end-14 of the specification.
 
-The state that travels in an upload's URL, signed, in Distribution's form.
-
-``_state`` is base64url(HMAC-SHA256 || JSON), so that an upload that Distribution began with the
-same secret goes on here. It guards against a client that goes on from an old URL; the truth is
-what is stored.
+The URL of an upload contains its state in the parameter ``_state``: base64url(HMAC-SHA256 ||
+JSON), the form of Distribution, so that uploads that Distribution has started with the same secret
+can continue. The state detects a client that continues from an outdated URL; the stored bytes
+decide.
 """
 
 from __future__ import annotations
@@ -34,18 +33,21 @@ if TYPE_CHECKING:
     from twisted_registry.repository.uploads import Upload
 
 _MAC_BYTES = hashlib.sha256().digest_size
+_ALGORITHM_PARAMETER = "digest-algorithm"
 
 
 class StateInvalid(ValueError):
-    """Not a state that somebody with our secret made for this upload."""
+    """The state is malformed, made for another upload, or not signed with the secret."""
 
 
 @frozen
 class UploadState:
-    """Where an upload was when its URL was given out.
+    """The state of an upload when its URL was made.
 
-    :ivar offset: bytes stored then.
-    :ivar owner: the name of who began it, or None if anybody may go on. Distribution has none.
+    :ivar id: the id of the upload.
+    :ivar offset: the number of stored bytes.
+    :ivar owner: the user who started it; None if any caller may continue it. Distribution's state
+        has no owner.
     """
 
     name: str
@@ -54,7 +56,7 @@ class UploadState:
     owner: str | None = None
 
     def pack(self, secret: bytes) -> str:
-        """Sign the state."""
+        """Encode and sign the state."""
         values: dict[str, object] = {
             "Name": self.name,
             "UUID": self.id,
@@ -69,9 +71,9 @@ class UploadState:
 
     @classmethod
     def unpack(cls, text: str, secret: bytes, name: str, upload_id: str) -> UploadState:
-        """Read a state that belongs to this upload.
+        """Decode the state of an upload.
 
-        :raises StateInvalid: if it does not, or is not signed by ``secret``.
+        :raises StateInvalid: if it was made for another upload, or is not signed with ``secret``.
         """
         try:
             raw = urlsafe_b64decode(text.encode("ascii"))
@@ -96,20 +98,19 @@ class UploadState:
         return state
 
 
-_ALGORITHM_PARAMETER = "digest-algorithm"
-
-
 async def post(context: RequestContext) -> Response:
-    """Begin an upload, take a whole blob, or mount one (end-4, end-11).
+    """Start an upload, store a whole blob, or mount one (end-4, end-11).
 
-    A mount that is not possible begins an upload.
+    If a mount is not possible, an upload is started.
+
+    :raises RegistryError: DIGEST_INVALID, SIZE_INVALID.
     """
     algorithm = _digest_algorithm(context)
     mount, digest = context.query.digest("mount"), context.query.digest("digest")
     repository = context.repository
     if mount is not None and await _try_mount(context, mount):
         return _created_response(context, mount)
-    # A digest without bytes is what Distribution ignores, unless it is that of nothing.
+    # As in Distribution, a digest without a body is ignored, except that of empty content.
     if digest is not None and mount is None and (context.body.length or digest.is_of_empty_content):
         await repository.uploads.store_blob(digest, context.body)
         return _created_response(context, digest)
@@ -121,7 +122,7 @@ async def post(context: RequestContext) -> Response:
 
 
 async def get(context: RequestContext) -> Response:
-    """Say how far an upload is (end-13).
+    """Return the number of stored bytes of an upload (end-13).
 
     :raises RegistryError: BLOB_UPLOAD_UNKNOWN.
     """
@@ -130,29 +131,29 @@ async def get(context: RequestContext) -> Response:
 
 
 async def patch(context: RequestContext) -> Response:
-    """Take a chunk, or a stream of unknown length (end-5).
+    """Append a chunk, or a stream of unknown length (end-5).
 
     :raises RegistryError: BLOB_UPLOAD_UNKNOWN, RANGE_INVALID, SIZE_INVALID.
     """
     algorithm = _digest_algorithm(context)
     upload, start, chunk = await _resume_upload(context)
-    before = upload.size
+    size_before = upload.size
     await _run_in_order(
         context, upload, upload.append(context.body, start=start, algorithm=algorithm)
     )
-    await _check_length(context, upload, chunk, upload.size - before)
+    await _check_length(context, upload, chunk, upload.size - size_before)
     return Response(202, await _progress_headers(context, upload, algorithm))
 
 
 async def put(context: RequestContext) -> Response:
-    """Close an upload, with or without a last chunk (end-6).
+    """Finish an upload, with or without a last chunk (end-6).
 
     :raises RegistryError: DIGEST_INVALID, BLOB_UPLOAD_UNKNOWN, RANGE_INVALID, SIZE_INVALID.
     """
     digest = context.query.digest("digest")
     if digest is None:
         await _find_upload(context)
-        raise RegistryError(ErrorCode.DIGEST_INVALID, detail="the digest parameter is missing")
+        raise RegistryError(ErrorCode.DIGEST_INVALID, detail="missing parameter digest")
     upload, start, _ = await _resume_upload(context)
     body = None if context.body.length == 0 else context.body
     await _run_in_order(context, upload, upload.finish(digest, body, start=start))
@@ -160,7 +161,7 @@ async def put(context: RequestContext) -> Response:
 
 
 async def delete(context: RequestContext) -> Response:
-    """Give an upload up (end-14).
+    """Cancel an upload (end-14).
 
     :raises RegistryError: BLOB_UPLOAD_UNKNOWN.
     """
@@ -172,7 +173,7 @@ async def delete(context: RequestContext) -> Response:
 async def _try_mount(context: RequestContext, digest: Digest) -> bool:
     source, grant = context.query.first("from") or None, context.grant
     if source is None:
-        # The blob may come from anywhere: only for those who may see everything.
+        # The blob may be in any repository, so the caller needs access to all of them.
         permitted = grant.visible_repositories is None and grant.permits(CATALOG)
     else:
         permitted = grant.permits(Access("repository", source, "pull"))
@@ -187,20 +188,20 @@ async def _find_upload(context: RequestContext) -> Upload:
     except RegistryError:
         state = None
     _check_owner(context, state)
-    return await context.repository.uploads.find(context.match.variable)
+    return await context.repository.uploads.find(context.route.variable)
 
 
 def _check_owner(context: RequestContext, state: UploadState | None) -> None:
-    """Raise BLOB_UPLOAD_UNKNOWN if somebody else began the upload, for all that is said of it.
+    """Raise BLOB_UPLOAD_UNKNOWN if another user started the upload.
 
-    Whoever has a name needs the whole URL that they were given, as in Distribution; an upload
-    that Distribution or a stranger began is for whoever has its URL.
+    An authenticated user needs the whole URL with its state, as in Distribution. An upload without
+    owner (started by Distribution or by an anonymous caller) is open to anyone with its URL.
     """
     user = context.grant.user
     lacks_state = state is None and user
     if lacks_state or (state is not None and state.owner not in {None, user}):
         raise RegistryError(
-            ErrorCode.BLOB_UPLOAD_UNKNOWN, detail={"upload": context.match.variable}
+            ErrorCode.BLOB_UPLOAD_UNKNOWN, detail={"upload": context.route.variable}
         )
 
 
@@ -220,7 +221,7 @@ async def _read_state(context: RequestContext) -> UploadState | None:
         return None
     secret = await context.registry.upload_secret()
     try:
-        return UploadState.unpack(text, secret, context.name, context.match.variable)
+        return UploadState.unpack(text, secret, context.name, context.route.variable)
     except StateInvalid as error:
         raise RegistryError(ErrorCode.BLOB_UPLOAD_INVALID, detail=str(error)) from error
 
@@ -239,10 +240,10 @@ async def _declared_range(context: RequestContext, upload: Upload) -> ByteRange 
 
 
 async def _resume_upload(context: RequestContext) -> tuple[Upload, int, ByteRange | None]:
-    """The upload, where the client believes to be, and what it says of this chunk.
+    """Return the upload, the offset where the client continues, and the declared range.
 
-    A Content-Range says outright where; otherwise the URL that the client was given does, and a
-    client without either appends to what is there.
+    The offset is that of Content-Range, else that of the state in the URL; without either, it is
+    the end of the stored bytes.
     """
     try:
         state = await _read_state(context)
@@ -251,8 +252,8 @@ async def _resume_upload(context: RequestContext) -> tuple[Upload, int, ByteRang
         raise
     _check_owner(context, state)
     if state is not None and context.header("content-range") is None:
-        # The usual way. The store is not asked: it checks when the bytes are written.
-        upload = context.repository.uploads.resume(context.match.variable, state.offset)
+        # The usual case needs no read of the store: the offset is checked when bytes are written.
+        upload = context.repository.uploads.resume(context.route.variable, state.offset)
         return upload, state.offset, None
     upload = await _find_upload(context)
     chunk = await _declared_range(context, upload)
@@ -281,7 +282,7 @@ async def _check_length(
 async def _out_of_order_error(
     context: RequestContext, upload: Upload, detail: object
 ) -> RegistryError:
-    """416, with what a client needs to go on: where it is, and the URL of the next chunk."""
+    """Return a 416 with the stored size, and the URL where the client can continue."""
     return RegistryError(
         ErrorCode.RANGE_INVALID,
         detail=detail,
@@ -301,7 +302,7 @@ async def _progress_headers(
     url = context.url(context.name, "blobs", "uploads", upload.id, query=query)
     return [
         ("Location", url),
-        # An empty upload is 0-0 too: the form knows no other way to say it.
+        # An empty upload is 0-0 as well: the form has no empty range.
         ("Range", f"0-{max(upload.size - 1, 0)}"),
         ("Docker-Upload-UUID", upload.id),
     ]

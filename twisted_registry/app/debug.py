@@ -23,7 +23,7 @@ from zope.interface import implementer
 from twisted_registry import __version__
 from twisted_registry.api.context import get_caller, get_header_fields
 from twisted_registry.api.response import JSON
-from twisted_registry.api.root import JSONResource, make_error_body, render_error
+from twisted_registry.api.root import JSONResource, make_error_body, put_path, render_error
 from twisted_registry.app.errors import StartError
 from twisted_registry.app.listener import HTTPService, describe_address, make_endpoint
 from twisted_registry.auth.interfaces import MAINTENANCE
@@ -31,7 +31,7 @@ from twisted_registry.config.http import parse_address
 from twisted_registry.http.interfaces import IStreamingResource
 from twisted_registry.http.site import HTTPSite
 from twisted_registry.metrics.counts import AggregatedCounts, CountsReporter
-from twisted_registry.oci.errors import ErrorCode, RegistryError
+from twisted_registry.oci.errors import ErrorCode, RegistryError, method_not_allowed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -68,8 +68,7 @@ class DebugPage(JSONResource):
     def render(self, request: Request) -> Any:
         """Answer a GET."""
         if request.method not in {b"GET", b"HEAD"}:
-            headers = (("Allow", "GET, HEAD"),)
-            return render_error(request, RegistryError(ErrorCode.UNSUPPORTED, headers=headers))
+            return render_error(request, method_not_allowed("GET", "HEAD"))
         return respond_with(request, self._render_content(request))
 
     async def _render_content(self, request: Request) -> bytes:
@@ -109,8 +108,7 @@ class MaintenancePage(DebugPage):
         if not name:
             return super().render(request)
         if request.method != b"POST":
-            error = RegistryError(ErrorCode.UNSUPPORTED, headers=(("Allow", "POST"),))
-            return render_error(request, error)
+            return render_error(request, method_not_allowed("POST"))
         return respond_with(request, self._start_task(request, name))
 
     async def _start_task(self, request: Request, name: str) -> bytes:
@@ -287,13 +285,8 @@ class DebugAddress:
             b"maintenance", MaintenancePage(maintenance, start, access, alone=is_loopback(address))
         )
         if self._expose is not None:
-            *above, last = self._debug.prometheus.path.strip("/").split("/")
-            folder: Resource = root
-            for segment in above:
-                name = segment.encode()
-                folder.children.setdefault(name, JSONResource())
-                folder = folder.children[name]
-            folder.putChild(last.encode(), DebugPage(metrics, self._content_type))
+            page = DebugPage(metrics, self._content_type)
+            put_path(root, self._debug.prometheus.path, page)
         return root
 
     def _variables(self) -> dict[str, Any]:

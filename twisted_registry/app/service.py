@@ -65,7 +65,7 @@ def make_api_settings(configuration: Configuration) -> APISettings:
     """What the API is told."""
     http, storage = configuration.http, configuration.storage
     return APISettings(
-        links=URLBuilder(http.host, http.relativeurls),
+        urls=URLBuilder(http.host, http.relativeurls),
         headers=http.headers,
         delete=storage.delete.enabled,
         read_only=storage.maintenance.readonly.enabled,

@@ -1,1 +1,1 @@
-"""oci."""
+"""Grammar and documents of the OCI specifications; pure functions and values."""

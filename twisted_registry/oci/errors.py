@@ -1,8 +1,8 @@
-"""Errors are data: a code of the specification, a sentence, a detail and a status.
+"""Error codes of the distribution specification, and the exception that carries them.
 
-Handlers and the domain raise :class:`RegistryError`; one place in ``api/resource.py`` turns
-it into the JSON body of the OCI distribution specification ("Error Codes", code-1 to
-code-14). Codes that only CNCF Distribution knows are marked so.
+Handlers and the repository raise :class:`RegistryError`. ``api.response.Response.from_error``
+renders it as the JSON body of the OCI distribution specification ("Error Codes", code-1 to
+code-14). Codes that only CNCF Distribution defines are marked.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from attrs import field, frozen
 
 
 class ErrorCode(Enum):
-    """An error code, with the HTTP status that it usually has and its usual sentence."""
+    """An error code with its default HTTP status and its default message."""
 
     #: code-1
     BLOB_UNKNOWN = (404, "blob unknown to registry")
-    #: code-2; 404 rather than 400, as in Distribution: clients start the upload anew
+    #: code-2; 404 rather than 400, as in Distribution: clients restart the upload
     BLOB_UPLOAD_INVALID = (404, "blob upload invalid")
     #: code-3
     BLOB_UPLOAD_UNKNOWN = (404, "blob upload unknown to registry")
@@ -43,17 +43,17 @@ class ErrorCode(Enum):
     UNSUPPORTED = (405, "the operation is unsupported")
     #: code-14
     TOOMANYREQUESTS = (429, "too many requests")
-    #: Distribution: a tag that breaks the grammar
+    #: Distribution: a malformed tag
     TAG_INVALID = (400, "invalid tag")
-    #: Distribution: ``n`` or ``last`` of a listing
+    #: Distribution: invalid ``n`` or ``last`` of a listing
     PAGINATION_NUMBER_INVALID = (400, "invalid number of results requested")
-    #: Distribution: Content-Range or offset out of order
+    #: Distribution: a Content-Range or offset that is out of order
     RANGE_INVALID = (416, "invalid content range")
-    #: Distribution: an unexpected failure, and anything without a better word
+    #: Distribution: an unexpected failure, and anything that has no code
     UNKNOWN = (500, "unknown error")
-    #: Distribution: the store is full or does not answer
+    #: Distribution: the store is full or does not respond
     UNAVAILABLE = (503, "service unavailable")
-    #: ours: If-Match or If-None-Match of a manifest PUT (RFC 9110 section 13.1)
+    #: extension: If-Match or If-None-Match of a manifest PUT (RFC 9110 section 13.1)
     PRECONDITION_FAILED = (412, "precondition failed")
 
     def __init__(self, status: int, message: str) -> None:
@@ -63,13 +63,13 @@ class ErrorCode(Enum):
 
 @frozen(eq=False)
 class RegistryError(Exception):
-    """An answer that is not a success.
+    """A request that ends with an error response.
 
-    :ivar code: what went wrong, in the specification's words.
-    :ivar detail: anything that JSON can say, to help the reader; never a secret.
-    :ivar message: a sentence for people; the code's own one if None.
-    :ivar status: the HTTP status; the code's own one if None.
-    :ivar headers: further response headers, as pairs.
+    :ivar code: the error code.
+    :ivar detail: more information as a JSON value; never a secret.
+    :ivar message: a message for people; None for the default of the code.
+    :ivar status: the HTTP status; None for the default of the code.
+    :ivar headers: further response headers as pairs.
     """
 
     code: ErrorCode
@@ -87,11 +87,11 @@ class RegistryError(Exception):
 
     @property
     def http_status(self) -> int:
-        """The status to answer with."""
+        """The HTTP status of the response."""
         return self.code.status if self.status is None else self.status
 
     def as_json(self) -> dict[str, object]:
-        """The body of the answer: ``{"errors": [{"code", "message", "detail"}]}``."""
+        """Return the body of the response: ``{"errors": [{"code", "message", "detail"}]}``."""
         error: dict[str, object] = {
             "code": self.code.name,
             "message": self.code.message if self.message is None else self.message,
@@ -102,5 +102,14 @@ class RegistryError(Exception):
 
 
 def insufficient_storage() -> RegistryError:
-    """The store is full: 507 Insufficient Storage (RFC 4918 section 11.5)."""
+    """Return the error for a full store: 507 Insufficient Storage (RFC 4918 section 11.5)."""
     return RegistryError(ErrorCode.UNAVAILABLE, message="no space left to store this", status=507)
+
+
+def method_not_allowed(*methods: str, detail: object = None) -> RegistryError:
+    """Return the error for a method that a resource does not support (RFC 9110 section 15.5.6).
+
+    :param methods: the supported methods, for the Allow header.
+    """
+    headers = (("Allow", ", ".join(methods)),)
+    return RegistryError(ErrorCode.UNSUPPORTED, detail=detail, headers=headers)

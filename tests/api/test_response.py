@@ -1,3 +1,5 @@
+"""Encoding of response headers, and coroutines that rarely wait."""
+
 from __future__ import annotations
 
 import gc
@@ -5,10 +7,24 @@ import gc
 import pytest
 from twisted.internet.defer import CancelledError, Deferred, succeed
 
-from twisted_registry.api.response import run_until_wait
+from twisted_registry.api.response import encode_headers, run_until_wait
 
 
-def test_what_does_not_wait_needs_no_deferred():
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("plain", b"plain"),
+        ("\u00e4", b"\xc3\xa4"),
+        ("a\r\nX-B: b", b"a X-B: b"),
+        ("c\n\nd", b"c  d"),
+        ("e\x85f\u2028g", b"e f g"),
+    ],
+)
+def test_line_breaks_in_header_values_become_spaces(value, expected):
+    assert encode_headers([("X-A", value), ("X-B", "x")]) == b"X-A: %b\r\nX-B: x\r\n" % expected
+
+
+def test_a_coroutine_that_does_not_wait_returns_no_deferred():
     async def work():
         ended.append(await succeed(1))
 
@@ -17,7 +33,7 @@ def test_what_does_not_wait_needs_no_deferred():
     assert ended == [1]
 
 
-def test_what_is_raised_at_once_is_raised():
+def test_an_error_before_the_first_wait_is_raised():
     async def work():
         raise KeyError
 
@@ -25,7 +41,7 @@ def test_what_is_raised_at_once_is_raised():
         run_until_wait(work())
 
 
-def test_what_waits_goes_on_with_each_result():
+def test_a_waiting_coroutine_gets_each_result():
     async def work():
         got.append(await first)
         try:
@@ -47,7 +63,7 @@ def test_what_waits_goes_on_with_each_result():
     assert over == ["three"]
 
 
-def test_what_is_raised_later_is_a_failure():
+def test_an_error_after_a_wait_is_a_failure():
     async def work():
         await waiting
         raise KeyError
@@ -59,7 +75,7 @@ def test_what_is_raised_later_is_a_failure():
     assert over == [KeyError]
 
 
-def test_cancelling_reaches_what_is_waited_for():
+def test_cancelling_cancels_the_awaited_deferred():
     async def work():
         try:
             await waiting
@@ -74,7 +90,7 @@ def test_cancelling_reaches_what_is_waited_for():
     assert (cancelled, freed, over) == ([waiting], [True], [CancelledError])
 
 
-def test_what_is_forgotten_frees_what_it_holds():
+def test_a_dropped_deferred_closes_its_coroutine():
     async def work():
         try:
             await Deferred()
