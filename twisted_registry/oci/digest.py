@@ -1,4 +1,4 @@
-"""Content digests: the name of a blob is the hash of its bytes.
+"""Content digests, ``algorithm:hex``.
 
 Grammar (OCI image specification, descriptor.md, "Digests")::
 
@@ -8,8 +8,8 @@ Grammar (OCI image specification, descriptor.md, "Digests")::
     separator ::= [+._-]
     encoded   ::= [a-zA-Z0-9=_-]+
 
-Only registered algorithms that Python's hashlib computes are served; each fixes the length of
-its lower-case hexadecimal form.
+Only algorithms that Python's hashlib computes are supported; each fixes the length of its
+lower-case hexadecimal form.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hashlib import _Hash
 
 #: algorithm -> number of hexadecimal digits. sha384 is not registered by OCI, but Distribution
-#: accepts it, so that a store of its may hold such blobs.
+#: accepts it, so that its stores may contain such blobs.
 ALGORITHMS = {"sha256": 64, "sha384": 96, "sha512": 128}
 CANONICAL = "sha256"
 
@@ -33,15 +33,15 @@ _HEX = re.compile(r"[0-9a-f]+", re.ASCII)
 
 
 class DigestInvalid(ValueError):
-    """The text is not a digest, or one of an algorithm that is not served here."""
+    """The text is not a digest, or its algorithm is not supported."""
 
 
 @frozen(order=True, cache_hash=True)
 class Digest:
-    """A checked digest.
+    """A valid digest.
 
     :ivar algorithm: a key of :data:`ALGORITHMS`.
-    :ivar hex: lower-case hexadecimal digits, as many as the algorithm has.
+    :ivar hex: lower-case hexadecimal digits, of the length that the algorithm has.
     """
 
     algorithm: str
@@ -49,9 +49,9 @@ class Digest:
 
     @classmethod
     def parse(cls, text: str) -> Digest:
-        """Read ``algorithm:hex``.
+        """Parse ``algorithm:hex``.
 
-        :raises DigestInvalid: with a sentence that says what is wrong.
+        :raises DigestInvalid: with the reason.
         """
         algorithm, _, encoded = text.partition(":")
         length = ALGORITHMS.get(algorithm)
@@ -70,7 +70,7 @@ class Digest:
 
     @classmethod
     def from_hasher(cls, hasher: _Hash) -> Digest:
-        """Read the digest off a hasher that :func:`hasher` made."""
+        """Return the current digest of a hasher from :func:`hasher`."""
         return cls(hasher.name, hasher.hexdigest())
 
     @property
@@ -87,10 +87,10 @@ class Digest:
 
 
 def hasher(algorithm: str) -> _Hash:
-    """Start a running hash.
+    """Return a hash object without data.
 
     :param algorithm: a key of :data:`ALGORITHMS`.
-    :raises DigestInvalid: for any other.
+    :raises DigestInvalid: for any other algorithm.
     """
     if algorithm not in ALGORITHMS:
         raise DigestInvalid(f"algorithm must be one of {', '.join(ALGORITHMS)}")

@@ -1,8 +1,8 @@
-"""Manifests as the registry needs them: what a document is, and what it refers to.
+"""Parser of manifests: their kind, and the content that they reference.
 
-OCI image specification, manifest.md and image-index.md; Docker image manifest version 2,
-schema 2. A manifest is stored and served byte for byte; nothing here writes one. Types that
-are not known are accepted as opaque, as the distribution specification asks.
+Supported are manifest.md and image-index.md of the OCI image specification, and Docker image
+manifests version 2, schema 2. A manifest is stored and served byte for byte, so nothing here writes
+one. Manifests of unknown types are accepted as opaque, as the distribution specification requires.
 """
 
 from __future__ import annotations
@@ -26,27 +26,26 @@ DOCKER_IMAGE = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_PLUGIN_CONFIG = "application/vnd.docker.plugin.v1+json"
 
-#: Layers that stay where their ``urls`` point; a registry need not hold them.
+#: Media types of layers that are downloaded from their ``urls``; a registry need not store them.
 FOREIGN_LAYER_PREFIXES = (
     "application/vnd.oci.image.layer.nondistributable.v1.",
     "application/vnd.docker.image.rootfs.foreign.",
 )
 
-
-#: What a Content-Type may be without its parameters (RFC 6838 section 4.2, first characters not
-#: looked at): a stored manifest is served under the type that it tells of itself.
+#: A Content-Type without parameters (RFC 6838 section 4.2, without its rule for the first
+#: character). A stored manifest is served with the type that it declares itself.
 _MEDIA_TYPE_RE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}", re.ASCII)
 
 _DIGEST_RE = re.compile(
     "|".join(f"{name}:[0-9a-f]{{{length}}}" for name, length in ALGORITHMS.items()).encode()
 )
 
-#: Sizes are signed 64-bit numbers for every program that reads them.
+#: Go programs read sizes as signed 64-bit numbers.
 _SIZE_LIMIT_BYTES = 2**63
 
 
 class ManifestKind(Enum):
-    """What a manifest is, whoever's media type it carries."""
+    """The kind of a manifest, independent of its vendor."""
 
     IMAGE = "image"
     INDEX = "index"
@@ -64,7 +63,7 @@ KIND_BY_MEDIA_TYPE = {
 
 
 class ManifestInvalid(ValueError):
-    """The document is not what its media type says; the text says why."""
+    """The document does not match its media type; the message has the reason."""
 
 
 @frozen
@@ -83,17 +82,17 @@ class Descriptor:
 
     @property
     def is_foreign(self) -> bool:
-        """Whether this, as a layer, need not be held by a registry."""
+        """Whether a registry need not store this layer."""
         return bool(self.urls) or self.media_type.startswith(FOREIGN_LAYER_PREFIXES)
 
 
 @frozen
 class Manifest:
-    """What a stored document says.
+    """A parsed manifest.
 
     :ivar media_type: as pushed.
-    :ivar layers: of an image its layers, of an artifact its blobs.
-    :ivar manifests: of an index its children.
+    :ivar layers: the layers of an image, or the blobs of an artifact.
+    :ivar manifests: the children of an index.
     :ivar annotations: top-level annotations, or None if there are none.
     """
 
@@ -108,14 +107,16 @@ class Manifest:
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
-        """Configuration and layers: what must be there as blobs."""
+        """Configuration and layers, which are stored as blobs."""
         return self.layers if self.config is None else (self.config, *self.layers)
 
     def referrer_descriptor(self, digest: Digest, size: int) -> dict[str, object]:
-        """The descriptor of this manifest in the list of its subject's referrers.
+        """Return the descriptor of this manifest for the referrers list of its subject.
 
-        Distribution specification, "Listing Referrers": an image without an artifact type takes
-        its configuration's media type, an index none.
+        Distribution specification, "Listing Referrers": the artifact type of an image without one
+        is the media type of its configuration; an index without one has none.
+
+        :param size: of the manifest in bytes.
         """
         descriptor: dict[str, object] = {
             "mediaType": self.media_type,
@@ -134,11 +135,11 @@ class Manifest:
 
 @frozen
 class References:
-    """What a stored document refers to, as far as a collector must know.
+    """The references of a stored document, for garbage collection.
 
-    :ivar digests: of everything that it needs; for a document of a type that is not known,
-        everything in it that looks like a digest.
-    :ivar manifests: those of them that are manifests, and refer to more.
+    :ivar digests: all referenced content; for a document of unknown type, everything in it that
+        looks like a digest.
+    :ivar manifests: those of ``digests`` that are manifests with references of their own.
     """
 
     digests: frozenset[Digest]
@@ -147,7 +148,7 @@ class References:
 
 
 def parse_references(content: bytes) -> References:
-    """Read what a stored document refers to; rather too much than too little."""
+    """Parse the references of a stored document; in doubt, return too many."""
     try:
         manifest = parse_manifest(content, None)
     except ManifestInvalid:
@@ -175,24 +176,24 @@ def is_media_type(value: object) -> TypeGuard[str]:
 
 
 def parse_manifest(content: bytes, media_type: str | None) -> Manifest:
-    """Read a manifest.
+    """Parse a manifest.
 
     :param content: the bytes as pushed.
-    :param media_type: the Content-Type without parameters; None takes what the document says
-        of itself.
-    :raises ManifestInvalid: if the document is not what its type promises.
+    :param media_type: the Content-Type without parameters; None for the type that the document
+        declares.
+    :raises ManifestInvalid: if the document does not match its type.
     """
     document = _load_json_object(content)
     declared = document.get("mediaType") if document is not None else None
     if declared == "":
-        # As little as none, in the words of Go programs.
+        # Go programs write an empty string for a missing value.
         declared = None
     if declared is not None and not is_media_type(declared):
         raise ManifestInvalid("mediaType: a media type is expected")
     if media_type is None:
         media_type = declared or _guess_media_type(document)
         if media_type is None:
-            raise ManifestInvalid("neither a Content-Type nor a mediaType says what this is")
+            raise ManifestInvalid("neither Content-Type nor mediaType is set")
     elif not is_media_type(media_type):
         raise ManifestInvalid("the Content-Type is not a media type")
     elif declared and declared != media_type:
@@ -201,7 +202,7 @@ def parse_manifest(content: bytes, media_type: str | None) -> Manifest:
     if kind is ManifestKind.OPAQUE:
         return _parse_opaque(document, media_type)
     if document is None:
-        raise ManifestInvalid("not a JSON object in UTF-8 that names every key once")
+        raise ManifestInvalid("not a JSON object in UTF-8 without duplicate keys")
     _check_shape(document, kind)
     return Manifest(
         media_type,
@@ -218,9 +219,9 @@ def parse_manifest(content: bytes, media_type: str | None) -> Manifest:
 
 
 def declared_media_type(content: bytes) -> str | None:
-    """What a stored document tells of its own media type, if it tells it beyond doubt.
+    """Return the media type that a stored document declares.
 
-    None for one without a ``mediaType``: such a manifest may have been pushed under any type.
+    None for a document without a valid ``mediaType``, which may have been pushed as any type.
     """
     document = _load_json_object(content)
     declared = document.get("mediaType") if document is not None else None
@@ -228,13 +229,13 @@ def declared_media_type(content: bytes) -> str | None:
 
 
 def guess_media_type(content: bytes) -> str | None:
-    """The OCI type whose shape a document without ``mediaType`` has, or None."""
+    """Return the OCI type that a document without ``mediaType`` looks like, or None."""
     return _guess_media_type(_load_json_object(content))
 
 
 def _load_json_object(content: bytes) -> dict[str, Any] | None:
     try:
-        # Decoded here, because json guesses the encoding of bytes and lets half characters pass.
+        # json would guess the encoding of bytes, and accept lone surrogates.
         document = json.loads(
             content.decode("utf-8"),
             parse_constant=_reject_constant,
@@ -250,10 +251,10 @@ def _reject_constant(name: str) -> None:
 
 
 def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a key that stands twice: programs differ in which of the two they read."""
+    """Reject duplicate keys, because programs differ in which value they use."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("duplicate key")
     return found
 
 
@@ -274,7 +275,7 @@ def _parse_opaque(document: dict[str, Any] | None, media_type: str) -> Manifest:
         subject = _parse_subject(document)
         annotations = _parse_annotations(document)
     except ManifestInvalid:
-        # Whatever these fields mean in a type that nobody here knows, it is not our business.
+        # An unknown type may define these fields in another way.
         subject = annotations = None
     artifact_type = document.get("artifactType")
     return Manifest(
@@ -291,8 +292,8 @@ def _check_shape(document: dict[str, Any], kind: ManifestKind) -> None:
         version = document.get("schemaVersion")
         if type(version) is not int or version != 2:
             raise ManifestInvalid("schemaVersion: 2 is expected")
-    # A document that reads both as an image and as an index means different things to different
-    # clients (CVE-2021-41190).
+    # Clients interpret a document that is both an image and an index in different ways
+    # (CVE-2021-41190).
     if kind is ManifestKind.INDEX and ("layers" in document or "config" in document):
         raise ManifestInvalid("an index has neither config nor layers")
     if kind is ManifestKind.IMAGE:

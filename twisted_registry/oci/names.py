@@ -1,4 +1,4 @@
-r"""Names of repositories, tags and references, by the grammar of the specification.
+r"""The grammar of repository names, tags, references and upload ids.
 
 OCI distribution specification, "Pulling manifests"::
 
@@ -6,7 +6,7 @@ OCI distribution specification, "Pulling manifests"::
     tag       ::= [a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}
     reference ::= tag | digest
 
-Many clients limit host and name together to 255 characters; a name alone may not exceed it.
+Many clients limit host and name together to 255 characters, so that is the limit for a name.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from twisted_registry.oci.digest import Digest
 MAX_NAME_LENGTH = 255
 MAX_TAG_LENGTH = 128
 
-# The separators can not match what a run of letters matches, so the search never backtracks
-# over more than one component.
+# A separator never matches letters or digits, so the search never backtracks over more than one
+# component.
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
 _NAME_RE = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
 _TAG_RE = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}", re.ASCII)
@@ -28,7 +28,7 @@ _UPLOAD_ID_RE = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.AS
 
 
 class NameInvalid(ValueError):
-    """The text is not the name of a repository."""
+    """The text is not a repository name."""
 
 
 class TagInvalid(ValueError):
@@ -36,9 +36,9 @@ class TagInvalid(ValueError):
 
 
 def check_name(text: str) -> str:
-    """Return ``text`` if it names a repository.
+    """Return ``text`` if it is a repository name.
 
-    :raises NameInvalid: with a sentence that says what is wrong.
+    :raises NameInvalid: with the reason.
     """
     if len(text) > MAX_NAME_LENGTH:
         raise NameInvalid(f"longer than {MAX_NAME_LENGTH} characters")
@@ -48,24 +48,25 @@ def check_name(text: str) -> str:
 
 
 def is_name(text: str) -> bool:
-    """Whether ``text`` names a repository."""
+    """Whether ``text`` is a repository name."""
     return len(text) <= MAX_NAME_LENGTH and _NAME_RE.fullmatch(text) is not None
 
 
 def check_tag(text: str) -> str:
     """Return ``text`` if it is a tag.
 
-    :raises TagInvalid: with a sentence that says what is wrong.
+    :raises TagInvalid: with the expected form.
     """
     if not _TAG_RE.fullmatch(text):
         raise TagInvalid(
-            f"a letter, digit or _, then up to {MAX_TAG_LENGTH - 1} letters, digits, '.', '_' and '-'"
+            f"a letter, digit or _, then up to {MAX_TAG_LENGTH - 1} letters, digits, '.', '_'"
+            " and '-'"
         )
     return text
 
 
 def is_component(text: str) -> bool:
-    """Whether ``text`` can stand between two slashes of a repository's name."""
+    """Whether ``text`` is one component of a repository name."""
     return _COMPONENT_RE.fullmatch(text) is not None
 
 
@@ -75,14 +76,14 @@ def is_tag(text: str) -> bool:
 
 
 def parse_reference(text: str) -> Digest | str:
-    """Read what stands behind ``manifests/``: a digest if it holds a colon, else a tag.
+    """Parse a reference: a digest if it contains a colon, otherwise a tag.
 
-    :raises DigestInvalid: for a colon and no digest.
-    :raises TagInvalid: for anything else that is no tag.
+    :raises DigestInvalid: for text with a colon that is not a digest.
+    :raises TagInvalid: for text without a colon that is not a tag.
     """
     return Digest.parse(text) if ":" in text else check_tag(text)
 
 
 def is_upload_id(text: str) -> bool:
-    """Whether ``text`` has the form of an upload's id: a lower-case UUID."""
+    """Whether ``text`` has the form of an upload id: a lower-case UUID."""
     return _UPLOAD_ID_RE.fullmatch(text) is not None

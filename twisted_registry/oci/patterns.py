@@ -1,13 +1,13 @@
-"""Patterns that choose repositories, as ``library/*``, ``team/**`` or ``!team/secret``, and tags.
+"""Glob patterns for repository names, such as ``library/*`` or ``team/**``, and for tags.
 
-A ``*`` stands for any part of one component, ``**`` for any number of components: ``team/**`` is
-all below ``team``, ``**/cache`` is every ``cache``, ``**`` alone is everything. In a list of
-patterns one with ``!`` in front takes away what the others choose, wherever it stands.
+``*`` matches any part of one component, ``**`` any number of components: ``team/**`` matches
+everything below ``team``, ``**/cache`` every ``cache``, and ``**`` everything. In a list, a pattern
+with a leading ``!`` excludes names, wherever in the list it is.
 
-A tag has one component: ``v*`` and ``*-rc*`` choose tags, ``*`` is every one.
+A tag has one component: ``v*`` and ``*-rc*`` match tags, ``*`` matches every tag.
 
-Matching never backtracks over more than one component, however a pattern is written: the text
-between two stars is right wherever it is found first.
+Matching takes linear time: the text between two stars is matched at its first occurrence, and
+atomic groups prevent backtracking over more than one component.
 """
 
 from __future__ import annotations
@@ -22,29 +22,27 @@ from twisted_registry.oci.names import MAX_NAME_LENGTH
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-#: What a pattern has to be, for whoever reports a wrong one.
+#: Description of a valid pattern, for error messages.
 GLOB_SYNTAX = (
-    "a repository's name, in which * stands for any part of a component and ** for any number of"
-    " them, as library/* or team/**; with ! in front to take it away"
+    "a repository name in which * matches any part of a component and ** any number of components,"
+    " such as library/* or team/**; a leading ! excludes"
 )
-#: Likewise of a pattern for tags.
-TAG_GLOB_SYNTAX = (
-    "a tag, in which * stands for any part of it, as v* or *-rc*; with ! in front to take it away"
-)
+#: Description of a valid pattern for tags, for error messages.
+TAG_GLOB_SYNTAX = "a tag in which * matches any part, such as v* or *-rc*; a leading ! excludes"
 _ANY_DEPTH = "**"
 _COMPONENT_RE = re.compile(r"[a-z0-9._*-]+", re.ASCII)
 _TAG_RE = re.compile(r"[A-Za-z0-9_.*-]{1,128}", re.ASCII)
 
 
 class GlobInvalid(ValueError):
-    """The text is not a pattern."""
+    """The text is not a valid pattern."""
 
 
 @frozen
 class Glob:
-    """One pattern, without ``!``.
+    """One pattern, without a leading ``!``.
 
-    :ivar text: as it was written.
+    :ivar text: the pattern.
     """
 
     text: str
@@ -52,9 +50,9 @@ class Glob:
 
     @classmethod
     def parse(cls, text: str) -> Glob:
-        """Read a pattern.
+        """Parse a pattern for repository names.
 
-        :raises GlobInvalid: if it could match no name, or is not one.
+        :raises GlobInvalid: if it is not a pattern, or cannot match any name.
         """
         components = text.split("/")
         for component in components:
@@ -67,9 +65,9 @@ class Glob:
 
     @classmethod
     def parse_tag(cls, text: str) -> Glob:
-        """Read a pattern for tags.
+        """Parse a pattern for tags.
 
-        :raises GlobInvalid: if it could match no tag.
+        :raises GlobInvalid: if it is not a pattern, or cannot match any tag.
         """
         if not _TAG_RE.fullmatch(text) or _ANY_DEPTH in text:
             raise GlobInvalid(text[:MAX_NAME_LENGTH])
@@ -77,32 +75,32 @@ class Glob:
 
     @property
     def matches_everything(self) -> bool:
-        """Whether it matches every name of a repository."""
+        """Whether it matches every repository name."""
         return self.text == _ANY_DEPTH
 
     @property
     def prefix(self) -> str:
-        """What every name that it matches begins with."""
+        """The common prefix of all matching names."""
         return self.text.partition("*")[0]
 
     def matches(self, name: str) -> bool:
-        """Whether the name of a repository, or a tag, is of this form."""
+        """Whether a repository name or tag matches."""
         return self._pattern.fullmatch(name) is not None
 
 
 @frozen
 class GlobSet:
-    """What a list of patterns chooses."""
+    """The names that match a list of patterns."""
 
     included: tuple[Glob, ...]
     excluded: tuple[Glob, ...] = ()
 
     @classmethod
     def parse(cls, texts: Iterable[str], parse_glob: Callable[[str], Glob] = Glob.parse) -> GlobSet:
-        """Read a list of patterns.
+        """Parse a list of patterns.
 
-        :param read: reads one of them; :meth:`Glob.parse_tag` where they are for tags.
-        :raises GlobInvalid: with the first that is none.
+        :param parse_glob: parses one of them; :meth:`Glob.parse_tag` for tags.
+        :raises GlobInvalid: with the first invalid pattern.
         """
         included, excluded = [], []
         for text in texts:
@@ -114,7 +112,7 @@ class GlobSet:
 
     @property
     def matches_everything(self) -> bool:
-        """Whether every name is chosen, now and in future."""
+        """Whether every repository name matches."""
         return not self.excluded and any(glob.matches_everything for glob in self.included)
 
     def __contains__(self, name: str) -> bool:
@@ -124,7 +122,7 @@ class GlobSet:
 
 
 def _path_regex(components: list[str]) -> str:
-    """A regular expression: stretches of components, with any number of others between them."""
+    """Return a regular expression: groups of components, with any number of others between them."""
     groups: list[list[str]] = [[]]
     for component in components:
         if component == _ANY_DEPTH:
@@ -136,19 +134,19 @@ def _path_regex(components: list[str]) -> str:
         return first
     *between, last = others
     parts = [f"{first}/" if first else ""]
-    # A stretch has a fixed number of components, so the first place that fits is as good as any.
+    # A group has a fixed number of components, so its first match is as good as any.
     parts += [f"(?>(?:[^/]+/)*?{group}/)" for group in between if group]
     parts.append(f"(?:[^/]+/)*{last}" if last else ".+")
     return "".join(parts)
 
 
 def _component_regex(text: str) -> str:
-    """A regular expression for a component with stars in it."""
+    """Return a regular expression for a component with stars."""
     first, *others = map(re.escape, text.split("*"))
     if not others:
         return first
     *between, last = others
     inner = "".join(f"(?>[^/]*?{part})" for part in between if part)
-    # A lone star is a component, too, and a component is never empty.
-    least = "(?=[^/])" if text == "*" else ""
-    return f"{least}{first}{inner}[^/]*{last}(?![^/])"
+    # A single star is a whole component, and a component is never empty.
+    not_empty = "(?=[^/])" if text == "*" else ""
+    return f"{not_empty}{first}{inner}[^/]*{last}(?![^/])"
