@@ -69,7 +69,7 @@ LATE = {
     ("app.maintenance", "app.collector"): "SQLite, for collections alone",
     ("app.middleware", "storage.middleware.cloudfront"): "cryptography, for CloudFront alone",
     ("app.middleware", "storage.middleware.aws_ip_ranges"): "an HTTP client, as above",
-    ("app.middleware", "storage.s3.transport"): "an HTTP client, as above",
+    ("app.middleware", "http.client"): "an HTTP client, as above",
     ("storage.s3.credentials", "storage.s3.botocore_credentials"): "extra: aws",
     ("commands.copy_store", "app.s3"): "for buckets alone",
     ("commands.user", "auth.password_file"): "extra: auth",

@@ -98,7 +98,7 @@ async def test_cloudfront_for_those_outside(key, tmp_path, filtered, inside):
     )
     made = service(f"{{name: cloudfront, options: {{{options}}}}}")
     assert urlsplit(await url(made.driver)).netloc == "d1.example"
-    await made.driver._inside._updating
+    await made.driver.inside.updating
     expected = "objects:9000" if inside else "d1.example"
     assert urlsplit(await url(made.driver)).netloc == expected
     assert urlsplit(await url(made.driver, "198.51.100.1")).netloc == "d1.example"

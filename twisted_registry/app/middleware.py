@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted_registry.app.errors import StartError
 from twisted_registry.config.middleware import CLOUDFRONT, REDIRECT
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from twisted_registry.config.middleware import StorageMiddleware, StorageOptions
     from twisted_registry.config.schema import Configuration
     from twisted_registry.storage.interfaces import IStorageDriver
+
+#: How long connecting may take for the download of AWS's IP ranges.
+_CONNECT_TIMEOUT_S: Final = 10.0
 
 
 def apply_middleware(
@@ -53,13 +56,13 @@ def _wrap_driver(
 def _cloudfront(
     driver: IStorageDriver, settings: StorageOptions, path: str, root: str, reactor: Any
 ) -> IStorageDriver:
-    # Each brings much along that the others have no use for.
+    # These import cryptography and an HTTP client, which the others do not need.
+    from twisted_registry.http.client import make_agent  # noqa: PLC0415
     from twisted_registry.storage.middleware.aws_ip_ranges import AWSClients  # noqa: PLC0415
     from twisted_registry.storage.middleware.cloudfront import (  # noqa: PLC0415
         CloudFront,
         CloudFrontSigner,
     )
-    from twisted_registry.storage.s3.transport import make_transport  # noqa: PLC0415
     from twisted_registry.storage.threads import Threads  # noqa: PLC0415
 
     try:
@@ -72,7 +75,7 @@ def _cloudfront(
     if settings.ipfilteredby != "none":
         inside = AWSClients(
             reactor,
-            make_transport(reactor),
+            make_agent(reactor, _CONNECT_TIMEOUT_S),
             Threads(reactor, 1, "ip-ranges"),
             settings.regions if settings.ipfilteredby == "awsregion" else (),
             settings.iprangesurl,
@@ -80,6 +83,6 @@ def _cloudfront(
         )
     cloudfront: IStorageDriver = CloudFront(
         driver, reactor, settings.baseurl, signer,
-        root=root, duration=settings.lifetime, inside=inside,
+        root=root, duration_s=settings.lifetime, inside=inside,
     )  # fmt: skip
     return cloudfront

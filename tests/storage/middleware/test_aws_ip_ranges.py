@@ -8,10 +8,12 @@ import pytest_twisted
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, execute, succeed
+from twisted.internet.defer import execute, succeed
+from twisted.internet.error import ConnectError
 from twisted.internet.task import Clock
-from twisted.logger import LogLevel, globalLogPublisher
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
+from tests.storage.s3.fake_agent import Agent, Response
 from twisted_registry.storage.middleware.aws_ip_ranges import (
     RETRY_S,
     AWSClients,
@@ -19,14 +21,14 @@ from twisted_registry.storage.middleware.aws_ip_ranges import (
     IPRangesError,
     parse_ranges,
 )
-from twisted_registry.storage.s3.errors import Unreachable
 from twisted_registry.storage.threads import Threads
 
-DAY = 12 * 3600
+HALF_DAY_S = 12 * 3600
+URL = "https://ranges.example/ip.json"
 
 
 def document(*four, six=()):
-    """A document as AWS publishes them, of networks and regions."""
+    """Return a document in the format of AWS, of networks and regions."""
     return json.dumps(
         {
             "syncToken": "1",
@@ -72,7 +74,7 @@ SOME = document(
         ("192.0.2.1, 10.0.0.1", [], False),
     ],
 )
-def test_addresses(address, regions, expected):
+def test_addresses_in_ranges(address, regions, expected):
     assert (address in parse_ranges(SOME, regions)) is expected
 
 
@@ -84,7 +86,7 @@ NETWORKS = st.builds(
 
 
 @given(st.lists(NETWORKS, min_size=1, max_size=8), st.integers(0, 2**32 - 1))
-def test_addresses_one_by_one(networks, other):
+def test_merged_ranges_contain_the_same_addresses(networks, other):
     ranges = parse_ranges(document(*[(str(net), "x") for net in networks]))
     edges = {int(net.network_address) for net in networks}
     edges |= {int(net.broadcast_address) for net in networks}
@@ -110,48 +112,13 @@ def test_addresses_one_by_one(networks, other):
         b'{"prefixes": []}',
     ],
 )
-def test_what_is_no_document(content):
+def test_malformed_documents(content):
     with pytest.raises(IPRangesError):
         parse_ranges(content)
 
 
-def test_no_ranges():
+def test_empty_ranges():
     assert "192.0.2.1" not in IPRanges()
-
-
-# The ranges over time.
-
-
-class Server:
-    """A transport, whose answers the test gives."""
-
-    def __init__(self):
-        self.urls = []
-        self.waiting = []
-        self.closed = False
-
-    def send(self, what, method, url, headers):
-        assert (method, headers) == ("GET", {"host": "ranges.example"})
-        self.urls.append(url)
-        self.waiting.append(Deferred())
-        return self.waiting[-1]
-
-    def answer(self, content, status=200):
-        self.waiting.pop(0).callback(Answer(content, status))
-
-    def close(self):
-        self.closed = True
-        return succeed(None)
-
-
-class Answer:
-    def __init__(self, content, status):
-        self.content = content
-        self.status = status
-
-    def collect(self, limit):
-        assert len(self.content) < limit
-        return succeed(self.content)
 
 
 class InlineThreads:
@@ -171,15 +138,17 @@ def clock():
 
 
 @pytest.fixture
-def server():
-    return Server()
+def agent():
+    return Agent()
 
 
 @pytest.fixture
-def clients(clock, server):
-    return AWSClients(
-        clock, server, InlineThreads(), ["eu-west-1"], "https://ranges.example/ip.json"
-    )
+def clients(clock, agent):
+    return AWSClients(clock, agent, InlineThreads(), ["eu-west-1"], URL)
+
+
+def respond(agent, content, status=200):
+    agent.last.answer.callback(Response(status, body=content))
 
 
 @pytest.fixture
@@ -188,87 +157,87 @@ def warnings():
 
     def observe(event):
         if event["log_level"] is LogLevel.warn:
-            events.append(event["log_format"].format(**event))
+            events.append(formatEvent(event))
 
     globalLogPublisher.addObserver(observe)
     yield events
     globalLogPublisher.removeObserver(observe)
 
 
-def test_nobody_waits_for_the_ranges(clients, server):
+def test_lookup_does_not_wait_for_the_download(clients, agent):
     assert "192.0.2.1" not in clients
     assert "192.0.2.1" not in clients
-    assert server.urls == ["https://ranges.example/ip.json"]
-    server.answer(SOME)
+    assert [(request.method, request.url) for request in agent.requests] == [("GET", URL)]
+    respond(agent, SOME)
     assert "192.0.2.1" in clients
     assert "192.0.2.200" not in clients
 
 
-def test_they_are_renewed(clients, server, clock):
+def test_ranges_are_updated_when_they_are_old(clients, agent, clock):
     assert "192.0.2.1" not in clients
-    server.answer(SOME)
-    clock.advance(DAY - 1)
+    respond(agent, SOME)
+    clock.advance(HALF_DAY_S - 1)
     assert "192.0.2.1" in clients
-    assert len(server.urls) == 1
+    assert len(agent.requests) == 1
     clock.advance(1)
     assert "192.0.2.1" in clients
-    server.answer(document(("203.0.113.0/24", "eu-west-1")))
+    respond(agent, document(("203.0.113.0/24", "eu-west-1")))
     assert "192.0.2.1" not in clients
     assert "203.0.113.1" in clients
-    assert len(server.urls) == 2
+    assert len(agent.requests) == 2
 
 
 @pytest.mark.parametrize(
-    "fail",
+    ("fail", "error"),
     [
-        lambda server: server.waiting.pop(0).errback(Unreachable("GET", "no route")),
-        lambda server: server.answer(b"<html>"),
-        lambda server: server.answer(b"", 503),
+        (lambda agent, _: agent.last.answer.errback(ConnectError()), "ConnectError"),
+        (lambda agent, _: respond(agent, b"<html>"), "malformed document"),
+        (lambda agent, _: respond(agent, b"", 503), "HTTP status 503"),
+        (lambda _, clock: clock.advance(60), "TimeoutError"),
     ],
+    ids=["connection", "document", "status", "timeout"],
 )
-def test_a_failure_leaves_the_old_ones(clients, server, clock, warnings, fail):
+def test_failed_update_keeps_the_previous_ranges(clients, agent, clock, warnings, fail, error):
     assert "192.0.2.1" not in clients
-    server.answer(SOME)
-    clock.advance(DAY)
+    respond(agent, SOME)
+    clock.advance(HALF_DAY_S)
     assert "192.0.2.1" in clients
-    fail(server)
-    assert len(warnings) == 1
-    assert "https://ranges.example/ip.json" in warnings[0]
+    fail(agent, clock)
+    (warning,) = warnings
+    assert f"url={URL} error={error}" in warning
     clock.advance(RETRY_S - 1)
     assert "192.0.2.1" in clients
-    assert len(server.urls) == 2
+    assert len(agent.requests) == 2
     clock.advance(1)
     assert "192.0.2.1" in clients
-    assert len(server.urls) == 3
+    assert len(agent.requests) == 3
 
 
-def test_closing_gives_up(clients, server, warnings):
+def test_close_cancels_the_download(clients, agent, clock, warnings):
     done = []
     assert "192.0.2.1" not in clients
     clients.close().addCallback(done.append)
     assert done == [None]
-    assert server.closed
+    assert agent.last.answer.called
+    assert clock.getDelayedCalls() == []
     assert warnings == []
 
 
-def test_closing_before_anything(clients, server):
+def test_close_without_a_download(clients):
     done = []
     clients.close().addCallback(done.append)
     assert done == [None]
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_copy_on_this_machine(tmp_path, warnings):
+async def test_local_copy_of_the_document(tmp_path, warnings):
     path = tmp_path / "ip-ranges.json"
     path.write_bytes(SOME)
-    clients = AWSClients(reactor, Server(), Threads(reactor, 1, "test"), url=f"file://{path}")
-    assert "192.0.2.1" not in clients
-    await clients._updating
-    assert "192.0.2.1" in clients
-    await clients.close()
-
-    clients = AWSClients(reactor, Server(), Threads(reactor, 1, "test"), url="file:///none")
-    assert "192.0.2.1" not in clients
-    await clients._updating
-    assert "No such file" in warnings[0]
-    await clients.close()
+    for url, is_inside in ((f"file://{path}", True), ("file:///none", False)):
+        clients = AWSClients(reactor, Agent(), Threads(reactor, 1, "test"), url=url)
+        assert "192.0.2.1" not in clients
+        await clients.updating
+        assert ("192.0.2.1" in clients) is is_inside
+        await clients.close()
+    (warning,) = warnings
+    assert "No such file" in warning

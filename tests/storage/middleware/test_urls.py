@@ -1,4 +1,4 @@
-"""``redirect``, ``rewrite`` and ``cloudfront``: where clients are sent."""
+"""The URLs of ``redirect``, ``rewrite`` and ``cloudfront``."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 SIGNER = CloudFrontSigner("K2JCJMDEHXQW5F", KEY)
 
 
-def test_all_else_is_the_drivers(wrapped, bucket):
+def test_other_calls_are_passed_to_the_driver(wrapped, bucket):
     assert wrapped.name == "inmemory"
     assert wrapped.min_chunk_bytes == 0
     result_of(wrapped.put("a/b", b"content"))
@@ -95,12 +95,12 @@ def test_all_else_is_the_drivers(wrapped, bucket):
     assert bucket.closed
 
 
-def test_other_methods_have_no_url(wrapped):
+def test_urls_are_for_get_and_head(wrapped):
     assert url_of(wrapped, method="HEAD")
     failure_of(wrapped.presign("a", "PUT", 60), MethodUnsupported)
 
 
-def test_the_guard_around_them(wrapped, clock):
+def test_checked_driver_around_middleware(wrapped, clock):
     guarded = CheckedDriver(wrapped, clock)
     assert url_of(guarded, "a/b") == url_of(wrapped, "a/b")
 
@@ -117,7 +117,7 @@ def test_redirect(bucket, base, expected):
     assert url_of(Redirect(bucket, base)) == f"{expected}{QUOTED}"
 
 
-def test_redirect_gives_urls_to_drivers_that_have_none(clock):
+def test_redirect_needs_no_urls_of_the_driver(clock):
     driver = Redirect(MemoryDriver(clock), "https://mirror.example")
     assert url_of(driver, "a") == "https://mirror.example/a"
 
@@ -126,8 +126,8 @@ def test_redirect_gives_urls_to_drivers_that_have_none(clock):
     "base",
     ["", "mirror.example", "https://", "ftp://mirror.example", "https://m/?x", "https://m/#x"],
 )
-def test_what_redirect_can_not_begin_with(bucket, base):
-    with pytest.raises(ValueError, match=r"is no URL|has more than"):
+def test_redirect_refuses_invalid_bases(bucket, base):
+    with pytest.raises(ValueError, match=r"is not an http|has a query"):
         Redirect(bucket, base)
 
 
@@ -150,22 +150,19 @@ def test_rewrite(bucket, options, expected):
     assert url_of(Rewrite(bucket, **options)) == f"{expected}?60&x=%2F#192.0.2.1"
 
 
-def test_rewrite_makes_no_urls(clock):
+def test_rewrite_needs_urls_of_the_driver(clock):
     driver = Rewrite(MemoryDriver(clock), "https")
     assert IPresigner(driver, None) is None
     failure_of(driver.presign("a", "GET", 60), MethodUnsupported)
 
 
-def test_middleware_goes_around_middleware(bucket):
+def test_middleware_around_middleware(bucket):
     driver = Rewrite(Redirect(bucket, "http://mirror.example/x"), "https", trim="/x")
     assert url_of(driver, "a") == "https://mirror.example/a"
 
 
-# CloudFront.
-
-
-def check(url, resource, expires):
-    """Whether the signature of a URL covers its canned policy."""
+def check_signed_url(url, resource, expires):
+    """Check a signed URL and its signature."""
     found, _, query = url.partition("?")
     assert found == resource
     fields = {name: values[0] for name, values in parse_qs(query).items()}
@@ -196,17 +193,17 @@ def check(url, resource, expires):
         ("http://images.example/x", "/registry root/", "http://images.example/x/registry%20root/"),
     ],
 )
-def test_cloudfront(bucket, clock, base, root, expected):
+def test_cloudfront_signs_urls_with_base_and_root(bucket, clock, base, root, expected):
     driver = CloudFront(bucket, clock, base, SIGNER, root=root)
-    check(url_of(driver), f"{expected}{QUOTED}", 1_001_200)
+    check_signed_url(url_of(driver), f"{expected}{QUOTED}", 1_001_200)
 
 
-def test_how_long_it_is_good_for(bucket, clock):
-    driver = CloudFront(bucket, clock, "d1.cloudfront.net", SIGNER, duration=60.0)
-    check(url_of(driver, "a"), "https://d1.cloudfront.net/a", 1_000_060)
+def test_cloudfront_duration(bucket, clock):
+    driver = CloudFront(bucket, clock, "d1.cloudfront.net", SIGNER, duration_s=60.0)
+    check_signed_url(url_of(driver, "a"), "https://d1.cloudfront.net/a", 1_000_060)
 
 
-class Inside(set):
+class FakeClients(set):
     closed = False
 
     def close(self):
@@ -214,8 +211,8 @@ class Inside(set):
         return succeed(None)
 
 
-def test_those_inside_go_to_the_bucket(bucket, clock):
-    inside = Inside({"192.0.2.1"})
+def test_clients_inside_aws_are_sent_to_the_bucket(bucket, clock):
+    inside = FakeClients({"192.0.2.1"})
     driver = CloudFront(bucket, clock, "d1.cloudfront.net", SIGNER, inside=inside)
     assert urlsplit(url_of(driver, client="192.0.2.1")).hostname == "bucket.internal"
     for client in ("192.0.2.2", ""):
@@ -234,9 +231,9 @@ def pem(key, form, encryption=None):
 @pytest.mark.parametrize(
     "form", [serialization.PrivateFormat.TraditionalOpenSSL, serialization.PrivateFormat.PKCS8]
 )
-def test_keys_in_files(form):
+def test_formats_of_private_keys(form):
     signer = CloudFrontSigner.load("K2JCJMDEHXQW5F", pem(KEY, form))
-    check(signer.sign("https://x/a", 5), "https://x/a", 5)
+    check_signed_url(signer.sign("https://x/a", 5), "https://x/a", 5)
     assert "key" not in repr(signer).replace("key_pair", "")
 
 
@@ -260,6 +257,6 @@ def test_keys_in_files(form):
     ],
     ids=["empty", "broken", "encrypted", "elliptic"],
 )
-def test_what_is_no_key(content, text):
+def test_invalid_private_keys(content, text):
     with pytest.raises(ValueError, match=text):
         CloudFrontSigner.load("K", content)

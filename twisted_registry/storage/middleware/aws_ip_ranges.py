@@ -1,9 +1,7 @@
-"""The addresses of AWS, as AWS publishes them, and whether a client has one.
+"""The published IP address ranges of AWS, kept up to date, and whether a client is in one of them.
 
-The document is "AWS IP address ranges" of the AWS General Reference: some ten thousand networks,
-which overlap. They are merged, so that an address is found by bisection.
-
-Which clients are inside AWS, kept up to date behind the scenes.
+The document is "AWS IP address ranges" of the AWS General Reference. It has some ten thousand
+overlapping networks. They are merged, so that an address is found by bisection.
 """
 
 from __future__ import annotations
@@ -16,77 +14,86 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
+from twisted.web.http_headers import Headers
 
-from twisted_registry.storage.s3.errors import S3Error
+from twisted_registry.http.client import read_limited_body
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator, Iterable
+    from collections.abc import Collection, Iterable
 
     from twisted.internet.interfaces import IReactorTime
+    from twisted.web.iweb import IAgent
 
-    from twisted_registry.storage.s3.transport import Transport
     from twisted_registry.storage.threads import Threads
 
 _Network = TypeVar("_Network", IPv4Network, IPv6Network)
 
-#: Where AWS publishes them.
+log = Logger()
+
+#: Where AWS publishes the ranges.
 IP_RANGES_URL: Final = "https://ip-ranges.amazonaws.com/ip-ranges.json"
+#: Maximum size of the document, which has about two million bytes.
+_MAX_DOCUMENT_BYTES: Final = 32 * 1024 * 1024
+#: Maximum time of a download.
+_DOWNLOAD_TIMEOUT_S: Final = 60.0
+#: How long to wait after a failed update.
+RETRY_S: Final = 60.0
 
 
 class IPRangesError(ValueError):
-    """A document that is none of ranges."""
+    """Raised if the ranges cannot be downloaded or parsed."""
 
 
 @frozen
 class _AddressRanges:
-    """Stretches of addresses that do not touch, in order."""
+    """Sorted, disjoint ranges of addresses, as integers."""
 
     first: tuple[int, ...] = ()
     last: tuple[int, ...] = ()
 
     def __contains__(self, address: int) -> bool:
-        at = bisect_right(self.first, address) - 1
-        return at >= 0 and address <= self.last[at]
+        index = bisect_right(self.first, address) - 1
+        return index >= 0 and address <= self.last[index]
 
 
 @frozen
 class IPRanges:
-    """Addresses of both versions."""
+    """IPv4 and IPv6 address ranges."""
 
     _ipv4: _AddressRanges = field(factory=_AddressRanges, repr=False)
     _ipv6: _AddressRanges = field(factory=_AddressRanges, repr=False)
 
     def __contains__(self, address: str) -> bool:
-        """Whether a client's address is one of them; what is no address is none."""
+        """Return whether an address is in a range; False for invalid addresses."""
         try:
-            found = ip_address(address)
+            parsed = ip_address(address)
         except ValueError:
             return False
-        four = getattr(found, "ipv4_mapped", None) or (found if found.version == 4 else None)
-        return int(four) in self._ipv4 if four is not None else int(found) in self._ipv6
+        ipv4 = getattr(parsed, "ipv4_mapped", None) or (parsed if parsed.version == 4 else None)
+        return int(ipv4) in self._ipv4 if ipv4 is not None else int(parsed) in self._ipv6
 
 
 def parse_ranges(content: bytes, regions: Collection[str] = ()) -> IPRanges:
-    """Read the published document. Takes some 0.1 s.
+    """Parse the published document, which takes about 0.1 s.
 
-    :param regions: names of regions whose networks count; none are all.
-    :raises IPRangesError: if it can not be understood, or names no network at all.
+    :param regions: names of the regions whose networks count; empty for all.
+    :raises IPRangesError: if the document is malformed or has no networks.
     """
     wanted = {region.lower() for region in regions}
     try:
         document = json.loads(content)
-        four = _networks(document["prefixes"], "ip_prefix", wanted)
-        six = _networks(document.get("ipv6_prefixes", ()), "ipv6_prefix", wanted)
+        ipv4 = _networks(document["prefixes"], "ip_prefix", wanted)
+        ipv6 = _networks(document.get("ipv6_prefixes", ()), "ipv6_prefix", wanted)
         ranges = IPRanges(
-            _spans(net for net in four if isinstance(net, IPv4Network)),
-            _spans(net for net in six if isinstance(net, IPv6Network)),
+            _merge(net for net in ipv4 if isinstance(net, IPv4Network)),
+            _merge(net for net in ipv6 if isinstance(net, IPv6Network)),
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise IPRangesError(f"not a list of AWS's address ranges: {error!r}") from error
+        raise IPRangesError(f"malformed document: {error!r}") from error
     if not document["prefixes"]:
-        raise IPRangesError("a list of address ranges without any")
+        raise IPRangesError("the document has no networks")
     return ranges
 
 
@@ -98,7 +105,7 @@ def _networks(entries: Any, key: str, wanted: set[str]) -> list[IPv4Network | IP
     ]
 
 
-def _spans(networks: Iterable[_Network]) -> _AddressRanges:
+def _merge(networks: Iterable[_Network]) -> _AddressRanges:
     merged = [
         (int(net.network_address), int(net.broadcast_address))
         for net in collapse_addresses(networks)
@@ -106,78 +113,78 @@ def _spans(networks: Iterable[_Network]) -> _AddressRanges:
     return _AddressRanges(tuple(first for first, _ in merged), tuple(last for _, last in merged))
 
 
-log = Logger()
-
-#: Bytes of the published document: it has about two million.
-_MAX_DOCUMENT_BYTES: Final = 32 * 1024 * 1024
-#: Seconds until the next attempt after one that failed.
-RETRY_S: Final = 60.0
-
-
 @define(eq=False)
 class AWSClients:
-    """The address ranges, fetched when somebody asks and they are not there or old.
+    """The clients inside AWS. The ranges are updated in the background when they are used.
 
-    Nobody waits: until they are there, no client is known to be inside.
+    No caller waits for an update. Until the first one has finished, no client is inside.
 
-    :ivar transport: for fetching them; ours to close.
-    :ivar threads: where they are read; ours to close.
-    :ivar regions: that count; none are all.
-    :ivar url: where they are published; ``file://`` for a copy on this machine.
-    :ivar frequency: seconds for which they are good.
+    :ivar agent: downloads the ranges.
+    :ivar threads: parses them; closed with this object.
+    :ivar regions: names of the regions that count; empty for all.
+    :ivar url: URL of the document; ``file://`` for a local copy.
+    :ivar refresh_interval_s: how long the ranges are valid.
+    :ivar updating: fires when the update that is running has ended; None if none is running.
     """
 
     _clock: IReactorTime
-    _transport: Transport
+    _agent: IAgent
     _threads: Threads
     _regions: Collection[str] = ()
     _url: str = IP_RANGES_URL
-    _frequency: float = 12 * 3600.0
+    _refresh_interval_s: float = 12 * 3600.0
+    updating: Deferred[None] | None = field(init=False, default=None)
     _ranges: IPRanges = field(init=False, factory=IPRanges)
-    _due: float | None = field(init=False, default=None)
-    _updating: Deferred[None] | None = field(init=False, default=None)
+    _next_update: float | None = field(init=False, default=None)
 
     def __contains__(self, address: str) -> bool:
-        """Whether a client of this address is inside, as far as is known now."""
-        if self._updating is None and (self._due is None or self._clock.seconds() >= self._due):
-            # Set at once: the answer may be there before this returns.
-            self._due = self._clock.seconds() + self._frequency
-            self._updating = self._update()
-            self._updating.addBoth(self._updated)
+        """Return whether a client is inside, according to the ranges that are known now."""
+        now = self._clock.seconds()
+        if self.updating is None and (self._next_update is None or now >= self._next_update):
+            # Set before the update, which may end before it returns.
+            self._next_update = now + self._refresh_interval_s
+            self.updating = Deferred.fromCoroutine(self._update())
+            self.updating.addBoth(self._update_ended)
         return address in self._ranges
 
-    @inlineCallbacks
-    def close(self) -> Generator[Any, Any, None]:
-        """Give up what is under way, and free threads and connections."""
-        if self._updating is not None:
-            self._updating.cancel()
-        yield self._transport.close()
-        yield self._threads.close()
+    def close(self) -> Deferred[None]:
+        """Cancel an update, and stop the threads."""
+        if self.updating is not None:
+            self.updating.cancel()
+        return self._threads.close()
 
-    @inlineCallbacks
-    def _update(self) -> Generator[Any, Any, None]:
+    async def _update(self) -> None:
         try:
-            content = yield self._fetch()
-            self._ranges = yield self._threads.run_blocking(parse_ranges, content, self._regions)
-        except (S3Error, OSError, IPRangesError) as error:
-            # The old ones are better than none.
-            self._due = self._clock.seconds() + min(RETRY_S, self._frequency)
-            log.warn("address ranges of {url}: {error}", url=self._url, error=error)
+            content = await self._fetch()
+            self._ranges = await self._threads.run_blocking(parse_ranges, content, self._regions)
+        except (OSError, IPRangesError) as error:
+            self._next_update = self._clock.seconds() + min(RETRY_S, self._refresh_interval_s)
+            log.warn(
+                "cannot update the AWS IP ranges, using the previous ones: url={url} error={error}",
+                url=self._url,
+                error=error,
+            )
 
-    def _fetch(self) -> Deferred[bytes]:
+    async def _fetch(self) -> bytes:
         parts = urlsplit(self._url)
         if parts.scheme == "file":
-            return self._threads.run_blocking(Path(parts.path).read_bytes)
-        return self._download(parts.netloc)
+            return await self._threads.run_blocking(Path(parts.path).read_bytes)
+        downloading = Deferred.fromCoroutine(self._download())
+        downloading.addTimeout(_DOWNLOAD_TIMEOUT_S, self._clock)
+        try:
+            return await downloading
+        except (CancelledError, IPRangesError):
+            raise
+        except Exception as error:
+            raise IPRangesError(f"{type(error).__name__}: {error}") from error
 
-    @inlineCallbacks
-    def _download(self, host: str) -> Generator[Any, Any, bytes]:
-        what = f"GET {self._url}"
-        answer = yield self._transport.send(what, "GET", self._url, {"host": host})
-        content: bytes = yield answer.collect(_MAX_DOCUMENT_BYTES)
-        if answer.status != 200:
-            raise S3Error(what, "no list of address ranges", status=answer.status)
+    async def _download(self) -> bytes:
+        headers = Headers({"Accept": ["application/json"]})
+        response = await self._agent.request(b"GET", self._url.encode("ascii"), headers)
+        content = await read_limited_body(response, _MAX_DOCUMENT_BYTES)
+        if response.code != 200:
+            raise IPRangesError(f"HTTP status {response.code}")
         return content
 
-    def _updated(self, _: object) -> None:
-        self._updating = None
+    def _update_ended(self, _: object) -> None:
+        self.updating = None

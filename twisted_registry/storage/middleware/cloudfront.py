@@ -1,13 +1,12 @@
-"""``cloudfront``: clients fetch blobs from Amazon's CDN, by URLs that are signed for it.
+"""``cloudfront``: clients fetch blobs from Amazon's CDN with signed URLs.
 
-The rules are those of "Create a signed URL using a canned policy" in the Amazon CloudFront
-developer guide.
+Source: "Create a signed URL using a canned policy" in the Amazon CloudFront Developer Guide.
 """
 
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from attrs import field, frozen
@@ -20,22 +19,21 @@ from twisted_registry.storage.middleware.urls import URLMiddleware, parse_base_u
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from typing import Any
 
     from twisted.internet.interfaces import IReactorTime
 
     from twisted_registry.storage.interfaces import IStorageDriver
     from twisted_registry.storage.middleware.aws_ip_ranges import AWSClients
 
-#: Base64 with letters that may stand in a query.
-_TO_URL_SAFE = bytes.maketrans(b"+=/", b"-_~")
+#: Replaces the characters of Base64 that a query cannot contain.
+_TO_URL_SAFE: Final = bytes.maketrans(b"+=/", b"-_~")
 
 
 @frozen
 class CloudFrontSigner:
     """Signs URLs with a key pair.
 
-    :ivar key_pair: its id.
+    :ivar key_pair: id of the key pair.
     """
 
     key_pair: str
@@ -43,35 +41,36 @@ class CloudFrontSigner:
 
     @classmethod
     def load(cls, key_pair: str, pem: bytes) -> CloudFrontSigner:
-        """Read the private key.
+        """Load the private key.
 
-        :param pem: an RSA key in PEM, PKCS#1 or PKCS#8, without a password.
-        :raises ValueError: if it is none.
+        :param key_pair: id of the key pair.
+        :param pem: RSA key in PEM (PKCS#1 or PKCS#8) without a password.
+        :raises ValueError: if it is not such a key.
         """
         try:
             key = serialization.load_pem_private_key(pem, None)
         except (ValueError, TypeError) as error:
             raise ValueError("not a private key in PEM without a password") from error
         if not isinstance(key, RSAPrivateKey):
-            raise ValueError("not an RSA key")  # noqa: TRY004 - a matter of the file's content
+            raise ValueError("not an RSA key")  # noqa: TRY004 - the content of a file
         return cls(key_pair, key)
 
     def sign(self, url: str, expires: int) -> str:
-        """Answer the URL with its signature.
+        """Return the signed URL.
 
         :param url: encoded, without a query.
         :param expires: seconds since the epoch.
         """
         condition = f'{{"DateLessThan":{{"AWS:EpochTime":{expires}}}}}'
         policy = f'{{"Statement":[{{"Resource":"{url}","Condition":{condition}}}]}}'
-        # CloudFront takes SHA-1 from everybody, and other digests only of late.
+        # SHA-1 is the only digest that all CloudFront endpoints accept.
         signature = self._key.sign(policy.encode(), padding.PKCS1v15(), hashes.SHA1())  # noqa: S303
         text = base64.b64encode(signature).translate(_TO_URL_SAFE).decode()
         return f"{url}?Expires={expires}&Signature={text}&Key-Pair-Id={self.key_pair}"
 
 
 class CloudFront(URLMiddleware):
-    """Signed URLs of a distribution whose origin is the bucket; or the driver's own."""
+    """Returns signed URLs of a distribution whose origin is the bucket, or URLs of the driver."""
 
     def __init__(
         self,
@@ -81,17 +80,17 @@ class CloudFront(URLMiddleware):
         signer: CloudFrontSigner,
         *,
         root: str = "",
-        duration: float = 20 * 60.0,
+        duration_s: float = 20 * 60.0,
         inside: AWSClients | None = None,
     ) -> None:
-        """Send clients to a distribution.
+        """Redirect clients to a distribution.
 
-        :param base: of the distribution; ``https`` unless it says otherwise.
-        :param root: what all keys of the driver begin with in its bucket.
-        :param duration: seconds that a URL is good for.
-        :param inside: clients that are sent to the bucket, because traffic inside AWS is
-            cheaper; None for nobody.
-        :raises ValueError: if the base is none.
+        :param base: URL of the distribution; ``https`` unless it has a scheme.
+        :param root: prefix of all keys of the driver in its bucket.
+        :param duration_s: how long a URL is valid.
+        :param inside: clients that are sent to the bucket, because traffic inside AWS is cheaper;
+            None for none.
+        :raises ValueError: if ``base`` is invalid.
         """
         super().__init__(driver)
         prefix = root.strip("/")
@@ -100,19 +99,19 @@ class CloudFront(URLMiddleware):
             f"{quote(prefix, safe='/')}/" if prefix else ""
         )
         self._signer = signer
-        self._duration = duration
-        self._inside = inside
+        self._duration_s = duration_s
+        self.inside = inside
 
     def make_url(self, path: str, method: str, expires: int, client: str) -> Deferred[str]:
-        """Fire with the URL at the distribution, or, for those inside, at the bucket."""
-        if self._inside is not None and client in self._inside:
+        """Fire with the URL of the distribution or, for clients inside AWS, of the bucket."""
+        if self.inside is not None and client in self.inside:
             return super().make_url(path, method, expires, client)
-        until = int(self._clock.seconds() + self._duration)
-        return succeed(self._signer.sign(self._base + quote(path, safe="/"), until))
+        expires_at = int(self._clock.seconds() + self._duration_s)
+        return succeed(self._signer.sign(self._base + quote(path, safe="/"), expires_at))
 
     @inlineCallbacks
     def close(self) -> Generator[Any, Any, None]:
-        """Close the driver, and what tells who is inside."""
-        if self._inside is not None:
-            yield self._inside.close()
+        """Close the driver and the list of clients."""
+        if self.inside is not None:
+            yield self.inside.close()
         yield self.driver.close()

@@ -1,8 +1,8 @@
-"""A driver that is another one, but for the URLs that it gives to clients.
+"""Drivers that wrap a driver and replace the URLs that it gives to clients.
 
-``redirect``: clients fetch files from a web server that has the same storage.
+``redirect``: clients fetch files from a web server over the same storage.
 
-``rewrite``: clients reach the store by another way than the driver thinks.
+``rewrite``: clients reach the store at another address than the driver.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from twisted_registry.storage.interfaces import (
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
-#: What a client may do without us.
+#: Methods that URLs may permit.
 _METHODS: Final = frozenset({"GET", "HEAD"})
 
 _Proxy: Any = proxyForInterface(IStorageDriver, "driver")
 
 
 class URLMiddleware(_Proxy):  # type: ignore[misc]
-    """Passes everything on to :attr:`driver`, and has URLs of its own."""
+    """Base class: passes all calls to :attr:`driver`, except those for URLs."""
 
     driver: IStorageDriver
 
     def __init__(self, driver: IStorageDriver) -> None:
         super().__init__(driver)
-        #: what the driver has of URLs
+        #: the driver's URLs; None if it has none
         self.presigner = find_presigner(driver)
         if self.has_urls:
             alsoProvides(self, IPresigner)
@@ -51,65 +51,65 @@ class URLMiddleware(_Proxy):  # type: ignore[misc]
 
     @property
     def has_urls(self) -> bool:
-        """Whether there are URLs at all."""
+        """Whether this driver returns URLs."""
         return True
 
     def presign(self, path: str, method: str, expires: int, client: str = "") -> Deferred[str]:
-        """Fire with a URL that lets its bearer do ``method`` on the file without us."""
+        """Fire with a URL that permits ``method`` on the file."""
         if method not in _METHODS:
-            return fail(MethodUnsupported(path, f"no URL for {method}"))
+            return fail(MethodUnsupported(path, f"there is no URL for {method}"))
         return self.make_url(path, method, expires, client)
 
     def make_url(self, path: str, method: str, expires: int, client: str) -> Deferred[str]:
-        """Fire with the URL; the method is one of :data:`_METHODS`."""
+        """Fire with the URL. ``method`` is GET or HEAD."""
         if self.presigner is None:
             return fail(MethodUnsupported(path, f"{self.driver.name} has no URLs"))
         return self.presigner.presign(path, method, expires, client)
 
 
 def parse_base_url(url: str, *, scheme: str = "") -> SplitResult:
-    """Take the URL apart that others are to begin with.
+    """Parse a URL that is the beginning of others.
 
-    :param scheme: that is meant if the URL has none.
+    :param scheme: default scheme; empty if the URL must have one.
     :returns: its parts; the path ends with a slash.
-    :raises ValueError: if it has no scheme or host, or a query or fragment.
+    :raises ValueError: if it has no scheme or host, or has a query or fragment.
     """
     parts = urlsplit(url if "://" in url or not scheme else f"{scheme}://{url}")
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError(f"{url!r} is no URL with a scheme and a host")
+        raise ValueError(f"{url!r} is not an http or https URL with a host")
     if parts.query or parts.fragment:
-        raise ValueError(f"{url!r} has more than a scheme, a host and a path")
+        raise ValueError(f"{url!r} has a query or a fragment")
     return parts._replace(path=f"{parts.path.rstrip('/')}/")
 
 
 class Redirect(URLMiddleware):
-    """The storage path of a file, behind a base."""
+    """Returns URLs of a base and the path of the file."""
 
     def __init__(self, driver: IStorageDriver, base: str) -> None:
-        """Send clients to ``base``.
+        """Redirect clients to ``base``.
 
-        :param base: scheme and host, perhaps with a path.
-        :raises ValueError: if it is none.
+        :param base: URL with scheme and host, optionally with a path.
+        :raises ValueError: if it is invalid.
         """
         super().__init__(driver)
         self._base = parse_base_url(base).geturl()
 
     def make_url(self, path: str, method: str, expires: int, client: str) -> Deferred[str]:  # noqa: ARG002
-        """Fire with the base and the path."""
+        """Fire with the base followed by the path."""
         return succeed(self._base + quote(path, safe="/"))
 
 
 class Rewrite(URLMiddleware):
-    """The URL of the driver, with other parts."""
+    """Returns URLs of the driver with some parts replaced."""
 
     def __init__(
         self, driver: IStorageDriver, scheme: str = "", host: str = "", trim: str = ""
     ) -> None:
-        """Change what is not empty.
+        """Replace the parts that are not empty.
 
-        :param scheme: instead of the URL's own.
-        :param host: instead of the URL's own; perhaps with a port.
-        :param trim: what the path loses if it begins with that.
+        :param scheme: new scheme.
+        :param host: new host, optionally with a port.
+        :param trim: prefix to remove from the path.
         """
         super().__init__(driver)
         self._scheme = scheme
@@ -118,14 +118,14 @@ class Rewrite(URLMiddleware):
 
     @property
     def has_urls(self) -> bool:
-        """Whether the driver has URLs."""
+        """Whether the driver returns URLs."""
         return self.presigner is not None
 
     def make_url(self, path: str, method: str, expires: int, client: str) -> Deferred[str]:
-        """Fire with the URL of the driver, changed."""
-        return super().make_url(path, method, expires, client).addCallback(self._changed)
+        """Fire with the changed URL of the driver."""
+        return super().make_url(path, method, expires, client).addCallback(self._rewrite)
 
-    def _changed(self, url: str) -> str:
+    def _rewrite(self, url: str) -> str:
         parts = urlsplit(url)
         rest = parts.path.removeprefix(self._trim)
         return parts._replace(
