@@ -1,3 +1,5 @@
+"""The command line, and the processes that it starts."""
+
 from __future__ import annotations
 
 import hashlib
@@ -23,14 +25,14 @@ COMBINED = re.compile(
 
 
 @pytest.fixture(autouse=True)
-def _elsewhere(tmp_path, monkeypatch):
+def _empty_directory_and_environment(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in list(os.environ):
         if name.startswith("REGISTRY_"):
             monkeypatch.delenv(name)
 
 
-def test_help(capsys):
+def test_help_lists_the_commands(capsys):
     assert main(["help"]) == 0
     text = capsys.readouterr().out
     for command in ("serve", "check", "help"):
@@ -38,7 +40,7 @@ def test_help(capsys):
     assert main([]) == 2
 
 
-def test_usage(capsys):
+def test_an_unknown_command_is_wrong_usage(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["dance"])
     assert stopped.value.code == 2
@@ -46,14 +48,14 @@ def test_usage(capsys):
 
 
 @pytest.mark.parametrize("option", ["-v", "--version"])
-def test_version(option, capsys):
+def test_the_version_is_printed(option, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([option])
     assert stopped.value.code == 0
     assert capsys.readouterr().out == f"twisted-registry {__version__}\n"
 
 
-def test_check(tmp_path, capsys):
+def test_check_prints_the_configuration_and_warnings(tmp_path, capsys):
     path = configured(tmp_path, more="  prefixx: /x/\n")
     assert main(["check", path]) == 0
     out, err = capsys.readouterr()
@@ -66,7 +68,7 @@ def test_check(tmp_path, capsys):
     assert "prefix" in warning
 
 
-def test_check_of_what_the_environment_names(tmp_path, capsys, monkeypatch):
+def test_check_uses_the_environment(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("REGISTRY_CONFIGURATION_PATH", configured(tmp_path))
     monkeypatch.setenv("REGISTRY_HTTP_ADDR", "127.0.0.1:5999")
     assert main(["check"]) == 0
@@ -75,7 +77,7 @@ def test_check_of_what_the_environment_names(tmp_path, capsys, monkeypatch):
     assert "REGISTRY_CONFIGURATION_PATH" in err
 
 
-def test_what_check_prints_is_a_configuration(tmp_path, capsys):
+def test_the_output_of_check_is_a_configuration(tmp_path, capsys):
     assert main(["check", configured(tmp_path)]) == 0
     first = capsys.readouterr().out
     again = tmp_path / "again.yml"
@@ -85,7 +87,7 @@ def test_what_check_prints_is_a_configuration(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("command", ["check", "serve"])
-def test_faults(tmp_path, capsys, command):
+def test_faults_are_printed_one_per_line(tmp_path, capsys, command):
     path = configured(
         tmp_path, "version: 0.1\nstorage:\n  inmemory: {{}}\nhttp:\n  addr: nonsense\n  net: udp\n"
     )
@@ -102,7 +104,7 @@ def test_faults(tmp_path, capsys, command):
 
 
 @pytest.mark.parametrize("text", [None, "{", "a: b: c", "[]", ""])
-def test_files_that_are_none(tmp_path, capsys, text):
+def test_an_unusable_file_is_reported_without_traceback(tmp_path, capsys, text):
     path = tmp_path / "registry.yml"
     if text is not None:
         path.write_text(text)
@@ -124,7 +126,7 @@ def push(server, content, headers=None):
     return digest
 
 
-def test_serve(tmp_path):
+def test_serve_logs_its_start_and_every_request(tmp_path):
     path = configured(tmp_path)
     with Running(*SERVE, path, cwd=tmp_path) as server:
         headers = {
@@ -156,7 +158,7 @@ def test_serve(tmp_path):
         assert secret not in out + text
 
 
-def test_serve_in_memory_with_a_prefix_and_without_access_log(tmp_path):
+def test_serve_from_memory_below_a_prefix_without_access_log(tmp_path):
     path = configured(
         tmp_path,
         "version: 0.1\nlog:\n  accesslog:\n    disabled: true\nstorage: inmemory\n"
@@ -169,12 +171,12 @@ def test_serve_in_memory_with_a_prefix_and_without_access_log(tmp_path):
     assert (status, out) == (0, "")
     text = "\n".join(lines)
     assert "in memory" in text
-    assert "docker" not in text  # which can not be told of a prefix
+    assert "docker" not in text  # docker does not support a prefix
     assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.parametrize("formatter", ["json", "logstash"])
-def test_documents_in_the_log(tmp_path, formatter):
+def test_log_lines_are_json(tmp_path, formatter):
     more = f"log:\n  level: debug\n  formatter: {formatter}\n  fields:\n    service: mine\n"
     with Running(*SERVE, configured(tmp_path, more=more), cwd=tmp_path) as server:
         headers = {"Authorization": "Bearer c2VjcmV0"}
@@ -189,8 +191,8 @@ def test_documents_in_the_log(tmp_path, formatter):
     assert "c2VjcmV0" not in out + "".join(lines)
 
 
-def refused(tmp_path, path, **environ):
-    """The one line with which a registry does not start."""
+def failed_start(tmp_path, path, **environ):
+    """The one line that a failed start prints."""
     status, out, lines = run(*SERVE, path, cwd=tmp_path, **environ)
     assert (status, out) == (1, "")
     (line,) = lines
@@ -198,30 +200,30 @@ def refused(tmp_path, path, **environ):
     return line
 
 
-def test_a_port_in_use(tmp_path):
+def test_a_port_in_use_is_reported(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         addr = f"127.0.0.1:{taken.getsockname()[1]}"
-        line = refused(tmp_path, configured(tmp_path, addr=addr))
+        line = failed_start(tmp_path, configured(tmp_path, addr=addr))
     assert f"http.addr: {addr}: " in line
     assert "in use" in line
 
 
-def test_a_root_that_is_no_folder(tmp_path):
+def test_a_root_that_is_not_a_directory_is_reported(tmp_path):
     (tmp_path / "store").write_text("a file")
-    line = refused(tmp_path, configured(tmp_path))
+    line = failed_start(tmp_path, configured(tmp_path))
     assert f"storage.filesystem.rootdirectory: {tmp_path / 'store'}: " in line
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may do anything")
-def test_a_root_that_may_not_be_read(tmp_path):
+@pytest.mark.skipif(os.geteuid() == 0, reason="root ignores permissions")
+def test_an_unreadable_root_is_reported(tmp_path):
     (tmp_path / "store").mkdir(mode=0)
-    line = refused(tmp_path, configured(tmp_path))
+    line = failed_start(tmp_path, configured(tmp_path))
     assert "storage.filesystem.rootdirectory" in line
     assert "ermission" in line
 
 
-def over_unix(path):
-    """GET /v2/ over a unix socket; the status."""
+def status_over_unix(path):
+    """The status of GET /v2/ over a Unix socket."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(30)
         connection.connect(str(path))
@@ -231,16 +233,16 @@ def over_unix(path):
         return response.status
 
 
-def test_a_unix_socket(tmp_path):
+def test_a_unix_socket_replaces_a_dead_one(tmp_path):
     path = tmp_path / "registry.sock"
     configuration = configured(tmp_path, addr=path, more="  net: unix\n")
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
     with Running(*SERVE, configuration, cwd=tmp_path) as server:
-        assert over_unix(path) == 200
-        line = refused(tmp_path, configuration)
+        assert status_over_unix(path) == 200
+        line = failed_start(tmp_path, configuration)
         assert "another process listens" in line
-        assert over_unix(path) == 200
+        assert status_over_unix(path) == 200
         status, out, lines = server.stop()
     assert status == 0
     assert f"unix socket {path}" in "\n".join(lines)
@@ -248,10 +250,10 @@ def test_a_unix_socket(tmp_path):
     assert not path.exists()
 
 
-def test_a_unix_socket_in_the_place_of_a_file(tmp_path):
+def test_a_unix_socket_does_not_replace_a_file(tmp_path):
     path = tmp_path / "registry.sock"
     path.write_text("precious")
-    line = refused(tmp_path, configured(tmp_path, addr=path, more="  net: unix\n"))
+    line = failed_start(tmp_path, configured(tmp_path, addr=path, more="  net: unix\n"))
     assert str(path) in line
     assert path.read_text() == "precious"
 
@@ -264,10 +266,10 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
 
 
-def test_a_socket_that_systemd_hands_over(tmp_path):
+def test_a_socket_of_systemd_is_used(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as waiting:
         port = waiting.getsockname()[1]
-        # Somebody has connected before there was a registry.
+        # A client connects before the registry starts.
         with socket.create_connection(("127.0.0.1", port)) as early:
             early.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             server = Running(
@@ -289,14 +291,14 @@ def test_a_socket_that_systemd_hands_over(tmp_path):
                 assert server.stop()[0] == 0
 
 
-def test_sockets_for_another_process_are_left_alone(tmp_path):
+def test_sockets_for_another_process_are_ignored(tmp_path):
     environ = {"LISTEN_FDS": "1", "LISTEN_PID": "1"}
     with Running(*SERVE, configured(tmp_path), cwd=tmp_path, **environ) as server:
         assert server.ask()[0].status == 200
 
 
 def slow_upload(server):
-    """Begin a PATCH, and answer the connection when half of it is there."""
+    """Begin a PATCH, and return the connection after half of the body."""
     response, _ = server.ask("POST", "/v2/a/blobs/uploads/", b"")
     location = response.getheader("Location")
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
@@ -309,8 +311,7 @@ def slow_upload(server):
     return connection
 
 
-def test_draining(tmp_path):
-    """A stop takes no new connections, and lets a slow upload come to its end."""
+def test_a_shutdown_waits_for_an_upload_and_accepts_no_connections(tmp_path):
     with Running(
         *SERVE, configured(tmp_path, more="  draintimeout: 30s\n"), cwd=tmp_path
     ) as server:
@@ -331,12 +332,12 @@ def test_draining(tmp_path):
         status, out, lines = server.stop()
     assert status == 0
     assert '"PATCH ' in out
-    # Who is impatient is told that it stops, and no more.
+    # Further signals are only logged.
     assert sum("already stopping" in line for line in lines) >= 1
     assert "Traceback" not in "\n".join(lines)
 
 
-def test_no_draining(tmp_path):
+def test_a_shutdown_without_draintimeout_does_not_wait(tmp_path):
     with Running(*SERVE, configured(tmp_path), cwd=tmp_path) as server:
         connection = slow_upload(server)
         status, _, lines = server.stop()
@@ -347,7 +348,7 @@ def test_no_draining(tmp_path):
     assert "Traceback" not in "\n".join(lines)
 
 
-def test_a_drain_that_takes_too_long(tmp_path):
+def test_a_shutdown_waits_at_most_draintimeout(tmp_path):
     with Running(
         *SERVE, configured(tmp_path, more="  draintimeout: 100ms\n"), cwd=tmp_path
     ) as server:
@@ -358,7 +359,7 @@ def test_a_drain_that_takes_too_long(tmp_path):
     assert "Traceback" not in "\n".join(lines)
 
 
-def test_a_second_start_finds_everything(tmp_path):
+def test_content_survives_a_killed_process(tmp_path):
     path = configured(tmp_path)
     with Running(*SERVE, path, cwd=tmp_path) as server:
         digest = push(server, b"content")
@@ -369,7 +370,7 @@ def test_a_second_start_finds_everything(tmp_path):
         assert server.stop()[0] == 0
 
 
-def test_each_command_explains_itself(capsys):
+def test_each_command_has_help(capsys):
     for name, text in COMMANDS.items():
         with pytest.raises(SystemExit) as stopped:
             main([name, "--help"])

@@ -71,7 +71,7 @@ LATE = {
     ("app.middleware", "storage.middleware.aws_ip_ranges"): "an HTTP client, as above",
     ("app.middleware", "http.client"): "an HTTP client, as above",
     ("storage.s3.credentials", "storage.s3.botocore_credentials"): "extra: aws",
-    ("commands.copy_store", "app.s3"): "for buckets alone",
+    ("commands.store", "app.s3"): "for buckets alone",
     ("commands.user", "auth.password_file"): "extra: auth",
     ("commands.serve", "app.standalone"): "it installs the reactor",
 }

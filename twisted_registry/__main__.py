@@ -1,4 +1,4 @@
-"""``python -m twisted_registry``: the same as the ``twisted-registry`` command."""
+"""``python -m twisted_registry``: the ``twisted-registry`` command."""
 
 from __future__ import annotations
 

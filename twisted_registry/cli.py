@@ -1,7 +1,7 @@
 """The ``twisted-registry`` command, also installed as ``registry``.
 
-``serve`` takes what ``registry serve`` of Distribution takes, so that scripts and units go on.
-The one command that is asked for is imported, and no other: a version is printed at once.
+``serve`` accepts the arguments of Distribution's ``registry serve``, so that existing scripts and
+service files keep working. Only the module of the command that runs is imported.
 """
 
 from __future__ import annotations
@@ -15,90 +15,86 @@ from twisted_registry import __version__
 from twisted_registry.app.gc_freeze import freeze_imports
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-#: The commands: a module of that name each (with ``_`` for ``-``), in ``commands``.
+#: The commands. Each is a module of that name in ``commands``, with ``_`` for ``-``.
 COMMANDS: Mapping[str, str] = {
-    "serve": "serve the registry",
-    "check": "validate a configuration and print what holds, secrets masked",
-    "garbage-collect": "remove what nothing refers to, also beside a registry that serves",
-    "fsck": "look for damage in the store, and repair what can be",
-    "trash": "list what was removed, bring it back, or remove it for good",
-    "delete": "delete a whole repository, also beside a registry that serves",
-    "retention": "remove the tags that no rule of storage.maintenance.retention keeps",
-    "maintenance": "print how the tasks of a store are, or run one",
+    "serve": "run the registry",
+    "check": "validate a configuration, and print it with defaults and masked secrets",
+    "garbage-collect": "delete unreferenced content, even while a registry serves",
+    "fsck": "check the store for damage, and repair it where possible",
+    "trash": "list what was removed, restore it, or delete it for good",
+    "delete": "delete a repository, even while a registry serves",
+    "retention": "delete the tags that no rule of storage.maintenance.retention keeps",
+    "maintenance": "print the state of the periodic tasks, or run one",
     "user": "add, change, remove or list the users of auth.htpasswd",
-    "token": "make, list and revoke tokens for robots",
-    "copy-store": "copy everything of one store into another, also beside registries that serve",
+    "token": "create, list and revoke tokens for robots",
+    "copy-store": "copy one store into another, even while registries serve",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run a command.
 
-    :param arguments: those of the process if None.
-    :returns: the exit status: 0, 1 for what is wrong with configuration or start, 2 for usage;
-        others as the command says.
+    :param arguments: the command line; None for that of the process. :returns: the exit status: 0,
+    1 for an error of the configuration or the start, 2 for wrong usage; others are documented by
+    the commands.
     """
-    given = _normalize_flags(sys.argv[1:] if arguments is None else arguments)
-    # Whatever comes first and is no flag is the command, or a mistake that the parser tells of.
-    chosen = next((word for word in given if not word.startswith("-")), "")
-    with freeze_imports():
-        command = _command(chosen) if chosen in COMMANDS else None
-    # Who begins with a command does not ask which there are, and a parser for each takes 8 ms.
-    is_first = command is not None and given[0] == chosen
-    parser = _parser(chosen, command, [chosen] if is_first else [*COMMANDS, "help"])
-    options = _parse(parser, given)
-    if command is None or options.command != chosen:
+    words = _normalize_flags(sys.argv[1:] if arguments is None else arguments)
+    # The first word that is not a flag is the command. If it is none, the parser reports it.
+    name = next((word for word in words if not word.startswith("-")), "")
+    command = _import_command(name) if name in COMMANDS else None
+    parser = _make_parser(name, command)
+    options = _parse(parser, words)
+    if command is None:
         parser.print_help()
         return 0 if options.command else 2
     status: int = command.run(options)
     return status
 
 
-def _command(name: str) -> Any:
-    return import_module(f"twisted_registry.commands.{name.replace('-', '_')}")
+def _normalize_flags(words: Sequence[str]) -> list[str]:
+    """Convert Go's boolean flags: ``--dry-run=true`` to ``--dry-run``, and remove ``=false``."""
+    return [
+        word.removesuffix("=true") if word.startswith("-") else word
+        for word in words
+        if not (word.startswith("-") and word.endswith("=false"))
+    ]
 
 
-def _parse(parser: argparse.ArgumentParser, given: Sequence[str]) -> argparse.Namespace:
-    """Parse, and take a configuration that comes last, behind flags with a value, for what it is.
+def _import_command(name: str) -> Any:
+    with freeze_imports():
+        return import_module(f"twisted_registry.commands.{name.replace('-', '_')}")
 
-    (argparse of Python 3.11 has settled by then that there is none.)
+
+def _make_parser(name: str, command: Any) -> argparse.ArgumentParser:
+    """Make the parser of all commands, with the arguments of one.
+
+    :param name: the command that runs.
+    :param command: its module, or None.
     """
-    options, rest = parser.parse_known_args(given)
+    parser = argparse.ArgumentParser(
+        prog="twisted-registry",
+        description="A container image registry (OCI distribution protocol).",
+    )
+    version = f"twisted-registry {__version__}"
+    parser.add_argument("-v", "--version", action="version", version=version)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for each, text in {**COMMANDS, "help": "print this help"}.items():
+        below = commands.add_parser(each, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        if command is not None and each == name:
+            command.add_arguments(below)
+    return parser
+
+
+def _parse(parser: argparse.ArgumentParser, words: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line, also with the optional FILE after flags that have a value.
+
+    The argparse of Python 3.11 has then already decided that FILE is missing.
+    """
+    options, rest = parser.parse_known_args(words)
     if len(rest) == 1 and not rest[0].startswith("-") and getattr(options, "file", "") is None:
         options.file = rest.pop()
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return options
-
-
-def _normalize_flags(arguments: Sequence[str]) -> list[str]:
-    """Take flags as Go does, too: ``--dry-run=true`` is ``--dry-run``, ``=false`` is none."""
-    return [
-        argument.removesuffix("=true") if argument.startswith("-") else argument
-        for argument in arguments
-        if not (argument.startswith("-") and argument.endswith("=false"))
-    ]
-
-
-def _parser(chosen: str, command: Any, names: Iterable[str]) -> argparse.ArgumentParser:
-    """The parser.
-
-    :param chosen: the command that takes arguments of its own.
-    :param command: its module.
-    :param names: the commands that it knows of.
-    """
-    parser = argparse.ArgumentParser(
-        prog="twisted-registry",
-        description="A container-image registry (OCI and Docker distribution protocol).",
-    )
-    version = f"twisted-registry {__version__}"
-    parser.add_argument("-v", "--version", action="version", version=version)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for name in names:
-        text = COMMANDS.get(name, "print this text")
-        below = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        if command is not None and name == chosen:
-            command.arguments(below)
-    return parser

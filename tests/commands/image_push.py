@@ -1,4 +1,4 @@
-"""Images, pushed over HTTP to a registry that runs as a process."""
+"""Pushes images over HTTP to a registry that runs as a process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def sha256(content):
 
 
 def push(server, tag, layer):
-    """Push an image of one layer, which is its configuration as well; the manifest's digest."""
+    """Push an image whose config is its one layer, and return the digest of its manifest."""
     digest = sha256(layer)
     response, _ = server.ask("POST", f"/v2/a/blobs/uploads/?digest={digest}", layer)
     assert response.status == 201

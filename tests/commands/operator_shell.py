@@ -1,4 +1,4 @@
-"""Somebody at a shell, and the registry that he keeps, with a trash."""
+"""Commands of an operator, on the store of a registry with a trash."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from tests.commands.image_push import sha256
 from tests.support.processes import CONFIGURATION, run
 
-TEXT = CONFIGURATION.replace(
+TRASH_CONFIGURATION = CONFIGURATION.replace(
     "http:",
     """\
   delete: {{enabled: true}}
@@ -20,7 +20,11 @@ http:""",
 
 
 class Operator:
-    """Somebody at a shell, and the registry that he keeps."""
+    """Runs commands on the store of a registry, and requests to it.
+
+    :ivar folder: has ``registry.yml``.
+    :ivar server: the registry, a :class:`~tests.support.processes.Running`.
+    """
 
     def __init__(self, folder, server):
         self.folder = folder
@@ -33,18 +37,24 @@ class Operator:
         path = self.folder / "registry.yml"
         return run(sys.executable, "-m", "twisted_registry", *words, path, cwd=self.folder)
 
-    def documents(self, *words):
+    def trash_documents(self, *words):
+        """Run ``trash`` with ``--json``, and return its documents."""
         status, out, faults = self.trash(*words, "--json")
         assert (status, faults) == (0, [])
         return [json.loads(line) for line in out.splitlines()]
 
     def delete(self, what):
+        """Send DELETE for ``manifests/...`` or ``blobs/...``."""
         response, _ = self.server.ask("DELETE", f"/v2/a/{what}")
         assert response.status == 202
 
-    def named(self, tag, method="GET"):
-        response, _ = self.server.ask(method, f"/v2/a/manifests/{tag}", None, {"Accept": "*/*"})
+    def digest_of(self, reference, method="GET"):
+        """The digest of a manifest by tag or digest, or None."""
+        response, _ = self.server.ask(
+            method, f"/v2/a/manifests/{reference}", None, {"Accept": "*/*"}
+        )
         return response.getheader("Docker-Content-Digest")
 
     def layer(self, content):
+        """The response body of a blob with this content."""
         return self.server.ask("GET", f"/v2/a/blobs/{sha256(content)}")[1]

@@ -1,4 +1,4 @@
-"""``copy-store`` as an operator runs it."""
+"""The command ``copy-store``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def files(folder):
 
 @pytest.fixture
 def folders(tmp_path):
-    """A store with two images, and room for another store."""
+    """A store with two images, and an empty store."""
     source, target = tmp_path / "source", tmp_path / "target"
     for folder in source, target:
         folder.mkdir()
@@ -46,7 +46,7 @@ def copy(source, target, *flags, **environ):
     )
 
 
-def test_a_copy_beside_registries_that_serve(folders):
+def test_stores_are_copied_while_registries_serve(folders):
     source, target = folders
     with (
         Running(*SERVE, source / "registry.yml", cwd=source) as old,
@@ -55,9 +55,7 @@ def test_a_copy_beside_registries_that_serve(folders):
         status, out, err = copy(source, target)
         assert (status, err) == (0, [])
         assert out.startswith("4 blobs copied (")
-        assert out.endswith(
-            "0 were there already; 2 manifests and 2 tags linked in 1 repositories\n"
-        )
+        assert out.endswith("0 already present; 2 manifests and 2 tags linked in 1 repositories\n")
         for tag in "one", "two":
             path = f"/v2/a/manifests/{tag}"
             assert new.ask(path=path)[1] == old.ask(path=path)[1]
@@ -65,7 +63,7 @@ def test_a_copy_beside_registries_that_serve(folders):
     assert files(target) == files(source)
 
 
-def test_json_of_a_second_run(folders):
+def test_a_second_run_copies_nothing_and_prints_json(folders):
     copy(*folders)
     status, out, _ = copy(*folders, "--json")
     assert status == 0
@@ -75,7 +73,7 @@ def test_json_of_a_second_run(folders):
     }  # fmt: skip
 
 
-def test_damage_is_told(folders):
+def test_damaged_blobs_are_left_out_and_printed(folders):
     source, target = folders
     digest = sha256(b"first layer")
     (path,) = (source / "store").rglob(f"blobs/**/{digest.partition(':')[2]}/data")
@@ -86,7 +84,7 @@ def test_damage_is_told(folders):
     assert "not copied" in out
 
 
-def test_variables_would_hold_for_both_and_for_none(folders):
+def test_registry_variables_are_ignored(folders):
     source, target = folders
     elsewhere = str(target / "elsewhere")
     assert copy(source, target, REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=elsewhere)[0] == 0
@@ -94,15 +92,15 @@ def test_variables_would_hold_for_both_and_for_none(folders):
 
 
 @pytest.mark.parametrize(
-    ("source", "target", "said"),
+    ("source", "target", "message"),
     [
         ("a", "a", "FROM and TO are the same store"),
-        ("a", "memory", "storage.inmemory: a store in memory is gone when the command ends"),
-        ("none", "a", "storage.filesystem.rootdirectory: {0}/none/store: there is no such folder"),
-        ("b", "a", "FROM holds no repository: is its rootdirectory the right one?"),
+        ("a", "memory", "storage.inmemory: a command cannot open the store of another process"),
+        ("none", "a", "storage.filesystem.rootdirectory: {0}/none/store: not a directory"),
+        ("b", "a", "FROM has no repositories; check its rootdirectory"),
     ],
 )
-def test_what_can_not_be_copied(tmp_path, source, target, said):
+def test_stores_that_cannot_be_copied_are_reported(tmp_path, source, target, message):
     for name in "a", "b", "none", "memory":
         (tmp_path / name).mkdir()
         text = "version: 0.1\nstorage: inmemory\n" if name == "memory" else CONFIGURATION
@@ -111,10 +109,10 @@ def test_what_can_not_be_copied(tmp_path, source, target, said):
         (tmp_path / name / "store").mkdir()
     status, out, err = copy(tmp_path / source, tmp_path / target)
     assert (status, out) == (1, "")
-    assert err == [f"twisted-registry: {said.format(tmp_path)}"]
+    assert err == [f"twisted-registry: {message.format(tmp_path)}"]
 
 
-def test_a_bucket_that_does_not_answer(folders):
+def test_an_unreachable_bucket_is_an_error(folders):
     source, target = folders
     (target / "registry.yml").write_text(
         "version: 0.1\nstorage: {s3: {bucket: b, region: r, accesskey: a, secretkey: s,"
@@ -125,18 +123,17 @@ def test_a_bucket_that_does_not_answer(folders):
     assert err[-1].startswith("twisted-registry: storage.s3: ")
 
 
-def test_the_bar():
+def test_the_bar_shows_bytes_and_then_repositories():
     class Copy:
         name = ""
         processed_bytes, total = 3 * 1024 * 1024, 4 * 1024 * 1024
         done = StoreCopyResult(repositories=2)
 
     out = io.StringIO()
-    drawing = CopyProgress(Copy, ProgressBar(out))
-    drawing.draw()
+    progress = CopyProgress(Copy, ProgressBar(out))
+    progress.draw()
     Copy.name = "b"
-    drawing.draw()
+    progress.draw()
     assert out.getvalue() == (
         f"\r\x1b[KMiB [{'#' * 30}{' ' * 10}] 3 of 4\r\x1b[Klinking: 2 repositories, now b"
     )
-    CopyProgress(Copy, None).draw()

@@ -1,4 +1,4 @@
-"""``delete`` as an operator runs it, beside a registry that serves."""
+"""The command ``delete``, while a registry serves the store."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import sys
 import pytest
 
 from tests.commands.image_push import push
-from tests.commands.operator_shell import TEXT, Operator
+from tests.commands.operator_shell import TRASH_CONFIGURATION, Operator
 from tests.support.processes import SERVE, Running, configured, run, wait_until
 
-IMMUTABLE = TEXT.replace(
+IMMUTABLE = TRASH_CONFIGURATION.replace(
     "    gc:", "    retention: {{immutable: [{{repositories: [a], tags: [v*]}}]}}\n    gc:"
+)
+READ_ONLY = TRASH_CONFIGURATION.replace(
+    "maintenance:", "maintenance:\n    readonly: {{enabled: true}}"
 )
 
 
 @pytest.fixture
 def operator(tmp_path):
-    configured(tmp_path, TEXT)
+    configured(tmp_path, TRASH_CONFIGURATION)
     with Running(*SERVE, tmp_path / "registry.yml", cwd=tmp_path) as server:
         yield Operator(tmp_path, server)
 
@@ -27,31 +30,31 @@ def catalog(server):
     return json.loads(server.ask("GET", "/v2/_catalog")[1])["repositories"]
 
 
-def test_deleted_and_brought_back(operator):
+def test_a_deleted_repository_can_be_restored(operator):
     digest = push(operator.server, "v1", b"layer")
     push(operator.server, "v2", b"other")
     status, out, faults = operator.command("delete", "a")
     assert (status, faults) == (0, [])
     assert out.splitlines() == [
         "a: 2 tags, 2 manifests, 2 links to blobs deleted",
-        "twisted-registry trash restore a brings it back",
+        "to restore it: twisted-registry trash restore a",
     ]
     assert operator.server.ask("GET", "/v2/a/tags/list")[0].status == 404
     assert catalog(operator.server) == []
     assert operator.command("delete", "a") == (
         1,
         "",
-        ["twisted-registry: a: there is no such repository"],
+        ["twisted-registry: a: no such repository"],
     )
     assert operator.command("garbage-collect", "-q")[0] == 0
     assert operator.trash("restore", "a") == (0, "a: restored\n", [])
-    wait_until(lambda: operator.named("v1") == digest)
+    wait_until(lambda: operator.digest_of("v1") == digest)
     assert operator.layer(b"layer") == b"layer"
     assert operator.layer(b"other") == b"other"
     assert catalog(operator.server) == ["a"]
 
 
-def test_as_json(operator):
+def test_the_counts_are_printed_as_json(operator):
     push(operator.server, "v1", b"layer")
     status, out, faults = operator.command("delete", "a", "--json")
     assert (status, faults) == (0, [])
@@ -61,15 +64,14 @@ def test_as_json(operator):
 @pytest.mark.parametrize(
     ("text", "name", "words"),
     [
-        (TEXT.replace("true", "false"), "a", "storage.delete.enabled"),
-        (TEXT.replace("maintenance:", "maintenance:\n    readonly: {{enabled: true}}"), "a",
-         "read-only"),
+        (TRASH_CONFIGURATION.replace("true", "false"), "a", "storage.delete.enabled"),
+        (READ_ONLY, "a", "read-only"),
         ("version: 0.1\nstorage: inmemory\nhttp: {{addr: '{addr}'}}\n", "a", "memory"),
-        (TEXT, "A", "A: "),
-        (TEXT, "a:v1", "a:v1: "),
+        (TRASH_CONFIGURATION, "A", "A: "),
+        (TRASH_CONFIGURATION, "a:v1", "a:v1: "),
     ],
-)  # fmt: skip
-def test_what_is_refused(tmp_path, text, name, words):
+)
+def test_a_delete_that_is_not_possible_is_reported(tmp_path, text, name, words):
     path = configured(tmp_path, text)
     command = (sys.executable, "-m", "twisted_registry", "delete", name, path)
     status, out, (fault,) = run(*command, cwd=tmp_path)
@@ -77,7 +79,7 @@ def test_what_is_refused(tmp_path, text, name, words):
     assert words in fault
 
 
-def test_one_with_an_immutable_tag(tmp_path):
+def test_a_repository_with_an_immutable_tag_is_kept(tmp_path):
     configured(tmp_path, IMMUTABLE)
     with Running(*SERVE, tmp_path / "registry.yml", cwd=tmp_path) as server:
         push(server, "v1", b"layer")

@@ -1,4 +1,4 @@
-"""``fsck`` as an operator runs it."""
+"""The command ``fsck``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def tree(folder):
 
 
 def files(found):
-    """The files of a tree, but for the quarantine and the collector's clock."""
+    """The files of a tree, without the quarantine and the collector's clock."""
     return {
         name: content
         for name, content in found.items()
@@ -56,7 +56,7 @@ def filled(tmp_path):
     return tmp_path, path
 
 
-def test_nothing_is_wrong(filled):
+def test_a_sound_store_has_status_0(filled):
     folder, path = filled
     before = tree(folder)
     status, out, err = run(*FSCK, path, cwd=folder)
@@ -69,7 +69,7 @@ def test_nothing_is_wrong(filled):
     assert tree(folder) == before
 
 
-def test_damage_is_told_and_nothing_is_touched(filled):
+def test_damage_is_printed_and_nothing_is_changed(filled):
     folder, path = filled
     blob(folder, LAYER).write_bytes(b"other bytes")
     (folder / "store" / temporary_name()).write_bytes(b"half")
@@ -95,14 +95,14 @@ def test_damage_is_told_and_nothing_is_touched(filled):
     assert tree(folder) == before
 
 
-def test_a_repair_beside_two_processes_lets_the_next_push_heal(tmp_path):
+def test_a_push_restores_a_quarantined_blob_in_both_processes(tmp_path):
     path = configuration(tmp_path, "  workers: 2\n")
     with Running(*SERVE, path, cwd=tmp_path) as server:
         push(server, "kept", LAYER)
         digest = sha256(LAYER)
 
         def seen():
-            """What connections to either process are told."""
+            """The responses of both processes."""
             answers = [server.ask("GET", f"/v2/a/blobs/{digest}") for _ in range(12)]
             return {(response.status, len(content)) for response, content in answers}
 
@@ -110,7 +110,7 @@ def test_a_repair_beside_two_processes_lets_the_next_push_heal(tmp_path):
         damaged = blob(tmp_path, LAYER)
         damaged.write_bytes(LAYER[:-1] + b"?")
         status, out, _ = run(*FSCK, "--repair", path, cwd=tmp_path)
-        # Until somebody pushes it, the tag is affected.
+        # The tag is affected until the layer is pushed again.
         assert status == 3
         assert out.splitlines()[0].endswith("(repaired)")
         assert {answer for answer, _ in seen()} == {404}
@@ -118,7 +118,7 @@ def test_a_repair_beside_two_processes_lets_the_next_push_heal(tmp_path):
         assert quarantined.read_bytes() == LAYER[:-1] + b"?"
 
         def pushed():
-            # Until each process has seen that the list is gone, it may refuse the manifest.
+            # A process may refuse the manifest until it has seen that the list is gone.
             with suppress(AssertionError):
                 return push(server, "kept", LAYER)
 
@@ -128,7 +128,7 @@ def test_a_repair_beside_two_processes_lets_the_next_push_heal(tmp_path):
         server.stop()
 
 
-def test_what_lies_around_is_removed(filled):
+def test_leftovers_are_removed(filled):
     folder, path = filled
     before = tree(folder)
     (folder / "store" / temporary_name()).write_bytes(b"half")
@@ -138,8 +138,7 @@ def test_what_lies_around_is_removed(filled):
     assert tree(folder) == before
 
 
-def test_much_at_once(filled):
-    """What can be repaired is, beside what can not; what remains is told again each time."""
+def test_a_repair_removes_what_it_can_and_the_rest_is_printed_again(filled):
     folder, path = filled
     store = folder / "store"
     before = tree(folder)
@@ -180,24 +179,27 @@ def test_much_at_once(filled):
     assert [line.partition(":")[0] for line in out.splitlines()[:-1]] == ["stray file"] * 2
 
 
-def test_a_check_that_can_not_be_made(filled):
+def test_a_missing_configuration_is_an_error(filled):
     folder, _ = filled
     status, out, err = run(*FSCK, folder / "none.yml", cwd=folder)
     assert (status, out) == (1, "")
     assert "none.yml" in err[-1]
 
 
-def test_a_store_in_memory(tmp_path):
+def test_a_store_in_memory_is_rejected(tmp_path):
     path = configured(tmp_path, "version: 0.1\nstorage: inmemory\n")
     status, out, err = run(*FSCK, path, cwd=tmp_path)
     assert (status, out) == (1, "")
-    assert err == ["twisted-registry: storage.inmemory: a store in memory has nothing to check"]
+    assert err == [
+        "twisted-registry: storage.inmemory: a command cannot open the store of another process"
+    ]
 
 
-def test_the_bar():
+def test_the_bar_shows_bytes_and_repositories():
     out, lines = io.StringIO(), io.StringIO()
     findings = FindingPrinter(lines, ProgressBar(out))
     assert findings.counts
+    assert not FindingPrinter(lines, ProgressBar()).counts
     findings.read(2**20, 4 * 2**20)
     findings.read(2**20 + 5, 4 * 2**20)
     findings.repository_started("x" * 100)

@@ -1,4 +1,4 @@
-"""``garbage-collect`` as an operator runs it."""
+"""The command ``garbage-collect``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from tests.commands.image_push import IMAGE, push, sha256
 from tests.support.processes import CONFIGURATION, SERVE, Running, configured, environment, run
-from twisted_registry.commands.garbage_collect import ProgressWatcher
+from twisted_registry.commands.garbage_collect import CollectionProgress
 from twisted_registry.commands.output import ProgressBar
 
 COLLECT = (sys.executable, "-m", "twisted_registry", "garbage-collect")
@@ -36,7 +36,7 @@ def blobs(folder):
 
 @pytest.fixture
 def filled(tmp_path):
-    """A store with an image, and another whose manifest was deleted."""
+    """A store with one image, and another one whose manifest was deleted."""
     path = configuration(tmp_path)
     with Running(*SERVE, path, cwd=tmp_path) as server:
         kept = push(server, "kept", b"kept layer")
@@ -46,7 +46,7 @@ def filled(tmp_path):
     return tmp_path, path, kept, doomed
 
 
-def test_what_a_deleted_image_held_goes(filled):
+def test_the_blobs_of_a_deleted_image_are_deleted(filled):
     folder, path, kept, doomed = filled
     status, out, err = run(*COLLECT, path, cwd=folder)
     assert (status, err) == (0, [])
@@ -70,7 +70,7 @@ def manifest_size():
     )
 
 
-def test_a_dry_run(filled):
+def test_a_dry_run_deletes_nothing(filled):
     folder, path, *_ = filled
     before = blobs(folder)
     for flag in ("-d", "--dry-run", "--dry-run=true"):
@@ -80,14 +80,14 @@ def test_a_dry_run(filled):
     assert blobs(folder) == before
 
 
-def test_flags_as_distribution_takes_them(filled):
+def test_flags_of_distribution_are_accepted(filled):
     folder, path, *_ = filled
     status, out, _ = run(*COLLECT, "-q", "-m", "--dry-run=false", path, cwd=folder)
     assert status == 0
     assert out.count("\n") == 1
 
 
-def test_json(filled):
+def test_the_counts_are_printed_as_json(filled):
     folder, path, *_ = filled
     status, out, _ = run(*COLLECT, "--json", path, cwd=folder)
     assert status == 0
@@ -96,7 +96,7 @@ def test_json(filled):
     assert found["troubled"] == []
 
 
-def test_untagged_manifests(tmp_path):
+def test_untagged_manifests_are_deleted_on_request(tmp_path):
     path = configuration(tmp_path)
     with Running(*SERVE, path, cwd=tmp_path) as server:
         first = push(server, "latest", b"first")
@@ -110,56 +110,58 @@ def test_untagged_manifests(tmp_path):
     assert second.partition(":")[2] in blobs(tmp_path)
 
 
-def test_beside_a_registry_that_serves(tmp_path):
+def test_a_collection_runs_while_a_registry_serves(tmp_path):
     path = configuration(tmp_path)
     with Running(*SERVE, path, cwd=tmp_path) as server:
         kept = push(server, "kept", b"kept layer")
         delete(server, push(server, "doomed", b"doomed layer"))
-        # Whatever the registry told a client lately stays for as long as the grace, here none.
+        # What a client requested lately is kept for the grace period, which is 0 here.
         status, out, err = run(*COLLECT, "--quiet", path, cwd=tmp_path)
         assert (status, err) == (0, [])
         assert "2 blobs and 0 manifests deleted" in out
         doomed = sha256(b"doomed layer")
         assert server.ask("HEAD", f"/v2/a/blobs/{doomed}")[0].status == 404
         assert server.ask("GET", f"/v2/a/manifests/{kept}")[0].status == 200
-        # What is gone can be pushed again at once.
+        # Deleted content can be pushed again at once.
         again = push(server, "doomed", b"doomed layer")
         assert server.ask("GET", f"/v2/a/manifests/{again}")[0].status == 200
         server.stop()
 
 
-def test_within_the_grace_everything_stays(filled):
+def test_within_the_grace_period_nothing_is_deleted(filled):
     folder, _, *_ = filled
     before = blobs(folder)
     status, out, err = run(*COLLECT, "-q", configuration(folder, "24h"), cwd=folder)
     assert (status, err) == (0, [])
     assert "0 blobs and 0 manifests deleted" in out
-    assert "2 blobs and 0 manifests stay for now" in out
+    assert "2 blobs and 0 manifests kept for now" in out
     assert "younger than storage.maintenance.gc.grace, 86400 s" in out
     assert blobs(folder) == before
     status, out, _ = run(*COLLECT, "--json", configuration(folder, "24h"), cwd=folder)
     assert json.loads(out)["young_blobs"] == 2
 
 
-def test_a_repository_that_can_not_be_read_is_named(filled):
+def test_a_repository_with_an_unreadable_manifest_is_printed_and_kept(filled):
     folder, path, kept, _ = filled
     hexadecimal = kept.partition(":")[2]
     (blob,) = (folder / "store").rglob(f"blobs/**/{hexadecimal}/data")
     blob.write_bytes(b"damaged")
     status, out, _ = run(*COLLECT, "-q", path, cwd=folder)
     assert status == 0
-    assert "a: holds a manifest that can not be read; all its blobs are kept" in out
+    assert "a: has an unreadable manifest; all of its blobs are kept" in out
     assert sha256(b"kept layer").partition(":")[2] in blobs(folder)
 
 
-def test_a_store_in_memory(tmp_path):
+def test_a_store_in_memory_is_rejected(tmp_path):
     path = configured(tmp_path, "version: 0.1\nstorage: inmemory\n")
     status, out, err = run(*COLLECT, path, cwd=tmp_path)
     assert (status, out) == (1, "")
-    assert err == ["twisted-registry: storage.inmemory: a store in memory has nothing to collect"]
+    assert err == [
+        "twisted-registry: storage.inmemory: a command cannot open the store of another process"
+    ]
 
 
-def test_a_process_that_does_not_acknowledge_is_waited_for_until_the_run_is_interrupted(filled):
+def test_an_interrupted_wait_for_another_process_deletes_nothing(filled):
     folder, path, *_ = filled
     record = folder / "store/twisted-registry/collector/processes/somebody"
     record.parent.mkdir(parents=True, exist_ok=True)
@@ -182,7 +184,7 @@ def test_a_process_that_does_not_acknowledge_is_waited_for_until_the_run_is_inte
     assert blobs(folder) == before
 
 
-def test_a_terminal_shows_a_bar(filled):
+def test_a_bar_is_shown_on_a_terminal(filled):
     folder, path, *_ = filled
     master, slave = pty.openpty()
     with subprocess.Popen(
@@ -198,9 +200,9 @@ def test_a_terminal_shows_a_bar(filled):
     assert shown.endswith("\r\x1b[K")
 
 
-def test_the_bar():
+def test_the_bar_shows_repositories_and_deleted_items():
     out = io.StringIO()
-    bar = ProgressWatcher(ProgressBar(out))
+    bar = CollectionProgress(ProgressBar(out))
     bar.repository_started("x" * 100)
     bar.removed(1, 4)
     assert out.getvalue() == (
@@ -209,7 +211,7 @@ def test_the_bar():
     )
 
 
-def test_explaining(filled):
+def test_explain_prints_why_a_digest_is_kept(filled):
     folder, path, kept, doomed = filled
     status, out, err = run(*COLLECT, "--explain", sha256(b"kept layer"), path, cwd=folder)
     assert (status, err) == (0, [])
@@ -219,14 +221,14 @@ def test_explaining(filled):
     status, out, _ = run(*COLLECT, "--explain", doomed, path, cwd=folder)
     assert status == 0
     assert out.splitlines()[1] == (
-        "it goes with the next collection, now that its grace period is over"
+        "deleted by the next collection after its grace period, which is over"
     )
     _, out, _ = run(*COLLECT, "--json", "--explain", sha256(b"kept layer"), path, cwd=folder)
     found = json.loads(out)
     assert (found["kept"], found["goes"], found["size"]) == (True, None, 10)
     assert [(held["manifest"], held["tags"]) for held in found["holders"]] == [(kept, ["kept"])]
     _, out, _ = run(*COLLECT, "--explain", doomed, configuration(folder, "24h"), cwd=folder)
-    assert "after its grace period ends, 2" in out
+    assert "after its grace period, which ends at 2" in out
     assert blobs(folder) >= {doomed.partition(":")[2]}
     status, out, _ = run(*COLLECT, "--explain", sha256(b"nothing"), path, cwd=folder)
     assert (status, out) == (1, f"{sha256(b'nothing')}: not stored\n")

@@ -1,4 +1,4 @@
-"""``maintenance`` as an operator runs it."""
+"""The command ``maintenance``."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def path(tmp_path):
     return configured(tmp_path, text)
 
 
-def running(folder):
-    """The file that says who runs a task."""
+def lease_file(folder):
+    """The file that names the process that runs the task."""
     return folder / "store/twisted-registry/tasks/uploadpurging/running"
 
 
-def test_status_and_a_run(tmp_path, path):
+def test_a_run_is_recorded_in_the_status(tmp_path, path):
     status, out, err = run(*MAINTENANCE, "status", path, cwd=tmp_path)
     assert (status, err) == (0, [])
     assert out.splitlines()[:2] == ["uploadpurging: not enabled", "  never ran"]
     status, out, err = run(*MAINTENANCE, "run", "uploadpurging", path, cwd=tmp_path)
     assert (status, err) == (0, [])
     assert out.startswith("uploadpurging: found 0, removed 0, failed 0, leftovers 0 in ")
-    assert not running(tmp_path).exists()
+    assert not lease_file(tmp_path).exists()
     _, out, _ = run(*MAINTENANCE, "status", path, cwd=tmp_path)
     assert out.splitlines()[1].endswith(": found 0, removed 0, failed 0, leftovers 0")
     _, out, _ = run(*MAINTENANCE, "status", "--json", path, cwd=tmp_path)
@@ -40,7 +40,7 @@ def test_status_and_a_run(tmp_path, path):
     assert task["last"]["result"]["found"] == 0
 
 
-def test_beside_a_registry_that_serves(tmp_path, path):
+def test_a_task_runs_while_a_registry_serves(tmp_path, path):
     with Running(*SERVE, path, cwd=tmp_path) as server:
         status, out, err = run(*MAINTENANCE, "run", "--json", "gc", path, cwd=tmp_path)
         assert (status, err) == (0, [])
@@ -48,9 +48,9 @@ def test_beside_a_registry_that_serves(tmp_path, path):
         server.stop()
 
 
-def test_another_process_runs_it(tmp_path, path):
-    running(tmp_path).parent.mkdir(parents=True)
-    running(tmp_path).write_bytes(b"elsewhere 1 it")
+def test_a_task_that_another_process_runs_is_skipped(tmp_path, path):
+    lease_file(tmp_path).parent.mkdir(parents=True)
+    lease_file(tmp_path).write_bytes(b"elsewhere 1 it")
     status, out, err = run(*MAINTENANCE, "run", "uploadpurging", path, cwd=tmp_path)
     assert (status, out) == (3, "")
     assert err[-1].endswith("uploadpurging: another process is at it")
@@ -58,7 +58,7 @@ def test_another_process_runs_it(tmp_path, path):
     assert "  running: elsewhere 1 it" in out.splitlines()
 
 
-def test_a_run_that_fails(tmp_path, path):
+def test_a_failed_run_has_status_1(tmp_path, path):
     (tmp_path / "store/docker/registry/v2").mkdir(parents=True)
     (tmp_path / "store/docker/registry/v2/repositories").write_bytes(b"")
     status, out, err = run(*MAINTENANCE, "run", "gc", path, cwd=tmp_path)
@@ -66,10 +66,12 @@ def test_a_run_that_fails(tmp_path, path):
     assert err[-1].startswith("twisted-registry: gc failed: ")
 
 
-def test_mistakes(tmp_path, path):
+def test_unknown_tasks_and_stores_in_memory_are_rejected(tmp_path, path):
     status, _, err = run(*MAINTENANCE, "run", "dusting", path, cwd=tmp_path)
     assert status == 1
-    assert err[-1].startswith("twisted-registry: there is no task dusting; known are uploadpurging")
+    assert err[-1].startswith(
+        "twisted-registry: dusting: no such task; known tasks are uploadpurging"
+    )
     memory = configured(tmp_path, "version: 0.1\nstorage: inmemory\n")
     status, _, err = run(*MAINTENANCE, "status", memory, cwd=tmp_path)
     assert status == 1

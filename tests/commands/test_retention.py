@@ -1,4 +1,4 @@
-"""``retention`` as an operator runs it."""
+"""The command ``retention``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RULES = """\
 
 
 def tagged(folder, *names):
-    """Lay out tags as a registry does, each a day older than the one before."""
+    """Create tags as a registry stores them, each a day older than the one before."""
     digest = "sha256:" + 64 * "a"
     for index, name in enumerate(names):
         link = (
@@ -46,13 +46,13 @@ def tags(folder):
     return sorted(entry.name for entry in (folder / TAGS).iterdir())
 
 
-def test_a_dry_run_and_a_run(tmp_path, path):
+def test_a_run_deletes_what_a_dry_run_prints(tmp_path, path):
     status, out, err = run(*RETENTION, "--dry-run", path, cwd=tmp_path)
     assert (status, err) == (0, [])
     head, old, total = out.splitlines()
     assert head.split() == ["TAG", "PUSHED", "PULLED", "KEPT"]
     assert old.startswith("-  a:old")
-    assert total == "1 of 3 tags would go, in 1 repositories"
+    assert total == "1 of 3 tags would be deleted in 1 repositories"
     assert tags(tmp_path) == ["new", "old", "v1"]
     status, out, _ = run(*RETENTION, "--all", "--json", path, cwd=tmp_path)
     assert status == 0
@@ -62,20 +62,20 @@ def test_a_dry_run_and_a_run(tmp_path, path):
     assert reasons == {"new": "newest 1", "old": "", "v1": "always"}
     assert tags(tmp_path) == ["new", "v1"]
     _, out, _ = run(*RETENTION, path, cwd=tmp_path)
-    assert out == "0 of 2 tags went, in 1 repositories\n"
+    assert out == "0 of 2 tags deleted in 1 repositories\n"
 
 
-def test_another_process_is_at_it(tmp_path, path):
-    turn = tmp_path / "store/twisted-registry/tasks/retention/running"
-    turn.parent.mkdir(parents=True)
-    turn.write_bytes(b"elsewhere 1 it")
+def test_nothing_is_deleted_while_another_process_applies_the_rules(tmp_path, path):
+    lease = tmp_path / "store/twisted-registry/tasks/retention/running"
+    lease.parent.mkdir(parents=True)
+    lease.write_bytes(b"elsewhere 1 it")
     status, out, err = run(*RETENTION, path, cwd=tmp_path)
     assert (status, out) == (1, "")
     assert err == ["twisted-registry: another process is at it"]
     assert tags(tmp_path) == ["new", "old", "v1"]
 
 
-def test_without_rules(tmp_path):
+def test_missing_rules_are_an_error(tmp_path):
     status, _, err = run(*RETENTION, configured(tmp_path), cwd=tmp_path)
     assert (status, err) == (
         1,
@@ -83,7 +83,7 @@ def test_without_rules(tmp_path):
     )
 
 
-def test_a_table():
+def test_the_columns_of_a_table_are_aligned():
     assert format_table([("", "A", "B"), ("-", "long", ""), ("", "x", "y")]) == (
         "   A     B\n-  long\n   x     y\n"
     )

@@ -1,4 +1,4 @@
-"""``token`` as an operator runs it, and robots that use what it prints."""
+"""The command ``token``, and robots that use its tokens."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def path(tmp_path):
     return configured(tmp_path, CONFIGURATION + ACCESS)
 
 
-def ran(path, *arguments, status=0):
-    """What the command printed; on standard error, too, if it failed."""
+def run_token(path, *arguments, status=0):
+    """The lines of standard output, or of standard error if *status* is not 0."""
     action, *more = arguments
     done, out, err = run(*TOKEN, action, *more, path, cwd=path.rpartition("/")[0])
     assert done == status, err
@@ -31,10 +31,10 @@ def basic(name, password):
     return {"Authorization": f"Basic {b64encode(f'{name}:{password}'.encode()).decode()}"}
 
 
-def test_a_robot_and_the_end_of_it(tmp_path, path):
+def test_a_robot_has_its_rights_until_its_token_is_revoked(tmp_path, path):
     with Running(*SERVE, path, cwd=tmp_path) as server:
-        (token,) = ran(path, "create", "--allow=team/**,!team/x:push", "--expires=1h", "ci")
-        (shown,) = json.loads(ran(path, "list", "--json")[0])
+        (token,) = run_token(path, "create", "--allow=team/**,!team/x:push", "--expires=1h", "ci")
+        (shown,) = json.loads(run_token(path, "list", "--json")[0])
         assert token not in json.dumps(shown)
         assert (shown["name"], shown["kind"]) == ("ci", "robot")
         assert shown["rights"] == [
@@ -58,62 +58,65 @@ def test_a_robot_and_the_end_of_it(tmp_path, path):
         _, body = server.ask("GET", "/auth/token?offline_token=true", headers=robot)
         assert "refresh_token" not in json.loads(body), "it lasts by itself"
 
-        assert ran(path, "revoke", shown["id"]) == []
+        assert run_token(path, "revoke", shown["id"]) == []
         wait_until(lambda: {status("team/app"), status("team/app", headers=bearer)} == {401}, 10)
         assert server.ask("GET", "/auth/token", headers=robot)[0].status == 401
-        assert ran(path, "list") == []
+        assert run_token(path, "list") == []
         _, _, log = server.stop()
         assert token not in "\n".join(log)
         assert token.rpartition("_")[2] not in "\n".join(log)
 
 
-def test_what_is_listed(path):
-    (made,) = ran(path, "create", "--json", "--allow=**:pull", "--expires=never", "reader")
+def test_created_tokens_are_listed_and_revoked(path):
+    (made,) = run_token(path, "create", "--json", "--allow=**:pull", "--expires=never", "reader")
     made = json.loads(made)
     assert made["expires"] is None
     assert made["token"].startswith(f"twr_{made['id']}_")
-    ran(path, "create", "--allow=a:delete", "--allow=b/*:admin", "writer")
-    first, second = ran(path, "list")
+    run_token(path, "create", "--allow=a:delete", "--allow=b/*:admin", "writer")
+    first, second = run_token(path, "list")
     assert first.split() == [made["id"], "robot", "reader", "for", "ever", "**:pull"]
     assert second.endswith("a:delete b/*:*,delete,pull,push")
     assert "until 2" in second
-    (revoked,) = ran(path, "revoke", "--json", made["id"])
+    (revoked,) = run_token(path, "revoke", "--json", made["id"])
     assert json.loads(revoked) == {"revoked": made["id"]}
-    (line,) = ran(path, "revoke", made["id"], status=1)
-    assert line == f"twisted-registry: no token has the id '{made['id']}'"
-    (line,) = ran(path, "revoke", "../upload-secret", status=1)
-    assert "no token has the id" in line
+    (line,) = run_token(path, "revoke", made["id"], status=1)
+    assert line == f"twisted-registry: no token has the ID '{made['id']}'"
+    (line,) = run_token(path, "revoke", "../upload-secret", status=1)
+    assert "no token has the ID" in line
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("ci",), "the following arguments are required: --allow"),
-        (("--allow=a:read", "ci"), "'read' is not some of pull, push, delete, admin"),
-        (("--allow=a", "ci"), "'a' is not some of pull"),
-        (("--allow=a**:pull", "ci"), "'a**' is no pattern"),
-        (("--allow=:pull", "ci"), "'' is no pattern"),
-        (("--allow=!a:pull", "ci"), "'!a' chooses nothing; ** is everything"),
-        (("--allow=a:pull", "--expires=soon", "ci"), "'soon' is no time such as 90d"),
-        (("--allow=a:pull", "--expires=0s", "ci"), "'0s' is no time such as 90d"),
-        (("--allow=a:pull", "a b"), "'a b' is no name"),
+        (
+            ("--allow=a:read", "ci"),
+            "invalid actions 'read': expected some of pull, push, delete, admin",
+        ),
+        (("--allow=a", "ci"), "invalid actions 'a': expected some of pull"),
+        (("--allow=a**:pull", "ci"), "invalid pattern 'a**'"),
+        (("--allow=:pull", "ci"), "invalid pattern ''"),
+        (("--allow=!a:pull", "ci"), "'!a' matches no repository"),
+        (("--allow=a:pull", "--expires=soon", "ci"), "invalid lifetime 'soon'"),
+        (("--allow=a:pull", "--expires=0s", "ci"), "invalid lifetime '0s'"),
+        (("--allow=a:pull", "a b"), "invalid name 'a b'"),
     ],
 )
-def test_what_is_refused(path, arguments, said):
-    assert said in ran(path, "create", *arguments, status=2)[-1]
+def test_invalid_arguments_are_rejected(path, arguments, message):
+    assert message in run_token(path, "create", *arguments, status=2)[-1]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        (CONFIGURATION, "access.tokens: without the section nobody believes a token"),
+        (CONFIGURATION, "access.tokens: without this section the registry accepts no tokens"),
         (
             "version: 0.1\nstorage: inmemory\n" + ACCESS,
-            "storage.inmemory: a store in memory keeps no token",
+            "storage.inmemory: a command cannot open the store of another process",
         ),
     ],
 )
-def test_where_a_token_would_be_of_no_use(tmp_path, text, said):
+def test_a_token_that_could_not_be_used_is_not_created(tmp_path, text, message):
     path = configured(tmp_path, text)
-    (line,) = ran(path, "create", "--allow=a:pull", "ci", status=1)
-    assert line == f"twisted-registry: {said}"
+    (line,) = run_token(path, "create", "--allow=a:pull", "ci", status=1)
+    assert line == f"twisted-registry: {message}"

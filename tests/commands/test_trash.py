@@ -1,4 +1,4 @@
-"""``trash`` as an operator runs it, beside a registry that serves."""
+"""The command ``trash``, while a registry serves the store."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.commands.image_push import push
-from tests.commands.operator_shell import TEXT, Operator
+from tests.commands.operator_shell import TRASH_CONFIGURATION, Operator
 from tests.support.processes import SERVE, Running, configured, run, wait_until
 from twisted_registry.app.errors import CommandFailed
 from twisted_registry.commands.trash import TrashTarget, parse_time
@@ -16,23 +16,23 @@ from twisted_registry.oci.digest import Digest
 
 @pytest.fixture
 def operator(tmp_path):
-    configured(tmp_path, TEXT)
+    configured(tmp_path, TRASH_CONFIGURATION)
     with Running(*SERVE, tmp_path / "registry.yml", cwd=tmp_path) as server:
         yield Operator(tmp_path, server)
 
 
-def test_an_image_that_was_deleted_and_collected(operator):
+def test_a_collected_image_is_listed_and_restored(operator):
     first = push(operator.server, "v1", b"first layer")
     assert operator.trash("list") == (0, "", []), "nothing was removed yet"
     second = push(operator.server, "v1", b"second layer")
     operator.delete(f"manifests/{first}")
     operator.delete(f"manifests/{second}")
     assert operator.command("garbage-collect", "-q")[0] == 0
-    kinds = [(facts["kind"], facts["cause"]) for facts in operator.documents("list")]
+    kinds = [(facts["kind"], facts["cause"]) for facts in operator.trash_documents("list")]
     assert kinds.count(("blob", "collected")) == 4
     assert kinds.count(("manifest", "deleted")) == 2
     assert kinds.count(("layer", "collected")) == 2
-    changes = operator.documents("history", "a:v1")
+    changes = operator.trash_documents("history", "a:v1")
     assert [(change["before"], change["now"]) for change in changes] == [
         (None, first),
         (first, second),
@@ -40,26 +40,26 @@ def test_an_image_that_was_deleted_and_collected(operator):
     ]
     status, out, faults = operator.trash("restore", "a:v1")
     assert (status, out, faults) == (0, "a:v1: restored\n", [])
-    wait_until(lambda: operator.named("v1") == second)
+    wait_until(lambda: operator.digest_of("v1") == second)
     assert operator.layer(b"second layer") == b"second layer"
     assert operator.trash("restore", "a:v1", "--at", changes[2]["time"])[0] == 1
     moment = changes[0]["time"]
     assert operator.trash("restore", "a:v1", "--at", moment)[::2] == (0, [])
-    assert operator.named("v1") == first
+    assert operator.digest_of("v1") == first
     assert operator.layer(b"first layer") == b"first layer"
 
 
-def test_what_is_emptied_is_gone_for_good(operator):
+def test_an_emptied_trash_restores_nothing(operator):
     digest = push(operator.server, "v1", b"layer")
     operator.delete(f"manifests/{digest}")
     assert operator.command("garbage-collect", "-q")[0] == 0
-    assert operator.trash("empty", "--older-than", "1h")[1].startswith("0 things")
+    assert operator.trash("empty", "--older-than", "1h")[1].startswith("0 items")
     assert operator.trash("restore", f"a@{digest}")[0] == 0
-    # The registry may take it for condemned until it looks at the list again.
-    wait_until(lambda: operator.named(digest, "HEAD") == digest)
+    # The registry may treat it as condemned until it reads the list again.
+    wait_until(lambda: operator.digest_of(digest, "HEAD") == digest)
     operator.delete(f"manifests/{digest}")
     assert operator.command("garbage-collect", "-q")[0] == 0
-    (emptied,) = operator.documents("empty")
+    (emptied,) = operator.trash_documents("empty")
     assert emptied["removed"] >= 4
     assert operator.trash("list") == (0, "", [])
     status, out, (fault,) = operator.trash("restore", f"a@{digest}")
@@ -68,12 +68,12 @@ def test_what_is_emptied_is_gone_for_good(operator):
 
 
 @pytest.mark.parametrize("text", ["A:v1", "a@", "a@sha256:12", "a:-", "", ":v1", "a/"])
-def test_what_names_nothing(text):
+def test_invalid_targets_are_rejected(text):
     with pytest.raises(CommandFailed):
         TrashTarget.parse(text)
 
 
-def test_what_is_named():
+def test_a_target_is_a_tag_a_digest_or_a_repository():
     digest = Digest.of(b"")
     for text, name, tag, found in (
         ("a/b:v1", "a/b", "v1", None),
@@ -84,7 +84,7 @@ def test_what_is_named():
         assert (wanted.repository, wanted.tag, wanted.digest) == (name, tag, found)
 
 
-def test_times():
+def test_times_are_iso_8601_in_utc():
     assert parse_time(None) is None
     assert parse_time("1970-01-02") == 86_400.0
     assert parse_time("1970-01-01T00:00:01.5Z") == 1.5
@@ -93,7 +93,7 @@ def test_times():
         parse_time("noon")
 
 
-def test_memory_has_no_trash_to_look_at(tmp_path):
+def test_a_store_in_memory_is_rejected(tmp_path):
     path = configured(tmp_path, "version: 0.1\nstorage: inmemory\nhttp: {{addr: '{addr}'}}\n")
     status, _, faults = run(
         sys.executable, "-m", "twisted_registry", "trash", "list", path, cwd=tmp_path

@@ -1,4 +1,4 @@
-"""``user`` as an operator runs it."""
+"""The command ``user``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from twisted_registry.auth.htpasswd import parse_htpasswd
 from twisted_registry.auth.password_file import verify_password
 from twisted_registry.cli import main
 
-#: Runs a command with its standard input as the terminal that it is asked at.
+#: Runs a command whose controlling terminal is its standard input.
 AT_A_TERMINAL = """
 import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -30,8 +30,8 @@ USER = (sys.executable, "-m", "twisted_registry", "user")
 
 
 @pytest.fixture
-def file(tmp_path):
-    """A file of users with a comment, and one user whose hash is of no use."""
+def htpasswd_file(tmp_path):
+    """An htpasswd file with a comment, two users, and one whose hash is not bcrypt."""
     path = tmp_path / "users"
     path.write_bytes(b"# people\n" + entries(ada="first", bob="second") + b"weak:x")
     path.chmod(0o640)
@@ -40,91 +40,98 @@ def file(tmp_path):
 
 @pytest.fixture
 def user(capsys, monkeypatch):
-    """The command, with a password on its standard input; answers status, output, errors."""
+    """Runs the command with a password on standard input; returns status, output, errors."""
 
-    def run(file, *given, password=""):
+    def run(path, *given, password=""):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(password.encode())))
-        status = main(["user", *given, "--htpasswd", str(file)])
+        status = main(["user", *given, "--htpasswd", str(path)])
         return status, *capsys.readouterr()
 
     return run
 
 
-def knows(file, name, password):
-    hashed = parse_htpasswd(file.read_bytes()).hashes.get(name)
+def knows(path, name, password):
+    hashed = parse_htpasswd(path.read_bytes()).hashes.get(name)
     return hashed is not None and verify_password(password, hashed)
 
 
-def test_a_user_comes_changes_and_goes(user, file):
-    before = file.read_bytes()
-    assert user(file, "add", "eve", password="secret\n") == (0, "", "")
-    assert file.read_bytes().startswith(before + b"\neve:$2y$10$")
-    assert knows(file, b"eve", b"secret")
-    assert user(file, "passwd", "eve", password="other\r\n") == (0, "", "")
-    assert knows(file, b"eve", b"other")
-    assert user(file, "remove", "eve") == (0, "", "")
-    assert file.read_bytes() == before + b"\n"
-    assert stat.S_IMODE(file.stat().st_mode) == 0o640
-    assert [*file.parent.iterdir()] == [file]
+def test_a_user_is_added_changed_and_removed(user, htpasswd_file):
+    before = htpasswd_file.read_bytes()
+    assert user(htpasswd_file, "add", "eve", password="secret\n") == (0, "", "")
+    assert htpasswd_file.read_bytes().startswith(before + b"\neve:$2y$10$")
+    assert knows(htpasswd_file, b"eve", b"secret")
+    assert user(htpasswd_file, "passwd", "eve", password="other\r\n") == (0, "", "")
+    assert knows(htpasswd_file, b"eve", b"other")
+    assert user(htpasswd_file, "remove", "eve") == (0, "", "")
+    assert htpasswd_file.read_bytes() == before + b"\n"
+    assert stat.S_IMODE(htpasswd_file.stat().st_mode) == 0o640
+    assert [*htpasswd_file.parent.iterdir()] == [htpasswd_file]
 
 
-def test_a_password_without_a_line_end_and_with_spaces(user, file):
-    assert user(file, "passwd", "ada", password=" a b:ß ")[0] == 0
-    assert knows(file, b"ada", " a b:ß ".encode())
-    assert knows(file, b"bob", b"second")
+def test_a_password_keeps_its_spaces_and_needs_no_line_end(user, htpasswd_file):
+    assert user(htpasswd_file, "passwd", "ada", password=" a b:ß ")[0] == 0
+    assert knows(htpasswd_file, b"ada", " a b:ß ".encode())
+    assert knows(htpasswd_file, b"bob", b"second")
 
 
-def test_who_is_there(user, file):
-    status, out, err = user(file, "list")
+def test_users_are_listed(user, htpasswd_file):
+    status, out, err = user(htpasswd_file, "list")
     assert (status, out) == (0, "ada\nbob\n")
-    assert err.endswith("users: 1 lines are of no use: their hash is not bcrypt's\n")
-    listed = json.loads(user(file, "list", "--json")[1])
+    assert err.endswith("users: 1 lines ignored, because their hash is not bcrypt\n")
+    listed = json.loads(user(htpasswd_file, "list", "--json")[1])
     assert listed == [{"name": "ada", "cost": 4}, {"name": "bob", "cost": 4}]
 
 
-def test_a_file_that_is_missing_is_made_for_the_first_user(user, tmp_path):
-    file = tmp_path / "new" / "users"
-    assert user(file, "add", "ada", password="x") == (0, "", "")
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert knows(file, b"ada", b"x")
+def test_a_missing_file_is_created_for_the_first_user(user, tmp_path):
+    path = tmp_path / "new" / "users"
+    assert user(path, "add", "ada", password="x") == (0, "", "")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert knows(path, b"ada", b"x")
 
 
 @pytest.mark.parametrize(
-    ("given", "password", "said"),
+    ("given", "password", "message"),
     [
-        (("add", "ada"), "x", "ada is there already; passwd gives another password"),
-        (("passwd", "eve"), "x", "eve is not there; list shows who is"),
-        (("remove", "eve"), "", "eve is not there; list shows who is"),
-        (("add", "a:b"), "x", "'a:b' is no name: expected printable text without a colon"),
-        (("add", ""), "x", "'' is no name: expected printable text without a colon"),
-        (("add", "eve"), "", "an empty password lets everybody in"),
-        (("add", "eve"), "\n", "an empty password lets everybody in"),
-        (("add", "eve"), "a\0b", "a password is text"),
-        (("add", "eve"), "x" * 73, "more than 72 bytes, of which bcrypt would not see the rest"),
+        (("add", "ada"), "x", "ada already exists; use passwd to change the password"),
+        (("passwd", "eve"), "x", "eve does not exist; use list to print the users"),
+        (("remove", "eve"), "", "eve does not exist; use list to print the users"),
+        (("add", "a:b"), "x", "invalid name 'a:b': expected printable text without a colon"),
+        (("add", ""), "x", "invalid name '': expected printable text without a colon"),
+        (("add", "eve"), "", "the password is empty"),
+        (("add", "eve"), "\n", "the password is empty"),
+        (("add", "eve"), "a\0b", "the password contains a null byte"),
+        (("add", "eve"), "x" * 73, "the password is longer than 72 bytes; bcrypt ignores the rest"),
     ],
 )
-def test_what_is_refused_leaves_the_file_as_it_is(user, file, given, password, said):
-    before = file.read_bytes()
-    assert user(file, *given, password=password) == (1, "", f"twisted-registry: {said}\n")
-    assert file.read_bytes() == before
+def test_a_rejected_change_leaves_the_file_unchanged(user, htpasswd_file, given, password, message):
+    before = htpasswd_file.read_bytes()
+    assert user(htpasswd_file, *given, password=password) == (
+        1,
+        "",
+        f"twisted-registry: {message}\n",
+    )
+    assert htpasswd_file.read_bytes() == before
 
 
-def test_a_file_that_is_none_is_not_touched(user, file):
-    file.write_bytes(b"no colon\n")
+def test_an_invalid_file_is_not_changed(user, htpasswd_file):
+    htpasswd_file.write_bytes(b"no colon\n")
     for given in (("list",), ("add", "eve"), ("remove", "eve")):
-        status, out, err = user(file, *given, password="x")
+        status, out, err = user(htpasswd_file, *given, password="x")
         assert (status, out) == (1, "")
-        assert err == f"twisted-registry: {file}: line 1: expected NAME:HASH\n"
-    assert user(file.parent, "list")[2] == f"twisted-registry: {file.parent}: Is a directory\n"
+        assert err == f"twisted-registry: {htpasswd_file}: line 1: expected NAME:HASH\n"
+    assert (
+        user(htpasswd_file.parent, "list")[2]
+        == f"twisted-registry: {htpasswd_file.parent}: Is a directory\n"
+    )
 
 
-def test_the_password_is_no_argument(user, file):
+def test_a_password_is_not_an_argument(user, htpasswd_file):
     with pytest.raises(SystemExit):
-        user(file, "add", "eve", "--password", "x")
+        user(htpasswd_file, "add", "eve", "--password", "x")
 
 
-def test_the_file_of_the_configuration(tmp_path, file):
-    auth = f"auth: {{htpasswd: {{realm: r, path: {file}}}}}\n"
+def test_the_file_of_the_configuration_is_used(tmp_path, htpasswd_file):
+    auth = f"auth: {{htpasswd: {{realm: r, path: {htpasswd_file}}}}}\n"
     for more, expected in ((auth, (0, "ada\nbob\n")), ("", (1, ""))):
         path = configured(tmp_path, more=more)
         done = subprocess.run(
@@ -135,64 +142,71 @@ def test_the_file_of_the_configuration(tmp_path, file):
 
 
 @pytest.mark.parametrize(("typed", "status"), [("secret\nsecret\n", 0), ("secret\nother\n", 1)])
-def test_at_a_terminal_it_is_asked_for_twice_and_not_shown(file, typed, status):
-    ours, theirs = pty.openpty()
+def test_a_terminal_prompts_twice_without_echo(htpasswd_file, typed, status):
+    terminal, other_end = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", AT_A_TERMINAL, *USER, "add", "eve", "--htpasswd", str(file)],
-        stdin=theirs, stdout=theirs, stderr=theirs, env=environment(), start_new_session=True,
-    )  # fmt: skip
-    os.close(theirs)
+        [
+            *(sys.executable, "-c", AT_A_TERMINAL, *USER, "add", "eve"),
+            *("--htpasswd", str(htpasswd_file)),
+        ],
+        stdin=other_end,
+        stdout=other_end,
+        stderr=other_end,
+        env=environment(),
+        start_new_session=True,
+    )
+    os.close(other_end)
     shown = b""
     for line, prompt in zip(
-        typed.splitlines(), (b"password of eve", b"the same again"), strict=True
+        typed.splitlines(), (b"password of eve", b"repeat the password"), strict=True
     ):
         while prompt not in shown:
-            shown += os.read(ours, 1000)
-        os.write(ours, f"{line}\n".encode())
+            shown += os.read(terminal, 1000)
+        os.write(terminal, f"{line}\n".encode())
     assert process.wait(60) == status
-    with_end = os.read(ours, 1000) if status else b""
-    os.close(ours)
+    rest = os.read(terminal, 1000) if status else b""
+    os.close(terminal)
     assert b"secret" not in shown
-    assert (b"two passwords" in with_end) == bool(status)
-    assert knows(file, b"eve", b"secret") == (not status)
+    assert (b"the passwords differ" in rest) == bool(status)
+    assert knows(htpasswd_file, b"eve", b"secret") == (not status)
 
 
-def test_many_at_once_lose_nothing(file):
+def test_concurrent_edits_lose_nothing(htpasswd_file):
     names = [f"user{number}" for number in range(20)]
 
     def add(name):
         htpasswd_module.edit_file(
-            str(file), lambda old: htpasswd_module.with_entry(old, name.encode(), b"x")
+            str(htpasswd_file), lambda old: htpasswd_module.with_entry(old, name.encode(), b"x")
         )
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(add, names)) == [None] * 20
-    content = file.read_bytes()
+    content = htpasswd_file.read_bytes()
     assert all(htpasswd_module.has_entry(content, name.encode()) for name in (*names, "ada", "bob"))
 
 
-def test_a_link_stays_a_link(user, tmp_path, file):
+def test_a_symbolic_link_is_kept(user, tmp_path, htpasswd_file):
     link = tmp_path / "link"
-    link.symlink_to(file)
+    link.symlink_to(htpasswd_file)
     assert user(link, "remove", "bob")[0] == 0
     assert link.is_symlink()
-    assert not htpasswd_module.has_entry(file.read_bytes(), b"bob")
+    assert not htpasswd_module.has_entry(htpasswd_file.read_bytes(), b"bob")
 
 
-def test_an_edit_that_fails_leaves_nothing_behind(file, monkeypatch):
-    before = file.read_bytes()
+def test_a_failed_edit_leaves_no_file_behind(htpasswd_file, monkeypatch):
+    before = htpasswd_file.read_bytes()
 
     def fail(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="No space"):
-        htpasswd_module.edit_file(str(file), lambda _: b"")
-    assert file.read_bytes() == before
-    assert [*file.parent.iterdir()] == [file]
+        htpasswd_module.edit_file(str(htpasswd_file), lambda _: b"")
+    assert htpasswd_file.read_bytes() == before
+    assert [*htpasswd_file.parent.iterdir()] == [htpasswd_file]
 
 
-def test_of_a_name_that_stands_twice_one_is_left():
+def test_a_duplicate_entry_is_replaced_by_one():
     content = b"a:1\n# a:2\nb:1\na:3\n"
     assert htpasswd_module.with_entry(content, b"a", b"4") == b"# a:2\nb:1\na:4\n"
     assert htpasswd_module.without_entry(content, b"a") == b"# a:2\nb:1\n"

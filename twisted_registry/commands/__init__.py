@@ -1,5 +1,5 @@
-"""The commands of ``twisted-registry``: a module each, imported when it is asked for.
+"""The commands of ``twisted-registry``, one module each, imported only when it is run.
 
-A command has ``arguments(parser)``, which adds what it takes to an ``argparse`` parser, and
-``run(options)``, which does it and returns the exit status.
+A command module has ``add_arguments(parser)``, which adds its arguments to an ``argparse`` parser,
+and ``run(options)``, which runs the command and returns the exit status.
 """

@@ -1,11 +1,11 @@
-"""What a command takes and says: its configuration, and what is wrong with it."""
+"""Arguments that the commands share, and the configuration that a command loads."""
 
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING
 
+from twisted_registry.commands.output import print_error
 from twisted_registry.config.document import ConfigurationError
 from twisted_registry.config.loading import load
 
@@ -14,30 +14,31 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from twisted_registry.config.loading import LoadedConfiguration
+    from twisted_registry.config.schema import Configuration
 
-CONFIG_EPILOG = (
-    "without FILE: REGISTRY_CONFIGURATION_PATH, /etc/distribution/config.yml, "
-    "/etc/docker/registry/config.yml, or a built-in default"
+_CONFIG_EPILOG = (
+    "Without FILE: REGISTRY_CONFIGURATION_PATH, /etc/distribution/config.yml, "
+    "/etc/docker/registry/config.yml, or a built-in default."
 )
 
 
-def print_error(line: str) -> None:
-    """Write one line to standard error."""
-    sys.stderr.write(f"twisted-registry: {line}\n")
-
-
 def add_config_argument(parser: ArgumentParser) -> None:
-    """Let a command take the path of a configuration."""
-    parser.epilog = CONFIG_EPILOG
-    parser.add_argument("file", nargs="?", metavar="FILE", help="the configuration (YAML)")
+    """Add the optional argument FILE, stored as ``file``."""
+    parser.epilog = _CONFIG_EPILOG
+    parser.add_argument("file", nargs="?", metavar="FILE", help="the configuration file (YAML)")
+
+
+def add_json_argument(parser: ArgumentParser, text: str = "print one JSON document") -> None:
+    """Add the flag ``--json``, stored as ``json``."""
+    parser.add_argument("--json", action="store_true", help=text)
 
 
 def load_or_exit(path: str | None, environ: Mapping[str, str] = os.environ) -> LoadedConfiguration:
-    """The configuration that a command goes by.
+    """Load the configuration of a command.
 
-    :param path: its file, or None for the usual places.
-    :param environ: where overrides may be.
-    :raises SystemExit: with status 1, after a line for each fault.
+    :param path: the file, or None for the default paths.
+    :param environ: the environment, for overrides.
+    :raises SystemExit: with status 1, after printing the faults.
     """
     try:
         return load(path, environ)
@@ -45,3 +46,17 @@ def load_or_exit(path: str | None, environ: Mapping[str, str] = os.environ) -> L
         for line in error.lines():
             print_error(line)
         raise SystemExit(1) from error
+
+
+def load_store_or_exit(path: str | None, environ: Mapping[str, str] = os.environ) -> Configuration:
+    """Load the configuration of a command that opens the store.
+
+    The arguments are those of :func:`load_or_exit`.
+
+    :raises SystemExit: with status 1, also if the store is in the memory of another process.
+    """
+    configuration = load_or_exit(path, environ).configuration
+    if "inmemory" in configuration.storage.drivers:
+        print_error("storage.inmemory: a command cannot open the store of another process")
+        raise SystemExit(1)
+    return configuration

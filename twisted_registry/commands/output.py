@@ -1,48 +1,98 @@
-"""How far a long command is: a bar on a terminal.
-
-Rows of text under each other.
-"""
+"""Output of the commands: errors, JSON, tables, times, and a progress bar."""
 
 from __future__ import annotations
 
+import json
+import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from attrs import define
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import TextIO
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+    from typing import Any, Self, TextIO
 
-#: Characters of a bar, and of a name beside it.
+#: The width of the progress bar, and the longest name beside it, in characters.
 BAR_WIDTH = 40
 
 
-@define(eq=False)
-class ProgressBar:
-    """One line of a terminal that is drawn again and again."""
+def print_error(line: str) -> None:
+    """Write one line to standard error."""
+    sys.stderr.write(f"twisted-registry: {line}\n")
 
-    out: TextIO
 
-    def draw(self, what: str, done: int, total: int) -> None:
-        """Draw how far it is: *done* of *total*, in whatever is counted."""
-        filled = "#" * (BAR_WIDTH * done // total if total else BAR_WIDTH)
-        self.say(f"{what} [{filled:<{BAR_WIDTH}}] {done} of {total}")
+def print_json(data: object, default: Callable[[Any], object] | None = None) -> None:
+    """Write *data* to standard output as one line of JSON.
 
-    def say(self, line: str) -> None:
-        """Show a line in the place of the last."""
-        self.out.write(f"\r\x1b[K{line}")
-        self.out.flush()
+    :param default: converts values that JSON does not have.
+    """
+    sys.stdout.write(f"{json.dumps(data, default=default)}\n")
 
-    def clear(self) -> None:
-        """Leave nothing behind."""
-        self.say("")
+
+def format_time(seconds: float, timespec: str = "seconds") -> str:
+    """Return a time in ISO 8601, in UTC, as ``2026-01-31T12:00:00Z``.
+
+    :param seconds: since the epoch.
+    :param timespec: the precision, as of :meth:`datetime.datetime.isoformat`.
+    """
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=timespec)[:-6] + "Z"
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> str:
-    """The lines of a table whose columns are as wide as they have to be."""
+    """Return the lines of a table with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     )
     return "".join(f"{line}\n" for line in lines)
+
+
+@define(eq=False)
+class ProgressBar:
+    """One line of a terminal that is redrawn in place. Without a terminal it shows nothing.
+
+    As a context manager it clears the line at the end.
+
+    :ivar out: the terminal, or None.
+    """
+
+    out: TextIO | None = None
+
+    @classmethod
+    def on(cls, stream: TextIO) -> Self:
+        """Return a bar that is visible if *stream* is a terminal."""
+        return cls(stream if stream.isatty() else None)
+
+    @property
+    def is_visible(self) -> bool:
+        """Whether there is a terminal."""
+        return self.out is not None
+
+    def draw_progress(self, label: str, done: int, total: int) -> None:
+        """Show *done* of *total* as a bar with numbers."""
+        filled = "#" * (BAR_WIDTH * done // total if total else BAR_WIDTH)
+        self.show_line(f"{label} [{filled:<{BAR_WIDTH}}] {done} of {total}")
+
+    def show_line(self, line: str) -> None:
+        """Replace the line."""
+        if self.out is not None:
+            self.out.write(f"\r\x1b[K{line}")
+            self.out.flush()
+
+    def clear_line(self) -> None:
+        """Remove the line, so that other output can follow."""
+        self.show_line("")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        self.clear_line()

@@ -1,20 +1,22 @@
-"""``twisted-registry retention``: goes by the rules once, and prints what became of which tag."""
+"""``twisted-registry retention``: apply the retention rules once, and print the decisions."""
 
 from __future__ import annotations
 
-import json
 import sys
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from attrs import asdict, define, field
 
 from twisted_registry.app import standalone
 from twisted_registry.app.errors import CommandFailed
 from twisted_registry.app.maintenance import make_retention
-from twisted_registry.commands.configured import add_config_argument, load_or_exit, print_error
-from twisted_registry.commands.output import format_table
-from twisted_registry.commands.store import is_in_memory, make_registry, open_store
+from twisted_registry.commands.configured import (
+    add_config_argument,
+    add_json_argument,
+    load_store_or_exit,
+)
+from twisted_registry.commands.output import format_table, format_time, print_error, print_json
+from twisted_registry.commands.store import make_registry, open_store
 from twisted_registry.maintenance.lease import RunSkipped, TaskLease
 
 if TYPE_CHECKING:
@@ -25,81 +27,76 @@ if TYPE_CHECKING:
 
 
 @define(eq=False)
-class _VerdictCollector:
-    """Collects what is printed."""
+class _DecisionCollector:
+    """Collects the decisions to print.
 
-    everything: bool
-    found: list[Decision] = field(factory=list)
+    :ivar with_kept: also those that keep a tag.
+    """
+
+    with_kept: bool
+    decisions: list[Decision] = field(init=False, factory=list)
 
     def __call__(self, decision: Decision) -> None:
-        if self.everything or not decision.kept:
-            self.found.append(decision)
+        if self.with_kept or not decision.kept:
+            self.decisions.append(decision)
 
 
-def arguments(parser: ArgumentParser) -> None:
-    """Add what it takes."""
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of the command."""
     for flags, text in (
-        (("-d", "--dry-run"), "only say what would go"),
-        (("-a", "--all"), "also print the tags that stay, and why"),
-        (("--json",), "print one JSON document"),
+        (("-d", "--dry-run"), "only print what would be deleted"),
+        (("-a", "--all"), "also print the tags that are kept, and why"),
     ):
         parser.add_argument(*flags, action="store_true", help=text)
+    add_json_argument(parser)
     add_config_argument(parser)
 
 
 def run(options: Namespace) -> int:
-    """Go by the rules, and print what became of the tags.
+    """Apply the rules, and print the decisions.
 
-    :returns: the exit status: 1 if it failed, or something could not be dealt with.
+    :returns: the exit status: 1 if it failed, or if a tag could not be processed.
     """
-    configuration = load_or_exit(options.file).configuration
-    if is_in_memory(configuration):
-        print_error("storage.inmemory: the process that serves it does its own maintenance")
-        return 1
+    configuration = load_store_or_exit(options.file)
     if not configuration.storage.maintenance.retention.rules:
         print_error("storage.maintenance.retention: there are no rules")
         return 1
-    decisions = _VerdictCollector(options.all)
-    retained = standalone.run_once(
-        lambda reactor: _retain(configuration, options, decisions, reactor)
+    collector = _DecisionCollector(options.all)
+    result = standalone.run_once(
+        lambda reactor: _apply_rules(configuration, collector, reactor, dry_run=options.dry_run)
     )
-    if retained is None:
+    if result is None:
         return 1
+    decisions = collector.decisions
     if options.json:
-        told = {**asdict(retained), "verdicts": [_plain(decision) for decision in decisions.found]}
-        sys.stdout.write(f"{json.dumps(told)}\n")
+        print_json({**asdict(result), "verdicts": [_decision_data(item) for item in decisions]})
     else:
-        _tell(retained, decisions.found, dry_run=options.dry_run)
-    return 1 if retained.failed else 0
+        _print_result(result, decisions, dry_run=options.dry_run)
+    return 1 if result.failed else 0
 
 
-async def _retain(
-    configuration: Configuration, options: Namespace, decisions: _VerdictCollector, reactor: Any
+async def _apply_rules(
+    configuration: Configuration, collector: _DecisionCollector, reactor: Any, *, dry_run: bool
 ) -> RetentionResult:
     async with open_store(configuration, reactor) as driver:
-        made = make_retention(
+        retention = make_retention(
             configuration,
             make_registry(configuration, driver, reactor),
             driver,
-            dry_run=options.dry_run,
-            on_decision=decisions,
+            dry_run=dry_run,
+            on_decision=collector,
         )
-        if options.dry_run:
-            return await made.run()
-        done: list[RetentionResult] = []
-
-        async def work() -> object:
-            done.append(await made.run())
-            return done[0]
-
+        if dry_run:
+            return await retention.run()
+        lease = TaskLease(driver, "retention", reactor, 0)
         try:
-            await TaskLease(driver, "retention", reactor, 0).run_exclusively(work, scheduled=False)
+            result = await lease.run_exclusively(retention.run, scheduled=False)
         except RunSkipped as error:
             raise CommandFailed(str(error)) from error
-        return done[0]
+        return cast("RetentionResult", result)
 
 
-def _plain(decision: Decision) -> dict[str, object]:
+def _decision_data(decision: Decision) -> dict[str, object]:
     tag = decision.tag
     return {
         "repository": decision.repository,
@@ -112,27 +109,26 @@ def _plain(decision: Decision) -> dict[str, object]:
     }
 
 
-def _tell(retained: RetentionResult, decisions: list[Decision], *, dry_run: bool) -> None:
+def _print_result(result: RetentionResult, decisions: list[Decision], *, dry_run: bool) -> None:
     rows = [
         (
             " " if decision.kept else "-",
             f"{decision.repository}:{decision.tag.name}",
-            _day(decision.tag.pushed),
-            _day(decision.tag.pulled),
+            _format_optional_time(decision.tag.pushed),
+            _format_optional_time(decision.tag.pulled),
             decision.kept,
         )
         for decision in decisions
     ]
     if rows:
         sys.stdout.write(format_table((("", "TAG", "PUSHED", "PULLED", "KEPT"), *rows)))
-    verb = "would go" if dry_run else "went"
+    verb = "would be deleted" if dry_run else "deleted"
     sys.stdout.write(
-        f"{retained.expired} of {retained.tags} tags {verb},"
-        f" in {retained.repositories} repositories\n"
+        f"{result.expired} of {result.tags} tags {verb} in {result.repositories} repositories\n"
     )
-    if retained.failed:
-        sys.stdout.write(f"{retained.failed} could not be dealt with; the log says why\n")
+    if result.failed:
+        sys.stdout.write(f"{result.failed} tags could not be processed; see the log\n")
 
 
-def _day(second: float | None) -> str:
-    return "" if second is None else datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%d %H:%M")
+def _format_optional_time(seconds: float | None) -> str:
+    return "" if seconds is None else format_time(seconds)

@@ -1,4 +1,4 @@
-"""``twisted-registry serve``: serve until a signal comes."""
+"""``twisted-registry serve``: run the registry until a signal stops it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
 
-def arguments(parser: ArgumentParser) -> None:
-    """Add what it takes."""
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of the command."""
     add_config_argument(parser)
 
 
 def run(options: Namespace) -> int:
-    """Serve.
+    """Run the registry.
 
     :returns: the exit status: 1 if the registry could not start.
     """
     configuration = load_or_exit(options.file)
     with freeze_imports():
-        # A faulty configuration needs no reactor, which importing it installs.
+        # Imported late: it installs the reactor, which an invalid configuration does not need.
         from twisted_registry.app import standalone  # noqa: PLC0415
     return standalone.serve(configuration)

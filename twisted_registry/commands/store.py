@@ -1,14 +1,14 @@
-"""The store that a command works on."""
+"""The store and the registry that a command works on."""
 
 from __future__ import annotations
 
 import os
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted_registry.app.errors import CommandFailed, StartError
 from twisted_registry.app.maintenance import make_gate_heartbeat, make_trash
-from twisted_registry.app.stores import make_driver, make_manifest_policy
+from twisted_registry.app.stores import make_driver, make_manifest_policy, s3_section_name
 from twisted_registry.gc.gate import CollectorGate
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.checked import CheckedDriver
@@ -18,32 +18,57 @@ if TYPE_CHECKING:
 
     from twisted_registry.config.schema import Configuration
     from twisted_registry.storage.interfaces import IStorageDriver
+    from twisted_registry.storage.s3.driver import S3Driver
 
-#: Names of folders that are kept, 5 MB: who goes through a whole store once has no use for more.
-_MAX_KEPT_NAMES = 50_000
+#: Fewer than for a serving process: a command reads most folders once. About 5 MB.
+_MAX_CACHED_NAMES = 50_000
 
 
 @asynccontextmanager
-async def open_store(configuration: Configuration, reactor: Any) -> AsyncIterator[IStorageDriver]:
-    """Have the store of a configuration inside the block.
+async def open_store(
+    configuration: Configuration, reactor: Any, *, check_bucket: bool = False
+) -> AsyncIterator[IStorageDriver]:
+    """Open the store of a configuration for the block.
 
-    :raises CommandFailed: if its driver can not be as it is configured.
+    :param check_bucket: send a request to a bucket first, so that a wrong option is named.
+    :raises CommandFailed: if the driver cannot be made, or the bucket cannot be used.
     """
     try:
-        driver = make_driver(configuration, reactor, os.environ, _MAX_KEPT_NAMES)
+        driver = make_driver(configuration, reactor, os.environ, _MAX_CACHED_NAMES)
     except StartError as error:
         raise CommandFailed(str(error)) from error
     try:
+        if check_bucket and configuration.storage.bucket is not None:
+            await _require_bucket(s3_section_name(configuration), driver)
         yield CheckedDriver(driver, reactor)
     finally:
         await driver.close()
 
 
-def make_registry(configuration: Configuration, driver: IStorageDriver, reactor: Any) -> Registry:
-    """A registry that removes things as the configuration says, and stores nothing."""
+async def _require_bucket(section: str, driver: IStorageDriver) -> None:
+    # Imported late: it imports an HTTP client and OpenSSL.
+    from twisted_registry.app.s3 import require_bucket  # noqa: PLC0415
+
+    try:
+        await require_bucket(section, cast("S3Driver", driver))
+    except StartError as error:
+        raise CommandFailed(str(error)) from error
+
+
+def make_registry(
+    configuration: Configuration,
+    driver: IStorageDriver,
+    reactor: Any,
+    gate: CollectorGate | None = None,
+) -> Registry:
+    """Make a registry with the policy and the trash of the configuration.
+
+    :param gate: protects pushes from collectors; without it nothing may be stored.
+    """
     return Registry(
         driver,
         reactor,
+        gate=gate,
         policy=make_manifest_policy(configuration),
         deleter=make_trash(configuration, driver, reactor),
     )
@@ -53,15 +78,9 @@ def make_registry(configuration: Configuration, driver: IStorageDriver, reactor:
 async def open_writable_registry(
     configuration: Configuration, driver: IStorageDriver, reactor: Any
 ) -> AsyncIterator[Registry]:
-    """Have a registry inside the block that may store, since it heeds collectors as others do."""
+    """Run a registry for the block that can store content while collectors run."""
     gate = CollectorGate(driver, reactor)
-    registry = Registry(
-        driver,
-        reactor,
-        gate=gate,
-        policy=make_manifest_policy(configuration),
-        deleter=make_trash(configuration, driver, reactor),
-    )
+    registry = make_registry(configuration, driver, reactor, gate)
     await gate.poll()
     heartbeat = make_gate_heartbeat(gate, configuration, reactor)
     heartbeat.startService()
@@ -69,8 +88,3 @@ async def open_writable_registry(
         yield registry
     finally:
         await heartbeat.stopService()
-
-
-def is_in_memory(configuration: Configuration) -> bool:
-    """Whether the store is in the memory of another process, where no command reaches it."""
-    return "inmemory" in configuration.storage.drivers

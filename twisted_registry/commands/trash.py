@@ -1,4 +1,4 @@
-"""``twisted-registry trash``: what was removed, and how it comes back or goes for good."""
+"""``twisted-registry trash``: list the trash, restore from it, or empty it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from attrs import define
+from attrs import frozen
 
 from twisted_registry.app import standalone
 from twisted_registry.app.collector import make_trash_expiry
 from twisted_registry.app.errors import CommandFailed
-from twisted_registry.commands.configured import add_config_argument, load_or_exit, print_error
-from twisted_registry.commands.output import ProgressBar
-from twisted_registry.commands.store import is_in_memory, open_store, open_writable_registry
+from twisted_registry.commands.configured import (
+    add_config_argument,
+    add_json_argument,
+    load_store_or_exit,
+)
+from twisted_registry.commands.output import ProgressBar, format_time, print_error
+from twisted_registry.commands.store import open_store, open_writable_registry
 from twisted_registry.config.values import parse_duration
 from twisted_registry.gc.mark import CollectionFailed
 from twisted_registry.maintenance.undelete import NotRecoverable, Undelete
@@ -33,53 +37,51 @@ if TYPE_CHECKING:
 
     from twisted_registry.config.schema import Configuration
     from twisted_registry.repository.registry import Registry
-    from twisted_registry.repository.trash import TagChange, TrashedItem
+    from twisted_registry.repository.trash import TrashedItem
     from twisted_registry.storage.interfaces import IStorageDriver
 
-#: Bytes of a record.
 _MAX_RECORD_BYTES = 1024
 
 
-def arguments(parser: ArgumentParser) -> None:
-    """Add what it takes."""
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of the command."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="what was removed, when and why")
-    history = actions.add_parser("history", help="what a tag named when")
+    listing = actions.add_parser("list", help="list what was removed, when and why")
+    history = actions.add_parser("history", help="print the former digests of a tag")
     history.add_argument("what", metavar="REPO:TAG")
-    restore = actions.add_parser("restore", help="bring something back, with all that it needs")
+    restore = actions.add_parser("restore", help="restore content, and everything that it needs")
     restore.add_argument(
         "what",
         metavar="WHAT",
-        help="REPO:TAG, REPO@DIGEST (a manifest or a blob), or REPO: all that was deleted in it",
+        help="REPO:TAG, REPO@DIGEST (a manifest or blob), or REPO: everything deleted in it",
     )
     restore.add_argument(
-        "--at", metavar="TIME", help="what the tag named then (ISO 8601, UTC if it does not say);"
-        " without it, what it named before the latest change",
-    )  # fmt: skip
-    empty = actions.add_parser("empty", help="remove what is in the trash for good")
+        "--at",
+        metavar="TIME",
+        help="restore what the tag named at this time (ISO 8601; UTC without a time zone); by"
+        " default what it named before its latest change",
+    )
+    empty = actions.add_parser("empty", help="delete the content of the trash for good")
     empty.add_argument(
         "--older-than",
         metavar="DURATION",
         default="0",
-        help="only what was removed longer ago, as 48h",
+        help="only content removed longer ago than this, such as 48h",
     )
     for action in (listing, history, restore, empty):
-        action.add_argument("--json", action="store_true", help="print JSON, a document a line")
+        add_json_argument(action, "print JSON, one document per line")
         add_config_argument(action)
 
 
 def run(options: Namespace) -> int:
-    """Do what is asked for.
+    """List, restore or empty.
 
-    :returns: the exit status: 1 if it failed, or something can not come back.
+    :returns: the exit status: 1 if it failed, or if something could not be restored.
     """
-    configuration = load_or_exit(options.file).configuration
-    if is_in_memory(configuration):
-        print_error("storage.inmemory: the trash is in the memory of the process that serves it")
-        return 1
+    configuration = load_store_or_exit(options.file)
     action = _ACTIONS[options.action]
-    done = standalone.run_once(lambda reactor: action(configuration, options, reactor))
-    return 1 if done is None else done
+    status = standalone.run_once(lambda reactor: action(configuration, options, reactor))
+    return 1 if status is None else status
 
 
 async def _list(configuration: Configuration, options: Namespace, reactor: Any) -> int:
@@ -87,34 +89,38 @@ async def _list(configuration: Configuration, options: Namespace, reactor: Any) 
         contents = TrashContents(driver)
         async for items in contents.pages():
             for item in items:
-                facts = await _facts(contents, item)
-                # A new tag is a part of its history, and nothing that was removed.
+                facts = await _item_data(contents, item)
+                # A tag without a previous digest is new: it is in the history, but not removed.
                 if facts.get("before", "") is not None:
-                    _print(facts, _line(facts), options)
+                    _print(facts, _item_line(facts), options)
     return 0
 
 
 async def _history(configuration: Configuration, options: Namespace, reactor: Any) -> int:
-    wanted = TrashTarget.parse(options.what)
-    if not wanted.tag:
-        raise CommandFailed(f"{options.what}: not a tag, as REPO:TAG")
+    target = TrashTarget.parse(options.what)
+    if not target.tag:
+        raise CommandFailed(f"{options.what}: not a tag, expected REPO:TAG")
     async with open_store(configuration, reactor) as driver:
-        for change in await TagHistory(driver).changes(wanted.repository, wanted.tag):
-            facts = _change(change)
-            _print(facts, f"{facts['time']}  {_movement(facts)}", options)
+        for change in await TagHistory(driver).changes(target.repository, target.tag):
+            facts = {
+                "time": _format_time(change.seconds),
+                "before": _optional_text(change.before),
+                "now": _optional_text(change.now),
+            }
+            _print(facts, f"{facts['time']}  {_format_change(facts)}", options)
     return 0
 
 
 async def _restore(configuration: Configuration, options: Namespace, reactor: Any) -> int:
-    wanted, at = TrashTarget.parse(options.what), parse_time(options.at)
-    if at is not None and not wanted.tag:
-        raise CommandFailed("--at is for tags")
+    target, at = TrashTarget.parse(options.what), parse_time(options.at)
+    if at is not None and not target.tag:
+        raise CommandFailed("--at needs a tag, as REPO:TAG")
     async with (
         open_store(configuration, reactor) as driver,
         open_writable_registry(configuration, driver, reactor) as registry,
     ):
         try:
-            faults = await _bring_back(wanted, at, registry, driver)
+            faults = await _restore_target(target, at, registry, driver)
         except NotRecoverable as error:
             raise CommandFailed(str(error)) from error
     for fault in faults:
@@ -127,23 +133,27 @@ async def _restore(configuration: Configuration, options: Namespace, reactor: An
     return 1 if faults else 0
 
 
-async def _bring_back(
-    wanted: TrashTarget, at: float | None, registry: Registry, driver: IStorageDriver
+async def _restore_target(
+    target: TrashTarget, at: float | None, registry: Registry, driver: IStorageDriver
 ) -> list[str]:
-    restoring, name = Undelete(registry), wanted.repository
-    if wanted.tag:
-        digest = await TagHistory(driver).tag_at(name, wanted.tag, at)
+    """Restore a target, and return what could not be restored, one line each.
+
+    :param at: seconds since the epoch, for a tag.
+    """
+    undelete, name = Undelete(registry), target.repository
+    if target.tag:
+        digest = await TagHistory(driver).tag_at(name, target.tag, at)
         if digest is None:
-            when = "before its latest change" if at is None else "then"
-            raise CommandFailed(f"{name}:{wanted.tag} named nothing {when} that the trash knows of")
-        await restoring.manifest(name, digest, [wanted.tag])
+            when = "before its latest change" if at is None else "at that time"
+            raise CommandFailed(f"{name}:{target.tag}: the trash has no digest of it {when}")
+        await undelete.manifest(name, digest, [target.tag])
         return []
-    if wanted.digest is None:
-        return await restoring.repository(name)
-    if await restoring.has_trashed_layer(name, wanted.digest):
-        await restoring.layer(name, wanted.digest)
+    if target.digest is None:
+        return await undelete.repository(name)
+    if await undelete.has_trashed_layer(name, target.digest):
+        await undelete.layer(name, target.digest)
     else:
-        await restoring.manifest(name, wanted.digest)
+        await undelete.manifest(name, target.digest)
     return []
 
 
@@ -151,24 +161,23 @@ async def _empty(configuration: Configuration, options: Namespace, reactor: Any)
     try:
         keep = parse_duration(options.older_than)
     except ValueError as error:
-        raise CommandFailed(f"--older-than {options.older_than}: not a duration, as 48h") from error
-    bar = ProgressBar(sys.stderr) if sys.stderr.isatty() else None
+        raise CommandFailed(
+            f"--older-than {options.older_than}: not a duration such as 48h"
+        ) from error
     async with open_store(configuration, reactor) as driver:
-        trash_expiry = make_trash_expiry(configuration, driver, reactor, keep)
-        if bar is not None:
-            trash_expiry.progress = lambda seen: bar.say(f"{seen} things looked at")
-        try:
-            emptied = await trash_expiry.run()
-        except CollectionFailed as error:
-            raise CommandFailed(str(error)) from error
-        finally:
-            await trash_expiry.mark_phase.references.close()
-            if bar is not None:
-                bar.clear()
-    facts = {"removed": emptied.removed, "bytes": emptied.size, "back": emptied.back}
-    line = f"{emptied.removed} things removed for good ({emptied.size} bytes)"
-    if emptied.back:
-        line += f", {emptied.back} brought back, for they are needed"
+        expiry = make_trash_expiry(configuration, driver, reactor, keep)
+        with ProgressBar.on(sys.stderr) as bar:
+            expiry.progress = lambda seen: bar.show_line(f"{seen} items checked")
+            try:
+                result = await expiry.run()
+            except CollectionFailed as error:
+                raise CommandFailed(str(error)) from error
+            finally:
+                await expiry.mark_phase.references.close()
+    facts = {"removed": result.removed, "bytes": result.size, "back": result.back}
+    line = f"{result.removed} items deleted for good ({result.size} bytes)"
+    if result.back:
+        line += f", {result.back} restored because they are needed"
     _print(facts, line, options)
     return 0
 
@@ -176,9 +185,9 @@ async def _empty(configuration: Configuration, options: Namespace, reactor: Any)
 _ACTIONS = {"list": _list, "history": _history, "restore": _restore, "empty": _empty}
 
 
-@define(eq=False)
+@frozen
 class TrashTarget:
-    """What was named on the command line: a tag, a manifest or blob, or a repository."""
+    """What the command line names: a tag, a manifest or blob, or a repository."""
 
     repository: str
     tag: str = ""
@@ -186,9 +195,9 @@ class TrashTarget:
 
     @classmethod
     def parse(cls, text: str) -> TrashTarget:
-        """Take it apart.
+        """Parse REPO:TAG, REPO@DIGEST or REPO.
 
-        :raises CommandFailed: if it is none of the three.
+        :raises CommandFailed: if it is none of them.
         """
         name, at, digest = text.partition("@")
         tag = ""
@@ -204,67 +213,57 @@ class TrashTarget:
 
 
 def parse_time(text: str | None) -> float | None:
-    """The seconds since the epoch of a time in ISO 8601.
+    """Return a time in ISO 8601 as seconds since the epoch.
 
-    :raises CommandFailed: if it is none.
+    :raises CommandFailed: if it is not a time.
     """
     if text is None:
         return None
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise CommandFailed(f"--at {text}: not a time, as 2026-01-31T12:00:00Z") from error
+        raise CommandFailed(f"--at {text}: not a time such as 2026-01-31T12:00:00Z") from error
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-async def _facts(contents: TrashContents, item: TrashedItem) -> dict[str, Any]:
+async def _item_data(contents: TrashContents, item: TrashedItem) -> dict[str, Any]:
     facts = {
-        "time": _time(item.entry_name.seconds),
+        "time": _format_time(item.entry_name.seconds),
         "cause": item.entry_name.reason.value,
         "kind": item.kind.value,
         "repository": item.repository or None,
         "tag": item.tag or None,
-        "digest": None if item.digest is None else str(item.digest),
+        "digest": _optional_text(item.digest),
         "size": item.size if item.kind is TrashedKind.BLOB else None,
     }
     if item.kind is TrashedKind.TAG:
         record = TagChangeRecord.from_bytes(await contents.content(item, _MAX_RECORD_BYTES) or b"")
         if record is not None:
-            facts |= {"before": _text(record.before), "now": _text(record.now)}
+            facts |= {"before": _optional_text(record.before), "now": _optional_text(record.now)}
     return facts
 
 
-def _change(change: TagChange) -> dict[str, Any]:
-    return {
-        "time": _time(change.seconds),
-        "before": _text(change.before),
-        "now": _text(change.now),
-    }
-
-
-def _line(facts: Mapping[str, Any]) -> str:
-    return "  ".join((facts["time"], f"{facts['cause']:<9}", f"{facts['kind']:<8}", _what(facts)))
-
-
-def _what(facts: Mapping[str, Any]) -> str:
+def _item_line(facts: Mapping[str, Any]) -> str:
     if facts["kind"] == "tag":
-        return f"{facts['repository']}:{facts['tag']}  {_movement(facts)}"
-    if facts["kind"] == "blob":
-        return f"{facts['digest']}  {facts['size']} bytes"
-    return f"{facts['repository']}@{facts['digest']}"
+        item = f"{facts['repository']}:{facts['tag']}  {_format_change(facts)}"
+    elif facts["kind"] == "blob":
+        item = f"{facts['digest']}  {facts['size']} bytes"
+    else:
+        item = f"{facts['repository']}@{facts['digest']}"
+    return f"{facts['time']}  {facts['cause']:<9}  {facts['kind']:<8}  {item}"
 
 
-def _movement(facts: Mapping[str, Any]) -> str:
+def _format_change(facts: Mapping[str, Any]) -> str:
     return f"{facts.get('before') or '-'} -> {facts.get('now') or '-'}"
 
 
-def _text(digest: Digest | None) -> str | None:
+def _optional_text(digest: Digest | None) -> str | None:
     return None if digest is None else str(digest)
 
 
-def _time(seconds: float) -> str:
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+def _format_time(seconds: float) -> str:
+    # Precise, so that ``restore --at`` finds the change.
+    return format_time(seconds, "microseconds")
 
 
 def _print(facts: Mapping[str, Any], line: str, options: Namespace) -> None:

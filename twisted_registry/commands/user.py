@@ -1,12 +1,11 @@
-"""``twisted-registry user``: the users of ``auth.htpasswd``.
+"""``twisted-registry user``: manage the users of ``auth.htpasswd``.
 
-A password is asked for at a terminal, or read from standard input; never taken from the command
-line, which other users of the machine can see, and shells remember.
+A password is read from the terminal or from standard input. It is never a command-line argument,
+which other users of the machine can see and shells store.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from getpass import getpass
 from pathlib import Path
@@ -23,7 +22,12 @@ from twisted_registry.auth.htpasswd import (
     with_entry,
     without_entry,
 )
-from twisted_registry.commands.configured import CONFIG_EPILOG, load_or_exit, print_error
+from twisted_registry.commands.configured import (
+    add_config_argument,
+    add_json_argument,
+    load_or_exit,
+)
+from twisted_registry.commands.output import print_error, print_json
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -31,44 +35,43 @@ if TYPE_CHECKING:
 
 _KEY = "auth.htpasswd.path"
 _ACTIONS = {
-    "add": "let somebody in, with a password that is asked for or read from standard input",
-    "passwd": "give a user another password",
-    "remove": "let a user in no longer",
-    "list": "print the names of the users",
+    "add": "add a user; the password is prompted for, or read from standard input",
+    "passwd": "change the password of a user",
+    "remove": "remove a user",
+    "list": "list the names of the users",
 }
 
 
 class UserCommandError(Exception):
-    """It can not be done; the text is one line for whoever asked."""
+    """The command failed; the text is one line for the operator."""
 
 
-def arguments(parser: ArgumentParser) -> None:
-    """Add what it takes."""
-    parser.epilog = CONFIG_EPILOG
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of the command."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, text in _ACTIONS.items():
-        below = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        action = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
         if name == "list":
-            below.add_argument("--json", action="store_true", help="print JSON")
+            add_json_argument(action)
         else:
-            below.add_argument("name", metavar="NAME", help="what the user is called")
-        below.add_argument("file", nargs="?", metavar="FILE", help="the configuration (YAML)")
-        below.add_argument(
-            "--htpasswd", metavar="PATH", help=f"the file of users, instead of the {_KEY} of FILE"
+            action.add_argument("name", metavar="NAME", help="the name of the user")
+        add_config_argument(action)
+        action.add_argument(
+            "--htpasswd", metavar="PATH", help=f"the htpasswd file, instead of {_KEY} of FILE"
         )
 
 
 def run(options: Namespace) -> int:
-    """Do it.
+    """Add, change, remove or list users.
 
     :returns: 0, or 1 with a line on standard error.
     """
-    path = options.htpasswd or _configured(options.file)
+    path = options.htpasswd or _configured_path(options.file)
     try:
         if options.action == "list":
-            _print(path, as_json=options.json)
+            _print_users(path, as_json=options.json)
         else:
-            _change(path, options.action, _name(options.name))
+            _change_user(path, options.action, _encode_name(options.name))
     except UserCommandError as error:
         print_error(str(error))
     except HtpasswdInvalid as error:
@@ -80,34 +83,34 @@ def run(options: Namespace) -> int:
     return 1
 
 
-def _configured(file: str | None) -> str:
-    found = load_or_exit(file)
-    htpasswd = found.configuration.auth.htpasswd
+def _configured_path(file: str | None) -> str:
+    loaded = load_or_exit(file)
+    htpasswd = loaded.configuration.auth.htpasswd
     if htpasswd is None:
-        print_error(f"{_KEY} is not set in {found.source}; give --htpasswd PATH")
+        print_error(f"{_KEY} is not set in {loaded.source}; use --htpasswd PATH")
         raise SystemExit(1)
     return htpasswd.path
 
 
-def _name(given: str) -> bytes:
-    name = given.encode("utf-8", "surrogateescape")
+def _encode_name(text: str) -> bytes:
+    name = text.encode("utf-8", "surrogateescape")
     if not is_user_name(name):
-        raise UserCommandError(f"{given!r} is no name: expected printable text without a colon")
+        raise UserCommandError(f"invalid name {text!r}: expected printable text without a colon")
     return name
 
 
-def _change(path: str, action: str, name: bytes) -> None:
-    shown = name.decode()
+def _change_user(path: str, action: str, name: bytes) -> None:
+    text = name.decode()
 
     def check(content: bytes) -> None:
         parse_htpasswd(content)
-        there = has_entry(content, name)
-        if there and action == "add":
-            raise UserCommandError(f"{shown} is there already; passwd gives another password")
-        if not there and action != "add":
-            raise UserCommandError(f"{shown} is not there; list shows who is")
+        exists = has_entry(content, name)
+        if exists and action == "add":
+            raise UserCommandError(f"{text} already exists; use passwd to change the password")
+        if not exists and action != "add":
+            raise UserCommandError(f"{text} does not exist; use list to print the users")
 
-    hashed = b"" if action == "remove" else _hash(_password(path, shown, check))
+    hashed = b"" if action == "remove" else _hash_password(_read_password(path, text, check))
 
     def change(content: bytes) -> bytes:
         check(content)
@@ -118,44 +121,46 @@ def _change(path: str, action: str, name: bytes) -> None:
     edit_file(path, change)
 
 
-def _password(path: str, shown: str, check: Callable[[bytes], None]) -> bytes:
-    """What was typed or piped, once it makes sense to ask."""
+def _read_password(path: str, user: str, check: Callable[[bytes], None]) -> bytes:
+    """Return the password from the terminal or standard input.
+
+    :param check: raises an error if the change is not possible; called before prompting.
+    """
     file = Path(path)
     check(file.read_bytes() if file.exists() else b"")
     if not sys.stdin.isatty():
         password = sys.stdin.buffer.readline().rstrip(b"\r\n")
     else:
-        password = getpass(f"password of {shown}: ").encode()
-        if getpass("the same again: ").encode() != password:
-            raise UserCommandError("these were two passwords")
+        password = getpass(f"password of {user}: ").encode()
+        if getpass("repeat the password: ").encode() != password:
+            raise UserCommandError("the passwords differ")
     if not password:
-        raise UserCommandError("an empty password lets everybody in")
+        raise UserCommandError("the password is empty")
     if len(password) > MAX_PASSWORD_BYTES:
         raise UserCommandError(
-            f"more than {MAX_PASSWORD_BYTES} bytes, of which bcrypt would not see the rest"
+            f"the password is longer than {MAX_PASSWORD_BYTES} bytes; bcrypt ignores the rest"
         )
     if b"\0" in password:
-        raise UserCommandError("a password is text")
+        raise UserCommandError("the password contains a null byte")
     return password
 
 
-def _hash(password: bytes) -> bytes:
+def _hash_password(password: bytes) -> bytes:
     try:
         from twisted_registry.auth.password_file import hash_password  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise UserCommandError(
-            f"needs the package {error.name}: install twisted-registry[auth]"
+            f"requires the package {error.name}; install twisted-registry[auth]"
         ) from None
     return hash_password(password)
 
 
-def _print(path: str, *, as_json: bool) -> None:
+def _print_users(path: str, *, as_json: bool) -> None:
     users = parse_htpasswd(Path(path).read_bytes())
-    listed = sorted((name.decode(), cost_of(hashed)) for name, hashed in users.hashes.items())
+    costs = sorted((name.decode(), cost_of(hashed)) for name, hashed in users.hashes.items())
     if as_json:
-        found = [{"name": name, "cost": cost} for name, cost in listed]
-        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+        print_json([{"name": name, "cost": cost} for name, cost in costs])
     else:
-        sys.stdout.write("".join(f"{name}\n" for name, _ in listed))
+        sys.stdout.write("".join(f"{name}\n" for name, _ in costs))
     if users.ignored:
-        print_error(f"{path}: {users.ignored} lines are of no use: their hash is not bcrypt's")
+        print_error(f"{path}: {users.ignored} lines ignored, because their hash is not bcrypt")
