@@ -61,33 +61,44 @@ async def test_a_failing_call(start, clock, logged_errors, scenario):
 
 
 @implementer(IReader)
-class Torn:
-    """A reader that fails after some of what it promised."""
+class ShortReader:
+    """A reader that delivers fewer bytes than its size, and then ends or fails."""
 
     size = 100
 
+    def __init__(self, error):
+        self.error = error
+
     def deliver(self, consumer):
         consumer.write(b"x" * 60)
-        return fail(StorageError("x", "torn"))
+        return succeed(None) if self.error is None else fail(self.error)
 
     def close(self):
         pass
 
 
-class Tearing(MemoryDriver):
-    """A store that begins to answer, and fails."""
+class ShortDriver(MemoryDriver):
+    """A store whose blobs are shorter than it says."""
+
+    error = None
 
     def open(self, path, offset=0, length=None):
-        return succeed(Torn())
+        return succeed(ShortReader(self.error))
 
 
+@pytest.mark.parametrize("error", [None, StorageError("x", "torn")], ids=["end", "error"])
 @pytest_twisted.ensureDeferred
-async def test_a_download_that_breaks_off_is_seen_to(start, clock):
-    async with start(driver=Tearing(clock)) as api:
+async def test_a_blob_of_which_the_store_sends_less_closes_the_connection(
+    start, clock, logged_errors, error
+):
+    driver = ShortDriver(clock)
+    driver.error = error
+    async with start(driver=driver) as api:
         digest = await api.blob(b"x" * 100)
         response = await api("GET", f"a/blobs/{digest}")
         assert (response.status, response.body) == (200, b"x" * 60)
         assert not response.whole
+        logged_errors.take()
 
 
 @pytest_twisted.ensureDeferred

@@ -358,16 +358,5 @@ def test_a_driver_with_urls():
     assert world.listener.brief()[-1] == ("pull", "blob", None)
 
 
-def test_parts_are_kept_where_nobody_hears_who_did_what(monkeypatch):
-    clock = Clock()
-    monkeypatch.setattr("twisted_registry.repository.registry._MAX_REPOSITORIES", 2)
-    registry = Registry(MemoryDriver(clock), clock)
-    first = registry.repository("a")
-    assert registry.repository("a", ORIGIN) is first
-    for name in ("b", "c"):
-        assert registry.repository(name).name == name
-    assert registry.repository("a") is not first
-
-
 def test_whoever_listens_hears_of_the_right_caller(world):
     assert world.repo() is not world.repo()

@@ -22,7 +22,6 @@ from twisted.internet.defer import CancelledError
 
 from twisted_registry.oci.manifest import parse_references
 from twisted_registry.repository import catalog, layout
-from twisted_registry.repository.cache import MAX_MANIFEST_READ_BYTES
 from twisted_registry.repository.concurrency import KeyedLock, map_concurrently
 from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.repository.links import parse_link, put_link, read_link
@@ -454,7 +453,7 @@ async def _contents(driver: IStorageDriver, paths: Sequence[str]) -> Sequence[by
 @translate_storage_errors
 async def _content(driver: IStorageDriver, path: str) -> bytes | None:
     try:
-        return await driver.get(path, MAX_MANIFEST_READ_BYTES)
+        return await driver.get(path, layout.MAX_MANIFEST_READ_BYTES)
     except PathNotFound:
         return None
 

@@ -1,16 +1,16 @@
-"""What is known of a digest, whoever holds it: how large its content is.
+"""Caches of metadata: links and manifests, and the sizes of blobs.
 
-That never changes, so it may be remembered anywhere and for ever. Nothing here says that any
-repository holds the content, or that the store does: pushes, HEAD and mounts ask the store, and a
-pull asks it for the link. What is saved is the second question of a pull.
+:class:`MetadataCache` keeps links and manifests that were read. Each hit is validated by one
+``stat`` of the file on the reactor thread, where the driver can do that without waiting
+(:meth:`~twisted_registry.storage.interfaces.IFastLookup.peek`). So the next request sees a
+change by any process. Where the driver cannot, every request reads the store.
 
-What was read before and has not changed since.
+:class:`IDescriptorCache` keeps the sizes of blobs. The size of a digest's content never changes, so
+it needs no validation, and may be shared between processes. It does not say that the blob exists:
+only pulls use it, which fail at the store if the blob is gone. Pushes, HEAD and mounts ask the
+store.
 
-A pull asks for the same links and manifests again and again. Each hit is checked against the
-store by one look at the file, on the reactor's thread, where the driver can do that without
-waiting (:meth:`~twisted_registry.storage.interfaces.IFastLookup.peek`): so a change made by
-anybody is seen by the next request, and what is gone is gone. Where it can not, everything is
-read anew. Nothing here says who holds what; :mod:`twisted_registry.repository.presence` does.
+Neither says which repository holds what: :mod:`twisted_registry.repository.presence` does.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from zope.interface import Interface, implementer
@@ -26,60 +27,72 @@ from twisted_registry.oci.manifest import declared_media_type
 from twisted_registry.repository import layout
 from twisted_registry.repository.links import read_link
 from twisted_registry.storage.fallbacks import fast_lookup
-from twisted_registry.storage.interfaces import ILocalFileReader, PathNotFound
+from twisted_registry.storage.interfaces import PathNotFound
 
 if TYPE_CHECKING:
     from twisted_registry.oci.digest import Digest
-
-    # @@EMPTY
-    from twisted_registry.repository.manifests import StoredManifest
-    from twisted_registry.repository.verification import Fingerprints
-    from twisted_registry.storage.interfaces import FileVersion, IReader, IStorageDriver
+    from twisted_registry.storage.interfaces import (
+        FileVersion,
+        IFastLookup,
+        IReader,
+        IStorageDriver,
+    )
 
 # zope's methods have no self, and their bodies are their docstrings.
 # ruff: noqa: N805
 # mypy: disable-error-code="empty-body"
 
+log = Logger()
+
+#: Bytes of manifests that are cached, with the overhead of each.
+MAX_CONTENT_BYTES = 64 * 1024 * 1024
+#: Links that are cached.
+MAX_LINKS = 50_000
+#: Pairs of repository and tag or digest whose pull is cached.
+MAX_PULLS = 10_000
+#: Memory that each cached manifest takes beside its bytes, about.
+ENTRY_OVERHEAD_BYTES = 1024
+
 
 class IDescriptorCache(Interface):
-    """Remembers sizes. It never fails: what it can not tell, it does not know."""
+    """A cache of blob sizes by digest. Its methods never fail."""
 
     def size(digest: Digest) -> Deferred[int | None]:
-        """Fire with the bytes that the content of a digest has, or None if that is not known."""
+        """Fire with the size of the content of a digest in bytes, or None if it is not cached."""
 
     def remember_size(digest: Digest, size: int) -> None:
-        """Remember the size of the content of a digest."""
+        """Cache the size of the content of a digest in bytes."""
 
     def close() -> Deferred[None]:
-        """Free connections."""
+        """Close connections; the Deferred fires when that is done."""
 
 
 @implementer(IDescriptorCache)
 class NullDescriptorCache:
-    """Remembers nothing."""
+    """A descriptor cache that stores nothing."""
 
     def size(self, digest: Digest) -> Deferred[int | None]:  # noqa: ARG002
-        """Nothing is known."""
+        """Fire with None."""
         return succeed(None)
 
     def remember_size(self, digest: Digest, size: int) -> None:
-        """Forget."""
+        """Do nothing."""
 
     def close(self) -> Deferred[None]:
-        """Nothing is held."""
+        """Do nothing."""
         return succeed(None)
 
 
 @implementer(IDescriptorCache)
+@define(eq=False)
 class MemoryDescriptorCache:
-    """Remembers in this process (``storage.cache.blobdescriptor: inmemory``).
+    """A descriptor cache in this process (``storage.cache.blobdescriptor: inmemory``).
 
-    :ivar limit: how many; the one longest unused is dropped. 0 is no limit.
+    :ivar limit: the most entries; the least recently used one is evicted. 0 means no limit.
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._sizes: OrderedDict[Digest, int] = OrderedDict()
+    limit: int
+    _sizes: OrderedDict[Digest, int] = field(init=False, factory=OrderedDict)
 
     def size(self, digest: Digest) -> Deferred[int | None]:
         """Fire at once."""
@@ -89,112 +102,103 @@ class MemoryDescriptorCache:
         return succeed(size)
 
     def remember_size(self, digest: Digest, size: int) -> None:
-        """Remember."""
+        """Store the size, and evict the oldest entry if there are too many."""
         self._sizes[digest] = size
         self._sizes.move_to_end(digest)
         if self.limit and len(self._sizes) > self.limit:
             self._sizes.popitem(last=False)
 
     def close(self) -> Deferred[None]:
-        """Nothing is held."""
+        """Do nothing."""
         return succeed(None)
 
 
-log = Logger()
-
-#: Bytes of a stored manifest that are read at most: far beyond what any registry takes, since
-#: the one that wrote it may have had another limit.
-MAX_MANIFEST_READ_BYTES = 64 * 1024 * 1024
-#: Bytes of manifests that are kept, with what is made of each; how many links, and how many
-#: names under which manifests were pulled.
-MAX_CONTENT_BYTES = 64 * 1024 * 1024
-MAX_LINKS = 50_000
-MAX_PULLS = 10_000
-#: Bytes beside each manifest, about.
-ENTRY_OVERHEAD_BYTES = 1024
-
-
+@frozen(eq=False)
 class CachedManifest:
-    """The bytes of a manifest, sound when they were read.
+    """The bytes of a manifest that matched their digest when they were read.
 
-    :ivar declared: the media type that the document gives itself, or None.
-    :ivar served: what is told of it in every repository, once it was; None if that depends.
+    :ivar media_type: the media type that the document declares, or None.
     """
 
-    __slots__ = ("content", "media_type", "stored_manifest")
-
-    def __init__(self, content: bytes, media_type: str | None) -> None:
-        self.content = content
-        self.media_type = media_type
-        self.stored_manifest: StoredManifest | None = None
+    digest: Digest
+    content: bytes = field(repr=False)
+    media_type: str | None
 
 
+@frozen(eq=False)
 class _CachedPull:
-    """What a pull found, and how each file looked that it found it by."""
+    """The result of a pull.
 
-    __slots__ = ("digest", "versions")
-
-    def __init__(self, digest: Digest, versions: tuple[tuple[str, FileVersion], ...]) -> None:
-        self.digest = digest
-        self.versions = versions
-
-
-class MetadataCache:
-    """Reads links and manifests of one store, and keeps what it read.
-
-    :ivar content_limit: bytes of manifests that are kept, about.
-    :ivar link_limit: links that are kept.
-    :ivar pull_limit: names under which manifests were pulled that are kept.
+    :ivar versions: path and version of each file that the pull has read; the manifest is the last.
     """
 
-    def __init__(
-        self,
-        driver: IStorageDriver,
-        max_content_bytes: int = MAX_CONTENT_BYTES,
-        max_links: int = MAX_LINKS,
-        max_pulls: int = MAX_PULLS,
-        descriptors: IDescriptorCache | None = None,
-    ) -> None:
-        self.driver = driver
-        self.lookup = fast_lookup(driver)
-        self.max_content_bytes = max_content_bytes
-        self.max_links = max_links
-        self.max_pulls = max_pulls
-        self.descriptors = NullDescriptorCache() if descriptors is None else descriptors
-        self._links: OrderedDict[str, tuple[FileVersion, Digest]] = OrderedDict()
-        self._contents: OrderedDict[Digest, tuple[FileVersion, CachedManifest]] = OrderedDict()
-        self._pulls: OrderedDict[tuple[str, Digest | str], _CachedPull] = OrderedDict()
-        #: by repository and hex of the digest: the link and the blob, and how they looked
-        self._opened_blobs: OrderedDict[
-            tuple[str, str], tuple[tuple[str, FileVersion], tuple[str, FileVersion]]
-        ] = OrderedDict()
-        self._bytes = 0
-        self._fingerprints: Fingerprints | None = None
+    digest: Digest
+    versions: tuple[tuple[str, FileVersion], ...]
+
+
+@define(eq=False)
+class MetadataCache:
+    """Reads links, blob sizes and manifests of one store, and caches them.
+
+    All its caches evict the least recently used entry.
+
+    :ivar max_content_bytes: bytes of manifests that are cached, with their overhead.
+    :ivar max_links: links that are cached.
+    :ivar max_pulls: pairs of repository and tag or digest whose pull is cached.
+    :ivar descriptors: caches blob sizes for drivers that cannot ``peek``.
+    """
+
+    driver: IStorageDriver
+    max_content_bytes: int = MAX_CONTENT_BYTES
+    max_links: int = MAX_LINKS
+    max_pulls: int = MAX_PULLS
+    descriptors: IDescriptorCache = field(factory=NullDescriptorCache)
+    lookup: IFastLookup = field(init=False)
+    _links: OrderedDict[str, tuple[FileVersion, Digest]] = field(init=False, factory=OrderedDict)
+    _manifests: OrderedDict[Digest, tuple[FileVersion, CachedManifest]] = field(
+        init=False, factory=OrderedDict
+    )
+    _pulls: OrderedDict[tuple[str, Digest | str], _CachedPull] = field(
+        init=False, factory=OrderedDict
+    )
+    _content_bytes: int = field(init=False, default=0)
+
+    @lookup.default
+    def _find_lookup(self) -> IFastLookup:
+        return fast_lookup(self.driver)
 
     def cached_pull(self, repository: str, reference: Digest | str) -> CachedManifest | None:
-        """The manifest that a pull of ``reference`` found before, if another would find it again.
+        """Return the manifest that an earlier pull has found, if a pull now would find the same.
 
-        That is so if all files that it was found by look as they did: the links of the tag and
-        of the revision, and the manifest itself. None says nothing.
+        This is so if all files that it read are unchanged: the links of the tag and of the
+        revision, and the manifest. They are validated by one call of the driver.
+
+        :param reference: a digest or a tag.
+        :returns: None if the result of a pull is not known.
         """
-        key = (repository, reference)
+        key = repository, reference
         pull = self._pulls.get(key)
         if pull is None:
             return None
-        kept = self._contents.get(pull.digest)
-        # It may have been dropped to make room for others, or read again since.
+        cached = self._manifests.get(pull.digest)
+        # The manifest may have been evicted, or read again since.
         if (
-            kept is None
-            or kept[0] != pull.versions[-1][1]
+            cached is None
+            or cached[0] != pull.versions[-1][1]
             or not self.lookup.validate(pull.versions)
         ):
             del self._pulls[key]
             return None
-        self._contents.move_to_end(pull.digest)
-        return kept[1]
+        self._pulls.move_to_end(key)
+        self._manifests.move_to_end(pull.digest)
+        return cached[1]
 
     def remember_pull(self, repository: str, reference: Digest | str, digest: Digest) -> None:
-        """Note that a pull of ``reference`` has just found ``digest``, for :meth:`cached_pull`."""
+        """Cache that a pull of a reference has just found a manifest.
+
+        Nothing is cached if one of the files is not cached, or if the manifest does not declare its
+        media type: that depends on a further file of the repository.
+        """
         links = [layout.revision_link(repository, digest)]
         if isinstance(reference, str):
             links.insert(0, layout.tag_current(repository, reference))
@@ -204,65 +208,36 @@ class MetadataCache:
             if link is None or link[1] != digest:
                 return
             versions.append((path, link[0]))
-        kept = self._contents.get(digest)
-        if kept is None:
+        cached = self._manifests.get(digest)
+        if cached is None or cached[1].media_type is None:
             return
-        versions.append((layout.blob(digest), kept[0]))
+        versions.append((layout.blob(digest), cached[0]))
         self._pulls[repository, reference] = _CachedPull(digest, tuple(versions))
         if len(self._pulls) > self.max_pulls:
             self._pulls.popitem(last=False)
 
-    def reopen_blob(self, repository: str, digest: Digest) -> IReader | None:
-        """A blob that a pull opened before, open again, if another pull would find it again.
-
-        None says nothing: look it up.
-        """
-        key = repository, digest.hex
-        versions = self._opened_blobs.get(key)
-        if versions is None:
-            return None
-        if not self.lookup.validate(versions):
-            del self._opened_blobs[key]
-            return None
-        return self.lookup.open_cached(*versions[1])
-
-    def remember_opened_blob(self, repository: str, digest: Digest) -> None:
-        """Note that a pull has just opened a blob, for :meth:`reopen_blob`."""
-        link = self._links.get(path := layout.layer_link(repository, digest))
-        file = layout.blob(digest)
-        version = self.lookup.peek(file)
-        if link is None or link[1] != digest or version is None or version.size == 0:
-            return
-        self._opened_blobs[repository, digest.hex] = (path, link[0]), (file, version)
-        if len(self._opened_blobs) > self.max_pulls:
-            self._opened_blobs.popitem(last=False)
-
-    def was_verified(self, digest: Digest) -> bool:
-        """Whether a large blob came from afar before, and was right."""
-        return self._fingerprints is not None and self._fingerprints.of(digest) is not None
-
     async def read_link(self, path: str) -> Digest | None:
-        """The digest that a link holds, or None if there is no sound link."""
+        """Return the digest in a link, or None if there is no valid link."""
+        # Taken before the read: if the file changes in between, the next validation fails.
         version = self.lookup.peek(path)
         if version is None:
             return await read_link(self.driver, path)
-        kept = self._links.get(path)
-        if kept is not None and kept[0] == version:
+        cached = self._links.get(path)
+        if cached is not None and cached[0] == version:
             self._links.move_to_end(path)
-            return kept[1]
+            return cached[1]
         digest = await read_link(self.driver, path)
         if digest is not None:
-            # Seen before it was read: if it changed in between, the next look tells.
             self._links[path] = version, digest
             if len(self._links) > self.max_links:
                 self._links.popitem(last=False)
         return digest
 
     async def blob_size(self, digest: Digest) -> int | None:
-        """The size of a blob that the store holds, or None.
+        """Return the size of a blob in the store in bytes, or None if there is none.
 
-        A file without bytes is none, unless that is its digest: a crash of a registry that does
-        not sync leaves such files.
+        An empty file counts as missing, unless the digest is that of empty content: a crash of a
+        registry that does not sync leaves such files.
         """
         path = layout.blob(digest)
         version = self.lookup.peek(path)
@@ -276,9 +251,9 @@ class MetadataCache:
         return None if size == 0 and not digest.is_of_empty_content else size
 
     async def cached_size(self, digest: Digest) -> int | None:
-        """What :meth:`size` tells, or told once if the store can not be looked at without waiting.
+        """Return :meth:`blob_size`, from the descriptor cache where the driver cannot ``peek``.
 
-        For pulls alone: whoever follows it to the store sees there if the blob is gone.
+        Only for pulls: a cached size does not prove that the blob still exists.
         """
         if self.lookup.peek(layout.blob(digest)) is not None:
             return await self.blob_size(digest)
@@ -290,71 +265,57 @@ class MetadataCache:
         return size
 
     async def open_blob(self, digest: Digest) -> IReader | None:
-        """A blob that the store holds, open to be read, or None; see :meth:`size`.
-
-        One that comes from afar is compared with its digest while it is read. Files of this
-        machine are not: they leave it without passing through this process.
-        """
-        path = layout.blob(digest)
+        """Open a blob in the store, or return None if there is none; see :meth:`blob_size`."""
         try:
-            reader: IReader = await self.driver.open(path)
+            reader: IReader = await self.driver.open(layout.blob(digest))
         except PathNotFound:
             return None
         if reader.size == 0 and not digest.is_of_empty_content:
             reader.close()
             return None
-        if not ILocalFileReader.providedBy(reader) and self.lookup.peek(path) is None:
-            # Most read files of this machine.
-            from twisted_registry.repository.verification import (  # noqa: PLC0415
-                Fingerprints,
-                VerifiedReader,
-            )
-
-            if self._fingerprints is None:
-                self._fingerprints = Fingerprints()
-            return VerifiedReader(reader, digest, self._fingerprints)
         return reader
 
     async def read_manifest(self, digest: Digest) -> CachedManifest | None:
-        """The bytes of a manifest that the store holds, or None if it has none or damaged ones."""
+        """Return a manifest of the store, or None if it is missing or damaged."""
         path = layout.blob(digest)
         version = self.lookup.peek(path)
         if version is not None:
-            kept = self._contents.get(digest)
-            if kept is not None and kept[0] == version:
-                self._contents.move_to_end(digest)
-                return kept[1]
+            cached = self._manifests.get(digest)
+            if cached is not None and cached[0] == version:
+                self._manifests.move_to_end(digest)
+                return cached[1]
         try:
-            content = await self.driver.get(path, MAX_MANIFEST_READ_BYTES)
+            content = await self.driver.get(path, layout.MAX_MANIFEST_READ_BYTES)
             if not digest.matches(content):
-                # The way may be bad, and not the store.
-                content = await self.driver.get(path, MAX_MANIFEST_READ_BYTES)
+                # The transfer may be at fault, and not the stored bytes.
+                content = await self.driver.get(path, layout.MAX_MANIFEST_READ_BYTES)
         except PathNotFound:
             return None
         if not digest.matches(content):
             log.error(
-                "the bytes of manifest {digest} are damaged; it counts as missing, and a push of "
-                "it repairs it",
+                "manifest {digest} is damaged and treated as missing; push it again to repair it",
                 digest=str(digest),
             )
             return None
-        found = CachedManifest(content, declared_media_type(content))
+        manifest = CachedManifest(digest, content, declared_media_type(content))
         if version is not None:
-            self._store_content(digest, version, found)
-        return found
+            self._store_manifest(digest, version, manifest)
+        return manifest
 
-    def _store_content(self, digest: Digest, version: FileVersion, content: CachedManifest) -> None:
-        before = self._contents.pop(digest, None)
+    def _store_manifest(
+        self, digest: Digest, version: FileVersion, manifest: CachedManifest
+    ) -> None:
+        before = self._manifests.pop(digest, None)
         if before is not None:
-            self._bytes -= _size_of_entry(before[1])
-        if _size_of_entry(content) > self.max_content_bytes:
+            self._content_bytes -= _entry_bytes(before[1])
+        if _entry_bytes(manifest) > self.max_content_bytes:
             return
-        self._contents[digest] = version, content
-        self._bytes += _size_of_entry(content)
-        while self._bytes > self.max_content_bytes:
-            _, (_, dropped) = self._contents.popitem(last=False)
-            self._bytes -= _size_of_entry(dropped)
+        self._manifests[digest] = version, manifest
+        self._content_bytes += _entry_bytes(manifest)
+        while self._content_bytes > self.max_content_bytes:
+            _, (_, evicted) = self._manifests.popitem(last=False)
+            self._content_bytes -= _entry_bytes(evicted)
 
 
-def _size_of_entry(content: CachedManifest) -> int:
-    return len(content.content) + ENTRY_OVERHEAD_BYTES
+def _entry_bytes(manifest: CachedManifest) -> int:
+    return len(manifest.content) + ENTRY_OVERHEAD_BYTES

@@ -99,7 +99,7 @@ class _WorkQueue(Generic[A, T]):
 async def map_in_batches(
     function: Callable[[A], Coroutine[Deferred[object], object, T]], items: Sequence[A]
 ) -> list[T]:
-    """The same as :func:`map_concurrently`, for so many that their turns must not all wait in memory."""
+    """Call :func:`map_concurrently` for many items, a batch at a time, to bound the memory used."""
     results: list[T] = []
     for start in range(0, len(items), _BATCH_ITEMS):
         results += await map_concurrently(function, items[start : start + _BATCH_ITEMS])

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 _PAGE_ENTRIES = 5000
 #: Manifests that are read at once: they may be large.
 _MANIFESTS_AT_ONCE = 64
-#: Bytes of a link, and of a manifest.
-_MAX_LINK_BYTES = 64 * 1024
-_MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 
 
 @frozen
@@ -110,7 +107,7 @@ class Inventory:
         while True:
             names = await self._folders(layout.tags(name), last)
             links = await self._contents(
-                [layout.tag_current(name, tag) for tag in names], _MAX_LINK_BYTES
+                [layout.tag_current(name, tag) for tag in names], layout.MAX_LINK_BYTES
             )
             found = []
             for tag, content in zip(names, links, strict=True):
@@ -129,7 +126,7 @@ class Inventory:
         for start in range(0, len(digests), _MANIFESTS_AT_ONCE):
             batch = digests[start : start + _MANIFESTS_AT_ONCE]
             contents = await self._contents(
-                [layout.blob(digest) for digest in batch], _MAX_MANIFEST_BYTES
+                [layout.blob(digest) for digest in batch], layout.MAX_MANIFEST_READ_BYTES
             )
             for digest, content in zip(batch, contents, strict=True):
                 if content is None or not digest.matches(content):

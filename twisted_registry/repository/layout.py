@@ -82,6 +82,14 @@ SCRUB = "twisted-registry/scrub"
 #: What was found to be damaged.
 QUARANTINE = "twisted-registry/quarantine"
 
+#: Bytes that are read of a link at most. A longer file is damaged.
+MAX_LINK_BYTES = 64 * 1024
+#: Bytes that are read at most of a file with a media type.
+MAX_MEDIA_TYPE_BYTES = 1024
+#: Bytes that are read at most of a manifest: more than any registry accepts, because the registry
+#: that stored it may have had another limit.
+MAX_MANIFEST_READ_BYTES = 64 * 1024 * 1024
+
 #: The folders in which nothing lies but what has one of these names.
 KNOWN_FOLDERS = {
     _ROOT: frozenset({"blobs", "repositories"}),
@@ -109,7 +117,7 @@ UPLOAD_MARKERS = ("_uploads",)
 
 def blob(digest: Digest) -> str:
     """The bytes of a blob or manifest."""
-    return f"{blob_folder(digest)}/data"
+    return f"{BLOBS}/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}/data"
 
 
 def blob_folder(digest: Digest) -> str:
@@ -151,7 +159,7 @@ def layer(name: str, digest: Digest) -> str:
 
 def layer_link(name: str, digest: Digest) -> str:
     """Says that the repository holds a blob."""
-    return f"{layer(name, digest)}/link"
+    return f"{REPOSITORIES}/{name}/_layers/{digest.algorithm}/{digest.hex}/link"
 
 
 def manifests(name: str) -> str:
@@ -171,7 +179,7 @@ def revision(name: str, digest: Digest) -> str:
 
 def revision_link(name: str, digest: Digest) -> str:
     """Says that the repository holds a manifest."""
-    return f"{revision(name, digest)}/link"
+    return f"{REPOSITORIES}/{name}/_manifests/revisions/{digest.algorithm}/{digest.hex}/link"
 
 
 def revision_media_type(name: str, digest: Digest) -> str:
@@ -207,7 +215,7 @@ def tag(name: str, tag_name: str) -> str:
 
 def tag_current(name: str, tag_name: str) -> str:
     """Says which manifest a tag names."""
-    return f"{tag(name, tag_name)}/{CURRENT_LINK}"
+    return f"{REPOSITORIES}/{name}/_manifests/tags/{tag_name}/{CURRENT_LINK}"
 
 
 def index(digest: Digest) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from twisted.logger import Logger
 
 from twisted_registry.oci.digest import Digest, DigestInvalid
+from twisted_registry.repository import layout
 from twisted_registry.storage.interfaces import PathNotFound, Put
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-#: Bytes. A longer file is a damaged disk rather than a link.
-_MAX_LINK_BYTES = 64 * 1024
 #: How often one is read that holds no digest: the way may be bad, and not the store.
 _READ_ATTEMPTS = 2
 
@@ -31,7 +30,7 @@ async def read_link(driver: IStorageDriver, path: str) -> Digest | None:
     digest = None
     try:
         for _ in range(_READ_ATTEMPTS):
-            digest = parse_link(await driver.get(path, _MAX_LINK_BYTES))
+            digest = parse_link(await driver.get(path, layout.MAX_LINK_BYTES))
             if digest is not None:
                 break
     except PathNotFound:
@@ -55,7 +54,7 @@ def parse_link(content: bytes) -> Digest | None:
 
 async def match_links(bulk: IBulkLookup, digest: Digest, paths: Sequence[str]) -> list[bool]:
     """Which of some links hold a digest; what is not there, or no sound link, holds none."""
-    contents = await bulk.get_many(paths, _MAX_LINK_BYTES)
+    contents = await bulk.get_many(paths, layout.MAX_LINK_BYTES)
     wanted = str(digest)
     return [
         content is not None and content.decode("ascii", "replace").strip() == wanted

@@ -8,7 +8,7 @@ at once more, because a DELETE may have taken it in between.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from twisted_registry.oci.manifest import Descriptor
-    from twisted_registry.repository.cache import MetadataCache
+    from twisted_registry.repository.cache import CachedManifest, MetadataCache
     from twisted_registry.repository.interfaces import EventPublisher
     from twisted_registry.repository.policy import Policy
     from twisted_registry.repository.presence import Presence
@@ -49,13 +49,11 @@ class StoredManifest:
     """A manifest as it is served.
 
     :ivar content: the bytes as pushed.
-    :ivar memo: for whoever serves it, to keep what is made of it as long as it is kept.
     """
 
     digest: Digest
     media_type: str
-    content: bytes
-    memo: dict[str, Any] = field(factory=dict, init=False, eq=False, repr=False)
+    content: bytes = field(repr=False)
 
 
 @frozen
@@ -112,21 +110,20 @@ class Manifests:
 
     @translate_storage_errors
     async def get(self, reference: Digest | str, *, is_query: bool = False) -> StoredManifest:
-        """Read a manifest for a client.
+        """Return a manifest for a client.
 
         :param reference: its digest, or a tag that names it.
-        :param asked: whether the client does not pull it, but asks whether it is there, and may
-            leave out a push if so.
-        :raises RegistryError: MANIFEST_UNKNOWN if the repository does not hold it, or its bytes
-            are not what its digest says: the next push repairs it.
+        :param is_query: whether the client does not pull it, but may skip a push if it exists.
+        :raises RegistryError: MANIFEST_UNKNOWN if the repository does not have it, or if it is
+            damaged: the next push repairs it.
         """
-        # A tag holds what it names.
+        # A tag protects the manifest that it names.
         is_query = is_query and isinstance(reference, Digest)
-        held = await self.presence.cached_pull(self.name, reference, is_query=is_query)
-        stored = (
-            await self._find(reference, is_query=is_query) if held is None else held.stored_manifest
-        )
-        assert stored is not None
+        cached = await self.presence.cached_pull(self.name, reference, is_query=is_query)
+        if cached is None:
+            cached = await self._find(reference, is_query=is_query)
+            self.cache.remember_pull(self.name, reference, cached.digest)
+        stored = await self._stored(cached)
         if self.pending_pulls is not None:
             self.pending_pulls.add((self.name, reference))
         self.publish_event(
@@ -142,9 +139,10 @@ class Manifests:
     @translate_storage_errors
     async def get_parsed(self, digest: Digest) -> tuple[StoredManifest, Manifest] | None:
         """A manifest and what it says, or None if it is not here or not sound."""
-        stored = await self._read(digest)
-        if stored is None:
+        cached = await self.presence.manifest_content(self.name, digest)
+        if cached is None:
             return None
+        stored = await self._stored(cached)
         try:
             return stored, parse_manifest(stored.content, stored.media_type)
         except ManifestInvalid:
@@ -223,27 +221,20 @@ class Manifests:
         self.publish_event("delete", "manifest", digest)
         return removed
 
-    async def _find(self, reference: Digest | str, *, is_query: bool) -> StoredManifest:
+    async def _find(self, reference: Digest | str, *, is_query: bool) -> CachedManifest:
         digest = reference if isinstance(reference, Digest) else await self.tags.resolve(reference)
         if digest is None:
             raise RegistryError(ErrorCode.MANIFEST_UNKNOWN, detail={"tag": reference})
-        stored = await self._read(digest, is_query=is_query)
-        if stored is None:
+        manifest = await self.presence.manifest_content(self.name, digest, is_query=is_query)
+        if manifest is None:
             raise _manifest_unknown(digest)
-        self.cache.remember_pull(self.name, reference, digest)
-        return stored
+        return manifest
 
-    async def _read(self, digest: Digest, *, is_query: bool = False) -> StoredManifest | None:
-        held = await self.presence.manifest_content(self.name, digest, is_query=is_query)
-        if held is None:
-            return None
-        if held.stored_manifest is not None:
-            return held.stored_manifest
-        if held.media_type is None:
-            media_type = await self._media_type(digest, held.content)
-            return StoredManifest(digest, media_type, held.content)
-        held.stored_manifest = StoredManifest(digest, held.media_type, held.content)
-        return held.stored_manifest
+    async def _stored(self, manifest: CachedManifest) -> StoredManifest:
+        media_type = manifest.media_type
+        if media_type is None:
+            media_type = await self._read_media_type(manifest.digest, manifest.content)
+        return StoredManifest(manifest.digest, media_type, manifest.content)
 
     async def _store(self, digest: Digest, content: bytes, manifest: Manifest) -> None:
         if await self.cache.read_manifest(digest) is None:
@@ -366,14 +357,16 @@ class Manifests:
         await recall.discard_restored(self.name, digest)
         return True
 
-    async def _media_type(self, digest: Digest, content: bytes) -> str:
-        """The media type of a manifest that does not tell its own."""
+    async def _read_media_type(self, digest: Digest, content: bytes) -> str:
+        """Return the media type of a manifest that does not declare one."""
         with suppress(PathNotFound):
-            kept = await self.driver.get(layout.revision_media_type(self.name, digest), 1024)
-            media_type = kept.decode("ascii", "replace")
+            stored = await self.driver.get(
+                layout.revision_media_type(self.name, digest), layout.MAX_MEDIA_TYPE_BYTES
+            )
+            media_type = stored.decode("ascii", "replace")
             if is_media_type(media_type):
                 return media_type
-        # As Distribution reads a document that does not say what it is.
+        # As CNCF Distribution reads a document without a media type.
         return guess_media_type(content) or OCI_IMAGE
 
 

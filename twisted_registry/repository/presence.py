@@ -1,12 +1,13 @@
-"""Is it here? The one place that answers.
+"""Existence checks for blobs and manifests.
 
-HEAD and GET, mounts, commits and the references of a manifest all ask here. A blob is here if
-the repository links it, its bytes are there, and the gate admits it. Each answer looks at the
-store: a blob that is gone is gone for the next request, so that the next push repairs it.
+HEAD and GET, mounts, commits and the references of a manifest all use this module. A blob exists in
+a repository if the repository links it, its bytes are in the store, and the gate admits it. Each
+answer looks at the store: a blob that is gone is missing for the next request, so that the next
+push repairs it.
 
-The gate hears of a pull, but has no say in it: nobody leaves out a push for having pulled, and what
-is on a collector's list may be needed all the same, by a manifest that another process has taken
-since. It will come off the list, or was condemned by a collector that died.
+Pulls tell the gate, but ignore its verdict. A pull makes no client skip a push, and content on a
+collector's list may still be needed, by a manifest that another process has accepted since. Then
+it leaves the list, or the collector that listed it has died.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
+from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
@@ -21,7 +23,7 @@ from twisted_registry.repository import layout
 from twisted_registry.repository.interfaces import IPresenceGate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from twisted_registry.oci.digest import Digest
@@ -32,10 +34,10 @@ if TYPE_CHECKING:
 
 @implementer(IPresenceGate)
 class NullGate:
-    """No collector: whatever is stored may be called present."""
+    """A gate for stores without a collector: it admits everything."""
 
     def may_report_present(self, repository: str | None, digest: Digest) -> bool:  # noqa: ARG002
-        """Yes."""
+        """Return True."""
         return True
 
     def wait_until_unlisted(
@@ -43,7 +45,7 @@ class NullGate:
         repository: str,  # noqa: ARG002
         digests: Iterable[Digest],  # noqa: ARG002
     ) -> Deferred[None]:
-        """At once."""
+        """Fire at once."""
         return succeed(None)
 
     def protect_push(
@@ -51,7 +53,7 @@ class NullGate:
         repository: str,  # noqa: ARG002
         digest: Digest,  # noqa: ARG002
     ) -> AbstractAsyncContextManager[None]:
-        """Nothing is ever removed."""
+        """Return a context manager that does nothing."""
         return nullcontext()
 
     def find_listed(
@@ -59,135 +61,101 @@ class NullGate:
         repository: str,  # noqa: ARG002
         digests: Iterable[Digest],  # noqa: ARG002
     ) -> Deferred[Sequence[Digest]]:
-        """None."""
+        """Fire with no digests."""
         return succeed(())
 
 
+@define(eq=False)
 class Presence:
-    """Answers for all repositories of a store.
+    """Existence checks for all repositories of a store.
 
-    :ivar recall: brings back what a push needs, if there is a trash.
+    :ivar gate: asked before content is reported present.
+    :ivar recall: restores collected content that a push needs; None if there is no trash.
     """
 
-    def __init__(
-        self, cache: MetadataCache, gate: IPresenceGate | None = None, recall: Recall | None = None
-    ) -> None:
-        self.cache = cache
-        self.gate = NullGate() if gate is None else gate
-        self.recall = recall
+    cache: MetadataCache
+    gate: IPresenceGate = field(factory=NullGate)
+    recall: Recall | None = None
 
     async def blob_size(self, repository: str, digest: Digest) -> int | None:
-        """The size of a blob that the repository holds, or None."""
-        link = layout.layer_link(repository, digest)
-        return await self._linked(repository, link, digest, self.cache.blob_size)
+        """Return the size of a blob of a repository in bytes, or None if it has none."""
+        # The name of the link already contains the digest. Reading the link tells a valid one from
+        # an empty one that a crash has left.
+        if await self.cache.read_link(layout.layer_link(repository, digest)) != digest:
+            return None
+        return await self._admitted_size(repository, digest)
+
+    async def manifest_size(self, repository: str, digest: Digest) -> int | None:
+        """Return the size of a manifest of a repository in bytes, or None if it has none."""
+        if await self.cache.read_link(layout.revision_link(repository, digest)) != digest:
+            return None
+        return await self._admitted_size(repository, digest)
+
+    async def size_in_any_repository(self, digest: Digest) -> int | None:
+        """Return the size of a blob in the store, whichever repository links it, or None."""
+        return await self._admitted_size(None, digest)
 
     async def size_for_pull(self, repository: str, digest: Digest) -> int | None:
-        """The size of a blob, for a pull: it may be remembered, the link never is."""
-        link = layout.layer_link(repository, digest)
-        return await self._linked(repository, link, digest, self.cache.cached_size, pull=True)
-
-    async def open_blob(self, repository: str, digest: Digest) -> IReader | None:
-        """A blob that the repository holds, open to be read to its end, or None."""
-        reader = self.cache.reopen_blob(repository, digest)
-        if reader is None:
-            reader = await self._open(repository, digest)
-            if reader is None:
-                return None
-            self.cache.remember_opened_blob(repository, digest)
-        gate_answered = False
-        try:
+        """Return the size of a blob for a pull, or None: the size may be cached, never the link."""
+        if await self.cache.read_link(layout.layer_link(repository, digest)) != digest:
+            return None
+        size = await self.cache.cached_size(digest)
+        if size is not None:
             answer = self.gate.may_report_present(repository, digest)
             if not isinstance(answer, bool):
                 await answer
-            gate_answered = True
-        finally:
-            if not gate_answered:
-                reader.close()
-        return reader
+        return size
 
-    async def manifest_size(self, repository: str, digest: Digest) -> int | None:
-        """The size of a manifest that the repository holds, or None."""
-        link = layout.revision_link(repository, digest)
-        return await self._linked(repository, link, digest, self.cache.blob_size)
+    async def open_blob(self, repository: str, digest: Digest) -> IReader | None:
+        """Open a blob of a repository for a pull of all of it, or return None if it has none."""
+        if await self.cache.read_link(layout.layer_link(repository, digest)) != digest:
+            return None
+        reader = await self.cache.open_blob(digest)
+        if reader is not None:
+            try:
+                answer = self.gate.may_report_present(repository, digest)
+                if not isinstance(answer, bool):
+                    await answer
+            except BaseException:
+                reader.close()
+                raise
+        return reader
 
     async def cached_pull(
         self, repository: str, reference: Digest | str, *, is_query: bool = False
     ) -> CachedManifest | None:
-        """The manifest that a pull of ``reference`` found before and would find again.
+        """Return the manifest that a pull would find if that is cached, else None.
 
-        None says nothing: look it up.
-
-        :param asked: see :meth:`content`.
+        :param reference: a digest or a tag.
+        :param is_query: see :meth:`manifest_content`.
         """
-        content = self.cache.cached_pull(repository, reference)
-        if content is None or content.stored_manifest is None:
+        manifest = self.cache.cached_pull(repository, reference)
+        if manifest is None:
             return None
-        answer = self.gate.may_report_present(repository, content.stored_manifest.digest)
-        return content if answer is True or await _maybe_await(answer) or not is_query else None
+        answer = self.gate.may_report_present(repository, manifest.digest)
+        admitted = answer if isinstance(answer, bool) else await answer
+        return manifest if admitted or not is_query else None
 
     async def manifest_content(
         self, repository: str, digest: Digest, *, is_query: bool = False
     ) -> CachedManifest | None:
-        """The bytes of a manifest that the repository holds, or None if it has none or bad ones.
+        """Return a manifest of a repository, or None if it is missing or damaged.
 
-        :param asked: whether this is no pull, but a question, upon which a push may be left out.
+        :param is_query: whether the client does not pull it, but may skip a push if it exists.
         """
         if await self.cache.read_link(layout.revision_link(repository, digest)) != digest:
             return None
         content = await self.cache.read_manifest(digest)
         if content is None:
             return None
-        admitted = await _maybe_await(self.gate.may_report_present(repository, digest))
+        answer = self.gate.may_report_present(repository, digest)
+        admitted = answer if isinstance(answer, bool) else await answer
         return content if admitted or not is_query else None
 
-    async def size_in_any_repository(self, digest: Digest) -> int | None:
-        """The size of a blob that the store holds, whichever repository links it, or None."""
+    async def _admitted_size(self, repository: str | None, digest: Digest) -> int | None:
         size = await self.cache.blob_size(digest)
-        if size is None or not await _maybe_await(self.gate.may_report_present(None, digest)):
-            return None
-        return size
-
-    async def _open(self, repository: str, digest: Digest) -> IReader | None:
-        link = layout.layer_link(repository, digest)
-        if not self.cache.was_verified(digest):
-            linked = await self.cache.read_link(link) == digest
-            return await self.cache.open_blob(digest) if linked else None
-        # From afar each question takes long, and the bytes are likely to be wanted: ask both.
-        opening = Deferred.fromCoroutine(self.cache.open_blob(digest))
-        linked = False
-        try:
-            linked = await self.cache.read_link(link) == digest
-        finally:
-            if not linked:
-                opening.addCallbacks(_close, lambda _: None)
-                opening.cancel()
-        return await opening if linked else None
-
-    async def _linked(
-        self,
-        repository: str,
-        link: str,
-        digest: Digest,
-        size_of: Callable[[Digest], Coroutine[Deferred[object], object, int | None]],
-        *,
-        pull: bool = False,
-    ) -> int | None:
-        # The link's name already says the digest; reading it tells a sound link from an empty
-        # one that a crash left.
-        if await self.cache.read_link(link) != digest:
-            return None
-        size = await size_of(digest)
         if size is None:
             return None
-        admitted = await _maybe_await(self.gate.may_report_present(repository, digest))
-        return size if admitted or pull else None
-
-
-def _close(reader: IReader | None) -> None:
-    if reader is not None:
-        reader.close()
-
-
-async def _maybe_await(answer: bool | Deferred[bool]) -> bool:  # noqa: FBT001
-    """What a gate answers, sooner or later."""
-    return answer if isinstance(answer, bool) else await answer
+        answer = self.gate.may_report_present(repository, digest)
+        admitted = answer if isinstance(answer, bool) else await answer
+        return size if admitted else None

@@ -13,7 +13,6 @@ from attrs import define, field, frozen
 
 from twisted_registry.oci.manifest import is_media_type
 from twisted_registry.repository import layout
-from twisted_registry.repository.cache import MAX_MANIFEST_READ_BYTES
 from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.repository.links import write_link
 from twisted_registry.repository.trash import TrashContents, TrashReason
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from twisted_registry.oci.digest import Digest
     from twisted_registry.repository.trash import TrashedItem
     from twisted_registry.storage.interfaces import IStorageDriver
-
-#: Bytes of a media type.
-_MAX_MEDIA_TYPE_BYTES = 1024
 
 
 @frozen
@@ -109,7 +105,9 @@ class Recall:
         if content is None or not digest.matches(content):
             return None
         kept = (
-            None if record is None else await self.contents.content(record, _MAX_MEDIA_TYPE_BYTES)
+            None
+            if record is None
+            else await self.contents.content(record, layout.MAX_MEDIA_TYPE_BYTES)
         )
         media_type = (kept or b"").decode("ascii", "replace")
         return RecoverableManifest(content, media_type if is_media_type(media_type) else None)
@@ -135,10 +133,10 @@ class Recall:
 
     async def _content(self, digest: Digest) -> bytes | None:
         try:
-            return await self.driver.get(layout.blob(digest), MAX_MANIFEST_READ_BYTES)
+            return await self.driver.get(layout.blob(digest), layout.MAX_MANIFEST_READ_BYTES)
         except PathNotFound:
             for item in reversed(await self.contents.folder(layout.trashed_blob(digest))):
-                content = await self.contents.content(item, MAX_MANIFEST_READ_BYTES)
+                content = await self.contents.content(item, layout.MAX_MANIFEST_READ_BYTES)
                 if content is not None:
                     return content
         return None

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 _PAGE_ENTRIES = 5000
 #: Repositories whose list of searched manifests a process keeps in memory.
 _MAX_REPOSITORIES = 64
-#: Bytes of a manifest or list that are read at most.
-_MAX_READ_BYTES = 64 * 1024 * 1024
 
 
 class ScannedRevisions:
@@ -116,7 +114,7 @@ class Referrers:
     async def _scan_revision(self, digest: Digest) -> Digest | None:
         """Read one manifest and link its subject; return the digest if it has to be read again."""
         try:
-            content = await self.driver.get(layout.blob(digest), _MAX_READ_BYTES)
+            content = await self.driver.get(layout.blob(digest), layout.MAX_MANIFEST_READ_BYTES)
         except StorageError:
             # Gone or unreadable: the next listing tries again.
             return digest
@@ -134,7 +132,9 @@ class Referrers:
         if known is not None:
             return known
         try:
-            content = await self.driver.get(layout.referrers_scanned(self.name), _MAX_READ_BYTES)
+            content = await self.driver.get(
+                layout.referrers_scanned(self.name), layout.MAX_MANIFEST_READ_BYTES
+            )
         except PathNotFound:
             return set()
         digests = set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from twisted_registry.oci.errors import ErrorCode, RegistryError
@@ -22,6 +21,7 @@ from twisted_registry.repository.interfaces import (
 from twisted_registry.repository.manifests import Manifests
 from twisted_registry.repository.policy import Policy
 from twisted_registry.repository.presence import NullGate, Presence
+from twisted_registry.repository.recall import Recall
 from twisted_registry.repository.referrers import Referrers, ScannedRevisions
 from twisted_registry.repository.tags import Tags
 from twisted_registry.repository.trash import Deleter
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
 _NO_ORIGIN = Origin()
 #: Bytes of the text of an upload secret that are asked for, and that make one at least.
 MIN_SECRET_BYTES = 32
-#: Repositories whose parts are kept for the next request.
-_MAX_REPOSITORIES = 1000
 #: Seconds for which a redirect to the store is good, as in Distribution.
 URL_LIFETIME_S = 20 * 60
 
@@ -104,10 +102,12 @@ class Registry:
         self._bulk = bulk_lookup(driver)
         self._host_lock = host_lock(driver)
         self._presigner = find_presigner(driver)
+        self._presence = Presence(
+            self._cache, self.gate, Recall(self.driver) if self.deleter.keeps_deleted else None
+        )
         self._running_hashes = RunningHashes()
         self._scanned = ScannedRevisions()
         self._locks = KeyedLock()
-        self._repositories: OrderedDict[str, Repository] = OrderedDict()
 
     @property
     def min_chunk_bytes(self) -> int:
@@ -119,24 +119,7 @@ class Registry:
 
         :param origin: who is to be named in the events of what is done through it.
         """
-        if self.has_listener:
-            return self._repository(name, origin)
-        # Nobody hears who did what: one will do for all.
-        kept = self._repositories.get(name)
-        if kept is None:
-            kept = self._repositories[name] = self._repository(name, _NO_ORIGIN)
-            if len(self._repositories) > _MAX_REPOSITORIES:
-                self._repositories.popitem(last=False)
-        return kept
-
-    def _repository(self, name: str, origin: Origin) -> Repository:
         publish_event = EventPublisher(self.listener, name, origin)
-        presence = Presence(self._cache, self.gate)
-        if self.deleter.keeps_deleted:
-            # Few have a trash.
-            from twisted_registry.repository.recall import Recall  # noqa: PLC0415
-
-            presence.recall = Recall(self.driver)
         deleter = self.deleter
         tags = Tags(
             self.driver,
@@ -153,7 +136,7 @@ class Registry:
         blobs = Blobs(
             self.driver,
             self._presigner,
-            presence,
+            self._presence,
             deleter,
             name,
             publish_event,
@@ -167,7 +150,7 @@ class Registry:
             Manifests(
                 self.driver,
                 self._cache,
-                presence,
+                self._presence,
                 self.policy,
                 tags,
                 referrers,
@@ -181,7 +164,9 @@ class Registry:
         )
 
     async def catalog(self, after: str, limit: int) -> tuple[list[str], bool]:
-        """One page of repository names, and whether there may be more, see :func:`catalog.list_repositories`.
+        """Return one page of repository names, and whether there may be more.
+
+        See :func:`catalog.list_repositories`.
 
         :param after: only names greater than this, in the order of whole names.
         """
