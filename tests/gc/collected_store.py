@@ -1,4 +1,4 @@
-"""A store that is kept up while processes serve it, with a clock that the test sets."""
+"""A store with a collector and serving processes, and a clock that the test controls."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from twisted_registry.repository import layout
 from twisted_registry.repository.inventory import Inventory
 
 DAY = 86_400.0
-#: How a collection is asked to take untagged manifests as well.
+#: Settings of a collection that removes untagged manifests as well.
 UNTAGGED = {"untagged": True}
 
 
 def drive(world, coroutine, seconds=300):
-    """Run a coroutine to its end; the clock goes on while it waits."""
+    """Run a coroutine to its end, and advance the clock while it waits."""
     results = []
     begin(coroutine).addBoth(results.append)
     for _ in range(seconds * 4):
@@ -35,7 +35,7 @@ def drive(world, coroutine, seconds=300):
     return result
 
 
-class Told(CollectorObserver):
+class RecordingObserver(CollectorObserver):
     def __init__(self):
         self.names = []
         self.manifests, self.blobs = [], []
@@ -57,12 +57,12 @@ class Told(CollectorObserver):
 
 
 class Store:
-    """A store with a collector, and as many serving processes as a test begins."""
+    """A store with a collector, and as many serving processes as a test starts."""
 
     def __init__(self, world):
         self.world = world
         world.clock.advance(1_800_000_000)
-        self.told = Told()
+        self.observer = RecordingObserver()
         self.references = ReferenceDatabase(":memory:", Inline())
 
     def collector(self, grace=DAY, **settings):
@@ -72,7 +72,7 @@ class Store:
             self.references,
             self.world.clock,
             grace,
-            observer=self.told,
+            observer=self.observer,
             **settings,
         )
 
@@ -83,7 +83,7 @@ class Store:
         self.world.clock.advance(seconds)
 
     def serve(self):
-        """Begin to serve; the test lets the gate look."""
+        """Start to serve, and return the gate; the test polls it."""
         gate = CollectorGate(self.world.driver, self.world.clock, recent_s=600.0)
         done(gate.poll())
         self.world.gate = gate
@@ -94,7 +94,7 @@ class Store:
         return layout.blob(Digest.of(content)) in self.world.paths()
 
     def is_whole(self, digest, name="a/b"):
-        """Whether a manifest can be pulled with all that it needs."""
+        """Return whether a manifest can be pulled with everything that it needs."""
         held = done(self.world.repo(name).manifests.get_parsed(digest))
         if held is None:
             return False
@@ -113,7 +113,7 @@ def done_each(coroutines):
 
 
 def heartbeats_running(store, gate):
-    """Let a gate look at the store whenever the clock goes on."""
+    """Poll a gate periodically."""
 
     def poll():
         done(gate.poll())

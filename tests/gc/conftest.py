@@ -1,4 +1,4 @@
-"""The world of the domain's tests, with a collector in it."""
+"""Fixtures of the collector's tests."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from tests.repository.worlds import World
 
 @pytest.fixture
 def store():
-    """A store in memory, and what looks after it."""
+    """A store in memory, with a collector."""
     return Store(World())

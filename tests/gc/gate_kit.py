@@ -1,4 +1,4 @@
-"""A collector that a test plays, and a gate that listens to it."""
+"""Publishing of delete lists, and calls of a gate."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ MANIFEST = Digest.of(b"manifest")
 OTHER = Digest.of(b"other")
 
 
-class Collector:
-    """Publishes lists in a world's store."""
+class ListPublisher:
+    """Publishes delete lists in a world's store."""
 
     def __init__(self, world):
         self.world = world
@@ -62,7 +62,7 @@ async def hold(gate, digest, until=None, repository="a"):
 
 
 def refused(world, protect_push):
-    """What is stored now is refused after a while, and the client told to come again."""
+    """Check that a push is refused after 20 seconds, with a Retry-After header."""
     failures = []
     protect_push.addErrback(failures.append)
     world.clock.pump([1.0] * 19)
@@ -78,7 +78,7 @@ def lease(digest):
 
 
 def late_world():
-    """A world whose clock shows no small numbers."""
+    """Return a world whose clock does not start at 0."""
     world = World()
     world.clock.advance(1_000_000)
     return world

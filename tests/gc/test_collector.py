@@ -1,4 +1,4 @@
-"""What a collection removes, and above all what it keeps."""
+"""What a collection removes and what it keeps."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.errors import RegistryError
 from twisted_registry.oci.manifest import OCI_IMAGE, OCI_INDEX
 from twisted_registry.repository import layout
+from twisted_registry.repository.concurrency import RateLimiter
 
 
-def test_a_store_without_anything(store):
+def test_empty_store_has_nothing_to_collect(store):
     assert store.collect() == CollectionResult()
 
 
-def test_bytes_that_nothing_refers_to_go(store):
+def test_unreferenced_blob_is_removed_with_its_links(store):
     store.world.blob(b"garbage")
     kept = store.world.image("v1")
     store.age()
     assert store.collect() == CollectionResult(1, 3, 0, 1, 7)
     assert not store.holds(b"garbage")
     assert store.is_whole(kept)
-    assert store.told.blobs == [Digest.of(b"garbage")]
-    # The link of the repository to it is gone as well, and the folder of the bytes.
+    assert store.observer.blobs == [Digest.of(b"garbage")]
+    # The link of the repository and the folder of the bytes are removed as well.
     text = Digest.of(b"garbage").hex
     assert not [path for path in store.world.paths() if text in path]
     assert store.collect() == CollectionResult(1, 3)
 
 
-def test_what_is_young_stays(store):
+def test_young_blob_is_kept(store):
     store.world.blob(b"young")
     store.age(DAY / 2)
     store.world.blob(b"younger")
@@ -43,7 +44,7 @@ def test_what_is_young_stays(store):
     assert store.holds(b"younger")
 
 
-def test_bytes_that_were_pushed_again_count_as_young(store):
+def test_blob_that_was_pushed_again_is_young(store):
     store.world.blob(b"pushed twice")
     store.age()
     store.world.blob(b"pushed twice", "other")
@@ -51,7 +52,7 @@ def test_bytes_that_were_pushed_again_count_as_young(store):
     assert store.holds(b"pushed twice")
 
 
-def test_a_deleted_image_goes_with_all_that_only_it_needed(store):
+def test_deleted_image_is_removed_with_blobs_that_only_it_needs(store):
     layer = descriptor(b"own layer")
     store.world.blob(b"own layer")
     doomed = store.world.image("old", layers=[layer, descriptor(b"layer")])
@@ -64,7 +65,7 @@ def test_a_deleted_image_goes_with_all_that_only_it_needed(store):
     assert store.is_whole(kept)
 
 
-def test_a_blob_of_another_repository_stays(store):
+def test_blob_needed_by_another_repository_is_kept(store):
     kept = store.world.image("v1", "one")
     other = store.world.image("v1", "two")
     done(store.world.repo("two").manifests.delete(other))
@@ -74,7 +75,7 @@ def test_a_blob_of_another_repository_stays(store):
 
 
 def nested(store):
-    """An index of an index of an image with a layer of its own; only the first is tagged."""
+    """Push an index of an index of an image with its own layer; only the first is tagged."""
     store.world.blob(b"deep layer")
     deep = image(layers=[descriptor(b"deep layer")])
     store.world.image()
@@ -85,16 +86,16 @@ def nested(store):
     return outer, inner_digest, inner_image
 
 
-def test_indexes_keep_their_children(store):
+def test_tagged_index_keeps_its_children(store):
     outer, *children = nested(store)
     store.age()
-    # The image that nested() pushed without a tag goes.
+    # The image that nested() pushed without a tag is removed.
     assert store.collect(**UNTAGGED).manifests == 1
     assert all(store.is_whole(digest) for digest in (outer, *children))
     assert store.holds(b"deep layer")
 
 
-def test_a_referrer_is_kept_with_its_subject_and_goes_with_it(store):
+def test_referrer_is_kept_and_removed_with_its_subject(store):
     subject = store.world.image("v1")
     named = {"mediaType": OCI_IMAGE, "digest": str(subject), "size": 1}
     store.world.blob(b"signature")
@@ -111,23 +112,23 @@ def test_a_referrer_is_kept_with_its_subject_and_goes_with_it(store):
     assert not [path for path in store.world.paths() if path.startswith(f"{ROOT}/blobs")]
 
 
-def test_without_being_asked_untagged_manifests_stay(store):
+def test_untagged_manifests_are_kept_by_default(store):
     untagged = store.world.image()
     store.age()
     assert store.collect() == CollectionResult(1, 3)
     assert store.is_whole(untagged)
 
 
-def test_untagged_manifests_go_when_asked_and_what_they_need_with_them(store):
+def test_untagged_manifests_are_removed_on_request_with_their_blobs(store):
     store.world.image()
     store.age()
     collected = store.collect(**UNTAGGED)
     assert (collected.manifests, collected.blobs) == (1, 3)
-    assert store.told.manifests[0][0] == "a/b"
+    assert store.observer.manifests[0][0] == "a/b"
     assert not [path for path in store.world.paths() if path.startswith(f"{ROOT}/blobs")]
 
 
-def test_a_young_index_keeps_its_old_children(store):
+def test_young_index_keeps_its_old_children(store):
     child = image()
     store.world.image()
     store.age()
@@ -136,8 +137,8 @@ def test_a_young_index_keeps_its_old_children(store):
     assert store.is_whole(young)
 
 
-def test_a_manifest_whose_link_a_crash_left_unwritten_goes(store):
-    """Its folder is there, with a file that has not got its name; nobody was told of it."""
+def test_revision_folder_without_link_is_removed(store):
+    """A crash left the folder with a temporary file; no client was answered."""
     digest = store.world.image()
     store.world.remove(layout.revision_link("a/b", digest))
     store.world.write(f"{layout.revision('a/b', digest)}/link-unfinished", b"sha")
@@ -148,7 +149,7 @@ def test_a_manifest_whose_link_a_crash_left_unwritten_goes(store):
     assert not [path for path in store.world.paths() if digest.hex in path]
 
 
-def test_an_overwritten_tag(store):
+def test_manifest_of_an_overwritten_tag_is_removed(store):
     first = store.world.image("latest")
     second = store.world.image("latest", artifactType="new/type")
     store.age()
@@ -157,7 +158,7 @@ def test_an_overwritten_tag(store):
     assert store.is_whole(second)
 
 
-def test_what_a_manifest_of_an_unknown_type_mentions_stays(store):
+def test_digests_in_a_manifest_of_unknown_type_are_kept(store):
     store.world.blob(b"mentioned")
     content = json.dumps({"a": {"b": [f"see {Digest.of(b'mentioned')}"]}}).encode()
     store.world.put(content, "application/vnd.unknown+json", "odd")
@@ -167,14 +168,14 @@ def test_what_a_manifest_of_an_unknown_type_mentions_stays(store):
     assert store.collect(**UNTAGGED) == CollectionResult(1, 4)
 
 
-def test_a_child_that_only_another_repository_holds_is_followed(store):
+def test_child_held_by_another_repository_is_followed(store):
     child = image(layers=[descriptor(b"layer")])
     for content in (b"{}", b"layer"):
         store.world.blob(content, "one")
     store.world.put(child, OCI_IMAGE, "v1", "one")
     parent = index(descriptor(child, OCI_IMAGE))
     digest = Digest.of(parent)
-    # As a registry that does not check what an index names would have stored it.
+    # As stored by a registry that does not check the children of an index.
     store.world.write(layout.blob(digest), parent)
     store.world.write(layout.revision_link("two", digest), str(digest).encode())
     store.world.write(layout.tag_current("two", "v1"), str(digest).encode())
@@ -184,7 +185,7 @@ def test_a_child_that_only_another_repository_holds_is_followed(store):
     assert store.holds(b"layer")
 
 
-def test_a_dry_run_removes_nothing_and_says_what_would_go(store):
+def test_dry_run_reports_garbage_and_removes_nothing(store):
     store.world.blob(b"garbage")
     store.world.image()
     store.age()
@@ -192,7 +193,7 @@ def test_a_dry_run_removes_nothing_and_says_what_would_go(store):
     found = store.collect(dry_run=True, **UNTAGGED)
     assert (found.manifests, found.blobs, found.size) == (1, 1, 7)
     assert [path for path in store.world.paths() if "collector" not in path] == before
-    assert store.told.blobs == [Digest.of(b"garbage")]
+    assert store.observer.blobs == [Digest.of(b"garbage")]
 
 
 def test_garbage_beyond_one_list_is_removed_with_several(store):
@@ -200,13 +201,13 @@ def test_garbage_beyond_one_list_is_removed_with_several(store):
         store.world.blob(bytes([number]))
     store.age()
     assert store.collect(min_list_digests=3).blobs == 10
-    assert store.told.progress[-1] == (1, 1)
+    assert store.observer.progress[-1] == (1, 1)
     assert not [path for path in store.world.paths() if "list" in path or "leases" in path]
 
 
 @pytest.mark.parametrize(("seconds", "lists"), [(0.0, 13), (4.0, 13), (1.9, 7), (0.1, 3)])
-def test_a_store_that_is_fast_has_longer_lists(store, seconds, lists):
-    """What is gone in four seconds, within bounds; by what the list before took."""
+def test_lists_are_longer_on_a_fast_store(store, seconds, lists):
+    """As many digests as are removed in four seconds, estimated from the previous list."""
     for number in range(39):
         store.world.blob(bytes([number]))
     store.age()
@@ -218,7 +219,7 @@ def test_a_store_that_is_fast_has_longer_lists(store, seconds, lists):
             sizes.append(0)
         elif action == "delete" and path.startswith(layout.BLOBS):
             sizes[-1] += 1
-            # As long as the first list takes, in all.
+            # The first list takes this long in all.
             store.world.clock.advance(seconds / 3)
 
     store.world.driver.before = before
@@ -227,7 +228,7 @@ def test_a_store_that_is_fast_has_longer_lists(store, seconds, lists):
     assert max(sizes) <= 30
 
 
-def test_one_look_makes_all_lists_and_each_is_looked_at_again(store):
+def test_one_mark_selects_all_lists_and_each_has_a_second_mark(store):
     for number in range(10):
         store.world.blob(bytes([number]))
     kept = store.world.image("v1")
@@ -247,8 +248,8 @@ def test_one_look_makes_all_lists_and_each_is_looked_at_again(store):
     assert store.is_whole(kept)
 
 
-def test_what_is_needed_by_the_time_of_a_later_list_stays(store):
-    """The look that made the lists does not know of it."""
+def test_blob_that_became_needed_before_a_later_list_is_kept(store):
+    """The mark that selected the lists did not find it."""
     for number in range(10):
         store.world.blob(bytes([number]))
     for content in (b"{}", b"layer"):
@@ -270,7 +271,7 @@ def test_what_is_needed_by_the_time_of_a_later_list_stays(store):
     assert store.is_whole(Digest.of(image()))
 
 
-def test_references_are_read_once(store):
+def test_manifests_are_read_once(store):
     store.world.image("v1")
     store.age()
     store.collect()
@@ -280,17 +281,14 @@ def test_references_are_read_once(store):
     assert not [call for call in again if call[0] in {"get_many", "get", "open"}]
 
 
-def test_a_list_that_a_crash_cut_short_is_in_nobodys_way(store):
+def test_torn_list_is_replaced(store):
     store.world.blob(b"garbage")
     store.age()
     store.world.write(layout.DELETE_LIST, b"1 proposed 60\nsha")
     assert store.collect().blobs == 1
 
 
-# Beside processes that serve.
-
-
-def test_a_sweep_that_takes_long_stops_long_before_the_term(store):
+def test_slow_sweep_stops_after_half_of_the_list_ttl(store):
     for number in range(10):
         store.world.blob(bytes([number]))
     store.age()
@@ -310,8 +308,8 @@ def test_a_sweep_that_takes_long_stops_long_before_the_term(store):
     assert len(first_list) == 2
 
 
-def slow_looks(store, seconds):
-    """Each look at the revisions of a repository takes so long."""
+def slow_marks(store, seconds):
+    """Let each listing of the revisions of a repository take that long."""
     kept = layout.revisions("a/b", "sha256")
 
     def before(_number, action, path):
@@ -321,28 +319,28 @@ def slow_looks(store, seconds):
     store.world.driver.before = before
 
 
-def test_a_store_that_takes_long_to_look_through_is_collected_all_the_same(store):
+def test_slow_mark_extends_the_list_ttl(store):
     store.world.blob(b"garbage")
     kept = store.world.image("v1")
     store.age()
-    slow_looks(store, lambda: 100)
+    slow_marks(store, lambda: 100)
     assert store.collect().blobs == 1
     assert store.is_whole(kept)
 
 
-def test_a_second_look_that_takes_far_longer_than_the_first_is_said(store):
+def test_second_mark_slower_than_the_list_ttl_fails_the_run(store):
     store.world.blob(b"garbage")
     store.world.image("v1")
     store.age()
     looks = iter([1, 100])
-    slow_looks(store, lambda: next(looks))
+    slow_marks(store, lambda: next(looks))
     with pytest.raises(CollectionFailed, match="too long"):
         store.collect()
     assert store.holds(b"garbage")
 
 
 @pytest.mark.parametrize("action", ["list_folders", "walk", "list_folders_many"])
-def test_a_store_that_can_not_be_looked_through_loses_nothing(store, action):
+def test_unreadable_store_is_not_collected(store, action):
     store.world.blob(b"garbage")
     store.world.image("v1")
     store.age()
@@ -359,7 +357,7 @@ def test_a_store_that_can_not_be_looked_through_loses_nothing(store, action):
     assert [path for path in store.world.paths() if "collector" not in path] == before_paths
 
 
-def test_a_run_that_is_cancelled_withdraws_its_list(store):
+def test_cancelled_run_withdraws_its_list(store):
     gate = store.serve()
     store.world.blob(b"garbage")
     store.age()
@@ -371,3 +369,48 @@ def test_a_run_that_is_cancelled_withdraws_its_list(store):
     running.cancel()
     assert layout.DELETE_LIST not in store.world.paths()
     assert store.holds(b"garbage")
+
+
+def collect_at_rate(store, rate, **settings):
+    """Return the result of a run and its duration in seconds."""
+    began = store.world.clock.seconds()
+    collected = store.collect(rate_limiter=RateLimiter(store.world.clock, rate), **settings)
+    return collected, store.world.clock.seconds() - began
+
+
+def test_rate_limits_removals_per_second(store):
+    for number in range(60):
+        store.world.blob(b"garbage %d" % number)
+    store.age()
+    collected, took = collect_at_rate(store, 4)
+    assert collected.blobs == 60
+    # Lists are limited to forty digests, so that each is swept long before it expires.
+    assert store.observer.progress == [(40, 40), (20, 20)]
+    assert 60 / 4 - 1 <= took <= 60 / 4 + 3
+
+
+def test_rate_limits_manifests_read_per_second(store):
+    for number in range(40):
+        store.world.image(f"t{number}", annotations={"n": str(number)})
+    store.age()
+    collected, took = collect_at_rate(store, 4)
+    assert collected.marked == 42
+    assert 8 <= took <= 11
+    # Their references are in the database now.
+    assert collect_at_rate(store, 4)[1] <= 1
+
+
+def test_rate_zero_is_unlimited(store):
+    for number in range(60):
+        store.world.blob(b"garbage %d" % number)
+    store.age()
+    assert collect_at_rate(store, 0)[1] <= 1
+
+
+def test_rate_below_one_per_second_completes(store):
+    for number in range(3):
+        store.world.blob(b"garbage %d" % number)
+    store.age()
+    collected, took = collect_at_rate(store, 0.1)
+    assert collected.blobs == 3
+    assert took >= 20

@@ -1,4 +1,4 @@
-"""A collection of a store that is damaged: it goes on, and whatever might be needed stays."""
+"""Collections of a damaged store: they continue, and what may be needed is kept."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def store(request, world):
 
 
 @pytest.mark.parametrize("damage", ["missing", "changed", "empty", "unreadable"])
-def test_a_repository_with_a_manifest_that_can_not_be_read_keeps_all_its_blobs(store, damage):
+def test_repository_with_an_unreadable_manifest_keeps_all_its_blobs(store, damage):
     needed = b"perhaps needed"
     store.world.blob(needed)
     broken = store.world.image("v1")
@@ -41,7 +41,7 @@ def test_a_repository_with_a_manifest_that_can_not_be_read_keeps_all_its_blobs(s
     else:
 
         def before(_number, action, path):
-            # A disk that has lost it.
+            # An unreadable sector.
             if (action == "get_many" and layout.blob(broken) in path) or path == layout.blob(
                 broken
             ):
@@ -60,8 +60,8 @@ def test_a_repository_with_a_manifest_that_can_not_be_read_keeps_all_its_blobs(s
 @pytest.mark.parametrize(
     "moment", ["before", "repository_started", "manifest_kept", "eligible", "removed"]
 )
-def test_the_table_of_references_is_lost(store, tmp_path, damage, moment):
-    """Whenever that is, what is needed stays and what is not goes."""
+def test_loss_of_the_reference_database_keeps_what_is_needed(store, tmp_path, damage, moment):
+    """At any moment of a run: needed content is kept, and garbage is removed."""
     path = tmp_path / "references.sqlite"
     store.references = ReferenceDatabase(str(path), Inline())
     store.world.blob(b"garbage")
@@ -80,7 +80,7 @@ def test_the_table_of_references_is_lost(store, tmp_path, damage, moment):
     if moment == "before":
         spoil()
     else:
-        setattr(store.told, moment, spoil)
+        setattr(store.observer, moment, spoil)
     assert store.collect().blobs == 2
     assert store.is_whole(kept)
     assert store.collect().blobs == 0
@@ -88,8 +88,8 @@ def test_the_table_of_references_is_lost(store, tmp_path, damage, moment):
     done(_closed(store))
 
 
-def test_a_reference_that_the_disk_has_changed(store, tmp_path):
-    """A table that is sound but for one value: all that is needed stays, and it is made anew."""
+def test_changed_value_in_the_reference_database_is_detected(store, tmp_path):
+    """One value of a valid database has changed: it is rebuilt, and nothing needed is removed."""
     path = tmp_path / "references.sqlite"
     store.references = ReferenceDatabase(str(path), Inline())
     kept = [store.world.image(tag, artifactType=f"one/{tag}") for tag in ("v1", "v2")]

@@ -20,10 +20,10 @@ from twisted_registry.repository.liveness import process_identity
 
 
 @pytest.fixture(scope="module")
-def gone():
-    """The name of a process that has ended."""
+def exited_process():
+    """The identity of a process that has exited."""
     if not process_identity():
-        pytest.skip("what has ended is not known for sure here")
+        pytest.skip("needs /proc")
     asked = "from twisted_registry.repository import liveness; print(liveness.process_identity())"
     done = subprocess.run(
         [sys.executable, "-c", asked], capture_output=True, text=True, check=True, timeout=60
@@ -31,7 +31,7 @@ def gone():
     return done.stdout.strip()
 
 
-def test_a_list_that_another_collector_replaced_is_given_up(store):
+def test_list_replaced_by_another_collector_ends_the_run(store):
     store.world.blob(b"garbage")
     store.age()
 
@@ -46,7 +46,7 @@ def test_a_list_that_another_collector_replaced_is_given_up(store):
     assert store.world.read(layout.DELETE_LIST) == other_list().to_bytes()
 
 
-def test_serving_processes_are_waited_for(store):
+def test_collector_waits_for_acknowledgements(store):
     gate = store.serve()
     store.world.blob(b"garbage")
     store.age()
@@ -63,7 +63,7 @@ def test_serving_processes_are_waited_for(store):
     assert not store.holds(b"garbage")
 
 
-def test_a_process_that_never_answers_ends_the_run(store):
+def test_missing_acknowledgement_ends_the_run(store):
     gate = store.serve()
     store.world.blob(b"garbage")
     store.age()
@@ -80,7 +80,7 @@ def test_a_process_that_never_answers_ends_the_run(store):
     assert not [path for path in store.world.paths() if path == layout.DELETE_LIST]
 
 
-def test_dead_processes_are_not_waited_for_and_forgotten(store):
+def test_expired_records_are_ignored_and_deleted(store):
     dead = store.serve()
     store.world.blob(b"garbage")
     store.age(2 * DAY)
@@ -89,7 +89,7 @@ def test_dead_processes_are_not_waited_for_and_forgotten(store):
     assert layout.process(dead.id) not in store.world.paths()
 
 
-def test_what_a_client_was_told_of_stays(store):
+def test_leased_blob_is_kept(store):
     gate = store.serve()
     store.world.blob(b"old but wanted")
     store.world.blob(b"garbage")
@@ -103,8 +103,8 @@ def test_what_a_client_was_told_of_stays(store):
     assert store.holds(b"old but wanted")
 
 
-def test_a_push_between_proposal_and_sweep_keeps_what_it_needs(store):
-    """The look after the list is published is what sees it."""
+def test_blobs_of_a_push_between_proposal_and_sweep_are_kept(store):
+    """The mark after the list was condemned finds its revision."""
     for content in (b"{}", b"layer"):
         store.world.blob(content)
     store.age()
@@ -113,7 +113,7 @@ def test_a_push_between_proposal_and_sweep_keeps_what_it_needs(store):
     def before(_number, action, path):
         if action == "put" and path == layout.DELETE_LIST and not pushed:
             pushed.append(True)
-            # By a process that does not know of the list.
+            # From a process that has not seen the list.
             digest = Digest.of(image())
             store.world.write(layout.blob(digest), image())
             store.world.write(layout.revision_link("a/b", digest), str(digest).encode())
@@ -124,8 +124,8 @@ def test_a_push_between_proposal_and_sweep_keeps_what_it_needs(store):
     assert store.is_whole(Digest.of(image()))
 
 
-def test_what_a_process_takes_when_another_calls_it_gone_can_be_pulled_from_both(store):
-    """The first has acknowledged a list of which the second does not know yet."""
+def test_listed_blob_can_be_pulled_from_processes_that_obey_the_list(store):
+    """The first process has acknowledged a list that the second has not seen yet."""
     store.world.image("v1")
     store.age()
     first, ahead = store.serve(), store.world.registry
@@ -139,12 +139,12 @@ def test_what_a_process_takes_when_another_calls_it_gone_can_be_pulled_from_both
         pulled = store.world.repo(registry=registry)
         assert done(pulled.manifests.get("v2")).digest == taken
         done(pulled.blobs.open_whole(needed)).close()
-    # Who asks before a push shall rather push it.
+    # A client that asks before a push has to upload it.
     with pytest.raises(RegistryError):
         done(store.world.repo(registry=ahead).blobs.size(needed))
 
 
-def test_an_untagged_manifest_that_is_pushed_again_meanwhile_stays(store):
+def test_untagged_manifest_pushed_again_before_the_sweep_is_kept(store):
     digest = store.world.image()
     store.age()
     pushed = []
@@ -164,7 +164,7 @@ def other_list(phase=Phase.PROPOSED):
     return DeleteList("other", phase, 120.0, frozenset([Digest.of(b"x")]))
 
 
-def test_another_collector_is_waited_for(store):
+def test_collector_waits_for_another_collector(store):
     store.world.blob(b"garbage")
     store.age()
     store.world.write(layout.DELETE_LIST, other_list().to_bytes())
@@ -177,7 +177,7 @@ def test_another_collector_is_waited_for(store):
     assert collecting[0].blobs == 1
 
 
-def test_a_dead_collector_is_outlasted(store):
+def test_list_of_a_dead_collector_expires(store):
     store.world.blob(b"garbage")
     store.age()
     store.world.write(layout.DELETE_LIST, other_list(Phase.CONDEMNED).to_bytes())
@@ -187,21 +187,21 @@ def test_a_dead_collector_is_outlasted(store):
 
 
 @pytest.mark.parametrize("settle_s", [0.0, 15.0])
-def test_a_collector_that_is_known_to_be_gone_is_hardly_waited_for(store, gone, settle_s):
-    """Only for what it may have asked of an object store."""
+def test_list_of_an_exited_collector_expires_after_the_settle_time(store, exited_process, settle_s):
+    """Only requests to an object store may still be under way."""
     store.world.blob(b"garbage")
     store.age()
-    left = evolve(other_list(Phase.CONDEMNED), owner=gone)
+    left = evolve(other_list(Phase.CONDEMNED), owner=exited_process)
     store.world.write(layout.DELETE_LIST, left.to_bytes())
     began = store.world.clock.seconds()
     assert store.collect(settle_s=settle_s).blobs == 1
     assert settle_s <= store.world.clock.seconds() - began < settle_s + 3
 
 
-def test_a_serving_process_that_is_known_to_be_gone_is_not_waited_for(store, gone):
+def test_record_of_an_exited_process_is_deleted_at_once(store, exited_process):
     store.world.blob(b"garbage")
     store.age()
-    store.world.write(layout.process("dead"), f"some-list {gone}".encode())
+    store.world.write(layout.process("dead"), f"some-list {exited_process}".encode())
     began = store.world.clock.seconds()
     assert store.collect().blobs == 1
     assert store.world.clock.seconds() - began < 1

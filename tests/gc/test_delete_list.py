@@ -1,4 +1,4 @@
-"""The collector's list as a file."""
+"""The file format of the delete list."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LIST = DeleteList(
 @pytest.mark.parametrize(
     "condemned", [LIST, DeleteList("another", Phase.PROPOSED, 0.5, frozenset())]
 )
-def test_it_is_read_as_it_was_written(condemned):
+def test_list_is_read_as_it_was_written(condemned):
     listed = DeleteListView.from_bytes(condemned.to_bytes())
     for name in ("id", "phase", "ttl_s", "owner"):
         assert getattr(listed, name) == getattr(condemned, name)
@@ -25,7 +25,7 @@ def test_it_is_read_as_it_was_written(condemned):
     assert sorted(listed.digests()) == sorted(map(str, everything))
 
 
-def test_whom_it_names():
+def test_blobs_are_listed_everywhere_and_manifests_in_their_repository():
     listed = DeleteListView.from_bytes(LIST.to_bytes())
     assert listed.contains("a/b", BLOB)
     assert listed.contains(None, BLOB)
@@ -34,7 +34,7 @@ def test_whom_it_names():
     assert not listed.contains(None, MANIFEST)
 
 
-def test_every_torn_list_is_told_from_a_whole_one():
+def test_every_truncated_list_is_invalid():
     content = LIST.to_bytes()
     for length in range(len(content)):
         with pytest.raises(DeleteListInvalid):
@@ -55,19 +55,19 @@ def test_every_torn_list_is_told_from_a_whole_one():
         b"id proposed 5 6\n" + str(BLOB).encode() + b" a/b more\nend",
     ],
 )
-def test_what_is_no_list(content):
+def test_malformed_list_is_invalid(content):
     with pytest.raises(DeleteListInvalid):
         DeleteListView.from_bytes(content)
 
 
-def test_it_is_shown_by_its_size():
+def test_repr_has_sizes_instead_of_digests():
     assert "blobs=2" in repr(LIST)
     assert "lines=3" in repr(DeleteListView.from_bytes(LIST.to_bytes()))
     assert BLOB.hex not in repr(LIST)
 
 
-def test_what_is_known_is_not_read_again():
-    """But a list of another phase, or another list, is."""
+def test_unchanged_content_is_recognised():
+    """And that of another list, or another phase of the same list, is not."""
     content = LIST.to_bytes()
     listed = DeleteListView.from_bytes(content)
     assert listed.matches_content(content)

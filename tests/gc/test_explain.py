@@ -1,4 +1,4 @@
-"""Why a blob or manifest stays, or when it goes."""
+"""Explanations why content is kept, or when it will be removed."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def explain(store, digest, *, untagged=True):
     return drive(store.world, Explainer(mark_phase, DAY).explain(digest))
 
 
-def goes(store, digest, explanation):
-    """Whether a collection at the time that was told takes it, and one before does not."""
+def is_removed_as_explained(store, digest, explanation):
+    """Return whether a collection removes it at the explained time, and not before."""
     store.world.clock.advance(explanation.goes - store.world.clock.seconds() - 60)
     store.collect(untagged=True)
     assert layout.blob(digest) in store.world.paths()
@@ -38,12 +38,12 @@ def goes(store, digest, explanation):
     return layout.blob(digest) not in store.world.paths()
 
 
-def test_what_is_not_there(store):
+def test_unknown_digest_is_not_stored(store):
     found = explain(store, LAYER)
     assert (found.size, found.kept, found.goes, found.holders) == (None, False, None, ())
 
 
-def test_tags_keep_it(store):
+def test_tagged_manifests_keep_a_blob(store):
     one = store.world.image("v1", "a/b")
     store.world.image("v1", "other")
     done(store.world.repo().tags.set("latest", one))
@@ -58,7 +58,7 @@ def test_tags_keep_it(store):
     assert explain(store, one).holders == found.holders
 
 
-def test_an_index_keeps_its_children_and_what_they_need(store):
+def test_index_keeps_its_children_and_their_blobs(store):
     child = store.world.image()
     content = index(descriptor(image(), OCI_IMAGE))
     outer = store.world.put(content, OCI_INDEX, "multi")
@@ -71,7 +71,7 @@ def test_an_index_keeps_its_children_and_what_they_need(store):
     assert all(each.for_good for each in found.holders)
 
 
-def test_a_subject_keeps_its_referrers(store):
+def test_subject_keeps_its_referrers(store):
     subject = store.world.image("v1")
     named = {"mediaType": OCI_IMAGE, "digest": str(subject), "size": 1}
     store.world.blob(b"signature")
@@ -83,17 +83,17 @@ def test_a_subject_keeps_its_referrers(store):
     assert describe_holder(holder) == [f"refers to {subject}"]
 
 
-def test_nothing_keeps_it(store):
+def test_garbage_is_removed_after_its_grace_period(store):
     store.world.blob(b"garbage")
     store.world.clock.advance(DAY / 2)
     digest = Digest.of(b"garbage")
     found = explain(store, digest)
     assert (found.kept, found.holders) == (False, ())
     assert found.goes == pytest.approx(store.world.clock.seconds() + DAY / 2)
-    assert goes(store, digest, found)
+    assert is_removed_as_explained(store, digest, found)
 
 
-def test_youth_keeps_it_for_a_while(store):
+def test_young_manifest_keeps_a_blob_until_its_grace_period_ends(store):
     store.world.blob(b"layer")
     store.world.clock.advance(DAY / 2)
     digest = store.world.image()
@@ -101,20 +101,20 @@ def test_youth_keeps_it_for_a_while(store):
     (holder,) = found.holders
     assert (holder.holds, holder.for_good) == (True, False)
     assert holder.young_until == found.goes
-    assert goes(store, digest, found)
+    assert is_removed_as_explained(store, digest, found)
 
 
-def test_a_young_index_keeps_its_old_children_for_a_while(store):
+def test_young_index_keeps_its_children_until_its_grace_period_ends(store):
     child = store.world.image()
     store.age()
     store.world.put(index(descriptor(image(), OCI_IMAGE)), OCI_INDEX)
     found = explain(store, child)
     assert all(each.holds and not each.for_good for each in found.holders)
     assert found.goes == pytest.approx(store.world.clock.seconds() + DAY)
-    assert goes(store, child, found)
+    assert is_removed_as_explained(store, child, found)
 
 
-def test_an_old_manifest_without_a_tag_does_not_keep_it_if_those_go(store):
+def test_old_untagged_manifest_keeps_a_blob_unless_untagged_are_removed(store):
     digest = store.world.image()
     store.age()
     found = explain(store, LAYER)
@@ -126,7 +126,7 @@ def test_an_old_manifest_without_a_tag_does_not_keep_it_if_those_go(store):
     assert describe_holder(stays.holders[0]) == []
 
 
-def test_a_manifest_that_can_not_be_read_keeps_what_its_repository_links(store):
+def test_unreadable_manifest_keeps_the_links_of_its_repository(store):
     digest = store.world.image("v1")
     store.world.blob(b"perhaps")
     store.world.write(layout.blob(digest), b"damaged")
@@ -138,7 +138,7 @@ def test_a_manifest_that_can_not_be_read_keeps_what_its_repository_links(store):
 
 
 @pytest.mark.parametrize("phase", list(Phase))
-def test_a_collector_is_at_work(store, phase):
+def test_delete_list_and_lease_are_shown(store, phase):
     store.world.blob(b"garbage")
     digest = Digest.of(b"garbage")
     listed = DeleteList("list", phase, 60.0, frozenset({digest}))

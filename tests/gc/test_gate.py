@@ -1,4 +1,4 @@
-"""The gate, step by step, against a collector that the test plays."""
+"""The gate, step by step, with lists that the test publishes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.gc.gate_kit import (
     LIST_TTL_S,
     MANIFEST,
     OTHER,
-    Collector,
+    ListPublisher,
     hold,
     late_world,
     lease,
@@ -34,7 +34,7 @@ def world():
 
 @pytest.fixture
 def collector(world):
-    return Collector(world)
+    return ListPublisher(world)
 
 
 @pytest.fixture
@@ -51,14 +51,14 @@ def record(world, gate):
     return acknowledged
 
 
-def test_without_a_list_everything_is_admitted(world, gate):
+def test_without_a_list_all_content_is_present(world, gate):
     assert may_report_present(gate, BLOB)
     assert record(world, gate) == ""
     done(hold(gate, BLOB))
     assert done(gate.find_listed("a", [BLOB])) == []
 
 
-def test_what_is_proposed_is_leased_before_it_is_called_present(world, gate, collector):
+def test_proposed_digest_is_leased_before_it_is_reported_as_present(world, gate, collector):
     under_way, ended = Deferred(), []
     storing = begin(hold(gate, OTHER, under_way))
     collector.propose(BLOB)
@@ -75,14 +75,14 @@ def test_what_is_proposed_is_leased_before_it_is_called_present(world, gate, col
     assert record(world, gate) == collector.list.id
 
 
-def test_what_is_not_listed_needs_no_lease(gate, collector):
+def test_unlisted_digest_is_reported_without_a_lease(gate, collector):
     collector.propose(BLOB)
     done(gate.poll())
     assert may_report_present(gate, OTHER)
     assert collector.leases() == set()
 
 
-def test_after_the_acknowledgement_what_is_listed_is_gone(world, gate, collector):
+def test_listed_digest_is_absent_after_the_acknowledgement(world, gate, collector):
     collector.propose(BLOB, manifests=[("a", MANIFEST)])
     done(gate.poll())
     assert record(world, gate) == collector.list.id
@@ -97,7 +97,7 @@ def test_after_the_acknowledgement_what_is_listed_is_gone(world, gate, collector
     assert may_report_present(gate, BLOB)
 
 
-def test_what_was_called_present_lately_is_leased(world, gate, collector):
+def test_recently_reported_digests_are_leased(world, gate, collector):
     assert may_report_present(gate, OTHER)
     world.clock.advance(1300)
     done(gate.poll())
@@ -110,7 +110,7 @@ def test_what_was_called_present_lately_is_leased(world, gate, collector):
     assert record(world, gate) == collector.list.id
 
 
-def test_what_was_called_gone_is_not_remembered_as_present(world, gate, collector):
+def test_digest_reported_as_absent_is_not_leased_later(world, gate, collector):
     collector.propose(BLOB)
     done(gate.poll())
     assert not may_report_present(gate, BLOB)
@@ -132,7 +132,7 @@ def test_number_of_recent_digests_is_bounded(world, collector):
     assert collector.leases() == {lease(digest) for digest in digests[-3:]}
 
 
-def test_each_answer_renews_what_is_remembered(world, gate, collector):
+def test_each_report_renews_a_recent_digest(world, gate, collector):
     for _ in range(4):
         assert may_report_present(gate, BLOB)
         world.clock.advance(500)
@@ -142,7 +142,9 @@ def test_each_answer_renews_what_is_remembered(world, gate, collector):
     assert collector.leases() == {lease(BLOB)}
 
 
-def test_the_acknowledgement_waits_for_a_lease_that_is_being_written(world, gate, collector):
+def test_lease_begun_after_the_list_was_seen_does_not_delay_the_acknowledgement(
+    world, gate, collector
+):
     under_way = Deferred()
     first = begin(hold(gate, OTHER, under_way))
     collector.propose(BLOB)
@@ -159,7 +161,7 @@ def test_the_acknowledgement_waits_for_a_lease_that_is_being_written(world, gate
     assert answers == [True]
 
 
-def test_storing_what_is_proposed_takes_a_lease(world, gate, collector):
+def test_storing_a_proposed_digest_writes_a_lease(world, gate, collector):
     under_way = Deferred()
     begin(hold(gate, OTHER, under_way))
     collector.propose(BLOB)
@@ -168,7 +170,7 @@ def test_storing_what_is_proposed_takes_a_lease(world, gate, collector):
     assert collector.leases() == {lease(BLOB)}
 
 
-def test_storing_what_is_condemned_waits_for_the_sweep(world, gate, collector):
+def test_storing_a_condemned_digest_waits_for_the_withdrawal(world, gate, collector):
     collector.propose(BLOB)
     done(gate.poll())
     collector.condemn()
@@ -181,7 +183,7 @@ def test_storing_what_is_condemned_waits_for_the_sweep(world, gate, collector):
     assert stored == [None]
 
 
-def test_storing_what_is_condemned_gives_up_in_time(world, gate, collector):
+def test_storing_a_condemned_digest_is_refused_after_20_seconds(world, gate, collector):
     collector.propose(BLOB, manifests=[("a", MANIFEST)])
     done(gate.poll())
     for digest in (BLOB, MANIFEST):
@@ -190,7 +192,7 @@ def test_storing_what_is_condemned_gives_up_in_time(world, gate, collector):
     done(hold(gate, MANIFEST, repository="b"))
 
 
-def test_a_list_whose_term_has_passed_is_void(world, gate, collector):
+def test_expired_list_is_ignored(world, gate, collector):
     collector.propose(BLOB)
     done(gate.poll())
     collector.condemn()
@@ -205,7 +207,7 @@ def test_a_list_whose_term_has_passed_is_void(world, gate, collector):
     assert done(gate.find_listed("a", [BLOB])) == []
 
 
-def test_a_push_that_waits_goes_on_when_the_term_has_passed(world, gate, collector):
+def test_waiting_push_continues_when_the_list_expires(world, gate, collector):
     collector.propose(BLOB)
     done(gate.poll())
     world.clock.advance(LIST_TTL_S - 10)
@@ -216,7 +218,7 @@ def test_a_push_that_waits_goes_on_when_the_term_has_passed(world, gate, collect
     assert stored == [None]
 
 
-def test_the_list_is_read_afresh_before_a_push_is_answered(gate, collector):
+def test_find_listed_reads_the_published_list(gate, collector):
     collector.propose(BLOB, manifests=[("a", MANIFEST)])
     assert done(gate.find_listed("a", [BLOB, MANIFEST])) == [], "it may still be taken off the list"
     collector.condemn()
@@ -226,7 +228,7 @@ def test_the_list_is_read_afresh_before_a_push_is_answered(gate, collector):
     assert done(gate.find_listed("a", [BLOB])) == []
 
 
-def test_a_torn_list_counts_for_nothing(world, gate, collector):
+def test_torn_list_is_ignored(world, gate, collector):
     collector.propose(BLOB)
     collector.condemn()
     world.write(layout.DELETE_LIST, collector.list.to_bytes()[:-2])
@@ -235,7 +237,7 @@ def test_a_torn_list_counts_for_nothing(world, gate, collector):
     assert done(gate.find_listed("a", [BLOB])) == []
 
 
-def test_nothing_is_stored_before_others_can_know_of_the_process(world):
+def test_nothing_is_stored_before_the_process_is_registered(world):
     gate = CollectorGate(world.driver, world.clock)
     stored = []
     begin(hold(gate, BLOB)).addCallback(stored.append)
@@ -245,7 +247,7 @@ def test_nothing_is_stored_before_others_can_know_of_the_process(world):
     assert stored == [None]
 
 
-def test_nothing_is_stored_when_the_record_could_not_be_renewed(world, gate):
+def test_nothing_is_stored_while_the_record_is_overdue(world, gate):
     world.clock.advance(22)
     done(hold(gate, BLOB))
     world.clock.advance(0.5)
@@ -254,7 +256,7 @@ def test_nothing_is_stored_when_the_record_could_not_be_renewed(world, gate):
     done(hold(gate, BLOB))
 
 
-def test_the_record_is_written_before_the_list_is_read_and_renewed_in_time(world):
+def test_record_is_written_before_the_list_is_read_and_renewed(world):
     gate = CollectorGate(world.driver, world.clock)
     done(gate.poll())
     calls = [call for call in world.driver.calls if "collector" in call[1]]
@@ -269,7 +271,7 @@ def test_the_record_is_written_before_the_list_is_read_and_renewed_in_time(world
     assert renewed == [8, 16, 24, 32, 40, 48, 56]
 
 
-def test_a_list_that_is_there_at_the_start_is_obeyed_at_once(world, collector):
+def test_list_published_before_registration_is_obeyed_at_once(world, collector):
     collector.propose(BLOB)
     gate = CollectorGate(world.driver, world.clock)
     done(gate.poll())
@@ -278,7 +280,7 @@ def test_a_list_that_is_there_at_the_start_is_obeyed_at_once(world, collector):
     assert collector.leases() == set()
 
 
-def test_a_condemned_list_that_was_not_seen_before_is_obeyed_without_leases(gate, collector):
+def test_list_first_seen_as_condemned_is_obeyed_without_leases(gate, collector):
     assert may_report_present(gate, BLOB)
     collector.propose(BLOB)
     collector.condemn()
@@ -287,9 +289,7 @@ def test_a_condemned_list_that_was_not_seen_before_is_obeyed_without_leases(gate
     assert collector.leases() == set()
 
 
-def test_a_lease_that_can_not_be_written_is_tried_again_before_the_acknowledgement(
-    world, gate, collector
-):
+def test_failed_lease_is_retried_before_the_acknowledgement(world, gate, collector):
     assert may_report_present(gate, BLOB)
     collector.propose(BLOB)
 
@@ -307,7 +307,7 @@ def test_a_lease_that_can_not_be_written_is_tried_again_before_the_acknowledgeme
     assert record(world, gate) == collector.list.id
 
 
-def test_each_list_is_acknowledged_by_itself(world, gate, collector):
+def test_each_list_is_acknowledged_separately(world, gate, collector):
     under_way = Deferred()
     begin(hold(gate, OTHER, under_way))
     collector.propose(BLOB)
@@ -321,7 +321,7 @@ def test_each_list_is_acknowledged_by_itself(world, gate, collector):
     assert not may_report_present(gate, OTHER)
 
 
-def test_the_record_goes_when_the_process_leaves(world, gate):
+def test_unregister_deletes_the_record(world, gate):
     done(gate.unregister())
     assert layout.process(gate.id) not in world.paths()
     refused(world, begin(hold(gate, BLOB)))

@@ -1,10 +1,10 @@
-"""Pushes beside a collector that the test plays."""
+"""Pushes while lists are published by the test."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.gc.gate_kit import BLOB, OTHER, Collector, late_world
+from tests.gc.gate_kit import BLOB, OTHER, ListPublisher, late_world
 from tests.repository.worlds import Body, begin, done, image
 from twisted_registry.gc.gate import CollectorGate
 from twisted_registry.oci.digest import Digest
@@ -20,7 +20,7 @@ def world():
 
 @pytest.fixture
 def collector(world):
-    return Collector(world)
+    return ListPublisher(world)
 
 
 def serve(world):
@@ -31,13 +31,13 @@ def serve(world):
     world.image("v1")
 
 
-def test_a_push_in_a_world_with_a_collector(world, collector):
+def test_manifest_put_reads_the_list_before_it_is_answered(world, collector):
     serve(world)
     assert world.tags() == ["v1"]
     layer = Digest.of(b"layer")
     collector.propose(layer)
     collector.condemn()
-    # The gate has not looked yet: what it reads before it answers tells.
+    # The gate has not been polled yet.
     with pytest.raises(RegistryError) as caught:
         world.put(b'{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",'
                   b' "config": {"mediaType": "a/b", "size": 5, "digest": "' + str(layer).encode()
@@ -47,8 +47,8 @@ def test_a_push_in_a_world_with_a_collector(world, collector):
     assert world.tags() == ["v1"]
 
 
-def test_a_manifest_waits_for_the_list_that_names_what_it_needs(world, collector):
-    """Its collector may let go of it, or has done so and this process has not looked since."""
+def test_manifest_put_waits_while_its_blobs_are_listed(world, collector):
+    """The collector may take them off the list, or has done so since the last poll."""
     serve(world)
     collector.propose(Digest.of(b"layer"))
     done(world.gate.poll())
@@ -64,7 +64,7 @@ def test_a_manifest_waits_for_the_list_that_names_what_it_needs(world, collector
     assert world.tags() == ["v1", "v2"]
 
 
-def test_a_manifest_does_not_wait_for_ever_nor_for_another_list(world, collector):
+def test_manifest_put_waits_20_seconds_and_only_for_its_own_blobs(world, collector):
     serve(world)
     collector.propose(OTHER)
     done(world.gate.poll())
@@ -85,7 +85,7 @@ def test_a_manifest_does_not_wait_for_ever_nor_for_another_list(world, collector
     assert failures[0].value.code is ErrorCode.MANIFEST_BLOB_UNKNOWN
 
 
-def test_bytes_of_a_condemned_digest_are_stored_after_the_sweep(world, collector):
+def test_upload_of_a_condemned_digest_is_stored_after_the_withdrawal(world, collector):
     world.gate = CollectorGate(world.driver, world.clock)
     done(world.gate.poll())
     world.registry = world.another()

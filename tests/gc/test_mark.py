@@ -1,4 +1,4 @@
-"""The second look through a store finds all that has come to be alive since the first."""
+"""A second mark finds all that became reachable since the first."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ async def _dead(references, digests):
 
 
 def own_image(store, number, tag=None, name="a/b", **fields):
-    """Push an image with a layer of its own; answer both."""
+    """Push an image with its own layer, and return the digests of both."""
     layer = store.world.blob(b"layer %d" % number, name)
     store.world.blob(b"{}", name)
     content = image(layers=[descriptor(b"layer %d" % number)], **fields)
     return store.world.put(content, OCI_IMAGE, tag, name), layer
 
 
-def test_what_was_pushed_since_is_alive(store, mark_phase):
-    """Into a repository that was there, into a new one, and below an index."""
+def test_content_pushed_since_the_mark_is_reachable(store, mark_phase):
+    """In an existing repository and in a new one."""
     old, layer = own_image(store, 1, "v1")
     done(mark_phase.mark(LATER))
     assert unreachable(store, old, layer) == set()
@@ -57,8 +57,8 @@ def test_what_was_pushed_since_is_alive(store, mark_phase):
     assert unreachable(store, old, layer, second, other, third, another) == set()
 
 
-def test_what_was_alive_stays_so(store, mark_phase):
-    """The manifests that a list takes out are no reason to take more than was listed."""
+def test_marked_content_stays_marked(store, mark_phase):
+    """Revisions that a list takes out make nothing else garbage in the same round."""
     old, layer = own_image(store, 1, "v1")
     done(mark_phase.mark(LATER))
     store.world.remove(layout.revision("a/b", old))
@@ -68,7 +68,7 @@ def test_what_was_alive_stays_so(store, mark_phase):
     assert unreachable(store, old, layer) == {old, layer}
 
 
-def test_suspects_that_are_held_now_are_not_told(store, mark_phase):
+def test_candidates_that_are_held_now_are_not_returned(store, mark_phase):
     unreferenced, tagged, child = (own_image(store, number)[0] for number in (1, 2, 3))
     pairs = {("a/b", digest) for digest in (unreferenced, tagged, child)}
     assert set(done(mark_phase.mark(LATER)).unreferenced) == pairs
@@ -77,12 +77,12 @@ def test_suspects_that_are_held_now_are_not_told(store, mark_phase):
     entry = {"mediaType": OCI_IMAGE, "digest": str(child), "size": size}
     store.world.put(index(entry), OCI_INDEX, "v3")
     assert done(mark_phase.remark(LATER, pairs)) == {("a/b", unreferenced)}
-    # Only what was asked for.
+    # Only candidates are returned.
     assert done(mark_phase.remark(LATER, [("a/b", child)])) == set()
     assert done(mark_phase.remark(LATER, [("c/d", unreferenced)])) == set()
 
 
-def test_a_repository_with_something_unreadable_keeps_what_it_came_to_link(store, mark_phase):
+def test_repository_with_an_unreadable_manifest_keeps_new_links(store, mark_phase):
     broken, _ = own_image(store, 1, "v1")
     store.world.write(layout.blob(broken), b"{}")
     mark_result = done(mark_phase.mark(LATER))
@@ -92,7 +92,7 @@ def test_a_repository_with_something_unreadable_keeps_what_it_came_to_link(store
     assert unreachable(store, perhaps) == set()
 
 
-def test_only_names_are_read_of_what_is_as_it_was(store, mark_phase):
+def test_unchanged_repositories_are_only_listed(store, mark_phase):
     for number in range(3):
         own_image(store, number, f"v{number}", f"name/{number}")
     done(mark_phase.mark(LATER))
@@ -107,7 +107,7 @@ def test_only_names_are_read_of_what_is_as_it_was(store, mark_phase):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_whatever_a_whole_look_finds_alive_a_second_look_finds_as_well(seed):
+def test_second_mark_finds_all_that_a_full_mark_finds(seed):
     """Pushes, deletes, moved tags and indexes, in any order."""
     random, numbers = Random(seed), count()
     store = Store(WORLDS["memory"]())

@@ -1,4 +1,4 @@
-"""Whether a process is gone: only a sure end counts."""
+"""Detection of processes that have certainly exited."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from twisted_registry.repository import liveness
 from twisted_registry.repository.liveness import has_exited, process_identity
 
-#: Says its name, and goes on until its input ends.
+#: Prints its identity, and runs until its input ends.
 PROGRAM = """
 import sys
 from twisted_registry.repository.liveness import process_identity
@@ -19,11 +19,11 @@ print(process_identity(), flush=True)
 sys.stdin.read()
 """
 
-linux = pytest.mark.skipif(not process_identity(), reason="/proc does not tell here")
+linux = pytest.mark.skipif(not process_identity(), reason="needs /proc")
 
 
 @linux
-def test_a_process_lives_until_it_was_waited_for():
+def test_process_is_alive_until_it_was_waited_for():
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -31,7 +31,7 @@ def test_a_process_lives_until_it_was_waited_for():
         assert name != process_identity()
         assert not has_exited(name)
         process.kill()
-        # It is dead from now on, but until it was waited for a thread of it may be at work.
+        # It is a zombie: one of its threads may still be running.
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         assert not has_exited(name)
         process.wait()
@@ -39,7 +39,7 @@ def test_a_process_lives_until_it_was_waited_for():
 
 
 @linux
-def test_an_id_that_another_process_has_now_tells_that_the_first_is_gone():
+def test_reused_process_id_shows_that_the_first_process_has_exited():
     place, began = process_identity().rsplit("/", 1)
     assert not has_exited(f"{place}/{began}")
     assert has_exited(f"{place}/{int(began) - 1}")
@@ -47,7 +47,7 @@ def test_an_id_that_another_process_has_now_tells_that_the_first_is_gone():
 
 
 @linux
-def test_nothing_is_known_of_other_kernels_and_namespaces():
+def test_processes_of_other_kernels_and_namespaces_may_be_alive():
     boot, *rest = process_identity().split("/")
     place, namespace, pid, began = boot, *rest
     assert not has_exited(f"other/{namespace}/{2**22 + 1}/{began}")
@@ -56,11 +56,11 @@ def test_nothing_is_known_of_other_kernels_and_namespaces():
 
 
 @pytest.mark.parametrize("name", ["", "/", "//", "///", "a/b/c/d", "1", "a b"])
-def test_nothing_is_known_of_what_is_no_name(name):
+def test_malformed_identity_may_be_alive(name):
     assert not has_exited(name)
 
 
-def test_where_nothing_tells_nothing_is_known(monkeypatch, tmp_path):
+def test_without_proc_every_process_may_be_alive(monkeypatch, tmp_path):
     name = process_identity()
     monkeypatch.setattr(liveness, "_BOOT_ID_PATH", tmp_path / "none")
     assert process_identity() == ""
