@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.storage.filesystem.driver import FilesystemDriver
 from twisted_registry.storage.memory import MemoryDriver
-from twisted_registry.testing.storage_contract import ALL_PROMISES, check_promise
+from twisted_registry.testing.storage_contract import STORAGE_CONTRACT, check_contract
 
 
 def _memory(_root):
@@ -30,7 +30,7 @@ async def driver(request, tmp_path):
     await driver.close()
 
 
-@pytest.mark.parametrize("promise", ALL_PROMISES, ids=lambda promise: promise.__name__)
+@pytest.mark.parametrize("test", STORAGE_CONTRACT, ids=lambda test: test.__name__)
 @pytest_twisted.ensureDeferred
-async def test_promise(promise, driver):
-    await check_promise(driver, promise)
+async def test_storage_contract(test, driver):
+    await check_contract(driver, test)

@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_registry.storage.interfaces import PathInvalid, StorageError
 from twisted_registry.storage.memory import MemoryDriver
-from twisted_registry.testing.contract_kit import Sink
+from twisted_registry.testing.contract_kit import RecordingConsumer
 
 case = SynchronousTestCase()
 result_of, failure_of = case.successResultOf, case.failureResultOf
@@ -71,7 +71,7 @@ def test_cancel_leaves_the_file_of_another(driver):
 def test_a_consumer_that_pauses_and_resumes_within_write(driver):
     result_of(driver.put("file", b"x" * 1_000_000))
 
-    class Nervous(Sink):
+    class Nervous(RecordingConsumer):
         def write(self, data):
             super().write(data)
             self.producer.pauseProducing()

@@ -1,4 +1,7 @@
-"""What the promises of a driver are told with: see :mod:`twisted_registry.testing.storage_contract`."""
+"""Tools of the contract tests: a consumer that records, and whole files in one call.
+
+See :mod:`twisted_registry.testing.storage_contract`.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,15 @@ if TYPE_CHECKING:
 
     from twisted.internet.interfaces import IProducer
 
-#: More than any driver reads, writes or keeps at once, and no round number.
+#: More than any driver reads, writes or buffers at once, and not a round number.
 LARGE_CONTENT = bytes(range(251)) * 43_000
 
 
 async def error_of(answer: Awaitable[Any]) -> StorageError:
-    """Answer the error that an awaitable fails with."""
+    """Return the error that an awaitable fails with.
+
+    :raises AssertionError: if it does not fail.
+    """
     try:
         result = await answer
     except StorageError as error:
@@ -32,10 +38,13 @@ async def error_of(answer: Awaitable[Any]) -> StorageError:
 
 @implementer(IConsumer)
 @define(eq=False)
-class Sink:
-    """Keeps what it is given.
+class RecordingConsumer:
+    """A consumer that records what is written to it.
 
-    :ivar pauses: whether to pause the producer at each write, until :meth:`resume`.
+    :ivar pauses: whether to pause the producer at each write.
+    :ivar received: what was written, one item for each call.
+    :ivar producer: the registered producer, or None.
+    :ivar wanted: fires at the next write, if ``pauses``.
     """
 
     pauses: bool = False
@@ -44,19 +53,19 @@ class Sink:
     wanted: Deferred[None] = field(factory=Deferred)
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:  # noqa: FBT001
-        """Take the producer."""
+        """Accept one push producer."""
         assert streaming
         assert self.producer is None
         verifyObject(IPushProducer, producer)
         self.producer = cast("IPushProducer", producer)
 
     def unregisterProducer(self) -> None:
-        """Let the producer go."""
+        """Forget the producer."""
         assert self.producer is not None
         self.producer = None
 
     def write(self, data: bytes) -> None:
-        """Keep ``data``."""
+        """Record ``data``."""
         assert self.producer is not None
         self.received.append(data)
         if self.pauses:
@@ -65,24 +74,24 @@ class Sink:
             wanted.callback(None)
 
     @property
-    def is_fed(self) -> bool:
+    def has_producer(self) -> bool:
         """Whether a producer is registered."""
         return self.producer is not None
 
     @property
     def content(self) -> bytes:
-        """All that came."""
+        """All bytes that were written."""
         return b"".join(self.received)
 
 
-async def read(driver: IStorageDriver, path: str) -> bytes:
-    """Answer the content of a file of any size."""
-    sink = Sink()
-    await (await driver.open(path)).deliver(sink)
-    return sink.content
+async def read_file(driver: IStorageDriver, path: str) -> bytes:
+    """Return the content of a file of any size."""
+    consumer = RecordingConsumer()
+    await (await driver.open(path)).deliver(consumer)
+    return consumer.content
 
 
-async def store(driver: IStorageDriver, path: str, content: bytes) -> None:
+async def store_file(driver: IStorageDriver, path: str, content: bytes) -> None:
     """Write a file of any size."""
     writer = await driver.writer(path, 0)
     writer.write(content)

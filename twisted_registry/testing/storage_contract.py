@@ -1,16 +1,17 @@
-"""The promises of a driver that concern copies, moves and removals.
+"""Contract tests of storage drivers: one function for each promise of the interfaces.
 
-See :mod:`twisted_registry.testing.storage_contract`, which runs them with the rest.
+Authors of drivers run them with a fresh, empty driver and each function of
+:data:`STORAGE_CONTRACT`, in any test framework. With pytest and pytest-twisted, and a fixture
+``driver``::
 
-The promises of a storage driver as programs: what every driver is tested with.
-
-For authors of drivers too. Run :func:`check_promise` with a fresh driver and each of
-:data:`ALL_PROMISES`, under any test framework; with pytest and pytest-twisted::
-
-    @pytest.mark.parametrize("promise", ALL_PROMISES, ids=lambda promise: promise.__name__)
+    @pytest.mark.parametrize("test", STORAGE_CONTRACT, ids=lambda test: test.__name__)
     @pytest_twisted.ensureDeferred
-    async def test_promise(promise, driver):
-        await keeps(driver, promise)
+    async def test_storage_contract(test, driver):
+        await check_contract(driver, test)
+
+The optional interfaces of a driver are tested if it provides them. The bulk operations are tested
+in any case, because the registry uses their substitutes
+(:mod:`twisted_registry.storage.fallbacks`) with drivers that have none.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from twisted_registry.storage.fallbacks import (
     fast_lookup,
     find_marker_listing,
     find_presigner,
-    folders,
     host_lock,
     leftovers,
 )
 from twisted_registry.storage.interfaces import (
     OPTIONAL_INTERFACES,
+    IFolders,
     IStorageDriver,
     MethodUnsupported,
     MoveRefused,
@@ -41,106 +42,23 @@ from twisted_registry.storage.interfaces import (
     StorageError,
 )
 from twisted_registry.testing.contract_kit import error_of
-from twisted_registry.testing.stream_contract import READER_PROMISES, WRITER_PROMISES
+from twisted_registry.testing.stream_contract import READER_CONTRACT, WRITER_CONTRACT
+
+ContractTest = Callable[[IStorageDriver], Awaitable[None]]
 
 
-async def copy_copies(driver: IStorageDriver) -> None:
-    """``copy`` leaves the source, replaces the destination and makes folders."""
-    await driver.put("a/source", b"new")
-    await driver.put("a/old", b"old content")
-    await driver.copy("a/source", "a/old")
-    await driver.copy("a/source", "b/c/fresh")
-    await driver.put("a/source", b"changed")
-    assert await driver.get("a/old", 100) == b"new"
-    assert await driver.get("b/c/fresh", 100) == b"new"
-    await driver.delete("a")
-    await driver.delete("b")
+async def check_contract(driver: IStorageDriver, test: ContractTest) -> None:
+    """Run one test with an empty driver, which must be empty again afterwards.
 
-
-async def move_moves(driver: IStorageDriver) -> None:
-    """``move`` takes the source away, replaces the destination and makes folders."""
-    await driver.put("a/old", b"old content")
-    await driver.put("a/source", b"new")
-    await driver.move("a/source", "a/old")
-    assert await driver.get("a/old", 100) == b"new"
-    await driver.move("a/old", "b/c/fresh")
-    assert await driver.get("b/c/fresh", 100) == b"new"
-    await driver.move("b/c/fresh", "b/c/fresh")
-    assert [entry.path for entry in await driver.walk("")] == ["b/c/fresh"]
-    await driver.delete("b/c/fresh")
-
-
-async def move_asks_at_the_last_moment(driver: IStorageDriver) -> None:
-    """A ``move`` that is not wanted any more leaves the source, and no destination."""
-    await driver.put("a/source", b"content")
-    refused = await error_of(driver.move("a/source", "b/moved", still=lambda: False))
-    assert isinstance(refused, MoveRefused)
-    assert [entry.path for entry in await driver.walk("")] == ["a/source"]
-    await driver.move("a/source", "b/moved", still=lambda: True)
-    assert await driver.get("b/moved", 7) == b"content"
-    gone = await error_of(driver.move("none", "b/moved", still=lambda: True))
-    assert isinstance(gone, PathNotFound)
-    await driver.delete("b/moved")
-
-
-async def prune_removes_empty_folders(driver: IStorageDriver) -> None:
-    """``prune`` takes folders away that hold nothing, and nothing else."""
-    await driver.put("a/b/c/gone", b"")
-    await driver.put("a/kept", b"")
-    await bulk_lookup(driver).delete_many(["a/b/c/gone"])
-    await folders(driver).prune(["a/kept", "a/b/c", "a/b", "a", "none/at/all"])
-    assert isinstance(await error_of(driver.stat("a/b")), PathNotFound)
-    assert [entry.path for entry in await driver.walk("")] == ["a/kept"]
-    await driver.put("a/b/c/again", b"again")
-    assert await driver.get("a/b/c/again", 5) == b"again"
-    await driver.delete("a")
-
-
-async def delete_removes(driver: IStorageDriver) -> None:
-    """``delete`` takes one file, or a folder and all that is in it, and nothing beside it."""
-    for path in ("a/b/one", "a/b/c/two", "a/bb", "a/keep"):
-        await driver.put(path, b"")
-    await driver.delete("a/bb")
-    await driver.delete("a/b")
-    assert [entry.path for entry in await driver.walk("")] == ["a/keep"]
-    assert isinstance(await error_of(driver.stat("a/b")), PathNotFound)
-    assert [entry.path for entry in await driver.list("a")] == ["keep"]
-    await driver.put("a/b/one", b"again")
-    await driver.delete("a")
-
-
-async def delete_many_passes_over_what_is_gone(driver: IStorageDriver) -> None:
-    """``delete_many`` removes what there is of a list."""
-    for path in ("a/one", "b/two", "b/keep"):
-        await driver.put(path, b"")
-    await bulk_lookup(driver).delete_many(["a/none", "a/one", "no/folder", "b/two", "b/keep/below"])
-    await bulk_lookup(driver).delete_many([])
-    assert [entry.path for entry in await driver.walk("")] == ["b/keep"]
-    await driver.delete("b")
-
-
-CHANGE_PROMISES: tuple[Callable[[IStorageDriver], Awaitable[None]], ...] = (
-    copy_copies,
-    move_moves,
-    move_asks_at_the_last_moment,
-    prune_removes_empty_folders,
-    delete_removes,
-    delete_many_passes_over_what_is_gone,
-)
-
-
-Promise = Callable[[IStorageDriver], Awaitable[None]]
-
-
-async def check_promise(driver: IStorageDriver, promise: Promise) -> None:
-    """Fail with AssertionError unless the driver keeps a promise and ends up empty."""
-    await promise(driver)
+    :raises AssertionError: if the driver breaks the contract.
+    """
+    await test(driver)
     left = [entry.path for entry in await driver.walk("")]
     assert left == [], f"left behind: {left}"
 
 
-async def provides_the_interface(driver: IStorageDriver) -> None:
-    """It has every method and attribute, with the right arguments."""
+async def provides_its_interfaces_with_the_right_signatures(driver: IStorageDriver) -> None:
+    """All methods and attributes exist and take the right arguments."""
     verifyObject(IStorageDriver, driver)
     assert driver.name
     assert driver.min_chunk_bytes >= 0
@@ -149,8 +67,8 @@ async def provides_the_interface(driver: IStorageDriver) -> None:
         assert provided is None or verifyObject(interface, provided)
 
 
-async def put_stores(driver: IStorageDriver) -> None:
-    """``get`` answers what ``put`` stored, in folders that nobody made, and nothing at all."""
+async def get_returns_what_put_stored(driver: IStorageDriver) -> None:
+    """``put`` makes the folders that it needs; a file can be empty."""
     await driver.put("a/b/file", b"content")
     await driver.put("a/empty", b"", durable=False)
     assert await driver.get("a/b/file", 7) == b"content"
@@ -158,37 +76,25 @@ async def put_stores(driver: IStorageDriver) -> None:
     await driver.delete("a")
 
 
-async def put_replaces(driver: IStorageDriver) -> None:
-    """A later ``put`` replaces the file, shorter or not."""
+async def put_replaces_a_file(driver: IStorageDriver) -> None:
+    """A shorter file replaces a longer one completely."""
     await driver.put("file", b"a long one")
     await driver.put("file", b"short")
     assert await driver.get("file", 100) == b"short"
     await driver.delete("file")
 
 
-async def get_many_reads_what_there_is(driver: IStorageDriver) -> None:
-    """``get_many`` keeps the order asked for, and says None where there is no file."""
-    await driver.put("a/one", b"1")
-    await driver.put("two", b"22")
-    await driver.put("empty", b"")
-    asked = ["two", "nothing", "a/one", "two/below", "a", "no/folder", "empty", "two"]
-    found = [b"22", None, b"1", None, None, None, b"", b"22"]
-    assert list(await bulk_lookup(driver).get_many(asked, 2)) == found
-    assert list(await bulk_lookup(driver).get_many([], 2)) == []
-    assert type(await error_of(bulk_lookup(driver).get_many(["a/one", "two"], 1))) is StorageError
-    await bulk_lookup(driver).delete_many(["a/one", "two", "empty"])
-
-
-async def get_has_a_limit(driver: IStorageDriver) -> None:
-    """A file of more than ``limit`` bytes is an error."""
+async def get_fails_for_files_above_the_limit(driver: IStorageDriver) -> None:
+    """The error is a ``StorageError``, not one of its subclasses."""
     await driver.put("file", b"12345")
     assert await driver.get("file", 5) == b"12345"
     assert type(await error_of(driver.get("file", 4))) is StorageError
     await driver.delete("file")
 
 
-async def what_is_not_there_is_not_found(driver: IStorageDriver) -> None:
-    """Each method that needs something says when there is nothing."""
+async def missing_paths_raise_path_not_found(driver: IStorageDriver) -> None:
+    """Every method that needs a file or folder raises ``PathNotFound`` without it."""
+    bulk = bulk_lookup(driver)
     await driver.put("file", b"")
     for path in ("nothing", "no/folder/at/all", "file/below"):
         assert isinstance(await error_of(driver.get(path, 10)), PathNotFound)
@@ -198,36 +104,13 @@ async def what_is_not_there_is_not_found(driver: IStorageDriver) -> None:
         assert isinstance(await error_of(driver.delete(path)), PathNotFound)
         assert isinstance(await error_of(driver.open(path)), PathNotFound)
         assert isinstance(await error_of(driver.list(path)), PathNotFound)
-        assert isinstance(await error_of(bulk_lookup(driver).list_folders(path)), PathNotFound)
+        assert isinstance(await error_of(bulk.list_folders(path)), PathNotFound)
         assert list(await driver.walk(path)) == []
     await driver.delete("file")
 
 
-async def a_glance_tells_one_file_from_another(driver: IStorageDriver) -> None:
-    """``peek`` never says of a changed file what it said before, and sees no folder."""
-    marks = []
-    for content in (b"one", b"two", b"three"):
-        await driver.put("folder/file", content)
-        marks.append(fast_lookup(driver).peek("folder/file"))
-    seen = [mark for mark in marks if mark is not None]
-    assert not any(fast_lookup(driver).validate([("folder/file", mark)]) for mark in seen[:-1])
-    if marks[-1] is not None:
-        look = ("folder/file", marks[-1])
-        assert fast_lookup(driver).validate([look, look])
-        assert not fast_lookup(driver).validate([look, ("folder/other", marks[-1])])
-        reader = fast_lookup(driver).open_cached(*look)
-        assert reader is None or reader.size == len(b"three")
-        if reader is not None:
-            reader.close()
-    assert len(set(seen)) == len(seen)
-    assert all(mark.size in (3, 5) for mark in seen)
-    assert fast_lookup(driver).peek("folder") is None
-    await driver.delete("folder")
-    assert fast_lookup(driver).peek("folder/file") is None
-
-
-async def a_folder_is_no_file(driver: IStorageDriver) -> None:
-    """A folder can not be read or moved as a file. (Object stores find no file there.)"""
+async def folders_cannot_be_used_as_files(driver: IStorageDriver) -> None:
+    """Reading, copying or moving a folder fails; object stores find no file."""
     await driver.put("folder/file", b"")
     no_file = PathInvalid | PathNotFound
     assert isinstance(await error_of(driver.get("folder", 10)), no_file)
@@ -238,8 +121,8 @@ async def a_folder_is_no_file(driver: IStorageDriver) -> None:
     await driver.delete("folder")
 
 
-async def create_stores_once(driver: IStorageDriver) -> None:
-    """``create`` makes a file and replaces none; of several that race, one succeeds."""
+async def create_succeeds_once_of_several_concurrent_calls(driver: IStorageDriver) -> None:
+    """``create`` never replaces a file, or is not supported at all."""
     contents = [b"%d" % number * 1000 for number in range(8)]
     racing = [driver.create("a/file", content) for content in contents]
     ended: Any = await DeferredList(racing, consumeErrors=True)
@@ -256,8 +139,8 @@ async def create_stores_once(driver: IStorageDriver) -> None:
     await driver.delete("a/file")
 
 
-async def stat_tells_size_and_time(driver: IStorageDriver) -> None:
-    """``stat`` names the whole path; a folder has no size."""
+async def stat_returns_the_size_of_files_and_none_for_folders(driver: IStorageDriver) -> None:
+    """The entry has the whole path."""
     await driver.put("folder/file", b"12345")
     file = await driver.stat("folder/file")
     assert (file.path, file.size, file.is_folder) == ("folder/file", 5, False)
@@ -267,8 +150,8 @@ async def stat_tells_size_and_time(driver: IStorageDriver) -> None:
     await driver.delete("folder")
 
 
-async def a_folder_changes_with_its_entries(driver: IStorageDriver) -> None:
-    """A folder's time moves when an entry is made or removed, if the driver tells it."""
+async def the_time_of_a_folder_changes_with_its_entries(driver: IStorageDriver) -> None:
+    """Drivers that have a time for folders change it with each new or deleted entry."""
     await driver.put("folder/one", b"")
     first = (await driver.stat("folder")).modified
     if first is not None:
@@ -282,22 +165,60 @@ async def a_folder_changes_with_its_entries(driver: IStorageDriver) -> None:
     await driver.delete("folder")
 
 
-async def sweep_leaves_what_was_stored(driver: IStorageDriver) -> None:
-    """``remove_leftovers`` removes leftovers of crashes, of which a healthy store has none."""
-    await driver.put("swept/file", b"content")
-    writer = await driver.writer("swept/growing", 0)
-    writer.write(b"some")
-    changed = (await driver.stat("swept/file")).modified
-    assert await leftovers(driver).remove_leftovers((changed or 0) / 1e9) == 0
-    assert await writer.commit() == 4
-    await writer.close()
-    assert await driver.get("swept/file", 10) == b"content"
-    assert await driver.get("swept/growing", 10) == b"some"
-    await driver.delete("swept")
+async def copy_replaces_the_destination_and_keeps_the_source(driver: IStorageDriver) -> None:
+    """``copy`` makes the folders that it needs."""
+    await driver.put("a/source", b"new")
+    await driver.put("a/old", b"old content")
+    await driver.copy("a/source", "a/old")
+    await driver.copy("a/source", "b/c/fresh")
+    await driver.put("a/source", b"changed")
+    assert await driver.get("a/old", 100) == b"new"
+    assert await driver.get("b/c/fresh", 100) == b"new"
+    await driver.delete("a")
+    await driver.delete("b")
 
 
-async def list_answers_one_folder_in_order(driver: IStorageDriver) -> None:
-    """``list`` sorts by code point, and says what is a file and what a folder."""
+async def move_replaces_the_destination_and_removes_the_source(driver: IStorageDriver) -> None:
+    """``move`` makes the folders that it needs; moving a file to itself is allowed."""
+    await driver.put("a/old", b"old content")
+    await driver.put("a/source", b"new")
+    await driver.move("a/source", "a/old")
+    assert await driver.get("a/old", 100) == b"new"
+    await driver.move("a/old", "b/c/fresh")
+    assert await driver.get("b/c/fresh", 100) == b"new"
+    await driver.move("b/c/fresh", "b/c/fresh")
+    assert [entry.path for entry in await driver.walk("")] == ["b/c/fresh"]
+    await driver.delete("b/c/fresh")
+
+
+async def move_changes_nothing_if_still_returns_false(driver: IStorageDriver) -> None:
+    """``move`` raises ``MoveRefused`` and makes no destination."""
+    await driver.put("a/source", b"content")
+    refused = await error_of(driver.move("a/source", "b/moved", still=lambda: False))
+    assert isinstance(refused, MoveRefused)
+    assert [entry.path for entry in await driver.walk("")] == ["a/source"]
+    await driver.move("a/source", "b/moved", still=lambda: True)
+    assert await driver.get("b/moved", 7) == b"content"
+    gone = await error_of(driver.move("none", "b/moved", still=lambda: True))
+    assert isinstance(gone, PathNotFound)
+    await driver.delete("b/moved")
+
+
+async def delete_removes_one_file_or_a_whole_folder(driver: IStorageDriver) -> None:
+    """Paths that begin with the same characters stay."""
+    for path in ("a/b/one", "a/b/c/two", "a/bb", "a/keep"):
+        await driver.put(path, b"")
+    await driver.delete("a/bb")
+    await driver.delete("a/b")
+    assert [entry.path for entry in await driver.walk("")] == ["a/keep"]
+    assert isinstance(await error_of(driver.stat("a/b")), PathNotFound)
+    assert [entry.path for entry in await driver.list("a")] == ["keep"]
+    await driver.put("a/b/one", b"again")
+    await driver.delete("a")
+
+
+async def list_returns_one_folder_in_code_point_order(driver: IStorageDriver) -> None:
+    """``list`` returns pages and distinguishes files from folders."""
     for path in ("x/b", "x/a/below", "x/a-b", "x/B", "x/a.b", "x/\u00e9", "x/\U0001f4e6", "y"):
         await driver.put(path, b"123")
     entries = await driver.list("x")
@@ -313,33 +234,97 @@ async def list_answers_one_folder_in_order(driver: IStorageDriver) -> None:
     await driver.delete("y")
 
 
-async def folders_are_answered_in_order(driver: IStorageDriver) -> None:
-    """``folders`` names what ``list`` calls folders, and sees each change at once."""
+async def walk_returns_all_files_ordered_by_whole_path(driver: IStorageDriver) -> None:
+    """This is not the order in which a tree is usually walked."""
+    paths = ["w/a-b", "w/a.b/c", "w/a/b", "w/a/b.c", "w/a/c/d", "w/a0", "w/b/a"]
+    for path in [*paths, "ww/other"]:
+        await driver.put(path, path.encode())
+    entries = await driver.walk("w")
+    assert [entry.path for entry in entries] == paths
+    assert [entry.size for entry in entries] == [len(path) for path in paths]
+    assert [entry.path for entry in await driver.walk("")] == [*paths, "ww/other"]
+    for limit in range(1, len(paths) + 2):
+        assert await _pages(driver.walk, "w", limit) == paths
+    for after in ("w/a", "w/a/", "w/a/bb", "w/a/c", "w/a/c/d", "w/a/z", "w/zz", "v"):
+        later = [path for path in paths if path > after]
+        assert [entry.path for entry in await driver.walk("w", after)] == later
+    await driver.delete("w")
+    await driver.delete("ww")
+
+
+async def peek_and_validate_detect_every_change(driver: IStorageDriver) -> None:
+    """A changed file never has its earlier version; a folder has none."""
+    lookup = fast_lookup(driver)
+    versions = []
+    for content in (b"one", b"two", b"three"):
+        await driver.put("folder/file", content)
+        versions.append(lookup.peek("folder/file"))
+    seen = [version for version in versions if version is not None]
+    assert not any(lookup.validate([("folder/file", version)]) for version in seen[:-1])
+    if versions[-1] is not None:
+        current = ("folder/file", versions[-1])
+        assert lookup.validate([current, current])
+        assert not lookup.validate([current, ("folder/other", versions[-1])])
+        reader = lookup.open_cached(*current)
+        assert reader is None or reader.size == len(b"three")
+        if reader is not None:
+            reader.close()
+    assert len(set(seen)) == len(seen)
+    assert all(version.size in (3, 5) for version in seen)
+    assert lookup.peek("folder") is None
+    await driver.delete("folder")
+    assert lookup.peek("folder/file") is None
+
+
+async def get_many_returns_contents_in_order_and_none_for_missing_files(
+    driver: IStorageDriver,
+) -> None:
+    """A folder, or a path below a file, is missing, too."""
+    bulk = bulk_lookup(driver)
+    await driver.put("a/one", b"1")
+    await driver.put("two", b"22")
+    await driver.put("empty", b"")
+    asked = ["two", "nothing", "a/one", "two/below", "a", "no/folder", "empty", "two"]
+    found = [b"22", None, b"1", None, None, None, b"", b"22"]
+    assert list(await bulk.get_many(asked, 2)) == found
+    assert list(await bulk.get_many([], 2)) == []
+    assert type(await error_of(bulk.get_many(["a/one", "two"], 1))) is StorageError
+    await bulk.delete_many(["a/one", "two", "empty"])
+
+
+async def delete_many_skips_missing_files(driver: IStorageDriver) -> None:
+    """All others of the list are deleted."""
+    bulk = bulk_lookup(driver)
+    for path in ("a/one", "b/two", "b/keep"):
+        await driver.put(path, b"")
+    await bulk.delete_many(["a/none", "a/one", "no/folder", "b/two", "b/keep/below"])
+    await bulk.delete_many([])
+    assert [entry.path for entry in await driver.walk("")] == ["b/keep"]
+    await driver.delete("b")
+
+
+async def list_folders_returns_folders_in_code_point_order(driver: IStorageDriver) -> None:
+    """``list_folders`` returns no files, and sees each change at once."""
+    bulk = bulk_lookup(driver)
     names = ["B", "a", "a-b", "a.b", "b", "\u00e9", "\U0001f4e6"]
     for name in reversed(names):
         await driver.put(f"x/{name}/file", b"1")
     await driver.put("x/aa", b"a file")
-    assert list(await bulk_lookup(driver).list_folders("x")) == names
-    assert list(await bulk_lookup(driver).list_folders("")) == ["x"]
+    assert list(await bulk.list_folders("x")) == names
+    assert list(await bulk.list_folders("")) == ["x"]
     for limit in range(1, len(names) + 2):
         assert await _folder_pages(driver, "x", limit) == names
-    assert list(await bulk_lookup(driver).list_folders("x", "a.")) == names[3:]
-    assert list(await bulk_lookup(driver).list_folders("x/a")) == []
+    assert list(await bulk.list_folders("x", "a.")) == names[3:]
+    assert list(await bulk.list_folders("x/a")) == []
     await driver.put("x/c/d/file", b"1")
     await driver.delete("x/a")
-    assert list(await bulk_lookup(driver).list_folders("x")) == [
-        "B",
-        "a-b",
-        "a.b",
-        "b",
-        "c",
-        *names[5:],
-    ]
+    assert list(await bulk.list_folders("x")) == ["B", "a-b", "a.b", "b", "c", *names[5:]]
     await driver.delete("x")
 
 
-async def folders_may_have_to_hold_something(driver: IStorageDriver) -> None:
-    """``folders`` answers those that hold a file with bytes, and sees each new one at once."""
+async def list_folders_selects_folders_that_contain_a_file(driver: IStorageDriver) -> None:
+    """An empty file does not count; a new file is seen by the next call."""
+    bulk = bulk_lookup(driver)
     for name in ("a", "b", "c", "d", "e"):
         await driver.put(f"x/{name}/current/link", b"1")
     await driver.put("x/b/current/link", b"")
@@ -347,47 +332,94 @@ async def folders_may_have_to_hold_something(driver: IStorageDriver) -> None:
     await driver.put("x/c1/current/link/below", b"1")
     await driver.put("x/c2/current", b"1")
 
-    async def holding(after: str = "", limit: int = 1000) -> Sequence[str]:
-        return list(await bulk_lookup(driver).list_folders("x", after, limit, "current/link"))
+    async def containing(after: str = "", limit: int = 1000) -> Sequence[str]:
+        return list(await bulk.list_folders("x", after, limit, "current/link"))
 
-    assert await holding() == ["a", "c", "d", "e"]
-    assert await holding("", 3) == ["a", "c", "d"]
-    assert await holding("a", 1) == ["c"]
-    assert await holding("bb") == ["c", "d", "e"]
+    assert await containing() == ["a", "c", "d", "e"]
+    assert await containing("", 3) == ["a", "c", "d"]
+    assert await containing("a", 1) == ["c"]
+    assert await containing("bb") == ["c", "d", "e"]
     await driver.put("x/b/current/link", b"1")
     await driver.put("x/c0/current/link", b"1")
-    assert await holding() == ["a", "b", "c", "c0", "d", "e"]
-    assert await holding("b", 3) == ["c", "c0", "d"]
+    assert await containing() == ["a", "b", "c", "c0", "d", "e"]
+    assert await containing("b", 3) == ["c", "c0", "d"]
     await driver.put("x/d/current/link", b"")
     await driver.delete("x/e/current/link")
     await driver.delete("x/a")
-    assert await holding() == ["b", "c", "c0"]
+    assert await containing() == ["b", "c", "c0"]
     await driver.put("x/e/current/link", b"1")
-    assert await holding() == ["b", "c", "c0", "e"]
-    assert list(await bulk_lookup(driver).list_folders("", containing="b/current/link")) == ["x"]
+    assert await containing() == ["b", "c", "c0", "e"]
+    assert list(await bulk.list_folders("", containing="b/current/link")) == ["x"]
     await driver.delete("x")
 
 
-async def folders_many_answers_for_each(driver: IStorageDriver) -> None:
-    """``list_folders_many`` keeps the order asked for; what is no folder holds none."""
+async def list_folders_many_returns_the_folders_of_each_path(driver: IStorageDriver) -> None:
+    """A missing folder, and a file, has none."""
+    bulk = bulk_lookup(driver)
     for path in ("x/b/file", "x/a/file", "x/c/file", "y/z/file", "y/file"):
         await driver.put(path, b"1")
     asked = ["y", "none", "x", "x/a", "x/a/file", "x/a/file/below", "y"]
-    found = await bulk_lookup(driver).list_folders_many(asked, 10)
+    found = await bulk.list_folders_many(asked, 10)
     assert [list(names) for names in found] == [["z"], [], ["a", "b", "c"], [], [], [], ["z"]]
-    assert [
-        list(names) for names in await bulk_lookup(driver).list_folders_many(["x", "y"], 2)
-    ] == [
+    assert [list(names) for names in await bulk.list_folders_many(["x", "y"], 2)] == [
         ["a", "b"],
         ["z"],
     ]
-    assert list(await bulk_lookup(driver).list_folders_many([], 2)) == []
+    assert list(await bulk.list_folders_many([], 2)) == []
     await driver.delete("x")
     await driver.delete("y")
 
 
-async def marked_answers_all_that_hold_a_mark_or_says_to_walk(driver: IStorageDriver) -> None:
-    """``list_marked`` finds folders of any depth, in the order of whole paths, unless it is None."""
+async def prune_deletes_only_empty_folders(driver: IStorageDriver) -> None:
+    """Files, folders with content and missing paths are skipped."""
+    pruner: IFolders | None = IFolders(driver, None)
+    if pruner is None:
+        return
+    bulk = bulk_lookup(driver)
+    await driver.put("a/b/c/gone", b"")
+    await driver.put("a/kept", b"")
+    await bulk.delete_many(["a/b/c/gone"])
+    await pruner.prune(["a/kept", "a/b/c", "a/b", "a", "none/at/all"])
+    assert isinstance(await error_of(driver.stat("a/b")), PathNotFound)
+    assert [entry.path for entry in await driver.walk("")] == ["a/kept"]
+    await driver.put("a/b/c/again", b"again")
+    assert await driver.get("a/b/c/again", 5) == b"again"
+    await driver.delete("a")
+
+
+async def remove_leftovers_deletes_no_stored_file(driver: IStorageDriver) -> None:
+    """A store without crashes has no leftovers, not even while a file is written."""
+    await driver.put("swept/file", b"content")
+    writer = await driver.writer("swept/growing", 0)
+    writer.write(b"some")
+    changed = (await driver.stat("swept/file")).modified
+    assert await leftovers(driver).remove_leftovers((changed or 0) / 1e9) == 0
+    assert await writer.commit() == 4
+    await writer.close()
+    assert await driver.get("swept/file", 10) == b"content"
+    assert await driver.get("swept/growing", 10) == b"some"
+    await driver.delete("swept")
+
+
+async def presign_returns_a_url(driver: IStorageDriver) -> None:
+    """It is an absolute URL."""
+    presigner = find_presigner(driver)
+    if presigner is not None:
+        await driver.put("file", b"")
+        assert "://" in await presigner.presign("file", "GET", 60)
+        await driver.delete("file")
+
+
+async def a_host_lock_can_be_taken_again_after_release(driver: IStorageDriver) -> None:
+    """The name of a lock is any text."""
+    locks = host_lock(driver)
+    for name in ("a/b:tag", "a name of any kind \n", "a/b:tag", ""):
+        release = await locks.lock(name)
+        release()
+
+
+async def list_marked_returns_folders_with_a_marker_at_any_depth(driver: IStorageDriver) -> None:
+    """They are sorted by whole path. The store may turn out not to support this."""
     names = ["a", "a-b", "a.b", "a/1", "a/b", "a/b/c", "a0", "b"]
     for number, name in enumerate(names):
         await driver.put(f"m/{name}/{('_one/x', '_two/y/z')[number % 2]}", b"1")
@@ -416,35 +448,8 @@ async def marked_answers_all_that_hold_a_mark_or_says_to_walk(driver: IStorageDr
     await driver.delete("m")
 
 
-async def walk_answers_all_files_in_order(driver: IStorageDriver) -> None:
-    """``walk`` sorts by whole path, which is not the order of a walk through a tree."""
-    paths = ["w/a-b", "w/a.b/c", "w/a/b", "w/a/b.c", "w/a/c/d", "w/a0", "w/b/a"]
-    for path in [*paths, "ww/other"]:
-        await driver.put(path, path.encode())
-    entries = await driver.walk("w")
-    assert [entry.path for entry in entries] == paths
-    assert [entry.size for entry in entries] == [len(path) for path in paths]
-    assert [entry.path for entry in await driver.walk("")] == [*paths, "ww/other"]
-    for limit in range(1, len(paths) + 2):
-        assert await _pages(driver.walk, "w", limit) == paths
-    for after in ("w/a", "w/a/", "w/a/bb", "w/a/c", "w/a/c/d", "w/a/z", "w/zz", "v"):
-        later = [path for path in paths if path > after]
-        assert [entry.path for entry in await driver.walk("w", after)] == later
-    await driver.delete("w")
-    await driver.delete("ww")
-
-
-async def presign_answers_a_url_or_not(driver: IStorageDriver) -> None:
-    """``presign`` gives a URL, or says that the driver has none."""
-    await driver.put("file", b"")
-    presigner = find_presigner(driver)
-    if presigner is not None:
-        assert "://" in await presigner.presign("file", "GET", 60)
-    await driver.delete("file")
-
-
 async def _pages(method: Callable[..., Any], path: str, limit: int) -> list[str]:
-    """Read all, ``limit`` at a time; the first page that is not full ends it."""
+    """Return all paths, read in pages of ``limit`` entries."""
     found: list[str] = []
     while True:
         page = await method(path, found[-1] if found else "", limit)
@@ -453,14 +458,8 @@ async def _pages(method: Callable[..., Any], path: str, limit: int) -> list[str]
             return found
 
 
-async def hold_may_be_taken_again(driver: IStorageDriver) -> None:
-    """A name that was let go can be held again; it may be any text."""
-    for name in ("a/b:tag", "a name of any kind \n", "a/b:tag", ""):
-        release = await host_lock(driver).lock(name)
-        release()
-
-
 async def _folder_pages(driver: IStorageDriver, path: str, limit: int) -> list[str]:
+    """Return all names of folders, read in pages of ``limit`` names."""
     found: list[str] = []
     while True:
         page = await bulk_lookup(driver).list_folders(path, found[-1] if found else "", limit)
@@ -469,28 +468,33 @@ async def _folder_pages(driver: IStorageDriver, path: str, limit: int) -> list[s
             return found
 
 
-ALL_PROMISES: tuple[Promise, ...] = (
-    provides_the_interface,
-    put_stores,
-    put_replaces,
-    get_has_a_limit,
-    get_many_reads_what_there_is,
-    what_is_not_there_is_not_found,
-    a_glance_tells_one_file_from_another,
-    a_folder_is_no_file,
-    create_stores_once,
-    stat_tells_size_and_time,
-    a_folder_changes_with_its_entries,
-    *CHANGE_PROMISES,
-    sweep_leaves_what_was_stored,
-    list_answers_one_folder_in_order,
-    folders_are_answered_in_order,
-    folders_may_have_to_hold_something,
-    folders_many_answers_for_each,
-    marked_answers_all_that_hold_a_mark_or_says_to_walk,
-    walk_answers_all_files_in_order,
-    presign_answers_a_url_or_not,
-    hold_may_be_taken_again,
-    *READER_PROMISES,
-    *WRITER_PROMISES,
+STORAGE_CONTRACT: tuple[ContractTest, ...] = (
+    provides_its_interfaces_with_the_right_signatures,
+    get_returns_what_put_stored,
+    put_replaces_a_file,
+    get_fails_for_files_above_the_limit,
+    missing_paths_raise_path_not_found,
+    folders_cannot_be_used_as_files,
+    create_succeeds_once_of_several_concurrent_calls,
+    stat_returns_the_size_of_files_and_none_for_folders,
+    the_time_of_a_folder_changes_with_its_entries,
+    copy_replaces_the_destination_and_keeps_the_source,
+    move_replaces_the_destination_and_removes_the_source,
+    move_changes_nothing_if_still_returns_false,
+    delete_removes_one_file_or_a_whole_folder,
+    list_returns_one_folder_in_code_point_order,
+    walk_returns_all_files_ordered_by_whole_path,
+    peek_and_validate_detect_every_change,
+    get_many_returns_contents_in_order_and_none_for_missing_files,
+    delete_many_skips_missing_files,
+    list_folders_returns_folders_in_code_point_order,
+    list_folders_selects_folders_that_contain_a_file,
+    list_folders_many_returns_the_folders_of_each_path,
+    prune_deletes_only_empty_folders,
+    remove_leftovers_deletes_no_stored_file,
+    presign_returns_a_url,
+    a_host_lock_can_be_taken_again_after_release,
+    list_marked_returns_folders_with_a_marker_at_any_depth,
+    *READER_CONTRACT,
+    *WRITER_CONTRACT,
 )

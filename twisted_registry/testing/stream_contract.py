@@ -1,7 +1,4 @@
-"""The promises of readers; see :mod:`twisted_registry.testing.storage_contract`.
-
-The promises of writers; see :mod:`twisted_registry.testing.storage_contract`.
-"""
+"""Contract tests of readers and writers; a part of :data:`~.storage_contract.STORAGE_CONTRACT`."""
 
 from __future__ import annotations
 
@@ -24,14 +21,20 @@ from twisted_registry.storage.interfaces import (
     Remove,
     WriterBusy,
 )
-from twisted_registry.testing.contract_kit import LARGE_CONTENT, Sink, error_of, read, store
+from twisted_registry.testing.contract_kit import (
+    LARGE_CONTENT,
+    RecordingConsumer,
+    error_of,
+    read_file,
+    store_file,
+)
 
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
 
-async def open_reads_a_stretch(driver: IStorageDriver) -> None:
-    """A reader delivers what lies between offset and length, cut at the end."""
+async def a_reader_delivers_the_requested_range(driver: IStorageDriver) -> None:
+    """The range is truncated at the end of the file."""
     content = b"0123456789"
     await driver.put("file", content)
     for offset, length in ((0, None), (0, 3), (4, None), (4, 3), (4, 99), (10, None), (3, 0)):
@@ -41,10 +44,10 @@ async def open_reads_a_stretch(driver: IStorageDriver) -> None:
         assert reader.size == len(wanted)
         if ILocalFileReader.providedBy(reader):
             assert reader.offset() == offset
-        sink = Sink()
-        await reader.deliver(sink)
-        assert sink.content == wanted
-        assert not sink.is_fed
+        consumer = RecordingConsumer()
+        await reader.deliver(consumer)
+        assert consumer.content == wanted
+        assert not consumer.has_producer
         reader.close()
     error = await error_of(driver.open("file", 11))
     assert isinstance(error, OffsetInvalid)
@@ -52,53 +55,54 @@ async def open_reads_a_stretch(driver: IStorageDriver) -> None:
     await driver.delete("file")
 
 
-async def a_reader_honours_pauses(driver: IStorageDriver) -> None:
-    """A consumer that pauses at every piece gets no other before it resumes, and gets all."""
-    await store(driver, "file", LARGE_CONTENT)
-    sink = Sink(pauses=True)
-    wanted = sink.wanted
-    done = (await driver.open("file")).deliver(sink)
-    count = 0
-    while not done.called:
+async def a_reader_writes_nothing_while_paused(driver: IStorageDriver) -> None:
+    """A consumer that pauses at every piece receives them one by one, and all of them."""
+    await store_file(driver, "file", LARGE_CONTENT)
+    consumer = RecordingConsumer(pauses=True)
+    wanted = consumer.wanted
+    done = (await driver.open("file")).deliver(consumer)
+    count, complete = 0, False
+    while not complete:
         await wanted
         count += 1
-        assert len(sink.received) == count
-        assert sink.producer is not None
-        wanted = sink.wanted
-        sink.producer.resumeProducing()
-        if len(sink.content) == len(LARGE_CONTENT):
-            break
+        assert len(consumer.received) == count
+        wanted = consumer.wanted
+        complete = len(consumer.content) == len(LARGE_CONTENT)
+        # It may have finished with the last piece.
+        assert complete or consumer.producer is not None
+        if consumer.producer is not None:
+            consumer.producer.resumeProducing()
     await done
-    assert sink.content == LARGE_CONTENT
+    assert consumer.content == LARGE_CONTENT
     assert count > 1
     await driver.delete("file")
 
 
-async def a_reader_can_be_cancelled(driver: IStorageDriver) -> None:
-    """Cancelling, closing, and a consumer that stops, end the delivery at once."""
-    await store(driver, "file", LARGE_CONTENT)
+async def a_delivery_ends_when_cancelled_closed_or_stopped(driver: IStorageDriver) -> None:
+    """It ends at once and fails with ``CancelledError``."""
+    await store_file(driver, "file", LARGE_CONTENT)
     for way in range(3):
-        sink = Sink(pauses=True)
-        wanted = sink.wanted
+        consumer = RecordingConsumer(pauses=True)
+        wanted = consumer.wanted
         reader = await driver.open("file")
-        done = reader.deliver(sink)
+        done = reader.deliver(consumer)
         await wanted
-        assert sink.producer is not None
-        (done.cancel, reader.close, sink.producer.stopProducing)[way]()
-        assert not sink.is_fed
+        assert consumer.producer is not None
+        (done.cancel, reader.close, consumer.producer.stopProducing)[way]()
+        assert not consumer.has_producer
         cancelled = False
         try:
             await done
         except CancelledError:
             cancelled = True
         assert cancelled
-        assert len(sink.received) == 1
+        assert len(consumer.received) == 1
         reader.close()
     await driver.delete("file")
 
 
-async def a_reader_keeps_what_it_opened(driver: IStorageDriver) -> None:
-    """What happens to the path afterwards does not matter to a reader."""
+async def a_reader_keeps_the_content_that_it_opened(driver: IStorageDriver) -> None:
+    """Replacing, moving or deleting the path has no effect on an open reader."""
     await driver.put("a/file", b"first")
     readers = [await driver.open("a/file") for _ in range(4)]
     await driver.put("a/file", b"second content")
@@ -106,26 +110,26 @@ async def a_reader_keeps_what_it_opened(driver: IStorageDriver) -> None:
     await driver.move("a/file", "b/file")
     readers.append(await driver.open("b/file"))
     await driver.delete("b/file")
-    sinks = [Sink() for _ in readers]
-    for reader, sink in zip(readers, sinks, strict=True):
-        await reader.deliver(sink)
-    contents = [sink.content for sink in sinks]
+    consumers = [RecordingConsumer() for _ in readers]
+    for reader, consumer in zip(readers, consumers, strict=True):
+        await reader.deliver(consumer)
+    contents = [consumer.content for consumer in consumers]
     assert contents == [b"first"] * 4 + [b"content", b"second content"]
     reader = await _opened_and_closed(driver)
     reader.close()
 
 
-async def feed_observes(driver: IStorageDriver) -> None:
-    """``feed`` shows a stretch to a function, in order."""
-    await store(driver, "file", LARGE_CONTENT)
+async def feed_passes_the_range_to_a_function_in_order(driver: IStorageDriver) -> None:
+    """``feed`` calls the function with all bytes of the range."""
+    await store_file(driver, "file", LARGE_CONTENT)
     pieces: list[bytes] = []
     await (await driver.open("file", 7, len(LARGE_CONTENT) - 20)).feed(pieces.append)
     assert b"".join(pieces) == LARGE_CONTENT[7:-13]
     await driver.delete("file")
 
 
-async def a_descriptor_reads_the_file(driver: IStorageDriver) -> None:
-    """If a reader has a descriptor, the stretch is there to be read from it."""
+async def the_descriptor_of_a_reader_reads_the_range(driver: IStorageDriver) -> None:
+    """Readers of local files have a descriptor and the offset of the range."""
     await driver.put("file", b"0123456789")
     reader = await driver.open("file", 3, 4)
     if ILocalFileReader.providedBy(reader):
@@ -142,18 +146,18 @@ async def _opened_and_closed(driver: IStorageDriver) -> IReader:
     return reader
 
 
-READER_PROMISES = (
-    open_reads_a_stretch,
-    a_reader_honours_pauses,
-    a_reader_can_be_cancelled,
-    a_reader_keeps_what_it_opened,
-    feed_observes,
-    a_descriptor_reads_the_file,
+READER_CONTRACT = (
+    a_reader_delivers_the_requested_range,
+    a_reader_writes_nothing_while_paused,
+    a_delivery_ends_when_cancelled_closed_or_stopped,
+    a_reader_keeps_the_content_that_it_opened,
+    feed_passes_the_range_to_a_function_in_order,
+    the_descriptor_of_a_reader_reads_the_range,
 )
 
 
-async def a_writer_begins_and_continues(driver: IStorageDriver) -> None:
-    """A writer begins at nothing, goes on where the file ends, and nowhere else."""
+async def a_writer_continues_only_at_the_end_of_the_file(driver: IStorageDriver) -> None:
+    """Another offset raises ``OffsetInvalid`` with the size."""
     seen: list[bytes] = []
     writer = await driver.writer("a/b/file", 0, seen.append)
     verifyObject(IWriter, writer)
@@ -163,7 +167,7 @@ async def a_writer_begins_and_continues(driver: IStorageDriver) -> None:
     assert writer.size == len(LARGE_CONTENT)
     assert await writer.flush() == len(LARGE_CONTENT)
     assert b"".join(seen) == LARGE_CONTENT
-    assert await read(driver, "a/b/file") == LARGE_CONTENT
+    assert await read_file(driver, "a/b/file") == LARGE_CONTENT
     assert await writer.close() == len(LARGE_CONTENT)
     for offset in (0, 5, len(LARGE_CONTENT) - 1, len(LARGE_CONTENT) + 1):
         error = await error_of(driver.writer("a/b/file", offset))
@@ -175,20 +179,20 @@ async def a_writer_begins_and_continues(driver: IStorageDriver) -> None:
         writer.write(addition)
         await writer.close()
         assert b"".join(seen) == addition
-    assert await read(driver, "a/b/file") == LARGE_CONTENT + b"moreand more"
+    assert await read_file(driver, "a/b/file") == LARGE_CONTENT + b"moreand more"
     await driver.delete("a")
 
 
-async def a_writer_makes_no_file_where_one_is_expected(driver: IStorageDriver) -> None:
-    """An offset beyond nothing is wrong, and leaves nothing behind."""
+async def a_writer_makes_no_file_if_the_offset_is_wrong(driver: IStorageDriver) -> None:
+    """A missing file has size 0."""
     error = await error_of(driver.writer("no/file", 5))
     assert isinstance(error, OffsetInvalid)
     assert error.size == 0
     assert isinstance(await error_of(driver.stat("no/file")), PathNotFound)
 
 
-async def one_writer_at_a_time(driver: IStorageDriver) -> None:
-    """A second writer is refused until the first ends, whatever way it ends."""
+async def a_path_has_one_writer_at_a_time(driver: IStorageDriver) -> None:
+    """The path is free again after ``close`` and after ``cancel``."""
     first = await driver.writer("file", 0)
     other = await driver.writer("other", 0)
     for _ in range(2):
@@ -206,12 +210,12 @@ async def one_writer_at_a_time(driver: IStorageDriver) -> None:
     await other.cancel()
 
 
-async def commit_makes_a_file_that_can_go(driver: IStorageDriver) -> None:
-    """A committed file can be read and moved before the writer closes."""
+async def a_committed_file_can_be_moved_before_the_writer_closes(driver: IStorageDriver) -> None:
+    """It can be read before, too."""
     writer = await driver.writer("uploads/data", 0)
     writer.write(b"content")
     assert await writer.commit() == 7
-    assert await read(driver, "uploads/data") == b"content"
+    assert await read_file(driver, "uploads/data") == b"content"
     await driver.move("uploads/data", "blobs/ab/data")
     assert await writer.close() == 7
     assert await writer.close() == 7
@@ -220,8 +224,8 @@ async def commit_makes_a_file_that_can_go(driver: IStorageDriver) -> None:
     await driver.delete("blobs")
 
 
-async def close_keeps(driver: IStorageDriver) -> None:
-    """``close`` stores what was written, and what comes after it is dropped."""
+async def close_keeps_what_was_written_before_it(driver: IStorageDriver) -> None:
+    """Bytes that are written after ``close`` are dropped."""
     writer = await driver.writer("file", 0)
     writer.write(b"kept")
     closing = writer.close()
@@ -232,8 +236,8 @@ async def close_keeps(driver: IStorageDriver) -> None:
     await driver.delete("file")
 
 
-async def cancel_removes(driver: IStorageDriver) -> None:
-    """``cancel`` takes the file away, and can be called twice, or after ``commit``."""
+async def cancel_deletes_the_file(driver: IStorageDriver) -> None:
+    """``cancel`` can be called twice, and after ``commit``."""
     for commits in (False, True):
         writer = await driver.writer("a/file", 0)
         writer.write(LARGE_CONTENT)
@@ -245,8 +249,8 @@ async def cancel_removes(driver: IStorageDriver) -> None:
         assert isinstance(await error_of(driver.stat("a/file")), PathNotFound)
 
 
-async def a_mark_tells_whose_bytes_they_are(driver: IStorageDriver) -> None:
-    """What one writer leaves, the next one finds under the same mark; more bytes may change it."""
+async def content_id_identifies_the_bytes_that_a_writer_left(driver: IStorageDriver) -> None:
+    """The next writer has the same value; more bytes may change it."""
     writer = await driver.writer("a/file", 0)
     marks = [writer.content_id]
     for content in (b"one", LARGE_CONTENT, b"two"):
@@ -262,8 +266,8 @@ async def a_mark_tells_whose_bytes_they_are(driver: IStorageDriver) -> None:
     await driver.delete("a/file")
 
 
-async def a_file_may_know_its_destination(driver: IStorageDriver) -> None:
-    """A file that is begun with its later name is there once it is moved, and not before."""
+async def a_file_with_a_destination_appears_when_it_is_moved(driver: IStorageDriver) -> None:
+    """Before the move it is not visible at the destination."""
     for content in (b"", b"small", LARGE_CONTENT, LARGE_CONTENT * 2):
         seen: list[bytes] = []
         writer = await driver.writer("up/file", 0, seen.append, destination="new/name")
@@ -274,13 +278,13 @@ async def a_file_may_know_its_destination(driver: IStorageDriver) -> None:
         assert isinstance(await error_of(driver.stat("new/name")), PathNotFound)
         await driver.move("up/file", "new/name")
         await writer.close()
-        assert await read(driver, "new/name") == content
+        assert await read_file(driver, "new/name") == content
         assert isinstance(await error_of(driver.stat("up/file")), PathNotFound)
         await driver.delete("new/name")
 
 
-async def what_was_not_moved_is_not_at_its_destination(driver: IStorageDriver) -> None:
-    """Whatever way such a writer ends, its destination stays as it was; ``flush`` is honest."""
+async def the_destination_is_unchanged_if_the_file_is_not_moved(driver: IStorageDriver) -> None:
+    """``flush`` fires with the number of bytes that it really kept."""
     await driver.put("new/name", b"old")
     for way in ("close", "cancel", "flush"):
         writer = await driver.writer("up/file", 0, destination="new/name")
@@ -298,8 +302,8 @@ async def what_was_not_moved_is_not_at_its_destination(driver: IStorageDriver) -
     await driver.delete("new/name")
 
 
-async def conclude_changes_in_order(driver: IStorageDriver) -> None:
-    """``finalize`` makes the changes that were decided on when all was stored, and closes."""
+async def finalize_makes_the_changes_in_order_and_closes(driver: IStorageDriver) -> None:
+    """The changes are requested after all bytes are stored and observed."""
     await driver.put("uploads/1/startedat", b"now")
     for round_ in (1, 2):
         seen: list[bytes] = []
@@ -318,7 +322,7 @@ async def conclude_changes_in_order(driver: IStorageDriver) -> None:
             ]
 
         assert await writer.finalize(decide) == len(LARGE_CONTENT), round_
-        assert await read(driver, "blobs/ab/data") == LARGE_CONTENT
+        assert await read_file(driver, "blobs/ab/data") == LARGE_CONTENT
         assert await driver.get("links/new/link", 7) == b"content"
         assert isinstance(await error_of(driver.stat("uploads/1")), PathNotFound)
         # It is closed.
@@ -330,8 +334,8 @@ async def conclude_changes_in_order(driver: IStorageDriver) -> None:
         await driver.delete(folder)
 
 
-async def a_conclusion_that_fails_leaves_the_writer_open(driver: IStorageDriver) -> None:
-    """What was changed before stays so; the writer can go another way, or the same again."""
+async def the_writer_stays_open_if_finalize_fails(driver: IStorageDriver) -> None:
+    """The changes before the failed one stay; ``finalize`` can be called again."""
 
     class Undecided(Exception):
         pass
@@ -359,8 +363,8 @@ async def a_conclusion_that_fails_leaves_the_writer_open(driver: IStorageDriver)
     await driver.delete("b")
 
 
-async def a_writer_looks_at_what_lies_beside(driver: IStorageDriver) -> None:
-    """A file is not begun where another is missing, or where one is that must not be."""
+async def a_writer_checks_its_sibling_files(driver: IStorageDriver) -> None:
+    """``present`` must exist and ``absent`` must not; otherwise no file is made."""
 
     def begin() -> Deferred[IWriter]:
         return driver.writer("a/file", 0, present="a/begun", absent="a/ended")
@@ -380,8 +384,8 @@ async def a_writer_looks_at_what_lies_beside(driver: IStorageDriver) -> None:
     await driver.delete("a/other")
 
 
-async def an_empty_file_can_be_written(driver: IStorageDriver) -> None:
-    """Nothing at all is a file too."""
+async def a_writer_can_make_an_empty_file(driver: IStorageDriver) -> None:
+    """A file without bytes is a file."""
     writer = await driver.writer("file", 0)
     assert await writer.commit() == 0
     await writer.close()
@@ -389,18 +393,18 @@ async def an_empty_file_can_be_written(driver: IStorageDriver) -> None:
     await driver.delete("file")
 
 
-WRITER_PROMISES = (
-    a_writer_begins_and_continues,
-    a_writer_makes_no_file_where_one_is_expected,
-    one_writer_at_a_time,
-    commit_makes_a_file_that_can_go,
-    close_keeps,
-    cancel_removes,
-    a_mark_tells_whose_bytes_they_are,
-    a_file_may_know_its_destination,
-    what_was_not_moved_is_not_at_its_destination,
-    conclude_changes_in_order,
-    a_conclusion_that_fails_leaves_the_writer_open,
-    a_writer_looks_at_what_lies_beside,
-    an_empty_file_can_be_written,
+WRITER_CONTRACT = (
+    a_writer_continues_only_at_the_end_of_the_file,
+    a_writer_makes_no_file_if_the_offset_is_wrong,
+    a_path_has_one_writer_at_a_time,
+    a_committed_file_can_be_moved_before_the_writer_closes,
+    close_keeps_what_was_written_before_it,
+    cancel_deletes_the_file,
+    content_id_identifies_the_bytes_that_a_writer_left,
+    a_file_with_a_destination_appears_when_it_is_moved,
+    the_destination_is_unchanged_if_the_file_is_not_moved,
+    finalize_makes_the_changes_in_order_and_closes,
+    the_writer_stays_open_if_finalize_fails,
+    a_writer_checks_its_sibling_files,
+    a_writer_can_make_an_empty_file,
 )

@@ -10,7 +10,7 @@ import pytest
 from tests.storage.filesystem.counting_oscalls import BROKEN, FULL, FaultyFiles
 from tests.storage.filesystem.kit import descriptors, failure_of, inline, paths, result_of
 from twisted_registry.storage.interfaces import MoveRefused, OffsetInvalid, StorageError
-from twisted_registry.testing.contract_kit import Sink
+from twisted_registry.testing.contract_kit import RecordingConsumer
 
 
 @pytest.mark.parametrize(
@@ -105,10 +105,10 @@ def test_a_file_that_shrinks_while_it_is_read(driver, tmp_path):
     result_of(driver.put("file", b"0123456789"))
     reader = result_of(driver.open("file"))
     os.truncate(tmp_path / "file", 4)
-    sink = Sink()
+    sink = RecordingConsumer()
     assert "ends after 4 of 10 bytes" in str(failure_of(reader.deliver(sink), StorageError).value)
     assert sink.content == b"0123"
-    assert not sink.is_fed
+    assert not sink.has_producer
     reader = result_of(driver.open("file"))
     os.truncate(tmp_path / "file", 2)
     failure_of(reader.feed(lambda _: None), StorageError)
@@ -118,6 +118,9 @@ def test_a_disk_that_fails_while_it_is_read(tmp_path):
     before = descriptors()
     driver = inline(tmp_path, FaultyFiles(pread=[BROKEN, BROKEN]))
     result_of(driver.put("file", b"content"))
-    for ask in (lambda reader: reader.deliver(Sink()), lambda reader: reader.feed(print)):
+    for ask in (
+        lambda reader: reader.deliver(RecordingConsumer()),
+        lambda reader: reader.feed(print),
+    ):
         failure_of(ask(result_of(driver.open("file"))), StorageError)
     assert descriptors() == before

@@ -8,7 +8,7 @@ import pytest_twisted
 from twisted.internet import reactor
 
 from twisted_registry.storage.filesystem.driver import MAX_CACHED_FILE_BYTES, FilesystemDriver
-from twisted_registry.testing.contract_kit import Sink
+from twisted_registry.testing.contract_kit import RecordingConsumer
 
 
 class Opens:
@@ -24,8 +24,8 @@ class Opens:
         return self.real(path, flags)
 
 
-async def read(driver, path, offset=0, length=None):
-    sink = Sink()
+async def read_file(driver, path, offset=0, length=None):
+    sink = RecordingConsumer()
     await (await driver.open(path, offset, length)).deliver(sink)
     return sink.content
 
@@ -52,19 +52,19 @@ async def stored(driver, path, content):
 async def test_a_small_file_is_opened_once(driver):
     await stored(driver, "a", b"content")
     opens = Opens(driver)
-    assert await read(driver, "a") == b"content"
+    assert await read_file(driver, "a") == b"content"
     assert opens.count == 1
-    assert await read(driver, "a", 2, 3) == b"nte"
-    assert await read(driver, "a", 7) == b""
+    assert await read_file(driver, "a", 2, 3) == b"nte"
+    assert await read_file(driver, "a", 7) == b""
     assert opens.count == 1
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_replaced_or_removed_file_is_not_taken_for_the_old_one(driver):
     await stored(driver, "a", b"old")
-    assert await read(driver, "a") == b"old"
+    assert await read_file(driver, "a") == b"old"
     await driver.put("a", b"new")
-    assert await read(driver, "a") == b"new"
+    assert await read_file(driver, "a") == b"new"
     await driver.delete("a")
     with pytest.raises(Exception, match="a"):
         await driver.open("a")
@@ -73,11 +73,11 @@ async def test_a_replaced_or_removed_file_is_not_taken_for_the_old_one(driver):
 @pytest_twisted.ensureDeferred
 async def test_a_reader_that_was_begun_goes_on(driver):
     await stored(driver, "a", b"old")
-    await read(driver, "a")
+    await read_file(driver, "a")
     begun = await driver.open("a")
     await driver.put("a", b"new")
-    assert await read(driver, "a") == b"new"
-    sink = Sink()
+    assert await read_file(driver, "a") == b"new"
+    sink = RecordingConsumer()
     await begun.deliver(sink)
     assert sink.content == b"old"
 
@@ -88,8 +88,8 @@ async def test_what_looks_as_it_did_is_opened_again_at_once(driver):
     seen = driver.peek("a")
     assert driver.validate([("a", seen)])
     assert driver.open_cached("a", seen) is None, "nobody has read it before"
-    await read(driver, "a")
-    opens, sink = Opens(driver), Sink()
+    await read_file(driver, "a")
+    opens, sink = Opens(driver), RecordingConsumer()
     await driver.open_cached("a", seen).deliver(sink)
     assert (sink.content, opens.count) == (b"content", 0)
     await driver.put("a", b"another")
@@ -99,7 +99,7 @@ async def test_what_looks_as_it_did_is_opened_again_at_once(driver):
 @pytest_twisted.ensureDeferred
 async def test_a_descriptor_is_closed_when_the_last_of_its_readers_is(driver):
     await stored(driver, "a", b"content")
-    await read(driver, "a")
+    await read_file(driver, "a")
     before, seen = descriptors(), driver.peek("a")
     first, second = driver.open_cached("a", seen), await driver.open("a")
     assert descriptors() == before
@@ -118,8 +118,8 @@ async def test_few_stay_open_and_none_after_the_end(tmp_path):
     driver = FilesystemDriver(str(tmp_path), reactor, max_open_files=2)
     for name in "abcde":
         await stored(driver, name, b"content")
-        await read(driver, name)
-        await read(driver, name)
+        await read_file(driver, name)
+        await read_file(driver, name)
     assert descriptors() <= before + 2
     await driver.close()
     assert descriptors() <= before
@@ -132,14 +132,14 @@ async def test_a_large_or_fresh_file_is_not_kept(driver):
     os.utime(Path(driver.root) / "fresh", (2**33, 2**33))
     opens = Opens(driver)
     for _ in range(2):
-        await read(driver, "large")
-        await read(driver, "fresh")
+        await read_file(driver, "large")
+        await read_file(driver, "fresh")
     assert opens.count == 4
 
 
 @pytest_twisted.ensureDeferred
 async def test_an_offset_beyond_the_end_is_refused_all_the_same(driver):
     await stored(driver, "a", b"content")
-    await read(driver, "a")
+    await read_file(driver, "a")
     with pytest.raises(Exception, match="ends at 7"):
         await driver.open("a", 8)

@@ -13,7 +13,7 @@ from tests.storage.filesystem.power_loss import InlineThreads
 from twisted_registry.storage.filesystem.driver import FilesystemDriver
 from twisted_registry.storage.filesystem.oscalls import OSCalls
 from twisted_registry.storage.filesystem.reader import PIECE_BYTES
-from twisted_registry.testing.contract_kit import Sink
+from twisted_registry.testing.contract_kit import RecordingConsumer
 
 case = SynchronousTestCase()
 result_of, failure_of, no_result = (
@@ -71,7 +71,7 @@ def descriptors(root):
 
 
 def test_pieces_come_one_by_one(reader, threads):
-    sink = Sink()
+    sink = RecordingConsumer()
     done = reader.deliver(sink)
     for count in (1, 2, 3):
         assert len(threads.held) == 1
@@ -85,7 +85,7 @@ def test_pieces_come_one_by_one(reader, threads):
 
 
 def test_a_pause_lets_one_piece_through_at_most(reader, threads):
-    sink = Sink()
+    sink = RecordingConsumer()
     done = reader.deliver(sink)
     sink.producer.pauseProducing()
     threads.step()
@@ -107,11 +107,11 @@ def test_ending_while_a_piece_is_read(tmp_path, threads, how, fault):
     before = descriptors(tmp_path)
     reader = open_file(tmp_path, threads, FaultyFiles(pread=[fault]))
     threads.held = []
-    sink = Sink()
+    sink = RecordingConsumer()
     done = reader.deliver(sink)
     fd = reader._fd
     {"cancel": done.cancel, "stop": reader.stopProducing, "close": reader.close}[how]()
-    assert not sink.is_fed
+    assert not sink.has_producer
     # The thread still reads: its descriptor must not become another file's.
     os.fstat(fd)
     threads.step()
@@ -122,7 +122,7 @@ def test_ending_while_a_piece_is_read(tmp_path, threads, how, fault):
 
 
 def test_a_consumer_that_stops_within_write(reader, threads):
-    class Leaving(Sink):
+    class Leaving(RecordingConsumer):
         def write(self, data):
             super().write(data)
             self.producer.stopProducing()

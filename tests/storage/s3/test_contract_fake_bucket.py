@@ -6,7 +6,7 @@ from twisted.internet import reactor
 
 from tests.storage.s3.fake_bucket import FakeBucket
 from twisted_registry.storage.s3.driver import S3Driver
-from twisted_registry.testing.storage_contract import ALL_PROMISES, check_promise
+from twisted_registry.testing.storage_contract import STORAGE_CONTRACT, check_contract
 
 
 @pytest_twisted.async_yield_fixture(params=["usual", "small", "unconditional", "careless"])
@@ -25,10 +25,10 @@ async def driver(request):
     assert bucket.uploads == {}
 
 
-@pytest.mark.parametrize("promise", ALL_PROMISES, ids=lambda promise: promise.__name__)
+@pytest.mark.parametrize("test", STORAGE_CONTRACT, ids=lambda test: test.__name__)
 @pytest_twisted.ensureDeferred
-async def test_promise(promise, driver):
-    await check_promise(driver, promise)
+async def test_storage_contract(test, driver):
+    await check_contract(driver, test)
 
 
 @pytest.mark.parametrize("after", ["\x00", "a\x00z", "a\x7f", "b\ud800", "a" * 3000])

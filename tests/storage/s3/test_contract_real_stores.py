@@ -6,7 +6,7 @@ import pytest
 import pytest_twisted
 
 from tests.support.s3_stores import make_driver
-from twisted_registry.testing.storage_contract import ALL_PROMISES, check_promise
+from twisted_registry.testing.storage_contract import STORAGE_CONTRACT, check_contract
 
 
 @pytest_twisted.async_yield_fixture(
@@ -22,9 +22,12 @@ async def driver(request, object_stores):
     await driver.close()
 
 
-@pytest.mark.parametrize("promise", ALL_PROMISES, ids=lambda promise: promise.__name__)
+@pytest.mark.parametrize("test", STORAGE_CONTRACT, ids=lambda test: test.__name__)
 @pytest_twisted.ensureDeferred
-async def test_promise(promise, driver, request):
-    if "moto" in request.node.name and promise.__name__ == "create_stores_once":
+async def test_storage_contract(test, driver, request):
+    if (
+        "moto" in request.node.name
+        and test.__name__ == "create_succeeds_once_of_several_concurrent_calls"
+    ):
         pytest.skip("moto checks and writes in two steps")
-    await check_promise(driver, promise)
+    await check_contract(driver, test)

@@ -8,7 +8,7 @@ import pytest_twisted
 from tests.storage.s3.fake_bucket import Stored
 from tests.storage.s3.upload_helpers import MIB, noise
 from twisted_registry.storage.s3.sinks import Piece, PieceList, with_checksum
-from twisted_registry.testing.contract_kit import error_of, read
+from twisted_registry.testing.contract_kit import error_of, read_file
 
 
 @pytest.mark.parametrize("damaged_reads", [1, 3])
@@ -32,7 +32,7 @@ async def test_damaged_piece_is_read_again_and_never_joined(bucket, driver, dama
     writer.write(content[MIB:])
     if damaged_reads == 1:
         assert await writer.flush() == len(content)
-        assert await read(driver, "up/data") == content
+        assert await read_file(driver, "up/data") == content
     else:
         assert "is damaged" in str(await error_of(writer.flush()))
         assert writer.size == MIB

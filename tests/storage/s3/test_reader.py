@@ -12,7 +12,7 @@ from tests.storage.s3.fake_bucket import FakeBucket
 from twisted_registry.storage.interfaces import StorageError
 from twisted_registry.storage.s3.driver import S3Driver
 from twisted_registry.storage.s3.errors import Unreachable
-from twisted_registry.testing.contract_kit import Sink, error_of
+from twisted_registry.testing.contract_kit import RecordingConsumer, error_of
 
 MIB = 1024 * 1024
 CONTENT = bytes(range(256)) * (4 * 4096 + 1)
@@ -32,8 +32,8 @@ async def driver(bucket):
     await driver.close()
 
 
-async def read(driver, **byte_range):
-    sink = Sink()
+async def read_file(driver, **byte_range):
+    sink = RecordingConsumer()
     await (await driver.open("file", **byte_range)).deliver(sink)
     return sink.content
 
@@ -41,20 +41,20 @@ async def read(driver, **byte_range):
 @pytest_twisted.ensureDeferred
 async def test_truncated_response_is_continued(bucket, driver):
     bucket.breaks = [3 * MIB, 2 * MIB, 5]
-    assert await read(driver) == CONTENT
+    assert await read_file(driver) == CONTENT
     assert bucket.count("get_object") == 4
     bucket.breaks = [100]
-    assert await read(driver, offset=7, length=MIB) == CONTENT[7 : MIB + 7]
+    assert await read_file(driver, offset=7, length=MIB) == CONTENT[7 : MIB + 7]
 
 
 @pytest_twisted.ensureDeferred
 async def test_four_responses_without_a_byte_are_an_error(bucket, driver):
     bucket.breaks = [len(CONTENT) - 5] * 9
     reader = await driver.open("file", 5)
-    sink = Sink()
+    sink = RecordingConsumer()
     assert "cut short" in str(await error_of(reader.deliver(sink)))
     assert sink.content == b""
-    assert not sink.is_fed
+    assert not sink.has_producer
     assert bucket.count("get_object") == 4
 
 
@@ -63,7 +63,7 @@ async def test_changed_object_is_not_continued(bucket, driver):
     bucket.breaks = [3 * MIB]
     reader = await driver.open("file")
     bucket.store("file", CONTENT[::-1])
-    assert isinstance(await error_of(reader.deliver(Sink())), StorageError)
+    assert isinstance(await error_of(reader.deliver(RecordingConsumer())), StorageError)
 
 
 @pytest_twisted.ensureDeferred
@@ -71,7 +71,7 @@ async def test_failed_continuation_is_an_error(bucket, driver):
     bucket.breaks = [MIB]
     reader = await driver.open("file")
     bucket.hooks["get_object"] = lambda key: Unreachable("GetObject", "down", retryable=True)
-    assert "down" in str(await error_of(reader.deliver(Sink())))
+    assert "down" in str(await error_of(reader.deliver(RecordingConsumer())))
     assert bucket.count("get_object") == 4
 
 
@@ -84,7 +84,7 @@ async def test_pause_between_two_responses(bucket, driver):
     await writer.flush()
     await writer.close()
     bucket.piece = 10 * MIB
-    sink = Sink(pauses=True)
+    sink = RecordingConsumer(pauses=True)
     done = (await driver.open("up/data")).deliver(sink)
     asked = bucket.count("get_object")
     for _ in range(3):
@@ -102,12 +102,12 @@ async def test_stop_while_a_response_is_pending(bucket, driver):
     bucket.breaks = [MIB]
     reader = await driver.open("file")
     bucket.hooks["get_object"] = lambda key: Deferred()
-    sink = Sink()
+    sink = RecordingConsumer()
     done = reader.deliver(sink)
     sink.producer.stopProducing()
     with pytest.raises(CancelledError):
         await done
-    assert not sink.is_fed
+    assert not sink.has_producer
 
 
 @pytest_twisted.ensureDeferred

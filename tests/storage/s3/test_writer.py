@@ -18,7 +18,7 @@ from twisted_registry.storage.interfaces import (
 from twisted_registry.storage.s3.driver import S3Driver
 from twisted_registry.storage.s3.errors import S3Error, SlowDown
 from twisted_registry.storage.s3.sinks import PieceList, PieceSink
-from twisted_registry.testing.contract_kit import error_of, read
+from twisted_registry.testing.contract_kit import error_of, read_file
 
 
 @pytest_twisted.ensureDeferred
@@ -32,7 +32,7 @@ async def test_another_process_continues_and_small_pieces_are_joined_once(bucket
     reads = [key for name, key in bucket.asked if name == "read_object" and "/.data/" in key]
     assert len(reads) == 12  # all pieces of 1 MiB except the last of five, and those at the end
     assert (await machines[0].stat("up/data")).size == len(content)
-    assert await read(machines[1], "up/data") == content
+    assert await read_file(machines[1], "up/data") == content
     await machines[1].move("up/data", "blob")
     assert bucket.objects.keys() == {"root/blob"}
     assert bucket.objects["root/blob"].content == content
@@ -51,7 +51,7 @@ async def test_superseded_pieces_are_deleted_before_they_fill_the_list(bucket, d
         sink.accept(await sink.store([content[start : start + step]], step, last=False))
         await sink.save()
         assert len(bucket.objects) <= 45
-    assert await read(driver, "up/data") == content
+    assert await read_file(driver, "up/data") == content
     await driver.move("up/data", "blob")
     assert bucket.objects.keys() == {"root/blob"}
     assert bucket.objects["root/blob"].content == content
@@ -88,7 +88,7 @@ async def test_two_processes_that_write_the_same_file(bucket, machines):
     # The piece list that was stored last is the file.
     third = await machines[0].writer("up/data", 11)
     assert third.content_id == second.content_id
-    assert await read(machines[0], "up/data") == b"startsecond"
+    assert await read_file(machines[0], "up/data") == b"startsecond"
     await third.close()
     # A writer commits the content that it opened, although another writer changed the file.
     late = await machines[0].writer("up/data", 11)
@@ -144,7 +144,7 @@ async def test_failed_piece_is_not_part_of_the_file(bucket, driver):
     bucket.hooks.clear()
     assert await writer.close() == 2 * CHUNK
     assert b"".join(seen) == content[: 2 * CHUNK]
-    assert await read(driver, "up/data") == content[: 2 * CHUNK]
+    assert await read_file(driver, "up/data") == content[: 2 * CHUNK]
     again = await driver.writer("up/data", 2 * CHUNK)
     again.write(content[2 * CHUNK :])
     await again.commit()
@@ -252,10 +252,10 @@ async def test_complete_file_can_be_appended_to(bucket, driver):
         writer = await driver.writer("up/data", size)
         writer.write(b"tail")
         await writer.commit()
-        assert await read(driver, "up/data") == content + b"tail"
+        assert await read_file(driver, "up/data") == content + b"tail"
         await writer.close()
         assert (await driver.stat("up/data")).size == size + 4
-        assert await read(driver, "up/data") == content + b"tail"
+        assert await read_file(driver, "up/data") == content + b"tail"
         await driver.delete("up/data")
         assert bucket.objects == {}
 
