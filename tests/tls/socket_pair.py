@@ -1,4 +1,4 @@
-"""Both ends of a connection over TLS on a socket, in one thread: the client is Python's ssl."""
+"""Both ends of a TLS connection on sockets, in one thread; the client is Python's ssl."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PARTIAL_WRITE = 0x1
 
 
 class Reactor(Clock):
-    """Knows who wants to read and to write, and asks them when the test says so."""
+    """A reactor whose iterations a test runs."""
 
     def __init__(self):
         super().__init__()
@@ -33,7 +33,7 @@ class Reactor(Clock):
         self.addWriter, self.removeWriter = self.writers.add, self.writers.discard
 
     def turn(self):
-        """One turn; whether anything happened."""
+        """Run one iteration; return whether anything happened."""
         before = bool(self.calls)
         self.advance(0)
         ready, writable, _ = select.select(list(self.readers), list(self.writers), [], 0)
@@ -47,8 +47,8 @@ class Reactor(Clock):
         return before or bool(ready)
 
 
-class Below:
-    """A connection of Twisted's, as far as it is needed."""
+class FakeTransport:
+    """The parts of Twisted's connection that are used."""
 
     closed = None
 
@@ -64,7 +64,9 @@ class Below:
         self.end.close()
 
 
-class Noting(Protocol):
+class RecordingProtocol(Protocol):
+    """Records what it receives."""
+
     def __init__(self):
         self.received = b""
         self.reason = None
@@ -77,7 +79,7 @@ class Noting(Protocol):
 
 
 class Pair:
-    """Both ends."""
+    """Both ends of a connection."""
 
     def __init__(self, mode=0, client=None, protocols=()):
         self.reactor = Reactor()
@@ -88,9 +90,9 @@ class Pair:
         context.set_mode(mode)
         connection = SSL.Connection(context, ours)
         connection.set_accept_state()
-        self.below = Below(self.reactor, ours)
-        self.protocol = Noting()
-        self.ours = TLSConnection(connection, self.below, self.protocol, verifies=True)
+        self.transport = FakeTransport(self.reactor, ours)
+        self.protocol = RecordingProtocol()
+        self.ours = TLSConnection(connection, self.transport, self.protocol, verifies=True)
         self.protocol.makeConnection(self.ours)
         self.coming, self.going = ssl.MemoryBIO(), ssl.MemoryBIO()
         client = client or AUTHORITY.client()
@@ -99,8 +101,13 @@ class Pair:
         self.client = client.wrap_bio(self.coming, self.going, server_hostname="localhost")
         self.ended = False
 
+    def close(self):
+        """Close both sockets."""
+        self.theirs.close()
+        self.transport.end.close()
+
     def carry(self):
-        """Between the client and its socket."""
+        """Pass data between the client and its socket."""
         if self.going.pending:
             self.theirs.sendall(self.going.read())
         with contextlib.suppress(BlockingIOError, ConnectionError):
@@ -124,7 +131,7 @@ class Pair:
         self.carry()
 
     def received(self):
-        """All that the client gets."""
+        """All that the client receives."""
         found, idle = bytearray(), 0
         while idle < 3:
             self.carry()
@@ -141,7 +148,7 @@ class Pair:
             idle = idle + 1 if len(found) == size else 0
         return bytes(found)
 
-    def say_goodbye(self):
+    def send_close_notify(self):
         with contextlib.suppress(ssl.SSLWantReadError):
             self.client.unwrap()
         self.carry()

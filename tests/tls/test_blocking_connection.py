@@ -1,4 +1,4 @@
-"""A connection over TLS in the hands of somebody else."""
+"""TLS connections borrowed by a thread."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import contextlib
 import pytest
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 
-from tests.tls.socket_pair import MUCH, Pair
+from tests.tls.socket_pair import MUCH
 
 
 def test_reactor_does_not_use_a_borrowed_connection(pair):
     assert pair.ours.lendable
     borrowed = pair.ours.borrow()
-    assert borrowed.fileno() == pair.below.end.fileno()
+    assert borrowed.fileno() == pair.transport.end.fileno()
     assert not pair.ours.lendable
     assert not pair.reactor.readers
     pair.ours.write(b"afterwards")
@@ -26,14 +26,14 @@ def test_reactor_does_not_use_a_borrowed_connection(pair):
     assert room == b"heard"
     assert pair.protocol.received == b""
     borrowed.close()
-    # The rest of the record is in no socket any more.
+    # OpenSSL has already read the rest of the record from the socket.
     assert pair.received() == b"first afterwards"
     assert pair.protocol.received == b", and more"
     assert pair.ended
 
 
 def fill(borrowed):
-    """Send until the socket takes no more; the same bytes, as must be."""
+    """Send the same bytes until the socket accepts no more."""
     with contextlib.suppress(BlockingIOError):
         while borrowed.send(memoryview(MUCH)):
             pass
@@ -44,7 +44,7 @@ def test_errors_of_a_borrowed_connection(pair):
     with pytest.raises(BlockingIOError):
         borrowed.recv_into(memoryview(bytearray(9)))
     fill(borrowed)
-    pair.say_goodbye()
+    pair.send_close_notify()
     assert borrowed.recv_into(memoryview(bytearray(9))) == 0
     pair.theirs.close()
     with pytest.raises(ConnectionError):
@@ -70,9 +70,9 @@ def test_socket_stays_open_until_the_return(pair):
         borrowed.recv_into(memoryview(bytearray(1)))
     pair.turn()
     assert pair.protocol.reason.check(ConnectionAborted)
-    assert not pair.below.closed
+    assert not pair.transport.closed
     borrowed.close()
-    assert pair.below.closed.check(ConnectionAborted)
+    assert pair.transport.closed.check(ConnectionAborted)
 
 
 def test_when_writable(pair):
@@ -98,16 +98,16 @@ def test_peer_closes_while_a_record_is_unsent(pair):
     fill(borrowed)
     borrowed.close()
     pair.ours.whenWritable().addErrback(told.append)
-    pair.say_goodbye()
+    pair.send_close_notify()
     pair.turn()
     assert told[0].check(ConnectionDone)
     assert pair.protocol.reason.check(ConnectionDone)
 
 
 @pytest.mark.parametrize("lent", [True, False])
-def test_error_of_one_connection_does_not_affect_the_next(pair, lent):
-    """OpenSSL notes errors by thread."""
-    lost = Pair().shake_hands()
+def test_error_of_one_connection_does_not_affect_the_next(pair, lent, make_pair):
+    """OpenSSL has one error queue for each thread."""
+    lost = make_pair().shake_hands()
     borrowed = lost.ours.borrow() if lent else None
     lost.theirs.close()
     if lent:

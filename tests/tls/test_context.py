@@ -54,6 +54,7 @@ def speak(options, client, **more):
     return handshake(make_context(bundle(), options), client, **more)[1]
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1:DeprecationWarning")
 def test_minimum_version_is_tls_1_2():
     assert speak(TLSOptions(), AUTHORITY.client()).version() == "TLSv1.3"
     older = AUTHORITY.client(maximum_version=ssl.TLSVersion.TLSv1_2)

@@ -1,4 +1,4 @@
-"""TLS on a socket."""
+"""TLS connections on sockets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IHandshakeListener
 from zope.interface import directlyProvides
 from zope.interface.verify import verifyClass, verifyObject
 
-from tests.tls.socket_pair import AUTHORITY, MUCH, Pair
+from tests.tls.socket_pair import AUTHORITY, MUCH
 from twisted_registry.tls.interfaces import (
     IBlockingTLSConnection,
     IClientCertificateTransport,
@@ -28,8 +28,8 @@ def test_interfaces(pair):
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_data_written_before_the_handshake_is_sent_after_it(version):
-    pair = Pair(client=AUTHORITY.client(maximum_version=version))
+def test_data_written_before_the_handshake_is_sent_after_it(version, make_pair):
+    pair = make_pair(client=AUTHORITY.client(maximum_version=version))
     pair.ours.write(b"early")
     pair.turn()
     pair.shake_hands()
@@ -133,25 +133,25 @@ def test_lose_connection_sends_queued_data_first(pair):
     assert pair.received() == MUCH
     assert pair.ended
     assert pair.protocol.reason is None
-    pair.say_goodbye()
+    pair.send_close_notify()
     pair.turn()
     assert pair.protocol.reason.check(ConnectionDone)
-    assert pair.below.closed
+    assert pair.transport.closed
 
 
 def test_hang_up_does_not_wait_for_the_peer(pair):
     pair.ours.loseWriteConnection()
     pair.turn()
-    assert not pair.below.closed
+    assert not pair.transport.closed
     pair.ours.hangUp()
     pair.ours.hangUp()
     pair.turn()
-    assert pair.below.closed.check(ConnectionDone)
+    assert pair.transport.closed.check(ConnectionDone)
     assert pair.protocol.reason.check(ConnectionDone)
 
 
 def test_close_notify_of_the_peer_is_answered(pair):
-    pair.say_goodbye()
+    pair.send_close_notify()
     pair.turn()
     assert pair.protocol.reason.check(ConnectionDone)
     pair.carry()
@@ -161,7 +161,7 @@ def test_close_notify_of_the_peer_is_answered(pair):
 
 def test_queued_data_is_sent_after_close_notify_of_the_peer(pair):
     pair.ours.write(MUCH)
-    pair.say_goodbye()
+    pair.send_close_notify()
     pair.turn()
     pair.ours.write(b"not this")
     assert pair.received() == MUCH
@@ -187,24 +187,24 @@ def test_write_after_the_peer_has_gone(pair):
     pair.turn()
 
 
-def test_lose_connection_before_the_handshake_aborts():
-    pair = Pair()
+def test_lose_connection_before_the_handshake_aborts(make_pair):
+    pair = make_pair()
     pair.ours.loseConnection()
     pair.turn()
     assert pair.protocol.reason.check(ConnectionAborted)
     assert pair.ours.certificate is None
 
 
-def test_plain_http_is_rejected():
-    pair = Pair()
+def test_plain_http_is_rejected(make_pair):
+    pair = make_pair()
     pair.theirs.sendall(b"GET / HTTP/1.1\r\n\r\n")
     pair.turn()
     assert pair.protocol.reason.check(SSL.Error)
-    assert pair.below.closed
+    assert pair.transport.closed
 
 
 def once(error, call):
-    """A call that first raises ``error``."""
+    """A function that raises ``error`` at its first call."""
     errors = [error]
 
     def calling(*arguments):
@@ -216,7 +216,7 @@ def once(error, call):
 
 
 def test_key_update_that_waits_for_writing(pair):
-    """OpenSSL answers one when it reads, which may have to wait for room to write."""
+    """OpenSSL answers a key update while reading, which can block on writing."""
     connection = pair.ours.getHandle()
     connection.recv = once(SSL.WantWriteError(), connection.recv)
     pair.send(b"heard")
@@ -238,8 +238,8 @@ def test_close_notify_that_waits_for_writing(pair):
     assert not pair.reactor.writers
 
 
-def test_handshake_that_waits_for_writing():
-    pair = Pair()
+def test_handshake_that_waits_for_writing(make_pair):
+    pair = make_pair()
     connection = pair.ours.getHandle()
     connection.do_handshake = once(SSL.WantWriteError(), connection.do_handshake)
     assert pair.ours.doRead() is None
@@ -250,14 +250,14 @@ def test_handshake_that_waits_for_writing():
     assert pair.protocol.received == b"heard"
 
 
-def test_protocol_is_notified_of_the_handshake():
+def test_protocol_is_notified_of_the_handshake(make_pair):
     told = []
-    pair = Pair(protocols=["http/1.1"])
+    pair = make_pair(protocols=["http/1.1"])
     directlyProvides(pair.protocol, IHandshakeListener)
     pair.protocol.handshakeCompleted = lambda: told.append(pair.ours.negotiatedProtocol)
     pair.shake_hands()
     assert told == [b"http/1.1"]
-    assert Pair().shake_hands().ours.negotiatedProtocol is None
+    assert make_pair().shake_hands().ours.negotiatedProtocol is None
 
 
 def test_producer_may_be_unregistered_after_the_connection(pair):
@@ -266,5 +266,5 @@ def test_producer_may_be_unregistered_after_the_connection(pair):
     pair.protocol.connectionLost = lambda _reason: pair.ours.unregisterProducer()
     pair.theirs.close()
     pair.turn()
-    assert pair.below.closed
+    assert pair.transport.closed
     pair.ours.unregisterProducer()
