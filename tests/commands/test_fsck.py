@@ -79,9 +79,9 @@ def test_damage_is_printed_and_nothing_is_changed(filled):
     first, *lines = out.splitlines()
     assert first == (
         f"corrupt blob: {blob(folder, LAYER).relative_to(folder / 'store')}: "
-        f"its 11 bytes are those of {sha256(b'other bytes')}"
+        f"its 11 bytes have the digest {sha256(b'other bytes')}"
     )
-    assert "leftovers: /: 1 unfinished files of crashes" in lines
+    assert "leftovers: /: 1 temporary files that a crash left" in lines
     assert f"affected tag: a:kept ({sha256(LAYER)})" in lines
     status, out, _ = run(*FSCK, "--json", path, cwd=folder)
     assert status == 3
@@ -134,7 +134,7 @@ def test_leftovers_are_removed(filled):
     (folder / "store" / temporary_name()).write_bytes(b"half")
     status, out, _ = run(*FSCK, "--repair", path, cwd=folder)
     assert status == 0
-    assert "leftovers: /: 1 unfinished files of crashes (repaired)" in out
+    assert "leftovers: /: 1 temporary files that a crash left (repaired)" in out
     assert tree(folder) == before
 
 

@@ -1,4 +1,4 @@
-"""A store with something of each kind in it, whole and old, and the check of it."""
+"""A store with something of each kind in it, intact and old, and a check of it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PLAIN = image(annotations={"is": "plain"})
 CHILD = image(layers=[descriptor(b"child layer")])
 INDEX = index(descriptor(CHILD, OCI_IMAGE), descriptor(PLAIN, OCI_IMAGE))
 REFERRER = image(subject=descriptor(PLAIN, OCI_IMAGE), artifactType="a/b")
-#: What was removed, and is kept for a while.
+#: Content in the trash.
 ONCE = Digest.of(b"once")
 
 
@@ -47,11 +47,11 @@ TRASH = {
     ): OCI_IMAGE.encode(),
     TRASHED_TAG: TagChangeRecord(None, ONCE).to_bytes(),
 }
-#: With the grace period that there is if nothing is said: a day.
+#: With the default grace period of a day.
 CONFIGURATION = load_text("version: 0.1\nstorage: inmemory\n", {}).configuration
 
 
-class Heard(FsckObserver):
+class RecordingObserver(FsckObserver):
     counts = True
 
     def __init__(self):
@@ -83,7 +83,7 @@ class CheckedStore(Store):
         self.world.restart()
 
     def plant(self, changes):
-        """Put other content under paths, or take away what is there (None), some time ago."""
+        """Replace files, or remove them (None), two days ago."""
         for path, content in changes.items():
             if content is None:
                 self.world.remove(path)
@@ -92,19 +92,19 @@ class CheckedStore(Store):
         self.age(2 * DAY)
 
     def check(self, *, repair=False, policy=None):
-        heard = Heard()
+        observer = RecordingObserver()
         fsck = make_fsck(
             CONFIGURATION,
             self.world.driver,
             self.world.clock,
             policy=policy or Policy(),
             repair=repair,
-            observer=heard,
+            observer=observer,
         )
-        return drive(self.world, fsck.run()), heard
+        return drive(self.world, fsck.run()), observer
 
     def tree(self):
-        """All files and what is in them, but for the quarantine and the collector's clock."""
+        """All files and their contents, except the quarantine and the collector's clock."""
         return {
             path: self.world.read(path)
             for path in self.world.paths()
@@ -112,6 +112,6 @@ class CheckedStore(Store):
         }
 
     def quarantined(self):
-        """The paths that things in the quarantine had."""
+        """The original paths of the files in the quarantine."""
         found = self.world.paths(layout.QUARANTINE)
         return sorted(path.split("/", 3)[3] for path in found)

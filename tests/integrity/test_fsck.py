@@ -39,7 +39,7 @@ def store(request):
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (b"{", "no JSON object"),
+        (b"{", "not a JSON object"),
         (image(layers="none"), "layers: a list is expected"),
         (image(config=descriptor(b"none")), f"config {Digest.of(b'none')} is not in the store"),
         (image(layers=[descriptor(b"none")]), f"layer {Digest.of(b'none')} is not in the store"),
@@ -47,16 +47,16 @@ def store(request):
         (image(layers=[{**descriptor(b"layer"), "size": 4}]), "has 5 bytes, not 4"),
     ],
 )
-def test_it_says_what_is_wrong_with_a_manifest(store, content, text):
+def test_an_invalid_manifest_is_reported_with_the_reason(store, content, text):
     store.plant({path_of(content): content, revision_of(content): str(Digest.of(content)).encode()})
-    _, heard = store.check()
-    (finding,) = heard.findings
+    _, observer = store.check()
+    (finding,) = observer.findings
     assert text in finding.detail
     assert str(finding).startswith(f"{finding.kind.value}: {finding.path}")
     assert (finding.repository, finding.digest) == (NAME, Digest.of(content))
 
 
-def test_manifests_of_other_types_need_nothing(store):
+def test_manifests_of_unknown_types_are_not_reported(store):
     old = b'{"schemaVersion": 1, "name": "a/b", "fsLayers": []}'
     store.world.put(b"\xff", "application/x-bytes", "bytes")
     digest = Digest.of(old)
@@ -66,7 +66,7 @@ def test_manifests_of_other_types_need_nothing(store):
     assert store.check()[1].findings == []
 
 
-def test_an_index_whose_children_need_not_be_there_is_called_sparse(store):
+def test_an_index_with_optional_children_missing_is_sparse(store):
     content = index(descriptor(b"child", OCI_IMAGE))
     digest = Digest.of(content)
     store.plant(
@@ -78,19 +78,19 @@ def test_an_index_whose_children_need_not_be_there_is_called_sparse(store):
     )
     before = store.tree()
     for repair in (False, True):
-        found, heard = store.check(policy=Policy(platforms="none"), repair=repair)
-        (finding,) = heard.findings
+        found, observer = store.check(policy=Policy(platforms="none"), repair=repair)
+        (finding,) = observer.findings
         assert (finding.kind, finding.severity) == (FindingKind.INDEX_SPARSE, Severity.SPARSE)
         assert (found.damaged, found.sparse, found.harmless, found.tags) == (0, 1, 0, ())
         assert exit_status(found) == 0
-        assert document(found, heard.findings)["sparse"] == 1
+        assert document(found, observer.findings)["sparse"] == 1
     assert store.tree() == before
-    found, heard = store.check()
-    assert [finding.kind for finding in heard.findings] == [FindingKind.PART_MISSING]
+    found, observer = store.check()
+    assert [finding.kind for finding in observer.findings] == [FindingKind.PART_MISSING]
     assert [tag.tag for tag in found.tags] == ["sparse"]
 
 
-def test_a_folder_that_can_not_be_read_hides_nothing_else(store):
+def test_an_unreadable_folder_does_not_hide_other_findings(store):
     store.plant({LAYER_LINK: b""})
     before_it = store.tree()
     broken = layout.manifests(NAME)
@@ -100,8 +100,8 @@ def test_a_folder_that_can_not_be_read_hides_nothing_else(store):
             raise StorageError(path, "the disk is broken")
 
     store.world.driver.before = before
-    found, heard = store.check(repair=True)
-    assert {(finding.kind, finding.path) for finding in heard.findings} == {
+    found, observer = store.check(repair=True)
+    assert {(finding.kind, finding.path) for finding in observer.findings} == {
         (FindingKind.FOLDER_UNREADABLE, broken),
         (FindingKind.LINK_EMPTY, LAYER_LINK),
     }
@@ -111,7 +111,7 @@ def test_a_folder_that_can_not_be_read_hides_nothing_else(store):
     assert store.tree() == {**before_it, LAYER_LINK: str(Digest.of(b"layer")).encode()}
 
 
-def test_what_heals_between_a_look_and_its_repair_stays(store):
+def test_content_that_is_intact_again_before_its_repair_stays(store):
     """A push beside it stores what was missing."""
     gone = b"gone for a while"
     link = layout.layer_link(NAME, Digest.of(gone))
@@ -122,13 +122,13 @@ def test_what_heals_between_a_look_and_its_repair_stays(store):
             store.world.write(layout.blob(Digest.of(gone)), gone)
 
     store.world.driver.after = pushed
-    found, heard = store.check(repair=True)
-    assert [finding.kind for finding in heard.findings] == [FindingKind.LINK_DANGLING]
+    found, observer = store.check(repair=True)
+    assert [finding.kind for finding in observer.findings] == [FindingKind.LINK_DANGLING]
     assert link in store.world.paths()
     assert found.repaired == 0
 
 
-def test_what_is_deleted_while_it_is_looked_at_is_no_damage(store):
+def test_content_that_is_deleted_during_the_check_is_not_reported(store):
     deleted = []
 
     def delete(_number, action, path):
@@ -147,7 +147,7 @@ def test_what_is_deleted_while_it_is_looked_at_is_no_damage(store):
     assert deleted
 
 
-def test_beside_processes_that_serve_the_next_push_heals(store):
+def test_a_push_to_a_serving_process_repairs_damage(store):
     gate = store.serve()
     heartbeats_running(store, gate)
     store.age(60)
@@ -163,7 +163,7 @@ def test_beside_processes_that_serve_the_next_push_heals(store):
 
 
 @pytest.mark.parametrize("folder", [layout.BLOBS, layout.TRASH, layout.uploads(NAME)])
-def test_any_folder_that_can_not_be_read_is_named(store, folder):
+def test_each_unreadable_folder_is_reported(store, folder):
     upload = f"{layout.uploads(NAME)}/12345678-1234-1234-1234-123456789abc/startedat"
     store.plant({upload: b"2020-01-01T00:00:00Z", upload.replace("startedat", "data"): b""})
     before_it = store.tree()
@@ -173,8 +173,8 @@ def test_any_folder_that_can_not_be_read_is_named(store, folder):
             raise StorageError(path, "the disk is broken")
 
     store.world.driver.before = before
-    found, heard = store.check(repair=True)
-    unreadable = {f.path for f in heard.findings if f.kind is FindingKind.FOLDER_UNREADABLE}
+    found, observer = store.check(repair=True)
+    unreadable = {f.path for f in observer.findings if f.kind is FindingKind.FOLDER_UNREADABLE}
     assert folder in unreadable
     assert exit_status(found) == 3
     # What lies in it can not be pulled.
@@ -191,7 +191,7 @@ def test_any_folder_that_can_not_be_read_is_named(store, folder):
         (layout.LEASES, FindingKind.FOLDER_UNREADABLE),
     ],
 )
-def test_records_that_can_not_be_read_hide_nothing_else(store, path, kind):
+def test_unreadable_records_do_not_hide_other_findings(store, path, kind):
     store.plant({"docker/registry/v2/notes": b"?"})
     broken = path
 
@@ -200,12 +200,12 @@ def test_records_that_can_not_be_read_hide_nothing_else(store, path, kind):
             raise StorageError(path, "the disk is broken")
 
     store.world.driver.before = before
-    _, heard = store.check()
-    found = {(finding.kind, finding.path) for finding in heard.findings}
+    _, observer = store.check()
+    found = {(finding.kind, finding.path) for finding in observer.findings}
     assert found == {(kind, broken), (FindingKind.FILE_STRAY, "docker/registry/v2/notes")}
 
 
-def test_what_is_under_way_is_left_alone(store):
+def test_young_uploads_and_leases_are_not_reported(store):
     """Younger than the grace period, it is not even told."""
     upload = done(store.world.repo().uploads.start())
     other = layout.upload_started(NAME, "12345678-1234-1234-1234-123456789abc")
@@ -223,7 +223,7 @@ def test_what_is_under_way_is_left_alone(store):
     assert not {other, lease} & set(store.world.paths())
 
 
-def test_unfinished_files_of_crashes_on_a_disk():
+def test_temporary_files_of_crashes_are_reported_on_a_disk():
     store = CheckedStore(WORLDS["disk"]())
     before = store.tree()
     paths = [f"{ROOT}/{temporary_name()}", f"{ROOT}/{layout.repository(NAME)}/{temporary_name()}"]
@@ -231,11 +231,11 @@ def test_unfinished_files_of_crashes_on_a_disk():
         store.world.disk.close(store.world.disk.open(path, os.O_RDWR | os.O_CREAT))
     assert store.check()[1].findings == []
     store.age()
-    found, heard = store.check()
-    (finding,) = heard.findings
+    found, observer = store.check()
+    (finding,) = observer.findings
     assert (finding.kind, finding.detail) == (
         FindingKind.LEFTOVERS,
-        "2 unfinished files of crashes",
+        "2 temporary files that a crash left",
     )
     assert exit_status(found) == 0
     for path in paths:
@@ -248,7 +248,7 @@ def test_unfinished_files_of_crashes_on_a_disk():
     assert store.tree() == before
 
 
-def test_unfinished_uploads_of_crashes_in_a_bucket():
+def test_multipart_uploads_of_crashes_are_reported_in_a_bucket():
     store = CheckedStore(WORLDS["bucket"]())
     before = store.tree()
     bucket = store.world.bucket

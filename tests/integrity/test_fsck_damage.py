@@ -22,46 +22,46 @@ def tags_of(checked):
     return tuple(sorted(tag.tag for tag in checked.tags))
 
 
-def told(checked, heard, *, repair=False):
+def told(checked, observer, *, repair=False):
     """What a check tells; the document and the status that the command makes of it agree."""
-    shown = json.loads(json.dumps(document(checked, heard.findings)))
-    found = {(finding.kind, finding.path) for finding in heard.findings}
+    shown = json.loads(json.dumps(document(checked, observer.findings)))
+    found = {(finding.kind, finding.path) for finding in observer.findings}
     assert {(one["kind"], one["path"]) for one in shown["findings"]} == {
         (kind.value, path) for kind, path in found
     }
     assert tuple(sorted(tag["tag"] for tag in shown["tags"])) == tags_of(checked)
-    left = [finding for finding in heard.findings if not finding.repaired]
-    assert repair or left == heard.findings
+    left = [finding for finding in observer.findings if not finding.repaired]
+    assert repair or left == observer.findings
     damage = [finding for finding in left if finding.severity is Severity.DAMAGE]
     assert (shown["damaged"], shown["harmless"]) == (len(damage), len(left) - len(damage))
-    assert shown["repaired"] == len(heard.findings) - len(left)
+    assert shown["repaired"] == len(observer.findings) - len(left)
     assert exit_status(checked) == (3 if damage or checked.tags else 0)
     return found
 
 
-def test_a_store_without_damage(store):
+def test_an_intact_store_has_no_findings(store):
     before = store.tree()
     for repair in (False, True):
-        found, heard = store.check(repair=repair)
-        assert told(found, heard) == set()
+        found, observer = store.check(repair=repair)
+        assert told(found, observer) == set()
         assert (found.files, found.repositories, found.tags) == (8, 2, ())
-        assert heard.progress[-1] == (found.size, found.size)
+        assert observer.progress[-1] == (found.size, found.size)
     assert store.tree() == before
     assert store.quarantined() == []
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_damage(store, damage):
+def test_each_kind_of_damage_is_reported_and_repaired(store, damage):
     store.plant(damage.planted)
     before = store.tree()
-    found, heard = store.check()
-    assert told(found, heard) == damage.found
+    found, observer = store.check()
+    assert told(found, observer) == damage.found
     assert tags_of(found) == damage.tags
     assert store.tree() == before
     assert store.quarantined() == []
 
-    found, heard = store.check(repair=True)
-    told(found, heard, repair=True)
+    found, observer = store.check(repair=True)
+    told(found, observer, repair=True)
     expected = {**before, **damage.mended}
     expected = {path: content for path, content in expected.items() if content is not None}
     assert store.tree() == expected
@@ -69,7 +69,7 @@ def test_damage(store, damage):
     assert tags_of(found) == (damage.left or damage.late)
 
     for repair in (False, True):
-        found, heard = store.check(repair=repair)
-        assert told(found, heard) == damage.remains
+        found, observer = store.check(repair=repair)
+        assert told(found, observer) == damage.remains
         assert tags_of(found) == damage.left
     assert store.tree() == expected

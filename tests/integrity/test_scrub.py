@@ -18,8 +18,8 @@ from tests.repository.worlds import (
 )
 from twisted_registry.app.maintenance import make_scrub
 from twisted_registry.config.loading import load_text
-from twisted_registry.integrity import blobs, fsck
 from twisted_registry.integrity import blobs as blobs_module
+from twisted_registry.integrity import fsck
 from twisted_registry.integrity import scrub as module
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.errors import RegistryError
@@ -54,7 +54,7 @@ def quarantined(store):
     return {path.split("/", 3)[3] for path in found}
 
 
-def test_what_is_whole_stays(store):
+def test_an_intact_store_is_unchanged(store):
     digest = store.world.image("v1")
     store.world.blob(b"", "empty")
     before = store.world.paths()
@@ -68,7 +68,7 @@ def store_size(store):
 
 
 @pytest.mark.parametrize("damage", [b"", b"lay", b"layer, and more", b"l\xe1yer"])
-def test_a_damaged_blob_goes_and_the_next_push_brings_it_back(store, damage):
+def test_a_damaged_blob_is_quarantined_and_the_next_push_stores_it_again(store, damage):
     gate = store.serve()
     digest = store.world.image("v1")
     heartbeats_running(store, gate)
@@ -88,7 +88,7 @@ def test_a_damaged_blob_goes_and_the_next_push_brings_it_back(store, damage):
     assert scrubbed(store).damaged == 0
 
 
-def test_a_damaged_manifest_goes_as_well(store):
+def test_a_damaged_manifest_is_quarantined(store):
     digest = store.world.image("v1")
     assert store.is_whole(digest)
     store.world.clock.advance(5)
@@ -100,7 +100,7 @@ def test_a_damaged_manifest_goes_as_well(store):
     assert store.is_whole(digest)
 
 
-def test_what_is_pushed_meanwhile_stays(store):
+def test_a_blob_that_is_pushed_before_its_quarantine_stays(store):
     store.world.image("v1")
     store.world.write(LAYER, b"wrong")
 
@@ -115,7 +115,7 @@ def test_what_is_pushed_meanwhile_stays(store):
     assert store.world.read(LAYER) == b"layer"
 
 
-def test_what_is_replaced_while_it_is_read_is_read_again(store):
+def test_a_blob_that_is_replaced_while_it_is_read_is_read_again(store):
     store.world.image("v1")
     store.world.write(LAYER, b"wrong")
 
@@ -128,22 +128,23 @@ def test_what_is_replaced_while_it_is_read_is_read_again(store):
     assert scrubbed(store).damaged == 0
 
 
-def test_what_was_spoiled_on_its_way_is_read_again_and_stays(store, monkeypatch):
+def test_a_blob_that_reads_intact_at_the_second_attempt_stays(store, monkeypatch):
     store.world.image("v1")
     readings = []
+    stored_digest = blobs_module.stored_digest
 
-    async def spoiled(driver, path, algorithm, throttle):
-        digest, seen = await blobs_module.stored_digest(driver, path, algorithm, throttle)
+    async def corrupted_once(driver, path, algorithm, throttle):
+        digest, seen = await stored_digest(driver, path, algorithm, throttle)
         readings.append(path)
-        return (Digest.of(b"spoil") if readings.count(path) == 1 else digest), seen
+        return (Digest.of(b"corrupt") if readings.count(path) == 1 else digest), seen
 
-    monkeypatch.setattr(blobs, "stored_digest", spoiled)
+    monkeypatch.setattr(blobs_module, "stored_digest", corrupted_once)
     assert scrubbed(store).damaged == 0
     assert readings.count(LAYER) == 2
     assert quarantined(store) == set()
 
 
-def test_a_push_waits_until_what_is_damaged_is_gone(store):
+def test_a_push_waits_until_the_damaged_blob_is_quarantined(store):
     """What it brings is not what is taken away."""
     gate = store.serve()
     store.world.image("v1")
@@ -165,7 +166,7 @@ def test_a_push_waits_until_what_is_damaged_is_gone(store):
     assert store.holds(b"layer")
 
 
-def test_a_process_that_does_not_answer_keeps_it_for_the_next_run(store):
+def test_without_an_acknowledgement_nothing_is_quarantined_in_this_run(store):
     gate = store.serve()
     store.world.image("v1")
     store.world.write(LAYER, b"wrong")
@@ -179,7 +180,7 @@ def test_a_process_that_does_not_answer_keeps_it_for_the_next_run(store):
     assert store.world.read(LAYER) == b"wrong"
 
 
-def test_many_are_taken_away_in_parts(store, monkeypatch):
+def test_many_blobs_are_quarantined_in_batches(store, monkeypatch):
     monkeypatch.setattr(fsck, "_MAX_WAITING", 2)
     for number in range(5):
         digest = store.world.blob(bytes([number]))
@@ -187,7 +188,7 @@ def test_many_are_taken_away_in_parts(store, monkeypatch):
     assert scrubbed(store).quarantined == 5
 
 
-def test_it_is_paced_and_goes_on_after_a_restart(store, monkeypatch):
+def test_reading_is_rate_limited_and_continues_after_a_restart(store, monkeypatch):
     monkeypatch.setattr(blobs_module, "_READ_BYTES", 10)
     for number in range(20):
         store.world.blob(bytes([number]) * 100)
@@ -205,7 +206,7 @@ def test_it_is_paced_and_goes_on_after_a_restart(store, monkeypatch):
     assert scrubbed(store).files == 20
 
 
-def test_a_file_or_folder_that_can_not_be_read_does_not_keep_the_rest(store):
+def test_an_unreadable_file_or_folder_does_not_stop_the_scrub(store):
     store.world.image("v1")
     store.world.blob(b"another")
     store.world.write(LAYER, b"wrong")
@@ -234,7 +235,7 @@ def said(log_events):
     return [event["tag"] for event in log_events if event["log_format"].startswith("affected tag")]
 
 
-def test_it_names_each_tag_that_needs_what_is_damaged(store, log_events):
+def test_each_tag_that_needs_a_damaged_blob_is_logged(store, log_events):
     child = store.world.image(annotations={"is": "child"})
     inner = index(descriptor(store.world.read(layout.blob(child)), OCI_IMAGE))
     store.world.put(inner, OCI_INDEX)
@@ -252,7 +253,7 @@ def test_it_names_each_tag_that_needs_what_is_damaged(store, log_events):
     assert scrubbed(store).tags == 0
 
 
-def test_it_names_the_tags_of_a_damaged_manifest(store, log_events):
+def test_the_tags_of_a_damaged_manifest_are_logged(store, log_events):
     digest = store.world.image("v1")
     store.world.put(
         index(descriptor(store.world.read(layout.blob(digest)), OCI_IMAGE)), OCI_INDEX, "all"
@@ -262,7 +263,7 @@ def test_it_names_the_tags_of_a_damaged_manifest(store, log_events):
     assert said(log_events) == [f"a/b:all ({digest})", f"a/b:v1 ({digest})"]
 
 
-def test_many_damaged_blobs_are_told_of_in_parts(store, monkeypatch):
+def test_tags_of_many_damaged_blobs_are_logged_in_batches(store, monkeypatch):
     monkeypatch.setattr(module, "_DIGESTS_AT_ONCE", 2)
     for number in range(5):
         layer = bytes([number]) * 10
@@ -275,7 +276,7 @@ def test_many_damaged_blobs_are_told_of_in_parts(store, monkeypatch):
     assert sorted(found.affected) == [f"a/b:v{number}" for number in range(5)]
 
 
-def test_a_repository_that_can_not_be_read_keeps_nothing_from_the_quarantine(store, log_events):
+def test_an_unreadable_repository_does_not_prevent_the_quarantine(store, log_events):
     store.world.image("v1")
     store.world.write(LAYER, b"wrong")
 
@@ -286,10 +287,10 @@ def test_a_repository_that_can_not_be_read_keeps_nothing_from_the_quarantine(sto
     store.world.driver.before = before
     found = scrubbed(store)
     assert (found.quarantined, found.tags) == (1, 0)
-    assert any("not all affected tags" in event["log_format"] for event in log_events)
+    assert any("cannot find all affected tags" in event["log_format"] for event in log_events)
 
 
-def test_a_run_that_is_stopped_names_the_tags_the_next_time(store, log_events):
+def test_a_stopped_run_logs_its_tags_in_the_next_run(store, log_events):
     store.world.image("v1")
     store.world.write(LAYER, b"wrong")
     held = []

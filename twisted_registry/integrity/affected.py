@@ -1,7 +1,4 @@
-"""Which tags need some content, be it by way of others.
-
-What is wrong in one repository, and which tags that reaches.
-"""
+"""Find the tags that need some blob or manifest, directly or through an index."""
 
 from __future__ import annotations
 
@@ -23,10 +20,10 @@ if TYPE_CHECKING:
 
 @frozen
 class AffectedTag:
-    """A tag that can not be pulled whole.
+    """A tag that cannot be pulled completely.
 
-    :ivar because: of what is missing or damaged; empty if the tag's own link is.
-    :ivar link: the path of its link, if nothing else is known to be wrong; else empty.
+    :ivar causes: the digests that are missing or damaged; empty if the tag's own link is.
+    :ivar link: the path of its link, if only that is wrong; otherwise empty.
     """
 
     repository: str
@@ -41,14 +38,16 @@ class AffectedTag:
 
 @define(eq=False)
 class RepositoryFindings:
-    """A repository that is being looked through. It grows with what is wrong, not with the rest.
+    """What is known of one repository while it is checked. Grows with the damage only.
 
     :ivar name: of the repository.
     :ivar has_manifests: whether anything is below its ``_manifests``.
-    :ivar dangling: blobs that are linked, and whose bytes are gone.
-    :ivar lost: manifests whose bytes are gone.
-    :ivar tagged: those of them that a tag names.
-    :ivar is_complete: whether indexes were given what their children suffer from.
+    :ivar is_propagated: whether indexes have inherited the causes of their children.
+    :ivar dangling: linked blobs that are not stored.
+    :ivar lost: linked manifests that are not stored.
+    :ivar tagged: the lost manifests that a tag names.
+    :ivar tag: the tag whose link was read last.
+    :ivar unfinished: the tag that was found last to have no link.
     """
 
     name: str
@@ -57,35 +56,34 @@ class RepositoryFindings:
     dangling: list[Digest] = field(factory=list)
     lost: set[Digest] = field(factory=set)
     tagged: set[Digest] = field(factory=set)
-    #: the tag whose link was seen last, and the one that was found to have none
     tag: str = ""
     unfinished: str = ""
     _causes: dict[Digest, set[Digest]] = field(factory=dict)
 
     def add_cause(self, manifest: Digest, part: Digest) -> None:
-        """Note what a manifest suffers from."""
+        """Record a missing or damaged part of a manifest."""
         self._causes.setdefault(manifest, set()).add(part)
 
     def add_lost_manifest(self, manifest: Digest) -> None:
-        """Note that the bytes of a manifest are gone."""
+        """Record a manifest that is not stored."""
         self.lost.add(manifest)
         self.add_cause(manifest, manifest)
 
     def all_causes(self) -> set[Digest]:
-        """All that manifests suffer from."""
+        """Return the missing or damaged parts of all manifests."""
         return {part for parts in self._causes.values() for part in parts}
 
     def causes(self, manifest: Digest) -> tuple[Digest, ...]:
-        """What a manifest suffers from."""
+        """Return the missing or damaged parts of a manifest, sorted."""
         return tuple(sorted(self._causes.get(manifest, ())))
 
     async def propagate_to_indexes(self, inventory: Inventory) -> None:
-        """Let indexes suffer from what their children suffer from.
+        """Give indexes the causes of their children.
 
-        All manifests are read once more for that, but only where something is wrong.
+        Reads all manifests of the repository again, only where something is wrong.
         """
         self.is_propagated = True
-        # What can not be read was reported, and ends this early.
+        # What cannot be read was reported already.
         with suppress(RegistryError):
             while self._causes and await self._propagate_once(inventory):
                 pass
@@ -102,7 +100,7 @@ class RepositoryFindings:
         return grown
 
     def manifest_lookup(self, links: LinkCheck) -> Callable[[Digest], Awaitable[bool]]:
-        """What asks whether the repository holds a manifest."""
+        """Return a coroutine function that tells whether the repository holds a manifest."""
 
         async def holds(digest: Digest) -> bool:
             return (await links.check_targets([layout.revision_link(self.name, digest)], [digest]))[
@@ -114,15 +112,15 @@ class RepositoryFindings:
 
 @define(eq=False)
 class AffectedTags:
-    """Looks through all repositories of a store that hold any of what it is asked for."""
+    """Finds affected tags in all repositories of a store."""
 
     links: LinkCheck
     inventory: Inventory
 
     async def of(self, digests: Collection[Digest]) -> AsyncIterator[AffectedTag]:
-        """Yield the tags that can not be pulled whole without some blobs or manifests.
+        """Yield the tags that cannot be pulled completely without some blobs or manifests.
 
-        :raises RegistryError: if the store can not be looked through.
+        :raises RegistryError: if the store cannot be listed.
         """
         async for name in self.inventory.repositories():
             if await self._links_any(name, digests):

@@ -1,15 +1,4 @@
-"""Every blob, read again: are the bytes under a digest those that it names?
-
-The digest of what is stored: read on threads, a stretch at a time, never whole.
-
-All files below a folder, also when a part of it can not be read.
-
-The quarantine: what was taken out of the way, under the path that it had.
-
-Nothing reads it. Whoever wants something back copies the folder of a run over the store.
-
-Which blobs there are, asked again and again.
-"""
+"""Verify the stored bytes of blobs, and move damaged ones to the quarantine."""
 
 from __future__ import annotations
 
@@ -20,6 +9,7 @@ from typing import TYPE_CHECKING
 from attrs import define, field
 
 from twisted_registry.integrity.findings import Finding, FindingKind
+from twisted_registry.integrity.walk import walk_files
 from twisted_registry.oci.digest import ALGORITHMS, Digest, DigestInvalid, hasher
 from twisted_registry.repository import layout
 from twisted_registry.repository.concurrency import map_concurrently
@@ -27,30 +17,31 @@ from twisted_registry.storage.fallbacks import folders
 from twisted_registry.storage.interfaces import OffsetInvalid, PathNotFound, StorageError
 
 if TYPE_CHECKING:
-    # @@EMPTY
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 
     from twisted.internet.interfaces import IReactorTime
 
     from twisted_registry.storage.interfaces import Entry, IStorageDriver
 
-#: Bytes that are read in one go, between two looks at the clock.
+#: Bytes that are read between two calls of the rate limiter.
 _READ_BYTES = 8 * 1024 * 1024
-#: How often reading begins again because the file was replaced meanwhile.
-_ATTEMPTS = 3
+#: How often a file is read that is replaced meanwhile.
+_MAX_ATTEMPTS = 3
+#: Sizes that :class:`BlobSizes` keeps, about 25 MB.
+_MAX_KNOWN_SIZES = 100_000
 
 
 async def stored_digest(
     driver: IStorageDriver, path: str, algorithm: str, throttle: Callable[[int], Awaitable[None]]
 ) -> tuple[Digest, Entry] | None:
-    """Read a file, and answer its digest and how the file looked.
+    """Compute the digest of a file, a few MiB at a time.
 
-    :param pay: told of the bytes that will be read next; waits when they are too many.
-    :returns: None if it was replaced again and again while it was read.
-    :raises PathNotFound: if it is not there any more.
-    :raises StorageError: if it can not be read.
+    :param throttle: called with the number of bytes to read next; its awaitable delays the read.
+    :returns: the digest and the entry that was read; None if each attempt saw the file replaced.
+    :raises PathNotFound: if the file does not exist.
+    :raises StorageError: if the file cannot be read.
     """
-    for _ in range(_ATTEMPTS):
+    for _ in range(_MAX_ATTEMPTS):
         before = await driver.stat(path)
         running, read, size = hasher(algorithm), 0, before.size or 0
         try:
@@ -69,73 +60,12 @@ async def stored_digest(
     return None
 
 
-_PAGE_SIZE = 1000
-
-
-async def walk_files(
-    driver: IStorageDriver, folder: str, after: str = ""
-) -> AsyncIterator[Sequence[Entry] | Finding]:
-    """Yield the files below a folder in the order of whole paths, a page at a time.
-
-    A folder that can not be read is yielded as a finding, in its place.
-
-    :param after: only paths greater than this.
-    """
-    while True:
-        try:
-            page = await driver.walk(folder, after, _PAGE_SIZE)
-        except StorageError:
-            break
-        yield page
-        if len(page) < _PAGE_SIZE:
-            return
-        after = page[-1].path
-    # Somewhere in it: what lies around that place is looked at folder by folder.
-    async for found in _walk_by_folder(driver, folder, after):
-        yield found
-
-
-async def _walk_by_folder(
-    driver: IStorageDriver, folder: str, after: str
-) -> AsyncIterator[Sequence[Entry] | Finding]:
-    try:
-        entries = await list_folder(driver, folder)
-    except StorageError as error:
-        yield Finding(FindingKind.FOLDER_UNREADABLE, folder, error.reason)
-        return
-    # As the paths below them sort: ``a-b`` comes before ``a/b``.
-    for name, entry in sorted((e.path + "/" if e.is_folder else e.path, e) for e in entries):
-        path = f"{folder}/{name}"
-        if entry.is_folder:
-            if path > after or after.startswith(path):
-                async for found in walk_files(driver, path[:-1], after):
-                    yield found
-        elif path > after:
-            yield [type(entry)(path, entry.size, entry.modified)]
-
-
-async def list_folder(driver: IStorageDriver, folder: str) -> list[Entry]:
-    """What lies directly in a folder; nothing if there is none.
-
-    :raises StorageError: if it can not be read.
-    """
-    found: list[Entry] = []
-    while True:
-        try:
-            page = await driver.list(folder, found[-1].path if found else "", _PAGE_SIZE)
-        except PathNotFound:
-            return found
-        found += page
-        if len(page) < _PAGE_SIZE:
-            return found
-
-
 @define(eq=False)
 class BlobCheck:
-    """The blobs of a store.
+    """Checks the blobs of a store.
 
-    :ivar shelf: where those go that are not what they should be.
-    :ivar pay: told of the bytes that will be read next; waits when they are too many.
+    :ivar quarantine: receives damaged and misplaced files.
+    :ivar throttle: called with the number of bytes to read next; its awaitable delays the read.
     """
 
     driver: IStorageDriver
@@ -143,7 +73,7 @@ class BlobCheck:
     throttle: Callable[[int], Awaitable[None]]
 
     def files(self, after: str = "") -> AsyncIterator[Sequence[Entry] | Finding]:
-        """Yield all files that are kept where blobs are, in batches, in order.
+        """Yield all files below the blobs' folder, a page at a time, in order.
 
         :param after: only paths greater than this.
         """
@@ -152,9 +82,9 @@ class BlobCheck:
     async def examine_all(
         self, page: Sequence[Entry], on_read: Callable[[int], object]
     ) -> list[Finding]:
-        """Read some files, several at once; return what is wrong with them.
+        """Read some files, several at once, and return what is wrong with them.
 
-        :param over: told the size of each when it was read.
+        :param on_read: called with the size of each file in bytes when it was read.
         """
 
         async def read(entry: Entry) -> Finding | None:
@@ -165,7 +95,7 @@ class BlobCheck:
         return [finding for finding in await map_concurrently(read, page) if finding is not None]
 
     async def examine(self, entry: Entry) -> Finding | None:
-        """Read a file; return what is wrong with it, or None."""
+        """Read a file and return what is wrong with it, or None."""
         path = entry.path
         digest = layout.digest_of_blob(path)
         named = digest or _digest_in_path(path)
@@ -174,10 +104,10 @@ class BlobCheck:
         try:
             found = await stored_digest(self.driver, path, named.algorithm, self.throttle)
             if digest is not None and found is not None and found[0] != digest:
-                # What comes from afar may have been spoiled on its way: a good one must stay.
+                # A remote store may have corrupted it in transit: read it once more.
                 found = await stored_digest(self.driver, path, named.algorithm, self.throttle)
         except PathNotFound:
-            # It was deleted, and nothing is wrong with that.
+            # It was deleted meanwhile.
             return None
         except StorageError as error:
             return Finding(FindingKind.FILE_UNREADABLE, path, error.reason, digest)
@@ -191,7 +121,7 @@ class BlobCheck:
         if held == digest:
             return None
         kind = FindingKind.BLOB_CORRUPT if seen.size else FindingKind.BLOB_EMPTY
-        detail = f"its {seen.size} bytes are those of {held}" if seen.size else ""
+        detail = f"its {seen.size} bytes have the digest {held}" if seen.size else ""
         return Finding(
             kind,
             path,
@@ -203,12 +133,12 @@ class BlobCheck:
 
     def _misplaced_finding(self, path: str, held: Digest) -> Finding:
         return Finding(
-            FindingKind.BLOB_MISPLACED, path, "nothing looks for it there", held,
+            FindingKind.BLOB_MISPLACED, path, "nothing reads it there", held,
             repair=lambda: self._move_to_digest_path(path, held), blocked_digest=held,
         )  # fmt: skip
 
     async def _isolate_unchanged(self, seen: Entry) -> bool:
-        """Take a damaged blob away, unless somebody has just pushed it again."""
+        """Quarantine a damaged blob, unless it has just been pushed again."""
         try:
             if await self.driver.stat(seen.path) != seen:
                 return False
@@ -228,7 +158,7 @@ class BlobCheck:
 
 
 def _digest_in_path(path: str) -> Digest | None:
-    """The digest that a path names though the bytes do not belong there."""
+    """Return the digest in a path below the blobs' folder that is not the path of a blob."""
     parts = path.removeprefix(f"{layout.BLOBS}/").split("/")
     if len(parts) < 2 or parts[-1] != "data":
         return None
@@ -242,9 +172,12 @@ def _digest_in_path(path: str) -> Digest | None:
 
 @define(eq=False)
 class Quarantine:
-    """Takes files away, without destroying them.
+    """Moves files out of the way without destroying them.
 
-    :ivar clock: names the folder of a run by the time of its beginning.
+    They keep their paths, below a folder for each run. Nothing reads them; to restore something,
+    copy the folder of a run over the store.
+
+    :ivar run_name: of the folder, the time at which the run began.
     """
 
     driver: IStorageDriver
@@ -256,9 +189,9 @@ class Quarantine:
         return datetime.fromtimestamp(self.clock.seconds(), UTC).strftime("%Y%m%dT%H%M%SZ")
 
     async def isolate(self, path: str) -> bool:
-        """Take a file away, and its folder if nothing else lies in it.
+        """Move a file to the quarantine, and remove its folder if that is empty then.
 
-        :returns: whether it was there.
+        :returns: whether the file existed.
         """
         try:
             await self.driver.move(path, layout.quarantine_path(self.run_name, path))
@@ -268,15 +201,11 @@ class Quarantine:
         return True
 
 
-#: Blobs of which it is remembered that they are there: some 25 MB.
-_MAX_KNOWN_SIZES = 100_000
-
-
 @define(eq=False, repr=False)
 class BlobSizes:
-    """The sizes of blobs; those that are not there are looked for each time.
+    """Sizes of blobs, cached; blobs that do not exist are looked up each time.
 
-    :ivar unreadable: filled with those of which it can not be told.
+    :ivar unreadable: filled with the blobs whose size cannot be read.
     """
 
     driver: IStorageDriver
@@ -284,7 +213,7 @@ class BlobSizes:
     _known: OrderedDict[Digest, int] = field(init=False, factory=OrderedDict)
 
     async def of(self, digests: Iterable[Digest]) -> Mapping[Digest, int | None]:
-        """The size of each blob in bytes, or None where there is none, or none can be read."""
+        """Return the size of each blob in bytes, or None where it is missing or unreadable."""
         wanted = list(dict.fromkeys(digests))
         return dict(zip(wanted, await map_concurrently(self._size, wanted), strict=True))
 
@@ -298,7 +227,7 @@ class BlobSizes:
         except PathNotFound:
             return None
         except StorageError:
-            # Its folder can not be read, which was reported when all blobs were looked for.
+            # Its folder cannot be read, which BlobCheck has reported.
             self.unreadable.add(digest)
             return None
         if size is not None:

@@ -1,4 +1,4 @@
-"""What can be wrong with a store, as the check of it reports it."""
+"""Findings of checks: what is wrong with a store, how bad it is, and how to repair it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ log = Logger()
 
 
 class Severity(Enum):
-    """Whom it concerns.
+    """Whom a finding concerns.
 
-    DAMAGE: clients notice. SPARSE: clients of the platforms that are not there notice, and the
-    configuration lets it be so. HARMLESS: nobody does; it takes room, or is not what it was meant
-    to be.
+    DAMAGE: clients notice. SPARSE: clients of platforms that an index lists without their images
+    notice, and the configuration allows it. HARMLESS: no client notices; it takes room, or does not
+    do what it is for.
     """
 
     DAMAGE = "damage"
@@ -32,7 +32,7 @@ class Severity(Enum):
 
 
 class FindingKind(Enum):
-    """What is wrong, in the words of the report."""
+    """The kind of a finding; the values are printed in reports."""
 
     BLOB_CORRUPT = "corrupt blob"
     BLOB_EMPTY = "empty blob"
@@ -59,41 +59,40 @@ class FindingKind(Enum):
 
     @property
     def severity(self) -> Severity:
-        """Whom it concerns, if nothing else is said."""
+        """The severity of findings of this kind, unless a finding overrides it."""
         if self is FindingKind.INDEX_SPARSE:
             return Severity.SPARSE
         return Severity.HARMLESS if self in _HARMLESS_KINDS else Severity.DAMAGE
 
 
 _HARMLESS_KINDS = {
-    *(
-        FindingKind.BLOB_MISPLACED,
-        FindingKind.FILE_STRAY,
-        FindingKind.TYPE_MALFORMED,
-        FindingKind.TAG_UNFINISHED,
-    ),
-    *(
-        FindingKind.REFERRER_UNLISTED,
-        FindingKind.REPOSITORY_UNMARKED,
-        FindingKind.UPLOAD_INCOMPLETE,
-    ),
-    *(FindingKind.LEFTOVERS, FindingKind.RECORD_TORN, FindingKind.TRASH_CORRUPT),
+    FindingKind.BLOB_MISPLACED,
+    FindingKind.FILE_STRAY,
+    FindingKind.TYPE_MALFORMED,
+    FindingKind.TAG_UNFINISHED,
+    FindingKind.REFERRER_UNLISTED,
+    FindingKind.REPOSITORY_UNMARKED,
+    FindingKind.UPLOAD_INCOMPLETE,
+    FindingKind.LEFTOVERS,
+    FindingKind.RECORD_TORN,
+    FindingKind.TRASH_CORRUPT,
 }
 
 
 @frozen
 class Finding:
-    """One thing that is wrong.
+    """One thing that is wrong with a store.
 
-    :ivar path: where.
-    :ivar detail: a part of a sentence for whoever reads the report.
-    :ivar digest: of the content that it is about, or None.
+    :ivar path: of the file or folder.
+    :ivar detail: a part of a sentence for the report.
+    :ivar digest: of the content that is concerned, or None.
     :ivar repository: in which it was found; empty if in none.
     :ivar severity: whom it concerns.
-    :ivar repair: puts it right, and answers whether it has; None if that can not be done here.
-    :ivar silence: content that nobody may push while that goes on: what is looked at last and
-        then taken away must not be stored in between. None if it does not matter.
-    :ivar repaired: whether that was done.
+    :ivar repair: a coroutine function that repairs it and returns whether it did; None if it cannot
+        be repaired.
+    :ivar blocked_digest: content that must not be pushed while it is repaired, since it is checked
+        once more and then removed; None if that does not matter.
+    :ivar repaired: whether it was repaired.
     """
 
     kind: FindingKind
@@ -109,17 +108,17 @@ class Finding:
     repaired: bool = field(default=False, kw_only=True)
 
     async def repair_and_report(self) -> Finding:
-        """Repair it, and return what then holds."""
+        """Run the repair, and return the finding as it is afterwards."""
         if self.repair is None:
             return self
         try:
             return evolve(self, repaired=await self.repair())
         except StorageError as error:
-            log.error("not repaired: {path}: {error}", path=self.path, error=str(error))
+            log.error("cannot repair {path}: {error}", path=self.path, error=str(error))
             return self
 
     def without_repair(self) -> Finding:
-        """The same, not to be repaired."""
+        """Return the same finding without its repair."""
         return evolve(self, repair=None)
 
     @severity.default

@@ -1,10 +1,9 @@
-"""The check of a whole store: every blob, every link, every manifest, and what lies beside them.
+"""Check a whole store (blobs, links, manifests and leftovers), and repair it while it is served.
 
-Puts right what was found, while others serve the store.
-
-Some of it can only be judged and taken away while nobody stores the same content: that goes on a
-list like the collector's, which every serving process obeys (:mod:`~.protocol`). So a push that
-brings a damaged blob anew waits until the damaged one is gone, and is not taken away with it.
+Some repairs remove content after a last look at it, during which nobody may store the same
+content. Its digest is published on a list like the collector's
+(:mod:`twisted_registry.gc.delete_list`), which every serving process obeys: a push of a damaged
+blob waits until the damaged one is moved away.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from twisted_registry.integrity.findings import Finding, FindingKind, Severity
 from twisted_registry.repository.errors import translate_storage_errors
 
 if TYPE_CHECKING:
-    # @@EMPTY
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from twisted.internet.interfaces import IReactorTime
@@ -36,47 +34,55 @@ if TYPE_CHECKING:
     from twisted_registry.oci.digest import Digest
     from twisted_registry.storage.interfaces import IStorageDriver
 
-#: What is wrong with the bytes of a blob.
+log = Logger()
+
+#: Findings about the bytes of a blob.
 _CORRUPT_KINDS = {FindingKind.BLOB_CORRUPT, FindingKind.BLOB_EMPTY, FindingKind.FILE_UNREADABLE}
-#: As what a finding counts that is not repaired.
+#: The counter of findings that are not repaired.
 _COUNTER_NAMES = {
     Severity.DAMAGE: "damaged",
     Severity.SPARSE: "sparse",
     Severity.HARMLESS: "harmless",
 }
 
+#: Findings that are repaired under one list.
+_MAX_WAITING = 500
+
 
 class FsckObserver:
-    """Hears what a check does; this one does nothing.
+    """Receives the progress of a check; this one ignores it.
 
-    :cvar counts: whether it wants to know how much there is to be read, which takes a look at
-        every blob.
+    :cvar counts: whether the total size is wanted, which takes a listing of all blobs first.
     """
 
     counts = False
 
     def read(self, done: int, total: int) -> None:
-        """So many bytes of blobs were read, of so many; 0 if nobody counted."""
+        """Called when blobs were read.
+
+        :param done: bytes read so far.
+        :param total: bytes of all blobs; 0 if they were not counted.
+        """
 
     def repository_started(self, name: str) -> None:
-        """A repository is looked through."""
+        """Called when the check of a repository begins."""
 
     def found(self, finding: Finding) -> None:
-        """Something is wrong, and was repaired or not."""
+        """Called for each finding, after its repair if there is one."""
 
 
 @frozen
 class FsckResult:
-    """What a check found.
+    """The result of a check.
 
-    :ivar files: blobs and manifests that were read.
-    :ivar size: their bytes.
-    :ivar repositories: that were looked through.
-    :ivar damaged: findings that clients notice and that are still so.
-    :ivar sparse: indexes without some of their children, which the configuration allows.
-    :ivar harmless: findings that nobody notices and that are still so.
-    :ivar repaired: those that were put right.
-    :ivar tags: that can not be pulled whole.
+    :ivar files: number of blobs and manifests read.
+    :ivar size: their size in bytes.
+    :ivar repositories: number of repositories checked.
+    :ivar damaged: findings of severity DAMAGE that remain.
+    :ivar sparse: findings of severity SPARSE that remain.
+    :ivar harmless: findings of severity HARMLESS that remain.
+    :ivar repaired: findings that were repaired.
+    :ivar tags: tags that cannot be pulled completely.
     """
 
     files: int
@@ -93,8 +99,9 @@ class FsckResult:
 class Fsck:
     """One check of a store.
 
-    :ivar corrupt: filled with the blobs that are damaged, before repositories are looked at.
-    :ivar others: what else is looked at, after the blobs: each yields findings.
+    :ivar corrupt: filled with the damaged blobs, before the other checks run.
+    :ivar checks: run after the blobs; each returns an asynchronous iterator of findings.
+    :ivar tags: filled with the tags that cannot be pulled completely.
     """
 
     blobs: BlobCheck
@@ -114,7 +121,10 @@ class Fsck:
 
     @translate_storage_errors
     async def run(self) -> FsckResult:
-        """Look at everything."""
+        """Check everything once.
+
+        :raises RegistryError: if the store cannot be listed.
+        """
         if self.observer.counts:
             async for page in self.blobs.files():
                 if not isinstance(page, Finding):
@@ -130,7 +140,7 @@ class Fsck:
         return FsckResult(self._files, self._size, self._repositories, **self._counts, tags=tags)
 
     def repository_started(self, name: str) -> None:
-        """Count a repository."""
+        """Count a repository whose check begins."""
         self._repositories += 1
         self.observer.repository_started(name)
 
@@ -164,17 +174,11 @@ class Fsck:
             self.observer.found(finding)
 
 
-log = Logger()
-
-#: Findings that wait for a list of theirs.
-_MAX_WAITING = 500
-
-
 @define(eq=False)
 class Repairer:
-    """Repairs of one run.
+    """Repairs the findings of one run.
 
-    :ivar enabled: whether anything is repaired at all.
+    :ivar enabled: whether anything is repaired.
     """
 
     driver: IStorageDriver
@@ -183,7 +187,10 @@ class Repairer:
     _waiting: list[Finding] = field(init=False, factory=list)
 
     async def submit(self, finding: Finding) -> Sequence[Finding]:
-        """Repair what was found, now or with others; return those that are settled by now."""
+        """Repair a finding, now or together with others.
+
+        :returns: the findings that are settled now, repaired or not.
+        """
         if not self.enabled or finding.repair is None:
             return [finding]
         if finding.blocked_digest is None:
@@ -192,7 +199,7 @@ class Repairer:
         return await self.repair_waiting() if len(self._waiting) >= _MAX_WAITING else ()
 
     async def repair_waiting(self) -> Sequence[Finding]:
-        """Repair all that waits, and return it."""
+        """Repair the findings that wait, and return them."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return waiting
@@ -210,7 +217,7 @@ class Repairer:
             ]
         except NotAcknowledged as error:
             log.error(
-                "{count} things are not repaired in this run: {reason}",
+                "{count} findings are not repaired in this run: {reason}",
                 count=len(waiting),
                 reason=str(error),
             )

@@ -1,7 +1,4 @@
-"""Links, read many at a time: which are whole, and how those can be mended that are not.
-
-What a file in a repository is, told by its path: the way back from :mod:`..layout`.
-"""
+"""Check links, many at a time, and classify the files of a repository by their paths."""
 
 from __future__ import annotations
 
@@ -21,7 +18,6 @@ from twisted_registry.storage.interfaces import PathNotFound, StorageError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    # @@EMPTY
     from twisted_registry.integrity.blobs import Quarantine
     from twisted_registry.storage.interfaces import IStorageDriver
 
@@ -31,23 +27,21 @@ _MAX_LINK_BYTES = 64 * 1024
 
 @define(eq=False)
 class LinkCheck:
-    """The links of a store."""
+    """Reads and repairs the links of a store."""
 
     driver: IStorageDriver
     quarantine: Quarantine
 
-    async def read(self, places: Sequence[ClassifiedPath]) -> list[Digest | Finding | None]:
-        """Read links, in the order asked for.
+    async def read(self, files: Sequence[ClassifiedPath]) -> list[Digest | Finding | None]:
+        """Read links.
 
-        :returns: of each the digest that it holds, or what is wrong with it; None if it is gone.
+        :returns: for each link its digest, or what is wrong with it; None if it was deleted.
         """
-        contents = await self._contents([place.path for place in places])
-        return [
-            _judge_link(place, content) for place, content in zip(places, contents, strict=True)
-        ]
+        contents = await self._contents([file.path for file in files])
+        return [_judge_link(file, content) for file, content in zip(files, contents, strict=True)]
 
     async def check_targets(self, paths: Sequence[str], digests: Sequence[Digest]) -> list[bool]:
-        """Whether each link holds the digest that stands at its place in ``digests``."""
+        """Return, for each link, whether it holds the digest at the same position."""
         contents = await self._contents(paths)
         return [
             isinstance(content, bytes) and content.decode("ascii", "replace").strip() == str(digest)
@@ -55,62 +49,63 @@ class LinkCheck:
         ]
 
     async def with_link_repair(
-        self, finding: Finding, place: ClassifiedPath, target: Callable[[], Awaitable[bool]]
+        self, finding: Finding, file: ClassifiedPath, target: Callable[[], Awaitable[bool]]
     ) -> Finding:
-        """Let the repair of a broken link be that it says again what its path says.
+        """Add a repair to the finding of a broken link: write the digest that its path names.
 
-        If what it leads to is not there, it is taken away.
+        If the target of the link does not exist, the repair quarantines the link.
 
-        :param target: asks whether it is.
+        :param target: a coroutine function that tells whether the target exists.
         """
-        digest = place.digest
+        digest = file.digest
         assert digest is not None
 
         async def repair() -> bool:
-            if await self._is_whole(place):
+            if await self._is_whole(file):
                 return False
             if await target():
-                await write_link(self.driver, place.path, digest)
+                await write_link(self.driver, file.path, digest)
                 return True
-            return await self.quarantine.isolate(place.path)
+            return await self.quarantine.isolate(file.path)
 
         return Finding(
-            finding.kind, place.path, finding.detail, digest, place.repository,
+            finding.kind, file.path, finding.detail, digest, file.repository,
             repair=repair, blocked_digest=None if await target() else digest,
         )  # fmt: skip
 
     def dangling(
         self,
-        place: ClassifiedPath,
+        file: ClassifiedPath,
         why: str,
         target: Callable[[], Awaitable[bool]],
         severity: Severity = Severity.DAMAGE,
     ) -> Finding:
-        """What is found when a link leads nowhere; it is repaired by taking the link away.
+        """Make the finding of a link whose target does not exist; its repair quarantines the link.
 
-        :param target: asks whether what it leads to is there by now.
+        :param why: a part of a sentence for the report.
+        :param target: a coroutine function that tells whether the target exists by now.
         """
 
         async def repair() -> bool:
-            return not await target() and await self.quarantine.isolate(place.path)
+            return not await target() and await self.quarantine.isolate(file.path)
 
         return Finding(
-            FindingKind.LINK_DANGLING, place.path, f"{place.role.value}, {why}", place.digest,
-            place.repository, severity=severity, repair=repair, blocked_digest=place.digest,
+            FindingKind.LINK_DANGLING, file.path, f"{file.role.value}, {why}", file.digest,
+            file.repository, severity=severity, repair=repair, blocked_digest=file.digest,
         )  # fmt: skip
 
-    async def is_there(self, place: ClassifiedPath) -> bool:
-        """Whether a link has not gone meanwhile."""
+    async def is_there(self, file: ClassifiedPath) -> bool:
+        """Return whether a link still exists."""
         try:
-            await self.driver.stat(place.path)
+            await self.driver.stat(file.path)
         except PathNotFound:
             return False
         return True
 
     async def has_bytes(self, digest: Digest) -> bool:
-        """Whether there is anything under a digest, as it is now.
+        """Return whether a blob is stored now.
 
-        So it is taken to be where that can not be told: nothing is taken away for it.
+        True also if that cannot be read, so that nothing is removed because of it.
         """
         try:
             entry = await self.driver.stat(layout.blob(digest))
@@ -120,14 +115,14 @@ class LinkCheck:
             return True
         return bool(entry.size) or digest.is_of_empty_content
 
-    async def _is_whole(self, place: ClassifiedPath) -> bool:
-        return await read_link(self.driver, place.path) == place.digest
+    async def _is_whole(self, file: ClassifiedPath) -> bool:
+        return await read_link(self.driver, file.path) == file.digest
 
     async def _contents(self, paths: Sequence[str]) -> Sequence[bytes | StorageError | None]:
         try:
             return await bulk_lookup(self.driver).get_many(paths, _MAX_LINK_BYTES)
         except StorageError:
-            # One by one, so that a bad one does not hide the others.
+            # One by one, so that one that fails does not hide the others.
             return [await self._content(path) for path in paths]
 
     async def _content(self, path: str) -> bytes | StorageError | None:
@@ -140,11 +135,11 @@ class LinkCheck:
 
 
 def _judge_link(
-    place: ClassifiedPath, content: bytes | StorageError | None
+    file: ClassifiedPath, content: bytes | StorageError | None
 ) -> Digest | Finding | None:
     if content is None:
         return None
-    role = place.role.value
+    role = file.role.value
     if isinstance(content, StorageError):
         kind, detail = FindingKind.FILE_UNREADABLE, f"{role}, {content.reason}"
     elif not content.strip():
@@ -155,14 +150,14 @@ def _judge_link(
         except DigestInvalid:
             kind, detail = FindingKind.LINK_MALFORMED, role
         else:
-            if place.digest in {None, digest}:
+            if file.digest in {None, digest}:
                 return digest
             kind, detail = FindingKind.LINK_MALFORMED, f"{role}, it names {digest}"
-    return Finding(kind, place.path, detail, place.digest, place.repository)
+    return Finding(kind, file.path, detail, file.digest, file.repository)
 
 
 class FileRole(Enum):
-    """What a file is for, in the words of the report."""
+    """The role of a file in its repository; the values are printed in reports."""
 
     LAYER = "layer"
     REVISION = "revision"
@@ -175,10 +170,10 @@ class FileRole(Enum):
 
 @frozen
 class ClassifiedPath:
-    """A file in its repository.
+    """The path of a file in a repository, with what the path tells about it.
 
     :ivar digest: that the path names, or None.
-    :ivar tag: that it belongs to; empty if to none.
+    :ivar tag: that the file belongs to; empty if to none.
     """
 
     role: FileRole
@@ -189,7 +184,7 @@ class ClassifiedPath:
 
 
 def classify_path(path: str) -> ClassifiedPath | None:
-    """What a file below the repositories is, or None if nothing looks for it there."""
+    """Classify a path below the repositories; return None if nothing reads such a path."""
     parts = path.removeprefix(f"{layout.REPOSITORIES}/").split("/")
     at = next((number for number, part in enumerate(parts) if part.startswith("_")), 0)
     repository = "/".join(parts[:at])
@@ -224,10 +219,10 @@ def _classify_below(parts: Sequence[str]) -> tuple[FileRole, Digest | None, str]
         case (
             ["_layers", "repository"]
             | ["_referrers", "scanned"]
-            # Of manifests of the first schema, which old registries signed.
+            # Signatures of schema 1 manifests, written by old registries.
             | ["_manifests", "revisions", _, _, "signatures", *_]
             | ["_uploads", _, "data" | "startedat" | "checkpoint"]
-            # Of Distribution.
+            # Written by Distribution.
             | ["_uploads", _, "hashstates", *_]
         ):
             found = FileRole.OTHER, None, ""

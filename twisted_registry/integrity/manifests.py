@@ -1,4 +1,4 @@
-"""What a manifest needs: is it all there, with the sizes that the manifest gives?"""
+"""Check that everything a manifest refers to is stored, with the sizes that it gives."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 @define(eq=False)
 class ManifestCheck:
-    """Judges manifests by what they refer to.
+    """Checks what manifests refer to.
 
-    :ivar corrupt: blobs that were found to be damaged or unreadable, and reported.
+    :ivar corrupt: blobs that were reported as damaged or unreadable.
     """
 
     links: LinkCheck
@@ -44,9 +44,9 @@ class ManifestCheck:
     async def examine(
         self, repository: str, digest: Digest, content: bytes
     ) -> AsyncIterator[tuple[Finding | None, Digest]]:
-        """Yield what is wrong with a manifest that is whole itself, with what is to blame for it.
+        """Yield what is wrong with a manifest whose own bytes are intact, and the digest to blame.
 
-        A part that is damaged itself was reported before, and comes without a finding.
+        A part that is damaged itself was reported before and is yielded without a finding.
         """
         path = layout.revision_link(repository, digest)
 
@@ -61,7 +61,7 @@ class ManifestCheck:
         if manifest is None:
             return
         async for kind, detail, part in self._missing(repository, manifest):
-            # Taken out of the repository meanwhile, it needs nothing.
+            # A manifest that was deleted meanwhile needs nothing.
             if (await self.links.check_targets([path], [digest]))[0]:
                 yield found(kind, detail) if kind is not None else None, part
         subject = None if manifest.subject is None else manifest.subject.digest
@@ -71,7 +71,7 @@ class ManifestCheck:
                 yield self._unlisted(repository, listed, digest, subject), digest
 
     async def _parsed(self, repository: str, digest: Digest, content: bytes) -> Manifest | None:
-        """What a manifest says; None for one of a type that nobody here knows."""
+        """Parse a manifest; return None for one of an unknown type."""
         try:
             return parse_manifest(content, None)
         except ManifestInvalid:
@@ -81,10 +81,10 @@ class ManifestCheck:
         if media_type is not None:
             return parse_manifest(content, media_type)
         if guess_media_type(content) is not None:
-            # It has the shape of one that is known, and is none.
+            # It looks like a known type: parse it, for the reason why it is not valid.
             return parse_manifest(content, guess_media_type(content))
         if not _is_object(content):
-            raise ManifestInvalid("it is no JSON object, and nothing tells its type")
+            raise ManifestInvalid("it is not a JSON object, and its media type is unknown")
         return None
 
     async def _media_type(self, repository: str, digest: Digest) -> str | None:

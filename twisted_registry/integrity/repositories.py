@@ -1,7 +1,4 @@
-"""Every link of every repository, and what each manifest needs.
-
-Tags: what each names, what it named, and whether that can be pulled.
-"""
+"""Check the repositories of a store: links, manifests, tags and referrers."""
 
 from __future__ import annotations
 
@@ -11,9 +8,9 @@ from typing import TYPE_CHECKING
 from attrs import define, evolve, field
 
 from twisted_registry.integrity.affected import AffectedTag, RepositoryFindings
-from twisted_registry.integrity.blobs import list_folder, walk_files
 from twisted_registry.integrity.findings import Finding, FindingKind, Severity
 from twisted_registry.integrity.links import ClassifiedPath, FileRole, classify_path
+from twisted_registry.integrity.walk import list_folder, walk_files
 from twisted_registry.oci.digest import ALGORITHMS, Digest
 from twisted_registry.oci.manifest import is_media_type
 from twisted_registry.repository import layout
@@ -29,87 +26,89 @@ if TYPE_CHECKING:
     from twisted_registry.repository.inventory import Inventory
     from twisted_registry.storage.interfaces import Entry
 
-#: Bytes of a manifest.
+#: Bytes that are read of a manifest.
 _MAX_MANIFEST_BYTES = 64 * 1024 * 1024
+#: Manifests that are checked at once.
+_MANIFESTS_AT_ONCE = 64
 
 
 @define(eq=False)
 class TagCheck:
-    """The tags of one repository.
+    """Checks the tags of one repository.
 
-    :ivar affected: told of each that can not be pulled whole.
+    :ivar affected: called with each tag that cannot be pulled completely.
     """
 
     links: LinkCheck
     state: RepositoryFindings
     affected: Callable[[AffectedTag], object]
 
-    async def findings(self, places: Sequence[ClassifiedPath]) -> AsyncIterator[Finding]:
-        """Yield what is wrong with some links of tags, which come in the order of their paths."""
-        read = await self.links.read(places)
+    async def findings(self, files: Sequence[ClassifiedPath]) -> AsyncIterator[Finding]:
+        """Yield what is wrong with some links of tags, given in the order of their paths."""
+        read = await self.links.read(files)
         named = [held if isinstance(held, Digest) else None for held in read]
         wanted = [digest for digest in named if digest is not None]
         paths = [layout.revision_link(self.state.name, digest) for digest in wanted]
         answers = dict(zip(wanted, await self.links.check_targets(paths, wanted), strict=True))
-        for place, held in zip(places, read, strict=True):
+        for file, held in zip(files, read, strict=True):
             there = isinstance(held, Digest) and answers[held]
-            if place.role is FileRole.TAG:
-                self.state.tag = place.tag
-                finding = await self._tag(place, held, there=there)
+            if file.role is FileRole.TAG:
+                self.state.tag = file.tag
+                finding = await self._tag(file, held, there=there)
             else:
-                if place.tag not in {self.state.tag, self.state.unfinished}:
-                    self.state.unfinished = place.tag
-                    yield self._without_link(place)
-                finding = await self._index(place, held, there=there)
+                if file.tag not in {self.state.tag, self.state.unfinished}:
+                    self.state.unfinished = file.tag
+                    yield self._without_link(file)
+                finding = await self._index(file, held, there=there)
             if finding is not None:
                 yield finding
 
     async def _tag(
-        self, place: ClassifiedPath, held: Digest | Finding | None, *, there: bool
+        self, file: ClassifiedPath, held: Digest | Finding | None, *, there: bool
     ) -> Finding | None:
         if held is None:
             return None
         if isinstance(held, Finding):
-            self.affected(AffectedTag(place.repository, place.tag, (), place.path))
-            return evolve(held, repair=lambda: self._restore_from_index(place))
+            self.affected(AffectedTag(file.repository, file.tag, (), file.path))
+            return evolve(held, repair=lambda: self._restore_from_index(file))
         causes = self.state.causes(held) or (() if there else (held,))
         if not causes:
             return None
         self.state.tagged.add(held)
-        link = "" if there else place.path
-        self.affected(AffectedTag(place.repository, place.tag, causes, link))
+        link = "" if there else file.path
+        self.affected(AffectedTag(file.repository, file.tag, causes, link))
         if there:
             return None
         return Finding(
-            FindingKind.LINK_DANGLING, place.path, "tag, the repository does not hold it", held,
-            place.repository, repair=lambda: self._link_manifest(held), blocked_digest=held,
+            FindingKind.LINK_DANGLING, file.path, "tag, the repository does not hold it", held,
+            file.repository, repair=lambda: self._link_manifest(held), blocked_digest=held,
         )  # fmt: skip
 
     async def _index(
-        self, place: ClassifiedPath, held: Digest | Finding | None, *, there: bool
+        self, file: ClassifiedPath, held: Digest | Finding | None, *, there: bool
     ) -> Finding | None:
-        digest = place.digest
+        digest = file.digest
         assert digest is not None
         holds = self.state.manifest_lookup(self.links)
         if isinstance(held, Finding):
-            return await self.links.with_link_repair(held, place, lambda: holds(digest))
-        if held is None or there or not await self.links.is_there(place):
+            return await self.links.with_link_repair(held, file, lambda: holds(digest))
+        if held is None or there or not await self.links.is_there(file):
             return None
         return self.links.dangling(
-            place, "the repository does not hold it", lambda: holds(digest), Severity.HARMLESS
+            file, "the repository does not hold it", lambda: holds(digest), Severity.HARMLESS
         )
 
-    def _without_link(self, place: ClassifiedPath) -> Finding:
-        folder = layout.tag(place.repository, place.tag)
+    def _without_link(self, file: ClassifiedPath) -> Finding:
+        folder = layout.tag(file.repository, file.tag)
         return Finding(
             FindingKind.TAG_UNFINISHED,
             folder,
             "it has no current/link",
-            repository=place.repository,
+            repository=file.repository,
         )
 
     async def _link_manifest(self, digest: Digest) -> bool:
-        """Let the repository hold a manifest that a tag of its names, if its bytes are there."""
+        """Link a manifest that a tag names into the repository, if it is stored intact."""
         if not await self.links.has_bytes(digest):
             return False
         content = await self.links.driver.get(layout.blob(digest), _MAX_MANIFEST_BYTES)
@@ -119,9 +118,9 @@ class TagCheck:
             return True
         return False
 
-    async def _restore_from_index(self, place: ClassifiedPath) -> bool:
-        """Let a tag name again what it named, if it never named anything else."""
-        folder = f"{layout.tag(place.repository, place.tag)}/index"
+    async def _restore_from_index(self, file: ClassifiedPath) -> bool:
+        """Point a tag to the only manifest in its index, if there is exactly one."""
+        folder = f"{layout.tag(file.repository, file.tag)}/index"
         named = [
             Digest(algorithm, entry.path)
             for algorithm in ALGORITHMS
@@ -129,26 +128,22 @@ class TagCheck:
         ]
         if len(named) != 1 or not await self.state.manifest_lookup(self.links)(named[0]):
             return False
-        release = await host_lock(self.links.driver).lock(f"{place.repository}:{place.tag}")
+        release = await host_lock(self.links.driver).lock(f"{file.repository}:{file.tag}")
         try:
-            if await read_link(self.links.driver, place.path) is not None:
+            if await read_link(self.links.driver, file.path) is not None:
                 return False
-            await write_link(self.links.driver, place.path, named[0])
+            await write_link(self.links.driver, file.path, named[0])
         finally:
             release()
         return True
 
 
-#: Manifests that are read at once, and bytes of one.
-_MANIFESTS_AT_ONCE = 64
-
-
 @define(eq=False)
 class RepositoryCheck:
-    """The repositories of a store, one after the other.
+    """Checks the repositories of a store, one after the other.
 
-    :ivar entering: told the name of each.
-    :ivar affected: told of each tag that can not be pulled whole.
+    :ivar repository_started: called with the name of each.
+    :ivar affected: called with each tag that cannot be pulled completely.
     """
 
     links: LinkCheck
@@ -159,7 +154,7 @@ class RepositoryCheck:
     _state: RepositoryFindings | None = field(init=False, default=None)
 
     async def findings(self) -> AsyncIterator[Finding]:
-        """Yield all that is wrong. What is repaired before the next is asked for is seen so."""
+        """Yield what is wrong. A repair that is done before the next step is taken into account."""
         async for page in walk_files(self.links.driver, layout.REPOSITORIES):
             if isinstance(page, Finding):
                 yield page
@@ -170,15 +165,15 @@ class RepositoryCheck:
             yield finding
 
     async def _page(self, page: Sequence[Entry]) -> AsyncIterator[Finding]:
-        """The files of a repository lie together: its own names alone begin with ``_``."""
-        places = []
+        """Check a page of files; those of one repository follow each other in the listing."""
+        files = []
         for entry in page:
-            place = classify_path(entry.path)
-            if place is None:
-                yield Finding(FindingKind.FILE_STRAY, entry.path, "nothing looks for it there")
+            file = classify_path(entry.path)
+            if file is None:
+                yield Finding(FindingKind.FILE_STRAY, entry.path, "nothing reads it there")
             else:
-                places.append(place)
-        for name, of_one in groupby(places, lambda place: place.repository):
+                files.append(file)
+        for name, of_one in groupby(files, lambda file: file.repository):
             if self._state is None or self._state.name != name:
                 async for finding in self._finish_repository():
                     yield finding
@@ -189,78 +184,78 @@ class RepositoryCheck:
                     yield finding
 
     async def _group(
-        self, state: RepositoryFindings, role: FileRole, places: Sequence[ClassifiedPath]
+        self, state: RepositoryFindings, role: FileRole, files: Sequence[ClassifiedPath]
     ) -> AsyncIterator[Finding]:
         if role is FileRole.LAYER:
-            found = self._layers(state, places)
+            found = self._layers(state, files)
         elif role is FileRole.REVISION:
             state.has_manifests = True
-            found = self._revisions(state, places)
+            found = self._revisions(state, files)
         elif role is FileRole.TAG:
             state.has_manifests = True
             if not state.is_propagated:
                 await state.propagate_to_indexes(self.inventory)
-            found = TagCheck(self.links, state, self.affected).findings(places)
+            found = TagCheck(self.links, state, self.affected).findings(files)
         elif role is FileRole.REFERRER:
-            found = self._referrers(state, places)
+            found = self._referrers(state, files)
         else:
             return
         async for finding in found:
             yield finding
 
     async def _layers(
-        self, state: RepositoryFindings, places: Sequence[ClassifiedPath]
+        self, state: RepositoryFindings, files: Sequence[ClassifiedPath]
     ) -> AsyncIterator[Finding]:
-        read = await self.links.read(places)
+        read = await self.links.read(files)
         sizes = await self.manifest_check.sizes.of(
             [digest for digest in read if digest is not None and not isinstance(digest, Finding)]
         )
-        for place, held in zip(places, read, strict=True):
-            assert place.digest is not None
-            target = _bind_digest(self.links.has_bytes, place.digest)
+        for file, held in zip(files, read, strict=True):
+            assert file.digest is not None
+            target = _bind_digest(self.links.has_bytes, file.digest)
             if isinstance(held, Finding):
-                yield await self.links.with_link_repair(held, place, target)
+                yield await self.links.with_link_repair(held, file, target)
             elif (
                 held is not None
                 and sizes[held] is None
                 and held not in self.manifest_check.corrupt
-                and await self.links.is_there(place)
+                and await self.links.is_there(file)
             ):
                 state.dangling.append(held)
 
     async def _revisions(
-        self, state: RepositoryFindings, places: Sequence[ClassifiedPath]
+        self, state: RepositoryFindings, files: Sequence[ClassifiedPath]
     ) -> AsyncIterator[Finding]:
-        for place in places:
-            if place.role is FileRole.MEDIA_TYPE:
-                finding = await self._media_type(place)
+        for file in files:
+            if file.role is FileRole.MEDIA_TYPE:
+                finding = await self._media_type(file)
                 if finding is not None:
                     yield finding
-        places = [place for place in places if place.role is FileRole.REVISION]
+        files = [file for file in files if file.role is FileRole.REVISION]
         whole = []
-        for place, held in zip(places, await self.links.read(places), strict=True):
-            assert place.digest is not None
+        for file, held in zip(files, await self.links.read(files), strict=True):
+            assert file.digest is not None
             if isinstance(held, Finding):
-                target = _bind_digest(self.links.has_bytes, place.digest)
-                yield await self.links.with_link_repair(held, place, target)
-            if held is not None and place.digest in self.manifest_check.corrupt:
-                state.add_cause(place.digest, place.digest)
+                target = _bind_digest(self.links.has_bytes, file.digest)
+                yield await self.links.with_link_repair(held, file, target)
+            if held is not None and file.digest in self.manifest_check.corrupt:
+                state.add_cause(file.digest, file.digest)
             elif held is not None:
-                whole.append(place)
+                whole.append(file)
         for start in range(0, len(whole), _MANIFESTS_AT_ONCE):
             async for finding in self._manifests(state, whole[start : start + _MANIFESTS_AT_ONCE]):
                 yield finding
 
     async def _manifests(
-        self, state: RepositoryFindings, places: Sequence[ClassifiedPath]
+        self, state: RepositoryFindings, files: Sequence[ClassifiedPath]
     ) -> AsyncIterator[Finding]:
-        for place in places:
-            digest = place.digest
+        for file in files:
+            digest = file.digest
             assert digest is not None
             try:
                 content = await self.links.driver.get(layout.blob(digest), _MAX_MANIFEST_BYTES)
             except PathNotFound:
-                if await self.links.is_there(place):
+                if await self.links.is_there(file):
                     state.add_lost_manifest(digest)
                 continue
             except StorageError as error:
@@ -275,70 +270,70 @@ class RepositoryCheck:
                 if finding is not None:
                     yield finding
 
-    async def _media_type(self, place: ClassifiedPath) -> Finding | None:
+    async def _media_type(self, file: ClassifiedPath) -> Finding | None:
         try:
-            content = await self.links.driver.get(place.path, _MAX_MANIFEST_BYTES)
+            content = await self.links.driver.get(file.path, _MAX_MANIFEST_BYTES)
         except PathNotFound:
             return None
         except StorageError as error:
             return Finding(
                 FindingKind.FILE_UNREADABLE,
-                place.path,
+                file.path,
                 error.reason,
-                place.digest,
-                place.repository,
+                file.digest,
+                file.repository,
             )
         if is_media_type(content.decode("ascii", "replace")):
             return None
 
         async def repair() -> bool:
-            return await self.links.quarantine.isolate(place.path)
+            return await self.links.quarantine.isolate(file.path)
 
         return Finding(
-            FindingKind.TYPE_MALFORMED, place.path, "", place.digest, place.repository,
-            repair=repair, blocked_digest=place.digest,
+            FindingKind.TYPE_MALFORMED, file.path, "", file.digest, file.repository,
+            repair=repair, blocked_digest=file.digest,
         )  # fmt: skip
 
     async def _referrers(
-        self, state: RepositoryFindings, places: Sequence[ClassifiedPath]
+        self, state: RepositoryFindings, files: Sequence[ClassifiedPath]
     ) -> AsyncIterator[Finding]:
-        for place, held in zip(places, await self.links.read(places), strict=True):
-            assert place.digest is not None
-            target = _bind_digest(state.manifest_lookup(self.links), place.digest)
+        for file, held in zip(files, await self.links.read(files), strict=True):
+            assert file.digest is not None
+            target = _bind_digest(state.manifest_lookup(self.links), file.digest)
             if isinstance(held, Finding):
-                yield await self.links.with_link_repair(held, place, target)
-            elif held is not None and not await target() and await self.links.is_there(place):
+                yield await self.links.with_link_repair(held, file, target)
+            elif held is not None and not await target() and await self.links.is_there(file):
                 yield self.links.dangling(
-                    place, "the repository does not hold it", target, Severity.HARMLESS
+                    file, "the repository does not hold it", target, Severity.HARMLESS
                 )
 
     async def _finish_repository(self) -> AsyncIterator[Finding]:
-        """What is only known when a repository is through."""
+        """Yield the findings that need the whole repository."""
         state, self._state = self._state, None
         if state is None:
             return
         all_causes = state.all_causes() if state.dangling else set()
         for digest in state.dangling:
             path = layout.layer_link(state.name, digest)
-            finding = self._leads_nowhere(ClassifiedPath(FileRole.LAYER, path, state.name, digest))
-            # Pushed to any repository, it is here again for the manifests that need it.
+            finding = self._dangling_link(ClassifiedPath(FileRole.LAYER, path, state.name, digest))
+            # A manifest needs it: the next push of the blob, to any repository, repairs it.
             yield finding.without_repair() if digest in all_causes else finding
         for digest in sorted(state.lost):
             path = layout.revision_link(state.name, digest)
-            finding = self._leads_nowhere(
+            finding = self._dangling_link(
                 ClassifiedPath(FileRole.REVISION, path, state.name, digest)
             )
-            # A tag that names it goes on being reported until somebody pushes or deletes it.
+            # A tag names it: the tag is reported until it is pushed or deleted.
             yield finding.without_repair() if digest in state.tagged else finding
         if state.has_manifests:
             unmarked = await self._unmarked(state.name)
             if unmarked is not None:
                 yield unmarked
 
-    def _leads_nowhere(self, place: ClassifiedPath) -> Finding:
-        assert place.digest is not None
-        target = _bind_digest(self.links.has_bytes, place.digest)
-        return self.links.dangling(place, "its bytes are not in the store", target)
+    def _dangling_link(self, file: ClassifiedPath) -> Finding:
+        assert file.digest is not None
+        target = _bind_digest(self.links.has_bytes, file.digest)
+        return self.links.dangling(file, "its bytes are not in the store", target)
 
     async def _unmarked(self, name: str) -> Finding | None:
         try:
@@ -364,8 +359,8 @@ def _bind_digest(
     return lambda: question(digest)
 
 
-def _group_role(place: ClassifiedPath) -> FileRole:
-    """What is looked at in one go: the files of a revision, and those of a tag, alternate."""
-    if place.role is FileRole.MEDIA_TYPE:
+def _group_role(file: ClassifiedPath) -> FileRole:
+    """Return the role under which a file is checked: files of a revision or tag belong together."""
+    if file.role is FileRole.MEDIA_TYPE:
         return FileRole.REVISION
-    return FileRole.TAG if place.role is FileRole.TAG_INDEX else place.role
+    return FileRole.TAG if file.role is FileRole.TAG_INDEX else file.role

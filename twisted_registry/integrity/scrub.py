@@ -1,9 +1,8 @@
-"""Reads every blob again, slowly, and takes those away that have changed (bit rot).
+"""The scrub: read every blob again at a bounded rate, and quarantine damaged ones (bit rot).
 
-What is taken away is answered 404, so that the next push of the same image brings it back. Which
-tags need it is said before: a run that is stopped in between finds it again.
-
-How far a run through a store has come, for the next one to go on from.
+A quarantined blob is answered 404, so the next push of the image stores it again. The tags that
+need it are logged before it is moved, so that a run that is stopped in between finds and logs them
+again.
 """
 
 from __future__ import annotations
@@ -29,29 +28,30 @@ if TYPE_CHECKING:
     from twisted_registry.integrity.blobs import BlobCheck
     from twisted_registry.integrity.fsck import Repairer
     from twisted_registry.oci.digest import Digest
-
-    # @@EMPTY
     from twisted_registry.storage.interfaces import IStorageDriver
 
 log = Logger()
 
-#: Seconds after which it is noted how far it has come.
+#: Seconds after which the position is stored, and findings that wait are repaired.
 _POSITION_INTERVAL_S = 60.0
-#: Damaged blobs whose tags are looked for in one go, and affected tags that a result names.
+#: Damaged blobs whose tags are looked for at once.
 _DIGESTS_AT_ONCE = 100
+#: Affected tags that a result names.
 _MAX_TAGS_SHOWN = 100
+#: Bytes of the path that is the position.
+_MAX_PATH_BYTES = 4096
 
 
 @frozen
 class ScrubResult:
-    """What a run did.
+    """The result of a run.
 
-    :ivar files: that were read.
-    :ivar size: their bytes, about.
-    :ivar damaged: how many of them are not what they should be.
-    :ivar quarantined: how many of those were taken away.
-    :ivar tags: how many tags need what is damaged.
-    :ivar affected: the first of them, with their repositories; the log names all.
+    :ivar files: number of files read.
+    :ivar size: their size in bytes, as listed.
+    :ivar damaged: number of damaged files.
+    :ivar quarantined: number of files moved to the quarantine.
+    :ivar tags: number of tags that need a damaged file.
+    :ivar affected: the first of these as ``repository:tag``; the log names all.
     """
 
     files: int = 0
@@ -64,10 +64,10 @@ class ScrubResult:
 
 @define(eq=False)
 class Scrub:
-    """Goes through the blobs of a store, on from where the last run was stopped.
+    """Reads the blobs of a store, from where the last run was stopped.
 
-    :ivar bookmark: keeps where that was.
-    :ivar in_need: tells which tags need what is damaged.
+    :ivar position: stores how far a run has come.
+    :ivar affected_tags: finds the tags that need a damaged blob.
     """
 
     blobs: BlobCheck
@@ -81,7 +81,10 @@ class Scrub:
 
     @translate_storage_errors
     async def run(self) -> ScrubResult:
-        """Read all that is stored; one at a time, for it is in no hurry."""
+        """Read all blobs once, one at a time.
+
+        :raises RegistryError: if the store cannot be listed.
+        """
         self._found, self._unreported, self._tags, files, size = [], [], {}, 0, 0
         position_saved_at = self.clock.seconds()
         async for page in self.blobs.files(await self.position.read()):
@@ -101,8 +104,7 @@ class Scrub:
         await self.position.remove()
         gone = sum(finding.repaired for finding in self._found)
         log.info(
-            "blobs read again: {files} with {size} bytes, {damaged} damaged, {gone} of them "
-            "quarantined",
+            "scrub: read {files} blobs ({size} bytes), {damaged} damaged, {gone} quarantined",
             files=files, size=size, damaged=len(self._found), gone=gone,
         )  # fmt: skip
         tags = tuple(self._tags)
@@ -127,8 +129,8 @@ class Scrub:
                 self._tags[f"{tag.repository}:{tag.tag}"] = None
                 log.error("affected tag: {tag}", tag=str(tag))
         except RegistryError as error:
-            # What is damaged goes all the same.
-            log.error("not all affected tags can be told: {reason}", reason=str(error))
+            # The damaged blobs are quarantined nevertheless.
+            log.error("cannot find all affected tags: {reason}", reason=str(error))
 
     def _log_findings(self, settled: Iterable[Finding]) -> None:
         for finding in settled:
@@ -136,33 +138,27 @@ class Scrub:
             log.error(
                 "{finding}{what}",
                 finding=str(finding),
-                what="; quarantined, and the next push of it brings it back"
-                if finding.repaired
-                else "",
+                what="; quarantined, the next push stores it again" if finding.repaired else "",
             )
-
-
-#: Bytes of a path.
-_MAX_PATH_BYTES = 4096
 
 
 @define(eq=False)
 class ScrubPosition:
-    """The bookmark of the scrub. A power cut may lose it: then a run begins anew."""
+    """Stores the position of a scrub. A power cut may lose it; the next run then starts over."""
 
     driver: IStorageDriver
 
     async def read(self) -> str:
-        """The path after which to go on; empty to begin."""
+        """Return the path after which to continue; empty to start over."""
         with suppress(PathNotFound):
             return (await self.driver.get(layout.SCRUB, _MAX_PATH_BYTES)).decode("utf-8", "replace")
         return ""
 
     async def write(self, path: str) -> None:
-        """Note how far it is."""
+        """Store the path up to which blobs were read."""
         await self.driver.put(layout.SCRUB, path.encode("utf-8"), durable=False)
 
     async def remove(self) -> None:
-        """It is through."""
+        """Delete the position, since a run is complete."""
         with suppress(PathNotFound):
             await self.driver.delete(layout.SCRUB)
