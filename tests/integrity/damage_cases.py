@@ -19,7 +19,7 @@ from tests.integrity.checked_store import (
 )
 from tests.repository.worlds import CONFIG, descriptor, image, index
 from twisted_registry.gc.delete_list import DeleteList, Phase
-from twisted_registry.integrity.findings import FindingKind
+from twisted_registry.integrity.findings import FindingKind as Kind
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.manifest import OCI_IMAGE
 from twisted_registry.repository import layout
@@ -64,11 +64,11 @@ class Damage:
     """
 
     planted: dict[str, bytes | None]
-    found: set[tuple[FindingKind, str]]
+    found: set[tuple[Kind, str]]
     tags: tuple[str, ...] = ()
     mended: dict[str, bytes | None] = field(factory=dict)
     shelved: tuple[str, ...] = ()
-    remains: set[tuple[FindingKind, str]] = field(factory=set)
+    remains: set[tuple[Kind, str]] = field(factory=set)
     left: tuple[str, ...] = ()
     late: tuple[str, ...] = ()
 
@@ -107,27 +107,27 @@ class Damage:
 
 #: What all manifests that need a blob say when it is not there.
 LAYER_MISSED = {
-    (FindingKind.LINK_DANGLING, LAYER_LINK),
-    (FindingKind.LINK_DANGLING, OTHER_LAYER_LINK),
-    (FindingKind.PART_MISSING, REVISION),
-    (FindingKind.PART_MISSING, revision_of(REFERRER)),
-    (FindingKind.PART_MISSING, OTHER_REVISION),
+    (Kind.LINK_DANGLING, LAYER_LINK),
+    (Kind.LINK_DANGLING, OTHER_LAYER_LINK),
+    (Kind.PART_MISSING, REVISION),
+    (Kind.PART_MISSING, revision_of(REFERRER)),
+    (Kind.PART_MISSING, OTHER_REVISION),
 }
 #: ... when its repository does not hold it.
 LAYER_UNLINKED = {
-    (FindingKind.PART_UNLINKED, REVISION),
-    (FindingKind.PART_UNLINKED, revision_of(REFERRER)),
+    (Kind.PART_UNLINKED, REVISION),
+    (Kind.PART_UNLINKED, revision_of(REFERRER)),
 }
 PLAIN_UNLINKED = {
-    (FindingKind.PART_UNLINKED, revision_of(INDEX)),
-    (FindingKind.LINK_DANGLING, TAG),
-    (FindingKind.LINK_DANGLING, TAG_INDEX),
+    (Kind.PART_UNLINKED, revision_of(INDEX)),
+    (Kind.LINK_DANGLING, TAG),
+    (Kind.LINK_DANGLING, TAG_INDEX),
 }
 ALL = ("multi", "plain", "v1")
 BOTH = ("multi", "plain")
 
 
-def corrupt(content, kind=FindingKind.BLOB_CORRUPT):
+def corrupt(content, kind=Kind.BLOB_CORRUPT):
     """A layer with other bytes: it is taken away, and then it is missed."""
     return Damage(
         {LAYER: content}, {(kind, LAYER)}, ALL, {LAYER: None}, (LAYER,), LAYER_MISSED, ALL
@@ -135,146 +135,146 @@ def corrupt(content, kind=FindingKind.BLOB_CORRUPT):
 
 
 def stray(path):
-    return Damage.lasting({path: b"?"}, {(FindingKind.FILE_STRAY, path)})
+    return Damage.lasting({path: b"?"}, {(Kind.FILE_STRAY, path)})
 
 
 DAMAGE = {
     "missing blob": Damage.lasting({LAYER: None}, LAYER_MISSED, ALL),
-    "empty blob": corrupt(b"", FindingKind.BLOB_EMPTY),
+    "empty blob": corrupt(b"", Kind.BLOB_EMPTY),
     "truncated blob": corrupt(b"lay"),
     "grown blob": corrupt(b"layers"),
     "flipped blob": corrupt(b"Layer"),
-    "flipped blob of sha512": Damage.going(layout.blob(LONG), b"Long", FindingKind.BLOB_CORRUPT),
-    "misplaced blob": Damage.going(MISPLACED, b"layer", FindingKind.BLOB_MISPLACED),
+    "flipped blob of sha512": Damage.going(layout.blob(LONG), b"Long", Kind.BLOB_CORRUPT),
+    "misplaced blob": Damage.going(MISPLACED, b"layer", Kind.BLOB_MISPLACED),
     "misplaced blob that is missed": Damage(
-        {LAYER: None, MISPLACED: b"layer"}, {*LAYER_MISSED, (FindingKind.BLOB_MISPLACED, MISPLACED)}, ALL,
+        {LAYER: None, MISPLACED: b"layer"}, {*LAYER_MISSED, (Kind.BLOB_MISPLACED, MISPLACED)}, ALL,
         {LAYER: b"layer", MISPLACED: None}, (MISPLACED,),
     ),
     "misplaced blob with other bytes": Damage(
-        {MISPLACED: b"else"}, {(FindingKind.BLOB_MISPLACED, MISPLACED)}, (),
+        {MISPLACED: b"else"}, {(Kind.BLOB_MISPLACED, MISPLACED)}, (),
         {MISPLACED: None, path_of(b"else"): b"else"}, (MISPLACED,),
     ),
 
     "empty layer link": Damage.link(
-        LAYER_LINK, b"", FindingKind.LINK_EMPTY, *LAYER_UNLINKED, tags=BOTH
+        LAYER_LINK, b"", Kind.LINK_EMPTY, *LAYER_UNLINKED, tags=BOTH
     ),
     "malformed layer link": Damage.link(
-        LAYER_LINK, b"sha256:xyz", FindingKind.LINK_MALFORMED, *LAYER_UNLINKED, tags=BOTH
+        LAYER_LINK, b"sha256:xyz", Kind.LINK_MALFORMED, *LAYER_UNLINKED, tags=BOTH
     ),
     "layer link to another": Damage.link(
-        LAYER_LINK, OTHER.encode(), FindingKind.LINK_MALFORMED, *LAYER_UNLINKED, tags=BOTH
+        LAYER_LINK, OTHER.encode(), Kind.LINK_MALFORMED, *LAYER_UNLINKED, tags=BOTH
     ),
     "dangling layer link": Damage.going(
-        layout.layer_link(NAME, GONE), str(GONE).encode(), FindingKind.LINK_DANGLING
+        layout.layer_link(NAME, GONE), str(GONE).encode(), Kind.LINK_DANGLING
     ),
     "empty layer link to nothing": Damage.going(
-        layout.layer_link(NAME, GONE), b"", FindingKind.LINK_EMPTY
+        layout.layer_link(NAME, GONE), b"", Kind.LINK_EMPTY
     ),
     "missing layer link": Damage.lasting({LAYER_LINK: None}, LAYER_UNLINKED, BOTH),
 
     "empty revision": Damage.link(
-        REVISION, b"", FindingKind.LINK_EMPTY, *PLAIN_UNLINKED, tags=BOTH
+        REVISION, b"", Kind.LINK_EMPTY, *PLAIN_UNLINKED, tags=BOTH
     ),
     "malformed revision": Damage.link(
-        REVISION, b"\xff", FindingKind.LINK_MALFORMED, *PLAIN_UNLINKED, tags=BOTH
+        REVISION, b"\xff", Kind.LINK_MALFORMED, *PLAIN_UNLINKED, tags=BOTH
     ),
     "dangling revision": Damage.going(
-        layout.revision_link(NAME, GONE), str(GONE).encode(), FindingKind.LINK_DANGLING
+        layout.revision_link(NAME, GONE), str(GONE).encode(), Kind.LINK_DANGLING
     ),
 
-    "empty tag": Damage({TAG: b""}, {(FindingKind.LINK_EMPTY, TAG)}, ("plain",), {TAG: says(PLAIN)}),
+    "empty tag": Damage({TAG: b""}, {(Kind.LINK_EMPTY, TAG)}, ("plain",), {TAG: says(PLAIN)}),
     "malformed tag": Damage(
-        {TAG: b"latest"}, {(FindingKind.LINK_MALFORMED, TAG)}, ("plain",), {TAG: says(PLAIN)}
+        {TAG: b"latest"}, {(Kind.LINK_MALFORMED, TAG)}, ("plain",), {TAG: says(PLAIN)}
     ),
     "empty tag that named several": Damage.lasting(
-        {TAG: b"", SECOND_INDEX: says(CHILD)}, {(FindingKind.LINK_EMPTY, TAG)}, ("plain",)
+        {TAG: b"", SECOND_INDEX: says(CHILD)}, {(Kind.LINK_EMPTY, TAG)}, ("plain",)
     ),
     "dangling tag": Damage.lasting(
-        {TAG: OTHER.encode()}, {(FindingKind.LINK_DANGLING, TAG)}, ("plain",)
+        {TAG: OTHER.encode()}, {(Kind.LINK_DANGLING, TAG)}, ("plain",)
     ),
     "tag without a link": Damage.lasting(
-        {TAG: None}, {(FindingKind.TAG_UNFINISHED, layout.tag(NAME, "plain"))}
+        {TAG: None}, {(Kind.TAG_UNFINISHED, layout.tag(NAME, "plain"))}
     ),
     "tag of a manifest that is not linked": Damage(
         {REVISION: None}, PLAIN_UNLINKED, BOTH, {REVISION: says(PLAIN)}, late=("multi",)
     ),
 
-    "empty tag index": Damage.link(TAG_INDEX, b"", FindingKind.LINK_EMPTY),
-    "malformed tag index": Damage.link(TAG_INDEX, b"x", FindingKind.LINK_MALFORMED),
-    "dangling tag index": Damage.going(OLD_INDEX, OTHER.encode(), FindingKind.LINK_DANGLING),
+    "empty tag index": Damage.link(TAG_INDEX, b"", Kind.LINK_EMPTY),
+    "malformed tag index": Damage.link(TAG_INDEX, b"x", Kind.LINK_MALFORMED),
+    "dangling tag index": Damage.going(OLD_INDEX, OTHER.encode(), Kind.LINK_DANGLING),
 
     "empty referrer": Damage.link(
-        REFERRER_LINK, b"", FindingKind.LINK_EMPTY, (FindingKind.REFERRER_UNLISTED, REFERRER_LINK)
+        REFERRER_LINK, b"", Kind.LINK_EMPTY, (Kind.REFERRER_UNLISTED, REFERRER_LINK)
     ),
     "malformed referrer": Damage.link(
-        REFERRER_LINK, b"x", FindingKind.LINK_MALFORMED, (FindingKind.REFERRER_UNLISTED, REFERRER_LINK)
+        REFERRER_LINK, b"x", Kind.LINK_MALFORMED, (Kind.REFERRER_UNLISTED, REFERRER_LINK)
     ),
-    "dangling referrer": Damage.going(GONE_REFERRER, OTHER.encode(), FindingKind.LINK_DANGLING),
+    "dangling referrer": Damage.going(GONE_REFERRER, OTHER.encode(), Kind.LINK_DANGLING),
     "unlisted referrer": Damage(
-        {REFERRER_LINK: None}, {(FindingKind.REFERRER_UNLISTED, REFERRER_LINK)}, (),
+        {REFERRER_LINK: None}, {(Kind.REFERRER_UNLISTED, REFERRER_LINK)}, (),
         {REFERRER_LINK: says(REFERRER)},
     ),
 
     "flipped manifest": Damage(
-        {path_of(PLAIN): PLAIN[:-1] + b" "}, {(FindingKind.BLOB_CORRUPT, path_of(PLAIN))}, BOTH,
+        {path_of(PLAIN): PLAIN[:-1] + b" "}, {(Kind.BLOB_CORRUPT, path_of(PLAIN))}, BOTH,
         {path_of(PLAIN): None}, (path_of(PLAIN),),
-        {(FindingKind.LINK_DANGLING, REVISION), (FindingKind.PART_MISSING, revision_of(INDEX))}, BOTH,
+        {(Kind.LINK_DANGLING, REVISION), (Kind.PART_MISSING, revision_of(INDEX))}, BOTH,
     ),
     "missing manifest of a tag": Damage.lasting(
         {path_of(PLAIN): None},
-        {(FindingKind.LINK_DANGLING, REVISION), (FindingKind.PART_MISSING, revision_of(INDEX))}, BOTH,
+        {(Kind.LINK_DANGLING, REVISION), (Kind.PART_MISSING, revision_of(INDEX))}, BOTH,
     ),
     "missing child of an index": Damage(
         # No tag names it, so its link goes; the index goes on missing it.
         {path_of(CHILD): None},
-        {(FindingKind.LINK_DANGLING, revision_of(CHILD)), (FindingKind.PART_MISSING, revision_of(INDEX))},
+        {(Kind.LINK_DANGLING, revision_of(CHILD)), (Kind.PART_MISSING, revision_of(INDEX))},
         ("multi",), {revision_of(CHILD): None}, (revision_of(CHILD),),
-        {(FindingKind.PART_MISSING, revision_of(INDEX))}, ("multi",),
+        {(Kind.PART_MISSING, revision_of(INDEX))}, ("multi",),
     ),
     "child of an index that is not linked": Damage.lasting(
-        {revision_of(CHILD): None}, {(FindingKind.PART_UNLINKED, revision_of(INDEX))}, ("multi",)
+        {revision_of(CHILD): None}, {(Kind.PART_UNLINKED, revision_of(INDEX))}, ("multi",)
     ),
-    "manifest that is no JSON": Damage.manifest(b"{", FindingKind.MANIFEST_INVALID),
-    "manifest of another shape": Damage.manifest(image(layers="none"), FindingKind.MANIFEST_INVALID),
+    "manifest that is no JSON": Damage.manifest(b"{", Kind.MANIFEST_INVALID),
+    "manifest of another shape": Damage.manifest(image(layers="none"), Kind.MANIFEST_INVALID),
     "manifest without its config": Damage.manifest(
-        image(config=descriptor(b"none", CONFIG)), FindingKind.PART_MISSING
+        image(config=descriptor(b"none", CONFIG)), Kind.PART_MISSING
     ),
     "manifest without a layer": Damage.manifest(
-        image(layers=[descriptor(b"none")]), FindingKind.PART_MISSING
+        image(layers=[descriptor(b"none")]), Kind.PART_MISSING
     ),
     "index that names no child of ours": Damage.manifest(
-        index(descriptor(b"none", OCI_IMAGE)), FindingKind.PART_MISSING
+        index(descriptor(b"none", OCI_IMAGE)), Kind.PART_MISSING
     ),
     "config of another size": Damage.manifest(
-        image(config={**descriptor(b"{}", CONFIG), "size": 3}), FindingKind.SIZE_WRONG
+        image(config={**descriptor(b"{}", CONFIG), "size": 3}), Kind.SIZE_WRONG
     ),
     "layer of another size": Damage.manifest(
-        image(layers=[{**descriptor(b"layer"), "size": 4}]), FindingKind.SIZE_WRONG
+        image(layers=[{**descriptor(b"layer"), "size": 4}]), Kind.SIZE_WRONG
     ),
     "child of another size": Damage.manifest(
-        index({**descriptor(CHILD, OCI_IMAGE), "size": 1}), FindingKind.SIZE_WRONG
+        index({**descriptor(CHILD, OCI_IMAGE), "size": 1}), Kind.SIZE_WRONG
     ),
-    "malformed media type": Damage.going(MEDIA_TYPE, b"?", FindingKind.TYPE_MALFORMED),
+    "malformed media type": Damage.going(MEDIA_TYPE, b"?", Kind.TYPE_MALFORMED),
 
     "upload without data": Damage.removed(
         {layout.upload_started(NAME, UPLOAD): b"2020-01-01T00:00:00Z"},
-        FindingKind.UPLOAD_INCOMPLETE, layout.upload(NAME, UPLOAD),
+        Kind.UPLOAD_INCOMPLETE, layout.upload(NAME, UPLOAD),
     ),
     "upload without startedat": Damage.removed(
         {layout.upload_data(NAME, UPLOAD): b"?"},
-        FindingKind.UPLOAD_INCOMPLETE, layout.upload(NAME, UPLOAD),
+        Kind.UPLOAD_INCOMPLETE, layout.upload(NAME, UPLOAD),
     ),
     "upload with neither": Damage.removed(
         {layout.upload_checkpoint(NAME, UPLOAD): b"?"},
-        FindingKind.UPLOAD_INCOMPLETE, layout.upload(NAME, UPLOAD),
+        Kind.UPLOAD_INCOMPLETE, layout.upload(NAME, UPLOAD),
     ),
 
     "repository without _layers": Damage(
         {layout.layers("other"): None},
-        {(FindingKind.REPOSITORY_UNMARKED, layout.repository("other")),
-         (FindingKind.PART_UNLINKED, OTHER_REVISION)},
+        {(Kind.REPOSITORY_UNMARKED, layout.repository("other")),
+         (Kind.PART_UNLINKED, OTHER_REVISION)},
         ("v1",), {layout.layers_marker("other"): b""}, (),
-        {(FindingKind.PART_UNLINKED, OTHER_REVISION)}, ("v1",),
+        {(Kind.PART_UNLINKED, OTHER_REVISION)}, ("v1",),
     ),
 
     "stray file among blobs": stray(f"{layout.BLOBS}/sha256/notes"),
@@ -289,19 +289,19 @@ DAMAGE = {
     "file for a folder": stray(f"{layout.repository('third')}/_manifests"),
 
     "torn list": Damage.removed(
-        {layout.DELETE_LIST: LIST[:-2]}, FindingKind.RECORD_TORN, layout.DELETE_LIST
+        {layout.DELETE_LIST: LIST[:-2]}, Kind.RECORD_TORN, layout.DELETE_LIST
     ),
-    "empty list": Damage.removed({layout.DELETE_LIST: b""}, FindingKind.RECORD_TORN, layout.DELETE_LIST),
+    "empty list": Damage.removed({layout.DELETE_LIST: b""}, Kind.RECORD_TORN, layout.DELETE_LIST),
     "leases of a list that is gone": Damage.removed(
-        {layout.lease("1", Digest.of(b"layer")): b""}, FindingKind.LEFTOVERS, LEASES
+        {layout.lease("1", Digest.of(b"layer")): b""}, Kind.LEFTOVERS, LEASES
     ),
     "torn secret": Damage.lasting(
-        {layout.UPLOAD_SECRET: b"short"}, {(FindingKind.RECORD_TORN, layout.UPLOAD_SECRET)}
+        {layout.UPLOAD_SECRET: b"short"}, {(Kind.RECORD_TORN, layout.UPLOAD_SECRET)}
     ),
-    "empty blob in the trash": Damage.going(TRASHED_BLOB, b"", FindingKind.TRASH_CORRUPT),
-    "truncated blob in the trash": Damage.going(TRASHED_BLOB, b"on", FindingKind.TRASH_CORRUPT),
-    "torn layer in the trash": Damage.going(TRASHED_LAYER, b"sha256:0", FindingKind.RECORD_TORN),
-    "torn manifest in the trash": Damage.going(TRASHED_MANIFEST, b"?", FindingKind.RECORD_TORN),
-    "torn tag in the trash": Damage.going(TRASHED_TAG, b"-\nsha256:0", FindingKind.RECORD_TORN),
-    "empty tag in the trash": Damage.going(TRASHED_TAG, b"", FindingKind.RECORD_TORN),
+    "empty blob in the trash": Damage.going(TRASHED_BLOB, b"", Kind.TRASH_CORRUPT),
+    "truncated blob in the trash": Damage.going(TRASHED_BLOB, b"on", Kind.TRASH_CORRUPT),
+    "torn layer in the trash": Damage.going(TRASHED_LAYER, b"sha256:0", Kind.RECORD_TORN),
+    "torn manifest in the trash": Damage.going(TRASHED_MANIFEST, b"?", Kind.RECORD_TORN),
+    "torn tag in the trash": Damage.going(TRASHED_TAG, b"-\nsha256:0", Kind.RECORD_TORN),
+    "empty tag in the trash": Damage.going(TRASHED_TAG, b"", Kind.RECORD_TORN),
 }  # fmt: skip
