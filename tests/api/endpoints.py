@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.defer import fail, succeed
 from zope.interface import implementer
 
-from tests.support.http_client import digest_of
+from tests.support.manifests import digest_of
 from twisted_registry.api import routes
 from twisted_registry.auth.interfaces import IAccessController, IGrant
 from twisted_registry.oci.errors import ErrorCode, RegistryError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.http_client import digest_of
+from tests.support.manifests import digest_of
 
 
 async def served(api, content, reference, media_type, digest=None):

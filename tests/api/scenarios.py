@@ -6,15 +6,8 @@ from attrs import define
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from tests.support.http_client import (
-    OCI_IMAGE,
-    OCI_INDEX,
-    descriptor,
-    digest_of,
-    image,
-    index,
-    with_query,
-)
+from tests.support.http_client import with_query
+from tests.support.manifests import OCI_IMAGE, OCI_INDEX, descriptor, digest_of, image, index
 from twisted_registry.metrics.interfaces import IMetricsObserver
 
 LAYER, CHUNK, REST = b"layer" * 1000, b"chunk" * 5000, b"rest" * 5000
@@ -95,9 +88,9 @@ SCENARIOS = [
 
 async def prepare(api):
     """What the scenarios find: an image, one that refers to it, and an upload; its URL."""
-    await api.image(LAYER)
-    await api.manifest(image(b"{}", subject=descriptor(IMAGE, OCI_IMAGE), x="y"), "old")
-    response = await api.ask("PATCH", await api.start(), body=CHUNK)
+    await api.push_image(LAYER)
+    await api.push_manifest(image(b"{}", subject=descriptor(IMAGE, OCI_IMAGE), x="y"), "old")
+    response = await api.request_target("PATCH", await api.start_upload(), body=CHUNK)
     assert response.status == 202
     return response.get("Location")
 
@@ -116,9 +109,9 @@ async def check(api, scenario, upload):
         response = await api("GET", f"a/manifests/{digest_of(content)}")
         assert response.status == 404 or response.body == content
     target = scenario.target(upload)
-    response = await api.ask(scenario.method, target, scenario.headers(), scenario.body)
+    response = await api.request_target(scenario.method, target, scenario.headers(), scenario.body)
     assert response.status in scenario.statuses, response
-    assert response.whole
+    assert response.is_complete
     if "UPLOAD" in scenario.path and response.status != 201:
         await resume(api, upload)
 
@@ -127,15 +120,15 @@ async def resume(api, upload):
     """Whatever happened to the upload, its blob can still be pushed."""
     whole = CHUNK + REST
     url = upload.partition("?")[0]
-    response = await api.ask("GET", url)
+    response = await api.request_target("GET", url)
     if response.status == 404:
-        url, size = (await api.start()).partition("?")[0], 0
+        url, size = (await api.start_upload()).partition("?")[0], 0
     else:
         size = int(response.get("Range").partition("-")[2]) + 1
         url = response.get("Location")
         size = 0 if size == 1 else size
     put = with_query(url, digest=digest_of(whole))
-    response = await api.ask("PUT", put, body=whole[size:])
+    response = await api.request_target("PUT", put, body=whole[size:])
     assert response.status == 201, response
     assert (await api("GET", f"a/blobs/{digest_of(whole)}")).body == whole
 

@@ -13,7 +13,8 @@ from zope.interface import implementer
 
 from tests.api.setups import SITES
 from tests.api.test_tags_and_catalog import follow
-from tests.support.http_client import descriptor, digest_of, image, with_query
+from tests.support.http_client import with_query
+from tests.support.manifests import descriptor, digest_of, image
 from twisted_registry.api import catalog
 from twisted_registry.auth.access import IScheme, Login, SchemeAccess
 from twisted_registry.auth.interfaces import CATALOG, Access, Identity
@@ -37,7 +38,7 @@ class Scope:
 @implementer(IScheme)
 @frozen
 class Named:
-    """Believes whoever says who they are, and what they may at most."""
+    """A scheme that trusts the user name in the Authorization header."""
 
     scopes: dict = field(factory=dict)
 
@@ -73,8 +74,8 @@ def rules(*allowed, scopes=None):
     return SchemeAccess(Named(scopes or {}), AccessPolicy(tuple(made)))
 
 
-class Asking:
-    """An API client that says who they are."""
+class UserClient:
+    """An API client that sends the name of a user."""
 
     def __init__(self, api, name):
         self.api, self.headers = api, {"Authorization": name}
@@ -82,8 +83,10 @@ class Asking:
     async def __call__(self, method, path, headers=(), body=None):
         return await self.api(method, path, {**self.headers, **dict(headers)}, body)
 
-    async def ask(self, method, target, headers=(), body=None):
-        return await self.api.ask(method, target, {**self.headers, **dict(headers)}, body)
+    async def request_target(self, method, target, headers=(), body=None):
+        return await self.api.request_target(
+            method, target, {**self.headers, **dict(headers)}, body
+        )
 
 
 @pytest.fixture
@@ -97,7 +100,7 @@ def stocked(start, clock):
             async def __aenter__(self):
                 async with start(driver=driver) as api:
                     for name in names:
-                        await api.blob(LAYER, name)
+                        await api.push_blob(LAYER, name)
                 self.block = start(driver=driver, access=access)
                 return await self.block.__aenter__()
 
@@ -132,12 +135,12 @@ NAMES = ["a", "a-b", "a.b", "a/b", "a/b/c", "a0", "b", "team/one", "team/two", "
 async def test_the_catalog_lists_what_may_be_pulled(stocked, patterns, expected, number):
     access = rules(f"ada {patterns} pull", "ada z/** delete", "bob ** pull")
     async with stocked(access, *NAMES) as api:
-        ada = Asking(api, "ada")
+        ada = UserClient(api, "ada")
         found, sizes = await follow(ada, f"_catalog?n={number}", "repositories")
         assert found == expected
         assert all(size == number for size in sizes[:-1])
-        assert (await follow(Asking(api, "bob"), "_catalog", "repositories"))[0] == NAMES
-        response = await Asking(api, "eve")("GET", "_catalog")
+        assert (await follow(UserClient(api, "bob"), "_catalog", "repositories"))[0] == NAMES
+        response = await UserClient(api, "eve")("GET", "_catalog")
         assert (response.status, response.json()) == (200, {"repositories": []})
         assert (await api("GET", "_catalog")).status == 401
         last = await ada("GET", "_catalog?last=a0")
@@ -150,14 +153,14 @@ async def test_whoever_may_delete_may_delete_all_of_a_repository(stocked):
     async with stocked(rules("ada a,b pull,push", "bob b delete"), "a", "b") as api:
         for name in ("a", "b"):
             assert (await api("DELETE", f"_repository/{name}")).status == 401
-            response = await Asking(api, "ada")("DELETE", f"_repository/{name}")
+            response = await UserClient(api, "ada")("DELETE", f"_repository/{name}")
             assert (response.status, response.code) == (403, "DENIED")
         # Whether there is one is not told either.
         for name in ("a", "none"):
-            assert (await Asking(api, "bob")("DELETE", f"_repository/{name}")).status == 403
-        assert (await Asking(api, "bob")("DELETE", "_repository/b")).status == 202
-        assert (await Asking(api, "ada")("GET", "b/tags/list")).code == "NAME_UNKNOWN"
-        assert (await Asking(api, "ada")("GET", "a/tags/list")).status == 200
+            assert (await UserClient(api, "bob")("DELETE", f"_repository/{name}")).status == 403
+        assert (await UserClient(api, "bob")("DELETE", "_repository/b")).status == 202
+        assert (await UserClient(api, "ada")("GET", "b/tags/list")).code == "NAME_UNKNOWN"
+        assert (await UserClient(api, "ada")("GET", "a/tags/list")).status == 200
 
 
 @only
@@ -166,15 +169,15 @@ async def test_a_page_that_ends_early_hides_where(stocked, monkeypatch):
     monkeypatch.setattr(catalog, "_MAX_SCANNED_NAMES", 3)
     secrets = [f"secret/{number}" for number in range(10)]
     async with stocked(rules("ada **/x pull"), *secrets, "t/x", "z/x") as api:
-        ada = Asking(api, "ada")
+        ada = UserClient(api, "ada")
         seen = []
-        original = ada.ask
+        original = ada.request_target
 
         async def ask(*arguments):
             seen.append(await original(*arguments))
             return seen[-1]
 
-        ada.ask = ask
+        ada.request_target = ask
         found, sizes = await follow(ada, "_catalog?n=5", "repositories")
         assert found == ["t/x", "z/x"]
         assert sizes == [0, 0, 0, 2]
@@ -192,7 +195,7 @@ async def test_a_page_does_not_look_at_what_lies_elsewhere(stocked, monkeypatch)
     monkeypatch.setattr(catalog, "_MAX_SCANNED_NAMES", 4)
     others = [f"{letter}/{number}" for letter in "abcxyz" for number in range(5)]
     async with stocked(rules("ada m/**,n pull"), *others, "m/1", "m/2", "n") as api:
-        response = await Asking(api, "ada")("GET", "_catalog")
+        response = await UserClient(api, "ada")("GET", "_catalog")
         assert response.json() == {"repositories": ["m/1", "m/2", "n"]}
         assert response.get("Link") is None
 
@@ -205,7 +208,7 @@ MOUNT = f"a/blobs/uploads/?mount={DIGEST}"
 async def test_a_mount_from_what_may_not_be_read_begins_an_upload(stocked):
     access = rules("ada a push", "bob ** push", "- open push")
     async with stocked(access, "secret") as api:
-        ada, bob = Asking(api, "ada"), Asking(api, "bob")
+        ada, bob = UserClient(api, "ada"), UserClient(api, "bob")
         answers = [
             await ada("POST", MOUNT + more, body=b"")
             for more in ("&from=secret", "&from=missing", "")
@@ -232,12 +235,12 @@ async def test_a_token_that_lacks_the_source_is_asked_to_be_wider(stocked):
         scopes={"ada": push, "eve": push},
     )  # fmt: skip
     async with stocked(access, "secret") as api:
-        response = await Asking(api, "ada")("POST", f"{MOUNT}&from=secret", body=b"")
+        response = await UserClient(api, "ada")("POST", f"{MOUNT}&from=secret", body=b"")
         assert response.status == 401
         assert response.get("WWW-Authenticate") == (
             'Named scope="a:pull a:push secret:pull",error="insufficient_scope"'
         )
-        response = await Asking(api, "eve")("POST", f"{MOUNT}&from=secret", body=b"")
+        response = await UserClient(api, "eve")("POST", f"{MOUNT}&from=secret", body=b"")
         assert response.status == 202
         # Before they have logged in, they are asked for all that they will need.
         response = await api("POST", f"{MOUNT}&from=secret", body=b"")
@@ -251,7 +254,7 @@ async def test_a_mount_from_anywhere_is_for_those_who_may_see_everything(stocked
     access = rules("ada ** push", "bob ** push", "eve **,!other push", scopes=scopes)
     async with stocked(access, "secret") as api:
         for name, status in (("bob", 202), ("eve", 202), ("ada", 201)):
-            assert (await Asking(api, name)("POST", MOUNT, body=b"")).status == status, name
+            assert (await UserClient(api, name)("POST", MOUNT, body=b"")).status == status, name
 
 
 @only
@@ -260,7 +263,7 @@ async def test_nothing_of_another_repository_is_read_through_ones_own(stocked):
     """By digest, as a blob, as a part of a manifest, as a subject, and in a list of referrers."""
     access = rules("ada a push", "bob secret,a push")
     async with stocked(access, "secret") as api:
-        ada, bob = Asking(api, "ada"), Asking(api, "bob")
+        ada, bob = UserClient(api, "ada"), UserClient(api, "bob")
         await bob("POST", f"secret/blobs/uploads/?digest={digest_of(b'{}')}", body=b"{}")
         hidden = image(b"{}", LAYER)
         signature = image(b"{}", subject=descriptor(hidden), artifactType="application/secret")
@@ -288,9 +291,9 @@ async def test_nothing_of_another_repository_is_read_through_ones_own(stocked):
 async def test_an_upload_of_somebody_else_is_not_there(stocked):
     access = rules("ada a push", "bob a push", "- open,a push")
     async with stocked(access) as api:
-        ada, bob = Asking(api, "ada"), Asking(api, "bob")
+        ada, bob = UserClient(api, "ada"), UserClient(api, "bob")
         url = (await ada("POST", "a/blobs/uploads/", body=b"")).get("Location")
-        url = (await ada.ask("PATCH", url, body=b"half")).get("Location")
+        url = (await ada.request_target("PATCH", url, body=b"half")).get("Location")
         bare = url.partition("?")[0]
         for who in (bob, api):
             for target in (url, bare, f"{bare}?_state=x"):
@@ -299,14 +302,16 @@ async def test_an_upload_of_somebody_else_is_not_there(stocked):
                     continue
                 for method in ("GET", "PATCH", "PUT", "DELETE"):
                     body = None if method == "GET" else b"x"
-                    response = await who.ask(method, with_query(target, digest=DIGEST), (), body)
+                    response = await who.request_target(
+                        method, with_query(target, digest=DIGEST), (), body
+                    )
                     assert response.status == 404, (method, target)
         # Neither is one's own without what was said of it.
-        assert (await ada.ask("PATCH", bare, body=b"x")).code == "BLOB_UPLOAD_UNKNOWN"
-        response = await ada.ask("GET", url)
+        assert (await ada.request_target("PATCH", bare, body=b"x")).code == "BLOB_UPLOAD_UNKNOWN"
+        response = await ada.request_target("GET", url)
         assert (response.status, response.get("Range")) == (204, "0-3")
         digest = f"sha256:{hashlib.sha256(b'half' + LAYER).hexdigest()}"
-        response = await ada.ask("PUT", with_query(url, digest=digest), body=LAYER)
+        response = await ada.request_target("PUT", with_query(url, digest=digest), body=LAYER)
         assert response.status == 201
 
 
@@ -315,9 +320,9 @@ async def test_an_upload_of_somebody_else_is_not_there(stocked):
 async def test_who_may_list_has_to_say_so_in_a_token(stocked):
     access = rules("ada b pull", scopes={"ada": "repository:b:pull"})
     async with stocked(access, "a", "b") as api:
-        assert (await Asking(api, "ada")("GET", "_catalog")).status == 401
+        assert (await UserClient(api, "ada")("GET", "_catalog")).status == 401
     wide = rules("ada b pull", scopes={"ada": f"registry:{CATALOG.name}:{CATALOG.action}"})
     async with stocked(wide, "a", "b") as api:
-        response = await Asking(api, "ada")("GET", "_catalog")
+        response = await UserClient(api, "ada")("GET", "_catalog")
         assert response.json() == {"repositories": ["b"]}
     assert not Scope("").allows(None, Access("repository", "b", "pull"))

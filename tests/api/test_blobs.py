@@ -10,7 +10,7 @@ from twisted.internet.defer import fail, succeed
 from zope.interface import implementer
 
 from tests.api.setups import SITES
-from tests.support.http_client import digest_of
+from tests.support.manifests import digest_of
 from twisted_registry.api.context import APISettings
 from twisted_registry.storage.interfaces import IPresigner, MethodUnsupported
 from twisted_registry.storage.memory import MemoryDriver
@@ -22,7 +22,7 @@ BIG = os.urandom(3 * 1024 * 1024 + 17)
 @pytest_twisted.ensureDeferred
 async def test_get_and_head(api):
     for algorithm in ("sha256", "sha384", "sha512"):
-        digest = await api.blob(CONTENT, algorithm=algorithm)
+        digest = await api.push_blob(CONTENT, algorithm=algorithm)
         assert digest.startswith(algorithm)
         for method in ("GET", "HEAD"):
             response = await api(method, f"a/blobs/{digest}")
@@ -39,18 +39,18 @@ async def test_get_and_head(api):
 
 @pytest_twisted.ensureDeferred
 async def test_a_large_one(api):
-    digest = await api.blob(BIG)
+    digest = await api.push_blob(BIG)
     response = await api("GET", f"a/blobs/{digest}")
-    assert response.whole
+    assert response.is_complete
     assert response.body == BIG
     response = await api("GET", f"a/blobs/{digest}", {"Range": "bytes=1000000-2999999"})
-    assert (response.status, response.whole) == (206, True)
+    assert (response.status, response.is_complete) == (206, True)
     assert response.body == BIG[1000000:3000000]
 
 
 @pytest_twisted.ensureDeferred
 async def test_nothing(api):
-    digest = await api.blob(b"")
+    digest = await api.push_blob(b"")
     for method in ("GET", "HEAD"):
         response = await api(method, f"a/blobs/{digest}")
         assert (response.status, response.body) == (200, b"")
@@ -63,7 +63,7 @@ async def test_nothing(api):
 
 @pytest_twisted.ensureDeferred
 async def test_unknown(api):
-    await api.blob(CONTENT, "b")
+    await api.push_blob(CONTENT, "b")
     digest = digest_of(CONTENT)
     for name in ("a", "b/c", "nobody"):
         for method in ("GET", "HEAD"):
@@ -88,7 +88,7 @@ async def test_unknown(api):
 )
 @pytest_twisted.ensureDeferred
 async def test_ranges(api, header, first, last):
-    digest = await api.blob(CONTENT)
+    digest = await api.push_blob(CONTENT)
     for method in ("GET", "HEAD"):
         response = await api(method, f"a/blobs/{digest}", {"Range": header})
         assert response.status == 206
@@ -105,7 +105,7 @@ async def test_ranges(api, header, first, last):
 )
 @pytest_twisted.ensureDeferred
 async def test_ranges_that_are_answered_with_the_whole(api, header):
-    digest = await api.blob(CONTENT)
+    digest = await api.push_blob(CONTENT)
     response = await api("GET", f"a/blobs/{digest}", {"Range": header})
     assert (response.status, response.body) == (200, CONTENT)
     assert response.get("Content-Range") is None
@@ -115,7 +115,7 @@ async def test_ranges_that_are_answered_with_the_whole(api, header):
 @pytest.mark.parametrize("header", ["bytes=1024-", "bytes=5000-6000", "bytes=-0", "bytes=5-4"])
 @pytest_twisted.ensureDeferred
 async def test_ranges_outside(api, header):
-    digest = await api.blob(CONTENT)
+    digest = await api.push_blob(CONTENT)
     for method in ("GET", "HEAD"):
         response = await api(method, f"a/blobs/{digest}", {"Range": header})
         assert response.status == 416
@@ -126,7 +126,7 @@ async def test_ranges_outside(api, header):
 @pytest.mark.flavours(*SITES)
 @pytest_twisted.ensureDeferred
 async def test_if_range(api):
-    digest = await api.blob(CONTENT)
+    digest = await api.push_blob(CONTENT)
     for condition, status in (
         (f'"{digest}"', 206),
         (digest, 206),
@@ -142,7 +142,7 @@ async def test_if_range(api):
 @pytest.mark.flavours(*SITES)
 @pytest_twisted.ensureDeferred
 async def test_if_none_match(api):
-    digest = await api.blob(CONTENT)
+    digest = await api.push_blob(CONTENT)
     for condition in (f'"{digest}"', f'W/"{digest}"', digest, "*", f'"x", "{digest}"'):
         for method in ("GET", "HEAD"):
             response = await api(method, f"a/blobs/{digest}", {"If-None-Match": condition})
@@ -169,7 +169,7 @@ class Presigning(MemoryDriver):
 async def test_redirect(start, clock):
     driver = Presigning(clock)
     async with start(driver=driver) as api:
-        digest = await api.blob(CONTENT)
+        digest = await api.push_blob(CONTENT)
         for method in ("GET", "HEAD"):
             response = await api(method, f"a/blobs/{digest}", {"X-Forwarded-For": "192.0.2.7"})
             assert (response.status, response.body) == (307, b"")
@@ -188,8 +188,8 @@ async def test_redirect(start, clock):
 
 @pytest_twisted.ensureDeferred
 async def test_delete(api):
-    digest = await api.blob(CONTENT)
-    await api.blob(CONTENT, "b")
+    digest = await api.push_blob(CONTENT)
+    await api.push_blob(CONTENT, "b")
     response = await api("DELETE", f"a/blobs/{digest}")
     assert (response.status, response.body) == (202, b"")
     assert response.get("Docker-Content-Digest") == digest
@@ -197,5 +197,5 @@ async def test_delete(api):
     response = await api("DELETE", f"a/blobs/{digest}")
     assert (response.status, response.code) == (404, "BLOB_UNKNOWN")
     assert (await api("GET", f"b/blobs/{digest}")).body == CONTENT
-    await api.blob(CONTENT)
+    await api.push_blob(CONTENT)
     assert (await api("GET", f"a/blobs/{digest}")).body == CONTENT

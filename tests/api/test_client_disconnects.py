@@ -17,7 +17,8 @@ from twisted.internet.task import deferLater
 from tests.api.scenarios import SCENARIOS, RequestEnds, check, prepare
 from tests.api.setups import FLAVOURS
 from tests.api.watched_driver import HeldCall, Watched
-from tests.support.http_client import connect, digest_of, head, with_query
+from tests.support.http_client import connect, head, with_query
+from tests.support.manifests import digest_of
 from twisted_registry.storage.filesystem.driver import FilesystemDriver
 from twisted_registry.storage.memory import MemoryDriver
 
@@ -151,7 +152,7 @@ async def test_leaving_while_a_thread_works(start, tmp_path, scenario):
 async def test_leaving_in_the_middle_of_a_download(start, tmp_path):
     ends = RequestEnds()
     async with start(metrics=ends) as api:
-        digest = await api.blob(BIG)
+        digest = await api.push_blob(BIG)
         for _ in range(3):
             over = ends.after(len(ends.statuses) + 1)
             connection = await connect(api.served.port)
@@ -170,7 +171,7 @@ async def test_leaving_in_the_middle_of_a_download(start, tmp_path):
 async def test_leaving_in_the_middle_of_a_download_of_a_stock_site(start, tmp_path):
     ends = RequestEnds()
     async with start(metrics=ends) as api:
-        digest = await api.blob(BIG)
+        digest = await api.push_blob(BIG)
         over = ends.after(len(ends.statuses) + 1)
         connection = await connect(api.served.port)
         connection.send(head("GET", f"/v2/a/blobs/{digest}", host=api.host))
@@ -192,7 +193,7 @@ async def test_leaving_in_the_middle_of_an_upload(start, tmp_path, method, frami
     half = BIG[: len(BIG) // 2]
     digest = digest_of(BIG)
     async with start(metrics=ends) as api:
-        url = await api.start()
+        url = await api.start_upload()
         target = {
             "PATCH": url,
             "PUT": with_query(url, digest=digest),
@@ -208,7 +209,7 @@ async def test_leaving_in_the_middle_of_an_upload(start, tmp_path, method, frami
             data = b"%x\r\n%b\r\n" % (len(half), half)
         connection.send(head(method, target, headers, host=api.host) + data)
         if method != "POST":
-            while (await api.ask("GET", url)).get("Range") == "0-0":
+            while (await api.request_target("GET", url)).get("Range") == "0-0":
                 pass
             over = ends.after(len(ends.statuses) + 1)
         else:
@@ -216,13 +217,13 @@ async def test_leaving_in_the_middle_of_an_upload(start, tmp_path, method, frami
         connection.abort()
         await over
         await nothing_leaks(tmp_path)
-        response = await api.ask("GET", url)
+        response = await api.request_target("GET", url)
         assert response.status == 204
         stored = response.get("Range").partition("-")[2]
         size = 0 if stored == "0" else int(stored) + 1
         assert size <= len(half)
         assert (size == 0) == (method == "POST")
-        response = await api.ask(
+        response = await api.request_target(
             "PUT", with_query(response.get("Location"), digest=digest), body=BIG[size:]
         )
         assert response.status == 201
@@ -236,7 +237,7 @@ async def test_leaving_in_the_middle_of_an_upload(start, tmp_path, method, frami
 async def test_leaving_before_the_body(start, tmp_path):
     ends = RequestEnds()
     async with start(metrics=ends) as api:
-        url = "/v2/" + (await api.start()).split("/v2/")[1]
+        url = "/v2/" + (await api.start_upload()).split("/v2/")[1]
         for method, target in (
             ("PATCH", url),
             ("PUT", with_query(url, digest=digest_of(BIG))),
@@ -251,7 +252,7 @@ async def test_leaving_before_the_body(start, tmp_path):
             await over
             assert ends.statuses[-1] in {400, 499}
             await nothing_leaks(tmp_path)
-        response = await api.ask("PUT", with_query(url, digest=digest_of(BIG)), body=BIG)
+        response = await api.request_target("PUT", with_query(url, digest=digest_of(BIG)), body=BIG)
         assert response.status == 201
 
 
@@ -260,7 +261,7 @@ async def test_leaving_before_the_body(start, tmp_path):
 async def test_leaving_in_the_middle_of_a_long_list(start):
     ends = RequestEnds()
     async with start(metrics=ends) as api:
-        await api.image()
+        await api.push_image()
         tags = api.served.registry.repository("a").tags
         digest = await tags.resolve("latest")
         names = [f"{number:05}{'x' * 120}" for number in range(6000)]

@@ -6,15 +6,15 @@ import pytest
 import pytest_twisted
 
 from tests.api.setups import SITES
-from tests.support.http_client import OCI_INDEX, descriptor, digest_of, image, index
+from tests.support.manifests import OCI_INDEX, descriptor, digest_of, image, index
 from twisted_registry.api.context import APISettings
 from twisted_registry.storage.memory import MemoryDriver
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_tag(api):
-    digest = await api.image(b"layer")
-    await api.image(b"layer", reference="other")
+    digest = await api.push_image(b"layer")
+    await api.push_image(b"layer", reference="other")
     response = await api("DELETE", "a/manifests/latest")
     assert (response.status, response.body) == (202, b"")
     for method in ("GET", "HEAD", "DELETE"):
@@ -28,9 +28,9 @@ async def test_a_tag(api):
 
 @pytest_twisted.ensureDeferred
 async def test_a_digest_and_its_tags(api):
-    digest = await api.image(b"layer")
-    await api.image(b"layer", reference="also")
-    other = await api.image(b"other", reference="other")
+    digest = await api.push_image(b"layer")
+    await api.push_image(b"layer", reference="also")
+    other = await api.push_image(b"other", reference="other")
     response = await api("DELETE", f"a/manifests/{digest}")
     assert (response.status, response.body) == (202, b"")
     for reference in (digest, "latest", "also"):
@@ -39,24 +39,24 @@ async def test_a_digest_and_its_tags(api):
     assert (await api("GET", "a/tags/list")).json()["tags"] == ["other"]
     assert (await api("GET", f"a/manifests/{other}")).status == 200
     assert (await api("GET", f"a/blobs/{digest_of(b'layer')}")).status == 200
-    assert await api.image(b"layer") == digest
+    assert await api.push_image(b"layer") == digest
     assert (await api("GET", "a/manifests/latest")).status == 200
 
 
 @pytest_twisted.ensureDeferred
 async def test_an_index_leaves_its_children(api):
-    child = await api.image(b"layer")
+    child = await api.push_image(b"layer")
     content = index(descriptor(image(b"{}", b"layer"), OCI_INDEX))
-    await api.manifest(content, "index", media_type=OCI_INDEX)
+    await api.push_manifest(content, "index", media_type=OCI_INDEX)
     assert (await api("DELETE", f"a/manifests/{digest_of(content)}")).status == 202
     assert (await api("GET", f"a/manifests/{child}")).status == 200
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_digest_of_another_algorithm(api):
-    await api.image()
+    await api.push_image()
     digest = digest_of(image(), "sha512")
-    await api.manifest(image(), digest)
+    await api.push_manifest(image(), digest)
     assert (await api("DELETE", f"a/manifests/{digest}")).status == 202
     assert (await api("GET", f"a/manifests/{digest}")).status == 404
     assert (await api("GET", "a/manifests/latest")).status == 200
@@ -65,15 +65,15 @@ async def test_a_digest_of_another_algorithm(api):
 @pytest_twisted.ensureDeferred
 async def test_a_blob_that_a_manifest_needs(api):
     """It is the client's wish; the next push of the manifest says what is missing."""
-    await api.image(b"layer")
+    await api.push_image(b"layer")
     assert (await api("DELETE", f"a/blobs/{digest_of(b'layer')}")).status == 202
-    response = await api.manifest(image(b"{}", b"layer"))
+    response = await api.push_manifest(image(b"{}", b"layer"))
     assert response.code == "MANIFEST_BLOB_UNKNOWN"
 
 
 @pytest_twisted.ensureDeferred
 async def test_unknown(api):
-    await api.image()
+    await api.push_image()
     for path, code in (
         ("a/manifests/none", "MANIFEST_UNKNOWN"),
         (f"a/manifests/{digest_of(b'x')}", "MANIFEST_UNKNOWN"),
@@ -88,7 +88,7 @@ async def test_unknown(api):
 @pytest_twisted.ensureDeferred
 async def test_switched_off(start):
     async with start(settings=APISettings(delete=False)) as api:
-        digest = await api.image(b"layer")
+        digest = await api.push_image(b"layer")
         for path, allowed in (
             ("a/manifests/latest", "GET, HEAD, PUT, OPTIONS"),
             (f"a/manifests/{digest}", "GET, HEAD, PUT, OPTIONS"),
@@ -102,7 +102,7 @@ async def test_switched_off(start):
         assert (await api("GET", "a/manifests/latest")).status == 200
         assert (await api("GET", f"a/blobs/{digest_of(b'layer')}")).status == 200
         # An upload is not content yet.
-        assert (await api.ask("DELETE", await api.start())).status == 204
+        assert (await api.request_target("DELETE", await api.start_upload())).status == 204
 
 
 @pytest.mark.flavours(*SITES)
@@ -110,8 +110,8 @@ async def test_switched_off(start):
 async def test_read_only(start, clock):
     driver = MemoryDriver(clock)
     async with start(driver=driver) as api:
-        digest = await api.image(b"layer")
-        upload = (await api.start()).split("/v2/")[1]
+        digest = await api.push_image(b"layer")
+        upload = (await api.start_upload()).split("/v2/")[1]
     async with start(driver=driver, settings=APISettings(read_only=True)) as api:
         for method, path, allowed in (
             ("PUT", "a/manifests/new", "GET, HEAD, OPTIONS"),

@@ -6,7 +6,7 @@ import pytest
 import pytest_twisted
 
 from tests.api.setups import SITES
-from tests.support.http_client import OCI_IMAGE, OCI_INDEX, descriptor, digest_of, image, index
+from tests.support.manifests import OCI_IMAGE, OCI_INDEX, descriptor, digest_of, image, index
 from twisted_registry.api.context import APISettings
 from twisted_registry.repository.policy import Policy, TagSelector
 from twisted_registry.storage.memory import MemoryDriver
@@ -18,14 +18,16 @@ async def names(api):
 
 @pytest_twisted.ensureDeferred
 async def test_all_that_it_holds_is_gone(api):
-    digest = await api.image(b"layer")
-    await api.image(b"other", reference="v2")
+    digest = await api.push_image(b"layer")
+    await api.push_image(b"other", reference="v2")
     signature = image(b"{}", subject=descriptor(image(b"{}", b"layer"), OCI_IMAGE))
-    await api.manifest(signature, "signature")
-    await api.manifest(index(descriptor(image(b"{}", b"layer"), OCI_IMAGE)), "i", "a", OCI_INDEX)
-    upload = await api.start()
+    await api.push_manifest(signature, "signature")
+    await api.push_manifest(
+        index(descriptor(image(b"{}", b"layer"), OCI_IMAGE)), "i", "a", OCI_INDEX
+    )
+    upload = await api.start_upload()
     for name in ("a/below", "b"):
-        await api.image(b"layer", name=name)
+        await api.push_image(b"layer", name=name)
     response = await api("DELETE", "_repository/a")
     assert (response.status, response.body) == (202, b"")
     assert await names(api) == ["a/below", "b"]
@@ -37,19 +39,19 @@ async def test_all_that_it_holds_is_gone(api):
     ):
         assert (await api("GET", path)).code == code
     assert (await api("GET", f"a/referrers/{digest}")).json()["manifests"] == []
-    response = await api.ask("PUT", f"{upload}&digest={digest_of(b'x')}", body=b"x")
+    response = await api.request_target("PUT", f"{upload}&digest={digest_of(b'x')}", body=b"x")
     assert (response.status, response.code) == (404, "BLOB_UPLOAD_UNKNOWN")
     for name in ("a/below", "b"):
         assert (await api("GET", f"{name}/manifests/latest")).status == 200
         assert (await api("GET", f"{name}/blobs/{digest_of(b'layer')}")).body == b"layer"
     # It is deleted, and not forbidden.
-    assert await api.image(b"layer") == digest
+    assert await api.push_image(b"layer") == digest
     assert await names(api) == ["a", "a/below", "b"]
 
 
 @pytest_twisted.ensureDeferred
 async def test_one_with_blobs_alone(api):
-    await api.blob(b"x", "a/b/c")
+    await api.push_blob(b"x", "a/b/c")
     assert (await api("DELETE", "_repository/a/b/c")).status == 202
     assert await names(api) == []
     assert (await api("DELETE", "_repository/a/b/c")).code == "NAME_UNKNOWN"
@@ -70,7 +72,7 @@ async def test_one_with_blobs_alone(api):
 )
 @pytest_twisted.ensureDeferred
 async def test_what_is_no_repository(api, path, status, code):
-    await api.image(name="a/b/c")
+    await api.push_image(name="a/b/c")
     response = await api("DELETE", f"_repository/{path}")
     assert (response.status, response.code) == (status, code)
 
@@ -78,7 +80,7 @@ async def test_what_is_no_repository(api, path, status, code):
 @pytest.mark.flavours(*SITES)
 @pytest_twisted.ensureDeferred
 async def test_it_is_all_that_can_be_done_with_one(api):
-    await api.image()
+    await api.push_image()
     for method in ("GET", "PUT", "POST", "PATCH"):
         response = await api(method, "_repository/a", body=b"")
         assert (response.status, response.code) == (405, "UNSUPPORTED")
@@ -91,7 +93,7 @@ async def test_it_is_all_that_can_be_done_with_one(api):
 async def test_switched_off(start, clock, settings):
     driver = MemoryDriver(clock)
     async with start(driver=driver) as api:
-        await api.image()
+        await api.push_image()
         (extension,) = (await api("GET", "_oci/ext/discover")).json()["extensions"]
         assert extension["endpoints"] == ["_repository/<name>"]
     async with start(driver=driver, settings=settings) as api:
@@ -106,7 +108,7 @@ async def test_one_with_an_immutable_tag(start):
     policy = Policy(immutable=(TagSelector.parse(["a", "c"], ["v*"]),))
     async with start(policy=policy) as api:
         for name, tag in (("a", "v1"), ("a", "latest"), ("b", "v1"), ("c", "latest")):
-            await api.image(b"layer", name=name, reference=tag)
+            await api.push_image(b"layer", name=name, reference=tag)
         response = await api("DELETE", "_repository/a")
         assert (response.status, response.code) == (403, "DENIED")
         assert response.json()["errors"][0]["detail"] == {"tag": "v1"}

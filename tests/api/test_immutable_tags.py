@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import pytest_twisted
 
-from tests.support.http_client import OCI_IMAGE, digest_of, image
+from tests.support.manifests import OCI_IMAGE, digest_of, image
 from twisted_registry.repository.policy import Policy, TagSelector
 
 POLICY = Policy(immutable=(TagSelector.parse(["a", "rel/**"], ["v*", "!*-rc*"]),))
@@ -16,7 +16,7 @@ OTHER = image(b"{}", b"layer", annotations={"n": "2"})
 async def guarded(start):
     """A registry with such tags, and an image that one of them names."""
     async with start(policy=POLICY) as api:
-        await api.image(b"layer", reference="v1")
+        await api.push_image(b"layer", reference="v1")
         yield api
 
 
@@ -26,7 +26,7 @@ def refused(response):
 
 @pytest_twisted.ensureDeferred
 async def test_it_is_not_moved(guarded):
-    response = await guarded.manifest(OTHER, "v1")
+    response = await guarded.push_manifest(OTHER, "v1")
     assert refused(response)
     assert response.json()["errors"][0]["detail"] == {"tag": "v1"}
     # Nor is anything of such a push kept.
@@ -41,18 +41,18 @@ async def test_it_is_not_moved(guarded):
 @pytest_twisted.ensureDeferred
 async def test_the_same_may_be_pushed_again(guarded):
     content = image(b"{}", b"layer")
-    assert (await guarded.manifest(content, "v1")).status == 201
-    response = await guarded.manifest(content, "v1", **{"If-None-Match": "*"})
+    assert (await guarded.push_manifest(content, "v1")).status == 201
+    response = await guarded.push_manifest(content, "v1", **{"If-None-Match": "*"})
     assert (response.status, response.code) == (412, "PRECONDITION_FAILED")
     matching = {"If-Match": f'"{digest_of(content)}"'}
-    assert (await guarded.manifest(content, "v1", **matching)).status == 201
-    assert refused(await guarded.manifest(OTHER, "v1", **matching))
+    assert (await guarded.push_manifest(content, "v1", **matching)).status == 201
+    assert refused(await guarded.push_manifest(OTHER, "v1", **matching))
 
 
 @pytest_twisted.ensureDeferred
 async def test_it_is_not_deleted(guarded):
     digest = digest_of(image(b"{}", b"layer"))
-    await guarded.manifest(image(b"{}", b"layer"), "also")
+    await guarded.push_manifest(image(b"{}", b"layer"), "also")
     assert refused(await guarded("DELETE", "a/manifests/v1"))
     assert refused(await guarded("DELETE", f"a/manifests/{digest}"))
     assert (await guarded("GET", "a/tags/list")).json()["tags"] == ["also", "v1"]
@@ -67,9 +67,9 @@ async def test_it_is_not_deleted(guarded):
 @pytest_twisted.ensureDeferred
 async def test_others_move_and_go(guarded, name, tag):
     for content in (image(b"{}", b"layer"), OTHER):
-        await guarded.blob(b"{}", name)
-        await guarded.blob(b"layer", name)
-        assert (await guarded.manifest(content, tag, name)).status == 201
+        await guarded.push_blob(b"{}", name)
+        await guarded.push_blob(b"layer", name)
+        assert (await guarded.push_manifest(content, tag, name)).status == 201
     assert (await guarded("DELETE", f"{name}/manifests/{tag}")).status == 202
     assert (await guarded("DELETE", f"{name}/manifests/{digest_of(OTHER)}")).status == 202
 
@@ -77,5 +77,5 @@ async def test_others_move_and_go(guarded, name, tag):
 @pytest_twisted.ensureDeferred
 async def test_in_folders_below(guarded):
     for name in ("rel/x", "rel/x/y"):
-        await guarded.image(b"layer", name=name, reference="v7")
-        assert refused(await guarded.manifest(OTHER, "v7", name))
+        await guarded.push_image(b"layer", name=name, reference="v7")
+        assert refused(await guarded.push_manifest(OTHER, "v7", name))

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.api.setups import SITES
-from tests.support.http_client import OCI_IMAGE, connect, digest_of, head, image, parse
+from tests.support.http_client import connect, head, parse
+from tests.support.manifests import OCI_IMAGE, digest_of, image
 
 KNOWN = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 DIGEST = digest_of(b"layer")
@@ -89,7 +90,7 @@ def outside(tmp_path):
 
 def acceptable(response, method):
     assert response.status < 500 or (response.status == 501 and method not in KNOWN), response
-    assert response.whole
+    assert response.is_complete
     assert response.headers.getRawHeaders("X-Injected") is None
     assert b"outside" not in response.body or response.status >= 400
     # The channel's own refusals come before the API has a say.
@@ -101,7 +102,7 @@ def acceptable(response, method):
 @pytest.mark.parametrize("position", POSITIONS)
 @pytest_twisted.ensureDeferred
 async def test_traversals(api, outside, position):
-    await api.image(b"layer")
+    await api.push_image(b"layer")
     for text in TRAVERSALS:
         path = position.replace("{}", text)
         for method in KNOWN[:-1]:
@@ -193,7 +194,7 @@ async def test_anything(api, outside, method, path, query, headers, body, chunks
     if body is not None and chunks:
         response = await api.stream(method, target, *filter(None, (body,)), headers=headers)
     else:
-        response = await api.ask(method, target, headers, body)
+        response = await api.request_target(method, target, headers, body)
     acceptable(response, method)
 
 
@@ -214,7 +215,7 @@ MEDIA_TYPES = st.sampled_from((
 @pytest_twisted.ensureDeferred
 async def test_any_manifest(api, media_type, body):
     """Whatever is taken is served again, byte for byte; the rest is refused."""
-    response = await api.manifest(body, media_type=media_type)
+    response = await api.push_manifest(body, media_type=media_type)
     if response.status == 201:
         response = await api("GET", "a/manifests/latest")
         assert (response.status, response.body) == (200, body)

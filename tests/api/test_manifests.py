@@ -9,20 +9,17 @@ import pytest_twisted
 
 from tests.api.manifest_checks import created, served
 from tests.api.setups import FLAVOURS, SITES
-from tests.support.http_client import (
+from tests.support.http_client import chunked, connect, head, parse
+from tests.support.manifests import (
     CONFIG,
     DOCKER_IMAGE,
     DOCKER_INDEX,
     OCI_IMAGE,
     OCI_INDEX,
-    chunked,
-    connect,
     descriptor,
     digest_of,
-    head,
     image,
     index,
-    parse,
 )
 from twisted_registry.repository.policy import Policy
 
@@ -35,9 +32,9 @@ NOTHING_THERE = {"mediaType": CONFIG, "digest": digest_of(b"nobody"), "size": 6}
 @pytest_twisted.ensureDeferred
 async def test_images(api, media_type):
     for content in (b"{}", b"one", b"two"):
-        await api.blob(content)
+        await api.push_blob(content)
     content = image(b"{}", b"one", b"two", media_type=media_type)
-    created(await api.manifest(content, media_type=media_type), api, digest_of(content))
+    created(await api.push_manifest(content, media_type=media_type), api, digest_of(content))
     await served(api, content, "latest", media_type)
 
 
@@ -48,25 +45,25 @@ async def test_indexes(api, media_type):
     for number in range(2):
         config = b'{"n":%d}' % number
         child = image(config)
-        await api.image(config=config, reference=digest_of(child))
+        await api.push_image(config=config, reference=digest_of(child))
         children.append(descriptor(child, OCI_IMAGE))
     content = index(*children, media_type=media_type)
-    created(await api.manifest(content, media_type=media_type), api, digest_of(content))
+    created(await api.push_manifest(content, media_type=media_type), api, digest_of(content))
     await served(api, content, "latest", media_type)
     nested = index(descriptor(content, media_type))
-    created(await api.manifest(nested, "nested", media_type=OCI_INDEX), api, digest_of(nested))
+    created(await api.push_manifest(nested, "nested", media_type=OCI_INDEX), api, digest_of(nested))
     await served(api, nested, "nested", OCI_INDEX)
     empty = index()
-    created(await api.manifest(empty, "empty", media_type=OCI_INDEX), api, digest_of(empty))
+    created(await api.push_manifest(empty, "empty", media_type=OCI_INDEX), api, digest_of(empty))
 
 
 @pytest_twisted.ensureDeferred
 async def test_artifacts(api):
-    await api.blob(b"one")
+    await api.push_blob(b"one")
     content = json.dumps(
         {"mediaType": OCI_ARTIFACT, "artifactType": "x/y", "blobs": [descriptor(b"one")]}
     ).encode()
-    created(await api.manifest(content, media_type=OCI_ARTIFACT), api, digest_of(content))
+    created(await api.push_manifest(content, media_type=OCI_ARTIFACT), api, digest_of(content))
     await served(api, content, "latest", OCI_ARTIFACT)
 
 
@@ -85,17 +82,17 @@ async def test_artifacts(api):
 @pytest_twisted.ensureDeferred
 async def test_types_that_nobody_knows(api, content):
     media_type = "application/vnd.example+json"
-    created(await api.manifest(content, media_type=media_type), api, digest_of(content))
+    created(await api.push_manifest(content, media_type=media_type), api, digest_of(content))
     await served(api, content, "latest", media_type)
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
 @pytest_twisted.ensureDeferred
 async def test_by_digest(api, algorithm):
-    await api.blob(b"{}")
+    await api.push_blob(b"{}")
     content = image()
     digest = digest_of(content, algorithm)
-    created(await api.manifest(content, digest), api, digest)
+    created(await api.push_manifest(content, digest), api, digest)
     await served(api, content, digest, OCI_IMAGE, digest)
     response = await api("GET", "a/tags/list")
     assert response.json()["tags"] == []
@@ -103,10 +100,10 @@ async def test_by_digest(api, algorithm):
 
 @pytest_twisted.ensureDeferred
 async def test_another_digest(api):
-    await api.blob(b"{}")
+    await api.push_blob(b"{}")
     for algorithm in ("sha256", "sha512"):
         digest = digest_of(b"other", algorithm)
-        response = await api.manifest(image(), digest)
+        response = await api.push_manifest(image(), digest)
         assert (response.status, response.code) == (400, "DIGEST_INVALID")
         assert (await api("GET", f"a/manifests/{digest}")).status == 404
 
@@ -117,14 +114,14 @@ async def test_another_digest(api):
 )
 @pytest_twisted.ensureDeferred
 async def test_parameters_of_the_content_type_are_ignored(api, header):
-    await api.blob(b"{}")
-    created(await api.manifest(image(), media_type=header), api, digest_of(image()))
+    await api.push_blob(b"{}")
+    created(await api.push_manifest(image(), media_type=header), api, digest_of(image()))
     await served(api, image(), "latest", OCI_IMAGE)
 
 
 @pytest_twisted.ensureDeferred
 async def test_without_content_type(api):
-    await api.blob(b"{}")
+    await api.push_blob(b"{}")
     for content, media_type in (
         (image(), OCI_IMAGE),
         (image(media_type=DOCKER_IMAGE), DOCKER_IMAGE),
@@ -132,19 +129,19 @@ async def test_without_content_type(api):
         (index(media_type=None), OCI_INDEX),
         (b'{"mediaType":"x/y"}', "x/y"),
     ):
-        created(await api.manifest(content, media_type=None), api, digest_of(content))
+        created(await api.push_manifest(content, media_type=None), api, digest_of(content))
         await served(api, content, "latest", media_type)
     for content in (b"{}", b"", b"[1]", b"x"):
-        response = await api.manifest(content, media_type=None)
+        response = await api.push_manifest(content, media_type=None)
         assert (response.status, response.code) == (400, "MANIFEST_INVALID")
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_document_without_media_type_keeps_that_of_its_push(api):
-    await api.blob(b"{}")
+    await api.push_blob(b"{}")
     for media_type in (OCI_IMAGE, DOCKER_IMAGE, "application/vnd.example+json"):
         content = image(media_type=None, annotations={"of": media_type})
-        created(await api.manifest(content, media_type=media_type), api, digest_of(content))
+        created(await api.push_manifest(content, media_type=media_type), api, digest_of(content))
         await served(api, content, "latest", media_type)
 
 
@@ -175,8 +172,8 @@ async def test_a_document_without_media_type_keeps_that_of_its_push(api):
 @pytest.mark.flavours(*SITES)
 @pytest_twisted.ensureDeferred
 async def test_documents_that_are_not_what_their_type_says(api, content, media_type):
-    await api.blob(b"{}")
-    response = await api.manifest(content, media_type=media_type)
+    await api.push_blob(b"{}")
+    response = await api.push_manifest(content, media_type=media_type)
     assert (response.status, response.code) == (400, "MANIFEST_INVALID")
     assert (await api("GET", "a/manifests/latest")).code == "MANIFEST_UNKNOWN"
 
@@ -185,14 +182,14 @@ async def test_documents_that_are_not_what_their_type_says(api, content, media_t
 async def test_the_largest(api):
     content = b'{"mediaType":"x/y","pad":"' + b"x" * (MAX_MANIFEST_BYTES - 28) + b'"}'
     assert len(content) == MAX_MANIFEST_BYTES
-    created(await api.manifest(content, media_type="x/y"), api, digest_of(content))
+    created(await api.push_manifest(content, media_type="x/y"), api, digest_of(content))
     await served(api, content, "latest", "x/y")
 
 
 @pytest_twisted.ensureDeferred
 async def test_too_large(api):
     content = b"x" * (MAX_MANIFEST_BYTES + 1)
-    response = await api.manifest(content, media_type="x/y")
+    response = await api.push_manifest(content, media_type="x/y")
     assert (response.status, response.code) == (413, "SIZE_INVALID")
     response = await api.stream(
         "PUT", "/v2/a/manifests/latest", content[:-10], content[-10:],
@@ -216,15 +213,15 @@ async def test_too_large_is_said_before_the_body_is_read(api):
 @pytest_twisted.ensureDeferred
 async def test_a_limit_of_the_operator(start):
     async with start(policy=Policy(max_manifest_bytes=10)) as api:
-        assert (await api.manifest(b"x" * 11, media_type="x/y")).status == 413
-        assert (await api.manifest(b"x" * 10, media_type="x/y")).status == 201
+        assert (await api.push_manifest(b"x" * 11, media_type="x/y")).status == 413
+        assert (await api.push_manifest(b"x" * 10, media_type="x/y")).status == 201
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_streamed_manifest(api):
-    await api.blob(b"{}")
+    await api.push_blob(b"{}")
     content = image()
-    response = await api.ask(
+    response = await api.request_target(
         "PUT",
         "/v2/a/manifests/latest",
         {"Content-Type": OCI_IMAGE, "Transfer-Encoding": "chunked"},
@@ -236,34 +233,34 @@ async def test_a_streamed_manifest(api):
 
 @pytest_twisted.ensureDeferred
 async def test_subjects_in_any_order(api):
-    await api.blob(b"{}")
+    await api.push_blob(b"{}")
     later = image(b"{}", annotations={"later": "yes"})
     first = image(b"{}", subject=descriptor(later, OCI_IMAGE))
-    response = await api.manifest(first, "first")
+    response = await api.push_manifest(first, "first")
     created(response, api, digest_of(first))
     assert response.get("OCI-Subject") == digest_of(later)
-    response = await api.manifest(later, "later")
+    response = await api.push_manifest(later, "later")
     assert response.get("OCI-Subject") is None
     for media_type in (OCI_INDEX, "application/vnd.example+json"):
         content = index(subject=descriptor(first, OCI_IMAGE), media_type=media_type)
-        response = await api.manifest(content, "x", media_type=media_type)
+        response = await api.push_manifest(content, "x", media_type=media_type)
         created(response, api, digest_of(content))
         assert response.get("OCI-Subject") == digest_of(first)
 
 
 @pytest_twisted.ensureDeferred
 async def test_what_is_missing_is_named(api):
-    await api.blob(b"there")
-    await api.blob(b"elsewhere", "b")
+    await api.push_blob(b"there")
+    await api.push_blob(b"elsewhere", "b")
     content = image(b"{}", b"there", b"elsewhere", b"nowhere")
-    response = await api.manifest(content)
+    response = await api.push_manifest(content)
     assert (response.status, response.code) == (400, "MANIFEST_BLOB_UNKNOWN")
     (error,) = response.json()["errors"]
     assert set(error["detail"]["digests"]) == {
         digest_of(missing) for missing in (b"{}", b"elsewhere", b"nowhere")
     }
     content = index(NOTHING_THERE, descriptor(b"there"))
-    response = await api.manifest(content, media_type=OCI_INDEX)
+    response = await api.push_manifest(content, media_type=OCI_INDEX)
     (error,) = response.json()["errors"]
     assert error["detail"]["digests"] == [NOTHING_THERE["digest"]]
     for reference in ("latest", digest_of(content)):
@@ -272,10 +269,10 @@ async def test_what_is_missing_is_named(api):
 
 @pytest_twisted.ensureDeferred
 async def test_layers_that_stay_elsewhere(api):
-    await api.blob(b"{}")
+    await api.push_blob(b"{}")
     foreign = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
     content = image(layers=[descriptor(b"x", foreign)])
-    assert (await api.manifest(content)).status == 201
+    assert (await api.push_manifest(content)).status == 201
 
 
 @pytest.mark.flavours(*SITES)
@@ -292,7 +289,7 @@ async def test_sparse_indexes(start):
     ):
         async with start(policy=policy) as api:
             for child, status in ((linux, linux_status), (windows, windows_status)):
-                response = await api.manifest(index(child), media_type=OCI_INDEX)
+                response = await api.push_manifest(index(child), media_type=OCI_INDEX)
                 assert response.status == status, (policy, child)
 
 
@@ -300,14 +297,14 @@ async def test_sparse_indexes(start):
 @pytest_twisted.ensureDeferred
 async def test_classes(start):
     async with start(policy=Policy(classes=frozenset({"plugin"}))) as api:
-        await api.blob(b"{}")
-        response = await api.manifest(image())
+        await api.push_blob(b"{}")
+        response = await api.push_manifest(image())
         assert (response.status, response.code) == (403, "DENIED")
 
 
 @pytest_twisted.ensureDeferred
 async def test_unknown(api):
-    digest = await api.image()
+    digest = await api.push_image()
     for path in (
         "a/manifests/nothing",
         "a/manifests/latest/",

@@ -6,7 +6,7 @@ import pytest
 import pytest_twisted
 
 from tests.api.setups import SITES
-from tests.support.http_client import (
+from tests.support.manifests import (
     CONFIG,
     DOCKER_IMAGE,
     DOCKER_INDEX,
@@ -22,7 +22,7 @@ from twisted_registry.repository.policy import Policy
 
 @pytest_twisted.ensureDeferred
 async def test_if_none_match(api):
-    digest = await api.image()
+    digest = await api.push_image()
     for reference in ("latest", digest):
         for method in ("GET", "HEAD"):
             for condition, status in (
@@ -50,18 +50,18 @@ def platform(content, os, architecture, media_type=OCI_IMAGE):
 @pytest_twisted.ensureDeferred
 async def test_accept(api, index_type):
     """An index is never hidden; a client that takes images only gets one that fits."""
-    await api.blob(b"{}")
+    await api.push_blob(b"{}")
     arm, amd = (
         image(media_type=DOCKER_IMAGE, annotations={"for": name}) for name in ("arm64", "amd64")
     )
     for content in (arm, amd):
-        await api.manifest(content, digest_of(content), media_type=DOCKER_IMAGE)
+        await api.push_manifest(content, digest_of(content), media_type=DOCKER_IMAGE)
     content = index(
         platform(arm, "linux", "arm64", DOCKER_IMAGE),
         platform(amd, "linux", "amd64", DOCKER_IMAGE),
         media_type=index_type,
     )
-    await api.manifest(content, media_type=index_type)
+    await api.push_manifest(content, media_type=index_type)
     for accept, expected in (
         (None, content),
         ("*/*", content),
@@ -89,10 +89,10 @@ async def test_accept(api, index_type):
 
 @pytest_twisted.ensureDeferred
 async def test_accept_with_nothing_that_fits(api):
-    await api.blob(b"{}")
+    await api.push_blob(b"{}")
     content = index(platform(image(), "linux", "arm64"), {"x": "y", **descriptor(b"{}", CONFIG)})
-    await api.manifest(image(), "x")
-    await api.manifest(content, media_type=OCI_INDEX)
+    await api.push_manifest(image(), "x")
+    await api.push_manifest(content, media_type=OCI_INDEX)
     response = await api("GET", "a/manifests/latest", {"Accept": OCI_IMAGE})
     assert (response.status, response.body) == (200, content)
 
@@ -102,7 +102,7 @@ async def test_accept_with_nothing_that_fits(api):
 async def test_accept_with_a_child_that_is_not_there(start):
     async with start(policy=Policy(platforms="none")) as api:
         content = index(platform(image(), "linux", "amd64"))
-        await api.manifest(content, media_type=OCI_INDEX)
+        await api.push_manifest(content, media_type=OCI_INDEX)
         response = await api("GET", "a/manifests/latest", {"Accept": OCI_IMAGE})
         assert (response.status, response.body) == (200, content)
 
@@ -110,7 +110,7 @@ async def test_accept_with_a_child_that_is_not_there(start):
 @pytest_twisted.ensureDeferred
 async def test_accept_of_an_image(api):
     """What is no index is served whatever the client says it takes."""
-    digest = await api.image()
+    digest = await api.push_image()
     for accept in (DOCKER_IMAGE, OCI_INDEX, "text/html", "nonsense", "*/*;q=0"):
         response = await api("GET", "a/manifests/latest", {"Accept": accept})
         assert (response.status, response.get("Docker-Content-Digest")) == (200, digest)

@@ -7,20 +7,20 @@ import pytest_twisted
 
 from tests.api.manifest_checks import created, served
 from tests.api.setups import SITES
-from tests.support.http_client import OCI_IMAGE, digest_of, image
+from tests.support.manifests import OCI_IMAGE, digest_of, image
 from twisted_registry.api.context import APISettings
 
 
 @pytest_twisted.ensureDeferred
 async def test_further_tags(api):
-    await api.blob(b"{}")
+    await api.push_blob(b"{}")
     content = image()
     tags = [f"t{number}" for number in range(12)]
     query = "&".join(f"tag={tag}" for tag in (*tags, "t0"))
-    response = await api.manifest(content, f"{digest_of(content)}?{query}")
+    response = await api.push_manifest(content, f"{digest_of(content)}?{query}")
     created(response, api, digest_of(content))
     assert response.headers.getRawHeaders("OCI-Tag") == tags
-    response = await api.manifest(content, "latest?tag=also&tag=latest")
+    response = await api.push_manifest(content, "latest?tag=also&tag=latest")
     created(response, api, digest_of(content))
     assert response.headers.getRawHeaders("OCI-Tag") == ["also", "latest"]
     for tag in (*tags, "latest", "also"):
@@ -33,30 +33,30 @@ async def test_further_tags(api):
 @pytest_twisted.ensureDeferred
 async def test_too_many_tags(start):
     async with start(settings=APISettings(tags_per_push=10)) as api:
-        await api.blob(b"{}")
+        await api.push_blob(b"{}")
         digest = digest_of(image())
         for number, status in ((10, 201), (11, 414)):
             query = "&".join(f"tag=n{number}-{tag}" for tag in range(number))
-            assert (await api.manifest(image(), f"{digest}?{query}")).status == status
+            assert (await api.push_manifest(image(), f"{digest}?{query}")).status == status
         assert len((await api("GET", "a/tags/list")).json()["tags"]) == 10
-        response = await api.manifest(image(), f"{digest}?tag=good&tag=-bad")
+        response = await api.push_manifest(image(), f"{digest}?tag=good&tag=-bad")
         assert (response.status, response.code) == (400, "TAG_INVALID")
         assert (await api("GET", "a/manifests/good")).status == 404
 
 
 @pytest_twisted.ensureDeferred
 async def test_tags_move(api):
-    await api.blob(b"{}")
+    await api.push_blob(b"{}")
     one, two = image(annotations={"n": "1"}), image(annotations={"n": "2"})
     for content in (one, two, one):
-        created(await api.manifest(content), api, digest_of(content))
+        created(await api.push_manifest(content), api, digest_of(content))
         await served(api, content, "latest", OCI_IMAGE)
     await served(api, two, digest_of(two), OCI_IMAGE)
 
 
 @pytest_twisted.ensureDeferred
 async def test_conditions_of_a_push(api):
-    await api.blob(b"{}")
+    await api.push_blob(b"{}")
     one, two = image(annotations={"n": "1"}), image(annotations={"n": "2"})
     tag = f'"{digest_of(one)}"'
     for headers, content, status in (
@@ -72,7 +72,7 @@ async def test_conditions_of_a_push(api):
         ({"If-Match": "*", "If-None-Match": f'"{digest_of(two)}"'}, two, 201),
     ):
         before = (await api("GET", "a/manifests/latest")).body
-        response = await api.manifest(content, **headers)
+        response = await api.push_manifest(content, **headers)
         assert response.status == status, headers
         if status == 412:
             assert response.code == "PRECONDITION_FAILED"

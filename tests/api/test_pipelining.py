@@ -9,7 +9,8 @@ import pytest
 import pytest_twisted
 
 from tests.api.setups import SITES
-from tests.support.http_client import connect, digest_of, head, image
+from tests.support.http_client import connect, head
+from tests.support.manifests import digest_of, image
 
 
 class Received:
@@ -45,7 +46,7 @@ def answers(data, methods):
 @pytest.mark.flavours(*SITES, "ours-files")
 @pytest_twisted.ensureDeferred
 async def test_pipeline(api):
-    await api.image(b"layer")
+    await api.push_image(b"layer")
     layer, manifest = digest_of(b"layer"), digest_of(image(b"{}", b"layer"))
     content = image(b"{}", b"layer")
     new = b'{"mediaType":"x/y"}'

@@ -22,17 +22,8 @@ from tests.api.endpoints import (
 )
 from tests.api.setups import FLAVOURS, SITES
 from tests.api.watched_driver import Watched, refuse
-from tests.support.http_client import (
-    OCI_IMAGE,
-    OCI_INDEX,
-    connect,
-    descriptor,
-    digest_of,
-    head,
-    image,
-    index,
-    parse,
-)
+from tests.support.http_client import connect, head, parse
+from tests.support.manifests import OCI_IMAGE, OCI_INDEX, descriptor, digest_of, image, index
 from twisted_registry.auth.access import OpenAccess
 from twisted_registry.auth.interfaces import CATALOG, Access, IAccessController
 from twisted_registry.repository.interfaces import IPresenceGate, IRegistryListener, NullListener
@@ -170,11 +161,11 @@ class Gate(NullGate):
 async def test_the_gate_is_obeyed(start):
     gate = Gate()
     async with start(gate=gate) as api:
-        subject = await api.image(b"layer")
+        subject = await api.push_image(b"layer")
         referrer = image(b"{}", subject=descriptor(image(b"{}", b"layer"), OCI_IMAGE))
-        await api.manifest(referrer, "referrer")
+        await api.push_manifest(referrer, "referrer")
         parent = index(descriptor(image(b"{}", b"layer"), OCI_IMAGE))
-        await api.manifest(parent, "index", media_type=OCI_INDEX)
+        await api.push_manifest(parent, "index", media_type=OCI_INDEX)
         mount = f"b/blobs/uploads/?mount={LAYER_DIGEST}"
         gate.hidden = {LAYER_DIGEST}
         # Who pulls gets what is there; who asks may leave out a push.
@@ -183,7 +174,7 @@ async def test_the_gate_is_obeyed(start):
         assert (await api("DELETE", f"a/blobs/{LAYER_DIGEST}")).status == 404
         assert (await api("POST", f"{mount}&from=a", body=b"")).status == 202
         assert (await api("POST", mount, body=b"")).status == 202
-        response = await api.manifest(image(b"{}", b"layer"), "again")
+        response = await api.push_manifest(image(b"{}", b"layer"), "again")
         assert response.code == "MANIFEST_BLOB_UNKNOWN"
         assert (None, LAYER_DIGEST) in gate.asked
         assert ("a", LAYER_DIGEST) in gate.asked
@@ -193,7 +184,7 @@ async def test_the_gate_is_obeyed(start):
             for method, status in (("GET", 200), ("HEAD", asked)):
                 assert (await api(method, f"a/manifests/{reference}")).status == status
         assert (await api("DELETE", f"a/manifests/{subject}")).status == 404
-        response = await api.manifest(parent, "again", media_type=OCI_INDEX)
+        response = await api.push_manifest(parent, "again", media_type=OCI_INDEX)
         assert response.code == "MANIFEST_BLOB_UNKNOWN"
         gate.hidden = {digest_of(referrer)}
         response = await api("GET", f"a/referrers/{subject}")
@@ -212,7 +203,7 @@ async def test_no_pull_is_so_warm_that_nobody_is_asked(start):
     gate = Gate()
     access = RefusingController(DENIED, lambda _: True)
     async with start(gate=gate, access=access) as api:
-        digest = await api.image(b"layer")
+        digest = await api.push_image(b"layer")
         await deferLater(reactor, 0.05)  # what was written just now is not kept
         pulls = {
             "a/manifests/latest": digest,
@@ -260,17 +251,17 @@ class Listener:
 async def test_the_listener_hears_of_everything(start):
     listener = Listener()
     async with start(listener=listener) as api:
-        await api.blob(b"{}")
+        await api.push_blob(b"{}")
         config = digest_of(b"{}")
         assert listener.take() == [("push", "blob", "a", config, 2, None, None)]
         await api("POST", f"b/blobs/uploads/?mount={config}&from=a", body=b"")
         assert listener.take() == [("mount", "blob", "b", config, 2, None, "a")]
         digest, size = digest_of(image()), len(image())
-        await api.manifest(image(), "one?tag=two")
+        await api.push_manifest(image(), "one?tag=two")
         assert listener.take() == [
             ("push", "manifest", "a", digest, size, tag, None) for tag in ("one", "two")
         ]
-        await api.manifest(image(), digest)
+        await api.push_manifest(image(), digest)
         assert listener.take() == [("push", "manifest", "a", digest, size, None, None)]
         await api("GET", "a/manifests/one", {"User-Agent": "me/1", "X-Forwarded-For": "192.0.2.1"})
         (event,) = listener.events

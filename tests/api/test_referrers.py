@@ -8,7 +8,7 @@ import pytest
 import pytest_twisted
 
 from tests.api.setups import SITES
-from tests.support.http_client import (
+from tests.support.manifests import (
     CONFIG,
     OCI_IMAGE,
     OCI_INDEX,
@@ -34,7 +34,7 @@ async def listed(api, query="", subject=DIGEST, name="a"):
     found, pages = [], 0
     url = f"/v2/{name}/referrers/{subject}{query}"
     while url is not None:
-        response = await api.ask("GET", url)
+        response = await api.request_target("GET", url)
         assert response.status == 200
         assert response.get("Content-Type") == OCI_INDEX
         assert len(response.body) <= PAGE
@@ -54,7 +54,7 @@ async def listed(api, query="", subject=DIGEST, name="a"):
 @pytest_twisted.ensureDeferred
 async def test_none(api):
     assert await listed(api) == ([], 1)
-    await api.image()
+    await api.push_image()
     assert await listed(api) == ([], 1)
     response = await api("HEAD", f"a/referrers/{DIGEST}")
     assert (response.status, response.get("Content-Type")) == (200, OCI_INDEX)
@@ -69,16 +69,16 @@ async def test_bad_digests(api):
 
 @pytest_twisted.ensureDeferred
 async def test_descriptors(api):
-    await api.blob(b"{}")
+    await api.push_blob(b"{}")
     plain, typed = of(1), of(2, artifactType="application/vnd.example.sbom")
     as_index = index(subject=descriptor(SUBJECT, OCI_IMAGE))
     as_typed = index(
         subject=descriptor(SUBJECT, OCI_IMAGE), artifactType="x/y", annotations={"a": "b"}
     )
     for content in (plain, typed):
-        assert (await api.manifest(content, digest_of(content))).status == 201
+        assert (await api.push_manifest(content, digest_of(content))).status == 201
     for content in (as_index, as_typed):
-        await api.manifest(content, digest_of(content), media_type=OCI_INDEX)
+        await api.push_manifest(content, digest_of(content), media_type=OCI_INDEX)
     expected = [
         descriptor(plain, OCI_IMAGE, artifactType=CONFIG, annotations={"n": "1"}),
         descriptor(
@@ -93,7 +93,7 @@ async def test_descriptors(api):
     expected.sort(key=lambda item: item["digest"])
     assert await listed(api) == (expected, 1)
     # The subject itself changes nothing when it comes.
-    await api.manifest(SUBJECT, "subject")
+    await api.push_manifest(SUBJECT, "subject")
     assert await listed(api) == (expected, 1)
     assert await listed(api, name="b") == ([], 1)
     for wanted in (CONFIG, "application/vnd.example.sbom", "x/y", "none/such"):
@@ -106,26 +106,26 @@ async def test_descriptors(api):
 
 @pytest_twisted.ensureDeferred
 async def test_a_deleted_referrer(api):
-    await api.blob(b"{}")
+    await api.push_blob(b"{}")
     for number in (1, 2):
-        await api.manifest(of(number), f"t{number}")
+        await api.push_manifest(of(number), f"t{number}")
     assert len((await listed(api))[0]) == 2
     assert (await api("DELETE", f"a/manifests/{digest_of(of(1))}")).status == 202
     assert [item["digest"] for item in (await listed(api))[0]] == [digest_of(of(2))]
     # Its referrers outlive a subject.
-    await api.manifest(SUBJECT, "subject")
+    await api.push_manifest(SUBJECT, "subject")
     assert (await api("DELETE", f"a/manifests/{DIGEST}")).status == 202
     assert [item["digest"] for item in (await listed(api))[0]] == [digest_of(of(2))]
-    await api.manifest(of(1), "again")
+    await api.push_manifest(of(1), "again")
     assert len((await listed(api))[0]) == 2
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_subject_of_another_algorithm(api):
-    await api.blob(b"{}")
+    await api.push_blob(b"{}")
     subject = descriptor(SUBJECT, OCI_IMAGE, "sha512")
     content = image(b"{}", subject=subject)
-    response = await api.manifest(content, digest_of(content, "sha512"))
+    response = await api.push_manifest(content, digest_of(content, "sha512"))
     assert response.get("OCI-Subject") == subject["digest"]
     found, _ = await listed(api, subject=subject["digest"])
     assert [item["digest"] for item in found] == [digest_of(content, "sha512")]
@@ -136,7 +136,7 @@ async def test_a_subject_of_another_algorithm(api):
 @pytest_twisted.ensureDeferred
 async def test_pages(api):
     """No page is larger than 4 MiB, and none is lost between two."""
-    await api.blob(b"{}")
+    await api.push_blob(b"{}")
     expected = []
     for number in range(7):
         content = image(
@@ -145,7 +145,7 @@ async def test_pages(api):
             annotations={"n": str(number), "pad": "x" * 1_800_000},
             artifactType="even/type" if number % 2 == 0 else "odd+type/x",
         )
-        assert (await api.manifest(content, digest_of(content))).status == 201
+        assert (await api.push_manifest(content, digest_of(content))).status == 201
         expected.append((digest_of(content), number))
     expected.sort()
     found, pages = await listed(api)
@@ -162,12 +162,12 @@ async def test_pages(api):
 @pytest_twisted.ensureDeferred
 async def test_a_referrer_that_fills_a_page(api):
     """One whose annotations would be longer than a manifest may be if they were escaped."""
-    await api.blob(b"{}")
+    await api.push_blob(b"{}")
     document = json.loads(of(1))
     document["annotations"]["pad"] = "ä" * (PAGE // 4)
     content = json.dumps(document, ensure_ascii=False).encode()
-    assert (await api.manifest(content, "wide")).status == 201
-    await api.manifest(of(2, artifactType="\ud800"), "small")
+    assert (await api.push_manifest(content, "wide")).status == 201
+    await api.push_manifest(of(2, artifactType="\ud800"), "small")
     found, _ = await listed(api)
     assert {item["digest"] for item in found} == {
         digest_of(content),
@@ -177,10 +177,10 @@ async def test_a_referrer_that_fills_a_page(api):
 
 @pytest_twisted.ensureDeferred
 async def test_last(api):
-    await api.blob(b"{}")
+    await api.push_blob(b"{}")
     digests = sorted(digest_of(of(number)) for number in range(3))
     for number in range(3):
-        await api.manifest(of(number), f"t{number}")
+        await api.push_manifest(of(number), f"t{number}")
     for last, expected in (
         (digests[0], digests[1:]),
         (digests[2], []),

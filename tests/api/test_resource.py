@@ -12,7 +12,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from tests.api.setups import SITES
-from tests.support.http_client import digest_of
+from tests.support.manifests import digest_of
 from twisted_registry.api import routes
 from twisted_registry.api.context import APISettings, URLBuilder
 from twisted_registry.api.resource import RegistryResource
@@ -43,7 +43,7 @@ ROUTES = (routes.BASE, routes.CATALOG_LIST, routes.REPOSITORY, *routes.ENDPOINTS
 async def test_version(api):
     for path in ("/v2/", "/v2", "/v2/?x=y"):
         for method in ("GET", "HEAD"):
-            response = await api.ask(method, path)
+            response = await api.request_target(method, path)
             assert response.status == 200
             assert response.get("Content-Type") == "application/json"
             assert response.get("Content-Length") == "2"
@@ -54,7 +54,7 @@ async def test_version(api):
 @pytest_twisted.ensureDeferred
 async def test_probe(api):
     for method in ("GET", "HEAD"):
-        response = await api.ask(method, "/")
+        response = await api.request_target(method, "/")
         assert (response.status, response.body) == (200, b"")
         assert response.get("Cache-Control") == "no-cache"
 
@@ -84,10 +84,10 @@ async def test_unknown_paths(api):
 async def test_paths_outside_of_the_api(start, prefix):
     async with start(prefix=prefix) as api:
         for path in ("/x", "/v1/", "/x/v2/", "//", "/v2x", "/%76%32%2f"):
-            response = await api.ask("GET", path)
+            response = await api.request_target("GET", path)
             assert (response.status, response.code) == (404, "UNSUPPORTED"), path
         for path in ("/", "/v1/"):
-            response = await api.ask("POST", path, body=b"x")
+            response = await api.request_target("POST", path, body=b"x")
             assert response.status in {404, 405}, path
             assert response.code == "UNSUPPORTED"
 
@@ -164,7 +164,7 @@ async def test_extensions(api):
     assert [extension["name"] for extension in response.json()["extensions"]] == ["_repository"]
     response = await api("GET", "a/_oci/ext/discover")
     assert (response.status, response.code) == (404, "NAME_UNKNOWN")
-    await api.blob(b"x")
+    await api.push_blob(b"x")
     for method in ("GET", "HEAD"):
         assert (await api(method, "a/_oci/ext/discover")).status == 200
 
@@ -179,11 +179,11 @@ async def location(api, headers=()):
 async def test_prefix(start):
     async with start(prefix="/registry/") as api:
         assert (await api("GET", "")).status == 200
-        assert (await api.ask("GET", "/")).status == 200
-        assert (await api.ask("GET", "/v2/")).status == 404
+        assert (await api.request_target("GET", "/")).status == 200
+        assert (await api.request_target("GET", "/v2/")).status == 404
         url = await location(api)
         assert url.startswith(f"http://{api.host}/registry/v2/a/b/blobs/uploads/")
-        assert (await api.ask("GET", url)).status == 204
+        assert (await api.request_target("GET", url)).status == 204
 
 
 @pytest.mark.parametrize("where", [[b"v2"], [b"deep", b"er", b"v2"], [b"any thing"]])
@@ -293,7 +293,7 @@ async def test_names_that_break_the_grammar(api, name):
 
 @pytest_twisted.ensureDeferred
 async def test_references_that_break_the_grammar(api):
-    await api.blob(b"x")
+    await api.push_blob(b"x")
     for method, path, code in (
         ("GET", "a/manifests/.x", "TAG_INVALID"),
         ("GET", f"a/manifests/{'x' * 129}", "TAG_INVALID"),

@@ -12,7 +12,7 @@ from zope.interface import implementer
 from tests.api.scenarios import SCENARIOS, check, prepare
 from tests.api.setups import SITES
 from tests.api.watched_driver import Watched, failing_at
-from tests.support.http_client import digest_of
+from tests.support.manifests import digest_of
 from twisted_registry.storage.interfaces import IReader, StorageError
 from twisted_registry.storage.memory import MemoryDriver
 
@@ -32,7 +32,9 @@ async def test_a_failing_call(start, clock, logged_errors, scenario):
             target = scenario.target(upload)
             connection_broken = False
             try:
-                response = await api.ask(scenario.method, target, scenario.headers(), scenario.body)
+                response = await api.request_target(
+                    scenario.method, target, scenario.headers(), scenario.body
+                )
             except AssertionError:
                 connection_broken = True  # nothing at all was answered
             calls = list(driver.calls)
@@ -50,7 +52,7 @@ async def test_a_failing_call(start, clock, logged_errors, scenario):
                 assert response.status == (507 if full else 503)
                 assert scenario.method == "HEAD" or response.code == "UNAVAILABLE"
                 assert complained[0].startswith("storage failed: StorageError: x: no such luck")
-            elif not response.whole:
+            elif not response.is_complete:
                 assert calls[number] == "deliver"
             else:
                 # What is only an optimisation may fail.
@@ -94,10 +96,10 @@ async def test_a_blob_of_which_the_store_sends_less_closes_the_connection(
     driver = ShortDriver(clock)
     driver.error = error
     async with start(driver=driver) as api:
-        digest = await api.blob(b"x" * 100)
+        digest = await api.push_blob(b"x" * 100)
         response = await api("GET", f"a/blobs/{digest}")
         assert (response.status, response.body) == (200, b"x" * 60)
-        assert not response.whole
+        assert not response.is_complete
         logged_errors.take()
 
 
@@ -105,7 +107,7 @@ async def test_a_blob_of_which_the_store_sends_less_closes_the_connection(
 async def test_a_list_that_breaks_off_is_seen_to(start, clock, logged_errors):
     driver = Watched(MemoryDriver(clock), failing_at(None, None))
     async with start(driver=driver) as api:
-        await api.image()
+        await api.push_image()
         tags = api.served.registry.repository("a").tags
         digest = await tags.resolve("latest")
         for number in range(5100):
@@ -123,7 +125,7 @@ async def test_a_list_that_breaks_off_is_seen_to(start, clock, logged_errors):
         driver.before = before
         response = await api("GET", "a/tags/list")
         # Either it was not begun, or it is seen not to be whole.
-        assert response.status == 503 or not response.whole
+        assert response.status == 503 or not response.is_complete
         assert len(logged_errors.take()) == 1
 
 
@@ -131,7 +133,7 @@ async def test_a_list_that_breaks_off_is_seen_to(start, clock, logged_errors):
 async def test_damaged_bytes_of_a_manifest(start, clock, logged_errors):
     driver = MemoryDriver(clock)
     async with start(driver=driver) as api:
-        digest = await api.image()
+        digest = await api.push_image()
         hexadecimal = digest.partition(":")[2]
         path = f"docker/registry/v2/blobs/sha256/{hexadecimal[:2]}/{hexadecimal}/data"
         await driver.put(path, b"damaged")
@@ -139,7 +141,7 @@ async def test_damaged_bytes_of_a_manifest(start, clock, logged_errors):
             response = await api("GET", f"a/manifests/{reference}")
             assert (response.status, response.code) == (404, "MANIFEST_UNKNOWN")
         assert len(logged_errors.take()) == 2
-        assert await api.image() == digest
+        assert await api.push_image() == digest
         assert (await api("GET", "a/manifests/latest")).status == 200
         logged_errors.take()
 
@@ -149,7 +151,7 @@ async def test_empty_links(start, clock):
     """What a crash of another registry leaves counts as missing, and is repaired by a push."""
     driver = MemoryDriver(clock)
     async with start(driver=driver) as api:
-        digest = await api.image(b"layer")
+        digest = await api.push_image(b"layer")
         root = "docker/registry/v2/repositories/a"
         layer = digest_of(b"layer").partition(":")[2]
         hexadecimal = digest.partition(":")[2]
@@ -161,5 +163,5 @@ async def test_empty_links(start, clock):
             for content in (b"", b"sha256:", b"\xff", b"x" * 600):
                 await driver.put(f"{root}/{path}", content)
                 assert (await api("GET", f"a/{url}")).status == 404
-            await api.image(b"layer")
+            await api.push_image(b"layer")
             assert (await api("GET", f"a/{url}")).status == 200

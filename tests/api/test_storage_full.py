@@ -8,7 +8,8 @@ from twisted.internet import reactor
 from twisted.internet.defer import maybeDeferred
 from twisted.web.server import Site
 
-from tests.support.http_client import RegistryClient, image
+from tests.support.http_client import RegistryClient
+from tests.support.manifests import image
 from twisted_registry.api.resource import RegistryResource
 from twisted_registry.api.root import make_root
 from twisted_registry.auth.access import OpenAccess
@@ -35,7 +36,7 @@ def made(request):
 @pytest_twisted.ensureDeferred
 async def test_a_warning_is_in_every_answer(made):
     resource, api = made
-    digest = await api.image(b"layer")
+    digest = await api.push_image(b"layer")
     resource.set_storage_state("nearly full", full=False)
     for method, path, status in (
         ("GET", "", 200),
@@ -54,15 +55,15 @@ async def test_a_warning_is_in_every_answer(made):
 @pytest_twisted.ensureDeferred
 async def test_pushes_are_refused_and_nothing_else(made):
     resource, api = made
-    await api.image(b"layer")
-    location = await api.start()
+    await api.push_image(b"layer")
+    location = await api.start_upload()
     resource.set_storage_state("full", full=True)
     content = image(b"{}", b"layer")
     for refused in (
         await api("POST", "a/blobs/uploads/", body=b""),
-        await api.ask("PATCH", location, body=b"piece"),
-        await api.ask("PUT", location, body=b"piece"),
-        await api.manifest(content, "other"),
+        await api.request_target("PATCH", location, body=b"piece"),
+        await api.request_target("PUT", location, body=b"piece"),
+        await api.push_manifest(content, "other"),
     ):
         assert (refused.status, refused.code) == (507, "UNAVAILABLE")
     for method, path, status in (
@@ -71,7 +72,7 @@ async def test_pushes_are_refused_and_nothing_else(made):
         ("DELETE", "a/manifests/latest", 202),
     ):
         assert (await api(method, path)).status == status
-    assert (await api.ask("GET", location)).status == 204
+    assert (await api.request_target("GET", location)).status == 204
     resource.set_storage_state("", full=False)
-    assert (await api.ask("PATCH", location, body=b"piece")).status == 202
-    assert (await api.manifest(content, "other")).status == 201
+    assert (await api.request_target("PATCH", location, body=b"piece")).status == 202
+    assert (await api.push_manifest(content, "other")).status == 201

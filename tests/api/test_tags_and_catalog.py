@@ -6,7 +6,7 @@ import pytest
 import pytest_twisted
 
 from tests.api.setups import SITES
-from tests.support.http_client import digest_of, image
+from tests.support.manifests import digest_of, image
 from twisted_registry.api.context import APISettings
 
 TAGS = ["0", "A", "Z", "_", "a", "a-b", "a.b", "a0", "aa", "b", "latest", "v1", "v1.0", "v10"]
@@ -14,9 +14,9 @@ NAMES = ["a", "a-b", "a.b", "a/b", "a/b/c", "a0", "a_b", "b/c", "z"]
 
 
 async def tagged(api, tags=TAGS, name="r"):
-    await api.blob(b"{}", name)
+    await api.push_blob(b"{}", name)
     query = "&".join(f"tag={tag}" for tag in tags)
-    response = await api.manifest(image(), f"{digest_of(image())}?{query}", name)
+    response = await api.push_manifest(image(), f"{digest_of(image())}?{query}", name)
     assert response.status == 201
 
 
@@ -25,7 +25,7 @@ async def follow(api, path, key):
     found, sizes = [], []
     url = f"/v2/{path}"
     while url is not None:
-        response = await api.ask("GET", url)
+        response = await api.request_target("GET", url)
         assert response.status == 200
         assert response.get("Content-Type") == "application/json"
         page = response.json()[key]
@@ -56,7 +56,7 @@ async def test_tags_of_nobody(api):
         response = await api(method, "nobody/tags/list")
         assert response.status == 404
         assert method == "HEAD" or response.code == "NAME_UNKNOWN"
-    await api.blob(b"{}", "blobs/only")
+    await api.push_blob(b"{}", "blobs/only")
     response = await api("GET", "blobs/only/tags/list")
     assert response.json() == {"name": "blobs/only", "tags": []}
     assert (await api("GET", "blobs/tags/list")).status == 404
@@ -131,7 +131,7 @@ async def test_very_many_tags(api):
     for name in names:
         await tags.set(name, digest)
     response = await api("GET", "r/tags/list")
-    assert response.whole
+    assert response.is_complete
     assert response.json()["tags"] == sorted([*TAGS, *names])
     response = await api("HEAD", "r/tags/list")
     assert (response.status, response.body) == (200, b"")
@@ -141,7 +141,7 @@ async def test_very_many_tags(api):
 async def test_catalog(api):
     assert (await api("GET", "_catalog")).json() == {"repositories": []}
     for name in reversed(NAMES):
-        await api.blob(b"x", name)
+        await api.push_blob(b"x", name)
     for path in ("_catalog", "_catalog/"):
         response = await api("GET", path)
         assert response.status == 200
@@ -156,7 +156,7 @@ async def test_catalog(api):
 @pytest_twisted.ensureDeferred
 async def test_pages_of_the_catalog(api, number):
     for name in NAMES:
-        await api.blob(b"x", name)
+        await api.push_blob(b"x", name)
     found, sizes = await follow(api, f"_catalog?n={number}", "repositories")
     assert found == NAMES
     assert all(size == number for size in sizes[:-1])
@@ -180,7 +180,7 @@ async def test_pages_of_the_catalog(api, number):
 @pytest_twisted.ensureDeferred
 async def test_parts_of_the_catalog(api, query, expected):
     for name in NAMES:
-        await api.blob(b"x", name)
+        await api.push_blob(b"x", name)
     response = await api("GET", f"_catalog?{query}")
     assert response.json()["repositories"] == expected
 
@@ -190,7 +190,7 @@ async def test_parts_of_the_catalog(api, query, expected):
 async def test_more_of_the_catalog_than_a_page_may_have(start):
     async with start(settings=APISettings(catalog_limit=4)) as api:
         for name in NAMES:
-            await api.blob(b"x", name)
+            await api.push_blob(b"x", name)
         response = await api("GET", "_catalog?n=5")
         assert (response.status, response.code) == (400, "PAGINATION_NUMBER_INVALID")
         found, sizes = await follow(api, "_catalog", "repositories")
@@ -202,6 +202,6 @@ async def test_more_of_the_catalog_than_a_page_may_have(start):
 async def test_a_hundred_of_the_catalog_unless_said_otherwise(api):
     names = [f"n{number:03}" for number in range(130)]
     for name in names:
-        await api.blob(b"x", name)
+        await api.push_blob(b"x", name)
     found, sizes = await follow(api, "_catalog", "repositories")
     assert (found, sizes) == (names, [100, 30])

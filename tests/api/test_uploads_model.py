@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.api.setups import FLAVOURS
-from tests.support.http_client import digest_of, with_query
+from tests.support.http_client import with_query
+from tests.support.manifests import digest_of
 
 PIECES = st.binary(max_size=40)
 #: Where the client says that it is: nowhere, by an URL (the newest, or the first), by a range.
@@ -61,7 +62,7 @@ class Model:
         if streamed and piece:
             response = await self.api.stream("PATCH", url, piece, headers=headers)
         else:
-            response = await self.api.ask("PATCH", url, headers, piece)
+            response = await self.api.request_target("PATCH", url, headers, piece)
         if not self.alive:
             self.gone(response)
         elif start != len(self.content):
@@ -79,7 +80,7 @@ class Model:
             url = with_query(url, digest=digest_of(whole))
         elif digest == "wrong":
             url = with_query(url, digest=digest_of(whole + b"!"))
-        response = await self.api.ask("PUT", url, headers, piece)
+        response = await self.api.request_target("PUT", url, headers, piece)
         if not self.alive:
             self.gone(response)
         elif digest == "none":
@@ -96,7 +97,7 @@ class Model:
                 assert (response.status, response.code) == (400, "DIGEST_INVALID")
 
     async def status(self):
-        response = await self.api.ask("GET", self.first)
+        response = await self.api.request_target("GET", self.first)
         if self.alive:
             assert response.status == 204
             self.check_progress(response)
@@ -104,7 +105,7 @@ class Model:
             self.gone(response)
 
     async def cancel(self):
-        response = await self.api.ask("DELETE", self.first)
+        response = await self.api.request_target("DELETE", self.first)
         if self.alive:
             assert response.status == 204
             self.alive = False
@@ -133,7 +134,7 @@ class Model:
 @pytest.mark.flavours(*(name for name in FLAVOURS if name in {"ours-memory", "stock-memory"}))
 @pytest_twisted.ensureDeferred
 async def test_any_sequence(api, flavour, steps):
-    model = Model(api, await api.start(), flavour)
+    model = Model(api, await api.start_upload(), flavour)
     for name, *arguments in steps:
         await getattr(model, name)(*arguments)
     await model.end()

@@ -6,91 +6,94 @@ import pytest
 import pytest_twisted
 
 from tests.api.upload_checks import DIGEST, ONE, THREE, TWO, WHOLE, accepted, closed, refused
-from tests.support.http_client import digest_of, with_query
+from tests.support.http_client import with_query
+from tests.support.manifests import digest_of
 from twisted_registry.api.uploads import UploadState
 
 
 @pytest_twisted.ensureDeferred
 async def test_out_of_order(api):
-    url = await api.start()
+    url = await api.start_upload()
     for header in ("1-3", "100-102", "3-1", "x", "1", "bytes 0", "-5"):
-        response = await api.ask("PATCH", url, {"Content-Range": header}, b"abc")
+        response = await api.request_target("PATCH", url, {"Content-Range": header}, b"abc")
         url = await refused(api, response, 0)
-    url = accepted(await api.ask("PATCH", url, body=ONE), len(ONE))
+    url = accepted(await api.request_target("PATCH", url, body=ONE), len(ONE))
     for first in (0, len(ONE) - 1, len(ONE) + 1):
         headers = {"Content-Range": f"{first}-{first + len(TWO) - 1}"}
-        await refused(api, await api.ask("PATCH", url, headers, TWO), len(ONE))
+        await refused(api, await api.request_target("PATCH", url, headers, TWO), len(ONE))
         put = with_query(url, digest=digest_of(ONE + TWO))
-        await refused(api, await api.ask("PUT", put, headers, TWO), len(ONE))
+        await refused(api, await api.request_target("PUT", put, headers, TWO), len(ONE))
     await closed(api, url, ONE + TWO, body=TWO)
 
 
 @pytest_twisted.ensureDeferred
 async def test_an_old_location(api):
     """The URL says where the client believes to be, if nothing else does."""
-    old = await api.start()
-    url = accepted(await api.ask("PATCH", old, body=ONE), len(ONE))
-    url = await refused(api, await api.ask("PATCH", old, body=TWO), len(ONE))
+    old = await api.start_upload()
+    url = accepted(await api.request_target("PATCH", old, body=ONE), len(ONE))
+    url = await refused(api, await api.request_target("PATCH", old, body=TWO), len(ONE))
     put = with_query(old, digest=digest_of(ONE + TWO))
-    url = await refused(api, await api.ask("PUT", put, body=TWO), len(ONE))
+    url = await refused(api, await api.request_target("PUT", put, body=TWO), len(ONE))
     headers = {"Content-Range": f"{len(ONE)}-{len(ONE + TWO) - 1}"}
-    url = accepted(await api.ask("PATCH", old, headers, TWO), len(ONE + TWO))
+    url = accepted(await api.request_target("PATCH", old, headers, TWO), len(ONE + TWO))
     await closed(api, url, WHOLE, body=THREE)
 
 
 @pytest_twisted.ensureDeferred
 async def test_without_a_state(api):
     """Distribution insists on it; what is stored says enough."""
-    url = (await api.start()).partition("?")[0]
-    accepted(await api.ask("PATCH", url, body=ONE), len(ONE))
-    accepted(await api.ask("PATCH", url, body=TWO), len(ONE + TWO))
+    url = (await api.start_upload()).partition("?")[0]
+    accepted(await api.request_target("PATCH", url, body=ONE), len(ONE))
+    accepted(await api.request_target("PATCH", url, body=TWO), len(ONE + TWO))
     await closed(api, url, WHOLE, body=THREE)
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_state_of_somebody_else(api):
-    one, two = await api.start(), await api.start()
+    one, two = await api.start_upload(), await api.start_upload()
     state = two.partition("_state=")[2]
     upload = one.partition("?")[0]
     forged = UploadState("a", upload.rpartition("/")[2], 0).pack(b"another secret")
-    elsewhere = (await api.start("b")).partition("_state=")[2]
+    elsewhere = (await api.start_upload("b")).partition("_state=")[2]
     for text in (state, forged, elsewhere, "", "x", "%FF", "%00", "a" * 3000):
         for method in ("PATCH", "PUT"):
-            response = await api.ask(method, f"{upload}?_state={text}&digest={DIGEST}", body=WHOLE)
+            response = await api.request_target(
+                method, f"{upload}?_state={text}&digest={DIGEST}", body=WHOLE
+            )
             if text == "%FF":
                 assert response.status == 400
             else:
                 assert (response.status, response.code) == (404, "BLOB_UPLOAD_INVALID"), text
-    accepted(await api.ask("GET", one), 0)
+    accepted(await api.request_target("GET", one), 0)
     await closed(api, one, WHOLE, body=WHOLE)
 
 
 @pytest_twisted.ensureDeferred
 async def test_an_upload_of_another_repository(api):
-    url = await api.start()
+    url = await api.start_upload()
     elsewhere = url.replace("/v2/a/", "/v2/b/")
     for method in ("GET", "PATCH", "PUT", "DELETE"):
-        response = await api.ask(
+        response = await api.request_target(
             method, with_query(elsewhere, digest=DIGEST), body=None if method == "GET" else b""
         )
         assert (response.status, response.code) == (404, "BLOB_UPLOAD_UNKNOWN"), method
-    accepted(await api.ask("GET", url), 0)
+    accepted(await api.request_target("GET", url), 0)
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_closing_put_without_a_digest(api):
-    url = accepted(await api.ask("PATCH", await api.start(), body=ONE), len(ONE))
+    url = accepted(await api.request_target("PATCH", await api.start_upload(), body=ONE), len(ONE))
     for query in ("", "&digest="):
-        response = await api.ask("PUT", url + query, body=b"")
+        response = await api.request_target("PUT", url + query, body=b"")
         assert (response.status, response.code) == (400, "DIGEST_INVALID")
     await closed(api, url, ONE)
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_closing_put_with_what_is_no_digest(api):
-    url = accepted(await api.ask("PATCH", await api.start(), body=ONE), len(ONE))
+    url = accepted(await api.request_target("PATCH", await api.start_upload(), body=ONE), len(ONE))
     for digest in ("x", "sha256:", "sha256:ABC", f"md5:{'0' * 32}", f"sha256:{'0' * 63}"):
-        response = await api.ask("PUT", with_query(url, digest=digest), body=b"")
+        response = await api.request_target("PUT", with_query(url, digest=digest), body=b"")
         assert (response.status, response.code) == (400, "DIGEST_INVALID"), digest
     await closed(api, url, ONE)
 
@@ -98,23 +101,23 @@ async def test_a_closing_put_with_what_is_no_digest(api):
 @pytest.mark.parametrize("last", [b"", TWO])
 @pytest_twisted.ensureDeferred
 async def test_a_closing_put_with_another_digest(api, last):
-    url = accepted(await api.ask("PATCH", await api.start(), body=ONE), len(ONE))
-    response = await api.ask("PUT", with_query(url, digest=DIGEST), body=last)
+    url = accepted(await api.request_target("PATCH", await api.start_upload(), body=ONE), len(ONE))
+    response = await api.request_target("PUT", with_query(url, digest=DIGEST), body=last)
     assert (response.status, response.code) == (400, "DIGEST_INVALID")
-    assert (await api.ask("GET", url)).code == "BLOB_UPLOAD_UNKNOWN"
+    assert (await api.request_target("GET", url)).code == "BLOB_UPLOAD_UNKNOWN"
     for content in (ONE, ONE + TWO, WHOLE):
         assert (await api("GET", f"a/blobs/{digest_of(content)}")).status == 404
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_chunk_of_another_length(api):
-    url = await api.start()
+    url = await api.start_upload()
     for header in ("0-1", f"0-{len(ONE)}"):
-        response = await api.ask("PATCH", url, {"Content-Range": header}, ONE)
+        response = await api.request_target("PATCH", url, {"Content-Range": header}, ONE)
         assert (response.status, response.code) == (400, "SIZE_INVALID")
-        accepted(await api.ask("GET", url), 0)
+        accepted(await api.request_target("GET", url), 0)
     put = with_query(url, digest=digest_of(ONE))
-    response = await api.ask("PUT", put, {"Content-Range": "0-1"}, ONE)
+    response = await api.request_target("PUT", put, {"Content-Range": "0-1"}, ONE)
     assert (response.status, response.code) == (400, "SIZE_INVALID")
     await closed(api, url, ONE, body=ONE)
 
@@ -122,11 +125,11 @@ async def test_a_chunk_of_another_length(api):
 @pytest_twisted.ensureDeferred
 async def test_a_streamed_chunk_of_another_length(api, flavour):
     """Its length may be known only when it has been stored: the client is told where it is."""
-    url = await api.start()
+    url = await api.start_upload()
     response = await api.stream("PATCH", url, ONE, headers={"Content-Range": "0-1"})
     assert (response.status, response.code) == (400, "SIZE_INVALID")
     stored = ONE if flavour.startswith("ours") else b""
-    accepted(await api.ask("GET", url), len(stored))
+    accepted(await api.request_target("GET", url), len(stored))
     assert response.get("Range") == f"0-{max(len(stored) - 1, 0)}"
     await closed(api, response.get("Location"), stored + TWO, body=TWO)
 
@@ -134,7 +137,7 @@ async def test_a_streamed_chunk_of_another_length(api, flavour):
 @pytest_twisted.ensureDeferred
 async def test_a_streamed_last_chunk_of_another_length(api, flavour):
     """Where the length is known too late, the digest alone decides."""
-    url = await api.start()
+    url = await api.start_upload()
     put = with_query(url, digest=digest_of(ONE))
     response = await api.stream("PUT", put, ONE, headers={"Content-Range": "0-1"})
     if flavour.startswith("ours"):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tests.support.http_client import digest_of, with_query
+from tests.support.http_client import with_query
+from tests.support.manifests import digest_of
 
 ONE, TWO, THREE = b"one" * 400, b"two" * 500, b"three" * 600
 WHOLE = ONE + TWO + THREE
@@ -12,12 +13,12 @@ DIGEST = digest_of(WHOLE)
 async def closed(api, url, content, digest=None, body=None, **headers):
     """Close an upload, and check that all of it is there."""
     digest = digest or digest_of(content)
-    response = await api.ask("PUT", with_query(url, digest=digest), headers, body)
+    response = await api.request_target("PUT", with_query(url, digest=digest), headers, body)
     assert response.status == 201, response
     assert response.get("Docker-Content-Digest") == digest
     assert response.get("Location") == f"http://{api.host}/v2/a/blobs/{digest}"
-    assert (await api.ask("GET", response.get("Location"))).body == content
-    assert (await api.ask("GET", url)).code == "BLOB_UPLOAD_UNKNOWN"
+    assert (await api.request_target("GET", response.get("Location"))).body == content
+    assert (await api.request_target("GET", url)).code == "BLOB_UPLOAD_UNKNOWN"
 
 
 def accepted(response, size):
@@ -34,5 +35,5 @@ async def refused(api, response, size):
     assert (response.status, response.code) == (416, "RANGE_INVALID")
     assert response.get("Range") == f"0-{max(size - 1, 0)}"
     url = response.get("Location")
-    assert accepted(await api.ask("GET", url), size)
+    assert accepted(await api.request_target("GET", url), size)
     return url

@@ -12,7 +12,8 @@ from attrs import define, field
 from twisted.internet import reactor
 from twisted.logger import eventAsText, globalLogPublisher
 
-from tests.support.http_client import RegistryClient, descriptor, digest_of, image
+from tests.support.http_client import RegistryClient
+from tests.support.manifests import descriptor, digest_of, image
 from tests.support.passwords import entries, shown
 from tests.support.services import HTTP, running
 from tests.support.tokens import ISSUER, REALM, SERVICE, claims, jwk, jwks, key, mint
@@ -74,20 +75,24 @@ class Defended:
         if user and self.kind == PASSWORDS:
             sent["Authorization"] = shown(user, USERS[user])
         elif user:
-            asked = await self.api.ask(method, target, sent, None if body is None else b"")
+            asked = await self.api.request_target(
+                method, target, sent, None if body is None else b""
+            )
             if asked.status != 401:
                 return asked
             sent["Authorization"] = f"Bearer {await self.token(user, scope_in(asked))}"
         if "Authorization" in sent:
             self.shown.append(sent["Authorization"])
-        return await self.api.ask(method, target, sent, body)
+        return await self.api.request_target(method, target, sent, body)
 
     async def token(self, user, scope):
         """A token for a scope; the other service gives whatever is asked for."""
         if self.kind == SIGNED:
             return mint(key("P-256"), "ES256", self.claims(user, scope), kid="k")
         target = f"/auth/token?scope={quote(scope)}"
-        given = await self.api.ask("GET", target, {"Authorization": shown(user, USERS[user])})
+        given = await self.api.request_target(
+            "GET", target, {"Authorization": shown(user, USERS[user])}
+        )
         assert given.status == 200
         return given.json()["token"]
 
@@ -108,7 +113,7 @@ class Defended:
 
     async def refuses(self, authorization):
         """The challenge that answers credentials; nothing of them may come back."""
-        answer = await self.api.ask("GET", TARGET, {"Authorization": authorization})
+        answer = await self.api.request_target("GET", TARGET, {"Authorization": authorization})
         assert answer.status == 401
         secret = authorization.partition(" ")[2]
         assert len(secret) < 8 or secret not in answer.raw.decode("latin-1")

@@ -14,7 +14,7 @@ import pytest
 import pytest_twisted
 
 from tests.attacks.defended import LAYER, OWN, PASSWORDS, SIGNED, USERS, defended
-from tests.support.http_client import digest_of
+from tests.support.manifests import digest_of
 from tests.support.tokens import REALM
 
 STORE = "https://objects.example/images"
@@ -63,7 +63,7 @@ async def test_a_host_that_a_caller_makes_up_does_not_get_into_a_challenge(tmp_p
             said = host.encode().decode("latin-1")
             for name in ("Host", "X-Forwarded-Host", "Forwarded"):
                 value = f'host="{said}"' if name == "Forwarded" else said
-                answer = await world.api.ask("GET", "/v2/", {name: value})
+                answer = await world.api.request_target("GET", "/v2/", {name: value})
                 assert answer.status in ({400, 401} if name == "Host" else {401}), (name, host)
                 assert answer.raw.count(b"HTTP/1.1 ") == 1
                 if answer.status == 401:
@@ -72,7 +72,7 @@ async def test_a_host_that_a_caller_makes_up_does_not_get_into_a_challenge(tmp_p
                     assert "evil" not in realm
                     assert answer.get("WWW-Authenticate").count("service=") == 1
         for value in ("javascript", "ftp", "https://evil.example/", 'https"', ""):
-            answer = await world.api.ask("GET", "/v2/", {"X-Forwarded-Proto": value})
+            answer = await world.api.request_target("GET", "/v2/", {"X-Forwarded-Proto": value})
             assert "evil" not in answer.get("WWW-Authenticate")
             assert 'realm="http' in answer.get("WWW-Authenticate")
 
@@ -81,6 +81,6 @@ async def test_a_host_that_a_caller_makes_up_does_not_get_into_a_challenge(tmp_p
 async def test_the_host_that_the_operator_set_is_the_one(tmp_path):
     async with defended(OWN, tmp_path, http="  host: https://registry.example\n") as world:
         for name in ("Host", "X-Forwarded-Host"):
-            answer = await world.api.ask("GET", "/v2/", {name: "evil.example"})
+            answer = await world.api.request_target("GET", "/v2/", {name: "evil.example"})
             assert 'realm="https://registry.example/auth/token"' in answer.get("WWW-Authenticate")
             assert "evil" not in answer.raw.decode()

@@ -162,7 +162,9 @@ async def test_a_token_that_was_signed_for_something_else(world, more):
 @pytest_twisted.ensureDeferred
 async def test_credentials_of_one_scheme_are_none_of_another(world):
     async def status(authorization):
-        return (await world.api.ask("GET", TARGET, {"Authorization": authorization})).status
+        return (
+            await world.api.request_target("GET", TARGET, {"Authorization": authorization})
+        ).status
 
     own = await world.token("root", SCOPE) if world.kind == OWN else "eyJ"
     good = {
@@ -203,11 +205,11 @@ HEADERS = {
 async def test_no_other_header_says_who_somebody_is(world):
     for name, value in HEADERS.items():
         for method in ("GET", "HEAD", "DELETE", "PUT", "POST"):
-            answer = await world.api.ask(method, TARGET, {name: value}, b"")
+            answer = await world.api.request_target(method, TARGET, {name: value}, b"")
             assert answer.status in {401, 405}, (name, method)
             assert (answer.status == 405) == (method == "POST")
     for query in ("access_token=x", f"token={USERS['root']}", "_method=GET", "user=root"):
-        assert (await world.api.ask("GET", f"{TARGET}?{query}")).status == 401
+        assert (await world.api.request_target("GET", f"{TARGET}?{query}")).status == 401
 
 
 @pytest_twisted.ensureDeferred
@@ -254,9 +256,9 @@ async def _enter(world, entrance, name, password):
     if entrance == "form":
         form = f"grant_type=password&username={_quoted(name)}&password={_quoted(password)}"
         kind = {"Content-Type": "application/x-www-form-urlencoded"}
-        return await world.api.ask("POST", "/auth/token", kind, form.encode())
+        return await world.api.request_target("POST", "/auth/token", kind, form.encode())
     target = "/auth/token" if entrance == "token" else TARGET
-    return await world.api.ask("GET", target, {"Authorization": shown(name, password)})
+    return await world.api.request_target("GET", target, {"Authorization": shown(name, password)})
 
 
 def _quoted(text):

@@ -6,7 +6,8 @@ import pytest
 import pytest_twisted
 
 from tests.attacks.defended import CONFIG, HIDDEN, LAYER, SECRET_IMAGE, SIGNATURE
-from tests.support.http_client import descriptor, digest_of, image, with_query
+from tests.support.http_client import with_query
+from tests.support.manifests import descriptor, digest_of, image
 
 BLOB, MANIFEST = digest_of(LAYER), digest_of(SECRET_IMAGE)
 #: Refusals: of somebody who may log in, and of somebody who has.

@@ -12,7 +12,7 @@ import pytest
 import pytest_twisted
 
 from tests.attacks.defended import HIDDEN, LAYER, OWN, SECRET_IMAGE
-from tests.support.http_client import OCI_IMAGE, descriptor, digest_of
+from tests.support.manifests import OCI_IMAGE, descriptor, digest_of
 
 #: As they stand in a URL. None of them is the name of a repository, a tag, a digest or an upload.
 OUTSIDE = [
@@ -84,7 +84,7 @@ async def test_a_name_leads_nowhere(world, method, target, answers):
         assert not any(each in answer.raw for each in HIDDEN), name
         assert b"root:" not in answer.body
         assert answer.get("X-Injected") is None
-        assert answer.whole
+        assert answer.is_complete
         if answer.status == 200 and "artifactType" in target:
             assert answer.json()["manifests"] == []
     assert world.tree() == before
@@ -122,7 +122,7 @@ async def test_the_name_in_a_scope_leads_nowhere(world):
     for name in (*OUTSIDE, "team/../secret/app", "team%2F..%2Fsecret/app", "team//app", "team/"):
         for scope in (f"repository:{name}:pull", f"repository:{quote(name)}:*", f"{name}:x:pull"):
             target = f"/auth/token?service={name}&account={name}&scope={scope}"
-            answer = await world.api.ask("GET", target)
+            answer = await world.api.request_target("GET", target)
             assert answer.status in {200, 400}, (name, answer)
             if answer.status == 200:
                 assert answer.json()["scope"] == "", name

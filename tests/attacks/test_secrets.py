@@ -48,13 +48,15 @@ async def traffic(world):
     if world.kind == OWN:
         for user, password in (("ada", USERS["ada"]), ("ada", WRONG)):
             sent = {"Authorization": shown(user, password)}
-            given.append(await world.api.ask("GET", "/auth/token?offline_token=true", sent))
+            given.append(
+                await world.api.request_target("GET", "/auth/token?offline_token=true", sent)
+            )
             form = f"grant_type=password&username={user}&password={password}&access_type=offline"
-            given.append(await world.api.ask("POST", "/auth/token", FORM, form.encode()))
+            given.append(await world.api.request_target("POST", "/auth/token", FORM, form.encode()))
         refresh = given[0].json()["refresh_token"]
         for token in (refresh, WRONG):
             form = f"grant_type=refresh_token&refresh_token={token}"
-            given.append(await world.api.ask("POST", "/auth/token", FORM, form.encode()))
+            given.append(await world.api.request_target("POST", "/auth/token", FORM, form.encode()))
         answers += [answer for answer in given if answer.status != 200]
         assert len(answers) == 9
     tokens = [answer.json() for answer in given if answer.status == 200]

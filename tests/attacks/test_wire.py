@@ -9,7 +9,8 @@ import pytest
 import pytest_twisted
 
 from tests.attacks.defended import HIDDEN, LAYER, OWN, PASSWORDS, TARGET, USERS
-from tests.support.http_client import connect, digest_of, head
+from tests.support.http_client import connect, head
+from tests.support.manifests import digest_of
 from tests.support.passwords import shown
 
 OPEN = "/v2/public/app/tags/list"
@@ -124,21 +125,21 @@ async def test_very_many_scopes(world):
     sent = {"Authorization": shown("root", USERS["root"])}
     many = [f"repository:team/a{number}:pull,push" for number in range(2000)]
     short = "+".join(many[:200])
-    answer = await world.api.ask("GET", f"/auth/token?scope={short}", sent)
+    answer = await world.api.request_target("GET", f"/auth/token?scope={short}", sent)
     assert (answer.status, len(answer.json()["scope"].split())) == (200, 100)
     # What is given can be shown again.
     shows = {"Authorization": f"Bearer {answer.json()['token']}"}
-    assert (await world.api.ask("GET", "/v2/team/a99/tags/list", shows)).status == 404
-    assert (await world.api.ask("GET", "/v2/team/a100/tags/list", shows)).status == 401
-    answer = await world.api.ask("GET", f"/auth/token?{'scope=x&' * 500}", sent)
+    assert (await world.api.request_target("GET", "/v2/team/a99/tags/list", shows)).status == 404
+    assert (await world.api.request_target("GET", "/v2/team/a100/tags/list", shows)).status == 401
+    answer = await world.api.request_target("GET", f"/auth/token?{'scope=x&' * 500}", sent)
     assert answer.status == 400
-    answer = await world.api.ask("GET", f"/auth/token?scope={'+'.join(many)}", sent)
+    answer = await world.api.request_target("GET", f"/auth/token?scope={'+'.join(many)}", sent)
     assert answer.status == 414
     for text, status in ((" ".join(many), 200), ("a" * 60_000, 200), (" " * 60_000, 200),
                          (":" * 60_000, 200), ("a" * 70_000, 413)):  # fmt: skip
         form = f"grant_type=password&username=root&password={USERS['root']}&scope={text}"
         body = form.replace(" ", "+").encode()
-        answer = await world.api.ask("POST", "/auth/token", {"Content-Type": FORM}, body)
+        answer = await world.api.request_target("POST", "/auth/token", {"Content-Type": FORM}, body)
         assert answer.status == status
         if status == 200:
             assert len(answer.json()["scope"].split()) in {0, 100}

@@ -21,7 +21,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater, react
 
-from tests.support.http_client import digest_of
+from tests.support.manifests import digest_of
 from tests.support.served_image import MANIFEST, SocketConnection, serve_image
 from tests.support.tokens import ISSUER, REALM, SERVICE, claims, jwk, jwks, key, mint
 from twisted_registry.auth.access import OpenAccess, SchemeAccess

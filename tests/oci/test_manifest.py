@@ -10,12 +10,12 @@ from tests.support.manifests import (
     CONFIG,
     LAYER,
     OTHER,
-    artifact,
-    entry,
-    image,
-    index,
-    parse,
-    without,
+    artifact_document,
+    descriptor,
+    image_document,
+    index_document,
+    parse_document,
+    without_key,
 )
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.manifest import (
@@ -39,7 +39,7 @@ from twisted_registry.oci.manifest import (
 
 @pytest.mark.parametrize("media_type", [OCI_IMAGE, DOCKER_IMAGE])
 def test_an_image(media_type):
-    manifest = parse(image(), media_type)
+    manifest = parse_document(image_document(), media_type)
     assert (manifest.media_type, manifest.kind) == (media_type, ManifestKind.IMAGE)
     assert manifest.config == Descriptor(CONFIG, Digest.of(b"{}"), 2)
     assert [layer.digest for layer in manifest.layers] == [Digest.of(b"one"), Digest.of(b"two")]
@@ -51,7 +51,9 @@ def test_an_image(media_type):
 @pytest.mark.parametrize("media_type", [OCI_INDEX, DOCKER_INDEX])
 def test_an_index(media_type):
     platform = {"architecture": "arm", "os": "linux", "variant": "v7"}
-    manifest = parse(index(manifests=[entry(b"child", OCI_IMAGE, platform=platform)]), media_type)
+    manifest = parse_document(
+        index_document(manifests=[descriptor(b"child", OCI_IMAGE, platform=platform)]), media_type
+    )
     assert (manifest.media_type, manifest.kind) == (media_type, ManifestKind.INDEX)
     (child,) = manifest.manifests
     assert (child.digest, child.platform) == (Digest.of(b"child"), platform)
@@ -60,34 +62,42 @@ def test_an_index(media_type):
 
 
 def test_an_artifact_manifest():
-    manifest = parse(artifact(artifactType="a/b", subject=entry(b"subject")))
+    manifest = parse_document(artifact_document(artifactType="a/b", subject=descriptor(b"subject")))
     assert manifest.kind is ManifestKind.ARTIFACT
     assert [blob.digest for blob in manifest.blobs] == [Digest.of(b"one")]
     assert manifest.subject.digest == Digest.of(b"subject")
-    assert parse({"mediaType": OCI_ARTIFACT}).blobs == ()
+    assert parse_document({"mediaType": OCI_ARTIFACT}).blobs == ()
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
 def test_digests_of_every_algorithm(algorithm):
     digest = Digest.of(b"x", algorithm)
     layer = {"mediaType": LAYER, "digest": str(digest), "size": 1}
-    assert parse(image(layers=[layer]), OCI_IMAGE).layers[0].digest == digest
+    assert parse_document(image_document(layers=[layer]), OCI_IMAGE).layers[0].digest == digest
 
 
 def test_layers_and_manifests_may_be_missing_null_or_empty():
     for layers in ({}, {"layers": None}, {"layers": []}):
-        assert parse({**without(image(), "layers"), **layers}, OCI_IMAGE).layers == ()
+        assert (
+            parse_document({**without_key(image_document(), "layers"), **layers}, OCI_IMAGE).layers
+            == ()
+        )
     for manifests in ({}, {"manifests": None}, {"manifests": []}):
         document = {"schemaVersion": 2, **manifests}
-        assert parse(document, OCI_INDEX).manifests == ()
+        assert parse_document(document, OCI_INDEX).manifests == ()
 
 
 def test_a_layer_with_urls_or_of_a_foreign_type_need_not_be_held():
     urls = ["https://example.org/layer"]
     foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
     nondistributable = "application/vnd.oci.image.layer.nondistributable.v1.tar"
-    layers = [entry(urls=urls), entry(urls=[]), entry(b"x", foreign), entry(b"x", nondistributable)]
-    read = parse(image(layers=layers), OCI_IMAGE).layers
+    layers = [
+        descriptor(urls=urls),
+        descriptor(urls=[]),
+        descriptor(b"x", foreign),
+        descriptor(b"x", nondistributable),
+    ]
+    read = parse_document(image_document(layers=layers), OCI_IMAGE).layers
     assert [layer.is_foreign for layer in read] == [True, False, True, True]
     assert read[0].urls == tuple(urls)
 
@@ -96,16 +106,16 @@ def test_a_layer_with_urls_or_of_a_foreign_type_need_not_be_held():
 
 
 def test_the_document_says_what_it_is_when_the_request_does_not():
-    assert parse(image(mediaType=DOCKER_IMAGE)).media_type == DOCKER_IMAGE
-    assert parse({"mediaType": OTHER}).media_type == OTHER
+    assert parse_document(image_document(mediaType=DOCKER_IMAGE)).media_type == DOCKER_IMAGE
+    assert parse_document({"mediaType": OTHER}).media_type == OTHER
 
 
 def test_without_any_word_the_shape_decides():
-    assert parse(image()).media_type == OCI_IMAGE
-    assert parse(index()).media_type == OCI_INDEX
-    assert parse(image(mediaType="")).media_type == OCI_IMAGE
-    assert guess_media_type(json.dumps(image()).encode()) == OCI_IMAGE
-    assert guess_media_type(json.dumps(index()).encode()) == OCI_INDEX
+    assert parse_document(image_document()).media_type == OCI_IMAGE
+    assert parse_document(index_document()).media_type == OCI_INDEX
+    assert parse_document(image_document(mediaType="")).media_type == OCI_IMAGE
+    assert guess_media_type(json.dumps(image_document()).encode()) == OCI_IMAGE
+    assert guess_media_type(json.dumps(index_document()).encode()) == OCI_INDEX
     assert guess_media_type(b'{"config": []}') is None
     assert guess_media_type(b"text") is None
 
@@ -119,17 +129,19 @@ def test_nothing_says_what_it_is(content):
 @pytest.mark.parametrize("media_type", [*KIND_BY_MEDIA_TYPE, OTHER])
 def test_a_document_of_another_type_than_the_request_says_is_refused(media_type):
     with pytest.raises(ManifestInvalid, match="Content-Type"):
-        parse({**image(), "mediaType": "application/vnd.example.other"}, media_type)
+        parse_document(
+            {**image_document(), "mediaType": "application/vnd.example.other"}, media_type
+        )
 
 
 @pytest.mark.parametrize("declared", [5, None, ["a"], {}, True])
 def test_a_media_type_that_is_no_string(declared):
     if declared is None:
-        assert parse(image(mediaType=None), OCI_IMAGE).media_type == OCI_IMAGE
+        assert parse_document(image_document(mediaType=None), OCI_IMAGE).media_type == OCI_IMAGE
         return
     for media_type in (None, OCI_IMAGE, OTHER):
         with pytest.raises(ManifestInvalid, match="mediaType"):
-            parse({**image(), "mediaType": declared}, media_type)
+            parse_document({**image_document(), "mediaType": declared}, media_type)
 
 
 BAD_TYPES = [
@@ -172,17 +184,17 @@ def test_what_a_stored_document_tells_of_its_type():
 
 
 @pytest.mark.parametrize("media_type", [OCI_IMAGE, DOCKER_IMAGE])
-@pytest.mark.parametrize("manifests", [None, [], [entry(b"child", OCI_IMAGE)], "x"])
+@pytest.mark.parametrize("manifests", [None, [], [descriptor(b"child", OCI_IMAGE)], "x"])
 def test_an_image_that_is_an_index_too(media_type, manifests):
     with pytest.raises(ManifestInvalid, match="manifests"):
-        parse(image(manifests=manifests), media_type)
+        parse_document(image_document(manifests=manifests), media_type)
 
 
 @pytest.mark.parametrize("media_type", [OCI_INDEX, DOCKER_INDEX])
-@pytest.mark.parametrize("extra", [{"layers": []}, {"config": None}, {"layers": [entry()]}])
+@pytest.mark.parametrize("extra", [{"layers": []}, {"config": None}, {"layers": [descriptor()]}])
 def test_an_index_that_is_an_image_too(media_type, extra):
     with pytest.raises(ManifestInvalid, match="index"):
-        parse(index(**extra), media_type)
+        parse_document(index_document(**extra), media_type)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +208,7 @@ def test_an_index_that_is_an_image_too(media_type, extra):
     ],
 )
 def test_a_key_that_stands_twice(text):
-    config = json.dumps(entry(b"{}", CONFIG))
+    config = json.dumps(descriptor(b"{}", CONFIG))
     with pytest.raises(ManifestInvalid):
         parse_manifest((text % (config, config)).encode(), OCI_IMAGE)
 
@@ -204,14 +216,16 @@ def test_a_key_that_stands_twice(text):
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32", "latin-1"])
 def test_json_is_utf_8_without_a_mark(encoding):
     # RFC 8259 section 8.1. What Python's reader would guess, others refuse.
-    content = json.dumps(image(annotations={"a": "\u00e9"}), ensure_ascii=False).encode(encoding)
+    content = json.dumps(image_document(annotations={"a": "\u00e9"}), ensure_ascii=False).encode(
+        encoding
+    )
     with pytest.raises(ManifestInvalid):
         parse_manifest(content, OCI_IMAGE)
     assert declared_media_type(content) is None
 
 
 def test_half_a_character_is_not_utf_8():
-    content = json.dumps(image(annotations={"a": "@"})).encode()
+    content = json.dumps(image_document(annotations={"a": "@"})).encode()
     with pytest.raises(ManifestInvalid):
         parse_manifest(content.replace(b"@", b"\xed\xa0\x80"), OCI_IMAGE)
 
@@ -221,11 +235,11 @@ def test_half_a_character_is_not_utf_8():
 
 @pytest.mark.parametrize("version", [None, 1, 3, "2", True, 2.0, [2], 10**400])
 def test_schema_version(version):
-    for document, media_type in ((image(), OCI_IMAGE), (index(), OCI_INDEX)):
+    for document, media_type in ((image_document(), OCI_IMAGE), (index_document(), OCI_INDEX)):
         with pytest.raises(ManifestInvalid, match="schemaVersion"):
-            parse({**document, "schemaVersion": version}, media_type)
+            parse_document({**document, "schemaVersion": version}, media_type)
     with pytest.raises(ManifestInvalid, match="schemaVersion"):
-        parse(without(image(), "schemaVersion"), OCI_IMAGE)
+        parse_document(without_key(image_document(), "schemaVersion"), OCI_IMAGE)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"5", b'"x"', b"{", b"\xff", b"{}x"])
@@ -239,70 +253,70 @@ BAD_DESCRIPTORS = [
     (None, ""),
     ("x", ""),
     ([], ""),
-    (without(entry(), "mediaType"), ".mediaType"),
-    (entry(media_type=5), ".mediaType"),
-    (without(entry(), "digest"), ".digest"),
-    (entry(digest=5), ".digest"),
-    (entry(digest="sha256:x"), ".digest"),
-    (entry(digest="md5:" + "a" * 32), ".digest"),
-    (without(entry(), "size"), ".size"),
-    (entry(size="1"), ".size"),
-    (entry(size=1.0), ".size"),
-    (entry(size=-1), ".size"),
-    (entry(size=True), ".size"),
-    (entry(size=2**63), ".size"),
-    (entry(urls="https://x"), ".urls"),
-    (entry(urls=[5]), ".urls"),
-    (entry(platform=[]), ".platform"),
-    (entry(platform={"os": []}), ".platform.os"),
-    (entry(platform={"architecture": {}}), ".platform.architecture"),
-    (entry(platform={"os": 5, "architecture": "arm"}), ".platform.os"),
+    (without_key(descriptor(), "mediaType"), ".mediaType"),
+    (descriptor(media_type=5), ".mediaType"),
+    (without_key(descriptor(), "digest"), ".digest"),
+    (descriptor(digest=5), ".digest"),
+    (descriptor(digest="sha256:x"), ".digest"),
+    (descriptor(digest="md5:" + "a" * 32), ".digest"),
+    (without_key(descriptor(), "size"), ".size"),
+    (descriptor(size="1"), ".size"),
+    (descriptor(size=1.0), ".size"),
+    (descriptor(size=-1), ".size"),
+    (descriptor(size=True), ".size"),
+    (descriptor(size=2**63), ".size"),
+    (descriptor(urls="https://x"), ".urls"),
+    (descriptor(urls=[5]), ".urls"),
+    (descriptor(platform=[]), ".platform"),
+    (descriptor(platform={"os": []}), ".platform.os"),
+    (descriptor(platform={"architecture": {}}), ".platform.architecture"),
+    (descriptor(platform={"os": 5, "architecture": "arm"}), ".platform.os"),
 ]
 
 
-@pytest.mark.parametrize(("descriptor", "where"), BAD_DESCRIPTORS)
-def test_a_descriptor_that_is_none_is_named(descriptor, where):
+@pytest.mark.parametrize(("bad", "where"), BAD_DESCRIPTORS)
+def test_a_descriptor_that_is_none_is_named(bad, where):
     documents = [
-        (image(layers=[entry(), descriptor]), OCI_IMAGE, "layers[1]"),
-        (image(config=descriptor), DOCKER_IMAGE, "config"),
-        (index(manifests=[entry(), descriptor]), OCI_INDEX, "manifests[1]"),
-        (artifact(blobs=[entry(), descriptor]), OCI_ARTIFACT, "blobs[1]"),
+        (image_document(layers=[descriptor(), bad]), OCI_IMAGE, "layers[1]"),
+        (image_document(config=bad), DOCKER_IMAGE, "config"),
+        (index_document(manifests=[descriptor(), bad]), OCI_INDEX, "manifests[1]"),
+        (artifact_document(blobs=[descriptor(), bad]), OCI_ARTIFACT, "blobs[1]"),
     ]
-    if descriptor is not None:
-        documents.append((image(subject=descriptor), OCI_IMAGE, "subject"))
-        documents.append((index(subject=descriptor), OCI_INDEX, "subject"))
+    if bad is not None:
+        documents.append((image_document(subject=bad), OCI_IMAGE, "subject"))
+        documents.append((index_document(subject=bad), OCI_INDEX, "subject"))
     for document, media_type, name in documents:
         with pytest.raises(ManifestInvalid) as caught:
-            parse(document, media_type)
+            parse_document(document, media_type)
         assert str(caught.value).startswith(f"{name}{where}:")
 
 
 @pytest.mark.parametrize("value", ["x", {}, 5, True, ""])
 def test_a_list_of_descriptors_that_is_none(value):
     for document, media_type in (
-        (image(layers=value), OCI_IMAGE),
-        (index(manifests=value), OCI_INDEX),
-        (artifact(blobs=value), OCI_ARTIFACT),
+        (image_document(layers=value), OCI_IMAGE),
+        (index_document(manifests=value), OCI_INDEX),
+        (artifact_document(blobs=value), OCI_ARTIFACT),
     ):
         with pytest.raises(ManifestInvalid, match="list"):
-            parse(document, media_type)
+            parse_document(document, media_type)
 
 
 def test_an_image_needs_a_configuration():
     with pytest.raises(ManifestInvalid, match="config"):
-        parse(without(image(), "config"), OCI_IMAGE)
+        parse_document(without_key(image_document(), "config"), OCI_IMAGE)
 
 
 @pytest.mark.parametrize("value", ["x", [], 5, {"a": 5}, {"a": None}, {"a": {}}])
 def test_annotations_are_strings(value):
     with pytest.raises(ManifestInvalid, match="annotations"):
-        parse(image(annotations=value), OCI_IMAGE)
+        parse_document(image_document(annotations=value), OCI_IMAGE)
 
 
 @pytest.mark.parametrize("value", [5, [], {}, True])
 def test_the_artifact_type_is_a_string(value):
     with pytest.raises(ManifestInvalid, match="artifactType"):
-        parse(image(artifactType=value), OCI_IMAGE)
+        parse_document(image_document(artifactType=value), OCI_IMAGE)
 
 
 # Types that nobody here knows.
@@ -316,8 +330,8 @@ def test_an_unknown_type_may_hold_anything(content):
 
 
 def test_an_unknown_type_may_name_a_subject():
-    document = {"subject": entry(b"s"), "artifactType": "a/b", "annotations": {"k": "v"}}
-    manifest = parse(document, OTHER)
+    document = {"subject": descriptor(b"s"), "artifactType": "a/b", "annotations": {"k": "v"}}
+    manifest = parse_document(document, OTHER)
     assert manifest.kind is ManifestKind.OPAQUE
     assert manifest.subject.digest == Digest.of(b"s")
     assert (manifest.artifact_type, manifest.annotations) == ("a/b", {"k": "v"})
@@ -326,10 +340,15 @@ def test_an_unknown_type_may_name_a_subject():
 
 @pytest.mark.parametrize(
     "fields",
-    [{"subject": 5}, {"subject": entry(digest="x")}, {"annotations": [5]}, {"artifactType": 5}],
+    [
+        {"subject": 5},
+        {"subject": descriptor(digest="x")},
+        {"annotations": [5]},
+        {"artifactType": 5},
+    ],
 )
 def test_what_an_unknown_type_means_by_known_words_is_its_own_business(fields):
-    assert parse({"layers": 5, "manifests": 5, **fields}, OTHER) == Manifest(
+    assert parse_document({"layers": 5, "manifests": 5, **fields}, OTHER) == Manifest(
         OTHER, ManifestKind.OPAQUE
     )
 
@@ -340,11 +359,11 @@ DIGEST = Digest.of(b"the manifest")
 
 
 def referrer(document, media_type):
-    return parse(document, media_type).referrer_descriptor(DIGEST, 12)
+    return parse_document(document, media_type).referrer_descriptor(DIGEST, 12)
 
 
 def test_a_referrer_has_type_digest_and_size():
-    assert referrer(index(), OCI_INDEX) == {
+    assert referrer(index_document(), OCI_INDEX) == {
         "mediaType": OCI_INDEX,
         "digest": str(DIGEST),
         "size": 12,
@@ -353,13 +372,13 @@ def test_a_referrer_has_type_digest_and_size():
 
 @pytest.mark.parametrize("fields", [{}, {"artifactType": ""}, {"artifactType": None}])
 def test_an_image_without_artifact_type_takes_that_of_its_configuration(fields):
-    assert referrer(image(**fields), OCI_IMAGE)["artifactType"] == CONFIG
-    assert referrer(image(**fields), DOCKER_IMAGE)["artifactType"] == CONFIG
+    assert referrer(image_document(**fields), OCI_IMAGE)["artifactType"] == CONFIG
+    assert referrer(image_document(**fields), DOCKER_IMAGE)["artifactType"] == CONFIG
 
 
 @pytest.mark.parametrize(
     ("document", "media_type"),
-    [(index(), OCI_INDEX), (artifact(), OCI_ARTIFACT), ({}, OTHER)],
+    [(index_document(), OCI_INDEX), (artifact_document(), OCI_ARTIFACT), ({}, OTHER)],
 )
 def test_nothing_else_gets_an_artifact_type_that_it_has_not(document, media_type):
     assert "artifactType" not in referrer(document, media_type)
@@ -368,18 +387,20 @@ def test_nothing_else_gets_an_artifact_type_that_it_has_not(document, media_type
 
 
 def test_an_images_own_artifact_type_comes_first():
-    assert referrer(image(artifactType="a/b"), OCI_IMAGE)["artifactType"] == "a/b"
+    assert referrer(image_document(artifactType="a/b"), OCI_IMAGE)["artifactType"] == "a/b"
 
 
 def test_annotations_are_copied_if_there_are_any():
     annotations = {"org.example.k": "v", "": "\u00e9\U0001f600"}
-    assert referrer(image(annotations=annotations), OCI_IMAGE)["annotations"] == annotations
+    assert (
+        referrer(image_document(annotations=annotations), OCI_IMAGE)["annotations"] == annotations
+    )
     for none in ({}, None):
-        assert "annotations" not in referrer(image(annotations=none), OCI_IMAGE)
+        assert "annotations" not in referrer(image_document(annotations=none), OCI_IMAGE)
 
 
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
 def test_numbers_that_json_has_not(constant):
-    text = json.dumps(image(annotations={})).replace("{}", f'{{"a": {constant}}}')
+    text = json.dumps(image_document(annotations={})).replace("{}", f'{{"a": {constant}}}')
     with pytest.raises(ManifestInvalid, match="JSON object"):
         parse_manifest(text.encode(), OCI_IMAGE)

@@ -7,7 +7,7 @@ import json
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.support.manifests import LAYER, OTHER, entry
+from tests.support.manifests import LAYER, OTHER, descriptor
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.manifest import (
     KIND_BY_MEDIA_TYPE,
@@ -45,17 +45,17 @@ DESCRIPTOR = st.fixed_dictionaries(
         "platform": JSON,
     },
 )
-DESCRIPTORS = st.one_of(st.lists(st.one_of(st.just(entry()), DESCRIPTOR), max_size=3), JSON)
+DESCRIPTORS = st.one_of(st.lists(st.one_of(st.just(descriptor()), DESCRIPTOR), max_size=3), JSON)
 DOCUMENT = st.fixed_dictionaries(
     {},
     optional={
         "schemaVersion": st.one_of(st.just(2), JSON),
         "mediaType": st.one_of(st.sampled_from([*KIND_BY_MEDIA_TYPE, OTHER]), JSON),
-        "config": st.one_of(st.just(entry()), DESCRIPTOR, JSON),
+        "config": st.one_of(st.just(descriptor()), DESCRIPTOR, JSON),
         "layers": DESCRIPTORS,
         "blobs": DESCRIPTORS,
         "manifests": DESCRIPTORS,
-        "subject": st.one_of(st.just(entry()), DESCRIPTOR, JSON),
+        "subject": st.one_of(st.just(descriptor()), DESCRIPTOR, JSON),
         "annotations": st.one_of(st.dictionaries(st.text(max_size=3), st.text(max_size=3)), JSON),
         "artifactType": JSON,
     },
@@ -94,9 +94,9 @@ def test_whatever_comes_in_a_manifest_or_a_refusal_comes_out(content, media_type
         assert manifest.media_type == media_type
     manifest.media_type.encode("ascii")
     assert manifest.kind is KIND_BY_MEDIA_TYPE.get(manifest.media_type, ManifestKind.OPAQUE)
-    for descriptor in (*manifest.blobs, *manifest.manifests, *filter(None, [manifest.subject])):
-        assert 0 <= descriptor.size < 2**63
-        assert isinstance(hash(tuple((descriptor.platform or {}).get(key) for key in ("os",))), int)
+    for part in (*manifest.blobs, *manifest.manifests, *filter(None, [manifest.subject])):
+        assert 0 <= part.size < 2**63
+        assert isinstance(hash(tuple((part.platform or {}).get(key) for key in ("os",))), int)
     json.dumps(manifest.referrer_descriptor(Digest.of(content), len(content))).encode("ascii")
 
 

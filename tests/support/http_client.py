@@ -1,12 +1,11 @@
-"""A small HTTP client that sends exactly what it is told, well-formed or not.
+"""An HTTP client that sends requests unchanged, whether well-formed or not.
 
-One request on one connection, which it asks the server to close: what was received is then the
-whole answer, and whether it kept its own promises (length, chunks) can be checked.
+It sends one request on each connection, and asks the server to close it, so that it can check that
+the response is complete (Content-Length, chunks).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from urllib.parse import urlsplit
 
@@ -17,22 +16,21 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
 from twisted.web.http_headers import Headers
 
-OCI_IMAGE = "application/vnd.oci.image.manifest.v1+json"
-OCI_INDEX = "application/vnd.oci.image.index.v1+json"
-DOCKER_IMAGE = "application/vnd.docker.distribution.manifest.v2+json"
-DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
-CONFIG = "application/vnd.oci.image.config.v1+json"
-LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+from tests.support.manifests import OCI_IMAGE, digest_of, image
 
 
 @frozen
 class Response:
-    """What came back; ``whole`` says whether it is what its head announced."""
+    """A response.
+
+    :ivar is_complete: whether the body has the length that the headers declare.
+    :ivar raw: everything that was received, interim responses excluded.
+    """
 
     status: int
     headers: Headers
     body: bytes
-    whole: bool
+    is_complete: bool
     raw: bytes
 
     def get(self, name):
@@ -45,14 +43,14 @@ class Response:
 
     @property
     def code(self):
-        """The code of the one error in the body."""
+        """The code of the only error in the body."""
         (error,) = self.json()["errors"]
         assert error["message"]
         return error["code"]
 
 
 class Connection(Protocol):
-    """Collects what a server sends."""
+    """A connection that collects what a server sends."""
 
     def __init__(self):
         self.received = b""
@@ -77,7 +75,7 @@ class Connection(Protocol):
                 done.callback(None)
 
     def until(self, ready):
-        """Fire when ``ready(received)`` is true, or the connection is gone."""
+        """Fire when ``ready(received)`` is true, or the connection is closed."""
         done = Deferred()
         self._waiting.append((ready, done))
         self._look()
@@ -91,10 +89,10 @@ class Connection(Protocol):
 
 
 def parse(raw: bytes, method: str) -> Response:
-    """Read the last answer in ``raw``, whose connection was closed behind it."""
+    """Parse the last response in ``raw``, after which the connection was closed."""
     while True:
         head, found, rest = raw.partition(b"\r\n\r\n")
-        assert found, f"no answer: {raw[:200]!r}"
+        assert found, f"no response: {raw[:200]!r}"
         line, *lines = head.split(b"\r\n")
         _, status = line.split(b" ", 2)[:2]
         if status != b"100":
@@ -106,7 +104,7 @@ def parse(raw: bytes, method: str) -> Response:
         headers.addRawHeader(name, value.strip())
     whole = True
     if method == "HEAD" or status in {b"204", b"304"}:
-        assert not rest, f"a body where none may be: {rest[:100]!r}"
+        assert not rest, f"unexpected body: {rest[:100]!r}"
     elif headers.hasHeader(b"transfer-encoding"):
         assert not headers.hasHeader(b"content-length")
         rest, whole = decode_chunked(rest)
@@ -142,7 +140,7 @@ def chunked(*pieces: bytes) -> bytes:
 
 
 def head(method, target, headers=(), *, host="127.0.0.1") -> bytes:
-    """The head of a request; a header that is given replaces the default of its name."""
+    """Return the head of a request; ``headers`` replace the defaults, None removes one."""
     given = [(name, value) for name, value in dict(headers).items() if value is not None]
     names = {name.lower() for name in dict(headers)}
     defaults = [("Host", host), ("Connection", "close")]
@@ -157,42 +155,9 @@ async def connect(port: int) -> Connection:
     return await connectProtocol(endpoint, Connection())
 
 
-def digest_of(content: bytes, algorithm: str = "sha256") -> str:
-    return f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
-
-
-def descriptor(content: bytes, media_type: str = LAYER, algorithm: str = "sha256", **more) -> dict:
-    return {
-        "mediaType": media_type,
-        "digest": digest_of(content, algorithm),
-        "size": len(content),
-        **more,
-    }
-
-
-def image(config=b"{}", *layers, media_type: str | None = OCI_IMAGE, **more) -> bytes:
-    """The bytes of an image manifest over these blobs."""
-    document = {
-        "schemaVersion": 2,
-        "config": descriptor(config, CONFIG),
-        "layers": [descriptor(layer) for layer in layers],
-        **more,
-    }
-    if media_type is not None:
-        document["mediaType"] = media_type
-    return json.dumps(document).encode()
-
-
-def index(*manifests, media_type: str | None = OCI_INDEX, **more) -> bytes:
-    document = {"schemaVersion": 2, "manifests": list(manifests), **more}
-    if media_type is not None:
-        document["mediaType"] = media_type
-    return json.dumps(document).encode()
-
-
 @define(eq=False)
 class RegistryClient:
-    """A client of one registry that is served under ``prefix``."""
+    """A client of one registry whose API is below ``prefix``."""
 
     served: object
     driver: object = None
@@ -208,8 +173,10 @@ class RegistryClient:
         await connection.closed
         return parse(connection.received, method)
 
-    async def ask(self, method, target, headers=(), body: bytes | None = None) -> Response:
-        """One request for an absolute path or URL."""
+    async def request_target(
+        self, method, target, headers=(), body: bytes | None = None
+    ) -> Response:
+        """Send a request for an absolute path, or a URL of this registry."""
         if target.startswith("http"):
             parts = urlsplit(target)
             assert parts.netloc == self.host, target
@@ -220,48 +187,50 @@ class RegistryClient:
         return await self.raw(head(method, target, headers, host=self.host) + (body or b""), method)
 
     async def __call__(self, method, path, headers=(), body: bytes | None = None) -> Response:
-        """One request for a path below the API."""
-        return await self.ask(method, self.prefix + path, headers, body)
+        """Send a request for a path below the API."""
+        return await self.request_target(method, self.prefix + path, headers, body)
 
     async def stream(self, method, target, *pieces, headers=()) -> Response:
-        """One request with a body whose length is not told beforehand."""
-        return await self.ask(
+        """Send a request with a chunked body."""
+        return await self.request_target(
             method, target, {**dict(headers), "Transfer-Encoding": "chunked"}, chunked(*pieces)
         )
 
-    async def start(self, name="a", query="") -> str:
-        """Begin an upload, and answer its Location."""
+    async def start_upload(self, name="a", query="") -> str:
+        """Start an upload, and return its Location."""
         response = await self("POST", f"{name}/blobs/uploads/{query}", body=b"")
         assert response.status == 202
         return response.get("Location")
 
-    async def blob(self, content: bytes, name="a", algorithm="sha256") -> str:
-        """Push a blob, and answer its digest."""
+    async def push_blob(self, content: bytes, name="a", algorithm="sha256") -> str:
+        """Push a blob, and return its digest."""
         digest = digest_of(content, algorithm)
         response = await self("POST", f"{name}/blobs/uploads/?digest={digest}", body=content)
-        if response.status == 202:  # nothing, which is no chunk to a POST
-            response = await self.ask(
+        if response.status == 202:  # a POST without content starts an upload
+            response = await self.request_target(
                 "PUT", with_query(response.get("Location"), digest=digest), body=content
             )
         assert response.status == 201, response
         return digest
 
-    async def manifest(self, content, reference="latest", name="a", media_type=OCI_IMAGE, **more):
-        """Push a manifest, and answer the response."""
+    async def push_manifest(
+        self, content, reference="latest", name="a", media_type=OCI_IMAGE, **more
+    ):
+        """Push a manifest, and return the response."""
         headers = {} if media_type is None else {"Content-Type": media_type}
         headers.update(more)
         return await self("PUT", f"{name}/manifests/{reference}", headers, content)
 
-    async def image(self, *layers, name="a", reference="latest", config=b"{}", **more) -> str:
-        """Push an image with its blobs, and answer its digest."""
+    async def push_image(self, *layers, name="a", reference="latest", config=b"{}", **more) -> str:
+        """Push an image with its blobs, and return its digest."""
         for content in (config, *layers):
-            await self.blob(content, name)
+            await self.push_blob(content, name)
         content = image(config, *layers, **more)
-        response = await self.manifest(content, reference, name)
+        response = await self.push_manifest(content, reference, name)
         assert response.status == 201, response
         return response.get("Docker-Content-Digest")
 
 
 def with_query(url: str, **parameters) -> str:
-    joint = "&" if "?" in url else "?"
-    return url + joint + "&".join(f"{name}={value}" for name, value in parameters.items())
+    separator = "&" if "?" in url else "?"
+    return url + separator + "&".join(f"{name}={value}" for name, value in parameters.items())

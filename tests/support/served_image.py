@@ -13,7 +13,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.internet.tcp import Server
 
-from tests.support.http_client import digest_of, image
+from tests.support.manifests import digest_of, image
 from twisted_registry.api.resource import RegistryResource
 from twisted_registry.api.root import make_root
 from twisted_registry.http.site import HTTPSite
