@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from attrs import define, field, frozen
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from tests.support.s3_servers import Daemons, ObjectStore
 
 _START, _PROGRAMS = objectstores.STORES["ceph"]
+_PUT_THREADS = 8
 
 
 def can_be_had() -> bool:
@@ -37,6 +39,18 @@ class Bucket:
         """What a configuration says, which Distribution and we read alike."""
         options = {**self._store.options, "rootdirectory": f"/{self.prefix}", "v4auth": True}
         return f"s3: {json.dumps(options)}"
+
+    def put(self, files: Iterable[tuple[str, bytes]]) -> None:
+        """Store small files, given as paths and contents."""
+        client = objectstores.client(self._store)
+
+        def put(file: tuple[str, bytes]) -> None:
+            path, content = file
+            key = f"{self.prefix}/{path}"
+            client.put_object(Bucket=objectstores.BUCKET, Key=key, Body=content)
+
+        with ThreadPoolExecutor(_PUT_THREADS) as threads:
+            list(threads.map(put, files))
 
     def forget(self, digests: Iterable[str]) -> None:
         """Take blobs out of the store, which is in memory."""

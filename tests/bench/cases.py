@@ -31,6 +31,8 @@ METRICS = Setup(metrics=True)
 TWO = Setup(workers=2)
 REDIRECTED = Setup(bucket="redirected")
 STREAMED = Setup(bucket="streamed")
+#: Names before the measured pages of the catalog of a bucket.
+_SKIPPED = 50
 
 
 @frozen
@@ -238,6 +240,25 @@ def _buckets(content: Content) -> Iterable[Case]:
         ):
             if name.startswith("pull") or setup == REDIRECTED:
                 yield Case(f"{name}, {setup}", unit, measure, "s3", setup, needs)
+        if setup == REDIRECTED:
+            for size in (100, 10):
+                yield Case(
+                    f"catalog of a bucket, n={size}", "req/s", _bucket_catalog(size), "s3", setup,
+                    frozenset({"bucket catalog"}),
+                )  # fmt: skip
+
+
+def _bucket_catalog(size: int) -> Get:
+    """A page of the catalog after its first few names, so that walking it takes no minutes."""
+
+    def target(content: Content) -> str:
+        return f"/v2/_catalog?n={size}&last={content.bucket_repositories[_SKIPPED - 1]}"
+
+    def check(content: Content, answer: Answer) -> bool:
+        expected = content.bucket_repositories[_SKIPPED : _SKIPPED + size]
+        return bool(answer.json()["repositories"] == expected)
+
+    return Get(target, check)
 
 
 def _manifest(reference: str | None) -> Callable[[Content], str]:

@@ -30,7 +30,9 @@ KIB = 1024
 _REPOSITORIES = "docker/registry/v2/repositories"
 
 #: Parts of the content that only some cases need.
-Part = Literal["small", "large", "many", "mountable", "lists", "deletable", "images"]
+Part = Literal[
+    "small", "large", "many", "mountable", "lists", "deletable", "images", "bucket catalog"
+]
 
 #: Clients that push and pull the many blobs.
 CLIENTS = 8
@@ -53,6 +55,7 @@ class Sizes:
     images: int
     layer: int
     many: int
+    bucket_repositories: int
 
 
 FULL = Sizes(
@@ -65,6 +68,7 @@ FULL = Sizes(
     images=10,
     layer=MIB,
     many=1_000,
+    bucket_repositories=250,
 )
 QUICK = Sizes(
     large=4 * MIB,
@@ -76,6 +80,7 @@ QUICK = Sizes(
     images=2,
     layer=20 * KIB,
     many=16,
+    bucket_repositories=150,
 )
 
 
@@ -146,6 +151,11 @@ class Content:
         """The repositories that fill the catalog, in order."""
         return [f"catalog/r{number:06}" for number in range(self.sizes.repositories)]
 
+    @property
+    def bucket_repositories(self) -> list[str]:
+        """The repositories that fill the catalog of a bucket, in order."""
+        return self.repositories[: self.sizes.bucket_repositories]
+
     def images(self, seed: str) -> dict[str, Image]:
         """Tag -> image of two architectures; other bytes for each seed."""
         return _images(seed, self.sizes.images, self.sizes.layer)
@@ -179,6 +189,8 @@ def fill(server, content: Content, part: Part) -> None:
     elif server.serves == "registry":
         if part == "lists":
             _write_lists(server.store, content)
+        elif part == "bucket catalog":
+            server.bucket.put(_repository_links(content))
         elif part == "many":
             _push_many(server, content)
         else:
@@ -191,6 +203,15 @@ def _write_lists(store: Path, content: Content) -> None:
     _write_tags(store, TAGGED, content.tags, content)
     for name in content.repositories:
         (store / _REPOSITORIES / name / "_layers").mkdir(parents=True)
+
+
+def _repository_links(content: Content) -> Iterable[tuple[str, bytes]]:
+    """The links of one layer and of one manifest in each repository of the bucket's catalog."""
+    digest = content.manifest_digest
+    folder = digest.replace(":", "/")
+    for name in content.bucket_repositories:
+        for links in ("_layers", "_manifests/revisions"):
+            yield f"{_REPOSITORIES}/{name}/{links}/{folder}/link", digest.encode()
 
 
 def _write_tags(store: Path, repository: str, tags: Iterable[str], content: Content) -> None:
