@@ -59,7 +59,7 @@ class Ordering:
         self.waiting.addBoth(self.results.append)
 
     def fails(self):
-        """Why it has."""
+        """The error message; nothing is stored."""
         (failure,) = self.results
         assert isinstance(failure, Failure)
         assert failure.check(ACMEError), failure
@@ -68,7 +68,7 @@ class Ordering:
         return failure.getErrorMessage()
 
     def finalized(self):
-        """The public key that a certificate was asked for, and the hosts."""
+        """The public key of the certificate request, whose hosts are checked."""
         (said,) = [said for said in self.server.said if said.url == f"{BASE}/finalize"]
         request = x509.load_der_x509_csr(b64decode(said.payload["csr"]))
         assert request.is_signature_valid
@@ -85,7 +85,7 @@ def ordering(tmp_path):
 
 
 def certificate_for(key):
-    """A certificate of the authority's, for a public key."""
+    """A certificate of the authority for a public key."""
     template = x509.load_pem_x509_certificate(AUTHORITY.issue(*HOSTS).certificate)
     builder = x509.CertificateBuilder(
         template.issuer, template.subject, key, 1, template.not_valid_before_utc,

@@ -7,11 +7,11 @@ from tests.support.passwords import Counted, Written
 
 @pytest.fixture
 def counted(monkeypatch):
-    """The bcrypt library, counted."""
+    """Records the costs of the hashes that bcrypt checks."""
     return Counted(monkeypatch)
 
 
 @pytest.fixture
 def written(tmp_path):
-    """A file of users."""
+    """An htpasswd file that a test writes."""
     return Written(tmp_path / "users")

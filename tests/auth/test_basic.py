@@ -1,4 +1,4 @@
-"""Names and passwords: who is asked, what is remembered, and for how long."""
+"""The Basic scheme: checks, shared checks, and cached logins."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def taken(waiting):
 
 
 def enter(scheme, name="me", password="secret"):
-    """Ask as a request does; the name, and whether it was known at once."""
+    """Log in as a request does; the name, and whether the login was cached."""
     login = scheme.find_cached_login(caller(name, password))
     if login is not None:
         return login.identity.name, True
@@ -217,7 +217,7 @@ def test_malformed_header_is_rejected(scheme, counted, said):
 
 
 def test_empty_login_is_anonymous(scheme, counted):
-    """podman answers a challenge with that where it has no login, and wants what is open."""
+    """podman sends an empty login if it has none, and expects anonymous access."""
     assert taken(scheme.authenticate(caller("", ""))) is None
     assert counted.take() == []
     for name, password in (("me", ""), ("", "secret")):

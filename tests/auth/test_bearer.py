@@ -1,4 +1,4 @@
-"""Tokens as requests bring them: challenges, what is remembered, and for how long."""
+"""The Bearer scheme: challenges and cached logins."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SCOPE = ',scope="repository:a/b:pull,push"'
 
 
 class Counting:
-    """Checks tokens, and counts."""
+    """A verifier that counts its calls."""
 
     def __init__(self, real):
         self.real, self.service, self.checked = real, real.service, 0

@@ -1,4 +1,4 @@
-"""Users by their certificates: the rules, and the controller that asks them first."""
+"""Rules that make users of client certificates, and their access controller."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HOLDER = ClientCertificate(
 
 
 def make(rules, more=""):
-    """The controller that rules make."""
+    """The controller for the rules of a configuration."""
     text = (
         "version: 0.1\nstorage: inmemory\nhttp: {tls: {certificate: /c, key: /k, clientcas: [/a],"
         f" clientusers: [{rules}]}}}}\n{more}"
@@ -119,7 +119,7 @@ def test_access_rules_apply_to_users_and_groups():
 
 
 class Otherwise:
-    """Lets everybody in."""
+    """Permits everything."""
 
     def authorize(self, caller, accesses):
         return succeed(OpenGrant("other"))

@@ -1,4 +1,4 @@
-"""The lines of an htpasswd file, and the hashes in them."""
+"""Parsing of htpasswd files, and bcrypt hashes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which keys and bundles of certificates are of use for tokens."""
+"""Keys, key sets and certificate bundles for token signatures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a file knows a password, what it costs to find out, and when the file is read."""
+"""The checker for an htpasswd file: results, costs, and when the file is read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from twisted_registry.auth.password_file import (
 
 
 def ask(checker, name, password):
-    """The name, or the kind of the error."""
+    """The name, or the type of the error."""
     answers = []
     checker.requestAvatarId(UsernamePassword(name, password)).addBoth(answers.append)
     (answer,) = answers

@@ -1,4 +1,4 @@
-"""The rules of ``access``: who may do what, where, and what they may know of."""
+"""The rules of ``access``: permissions and visible repositories."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EVERYTHING = {"pull", "push", "delete", "*"}
 
 
 def rules(text):
-    """The policy of a section that is written on lines of its own."""
+    """The policy of an ``access`` section."""
     below = "".join(f"  {line}\n" for line in text.splitlines())
     loaded = load_text(f"version: 0.1\nstorage: inmemory\naccess:\n{below}", {})
     assert not loaded.warnings
@@ -109,7 +109,7 @@ def test_groups_of_the_identity_count():
     )
     assert allowed(policy, EVE) == set()
     assert allowed(policy, Identity("eve", frozenset({"team"}))) == {"pull"}
-    # Nobody in particular is in no group, whatever is said.
+    # An anonymous caller is in no group.
     assert allowed(policy, Identity("", frozenset({"team"}))) == set()
 
 

@@ -1,4 +1,4 @@
-"""Scopes: what is asked for, what is granted of it, what a token says."""
+"""Scopes: requested, granted, and in a token."""
 
 from __future__ import annotations
 

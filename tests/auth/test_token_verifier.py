@@ -1,4 +1,4 @@
-"""Which tokens are believed, signed with which keys, when, and what for."""
+"""Verification of tokens: signatures, keys and claims."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def test_unsigned_tokens_are_rejected():
 
 @pytest.mark.parametrize("kind", sorted(set(SIGNING.values())))
 def test_public_key_is_not_accepted_as_hmac_secret(kind):
-    """The attacker knows the public key, and signs with it as if it were a secret."""
+    """The attacker uses the public key as an HMAC secret."""
     private = key(kind)
     for secret in (
         public_pem(private),

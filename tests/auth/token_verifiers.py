@@ -1,4 +1,4 @@
-"""Keys, and a check of tokens that trusts them."""
+"""Keys, and a TokenVerifier that trusts them."""
 
 from __future__ import annotations
 

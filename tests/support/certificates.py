@@ -69,7 +69,7 @@ def rsa_key():
 
 @frozen
 class Authority:
-    """Somebody to vouch for others."""
+    """A certificate authority."""
 
     name: str = "authority"
     key: ec.EllipticCurvePrivateKey = field(factory=lambda: ec.generate_private_key(ec.SECP256R1()))
@@ -113,7 +113,7 @@ class Authority:
         return Issued(made.public_bytes(PEM), private(key))
 
     def client(self, certificate=None, **settings):
-        """What a client of Python's needs, who believes this authority, and may have a certificate.
+        """The SSLContext of a client that trusts this authority.
 
         :param certificate: the paths of a certificate and its key.
         :param settings: attributes of the context.

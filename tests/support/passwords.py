@@ -1,4 +1,4 @@
-"""Users whose passwords cost little, and a count of what they cost."""
+"""Users with passwords of low cost, and a record of the costs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def caller(name, password):
 
 
 class Counted:
-    """Stands for the bcrypt library: the costs of the hashes that were checked."""
+    """Wraps the bcrypt library and records the costs of the checked hashes."""
 
     def __init__(self, monkeypatch):
         self.costs = []
@@ -49,7 +49,7 @@ class Counted:
 
 
 class Written:
-    """A file of users that a test writes, each time a second later than before."""
+    """An htpasswd file that a test writes, and a clock after its modification."""
 
     def __init__(self, path):
         self.path = path
@@ -63,13 +63,13 @@ class Written:
             self.settle()
 
     def settle(self):
-        """Let time pass, so that the file is no longer new."""
+        """Advance the clock, so that the file is no longer new."""
         found = self.path.stat()
         self.clock.advance(max(0, found.st_ctime_ns / 1e9 + 1 - self.clock.seconds()))
         self.clock.advance(1)
 
     def checker(self):
-        """A checker of the file that does its work at once."""
+        """A PasswordFile that does its work at once."""
         return PasswordFile(str(self.path), self._run, self.clock)
 
     def _run(self, work, *arguments):

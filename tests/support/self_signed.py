@@ -12,7 +12,7 @@ from twisted.internet import ssl
 
 
 def self_signed(host=None):
-    """A key and a certificate that nobody vouches for.
+    """A key and a self-signed certificate.
 
     :param host: whose it is, as a name in the way that is looked at.
     """

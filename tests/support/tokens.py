@@ -1,4 +1,4 @@
-"""Tokens as a token server mints them, and as nobody should."""
+"""Tokens as a token server issues them, and forged ones."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ SIGNING = {
 
 
 def certificate(subject, issuer=None, *, ends=1, authority=True, now=NOW):
-    """A certificate of a private key, by another or by itself; good for some days.
+    """A certificate for a private key, self-signed or issued by another; valid for some days.
 
     :param issuer: the private key and the certificate that vouch for it.
     """
@@ -97,7 +97,7 @@ def jwks(*listed):
 
 
 def claims(now=NOW, **more):
-    """The claims of a good token, with changes; those that are None are left out."""
+    """The claims of a valid token, with changes; None removes a claim."""
     said = {
         "iss": ISSUER,
         "sub": "me",
@@ -121,7 +121,7 @@ def segment(content):
 
 
 def forge(header, said=None, secret=None):
-    """A token put together by hand, with an HMAC or no signature."""
+    """A token assembled by hand, with an HMAC or without a signature."""
     text = f"{segment(header)}.{segment(claims() if said is None else said)}"
     signature = b"" if secret is None else hmac.digest(secret, text.encode(), "sha256")
     return f"{text}.{segment(signature)}"

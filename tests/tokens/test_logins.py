@@ -1,4 +1,4 @@
-"""Our own tokens as a scheme, on a clock: how long a revoked one is good, and who is nobody."""
+"""TokenScheme with a simulated clock: expiry, revocation, and empty logins."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STEP = 0.25
 
 
 class World:
-    """A process, and another over the same store that revokes."""
+    """A process, and another one with the same store that revokes tokens."""
 
     def __init__(self):
         self.clock = Clock()
@@ -38,13 +38,13 @@ class World:
         return self.signer
 
     async def enter(self, shows):
-        """Who shows this, as a request asks it."""
+        """Log in with a header as a request does."""
         asked = Caller(shows)
         login = self.scheme.find_cached_login(asked)
         return login if login is not None else await self.scheme.authenticate(asked)
 
     async def lasts(self, shows):
-        """Seconds for which somebody who asks again and again is let in."""
+        """The seconds for which repeated requests with a header are accepted."""
         begun = self.clock.seconds()
         for _ in range(1000):
             try:
@@ -70,7 +70,7 @@ def test_scheme(world):
 @pytest.mark.parametrize("derived", [False, True])
 @pytest_twisted.ensureDeferred
 async def test_revocation_takes_effect_within_the_ttl_of_one_cache(world, late, derived):
-    """What was found in the store and what was made of it are not remembered one after another.
+    """The lifetimes of the cached record and of the cached login do not add up.
 
     :param late: seconds between the last look into the store, and the first use after it.
     """

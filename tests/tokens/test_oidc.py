@@ -1,4 +1,4 @@
-"""Tokens of CI systems: an issuer that these tests run, and who may do what with its tokens."""
+"""Tokens of CI systems, with an issuer that runs in the test."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DISCOVERY = "/.well-known/openid-configuration"
 
 
 class Issuer(Resource):
-    """A CI system; what it answers can be changed, and is counted."""
+    """A CI system; a test can change its responses, and sees its requests."""
 
     isLeaf = True
 
@@ -85,7 +85,7 @@ async def issuer():
 
 
 class World:
-    """What believes the tokens of an issuer, at a time that a test sets."""
+    """An OIDCVerifier for one issuer, with a simulated clock."""
 
     def __init__(self, issuer, jwks=""):
         self.clock = Clock()
@@ -182,7 +182,7 @@ async def test_new_key_is_fetched_and_unknown_keys_do_not_cause_a_flood(issuer, 
         text = mint(key("RSA"), "RS256", issuer.says(NOW), kid=f"no key {number}")
         await world.refused(text)
     assert len(issuer.asked) == 4
-    # The old key is gone, once the issuer no longer has it.
+    # The old key is no longer trusted, because the issuer has removed it.
     await world.refused(issuer.sign(world.clock.seconds()))
 
 
@@ -329,7 +329,7 @@ async def test_job_uses_its_token_as_a_password(tmp_path, issuer):
         assert (await ask("POST", path, headers=bearing(given))).code == 202
         assert (await ask("POST", path, headers=job)).code == 202
         assert (await ask("POST", "/v2/other/blobs/uploads/", headers=job)).code == 403
-        # The CI system's token is none of ours.
+        # The CI system's token is not accepted as a bearer token.
         wrong = {"Authorization": f"Bearer {issuer.sign(protected=True)}"}
         assert (await ask("GET", "/v2/", headers=wrong)).code == 401
         for more in ({"protected": False}, {}, {"protected": True, "aud": "x"}):

@@ -1,4 +1,4 @@
-"""Tokens that last: stored as hashes, found by their ids, gone when they are revoked."""
+"""Stored tokens: records, expiry and revocation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RIGHTS = Rights((Right.make(["team/**", "!team/x"], ["push"]),))
 
 
 class World:
-    """A store, and processes over it."""
+    """A store, and processes that use it."""
 
     def __init__(self):
         self.clock = Clock()
@@ -91,8 +91,10 @@ async def test_revocation_takes_effect_everywhere_within_seconds(world):
     other = world.another()
     assert await other.verify(token, "robot")
     assert await world.records.revoke(record.id)
-    assert await world.records.verify(token, "robot") is None, "at once by whoever did it"
-    assert await other.verify(token, "robot"), "remembered"
+    assert await world.records.verify(token, "robot") is None, (
+        "at once in the process that revoked it"
+    )
+    assert await other.verify(token, "robot"), "still cached"
     world.clock.advance(RECORD_TTL_S)
     assert await other.verify(token, "robot") is None
     assert RECORD_TTL_S <= 5

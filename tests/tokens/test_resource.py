@@ -1,4 +1,4 @@
-"""Tokens that the registry gives, as clients ask for them and use them."""
+"""The token service, as clients use it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DISK = "version: 0.1\nstorage:\n  filesystem: {{rootdirectory: {root}}}\n"
 
 @asynccontextmanager
 async def registry(folder, more="", http=HTTP, store=MEMORY):
-    """A registry with the users ada and eve; ``more`` is said of tokens."""
+    """A registry with the users ada and eve; ``more`` configures the tokens."""
     users = folder / "users"
     users.write_bytes(entries(ada="secret", eve="secret"))
     auth = f"auth:\n  htpasswd: {{{{realm: here, path: {users}}}}}\n"
@@ -47,7 +47,7 @@ async def registry(folder, more="", http=HTTP, store=MEMORY):
 
 
 async def token(ask, *scopes, headers=None, **more):
-    """The answer to a client that asks for a token."""
+    """The response to a token request."""
     query = "&".join(
         [f"scope={quote(scope)}" for scope in scopes] + [f"{key}={more[key]}" for key in more]
     )
@@ -68,7 +68,7 @@ def bearing(response):
 
 
 def granted(response):
-    """What a token says, without a look at who signed it."""
+    """The subject and the scopes of a token, without verifying it."""
     claims = jwt.decode(response.said["token"], options={"verify_signature": False})
     scopes = [
         f"{each['type']}:{each['name']}:{','.join(each['actions'])}" for each in claims["access"]
@@ -94,7 +94,7 @@ async def test_push_with_tokens_as_docker_does_it(tmp_path):
         asked = header(response, "WWW-Authenticate")
         assert asked == f'{realm},scope="repository:team/app:pull,push"'
         (scope,) = re.findall('scope="([^"]+)"', asked)
-        # One that is too narrow is told what it lacks.
+        # A token with too narrow a scope is challenged.
         response = await ask("POST", path, data=LAYER, headers=bearing(login))
         assert response.code == 401
         assert header(response, "WWW-Authenticate") == f'{asked},error="insufficient_scope"'
@@ -105,7 +105,7 @@ async def test_push_with_tokens_as_docker_does_it(tmp_path):
         assert header(wider, "Content-Type") == "application/json"
         assert 60 <= wider.said["expires_in"] == 300
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", wider.said["issued_at"])
-        # A name and a password still do, for those who do not know better.
+        # A user name and password are accepted directly, too.
         response = await ask("GET", "/v2/team/app/tags/list", headers={"Authorization": ADA})
         assert response.code == 200
 
@@ -147,7 +147,7 @@ async def test_anonymous_token(tmp_path):
 
 @pytest_twisted.ensureDeferred
 async def test_rules_are_checked_at_each_request(tmp_path):
-    """Rules are asked at each request: a token that another registry of the store gave, too."""
+    """The token may come from another registry with other rules."""
     async with registry(tmp_path) as ask:
         given = await token(ask, "repository:team/a:pull", headers={"Authorization": ADA})
         response = await ask("GET", "/v2/team/b/tags/list", headers=bearing(given))
@@ -224,7 +224,7 @@ async def test_invalid_forms_are_rejected(tmp_path, body, headers, status):
 
 @implementer(IBodyProducer)
 class Chunks:
-    """A body whose length is not told beforehand."""
+    """A body of unknown length."""
 
     length = UNKNOWN_LENGTH
 
@@ -274,7 +274,7 @@ async def test_refresh_token_is_valid_until_the_account_changes(tmp_path):
         login = await token(ask, offline_token="true", headers={"Authorization": ADA})
         refresh = login.said["refresh_token"]
         for _ in range(2):
-            # Clients do not keep another one, so that the same is good again.
+            # Clients keep the first refresh token, so it stays valid.
             again = await posted(
                 ask,
                 grant_type="refresh_token",
@@ -284,7 +284,7 @@ async def test_refresh_token_is_valid_until_the_account_changes(tmp_path):
             assert granted(again) == ("ada", ["repository:team/a:pull"])
             assert again.said["refresh_token"] == refresh
         assert (await ask("GET", "/v2/team/a/tags/list", headers=bearing(again))).code == 404
-        # It is nothing else: no password, no bearer token.
+        # It is accepted neither as a password nor as a bearer token.
         assert (await token(ask, headers={"Authorization": shown("ada", refresh)})).code == 401
         assert (
             await ask("GET", "/v2/", headers={"Authorization": f"Bearer {refresh}"})
@@ -299,7 +299,7 @@ async def test_refresh_token_is_valid_until_the_account_changes(tmp_path):
 
 @pytest_twisted.ensureDeferred
 async def test_registries_with_the_same_store_accept_each_others_tokens(tmp_path):
-    """As machines do that share a bucket; none of them was told a secret."""
+    """The secret is in the store, as for machines that share a bucket."""
     (tmp_path / "other").mkdir()
     async with (
         registry(tmp_path, store=DISK) as one,

@@ -1,4 +1,4 @@
-"""Tokens that we sign, and what pretends to be one."""
+"""Tokens that the registry signs, and forged ones."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Who may do what: the interfaces that a route asks before it takes a body."""
+"""Authentication and authorization: schemes, policies and access controllers."""

@@ -1,1 +1,1 @@
-"""TLS: certificates, what is asked of clients, and how connections get them."""
+"""TLS: certificate sources, OpenSSL contexts, connections and endpoints."""

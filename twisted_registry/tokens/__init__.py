@@ -1,1 +1,1 @@
-"""Tokens that the registry itself gives: short-lived ones, robots', those of CI systems."""
+"""Tokens that the registry issues: bearer tokens, robot tokens and refresh tokens."""

@@ -1,7 +1,7 @@
 """Tokens that CI systems sign for their jobs (OpenID Connect), accepted instead of a password.
 
 One issuer signs tokens for very many accounts, so a valid signature says little. A rule therefore
-lists the values that claims must have, and gives rights of its own.
+lists the values that claims must have, and gives its own rights.
 
 The public keys of an issuer are fetched when they are needed, and cached (RFC 7517).
 
