@@ -16,8 +16,8 @@ from tests.support.manifests import digest_of, image
 class Received:
     """What http.client takes for a socket."""
 
-    def __init__(self, data):
-        self._file = io.BytesIO(data)
+    def __init__(self, file):
+        self._file = file
 
     def makefile(self, *_args, **_more):
         return self._file
@@ -34,8 +34,7 @@ class Kept(io.BytesIO):
 
 
 def answers(data, methods):
-    received = Received(b"")
-    received._file = Kept(data)
+    received = Received(Kept(data))
     for method in methods:
         response = http.client.HTTPResponse(received, method=method)
         response.begin()

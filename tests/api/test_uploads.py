@@ -210,23 +210,19 @@ async def test_cancel(api):
 @pytest.mark.parametrize("secret", [None, b"configured"])
 @pytest_twisted.ensureDeferred
 async def test_after_a_restart(flavour, start, tmp_path, secret):
-    """Another process over the same store, with and without a secret of the operator's."""
+    """Another process serves the same store, with and without a configured secret."""
     path = str(tmp_path / "shared")
 
     def again(driver):
         return FilesystemDriver(path, reactor) if "files" in flavour else driver
 
     driver = FilesystemDriver(path, reactor) if "files" in flavour else MemoryDriver(reactor)
-    async with start(driver=driver) as api:
-        if secret is not None:
-            api.served.registry._secret = secret
+    async with start(driver=driver, secret=secret) as api:
         url = accepted(
             await api.request_target("PATCH", await api.start_upload(), body=ONE), len(ONE)
         )
         idle = await api.start_upload()
-    async with start(driver=again(driver)) as api:
-        if secret is not None:
-            api.served.registry._secret = secret
+    async with start(driver=again(driver), secret=secret) as api:
         url, idle = (f"http://{api.host}/" + location.split("/", 3)[3] for location in (url, idle))
         url = accepted(await api.request_target("PATCH", url, body=TWO), len(ONE + TWO))
         await closed(api, url, ONE + TWO)
@@ -238,10 +234,10 @@ async def test_after_a_restart(flavour, start, tmp_path, secret):
 @pytest_twisted.ensureDeferred
 async def test_a_changed_secret_refuses_old_states(start, clock):
     driver = MemoryDriver(clock)
-    async with start(driver=driver) as api:
-        api.served.registry._secret = b"one"
+    async with start(driver=driver, secret=b"one") as api:
         url = await api.start_upload()
-        api.served.registry._secret = b"two"
+    async with start(driver=driver, secret=b"two") as api:
+        url = f"http://{api.host}/" + url.split("/", 3)[3]
         response = await api.request_target("PATCH", url, body=ONE)
         assert (response.status, response.code) == (404, "BLOB_UPLOAD_INVALID")
         response = await api.request_target("GET", url)

@@ -76,6 +76,7 @@ async def serve(
     listener: IRegistryListener | None = None,
     metrics: IMetricsObserver | None = None,
     limits: Limits | None = None,
+    secret: bytes | None = None,
     prefix: str = "",
     use_twisted_site: bool = False,
     tls: bool = False,
@@ -86,6 +87,7 @@ async def serve(
     :param settings: what an operator can set of the API.
     :param access: who may do what; everybody everything if None.
     :param users: names and passwords of those who may do everything, in place of ``access``.
+    :param secret: signs the state in upload URLs; None for one that is kept in the store.
     :param prefix: serve under this path (``/registry/``).
     :param stock_site: use twisted.web's own HTTP channel instead of ours.
     :param tls: speak TLS, with a certificate for 127.0.0.1, ::1 and localhost.
@@ -93,7 +95,12 @@ async def serve(
     if users is not None:
         access = _password_access(users, reactor)
     store = MemoryDriver(reactor) if driver is None else driver
-    plugged: dict[str, Any] = {"gate": gate, "listener": listener, "policy": policy}
+    plugged: dict[str, Any] = {
+        "gate": gate,
+        "listener": listener,
+        "policy": policy,
+        "secret": secret,
+    }
     registry = Registry(
         CheckedDriver(store, reactor),
         reactor,
