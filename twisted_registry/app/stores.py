@@ -16,7 +16,7 @@ from twisted_registry.app.maintenance import immutable_tags
 from twisted_registry.repository.cache import MemoryDescriptorCache
 from twisted_registry.repository.policy import Policy
 from twisted_registry.storage.filesystem.driver import FilesystemDriver
-from twisted_registry.storage.filesystem.listing import MAX_CACHED_NAMES
+from twisted_registry.storage.filesystem.folder_names import MAX_CACHED_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,16 +1,15 @@
-"""Drivers of files without threads of their own, writers whose threads a test holds."""
+"""Filesystem drivers whose threads a test controls, and other common tools."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from tests.storage.filesystem.power_loss import InlineThreads
-from twisted_registry.storage.filesystem import writer
 from twisted_registry.storage.filesystem.driver import FilesystemDriver
 from twisted_registry.storage.filesystem.oscalls import OSCalls
 
@@ -37,14 +36,36 @@ class Producer:
         self.log.append("stop")
 
 
-class HeldThreads(InlineThreads):
-    """Runs nothing until told to."""
-
-    def __init__(self):
-        self.waiting = []
+class InlineThreads:
+    """Makes every call at once, on the thread of the caller."""
 
     def run_blocking(self, work, *arguments, undo=None):
-        answer = writer.Deferred()
+        try:
+            return succeed(work(*arguments))
+        except Exception:  # noqa: BLE001
+            return fail()
+
+    def call_from_thread(self, what):
+        what()
+
+    def close(self):
+        return succeed(None)
+
+
+class HeldThreads(InlineThreads):
+    """Makes calls at once, or one by one by :meth:`step` after :meth:`hold`."""
+
+    def __init__(self):
+        self.holding = False
+        self.waiting = []
+
+    def hold(self):
+        self.holding = True
+
+    def run_blocking(self, work, *arguments, undo=None):
+        if not self.holding:
+            return super().run_blocking(work, *arguments, undo=undo)
+        answer = Deferred()
         self.waiting.append((work, arguments, answer))
         return answer
 
@@ -52,13 +73,29 @@ class HeldThreads(InlineThreads):
         work, arguments, answer = self.waiting.pop(0)
         super().run_blocking(work, *arguments).chainDeferred(answer)
 
+    def finish(self):
+        while self.waiting:
+            self.step()
 
-def descriptors():
-    return len(list(Path("/proc/self/fd").iterdir()))
+
+def descriptors(root=None):
+    """The number of open descriptors of this process; those below ``root``, if it is given."""
+    links = list(Path("/proc/self/fd").iterdir())
+    if root is None:
+        return len(links)
+    # Not all of them exist any more.
+    return sum(str(link.resolve()).startswith(str(root)) for link in links)
 
 
-def inline(root, files=None):
-    return FilesystemDriver(str(root), Clock(), files=files or OSCalls(), threads=InlineThreads())
+def make_driver(root, files=None, *, clock=None, threads=None, **options):
+    """A driver that makes all calls at once, unless other threads are given."""
+    return FilesystemDriver(
+        str(root),
+        clock or Clock(),
+        files=files or OSCalls(),
+        threads=threads or InlineThreads(),
+        **options,
+    )
 
 
 def paths(entries):

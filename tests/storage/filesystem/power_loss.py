@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from itertools import count
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.task import Clock
+from twisted.internet.defer import Deferred
 
+from tests.storage.filesystem.kit import make_driver
 from tests.storage.filesystem.power_loss_nodes import (
     Change,
     DirEntry,
@@ -30,7 +30,6 @@ from tests.storage.filesystem.power_loss_nodes import (
     fault,
     look,
 )
-from twisted_registry.storage.filesystem.driver import FilesystemDriver
 from twisted_registry.storage.filesystem.oscalls import OSCalls
 
 ROOT = "/store"
@@ -258,30 +257,12 @@ class PowerLossFiles(OSCalls):
         return folder.entries[name]
 
 
-class InlineThreads:
-    """A pool that runs everything at once, where it is called."""
-
-    def run_blocking(self, work, *arguments, undo=None):
-        try:
-            return succeed(work(*arguments))
-        except Exception:  # noqa: BLE001
-            return fail()
-
-    def call_from_thread(self, what):
-        what()
-
-    def close(self):
-        return succeed(None)
-
-
 def driver_on(files, clock=None):
     """Make a filesystem driver over the model, all of whose Deferreds fire at once.
 
     (Small writes wait for the clock, or for flush, commit or close.)
     """
-    return FilesystemDriver(
-        ROOT, clock or Clock(), max_open_files=0, files=files, threads=InlineThreads()
-    )
+    return make_driver(ROOT, files, clock=clock, max_open_files=0)
 
 
 def at_every_cut(scenario, check, prepare=None):

@@ -3,13 +3,14 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
+from functools import partial
 from threading import Thread
 
 import pytest
 from twisted.logger import globalLogPublisher
 
 from tests.storage.filesystem.counting_oscalls import BROKEN, FaultyFiles
-from tests.storage.filesystem.kit import failure_of, inline, paths, result_of
+from tests.storage.filesystem.kit import failure_of, make_driver, paths, result_of
 from twisted_registry.storage.filesystem.oscalls import OSCalls
 from twisted_registry.storage.interfaces import PathExists, PathInvalid, PathNotFound, StorageError
 
@@ -31,7 +32,7 @@ class Meddling(OSCalls):
 
 
 def test_the_root_is_made_when_it_is_written_to(tmp_path):
-    driver = inline(tmp_path / "not" / "there" / "")
+    driver = make_driver(tmp_path / "not" / "there" / "")
     failure_of(driver.get("file", 10), PathNotFound)
     assert paths(driver.walk("")) == []
     assert not (tmp_path / "not").exists()
@@ -83,13 +84,13 @@ def test_a_name_that_is_too_long(driver):
 
 @pytest.mark.parametrize("call", ["open", "pwrite", "rename", "link"])
 def test_a_folder_deleted_meanwhile_is_made_anew(tmp_path, call):
-    other = inline(tmp_path)
+    other = make_driver(tmp_path)
     result_of(other.put("folder/old", b""))
 
     def meddle():
         result_of(other.delete("folder"))
 
-    driver = inline(tmp_path, Meddling(call, meddle))
+    driver = make_driver(tmp_path, Meddling(call, meddle))
     store = driver.create if call == "link" else driver.put
     result_of(store("folder/new", b"content"))
     assert paths(driver.walk("")) == ["folder/new"]
@@ -97,30 +98,30 @@ def test_a_folder_deleted_meanwhile_is_made_anew(tmp_path, call):
 
 
 def test_a_folder_deleted_before_its_move(tmp_path):
-    other = inline(tmp_path)
+    other = make_driver(tmp_path)
     result_of(other.put("source", b"content"))
     result_of(other.put("folder/old", b""))
-    driver = inline(tmp_path, Meddling("rename", lambda: result_of(other.delete("folder"))))
+    driver = make_driver(tmp_path, Meddling("rename", lambda: result_of(other.delete("folder"))))
     result_of(driver.move("source", "folder/new"))
     assert paths(driver.walk("")) == ["folder/new"]
 
 
 def test_a_source_deleted_before_its_move(tmp_path):
-    other = inline(tmp_path)
+    other = make_driver(tmp_path)
     result_of(other.put("source", b"content"))
-    driver = inline(tmp_path, Meddling("rename", lambda: result_of(other.delete("source"))))
+    driver = make_driver(tmp_path, Meddling("rename", lambda: result_of(other.delete("source"))))
     failure_of(driver.move("source", "folder/new"), PathNotFound)
 
 
 def test_a_folder_deleted_right_after_the_put(tmp_path):
-    other = inline(tmp_path)
+    other = make_driver(tmp_path)
 
     class Late(OSCalls):
         def rename(self, source, destination):
             super().rename(source, destination)
             result_of(other.delete("folder"))
 
-    result_of(inline(tmp_path, Late()).put("folder/new", b"content"))
+    result_of(make_driver(tmp_path, Late()).put("folder/new", b"content"))
     assert paths(other.walk("")) == []
 
 
@@ -131,11 +132,12 @@ def test_a_folder_that_is_always_deleted(tmp_path):
                 raise FileNotFoundError(errno.ENOENT, "gone")
             return super().open(path, flags)
 
-    failure_of(inline(tmp_path, Hostile()).put("folder/file", b""), StorageError)
+    failure_of(make_driver(tmp_path, Hostile()).put("folder/file", b""), StorageError)
 
 
 def test_threads_that_put_and_delete_the_same_folder(driver, tmp_path):
-    tree = driver._tree
+    tree = driver.tree
+    put = partial(tree.put, durable=False)
     errors = []
 
     def run(work, *arguments):
@@ -150,8 +152,8 @@ def test_threads_that_put_and_delete_the_same_folder(driver, tmp_path):
             tree.delete("a/b")
 
     threads = [
-        Thread(target=run, args=(tree.put, "a/b/c/d", b"content", False)),
-        Thread(target=run, args=(tree.put, "a/b/e", b"content", False)),
+        Thread(target=run, args=(put, "a/b/c/d", b"content")),
+        Thread(target=run, args=(put, "a/b/e", b"content")),
         Thread(target=run, args=(delete,)),
     ]
     for thread in threads:
@@ -162,7 +164,7 @@ def test_threads_that_put_and_delete_the_same_folder(driver, tmp_path):
     assert hidden(tmp_path) == []
 
 
-def test_names_that_no_path_can_spell_are_passed_over(driver, tmp_path):
+def test_names_that_are_not_valid_in_paths_are_skipped_and_logged_once(driver, tmp_path):
     for name in (b"\xff\xfe", b"new\nline", b".hidden", b"good", b"caf\xc3\xa9"):
         folder = tmp_path / "folder" / os.fsdecode(name)
         folder.mkdir(parents=True)
@@ -175,7 +177,7 @@ def test_names_that_no_path_can_spell_are_passed_over(driver, tmp_path):
             assert paths(driver.walk("")) == ["folder/café/file", "folder/good/file"]
     finally:
         globalLogPublisher.removeObserver(events.append)
-    assert len([event for event in events if "no path can spell" in event["log_format"]]) == 1
+    assert len([event for event in events if "skipping" in event["log_format"]]) == 1
     result_of(driver.delete("folder"))
     assert list(tmp_path.iterdir()) == []
 
@@ -185,23 +187,23 @@ def test_unfinished_files_are_never_seen(tmp_path):
         seen = 0
 
         def rename(self, source, destination):
-            driver = inline(tmp_path)
+            driver = make_driver(tmp_path)
             Looking.seen += 1
             assert paths(driver.list("")) == []
             assert paths(driver.walk("")) == []
             super().rename(source, destination)
 
-    result_of(inline(tmp_path, Looking()).put("file", b"content"))
+    result_of(make_driver(tmp_path, Looking()).put("file", b"content"))
     assert Looking.seen == 1
 
 
 def test_a_deleted_folder_goes_in_one_step(tmp_path):
     class Looking(OSCalls):
         def rmdir(self, path):
-            assert paths(inline(tmp_path).list("")) == ["other"]
+            assert paths(make_driver(tmp_path).list("")) == ["other"]
             super().rmdir(path)
 
-    driver = inline(tmp_path, Looking())
+    driver = make_driver(tmp_path, Looking())
     for path in ("folder/a/b/file", "folder/c", "other"):
         result_of(driver.put(path, b""))
     result_of(driver.delete("folder"))
@@ -210,7 +212,7 @@ def test_a_deleted_folder_goes_in_one_step(tmp_path):
 
 @pytest.mark.parametrize("fault", [errno.ENOTEMPTY, BROKEN])
 def test_a_folder_that_does_not_go_at_once(tmp_path, fault):
-    driver = inline(tmp_path, FaultyFiles(rmdir=[fault]))
+    driver = make_driver(tmp_path, FaultyFiles(rmdir=[fault]))
     result_of(driver.put("folder/file", b""))
     deleting = driver.delete("folder")
     if fault == BROKEN:
@@ -230,7 +232,7 @@ def test_links_to_other_places_are_followed(driver, tmp_path):
     (root / "folder").symlink_to(elsewhere)
     (root / "link").symlink_to(elsewhere / "sub" / "file")
     (root / "dangling").symlink_to(tmp_path / "nothing")
-    driver = inline(root)
+    driver = make_driver(root)
     assert paths(driver.list("")) == ["folder", "link"]
     assert paths(driver.walk("")) == ["folder/sub/file", "link"]
     assert result_of(driver.get("link", 7)) == b"content"
@@ -266,13 +268,13 @@ def test_a_page_is_full_though_entries_vanish(driver, tmp_path):
     def meddle():
         result_of(driver.delete_many(["file0", "file2", "file3"]))
 
-    other = inline(tmp_path, Meddling("stat", meddle))
+    other = make_driver(tmp_path, Meddling("stat", meddle))
     assert paths(other.list("", limit=4)) == ["file1", "file4", "file5", "file6"]
 
 
-def test_the_names_of_folders_need_not_be_remembered(driver, tmp_path, monkeypatch):
-    monkeypatch.setattr("twisted_registry.storage.filesystem.tree._MAX_SYNCED_FOLDERS", 3)
+def test_synced_folders_are_remembered_up_to_a_limit(tmp_path):
+    driver = make_driver(tmp_path, max_synced_folders=3)
     for number in range(9):
         result_of(driver.put(f"a/{number}/file", b"content"))
-    assert len(driver._tree.dir_syncer._synced) <= 3
+    assert driver.tree.dir_syncer.synced_folders <= 3
     assert len(paths(driver.walk(""))) == 9

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from tests.storage.filesystem.counting_oscalls import BROKEN, FULL, FaultyFiles
-from tests.storage.filesystem.kit import descriptors, failure_of, inline, paths, result_of
+from tests.storage.filesystem.kit import descriptors, failure_of, make_driver, paths, result_of
 from twisted_registry.storage.interfaces import MoveRefused, OffsetInvalid, StorageError
 from twisted_registry.testing.contract_kit import RecordingConsumer
 
@@ -25,7 +25,7 @@ from twisted_registry.testing.contract_kit import RecordingConsumer
 )
 def test_a_put_that_fails_leaves_nothing(tmp_path, call, fault, full):
     before = descriptors()
-    driver = inline(tmp_path, FaultyFiles(**{call: [fault]}))
+    driver = make_driver(tmp_path, FaultyFiles(**{call: [fault]}))
     error = failure_of(driver.put("file", b"content"), StorageError).value
     assert (type(error), error.path, error.full) == (StorageError, "file", full)
     assert os.strerror(fault) in str(error)
@@ -35,7 +35,7 @@ def test_a_put_that_fails_leaves_nothing(tmp_path, call, fault, full):
 
 @pytest.mark.parametrize("call", ["link", "fsync", "pwrite"])
 def test_a_create_that_fails_leaves_nothing(tmp_path, call):
-    driver = inline(tmp_path, FaultyFiles(**{call: [BROKEN]}))
+    driver = make_driver(tmp_path, FaultyFiles(**{call: [BROKEN]}))
     failure_of(driver.create("file", b"content"), StorageError)
     assert list(tmp_path.iterdir()) == []
 
@@ -43,22 +43,22 @@ def test_a_create_that_fails_leaves_nothing(tmp_path, call):
 @pytest.mark.parametrize("call", ["copy_range", "fsync", "rename"])
 def test_a_copy_that_fails_leaves_nothing(tmp_path, call):
     before = descriptors()
-    result_of(inline(tmp_path).put("source", b"content"))
-    driver = inline(tmp_path, FaultyFiles(**{call: [BROKEN]}))
+    result_of(make_driver(tmp_path).put("source", b"content"))
+    driver = make_driver(tmp_path, FaultyFiles(**{call: [BROKEN]}))
     failure_of(driver.copy("source", "copy"), StorageError)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
     assert descriptors() == before
 
 
 def test_short_writes_go_on(tmp_path):
-    driver = inline(tmp_path, FaultyFiles(pwrite=[-1, -2]))
+    driver = make_driver(tmp_path, FaultyFiles(pwrite=[-1, -2]))
     result_of(driver.put("file", b"content"))
     assert result_of(driver.get("file", 7)) == b"content"
 
 
 @pytest.mark.parametrize("fault", [errno.EINVAL, None])
 def test_a_file_system_that_can_not_sync_folders(tmp_path, fault):
-    driver = inline(tmp_path, FaultyFiles(fsync=[None, fault]))
+    driver = make_driver(tmp_path, FaultyFiles(fsync=[None, fault]))
     result_of(driver.put("file", b"content"))
 
 
@@ -67,14 +67,14 @@ def test_a_kernel_that_can_not_copy(tmp_path, monkeypatch):
         raise OSError(errno.EXDEV, "no")
 
     monkeypatch.setattr(os, "copy_file_range", refuse)
-    driver = inline(tmp_path)
+    driver = make_driver(tmp_path)
     result_of(driver.put("source", b"content" * 10_000))
     result_of(driver.copy("source", "copy"))
     assert result_of(driver.get("copy", 70_000)) == b"content" * 10_000
 
 
 def test_a_move_to_another_disk_copies(tmp_path):
-    driver = inline(tmp_path, FaultyFiles(rename=[None, errno.EXDEV]))
+    driver = make_driver(tmp_path, FaultyFiles(rename=[None, errno.EXDEV]))
     result_of(driver.put("source", b"content"))
     result_of(driver.move("source", "folder/moved"))
     assert paths(driver.walk("")) == ["folder/moved"]
@@ -82,7 +82,7 @@ def test_a_move_to_another_disk_copies(tmp_path):
 
 
 def test_a_move_to_another_disk_asks_when_it_has_copied(tmp_path):
-    driver = inline(tmp_path, FaultyFiles(rename=[None, errno.EXDEV, None, errno.EXDEV, None]))
+    driver = make_driver(tmp_path, FaultyFiles(rename=[None, errno.EXDEV, None, errno.EXDEV, None]))
     result_of(driver.put("source", b"content"))
     answers = [True, False]
     failure_of(driver.move("source", "moved", still=lambda: answers.pop(0)), MoveRefused)
@@ -92,12 +92,12 @@ def test_a_move_to_another_disk_asks_when_it_has_copied(tmp_path):
 
 @pytest.mark.parametrize("call", ["fstat", "pread", "open"])
 def test_no_descriptor_is_lost_when_reading_fails(tmp_path, call):
-    result_of(inline(tmp_path).put("file", b"content"))
+    result_of(make_driver(tmp_path).put("file", b"content"))
     before = descriptors()
-    failure_of(inline(tmp_path, FaultyFiles(**{call: [BROKEN]})).get("file", 9), StorageError)
-    failure_of(inline(tmp_path).get("file", 3), StorageError)
-    failure_of(inline(tmp_path).get("", 3), StorageError)
-    failure_of(inline(tmp_path).open("file", 8), OffsetInvalid)
+    failure_of(make_driver(tmp_path, FaultyFiles(**{call: [BROKEN]})).get("file", 9), StorageError)
+    failure_of(make_driver(tmp_path).get("file", 3), StorageError)
+    failure_of(make_driver(tmp_path).get("", 3), StorageError)
+    failure_of(make_driver(tmp_path).open("file", 8), OffsetInvalid)
     assert descriptors() == before
 
 
@@ -116,7 +116,7 @@ def test_a_file_that_shrinks_while_it_is_read(driver, tmp_path):
 
 def test_a_disk_that_fails_while_it_is_read(tmp_path):
     before = descriptors()
-    driver = inline(tmp_path, FaultyFiles(pread=[BROKEN, BROKEN]))
+    driver = make_driver(tmp_path, FaultyFiles(pread=[BROKEN, BROKEN]))
     result_of(driver.put("file", b"content"))
     for ask in (
         lambda reader: reader.deliver(RecordingConsumer()),

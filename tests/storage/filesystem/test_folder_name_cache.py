@@ -10,15 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
 from tests.storage.filesystem.counting_oscalls import CountingFiles, FaultyFiles
-from tests.storage.filesystem.power_loss import InlineThreads
-from twisted_registry.storage.filesystem.driver import FilesystemDriver
+from tests.storage.filesystem.kit import InlineThreads, failure_of, make_driver, result_of
 from twisted_registry.storage.interfaces import PathInvalid, PathNotFound, StorageError
-
-case = SynchronousTestCase()
-result_of, failure_of = case.successResultOf, case.failureResultOf
 
 #: Nanoseconds.
 SECOND = 1_000_000_000
@@ -45,9 +40,7 @@ def driver_on(root, files=None, **options):
     """A driver for which all that is stored now is old."""
     clock = Clock()
     clock.advance(time.time_ns() / SECOND + 10)
-    return FilesystemDriver(
-        str(root), clock, files=files or CountingFiles(), threads=InlineThreads(), **options
-    )
+    return make_driver(root, files or CountingFiles(), clock=clock, **options)
 
 
 def make(root, *names):
@@ -135,7 +128,7 @@ def test_two_that_read_a_folder_at_once(tmp_path):
     for _ in range(2):
         assert folders(driver) == ["a", "b"]
     assert scans(files) == 2
-    assert driver._folder_names._names == 10
+    assert driver.folder_names.size == 10
 
 
 def test_a_folder_that_goes_while_it_is_read(tmp_path):
@@ -160,7 +153,12 @@ def test_times_that_are_whole_seconds_are_believed_later(tmp_path):
             found = Path(path).stat()
             whole = int(found.st_mtime) * SECOND
             return SimpleNamespace(
-                st_mode=found.st_mode, st_dev=1, st_ino=2, st_mtime_ns=whole, st_ctime_ns=whole
+                st_mode=found.st_mode,
+                st_size=found.st_size,
+                st_dev=1,
+                st_ino=2,
+                st_mtime_ns=whole,
+                st_ctime_ns=whole,
             )
 
     files = Coarse()
@@ -196,7 +194,7 @@ def test_no_more_names_are_kept_than_allowed(tmp_path, files):
     # The one that was asked for least lately goes.
     assert [reads(f"x{number}") for number in (0, 3, 0, 2, 1)] == [0, 1, 0, 0, 1]
     assert [reads("large"), reads("large"), reads("x1")] == [1, 1, 0]
-    assert driver._folder_names._names <= 40
+    assert driver.folder_names.size <= 40
 
 
 def test_symbolic_links_are_looked_at_each_time(driver, files, tmp_path):

@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.storage.filesystem.counting_oscalls import CountingFiles
-from tests.storage.filesystem.power_loss import InlineThreads
+from tests.storage.filesystem.kit import InlineThreads
 from twisted_registry.storage.filesystem.driver import FilesystemDriver
 from twisted_registry.storage.interfaces import Move, Put, Remove
 

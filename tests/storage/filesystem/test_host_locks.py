@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -9,17 +8,13 @@ import pytest
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 
-from tests.storage.filesystem.power_loss import InlineThreads
-from twisted_registry.storage.filesystem.driver import FilesystemDriver
-from twisted_registry.storage.filesystem.oscalls import OSCalls
+from tests.storage.filesystem.kit import descriptors, make_driver
 from twisted_registry.storage.interfaces import StorageError
 
 
 def made(root, clock, files=None):
-    """As another process would have it."""
-    return FilesystemDriver(
-        str(root), clock, max_open_files=0, files=files or OSCalls(), threads=InlineThreads()
-    )
+    """The driver of another process."""
+    return make_driver(root, files, clock=clock, max_open_files=0)
 
 
 @pytest.fixture
@@ -32,10 +27,6 @@ def held(driver, name="a:latest"):
     got, failed = [], []
     waiting = driver.lock(name).addCallbacks(got.append, failed.append)
     return got, failed, waiting
-
-
-def descriptors():
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (only counted)
 
 
 def test_one_at_a_time(tmp_path, clock):

@@ -5,27 +5,14 @@ from __future__ import annotations
 import os
 
 import pytest
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
-from tests.storage.filesystem.power_loss import InlineThreads
+from tests.storage.filesystem.kit import make_driver, result_of
 from twisted_registry.storage.filesystem import listing
-from twisted_registry.storage.filesystem.driver import FilesystemDriver
 from twisted_registry.storage.filesystem.oscalls import OSCalls
 from twisted_registry.storage.filesystem.tree import is_temporary_name, temporary_name
 
-result_of = SynchronousTestCase().successResultOf
 #: Seconds since the epoch, long after and long before any test.
 LATER, EARLIER = 2**33, 10**9
-
-
-def inline(root, files=None):
-    return FilesystemDriver(str(root), Clock(), files=files or OSCalls(), threads=InlineThreads())
-
-
-@pytest.fixture
-def driver(tmp_path):
-    return inline(tmp_path)
 
 
 @pytest.fixture
@@ -100,15 +87,15 @@ def test_a_link_with_a_hidden_name_goes_itself(tmp_path, driver, folder):
 
 
 def test_a_large_tree_takes_several_turns(tmp_path, driver, monkeypatch):
-    monkeypatch.setattr(listing, "_FOLDERS_PER_TURN", 3)
+    monkeypatch.setattr(listing, "_FOLDERS_PER_CALL", 3)
     for number in range(10):
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / temporary_name()).write_bytes(b"")
-    remove_leftovers = listing.LeftoverScan(driver._tree, LATER)
+    scan = listing.LeftoverScan(driver.tree, LATER)
     turns = 1
-    while remove_leftovers.scan_some():
+    while scan.scan_some():
         turns += 1
-    assert (turns, remove_leftovers.found) == (4, 10)
+    assert (turns, scan.found) == (4, 10)
     result_of(driver.put("a/b", b""))
     assert result_of(driver.remove_leftovers(LATER)) == 0
 
@@ -131,12 +118,12 @@ def test_what_others_remove_meanwhile_is_no_error(tmp_path):
     (tmp_path / "gone").mkdir()
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / temporary_name()).write_bytes(b"")
-    assert result_of(inline(tmp_path, Vanishing()).remove_leftovers(LATER)) == 0
+    assert result_of(make_driver(tmp_path, Vanishing()).remove_leftovers(LATER)) == 0
     assert everything(tmp_path) == ["there"]
 
 
 def test_no_tree_at_all(tmp_path):
-    assert result_of(inline(tmp_path / "none").remove_leftovers(LATER)) == 0
+    assert result_of(make_driver(tmp_path / "none").remove_leftovers(LATER)) == 0
 
 
 def test_names():

@@ -7,6 +7,7 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
+from tests.storage.filesystem.kit import descriptors
 from twisted_registry.storage.filesystem.driver import MAX_CACHED_FILE_BYTES, FilesystemDriver
 from twisted_registry.testing.contract_kit import RecordingConsumer
 
@@ -28,10 +29,6 @@ async def read_file(driver, path, offset=0, length=None):
     sink = RecordingConsumer()
     await (await driver.open(path, offset, length)).deliver(sink)
     return sink.content
-
-
-def descriptors():
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.fixture

@@ -1,44 +1,25 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.storage.filesystem.counting_oscalls import BROKEN, FaultyFiles
-from tests.storage.filesystem.power_loss import InlineThreads
-from twisted_registry.storage.filesystem.driver import FilesystemDriver
-from twisted_registry.storage.filesystem.oscalls import OSCalls
+from tests.storage.filesystem.kit import (
+    HeldThreads,
+    InlineThreads,
+    descriptors,
+    failure_of,
+    make_driver,
+    result_of,
+)
 from twisted_registry.storage.filesystem.reader import PIECE_BYTES
 from twisted_registry.testing.contract_kit import RecordingConsumer
 
-case = SynchronousTestCase()
-result_of, failure_of, no_result = (
-    case.successResultOf,
-    case.failureResultOf,
-    case.assertNoResult,
-)
+no_result = SynchronousTestCase().assertNoResult
 CONTENT = os.urandom(2 * PIECE_BYTES + 12_345)
-
-
-class HeldThreads(InlineThreads):
-    """Runs at once, or, while ``held`` is a list, when told to."""
-
-    held = None
-
-    def run_blocking(self, work, *arguments, undo=None):
-        if self.held is None:
-            return super().run_blocking(work, *arguments, undo=undo)
-        answer = Deferred()
-        self.held.append((work, arguments, answer))
-        return answer
-
-    def step(self):
-        work, arguments, answer = self.held.pop(0)
-        super().run_blocking(work, *arguments).chainDeferred(answer)
 
 
 @pytest.fixture
@@ -51,30 +32,22 @@ def reader(tmp_path, threads):
     (tmp_path / "file").write_bytes(CONTENT)
     before = descriptors(tmp_path)
     reader = open_file(tmp_path, threads)
-    threads.held = []
+    threads.hold()
     yield reader
     reader.close()
-    while threads.held:
-        threads.step()
+    threads.finish()
     assert descriptors(tmp_path) == before
 
 
 def open_file(root, threads, files=None):
-    driver = FilesystemDriver(str(root), Clock(), files=files or OSCalls(), threads=threads)
-    return result_of(driver.open("file"))
-
-
-def descriptors(root):
-    """How many are open below *root*; what else the process has open is others' business."""
-    links = (os.path.realpath(link) for link in Path("/proc/self/fd").iterdir())
-    return sum(link.startswith(str(root)) for link in links)
+    return result_of(make_driver(root, files, threads=threads).open("file"))
 
 
 def test_pieces_come_one_by_one(reader, threads):
     sink = RecordingConsumer()
     done = reader.deliver(sink)
     for count in (1, 2, 3):
-        assert len(threads.held) == 1
+        assert len(threads.waiting) == 1
         threads.step()
         assert len(sink.received) == count
     assert max(map(len, sink.received)) == PIECE_BYTES
@@ -90,12 +63,11 @@ def test_a_pause_lets_one_piece_through_at_most(reader, threads):
     sink.producer.pauseProducing()
     threads.step()
     assert len(sink.received) == 1
-    assert threads.held == []
+    assert threads.waiting == []
     sink.producer.resumeProducing()
     sink.producer.resumeProducing()
-    assert len(threads.held) == 1
-    while threads.held:
-        threads.step()
+    assert len(threads.waiting) == 1
+    threads.finish()
     result_of(done)
     assert sink.content == CONTENT
 
@@ -106,10 +78,10 @@ def test_ending_while_a_piece_is_read(tmp_path, threads, how, fault):
     (tmp_path / "file").write_bytes(CONTENT)
     before = descriptors(tmp_path)
     reader = open_file(tmp_path, threads, FaultyFiles(pread=[fault]))
-    threads.held = []
+    threads.hold()
     sink = RecordingConsumer()
+    fd = reader.fileno()
     done = reader.deliver(sink)
-    fd = reader._fd
     {"cancel": done.cancel, "stop": reader.stopProducing, "close": reader.close}[how]()
     assert not sink.has_producer
     # The thread still reads: its descriptor must not become another file's.
@@ -131,7 +103,7 @@ def test_a_consumer_that_stops_within_write(reader, threads):
     done = reader.deliver(sink)
     threads.step()
     failure_of(done, CancelledError)
-    assert threads.held == []
+    assert threads.waiting == []
 
 
 def test_feeding_can_be_cancelled(reader, threads):
@@ -174,7 +146,7 @@ def test_what_is_opened_for_nobody_is_closed(tmp_path):
             undo(work(*arguments))
             return Deferred()
 
-    driver = FilesystemDriver(str(tmp_path), Clock(), threads=Cancelled())
+    driver = make_driver(tmp_path, threads=Cancelled())
     no_result(driver.open("file"))
     no_result(driver.writer("file"))
     assert descriptors(tmp_path) == before

@@ -7,17 +7,12 @@ import sys
 
 import pytest
 from twisted.internet.defer import fail
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
-from tests.storage.filesystem.power_loss import InlineThreads
+from tests.storage.filesystem.kit import InlineThreads, make_driver, result_of
 from tests.support.processes import ROOT, run
 from twisted_registry.storage.filesystem import writer as writer_module
-from twisted_registry.storage.filesystem.driver import FilesystemDriver
 from twisted_registry.storage.filesystem.writer import TRIM_THRESHOLD_BYTES
 from twisted_registry.storage.interfaces import StorageError
-
-result_of = SynchronousTestCase().successResultOf
 
 #: Prints how many KiB stay of what lay between pieces that are in use, before and after.
 PIECES = """
@@ -53,7 +48,7 @@ def test_what_is_free_goes_back(tmp_path):
 def test_once_after_a_large_upload(tmp_path, monkeypatch, size, times):
     given = []
     monkeypatch.setattr(writer_module, "trim_heap", lambda: given.append(1))
-    driver = FilesystemDriver(str(tmp_path), Clock(), threads=InlineThreads())
+    driver = make_driver(tmp_path)
     writer = result_of(driver.writer("file", 0))
     writer.write(b"x" * size)
     assert not given
@@ -68,7 +63,7 @@ def test_not_once_the_threads_are_gone(tmp_path):
                 return fail(StorageError("", "the driver is closed"))
             return super().run_blocking(work, *arguments, undo=undo)
 
-    driver = FilesystemDriver(str(tmp_path), Clock(), threads=Gone())
+    driver = make_driver(tmp_path, threads=Gone())
     writer = result_of(driver.writer("file", 0))
     writer.write(b"x" * TRIM_THRESHOLD_BYTES)
     assert result_of(writer.close()) == TRIM_THRESHOLD_BYTES

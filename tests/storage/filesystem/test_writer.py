@@ -12,7 +12,14 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, gatherResults
 
 from tests.storage.filesystem.counting_oscalls import CountingFiles
-from tests.storage.filesystem.kit import MIB, Producer, descriptors, failure_of, inline, result_of
+from tests.storage.filesystem.kit import (
+    MIB,
+    Producer,
+    descriptors,
+    failure_of,
+    make_driver,
+    result_of,
+)
 from twisted_registry.storage.filesystem import writer as writer_module
 from twisted_registry.storage.filesystem.driver import FilesystemDriver
 from twisted_registry.storage.filesystem.oscalls import OSCalls
@@ -21,51 +28,58 @@ from twisted_registry.storage.interfaces import StorageError, WriterBusy
 
 
 def test_writes_of_one_turn_travel_together(held):
-    writer, threads = held
+    writer, threads = held.writer, held.threads
     for _ in range(100):
         writer.write(b"12345")
     assert not threads.waiting
-    writer._clock.advance(0)
+    held.clock.advance(0)
     assert len(threads.waiting) == 1
     threads.step()
-    assert os.fstat(writer._file.fd).st_size == 500
+    assert held.stored == 500
     assert not threads.waiting
 
 
 def test_small_writes_gather_while_a_batch_is_under_way(held):
-    writer, threads = held
+    writer, threads = held.writer, held.threads
     writer.write(b"x" * MIB)
     for _ in range(1000):
         writer.write(b"y" * 2000)
     assert len(threads.waiting) == 1
     threads.step()
     assert not threads.waiting
-    assert os.fstat(writer._file.fd).st_size == writer.size == MIB + 2_000_000
+    assert held.stored == writer.size == MIB + 2_000_000
 
 
 def test_a_thread_goes_on_with_what_has_come_meanwhile(held, monkeypatch):
-    writer, threads = held
+    writer, threads = held.writer, held.threads
     monkeypatch.setattr(writer_module, "_MAX_TURN_BYTES", 3 * MIB)
     for _ in range(10):
         writer.write(b"x" * MIB)
     assert len(threads.waiting) == 1
     threads.step()
     # Then others have their turn.
-    assert os.fstat(writer._file.fd).st_size == 4 * MIB
+    assert held.stored == 4 * MIB
     assert len(threads.waiting) == 1
     threads.step()
     threads.step()
-    assert os.fstat(writer._file.fd).st_size == 10 * MIB
+    assert held.stored == 10 * MIB
     assert not threads.waiting
 
 
-def test_what_is_cancelled_is_not_gone_on_with(held):
-    writer, threads = held
-    writer._file._observe = lambda _: writer._drop_pending(StorageError("file"))
+def test_cancel_drops_what_waits_behind_the_batch_that_is_stored(make_held):
+    sizes = []
+
+    def observe(_):
+        sizes.append(held.stored)
+        held.writer.cancel()
+
+    held = make_held(observe)
+    writer, threads = held.writer, held.threads
     for _ in range(3):
         writer.write(b"x" * MIB)
-    threads.step()
-    assert os.fstat(writer._file.fd).st_size == MIB
+    threads.finish()
+    assert sizes == [MIB]
+    assert not held.path.exists()
 
 
 def test_the_disk_begins_early(tmp_path):
@@ -76,7 +90,7 @@ def test_the_disk_begins_early(tmp_path):
             super().start_writeback(fd, offset, length)
             begun.append((offset, length))
 
-    writer = result_of(inline(tmp_path, Files()).writer("file", 0))
+    writer = result_of(make_driver(tmp_path, Files()).writer("file", 0))
     for _ in range(20):
         writer.write(b"x" * MIB)
     writer.write(b"x" * 13 * MIB)
@@ -87,7 +101,7 @@ def test_the_disk_begins_early(tmp_path):
 
 def test_many_small_pieces_are_one_write(tmp_path):
     files = CountingFiles()
-    writer = result_of(inline(tmp_path, files).writer("file", 0))
+    writer = result_of(make_driver(tmp_path, files).writer("file", 0))
     for _ in range(100):
         writer.write(b"small")
     result_of(writer.close())
@@ -95,23 +109,23 @@ def test_many_small_pieces_are_one_write(tmp_path):
 
 
 def test_commit_takes_the_bytes_along(held):
-    writer, threads = held
+    writer, threads = held.writer, held.threads
     writer.write(b"small")
     committing = writer.commit()
     threads.step()
     assert result_of(committing) == 5
-    writer._clock.advance(1)
+    held.clock.advance(1)
     assert not threads.waiting
 
 
 def test_the_producer_is_paused_and_resumed(held):
-    writer, threads = held
+    writer, threads = held.writer, held.threads
     left = []
 
     class Watching(Producer):
         def resumeProducing(self):
             super().resumeProducing()
-            left.append(writer.size - os.fstat(writer._file.fd).st_size)
+            left.append(writer.size - held.stored)
 
     producer = Watching()
     writer.registerProducer(producer, True)
@@ -133,7 +147,7 @@ def test_the_producer_is_paused_and_resumed(held):
 
 
 def test_a_producer_that_writes_when_it_is_resumed(held):
-    writer, threads = held
+    writer, threads = held.writer, held.threads
 
     class Eager(Producer):
         left = 20
@@ -149,12 +163,12 @@ def test_a_producer_that_writes_when_it_is_resumed(held):
     producer.resumeProducing()
     while threads.waiting:
         threads.step()
-        assert writer.size - os.fstat(writer._file.fd).st_size <= 6 * MIB
-    assert os.fstat(writer._file.fd).st_size == 20 * MIB
+        assert writer.size - held.stored <= 6 * MIB
+    assert held.stored == 20 * MIB
 
 
 def test_one_push_producer_only(held):
-    writer, _ = held
+    writer = held.writer
     with pytest.raises(RuntimeError):
         writer.registerProducer(Producer(), False)
     writer.registerProducer(Producer(), True)
@@ -174,19 +188,20 @@ def test_many_writers_share():
 
 
 def test_writers_count_while_they_are_open(tmp_path):
-    driver = inline(tmp_path)
+    budget = WriteBudget()
+    driver = make_driver(tmp_path, budget=budget)
     writers = [result_of(driver.writer(f"file{number}")) for number in range(3)]
-    assert driver._budget.writers == 3
+    assert budget.writers == 3
     result_of(writers[0].close())
     result_of(writers[1].cancel())
     result_of(writers[1].cancel())
-    assert driver._budget.writers == 1
+    assert budget.writers == 1
     result_of(writers[2].close())
-    assert driver._budget.writers == 0
+    assert budget.writers == 0
 
 
 def test_cancel_while_bytes_wait(held, tmp_path):
-    writer, threads = held
+    writer, threads = held.writer, held.threads
     writer.write(b"x" * MIB)
     writer.write(b"y" * MIB)
     flushing = writer.flush()
@@ -199,7 +214,7 @@ def test_cancel_while_bytes_wait(held, tmp_path):
 
 
 def test_a_flush_that_is_cancelled_harms_nobody(held, tmp_path):
-    writer, threads = held
+    writer, threads = held.writer, held.threads
     writer.write(b"x" * MIB)
     flushing = writer.flush()
     flushing.cancel()
@@ -211,14 +226,14 @@ def test_a_flush_that_is_cancelled_harms_nobody(held, tmp_path):
 
 
 def test_nothing_after_close(tmp_path):
-    writer = result_of(inline(tmp_path).writer("file", 0))
+    writer = result_of(make_driver(tmp_path).writer("file", 0))
     result_of(writer.close())
     for ask in (writer.flush, writer.commit):
         failure_of(ask(), StorageError)
 
 
 def test_cancel_leaves_the_file_of_another(tmp_path):
-    driver = inline(tmp_path)
+    driver = make_driver(tmp_path)
     writer = result_of(driver.writer("file", 0))
     writer.write(b"mine")
     result_of(writer.commit())
@@ -242,7 +257,7 @@ def test_a_file_that_was_removed_before_it_was_locked(tmp_path):
                 (tmp_path / "file").unlink()
 
     before = descriptors()
-    driver = inline(tmp_path, Racing())
+    driver = make_driver(tmp_path, Racing())
     writer = result_of(driver.writer("file", 0))
     writer.write(b"here")
     result_of(writer.close())

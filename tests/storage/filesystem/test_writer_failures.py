@@ -9,14 +9,21 @@ import os
 import pytest
 
 from tests.storage.filesystem.counting_oscalls import BROKEN, FULL, FaultyFiles
-from tests.storage.filesystem.kit import MIB, Producer, descriptors, failure_of, inline, result_of
+from tests.storage.filesystem.kit import (
+    MIB,
+    Producer,
+    descriptors,
+    failure_of,
+    make_driver,
+    result_of,
+)
 from twisted_registry.storage.interfaces import StorageError
 
 
 def test_a_full_disk(tmp_path):
     before = descriptors()
     files = FaultyFiles(pwrite=[None, -10, FULL])
-    driver = inline(tmp_path, files)
+    driver = make_driver(tmp_path, files)
     hasher = hashlib.sha256()
     writer = result_of(driver.writer("file", 0, hasher.update))
     producer = Producer()
@@ -45,7 +52,7 @@ def test_a_full_disk(tmp_path):
 
 def test_close_tells_of_a_failure_that_nobody_was_told(tmp_path):
     before = descriptors()
-    driver = inline(tmp_path, FaultyFiles(pwrite=[BROKEN]))
+    driver = make_driver(tmp_path, FaultyFiles(pwrite=[BROKEN]))
     writer = result_of(driver.writer("file", 0))
     writer.write(b"x" * MIB)
     error = failure_of(writer.close(), StorageError).value
@@ -56,7 +63,7 @@ def test_close_tells_of_a_failure_that_nobody_was_told(tmp_path):
 
 
 def test_a_producer_that_comes_after_the_failure_is_stopped(tmp_path):
-    driver = inline(tmp_path, FaultyFiles(pwrite=[BROKEN]))
+    driver = make_driver(tmp_path, FaultyFiles(pwrite=[BROKEN]))
     writer = result_of(driver.writer("file", 0))
     writer.write(b"x" * MIB)
     producer = Producer()
@@ -67,7 +74,7 @@ def test_a_producer_that_comes_after_the_failure_is_stopped(tmp_path):
 
 
 def test_a_failed_sync_takes_back_what_may_be_lost(tmp_path):
-    driver = inline(tmp_path, FaultyFiles(fsync=[None, None, BROKEN]))
+    driver = make_driver(tmp_path, FaultyFiles(fsync=[None, None, BROKEN]))
     writer = result_of(driver.writer("file", 0))
     writer.write(b"safe")
     assert result_of(writer.flush()) == 4
@@ -80,7 +87,7 @@ def test_a_failed_sync_takes_back_what_may_be_lost(tmp_path):
 
 def test_an_observer_that_fails(tmp_path):
     before = descriptors()
-    driver = inline(tmp_path)
+    driver = make_driver(tmp_path)
 
     def observe(_):
         raise ValueError("cannot hash")
@@ -95,7 +102,7 @@ def test_an_observer_that_fails(tmp_path):
 
 def test_close_frees_the_lock_even_if_removing_fails(tmp_path):
     before = descriptors()
-    driver = inline(tmp_path, FaultyFiles(unlink=[BROKEN]))
+    driver = make_driver(tmp_path, FaultyFiles(unlink=[BROKEN]))
     writer = result_of(driver.writer("file", 0))
     failure_of(writer.cancel(), StorageError)
     assert descriptors() == before
@@ -105,6 +112,6 @@ def test_close_frees_the_lock_even_if_removing_fails(tmp_path):
 @pytest.mark.parametrize("call", ["lock", "fstat", "stat", "open"])
 def test_no_descriptor_is_lost_when_opening_fails(tmp_path, call):
     before = descriptors()
-    driver = inline(tmp_path, FaultyFiles(**{call: [BROKEN]}))
+    driver = make_driver(tmp_path, FaultyFiles(**{call: [BROKEN]}))
     failure_of(driver.writer("file", 0), StorageError)
     assert descriptors() == before

@@ -1,12 +1,12 @@
-"""Descriptors of small files that were read lately, kept open for the next reader.
+"""The filesystem driver: files in a folder of this machine.
 
-Opening a file costs a thread; looking at it does not. So a reader of a file that is still the one
-that was opened before gets its descriptor at once, and it is closed when nobody has it any more.
+Several processes of one host may share the folder. A network file system that is shared by several
+hosts is not supported, because writers exclude each other by ``flock``. All calls that may block
+run on threads of the driver, except short lookups of files that are likely to be in the cache of
+the kernel.
 
-The filesystem driver: a folder of this machine.
-
-Workers of one host may share it; a network file system shared by several is not supported,
-because writers keep each other away with flock. All calls run on threads of the driver's own.
+Small files that were read stay open (:class:`OpenFileCache`): opening a file needs a thread,
+checking that it is unchanged does not.
 """
 
 from __future__ import annotations
@@ -15,15 +15,19 @@ import resource
 from collections import OrderedDict
 from functools import partial
 from stat import S_ISREG
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from twisted_registry.storage.filesystem.listing import (
+from twisted_registry.storage.filesystem.folder_names import (
     MAX_CACHED_NAMES,
     RACY_WINDOW_NS,
     FolderNameCache,
+)
+from twisted_registry.storage.filesystem.listing import (
+    LeftoverScan,
     entry_of,
     list_folder,
     walk_files,
@@ -31,7 +35,7 @@ from twisted_registry.storage.filesystem.listing import (
 from twisted_registry.storage.filesystem.locks import HostLocks, open_for_writing
 from twisted_registry.storage.filesystem.oscalls import OSCalls, translate_oserror
 from twisted_registry.storage.filesystem.reader import FileReader
-from twisted_registry.storage.filesystem.tree import FileTree
+from twisted_registry.storage.filesystem.tree import MAX_SYNCED_FOLDERS, FileTree
 from twisted_registry.storage.filesystem.writer import FileWriter, WriteBudget
 from twisted_registry.storage.interfaces import (
     Entry,
@@ -50,23 +54,25 @@ from twisted_registry.storage.interfaces import (
 from twisted_registry.storage.threads import Threads
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Sequence
 
     from twisted.internet.base import ReactorBase
 
-    from twisted_registry.storage.filesystem.listing import LeftoverScan
     from twisted_registry.storage.interfaces import IReader, IWriter
 
-#: Bytes: opening a larger file is nothing beside sending it, and a deleted file keeps its place on
-#: the disk as long as it is open.
+_T = TypeVar("_T")
+
+#: Maximum size of a file that stays open. Opening takes little time compared with sending a larger
+#: file, and a deleted file uses disk space as long as it is open.
 MAX_CACHED_FILE_BYTES = 1024 * 1024
-#: Descriptors kept at most, and no more than this share of what the process may have.
+#: Maximum of files that stay open, and the divisor of the limit of the process.
 _MAX_OPEN_FILES = 512
 _DESCRIPTOR_DIVISOR = 8
 
 
 def open_file_limit() -> int:
-    """How many descriptors may be kept, seen from what the process may have."""
+    """Return how many files may stay open, considering the limit of this process."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return (
         _MAX_OPEN_FILES
@@ -75,38 +81,44 @@ def open_file_limit() -> int:
     )
 
 
-class CachedFile:
-    """A descriptor that several may read from, at offsets of their own.
+def _identity_of(found: os.stat_result) -> tuple[int, int, int]:
+    # peek() and validate() inline this: a cached pull consists of little else.
+    return found.st_ino, found.st_mtime_ns, found.st_ctime_ns
 
-    :ivar seen: how the file looked.
-    :ivar users: who has it.
+
+@define(eq=False)
+class CachedFile:
+    """A descriptor with several readers, which read at offsets.
+
+    :ivar version: the state of the file.
+    :ivar users: number of readers, plus one for the cache.
     """
 
-    __slots__ = ("_files", "fd", "users", "version")
-
-    def __init__(self, files: OSCalls, version: FileVersion, fd: int) -> None:
-        self._files = files
-        self.version = version
-        self.fd = fd
-        self.users = 1
+    _files: OSCalls
+    version: FileVersion
+    fd: int
+    users: int = field(init=False, default=1)
 
     def release(self) -> None:
-        """Be told that one of them needs it no more."""
+        """Close the descriptor if this was the last user."""
         self.users -= 1
         if not self.users:
             self._files.close(self.fd)
 
 
+@define(eq=False)
 class OpenFileCache:
-    """A bounded number of descriptors, by path."""
+    """A bounded number of open files, by path.
 
-    def __init__(self, files: OSCalls, max_files: int) -> None:
-        self._files = files
-        self._max_files = max_files
-        self._cache: OrderedDict[str, CachedFile] = OrderedDict()
+    :ivar max_files: maximum number; the one that was unused longest is closed.
+    """
+
+    _files: OSCalls
+    _max_files: int
+    _cache: OrderedDict[str, CachedFile] = field(init=False, factory=OrderedDict)
 
     def acquire(self, path: str, version: FileVersion | None) -> CachedFile | None:
-        """The file that was ``version``, for the caller to release; or None."""
+        """Return the file if its version is ``version``, else None. The caller releases it."""
         cached = self._cache.get(path)
         if cached is None:
             return None
@@ -118,26 +130,26 @@ class OpenFileCache:
         return cached
 
     def add(self, path: str, version: FileVersion, fd: int) -> None:
-        """Keep a duplicate of ``fd``, which was opened after the file was ``version``.
+        """Cache a duplicate of ``fd``.
 
-        Only if it is that file: another may have taken its place in between.
+        The file was opened after :meth:`FilesystemDriver.peek` returned ``version``. It is not
+        cached if it has changed in between.
         """
         if version.size > MAX_CACHED_FILE_BYTES or path in self._cache:
             return
-        found = self._files.fstat(fd)
-        if (found.st_ino, found.st_mtime_ns, found.st_ctime_ns) != version.identity:
+        if _identity_of(self._files.fstat(fd)) != version.identity:
             return
         self._cache[path] = CachedFile(self._files, version, self._files.dup(fd))
         if len(self._cache) > self._max_files:
             self._drop(next(iter(self._cache)))
 
     def discard(self, path: str) -> None:
-        """Keep none of this path."""
+        """Drop the file of a path."""
         if path in self._cache:
             self._drop(path)
 
     def close(self) -> None:
-        """Close them all."""
+        """Drop all files."""
         while self._cache:
             self._drop(next(iter(self._cache)))
 
@@ -145,21 +157,23 @@ class OpenFileCache:
         self._cache.pop(path).release()
 
 
-_T = TypeVar("_T")
-
-
 @implementer(IStorageDriver, IFastLookup, IBulkLookup, IFolders, ILeftovers, IHostLock)
 class FilesystemDriver:
     """Files below a root folder.
 
-    :ivar root: the folder, absolute; made when it is first written to.
-    :ivar reactor: where answers arrive.
-    :ivar max_threads: how many calls to the operating system may block at a time.
-    :ivar kept_open: how many small files that were read stay open for the next reader.
-    :ivar kept_names: how many names of folders that were read are kept.
-    :ivar files: the operating system, for tests to replace.
-    :ivar threads: the pool, for tests to replace.
+    :ivar root: the absolute path of the folder, which is made when it is first written to.
+    :ivar reactor: runs callbacks, and is the clock.
+    :ivar max_threads: maximum of calls that block at a time.
+    :ivar max_open_files: maximum of small files that stay open for the next reader.
+    :ivar files: the operating system.
+    :ivar threads: where calls block.
+    :ivar tree: the files, for calls that block.
+    :ivar budget: what all writers may buffer.
+    :ivar folder_names: the cached names of folders.
     """
+
+    name: ClassVar[str] = "filesystem"
+    min_chunk_bytes: ClassVar[int] = 0
 
     def __init__(
         self,
@@ -170,62 +184,68 @@ class FilesystemDriver:
         max_cached_names: int = MAX_CACHED_NAMES,
         files: OSCalls | None = None,
         threads: Threads | None = None,
+        max_synced_folders: int = MAX_SYNCED_FOLDERS,
+        budget: WriteBudget | None = None,
     ) -> None:
+        """Make a driver; nothing is read or written yet.
+
+        :param max_open_files: None for a share of the limit of the process.
+        :param max_cached_names: maximum of names of folders that are cached.
+        :param files: a replacement of the operating system, for tests.
+        :param threads: a replacement of the threads, for tests.
+        :param max_synced_folders: maximum of folders that are remembered as synced.
+        :param budget: what all writers may buffer.
+        """
         self.root = root
         self.reactor = reactor
         self.max_threads = max_threads
         self.max_open_files = open_file_limit() if max_open_files is None else max_open_files
-        self.max_cached_names = max_cached_names
         self.files = OSCalls() if files is None else files
         self.threads = (
             Threads(self.reactor, self.max_threads, "storage") if threads is None else threads
         )
-        self.name = "filesystem"
-        self.min_chunk_bytes = 0
-        self._tree = FileTree(self.root.rstrip("/"), self.files)
-        self._budget = WriteBudget()
+        self.tree = FileTree(root.rstrip("/"), self.files, max_synced_folders)
+        self.budget = WriteBudget() if budget is None else budget
         self._open_files = OpenFileCache(self.files, self.max_open_files)
-        self._folder_names = FolderNameCache(
-            self._tree, self.reactor.seconds, self.max_cached_names
-        )
-        self._host_locks = HostLocks(self._tree, self.reactor, self._run)
+        self.folder_names = FolderNameCache(self.tree, reactor.seconds, max_cached_names)
+        self._host_locks = HostLocks(self.tree, reactor, self.threads)
 
     def get(self, path: str, limit: int) -> Deferred[bytes]:
-        """Fire with the whole content of a small file."""
-        return self._run(path, _read_small, self._tree, path, limit)
+        """Read the file on a thread."""
+        return self._run(path, _read_small, self.tree, path, limit)
 
     def get_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[bytes | None]]:
-        """Fire with the contents of small files, all read in one call of a thread."""
-        return self._run("", _read_many, self._tree, tuple(paths), limit)
+        """Read all files in one call of a thread."""
+        return self._run("", _read_many, self.tree, tuple(paths), limit)
 
     def put(self, path: str, content: bytes, *, durable: bool = True) -> Deferred[None]:
-        """Store a small file: a hidden name, fsync, rename, fsync of the folders."""
-        return self._run(path, self._tree.put, path, content, durable)
+        """Write a hidden file, fsync, rename, fsync of the folders."""
+        return self._run(path, partial(self.tree.put, durable=durable), path, content)
 
     def create(self, path: str, content: bytes) -> Deferred[None]:
-        """Store a small file where there is none: as ``put``, with a hard link."""
-        return self._run(path, self._tree.create, path, content)
+        """Do the same as ``put``, with a hard link in place of the rename."""
+        return self._run(path, self.tree.create, path, content)
 
     def stat(self, path: str) -> Deferred[Entry]:
-        """Fire with size and time of a file or folder."""
-        return self._run(path, lambda: entry_of(path, self._tree.stat(path)))
+        """Stat the file on a thread."""
+        return self._run(path, lambda: entry_of(path, self.tree.stat(path)))
 
     def peek(self, path: str) -> FileVersion | None:
-        """Look at a file, whose name and node the kernel has in memory if it was used lately."""
-        # Done several times for each pull, so with as few calls as can be.
+        """Stat the file, which the kernel has in memory if it was used recently."""
         try:
-            found = self.files.stat(f"{self._tree.root}/{path}")
+            found = self.files.stat(f"{self.tree.root}/{path}")
         except OSError:
             return None
         written = found.st_mtime_ns
         if not S_ISREG(found.st_mode) or self.reactor.seconds() * 1e9 - written < RACY_WINDOW_NS:
             return None
         identity = (found.st_ino, written, found.st_ctime_ns)
+        # Faster than a call of FileVersion.
         return tuple.__new__(FileVersion, (found.st_size, identity))
 
     def validate(self, versions: Sequence[tuple[str, FileVersion]]) -> bool:
-        """Look at files again. What was old enough to be believed is so as long as it looks so."""
-        stat, root = self.files.stat, self._tree.root
+        """Stat the files. A version that :meth:`peek` returned was old enough to be reliable."""
+        stat, root = self.files.stat, self.tree.root
         for path, (size, identity) in versions:
             try:
                 found = stat(f"{root}/{path}")
@@ -239,7 +259,7 @@ class FilesystemDriver:
         return True
 
     def open_cached(self, path: str, version: FileVersion) -> IReader | None:
-        """Open a small file that is kept open."""
+        """Return a reader of a file that stayed open."""
         cached = self._open_files.acquire(path, version)
         if cached is None:
             return None
@@ -248,29 +268,29 @@ class FilesystemDriver:
         )
 
     def copy(self, source: str, destination: str) -> Deferred[None]:
-        """Copy a file within the kernel, where it can."""
-        return self._run(destination, self._tree.copy, source, destination)
+        """Copy within the kernel, where that is supported."""
+        return self._run(destination, self.tree.copy, source, destination)
 
     def move(
         self, source: str, destination: str, *, still: Callable[[], bool] | None = None
     ) -> Deferred[None]:
-        """Move a file; to another disk, behind a symbolic link, by copying it."""
-        return self._run(destination, self._tree.move, source, destination, still)
+        """Rename the file, or copy it if the destination is on another disk."""
+        return self._run(destination, self.tree.move, source, destination, still)
 
     def delete(self, path: str, *, durable: bool = True) -> Deferred[None]:
-        """Remove a file, or a folder: it takes a hidden name first, so it vanishes at once."""
-        return self._run(path, self._tree.delete, path, durable)
+        """Delete a file, or a folder, which gets a hidden name first and so disappears at once."""
+        return self._run(path, partial(self.tree.delete, durable=durable), path)
 
     def prune(self, paths: Sequence[str]) -> Deferred[None]:
-        """Remove folders that are empty."""
-        return self._run("", self._tree.prune, tuple(paths))
+        """Delete empty folders, in one call of a thread."""
+        return self._run("", self.tree.prune, tuple(paths))
 
     def delete_many(self, paths: Sequence[str]) -> Deferred[None]:
-        """Remove files, passing over those that are not there."""
-        return self._run("", self._tree.delete_many, tuple(paths))
+        """Delete the files, in one call of a thread."""
+        return self._run("", self.tree.delete_many, tuple(paths))
 
     def open(self, path: str, offset: int = 0, length: int | None = None) -> Deferred[IReader]:
-        """Open a stretch of a file for reading; of a small one that was read lately, at once."""
+        """Open a range of a file; a small file that stayed open needs no thread."""
         version = self.peek(path) if self.max_open_files else None
         cached = self._open_files.acquire(path, version)
         if cached is not None and version is not None:
@@ -292,7 +312,7 @@ class FilesystemDriver:
             return FileReader(self.files, self.threads, path, fd, offset, size, release)
 
         opening = self._run(
-            path, _open_stretch, self._tree, path, offset, length, undo=self._close_opened
+            path, _open_range, self.tree, path, offset, length, undo=self._close_opened
         )
         return opening.addCallback(reader)
 
@@ -306,27 +326,27 @@ class FilesystemDriver:
         present: str | None = None,
         absent: str | None = None,
     ) -> Deferred[IWriter]:
-        """Begin or continue a file, under its lock."""
+        """Open and lock the file on a thread."""
 
         def writer(opened: tuple[int, int]) -> IWriter:
             fd, size = opened
             return FileWriter(
-                self._tree,
+                self.tree,
                 self.threads,
                 self.reactor,
-                self._budget,
+                self.budget,
                 path,
                 fd,
                 size,
                 observe,
-                # It is another file by now, or has another name.
+                # The file has changed, or has another name.
                 lambda: self._open_files.discard(path),
             )
 
         opening = self._run(
             path,
             open_for_writing,
-            self._tree,
+            self.tree,
             path,
             offset,
             present,
@@ -336,41 +356,39 @@ class FilesystemDriver:
         return opening.addCallback(writer)
 
     def remove_leftovers(self, before: float, *, dry_run: bool = False) -> Deferred[int]:
-        """Remove old hidden files and folders, a bit of the tree at a time."""
-        # First done minutes after the start.
-        from twisted_registry.storage.filesystem.listing import LeftoverScan  # noqa: PLC0415
-
-        return Deferred.fromCoroutine(self._sweep(LeftoverScan(self._tree, before, dry_run)))
+        """Delete old hidden files and folders, in many short calls of a thread."""
+        scan = LeftoverScan(self.tree, before, dry_run)
+        return Deferred.fromCoroutine(self._run_scan(scan))
 
     def list(self, path: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
-        """Fire with what lies directly in a folder."""
-        return self._run(path, list_folder, self._tree, path, after, limit)
+        """Read the folder on a thread."""
+        return self._run(path, list_folder, self.tree, path, after, limit)
 
     def list_folders(
         self, path: str, after: str = "", limit: int = 1000, containing: str = ""
     ) -> Deferred[Sequence[str]]:
-        """Fire with the names of the folders directly in a folder; at once, if that can be."""
-        cached = None if containing else self._folder_names.cached(path, after, limit)
+        """Return cached names if the folder is unchanged, else read it on a thread."""
+        cached = None if containing else self.folder_names.cached(path, after, limit)
         if cached is not None:
             return succeed(cached)
-        return self._run(path, self._folder_names.page, path, after, limit, containing)
+        return self._run(path, self.folder_names.page, path, after, limit, containing)
 
     def list_folders_many(
         self, paths: Sequence[str], limit: int
     ) -> Deferred[Sequence[Sequence[str]]]:
-        """Fire with the names of the folders in each of many, read in one call of a thread."""
-        return self._run("", self._folder_names.pages, tuple(paths), limit)
+        """Read all folders in one call of a thread."""
+        return self._run("", self.folder_names.pages, tuple(paths), limit)
 
     def walk(self, prefix: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
-        """Fire with the files below a folder."""
-        return self._run(prefix, walk_files, self._tree, prefix, after, limit)
+        """Read as much of the tree as the page needs, on a thread."""
+        return self._run(prefix, walk_files, self.tree, prefix, after, limit)
 
     def lock(self, name: str) -> Deferred[Callable[[], object]]:
-        """Keep other processes waiting by a lock on a file, one of a few."""
+        """Lock one of a fixed number of files."""
         return self._host_locks.acquire(name)
 
     def close(self) -> Deferred[None]:
-        """Wait for the calls under way and end the threads."""
+        """Close open files; wait for running calls and end the threads."""
         self._open_files.close()
         return self.threads.close()
 
@@ -381,18 +399,18 @@ class FilesystemDriver:
         *arguments: Any,
         undo: Callable[[_T], object] | None = None,
     ) -> Deferred[_T]:
-        def explained() -> _T:
+        def translated() -> _T:
             try:
                 return work(*arguments)
             except OSError as error:
                 raise translate_oserror(error, path) from error
 
-        return self.threads.run_blocking(explained, undo=undo)
+        return self.threads.run_blocking(translated, undo=undo)
 
-    async def _sweep(self, remove_leftovers: LeftoverScan) -> int:
-        while await self._run("", remove_leftovers.scan_some):
+    async def _run_scan(self, scan: LeftoverScan) -> int:
+        while await self._run("", scan.scan_some):
             pass
-        return remove_leftovers.found
+        return scan.found
 
     def _close_opened(self, opened: tuple[int, int]) -> None:
         self.files.close(opened[0])
@@ -425,8 +443,8 @@ def _read_many(tree: FileTree, paths: Sequence[str], limit: int) -> Sequence[byt
     return contents
 
 
-def _open_stretch(tree: FileTree, path: str, offset: int, length: int | None) -> tuple[int, int]:
-    """Open a file; answer its descriptor and how many bytes to deliver."""
+def _open_range(tree: FileTree, path: str, offset: int, length: int | None) -> tuple[int, int]:
+    """Open a file; return the descriptor and the bytes of the range."""
     fd, size = tree.open_file(path)
     if offset > size:
         tree.files.close(fd)

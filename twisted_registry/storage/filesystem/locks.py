@@ -1,13 +1,11 @@
-"""Locks between the processes of one host: flock on one of a bounded number of empty files.
+"""Locks between the processes of one host, by ``flock``; a lock ends with its process.
 
-A lock goes with its holder, however that ends. Taking a free one is three calls that touch no
-disk, so it is done on the reactor's thread; one that is taken is asked for again and again, so that
-waiting costs no thread.
+:class:`HostLocks` are locks on a fixed number of empty files. Taking a free one is three calls that
+do not access the disk, so it is done on the reactor's thread. A lock that is taken is polled, so
+that waiting blocks no thread.
 
-One writer at a time: the lock of a file that is being written.
-
-The lock is flock's, on the data file itself: it goes with its holder, so that nothing is left
-to clean up after a crash, and it follows the file when that is moved.
+The lock of a file that is being written (:func:`open_for_writing`) is on the data file itself, so a
+crash leaves nothing to clean up, and the lock follows the file when it is moved.
 """
 
 from __future__ import annotations
@@ -17,10 +15,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
+from attrs import define
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.task import deferLater
 
-from twisted_registry.storage.filesystem.tree import MAX_ATTEMPTS
+from twisted_registry.storage.filesystem.oscalls import translate_oserror
+from twisted_registry.storage.filesystem.tree import MAX_ATTEMPTS, file_identity
 from twisted_registry.storage.interfaces import (
     OffsetInvalid,
     PathNotFound,
@@ -31,42 +31,41 @@ from twisted_registry.storage.interfaces import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from twisted.internet.defer import Deferred
     from twisted.internet.interfaces import IReactorTime
 
     from twisted_registry.storage.filesystem.tree import FileTree
+    from twisted_registry.storage.threads import Threads
 
-#: A name with a dot: no path leads there.
+#: Paths cannot name it, because of the dot.
 _LOCK_FOLDER = "twisted-registry/.locks"
-#: Names that fall on the same file wait for each other, which does no harm.
+#: Several names share a file; their holders only wait longer.
 _MAX_LOCK_FILES = 256
-#: Seconds between two attempts, at first and at last.
+#: Time between two attempts; it is doubled after each.
 _FIRST_RETRY_S = 0.001
 _MAX_RETRY_S = 0.02
-#: Seconds until a holder is given up for stuck.
+#: Time after which waiting fails.
 _TIMEOUT_S = 30.0
 
 
+@define(eq=False)
 class HostLocks:
     """The locks of one root folder.
 
-    :ivar tree: where the files are.
-    :ivar clock: when to ask again.
-    :ivar run: makes a call for a path on a thread.
+    :ivar tree: the files below it.
+    :ivar clock: when to retry.
+    :ivar threads: where a missing lock file is made.
     """
 
-    def __init__(
-        self, tree: FileTree, clock: IReactorTime, run_blocking: Callable[..., Deferred[int]]
-    ) -> None:
-        self.tree = tree
-        self.clock = clock
-        self.run_blocking = run_blocking
+    tree: FileTree
+    clock: IReactorTime
+    threads: Threads
 
     @inlineCallbacks
     def acquire(self, name: str) -> Generator[Any, Any, Callable[[], object]]:
-        """Fire with what lets go, once nobody else has the lock of a name.
+        """Wait until the lock of a name is free, and take it.
 
-        :raises StorageError: if somebody has had it for 30 s.
+        :returns: fires with a function that releases it.
+        :raises StorageError: if it is not free within 30 s.
         """
         path = f"{_LOCK_FOLDER}/{crc32(name.encode()) % _MAX_LOCK_FILES:02x}"
         os_path = self.tree.os_path(path)
@@ -74,8 +73,8 @@ class HostLocks:
         try:
             fd = files.open(os_path, os.O_RDWR)
         except OSError:
-            # It was never used. What else is wrong is told there.
-            fd = yield self.run_blocking(path, self._make, path, undo=files.close)
+            # It does not exist yet. _make() raises any other error again.
+            fd = yield self.threads.run_blocking(self._make, path, undo=files.close)
         try:
             yield from self._lock(fd, path)
         except BaseException:
@@ -91,7 +90,7 @@ class HostLocks:
                 self.tree.files.lock(fd)
             except BlockingIOError as error:
                 if self.clock.seconds() >= last:
-                    raise StorageError(path, "is held by another process for too long") from error
+                    raise StorageError(path, "is locked by another process for too long") from error
             else:
                 return
             yield deferLater(self.clock, pause)
@@ -99,22 +98,24 @@ class HostLocks:
 
     def _make(self, path: str) -> int:
         os_path = self.tree.os_path(path)
-        return self.tree.retry_with_parents(
-            path, lambda: self.tree.files.open(os_path, os.O_RDWR | os.O_CREAT)
-        )
+        try:
+            return self.tree.retry_with_parents(
+                path, lambda: self.tree.files.open(os_path, os.O_RDWR | os.O_CREAT)
+            )
+        except OSError as error:
+            raise translate_oserror(error, path) from error
 
 
 def open_for_writing(
     tree: FileTree, path: str, offset: int | None, present: str | None, absent: str | None
 ) -> tuple[int, int]:
-    """Open and lock a file, which is made if nothing is expected in it. Blocks.
+    """Open and lock a file, and make it if ``offset`` permits an empty one. Blocks.
 
-    :param present: a file beside it without which it is not opened, see ``IStorageDriver.writer``.
-    :param absent: a file beside it with which it is not opened.
-    :returns: its descriptor, which carries the lock, and its size.
-    :raises OffsetInvalid: if it has another size than ``offset``.
-    :raises WriterBusy: if another writer has the lock.
-    :raises PathNotFound: if it is not to be opened.
+    :param offset: see :meth:`.IStorageDriver.writer`, as for the other arguments.
+    :returns: the descriptor, which has the lock, and the size.
+    :raises OffsetInvalid: if the size is not ``offset``.
+    :raises WriterBusy: if the file is locked.
+    :raises PathNotFound: if ``present`` or ``absent`` is not as required.
     """
     for _ in range(MAX_ATTEMPTS):
         fd = _open(tree, path, offset, makes_folder=present is None)
@@ -128,7 +129,7 @@ def open_for_writing(
         if size is not None:
             return fd, size
         tree.files.close(fd)
-    raise WriterBusy(path, "is replaced again and again")
+    raise WriterBusy(path, "is replaced repeatedly while it is being locked")
 
 
 def _open(tree: FileTree, path: str, offset: int | None, *, makes_folder: bool) -> int:
@@ -145,7 +146,7 @@ def _open(tree: FileTree, path: str, offset: int | None, *, makes_folder: bool) 
 
 
 def _lock(tree: FileTree, path: str, fd: int, offset: int | None) -> int | None:
-    """Lock an open file and answer its size; None if the path names another file by now."""
+    """Lock an open file and return its size; None if the path names another file now."""
     try:
         tree.files.lock(fd)
     except BlockingIOError as error:
@@ -166,10 +167,10 @@ def _check_siblings(
     ):
         return
     if not size:
-        # Still locked, so it is nobody else's.
+        # It is still locked, so no other writer has it.
         with suppress(FileNotFoundError):
             tree.files.unlink(tree.os_path(path))
-    raise PathNotFound(path, "may not be written by what lies beside it")
+    raise PathNotFound(path, "must not be written because of the files beside it")
 
 
 def _exists(tree: FileTree, path: str) -> bool:
@@ -181,7 +182,7 @@ def _exists(tree: FileTree, path: str) -> bool:
 
 
 def is_same_file(tree: FileTree, path: str, fd: int) -> bool:
-    """Whether the path still names the open file."""
+    """Return whether the path still names the open file."""
     return _path_names(tree, path, tree.files.fstat(fd))
 
 
@@ -190,4 +191,4 @@ def _path_names(tree: FileTree, path: str, mine: os.stat_result) -> bool:
         named = tree.files.stat(tree.os_path(path))
     except (FileNotFoundError, NotADirectoryError):
         return False
-    return (mine.st_dev, mine.st_ino) == (named.st_dev, named.st_ino)
+    return file_identity(mine) == file_identity(named)

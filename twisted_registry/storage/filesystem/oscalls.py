@@ -1,7 +1,6 @@
 """The calls to the operating system that the filesystem driver makes, and no others.
 
-A thin layer, so that a test can put a model of a disk in its place, one that counts, fails, or
-loses power. All of it blocks: call it on a thread.
+Tests replace this layer by models of a disk that count calls, fail or lose power. All calls block.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-# The layer mirrors the calls of the os module, where pathlib hides some of them.
+# The names are those of the os module, not of pathlib.
 # ruff: noqa: PTH102, PTH104, PTH106, PTH108
 
 
@@ -30,7 +29,7 @@ _ERROR_CLASSES: dict[int, type[StorageError]] = {
     errno.ENAMETOOLONG: PathInvalid,
 }
 _DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
-#: What a kernel or filesystem answers that can not copy between these two files by itself.
+#: copy_file_range() is not supported for these two files.
 _COPY_UNSUPPORTED_ERRNOS = {
     errno.EXDEV,
     errno.EINVAL,
@@ -42,20 +41,20 @@ _COPY_UNSUPPORTED_ERRNOS = {
 
 
 def translate_oserror(error: OSError, path: str) -> StorageError:
-    """Say in the driver's words what the operating system said about ``path``."""
+    """Return the error of the driver for an error of the operating system."""
     kind = _ERROR_CLASSES.get(error.errno or 0, StorageError)
     return kind(path, error.strerror or repr(error), error.errno in _DISK_FULL_ERRNOS)
 
 
 class OSCalls:
-    """The real operating system. Every method is the call of its name; all raise OSError."""
+    """The operating system. Every method makes the call of its name and may raise OSError."""
 
     def open(self, path: str, flags: int) -> int:
-        """Open, or make with the permissions that the umask leaves."""
+        """Open a file, or make it with the permissions that the umask permits."""
         return os.open(path, flags | os.O_CLOEXEC, 0o666)
 
     def dup(self, fd: int) -> int:
-        """Another descriptor of the same open file."""
+        """Return another descriptor of the same open file."""
         return os.dup(fd)
 
     def close(self, fd: int) -> None:
@@ -63,33 +62,36 @@ class OSCalls:
         os.close(fd)
 
     def pread(self, fd: int, length: int, offset: int) -> bytes:
-        """Read at an offset; fewer bytes than asked for is no error."""
+        """Read at an offset; may return fewer bytes than requested."""
         return os.pread(fd, length, offset)
 
     def pwrite(self, fd: int, data: memoryview, offset: int) -> int:
-        """Write at an offset; answers how many bytes it took."""
+        """Write at an offset; return the number of bytes written."""
         return os.pwrite(fd, data, offset)
 
     def truncate(self, fd: int, size: int) -> None:
-        """Cut an open file."""
+        """Truncate an open file."""
         os.ftruncate(fd, size)
 
     def start_writeback(self, fd: int, offset: int, length: int) -> None:
-        """Let the kernel begin to write a stretch that was not written before; where it can."""
+        """Tell the kernel to begin writing a new range to the disk, where that is supported."""
         with suppress(OSError, AttributeError):
-            # It throws away only what is on the disk already, so that here nothing is.
+            # It drops only pages that are on the disk already: none of these are.
             os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
 
     def fsync(self, fd: int) -> None:
-        """Wait until an open file or folder is on the disk."""
+        """Make an open file or folder durable."""
         os.fsync(fd)
 
     def lock(self, fd: int) -> None:
-        """Take the exclusive lock of an open file; BlockingIOError if another has it."""
+        """Take the exclusive lock of an open file.
+
+        :raises BlockingIOError: if another descriptor has it.
+        """
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def copy_range(self, source: int, destination: int, length: int) -> int:
-        """Copy on from both positions, within the kernel; 0 at the end of the source."""
+        """Copy within the kernel, from and to the current positions; return 0 at the end."""
         try:
             return os.copy_file_range(source, destination, length)
         except OSError as error:
@@ -98,11 +100,11 @@ class OSCalls:
             return os.sendfile(destination, source, None, length)
 
     def fstat(self, fd: int) -> os.stat_result:
-        """Look at an open file."""
+        """Return the status of an open file."""
         return os.fstat(fd)
 
-    #: Look at a file or folder, through symbolic links. Without a method around it: a pull looks
-    #: at several files, and at nothing else.
+    #: Return the status of a file or folder, following symbolic links. Not wrapped in a method,
+    #: because a cached pull consists of little else.
     stat = staticmethod(os.stat)
 
     def realpath(self, path: str) -> str:
@@ -110,25 +112,25 @@ class OSCalls:
         return os.path.realpath(path)
 
     def scandir(self, path: str) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
-        """Go through the entries of a folder."""
+        """Iterate over the entries of a folder."""
         return os.scandir(path)
 
     def mkdir(self, path: str) -> None:
-        """Make one folder."""
+        """Make a folder."""
         os.mkdir(path)
 
     def rmdir(self, path: str) -> None:
-        """Remove an empty folder."""
+        """Delete an empty folder."""
         os.rmdir(path)
 
     def unlink(self, path: str) -> None:
-        """Remove a file, or a symbolic link itself."""
+        """Delete a file or a symbolic link."""
         os.unlink(path)
 
     def rename(self, source: str, destination: str) -> None:
-        """Rename in one step, replacing a file."""
+        """Rename atomically, replacing a file."""
         os.rename(source, destination)
 
     def link(self, source: str, destination: str) -> None:
-        """Give a file a second name, if that name is free."""
+        """Add a name to a file; fail if the name exists."""
         os.link(source, destination)

@@ -1,4 +1,4 @@
-"""The reader of the filesystem driver: pieces read on a thread, pushed to a consumer."""
+"""The reader of the filesystem driver: reads pieces on a thread and pushes them to a consumer."""
 
 from __future__ import annotations
 
@@ -18,17 +18,15 @@ if TYPE_CHECKING:
 
     from twisted_registry.storage.threads import Threads
 
-#: Bytes read at once: what each download may hold in memory beside its transport's buffer.
+#: Bytes read at once: the memory of each download besides the buffer of its transport.
 PIECE_BYTES = 512 * 1024
 
 
 @implementer(ILocalFileReader, IPushProducer)
 class FileReader:
-    """A stretch of an open file.
+    """A range of an open file.
 
-    :ivar path: what to call it in errors.
-    :ivar fd: its descriptor.
-    :ivar release: called when the reader needs the descriptor no more.
+    :ivar size: bytes of the range.
     """
 
     def __init__(
@@ -41,6 +39,11 @@ class FileReader:
         size: int,
         release: Callable[[], object],
     ) -> None:
+        """Read from a descriptor.
+
+        :param path: for errors.
+        :param release: called once the descriptor is not needed any more.
+        """
         self._files = files
         self._threads = threads
         self._path = path
@@ -56,7 +59,7 @@ class FileReader:
         self._closed = False
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        """Write the whole stretch to ``consumer`` as a push producer, and close."""
+        """Write the range to ``consumer`` as a push producer, and close."""
         done: Deferred[None] = Deferred(lambda _: self._free())
         self._consumer, self._done = consumer, done
         consumer.registerProducer(self, True)
@@ -64,7 +67,7 @@ class FileReader:
         return done
 
     def feed(self, observe: Callable[[bytes], object]) -> Deferred[None]:
-        """Call ``observe`` with the whole stretch, on a thread, and close."""
+        """Call ``observe`` with the range, on a thread, and close."""
         self._done = Deferred(lambda _: self._free())
         self._reading = True
         feeding = self._threads.run_blocking(self._feed, observe)
@@ -81,11 +84,11 @@ class FileReader:
         return self._fd
 
     def offset(self) -> int:
-        """Return where in the file the stretch begins."""
+        """Return where in the file the range begins."""
         return self._offset
 
     def close(self) -> None:
-        """Free the descriptor; a delivery under way ends as if cancelled."""
+        """Release the descriptor; a running delivery ends as if cancelled."""
         if not self._closed:
             self._free()
         if self._done is not None:
@@ -96,12 +99,12 @@ class FileReader:
         self._paused = True
 
     def resumeProducing(self) -> None:
-        """Go on."""
+        """Continue."""
         self._paused = False
         self._read_next()
 
     def stopProducing(self) -> None:
-        """The consumer has gone: end as if cancelled."""
+        """End as if cancelled."""
         if self._done is not None and not self._done.called:
             self._done.cancel()
 
@@ -110,7 +113,7 @@ class FileReader:
             return
         self._closed = True
         if not self._reading:
-            # Not while a thread reads: the number may be another file's the moment it is free.
+            # While a thread reads, the number must not be reused for another file.
             self._release()
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
@@ -130,7 +133,7 @@ class FileReader:
         reading.addCallbacks(self._piece_read, self._failed)
 
     def _feed(self, observe: Callable[[bytes], object]) -> None:
-        """Read and observe to the end, or until closed. On a thread."""
+        """Read and observe on a thread, to the end or until closed."""
         while self._sent < self.size and not self._closed:
             wanted = min(PIECE_BYTES, self.size - self._sent)
             piece = self._files.pread(self._fd, wanted, self._offset + self._sent)
@@ -158,7 +161,7 @@ class FileReader:
         else:
             self._sent += len(piece)
             assert self._consumer is not None
-            # A consumer that pauses meanwhile takes this piece and no more.
+            # A consumer that has paused meanwhile receives this piece, but no other.
             self._consumer.write(piece)
             self._read_next()
 

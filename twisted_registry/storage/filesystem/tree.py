@@ -1,19 +1,15 @@
-"""Names that outlast a power cut. All of it blocks: call it on a thread.
+"""Durable changes to a tree of files. All functions and methods block: call them on a thread.
 
-An entry is power-cut proof once its folder is synced, and so is the entry of that folder in the
-one above, and so on up. Whoever finds a folder present can not know whether its maker, another
-thread or process, has synced it yet; so each process syncs every folder once itself and
-remembers which ones it need not sync again.
+A new file is written under a hidden name, synced and renamed (:class:`AtomicFile`), so a path never
+names an incomplete file. Then its entry is made durable (:class:`DirSyncer`).
 
-Files that get their name only when they are whole. All of it blocks: call it on a thread.
+An entry is durable once its folder is synced, and the entry of that folder in its parent, and so on
+up to the root. A process that finds an existing folder cannot know whether the thread or process
+that made it has already synced it. So each process syncs every folder once, and remembers which
+folders it need not sync again.
 
-Changes to a tree of files that last: what the filesystem driver does on its threads.
-
-A file gets its name only when it is whole: written under a hidden name, synced, renamed; then
-its entry is made to last (:mod:`twisted_registry.storage.dir_syncer`).
-
-A rename between two folders is taken to be one step on the disk, as it is on every file system
-that keeps a journal: when the new name lasts, the old one is gone.
+A rename between two folders is assumed to be atomic on the disk, as it is on every file system with
+a journal: once the new name is durable, the old one is gone.
 """
 
 from __future__ import annotations
@@ -42,74 +38,123 @@ if TYPE_CHECKING:
 
     from twisted_registry.storage.interfaces import Change
 
-#: How many folders are remembered as synced: about 200 bytes each.
-_MAX_SYNCED_FOLDERS = 10_000
+_T = TypeVar("_T")
+
+#: Folders that are remembered as synced: about 200 bytes each.
+MAX_SYNCED_FOLDERS = 10_000
+#: How often a write whose folder is deleted meanwhile makes the folder again.
+MAX_ATTEMPTS = 100
+#: Nothing there: no such name, a path through a file, cyclic links.
+NOT_FOUND_ERRNOS = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+_COPY_CHUNK_BYTES = 64 * 1024 * 1024
+_TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{16}\.tmp", re.ASCII)
+
+
+def temporary_name() -> str:
+    """Return a new random name for a hidden file or folder; it begins with a dot."""
+    return f".{token_hex(8)}.tmp"
+
+
+def is_temporary_name(name: str) -> bool:
+    """Return whether :func:`temporary_name` makes names of this form."""
+    return _TEMPORARY_NAME.fullmatch(name) is not None
+
+
+def file_identity(found: os.stat_result) -> tuple[int, int]:
+    """Return what distinguishes a file or folder from all others, whatever its name is."""
+    return found.st_dev, found.st_ino
+
+
+def parent_of(path: str) -> str:
+    """Return the folder of a path."""
+    return path.rpartition("/")[0]
+
+
+def write_all(files: OSCalls, fd: int, content: bytes, offset: int) -> None:
+    """Write all bytes at an offset."""
+    rest = memoryview(content)
+    while rest:
+        taken = files.pwrite(fd, rest, offset)
+        rest = rest[taken:]
+        offset += taken
 
 
 class DirSyncer:
-    """Syncs folders below a root, and none of their entries twice.
+    """Makes entries below a root folder durable, and syncs no folder without need.
 
-    :ivar root: the folder, absolute.
+    :ivar root: the absolute path of the folder.
     :ivar files: the operating system.
     """
 
-    def __init__(self, root: str, files: OSCalls) -> None:
+    def __init__(
+        self, root: str, files: OSCalls, max_synced_folders: int = MAX_SYNCED_FOLDERS
+    ) -> None:
         self.root = root
         self.files = files
+        self._max_synced_folders = max_synced_folders
         self._synced: dict[str, tuple[int, int]] = {}
 
-    def fsync_entries(self, paths: Iterable[str]) -> None:
-        """Make the entries of ``paths`` last, and those of the folders above them.
+    @property
+    def synced_folders(self) -> int:
+        """Number of folders that are remembered as synced."""
+        return len(self._synced)
 
-        From the top down: a file must not reach the disk in a folder that has not.
+    def fsync_entries(self, paths: Iterable[str]) -> None:
+        """Make the entries of ``paths`` durable, and those of the folders above them.
+
+        It syncs from the top down, so that no entry is durable in a folder that is not.
         """
         due: set[str] = set()
         fresh: dict[str, tuple[int, int]] = {}
         for path in paths:
-            # If the folder is deleted meanwhile, the entry is gone with it.
+            # If the folder is deleted meanwhile, so is the entry.
             with suppress(FileNotFoundError):
-                self._look_up(_folder(path), due, fresh)
+                self._look_up(parent_of(path), due, fresh)
         for folder in sorted(due):
             try:
                 self.fsync_dir(folder)
             except FileNotFoundError:
                 fresh.clear()
-        if len(self._synced) + len(fresh) <= _MAX_SYNCED_FOLDERS:
+        if len(self._synced) + len(fresh) <= self._max_synced_folders:
             self._synced.update(fresh)
         else:
             self._synced.clear()
 
     def fsync_dir(self, folder: str) -> None:
-        """Make what was done in a folder last."""
-        self.sync(f"{self.root}/{folder}" if folder else self.root)
+        """Make the entries of one folder durable."""
+        self.fsync_os_path(f"{self.root}/{folder}" if folder else self.root)
 
-    def sync(self, full: str) -> None:
-        """Sync a folder anywhere in the file system."""
-        fd = self.files.open(full, os.O_RDONLY | os.O_DIRECTORY)
+    def fsync_os_path(self, os_path: str) -> None:
+        """Make the entries of any folder of the file system durable."""
+        fd = self.files.open(os_path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             self.files.fsync(fd)
         except OSError as error:
-            # Some network file systems can not sync a folder, and say so like this.
+            # Some network file systems do not support this.
             if error.errno != errno.EINVAL:
                 raise
         finally:
             self.files.close(fd)
 
     def forget_folder(self, folder: str) -> None:
-        """A folder and all below it are gone: it must be synced when it comes back."""
-        # A folder is remembered together with those above it, so not without this one.
+        """Note that a folder and all below it are deleted: a new one must be synced."""
+        # A folder is remembered only together with all those above it.
         if self._synced.pop(folder, None) is not None:
             for known in list(self._synced):
                 if known.startswith(f"{folder}/"):
                     self._synced.pop(known, None)
 
     def _look_up(self, folder: str, due: set[str], fresh: dict[str, tuple[int, int]]) -> None:
-        """Find the folders to sync for an entry in ``folder``."""
+        """Collect the folders to sync for an entry in ``folder``.
+
+        :param due: to which they are added.
+        :param fresh: to which those are added that were not synced before, with their identity.
+        """
         due.add(folder)
         while folder:
             found = self.files.stat(f"{self.root}/{folder}")
-            # The number tells a folder from one that was deleted and made anew.
-            identity = (found.st_dev, found.st_ino)
+            # A folder that was deleted and made again has another identity.
+            identity = file_identity(found)
             if self._synced.get(folder) == identity:
                 break
             fresh[folder] = identity
@@ -117,19 +162,12 @@ class DirSyncer:
             due.add(folder)
 
 
-def _folder(path: str) -> str:
-    return path.rpartition("/")[0]
-
-
-_COPY_CHUNK_BYTES = 64 * 1024 * 1024
-_TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{16}\.tmp", re.ASCII)
-
-
 class AtomicFile:
-    """A new file under a hidden name: renamed by the end of the block, or removed.
+    """A context manager: a new file under a hidden name, which is deleted if it is not renamed.
 
     :ivar files: the operating system.
-    :ivar folder: where in the file system to make it.
+    :ivar folder: the path of its folder in the file system.
+    :ivar path: its hidden name in the file system.
     """
 
     def __init__(self, files: OSCalls, folder: str) -> None:
@@ -152,85 +190,60 @@ class AtomicFile:
                 self._remove()
 
     def write(self, content: bytes) -> None:
-        """Write all of it."""
+        """Write the whole content."""
         write_all(self._files, self._fd, content, 0)
 
     def copy_from(self, source: int) -> None:
-        """Write all that an open file holds."""
+        """Write the content of an open file."""
         while self._files.copy_range(source, self._fd, _COPY_CHUNK_BYTES):
             pass
 
     def sync(self) -> None:
-        """Make the content last."""
+        """Make the content durable."""
         self._files.fsync(self._fd)
 
     def rename(self, os_path: str) -> None:
-        """Give it its name."""
+        """Replace what is at ``os_path``."""
         self._files.rename(self.path, os_path)
         self._renamed = True
 
     def is_at(self, os_path: str) -> bool:
-        """Whether a name is still that of this file."""
-        here, there = self._files.fstat(self._fd), self._files.stat(os_path)
-        return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+        """Return whether ``os_path`` names this file."""
+        mine, found = self._files.fstat(self._fd), self._files.stat(os_path)
+        return file_identity(mine) == file_identity(found)
 
     def _remove(self) -> None:
-        # Its folder may have been deleted meanwhile.
+        # Its folder may be deleted meanwhile.
         with suppress(FileNotFoundError):
             self._files.unlink(self.path)
 
 
-def write_all(files: OSCalls, fd: int, content: bytes, offset: int) -> None:
-    """Write at an offset until all is written."""
-    rest = memoryview(content)
-    while rest:
-        taken = files.pwrite(fd, rest, offset)
-        rest = rest[taken:]
-        offset += taken
-
-
-def temporary_name() -> str:
-    """Make up a name for a file or folder that nobody is to see: it begins with a dot."""
-    return f".{token_hex(8)}.tmp"
-
-
-def is_temporary_name(name: str) -> bool:
-    """Whether a name is one that :func:`temporary_name` made up."""
-    return _TEMPORARY_NAME.fullmatch(name) is not None
-
-
-_T = TypeVar("_T")
-
-#: How often a write whose folder is deleted meanwhile makes the folder anew.
-MAX_ATTEMPTS = 100
-#: Nothing there: no such name, a path through a file, links that go round.
-NOT_FOUND_ERRNOS = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
-
-
 class FileTree:
-    """The files below a root folder. Every method blocks and may be called on any thread.
+    """The files below a root folder. Every method may be called on any thread.
 
-    :ivar root: the folder, absolute; made when it is first written to.
+    :ivar root: the absolute path of the folder, which is made when it is first written to.
     :ivar files: the operating system.
+    :ivar dir_syncer: makes entries durable.
+    :ivar odd_name_logged: whether a name was found and logged that is not valid in paths.
     """
 
-    def __init__(self, root: str, files: OSCalls) -> None:
+    def __init__(
+        self, root: str, files: OSCalls, max_synced_folders: int = MAX_SYNCED_FOLDERS
+    ) -> None:
         self.root = root
         self.files = files
-        #: whether a name that no path can spell was met, and reported
+        self.dir_syncer = DirSyncer(root, files, max_synced_folders)
         self.odd_name_logged = False
-        #: what makes names last
-        self.dir_syncer = DirSyncer(self.root, self.files)
 
     def os_path(self, path: str) -> str:
-        """Where ``path`` is in the file system."""
+        """Return where ``path`` is in the file system."""
         return f"{self.root}/{path}" if path else self.root
 
-    def put(self, path: str, content: bytes, durable: bool) -> None:  # noqa: FBT001
-        """Store a small file in one step."""
+    def put(self, path: str, content: bytes, *, durable: bool) -> None:
+        """Store a small file atomically."""
 
         def attempt() -> None:
-            with AtomicFile(self.files, self.os_path(_folder(path))) as new:
+            with AtomicFile(self.files, self.os_path(parent_of(path))) as new:
                 new.write(content)
                 if durable:
                     new.sync()
@@ -241,10 +254,10 @@ class FileTree:
         self.retry_with_parents(path, attempt)
 
     def create(self, path: str, content: bytes) -> None:
-        """Store a small file in one step, unless there is one."""
+        """Store a small file atomically if the path is free."""
 
         def attempt() -> None:
-            with AtomicFile(self.files, self.os_path(_folder(path))) as new:
+            with AtomicFile(self.files, self.os_path(parent_of(path))) as new:
                 new.write(content)
                 new.sync()
                 self.files.link(new.path, self.os_path(path))
@@ -258,12 +271,12 @@ class FileTree:
             raise PathExists(path)
 
     def copy(self, source: str, destination: str) -> None:
-        """Copy a file, in one step for those who read the destination."""
+        """Copy a file; the destination is replaced atomically."""
 
         def attempt() -> None:
             fd, _ = self.open_file(source)
             try:
-                with AtomicFile(self.files, self.os_path(_folder(destination))) as new:
+                with AtomicFile(self.files, self.os_path(parent_of(destination))) as new:
                     new.copy_from(fd)
                     new.sync()
                     new.rename(self.os_path(destination))
@@ -274,23 +287,36 @@ class FileTree:
         self.dir_syncer.fsync_entries((destination,))
 
     def move(self, source: str, destination: str, still: Callable[[], bool] | None = None) -> None:
-        """Move a file; what was durable stays so.
+        """Move a file; it stays durable.
 
-        :raises MoveRefused: if ``still`` says no at the last moment.
+        :raises MoveRefused: if ``still`` returns false.
         """
         self._move(source, destination, still or _always)
         self.dir_syncer.fsync_entries((destination,))
 
-    def delete(self, path: str, durable: bool = True) -> None:  # noqa: FBT001, FBT002
-        """Remove a file, or a folder in one step for those who look."""
-        self._remove(path, durable=durable)
+    def delete(self, path: str, *, durable: bool = True) -> None:
+        """Delete a file, or a folder, which gets a hidden name first and so disappears at once."""
+        os_path = self.os_path(path)
+        doomed = ""
+        try:
+            self.files.unlink(os_path)
+        except NotADirectoryError as error:
+            raise PathNotFound(path) from error
+        except (IsADirectoryError, PermissionError):
+            doomed = f"{self.os_path(parent_of(path))}/{temporary_name()}"
+            self.files.rename(os_path, doomed)
+            self.dir_syncer.forget_folder(path)
+        if durable:
+            self.dir_syncer.fsync_dir(parent_of(path))
+        if doomed:
+            self.remove_tree(doomed)
 
     def change(self, changes: Sequence[Change]) -> None:
-        """Make changes in order, each in one step, and sync each folder only once.
+        """Make changes in order, each atomically, and sync each folder only once.
 
-        What is removed is not synced at all, but only goes when what comes before it lasts; nor
-        does a small file get its name before. All that takes room is written under hidden names
-        first: where there is none, nothing changes.
+        A ``Put`` and a ``Remove`` are made after the changes before them are durable; a ``Remove``
+        itself need not be durable. All new content is written under hidden names first: if the
+        disk is full, nothing changes.
         """
         with ExitStack() as stack:
             puts = [change for change in changes if isinstance(change, Put)]
@@ -304,14 +330,14 @@ class FileTree:
                 self.dir_syncer.fsync_entries(made)
                 made.clear()
                 with suppress(PathNotFound, FileNotFoundError):
-                    self._remove(change.path, durable=False)
+                    self.delete(change.path, durable=False)
             elif isinstance(change, Put):
                 self.dir_syncer.fsync_entries(made)
                 made.clear()
                 try:
                     self._publish(change.path, written[change])
                 except FileNotFoundError:
-                    # Its folder was deleted meanwhile, and what was written there.
+                    # Its folder was deleted meanwhile, with the hidden file.
                     self.put(change.path, change.content, durable=True)
             else:
                 self._move(change.source, change.destination, _always)
@@ -319,7 +345,7 @@ class FileTree:
         self.dir_syncer.fsync_entries(made)
 
     def prune(self, paths: Sequence[str]) -> None:
-        """Remove folders that are empty; who writes into one meanwhile makes it anew."""
+        """Delete folders that are empty; a concurrent write makes its folder again."""
         for path in paths:
             try:
                 self.files.rmdir(self.os_path(path))
@@ -330,7 +356,7 @@ class FileTree:
                 self.dir_syncer.forget_folder(path)
 
     def delete_many(self, paths: Sequence[str]) -> None:
-        """Remove files; try all of them before failing with the first error."""
+        """Delete files; try all of them, then raise the first error."""
         first: StorageError | None = None
         changed = set()
         for path in paths:
@@ -341,16 +367,37 @@ class FileTree:
             except OSError as error:
                 first = first or translate_oserror(error, path)
             else:
-                changed.add(_folder(path))
+                changed.add(parent_of(path))
         for folder in changed:
             self.dir_syncer.fsync_dir(folder)
         if first is not None:
             raise first
 
-    def stat(self, path: str) -> os.stat_result:
-        """Look at a file or folder.
+    def remove_tree(self, os_path: str) -> None:
+        """Delete a hidden folder; what cannot be deleted stays hidden."""
+        for _ in range(MAX_ATTEMPTS):
+            with self.files.scandir(os_path) as entries:
+                found = [(entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries]
+            for path, is_folder in found:
+                if is_folder:
+                    self.remove_tree(path)
+                else:
+                    # A put() that failed because its folder was renamed also deletes its file.
+                    with suppress(FileNotFoundError):
+                        self.files.unlink(path)
+            try:
+                self.files.rmdir(os_path)
+            except OSError as error:
+                # A call that opened the folder before may still make a file.
+                if error.errno != errno.ENOTEMPTY:
+                    raise
+            else:
+                return
 
-        :raises PathNotFound: if there is neither, or something else.
+    def stat(self, path: str) -> os.stat_result:
+        """Return the status of a file or folder.
+
+        :raises PathNotFound: if there is neither of them.
         """
         try:
             found = self.files.stat(self.os_path(path))
@@ -363,7 +410,7 @@ class FileTree:
         return found
 
     def open_file(self, path: str) -> tuple[int, int]:
-        """Open a file for reading; answer its descriptor and size."""
+        """Open a file for reading; return its descriptor and size."""
         try:
             fd = self.files.open(self.os_path(path), os.O_RDONLY | os.O_NONBLOCK)
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -378,16 +425,16 @@ class FileTree:
         return fd, found.st_size
 
     def retry_with_parents(self, path: str, attempt: Callable[[], _T]) -> _T:
-        """Do something that needs the folder of ``path``, which is made when it is missing."""
+        """Call ``attempt``; if the folder of ``path`` is missing, make it and call again."""
         for _ in range(MAX_ATTEMPTS):
             try:
                 return attempt()
             except FileNotFoundError:
-                self._make_folders(self.os_path(_folder(path)))
-        raise StorageError(path, "its folder is deleted again and again")
+                self._make_folders(self.os_path(parent_of(path)))
+        raise StorageError(path, "its folder is deleted repeatedly while it is written to")
 
     def _publish(self, path: str, new: AtomicFile) -> None:
-        """Give a file its name, for good or not at all: others rely on what they see."""
+        """Rename a new file and make the name durable; if that fails, delete a name that is new."""
         os_path = self.os_path(path)
         try:
             self.files.stat(os_path)
@@ -404,11 +451,11 @@ class FileTree:
             raise
 
     def _write_hidden(self, put: Put, stack: ExitStack) -> AtomicFile:
-        """The content of a file, under a hidden name beside its own until the stack unwinds."""
+        """Write the content of a file under a hidden name; the stack deletes what is left."""
 
         def attempt() -> AtomicFile:
             with ExitStack() as own:
-                new = own.enter_context(AtomicFile(self.files, self.os_path(_folder(put.path))))
+                new = own.enter_context(AtomicFile(self.files, self.os_path(parent_of(put.path))))
                 new.write(put.content)
                 new.sync()
                 stack.enter_context(own.pop_all())
@@ -436,28 +483,12 @@ class FileTree:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            # A folder between the two is a link to another disk.
+            # The destination is on another disk, behind a symbolic link.
             self.copy(source, destination)
             if not still():
                 self.delete(destination)
                 raise MoveRefused(source) from error
             self.delete(source)
-
-    def _remove(self, path: str, *, durable: bool) -> None:
-        os_path = self.os_path(path)
-        doomed = ""
-        try:
-            self.files.unlink(os_path)
-        except NotADirectoryError as error:
-            raise PathNotFound(path) from error
-        except (IsADirectoryError, PermissionError):
-            doomed = f"{self.os_path(_folder(path))}/{temporary_name()}"
-            self.files.rename(os_path, doomed)
-            self.dir_syncer.forget_folder(path)
-        if durable:
-            self.dir_syncer.fsync_dir(_folder(path))
-        if doomed:
-            self.remove_tree(doomed)
 
     def _make_folders(self, os_path: str) -> None:
         try:
@@ -466,33 +497,12 @@ class FileTree:
             return
         except FileNotFoundError:
             self._make_folders(os.path.dirname(os_path))  # noqa: PTH120
-            # Deleted again at once? Then the caller comes back.
+            # If it is deleted again meanwhile, the caller repeats this.
             with suppress(FileExistsError, FileNotFoundError):
                 self.files.mkdir(os_path)
         if not os_path.startswith(f"{self.root}/"):
-            # The root or a folder above it, which no later sync reaches.
-            self.dir_syncer.sync(os.path.dirname(os_path))  # noqa: PTH120
-
-    def remove_tree(self, os_path: str) -> None:
-        """Remove a folder that no path leads to any more; what will not go stays hidden."""
-        for _ in range(MAX_ATTEMPTS):
-            with self.files.scandir(os_path) as entries:
-                found = [(entry.path, entry.is_dir(follow_symlinks=False)) for entry in entries]
-            for path, is_folder in found:
-                if is_folder:
-                    self.remove_tree(path)
-                else:
-                    # A put that failed because its folder went may be faster.
-                    with suppress(FileNotFoundError):
-                        self.files.unlink(path)
-            try:
-                self.files.rmdir(os_path)
-            except OSError as error:
-                # A call that found the folder under its old name may still be making a file.
-                if error.errno != errno.ENOTEMPTY:
-                    raise
-            else:
-                return
+            # The root or a folder above it, which fsync_entries() does not sync.
+            self.dir_syncer.fsync_os_path(os.path.dirname(os_path))  # noqa: PTH120
 
 
 def _always() -> bool:

@@ -1,23 +1,14 @@
-"""A file that grows, as a thread sees it: one call at a time, and each may wait for the disk.
+"""The writer of the filesystem driver.
 
-What fails is taken back: the file is cut to what was stored before it, and the observer has not
-seen it. When a sync fails the file is cut to what was synced here, be that nothing: what was found
-may be lost as well.
+Written bytes collect on the reactor's thread and are stored in batches, one at a time, on a thread
+that also feeds the observer, so that the reactor runs while bytes are hashed and stored. What is
+written in one turn of the reactor is stored in one batch, and so is the end: a small upload (bytes,
+then ``close`` or ``finalize``) needs one call of a thread.
 
-Memory that went through the C library's heap, given back to the system after a large upload.
-
-What comes from a socket at a time is up to 1 MiB. glibc cuts such pieces out of a heap, of which
-by itself it gives back only what lies beyond the last byte in use: after some pushes of eight
-clients, 10 to 15 MiB stay that nobody uses. To map each piece anew would cost a fifth more
-processor time; to look through the heap once at the end costs a millisecond.
-
-The writer of the filesystem driver.
-
-Bytes gather on the reactor's thread and go to the file in batches, one batch at a time, on a
-thread that also feeds the observer: hashing and writing both let the reactor run meanwhile.
-What belongs to the same turn of the reactor travels together, and so does the end: a small
-upload (bytes, then close or conclude) costs one trip to a thread and back. What a thread does to
-the file is in ``growing.py``.
+:class:`AppendFile` is the file as the thread sees it: one call at a time, and each may block.
+Failures are undone: the file is truncated to what was stored before the call, and the observer has
+not seen the rest. If an fsync fails, the file is truncated to what this writer has synced, perhaps
+to nothing: what it found in the file may be lost, too.
 """
 
 from __future__ import annotations
@@ -27,6 +18,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
+from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -34,7 +26,7 @@ from zope.interface import implementer
 from twisted_registry.storage.filesystem.locks import is_same_file
 from twisted_registry.storage.filesystem.oscalls import translate_oserror
 from twisted_registry.storage.filesystem.tree import write_all
-from twisted_registry.storage.interfaces import IWriter, StorageError
+from twisted_registry.storage.interfaces import IDirectWriter, StorageError
 from twisted_registry.storage.writers import PushConsumer
 
 if TYPE_CHECKING:
@@ -47,95 +39,107 @@ if TYPE_CHECKING:
     from twisted_registry.storage.interfaces import Change
     from twisted_registry.storage.threads import Threads
 
-#: Bytes after which the disk is told to begin.
+log = Logger()
+
+#: Interval at which the kernel is told to begin writing to the disk.
 _WRITEBACK_BYTES = 8 * 1024 * 1024
-#: Pieces of less than this are copied together, to be written at once.
+#: Smaller pieces are joined, to be written by one call.
 SMALL_WRITE_BYTES = 64 * 1024
+#: Bytes stored and then hashed at once, as many as the cache of a processor holds; one ``write``
+#: may exceed it.
+_BATCH_BYTES = 512 * 1024
+#: Bytes after which a thread that always finds more gives other writers a turn.
+_MAX_TURN_BYTES = 32 * 1024 * 1024
+#: Bytes read from a source, stored and hashed at a time.
+_READ_BUFFER_BYTES = 128 * 1024
+#: Size of an upload after which the heap is trimmed.
+TRIM_THRESHOLD_BYTES: Final = 8 * 1024 * 1024
+
+# Only glibc has it.
+_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
+def trim_heap() -> None:
+    """Return free memory of the C library's heap to the system. Takes about a millisecond.
+
+    Pieces that are read from sockets are up to 1 MiB. glibc allocates them on its heap and by
+    itself returns only the free memory at the end of the heap. Mapping each piece separately would
+    avoid this, but costs much more processor time.
+    """
+    if _malloc_trim is not None:
+        _malloc_trim(0)
+
+
+@define(eq=False)
 class AppendFile:
-    """An open, locked file.
+    """An open, locked file. All methods block.
 
-    :ivar fd: its descriptor.
-    :ivar stored: bytes that are in it.
-    :ivar entry_lasts: whether its name was made to last.
-    :ivar removing: whether it is to be removed when it is released.
-    :ivar is_freed: whether it is closed, or that was tried.
+    :ivar path: the path.
+    :ivar fd: the descriptor, which this object takes over.
+    :ivar stored: bytes in the file.
+    :ivar observe: called with the stored bytes, in order.
+    :ivar entry_synced: whether the name is durable.
+    :ivar removing: whether ``release`` deletes the file.
+    :ivar is_freed: whether the descriptor is closed, or closing it has failed.
     """
 
-    def __init__(
-        self,
-        tree: FileTree,
-        path: str,
-        fd: int,
-        size: int,
-        observe: Callable[[bytes], object] | None,
-    ) -> None:
-        """Take over a descriptor.
-
-        :param size: bytes that are in the file.
-        :param observe: shown what is stored, in order.
-        """
-        self._tree = tree
-        self._path = path
-        self.fd = fd
-        self._observe = observe
-        self.stored = size
-        #: bytes that were in it when it was synced last
-        self._synced_size = 0
-        self.entry_synced = False
-        self.removing = False
-        self.is_freed = False
+    _tree: FileTree
+    path: str
+    fd: int
+    stored: int
+    observe: Callable[[bytes], object] | None = None
+    entry_synced: bool = field(init=False, default=False)
+    removing: bool = field(init=False, default=False)
+    is_freed: bool = field(init=False, default=False)
+    _synced_size: int = field(init=False, default=0)
 
     def append(self, batch: list[bytes]) -> None:
-        """Store pieces, and show them to the observer."""
+        """Store pieces and pass them to the observer."""
         if sum(map(len, batch)) < SMALL_WRITE_BYTES * len(batch):
             batch = [b"".join(batch)]
         for piece in batch:
             self.append_piece(piece)
 
     def append_piece(self, data: bytes) -> None:
-        """Store a piece as it is, and show it to the observer."""
+        """Store one piece and pass it to the observer."""
         before = self.stored
         try:
             write_all(self._tree.files, self.fd, data, before)
-            if self._observe is not None:
-                self._observe(data)
+            if self.observe is not None:
+                self.observe(data)
         except BaseException:
             self._truncate(before)
             raise
         self.stored += len(data)
-        begun, ready = (
-            before // _WRITEBACK_BYTES * _WRITEBACK_BYTES,
-            self.stored // _WRITEBACK_BYTES * _WRITEBACK_BYTES,
-        )
-        if begun != ready:
-            # So that little is left to be waited for at the end.
-            self._tree.files.start_writeback(self.fd, begun, ready - begun)
+        begin = before // _WRITEBACK_BYTES * _WRITEBACK_BYTES
+        end = self.stored // _WRITEBACK_BYTES * _WRITEBACK_BYTES
+        if begin != end:
+            # Leaves less to wait for at the end.
+            self._tree.files.start_writeback(self.fd, begin, end - begin)
 
     def fsync_content(self) -> None:
-        """Let what is stored survive a power cut."""
+        """Make the stored bytes durable."""
         try:
             self._tree.files.fsync(self.fd)
         except OSError:
-            # The kernel reports lost pages once and then calls them clean: a second fsync would
-            # succeed with a hole in the file.
+            # The kernel reports lost pages once and then marks them clean: a second fsync would
+            # succeed although bytes are missing.
             self._truncate(self._synced_size)
             raise
         self._synced_size = self.stored
 
     def fsync_entry(self) -> None:
-        """Let its name survive a power cut."""
-        self._tree.dir_syncer.fsync_entries((self._path,))
+        """Make the name durable."""
+        self._tree.dir_syncer.fsync_entries((self.path,))
         self.entry_synced = True
 
     def finalize(self, decide: Callable[[int], Sequence[Change]]) -> Exception | None:
-        """Make the changes that are decided on; answer what kept them from being made."""
+        """Make the changes that ``decide`` returns; return the error if that fails."""
         try:
             self._tree.change(decide(self.stored))
         except OSError as error:
-            return translate_oserror(error, self._path)
-        except Exception as error:  # noqa: BLE001 (whatever it is, whoever decides is to hear of it)
+            return translate_oserror(error, self.path)
+        except Exception as error:  # noqa: BLE001 - passed to the caller of finalize()
             return error
         return None
 
@@ -145,90 +149,67 @@ class AppendFile:
             self.stored = size
 
     def release(self) -> None:
-        """Unlock it, and remove it if that is wanted.
+        """Close the descriptor, which unlocks the file; delete it before if ``removing``.
 
-        :raises StorageError: if that fails; it is unlocked all the same.
+        :raises StorageError: if deleting or closing fails; the file is unlocked nevertheless.
         """
         try:
             try:
-                if self.removing and is_same_file(self._tree, self._path, self.fd):
-                    self._tree.files.unlink(self._tree.os_path(self._path))
+                if self.removing and is_same_file(self._tree, self.path, self.fd):
+                    self._tree.files.unlink(self._tree.os_path(self.path))
             finally:
                 self.is_freed = True
                 self._tree.files.close(self.fd)
         except OSError as error:
-            raise translate_oserror(error, self._path) from error
+            raise translate_oserror(error, self.path) from error
 
 
-#: Bytes of an upload after which it is worth it.
-TRIM_THRESHOLD_BYTES: Final = 8 * 1024 * 1024
-
-# Other C libraries than glibc have none, nor need it.
-_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-
-
-def trim_heap() -> None:
-    """Give back what is free; on a thread, since it takes a while."""
-    if _malloc_trim is not None:
-        _malloc_trim(0)
-
-
-log = Logger()
-
-#: Bytes stored and then hashed at once, give or take one ``write``: as many as a processor's cache
-#: holds.
-_BATCH_BYTES = 512 * 1024
-#: Bytes after which a thread that always finds more takes its place behind the others.
-_MAX_TURN_BYTES = 32 * 1024 * 1024
-#: Bytes that are drawn, stored and hashed at a time.
-_READ_BUFFER_BYTES = 128 * 1024
-
-
+@define(eq=False)
 class WriteBudget:
-    """How many bytes the writers of a driver may keep waiting, all together.
+    """Bytes that the writers of a driver may buffer, together.
 
-    One upload alone gets enough to keep the disk busy; many at once share, so that memory does
-    not grow with their number.
+    A single upload gets enough to keep the disk busy. Many uploads share, so that memory does not
+    grow with their number.
+
+    :ivar per_writer_bytes: maximum of one writer.
+    :ivar total_bytes: maximum of all writers, unless each has the minimum.
+    :ivar min_bytes: minimum of one writer.
+    :ivar writers: number of open writers.
     """
 
-    def __init__(
-        self, each: int = 4 * 1024 * 1024, together: int = 32 * 1024 * 1024, least: int = 256 * 1024
-    ) -> None:
-        self.each = each
-        self.together = together
-        self.least = least
-        self.writers = 0
+    per_writer_bytes: int = 4 * 1024 * 1024
+    total_bytes: int = 32 * 1024 * 1024
+    min_bytes: int = 256 * 1024
+    writers: int = field(init=False, default=0)
 
     @property
     def limit(self) -> int:
-        """Bytes beyond which one writer's producer is paused."""
-        return max(self.least, min(self.each, self.together // max(self.writers, 1)))
+        """Bytes above which the producer of a writer is paused."""
+        share = self.total_bytes // max(self.writers, 1)
+        return max(self.min_bytes, min(self.per_writer_bytes, share))
 
 
+@define(eq=False)
 class _SyncRequest:
-    """A caller who waits until the file is on the disk.
+    """A caller that waits until the file is durable.
 
     :ivar size: up to which byte.
-    :ivar entry: whether its name must last too.
-    :ivar decide: what answers the changes that conclude the file, if it is to be concluded.
+    :ivar entry: whether the name must be durable, too.
+    :ivar decide: the argument of ``finalize``, or None.
     """
 
-    def __init__(
-        self,
-        size: int,
-        *,
-        entry: bool = False,
-        decide: Callable[[int], Sequence[Change]] | None = None,
-    ) -> None:
-        self.size = size
-        self.entry = entry
-        self.decide = decide
-        self.waiting: Deferred[int] = Deferred()
+    size: int
+    entry: bool = False
+    decide: Callable[[int], Sequence[Change]] | None = None
+    waiting: Deferred[int] = field(init=False, factory=Deferred)
 
 
-@implementer(IWriter)
+@implementer(IDirectWriter)
 class FileWriter(PushConsumer):
-    """The one writer of a file, which holds its lock until it ends; ``over`` is called then."""
+    """The writer of a file, which is locked until the writer is closed.
+
+    :ivar size: bytes that are stored or wait to be stored.
+    """
 
     content_id: ClassVar[str] = ""
 
@@ -237,26 +218,32 @@ class FileWriter(PushConsumer):
         tree: FileTree,
         threads: Threads,
         clock: IReactorTime,
-        share: WriteBudget,
+        budget: WriteBudget,
         path: str,
         fd: int,
         size: int,
         observe: Callable[[bytes], object] | None,
-        over: Callable[[], None],
+        on_close: Callable[[], None],
     ) -> None:
+        """Continue a file.
+
+        :param fd: a descriptor with the lock, which the writer takes over.
+        :param size: bytes in the file.
+        :param on_close: called once the file is unlocked.
+        """
         super().__init__()
         self._file = AppendFile(tree, path, fd, size, observe)
         self._threads = threads
         self._clock = clock
-        self._budget = share
+        self._budget = budget
         self._path = path
         self.size = size
-        self._over = over
+        self._on_close = on_close
         self._pending: deque[bytes] = deque()
         self._syncs: list[_SyncRequest] = []
         self._batch_call: IDelayedCall | None = None
         self._source: Any = None
-        self._drawn: Deferred[None] | None = None
+        self._append_done: Deferred[None] | None = None
         self._busy = False
         self._failure_reported = False
         self._ended = False
@@ -264,7 +251,7 @@ class FileWriter(PushConsumer):
         self._budget.writers += 1
 
     def write(self, data: bytes) -> None:
-        """Take bytes; dropped after a failure, ``close`` and ``cancel``."""
+        """Buffer bytes; after a failure, ``close`` or ``cancel`` they are dropped."""
         if self._failure is not None or self._ending or not data:
             return
         self._pending.append(data)
@@ -279,51 +266,44 @@ class FileWriter(PushConsumer):
 
     @property
     def append_from(self) -> Callable[[Any], Deferred[None] | None] | None:
-        """What appends from a source, if that is quicker: see :meth:`_draw`.
+        """A function that reads from a source directly; None if this is the only writer.
 
-        The bytes of one upload alone are stored sooner if one thread reads and another one stores.
+        A single upload is stored faster if one thread reads and another one stores.
         """
-        return self._draw if self._budget.writers > 1 else None
+        return self._append_from if self._budget.writers > 1 else None
 
-    def _draw(self, source: Any) -> Deferred[None] | None:
-        """Append what a source has, after what was written; nothing is written until that is over.
-
-        :param source: has ``read_into(memoryview)``, called on a thread, which answers how many
-            bytes it put there; and ``over``, which says that it has no more for now, and which we
-            set when we want no more.
-        :returns: fires when it is over, whatever came of it; None if none is wanted.
-        """
+    def _append_from(self, source: Any) -> Deferred[None] | None:
         if self._failure is not None or self._ending:
             return None
-        drawn: Deferred[None] = Deferred()
-        self._source, self._drawn = source, drawn
+        done: Deferred[None] = Deferred()
+        self._source, self._append_done = source, done
         self._start_job()
-        return drawn
+        return done
 
     def flush(self) -> Deferred[int]:
-        """Fire with the size once all written so far, and the file's name, last."""
+        """Fire with the size once all bytes written so far, and the name, are durable."""
         return self._sync(_SyncRequest(self.size, entry=True))
 
     def commit(self) -> Deferred[int]:
-        """Fire with the size once all written so far lasts; its name does once it is moved."""
+        """Fire with the size once all bytes written so far are durable."""
         return self._sync(_SyncRequest(self.size))
 
     def finalize(self, decide: Callable[[int], Sequence[Change]]) -> Deferred[int]:
-        """Commit, make the changes that ``decide`` answers, close; all in one job."""
+        """Commit, make the changes that ``decide`` returns and close, in one call of a thread."""
         return self._sync(_SyncRequest(self.size, decide=decide))
 
     def close(self) -> Deferred[int]:
-        """Stop writing, keep what is stored, and unlock."""
+        """Store what is buffered, and unlock."""
         if self._ended:
             return succeed(self._file.stored)
         self._ending = True
-        ender: Deferred[int] = Deferred()
-        self._close_waiters.append(ender)
+        closed: Deferred[int] = Deferred()
+        self._close_waiters.append(closed)
         self._start_job()
-        return ender
+        return closed
 
     def cancel(self) -> Deferred[None]:
-        """Stop writing, remove the file, and unlock."""
+        """Drop what is buffered, delete the file, and unlock."""
         self._file.removing = self._failure_reported = True
         self._drop_pending(StorageError(self._path, "the writer is cancelled"))
         return self.close().addCallback(lambda _: None)
@@ -343,7 +323,7 @@ class FileWriter(PushConsumer):
         self._start_job()
 
     def _start_job(self) -> None:
-        """Hand the next batch to a thread, unless one is at work."""
+        """Pass the next batch to a thread, unless one is busy."""
         if self._busy or self._ended:
             return
         if self._batch_call is not None:
@@ -381,9 +361,9 @@ class FileWriter(PushConsumer):
         self._start_job()
 
     def _return_source(self) -> None:
-        drawn, self._source, self._drawn = self._drawn, None, None
-        if drawn is not None:
-            drawn.callback(None)
+        done, self._source, self._append_done = self._append_done, None, None
+        if done is not None:
+            done.callback(None)
 
     def _resume(self) -> None:
         if self._paused and self._has_room():
@@ -421,9 +401,9 @@ class FileWriter(PushConsumer):
     def _released(self, result: Failure | None) -> None:
         self._ending = self._ended = True
         self._budget.writers -= 1
-        self._over()
+        self._on_close()
         if self._file.stored >= TRIM_THRESHOLD_BYTES:
-            # Nobody waits for it, and a driver that is being closed need not do it.
+            # Nothing depends on it; it fails while the driver is being closed.
             self._threads.run_blocking(trim_heap).addErrback(lambda _: None)
         self.size = self._file.stored
         error: BaseException | None = None if result is None else result.value
@@ -431,14 +411,14 @@ class FileWriter(PushConsumer):
             error = self._failure
         syncs, self._syncs = self._syncs, []
         for sync in syncs:
-            # Asked for while the file was being concluded.
+            # A call that came while finalize() closed the file.
             sync.waiting.errback(StorageError(self._path, "the writer is closed"))
-        enders, self._close_waiters = self._close_waiters, []
-        for ender in enders:
+        waiters, self._close_waiters = self._close_waiters, []
+        for waiter in waiters:
             if error is None:
-                ender.callback(self._file.stored)
+                waiter.callback(self._file.stored)
             else:
-                ender.errback(error)
+                waiter.errback(error)
 
     def _pause_if_full(self) -> None:
         if (
@@ -450,10 +430,10 @@ class FileWriter(PushConsumer):
             self._producer.pauseProducing()
 
     def _take_batch(self) -> list[bytes]:
-        """Take a batch of what waits, on either thread."""
+        """Take a batch of buffered bytes, on either thread."""
         batch: list[bytes] = []
         length = 0
-        # The reactor's thread may empty it at any time.
+        # The reactor's thread may empty the deque at any time.
         with suppress(IndexError):
             while length < _BATCH_BYTES:
                 piece = self._pending.popleft()
@@ -461,7 +441,7 @@ class FileWriter(PushConsumer):
                 length += len(piece)
         return batch
 
-    # What follows runs on a thread, one call at a time.
+    # The following methods run on a thread, one call at a time.
 
     def _store_batch(
         self,
@@ -471,9 +451,13 @@ class FileWriter(PushConsumer):
         decide: Callable[[int], Sequence[Change]] | None,
         last: bool,  # noqa: FBT001
     ) -> Exception | None:
-        """Append a batch and show it to the observer; make the file last, and end it, if asked to.
+        """Store a batch; sync, finalize and release the file as requested.
 
-        :returns: what kept the file from being concluded, if that was to be done.
+        :param sync: whether to make the content durable.
+        :param entry: whether to make the name durable.
+        :param decide: the argument of ``finalize``, or None.
+        :param last: whether to release the file.
+        :returns: the error of ``finalize``, or None.
         """
         file = self._file
         try:
@@ -492,7 +476,7 @@ class FileWriter(PushConsumer):
         return fault
 
     def _store_more(self) -> None:
-        """Store what has come meanwhile, rather than wait to be called again."""
+        """Store what was written meanwhile, to save another call of a thread."""
         end = self._file.stored + _MAX_TURN_BYTES
         while self._file.stored < end:
             if self._paused and self._has_room():
@@ -503,14 +487,14 @@ class FileWriter(PushConsumer):
             elif self._source is None or self._source.finished:
                 return
             else:
-                self._draw_from(self._source, end)
+                self._read_from(self._source, end)
 
-    def _draw_from(self, source: Any, end: int) -> None:
-        """Store what comes, as far as ``end``: each piece is hashed while the cache holds it."""
-        room = memoryview(bytearray(_READ_BUFFER_BYTES))
+    def _read_from(self, source: Any, end: int) -> None:
+        """Store what a source has, up to ``end``; each piece is hashed while it is in the cache."""
+        buffer = memoryview(bytearray(_READ_BUFFER_BYTES))
         while self._file.stored < end and not (source.finished or self._ending):
-            length = source.read_into(room)
+            length = source.read_into(buffer)
             if length:
                 self.size += length
-                self._file.append_piece(cast("bytes", room[:length]))
+                self._file.append_piece(cast("bytes", buffer[:length]))
         source.finished = True
