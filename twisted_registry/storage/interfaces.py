@@ -290,8 +290,9 @@ class IDirectWriter(IWriter):
         " appends what a source has, after all that was written; nothing may be written until"
         " its Deferred fires, which it always does with None. It returns None if the writer"
         " takes nothing more. The source has ``read_into(memoryview)``, which is called on a"
-        " thread and returns how many bytes it stored in the buffer, and the attribute ``over``:"
-        " true when the source has no more bytes for now, and set by the writer to end it."
+        " thread and returns how many bytes it stored in the buffer, and the attribute"
+        " ``finished``: true when the source has no more bytes for now, and set by the writer to end"
+        " it."
     )
 
 

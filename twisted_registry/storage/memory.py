@@ -1,9 +1,7 @@
-"""Bytes in the memory of this process: for tests, demonstrations and caches.
+"""The memory driver: files in the memory of this process, for tests and demonstrations.
 
-One process only, and gone when it ends. Within that it keeps every promise of the interface,
-so that what passes on this driver passes on the others. Its Deferreds have already fired.
-
-The reader and the writer of the memory driver.
+Only one process can use it, and everything is lost when it ends. Within that it keeps the whole
+contract of drivers. All its Deferreds have fired when they are returned.
 """
 
 from __future__ import annotations
@@ -44,12 +42,16 @@ if TYPE_CHECKING:
 
     from twisted_registry.storage.interfaces import Change
 
-#: Bytes that a reader writes at once.
+#: Bytes that a reader writes at a time.
 _PIECE_BYTES = 256 * 1024
 
 
 class MemoryFile:
-    """The bytes of a file, which only ever grow; a replaced file is another object."""
+    """The bytes of a file, which only grow; a replaced file is another object.
+
+    :ivar modified: time of the last change, in nanoseconds since the epoch.
+    :ivar locked: whether a writer has locked it.
+    """
 
     def __init__(self, content: bytes, modified: int) -> None:
         self._content: bytes | bytearray = content
@@ -58,15 +60,15 @@ class MemoryFile:
 
     @property
     def size(self) -> int:
-        """Bytes that are stored."""
+        """Number of stored bytes."""
         return len(self._content)
 
     def read(self, offset: int, length: int) -> bytes:
-        """Copy a stretch out."""
+        """Return a copy of a range."""
         return bytes(memoryview(self._content)[offset : offset + length])
 
     def append(self, data: bytes, modified: int) -> None:
-        """Put bytes at the end."""
+        """Append bytes."""
         if isinstance(self._content, bytes):
             self._content = bytearray(self._content)
         self._content += data
@@ -76,7 +78,7 @@ class MemoryFile:
 @implementer(IReader, IPushProducer)
 @define(eq=False, repr=False)
 class MemoryReader:
-    """A stretch of a file, as long as it was when it was opened."""
+    """A range of a file, whose end is fixed when it is opened."""
 
     _file: MemoryFile
     _offset: int
@@ -88,7 +90,7 @@ class MemoryReader:
     _running: bool = field(init=False, default=False)
 
     def deliver(self, consumer: IConsumer) -> Deferred[None]:
-        """Write the whole stretch to ``consumer`` as a push producer, and close."""
+        """Write the range to ``consumer`` as a push producer, and close."""
         done: Deferred[None] = Deferred(lambda _: self._free())
         self._consumer, self._done = consumer, done
         consumer.registerProducer(self, True)
@@ -96,13 +98,13 @@ class MemoryReader:
         return done
 
     def feed(self, observe: Callable[[bytes], object]) -> Deferred[None]:
-        """Call ``observe`` with the whole stretch, at once."""
+        """Call ``observe`` with the range, in one piece."""
         return execute(observe, self._file.read(self._offset, self.size)).addCallback(
             lambda _: self.close()
         )
 
     def close(self) -> None:
-        """End a delivery under way, as if it were cancelled."""
+        """End a running delivery as if it were cancelled."""
         self._free()
         self.stopProducing()
 
@@ -111,12 +113,12 @@ class MemoryReader:
         self._paused = True
 
     def resumeProducing(self) -> None:
-        """Go on."""
+        """Continue."""
         self._paused = False
         self._write_pieces()
 
     def stopProducing(self) -> None:
-        """The consumer has gone: end as if cancelled."""
+        """End as if cancelled."""
         if self._done is not None and not self._done.called:
             self._done.cancel()
 
@@ -126,7 +128,7 @@ class MemoryReader:
             consumer.unregisterProducer()
 
     def _write_pieces(self) -> None:
-        # The consumer may pause and resume from within its write.
+        # The consumer may pause and resume inside its write().
         if self._running:
             return
         self._running = True
@@ -148,11 +150,11 @@ class MemoryReader:
 @implementer(IWriter)
 @define(eq=False, repr=False)
 class MemoryWriter:
-    """The one writer of a file; whatever is written is stored at once.
+    """The writer of a file, which stores bytes immediately.
 
-    :ivar driver: makes the changes that conclude it.
-    :ivar now: gives the time of a change, in nanoseconds.
-    :ivar discard: removes the file.
+    :ivar driver: makes the changes of ``finalize``.
+    :ivar now: returns the time of a change, in nanoseconds since the epoch.
+    :ivar discard: deletes the file.
     """
 
     _driver: IStorageDriver
@@ -164,7 +166,7 @@ class MemoryWriter:
     _open: bool = field(init=False, default=True)
 
     def __attrs_post_init__(self) -> None:
-        """Keep other writers away."""
+        """Lock the file."""
         self._file.locked = True
 
     @property
@@ -173,13 +175,13 @@ class MemoryWriter:
         return self._file.size
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:  # noqa: FBT001
-        """Take a producer, which is never paused: nothing ever waits here."""
+        """Accept a producer; it is never paused."""
 
     def unregisterProducer(self) -> None:
-        """Let the producer go."""
+        """Do nothing."""
 
     def write(self, data: bytes) -> None:
-        """Store at once; dropped after ``close`` and ``cancel``."""
+        """Store the bytes; after ``close`` or ``cancel`` they are dropped."""
         if self._open and data:
             self._file.append(data, self._now())
             if self._observe is not None:
@@ -194,17 +196,17 @@ class MemoryWriter:
         return succeed(self.size)
 
     def finalize(self, decide: Callable[[int], Sequence[Change]]) -> Deferred[int]:
-        """Make the changes that ``decide`` answers, and close."""
+        """Make the changes that ``decide`` returns, and close."""
         return finalize_in_steps(self._driver, self, decide)
 
     def close(self) -> Deferred[int]:
-        """Stop writing and unlock."""
+        """Unlock the file."""
         if self._open:
             self._open = self._file.locked = False
         return succeed(self.size)
 
     def cancel(self) -> Deferred[None]:
-        """Stop writing, remove the file and unlock."""
+        """Delete the file and unlock it."""
         if self._open:
             self._open = self._file.locked = False
             self._discard()
@@ -213,21 +215,25 @@ class MemoryWriter:
 
 @define(eq=False, repr=False)
 class _Folder:
-    """A folder: what is in it, and when that changed last."""
+    """A folder.
+
+    :ivar modified: when an entry was added or removed last, in nanoseconds since the epoch.
+    :ivar entries: its content by name.
+    """
 
     modified: int
     entries: dict[str, _Folder | MemoryFile] = field(factory=dict)
     _folders: list[str] | None = field(init=False, default=None)
 
     def list_folders(self) -> list[str]:
-        """The names of the folders in it, in order; kept until an entry is made or removed."""
+        """Return the sorted names of the folders in it, cached until its entries change."""
         if self._folders is None:
             entries = self.entries.items()
             self._folders = sorted(name for name, node in entries if isinstance(node, _Folder))
         return self._folders
 
     def changed(self, modified: int) -> None:
-        """Take note that an entry was made or removed."""
+        """Note that an entry was added or removed."""
         self.modified = modified
         self._folders = None
 
@@ -237,7 +243,7 @@ class _Folder:
 class MemoryDriver:
     """A tree of folders and files in memory.
 
-    :ivar clock: where the times of files and folders come from.
+    :ivar clock: provides the times of files and folders.
     """
 
     clock: IReactorTime
@@ -247,27 +253,27 @@ class MemoryDriver:
     _last_time_ns: int = field(init=False, default=0)
 
     def get(self, path: str, limit: int) -> Deferred[bytes]:
-        """Fire with the whole content of a small file."""
+        """Return the content."""
         return execute(self._get, path, limit)
 
     def get_many(self, paths: Sequence[str], limit: int) -> Deferred[Sequence[bytes | None]]:
-        """Fire with the contents of small files."""
+        """Return the contents."""
         return execute(self._get_many, paths, limit)
 
     def put(self, path: str, content: bytes, *, durable: bool = True) -> Deferred[None]:  # noqa: ARG002
-        """Store a small file; nothing here survives a power cut."""
+        """Store the file; nothing survives a power cut."""
         return execute(self._attach, path, MemoryFile(content, self._now()))
 
     def create(self, path: str, content: bytes) -> Deferred[None]:
-        """Store a small file where there is none."""
+        """Store the file if the path is free."""
         return execute(self._create, path, content)
 
     def stat(self, path: str) -> Deferred[Entry]:
-        """Fire with size and time of a file or folder."""
+        """Return the entry."""
         return execute(self._stat, path)
 
     def peek(self, path: str) -> FileVersion | None:
-        """Look at a file."""
+        """Return the version of the file."""
         node = self._find(path)
         return (
             FileVersion(node.size, (id(node), node.modified))
@@ -276,37 +282,37 @@ class MemoryDriver:
         )
 
     def validate(self, versions: Sequence[tuple[str, FileVersion]]) -> bool:
-        """Look at files again."""
+        """Compare the versions of the files."""
         return all(self.peek(path) == version for path, version in versions)
 
     def open_cached(self, path: str, version: FileVersion) -> IReader | None:  # noqa: ARG002
-        """Open a file."""
+        """Open the file."""
         return self._open(path, 0, None)
 
     def copy(self, source: str, destination: str) -> Deferred[None]:
-        """Copy a file."""
+        """Copy the bytes."""
         return execute(self._copy, source, destination)
 
     def move(
         self, source: str, destination: str, *, still: Callable[[], bool] | None = None
     ) -> Deferred[None]:
-        """Move a file."""
+        """Move the file."""
         return execute(self._move, source, destination, still)
 
     def delete(self, path: str, *, durable: bool = True) -> Deferred[None]:  # noqa: ARG002
-        """Remove a file or folder."""
+        """Delete the file or folder."""
         return execute(self._delete, path)
 
     def prune(self, paths: Sequence[str]) -> Deferred[None]:
-        """Remove folders that are empty."""
+        """Delete the empty folders."""
         return execute(self._prune, paths)
 
     def delete_many(self, paths: Sequence[str]) -> Deferred[None]:
-        """Remove files, passing over those that are not there."""
+        """Delete the files."""
         return execute(self._delete_many, paths)
 
     def open(self, path: str, offset: int = 0, length: int | None = None) -> Deferred[IReader]:
-        """Open a stretch of a file for reading."""
+        """Open a range of the file."""
         return execute(self._open, path, offset, length)
 
     def writer(
@@ -319,35 +325,35 @@ class MemoryDriver:
         present: str | None = None,
         absent: str | None = None,
     ) -> Deferred[IWriter]:
-        """Begin or continue a file."""
+        """Lock the file, and make it if it is missing."""
         return execute(self._writer, path, offset, observe, present, absent)
 
     def list(self, path: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
-        """Fire with what lies directly in a folder."""
+        """Return a page of entries."""
         return execute(self._list, path, after, limit)
 
     def list_folders(
         self, path: str, after: str = "", limit: int = 1000, containing: str = ""
     ) -> Deferred[Sequence[str]]:
-        """Fire with the names of the folders directly in a folder."""
-        return execute(self._folders, path, after, limit, containing)
+        """Return a page of cached names."""
+        return execute(self._list_folders, path, after, limit, containing)
 
     def list_folders_many(
         self, paths: Sequence[str], limit: int
     ) -> Deferred[Sequence[Sequence[str]]]:
-        """Fire with the names of the folders in each of many."""
-        return execute(self._folders_many, paths, limit)
+        """Return the cached names of each folder."""
+        return execute(self._list_folders_many, paths, limit)
 
     def walk(self, prefix: str, after: str = "", limit: int = 1000) -> Deferred[Sequence[Entry]]:
-        """Fire with the files below a folder."""
+        """Return a page of files."""
         return execute(self._walk, prefix, after, limit)
 
     def close(self) -> Deferred[None]:
-        """Do nothing: what is stored goes with the process."""
+        """Do nothing."""
         return execute(lambda: None)
 
     def _now(self) -> int:
-        # Two changes in one tick of the clock must still be told apart.
+        # Two changes within one tick of the clock need different times.
         self._last_time_ns = max(int(self.clock.seconds() * 1e9), self._last_time_ns + 1)
         return self._last_time_ns
 
@@ -368,7 +374,7 @@ class MemoryDriver:
         return node
 
     def _folder_for(self, path: str) -> tuple[_Folder, str]:
-        """Make the folders above ``path``; answer the last of them and the name in it."""
+        """Make the parent folders of ``path``; return the last of them and the name in it."""
         *above, name = path.split("/")
         folder = self._root
         for component in above:
@@ -478,14 +484,14 @@ class MemoryDriver:
         ):
             if node is not None and not size:
                 self._detach(path)
-            raise PathNotFound(path, "may not be written by what lies beside it")
+            raise PathNotFound(path, "must not be written because of the files beside it")
         if node is None:
             node = MemoryFile(b"", self._now())
             self._attach(path, node)
         return MemoryWriter(self, node, self._now, lambda: self._discard(path, node), observe)
 
     def _discard(self, path: str, file: MemoryFile) -> None:
-        """Remove the file of a cancelled writer, unless another has taken its place."""
+        """Delete the file of a cancelled writer, unless it was moved or replaced."""
         if self._find(path) is file:
             self._detach(path)
 
@@ -497,7 +503,7 @@ class MemoryDriver:
             raise PathInvalid(path, "is a file")
         return node
 
-    def _folders(self, path: str, after: str, limit: int, containing: str) -> Sequence[str]:
+    def _list_folders(self, path: str, after: str, limit: int, containing: str) -> Sequence[str]:
         names = self._folder(path).list_folders()
         start = bisect_right(names, after)
         if not containing:
@@ -512,7 +518,7 @@ class MemoryDriver:
         node = self._find(f"{folder}/{containing}")
         return isinstance(node, MemoryFile) and node.size > 0
 
-    def _folders_many(self, paths: Sequence[str], limit: int) -> Sequence[Sequence[str]]:
+    def _list_folders_many(self, paths: Sequence[str], limit: int) -> Sequence[Sequence[str]]:
         nodes = (self._find(path) for path in paths)
         return [node.list_folders()[:limit] if isinstance(node, _Folder) else () for node in nodes]
 
@@ -539,7 +545,7 @@ def _files(folder: _Folder, prefix: str, after: str) -> Iterator[Entry]:
     keys = (
         f"{name}/" if isinstance(node, _Folder) else name for name, node in folder.entries.items()
     )
-    # With its slash a folder sorts where the paths below it do: a-b, then a/b, then a0.
+    # With a slash, a folder sorts like the paths below it: a-b, then a/b, then a0.
     for key in sorted(keys):
         path = prefix + key
         node = folder.entries[key.rstrip("/")]

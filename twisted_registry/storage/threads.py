@@ -1,6 +1,6 @@
-"""A pool of threads of the driver's own.
+"""A pool of threads for blocking calls.
 
-Not the reactor's: that one resolves names, and a slow disk must not stop it.
+The reactor's own pool is not used: it resolves host names, which a slow disk must not delay.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ _T = TypeVar("_T")
 
 
 class Threads:
-    """Runs blocking calls on threads; the first call starts the pool, ``close`` ends it.
-
-    :ivar reactor: where the answers arrive.
-    :ivar maximum: how many calls run at a time; more wait their turn.
-    :ivar name: what the threads are called.
-    """
+    """Makes blocking calls on threads. The first call starts the pool, ``close`` ends it."""
 
     def __init__(self, reactor: ReactorBase, maximum: int, name: str) -> None:
+        """Make a pool; no thread is started yet.
+
+        :param reactor: where results are delivered.
+        :param maximum: calls that run at a time; others wait.
+        :param name: name of the threads.
+        """
         self._reactor = reactor
         self._maximum = maximum
         self._name = name
@@ -41,14 +42,14 @@ class Threads:
     def run_blocking(
         self, work: Callable[..., _T], *arguments: Any, undo: Callable[[_T], object] | None = None
     ) -> Deferred[_T]:
-        """Fire with what ``work(*arguments)`` returns.
+        """Fire with the result of ``work(*arguments)``.
 
-        Cancelled before its turn, the call is dropped. Cancelled later, it runs to its end.
+        A call that is cancelled before it starts is dropped; later it runs to its end.
 
-        :param undo: called on a thread with the result that a cancelled caller no longer takes,
-            to free what it holds.
-        :raises StorageError: if the pool is closed, and idle: what is under way may go on to
-            its end.
+        :param undo: called on a thread with the result of a call that was cancelled, to free its
+            resources.
+        :raises StorageError: if the pool is closed and no call is running. While calls are running
+            after ``close``, their callbacks may make further calls.
         """
         if self._closed and not self._running:
             return fail(StorageError("", "the driver is closed"))
@@ -62,7 +63,7 @@ class Threads:
                 (answer.callback if success else answer.errback)(result)
             elif success and undo is not None and result is not None:
                 self._start().callInThread(undo, result)
-            # Only now: whoever got the answer may have to go on, even while we are closing.
+            # Not before: the callback may make another call although the pool is closing.
             self._running -= 1
             self._stop_if_idle()
 
@@ -73,11 +74,11 @@ class Threads:
         return answer
 
     def call_from_thread(self, what: Callable[[], object]) -> None:
-        """Call a function on the reactor's thread; to be called on one of ours."""
+        """Call a function on the reactor's thread, from a thread of this pool."""
         self._reactor.callFromThread(what)
 
     def close(self) -> Deferred[None]:
-        """Fire once the calls under way have ended and the threads are gone."""
+        """Fire once the running calls and the threads have ended."""
         self._closed = True
         if not self._running:
             self._stop_if_idle()
@@ -90,7 +91,7 @@ class Threads:
         if self._pool is None:
             self._pool = ThreadPool(0, self._maximum, self._name)
             self._pool.start()
-            # Threads that nobody stops keep the interpreter from ending.
+            # Threads that are not stopped would keep the process running.
             self._trigger = self._reactor.addSystemEventTrigger(
                 "after", "shutdown", self._pool.stop
             )

@@ -1,7 +1,4 @@
-"""Writers that are fed by one push producer, which they may pause.
-
-Changes one after the other: how a store without a quicker way concludes a file.
-"""
+"""Common parts of the writers of drivers: push consumers, and changes made one after the other."""
 
 from __future__ import annotations
 
@@ -23,22 +20,23 @@ if TYPE_CHECKING:
 
 
 class PushConsumer(ABC):
-    """What such writers have in common; one says itself when it is full."""
+    """A consumer of one push producer, which it may pause. Base class of writers."""
 
     def __init__(self) -> None:
         self._producer: IPushProducer | None = None
         self._paused = False
-        #: why nothing more is taken, and whether it was asked to end
+        #: the error after which writes are dropped
         self._failure: StorageError | None = None
+        #: whether close() was called
         self._ending = False
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:  # noqa: FBT001
-        """Take the producer that ``write`` pauses.
+        """Accept a push producer, and stop it at once if nothing can be written any more.
 
-        :raises RuntimeError: for a pull producer, or a second one.
+        :raises RuntimeError: if it is a pull producer, or the second producer.
         """
         if not streaming or self._producer is not None:
-            raise RuntimeError("a writer takes one push producer")
+            raise RuntimeError("a writer accepts one push producer")
         self._producer, self._paused = cast("IPushProducer", producer), False
         if self._failure is not None or self._ending:
             producer.stopProducing()
@@ -46,19 +44,19 @@ class PushConsumer(ABC):
             self._pause_if_full()
 
     def unregisterProducer(self) -> None:
-        """Let the producer go."""
+        """Forget the producer."""
         self._producer = None
 
     @abstractmethod
     def _pause_if_full(self) -> None:
-        """Pause the producer if too much waits."""
+        """Pause the producer if too many bytes wait to be stored."""
 
 
 @inlineCallbacks
 def finalize_in_steps(
     driver: IStorageDriver, writer: IWriter, decide: Callable[[int], Sequence[Change]]
 ) -> Generator[Deferred[Any], Any, int]:
-    """Commit ``writer``, make the changes by calls of ``driver``, close it: see IWriter."""
+    """Do what :meth:`.IWriter.finalize` does by calls of ``driver`` and ``writer``."""
     size: int = yield writer.commit()
     for change in decide(size):
         if isinstance(change, Put):

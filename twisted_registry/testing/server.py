@@ -5,7 +5,7 @@
     async with serve(reactor) as served:
         response = await treq.get(served.url + "/v2/")
 
-Nothing is global: several can run side by side, and the reactor is the caller's.
+There is no global state: several registries can run at the same time, on the caller's reactor.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ from twisted_registry.http.site import HTTPSite
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.storage.memory import MemoryDriver
+from twisted_registry.tls.context import TLSOptions, make_context
+from twisted_registry.tls.endpoint import TLSConnectionCreator, TLSEndpoint
+from twisted_registry.tls.sources import AutomaticCertificates
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -46,14 +49,14 @@ if TYPE_CHECKING:
 
 @frozen
 class RunningServer:
-    """A registry that listens.
+    """A registry that is listening.
 
-    :ivar url: scheme, host and port, without a slash at the end.
-    :ivar host: host and port, as clients of registries write it.
+    :ivar url: scheme, host and port, without a trailing slash.
+    :ivar host: host and port, as in the names of images.
     :ivar port: the port.
-    :ivar registry: what is served.
-    :ivar authority: a PEM file with the certificate that clients have to trust; None without TLS.
-        It is there inside the block.
+    :ivar registry: the registry.
+    :ivar authority: a PEM file with the certificate that clients must trust; None without TLS.
+        It exists until the block ends.
     """
 
     url: str
@@ -83,14 +86,13 @@ async def serve(
 ) -> AsyncIterator[RunningServer]:
     """Serve a registry on 127.0.0.1 inside the block.
 
-    :param driver: where the bytes are; memory if None. It is closed at the end.
-    :param settings: what an operator can set of the API.
-    :param access: who may do what; everybody everything if None.
-    :param users: names and passwords of those who may do everything, in place of ``access``.
-    :param secret: signs the state in upload URLs; None for one that is kept in the store.
-    :param prefix: serve under this path (``/registry/``).
-    :param stock_site: use twisted.web's own HTTP channel instead of ours.
-    :param tls: speak TLS, with a certificate for 127.0.0.1, ::1 and localhost.
+    :param driver: the store, which is closed at the end; None for one in memory.
+    :param settings: settings of the API.
+    :param access: the access controller; None permits everything.
+    :param users: names and passwords of users with all rights, in place of ``access``.
+    :param prefix: a path to serve under (``/registry/``).
+    :param use_twisted_site: use the HTTP channel of twisted.web instead of the registry's.
+    :param tls: use TLS, with a certificate for 127.0.0.1, ::1 and localhost.
     """
     if users is not None:
         access = _password_access(users, reactor)
@@ -143,14 +145,9 @@ def _password_access(users: Mapping[str, str], reactor: Any) -> IAccessControlle
 
 
 def _with_tls(reactor: Any, endpoint: IStreamServerEndpoint, folder: str) -> IStreamServerEndpoint:
-    # Tests without TLS need none of it.
-    from twisted_registry.tls.context import TLSOptions, make_context  # noqa: PLC0415
-    from twisted_registry.tls.endpoint import TLSConnectionCreator, TLSEndpoint  # noqa: PLC0415
-    from twisted_registry.tls.sources import AutomaticCertificates  # noqa: PLC0415
-
     hosts = ("127.0.0.1", "::1", "localhost")
-    material = AutomaticCertificates(Path(folder), hosts, reactor.seconds).load()
+    bundle = AutomaticCertificates(Path(folder), hosts, reactor.seconds).load()
     secure: IStreamServerEndpoint = TLSEndpoint(
-        reactor, endpoint, TLSConnectionCreator(make_context(material, TLSOptions()))
+        reactor, endpoint, TLSConnectionCreator(make_context(bundle, TLSOptions()))
     )
     return secure
