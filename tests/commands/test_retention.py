@@ -9,7 +9,6 @@ import sys
 import pytest
 
 from tests.support.processes import CONFIGURATION, configured, run
-from twisted_registry.commands.output import format_table
 
 RETENTION = (sys.executable, "-m", "twisted_registry", "retention")
 TAGS = "store/docker/registry/v2/repositories/a/_manifests/tags"
@@ -80,10 +79,4 @@ def test_missing_rules_are_an_error(tmp_path):
     assert (status, err) == (
         1,
         ["twisted-registry: storage.maintenance.retention: there are no rules"],
-    )
-
-
-def test_the_columns_of_a_table_are_aligned():
-    assert format_table([("", "A", "B"), ("-", "long", ""), ("", "x", "y")]) == (
-        "   A     B\n-  long\n   x     y\n"
     )

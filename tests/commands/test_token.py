@@ -51,9 +51,9 @@ def test_a_robot_has_its_rights_until_its_token_is_revoked(tmp_path, path):
         assert status("other", headers={}) == 401
         scope = "repository:team/app:pull,push+repository:other:push"
         _, body = server.ask("GET", f"/auth/token?scope={scope}", headers=robot)
-        said = json.loads(body)
-        assert said["scope"] == "repository:team/app:pull,push"
-        bearer = {"Authorization": f"Bearer {said['token']}"}
+        answer = json.loads(body)
+        assert answer["scope"] == "repository:team/app:pull,push"
+        bearer = {"Authorization": f"Bearer {answer['token']}"}
         assert status("team/app", headers=bearer) == 202
         _, body = server.ask("GET", "/auth/token?offline_token=true", headers=robot)
         assert "refresh_token" not in json.loads(body), "it lasts by itself"

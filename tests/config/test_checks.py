@@ -60,18 +60,18 @@ TOKEN = "realm: r, service: s, issuer: i"
 
 
 def test_the_options_of_a_token_server():
-    said = load_config(
+    token = load_config(
         MEMORY + f"auth: {{token: {{{TOKEN}, jwks: /j}}}}\n"
     ).configuration.auth.token
-    assert (said.realm, said.service, said.issuer, said.jwks) == ("r", "s", "i", "/j")
-    assert (said.autoredirect, said.autoredirectpath) == (False, "/auth/token")
-    assert said.signingalgorithms == ALGORITHMS
+    assert (token.realm, token.service, token.issuer, token.jwks) == ("r", "s", "i", "/j")
+    assert (token.autoredirect, token.autoredirectpath) == (False, "/auth/token")
+    assert token.signingalgorithms == ALGORITHMS
     some = f"auth: {{token: {{{TOKEN}, rootcertbundle: /b, signingalgorithms: [ES256]}}}}\n"
     assert load_config(MEMORY + some).configuration.auth.token.signingalgorithms == ("ES256",)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "line"),
     [
         ("realm: r, service: s, jwks: /j", "auth.token.issuer: this key is required (f line 3)"),
         (TOKEN, "auth.token: got no keys, expected rootcertbundle, jwks, or both (f line 3)"),
@@ -81,13 +81,13 @@ def test_the_options_of_a_token_server():
          f"auth.token.signingalgorithms[0]: got 'none', expected {ANY_OF} (f line 3)"),
     ],
 )  # fmt: skip
-def test_a_token_server_needs_issuer_and_keys(text: str, said: str):
-    assert fault_lines(MEMORY + f"auth: {{token: {{{text}}}}}\n") == [said]
+def test_a_token_server_needs_issuer_and_keys(text: str, line: str):
+    assert fault_lines(MEMORY + f"auth: {{token: {{{text}}}}}\n") == [line]
 
 
 def test_htpasswd_needs_a_path():
-    said = load_config(MEMORY + "auth: {htpasswd: {realm: r, path: /p}}\n").configuration.auth
-    assert (said.htpasswd.realm, said.htpasswd.path, said.is_enabled) == ("r", "/p", True)
+    auth = load_config(MEMORY + "auth: {htpasswd: {realm: r, path: /p}}\n").configuration.auth
+    assert (auth.htpasswd.realm, auth.htpasswd.path, auth.is_enabled) == ("r", "/p", True)
     assert fault_lines(MEMORY + "auth: {htpasswd: {realm: r, path: ''}}\n") == [
         "auth.htpasswd.path: got '', expected a path (f line 3)"
     ]
@@ -101,8 +101,8 @@ def test_only_one_kind_of_authentication_is_allowed():
 
 
 def test_silly_needs_realm_and_service():
-    said = load_config(MEMORY + "auth: {silly: {realm: r, service: s}}\n").configuration.auth
-    assert (said.silly.realm, said.silly.service, said.is_enabled) == ("r", "s", True)
+    auth = load_config(MEMORY + "auth: {silly: {realm: r, service: s}}\n").configuration.auth
+    assert (auth.silly.realm, auth.silly.service, auth.is_enabled) == ("r", "s", True)
     assert fault_lines(MEMORY + "auth: silly\n") == [
         f"auth.silly.{name}: this key is required (f line 3)" for name in ("realm", "service")
     ]
@@ -110,14 +110,14 @@ def test_silly_needs_realm_and_service():
 
 @pytest.mark.parametrize("auth", ["htpaswd", "{htpaswd: {realm: a}}", "{none: , 'x\ty': 1}"])
 def test_an_unknown_kind_of_authentication_is_rejected(auth: str):
-    (said,) = fault_lines(MEMORY + f"auth: {auth}\n")
-    assert ": unknown key, expected one of none, silly, htpasswd, token (f line 3)" in said
+    (line,) = fault_lines(MEMORY + f"auth: {auth}\n")
+    assert ": unknown key, expected one of none, silly, htpasswd, token (f line 3)" in line
 
 
 def test_a_pull_through_cache_is_rejected():
-    (said,) = fault_lines(MEMORY + "proxy: {remoteurl: 'https://u:hunter2@a', password: hunter2}\n")
-    assert said.startswith("proxy.remoteurl: a pull-through cache is not served yet")
-    assert "hunter2" not in said
+    (line,) = fault_lines(MEMORY + "proxy: {remoteurl: 'https://u:hunter2@a', password: hunter2}\n")
+    assert line.startswith("proxy.remoteurl: a pull-through cache is not served yet")
+    assert "hunter2" not in line
     assert load_config(MEMORY + "proxy: {ttl: 1h}\n").configuration.proxy.ttl == 3600
 
 
@@ -220,9 +220,9 @@ def test_the_descriptor_cache_is_inmemory_or_redis():
 
 
 def test_an_address_must_match_its_network():
-    said = fault_lines(MEMORY + "http: {addr: /run/registry.sock}\n")[0]
-    assert said.startswith("http.addr: got '/run/registry.sock', expected HOST:PORT")
-    assert said.endswith("set http.net to unix to listen on a path (f line 3)")
+    line = fault_lines(MEMORY + "http: {addr: /run/registry.sock}\n")[0]
+    assert line.startswith("http.addr: got '/run/registry.sock', expected HOST:PORT")
+    assert line.endswith("set http.net to unix to listen on a path (f line 3)")
     http = load_config(MEMORY + "http: {addr: /run/registry.sock, net: unix}\n").configuration.http
     assert http.address.path == "/run/registry.sock"
     assert load_config(MEMORY).configuration.http.address.port == 5000
@@ -258,9 +258,9 @@ def test_workers_auto_is_the_number_of_cpus(monkeypatch):
     assert load_config(FILESYSTEM + "http: {workers: auto}\n").configuration.http.workers == 64
 
 
-@pytest.mark.parametrize("said", ["0", "-1", "65", "2.5", "many", "'2'", "true", "[2]"])
-def test_workers_must_be_a_number_or_auto(said: str):
-    (line,) = fault_lines(FILESYSTEM + f"http: {{workers: {said}}}\n")
+@pytest.mark.parametrize("workers", ["0", "-1", "65", "2.5", "many", "'2'", "true", "[2]"])
+def test_workers_must_be_a_number_or_auto(workers: str):
+    (line,) = fault_lines(FILESYSTEM + f"http: {{workers: {workers}}}\n")
     assert line.startswith("http.workers: got ")
     assert "expected an integer from 1 to 64, or auto" in line
 
@@ -292,10 +292,10 @@ def test_retention_rules_must_keep_something():
     assert fault_lines(below % "{enabled: true}") == [
         f"{place}.enabled: got true without rules, expected at least one rule (f line 2)"
     ]
-    (said,) = fault_lines(below % "{immutable: [{repositories: ['a'], tags: ['a/b']}]}")
-    assert said.startswith(f"{place}.immutable[0].tags[0]: got 'a/b', expected {TAG_GLOB_SYNTAX}")
-    (said,) = fault_lines(below % "{rules: [{repositories: ['A'], newest: 1}]}")
-    assert said.startswith(f"{place}.rules[0].repositories[0]: got 'A'")
+    (line,) = fault_lines(below % "{immutable: [{repositories: ['a'], tags: ['a/b']}]}")
+    assert line.startswith(f"{place}.immutable[0].tags[0]: got 'a/b', expected {TAG_GLOB_SYNTAX}")
+    (line,) = fault_lines(below % "{rules: [{repositories: ['A'], newest: 1}]}")
+    assert line.startswith(f"{place}.rules[0].repositories[0]: got 'A'")
 
 
 REDIS = "version: 0.1\nstorage: {inmemory: , cache: {blobdescriptor: redis%s}}\nredis: {%s}\n"
@@ -327,8 +327,8 @@ def test_watermarks_are_percentages_in_order():
     ).configuration.storage.maintenance.watermark
     assert (marks.warn, marks.refuse) == (0.85, 0.975)
     for wrong in ("85", "0%", "101%", "-3%", "1e1%", "%"):
-        (said,) = fault_lines(below % f"{{warn: {wrong!r}}}")
-        assert said.startswith(f"{place}.warn: got '{wrong}', expected a percentage"), said
+        (line,) = fault_lines(below % f"{{warn: {wrong!r}}}")
+        assert line.startswith(f"{place}.warn: got '{wrong}', expected a percentage"), line
     assert fault_lines(below % "{warn: 95%, refuse: 90%}") == [
         f"{place}.warn: got 95%, expected at most the value of refuse, 90% (f line 2)"
     ]

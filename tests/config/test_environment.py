@@ -84,9 +84,9 @@ def test_an_index_replaces_or_appends_an_item():
 
 @pytest.mark.parametrize("index", ["3", "x", "-1", "", "999999999999", "٢"])
 def test_an_index_beyond_the_next_is_a_fault(index: str):
-    said = fault_lines(BASE + "redis: {addrs: ['a:1', 'b:2']}\n", **{f"REDIS_ADDRS_{index}": "x"})
-    assert len(said) == 1
-    assert said[0].endswith("the index must be that of an item of the list, or the next one")
+    lines = fault_lines(BASE + "redis: {addrs: ['a:1', 'b:2']}\n", **{f"REDIS_ADDRS_{index}": "x"})
+    assert len(lines) == 1
+    assert lines[0].endswith("the index must be that of an item of the list, or the next one")
 
 
 def test_index_0_creates_a_missing_list():
@@ -196,9 +196,9 @@ def test_the_version_is_not_taken_from_the_environment():
 
 
 def test_a_value_that_is_not_yaml_is_a_fault_and_not_shown():
-    (said,) = fault_lines(BASE, HTTP_SECRET="[hunter2")
-    assert said.startswith("REGISTRY_HTTP_SECRET: the value is not YAML")
-    assert "hunter2" not in said
+    (line,) = fault_lines(BASE, HTTP_SECRET="[hunter2")
+    assert line.startswith("REGISTRY_HTTP_SECRET: the value is not YAML")
+    assert "hunter2" not in line
 
 
 def test_a_fault_names_the_variable():
@@ -226,30 +226,30 @@ def test_a_driver_of_the_environment_replaces_that_of_the_file():
 
 
 def test_two_drivers_of_the_environment_are_a_fault():
-    said = fault_lines(BASE, STORAGE_INMEMORY="{}", STORAGE_FILESYSTEM_ROOTDIRECTORY="/x")
-    assert said == ["storage: got filesystem, inmemory, expected exactly one driver (f line 2)"]
-    said = fault_lines(BASE, STORAGE="{inmemory: , filesystem: }")
-    assert said == [
+    lines = fault_lines(BASE, STORAGE_INMEMORY="{}", STORAGE_FILESYSTEM_ROOTDIRECTORY="/x")
+    assert lines == ["storage: got filesystem, inmemory, expected exactly one driver (f line 2)"]
+    lines = fault_lines(BASE, STORAGE="{inmemory: , filesystem: }")
+    assert lines == [
         "storage: got filesystem, inmemory, expected exactly one driver (REGISTRY_STORAGE)"
     ]
 
 
 def test_a_replaced_section_and_another_driver_are_a_fault():
-    said = fault_lines(MEMORY, STORAGE="filesystem", STORAGE_INMEMORY="{}")
-    assert said == [
+    lines = fault_lines(MEMORY, STORAGE="filesystem", STORAGE_INMEMORY="{}")
+    assert lines == [
         "storage: got filesystem, inmemory, expected exactly one driver (REGISTRY_STORAGE)"
     ]
 
 
 def test_two_drivers_of_the_file_stay_a_fault():
-    said = fault_lines("version: 0.1\nstorage: {inmemory: , filesystem: }\n",
+    lines = fault_lines("version: 0.1\nstorage: {inmemory: , filesystem: }\n",
                   STORAGE_FILESYSTEM_ROOTDIRECTORY="/x")  # fmt: skip
-    assert said == ["storage: got filesystem, inmemory, expected exactly one driver (f line 2)"]
+    assert lines == ["storage: got filesystem, inmemory, expected exactly one driver (f line 2)"]
 
 
 def test_a_typo_below_auth_is_a_fault():
-    said = fault_lines(BASE, AUTH_HTPASWD_REALM="x")
-    assert said == [
+    lines = fault_lines(BASE, AUTH_HTPASWD_REALM="x")
+    assert lines == [
         (
             "auth.htpaswd: unknown key, expected one of none, silly, htpasswd, token"
             " (REGISTRY_AUTH_HTPASWD_REALM)"

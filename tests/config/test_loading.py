@@ -62,7 +62,7 @@ def test_the_environment_overrides_the_built_in_default(tmp_path: Path):
 def test_an_unreadable_file_is_one_line(tmp_path: Path):
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff\xfe\x00version")
-    for path, said in (
+    for path, expected in (
         (tmp_path / "missing", "cannot be read: No such file or directory"),
         (tmp_path, "cannot be read: Is a directory"),
         (binary, "is not UTF-8 text"),
@@ -71,7 +71,7 @@ def test_an_unreadable_file_is_one_line(tmp_path: Path):
         with pytest.raises(ConfigurationError) as caught:
             load_first(path, {})
         (line,) = str(caught.value).splitlines()
-        assert line.endswith(said)
+        assert line.endswith(expected)
 
 
 @pytest.mark.parametrize("text", ["", "a", "[a]", "5", "~"])
@@ -217,10 +217,10 @@ log: {level: WARN, formatter: json, fields: {service: x, n: 1}}
 
 
 @pytest.mark.parametrize(
-    ("said", "threads"), [("5", 25), ("-1", 25), ("26", 26), ("'0x40'", 64), ("", 100)]
+    ("value", "threads"), [("5", 25), ("-1", 25), ("26", 26), ("'0x40'", 64), ("", 100)]
 )
-def test_maxthreads_is_at_least_25(said: str, threads: int):
-    text = f"version: 0.1\nstorage:\n  filesystem:\n    maxthreads: {said}\n"
+def test_maxthreads_is_at_least_25(value: str, threads: int):
+    text = f"version: 0.1\nstorage:\n  filesystem:\n    maxthreads: {value}\n"
     filesystem = load_text(text, {}).configuration.storage.filesystem
     assert filesystem is not None
     assert filesystem.maxthreads == threads

@@ -67,9 +67,9 @@ def output_of(text: str, environ: dict[str, str]) -> str:
         found = len(lines)
     else:
         lines = [*loaded.warnings, *loaded.notices]
-        said = effective_yaml(loaded.configuration)
-        assert effective_yaml(load_text(said, {}).configuration) == said
-        rest = repr(loaded) + said
+        output = effective_yaml(loaded.configuration)
+        assert effective_yaml(load_text(output, {}).configuration) == output
+        rest = repr(loaded) + output
         found = 1
         _ = loaded.configuration.http.address
     assert found
@@ -161,8 +161,8 @@ def secret_paths(kind: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]
 def test_no_secret_is_ever_printed(where: tuple[dict[str, Any], dict[str, str]], sound: bool):
     data, environ = where
     head = {"version": "0.1", "storage": "inmemory"} if sound else {"http": {"net": "x"}}
-    said = output_of(yaml.safe_dump({**head, **data}), environ)
-    assert SECRET not in said
+    output = output_of(yaml.safe_dump({**head, **data}), environ)
+    assert SECRET not in output
 
 
 def test_the_schema_has_secret_keys():

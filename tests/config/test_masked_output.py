@@ -53,8 +53,8 @@ reporting: {newrelic: {licensekey: hunter2}}
 
 def test_secrets_are_masked():
     result = load_text(FULL, {}, "f")
-    said = effective_yaml(result.configuration)
-    assert "hunter2" not in said
+    output = effective_yaml(result.configuration)
+    assert "hunter2" not in output
     assert "hunter2" not in repr(result)
     data = masked_data(result.configuration)
     assert data["http"]["secret"] == "******"
@@ -83,11 +83,11 @@ def test_the_output_has_the_shape_of_the_file():
 @pytest.mark.parametrize("text", [MEMORY, FULL.replace("u:hunter2@", "").replace("hunter2", "x")])
 def test_the_output_loads_as_the_same_configuration(text: str):
     first = load_text(text, {})
-    said = effective_yaml(first.configuration)
-    again = load_text(said, {})
-    assert effective_yaml(again.configuration) == said
+    output = effective_yaml(first.configuration)
+    again = load_text(output, {})
+    assert effective_yaml(again.configuration) == output
     assert again.warnings == first.warnings
-    if "******" not in said:
+    if "******" not in output:
         assert again.configuration == first.configuration
 
 
@@ -102,9 +102,9 @@ def test_configurations_are_frozen_and_compared_by_value():
 
 
 def test_the_reference_has_keys_defaults_and_extensions():
-    said = reference()
-    assert "``http.addr``\n    The address to listen on: " in said
-    assert "``notifications.endpoints[].url``" in said
-    assert "``http.limits.manifestbytes``  (*extension*)" in said
-    assert "Default: ``127.0.0.1:5000``." in said
-    assert "Default: ``168h``." in said
+    output = reference()
+    assert "``http.addr``\n    The address to listen on: " in output
+    assert "``notifications.endpoints[].url``" in output
+    assert "``http.limits.manifestbytes``  (*extension*)" in output
+    assert "Default: ``127.0.0.1:5000``." in output
+    assert "Default: ``168h``." in output

@@ -129,8 +129,8 @@ def test_cloudfront_takes_lifetime_and_ip_filter(name: str):
 def test_invalid_options_are_faults(entry: str, storage: str, expected: list[str]):
     found = faults(entry, storage)
     assert len(found) == len(expected)
-    for said, begin in zip(found, expected, strict=True):
-        assert f"middleware.storage{begin}" in said
+    for line, begin in zip(found, expected, strict=True):
+        assert f"middleware.storage{begin}" in line
 
 
 @pytest.mark.parametrize("entry", ["{name: cloudfront, disabled: true}", "{disabled: true}"])
@@ -139,8 +139,8 @@ def test_a_disabled_entry_is_not_checked(entry: str):
 
 
 def test_unknown_options_add_a_warning():
-    (said,) = load_entry("{name: redirect, options: {baseurl: 'https://a', baseUrl: x}}").warnings
-    assert "middleware.storage[0].options.baseUrl" in said
+    (line,) = load_entry("{name: redirect, options: {baseurl: 'https://a', baseUrl: x}}").warnings
+    assert "middleware.storage[0].options.baseUrl" in line
 
 
 def test_the_private_key_is_masked():

@@ -54,7 +54,7 @@ def test_both_names_are_the_same_section():
 
 @frozen
 class Case:
-    said: str
+    option: str
     name: str
     value: object
 
@@ -86,10 +86,10 @@ class Case:
         Case("loglevel: debug", "loglevel", "debug"),
         Case("useragent: my mirror", "useragent", "my mirror"),
     ],
-    ids=lambda case: case.said,
+    ids=lambda case: case.option,
 )
 def test_options_are_converted(case: Case):
-    assert getattr(read(case.said), case.name) == case.value
+    assert getattr(read(case.option), case.name) == case.value
 
 
 FROM_0 = "expected a number of bytes from 0 to 5368709120, such as 10485760 or 10MiB"
@@ -101,7 +101,7 @@ SIZES = "a number of bytes from 5242880 to 5368709120, such as 10485760 or 10MiB
 
 
 @pytest.mark.parametrize(
-    ("said", "told"),
+    ("option", "expected"),
     [
         ("chunksize: 5242879", f"chunksize: got '5242879', expected {SIZES}"),
         ("chunksize: 6GiB", f"chunksize: got '6GiB', expected {SIZES}"),
@@ -124,8 +124,8 @@ SIZES = "a number of bytes from 5242880 to 5368709120, such as 10485760 or 10MiB
          "redirectendpoint: got 'http://h/a', expected an http or https URL without a path"),
     ],
 )  # fmt: skip
-def test_faults_name_key_value_and_range(said: str, told: str):
-    assert fault(f"bucket: b, region: us-east-1, {said}") == f"storage.s3.{told} (f line 2)"
+def test_faults_name_key_value_and_range(option: str, expected: str):
+    assert fault(f"bucket: b, region: us-east-1, {option}") == f"storage.s3.{expected} (f line 2)"
 
 
 def test_bucket_and_region_are_required():
@@ -157,7 +157,7 @@ def test_the_environment_can_configure_a_bucket_alone():
 
 
 @pytest.mark.parametrize(
-    ("said", "warned"),
+    ("option", "warning"),
     [
         ("v4auth: false", "v4auth: no effect; requests are signed with version 4"),
         ("accesskey: a", "accesskey: no effect without both accesskey and secretkey"),
@@ -167,9 +167,9 @@ def test_the_environment_can_configure_a_bucket_alone():
         ("buckett: a", "buckett: unknown key, ignored; did you mean bucket? (f line 2)"),
     ],
 )
-def test_options_without_effect_add_a_warning(said: str, warned: str):
-    found = load_s3(f"bucket: b, region: us-east-1, {said}")
-    assert found.warnings == (f"storage.s3.{warned}",)
+def test_options_without_effect_add_a_warning(option: str, warning: str):
+    found = load_s3(f"bucket: b, region: us-east-1, {option}")
+    assert found.warnings == (f"storage.s3.{warning}",)
 
 
 def test_credentials_are_not_in_the_repr():
@@ -179,17 +179,17 @@ def test_credentials_are_not_in_the_repr():
 
 
 @pytest.mark.parametrize(
-    ("said", "seconds"), [("1s", 1), ("168h", 168 * 3600), ("15m", 900), ("20m", 1200)]
+    ("lifetime", "seconds"), [("1s", 1), ("168h", 168 * 3600), ("15m", 900), ("20m", 1200)]
 )
-def test_the_lifetime_of_a_redirect_is_a_duration(said: str, seconds: int):
-    text = f"version: 0.1\nstorage: {{inmemory: , redirect: {{lifetime: {said}}}}}\n"
+def test_the_lifetime_of_a_redirect_is_a_duration(lifetime: str, seconds: int):
+    text = f"version: 0.1\nstorage: {{inmemory: , redirect: {{lifetime: {lifetime}}}}}\n"
     assert load_text(text, {}).configuration.storage.redirect.lifetime == seconds
 
 
-@pytest.mark.parametrize("said", ["0s", "169h", "20", "soon"])
-def test_a_lifetime_beyond_the_limit_of_s3_is_a_fault(said: str):
+@pytest.mark.parametrize("lifetime", ["0s", "169h", "20", "soon"])
+def test_a_lifetime_beyond_the_limit_of_s3_is_a_fault(lifetime: str):
     (line,) = fault_lines(
-        f"version: 0.1\nstorage: {{inmemory: , redirect: {{lifetime: {said}}}}}\n"
+        f"version: 0.1\nstorage: {{inmemory: , redirect: {{lifetime: {lifetime}}}}}\n"
     )
     assert "expected a duration from 1s to 168h" in line
 

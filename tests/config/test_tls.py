@@ -19,7 +19,7 @@ def section(tls: str, addr: str = "':5000'") -> str:
 
 
 @pytest.mark.parametrize(
-    ("tls", "said"),
+    ("tls", "expected"),
     [
         ("certificate: /c", "key: not set, expected the file with the key of the certificate"),
         ("key: /k", "certificate: not set, expected a file, because http.tls.key is set"),
@@ -72,9 +72,9 @@ def section(tls: str, addr: str = "':5000'") -> str:
         ),
     ],
 )  # fmt: skip
-def test_contradicting_keys_are_a_fault(tls: str, said: str):
+def test_contradicting_keys_are_a_fault(tls: str, expected: str):
     (line,) = fault_lines(section(tls))
-    assert line.startswith(f"http.tls.{said}")
+    assert line.startswith(f"http.tls.{expected}")
 
 
 def test_an_ssl_endpoint_excludes_the_tls_section():
@@ -92,8 +92,8 @@ def test_a_section_without_certificate_does_not_enable_tls():
 
 
 def test_hosts_are_domain_names_and_ip_addresses():
-    said = "auto: {folder: /f, hosts: [Registry.LAN, '*.b.example', 10.0.0.1, '2001:DB8::1', a]}"
-    made = load_config(section(said)).configuration.http.tls
+    text = "auto: {folder: /f, hosts: [Registry.LAN, '*.b.example', 10.0.0.1, '2001:DB8::1', a]}"
+    made = load_config(section(text)).configuration.http.tls
     assert made.auto.hosts == ("registry.lan", "*.b.example", "10.0.0.1", "2001:db8::1", "a")
     assert made.is_enabled
 
@@ -120,12 +120,12 @@ def test_the_example_is_valid_with_each_kind_of_certificate():
     uncommented = re.sub(r"(?m)^(    )# (\w+:|- |  \w+:)", r"\1\2", text)
     ordering = r"    letsencrypt:\n(      .*\n)+"
     files = re.sub(ordering, "", uncommented)
-    said = load_text(files, {}, "conf/tls.yml").configuration.http.tls
-    assert said.clientusers[0].groups == ("robots",)
-    assert said.certificate == "/etc/twisted-registry/chain.pem"
+    tls = load_text(files, {}, "conf/tls.yml").configuration.http.tls
+    assert tls.clientusers[0].groups == ("robots",)
+    assert tls.certificate == "/etc/twisted-registry/chain.pem"
     ordered = re.sub(r"    (certificate|key): .*\n", "", uncommented)
-    said = load_text(ordered, {}, "conf/tls.yml").configuration.http.tls
-    assert said.letsencrypt.hosts == ("registry.example.com",)
+    tls = load_text(ordered, {}, "conf/tls.yml").configuration.http.tls
+    assert tls.letsencrypt.hosts == ("registry.example.com",)
 
 
 def test_cipher_suites_have_no_effect_on_tls_1_3():
@@ -138,21 +138,21 @@ def test_cipher_suites_have_no_effect_on_tls_1_3():
 
 
 def test_acme_hosts_and_directory():
-    said = "letsencrypt: {cachefile: /c, email: a@b.example, hosts: [A.example, b.example]}"
-    made = load_config(section(said, "':443'"))
+    letsencrypt = "letsencrypt: {cachefile: /c, email: a@b.example, hosts: [A.example, b.example]}"
+    made = load_config(section(letsencrypt, "':443'"))
     assert made.warnings == made.notices == ()
     tls = made.configuration.http.tls
     assert tls.is_enabled
     assert tls.letsencrypt.hosts == ("a.example", "b.example")
     assert tls.letsencrypt.directory == "https://acme-v02.api.letsencrypt.org/directory"
-    own = said.replace("hosts", "directoryurl: 'https://ca.example/acme', hosts")
+    own = letsencrypt.replace("hosts", "directoryurl: 'https://ca.example/acme', hosts")
     tls = load_config(section(own)).configuration.http.tls
     assert tls.letsencrypt.directory == "https://ca.example/acme"
 
 
 def test_acme_on_another_port_adds_a_notice():
-    said = "letsencrypt: {cachefile: /c, hosts: [a.example]}"
-    (notice,) = load_config(section(said)).notices
+    letsencrypt = "letsencrypt: {cachefile: /c, hosts: [a.example]}"
+    (notice,) = load_config(section(letsencrypt)).notices
     assert notice == (
         "http.tls.letsencrypt: ACME servers connect to port 443 of a.example; it must forward to"
         " http.addr"

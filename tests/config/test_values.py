@@ -15,7 +15,7 @@ def node(text: str) -> Node:
 
 
 @pytest.mark.parametrize(
-    ("said", "seconds"),
+    ("duration", "seconds"),
     [
         ("0", 0.0),
         ("5s", 5.0),
@@ -33,16 +33,16 @@ def node(text: str) -> Node:
         ("1h1m1s1ms", 3661.001),
     ],
 )
-def test_go_durations_are_parsed(said: str, seconds: float):
-    assert values.parse_duration(said) == pytest.approx(seconds, abs=1e-12)
+def test_go_durations_are_parsed(duration: str, seconds: float):
+    assert values.parse_duration(duration) == pytest.approx(seconds, abs=1e-12)
 
 
 @pytest.mark.parametrize(
-    "said", ["", "5", "-", "+", "s", ".s", "5 s", "5S", "1d", "1h 1m", "1e3s", "٣s", "300y"]
+    "duration", ["", "5", "-", "+", "s", ".s", "5 s", "5S", "1d", "1h 1m", "1e3s", "٣s", "300y"]
 )
-def test_text_that_go_rejects_is_not_a_duration(said: str):
+def test_text_that_go_rejects_is_not_a_duration(duration: str):
     with pytest.raises(ValueError):
-        values.parse_duration(said)
+        values.parse_duration(duration)
 
 
 def test_a_duration_is_at_most_the_longest_of_go():
@@ -67,15 +67,16 @@ def test_a_number_without_unit_is_rejected_where_text_is_required():
 @given(st.integers(-(2**53), 2**53))
 @settings(deadline=None)
 def test_a_formatted_duration_is_parsed_to_the_same_value(nanoseconds: int):
-    said = values.format_duration(nanoseconds / 1e9)
-    assert round(values.parse_duration(said) * 1e9) == pytest.approx(nanoseconds, abs=2)
+    duration = values.format_duration(nanoseconds / 1e9)
+    assert round(values.parse_duration(duration) * 1e9) == pytest.approx(nanoseconds, abs=2)
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(0, "0s"), (7800, "2h10m"), (1.5, "1.5s"), (3600, "1h"), (-61, "-1m1s")]
+    ("seconds", "duration"),
+    [(0, "0s"), (7800, "2h10m"), (1.5, "1.5s"), (3600, "1h"), (-61, "-1m1s")],
 )
-def test_durations_are_formatted_without_zero_parts(seconds: float, said: str):
-    assert values.format_duration(seconds) == said
+def test_durations_are_formatted_without_zero_parts(seconds: float, duration: str):
+    assert values.format_duration(seconds) == duration
 
 
 def test_text_keeps_its_spelling():
