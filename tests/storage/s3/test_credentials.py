@@ -84,7 +84,7 @@ def current(source):
         ({"AWS_SESSION_TOKEN": "token"}, None),
     ],
 )
-def test_the_environment(environ, expected):
+def test_credentials_of_environment_variables(environ, expected):
     assert from_environment(environ) == expected
 
 
@@ -95,7 +95,7 @@ def test_the_environment(environ, expected):
         ({"AWS_SECRET_ACCESS_KEY": "hush"}, "AWS_ACCESS_KEY_ID"),
     ],
 )
-def test_half_a_pair_in_the_environment(environ, missing):
+def test_incomplete_pair_in_the_environment(environ, missing):
     with pytest.raises(CredentialsError, match=f"^{missing} is not set") as caught:
         from_environment(environ)
     assert "hush" not in str(caught.value)
@@ -111,11 +111,11 @@ def test_half_a_pair_in_the_environment(environ, missing):
         ("role", None),
     ],
 )
-def test_the_profile(home, profile, expected):
+def test_credentials_of_a_profile(home, profile, expected):
     assert from_shared_files({"HOME": str(home), "AWS_PROFILE": profile}) == expected
 
 
-def test_the_files_may_be_elsewhere(home):
+def test_location_of_the_files(home):
     for where in (str(home / "mine"), "~/mine"):
         (home / "mine").write_text("[default]\naws_access_key_id=AK\naws_secret_access_key=s")
         environ = {"HOME": str(home), "AWS_SHARED_CREDENTIALS_FILE": where}
@@ -125,18 +125,18 @@ def test_the_files_may_be_elsewhere(home):
 
 
 @pytest.mark.parametrize("profile", ["missing", "plain"])
-def test_a_profile_that_is_nowhere(home, profile):
+def test_selected_profile_must_exist(home, profile):
     with pytest.raises(CredentialsError, match=f"'{profile}' is neither in .*/credentials nor"):
         from_shared_files({"HOME": str(home), "AWS_PROFILE": profile})
 
 
-def test_half_a_pair_in_a_profile(home):
+def test_incomplete_pair_in_a_profile(home):
     with pytest.raises(CredentialsError, match=r"'half' in .* has no aws_secret_access_key"):
         from_shared_files({"HOME": str(home), "AWS_PROFILE": "half"})
 
 
 @pytest.mark.parametrize("content", [b"aws_secret_access_key=hush", b"[a]\nhush\n", b"\xffhush"])
-def test_a_file_that_is_none_of_profiles(home, content):
+def test_malformed_file_is_reported_without_its_content(home, content):
     (home / ".aws" / "credentials").write_bytes(content)
     with pytest.raises(CredentialsError, match="is not a valid file of AWS profiles") as caught:
         from_shared_files({"HOME": str(home)})
@@ -144,31 +144,31 @@ def test_a_file_that_is_none_of_profiles(home, content):
     assert caught.value.__suppress_context__
 
 
-def test_no_file_at_all_is_no_fault(tmp_path):
+def test_missing_files_are_no_error(tmp_path):
     assert from_shared_files({"HOME": str(tmp_path)}) is None
     assert from_shared_files({}) is None
 
 
-def test_a_file_that_can_not_be_read(home):
+def test_unreadable_file(home):
     (home / ".aws" / "credentials").unlink()
     (home / ".aws" / "credentials").mkdir()
     with pytest.raises(CredentialsError, match="Is a directory"):
         from_shared_files({"HOME": str(home)})
 
 
-def test_the_order(home):
+def test_order_of_the_sources(home):
     environ = {
         "HOME": str(home),
         "AWS_ACCESS_KEY_ID": "AKENV",
         "AWS_SECRET_ACCESS_KEY": "hush",
     }
     assert current(find_credentials(None, environ, "AK", "s", "t")) == Credentials("AK", "s", "t")
-    # Half a configured pair is none, as in Distribution.
+    # An incomplete configured pair is ignored, as in Distribution.
     assert current(find_credentials(None, environ, "AK")).access_key == "AKENV"
     assert current(find_credentials(None, {"HOME": str(home)})).access_key == "AKDEFAULT"
 
 
-def test_without_the_extra_the_error_says_what_can_be_done(tmp_path, monkeypatch):
+def test_missing_extra_is_named_in_the_error(tmp_path, monkeypatch):
     monkeypatch.delitem(
         sys.modules, "twisted_registry.storage.s3.botocore_credentials", raising=False
     )
@@ -178,7 +178,7 @@ def test_without_the_extra_the_error_says_what_can_be_done(tmp_path, monkeypatch
         find_credentials(None, {"HOME": str(tmp_path)})
 
 
-def test_closing_fixed_ones_does_nothing():
+def test_closing_static_credentials():
     done = []
     StaticCredentials(Credentials("AK", "s")).close().addCallback(done.append)
     assert done == [None]

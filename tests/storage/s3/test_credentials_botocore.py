@@ -117,7 +117,7 @@ def first(source, threads):
     return result_of(asked)
 
 
-def test_many_that_ask_at_once_wait_for_one_answer(source, threads, library):
+def test_concurrent_callers_share_one_refresh(source, threads, library):
     asked = [source.current() for _ in range(3)]
     no_result(asked[0])
     threads.step()
@@ -126,14 +126,14 @@ def test_many_that_ask_at_once_wait_for_one_answer(source, threads, library):
     assert threads.held == []
 
 
-def test_an_answer_is_used_for_a_while(source, threads, clock):
+def test_credentials_are_kept_for_a_while(source, threads, clock):
     first(source, threads)
     clock.advance(REFRESH_AFTER_S - 1)
     assert result_of(source.current()).access_key == "AK1"
     assert threads.held == []
 
 
-def test_it_is_renewed_behind_the_scenes(source, threads, clock):
+def test_credentials_are_refreshed_in_the_background(source, threads, clock):
     first(source, threads)
     clock.advance(REFRESH_AFTER_S)
     assert result_of(source.current()).access_key == "AK1"
@@ -143,7 +143,7 @@ def test_it_is_renewed_behind_the_scenes(source, threads, clock):
     assert result_of(source.current()).access_key == "AK2"
 
 
-def test_after_a_long_rest_the_new_one_is_waited_for(source, threads, clock):
+def test_old_credentials_are_refreshed_before_use(source, threads, clock):
     first(source, threads)
     clock.advance(MAX_AGE_S)
     asked = source.current()
@@ -152,7 +152,7 @@ def test_after_a_long_rest_the_new_one_is_waited_for(source, threads, clock):
     assert result_of(asked).access_key == "AK2"
 
 
-def test_who_no_longer_waits_gets_nothing(source, threads):
+def test_cancelled_caller_is_skipped(source, threads):
     asked, other = source.current(), source.current()
     asked.cancel()
     failure_of(asked, CancelledError)
@@ -160,7 +160,7 @@ def test_who_no_longer_waits_gets_nothing(source, threads):
     assert result_of(other).access_key == "AK1"
 
 
-def test_a_first_failure_is_told_and_forgotten(source, threads, library):
+def test_first_failure_is_raised_and_retried(source, threads, library):
     library.error = OSError("no route")
     asked = source.current()
     threads.step()
@@ -169,7 +169,7 @@ def test_a_first_failure_is_told_and_forgotten(source, threads, library):
     assert first(source, threads).access_key == "AK2"
 
 
-def test_a_later_failure_is_a_warning(source, threads, library, clock, warnings):
+def test_later_failure_is_logged(source, threads, library, clock, warnings):
     first(source, threads)
     library.error = OSError("no route")
     clock.advance(MAX_AGE_S)
@@ -186,19 +186,19 @@ def test_a_later_failure_is_a_warning(source, threads, library, clock, warnings)
     assert len(threads.held) == 1
 
 
-def test_none_are_found(clock, threads):
+def test_no_credentials_found(clock, threads):
     asked = BotocoreCredentials(clock, threads, lambda: None).current()
     threads.step()
     assert "no credentials and no role" in str(failure_of(asked, CredentialsError).value)
 
 
-def test_closing_ends_the_thread(source, threads):
+def test_closing_stops_the_thread(source, threads):
     result_of(source.close())
     assert threads.closed
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_real_library_finds_what_a_program_says(tmp_path, monkeypatch):
+async def test_botocore_runs_a_credential_process(tmp_path, monkeypatch):
     program = tmp_path / "program"
     program.write_text(
         '#!/bin/sh\necho \'{"Version": 1, "AccessKeyId": "AKPROGRAM", "SecretAccessKey": "hush",'

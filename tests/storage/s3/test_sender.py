@@ -50,7 +50,7 @@ def logged():
     globalLogPublisher.removeObserver(observe)
 
 
-def test_a_request_is_signed(clock):
+def test_request_is_signed(clock):
     agent = Agent(Response(body=b"content"))
     operation = Operation(
         "PutObject", "PUT", "a b/c+d", (("x", "1"), ("a", "/")), {"x-amz-acl": "private"}, b"body"

@@ -63,7 +63,7 @@ def signer(token=""):
         ),
     ],
 )
-def test_the_published_examples(method, path, parameters, headers, payload, names, signature):
+def test_published_examples(method, path, parameters, headers, payload, names, signature):
     added = signer().headers(
         method,
         encoded_path(path),
@@ -79,7 +79,7 @@ def test_the_published_examples(method, path, parameters, headers, payload, name
     )
 
 
-def test_the_published_presigned_url():
+def test_published_presigned_url():
     assert signer().query("GET", HOST, "/test.txt", [], 86400, NOW) == (
         "X-Amz-Algorithm=AWS4-HMAC-SHA256"
         "&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20130524%2Fus-east-1%2Fs3%2Faws4_request"
@@ -88,15 +88,15 @@ def test_the_published_presigned_url():
     )
 
 
-def test_paths_are_encoded_once_and_left_as_they_are():
+def test_paths_are_encoded_once():
     assert encoded_path("/a/../b//c d+e%2F~ü") == "/a/../b//c%20d%2Be%252F~%C3%BC"
 
 
-def test_queries_are_sorted_by_what_is_sent():
+def test_queries_are_sorted_by_their_encoding():
     assert encoded_query([("b", "/"), ("a", "2"), ("a", "1"), ("A", "")]) == "A=&a=1&a=2&b=%2F"
 
 
-def test_the_token_is_signed():
+def test_session_token_is_signed():
     added = signer("session").headers("GET", "/", "", {"host": HOST}, EMPTY_SHA256, NOW)
     assert added["x-amz-security-token"] == "session"
     assert ";x-amz-security-token," in added["authorization"]

@@ -1,4 +1,4 @@
-"""The signer beside that of AWS's own library, on requests that nobody would think of."""
+"""The signer compared with that of botocore, on generated requests."""
 
 from __future__ import annotations
 

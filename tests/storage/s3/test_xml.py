@@ -48,17 +48,17 @@ def test_elements_and_their_text():
         b"<A>" * 17 + b"</A>" * 17,
     ],
 )
-def test_what_is_refused(content):
+def test_malformed_documents_are_refused(content):
     with pytest.raises(XMLError):
         parse_xml(content)
 
 
-def test_the_deepest():
+def test_maximum_depth():
     assert parse_xml(b"<A>" * 16 + b"</A>" * 16).name == "A"
 
 
 @given(st.binary(max_size=200) | st.text(alphabet="<>/A&;!-'\" =?[]").map(str.encode))
-def test_nothing_else_is_raised(content):
+def test_only_xml_errors_are_raised(content):
     with contextlib.suppress(XMLError):
         parse_xml(content)
 
@@ -80,14 +80,14 @@ KEYS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Cn"
 
 
 @given(st.lists(KEYS, max_size=5))
-def test_deletion(keys):
+def test_delete_request(keys):
     root = ET.fromstring(delete_request_xml(keys))
     assert root.tag == f"{NAMESPACE}Delete"
     assert [each.text or "" for each in root.iter(f"{NAMESPACE}Key")] == keys
     assert root.findtext(f"{NAMESPACE}Quiet") == "true"
 
 
-def test_completion():
+def test_complete_request():
     root = ET.fromstring(complete_request_xml([(1, "a&b"), (7, "c")]))
     assert root.tag == f"{NAMESPACE}CompleteMultipartUpload"
     assert [[each.text for each in part] for part in root] == [["1", '"a&b"'], ["7", '"c"']]

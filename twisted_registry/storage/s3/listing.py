@@ -6,8 +6,8 @@ that is listed later could sort before its end; the few names that could are loo
 
 Marker listing finds folders at any depth without a walk. The keys of a repository continue with
 ``/_layers/`` or ``/_manifests/`` after its name. A listing with the delimiter ``/_`` returns one
-common prefix for each repository, up to 1000 at any depth, and each is then checked by a listing
-of its own. AWS, Ceph and Swift support delimiters of two characters. A store that accepts only a
+common prefix for each repository, up to 1000 at any depth, and each is then checked by another
+listing. AWS, Ceph and Swift support delimiters of two characters. A store that accepts only a
 slash, or uses only the first character, is recognized by its error or its response.
 """
 
