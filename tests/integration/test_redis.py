@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_twisted
-from OpenSSL.crypto import FILETYPE_PEM
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
@@ -114,9 +113,9 @@ async def test_a_redis_that_goes_and_comes_back(tmp_path, redis, section):
 async def test_over_tls(tmp_path, trusted):
     pem = tmp_path / "redis.pem"
     certificate = self_signed("localhost")
-    pem.write_bytes(certificate.dumpPEM() + certificate.privateKey.dump(FILETYPE_PEM))
+    pem.write_bytes(certificate.certificate_pem + certificate.key_pem)
     other = tmp_path / "other.pem"
-    other.write_bytes(self_signed("localhost").dumpPEM())
+    other.write_bytes(self_signed("localhost").certificate_pem)
     redis = Redis(
         tmp_path, "--port", "0", "--tls-auth-clients", "no", "--tls-cert-file", str(pem),
         "--tls-key-file", str(pem), "--tls-ca-cert-file", str(pem), kind="--tls-port",

@@ -361,7 +361,7 @@ async def test_tls_with_and_without_verification(store, certificate, host):
 @pytest_twisted.ensureDeferred
 async def test_tls_verifies_the_host_name(store, tmp_path, monkeypatch):
     certificate = self_signed("localhost")
-    (tmp_path / "ca.pem").write_bytes(certificate.dumpPEM())
+    (tmp_path / "ca.pem").write_bytes(certificate.certificate_pem)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     port = reactor.listenSSL(0, store, certificate.options(), interface="127.0.0.1")
     client = await connected(store, port, "https")
