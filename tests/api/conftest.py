@@ -1,3 +1,5 @@
+"""Fixtures that serve a registry over every setup."""
+
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
@@ -9,7 +11,7 @@ from twisted.internet import reactor
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
-from tests.api.setups import BUCKETS, FLAVOURS
+from tests.api.setups import BUCKETS, SETUPS
 from tests.support.http_client import RegistryClient
 from tests.support.s3_stores import make_driver
 from twisted_registry.api.context import APISettings
@@ -19,21 +21,21 @@ from twisted_registry.testing.server import serve
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "flavours(*names): the set-ups that a test runs over")
+    config.addinivalue_line("markers", "setups(*names): the setups that a test runs over")
 
 
 def pytest_generate_tests(metafunc):
-    """Run every test of the API over both sites and all stores, unless it says which."""
-    if "flavour" in metafunc.fixturenames:
-        marker = metafunc.definition.get_closest_marker("flavours")
+    """Run each test over both sites and all drivers, or over those of its mark ``setups``."""
+    if "setup" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("setups")
         buckets = [pytest.param(name, marks=pytest.mark.integration) for name in BUCKETS]
-        metafunc.parametrize("flavour", marker.args if marker else (*FLAVOURS, *buckets))
+        metafunc.parametrize("setup", marker.args if marker else (*SETUPS, *buckets))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem):
-    """Undo what pytest-twisted does to a test of hypothesis: once per test is right, and it
-    does it again for each set of parameters.
+    """Restore the inner test of hypothesis, which pytest-twisted wraps once for each parameter set
+    instead of once for each test.
     """
     hypothesis = getattr(pyfuncitem.obj, "hypothesis", None)
     inner = None if hypothesis is None else hypothesis.inner_test
@@ -45,7 +47,7 @@ def pytest_pyfunc_call(pyfuncitem):
 
 
 class ErrorEvents:
-    """Log events that say that something went wrong, tracebacks among them."""
+    """Collects log events of level error, or with a traceback."""
 
     def __init__(self):
         self.events = []
@@ -55,7 +57,7 @@ class ErrorEvents:
             self.events.append(event)
 
     def take(self):
-        """The texts so far, which the test has expected."""
+        """Return and forget the texts, which the test has expected."""
         events, self.events = self.events, []
         return [_text(event) for event in events]
 
@@ -67,7 +69,7 @@ def _text(event):
 
 @pytest.fixture
 def logged_errors():
-    """Nothing that a client does is an error in the log, unless a test expects it."""
+    """Fail a test that logs an error which it does not expect."""
     logged_errors = ErrorEvents()
     globalLogPublisher.addObserver(logged_errors)
     yield logged_errors
@@ -76,15 +78,15 @@ def logged_errors():
 
 
 @pytest.fixture
-def start(flavour, tmp_path, logged_errors, request):
-    """A function that serves a registry inside a block, as ``testing.serve`` does."""
-    site, _, store = flavour.partition("-")
+def start(setup, tmp_path, logged_errors, request):
+    """A function that serves a registry inside a block, like ``testing.serve``."""
+    site, _, store = setup.partition("-")
 
     @asynccontextmanager
     async def start(*, driver=None, prefix="", **plugged):
-        if driver is None and flavour in BUCKETS:
+        if driver is None and setup in BUCKETS:
             driver = make_driver(request.getfixturevalue("object_stores").get(store))
-            # What the tests are about is what we answer, not what the store does.
+            # The tests are about the registry's own responses.
             settings = plugged.get("settings") or APISettings()
             plugged["settings"] = evolve(settings, redirect=False)
         if driver is None:
@@ -102,12 +104,12 @@ def start(flavour, tmp_path, logged_errors, request):
 
 @pytest_twisted.async_yield_fixture
 async def api(start):
-    """A registry that allows everything."""
+    """A client of a registry that allows everything."""
     async with start() as api:
         yield api
 
 
 @pytest.fixture
 def clock():
-    """A clock that stands still, for stores whose times do not matter."""
+    """A clock that stands still."""
     return Clock()

@@ -1,4 +1,4 @@
-"""What whoever is plugged in is asked about."""
+"""Access controllers, and a request for every method of every endpoint."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Grant:
 
 @implementer(IAccessController)
 class RefusingController:
-    """Allows nothing, or all but some things."""
+    """Fails with ``error`` unless every access is allowed."""
 
     def __init__(self, error, allowed=lambda _: False):
         self.error = error

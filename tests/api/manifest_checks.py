@@ -1,12 +1,12 @@
-"""What is true of a manifest that was pushed."""
+"""Checks of a manifest that was pushed."""
 
 from __future__ import annotations
 
 from tests.support.manifests import digest_of
 
 
-async def served(api, content, reference, media_type, digest=None):
-    """Check that a manifest is there, byte for byte, under its digest and ``reference``."""
+async def check_served(api, content, reference, media_type, digest=None):
+    """Check that a manifest is served unchanged by its digest and by ``reference``."""
     digest = digest or digest_of(content)
     for name in (reference, digest):
         for method in ("GET", "HEAD"):
@@ -19,7 +19,7 @@ async def served(api, content, reference, media_type, digest=None):
             assert response.body == (content if method == "GET" else b"")
 
 
-def created(response, api, digest):
+def check_created(response, api, digest):
     assert (response.status, response.body) == (201, b""), response
     assert response.get("Docker-Content-Digest") == digest
     assert response.get("Location") == f"http://{api.host}/v2/a/manifests/{digest}"

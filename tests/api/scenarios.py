@@ -1,4 +1,4 @@
-"""Every kind of request, with what it needs and what it leaves, for tests that disturb it."""
+"""Every kind of request, with preparation and checks, for tests that disturb it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MANIFESTS = (IMAGE, NEW, REFERRER, INDEX)
 
 @define
 class Scenario:
-    """A request, and the statuses that it may have when it is made again after a mishap."""
+    """A request, and the statuses that it may have when it is repeated after a failure."""
 
     method: str
     path: str
@@ -40,7 +40,7 @@ class Scenario:
         return self.name or f"{self.method}-{self.path.replace('/', '-')}"
 
     def target(self, upload):
-        """The request's target, for an upload that was begun at this URL."""
+        """Return the target of the request; ``upload`` is the URL of a started upload."""
         url = upload.split("/v2/")[1]
         return "/v2/" + self.path.replace("UPLOAD", url)
 
@@ -71,7 +71,7 @@ SCENARIOS = [
     Scenario("POST", f"b/blobs/uploads/?mount={DIGEST}", b"", statuses=(201,),
              name="POST-mount-from-anywhere"),
     Scenario("GET", "UPLOAD", statuses=(204,), name="GET-upload"),
-    # It may have come in whole: then the URL is that of before.
+    # 416 if the first request was stored: the URL then has the old offset.
     Scenario("PATCH", "UPLOAD", REST, statuses=(202, 416), name="PATCH-upload"),
     Scenario("PUT", f"UPLOAD&digest={digest_of(CHUNK)}", b"", statuses=(201, 404),
              name="PUT-upload"),
@@ -87,7 +87,7 @@ SCENARIOS = [
 
 
 async def prepare(api):
-    """What the scenarios find: an image, one that refers to it, and an upload; its URL."""
+    """Push an image and its referrer, start an upload, and return its URL."""
     await api.push_image(LAYER)
     await api.push_manifest(image(b"{}", subject=descriptor(IMAGE, OCI_IMAGE), x="y"), "old")
     response = await api.request_target("PATCH", await api.start_upload(), body=CHUNK)
@@ -96,7 +96,7 @@ async def prepare(api):
 
 
 async def check(api, scenario, upload):
-    """What is visible is whole, and what was interrupted can be done."""
+    """Check that visible content is complete, and that the request can be repeated."""
     for content in BLOBS:
         for name in ("a", "b"):
             response = await api("GET", f"{name}/blobs/{digest_of(content)}")
@@ -117,7 +117,7 @@ async def check(api, scenario, upload):
 
 
 async def resume(api, upload):
-    """Whatever happened to the upload, its blob can still be pushed."""
+    """Check that the blob of the upload can still be pushed."""
     whole = CHUNK + REST
     url = upload.partition("?")[0]
     response = await api.request_target("GET", url)
@@ -135,14 +135,14 @@ async def resume(api, upload):
 
 @implementer(IMetricsObserver)
 class RequestEnds:
-    """Lets a test wait for the end of a request."""
+    """A metrics observer that lets a test wait for the end of a request."""
 
     def __init__(self):
         self.statuses = []
         self._waiting = []
 
     def request_started(self, handler):
-        """Pass over it."""
+        """Do nothing."""
 
     def request_finished(self, request):
         self.statuses.append(request.status)
@@ -151,7 +151,7 @@ class RequestEnds:
             done.callback(None)
 
     def after(self, number):
-        """Fire when so many requests have ended."""
+        """Fire when ``number`` requests have ended."""
         done = Deferred()
         if len(self.statuses) >= number:
             done.callback(None)

@@ -1,6 +1,7 @@
-"""The set-ups that tests of the API run over: which Site answers, and where the bytes are."""
+"""The setups that API tests run over: the Site, and the storage driver."""
 
-FLAVOURS = ("ours-memory", "ours-files", "stock-memory", "stock-files")
-#: Real object stores, for the tests that say nothing of where the bytes are.
+#: "ours" is HTTPSite, "stock" is twisted.web's own Site.
+SETUPS = ("ours-memory", "ours-files", "stock-memory", "stock-files")
+#: Real S3 servers, for tests that do not depend on the driver.
 BUCKETS = ("ours-ceph", "ours-swift")
 SITES = ("ours-memory", "stock-memory")

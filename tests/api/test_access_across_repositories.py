@@ -112,7 +112,7 @@ def stocked(start, clock):
     return stocked
 
 
-only = pytest.mark.flavours(*SITES)
+only = pytest.mark.setups(*SITES)
 NAMES = ["a", "a-b", "a.b", "a/b", "a/b/c", "a0", "b", "team/one", "team/two", "z"]
 
 
@@ -149,7 +149,7 @@ async def test_the_catalog_lists_what_may_be_pulled(stocked, patterns, expected,
 
 @only
 @pytest_twisted.ensureDeferred
-async def test_whoever_may_delete_may_delete_all_of_a_repository(stocked):
+async def test_delete_access_deletes_a_whole_repository(stocked):
     async with stocked(rules("ada a,b pull,push", "bob b delete"), "a", "b") as api:
         for name in ("a", "b"):
             assert (await api("DELETE", f"_repository/{name}")).status == 401
@@ -165,7 +165,7 @@ async def test_whoever_may_delete_may_delete_all_of_a_repository(stocked):
 
 @only
 @pytest_twisted.ensureDeferred
-async def test_a_page_that_ends_early_hides_where(stocked, monkeypatch):
+async def test_the_link_of_a_page_that_ends_early_is_encrypted(stocked, monkeypatch):
     monkeypatch.setattr(catalog, "_MAX_SCANNED_NAMES", 3)
     secrets = [f"secret/{number}" for number in range(10)]
     async with stocked(rules("ada **/x pull"), *secrets, "t/x", "z/x") as api:
@@ -191,7 +191,7 @@ async def test_a_page_that_ends_early_hides_where(stocked, monkeypatch):
 
 @only
 @pytest_twisted.ensureDeferred
-async def test_a_page_does_not_look_at_what_lies_elsewhere(stocked, monkeypatch):
+async def test_a_page_scans_only_visible_prefixes(stocked, monkeypatch):
     monkeypatch.setattr(catalog, "_MAX_SCANNED_NAMES", 4)
     others = [f"{letter}/{number}" for letter in "abcxyz" for number in range(5)]
     async with stocked(rules("ada m/**,n pull"), *others, "m/1", "m/2", "n") as api:
@@ -205,7 +205,7 @@ MOUNT = f"a/blobs/uploads/?mount={DIGEST}"
 
 @only
 @pytest_twisted.ensureDeferred
-async def test_a_mount_from_what_may_not_be_read_begins_an_upload(stocked):
+async def test_a_mount_without_pull_access_starts_an_upload(stocked):
     access = rules("ada a push", "bob ** push", "- open push")
     async with stocked(access, "secret") as api:
         ada, bob = UserClient(api, "ada"), UserClient(api, "bob")
@@ -228,7 +228,7 @@ async def test_a_mount_from_what_may_not_be_read_begins_an_upload(stocked):
 
 @only
 @pytest_twisted.ensureDeferred
-async def test_a_token_that_lacks_the_source_is_asked_to_be_wider(stocked):
+async def test_a_token_without_the_source_is_challenged(stocked):
     push = "repository:a:pull repository:a:push"
     access = rules(
         "ada ** push", "eve a push",
@@ -249,7 +249,7 @@ async def test_a_token_that_lacks_the_source_is_asked_to_be_wider(stocked):
 
 @only
 @pytest_twisted.ensureDeferred
-async def test_a_mount_from_anywhere_is_for_those_who_may_see_everything(stocked):
+async def test_a_mount_from_any_repository_requires_full_access(stocked):
     scopes = {"bob": "repository:a:pull repository:a:push"}
     access = rules("ada ** push", "bob ** push", "eve **,!other push", scopes=scopes)
     async with stocked(access, "secret") as api:
@@ -259,7 +259,7 @@ async def test_a_mount_from_anywhere_is_for_those_who_may_see_everything(stocked
 
 @only
 @pytest_twisted.ensureDeferred
-async def test_nothing_of_another_repository_is_read_through_ones_own(stocked):
+async def test_content_of_another_repository_is_not_readable(stocked):
     """By digest, as a blob, as a part of a manifest, as a subject, and in a list of referrers."""
     access = rules("ada a push", "bob secret,a push")
     async with stocked(access, "secret") as api:
@@ -288,7 +288,7 @@ async def test_nothing_of_another_repository_is_read_through_ones_own(stocked):
 
 @only
 @pytest_twisted.ensureDeferred
-async def test_an_upload_of_somebody_else_is_not_there(stocked):
+async def test_an_upload_of_another_user_is_unknown(stocked):
     access = rules("ada a push", "bob a push", "- open,a push")
     async with stocked(access) as api:
         ada, bob = UserClient(api, "ada"), UserClient(api, "bob")
@@ -317,7 +317,7 @@ async def test_an_upload_of_somebody_else_is_not_there(stocked):
 
 @only
 @pytest_twisted.ensureDeferred
-async def test_who_may_list_has_to_say_so_in_a_token(stocked):
+async def test_listing_the_catalog_requires_a_token_scope(stocked):
     access = rules("ada b pull", scopes={"ada": "repository:b:pull"})
     async with stocked(access, "a", "b") as api:
         assert (await UserClient(api, "ada")("GET", "_catalog")).status == 401

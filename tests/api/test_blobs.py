@@ -20,7 +20,7 @@ BIG = os.urandom(3 * 1024 * 1024 + 17)
 
 
 @pytest_twisted.ensureDeferred
-async def test_get_and_head(api):
+async def test_get_and_head_of_a_blob(api):
     for algorithm in ("sha256", "sha384", "sha512"):
         digest = await api.push_blob(CONTENT, algorithm=algorithm)
         assert digest.startswith(algorithm)
@@ -38,7 +38,7 @@ async def test_get_and_head(api):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_large_one(api):
+async def test_a_large_blob_is_served(api):
     digest = await api.push_blob(BIG)
     response = await api("GET", f"a/blobs/{digest}")
     assert response.is_complete
@@ -49,7 +49,7 @@ async def test_a_large_one(api):
 
 
 @pytest_twisted.ensureDeferred
-async def test_nothing(api):
+async def test_an_empty_blob_is_served(api):
     digest = await api.push_blob(b"")
     for method in ("GET", "HEAD"):
         response = await api(method, f"a/blobs/{digest}")
@@ -62,7 +62,7 @@ async def test_nothing(api):
 
 
 @pytest_twisted.ensureDeferred
-async def test_unknown(api):
+async def test_an_unknown_blob_is_404(api):
     await api.push_blob(CONTENT, "b")
     digest = digest_of(CONTENT)
     for name in ("a", "b/c", "nobody"):
@@ -87,7 +87,7 @@ async def test_unknown(api):
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_ranges(api, header, first, last):
+async def test_a_range_is_answered_206(api, header, first, last):
     digest = await api.push_blob(CONTENT)
     for method in ("GET", "HEAD"):
         response = await api(method, f"a/blobs/{digest}", {"Range": header})
@@ -99,22 +99,22 @@ async def test_ranges(api, header, first, last):
         assert response.body == (CONTENT[first : last + 1] if method == "GET" else b"")
 
 
-@pytest.mark.flavours(*SITES)
+@pytest.mark.setups(*SITES)
 @pytest.mark.parametrize(
     "header", ["bytes=0-1,3-4", "items=0-1", "bytes", "bytes=x-", "", "bytes=-"]
 )
 @pytest_twisted.ensureDeferred
-async def test_ranges_that_are_answered_with_the_whole(api, header):
+async def test_an_unsupported_range_is_answered_200(api, header):
     digest = await api.push_blob(CONTENT)
     response = await api("GET", f"a/blobs/{digest}", {"Range": header})
     assert (response.status, response.body) == (200, CONTENT)
     assert response.get("Content-Range") is None
 
 
-@pytest.mark.flavours(*SITES)
+@pytest.mark.setups(*SITES)
 @pytest.mark.parametrize("header", ["bytes=1024-", "bytes=5000-6000", "bytes=-0", "bytes=5-4"])
 @pytest_twisted.ensureDeferred
-async def test_ranges_outside(api, header):
+async def test_a_range_outside_of_the_blob_is_416(api, header):
     digest = await api.push_blob(CONTENT)
     for method in ("GET", "HEAD"):
         response = await api(method, f"a/blobs/{digest}", {"Range": header})
@@ -123,9 +123,9 @@ async def test_ranges_outside(api, header):
         assert method == "HEAD" or response.code == "RANGE_INVALID"
 
 
-@pytest.mark.flavours(*SITES)
+@pytest.mark.setups(*SITES)
 @pytest_twisted.ensureDeferred
-async def test_if_range(api):
+async def test_if_range_selects_part_or_whole(api):
     digest = await api.push_blob(CONTENT)
     for condition, status in (
         (f'"{digest}"', 206),
@@ -139,9 +139,9 @@ async def test_if_range(api):
         assert response.body == (CONTENT[:10] if status == 206 else CONTENT)
 
 
-@pytest.mark.flavours(*SITES)
+@pytest.mark.setups(*SITES)
 @pytest_twisted.ensureDeferred
-async def test_if_none_match(api):
+async def test_if_none_match_is_answered_304(api):
     digest = await api.push_blob(CONTENT)
     for condition in (f'"{digest}"', f'W/"{digest}"', digest, "*", f'"x", "{digest}"'):
         for method in ("GET", "HEAD"):
@@ -164,9 +164,9 @@ class Presigning(MemoryDriver):
         return succeed(f"https://bucket.example/{path}?{method}&{expires}&{client}")
 
 
-@pytest.mark.flavours(*SITES)
+@pytest.mark.setups(*SITES)
 @pytest_twisted.ensureDeferred
-async def test_redirect(start, clock):
+async def test_a_blob_with_a_url_is_redirected(start, clock):
     driver = Presigning(clock)
     async with start(driver=driver) as api:
         digest = await api.push_blob(CONTENT)
@@ -187,7 +187,7 @@ async def test_redirect(start, clock):
 
 
 @pytest_twisted.ensureDeferred
-async def test_delete(api):
+async def test_a_deleted_blob_is_404(api):
     digest = await api.push_blob(CONTENT)
     await api.push_blob(CONTENT, "b")
     response = await api("DELETE", f"a/blobs/{digest}")

@@ -15,14 +15,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from tests.api.scenarios import SCENARIOS, RequestEnds, check, prepare
-from tests.api.setups import FLAVOURS
+from tests.api.setups import SETUPS
 from tests.api.watched_driver import HeldCall, Watched
 from tests.support.http_client import connect, head, with_query
 from tests.support.manifests import digest_of
 from twisted_registry.storage.filesystem.driver import FilesystemDriver
 from twisted_registry.storage.memory import MemoryDriver
 
-OURS = tuple(name for name in FLAVOURS if name.startswith("ours"))
+OURS = tuple(name for name in SETUPS if name.startswith("ours"))
 BIG = os.urandom(8 * 1024 * 1024)
 
 
@@ -78,12 +78,12 @@ async def ask(api, scenario, upload):
     return connection
 
 
-@pytest.mark.flavours("ours-memory", "stock-memory")
+@pytest.mark.setups("ours-memory", "stock-memory")
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
 @pytest_twisted.ensureDeferred
-async def test_leaving_while_the_store_works(flavour, start, clock, scenario, logged_errors):
+async def test_a_disconnect_cancels_each_storage_call(setup, start, clock, scenario, logged_errors):
     """Each call is held back in turn; the client leaves; the call is cancelled."""
-    for number in count(0, 1 if flavour in OURS else 4):
+    for number in count(0, 1 if setup in OURS else 4):
         ends = RequestEnds()
         driver = Watched(MemoryDriver(clock), nothing)
         async with start(driver=driver, metrics=ends) as api:
@@ -110,10 +110,10 @@ async def test_leaving_while_the_store_works(flavour, start, clock, scenario, lo
             await check(api, scenario, upload)
 
 
-@pytest.mark.flavours("ours-files")
+@pytest.mark.setups("ours-files")
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
 @pytest_twisted.ensureDeferred
-async def test_leaving_while_a_thread_works(start, tmp_path, scenario):
+async def test_a_disconnect_during_a_thread_leaves_nothing_open(start, tmp_path, scenario):
     """The client leaves while each call is under way: no thread leaves anything open."""
     number = 0
     ends = RequestEnds()
@@ -147,9 +147,9 @@ async def test_leaving_while_a_thread_works(start, tmp_path, scenario):
             number += 4
 
 
-@pytest.mark.flavours(*OURS)
+@pytest.mark.setups(*OURS)
 @pytest_twisted.ensureDeferred
-async def test_leaving_in_the_middle_of_a_download(start, tmp_path):
+async def test_a_disconnect_during_a_download_closes_the_file(start, tmp_path):
     ends = RequestEnds()
     async with start(metrics=ends) as api:
         digest = await api.push_blob(BIG)
@@ -166,9 +166,9 @@ async def test_leaving_in_the_middle_of_a_download(start, tmp_path):
         assert (await api("GET", f"a/blobs/{digest}")).body == BIG
 
 
-@pytest.mark.flavours("stock-memory", "stock-files")
+@pytest.mark.setups("stock-memory", "stock-files")
 @pytest_twisted.ensureDeferred
-async def test_leaving_in_the_middle_of_a_download_of_a_stock_site(start, tmp_path):
+async def test_a_disconnect_during_a_download_from_a_twisted_web_site(start, tmp_path):
     ends = RequestEnds()
     async with start(metrics=ends) as api:
         digest = await api.push_blob(BIG)
@@ -183,11 +183,11 @@ async def test_leaving_in_the_middle_of_a_download_of_a_stock_site(start, tmp_pa
         assert (await api("GET", f"a/blobs/{digest}")).body == BIG
 
 
-@pytest.mark.flavours(*OURS)
+@pytest.mark.setups(*OURS)
 @pytest.mark.parametrize("method", ["PATCH", "PUT", "POST"])
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 @pytest_twisted.ensureDeferred
-async def test_leaving_in_the_middle_of_an_upload(start, tmp_path, method, framing):
+async def test_an_upload_continues_after_a_disconnect(start, tmp_path, method, framing):
     """What came stays where it can be continued; the writer is free for the next request."""
     ends = RequestEnds()
     half = BIG[: len(BIG) // 2]
@@ -232,9 +232,9 @@ async def test_leaving_in_the_middle_of_an_upload(start, tmp_path, method, frami
         assert not uploads.exists() or not list(uploads.iterdir())
 
 
-@pytest.mark.flavours(*OURS)
+@pytest.mark.setups(*OURS)
 @pytest_twisted.ensureDeferred
-async def test_leaving_before_the_body(start, tmp_path):
+async def test_a_disconnect_before_the_body_leaves_nothing_open(start, tmp_path):
     ends = RequestEnds()
     async with start(metrics=ends) as api:
         url = "/v2/" + (await api.start_upload()).split("/v2/")[1]
@@ -256,9 +256,9 @@ async def test_leaving_before_the_body(start, tmp_path):
         assert response.status == 201
 
 
-@pytest.mark.flavours("ours-memory", "stock-memory")
+@pytest.mark.setups("ours-memory", "stock-memory")
 @pytest_twisted.ensureDeferred
-async def test_leaving_in_the_middle_of_a_long_list(start):
+async def test_a_disconnect_during_a_long_list(start):
     ends = RequestEnds()
     async with start(metrics=ends) as api:
         await api.push_image()

@@ -12,7 +12,7 @@ from twisted_registry.storage.memory import MemoryDriver
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_tag(api):
+async def test_deleting_a_tag_keeps_its_manifest(api):
     digest = await api.push_image(b"layer")
     await api.push_image(b"layer", reference="other")
     response = await api("DELETE", "a/manifests/latest")
@@ -27,7 +27,7 @@ async def test_a_tag(api):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_digest_and_its_tags(api):
+async def test_deleting_a_manifest_deletes_its_tags(api):
     digest = await api.push_image(b"layer")
     await api.push_image(b"layer", reference="also")
     other = await api.push_image(b"other", reference="other")
@@ -44,7 +44,7 @@ async def test_a_digest_and_its_tags(api):
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_index_leaves_its_children(api):
+async def test_deleting_an_index_keeps_its_children(api):
     child = await api.push_image(b"layer")
     content = index(descriptor(image(b"{}", b"layer"), OCI_INDEX))
     await api.push_manifest(content, "index", media_type=OCI_INDEX)
@@ -53,7 +53,7 @@ async def test_an_index_leaves_its_children(api):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_digest_of_another_algorithm(api):
+async def test_a_manifest_of_another_algorithm_is_deleted(api):
     await api.push_image()
     digest = digest_of(image(), "sha512")
     await api.push_manifest(image(), digest)
@@ -63,7 +63,7 @@ async def test_a_digest_of_another_algorithm(api):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_blob_that_a_manifest_needs(api):
+async def test_a_blob_of_a_manifest_may_be_deleted(api):
     """It is the client's wish; the next push of the manifest says what is missing."""
     await api.push_image(b"layer")
     assert (await api("DELETE", f"a/blobs/{digest_of(b'layer')}")).status == 202
@@ -72,7 +72,7 @@ async def test_a_blob_that_a_manifest_needs(api):
 
 
 @pytest_twisted.ensureDeferred
-async def test_unknown(api):
+async def test_deleting_unknown_content_is_404(api):
     await api.push_image()
     for path, code in (
         ("a/manifests/none", "MANIFEST_UNKNOWN"),
@@ -84,9 +84,9 @@ async def test_unknown(api):
         assert (response.status, response.code) == (404, code)
 
 
-@pytest.mark.flavours(*SITES)
+@pytest.mark.setups(*SITES)
 @pytest_twisted.ensureDeferred
-async def test_switched_off(start):
+async def test_deletes_are_405_when_disabled(start):
     async with start(settings=APISettings(delete=False)) as api:
         digest = await api.push_image(b"layer")
         for path, allowed in (
@@ -105,9 +105,9 @@ async def test_switched_off(start):
         assert (await api.request_target("DELETE", await api.start_upload())).status == 204
 
 
-@pytest.mark.flavours(*SITES)
+@pytest.mark.setups(*SITES)
 @pytest_twisted.ensureDeferred
-async def test_read_only(start, clock):
+async def test_writes_are_405_in_a_read_only_registry(start, clock):
     driver = MemoryDriver(clock)
     async with start(driver=driver) as api:
         digest = await api.push_image(b"layer")

@@ -17,7 +17,7 @@ async def names(api):
 
 
 @pytest_twisted.ensureDeferred
-async def test_all_that_it_holds_is_gone(api):
+async def test_a_deleted_repository_has_no_content(api):
     digest = await api.push_image(b"layer")
     await api.push_image(b"other", reference="v2")
     signature = image(b"{}", subject=descriptor(image(b"{}", b"layer"), OCI_IMAGE))
@@ -50,14 +50,14 @@ async def test_all_that_it_holds_is_gone(api):
 
 
 @pytest_twisted.ensureDeferred
-async def test_one_with_blobs_alone(api):
+async def test_a_repository_with_blobs_only_is_deleted(api):
     await api.push_blob(b"x", "a/b/c")
     assert (await api("DELETE", "_repository/a/b/c")).status == 202
     assert await names(api) == []
     assert (await api("DELETE", "_repository/a/b/c")).code == "NAME_UNKNOWN"
 
 
-@pytest.mark.flavours(*SITES)
+@pytest.mark.setups(*SITES)
 @pytest.mark.parametrize(
     ("path", "status", "code"),
     [
@@ -71,15 +71,15 @@ async def test_one_with_blobs_alone(api):
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_what_is_no_repository(api, path, status, code):
+async def test_an_invalid_or_unknown_repository_is_refused(api, path, status, code):
     await api.push_image(name="a/b/c")
     response = await api("DELETE", f"_repository/{path}")
     assert (response.status, response.code) == (status, code)
 
 
-@pytest.mark.flavours(*SITES)
+@pytest.mark.setups(*SITES)
 @pytest_twisted.ensureDeferred
-async def test_it_is_all_that_can_be_done_with_one(api):
+async def test_the_endpoint_allows_delete_only(api):
     await api.push_image()
     for method in ("GET", "PUT", "POST", "PATCH"):
         response = await api(method, "_repository/a", body=b"")
@@ -87,10 +87,10 @@ async def test_it_is_all_that_can_be_done_with_one(api):
         assert response.get("Allow") == "DELETE, OPTIONS"
 
 
-@pytest.mark.flavours("ours-memory")
+@pytest.mark.setups("ours-memory")
 @pytest.mark.parametrize("settings", [APISettings(delete=False), APISettings(read_only=True)])
 @pytest_twisted.ensureDeferred
-async def test_switched_off(start, clock, settings):
+async def test_the_extension_is_absent_when_deletes_are_disabled(start, clock, settings):
     driver = MemoryDriver(clock)
     async with start(driver=driver) as api:
         await api.push_image()
@@ -104,7 +104,7 @@ async def test_switched_off(start, clock, settings):
 
 
 @pytest_twisted.ensureDeferred
-async def test_one_with_an_immutable_tag(start):
+async def test_a_repository_with_an_immutable_tag_is_not_deleted(start):
     policy = Policy(immutable=(TagSelector.parse(["a", "c"], ["v*"]),))
     async with start(policy=policy) as api:
         for name, tag in (("a", "v1"), ("a", "latest"), ("b", "v1"), ("c", "latest")):

@@ -20,41 +20,41 @@ async def guarded(start):
         yield api
 
 
-def refused(response):
+def is_denied(response):
     return (response.status, response.code) == (403, "DENIED")
 
 
 @pytest_twisted.ensureDeferred
-async def test_it_is_not_moved(guarded):
+async def test_an_immutable_tag_is_not_moved(guarded):
     response = await guarded.push_manifest(OTHER, "v1")
-    assert refused(response)
+    assert is_denied(response)
     assert response.json()["errors"][0]["detail"] == {"tag": "v1"}
     # Nor is anything of such a push kept.
     assert (await guarded("GET", f"a/manifests/{digest_of(OTHER)}")).status == 404
     path = f"a/manifests/{digest_of(OTHER)}?tag=new&tag=v1"
-    assert refused(await guarded("PUT", path, {"Content-Type": OCI_IMAGE}, OTHER))
+    assert is_denied(await guarded("PUT", path, {"Content-Type": OCI_IMAGE}, OTHER))
     assert (await guarded("GET", "a/tags/list")).json()["tags"] == ["v1"]
     held = await guarded("GET", "a/manifests/v1")
     assert held.body == image(b"{}", b"layer")
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_same_may_be_pushed_again(guarded):
+async def test_the_same_manifest_may_be_pushed_again(guarded):
     content = image(b"{}", b"layer")
     assert (await guarded.push_manifest(content, "v1")).status == 201
     response = await guarded.push_manifest(content, "v1", **{"If-None-Match": "*"})
     assert (response.status, response.code) == (412, "PRECONDITION_FAILED")
     matching = {"If-Match": f'"{digest_of(content)}"'}
     assert (await guarded.push_manifest(content, "v1", **matching)).status == 201
-    assert refused(await guarded.push_manifest(OTHER, "v1", **matching))
+    assert is_denied(await guarded.push_manifest(OTHER, "v1", **matching))
 
 
 @pytest_twisted.ensureDeferred
-async def test_it_is_not_deleted(guarded):
+async def test_an_immutable_tag_is_not_deleted(guarded):
     digest = digest_of(image(b"{}", b"layer"))
     await guarded.push_manifest(image(b"{}", b"layer"), "also")
-    assert refused(await guarded("DELETE", "a/manifests/v1"))
-    assert refused(await guarded("DELETE", f"a/manifests/{digest}"))
+    assert is_denied(await guarded("DELETE", "a/manifests/v1"))
+    assert is_denied(await guarded("DELETE", f"a/manifests/{digest}"))
     assert (await guarded("GET", "a/tags/list")).json()["tags"] == ["also", "v1"]
     assert (await guarded("GET", f"a/manifests/{digest}")).status == 200
     assert (await guarded("DELETE", "a/manifests/v2")).code == "MANIFEST_UNKNOWN"
@@ -65,7 +65,7 @@ async def test_it_is_not_deleted(guarded):
     ("name", "tag"), [("a", "latest"), ("a", "v1-rc1"), ("b", "v1"), ("rel", "v1")]
 )
 @pytest_twisted.ensureDeferred
-async def test_others_move_and_go(guarded, name, tag):
+async def test_other_tags_are_moved_and_deleted(guarded, name, tag):
     for content in (image(b"{}", b"layer"), OTHER):
         await guarded.push_blob(b"{}", name)
         await guarded.push_blob(b"layer", name)
@@ -75,7 +75,7 @@ async def test_others_move_and_go(guarded, name, tag):
 
 
 @pytest_twisted.ensureDeferred
-async def test_in_folders_below(guarded):
+async def test_patterns_match_nested_repositories(guarded):
     for name in ("rel/x", "rel/x/y"):
         await guarded.push_image(b"layer", name=name, reference="v7")
-        assert refused(await guarded.push_manifest(OTHER, "v7", name))
+        assert is_denied(await guarded.push_manifest(OTHER, "v7", name))

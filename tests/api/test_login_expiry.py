@@ -58,7 +58,7 @@ async def statuses(connected, authorization, repository="a/b", times=3):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_token_ends_on_a_connection_that_goes_on(tmp_path):
+async def test_a_token_expires_on_an_open_connection(tmp_path):
     clock = clock_of(NOW)
     async with serve_image(tmp_path, bearer(clock, TokenScopePolicy())) as connected:
         good = token(exp=NOW + 100)
@@ -70,7 +70,7 @@ async def test_a_token_ends_on_a_connection_that_goes_on(tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_user_is_refused_from_the_next_request_on(tmp_path):
+async def test_a_deleted_user_is_refused_on_an_open_connection(tmp_path):
     written = Written(tmp_path / "users")
     written.write(entries(me="secret", you="other"))
     access = SchemeAccess(
@@ -85,7 +85,7 @@ async def test_a_user_is_refused_from_the_next_request_on(tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_robot_that_was_revoked_is_out_after_seconds(tmp_path):
+async def test_a_revoked_robot_is_refused_after_the_record_ttl(tmp_path):
     clock = clock_of(NOW)
     driver = MemoryDriver(clock)
     logins, other = (Authenticator(None, TokenStore(driver, clock)) for _ in range(2))
@@ -108,7 +108,7 @@ async def test_a_robot_that_was_revoked_is_out_after_seconds(tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_same_token_is_asked_for_each_repository(tmp_path):
+async def test_a_token_is_checked_for_each_repository(tmp_path):
     access = bearer(clock_of(NOW), TokenScopePolicy())
     good = token()
     async with serve_image(tmp_path, access) as connected:
@@ -118,7 +118,7 @@ async def test_the_same_token_is_asked_for_each_repository(tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_users_who_share_a_connection_share_no_login(tmp_path):
+async def test_users_on_one_connection_do_not_share_a_login(tmp_path):
     """As behind a proxy."""
     mine = AccessPolicy((AccessRule(Right.make(["a/**"], ["pull"]), frozenset({"me"})),))
     async with serve_image(tmp_path, bearer(clock_of(NOW), mine)) as connected:
@@ -149,7 +149,7 @@ class Guard(Resource):
 
 @pytest.mark.parametrize(("keep", "status"), [(True, 200), (False, 401)])
 @pytest_twisted.ensureDeferred
-async def test_what_stands_in_front_sees_credentials_and_may_take_them_away(tmp_path, keep, status):
+async def test_a_wrapping_resource_sees_and_removes_credentials(tmp_path, keep, status):
     seen = []
     async with serve_image(tmp_path, bearer(clock_of(NOW), TokenScopePolicy())) as connected:
         connected.protocol.site.resource = Guard(connected.protocol.site.resource, seen, keep)
@@ -159,7 +159,7 @@ async def test_what_stands_in_front_sees_credentials_and_may_take_them_away(tmp_
 
 
 @pytest_twisted.ensureDeferred
-async def test_headers_that_are_put_in_place_of_what_came_count(tmp_path):
+async def test_replaced_request_headers_are_used(tmp_path):
     class Replacing(Guard):
         def getChildWithDefault(self, path, request):
             request.requestHeaders = Headers()

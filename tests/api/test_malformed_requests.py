@@ -98,10 +98,10 @@ def acceptable(response, method):
         assert method == "HEAD" or response.code
 
 
-@pytest.mark.flavours("ours-files", "stock-files")
+@pytest.mark.setups("ours-files", "stock-files")
 @pytest.mark.parametrize("position", POSITIONS)
 @pytest_twisted.ensureDeferred
-async def test_traversals(api, outside, position):
+async def test_path_traversals_are_refused(api, outside, position):
     await api.push_image(b"layer")
     for text in TRAVERSALS:
         path = position.replace("{}", text)
@@ -184,9 +184,11 @@ QUIETLY = settings(
     body=BODIES,
     chunks=st.booleans(),
 )
-@pytest.mark.flavours("ours-files", "stock-files")
+@pytest.mark.setups("ours-files", "stock-files")
 @pytest_twisted.ensureDeferred
-async def test_anything(api, outside, method, path, query, headers, body, chunks):
+async def test_any_request_gets_a_complete_response(
+    api, outside, method, path, query, headers, body, chunks
+):
     target = f"/v2/{path}" + (f"?{query}" if query else "")
     if not target.isascii():
         target = target.encode().decode("latin-1")
@@ -211,9 +213,9 @@ MEDIA_TYPES = st.sampled_from((
 
 @QUIETLY
 @given(media_type=MEDIA_TYPES, body=BODIES.filter(lambda body: body is not None))
-@pytest.mark.flavours(*SITES)
+@pytest.mark.setups(*SITES)
 @pytest_twisted.ensureDeferred
-async def test_any_manifest(api, media_type, body):
+async def test_any_manifest_is_stored_or_refused(api, media_type, body):
     """Whatever is taken is served again, byte for byte; the rest is refused."""
     response = await api.push_manifest(body, media_type=media_type)
     if response.status == 201:
@@ -254,9 +256,9 @@ def mutated(draw):
 
 @QUIETLY
 @given(data=st.one_of(mutated(), st.binary(max_size=100)))
-@pytest.mark.flavours("ours-files")
+@pytest.mark.setups("ours-files")
 @pytest_twisted.ensureDeferred
-async def test_any_bytes(api, outside, data):
+async def test_any_bytes_get_a_response_or_a_close(api, outside, data):
     connection = await connect(api.served.port)
     connection.send(data)
     connection.transport.loseWriteConnection()

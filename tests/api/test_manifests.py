@@ -7,8 +7,8 @@ import json
 import pytest
 import pytest_twisted
 
-from tests.api.manifest_checks import created, served
-from tests.api.setups import FLAVOURS, SITES
+from tests.api.manifest_checks import check_created, check_served
+from tests.api.setups import SETUPS, SITES
 from tests.support.http_client import chunked, connect, head, parse
 from tests.support.manifests import (
     CONFIG,
@@ -30,17 +30,17 @@ NOTHING_THERE = {"mediaType": CONFIG, "digest": digest_of(b"nobody"), "size": 6}
 
 @pytest.mark.parametrize("media_type", [OCI_IMAGE, DOCKER_IMAGE])
 @pytest_twisted.ensureDeferred
-async def test_images(api, media_type):
+async def test_an_image_is_served_as_pushed(api, media_type):
     for content in (b"{}", b"one", b"two"):
         await api.push_blob(content)
     content = image(b"{}", b"one", b"two", media_type=media_type)
-    created(await api.push_manifest(content, media_type=media_type), api, digest_of(content))
-    await served(api, content, "latest", media_type)
+    check_created(await api.push_manifest(content, media_type=media_type), api, digest_of(content))
+    await check_served(api, content, "latest", media_type)
 
 
 @pytest.mark.parametrize("media_type", [OCI_INDEX, DOCKER_INDEX])
 @pytest_twisted.ensureDeferred
-async def test_indexes(api, media_type):
+async def test_an_index_is_served_as_pushed(api, media_type):
     children = []
     for number in range(2):
         config = b'{"n":%d}' % number
@@ -48,23 +48,29 @@ async def test_indexes(api, media_type):
         await api.push_image(config=config, reference=digest_of(child))
         children.append(descriptor(child, OCI_IMAGE))
     content = index(*children, media_type=media_type)
-    created(await api.push_manifest(content, media_type=media_type), api, digest_of(content))
-    await served(api, content, "latest", media_type)
+    check_created(await api.push_manifest(content, media_type=media_type), api, digest_of(content))
+    await check_served(api, content, "latest", media_type)
     nested = index(descriptor(content, media_type))
-    created(await api.push_manifest(nested, "nested", media_type=OCI_INDEX), api, digest_of(nested))
-    await served(api, nested, "nested", OCI_INDEX)
+    check_created(
+        await api.push_manifest(nested, "nested", media_type=OCI_INDEX), api, digest_of(nested)
+    )
+    await check_served(api, nested, "nested", OCI_INDEX)
     empty = index()
-    created(await api.push_manifest(empty, "empty", media_type=OCI_INDEX), api, digest_of(empty))
+    check_created(
+        await api.push_manifest(empty, "empty", media_type=OCI_INDEX), api, digest_of(empty)
+    )
 
 
 @pytest_twisted.ensureDeferred
-async def test_artifacts(api):
+async def test_an_artifact_is_served_as_pushed(api):
     await api.push_blob(b"one")
     content = json.dumps(
         {"mediaType": OCI_ARTIFACT, "artifactType": "x/y", "blobs": [descriptor(b"one")]}
     ).encode()
-    created(await api.push_manifest(content, media_type=OCI_ARTIFACT), api, digest_of(content))
-    await served(api, content, "latest", OCI_ARTIFACT)
+    check_created(
+        await api.push_manifest(content, media_type=OCI_ARTIFACT), api, digest_of(content)
+    )
+    await check_served(api, content, "latest", OCI_ARTIFACT)
 
 
 @pytest.mark.parametrize(
@@ -80,26 +86,26 @@ async def test_artifacts(api):
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_types_that_nobody_knows(api, content):
+async def test_unknown_types_are_stored(api, content):
     media_type = "application/vnd.example+json"
-    created(await api.push_manifest(content, media_type=media_type), api, digest_of(content))
-    await served(api, content, "latest", media_type)
+    check_created(await api.push_manifest(content, media_type=media_type), api, digest_of(content))
+    await check_served(api, content, "latest", media_type)
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
 @pytest_twisted.ensureDeferred
-async def test_by_digest(api, algorithm):
+async def test_a_manifest_is_pushed_by_digest(api, algorithm):
     await api.push_blob(b"{}")
     content = image()
     digest = digest_of(content, algorithm)
-    created(await api.push_manifest(content, digest), api, digest)
-    await served(api, content, digest, OCI_IMAGE, digest)
+    check_created(await api.push_manifest(content, digest), api, digest)
+    await check_served(api, content, digest, OCI_IMAGE, digest)
     response = await api("GET", "a/tags/list")
     assert response.json()["tags"] == []
 
 
 @pytest_twisted.ensureDeferred
-async def test_another_digest(api):
+async def test_a_wrong_digest_is_refused(api):
     await api.push_blob(b"{}")
     for algorithm in ("sha256", "sha512"):
         digest = digest_of(b"other", algorithm)
@@ -115,12 +121,12 @@ async def test_another_digest(api):
 @pytest_twisted.ensureDeferred
 async def test_parameters_of_the_content_type_are_ignored(api, header):
     await api.push_blob(b"{}")
-    created(await api.push_manifest(image(), media_type=header), api, digest_of(image()))
-    await served(api, image(), "latest", OCI_IMAGE)
+    check_created(await api.push_manifest(image(), media_type=header), api, digest_of(image()))
+    await check_served(api, image(), "latest", OCI_IMAGE)
 
 
 @pytest_twisted.ensureDeferred
-async def test_without_content_type(api):
+async def test_the_media_type_is_found_without_content_type(api):
     await api.push_blob(b"{}")
     for content, media_type in (
         (image(), OCI_IMAGE),
@@ -129,20 +135,22 @@ async def test_without_content_type(api):
         (index(media_type=None), OCI_INDEX),
         (b'{"mediaType":"x/y"}', "x/y"),
     ):
-        created(await api.push_manifest(content, media_type=None), api, digest_of(content))
-        await served(api, content, "latest", media_type)
+        check_created(await api.push_manifest(content, media_type=None), api, digest_of(content))
+        await check_served(api, content, "latest", media_type)
     for content in (b"{}", b"", b"[1]", b"x"):
         response = await api.push_manifest(content, media_type=None)
         assert (response.status, response.code) == (400, "MANIFEST_INVALID")
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_document_without_media_type_keeps_that_of_its_push(api):
+async def test_a_document_without_media_type_keeps_its_content_type(api):
     await api.push_blob(b"{}")
     for media_type in (OCI_IMAGE, DOCKER_IMAGE, "application/vnd.example+json"):
         content = image(media_type=None, annotations={"of": media_type})
-        created(await api.push_manifest(content, media_type=media_type), api, digest_of(content))
-        await served(api, content, "latest", media_type)
+        check_created(
+            await api.push_manifest(content, media_type=media_type), api, digest_of(content)
+        )
+        await check_served(api, content, "latest", media_type)
 
 
 @pytest.mark.parametrize(
@@ -169,9 +177,9 @@ async def test_a_document_without_media_type_keeps_that_of_its_push(api):
         (image(), "x" * 200 + "/y"),
     ],
 )
-@pytest.mark.flavours(*SITES)
+@pytest.mark.setups(*SITES)
 @pytest_twisted.ensureDeferred
-async def test_documents_that_are_not_what_their_type_says(api, content, media_type):
+async def test_documents_that_do_not_match_their_type_are_refused(api, content, media_type):
     await api.push_blob(b"{}")
     response = await api.push_manifest(content, media_type=media_type)
     assert (response.status, response.code) == (400, "MANIFEST_INVALID")
@@ -179,15 +187,15 @@ async def test_documents_that_are_not_what_their_type_says(api, content, media_t
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_largest(api):
+async def test_a_manifest_of_maximum_size_is_stored(api):
     content = b'{"mediaType":"x/y","pad":"' + b"x" * (MAX_MANIFEST_BYTES - 28) + b'"}'
     assert len(content) == MAX_MANIFEST_BYTES
-    created(await api.push_manifest(content, media_type="x/y"), api, digest_of(content))
-    await served(api, content, "latest", "x/y")
+    check_created(await api.push_manifest(content, media_type="x/y"), api, digest_of(content))
+    await check_served(api, content, "latest", "x/y")
 
 
 @pytest_twisted.ensureDeferred
-async def test_too_large(api):
+async def test_a_larger_manifest_is_refused(api):
     content = b"x" * (MAX_MANIFEST_BYTES + 1)
     response = await api.push_manifest(content, media_type="x/y")
     assert (response.status, response.code) == (413, "SIZE_INVALID")
@@ -199,9 +207,9 @@ async def test_too_large(api):
     assert (await api("GET", "a/manifests/latest")).status == 404
 
 
-@pytest.mark.flavours(*(name for name in FLAVOURS if name.startswith("ours")))
+@pytest.mark.setups(*(name for name in SETUPS if name.startswith("ours")))
 @pytest_twisted.ensureDeferred
-async def test_too_large_is_said_before_the_body_is_read(api):
+async def test_a_larger_manifest_is_refused_before_its_body_is_read(api):
     connection = await connect(api.served.port)
     headers = {"Content-Length": str(10**12), "Expect": "100-continue"}
     connection.send(head("PUT", "/v2/a/manifests/latest", headers, host=api.host))
@@ -211,14 +219,14 @@ async def test_too_large_is_said_before_the_body_is_read(api):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_limit_of_the_operator(start):
+async def test_the_maximum_size_is_configurable(start):
     async with start(policy=Policy(max_manifest_bytes=10)) as api:
         assert (await api.push_manifest(b"x" * 11, media_type="x/y")).status == 413
         assert (await api.push_manifest(b"x" * 10, media_type="x/y")).status == 201
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_streamed_manifest(api):
+async def test_a_chunked_manifest_is_stored(api):
     await api.push_blob(b"{}")
     content = image()
     response = await api.request_target(
@@ -227,29 +235,29 @@ async def test_a_streamed_manifest(api):
         {"Content-Type": OCI_IMAGE, "Transfer-Encoding": "chunked"},
         chunked(content[:10], content[10:]),
     )
-    created(response, api, digest_of(content))
-    await served(api, content, "latest", OCI_IMAGE)
+    check_created(response, api, digest_of(content))
+    await check_served(api, content, "latest", OCI_IMAGE)
 
 
 @pytest_twisted.ensureDeferred
-async def test_subjects_in_any_order(api):
+async def test_a_subject_may_be_pushed_after_its_referrer(api):
     await api.push_blob(b"{}")
     later = image(b"{}", annotations={"later": "yes"})
     first = image(b"{}", subject=descriptor(later, OCI_IMAGE))
     response = await api.push_manifest(first, "first")
-    created(response, api, digest_of(first))
+    check_created(response, api, digest_of(first))
     assert response.get("OCI-Subject") == digest_of(later)
     response = await api.push_manifest(later, "later")
     assert response.get("OCI-Subject") is None
     for media_type in (OCI_INDEX, "application/vnd.example+json"):
         content = index(subject=descriptor(first, OCI_IMAGE), media_type=media_type)
         response = await api.push_manifest(content, "x", media_type=media_type)
-        created(response, api, digest_of(content))
+        check_created(response, api, digest_of(content))
         assert response.get("OCI-Subject") == digest_of(first)
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_is_missing_is_named(api):
+async def test_missing_references_are_named(api):
     await api.push_blob(b"there")
     await api.push_blob(b"elsewhere", "b")
     content = image(b"{}", b"there", b"elsewhere", b"nowhere")
@@ -268,16 +276,16 @@ async def test_what_is_missing_is_named(api):
 
 
 @pytest_twisted.ensureDeferred
-async def test_layers_that_stay_elsewhere(api):
+async def test_foreign_layers_may_be_missing(api):
     await api.push_blob(b"{}")
     foreign = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
     content = image(layers=[descriptor(b"x", foreign)])
     assert (await api.push_manifest(content)).status == 201
 
 
-@pytest.mark.flavours(*SITES)
+@pytest.mark.setups(*SITES)
 @pytest_twisted.ensureDeferred
-async def test_sparse_indexes(start):
+async def test_sparse_indexes_are_stored_if_the_policy_allows(start):
     linux = {**NOTHING_THERE, "platform": {"os": "linux", "architecture": "amd64"}}
     windows = {**NOTHING_THERE, "platform": {"os": "windows", "architecture": "amd64"}}
     only_linux = Policy(platforms="list", platform_list=frozenset({("amd64", "linux")}))
@@ -293,9 +301,9 @@ async def test_sparse_indexes(start):
                 assert response.status == status, (policy, child)
 
 
-@pytest.mark.flavours(*SITES)
+@pytest.mark.setups(*SITES)
 @pytest_twisted.ensureDeferred
-async def test_classes(start):
+async def test_image_classes_of_the_policy(start):
     async with start(policy=Policy(classes=frozenset({"plugin"}))) as api:
         await api.push_blob(b"{}")
         response = await api.push_manifest(image())
@@ -303,7 +311,7 @@ async def test_classes(start):
 
 
 @pytest_twisted.ensureDeferred
-async def test_unknown(api):
+async def test_an_unknown_manifest_is_404(api):
     digest = await api.push_image()
     for path in (
         "a/manifests/nothing",

@@ -21,7 +21,7 @@ from twisted_registry.repository.policy import Policy
 
 
 @pytest_twisted.ensureDeferred
-async def test_if_none_match(api):
+async def test_if_none_match_is_answered_304(api):
     digest = await api.push_image()
     for reference in ("latest", digest):
         for method in ("GET", "HEAD"):
@@ -48,7 +48,7 @@ def platform(content, os, architecture, media_type=OCI_IMAGE):
 
 @pytest.mark.parametrize("index_type", [OCI_INDEX, DOCKER_INDEX])
 @pytest_twisted.ensureDeferred
-async def test_accept(api, index_type):
+async def test_a_client_without_indexes_gets_its_image(api, index_type):
     """An index is never hidden; a client that takes images only gets one that fits."""
     await api.push_blob(b"{}")
     arm, amd = (
@@ -88,7 +88,7 @@ async def test_accept(api, index_type):
 
 
 @pytest_twisted.ensureDeferred
-async def test_accept_with_nothing_that_fits(api):
+async def test_an_index_without_an_accepted_image_is_served_itself(api):
     await api.push_blob(b"{}")
     content = index(platform(image(), "linux", "arm64"), {"x": "y", **descriptor(b"{}", CONFIG)})
     await api.push_manifest(image(), "x")
@@ -97,9 +97,9 @@ async def test_accept_with_nothing_that_fits(api):
     assert (response.status, response.body) == (200, content)
 
 
-@pytest.mark.flavours(*SITES)
+@pytest.mark.setups(*SITES)
 @pytest_twisted.ensureDeferred
-async def test_accept_with_a_child_that_is_not_there(start):
+async def test_an_index_with_a_missing_child_is_served_itself(start):
     async with start(policy=Policy(platforms="none")) as api:
         content = index(platform(image(), "linux", "amd64"))
         await api.push_manifest(content, media_type=OCI_INDEX)
@@ -108,7 +108,7 @@ async def test_accept_with_a_child_that_is_not_there(start):
 
 
 @pytest_twisted.ensureDeferred
-async def test_accept_of_an_image(api):
+async def test_an_image_is_served_whatever_is_accepted(api):
     """What is no index is served whatever the client says it takes."""
     digest = await api.push_image()
     for accept in (DOCKER_IMAGE, OCI_INDEX, "text/html", "nonsense", "*/*;q=0"):

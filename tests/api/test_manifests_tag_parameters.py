@@ -5,33 +5,33 @@ from __future__ import annotations
 import pytest
 import pytest_twisted
 
-from tests.api.manifest_checks import created, served
+from tests.api.manifest_checks import check_created, check_served
 from tests.api.setups import SITES
 from tests.support.manifests import OCI_IMAGE, digest_of, image
 from twisted_registry.api.context import APISettings
 
 
 @pytest_twisted.ensureDeferred
-async def test_further_tags(api):
+async def test_tag_parameters_set_further_tags(api):
     await api.push_blob(b"{}")
     content = image()
     tags = [f"t{number}" for number in range(12)]
     query = "&".join(f"tag={tag}" for tag in (*tags, "t0"))
     response = await api.push_manifest(content, f"{digest_of(content)}?{query}")
-    created(response, api, digest_of(content))
+    check_created(response, api, digest_of(content))
     assert response.headers.getRawHeaders("OCI-Tag") == tags
     response = await api.push_manifest(content, "latest?tag=also&tag=latest")
-    created(response, api, digest_of(content))
+    check_created(response, api, digest_of(content))
     assert response.headers.getRawHeaders("OCI-Tag") == ["also", "latest"]
     for tag in (*tags, "latest", "also"):
-        await served(api, content, tag, OCI_IMAGE)
+        await check_served(api, content, tag, OCI_IMAGE)
     response = await api("GET", "a/tags/list")
     assert response.json()["tags"] == sorted([*tags, "latest", "also"])
 
 
-@pytest.mark.flavours(*SITES)
+@pytest.mark.setups(*SITES)
 @pytest_twisted.ensureDeferred
-async def test_too_many_tags(start):
+async def test_too_many_tag_parameters_are_refused(start):
     async with start(settings=APISettings(tags_per_push=10)) as api:
         await api.push_blob(b"{}")
         digest = digest_of(image())
@@ -45,17 +45,17 @@ async def test_too_many_tags(start):
 
 
 @pytest_twisted.ensureDeferred
-async def test_tags_move(api):
+async def test_a_push_moves_a_tag(api):
     await api.push_blob(b"{}")
     one, two = image(annotations={"n": "1"}), image(annotations={"n": "2"})
     for content in (one, two, one):
-        created(await api.push_manifest(content), api, digest_of(content))
-        await served(api, content, "latest", OCI_IMAGE)
-    await served(api, two, digest_of(two), OCI_IMAGE)
+        check_created(await api.push_manifest(content), api, digest_of(content))
+        await check_served(api, content, "latest", OCI_IMAGE)
+    await check_served(api, two, digest_of(two), OCI_IMAGE)
 
 
 @pytest_twisted.ensureDeferred
-async def test_conditions_of_a_push(api):
+async def test_if_match_and_if_none_match_of_a_push(api):
     await api.push_blob(b"{}")
     one, two = image(annotations={"n": "1"}), image(annotations={"n": "2"})
     tag = f'"{digest_of(one)}"'
@@ -78,4 +78,4 @@ async def test_conditions_of_a_push(api):
             assert response.code == "PRECONDITION_FAILED"
             assert (await api("GET", "a/manifests/latest")).body == before
         else:
-            await served(api, content, "latest", OCI_IMAGE)
+            await check_served(api, content, "latest", OCI_IMAGE)

@@ -14,7 +14,7 @@ from tests.support.http_client import connect, head
 from twisted_registry.metrics.interfaces import IMetricsObserver
 from twisted_registry.storage.memory import MemoryDriver
 
-pytestmark = pytest.mark.flavours(*SITES)
+pytestmark = pytest.mark.setups(*SITES)
 
 
 @implementer(IMetricsObserver)
@@ -48,7 +48,7 @@ async def test_metrics_of_every_route(start, endpoint, method):
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_observer_that_breaks_ends_the_connection(start, log_events):
+async def test_an_error_in_an_observer_closes_the_connection(start, log_events):
     """It may not raise; if it does, nobody waits for an answer that will not come."""
 
     class Broken(Metrics):
@@ -64,7 +64,7 @@ async def test_an_observer_that_breaks_ends_the_connection(start, log_events):
 
 
 @pytest_twisted.ensureDeferred
-async def test_metrics_of_what_is_refused(start):
+async def test_metrics_of_refused_requests(start):
     metrics = Metrics()
     async with start(metrics=metrics, access=RefusingController(DENIED)) as api:
         for method, path in (
@@ -85,7 +85,7 @@ async def test_metrics_of_what_is_refused(start):
 
 
 @pytest_twisted.ensureDeferred
-async def test_metrics_of_a_client_that_leaves(start, clock):
+async def test_a_disconnect_is_counted_as_499(start, clock):
     metrics = Metrics()
     held, reached = Deferred(), Deferred()
 

@@ -42,9 +42,9 @@ def answers(data, methods):
     assert received.rest() == b""
 
 
-@pytest.mark.flavours(*SITES, "ours-files")
+@pytest.mark.setups(*SITES, "ours-files")
 @pytest_twisted.ensureDeferred
-async def test_pipeline(api):
+async def test_pipelined_responses_end_where_they_declare(api):
     await api.push_image(b"layer")
     layer, manifest = digest_of(b"layer"), digest_of(image(b"{}", b"layer"))
     content = image(b"{}", b"layer")

@@ -20,7 +20,7 @@ from tests.api.endpoints import (
     RefusingController,
     path_of,
 )
-from tests.api.setups import FLAVOURS, SITES
+from tests.api.setups import SETUPS, SITES
 from tests.api.watched_driver import Watched, refuse
 from tests.support.http_client import connect, head, parse
 from tests.support.manifests import OCI_IMAGE, OCI_INDEX, descriptor, digest_of, image, index
@@ -30,14 +30,14 @@ from twisted_registry.repository.interfaces import IPresenceGate, IRegistryListe
 from twisted_registry.repository.presence import NullGate
 from twisted_registry.storage.memory import MemoryDriver
 
-pytestmark = pytest.mark.flavours(*SITES)
+pytestmark = pytest.mark.setups(*SITES)
 
-OURS = tuple(name for name in FLAVOURS if name == "ours-memory")
+OURS = tuple(name for name in SETUPS if name == "ours-memory")
 
 
 @pytest.mark.parametrize(("endpoint", "method"), ALL_REQUESTS)
 @pytest_twisted.ensureDeferred
-async def test_nobody_gets_anything_without_access(start, clock, endpoint, method):
+async def test_every_endpoint_requires_access(start, clock, endpoint, method):
     for error, status in ((UNAUTHORIZED, 401), (DENIED, 403)):
         access = RefusingController(error)
         async with start(driver=Watched(MemoryDriver(clock), refuse), access=access) as api:
@@ -68,7 +68,7 @@ async def test_nobody_gets_anything_without_access(start, clock, endpoint, metho
                 assert accesses == ((CATALOG,) if endpoint.handler == "catalog" else ())
 
 
-@pytest.mark.flavours(*OURS)
+@pytest.mark.setups(*OURS)
 @pytest.mark.parametrize(
     ("method", "path"),
     [
@@ -79,7 +79,7 @@ async def test_nobody_gets_anything_without_access(start, clock, endpoint, metho
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_no_byte_of_a_body_is_taken_without_access(start, method, path):
+async def test_a_body_is_not_read_without_access(start, method, path):
     """The answer comes although no body was sent, and 100 Continue does not."""
     for headers in (
         {"Content-Length": "1000000000", "Expect": "100-continue"},
@@ -96,9 +96,9 @@ async def test_no_byte_of_a_body_is_taken_without_access(start, method, path):
             await connection.closed
 
 
-@pytest.mark.flavours(*OURS)
+@pytest.mark.setups(*OURS)
 @pytest_twisted.ensureDeferred
-async def test_a_body_is_asked_for_with_access(start):
+async def test_a_body_is_requested_after_authorization(start):
     async with start() as api:
         connection = await connect(api.served.port)
         target = f"/v2/a/blobs/uploads/?digest={LAYER_DIGEST}"
@@ -111,7 +111,7 @@ async def test_a_body_is_asked_for_with_access(start):
 
 
 @pytest_twisted.ensureDeferred
-async def test_nothing_is_decided_before_access_is(start, clock):
+async def test_the_store_is_not_used_before_authorization(start, clock):
     """A slow controller is waited for."""
     decided = Deferred()
 
@@ -134,7 +134,7 @@ async def test_nothing_is_decided_before_access_is(start, clock):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_controller_that_breaks(start, logged_errors):
+async def test_an_error_in_the_access_controller_is_500(start, logged_errors):
     @implementer(IAccessController)
     class Broken:
         def authorize(self, caller, accesses):
@@ -158,7 +158,7 @@ class Gate(NullGate):
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_gate_is_obeyed(start):
+async def test_the_presence_gate_hides_content(start):
     gate = Gate()
     async with start(gate=gate) as api:
         subject = await api.push_image(b"layer")
@@ -195,9 +195,9 @@ async def test_the_gate_is_obeyed(start):
         assert len((await api("GET", f"a/referrers/{subject}")).json()["manifests"]) == 1
 
 
-@pytest.mark.flavours("ours-files", "stock-files")
+@pytest.mark.setups("ours-files", "stock-files")
 @pytest_twisted.ensureDeferred
-async def test_no_pull_is_so_warm_that_nobody_is_asked(start):
+async def test_every_warm_pull_asks_access_and_gate(start):
     """The same requests again and again: access and gate are asked of each, and obeyed at once (the
     gate for HEAD: who pulls gets what is there)."""
     gate = Gate()
@@ -248,7 +248,7 @@ class Listener:
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_listener_hears_of_everything(start):
+async def test_the_listener_gets_every_event(start):
     listener = Listener()
     async with start(listener=listener) as api:
         await api.push_blob(b"{}")
@@ -288,7 +288,7 @@ async def test_the_listener_hears_of_everything(start):
         assert listener.take() == [("delete", "blob", "a", config, None, None, None)]
 
 
-def test_the_defaults_are_what_they_say():
+def test_the_defaults_provide_their_interfaces():
     verifyObject(IAccessController, OpenAccess())
     verifyObject(IPresenceGate, NullGate())
     verifyObject(IRegistryListener, NullListener())

@@ -31,7 +31,7 @@ from twisted_registry.api.ranges import (
         (f"bytes=0-{10**19 - 1}", (0, 10)),
     ],
 )
-def test_a_part(header, expected):
+def test_a_range_is_parsed(header, expected):
     assert parse_range(header, 10) == ByteRange(*expected)
 
 
@@ -56,26 +56,26 @@ def test_a_part(header, expected):
         f"bytes=-{'9' * 10000}",
     ],
 )
-def test_what_is_not_understood_is_the_whole(header):
+def test_an_unsupported_range_is_the_whole_content(header):
     assert parse_range(header, 10) is None
 
 
 @pytest.mark.parametrize(
     "header", ["bytes=10-", "bytes=10-10", "bytes=99-100", "bytes=-0", "bytes=4-3"]
 )
-def test_outside(header):
+def test_a_range_outside_of_the_content_is_unsatisfiable(header):
     with pytest.raises(RangeUnsatisfiable):
         parse_range(header, 10)
 
 
 @pytest.mark.parametrize("header", ["bytes=0-", "bytes=0-0", "bytes=-1"])
-def test_nothing_has_no_parts(header):
+def test_empty_content_has_no_ranges(header):
     with pytest.raises(RangeUnsatisfiable):
         parse_range(header, 0)
 
 
 @given(st.integers(0, 40), st.integers(0, 50), st.integers(0, 50))
-def test_a_part_is_what_slicing_gives(size, first, last):
+def test_a_range_equals_a_slice(size, first, last):
     content = bytes(range(size))
     try:
         found = parse_range(f"bytes={first}-{last}", size)
@@ -90,7 +90,7 @@ def test_a_part_is_what_slicing_gives(size, first, last):
 
 
 @given(st.text(max_size=30), st.integers(0, 1000))
-def test_no_text_breaks_it(text, size):
+def test_any_text_is_parsed_or_unsatisfiable(text, size):
     for header in (text, f"bytes={text}"):
         try:
             found = parse_range(header, size)
@@ -109,7 +109,7 @@ def test_no_text_breaks_it(text, size):
         (" 0-9 ", (0, 10)),
     ],
 )
-def test_a_chunk(header, expected):
+def test_a_content_range_is_parsed(header, expected):
     assert parse_content_range(header) == ByteRange(*expected)
 
 
@@ -129,19 +129,19 @@ def test_a_chunk(header, expected):
         f"0-{10**19}",
     ],
 )
-def test_no_chunk(header):
+def test_an_invalid_content_range_is_refused(header):
     with pytest.raises(ContentRangeInvalid):
         parse_content_range(header)
 
 
 @given(st.integers(0, 10**18), st.integers(0, 10**18))
-def test_a_chunk_is_read_back(first, length):
+def test_a_formatted_content_range_is_parsed_back(first, length):
     header = f"{first}-{first + length}"
     assert parse_content_range(header) == ByteRange(first, length + 1)
 
 
 @given(st.text(max_size=30))
-def test_no_text_breaks_a_chunk(text):
+def test_any_text_is_a_content_range_or_refused(text):
     try:
         found = parse_content_range(text)
     except ContentRangeInvalid:

@@ -52,7 +52,7 @@ async def listed(api, query="", subject=DIGEST, name="a"):
 
 
 @pytest_twisted.ensureDeferred
-async def test_none(api):
+async def test_a_subject_without_referrers_has_an_empty_list(api):
     assert await listed(api) == ([], 1)
     await api.push_image()
     assert await listed(api) == ([], 1)
@@ -61,14 +61,14 @@ async def test_none(api):
 
 
 @pytest_twisted.ensureDeferred
-async def test_bad_digests(api):
+async def test_a_malformed_digest_is_refused(api):
     for text in ("x", "latest", "sha256:ab", f"md5:{'0' * 32}", f"sha256:{'G' * 64}"):
         response = await api("GET", f"a/referrers/{text}")
         assert (response.status, response.code) == (400, "DIGEST_INVALID")
 
 
 @pytest_twisted.ensureDeferred
-async def test_descriptors(api):
+async def test_descriptors_of_every_kind_of_manifest(api):
     await api.push_blob(b"{}")
     plain, typed = of(1), of(2, artifactType="application/vnd.example.sbom")
     as_index = index(subject=descriptor(SUBJECT, OCI_IMAGE))
@@ -105,7 +105,7 @@ async def test_descriptors(api):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_deleted_referrer(api):
+async def test_a_deleted_referrer_is_not_listed(api):
     await api.push_blob(b"{}")
     for number in (1, 2):
         await api.push_manifest(of(number), f"t{number}")
@@ -121,7 +121,7 @@ async def test_a_deleted_referrer(api):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_subject_of_another_algorithm(api):
+async def test_referrers_of_a_subject_of_another_algorithm(api):
     await api.push_blob(b"{}")
     subject = descriptor(SUBJECT, OCI_IMAGE, "sha512")
     content = image(b"{}", subject=subject)
@@ -132,9 +132,9 @@ async def test_a_subject_of_another_algorithm(api):
     assert await listed(api) == ([], 1)
 
 
-@pytest.mark.flavours(*SITES)
+@pytest.mark.setups(*SITES)
 @pytest_twisted.ensureDeferred
-async def test_pages(api):
+async def test_pages_have_every_referrer_once(api):
     """No page is larger than 4 MiB, and none is lost between two."""
     await api.push_blob(b"{}")
     expected = []
@@ -158,9 +158,9 @@ async def test_pages(api):
     assert pages > 1
 
 
-@pytest.mark.flavours(*SITES)
+@pytest.mark.setups(*SITES)
 @pytest_twisted.ensureDeferred
-async def test_a_referrer_that_fills_a_page(api):
+async def test_a_referrer_of_maximum_size_fits_a_page(api):
     """One whose annotations would be longer than a manifest may be if they were escaped."""
     await api.push_blob(b"{}")
     document = json.loads(of(1))
@@ -176,7 +176,7 @@ async def test_a_referrer_that_fills_a_page(api):
 
 
 @pytest_twisted.ensureDeferred
-async def test_last(api):
+async def test_last_is_any_text(api):
     await api.push_blob(b"{}")
     digests = sorted(digest_of(of(number)) for number in range(3))
     for number in range(3):

@@ -19,7 +19,7 @@ from twisted_registry.api.resource import RegistryResource
 from twisted_registry.auth.access import OpenAccess
 from twisted_registry.testing.server import serve
 
-pytestmark = pytest.mark.flavours(*SITES)
+pytestmark = pytest.mark.setups(*SITES)
 
 DIGEST = digest_of(b"")
 UPLOAD = "00000000-0000-4000-8000-000000000000"
@@ -40,7 +40,7 @@ ROUTES = (routes.BASE, routes.CATALOG_LIST, routes.REPOSITORY, *routes.ENDPOINTS
 
 
 @pytest_twisted.ensureDeferred
-async def test_version(api):
+async def test_the_base_endpoint_answers_the_version_check(api):
     for path in ("/v2/", "/v2", "/v2/?x=y"):
         for method in ("GET", "HEAD"):
             response = await api.request_target(method, path)
@@ -52,7 +52,7 @@ async def test_version(api):
 
 
 @pytest_twisted.ensureDeferred
-async def test_probe(api):
+async def test_the_root_answers_a_probe(api):
     for method in ("GET", "HEAD"):
         response = await api.request_target(method, "/")
         assert (response.status, response.body) == (200, b"")
@@ -60,7 +60,7 @@ async def test_probe(api):
 
 
 @pytest_twisted.ensureDeferred
-async def test_unknown_paths(api):
+async def test_unknown_paths_are_404(api):
     for path in (
         "x",
         "a/b/c",
@@ -81,7 +81,7 @@ async def test_unknown_paths(api):
 
 @pytest.mark.parametrize("prefix", ["", "/registry/", "/deep/er/"])
 @pytest_twisted.ensureDeferred
-async def test_paths_outside_of_the_api(start, prefix):
+async def test_paths_outside_of_the_prefix_are_404(start, prefix):
     async with start(prefix=prefix) as api:
         for path in ("/x", "/v1/", "/x/v2/", "//", "/v2x", "/%76%32%2f"):
             response = await api.request_target("GET", path)
@@ -94,7 +94,7 @@ async def test_paths_outside_of_the_api(start, prefix):
 
 @pytest.mark.parametrize("endpoint", ROUTES, ids=lambda endpoint: endpoint.handler)
 @pytest_twisted.ensureDeferred
-async def test_methods(api, endpoint):
+async def test_unsupported_methods_are_405_with_allow(api, endpoint):
     path = PATHS[endpoint.handler]
     allowed = [*endpoint.methods, "OPTIONS"]
     for method in (*EVERY_METHOD, "TRACE", "BREW"):
@@ -115,7 +115,7 @@ async def test_methods(api, endpoint):
 
 
 @pytest_twisted.ensureDeferred
-async def test_headers_of_the_operator(start):
+async def test_configured_headers_are_in_every_response(start):
     headers = {
         "Access-Control-Allow-Origin": ["https://ui.example"],
         "X-Content-Type-Options": ["nosniff"],
@@ -141,7 +141,7 @@ async def test_headers_of_the_operator(start):
 
 
 @pytest_twisted.ensureDeferred
-async def test_methods_that_the_operator_allows_to_browsers(start):
+async def test_a_cors_preflight_with_a_configured_origin_allows_the_methods(start):
     headers = {
         "access-control-allow-origin": ["*"],
         "Access-Control-Allow-Methods": ["HEAD", "GET"],
@@ -153,13 +153,13 @@ async def test_methods_that_the_operator_allows_to_browsers(start):
 
 
 @pytest_twisted.ensureDeferred
-async def test_no_methods_for_browsers_unless_the_operator_allows_an_origin(api):
+async def test_a_cors_preflight_without_a_configured_origin_allows_nothing(api):
     response = await api("OPTIONS", "a/tags/list", {"Access-Control-Request-Method": "GET"})
     assert response.get("Access-Control-Allow-Methods") is None
 
 
 @pytest_twisted.ensureDeferred
-async def test_extensions(api):
+async def test_extensions_are_discovered(api):
     response = await api("GET", "_oci/ext/discover")
     assert [extension["name"] for extension in response.json()["extensions"]] == ["_repository"]
     response = await api("GET", "a/_oci/ext/discover")
@@ -176,7 +176,7 @@ async def location(api, headers=()):
 
 
 @pytest_twisted.ensureDeferred
-async def test_prefix(start):
+async def test_the_api_is_served_below_a_prefix(start):
     async with start(prefix="/registry/") as api:
         assert (await api("GET", "")).status == 200
         assert (await api.request_target("GET", "/")).status == 200
@@ -188,7 +188,7 @@ async def test_prefix(start):
 
 @pytest.mark.parametrize("where", [[b"v2"], [b"deep", b"er", b"v2"], [b"any thing"]])
 @pytest_twisted.ensureDeferred
-async def test_embedding(where):
+async def test_the_resource_is_mounted_in_a_twisted_web_site(where):
     """A program may mount the API wherever it likes, under a Site of its own."""
     async with serve(reactor) as served:
         root = folder = Resource()
@@ -243,7 +243,7 @@ async def test_embedding(where):
     ],
 )  # fmt: skip
 @pytest_twisted.ensureDeferred
-async def test_locations(start, urls, headers, origin):
+async def test_locations_have_the_origin_that_the_client_uses(start, urls, headers, origin):
     async with start(settings=APISettings(urls=urls)) as api:
         response = await api("POST", "a/b/blobs/uploads/", headers, b"")
         if origin is None:
@@ -257,7 +257,7 @@ async def test_locations(start, urls, headers, origin):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_client_that_names_no_host(api):
+async def test_a_location_without_host_header_is_a_path(api):
     request = b"POST /v2/a/blobs/uploads/ HTTP/1.0\r\nContent-Length: 0\r\n\r\n"
     response = await api.raw(request, "POST")
     assert response.status == 202
@@ -265,7 +265,7 @@ async def test_a_client_that_names_no_host(api):
 
 
 @pytest_twisted.ensureDeferred
-async def test_queries_that_can_not_be_read(api):
+async def test_malformed_queries_are_refused(api):
     for query in ("n=%ff", "&".join(f"a{number}=1" for number in range(200))):
         response = await api("GET", f"_catalog?{query}")
         assert (response.status, response.code) == (400, "UNSUPPORTED"), query
@@ -276,7 +276,7 @@ async def test_queries_that_can_not_be_read(api):
 @pytest.mark.parametrize("name", ["A", "a/B", "-a", "a..b", "a//b", "..", ".", "a" * 256, "_x",
                                   "a%20b", "a%00", "%C3%A4", "a%5C", "a:b", "a@b"])  # fmt: skip
 @pytest_twisted.ensureDeferred
-async def test_names_that_break_the_grammar(api, name):
+async def test_malformed_names_are_refused(api, name):
     for method, path in (
         ("GET", "tags/list"),
         ("GET", "manifests/x"),
@@ -292,7 +292,7 @@ async def test_names_that_break_the_grammar(api, name):
 
 
 @pytest_twisted.ensureDeferred
-async def test_references_that_break_the_grammar(api):
+async def test_malformed_references_are_refused(api):
     await api.push_blob(b"x")
     for method, path, code in (
         ("GET", "a/manifests/.x", "TAG_INVALID"),
@@ -324,7 +324,7 @@ async def test_references_that_break_the_grammar(api):
 
 
 @pytest_twisted.ensureDeferred
-async def test_errors_are_what_the_specification_says(api):
+async def test_an_error_has_the_json_of_the_specification(api):
     response = await api("GET", f"a/blobs/{DIGEST}")
     assert response.status == 404
     assert response.get("Content-Type") == "application/json"
@@ -342,7 +342,7 @@ async def test_errors_are_what_the_specification_says(api):
 
 
 @pytest_twisted.ensureDeferred
-async def test_headers_that_are_no_text(api):
+async def test_headers_that_are_not_utf_8_are_accepted(api):
     for name in ("Authorization", "User-Agent", "Accept", "X-Forwarded-Host", "Range"):
         for path in ("", "a/tags/list", f"a/blobs/{DIGEST}", "x"):
             response = await api("GET", path, {name: "\x80\xff"})

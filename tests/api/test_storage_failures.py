@@ -16,12 +16,12 @@ from tests.support.manifests import digest_of
 from twisted_registry.storage.interfaces import IReader, StorageError
 from twisted_registry.storage.memory import MemoryDriver
 
-pytestmark = pytest.mark.flavours(*SITES)
+pytestmark = pytest.mark.setups(*SITES)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
 @pytest_twisted.ensureDeferred
-async def test_a_failing_call(start, clock, logged_errors, scenario):
+async def test_each_failing_storage_call_is_503_or_507(start, clock, logged_errors, scenario):
     for number in count():
         full = number % 2 == 1
         driver = Watched(MemoryDriver(clock), failing_at(None, None))
@@ -104,7 +104,7 @@ async def test_a_blob_of_which_the_store_sends_less_closes_the_connection(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_list_that_breaks_off_is_seen_to(start, clock, logged_errors):
+async def test_a_list_that_fails_halfway_closes_the_connection(start, clock, logged_errors):
     driver = Watched(MemoryDriver(clock), failing_at(None, None))
     async with start(driver=driver) as api:
         await api.push_image()
@@ -130,7 +130,7 @@ async def test_a_list_that_breaks_off_is_seen_to(start, clock, logged_errors):
 
 
 @pytest_twisted.ensureDeferred
-async def test_damaged_bytes_of_a_manifest(start, clock, logged_errors):
+async def test_damaged_manifest_bytes_are_not_served(start, clock, logged_errors):
     driver = MemoryDriver(clock)
     async with start(driver=driver) as api:
         digest = await api.push_image()
@@ -147,7 +147,7 @@ async def test_damaged_bytes_of_a_manifest(start, clock, logged_errors):
 
 
 @pytest_twisted.ensureDeferred
-async def test_empty_links(start, clock):
+async def test_empty_links_are_unknown_content(start, clock):
     """What a crash of another registry leaves counts as missing, and is repaired by a push."""
     driver = MemoryDriver(clock)
     async with start(driver=driver) as api:

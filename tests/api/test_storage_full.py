@@ -34,7 +34,7 @@ def made(request):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_warning_is_in_every_answer(made):
+async def test_a_warning_is_in_every_response(made):
     resource, api = made
     digest = await api.push_image(b"layer")
     resource.set_storage_state("nearly full", full=False)
@@ -53,7 +53,7 @@ async def test_a_warning_is_in_every_answer(made):
 
 
 @pytest_twisted.ensureDeferred
-async def test_pushes_are_refused_and_nothing_else(made):
+async def test_a_full_store_refuses_pushes_only(made):
     resource, api = made
     await api.push_image(b"layer")
     location = await api.start_upload()

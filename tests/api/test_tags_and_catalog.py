@@ -38,7 +38,7 @@ async def follow(api, path, key):
 
 
 @pytest_twisted.ensureDeferred
-async def test_all_tags(api):
+async def test_tags_are_listed_in_order(api):
     await tagged(api)
     response = await api("GET", "r/tags/list")
     assert response.status == 200
@@ -51,7 +51,7 @@ async def test_all_tags(api):
 
 
 @pytest_twisted.ensureDeferred
-async def test_tags_of_nobody(api):
+async def test_tags_of_an_unknown_repository_are_404(api):
     for method in ("GET", "HEAD"):
         response = await api(method, "nobody/tags/list")
         assert response.status == 404
@@ -64,7 +64,7 @@ async def test_tags_of_nobody(api):
 
 @pytest.mark.parametrize("number", [1, 2, 5, 13, 14, 15, 1000])
 @pytest_twisted.ensureDeferred
-async def test_pages_of_tags(api, number):
+async def test_pages_have_every_tag_once(api, number):
     await tagged(api)
     found, sizes = await follow(api, f"r/tags/list?n={number}", "tags")
     assert found == TAGS
@@ -91,7 +91,7 @@ async def test_pages_of_tags(api, number):
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_parts_of_tags(api, query, expected):
+async def test_tags_by_n_and_last(api, query, expected):
     await tagged(api)
     response = await api("GET", f"r/tags/list?{query}")
     assert response.json()["tags"] == expected
@@ -99,19 +99,19 @@ async def test_parts_of_tags(api, query, expected):
         assert response.get("Link") is None
 
 
-@pytest.mark.flavours(*SITES)
+@pytest.mark.setups(*SITES)
 @pytest.mark.parametrize("path", ["r/tags/list", "_catalog"])
 @pytest_twisted.ensureDeferred
-async def test_numbers_that_are_none(api, path):
+async def test_an_invalid_n_is_refused(api, path):
     await tagged(api)
     for number in ("-1", "x", "", "1.5", "0x1", "+1", "%C2%B2", "1e3", "9" * 30, "%201"):
         response = await api("GET", f"{path}?n={number}")
         assert (response.status, response.code) == (400, "PAGINATION_NUMBER_INVALID"), number
 
 
-@pytest.mark.flavours(*SITES)
+@pytest.mark.setups(*SITES)
 @pytest_twisted.ensureDeferred
-async def test_more_tags_than_a_page_may_have(start):
+async def test_n_is_reduced_to_the_limit_of_tags(start):
     async with start(settings=APISettings(tags_limit=3)) as api:
         await tagged(api)
         found, sizes = await follow(api, "r/tags/list?n=1000", "tags")
@@ -120,9 +120,9 @@ async def test_more_tags_than_a_page_may_have(start):
         assert (await api("GET", "r/tags/list")).json()["tags"] == TAGS
 
 
-@pytest.mark.flavours(*SITES)
+@pytest.mark.setups(*SITES)
 @pytest_twisted.ensureDeferred
-async def test_very_many_tags(api):
+async def test_a_long_list_of_tags_is_streamed(api):
     """A list of all, longer than what is asked of the store at once."""
     await tagged(api)
     tags = api.served.registry.repository("r").tags
@@ -138,7 +138,7 @@ async def test_very_many_tags(api):
 
 
 @pytest_twisted.ensureDeferred
-async def test_catalog(api):
+async def test_the_catalog_lists_repositories_in_order(api):
     assert (await api("GET", "_catalog")).json() == {"repositories": []}
     for name in reversed(NAMES):
         await api.push_blob(b"x", name)
@@ -154,7 +154,7 @@ async def test_catalog(api):
 
 @pytest.mark.parametrize("number", [1, 2, 3, 8, 9, 10])
 @pytest_twisted.ensureDeferred
-async def test_pages_of_the_catalog(api, number):
+async def test_pages_have_every_repository_once(api, number):
     for name in NAMES:
         await api.push_blob(b"x", name)
     found, sizes = await follow(api, f"_catalog?n={number}", "repositories")
@@ -178,16 +178,16 @@ async def test_pages_of_the_catalog(api, number):
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_parts_of_the_catalog(api, query, expected):
+async def test_repositories_by_n_and_last(api, query, expected):
     for name in NAMES:
         await api.push_blob(b"x", name)
     response = await api("GET", f"_catalog?{query}")
     assert response.json()["repositories"] == expected
 
 
-@pytest.mark.flavours(*SITES)
+@pytest.mark.setups(*SITES)
 @pytest_twisted.ensureDeferred
-async def test_more_of_the_catalog_than_a_page_may_have(start):
+async def test_n_above_the_catalog_limit_is_refused(start):
     async with start(settings=APISettings(catalog_limit=4)) as api:
         for name in NAMES:
             await api.push_blob(b"x", name)
@@ -197,9 +197,9 @@ async def test_more_of_the_catalog_than_a_page_may_have(start):
         assert (found, sizes) == (NAMES, [4, 4, 1])
 
 
-@pytest.mark.flavours(*SITES)
+@pytest.mark.setups(*SITES)
 @pytest_twisted.ensureDeferred
-async def test_a_hundred_of_the_catalog_unless_said_otherwise(api):
+async def test_the_catalog_has_100_names_by_default(api):
     names = [f"n{number:03}" for number in range(130)]
     for name in names:
         await api.push_blob(b"x", name)

@@ -25,17 +25,17 @@ def unpack(text):
     return UploadState.unpack(text, SECRET, STATE.name, STATE.id)
 
 
-def test_what_is_packed_is_unpacked():
+def test_a_packed_state_is_unpacked():
     assert unpack(STATE.pack(SECRET)) == STATE
 
 
-def test_whose_it_is():
+def test_the_owner_is_part_of_the_state():
     mine = evolve(STATE, owner="ada")
     assert unpack(mine.pack(SECRET)) == mine
     assert b"Owner" not in urlsafe_b64decode(STATE.pack(SECRET))
 
 
-def test_one_that_distribution_made():
+def test_a_state_of_distribution_is_unpacked():
     document = json.dumps(
         {
             "Name": STATE.name,
@@ -79,12 +79,12 @@ def test_one_that_distribution_made():
         ),
     ],
 )
-def test_anything_else_is_refused(text):
+def test_malformed_text_is_refused(text):
     with pytest.raises(StateInvalid):
         unpack(text)
 
 
-def test_no_bit_can_be_changed():
+def test_a_changed_bit_is_refused():
     text = STATE.pack(SECRET)
     for index, character in enumerate(text.rstrip("=")):
         other = "A" if character != "A" else "B"
@@ -96,12 +96,12 @@ def test_no_bit_can_be_changed():
 
 
 @given(st.text())
-def test_no_text_breaks_it(text):
+def test_any_text_is_unpacked_or_refused(text):
     with pytest.raises(StateInvalid):
         unpack(text)
 
 
 @given(st.binary(max_size=60))
-def test_no_signed_document_breaks_it(document):
+def test_any_signed_document_is_unpacked_or_refused(document):
     with pytest.raises(StateInvalid):
         unpack(signed(document))

@@ -8,23 +8,23 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 
-from tests.api.setups import FLAVOURS, SITES
-from tests.api.upload_checks import DIGEST, ONE, THREE, TWO, WHOLE, accepted, closed
+from tests.api.setups import SETUPS, SITES
+from tests.api.upload_checks import DIGEST, ONE, THREE, TWO, WHOLE, check_accepted, finish_upload
 from tests.support.http_client import chunked, connect, head, parse, with_query
 from tests.support.manifests import digest_of
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.filesystem.driver import FilesystemDriver
 from twisted_registry.storage.memory import MemoryDriver
 
-ON_FILES = tuple(name for name in FLAVOURS if name.endswith("files"))
-OURS = tuple(name for name in FLAVOURS if name.startswith("ours"))
+ON_FILES = tuple(name for name in SETUPS if name.endswith("files"))
+OURS = tuple(name for name in SETUPS if name.startswith("ours"))
 
 
 @pytest_twisted.ensureDeferred
-async def test_begin(api):
+async def test_an_upload_is_started(api):
     for path in ("a/blobs/uploads/", "a/blobs/uploads"):
         response = await api("POST", path, body=b"")
-        url = accepted(response, 0)
+        url = check_accepted(response, 0)
         assert url.startswith(f"http://{api.host}/v2/a/blobs/uploads/")
         assert response.get("Content-Length") == "0"
         least = api.driver.min_chunk_bytes
@@ -34,11 +34,11 @@ async def test_begin(api):
 @pytest_twisted.ensureDeferred
 async def test_post_then_put(api):
     """The two requests of most clients (end-4a, end-6)."""
-    await closed(api, await api.start_upload(), WHOLE, body=WHOLE)
+    await finish_upload(api, await api.start_upload(), WHOLE, body=WHOLE)
 
 
 @pytest_twisted.ensureDeferred
-async def test_streamed_put(api):
+async def test_a_chunked_put_finishes_an_upload(api):
     url = with_query(await api.start_upload(), digest=DIGEST)
     response = await api.stream("PUT", url, ONE, TWO, THREE)
     assert response.status == 201
@@ -46,83 +46,87 @@ async def test_streamed_put(api):
 
 
 @pytest_twisted.ensureDeferred
-async def test_streamed_patch_then_put(api):
+async def test_a_chunked_patch_then_an_empty_put(api):
     """What docker does: one PATCH of unknown length, then a PUT without a body."""
     response = await api.stream("PATCH", await api.start_upload(), ONE, TWO, THREE)
-    url = accepted(response, len(WHOLE))
-    await closed(api, url, WHOLE)
+    url = check_accepted(response, len(WHOLE))
+    await finish_upload(api, url, WHOLE)
 
 
 @pytest_twisted.ensureDeferred
-async def test_patches_without_ranges(api):
+async def test_patches_without_content_range_append(api):
     url = await api.start_upload()
     size = 0
     for chunk in (ONE, TWO, THREE):
         size += len(chunk)
-        url = accepted(await api.request_target("PATCH", url, body=chunk), size)
-        assert accepted(await api.request_target("GET", url), size)
-        assert accepted(await api.request_target("HEAD", url), size)
-    await closed(api, url, WHOLE, body=b"")
+        url = check_accepted(await api.request_target("PATCH", url, body=chunk), size)
+        assert check_accepted(await api.request_target("GET", url), size)
+        assert check_accepted(await api.request_target("HEAD", url), size)
+    await finish_upload(api, url, WHOLE, body=b"")
 
 
 @pytest.mark.parametrize("form", ["{}-{}", "bytes {}-{}/*"])
 @pytest_twisted.ensureDeferred
-async def test_chunks(api, form):
+async def test_chunks_with_content_range(api, form):
     url = await api.start_upload()
     size = 0
     for chunk in (ONE, TWO):
         header = form.format(size, size + len(chunk) - 1)
         size += len(chunk)
-        url = accepted(
+        url = check_accepted(
             await api.request_target("PATCH", url, {"Content-Range": header}, chunk), size
         )
     header = form.format(size, size + len(THREE) - 1)
-    await closed(api, url, WHOLE, body=THREE, **{"Content-Range": header})
+    await finish_upload(api, url, WHOLE, body=THREE, **{"Content-Range": header})
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_streamed_chunk(api):
+async def test_a_chunked_body_with_content_range(api):
     url = await api.start_upload()
     headers = {"Content-Range": f"0-{len(WHOLE) - 1}"}
-    url = accepted(await api.stream("PATCH", url, ONE, TWO, THREE, headers=headers), len(WHOLE))
-    await closed(api, url, WHOLE)
+    url = check_accepted(
+        await api.stream("PATCH", url, ONE, TWO, THREE, headers=headers), len(WHOLE)
+    )
+    await finish_upload(api, url, WHOLE)
 
 
 @pytest_twisted.ensureDeferred
-async def test_nothing(api):
-    await closed(api, await api.start_upload(), b"")
-    await closed(api, await api.start_upload(), b"", body=b"")
-    url = accepted(await api.request_target("PATCH", await api.start_upload(), body=b""), 0)
-    await closed(api, url, b"")
+async def test_an_empty_blob_is_uploaded(api):
+    await finish_upload(api, await api.start_upload(), b"")
+    await finish_upload(api, await api.start_upload(), b"", body=b"")
+    url = check_accepted(await api.request_target("PATCH", await api.start_upload(), body=b""), 0)
+    await finish_upload(api, url, b"")
 
 
 @pytest_twisted.ensureDeferred
-async def test_large(api):
+async def test_a_large_blob_is_uploaded(api):
     content = os.urandom(5 * 1024 * 1024 + 1)
     half = len(content) // 2
-    url = accepted(
+    url = check_accepted(
         await api.request_target("PATCH", await api.start_upload(), body=content[:half]), half
     )
-    await closed(api, url, content, body=content[half:])
+    await finish_upload(api, url, content, body=content[half:])
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha384", "sha512"])
 @pytest_twisted.ensureDeferred
-async def test_algorithms(api, algorithm):
+async def test_uploads_of_every_algorithm(api, algorithm):
     url = await api.start_upload(query=f"?digest-algorithm={algorithm}")
     assert ("digest-algorithm" in url) == (algorithm != "sha256")
-    url = accepted(await api.request_target("PATCH", url, body=ONE), len(ONE))
-    await closed(api, url, ONE + TWO, digest_of(ONE + TWO, algorithm), TWO)
+    url = check_accepted(await api.request_target("PATCH", url, body=ONE), len(ONE))
+    await finish_upload(api, url, ONE + TWO, digest_of(ONE + TWO, algorithm), TWO)
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_algorithm_that_was_not_said_beforehand(api):
-    url = accepted(await api.request_target("PATCH", await api.start_upload(), body=ONE), len(ONE))
-    await closed(api, url, ONE, digest_of(ONE, "sha512"))
+async def test_an_algorithm_that_was_not_declared_at_the_start(api):
+    url = check_accepted(
+        await api.request_target("PATCH", await api.start_upload(), body=ONE), len(ONE)
+    )
+    await finish_upload(api, url, ONE, digest_of(ONE, "sha512"))
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_single_post(api):
+async def test_a_post_with_digest_stores_a_blob(api):
     for algorithm in ("sha256", "sha512"):
         digest = digest_of(WHOLE, algorithm)
         response = await api("POST", f"a/blobs/uploads/?digest={digest}", body=WHOLE)
@@ -133,14 +137,14 @@ async def test_a_single_post(api):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_single_post_of_unknown_length(api):
+async def test_a_chunked_post_stores_a_blob(api):
     response = await api.stream("POST", f"/v2/a/blobs/uploads/?digest={DIGEST}", ONE, TWO, THREE)
     assert response.status == 201
     assert (await api("GET", f"a/blobs/{DIGEST}")).body == WHOLE
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_single_post_of_other_bytes(api):
+async def test_a_post_with_a_wrong_digest_is_refused(api):
     response = await api("POST", f"a/blobs/uploads/?digest={DIGEST}", body=ONE)
     assert (response.status, response.code) == (400, "DIGEST_INVALID")
     for content in (ONE, WHOLE):
@@ -148,18 +152,18 @@ async def test_a_single_post_of_other_bytes(api):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_single_post_of_nothing(api):
+async def test_a_post_of_an_empty_blob(api):
     nothing = digest_of(b"")
     response = await api("POST", f"a/blobs/uploads/?digest={nothing}", body=b"")
     assert response.status == 201
     assert (await api("GET", f"a/blobs/{nothing}")).status == 200
     # A digest without its bytes: the client wants to send them later.
     response = await api("POST", f"a/blobs/uploads/?digest={DIGEST}", body=b"")
-    await closed(api, accepted(response, 0), WHOLE, body=WHOLE)
+    await finish_upload(api, check_accepted(response, 0), WHOLE, body=WHOLE)
 
 
 @pytest_twisted.ensureDeferred
-async def test_mount(api):
+async def test_a_blob_is_mounted_from_a_repository(api):
     await api.push_blob(WHOLE, "from/there")
     response = await api("POST", f"a/blobs/uploads/?mount={DIGEST}&from=from%2Fthere", body=b"")
     assert (response.status, response.body) == (201, b"")
@@ -169,7 +173,7 @@ async def test_mount(api):
 
 
 @pytest_twisted.ensureDeferred
-async def test_mount_from_anywhere(api):
+async def test_a_blob_is_mounted_from_any_repository(api):
     await api.push_blob(WHOLE, "there")
     for query in (f"mount={DIGEST}", f"mount={DIGEST}&from="):
         response = await api("POST", f"a/blobs/uploads/?{query}", body=b"")
@@ -179,7 +183,7 @@ async def test_mount_from_anywhere(api):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_mount_that_is_not_possible_begins_an_upload(api):
+async def test_an_impossible_mount_starts_an_upload(api):
     await api.push_blob(ONE, "there")
     for query in (
         f"mount={DIGEST}&from=there",
@@ -188,14 +192,16 @@ async def test_a_mount_that_is_not_possible_begins_an_upload(api):
         f"mount={digest_of(ONE)}&from=nobody",
         "from=there",
     ):
-        url = accepted(await api("POST", f"a/blobs/uploads/?{query}", body=b""), 0)
-        await closed(api, url, TWO, body=TWO)
+        url = check_accepted(await api("POST", f"a/blobs/uploads/?{query}", body=b""), 0)
+        await finish_upload(api, url, TWO, body=TWO)
     assert (await api("GET", f"a/blobs/{digest_of(ONE)}")).status == 404
 
 
 @pytest_twisted.ensureDeferred
-async def test_cancel(api):
-    url = accepted(await api.request_target("PATCH", await api.start_upload(), body=ONE), len(ONE))
+async def test_a_cancelled_upload_is_unknown(api):
+    url = check_accepted(
+        await api.request_target("PATCH", await api.start_upload(), body=ONE), len(ONE)
+    )
     response = await api.request_target("DELETE", url)
     assert (response.status, response.body) == (204, b"")
     for method in ("GET", "PATCH", "PUT", "DELETE"):
@@ -206,33 +212,33 @@ async def test_cancel(api):
         assert (response.status, response.code) == (404, "BLOB_UPLOAD_UNKNOWN"), method
 
 
-@pytest.mark.flavours(*OURS)
+@pytest.mark.setups(*OURS)
 @pytest.mark.parametrize("secret", [None, b"configured"])
 @pytest_twisted.ensureDeferred
-async def test_after_a_restart(flavour, start, tmp_path, secret):
+async def test_an_upload_continues_after_a_restart(setup, start, tmp_path, secret):
     """Another process serves the same store, with and without a configured secret."""
     path = str(tmp_path / "shared")
 
     def again(driver):
-        return FilesystemDriver(path, reactor) if "files" in flavour else driver
+        return FilesystemDriver(path, reactor) if "files" in setup else driver
 
-    driver = FilesystemDriver(path, reactor) if "files" in flavour else MemoryDriver(reactor)
+    driver = FilesystemDriver(path, reactor) if "files" in setup else MemoryDriver(reactor)
     async with start(driver=driver, secret=secret) as api:
-        url = accepted(
+        url = check_accepted(
             await api.request_target("PATCH", await api.start_upload(), body=ONE), len(ONE)
         )
         idle = await api.start_upload()
     async with start(driver=again(driver), secret=secret) as api:
         url, idle = (f"http://{api.host}/" + location.split("/", 3)[3] for location in (url, idle))
-        url = accepted(await api.request_target("PATCH", url, body=TWO), len(ONE + TWO))
-        await closed(api, url, ONE + TWO)
-        await closed(api, idle, THREE, body=THREE)
+        url = check_accepted(await api.request_target("PATCH", url, body=TWO), len(ONE + TWO))
+        await finish_upload(api, url, ONE + TWO)
+        await finish_upload(api, idle, THREE, body=THREE)
         assert isinstance(api.served.registry, Registry)
 
 
-@pytest.mark.flavours(*SITES)
+@pytest.mark.setups(*SITES)
 @pytest_twisted.ensureDeferred
-async def test_a_changed_secret_refuses_old_states(start, clock):
+async def test_a_state_with_an_old_secret_is_refused(start, clock):
     driver = MemoryDriver(clock)
     async with start(driver=driver, secret=b"one") as api:
         url = await api.start_upload()
@@ -241,12 +247,12 @@ async def test_a_changed_secret_refuses_old_states(start, clock):
         response = await api.request_target("PATCH", url, body=ONE)
         assert (response.status, response.code) == (404, "BLOB_UPLOAD_INVALID")
         response = await api.request_target("GET", url)
-        await closed(api, accepted(response, 0), ONE, body=ONE)
+        await finish_upload(api, check_accepted(response, 0), ONE, body=ONE)
 
 
-@pytest.mark.flavours(*OURS)
+@pytest.mark.setups(*OURS)
 @pytest_twisted.ensureDeferred
-async def test_two_writers_at_once(api):
+async def test_of_two_concurrent_writers_one_is_refused(api):
     url = await api.start_upload()
     slow = await connect(api.served.port)
     headers = {"Transfer-Encoding": "chunked", "Expect": "100-continue"}
@@ -261,13 +267,13 @@ async def test_two_writers_at_once(api):
     assert response.get("Location") is not None
     slow.send(chunked(ONE))
     await slow.closed
-    url = accepted(parse(slow.received, "PATCH"), len(ONE))
-    await closed(api, url, ONE)
+    url = check_accepted(parse(slow.received, "PATCH"), len(ONE))
+    await finish_upload(api, url, ONE)
 
 
-@pytest.mark.flavours(*OURS)
+@pytest.mark.setups(*OURS)
 @pytest_twisted.ensureDeferred
-async def test_an_upload_that_is_cancelled_while_it_grows(api):
+async def test_an_upload_is_cancelled_during_a_patch(api):
     url = await api.start_upload()
     slow = await connect(api.served.port)
     slow.send(
@@ -289,22 +295,24 @@ class Large(MemoryDriver):
     min_chunk_bytes = 5 * 1024 * 1024
 
 
-@pytest.mark.flavours(*SITES)
+@pytest.mark.setups(*SITES)
 @pytest_twisted.ensureDeferred
-async def test_a_store_that_wants_large_chunks(start, clock):
+async def test_the_minimum_chunk_size_of_the_store_is_announced(start, clock):
     driver = Large(clock)
     driver.min_chunk_bytes = 5 * 1024 * 1024
     async with start(driver=driver) as api:
         response = await api("POST", "a/blobs/uploads/", body=b"")
         assert response.get("OCI-Chunk-Min-Length") == str(5 * 1024 * 1024)
-        await closed(api, response.get("Location"), ONE, body=ONE)
+        await finish_upload(api, response.get("Location"), ONE, body=ONE)
 
 
-@pytest.mark.flavours(*ON_FILES)
+@pytest.mark.setups(*ON_FILES)
 @pytest_twisted.ensureDeferred
-async def test_nothing_stays_behind(api, tmp_path):
-    url = accepted(await api.request_target("PATCH", await api.start_upload(), body=ONE), len(ONE))
-    await closed(api, url, ONE)
+async def test_finished_uploads_leave_no_files(api, tmp_path):
+    url = check_accepted(
+        await api.request_target("PATCH", await api.start_upload(), body=ONE), len(ONE)
+    )
+    await finish_upload(api, url, ONE)
     await api("POST", f"a/blobs/uploads/?digest={DIGEST}", body=ONE)
     url = await api.start_upload()
     await api.request_target("PUT", with_query(url, digest=DIGEST), body=ONE)
@@ -314,9 +322,9 @@ async def test_nothing_stays_behind(api, tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_same_blob_twice_at_once(api):
+async def test_the_same_blob_is_pushed_concurrently(api):
     urls = [await api.start_upload() for _ in range(3)]
     for url in urls:
         await api.request_target("PATCH", url, body=WHOLE)
     for url in urls:
-        await closed(api, url.partition("?")[0], WHOLE)
+        await finish_upload(api, url.partition("?")[0], WHOLE)

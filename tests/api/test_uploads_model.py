@@ -7,7 +7,7 @@ import pytest_twisted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.api.setups import FLAVOURS
+from tests.api.setups import SETUPS
 from tests.support.http_client import with_query
 from tests.support.manifests import digest_of
 
@@ -26,10 +26,10 @@ STEPS = st.one_of(
 class Model:
     """One upload as it should be."""
 
-    def __init__(self, api, url, flavour):
+    def __init__(self, api, url, setup):
         self.api = api
         self.first = self.newest = url
-        self.flavour = flavour
+        self.setup = setup
         self.content = b""
         self.alive = True
         self.stored = set()
@@ -131,10 +131,10 @@ class Model:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(steps=st.lists(STEPS, max_size=10))
-@pytest.mark.flavours(*(name for name in FLAVOURS if name in {"ours-memory", "stock-memory"}))
+@pytest.mark.setups(*(name for name in SETUPS if name in {"ours-memory", "stock-memory"}))
 @pytest_twisted.ensureDeferred
-async def test_any_sequence(api, flavour, steps):
-    model = Model(api, await api.start_upload(), flavour)
+async def test_any_sequence_of_requests_to_an_upload(api, setup, steps):
+    model = Model(api, await api.start_upload(), setup)
     for name, *arguments in steps:
         await getattr(model, name)(*arguments)
     await model.end()

@@ -1,4 +1,4 @@
-"""An upload in parts, and what is true of it in the end."""
+"""Content in three parts, and checks of the responses of an upload."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ WHOLE = ONE + TWO + THREE
 DIGEST = digest_of(WHOLE)
 
 
-async def closed(api, url, content, digest=None, body=None, **headers):
-    """Close an upload, and check that all of it is there."""
+async def finish_upload(api, url, content, digest=None, body=None, **headers):
+    """Finish an upload, and check that its blob is served."""
     digest = digest or digest_of(content)
     response = await api.request_target("PUT", with_query(url, digest=digest), headers, body)
     assert response.status == 201, response
@@ -21,8 +21,8 @@ async def closed(api, url, content, digest=None, body=None, **headers):
     assert (await api.request_target("GET", url)).code == "BLOB_UPLOAD_UNKNOWN"
 
 
-def accepted(response, size):
-    """A 202 or 204 that says how far the upload is; its Location."""
+def check_accepted(response, size):
+    """Check a 202 or 204 with the stored size, and return its Location."""
     assert response.status in {202, 204}, response
     assert response.body == b""
     assert response.get("Range") == f"0-{max(size - 1, 0)}"
@@ -30,10 +30,10 @@ def accepted(response, size):
     return response.get("Location")
 
 
-async def refused(api, response, size):
-    """A 416 with which a client can go on; its Location."""
+async def check_range_refused(api, response, size):
+    """Check a 416 that allows the client to continue, and return its Location."""
     assert (response.status, response.code) == (416, "RANGE_INVALID")
     assert response.get("Range") == f"0-{max(size - 1, 0)}"
     url = response.get("Location")
-    assert accepted(await api.request_target("GET", url), size)
+    assert check_accepted(await api.request_target("GET", url), size)
     return url

@@ -1,4 +1,4 @@
-"""Stores that misbehave when a test says so."""
+"""A storage driver whose calls a test holds back or fails."""
 
 from __future__ import annotations
 
@@ -21,10 +21,13 @@ UNWATCHED = {"close", "lock"}
 
 @implementer(IStorageDriver)
 class Watched:
-    """Passes every call on, after ``before(call)`` has had its say.
+    """A driver that calls ``before(number, name)`` before each call of another driver.
 
-    ``call`` is a number that counts up, and a name. ``before`` returns None, or a Deferred for
-    which the call then waits (and with which it fails).
+    ``number`` counts the calls from 0. ``before`` returns None, or a Deferred that the call waits
+    for, and with which it fails.
+
+    :ivar calls: the names of the calls.
+    :ivar opened: the number of open readers and writers.
     """
 
     def __init__(self, driver, before):
@@ -83,7 +86,7 @@ class WatchedOptional:
 
 @implementer(IReader)
 class WatchedReader:
-    """A reader of a watched store; ``opened`` counts what is not closed yet."""
+    """A reader of a watched driver."""
 
     def __init__(self, store, reader):
         self._store, self._reader = store, reader
@@ -113,7 +116,7 @@ class WatchedReader:
 
 @implementer(IWriter)
 class WatchedWriter:
-    """A writer of a watched store."""
+    """A writer of a watched driver."""
 
     def __init__(self, store, writer):
         self._store, self._writer = store, writer
@@ -156,17 +159,17 @@ class WatchedWriter:
         if not self._closed:
             self._closed = True
             self._store.opened -= 1
-        # Freeing works even when the store fails: that is part of the promise.
+        # Drivers guarantee that this works even if the store fails.
         return getattr(self._writer, name)()
 
 
 def refuse(number, name):
-    """Fail a test that touches storage at all."""
+    """Fail a test that uses storage at all."""
     return fail(AssertionError(f"storage was touched: call {number}, {name}"))
 
 
 def failing_at(number, error):
-    """Fail the call of this number (None: none) with ``error``."""
+    """Fail the call with this number (None: no call) with ``error``."""
 
     def before(call, _name):
         return fail(error) if call == number else None
@@ -175,7 +178,7 @@ def failing_at(number, error):
 
 
 class HeldCall:
-    """Holds one call back; ``reached`` fires when it is made."""
+    """Holds one call back; ``reached`` fires with its name when it is made."""
 
     def __init__(self, number):
         self.number = number

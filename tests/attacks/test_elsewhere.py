@@ -27,7 +27,7 @@ middleware:
 
 @pytest.mark.parametrize("kind", [PASSWORDS, SIGNED, OWN])
 @pytest_twisted.ensureDeferred
-async def test_a_redirect_to_the_store_takes_nothing_of_the_caller_along(tmp_path, kind):
+async def test_a_redirect_has_no_credentials_of_the_caller(tmp_path, kind):
     async with defended(kind, tmp_path, more=MIDDLEWARE) as world:
         target = f"/v2/secret/app/blobs/{digest_of(LAYER)}"
         for user, status in (("", 401), ("ada", 403)):
@@ -57,7 +57,7 @@ _SOUND = re.compile(r"https?://(?:[A-Za-z0-9._~-]+|\[[0-9a-f:]+\])(?::\d{1,5})?/
 
 @pytest.mark.parametrize("kind", [SIGNED, OWN])
 @pytest_twisted.ensureDeferred
-async def test_a_host_that_a_caller_makes_up_does_not_get_into_a_challenge(tmp_path, kind):
+async def test_a_forged_host_is_not_in_a_challenge(tmp_path, kind):
     async with defended(kind, tmp_path, token=", autoredirect: true") as world:
         for host in HOSTS:
             said = host.encode().decode("latin-1")
@@ -78,7 +78,7 @@ async def test_a_host_that_a_caller_makes_up_does_not_get_into_a_challenge(tmp_p
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_host_that_the_operator_set_is_the_one(tmp_path):
+async def test_a_configured_host_is_in_the_challenge(tmp_path):
     async with defended(OWN, tmp_path, http="  host: https://registry.example\n") as world:
         for name in ("Host", "X-Forwarded-Host"):
             answer = await world.api.request_target("GET", "/v2/", {name: "evil.example"})

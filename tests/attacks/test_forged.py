@@ -120,7 +120,7 @@ FORGERIES = {
 
 @pytest.mark.parametrize("name", FORGERIES)
 @pytest_twisted.ensureDeferred
-async def test_a_forged_token(world, name):
+async def test_a_forged_token_is_refused(world, name):
     kind = SIGNED if world.kind == PASSWORDS else world.kind
     token = await _good(world, kind)
     forged = FORGERIES[name](token)
@@ -153,14 +153,14 @@ def signed(**more):
     ],
 )  # fmt: skip
 @pytest_twisted.ensureDeferred
-async def test_a_token_that_was_signed_for_something_else(world, more):
+async def test_a_token_for_another_audience_issuer_or_time_is_refused(world, more):
     """The key is the one that is trusted; what it says is not for us, or not for now."""
     challenge = await world.refuses(f"Bearer {signed(**more)}")
     assert ('error="invalid_token"' in challenge) == (world.kind != PASSWORDS)
 
 
 @pytest_twisted.ensureDeferred
-async def test_credentials_of_one_scheme_are_none_of_another(world):
+async def test_credentials_of_another_scheme_are_refused(world):
     async def status(authorization):
         return (
             await world.api.request_target("GET", TARGET, {"Authorization": authorization})
@@ -202,7 +202,7 @@ HEADERS = {
 
 
 @pytest_twisted.ensureDeferred
-async def test_no_other_header_says_who_somebody_is(world):
+async def test_no_other_header_authenticates(world):
     for name, value in HEADERS.items():
         for method in ("GET", "HEAD", "DELETE", "PUT", "POST"):
             answer = await world.api.request_target(method, TARGET, {name: value}, b"")
@@ -213,7 +213,7 @@ async def test_no_other_header_says_who_somebody_is(world):
 
 
 @pytest_twisted.ensureDeferred
-async def test_two_headers_are_not_more_than_one(world):
+async def test_two_authorization_headers_give_no_more_access_than_one(world):
     """Whatever stands beside it: what is wrong lets nobody in that the right one would not."""
     good = (await _shown(world, "ada"))["Authorization"]
     own = "/v2/team/app/tags/list"

@@ -45,7 +45,7 @@ def tells_nothing(answer):
 @pytest.mark.parametrize("user", NO)
 @pytest.mark.parametrize(("method", "target"), REQUESTS)
 @pytest_twisted.ensureDeferred
-async def test_a_repository_of_others_looks_like_one_that_is_not_there(world, user, method, target):
+async def test_a_forbidden_repository_looks_like_an_unknown_one(world, user, method, target):
     body = None if method in {"GET", "HEAD"} else b"nowhere"
     seen = []
     for name in ("secret/app", "secret/not"):
@@ -83,7 +83,7 @@ THROUGH_MINE = [
 
 @pytest.mark.parametrize(("method", "target", "status"), THROUGH_MINE)
 @pytest_twisted.ensureDeferred
-async def test_nothing_of_others_is_reached_through_ones_own(world, method, target, status):
+async def test_content_of_others_is_not_reachable_elsewhere(world, method, target, status):
     body = b"" if method == "POST" else None
     answer = await world("ada", method, f"/v2/team/app/{target}", (), body)
     assert answer.status == status
@@ -95,7 +95,7 @@ async def test_nothing_of_others_is_reached_through_ones_own(world, method, targ
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_manifest_brings_nothing_of_others_along(world):
+async def test_a_manifest_cannot_reference_content_of_others(world):
     for content in (SECRET_IMAGE, SIGNATURE, image(b"{}", LAYER), image(CONFIG)):
         answer = await world("ada", "PUT", "/v2/team/app/manifests/stolen", (), content)
         assert (answer.status, answer.code) == (400, "MANIFEST_BLOB_UNKNOWN")
@@ -112,7 +112,7 @@ async def test_a_manifest_brings_nothing_of_others_along(world):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_list_has_what_its_reader_may_pull(world):
+async def test_the_catalog_lists_only_pullable_repositories(world):
     for query in ("", "?n=1000", "?n=1&last=public/app", "?last=secret/a", "?last=s"):
         answer = await world("ada", "GET", f"/v2/_catalog{query}")
         assert answer.status == 200
@@ -125,7 +125,7 @@ async def test_a_list_has_what_its_reader_may_pull(world):
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_upload_is_for_whoever_began_it(world):
+async def test_an_upload_is_usable_only_by_its_owner(world):
     answer = await world("ada", "POST", "/v2/team/app/blobs/uploads/", (), b"")
     url = answer.get("Location")
     target = url[url.index("/v2/") :]

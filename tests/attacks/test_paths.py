@@ -74,7 +74,7 @@ PLACES = [
 
 @pytest.mark.parametrize(("method", "target", "answers"), PLACES)
 @pytest_twisted.ensureDeferred
-async def test_a_name_leads_nowhere(world, method, target, answers):
+async def test_a_malformed_name_reaches_no_file(world, method, target, answers):
     before = world.tree()
     for name in OUTSIDE:
         body = b"{}" if method in {"PUT", "POST", "PATCH"} else None
@@ -93,7 +93,7 @@ async def test_a_name_leads_nowhere(world, method, target, answers):
 
 @pytest.mark.parametrize("place", ["config", "layer", "subject", "child"])
 @pytest_twisted.ensureDeferred
-async def test_a_digest_in_a_manifest_leads_nowhere(world, place):
+async def test_a_malformed_digest_in_a_manifest_reaches_no_file(world, place):
     before = world.tree()
     for text in ("../../canary", "sha256:../../canary", "sha256:" + "../" * 21 + "a",
                  "sha256:" + "A" * 64, "sha256:\0", "\u2025\u2215", "/etc/passwd", "", 1, None, [],
@@ -115,7 +115,7 @@ async def test_a_digest_in_a_manifest_leads_nowhere(world, place):
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_name_in_a_scope_leads_nowhere(world):
+async def test_a_malformed_name_in_a_scope_is_not_granted(world):
     """Rules are made for names: one for ``team/**`` gives nothing that only begins like it."""
     if world.kind != OWN:
         return

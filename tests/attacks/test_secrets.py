@@ -65,7 +65,7 @@ async def traffic(world):
 
 
 @pytest_twisted.ensureDeferred
-async def test_nothing_that_is_said_or_logged_has_a_secret(world):
+async def test_no_response_and_no_log_line_has_a_secret(world):
     answers, given = await traffic(world)
     secrets = secrets_of(world, given)
     assert len(secrets) > 8
@@ -79,7 +79,7 @@ async def test_nothing_that_is_said_or_logged_has_a_secret(world):
 
 
 @pytest_twisted.ensureDeferred
-async def test_no_object_shows_a_secret(world):
+async def test_no_repr_has_a_secret(world):
     """Whatever of ours is in memory, as a debugger or a traceback would show it."""
     _, given = await traffic(world)
     secrets = secrets_of(world, given)
@@ -97,7 +97,7 @@ async def test_no_object_shows_a_secret(world):
     assert {"Configuration", "RegistryService", "SchemeAccess"} <= looked_at
 
 
-def test_no_list_of_processes_shows_a_secret(tmp_path):
+def test_no_command_line_or_environment_has_a_secret(tmp_path):
     """The configuration is handed to workers otherwise than by their command lines."""
     http = f"http:\n  addr: 127.0.0.1:0\n  secret: {SERVER_SECRET}\n  workers: 2\n"
     path = configured(tmp_path, STORE + http + section(PASSWORDS, tmp_path))

@@ -43,7 +43,7 @@ async def _root(world, scope="repository:secret/app:pull"):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_login_is_for_its_request_and_not_for_the_connection(world):
+async def test_a_login_applies_to_one_request_only(world):
     root = await _root(world)
     good, none = kept("GET", TARGET, root), kept("GET", TARGET)
     found, received = await statuses(world, good + none + good + none, expected=4)
@@ -55,7 +55,7 @@ async def test_a_login_is_for_its_request_and_not_for_the_connection(world):
 
 @pytest.mark.parametrize("method", ["PUT", "POST", "PATCH"])
 @pytest_twisted.ensureDeferred
-async def test_a_refused_body_is_no_request(world, method):
+async def test_a_refused_body_is_not_parsed_as_a_request(world, method):
     """A proxy in front took it for a body; whoever is next on the connection gets no answer of it.
 
     :param method: of a request that is refused before its body is there.
@@ -78,7 +78,7 @@ async def test_a_refused_body_is_no_request(world, method):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_request_with_two_frames_reaches_nobody(world):
+async def test_a_request_with_ambiguous_framing_is_refused(world):
     smuggled = kept("GET", TARGET)
     for framing in (
         "Content-Length: 4\r\nTransfer-Encoding: chunked",
@@ -103,7 +103,7 @@ async def test_a_request_with_two_frames_reaches_nobody(world):
 
 @pytest.mark.parametrize("scheme", ["Basic", "Bearer", "Other", ""])
 @pytest_twisted.ensureDeferred
-async def test_very_long_credentials(world, scheme):
+async def test_very_long_credentials_are_refused(world, scheme):
     for size, expected in ((1000, {401}), (16_000, {401}), (17_000, {431}), (2_000_000, {431})):
         for letter in ("A", "=", ".", ":", "\xff", "eyJ."):
             text = f"{scheme} {letter * (size // len(letter))}".strip()
@@ -119,7 +119,7 @@ async def test_very_long_credentials(world, scheme):
 
 
 @pytest_twisted.ensureDeferred
-async def test_very_many_scopes(world):
+async def test_the_number_of_scopes_is_limited(world):
     if world.kind != OWN:
         return
     sent = {"Authorization": shown("root", USERS["root"])}
@@ -147,7 +147,7 @@ async def test_very_many_scopes(world):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_stranger_who_leaves_in_the_middle_leaves_nothing(world):
+async def test_an_anonymous_disconnect_leaves_no_files(world):
     before = world.tree()
     for cut in (10, 60, -1):
         connection = await connect(world.api.served.port)

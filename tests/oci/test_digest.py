@@ -34,7 +34,7 @@ def is_digest(text):
 
 
 @given(NEAR_DIGEST)
-def test_parse_takes_what_the_recogniser_takes(text):
+def test_parse_accepts_the_grammar_of_the_specification(text):
     try:
         digest = Digest.parse(text)
     except DigestInvalid:
@@ -67,7 +67,7 @@ def test_parse_takes_what_the_recogniser_takes(text):
         ("sha256:" + "=" * 64, "64 lower-case"),
     ],
 )
-def test_what_is_no_digest_is_told_why(text, words):
+def test_an_invalid_digest_has_a_reason(text, words):
     with pytest.raises(DigestInvalid, match=words):
         Digest.parse(text)
 
@@ -90,7 +90,7 @@ def test_long_input_is_refused_in_linear_time(text):
 
 
 @given(st.binary(max_size=200), st.sampled_from(list(ALGORITHMS)))
-def test_the_digest_of_bytes_is_that_of_hashlib(content, algorithm):
+def test_the_digest_equals_that_of_hashlib(content, algorithm):
     digest = Digest.of(content, algorithm)
     assert digest.hex == getattr(hashlib, algorithm)(content).hexdigest()
     assert Digest.parse(str(digest)) == digest
@@ -100,36 +100,36 @@ def test_the_digest_of_bytes_is_that_of_hashlib(content, algorithm):
 
 
 @given(st.lists(st.binary(max_size=50)), st.sampled_from(list(ALGORITHMS)))
-def test_a_running_hash_ends_at_the_digest_of_the_whole(pieces, algorithm):
+def test_a_hasher_has_the_digest_of_all_pieces(pieces, algorithm):
     running = hasher(algorithm)
     for piece in pieces:
         running.update(piece)
     assert Digest.from_hasher(running) == Digest.of(b"".join(pieces), algorithm)
 
 
-def test_without_an_algorithm_the_canonical_one_is_used():
+def test_the_default_algorithm_is_the_canonical_one():
     assert CANONICAL == "sha256"
     assert Digest.of(b"x").algorithm == "sha256"
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha1", "", "SHA256", "shake_128", "sha256\n"])
-def test_other_algorithms_are_not_served(algorithm):
+def test_other_algorithms_are_refused(algorithm):
     with pytest.raises(DigestInvalid, match="sha256"):
         hasher(algorithm)
 
 
 @given(st.lists(st.builds(Digest.of, st.binary(), st.sampled_from(list(ALGORITHMS)))))
-def test_digests_sort_as_their_text_does(digests):
+def test_digests_sort_like_their_text(digests):
     assert [str(digest) for digest in sorted(digests)] == sorted(map(str, digests))
 
 
-def test_a_digest_can_be_a_key_and_can_not_be_changed():
+def test_a_digest_is_hashable_and_immutable():
     digest = Digest.of(b"x")
     assert {digest: 1}[Digest.parse(str(digest))] == 1
     with pytest.raises(AttributeError):
         digest.hex = "0" * 64
 
 
-def test_the_recogniser_is_not_vacuous():
+def test_the_reference_grammar_accepts_and_rejects():
     assert is_digest("sha256:" + "0" * 64)
     assert not is_digest("sha256:" + string.ascii_uppercase)

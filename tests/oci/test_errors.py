@@ -27,7 +27,7 @@ SPECIFIED = {
 }
 
 
-def test_every_code_of_the_specification_is_there():
+def test_every_code_of_the_specification_exists():
     assert set(ErrorCode.__members__) >= SPECIFIED
 
 
@@ -37,19 +37,19 @@ def test_no_code_is_an_alias_of_another():
 
 
 @pytest.mark.parametrize("code", ErrorCode)
-def test_every_code_has_a_status_of_an_error_and_a_sentence(code):
+def test_every_code_has_an_error_status_and_a_message(code):
     assert 400 <= code.status <= 599
     assert code.message
     assert RegistryError(code).http_status == code.status
 
 
 @pytest.mark.parametrize("code", ErrorCode)
-def test_the_body_is_the_form_of_the_specification(code):
+def test_the_body_has_the_form_of_the_specification(code):
     body = json.loads(json.dumps(RegistryError(code).as_json()))
     assert body == {"errors": [{"code": code.name, "message": code.message}]}
 
 
-def test_detail_message_and_status_replace_those_of_the_code():
+def test_detail_message_and_status_override_those_of_the_code():
     error = RegistryError(
         ErrorCode.UNKNOWN, detail={"a": 1}, message="why", status=418, headers=(("X", "y"),)
     )
@@ -61,11 +61,11 @@ def test_detail_message_and_status_replace_those_of_the_code():
 
 
 @pytest.mark.parametrize("detail", ["", 0, False, [], {}])
-def test_a_false_detail_is_a_detail(detail):
+def test_a_falsy_detail_is_included(detail):
     assert RegistryError(ErrorCode.UNKNOWN, detail).as_json()["errors"][0]["detail"] == detail
 
 
-def test_it_can_be_raised_chained_and_told_apart():
+def test_errors_are_raised_and_chained():
     cause = ValueError()
     with pytest.raises(RegistryError) as caught:
         raise RegistryError(ErrorCode.DENIED) from cause
@@ -73,13 +73,13 @@ def test_it_can_be_raised_chained_and_told_apart():
     assert caught.value != RegistryError(ErrorCode.DENIED)
 
 
-def test_it_can_not_be_changed():
+def test_an_error_is_immutable():
     error = RegistryError(ErrorCode.DENIED)
     with pytest.raises(AttributeError):
         error.code = ErrorCode.UNKNOWN
 
 
-def test_what_a_command_says_of_it():
+def test_the_text_of_an_error_has_code_message_and_detail():
     error = RegistryError(ErrorCode.NAME_UNKNOWN)
     assert str(error) == "NAME_UNKNOWN: repository name not known to registry"
     error = RegistryError(ErrorCode.DENIED, message="this tag is immutable", detail={"tag": "v1"})

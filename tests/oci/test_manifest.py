@@ -38,7 +38,7 @@ from twisted_registry.oci.manifest import (
 
 
 @pytest.mark.parametrize("media_type", [OCI_IMAGE, DOCKER_IMAGE])
-def test_an_image(media_type):
+def test_an_image_is_parsed(media_type):
     manifest = parse_document(image_document(), media_type)
     assert (manifest.media_type, manifest.kind) == (media_type, ManifestKind.IMAGE)
     assert manifest.config == Descriptor(CONFIG, Digest.of(b"{}"), 2)
@@ -49,7 +49,7 @@ def test_an_image(media_type):
 
 
 @pytest.mark.parametrize("media_type", [OCI_INDEX, DOCKER_INDEX])
-def test_an_index(media_type):
+def test_an_index_is_parsed(media_type):
     platform = {"architecture": "arm", "os": "linux", "variant": "v7"}
     manifest = parse_document(
         index_document(manifests=[descriptor(b"child", OCI_IMAGE, platform=platform)]), media_type
@@ -61,7 +61,7 @@ def test_an_index(media_type):
     assert manifest.blobs == manifest.layers == ()
 
 
-def test_an_artifact_manifest():
+def test_an_artifact_is_parsed():
     manifest = parse_document(artifact_document(artifactType="a/b", subject=descriptor(b"subject")))
     assert manifest.kind is ManifestKind.ARTIFACT
     assert [blob.digest for blob in manifest.blobs] == [Digest.of(b"one")]
@@ -87,7 +87,7 @@ def test_layers_and_manifests_may_be_missing_null_or_empty():
         assert parse_document(document, OCI_INDEX).manifests == ()
 
 
-def test_a_layer_with_urls_or_of_a_foreign_type_need_not_be_held():
+def test_a_layer_with_urls_or_of_a_foreign_type_is_foreign():
     urls = ["https://example.org/layer"]
     foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
     nondistributable = "application/vnd.oci.image.layer.nondistributable.v1.tar"
@@ -105,12 +105,12 @@ def test_a_layer_with_urls_or_of_a_foreign_type_need_not_be_held():
 # The media type.
 
 
-def test_the_document_says_what_it_is_when_the_request_does_not():
+def test_the_declared_type_is_used_without_content_type():
     assert parse_document(image_document(mediaType=DOCKER_IMAGE)).media_type == DOCKER_IMAGE
     assert parse_document({"mediaType": OTHER}).media_type == OTHER
 
 
-def test_without_any_word_the_shape_decides():
+def test_the_type_is_guessed_from_the_shape():
     assert parse_document(image_document()).media_type == OCI_IMAGE
     assert parse_document(index_document()).media_type == OCI_INDEX
     assert parse_document(image_document(mediaType="")).media_type == OCI_IMAGE
@@ -121,13 +121,13 @@ def test_without_any_word_the_shape_decides():
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"{}", b"[]", b"5", b'{"config": 1}'])
-def test_nothing_says_what_it_is(content):
+def test_a_document_without_any_type_is_refused(content):
     with pytest.raises(ManifestInvalid):
         parse_manifest(content, None)
 
 
 @pytest.mark.parametrize("media_type", [*KIND_BY_MEDIA_TYPE, OTHER])
-def test_a_document_of_another_type_than_the_request_says_is_refused(media_type):
+def test_a_content_type_that_differs_from_the_declared_type_is_refused(media_type):
     with pytest.raises(ManifestInvalid, match="Content-Type"):
         parse_document(
             {**image_document(), "mediaType": "application/vnd.example.other"}, media_type
@@ -135,7 +135,7 @@ def test_a_document_of_another_type_than_the_request_says_is_refused(media_type)
 
 
 @pytest.mark.parametrize("declared", [5, None, ["a"], {}, True])
-def test_a_media_type_that_is_no_string(declared):
+def test_a_declared_type_that_is_not_a_string_is_refused(declared):
     if declared is None:
         assert parse_document(image_document(mediaType=None), OCI_IMAGE).media_type == OCI_IMAGE
         return
@@ -162,7 +162,7 @@ BAD_TYPES = [
 
 
 @pytest.mark.parametrize("media_type", BAD_TYPES)
-def test_a_media_type_that_could_not_stand_in_a_header(media_type):
+def test_a_media_type_that_is_invalid_in_a_header_is_refused(media_type):
     # It would be sent as the Content-Type of every later answer.
     content = json.dumps({"mediaType": media_type}).encode()
     for said in (None, media_type):
@@ -174,7 +174,7 @@ def test_a_media_type_that_could_not_stand_in_a_header(media_type):
         parse_manifest(b"text", media_type)
 
 
-def test_what_a_stored_document_tells_of_its_type():
+def test_the_declared_type_of_a_stored_document():
     assert declared_media_type(json.dumps({"mediaType": OTHER}).encode()) == OTHER
     for content in (b"text", b"{}", b'{"mediaType": ""}', b'{"mediaType": 5}', b"[]"):
         assert declared_media_type(content) is None
@@ -185,14 +185,14 @@ def test_what_a_stored_document_tells_of_its_type():
 
 @pytest.mark.parametrize("media_type", [OCI_IMAGE, DOCKER_IMAGE])
 @pytest.mark.parametrize("manifests", [None, [], [descriptor(b"child", OCI_IMAGE)], "x"])
-def test_an_image_that_is_an_index_too(media_type, manifests):
+def test_an_image_with_manifests_is_refused(media_type, manifests):
     with pytest.raises(ManifestInvalid, match="manifests"):
         parse_document(image_document(manifests=manifests), media_type)
 
 
 @pytest.mark.parametrize("media_type", [OCI_INDEX, DOCKER_INDEX])
 @pytest.mark.parametrize("extra", [{"layers": []}, {"config": None}, {"layers": [descriptor()]}])
-def test_an_index_that_is_an_image_too(media_type, extra):
+def test_an_index_with_layers_or_config_is_refused(media_type, extra):
     with pytest.raises(ManifestInvalid, match="index"):
         parse_document(index_document(**extra), media_type)
 
@@ -207,14 +207,14 @@ def test_an_index_that_is_an_image_too(media_type, extra):
         '{"schemaVersion": 2, "config": %s, "layers": [%s], "mediaType": "", "mediaType": ""}',
     ],
 )
-def test_a_key_that_stands_twice(text):
+def test_a_duplicate_key_is_refused(text):
     config = json.dumps(descriptor(b"{}", CONFIG))
     with pytest.raises(ManifestInvalid):
         parse_manifest((text % (config, config)).encode(), OCI_IMAGE)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32", "latin-1"])
-def test_json_is_utf_8_without_a_mark(encoding):
+def test_json_that_is_not_utf_8_is_refused(encoding):
     # RFC 8259 section 8.1. What Python's reader would guess, others refuse.
     content = json.dumps(image_document(annotations={"a": "\u00e9"}), ensure_ascii=False).encode(
         encoding
@@ -224,7 +224,7 @@ def test_json_is_utf_8_without_a_mark(encoding):
     assert declared_media_type(content) is None
 
 
-def test_half_a_character_is_not_utf_8():
+def test_a_lone_surrogate_is_refused():
     content = json.dumps(image_document(annotations={"a": "@"})).encode()
     with pytest.raises(ManifestInvalid):
         parse_manifest(content.replace(b"@", b"\xed\xa0\x80"), OCI_IMAGE)
@@ -234,7 +234,7 @@ def test_half_a_character_is_not_utf_8():
 
 
 @pytest.mark.parametrize("version", [None, 1, 3, "2", True, 2.0, [2], 10**400])
-def test_schema_version(version):
+def test_another_schema_version_is_refused(version):
     for document, media_type in ((image_document(), OCI_IMAGE), (index_document(), OCI_INDEX)):
         with pytest.raises(ManifestInvalid, match="schemaVersion"):
             parse_document({**document, "schemaVersion": version}, media_type)
@@ -244,7 +244,7 @@ def test_schema_version(version):
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"5", b'"x"', b"{", b"\xff", b"{}x"])
 @pytest.mark.parametrize("media_type", KIND_BY_MEDIA_TYPE)
-def test_what_is_no_json_object(content, media_type):
+def test_content_that_is_not_a_json_object_is_refused(content, media_type):
     with pytest.raises(ManifestInvalid, match="JSON object"):
         parse_manifest(content, media_type)
 
@@ -275,7 +275,7 @@ BAD_DESCRIPTORS = [
 
 
 @pytest.mark.parametrize(("bad", "where"), BAD_DESCRIPTORS)
-def test_a_descriptor_that_is_none_is_named(bad, where):
+def test_an_invalid_descriptor_is_named(bad, where):
     documents = [
         (image_document(layers=[descriptor(), bad]), OCI_IMAGE, "layers[1]"),
         (image_document(config=bad), DOCKER_IMAGE, "config"),
@@ -292,7 +292,7 @@ def test_a_descriptor_that_is_none_is_named(bad, where):
 
 
 @pytest.mark.parametrize("value", ["x", {}, 5, True, ""])
-def test_a_list_of_descriptors_that_is_none(value):
+def test_an_invalid_list_of_descriptors_is_refused(value):
     for document, media_type in (
         (image_document(layers=value), OCI_IMAGE),
         (index_document(manifests=value), OCI_INDEX),
@@ -302,19 +302,19 @@ def test_a_list_of_descriptors_that_is_none(value):
             parse_document(document, media_type)
 
 
-def test_an_image_needs_a_configuration():
+def test_an_image_without_config_is_refused():
     with pytest.raises(ManifestInvalid, match="config"):
         parse_document(without_key(image_document(), "config"), OCI_IMAGE)
 
 
 @pytest.mark.parametrize("value", ["x", [], 5, {"a": 5}, {"a": None}, {"a": {}}])
-def test_annotations_are_strings(value):
+def test_annotations_that_are_not_strings_are_refused(value):
     with pytest.raises(ManifestInvalid, match="annotations"):
         parse_document(image_document(annotations=value), OCI_IMAGE)
 
 
 @pytest.mark.parametrize("value", [5, [], {}, True])
-def test_the_artifact_type_is_a_string(value):
+def test_an_artifact_type_that_is_not_a_string_is_refused(value):
     with pytest.raises(ManifestInvalid, match="artifactType"):
         parse_document(image_document(artifactType=value), OCI_IMAGE)
 
@@ -325,11 +325,11 @@ def test_the_artifact_type_is_a_string(value):
 @pytest.mark.parametrize(
     "content", [b"", b"text", b"\xff\x00", b"[1]", b"[" * 100_000, b"9" * 9999]
 )
-def test_an_unknown_type_may_hold_anything(content):
+def test_an_unknown_type_may_have_any_content(content):
     assert parse_manifest(content, OTHER) == Manifest(OTHER, ManifestKind.OPAQUE)
 
 
-def test_an_unknown_type_may_name_a_subject():
+def test_an_unknown_type_may_have_a_subject():
     document = {"subject": descriptor(b"s"), "artifactType": "a/b", "annotations": {"k": "v"}}
     manifest = parse_document(document, OTHER)
     assert manifest.kind is ManifestKind.OPAQUE
@@ -347,7 +347,7 @@ def test_an_unknown_type_may_name_a_subject():
         {"artifactType": 5},
     ],
 )
-def test_what_an_unknown_type_means_by_known_words_is_its_own_business(fields):
+def test_invalid_fields_of_an_unknown_type_are_ignored(fields):
     assert parse_document({"layers": 5, "manifests": 5, **fields}, OTHER) == Manifest(
         OTHER, ManifestKind.OPAQUE
     )
@@ -362,7 +362,7 @@ def referrer(document, media_type):
     return parse_document(document, media_type).referrer_descriptor(DIGEST, 12)
 
 
-def test_a_referrer_has_type_digest_and_size():
+def test_a_referrer_descriptor_has_type_digest_and_size():
     assert referrer(index_document(), OCI_INDEX) == {
         "mediaType": OCI_INDEX,
         "digest": str(DIGEST),
@@ -371,7 +371,7 @@ def test_a_referrer_has_type_digest_and_size():
 
 
 @pytest.mark.parametrize("fields", [{}, {"artifactType": ""}, {"artifactType": None}])
-def test_an_image_without_artifact_type_takes_that_of_its_configuration(fields):
+def test_the_artifact_type_of_an_image_is_that_of_its_config(fields):
     assert referrer(image_document(**fields), OCI_IMAGE)["artifactType"] == CONFIG
     assert referrer(image_document(**fields), DOCKER_IMAGE)["artifactType"] == CONFIG
 
@@ -380,17 +380,17 @@ def test_an_image_without_artifact_type_takes_that_of_its_configuration(fields):
     ("document", "media_type"),
     [(index_document(), OCI_INDEX), (artifact_document(), OCI_ARTIFACT), ({}, OTHER)],
 )
-def test_nothing_else_gets_an_artifact_type_that_it_has_not(document, media_type):
+def test_other_kinds_have_no_default_artifact_type(document, media_type):
     assert "artifactType" not in referrer(document, media_type)
     assert "artifactType" not in referrer({**document, "artifactType": ""}, media_type)
     assert referrer({**document, "artifactType": "a/b"}, media_type)["artifactType"] == "a/b"
 
 
-def test_an_images_own_artifact_type_comes_first():
+def test_the_artifact_type_of_an_image_overrides_that_of_its_config():
     assert referrer(image_document(artifactType="a/b"), OCI_IMAGE)["artifactType"] == "a/b"
 
 
-def test_annotations_are_copied_if_there_are_any():
+def test_a_referrer_descriptor_has_the_annotations():
     annotations = {"org.example.k": "v", "": "\u00e9\U0001f600"}
     assert (
         referrer(image_document(annotations=annotations), OCI_IMAGE)["annotations"] == annotations
@@ -400,7 +400,7 @@ def test_annotations_are_copied_if_there_are_any():
 
 
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
-def test_numbers_that_json_has_not(constant):
+def test_nan_and_infinity_are_refused(constant):
     text = json.dumps(image_document(annotations={})).replace("{}", f'{{"a": {constant}}}')
     with pytest.raises(ManifestInvalid, match="JSON object"):
         parse_manifest(text.encode(), OCI_IMAGE)

@@ -85,7 +85,7 @@ HOSTILE = st.one_of(
 @example(NESTED[0], OCI_IMAGE)
 @example(NESTED[1], None)
 @example(NESTED[2], None)
-def test_whatever_comes_in_a_manifest_or_a_refusal_comes_out(content, media_type):
+def test_any_document_is_parsed_or_refused(content, media_type):
     try:
         manifest = parse_manifest(content, media_type)
     except ManifestInvalid:
@@ -101,6 +101,6 @@ def test_whatever_comes_in_a_manifest_or_a_refusal_comes_out(content, media_type
 
 
 @given(HOSTILE)
-def test_whatever_is_stored_tells_a_type_or_none(content):
+def test_any_stored_document_has_a_media_type_or_none(content):
     for found in (declared_media_type(content), guess_media_type(content)):
         assert found is None or "/" in found

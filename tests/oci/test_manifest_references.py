@@ -21,7 +21,7 @@ def references(**document):
     return parse_references(json.dumps({"schemaVersion": 2, **document}).encode())
 
 
-def test_what_an_image_refers_to():
+def test_references_of_an_image():
     found = references(
         mediaType=OCI_IMAGE,
         config=part(A),
@@ -32,14 +32,14 @@ def test_what_an_image_refers_to():
     assert found == References(frozenset([A, B, LONG]), frozenset(), C)
 
 
-def test_what_an_index_refers_to():
+def test_references_of_an_index():
     found = references(
         mediaType=OCI_INDEX, manifests=[part(A, OCI_IMAGE), part(B, OCI_INDEX), part(C)]
     )
     assert found == References(frozenset([A, B, C]), frozenset([A, B]), None)
 
 
-def test_of_an_unknown_type_everything_that_looks_like_a_digest_counts():
+def test_an_unknown_type_references_everything_that_looks_like_a_digest():
     found = references(
         mediaType="application/vnd.unknown+json", subject=part(A), a=[{"b": f"see {LONG}, {C}"}]
     )
@@ -54,5 +54,5 @@ def test_of_an_unknown_type_everything_that_looks_like_a_digest_counts():
         json.dumps({"schemaVersion": 3, "mediaType": OCI_IMAGE, "x": str(B)}).encode(),
     ],
 )
-def test_so_it_does_in_what_is_no_manifest(content):
+def test_an_invalid_manifest_references_everything_that_looks_like_a_digest(content):
     assert parse_references(content) == References(frozenset([B]))

@@ -77,7 +77,7 @@ NEAR_NAME = st.one_of(
 @example("a" * 255)
 @example("a" * 256)
 @example("\u0130")
-def test_names_are_those_of_the_recogniser(text):
+def test_names_match_the_grammar_of_the_specification(text):
     if is_name(text):
         assert check_name(text) == text
     else:
@@ -89,7 +89,7 @@ def test_names_are_those_of_the_recogniser(text):
 @pytest.mark.parametrize(
     "name", ["a", "0", "a.b", "a_b", "a__b", "a-b", "a----b", "a/b/c", "a-b/0"]
 )
-def test_good_names(name):
+def test_valid_names(name):
     assert is_name(name)
     assert check_name(name) == name
 
@@ -101,7 +101,7 @@ def test_good_names(name):
         *["A", "a b", "a\x00", "a\n", "..", "a/../b", "a/_layers", "_catalog", "a\u00e9", "a%2fb"],
     ],
 )
-def test_bad_names(name):
+def test_invalid_names(name):
     assert not is_name(name)
     with pytest.raises(NameInvalid):
         check_name(name)
@@ -131,7 +131,7 @@ def test_long_input_is_refused_in_linear_time(text):
         check_tag(text)
 
 
-def test_a_name_that_is_too_long_is_told_so():
+def test_a_too_long_name_has_its_own_error():
     with pytest.raises(NameInvalid, match=str(MAX_NAME_LENGTH)):
         check_name("a" * (MAX_NAME_LENGTH + 1))
 
@@ -143,7 +143,7 @@ def test_a_name_that_is_too_long_is_told_so():
 @example(".a")
 @example("-a")
 @example("\u0661")
-def test_tags_are_those_of_the_recogniser(text):
+def test_tags_match_the_grammar_of_the_specification(text):
     if is_tag(text):
         assert check_tag(text) == text
     else:
@@ -186,5 +186,5 @@ def test_an_upload_id_is_a_uuid(text):
 
 
 @pytest.mark.parametrize("text", ["", ".", "..", "0" * 36, "6B4479EE-79C9-48E5-ACE5-0E23C8383F7AA"])
-def test_other_text_is_no_upload_id(text):
+def test_other_text_is_not_an_upload_id(text):
     assert not is_upload_id(text)

@@ -27,7 +27,7 @@ from twisted_registry.oci.patterns import Glob, GlobInvalid, GlobSet
         ("**/**", ["a", "a/b"], []),
     ],
 )
-def test_what_a_pattern_matches(pattern, matching, others):
+def test_a_pattern_matches_names(pattern, matching, others):
     glob = Glob.parse(pattern)
     assert [name for name in (*matching, *others) if glob.matches(name)] == matching
 
@@ -51,12 +51,12 @@ def test_what_a_pattern_matches(pattern, matching, others):
         "a" * 256,
     ],
 )
-def test_what_is_no_pattern(text):
+def test_an_invalid_pattern_is_refused(text):
     with pytest.raises(GlobInvalid):
         Glob.parse(text)
 
 
-def test_an_exclamation_mark_takes_away_wherever_it_stands():
+def test_an_exclamation_mark_excludes_at_any_position():
     choice = GlobSet.parse(["!team/secret/**", "team/**", "alpine"])
     names = ["alpine", "team/a", "team/secret", "team/secret/x", "other"]
     assert [name for name in names if name in choice] == ["alpine", "team/a", "team/secret"]
@@ -66,7 +66,7 @@ def test_an_exclamation_mark_takes_away_wherever_it_stands():
     ("patterns", "everything"),
     [(["**"], True), (["a", "**"], True), (["**", "!a"], False), (["*"], False), ([], False)],
 )
-def test_everything(patterns, everything):
+def test_a_set_that_matches_everything(patterns, everything):
     assert GlobSet.parse(patterns).matches_everything is everything
 
 
@@ -102,14 +102,14 @@ patterns = st.lists(starred | st.just("**"), min_size=1, max_size=6)
 @given(patterns, components)
 @example(["a*a", "**", "b"], ["aa", "ab", "b", "b"])
 @example(["**", "a", "**", "*b"], ["b", "a", "a", "b"])
-def test_it_is_what_trying_everything_finds(pattern, name):
+def test_a_pattern_matches_like_a_backtracking_matcher(pattern, name):
     glob = Glob.parse("/".join(pattern))
     # Two of them in a row are one.
     once = [each for i, each in enumerate(pattern) if each != "**" or pattern[i - 1 : i] != ["**"]]
     assert glob.matches("/".join(name)) is reference(once, name)
 
 
-def test_no_pattern_takes_long():
+def test_matching_takes_linear_time():
     # By trying everything each of these would take longer than anybody waits.
     name = "a" * 255
     assert not Glob.parse("a*" * 120 + "b").matches(name)
@@ -128,19 +128,19 @@ def test_no_pattern_takes_long():
         ("_X", ["_X"], ["_x"]),
     ],
 )
-def test_patterns_of_tags(pattern, tags, others):
+def test_a_pattern_matches_tags(pattern, tags, others):
     glob = Glob.parse_tag(pattern)
     assert [tag for tag in tags if not glob.matches(tag)] == []
     assert [tag for tag in others if glob.matches(tag)] == []
 
 
 @pytest.mark.parametrize("text", ["", "a/b", "**", "v**", "a b", "!", "x" * 129, "é", "[v]"])
-def test_no_patterns_of_tags(text):
+def test_an_invalid_pattern_for_tags_is_refused(text):
     with pytest.raises(GlobInvalid):
         Glob.parse_tag(text)
 
 
-def test_tags_are_taken_away():
+def test_an_exclamation_mark_excludes_tags():
     choice = GlobSet.parse(["v*", "!*-rc*"], Glob.parse_tag)
     assert "v1" in choice
     assert "v1-rc1" not in choice
