@@ -153,11 +153,12 @@ class PeriodicTask(Service):
         if skipped:
             self.skipped += 1
         else:
+            # First, so that a run that is counted can be read from the store as well.
+            if lease is not None:
+                await lease.record_run(run)
             self.runs += 1
             self.failures += bool(failure)
             self.last_run = run
-            if lease is not None:
-                await lease.record_run(run)
         self._running = None
         waiters, self._waiters = self._waiters, []
         for ended in waiters:
