@@ -291,8 +291,8 @@ class IDirectWriter(IWriter):
         " its Deferred fires, which it always does with None. It returns None if the writer"
         " takes nothing more. The source has ``read_into(memoryview)``, which is called on a"
         " thread and returns how many bytes it stored in the buffer, and the attribute"
-        " ``finished``: true when the source has no more bytes for now, and set by the writer to end"
-        " it."
+        " ``finished``: true when the source has no more bytes for now; the writer sets it to"
+        " end the reading."
     )
 
 
