@@ -87,7 +87,7 @@ class Observer:
 
 @implementer(IStorageDriver, *sorted(OPTIONAL_INTERFACES, key=str))
 class Broken:
-    """A driver all of whose methods do one thing."""
+    """A driver whose methods all do the same."""
 
     name = "broken"
     min_chunk_bytes = 5
@@ -110,18 +110,18 @@ def checked():
 
 
 @pytest.mark.parametrize("path", BAD)
-def test_bad_paths(path):
+def test_invalid_paths_are_recognized(path):
     assert not is_path(path)
 
 
 @pytest.mark.parametrize("path", GOOD)
-def test_good_paths(path):
+def test_valid_paths_are_recognized(path):
     assert is_path(path)
     assert is_name(path) == ("/" not in path)
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_every_method_keeps_bad_paths_away(call):
+def test_invalid_paths_never_reach_the_driver(call):
     def never():
         raise AssertionError("reached the driver")
 
@@ -131,11 +131,11 @@ def test_every_method_keeps_bad_paths_away(call):
 
 
 @pytest.mark.parametrize("call", sorted(OF_THE_ROOT))
-def test_the_root_is_a_folder(checked, call):
+def test_the_root_is_valid_where_a_folder_is(checked, call):
     result_of(CALLS[call](checked, ""))
 
 
-def test_it_looks_like_the_driver(checked):
+def test_it_has_the_attributes_of_the_driver(checked):
     verifyObject(IStorageDriver, checked)
     broken = CheckedDriver(Broken(None), Clock())
     assert (broken.name, broken.min_chunk_bytes) == ("broken", 5)
@@ -143,14 +143,14 @@ def test_it_looks_like_the_driver(checked):
 
 
 @pytest.mark.parametrize("interface", sorted(OPTIONAL_INTERFACES, key=str))
-def test_it_provides_the_optional_interfaces_of_the_driver(interface):
+def test_optional_interfaces_of_the_driver_are_provided(interface):
     whole = CheckedDriver(Broken(None), Clock())
     verifyObject(interface, interface(whole))
     assert interface(CheckedDriver(whole, Clock()), None) is not None
 
 
 @pytest.mark.parametrize("interface", sorted(OPTIONAL_INTERFACES, key=str))
-def test_it_provides_no_interface_that_the_driver_does_not(checked, interface):
+def test_no_other_optional_interface_is_provided(checked, interface):
     assert (interface(checked, None) is None) == (interface(checked.driver, None) is None)
 
 
@@ -175,7 +175,7 @@ def test_foreign_exceptions_become_storage_errors(call, synchronous):
     assert [event for event in events if event.get("driver") == "broken"]
 
 
-def test_storage_errors_and_cancellation_pass():
+def test_storage_errors_and_cancellation_are_passed_on():
     error = PathNotFound("path")
     driver = CheckedDriver(Broken(lambda: fail(error)), Clock())
     assert failure_of(driver.stat("path"), PathNotFound).value is error
@@ -186,7 +186,7 @@ def test_storage_errors_and_cancellation_pass():
     failure_of(answer, CancelledError)
 
 
-def test_calls_are_timed():
+def test_observer_receives_duration_and_failure_of_calls():
     clock, observer = Clock(), Observer()
     answers = []
 
@@ -212,7 +212,7 @@ def test_calls_are_timed():
         failure_of(answer, StorageError)
 
 
-def test_a_call_that_is_cancelled_is_no_breakdown():
+def test_a_cancelled_call_is_not_reported_as_failed():
     observer = Observer()
     driver = CheckedDriver(Broken(Deferred), Clock(), observer)
     answer = driver.stat("path")
@@ -232,6 +232,6 @@ def test_a_call_that_is_cancelled_is_no_breakdown():
     ],
     ids=["put", "move from", "move to", "remove"],
 )
-def test_no_change_breaks_the_grammar(path, change):
+def test_changes_refuse_invalid_paths(path, change):
     with pytest.raises(PathInvalid):
         change(path)

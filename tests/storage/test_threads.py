@@ -30,7 +30,7 @@ def ours():
 
 
 @pytest_twisted.ensureDeferred
-async def test_threads_have_a_name_start_late_and_end(threads):
+async def test_threads_start_with_the_first_call_and_end_with_close(threads):
     assert ours() == []
     assert "test-storage" in await threads.run_blocking(lambda: current_thread().name)
     assert len(ours()) == 1
@@ -42,13 +42,13 @@ async def test_threads_have_a_name_start_late_and_end(threads):
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_exception_arrives(threads):
+async def test_an_exception_fails_the_deferred(threads):
     with pytest.raises(ZeroDivisionError):
         await threads.run_blocking(lambda: 1 // 0)
 
 
 @pytest_twisted.ensureDeferred
-async def test_cancelled_before_its_turn_it_never_runs(threads):
+async def test_a_call_cancelled_before_it_starts_never_runs(threads):
     go = Event()
     first = threads.run_blocking(go.wait, 30)
     ran = []
@@ -63,7 +63,7 @@ async def test_cancelled_before_its_turn_it_never_runs(threads):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_result_that_nobody_takes_is_undone(threads):
+async def test_undo_receives_the_result_of_a_cancelled_call(threads):
     started, go, undone = Event(), Event(), Event()
 
     def work():
@@ -89,7 +89,7 @@ async def test_a_result_that_nobody_takes_is_undone(threads):
 
 
 @pytest_twisted.ensureDeferred
-async def test_close_waits_for_what_runs(threads):
+async def test_close_waits_for_running_calls(threads):
     go = Event()
     running = threads.run_blocking(go.wait, 30)
     closing = [threads.close(), threads.close()]
@@ -102,7 +102,7 @@ async def test_close_waits_for_what_runs(threads):
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_is_under_way_goes_on_to_its_end_while_closing(threads):
+async def test_callbacks_can_make_calls_while_closing(threads):
     go = Event()
     first = threads.run_blocking(go.wait, 30)
     second = first.addCallback(lambda _: threads.run_blocking(lambda: "the rest"))
@@ -134,7 +134,7 @@ async def test_opening_can_be_cancelled_at_any_time(tmp_path, method):
             answer.cancel()
             with pytest.raises(CancelledError):
                 await answer
-            # Whatever was opened is closed before the next call's answer arrives, or soon after.
+            # What was opened is closed before the result of the next call arrives, or soon after.
             await driver.stat("file")
     await driver.close()
     assert descriptors() == before

@@ -1,4 +1,4 @@
-"""A storage driver in about 100 lines: the 12 methods of IStorageDriver, over a dict in memory."""
+"""A storage driver with the 12 methods of IStorageDriver only: a dict in memory."""
 
 from __future__ import annotations
 

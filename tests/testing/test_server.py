@@ -1,4 +1,4 @@
-"""The registry for other people's tests."""
+"""``serve``: a registry for the tests of other programs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def status(method, url, **more):
 
 @pytest.mark.parametrize("use_twisted_site", [False, True])
 @pytest_twisted.ensureDeferred
-async def test_serve(use_twisted_site):
+async def test_serve_serves_until_the_block_ends(use_twisted_site):
     async with serve(reactor, use_twisted_site=use_twisted_site) as served:
         assert served.url == f"http://{served.host}" == f"http://127.0.0.1:{served.port}"
         assert isinstance(served.registry, Registry)
@@ -45,7 +45,7 @@ async def test_serve(use_twisted_site):
 
 @pytest.mark.parametrize("use_twisted_site", [False, True])
 @pytest_twisted.ensureDeferred
-async def test_tls_is_one_word(use_twisted_site):
+async def test_serve_with_tls(use_twisted_site):
     async with serve(reactor, tls=True, use_twisted_site=use_twisted_site) as served:
         assert served.url == f"https://127.0.0.1:{served.port}"
         trusted = Certificate.loadPEM(served.authority.read_bytes())
@@ -64,7 +64,7 @@ async def test_tls_is_one_word(use_twisted_site):
 
 
 @pytest_twisted.ensureDeferred
-async def test_users_are_one_word_more():
+async def test_serve_with_users():
     async with serve(reactor, users={"ada": "secret"}, tls=True) as served:
         trusted = Certificate.loadPEM(served.authority.read_bytes())
         client = HTTPClient(Agent(reactor, BrowserLikePolicyForHTTPS(trusted)))
@@ -76,7 +76,7 @@ async def test_users_are_one_word_more():
 
 
 @pytest_twisted.ensureDeferred
-async def test_several_side_by_side():
+async def test_several_servers_run_at_once():
     async with serve(reactor) as one, serve(reactor) as two:
         target = f"{one.url}/v2/a/blobs/uploads/?digest={DIGEST}"
         assert await status("POST", target, data=CONTENT) == 201
@@ -85,7 +85,7 @@ async def test_several_side_by_side():
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_store_of_the_caller(tmp_path):
+async def test_serve_uses_and_closes_the_given_driver(tmp_path):
     for _ in range(2):
         driver = FilesystemDriver(str(tmp_path / "store"), reactor)
         async with serve(reactor, driver=driver, prefix="/here/") as served:
@@ -97,7 +97,7 @@ async def test_a_store_of_the_caller(tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_error_in_the_block_ends_the_registry():
+async def test_an_error_in_the_block_stops_the_server():
     driver = MemoryDriver(reactor)
     serving = serve(reactor, driver=driver, limits=Limits(url_bytes=100))
     served = await serving.__aenter__()

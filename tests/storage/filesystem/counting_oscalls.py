@@ -1,4 +1,4 @@
-"""The real operating system, counting and failing as a test asks."""
+"""The operating system, with calls that are counted or fail."""
 
 from __future__ import annotations
 

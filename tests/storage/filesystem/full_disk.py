@@ -1,8 +1,7 @@
-"""A model of a disk that is full, in the place of the operating system.
+"""A model of a full disk, in place of the operating system.
 
-Whatever changes something may find no room: a write (which may put some bytes down before), but
-also a name in a folder, an ``fsync`` (where the filesystem puts off looking for room), and on a
-filesystem that copies on writing even a removal.
+Every change may fail for lack of space: a write (which may store some bytes before), a name in a
+folder, an ``fsync`` (with delayed allocation), and on a copy-on-write file system even a deletion.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ TAKES_ROOM = {"open", "pwrite", "copy_range", "mkdir", "rename", "link"}
 
 @define(eq=False)
 class FullDiskFiles(PowerLossFiles):
-    """The disk of :class:`PowerLossFiles`, which is full from some change on.
+    """The disk of :class:`PowerLossFiles`, which is full after some changes.
 
-    :ivar room: how many more changes are made before it is full; None: it is not.
-    :ivar once: whether one change, of any kind, finds no room then; else all that take room do,
-        until ``room`` is set anew.
-    :ivar refused: those that found none.
+    :ivar room: how many more changes succeed before the disk is full; None for all.
+    :ivar once: whether only one change, of any kind, fails then; otherwise all that need space
+        fail until ``room`` is set again.
+    :ivar refused: the changes that failed.
     """
 
     room: int | None = None
@@ -33,7 +32,7 @@ class FullDiskFiles(PowerLossFiles):
 
     def pwrite(self, fd, data, offset):
         if self.room == 0 and len(data) > 1:
-            # As much as there is room for; who goes on with the rest learns that it is full.
+            # A short write; writing the rest fails.
             node = self._opened[fd].node
             half = bytes(data[: len(data) // 2])
             node.content[offset : offset + len(half)] = half

@@ -83,7 +83,7 @@ def descriptors(root=None):
     links = list(Path("/proc/self/fd").iterdir())
     if root is None:
         return len(links)
-    # Not all of them exist any more.
+    # The descriptor of the listing itself does not exist any more.
     return sum(str(link.resolve()).startswith(str(root)) for link in links)
 
 

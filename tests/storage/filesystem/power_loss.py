@@ -1,4 +1,4 @@
-"""A model of a disk that can lose power, in the place of the operating system.
+"""A model of a disk that can lose power, in place of the operating system.
 
 What was written lives in two versions: what programs see, and what the disk holds. ``fsync`` of
 a file brings its content to the disk, ``fsync`` of a folder its entries. A power cut leaves the
@@ -36,7 +36,7 @@ ROOT = "/store"
 
 
 class PowerCut(Exception):
-    """There is no power."""
+    """The power is off."""
 
 
 @define(eq=False)
@@ -76,7 +76,7 @@ class PowerLossFiles(OSCalls):
 
         return type(self)(top=rebuild(self._top))
 
-    # What follows is the layer.
+    # The calls of OSCalls.
 
     def open(self, path, flags):
         self._live()
@@ -286,7 +286,7 @@ def at_every_cut(scenario, check, prepare=None):
             _outcome(scenario(driver_on(files), answered))
             complete = files.cut_after >= 0
         except Exception:
-            # Whatever a program makes of a PowerCut.
+            # Any error that a program makes of a PowerCut.
             if files.cut_after >= 0:
                 raise
         for survival in Survival:
@@ -300,7 +300,7 @@ def at_every_cut(scenario, check, prepare=None):
 
 
 def _outcome(coroutine):
-    """Answer what a coroutine that never waits returns."""
+    """Return the result of a coroutine that never waits."""
     outcome = []
     Deferred.fromCoroutine(coroutine).addBoth(outcome.append)
     assert outcome, "it waits for something"

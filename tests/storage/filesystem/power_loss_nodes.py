@@ -1,4 +1,4 @@
-"""What :mod:`powerloss` makes a disk of: files and folders, and what is seen of them."""
+"""Files, folders and their status in the model of a disk of :mod:`.power_loss`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from attrs import define, field, frozen
 
 
 class Survival(Enum):
-    """What of the unsynced changes the disk holds after a power cut."""
+    """Which unsynced changes are on the disk after a power cut."""
 
     #: nothing
     SYNCED = auto()
@@ -43,7 +43,7 @@ class File:
 
 @define(eq=False)
 class Change:
-    """Names that come and go in one step: (folder, name, what it names or None)."""
+    """Names that change atomically: (folder, name, what it names or None)."""
 
     parts: list
     on_disk: bool = False

@@ -20,7 +20,7 @@ def hidden(root):
 
 
 class Meddling(OSCalls):
-    """Does something else just before the first call of one kind."""
+    """Calls a function just before the first call of one kind."""
 
     def __init__(self, name, meddle):
         def first(*arguments):
@@ -63,7 +63,7 @@ def test_nothing_can_be_stored_below_a_file(driver, tmp_path, path):
     assert hidden(tmp_path) == []
 
 
-def test_a_folder_can_not_become_a_file(driver, tmp_path):
+def test_a_folder_cannot_become_a_file(driver, tmp_path):
     result_of(driver.put("folder/file", b""))
     result_of(driver.put("other", b""))
     failure_of(driver.put("folder", b""), PathInvalid)
@@ -78,12 +78,12 @@ def test_a_folder_can_not_become_a_file(driver, tmp_path):
     assert hidden(tmp_path) == []
 
 
-def test_a_name_that_is_too_long(driver):
+def test_a_name_too_long_for_the_file_system_is_invalid(driver):
     failure_of(driver.put("x" * 256, b""), PathInvalid)
 
 
 @pytest.mark.parametrize("call", ["open", "pwrite", "rename", "link"])
-def test_a_folder_deleted_meanwhile_is_made_anew(tmp_path, call):
+def test_a_folder_deleted_during_a_put_is_made_again(tmp_path, call):
     other = make_driver(tmp_path)
     result_of(other.put("folder/old", b""))
 
@@ -97,7 +97,7 @@ def test_a_folder_deleted_meanwhile_is_made_anew(tmp_path, call):
     assert hidden(tmp_path) == []
 
 
-def test_a_folder_deleted_before_its_move(tmp_path):
+def test_a_destination_folder_deleted_during_a_move_is_made_again(tmp_path):
     other = make_driver(tmp_path)
     result_of(other.put("source", b"content"))
     result_of(other.put("folder/old", b""))
@@ -106,14 +106,14 @@ def test_a_folder_deleted_before_its_move(tmp_path):
     assert paths(driver.walk("")) == ["folder/new"]
 
 
-def test_a_source_deleted_before_its_move(tmp_path):
+def test_a_source_deleted_before_its_move_is_not_found(tmp_path):
     other = make_driver(tmp_path)
     result_of(other.put("source", b"content"))
     driver = make_driver(tmp_path, Meddling("rename", lambda: result_of(other.delete("source"))))
     failure_of(driver.move("source", "folder/new"), PathNotFound)
 
 
-def test_a_folder_deleted_right_after_the_put(tmp_path):
+def test_a_put_succeeds_if_its_folder_is_deleted_right_after(tmp_path):
     other = make_driver(tmp_path)
 
     class Late(OSCalls):
@@ -125,7 +125,7 @@ def test_a_folder_deleted_right_after_the_put(tmp_path):
     assert paths(other.walk("")) == []
 
 
-def test_a_folder_that_is_always_deleted(tmp_path):
+def test_a_put_fails_if_its_folder_is_deleted_repeatedly(tmp_path):
     class Hostile(OSCalls):
         def open(self, path, flags):
             if flags & os.O_CREAT:
@@ -135,7 +135,7 @@ def test_a_folder_that_is_always_deleted(tmp_path):
     failure_of(make_driver(tmp_path, Hostile()).put("folder/file", b""), StorageError)
 
 
-def test_threads_that_put_and_delete_the_same_folder(driver, tmp_path):
+def test_threads_can_put_into_and_delete_the_same_folder(driver, tmp_path):
     tree = driver.tree
     put = partial(tree.put, durable=False)
     errors = []
@@ -182,7 +182,7 @@ def test_names_that_are_not_valid_in_paths_are_skipped_and_logged_once(driver, t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unfinished_files_are_never_seen(tmp_path):
+def test_incomplete_files_are_not_listed(tmp_path):
     class Looking(OSCalls):
         seen = 0
 
@@ -197,7 +197,7 @@ def test_unfinished_files_are_never_seen(tmp_path):
     assert Looking.seen == 1
 
 
-def test_a_deleted_folder_goes_in_one_step(tmp_path):
+def test_a_folder_disappears_atomically(tmp_path):
     class Looking(OSCalls):
         def rmdir(self, path):
             assert paths(make_driver(tmp_path).list("")) == ["other"]
@@ -211,7 +211,7 @@ def test_a_deleted_folder_goes_in_one_step(tmp_path):
 
 
 @pytest.mark.parametrize("fault", [errno.ENOTEMPTY, BROKEN])
-def test_a_folder_that_does_not_go_at_once(tmp_path, fault):
+def test_a_deleted_folder_is_invisible_even_if_its_removal_fails(tmp_path, fault):
     driver = make_driver(tmp_path, FaultyFiles(rmdir=[fault]))
     result_of(driver.put("folder/file", b""))
     deleting = driver.delete("folder")
@@ -223,7 +223,7 @@ def test_a_folder_that_does_not_go_at_once(tmp_path, fault):
     assert paths(driver.list("")) == []
 
 
-def test_links_to_other_places_are_followed(driver, tmp_path):
+def test_symbolic_links_are_followed(driver, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     root = tmp_path / "root"
     for folder in (elsewhere / "sub", root):
@@ -244,7 +244,7 @@ def test_links_to_other_places_are_followed(driver, tmp_path):
     assert paths(driver.walk("")) == ["link"]
 
 
-def test_links_that_lead_back_are_passed_over(driver, tmp_path):
+def test_cyclic_links_are_skipped(driver, tmp_path):
     result_of(driver.put("a/b/file", b""))
     (tmp_path / "a/b/up").symlink_to("..")
     (tmp_path / "a/b/top").symlink_to(tmp_path)
@@ -253,7 +253,7 @@ def test_links_that_lead_back_are_passed_over(driver, tmp_path):
     assert paths(driver.walk("")) == ["a/b/file", "a/twin/file"]
 
 
-def test_what_is_neither_file_nor_folder_is_not_there(driver, tmp_path):
+def test_special_files_are_not_found(driver, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     assert paths(driver.list("")) == []
     assert paths(driver.walk("")) == []
@@ -261,7 +261,7 @@ def test_what_is_neither_file_nor_folder_is_not_there(driver, tmp_path):
     failure_of(driver.get("pipe", 1), StorageError)
 
 
-def test_a_page_is_full_though_entries_vanish(driver, tmp_path):
+def test_a_page_is_full_although_entries_are_deleted(driver, tmp_path):
     for number in range(10):
         result_of(driver.put(f"file{number}", b"", durable=False))
 

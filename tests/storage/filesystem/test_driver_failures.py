@@ -1,4 +1,4 @@
-"""What the driver of files leaves and tells when a call of the system fails."""
+"""Errors of the filesystem driver, and what it leaves, when a system call fails."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from twisted_registry.testing.contract_kit import RecordingConsumer
         ("open", errno.EMFILE, False),
     ],
 )
-def test_a_put_that_fails_leaves_nothing(tmp_path, call, fault, full):
+def test_a_failed_put_leaves_no_file(tmp_path, call, fault, full):
     before = descriptors()
     driver = make_driver(tmp_path, FaultyFiles(**{call: [fault]}))
     error = failure_of(driver.put("file", b"content"), StorageError).value
@@ -34,14 +34,14 @@ def test_a_put_that_fails_leaves_nothing(tmp_path, call, fault, full):
 
 
 @pytest.mark.parametrize("call", ["link", "fsync", "pwrite"])
-def test_a_create_that_fails_leaves_nothing(tmp_path, call):
+def test_a_failed_create_leaves_no_file(tmp_path, call):
     driver = make_driver(tmp_path, FaultyFiles(**{call: [BROKEN]}))
     failure_of(driver.create("file", b"content"), StorageError)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("call", ["copy_range", "fsync", "rename"])
-def test_a_copy_that_fails_leaves_nothing(tmp_path, call):
+def test_a_failed_copy_leaves_no_file(tmp_path, call):
     before = descriptors()
     result_of(make_driver(tmp_path).put("source", b"content"))
     driver = make_driver(tmp_path, FaultyFiles(**{call: [BROKEN]}))
@@ -50,19 +50,19 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path, call):
     assert descriptors() == before
 
 
-def test_short_writes_go_on(tmp_path):
+def test_short_writes_are_continued(tmp_path):
     driver = make_driver(tmp_path, FaultyFiles(pwrite=[-1, -2]))
     result_of(driver.put("file", b"content"))
     assert result_of(driver.get("file", 7)) == b"content"
 
 
 @pytest.mark.parametrize("fault", [errno.EINVAL, None])
-def test_a_file_system_that_can_not_sync_folders(tmp_path, fault):
+def test_a_file_system_without_folder_sync_is_supported(tmp_path, fault):
     driver = make_driver(tmp_path, FaultyFiles(fsync=[None, fault]))
     result_of(driver.put("file", b"content"))
 
 
-def test_a_kernel_that_can_not_copy(tmp_path, monkeypatch):
+def test_copy_works_without_copy_file_range(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.EXDEV, "no")
 
@@ -81,7 +81,7 @@ def test_a_move_to_another_disk_copies(tmp_path):
     assert result_of(driver.get("folder/moved", 7)) == b"content"
 
 
-def test_a_move_to_another_disk_asks_when_it_has_copied(tmp_path):
+def test_a_move_to_another_disk_calls_still_after_copying(tmp_path):
     driver = make_driver(tmp_path, FaultyFiles(rename=[None, errno.EXDEV, None, errno.EXDEV, None]))
     result_of(driver.put("source", b"content"))
     answers = [True, False]
@@ -101,7 +101,7 @@ def test_no_descriptor_is_lost_when_reading_fails(tmp_path, call):
     assert descriptors() == before
 
 
-def test_a_file_that_shrinks_while_it_is_read(driver, tmp_path):
+def test_a_file_that_shrinks_fails_the_delivery(driver, tmp_path):
     result_of(driver.put("file", b"0123456789"))
     reader = result_of(driver.open("file"))
     os.truncate(tmp_path / "file", 4)
@@ -114,7 +114,7 @@ def test_a_file_that_shrinks_while_it_is_read(driver, tmp_path):
     failure_of(reader.feed(lambda _: None), StorageError)
 
 
-def test_a_disk_that_fails_while_it_is_read(tmp_path):
+def test_a_disk_error_fails_the_delivery(tmp_path):
     before = descriptors()
     driver = make_driver(tmp_path, FaultyFiles(pread=[BROKEN, BROKEN]))
     result_of(driver.put("file", b"content"))

@@ -1,4 +1,4 @@
-"""Names of folders are read once for each version of a folder, and never believed for longer."""
+"""The cache of the names of folders: one read for each version of a folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECOND = 1_000_000_000
 
 
 class NoThreads(InlineThreads):
-    """Fails the test that needs a thread."""
+    """Fails a test that uses a thread."""
 
     def run_blocking(self, work, *arguments, undo=None):
         raise AssertionError("asked for a thread")
@@ -37,7 +37,7 @@ def driver(tmp_path, files):
 
 
 def driver_on(root, files=None, **options):
-    """A driver for which all that is stored now is old."""
+    """A driver whose clock is ahead, so that all files are old enough to be cached."""
     clock = Clock()
     clock.advance(time.time_ns() / SECOND + 10)
     return make_driver(root, files or CountingFiles(), clock=clock, **options)
@@ -56,7 +56,7 @@ def scans(files):
     return files.calls["scandir"]
 
 
-def test_a_folder_is_read_once(driver, files, tmp_path):
+def test_an_unchanged_folder_is_read_once(driver, files, tmp_path):
     make(tmp_path, "x/c", "x/a", "x/b/d")
     (tmp_path / "x/file").touch()
     for _ in range(3):
@@ -68,7 +68,7 @@ def test_a_folder_is_read_once(driver, files, tmp_path):
     assert scans(files) == 1
 
 
-def test_what_is_known_is_answered_without_a_thread(driver, tmp_path):
+def test_cached_names_need_no_thread(driver, tmp_path):
     make(tmp_path, "x/a", "x/b")
     assert folders(driver) == ["a", "b"]
     driver.threads = NoThreads()
@@ -81,7 +81,7 @@ def test_what_is_known_is_answered_without_a_thread(driver, tmp_path):
 
 
 @pytest.mark.parametrize("change", ["make", "remove", "rename", "swap"])
-def test_a_change_by_anybody_is_seen_by_the_next_question(driver, files, tmp_path, change):
+def test_a_change_by_another_process_is_seen_by_the_next_call(driver, files, tmp_path, change):
     make(tmp_path, "x/a", "x/b", "y/a", "y/z")
     assert folders(driver) == ["a", "b"]
     if change == "make":
@@ -101,7 +101,7 @@ def test_a_change_by_anybody_is_seen_by_the_next_question(driver, files, tmp_pat
     assert scans(files) == 2
 
 
-def test_a_folder_that_goes_is_gone(driver, tmp_path):
+def test_a_deleted_folder_is_not_found(driver, tmp_path):
     make(tmp_path, "x/a")
     assert folders(driver) == ["a"]
     (tmp_path / "x/a").rmdir()
@@ -111,7 +111,7 @@ def test_a_folder_that_goes_is_gone(driver, tmp_path):
     failure_of(driver.list_folders("x"), PathInvalid)
 
 
-def test_two_that_read_a_folder_at_once(tmp_path):
+def test_concurrent_reads_of_a_folder_are_cached_once(tmp_path):
     make(tmp_path, "x/a", "x/b")
 
     class Meeting(CountingFiles):
@@ -131,14 +131,14 @@ def test_two_that_read_a_folder_at_once(tmp_path):
     assert driver.folder_names.size == 10
 
 
-def test_a_folder_that_goes_while_it_is_read(tmp_path):
+def test_a_folder_deleted_while_it_is_read_is_not_found(tmp_path):
     make(tmp_path, "x/a")
     driver = driver_on(tmp_path, FaultyFiles(scandir=[errno.ENOENT]))
     failure_of(driver.list_folders("x"), PathNotFound)
     assert folders(driver) == ["a"]
 
 
-def test_what_changed_just_now_is_not_kept(driver, files, tmp_path):
+def test_a_folder_changed_just_now_is_not_cached(driver, files, tmp_path):
     make(tmp_path, "x/a")
     changed = (tmp_path / "x").stat().st_mtime_ns
     for age, expected in ((0, 1), (19_000_000, 2), (25_000_000, 3), (30_000_000, 3)):
@@ -147,7 +147,7 @@ def test_what_changed_just_now_is_not_kept(driver, files, tmp_path):
         assert scans(files) == expected
 
 
-def test_times_that_are_whole_seconds_are_believed_later(tmp_path):
+def test_whole_second_times_are_trusted_later(tmp_path):
     class Coarse(CountingFiles):
         def stat(self, path):
             found = Path(path).stat()
@@ -171,7 +171,7 @@ def test_times_that_are_whole_seconds_are_believed_later(tmp_path):
         assert scans(files) == expected
 
 
-def test_a_time_in_the_future_is_not_believed(driver, files, tmp_path):
+def test_a_time_in_the_future_is_not_trusted(driver, files, tmp_path):
     make(tmp_path, "x/a")
     later = time.time_ns() + 60 * SECOND
     os.utime(tmp_path / "x", ns=(later, later))
@@ -180,7 +180,7 @@ def test_a_time_in_the_future_is_not_believed(driver, files, tmp_path):
         assert scans(files) == expected
 
 
-def test_no_more_names_are_kept_than_allowed(tmp_path, files):
+def test_the_number_of_cached_names_is_bounded(tmp_path, files):
     driver = driver_on(tmp_path, files, max_cached_names=40)
     make(tmp_path, *(f"x{folder}/n{name}" for folder in range(4) for name in range(5)))
     make(tmp_path, *(f"large/n{name:02}" for name in range(40)))
@@ -191,13 +191,13 @@ def test_no_more_names_are_kept_than_allowed(tmp_path, files):
         return scans(files) - before
 
     assert [reads(f"x{number}") for number in (0, 1, 2, 0, 1, 2)] == [1, 1, 1, 0, 0, 0]
-    # The one that was asked for least lately goes.
+    # The least recently used folder is dropped.
     assert [reads(f"x{number}") for number in (0, 3, 0, 2, 1)] == [0, 1, 0, 0, 1]
     assert [reads("large"), reads("large"), reads("x1")] == [1, 1, 0]
     assert driver.folder_names.size <= 40
 
 
-def test_symbolic_links_are_looked_at_each_time(driver, files, tmp_path):
+def test_symbolic_links_are_checked_each_time(driver, files, tmp_path):
     make(tmp_path, "x/a", "x/c", "elsewhere/d")
     (tmp_path / "x/b").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "x/dangling").symlink_to(tmp_path / "later")
@@ -213,14 +213,14 @@ def test_symbolic_links_are_looked_at_each_time(driver, files, tmp_path):
     assert scans(files) == 1
 
 
-def test_names_that_no_path_can_spell_are_passed_over(driver, tmp_path):
+def test_names_that_are_not_valid_in_paths_are_skipped(driver, tmp_path):
     for name in (b"\xff\xfe", b"new\nline", b".hidden", b"good", b"caf\xc3\xa9"):
         (tmp_path / "x" / os.fsdecode(name)).mkdir(parents=True)
     (tmp_path / "x" / os.fsdecode(b"\xfe")).symlink_to(tmp_path)
     assert folders(driver) == ["café", "good"]
 
 
-def test_a_disk_that_fails_is_no_empty_folder(tmp_path):
+def test_a_disk_error_fails_the_listing(tmp_path):
     make(tmp_path, "x/a")
     (tmp_path / "x/a/file").write_bytes(b"1")
     asked = [
@@ -239,7 +239,7 @@ def test_a_disk_that_fails_is_no_empty_folder(tmp_path):
     assert (type(error), error.path) == (StorageError, "x/a/file")
 
 
-def test_a_folder_that_goes_before_its_folders_are_looked_at(tmp_path):
+def test_a_folder_deleted_before_its_folders_are_checked_is_not_found(tmp_path):
     make(tmp_path, "x/a")
     driver = driver_on(tmp_path, FaultyFiles(open=[errno.ENOENT]))
     failure_of(driver.list_folders("x", containing="file"), PathNotFound)
@@ -256,14 +256,14 @@ def test_no_descriptor_is_lost(tmp_path):
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_a_disk_that_fails_at_a_look_is_asked_on_a_thread(tmp_path):
+def test_names_are_read_on_a_thread_if_a_stat_fails(tmp_path):
     make(tmp_path, "x/a")
     driver = driver_on(tmp_path, FaultyFiles(stat=[None, errno.EIO]))
     assert folders(driver) == ["a"]
     assert folders(driver) == ["a"]
 
 
-def test_what_was_found_in_a_folder_is_not_looked_for_again(driver, files, tmp_path):
+def test_a_file_found_inside_a_folder_is_not_checked_again(driver, files, tmp_path):
     for name in ("a", "b", "c", "d"):
         result_of(driver.put(f"x/{name}/link", b"1"))
     result_of(driver.put("x/bb/other", b"1"))
@@ -271,7 +271,7 @@ def test_what_was_found_in_a_folder_is_not_looked_for_again(driver, files, tmp_p
     assert folders(driver, containing="link") == held
     looks = files.calls["stat"]
     assert folders(driver, containing="link") == held
-    # At the folder itself, and at the one that had none.
+    # One stat of the folder itself, and one inside the folder without a file.
     assert files.calls["stat"] - looks == 2
     assert folders(driver, containing="link", after="bb", limit=1) == ["c"]
     assert folders(driver, containing="link", after="b") == ["c", "d"]
@@ -281,7 +281,7 @@ def test_what_was_found_in_a_folder_is_not_looked_for_again(driver, files, tmp_p
     assert folders(driver, containing="other") == ["bb"]
 
 
-def test_what_was_found_is_forgotten_with_the_version_of_the_folder(driver, tmp_path):
+def test_files_found_inside_are_forgotten_when_the_folder_changes(driver, tmp_path):
     for name in ("a", "b"):
         result_of(driver.put(f"x/{name}/link", b"1"))
     assert folders(driver, containing="link") == ["a", "b"]
@@ -291,7 +291,7 @@ def test_what_was_found_is_forgotten_with_the_version_of_the_folder(driver, tmp_
     assert folders(driver, containing="link") == ["b", "c"]
 
 
-def test_of_few_paths_it_is_kept_where_they_were_found(driver, files, tmp_path):
+def test_found_files_are_recorded_for_few_inner_paths(driver, files, tmp_path):
     for inside in ("one", "two", "three"):
         result_of(driver.put(f"x/a/{inside}", b"1"))
         assert folders(driver, containing=inside) == ["a"]
@@ -302,7 +302,7 @@ def test_of_few_paths_it_is_kept_where_they_were_found(driver, files, tmp_path):
     assert files.calls["stat"] - looks == 4
 
 
-def test_what_a_symbolic_link_leads_to_is_looked_at_each_time(driver, tmp_path):
+def test_files_behind_symbolic_links_are_checked_each_time(driver, tmp_path):
     result_of(driver.put("y/link", b"1"))
     make(tmp_path, "x")
     (tmp_path / "x/a").symlink_to(tmp_path / "y")

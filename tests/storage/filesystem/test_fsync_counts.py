@@ -1,4 +1,4 @@
-"""How often the filesystem driver waits for the disk: what a push costs is made of this."""
+"""Numbers of fsync calls, which determine the duration of a push."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def test_put_in_three_new_folders_syncs_those_and_the_one_above(driver, files):
     assert files.calls["fsync"] == 7
 
 
-def test_put_that_need_not_last_syncs_nothing(driver, files):
+def test_put_without_durable_syncs_nothing(driver, files):
     result_of(driver.put("known/1/file", b"content", durable=False))
     assert files.calls["fsync"] == 0
 
 
-def test_create_costs_what_put_costs(driver, files):
+def test_create_makes_as_many_syncs_as_put(driver, files):
     result_of(driver.create("known/other", b"content"))
     assert files.calls["fsync"] == 2
 
 
-def test_a_blob_in_two_new_folders(driver, files):
+def test_moving_a_blob_into_two_new_folders_makes_three_syncs(driver, files):
     writer = result_of(driver.writer("known/uploads/data", 0))
     writer.write(b"content")
     result_of(writer.commit())
@@ -59,7 +59,7 @@ def test_a_blob_in_two_new_folders(driver, files):
     assert files.calls["fsync"] == 4
 
 
-def test_a_blob_and_its_link_in_one_go(driver, files):
+def test_finalize_syncs_data_link_and_their_folders(driver, files):
     for expected in (9, 6):
         result_of(driver.put("known/uploads/1/startedat", b"now", durable=False))
         files.calls.clear()
@@ -73,19 +73,19 @@ def test_a_blob_and_its_link_in_one_go(driver, files):
             Remove("known/uploads/1"),
         ]
         result_of(writer.finalize(lambda _, changes=changes: changes))
-        # The data, the link, and of each the folder and the one above it; first those above, too,
-        # for the link again: it gets its name only when the blob lasts.
+        # The data, the link, and for each its folder and the parent. The first time, the parents of
+        # those as well, before the link is renamed, because the blob must be durable first.
         assert files.calls["fsync"] == expected
 
 
-def test_an_upload_that_goes_on_syncs_nothing(driver, files):
+def test_closing_an_unfinished_upload_syncs_nothing(driver, files):
     writer = result_of(driver.writer("known/uploads/data", 0))
     writer.write(b"content")
     result_of(writer.close())
     assert files.calls["fsync"] == 0
 
 
-def test_the_first_flush_syncs_the_name_too(driver, files):
+def test_only_the_first_flush_syncs_the_name(driver, files):
     writer = result_of(driver.writer("known/data", 0))
     writer.write(b"content")
     result_of(writer.flush())
@@ -112,6 +112,6 @@ def test_delete_many_syncs_each_folder_once(driver, files):
     assert files.calls["fsync"] == 2
 
 
-def test_stat_costs_one_call(driver, files):
+def test_stat_makes_one_call(driver, files):
     result_of(driver.stat("known/file"))
     assert sum(files.calls.values()) == 1

@@ -23,13 +23,13 @@ def clock():
 
 
 def held(driver, name="a:latest"):
-    """What lets go, in a list as soon as the name is held."""
+    """Take a lock; return lists that receive the release function or the failure."""
     got, failed = [], []
     waiting = driver.lock(name).addCallbacks(got.append, failed.append)
     return got, failed, waiting
 
 
-def test_one_at_a_time(tmp_path, clock):
+def test_a_lock_has_one_holder_at_a_time(tmp_path, clock):
     drivers = [made(tmp_path, clock) for _ in range(3)]
     before = descriptors()
     order = []
@@ -47,7 +47,7 @@ def test_one_at_a_time(tmp_path, clock):
     assert not clock.getDelayedCalls()
 
 
-def test_others_need_not_wait(tmp_path, clock):
+def test_other_names_do_not_wait(tmp_path, clock):
     one, other = made(tmp_path, clock), made(tmp_path, clock)
     (first,), _, _ = held(one, "a:latest")
     (second,), _, _ = held(other, "b:latest")
@@ -55,7 +55,7 @@ def test_others_need_not_wait(tmp_path, clock):
     second()
 
 
-def test_the_files_are_few_and_hold_nothing(tmp_path, clock):
+def test_lock_files_are_empty_and_bounded(tmp_path, clock):
     driver = made(tmp_path, clock)
     for number in range(2000):
         (release,), _, _ = held(driver, f"a:{number}")
@@ -66,7 +66,7 @@ def test_the_files_are_few_and_hold_nothing(tmp_path, clock):
     assert [each.name for each in tmp_path.iterdir()] == ["twisted-registry"]
 
 
-def test_waiting_can_be_given_up(tmp_path, clock):
+def test_waiting_can_be_cancelled(tmp_path, clock):
     one, other = made(tmp_path, clock), made(tmp_path, clock)
     (release,), _, _ = held(one)
     before = descriptors()
@@ -81,7 +81,7 @@ def test_waiting_can_be_given_up(tmp_path, clock):
     again()
 
 
-def test_a_holder_that_is_stuck_is_not_waited_for(tmp_path, clock):
+def test_waiting_fails_after_a_timeout(tmp_path, clock):
     one, other = made(tmp_path, clock), made(tmp_path, clock)
     (release,), _, _ = held(one)
     before = descriptors()
@@ -103,7 +103,7 @@ time.sleep(60)
 """
 
 
-def test_a_lock_goes_with_its_holder(tmp_path, clock):
+def test_a_lock_ends_with_its_process(tmp_path, clock):
     driver = made(tmp_path, clock)
     (release,), _, _ = held(driver)
     release()
@@ -120,7 +120,7 @@ def test_a_lock_goes_with_its_holder(tmp_path, clock):
     release()
 
 
-def test_what_the_system_refuses_is_told(tmp_path, clock):
+def test_system_errors_become_storage_errors(tmp_path, clock):
     (tmp_path / "twisted-registry").write_text("")
     _, failed, _ = held(made(tmp_path, clock))
     assert failed[0].check(StorageError)

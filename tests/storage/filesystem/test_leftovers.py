@@ -1,4 +1,4 @@
-"""The sweep of what crashes leave: old hidden files and folders of ours, and nothing else."""
+"""The deletion of leftovers: old hidden files and folders of the driver, and nothing else."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def everything(root):
     return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
 
 
-def test_old_unfinished_files_and_folders_go(tmp_path, driver, folder):
+def test_old_leftovers_are_deleted_and_counted(tmp_path, driver, folder):
     for where in (tmp_path, folder):
         (where / temporary_name()).write_bytes(b"half")
         doomed = where / temporary_name()
@@ -39,10 +39,10 @@ def test_old_unfinished_files_and_folders_go(tmp_path, driver, folder):
     assert result_of(driver.remove_leftovers(LATER)) == 0
 
 
-def test_what_changed_later_stays(tmp_path, driver, folder):
+def test_leftovers_that_changed_later_stay(tmp_path, driver, folder):
     (folder / temporary_name()).write_bytes(b"being written")
     (folder / temporary_name()).mkdir()
-    # An old time of change that a copy brought along does not make it old.
+    # An old modification time that was copied does not make the file old.
     copied = folder / temporary_name()
     copied.write_bytes(b"")
     os.utime(copied, (0, 0))
@@ -55,13 +55,13 @@ def test_what_changed_later_stays(tmp_path, driver, folder):
     "name",
     [".snapshot", ".nfs0001", ".0123456789abcde.tmp", ".0123456789ABCDEF.tmp", "x.tmp", ".tmp"],
 )
-def test_other_names_stay(driver, folder, name):
+def test_hidden_files_of_other_programs_stay(driver, folder, name):
     (folder / name).write_bytes(b"")
     assert result_of(driver.remove_leftovers(LATER)) == 0
     assert (folder / name).exists()
 
 
-def test_hidden_folders_of_others_are_not_looked_into(driver, folder):
+def test_hidden_folders_of_other_programs_are_not_searched(driver, folder):
     (folder / ".snapshot").mkdir()
     other = folder / ".snapshot" / temporary_name()
     other.write_bytes(b"")
@@ -69,7 +69,7 @@ def test_hidden_folders_of_others_are_not_looked_into(driver, folder):
     assert other.exists()
 
 
-def test_links_are_followed_but_not_in_circles(tmp_path, driver, folder):
+def test_links_are_followed_but_cycles_are_not(tmp_path, driver, folder):
     elsewhere = tmp_path.parent / f"{tmp_path.name}-elsewhere"
     elsewhere.mkdir()
     (elsewhere / temporary_name()).write_bytes(b"")
@@ -80,13 +80,13 @@ def test_links_are_followed_but_not_in_circles(tmp_path, driver, folder):
     assert list(elsewhere.iterdir()) == []
 
 
-def test_a_link_with_a_hidden_name_goes_itself(tmp_path, driver, folder):
+def test_a_hidden_link_is_deleted_and_not_its_target(tmp_path, driver, folder):
     (folder / temporary_name()).symlink_to(tmp_path / "a")
     assert result_of(driver.remove_leftovers(LATER)) == 1
     assert (folder / "kept").exists()
 
 
-def test_a_large_tree_takes_several_turns(tmp_path, driver, monkeypatch):
+def test_a_large_tree_is_searched_in_several_calls(tmp_path, driver, monkeypatch):
     monkeypatch.setattr(listing, "_FOLDERS_PER_CALL", 3)
     for number in range(10):
         (tmp_path / str(number)).mkdir()
@@ -101,7 +101,7 @@ def test_a_large_tree_takes_several_turns(tmp_path, driver, monkeypatch):
 
 
 class Vanishing(OSCalls):
-    """Everything is gone just before it is touched."""
+    """Deletes each file just before it is used."""
 
     def unlink(self, path):
         super().unlink(path)
@@ -113,7 +113,7 @@ class Vanishing(OSCalls):
         return super().scandir(path)
 
 
-def test_what_others_remove_meanwhile_is_no_error(tmp_path):
+def test_files_deleted_by_others_meanwhile_are_no_error(tmp_path):
     (tmp_path / temporary_name()).write_bytes(b"")
     (tmp_path / "gone").mkdir()
     (tmp_path / "there").mkdir()
@@ -122,10 +122,10 @@ def test_what_others_remove_meanwhile_is_no_error(tmp_path):
     assert everything(tmp_path) == ["there"]
 
 
-def test_no_tree_at_all(tmp_path):
+def test_a_missing_root_has_no_leftovers(tmp_path):
     assert result_of(make_driver(tmp_path / "none").remove_leftovers(LATER)) == 0
 
 
-def test_names():
+def test_temporary_names_are_recognized():
     assert is_temporary_name(temporary_name())
     assert not is_temporary_name(f"{temporary_name()}x")

@@ -1,4 +1,4 @@
-"""Small files stay open for the next reader, and are never taken for another."""
+"""The cache of open files."""
 
 import os
 from pathlib import Path
@@ -39,7 +39,7 @@ def driver(tmp_path):
 
 
 async def stored(driver, path, content):
-    """Store a file, and let it grow old enough to be told from its successor."""
+    """Store a file and make it old enough to be cached."""
     await driver.put(path, content)
     full = Path(driver.root) / path
     os.utime(full, (1000, 1000))
@@ -57,7 +57,7 @@ async def test_a_small_file_is_opened_once(driver):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_replaced_or_removed_file_is_not_taken_for_the_old_one(driver):
+async def test_a_replaced_or_deleted_file_is_not_served_from_the_cache(driver):
     await stored(driver, "a", b"old")
     assert await read_file(driver, "a") == b"old"
     await driver.put("a", b"new")
@@ -68,7 +68,7 @@ async def test_a_replaced_or_removed_file_is_not_taken_for_the_old_one(driver):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_reader_that_was_begun_goes_on(driver):
+async def test_a_running_reader_keeps_its_file(driver):
     await stored(driver, "a", b"old")
     await read_file(driver, "a")
     begun = await driver.open("a")
@@ -80,7 +80,7 @@ async def test_a_reader_that_was_begun_goes_on(driver):
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_looks_as_it_did_is_opened_again_at_once(driver):
+async def test_an_unchanged_file_is_opened_without_waiting(driver):
     await stored(driver, "a", b"content")
     seen = driver.peek("a")
     assert driver.validate([("a", seen)])
@@ -94,7 +94,7 @@ async def test_what_looks_as_it_did_is_opened_again_at_once(driver):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_descriptor_is_closed_when_the_last_of_its_readers_is(driver):
+async def test_a_descriptor_is_closed_with_its_last_reader(driver):
     await stored(driver, "a", b"content")
     await read_file(driver, "a")
     before, seen = descriptors(), driver.peek("a")
@@ -110,7 +110,7 @@ async def test_a_descriptor_is_closed_when_the_last_of_its_readers_is(driver):
 
 
 @pytest_twisted.ensureDeferred
-async def test_few_stay_open_and_none_after_the_end(tmp_path):
+async def test_open_files_are_bounded_and_closed_with_the_driver(tmp_path):
     before = descriptors()
     driver = FilesystemDriver(str(tmp_path), reactor, max_open_files=2)
     for name in "abcde":
@@ -123,7 +123,7 @@ async def test_few_stay_open_and_none_after_the_end(tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_large_or_fresh_file_is_not_kept(driver):
+async def test_large_and_new_files_do_not_stay_open(driver):
     await stored(driver, "large", b"x" * (MAX_CACHED_FILE_BYTES + 1))
     await driver.put("fresh", b"x")
     os.utime(Path(driver.root) / "fresh", (2**33, 2**33))
@@ -135,7 +135,7 @@ async def test_a_large_or_fresh_file_is_not_kept(driver):
 
 
 @pytest_twisted.ensureDeferred
-async def test_an_offset_beyond_the_end_is_refused_all_the_same(driver):
+async def test_an_offset_beyond_the_end_of_a_cached_file_is_refused(driver):
     await stored(driver, "a", b"content")
     await read_file(driver, "a")
     with pytest.raises(Exception, match="ends at 7"):

@@ -1,4 +1,4 @@
-"""What a power cut leaves of the filesystem driver's work."""
+"""Durability: what exists after a power cut at any moment."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def content(driver, path):
         return None
 
 
-def test_put_lasts_and_is_never_torn():
+def test_put_is_durable_and_atomic():
     async def scenario(driver, answered):
         for number, path in enumerate(("a/b/c/one", "a/b/c/two", "a/b/other", "top")):
             await driver.put(path, b"content %d" % number * 100)
@@ -39,7 +39,7 @@ def test_put_lasts_and_is_never_torn():
     assert at_every_cut(scenario, check) > 20
 
 
-def test_put_replaces_whole():
+def test_put_replaces_atomically():
     async def prepare(driver):
         await driver.put("folder/link", b"old")
 
@@ -54,7 +54,7 @@ def test_put_replaces_whole():
     at_every_cut(scenario, check, prepare)
 
 
-def test_a_folder_that_another_has_not_synced_yet_is_synced():
+def test_a_folder_made_by_another_process_is_synced():
     async def scenario(driver, answered):
         await driver.put("new/folder/unimportant", b"1", durable=False)
         await driver.put("new/folder/important", b"2")
@@ -67,7 +67,7 @@ def test_a_folder_that_another_has_not_synced_yet_is_synced():
     at_every_cut(scenario, check)
 
 
-def test_a_folder_made_anew_is_synced_anew():
+def test_a_folder_made_again_is_synced_again():
     async def prepare(driver):
         await driver.put("tags/latest/link", b"old")
 
@@ -88,7 +88,7 @@ def test_a_folder_made_anew_is_synced_anew():
     at_every_cut(scenario, check, prepare)
 
 
-def test_create_lasts_and_is_never_torn():
+def test_create_is_durable_and_atomic():
     async def scenario(driver, answered):
         await driver.create("a/b/lease", b"mine")
         answered.append("created")
@@ -102,7 +102,7 @@ def test_create_lasts_and_is_never_torn():
     at_every_cut(scenario, check)
 
 
-def test_copy_and_move_last_and_are_never_torn():
+def test_copy_and_move_are_durable_and_atomic():
     async def prepare(driver):
         await driver.put("a/source", b"whole" * 1000)
 
@@ -117,7 +117,7 @@ def test_copy_and_move_last_and_are_never_torn():
             assert await content(driver, path) == b"whole" * 1000
         for entry in await driver.walk(""):
             assert entry.size == 5000
-        # In one place or the other, at any time, and in both never.
+        # At any time in one place, never in both.
         assert (await content(driver, "a/source") is None) != (
             await content(driver, "d/e/moved") is None
         )
@@ -125,7 +125,7 @@ def test_copy_and_move_last_and_are_never_torn():
     at_every_cut(scenario, check, prepare)
 
 
-def test_what_is_deleted_stays_deleted():
+def test_deletions_are_durable():
     async def prepare(driver):
         for path in ("a/file", "a/folder/one", "a/folder/two", "a/many/1", "b/many/2"):
             await driver.put(path, b"content")
@@ -141,13 +141,13 @@ def test_what_is_deleted_stays_deleted():
     async def check(driver, answered):
         left = [entry.path for entry in await driver.walk("")]
         assert not set(left) & set(answered)
-        # A folder goes in one step.
+        # A folder disappears atomically.
         assert ("a/folder/one" in left) == ("a/folder/two" in left)
 
     at_every_cut(scenario, check, prepare)
 
 
-def test_a_committed_blob_lasts_once_it_is_moved():
+def test_a_committed_blob_is_durable_once_it_is_moved():
     async def scenario(driver, answered):
         await driver.put("uploads/1/startedat", b"now", durable=False)
         writer = await driver.writer("uploads/1/data", 0)
@@ -165,7 +165,7 @@ def test_a_committed_blob_lasts_once_it_is_moved():
     assert at_every_cut(scenario, check) > 15
 
 
-def test_flushed_bytes_last_and_the_upload_goes_on():
+def test_flushed_bytes_are_durable_and_the_upload_continues():
     async def scenario(driver, answered):
         writer = await driver.writer("uploads/1/data", 0)
         writer.write(BIG)
@@ -188,8 +188,8 @@ def test_flushed_bytes_last_and_the_upload_goes_on():
     at_every_cut(scenario, check)
 
 
-def test_without_sync_the_double_does_lose(monkeypatch):
-    """The test above can fail: with an fsync left out, a cut shows it."""
+def test_the_model_loses_what_is_not_synced(monkeypatch):
+    """Check the tests above: they fail if an fsync is left out."""
 
     async def scenario(driver, answered):
         await driver.put("a/file", b"content")
@@ -216,7 +216,7 @@ def test_without_sync_the_double_does_lose(monkeypatch):
         assert "survived" in caught.value.__notes__[0]
 
 
-def test_the_power_is_off_for_every_later_call():
+def test_every_call_after_the_power_cut_fails():
     files = PowerLossFiles(cut_after=0)
     driver = driver_on(files, Clock())
     for answer in (driver.put("a", b""), driver.stat("a"), driver.list(""), driver.open("a")):

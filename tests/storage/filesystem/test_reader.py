@@ -43,7 +43,7 @@ def open_file(root, threads, files=None):
     return result_of(make_driver(root, files, threads=threads).open("file"))
 
 
-def test_pieces_come_one_by_one(reader, threads):
+def test_pieces_are_read_one_after_the_other(reader, threads):
     sink = RecordingConsumer()
     done = reader.deliver(sink)
     for count in (1, 2, 3):
@@ -57,7 +57,7 @@ def test_pieces_come_one_by_one(reader, threads):
         reader.fileno()
 
 
-def test_a_pause_lets_one_piece_through_at_most(reader, threads):
+def test_at_most_one_piece_is_delivered_after_a_pause(reader, threads):
     sink = RecordingConsumer()
     done = reader.deliver(sink)
     sink.producer.pauseProducing()
@@ -74,7 +74,7 @@ def test_a_pause_lets_one_piece_through_at_most(reader, threads):
 
 @pytest.mark.parametrize("how", ["cancel", "stop", "close"])
 @pytest.mark.parametrize("fault", [None, BROKEN])
-def test_ending_while_a_piece_is_read(tmp_path, threads, how, fault):
+def test_the_descriptor_stays_open_while_a_thread_reads(tmp_path, threads, how, fault):
     (tmp_path / "file").write_bytes(CONTENT)
     before = descriptors(tmp_path)
     reader = open_file(tmp_path, threads, FaultyFiles(pread=[fault]))
@@ -84,7 +84,7 @@ def test_ending_while_a_piece_is_read(tmp_path, threads, how, fault):
     done = reader.deliver(sink)
     {"cancel": done.cancel, "stop": reader.stopProducing, "close": reader.close}[how]()
     assert not sink.has_producer
-    # The thread still reads: its descriptor must not become another file's.
+    # The thread still reads: the number must not be reused for another file.
     os.fstat(fd)
     threads.step()
     assert descriptors(tmp_path) == before
@@ -93,7 +93,7 @@ def test_ending_while_a_piece_is_read(tmp_path, threads, how, fault):
     reader.stopProducing()
 
 
-def test_a_consumer_that_stops_within_write(reader, threads):
+def test_a_consumer_can_stop_inside_write(reader, threads):
     class Leaving(RecordingConsumer):
         def write(self, data):
             super().write(data)
@@ -119,7 +119,7 @@ def test_feeding_can_be_cancelled(reader, threads):
     assert len(pieces) == 1
 
 
-def test_feeding_runs_in_one_call(reader, threads):
+def test_feed_needs_one_call_of_a_thread(reader, threads):
     pieces = []
     feeding = reader.feed(pieces.append)
     threads.step()
@@ -136,8 +136,8 @@ def test_an_observer_that_fails_fails_the_feed(reader, threads):
     failure_of(feeding, ValueError)
 
 
-def test_what_is_opened_for_nobody_is_closed(tmp_path):
-    """The driver hands the pool a way to free what a cancelled caller no longer takes."""
+def test_a_file_opened_for_a_cancelled_call_is_closed(tmp_path):
+    """The driver passes ``undo`` to the threads."""
     (tmp_path / "file").write_bytes(CONTENT)
     before = descriptors(tmp_path)
 

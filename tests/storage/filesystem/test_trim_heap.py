@@ -1,4 +1,4 @@
-"""Whether memory goes back to the system after large uploads."""
+"""The heap is trimmed after large uploads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ print(resident() - begin)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
-def test_what_is_free_goes_back(tmp_path):
+def test_trim_heap_returns_free_memory_to_the_system(tmp_path):
     status, out, err = run(sys.executable, "-c", PIECES, cwd=tmp_path, PYTHONPATH=ROOT)
     assert status == 0, err
     before, after = map(int, out.split())
@@ -45,7 +45,7 @@ def test_what_is_free_goes_back(tmp_path):
 @pytest.mark.parametrize(
     ("size", "times"), [(TRIM_THRESHOLD_BYTES - 1, 0), (TRIM_THRESHOLD_BYTES, 1)]
 )
-def test_once_after_a_large_upload(tmp_path, monkeypatch, size, times):
+def test_the_heap_is_trimmed_once_after_a_large_upload(tmp_path, monkeypatch, size, times):
     given = []
     monkeypatch.setattr(writer_module, "trim_heap", lambda: given.append(1))
     driver = make_driver(tmp_path)
@@ -56,7 +56,7 @@ def test_once_after_a_large_upload(tmp_path, monkeypatch, size, times):
     assert len(given) == times
 
 
-def test_not_once_the_threads_are_gone(tmp_path):
+def test_close_succeeds_if_the_heap_cannot_be_trimmed(tmp_path):
     class Gone(InlineThreads):
         def run_blocking(self, work, *arguments, undo=None):
             if work is writer_module.trim_heap:

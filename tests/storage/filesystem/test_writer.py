@@ -1,4 +1,4 @@
-"""Bytes on their way to a file: in what batches, on which thread, and who has to wait."""
+"""The writer of files: batches, threads, backpressure and locks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from twisted_registry.storage.filesystem.writer import WriteBudget
 from twisted_registry.storage.interfaces import StorageError, WriterBusy
 
 
-def test_writes_of_one_turn_travel_together(held):
+def test_writes_of_one_reactor_turn_are_one_batch(held):
     writer, threads = held.writer, held.threads
     for _ in range(100):
         writer.write(b"12345")
@@ -39,7 +39,7 @@ def test_writes_of_one_turn_travel_together(held):
     assert not threads.waiting
 
 
-def test_small_writes_gather_while_a_batch_is_under_way(held):
+def test_writes_during_a_batch_are_the_next_batch(held):
     writer, threads = held.writer, held.threads
     writer.write(b"x" * MIB)
     for _ in range(1000):
@@ -50,14 +50,14 @@ def test_small_writes_gather_while_a_batch_is_under_way(held):
     assert held.stored == writer.size == MIB + 2_000_000
 
 
-def test_a_thread_goes_on_with_what_has_come_meanwhile(held, monkeypatch):
+def test_a_call_stores_what_is_written_meanwhile_up_to_a_limit(held, monkeypatch):
     writer, threads = held.writer, held.threads
     monkeypatch.setattr(writer_module, "_MAX_TURN_BYTES", 3 * MIB)
     for _ in range(10):
         writer.write(b"x" * MIB)
     assert len(threads.waiting) == 1
     threads.step()
-    # Then others have their turn.
+    # Then other writers have a turn.
     assert held.stored == 4 * MIB
     assert len(threads.waiting) == 1
     threads.step()
@@ -66,7 +66,7 @@ def test_a_thread_goes_on_with_what_has_come_meanwhile(held, monkeypatch):
     assert not threads.waiting
 
 
-def test_cancel_drops_what_waits_behind_the_batch_that_is_stored(make_held):
+def test_cancel_drops_bytes_behind_the_current_batch(make_held):
     sizes = []
 
     def observe(_):
@@ -82,7 +82,7 @@ def test_cancel_drops_what_waits_behind_the_batch_that_is_stored(make_held):
     assert not held.path.exists()
 
 
-def test_the_disk_begins_early(tmp_path):
+def test_writeback_starts_before_the_file_is_complete(tmp_path):
     begun = []
 
     class Files(OSCalls):
@@ -99,7 +99,7 @@ def test_the_disk_begins_early(tmp_path):
     assert (tmp_path / "file").stat().st_size == 33 * MIB
 
 
-def test_many_small_pieces_are_one_write(tmp_path):
+def test_small_pieces_are_joined_to_one_write(tmp_path):
     files = CountingFiles()
     writer = result_of(make_driver(tmp_path, files).writer("file", 0))
     for _ in range(100):
@@ -108,7 +108,7 @@ def test_many_small_pieces_are_one_write(tmp_path):
     assert files.calls["pwrite"] == 1
 
 
-def test_commit_takes_the_bytes_along(held):
+def test_commit_stores_buffered_bytes_in_the_same_call(held):
     writer, threads = held.writer, held.threads
     writer.write(b"small")
     committing = writer.commit()
@@ -118,7 +118,7 @@ def test_commit_takes_the_bytes_along(held):
     assert not threads.waiting
 
 
-def test_the_producer_is_paused_and_resumed(held):
+def test_the_producer_is_paused_above_the_limit_and_resumed_below_half(held):
     writer, threads = held.writer, held.threads
     left = []
 
@@ -136,7 +136,7 @@ def test_the_producer_is_paused_and_resumed(held):
         assert written < 10 * MIB
     assert 4 * MIB < written <= 4 * MIB + 100_000
     threads.step()
-    # It was resumed before all was stored.
+    # It was resumed before all bytes were stored.
     assert 0 < left[0] < 2 * MIB
     assert producer.log == ["pause", "resume"]
     writer.unregisterProducer()
@@ -146,7 +146,7 @@ def test_the_producer_is_paused_and_resumed(held):
     assert producer.log == ["pause", "resume", "pause"]
 
 
-def test_a_producer_that_writes_when_it_is_resumed(held):
+def test_a_producer_can_write_while_it_is_resumed(held):
     writer, threads = held.writer, held.threads
 
     class Eager(Producer):
@@ -167,7 +167,7 @@ def test_a_producer_that_writes_when_it_is_resumed(held):
     assert held.stored == 20 * MIB
 
 
-def test_one_push_producer_only(held):
+def test_pull_producers_and_second_producers_are_refused(held):
     writer = held.writer
     with pytest.raises(RuntimeError):
         writer.registerProducer(Producer(), False)
@@ -176,7 +176,7 @@ def test_one_push_producer_only(held):
         writer.registerProducer(Producer(), True)
 
 
-def test_many_writers_share():
+def test_the_limit_of_a_writer_shrinks_with_their_number():
     share = WriteBudget()
     assert share.limit == 4 * MIB
     share.writers = 1
@@ -187,7 +187,7 @@ def test_many_writers_share():
     assert share.limit == 256 * 1024
 
 
-def test_writers_count_while_they_are_open(tmp_path):
+def test_the_budget_counts_open_writers(tmp_path):
     budget = WriteBudget()
     driver = make_driver(tmp_path, budget=budget)
     writers = [result_of(driver.writer(f"file{number}")) for number in range(3)]
@@ -200,7 +200,7 @@ def test_writers_count_while_they_are_open(tmp_path):
     assert budget.writers == 0
 
 
-def test_cancel_while_bytes_wait(held, tmp_path):
+def test_cancel_drops_buffered_bytes_and_the_file(held, tmp_path):
     writer, threads = held.writer, held.threads
     writer.write(b"x" * MIB)
     writer.write(b"y" * MIB)
@@ -213,7 +213,7 @@ def test_cancel_while_bytes_wait(held, tmp_path):
     assert not (tmp_path / "file").exists()
 
 
-def test_a_flush_that_is_cancelled_harms_nobody(held, tmp_path):
+def test_cancelling_a_flush_does_not_affect_the_writer(held, tmp_path):
     writer, threads = held.writer, held.threads
     writer.write(b"x" * MIB)
     flushing = writer.flush()
@@ -225,14 +225,14 @@ def test_a_flush_that_is_cancelled_harms_nobody(held, tmp_path):
     assert result_of(closing) == MIB
 
 
-def test_nothing_after_close(tmp_path):
+def test_flush_and_commit_fail_after_close(tmp_path):
     writer = result_of(make_driver(tmp_path).writer("file", 0))
     result_of(writer.close())
     for ask in (writer.flush, writer.commit):
         failure_of(ask(), StorageError)
 
 
-def test_cancel_leaves_the_file_of_another(tmp_path):
+def test_cancel_keeps_a_file_that_replaced_its_own(tmp_path):
     driver = make_driver(tmp_path)
     writer = result_of(driver.writer("file", 0))
     writer.write(b"mine")
@@ -244,8 +244,8 @@ def test_cancel_leaves_the_file_of_another(tmp_path):
     assert (tmp_path / "moved").read_bytes() == b"mine"
 
 
-def test_a_file_that_was_removed_before_it_was_locked(tmp_path):
-    """The first look after locking finds another file, or none, under the name: try again."""
+def test_a_file_replaced_before_it_is_locked_is_opened_again(tmp_path):
+    """After locking, the name belongs to another file or to none: open it again."""
 
     class Racing(OSCalls):
         rounds = 3
@@ -280,7 +280,7 @@ async def test_storing_and_observing_happen_on_a_thread(tmp_path):
 
     writer = await driver.writer("file", 0, observe)
     writer.write(b"x" * MIB)
-    # The reactor is free while the thread is held.
+    # The reactor runs while the thread waits.
     assert held.wait(30)
     writer.write(b"y")
     assert writer.size == MIB + 1
@@ -292,7 +292,7 @@ async def test_storing_and_observing_happen_on_a_thread(tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_many_writers_at_once(tmp_path):
+async def test_many_writers_store_their_own_bytes(tmp_path):
     before = descriptors()
     driver = FilesystemDriver(str(tmp_path), reactor, max_threads=4)
     contents = {f"folder{number % 3}/file{number}": os.urandom(300_007) for number in range(20)}

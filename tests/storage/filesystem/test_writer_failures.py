@@ -1,4 +1,4 @@
-"""What a writer does and tells when the disk, or who looks on, fails."""
+"""Writers when the disk or the observer fails."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.storage.filesystem.kit import (
 from twisted_registry.storage.interfaces import StorageError
 
 
-def test_a_full_disk(tmp_path):
+def test_a_full_disk_fails_the_writer_and_keeps_what_was_stored(tmp_path):
     before = descriptors()
     files = FaultyFiles(pwrite=[None, -10, FULL])
     driver = make_driver(tmp_path, files)
@@ -32,7 +32,7 @@ def test_a_full_disk(tmp_path):
     assert result_of(writer.flush()) == MIB
     writer.write(b"y" * MIB)
     assert producer.log == ["stop"]
-    # The half-written batch is taken back; size and observer tell the truth.
+    # The half-written batch is undone; size and observer agree with the file.
     assert writer.size == MIB
     assert (tmp_path / "file").stat().st_size == MIB
     assert hasher.digest() == hashlib.sha256(b"x" * MIB).digest()
@@ -50,7 +50,7 @@ def test_a_full_disk(tmp_path):
     assert descriptors() == before
 
 
-def test_close_tells_of_a_failure_that_nobody_was_told(tmp_path):
+def test_close_raises_an_error_that_was_not_raised_before(tmp_path):
     before = descriptors()
     driver = make_driver(tmp_path, FaultyFiles(pwrite=[BROKEN]))
     writer = result_of(driver.writer("file", 0))
@@ -73,7 +73,7 @@ def test_a_producer_that_comes_after_the_failure_is_stopped(tmp_path):
     assert not (tmp_path / "file").exists()
 
 
-def test_a_failed_sync_takes_back_what_may_be_lost(tmp_path):
+def test_a_failed_sync_truncates_to_what_was_synced(tmp_path):
     driver = make_driver(tmp_path, FaultyFiles(fsync=[None, None, BROKEN]))
     writer = result_of(driver.writer("file", 0))
     writer.write(b"safe")
@@ -85,7 +85,7 @@ def test_a_failed_sync_takes_back_what_may_be_lost(tmp_path):
     assert (tmp_path / "file").read_bytes() == b"safe"
 
 
-def test_an_observer_that_fails(tmp_path):
+def test_a_failing_observer_fails_the_writer(tmp_path):
     before = descriptors()
     driver = make_driver(tmp_path)
 
