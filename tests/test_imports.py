@@ -51,28 +51,25 @@ LAYERS = {
 #: The standard library and attrs, as far as the grammar and the documents need them.
 PURE = {"__future__", "attrs", "collections", "enum", "hashlib", "json", "re", "typing"}
 
-#: Imports of ours inside functions: an optional extra, a command's own module, or what is heavy
-#: and of use to few installations.
+#: The package's own imports inside functions: of optional extras, of the modules of commands, and
+#: of modules that import something heavy which few installations use.
 LATE = {
-    ("tap", "app.process"): "twistd --help needs none of it",
-    ("app.standalone", "app.process"): "imported inside freeze_imports",
-    ("app.standalone", "app.worker"): "imported inside freeze_imports",
-    ("app.debug", "metrics.prometheus"): "extra: metrics",
-    ("app.access", "app.tokens"): "extra: auth",
-    ("app.access", "auth"): "extra: auth",
-    ("app.tls", "acme.renewal"): "extra: acme",
-    ("app.service", "app.s3"): "OpenSSL, XML and an HTTP client, for buckets alone",
-    ("app.service", "app.tls"): "OpenSSL, for TLS alone",
-    ("app.service", "app.access"): "cryptography, for logins alone",
-    ("app.stores", "app.s3"): "as app.service",
-    ("app.stores", "app.redis"): "extra: redis",
-    ("app.maintenance", "app.collector"): "SQLite, for collections alone",
-    ("app.middleware", "storage.middleware.cloudfront"): "cryptography, for CloudFront alone",
-    ("app.middleware", "storage.middleware.aws_ip_ranges"): "an HTTP client, as above",
-    ("app.middleware", "http.client"): "an HTTP client, as above",
-    ("storage.s3.credentials", "storage.s3.botocore_credentials"): "extra: aws",
-    ("commands.store", "app.s3"): "for buckets alone",
-    ("commands.user", "auth.password_file"): "extra: auth",
+    ("tap", "app.process"): "inside freeze_imports, and not for twistd --help",
+    ("app.standalone", "app.process"): "inside freeze_imports",
+    ("app.standalone", "app.worker"): "inside freeze_imports",
+    ("app.debug", "metrics.prometheus"): "the extra metrics",
+    ("app.access", "app.tokens"): "the extra auth",
+    ("app.access", "auth"): "the extra auth",
+    ("app.tls", "acme.renewal"): "the extra acme",
+    ("app.service", "app.s3"): "an HTTP client and XML, for buckets only",
+    ("app.service", "app.tls"): "cryptography, for TLS only",
+    ("app.service", "app.middleware"): "cryptography and an HTTP client, for middleware only",
+    ("app.stores", "app.s3"): "as in app.service",
+    ("app.stores", "app.redis"): "the extra redis",
+    ("app.maintenance", "app.collector"): "SQLite, for collections only",
+    ("storage.s3.credentials", "storage.s3.botocore_credentials"): "the extra aws",
+    ("commands.store", "app.s3"): "for buckets only",
+    ("commands.user", "auth.password_file"): "the extra auth",
     ("commands.serve", "app.standalone"): "it installs the reactor",
 }
 

@@ -1,8 +1,8 @@
-"""What an installation makes: the twistd plugin, two commands, and no twisted package.
+"""An installation: the twistd plugin, two commands, and no ``twisted`` package.
 
-A drop-in module must not bring an ``__init__.py``: Twisted's own package would be hidden by
-ours.  An editable install of the newer kind hides the plugin from twistd instead; the one
-that ``make`` chooses does not.
+The folder of the plugin must not contain an ``__init__.py``, which would hide Twisted's own
+package. The default editable mode of setuptools hides the plugin from twistd; ``make`` uses the
+mode ``compat``, which does not.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HERE = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """A copy of what is built from, so that nothing is left in the working tree."""
+    """A copy of the sources, so that a build leaves no files in the working tree."""
     copy = tmp_path_factory.mktemp("source")
     for name in ("twisted_registry", "twisted"):
         shutil.copytree(
@@ -36,7 +36,7 @@ def source(tmp_path_factory):
 
 @pytest.fixture
 def environment(tmp_path):
-    """A virtual environment that sees our dependencies, but none of us; answers its bin."""
+    """The bin folder of a virtual environment with the dependencies, but without the registry."""
     folder = tmp_path / "environment"
     venv.create(folder, with_pip=True, symlinks=True)
     site = sysconfig.get_path("purelib", "venv", {"base": str(folder), "platbase": str(folder)})
@@ -52,7 +52,7 @@ def run(*command: object, cwd: Path) -> str:
         capture_output=True,
         text=True,
         check=False,
-        # Or the working tree would be found instead of what was installed.
+        # Otherwise the working tree is found instead of the installation.
         env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -60,25 +60,25 @@ def run(*command: object, cwd: Path) -> str:
 
 
 def plugins(python: Path, cwd: Path) -> list[str]:
-    """The commands that twistd offers."""
+    """The commands that twistd lists."""
     script = "from twisted.scripts.twistd import run; run()"
     shown = run(python, "-c", script, "--help", cwd=cwd)
     return [line.split()[0] for line in shown.splitlines() if line.startswith("    ")]
 
 
-def where(python: Path, cwd: Path) -> Path:
-    """Which of the copies an interpreter imports."""
+def package_path(python: Path, cwd: Path) -> Path:
+    """The path of the package that an interpreter imports."""
     script = "import twisted_registry; print(twisted_registry.__file__)"
     return Path(run(python, "-c", script, cwd=cwd).strip())
 
 
-def test_twisted_own_package_is_not_hidden():
+def test_twisted_is_not_hidden():
     assert (HERE / "twisted" / "plugins").is_dir()
     assert not list((HERE / "twisted").rglob("__init__.py"))
 
 
 @pytest.mark.integration
-def test_a_wheel(source, environment, tmp_path):
+def test_a_wheel_has_plugin_and_commands(source, environment, tmp_path):
     python = environment / "python"
     wheels = tmp_path / "wheels"
     run(python, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", wheels, source, cwd=tmp_path)
@@ -92,22 +92,22 @@ def test_a_wheel(source, environment, tmp_path):
     assert not [name for name in names if name.startswith(("tests", "conf", "docs"))]
 
     run(python, "-m", "pip", "install", "--no-deps", "--no-index", wheel, cwd=tmp_path)
-    assert where(python, tmp_path).is_relative_to(environment.parent)
+    assert package_path(python, tmp_path).is_relative_to(environment.parent)
     assert "registry" in plugins(python, tmp_path)
     for command in ("twisted-registry", "registry"):
         assert "serve" in run(environment / command, "--help", cwd=tmp_path)
 
 
 @pytest.mark.integration
-def test_an_editable_install(source, environment, tmp_path):
+def test_an_editable_install_has_the_plugin(source, environment, tmp_path):
     python = environment / "python"
     run(
         python, "-m", "pip", "install", "--no-deps",
         "--config-settings", "editable_mode=compat", "--editable", source, cwd=tmp_path,
     )  # fmt: skip
-    assert where(python, tmp_path).is_relative_to(source)
+    assert package_path(python, tmp_path).is_relative_to(source)
     assert "registry" in plugins(python, tmp_path)
-    # The scan of the plugins imports nothing of ours.
+    # Listing the plugins does not import the registry.
     script = (
         "import sys; from twisted.plugin import getPlugins; "
         "from twisted.application.service import IServiceMaker; "

@@ -30,7 +30,7 @@ def options(*arguments, **parent):
     return parsed
 
 
-def test_options():
+def test_options_take_only_the_config_file():
     assert options()["config"] is None
     assert options("--config", "x")["config"] == "x"
     assert options("-c", "x")["config"] == "x"
@@ -40,34 +40,34 @@ def test_options():
         options("x")
 
 
-def test_version(capsys):
+def test_version_is_printed(capsys):
     with pytest.raises(SystemExit) as stopped:
         options("--version")
     assert stopped.value.code == 0
     assert capsys.readouterr().out == f"twisted-registry {__version__}\n"
 
 
-def test_a_service(tmp_path):
+def test_make_service_opens_nothing_and_sets_the_log_observer(tmp_path):
     service = makeService(options("--config", configured(tmp_path)), reactor)
     assert isinstance(service, RegistryService)
     application = Application("registry")
     service.setServiceParent(application)
     assert list(IServiceCollection(application)) == [service]
     assert application.getComponent(ILogObserver) is not None
-    assert not (tmp_path / "store").exists()  # nothing is opened yet
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.parametrize(
     "parent", [{"logfile": "mine"}, {"logger": "mine"}, {"syslog": 1}, {"nodaemon": 0}]
 )
-def test_whoever_names_a_log_keeps_it(tmp_path, parent):
+def test_a_log_of_twistd_is_kept(tmp_path, parent):
     parsed = options("--config", configured(tmp_path), **parent)
     application = Application("registry")
     makeService(parsed, reactor).setServiceParent(application)
     assert application.getComponent(ILogObserver) is None
 
 
-def test_faults(tmp_path):
+def test_errors_of_the_configuration_are_one_line_each(tmp_path):
     path = configured(tmp_path, "version: 0.1\nhttp:\n  net: udp\n")
     with pytest.raises(SystemExit) as stopped:
         makeService(options("--config", path), reactor)
@@ -76,7 +76,7 @@ def test_faults(tmp_path):
     assert all(line.startswith("twisted-registry: ") for line in lines)
 
 
-def test_twistd_knows_it(tmp_path):
+def test_twistd_lists_the_command(tmp_path):
     status, out, _ = run(*TWISTD, "--help", cwd=tmp_path)
     assert status == 0
     assert "registry" in out
@@ -92,7 +92,7 @@ def test_twistd_serves(tmp_path):
         response, body = server.ask("GET", "/v2/", headers=headers)
         assert (response.status, body) == (200, b"{}")
         status, out, lines = server.stop()
-    # twistd ends as the signal that it was sent would have ended it.
+    # twistd ends with the signal that it received.
     assert status == -signal.SIGTERM
     text = "\n".join(lines)
     assert f"configuration: {path}" in text
@@ -104,8 +104,8 @@ def test_twistd_serves(tmp_path):
     assert "Traceback" not in out + text
 
 
-def heeds(process, number):
-    """Whether a process has a handler for a signal."""
+def handles(process, number):
+    """Whether a process handles a signal."""
     text = Path(f"/proc/{process}/status").read_text()
     (mask,) = [line.split()[1] for line in text.splitlines() if line.startswith("SigCgt:")]
     return bool(int(mask, 16) >> (number - 1) & 1)
@@ -119,15 +119,15 @@ def test_twistd_in_the_background_logs_to_its_file(tmp_path):
     try:
         log = tmp_path / "twistd.log"
         wait_until(lambda: "listening on" in log.read_text())
-        # twistd lets its caller go before it heeds signals.
-        wait_until(lambda: heeds(process, signal.SIGTERM))
+        # The command returns before the daemon handles signals.
+        wait_until(lambda: handles(process, signal.SIGTERM))
     finally:
         os.kill(process, signal.SIGTERM)
         wait_until(lambda: not (tmp_path / "twistd.pid").exists())
     assert f"configuration: {path}" in log.read_text()
 
 
-def test_twistd_in_the_background_says_at_the_terminal_that_it_could_not_start(tmp_path):
+def test_a_failed_start_in_the_background_is_reported_at_the_terminal(tmp_path):
     text = "version: 0.1\nstorage: {{filesystem: {{rootdirectory: /dev/null/x}}}}\n"
     background = [*TWISTD[:3], "--pidfile=twistd.pid"]
     status, _, lines = run(
@@ -137,7 +137,7 @@ def test_twistd_in_the_background_says_at_the_terminal_that_it_could_not_start(t
     assert "storage.filesystem.rootdirectory" in lines[0]
     said = "twisted-registry: storage.filesystem.rootdirectory: /dev/null/x: Not a directory"
     assert said in (tmp_path / "twistd.log").read_text()
-    # It is told here before the one in the background has ended.
+    # The command returns before the daemon has ended.
     wait_until(lambda: not (tmp_path / "twistd.pid").exists())
 
 
@@ -148,7 +148,7 @@ def test_twistd_in_the_background_says_at_the_terminal_that_it_could_not_start(t
         "version: 0.1\nstorage: {{filesystem: {{rootdirectory: /dev/null/x}}}}\n",
     ],
 )
-def test_twistd_does_not_serve_what_is_wrong(tmp_path, text):
+def test_twistd_ends_with_one_line_if_the_configuration_is_wrong(tmp_path, text):
     path = configured(tmp_path, text)
     status, out, lines = run(*TWISTD, "registry", "--config", path, cwd=tmp_path)
     assert status == 1

@@ -1,7 +1,7 @@
-"""``twistd registry``. :mod:`twisted_registry.app.standalone` is the same without twistd.
+"""The command ``twistd registry``; :mod:`twisted_registry.app.standalone` serves without twistd.
 
-All else is imported once it is to be run, so that ``twistd registry --help`` is quick, and inside
-:func:`freeze_imports`, so that the start is.
+The registry is imported when twistd makes the service, so that ``twistd registry --help`` is fast,
+and inside :func:`~twisted_registry.app.gc_freeze.freeze_imports`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 def _reactor() -> Any:
-    # twistd has not imported it before us: it is half of the start.
+    # twistd has not imported it yet, and the import takes half of the start.
     with freeze_imports():
-        from twisted.internet import reactor  # noqa: PLC0415 - see above
+        from twisted.internet import reactor  # noqa: PLC0415 - inside freeze_imports
     return reactor
 
 
@@ -41,15 +41,15 @@ class Options(usage.Options):
 
     def opt_version(self) -> None:
         """Print the version and exit."""
-        print(f"twisted-registry {__version__}")  # noqa: T201 - a command's answer
+        print(f"twisted-registry {__version__}")  # noqa: T201 - the output of a command
         sys.exit(0)
 
 
 def makeService(options: Options, reactor: Any = default_reactor) -> RegistryService:
     """Make the service that twistd runs.
 
-    :raises SystemExit: with a line for each fault of the configuration.
+    :raises SystemExit: with one line for each error of the configuration.
     """
     with freeze_imports():
-        from twisted_registry.app.process import make_twistd_service  # noqa: PLC0415 - see above
+        from twisted_registry.app.process import make_twistd_service  # noqa: PLC0415
     return make_twistd_service(options["config"], reactor, options.parent or {})

@@ -1,4 +1,4 @@
-"""``auth`` as it is configured: what a start refuses, and what callers meet."""
+"""``auth``: errors of the start, and logins of clients."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ CHALLENGE = 'Basic realm="here"'
 
 
 def guarded(path):
-    """A configuration with a file of users."""
+    """A configuration with a password file."""
     return f"{MEMORY}{HTTP}auth:\n  htpasswd:\n    realm: here\n    path: {path}\n"
 
 
 def with_tokens(**more):
-    """A configuration with tokens."""
+    """A configuration with token authentication."""
     lines = {"realm": REALM, "service": SERVICE, "issuer": ISSUER, **more}
     return f"{MEMORY}{HTTP}auth:\n  token:\n" + "".join(
         f"    {name}: {value}\n" for name, value in lines.items()
@@ -60,21 +60,21 @@ def now_claims():
     return claims(reactor.seconds())
 
 
-def started(folder, text):
+def make_service(folder, text):
     return RegistryService(load(configured(folder, text), {}), reactor, {}, io.StringIO())
 
 
-def complaint(folder, text):
+def start_error(folder, text):
     with pytest.raises(StartError) as caught:
-        started(folder, text)
+        make_service(folder, text)
     return str(caught.value)
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_push_pays_for_one_password(tmp_path, monkeypatch):
+async def test_a_push_checks_the_password_once(tmp_path, monkeypatch):
     users = tmp_path / "users"
     users.write_bytes(entries(me="secret"))
-    # A file of this moment is believed in a moment only; however long the test takes.
+    # Otherwise logins are not cached while the file is young.
     monkeypatch.setattr("twisted_registry.auth.password_file._MIN_AGE_NS", 0)
     counted = Counted(monkeypatch)
     async with running(tmp_path, guarded(users)) as ask:
@@ -91,7 +91,7 @@ async def test_a_push_pays_for_one_password(tmp_path, monkeypatch):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_push_checks_one_token(tmp_path, monkeypatch):
+async def test_a_push_checks_the_token_once(tmp_path, monkeypatch):
     keys, checked = tmp_path / "keys", []
     keys.write_bytes(jwks(jwk(key("P-256"), kid="k")))
     real = PyJWS.decode
@@ -106,14 +106,14 @@ async def test_a_push_checks_one_token(tmp_path, monkeypatch):
             assert (await ask("POST", path, headers=headers, data=LAYER)).code == 201
         assert len(checked) == 1
         response = await ask("DELETE", f"/v2/a/b/blobs/{DIGEST}", headers=headers)
-        assert response.code == 405  # switched off, which nobody needs a token to learn
+        assert response.code == 405  # deletes are disabled, also without a token
         response = await ask("GET", "/v2/_catalog", headers=headers)
         scope = 'scope="registry:catalog:*",error="insufficient_scope"'
         assert header(response, "WWW-Authenticate") == f"{TOKEN_CHALLENGE},{scope}"
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_bundle_of_certificates_and_a_realm_of_our_own(tmp_path):
+async def test_rootcertbundle_and_autoredirect_are_used(tmp_path):
     bundle, private = tmp_path / "bundle", key("P-256")
     own = certificate(private, now=reactor.seconds())
     bundle.write_bytes(pem(own))
@@ -137,16 +137,16 @@ async def test_a_bundle_of_certificates_and_a_realm_of_our_own(tmp_path):
         ("rootcertbundle", None, "No such file or directory"),
     ],
 )  # fmt: skip
-def test_a_start_refuses_what_holds_no_keys(tmp_path, more, content, said):
+def test_unusable_keys_end_the_start(tmp_path, more, content, said):
     path = tmp_path / "keys"
     if content is not None:
         path.write_bytes(content)
-    found = complaint(tmp_path, with_tokens(**{more: path}))
+    found = start_error(tmp_path, with_tokens(**{more: path}))
     assert found == f"auth.token.{more}: {path}: {said}"
 
 
 @pytest_twisted.ensureDeferred
-async def test_no_body_is_taken_of_who_may_not(tmp_path):
+async def test_requests_with_wrong_credentials_are_challenged_and_not_logged(tmp_path):
     users = tmp_path / "users"
     users.write_bytes(entries(me="secret"))
     log = io.StringIO()
@@ -161,13 +161,13 @@ async def test_no_body_is_taken_of_who_may_not(tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_file_that_is_missing_is_made_and_its_password_told(tmp_path):
+async def test_a_missing_password_file_is_created_and_its_password_logged(tmp_path):
     events = []
     globalLogPublisher.addObserver(events.append)
     try:
         async with running(tmp_path, guarded(tmp_path / "new" / "users")) as ask:
             told = [formatEvent(event) for event in events if "password" in event]
-            (password,) = [re.search(r"user: docker, password (\S+)", line)[1] for line in told]
+            (password,) = [re.search(r"user=docker password=(\S+)", line)[1] for line in told]
             headers = {"Authorization": shown("docker", password)}
             assert (await ask("GET", "/v2/", headers=headers)).code == 200
     finally:
@@ -175,7 +175,7 @@ async def test_a_file_that_is_missing_is_made_and_its_password_told(tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_file_that_is_broken_lets_nobody_in_and_tells_the_log(tmp_path):
+async def test_a_broken_password_file_refuses_all_logins(tmp_path):
     users = tmp_path / "users"
     users.write_bytes(entries(me="secret"))
     async with running(tmp_path, guarded(users)) as ask:
@@ -186,18 +186,18 @@ async def test_a_file_that_is_broken_lets_nobody_in_and_tells_the_log(tmp_path):
         assert (await ask("GET", "/v2/", headers=ME)).code == 200
 
 
-def test_a_start_refuses_what_is_no_file_of_users(tmp_path):
+def test_an_unusable_password_file_ends_the_start(tmp_path):
     users = tmp_path / "users"
     users.write_bytes(b"my-password\n")
-    said = complaint(tmp_path, guarded(users))
+    said = start_error(tmp_path, guarded(users))
     assert said == f"auth.htpasswd.path: {users}: line 1: expected NAME:HASH"
-    said = complaint(tmp_path, guarded(f"{users}/below"))
+    said = start_error(tmp_path, guarded(f"{users}/below"))
     assert said == f"auth.htpasswd.path: {users}/below: Not a directory"
-    assert complaint(tmp_path, guarded(tmp_path)).endswith(": Is a directory")
+    assert start_error(tmp_path, guarded(tmp_path)).endswith(": Is a directory")
 
 
 @pytest.mark.parametrize(("package", "ours"), [("bcrypt", ("password_file",)), ("jwt", NEED_JWT)])
-def test_a_start_names_the_extra_that_is_missing(tmp_path, monkeypatch, package, ours):
+def test_a_missing_extra_ends_the_start(tmp_path, monkeypatch, package, ours):
     with_jwt = with_tokens(jwks=tmp_path / "keys")
     text = with_jwt if package == "jwt" else guarded(tmp_path / "users")
     monkeypatch.setattr(sys, "meta_path", [Without(package), *sys.meta_path])
@@ -206,12 +206,12 @@ def test_a_start_names_the_extra_that_is_missing(tmp_path, monkeypatch, package,
         monkeypatch.delattr(auth, name, raising=False)
     for name in [each for each in sys.modules if f"{each}.".startswith(f"{package}.")]:
         monkeypatch.delitem(sys.modules, name)
-    said = complaint(tmp_path, text)
+    said = start_error(tmp_path, text)
     assert said.endswith(f"needs the package {package}: install twisted-registry[auth]")
 
 
 class Without:
-    """Finds everything but one module."""
+    """An import finder for which one module is missing."""
 
     def __init__(self, name):
         self.name = name
@@ -221,7 +221,7 @@ class Without:
             raise ModuleNotFoundError(name=name)
 
 
-def test_all_processes_know_the_users(tmp_path):
+def test_all_processes_notice_a_changed_password_file(tmp_path):
     users = tmp_path / "users"
     users.write_bytes(entries(me="secret"))
     more = f"  workers: 2\nauth: {{htpasswd: {{realm: here, path: {users}}}}}\n"

@@ -1,4 +1,4 @@
-"""``http.debug`` of a registry that was started as an operator starts it."""
+"""``http.debug`` of a registry in a process of its own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def started(folder, more=""):
 
 
 def asking(server):
-    """A function that asks the debug address."""
+    """Return a function that sends requests to the debug address."""
     pattern = r"maintenance: http://127\.0\.0\.1:(\d+)"
     (port,) = {found[1] for line in server.lines if (found := re.search(pattern, line))}
 
@@ -40,7 +40,7 @@ def asking(server):
     return ask
 
 
-def test_the_pages(tmp_path):
+def test_pages_of_the_debug_address(tmp_path):
     with started(tmp_path) as server:
         ask = asking(server)
         assert ask("/debug/health") == (200, b"{}")
@@ -67,7 +67,7 @@ def test_the_pages(tmp_path):
         assert server.stop()[0] == 0
 
 
-def test_tasks_are_started_by_those_who_may(tmp_path):
+def test_starting_a_task_needs_a_login_with_auth(tmp_path):
     with started(tmp_path, "auth: {{silly: {{realm: r, service: s}}}}\n") as server:
         ask = asking(server)
         assert ask("/debug/maintenance/gc", "POST")[0] == 401
@@ -84,7 +84,7 @@ access:
 """
 
 
-def test_rules_say_who_may(tmp_path):
+def test_starting_a_task_needs_the_right_admin_with_access_rules(tmp_path):
     users = tmp_path / "users"
     hashed = {name: bcrypt.hashpw(name.encode(), bcrypt.gensalt(4)) for name in ("ada", "bob")}
     users.write_text("".join(f"{name}:{entry.decode()}\n" for name, entry in hashed.items()))
@@ -101,14 +101,14 @@ def test_rules_say_who_may(tmp_path):
         assert post("gc", "ada", "wrong") == (401, "UNAUTHORIZED")
         assert post("gc", "eve", "eve") == (401, "UNAUTHORIZED")
         assert post("gc", "bob", "bob") == (403, "DENIED")
-        # Whoever may not start one is not told which there are.
+        # Without the right, unknown tasks cannot be told from known ones.
         assert post("dust", "bob", "bob") == (403, "DENIED")
-        (gc,) = [one for one in told(ask) if one["name"] == "gc"]
+        (gc,) = [one for one in read_tasks(ask) if one["name"] == "gc"]
         assert (gc["runs"], gc["running"], gc["last"]) == (0, None, None)
         for task in ("uploadpurging", "gc", "trash", "retention", "scrub"):
             assert post(task, "ada", "ada") == (202, None)
         for _ in range(200):
-            tasks = told(ask)
+            tasks = read_tasks(ask)
             if all(task["runs"] for task in tasks):
                 break
             time.sleep(0.05)
@@ -132,7 +132,7 @@ def test_rules_say_who_may(tmp_path):
         server.stop()
 
 
-def test_how_full_the_disk_is(tmp_path):
+def test_the_watermark_is_shown_in_pages_metrics_and_responses(tmp_path):
     marks = "storage:\n  maintenance: {{watermark: {{warn: 1%, refuse: 100%}}}}\n"
     text = (CONFIGURATION + DEBUG).replace("storage:\n", marks)
     with Running(*SERVE, configured(tmp_path, text), cwd=tmp_path) as server:
@@ -150,11 +150,11 @@ def test_how_full_the_disk_is(tmp_path):
         server.stop()
 
 
-def told(ask):
+def read_tasks(ask):
     return json.loads(ask("/debug/maintenance")[1])["tasks"]
 
 
-def test_the_first_process_answers_for_all(tmp_path):
+def test_metrics_sum_the_counts_of_all_processes(tmp_path):
     path = configured(tmp_path, CONFIGURATION + DEBUG + "  workers: 2\n")
     with Running(*SERVE, path, cwd=tmp_path) as server:
         ask = asking(server)
@@ -180,7 +180,7 @@ def test_the_first_process_answers_for_all(tmp_path):
         server.stop()
 
 
-def test_an_address_that_is_taken(tmp_path):
+def test_an_address_in_use_ends_the_start(tmp_path):
     with started(tmp_path) as server:
         pattern = r"maintenance: http://(127\.0\.0\.1:\d+)"
         (taken,) = {found[1] for line in server.lines if (found := re.search(pattern, line))}
@@ -193,7 +193,7 @@ def test_an_address_that_is_taken(tmp_path):
         server.stop()
 
 
-def test_metrics_without_the_extra(tmp_path):
+def test_metrics_without_the_extra_end_the_start(tmp_path):
     script = (
         "import sys; sys.modules['prometheus_client'] = None\n"
         "from twisted_registry.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -210,7 +210,7 @@ def test_metrics_without_the_extra(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "alone"),
+    ("text", "expected"),
     [
         ("127.0.0.1:5001", True),
         ("localhost:5001", True),
@@ -225,5 +225,5 @@ def test_metrics_without_the_extra(tmp_path):
         ("systemd:domain=INET:index=0", False),
     ],
 )
-def test_who_reaches_an_address(text, alone):
-    assert is_loopback(parse_address(text)) is alone
+def test_is_loopback(text, expected):
+    assert is_loopback(parse_address(text)) is expected

@@ -29,21 +29,21 @@ class Served:
 
 
 class Access:
-    """Lets one in who says the word."""
+    """Grants access to one password."""
 
     def __init__(self):
         self.asked = []
 
     def authorize(self, caller, accesses):
         self.asked += accesses
-        if caller.authorization == "the word":
+        if caller.authorization == "password":
             return succeed(OpenGrant("somebody"))
         headers = (("WWW-Authenticate", 'Basic realm="here"'),)
         return fail(RegistryError(ErrorCode.UNAUTHORIZED, headers=headers))
 
 
 class Pages:
-    """What is served."""
+    """The content of the pages, and the tasks that were started."""
 
     def __init__(self):
         self.started = []
@@ -61,10 +61,11 @@ class Pages:
         return True
 
     @asynccontextmanager
-    async def serve(self, access=None, *, alone=True):
+    async def serve(self, access=None, *, is_loopback_only=True):
         root = JSONResource()
         root.putChild(b"page", DebugPage(self.read, "text/x"))
-        root.putChild(b"tasks", MaintenancePage(self.read, self.start, access, alone=alone))
+        tasks = MaintenancePage(self.read, self.start, access, is_loopback_only=is_loopback_only)
+        root.putChild(b"tasks", tasks)
         site = HTTPSite(root, reactor)
         port = reactor.listenTCP(0, site, interface="127.0.0.1")
         try:
@@ -80,7 +81,7 @@ def pages():
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_page(pages):
+async def test_a_page_is_served_with_and_without_a_slash(pages):
     async with pages.serve() as ask:
         for path in ("page", "page/"):
             answer = await ask("GET", path)
@@ -97,19 +98,19 @@ async def test_a_page(pages):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_store_that_does_not_answer(pages):
+async def test_an_error_of_the_content_is_the_response(pages):
     pages.breaks = RegistryError(ErrorCode.UNAVAILABLE)
     async with pages.serve() as ask:
         answer = await ask("GET", "page")
         assert (answer.status, answer.code) == (503, "UNAVAILABLE")
-        pages.breaks = ValueError("what nobody thought of")
+        pages.breaks = ValueError("unexpected")
         answer = await ask("GET", "page")
         assert (answer.status, answer.code) == (500, "UNKNOWN")
-        assert b"nobody" not in answer.body
+        assert b"unexpected" not in answer.body
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_task_is_started_from_this_machine(pages):
+async def test_a_task_can_be_started_on_a_loopback_address(pages):
     async with pages.serve() as ask:
         assert (await ask("GET", "tasks")).body == b"[]"
         answer = await ask("POST", "tasks/gc", body=b"")
@@ -124,33 +125,33 @@ async def test_a_task_is_started_from_this_machine(pages):
 
 
 @pytest_twisted.ensureDeferred
-async def test_no_page_of_a_browser_starts_one(pages):
+async def test_a_page_in_a_browser_cannot_start_a_task(pages):
     access = Access()
     async with pages.serve(access) as ask:
-        headers = {"Origin": "http://evil.example", "Authorization": "the word"}
+        headers = {"Origin": "http://evil.example", "Authorization": "password"}
         answer = await ask("POST", "tasks/gc", headers, b"")
         assert (answer.status, answer.code) == (403, "DENIED")
     assert pages.started == access.asked == []
 
 
 @pytest_twisted.ensureDeferred
-async def test_without_auth_nobody_else_starts_one(pages):
-    async with pages.serve(alone=False) as ask:
+async def test_without_auth_a_task_cannot_be_started_on_a_public_address(pages):
+    async with pages.serve(is_loopback_only=False) as ask:
         answer = await ask("POST", "tasks/gc", body=b"")
         assert (answer.status, answer.code) == (403, "DENIED")
         assert (await ask("GET", "tasks")).status == 200
     assert pages.started == []
 
 
-@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("is_loopback_only", [True, False])
 @pytest_twisted.ensureDeferred
-async def test_with_auth_it_asks_who_is_there(pages, alone):
+async def test_with_auth_starting_a_task_needs_the_right_to_maintenance(pages, is_loopback_only):
     access = Access()
-    async with pages.serve(access, alone=alone) as ask:
+    async with pages.serve(access, is_loopback_only=is_loopback_only) as ask:
         answer = await ask("POST", "tasks/gc", body=b"")
         assert (answer.status, answer.code) == (401, "UNAUTHORIZED")
         assert answer.get("WWW-Authenticate") == 'Basic realm="here"'
         assert pages.started == []
-        answer = await ask("POST", "tasks/gc", {"Authorization": "the word"}, b"")
+        answer = await ask("POST", "tasks/gc", {"Authorization": "password"}, b"")
         assert answer.status == 202
     assert access.asked == [MAINTENANCE, MAINTENANCE]

@@ -8,13 +8,13 @@ from twisted_registry.app.gc_freeze import freeze_imports
 
 
 @pytest.fixture(autouse=True)
-def _as_before():
+def _restore_gc():
     yield
     gc.unfreeze()
     gc.enable()
 
 
-def test_nothing_is_searched_in_the_block_and_what_it_made_never():
+def test_collection_is_off_in_the_block_and_its_objects_are_frozen():
     before = gc.get_freeze_count()
     with freeze_imports():
         assert not gc.isenabled()
@@ -23,13 +23,13 @@ def test_nothing_is_searched_in_the_block_and_what_it_made_never():
     assert gc.get_freeze_count() >= before + len(made)
 
 
-def test_an_import_that_fails_leaves_the_search_on():
+def test_a_failed_import_enables_collection_again():
     with pytest.raises(ImportError), freeze_imports():
         raise ImportError
     assert gc.isenabled()
 
 
-def test_whoever_has_switched_the_search_off_keeps_it_off():
+def test_collection_that_was_disabled_stays_disabled():
     gc.disable()
     with freeze_imports():
         pass

@@ -1,4 +1,4 @@
-"""The addresses that are listened on, and what people are told of them."""
+"""Endpoints of addresses, and their description in the log."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from twisted.internet.testing import MemoryReactor
 from zope.interface.verify import verifyObject
 
 from twisted_registry.app.errors import StartError
-from twisted_registry.app.listener import TCPEndpoint, describe_address, make_endpoint
+from twisted_registry.app.listener import describe_address, make_endpoint
+from twisted_registry.config.http import Address, parse_address
 
 
 @pytest.mark.parametrize(
-    ("address", "shown", "host"),
+    ("address", "text", "host"),
     [
         (IPv4Address("TCP", "192.0.2.1", 80), "http://192.0.2.1:80", "192.0.2.1:80"),
         (IPv4Address("TCP", "0.0.0.0", 5000), "http://0.0.0.0:5000", "127.0.0.1:5000"),
@@ -28,14 +29,15 @@ from twisted_registry.app.listener import TCPEndpoint, describe_address, make_en
         (HostnameAddress(b"x", 1), str(HostnameAddress(b"x", 1)), ""),
     ],
 )
-def test_addresses_for_people(address, shown, host):
-    assert describe_address(address) == (shown, host)
+def test_describe_address(address, text, host):
+    assert describe_address(address) == (text, host)
 
 
-def test_a_burst_of_connections_can_wait():
-    """Nobody accepts, since the reactor has no turn; a second attempt would take a second."""
+def test_a_burst_of_connections_waits_in_the_backlog():
+    """The reactor does not run, so none is accepted; a client would retry after a second."""
     ports = []
-    TCPEndpoint(reactor, 0, "127.0.0.1").listen(Factory()).addCallback(ports.append)
+    endpoint = make_endpoint(parse_address("127.0.0.1:0"), reactor, {})
+    endpoint.listen(Factory()).addCallback(ports.append)
     (port,) = ports
     clients = [socket.socket() for _ in range(100)]
     try:
@@ -48,26 +50,38 @@ def test_a_burst_of_connections_can_wait():
         port.stopListening()
 
 
-def test_endpoints(tmp_path):
-    endpoint = make_endpoint(reactor, "tcp:0:interface=127.0.0.1", "", {})
-    verifyObject(IStreamServerEndpoint, endpoint)
-    path = tmp_path / "sock"
-    for environ in ({}, {"LISTEN_FDS": "1", "LISTEN_PID": "1"}, {"LISTEN_FDS": "1"}):
-        endpoint = make_endpoint(reactor, f"unix:{path}", str(path), environ)
-        assert not isinstance(endpoint, AdoptedStreamServerEndpoint)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StartError, match="file is there, and no socket"):
-        make_endpoint(reactor, "", str(tmp_path / "file"), {})
+def unix_endpoint(path, environ=None):
+    return make_endpoint(parse_address(str(path), unix=True), reactor, environ or {})
+
+
+@pytest.mark.parametrize(
+    "environ", [{}, {"LISTEN_FDS": "1", "LISTEN_PID": "1"}, {"LISTEN_FDS": "1"}]
+)
+def test_variables_of_systemd_for_other_processes_are_ignored(tmp_path, environ):
+    endpoint = unix_endpoint(tmp_path / "sock", environ)
+    assert not isinstance(endpoint, AdoptedStreamServerEndpoint)
+
+
+def test_a_file_that_is_not_a_socket_is_kept(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("")
+    with pytest.raises(StartError, match="file exists, and is not a socket"):
+        unix_endpoint(path)
     with pytest.raises(StartError, match="Not a directory"):
-        make_endpoint(reactor, "", str(tmp_path / "file/sock"), {})
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(path))
-    make_endpoint(reactor, f"unix:{path}", str(path), {})
+        unix_endpoint(path / "sock")
+    assert path.exists()
+
+
+def test_a_stale_socket_is_removed(tmp_path):
+    path = tmp_path / "sock"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    unix_endpoint(path)
     assert not path.exists()
 
 
 @pytest.mark.parametrize(
-    ("description", "is_ours"),
+    ("description", "has_large_backlog"),
     [
         ("tcp:0", True),
         ("tcp:5000:interface=127.0.0.1", True),
@@ -80,16 +94,14 @@ def test_endpoints(tmp_path):
         ("tcp:port=5000", False),
     ],
 )
-def test_our_way_of_listening_is_that_of_twisted(description, is_ours):
-    ours, twisteds = MemoryReactor(), MemoryReactor()
-    factory = Factory()
-    endpoint = make_endpoint(ours, description, "", {})
-    assert isinstance(endpoint, TCPEndpoint) is is_ours
-    done = []
-    endpoint.listen(factory).addCallback(done.append)
-    serverFromString(twisteds, description).listen(factory).addCallback(done.append)
-    (port, given, backlog, interface), (expected,) = *ours.tcpServers, twisteds.tcpServers
-    assert (port, given, interface) == (expected[0], expected[1], expected[3])
-    # All but how many may wait.
-    assert backlog == expected[2] or (is_ours and backlog > expected[2])
-    assert str(done[0].getHost()) == str(done[1].getHost())
+def test_a_tcp_endpoint_is_that_of_twisted_with_a_larger_backlog(description, has_large_backlog):
+    reactors = MemoryReactor(), MemoryReactor()
+    factory, ports = Factory(), []
+    endpoint = make_endpoint(Address(description, description), reactors[0], {})
+    verifyObject(IStreamServerEndpoint, endpoint)
+    endpoint.listen(factory).addCallback(ports.append)
+    serverFromString(reactors[1], description).listen(factory).addCallback(ports.append)
+    (port, _, backlog, interface), (expected,) = *reactors[0].tcpServers, reactors[1].tcpServers
+    assert (port, interface) == (expected[0], expected[3])
+    assert backlog > expected[2] if has_large_backlog else backlog == expected[2]
+    assert str(ports[0].getHost()) == str(ports[1].getHost())

@@ -1,4 +1,4 @@
-"""Why a port can not be had."""
+"""Error messages for ports that cannot be opened."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from twisted_registry.app.listener import HTTPService
 
 
 class Refusing:
-    """An endpoint that can not listen."""
+    """An endpoint whose listen fails."""
 
     def __init__(self, error):
         self.error = error
@@ -25,17 +25,17 @@ class Refusing:
 
 
 @pytest.mark.parametrize(
-    ("place", "reason", "said"),
+    ("port", "number", "message"),
     [
         (443, errno.EACCES, (
-            "Permission denied: a low port takes root, or the capability CAP_NET_BIND_SERVICE")),
+            "Permission denied: a low port needs root, or the capability CAP_NET_BIND_SERVICE")),
         (443, errno.EADDRINUSE, "Address already in use"),
         ("/s", errno.EACCES, "Permission denied"),
     ],
 )  # fmt: skip
-def test_a_port_that_can_not_be_had(place, reason, said):
-    error = CannotListenError("", place, OSError(reason, os.strerror(reason)))
+def test_a_failed_listen_names_the_key_and_the_reason(port, number, message):
+    error = CannotListenError("", port, OSError(number, os.strerror(number)))
     service = HTTPService(Refusing(error), None, Clock(), 0, "http.addr: x")
     with pytest.raises(StartError) as caught:
         service.privilegedStartService()
-    assert str(caught.value) == f"http.addr: x: {said}"
+    assert str(caught.value) == f"http.addr: x: {message}"

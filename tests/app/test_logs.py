@@ -30,21 +30,21 @@ def fail_somewhere(log):
         log.failure("it {what}", what="failed")
 
 
-def test_text():
+def test_text_has_time_level_and_message():
     line = logged(lambda log: log.info("served {name} to {who}", name="a/b", who="me"))
     assert re.fullmatch(
         r'time="\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z" level=info msg="served a/b to me"\n', line
     )
 
 
-def test_text_with_fields():
+def test_text_ends_with_the_configured_fields():
     line = logged(
         lambda log: log.warn("short"), fields={"service": "registry", "where": "cell 7", "no": ""}
     )
     assert line.endswith('level=warning msg=short service=registry where="cell 7" no=""\n')
 
 
-def test_text_keeps_to_its_line():
+def test_text_escapes_line_ends_and_control_characters():
     line = logged(lambda log: log.info("{text}", text='a\nb "c" \x1b[31m \\ \x9b1m \ud800'))
     assert line.count("\n") == 1
     assert line.isascii()
@@ -52,14 +52,14 @@ def test_text_keeps_to_its_line():
     assert 'msg="ä ö"' in logged(lambda log: log.info("ä ö"))
 
 
-def test_text_of_a_failure():
+def test_text_of_a_failure_includes_the_traceback():
     text = logged(fail_somewhere)
     assert 'level=fatal msg="it failed" err.message="invalid literal' in text
     assert "Traceback" in text
     assert "ValueError: invalid literal" in text
 
 
-def test_a_terminal():
+def test_text_on_a_terminal_is_short():
     def do(log):
         log.info("quite well")
         log.warn("less so")
@@ -72,7 +72,7 @@ def test_a_terminal():
     ("formatter", "time", "message"),
     [("json", "time", "msg"), ("logstash", "@timestamp", "message")],
 )
-def test_documents(formatter, time, message):
+def test_json_and_logstash_documents(formatter, time, message):
     def do(log):
         log.error("{what} broke", what="it\nall")
         fail_somewhere(log)
@@ -97,7 +97,7 @@ def test_documents(formatter, time, message):
         ("error", ["error", "fatal"]),
     ],
 )
-def test_levels(level, expected):
+def test_events_below_the_level_are_dropped(level, expected):
     def do(log):
         for each in LogLevel.iterconstants():
             log.emit(each, "x")
@@ -106,7 +106,7 @@ def test_levels(level, expected):
     assert [json.loads(line)["level"] for line in lines] == expected
 
 
-def test_an_event_without_a_level():
+def test_an_event_without_a_level_is_info():
     stream = io.StringIO()
     observer = LineObserver(stream)
     verifyObject(ILogObserver, observer)
@@ -114,7 +114,7 @@ def test_an_event_without_a_level():
     assert stream.getvalue() == 'time="1970-01-01T00:00:00.000000Z" level=info msg=old\n'
 
 
-def test_fields_of_an_event():
-    """Those with a dot in their name are shown; the others only where the format says so."""
+def test_only_fields_with_a_dot_in_their_name_are_written():
+    """The others may be secrets; they are written only as part of the message."""
     line = logged(lambda log: log.info("done", authorization="secret", **{"err.code": "denied"}))
     assert line.endswith("msg=done err.code=denied\n")

@@ -1,4 +1,4 @@
-"""What each key of the configuration does to the registry that is served."""
+"""The effect of the configuration keys on a served registry."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def push(ask):
 
 @pytest.mark.parametrize("text", [MEMORY + HTTP, CONFIGURATION])
 @pytest_twisted.ensureDeferred
-async def test_a_push_and_a_pull(tmp_path, text):
+async def test_push_and_pull_are_served_and_logged(tmp_path, text):
     log = io.StringIO()
     async with running(tmp_path, text.replace("{addr}", "127.0.0.1:0"), log) as ask:
         assert (await ask("GET", "/")).code == 200
@@ -50,7 +50,7 @@ async def test_a_push_and_a_pull(tmp_path, text):
 
 
 @pytest_twisted.ensureDeferred
-async def test_no_access_log(tmp_path):
+async def test_the_access_log_can_be_disabled(tmp_path):
     log = io.StringIO()
     async with running(
         tmp_path, MEMORY + HTTP + "log:\n  accesslog:\n    disabled: true\n", log
@@ -61,7 +61,7 @@ async def test_no_access_log(tmp_path):
 
 @pytest.mark.parametrize(("enabled", "status"), [("true", 202), ("false", 405)])
 @pytest_twisted.ensureDeferred
-async def test_delete(tmp_path, enabled, status):
+async def test_deletes_are_enabled_by_storage_delete(tmp_path, enabled, status):
     text = MEMORY + f"  delete:\n    enabled: {enabled}\n" + HTTP
     async with running(tmp_path, text) as ask:
         await push(ask)
@@ -69,19 +69,20 @@ async def test_delete(tmp_path, enabled, status):
 
 
 @pytest_twisted.ensureDeferred
-async def test_read_only(tmp_path):
+async def test_a_read_only_registry_refuses_uploads(tmp_path):
     text = MEMORY + "  maintenance:\n    readonly:\n      enabled: true\n" + HTTP
     async with running(tmp_path, text) as ask:
         assert (await ask("POST", "/v2/a/blobs/uploads/")).code == 405
 
 
-def chores(folder, maintenance):
+def maintenance_tasks(folder, maintenance):
     text = f"{MEMORY}  maintenance: {maintenance}\n{HTTP}" if maintenance else MEMORY + HTTP
     text = text.replace("{{}}", "{}").replace("{", "{{").replace("}", "}}")
-    service = RegistryService(load(configured(folder, text), {}), Clock(), {}, io.StringIO())
+    clock = Clock()
+    service = RegistryService(load(configured(folder, text), {}), clock, {}, io.StringIO())
     if "maintenance" not in service.namedServices:
-        return {}
-    return {task.name: task for task in service.getServiceNamed("maintenance")}
+        return clock, {}
+    return clock, {task.name: task for task in service.getServiceNamed("maintenance")}
 
 
 PURGING = "uploadpurging: {enabled: %s, age: 2h, interval: 30m, dryrun: false}"
@@ -97,7 +98,7 @@ PURGING = "uploadpurging: {enabled: %s, age: 2h, interval: 30m, dryrun: false}"
     ],
 )
 def test_uploads_are_purged_as_configured(tmp_path, maintenance, interval):
-    tasks = chores(tmp_path, maintenance)
+    clock, tasks = maintenance_tasks(tmp_path, maintenance)
     if interval is None:
         for task in tasks.values():
             task.startService()
@@ -106,15 +107,17 @@ def test_uploads_are_purged_as_configured(tmp_path, maintenance, interval):
     task = tasks["uploadpurging"]
     task.startService()
     assert 0 <= task.next <= min(interval, 3600)
-    task._clock.advance(3600)
+    clock.advance(3600)
     assert task.last_run.result == UploadPurgeResult(0, 0, 0, 0)
     assert task.next == pytest.approx(task.last_run.began + interval)
 
 
-def test_blobs_are_read_again_as_configured(tmp_path):
-    task = chores(tmp_path, "{scrub: {enabled: true, interval: 48h, rate: 1MiB}}")["scrub"]
+def test_the_scrub_runs_as_configured(tmp_path):
+    maintenance = "{scrub: {enabled: true, interval: 48h, rate: 1MiB}}"
+    clock, tasks = maintenance_tasks(tmp_path, maintenance)
+    task = tasks["scrub"]
     task.startService()
-    task._clock.advance(3600)
+    clock.advance(3600)
     assert task.last_run.result == ScrubResult(0, 0, 0, 0)
     assert task.next == pytest.approx(task.last_run.began + 48 * 3600)
 
@@ -128,14 +131,14 @@ def test_blobs_are_read_again_as_configured(tmp_path):
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_locations(tmp_path, keys, start):
+async def test_locations_follow_host_and_relativeurls(tmp_path, keys, start):
     async with running(tmp_path, MEMORY + HTTP + keys) as ask:
         response = await ask("POST", "/v2/a/blobs/uploads/")
         assert header(response, "Location").startswith(start.format(base=ask.base))
 
 
 @pytest_twisted.ensureDeferred
-async def test_prefix_and_headers(tmp_path):
+async def test_prefix_and_headers_are_used(tmp_path):
     text = MEMORY + HTTP + "  prefix: /deep/er/\n  headers:\n    X-Mine: [one, two]\n"
     async with running(tmp_path, text) as ask:
         response = await ask("GET", "/deep/er/v2/")
@@ -145,7 +148,7 @@ async def test_prefix_and_headers(tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_limits_of_lists(tmp_path):
+async def test_limits_of_catalog_and_tags_are_used(tmp_path):
     text = MEMORY + HTTP + "catalog:\n  maxentries: 1\ntags:\n  maxtags: 1\n"
     async with running(tmp_path, text) as ask:
         assert (await ask("GET", "/v2/_catalog?n=2")).code == 400
@@ -159,7 +162,7 @@ async def test_limits_of_lists(tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_limits_of_requests(tmp_path):
+async def test_limits_of_requests_are_used(tmp_path):
     text = MEMORY + HTTP + (
         "  limits:\n    manifestbytes: 5MiB\n    urlbytes: 1024\n    headerbytes: 2048\n"
     )  # fmt: skip
@@ -183,7 +186,7 @@ async def test_limits_of_requests(tmp_path):
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_validation(tmp_path, keys, manifest, status):
+async def test_validation_and_policy_are_used(tmp_path, keys, manifest, status):
     config = "application/vnd.oci.image.config.v1+json"
     one = f'{{"mediaType":"{config}","digest":"{DIGEST}","size":5}}'
     kind, content = {
@@ -197,8 +200,8 @@ async def test_validation(tmp_path, keys, manifest, status):
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_secret_of_the_operator(tmp_path):
-    """Uploads go on at another registry with the same secret and store, and only there."""
+async def test_uploads_continue_at_a_registry_with_the_same_secret(tmp_path):
+    """A registry with the same store and another secret does not know them."""
     text = CONFIGURATION.replace("{addr}", "127.0.0.1:0")
     async with running(tmp_path, text) as ask:
         response = await ask("POST", "/v2/a/blobs/uploads/")
@@ -210,7 +213,7 @@ async def test_a_secret_of_the_operator(tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_what_can_not_start(tmp_path):
+async def test_an_address_in_use_ends_the_start(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         addr = f"127.0.0.1:{taken.getsockname()[1]}"
         loaded = load(configured(tmp_path, addr=addr), {})
@@ -229,7 +232,7 @@ async def test_what_can_not_start(tmp_path):
     ],
 )
 @pytest_twisted.ensureDeferred
-async def test_what_an_operator_is_told(tmp_path, keys, expected):
+async def test_warnings_and_the_address_are_logged(tmp_path, keys, expected):
     told = []
 
     def observe(event):
@@ -245,29 +248,29 @@ async def test_what_an_operator_is_told(tmp_path, keys, expected):
     assert any(text.startswith("listening on http://127.0.0.1:") for text in told)
 
 
-def test_how_much_memory_manifests_take(tmp_path):
+def test_manifestbytes_limits_the_manifest_cache(tmp_path):
     for said, wanted in (("", 64 * 2**20), ("  cache: {{manifestbytes: 1MiB}}\n", 2**20)):
         text = MEMORY + said + HTTP
         service = RegistryService(load(configured(tmp_path, text), {}), Clock(), {}, io.StringIO())
         assert service.registry.max_content_bytes == wanted
 
 
-def test_a_root_that_is_no_folder(tmp_path):
+def test_a_root_directory_that_is_a_file_ends_the_start(tmp_path):
     (tmp_path / "store").write_text("")
     service = RegistryService(load(configured(tmp_path), {}), reactor, {}, io.StringIO())
     with pytest.raises(StartError, match=r"storage\.filesystem\.rootdirectory: "):
         service.privilegedStartService()
 
 
-def test_a_root_that_can_only_be_read(tmp_path, monkeypatch):
-    # The tests may run as root, who may write anywhere.
+def test_a_root_directory_that_is_not_writable_ends_the_start(tmp_path, monkeypatch):
+    # The tests may run as root, for whom every directory is writable.
     monkeypatch.setattr("os.access", lambda path, mode: not mode & os.W_OK)
     service = RegistryService(load(configured(tmp_path), {}), reactor, {}, io.StringIO())
-    with pytest.raises(StartError, match="can not be written to"):
+    with pytest.raises(StartError, match="is not writable"):
         service.privilegedStartService()
 
 
-def test_the_environment_of_the_start(monkeypatch):
+def test_initial_environment_ignores_later_changes(monkeypatch):
     before = initial_environment()
     assert before["PATH"]
     monkeypatch.setenv("ADDED", "later")
@@ -281,7 +284,7 @@ def no_such_file():
 
 
 @pytest_twisted.ensureDeferred
-async def test_rules_say_who_may_do_what(tmp_path):
+async def test_access_rules_are_enforced(tmp_path):
     more = (
         "auth: {{silly: {{realm: r, service: s}}}}\n"
         "access:\n"
@@ -305,7 +308,7 @@ async def test_rules_say_who_may_do_what(tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_without_a_login_everybody_is_a_stranger(tmp_path):
+async def test_access_without_auth_applies_to_anonymous_callers(tmp_path):
     more = "access:\n  anonymous: [pull]\n"
     async with running(tmp_path, MEMORY + HTTP + more) as ask:
         assert (await ask("GET", "/v2/")).code == 200
@@ -316,7 +319,7 @@ async def test_without_a_login_everybody_is_a_stranger(tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_access_is_asked_for_as_configured(tmp_path):
+async def test_requests_without_a_login_are_challenged(tmp_path):
     more = "auth:\n  silly:\n    realm: r\n    service: s\n"
     async with running(tmp_path, MEMORY + HTTP + more) as ask:
         response = await ask("GET", "/v2/")

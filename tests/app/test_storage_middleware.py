@@ -1,4 +1,4 @@
-"""How ``middleware.storage`` becomes drivers around the driver."""
+"""``middleware.storage``: the drivers that are wrapped around the driver of the store."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def key(tmp_path):
 
 
 @pytest_twisted.ensureDeferred
-async def test_redirect_around_any_driver():
+async def test_redirect_wraps_any_driver():
     made = service("{name: redirect, options: {baseurl: 'https://a/x'}}", "inmemory")
     assert made.driver.name == "inmemory"
     assert await url(made.driver) == "https://a/x/docker/a"
@@ -55,7 +55,7 @@ async def test_redirect_around_any_driver():
 
 
 @pytest_twisted.ensureDeferred
-async def test_rewrite_and_what_is_disabled():
+async def test_rewrite_is_applied_and_a_disabled_entry_is_not():
     made = service(
         "{name: redirect, options: {baseurl: 'https://a'}, disabled: true},"
         "{name: rewrite, options: {scheme: https, host: public, trimpathprefix: /images}}"
@@ -74,7 +74,7 @@ async def test_the_first_entry_is_the_innermost():
 
 
 @pytest_twisted.ensureDeferred
-async def test_cloudfront(key):
+async def test_cloudfront_signs_urls(key):
     options = f"baseurl: d1.example, privatekey: {key}, keypairid: K"
     made = service(f"{{name: cloudfront, options: {{{options}}}}}")
     found = urlsplit(await url(made.driver))
@@ -89,7 +89,7 @@ async def test_cloudfront(key):
      ("awsregion, awsregion: us-east-1", False)],
 )  # fmt: skip
 @pytest_twisted.ensureDeferred
-async def test_cloudfront_for_those_outside(key, tmp_path, filtered, inside):
+async def test_cloudfront_is_only_for_clients_outside_of_aws(key, tmp_path, filtered, inside):
     ranges = tmp_path / "ip-ranges.json"
     ranges.write_text('{"prefixes": [{"ip_prefix": "192.0.2.0/24", "region": "eu-west-1"}]}')
     options = (
@@ -108,7 +108,7 @@ async def test_cloudfront_for_those_outside(key, tmp_path, filtered, inside):
 @pytest.mark.parametrize(
     ("content", "text"), [(None, "No such file"), (b"x", "not a private key in PEM")]
 )
-def test_a_key_that_can_not_be_used(tmp_path, content, text):
+def test_an_unusable_private_key_names_the_option(tmp_path, content, text):
     path = tmp_path / "key.pem"
     if content is not None:
         path.write_bytes(content)
@@ -120,6 +120,6 @@ def test_a_key_that_can_not_be_used(tmp_path, content, text):
     assert text in said
 
 
-def test_without_any_it_is_the_driver():
+def test_the_driver_is_unchanged_without_middleware():
     configuration = load_text("version: 0.1\nstorage: inmemory\n", {}).configuration
-    assert apply_middleware(driver := object(), configuration, reactor) is driver
+    assert apply_middleware(configuration, driver := object(), reactor) is driver

@@ -1,4 +1,4 @@
-"""The registry over TLS, as ``http.tls`` says, seen by real clients."""
+"""The registry over TLS, with the clients of Python's ssl module."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ TWISTED = (*TWISTD, "registry", "--config")
 
 
 def tls_of(folder, more=""):
-    """The section of a configuration, with its files."""
+    """Write certificate files, and return the section ``http.tls`` for them."""
     return AUTHORITY.issue("127.0.0.1").section(folder) + more
 
 
-def test_a_push_and_a_pull_over_tls(tmp_path):
+def test_push_and_pull_over_tls(tmp_path):
     path = configured(tmp_path, more=tls_of(tmp_path))
     with Running(*SERVE, path, cwd=tmp_path, secure=AUTHORITY.client()) as served:
         assert any(f"listening on https://127.0.0.1:{served.port}" in line for line in served.lines)
@@ -49,7 +49,7 @@ def test_a_push_and_a_pull_over_tls(tmp_path):
     assert not [line for line in lines if "level=info" not in line]
 
 
-def test_the_last_answer_of_a_drain_arrives(tmp_path):
+def test_the_last_response_of_a_drain_arrives(tmp_path):
     path = configured(tmp_path, more="  draintimeout: 30s\n" + tls_of(tmp_path))
     with Running(*SERVE, path, cwd=tmp_path, secure=AUTHORITY.client()) as served:
         location = served.ask("POST", "/v2/a/blobs/uploads/")[0].getheader("Location")
@@ -68,7 +68,7 @@ def test_the_last_answer_of_a_drain_arrives(tmp_path):
         assert served.process.wait(30) == 0
 
 
-def test_who_does_not_speak_tls_is_refused(tmp_path):
+def test_clients_without_tls_or_with_an_old_version_are_refused(tmp_path):
     path = configured(tmp_path, more=tls_of(tmp_path))
     with Running(*SERVE, path, cwd=tmp_path, secure=AUTHORITY.client()) as served:
         with socket.create_connection(("127.0.0.1", served.port)) as plain:
@@ -90,7 +90,7 @@ def test_who_does_not_speak_tls_is_refused(tmp_path):
     assert not [line for line in lines if "level=info" not in line]
 
 
-def test_a_client_needs_a_certificate(tmp_path):
+def test_clientcas_require_a_client_certificate(tmp_path):
     authorities = tmp_path / "clients.pem"
     authorities.write_bytes(AUTHORITY.pem)
     more = tls_of(tmp_path, f"    clientcas: [{authorities}]\n")
@@ -104,7 +104,7 @@ def test_a_client_needs_a_certificate(tmp_path):
             served.ask()
 
 
-def test_a_certificate_makes_a_user(tmp_path):
+def test_clientusers_identify_callers_by_certificate(tmp_path):
     authorities = tmp_path / "clients.pem"
     authorities.write_bytes(AUTHORITY.pem)
     more = tls_of(
@@ -131,7 +131,7 @@ def test_a_certificate_makes_a_user(tmp_path):
     assert [line.split()[2] for line in out.splitlines()] == ["-", "-", "robot-7"]
 
 
-def test_a_socket_in_the_file_system_can_speak_tls(tmp_path):
+def test_tls_on_a_unix_socket(tmp_path):
     path = configured(tmp_path, addr=f"unix:{tmp_path / 's'}", more=tls_of(tmp_path))
     with Running(*SERVE, path, cwd=tmp_path) as served:
         assert any(f"unix socket {tmp_path / 's'} with TLS" in line for line in served.lines)
@@ -143,7 +143,7 @@ def test_a_socket_in_the_file_system_can_speak_tls(tmp_path):
 
 
 @pytest.mark.parametrize("command", [SERVE, TWISTED])
-def test_a_hangup_reads_the_files_again(tmp_path, command):
+def test_sighup_reloads_the_certificate(tmp_path, command):
     path = configured(tmp_path, more=tls_of(tmp_path))
     with Running(*command, path, cwd=tmp_path, secure=AUTHORITY.client()) as served:
         connection = served.connection()
@@ -160,14 +160,14 @@ def test_a_hangup_reads_the_files_again(tmp_path, command):
         assert connection.getresponse().status == 200
 
 
-def test_a_hangup_ends_nothing_without_tls(tmp_path):
+def test_sighup_without_tls_is_logged(tmp_path):
     with Running(*SERVE, configured(tmp_path), cwd=tmp_path) as served:
         served.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: any("no certificates to read" in line for line in served.lines))
+        wait_until(lambda: any("no certificates to reload" in line for line in served.lines))
         assert served.ask()[0].status == 200
 
 
-def test_a_terminal_that_is_closed_ends_the_registry(tmp_path):
+def test_a_closed_terminal_ends_the_registry(tmp_path):
     path = configured(tmp_path)
     child, terminal = pty.fork()
     if child == 0:
@@ -183,26 +183,31 @@ def test_a_terminal_that_is_closed_ends_the_registry(tmp_path):
     assert os.waitpid(child, 0) == (child, 0)
 
 
-def no_file(folder):
+def remove_key(folder):
     (folder / "server.key").unlink()
     return f"key: {folder}/server.key: No such file or directory"
 
 
-def another_key(folder):
+def replace_key(folder):
     (folder / "server.key").write_bytes(AUTHORITY.issue().key)
     return "key: does not match the certificate"
 
 
-def no_certificate(folder):
+def replace_certificate(folder):
     (folder / "server.pem").write_text("hello")
     return "certificate: contains no certificate in PEM"
 
 
 @pytest.mark.parametrize(
     ("command", "spoil"),
-    [(SERVE, no_file), (SERVE, another_key), (SERVE, no_certificate), (TWISTED, no_file)],
+    [
+        (SERVE, remove_key),
+        (SERVE, replace_key),
+        (SERVE, replace_certificate),
+        (TWISTED, remove_key),
+    ],
 )
-def test_what_can_not_be_used_stops_the_start_with_one_line(tmp_path, command, spoil):
+def test_an_unusable_certificate_ends_the_start_with_one_line(tmp_path, command, spoil):
     path = configured(tmp_path, more=tls_of(tmp_path))
     said = spoil(tmp_path)
     status, _, lines = run(*command, path, cwd=tmp_path)
@@ -212,14 +217,14 @@ def test_what_can_not_be_used_stops_the_start_with_one_line(tmp_path, command, s
 
 
 @pytest.mark.skipif(not missing_ciphers(["DES-CBC3-SHA"]), reason="this OpenSSL has them all")
-def test_a_cipher_that_is_not_there_stops_the_start(tmp_path):
+def test_an_unknown_cipher_ends_the_start(tmp_path):
     more = tls_of(tmp_path, "    ciphersuites: [TLS_RSA_WITH_3DES_EDE_CBC_SHA]\n")
     status, _, (line,) = run(*SERVE, configured(tmp_path, more=more), cwd=tmp_path)
     assert status == 1
     assert line.endswith("ciphersuites: this OpenSSL has no DES-CBC3-SHA (its name for it)")
 
 
-def test_acme_is_an_extra(tmp_path, monkeypatch):
+def test_letsencrypt_without_the_extra_acme_names_it(tmp_path, monkeypatch):
     more = f"  tls:\n    letsencrypt: {{cachefile: {tmp_path}/acme, hosts: [a.example]}}\n"
     configuration = load(configured(tmp_path, more=more), {}).configuration
     for name in [name for name in sys.modules if name.startswith("twisted_registry.acme.")]:

@@ -1,4 +1,4 @@
-"""A whole registry as the first of several processes, and as one of the others, in this process."""
+"""The service of the first of several processes and of a worker, in this process."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from twisted_registry.app.errors import StartError
 from twisted_registry.app.service import RegistryService
 from twisted_registry.config.loading import load
 from twisted_registry.workers.handover import STOP_MESSAGE, Handover, encode_message
+from twisted_registry.workers.logs import ProcessIdObserver
 from twisted_registry.workers.port import LoadTable
 
 
@@ -38,39 +39,42 @@ async def status(port):
     return response.code
 
 
-class Workers(Service):
-    """Starts nobody."""
+class Supervisor(Service):
+    """A supervisor that starts no process."""
 
     made = None
 
-    def __init__(self, reactor, loaded, listening, loads, gathered=None):
-        Workers.made = self
+    def __init__(self, reactor, loaded, listening, loads, counts_receiver=None):
+        Supervisor.made = self
         self.listening = listening
         self.loads = loads
 
 
 @pytest_twisted.ensureDeferred
-async def test_the_first_and_another(loaded, monkeypatch):
-    monkeypatch.setattr("twisted_registry.workers.supervisor.WorkerSupervisor", Workers)
+async def test_first_process_and_worker_share_connections_and_drain(loaded, monkeypatch):
+    monkeypatch.setattr("twisted_registry.app.service.WorkerSupervisor", Supervisor)
     first = RegistryService(loaded, reactor, {}, io.StringIO())
     assert first.is_first
     first.privilegedStartService()
     first.startService()
-    assert first.getServiceNamed("workers") is Workers.made
+    assert first.getServiceNamed("workers") is Supervisor.made
     port = first.getServiceNamed("http").address.port
     assert await status(port) == 200
     handover = Handover(
-        loaded, 1, os.dup(Workers.made.listening.fileno()), os.dup(Workers.made.loads.fileno())
+        loaded,
+        1,
+        os.dup(Supervisor.made.listening.fileno()),
+        os.dup(Supervisor.made.loads.fileno()),
     )
     other = RegistryService(loaded, reactor, {}, io.StringIO(), handover=handover)
     assert not other.is_first
-    # What must be done once is the first one's.
+    # One process runs the tasks.
     assert "maintenance" in first.namedServices
     assert "maintenance" not in other.namedServices
     other.privilegedStartService()
     other.startService()
-    # Whoever has fewer takes the next.
-    watching = LoadTable(os.dup(Workers.made.loads.fileno()), 2, 0)
+    # The process with fewer connections accepts the next one.
+    watching = LoadTable(os.dup(Supervisor.made.loads.fileno()), 2, 0)
     made = [HTTPConnection("127.0.0.1", port) for _ in range(2)]
     for each in made:
         each.connect()
@@ -78,7 +82,7 @@ async def test_the_first_and_another(loaded, monkeypatch):
     assert not watching.others_have_fewer()
     assert await status(port) == 200
     await first.stopService()
-    # Nobody takes more connections, but what is under way goes on.
+    # No process accepts connections, but requests in progress continue.
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
     other.abort_requests()
@@ -89,8 +93,8 @@ async def test_the_first_and_another(loaded, monkeypatch):
 
 
 @pytest_twisted.ensureDeferred
-async def test_one_process_shares_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("twisted_registry.workers.supervisor.WorkerSupervisor", None)
+async def test_a_single_process_starts_no_workers(tmp_path, monkeypatch):
+    monkeypatch.setattr("twisted_registry.app.service.WorkerSupervisor", None)
     service = RegistryService(load(configured(tmp_path), {}), reactor, {}, io.StringIO())
     service.privilegedStartService()
     assert service.is_first
@@ -99,7 +103,7 @@ async def test_one_process_shares_nothing(tmp_path, monkeypatch):
 
 
 class Reactor:
-    """Runs as long as it takes to call what waits."""
+    """A reactor whose run calls what was scheduled, then ``during``."""
 
     def __init__(self):
         self.readers = []
@@ -134,12 +138,12 @@ class Reactor:
 
 
 class Double:
-    """In the place of a RegistryService."""
+    """A RegistryService that records the calls."""
 
     made = None
 
-    def set_certificate(self, material):
-        """Nothing is shown."""
+    def set_certificate(self, bundle):
+        """Ignore the certificate."""
 
     def __init__(self, loaded, reactor, environ, access_log, handover):
         Double.made = self
@@ -157,12 +161,12 @@ class Double:
         self.did.append("stop")
 
     def abort_requests(self):
-        self.did.append("abandon")
+        self.did.append("abort")
 
 
 @pytest.fixture
 def control(loaded, monkeypatch):
-    """Both ends of the pipe, with a handover in it; the descriptors and signals are as before."""
+    """Both ends of the control pipe, with a handover in it; restores the signal handler."""
     monkeypatch.setattr(worker, "RegistryService", Double)
     monkeypatch.setattr(worker.globalLogBeginner, "beginLoggingTo", lambda *_, **__: None)
     before = signal.getsignal(signal.SIGTERM)
@@ -174,7 +178,7 @@ def control(loaded, monkeypatch):
     os.close(writing)
 
 
-def test_working_until_told_to_stop(control):
+def test_a_worker_serves_until_the_stop_message_or_sigterm(control):
     reading, writing = control
 
     def during():
@@ -195,7 +199,7 @@ def test_working_until_told_to_stop(control):
     assert (phase, event, function) == ("before", "shutdown", Double.made.stopService)
 
 
-def test_working_until_the_first_is_gone(control):
+def test_a_worker_aborts_requests_when_the_first_process_has_ended(control):
     reading, _ = control
 
     def during():
@@ -205,10 +209,10 @@ def test_working_until_the_first_is_gone(control):
     working = Reactor()
     working.during = during
     assert worker.run_worker(working, reading) == 0
-    assert Double.made.did == ["listen", "start", "abandon"]
+    assert Double.made.did == ["listen", "start", "abort"]
 
 
-def test_a_start_that_fails(control, monkeypatch, capsys):
+def test_a_worker_that_cannot_start_prints_one_line(control, monkeypatch, capsys):
     def refuse(_):
         raise StartError("no such place")
 
@@ -217,7 +221,7 @@ def test_a_start_that_fails(control, monkeypatch, capsys):
     assert capsys.readouterr().err == "twisted-registry: no such place\n"
 
 
-def test_the_first_was_gone_before(monkeypatch):
+def test_a_worker_without_a_first_process_ends(monkeypatch):
     monkeypatch.setattr(worker, "RegistryService", None)
     reading, writing = os.pipe()
     os.close(writing)
@@ -225,24 +229,23 @@ def test_the_first_was_gone_before(monkeypatch):
     os.close(reading)
 
 
-def test_lines_are_shared_where_processes_are_many(loaded, tmp_path, monkeypatch):
+def test_the_access_log_is_locked_with_several_processes(loaded, tmp_path, monkeypatch):
     with (tmp_path / "out").open("w") as out:
         monkeypatch.setattr("sys.__stdout__", out)
         stream = process.open_access_log(loaded)
         stream.write("line\n")
         assert (tmp_path / "out").read_text() == "line\n"
-        alone = load(configured(tmp_path), {})
-        assert process.open_access_log(alone) is out
-    observed = []
-    monkeypatch.setattr("twisted_registry.workers.logs.ProcessIdObserver", observed.append)
-    process._make_observer(alone)
-    assert not observed
-    process._make_observer(loaded)
-    assert len(observed) == 1
+        single = load(configured(tmp_path), {})
+        assert process.open_access_log(single) is out
 
 
-def test_the_program(monkeypatch):
-    """Started as a program, it is deaf to a terminal before all else, then works."""
+def test_log_lines_name_the_process_with_several_processes(loaded, tmp_path):
+    single = load(configured(tmp_path), {})
+    assert isinstance(process.make_configured_observer(loaded), ProcessIdObserver)
+    assert not isinstance(process.make_configured_observer(single), ProcessIdObserver)
+
+
+def test_the_worker_program_ignores_signals_of_a_terminal(monkeypatch):
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
     during = []
 

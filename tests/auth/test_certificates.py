@@ -39,7 +39,7 @@ def make(rules, more=""):
     )
     loaded = load_text(text, {})
     assert all("is not in access.groups" in str(warning) for warning in loaded.warnings)
-    return make_access(loaded.configuration, None, {}, None).access
+    return make_access(loaded.configuration, None, None).access
 
 
 def identity_for(rules, certificate=HOLDER):

@@ -33,7 +33,7 @@ def rules(text):
     below = "".join(f"  {line}\n" for line in text.splitlines())
     loaded = load_text(f"version: 0.1\nstorage: inmemory\naccess:\n{below}", {})
     assert not loaded.warnings
-    return make_access_policy(loaded.configuration.access, AuthenticatedPolicy())
+    return make_access_policy(loaded.configuration, AuthenticatedPolicy())
 
 
 def allowed(policy, identity, name="team/app"):
@@ -48,13 +48,14 @@ ADA, BOB, EVE = Identity("ada"), Identity("bob"), Identity("eve")
 
 
 def test_default_policy_without_the_section():
-    otherwise = AuthenticatedPolicy()
-    assert make_access_policy(None, otherwise) is otherwise
+    configuration = load_text("version: 0.1\nstorage: inmemory\n", {}).configuration
+    default = AuthenticatedPolicy()
+    assert make_access_policy(configuration, default) is default
 
 
 def test_empty_section_allows_nothing():
     policy = make_access_policy(
-        load_text("version: 0.1\nstorage: inmemory\naccess:\n", {}).configuration.access,
+        load_text("version: 0.1\nstorage: inmemory\naccess:\n", {}).configuration,
         AuthenticatedPolicy(),
     )
     assert verifyObject(IPolicy, policy)

@@ -23,7 +23,7 @@ def load_example(text=TEXT):
 
 
 def allowed(configuration, name, repository):
-    policy = make_access_policy(configuration.access, AuthenticatedPolicy())
+    policy = make_access_policy(configuration, AuthenticatedPolicy())
     identity = Identity(name) if name else ANONYMOUS
     return {
         action

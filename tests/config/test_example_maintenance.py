@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from twisted_registry.app.maintenance import chores
+from twisted_registry.app.maintenance import task_definitions
 from twisted_registry.config.loading import load_text
 from twisted_registry.config.sections import schema_keys
 from twisted_registry.config.storage import (
@@ -29,7 +29,7 @@ def test_the_example_enables_every_task():
     result = load_text(EXAMPLE.read_text(), {}, "conf/maintenance.yml")
     assert result.warnings == ()
     maintenance = result.configuration.storage.maintenance
-    assert {chore.name for chore in chores(maintenance) if chore.enabled} == {
+    assert {task.name for task in task_definitions(maintenance) if task.enabled} == {
         *("uploadpurging", "gc", "trash", "retention", "scrub")
     }
     assert (maintenance.watermark.warn, maintenance.watermark.refuse) == (0.85, 0.95)

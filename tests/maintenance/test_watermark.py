@@ -11,8 +11,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 from zope.interface.verify import verifyObject
 
-from twisted_registry.app.maintenance import used_fraction
-from twisted_registry.maintenance.watermark import FillLevel, Watermark
+from twisted_registry.maintenance.watermark import FillLevel, Watermark, used_fraction
 
 
 class Disk:

@@ -1,4 +1,4 @@
-"""A registry with more than one process: who is there, and who holds which connection."""
+"""A registry of several processes: which run, and which one holds a connection."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MORE = "  workers: 2\n"
 
 
 def children(pid):
-    """The processes that a process has started, and that have not ended."""
+    """The running child processes of a process."""
     found = set()
     for entry in Path("/proc").iterdir():
         with suppress(OSError, ValueError):
@@ -22,8 +22,8 @@ def children(pid):
     return found
 
 
-def is_there(pid):
-    """Whether a process lives."""
+def is_running(pid):
+    """Whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -43,7 +43,7 @@ def sockets(pid):
 
 
 def holder(connection, pids):
-    """Which process holds the other end of a client's TCP connection, once one has taken it."""
+    """Wait until a process has accepted a client's TCP connection, and return its id."""
     mine, theirs = connection.sock.getsockname()[1], connection.sock.getpeername()[1]
 
     def look():
@@ -58,7 +58,7 @@ def holder(connection, pids):
 
 
 class Family(Running):
-    """A registry of several processes that are all up."""
+    """A registry of several processes, once all of them serve."""
 
     def __init__(self, *command, count=2, **more):
         super().__init__(*command, **more)
@@ -67,26 +67,25 @@ class Family(Running):
 
     @property
     def first(self):
-        """The process that was started."""
+        """The id of the first process."""
         return self.process.pid
 
     @property
     def others(self):
-        """The processes that it has started."""
+        """The ids of the workers."""
         return children(self.first)
 
-    def said(self, text):
-        """The lines of the log that hold a text."""
+    def log_lines(self, text):
+        """The lines of the log that contain a text."""
         return [line for line in self.lines if text in line]
 
     def settle(self, started=None):
-        """Wait until as many workers serve as should; how often one has begun to serve so far."""
+        """Wait until workers have begun to serve ``started`` times; once each by default."""
         started = self.count - 1 if started is None else started
-        wait_until(lambda: len(self.said("serving as worker")) >= started)
-        return started
+        wait_until(lambda: len(self.log_lines("serving as worker")) >= started)
 
     def connections(self, count):
-        """So many connections that are open, each with the process that holds it."""
+        """Open connections; return each with the id of the process that holds it."""
         made = [self.connection() for _ in range(count)]
         for connection in made:
             connection.connect()
@@ -94,26 +93,29 @@ class Family(Running):
         return [(connection, holder(connection, pids)) for connection in made]
 
     def one_for_each(self):
-        """A connection to each process, by its pid: the first one's comes first."""
+        """Return a connection to each process, the first process first."""
         found, spare = {}, []
-        # On a busy machine a process may be late, and another takes what was meant for it.
+        # On a busy machine a process may accept late, and another one gets its connection.
         while set(found) != {self.first, *self.others}:
             ((connection, pid),) = self.connections(1)
-            spare.append(found.get(pid))
+            if pid in found:
+                spare.append(found[pid])
             found[pid] = connection
+        for connection in spare:
+            connection.close()
         return [found.pop(self.first), *found.values()]
 
 
 @contextmanager
 def serving(folder, *, more=MORE, command=SERVE, **options):
-    """A registry with two processes."""
+    """Run a registry of several processes for the block; two by default."""
     path = configured(folder, more=more)
     with Family(*command, path, cwd=folder, **options) as family:
         yield family
 
 
 def ask(connection, method, path, body=None, headers=None):
-    """A request on an open connection; the response and its body."""
+    """Send a request on an open connection; return the response and its body."""
     connection.request(method, path, body, headers or {})
     response = connection.getresponse()
     return response, response.read()

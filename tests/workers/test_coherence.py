@@ -1,7 +1,7 @@
-"""What one process changes is so for the next request at any other, over real sockets.
+"""A change by one process is visible to the next request at any other process.
 
-Each process keeps what it has read, and believes it after a look at the store. Here tags move and
-vanish every few milliseconds, while the process that did not do it has the old state at hand.
+Each process caches what it has read, and validates it with a look at the store. Here tags move and
+are deleted every few milliseconds, while the caches of the other processes hold the old state.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def delete(connection, path):
     assert response.status == 202, body
 
 
-def test_a_tag_that_moves(processes):
+def test_a_moved_tag_is_seen_by_all_processes(processes):
     push_blob(processes[0], "moves", CONFIG)
     contents = [manifest(number) for number in range(4)]
     for content in contents:
@@ -92,13 +92,13 @@ def test_a_tag_that_moves(processes):
         content = contents[number % 4]
         mover, *others = processes[number % 3 :] + processes[: number % 3]
         put(mover, "moves", "latest", content)
-        for _ in range(2):  # the second may come from what was kept
+        for _ in range(2):  # the second may be served from a cache
             for other in others:
                 assert get(other, "moves", "latest") == (200, content)
 
 
-def test_a_tag_that_moves_while_others_read(family, processes):
-    """Readers keep the caches warm, and never see an older state than they saw before."""
+def test_readers_of_a_moving_tag_never_see_an_older_state(family, processes):
+    """The readers keep the caches of their processes warm."""
     push_blob(processes[0], "busy", CONFIG)
     put(processes[0], "busy", "latest", manifest(0))
     faults, counts, done = [], [], threading.Event()
@@ -121,7 +121,7 @@ def test_a_tag_that_moves_while_others_read(family, processes):
         reader.start()
     for number in range(1, 100):
         put(processes[0], "busy", "latest", manifest(number))
-        moved[0] = number  # whoever asks from now on must see it
+        moved[0] = number  # requests from now on must see it
     done.set()
     for reader in readers:
         reader.join()
@@ -129,7 +129,7 @@ def test_a_tag_that_moves_while_others_read(family, processes):
     assert min(counts) > 20
 
 
-def test_what_is_deleted(processes):
+def test_deleted_content_is_gone_in_all_processes(processes):
     one, two, three = processes
     layer = push_blob(one, "gone", b"layer")
     push_blob(one, "gone", CONFIG)
@@ -152,8 +152,8 @@ def test_what_is_deleted(processes):
             assert ask(connection, "GET", f"/v2/gone/blobs/{layer}")[0].status == 404
 
 
-def test_a_repository_that_is_deleted(processes):
-    """And pushed again, and deleted by another process, again and again."""
+def test_a_deleted_repository_is_gone_in_all_processes(processes):
+    """It is pushed again, and deleted by another process, several times."""
     one, two, three = processes
     content = manifest(1)
     for number in range(9):
@@ -177,7 +177,7 @@ def test_a_repository_that_is_deleted(processes):
 
 
 def lists(connection, name, subject=0):
-    """Tags, repositories, and how many manifests refer to one."""
+    """Return the tags, whether the catalog lists the name, and the number of referrers."""
     response, body = ask(connection, "GET", f"/v2/{name}/tags/list")
     tags = json.loads(body)["tags"] if response.status == 200 else []
     _, body = ask(connection, "GET", "/v2/_catalog")
@@ -185,7 +185,7 @@ def lists(connection, name, subject=0):
     return tags, name in json.loads(body)["repositories"], len(json.loads(found)["manifests"])
 
 
-def test_lists(processes):
+def test_lists_of_all_processes_follow_every_change(processes):
     one, two, three = processes
     for each in processes:
         assert lists(each, "lists") == ([], False, 0)
@@ -203,11 +203,8 @@ def test_lists(processes):
             assert lists(reader, "lists") == (tags, True, 29 - number)
 
 
-# Changes that depend on what was there.
-
-
 def all_at_once(functions):
-    """Run each on a thread of its own."""
+    """Run each function in a thread."""
     threads = [threading.Thread(target=function) for function in functions]
     for thread in threads:
         thread.start()
@@ -215,8 +212,8 @@ def all_at_once(functions):
         thread.join()
 
 
-def test_no_update_is_lost(processes):
-    """Each adds one to what it has seen, if that is still there: nobody's one is lost."""
+def test_concurrent_conditional_updates_lose_none(processes):
+    """Each process adds one to the number that it has read, with If-Match."""
     push_blob(processes[0], "count", CONFIG)
     put(processes[0], "count", "latest", manifest(0))
     refused = []
@@ -240,7 +237,7 @@ def test_no_update_is_lost(processes):
     assert refused
 
 
-def test_a_new_tag_is_the_work_of_one(processes):
+def test_concurrent_creations_of_a_tag_succeed_once(processes):
     push_blob(processes[0], "new", CONFIG)
     for number in range(20):
         made = []
@@ -252,9 +249,6 @@ def test_a_new_tag_is_the_work_of_one(processes):
 
         all_at_once([partial(make, connection) for connection in processes])
         assert sorted(made) == [201, 412, 412]
-
-
-# Uploads that go from process to process.
 
 
 def start(connection, name):
@@ -278,14 +272,14 @@ def close(connection, location, digest):
 @pytest.mark.parametrize(
     "way",
     [
-        "0111",  # a checkpoint tells the rest
+        "0111",  # the rest is hashed from a checkpoint
         "0001",  # at the closing PUT
-        "0120",  # nobody has read all: one read at the end
-        "0121",  # whoever comes again must not go by what it had before
+        "0120",  # no process has hashed all: the data is read at the end
+        "0121",  # a process that continues must not use its old hash state
         "1012010120",
     ],
 )
-def test_an_upload_at_several(processes, way):
+def test_an_upload_continues_at_any_process(processes, way):
     pieces = [bytes([65 + number]) * 70_000 for number in range(len(way) - 2)]
     for wrong in (True, False):
         turns = [processes[int(number)] for number in way]
@@ -303,7 +297,7 @@ def test_an_upload_at_several(processes, way):
     delete(processes[0], f"/v2/moving/blobs/{digest_of(content)}")
 
 
-def test_one_writer_at_a_time(processes):
+def test_an_upload_has_one_writer_in_all_processes(processes):
     one, two, _ = processes
     location = start(one, "busy-upload")
     one.putrequest("PATCH", location)
@@ -321,8 +315,8 @@ def test_one_writer_at_a_time(processes):
     assert close(two, response.getheader("Location"), digest_of(b"firstother")) == 201
 
 
-def test_uploads_are_signed_by_all_alike(tmp_path):
-    """Without a secret of the operator, on a new store, asked for at once."""
+def test_all_processes_sign_uploads_with_the_same_generated_secret(tmp_path):
+    """Without a configured secret, on a new store, with concurrent first requests."""
     environ = {"REGISTRY_HTTP_SECRET": "''"}
     with serving(tmp_path, more="  workers: 3\n", count=3, **environ) as family:
         connections = family.one_for_each()

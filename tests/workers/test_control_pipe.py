@@ -24,37 +24,37 @@ def pipe():
 
 
 def watched(reading):
-    reactor, told = Reactor(), []
+    reactor, calls = Reactor(), []
     control = ControlPipe(
-        reactor, reading, lambda: told.append("stop"), lambda: told.append("abandon"), told.append
+        reactor, reading, lambda: calls.append("stop"), lambda: calls.append("abort"), calls.append
     )
     verifyObject(IReadDescriptor, control)
     assert control.fileno() == reading
     assert control.logPrefix()
     assert reactor.readers == {control}
-    return control, reactor, told
+    return control, reactor, calls
 
 
-def test_a_stop_and_the_end(pipe):
+def test_a_stop_message_stops_and_end_of_file_aborts(pipe):
     reading, writing = pipe
-    control, reactor, told = watched(reading)
+    control, reactor, calls = watched(reading)
     stop = encode_message(STOP_MESSAGE)
     os.write(writing, stop[:9])
     control.doRead()
-    assert told == []
+    assert calls == []
     os.write(writing, stop[9:])
     control.doRead()
-    assert told == ["stop"]
+    assert calls == ["stop"]
     assert reactor.readers
     os.close(writing)
     control.doRead()
-    assert told == ["stop", "abandon"]
+    assert calls == ["stop", "abort"]
     assert not reactor.readers
 
 
-def test_what_else_there_is_to_say(pipe):
+def test_other_messages_are_passed_on_in_any_pieces(pipe):
     reading, writing = pipe
-    control, _, told = watched(reading)
+    control, _, calls = watched(reading)
     large = b"x" * 100_000
     for part in (
         encode_message("one") + encode_message(large)[:40_000],
@@ -63,14 +63,14 @@ def test_what_else_there_is_to_say(pipe):
         for start in range(0, len(part), 50_000):
             os.write(writing, part[start : start + 50_000])
             control.doRead()
-    assert told == ["one", large, "stop"]
+    assert calls == ["one", large, "stop"]
     os.close(writing)
 
 
-def test_the_reactor_may_see_the_end_first(pipe):
+def test_a_lost_connection_aborts(pipe):
     reading, writing = pipe
-    control, reactor, told = watched(reading)
+    control, reactor, calls = watched(reading)
     os.close(writing)
     control.connectionLost(None)
-    assert told == ["abandon"]
+    assert calls == ["abort"]
     assert not reactor.readers

@@ -39,31 +39,31 @@ def through_a_pipe(content):
         os.close(reading)
 
 
-def test_a_configuration_arrives_as_it_was_read():
+def test_a_handover_carries_the_configuration_with_overrides_and_hides_it_in_repr():
     loaded = load_text(TEXT, {"REGISTRY_HTTP_SECRET": "overridden", "REGISTRY_NONSENSE": "x"})
     assert loaded.warnings
     arrived = through_a_pipe(encode_message(Handover(loaded, 1)))
     assert arrived.loaded == loaded
     assert arrived.loaded.configuration.http.secret == "overridden"
     assert arrived.number == 1
-    assert arrived.loads == LOADS_FD
+    assert arrived.loads_fd == LOADS_FD
     assert "overridden" not in repr(arrived)
 
 
-def test_that_of_a_bucket_too():
+def test_a_handover_carries_the_configuration_of_a_bucket():
     loaded = load_text(BUCKET, {})
     arrived = through_a_pipe(encode_message(Handover(loaded, 2)))
     assert arrived.loaded == loaded
     assert arrived.loaded.configuration.storage.bucket.secretkey == "do-not-tell"
 
 
-def test_a_first_process_that_ends_before():
+def test_an_incomplete_handover_is_none():
     content = encode_message(Handover(load_text(TEXT, {}), 1))
     for size in (0, 3, 8, 100, len(content) - 1):
         assert through_a_pipe(content[:size]) is None
 
 
-def test_what_follows_is_left_in_the_pipe():
+def test_reading_a_handover_leaves_later_messages_in_the_pipe():
     reading, writing = os.pipe()
     os.write(writing, encode_message(Handover(load_text(TEXT, {}), 1)) + b"more")
     assert Handover.read(reading) is not None
@@ -72,7 +72,7 @@ def test_what_follows_is_left_in_the_pipe():
     os.close(writing)
 
 
-def test_the_environment():
+def test_worker_environment_drops_overrides_and_keeps_the_module_path():
     environ = {
         "PATH": "/bin", "REGISTRY_HTTP_SECRET": "x", "LISTEN_FDS": "1", "LISTEN_PID": "2",
         "NOTIFY_SOCKET": "/run/n", "PYTHONPATH": "/nowhere",
@@ -84,6 +84,6 @@ def test_the_environment():
     assert [entry for entry in map(os.path.abspath, sys.path) if Path(entry).exists()] == path
 
 
-def test_the_command_tells_nothing():
+def test_worker_command_runs_this_interpreter():
     assert worker_command()[0] == sys.executable
     assert pickle.dumps(worker_command())

@@ -10,29 +10,29 @@ from twisted_registry.workers.port import LoadTable
 @pytest.fixture
 def tables():
     """The table, as each of three processes sees it."""
-    first = LoadTable.make(3)
+    first = LoadTable.create(3)
     made = [first, *(LoadTable(os.dup(first.fileno()), 3, number) for number in (1, 2))]
     yield made
     for each in made:
         each.close()
 
 
-def test_who_is_not_there_has_no_fewer(tables):
+def test_a_process_that_is_not_registered_never_has_fewer(tables):
     first, second, _ = tables
-    first.enter()
+    first.register()
     first.publish(5)
     assert not first.others_have_fewer()
-    second.publish(0)  # before it is there
+    second.publish(0)  # before it registers: ignored
     assert not first.others_have_fewer()
-    second.enter()
+    second.register()
     assert first.others_have_fewer()
     assert not second.others_have_fewer()
 
 
-def test_equal_is_no_fewer(tables):
+def test_an_equal_number_is_not_fewer(tables):
     first, second, third = tables
     for each in tables:
-        each.enter()
+        each.register()
         each.publish(2)
     assert not any(each.others_have_fewer() for each in tables)
     third.publish(1)
@@ -41,21 +41,21 @@ def test_equal_is_no_fewer(tables):
     assert not third.others_have_fewer()
 
 
-def test_who_leaves_is_not_waited_for(tables):
+def test_a_process_that_unregisters_never_has_fewer(tables):
     first, second, _ = tables
     for each in (first, second):
-        each.enter()
+        each.register()
     first.publish(1)
     assert first.others_have_fewer()
-    second.leave()
+    second.unregister()
     second.publish(0)  # its connections end while it drains
     assert not first.others_have_fewer()
 
 
-def test_who_died_is_not_waited_for(tables):
+def test_a_process_that_is_marked_gone_never_has_fewer(tables):
     first, second, _ = tables
     for each in (first, second):
-        each.enter()
+        each.register()
     first.publish(1)
-    first.gone(1)
+    first.mark_gone(1)
     assert not first.others_have_fewer()

@@ -19,8 +19,8 @@ for number in range(300):
 """
 
 
-def test_lines_of_several_processes_stay_whole():
-    """Longer than a pipe is, and read slowly."""
+def test_lines_of_several_processes_are_not_interleaved():
+    """Some lines are longer than a page, and the pipe is read slowly."""
     reading, writing = os.pipe()
     writers = [
         subprocess.Popen([sys.executable, "-c", WRITER, letter], stdout=writing, env=environment())
@@ -36,7 +36,7 @@ def test_lines_of_several_processes_stay_whole():
         assert len(line) in {80, 20_000}
 
 
-def test_a_write_is_at_once(tmp_path):
+def test_a_write_is_not_buffered_and_close_leaves_the_descriptor_open(tmp_path):
     path = tmp_path / "log"
     with path.open("wb") as target:
         stream = open_locked_output(target.fileno())
@@ -48,7 +48,7 @@ def test_a_write_is_at_once(tmp_path):
         target.write(b"still open\n")
 
 
-def test_what_can_not_be_locked(monkeypatch, tmp_path):
+def test_an_output_that_cannot_be_locked_is_written(monkeypatch, tmp_path):
     def lockf(*_):
         raise OSError
 
@@ -59,7 +59,7 @@ def test_what_can_not_be_locked(monkeypatch, tmp_path):
     assert path.read_bytes() == b"line\n"
 
 
-def test_a_closed_pipe():
+def test_writing_to_a_closed_pipe_raises():
     reading, writing = os.pipe()
     os.close(reading)
     output = LockedOutput(writing)

@@ -19,7 +19,7 @@ from twisted_registry.workers.logs import PID_FIELD, EventReceiver, EventSender,
 
 
 def sent(do):
-    """What a worker writes while ``do`` logs."""
+    """The bytes that a worker writes while ``do`` logs."""
     stream = io.StringIO()
     reporter = EventSender(stream)
     verifyObject(ILogObserver, reporter)
@@ -28,14 +28,14 @@ def sent(do):
 
 
 def received(*parts, end=True):
-    """The events that the first process logs."""
+    """The events that the first process logs for bytes of a worker."""
     events = []
     reports = EventReceiver(events.append)
     reports.pid = 4711
     for part in parts:
-        reports.received(part)
+        reports.data_received(part)
     if end:
-        reports.ended()
+        reports.finish()
     return events
 
 
@@ -46,7 +46,7 @@ def fail(log):
         log.failure("it {what}", what="failed")
 
 
-def test_an_event_arrives():
+def test_an_event_keeps_message_level_and_fields():
     content = sent(lambda log: log.warn("{what} broke", what="it\nall", **{"err.code": "odd"}))
     assert content.count(b"\n") == 1
     (event,) = received(content)
@@ -57,14 +57,14 @@ def test_an_event_arrives():
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
-def test_in_pieces_of_any_size(size):
+def test_events_arrive_in_pieces_of_any_size(size):
     content = sent(lambda log: [log.info("number {n}", n=n) for n in range(5)])
     parts = [content[start : start + size] for start in range(0, len(content), size)]
     events = received(*parts, end=False)
     assert [formatEvent(event) for event in events] == [f"number {n}" for n in range(5)]
 
 
-def test_in_our_log_and_in_that_of_twistd():
+def test_an_event_names_its_process_in_every_log_format():
     (event,) = received(sent(lambda log: log.info("done")))
     stream = io.StringIO()
     LineObserver(stream)(event)

@@ -58,7 +58,7 @@ class Shared:
 
     def __init__(self, listening=None):
         self.reactor = Reactor()
-        self.loads = LoadTable.make(2)
+        self.loads = LoadTable.create(2)
         self.other = LoadTable(os.dup(self.loads.fileno()), 2, 1)
         self.factory = Factory()
         self.factory.count = self.loads.publish
@@ -85,7 +85,7 @@ def shared():
     made.close()
 
 
-def test_one_at_a_time(shared):
+def test_each_read_accepts_one_connection(shared):
     verifyObject(IListeningPort, shared.port)
     verifyObject(IReadDescriptor, shared.port)
     assert shared.reactor.readers == {shared.port}
@@ -99,23 +99,23 @@ def test_one_at_a_time(shared):
         assert len(shared.reactor.adopted) == count
 
 
-def test_it_is_left_to_a_process_that_has_fewer(shared):
-    shared.other.enter()
+def test_a_connection_is_left_to_a_process_with_fewer_for_a_moment(shared):
+    shared.other.register()
     shared.connect()
     shared.connect()
-    shared.port.doRead()  # nobody has any
+    shared.port.doRead()  # no process has any
     assert len(shared.reactor.adopted) == 1
     shared.port.doRead()
     assert len(shared.reactor.adopted) == 1
     assert not shared.reactor.readers
-    # The other does not come for it.
+    # The other process does not accept it.
     shared.reactor.advance(0.01)
     assert len(shared.reactor.adopted) == 2
     assert shared.reactor.readers == {shared.port}
 
 
-def test_the_other_came_for_it(shared):
-    shared.other.enter()
+def test_a_connection_that_the_other_process_accepted_is_not_waited_for(shared):
+    shared.other.register()
     shared.loads.publish(1)
     shared.connect()
     shared.port.doRead()
@@ -125,8 +125,8 @@ def test_the_other_came_for_it(shared):
     assert shared.reactor.readers == {shared.port}
 
 
-def test_a_stop_while_it_is_left_to_another(shared):
-    shared.other.enter()
+def test_a_stop_while_a_connection_is_left_to_another_process(shared):
+    shared.other.register()
     shared.loads.publish(1)
     shared.connect()
     shared.port.doRead()
@@ -138,13 +138,13 @@ def test_a_stop_while_it_is_left_to_another(shared):
     assert not shared.other.others_have_fewer()
 
 
-def test_the_end_of_the_reactor(shared):
+def test_a_lost_reader_stops_listening(shared):
     shared.port.connectionLost(None)
     assert shared.factory.stopped == 1
     assert not shared.reactor.readers
 
 
-def test_no_descriptor_left(shared, monkeypatch):
+def test_accepting_pauses_when_no_descriptor_is_left(shared, monkeypatch):
     told = []
 
     def accept(_):
@@ -162,7 +162,7 @@ def test_no_descriptor_left(shared, monkeypatch):
     assert len(shared.reactor.adopted) == 1
 
 
-def test_a_client_that_has_left(shared):
+def test_a_client_that_disconnected_early_is_ignored(shared):
     shared.reactor.refuse = OSError(errno.ENOTCONN, "Transport endpoint is not connected")
     shared.connect()
     shared.port.doRead()
@@ -172,7 +172,7 @@ def test_a_client_that_has_left(shared):
     assert len(shared.reactor.adopted) == 1
 
 
-def test_the_first_process_has_shut_the_socket(shared):
+def test_a_socket_that_was_shut_down_stops_listening(shared):
     told = []
     shared.listening.shutdown(socket.SHUT_RDWR)
     globalLogPublisher.addObserver(told.append)
@@ -184,7 +184,7 @@ def test_the_first_process_has_shut_the_socket(shared):
 
 
 @pytest.mark.parametrize("kind", [IPv4Address, IPv6Address, UNIXAddress])
-def test_addresses(tmp_path, kind):
+def test_get_host_returns_the_address_by_family(tmp_path, kind):
     if kind is IPv4Address:
         listening = socket.create_server(("127.0.0.1", 0))
     elif kind is IPv6Address:
@@ -204,7 +204,7 @@ def test_addresses(tmp_path, kind):
 
 
 class Port:
-    """Twisted's own, which opened the socket."""
+    """The port of Twisted that opened the socket."""
 
     addressFamily = socket.AF_INET
 
@@ -232,8 +232,8 @@ class Endpoint:
         return succeed(self.port)
 
 
-def test_the_first_process():
-    reactor, loads, factory = Reactor(), LoadTable.make(2), Factory()
+def test_sharing_endpoint_accepts_from_a_duplicate_and_closes_the_original():
+    reactor, loads, factory = Reactor(), LoadTable.create(2), Factory()
     factory.count = loads.publish
     opened = Port(socket.create_server(("127.0.0.1", 0)))
     endpoint = SharingEndpoint(reactor, Endpoint(opened), loads)
@@ -252,8 +252,8 @@ def test_the_first_process():
     loads.close()
 
 
-def test_the_others():
-    reactor, loads, factory = Reactor(), LoadTable.make(2), Factory()
+def test_adopted_endpoint_leaves_the_socket_open_for_other_processes():
+    reactor, loads, factory = Reactor(), LoadTable.create(2), Factory()
     with socket.create_server(("127.0.0.1", 0)) as opened:
         endpoint = AdoptedEndpoint(reactor, os.dup(opened.fileno()), loads)
         verifyObject(IStreamServerEndpoint, endpoint)
@@ -262,5 +262,5 @@ def test_the_others():
         (port,) = ports
         assert port.getHost().port == opened.getsockname()[1]
         port.stopListening()
-        socket.create_connection(opened.getsockname()).close()  # it is open for the others
+        socket.create_connection(opened.getsockname()).close()  # still open
     loads.close()

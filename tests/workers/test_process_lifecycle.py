@@ -1,4 +1,4 @@
-"""Several processes, driven with signals as operators, terminals and systemd do it."""
+"""Start, replacement and stop of several processes, with the signals of operators and systemd."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tests.support.processes import (
     run,
     wait_until,
 )
-from tests.workers.process_group import Family, ask, children, is_there, serving
+from tests.workers.process_group import Family, ask, children, is_running, serving
 
 DRAIN = "  workers: 2\n  draintimeout: 30s\n"
 
 
 def slow_upload(connection):
-    """Begin a PATCH on an open connection; half of it is there."""
+    """Begin a PATCH on an open connection, and send half of the body."""
     response, _ = ask(connection, "POST", "/v2/a/blobs/uploads/", b"")
     connection.putrequest("PATCH", response.getheader("Location"))
     connection.putheader("Content-Length", "10")
@@ -40,21 +40,21 @@ def slow_upload(connection):
 
 
 def finish(connection):
-    """Send the other half; the answer's status."""
+    """Send the other half; return the status of the response."""
     connection.send(b"other")
     response = connection.getresponse()
     assert response.getheader("Range") == "0-9"
     return response.status
 
 
-def quiet(lines):
-    """Nothing went wrong."""
+def has_no_errors(lines):
+    """Whether the log contains neither an error nor a traceback."""
     wrong = [line for line in lines if "level=info" not in line]
     print(*wrong, sep="\n")
     return not [line for line in wrong if "Traceback" in line or "level=error" in line]
 
 
-def test_connections_are_spread(tmp_path):
+def test_connections_are_spread_over_the_processes(tmp_path):
     with serving(tmp_path) as family:
         for count in (1, 16):
             made = family.connections(count)
@@ -67,7 +67,7 @@ def test_connections_are_spread(tmp_path):
         status, out, lines = family.stop()
     assert status == 0
     assert out.count('"GET /v2/ HTTP/1.1" 200') == 17
-    assert quiet(lines)
+    assert has_no_errors(lines)
     assert len([line for line in lines if "listening on" in line]) == 1
     assert all(re.search(r" process\.pid=\d+$", line) for line in lines)
     assert len({line.rpartition("=")[2] for line in lines}) == 2
@@ -83,31 +83,31 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path):
         (new,) = family.others
         assert new != old
         family.one_for_each()
-        (line,) = family.said(f"worker {old} has ended")
+        (line,) = family.log_lines(f"worker {old} has ended")
         assert "signal 9" in line
         assert family.stop()[0] == 0
 
 
-def test_a_worker_that_is_told_to_stop_drains_and_is_replaced(tmp_path):
+def test_a_worker_that_gets_sigterm_drains_and_is_replaced(tmp_path):
     with serving(tmp_path, more=DRAIN) as family:
         (old,) = family.others
         _, connection = family.one_for_each()
         slow_upload(connection)
         os.kill(old, signal.SIGTERM)
         os.kill(old, signal.SIGTERM)
-        wait_until(lambda: family.said("no new connections"))
-        assert is_there(old)
+        wait_until(lambda: family.log_lines("no new connections"))
+        assert is_running(old)
         assert finish(connection) == 202
         family.settle(2)
-        assert not is_there(old)
+        assert not is_running(old)
         assert len(family.others) == 1
         status, _, lines = family.stop()
     assert status == 0
-    assert quiet(lines)
+    assert has_no_errors(lines)
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
-def test_what_a_terminal_sends_does_not_kill_a_worker(tmp_path, number):
+def test_a_signal_of_a_terminal_does_not_end_a_worker(tmp_path, number):
     with serving(tmp_path) as family:
         (worker,) = family.others
         os.kill(worker, number)
@@ -118,28 +118,28 @@ def test_what_a_terminal_sends_does_not_kill_a_worker(tmp_path, number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_drains_all(tmp_path, number):
+def test_a_stop_drains_all_processes(tmp_path, number):
     with serving(tmp_path, more=DRAIN) as family:
         (worker,) = family.others
         connections = family.one_for_each()
         for connection in connections:
             slow_upload(connection)
         family.process.send_signal(number)
-        wait_until(lambda: len(family.said("no new connections")) == 2)
+        wait_until(lambda: len(family.log_lines("no new connections")) == 2)
         with pytest.raises(OSError):
             socket.create_connection(("127.0.0.1", family.port)).close()
         own, other = connections
         assert finish(own) == 202
-        # The first process has nothing to do any more, and waits for the other.
+        # The first process has no requests left, and waits for the worker.
         with pytest.raises(TimeoutError):
             wait_for_end(family, 0.5)
-        assert is_there(worker)
+        assert is_running(worker)
         assert finish(other) == 202
         status = family.process.wait(30)
-        assert not is_there(worker)
+        assert not is_running(worker)
         _, out, lines = family.stop()
     assert status == 0
-    assert quiet(lines)
+    assert has_no_errors(lines)
     assert out.count('"PATCH ') == 2
 
 
@@ -151,61 +151,61 @@ def wait_for_end(family, seconds):
         raise TimeoutError from error
 
 
-def test_a_drain_that_takes_too_long(tmp_path):
+def test_a_drain_ends_after_the_drain_timeout(tmp_path):
     more = "  workers: 2\n  draintimeout: 100ms\n"
     with serving(tmp_path, more=more) as family:
         for connection in family.one_for_each():
             slow_upload(connection)
         status, _, lines = family.stop()
     assert status == 0
-    assert quiet(lines)
+    assert has_no_errors(lines)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_all_at_once(tmp_path, number):
-    """As systemd stops a unit, and a terminal a command: nobody is replaced meanwhile."""
+def test_a_signal_to_all_processes_replaces_no_worker(tmp_path, number):
+    """systemd stops a unit, and a terminal a command, with a signal to all processes."""
     with serving(tmp_path, more="  workers: 3\n", count=3) as family:
         workers = family.others
         for pid in (*workers, family.first):
             os.kill(pid, number)
         assert family.process.wait(30) == 0
-        assert not any(map(is_there, workers))
+        assert not any(map(is_running, workers))
         _, _, lines = family.stop()
-    assert quiet(lines)
+    assert has_no_errors(lines)
     assert len([line for line in lines if "started" in line]) == 2
 
 
-def test_nobody_is_left_when_the_first_is_killed(tmp_path):
+def test_workers_end_when_the_first_process_is_killed(tmp_path):
     path = configured(tmp_path, more=DRAIN)
     with Family(*SERVE, path, cwd=tmp_path) as family:
         (worker,) = family.others
         for connection in family.one_for_each():
             slow_upload(connection)
         family.process.kill()
-        wait_until(lambda: not is_there(worker), 5)
+        wait_until(lambda: not is_running(worker), 5)
         addr = f"127.0.0.1:{family.port}"
     # The address is free again.
     with Running(*SERVE, configured(tmp_path, addr=addr, more=DRAIN), cwd=tmp_path) as again:
         assert again.ask()[0].status == 200
 
 
-def test_a_first_that_is_killed_while_others_start(tmp_path):
+def test_workers_end_when_the_first_process_is_killed_during_their_start(tmp_path):
     with Running(*SERVE, configured(tmp_path, more=DRAIN), cwd=tmp_path) as server:
         (worker,) = wait_until(lambda: children(server.process.pid))
         server.process.kill()
-        wait_until(lambda: not is_there(worker), 10)
+        wait_until(lambda: not is_running(worker), 10)
 
 
-def test_a_stop_while_others_start(tmp_path):
+def test_a_stop_during_the_start_of_workers(tmp_path):
     with Running(*SERVE, configured(tmp_path, more=DRAIN), cwd=tmp_path) as server:
         wait_until(lambda: children(server.process.pid))
         status, _, lines = server.stop()
     assert status == 0
-    assert quiet(lines)
+    assert has_no_errors(lines)
 
 
-def test_no_secret_shows(tmp_path):
-    """Neither the file's nor the environment's; yet both count."""
+def test_secrets_are_neither_in_the_command_line_nor_the_environment_of_a_worker(tmp_path):
+    """Neither those of the file nor those of the environment; both are used."""
     path = configured(tmp_path, more=f"{DRAIN}  headers:\n    X-From: [the file]\n")
     environ = {
         "REGISTRY_HTTP_SECRET": "overridden-secret",
@@ -224,8 +224,8 @@ def test_no_secret_shows(tmp_path):
     assert "-secret" not in out + "".join(lines)
 
 
-def over_unix(path, hold=False):
-    """GET /v2/ over a unix socket; the status."""
+def over_unix(path):
+    """Send GET /v2/ over a Unix socket; return the status."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(30)
         connection.connect(str(path))
@@ -235,7 +235,7 @@ def over_unix(path, hold=False):
         return response.status
 
 
-def test_a_unix_socket(tmp_path):
+def test_several_processes_serve_a_unix_socket(tmp_path):
     path = tmp_path / "registry.sock"
     configuration = configured(tmp_path, addr=path, more="  net: unix\n  workers: 2\n")
     with Family(*SERVE, configuration, cwd=tmp_path) as family:
@@ -245,7 +245,7 @@ def test_a_unix_socket(tmp_path):
             idle[-1].connect(str(path))
         assert over_unix(path) == 200
         (worker,) = family.others
-        # Both have some of them, beside the sockets that they have anyway.
+        # Both hold some of them, beside their other sockets.
         counts = [len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in (family.first, worker)]
         assert min(counts) > 15
         for each in idle:
@@ -266,7 +266,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 """
 
 
-def test_a_socket_that_systemd_hands_over(tmp_path):
+def test_several_processes_serve_a_socket_that_systemd_passes(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as waiting:
         number = str(waiting.fileno())
         path = configured(tmp_path, addr="127.0.0.1:1", more="  workers: 2\n")
@@ -278,10 +278,10 @@ def test_a_socket_that_systemd_hands_over(tmp_path):
             assert family.stop()[0] == 0
 
 
-def test_three_over_ipv6(tmp_path):
+def test_three_processes_serve_ipv6(tmp_path):
     path = configured(tmp_path, addr="'[::1]:0'", more="  workers: 3\n")
     with Family(*SERVE, path, cwd=tmp_path, count=3) as family:
-        (line,) = family.said("listening on")
+        (line,) = family.log_lines("listening on")
         port = int(re.search(r"\[::1\]:(\d+)", line)[1])
         made = [HTTPConnection("::1", port, timeout=30) for _ in range(6)]
         for connection in made:
@@ -291,7 +291,7 @@ def test_three_over_ipv6(tmp_path):
     assert out.count("::1 - - ") == 6
 
 
-def test_twistd(tmp_path):
+def test_several_processes_under_twistd(tmp_path):
     path = configured(tmp_path, more=DRAIN)
     with Family(*TWISTD, "registry", "--config", path, cwd=tmp_path) as family:
         (worker,) = family.others
@@ -300,13 +300,13 @@ def test_twistd(tmp_path):
         status, out, lines = family.stop()
     assert status == -signal.SIGTERM
     assert out.count('"GET /v2/ HTTP/1.1" 200') == 2
-    assert quiet(lines)
-    assert not is_there(worker)
+    assert has_no_errors(lines)
+    assert not is_running(worker)
     assert {line.rpartition("=")[2] for line in lines} >= {str(family.first), str(worker)}
 
 
-def test_long_lines_of_the_access_log_stay_whole(tmp_path):
-    """They go through a pipe, which is read slowly."""
+def test_long_lines_of_the_access_log_are_not_interleaved(tmp_path):
+    """The log goes to a pipe."""
     with serving(tmp_path) as family:
         connections = family.one_for_each()
 
@@ -332,7 +332,7 @@ def test_long_lines_of_the_access_log_stay_whole(tmp_path):
 DAEMON = (*TWISTD[:3], "--pidfile=it.pid", "--logfile=it.log")
 
 
-def test_a_daemon(tmp_path):
+def test_several_processes_under_a_twistd_daemon(tmp_path):
     path = configured(tmp_path, more=DRAIN)
     status, _, lines = run(*DAEMON, "registry", "--config", path, cwd=tmp_path)
     assert status == 0, lines
@@ -349,13 +349,13 @@ def test_a_daemon(tmp_path):
             assert ask(connection, "GET", "/v2/")[0].status == 200
     finally:
         os.kill(first, signal.SIGTERM)
-    wait_until(lambda: not is_there(first))
-    assert not is_there(worker)
+    wait_until(lambda: not is_running(first))
+    assert not is_running(worker)
     assert not pidfile.exists()
     assert "Traceback" not in log.read_text()
 
 
-def test_memory_can_not_be_shared(tmp_path):
+def test_several_processes_with_storage_in_memory_are_refused(tmp_path):
     text = "version: 0.1\nstorage: inmemory\nhttp:\n  workers: 2\n"
     status, out, lines = run(*SERVE, configured(tmp_path, text), cwd=tmp_path)
     assert (status, out) == (1, "")
@@ -363,8 +363,8 @@ def test_memory_can_not_be_shared(tmp_path):
     assert "http.workers: got 2, expected 1 with storage.inmemory" in line
 
 
-def test_a_worker_that_can_not_start(tmp_path):
-    """It is tried again, later and later, and said in a line; the first serves meanwhile."""
+def test_a_worker_that_cannot_start_is_retried(tmp_path):
+    """The delay doubles, one line gives the reason, and the first process serves meanwhile."""
     store = tmp_path / "store"
     with Running(*SERVE, configured(tmp_path, CONFIGURATION, more=DRAIN), cwd=tmp_path) as server:
         (worker,) = wait_until(lambda: children(server.process.pid))

@@ -36,7 +36,7 @@ http: {workers: 3, draintimeout: 20s}
 
 
 class Process:
-    """One that was started, as its transport."""
+    """The transport of a process that was started."""
 
     def __init__(self, pid, protocol, child_fds, environ):
         self.pid = pid
@@ -97,8 +97,8 @@ def listening():
 
 @pytest.fixture
 def loads():
-    made = LoadTable.make(3)
-    made.enter()
+    made = LoadTable.create(3)
+    made.register()
     yield made
     made.close()
 
@@ -114,12 +114,12 @@ def reactor():
 def workers(reactor, listening, loads, log_lines):
     made = WorkerSupervisor(reactor, load_text(TEXT, {}), listening, loads, {"PATH": "/bin"})
     made.startService()
-    assert not reactor.processes  # there is no reactor yet to watch them
+    assert not reactor.processes  # the reactor does not run yet
     reactor.advance(0)
     return made
 
 
-def test_all_are_started(workers, reactor, listening, loads):
+def test_all_workers_are_started_with_handover_and_descriptors(workers, reactor, listening, loads):
     first, second = reactor.processes
     assert [process.handover().number for process in (first, second)] == [1, 2]
     assert first.handover().loaded == load_text(TEXT, {})
@@ -130,10 +130,10 @@ def test_all_are_started(workers, reactor, listening, loads):
     assert first.environ["PATH"] == "/bin"
 
 
-def test_who_ends_is_replaced(workers, reactor, loads, log_lines):
+def test_a_worker_that_ends_is_replaced(workers, reactor, loads, log_lines):
     first, _ = reactor.processes
     theirs = LoadTable(os.dup(loads.fileno()), 3, 1)
-    theirs.enter()
+    theirs.register()
     loads.publish(1)
     assert loads.others_have_fewer()
     reactor.advance(60)
@@ -148,7 +148,7 @@ def test_who_ends_is_replaced(workers, reactor, loads, log_lines):
     theirs.close()
 
 
-def test_who_ends_early_waits_longer_and_longer(workers, reactor, log_lines):
+def test_the_restart_delay_doubles_while_workers_end_early(workers, reactor, log_lines):
     def waits(count):
         seen = []
         for _ in range(count):
@@ -166,32 +166,32 @@ def test_who_ends_early_waits_longer_and_longer(workers, reactor, log_lines):
     assert any("another one starts in 0.8 s" in line for line in log_lines)
 
 
-def test_who_can_not_be_started_is_tried_again(reactor, listening, loads, log_lines):
+def test_a_failed_start_is_retried(reactor, listening, loads, log_lines):
     workers = WorkerSupervisor(reactor, load_text(TEXT, {}), listening, loads)
     reactor.refuse = True
     before = len(list(Path("/proc/self/fd").iterdir()))
     workers.startService()
     reactor.advance(0)
-    assert sum("can not be started: Resource temporarily" in line for line in log_lines) == 2
+    assert sum("cannot start a worker: Resource temporarily" in line for line in log_lines) == 2
     reactor.refuse = False
     reactor.advance(0.1)
     assert len(reactor.processes) == 2
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_all_show_the_certificate_of_the_moment(workers, reactor):
+def test_all_workers_get_the_current_certificate(workers, reactor):
     first, second = reactor.processes
     old, new = CertificateBundle(b"old", b"k"), CertificateBundle(b"new", b"k")
-    assert first.handover().material is None
+    assert first.handover().bundle is None
     second.end()
     workers.set_certificate(old)
     workers.set_certificate(new)
     assert first.written.endswith(encode_message(old) + encode_message(new))
     reactor.advance(0.1)
-    assert reactor.processes[-1].handover().material == new
+    assert reactor.processes[-1].handover().bundle == new
 
 
-def test_a_stop_waits_for_all(workers, reactor):
+def test_a_stop_waits_for_all_workers(workers, reactor):
     first, second = reactor.processes
     done = []
     workers.stopService().addCallback(done.append)
@@ -207,20 +207,20 @@ def test_a_stop_waits_for_all(workers, reactor):
     assert len(reactor.processes) == 2
 
 
-def test_who_does_not_stop_is_killed(workers, reactor, log_lines):
+def test_a_worker_that_does_not_stop_is_killed(workers, reactor, log_lines):
     first, second = reactor.processes
     done = []
     workers.stopService().addCallback(done.append)
     first.end()
     reactor.advance(25)
     assert (first.signals, second.signals) == ([], ["KILL"])
-    assert any("worker 1001 does not end" in line for line in log_lines)
+    assert any("worker 1001 did not end in time" in line for line in log_lines)
     assert not done
     second.end(status=1)
     assert done == [None]
 
 
-def test_a_stop_between_end_and_replacement(workers, reactor):
+def test_a_stop_cancels_a_scheduled_replacement(workers, reactor):
     first, second = reactor.processes
     first.end()
     done = []
@@ -230,7 +230,7 @@ def test_a_stop_between_end_and_replacement(workers, reactor):
     assert not reactor.getDelayedCalls()
 
 
-def test_a_stop_before_the_reactor_runs(reactor, listening, loads):
+def test_a_stop_before_the_reactor_runs_starts_no_worker(reactor, listening, loads):
     workers = WorkerSupervisor(reactor, load_text(TEXT, {}), listening, loads)
     workers.startService()
     done = []
@@ -240,7 +240,7 @@ def test_a_stop_before_the_reactor_runs(reactor, listening, loads):
     assert not reactor.processes
 
 
-def test_what_workers_log_is_logged(workers, reactor, log_lines):
+def test_output_of_workers_is_logged_line_by_line(workers, reactor, log_lines):
     process, _ = reactor.processes
     process.protocol.childDataReceived(2, b"half a ")
     assert "half a " not in log_lines

@@ -1,4 +1,4 @@
-"""Makes ``twistd registry`` known; imports nothing of the registry until it is asked for."""
+"""Register the command ``twistd registry``; twistd imports the registry when it runs it."""
 
 from twisted.application.service import ServiceMaker
 

@@ -1,1 +1,1 @@
-"""app."""
+"""Builds the registry from its configuration, and runs it."""

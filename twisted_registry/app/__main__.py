@@ -1,4 +1,4 @@
-"""``python -m twisted_registry.app``: a further serving process, started by the first one."""
+"""``python -m twisted_registry.app``: a worker process, started by the first process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 from twisted_registry.app.standalone import run_worker_process
 
-# A terminal sends both to its whole process group; the first process decides what they mean.
+# A terminal sends both signals to its whole process group; the first process handles them.
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 

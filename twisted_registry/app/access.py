@@ -1,6 +1,7 @@
-"""Make the access controller of a configuration: ``auth``, ``access`` and ``http.tls.clientusers``.
+"""Access control of a configuration: ``auth``, ``access`` and ``http.tls.clientusers``.
 
-Schemes are imported only if they are configured: they need the extra ``auth`` (bcrypt, PyJWT).
+The modules of htpasswd and token authentication need the extra ``auth`` (bcrypt, PyJWT). They are
+imported only if they are configured.
 """
 
 from __future__ import annotations
@@ -38,33 +39,75 @@ if TYPE_CHECKING:
         IClosableAccessController,
         IPolicy,
     )
-    from twisted_registry.config.access import AccessRules, Auth, Htpasswd, Token
-    from twisted_registry.config.http import Tls
+    from twisted_registry.config.access import AccessRules, Htpasswd, Token
     from twisted_registry.config.schema import Configuration
     from twisted_registry.repository.registry import Registry
 
 log = Logger()
 
-#: The pattern of rules that hold for all repositories.
+#: The pattern of rules that apply to all repositories.
 _ALL_REPOSITORIES = ("**",)
 
 
-def make_access_policy(access: AccessRules | None, otherwise: IPolicy) -> IPolicy:
-    """The policy that the section describes.
+@frozen
+class AccessControl:
+    """An access controller, and the resources that its clients need.
 
-    :param otherwise: the policy where there is no such section.
+    :ivar access: the controller that guards the API.
+    :ivar pages: resources by their paths below the prefix of the API.
     """
-    if access is None:
-        return otherwise
-    return AccessPolicy(tuple(_rules(access)), _members(access.groups))
+
+    access: IClosableAccessController
+    pages: Mapping[str, Resource] = field(factory=dict)
 
 
-def _rules(access: AccessRules) -> Iterator[AccessRule]:
-    if access.anonymous:
-        yield AccessRule(Right.make(_ALL_REPOSITORIES, access.anonymous), anonymous=True)
-    if access.authenticated:
-        yield AccessRule(Right.make(_ALL_REPOSITORIES, access.authenticated), authenticated=True)
-    for rule in access.rules:
+def make_access(
+    configuration: Configuration,
+    registry: Registry,
+    reactor: Any,
+) -> AccessControl:
+    """Make the access control that ``auth``, ``access`` and ``http.tls.clientusers`` describe.
+
+    :param registry: stores the secret and the refresh tokens of ``access.tokens``.
+    :raises StartError: if it cannot be made; the text names the key.
+    """
+    policy = make_access_policy(
+        configuration,
+        AuthenticatedPolicy() if configuration.auth.token is None else TokenScopePolicy(),
+    )
+    scheme = make_scheme(configuration, reactor) if configuration.auth.is_enabled else None
+    if configuration.tokens is not None:
+        control = _make_token_access(
+            configuration, policy, cast("Basic | None", scheme), registry, reactor
+        )
+    elif scheme is not None:
+        control = AccessControl(SchemeAccess(scheme, policy))
+    else:
+        control = AccessControl(AnonymousOnly(policy))
+    if configuration.http.tls.clientusers:
+        access = make_certificate_access(configuration, policy, control.access)
+        control = AccessControl(access, control.pages)
+    return control
+
+
+def make_access_policy(configuration: Configuration, default: IPolicy) -> IPolicy:
+    """Make the policy that ``access`` describes.
+
+    :param default: the policy without that section.
+    """
+    section = configuration.access
+    if section is None:
+        return default
+    groups = {name: frozenset(users) for name, users in section.groups.items()}
+    return AccessPolicy(tuple(_rules(section)), groups)
+
+
+def _rules(section: AccessRules) -> Iterator[AccessRule]:
+    if section.anonymous:
+        yield AccessRule(Right.make(_ALL_REPOSITORIES, section.anonymous), anonymous=True)
+    if section.authenticated:
+        yield AccessRule(Right.make(_ALL_REPOSITORIES, section.authenticated), authenticated=True)
+    for rule in section.rules:
         yield AccessRule(
             Right.make(rule.repositories, rule.allow),
             frozenset(rule.users),
@@ -74,31 +117,47 @@ def _rules(access: AccessRules) -> Iterator[AccessRule]:
         )
 
 
-def _members(groups: Mapping[str, tuple[str, ...]]) -> Mapping[str, frozenset[str]]:
-    return {name: frozenset(users) for name, users in groups.items()}
+def make_certificate_access(
+    configuration: Configuration, policy: IPolicy, default: IAccessController
+) -> IClosableAccessController:
+    """Make the controller that identifies callers by their client certificates.
 
-
-def make_scheme(auth: Auth, reactor: Any) -> IScheme:
-    """Answer the scheme that ``auth`` describes. Reads files, so this is for the start.
-
-    :raises StartError: if it can not be made; the text names the key.
+    :param default: decides about callers without a certificate that a rule matches.
     """
+    rules = [
+        CertificateUserRule(
+            cast("Literal['cn', 'dns', 'email', 'uri']", rule.source),
+            rule.pattern,
+            rule.user,
+            frozenset(rule.groups),
+            rule.organization,
+        )
+        for rule in configuration.http.tls.clientusers
+    ]
+    return CertificateAccess(rules, policy, default)
+
+
+def make_scheme(configuration: Configuration, reactor: Any) -> IScheme:
+    """Make the authentication scheme that ``auth`` describes. Blocks: it reads files.
+
+    :raises StartError: if it cannot be made; the text names the key.
+    """
+    auth = configuration.auth
     if auth.htpasswd is not None:
-        return _htpasswd(auth.htpasswd, reactor)
+        return _make_htpasswd_scheme(auth.htpasswd, reactor)
     if auth.token is not None:
-        return _token(auth.token, reactor)
+        return _make_token_scheme(auth.token, reactor)
     assert auth.silly is not None
-    silly: IScheme = Silly(auth.silly.realm, auth.silly.service)
-    return silly
+    return Silly(auth.silly.realm, auth.silly.service)
 
 
-def _htpasswd(options: Htpasswd, reactor: Any) -> IScheme:
+def _make_htpasswd_scheme(options: Htpasswd, reactor: Any) -> IScheme:
     key = "auth.htpasswd"
     try:
         from twisted_registry.auth import basic, password_file  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
-        raise missing_extra_error(key, error) from error
-    # Passwords may take half of the processors: the others are for those who are known already.
+        raise _missing_extra_error(key, error) from error
+    # Half of the processors at most, so that requests of cached logins are not delayed.
     threads = Threads(reactor, max(1, (os.cpu_count() or 1) // 2), "passwords")
     file = password_file.PasswordFile(options.path, threads.run_blocking, reactor)
     try:
@@ -110,35 +169,35 @@ def _htpasswd(options: Htpasswd, reactor: Any) -> IScheme:
         raise StartError(f"{key}.path: {options.path}: {error}") from error
     if password is not None:
         log.warn(
-            "{path} was missing, and is made with one user: {user}, password {password}",
+            "password file was missing, created it with one user: path={path} user={user}"
+            " password={password}",
             path=options.path,
             user=password_file.FIRST_USER,
             password=password,
         )
-    scheme: IScheme = basic.make_basic_scheme(options.realm, file, reactor, threads.close)
-    return scheme
+    return basic.make_basic_scheme(options.realm, file, reactor, threads.close)
 
 
-def _token(options: Token, reactor: Any) -> IScheme:
+def _make_token_scheme(options: Token, reactor: Any) -> IScheme:
     key = "auth.token"
     try:
-        from twisted_registry.auth import bearer  # noqa: PLC0415 - an extra
-        from twisted_registry.auth import keys as auth_keys  # noqa: PLC0415 - an extra
+        from twisted_registry.auth import bearer, keys  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
-        raise missing_extra_error(key, error) from error
+        raise _missing_extra_error(key, error) from error
     trusted, jwks = None, None
     if options.rootcertbundle:
-        content = _content(f"{key}.rootcertbundle", options.rootcertbundle)
+        content = _read_file(f"{key}.rootcertbundle", options.rootcertbundle)
         try:
-            trusted = auth_keys.TrustAnchors.from_pem(content)
+            trusted = keys.TrustAnchors.from_pem(content)
         except ValueError:
-            raise StartError(f"{key}.rootcertbundle: {options.rootcertbundle}: expected"
-                             " certificates in PEM") from None  # fmt: skip
+            raise StartError(
+                f"{key}.rootcertbundle: {options.rootcertbundle}: expected certificates in PEM"
+            ) from None
     if options.jwks:
-        jwks = _content(f"{key}.jwks", options.jwks)
+        jwks = _read_file(f"{key}.jwks", options.jwks)
     try:
-        keyring = auth_keys.make_keyring(trusted, jwks)
-    except auth_keys.KeyUnusable as error:
+        keyring = keys.make_keyring(trusted, jwks)
+    except keys.KeyUnusable as error:
         name = "jwks" if options.jwks else "rootcertbundle"
         raise StartError(f"{key}.{name}: {getattr(options, name)}: {error}") from error
     verifier = bearer.TokenVerifier(
@@ -149,83 +208,29 @@ def _token(options: Token, reactor: Any) -> IScheme:
         frozenset(options.signingalgorithms),
     )
     path = options.autoredirectpath if options.autoredirect else ""
-    scheme: IScheme = bearer.Bearer(options.realm, verifier, reactor, path)
-    return scheme
+    return bearer.Bearer(options.realm, verifier, reactor, path)
 
 
-def _content(key: str, path: str) -> bytes:
+def _make_token_access(
+    configuration: Configuration,
+    policy: IPolicy,
+    passwords: Basic | None,
+    registry: Registry,
+    reactor: Any,
+) -> AccessControl:
+    try:
+        from twisted_registry.app.tokens import make_tokens  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise _missing_extra_error("access.tokens", error) from error
+    return make_tokens(configuration, policy, passwords, registry, reactor)
+
+
+def _read_file(key: str, path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
         raise StartError(f"{key}: {path}: {error.strerror}") from error
 
 
-def missing_extra_error(key: str, error: ModuleNotFoundError) -> StartError:
-    """What to say when a library is missing that ``key`` needs."""
+def _missing_extra_error(key: str, error: ModuleNotFoundError) -> StartError:
     return StartError(f"{key}: needs the package {error.name}: install twisted-registry[auth]")
-
-
-@frozen
-class AccessControl:
-    """Who decides over requests, and what they need to be asked.
-
-    :ivar pages: Resources by their paths below the prefix of the API.
-    """
-
-    access: IClosableAccessController
-    pages: Mapping[str, Resource] = field(factory=dict)
-
-
-def make_access(
-    configuration: Configuration,
-    reactor: Any,
-    environ: Mapping[str, str],  # noqa: ARG001 - for schemes with secrets
-    registry: Registry,
-) -> AccessControl:
-    """Answer what ``auth`` and ``access`` describe.
-
-    :param registry: keeps secrets and tokens for those who share its store.
-    :raises StartError: if it can not be made; the text names the key.
-    """
-    auth, tls, rules = configuration.auth, configuration.http.tls, configuration.access
-    policy = make_access_policy(
-        rules, AuthenticatedPolicy() if auth.token is None else TokenScopePolicy()
-    )
-    scheme = make_scheme(auth, reactor) if auth.is_enabled else None
-    access: IClosableAccessController
-    pages: Mapping[str, Resource] = {}
-    tokens = configuration.tokens
-    if tokens is not None:
-        try:
-            from twisted_registry.app.tokens import make_tokens  # noqa: PLC0415 - an extra
-        except ModuleNotFoundError as error:
-            raise missing_extra_error("access.tokens", error) from error
-        passwords = cast("Basic | None", scheme)
-        made = make_tokens(configuration, tokens, policy, passwords, registry, reactor)
-        access, pages = made.access, made.pages
-    else:
-        access = AnonymousOnly(policy) if scheme is None else SchemeAccess(scheme, policy)
-    if tls.clientusers:
-        access = make_certificate_access(tls, policy, access)
-    return AccessControl(access, pages)
-
-
-def make_certificate_access(
-    tls: Tls, policy: IPolicy, otherwise: IAccessController
-) -> IClosableAccessController:
-    """A controller that knows callers by their certificates.
-
-    :param otherwise: decides over those who show none that a rule is for.
-    """
-    rules = [
-        CertificateUserRule(
-            cast("Literal['cn', 'dns', 'email', 'uri']", rule.source),
-            rule.pattern,
-            rule.user,
-            frozenset(rule.groups),
-            rule.organization,
-        )
-        for rule in tls.clientusers
-    ]
-    made: IClosableAccessController = CertificateAccess(rules, policy, otherwise)
-    return made

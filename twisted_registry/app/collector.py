@@ -1,6 +1,6 @@
-"""The collector, and what empties the trash: how they are made of the configuration.
+"""The garbage collector, its explainer and the trash expiry of a configuration.
 
-A module of its own, since few processes collect, and it brings a database along.
+Imported only where one of them runs: it imports SQLite.
 """
 
 from __future__ import annotations
@@ -35,15 +35,17 @@ def make_collector(
     dry_run: bool,
     observer: CollectorObserver | None = None,
 ) -> Collector:
-    """A collector for the store of a configuration; its references are to be closed.
+    """Make a collector; the caller closes its ``references``.
 
-    :param driver: of that store.
+    :param driver: of the store of the configuration.
+    :param untagged: delete manifests without a tag as well.
+    :param dry_run: report what would be deleted, and delete nothing.
     """
     maintenance = configuration.storage.maintenance
     return Collector(
         Inventory(driver),
         Sweeper(driver, make_trash(configuration, driver, reactor)),
-        _references(configuration, reactor),
+        _make_references(configuration, reactor),
         reactor,
         maintenance.gc.grace,
         untagged,
@@ -51,7 +53,7 @@ def make_collector(
         observer or CollectorObserver(),
         Recall(driver) if maintenance.trash.keep else None,
         RateLimiter(reactor, maintenance.gc.rate),
-        # A system call ends with its process, a request to another machine does not.
+        # A system call ends with its process. A request to a bucket may still be executed later.
         SETTLE_S if configuration.storage.bucket is not None else 0.0,
     )
 
@@ -59,28 +61,29 @@ def make_collector(
 def make_explainer(
     configuration: Configuration, driver: IStorageDriver, reactor: Any, *, untagged: bool
 ) -> Explainer:
-    """What says why things stay; its references are to be closed.
+    """Make an explainer; the caller closes its ``mark_phase.references``.
 
-    :param driver: of the store of a configuration.
+    :param driver: of the store of the configuration.
+    :param untagged: explain for a collector that deletes manifests without a tag as well.
     """
-    mark_phase = MarkPhase(Inventory(driver), _references(configuration, reactor), untagged)
+    mark_phase = MarkPhase(Inventory(driver), _make_references(configuration, reactor), untagged)
     return Explainer(mark_phase, configuration.storage.maintenance.gc.grace)
 
 
 def make_trash_expiry(
     configuration: Configuration, driver: IStorageDriver, reactor: Any, keep: float
 ) -> TrashExpiry:
-    """What empties the trash of the store of a configuration; its references are to be closed.
+    """Make the task that expires the trash; the caller closes its ``mark_phase.references``.
 
-    :param driver: of that store.
-    :param keep: seconds for which things stay in the trash.
+    :param driver: of the store of the configuration.
+    :param keep: seconds for which an entry stays in the trash.
     """
-    references = _references(configuration, reactor)
+    references = _make_references(configuration, reactor)
     mark_phase = MarkPhase(Inventory(driver), references)
     return TrashExpiry(mark_phase, TrashRecovery(Recall(driver), references), keep)
 
 
-def _references(configuration: Configuration, reactor: Any) -> ReferenceDatabase:
+def _make_references(configuration: Configuration, reactor: Any) -> ReferenceDatabase:
     filesystem = configuration.storage.filesystem
     path = ":memory:"
     if filesystem is not None:

@@ -1,9 +1,7 @@
-"""The pages of the debug address: JSON that a coroutine makes, and text for Prometheus.
+"""The debug address, ``http.debug``: health, process variables, metrics and maintenance.
 
-``http.debug`` joined to constructors: a part of service.py, imported only where it is set.
-
-The first of several processes listens; it is the one that does the maintenance, and the others
-tell it what they have counted.
+The first process listens there, since it runs the maintenance. Further processes report what they
+have counted to it.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ import sys
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
+from attrs import define
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.web.server import NOT_DONE_YET
@@ -34,7 +33,7 @@ from twisted_registry.metrics.counts import AggregatedCounts, CountsReporter
 from twisted_registry.oci.errors import ErrorCode, RegistryError, method_not_allowed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from twisted.application.service import MultiService
     from twisted.python.failure import Failure
@@ -43,7 +42,9 @@ if TYPE_CHECKING:
 
     from twisted_registry.app.maintenance import MaintenanceService
     from twisted_registry.auth.interfaces import IAccessController
-    from twisted_registry.config.http import Address, Debug
+    from twisted_registry.config.http import Address
+    from twisted_registry.config.schema import Configuration
+    from twisted_registry.maintenance.watermark import Watermark
     from twisted_registry.metrics.counts import Counts
 
 log = Logger()
@@ -51,25 +52,25 @@ log = Logger()
 
 @implementer(IStreamingResource)
 class DebugPage(JSONResource):
-    """Something to read, made anew each time."""
+    """A page whose content is made for each request."""
 
     def __init__(
         self, make_content: Callable[[], Awaitable[bytes]], content_type: str = JSON
     ) -> None:
-        """Take what makes the text."""
+        """Serve what ``make_content`` returns; a RegistryError that it raises is the response."""
         super().__init__()
         self._make_content = make_content
         self._content_type = content_type
 
     def getChild(self, path: bytes, request: Request) -> Resource:
-        """The page itself, for a path that ends with a slash."""
+        """Return the page itself for a path that ends with a slash."""
         return self if not path and not request.postpath else super().getChild(path, request)
 
     def render(self, request: Request) -> Any:
-        """Answer a GET."""
+        """Respond to GET and HEAD."""
         if request.method not in {b"GET", b"HEAD"}:
             return render_error(request, method_not_allowed("GET", "HEAD"))
-        return respond_with(request, self._render_content(request))
+        return _respond_with(request, self._render_content(request))
 
     async def _render_content(self, request: Request) -> bytes:
         content = await self._make_content()
@@ -79,7 +80,7 @@ class DebugPage(JSONResource):
 
 
 class MaintenancePage(DebugPage):
-    """The tasks: a GET tells how they are, a POST below it starts one for whoever may."""
+    """The periodic tasks: GET returns their state, POST of ``/NAME`` below it starts a task."""
 
     isLeaf = True
 
@@ -89,27 +90,28 @@ class MaintenancePage(DebugPage):
         start: Callable[[str], bool],
         access: IAccessController | None,
         *,
-        alone: bool,
+        is_loopback_only: bool,
     ) -> None:
-        """Take who tells, who starts and who decides.
+        """Serve the tasks.
 
-        :param start: begins a run of a task by its name, and tells whether there is such a task.
-        :param access: the controller that guards the API; None if none is configured.
-        :param alone: whether only this machine reaches the page.
+        :param start: starts a run of the task of a name; returns whether there is such a task.
+        :param access: the controller that guards the API; None if none is configured. Without one
+            tasks can be started on a loopback address only.
+        :param is_loopback_only: whether only this machine can connect to the page.
         """
         super().__init__(make_content)
         self._start = start
         self._access = access
-        self._alone = alone
+        self._is_loopback_only = is_loopback_only
 
     def render(self, request: Request) -> Any:
-        """Answer a GET of the page itself, or a POST of a task below it."""
+        """Respond to GET of the page itself, and to POST of a task."""
         name = b"/".join(request.postpath or ()).decode("utf-8", "replace")
         if not name:
             return super().render(request)
         if request.method != b"POST":
             return render_error(request, method_not_allowed("POST"))
-        return respond_with(request, self._start_task(request, name))
+        return _respond_with(request, self._start_task(request, name))
 
     async def _start_task(self, request: Request, name: str) -> bytes:
         await self._authorize(request)
@@ -117,43 +119,42 @@ class MaintenancePage(DebugPage):
             raise RegistryError(ErrorCode.UNSUPPORTED, message="no such task", status=404)
         request.setResponseCode(202)
         request.setHeader("Content-Type", JSON)
-        return encode_json({"started": name})
+        return _encode_json({"started": name})
 
     async def _authorize(self, request: Request) -> None:
         header_fields = get_header_fields(request)
         if b"origin" in header_fields:
-            # A browser says so of what a page of somebody else asks for, from this machine too.
-            raise RegistryError(ErrorCode.DENIED, message="not for pages in a browser")
+            # Sent by browsers for requests from pages of other sites: protects from CSRF.
+            raise RegistryError(ErrorCode.DENIED, message="not available to pages in a browser")
         if self._access is not None:
             await self._access.authorize(get_caller(request, header_fields), [MAINTENANCE])
-        elif not self._alone:
+        elif not self._is_loopback_only:
             raise RegistryError(
                 ErrorCode.DENIED,
-                message="without auth tasks are started on a loopback address alone",
+                message="without auth tasks can be started on a loopback address only",
             )
 
 
-def encode_json(content: object) -> bytes:
-    """A document, for people too."""
+def _encode_json(content: object) -> bytes:
     return json.dumps(content, indent=1).encode() + b"\n"
 
 
-def respond_with(request: Request, work: Any) -> Any:
-    """Answer a request with what a coroutine returns, or raises."""
+def _respond_with(request: Request, work: Coroutine[Any, Any, bytes]) -> Any:
+    """Respond with the bytes that a coroutine returns, or with the error that it raises."""
     working: Deferred[bytes] = Deferred.fromCoroutine(work)
-    gone: list[object] = []
-    request.notifyFinish().addErrback(gone.append)
+    disconnected: list[object] = []
+    request.notifyFinish().addErrback(disconnected.append)
 
     def failed(failure: Failure) -> bytes:
         error = failure.value
         if not isinstance(error, RegistryError):
             if not isinstance(error, CancelledError):
-                log.failure("{uri} failed", failure, uri=request.uri)
+                log.failure("debug page failed: uri={uri}", failure, uri=request.uri)
             error = RegistryError(ErrorCode.UNKNOWN)
         return render_error(request, error)
 
     def send(content: bytes) -> None:
-        if not gone:
+        if not disconnected:
             request.setHeader("Content-Length", str(len(content)))
             request.write(content)
             request.finish()
@@ -163,10 +164,10 @@ def respond_with(request: Request, work: Any) -> Any:
 
 
 class DebugListener(HTTPService):
-    """Listens on the debug address, and says so."""
+    """Listens on the debug address, and logs it."""
 
     def startService(self) -> None:
-        """Say where the pages are."""
+        """Log the address."""
         super().startService()
         log.info(
             "health, metrics and maintenance: {address}", address=describe_address(self.address)[0]
@@ -174,137 +175,139 @@ class DebugListener(HTTPService):
 
 
 class DebugAddress:
-    """What one process has to do with the debug address.
+    """The part of one process in the debug address.
 
-    :ivar gathered: what was counted; None if nobody reads metrics.
+    :ivar aggregated_counts: the counts of all processes; None unless metrics are enabled.
     """
 
-    def __init__(self, debug: Debug, reactor: Any) -> None:
-        """Have something to count with, if metrics are wanted.
+    def __init__(self, configuration: Configuration, reactor: Any) -> None:
+        """Begin to count if metrics are enabled; :meth:`listen` or :meth:`report` follows.
 
-        :raises StartError: if they are, and can not be had.
+        :raises StartError: if metrics are enabled, and prometheus-client is missing.
         """
-        self._debug = debug
+        self._debug = configuration.http.debug
         self._reactor = reactor
         self._started_at = reactor.seconds()
-        self._expose: Callable[..., bytes] | None = None
-        self._content_type = ""
-        self.gathered: AggregatedCounts | None = None
-        if debug.prometheus.enabled:
+        self._render_metrics: Callable[..., bytes] | None = None
+        self._metrics_content_type = ""
+        self.aggregated_counts: AggregatedCounts | None = None
+        if self._debug.prometheus.enabled:
             try:
-                # An extra, which few installations have a use for.
-                from twisted_registry.metrics import prometheus as prometheus_module  # noqa: PLC0415
+                from twisted_registry.metrics import prometheus  # noqa: PLC0415 - an extra
             except ImportError as error:
                 raise StartError(
                     "http.debug.prometheus.enabled: metrics need prometheus-client; install"
                     " twisted-registry[metrics]"
                 ) from error
-            self._expose, self._content_type = (
-                prometheus_module.render_metrics,
-                prometheus_module.CONTENT_TYPE,
-            )
-            self.gathered = AggregatedCounts()
+            self._render_metrics = prometheus.render_metrics
+            self._metrics_content_type = prometheus.CONTENT_TYPE
+            self.aggregated_counts = AggregatedCounts()
 
     @property
     def counts(self) -> Counts | None:
-        """What this process counts with."""
-        return None if self.gathered is None else self.gathered.own
+        """The counts of this process; None unless metrics are enabled."""
+        return None if self.aggregated_counts is None else self.aggregated_counts.own
 
     def listen(
         self,
         parent: MultiService,
-        maintenance_service: MaintenanceService | None,
+        maintenance: MaintenanceService | None,
         access: IAccessController | None,
-        watermark_status: Callable[[], dict[str, Any]] | None = None,
+        watermark: Watermark | None = None,
     ) -> None:
-        """Give a service a child that serves the pages.
+        """Add a child service that serves the pages; for the first process.
 
-        :param upkeep: the tasks of this process; None if it only reads.
-        :param access: guards the API; None if nothing does.
-        :param room: tells how full the disk is, as a watermark does; None if nobody watches it.
-        :raises StartError: if it can not listen there.
+        :param maintenance: the tasks of this process; None if the registry is read-only.
+        :param access: the controller that guards the API; None if none is configured.
+        :param watermark: measures the disk; None if it is not configured.
+        :raises StartError: if the address cannot be used; the text names the key.
         """
         address = parse_address(self._debug.addr)
-        # What systemd hands over is for clients.
         key = f"http.debug.addr: {self._debug.addr}"
         try:
-            endpoint = make_endpoint(self._reactor, address.endpoint, address.path, {})
+            # Without the environment: the socket that systemd passes is for the API.
+            endpoint = make_endpoint(address, self._reactor, {})
         except StartError as error:
             raise StartError(f"{key}: {error}") from error
-        site = HTTPSite(
-            self._tree(maintenance_service, access, address, watermark_status),
-            self._reactor,
-            make_error_body=make_error_body,
+        pages = _DebugPages(maintenance, watermark, self._started_at, self._reactor)
+        root, debug = JSONResource(), JSONResource()
+        root.putChild(b"debug", debug)
+        debug.putChild(b"health", DebugPage(pages.health))
+        debug.putChild(b"vars", DebugPage(pages.variables))
+        debug.putChild(
+            b"maintenance",
+            MaintenancePage(
+                pages.maintenance_status,
+                pages.start_task,
+                access,
+                is_loopback_only=is_loopback(address),
+            ),
         )
+        if self._render_metrics is not None:
+            page = DebugPage(lambda: self._metrics(pages), self._metrics_content_type)
+            put_path(root, self._debug.prometheus.path, page)
+        site = HTTPSite(root, self._reactor, make_error_body=make_error_body)
         listener = DebugListener(endpoint, site, self._reactor, 0, key)
         listener.setName("debug")
         listener.setServiceParent(parent)
 
     def report(self, parent: MultiService) -> None:
-        """Give a service of a further process a child that tells the first what it counts."""
-        if self.gathered is not None:
-            CountsReporter(self.gathered.own, sys.stderr, self._reactor).setServiceParent(parent)
+        """Add a child service that reports the counts to the first process; for other processes."""
+        if self.aggregated_counts is not None:
+            reporter = CountsReporter(self.aggregated_counts.own, sys.stderr, self._reactor)
+            reporter.setServiceParent(parent)
 
-    def _tree(
-        self,
-        maintenance_service: MaintenanceService | None,
-        access: IAccessController | None,
-        address: Address,
-        watermark_status: Callable[[], dict[str, Any]] | None,
-    ) -> JSONResource:
-        async def tasks() -> Sequence[dict[str, Any]]:
-            return [] if maintenance_service is None else await maintenance_service.status()
+    async def _metrics(self, pages: _DebugPages) -> bytes:
+        assert self.aggregated_counts is not None
+        assert self._render_metrics is not None
+        watermark = pages.watermark
+        used = None if watermark is None else watermark.used
+        return self._render_metrics(self.aggregated_counts.total(), await pages.tasks(), used)
 
-        async def health() -> bytes:
-            return b"{}"
 
-        async def maintenance() -> bytes:
-            watched = {} if watermark_status is None else {"watermark": watermark_status()}
-            return encode_json({"tasks": await tasks(), **watched})
+@define(eq=False)
+class _DebugPages:
+    """The content of the pages."""
 
-        async def variables() -> bytes:
-            return encode_json(self._variables())
+    maintenance: MaintenanceService | None
+    watermark: Watermark | None
+    started_at: float
+    reactor: Any
 
-        async def metrics() -> bytes:
-            assert self.gathered is not None
-            assert self._expose is not None
-            used = None if watermark_status is None else watermark_status()["used"]
-            return self._expose(self.gathered.total(), await tasks(), used)
+    async def tasks(self) -> list[dict[str, Any]]:
+        return [] if self.maintenance is None else await self.maintenance.status()
 
-        def start(name: str) -> bool:
-            if maintenance_service is None or name not in maintenance_service.chores:
-                return False
-            maintenance_service.task(name).run()
-            return True
+    def start_task(self, name: str) -> bool:
+        if self.maintenance is None or name not in self.maintenance.task_definitions:
+            return False
+        self.maintenance.task(name).run()
+        return True
 
-        root, debug = JSONResource(), JSONResource()
-        root.putChild(b"debug", debug)
-        debug.putChild(b"health", DebugPage(health))
-        debug.putChild(b"vars", DebugPage(variables))
-        debug.putChild(
-            b"maintenance", MaintenancePage(maintenance, start, access, alone=is_loopback(address))
-        )
-        if self._expose is not None:
-            page = DebugPage(metrics, self._content_type)
-            put_path(root, self._debug.prometheus.path, page)
-        return root
+    async def health(self) -> bytes:
+        return b"{}"
 
-    def _variables(self) -> dict[str, Any]:
+    async def maintenance_status(self) -> bytes:
+        watermark = {} if self.watermark is None else {"watermark": self.watermark.status()}
+        return _encode_json({"tasks": await self.tasks(), **watermark})
+
+    async def variables(self) -> bytes:
         usage = resource.getrusage(resource.RUSAGE_SELF)
-        return {
-            "cmdline": sys.argv,
-            "registry": {
-                "version": __version__,
-                "pid": os.getpid(),
-                "uptime_seconds": round(self._reactor.seconds() - self._started_at, 3),
-                "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
-                "peak_resident_bytes": usage.ru_maxrss * 1024,
-            },
-        }
+        return _encode_json(
+            {
+                "cmdline": sys.argv,
+                "registry": {
+                    "version": __version__,
+                    "pid": os.getpid(),
+                    "uptime_seconds": round(self.reactor.seconds() - self.started_at, 3),
+                    "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
+                    "peak_resident_bytes": usage.ru_maxrss * 1024,
+                },
+            }
+        )
 
 
 def is_loopback(address: Address) -> bool:
-    """Whether only this machine reaches an address."""
+    """Whether only this machine can connect to an address."""
     if address.path or address.host == "localhost":
         return True
     try:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 
 class StartError(Exception):
-    """The registry cannot start; the text is one line that names the key and what is wrong."""
+    """The registry cannot start; the text is one line that names the key and the cause."""
 
 
 class CommandFailed(Exception):
-    """A command cannot continue; the text is one line for whoever ran it."""
+    """A command cannot continue; the text is one line for the operator."""

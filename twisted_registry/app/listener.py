@@ -1,4 +1,4 @@
-"""The service that listens: on an address, or on the socket that systemd hands over."""
+"""Listen for connections: on an address, or on the socket that systemd passes."""
 
 from __future__ import annotations
 
@@ -11,42 +11,47 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred, execute, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.endpoints import (
+    AdoptedStreamServerEndpoint,
+    TCP4ServerEndpoint,
+    TCP6ServerEndpoint,
+    serverFromString,
+)
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
-from zope.interface import implementer
 
 from twisted_registry.app.errors import StartError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+    from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
     from twisted.python.failure import Failure
 
+    from twisted_registry.config.http import Address
     from twisted_registry.http.site import HTTPSite
 
 log = Logger()
 
-#: The first descriptor that systemd hands over (sd_listen_fds(3)).
+#: The first descriptor that systemd passes (sd_listen_fds(3)).
 _FIRST_SYSTEMD_FD = 3
-#: Connections that may wait to be accepted; the kernel lowers it to its own limit. Beyond it a
-#: client tries again after a second, and Twisted's 50 are soon there in a burst.
+#: Connections that can wait to be accepted; the kernel lowers it to its own limit. A client whose
+#: connection does not fit tries again after a second, and a burst soon exceeds Twisted's 50.
 _BACKLOG = 4096
-#: Seconds for which a stop waits for connections to close whose requests have been answered.
+#: Seconds for which a stop waits for connections to close after their requests were answered.
 _CLOSE_WAIT_S = 3.0
 #: The endpoint strings that HOST:PORT becomes.
 _TCP_ENDPOINT = re.compile(r"tcp(6?):(\d+)(?::interface=((?:[^:\\]|\\.)*))?")
 
 
 class HTTPService(Service):
-    """Listens, and drains on stop.
+    """Listens on an endpoint, and drains when it stops.
 
-    :ivar address: where it listens, once it does: what Twisted says of the port.
-    :ivar port: what listens, once it does.
-    :ivar drain_seconds: how long a stop waits for requests that are under way.
+    :ivar address: the address of the port; None before it listens.
+    :ivar port: the listening port; None before it listens.
+    :ivar drain_seconds: how long a stop waits for requests in progress; 0 aborts them.
     """
 
     def __init__(
@@ -57,9 +62,9 @@ class HTTPService(Service):
         drain_seconds: float,
         key: str = "http.addr",
     ) -> None:
-        """Take what to listen on, and what to listen with.
+        """Prepare to listen.
 
-        :param key: what the configuration calls the address, with its value.
+        :param key: the key and value of the address in the configuration, for errors.
         """
         self._endpoint = endpoint
         self._site = site
@@ -72,7 +77,7 @@ class HTTPService(Service):
     def privilegedStartService(self) -> None:
         """Begin to listen.
 
-        :raises StartError: if that is not possible; the text names the key.
+        :raises StartError: if that fails; the text names the key.
         """
         failures: list[Failure] = []
         self._endpoint.listen(self._site).addCallbacks(self._listening, failures.append)
@@ -84,123 +89,69 @@ class HTTPService(Service):
         self.address = port.getHost()
 
     def stopService(self) -> Deferred[None]:
-        """Take no new connections, let requests end, close what is left."""
+        """Accept no more connections, wait for requests in progress, then close the others."""
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
         if self.port is not None:
             await maybeDeferred(self.port.stopListening)
-            log.info("no new connections are taken")
+            log.info("no new connections are accepted")
         drained = self._site.drain()
         if self.drain_seconds > 0:
             drained.addTimeout(self.drain_seconds, self._clock, lambda *_: None)
             await drained
-            # An answer that was written may not have been sent yet, nor taken.
+            # A response that was written may not have been sent or read yet.
             await self._site.disconnect().addTimeout(_CLOSE_WAIT_S, self._clock, lambda *_: None)
         self._site.abort()
-        # The transports tell of their end in the next turn. Handlers that hear of it begin to put
-        # their work away, which the storage must see before it is told to close.
+        # The transports report their end in the next reactor iteration. Handlers then begin to
+        # save their work, and the storage must see that before it is closed.
         await deferLater(self._clock, 0)
 
 
-@implementer(IStreamServerEndpoint)
-class TCPEndpoint:
-    """Listens on a port, and comes alone.
-
-    Twisted's module of endpoints brings standard streams, systemd and server name indication with
-    it, which takes 6 ms of each start.
-    """
-
-    def __init__(self, reactor: Any, port: int, interface: str) -> None:
-        """Take where to listen; an empty interface is all of them."""
-        self._reactor = reactor
-        self._port = port
-        self._interface = interface
-
-    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """As promised by the interface."""
-        return execute(
-            self._reactor.listenTCP, self._port, protocolFactory, _BACKLOG, self._interface
-        )
-
-
 def _explain_listen_error(error: Any) -> str:
-    """Why it can not be listened, in words for who started this."""
+    """Return the reason for a failed listen, in one line."""
     if not isinstance(error, CannotListenError):
         return str(getattr(error, "strerror", None) or error)
     reason: Any = error.socketError
-    said = str(getattr(reason, "strerror", None) or reason)
+    text = str(getattr(reason, "strerror", None) or reason)
     port: Any = error.port
     if isinstance(reason, PermissionError) and isinstance(port, int):
-        # 1024, unless the machine says otherwise.
-        said += ": a low port takes root, or the capability CAP_NET_BIND_SERVICE"
-    return said
+        # Below 1024, unless net.ipv4.ip_unprivileged_port_start says otherwise.
+        text += ": a low port needs root, or the capability CAP_NET_BIND_SERVICE"
+    return text
 
 
 def make_endpoint(
-    reactor: Any, description: str, path: str, environ: Mapping[str, str]
+    address: Address, reactor: Any, environ: Mapping[str, str]
 ) -> IStreamServerEndpoint:
-    """What to listen on.
+    """Make the endpoint of an address. A stale Unix socket is removed.
 
-    :param description: a server endpoint string of Twisted.
-    :param path: of a unix socket, or empty: a dead socket in its place is removed.
-    :param environ: that of the process' start; if systemd hands over exactly one socket, that
-        one is taken instead, as Distribution does.
-    :raises StartError: if something else lies at ``path``, or a live socket.
+    If systemd passes exactly one socket, that socket is used instead of the address, as in
+    Distribution.
+
+    :param environ: the environment with which the process started.
+    :raises StartError: if a socket that is in use, or another file, is at the path of a Unix
+        socket.
     """
-    handed_over = environ.get("LISTEN_FDS") == "1" and environ.get("LISTEN_PID") == str(os.getpid())
-    tcp = _TCP_ENDPOINT.fullmatch(description)
-    if tcp and not handed_over:
-        everywhere = "::" if tcp[1] else ""
-        interface = everywhere if tcp[3] is None else re.sub(r"\\(.)", r"\1", tcp[3])
-        return TCPEndpoint(reactor, int(tcp[2]), interface)
-    # Only here: see TCPEndpoint.
-    from twisted.internet import endpoints  # noqa: PLC0415
-
-    if handed_over:
+    if environ.get("LISTEN_FDS") == "1" and environ.get("LISTEN_PID") == str(os.getpid()):
         with socket.socket(fileno=os.dup(_FIRST_SYSTEMD_FD)) as duplicate:
             family = duplicate.family
-        return endpoints.AdoptedStreamServerEndpoint(reactor, _FIRST_SYSTEMD_FD, family)
-    if path:
-        _remove_stale_socket(Path(path))
-    endpoint: IStreamServerEndpoint = endpoints.serverFromString(reactor, description)
-    return endpoint
-
-
-def initial_environment() -> dict[str, str]:
-    """The environment that this process began with.
-
-    Twisted takes LISTEN_FDS and LISTEN_PID out of ``os.environ`` as soon as its endpoints are
-    imported, which under twistd is before anything of ours is.
-    """
-    try:
-        items = Path("/proc/self/environ").read_bytes().split(b"\0")
-    except OSError:
-        # No Linux, so no systemd either.
-        return dict(os.environ)
-    pairs = (os.fsdecode(item).partition("=") for item in items)
-    return {name: value for name, _, value in pairs}
-
-
-def describe_address(address: object, *, secure: bool = False) -> tuple[str, str]:
-    """An address for people, and ``host:port`` for a client on this machine (or empty).
-
-    :param secure: whether TLS is spoken there.
-    """
-    if isinstance(address, IPv4Address | IPv6Address):
-        local = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
-        shown = f"[{address.host}]" if ":" in address.host else address.host
-        host = f"{local.get(address.host, shown)}:{address.port}"
-        return f"{'https' if secure else 'http'}://{shown}:{address.port}", host
-    if isinstance(address, UNIXAddress):
-        over = " with TLS" if secure else ""
-        return f"unix socket {os.fsdecode(address.name or '')}{over}", ""
-    return str(address), ""
+        return AdoptedStreamServerEndpoint(reactor, _FIRST_SYSTEMD_FD, family)
+    tcp = _TCP_ENDPOINT.fullmatch(address.endpoint)
+    if tcp is None:
+        if address.path:
+            _remove_stale_socket(Path(address.path))
+        other: IStreamServerEndpoint = serverFromString(reactor, address.endpoint)
+        return other
+    # Not serverFromString: it would use Twisted's backlog, and import all plugins.
+    endpoint, every_interface = (TCP6ServerEndpoint, "::") if tcp[1] else (TCP4ServerEndpoint, "")
+    interface = every_interface if tcp[3] is None else re.sub(r"\\(.)", r"\1", tcp[3])
+    return endpoint(reactor, int(tcp[2]), _BACKLOG, interface)
 
 
 def _remove_stale_socket(path: Path) -> None:
-    """Remove a socket that nobody listens on any more."""
+    """Remove a Unix socket on which no process listens any more."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -208,7 +159,7 @@ def _remove_stale_socket(path: Path) -> None:
     except OSError as error:
         raise StartError(f"{path}: {error.strerror}") from error
     if not stat.S_ISSOCK(mode):
-        raise StartError(f"{path} is there, and no socket")
+        raise StartError(f"{path} exists, and is not a socket")
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(path))
@@ -216,3 +167,36 @@ def _remove_stale_socket(path: Path) -> None:
             path.unlink(missing_ok=True)
         else:
             raise StartError(f"{path}: another process listens on it")
+
+
+def initial_environment() -> dict[str, str]:
+    """Return the environment with which this process started.
+
+    Twisted removes LISTEN_FDS and LISTEN_PID from ``os.environ`` when its endpoints are imported.
+    """
+    try:
+        items = Path("/proc/self/environ").read_bytes().split(b"\0")
+    except OSError:
+        # Not Linux, so there is no systemd either.
+        return dict(os.environ)
+    pairs = (os.fsdecode(item).partition("=") for item in items)
+    return {name: value for name, _, value in pairs}
+
+
+def describe_address(address: object, *, secure: bool = False) -> tuple[str, str]:
+    """Return an address as text for the log, and ``host:port`` for a client on this machine.
+
+    ``host:port`` is empty if it is not a TCP address.
+
+    :param secure: whether the port uses TLS.
+    """
+    if isinstance(address, IPv4Address | IPv6Address):
+        local = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        client_host = local.get(address.host, host)
+        scheme = "https" if secure else "http"
+        return f"{scheme}://{host}:{address.port}", f"{client_host}:{address.port}"
+    if isinstance(address, UNIXAddress):
+        suffix = " with TLS" if secure else ""
+        return f"unix socket {os.fsdecode(address.name or '')}{suffix}", ""
+    return str(address), ""

@@ -1,15 +1,16 @@
-"""Log lines in the shapes that Distribution writes: logfmt text, JSON, logstash.
+"""Log lines in the formats of Distribution: logfmt text, JSON and logstash.
 
-Operators and their tools look for these fields, so the names stay. Where text goes to a terminal,
-the time is short and the quotes are left out.
+The names of the fields are those of Distribution, since operators and their tools rely on them. On
+a terminal, text has a short time and no quotes.
 """
 
 from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
+from attrs import define, field
 from twisted.logger import (
     FilteringLogObserver,
     ILogObserver,
@@ -23,7 +24,7 @@ from zope.interface import implementer
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: twisted.logger's levels, in the words of Distribution's logs.
+#: The names of the levels in the logs of Distribution.
 _LEVELS = {
     LogLevel.debug: "debug",
     LogLevel.info: "info",
@@ -31,7 +32,7 @@ _LEVELS = {
     LogLevel.error: "error",
     LogLevel.critical: "fatal",
 }
-#: The configuration's words for the lowest level that is written.
+#: The values of ``log.level``: the lowest level that is written.
 _THRESHOLDS = {
     "debug": LogLevel.debug,
     "info": LogLevel.info,
@@ -43,42 +44,45 @@ _THRESHOLDS = {
 def make_observer(
     stream: TextIO,
     level: str = "info",
-    formatter: Literal["text", "json", "logstash"] | str = "text",  # noqa: PYI051
+    formatter: str = "text",
     fields: Mapping[str, Any] | None = None,
 ) -> ILogObserver:
     """Make an observer that writes a line for each event.
 
-    :param level: ``error``, ``warn``, ``info`` or ``debug``: nothing below it is written.
-    :param formatter: the shape of a line.
+    :param level: the lowest level that is written: ``error``, ``warn``, ``info`` or ``debug``.
+    :param formatter: ``text``, ``json`` or ``logstash``.
     :param fields: added to every line.
     """
     return filter_level(level, LineObserver(stream, formatter, dict(fields or {})))
 
 
 def filter_level(level: str, observer: ILogObserver) -> ILogObserver:
-    """Let *observer* hear of nothing below ``error``, ``warn``, ``info`` or ``debug``."""
-    predicate = LogLevelFilterPredicate(_THRESHOLDS[level])
-    filtered: ILogObserver = FilteringLogObserver(observer, [predicate])
-    return filtered
+    """Return an observer that forwards events of a level or above.
+
+    :param level: ``error``, ``warn``, ``info`` or ``debug``.
+    """
+    return FilteringLogObserver(observer, [LogLevelFilterPredicate(_THRESHOLDS[level])])
 
 
 @implementer(ILogObserver)
+@define(eq=False)
 class LineObserver:
-    """Writes events as lines to a text stream."""
+    """Writes events as lines to a text stream.
 
-    def __init__(
-        self, stream: TextIO, formatter: str = "text", fields: Mapping[str, Any] | None = None
-    ) -> None:
-        self.stream = stream
-        self.formatter = formatter
-        self.fields = {} if fields is None else fields
+    :ivar formatter: ``text``, ``json`` or ``logstash``.
+    :ivar fields: added to every line.
+    """
+
+    stream: TextIO
+    formatter: str = "text"
+    fields: Mapping[str, Any] = field(factory=dict)
 
     def __call__(self, event: LogEvent) -> None:
         """Write one event."""
         time = datetime.fromtimestamp(event["log_time"], UTC)
         level = _LEVELS.get(event.get("log_level"), "info")
         message = formatEvent(event)
-        # Fields with a dot in their name are meant to be found again; the others are in the text.
+        # Fields whose names contain a dot are written; the others are part of the message.
         extra = {**self.fields, **{key: value for key, value in event.items() if "." in key}}
         failure = event.get("log_failure")
         if failure is not None:
@@ -111,13 +115,13 @@ def _text(
 ) -> str:
     tail = "".join(f" {key}={_quote(str(value))}" for key, value in extra.items())
     if terminal:
-        shown = "" if level == "info" else f"{level}: "
-        return f"{time.astimezone():%H:%M:%S} {shown}{message}{tail}"
+        prefix = "" if level == "info" else f"{level}: "
+        return f"{time.astimezone():%H:%M:%S} {prefix}{message}{tail}"
     stamp = time.isoformat(timespec="microseconds").replace("+00:00", "Z")
     return f'time="{stamp}" level={level} msg={_quote(message)}{tail}'
 
 
 def _quote(text: str) -> str:
     plain = text and all(character.isalnum() or character in "-._/@^+" for character in text)
-    # What could steer a terminal is not all below the space: then nothing but ASCII.
+    # Control characters, also those above ASCII, must not reach a terminal: escape them.
     return text if plain else json.dumps(text, ensure_ascii=not text.isprintable())

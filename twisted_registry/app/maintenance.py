@@ -1,25 +1,20 @@
-"""``storage.maintenance.retention`` joined to constructors: a part of service.py.
+"""Maintenance of a store: the periodic tasks, and everything they and the commands work with.
 
-The chores of a registry: which there are, and how each is made of the configuration.
-
-Of all processes that share a store one at a time does a chore, see
-:mod:`twisted_registry.repository.leases`. One more chore is one more line in :func:`chores`, and a
-function that makes what one run does.
-
-Checks of a store: how they are made of the configuration.
-
-``storage.maintenance.watermark`` joined to constructors: a part of service.py.
+Each task of ``storage.maintenance`` runs in one process at a time of all that share a store (see
+:mod:`twisted_registry.maintenance.lease`). To add a task, add a line to :func:`task_definitions`
+and a function that makes one run.
 """
 
 from __future__ import annotations
 
-import os
 from random import random
 from typing import TYPE_CHECKING, Any
 
+from attrs import frozen
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
 
+from twisted_registry.app.stores import immutable_tags
 from twisted_registry.gc.gate import GateHeartbeat
 from twisted_registry.integrity.affected import AffectedTags
 from twisted_registry.integrity.blobs import BlobCheck, BlobSizes, Quarantine
@@ -31,12 +26,17 @@ from twisted_registry.integrity.repositories import RepositoryCheck
 from twisted_registry.integrity.scrub import Scrub, ScrubPosition
 from twisted_registry.integrity.trash import TrashCheck
 from twisted_registry.maintenance.lease import TaskLease
+from twisted_registry.maintenance.pull_times import PullTimes
+from twisted_registry.maintenance.purge import UploadPurge
+from twisted_registry.maintenance.retention import RetentionRule, TagRetention
 from twisted_registry.maintenance.task import PeriodicTask
+from twisted_registry.maintenance.watermark import FillLevel, Watermark, used_fraction
 from twisted_registry.oci.patterns import Glob, GlobSet
 from twisted_registry.repository.concurrency import RateLimiter
 from twisted_registry.repository.inventory import Inventory
 from twisted_registry.repository.policy import TagSelector
 from twisted_registry.repository.trash import Deleter, Trash
+from twisted_registry.storage.threads import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -48,40 +48,197 @@ if TYPE_CHECKING:
     from twisted_registry.integrity.fsck import FsckObserver
     from twisted_registry.integrity.scrub import ScrubResult
     from twisted_registry.maintenance.lease import Work
-    from twisted_registry.maintenance.pull_times import PullRecorder
-    from twisted_registry.maintenance.retention import Decision, TagRetention
-    from twisted_registry.maintenance.watermark import Watermark
+    from twisted_registry.maintenance.retention import Decision
     from twisted_registry.oci.digest import Digest
     from twisted_registry.repository.policy import Policy
     from twisted_registry.repository.registry import Registry
     from twisted_registry.storage.interfaces import IStorageDriver
 
+#: Seconds between two looks for a collector's delete list: on a local store, and in a bucket, whose
+#: requests may be billed.
+_HEARTBEAT_S = 2.0
+_REMOTE_HEARTBEAT_S = 10.0
+#: Seconds between two measurements of the disk.
+_WATERMARK_INTERVAL_S = 5.0
+#: Text of the Warning header while the disk is nearly full.
+_NEARLY_FULL_WARNING = "the storage of this registry is nearly full"
 
-def immutable_tags(configuration: Configuration) -> tuple[TagSelector, ...]:
-    """The tags that stay as they are."""
-    return tuple(
-        TagSelector.parse(rule.repositories, rule.tags)
-        for rule in configuration.storage.maintenance.retention.immutable
+
+@frozen
+class TaskDefinition:
+    """The settings of a periodic task, and how it is made.
+
+    :ivar name: of the task, and of its section below ``storage.maintenance``.
+    :ivar interval: seconds from one run to the next.
+    :ivar make: makes the function that does one run; called before the first run.
+    :ivar settings: its section of the configuration.
+    :ivar enabled: whether it runs at intervals; otherwise it runs only on request.
+    """
+
+    name: str
+    interval: float
+    make: Callable[[MaintenanceService], Work]
+    settings: object
+    enabled: bool
+
+
+def task_definitions(maintenance: Maintenance) -> Iterable[TaskDefinition]:
+    """Yield the definitions of all tasks, enabled or not."""
+    purge, gc, trash = maintenance.uploadpurging, maintenance.gc, maintenance.trash
+    retention, scrub = maintenance.retention, maintenance.scrub
+    if purge is not None:
+        yield TaskDefinition("uploadpurging", purge.interval, _make_purge, purge, purge.enabled)
+    yield TaskDefinition("gc", gc.interval, _make_collection, gc, gc.enabled)
+    yield TaskDefinition("trash", trash.interval, _make_trash_expiry, trash, trash.keep > 0)
+    yield TaskDefinition(
+        "retention", retention.interval, _make_retention_run, retention, retention.enabled
     )
+    yield TaskDefinition("scrub", scrub.interval, _make_scrub_run, scrub, scrub.enabled)
 
 
-def make_pull_set(configuration: Configuration) -> set[tuple[str, Digest | str]] | None:
-    """Where pulls are noted until they are recorded; None if no rule asks for them."""
-    rules = configuration.storage.maintenance.retention.rules
-    return set() if any(rule.pulledwithin for rule in rules) else None
+class MaintenanceService(MultiService):
+    """The tasks of one store: a :class:`~twisted_registry.maintenance.task.PeriodicTask` for each.
+
+    A task that is not enabled runs only on request.
+
+    :ivar registry: the registry that the tasks maintain.
+    :ivar driver: the checked driver of its store.
+    :ivar leases: by the names of the tasks: which process runs a task, and how its last run ended.
+    :ivar task_definitions: all tasks, by name.
+    """
+
+    def __init__(
+        self, registry: Registry, driver: IStorageDriver, configuration: Configuration, reactor: Any
+    ) -> None:
+        """Make the tasks; none is started."""
+        super().__init__()
+        self.setName("maintenance")
+        self.registry = registry
+        self.driver = driver
+        self.configuration = configuration
+        self.reactor = reactor
+        self._close_functions: list[Callable[[], Deferred[None]]] = []
+        self.leases: dict[str, TaskLease] = {}
+        self.task_definitions: Mapping[str, TaskDefinition] = {
+            definition.name: definition for definition in task_definitions(self.maintenance)
+        }
+        for definition in self.task_definitions.values():
+            self._make_task(definition).setServiceParent(self)
+
+    @property
+    def maintenance(self) -> Maintenance:
+        """The section ``storage.maintenance``."""
+        return self.configuration.storage.maintenance
+
+    def task(self, name: str) -> PeriodicTask:
+        """Return a task.
+
+        :raises KeyError: if there is no task of that name.
+        """
+        task: PeriodicTask = self.getServiceNamed(name)
+        return task
+
+    async def status(self) -> list[dict[str, Any]]:
+        """Return the state of the tasks in all processes that share the store, ready for JSON.
+
+        Of each task: ``name``, ``enabled``, ``interval`` in seconds, ``running`` (which process
+        runs it, or None), ``last`` (the last run that ended in any process, or None); and of this
+        process: ``next`` (seconds since the epoch, or None), ``runs``, ``failures`` and
+        ``passed_over``.
+
+        :raises RegistryError: if the store does not respond.
+        """
+        found = []
+        for definition in self.task_definitions.values():
+            task = self.task(definition.name)
+            lease = self.leases[definition.name]
+            last_run = await lease.last_run()
+            found.append(
+                {
+                    "name": definition.name,
+                    "enabled": definition.enabled,
+                    "interval": definition.interval,
+                    "running": await lease.current_holder(),
+                    "last": None if last_run is None else last_run.as_dict(),
+                    "next": task.next,
+                    "runs": task.runs,
+                    "failures": task.failures,
+                    "passed_over": task.skipped,
+                }
+            )
+        return found
+
+    def close_at_stop(self, close: Callable[[], Deferred[None]]) -> None:
+        """Call a function after the tasks have stopped."""
+        self._close_functions.append(close)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop the tasks, then close what they have opened."""
+        return Deferred.fromCoroutine(self._close(super().stopService()))
+
+    async def _close(self, stopping: Deferred[Any]) -> None:
+        await stopping
+        for close in self._close_functions:
+            await close()
+
+    def _make_task(self, definition: TaskDefinition) -> PeriodicTask:
+        work: Work | None = None
+
+        async def run() -> object:
+            nonlocal work
+            if work is None:
+                work = definition.make(self)
+            return await work()
+
+        name = definition.name
+        settings = repr(definition.settings)
+        lease = TaskLease(self.driver, name, self.reactor, definition.interval, settings)
+        self.leases[name] = lease
+        interval = definition.interval if definition.enabled else None
+        return PeriodicTask(name, run, self.reactor, interval, random, lease)
 
 
-def make_pull_recorder(
-    pulls: set[tuple[str, Digest | str]], driver: IStorageDriver, reactor: Any
-) -> PullRecorder:
-    """What records them."""
-    # Only here, as below: few have such rules.
-    from twisted_registry.maintenance.pull_times import (  # noqa: PLC0415
-        PullRecorder,
-        PullTimes,
+def _make_purge(service: MaintenanceService) -> Work:
+    purge = service.maintenance.uploadpurging
+    assert purge is not None
+    return UploadPurge(service.registry, service.reactor, purge.age, purge.dryrun).run
+
+
+def _make_collection(service: MaintenanceService) -> Work:
+    from twisted_registry.app.collector import make_collector  # noqa: PLC0415 - imports SQLite
+
+    gc = service.maintenance.gc
+    collector = make_collector(
+        service.configuration,
+        service.driver,
+        service.reactor,
+        untagged=gc.deleteuntagged,
+        dry_run=gc.dryrun,
     )
+    service.close_at_stop(collector.references.close)
+    return collector.run
 
-    return PullRecorder(pulls, PullTimes(driver), reactor)
+
+def _make_trash_expiry(service: MaintenanceService) -> Work:
+    from twisted_registry.app.collector import make_trash_expiry  # noqa: PLC0415 - imports SQLite
+
+    expiry = make_trash_expiry(
+        service.configuration, service.driver, service.reactor, service.maintenance.trash.keep
+    )
+    service.close_at_stop(expiry.mark_phase.references.close)
+    return expiry.run
+
+
+def _make_retention_run(service: MaintenanceService) -> Work:
+    dry_run = service.maintenance.retention.dryrun
+    retention = make_retention(
+        service.configuration, service.registry, service.driver, dry_run=dry_run
+    )
+    return retention.run
+
+
+def _make_scrub_run(service: MaintenanceService) -> Work:
+    return make_scrub(service.configuration, service.driver, service.reactor)
 
 
 def make_retention(
@@ -92,14 +249,11 @@ def make_retention(
     dry_run: bool,
     on_decision: Callable[[Decision], object] = lambda _: None,
 ) -> TagRetention:
-    """What goes by the rules.
+    """Make the run that deletes tags by ``storage.maintenance.retention``.
 
     :param driver: of the registry's store.
+    :param on_decision: called for every tag that a rule covers.
     """
-    from twisted_registry.maintenance.pull_times import PullTimes  # noqa: PLC0415
-    from twisted_registry.maintenance.retention import RetentionRule, TagRetention  # noqa: PLC0415
-    from twisted_registry.repository.inventory import Inventory  # noqa: PLC0415
-
     rules = [
         RetentionRule(
             TagSelector.parse(rule.repositories, rule.tags),
@@ -121,214 +275,25 @@ def make_retention(
     )
 
 
-#: Seconds between two looks for a collector's list, on a store of this machine and on one that
-#: may count requests.
-_HEARTBEAT_S = 2.0
-_REMOTE_HEARTBEAT_S = 10.0
-
-
-class TaskDefinition:
-    """A chore of which nothing is made yet.
-
-    :ivar name: of its section below ``storage.maintenance``, and of its task.
-    :ivar enabled: whether it is done at intervals.
-    :ivar interval: seconds from one run to the next.
-    :ivar make: makes what one run does, when it is first done; imports what only this chore needs.
-    :ivar settings: its section of the configuration.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        interval: float,
-        make: Callable[[MaintenanceService], Work],
-        settings: object,
-        *,
-        enabled: bool,
-    ) -> None:
-        self.name = name
-        self.enabled = enabled
-        self.interval = interval
-        self.make = make
-        self.settings = settings
-
-
-def chores(maintenance: Maintenance) -> Iterable[TaskDefinition]:
-    """All chores that there are, enabled or not."""
-    purging, gc = maintenance.uploadpurging, maintenance.gc
-    if purging is not None:
-        yield TaskDefinition(
-            "uploadpurging", purging.interval, _make_purge, purging, enabled=purging.enabled
-        )
-    yield TaskDefinition("gc", gc.interval, _make_collection, gc, enabled=gc.enabled)
-    trash = maintenance.trash
-    yield TaskDefinition("trash", trash.interval, _make_trash_expiry, trash, enabled=trash.keep > 0)
-    retention = maintenance.retention
-    yield TaskDefinition(
-        "retention", retention.interval, _make_retention_run, retention, enabled=retention.enabled
-    )
-    scrub = maintenance.scrub
-    yield TaskDefinition("scrub", scrub.interval, _make_scrub_run, scrub, enabled=scrub.enabled)
-
-
-def _make_purge(service: MaintenanceService) -> Work:
-    # Not at the start: it is first done minutes later.
-    from twisted_registry.maintenance.purge import UploadPurge  # noqa: PLC0415
-
-    purging = service.maintenance.uploadpurging
-    assert purging is not None
-    return UploadPurge(service.registry, service.reactor, purging.age, purging.dryrun).run
-
-
-def _make_collection(service: MaintenanceService) -> Work:
-    from twisted_registry.app.collector import make_collector  # noqa: PLC0415 - few do it
-
-    gc = service.maintenance.gc
-    collector = make_collector(
-        service.configuration,
-        service.driver,
-        service.reactor,
-        untagged=gc.deleteuntagged,
-        dry_run=gc.dryrun,
-    )
-    service.close_at_stop(collector.references.close)
-    return collector.run
-
-
-def _make_trash_expiry(service: MaintenanceService) -> Work:
-    from twisted_registry.app.collector import make_trash_expiry  # noqa: PLC0415 - few do it
-
-    trash_expiry = make_trash_expiry(
-        service.configuration, service.driver, service.reactor, service.maintenance.trash.keep
-    )
-    service.close_at_stop(trash_expiry.mark_phase.references.close)
-    return trash_expiry.run
-
-
-def _make_retention_run(service: MaintenanceService) -> Work:
-    dry_run = service.maintenance.retention.dryrun
-    made = make_retention(service.configuration, service.registry, service.driver, dry_run=dry_run)
-    return made.run
-
-
-def _make_scrub_run(service: MaintenanceService) -> Work:
-    # Only here: few processes read all that is stored.
-
-    return make_scrub(service.configuration, service.driver, service.reactor)
-
-
-class MaintenanceService(MultiService):
-    """The chores of one store: a :class:`~twisted_registry.maintenance.task.PeriodicTask` for each.
-
-    Those that are not enabled are only done by hand.
-
-    :ivar registry: what is kept up.
-    :ivar driver: of its store, checked.
-    :ivar turns: tells who is at it, and how the runs ended, in all processes.
-    :ivar chores: all that there are, by name.
-    """
-
-    def __init__(
-        self, registry: Registry, driver: IStorageDriver, configuration: Configuration, reactor: Any
-    ) -> None:
-        """Make the tasks."""
-        super().__init__()
-        self.setName("maintenance")
-        self.registry = registry
-        self.driver = driver
-        self.configuration = configuration
-        self.reactor = reactor
-        self._closing: list[Callable[[], Deferred[None]]] = []
-        self.leases: dict[str, TaskLease] = {}
-        self.chores: Mapping[str, TaskDefinition] = {
-            chore.name: chore for chore in chores(self.maintenance)
-        }
-        for chore in self.chores.values():
-            self._task(chore).setServiceParent(self)
-
-    def task(self, name: str) -> PeriodicTask:
-        """The task of a chore.
-
-        :raises KeyError: if there is none of that name.
-        """
-        task: PeriodicTask = self.getServiceNamed(name)
-        return task
-
-    async def status(self) -> list[dict[str, Any]]:
-        """How the tasks are, in all processes that share the store; ready for JSON.
-
-        Of each: ``name``, ``enabled``, ``interval`` in seconds, ``running`` (who is at it, or
-        None), ``last_run`` (how the run that ended last went, wherever it ran); and of this process:
-        ``next`` (seconds since the epoch, or None), ``runs``, ``failures`` and ``skipped``.
-
-        :raises RegistryError: if the store does not answer.
-        """
-        found = []
-        for chore in self.chores.values():
-            task = self.task(chore.name)
-            lease = self.leases[chore.name]
-            last_run = await lease.last_run()
-            found.append(
-                {
-                    "name": chore.name,
-                    "enabled": chore.enabled,
-                    "interval": chore.interval,
-                    "running": await lease.current_holder(),
-                    "last": None if last_run is None else last_run.as_dict(),
-                    "next": task.next,
-                    "runs": task.runs,
-                    "failures": task.failures,
-                    "passed_over": task.skipped,
-                }
-            )
-        return found
-
-    def _task(self, chore: TaskDefinition) -> PeriodicTask:
-        made: list[Work] = []
-
-        async def work() -> object:
-            if not made:
-                made.append(chore.make(self))
-            return await made[0]()
-
-        lease = TaskLease(
-            self.driver, chore.name, self.reactor, chore.interval, repr(chore.settings)
-        )
-        self.leases[chore.name] = lease
-        interval = chore.interval if chore.enabled else None
-        return PeriodicTask(chore.name, work, self.reactor, interval, random, lease)
-
-    @property
-    def maintenance(self) -> Maintenance:
-        """The section of the configuration that this is about."""
-        return self.configuration.storage.maintenance
-
-    def close_at_stop(self, close: Callable[[], Deferred[None]]) -> None:
-        """Have something closed when the tasks have stopped."""
-        self._closing.append(close)
-
-    def stopService(self) -> Deferred[None]:
-        """Stop the tasks, then close what they had open."""
-        return Deferred.fromCoroutine(self._close(super().stopService()))
-
-    async def _close(self, stopping: Deferred[Any]) -> None:
-        await stopping
-        for close in self._closing:
-            await close()
+def make_pull_set(configuration: Configuration) -> set[tuple[str, Digest | str]] | None:
+    """Return a set for pulls that are not recorded yet; None if no retention rule needs them."""
+    rules = configuration.storage.maintenance.retention.rules
+    return set() if any(rule.pulledwithin for rule in rules) else None
 
 
 def make_gate_heartbeat(
-    gate: CollectorGate, configuration: Configuration, reactor: Any
+    configuration: Configuration, gate: CollectorGate, reactor: Any
 ) -> GateHeartbeat:
-    """What keeps the collector's gate of a serving process informed."""
-    far = configuration.storage.bucket is not None
-    return GateHeartbeat(gate, reactor, _REMOTE_HEARTBEAT_S if far else _HEARTBEAT_S, _HEARTBEAT_S)
+    """Make the service that makes the gate of a process look for delete lists."""
+    is_remote = configuration.storage.bucket is not None
+    interval_s = _REMOTE_HEARTBEAT_S if is_remote else _HEARTBEAT_S
+    return GateHeartbeat(gate, reactor, interval_s, _HEARTBEAT_S)
 
 
 def make_trash(configuration: Configuration, driver: IStorageDriver, reactor: Any) -> Deleter:
-    """How things are removed from the store of a configuration: for good, or into the trash.
+    """Make what deletes content: into the trash if it keeps entries, otherwise for good.
 
-    :param driver: of that store.
+    :param driver: of the store of the configuration.
     """
     if configuration.storage.maintenance.trash.keep:
         return Trash(driver, reactor)
@@ -338,13 +303,13 @@ def make_trash(configuration: Configuration, driver: IStorageDriver, reactor: An
 def make_scrub(
     configuration: Configuration, driver: IStorageDriver, reactor: Any
 ) -> Callable[[], Coroutine[Any, Any, ScrubResult]]:
-    """What reads all blobs again, each time that it is called.
+    """Return a function that runs a scrub: reads all blobs again and verifies their digests.
 
-    :param driver: of the store of a configuration.
+    :param driver: of the store of the configuration.
     """
 
     def run() -> Coroutine[Any, Any, ScrubResult]:
-        # Each run anew: what it quarantines lies under the time of its beginning.
+        # A quarantine for each run: its paths contain the time at which it was made.
         rate_limiter = RateLimiter(reactor, configuration.storage.maintenance.scrub.rate)
         quarantine = Quarantine(driver, reactor)
         affected_tags = AffectedTags(LinkCheck(driver, quarantine), Inventory(driver))
@@ -368,11 +333,11 @@ def make_fsck(
     repair: bool,
     observer: FsckObserver,
 ) -> Fsck:
-    """What checks the whole store of a configuration, once.
+    """Make one check of the whole store.
 
-    :param driver: of that store.
-    :param policy: tells which children of an index have to be there.
-    :param repair: whether to put right what can be.
+    :param driver: of the store of the configuration.
+    :param policy: decides which children of an index must be present.
+    :param repair: repair findings where that is possible.
     """
     quarantine = Quarantine(driver, reactor)
     links = LinkCheck(driver, quarantine)
@@ -393,55 +358,30 @@ def make_fsck(
     return fsck
 
 
-#: Seconds between two looks.
-_WATERMARK_INTERVAL_S = 5.0
-_WARNING = "the storage of this registry is nearly full"
-
-
 def make_watermark(
-    parent: MultiService, configuration: Configuration, api: RegistryResource, reactor: Any
+    configuration: Configuration, api: RegistryResource, reactor: Any
 ) -> Watermark | None:
-    """Give a service a child that lets the API warn, and refuse pushes, as the disk fills up.
+    """Make the service that makes the API warn, and refuse pushes, as the disk fills up.
 
-    :returns: the child, if it is wanted.
+    :returns: None if no threshold is configured, or the store is not on a disk.
     """
     filesystem = configuration.storage.filesystem
-    marks = configuration.storage.maintenance.watermark
-    if filesystem is None or not (marks.warn or marks.refuse):
+    thresholds = configuration.storage.maintenance.watermark
+    if filesystem is None or not (thresholds.warn or thresholds.refuse):
         return None
-    # Only here: few ask for it.
-    from twisted_registry.maintenance.watermark import FillLevel, Watermark  # noqa: PLC0415
-    from twisted_registry.storage.threads import Threads  # noqa: PLC0415
-
-    # A disk that does not answer must hold up nothing else.
+    # A thread of its own: a disk that does not respond must not block other work.
     threads = Threads(reactor, 1, "watermark")
     root = filesystem.rootdirectory
 
-    def tell(level: FillLevel) -> None:
-        api.set_storage_state(
-            _WARNING if level >= FillLevel.HIGH else "", full=level is FillLevel.FULL
-        )
+    def level_changed(level: FillLevel) -> None:
+        warning = _NEARLY_FULL_WARNING if level >= FillLevel.HIGH else ""
+        api.set_storage_state(warning, full=level is FillLevel.FULL)
 
-    def look() -> Deferred[float]:
-        return threads.run_blocking(used_fraction, root)
-
-    both = (marks.warn, marks.refuse)
-    watermark = Watermark(look, tell, reactor, _WATERMARK_INTERVAL_S, both, threads.close)
-    watermark.setServiceParent(parent)
-    return watermark
-
-
-def used_fraction(path: str, statvfs: Callable[[str], os.statvfs_result] = os.statvfs) -> float:
-    """Which part of a filesystem is used, from 0 to 1: of its blocks or its inodes.
-
-    What only root may use counts as used, as ``df`` reckons.
-
-    :raises OSError: if it can not be told.
-    """
-    found = statvfs(path)
-    used = found.f_blocks - found.f_bfree
-    parts = [used / max(1, used + found.f_bavail)]
-    if found.f_files:
-        inodes = found.f_files - found.f_ffree
-        parts.append(inodes / max(1, inodes + found.f_favail))
-    return max(parts)
+    return Watermark(
+        lambda: threads.run_blocking(used_fraction, root),
+        level_changed,
+        reactor,
+        _WATERMARK_INTERVAL_S,
+        (thresholds.warn, thresholds.refuse),
+        threads.close,
+    )

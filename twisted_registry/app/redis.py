@@ -1,6 +1,6 @@
-"""Redis as a configuration describes it: a part of descriptorcache.py.
+"""The descriptor cache in Redis: ``redis`` and ``storage.cache.blobdescriptor``.
 
-Imported only where one is configured: it brings Twisted's endpoints along.
+Imported only if it is configured: it needs the extra ``redis``.
 """
 
 from __future__ import annotations
@@ -20,21 +20,24 @@ if TYPE_CHECKING:
     from twisted.internet.interfaces import IStreamClientEndpoint
 
     from twisted_registry.config.redis import Redis
+    from twisted_registry.config.schema import Configuration
 
-#: Connections to Redis: questions queue up on each, so that few do for many.
+#: Number of connections. Commands are pipelined, so few connections serve many requests.
 _DEFAULT_CONNECTIONS: Final = 2
-#: Seconds that a connection may take, unless the operator says otherwise.
-_DIAL_TIMEOUT_S: Final = 5.0
+_CONNECT_TIMEOUT_S: Final = 5.0
 _DEFAULT_PORT: Final = 6379
+_END_OF_CERTIFICATE: Final = b"-----END CERTIFICATE-----"
 
 
-def make_redis_cache(options: Redis, reactor: Any) -> RedisDescriptorCache:
-    """What remembers in the Redis of a configuration.
+def make_redis_cache(configuration: Configuration, reactor: Any) -> RedisDescriptorCache:
+    """Make the cache, and begin to connect.
 
-    :raises StartError: if it can not be had.
+    :raises StartError: if txredisapi is missing, or the files of ``redis.tls`` cannot be used.
     """
+    options = configuration.redis
+    assert options is not None
     try:
-        # It is an extra, and uses the global reactor as soon as it is imported.
+        # Not at the top: it imports the global reactor.
         library = import_module("txredisapi")
     except ImportError as error:
         raise StartError(
@@ -49,7 +52,7 @@ def make_redis_cache(options: Redis, reactor: Any) -> RedisDescriptorCache:
         password=options.password or None,
         username=options.username or None,
     )
-    factory.startConnecting(_endpoint(options, reactor))
+    factory.startConnecting(_make_endpoint(options, reactor))
     return RedisDescriptorCache(
         factory.handler,
         lambda: factory.size > 0,
@@ -59,15 +62,15 @@ def make_redis_cache(options: Redis, reactor: Any) -> RedisDescriptorCache:
     )
 
 
-def _endpoint(options: Redis, reactor: Any) -> IStreamClientEndpoint:
-    address, seconds = options.address, options.dialtimeout or _DIAL_TIMEOUT_S
+def _make_endpoint(options: Redis, reactor: Any) -> IStreamClientEndpoint:
+    address, timeout_s = options.address, options.dialtimeout or _CONNECT_TIMEOUT_S
     if address.startswith("/"):
-        return UNIXClientEndpoint(reactor, address, seconds)
+        return UNIXClientEndpoint(reactor, address, timeout_s)
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         host, port = address, str(_DEFAULT_PORT)
     host = host.strip("[]")
-    plain = HostnameEndpoint(reactor, host, int(port), seconds)
+    plain = HostnameEndpoint(reactor, host, int(port), timeout_s)
     tls = options.tls
     if not (tls.certificate or tls.keyfile or tls.rootcas):
         return plain
@@ -75,7 +78,7 @@ def _endpoint(options: Redis, reactor: Any) -> IStreamClientEndpoint:
         roots = [
             ssl.Certificate.loadPEM(pem)
             for path in tls.rootcas
-            for pem in _certificates(Path(path).read_bytes())
+            for pem in _split_certificates(Path(path).read_bytes())
         ]
         own = None
         if tls.certificate:
@@ -87,7 +90,7 @@ def _endpoint(options: Redis, reactor: Any) -> IStreamClientEndpoint:
     return wrapClientTLS(ssl.optionsForClientTLS(host, trust, own), plain)
 
 
-def _certificates(text: bytes) -> list[bytes]:
-    """The certificates of a PEM file, which may hold several."""
-    end = b"-----END CERTIFICATE-----"
-    return [part + end + b"\n" for part in text.split(end)[:-1]]
+def _split_certificates(content: bytes) -> list[bytes]:
+    """Return the certificates of a PEM file, which may contain several."""
+    parts = content.split(_END_OF_CERTIFICATE)[:-1]
+    return [part + _END_OF_CERTIFICATE + b"\n" for part in parts]

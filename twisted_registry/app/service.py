@@ -1,9 +1,7 @@
-"""The running registry: the one place that joins configuration to constructors.
+"""The service of a registry: everything that one process serves, made from the configuration.
 
-All that can go wrong at the start goes wrong in ``privilegedStartService``, before the reactor
-runs, with one sentence for the operator.
-
-The configuration in the words of the API: a part of service.py.
+What is wrong with a configuration or its surroundings raises a StartError with one line: in the
+constructor or in ``privilegedStartService``, both before the reactor runs.
 """
 
 from __future__ import annotations
@@ -20,49 +18,370 @@ from twisted.logger import ILogObserver, Logger
 from twisted_registry.api.context import APISettings, URLBuilder
 from twisted_registry.api.resource import RegistryResource
 from twisted_registry.api.root import make_error_body, make_root
+from twisted_registry.app.access import AccessControl, make_access
+from twisted_registry.app.debug import DebugAddress
 from twisted_registry.app.errors import StartError
 from twisted_registry.app.listener import HTTPService, describe_address, make_endpoint
 from twisted_registry.app.maintenance import (
     MaintenanceService,
     make_gate_heartbeat,
-    make_pull_recorder,
     make_pull_set,
     make_trash,
     make_watermark,
 )
-from twisted_registry.app.stores import make_driver, make_manifest_policy, s3_section_name
+from twisted_registry.app.stores import (
+    make_descriptor_cache,
+    make_driver,
+    make_manifest_policy,
+    s3_section_name,
+)
 from twisted_registry.auth.access import OpenAccess
 from twisted_registry.gc.gate import CollectorGate
 from twisted_registry.http.interfaces import Limits
 from twisted_registry.http.site import AccessLog, HTTPSite
-from twisted_registry.repository.cache import NullDescriptorCache
+from twisted_registry.maintenance.pull_times import PullRecorder, PullTimes
 from twisted_registry.repository.presence import NullGate
 from twisted_registry.repository.registry import Registry
 from twisted_registry.storage.checked import CheckedDriver
+from twisted_registry.workers.port import AdoptedEndpoint, LoadTable, SharingEndpoint
+from twisted_registry.workers.supervisor import WorkerSupervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from twisted.application.service import IServiceCollection
     from twisted.internet.interfaces import IStreamServerEndpoint
-    from twisted.web.resource import Resource
 
-    from twisted_registry.app.debug import DebugAddress
     from twisted_registry.app.tls import TLSService
-    from twisted_registry.auth.interfaces import IClosableAccessController
     from twisted_registry.config.loading import LoadedConfiguration
     from twisted_registry.config.schema import Configuration
-    from twisted_registry.repository.cache import IDescriptorCache
-    from twisted_registry.repository.interfaces import IPresenceGate
+    from twisted_registry.maintenance.watermark import Watermark
+    from twisted_registry.metrics.counts import Counts
     from twisted_registry.storage.interfaces import IStorageDriver
     from twisted_registry.storage.s3.driver import S3Driver
     from twisted_registry.tls.interfaces import CertificateBundle
     from twisted_registry.workers.handover import Handover
-    from twisted_registry.workers.port import LoadTable, SharedPort
+    from twisted_registry.workers.port import SharedPort
+
+log = Logger()
+
+#: Seconds for which a digest that was reported as present is leased; the grace period if that is
+#: shorter.
+_MAX_PRESENCE_LEASE_S = 600.0
+
+
+class RegistryService(MultiService):
+    """A registry with its listener.
+
+    The child ``http`` listens. The child ``maintenance``, a
+    :class:`~twisted_registry.app.maintenance.MaintenanceService`, runs the periodic tasks. With
+    ``http.workers`` above 1 this process is the first of several: the child ``workers`` runs the
+    others, each of which is such a service too.
+
+    Stopping waits for the requests in progress, up to ``http.draintimeout``, then closes the store.
+
+    :ivar driver: the driver of the store, inside the middleware.
+    :ivar registry: the registry over that store.
+    :ivar site: the HTTP server.
+    :ivar on_start_error: called after the start if the store shows that its configuration is
+        wrong; None to continue after a log line.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedConfiguration,
+        reactor: Any,
+        environ: Mapping[str, str],
+        access_log: TextIO,
+        observer: ILogObserver | None = None,
+        handover: Handover | None = None,
+    ) -> None:
+        """Make all parts; nothing is opened yet, except files with users and keys.
+
+        :param loaded: the configuration and its origin.
+        :param environ: environment variables: a socket that systemd passes, and the credentials of
+            a store.
+        :param access_log: receives the access log, unless it is disabled.
+        :param observer: the log observer of an application to which the service is added.
+        :param handover: in a worker, what the first process has sent.
+        :raises StartError: if the driver or the access control cannot be made as configured.
+        """
+        super().__init__()
+        self._loaded = loaded
+        self._configuration = loaded.configuration
+        self._reactor = reactor
+        self._environ = environ
+        self._observer = observer
+        self._handover = handover
+        self._load_table: LoadTable | None = None
+        self.on_start_error: Callable[[StartError], object] | None = None
+
+        self.driver = self._make_driver()
+        self._debug = self._make_debug()
+        counts = None if self._debug is None else self._debug.counts
+        checked = CheckedDriver(self.driver, reactor, counts)
+        self._gate = self._make_gate(checked)
+        self._descriptors = make_descriptor_cache(self._configuration, reactor)
+        self.registry = self._make_registry(checked)
+        self._access_control = self._make_access()
+        self._tls = self._make_tls()
+        api = self._make_api(counts)
+        self.site = self._make_site(api, access_log)
+        self._add_maintenance(make_watermark(self._configuration, api, reactor))
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the only one or the first of several, which runs the tasks."""
+        return self._handover is None
+
+    @property
+    def _is_read_only(self) -> bool:
+        return self._configuration.storage.maintenance.readonly.enabled
+
+    def _make_driver(self) -> IStorageDriver:
+        configuration, reactor = self._configuration, self._reactor
+        driver = make_driver(configuration, reactor, self._environ)
+        if configuration.storage.bucket is not None and self.is_first:
+            from twisted_registry.app.s3 import BucketCheck  # noqa: PLC0415 - for buckets only
+
+            check = BucketCheck(
+                s3_section_name(configuration),
+                cast("S3Driver", driver),
+                self._store_misconfigured,
+            )
+            check.setName("store")
+            check.setServiceParent(self)
+        if configuration.middleware.storage:
+            from twisted_registry.app.middleware import apply_middleware  # noqa: PLC0415 - rare
+
+            driver = apply_middleware(configuration, driver, reactor)
+        return driver
+
+    def _make_debug(self) -> DebugAddress | None:
+        if not self._configuration.http.debug.addr:
+            return None
+        return DebugAddress(self._configuration, self._reactor)
+
+    def _make_gate(self, checked: IStorageDriver) -> CollectorGate | NullGate:
+        # A registry that stores nothing cannot conflict with a collector.
+        if self._is_read_only:
+            return NullGate()
+        grace_s = self._configuration.storage.maintenance.gc.grace
+        return CollectorGate(checked, self._reactor, min(grace_s, _MAX_PRESENCE_LEASE_S))
+
+    def _make_registry(self, checked: IStorageDriver) -> Registry:
+        configuration, storage = self._configuration, self._configuration.storage
+        return Registry(
+            checked,
+            self._reactor,
+            gate=self._gate,
+            policy=make_manifest_policy(configuration),
+            secret=configuration.http.secret.encode() or None,
+            url_lifetime_s=round(storage.redirect.lifetime),
+            max_content_bytes=storage.cache.manifestbytes,
+            descriptors=self._descriptors,
+            deleter=make_trash(configuration, checked, self._reactor),
+            pending_pulls=None if self._is_read_only else make_pull_set(configuration),
+        )
+
+    def _make_access(self) -> AccessControl | None:
+        if not self._configuration.controls_access:
+            return None
+        return make_access(self._configuration, self.registry, self._reactor)
+
+    def _make_tls(self) -> TLSService | None:
+        if not self._configuration.http.tls.is_enabled:
+            return None
+        from twisted_registry.app.tls import TLSService  # noqa: PLC0415 - for TLS only
+
+        bundle = None if self._handover is None else self._handover.bundle
+        tls = TLSService(self._configuration, self._reactor, bundle)
+        tls.setServiceParent(self)
+        return tls
+
+    def _make_api(self, counts: Counts | None) -> RegistryResource:
+        access = OpenAccess() if self._access_control is None else self._access_control.access
+        settings = make_api_settings(self._configuration)
+        return RegistryResource(self.registry, access, self._reactor, settings, counts)
+
+    def _make_site(self, api: RegistryResource, access_log: TextIO) -> HTTPSite:
+        configuration = self._configuration
+        pages = {
+            **({} if self._access_control is None else self._access_control.pages),
+            **({} if self._tls is None else self._tls.downloads),
+        }
+        is_logged = not configuration.log.accesslog.disabled
+        return HTTPSite(
+            make_root(api, configuration.http.prefix, pages),
+            self._reactor,
+            limits=make_limits(configuration),
+            access_log=AccessLog(access_log) if is_logged else None,
+            make_error_body=make_error_body,
+        )
+
+    def _add_maintenance(self, watermark: Watermark | None) -> None:
+        configuration, reactor = self._configuration, self._reactor
+        checked = self.registry.driver
+        maintenance: MaintenanceService | None = None
+        if watermark is not None:
+            watermark.setServiceParent(self)
+        if isinstance(self._gate, CollectorGate):
+            make_gate_heartbeat(configuration, self._gate, reactor).setServiceParent(self)
+            pulls = self.registry.pending_pulls
+            if pulls is not None:
+                PullRecorder(pulls, PullTimes(checked), reactor).setServiceParent(self)
+            if self.is_first:
+                maintenance = MaintenanceService(self.registry, checked, configuration, reactor)
+                maintenance.setServiceParent(self)
+        if self._debug is not None and self.is_first:
+            access = None if self._access_control is None else self._access_control.access
+            self._debug.listen(self, maintenance, access, watermark)
+        elif self._debug is not None:
+            self._debug.report(self)
+
+    def setServiceParent(self, parent: IServiceCollection) -> None:
+        """Set the log observer of an application that twistd has made."""
+        if self._observer is not None and hasattr(parent, "setComponent"):
+            parent.setComponent(ILogObserver, self._observer)
+        super().setServiceParent(parent)
+
+    def privilegedStartService(self) -> None:
+        """Check the storage, and begin to listen.
+
+        :raises StartError: if one of them fails; the text names the key.
+        """
+        self._check_root_directory()
+        http = self._configuration.http
+        key = f"http.addr: {http.addr}"
+        if self._tls is not None:
+            self._tls.prepare()
+        try:
+            endpoint = self._make_shared_endpoint()
+            if self._tls is not None:
+                endpoint = self._tls.wrap_endpoint(endpoint)
+        except StartError as error:
+            raise StartError(f"{key}: {error}") from error
+        listener = HTTPService(endpoint, self.site, self._reactor, http.draintimeout, key)
+        listener.setName("http")
+        listener.setServiceParent(self)
+        super().privilegedStartService()
+        if self.is_first and self._load_table is not None:
+            self._add_workers(cast("SharedPort", listener.port), self._load_table)
+
+    def _make_shared_endpoint(self) -> IStreamServerEndpoint:
+        http = self._configuration.http
+        if self._handover is None:
+            endpoint = make_endpoint(http.address, self._reactor, self._environ)
+            if http.workers == 1:
+                return endpoint
+            loads = LoadTable.create(http.workers)
+            endpoint = SharingEndpoint(self._reactor, endpoint, loads)
+        else:
+            loads = LoadTable(self._handover.loads_fd, http.workers, self._handover.number)
+            endpoint = AdoptedEndpoint(self._reactor, self._handover.listener_fd, loads)
+        self._load_table = loads
+        self.site.on_connection_count = loads.publish
+        return endpoint
+
+    def _add_workers(self, port: SharedPort, loads: LoadTable) -> None:
+        counts = None if self._debug is None else self._debug.aggregated_counts
+        workers = WorkerSupervisor(
+            self._reactor, self._loaded, port.socket, loads, counts_receiver=counts
+        )
+        workers.setName("workers")
+        if self._tls is not None:
+            self._tls.share_with(workers.set_certificate)
+        workers.setServiceParent(self)
+
+    def startService(self) -> None:
+        """Log the configuration, the storage and the address."""
+        super().startService()
+        if self._handover is not None:
+            log.info("serving as worker {number}", number=self._handover.number)
+            return
+        log.info("configuration: {source}", source=self._loaded.source)
+        for warning in self._loaded.warnings:
+            log.warn("{warning}", warning=warning)
+        for notice in self._loaded.notices:
+            log.info("{notice}", notice=notice)
+        log.info("storage: {store}", store=self._describe_store())
+        self._log_address(self.getServiceNamed("http").address)
+
+    def _log_address(self, address: object) -> None:
+        text, host = describe_address(address, secure=self._tls is not None)
+        log.info("listening on {address}", address=text)
+        if self._tls is not None:
+            self._tls.log_client_advice(address)
+            host = self._tls.public_host(host)
+        # Clients expect /v2/ at the root. With a prefix, only the proxy in front knows the address.
+        if host and not self._configuration.http.prefix:
+            log.info(
+                "to push an image: docker tag IMAGE {target} && docker push {target}",
+                target=f"{host}/NAME",
+            )
+
+    def reload(self) -> None:
+        """Reload the certificates: what can change while the registry serves."""
+        if self._tls is None:
+            log.info("no certificates to reload")
+        else:
+            self._tls.reload()
+
+    def set_certificate(self, bundle: CertificateBundle) -> None:
+        """Use another certificate, in a worker; the first process sends it."""
+        if self._tls is not None:
+            self._tls.use_certificate(bundle)
+
+    def abort_requests(self) -> None:
+        """Abort the requests in progress, and do not wait for requests at the stop."""
+        self.getServiceNamed("http").drain_seconds = 0
+        self.site.abort()
+
+    def stopService(self) -> Deferred[None]:
+        """Stop listening, drain, and close the storage."""
+        return Deferred.fromCoroutine(self._close(super().stopService()))
+
+    async def _close(self, stopping: Deferred[Any]) -> None:
+        await stopping
+        if self._access_control is not None:
+            await self._access_control.access.close()
+        await self._descriptors.close()
+        await self.driver.close()
+        if self._load_table is not None:
+            self._load_table.close()
+
+    def _store_misconfigured(self, error: StartError) -> None:
+        if self.on_start_error is not None:
+            self.on_start_error(error)
+
+    def _describe_store(self) -> str:
+        storage = self._configuration.storage
+        filesystem, bucket = storage.filesystem, storage.bucket
+        if bucket is not None:
+            below = f" below {bucket.rootdirectory}" if bucket.rootdirectory else ""
+            return f"objects in the bucket {bucket.bucket} of {bucket.description}{below}"
+        if filesystem is None:
+            return "in memory: all content is lost when this process ends"
+        return f"files below {Path(filesystem.rootdirectory).absolute()}"
+
+    def _check_root_directory(self) -> None:
+        filesystem = self._configuration.storage.filesystem
+        if filesystem is None:
+            return
+        root = Path(filesystem.rootdirectory)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            next(root.iterdir(), None)
+            if not (self._is_read_only or os.access(root, os.W_OK | os.X_OK)):
+                raise PermissionError(errno.EACCES, "is not writable")
+        except OSError as error:
+            raise StartError(
+                f"storage.filesystem.rootdirectory: {root}: {error.strerror}"
+            ) from error
 
 
 def make_api_settings(configuration: Configuration) -> APISettings:
-    """What the API is told."""
+    """Make the settings of the API."""
     http, storage = configuration.http, configuration.storage
     return APISettings(
         urls=URLBuilder(http.host, http.relativeurls),
@@ -76,7 +395,7 @@ def make_api_settings(configuration: Configuration) -> APISettings:
 
 
 def make_limits(configuration: Configuration) -> Limits:
-    """What clients are held to."""
+    """Make the limits for requests."""
     limits = configuration.http.limits
     return Limits(
         url_bytes=limits.urlbytes,
@@ -85,309 +404,3 @@ def make_limits(configuration: Configuration) -> Limits:
         idle_seconds=limits.idletimeout,
         body_seconds=limits.bodytimeout,
     )
-
-
-log = Logger()
-
-#: Seconds for which what was called present is kept from being removed; less with less grace.
-_MAX_PRESENCE_LEASE_S = 600.0
-
-
-class RegistryService(MultiService):
-    """A registry with its listener.
-
-    The child ``http`` listens; ``maintenance``, an :class:`~twisted_registry.maintenance_service.MaintenanceService`, has
-    the chores. Stopping drains the requests that are under way, for as long as
-    ``http.draintimeout`` says, then closes the storage. With ``http.workers`` above 1, this process
-    is the first of several: the child ``workers`` runs the others, each of which is such a service
-    too.
-
-    :ivar is_first: whether this process is the only one or the first of several, which alone does
-        the chores.
-    """
-
-    def __init__(
-        self,
-        loaded: LoadedConfiguration,
-        reactor: Any,
-        environ: Mapping[str, str],
-        access_log: TextIO,
-        observer: ILogObserver | None = None,
-        handover: Handover | None = None,
-    ) -> None:
-        """Build everything; nothing is opened yet.
-
-        :param loaded: the configuration and where it came from.
-        :param environ: for a socket that systemd hands over, and the credentials of a store.
-        :param access_log: where the access log goes, unless it is switched off.
-        :param observer: what an application that takes this service in should log with.
-        :param handover: what the first of several processes gave to this one.
-        :raises StartError: if driver or access control can not be as they are configured.
-        """
-        super().__init__()
-        self._loaded = loaded
-        self._reactor = reactor
-        self._environ = environ
-        self._observer = observer
-        self._handover = handover
-        self._loads: LoadTable | None = None
-        configuration = loaded.configuration
-        #: Called, once the registry listens, with what only the store could tell to be configured
-        #: wrongly; None lets the registry go on, with a line in the log.
-        self.on_start_error: Callable[[StartError], object] | None = None
-        self.driver = make_driver(configuration, reactor, environ)
-        if configuration.storage.bucket is not None and self.is_first:
-            from twisted_registry.app import s3  # noqa: PLC0415 - needed by few
-
-            check = s3.BucketCheck(
-                s3_section_name(configuration),
-                cast("S3Driver", self.driver),
-                self._store_misconfigured,
-            )
-            check.setName("store")
-            check.setServiceParent(self)
-        if configuration.middleware.storage:
-            from twisted_registry.app.middleware import apply_middleware  # noqa: PLC0415
-
-            self.driver = apply_middleware(self.driver, configuration, reactor)
-        self._debug = self._make_debug()
-        counts = None if self._debug is None else self._debug.counts
-        checked = CheckedDriver(self.driver, reactor, counts)
-        # What is only read is no business of a collector's, and takes no note of one.
-        writes = not configuration.storage.maintenance.readonly.enabled
-        memory = min(configuration.storage.maintenance.gc.grace, _MAX_PRESENCE_LEASE_S)
-        gate = CollectorGate(checked, reactor, memory) if writes else NullGate()
-        self._descriptors: IDescriptorCache = NullDescriptorCache()
-        if configuration.storage.cache.kind:
-            from twisted_registry.app.stores import make_descriptor_cache  # noqa: PLC0415
-
-            self._descriptors = make_descriptor_cache(configuration, reactor)
-        self.registry = Registry(
-            checked,
-            reactor,
-            gate=gate,
-            policy=make_manifest_policy(configuration),
-            secret=configuration.http.secret.encode() or None,
-            url_lifetime_s=round(configuration.storage.redirect.lifetime),
-            max_content_bytes=configuration.storage.cache.manifestbytes,
-            descriptors=self._descriptors,
-            deleter=make_trash(configuration, checked, reactor),
-            pending_pulls=make_pull_set(configuration) if writes else None,
-        )
-        self._access: IClosableAccessController | None = None
-        pages: Mapping[str, Resource] = {}
-        if configuration.controls_access:
-            from twisted_registry.app.access import make_access  # noqa: PLC0415
-
-            control = make_access(configuration, reactor, environ, self.registry)
-            self._access, pages = control.access, control.pages
-        access = self._access or OpenAccess()
-        self._encryption: TLSService | None = None
-        if configuration.http.tls.is_enabled:
-            from twisted_registry.app.tls import TLSService  # noqa: PLC0415 - needed by few
-
-            self._encryption = TLSService(
-                configuration, reactor, handover.material if handover else None
-            )
-            self._encryption.setServiceParent(self)
-            pages = {**pages, **self._encryption.documents}
-        api = RegistryResource(
-            self.registry, access, reactor, make_api_settings(configuration), counts
-        )
-        self._watermark = make_watermark(self, configuration, api, reactor)
-        is_enabled = not configuration.log.accesslog.disabled
-        self.site = HTTPSite(
-            make_root(api, configuration.http.prefix, pages),
-            reactor,
-            limits=make_limits(configuration),
-            access_log=AccessLog(access_log) if is_enabled else None,
-            make_error_body=make_error_body,
-        )
-
-        self._add_maintenance(gate, checked)
-
-    @property
-    def is_first(self) -> bool:
-        """See the class."""
-        return self._handover is None
-
-    def _make_debug(self) -> DebugAddress | None:
-        debug = self._loaded.configuration.http.debug
-        if not debug.addr:
-            return None
-        from twisted_registry.app.debug import DebugAddress  # noqa: PLC0415 - set by few
-
-        return DebugAddress(debug, self._reactor)
-
-    def _add_maintenance(self, gate: IPresenceGate, checked: IStorageDriver) -> None:
-        configuration, reactor = self._loaded.configuration, self._reactor
-        maintenance_service: MaintenanceService | None = None
-        if isinstance(gate, CollectorGate):
-            make_gate_heartbeat(gate, configuration, reactor).setServiceParent(self)
-            if self.registry.pending_pulls is not None:
-                make_pull_recorder(self.registry.pending_pulls, checked, reactor).setServiceParent(
-                    self
-                )
-            if self.is_first:
-                maintenance_service = MaintenanceService(
-                    self.registry, checked, configuration, reactor
-                )
-                maintenance_service.setServiceParent(self)
-        if self._debug is not None and self.is_first:
-            room = None if self._watermark is None else self._watermark.status
-            self._debug.listen(self, maintenance_service, self._access, room)
-        elif self._debug is not None:
-            self._debug.report(self)
-
-    def setServiceParent(self, parent: IServiceCollection) -> None:
-        """Bring our way of logging along into an application that twistd made."""
-        if self._observer is not None and hasattr(parent, "setComponent"):
-            parent.setComponent(ILogObserver, self._observer)
-        super().setServiceParent(parent)
-
-    def privilegedStartService(self) -> None:
-        """Check the storage and begin to listen.
-
-        :raises StartError: if either is not possible; the text names the key.
-        """
-        self._check_root_directory()
-        http = self._loaded.configuration.http
-        key = f"http.addr: {http.addr}"
-        if self._encryption is not None:
-            self._encryption.prepare()
-        try:
-            endpoint = self._endpoint()
-            if self._encryption is not None:
-                endpoint = self._encryption.wrap_endpoint(endpoint)
-        except StartError as error:
-            raise StartError(f"{key}: {error}") from error
-        listener = HTTPService(endpoint, self.site, self._reactor, http.draintimeout, key)
-        listener.setName("http")
-        listener.setServiceParent(self)
-        super().privilegedStartService()
-        if self.is_first and self._loads is not None:
-            # Only here, as below: one process needs none of it.
-            from twisted_registry.workers.supervisor import WorkerSupervisor  # noqa: PLC0415
-
-            port = cast("SharedPort", listener.port)
-            gathered = None if self._debug is None else self._debug.gathered
-            workers = WorkerSupervisor(
-                self._reactor, self._loaded, port.socket, self._loads, gathered=gathered
-            )
-            workers.setName("workers")
-            if self._encryption is not None:
-                self._encryption.share_with(workers.set_certificate)
-            workers.setServiceParent(self)
-
-    def startService(self) -> None:
-        """Say what is served, and how to use it."""
-        super().startService()
-        if self._handover is not None:
-            log.info("serving as worker {number}", number=self._handover.number)
-            return
-        log.info("configuration: {source}", source=self._loaded.source)
-        for warning in self._loaded.warnings:
-            log.warn("{warning}", warning=warning)
-        for notice in self._loaded.notices:
-            log.info("{notice}", notice=notice)
-        log.info("storage: {store}", store=self._describe_store())
-        address = self.getServiceNamed("http").address
-        shown, host = describe_address(address, secure=self._encryption is not None)
-        log.info("listening on {address}", address=shown)
-        if self._encryption is not None:
-            self._encryption.log_client_advice(address)
-            host = self._encryption.public_host(host)
-        # Clients look for /v2/ at the root: what reaches a prefix only a proxy in front knows.
-        if host and not self._loaded.configuration.http.prefix:
-            log.info(
-                "to push an image: docker tag IMAGE {target} && docker push {target}",
-                target=f"{host}/NAME",
-            )
-
-    def reload(self) -> None:
-        """Read again what may change while the registry serves: certificates."""
-        if self._encryption is None:
-            log.info("there are no certificates to read again")
-        else:
-            self._encryption.reload()
-
-    def set_certificate(self, material: CertificateBundle) -> None:
-        """Show another certificate: the first of several processes says so to this one."""
-        if self._encryption is not None:
-            self._encryption.use(material)
-
-    def abort_requests(self) -> None:
-        """Wait for no request any more, neither now nor when stopping."""
-        self.getServiceNamed("http").drain_seconds = 0
-        self.site.abort()
-
-    def stopService(self) -> Deferred[None]:
-        """Stop listening, drain, and close the storage."""
-        stopping = super().stopService()
-        return Deferred.fromCoroutine(self._close(stopping))
-
-    async def _close(self, stopping: Deferred[Any]) -> None:
-        await stopping
-        if self._access is not None:
-            await self._access.close()
-        await self._descriptors.close()
-        await self.driver.close()
-        if self._loads is not None:
-            self._loads.close()
-
-    def _endpoint(self) -> IStreamServerEndpoint:
-        http = self._loaded.configuration.http
-        if self._handover is None and http.workers == 1:
-            return self._own_endpoint()
-        from twisted_registry.workers.port import (  # noqa: PLC0415
-            AdoptedEndpoint,
-            LoadTable,
-            SharingEndpoint,
-        )
-
-        if self._handover is None:
-            self._loads = loads = LoadTable.make(http.workers)
-            endpoint: IStreamServerEndpoint = SharingEndpoint(
-                self._reactor, self._own_endpoint(), loads
-            )
-        else:
-            self._loads = loads = LoadTable(
-                self._handover.loads, http.workers, self._handover.number
-            )
-            endpoint = AdoptedEndpoint(self._reactor, self._handover.listener, loads)
-        self.site.on_connection_count = loads.publish
-        return endpoint
-
-    def _own_endpoint(self) -> IStreamServerEndpoint:
-        address = self._loaded.configuration.http.address
-        return make_endpoint(self._reactor, address.endpoint, address.path, self._environ)
-
-    def _store_misconfigured(self, error: StartError) -> None:
-        if self.on_start_error is not None:
-            self.on_start_error(error)
-
-    def _describe_store(self) -> str:
-        storage = self._loaded.configuration.storage
-        filesystem, bucket = storage.filesystem, storage.bucket
-        if bucket is not None:
-            below = f" below {bucket.rootdirectory}" if bucket.rootdirectory else ""
-            return f"objects in the bucket {bucket.bucket} of {bucket.description}{below}"
-        if filesystem is None:
-            return "in memory: everything is gone when this process ends"
-        return f"files below {Path(filesystem.rootdirectory).absolute()}"
-
-    def _check_root_directory(self) -> None:
-        storage = self._loaded.configuration.storage
-        filesystem = storage.filesystem
-        if filesystem is None:
-            return
-        root = Path(filesystem.rootdirectory)
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            next(root.iterdir(), None)
-            if not (storage.maintenance.readonly.enabled or os.access(root, os.W_OK | os.X_OK)):
-                raise PermissionError(errno.EACCES, "can not be written to")
-        except OSError as error:
-            raise StartError(
-                f"storage.filesystem.rootdirectory: {root}: {error.strerror}"
-            ) from error

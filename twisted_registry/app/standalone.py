@@ -1,9 +1,6 @@
-"""A registry, or one piece of work on its store, in a process of its own without twistd.
+"""Run a registry, a worker, or one command on a reactor, without twistd.
 
-This and :mod:`twisted_registry.tap` are the only modules with a reactor of their own. Here nothing
-reads options as twistd does, so that nothing for it is imported.
-
-One piece of work on a reactor that runs for it alone.
+This module and :mod:`twisted_registry.tap` are the only ones that import the global reactor.
 """
 
 from __future__ import annotations
@@ -34,27 +31,29 @@ T = TypeVar("T")
 
 
 def serve(loaded: LoadedConfiguration, reactor: Any = default_reactor) -> int:
-    """Serve until a signal comes, without twistd.
+    """Serve until a signal stops the reactor.
 
     :returns: the exit status: 1 if the registry could not start.
     """
     with freeze_imports():
-        from twisted_registry.app.process import serve_until_stopped  # noqa: PLC0415 - see tap.py
+        from twisted_registry.app.process import serve_until_stopped  # noqa: PLC0415
     return serve_until_stopped(loaded, reactor)
 
 
 def run_worker_process(reactor: Any = default_reactor) -> int:
-    """Serve as one of several processes: what the first of them starts.
+    """Serve as a worker of the first process.
 
     :returns: the exit status.
     """
     with freeze_imports():
-        from twisted_registry.app.worker import run_worker  # noqa: PLC0415 - see tap.py
+        from twisted_registry.app.worker import run_worker  # noqa: PLC0415
     return run_worker(reactor)
 
 
 @define(eq=False)
 class _RunOnce(Generic[T]):
+    """Runs a coroutine on a reactor, and stops the reactor when it ends."""
+
     work: Callable[[Any], Coroutine[Any, Any, T]]
     reactor: Any
     results: list[T] = field(init=False, factory=list)
@@ -63,7 +62,7 @@ class _RunOnce(Generic[T]):
 
     def start(self) -> None:
         running = Deferred.fromCoroutine(self.work(self.reactor))
-        self._running = running.addCallbacks(self.results.append, self._failed).addBoth(self._over)
+        self._running = running.addCallbacks(self.results.append, self._failed).addBoth(self._ended)
 
     def stop(self) -> Deferred[None] | None:
         if self._running is not None:
@@ -73,8 +72,8 @@ class _RunOnce(Generic[T]):
     def _failed(self, failure: Failure) -> None:
         self.failure = failure
 
-    def _over(self, _: None) -> None:
-        # While it stops already, it must not be told to.
+    def _ended(self, _: None) -> None:
+        # The reactor may be stopping already, because of a signal.
         with suppress(ReactorNotRunning):
             self.reactor.stop()
 
@@ -82,13 +81,14 @@ class _RunOnce(Generic[T]):
 def run_once(
     work: Callable[[Any], Coroutine[Any, Any, T]], reactor: Any = default_reactor
 ) -> T | None:
-    """Run the reactor until *work* is done, or until a signal comes, which cancels it.
+    """Run the reactor until a coroutine ends, or until a signal cancels it.
 
-    Warnings are logged to standard error. What goes wrong is said there, too: in one line where
-    it is a :class:`CommandFailed` or a :class:`~twisted_registry.oci.errors.RegistryError`, and where
-    it was interrupted; with a traceback where nobody thought of it.
+    Warnings are logged to standard error. So is a failure: as one line for an interrupt, a
+    :class:`~twisted_registry.app.errors.CommandFailed` or a
+    :class:`~twisted_registry.oci.errors.RegistryError`, otherwise as a traceback.
 
-    :returns: what *work* returned, which must not be None; None if it failed.
+    :param work: returns the coroutine, given the reactor.
+    :returns: the result of the coroutine, which must not be None; None if it failed.
     """
     observer = make_observer(sys.stderr, "warn", "text", {})
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
@@ -100,9 +100,7 @@ def run_once(
         return running.results[0]
     failure = running.failure
     if failure is None or failure.check(CancelledError):
-        sys.stderr.write(
-            "twisted-registry: interrupted; nothing is lost, and it can be run again\n"
-        )
+        sys.stderr.write("twisted-registry: interrupted; it is safe to run the command again\n")
     elif failure.check(CommandFailed, RegistryError):
         sys.stderr.write(f"twisted-registry: {failure.value}\n")
     else:

@@ -1,10 +1,6 @@
-"""The store of a configuration, and what it takes: for whoever serves it, and for commands.
+"""The store of a configuration: driver, manifest policy and descriptor cache.
 
-Commands need nothing of what serves it, which takes a third of their start.
-
-``storage.cache.blobdescriptor`` joined to constructors: a part of service.py.
-
-Imported only where a cache is configured.
+Serving processes and commands use it, so it imports nothing of the HTTP server.
 """
 
 from __future__ import annotations
@@ -12,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from twisted_registry.app.maintenance import immutable_tags
-from twisted_registry.repository.cache import MemoryDescriptorCache
-from twisted_registry.repository.policy import Policy
+from twisted_registry.repository.cache import MemoryDescriptorCache, NullDescriptorCache
+from twisted_registry.repository.policy import Policy, TagSelector
 from twisted_registry.storage.filesystem.driver import FilesystemDriver
 from twisted_registry.storage.filesystem.folder_names import MAX_CACHED_NAMES
+from twisted_registry.storage.memory import MemoryDriver
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,20 +28,21 @@ def make_driver(
     environ: Mapping[str, str],
     max_cached_names: int = MAX_CACHED_NAMES,
 ) -> IStorageDriver:
-    """The driver of the store that a configuration names.
+    """Make the driver that ``storage`` names.
 
-    :param environ: where credentials may be.
-    :param kept_names: see :class:`~twisted_registry.storage.filesystem.driver.FilesystemDriver`.
+    :param environ: environment variables, which may set the credentials of a bucket.
+    :param max_cached_names: number of names in cached directory listings, see
+        :class:`~twisted_registry.storage.filesystem.driver.FilesystemDriver`.
+    :raises StartError: if the options of a bucket are invalid; the text names the key.
     """
     storage = configuration.storage
     if storage.bucket is not None:
-        from twisted_registry.app import s3 as s3_module  # noqa: PLC0415 - needed by few
+        # Imported late: it imports an HTTP client and XML, for buckets only.
+        from twisted_registry.app.s3 import make_s3_driver  # noqa: PLC0415
 
         name = s3_section_name(configuration)
-        return s3_module.make_s3_driver(name, storage.bucket, reactor, environ)
+        return make_s3_driver(name, storage.bucket, reactor, environ)
     if storage.filesystem is None:
-        from twisted_registry.storage.memory import MemoryDriver  # noqa: PLC0415 - rarely used
-
         return MemoryDriver(reactor)
     root = Path(storage.filesystem.rootdirectory).absolute()
     threads = storage.filesystem.maxthreads
@@ -53,12 +50,12 @@ def make_driver(
 
 
 def s3_section_name(configuration: Configuration) -> str:
-    """The name of the section of a bucket."""
+    """Return the name of the section that configures the bucket: ``s3`` or ``s3aws``."""
     return "s3aws" if configuration.storage.s3 is None else "s3"
 
 
 def make_manifest_policy(configuration: Configuration) -> Policy:
-    """Which manifests are taken."""
+    """Make the policy that decides which manifests are accepted, and which tags are immutable."""
     validation = configuration.validation
     indexes = validation.manifests.indexes
     return Policy(
@@ -73,14 +70,24 @@ def make_manifest_policy(configuration: Configuration) -> Policy:
     )
 
 
+def immutable_tags(configuration: Configuration) -> tuple[TagSelector, ...]:
+    """Return the selectors of ``storage.maintenance.retention.immutable``."""
+    return tuple(
+        TagSelector.parse(rule.repositories, rule.tags)
+        for rule in configuration.storage.maintenance.retention.immutable
+    )
+
+
 def make_descriptor_cache(configuration: Configuration, reactor: Any) -> IDescriptorCache:
-    """The cache that a configuration asks for.
+    """Make the cache that ``storage.cache.blobdescriptor`` names; without it one that is empty.
 
-    :raises StartError: if it can not be had.
+    :raises StartError: if its library is missing, or its files cannot be read.
     """
-    if configuration.storage.cache.kind == "redis":
-        from twisted_registry.app.redis import make_redis_cache  # noqa: PLC0415
+    cache = configuration.storage.cache
+    if not cache.kind:
+        return NullDescriptorCache()
+    if cache.kind == "redis":
+        from twisted_registry.app.redis import make_redis_cache  # noqa: PLC0415 - an extra
 
-        assert configuration.redis is not None
-        return make_redis_cache(configuration.redis, reactor)
-    return MemoryDescriptorCache(configuration.storage.cache.blobdescriptorsize)
+        return make_redis_cache(configuration, reactor)
+    return MemoryDescriptorCache(cache.blobdescriptorsize)

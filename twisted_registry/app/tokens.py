@@ -1,23 +1,33 @@
-"""``access.tokens`` joined to constructors: a part of accesscontrol.py."""
+"""Tokens that the registry signs itself, and OIDC issuers: ``access.tokens``, ``access.issuers``.
+
+Imported only if the section is configured: it needs the extra ``auth`` (PyJWT).
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field, frozen
+from attrs import define, field
 from twisted.internet.defer import succeed
 
 from twisted_registry.api.token import TokenResource
+from twisted_registry.app.access import AccessControl
 from twisted_registry.auth.access import SchemeAccess
 from twisted_registry.auth.rules import Right
 from twisted_registry.tokens.logins import TOKEN_PATH, Authenticator, Realm, TokenScheme
+from twisted_registry.tokens.oidc import (
+    ClaimCondition,
+    IssuerKeys,
+    JSONFetcher,
+    OIDCRule,
+    OIDCVerifier,
+    TrustedIssuer,
+)
 from twisted_registry.tokens.records import TokenStore
 from twisted_registry.tokens.signing import TokenSigner
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from twisted.web.resource import Resource
+    from collections.abc import Sequence
 
     from twisted_registry.auth.basic import Basic
     from twisted_registry.auth.interfaces import IPolicy
@@ -27,20 +37,9 @@ if TYPE_CHECKING:
     from twisted_registry.tokens.logins import IOIDCVerifier
 
 
-@frozen
-class TokenAccess:
-    """A controller that believes our tokens, and the place where they are given.
-
-    :ivar pages: Resources by their paths below the prefix of the API.
-    """
-
-    access: SchemeAccess
-    pages: Mapping[str, Resource]
-
-
 @define(eq=False)
 class _LazySigner:
-    """Makes the signer, once it is needed: the secret may have to be read from the store."""
+    """Makes the token signer at its first use: the secret may have to be read from the store."""
 
     _registry: Registry
     _options: Tokens
@@ -59,41 +58,35 @@ class _LazySigner:
 
 def make_tokens(
     configuration: Configuration,
-    options: Tokens,
     policy: IPolicy,
     passwords: Basic | None,
     registry: Registry,
     reactor: Any,
-) -> TokenAccess:
-    """Answer what ``access.tokens`` describes.
+) -> AccessControl:
+    """Make the controller that accepts the registry's own tokens, and the token endpoint.
 
-    :param passwords: the scheme of the users, if there are any.
+    :param passwords: the scheme that authenticates users by password; None without users.
+    :param registry: stores the secret and the refresh tokens.
     """
+    options = configuration.tokens
+    assert options is not None
     records = TokenStore(registry.driver, reactor)
     issuers = configuration.access.issuers if configuration.access else ()
-    logins = Authenticator(passwords, records, _make_oidc(issuers, reactor) if issuers else None)
+    logins = Authenticator(
+        passwords, records, _make_oidc_verifier(issuers, reactor) if issuers else None
+    )
     signers = _LazySigner(registry, options, reactor)
     realm = Realm(configuration.http.host, configuration.http.prefix or "/")
-    end = (lambda: succeed(None)) if passwords is None else passwords.close
-    scheme = TokenScheme(realm, options.service, signers, logins, reactor, end)
-    # Where nothing may be written, no refresh token can be kept.
+    close = (lambda: succeed(None)) if passwords is None else passwords.close
+    scheme = TokenScheme(realm, options.service, signers, logins, reactor, close)
+    # Refresh tokens are stored, which a read-only registry cannot do.
     read_only = configuration.storage.maintenance.readonly.enabled
-    refresh = 0.0 if read_only else options.refresh
-    resource = TokenResource(logins, policy, signers, reactor, refresh, options.service)
-    return TokenAccess(SchemeAccess(scheme, policy), {TOKEN_PATH: resource})
+    refresh_s = 0.0 if read_only else options.refresh
+    resource = TokenResource(logins, policy, signers, reactor, refresh_s, options.service)
+    return AccessControl(SchemeAccess(scheme, policy), {TOKEN_PATH: resource})
 
 
-def _make_oidc(issuers: Sequence[Issuer], reactor: Any) -> IOIDCVerifier:
-    # Few trust others, and it brings an HTTP client along.
-    from twisted_registry.tokens.oidc import (
-        ClaimCondition,
-        IssuerKeys,
-        JSONFetcher,
-        OIDCRule,
-        OIDCVerifier,
-        TrustedIssuer,
-    )
-
+def _make_oidc_verifier(issuers: Sequence[Issuer], reactor: Any) -> IOIDCVerifier:
     fetcher = JSONFetcher(reactor)
     trusted = [
         TrustedIssuer(
@@ -109,5 +102,4 @@ def _make_oidc(issuers: Sequence[Issuer], reactor: Any) -> IOIDCVerifier:
         )
         for issuer in issuers
     ]
-    made: IOIDCVerifier = OIDCVerifier(trusted, reactor)
-    return made
+    return OIDCVerifier(trusted, reactor)

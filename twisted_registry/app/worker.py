@@ -1,4 +1,4 @@
-"""One of several processes, for as long as the first one says."""
+"""A worker: one of several processes that serve, controlled by the first one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from twisted_registry.workers.logs import EventSender
 
 
 def run_worker(reactor: Any, control: int = CONTROL_FD) -> int:
-    """Serve until the first process says that it is enough, or is gone, or SIGTERM comes.
+    """Serve until the first process sends the stop message or ends, or until SIGTERM.
 
     :param control: the descriptor of the pipe from the first process.
     :returns: the exit status: 1 if the registry could not start.
@@ -30,12 +30,12 @@ def run_worker(reactor: Any, control: int = CONTROL_FD) -> int:
     loaded = handover.loaded
     observer = filter_level(loaded.configuration.log.level or "info", EventSender(sys.stderr))
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
-    # What systemd handed over is the first one's business; the credentials of a store are not.
+    # The socket that systemd passes is for the first process.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("LISTEN")}
     service = RegistryService(loaded, reactor, environ, open_access_log(loaded), handover=handover)
 
     def stop() -> None:
-        # Asked for by the first process and by a signal at the same time, it is done once.
+        # The first process and a signal may both ask for it.
         with suppress(ReactorNotRunning):
             reactor.stop()
 
@@ -43,10 +43,10 @@ def run_worker(reactor: Any, control: int = CONTROL_FD) -> int:
         service.abort_requests()
         stop()
 
-    def terminated(*_: object) -> None:
+    def on_sigterm(*_: object) -> None:
         reactor.callFromThread(stop)
 
     ControlPipe(reactor, control, stop, abort_requests, service.set_certificate)
-    # When the reactor runs, it has put a handler of its own there, which can not be called twice.
-    reactor.callWhenRunning(signal.signal, signal.SIGTERM, terminated)
+    # Replaces the reactor's own handler, for which a second signal is an error.
+    reactor.callWhenRunning(signal.signal, signal.SIGTERM, on_sigterm)
     return run_service(service, reactor)

@@ -82,7 +82,7 @@ async def open_writable_registry(
     gate = CollectorGate(driver, reactor)
     registry = make_registry(configuration, driver, reactor, gate)
     await gate.poll()
-    heartbeat = make_gate_heartbeat(gate, configuration, reactor)
+    heartbeat = make_gate_heartbeat(configuration, gate, reactor)
     heartbeat.startService()
     try:
         yield registry

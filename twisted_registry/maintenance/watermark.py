@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
@@ -119,3 +120,20 @@ def _log_level(level: FillLevel, used: float) -> None:
         log.warn("store is nearly full used_percent={percent}", percent=percent)
     else:
         log.info("store has space again used_percent={percent}", percent=percent)
+
+
+def used_fraction(path: str, statvfs: Callable[[str], os.statvfs_result] = os.statvfs) -> float:
+    """Return the fraction of a filesystem that is used, from 0 to 1, of its blocks or its inodes.
+
+    The larger of the two. Blocks that are reserved for root count as used, as in ``df``. It blocks.
+
+    :param path: any path on the filesystem.
+    :raises OSError: if it cannot be measured.
+    """
+    found = statvfs(path)
+    used = found.f_blocks - found.f_bfree
+    fractions = [used / max(1, used + found.f_bavail)]
+    if found.f_files:
+        inodes = found.f_files - found.f_ffree
+        fractions.append(inodes / max(1, inodes + found.f_favail))
+    return max(fractions)

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.internet.defer import maybeDeferred
+from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.web.server import Site
 
 from twisted_registry.api.resource import RegistryResource
 from twisted_registry.api.root import make_error_body, make_root
-from twisted_registry.app.listener import TCPEndpoint
 from twisted_registry.auth.access import AuthenticatedPolicy, OpenAccess, SchemeAccess
 from twisted_registry.auth.basic import make_basic_scheme
 from twisted_registry.http.site import HTTPSite
@@ -116,7 +116,7 @@ async def serve(
         else HTTPSite(tree, reactor, limits, make_error_body=make_error_body)
     )
     with TemporaryDirectory() as folder:
-        endpoint: IStreamServerEndpoint = TCPEndpoint(reactor, 0, "127.0.0.1")
+        endpoint: IStreamServerEndpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
         if tls:
             endpoint = _with_tls(reactor, endpoint, folder)
         port: Any = await endpoint.listen(site)

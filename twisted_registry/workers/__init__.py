@@ -1,1 +1,1 @@
-"""Several processes that serve one listening socket over one store."""
+"""Worker processes that accept from one listening socket and share one store."""

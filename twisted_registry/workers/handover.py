@@ -1,13 +1,12 @@
-"""What the first process hands to the others: sockets as descriptors, the rest through a pipe.
+"""Messages from the first process to a worker, through a pipe.
 
-Each message in the pipe is preceded by its length. The first is a :class:`Handover`.
+A message is a pickle, preceded by its length. The first is a :class:`Handover` with the
+configuration. The pipe carries it, since command lines and environments can be read by other users
+and the configuration may contain secrets. The configuration is sent as it was read, overrides
+included, so that workers which are started later use the same one.
 
-The configuration may hold secrets, so it goes neither on a command line nor into an environment,
-which others can read. It goes as it was read, overrides included: all processes serve by the same
-one, those that start later as well. The pipe stays open afterwards. Its end, whatever the reason,
-tells the others that the first process is gone.
-
-A worker's end of the pipe from the first process.
+The pipe stays open. A worker reads further messages with :class:`ControlPipe`. End of file means
+that the first process has ended, for whatever reason.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 from twisted.internet.interfaces import IReadDescriptor
 from zope.interface import implementer
 
@@ -30,95 +29,54 @@ if TYPE_CHECKING:
     from twisted_registry.config.loading import LoadedConfiguration
     from twisted_registry.tls.interfaces import CertificateBundle
 
-#: Descriptors of a worker beside standard input, output and error.
+#: Descriptors of a worker, beside standard input, output and error.
 LISTENER_FD: Final = 3
 CONTROL_FD: Final = 4
 LOADS_FD: Final = 5
 
-#: Tells a worker, after the handover, to end its requests and then itself.
+#: The message that makes a worker finish its requests and end.
 STOP_MESSAGE: Final = "stop"
 
-_SIZE_BYTES: Final = 8
+_LENGTH_BYTES: Final = 8
+_READ_BYTES: Final = 65536
 
 
 @frozen
 class Handover:
-    """What a worker is told.
+    """Everything that a worker needs to start.
 
     :ivar loaded: the configuration.
-    :ivar number: which process it is; the first is 0.
-    :ivar listener: the descriptor of the listening socket.
-    :ivar loads: that of the table of loads.
-    :ivar material: certificate and key, as they are at this moment; None if TLS is not spoken. The
-        files may be unreadable for a worker, or hold something else by now.
+    :ivar number: the number of the worker; the first process is 0.
+    :ivar listener_fd: the descriptor of the listening socket.
+    :ivar loads_fd: the descriptor of the table of loads.
+    :ivar bundle: the current certificate and key; None without TLS. A worker cannot read the files
+        itself: they may be readable for root only, or have changed since.
     """
 
     loaded: LoadedConfiguration = field(repr=False)
     number: int
-    listener: int = LISTENER_FD
-    loads: int = LOADS_FD
-    material: CertificateBundle | None = None
+    listener_fd: int = LISTENER_FD
+    loads_fd: int = LOADS_FD
+    bundle: CertificateBundle | None = None
 
     @classmethod
     def read(cls, descriptor: int) -> Handover | None:
-        """Wait for a handover; None if the first process ends before it is complete."""
-        size = _read(descriptor, _SIZE_BYTES)
-        content = _read(descriptor, int.from_bytes(size)) if size else None
+        """Read a handover from a pipe. Blocks.
+
+        :returns: None if the first process ends before the handover is complete.
+        """
+        length = _read_exactly(descriptor, _LENGTH_BYTES)
+        content = _read_exactly(descriptor, int.from_bytes(length)) if length else None
         if not content:
             return None
-        made: Handover = pickle.loads(content)  # noqa: S301 (the process that started us wrote it)
-        return made
+        handover: Handover = pickle.loads(content)  # noqa: S301 (written by the parent process)
+        return handover
 
 
-def encode_message(message: object) -> bytes:
-    """A message as it goes through the pipe."""
-    content = pickle.dumps(message)
-    return len(content).to_bytes(_SIZE_BYTES) + content
-
-
-class MessageDecoder:
-    """Takes what follows the handover apart."""
-
-    def __init__(self) -> None:
-        """Begin between two messages."""
-        self._pending = b""
-
-    def received(self, data: bytes) -> Iterator[object]:
-        """Some bytes came; answer the messages that are complete now."""
-        self._pending += data
-        while len(self._pending) >= _SIZE_BYTES:
-            end = _SIZE_BYTES + int.from_bytes(self._pending[:_SIZE_BYTES])
-            if len(self._pending) < end:
-                break
-            content, self._pending = self._pending[_SIZE_BYTES:end], self._pending[end:]
-            yield pickle.loads(content)  # noqa: S301 (as above)
-
-
-def worker_command() -> list[str]:
-    """How a worker is started."""
-    # -P: what lies in the working directory is no part of the program.
-    return [sys.executable, "-P", "-m", "twisted_registry.app"]
-
-
-def worker_environment(own: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a worker: that of this process, without what the handover tells.
-
-    The way to the modules is this process' own, however it was told of it.
-    """
-    kept = {
-        name: value
-        for name, value in own.items()
-        if not name.startswith(("REGISTRY_", "LISTEN_")) and name != "NOTIFY_SOCKET"
-    }
-    entries = [Path(entry).absolute() for entry in sys.path]
-    path = os.pathsep.join(str(entry) for entry in entries if entry.exists())
-    return {**kept, "PYTHONPATH": path}
-
-
-def _read(descriptor: int, size: int) -> bytes | None:
+def _read_exactly(descriptor: int, size: int) -> bytes | None:
     parts = []
     while size:
-        part = os.read(descriptor, min(size, 65536))
+        part = os.read(descriptor, min(size, _READ_BYTES))
         if not part:
             return None
         parts.append(part)
@@ -126,9 +84,32 @@ def _read(descriptor: int, size: int) -> bytes | None:
     return b"".join(parts)
 
 
+def encode_message(message: object) -> bytes:
+    """Return the bytes of a message in the pipe."""
+    content = pickle.dumps(message)
+    return len(content).to_bytes(_LENGTH_BYTES) + content
+
+
+@define(eq=False)
+class MessageDecoder:
+    """Decodes the messages that follow the handover."""
+
+    _pending: bytes = field(init=False, default=b"")
+
+    def feed(self, data: bytes) -> Iterator[object]:
+        """Add bytes from the pipe; yield the messages that are complete."""
+        self._pending += data
+        while len(self._pending) >= _LENGTH_BYTES:
+            end = _LENGTH_BYTES + int.from_bytes(self._pending[:_LENGTH_BYTES])
+            if len(self._pending) < end:
+                break
+            content, self._pending = self._pending[_LENGTH_BYTES:end], self._pending[end:]
+            yield pickle.loads(content)  # noqa: S301 (as above)
+
+
 @implementer(IReadDescriptor)
 class ControlPipe:
-    """Hears when to stop, when the first process is gone, and what else it has to say."""
+    """A worker's end of the pipe from the first process."""
 
     def __init__(
         self,
@@ -138,43 +119,67 @@ class ControlPipe:
         abort_requests: Callable[[], object],
         on_message: Callable[[Any], object],
     ) -> None:
-        """Begin to watch.
+        """Begin to read.
 
         :param descriptor: the pipe, after the handover was read.
-        :param stop: called when the first process asks for it.
-        :param abandon: called when the first process is gone.
-        :param told: called with every other message.
+        :param stop: called for :data:`STOP_MESSAGE`.
+        :param abort_requests: called when the first process has ended.
+        :param on_message: called with every other message.
         """
         self._reactor = reactor
         self._descriptor = descriptor
         self._stop = stop
         self._abort_requests = abort_requests
         self._on_message = on_message
-        self._messages = MessageDecoder()
+        self._decoder = MessageDecoder()
         reactor.addReader(self)
 
     def fileno(self) -> int:
-        """The pipe."""
+        """Return the descriptor of the pipe."""
         return self._descriptor
 
     def logPrefix(self) -> str:
-        """A name for the reactor's own messages."""
+        """Return the name for log lines of the reactor."""
         return "control"
 
     def connectionLost(self, reason: Failure) -> None:
-        """The other end is gone, or the reactor ends; then nothing is left to abandon."""
+        """Abort the requests: the first process has ended, or the reactor stops."""
         del reason
-        self._reactor.removeReader(self)
-        self._abort_requests()
+        self._close()
 
     def doRead(self) -> None:
-        """Something came, or the end."""
-        said = os.read(self._descriptor, 65536)
-        if not said:
-            self._reactor.removeReader(self)
-            self._abort_requests()
-        for message in self._messages.received(said):
+        """Read from the pipe, and handle the messages that are complete."""
+        data = os.read(self._descriptor, _READ_BYTES)
+        if not data:
+            self._close()
+        for message in self._decoder.feed(data):
             if message == STOP_MESSAGE:
                 self._stop()
             else:
                 self._on_message(message)
+
+    def _close(self) -> None:
+        self._reactor.removeReader(self)
+        self._abort_requests()
+
+
+def worker_command() -> list[str]:
+    """Return the command that starts a worker."""
+    # -P: never import from the working directory.
+    return [sys.executable, "-P", "-m", "twisted_registry.app"]
+
+
+def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a worker.
+
+    That of the first process without the overrides, which the handover contains, and without the
+    variables of systemd. PYTHONPATH is the module search path of the first process.
+    """
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith(("REGISTRY_", "LISTEN_")) and name != "NOTIFY_SOCKET"
+    }
+    entries = [Path(entry).absolute() for entry in sys.path]
+    path = os.pathsep.join(str(entry) for entry in entries if entry.exists())
+    return {**kept, "PYTHONPATH": path}

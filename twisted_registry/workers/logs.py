@@ -1,15 +1,13 @@
-"""How the log of a worker reaches that of the first process, which alone writes it.
+"""Logs of several processes: whole lines, written by one process at a time.
 
-So each line is whole, wherever the log goes: to standard error, or to what twistd was told. A
-worker's standard error is a pipe to the first process, and its events are JSON there, a line each.
-What a worker has counted comes the same way, in lines that begin with a mark of their own. Anything
-else on it is what an interpreter says when it breaks.
+Log events of a worker go through its standard error, a pipe to the first process, which alone
+writes the log: to standard error, or to where twistd logs. An event is one line of JSON. Counts of
+a worker are lines that begin with :data:`~twisted_registry.metrics.interfaces.COUNTS_PREFIX`. Any
+other line is written by the Python interpreter, for example when it crashes.
 
-Standard output that several processes write to, with whole lines.
-
-What one process writes to a pipe in one piece may be taken apart by what another writes, if it is
-longer than a page or the pipe is full. A lock on the output itself keeps that from happening; it
-is the kernel's, for processes, and goes with its holder.
+The access log is written to standard output by all processes. A write to a pipe can be interleaved
+with writes of other processes if it is longer than a page, or if the pipe is full. So each line is
+written under a lock of the kernel on the output (``fcntl.lockf``), which ends with its process.
 """
 
 from __future__ import annotations
@@ -20,6 +18,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from attrs import define, field, frozen
 from twisted.logger import (
     ILogObserver,
     Logger,
@@ -39,85 +38,85 @@ if TYPE_CHECKING:
 
     from twisted_registry.metrics.interfaces import ICountsReceiver
 
-log = Logger()
-
-#: Names the process in a line of the log.
+#: The field of a log line with the id of the process.
 PID_FIELD: Final = "process.pid"
 _MESSAGE_FIELD: Final = "err.message"
-#: A line longer than this is cut.
+#: A longer line without an end is cut.
 _MAX_LINE_BYTES: Final = 1024 * 1024
 
 
 @implementer(ILogObserver)
+@frozen(eq=False)
 class EventSender:
-    """Sends events to the first process."""
+    """Writes events of a worker to the pipe to the first process.
 
-    def __init__(self, stream: TextIO) -> None:
-        """Take the stream that the first process reads."""
-        self._stream = stream
+    :ivar stream: the pipe: the standard error of the worker.
+    """
+
+    stream: TextIO
 
     def __call__(self, event: LogEvent) -> None:
-        """Send one event."""
+        """Write one event."""
         failure = event.get("log_failure")
         if failure is not None:
-            # JSON has no word for an exception: its message goes beside it.
+            # An exception is not part of the JSON, so its message is a field.
             event = {**event, _MESSAGE_FIELD: failure.getErrorMessage()}
-        self._stream.write(eventAsJSON(event) + "\n")
-        self._stream.flush()
+        self.stream.write(eventAsJSON(event) + "\n")
+        self.stream.flush()
 
 
 @implementer(ILogObserver)
+@frozen(eq=False)
 class ProcessIdObserver:
-    """Adds the id of this process to events that name none."""
+    """Adds the id of this process to events without one.
 
-    def __init__(self, observer: ILogObserver) -> None:
-        """Take the observer that is to hear of the events."""
-        self._observer = observer
-
-    def __call__(self, event: LogEvent) -> None:
-        """Hand one event on."""
-        # Asked for each time: twistd makes a daemon of us after it made the observer.
-        self._observer({PID_FIELD: os.getpid(), **event})
-
-
-class EventReceiver:
-    """Takes what a worker sends, and logs it here.
-
-    :ivar pid: of the worker.
+    :ivar observer: receives the events.
     """
 
-    def __init__(self, observer: ILogObserver, counted: ICountsReceiver | None = None) -> None:
-        """Take the observer that is to hear of the events.
+    observer: ILogObserver
 
-        :param counted: hears what the worker has counted.
-        """
-        self.pid = 0
-        self._observer = observer
-        self._counted = counted
-        self._pending = b""
+    def __call__(self, event: LogEvent) -> None:
+        """Forward one event."""
+        # Not cached: twistd forks a daemon after the observer was made.
+        self.observer({PID_FIELD: os.getpid(), **event})
 
-    def received(self, data: bytes) -> None:
-        """Some bytes came."""
+
+@define(eq=False)
+class EventReceiver:
+    """Logs the events of a worker in the first process.
+
+    :ivar observer: receives the events.
+    :ivar counts_receiver: receives the counts of the worker; None if metrics are disabled.
+    :ivar pid: the id of the worker's process.
+    """
+
+    observer: ILogObserver
+    counts_receiver: ICountsReceiver | None = None
+    pid: int = field(init=False, default=0)
+    _pending: bytes = field(init=False, default=b"")
+
+    def data_received(self, data: bytes) -> None:
+        """Handle the lines that are complete with these bytes from the pipe."""
         *lines, rest = (self._pending + data).split(b"\n")
         self._pending = rest[:_MAX_LINE_BYTES]
         for line in lines:
-            self._take(line)
+            self._line_received(line)
 
-    def ended(self) -> None:
-        """No more will come."""
+    def finish(self) -> None:
+        """Handle an incomplete last line: the worker has ended."""
         if self._pending:
-            self._take(self._pending)
+            self._line_received(self._pending)
             self._pending = b""
 
-    def _take(self, line: bytes) -> None:
-        if self._counted is not None and line.startswith(COUNTS_PREFIX):
-            self._counted.update(self.pid, line.removeprefix(COUNTS_PREFIX))
+    def _line_received(self, line: bytes) -> None:
+        if self.counts_receiver is not None and line.startswith(COUNTS_PREFIX):
+            self.counts_receiver.update(self.pid, line.removeprefix(COUNTS_PREFIX))
             return
         text = line.decode("utf-8", "replace")
-        event = _event(text)
+        event = _decode_event(text)
         if event is None:
-            # Not our log: the interpreter says something, and it is rarely good.
-            Logger("twisted_registry.workers", observer=self._observer).error(
+            # Written by the interpreter, usually because it crashes.
+            Logger("twisted_registry.workers", observer=self.observer).error(
                 "{text}", text=text, **{PID_FIELD: self.pid}
             )
             return
@@ -126,12 +125,12 @@ class EventReceiver:
         if failure is not None:
             failure.value = event.get(_MESSAGE_FIELD)
         level = event.get("log_level", LogLevel.info)
-        # How twistd's own log calls the origin of a line.
+        # The origin of a line in twistd's own log.
         event["log_system"] = f"{event.get('log_namespace')}#{level.name} {self.pid}"
-        self._observer(event)
+        self.observer(event)
 
 
-def _event(text: str) -> LogEvent | None:
+def _decode_event(text: str) -> LogEvent | None:
     try:
         event = eventFromJSON(text)
     except (ValueError, KeyError, TypeError):
@@ -140,22 +139,22 @@ def _event(text: str) -> LogEvent | None:
 
 
 class LockedOutput(io.RawIOBase):
-    """Writes all of its argument before another process writes anything."""
+    """Writes its argument completely before another process writes to the same output."""
 
     def __init__(self, descriptor: int) -> None:
-        """Take the descriptor that all of the processes have; it is never closed here."""
+        """Write to a descriptor that all processes share; it is not closed here."""
         super().__init__()
         self._descriptor = descriptor
 
     def writable(self) -> bool:
-        """It is for nothing else."""
+        """Return True: it can only be written to."""
         return True
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write everything, and answer how many bytes that was."""
+        """Write everything, and return the number of bytes."""
         rest = memoryview(data).cast("B")
         size = len(rest)
-        # Some devices can not be locked; a line to them goes in one piece anyway.
+        # Some devices cannot be locked; they take a line in one write anyway.
         with suppress(OSError):
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX)
         try:
@@ -168,6 +167,6 @@ class LockedOutput(io.RawIOBase):
 
 
 def open_locked_output(descriptor: int) -> TextIO:
-    """A text stream; what one call of ``write`` takes stays together."""
+    """Return a text stream over :class:`LockedOutput`: one ``write`` is never interleaved."""
     output = io.BufferedWriter(LockedOutput(descriptor), 1)
     return io.TextIOWrapper(output, "utf-8", "backslashreplace", write_through=True)

@@ -1,13 +1,12 @@
-"""Listening on a socket from which other processes accept as well.
+"""Accept connections from one listening socket in several processes, spread evenly.
 
-Twisted's own port accepts whatever waits when it wakes up: of 16 connections that come at once,
-one process would get 15, while another is idle. This one takes a connection at a time, and leaves
-it to the others for a moment if one of them has fewer.
+Twisted's own port accepts every waiting connection when it wakes up: of 16 connections that arrive
+at once one process would get 15, while another is idle. :class:`SharedPort` accepts one connection
+at a time, and leaves it to other processes for a moment if one of them has fewer connections.
 
-How many connections each of the processes has, in memory that all of them share.
-
-Only hints: a number that is read a moment late makes the spread a little less even, and nothing
-else. So there is no lock.
+:class:`LoadTable` holds the number of connections of each process, in memory that all of them
+share. The numbers are hints: a stale number makes the spread less even, and nothing else. So there
+is no lock.
 """
 
 from __future__ import annotations
@@ -27,56 +26,120 @@ from zope.interface import implementer
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IDelayedCall, IProtocolFactory
     from twisted.python.failure import Failure
-    # @@EMPTY
 
 log = Logger()
 
-#: Seconds for which a connection is left to a process that has fewer. It may be busy, or stuck.
+#: Seconds for which a connection is left to a process with fewer. That process may be busy or
+#: stuck.
 _YIELD_DELAY_S = 0.005
-#: Seconds without accepting when there is no descriptor or memory left.
+#: Seconds without accepting after a failure, for example when no descriptor is left.
 _ACCEPT_PAUSE_S = 1
+#: Size of a number in the table: a C int.
+_NUMBER_BYTES = 4
+#: The number of a process that is not running, or accepts no more connections.
+_ABSENT = 2**31 - 1
+
+
+class LoadTable:
+    """The number of connections of each process, in shared memory, as one process sees it."""
+
+    def __init__(self, descriptor: int, count: int, own: int) -> None:
+        """Map the table.
+
+        :param descriptor: of the memory; :meth:`close` closes it.
+        :param count: the number of processes.
+        :param own: the number of this process, from 0.
+        """
+        self._descriptor = descriptor
+        self._own = own
+        self._memory = mmap.mmap(descriptor, count * _NUMBER_BYTES)
+        self._numbers: memoryview[int] = memoryview(self._memory).cast("i")
+        self._is_registered = False
+
+    @classmethod
+    def create(cls, count: int) -> LoadTable:
+        """Create a table for ``count`` processes, of which none is registered; for the first."""
+        descriptor = os.memfd_create("loads")
+        os.ftruncate(descriptor, count * _NUMBER_BYTES)
+        table = cls(descriptor, count, 0)
+        for number in range(count):
+            table.mark_gone(number)
+        return table
+
+    def fileno(self) -> int:
+        """Return the descriptor of the memory, for other processes."""
+        return self._descriptor
+
+    def register(self) -> None:
+        """Note that this process accepts connections, and has none yet."""
+        self._is_registered = True
+        self.publish(0)
+
+    def publish(self, connections: int) -> None:
+        """Set the number of connections of this process; ignored while it is not registered."""
+        if self._is_registered:
+            self._numbers[self._own] = connections
+
+    def unregister(self) -> None:
+        """Note that this process accepts no more connections."""
+        self._is_registered = False
+        self.mark_gone(self._own)
+
+    def mark_gone(self, number: int) -> None:
+        """Note that a process has ended."""
+        self._numbers[number] = _ABSENT
+
+    def others_have_fewer(self) -> bool:
+        """Whether another process should accept the next connection."""
+        return min(self._numbers.tolist()) < self._numbers[self._own]
+
+    def close(self) -> None:
+        """Unmap and close the memory; no other method may be called afterwards."""
+        self._numbers.release()
+        self._memory.close()
+        os.close(self._descriptor)
 
 
 @implementer(IListeningPort, IReadDescriptor)
 class SharedPort:
-    """Accepts connections, as one of several processes.
+    """A listening socket from which several processes accept, as one of them sees it.
 
-    :ivar socket: a listening socket, closed by ``stopListening``.
+    :ivar socket: the listening socket; ``stopListening`` closes it.
     """
 
     def __init__(
         self, reactor: Any, listening: socket.socket, factory: IProtocolFactory, loads: LoadTable
     ) -> None:
-        """Take a listening socket over; nothing is accepted before ``startListening``."""
+        """Own a listening socket; ``startListening`` begins to accept."""
         self.socket = listening
         self._reactor = reactor
         self._factory = factory
         self._loads = loads
-        self._later: IDelayedCall | None = None
-        self._open = False
+        self._resume_call: IDelayedCall | None = None
+        self._is_open = False
 
     def startListening(self) -> None:
         """Begin to accept."""
         self.socket.setblocking(False)
-        self._open = True
+        self._is_open = True
         self._factory.doStart()
-        self._loads.enter()
+        self._loads.register()
         self._reactor.addReader(self)
 
     def stopListening(self) -> Deferred[None]:
-        """Accept nothing more, and leave the socket to the others."""
-        if self._open:
-            self._open = False
-            self._loads.leave()
+        """Stop accepting; other processes continue."""
+        if self._is_open:
+            self._is_open = False
+            self._loads.unregister()
             self._reactor.removeReader(self)
-            if self._later is not None:
-                self._later.cancel()
+            if self._resume_call is not None:
+                self._resume_call.cancel()
             self.socket.close()
             self._factory.doStop()
         return succeed(None)
 
     def getHost(self) -> IPv4Address | IPv6Address | UNIXAddress:
-        """Where it listens."""
+        """Return the address of the socket."""
         name = self.socket.getsockname()
         if self.socket.family == socket.AF_UNIX:
             return UNIXAddress(name)
@@ -84,23 +147,21 @@ class SharedPort:
             return IPv6Address("TCP", *name)
         return IPv4Address("TCP", *name)
 
-    # What the reactor calls
-
     def fileno(self) -> int:
-        """The socket's descriptor."""
+        """Return the descriptor of the socket."""
         return self.socket.fileno()
 
     def logPrefix(self) -> str:
-        """A name for the reactor's own messages."""
+        """Return the name for log lines of the reactor."""
         return "shared port"
 
     def connectionLost(self, reason: Failure) -> None:
-        """The reactor ends, or could not watch the socket."""
+        """Stop: the reactor stops, or cannot watch the socket."""
         del reason
         self.stopListening()
 
     def doRead(self) -> None:
-        """A connection waits."""
+        """Accept a waiting connection, or leave it to another process."""
         if self._loads.others_have_fewer():
             self._pause_accepting(_YIELD_DELAY_S)
         else:
@@ -108,25 +169,25 @@ class SharedPort:
 
     def _pause_accepting(self, seconds: float) -> None:
         self._reactor.removeReader(self)
-        self._later = self._reactor.callLater(seconds, self._resume_accepting)
+        self._resume_call = self._reactor.callLater(seconds, self._resume_accepting)
 
     def _resume_accepting(self) -> None:
-        self._later = None
+        self._resume_call = None
         self._reactor.addReader(self)
-        # If it waits still, those that it was left to do not come for it.
+        # If the connection still waits, the other processes are too busy to accept it.
         self._accept()
 
     def _accept(self) -> None:
         try:
             connection, _ = self.socket.accept()
         except (BlockingIOError, ConnectionAbortedError):
-            return  # another process was quicker, or the client has left
+            return  # another process has accepted it, or the client has disconnected
         except OSError as error:
             if error.errno == errno.EINVAL:
-                # The first process has shut it for all of us.
+                # The first process has shut the socket down, for all processes.
                 self.stopListening()
                 return
-            log.error("a connection can not be accepted: {reason}", reason=error.strerror)
+            log.error("cannot accept a connection: {reason}", reason=error.strerror)
             self._pause_accepting(_ACCEPT_PAUSE_S)
             return
         with connection:
@@ -136,21 +197,42 @@ class SharedPort:
                     connection.fileno(), connection.family, self._factory
                 )
             except OSError:
-                return  # the client has left
+                return  # the client has disconnected
+
+
+class PrimaryPort(SharedPort):
+    """The port of the process that opened the socket; it removes the path of a Unix socket."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        listening: socket.socket,
+        factory: IProtocolFactory,
+        loads: LoadTable,
+        port: IListeningPort,
+    ) -> None:
+        """Accept from a duplicate of the socket of ``port``, which does not read."""
+        super().__init__(reactor, listening, factory, loads)
+        self._port = port
+
+    def stopListening(self) -> Deferred[None]:
+        """Stop accepting, and shut the socket down for all processes if it was opened here."""
+        stopped = super().stopListening()
+        return maybeDeferred(self._port.stopListening).addCallback(lambda _: stopped)
 
 
 @implementer(IStreamServerEndpoint)
 class SharingEndpoint:
-    """Listens on another endpoint, and shares its socket: what the first process does."""
+    """Listens on another endpoint, and shares its socket; for the first process."""
 
     def __init__(self, reactor: Any, endpoint: IStreamServerEndpoint, loads: LoadTable) -> None:
-        """Take the endpoint that opens the socket: TCP, Unix, or one that was handed over."""
+        """Wrap the endpoint that opens the socket: TCP, Unix, or one that systemd passes."""
         self._reactor = reactor
         self._endpoint = endpoint
         self._loads = loads
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Open the socket, and accept from it; the result is an :class:`PrimaryPort`."""
+        """Open the socket, and accept from it; fires with a :class:`PrimaryPort`."""
         return self._endpoint.listen(factory).addCallback(self._share, factory)
 
     def _share(self, port: Any, factory: IProtocolFactory) -> IListeningPort:
@@ -161,106 +243,19 @@ class SharingEndpoint:
         return shared
 
 
-class PrimaryPort(SharedPort):
-    """As the process has it that opened the socket, and removes a Unix socket's path."""
-
-    def __init__(
-        self,
-        reactor: Any,
-        listening: socket.socket,
-        factory: IProtocolFactory,
-        loads: LoadTable,
-        port: IListeningPort,
-    ) -> None:
-        """Take a duplicate of the socket of ``port``, which does not read."""
-        super().__init__(reactor, listening, factory, loads)
-        self._port = port
-
-    def stopListening(self) -> Deferred[None]:
-        """Accept nothing more; a socket that was opened here is shut for the others too."""
-        stopped = super().stopListening()
-        return maybeDeferred(self._port.stopListening).addCallback(lambda _: stopped)
-
-
 @implementer(IStreamServerEndpoint)
 class AdoptedEndpoint:
-    """Listens on a socket that the first process has opened."""
+    """Listens on the socket that the first process has opened; for workers."""
 
     def __init__(self, reactor: Any, descriptor: int, loads: LoadTable) -> None:
-        """Take the descriptor of the socket, which is closed when listening ends."""
+        """Listen on the socket of a descriptor, which is closed when listening stops."""
         self._reactor = reactor
         self._descriptor = descriptor
         self._loads = loads
 
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """Accept from the socket."""
-        port = SharedPort(
-            self._reactor, socket.socket(fileno=self._descriptor), factory, self._loads
-        )
+        """Accept from the socket; fires with a :class:`SharedPort`."""
+        listening = socket.socket(fileno=self._descriptor)
+        port = SharedPort(self._reactor, listening, factory, self._loads)
         port.startListening()
         return succeed(port)
-
-
-_ITEM_BYTES = 4
-#: The load of a process that is not there, or takes no more connections.
-_ABSENT = 2**31 - 1
-
-
-class LoadTable:
-    """The table, as one of the processes sees it."""
-
-    def __init__(self, descriptor: int, count: int, own: int) -> None:
-        """Map the table.
-
-        :param descriptor: the memory, which :meth:`close` closes.
-        :param count: how many processes there are.
-        :param own: which of them this one is, from 0.
-        """
-        self._descriptor = descriptor
-        self._own = own
-        self._memory = mmap.mmap(descriptor, count * _ITEM_BYTES)
-        self._numbers: memoryview[int] = memoryview(self._memory).cast("i")
-        self._there = False
-
-    @classmethod
-    def make(cls, count: int) -> LoadTable:
-        """A new table for ``count`` processes, none of which is there; this is the first."""
-        descriptor = os.memfd_create("loads")
-        os.ftruncate(descriptor, count * _ITEM_BYTES)
-        made = cls(descriptor, count, 0)
-        for number in range(count):
-            made.gone(number)
-        return made
-
-    def fileno(self) -> int:
-        """The descriptor of the memory, to be handed on."""
-        return self._descriptor
-
-    def enter(self) -> None:
-        """This process takes connections, and has none yet."""
-        self._there = True
-        self.publish(0)
-
-    def publish(self, connections: int) -> None:
-        """Tell the others how many connections this process has."""
-        if self._there:
-            self._numbers[self._own] = connections
-
-    def leave(self) -> None:
-        """This process takes no more connections."""
-        self._there = False
-        self.gone(self._own)
-
-    def gone(self, number: int) -> None:
-        """A process has ended."""
-        self._numbers[number] = _ABSENT
-
-    def others_have_fewer(self) -> bool:
-        """Whether the next connection should go to another process."""
-        return min(self._numbers.tolist()) < self._numbers[self._own]
-
-    def close(self) -> None:
-        """Let go of the memory; nothing may be asked any more."""
-        self._numbers.release()
-        self._memory.close()
-        os.close(self._descriptor)

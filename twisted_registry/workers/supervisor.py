@@ -1,4 +1,4 @@
-"""The processes beside the first: started, watched, started again, and ended with it."""
+"""Worker processes: start, watch, replace and stop them."""
 
 from __future__ import annotations
 
@@ -38,17 +38,35 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-#: Seconds until a worker that ended is replaced; doubled each time one ends early, up to the limit.
+#: Seconds until a worker that ended is replaced; doubled while workers end early, up to the limit.
 _MIN_RESTART_DELAY_S = 0.1
 _MAX_RESTART_DELAY_S = 30.0
-#: Seconds after which an end is not early any more.
+#: A worker that runs for fewer seconds ends early.
 _STABLE_AFTER_S = 10.0
-#: Seconds that a worker gets beyond the drain timeout before it is killed.
+#: Seconds after the drain timeout until a worker that has not ended is killed.
 _KILL_GRACE_S = 5.0
 
 
+@define(eq=False)
+class WorkerSlot:
+    """One worker and its successors.
+
+    :ivar number: from 1; the first process is 0.
+    :ivar process: the process that runs now, or None.
+    :ivar restart_call: the start of the next process, if it is scheduled.
+    :ivar started_at: when the last process was started, in seconds of the reactor's clock.
+    :ivar delay: seconds that were waited before the last start.
+    """
+
+    number: int
+    process: WorkerProcess | None = field(default=None, init=False)
+    restart_call: IDelayedCall | None = field(default=None, init=False)
+    started_at: float = field(default=0.0, init=False)
+    delay: float = field(default=0.0, init=False)
+
+
 class WorkerSupervisor(Service):
-    """Starts the other processes with the reactor, and ends when all of them have ended."""
+    """Starts the workers when the reactor runs; its stop waits until all workers have ended."""
 
     def __init__(
         self,
@@ -58,42 +76,42 @@ class WorkerSupervisor(Service):
         loads: LoadTable,
         environ: Mapping[str, str] | None = None,
         observer: ILogObserver | None = None,
-        gathered: ICountsReceiver | None = None,
+        counts_receiver: ICountsReceiver | None = None,
     ) -> None:
-        """Take what every worker gets.
+        """Prepare the workers.
 
-        :param loaded: the configuration; ``http.workers`` counts the first process too.
-        :param listening: the socket to accept from, which somebody else closes.
-        :param loads: the table, as this process has it, which somebody else closes.
-        :param environ: of this process; its own by default.
-        :param observer: hears of what workers log; everybody by default.
-        :param gathered: is told what workers have counted; None if they count nothing.
+        :param loaded: the configuration; ``http.workers`` includes the first process.
+        :param listening: the socket to accept from; the caller closes it.
+        :param loads: the table of this process; the caller closes it.
+        :param environ: the environment of this process; ``os.environ`` by default.
+        :param observer: receives the log events of workers; by default all global observers.
+        :param counts_receiver: receives the counts of workers; None if metrics are disabled.
         """
         self._reactor = reactor
         self._loaded = loaded
         self._listening = listening
         self._loads = loads
-        self._gathered = gathered
+        self._counts_receiver = counts_receiver
         self._environ = os.environ if environ is None else environ
         self._observer = globalLogPublisher if observer is None else observer
         self._http = loaded.configuration.http
-        self._material: CertificateBundle | None = None
+        self._bundle: CertificateBundle | None = None
         self._slots = [WorkerSlot(number) for number in range(1, self._http.workers)]
 
     def startService(self) -> None:
-        """Start the workers as soon as the reactor runs."""
+        """Start the workers when the reactor runs."""
         super().startService()
         self._reactor.callWhenRunning(self._start_all)
 
-    def set_certificate(self, material: CertificateBundle) -> None:
-        """Have all workers, also those that are not there yet, show a certificate from now on."""
-        self._material = material
+    def set_certificate(self, bundle: CertificateBundle) -> None:
+        """Send a certificate to all workers, also to those that are started later."""
+        self._bundle = bundle
         for slot in self._slots:
             if slot.process is not None:
-                slot.process.send(material)
+                slot.process.send(bundle)
 
     def stopService(self) -> Deferred[None]:
-        """Ask all workers to drain and end; fires when none is left."""
+        """Make all workers drain and end; fires when all have ended."""
         super().stopService()
         return Deferred.fromCoroutine(self._stop())
 
@@ -106,15 +124,17 @@ class WorkerSupervisor(Service):
             if slot.process is not None:
                 slot.process.send(STOP_MESSAGE)
                 ended.append(slot.process.ended)
-        late = self._reactor.callLater(self._http.draintimeout + _KILL_GRACE_S, self._kill)
+        kill_call = self._reactor.callLater(
+            self._http.draintimeout + _KILL_GRACE_S, self._kill_remaining
+        )
         await DeferredList(ended)
-        if late.active():
-            late.cancel()
+        if kill_call.active():
+            kill_call.cancel()
 
-    def _kill(self) -> None:
+    def _kill_remaining(self) -> None:
         for slot in self._slots:
             if slot.process is not None:
-                log.warn("worker {pid} does not end: killed", pid=slot.process.pid)
+                log.warn("worker {pid} did not end in time, killing it", pid=slot.process.pid)
                 slot.process.kill()
 
     def _start_all(self) -> None:
@@ -125,7 +145,7 @@ class WorkerSupervisor(Service):
         slot.restart_call = None
         if not self.running:
             return
-        process = WorkerProcess(self, slot, EventReceiver(self._observer, self._gathered))
+        process = WorkerProcess(self, slot, EventReceiver(self._observer, self._counts_receiver))
         slot.started_at = self._reactor.seconds()
         arguments = worker_command()
         null = os.open(os.devnull, os.O_RDONLY)
@@ -145,82 +165,73 @@ class WorkerSupervisor(Service):
                 },
             )
         except OSError as error:
-            self._restart_later(slot, f"a worker can not be started: {error.strerror}")
+            self._restart_later(slot, f"cannot start a worker: {error.strerror}")
             return
         finally:
             os.close(null)
         slot.process = process
-        process.send(Handover(self._loaded, slot.number, material=self._material))
+        process.send(Handover(self._loaded, slot.number, bundle=self._bundle))
 
-    def ended(self, process: WorkerProcess, reason: Failure) -> None:
-        """A worker is gone."""
+    def worker_ended(self, process: WorkerProcess, reason: Failure) -> None:
+        """Replace a worker that has ended, unless the service is stopping."""
         slot = process.slot
         slot.process = None
-        self._loads.gone(slot.number)
-        if self._gathered is not None:
-            self._gathered.process_ended(process.pid)
+        self._loads.mark_gone(slot.number)
+        if self._counts_receiver is not None:
+            self._counts_receiver.process_ended(process.pid)
         if self.running:
-            how = "" if reason.check(ProcessDone) else f": {reason.getErrorMessage()}"
-            self._restart_later(slot, f"worker {process.pid} has ended{how}")
+            suffix = "" if reason.check(ProcessDone) else f": {reason.getErrorMessage()}"
+            self._restart_later(slot, f"worker {process.pid} has ended{suffix}")
 
-    def _restart_later(self, slot: WorkerSlot, why: str) -> None:
-        early = self._reactor.seconds() - slot.started_at < _STABLE_AFTER_S
+    def _restart_later(self, slot: WorkerSlot, reason: str) -> None:
+        ended_early = self._reactor.seconds() - slot.started_at < _STABLE_AFTER_S
         slot.delay = (
             min(max(_MIN_RESTART_DELAY_S, slot.delay * 2), _MAX_RESTART_DELAY_S)
-            if early
+            if ended_early
             else _MIN_RESTART_DELAY_S
         )
-        log.warn("{why}; another one starts in {delay:.1f} s", why=why, delay=slot.delay)
+        log.warn("{reason}; another one starts in {delay:.1f} s", reason=reason, delay=slot.delay)
         slot.restart_call = self._reactor.callLater(slot.delay, self._start, slot)
 
 
-@define(eq=False)
-class WorkerSlot:
-    """The place of one worker, whoever sits there.
-
-    :ivar number: from 1; the first process is 0.
-    :ivar delay: seconds that were waited before the last start.
-    """
-
-    number: int
-    process: WorkerProcess | None = field(default=None, init=False)
-    restart_call: IDelayedCall | None = field(default=None, init=False)
-    started_at: float = field(default=0.0, init=False)
-    delay: float = field(default=0.0, init=False)
-
-
 class WorkerProcess(ProcessProtocol):
-    """One process."""
+    """The protocol of one worker process.
+
+    :ivar pid: the id of the process; 0 before it was started.
+    :ivar ended: fires when the process has ended.
+    """
 
     transport: Any
 
-    def __init__(self, workers: WorkerSupervisor, slot: WorkerSlot, reports: EventReceiver) -> None:
+    def __init__(
+        self, supervisor: WorkerSupervisor, slot: WorkerSlot, events: EventReceiver
+    ) -> None:
         self.slot = slot
         self.pid = 0
         self.ended: Deferred[None] = Deferred()
-        self._workers = workers
-        self._reports = reports
+        self._supervisor = supervisor
+        self._events = events
 
     def connectionMade(self) -> None:
-        """It was started."""
-        self.pid = self._reports.pid = self.transport.pid
+        """Log the start of the process."""
+        self.pid = self._events.pid = self.transport.pid
         log.info("worker {pid} started", pid=self.pid, **{PID_FIELD: os.getpid()})
 
     def send(self, message: object) -> None:
-        """Tell it something."""
+        """Send a message through the control pipe."""
         self.transport.writeToChild(CONTROL_FD, encode_message(message))
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the process."""
         self.transport.signalProcess("KILL")
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
-        """It logs."""
+        """Log the events that the process has written to its standard error."""
         del childFD
-        self._reports.received(data)
+        self._events.data_received(data)
 
     def processEnded(self, reason: Failure) -> None:
-        """It is gone, and all that it said was heard."""
-        self._reports.ended()
-        self._workers.ended(self, reason)
+        """Log the remaining output; the process has ended, and its pipes are closed."""
+        self._events.finish()
+        self._supervisor.worker_ended(self, reason)
         self.ended.callback(None)
