@@ -10,6 +10,7 @@ from twisted_registry.repository import catalog, layout
 from twisted_registry.repository.blobs import Blobs
 from twisted_registry.repository.cache import MAX_CONTENT_BYTES, MetadataCache, NullDescriptorCache
 from twisted_registry.repository.concurrency import KeyedLock
+from twisted_registry.repository.deletion import RepositoryDeletion
 from twisted_registry.repository.errors import translate_storage_errors
 from twisted_registry.repository.interfaces import (
     EventPublisher,
@@ -25,7 +26,7 @@ from twisted_registry.repository.recall import Recall
 from twisted_registry.repository.referrers import Referrers, ScannedRevisions
 from twisted_registry.repository.tags import Tags
 from twisted_registry.repository.trash import Deleter
-from twisted_registry.repository.uploads import RunningHashes, Uploads
+from twisted_registry.repository.uploads import RunningHashes, Uploads, find_abandoned_uploads
 from twisted_registry.storage.fallbacks import (
     bulk_lookup,
     find_presigner,
@@ -177,9 +178,6 @@ class Registry:
 
         :param before: seconds since the epoch.
         """
-        # First asked for minutes after the start.
-        from twisted_registry.repository.uploads import find_abandoned_uploads  # noqa: PLC0415
-
         return find_abandoned_uploads(self.driver, before)
 
     @translate_storage_errors
@@ -261,9 +259,6 @@ class Repository:
         """
         if not await self.exists():
             raise RegistryError(ErrorCode.NAME_UNKNOWN, detail={"name": self.name})
-        # Few repositories are ever deleted.
-        from twisted_registry.repository.deletion import RepositoryDeletion  # noqa: PLC0415
-
         return await RepositoryDeletion(
             self.driver, self.name, self.tags, self.uploads, progress
         ).delete_repository()
