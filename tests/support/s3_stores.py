@@ -15,10 +15,12 @@ from twisted_registry.storage.s3.sender import Sender
 from twisted_registry.storage.s3.transport import make_transport
 
 
-def make_client(store):
-    """Return a client of the test bucket."""
-    credentials = StaticCredentials(Credentials(store.access_key, store.secret_key))
-    address = endpoint_address(BUCKET, store.endpoint)
+def make_client(store, *, access_key="", secret_key="", bucket=BUCKET):
+    """Return a client of the test bucket, with its credentials unless others are given."""
+    credentials = StaticCredentials(
+        Credentials(access_key or store.access_key, secret_key or store.secret_key)
+    )
+    address = endpoint_address(bucket, store.endpoint)
     return S3Client(Sender(reactor, make_transport(reactor), address, credentials, "tests"))
 
 

@@ -14,9 +14,7 @@ from twisted.internet.defer import succeed
 from twisted.internet.threads import deferToThread
 
 from tests.support.s3_stores import make_client
-from twisted_registry.storage.s3.address import endpoint_address
 from twisted_registry.storage.s3.client import S3Client
-from twisted_registry.storage.s3.credentials import Credentials, StaticCredentials
 from twisted_registry.storage.s3.errors import (
     BadCredentials,
     InvalidPart,
@@ -217,7 +215,7 @@ async def test_presigned_urls(client, root):
     # It permits nothing else, and expires.
     assert (await deferToThread(ask, url, "DELETE"))[0] == 403
     assert (await deferToThread(ask, url.replace("hello", "x").replace(root, "x/")))[0] == 403
-    client.sender._clock_offset_s -= 120
+    client.sender.clock_offset_s -= 120
     assert (await deferToThread(ask, await client.presign(key, "GET", 60)))[0] == 403
 
 
@@ -225,25 +223,22 @@ async def test_presigned_urls(client, root):
 async def test_wrong_clock_is_corrected(client, root):
     await client.put_object(f"{root}a", b"x")
     for operation in (client.head_bucket, lambda: client.head_object(f"{root}a")):
-        client.sender._clock_offset_s = 3600
+        client.sender.clock_offset_s = 3600
         await operation()
-        assert abs(client.sender._clock_offset_s) < 10
+        assert abs(client.sender.clock_offset_s) < 10
 
 
 @pytest_twisted.ensureDeferred
-async def test_wrong_credentials_and_bucket(client, store):
-    sender = client.sender
-    for credentials in (
-        Credentials(store.access_key, "wrong"),
-        Credentials("nobody", store.secret_key),
+async def test_wrong_credentials_and_bucket(store):
+    for options, error in (
+        ({"secret_key": "wrong"}, BadCredentials),
+        ({"access_key": "nobody"}, BadCredentials),
+        ({"bucket": "nothing-here"}, NoSuchBucket),
     ):
-        sender._credentials = StaticCredentials(credentials)
-        with pytest.raises(BadCredentials):
+        client = make_client(store, **options)
+        with pytest.raises(error):
             await client.head_bucket()
-    sender._credentials = StaticCredentials(Credentials(store.access_key, store.secret_key))
-    sender.address = endpoint_address("nothing-here", store.endpoint)
-    with pytest.raises(NoSuchBucket):
-        await client.head_bucket()
+        await client.close()
 
 
 @pytest_twisted.ensureDeferred

@@ -175,8 +175,10 @@ def test_permanent_errors_are_not_retried(clock, status, code, kind):
         (404, b"", NotFound, "Not Found"),
         (403, b"<html><body>no</body></html>", AccessDenied, "Forbidden"),
         (599, b"", S3Error, "refused"),
-        (403, b"<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>", AccessDenied,
-         "Forbidden"),
+        (
+            403, b"<ErrorResponse><Error><Code>AccessDenied</Code></Error></ErrorResponse>",
+            AccessDenied, "Forbidden",
+        ),
     ],
 )  # fmt: skip
 def test_error_responses_without_details(clock, status, body, kind, message):

@@ -178,6 +178,7 @@ class Sender:
     :ivar address: of the bucket.
     :ivar credentials: source of the credentials; closed with the sender.
     :ivar user_agent: value of the ``User-Agent`` header.
+    :ivar clock_offset_s: clock of the store minus clock of this machine.
     """
 
     _clock: IReactorTime
@@ -187,8 +188,7 @@ class Sender:
     _user_agent: str
     _backoff: Backoff = field(factory=Backoff)
     _request_log: RequestLog = field(factory=RequestLog)
-    #: clock of the store minus clock of this machine
-    _clock_offset_s: float = 0.0
+    clock_offset_s: float = 0.0
     _signer: Signer | None = field(init=False, default=None)
 
     @inlineCallbacks
@@ -291,7 +291,7 @@ class Sender:
 
     def _store_time(self) -> float:
         """Return seconds since the epoch by the clock of the store."""
-        return self._clock.seconds() + self._clock_offset_s
+        return self._clock.seconds() + self.clock_offset_s
 
     def _correct_clock(self, error: S3Error, response: S3Response) -> ClockSkewed | None:
         """Adopt the clock of the store if it refused that of this machine.
@@ -310,15 +310,15 @@ class Sender:
         )
         if not (isinstance(error, ClockSkewed) or is_unexplained):
             return None
-        self._clock_offset_s += skew_s
+        self.clock_offset_s += skew_s
         log.warn(
             "the clocks of the store and of this machine differ, adopting that of the store:"
             " offset_s={offset_s:+.0f}",
-            offset_s=self._clock_offset_s,
+            offset_s=self.clock_offset_s,
         )
         return ClockSkewed(
             error.operation,
-            f"the clock of the store is {self._clock_offset_s:+.0f} s ahead of this machine",
+            f"the clock of the store is {self.clock_offset_s:+.0f} s ahead of this machine",
             code=error.code, status=error.status, request_id=error.request_id,
         )  # fmt: skip
 
