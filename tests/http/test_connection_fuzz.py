@@ -1,6 +1,6 @@
 """Properties of connections for any bytes, however they are split.
 
-The long run over the same properties is ``tests/fuzz/fuzz_channel.py``.
+The long run over the same properties is ``tests/fuzz/fuzz_connection.py``.
 """
 
 import re
@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.web.server import Site
 
-from tests.fuzz import fuzz_channel, fuzz_inputs
+from tests.fuzz import fuzz_connection, fuzz_inputs
 
 TOKEN = st.text("abcXYZ019-_.~", min_size=1, max_size=8).map(str.encode)
 VALUE = st.text('abc XYZ;,="/*\\\t', max_size=20).map(lambda text: text.strip().encode())
@@ -46,11 +46,11 @@ def cuts(draw, data):
 @given(st.data())
 def test_valid_requests_are_answered_however_they_are_split(data):
     stream = b"".join(data.draw(st.lists(requests(), min_size=1, max_size=4)))
-    seen, sent, closed = fuzz_channel.run(stream, [])
-    assert len(seen) == len(fuzz_channel.reference(stream))
+    seen, sent, closed = fuzz_connection.run(stream, [])
+    assert len(seen) == len(fuzz_connection.reference(stream))
     assert sent.count(b"HTTP/1.1 200 OK\r\n") == len(seen)
     assert not closed
-    fuzz_channel.check(stream, [cuts(data.draw, stream), list(range(1, len(stream)))])
+    fuzz_connection.check(stream, [cuts(data.draw, stream), list(range(1, len(stream)))])
 
 
 @given(st.data())
@@ -61,25 +61,25 @@ def test_any_bytes_keep_the_properties(data):
         st.binary(max_size=20),
     )
     stream = b"".join(data.draw(st.lists(pieces, max_size=6)))
-    fuzz_channel.check(stream, [cuts(data.draw, stream)])
+    fuzz_connection.check(stream, [cuts(data.draw, stream)])
 
 
 @given(st.randoms(use_true_random=False))
 def test_mutations_of_the_corpus_keep_the_properties(rng):
     data = fuzz_inputs.make_input(rng, fuzz_inputs.load_corpus())
-    fuzz_channel.check(data, fuzz_inputs.make_cuts(rng, len(data)))
+    fuzz_connection.check(data, fuzz_inputs.make_cuts(rng, len(data)))
 
 
 @pytest.mark.parametrize("path", sorted(fuzz_inputs.CORPUS.glob("*.http")), ids=lambda p: p.stem)
 def test_the_corpus_keeps_the_properties(path):
     data = path.read_bytes()
-    fuzz_channel.check(data, [list(range(1, len(data)))])
+    fuzz_connection.check(data, [list(range(1, len(data)))])
 
 
 def stock(some):
     """Return what twisted.web itself answers to the same requests with the same Resources."""
     seen = []
-    site = Site(fuzz_channel.Root(seen), reactor=Clock())
+    site = Site(fuzz_connection.Root(seen), reactor=Clock())
     site.log = lambda request: None
     transport = StringTransport()
     channel = site.buildProtocol(None)
@@ -93,7 +93,7 @@ def stock(some):
 @given(st.lists(requests(("/", "/a/b?c=d", "/%2e", "/x//y")), min_size=1, max_size=4))
 def test_valid_requests_are_answered_as_by_twisted_web(some):
     stream = b"".join(some)
-    seen, sent, _ = fuzz_channel.run(stream, [])
+    seen, sent, _ = fuzz_connection.run(stream, [])
     their_seen, theirs = stock(some)
     assert seen == their_seen
     # Server is not sent, and Date differs.
@@ -105,6 +105,6 @@ def test_valid_requests_are_answered_as_by_twisted_web(some):
 
 def test_the_fuzzer_detects_smuggling(monkeypatch):
     """A check of the fuzzer itself."""
-    monkeypatch.setattr(fuzz_channel, "reference", lambda _: [])
-    with pytest.raises(fuzz_channel.Broken):
-        fuzz_channel.check(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", [])
+    monkeypatch.setattr(fuzz_connection, "reference", lambda _: [])
+    with pytest.raises(fuzz_connection.Broken):
+        fuzz_connection.check(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", [])

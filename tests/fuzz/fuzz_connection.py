@@ -1,6 +1,6 @@
 """Bytes at random against the HTTP channel.
 
-    python -m tests.fuzz.fuzz_channel --seconds 600 --seed 1
+    python -m tests.fuzz.fuzz_connection --seconds 600 --seed 1
 
 Every input is a mutation of the corpus beside this file or of requests made by a grammar. It is
 read whole and in random pieces, and then must hold:
