@@ -254,7 +254,14 @@ def test_what_is_asked_wrongly(bench, arguments, said):
 def test_collections_of_both_mark_the_same(environment):
     program("docker-registry")
     done = subprocess.run(
-        [sys.executable, "-m", "bench.collecting", "--manifests=20", "--rounds=1", "--untagged"],
+        [
+            sys.executable,
+            "-m",
+            "tests.bench.collecting",
+            "--manifests=20",
+            "--rounds=1",
+            "--untagged",
+        ],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
