@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-from tests.support.processes import SERVE, Running, configured, run
+from tests.support.processes import SERVE, RegistryProcess, run, write_configuration
 from twisted_registry import __version__
 from twisted_registry.cli import COMMANDS, main
 
@@ -56,7 +56,7 @@ def test_the_version_is_printed(option, capsys):
 
 
 def test_check_prints_the_configuration_and_warnings(tmp_path, capsys):
-    path = configured(tmp_path, more="  prefixx: /x/\n")
+    path = write_configuration(tmp_path, more="  prefixx: /x/\n")
     assert main(["check", path]) == 0
     out, err = capsys.readouterr()
     assert "rootdirectory: " in out
@@ -69,7 +69,7 @@ def test_check_prints_the_configuration_and_warnings(tmp_path, capsys):
 
 
 def test_check_uses_the_environment(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("REGISTRY_CONFIGURATION_PATH", configured(tmp_path))
+    monkeypatch.setenv("REGISTRY_CONFIGURATION_PATH", write_configuration(tmp_path))
     monkeypatch.setenv("REGISTRY_HTTP_ADDR", "127.0.0.1:5999")
     assert main(["check"]) == 0
     out, err = capsys.readouterr()
@@ -78,7 +78,7 @@ def test_check_uses_the_environment(tmp_path, capsys, monkeypatch):
 
 
 def test_the_output_of_check_is_a_configuration(tmp_path, capsys):
-    assert main(["check", configured(tmp_path)]) == 0
+    assert main(["check", write_configuration(tmp_path)]) == 0
     first = capsys.readouterr().out
     again = tmp_path / "again.yml"
     again.write_text(first)
@@ -88,7 +88,7 @@ def test_the_output_of_check_is_a_configuration(tmp_path, capsys):
 
 @pytest.mark.parametrize("command", ["check", "serve"])
 def test_faults_are_printed_one_per_line(tmp_path, capsys, command):
-    path = configured(
+    path = write_configuration(
         tmp_path, "version: 0.1\nstorage:\n  inmemory: {{}}\nhttp:\n  addr: nonsense\n  net: udp\n"
     )
     with pytest.raises(SystemExit) as stopped:
@@ -127,8 +127,8 @@ def push(server, content, headers=None):
 
 
 def test_serve_logs_its_start_and_every_request(tmp_path):
-    path = configured(tmp_path)
-    with Running(*SERVE, path, cwd=tmp_path) as server:
+    path = write_configuration(tmp_path)
+    with RegistryProcess(*SERVE, path, cwd=tmp_path) as server:
         headers = {
             "Authorization": "Basic dG9wOnNlY3JldA==",
             "User-Agent": 'me/1 "x"',
@@ -159,12 +159,12 @@ def test_serve_logs_its_start_and_every_request(tmp_path):
 
 
 def test_serve_from_memory_below_a_prefix_without_access_log(tmp_path):
-    path = configured(
+    path = write_configuration(
         tmp_path,
         "version: 0.1\nlog:\n  accesslog:\n    disabled: true\nstorage: inmemory\n"
         "http:\n  addr: {addr}\n  prefix: /registry/\n",
     )
-    with Running(*SERVE, path, cwd=tmp_path) as server:
+    with RegistryProcess(*SERVE, path, cwd=tmp_path) as server:
         assert server.ask(path="/registry/v2/")[0].status == 200
         assert server.ask(path="/v2/")[0].status == 404
         status, out, lines = server.stop()
@@ -178,7 +178,7 @@ def test_serve_from_memory_below_a_prefix_without_access_log(tmp_path):
 @pytest.mark.parametrize("formatter", ["json", "logstash"])
 def test_log_lines_are_json(tmp_path, formatter):
     more = f"log:\n  level: debug\n  formatter: {formatter}\n  fields:\n    service: mine\n"
-    with Running(*SERVE, configured(tmp_path, more=more), cwd=tmp_path) as server:
+    with RegistryProcess(*SERVE, write_configuration(tmp_path, more=more), cwd=tmp_path) as server:
         headers = {"Authorization": "Bearer c2VjcmV0"}
         assert server.ask("GET", "/v2/A/tags/list", headers=headers)[0].status == 400
         status, out, lines = server.stop()
@@ -203,21 +203,21 @@ def failed_start(tmp_path, path, **environ):
 def test_a_port_in_use_is_reported(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         addr = f"127.0.0.1:{taken.getsockname()[1]}"
-        line = failed_start(tmp_path, configured(tmp_path, addr=addr))
+        line = failed_start(tmp_path, write_configuration(tmp_path, addr=addr))
     assert f"http.addr: {addr}: " in line
     assert "in use" in line
 
 
 def test_a_root_that_is_not_a_directory_is_reported(tmp_path):
     (tmp_path / "store").write_text("a file")
-    line = failed_start(tmp_path, configured(tmp_path))
+    line = failed_start(tmp_path, write_configuration(tmp_path))
     assert f"storage.filesystem.rootdirectory: {tmp_path / 'store'}: " in line
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root ignores permissions")
 def test_an_unreadable_root_is_reported(tmp_path):
     (tmp_path / "store").mkdir(mode=0)
-    line = failed_start(tmp_path, configured(tmp_path))
+    line = failed_start(tmp_path, write_configuration(tmp_path))
     assert "storage.filesystem.rootdirectory" in line
     assert "ermission" in line
 
@@ -235,10 +235,10 @@ def status_over_unix(path):
 
 def test_a_unix_socket_replaces_a_dead_one(tmp_path):
     path = tmp_path / "registry.sock"
-    configuration = configured(tmp_path, addr=path, more="  net: unix\n")
+    configuration = write_configuration(tmp_path, addr=path, more="  net: unix\n")
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
-    with Running(*SERVE, configuration, cwd=tmp_path) as server:
+    with RegistryProcess(*SERVE, configuration, cwd=tmp_path) as server:
         assert status_over_unix(path) == 200
         line = failed_start(tmp_path, configuration)
         assert "another process listens" in line
@@ -253,7 +253,7 @@ def test_a_unix_socket_replaces_a_dead_one(tmp_path):
 def test_a_unix_socket_does_not_replace_a_file(tmp_path):
     path = tmp_path / "registry.sock"
     path.write_text("precious")
-    line = failed_start(tmp_path, configured(tmp_path, addr=path, more="  net: unix\n"))
+    line = failed_start(tmp_path, write_configuration(tmp_path, addr=path, more="  net: unix\n"))
     assert str(path) in line
     assert path.read_text() == "precious"
 
@@ -272,13 +272,13 @@ def test_a_socket_of_systemd_is_used(tmp_path):
         # A client connects before the registry starts.
         with socket.create_connection(("127.0.0.1", port)) as early:
             early.sendall(b"GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            server = Running(
+            server = RegistryProcess(
                 sys.executable,
                 "-c",
                 HAND_OVER,
                 str(waiting.fileno()),
                 *SERVE[1:],
-                configured(tmp_path, addr="127.0.0.1:1"),
+                write_configuration(tmp_path, addr="127.0.0.1:1"),
                 cwd=tmp_path,
                 pass_fds=(waiting.fileno(),),
             )
@@ -293,7 +293,7 @@ def test_a_socket_of_systemd_is_used(tmp_path):
 
 def test_sockets_for_another_process_are_ignored(tmp_path):
     environ = {"LISTEN_FDS": "1", "LISTEN_PID": "1"}
-    with Running(*SERVE, configured(tmp_path), cwd=tmp_path, **environ) as server:
+    with RegistryProcess(*SERVE, write_configuration(tmp_path), cwd=tmp_path, **environ) as server:
         assert server.ask()[0].status == 200
 
 
@@ -312,8 +312,8 @@ def slow_upload(server):
 
 
 def test_a_shutdown_waits_for_an_upload_and_accepts_no_connections(tmp_path):
-    with Running(
-        *SERVE, configured(tmp_path, more="  draintimeout: 30s\n"), cwd=tmp_path
+    with RegistryProcess(
+        *SERVE, write_configuration(tmp_path, more="  draintimeout: 30s\n"), cwd=tmp_path
     ) as server:
         connection = slow_upload(server)
         server.process.terminate()
@@ -338,7 +338,7 @@ def test_a_shutdown_waits_for_an_upload_and_accepts_no_connections(tmp_path):
 
 
 def test_a_shutdown_without_draintimeout_does_not_wait(tmp_path):
-    with Running(*SERVE, configured(tmp_path), cwd=tmp_path) as server:
+    with RegistryProcess(*SERVE, write_configuration(tmp_path), cwd=tmp_path) as server:
         connection = slow_upload(server)
         status, _, lines = server.stop()
         assert status == 0
@@ -349,8 +349,8 @@ def test_a_shutdown_without_draintimeout_does_not_wait(tmp_path):
 
 
 def test_a_shutdown_waits_at_most_draintimeout(tmp_path):
-    with Running(
-        *SERVE, configured(tmp_path, more="  draintimeout: 100ms\n"), cwd=tmp_path
+    with RegistryProcess(
+        *SERVE, write_configuration(tmp_path, more="  draintimeout: 100ms\n"), cwd=tmp_path
     ) as server:
         connection = slow_upload(server)
         status, _, lines = server.stop()
@@ -360,11 +360,11 @@ def test_a_shutdown_waits_at_most_draintimeout(tmp_path):
 
 
 def test_content_survives_a_killed_process(tmp_path):
-    path = configured(tmp_path)
-    with Running(*SERVE, path, cwd=tmp_path) as server:
+    path = write_configuration(tmp_path)
+    with RegistryProcess(*SERVE, path, cwd=tmp_path) as server:
         digest = push(server, b"content")
         server.process.kill()
-    with Running(*SERVE, path, cwd=tmp_path) as server:
+    with RegistryProcess(*SERVE, path, cwd=tmp_path) as server:
         assert server.ask("GET", f"/v2/a/blobs/{digest}")[1] == b"content"
         server.process.send_signal(2)
         assert server.stop()[0] == 0

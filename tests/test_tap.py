@@ -12,7 +12,7 @@ from twisted.internet import reactor
 from twisted.logger import ILogObserver
 from twisted.python.usage import UsageError
 
-from tests.support.processes import TWISTD, Running, configured, run, wait_until
+from tests.support.processes import TWISTD, RegistryProcess, run, wait_until, write_configuration
 from twisted_registry import __version__
 from twisted_registry.app.service import RegistryService
 from twisted_registry.tap import Options, makeService
@@ -48,7 +48,7 @@ def test_version_is_printed(capsys):
 
 
 def test_make_service_opens_nothing_and_sets_the_log_observer(tmp_path):
-    service = makeService(options("--config", configured(tmp_path)), reactor)
+    service = makeService(options("--config", write_configuration(tmp_path)), reactor)
     assert isinstance(service, RegistryService)
     application = Application("registry")
     service.setServiceParent(application)
@@ -61,14 +61,14 @@ def test_make_service_opens_nothing_and_sets_the_log_observer(tmp_path):
     "parent", [{"logfile": "mine"}, {"logger": "mine"}, {"syslog": 1}, {"nodaemon": 0}]
 )
 def test_a_log_of_twistd_is_kept(tmp_path, parent):
-    parsed = options("--config", configured(tmp_path), **parent)
+    parsed = options("--config", write_configuration(tmp_path), **parent)
     application = Application("registry")
     makeService(parsed, reactor).setServiceParent(application)
     assert application.getComponent(ILogObserver) is None
 
 
 def test_errors_of_the_configuration_are_one_line_each(tmp_path):
-    path = configured(tmp_path, "version: 0.1\nhttp:\n  net: udp\n")
+    path = write_configuration(tmp_path, "version: 0.1\nhttp:\n  net: udp\n")
     with pytest.raises(SystemExit) as stopped:
         makeService(options("--config", path), reactor)
     lines = str(stopped.value.code).splitlines()
@@ -86,8 +86,8 @@ def test_twistd_lists_the_command(tmp_path):
 
 
 def test_twistd_serves(tmp_path):
-    path = configured(tmp_path, more="  draintimeout: 1s\n")
-    with Running(*TWISTD, "registry", "--config", path, cwd=tmp_path) as server:
+    path = write_configuration(tmp_path, more="  draintimeout: 1s\n")
+    with RegistryProcess(*TWISTD, "registry", "--config", path, cwd=tmp_path) as server:
         headers = {"Authorization": "Basic c2VjcmV0"}
         response, body = server.ask("GET", "/v2/", headers=headers)
         assert (response.status, body) == (200, b"{}")
@@ -112,7 +112,7 @@ def handles(process, number):
 
 
 def test_twistd_in_the_background_logs_to_its_file(tmp_path):
-    path = configured(tmp_path)
+    path = write_configuration(tmp_path)
     background = [*TWISTD[:3], "--pidfile=twistd.pid"]
     assert run(*background, "registry", "--config", path, cwd=tmp_path)[0] == 0
     process = int((tmp_path / "twistd.pid").read_text())
@@ -131,7 +131,7 @@ def test_a_failed_start_in_the_background_is_reported_at_the_terminal(tmp_path):
     text = "version: 0.1\nstorage: {{filesystem: {{rootdirectory: /dev/null/x}}}}\n"
     background = [*TWISTD[:3], "--pidfile=twistd.pid"]
     status, _, lines = run(
-        *background, "registry", "--config", configured(tmp_path, text), cwd=tmp_path
+        *background, "registry", "--config", write_configuration(tmp_path, text), cwd=tmp_path
     )
     assert status == 1
     assert "storage.filesystem.rootdirectory" in lines[0]
@@ -149,7 +149,7 @@ def test_a_failed_start_in_the_background_is_reported_at_the_terminal(tmp_path):
     ],
 )
 def test_twistd_ends_with_one_line_if_the_configuration_is_wrong(tmp_path, text):
-    path = configured(tmp_path, text)
+    path = write_configuration(tmp_path, text)
     status, out, lines = run(*TWISTD, "registry", "--config", path, cwd=tmp_path)
     assert status == 1
     (line,) = [line for line in lines if "twisted-registry: " in line]

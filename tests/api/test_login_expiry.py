@@ -11,7 +11,12 @@ from twisted.internet.task import Clock
 from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 
-from tests.support.passwords import Written, caller, entries, shown
+from tests.support.passwords import (
+    PasswordFileWriter,
+    basic_caller,
+    basic_header,
+    password_lines,
+)
 from tests.support.served_image import serve_image
 from tests.support.tokens import ISSUER, NOW, REALM, SERVICE, claims, jwk, jwks, key, mint
 from twisted_registry.auth.access import AuthenticatedPolicy, SchemeAccess, TokenScopePolicy
@@ -71,17 +76,17 @@ async def test_a_token_expires_on_an_open_connection(tmp_path):
 
 @pytest_twisted.ensureDeferred
 async def test_a_deleted_user_is_refused_on_an_open_connection(tmp_path):
-    written = Written(tmp_path / "users")
-    written.write(entries(me="secret", you="other"))
+    written = PasswordFileWriter(tmp_path / "users")
+    written.write(password_lines(me="secret", you="other"))
     access = SchemeAccess(
         make_basic_scheme("here", written.checker(), written.clock), AuthenticatedPolicy()
     )
     async with serve_image(tmp_path, access) as connected:
-        assert await statuses(connected, shown("me", "secret")) == {200}
-        written.write(entries(you="other"))
-        assert await statuses(connected, shown("me", "secret")) == {401}
-        written.write(entries(me="secret"))
-        assert await statuses(connected, shown("me", "secret")) == {200}
+        assert await statuses(connected, basic_header("me", "secret")) == {200}
+        written.write(password_lines(you="other"))
+        assert await statuses(connected, basic_header("me", "secret")) == {401}
+        written.write(password_lines(me="secret"))
+        assert await statuses(connected, basic_header("me", "secret")) == {200}
 
 
 @pytest_twisted.ensureDeferred
@@ -97,13 +102,13 @@ async def test_a_revoked_robot_is_refused_after_the_record_ttl(tmp_path):
     access = SchemeAccess(TokenScheme(Realm(), "here", signs, logins, clock), AccessPolicy(()))
     record, secret = await other.records.create("robot", "ci", None, rights=RIGHTS)
     async with serve_image(tmp_path, access) as connected:
-        identity = (await logins.authenticate_header(caller("any", secret))).identity
+        identity = (await logins.authenticate_header(basic_caller("any", secret))).identity
         derived = "Bearer " + signer.sign(TokenClaims(identity, SCOPE, record.id))
-        for shows in (shown("any", secret), derived):
+        for shows in (basic_header("any", secret), derived):
             assert await statuses(connected, shows) == {200}
         await other.records.revoke(record.id)
         clock.advance(RECORD_TTL_S)
-        for shows in (derived, shown("any", secret)):
+        for shows in (derived, basic_header("any", secret)):
             assert await statuses(connected, shows) == {401}
 
 

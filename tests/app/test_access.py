@@ -13,9 +13,9 @@ from jwt.api_jws import PyJWS
 from twisted.internet import reactor
 from twisted.logger import formatEvent, globalLogPublisher
 
-from tests.support.passwords import Counted, entries, shown
-from tests.support.processes import SERVE, Running, configured
-from tests.support.services import HTTP, MEMORY, header, running
+from tests.support.passwords import BcryptCosts, basic_header, password_lines
+from tests.support.processes import SERVE, RegistryProcess, write_configuration
+from tests.support.services import HTTP, MEMORY, header, run_service
 from tests.support.tokens import (
     ISSUER,
     REALM,
@@ -34,7 +34,7 @@ from twisted_registry.app.errors import StartError
 from twisted_registry.app.service import RegistryService
 from twisted_registry.config.loading import load
 
-ME = {"Authorization": shown("me", "secret")}
+ME = {"Authorization": basic_header("me", "secret")}
 LAYER = b"layer"
 DIGEST = f"sha256:{hashlib.sha256(LAYER).hexdigest()}"
 TOO_SHORT = "keys[0]: the key is too short or does not fit its alg"
@@ -61,7 +61,7 @@ def now_claims():
 
 
 def make_service(folder, text):
-    return RegistryService(load(configured(folder, text), {}), reactor, {}, io.StringIO())
+    return RegistryService(load(write_configuration(folder, text), {}), reactor, {}, io.StringIO())
 
 
 def start_error(folder, text):
@@ -73,11 +73,11 @@ def start_error(folder, text):
 @pytest_twisted.ensureDeferred
 async def test_a_push_checks_the_password_once(tmp_path, monkeypatch):
     users = tmp_path / "users"
-    users.write_bytes(entries(me="secret"))
+    users.write_bytes(password_lines(me="secret"))
     # Otherwise logins are not cached while the file is young.
     monkeypatch.setattr("twisted_registry.auth.password_file._MIN_AGE_NS", 0)
-    counted = Counted(monkeypatch)
-    async with running(tmp_path, guarded(users)) as ask:
+    counted = BcryptCosts(monkeypatch)
+    async with run_service(tmp_path, guarded(users)) as ask:
         response = await ask("GET", "/v2/")
         assert (response.code, header(response, "WWW-Authenticate")) == (401, CHALLENGE)
         assert (await ask("GET", "/v2/", headers=ME)).code == 200
@@ -97,7 +97,7 @@ async def test_a_push_checks_the_token_once(tmp_path, monkeypatch):
     real = PyJWS.decode
     monkeypatch.setattr(PyJWS, "decode", lambda *a, **more: checked.append(1) or real(*a, **more))
     headers = {"Authorization": f"Bearer {mint(key('P-256'), 'ES256', now_claims(), kid='k')}"}
-    async with running(tmp_path, with_tokens(jwks=keys)) as ask:
+    async with run_service(tmp_path, with_tokens(jwks=keys)) as ask:
         response = await ask("POST", "/v2/a/b/blobs/uploads/")
         scope = 'scope="repository:a/b:pull,push"'
         assert header(response, "WWW-Authenticate") == f"{TOKEN_CHALLENGE},{scope}"
@@ -119,7 +119,7 @@ async def test_rootcertbundle_and_autoredirect_are_used(tmp_path):
     bundle.write_bytes(pem(own))
     more = {"rootcertbundle": bundle, "autoredirect": "true", "autoredirectpath": "/t"}
     headers = {"Authorization": f"Bearer {mint(private, 'ES256', now_claims(), x5c=x5c(own))}"}
-    async with running(tmp_path, with_tokens(**more)) as ask:
+    async with run_service(tmp_path, with_tokens(**more)) as ask:
         response = await ask("GET", "/v2/")
         host = ask.base.removeprefix("http://")
         said = f'Bearer realm="https://{host}/t",service="{SERVICE}"'
@@ -148,11 +148,15 @@ def test_unusable_keys_end_the_start(tmp_path, more, content, said):
 @pytest_twisted.ensureDeferred
 async def test_requests_with_wrong_credentials_are_challenged_and_not_logged(tmp_path):
     users = tmp_path / "users"
-    users.write_bytes(entries(me="secret"))
+    users.write_bytes(password_lines(me="secret"))
     log = io.StringIO()
-    async with running(tmp_path, guarded(users), log) as ask:
+    async with run_service(tmp_path, guarded(users), log) as ask:
         path = f"/v2/a/blobs/uploads/?digest={DIGEST}"
-        for headers in ({}, {"Authorization": shown("me", "wrong")}, {"Authorization": "Bearer x"}):
+        for headers in (
+            {},
+            {"Authorization": basic_header("me", "wrong")},
+            {"Authorization": "Bearer x"},
+        ):
             response = await ask("POST", path, headers=headers, data=LAYER)
             assert (response.code, header(response, "WWW-Authenticate")) == (401, CHALLENGE)
         assert (await ask("HEAD", f"/v2/a/blobs/{DIGEST}", headers=ME)).code == 404
@@ -165,10 +169,10 @@ async def test_a_missing_password_file_is_created_and_its_password_logged(tmp_pa
     events = []
     globalLogPublisher.addObserver(events.append)
     try:
-        async with running(tmp_path, guarded(tmp_path / "new" / "users")) as ask:
+        async with run_service(tmp_path, guarded(tmp_path / "new" / "users")) as ask:
             told = [formatEvent(event) for event in events if "password" in event]
             (password,) = [re.search(r"user=docker password=(\S+)", line)[1] for line in told]
-            headers = {"Authorization": shown("docker", password)}
+            headers = {"Authorization": basic_header("docker", password)}
             assert (await ask("GET", "/v2/", headers=headers)).code == 200
     finally:
         globalLogPublisher.removeObserver(events.append)
@@ -177,12 +181,12 @@ async def test_a_missing_password_file_is_created_and_its_password_logged(tmp_pa
 @pytest_twisted.ensureDeferred
 async def test_a_broken_password_file_refuses_all_logins(tmp_path):
     users = tmp_path / "users"
-    users.write_bytes(entries(me="secret"))
-    async with running(tmp_path, guarded(users)) as ask:
+    users.write_bytes(password_lines(me="secret"))
+    async with run_service(tmp_path, guarded(users)) as ask:
         users.write_bytes(b"no colon\n")
         response = await ask("GET", "/v2/", headers=ME)
         assert (response.code, b"colon" in response.body) == (400, False)
-        users.write_bytes(entries(me="secret"))
+        users.write_bytes(password_lines(me="secret"))
         assert (await ask("GET", "/v2/", headers=ME)).code == 200
 
 
@@ -223,12 +227,12 @@ class Without:
 
 def test_all_processes_notice_a_changed_password_file(tmp_path):
     users = tmp_path / "users"
-    users.write_bytes(entries(me="secret"))
+    users.write_bytes(password_lines(me="secret"))
     more = f"  workers: 2\nauth: {{htpasswd: {{realm: here, path: {users}}}}}\n"
-    with Running(*SERVE, configured(tmp_path, more=more), cwd=tmp_path) as server:
+    with RegistryProcess(*SERVE, write_configuration(tmp_path, more=more), cwd=tmp_path) as server:
         assert {server.ask(headers=ME)[0].status for _ in range(10)} == {200}
-        users.write_bytes(entries(you="secret"))
+        users.write_bytes(password_lines(you="secret"))
         assert {server.ask(headers=ME)[0].status for _ in range(10)} == {401}
         status, out, lines = server.stop()
     assert status == 0
-    assert shown("me", "secret").split()[1] not in out + "".join(lines)
+    assert basic_header("me", "secret").split()[1] not in out + "".join(lines)

@@ -12,7 +12,7 @@ from http.client import HTTPConnection
 import bcrypt
 import pytest
 
-from tests.support.processes import CONFIGURATION, SERVE, Running, configured, run
+from tests.support.processes import CONFIGURATION, SERVE, RegistryProcess, run, write_configuration
 from twisted_registry.app.debug import is_loopback
 from twisted_registry.config.http import parse_address
 
@@ -20,8 +20,8 @@ DEBUG = "  debug: {{addr: '127.0.0.1:0', prometheus: {{enabled: true, path: /a/m
 
 
 def started(folder, more=""):
-    path = configured(folder, CONFIGURATION + DEBUG + more)
-    return Running(*SERVE, path, cwd=folder)
+    path = write_configuration(folder, CONFIGURATION + DEBUG + more)
+    return RegistryProcess(*SERVE, path, cwd=folder)
 
 
 def asking(server):
@@ -135,7 +135,7 @@ def test_starting_a_task_needs_the_right_admin_with_access_rules(tmp_path):
 def test_the_watermark_is_shown_in_pages_metrics_and_responses(tmp_path):
     marks = "storage:\n  maintenance: {{watermark: {{warn: 1%, refuse: 100%}}}}\n"
     text = (CONFIGURATION + DEBUG).replace("storage:\n", marks)
-    with Running(*SERVE, configured(tmp_path, text), cwd=tmp_path) as server:
+    with RegistryProcess(*SERVE, write_configuration(tmp_path, text), cwd=tmp_path) as server:
         ask = asking(server)
         for _ in range(200):
             shown = json.loads(ask("/debug/maintenance")[1])["watermark"]
@@ -155,8 +155,8 @@ def read_tasks(ask):
 
 
 def test_metrics_sum_the_counts_of_all_processes(tmp_path):
-    path = configured(tmp_path, CONFIGURATION + DEBUG + "  workers: 2\n")
-    with Running(*SERVE, path, cwd=tmp_path) as server:
+    path = write_configuration(tmp_path, CONFIGURATION + DEBUG + "  workers: 2\n")
+    with RegistryProcess(*SERVE, path, cwd=tmp_path) as server:
         ask = asking(server)
         while not any("serving as worker" in line for line in server.lines):
             time.sleep(0.05)
@@ -186,7 +186,7 @@ def test_an_address_in_use_ends_the_start(tmp_path):
         (taken,) = {found[1] for line in server.lines if (found := re.search(pattern, line))}
         other = tmp_path / "other"
         other.mkdir()
-        path = configured(other, CONFIGURATION + f"  debug: {{{{addr: '{taken}'}}}}\n")
+        path = write_configuration(other, CONFIGURATION + f"  debug: {{{{addr: '{taken}'}}}}\n")
         status, _, err = run(*SERVE, path, cwd=other)
         assert status == 1
         assert err[-1] == (f"twisted-registry: http.debug.addr: {taken}: Address already in use")
@@ -198,7 +198,7 @@ def test_metrics_without_the_extra_end_the_start(tmp_path):
         "import sys; sys.modules['prometheus_client'] = None\n"
         "from twisted_registry.cli import main; sys.exit(main(sys.argv[1:]))"
     )
-    path = configured(tmp_path, CONFIGURATION + DEBUG)
+    path = write_configuration(tmp_path, CONFIGURATION + DEBUG)
     status, _, err = run(sys.executable, "-c", script, "serve", path, cwd=tmp_path)
     assert status == 1
     assert err == [

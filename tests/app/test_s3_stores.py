@@ -15,7 +15,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
 
 from tests.storage.s3.scripted_server import Script, Store, answer
-from tests.support.processes import ROOT, SERVE, TWISTD, Running, run
+from tests.support.processes import ROOT, SERVE, TWISTD, RegistryProcess, run
 from twisted_registry.app.errors import StartError
 from twisted_registry.app.s3 import BucketCheck, find_misconfiguration, make_s3_driver
 from twisted_registry.app.service import RegistryService
@@ -267,7 +267,7 @@ def configured(tmp_path, store, **changed):
 
 def test_start_logs_the_bucket(tmp_path, object_stores):
     path = configured(tmp_path, object_stores.get("moto"))
-    with Running(*SERVE, path, cwd=tmp_path) as running:
+    with RegistryProcess(*SERVE, path, cwd=tmp_path) as running:
         assert any("objects in the bucket registry of http://127" in one for one in running.lines)
         status, _, lines = running.stop()
     assert status == 0
@@ -326,7 +326,7 @@ def test_example_configuration_works(tmp_path, object_stores):
     path.write_text(text)
     content = uuid4().bytes
     digest = f"sha256:{sha256(content).hexdigest()}"
-    with Running(*SERVE, path, cwd=tmp_path) as running:
+    with RegistryProcess(*SERVE, path, cwd=tmp_path) as running:
         pushed, _ = running.ask("POST", f"/v2/a/blobs/uploads/?digest={digest}", content)
         assert pushed.status == 201
         pulled, _ = running.ask("GET", f"/v2/a/blobs/{digest}")

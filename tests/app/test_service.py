@@ -14,8 +14,8 @@ from twisted.internet import reactor
 from twisted.internet.task import Clock
 from twisted.logger import formatEvent, globalLogPublisher
 
-from tests.support.processes import CONFIGURATION, configured
-from tests.support.services import HTTP, MEMORY, header, running
+from tests.support.processes import CONFIGURATION, write_configuration
+from tests.support.services import HTTP, MEMORY, header, run_service
 from twisted_registry.app.errors import StartError
 from twisted_registry.app.listener import initial_environment
 from twisted_registry.app.service import RegistryService
@@ -36,7 +36,7 @@ async def push(ask):
 @pytest_twisted.ensureDeferred
 async def test_push_and_pull_are_served_and_logged(tmp_path, text):
     log = io.StringIO()
-    async with running(tmp_path, text.replace("{addr}", "127.0.0.1:0"), log) as ask:
+    async with run_service(tmp_path, text.replace("{addr}", "127.0.0.1:0"), log) as ask:
         assert (await ask("GET", "/")).code == 200
         await push(ask)
         assert (await ask("GET", f"/v2/a/blobs/{DIGEST}")).body == LAYER
@@ -52,7 +52,7 @@ async def test_push_and_pull_are_served_and_logged(tmp_path, text):
 @pytest_twisted.ensureDeferred
 async def test_the_access_log_can_be_disabled(tmp_path):
     log = io.StringIO()
-    async with running(
+    async with run_service(
         tmp_path, MEMORY + HTTP + "log:\n  accesslog:\n    disabled: true\n", log
     ) as ask:
         assert (await ask("GET", "/v2/")).code == 200
@@ -63,7 +63,7 @@ async def test_the_access_log_can_be_disabled(tmp_path):
 @pytest_twisted.ensureDeferred
 async def test_deletes_are_enabled_by_storage_delete(tmp_path, enabled, status):
     text = MEMORY + f"  delete:\n    enabled: {enabled}\n" + HTTP
-    async with running(tmp_path, text) as ask:
+    async with run_service(tmp_path, text) as ask:
         await push(ask)
         assert (await ask("DELETE", f"/v2/a/blobs/{DIGEST}")).code == status
 
@@ -71,7 +71,7 @@ async def test_deletes_are_enabled_by_storage_delete(tmp_path, enabled, status):
 @pytest_twisted.ensureDeferred
 async def test_a_read_only_registry_refuses_uploads(tmp_path):
     text = MEMORY + "  maintenance:\n    readonly:\n      enabled: true\n" + HTTP
-    async with running(tmp_path, text) as ask:
+    async with run_service(tmp_path, text) as ask:
         assert (await ask("POST", "/v2/a/blobs/uploads/")).code == 405
 
 
@@ -79,7 +79,7 @@ def maintenance_tasks(folder, maintenance):
     text = f"{MEMORY}  maintenance: {maintenance}\n{HTTP}" if maintenance else MEMORY + HTTP
     text = text.replace("{{}}", "{}").replace("{", "{{").replace("}", "}}")
     clock = Clock()
-    service = RegistryService(load(configured(folder, text), {}), clock, {}, io.StringIO())
+    service = RegistryService(load(write_configuration(folder, text), {}), clock, {}, io.StringIO())
     if "maintenance" not in service.namedServices:
         return clock, {}
     return clock, {task.name: task for task in service.getServiceNamed("maintenance")}
@@ -132,7 +132,7 @@ def test_the_scrub_runs_as_configured(tmp_path):
 )
 @pytest_twisted.ensureDeferred
 async def test_locations_follow_host_and_relativeurls(tmp_path, keys, start):
-    async with running(tmp_path, MEMORY + HTTP + keys) as ask:
+    async with run_service(tmp_path, MEMORY + HTTP + keys) as ask:
         response = await ask("POST", "/v2/a/blobs/uploads/")
         assert header(response, "Location").startswith(start.format(base=ask.base))
 
@@ -140,7 +140,7 @@ async def test_locations_follow_host_and_relativeurls(tmp_path, keys, start):
 @pytest_twisted.ensureDeferred
 async def test_prefix_and_headers_are_used(tmp_path):
     text = MEMORY + HTTP + "  prefix: /deep/er/\n  headers:\n    X-Mine: [one, two]\n"
-    async with running(tmp_path, text) as ask:
+    async with run_service(tmp_path, text) as ask:
         response = await ask("GET", "/deep/er/v2/")
         assert response.code == 200
         assert header(response, "X-Mine") == "one, two"
@@ -150,7 +150,7 @@ async def test_prefix_and_headers_are_used(tmp_path):
 @pytest_twisted.ensureDeferred
 async def test_limits_of_catalog_and_tags_are_used(tmp_path):
     text = MEMORY + HTTP + "catalog:\n  maxentries: 1\ntags:\n  maxtags: 1\n"
-    async with running(tmp_path, text) as ask:
+    async with run_service(tmp_path, text) as ask:
         assert (await ask("GET", "/v2/_catalog?n=2")).code == 400
         for tag in ("one", "two"):
             response = await ask(
@@ -166,7 +166,7 @@ async def test_limits_of_requests_are_used(tmp_path):
     text = MEMORY + HTTP + (
         "  limits:\n    manifestbytes: 5MiB\n    urlbytes: 1024\n    headerbytes: 2048\n"
     )  # fmt: skip
-    async with running(tmp_path, text) as ask:
+    async with run_service(tmp_path, text) as ask:
         headers = {"Content-Type": "x/y"}
         for size, status in ((5 * 1024 * 1024, 201), (5 * 1024 * 1024 + 1, 413)):
             response = await ask("PUT", "/v2/a/manifests/x", data=b"x" * size, headers=headers)
@@ -194,7 +194,7 @@ async def test_validation_and_policy_are_used(tmp_path, keys, manifest, status):
         "sparse": ("index", f'{{"schemaVersion":2,"manifests":[{one}]}}'),
     }[manifest]
     headers = {"Content-Type": f"application/vnd.oci.image.{kind}.v1+json"}
-    async with running(tmp_path, MEMORY + HTTP + keys) as ask:
+    async with run_service(tmp_path, MEMORY + HTTP + keys) as ask:
         response = await ask("PUT", "/v2/a/manifests/x", data=content.encode(), headers=headers)
         assert response.code == status
 
@@ -203,12 +203,12 @@ async def test_validation_and_policy_are_used(tmp_path, keys, manifest, status):
 async def test_uploads_continue_at_a_registry_with_the_same_secret(tmp_path):
     """A registry with the same store and another secret does not know them."""
     text = CONFIGURATION.replace("{addr}", "127.0.0.1:0")
-    async with running(tmp_path, text) as ask:
+    async with run_service(tmp_path, text) as ask:
         response = await ask("POST", "/v2/a/blobs/uploads/")
         location = header(response, "Location").removeprefix(ask.base)
-    async with running(tmp_path, text.replace("do-not-tell", "something else")) as ask:
+    async with run_service(tmp_path, text.replace("do-not-tell", "something else")) as ask:
         assert (await ask("PATCH", location, data=LAYER)).code == 404
-    async with running(tmp_path, text) as ask:
+    async with run_service(tmp_path, text) as ask:
         assert (await ask("PATCH", location, data=LAYER)).code == 202
 
 
@@ -216,7 +216,7 @@ async def test_uploads_continue_at_a_registry_with_the_same_secret(tmp_path):
 async def test_an_address_in_use_ends_the_start(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         addr = f"127.0.0.1:{taken.getsockname()[1]}"
-        loaded = load(configured(tmp_path, addr=addr), {})
+        loaded = load(write_configuration(tmp_path, addr=addr), {})
         service = RegistryService(loaded, reactor, {}, io.StringIO())
         with pytest.raises(StartError, match=f"http.addr: {addr}: .*in use"):
             service.privilegedStartService()
@@ -240,7 +240,7 @@ async def test_warnings_and_the_address_are_logged(tmp_path, keys, expected):
 
     globalLogPublisher.addObserver(observe)
     try:
-        async with running(tmp_path, MEMORY + HTTP + keys):
+        async with run_service(tmp_path, MEMORY + HTTP + keys):
             pass
     finally:
         globalLogPublisher.removeObserver(observe)
@@ -251,13 +251,15 @@ async def test_warnings_and_the_address_are_logged(tmp_path, keys, expected):
 def test_manifestbytes_limits_the_manifest_cache(tmp_path):
     for said, wanted in (("", 64 * 2**20), ("  cache: {{manifestbytes: 1MiB}}\n", 2**20)):
         text = MEMORY + said + HTTP
-        service = RegistryService(load(configured(tmp_path, text), {}), Clock(), {}, io.StringIO())
+        service = RegistryService(
+            load(write_configuration(tmp_path, text), {}), Clock(), {}, io.StringIO()
+        )
         assert service.registry.max_content_bytes == wanted
 
 
 def test_a_root_directory_that_is_a_file_ends_the_start(tmp_path):
     (tmp_path / "store").write_text("")
-    service = RegistryService(load(configured(tmp_path), {}), reactor, {}, io.StringIO())
+    service = RegistryService(load(write_configuration(tmp_path), {}), reactor, {}, io.StringIO())
     with pytest.raises(StartError, match=r"storage\.filesystem\.rootdirectory: "):
         service.privilegedStartService()
 
@@ -265,7 +267,7 @@ def test_a_root_directory_that_is_a_file_ends_the_start(tmp_path):
 def test_a_root_directory_that_is_not_writable_ends_the_start(tmp_path, monkeypatch):
     # The tests may run as root, for whom every directory is writable.
     monkeypatch.setattr("os.access", lambda path, mode: not mode & os.W_OK)
-    service = RegistryService(load(configured(tmp_path), {}), reactor, {}, io.StringIO())
+    service = RegistryService(load(write_configuration(tmp_path), {}), reactor, {}, io.StringIO())
     with pytest.raises(StartError, match="is not writable"):
         service.privilegedStartService()
 
@@ -292,7 +294,7 @@ async def test_access_rules_are_enforced(tmp_path):
         "  - {{repositories: [open/*], anonymous: true, allow: [pull]}}\n"
         "  - {{repositories: [open/*], users: [silly], allow: [push]}}\n"
     )
-    async with running(tmp_path, MEMORY + HTTP + more) as ask:
+    async with run_service(tmp_path, MEMORY + HTTP + more) as ask:
         known = {"Authorization": "x"}
         for name, headers, method, status in (
             ("open/a", {}, "GET", 404),
@@ -310,7 +312,7 @@ async def test_access_rules_are_enforced(tmp_path):
 @pytest_twisted.ensureDeferred
 async def test_access_without_auth_applies_to_anonymous_callers(tmp_path):
     more = "access:\n  anonymous: [pull]\n"
-    async with running(tmp_path, MEMORY + HTTP + more) as ask:
+    async with run_service(tmp_path, MEMORY + HTTP + more) as ask:
         assert (await ask("GET", "/v2/")).code == 200
         assert (await ask("GET", "/v2/a/tags/list")).code == 404
         response = await ask("POST", "/v2/a/blobs/uploads/")
@@ -321,7 +323,7 @@ async def test_access_without_auth_applies_to_anonymous_callers(tmp_path):
 @pytest_twisted.ensureDeferred
 async def test_requests_without_a_login_are_challenged(tmp_path):
     more = "auth:\n  silly:\n    realm: r\n    service: s\n"
-    async with running(tmp_path, MEMORY + HTTP + more) as ask:
+    async with run_service(tmp_path, MEMORY + HTTP + more) as ask:
         response = await ask("GET", "/v2/")
         assert response.code == 401
         assert header(response, "WWW-Authenticate") == 'Bearer realm="r",service="s"'

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.support.processes import ROOT, Running, configured, run
+from tests.support.processes import ROOT, RegistryProcess, run, write_configuration
 
 #: Prints all imported modules at the end of the process.
 PRINT_MODULES = """
@@ -71,8 +71,8 @@ def push_and_pull(server):
 
 
 def test_a_serving_registry_has_imported_nothing_heavy(tmp_path, bare):
-    command = (sys.executable, "-c", COMMAND, "serve", configured(tmp_path))
-    with Running(*command, cwd=tmp_path) as server:
+    command = (sys.executable, "-c", COMMAND, "serve", write_configuration(tmp_path))
+    with RegistryProcess(*command, cwd=tmp_path) as server:
         push_and_pull(server)
         status, out, _ = server.stop()
     assert status == 0
@@ -90,7 +90,7 @@ def test_version_and_help_import_neither_twisted_nor_yaml(tmp_path, argument):
 
 
 def test_check_imports_no_twisted(tmp_path):
-    path = configured(tmp_path)
+    path = write_configuration(tmp_path)
     status, out, _ = run(sys.executable, "-c", COMMAND, "check", path, cwd=tmp_path)
     assert status == 0
     assert not [name for name in imported(out) if name.partition(".")[0] == "twisted"]
@@ -98,7 +98,7 @@ def test_check_imports_no_twisted(tmp_path):
 
 @pytest.mark.parametrize("command", ["garbage-collect", "fsck", "retention"])
 def test_a_command_imports_no_http_server(tmp_path, command):
-    path = configured(tmp_path)
+    path = write_configuration(tmp_path)
     (tmp_path / "store").mkdir(exist_ok=True)
     _, out, _ = run(sys.executable, "-c", COMMAND, command, "--dry-run", path, cwd=tmp_path)
     modules = imported(out)

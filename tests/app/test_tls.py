@@ -15,7 +15,15 @@ import pytest
 from twisted.internet.task import Clock
 
 from tests.support.certificates import Authority
-from tests.support.processes import SERVE, TWISTD, Running, configured, environment, run, wait_until
+from tests.support.processes import (
+    SERVE,
+    TWISTD,
+    RegistryProcess,
+    environment,
+    run,
+    wait_until,
+    write_configuration,
+)
 from twisted_registry.app.errors import StartError
 from twisted_registry.app.tls import TLSService
 from twisted_registry.config.loading import load
@@ -31,8 +39,8 @@ def tls_of(folder, more=""):
 
 
 def test_push_and_pull_over_tls(tmp_path):
-    path = configured(tmp_path, more=tls_of(tmp_path))
-    with Running(*SERVE, path, cwd=tmp_path, secure=AUTHORITY.client()) as served:
+    path = write_configuration(tmp_path, more=tls_of(tmp_path))
+    with RegistryProcess(*SERVE, path, cwd=tmp_path, secure=AUTHORITY.client()) as served:
         assert any(f"listening on https://127.0.0.1:{served.port}" in line for line in served.lines)
         response, _ = served.ask("POST", "/v2/a/blobs/uploads/")
         location = response.getheader("Location")
@@ -50,8 +58,8 @@ def test_push_and_pull_over_tls(tmp_path):
 
 
 def test_the_last_response_of_a_drain_arrives(tmp_path):
-    path = configured(tmp_path, more="  draintimeout: 30s\n" + tls_of(tmp_path))
-    with Running(*SERVE, path, cwd=tmp_path, secure=AUTHORITY.client()) as served:
+    path = write_configuration(tmp_path, more="  draintimeout: 30s\n" + tls_of(tmp_path))
+    with RegistryProcess(*SERVE, path, cwd=tmp_path, secure=AUTHORITY.client()) as served:
         location = served.ask("POST", "/v2/a/blobs/uploads/")[0].getheader("Location")
         connection = served.connection()
         connection.putrequest("PATCH", location)
@@ -69,8 +77,8 @@ def test_the_last_response_of_a_drain_arrives(tmp_path):
 
 
 def test_clients_without_tls_or_with_an_old_version_are_refused(tmp_path):
-    path = configured(tmp_path, more=tls_of(tmp_path))
-    with Running(*SERVE, path, cwd=tmp_path, secure=AUTHORITY.client()) as served:
+    path = write_configuration(tmp_path, more=tls_of(tmp_path))
+    with RegistryProcess(*SERVE, path, cwd=tmp_path, secure=AUTHORITY.client()) as served:
         with socket.create_connection(("127.0.0.1", served.port)) as plain:
             plain.sendall(b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n")
             assert b"200" not in plain.recv(1000)
@@ -95,8 +103,11 @@ def test_clientcas_require_a_client_certificate(tmp_path):
     authorities.write_bytes(AUTHORITY.pem)
     more = tls_of(tmp_path, f"    clientcas: [{authorities}]\n")
     paths = AUTHORITY.issue(client=True).write(tmp_path, "client")
-    with Running(
-        *SERVE, configured(tmp_path, more=more), cwd=tmp_path, secure=AUTHORITY.client(paths)
+    with RegistryProcess(
+        *SERVE,
+        write_configuration(tmp_path, more=more),
+        cwd=tmp_path,
+        secure=AUTHORITY.client(paths),
     ) as served:
         assert served.ask()[0].status == 200
         served.secure = AUTHORITY.client()
@@ -119,8 +130,8 @@ def test_clientusers_identify_callers_by_certificate(tmp_path):
         for name in ("ci-7", "ada")
     )
     start = ("POST", "/v2/a/blobs/uploads/")
-    with Running(
-        *SERVE, configured(tmp_path, more=more), cwd=tmp_path, secure=AUTHORITY.client()
+    with RegistryProcess(
+        *SERVE, write_configuration(tmp_path, more=more), cwd=tmp_path, secure=AUTHORITY.client()
     ) as served:
         assert served.ask(*start)[0].status == 403
         served.secure = unknown
@@ -132,8 +143,8 @@ def test_clientusers_identify_callers_by_certificate(tmp_path):
 
 
 def test_tls_on_a_unix_socket(tmp_path):
-    path = configured(tmp_path, addr=f"unix:{tmp_path / 's'}", more=tls_of(tmp_path))
-    with Running(*SERVE, path, cwd=tmp_path) as served:
+    path = write_configuration(tmp_path, addr=f"unix:{tmp_path / 's'}", more=tls_of(tmp_path))
+    with RegistryProcess(*SERVE, path, cwd=tmp_path) as served:
         assert any(f"unix socket {tmp_path / 's'} with TLS" in line for line in served.lines)
         with socket.socket(socket.AF_UNIX) as plain:
             plain.connect(str(tmp_path / "s"))
@@ -144,8 +155,8 @@ def test_tls_on_a_unix_socket(tmp_path):
 
 @pytest.mark.parametrize("command", [SERVE, TWISTED])
 def test_sighup_reloads_the_certificate(tmp_path, command):
-    path = configured(tmp_path, more=tls_of(tmp_path))
-    with Running(*command, path, cwd=tmp_path, secure=AUTHORITY.client()) as served:
+    path = write_configuration(tmp_path, more=tls_of(tmp_path))
+    with RegistryProcess(*command, path, cwd=tmp_path, secure=AUTHORITY.client()) as served:
         connection = served.connection()
         connection.connect()
         AUTHORITY.issue("127.0.0.1", "more.example").write(tmp_path)
@@ -161,14 +172,14 @@ def test_sighup_reloads_the_certificate(tmp_path, command):
 
 
 def test_sighup_without_tls_is_logged(tmp_path):
-    with Running(*SERVE, configured(tmp_path), cwd=tmp_path) as served:
+    with RegistryProcess(*SERVE, write_configuration(tmp_path), cwd=tmp_path) as served:
         served.process.send_signal(signal.SIGHUP)
         wait_until(lambda: any("no certificates to reload" in line for line in served.lines))
         assert served.ask()[0].status == 200
 
 
 def test_a_closed_terminal_ends_the_registry(tmp_path):
-    path = configured(tmp_path)
+    path = write_configuration(tmp_path)
     child, terminal = pty.fork()
     if child == 0:
         try:
@@ -208,7 +219,7 @@ def replace_certificate(folder):
     ],
 )
 def test_an_unusable_certificate_ends_the_start_with_one_line(tmp_path, command, spoil):
-    path = configured(tmp_path, more=tls_of(tmp_path))
+    path = write_configuration(tmp_path, more=tls_of(tmp_path))
     said = spoil(tmp_path)
     status, _, lines = run(*command, path, cwd=tmp_path)
     assert status == 1
@@ -219,14 +230,14 @@ def test_an_unusable_certificate_ends_the_start_with_one_line(tmp_path, command,
 @pytest.mark.skipif(not missing_ciphers(["DES-CBC3-SHA"]), reason="this OpenSSL has them all")
 def test_an_unknown_cipher_ends_the_start(tmp_path):
     more = tls_of(tmp_path, "    ciphersuites: [TLS_RSA_WITH_3DES_EDE_CBC_SHA]\n")
-    status, _, (line,) = run(*SERVE, configured(tmp_path, more=more), cwd=tmp_path)
+    status, _, (line,) = run(*SERVE, write_configuration(tmp_path, more=more), cwd=tmp_path)
     assert status == 1
     assert line.endswith("ciphersuites: this OpenSSL has no DES-CBC3-SHA (its name for it)")
 
 
 def test_letsencrypt_without_the_extra_acme_names_it(tmp_path, monkeypatch):
     more = f"  tls:\n    letsencrypt: {{cachefile: {tmp_path}/acme, hosts: [a.example]}}\n"
-    configuration = load(configured(tmp_path, more=more), {}).configuration
+    configuration = load(write_configuration(tmp_path, more=more), {}).configuration
     for name in [name for name in sys.modules if name.startswith("twisted_registry.acme.")]:
         if not name.endswith((".cache", ".selfsigned")):
             monkeypatch.delitem(sys.modules, name)

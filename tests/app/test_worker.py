@@ -18,7 +18,7 @@ from twisted.internet import reactor
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.task import deferLater
 
-from tests.support.processes import configured
+from tests.support.processes import write_configuration
 from twisted_registry.app import process, worker
 from twisted_registry.app.errors import StartError
 from twisted_registry.app.service import RegistryService
@@ -30,7 +30,7 @@ from twisted_registry.workers.port import LoadTable
 
 @pytest.fixture
 def loaded(tmp_path):
-    return load(configured(tmp_path, more="  workers: 2\n"), {})
+    return load(write_configuration(tmp_path, more="  workers: 2\n"), {})
 
 
 async def status(port):
@@ -95,7 +95,7 @@ async def test_first_process_and_worker_share_connections_and_drain(loaded, monk
 @pytest_twisted.ensureDeferred
 async def test_a_single_process_starts_no_workers(tmp_path, monkeypatch):
     monkeypatch.setattr("twisted_registry.app.service.WorkerSupervisor", None)
-    service = RegistryService(load(configured(tmp_path), {}), reactor, {}, io.StringIO())
+    service = RegistryService(load(write_configuration(tmp_path), {}), reactor, {}, io.StringIO())
     service.privilegedStartService()
     assert service.is_first
     assert "workers" not in service.namedServices
@@ -235,12 +235,12 @@ def test_the_access_log_is_locked_with_several_processes(loaded, tmp_path, monke
         stream = process.open_access_log(loaded)
         stream.write("line\n")
         assert (tmp_path / "out").read_text() == "line\n"
-        single = load(configured(tmp_path), {})
+        single = load(write_configuration(tmp_path), {})
         assert process.open_access_log(single) is out
 
 
 def test_log_lines_name_the_process_with_several_processes(loaded, tmp_path):
-    single = load(configured(tmp_path), {})
+    single = load(write_configuration(tmp_path), {})
     assert isinstance(process.make_configured_observer(loaded), ProcessIdObserver)
     assert not isinstance(process.make_configured_observer(single), ProcessIdObserver)
 

@@ -14,8 +14,8 @@ from twisted.logger import eventAsText, globalLogPublisher
 
 from tests.support.http_client import RegistryClient
 from tests.support.manifests import descriptor, digest_of, image
-from tests.support.passwords import entries, shown
-from tests.support.services import HTTP, running
+from tests.support.passwords import basic_header, password_lines
+from tests.support.services import HTTP, run_service
 from tests.support.tokens import ISSUER, REALM, SERVICE, claims, jwk, jwks, key, mint
 
 PASSWORDS, SIGNED, OWN = "passwords", "tokens of another", "tokens of its own"
@@ -67,13 +67,13 @@ class Defended:
     api: RegistryClient
     access_log: io.StringIO
     events: list[str]
-    shown: list[str] = field(factory=list)
+    basic_header: list[str] = field(factory=list)
 
     async def __call__(self, user, method, target, headers=(), body=None):
         """A request by somebody who logs in as clients do, or by a stranger (``""``)."""
         sent = dict(headers)
         if user and self.kind == PASSWORDS:
-            sent["Authorization"] = shown(user, USERS[user])
+            sent["Authorization"] = basic_header(user, USERS[user])
         elif user:
             asked = await self.api.request_target(
                 method, target, sent, None if body is None else b""
@@ -91,7 +91,7 @@ class Defended:
             return mint(key("P-256"), "ES256", self.claims(user, scope), kid="k")
         target = f"/auth/token?scope={quote(scope)}"
         given = await self.api.request_target(
-            "GET", target, {"Authorization": shown(user, USERS[user])}
+            "GET", target, {"Authorization": basic_header(user, USERS[user])}
         )
         assert given.status == 200
         return given.json()["token"]
@@ -141,7 +141,7 @@ def section(kind, folder, more=""):
             f"realm: {REALM}, service: {SERVICE}, issuer: {ISSUER}, jwks: {folder}/keys.json{more}"
         )
         return f"auth:\n  token: {{{{{said}}}}}\n{RULES}"
-    (folder / "users").write_bytes(entries(**USERS))
+    (folder / "users").write_bytes(password_lines(**USERS))
     tokens = "" if kind == OWN else "  tokens: {{disabled: true}}\n"
     return f"auth:\n  htpasswd: {{{{realm: here, path: {folder}/users}}}}\n{RULES}{tokens}"
 
@@ -163,7 +163,7 @@ async def defended(kind, folder, http="", token="", more=""):
 
     text = STORE + HTTP + f"  secret: {SERVER_SECRET}\n{http}" + section(kind, folder, token) + more
     globalLogPublisher.addObserver(observe)
-    async with running(folder, text, access_log) as ask:
+    async with run_service(folder, text, access_log) as ask:
         parts = urlsplit(ask.base)
         api = RegistryClient(SimpleNamespace(host=parts.netloc, port=parts.port))
         world = Defended(kind, folder, api, access_log, events)

@@ -15,7 +15,7 @@ import pytest_twisted
 from twisted.internet import reactor
 
 from tests.attacks.defended import OWN, PASSWORDS, SIGNED, TARGET, USERS
-from tests.support.passwords import Counted, shown
+from tests.support.passwords import BcryptCosts, basic_header
 from tests.support.tokens import (
     SECRET,
     certificate,
@@ -131,7 +131,7 @@ async def test_a_forged_token_is_refused(world, name):
     elif forged:
         assert challenge.endswith('scope="repository:secret/app:pull",error="invalid_token"')
     # Neither is it a password.
-    await world.refuses(shown("root", forged))
+    await world.refuses(basic_header("root", forged))
     assert await world.serves()
 
 
@@ -168,10 +168,10 @@ async def test_credentials_of_another_scheme_are_refused(world):
 
     own = await world.token("root", SCOPE) if world.kind == OWN else "eyJ"
     good = {
-        PASSWORDS: {shown("root", USERS["root"])},
+        PASSWORDS: {basic_header("root", USERS["root"])},
         SIGNED: {"Bearer " + mint(TRUSTED, "ES256", world.claims("root", SCOPE), kid="k")},
         # A name and a password do there too, for those who know no tokens.
-        OWN: {f"Bearer {own}", shown("root", USERS["root"])},
+        OWN: {f"Bearer {own}", basic_header("root", USERS["root"])},
     }
     for shows in set().union(*good.values()):
         assert await status(shows) == (200 if shows in good[world.kind] else 401)
@@ -196,8 +196,8 @@ HEADERS = {
     "X-SSL-Client-Verify": "SUCCESS",
     "X-SSL-Client-S-DN": "CN=root",
     "Cookie": "user=root; session=1",
-    "Proxy-Authorization": shown("root", USERS["root"]),
-    "X-Registry-Auth": shown("root", USERS["root"]),
+    "Proxy-Authorization": basic_header("root", USERS["root"]),
+    "X-Registry-Auth": basic_header("root", USERS["root"]),
 }
 
 
@@ -230,7 +230,7 @@ async def test_two_authorization_headers_give_no_more_access_than_one(world):
 
 async def _shown(world, user):
     if world.kind == PASSWORDS:
-        return {"Authorization": shown(user, USERS[user])}
+        return {"Authorization": basic_header(user, USERS[user])}
     return {"Authorization": f"Bearer {await world.token(user, 'repository:team/app:pull')}"}
 
 
@@ -240,7 +240,7 @@ async def test_an_unknown_name_costs_what_a_wrong_password_does(world, monkeypat
     """In checks of bcrypt, whose cost is all that could be told from outside."""
     if world.kind == SIGNED or (world.kind == PASSWORDS and entrance != "api"):
         return
-    counted = Counted(monkeypatch)
+    counted = BcryptCosts(monkeypatch)
     costs = set()
     for name in ("root", "nobody", "", "root\x00", "robot:root", "ci:root", "\xff", "a" * 500):
         for password in ("wrong", "", "x" * 200, "\x00"):
@@ -258,7 +258,9 @@ async def _enter(world, entrance, name, password):
         kind = {"Content-Type": "application/x-www-form-urlencoded"}
         return await world.api.request_target("POST", "/auth/token", kind, form.encode())
     target = "/auth/token" if entrance == "token" else TARGET
-    return await world.api.request_target("GET", target, {"Authorization": shown(name, password)})
+    return await world.api.request_target(
+        "GET", target, {"Authorization": basic_header(name, password)}
+    )
 
 
 def _quoted(text):

@@ -10,8 +10,8 @@ import pytest_twisted
 from twisted.web.server import Request
 
 from tests.attacks.defended import OWN, PASSWORDS, SERVER_SECRET, STORE, TARGET, USERS, section
-from tests.support.passwords import shown
-from tests.support.processes import SERVE, Running, configured
+from tests.support.passwords import basic_header
+from tests.support.processes import SERVE, RegistryProcess, write_configuration
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 WRONG = "a-password-that-was-mistyped"
@@ -20,7 +20,10 @@ WRONG = "a-password-that-was-mistyped"
 def secrets_of(world, more=()):
     """All that must not be repeated: passwords as they are and encoded, tokens, signatures."""
     texts = {SERVER_SECRET, WRONG, *USERS.values(), *more}
-    for authorization in (*world.shown, *(shown(name, USERS[name]) for name in USERS)):
+    for authorization in (
+        *world.shown,
+        *(basic_header(name, USERS[name]) for name in USERS),
+    ):
         raw = authorization.partition(" ")[2]
         texts |= {raw, raw.rpartition(".")[2]}
     texts |= {b64encode(f"root:{WRONG}".encode()).decode()}
@@ -38,7 +41,7 @@ async def traffic(world):
         for method in ("GET", "DELETE")
     ]
     for password in (WRONG, f"{WRONG}\x00\x01\x02", f"{WRONG}\xff", WRONG * 30):
-        await world.refuses(shown("root", password))
+        await world.refuses(basic_header("root", password))
     encoded = b64encode(WRONG.encode()).decode()
     for text in (
         *(f"{scheme} {WRONG}" for scheme in ("Basic", "Bearer", "Other")),
@@ -47,7 +50,7 @@ async def traffic(world):
         await world.refuses(text)
     if world.kind == OWN:
         for user, password in (("ada", USERS["ada"]), ("ada", WRONG)):
-            sent = {"Authorization": shown(user, password)}
+            sent = {"Authorization": basic_header(user, password)}
             given.append(
                 await world.api.request_target("GET", "/auth/token?offline_token=true", sent)
             )
@@ -100,8 +103,8 @@ async def test_no_repr_has_a_secret(world):
 def test_no_command_line_or_environment_has_a_secret(tmp_path):
     """The configuration is handed to workers otherwise than by their command lines."""
     http = f"http:\n  addr: 127.0.0.1:0\n  secret: {SERVER_SECRET}\n  workers: 2\n"
-    path = configured(tmp_path, STORE + http + section(PASSWORDS, tmp_path))
-    with Running(*SERVE, path, cwd=tmp_path) as served:
+    path = write_configuration(tmp_path, STORE + http + section(PASSWORDS, tmp_path))
+    with RegistryProcess(*SERVE, path, cwd=tmp_path) as served:
         assert served.ask(path=TARGET)[0].status == 401
         family = [served.process.pid, *children(served.process.pid)]
         assert len(family) >= 2

@@ -11,7 +11,7 @@ import pytest_twisted
 from tests.attacks.defended import HIDDEN, LAYER, OWN, PASSWORDS, TARGET, USERS
 from tests.support.http_client import connect, head
 from tests.support.manifests import digest_of
-from tests.support.passwords import shown
+from tests.support.passwords import basic_header
 
 OPEN = "/v2/public/app/tags/list"
 UPLOADS = "/v2/secret/app/blobs/uploads/"
@@ -38,7 +38,7 @@ def kept(method, target, authorization=None, **headers):
 
 async def _root(world, scope="repository:secret/app:pull"):
     if world.kind == PASSWORDS:
-        return shown("root", USERS["root"])
+        return basic_header("root", USERS["root"])
     return f"Bearer {await world.token('root', scope)}"
 
 
@@ -122,7 +122,7 @@ async def test_very_long_credentials_are_refused(world, scheme):
 async def test_the_number_of_scopes_is_limited(world):
     if world.kind != OWN:
         return
-    sent = {"Authorization": shown("root", USERS["root"])}
+    sent = {"Authorization": basic_header("root", USERS["root"])}
     many = [f"repository:team/a{number}:pull,push" for number in range(2000)]
     short = "+".join(many[:200])
     answer = await world.api.request_target("GET", f"/auth/token?scope={short}", sent)

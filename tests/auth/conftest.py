@@ -2,16 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.passwords import Counted, Written
+from tests.support.passwords import BcryptCosts, PasswordFileWriter
 
 
 @pytest.fixture
 def counted(monkeypatch):
     """Records the costs of the hashes that bcrypt checks."""
-    return Counted(monkeypatch)
+    return BcryptCosts(monkeypatch)
 
 
 @pytest.fixture
 def written(tmp_path):
     """An htpasswd file that a test writes."""
-    return Written(tmp_path / "users")
+    return PasswordFileWriter(tmp_path / "users")

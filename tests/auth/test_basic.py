@@ -16,7 +16,7 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from tests.support.passwords import caller, entries, shown
+from tests.support.passwords import basic_caller, basic_header, password_lines
 from twisted_registry.auth.access import AuthenticationUnavailable, IScheme, LoginFailed
 from twisted_registry.auth.basic import IdentityRealm, IVersionedChecker, make_basic_scheme
 from twisted_registry.auth.interfaces import Caller, Identity, IIdentity
@@ -63,16 +63,16 @@ def taken(waiting):
 
 def enter(scheme, name="me", password="secret"):
     """Log in as a request does; the name, and whether the login was cached."""
-    login = scheme.find_cached_login(caller(name, password))
+    login = scheme.find_cached_login(basic_caller(name, password))
     if login is not None:
         return login.identity.name, True
-    return taken(scheme.authenticate(caller(name, password))), False
+    return taken(scheme.authenticate(basic_caller(name, password))), False
 
 
 @pytest.fixture
 def scheme(written):
     """The scheme over a file with the user "me"."""
-    written.write(entries(me="secret"))
+    written.write(password_lines(me="secret"))
     return make_basic_scheme("here", written.checker(), written.clock)
 
 
@@ -90,8 +90,8 @@ def test_repeated_requests_cost_one_check(scheme, counted):
 def test_concurrent_requests_share_a_check():
     checker = SlowChecker()
     scheme = make_basic_scheme("here", checker, Clock())
-    waiting = [scheme.authenticate(caller("me", "secret")) for _ in range(5)]
-    other = scheme.authenticate(caller("me", "other"))
+    waiting = [scheme.authenticate(basic_caller("me", "secret")) for _ in range(5)]
+    other = scheme.authenticate(basic_caller("me", "other"))
     assert len(checker.asked) == 2
     checker.asked[0].callback(b"me")
     assert [taken(one) for one in waiting] == ["me"] * 5
@@ -103,14 +103,14 @@ def test_concurrent_requests_share_a_check():
 def test_check_is_cancelled_with_its_last_waiter():
     checker = SlowChecker()
     scheme = make_basic_scheme("here", checker, Clock())
-    first, second = (scheme.authenticate(caller("me", "secret")) for _ in range(2))
+    first, second = (scheme.authenticate(basic_caller("me", "secret")) for _ in range(2))
     first.cancel()
     assert isinstance(taken(first), CancelledError)
     assert checker.cancelled == 0
     second.cancel()
     assert isinstance(taken(second), CancelledError)
     assert checker.cancelled == 1
-    scheme.authenticate(caller("me", "secret"))
+    scheme.authenticate(basic_caller("me", "secret"))
     assert len(checker.asked) == 2
 
 
@@ -119,7 +119,7 @@ def test_result_after_cancelling_is_ignored():
     scheme = make_basic_scheme("here", checker, Clock())
     checker.requestAvatarId = lambda _: ignoring
     ignoring = Deferred(lambda waiting: waiting.callback(b"late"))
-    waiting = scheme.authenticate(caller("me", "secret"))
+    waiting = scheme.authenticate(basic_caller("me", "secret"))
     waiting.cancel()
     assert isinstance(taken(waiting), CancelledError)
 
@@ -128,13 +128,13 @@ def test_too_many_checks_are_rejected():
     checker = SlowChecker()
     scheme = make_basic_scheme("here", checker, Clock())
     for number in range(64):
-        scheme.authenticate(caller("me", str(number)))
-    refused = taken(scheme.authenticate(caller("me", "one more")))
+        scheme.authenticate(basic_caller("me", str(number)))
+    refused = taken(scheme.authenticate(basic_caller("me", "one more")))
     assert isinstance(refused, RegistryError)
     assert (refused.http_status, dict(refused.headers)) == (429, {"Retry-After": "1"})
     assert len(checker.asked) == 64
     checker.asked[0].callback(b"me")
-    scheme.authenticate(caller("me", "one more"))
+    scheme.authenticate(basic_caller("me", "one more"))
     assert len(checker.asked) == 65
 
 
@@ -159,7 +159,7 @@ def test_login_expires_after_five_minutes(scheme, written, counted):
 
 def test_change_of_the_file_ends_cached_logins(scheme, written):
     enter(scheme)
-    written.write(entries(me="other"))
+    written.write(password_lines(me="other"))
     assert isinstance(enter(scheme)[0], LoginFailed)
     assert enter(scheme, password="other") == ("me", False)
     assert enter(scheme, password="other") == ("me", True)
@@ -170,13 +170,13 @@ def test_change_of_the_file_ends_cached_logins(scheme, written):
 def test_change_during_a_check_is_noticed(written):
     checker = VersionedChecker(1)
     scheme = make_basic_scheme("here", checker, Clock())
-    waiting = [scheme.authenticate(caller("me", "secret"))]
+    waiting = [scheme.authenticate(basic_caller("me", "secret"))]
     checker.current_version = 2
-    waiting.append(scheme.authenticate(caller("me", "secret")))
+    waiting.append(scheme.authenticate(basic_caller("me", "secret")))
     assert len(checker.asked) == 2
     checker.asked[0].callback(b"me")
     assert taken(waiting[0]) == "me"
-    assert scheme.find_cached_login(caller("me", "secret")) is None
+    assert scheme.find_cached_login(basic_caller("me", "secret")) is None
     checker.asked[1].errback(UnauthorizedLogin())
     assert isinstance(taken(waiting[1]), LoginFailed)
 
@@ -185,14 +185,14 @@ def test_logins_of_an_unknown_version_are_not_cached():
     checker = VersionedChecker(None)
     scheme = make_basic_scheme("here", checker, Clock())
     for number in range(2):
-        assert scheme.find_cached_login(caller("me", "secret")) is None
-        waiting = scheme.authenticate(caller("me", "secret"))
+        assert scheme.find_cached_login(basic_caller("me", "secret")) is None
+        waiting = scheme.authenticate(basic_caller("me", "secret"))
         checker.asked[number].callback(b"me")
         assert taken(waiting) == "me"
 
 
 def test_a_bounded_number_of_logins_is_cached(written):
-    written.write(entries(a="1", b="2", c="3"))
+    written.write(password_lines(a="1", b="2", c="3"))
     scheme = make_basic_scheme("here", written.checker(), written.clock, max_logins=2)
     for name, password in (("a", "1"), ("b", "2"), ("a", "1"), ("c", "3")):
         enter(scheme, name, password)
@@ -218,19 +218,19 @@ def test_malformed_header_is_rejected(scheme, counted, said):
 
 def test_empty_login_is_anonymous(scheme, counted):
     """podman sends an empty login if it has none, and expects anonymous access."""
-    assert taken(scheme.authenticate(caller("", ""))) is None
+    assert taken(scheme.authenticate(basic_caller("", ""))) is None
     assert counted.take() == []
     for name, password in (("me", ""), ("", "secret")):
-        assert isinstance(taken(scheme.authenticate(caller(name, password))), LoginFailed)
+        assert isinstance(taken(scheme.authenticate(basic_caller(name, password))), LoginFailed)
 
 
 def test_scheme_name_is_case_insensitive(scheme):
-    said = "bAsIC" + shown("me", "secret")[5:]
+    said = "bAsIC" + basic_header("me", "secret")[5:]
     assert taken(scheme.authenticate(Caller(said))) == "me"
 
 
 def test_password_with_colons_and_non_ascii_characters(written):
-    written.write(entries(me="a:ß:"))
+    written.write(password_lines(me="a:ß:"))
     scheme = make_basic_scheme("here", written.checker(), written.clock)
     assert enter(scheme, "me", "a:ß:") == ("me", False)
 

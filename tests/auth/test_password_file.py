@@ -12,7 +12,7 @@ from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
-from tests.support.passwords import entries
+from tests.support.passwords import password_lines
 from twisted_registry.auth.access import AuthenticationUnavailable
 from twisted_registry.auth.basic import IVersionedChecker
 from twisted_registry.auth.htpasswd import HtpasswdInvalid, parse_htpasswd
@@ -38,7 +38,7 @@ def test_checker_interfaces(written):
 
 
 def test_passwords_are_checked(written):
-    written.write(entries(me="secret", you="other"))
+    written.write(password_lines(me="secret", you="other"))
     checker = written.checker()
     assert ask(checker, b"me", b"secret") == b"me"
     for name, password in ((b"me", b"other"), (b"me", b""), (b"nobody", b"secret"), (b"", b"")):
@@ -47,7 +47,7 @@ def test_passwords_are_checked(written):
 
 def test_unknown_name_costs_as_much_as_a_known_one(written, counted):
     dear = b"dear:" + hash_password(b"x", 5) + b"\n"
-    written.write(entries(me="secret") + dear + b"weak:$apr1$abc$NlhuBqv/5jhqpEy0ebBjR0\n")
+    written.write(password_lines(me="secret") + dear + b"weak:$apr1$abc$NlhuBqv/5jhqpEy0ebBjR0\n")
     checker = written.checker()
     for name in (b"dear", b"nobody", b"weak", b"\xff", b""):
         ask(checker, name, b"secret")
@@ -57,13 +57,13 @@ def test_unknown_name_costs_as_much_as_a_known_one(written, counted):
 
 
 def test_file_is_read_again_only_when_it_has_changed(written):
-    written.write(entries(me="secret"))
+    written.write(password_lines(me="secret"))
     checker = written.checker()
     version = checker.version()
     for _ in range(3):
         assert ask(checker, b"me", b"secret") == b"me"
     assert written.reads == 1
-    written.write(entries(me="changed"))
+    written.write(password_lines(me="changed"))
     assert checker.version() != version is not None
     assert ask(checker, b"me", b"secret") is UnauthorizedLogin
     assert ask(checker, b"me", b"changed") == b"me"
@@ -71,12 +71,12 @@ def test_file_is_read_again_only_when_it_has_changed(written):
 
 
 def test_replaced_file_with_the_same_time_is_read(written):
-    written.write(entries(me="secret"))
+    written.write(password_lines(me="secret"))
     checker = written.checker()
     assert ask(checker, b"me", b"secret") == b"me"
     before = written.path.stat()
     other = written.path.with_name("other")
-    other.write_bytes(entries(me="changed"))
+    other.write_bytes(password_lines(me="changed"))
     os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
     other.rename(written.path)
     written.settle()
@@ -84,7 +84,7 @@ def test_replaced_file_with_the_same_time_is_read(written):
 
 
 def test_file_modified_just_now_has_no_version(written):
-    written.write(entries(me="secret"), settled=False)
+    written.write(password_lines(me="secret"), settled=False)
     checker = written.checker()
     written.clock.rightNow = written.path.stat().st_mtime_ns / 1e9
     for reads in (1, 2):
@@ -104,7 +104,7 @@ def test_unreadable_file_makes_authentication_unavailable(written):
 
 
 def test_ignored_lines_are_logged_once_for_each_version(written, log_events):
-    written.write(entries(me="secret") + b"a:x\nb:y\n")
+    written.write(password_lines(me="secret") + b"a:x\nb:y\n")
     checker = written.checker()
     checker.load()
     ask(checker, b"me", b"secret")
@@ -113,7 +113,7 @@ def test_ignored_lines_are_logged_once_for_each_version(written, log_events):
 
 
 def test_cancelling_cancels_the_check(written):
-    written.write(entries(me="secret"))
+    written.write(password_lines(me="secret"))
     gone = []
     checker = PasswordFile(str(written.path), lambda *_: Deferred(gone.append), written.clock)
     asked = checker.requestAvatarId(UsernamePassword(b"me", b"secret"))

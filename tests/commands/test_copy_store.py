@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from tests.commands.image_push import push, sha256
-from tests.support.processes import CONFIGURATION, SERVE, Running, configured, run
+from tests.support.processes import CONFIGURATION, SERVE, RegistryProcess, run, write_configuration
 from twisted_registry.commands.copy_store import CopyProgress
 from twisted_registry.commands.output import ProgressBar
 from twisted_registry.maintenance.store_copy import StoreCopyResult
@@ -32,8 +32,8 @@ def folders(tmp_path):
     source, target = tmp_path / "source", tmp_path / "target"
     for folder in source, target:
         folder.mkdir()
-        configured(folder)
-    with Running(*SERVE, source / "registry.yml", cwd=tmp_path) as server:
+        write_configuration(folder)
+    with RegistryProcess(*SERVE, source / "registry.yml", cwd=tmp_path) as server:
         push(server, "one", b"first layer")
         push(server, "two", b"second layer")
         server.stop()
@@ -49,8 +49,8 @@ def copy(source, target, *flags, **environ):
 def test_stores_are_copied_while_registries_serve(folders):
     source, target = folders
     with (
-        Running(*SERVE, source / "registry.yml", cwd=source) as old,
-        Running(*SERVE, target / "registry.yml", cwd=target) as new,
+        RegistryProcess(*SERVE, source / "registry.yml", cwd=source) as old,
+        RegistryProcess(*SERVE, target / "registry.yml", cwd=target) as new,
     ):
         status, out, err = copy(source, target)
         assert (status, err) == (0, [])
@@ -104,7 +104,7 @@ def test_stores_that_cannot_be_copied_are_reported(tmp_path, source, target, mes
     for name in "a", "b", "none", "memory":
         (tmp_path / name).mkdir()
         text = "version: 0.1\nstorage: inmemory\n" if name == "memory" else CONFIGURATION
-        configured(tmp_path / name, text)
+        write_configuration(tmp_path / name, text)
     for name in "a", "b":
         (tmp_path / name / "store").mkdir()
     status, out, err = copy(tmp_path / source, tmp_path / target)

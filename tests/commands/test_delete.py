@@ -9,7 +9,7 @@ import pytest
 
 from tests.commands.image_push import push
 from tests.commands.operator_shell import TRASH_CONFIGURATION, Operator
-from tests.support.processes import SERVE, Running, configured, run, wait_until
+from tests.support.processes import SERVE, RegistryProcess, run, wait_until, write_configuration
 
 IMMUTABLE = TRASH_CONFIGURATION.replace(
     "    gc:", "    retention: {{immutable: [{{repositories: [a], tags: [v*]}}]}}\n    gc:"
@@ -21,8 +21,8 @@ READ_ONLY = TRASH_CONFIGURATION.replace(
 
 @pytest.fixture
 def operator(tmp_path):
-    configured(tmp_path, TRASH_CONFIGURATION)
-    with Running(*SERVE, tmp_path / "registry.yml", cwd=tmp_path) as server:
+    write_configuration(tmp_path, TRASH_CONFIGURATION)
+    with RegistryProcess(*SERVE, tmp_path / "registry.yml", cwd=tmp_path) as server:
         yield Operator(tmp_path, server)
 
 
@@ -72,7 +72,7 @@ def test_the_counts_are_printed_as_json(operator):
     ],
 )
 def test_a_delete_that_is_not_possible_is_reported(tmp_path, text, name, words):
-    path = configured(tmp_path, text)
+    path = write_configuration(tmp_path, text)
     command = (sys.executable, "-m", "twisted_registry", "delete", name, path)
     status, out, (fault,) = run(*command, cwd=tmp_path)
     assert (status, out) == (1, "")
@@ -80,8 +80,8 @@ def test_a_delete_that_is_not_possible_is_reported(tmp_path, text, name, words):
 
 
 def test_a_repository_with_an_immutable_tag_is_kept(tmp_path):
-    configured(tmp_path, IMMUTABLE)
-    with Running(*SERVE, tmp_path / "registry.yml", cwd=tmp_path) as server:
+    write_configuration(tmp_path, IMMUTABLE)
+    with RegistryProcess(*SERVE, tmp_path / "registry.yml", cwd=tmp_path) as server:
         push(server, "v1", b"layer")
         assert Operator(tmp_path, server).command("delete", "a") == (
             1,

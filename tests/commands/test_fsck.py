@@ -10,7 +10,14 @@ from contextlib import suppress
 import pytest
 
 from tests.commands.image_push import push, sha256
-from tests.support.processes import CONFIGURATION, SERVE, Running, configured, run, wait_until
+from tests.support.processes import (
+    CONFIGURATION,
+    SERVE,
+    RegistryProcess,
+    run,
+    wait_until,
+    write_configuration,
+)
 from twisted_registry.commands.fsck import FindingPrinter
 from twisted_registry.commands.output import ProgressBar
 from twisted_registry.integrity.findings import Finding, FindingKind
@@ -22,7 +29,9 @@ LAYER = b"kept layer"
 
 def configuration(folder, more=""):
     gc = "  maintenance: {{gc: {{grace: 0s}}}}\n  delete: {{enabled: true}}\n"
-    return configured(folder, CONFIGURATION.replace("storage:\n", f"storage:\n{gc}") + more)
+    return write_configuration(
+        folder, CONFIGURATION.replace("storage:\n", f"storage:\n{gc}") + more
+    )
 
 
 def tree(folder):
@@ -50,7 +59,7 @@ def blob(folder, content):
 @pytest.fixture
 def filled(tmp_path):
     path = configuration(tmp_path)
-    with Running(*SERVE, path, cwd=tmp_path) as server:
+    with RegistryProcess(*SERVE, path, cwd=tmp_path) as server:
         push(server, "kept", LAYER)
         server.stop()
     return tmp_path, path
@@ -97,7 +106,7 @@ def test_damage_is_printed_and_nothing_is_changed(filled):
 
 def test_a_push_restores_a_quarantined_blob_in_both_processes(tmp_path):
     path = configuration(tmp_path, "  workers: 2\n")
-    with Running(*SERVE, path, cwd=tmp_path) as server:
+    with RegistryProcess(*SERVE, path, cwd=tmp_path) as server:
         push(server, "kept", LAYER)
         digest = sha256(LAYER)
 
@@ -187,7 +196,7 @@ def test_a_missing_configuration_is_an_error(filled):
 
 
 def test_a_store_in_memory_is_rejected(tmp_path):
-    path = configured(tmp_path, "version: 0.1\nstorage: inmemory\n")
+    path = write_configuration(tmp_path, "version: 0.1\nstorage: inmemory\n")
     status, out, err = run(*FSCK, path, cwd=tmp_path)
     assert (status, out) == (1, "")
     assert err == [

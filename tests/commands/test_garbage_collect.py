@@ -14,7 +14,14 @@ import time
 import pytest
 
 from tests.commands.image_push import IMAGE, push, sha256
-from tests.support.processes import CONFIGURATION, SERVE, Running, configured, environment, run
+from tests.support.processes import (
+    CONFIGURATION,
+    SERVE,
+    RegistryProcess,
+    environment,
+    run,
+    write_configuration,
+)
 from twisted_registry.commands.garbage_collect import CollectionProgress
 from twisted_registry.commands.output import ProgressBar
 
@@ -23,7 +30,7 @@ COLLECT = (sys.executable, "-m", "twisted_registry", "garbage-collect")
 
 def configuration(folder, grace="0s"):
     gc = f"  maintenance: {{{{gc: {{{{grace: {grace}}}}}}}}}\n  delete: {{{{enabled: true}}}}\n"
-    return configured(folder, CONFIGURATION.replace("storage:\n", f"storage:\n{gc}"))
+    return write_configuration(folder, CONFIGURATION.replace("storage:\n", f"storage:\n{gc}"))
 
 
 def delete(server, digest):
@@ -38,7 +45,7 @@ def blobs(folder):
 def filled(tmp_path):
     """A store with one image, and another one whose manifest was deleted."""
     path = configuration(tmp_path)
-    with Running(*SERVE, path, cwd=tmp_path) as server:
+    with RegistryProcess(*SERVE, path, cwd=tmp_path) as server:
         kept = push(server, "kept", b"kept layer")
         doomed = push(server, "doomed", b"doomed layer")
         delete(server, doomed)
@@ -98,7 +105,7 @@ def test_the_counts_are_printed_as_json(filled):
 
 def test_untagged_manifests_are_deleted_on_request(tmp_path):
     path = configuration(tmp_path)
-    with Running(*SERVE, path, cwd=tmp_path) as server:
+    with RegistryProcess(*SERVE, path, cwd=tmp_path) as server:
         first = push(server, "latest", b"first")
         second = push(server, "latest", b"second")
         server.stop()
@@ -112,7 +119,7 @@ def test_untagged_manifests_are_deleted_on_request(tmp_path):
 
 def test_a_collection_runs_while_a_registry_serves(tmp_path):
     path = configuration(tmp_path)
-    with Running(*SERVE, path, cwd=tmp_path) as server:
+    with RegistryProcess(*SERVE, path, cwd=tmp_path) as server:
         kept = push(server, "kept", b"kept layer")
         delete(server, push(server, "doomed", b"doomed layer"))
         # What a client requested lately is kept for the grace period, which is 0 here.
@@ -153,7 +160,7 @@ def test_a_repository_with_an_unreadable_manifest_is_printed_and_kept(filled):
 
 
 def test_a_store_in_memory_is_rejected(tmp_path):
-    path = configured(tmp_path, "version: 0.1\nstorage: inmemory\n")
+    path = write_configuration(tmp_path, "version: 0.1\nstorage: inmemory\n")
     status, out, err = run(*COLLECT, path, cwd=tmp_path)
     assert (status, out) == (1, "")
     assert err == [

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.support.processes import CONFIGURATION, SERVE, Running, configured, run
+from tests.support.processes import CONFIGURATION, SERVE, RegistryProcess, run, write_configuration
 
 MAINTENANCE = (sys.executable, "-m", "twisted_registry", "maintenance")
 PURGE = "uploadpurging: {{enabled: false, age: 1h, interval: 2h, dryrun: false}}"
@@ -16,7 +16,7 @@ PURGE = "uploadpurging: {{enabled: false, age: 1h, interval: 2h, dryrun: false}}
 @pytest.fixture
 def path(tmp_path):
     text = CONFIGURATION.replace("storage:\n", f"storage:\n  maintenance: {{{{{PURGE}}}}}\n")
-    return configured(tmp_path, text)
+    return write_configuration(tmp_path, text)
 
 
 def lease_file(folder):
@@ -41,7 +41,7 @@ def test_a_run_is_recorded_in_the_status(tmp_path, path):
 
 
 def test_a_task_runs_while_a_registry_serves(tmp_path, path):
-    with Running(*SERVE, path, cwd=tmp_path) as server:
+    with RegistryProcess(*SERVE, path, cwd=tmp_path) as server:
         status, out, err = run(*MAINTENANCE, "run", "--json", "gc", path, cwd=tmp_path)
         assert (status, err) == (0, [])
         assert json.loads(out)["result"]["blobs"] == 0
@@ -72,7 +72,7 @@ def test_unknown_tasks_and_stores_in_memory_are_rejected(tmp_path, path):
     assert err[-1].startswith(
         "twisted-registry: dusting: no such task; known tasks are uploadpurging"
     )
-    memory = configured(tmp_path, "version: 0.1\nstorage: inmemory\n")
+    memory = write_configuration(tmp_path, "version: 0.1\nstorage: inmemory\n")
     status, _, err = run(*MAINTENANCE, "status", memory, cwd=tmp_path)
     assert status == 1
     assert "storage.inmemory" in err[-1]

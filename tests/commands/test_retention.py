@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.support.processes import CONFIGURATION, configured, run
+from tests.support.processes import CONFIGURATION, run, write_configuration
 
 RETENTION = (sys.executable, "-m", "twisted_registry", "retention")
 TAGS = "store/docker/registry/v2/repositories/a/_manifests/tags"
@@ -38,7 +38,7 @@ def tagged(folder, *names):
 @pytest.fixture
 def path(tmp_path):
     tagged(tmp_path, "new", "old", "v1")
-    return configured(tmp_path, CONFIGURATION.replace("storage:\n", f"storage:\n{RULES}"))
+    return write_configuration(tmp_path, CONFIGURATION.replace("storage:\n", f"storage:\n{RULES}"))
 
 
 def tags(folder):
@@ -75,7 +75,7 @@ def test_nothing_is_deleted_while_another_process_applies_the_rules(tmp_path, pa
 
 
 def test_missing_rules_are_an_error(tmp_path):
-    status, _, err = run(*RETENTION, configured(tmp_path), cwd=tmp_path)
+    status, _, err = run(*RETENTION, write_configuration(tmp_path), cwd=tmp_path)
     assert (status, err) == (
         1,
         ["twisted-registry: storage.maintenance.retention: there are no rules"],

@@ -8,7 +8,14 @@ from base64 import b64encode
 
 import pytest
 
-from tests.support.processes import CONFIGURATION, SERVE, Running, configured, run, wait_until
+from tests.support.processes import (
+    CONFIGURATION,
+    SERVE,
+    RegistryProcess,
+    run,
+    wait_until,
+    write_configuration,
+)
 
 TOKEN = (sys.executable, "-m", "twisted_registry", "token")
 ACCESS = "access:\n  anonymous: [pull]\n  tokens:\n"
@@ -16,7 +23,7 @@ ACCESS = "access:\n  anonymous: [pull]\n  tokens:\n"
 
 @pytest.fixture
 def path(tmp_path):
-    return configured(tmp_path, CONFIGURATION + ACCESS)
+    return write_configuration(tmp_path, CONFIGURATION + ACCESS)
 
 
 def run_token(path, *arguments, status=0):
@@ -32,7 +39,7 @@ def basic(name, password):
 
 
 def test_a_robot_has_its_rights_until_its_token_is_revoked(tmp_path, path):
-    with Running(*SERVE, path, cwd=tmp_path) as server:
+    with RegistryProcess(*SERVE, path, cwd=tmp_path) as server:
         (token,) = run_token(path, "create", "--allow=team/**,!team/x:push", "--expires=1h", "ci")
         (shown,) = json.loads(run_token(path, "list", "--json")[0])
         assert token not in json.dumps(shown)
@@ -117,6 +124,6 @@ def test_invalid_arguments_are_rejected(path, arguments, message):
     ],
 )
 def test_a_token_that_could_not_be_used_is_not_created(tmp_path, text, message):
-    path = configured(tmp_path, text)
+    path = write_configuration(tmp_path, text)
     (line,) = run_token(path, "create", "--allow=a:pull", "ci", status=1)
     assert line == f"twisted-registry: {message}"

@@ -8,7 +8,7 @@ import pytest
 
 from tests.commands.image_push import push
 from tests.commands.operator_shell import TRASH_CONFIGURATION, Operator
-from tests.support.processes import SERVE, Running, configured, run, wait_until
+from tests.support.processes import SERVE, RegistryProcess, run, wait_until, write_configuration
 from twisted_registry.app.errors import CommandFailed
 from twisted_registry.commands.trash import TrashTarget, parse_time
 from twisted_registry.oci.digest import Digest
@@ -16,8 +16,8 @@ from twisted_registry.oci.digest import Digest
 
 @pytest.fixture
 def operator(tmp_path):
-    configured(tmp_path, TRASH_CONFIGURATION)
-    with Running(*SERVE, tmp_path / "registry.yml", cwd=tmp_path) as server:
+    write_configuration(tmp_path, TRASH_CONFIGURATION)
+    with RegistryProcess(*SERVE, tmp_path / "registry.yml", cwd=tmp_path) as server:
         yield Operator(tmp_path, server)
 
 
@@ -94,7 +94,9 @@ def test_times_are_iso_8601_in_utc():
 
 
 def test_a_store_in_memory_is_rejected(tmp_path):
-    path = configured(tmp_path, "version: 0.1\nstorage: inmemory\nhttp: {{addr: '{addr}'}}\n")
+    path = write_configuration(
+        tmp_path, "version: 0.1\nstorage: inmemory\nhttp: {{addr: '{addr}'}}\n"
+    )
     status, _, faults = run(
         sys.executable, "-m", "twisted_registry", "trash", "list", path, cwd=tmp_path
     )

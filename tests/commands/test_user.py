@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support.passwords import entries
-from tests.support.processes import configured, environment
+from tests.support.passwords import password_lines
+from tests.support.processes import environment, write_configuration
 from twisted_registry.auth import htpasswd as htpasswd_module
 from twisted_registry.auth.htpasswd import parse_htpasswd
 from twisted_registry.auth.password_file import verify_password
@@ -33,7 +33,7 @@ USER = (sys.executable, "-m", "twisted_registry", "user")
 def htpasswd_file(tmp_path):
     """An htpasswd file with a comment, two users, and one whose hash is not bcrypt."""
     path = tmp_path / "users"
-    path.write_bytes(b"# people\n" + entries(ada="first", bob="second") + b"weak:x")
+    path.write_bytes(b"# people\n" + password_lines(ada="first", bob="second") + b"weak:x")
     path.chmod(0o640)
     return path
 
@@ -133,7 +133,7 @@ def test_a_password_is_not_an_argument(user, htpasswd_file):
 def test_the_file_of_the_configuration_is_used(tmp_path, htpasswd_file):
     auth = f"auth: {{htpasswd: {{realm: r, path: {htpasswd_file}}}}}\n"
     for more, expected in ((auth, (0, "ada\nbob\n")), ("", (1, ""))):
-        path = configured(tmp_path, more=more)
+        path = write_configuration(tmp_path, more=more)
         done = subprocess.run(
             [*USER, "list", path], capture_output=True, text=True, env=environment(), check=False
         )

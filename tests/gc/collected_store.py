@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from twisted.python.failure import Failure
 
-from tests.inline_thread import Inline
 from tests.repository.worlds import begin, done
+from tests.support.inline_thread import InlineThread
 from twisted_registry.gc.collector import Collector
 from twisted_registry.gc.gate import CollectorGate
 from twisted_registry.gc.mark import CollectorObserver
@@ -63,7 +63,7 @@ class Store:
         self.world = world
         world.clock.advance(1_800_000_000)
         self.observer = RecordingObserver()
-        self.references = ReferenceDatabase(":memory:", Inline())
+        self.references = ReferenceDatabase(":memory:", InlineThread())
 
     def collector(self, grace=DAY, **settings):
         return Collector(

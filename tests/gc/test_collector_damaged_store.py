@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.gc.collected_store import Store
-from tests.inline_thread import Inline
 from tests.repository.trash_kit import WORLDS, KeptStore
 from tests.repository.worlds import done
+from tests.support.inline_thread import InlineThread
 from twisted_registry.gc.reference_db import ReferenceDatabase
 from twisted_registry.repository import layout
 from twisted_registry.storage.interfaces import StorageError
@@ -63,7 +63,7 @@ def test_repository_with_an_unreadable_manifest_keeps_all_its_blobs(store, damag
 def test_loss_of_the_reference_database_keeps_what_is_needed(store, tmp_path, damage, moment):
     """At any moment of a run: needed content is kept, and garbage is removed."""
     path = tmp_path / "references.sqlite"
-    store.references = ReferenceDatabase(str(path), Inline())
+    store.references = ReferenceDatabase(str(path), InlineThread())
     store.world.blob(b"garbage")
     kept = store.world.image("v1")
     store.age()
@@ -91,7 +91,7 @@ def test_loss_of_the_reference_database_keeps_what_is_needed(store, tmp_path, da
 def test_changed_value_in_the_reference_database_is_detected(store, tmp_path):
     """One value of a valid database has changed: it is rebuilt, and nothing needed is removed."""
     path = tmp_path / "references.sqlite"
-    store.references = ReferenceDatabase(str(path), Inline())
+    store.references = ReferenceDatabase(str(path), InlineThread())
     kept = [store.world.image(tag, artifactType=f"one/{tag}") for tag in ("v1", "v2")]
     store.age()
     store.collect()
@@ -100,7 +100,7 @@ def test_changed_value_in_the_reference_database_is_detected(store, tmp_path):
     layer = max(target for _, target in before)
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("UPDATE reference SET target = 1 WHERE target = ?", (layer,))
-    store.references = ReferenceDatabase(str(path), Inline())
+    store.references = ReferenceDatabase(str(path), InlineThread())
     assert store.collect().blobs == 0
     assert all(store.is_whole(digest) for digest in kept)
     assert len(_references(path)) == len(before)

@@ -8,9 +8,9 @@ from random import Random
 import pytest
 
 from tests.gc.collected_store import Store
-from tests.inline_thread import Inline
 from tests.repository.trash_kit import WORLDS
 from tests.repository.worlds import OCI_IMAGE, OCI_INDEX, descriptor, done, image, index, result_of
+from tests.support.inline_thread import InlineThread
 from twisted_registry.gc.mark import MarkPhase
 from twisted_registry.gc.reference_db import ReferenceDatabase
 from twisted_registry.repository import layout
@@ -146,7 +146,9 @@ def test_second_mark_finds_all_that_a_full_mark_finds(seed):
         change()
         still = done(mark_phase.remark(LATER, candidates))
         whole = MarkPhase(
-            Inventory(store.world.driver), ReferenceDatabase(":memory:", Inline()), untagged=True
+            Inventory(store.world.driver),
+            ReferenceDatabase(":memory:", InlineThread()),
+            untagged=True,
         )
         unreferenced = set(done(whole.mark(LATER)).unreferenced)
         alive = everything - set(done(_dead(whole.references, everything)))

@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.inline_thread import Inline
+from tests.support.inline_thread import InlineThread
 from twisted_registry.gc.reference_db import ReferenceDatabase, ReferenceDatabaseLost
 from twisted_registry.oci.digest import Digest
 from twisted_registry.oci.manifest import References
@@ -38,7 +38,7 @@ def connections(monkeypatch):
 
 @pytest.fixture
 def database(path):
-    database = ReferenceDatabase(str(path), Inline())
+    database = ReferenceDatabase(str(path), InlineThread())
     yield database
     result_of(database.close())
 
@@ -74,7 +74,7 @@ def test_references_are_kept_between_runs_and_reachability_is_not(database, path
     assert sorted(result_of(database.unknown_manifests([A, B]))) == sorted([A, B])
     add_manifests(database, a=[B])
     assert result_of(database.unknown_manifests([A, B])) == [B]
-    again = ReferenceDatabase(str(path), Inline())
+    again = ReferenceDatabase(str(path), InlineThread())
     assert result_of(again.unknown_manifests([A, B])) == [B]
     result_of(again.mark_alive([A]))
     assert result_of(again.unreachable([B])) == []
@@ -145,7 +145,7 @@ def test_file_recreated_by_another_process_ends_the_run(database, path):
     path.unlink()
     for ending in ("-wal", "-shm"):
         (path.parent / f"{path.name}{ending}").unlink()
-    other = ReferenceDatabase(str(path), Inline())
+    other = ReferenceDatabase(str(path), InlineThread())
     add_manifests(other, b=[C])
     lost(database.unreachable([A]))
     result_of(database.begin_run())
@@ -159,7 +159,7 @@ def test_file_damaged_during_a_run_ends_the_run(database, path):
     add_manifests(database, a=[B])
     result_of(database.begin_run())
     result_of(database.mark_alive([A]))
-    again = ReferenceDatabase(str(path), Inline())
+    again = ReferenceDatabase(str(path), InlineThread())
     result_of(again.unknown_manifests([A]))
     with path.open("r+b") as file:
         file.write(b"no database at all" * 1000)
@@ -265,7 +265,7 @@ def test_changed_bytes_in_the_file_are_detected(database, path):
     assert len(places) == 2
     for at in places:
         path.write_bytes(whole[: at + 70] + b"~" + whole[at + 71 :])
-        again = ReferenceDatabase(str(path), Inline())
+        again = ReferenceDatabase(str(path), InlineThread())
         result_of(again.begin_run())
         assert result_of(again.unknown_manifests([A])) == [A]
         result_of(again.close())

@@ -23,7 +23,7 @@ from attrs import define, field, frozen
 
 from tests.integration.servers import HERE, OURS, Launcher, Served, own_address
 from tests.support.certificates import Authority
-from tests.support.passwords import entries
+from tests.support.passwords import password_lines
 from tests.support.tokens import ISSUER, SERVICE, certificate, claims, key, mint, pem
 from twisted_registry.auth.keys import key_ids
 
@@ -132,7 +132,7 @@ class Guarded:
         authority.issue(HERE, host, "localhost").write(work)
         own = certificate(_SIGNS, now=datetime.now(UTC).timestamp())
         (work / "bundle.pem").write_bytes(pem(own))
-        (work / "users").write_bytes(entries(**USERS))
+        (work / "users").write_bytes(password_lines(**USERS))
         store = self._serve(partial(Store, self.seen, directory=str(work)))
         realm = f"https://127.0.0.1:{self._serve(TokenServer)}/token"
         passwords = f"{{htpasswd: {{realm: here, path: {work}/users}}}}"

@@ -14,7 +14,7 @@ import pytest
 
 from tests.integration.images import OCI_MANIFEST, image, sha256
 from tests.integration.servers import DISTRIBUTION, OURS
-from tests.support.passwords import entries, shown
+from tests.support.passwords import basic_header, password_lines
 from tests.support.tokens import (
     ISSUER,
     REALM,
@@ -113,47 +113,47 @@ def test_a_file_of_users(launcher, tmp_path):
     users = tmp_path / "users"
     users.write_bytes(
         b"# people\n\n"
-        + entries(me="secret", you="a:b")
+        + password_lines(me="secret", you="a:b")
         + b"weak:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=\n"
     )
     more = f'auth:\n  htpasswd:\n    realm: the "realm" of ours\n    path: {users}\n'
     compare(launcher, tmp_path, more, {
         "nothing": None,
         "empty": "",
-        "good": shown("me", "secret"),
-        "a colon in it": shown("you", "a:b"),
-        "another case": shown("me", "secret").replace("Basic", "bAsIC"),
-        "wrong": shown("me", "Secret"),
-        "of another": shown("you", "secret"),
-        "unknown": shown("nobody", "secret"),
-        "not bcrypt": shown("weak", "password"),
-        "no password": shown("me", ""),
-        "no name": shown("", "secret"),
+        "good": basic_header("me", "secret"),
+        "a colon in it": basic_header("you", "a:b"),
+        "another case": basic_header("me", "secret").replace("Basic", "bAsIC"),
+        "wrong": basic_header("me", "Secret"),
+        "of another": basic_header("you", "secret"),
+        "unknown": basic_header("nobody", "secret"),
+        "not bcrypt": basic_header("weak", "password"),
+        "no password": basic_header("me", ""),
+        "no name": basic_header("", "secret"),
         "no colon": "Basic bWU=",
         "no base64": "Basic !",
         "nothing behind": "Basic",
-        "two spaces": shown("me", "secret").replace(" ", "  "),
+        "two spaces": basic_header("me", "secret").replace(" ", "  "),
         "a token": "Bearer abc",
-        "a comment": shown("# people", ""),
+        "a comment": basic_header("# people", ""),
     })  # fmt: skip
 
 
 def test_a_file_of_users_that_changes(launcher, tmp_path):
     users = tmp_path / "users"
-    users.write_bytes(entries(me="secret"))
+    users.write_bytes(password_lines(me="secret"))
     more = f"auth:\n  htpasswd:\n    realm: here\n    path: {users}\n"
     both = [launcher.start(kind, tmp_path / kind, more=more) for kind in (OURS, DISTRIBUTION)]
 
     def statuses(name, password):
-        headers = {"Authorization": shown(name, password)}
+        headers = {"Authorization": basic_header(name, password)}
         return [each.remote.request("GET", "/v2/", None, headers).status for each in both]
 
     assert statuses("me", "secret") == [200, 200]
     for content, mine, yours in (
-        (entries(you="secret"), 401, 200),
+        (password_lines(you="secret"), 401, 200),
         # Distribution says so once, and goes on with the users that it knew.
         (b"no colon\n", 400, None),
-        (entries(me="secret", you="other"), 200, 401),
+        (password_lines(me="secret", you="other"), 200, 401),
         (None, 400, 400),
     ):
         time.sleep(0.01)  # two versions within one tick of the disk's clock look alike to 2.8.3
@@ -173,7 +173,7 @@ def test_a_file_of_users_that_is_missing(launcher, tmp_path):
         served = launcher.start(kind, tmp_path / kind, more=more)
         password = re.search(r"password[= ]([\w-]+)", served.log.read_text())[1]
         assert len(password) == 43
-        headers = {"Authorization": shown("docker", password)}
+        headers = {"Authorization": basic_header("docker", password)}
         assert served.remote.request("GET", "/v2/", None, headers).status == 200
         assert users.stat().st_mode & 0o777 == 0o600
         assert users.parent.stat().st_mode & 0o777 == 0o700
@@ -248,7 +248,7 @@ def test_tokens(launcher, tmp_path):
         "no token": "Bearer x",
         "two dots": "Bearer ..",
         "nothing behind": "Bearer",
-        "a password": shown("me", "secret"),
+        "a password": basic_header("me", "secret"),
     })  # fmt: skip
 
 

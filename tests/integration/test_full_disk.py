@@ -17,7 +17,7 @@ from attrs import define, field
 from tests.integration.images import Image, image, sha256
 from tests.integration.remote import Remote, with_digest
 from tests.integration.servers import OURS, program
-from tests.support.processes import CONFIGURATION, SERVE, Running, configured
+from tests.support.processes import CONFIGURATION, SERVE, RegistryProcess, write_configuration
 
 pytestmark = pytest.mark.integration
 
@@ -228,7 +228,7 @@ def eventually(ready):
 
 def test_watermarks(disk, tmp_path):
     text = CONFIGURATION.replace("storage:\n", MARKS).replace("{root}", str(disk.root / "store"))
-    with Running(*SERVE, configured(tmp_path, text), cwd=tmp_path) as server:
+    with RegistryProcess(*SERVE, write_configuration(tmp_path, text), cwd=tmp_path) as server:
         remote = Remote(f"127.0.0.1:{server.port}")
         held = image("held", size=100_000)
         remote.push("held", held, "latest")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.pebble import pebble
 from tests.integration.servers import free_port
-from tests.support.processes import SERVE, Running, configured, wait_until
+from tests.support.processes import SERVE, RegistryProcess, wait_until, write_configuration
 
 pytestmark = pytest.mark.integration
 
@@ -42,8 +42,8 @@ def test_a_certificate_is_ordered_and_kept(tmp_path):
     # It looks three times at once, so that both processes answer, and takes two of three nonces.
     with pebble(tmp_path, port, PEBBLE_WFE_NONCEREJECT="33", PEBBLE_AUTHZREUSE="0") as acme:
         more = settings(tmp_path, acme.directory)
-        path = configured(tmp_path, addr=f"127.0.0.1:{port}", more=more)
-        with Running(*SERVE, path, cwd=tmp_path, **acme.environ) as served:
+        path = write_configuration(tmp_path, addr=f"127.0.0.1:{port}", more=more)
+        with RegistryProcess(*SERVE, path, cwd=tmp_path, **acme.environ) as served:
             wait_until(lambda: is_said(served, f"certificate for {', '.join(HOSTS)}, valid until"))
             assert is_said(served, "ACME account created, terms of service accepted: data:text")
             assert is_said(served, f"docker push {HOSTS[0]}:{port}/NAME")
@@ -61,7 +61,7 @@ def test_a_certificate_is_ordered_and_kept(tmp_path):
             "lock",
         }
     # Without the server, it is there from the start.
-    with Running(*SERVE, path, cwd=tmp_path, **acme.environ) as served:
+    with RegistryProcess(*SERVE, path, cwd=tmp_path, **acme.environ) as served:
         assert sorted(shown(served, trusting)) == sorted(HOSTS)
         _, _, lines = served.stop()
     assert not [line for line in lines if "level=info" not in line]
@@ -78,10 +78,10 @@ def _is_trusted(served, context):
 def test_hosts_that_are_not_ours_are_told_of_and_the_registry_serves(tmp_path):
     elsewhere = free_port()
     with pebble(tmp_path, elsewhere, PEBBLE_WFE_NONCEREJECT="0") as acme:
-        path = configured(tmp_path, more=settings(tmp_path, acme.directory))
+        path = write_configuration(tmp_path, more=settings(tmp_path, acme.directory))
         careless = ssl.create_default_context()
         careless.check_hostname, careless.verify_mode = False, ssl.CERT_NONE
-        with Running(*SERVE, path, cwd=tmp_path, secure=careless, **acme.environ) as served:
+        with RegistryProcess(*SERVE, path, cwd=tmp_path, secure=careless, **acme.environ) as served:
             wait_until(lambda: is_said(served, "next attempt in 10 minutes"))
             (line,) = is_said(served, "failed: unauthorized: Failed to")
             assert "level=error" in line

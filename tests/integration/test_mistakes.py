@@ -8,7 +8,14 @@ import sys
 import pytest
 
 from tests.integration.images import assert_layout_holds, image, index, write_layout
-from tests.support.processes import CONFIGURATION, SERVE, Running, configured, run, wait_until
+from tests.support.processes import (
+    CONFIGURATION,
+    SERVE,
+    RegistryProcess,
+    run,
+    wait_until,
+    write_configuration,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -28,7 +35,7 @@ http:
 def test_what_was_deleted_and_collected_is_pulled_again(sandbox, tmp_path):
     made = index("trash", ("amd64", "arm64"))
     layout = write_layout(tmp_path / "layout", {"1": made, "2": image("trash-newer")})
-    path = configured(tmp_path, TEXT)
+    path = write_configuration(tmp_path, TEXT)
 
     def command(*words):
         status, out, faults = run(
@@ -37,7 +44,7 @@ def test_what_was_deleted_and_collected_is_pulled_again(sandbox, tmp_path):
         assert (status, faults) == (0, [])
         return out
 
-    with Running(*SERVE, path, cwd=tmp_path) as server:
+    with RegistryProcess(*SERVE, path, cwd=tmp_path) as server:
         target = f"docker://127.0.0.1:{server.port}/team/app:latest"
 
         sandbox.run("skopeo", *COPY, f"oci:{layout}:1", target)

@@ -11,7 +11,7 @@ import pytest
 from tests.integration.images import assert_layout_holds, image, write_archive, write_layout
 from tests.integration.servers import free_port, own_address, program
 from tests.support.certificates import Authority
-from tests.support.processes import SERVE, Running, configured, run
+from tests.support.processes import SERVE, RegistryProcess, run, write_configuration
 
 pytestmark = pytest.mark.integration
 
@@ -22,8 +22,8 @@ AUTO = "  workers: 2\n  tls:\n    auto: {{hosts: [{host}, localhost]}}\n"
 def served(tmp_path_factory):
     """A registry that has made its own certificate; ``address`` is what clients type."""
     folder = tmp_path_factory.mktemp("tls")
-    path = configured(folder, more=AUTO.format(host="127.0.0.1"))
-    with Running(*SERVE, path, cwd=folder) as running:
+    path = write_configuration(folder, more=AUTO.format(host="127.0.0.1"))
+    with RegistryProcess(*SERVE, path, cwd=folder) as running:
         running.address = f"127.0.0.1:{running.port}"
         running.authority = folder / "store/twisted-registry/tls/ca.crt"
         yield running
@@ -107,10 +107,10 @@ def test_containerd(served, shared_sandbox, ctr, tmp_path):
 
 def test_docker(docker, shared_sandbox, tmp_path):
     host = own_address() or pytest.skip("this machine is on no network")
-    path = configured(tmp_path, addr=f"{host}:0", more=AUTO.format(host=host))
+    path = write_configuration(tmp_path, addr=f"{host}:0", more=AUTO.format(host=host))
     archive = write_archive(tmp_path / "saved.tar", "saved:1", seed="docker-tls")
     docker("load", "--input", archive)
-    with Running(*SERVE, path, cwd=tmp_path) as served:
+    with RegistryProcess(*SERVE, path, cwd=tmp_path) as served:
         name = f"{host}:{served.port}/docker:1"
         docker("tag", "saved:1", name)
         with pytest.raises(AssertionError, match="certificate signed by unknown authority"):
@@ -153,8 +153,8 @@ def test_distribution_lets_the_same_clients_in(tmp_path, monkeypatch, auth):
     seen = []
     for command in KINDS:
         port = free_port()
-        path = configured(tmp_path, addr=f"127.0.0.1:{port}", more=more)
-        with Running(*command, path, cwd=tmp_path):
+        path = write_configuration(tmp_path, addr=f"127.0.0.1:{port}", more=more)
+        with RegistryProcess(*command, path, cwd=tmp_path):
             seen.append(
                 {
                     (name, version): outcome(
@@ -183,6 +183,6 @@ def test_distribution_refuses_to_start_as_well(tmp_path, monkeypatch, section):
     program("docker-registry")
     for name in ("server", "other"):
         AUTHORITY.issue().write(tmp_path, name)
-    path = configured(tmp_path, more=f"  tls: {{{section}}}\n")
+    path = write_configuration(tmp_path, more=f"  tls: {{{section}}}\n")
     for command in KINDS:
         assert run(*command, path, cwd=tmp_path)[0] != 0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from twisted.internet.task import Clock
 
-from tests.inline_thread import Inline
 from tests.repository.worlds import World, result_of
 from tests.storage.s3.fake_bucket import FakeBucket
+from tests.support.inline_thread import InlineThread
 from twisted_registry.storage.checked import CheckedDriver
 from twisted_registry.storage.s3.driver import S3Driver
 from twisted_registry.storage.s3.interfaces import ObjectInfo
@@ -33,7 +33,7 @@ class TimedBucket(FakeBucket):
 
 
 def driver_on(bucket):
-    return S3Driver(bucket, None, threads=Inline())
+    return S3Driver(bucket, None, threads=InlineThread())
 
 
 class BucketWorld(World):

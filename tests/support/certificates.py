@@ -1,4 +1,4 @@
-"""Authorities and certificates for the length of a test."""
+"""Certificate authorities and certificates."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PEM = serialization.Encoding.PEM
 
-#: What an authority may do with its key. Python asks for it from 3.13 on (RFC 5280, 4.2.1).
+#: Key usage of an authority; Python requires it since 3.13 (RFC 5280 section 4.2.1).
 _SIGNS = x509.KeyUsage(
     **dict.fromkeys(
         (
@@ -40,20 +40,20 @@ class Issued:
     key: bytes
 
     def write(self, folder: Path, name="server"):
-        """Write both; their paths."""
+        """Write both, and return their paths."""
         paths = folder / f"{name}.pem", folder / f"{name}.key"
         for path, content in zip(paths, (self.certificate, self.key), strict=True):
             path.write_bytes(content)
         return [str(path) for path in paths]
 
     def section(self, folder: Path):
-        """Write both; the section ``tls`` of a configuration, below ``http``."""
+        """Write both, and return the section ``tls`` of a configuration, below ``http``."""
         certificate, key = self.write(folder)
         return f"  tls:\n    certificate: {certificate}\n    key: {key}\n"
 
 
 def private(key, passphrase=None):
-    """A private key as PEM."""
+    """Encode a private key as PEM."""
     hidden = (
         serialization.BestAvailableEncryption(passphrase)
         if passphrase
@@ -63,7 +63,7 @@ def private(key, passphrase=None):
 
 
 def rsa_key():
-    """An RSA key, which takes a while to make."""
+    """Generate an RSA key, which is slow."""
     return rsa.generate_private_key(65537, 2048)
 
 
@@ -92,11 +92,14 @@ class Authority:
 
     @property
     def pem(self):
-        """The same as PEM."""
+        """The certificate as PEM."""
         return self.certificate.public_bytes(PEM)
 
     def issue(self, *hosts, subject="server", key=None, days=30, client=False):
-        """A certificate for host names and addresses, valid for so many days (or since)."""
+        """Issue a certificate for host names and addresses.
+
+        :param days: its validity; negative if it has expired.
+        """
         key = ec.generate_private_key(ec.SECP256R1()) if key is None else key
         builder = _builder(subject, self.name, key.public_key(), days)
         if hosts:

@@ -12,24 +12,24 @@ from twisted_registry.auth.interfaces import Caller
 from twisted_registry.auth.password_file import PasswordFile, hash_password
 
 
-def entries(**users):
-    """The content of a file with these users and passwords."""
+def password_lines(**users):
+    """Return the content of a password file with these users and passwords."""
     return b"".join(
         name.encode() + b":" + hash_password(password.encode(), 4) + b"\n"
         for name, password in users.items()
     )
 
 
-def shown(name, password):
-    """The Authorization header of a user."""
+def basic_header(name, password):
+    """Return the Authorization header of a user."""
     return "Basic " + b64encode(f"{name}:{password}".encode()).decode()
 
 
-def caller(name, password):
-    return Caller(shown(name, password))
+def basic_caller(name, password):
+    return Caller(basic_header(name, password))
 
 
-class Counted:
+class BcryptCosts:
     """Wraps the bcrypt library and records the costs of the checked hashes."""
 
     def __init__(self, monkeypatch):
@@ -43,12 +43,12 @@ class Counted:
         monkeypatch.setattr(bcrypt, "checkpw", checkpw)
 
     def take(self):
-        """The costs so far."""
+        """Return and forget the costs so far."""
         costs, self.costs = self.costs, []
         return costs
 
 
-class Written:
+class PasswordFileWriter:
     """An htpasswd file that a test writes, and a clock after its modification."""
 
     def __init__(self, path):

@@ -1,4 +1,4 @@
-"""Registries as processes of their own, driven as an operator drives them."""
+"""Registries as processes, started by their command lines."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ http:
 
 
 def environment(**more):
-    """The environment of a process: none of the tester's REGISTRY_* variables."""
+    """Return the environment of a process, without REGISTRY_* variables of this one."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
     return {**kept, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1", **more}
 
 
 def run(*command, cwd, **environ):
-    """Run a command to its end; its status, its standard output, its lines of errors."""
+    """Run a command; returns exit status, standard output, and lines of standard error."""
     done = subprocess.run(
         command, cwd=cwd, env=environment(**environ), capture_output=True, text=True, timeout=60,
         check=False,
@@ -48,29 +48,32 @@ def run(*command, cwd, **environ):
     return done.returncode, done.stdout, done.stderr.splitlines()
 
 
-def configured(folder, text=CONFIGURATION, *, addr="127.0.0.1:0", more=""):
-    """Write a configuration file, and answer its path."""
+def write_configuration(folder, text=CONFIGURATION, *, addr="127.0.0.1:0", more=""):
+    """Write a configuration file, and return its path."""
     path = folder / "registry.yml"
     path.write_text(text.format(root=folder / "store", addr=addr) + more)
     return str(path)
 
 
 def wait_until(ready, seconds=30):
-    """Ask again and again; the answer, as soon as it is true."""
+    """Poll ``ready`` until it returns something true, and return that."""
     deadline = time.monotonic() + seconds
     while not (answer := ready()):
-        assert time.monotonic() < deadline, "it did not come"
+        assert time.monotonic() < deadline, f"not ready after {seconds} s"
         time.sleep(0.02)
     return answer
 
 
-class Running:
-    """A registry that was started and says where it listens."""
+class RegistryProcess:
+    """A registry process that listens.
+
+    :ivar lines: of its standard error so far.
+    """
 
     def __init__(self, *command, cwd, pass_fds=(), secure=None, **environ):
-        """Start it, and wait until it listens.
+        """Start the process, and wait until it listens.
 
-        :param secure: the context of a TLS client, if it serves over TLS.
+        :param secure: the SSL context of the client if the registry serves TLS.
         """
         self.secure = secure
         self.process = subprocess.Popen(
@@ -106,7 +109,7 @@ class Running:
         ready.set()
 
     def _read_out(self):
-        # A registry waits while nobody reads its access log; slowly, so that lines come in parts.
+        # Otherwise the registry blocks on a full pipe. Odd sizes split lines of the access log.
         self._out.extend(iter(lambda: self.process.stdout.read(999), ""))
 
     def __enter__(self):
@@ -121,13 +124,13 @@ class Running:
         self.process.stderr.close()
 
     def connection(self):
-        """A connection that is not open yet."""
+        """Return a connection that is not open yet."""
         if self.secure is not None:
             return HTTPSConnection("127.0.0.1", self.port, timeout=30, context=self.secure)
         return HTTPConnection("127.0.0.1", self.port, timeout=30)
 
     def ask(self, method="GET", path="/v2/", body=None, headers=None):
-        """One request; the response and its body."""
+        """Send one request; returns the response and its body."""
         connection = self.connection()
         connection.request(method, path, body, headers or {})
         response = connection.getresponse()
@@ -136,12 +139,12 @@ class Running:
         return response, content
 
     def stop(self):
-        """SIGTERM; the exit status, standard output, and all lines of errors."""
+        """Send SIGTERM; returns exit status, standard output, and lines of standard error."""
         self.process.terminate()
         try:
             self.process.wait(30)
         except subprocess.TimeoutExpired:
-            self.process.send_signal(signal.SIGABRT)  # which makes it say where it hangs
+            self.process.send_signal(signal.SIGABRT)  # faulthandler prints where it hangs
             self._join()
             raise AssertionError("\n".join(self.lines)) from None
         self._join()

@@ -1,8 +1,7 @@
-"""Real object stores on 127.0.0.1, from Debian's packages: OpenStack Swift and Ceph RGW.
+"""S3 servers on 127.0.0.1 from Debian packages, OpenStack Swift and Ceph RGW, and moto.
 
-Each is a handful of daemons over a folder that is thrown away; nothing of the system's own
-configuration is read or changed. ``moto``, a double from PyPI, takes any secret: it shows what
-was sent, and proves nothing about signatures.
+Each consists of daemons over a temporary folder, and neither reads nor changes the configuration of
+the system. ``moto``, a fake from PyPI, accepts any secret, so it proves nothing about signatures.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ from attrs import define, field, frozen
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Seconds that a store may take to come up.
-PATIENCE = 90
-#: The bucket that is made in each of them.
+#: Seconds that a server may take to start.
+START_TIMEOUT_S = 90
+#: The bucket that is created in each server.
 BUCKET = "registry"
-#: Where Debian keeps servers.
+#: Debian installs daemons in sbin.
 PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"
 
 
 @frozen
 class ObjectStore:
-    """A store that answers; ``endpoint`` is ``http://127.0.0.1:PORT``."""
+    """A running S3 server; ``endpoint`` is ``http://127.0.0.1:PORT``."""
 
     kind: str
     endpoint: str
@@ -46,7 +45,7 @@ class ObjectStore:
 
     @property
     def options(self) -> dict[str, object]:
-        """What the ``s3`` section of a configuration needs to use the bucket."""
+        """The ``s3`` section of a configuration that uses the bucket."""
         return {
             "accesskey": self.access_key,
             "secretkey": self.secret_key,
@@ -59,7 +58,7 @@ class ObjectStore:
 
 @define(eq=False)
 class Daemons:
-    """Programs that run until ``close``; their files and logs are in ``folder``."""
+    """Daemons that run until ``close``; their files and logs are in ``folder``."""
 
     folder: Path
     running: list[subprocess.Popen[bytes]] = field(factory=list)
@@ -80,7 +79,7 @@ class Daemons:
             )
 
     def run(self, *command: object) -> None:
-        """Run a program to its end, which must be a good one."""
+        """Run a program to its end, and fail unless it succeeds."""
         done = subprocess.run(
             [str(part) for part in command],
             stdin=subprocess.DEVNULL,
@@ -88,15 +87,15 @@ class Daemons:
             stderr=subprocess.STDOUT,
             cwd=self.folder,
             env={**os.environ, "PATH": PATH},
-            timeout=PATIENCE,
+            timeout=START_TIMEOUT_S,
             check=False,
         )
         said = done.stdout.decode(errors="replace")
         assert done.returncode == 0, f"{command}: exit {done.returncode}\n{said}\n{self.logs()}"
 
     def wait(self, ready: Callable[[], bool]) -> None:
-        """Ask until the answer is yes; fail with the logs when a program ends before."""
-        deadline = time.monotonic() + PATIENCE
+        """Poll until ``ready`` is true; fail with the logs if a daemon ends or time runs out."""
+        deadline = time.monotonic() + START_TIMEOUT_S
         while not ready():
             ended = [process.args for process in self.running if process.poll() is not None]
             assert not ended, f"ended: {ended}\n{self.logs()}"
@@ -104,14 +103,14 @@ class Daemons:
             time.sleep(0.05)
 
     def logs(self) -> str:
-        """The ends of all logs."""
+        """Return the last part of each log."""
         return "\n".join(
             f"--- {path.name}\n{path.read_bytes()[-1500:].decode(errors='replace')}"
             for path in sorted(self.folder.glob("**/*.log"))
         )
 
     def close(self) -> None:
-        """Kill what runs: the files are thrown away, so nothing has to be put in order."""
+        """Kill the daemons; their files are temporary, so no clean shutdown is needed."""
         for process in reversed(self.running):
             process.kill()
         for process in self.running:
@@ -119,7 +118,7 @@ class Daemons:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago."""
+    """Return ports that are free at this moment."""
     with ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
@@ -128,7 +127,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def answers(url: str) -> bool:
-    """Whether an HTTP server says anything at all."""
+    """Whether an HTTP server responds."""
     try:
         with urlopen(url, timeout=5):
             return True
@@ -147,7 +146,7 @@ def write_sections(path: Path, sections: dict[str, dict[str, object]]) -> None:
 
 
 def start_swift(daemons: Daemons) -> ObjectStore:
-    """Swift behind its S3 API: one server of each kind over one folder, a single replica."""
+    """Start Swift with its S3 API: one server of each kind, a single replica."""
     proxy, account, container, objects, memcached = free_ports(5)
     etc, disks, cache = (daemons.folder / name for name in ("etc", "disks", "cache"))
     for folder in (etc, disks / "d", cache):
@@ -213,7 +212,7 @@ def start_swift(daemons: Daemons) -> ObjectStore:
     return ObjectStore("swift", endpoint, "test:tester", "testing")
 
 
-#: Where the one store of Ceph keeps objects: in memory, or in a file that grows as they do.
+#: Storage of the only OSD of Ceph: memory, or a sparse file.
 IN_MEMORY: dict[str, object] = {
     "osd_objectstore": "memstore", "memstore_device_bytes": 4 * 1024**3,
 }  # fmt: skip
@@ -224,9 +223,9 @@ ON_DISK: dict[str, object] = {
 
 
 def start_ceph(daemons: Daemons, kept: dict[str, object] = IN_MEMORY) -> ObjectStore:
-    """Ceph's S3 gateway over one monitor and one store.
+    """Start Ceph's S3 gateway over one monitor and one OSD.
 
-    :param kept: how the store keeps objects.
+    :param kept: the options of the OSD's storage.
     """
     monitor, gateway = free_ports(2)
     folder = daemons.folder
@@ -299,7 +298,7 @@ def start_ceph(daemons: Daemons, kept: dict[str, object] = IN_MEMORY) -> ObjectS
 
 
 def start_moto(daemons: Daemons) -> ObjectStore:
-    """The double."""
+    """Start moto."""
     (port,) = free_ports(1)
     daemons.start(sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", port)
     endpoint = f"http://127.0.0.1:{port}"
@@ -308,14 +307,14 @@ def start_moto(daemons: Daemons) -> ObjectStore:
 
 
 def start_ceph_on_disk(daemons: Daemons) -> ObjectStore:
-    """The same for more objects than memory holds."""
+    """Start Ceph for more objects than fit into memory."""
     return start_ceph(daemons, ON_DISK)
 
 
 _CEPH = (
     "ceph", "ceph-authtool", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin",
 )  # fmt: skip
-#: How each kind of store is started, and the programs that this takes.
+#: Kind of server -> its start function, and the programs that it needs.
 STORES: dict[str, tuple[Callable[[Daemons], ObjectStore], tuple[str, ...]]] = {
     "swift": (
         start_swift,
@@ -330,13 +329,13 @@ STORES: dict[str, tuple[Callable[[Daemons], ObjectStore], tuple[str, ...]]] = {
 
 @define(eq=False)
 class ObjectStores:
-    """The stores of one run of the tests, each started when it is first asked for."""
+    """The S3 servers of one test run; each starts when it is first used."""
 
     folder: Path
     started: dict[str, tuple[ObjectStore, Daemons]] = field(factory=dict)
 
     def get(self, kind: str) -> ObjectStore:
-        """A running store; where its programs are missing, CI fails and a laptop skips."""
+        """Return a running server; without its programs, fail in CI and skip elsewhere."""
         if kind not in self.started:
             start, programs = STORES[kind]
             missing = [name for name in programs if shutil.which(name, path=PATH) is None]
@@ -356,13 +355,13 @@ class ObjectStores:
         return self.started[kind][0]
 
     def close(self) -> None:
-        """End them all."""
+        """Stop all servers."""
         for _, daemons in self.started.values():
             daemons.close()
 
 
 def client(store: ObjectStore):
-    """A client of somebody else's, to prepare a store and to look at it from outside."""
+    """Return a botocore client, to prepare and inspect a bucket independently of our client."""
     from botocore.config import Config
     from botocore.session import Session
 
@@ -381,5 +380,5 @@ def client(store: ObjectStore):
 
 
 def make_bucket(store: ObjectStore) -> None:
-    """Make the bucket of the tests."""
+    """Create the bucket of the tests."""
     client(store).create_bucket(Bucket=BUCKET)

@@ -1,4 +1,4 @@
-"""Registries as services in this process, from a configuration, as a program starts them."""
+"""Registries as services in this process, from a configuration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twisted.application.service import IService
 from twisted.internet import reactor
 from zope.interface.verify import verifyObject
 
-from tests.support.processes import configured
+from tests.support.processes import write_configuration
 from twisted_registry.app.service import RegistryService
 from twisted_registry.config.loading import load
 
@@ -19,9 +19,9 @@ HTTP = "http:\n  addr: 127.0.0.1:0\n"
 
 
 @asynccontextmanager
-async def running(folder, text, log=None):
-    """A service from a configuration; a function that sends requests to it."""
-    loaded = load(configured(folder, text), {})
+async def run_service(folder, text, log=None):
+    """Run a service from a configuration; yields a function that sends requests to it."""
+    loaded = load(write_configuration(folder, text), {})
     service = RegistryService(loaded, reactor, {}, io.StringIO() if log is None else log)
     verifyObject(IService, service)
     service.privilegedStartService()
@@ -43,5 +43,5 @@ async def running(folder, text, log=None):
 
 
 def header(response, name):
-    """All values of a header of a response, or an empty string."""
+    """Return all values of a response header, or an empty string."""
     return ", ".join(response.headers.getRawHeaders(name, ()))

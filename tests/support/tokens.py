@@ -21,14 +21,14 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 ISSUER, SERVICE, REALM = "the issuer", "registry.example", "https://auth.example/token"
-#: Of the clock in tests; certificates are made to fit.
+#: Time of the test clocks; certificates are valid then.
 NOW = 1_800_000_000
 SECRET = b"a secret of more than 64 bytes, " * 3
 
 
 @cache
 def key(kind, name=""):
-    """A private key, the same for each kind and name."""
+    """Return a private key, the same for each kind and name."""
     if kind == "RSA":
         return rsa.generate_private_key(65537, 2048)
     if kind == "Ed25519":
@@ -37,7 +37,7 @@ def key(kind, name=""):
     return ec.generate_private_key(curves[kind]())
 
 
-#: An algorithm of each family, with the kind of key that it takes.
+#: Signing algorithm -> kind of its key.
 SIGNING = {
     **dict.fromkeys(("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"), "RSA"),
     "ES256": "P-256",
@@ -85,7 +85,7 @@ def public_pem(private):
 
 
 def jwk(private, **more):
-    """The public key as JSON."""
+    """Return the public key as a JSON web key."""
     kinds = {rsa.RSAPrivateKey: "RS256", ed25519.Ed25519PrivateKey: "EdDSA"}
     name = next((alg for of, alg in kinds.items() if isinstance(private, of)), "ES256")
     algorithm = jwt.algorithms.get_default_algorithms()[name]
@@ -111,7 +111,7 @@ def claims(now=NOW, **more):
 
 
 def mint(private, algorithm, said=None, **header):
-    """A token signed by a library, as a token server does."""
+    """Return a token that is signed by PyJWT."""
     return jwt.encode(claims() if said is None else said, private, algorithm, headers=header)
 
 

@@ -7,7 +7,7 @@ import pytest_twisted
 from twisted.internet.task import Clock
 from zope.interface.verify import verifyObject
 
-from tests.support.passwords import caller, shown
+from tests.support.passwords import basic_caller, basic_header
 from twisted_registry.auth.access import IScheme, LoginFailed
 from twisted_registry.auth.interfaces import Caller
 from twisted_registry.auth.rules import Right, Rights
@@ -75,9 +75,9 @@ async def test_revocation_takes_effect_within_the_ttl_of_one_cache(world, late, 
     :param late: seconds between the last look into the store, and the first use after it.
     """
     record, token = await world.other.create("robot", "ci", None, rights=RIGHTS)
-    shows = shown("any", token)
+    shows = basic_header("any", token)
     if derived:
-        principal = await world.logins.authenticate_header(caller("any", token))
+        principal = await world.logins.authenticate_header(basic_caller("any", token))
         said = TokenClaims(principal.identity, SCOPE, principal.record)
         shows = f"Bearer {world.signer.sign(said)}"
     assert await world.logins.records.verify(token, "robot") == record
@@ -89,14 +89,14 @@ async def test_revocation_takes_effect_within_the_ttl_of_one_cache(world, late, 
 @pytest_twisted.ensureDeferred
 async def test_robot_token_is_not_cached_beyond_its_expiry(world):
     _, token = await world.other.create("robot", "ci", 10, rights=RIGHTS)
-    assert await world.lasts(shown("any", token)) == 10
+    assert await world.lasts(basic_header("any", token)) == 10
 
 
 @pytest_twisted.ensureDeferred
 async def test_empty_login_is_anonymous(world):
-    assert await world.enter(shown("", "")) is None
+    assert await world.enter(basic_header("", "")) is None
     for name, password in (("a", ""), ("", "a"), ("a", "b")):
         with pytest.raises(LoginFailed):
-            await world.enter(shown(name, password))
+            await world.enter(basic_header(name, password))
     with pytest.raises(LoginFailed):
         await world.logins.authenticate_password("", "")

@@ -13,8 +13,8 @@ from twisted.internet.task import Clock
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
 
-from tests.support.passwords import shown
-from tests.support.services import HTTP, MEMORY, running
+from tests.support.passwords import basic_header
+from tests.support.services import HTTP, MEMORY, run_service
 from tests.support.tokens import SECRET, SERVICE, claims, forge, jwk, key, mint
 from tests.tokens.test_resource import bearing, granted, posted, token
 from twisted_registry.auth.access import LoginFailed
@@ -311,14 +311,14 @@ access:
 
 @asynccontextmanager
 async def trusting(folder, issuer):
-    async with running(folder, MEMORY + HTTP + ACCESS.format(url=issuer.url)) as ask:
+    async with run_service(folder, MEMORY + HTTP + ACCESS.format(url=issuer.url)) as ask:
         yield ask
 
 
 @pytest_twisted.ensureDeferred
 async def test_job_uses_its_token_as_a_password(tmp_path, issuer):
     async with trusting(tmp_path, issuer) as ask:
-        job = {"Authorization": shown("ci", issuer.sign(protected=True))}
+        job = {"Authorization": basic_header("ci", issuer.sign(protected=True))}
         scope = "repository:acme/app:pull,push repository:other:pull"
         given = await token(ask, scope, offline_token="true", headers=job)
         assert granted(given) == (
@@ -333,7 +333,7 @@ async def test_job_uses_its_token_as_a_password(tmp_path, issuer):
         wrong = {"Authorization": f"Bearer {issuer.sign(protected=True)}"}
         assert (await ask("GET", "/v2/", headers=wrong)).code == 401
         for more in ({"protected": False}, {}, {"protected": True, "aud": "x"}):
-            job = {"Authorization": shown("ci", issuer.sign(**more))}
+            job = {"Authorization": basic_header("ci", issuer.sign(**more))}
             assert (await token(ask, headers=job)).code == 401
 
 

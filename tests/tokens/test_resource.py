@@ -15,12 +15,12 @@ from twisted.internet.defer import succeed
 from twisted.web.iweb import UNKNOWN_LENGTH, IBodyProducer
 from zope.interface import implementer
 
-from tests.support.passwords import entries, shown
-from tests.support.services import HTTP, MEMORY, header, running
+from tests.support.passwords import basic_header, password_lines
+from tests.support.services import HTTP, MEMORY, header, run_service
 
 LAYER = b"layer"
 DIGEST = f"sha256:{hashlib.sha256(LAYER).hexdigest()}"
-ADA, EVE = shown("ada", "secret"), shown("eve", "secret")
+ADA, EVE = basic_header("ada", "secret"), basic_header("eve", "secret")
 RULES = """\
 access:
   rules:
@@ -39,9 +39,9 @@ DISK = "version: 0.1\nstorage:\n  filesystem: {{rootdirectory: {root}}}\n"
 async def registry(folder, more="", http=HTTP, store=MEMORY):
     """A registry with the users ada and eve; ``more`` configures the tokens."""
     users = folder / "users"
-    users.write_bytes(entries(ada="secret", eve="secret"))
+    users.write_bytes(password_lines(ada="secret", eve="secret"))
     auth = f"auth:\n  htpasswd: {{{{realm: here, path: {users}}}}}\n"
-    async with running(folder, store + http + auth + RULES + more) as ask:
+    async with run_service(folder, store + http + auth + RULES + more) as ask:
         ask.users = users
         yield ask
 
@@ -159,12 +159,12 @@ async def test_rules_are_checked_at_each_request(tmp_path):
 @pytest.mark.parametrize(
     "authorization",
     [
-        shown("ada", "wrong"),
-        shown("mallory", "secret"),
+        basic_header("ada", "wrong"),
+        basic_header("mallory", "secret"),
         "Basic !",
         "Bearer x",
         "x",
-        shown("ada", ""),
+        basic_header("ada", ""),
     ],
 )
 @pytest_twisted.ensureDeferred
@@ -285,14 +285,16 @@ async def test_refresh_token_is_valid_until_the_account_changes(tmp_path):
             assert again.said["refresh_token"] == refresh
         assert (await ask("GET", "/v2/team/a/tags/list", headers=bearing(again))).code == 404
         # It is accepted neither as a password nor as a bearer token.
-        assert (await token(ask, headers={"Authorization": shown("ada", refresh)})).code == 401
+        assert (
+            await token(ask, headers={"Authorization": basic_header("ada", refresh)})
+        ).code == 401
         assert (
             await ask("GET", "/v2/", headers={"Authorization": f"Bearer {refresh}"})
         ).code == 401
-        ask.users.write_bytes(entries(ada="another", eve="secret"))
+        ask.users.write_bytes(password_lines(ada="another", eve="secret"))
         response = await posted(ask, grant_type="refresh_token", refresh_token=refresh)
         assert response.code == 401
-        ask.users.write_bytes(entries(eve="secret"))
+        ask.users.write_bytes(password_lines(eve="secret"))
         response = await posted(ask, grant_type="refresh_token", refresh_token=refresh)
         assert response.code == 401
 
@@ -324,6 +326,6 @@ async def test_anonymous_callers_get_no_refresh_token(tmp_path):
 
 @pytest_twisted.ensureDeferred
 async def test_tokens_without_users(tmp_path):
-    async with running(tmp_path, MEMORY + HTTP + RULES) as ask:
+    async with run_service(tmp_path, MEMORY + HTTP + RULES) as ask:
         assert (await token(ask, "repository:open/a:pull")).code == 200
         assert (await token(ask, headers={"Authorization": ADA})).code == 401

@@ -6,7 +6,7 @@ import hashlib
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.support.processes import SERVE, Running, configured, wait_until
+from tests.support.processes import SERVE, RegistryProcess, wait_until, write_configuration
 
 MORE = "  workers: 2\n"
 
@@ -57,7 +57,7 @@ def holder(connection, pids):
     return wait_until(look)
 
 
-class Family(Running):
+class Family(RegistryProcess):
     """A registry of several processes, once all of them serve."""
 
     def __init__(self, *command, count=2, **more):
@@ -109,7 +109,7 @@ class Family(Running):
 @contextmanager
 def serving(folder, *, more=MORE, command=SERVE, **options):
     """Run a registry of several processes for the block; two by default."""
-    path = configured(folder, more=more)
+    path = write_configuration(folder, more=more)
     with Family(*command, path, cwd=folder, **options) as family:
         yield family
 

@@ -18,10 +18,10 @@ from tests.support.processes import (
     CONFIGURATION,
     SERVE,
     TWISTD,
-    Running,
-    configured,
+    RegistryProcess,
     run,
     wait_until,
+    write_configuration,
 )
 from tests.workers.process_group import Family, ask, children, is_running, serving
 
@@ -176,7 +176,7 @@ def test_a_signal_to_all_processes_replaces_no_worker(tmp_path, number):
 
 
 def test_workers_end_when_the_first_process_is_killed(tmp_path):
-    path = configured(tmp_path, more=DRAIN)
+    path = write_configuration(tmp_path, more=DRAIN)
     with Family(*SERVE, path, cwd=tmp_path) as family:
         (worker,) = family.others
         for connection in family.one_for_each():
@@ -185,19 +185,21 @@ def test_workers_end_when_the_first_process_is_killed(tmp_path):
         wait_until(lambda: not is_running(worker), 5)
         addr = f"127.0.0.1:{family.port}"
     # The address is free again.
-    with Running(*SERVE, configured(tmp_path, addr=addr, more=DRAIN), cwd=tmp_path) as again:
+    with RegistryProcess(
+        *SERVE, write_configuration(tmp_path, addr=addr, more=DRAIN), cwd=tmp_path
+    ) as again:
         assert again.ask()[0].status == 200
 
 
 def test_workers_end_when_the_first_process_is_killed_during_their_start(tmp_path):
-    with Running(*SERVE, configured(tmp_path, more=DRAIN), cwd=tmp_path) as server:
+    with RegistryProcess(*SERVE, write_configuration(tmp_path, more=DRAIN), cwd=tmp_path) as server:
         (worker,) = wait_until(lambda: children(server.process.pid))
         server.process.kill()
         wait_until(lambda: not is_running(worker), 10)
 
 
 def test_a_stop_during_the_start_of_workers(tmp_path):
-    with Running(*SERVE, configured(tmp_path, more=DRAIN), cwd=tmp_path) as server:
+    with RegistryProcess(*SERVE, write_configuration(tmp_path, more=DRAIN), cwd=tmp_path) as server:
         wait_until(lambda: children(server.process.pid))
         status, _, lines = server.stop()
     assert status == 0
@@ -206,7 +208,7 @@ def test_a_stop_during_the_start_of_workers(tmp_path):
 
 def test_secrets_are_neither_in_the_command_line_nor_the_environment_of_a_worker(tmp_path):
     """Neither those of the file nor those of the environment; both are used."""
-    path = configured(tmp_path, more=f"{DRAIN}  headers:\n    X-From: [the file]\n")
+    path = write_configuration(tmp_path, more=f"{DRAIN}  headers:\n    X-From: [the file]\n")
     environ = {
         "REGISTRY_HTTP_SECRET": "overridden-secret",
         "REGISTRY_HTTP_HEADERS_X-From": "['the environment']",
@@ -237,7 +239,7 @@ def over_unix(path):
 
 def test_several_processes_serve_a_unix_socket(tmp_path):
     path = tmp_path / "registry.sock"
-    configuration = configured(tmp_path, addr=path, more="  net: unix\n  workers: 2\n")
+    configuration = write_configuration(tmp_path, addr=path, more="  net: unix\n  workers: 2\n")
     with Family(*SERVE, configuration, cwd=tmp_path) as family:
         idle = []
         for _ in range(16):
@@ -269,7 +271,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 def test_several_processes_serve_a_socket_that_systemd_passes(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as waiting:
         number = str(waiting.fileno())
-        path = configured(tmp_path, addr="127.0.0.1:1", more="  workers: 2\n")
+        path = write_configuration(tmp_path, addr="127.0.0.1:1", more="  workers: 2\n")
         command = (sys.executable, "-c", HAND_OVER, number, *SERVE[1:], path)
         with Family(*command, cwd=tmp_path, pass_fds=(waiting.fileno(),)) as family:
             assert family.port == waiting.getsockname()[1]
@@ -279,7 +281,7 @@ def test_several_processes_serve_a_socket_that_systemd_passes(tmp_path):
 
 
 def test_three_processes_serve_ipv6(tmp_path):
-    path = configured(tmp_path, addr="'[::1]:0'", more="  workers: 3\n")
+    path = write_configuration(tmp_path, addr="'[::1]:0'", more="  workers: 3\n")
     with Family(*SERVE, path, cwd=tmp_path, count=3) as family:
         (line,) = family.log_lines("listening on")
         port = int(re.search(r"\[::1\]:(\d+)", line)[1])
@@ -292,7 +294,7 @@ def test_three_processes_serve_ipv6(tmp_path):
 
 
 def test_several_processes_under_twistd(tmp_path):
-    path = configured(tmp_path, more=DRAIN)
+    path = write_configuration(tmp_path, more=DRAIN)
     with Family(*TWISTD, "registry", "--config", path, cwd=tmp_path) as family:
         (worker,) = family.others
         for connection in family.one_for_each():
@@ -333,7 +335,7 @@ DAEMON = (*TWISTD[:3], "--pidfile=it.pid", "--logfile=it.log")
 
 
 def test_several_processes_under_a_twistd_daemon(tmp_path):
-    path = configured(tmp_path, more=DRAIN)
+    path = write_configuration(tmp_path, more=DRAIN)
     status, _, lines = run(*DAEMON, "registry", "--config", path, cwd=tmp_path)
     assert status == 0, lines
     log, pidfile = tmp_path / "it.log", tmp_path / "it.pid"
@@ -357,7 +359,7 @@ def test_several_processes_under_a_twistd_daemon(tmp_path):
 
 def test_several_processes_with_storage_in_memory_are_refused(tmp_path):
     text = "version: 0.1\nstorage: inmemory\nhttp:\n  workers: 2\n"
-    status, out, lines = run(*SERVE, configured(tmp_path, text), cwd=tmp_path)
+    status, out, lines = run(*SERVE, write_configuration(tmp_path, text), cwd=tmp_path)
     assert (status, out) == (1, "")
     (line,) = lines
     assert "http.workers: got 2, expected 1 with storage.inmemory" in line
@@ -366,7 +368,9 @@ def test_several_processes_with_storage_in_memory_are_refused(tmp_path):
 def test_a_worker_that_cannot_start_is_retried(tmp_path):
     """The delay doubles, one line gives the reason, and the first process serves meanwhile."""
     store = tmp_path / "store"
-    with Running(*SERVE, configured(tmp_path, CONFIGURATION, more=DRAIN), cwd=tmp_path) as server:
+    with RegistryProcess(
+        *SERVE, write_configuration(tmp_path, CONFIGURATION, more=DRAIN), cwd=tmp_path
+    ) as server:
         (worker,) = wait_until(lambda: children(server.process.pid))
         os.kill(worker, signal.SIGKILL)
         store.rename(tmp_path / "elsewhere")

@@ -1,11 +1,13 @@
-"""A thread that is none: calls are made at once."""
+"""A replacement for a thread that makes calls at once."""
 
 from __future__ import annotations
 
 from twisted.internet.defer import maybeDeferred, succeed
 
 
-class Inline:
+class InlineThread:
+    """Runs blocking work at once, in the calling thread."""
+
     closed = False
 
     def run_blocking(self, work, *arguments):
